@@ -1,0 +1,140 @@
+# Pcanel/Py. `make run` boots the monitor with a Linux guest; `make help` lists the rest.
+#
+# The first run of any target sets up what it needs: Debian packages, the virtual
+# environment, MicroPython's source, guest kernels. Each step is done once; its stamp
+# is in build/stamps. All output is under build/ and .venv/.
+#
+#   MICROPYTHON=DIR   use the MicroPython tree in DIR instead of fetching one
+#   ENGINE=NAME       auto, bochs or qemu, for run, repl and test
+#   CPU=MODEL         the engine's CPU model, for run and repl
+#   GUESTS='FILE...'  guest files, for run
+#   TESTS='PATH...'   which tests, for test
+
+BUILD := build
+VENV := .venv
+STAMPS := $(BUILD)/stamps
+SETUP := host-tools/setup
+PCANEL := $(VENV)/bin/pcanel
+PYTHON := $(VENV)/bin/python
+
+MICROPYTHON ?= $(BUILD)/micropython
+ENGINE ?= auto
+CPU ?=
+GUESTS ?= guests/linux.toml
+JOBS ?= $(shell nproc)
+TESTS ?= tests
+
+# Caches are output too.
+export PYTHONPYCACHEPREFIX := $(abspath $(BUILD)/pycache)
+export HYPOTHESIS_STORAGE_DIRECTORY := $(abspath $(BUILD)/hypothesis)
+
+# Abbreviations of data sheets, not misspelt words.
+SPELLED := nin,thre,extint,ist,nd
+
+RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
+C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h)
+
+.PHONY: all help setup elf iso guests run repl test check format size doctor clean
+.DELETE_ON_ERROR:
+
+all: elf iso
+
+help:
+	@echo 'make all      the image (build/pcanel.elf) and the boot medium (build/pcanel.iso)'
+	@echo 'make run      boot it with a Linux guest (GUESTS=..., ENGINE=..., CPU=...)'
+	@echo 'make repl     boot it without guests: the Python prompt only'
+	@echo 'make test     all tests'
+	@echo 'make check    ruff, clang-format, codespell'
+	@echo 'make size     size of the image by section and of its largest symbols'
+	@echo 'make doctor   what this machine has, and what would mend each lack'
+	@echo 'make clean    remove what was built (keeps what was downloaded; make distclean removes that too)'
+
+# ---- set-up ----------------------------------------------------------------
+
+$(STAMPS)/packages: $(SETUP)/packages.txt
+	@$(SETUP)/packages.sh
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/venv: host-tools/pyproject.toml | $(STAMPS)/packages
+	@$(SETUP)/venv.sh $(VENV)
+	@touch $@
+
+$(STAMPS)/apt: | $(STAMPS)/packages
+	@$(SETUP)/apt-state.sh $(BUILD)/apt
+	@touch $@
+
+$(BUILD)/micropython: | $(STAMPS)/apt
+	@$(SETUP)/micropython.sh $(BUILD)/apt $@
+
+$(BUILD)/guests/cloud: | $(STAMPS)/apt
+	@$(SETUP)/kernel.sh $(BUILD)/apt linux-image-cloud-amd64 $@
+
+$(BUILD)/guests/full: | $(STAMPS)/apt
+	@$(SETUP)/kernel.sh $(BUILD)/apt linux-image-amd64 $@
+
+setup: $(STAMPS)/packages $(STAMPS)/venv | $(MICROPYTHON) guests
+
+# ---- the image -------------------------------------------------------------
+
+elf: $(STAMPS)/venv | $(MICROPYTHON)
+	@$(MAKE) -j$(JOBS) --no-print-directory -C port BUILD=$(abspath $(BUILD)/port) \
+	    MICROPYTHON_DIR=$(abspath $(MICROPYTHON)) PYTHON=$(abspath $(PYTHON))
+
+iso: elf
+	@$(PYTHON) -m pcanel.image $(BUILD)/pcanel.elf $(BUILD)/pcanel.iso
+
+# ---- guests ----------------------------------------------------------------
+
+INITRD := $(BUILD)/guests/initrd.cpio
+KERNELS := $(addprefix $(BUILD)/guests/,cloud.bzImage cloud.vmlinux full.bzImage full.vmlinux)
+
+$(BUILD)/guests/%.bzImage: | $(BUILD)/guests/%
+	@cp $(BUILD)/guests/$*/boot/vmlinuz-* $@
+
+$(BUILD)/guests/%.vmlinux: $(BUILD)/guests/%.bzImage $(STAMPS)/venv
+	@$(PYTHON) -m pcanel.guest.vmlinux $< $@
+
+$(INITRD): guests/initramfs/init $(STAMPS)/venv
+	@$(PYTHON) -m pcanel.guest.initramfs $< $@
+
+guests: $(KERNELS) $(INITRD)
+	@echo 'guests: the small test guests'
+	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/tests BUILD=$(abspath $(BUILD)/guests/tests)
+	@echo 'guests: the real-time guest'
+	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/rtos BUILD=$(abspath $(BUILD)/guests/rtos)
+
+.SECONDARY: $(KERNELS)
+
+# ---- use -------------------------------------------------------------------
+
+# The default guest needs one kernel; anybody else's may need all there is.
+run: elf $(if $(filter-out guests/linux.toml,$(GUESTS)),guests,$(BUILD)/guests/cloud.vmlinux $(INITRD))
+	@$(PCANEL) run $(RUN_OPTIONS) $(GUESTS)
+
+repl: elf
+	@$(PCANEL) run $(RUN_OPTIONS)
+
+test: all guests
+	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+doctor: $(STAMPS)/venv
+	@$(PCANEL) doctor
+
+check: $(STAMPS)/venv
+	@$(VENV)/bin/ruff check .
+	@clang-format --dry-run -Werror $(C_SOURCES)
+	@git ls-files -z | xargs -0 codespell --ignore-words-list $(SPELLED)
+
+format: $(STAMPS)/venv
+	@$(VENV)/bin/ruff check --fix .
+	@clang-format -i $(C_SOURCES)
+
+size: elf
+	@$(PYTHON) -m pcanel.size $(BUILD)/pcanel.elf
+
+clean:
+	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/run $(BUILD)/cache $(BUILD)/guests/tests $(BUILD)/guests/rtos
+
+.PHONY: distclean
+distclean:
+	rm -rf $(BUILD) $(VENV)

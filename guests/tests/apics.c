@@ -1,0 +1,263 @@
+/* The local APIC, once by MMIO and once by MSRs (SDM Vol. 3A, "Advanced Programmable Interrupt Controller"). Not
+ * in real mode, which does not reach FEE00000H. */
+#include "test.h"
+
+#if PAGED
+#include "apic.h"
+#include "chips.h"
+
+#define LOWER          0x2a /* a vector of a lower priority class than VECTOR_IPI's */
+#define ONE_SHOT_COUNT 20000
+
+static volatile u32 count, order, served, depth, deepest;
+
+static bool note(struct frame *frame) {
+    count++;
+    order = order << 8 | frame->vector;
+    served = apic_bit(APIC_ISR, frame->vector);
+    apic_write(APIC_EOI, 0);
+    return true;
+}
+
+static void restart(void) {
+    cli();
+    count = order = served = 0;
+}
+
+static void settle(void) {
+    sti();
+    wait_ticks(20000);
+    cli();
+}
+
+static void registers(void) {
+    u32 version = apic_read(APIC_VERSION);
+    check_true(
+        "the version is an integrated APIC's", (version & 0xff) >= 0x10 && (version & 0xff) < 0x20);
+    check_true("it has LVT entries enough", (version >> 16 & 0xff) >= 3);
+    check("the id is CPUID's", apic_id() & 0xff, cpuid(1, 0).ebx >> 24);
+    apic_write(APIC_TPR, 0x55);
+    check("TPR round trip", apic_read(APIC_TPR), 0x55);
+    check("PPR follows TPR", apic_read(APIC_PPR), 0x55);
+#if LONG64
+    word cr8;
+    asm volatile("mov %%cr8, %0" : "=r"(cr8));
+    check("CR8 is TPR's class", cr8, 5);
+    asm volatile("mov %0, %%cr8" : : "r"(3ull));
+    check("TPR is CR8's class", apic_read(APIC_TPR), 0x30);
+#endif
+    apic_write(APIC_TPR, 0);
+    apic_write(APIC_LVT_TIMER, APIC_MASKED | APIC_PERIODIC | VECTOR_TIMER);
+    check("LVT timer round trip", apic_read(APIC_LVT_TIMER),
+        APIC_MASKED | APIC_PERIODIC | VECTOR_TIMER);
+    apic_write(APIC_SVR, VECTOR_SPURIOUS);
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
+    excuse(on_tcg(), 0, "QEMU's APIC keeps an LVT unmasked while it is disabled");
+    check("a disabled APIC keeps its LVT masked", apic_read(APIC_LVT_TIMER) & APIC_MASKED,
+        APIC_MASKED);
+    apic_enable();
+}
+
+static void self_ipi(void) {
+    restart();
+    apic_send(APIC_SELF | APIC_ASSERT | VECTOR_IPI, 0);
+    check_true("a self-IPI waits in the IRR", apic_bit(APIC_IRR, VECTOR_IPI));
+    settle();
+    check("and arrives", order, VECTOR_IPI);
+    check("and is in service inside", served, 1);
+    check_true("and is gone after EOI",
+        !apic_bit(APIC_ISR, VECTOR_IPI) && !apic_bit(APIC_IRR, VECTOR_IPI));
+
+    restart();
+    apic_send(APIC_ASSERT | VECTOR_IPI, apic_id());
+    settle();
+    check("an IPI to the own id arrives", order, VECTOR_IPI);
+    if (apic_is_x2()) {
+        restart();
+        apic_write(APIC_SELF_IPI, VECTOR_IPI);
+        settle();
+        check("the SELF IPI register works", order, VECTOR_IPI);
+    }
+
+    restart();
+    apic_send(APIC_SELF | APIC_ASSERT | LOWER, 0);
+    apic_send(APIC_SELF | APIC_ASSERT | VECTOR_IPI, 0);
+    settle();
+    check("the higher vector comes first", order, VECTOR_IPI << 8 | LOWER);
+
+    restart();
+    apic_write(APIC_TPR, 0x30);
+    apic_send(APIC_SELF | APIC_ASSERT | VECTOR_IPI, 0);
+    settle();
+    check("TPR holds its own class back", count, 0);
+    apic_write(APIC_TPR, 0x20);
+    settle();
+    check("and lets a higher class through", order, VECTOR_IPI);
+    apic_write(APIC_TPR, 0);
+}
+
+static void timer(void) {
+    restart();
+    apic_write(APIC_DCR, APIC_DIVIDE_1);
+    apic_write(APIC_LVT_TIMER, APIC_MASKED | VECTOR_TIMER);
+    apic_write(APIC_INITIAL_COUNT, 0xffffffff);
+    u32 first = apic_read(APIC_CURRENT_COUNT);
+    wait_ticks(10000);
+    u32 second = apic_read(APIC_CURRENT_COUNT);
+    check_true("the timer counts down", second < first && first > 0xf0000000);
+    apic_write(APIC_INITIAL_COUNT, 0);
+    check("a zero count stops it", apic_read(APIC_CURRENT_COUNT), 0);
+
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
+    sti();
+    apic_write(APIC_INITIAL_COUNT, ONE_SHOT_COUNT);
+    wait_for(&count, 1);
+    wait_ticks(100000);
+    cli();
+    check("one-shot fires once", order, VECTOR_TIMER);
+    check("and ends at zero", apic_read(APIC_CURRENT_COUNT), 0);
+
+    restart();
+    apic_write(APIC_LVT_TIMER, APIC_PERIODIC | VECTOR_TIMER);
+    sti();
+    apic_write(APIC_INITIAL_COUNT, ONE_SHOT_COUNT);
+    bool arrived = wait_for(&count, 3);
+    cli();
+    apic_write(APIC_INITIAL_COUNT, 0);
+    apic_write(APIC_LVT_TIMER, APIC_MASKED);
+    settle();
+    check_true("periodic fires again and again", arrived);
+
+    restart();
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
+    apic_write(APIC_INITIAL_COUNT, ONE_SHOT_COUNT * 4);
+    asm volatile("sti; hlt; cli" : : : "memory");
+    check("the timer ends HLT", count, 1);
+    apic_write(APIC_LVT_TIMER, APIC_MASKED);
+}
+
+static void deadline(void) {
+    static const char *const names[] = {
+        "a TSC deadline fires once", "and reads zero then", "a past deadline fires at once"};
+    if (!(cpuid(1, 0).ecx & CPUID_1_ECX_TSC_DEADLINE)) {
+        for (u32 name = 0; name < COUNT(names); name++) {
+            skip(names[name], "no TSC deadline");
+        }
+        return;
+    }
+    restart();
+    apic_write(APIC_LVT_TIMER, APIC_DEADLINE | VECTOR_TIMER);
+    asm volatile("mfence" : : : "memory");
+    u64 when = rdtsc() + 50000;
+    wrmsr(IA32_TSC_DEADLINE, when);
+    sti();
+    wait_for(&count, 1);
+    u64 now = rdtsc();
+    wait_ticks(100000);
+    cli();
+    check(names[0], order << 8 | (now >= when), VECTOR_TIMER << 8 | 1);
+    excuse(true, when, "Bochs keeps the deadline after it has fired");
+    check(names[1], rdmsr(IA32_TSC_DEADLINE), 0);
+    restart();
+    wrmsr(IA32_TSC_DEADLINE, 1);
+    settle();
+    check(names[2], order, VECTOR_TIMER);
+    apic_write(APIC_LVT_TIMER, APIC_MASKED);
+}
+
+static bool nmi(struct frame *frame) {
+    (void)frame;
+    count++;
+    depth++;
+    deepest = depth > deepest ? depth : deepest;
+    if (count == 1) {
+        apic_send(APIC_ASSERT | APIC_MODE_NMI, apic_id());
+        wait_ticks(5000); /* the second one waits for this handler's IRET */
+    }
+    depth--;
+    return true;
+}
+
+static void non_maskable(void) {
+    restart();
+    deepest = 0;
+    set_hook(NMI, nmi);
+    apic_send(APIC_ASSERT | APIC_MODE_NMI, apic_id());
+    wait_ticks(5000);
+    set_hook(NMI, NULL);
+    check_true("an NMI comes with IF clear", count);
+    check("NMIs are blocked until IRET, one is kept", count << 8 | deepest, 0x201);
+}
+
+static void with_8259(void) {
+    pit_start_counting(PIT_HZ / 1000);
+    sti();
+    bool arrived = wait_for(&pit_ticks, 2);
+    cli();
+    pit_stop_counting();
+    check_true("LINT0 as ExtINT passes the 8259 on", arrived);
+}
+
+static void all(void) {
+    set_hook(VECTOR_IPI, note);
+    set_hook(VECTOR_TIMER, note);
+    set_hook(LOWER, note);
+    apic_enable();
+    registers();
+    self_ipi();
+    timer();
+    deadline();
+    non_maskable();
+    with_8259();
+}
+
+void test_xapic(void) {
+    if (!(cpuid(1, 0).edx & CPUID_1_EDX_APIC)) {
+        skip("all", "no APIC");
+        return;
+    }
+    if (apic_is_x2()) {
+        skip("all", "already in x2APIC mode");
+        return;
+    }
+    all();
+}
+
+static void refused(const char *name, u32 msr, u64 value) {
+    ATTEMPT("wrmsr", : : "c"(msr), "a"((u32)value), "d"((u32)(value >> 32)));
+    check_trap(name, GP, 0);
+}
+
+void test_x2apic(void) {
+    if (!(cpuid(1, 0).ecx & CPUID_1_ECX_X2APIC)) {
+        skip("all", "no x2APIC");
+        return;
+    }
+    wrmsr(IA32_APIC_BASE, rdmsr(IA32_APIC_BASE) | X2APIC_ENABLE);
+    check("APIC_BASE says x2APIC", rdmsr(IA32_APIC_BASE) & 0xfff, 0xd00);
+    all();
+    refused("the id cannot be written", 0x802, 0);
+    refused("a reserved MSR cannot be written", 0x804, 0);
+    ATTEMPT("rdmsr", : : "c"(0x80b) : "eax", "edx");
+    check_trap("EOI cannot be read", GP, 0);
+    ATTEMPT("rdmsr", : : "c"(0x80e) : "eax", "edx");
+    check_trap("there is no DFR", GP, 0);
+    refused("EOI takes zero only", 0x80b, 1);
+    refused("TPR refuses reserved bits", 0x808, 0x100);
+    excuse(true, NO_TRAP, "Bochs does not check LVT writes");
+    refused("LVT timer refuses reserved bits", 0x832, 1u << 31);
+    refused("APIC_BASE refuses a step back to xAPIC", IA32_APIC_BASE,
+        rdmsr(IA32_APIC_BASE) & ~(u64)X2APIC_ENABLE);
+    excuse(true, 0, "Bochs has no LDR in x2APIC mode");
+    check("the LDR follows the id", apic_read(APIC_LDR),
+        (apic_id() >> 4) << 16 | 1u << (apic_id() & 15));
+}
+#else
+void test_xapic(void) {
+    skip("all", "out of reach in real mode");
+}
+
+void test_x2apic(void) {
+    skip("all", "the local APIC's timer and IPIs are the other modes' subject");
+}
+#endif

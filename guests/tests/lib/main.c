@@ -1,0 +1,21 @@
+/* Sets the machine up and runs the suite. */
+#include "chips.h"
+#include "descriptors.h"
+#include "paging.h"
+#include "report.h"
+#include "test.h"
+
+void main(void);
+
+void main(void) {
+    console_init();
+    write_cr0(read_cr0() & ~(word)(CR0_CD | CR0_NW)); /* Bochs's BIOS leaves both set */
+    descriptors_init();
+    traps_init();
+    pic_init();
+    pit_stop();
+#if PAGED
+    paging_init();
+#endif
+    run_suite();
+}

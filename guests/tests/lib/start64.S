@@ -1,0 +1,63 @@
+/* Multiboot entry in 32-bit protected mode, which goes on to 64-bit mode itself. The ELF file is an ELF32
+ * container. */
+    .section .multiboot, "a"
+    .balign 4
+    .long 0x1badb002, 0x3, -(0x1badb002 + 0x3)
+
+    .text
+    .code32
+    .global start
+start:
+    cli
+    cld
+    movl $stack_top, %esp
+    pushl $0
+    popfl
+    lgdt boot_gdtr
+    movl $0x20, %eax /* CR4.PAE */
+    movl %eax, %cr4
+    movl $boot_pml4, %eax
+    movl %eax, %cr3
+    movl $0xc0000080, %ecx /* IA32_EFER.LME */
+    rdmsr
+    orl $0x100, %eax
+    wrmsr
+    movl %cr0, %eax
+    orl $0x80000000, %eax
+    movl %eax, %cr0
+    ljmp $8, $1f
+    .code64
+1:
+    movl $16, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movq $stack_top, %rsp
+    call main
+
+    .data
+    .balign 4096
+boot_pml4:
+    .quad boot_pdpt + 7
+    .balign 4096
+boot_pdpt:
+    .quad boot_directory + 7
+    .balign 4096
+boot_directory:
+    .set gpa, 0
+    .rept 8
+    .quad gpa + 0x87
+    .set gpa, gpa + 0x200000
+    .endr
+    .balign 4096
+boot_gdt:
+    .quad 0, 0x00af9a000000ffff, 0x00cf92000000ffff
+boot_gdtr:
+    .word 23
+    .long boot_gdt
+
+    .bss
+    .balign 16
+    .space 16384
+stack_top:
+

@@ -1,0 +1,1 @@
+"""Engines: what emulates or runs the machine that the monitor boots on."""

@@ -1,0 +1,117 @@
+"""What every engine does: start as a subprocess, be watched, be stopped."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pcanel.errors import EngineError, InputError
+from pcanel.modules import BootModule
+
+
+@dataclass
+class Machine:
+    """What an engine is asked to start."""
+
+    directory: Path  # the run's own; the engine's files go here
+    image: Path  # the monitor's ELF, or an ISO that has it
+    memory: int  # MiB
+    cpu: str | None = None  # the engine's name of a CPU model; None: the engine's default
+    modules: list[BootModule] = field(default_factory=list)
+    cmdline: str = ""
+    ports: list[int] = field(default_factory=list)  # loopback ports to connect COM1, COM2, ... to
+    paced: bool = False  # keep pace with the clock on the wall, for a person
+    uefi: bool = False
+
+    @property
+    def is_iso(self) -> bool:
+        return self.image.suffix == ".iso"
+
+    def check(self) -> None:
+        if not self.image.is_file():
+            raise InputError(f"{self.image}: no such image (make all builds it)")
+        if self.is_iso and (self.modules or self.cmdline):
+            raise InputError(f"{self.image}: an ISO has its boot modules inside, none can be added")
+
+
+class Engine:
+    """A machine as a subprocess. Subclasses give its arguments."""
+
+    name = ""
+    program = ""
+    default_cpu = ""
+    pass_fds: tuple[int, ...] = ()  # descriptors that the subprocess inherits
+    cpus: tuple[str, ...] | None = None  # the models there are; None: the engine itself checks
+
+    def __init__(self, machine: Machine):
+        machine.check()
+        self.machine = machine
+        self.cpu = machine.cpu or self.default_cpu
+        if self.cpus is not None and self.cpu not in self.cpus:
+            raise InputError(f"--cpu {self.cpu}: {self.name} has no such model; it has {', '.join(self.cpus)}")
+        self._process: subprocess.Popen | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.machine.directory / "engine.log"
+
+    @property
+    def working_directory(self) -> Path:
+        return self.machine.directory
+
+    def prepare(self) -> None:
+        """Writes the files that the arguments name."""
+
+    def arguments(self) -> list[str]:
+        """What stands behind the program's name on the command line."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Starts the engine. It dies with us, whatever kills us."""
+        if shutil.which(self.program) is None:
+            raise EngineError(f"{self.program} is missing (pcanel doctor says what installs it)")
+        self.prepare()
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", self.program, *self.arguments()],
+                cwd=self.working_directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=self.pass_fds,
+            )
+
+    def ended(self) -> str | None:
+        """Why the engine no longer runs, or None while it does."""
+        if self._process is None:
+            return "the engine was never started"
+        code = self._process.poll()
+        if code is None:
+            return None
+        return self.explain(code)
+
+    def explain(self, code: int) -> str:
+        """One line about an exit status."""
+        how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        return f"{self.name} ended {how}"
+
+    def stop(self) -> None:
+        """Ends the engine and waits for that."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def log_lines(self) -> list[str]:
+        """What the engine itself has said."""
+        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The engine's last words, under a heading."""
+        kept = [f"  {line}" for line in self.log_lines() if line.strip()][-lines:]
+        return "\n".join([f"--- engine ({self.log}) ---", *(kept or ["  (nothing)"])])

@@ -1,0 +1,130 @@
+"""Bochs: VT-x emulated in full, on any machine.
+
+Debian's Bochs 2.7 has the debugger built in, so it is started with a script that
+says "continue", and its display goes to a VNC server that nobody has to watch. The
+serial ports connect to us (`socket-client`), so no port number has to be guessed.
+"""
+
+import struct
+from pathlib import Path
+
+from pcanel.engines.base import Engine, Machine
+from pcanel.errors import InputError
+from pcanel.image import make_iso
+
+_SHARE = Path("/usr/share/bochs")
+_MEMORY_MAX = 2048  # MiB that Bochs 2.7 takes without paging to a file
+_IPS = 100_000_000
+
+_CONFIG = """\
+config_interface: textconfig
+display_library: rfb, options="timeout=0"
+sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
+plugin_ctrl: speaker=0
+romimage: file={share}/BIOS-bochs-latest
+vgaromimage: file={share}/VGABIOS-lgpl-latest
+memory: guest={memory}, host={memory}
+cpu: model={cpu}, ips={ips}, reset_on_triple_fault=0
+clock: sync={sync}
+ata0-master: type=cdrom, path="{iso}", status=inserted
+boot: cdrom
+log: {log}
+cmosimage: file=cmos, rtc_init=time0
+panic: action=fatal
+info: action=report, cpu0=ignore
+"""
+
+_LEVEL = 11  # column of a log line, behind the ticks: i, e or p
+_CMOS_SIZE = 128
+_CDROM = 3  # the BIOS's number of the device to boot from
+
+
+class Bochs(Engine):
+    """Bochs as a subprocess, booted from an ISO."""
+
+    name = "bochs"
+    program = "bochs"
+    default_cpu = "corei7_skylake_x"
+    cpus = (
+        "bx_generic",
+        "core2_penryn_t9600",
+        "corei5_lynnfield_750",
+        "corei5_arrandale_m520",
+        "corei7_sandy_bridge_2600k",
+        "corei7_ivy_bridge_3770k",
+        "corei7_haswell_4770",
+        "broadwell_ult",
+        "corei7_skylake_x",
+        "corei3_cnl",
+        "corei7_icelake_u",
+        "tigerlake",
+        "ryzen",
+    )
+
+    def __init__(self, machine: Machine):
+        super().__init__(machine)
+        if machine.uefi:
+            raise InputError("bochs has no UEFI firmware here; --uefi needs --engine qemu")
+        if machine.memory > _MEMORY_MAX:
+            raise InputError(f"--memory {machine.memory}: bochs takes at most {_MEMORY_MAX} MB")
+
+    @property
+    def _iso(self) -> Path:
+        return self.machine.image.resolve() if self.machine.is_iso else self.machine.directory / "boot.iso"
+
+    def prepare(self) -> None:
+        machine = self.machine
+        if not machine.is_iso:
+            make_iso(machine.image, machine.modules, self._iso, machine.cmdline, lean=True)
+        config = _CONFIG.format(
+            share=_SHARE,
+            memory=machine.memory,
+            cpu=self.cpu,
+            ips=_IPS,
+            sync="slowdown" if machine.paced else "none",
+            iso=self._iso,
+            log="bochs.log",
+        )
+        for number, port in enumerate(machine.ports, 1):
+            config += f"com{number}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n"
+        (machine.directory / "bochsrc").write_text(config)
+        (machine.directory / "cmos").write_bytes(_cmos(machine.memory))
+        (machine.directory / "debugger").write_text("c\n")
+
+    def arguments(self) -> list[str]:
+        return ["-q", "-f", "bochsrc", "-rc", "debugger"]
+
+    def log_lines(self) -> list[str]:
+        """Errors and panics of Bochs's log; its standard output has nothing but greetings."""
+        log = self.machine.directory / "bochs.log"
+        text = log.read_text(errors="replace") if log.exists() else ""
+        lines = [line for line in text.splitlines() if line[_LEVEL : _LEVEL + 1] in ("e", "p")]
+        return lines if text else super().log_lines()
+
+    def explain(self, code: int) -> str:
+        panics = [line[_LEVEL + 1 :] for line in self.log_lines() if line[_LEVEL : _LEVEL + 1] == "p"]
+        return super().explain(code) + (f": {panics[-1]}" if panics else "")
+
+    def stop(self) -> None:
+        super().stop()
+        if not self.machine.is_iso:
+            self._iso.unlink(missing_ok=True)
+
+
+def _cmos(memory: int) -> bytes:
+    """The CMOS registers that the BIOS reads, for `memory` MiB and to boot from the CD.
+
+    Bochs would set them itself, but not the bit that has the BIOS boot without waiting
+    three seconds for F12 (0x3f).
+    """
+    cmos = bytearray(_CMOS_SIZE)
+    cmos[0x0D] = 0x80  # the battery is good
+    cmos[0x14] = 0x06  # equipment: mouse, coprocessor
+    struct.pack_into("<H", cmos, 0x15, 640)  # KiB below 1 MiB
+    above_1m = min((memory - 1) << 10, 0xFC00)  # KiB
+    struct.pack_into("<H", cmos, 0x17, above_1m)
+    struct.pack_into("<H", cmos, 0x30, above_1m)
+    struct.pack_into("<H", cmos, 0x34, (memory - 16) << 4)  # above 16 MiB, in 64 KiB
+    cmos[0x3D] = _CDROM
+    cmos[0x3F] = 0x01
+    return bytes(cmos)

@@ -1,0 +1,107 @@
+"""QEMU: with KVM where the host offers nested VMX, else by TCG, which has no VT-x at all."""
+
+import socket
+from pathlib import Path
+
+from pcanel.engines.base import Engine, Machine
+from pcanel.engines.host import nested_vmx
+from pcanel.engines.qmp import Qmp
+from pcanel.errors import EngineError, InputError
+from pcanel.modules import lay_out
+
+_OVMF = (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_CODE.fd"))
+
+
+class Qemu(Engine):
+    """QEMU as a subprocess, watched and steered through QMP."""
+
+    name = "qemu"
+    program = "qemu-system-x86_64"
+
+    def __init__(self, machine: Machine):
+        self.kvm = nested_vmx().usable
+        self.default_cpu = "host" if self.kvm else "max"
+        super().__init__(machine)
+        self._firmware = next((path for path in _OVMF if path.is_file()), None)
+        if machine.uefi and self._firmware is None:
+            raise EngineError("UEFI firmware is missing (Debian: apt-get install ovmf)")
+        if machine.uefi and not machine.is_iso:
+            raise InputError("--uefi boots an ISO only; name one by --image")
+        self._ours, self._theirs = socket.socketpair()
+        self.pass_fds = (self._theirs.fileno(),)
+        self._qmp: Qmp | None = None
+        self._module_paths: list[str] = []
+
+    @property
+    def working_directory(self) -> Path:
+        """Where the boot modules lie under their names."""
+        return self.machine.directory / "boot"
+
+    def prepare(self) -> None:
+        self.working_directory.mkdir()
+        self._module_paths = lay_out(self.machine.modules, self.working_directory)
+
+    def arguments(self) -> list[str]:
+        machine = self.machine
+        words = ["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"]
+        words += ["-machine", "q35" if machine.uefi else "pc", "-accel", "kvm" if self.kvm else "tcg"]
+        words += ["-cpu", self.cpu, "-m", str(machine.memory)]
+        words += ["-chardev", f"socket,id=qmp,fd={self._theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
+        for number, port in enumerate(machine.ports, 1):
+            words += ["-chardev", f"socket,id=com{number},host=127.0.0.1,port={port},server=off,nodelay=on"]
+            words += ["-device", f"isa-serial,chardev=com{number},index={number - 1}"]
+        if machine.uefi:
+            words += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_option(self._firmware)}"]
+        if machine.is_iso:
+            words += ["-drive", f"if=none,id=cd,media=cdrom,readonly=on,file={_option(machine.image.resolve())}"]
+            words += ["-device", "ide-cd,drive=cd"]
+        else:
+            words += ["-kernel", str(machine.image.resolve())]
+            if machine.cmdline:
+                words += ["-append", machine.cmdline]
+            if self._module_paths:
+                words += ["-initrd", ",".join(_option(path) for path in self._module_paths)]
+        return words
+
+    def start(self) -> None:
+        super().start()
+        self._theirs.close()
+        self._qmp = Qmp(self._ours)
+        try:
+            self._qmp.connect()
+        except EngineError as error:
+            raise EngineError(f"QEMU did not start: {error}\n{self.log_tail()}") from error
+
+    def explain(self, code: int) -> str:
+        said = super().explain(code)
+        causes = [e["data"].get("reason", "") for e in self.events() if e["event"] == "SHUTDOWN" and "data" in e]
+        return f"{said} ({causes[-1]})" if causes else said
+
+    def events(self) -> list[dict]:
+        """What QMP has reported: resets, shutdown, panics."""
+        return self._qmp.events() if self._qmp else []
+
+    def reset(self) -> None:
+        self._qmp.command("system_reset")
+
+    def power_down(self) -> None:
+        self._qmp.command("system_powerdown")
+
+    def screendump(self, path: Path) -> None:
+        """The screen as a PPM file."""
+        self._qmp.command("screendump", filename=str(path.resolve()))
+
+    def save_memory(self, path: Path, hpa: int, size: int) -> None:
+        """`size` bytes of the machine's memory from `hpa` on, as a raw file."""
+        self._qmp.command("pmemsave", val=hpa, size=size, filename=str(path.resolve()))
+
+    def stop(self) -> None:
+        if self._qmp:
+            self._qmp.close()
+        self._theirs.close()
+        super().stop()
+
+
+def _option(value) -> str:
+    """A value inside a comma-separated option of QEMU."""
+    return str(value).replace(",", ",,")

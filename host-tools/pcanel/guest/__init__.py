@@ -1,0 +1,1 @@
+"""Guests: their description files, kernels and initramfs."""

@@ -1,0 +1,203 @@
+"""Guest files: one TOML file describes one guest.
+
+A file is read, checked against the table below, and turned into the boot modules that
+the monitor reads: `guest:NAME`, which is JSON, and the blobs that it names. Everything
+that can be refused is refused here, by file, key and reason.
+"""
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcanel.errors import InputError
+from pcanel.modules import BootModule
+
+PROTOCOLS = ("linux", "multiboot", "flat")
+MODES = ("real", "protected", "long")
+CONSOLES = ("com2", "com3", "none")
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_MEMORY_MIN = 1 << 20
+_MEMORY_MAX = 512 << 30
+_PAGE = 4096
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
+_RESERVED_NAMES = ("repl", "engine")  # names of consoles and logs that are not guests'
+_FLAT_KEYS = ("address", "mode", "registers")
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A checked guest file: the JSON for the monitor and the blobs that go with it."""
+
+    path: Path
+    config: dict
+    blobs: tuple[BootModule, ...]
+
+    @property
+    def name(self) -> str:
+        return self.config["name"]
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return self.config["memory"]
+
+    def boot_modules(self) -> list[BootModule]:
+        return [BootModule(f"guest:{self.name}", json.dumps(self.config).encode()), *self.blobs]
+
+
+class _Reader:
+    """One file's keys, taken one by one; what is left over is unknown."""
+
+    def __init__(self, path: Path, table: dict):
+        self.path = path
+        self._table = dict(table)
+
+    def error(self, key: str, reason: str) -> InputError:
+        return InputError(f"{self.path}: {key}: {reason}")
+
+    def take(self, key: str, kind: type | tuple[type, ...], what: str, default=None):
+        if key not in self._table:
+            return default
+        value = self._table.pop(key)
+        if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
+            raise self.error(key, f"must be {what}, not {value!r}")
+        return value
+
+    def choice(self, key: str, choices: tuple[str, ...], default: str | None) -> str | None:
+        value = self.take(key, str, f"one of {', '.join(choices)}", default)
+        if value != default and value not in choices:
+            raise self.error(key, f"must be one of {', '.join(choices)}, not {value!r}")
+        return value
+
+    def number(self, key: str, low: int, high: int, default: int | None) -> int | None:
+        value = self.take(key, int, "a whole number", default)
+        if value is not None and not low <= value <= high:
+            raise self.error(key, f"must be from {low:#x} to {high:#x}, not {value:#x}")
+        return value
+
+    def file(self, key: str, value: str) -> Path:
+        """A path in the guest file is relative to the file."""
+        path = (self.path.parent / value).resolve()
+        if not path.is_file():
+            raise self.error(key, f"{path}: no such file")
+        if path.stat().st_size == 0:
+            raise self.error(key, f"{path}: the file is empty")
+        return path
+
+    def finish(self) -> None:
+        for key in self._table:
+            raise self.error(key, "unknown key")
+
+
+def load(path: Path) -> Guest:
+    """Reads a guest file. Raises InputError."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such guest file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: {error}") from error
+    return _check(_Reader(path, table))
+
+
+def _check(reader: _Reader) -> Guest:
+    name = _name(reader)
+    memory = _memory(reader)
+    protocol = reader.choice("protocol", PROTOCOLS, None)
+    if protocol is None:
+        raise reader.error("protocol", f"is missing; one of {', '.join(PROTOCOLS)}")
+    blobs: list[BootModule] = []
+
+    def blob(key: str, value: str, label: str) -> str:
+        blobs.append(BootModule(f"{name}/{label}", reader.file(key, value)))
+        return blobs[-1].name
+
+    kernel = reader.take("kernel", str, "a path")
+    if kernel is None:
+        raise reader.error("kernel", "is missing")
+    initrd = reader.take("initrd", str, "a path")
+    config = {
+        "name": name,
+        "memory": memory,
+        "protocol": protocol,
+        "kernel": blob("kernel", kernel, "kernel"),
+        "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
+        "cmdline": reader.take("cmdline", str, "a string", ""),
+        "modules": _modules(reader, protocol, blob),
+        **_flat(reader, protocol),
+        "console": reader.choice("console", CONSOLES, None),
+        "autostart": reader.take("autostart", bool, "true or false", True),
+        "priority": reader.number("priority", 0, 255, 0),
+        "share": reader.number("share", 1, 10000, 100),
+    }
+    if initrd is not None and protocol != "linux":
+        raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
+    reader.finish()
+    content = sum(module.size() for module in blobs)
+    if content >= memory:
+        raise reader.error("memory", f"{memory >> 10} KiB cannot hold kernel, initrd and modules ({content >> 10} KiB)")
+    return Guest(reader.path, config, tuple(blobs))
+
+
+def _name(reader: _Reader) -> str:
+    name = reader.take("name", str, "a string", reader.path.stem)
+    if not _NAME.fullmatch(name):
+        raise reader.error("name", f"{name!r}: must be 1 to 31 letters, digits, '_', '.', '-'")
+    if name in _RESERVED_NAMES:
+        raise reader.error("name", f"{name!r} is the name of a console of the monitor")
+    return name
+
+
+def _memory(reader: _Reader) -> int:
+    value = reader.take("memory", (str, int), 'a size such as "256M"')
+    if value is None:
+        raise reader.error("memory", 'is missing, e.g. "256M"')
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+)\s*([KMG]?)(i?B)?", value)
+        if not match:
+            raise reader.error("memory", f'must be a size such as "256M", not {value!r}')
+        value = int(match[1]) * _UNITS[match[2]]
+    if not _MEMORY_MIN <= value <= _MEMORY_MAX:
+        raise reader.error("memory", f"{value} bytes is not between 1 MiB and 512 GiB")
+    if value % _PAGE:
+        raise reader.error("memory", f"{value} bytes is not a multiple of {_PAGE}")
+    return value
+
+
+def _modules(reader: _Reader, protocol: str, blob) -> list[list[str]]:
+    """Multiboot modules: each a path, or [path, string]."""
+    what = "a list of paths or of [path, string]"
+    entries = reader.take("modules", list, what, [])
+    if entries and protocol != "multiboot":
+        raise reader.error("modules", f"has no meaning for protocol {protocol}")
+    modules = []
+    for number, entry in enumerate(entries):
+        pair = [entry, Path(entry).name] if isinstance(entry, str) else entry
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            raise reader.error("modules", f"must be {what}; entry {number} is {entry!r}")
+        modules.append([blob("modules", pair[0], f"mod{number}"), pair[1]])
+    return modules
+
+
+def _flat(reader: _Reader, protocol: str) -> dict:
+    """The keys that only a flat binary has."""
+    address = reader.number("address", 0, _MEMORY_MAX - 1, None)
+    mode = reader.choice("mode", MODES, None)
+    registers = reader.take("registers", dict, "a table of register names and numbers")
+    given = [key for key, value in zip(_FLAT_KEYS, (address, mode, registers), strict=True) if value is not None]
+    if protocol != "flat":
+        if given:
+            raise reader.error(given[0], f"has no meaning for protocol {protocol}")
+        return {}
+    if address is None:
+        raise reader.error("address", "is missing: where the flat binary is loaded")
+    mode = mode or "real"
+    if mode == "real" and address >= 1 << 20:
+        raise reader.error("address", f"{address:#x} is beyond what real mode reaches")
+    for register, value in (registers or {}).items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
+            raise reader.error(f"registers.{register}", f"must be a number of at most 64 bits, not {value!r}")
+    return {"address": address, "mode": mode, "registers": registers or {}}

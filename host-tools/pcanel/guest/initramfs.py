@@ -1,0 +1,76 @@
+"""Builds the guests' initramfs: Debian's static busybox and our init, as a cpio archive.
+
+The format is "newc" (cpio(5)), which the kernel unpacks; device nodes are entries of
+the archive, so no privilege is needed to make it, and all times are 0, so the same
+input gives the same bytes.
+
+usage: python -m pcanel.guest.initramfs INIT ARCHIVE
+"""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+BUSYBOX = Path("/bin/busybox")
+_TRAILER = "TRAILER!!!"
+_DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin")
+_PASSWD = b"root:x:0:0:root:/root:/bin/sh\n"
+
+
+class Archive:
+    """A cpio archive in the making; `add` takes the entries in order."""
+
+    def __init__(self):
+        self.data = bytearray()
+        self._inode = 0
+
+    def add(self, name: str, mode: int, content: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
+        """Adds one entry; `mode` has the type bits of stat(2), `device` major and minor."""
+        self._inode += 1
+        path = name.encode() + b"\0"
+        fields = (self._inode, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(path), 0)
+        self.data += b"070701" + b"".join(b"%08X" % field for field in fields) + path
+        self._pad()
+        self.data += content
+        self._pad()
+
+    def finish(self) -> bytes:
+        self.add(_TRAILER, 0)
+        return bytes(self.data)
+
+    def _pad(self) -> None:
+        self.data += bytes(-len(self.data) % 4)
+
+
+def applets(busybox: Path) -> list[str]:
+    """The paths, relative to /, at which this busybox wants to be found."""
+    done = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True)
+    return sorted(set(done.stdout.split()))
+
+
+def build(init: Path, busybox: Path = BUSYBOX) -> bytes:
+    """The archive. `init` is the script that becomes /init."""
+    archive = Archive()
+    for name in _DIRECTORIES:
+        archive.add(name, stat.S_IFDIR | 0o755)
+    archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+    archive.add("dev/null", stat.S_IFCHR | 0o666, device=(1, 3))
+    archive.add("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes())
+    for path in applets(busybox):
+        if path.rpartition("/")[0] in _DIRECTORIES and path != "bin/busybox":
+            archive.add(path, stat.S_IFLNK | 0o777, b"/bin/busybox")
+    archive.add("etc/passwd", stat.S_IFREG | 0o644, _PASSWD)
+    archive.add("etc/hostname", stat.S_IFREG | 0o644, b"linux\n")
+    archive.add("init", stat.S_IFREG | 0o755, init.read_bytes())
+    return archive.finish()
+
+
+def main() -> None:
+    init, target = (Path(argument) for argument in sys.argv[1:3])
+    target.write_bytes(build(init))
+    print(f"setup: {target}: {target.stat().st_size >> 10} KiB, busybox and {init}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The guests of one run together: distinct names, and memory for all of them."""
+
+from pathlib import Path
+
+from pcanel.errors import InputError
+from pcanel.guest.file import Guest, load
+
+_MONITOR = 64  # MiB kept for the monitor: image, heap, page tables, the boot loader
+_LINES = ("com2", "com3")
+
+
+def load_all(paths: list[Path], memory: int) -> list[Guest]:
+    """Reads the guest files and checks that `memory` MiB can hold all that start by themselves."""
+    guests: list[Guest] = []
+    left = (memory - _MONITOR) << 20
+    for path in paths:
+        guest = load(path)
+        for other in guests:
+            if other.name == guest.name:
+                raise InputError(f"{path}: name: {guest.name!r} is the name of {other.path} too")
+        left -= sum(blob.size() for blob in guest.blobs)
+        if guest.config["autostart"]:
+            left -= guest.memory
+        if left < 0:
+            raise InputError(
+                f"{path}: memory: {guest.memory >> 20} MiB and its files do not fit: "
+                f"the machine has {memory} MiB (--memory), the monitor and the guests before it take the rest"
+            )
+        guests.append(guest)
+    return guests
+
+
+def assign_lines(guests: list[Guest]) -> dict[str, str]:
+    """Gives each guest its console's serial line; returns {'com2': name, 'com3': name}.
+
+    Lines that guest files ask for go first, the others in the order of the guests, and
+    the monitor is told of each. A guest for whom none is left has its console at the
+    prompt only.
+    """
+    owners: dict[str, str] = {}
+    for guest in guests:
+        line = guest.config["console"]
+        if line in _LINES:
+            if line in owners:
+                raise InputError(f"{guest.path}: console: {line} is the console of {owners[line]} already")
+            owners[line] = guest.name
+    for guest in guests:
+        free = [line for line in _LINES if line not in owners]
+        if guest.config["console"] is None and free:
+            owners[free[0]] = guest.name
+            guest.config["console"] = free[0]
+    return owners

@@ -1,0 +1,85 @@
+"""Takes the vmlinux ELF out of a bzImage.
+
+The Linux boot protocol (Documentation/arch/x86/boot.rst) gives the payload's place:
+`payload_offset` and `payload_length` count from the protected-mode code, which follows
+`setup_sects` sectors. The payload ends with the unpacked size, four bytes. Limits: LZ4
+(legacy frames), XZ and gzip, which are what Debian's kernels use or have used.
+
+usage: python -m pcanel.guest.vmlinux BZIMAGE VMLINUX
+"""
+
+import lzma
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import lz4.block
+
+from pcanel.errors import InputError
+
+_SETUP_SECTS = 0x1F1
+_HEADER = 0x202  # "HdrS", then the protocol's version
+_PAYLOAD = 0x248  # payload_offset, payload_length
+_LZ4_LEGACY = b"\x02\x21\x4c\x18"
+_LZ4_BLOCK = 8 << 20  # a legacy block unpacks to at most this
+_XZ = b"\xfd7zXZ\0"
+_GZIP = b"\x1f\x8b"
+
+
+def payload(image: bytes) -> bytes:
+    """The packed kernel inside a bzImage. Raises InputError if this is none."""
+    if len(image) < _PAYLOAD + 8 or image[_HEADER : _HEADER + 4] != b"HdrS":
+        raise InputError("not a bzImage (no HdrS at 0x202)")
+    (version,) = struct.unpack_from("<H", image, _HEADER + 4)
+    if version < 0x208:
+        raise InputError(f"boot protocol {version >> 8}.{version & 0xFF:02d} does not say where the payload is")
+    start = ((image[_SETUP_SECTS] or 4) + 1) * 512
+    offset, length = struct.unpack_from("<II", image, _PAYLOAD)
+    packed = image[start + offset : start + offset + length]
+    if len(packed) != length:
+        raise InputError("the bzImage is cut short")
+    return packed
+
+
+def unpack(packed: bytes) -> bytes:
+    """Unpacks a payload by its magic number and checks the size that it ends with."""
+    (size,) = struct.unpack_from("<I", packed, len(packed) - 4)
+    if packed.startswith(_LZ4_LEGACY):
+        unpacked = _unpack_lz4_legacy(packed[4:-4])
+    elif packed.startswith(_XZ):
+        unpacked = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(packed)
+    elif packed.startswith(_GZIP):
+        unpacked = zlib.decompressobj(wbits=31).decompress(packed)
+    else:
+        raise InputError(f"the payload is packed in a way not known here (starts {packed[:6].hex()})")
+    if len(unpacked) != size:
+        raise InputError(f"the payload unpacks to {len(unpacked)} bytes, not to {size}")
+    return unpacked
+
+
+def _unpack_lz4_legacy(blocks: bytes) -> bytes:
+    unpacked = bytearray()
+    position = 0
+    while position < len(blocks):
+        (length,) = struct.unpack_from("<I", blocks, position)
+        position += 4
+        unpacked += lz4.block.decompress(blocks[position : position + length], uncompressed_size=_LZ4_BLOCK)
+        position += length
+    return bytes(unpacked)
+
+
+def main() -> None:
+    source, target = (Path(argument) for argument in sys.argv[1:3])
+    try:
+        unpacked = unpack(payload(source.read_bytes()))
+    except InputError as error:
+        sys.exit(f"{source}: {error}")
+    if unpacked[:4] != b"\x7fELF":
+        sys.exit(f"{source}: what is packed inside is no ELF file")
+    target.write_bytes(unpacked)
+    print(f"setup: {target}: {len(unpacked) >> 20} MiB, from {source.name}")
+
+
+if __name__ == "__main__":
+    main()

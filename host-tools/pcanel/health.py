@@ -1,0 +1,115 @@
+"""What this machine has and lacks for building and running the monitor."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcanel.engines import host
+from pcanel.paths import BUILD, ROOT
+
+_PACKAGES = ROOT / "host-tools/setup/packages.txt"
+_OVMF = Path("/usr/share/OVMF")
+_BUILT = (
+    ("MicroPython", "micropython/py/mpconfig.h", "make setup"),
+    ("guest kernels", "guests/cloud.vmlinux", "make guests"),
+    ("image", "pcanel.elf", "make all"),
+    ("boot medium", "pcanel.iso", "make all"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`state`: True there, False needed and lacking, None lacking but not needed."""
+
+    subject: str
+    state: bool | None
+    words: str
+    mend: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything, in the order in which one would mend it."""
+    return [
+        packages(needed_packages(_PACKAGES), _is_installed),
+        *virtualization(),
+        program("Bochs", "bochs", ("--help",), "bochs"),
+        program("QEMU", "qemu-system-x86_64", ("--version",), "qemu-system-x86"),
+        program("GRUB", "grub-mkrescue", ("--version",), "grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools"),
+        firmware(),
+        *built(BUILD),
+    ]
+
+
+def needed_packages(path: Path) -> list[str]:
+    """The package names of the set-up's list."""
+    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def packages(names: list[str], is_installed: Callable[[str], bool]) -> Finding:
+    missing = [name for name in names if not is_installed(name)]
+    if not missing:
+        return Finding("Debian packages", True, f"all {len(names)} are installed")
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return Finding(
+        "Debian packages",
+        False,
+        f"{len(missing)} of {len(names)} are missing: {' '.join(missing)}",
+        f"{sudo}apt-get install --no-install-recommends {' '.join(missing)}",
+    )
+
+
+def virtualization() -> list[Finding]:
+    """VT-x, nested VMX and KVM access; none of them is needed, Bochs does without."""
+    flags = host.cpu_flags()
+    kind = "VT-x" if "vmx" in flags else "AMD-V, which is not VT-x" if "svm" in flags else "no VT-x"
+    under = ", inside a virtual machine" if "hypervisor" in flags else ""
+    nested = host.nested_vmx()
+    return [
+        Finding("CPU", True if "vmx" in flags else None, kind + under),
+        Finding("nested VMX", nested.usable or None, nested.reason, nested.mend),
+        _kvm_access(),
+    ]
+
+
+def _kvm_access() -> Finding:
+    if not host.KVM.exists():
+        return Finding("/dev/kvm", None, "is not there")
+    if os.access(host.KVM, os.R_OK | os.W_OK):
+        return Finding("/dev/kvm", True, "can be opened (which alone proves nothing)")
+    user = os.environ.get("USER", "USER")
+    return Finding("/dev/kvm", None, "may not be opened by this user", f"sudo adduser {user} kvm, and log in again")
+
+
+def program(subject: str, name: str, version: tuple[str, ...], package: str) -> Finding:
+    path = shutil.which(name)
+    if path is None:
+        return Finding(subject, False, f"{name} is not installed", f"apt-get install {package}")
+    said = subprocess.run([path, *version], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    lines = [line.strip() for line in (said.stdout + said.stderr).splitlines() if any(c.isdigit() for c in line)]
+    named = [line for line in lines if subject.lower() in line.lower()]
+    return Finding(subject, True, f"{path}: {(named or lines or ['no version given'])[0]}")
+
+
+def firmware(directory: Path = _OVMF) -> Finding:
+    found = sorted(directory.glob("OVMF_CODE*.fd"))
+    if found:
+        return Finding("UEFI firmware", True, str(found[0]))
+    return Finding("UEFI firmware", False, "OVMF is not installed", "apt-get install ovmf")
+
+
+def built(build: Path) -> list[Finding]:
+    return [
+        Finding(subject, True, str(build / path))
+        if (build / path).exists()
+        else Finding(subject, False, f"{build / path} is not there yet", mend)
+        for subject, path, mend in _BUILT
+    ]
+
+
+def _is_installed(name: str) -> bool:
+    query = ["dpkg-query", "-W", "-f", "${db:Status-Status}", name]
+    return subprocess.run(query, capture_output=True, text=True, check=False).stdout == "installed"

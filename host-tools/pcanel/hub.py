@@ -1,0 +1,80 @@
+"""The thread that moves bytes between the engine's serial lines and everybody else."""
+
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from pcanel.console import Console
+from pcanel.endpoint import Endpoint
+
+_PTY_PERIOD = 0.25  # seconds between two looks at who has opened a PTY
+
+
+class Hub:
+    """Owns the endpoints of one run. All I/O happens in its one thread."""
+
+    def __init__(self):
+        self._selector = selectors.DefaultSelector()
+        self._endpoints: list[Endpoint] = []
+        self._jobs: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
+
+    def open(self, name: str, log: Path, exclusive: bool = False) -> Endpoint:
+        """Makes a console and its endpoint. Only before start()."""
+        console = Console(name, log)
+        endpoint = Endpoint(self._selector, console, exclusive)
+        console.connect(lambda data: self._call(lambda: endpoint.transmit(data)))
+        self._endpoints.append(endpoint)
+        return endpoint
+
+    def look_on(self, endpoint: Endpoint) -> socket.socket:
+        """A socket that shows the console of `endpoint` and types on it."""
+        ours, theirs = socket.socketpair()
+        self._call(lambda: endpoint.look_on(theirs))
+        return ours
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._call(self._stop)
+            self._thread.join()
+
+    def _call(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            self._jobs.append(job)
+        os.write(self._wake_write, b"\0")
+
+    def _woken(self, _events: int) -> None:
+        os.read(self._wake_read, 4096)
+        with self._lock:
+            jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            job()
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _run(self) -> None:
+        while not self._stopping:
+            for key, events in self._selector.select(_PTY_PERIOD):
+                current = self._selector.get_map().get(key.fd)
+                if current and current.data == key.data:  # not closed by an earlier one
+                    key.data(events)
+            for endpoint in self._endpoints:
+                endpoint.look_at_pty()
+        for endpoint in self._endpoints:
+            endpoint.console.end("the run has ended")
+            endpoint.close()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)

@@ -1,0 +1,178 @@
+"""A running monitor: the engine, its consoles, and the prompt.
+
+    with Monitor(engine="bochs", guests=["guests/linux.toml"]) as monitor:
+        monitor.console("linux").expect("linux:~# ", timeout=300)
+        print(monitor.exec("print(vms)"))
+"""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pcanel import repl
+from pcanel.console import Console
+from pcanel.endpoint import Endpoint
+from pcanel.engines.base import Engine, Machine
+from pcanel.engines.choose import choose
+from pcanel.errors import InputError, PcanelError
+from pcanel.guest.file import Guest
+from pcanel.guest.set import assign_lines, load_all
+from pcanel.hub import Hub
+from pcanel.modules import BootModule, check_names, policy
+from pcanel.paths import ELF
+from pcanel.runs import RunDirectory
+
+REPL = "repl"
+LINES = ("com2", "com3")
+DEFAULT_MEMORY = 1024  # MiB
+BOOT_TIMEOUT = 300  # seconds; seconds are usual, a busy machine takes longer
+_PROMPT = rb"^>>> "
+_PANIC = rb"^PANIC: .*"
+
+
+class Monitor:
+    """Starts on entry (or by start()), ends on exit (or by stop()).
+
+    engine     'auto', 'bochs' or 'qemu'; cpu: the engine's model; memory: MiB of the machine
+    guests     paths of guest files; policies: paths of policy files
+    modules    further boot modules
+    cmdline    the monitor's command line, e.g. 'heap=16M'
+    image      an ELF or an ISO instead of build/pcanel.elf; uefi: boot the ISO by UEFI
+    paced      keep pace with the wall clock, for a person at the prompt
+    """
+
+    def __init__(
+        self,
+        engine: str = "auto",
+        cpu: str | None = None,
+        memory: int = DEFAULT_MEMORY,
+        guests: Iterable[Path | str] = (),
+        policies: Iterable[Path | str] = (),
+        modules: Iterable[BootModule] = (),
+        cmdline: str = "",
+        image: Path | str = ELF,
+        uefi: bool = False,
+        paced: bool = False,
+    ):
+        if memory < 64:
+            raise InputError(f"--memory {memory}: the monitor needs at least 64 MB")
+        self.guests: list[Guest] = load_all([Path(path) for path in guests], memory)
+        self._lines = assign_lines(self.guests)
+        self._modules = [module for guest in self.guests for module in guest.boot_modules()]
+        self._modules += [policy(Path(path)) for path in policies]
+        self._modules += modules
+        check_names(self._modules)
+        self._machine = Machine(
+            Path(), Path(image), memory, cpu, self._modules, cmdline, paced=paced, uefi=uefi
+        )
+        self._machine.check()
+        self.choice = choose(engine)
+        self.names = [REPL, *(self._lines.get(line) or line for line in LINES)]
+        self.engine: Engine | None = None
+        self.consoles: dict[str, Console] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        self._hub: Hub | None = None
+        self.run: RunDirectory | None = None
+        self.booted = False
+
+    def __enter__(self) -> "Monitor":
+        self.start()
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts the engine; its consoles are there when this returns, the prompt is not yet."""
+        self.engine = self.choice.engine(self._machine)
+        self.run = RunDirectory()
+        self._machine.directory = self.run.path
+        self._hub = Hub()
+        for name in self.names:
+            endpoint = self._hub.open(name, self.run.path / f"{name}.log", exclusive=name == REPL)
+            self._endpoints[name] = endpoint
+            self.consoles[name] = endpoint.console
+        self._machine.ports = [endpoint.engine_port for endpoint in self._endpoints.values()]
+        self._hub.start()
+        try:
+            self.engine.start()
+            self._publish()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends the engine and the consoles; logs stay in the run's directory."""
+        if self.engine:
+            self.engine.stop()
+        if self._hub:
+            self._hub.stop()
+        if self.run:
+            self.run.close()
+
+    def console(self, name: str) -> Console:
+        if name not in self.consoles:
+            raise InputError(f"no console {name!r}; there are: {', '.join(self.consoles)}")
+        return self.consoles[name]
+
+    def wait_booted(self, timeout: float = BOOT_TIMEOUT) -> None:
+        """Waits until the prompt shows for the first time. Raises PcanelError."""
+        if not self.booted:
+            self.console(REPL).wait(_PROMPT, timeout)
+            self.booted = True
+            self._publish()
+
+    def look_for_prompt(self) -> bool:
+        """Whether the prompt has shown; for those who do not wait for it."""
+        if not self.booted:
+            with contextlib.suppress(PcanelError):
+                self.wait_booted(0)
+        return self.booted
+
+    def look_on(self, name: str) -> socket.socket:
+        """A socket that shows a console from now on and types on it, for a terminal."""
+        self.console(name)
+        return self._hub.look_on(self._endpoints[name])
+
+    def exec(
+        self, code: str, timeout: float = 60, on_output: Callable[[bytes], None] | None = None
+    ) -> str:
+        """Runs code at the prompt and returns what it printed. Raises repl.RemoteError."""
+        self.wait_booted()
+        return repl.execute(self.url(REPL), code, timeout, on_output)
+
+    def eval(self, expression: str, timeout: float = 60):
+        """The value of an expression at the prompt, for values that print as literals."""
+        self.wait_booted()
+        return repl.evaluate(self.url(REPL), expression, timeout)
+
+    def url(self, name: str) -> str:
+        """What `mpremote connect` takes for this console."""
+        self.console(name)
+        return f"socket://127.0.0.1:{self._endpoints[name].client_port}"
+
+    def failure(self) -> str | None:
+        """Why the monitor no longer works, or None: the engine has ended, or COM1 shows last words."""
+        with contextlib.suppress(PcanelError):
+            return self.console(REPL).wait(_PANIC, 0)[0].decode(errors="replace")
+        return self.engine.ended()
+
+    def tails(self, names: Sequence[str] | None = None) -> str:
+        """The last lines of each console and of the engine."""
+        tails = [self.consoles[name].tail() for name in names or self.consoles]
+        return "\n".join([*tails, self.engine.log_tail()] if self.engine else tails)
+
+    def _publish(self) -> None:
+        self.run.publish(
+            engine=self.engine.name,
+            cpu=self.engine.cpu,
+            reason=self.choice.reason,
+            memory=self._machine.memory,
+            guests=[str(guest.path) for guest in self.guests],
+            booted=self.booted,
+            consoles={
+                name: {"socket": self.url(name), "pty": endpoint.pty, "log": str(endpoint.console.log)}
+                for name, endpoint in self._endpoints.items()
+            },
+        )

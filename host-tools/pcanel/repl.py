@@ -1,0 +1,102 @@
+"""The monitor's prompt as a program uses it: mpremote's transport over a loopback socket.
+
+Never soft-resets: the guests and everything at the prompt stay as they are.
+"""
+
+import ast
+import struct
+import time
+from collections.abc import Callable
+
+from mpremote.transport import TransportError
+from mpremote.transport_serial import SerialTransport
+
+from pcanel.errors import PcanelError
+
+_LEAVE_TIMEOUT = 3  # seconds
+
+
+class RemoteError(PcanelError):
+    """Code that ran on the monitor raised; `output` is what it printed, `traceback` the rest."""
+
+    def __init__(self, output: str, traceback: str):
+        super().__init__(traceback.strip())
+        self.output = output
+        self.traceback = traceback
+
+
+def execute(
+    url: str, code: str, timeout: float = 60, on_output: Callable[[bytes], None] | None = None
+) -> str:
+    """Runs `code` by the raw REPL at `url` and returns what it printed.
+
+    `on_output` gets the output as it comes. Raises RemoteError if the code raises,
+    PcanelError if the prompt does not answer within `timeout` seconds.
+    """
+    try:
+        transport = SerialTransport(url, timeout=timeout)
+    except (TransportError, OSError) as error:
+        raise PcanelError(f"{url}: {error}") from error
+    try:
+        return _execute(transport, code, timeout, on_output)
+    except (TransportError, OSError, IndexError, struct.error) as error:
+        raise PcanelError(f"the prompt did not answer: {error}") from error
+    finally:
+        _hang_up(transport)
+
+
+def evaluate(url: str, expression: str, timeout: float = 60):
+    """The value of a Python expression on the monitor, for values that print as literals."""
+    return ast.literal_eval(execute(url, f"print(repr({expression}))", timeout).strip())
+
+
+def _hang_up(transport: SerialTransport) -> None:
+    """Closes the line; pyserial's close() of a socket would sleep 0.3 s after that."""
+    line = transport.serial
+    line._socket.close()
+    line._socket = None
+    line.is_open = False
+
+
+def _execute(transport: SerialTransport, code: str, timeout: float, on_output) -> str:
+    transport.enter_raw_repl(soft_reset=False, timeout_overall=timeout)
+    try:
+        transport.exec_raw_no_follow(code)
+        output = _Output(on_output)
+        printed = _read_part(transport, timeout, output)
+        raised = _read_part(transport, timeout, None)
+    except PcanelError:
+        transport.serial.write(b"\x03")  # guests stand still while code runs at the prompt
+        transport.read_until(1, b"\x04>", timeout=_LEAVE_TIMEOUT, timeout_overall=_LEAVE_TIMEOUT)
+        raise
+    finally:
+        transport.exit_raw_repl()
+        transport.read_until(1, b">>> ", timeout=_LEAVE_TIMEOUT, timeout_overall=_LEAVE_TIMEOUT)
+    if raised:
+        raise RemoteError(printed, raised)
+    return printed
+
+
+class _Output:
+    def __init__(self, on_output):
+        self._on_output = on_output
+
+    def __call__(self, data: bytes) -> None:
+        if self._on_output and data:
+            self._on_output(data.replace(b"\r", b""))
+
+
+def _read_part(transport: SerialTransport, timeout: float, consumer) -> str:
+    """Reads up to the next end mark (0x04) of the raw REPL."""
+    data = bytearray()
+    deadline = time.monotonic() + timeout
+    while True:
+        chunk = transport.serial.read(1)
+        if chunk == b"\x04":
+            return data.decode(errors="replace").replace("\r\n", "\n")
+        if chunk:
+            data += chunk
+            if consumer:
+                consumer(chunk)
+        if time.monotonic() > deadline:
+            raise PcanelError(f"the code has not ended within {timeout:g} s; so far it printed {bytes(data)!r}")

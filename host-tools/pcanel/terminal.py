@@ -1,0 +1,125 @@
+"""A terminal on the consoles: raw mode, Ctrl-] for the menu.
+
+The menu's keys switch from console to console, so that one terminal is enough for
+the prompt and every guest.
+"""
+
+import os
+import select
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpremote.console import Console as Tty
+
+_MENU_KEY = 0x1D  # Ctrl-]
+_PERIOD = 0.5  # seconds between two calls of `watch`
+_REPLAY = 2048  # bytes of a console's log that are shown when it comes to the front
+
+
+@dataclass(frozen=True)
+class Line:
+    """A console as the terminal needs it."""
+
+    name: str
+    connect: Callable[[], socket.socket]
+    log: Path
+
+
+class Left(Exception):
+    """The person has asked to leave, or the line has ended; the text says which."""
+
+
+def is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+class Terminal:
+    """Shows one of `lines` at a time. `leave` says in the menu what leaving does."""
+
+    def __init__(self, lines: list[Line], leave: str, watch: Callable[[], str | None]):
+        self._lines = lines
+        self._leave = leave
+        self._watch = watch
+        self._tty = Tty()
+        self._line: Line | None = None
+        self._socket: socket.socket | None = None
+
+    def run(self, first: str) -> str:
+        """Until somebody leaves or `watch` returns a reason; returns that reason ('' if left)."""
+        self._show(next(line for line in self._lines if line.name == first), replay=False)
+        self._tty.enter()
+        try:
+            while True:
+                self._turn()
+        except Left as reason:
+            return str(reason)
+        finally:
+            self._tty.exit()
+            self._socket.close()
+            print()
+
+    def _turn(self) -> None:
+        ready = select.select([self._tty.infd, self._socket], [], [], _PERIOD)[0]
+        if self._socket in ready:
+            data = self._socket.recv(65536)
+            if not data:
+                raise Left(self._watch() or f"the console {self._line.name} has ended")
+            self._write(data)
+        if self._tty.infd in ready:
+            self._type(os.read(self._tty.infd, 4096))
+        if not ready:
+            reason = self._watch()
+            if reason:
+                raise Left(reason)
+
+    def _type(self, data: bytes) -> None:
+        if not data:
+            raise Left("")
+        before, key, after = data.partition(bytes([_MENU_KEY]))
+        self._socket.sendall(before)
+        if key:
+            self._menu(after[:1] or os.read(self._tty.infd, 1))
+            if after[1:]:
+                self._type(after[1:])
+
+    def _menu(self, key: bytes) -> None:
+        number = key[0] - ord("0") if key else -1
+        if key in (b"q", b""):
+            raise Left("")
+        if key[0] == _MENU_KEY:
+            self._socket.sendall(key)
+        elif 0 <= number < len(self._lines):
+            self._show(self._lines[number])
+        else:
+            keys = [f"{number} {line.name}" for number, line in enumerate(self._lines)]
+            self._say(f"Ctrl-] and then: {', '.join(keys)}, q {self._leave}, Ctrl-] the key itself")
+
+    def _show(self, line: Line, replay: bool = True) -> None:
+        if line is self._line:
+            return
+        if self._socket:
+            self._socket.close()
+        if replay:
+            self._say(f"console {line.name}")
+            self._write(_last_lines(line.log))
+        self._line = line
+        self._socket = line.connect()
+
+    def _say(self, text: str) -> None:
+        self._write(f"\r\n[{text}]\r\n".encode())
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._tty.outfile.write(view) :]
+
+
+def _last_lines(log: Path) -> bytes:
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _REPLAY, 0))
+        data = file.read()
+    return data if size <= _REPLAY else data.partition(b"\n")[2]

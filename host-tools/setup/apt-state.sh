@@ -1,0 +1,53 @@
+#!/bin/sh
+# Makes a private apt state, so that sources and packages of Debian can be
+# fetched without root and without a change to the machine's own apt.
+#
+# usage: apt-state.sh DIR      afterwards: apt-get -c DIR/apt.conf ...
+#
+# The mirrors are those that the machine's own apt uses for its release, in
+# whatever form they are written down; apt itself is asked for them. Trixie's
+# sources come from the same mirror (MicroPython 1.25.0 is packaged there).
+set -eu
+
+dir=$1
+. /etc/os-release
+: "${VERSION_CODENAME:?/etc/os-release names no release of Debian}"
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+mkdir -p "$dir/lists/partial" "$dir/archives/partial"
+dir=$(cd "$dir" && pwd)
+
+# Prints "URI SUITE" of each suite of this release that the machine's apt knows.
+suites() {
+    apt-get update --print-uris -o Dir::State::lists="$dir/lists" |
+        sed -nE "s,^'(.*)/dists/($VERSION_CODENAME(-updates|-security)?)/(In)?Release'.*,\1 \2,p" | sort -u
+}
+
+suites > "$dir/suites"
+main=$(sed -n "s/ $VERSION_CODENAME\$//p" "$dir/suites" | head -n 1)
+if [ -z "$main" ]; then
+    echo "setup: this machine's apt has no source for Debian $VERSION_CODENAME, so no mirror to take from" >&2
+    exit 1
+fi
+
+{
+    while read -r uri suite; do
+        echo "deb [signed-by=$keyring] $uri $suite main"
+    done < "$dir/suites"
+    echo "deb-src [signed-by=$keyring] $main trixie main"
+} > "$dir/sources.list"
+
+cat > "$dir/apt.conf" <<CONF
+Dir::State "$dir";
+Dir::State::lists "$dir/lists";
+Dir::State::status "/var/lib/dpkg/status";
+Dir::Cache "$dir";
+Dir::Cache::archives "$dir/archives";
+Dir::Etc::sourcelist "$dir/sources.list";
+Dir::Etc::sourceparts "-";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+CONF
+
+echo "setup: reading Debian's package lists into $dir"
+apt-get -c "$dir/apt.conf" update

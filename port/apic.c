@@ -1,0 +1,93 @@
+// Local APIC (x2APIC MSRs where the CPU has them, MMIO otherwise) and the ISA
+// inputs of the I/O APIC. The two 8259s are moved out of the way and masked.
+//
+// Limit: the I/O APIC is taken at its customary address and ISA interrupts at the
+// inputs of the same number, which holds for the serial ports of every PC that we
+// know of.
+// Source: SDM Vol. 3A, "Advanced Programmable Interrupt Controller"; 82093AA I/O
+// APIC data sheet; 8259A data sheet.
+#include "port/apic.h"
+#include "port/trap.h"
+#include "port/x86.h"
+
+#define APIC_HPA           0xfee00000ull
+#define IOAPIC_HPA         0xfec00000ull
+#define X2APIC_MSR(offset) (0x800 + ((offset) >> 4))
+
+#define APIC_BASE_EXTD (1 << 10)
+#define APIC_BASE_EN   (1 << 11)
+#define SVR_ENABLE     0x100
+
+#define IOAPIC_VERSION     0x01
+#define IOAPIC_REDIRECTION 0x10
+#define IOAPIC_MASKED      0x10000
+
+static bool x2apic;
+
+uint32_t apic_read(unsigned offset) {
+    if (x2apic) {
+        return rdmsr(X2APIC_MSR(offset));
+    }
+    return *(volatile uint32_t *)(APIC_HPA + offset);
+}
+
+void apic_write(unsigned offset, uint32_t value) {
+    if (x2apic) {
+        wrmsr(X2APIC_MSR(offset), value);
+    } else {
+        *(volatile uint32_t *)(APIC_HPA + offset) = value;
+    }
+}
+
+void apic_eoi(void) {
+    apic_write(APIC_EOI, 0);
+}
+
+static uint32_t ioapic_read(unsigned index) {
+    *(volatile uint32_t *)IOAPIC_HPA = index;
+    return *(volatile uint32_t *)(IOAPIC_HPA + 0x10);
+}
+
+static void ioapic_write(unsigned index, uint32_t value) {
+    *(volatile uint32_t *)IOAPIC_HPA = index;
+    *(volatile uint32_t *)(IOAPIC_HPA + 0x10) = value;
+}
+
+void ioapic_route(unsigned irq, unsigned vector) {
+    uint32_t id = x2apic ? apic_read(0x20) : apic_read(0x20) >> 24;
+    ioapic_write(IOAPIC_REDIRECTION + 2 * irq + 1, id << 24);
+    ioapic_write(IOAPIC_REDIRECTION + 2 * irq, vector);
+}
+
+static void i8259_disable(void) {
+    outb(0x20, 0x11); // ICW1: edge, cascade, ICW4 follows
+    outb(0xa0, 0x11);
+    outb(0x21, 0x20); // ICW2: vectors 0x20 and 0x28
+    outb(0xa1, 0x28);
+    outb(0x21, 0x04); // ICW3
+    outb(0xa1, 0x02);
+    outb(0x21, 0x01); // ICW4: 8086
+    outb(0xa1, 0x01);
+    outb(0x21, 0xff); // OCW1: everything masked
+    outb(0xa1, 0xff);
+}
+
+void apic_init(void) {
+    i8259_disable();
+    uint64_t base = rdmsr(IA32_APIC_BASE) | APIC_BASE_EN;
+    if (cpuid(1, 0).ecx & (1u << 21)) {
+        wrmsr(IA32_APIC_BASE, base);
+        wrmsr(IA32_APIC_BASE, base | APIC_BASE_EXTD);
+        x2apic = true;
+    } else {
+        wrmsr(IA32_APIC_BASE, (base & 0xfff) | APIC_HPA);
+    }
+    apic_write(APIC_LVT_LINT0, APIC_LVT_MASKED);
+    apic_write(APIC_TPR, 0);
+    apic_write(APIC_SVR, SVR_ENABLE | TRAP_SPURIOUS);
+
+    unsigned inputs = (ioapic_read(IOAPIC_VERSION) >> 16 & 0xff) + 1;
+    for (unsigned i = 0; i < inputs; i++) {
+        ioapic_write(IOAPIC_REDIRECTION + 2 * i, IOAPIC_MASKED);
+    }
+}

@@ -1,0 +1,28 @@
+// Local APIC and I/O APIC of the host.
+#ifndef PCANEL_PORT_APIC_H
+#define PCANEL_PORT_APIC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define APIC_TPR           0x80
+#define APIC_EOI           0xb0
+#define APIC_SVR           0xf0
+#define APIC_LVT_TIMER     0x320
+#define APIC_LVT_LINT0     0x350
+#define APIC_TIMER_INITIAL 0x380
+#define APIC_TIMER_CURRENT 0x390
+#define APIC_TIMER_DIVIDE  0x3e0
+
+#define APIC_LVT_MASKED       0x10000
+#define APIC_LVT_TSC_DEADLINE 0x40000
+
+void apic_init(void);
+uint32_t apic_read(unsigned offset);
+void apic_write(unsigned offset, uint32_t value);
+void apic_eoi(void);
+
+// Routes an ISA interrupt (edge-triggered, active high) to this CPU.
+void ioapic_route(unsigned irq, unsigned vector);
+
+#endif

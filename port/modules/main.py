@@ -1,0 +1,24 @@
+"""What the image does after boot.py when the file system has no main.py: the monitor.
+
+Leaves `monitor`, `vms`, `caps`, `sched`, the native modules and the words of a policy at the prompt.
+"""
+
+import cpu
+import machine
+import multiboot
+import vmx
+
+from vmm.filters import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
+from vmm.monitor import Monitor, run_policies
+from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
+
+monitor = Monitor()
+vms = monitor.vms
+caps = vmx_caps = monitor.caps
+sched = monitor.scheduler
+
+for _line in vmx_caps.missing:
+    print("no guests here: " + _line)
+_modules = monitor.load_guests()
+run_policies(_modules, globals())
+monitor.start_guests()

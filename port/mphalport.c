@@ -1,0 +1,102 @@
+// Console, clock and waiting for MicroPython.
+//
+// The wall clock is the MC146818's at boot plus the TSC since. Waiting of any kind
+// ends in cpu_wait(), which runs guests (the idle hook) or halts.
+#include "py/mphal.h"
+#include "py/runtime.h"
+#include "py/stream.h"
+#include "lib/oofatfs/ff.h"
+#include "port/modcpu.h"
+#include "port/rtc.h"
+#include "port/timer.h"
+#include "port/uart.h"
+#include "shared/timeutils/timeutils.h"
+
+#define MS_MAX (1ll << 40)
+
+static uint64_t scale(uint64_t ticks, uint64_t hz) {
+    return mul_div(ticks, hz, tsc_hz);
+}
+
+int mp_hal_stdin_rx_chr(void) {
+    for (;;) {
+        int c = uart_rx_char(0);
+        if (c >= 0) {
+            return c;
+        }
+        // At the prompt (where Ctrl-C is a character) there is nothing to interrupt.
+        mp_handle_pending(mp_interrupt_char >= 0);
+        cpu_wait(0);
+    }
+}
+
+mp_uint_t mp_hal_stdout_tx_strn(const char *str, size_t len) {
+    for (size_t i = 0; i < len; i++) {
+        while (!uart_tx_char(0, str[i])) {
+            irq_disable();
+            if (uart_tx_room(0) == 0) {
+                irq_enable_and_halt();
+            }
+            irq_enable();
+        }
+    }
+    return len;
+}
+
+uintptr_t mp_hal_stdio_poll(uintptr_t poll_flags) {
+    uintptr_t ready = 0;
+    if ((poll_flags & MP_STREAM_POLL_RD) && uart_rx_any(0) != 0) {
+        ready |= MP_STREAM_POLL_RD;
+    }
+    if ((poll_flags & MP_STREAM_POLL_WR) && uart_tx_room(0) != 0) {
+        ready |= MP_STREAM_POLL_WR;
+    }
+    return ready;
+}
+
+mp_uint_t mp_hal_ticks_ms(void) {
+    return scale(rdtsc(), 1000);
+}
+
+mp_uint_t mp_hal_ticks_us(void) {
+    return scale(rdtsc(), 1000000);
+}
+
+uint64_t mp_hal_time_ns(void) {
+    return rtc_boot_seconds() * 1000000000ull + scale(rdtsc() - rtc_boot_tsc(), 1000000000);
+}
+
+static void delay_until(uint64_t deadline) {
+    while (rdtsc() < deadline) {
+        mp_handle_pending(true);
+        cpu_wait(deadline);
+    }
+    mp_handle_pending(true);
+}
+
+void mp_hal_delay_ms(mp_uint_t ms) {
+    delay_until(rdtsc() + timer_us(1000 * MIN(ms, MS_MAX)));
+}
+
+void mp_hal_delay_us(mp_uint_t us) {
+    uint64_t deadline = rdtsc() + timer_us(us);
+    if (us < 100) {
+        while (rdtsc() < deadline) {
+            __asm volatile("pause");
+        }
+    } else {
+        delay_until(deadline);
+    }
+}
+
+void mp_port_wait_ms(intptr_t timeout_ms) {
+    cpu_wait(timeout_ms < 0 ? 0 : rdtsc() + timer_us(1000 * MIN(timeout_ms, MS_MAX)));
+}
+
+// The time stamp of FAT directory entries.
+DWORD get_fattime(void) {
+    timeutils_struct_time_t tm;
+    timeutils_seconds_since_epoch_to_struct_time(mp_hal_time_ns() / 1000000000, &tm);
+    return (tm.tm_year - 1980) << 25 | tm.tm_mon << 21 | tm.tm_mday << 16 | tm.tm_hour << 11 |
+           tm.tm_min << 5 | tm.tm_sec / 2;
+}

@@ -1,0 +1,117 @@
+// boot.S leaves the low 4 GiB mapped by writable 2 MiB pages. Here:
+//  - the first 8 MiB get 4 KiB pages: page 0 and the stack guards are absent, text
+//    and read-only data cannot be written (CR0.WP);
+//  - only text and the executable region can be executed;
+//  - whatever is not RAM below 4 GiB is uncached (over and above the MTRRs);
+//  - RAM above 4 GiB, up to 512 GiB, is mapped by 1 GiB pages, or 2 MiB pages on a
+//    CPU without them. Other addresses up there stay absent, so a wild physical
+//    address faults.
+// Source: SDM Vol. 3A, "4-Level Paging and 5-Level Paging".
+#include <stdbool.h>
+#include <stdint.h>
+#include "port/memory.h"
+#include "port/multiboot.h"
+#include "port/paging.h"
+#include "port/segments.h"
+#include "port/x86.h"
+
+#define PTE_P   0x001ull
+#define PTE_RW  0x002ull
+#define PTE_PWT 0x008ull
+#define PTE_PCD 0x010ull
+#define PTE_PS  0x080ull
+#define PTE_NX  (1ull << 63)
+
+#define PAGE_4K  0x1000ull
+#define PAGE_2M  0x200000ull
+#define PAGE_1G  0x40000000ull
+#define FOUR_GIB 0x100000000ull
+#define FINE_END 0x800000ull // below it, 4 KiB pages
+
+extern uint64_t paging_pml4[512], paging_pdpt[512], paging_low_pd[4 * 512];
+extern char image_start[], text_end[], rodata_end[], image_end[];
+extern char boot_stack_guard[], ist_stacks[];
+
+static uint64_t fine[FINE_END / PAGE_4K] __attribute__((aligned(4096)));
+
+static bool is_ram(uint64_t base, uint64_t size) {
+    for (unsigned i = 0; i < multiboot.ranges_count; i++) {
+        const multiboot_range_t *range = &multiboot.ranges[i];
+        if (range->type == MULTIBOOT_RAM && base < range->base + range->length &&
+            range->base < base + size) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_exec(uint64_t hpa) {
+    return hpa - memory.exec.hpa < memory.exec.size;
+}
+
+static uint64_t fine_entry(uint64_t hpa) {
+    if (hpa == 0 || hpa == (uintptr_t)boot_stack_guard) {
+        return 0;
+    }
+    for (unsigned i = 0; i < IST_COUNT; i++) {
+        if (hpa == (uintptr_t)ist_stacks + i * (PAGE_4K + IST_STACK_SIZE)) {
+            return 0;
+        }
+    }
+    if (hpa >= (uintptr_t)image_start && hpa < (uintptr_t)text_end) {
+        return hpa | PTE_P;
+    }
+    if (hpa >= (uintptr_t)text_end && hpa < (uintptr_t)rodata_end) {
+        return hpa | PTE_P | PTE_NX;
+    }
+    if (is_exec(hpa)) {
+        return hpa | PTE_P | PTE_RW;
+    }
+    if (hpa >= 0xa0000 && hpa < 0xc0000) { // VGA memory
+        return hpa | PTE_P | PTE_RW | PTE_NX | PTE_PCD | PTE_PWT;
+    }
+    return hpa | PTE_P | PTE_RW | PTE_NX;
+}
+
+static void map_low(void) {
+    for (uint64_t hpa = 0; hpa < FINE_END; hpa += PAGE_4K) {
+        fine[hpa / PAGE_4K] = fine_entry(hpa);
+    }
+    for (uint64_t hpa = 0; hpa < FOUR_GIB; hpa += PAGE_2M) {
+        uint64_t *entry = &paging_low_pd[hpa / PAGE_2M];
+        if (hpa < FINE_END) {
+            *entry = (uintptr_t)&fine[hpa / PAGE_4K] | PTE_P | PTE_RW;
+        } else if (is_exec(hpa)) {
+            *entry = hpa | PTE_P | PTE_RW | PTE_PS;
+        } else if (is_ram(hpa, PAGE_2M)) {
+            *entry = hpa | PTE_P | PTE_RW | PTE_PS | PTE_NX;
+        } else {
+            *entry = hpa | PTE_P | PTE_RW | PTE_PS | PTE_NX | PTE_PCD | PTE_PWT;
+        }
+    }
+}
+
+static void map_high(void) {
+    uint64_t *table = (uint64_t *)memory.tables.hpa;
+    for (uint64_t hpa = FOUR_GIB; hpa < memory_ram_end(); hpa += PAGE_1G) {
+        if (!is_ram(hpa, PAGE_1G)) {
+            continue;
+        }
+        if (memory.tables.size == 0) {
+            paging_pdpt[hpa / PAGE_1G] = hpa | PTE_P | PTE_RW | PTE_PS | PTE_NX;
+            continue;
+        }
+        for (unsigned i = 0; i < 512; i++) {
+            uint64_t page = hpa + i * PAGE_2M;
+            table[i] = is_ram(page, PAGE_2M) ? page | PTE_P | PTE_RW | PTE_PS | PTE_NX : 0;
+        }
+        paging_pdpt[hpa / PAGE_1G] = (uintptr_t)table | PTE_P | PTE_RW;
+        table += 512;
+    }
+}
+
+void paging_init(void) {
+    map_low();
+    map_high();
+    write_cr3(read_cr3());
+}

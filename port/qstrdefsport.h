@@ -1,0 +1,1 @@
+// qstrs that no source file spells as MP_QSTR_.

@@ -1,0 +1,32 @@
+// RDRAND where the CPU has it; otherwise the TSC, stirred (SplitMix64). The latter
+// is not fit for secrets, and such CPUs have no VT-x worth speaking of.
+// Source: SDM Vol. 1, "RDRAND"; Steele, Lea, Flood, "Fast Splittable Pseudorandom
+// Number Generators", 2014.
+#include "port/random.h"
+#include "port/x86.h"
+
+#define CPUID_RDRAND (1u << 30)
+#define RDRAND_TRIES 10
+
+static uint64_t stir(uint64_t x) {
+    x += 0x9e3779b97f4a7c15;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+uint64_t pcanel_random(void) {
+    static uint64_t seed;
+    if (cpuid(1, 0).ecx & CPUID_RDRAND) {
+        for (int i = 0; i < RDRAND_TRIES; i++) {
+            uint64_t value;
+            bool ok;
+            __asm volatile("rdrand %0" : "=r"(value), "=@ccc"(ok));
+            if (ok) {
+                return value;
+            }
+        }
+    }
+    seed = stir(seed ^ rdtsc());
+    return seed;
+}

@@ -1,0 +1,132 @@
+// The TSC is measured against channel 2 of the 8254; CPUID leaf 15h serves where
+// the 8254 does not count (and nowhere else: some machines state another clock's
+// rate there). Deadlines use TSC-deadline mode if present, else the one-shot mode
+// of the local APIC timer, whose rate is measured by the same ruler.
+// Source: SDM Vol. 3A, "APIC Timer"; 8254 data sheet.
+#include "port/apic.h"
+#include "port/timer.h"
+#include "port/trap.h"
+#include "port/x86.h"
+
+#define PIT_HZ                 1193182
+#define PIT_COUNT              47727 // 40 ms
+#define PIT_GIVE_UP            4000000000u // ticks: no 8254 is that slow
+#define LVT_TSC_DEADLINE_CPUID (1u << 24)
+#define US_MAX                 (1ull << 50) // 35 years
+
+uint64_t tsc_hz;
+
+static struct {
+    uint64_t deadline[TIMER_COUNT];
+    uint64_t armed; // what the hardware waits for; UINT64_MAX: nothing
+    uint64_t apic_hz; // 0: TSC-deadline mode
+} timer = {.armed = UINT64_MAX};
+
+// Runs both counters over one interval of the 8254; false if it never ends.
+static bool measure(uint64_t *tsc_ticks, uint64_t *apic_ticks) {
+    outb(0x61, (inb(0x61) & ~3) | 1); // gate on, speaker off
+    outb(0x43, 0xb0); // channel 2, low then high, mode 0
+    outb(0x42, PIT_COUNT & 0xff);
+    outb(0x42, PIT_COUNT >> 8);
+    uint32_t apic = apic_read(APIC_TIMER_CURRENT);
+    uint64_t start = rdtsc(), now = start;
+    while (!(inb(0x61) & 0x20)) {
+        now = rdtsc();
+        if (now - start > PIT_GIVE_UP) {
+            return false;
+        }
+    }
+    now = rdtsc();
+    *apic_ticks = apic - apic_read(APIC_TIMER_CURRENT);
+    *tsc_ticks = now - start;
+    return true;
+}
+
+static uint64_t cpuid_tsc_hz(void) {
+    cpuid_t r = {0};
+    if (cpuid(0, 0).eax >= 0x15) {
+        r = cpuid(0x15, 0);
+    }
+    if (r.eax != 0 && r.ebx != 0 && r.ecx != 0) {
+        return (uint64_t)r.ecx * r.ebx / r.eax;
+    }
+    return 1000000000;
+}
+
+static void program(uint64_t tsc) {
+    timer.armed = tsc;
+    if (tsc == UINT64_MAX) {
+        return;
+    }
+    if (timer.apic_hz == 0) {
+        wrmsr(IA32_TSC_DEADLINE, tsc);
+        return;
+    }
+    uint64_t now = rdtsc();
+    uint64_t ticks = tsc > now ? tsc - now : 0;
+    // A longer wait than the counter holds just wakes early and is armed again.
+    uint64_t limit = mul_div(UINT32_MAX, tsc_hz, timer.apic_hz);
+    uint64_t count = ticks < limit ? mul_div(ticks, timer.apic_hz, tsc_hz) + 1 : UINT32_MAX;
+    apic_write(APIC_TIMER_INITIAL, count);
+}
+
+static void interrupt(trap_frame_t *frame) {
+    (void)frame;
+    uint64_t now = rdtsc(), next = UINT64_MAX;
+    for (unsigned i = 0; i < TIMER_COUNT; i++) {
+        uint64_t deadline = timer.deadline[i];
+        if (deadline != 0 && deadline <= now) {
+            timer.deadline[i] = 0;
+            timer_expired(i);
+        } else if (deadline != 0 && deadline < next) {
+            next = deadline;
+        }
+    }
+    program(next);
+}
+
+// The hardware is touched only for an earlier deadline than the one it has. It may fire
+// for a deadline that is gone; that costs less than taking each one back.
+void timer_set(timer_slot_t slot, uint64_t tsc) {
+    uint64_t flags = irq_save();
+    timer.deadline[slot] = tsc;
+    if (tsc != 0 && tsc < timer.armed) {
+        program(tsc);
+    }
+    irq_restore(flags);
+}
+
+void timer_arm(uint64_t tsc) {
+    timer_set(TIMER_CORE, tsc);
+}
+
+uint64_t timer_us(uint64_t us) {
+    return mul_div(us < US_MAX ? us : US_MAX, tsc_hz, 1000000);
+}
+
+void timer_init(void) {
+    apic_write(APIC_TIMER_DIVIDE, 0xb); // by 1
+    apic_write(APIC_LVT_TIMER, APIC_LVT_MASKED | TRAP_TIMER);
+    apic_write(APIC_TIMER_INITIAL, 0xffffffff);
+    uint64_t tsc_ticks, apic_ticks;
+    if (measure(&tsc_ticks, &apic_ticks)) {
+        tsc_hz = tsc_ticks * PIT_HZ / PIT_COUNT;
+        timer.apic_hz = apic_ticks * PIT_HZ / PIT_COUNT;
+    } else {
+        tsc_hz = cpuid_tsc_hz();
+        uint64_t start = rdtsc();
+        uint32_t apic = apic_read(APIC_TIMER_CURRENT);
+        while (rdtsc() - start < tsc_hz / 25) {
+        }
+        timer.apic_hz = (uint64_t)(apic - apic_read(APIC_TIMER_CURRENT)) * 25;
+    }
+    apic_write(APIC_TIMER_INITIAL, 0);
+    trap_set_handler(TRAP_TIMER, interrupt);
+    if (cpuid(1, 0).ecx & LVT_TSC_DEADLINE_CPUID) {
+        timer.apic_hz = 0;
+        apic_write(APIC_LVT_TIMER, APIC_LVT_TSC_DEADLINE | TRAP_TIMER);
+        __asm volatile("mfence" : : : "memory");
+    } else {
+        apic_write(APIC_LVT_TIMER, TRAP_TIMER);
+    }
+}

@@ -1,0 +1,142 @@
+// Dispatch of interrupts and exceptions.
+//
+// An exception in code that Python reached becomes a Python exception: the frame
+// is rewritten so that IRET lands in a function that raises cpu.HostFault, on the
+// stack of the innermost nlr_push (whatever lies below it is dead by then, and the
+// interrupted RSP may be what is broken). With nowhere to raise to, panic.
+//
+// A pending exception (Ctrl-C, watchdog) cannot be seen by generated machine code,
+// which has no checks in loops. When an interrupt ends in such code it is redirected
+// to raise there; when it ends in C, the timer tries again a little later.
+//
+// Source: SDM Vol. 3A, "Interrupt and Exception Handling".
+#include "py/gc.h"
+#include "py/mpstate.h"
+#include "py/runtime.h"
+#include "port/apic.h"
+#include "port/exec.h"
+#include "port/modcpu.h"
+#include "port/timer.h"
+#include "port/trap.h"
+#include "port/vcpu.h"
+#include "port/x86.h"
+
+#define NLR_RSP      2 // index into nlr_buf_t.regs (py/nlrx64.c)
+#define RFLAGS_CLEAR 0x54500ull // TF, DF, NT, AC... off while raising
+#define RETRY_US     50
+
+extern const char native_start[], native_end[];
+
+static struct {
+    trap_handler_t handlers[256];
+    unsigned depth; // interrupts being handled
+    uint64_t unclaimed; // interrupts without a handler
+} trap;
+
+void trap_set_handler(unsigned vector, trap_handler_t handler) {
+    trap.handlers[vector] = handler;
+}
+
+uint64_t trap_unclaimed(void) {
+    return trap.unclaimed;
+}
+
+const char *trap_name(unsigned vector) {
+    static const char names[][4] = {
+        "#DE",
+        "#DB",
+        "NMI",
+        "#BP",
+        "#OF",
+        "#BR",
+        "#UD",
+        "#NM",
+        "#DF",
+        "9",
+        "#TS",
+        "#NP",
+        "#SS",
+        "#GP",
+        "#PF",
+        "15",
+        "#MF",
+        "#AC",
+        "#MC",
+        "#XM",
+        "#VE",
+        "#CP",
+    };
+    return vector < MP_ARRAY_SIZE(names) ? names[vector] : "?";
+}
+
+bool trap_in_generated_code(uint64_t rip) {
+    return (rip >= (uintptr_t)native_start && rip < (uintptr_t)native_end) ||
+           exec_contains((void *)rip);
+}
+
+__attribute__((weak)) bool vmx_nm_trap(void) {
+    return false;
+}
+
+// IRET lands in function(rdi, rsi, rdx, rcx), as if it had been called.
+static void redirect(trap_frame_t *frame, void (*function)(void), uint64_t rsp) {
+    frame->rip = (uintptr_t)function;
+    frame->rsp = ((rsp - 256) & ~15ull) - 8;
+    frame->rflags = (frame->rflags & ~RFLAGS_CLEAR) | RFLAGS_IF;
+}
+
+static void exception(trap_frame_t *frame) {
+    unsigned vector = frame->vector;
+    if (vector == 7 && vmx_nm_trap()) {
+        return;
+    }
+    if (vector == 2 || vector == 8 || vector == 18) {
+        panic(trap_name(vector), frame);
+    }
+    nlr_buf_t *top = MP_STATE_THREAD(nlr_top);
+    if (top == NULL || trap.depth != 0 || (MP_STATE_THREAD(gc_lock_depth) & GC_COLLECT_FLAG)) {
+        panic(trap_name(vector), frame);
+    }
+    frame->rdi = vector;
+    frame->rsi = frame->error_code;
+    frame->rdx = frame->rip;
+    frame->rcx = vector == 14 ? read_cr2() : 0;
+    redirect(frame, (void (*)(void))cpu_raise_host_fault, (uintptr_t)top->regs[NLR_RSP]);
+}
+
+static void raise_pending(void) {
+    mp_handle_pending(true);
+    // Nothing was pending after all: there is no way back into the interrupted code.
+    mp_raise_type(&mp_type_KeyboardInterrupt);
+}
+
+static void interrupt(trap_frame_t *frame) {
+    trap.depth++;
+    trap_handler_t handler = trap.handlers[frame->vector];
+    if (handler != NULL) {
+        handler(frame);
+    } else {
+        trap.unclaimed++;
+    }
+    if (frame->vector != TRAP_SPURIOUS && frame->vector >= TRAP_IRQ_BASE) {
+        apic_eoi();
+    }
+    trap.depth--;
+    host_attention = 1; // a guest that exits all the time would not notice
+    if (MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL) {
+        if (trap_in_generated_code(frame->rip)) {
+            redirect(frame, raise_pending, frame->rsp);
+        } else {
+            timer_set(TIMER_RETRY, rdtsc() + timer_us(RETRY_US));
+        }
+    }
+}
+
+void trap_dispatch(trap_frame_t *frame);
+void trap_dispatch(trap_frame_t *frame) {
+    if (frame->vector < 32) {
+        exception(frame);
+    } else {
+        interrupt(frame);
+    }
+}

@@ -1,0 +1,41 @@
+// Interrupts and exceptions of the host.
+#ifndef PCANEL_PORT_TRAP_H
+#define PCANEL_PORT_TRAP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// What trap_entry.S saves, lowest address first.
+typedef struct {
+    uint64_t r15, r14, r13, r12, r11, r10, r9, r8;
+    uint64_t rdi, rsi, rbp, rbx, rdx, rcx, rax;
+    uint64_t vector, error_code;
+    uint64_t rip, cs, rflags, rsp, ss;
+} trap_frame_t;
+
+typedef void (*trap_handler_t)(trap_frame_t *frame);
+
+#define TRAP_IRQ_BASE 0x30 // ISA interrupt n arrives as this + n
+#define TRAP_TIMER    0x40 // local APIC timer
+#define TRAP_SPURIOUS 0xff
+
+// Sets the handler of a vector from 32 up. It runs with interrupts off, on the
+// interrupted stack, and must not touch the FPU.
+void trap_set_handler(unsigned vector, trap_handler_t handler);
+
+// Interrupts that nobody claimed.
+uint64_t trap_unclaimed(void);
+
+// Name of an exception vector in the SDM's notation ("#PF").
+const char *trap_name(unsigned vector);
+
+// True if rip lies in machine code that MicroPython generated, frozen or not.
+bool trap_in_generated_code(uint64_t rip);
+
+// The core's lazy-FPU hook: true if it dealt with this #NM.
+bool vmx_nm_trap(void);
+
+// Prints registers and a backtrace on COM1 and stops the machine.
+__attribute__((noreturn)) void panic(const char *reason, const trap_frame_t *frame);
+
+#endif

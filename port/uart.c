@@ -1,0 +1,221 @@
+// 16550 driver. The receive interrupt comes at 8 of 16 characters or after a gap,
+// so at 115200 baud there are 690 us to answer it. Ctrl-C is recognized here, on
+// COM1 only, so that it stops code that never reads input.
+// Source: PC16550D data sheet.
+#include "py/runtime.h"
+#include "py/mphal.h"
+#include "port/apic.h"
+#include "port/modcpu.h"
+#include "port/trap.h"
+#include "port/uart.h"
+#include "port/x86.h"
+#include "shared/runtime/interrupt_char.h"
+
+#define RBR 0
+#define THR 0
+#define DLL 0
+#define IER 1
+#define DLM 1
+#define IIR 2
+#define FCR 2
+#define LCR 3
+#define MCR 4
+#define LSR 5
+#define MSR 6
+#define SCR 7
+
+#define IER_RX           0x05 // data available, line status
+#define IER_THRE         0x02
+#define IIR_NONE         0x01
+#define FCR_ENABLE       0x87 // FIFOs on and cleared, trigger at 8
+#define LCR_8N1          0x03
+#define LCR_DLAB         0x80
+#define MCR_DTR_RTS_OUT2 0x0b
+#define LSR_DR           0x01
+#define LSR_OE           0x02
+#define LSR_THRE         0x20
+#define LSR_TEMT         0x40
+#define FIFO_SIZE        16
+#define CTRL_C           3
+
+typedef struct {
+    uint8_t data[UART_RING_SIZE];
+    volatile uint32_t head, tail; // free-running
+} ring_t;
+
+typedef struct {
+    uint16_t port;
+    uint8_t irq;
+    bool present;
+    uint64_t overruns;
+    ring_t rx, tx;
+} uart_t;
+
+static uart_t uarts[UART_COUNT] = {
+    {.port = 0x3f8, .irq = 4},
+    {.port = 0x2f8, .irq = 3},
+    {.port = 0x3e8, .irq = 4},
+};
+
+static size_t ring_used(const ring_t *ring) {
+    return ring->head - ring->tail;
+}
+
+static bool ring_put(ring_t *ring, uint8_t c) {
+    if (ring_used(ring) == UART_RING_SIZE) {
+        return false;
+    }
+    ring->data[ring->head % UART_RING_SIZE] = c;
+    __asm volatile("" : : : "memory");
+    ring->head++;
+    return true;
+}
+
+static int ring_get(ring_t *ring) {
+    if (ring_used(ring) == 0) {
+        return -1;
+    }
+    __asm volatile("" : : : "memory"); // head before data, data before tail
+    uint8_t c = ring->data[ring->tail % UART_RING_SIZE];
+    __asm volatile("" : : : "memory");
+    ring->tail++;
+    return c;
+}
+
+static void receive(uart_t *uart) {
+    uint8_t lsr;
+    while ((lsr = inb(uart->port + LSR)) & (LSR_DR | LSR_OE)) {
+        if (lsr & LSR_OE) {
+            uart->overruns++;
+        }
+        if (!(lsr & LSR_DR)) {
+            continue;
+        }
+        uint8_t c = inb(uart->port + RBR);
+        if (uart == &uarts[0] && c == CTRL_C && mp_interrupt_char < 0) {
+            cpu_ctrl_c();
+        }
+        if (uart == &uarts[0] && c == mp_interrupt_char) {
+            mp_sched_keyboard_interrupt();
+        } else if (!ring_put(&uart->rx, c)) {
+            uart->overruns++;
+        }
+    }
+}
+
+static void transmit(uart_t *uart) {
+    if (!(inb(uart->port + LSR) & LSR_THRE)) {
+        return;
+    }
+    for (unsigned i = 0; i < FIFO_SIZE; i++) {
+        int c = ring_get(&uart->tx);
+        if (c < 0) {
+            outb(uart->port + IER, IER_RX);
+            return;
+        }
+        outb(uart->port + THR, c);
+    }
+    outb(uart->port + IER, IER_RX | IER_THRE);
+}
+
+// COM1 and COM3 share an edge-triggered line: go on until neither wants anything.
+static void interrupt(trap_frame_t *frame) {
+    unsigned irq = frame->vector - TRAP_IRQ_BASE;
+    bool again;
+    do {
+        again = false;
+        for (unsigned i = 0; i < UART_COUNT; i++) {
+            uart_t *uart = &uarts[i];
+            if (uart->present && uart->irq == irq && !(inb(uart->port + IIR) & IIR_NONE)) {
+                receive(uart);
+                transmit(uart);
+                inb(uart->port + MSR);
+                again = true;
+            }
+        }
+    } while (again);
+}
+
+static bool probe(uart_t *uart) {
+    outb(uart->port + SCR, 0x5a);
+    if (inb(uart->port + SCR) != 0x5a) {
+        return false;
+    }
+    outb(uart->port + SCR, 0xa5);
+    return inb(uart->port + SCR) == 0xa5;
+}
+
+void uart_init(void) {
+    for (unsigned i = 0; i < UART_COUNT; i++) {
+        uart_t *uart = &uarts[i];
+        uart->present = probe(uart);
+        if (!uart->present) {
+            continue;
+        }
+        outb(uart->port + IER, 0);
+        outb(uart->port + LCR, LCR_8N1 | LCR_DLAB);
+        outb(uart->port + DLL, 1); // 115200 baud
+        outb(uart->port + DLM, 0);
+        outb(uart->port + LCR, LCR_8N1);
+        outb(uart->port + FCR, FCR_ENABLE);
+        outb(uart->port + MCR, MCR_DTR_RTS_OUT2);
+        trap_set_handler(TRAP_IRQ_BASE + uart->irq, interrupt);
+        ioapic_route(uart->irq, TRAP_IRQ_BASE + uart->irq);
+        outb(uart->port + IER, IER_RX);
+    }
+}
+
+bool uart_present(unsigned index) {
+    return uarts[index].present;
+}
+
+size_t uart_rx_any(unsigned index) {
+    return ring_used(&uarts[index].rx);
+}
+
+int uart_rx_char(unsigned index) {
+    return ring_get(&uarts[index].rx);
+}
+
+size_t uart_tx_room(unsigned index) {
+    return UART_RING_SIZE - ring_used(&uarts[index].tx);
+}
+
+bool uart_tx_char(unsigned index, uint8_t c) {
+    uart_t *uart = &uarts[index];
+    if (!uart->present) {
+        return true;
+    }
+    uint64_t flags = irq_save();
+    bool idle = ring_used(&uart->tx) == 0;
+    bool room = ring_put(&uart->tx, c);
+    if (idle && room) {
+        // The chip raises THRE as soon as it is enabled with an empty register.
+        outb(uart->port + IER, IER_RX | IER_THRE);
+    }
+    irq_restore(flags);
+    return room;
+}
+
+bool uart_tx_done(unsigned index) {
+    uart_t *uart = &uarts[index];
+    return !uart->present || (ring_used(&uart->tx) == 0 && (inb(uart->port + LSR) & LSR_TEMT));
+}
+
+uint64_t uart_overruns(unsigned index) {
+    return uarts[index].overruns;
+}
+
+static void poll_char(uart_t *uart, uint8_t c) {
+    while (!(inb(uart->port + LSR) & LSR_THRE)) {
+    }
+    outb(uart->port + THR, c);
+}
+
+void uart_panic_char(uint8_t c) {
+    uart_t *uart = &uarts[0];
+    for (int waiting; (waiting = ring_get(&uart->tx)) >= 0;) {
+        poll_char(uart, waiting);
+    }
+    poll_char(uart, c);
+}

@@ -1,0 +1,26 @@
+// The host's 16550s: COM1 to COM3, by interrupt, with a ring buffer each way.
+// COM4 is never touched: it is free for a debugger.
+#ifndef PCANEL_PORT_UART_H
+#define PCANEL_PORT_UART_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define UART_COUNT     3
+#define UART_RING_SIZE 8192
+
+void uart_init(void);
+bool uart_present(unsigned index);
+
+size_t uart_rx_any(unsigned index); // characters that wait
+int uart_rx_char(unsigned index); // -1 if none
+size_t uart_tx_room(unsigned index);
+bool uart_tx_char(unsigned index, uint8_t c); // false if there is no room
+bool uart_tx_done(unsigned index); // the last bit is on the wire
+uint64_t uart_overruns(unsigned index); // characters lost: by the chip, or a full ring
+
+// One character on COM1 by polling, in the order of what was written before.
+void uart_panic_char(uint8_t c);
+
+#endif

@@ -1,0 +1,595 @@
+// Type vmx.VCPU: one virtual CPU as Python sees it, and the way into its guest.
+//
+// Registers are attributes (vcpu.rax, vcpu.rip); viper code reads the frame through
+// the buffer protocol (ptr32(vcpu)). Attributes that are no registers come from the
+// object's own dict, then from a Python class given to the constructor, so that
+// methods and properties are written in Python.
+
+#include <string.h>
+
+#include "py/objarray.h"
+#include "py/runtime.h"
+#include "port/vmxops.h"
+#include "port/vcpu.h"
+#include "port/segments.h"
+
+#define RFLAGS_TF              (1ull << 8)
+#define RFLAGS_RF              (1ull << 16)
+#define DEBUGCTL_BTF           (1ull << 1)
+#define PENDING_BS             (1ull << 14)
+#define BLOCKING_BY_STI_MOV_SS (3)
+#define REASON_ENTRY_FAILURE   (1ull << 31)
+#define INFO_VALID             (1ull << 31)
+
+#define OFFSET(member) (offsetof(vcpu_frame_t, member))
+
+static vcpu_t *get(mp_obj_t self_in) {
+    vcpu_t *self = MP_OBJ_TO_PTR(mp_obj_cast_to_native_base(self_in, MP_OBJ_FROM_PTR(&vcpu_type)));
+    if (self == NULL || self->frame == NULL) {
+        mp_raise_TypeError(MP_ERROR_TEXT("VCPU is gone"));
+    }
+    return self;
+}
+
+// -- which vCPU the CPU holds
+
+static void live_to_frame(vcpu_frame_t *f) {
+    f->cr2 = op_get_cr2();
+    f->dr[0] = op_get_dr0();
+    f->dr[1] = op_get_dr1();
+    f->dr[2] = op_get_dr2();
+    f->dr[3] = op_get_dr3();
+    f->dr6 = op_get_dr6();
+    for (vcpu_msr_t *m = f->msr; m < f->msr + VCPU_MSRS && m->index != 0; m++) {
+        m->value = op_rdmsr(m->index);
+    }
+}
+
+static void frame_to_live(const vcpu_frame_t *f) {
+    op_set_cr2(f->cr2);
+    op_set_dr0(f->dr[0]);
+    op_set_dr1(f->dr[1]);
+    op_set_dr2(f->dr[2]);
+    op_set_dr3(f->dr[3]);
+    op_set_dr6(f->dr6);
+    for (const vcpu_msr_t *m = f->msr; m < f->msr + VCPU_MSRS && m->index != 0; m++) {
+        op_wrmsr(m->index, m->value);
+    }
+}
+
+static void write_back(vcpu_frame_t *f) {
+    if (f->dirty & FRAME_RIP) {
+        vmx_put(GUEST_RIP, f->rip);
+    }
+    if (f->dirty & FRAME_RSP) {
+        vmx_put(GUEST_RSP, f->gpr[4]);
+    }
+    if (f->dirty & FRAME_RFLAGS) {
+        vmx_put(GUEST_RFLAGS, f->rflags);
+    }
+    if (f->dirty & FRAME_ENTRY) {
+        vmx_put(ENTRY_INTERRUPTION_INFO, f->entry_info);
+        vmx_put(ENTRY_EXCEPTION_ERROR_CODE, f->entry_error);
+        vmx_put(ENTRY_INSTRUCTION_LENGTH, f->entry_length);
+        // The CPU clears the valid bit at the next exit: the event has been delivered.
+        f->entry_info = 0;
+    }
+    f->dirty = 0;
+}
+
+void vcpu_put_away(void) {
+    if (vmx_cpu.loaded != NULL) {
+        live_to_frame(vmx_cpu.loaded->frame);
+        vmx_cpu.loaded = NULL;
+    }
+}
+
+static void load(vcpu_t *self) {
+    vmx_need_root("VMPTRLD");
+    vcpu_put_away();
+    vmx_check("VMPTRLD", vmx_vmptrld(self->vmcs));
+    frame_to_live(self->frame);
+    vmx_cpu.loaded = self;
+}
+
+static inline void need_loaded(vcpu_t *self) {
+    if (vmx_cpu.loaded != self) {
+        load(self);
+    }
+}
+
+// -- into the guest
+
+// Past the instruction that exited. Like its completion on the CPU, this clears RF,
+// ends blocking by STI and MOV SS and makes a single step due.
+static void advance(vcpu_t *self) {
+    vcpu_frame_t *f = self->frame;
+    f->verdict = 0;
+    f->rip += f->length;
+    f->dirty |= FRAME_RIP;
+    if (f->rflags & RFLAGS_RF) {
+        f->rflags &= ~RFLAGS_RF;
+        f->dirty |= FRAME_RFLAGS;
+    }
+    uint64_t blocking = vmx_get(GUEST_INTERRUPTIBILITY);
+    if (blocking & BLOCKING_BY_STI_MOV_SS) {
+        vmx_put(GUEST_INTERRUPTIBILITY, blocking & ~BLOCKING_BY_STI_MOV_SS);
+    }
+    if ((f->rflags & RFLAGS_TF) && !(vmx_get(GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF)) {
+        vmx_put(
+            GUEST_PENDING_DEBUG_EXCEPTIONS, vmx_get(GUEST_PENDING_DEBUG_EXCEPTIONS) | PENDING_BS);
+    }
+}
+
+// What the last exit has cost up to now, unless left() has counted it already.
+static void count_ticks(vcpu_frame_t *f, uint64_t now) {
+    if (f->exit_tsc != 0) {
+        uint64_t last = f->reason & 0x7f;
+        if (last < VCPU_REASONS) {
+            f->ticks[last] += now - f->exit_tsc;
+        }
+        f->host_ticks += now - f->exit_tsc;
+        f->exit_tsc = 0;
+    }
+}
+
+// The words of the frame that wants[] can ask for, bit 0 first.
+static const uint16_t wanted_fields[] = {
+    GUEST_LINEAR_ADDRESS,
+    GUEST_PHYSICAL_ADDRESS,
+    EXIT_INTERRUPTION_INFO,
+    EXIT_INTERRUPTION_ERROR_CODE,
+    IDT_VECTORING_INFO,
+    IDT_VECTORING_ERROR_CODE,
+    EXIT_INSTRUCTION_INFO,
+};
+
+// enter(vcpu) -> the handler for what happened: table[basic exit reason] after an
+// exit, or one of the two slots that say why the guest was not entered.
+static mp_obj_t vcpu_enter(mp_obj_t self_in) {
+    if (MP_UNLIKELY(!mp_obj_is_exact_type(self_in, &vcpu_type))) {
+        mp_raise_TypeError(MP_ERROR_TEXT("VCPU expected"));
+    }
+    vcpu_t *self = MP_OBJ_TO_PTR(self_in);
+    vcpu_frame_t *f = self->frame;
+    need_loaded(self);
+    if (f->verdict & 1) {
+        advance(self);
+    }
+    if (f->pending) {
+        return self->table[VCPU_SLOT_PENDING];
+    }
+    if (f->dirty) {
+        write_back(f);
+    }
+
+    __asm volatile("cli" ::: "memory");
+    if (host_attention) {
+        host_attention = 0;
+        __asm volatile("sti" ::: "memory");
+        return self->table[VCPU_SLOT_ATTENTION];
+    }
+    if (vmx_cpu.fpu_owner != f) {
+        vmx_fpu_acquire(f);
+    }
+    uint64_t now = op_rdtsc();
+    count_ticks(f, now);
+    if (f->timer_shift < 64) {
+        uint64_t left = 0xffffffff;
+        if (f->deadline != 0) {
+            uint64_t ticks = f->deadline > now ? (f->deadline - now) >> f->timer_shift : 0;
+            left = ticks < left ? ticks : left;
+        }
+        if (left < f->owed >> f->timer_shift) {
+            left = f->owed >> f->timer_shift;
+        }
+        vmx_put(PREEMPTION_TIMER_VALUE, left);
+    }
+
+    uint64_t launched = f->launched;
+    int failed = vmx_guest(f);
+    uint64_t exit_tsc = op_rdtsc();
+    f->guest_ticks += exit_tsc - now;
+    f->owed = f->owed > exit_tsc - now ? f->owed - (exit_tsc - now) : 0;
+    f->entry_tsc = now;
+    f->exit_tsc = exit_tsc;
+    if (MP_UNLIKELY(failed)) {
+        __asm volatile("sti" ::: "memory");
+        vmx_raise(launched ? "VMRESUME" : "VMLAUNCH", failed);
+    }
+
+    uint64_t reason = vmx_get(EXIT_REASON);
+    f->reason = reason;
+    f->rip = vmx_get(GUEST_RIP);
+    f->rflags = vmx_get(GUEST_RFLAGS);
+    f->gpr[4] = vmx_get(GUEST_RSP);
+    f->qualification = vmx_get(EXIT_QUALIFICATION);
+    f->length = vmx_get(EXIT_INSTRUCTION_LENGTH);
+    if (MP_UNLIKELY(reason & REASON_ENTRY_FAILURE)) {
+        f->launched = launched;
+    }
+    uint64_t slot = reason & 0xffff;
+    if (MP_UNLIKELY(slot >= VCPU_SLOT_ATTENTION)) {
+        __asm volatile("sti" ::: "memory");
+        mp_raise_msg_varg(
+            &mp_type_RuntimeError, MP_ERROR_TEXT("exit reason %d is beyond the table"), (int)slot);
+    }
+    f->count[slot]++;
+    uint64_t *word = &f->linear;
+    for (uint32_t wants = f->wants[slot], i = 0; wants != 0; wants >>= 1, i++) {
+        if (wants & 1) {
+            word[i] = vmx_get(wanted_fields[i]);
+        }
+    }
+    __asm volatile("sti" ::: "memory"); // a host interrupt that caused the exit is taken here
+    return self->table[slot];
+}
+MP_DEFINE_CONST_FUN_OBJ_1(vcpu_enter_obj, vcpu_enter);
+
+// -- attributes
+
+// Register names, their words in the frame, and what a store makes dirty.
+typedef struct {
+    uint16_t name;
+    uint16_t offset;
+    uint32_t dirty;
+} register_t;
+
+#define GPR(name, n)                                                                               \
+    { MP_QSTR_##name, OFFSET(gpr) + 8 * (n), 0 }
+#define WORD(name)                                                                                 \
+    { MP_QSTR_##name, OFFSET(name), 0 }
+static const register_t registers[] = {
+    GPR(rax, 0),
+    GPR(rcx, 1),
+    GPR(rdx, 2),
+    GPR(rbx, 3),
+    {MP_QSTR_rip, OFFSET(rip), FRAME_RIP},
+    WORD(qualification),
+    WORD(reason),
+    {MP_QSTR_rsp, OFFSET(gpr) + 8 * 4, FRAME_RSP},
+    GPR(rbp, 5),
+    GPR(rsi, 6),
+    GPR(rdi, 7),
+    GPR(r8, 8),
+    GPR(r9, 9),
+    GPR(r10, 10),
+    GPR(r11, 11),
+    GPR(r12, 12),
+    GPR(r13, 13),
+    GPR(r14, 14),
+    GPR(r15, 15),
+    {MP_QSTR_rflags, OFFSET(rflags), FRAME_RFLAGS},
+    WORD(length),
+    WORD(linear),
+    WORD(gpa),
+    WORD(intr_info),
+    WORD(intr_error),
+    WORD(vectoring_info),
+    WORD(vectoring_error),
+    WORD(instr_info),
+    WORD(pending),
+    WORD(deadline),
+    WORD(exit_tsc),
+    WORD(entry_tsc),
+    WORD(guest_ticks),
+    WORD(host_ticks),
+    WORD(timer_shift),
+};
+
+static const register_t *find_register(qstr name) {
+    for (size_t i = 0; i < MP_ARRAY_SIZE(registers); i++) {
+        if (registers[i].name == name) {
+            return &registers[i];
+        }
+    }
+    return NULL;
+}
+
+static uint64_t *word_of(vcpu_t *self, const register_t *r) {
+    return (uint64_t *)((uint8_t *)self->frame + r->offset);
+}
+
+// RIP as the program sees it: an advance that is still due is made now.
+static void settle(vcpu_t *self) {
+    if (self->frame->verdict & 1) {
+        need_loaded(self);
+        advance(self);
+    }
+}
+
+static bool load_special(vcpu_t *self, qstr name, mp_obj_t *dest) {
+    vcpu_frame_t *f = self->frame;
+    if (name == MP_QSTR_cr2) {
+        dest[0] = mp_obj_new_int_from_uint(vmx_cpu.loaded == self ? op_get_cr2() : f->cr2);
+    } else if (name == MP_QSTR_xcr0) {
+        dest[0] = mp_obj_new_int_from_uint(f->xcr0);
+    } else if (name == MP_QSTR___dict__) {
+        dest[0] = self->members;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool store_special(vcpu_t *self, qstr name, mp_obj_t value) {
+    vcpu_frame_t *f = self->frame;
+    if (name == MP_QSTR_cr2) {
+        f->cr2 = mp_obj_get_int_truncated(value);
+        if (vmx_cpu.loaded == self) {
+            op_set_cr2(f->cr2);
+        }
+    } else if (name == MP_QSTR_xcr0) {
+        vmx_fpu_release(f); // the next entry loads the new value
+        f->xcr0 = mp_obj_get_int_truncated(value);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void load_from_class(vcpu_t *self, mp_obj_t self_in, qstr name, mp_obj_t *dest) {
+    mp_obj_t member[2] = {MP_OBJ_NULL, MP_OBJ_NULL};
+    mp_load_method_maybe(self->cls, name, member);
+    if (member[0] == MP_OBJ_NULL) {
+        return;
+    }
+    if (mp_obj_is_type(member[0], &mp_type_property)) {
+        dest[0] = mp_call_function_1(mp_obj_property_get(member[0])[0], self_in);
+    } else if (member[1] == MP_OBJ_NULL && mp_obj_is_obj(member[0]) &&
+               (mp_obj_get_type(member[0])->flags & MP_TYPE_FLAG_BINDS_SELF)) {
+        dest[0] = member[0];
+        dest[1] = self_in;
+    } else {
+        dest[0] = member[0];
+        dest[1] = member[1];
+    }
+}
+
+static bool store_to_class(vcpu_t *self, mp_obj_t self_in, qstr name, mp_obj_t value) {
+    mp_obj_t member[2] = {MP_OBJ_NULL, MP_OBJ_NULL};
+    mp_load_method_maybe(self->cls, name, member);
+    if (member[0] == MP_OBJ_NULL || !mp_obj_is_type(member[0], &mp_type_property)) {
+        return false;
+    }
+    mp_obj_t setter = mp_obj_property_get(member[0])[1];
+    if (setter == mp_const_none) {
+        mp_raise_msg_varg(&mp_type_AttributeError, MP_ERROR_TEXT("'%q' is read-only"), name);
+    }
+    mp_call_function_2(setter, self_in, value);
+    return true;
+}
+
+static void vcpu_attr(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
+    vcpu_t *self = get(self_in);
+    const register_t *r = find_register(name);
+    mp_map_t *members = mp_obj_dict_get_map(self->members);
+    if (dest[0] == MP_OBJ_NULL) {
+        if (r != NULL) {
+            if (r->dirty == FRAME_RIP) {
+                settle(self);
+            }
+            dest[0] = mp_obj_new_int_from_uint(*word_of(self, r));
+            return;
+        }
+        mp_map_elem_t *elem = mp_map_lookup(members, MP_OBJ_NEW_QSTR(name), MP_MAP_LOOKUP);
+        if (elem != NULL) {
+            dest[0] = elem->value;
+        } else if (!load_special(self, name, dest)) {
+            load_from_class(self, self_in, name, dest);
+        }
+    } else if (dest[1] != MP_OBJ_NULL) {
+        if (r != NULL) {
+            if (r->dirty == FRAME_RIP) {
+                settle(self);
+            }
+            *word_of(self, r) = mp_obj_get_int_truncated(dest[1]);
+            self->frame->dirty |= r->dirty;
+        } else if (!store_special(self, name, dest[1]) &&
+                   !store_to_class(self, self_in, name, dest[1])) {
+            mp_map_lookup(members, MP_OBJ_NEW_QSTR(name), MP_MAP_LOOKUP_ADD_IF_NOT_FOUND)->value =
+                dest[1];
+        }
+        dest[0] = MP_OBJ_NULL;
+    }
+}
+
+// -- methods for the Python class
+
+// vcpu.read(FIELD), vcpu.write(FIELD, value): VMREAD and VMWRITE on this vCPU's VMCS.
+// Fields that the frame caches (RIP, RSP, RFLAGS) are to be used by their names.
+static mp_obj_t vcpu_read(mp_obj_t self_in, mp_obj_t field) {
+    need_loaded(get(self_in));
+    uint64_t value;
+    vmx_check("VMREAD", vmx_vmread(mp_obj_get_int_truncated(field), &value));
+    return mp_obj_new_int_from_uint(value);
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(vcpu_read_obj, vcpu_read);
+
+static mp_obj_t vcpu_write(mp_obj_t self_in, mp_obj_t field, mp_obj_t value) {
+    need_loaded(get(self_in));
+    vmx_check(
+        "VMWRITE", vmx_vmwrite(mp_obj_get_int_truncated(field), mp_obj_get_int_truncated(value)));
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_3(vcpu_write_obj, vcpu_write);
+
+// vcpu.event(info, error=0, length=0): the event that the next entry injects
+// (SDM Vol. 3C, "VM-Entry Controls for Event Injection"). info 0 takes it back.
+static mp_obj_t vcpu_event(size_t n_args, const mp_obj_t *args) {
+    vcpu_frame_t *f = get(args[0])->frame;
+    f->entry_info = mp_obj_get_int_truncated(args[1]);
+    f->entry_error = n_args > 2 ? mp_obj_get_int_truncated(args[2]) : 0;
+    f->entry_length = n_args > 3 ? mp_obj_get_int_truncated(args[3]) : 0;
+    f->dirty |= FRAME_ENTRY;
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(vcpu_event_obj, 2, 4, vcpu_event);
+
+// vcpu.injecting() -> the event info that waits for the next entry, or 0.
+static mp_obj_t vcpu_injecting(mp_obj_t self_in) {
+    vcpu_frame_t *f = get(self_in)->frame;
+    return MP_OBJ_NEW_SMALL_INT(
+        f->dirty & FRAME_ENTRY && f->entry_info & INFO_VALID ? f->entry_info : 0);
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_injecting_obj, vcpu_injecting);
+
+// vcpu.msr(index[, value]): one of the MSRs that follow the vCPU (frame->msr).
+static mp_obj_t vcpu_msr(size_t n_args, const mp_obj_t *args) {
+    vcpu_t *self = get(args[0]);
+    uint32_t index = mp_obj_get_int_truncated(args[1]);
+    bool live = vmx_cpu.loaded == self;
+    for (vcpu_msr_t *m = self->frame->msr; m < self->frame->msr + VCPU_MSRS && m->index != 0; m++) {
+        if (m->index == index) {
+            if (n_args == 2) {
+                return mp_obj_new_int_from_uint(live ? op_rdmsr(index) : m->value);
+            }
+            m->value = mp_obj_get_int_truncated(args[2]);
+            if (live) {
+                op_wrmsr(index, m->value);
+            }
+            return mp_const_none;
+        }
+    }
+    mp_raise_msg_varg(
+        &mp_type_KeyError, MP_ERROR_TEXT("MSR 0x%x does not follow the vCPU"), (unsigned)index);
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(vcpu_msr_obj, 2, 3, vcpu_msr);
+
+// vcpu.fpu() -> the XSAVE area (or FXSAVE image) as a writable memoryview.
+static mp_obj_t vcpu_fpu(mp_obj_t self_in) {
+    vcpu_t *self = get(self_in);
+    vmx_fpu_release(self->frame);
+    return mp_obj_new_memoryview(
+        'B' | MP_OBJ_ARRAY_TYPECODE_FLAG_RW, sizeof(self->frame->xsave), self->frame->xsave);
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_fpu_obj, vcpu_fpu);
+
+// vcpu.debug() -> memoryview of DR0-DR3 and DR6 in the frame, the vCPU unloaded, so
+// that what is read is current and what is written takes effect.
+static mp_obj_t vcpu_debug(mp_obj_t self_in) {
+    vcpu_t *self = get(self_in);
+    if (vmx_cpu.loaded == self) {
+        vcpu_put_away();
+    }
+    return mp_obj_new_memoryview('Q' | MP_OBJ_ARRAY_TYPECODE_FLAG_RW, 5, self->frame->dr);
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_debug_obj, vcpu_debug);
+
+// vcpu.clear(): VMCLEAR; the next entry is a VMLAUNCH. Before the frame or the VMCS
+// is given back.
+static mp_obj_t vcpu_clear(mp_obj_t self_in) {
+    vcpu_t *self = get(self_in);
+    vmx_need_root("VMCLEAR");
+    if (vmx_cpu.loaded == self) {
+        vcpu_put_away();
+    }
+    vmx_fpu_release(self->frame);
+    vmx_check("VMCLEAR", vmx_vmclear(self->vmcs));
+    self->frame->launched = 0;
+    self->frame->host_rsp = 0;
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_clear_obj, vcpu_clear);
+
+// vcpu.retire(): every later use of the object raises; its memory can be given back.
+static mp_obj_t vcpu_retire(mp_obj_t self_in) {
+    vcpu_clear(self_in);
+    get(self_in)->frame = NULL;
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_retire_obj, vcpu_retire);
+
+// vcpu.left(): the exit loop has come to an end; time from now on is not the guest's.
+static mp_obj_t vcpu_left(mp_obj_t self_in) {
+    count_ticks(get(self_in)->frame, op_rdtsc());
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_left_obj, vcpu_left);
+
+// vcpu.advance(): RIP moves past the instruction at once, by frame->length.
+static mp_obj_t vcpu_advance(mp_obj_t self_in) {
+    vcpu_t *self = get(self_in);
+    need_loaded(self);
+    advance(self);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_advance_obj, vcpu_advance);
+
+static const mp_rom_map_elem_t vcpu_locals_table[] = {
+    {MP_ROM_QSTR(MP_QSTR_left), MP_ROM_PTR(&vcpu_left_obj)},
+    {MP_ROM_QSTR(MP_QSTR_advance), MP_ROM_PTR(&vcpu_advance_obj)},
+    {MP_ROM_QSTR(MP_QSTR_read), MP_ROM_PTR(&vcpu_read_obj)},
+    {MP_ROM_QSTR(MP_QSTR_write), MP_ROM_PTR(&vcpu_write_obj)},
+    {MP_ROM_QSTR(MP_QSTR_event), MP_ROM_PTR(&vcpu_event_obj)},
+    {MP_ROM_QSTR(MP_QSTR_injecting), MP_ROM_PTR(&vcpu_injecting_obj)},
+    {MP_ROM_QSTR(MP_QSTR_msr), MP_ROM_PTR(&vcpu_msr_obj)},
+    {MP_ROM_QSTR(MP_QSTR_fpu), MP_ROM_PTR(&vcpu_fpu_obj)},
+    {MP_ROM_QSTR(MP_QSTR_debug), MP_ROM_PTR(&vcpu_debug_obj)},
+    {MP_ROM_QSTR(MP_QSTR_clear), MP_ROM_PTR(&vcpu_clear_obj)},
+    {MP_ROM_QSTR(MP_QSTR_retire), MP_ROM_PTR(&vcpu_retire_obj)},
+};
+static MP_DEFINE_CONST_DICT(vcpu_locals, vcpu_locals_table);
+
+static void vcpu_attr_or_method(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
+    if (dest[0] == MP_OBJ_NULL) {
+        mp_map_elem_t *elem =
+            mp_map_lookup((mp_map_t *)&vcpu_locals.map, MP_OBJ_NEW_QSTR(name), MP_MAP_LOOKUP);
+        if (elem != NULL) {
+            dest[0] = elem->value;
+            dest[1] = self_in;
+            return;
+        }
+    }
+    vcpu_attr(self_in, name, dest);
+}
+
+// VCPU(frame_hpa, vmcs_hpa, table, cls): the frame's pages are zeroed by the caller.
+static mp_obj_t vcpu_make_new(
+    const mp_obj_type_t *type, size_t n_args, size_t n_kw, const mp_obj_t *args) {
+    mp_arg_check_num(n_args, n_kw, 4, 4, false);
+    size_t len;
+    mp_obj_t *items;
+    if (!mp_obj_is_type(args[2], &mp_type_list)) {
+        mp_raise_TypeError(MP_ERROR_TEXT("table must be a list"));
+    }
+    mp_obj_get_array(args[2], &len, &items);
+    if (len != VCPU_REASONS) {
+        mp_raise_msg_varg(
+            &mp_type_ValueError, MP_ERROR_TEXT("table must have %d slots"), VCPU_REASONS);
+    }
+    vcpu_t *self = mp_obj_malloc(vcpu_t, type);
+    self->frame = (vcpu_frame_t *)mp_obj_get_int_truncated(args[0]);
+    self->vmcs = mp_obj_get_int_truncated(args[1]);
+    self->table = items;
+    self->table_obj = args[2];
+    self->cls = args[3];
+    self->members = mp_obj_new_dict(8);
+    return MP_OBJ_FROM_PTR(self);
+}
+
+static mp_int_t vcpu_get_buffer(mp_obj_t self_in, mp_buffer_info_t *info, mp_uint_t flags) {
+    (void)flags;
+    info->buf = ((vcpu_t *)MP_OBJ_TO_PTR(self_in))->frame;
+    info->len = offsetof(vcpu_frame_t, xsave);
+    info->typecode = 'B';
+    return 0;
+}
+
+MP_DEFINE_CONST_OBJ_TYPE(vcpu_type, MP_QSTR_VCPU, MP_TYPE_FLAG_NONE, make_new, vcpu_make_new, attr,
+    vcpu_attr_or_method, buffer, vcpu_get_buffer);
+
+// host_state() -> (rip, cs, ds, tr, gdt base, idt base, tr base) for the host-state area.
+static mp_obj_t vcpu_host_state(void) {
+    mp_obj_t items[] = {
+        mp_obj_new_int_from_uint((uintptr_t)vmx_exit),
+        MP_OBJ_NEW_SMALL_INT(HOST_CS),
+        MP_OBJ_NEW_SMALL_INT(HOST_DS),
+        MP_OBJ_NEW_SMALL_INT(HOST_TR),
+        mp_obj_new_int_from_uint((uintptr_t)gdt),
+        mp_obj_new_int_from_uint((uintptr_t)idt),
+        mp_obj_new_int_from_uint((uintptr_t)&tss),
+    };
+    return mp_obj_new_tuple(MP_ARRAY_SIZE(items), items);
+}
+MP_DEFINE_CONST_FUN_OBJ_0(vcpu_host_state_obj, vcpu_host_state);

@@ -1,0 +1,111 @@
+// The vCPU frame and the native type in front of it.
+//
+// The frame is a page outside the GC heap. Its layout is what vmm/frame.py says;
+// this structure and that table are checked against each other when the type is
+// made (vmm/frame.py passes its size in).
+#ifndef PCANEL_VCPU_H
+#define PCANEL_VCPU_H
+
+#include "py/obj.h"
+
+#define VCPU_REASONS        (80) // slots of the dispatch table: SDM reasons and two of ours
+#define VCPU_SLOT_ATTENTION (78) // not entered: a host interrupt wants the monitor
+#define VCPU_SLOT_PENDING   (79) // not entered: frame->pending is set
+#define VCPU_MSRS           (16)
+#define VCPU_XSAVE_PAGES    (3)
+
+// Bits of frame->dirty and of frame->wants[]: which words go to, or come from, the VMCS.
+#define FRAME_RIP    (1u << 0)
+#define FRAME_RSP    (1u << 1)
+#define FRAME_RFLAGS (1u << 2)
+#define FRAME_ENTRY  (1u << 3)
+
+typedef struct {
+    uint32_t index;
+    uint32_t reserved;
+    uint64_t value;
+} vcpu_msr_t;
+
+typedef struct {
+    uint64_t gpr[16]; // 0x000  in encoding order: RAX RCX RDX RBX RSP RBP RSI RDI R8-R15
+    uint64_t rip; // 0x080
+    uint64_t rflags; // 0x088
+    uint64_t reason; // 0x090
+    uint64_t qualification; // 0x098
+    uint64_t length; // 0x0a0
+    uint64_t linear; // 0x0a8  these seven only where wants[reason] asks
+    uint64_t gpa; // 0x0b0
+    uint64_t intr_info; // 0x0b8
+    uint64_t intr_error; // 0x0c0
+    uint64_t vectoring_info; // 0x0c8
+    uint64_t vectoring_error; // 0x0d0
+    uint64_t instr_info; // 0x0d8
+    uint64_t entry_info; // 0x0e0  written to the VMCS while FRAME_ENTRY is dirty
+    uint64_t entry_error; // 0x0e8
+    uint64_t entry_length; // 0x0f0
+    uint64_t dirty; // 0x0f8
+    uint64_t verdict; // 0x100  bit 0: advance RIP before the next entry
+    uint64_t pending; // 0x108  not 0: come back by VCPU_SLOT_PENDING instead of entering
+    uint64_t deadline; // 0x110  host TSC at which the preemption timer fires, 0 = off
+    uint64_t exit_tsc; // 0x118  0 once what followed has been counted
+    uint64_t entry_tsc; // 0x120
+    uint64_t guest_ticks; // 0x128  host TSC ticks spent in the guest
+    uint64_t cr2; // 0x130  valid while another vCPU is loaded
+    uint64_t dr[4]; // 0x138
+    uint64_t dr6; // 0x158
+    uint64_t xcr0; // 0x160
+    uint64_t host_rsp; // 0x168  what HOST_RSP holds
+    uint64_t launched; // 0x170
+    uint64_t timer_shift; // 0x178  IA32_VMX_MISC[4:0], or 64: no preemption timer
+    uint64_t host_ticks; // 0x180  host TSC ticks from exits to the next entries
+    uint64_t owed; // 0x188  the preemption timer leaves the guest at least these host TSC ticks
+    uint64_t reserved[14]; // 0x190
+    uint32_t wants[VCPU_REASONS]; // 0x200  words to read at an exit of this reason
+    uint64_t count[VCPU_REASONS]; // 0x340  exits of this reason
+    uint64_t ticks[VCPU_REASONS]; // 0x5c0  host TSC ticks that they cost
+    vcpu_msr_t msr[VCPU_MSRS]; // 0x840  live in the CPU while this vCPU is loaded; index 0 ends
+    uint64_t reserved2[88]; // 0x940
+    uint64_t reserved3[0x80]; // 0xc00
+    uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
+} vcpu_frame_t;
+
+typedef struct {
+    mp_obj_base_t base;
+    vcpu_frame_t *frame;
+    uint64_t vmcs; // hpa
+    mp_obj_t *table; // VCPU_REASONS handlers
+    mp_obj_t table_obj; // the list that holds them, for the collector
+    mp_obj_t cls; // Python class that supplies methods and properties
+    mp_obj_t members; // dict: attributes that Python sets
+} vcpu_t;
+
+// What one logical CPU has loaded.
+typedef struct {
+    vcpu_t *loaded; // its VMCS is current and its MSRs, CR2, DRs are in the CPU
+    vcpu_frame_t *fpu_owner; // whose state is in the FPU registers; NULL: the monitor's
+    uint64_t xcr0; // all that the CPU offers; 0: no XSAVE
+    bool vmxon;
+} vmx_cpu_t;
+
+extern const mp_obj_type_t vcpu_type;
+MP_DECLARE_CONST_FUN_OBJ_1(vcpu_enter_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(vcpu_host_state_obj);
+
+extern vmx_cpu_t vmx_cpu;
+// Set by every host interrupt handler; keeps vcpu_enter() from entering once.
+extern volatile uint32_t host_attention;
+
+// vmx.S. Enters the guest with the frame's GPRs; returns after the exit with 0,
+// or 1 for VMfailInvalid, 2 for VMfailValid. Interrupts are off on both sides.
+int vmx_guest(vcpu_frame_t *frame);
+void vmx_exit(void);
+
+// vcpu.c: puts the loaded VCPU's live registers back into its frame.
+void vcpu_put_away(void);
+
+// vmxfpu.c: whose FPU state is in the registers.
+uint64_t vmx_all_xcr0(void);
+void vmx_fpu_acquire(vcpu_frame_t *frame);
+void vmx_fpu_release(vcpu_frame_t *frame);
+bool vmx_nm_trap(void);
+#endif

@@ -1,0 +1,85 @@
+// FPU ownership. A guest's x87, SSE, AVX, AVX-512 and PKRU state stays in the
+// registers across exits. HOST_CR0.TS makes the monitor's first floating-point
+// instruction after an exit trap (#NM); only then is the guest's state saved, and it
+// is restored before that guest's next entry. XCR0 follows the owner.
+
+#include "py/obj.h"
+#include "port/vmxops.h"
+#include "port/vcpu.h"
+
+#define CR0_TS      (1ull << 3)
+#define CR4_OSXSAVE (1ull << 18)
+#define MXCSR_RESET (0x1f80)
+
+static inline void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4]) {
+    __asm volatile("cpuid"
+                   : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+                   : "a"(leaf), "c"(subleaf));
+}
+
+// All state components of the CPU that fit the save area; 0 where there is no XSAVE.
+uint64_t vmx_all_xcr0(void) {
+    if (!(op_get_cr4() & CR4_OSXSAVE)) {
+        return 0;
+    }
+    uint32_t r[4];
+    cpuid(0xd, 0, r);
+    uint64_t offered = (uint64_t)r[3] << 32 | r[0];
+    uint64_t usable = offered & 3;
+    for (uint32_t i = 2; i < 63; i++) {
+        if (offered >> i & 1) {
+            cpuid(0xd, i, r); // EAX: size, EBX: offset
+            if (r[1] + r[0] <= VCPU_XSAVE_PAGES * 4096) {
+                usable |= 1ull << i;
+            }
+        }
+    }
+    return usable;
+}
+
+static void save(vcpu_frame_t *frame) {
+    if (vmx_cpu.xcr0 != 0) {
+        op_xsetbv(vmx_cpu.xcr0);
+        __asm volatile("xsave64 %0" : "+m"(frame->xsave) : "a"(-1), "d"(-1));
+    } else {
+        __asm volatile("fxsave64 %0" : "+m"(frame->xsave));
+    }
+}
+
+void vmx_fpu_acquire(vcpu_frame_t *frame) {
+    __asm volatile("clts");
+    if (vmx_cpu.fpu_owner != NULL) {
+        save(vmx_cpu.fpu_owner);
+    }
+    if (vmx_cpu.xcr0 != 0) {
+        op_xsetbv(vmx_cpu.xcr0);
+        __asm volatile("xrstor64 %0" ::"m"(frame->xsave), "a"(-1), "d"(-1));
+        op_xsetbv(frame->xcr0);
+    } else {
+        __asm volatile("fxrstor64 %0" ::"m"(frame->xsave));
+    }
+    vmx_cpu.fpu_owner = frame;
+}
+
+// After this frame->xsave holds the vCPU's state and the registers are the monitor's.
+void vmx_fpu_release(vcpu_frame_t *frame) {
+    if (vmx_cpu.fpu_owner == frame) {
+        const uint32_t mxcsr = MXCSR_RESET;
+        __asm volatile("clts");
+        save(frame);
+        vmx_cpu.fpu_owner = NULL;
+        __asm volatile("fninit; ldmxcsr %0" ::"m"(mxcsr));
+    }
+}
+
+// #NM in the monitor. True: the instruction can be run again.
+bool vmx_nm_trap(void) {
+    if (!(op_get_cr0() & CR0_TS)) {
+        return false;
+    }
+    __asm volatile("clts");
+    if (vmx_cpu.fpu_owner != NULL) {
+        vmx_fpu_release(vmx_cpu.fpu_owner);
+    }
+    return true;
+}

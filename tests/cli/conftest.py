@@ -1,0 +1,48 @@
+"""The command `pcanel` as a subprocess, with a directory of runs for each test."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PCANEL = Path(sys.executable).with_name("pcanel")
+
+
+class Command:
+    """Calls `pcanel`; every call has a limit."""
+
+    def __init__(self, runs: Path):
+        self.environment = {**os.environ, "PCANEL_RUNS": str(runs)}
+
+    def __call__(self, *arguments, timeout: float = 120, **options) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [PCANEL, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            **options,
+        )
+
+    def start(self, *arguments, **options) -> subprocess.Popen:
+        """A `pcanel` that goes on while the test does."""
+        return subprocess.Popen(
+            [PCANEL, *map(str, arguments)],
+            env=self.environment,
+            text=True,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        )
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def pcanel(runs: Path) -> Command:
+    return Command(runs)

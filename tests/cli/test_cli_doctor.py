@@ -1,0 +1,43 @@
+"""`pcanel doctor`: every lack is named with the one command that mends it."""
+
+from pcanel import health
+
+
+def test_this_machine(pcanel):
+    done = pcanel("doctor")
+    assert done.returncode == 0, done.stdout
+    for subject in ("Debian packages", "CPU", "nested VMX", "/dev/kvm", "Bochs", "QEMU", "UEFI firmware", "image"):
+        assert subject in done.stdout
+    assert "LACK" not in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("--engine auto takes ")
+    assert ": " in last
+
+
+def test_missing_packages():
+    finding = health.packages(["one", "two", "three"], lambda name: name == "two")
+    assert finding.state is False
+    assert finding.words == "2 of 3 are missing: one three"
+    assert finding.mend.endswith("apt-get install --no-install-recommends one three")
+
+
+def test_missing_program():
+    finding = health.program("Thing", "no-such-program", (), "thing-package")
+    assert (finding.state, finding.mend) == (False, "apt-get install thing-package")
+
+
+def test_missing_firmware(tmp_path):
+    assert health.firmware(tmp_path).mend == "apt-get install ovmf"
+
+
+def test_nothing_built(tmp_path):
+    findings = health.built(tmp_path)
+    assert {finding.state for finding in findings} == {False}
+    assert [finding.mend for finding in findings] == ["make setup", "make guests", "make all", "make all"]
+
+
+def test_the_list_of_packages_is_the_set_ups():
+    names = health.needed_packages(health.ROOT / "host-tools/setup/packages.txt")
+    assert "bochs" in names
+    assert all(name and not name.startswith("#") for name in names)
+    assert len(set(names)) == len(names)

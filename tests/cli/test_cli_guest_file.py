@@ -1,0 +1,184 @@
+"""Guest files: what they become, and that every fault is refused by file, key and reason."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pcanel.errors import InputError
+from pcanel.guest.file import load
+from pcanel.guest.set import assign_lines, load_all
+
+GUESTS = Path(__file__).resolve().parents[2] / "guests"
+
+GOOD = {
+    "name": '"some"',
+    "memory": '"16M"',
+    "protocol": '"multiboot"',
+    "kernel": '"kernel"',
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a guest file from GOOD and changes (None removes a key); returns its path."""
+    (tmp_path / "kernel").write_bytes(b"k" * 100)
+    (tmp_path / "initrd").write_bytes(b"i" * 200)
+    (tmp_path / "empty").write_bytes(b"")
+
+    def make(to="some.toml", **changes):
+        keys = {**GOOD, **changes}
+        path = tmp_path / to
+        path.write_text("".join(f"{key} = {value}\n" for key, value in keys.items() if value is not None))
+        return path
+
+    return make
+
+
+def refused(path, key, *words):
+    with pytest.raises(InputError) as info:
+        load(path)
+    message = str(info.value)
+    assert message.startswith(f"{path}: {key}")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_multiboot(write, tmp_path):
+    guest = load(write(cmdline='"a b"', modules='["initrd", ["kernel", "k -v"]]'))
+    assert guest.config == {
+        "name": "some", "memory": 16 << 20, "protocol": "multiboot",
+        "kernel": "some/kernel", "initrd": None, "cmdline": "a b",
+        "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
+        "console": None, "autostart": True, "priority": 0, "share": 100,
+    }  # fmt: skip
+    modules = guest.boot_modules()
+    assert [module.name for module in modules] == ["guest:some", "some/kernel", "some/mod0", "some/mod1"]
+    assert json.loads(modules[0].content) == guest.config
+    assert modules[1].content == tmp_path / "kernel"
+
+
+def test_linux(write):
+    guest = load(write(protocol='"linux"', initrd='"initrd"', memory="1073741824"))
+    assert (guest.config["initrd"], guest.memory) == ("some/initrd", 1 << 30)
+
+
+def test_flat(write):
+    guest = load(write(protocol='"flat"', address="0x7c00", registers="{ ax = 1, ip = 0x7c05 }"))
+    assert guest.config["address"] == 0x7C00
+    assert guest.config["mode"] == "real"
+    assert guest.config["registers"] == {"ax": 1, "ip": 0x7C05}
+
+
+def test_name_is_the_files_by_default(write):
+    assert load(write("other.toml", name=None)).name == "other"
+
+
+@pytest.mark.parametrize("size, value", [("1M", 1 << 20), ("3 MiB", 3 << 20), ("2G", 2 << 30), ("2048K", 2 << 20)])
+def test_memory_units(write, size, value):
+    assert load(write(memory=f'"{size}"')).memory == value
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"none\.toml: no such guest file"):
+        load(tmp_path / "none.toml")
+
+
+def test_not_toml(write, tmp_path):
+    path = write()
+    path.write_text("name = \n")
+    refused(path, "", "line 1")
+    path.write_bytes(b"\xff\xfe")
+    refused(path, "")
+
+
+@pytest.mark.parametrize(
+    "key, value, word",
+    [
+        ("colour", '"red"', "unknown key"),
+        ("name", "7", "must be a string"),
+        ("name", '"no spaces"', "letters"),
+        ("name", '"repl"', "console of the monitor"),
+        ("memory", None, "missing"),
+        ("memory", '"much"', "256M"),
+        ("memory", '"0M"', "between"),
+        ("memory", '"1K"', "between"),
+        ("memory", '"9999G"', "between"),
+        ("memory", "1048577", "multiple"),
+        ("memory", "true", "must be"),
+        ("protocol", None, "missing"),
+        ("protocol", '"dos"', "linux, multiboot, flat"),
+        ("kernel", None, "missing"),
+        ("kernel", '"none"', "no such file"),
+        ("kernel", '"empty"', "empty"),
+        ("kernel", '"."', "no such file"),
+        ("initrd", '"initrd"', "use modules"),
+        ("cmdline", "1", "must be a string"),
+        ("modules", '"initrd"', "list"),
+        ("modules", "[1]", "entry 0"),
+        ("modules", '[["initrd"]]', "entry 0"),
+        ("modules", '["none"]', "no such file"),
+        ("address", "0", "no meaning"),
+        ("mode", '"real"', "no meaning"),
+        ("registers", "{}", "no meaning"),
+        ("console", '"com1"', "com2, com3, none"),
+        ("autostart", "1", "true or false"),
+        ("priority", "256", "from"),
+        ("priority", "1.5", "whole number"),
+        ("share", "0", "from"),
+    ],
+)
+def test_refused(write, key, value, word):
+    refused(write(**{key: value}), key, word)
+
+
+@pytest.mark.parametrize(
+    "changes, key, word",
+    [
+        ({}, "address", "missing"),
+        ({"address": "-1"}, "address", "from"),
+        ({"address": "0x100000"}, "address", "real mode"),
+        ({"address": "0x7c00", "mode": '"virtual"'}, "mode", "real, protected, long"),
+        ({"address": "0x7c00", "registers": "{ ax = -1 }"}, "registers.ax", "64 bits"),
+        ({"address": "0x7c00", "registers": '{ ax = "1" }'}, "registers.ax", "number"),
+    ],
+)
+def test_flat_refused(write, changes, key, word):
+    refused(write(protocol='"flat"', **changes), key, word)
+
+
+def test_modules_need_multiboot(write):
+    refused(write(protocol='"linux"', modules='["initrd"]'), "modules", "no meaning")
+
+
+def test_content_must_fit(write, tmp_path):
+    (tmp_path / "kernel").write_bytes(bytes(2 << 20))
+    refused(write(memory='"1M"'), "memory", "cannot hold")
+
+
+def test_lines_in_the_order_of_the_guests(write):
+    paths = [write(f"{name}.toml", name=f'"{name}"') for name in ("one", "two", "three")]
+    guests = load_all(paths, 1024)
+    assert assign_lines(guests) == {"com2": "one", "com3": "two"}
+    assert [guest.config["console"] for guest in guests] == ["com2", "com3", None]
+
+
+def test_a_line_asked_for_goes_first(write):
+    paths = [write("one.toml", name='"one"'), write("two.toml", name='"two"', console='"com2"')]
+    paths.append(write("three.toml", name='"three"', console='"none"'))
+    guests = load_all(paths, 1024)
+    assert assign_lines(guests) == {"com2": "two", "com3": "one"}
+    assert guests[2].config["console"] == "none"
+
+
+def test_a_guest_that_waits_needs_no_memory_yet(write):
+    path = write(memory='"1G"', autostart="false")
+    assert load_all([path], 256)[0].memory == 1 << 30
+
+
+@pytest.mark.parametrize("path", sorted(GUESTS.rglob("*.toml")), ids=lambda path: path.stem)
+def test_the_guest_files_of_the_repository(path):
+    guest = load(path)
+    assert guest.name == path.stem
+    if guest.config["protocol"] == "linux":
+        assert guest.config["cmdline"] == "console=ttyS0"

@@ -1,0 +1,137 @@
+"""The set-up scripts, with stand-ins for the programs that would change the machine."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SETUP = Path(__file__).resolve().parents[2] / "host-tools/setup"
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """Puts programs before the real ones on PATH; `run` runs a set-up script with them."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+
+    def make(name, body):
+        path = directory / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+
+    def run(script, *arguments):
+        return subprocess.run(
+            [SETUP / script, *map(str, arguments)],
+            env={"PATH": f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    make.run = run
+    return make
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "log"
+
+
+def test_nothing_is_missing(stand_in):
+    stand_in("dpkg-query", "printf installed")
+    stand_in("apt-get", "exit 99")
+    done = stand_in.run("packages.sh")
+    assert done.returncode == 0, done.stderr
+    assert "is installed" in done.stdout
+
+
+def test_root_installs_what_is_missing(stand_in, log):
+    stand_in("id", "echo 0")
+    stand_in("dpkg-query", '[ "$4" = bochs ] || printf installed')
+    stand_in("apt-get", f'echo "$@" >> {log}')
+    done = stand_in.run("packages.sh")
+    assert done.returncode == 0, done.stderr
+    update, install = log.read_text().splitlines()
+    assert update == "update"
+    assert install.startswith("install ")
+    assert install.endswith(" bochs")
+    assert "installing Debian packages: bochs" in done.stdout
+
+
+def test_a_user_installs_through_sudo(stand_in, log):
+    stand_in("id", "echo 1000")
+    stand_in("dpkg-query", "exit 1")
+    stand_in("sudo", f'[ "$1" = -n ] || echo "$@" >> {log}')
+    done = stand_in.run("packages.sh")
+    assert done.returncode == 0, done.stderr
+    assert log.read_text().splitlines()[0] == "apt-get update"
+
+
+def test_without_rights_the_packages_are_listed(stand_in):
+    stand_in("id", "echo 1000")
+    stand_in("dpkg-query", "exit 1")
+    stand_in("sudo", "exit 1")
+    done = stand_in.run("packages.sh")
+    assert done.returncode == 1
+    for name in ("apt-get install", "bochs", "qemu-system-x86", "python3-venv"):
+        assert name in done.stderr
+
+
+def test_a_failed_installation_is_not_hidden(stand_in):
+    stand_in("id", "echo 0")
+    stand_in("dpkg-query", "exit 1")
+    stand_in("apt-get", 'echo "E: no room" >&2; [ "$1" = update ]')
+    done = stand_in.run("packages.sh")
+    assert done.returncode != 0
+    assert "E: no room" in done.stderr
+
+
+def test_the_mirror_is_the_machines_own(stand_in, tmp_path):
+    codename = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
+    )["VERSION_CODENAME"].strip('"')
+    uris = [
+        f"'https://mirror.example/deb/dists/{codename}/InRelease' x 0",
+        f"'https://mirror.example/deb/dists/{codename}-updates/InRelease' x 0",
+        f"'https://security.example/dists/{codename}-security/InRelease' x 0",
+        "'https://other.example/dists/nodistro/InRelease' x 0",
+        f"'https://mirror.example/deb/dists/{codename}/main/binary-amd64/Packages.xz' x 0",
+    ]
+    stand_in("apt-get", 'case "$*" in *--print-uris*) cat <<END\n' + "\n".join(uris) + "\nEND\n;; esac")
+    done = stand_in.run("apt-state.sh", tmp_path / "apt")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("] ", 1)[1] for line in (tmp_path / "apt/sources.list").read_text().splitlines()]
+    assert lines == [
+        f"https://mirror.example/deb {codename} main",
+        f"https://mirror.example/deb {codename}-updates main",
+        f"https://security.example {codename}-security main",
+        "https://mirror.example/deb trixie main",
+    ]
+
+
+def test_no_mirror(stand_in, tmp_path):
+    stand_in("apt-get", "true")
+    done = stand_in.run("apt-state.sh", tmp_path / "apt")
+    assert done.returncode == 1
+    assert "no mirror" in done.stderr
+
+
+def test_a_tarball_that_is_another_is_refused(stand_in, tmp_path):
+    (tmp_path / "apt").mkdir()
+    stand_in("apt-get", "echo wrong > micropython_1.25.0+ds.orig.tar.xz")
+    done = stand_in.run("micropython.sh", tmp_path / "apt", tmp_path / "micropython")
+    assert done.returncode != 0
+    assert "FAILED" in done.stdout
+    assert not (tmp_path / "micropython").exists()
+
+
+def test_no_python(stand_in, tmp_path):
+    stand_in("python3", "exit 1")
+    script = tmp_path / "setup/venv.sh"
+    script.parent.mkdir()
+    script.write_text((SETUP / "venv.sh").read_text().replace("/usr/bin/python3", "/none/python3"))
+    script.chmod(0o755)
+    done = stand_in.run(script, tmp_path / "venv")
+    assert done.returncode == 1
+    assert "python3-venv" in done.stderr

@@ -1,0 +1,101 @@
+"""`pcanel run` and `pcanel console` as a person sees them, on a PTY."""
+
+import os
+import select
+import time
+
+import pytest
+
+
+class Person:
+    """Types on a PTY and reads what it shows."""
+
+    def __init__(self, pcanel, *arguments):
+        self.fd, slave = os.openpty()
+        self.process = pcanel.start(*arguments, stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+        self.shown = b""
+
+    def sees(self, words, timeout=60):
+        """Waits for the words; what was shown up to them is done with."""
+        deadline = time.monotonic() + timeout
+        while words.encode() not in self.shown:
+            assert time.monotonic() < deadline, self.shown.decode(errors="replace")
+            if select.select([self.fd], [], [], 0.5)[0]:
+                try:
+                    self.shown += os.read(self.fd, 4096)
+                except OSError:  # the program has closed its side
+                    assert words.encode() in self.shown, self.shown.decode(errors="replace")
+        before, _, self.shown = self.shown.partition(words.encode())
+        return before.decode(errors="replace")
+
+    def types(self, text):
+        os.write(self.fd, text.encode())
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(30)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def person(pcanel):
+    people = []
+
+    def sit_down(*arguments):
+        people.append(Person(pcanel, *arguments))
+        return people[-1]
+
+    yield sit_down
+    for each in reversed(people):
+        each.close()
+
+
+def test_the_prompt_and_the_consoles(person, pcanel):
+    owner = person("run", "--engine", "qemu")
+    owner.sees("Ctrl-] q ends the run, Ctrl-] ? tells more")
+    owner.sees(">>> ")
+    owner.types("import machine; com2 = machine.UART(1); 6 * 7\r")
+    owner.sees("\n42")
+    owner.sees(">>> ")
+    owner.types("while True: pass\r\r")
+    time.sleep(1)
+    owner.types("\x03")
+    owner.sees("KeyboardInterrupt")
+    owner.sees(">>> ")
+
+    other = person("console", "com2")
+    other.sees("Ctrl-] q leaves it")
+    time.sleep(0.5)
+    owner.types("com2.write('hello guest')\r")
+    other.sees("hello guest")
+    other.types("typed there")
+    time.sleep(0.5)
+    owner.types("com2.read()\r")
+    owner.sees("b'typed there'")
+    other.types("\x1dq")
+    assert other.process.wait(20) == 0
+
+    owner.types("\x1d?")
+    owner.sees("0 repl, 1 com2, 2 com3, q end the run")
+    owner.types("\x1d1")
+    owner.sees("[console com2]")
+    owner.sees("hello guest")
+    owner.types("\x1d0")
+    owner.sees("[console repl]")
+    assert pcanel("exec", "print(com2)").returncode == 0
+    owner.types("'still ' + 'here'\r")
+    owner.sees("still here")
+    owner.types("\x1dq")
+    assert owner.process.wait(20) == 0
+    assert pcanel("status").stdout == "no monitor is running\n"
+
+
+def test_a_console_whose_run_ends(person, pcanel):
+    owner = person("run", "--engine", "qemu", "--headless")
+    owner.sees("logs: ")
+    other = person("console", "com3")
+    other.sees("Ctrl-] q leaves it")
+    assert pcanel("stop").returncode == 0
+    other.sees("com3 has ended")
+    assert other.process.wait(20) == 1

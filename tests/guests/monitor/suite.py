@@ -1,0 +1,62 @@
+"""Runs the small guests under one monitor and reads their verdicts.
+
+All four are boot modules of one machine. They share COM2, so that the whole of each
+one's output is kept: the next is started when the one before has powered itself off.
+"""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from pcanel.monitor import Monitor
+from pcanel.paths import ELF, ROOT
+
+NAMES = ("real16", "prot32", "pae", "long64")
+TIMEOUT = 240  # seconds for one guest, which takes two of a whole CPU
+_SUMMARY = re.compile(rb"^SUMMARY: (\d+) tests, (\d+) failures, (\d+) skipped\n", re.MULTILINE)
+_STARTED = """
+for vm in vms.values():
+    vm.console.host = None
+vms[{name!r}].console.host = machine.UART(1)
+vms[{name!r}].start()
+"""
+# The guests come with the monitor's boot and would start by themselves.
+_HOLD = "import machine\nfor vm in vms.values():\n    vm.power_off()\n"
+
+
+def image():
+    return Path(os.environ.get("PCANEL_ELF") or ELF)
+
+
+@contextlib.contextmanager
+def monitor(cpu):
+    """A booted monitor with the four guests, none of them running."""
+    guests = [ROOT / f"guests/tests/{name}.toml" for name in NAMES]
+    with Monitor(engine="bochs", cpu=cpu, memory=256, guests=guests, image=image()) as running:
+        running.wait_booted()
+        running.exec(_HOLD)
+        yield running
+
+
+def run(running, name):
+    """Starts a guest and returns the lines that it printed, once it is off."""
+    console = running.console(running.names[1])
+    before = len(console.text())
+    running.exec(_STARTED.format(name=name))
+    running.console("repl").expect(rf"\[{name}\] powered off by the guest", TIMEOUT)
+    console.expect(_SUMMARY, 30)
+    text = console.text()[before:]
+    return text[: text.rindex("SUMMARY: ")].splitlines() + [text[text.rindex("SUMMARY: ") :].splitlines()[0]]
+
+
+def check(lines):
+    """Asserts that no check failed and that some passed; returns the number of checks."""
+    failed = [line for line in lines if line.startswith("FAIL: ")]
+    assert not failed
+    passed = [line for line in lines if line.startswith("PASS: ")]
+    assert len(passed) > 200, lines[-20:]
+    tests, failures, skipped = map(int, _SUMMARY.match(lines[-1].encode() + b"\n").groups())
+    assert failures == 0
+    assert tests == len(passed) + skipped
+    return tests

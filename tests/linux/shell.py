@@ -1,0 +1,39 @@
+"""A Linux guest's shell, as a person uses it: type a command, read what it prints."""
+
+import re
+
+PROMPT = rb"linux:~# "
+BOOT_TIMEOUT = 900  # seconds; a boot takes some 30 on an idle machine
+TROUBLE = re.compile(
+    rb"APIC error|lost interrupt|nobody cared|stalled CPU|rcu.*detected stall|soft lockup|unstable"
+    rb"|WARNING: CPU|BUG:|Oops|Call Trace|Spurious|clocksource.*skew",
+    re.IGNORECASE,
+)
+
+
+class Shell:
+    """The shell on one console. run() returns what a command printed."""
+
+    def __init__(self, monitor, name):
+        self.monitor = monitor
+        self.console = monitor.console(name)
+
+    def wait(self):
+        """Until the shell's first prompt; then lines are made wide, or the echo of a long command is wrapped."""
+        self.console.expect(PROMPT, BOOT_TIMEOUT)
+        self.console.send("stty cols 1000\n")
+        self.console.expect(PROMPT, 240)
+        return self
+
+    def run(self, command, timeout=240):
+        """Type a command; its output as str, without the echo."""
+        self.console.send(command + "; echo status=$?\n")
+        match = self.console.expect(rb"echo status=\$\?\n((?s:.*?))status=(\d+)\n", timeout)
+        self.console.expect(PROMPT, timeout)
+        output = match.group(1).decode(errors="replace")
+        assert match.group(2) == b"0", f"{command}: status {match.group(2).decode()}\n{output}"
+        return output
+
+    def troubles(self):
+        """Lines of dmesg that speak of broken interrupts, clocks or the kernel itself."""
+        return [line for line in self.run("dmesg").splitlines() if TROUBLE.search(line.encode())]

@@ -1,0 +1,106 @@
+"""Debian's cloud kernel, from the vmlinux inside its bzImage, on corei7_skylake_x: one boot."""
+
+import re
+import time
+
+import pytest
+from pcanel.monitor import Monitor
+from pcanel.paths import ROOT
+from shell import PROMPT, Shell
+
+
+@pytest.fixture(scope="module")
+def shell():
+    with Monitor(engine="bochs", guests=[ROOT / "guests/linux.toml"]) as monitor:
+        yield Shell(monitor, "linux").wait()
+
+
+def test_commands_typed_on_the_console_are_answered(shell):
+    assert shell.run("echo $((6 * 7))") == "42\n"
+    assert shell.run("uname -s -m") == "Linux x86_64\n"
+    assert "console=ttyS0\n" == shell.run("cat /proc/cmdline")
+
+
+def test_the_local_apic_timer_ticks(shell):
+    def ticks():
+        match = re.search(r"LOC:\s+(\d+)\s+Local timer interrupts", shell.run("cat /proc/interrupts"))
+        return int(match.group(1))
+
+    before = ticks()
+    shell.run("sleep 1")
+    assert ticks() > before
+
+
+def test_interrupts_of_the_serial_port_arrive(shell):
+    line = [line for line in shell.run("cat /proc/interrupts").splitlines() if "ttyS0" in line]
+    assert line and int(line[0].split()[1]) > 0
+
+
+def test_dmesg_tells_of_no_trouble(shell):
+    assert shell.troubles() == []
+
+
+def test_the_clock_source_is_the_tsc(shell):
+    assert shell.run("cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "tsc\n"
+
+
+def test_the_guests_clock_agrees_with_the_monitors(shell):
+    """The guest's uptime is read between two looks at the monitor's clock; time flies while all is idle."""
+
+    def now():
+        return shell.monitor.eval("vms['linux'].clock.now() / vms['linux'].clock.hz")
+
+    def look():
+        return now(), float(shell.run("cut -d' ' -f1 /proc/uptime")), now()
+
+    first, started, second = look()
+    shell.run("sleep 60")
+    third, ended, fourth = look()
+    assert third - second - 0.1 <= ended - started <= fourth - first + 0.1
+    assert fourth - first < 2 * (third - second)  # or the bounds say nothing
+
+
+def test_files_and_processes_work(shell):
+    shell.run("dd if=/dev/urandom of=/tmp/a bs=64k count=16 2>/dev/null && cp /tmp/a /tmp/b")
+    sums = shell.run("cat /tmp/a | md5sum; md5sum < /tmp/b").split()
+    assert sums[0] == sums[2]
+    assert shell.run("for i in 1 2 3 4 5 6 7 8; do (echo $i > /dev/null) & done; wait; echo done").endswith("done\n")
+
+
+def test_the_prompt_sees_the_guest(shell):
+    monitor = shell.monitor
+    assert monitor.eval("vms['linux'].state") in ("running", "halted")
+    counts = monitor.eval("vms['linux'].exit_counts()")
+    assert counts["CPUID"][0] > 100 and counts["IO_INSTRUCTION"][0] > 1000
+    assert monitor.eval("vms['linux'].vcpu.cr0 & 0x80000001") == 0x80000001
+    banner = monitor.eval("bytes(vms['linux'].memory.read(0xE0000, 8))")
+    assert banner == b"RSD PTR "
+    assert monitor.eval("vms['linux'].vcpu.rip") > 1 << 63 or monitor.eval("vms['linux'].vcpu.cpl") == 3
+
+
+def test_pause_and_resume(shell):
+    monitor = shell.monitor
+    monitor.exec("vms['linux'].pause()")
+    ran = monitor.eval("vms['linux'].vcpu.guest_ticks")
+    shell.console.send("echo still here\n")
+    time.sleep(1)
+    assert monitor.eval("vms['linux'].vcpu.guest_ticks") == ran
+    monitor.exec("vms['linux'].resume()")
+    shell.console.expect(rb"\nstill here\n", 120)
+    shell.console.expect(PROMPT, 60)
+
+
+def test_reboot_starts_the_kernel_again(shell):
+    shell.console.send("reboot\n")
+    shell.console.expect(rb"reboot: Restarting system", 240)
+    shell.wait()
+    assert float(shell.run("cut -d. -f1 /proc/uptime")) < 60
+    assert "reset by the guest" in shell.monitor.eval("vms['linux'].messages")
+
+
+def test_poweroff_is_noticed(shell):
+    shell.console.send("poweroff\n")
+    shell.console.expect(rb"reboot: Power down", 240)
+    shell.monitor.console("repl").expect(rb"\[linux\] powered off by the guest", 60)
+    assert shell.monitor.eval("vms['linux'].state") == "off"
+    assert shell.monitor.eval("6 * 7") == 42

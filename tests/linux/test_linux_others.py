@@ -1,0 +1,25 @@
+"""The other ways to boot Debian's kernels: bzImage as shipped, the full kernel, an older CPU."""
+
+import pytest
+from pcanel.monitor import Monitor
+from pcanel.paths import ROOT
+from shell import Shell
+
+CASES = {
+    "cloud-bzimage": ("linux-bzimage", "corei7_skylake_x"),
+    "full-vmlinux": ("linux-full", "corei7_skylake_x"),
+    "full-bzimage": ("linux-full-bzimage", "corei7_skylake_x"),
+    "cloud-arrandale": ("linux", "corei5_arrandale_m520"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_boots_to_a_shell_without_trouble(case):
+    guest, cpu = CASES[case]
+    with Monitor(engine="bochs", cpu=cpu, guests=[ROOT / f"guests/{guest}.toml"]) as monitor:
+        shell = Shell(monitor, guest).wait()
+        assert shell.run("echo $((6 * 7))") == "42\n"
+        assert "Local timer interrupts" in shell.run("cat /proc/interrupts")
+        assert shell.troubles() == []
+        shell.console.send("poweroff\n")
+        monitor.console("repl").expect(rb"powered off by the guest", 240)

@@ -1,0 +1,37 @@
+"""A monitor in Bochs, and small guests made at its prompt (one boot per test file).
+
+$PCANEL_ELF names another image than the build's, $PCANEL_CPU another model than Bochs's default.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from bench import Bench
+from pcanel.monitor import Monitor
+from pcanel.paths import ELF
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The monitor without guests; the test makes its own."""
+    image = Path(os.environ.get("PCANEL_ELF") or ELF)
+    with Monitor(engine="bochs", cpu=os.environ.get("PCANEL_CPU"), memory=256, image=image) as monitor:
+        monitor.wait_booted()
+        bench = Bench(monitor)
+        yield bench
+        assert bench.alive()
+
+
+@pytest.fixture
+def guest(bench):
+    """Makes guests of the test's own, which are gone after it."""
+    made = []
+
+    def make(*args, **options):
+        made.append(bench.guest(*args, **options))
+        return made[-1]
+
+    yield make
+    for guest in made:
+        guest.destroy()

@@ -1,0 +1,121 @@
+"""What attaching changes in the VMCS, the bitmaps and EPT, and that detaching puts it back."""
+
+from bench import DATA
+from test_policy_events import CPUID, SIGNATURE
+
+PAGE = 0x300000
+
+
+def bits(made, msr):
+    return made.eval(f"(vm.msrs.bitmap.exits({msr:#x}, False), vm.msrs.bitmap.exits({msr:#x}, True))")
+
+
+def entry(made, gpa):
+    """(rights, page size) in EPT."""
+    return made.eval(f"(lambda e, s: (e & 7, s))(*vm.ept.walk({gpa:#x}))")
+
+
+EXCEPTION_BITMAP = "vcpu.read(0x4004)"
+
+
+def test_exception_bitmap(guest):
+    made = guest("hlt")
+    base = made.eval(EXCEPTION_BITMAP)
+    made.policy("EXCEPTION, vector=6", "pass", "a")
+    made.policy("EXCEPTION, vector=6", "pass", "b")
+    made.policy("EXCEPTION, vector=1", "pass", "c")
+    assert made.eval(EXCEPTION_BITMAP) == base | 1 << 6
+    made.exec("a.detach()")
+    assert made.eval(EXCEPTION_BITMAP) == base | 1 << 6
+    made.exec("b.detach()\nc.detach()")
+    assert made.eval(EXCEPTION_BITMAP) == base
+    made.policy("EXCEPTION", "pass")
+    assert made.eval(EXCEPTION_BITMAP) == 0xFFFFFFFF
+    made.exec("p.detach()")
+    assert made.eval(EXCEPTION_BITMAP) == base
+
+
+def test_msr_bitmap(guest):
+    made = guest("hlt")
+    star = 0xC0000081
+    assert bits(made, star) == (False, False)
+    made.policy(f"RDMSR, msr={star}", "pass", "a")
+    assert bits(made, star) == (True, False)
+    made.policy(f"WRMSR, msr={star}", "pass", "b")
+    made.policy(f"WRMSR, msr={star}", "pass", "c")
+    made.exec("a.detach()\nb.detach()\nb.detach()")
+    assert bits(made, star) == (False, True)
+    made.exec("c.detach()")
+    assert bits(made, star) == (False, False)
+    made.policy("RDMSR, msr=0x3a", "pass")  # exits anyway
+    made.exec("p.detach()")
+    assert bits(made, 0x3A) == (True, True)
+
+
+def test_msr_bitmap_survives_a_change_below(guest):
+    """The local APIC's mode changes what is passed through; what a policy watches still exits."""
+    made = guest("hlt")
+    made.policy("RDMSR, msr=0x802", "pass")
+    made.exec("vm.msrs.bitmap.set(0x802, False, False)")
+    assert bits(made, 0x802)[0]
+    made.exec("p.detach()")
+    assert not bits(made, 0x802)[0]
+
+
+def test_ept_rights(guest):
+    made = guest("hlt")
+    assert entry(made, PAGE) == (7, 0x200000)
+    made.policy(f"MEMORY, gpa={PAGE + 8}, length=8, access='w'", "pass", "a")
+    assert entry(made, PAGE) == (5, 0x1000)
+    made.policy(f"MEMORY, gpa={PAGE}, access='r'", "pass", "b")
+    assert entry(made, PAGE) == (4, 0x1000)  # there are no pages that are written only
+    made.policy(f"MEMORY, gpa={PAGE}, length=0x1001, access='x'", "pass", "c")
+    assert entry(made, PAGE) == (0, 0x1000)
+    assert entry(made, PAGE + 0x1000) == (3, 0x1000)
+    assert entry(made, PAGE + 0x2000) == (7, 0x1000)
+    made.exec("c.detach()\nb.detach()")
+    assert entry(made, PAGE) == (5, 0x1000)
+    made.exec("a.detach()")
+    assert entry(made, PAGE) == (7, 0x200000)
+
+
+def test_table_and_cost(guest):
+    """The dispatch table is what it was; an unwatched exit never meets a hook."""
+    made = guest(CPUID)
+    before = made.eval("[id(h) for h in vm.exits.table]")
+    made.policy("VMCALL", "pass")
+    assert [
+        i for i, (a, b) in enumerate(zip(before, made.eval("[id(h) for h in vm.exits.table]"), strict=True)) if a != b
+    ] == [18]
+    made.exec("p.detach()")
+    assert made.eval("[id(h) for h in vm.exits.table]") == before
+    assert made.eval("(vm.policies, p.attached)") == ([], False)
+
+
+def test_attach_and_detach_while_the_guest_runs(bench, guest):
+    made = guest(f"""
+        again:
+        mov eax, 0x40000000
+        cpuid
+        mov [{DATA:#x}], rbx
+        inc qword ptr [{DATA + 8:#x}]
+        jmp again
+    """)
+    made.go()
+    made.until(f"vm.memory.read_u64({DATA + 8:#x}) > 10")
+    for value in (11, 22):
+        made.policy("CPUID", f"return Value((0, {value}, 0, 0))")
+        bench.run(5)
+        assert made.word(0) == value
+        made.exec("p.detach()")
+        bench.run(5)
+        assert made.word(0) == SIGNATURE
+    assert made.eval("p.hits") > 1
+
+
+def test_detach_from_inside(guest):
+    made = guest("cpuid\nmov eax, 0x40000000\n" + CPUID)
+    made.policy("CPUID", "p.detach()")
+    made.halted()
+    assert made.eval("p.hits") == 1
+    assert made.word(1) == SIGNATURE

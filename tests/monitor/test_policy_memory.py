@@ -1,0 +1,169 @@
+"""Policies on memory: RAM and devices, with each verdict, and what the guest and its neighbours see."""
+
+import struct
+
+from bench import CODE, DATA
+
+PAGE = 0x300000
+READ = f"mov rsi, {PAGE:#x}\nmov rax, [rsi + 8]\nmov [{DATA:#x}], rax\nhlt"
+WRITE = f"mov rsi, {PAGE:#x}\nmov qword ptr [rsi + 8], 0x55\nmov rax, [rsi + 8]\nmov [{DATA:#x}], rax\nhlt"
+FILL = {PAGE: struct.pack("<4Q", 0x10, 0x11, 0x12, 0x13)}
+
+
+def run(guest, source, filters, body, **options):
+    made = guest(source, **{"data": FILL, **options})
+    made.exec("seen = []")
+    made.policy(f"MEMORY, {filters}", body)
+    made.halted()
+    return made
+
+
+def test_read_default(guest):
+    made = run(guest, READ, f"gpa={PAGE}", "seen.append((vcpu.gpa, vcpu.qualification & 7))")
+    assert made.word() == 0x11
+    assert made.eval("seen") == [(PAGE + 8, 1)]
+
+
+def test_read_value(guest):
+    assert run(guest, READ, f"gpa={PAGE}", "return Value(0x123456789abcdef)").word() == 0x123456789ABCDEF
+
+
+def test_read_skip(guest):
+    assert run(guest, "mov eax, 3\n" + READ, f"gpa={PAGE}", "return SKIP").word() == 3
+
+
+def test_read_inject(guest):
+    handler = f"mov qword ptr [{DATA:#x}], 0xd\nhlt"
+    assert run(guest, READ, f"gpa={PAGE}", "return Inject(13, 0)", handlers={13: handler}).word() == 13
+
+
+def test_read_retry_after_a_change(guest):
+    body = "seen.append(1)\nif len(seen) == 3:\n    p.detach()\n    vm.memory.write_u64(vcpu.gpa, 0x99)\nreturn RETRY"
+    assert run(guest, READ, f"gpa={PAGE}", body).word() == 0x99
+
+
+def test_write_default_value_and_skip(guest):
+    assert run(guest, WRITE, f"gpa={PAGE}, access='w'", "seen.append(vcpu.gpa)").word() == 0x55
+    assert run(guest, WRITE, f"gpa={PAGE}, access='w'", "return Value(0x66)").word() == 0x66
+    assert run(guest, WRITE, f"gpa={PAGE}, access='w'", "return SKIP").word() == 0x11
+
+
+def test_only_the_range_and_the_access_count(guest):
+    source = f"""
+        mov rsi, {PAGE:#x}
+        mov rax, [rsi]
+        mov [rsi + 8], rax
+        mov [rsi + 16], rax
+        mov rax, [rsi + 8]
+    """
+    made = run(guest, source + "hlt", f"gpa={PAGE + 8}, length=8, access='w'", "seen.append(vcpu.gpa)")
+    assert made.eval("seen") == [PAGE + 8]
+    made = run(guest, source + "hlt", f"gpa={PAGE + 8}, length=8, access='r'", "seen.append(vcpu.gpa)")
+    assert made.eval("seen") == [PAGE + 8]
+    assert made.eval(f"vm.memory.read_u64({PAGE + 16})") == 0x10
+
+
+def test_read_modify_write_is_a_read_and_a_write(guest):
+    made = run(guest, f"mov rsi, {PAGE:#x}\nadd qword ptr [rsi], 5\nhlt", f"gpa={PAGE}, access='w'", "seen.append(1)")
+    assert made.eval("seen") == [1]
+    assert made.eval(f"vm.memory.read_u64({PAGE})") == 0x15
+
+
+def test_execution(guest):
+    code = CODE + 0x3000
+    source = f"mov rax, {code:#x}\ncall rax\nmov [{DATA:#x}], rax\nhlt"
+    target = bytes.fromhex("b801000000 0fa2 b802000000 c3".replace(" ", ""))  # mov eax,1; cpuid; mov eax,2; ret
+    body = "seen.append(vcpu.rip)"
+    made = run(guest, source, f"gpa={code}, length=13, access='x'", body, data={code: target})
+    assert made.eval("seen") == [code, code + 5, code + 7, code + 12]
+    assert made.word() == 2
+
+
+def test_two_watched_pages_of_one_instruction(guest):
+    source = f"mov rsi, {PAGE + 8:#x}\nmov rdi, {PAGE + 0x1010:#x}\nmovsq\nhlt"
+    made = run(guest, source, f"gpa={PAGE}, length=0x2000", "seen.append(vcpu.gpa)")
+    assert made.eval("seen") == [PAGE + 8, PAGE + 0x1010]
+    assert made.eval(f"vm.memory.read_u64({PAGE + 0x1010})") == 0x11
+    assert made.eval(f"[vm.ept.walk({PAGE} + i)[0] & 7 for i in (0, 0x1000)]") == [0, 0]
+
+
+def test_string_instruction_element_by_element(guest):
+    source = f"mov rdi, {PAGE:#x}\nmov ecx, 5\nmov al, 0x77\nrep stosb\nmov [{DATA:#x}], rdi\nhlt"
+    made = run(guest, source, f"gpa={PAGE}, access='w'", "seen.append(vcpu.gpa & 0xfff)")
+    assert made.eval("seen") == [0, 1, 2, 3, 4]
+    assert made.word() == PAGE + 5
+    assert made.eval(f"bytes(vm.memory.read({PAGE}, 5))") == b"w" * 5
+
+
+def test_the_cpus_own_accesses(guest):
+    """The stack of an exception handler is watched: the delivery is seen, and happens."""
+    source = f"mov rsp, {PAGE + 0x800:#x}\nud2\nhlt"
+    handler = f"mov rax, [rsp + 24]\nmov [{DATA:#x}], rax\nhlt"
+    body = "seen.append(vcpu.vectoring_info & 0xff)"
+    made = run(guest, source, f"gpa={PAGE}, access='w'", body, handlers={6: handler})
+    assert made.word() == PAGE + 0x800
+    assert made.eval("set(seen)") == {6}
+
+
+def test_device_page(guest):
+    """The I/O APIC: its version is what a policy says, other registers answer as they do."""
+    source = f"""
+        mov rsi, 0xfec00000
+        mov dword ptr [rsi], 1
+        mov eax, [rsi + 0x10]
+        mov [{DATA:#x}], rax
+        mov dword ptr [rsi], 1
+        mov eax, [rsi + 0x10]
+        mov [{DATA + 8:#x}], rax
+        hlt
+    """
+    body = "seen.append(vcpu.gpa)\nif len(seen) == 1: return Value(0x77)"
+    made = run(guest, source, "gpa=0xfec00010, length=4, access='r'", body)
+    assert made.eval("len(seen)") == 2
+    first, second = made.words(2)
+    assert first == 0x77
+    assert second >> 16 == 0x17
+
+
+def test_local_apic_page(guest):
+    """With APIC virtualization the page is mapped; watched, its accesses still reach the APIC."""
+    source = f"mov rsi, 0xfee00000\nmov eax, [rsi + 0x30]\nmov [{DATA:#x}], rax\nmov dword ptr [rsi + 0x80], 0x20\n"
+    source += f"mov eax, [rsi + 0x80]\nmov [{DATA + 8:#x}], rax\nhlt"
+    made = run(guest, source, "gpa=0xfee00000", "seen.append(vcpu.gpa & 0xfff)")
+    assert made.eval("seen") == [0x30, 0x80, 0x80]
+    assert made.word(0) & 0xFF == 0x14
+    assert made.word(1) == 0x20
+
+
+def test_interrupts_wait_for_the_step(guest):
+    """A timer interrupts all the time; each access is seen once, none is lost."""
+    source = f"""
+        mov rsi, 0xfee00000
+        mov dword ptr [rsi + 0xf0], 0x1ff
+        mov dword ptr [rsi + 0x3e0], 0xb
+        mov dword ptr [rsi + 0x320], 0x20040
+        mov dword ptr [rsi + 0x380], 60000
+        mov rdi, {PAGE:#x}
+        mov ecx, 300
+        sti
+        again:
+        inc qword ptr [rdi]
+        dec ecx
+        jnz again
+        cli
+        hlt
+    """
+    handler = f"inc qword ptr [{DATA:#x}]\npush rsi\nmov rsi, 0xfee00000\nmov dword ptr [rsi + 0xb0], 0\npop rsi\niretq"
+    made = guest(source, data={PAGE: bytes(8)}, handlers={64: handler})
+    made.exec("n = [0]")
+    made.policy(f"MEMORY, gpa={PAGE}", "n[0] += 1")
+    made.until("vm.state == 'halted' and vcpu.rcx & 0xffffffff == 0", 60000)
+    assert made.eval(f"vm.memory.read_u64({PAGE})") == 300
+    assert made.eval("n[0]") == 300
+    assert made.word() > 0
+
+
+def test_value_for_a_fetch_is_refused(guest):
+    made = guest(f"mov rax, {PAGE:#x}\njmp rax", data={PAGE: b"\xf4"})
+    made.policy(f"MEMORY, gpa={PAGE}", "return Value(1)")
+    assert "no value for an instruction fetch" in made.until("vm.state == 'paused'")

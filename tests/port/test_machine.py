@@ -1,0 +1,123 @@
+"""Memory, boot options, the cpu and multiboot modules, serial ports."""
+
+import pytest
+from pcanel.repl import RemoteError
+
+MIB = 1 << 20
+
+
+def test_heap_option(fresh):
+    machine = fresh(cmdline="heap=48M disk=2M exec=4M")
+    printed = machine.exec(
+        "import gc, os, multiboot\n"
+        "print(gc.mem_free() + gc.mem_alloc(), multiboot.heap()[1], os.statvfs('/')[1] * os.statvfs('/')[2])"
+    )
+    heap, block, disk = map(int, printed.split())
+    assert 46 * MIB < heap <= 48 * MIB
+    assert block == 54 * MIB
+    assert MIB < disk <= 2 * MIB
+    assert "heap=48M" in machine.exec("print(multiboot.cmdline())")
+
+
+def test_absurd_heap_says_so(fresh):
+    from conftest import boot
+
+    with boot(cmdline="heap=9999M") as machine:
+        machine.console("repl").expect("PANIC: too little memory below 4 GiB for heap=", 60)
+
+
+def test_all_memory_can_be_used(fresh):
+    machine = fresh(memory=5120)
+    printed = machine.exec(
+        "import machine, multiboot\n"
+        "total = 0\n"
+        "for base, length, type in multiboot.memory():\n"
+        "  if type == 1:\n"
+        "    total += length\n"
+        "    last = base + length - 4\n"
+        "    if base >= 0x100000000:\n"
+        "      machine.mem32[last] = 0x12345678\n"
+        "      print(machine.mem32[last] == 0x12345678)\n"
+        "print(total >> 20)"
+    )
+    seen, total = printed.split()
+    assert seen == "True"
+    assert 5100 <= int(total) <= 5120
+
+
+def test_port_memory_is_apart(monitor):
+    ranges = monitor.eval("[__import__('multiboot').image(), __import__('multiboot').heap()]")
+    (image, image_size), (heap, heap_size) = ranges
+    assert image == 0x100000
+    assert image + image_size <= heap
+    assert heap_size >= 16 * MIB
+
+
+def test_modules(fresh):
+    machine = fresh(modules={"blob/one": b"abc", "file:/x": b"y" * 5000})
+    printed = machine.exec(
+        "import multiboot, uctypes\nfor string, hpa, size in multiboot.modules():\n"
+        "  print(string.split()[0], size, uctypes.bytes_at(hpa, 3))"
+    )
+    assert "blob/one 3 b'abc'" in printed
+    assert "file:/x 5000 b'yyy'" in printed
+
+
+def test_cpu_module(monitor):
+    assert monitor.eval("__import__('cpu').cpuid(0)[0]") >= 1
+    assert monitor.eval("__import__('cpu').rdmsr(0xC0000080)") & 0x500 == 0x500
+    assert monitor.eval("__import__('cpu').cr(0)") & 0x80010001 == 0x80010001
+    assert monitor.eval("__import__('cpu').cr(4)") & 0x620 == 0x620
+    assert 10**8 < monitor.eval("__import__('cpu').tsc_hz") < 10**11
+    assert monitor.exec("import cpu\ncpu.outb(0x3FF, 0x5A)\nprint(cpu.inb(0x3FF))").strip() == "90"
+    with pytest.raises(RemoteError, match="ValueError: no such control register"):
+        monitor.exec("cpu.cr(1)")
+
+
+def test_counters(monitor):
+    before = monitor.eval("__import__('cpu').counters()")
+    assert before["unclaimed_interrupts"] == before["com1_overruns"] == 0
+    monitor.exec("@micropython.viper\ndef grows():\n  pass")
+    assert monitor.eval("__import__('cpu').counters()")["exec_used"] > before["exec_used"]
+
+
+def test_wall_clock(monitor):
+    import time
+
+    assert abs(monitor.eval("__import__('time').time()") - time.time()) < 30
+
+
+def test_uarts(monitor):
+    com2 = monitor.console("com2")
+    com2.send("to the monitor")
+    printed = monitor.exec(
+        "import machine, time\nu = machine.UART(1)\nwhile u.any() < 14: time.sleep_ms(10)\n"
+        "print(u.read(6), u.readchar(), u.read(), u.readchar(), u.txroom())\n"
+        "u.write(b'from the monitor')\nprint(u.writechar(33))\nu.flush()"
+    )
+    assert printed.split("\n")[0] == "b'to the' 32 b'monitor' -1 8192"
+    com2.expect("from the monitor!", 10)
+    with pytest.raises(RemoteError, match="ValueError"):
+        monitor.exec("machine.UART(0)")
+
+
+def test_uart_loses_nothing(monitor):
+    """As much as the ring buffer holds, while Python computes."""
+    com3 = monitor.console("com3")
+    data = bytes(33 + i % 90 for i in range(8000))
+    com3.send(data)
+    printed = monitor.exec(
+        "import machine, time\nu = machine.UART(2)\n"
+        "while u.any() < 8000: sum(range(10000))\n"
+        "data = u.read()\nprint(len(data), u.overruns())\nu.write(data)",
+        timeout=60,
+    )
+    assert printed.split() == ["8000", "0"]
+    com3.expect(b"(?s).{7999}" + bytes([data[-1]]), 60)
+
+
+def test_help_modules(monitor):
+    printed = monitor.exec("help('modules')")
+    for name in ("asyncio/__init__", "cpu", "machine", "multiboot", "re", "select", "uctypes", "vfs"):
+        assert name in printed.split()
+    assert "guests" in monitor.exec("help()")

@@ -1,0 +1,152 @@
+"""vmm/acpi: what a guest finds by scanning, by the specification's tables and iasl."""
+
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import Memory
+
+from vmm.acpi import install, tables
+from vmm.devices import acpi_pm, mc146818
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def aml(tmp_path_factory):
+    if not shutil.which("iasl"):
+        pytest.skip("no iasl (package acpica-tools)")
+    out = tmp_path_factory.mktemp("acpi") / "dsdt_aml.py"
+    script = ROOT / "host-tools" / "compile_asl.py"
+    subprocess.run(
+        [sys.executable, script, ROOT / "vmm" / "acpi" / "dsdt.asl", out], check=True
+    )
+    values = {}
+    exec(out.read_text(), values)
+    return values["AML"]
+
+
+def sums_to_zero(data):
+    return sum(data) & 0xFF == 0
+
+
+def collect(memory):
+    """{signature: bytes} by the way an operating system goes: scan, XSDT, RSDT, FADT."""
+    found = [a for a in range(0xE0000, 0x100000, 16) if memory.read(a, 8) == b"RSD PTR "]
+    assert len(found) == 1
+    rsdp = memory.read(found[0], 36)
+    assert sums_to_zero(rsdp[:20]) and sums_to_zero(rsdp) and rsdp[15] == 2
+    rsdt_gpa, length, xsdt_gpa = struct.unpack_from("<IIQ", rsdp, 16)
+    assert length == 36
+
+    def table(gpa):
+        data = memory.read(gpa, memory.read_u32(gpa + 4))
+        assert gpa + len(data) <= 0x100000 and sums_to_zero(data)
+        return data
+
+    rsdt, xsdt = table(rsdt_gpa), table(xsdt_gpa)
+    gpas = struct.unpack("<%dQ" % ((len(xsdt) - 36) // 8), xsdt[36:])
+    assert gpas == struct.unpack("<%dI" % ((len(rsdt) - 36) // 4), rsdt[36:])
+    result = {b"RSDT": rsdt, b"XSDT": xsdt}
+    for gpa in gpas:
+        result[memory.read(gpa, 4)] = table(gpa)
+    facs, dsdt = struct.unpack_from("<II", result[b"FACP"], 36)
+    assert struct.unpack_from("<QQ", result[b"FACP"], 132) == (0, dsdt)
+    result[b"DSDT"] = table(dsdt)
+    assert facs % 64 == 0
+    result[b"FACS"] = memory.read(facs, 64)
+    return result
+
+
+def test_tables_by_the_way_of_an_operating_system(aml):
+    memory = Memory(1 << 20)
+    assert install(memory, aml, cpus=2, com_ports=(0x3F8, 0, 0x3E8), keyboard=True) == 0xE0000
+    found = collect(memory)
+    assert set(found) == {b"RSDT", b"XSDT", b"FACP", b"APIC", b"DSDT", b"FACS"}
+    fadt = found[b"FACP"]
+    assert len(fadt) == 268 and fadt[8] == 5
+    assert struct.unpack_from("<H", fadt, 46)[0] == 9
+    assert struct.unpack_from("<I", fadt, 48)[0] == 0  # no SMI_CMD: always ACPI mode
+    flags = struct.unpack_from("<I", fadt, 112)[0]
+    assert flags >> 10 & 1 and not flags >> 20 & 1 and not flags >> 4 & 1
+    assert fadt[116:129] == bytes((1, 8, 0, 1)) + struct.pack("<Q", 0xCF9) + b"\x06"
+    assert struct.unpack_from("<H", fadt, 109)[0] == 0b111
+    blocks = (tables.PM1A_EVT_BLK, tables.PM1A_CNT_BLK, tables.PM_TMR_BLK, tables.GPE0_BLK)
+    offsets = (acpi_pm.PM1_STS, acpi_pm.PM1_CNT, acpi_pm.PM_TMR, acpi_pm.GPE0_STS)
+    assert [block - tables.PM_BASE for block in blocks] == list(offsets)
+    for legacy, extended in ((56, 148), (64, 172), (76, 208), (80, 220)):
+        port = struct.unpack_from("<I", fadt, legacy)[0]
+        assert tables.PM_BASE <= port < tables.PM_BASE + acpi_pm.SIZE
+        assert struct.unpack_from("<Q", fadt, extended + 4)[0] == port
+    assert flags >> 8 & 1 and fadt[108] == mc146818.CENTURY
+    facs = found[b"FACS"]
+    assert facs[:4] == b"FACS" and struct.unpack_from("<I", facs, 4)[0] == 64
+    dsdt = found[b"DSDT"]
+    at = dsdt.index(b"_S5_")
+    assert dsdt[at + 4 : at + 9] == bytes((0x12, 8, 4, 0x0A, acpi_pm.SLP_TYP_S5))
+    at = dsdt.index(b"DEVS")
+    assert struct.unpack_from("<I", dsdt, at + 5)[0] == 0b10101
+
+
+def entries(madt):
+    at = 44
+    while at < len(madt):
+        yield madt[at], madt[at + 2 : at + madt[at + 1]]
+        at += madt[at + 1]
+    assert at == len(madt)
+
+
+@pytest.mark.parametrize("cpus", (1, 3, 16))
+def test_madt(cpus):
+    madt = bytes(tables.madt(cpus))
+    assert struct.unpack_from("<II", madt, 36) == (0xFEE00000, 1)
+    by_type = {}
+    for kind, body in entries(madt):
+        by_type.setdefault(kind, []).append(body)
+    assert by_type[0] == [struct.pack("<BBI", n, n, 1) for n in range(cpus)]
+    assert by_type[1] == [struct.pack("<BBII", cpus, 0, 0xFEC00000, 0)]
+    assert by_type[2] == [struct.pack("<BBIH", 0, 0, 2, 0), struct.pack("<BBIH", 0, 9, 9, 0xD)]
+    assert by_type[4] == [struct.pack("<BHB", 0xFF, 0, 1)]
+
+
+def test_iasl_reads_them_all(aml, tmp_path):
+    memory = Memory(1 << 20)
+    install(memory, aml)
+    for name, data in collect(memory).items():
+        path = tmp_path / (name.decode().lower() + ".dat")
+        path.write_bytes(data)
+        done = subprocess.run(["iasl", "-d", path], capture_output=True, text=True, cwd=tmp_path)
+        said = done.stdout + done.stderr
+        text = path.with_suffix(".dsl").read_text()
+        assert done.returncode == 0, said
+        for word in ("incorrect checksum", "invalid", "unknown", "error"):
+            assert word not in (said + text).lower(), (name, said)
+    text = (tmp_path / "dsdt.dsl").read_text()
+    assert "Name (DEVS, 0x00000001)" in text and "Name (CPUS, 0x00000001)" in text
+
+
+def test_refusals(aml):
+    memory = Memory(1 << 20)
+    with pytest.raises(ValueError, match="17 processors"):
+        install(memory, aml, cpus=17)
+    with pytest.raises(ValueError, match="no DEVS"):
+        install(memory, aml.replace(b"DEVS", b"XXXX"))
+    with pytest.raises(ValueError, match="do not fit"):
+        install(memory, aml + bytes(0x20000))
+
+
+@pytest.mark.skipif(not shutil.which("acpiexec"), reason="no acpiexec (package acpica-tools)")
+def test_status_of_devices_by_the_reference_interpreter(aml, tmp_path):
+    memory = Memory(1 << 20)
+    install(memory, aml, cpus=2, com_ports=(0x3F8, 0x2F8), keyboard=False)
+    (tmp_path / "dsdt.dat").write_bytes(collect(memory)[b"DSDT"])
+    want = {"COM2": 15, "COM3": 0, "CP02": 0}
+    for name, status in want.items():
+        done = subprocess.run(
+            ["acpiexec", "-b", "evaluate \\_SB.%s._STA" % name, "dsdt.dat"],
+            capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        assert "[Integer] = %016X" % status in done.stdout, done.stdout

@@ -1,0 +1,105 @@
+"""Extended page tables in real (host) memory, against a dictionary of pages."""
+
+import ctypes
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmm.ept import RWX, SIZES, UC, WB, Ept, R, W, X
+
+PAGE = 0x1000
+GIB = 1 << 30
+
+
+class Pages:
+    """Page allocator over the process's own memory."""
+
+    def __init__(self):
+        self.live = {}
+
+    def take(self, size, align=PAGE):
+        raw = ctypes.create_string_buffer(size + align)
+        hpa = (ctypes.addressof(raw) + align - 1) & ~(align - 1)
+        self.live[hpa] = raw
+        return hpa
+
+    def give(self, hpa):
+        del self.live[hpa]
+
+
+def test_the_largest_page_that_fits_is_used():
+    ept = Ept(Pages(), SIZES)
+    ept.map(0, 4 * GIB, 2 * GIB)
+    assert ept.walk(GIB) == (5 * GIB | RWX | WB << 3 | 1 << 7, GIB)
+    ept.map(8 * GIB, 0x200000, 0x201000)
+    assert ept.walk(8 * GIB)[1] == 0x200000
+    assert ept.walk(8 * GIB + 0x200000)[1] == PAGE
+
+
+def test_no_page_larger_than_the_cpu_has():
+    ept = Ept(Pages(), (PAGE,))
+    ept.map(0, 0, 0x400000)
+    assert ept.walk(0x200000)[1] == PAGE
+
+
+def test_alignment_of_the_host_side_counts_as_well():
+    ept = Ept(Pages(), SIZES)
+    ept.map(0, PAGE, 0x400000)
+    assert ept.walk(0)[1] == PAGE
+
+
+@pytest.mark.parametrize("bad", [(1, 0, PAGE), (0, 1, PAGE), (0, 0, 1)])
+def test_what_is_no_page_is_refused(bad):
+    with pytest.raises(ValueError, match="whole pages"):
+        Ept(Pages(), SIZES).map(*bad)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1023), st.sampled_from([R, R | X, RWX, 0])), max_size=12))
+def test_protect_changes_the_page_and_no_other(changes):
+    ept = Ept(Pages(), SIZES)
+    flushed = []
+    ept.invalidate = lambda: flushed.append(1)
+    ept.map(0, GIB, 4 << 20)
+    rights = dict.fromkeys(range(1024), RWX)
+    for page, right in changes:
+        ept.protect(page * PAGE, PAGE, right)
+        rights[page] = right
+    for page, right in rights.items():
+        entry, size = ept.walk(page * PAGE)
+        assert entry & 7 == right
+        assert ept.translate(page * PAGE + 5) == (GIB + page * PAGE + 5 if right else None)
+        assert entry >> 3 & 7 == WB and size
+    assert len(flushed) == len(changes)
+
+
+def test_unmapped_pages_have_no_translation():
+    ept = Ept(Pages(), SIZES)
+    ept.map(0, 0, 0x200000)
+    ept.unmap(0x5000, PAGE)
+    assert ept.translate(0x5000) is None
+    assert ept.translate(0x4FFF) == 0x4FFF and ept.translate(0x6000) == 0x6000
+    assert ept.translate(GIB) is None
+
+
+def test_the_memory_type_is_kept_when_a_page_is_split():
+    ept = Ept(Pages(), SIZES)
+    ept.map(0, 0, 0x200000, R | W, UC)
+    ept.protect(0x3000, PAGE, R)
+    assert ept.walk(0)[0] & 0x3F == R | W | UC << 3
+
+
+def test_release_gives_every_table_back():
+    pages = Pages()
+    ept = Ept(pages, SIZES)
+    ept.map(0, 0, 0x201000)
+    ept.protect(0, PAGE, R)
+    assert len(pages.live) >= 4
+    ept.release()
+    assert not pages.live
+
+
+def test_eptp_says_four_levels_and_write_back():
+    ept = Ept(Pages(), SIZES)
+    assert ept.eptp & 0xFFF == 3 << 3 | WB
+    assert ept.eptp & ~0xFFF == ept.root

@@ -1,0 +1,377 @@
+"""Local APIC against the SDM's rules: a model with sets of vectors, and the timer's three modes."""
+
+from clock import Clock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmm.devices import lapic_page as apic
+from vmm.devices.lapic import Lapic
+
+
+class Bench:
+    def __init__(self, apic_id=0, hz=100000000, ticks=1000):
+        self.kicks = 0
+        self.nmis = 0
+        self.ended = []
+        self.sent = []
+        self.clock = Clock(hz, ticks)
+        self.page = bytearray(4096)
+        self.apic = Lapic(
+            self.page, self.clock, apic_id, self.kick, self.nmi, self.ended.append, lambda *m: self.sent.append(m)
+        )
+        self.put(apic.SVR, 0x1FF)
+
+    def kick(self):
+        self.kicks += 1
+
+    def nmi(self):
+        self.nmis += 1
+
+    def put(self, offset, value):
+        self.apic.write(offset, 4, value)
+
+    def get(self, offset):
+        return self.apic.read(offset, 4)
+
+    def take(self):
+        vector = self.apic.highest()
+        if vector >= 0:
+            self.apic.accept(vector)
+        return vector
+
+    def serve(self):
+        vector = self.take()
+        self.apic.eoi()
+        return vector
+
+
+def test_after_reset():
+    b = Bench(apic_id=3)
+    b.apic.reset()
+    assert b.get(apic.ID) == 3 << 24 and b.get(apic.VERSION) == 0x50014
+    assert b.get(apic.SVR) == 0xFF and b.get(apic.DFR) == 0xFFFFFFFF
+    assert b.get(apic.LVT_LINT0) == b.get(apic.LVT_TIMER) == 0x10000
+    assert b.apic.deliver(0x40, 0) == 1 and b.apic.highest() == -1
+
+
+def test_end_of_interrupt_offers_what_waited_for_it():
+    b = Bench()
+    b.apic.deliver(0xEC, 0)
+    assert b.take() == 0xEC
+    b.apic.deliver(0x24, 0)
+    assert b.take() == -1
+    b.kicks = 0
+    b.put(apic.EOI, 0)
+    assert b.kicks == 1 and b.take() == 0x24
+    b.put(apic.EOI, 0)
+    assert b.kicks == 1  # nothing waits
+
+
+def test_priorities_and_tpr():
+    b = Bench()
+    b.apic.deliver(0x41, 0)
+    b.put(apic.TPR, 0x40)
+    assert b.apic.highest() == -1
+    b.put(apic.TPR, 0x3F)
+    assert b.take() == 0x41 and b.get(apic.PPR) == 0x40
+    b.apic.deliver(0x4F, 0)
+    assert b.apic.highest() == -1
+    b.apic.deliver(0x50, 0)
+    assert b.take() == 0x50
+    b.apic.eoi()
+    assert b.get(apic.PPR) == 0x40
+    b.put(apic.EOI, 0)
+    assert b.get(apic.PPR) == 0x3F and b.take() == 0x4F
+
+
+def test_level_interrupts_are_announced_at_their_end():
+    b = Bench()
+    b.apic.deliver(0x61, 1)
+    b.apic.deliver(0x72, 0)
+    assert [b.take(), b.ended] == [0x72, []]
+    b.apic.eoi()
+    assert b.take() == 0x61
+    b.apic.eoi()
+    assert b.ended == [0x61]
+    b.apic.deliver(0x61, 0)  # now as an edge
+    b.take()
+    b.apic.eoi()
+    assert b.ended == [0x61]
+    b.apic.eoi()  # nothing in service: no harm
+    b.apic.deliver(0x61, 1)
+    assert b.apic.level_vectors(3) == 2
+    b.apic.eoi_exit(0x61)
+    b.apic.eoi_exit(0x62)
+    assert b.ended == [0x61, 0x61]
+
+
+@given(st.randoms(use_true_random=False))
+def test_against_sets(rnd):
+    b = Bench()
+    irr = set()
+    isr = set()
+    tmr = set()
+    ended = []
+    tpr = 0
+    for _ in range(200):
+        what = rnd.randrange(6)
+        vector = rnd.randrange(16, 256)
+        if what < 2:
+            trigger = rnd.randrange(2)
+            assert b.apic.deliver(vector, trigger) == int(vector not in irr)
+            irr.add(vector)
+            if trigger:
+                tmr.add(vector)
+            else:
+                tmr.discard(vector)
+        elif what == 2:
+            tpr = rnd.randrange(256)
+            b.put(apic.TPR, tpr)
+        elif what == 3 and isr:
+            top = max(isr)
+            isr.remove(top)
+            if top in tmr:
+                ended.append(top)
+            b.apic.eoi()
+        service = max(isr) if isr else 0
+        ppr = tpr if tpr >> 4 >= service >> 4 else service & 0xF0
+        assert b.get(apic.PPR) == ppr
+        top = max(irr) if irr else -1
+        expected = top if top >> 4 > ppr >> 4 else -1
+        assert b.apic.highest() == expected
+        assert b.apic.pending_vector() == top
+        assert b.apic.service_vector() == (max(isr) if isr else -1)
+        if what > 3 and expected >= 0:
+            b.apic.accept(expected)
+            irr.remove(expected)
+            isr.add(expected)
+        for name, offset in ((irr, apic.IRR), (isr, apic.ISR), (tmr, apic.TMR)):
+            i = rnd.randrange(8)
+            assert b.get(offset + 16 * i) == sum(1 << (v & 31) for v in name if v >> 5 == i)
+    assert b.ended == ended
+
+
+def test_software_disabled():
+    b = Bench()
+    b.put(apic.LVT_TIMER, 0x20)
+    b.put(apic.SVR, 0xFF)
+    assert b.get(apic.LVT_TIMER) == 0x10020
+    b.put(apic.LVT_TIMER, 0x30)
+    assert b.get(apic.LVT_TIMER) == 0x10030
+    assert b.apic.deliver(0x55, 0) == 1 and b.apic.highest() == -1
+    b.put(apic.SVR, 0x1FF)
+    b.put(apic.LVT_TIMER, 0x30)
+    assert b.get(apic.LVT_TIMER) == 0x30
+
+
+def test_esr():
+    b = Bench()
+    b.put(apic.LVT_ERROR, 0xFE)
+    b.apic.deliver(15, 0)
+    assert b.get(apic.ESR) == 0 and b.apic.highest() == 0xFE
+    b.put(apic.ICR, 0x40005)
+    b.put(0x3C0, 0)  # does not exist
+    b.put(apic.ESR, 0)
+    assert b.get(apic.ESR) == 0xE0
+    b.put(apic.ESR, 0)
+    assert b.get(apic.ESR) == 0
+
+
+def test_ipi_destinations():
+    b = Bench(apic_id=2)
+    b.put(apic.ICR, 0x40031)  # self
+    assert b.serve() == 0x31 and b.sent == []
+    b.put(apic.ICR, 0x80032)  # all including self
+    assert b.serve() == 0x32 and b.sent == [(0x80032, 0)]
+    b.put(apic.ICR, 0xC0033)  # all but self
+    assert b.apic.highest() == -1 and b.sent[-1] == (0xC0033, 0)
+    b.put(apic.ICR_HIGH, 2 << 24)
+    b.put(apic.ICR, 0x44)
+    assert b.serve() == 0x44
+    b.put(apic.ICR_HIGH, 3 << 24)
+    b.put(apic.ICR, 0x54)
+    assert b.apic.highest() == -1 and b.sent[-1] == (0x54, 3)
+    b.put(apic.ICR, 0x40400)
+    assert b.nmis == 1
+    b.put(apic.ICR_HIGH, 0xFF000000)
+    b.put(apic.ICR, 0x00500)
+    assert b.sent[-1] == (0x500, 0xFF) and b.get(apic.ICR) == 0x500
+
+
+def test_logical_destinations():
+    b = Bench(apic_id=2)
+    b.put(apic.LDR, 0x24FFFFFF)
+    assert b.get(apic.LDR) == 0x24000000
+    assert b.apic.matches(0x04, 1) and b.apic.matches(0xFF, 1) and not b.apic.matches(0x10, 1)
+    b.put(apic.DFR, 0)
+    assert b.get(apic.DFR) == 0x0FFFFFFF
+    assert b.apic.matches(0x24, 1) and b.apic.matches(0xF4, 1)
+    assert not b.apic.matches(0x14, 1) and not b.apic.matches(0x22, 1)
+    assert b.apic.receive(0x8849, 0x24) == 1 and b.serve() == 0x49
+    assert b.apic.receive(0x0849, 0x11) == 1 and b.apic.highest() == -1
+
+
+def test_x2apic_msrs():
+    b = Bench(apic_id=0x25)
+    assert b.apic.read_msr(0x802) == 0x25 << 24
+    b.apic.set_base(True, True)
+    assert b.apic.read_msr(0x802) == 0x25 and b.apic.read_msr(0x80D) == 0x20020
+    assert b.apic.matches(0x20020, 1) and b.apic.matches(0x25, 0) and b.apic.matches(0xFFFFFFFF, 0)
+    assert not b.apic.matches(0x10020, 1)
+    assert b.apic.write_msr(0x830, 0x4041, 0x25) and b.serve() == 0x41
+    assert b.apic.read_msr(0x830) == 0x4041 and b.apic.read_msr_high(0x830) == 0x25
+    assert b.apic.write_msr(0x80B, 0, 0) and b.get(apic.PPR) == 0
+    assert b.apic.write_msr(0x83F, 0x77, 0) and b.serve() == 0x77
+    for index, low, high in (
+        (0x802, 0, 0), (0x803, 0, 0), (0x80A, 0, 0), (0x80D, 0, 0), (0x80E, 0, 0), (0x831, 0, 0),
+        (0x80B, 1, 0), (0x828, 1, 0), (0x808, 0x100, 0), (0x808, 0, 1), (0x80F, 0x200, 0),
+        (0x810, 0, 0), (0x839, 0, 0), (0x83F, 0x100, 0), (0x830, 1 << 20, 0), (0x8FF, 0, 0), (0x83E, 4, 0),
+    ):  # fmt: skip
+        assert not b.apic.write_msr(index, low, high)
+    for index in (0x800, 0x809, 0x80B, 0x80E, 0x831, 0x83F, 0x8FF):
+        assert b.apic.read_msr(index) == -1
+
+
+def test_apic_write_exits_act_on_the_page():
+    b = Bench(apic_id=1)
+    b.page[apic.LVT_TIMER : apic.LVT_TIMER + 4] = bytes([0x40, 0xFF, 0xF8, 0xFF])
+    b.apic.written(apic.LVT_TIMER)
+    assert b.get(apic.LVT_TIMER) == 0x40
+    b.page[apic.TIMER_INITIAL : apic.TIMER_INITIAL + 4] = bytes([100, 0, 0, 0])
+    b.apic.written(apic.TIMER_INITIAL)
+    b.clock.advance(200)
+    assert b.take() == 0x40
+    b.page[apic.ID + 3] = 9
+    b.apic.written(apic.ID)
+    assert b.get(apic.ID) == 1 << 24
+    b.page[apic.SVR + 1] = 0
+    b.apic.written(apic.SVR)
+    assert b.get(apic.LVT_TIMER) & 0x10000
+
+
+def test_one_shot_and_divisors():
+    for divide, factor in ((0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (10, 128), (11, 1)):
+        b = Bench()
+        b.put(apic.TIMER_DIVIDE, divide)
+        b.put(apic.LVT_TIMER, 0x40)
+        b.put(apic.TIMER_INITIAL, 1000)
+        assert b.get(apic.TIMER_CURRENT) == 1000
+        b.clock.advance(400 * factor)
+        assert b.get(apic.TIMER_CURRENT) == 600
+        b.clock.advance(599 * factor)
+        assert b.get(apic.TIMER_CURRENT) == 1 and b.apic.highest() == -1
+        b.clock.advance(factor)
+        assert b.get(apic.TIMER_CURRENT) == 0 and b.take() == 0x40
+        b.clock.advance(5000 * factor)
+        assert b.apic.highest() == -1
+
+
+def test_periodic_makes_up_for_lost_periods():
+    b = Bench()
+    b.put(apic.TIMER_DIVIDE, 11)
+    b.put(apic.LVT_TIMER, 0x20040)
+    b.put(apic.TIMER_INITIAL, 100000)
+    b.clock.ticks += 1000000  # nobody looked for ten periods
+    taken = 0
+    for _ in range(2000):
+        b.clock.advance(1000)
+        if b.take() == 0x40:
+            taken += 1
+            b.apic.eoi()
+    assert taken == 30
+    assert 0 < b.get(apic.TIMER_CURRENT) <= 100000
+    b.put(apic.TIMER_INITIAL, 0)
+    b.clock.advance(1000000)
+    assert b.apic.highest() == -1 and b.get(apic.TIMER_CURRENT) == 0
+
+
+def test_fast_periods_do_not_flood():
+    b = Bench()
+    b.put(apic.TIMER_DIVIDE, 11)
+    b.put(apic.LVT_TIMER, 0x20040)
+    b.put(apic.TIMER_INITIAL, 1)
+    b.clock.advance(1000000)
+    assert b.clock.fired <= 201
+
+
+def test_tsc_deadline():
+    b = Bench()
+    b.apic.set_deadline(5000, 0)
+    b.clock.until(6000)
+    assert b.apic.highest() == -1 and b.apic.deadline_low() == 0
+    b.put(apic.LVT_TIMER, 0x40040)
+    b.put(apic.TIMER_INITIAL, 5)
+    b.apic.set_deadline(9000, 0)
+    assert b.apic.deadline_low() == 9000 and b.get(apic.TIMER_CURRENT) == 0
+    b.clock.until(8999)
+    assert b.apic.highest() == -1
+    b.clock.until(9000)
+    assert b.take() == 0x40 and b.apic.deadline_low() == 0
+    b.apic.eoi()
+    b.apic.set_deadline(0xFFFFFFFF, 0xFFFFFFFF)
+    assert b.apic.deadline_high() == 0xFFFFFFFF
+    b.apic.set_deadline(0, 0)
+    assert b.clock.next_timer() is None
+    b.apic.set_deadline(0x10, 5)
+    assert b.clock.next_timer().deadline == 5 << 32 | 0x10
+    b.put(apic.LVT_TIMER, 0x40)
+    assert b.clock.next_timer() is None and b.apic.deadline_high() == 0
+
+
+def test_virtual_wire():
+    b = Bench()
+    b.apic.lint(0, 1)
+    assert not b.apic.extint()
+    kicks = b.kicks
+    b.put(apic.LVT_LINT0, 0x700)
+    assert b.apic.extint() and b.kicks > kicks
+    b.put(apic.LVT_LINT0, 0x10700)
+    assert not b.apic.extint()
+    b.apic.set_base(False, False)
+    b.apic.lint(0, 1)
+    assert b.apic.extint()
+    b.apic.lint(0, 0)
+    assert not b.apic.extint()
+    b = Bench()
+    b.put(apic.LVT_LINT1, 0x400)
+    b.apic.lint(1, 1)
+    b.apic.lint(1, 1)
+    assert b.nmis == 1
+    b.apic.receive(0x700, 0)
+    assert b.apic.extint()
+    b.apic.extint_taken()
+    assert not b.apic.extint()
+
+
+@given(st.randoms(use_true_random=False))
+def test_any_access_is_survived(rnd):
+    b = Bench()
+    for _ in range(150):
+        offset = rnd.randrange(0x420) if rnd.randrange(2) else 16 * rnd.randrange(0x40)
+        size = (1, 2, 4, 4, 4, 8)[rnd.randrange(6)]
+        what = rnd.randrange(6)
+        if what < 2:
+            assert 0 <= b.apic.read(offset, size) < 1 << 32
+        elif what == 2:
+            b.apic.write(offset, size, rnd.getrandbits(32) & rnd.getrandbits(32))
+        elif what == 3:
+            b.apic.write_msr(0x800 | rnd.randrange(0x100), rnd.getrandbits(rnd.randrange(1, 33)), 0)
+        elif what == 4:
+            b.apic.written(offset)
+        else:
+            b.clock.advance(rnd.randrange(20000))
+            b.take()
+
+
+def test_periods_are_made_up_for_while_interrupts_are_off():
+    b = Bench()
+    b.put(apic.TIMER_DIVIDE, 11)
+    b.put(apic.LVT_TIMER, 0x20040)
+    b.put(apic.TIMER_INITIAL, 100000)
+    b.clock.advance(2000000)
+    taken = 0
+    for _ in range(8000):
+        if b.serve() == 0x40:
+            taken += 1
+        b.clock.advance(1000)
+    assert 99 <= taken <= 101

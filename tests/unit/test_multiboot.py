@@ -1,0 +1,159 @@
+"""vmm/loaders/multiboot.py and flat.py: images, information structure, refusals."""
+
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from images import elf, multiboot_header
+from support import Memory
+
+from vmm.e820 import e820
+from vmm.loaders import LoadError, load
+
+MIB = 1 << 20
+SIZE = 16 * MIB
+MAP = e820(SIZE)
+
+
+def boot(memory, blobs, **config):
+    return load(memory, {"protocol": "multiboot", "kernel": "k", **config}, blobs, MAP, 0)
+
+
+def string(memory, gpa):
+    return memory.read(gpa, 64).split(b"\0")[0]
+
+
+@pytest.mark.parametrize("bits, machine", [(32, 3), (64, 62), (32, 62)])
+def test_elf_with_modules(memory, bits, machine):
+    text = multiboot_header(3) + b"code"
+    blob = elf(bits, machine, 0x10000C, [(0x100000, 0x100000, text, 0x2345)])
+    blobs = {"k": blob, "a": b"A" * 5000, "b": b""}
+    state = boot(memory, blobs, cmdline="one two", modules=[["a", "first x=1"], ["b", ""]])
+    assert (state.mode, state.rip) == ("protected", 0x10000C)
+    assert state.gprs["rax"] == 0x2BADB002 and state.cr0 >> 31 == 0
+    assert memory.read(0x100000, len(text)) == text
+    info = state.gprs["rbx"]
+    flags, lower, upper, _, cmdline, count, mods = struct.unpack("<7I", memory.read(info, 28))
+    assert flags == 1 | 4 | 8 | 0x40 | 0x200
+    assert (lower, upper) == (639, (SIZE - MIB) // 1024)
+    assert string(memory, cmdline) == b"one two"
+    assert string(memory, memory.read_u32(info + 64)) == b"Pcanel/Py"
+    start, end, name, _ = struct.unpack("<4I", memory.read(mods, 16))
+    assert count == 2 and start % 4096 == 0 and start >= 0x102345
+    assert memory.read(start, end - start) == b"A" * 5000 and string(memory, name) == b"first x=1"
+    start, end, name, _ = struct.unpack("<4I", memory.read(mods + 16, 16))
+    assert start == end and string(memory, name) == b""
+    length, at = struct.unpack("<II", memory.read(info + 44, 8))
+    got = [struct.unpack("<IQQI", memory.read(at + i, 24)) for i in range(0, length, 24)]
+    assert got == [(20, *entry) for entry in MAP]
+
+
+def test_address_fields(memory):
+    header = multiboot_header(0x10000, (0x200010, 0x200000, 0x200100, 0x201000, 0x200030))
+    blob = b"\x90" * 16 + header.ljust(0x100, b"x")
+    memory.write(0x200000, b"\xff" * 0x1001)
+    state = boot(memory, {"k": blob})
+    assert state.rip == 0x200030
+    assert memory.read(0x200000, 0x100) == blob[:0x100]
+    assert memory.read(0x200100, 0xF01) == bytes(0xF00) + b"\xff"
+    whole = multiboot_header(0x10000, (0x200010, 0x200010, 0, 0, 0x200030))
+    boot(memory, {"k": b"\xcc" * 16 + whole.ljust(0x40, b"y")})
+    assert memory.read(0x200010, 0x40) == whole.ljust(0x40, b"y")
+
+
+TEXT = multiboot_header(0)
+
+
+@pytest.mark.parametrize(
+    "blob, words",
+    [
+        (b"", "no header"),
+        (bytes(8192) + TEXT, "no header"),
+        (multiboot_header(0x8), "flags 0x8"),
+        (multiboot_header(0), "no ELF header"),
+        (multiboot_header(0x10000)[:12], "cut off"),
+        (multiboot_header(0x10000, (0x100, 0x200000, 0, 0, 0)), "load_addr"),
+        (multiboot_header(0x10000, (0x200000, 0x200000, 0x300000, 0, 0)), "load_end_addr"),
+        (multiboot_header(0x10000, (0x200000, 0x200000, 0, 0, 5)), "entry 0x5"),
+        (multiboot_header(0x10000, (0xA0000, 0xA0000, 0, 0, 0xA0000)), "outside guest RAM"),
+        (elf(32, 3, 0x100000, [(0x100000, 0, TEXT, 0x7FFFFFFF)]), "outside guest RAM"),
+    ],
+)
+def test_broken_images(memory, blob, words):
+    with pytest.raises(LoadError) as caught:
+        boot(memory, {"k": blob})
+    text = str(caught.value)
+    assert text.startswith("k: ") and words in text and "\n" not in text
+
+
+def test_broken_requests(memory):
+    blob = elf(32, 3, 0x100000, [(0x100000, 0x100000, TEXT, 64)])
+    with pytest.raises(LoadError, match="m: no boot module"):
+        boot(memory, {"k": blob}, modules=[["m", ""]])
+    with pytest.raises(LoadError, match="module m"):
+        boot(memory, {"k": blob, "m": bytes(16 * MIB)}, modules=[["m", ""]])
+    with pytest.raises(LoadError, match="boot information"):
+        boot(memory, {"k": blob}, cmdline="x" * 16 * MIB)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([(64, 62), (32, 3), (0, 0)]),
+    st.lists(st.tuples(st.integers(0, 0xC0), st.binary(min_size=1, max_size=6)), max_size=4),
+    st.integers(0, 0xC0),
+)
+def test_fuzz(kind, edits, cut):
+    text = multiboot_header(0x10000, (0x200000, 0x200000, 0, 0x200400, 0x200004)).ljust(0x80, b"x")
+    if kind[0]:
+        text = elf(*kind, 0x100004, [(0x100000, 0x100000, TEXT.ljust(64), 64)])
+    blob = bytearray(text)
+    for at, data in edits:
+        blob[at : at + len(data)] = data[: max(0, len(blob) - at)]
+    try:
+        boot(Memory(SIZE), {"k": bytes(blob[: len(blob) - cut])})
+    except LoadError as error:
+        assert "\n" not in str(error)
+
+
+def flat(memory, image=b"\xf4", **config):
+    return load(memory, {"protocol": "flat", "kernel": "k", **config}, {"k": image}, MAP, 0)
+
+
+def test_flat_real(memory):
+    state = flat(memory, address=0x7C00, registers={"edx": 0x80, "ax": 5, "ds": 0x1234, "sp": 0x6000})
+    assert (state.mode, state.rip, state.rsp) == ("real", 0x7C00, 0x6000)
+    assert memory.read(0x7C00, 1) == b"\xf4"
+    assert (state.gprs["rdx"], state.gprs["rax"]) == (0x80, 5)
+    assert state.segments["ds"][:2] == (0x1234, 0x12340) and state.segments["cs"][:2] == (0, 0)
+    assert state.cr0 & 0x80000001 == 0 and state.idt_limit == 0x3FF
+    state = flat(memory, address=0x12345)
+    assert (state.segments["cs"][:2], state.rip) == ((0x1234, 0x12340), 5)
+
+
+def test_flat_protected_and_long(memory):
+    state = flat(memory, address=0x100000, mode="protected", registers={"esi": 7, "eip": 0x100008})
+    assert (state.rip, state.gprs["rsi"], state.cr0 & 1) == (0x100008, 7, 1)
+    state = flat(memory, address=0x100000, mode="long", registers={"r15": 1 << 63})
+    assert state.cr0 >> 31 and state.efer == 0x500 and state.gprs["r15"] == 1 << 63
+    assert memory.read_u64(state.cr3) & 1
+
+
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        ({"mode": "vm86"}, "mode vm86"),
+        ({"address": MIB}, "cannot start at 0x100000"),
+        ({"address": 0xA0000}, "outside guest RAM"),
+        ({"address": 0x1000, "mode": "protected"}, "overlaps GDT"),
+        ({"registers": {"xmm0": 1}}, "register xmm0"),
+        ({"registers": {"ax": 65536}}, "no 16-bit number"),
+        ({"registers": {"eax": -1}}, "no 32-bit number"),
+        ({"mode": "protected", "address": MIB, "registers": {"ds": 1}}, "register ds"),
+    ],
+)
+def test_flat_refusals(memory, config, words):
+    with pytest.raises(LoadError, match=words):
+        flat(memory, **config)
+    with pytest.raises(LoadError, match="empty image"):
+        flat(memory, b"", **{"mode": "real", **config})

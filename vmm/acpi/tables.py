@@ -1,0 +1,171 @@
+"""A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT.
+
+They lie at 0xE0000, in memory that the map reserves, so that a scan for the RSDP
+finds them too. The fixed hardware (not hardware-reduced, always in ACPI mode) is a
+block of 16 ports at PM_BASE. Limits: up to 16 processors, one I/O APIC, no PCI.
+Source: ACPI Specification 6.4, "ACPI Software Programming Model", revisions of 5.1.
+"""
+
+import struct
+
+from micropython import const
+
+RSDP = const(0xE0000)
+_FACS = const(0xE0040)  # 64-byte aligned
+_TABLES = const(0xE0080)
+_TABLES_END = const(0x100000)
+
+PM_BASE = const(0x600)
+PM1A_EVT_BLK = const(0x600)  # 4 bytes: PM1_STS, PM1_EN
+PM1A_CNT_BLK = const(0x604)  # 2 bytes
+PM_TMR_BLK = const(0x608)  # 4 bytes
+GPE0_BLK = const(0x60C)  # 4 bytes: two of status, two of enable
+RESET_PORT = const(0xCF9)
+RESET_VALUE = const(0x06)
+SCI_INT = const(9)
+
+CENTURY = const(0x32)  # register of the RTC, as vmm/devices/mc146818.py has it
+LOCAL_APIC = const(0xFEE00000)
+IO_APIC = const(0xFEC00000)
+MAX_CPUS = const(16)
+
+_OEM_ID = b"PCANEL"
+_OEM_TABLE_ID = b"PCANELPY"
+_SYSTEM_IO = const(1)
+
+# FADT flags
+_WBINVD = const(1 << 0)
+_PROC_C1 = const(1 << 2)
+_SLP_BUTTON = const(1 << 5)  # set: there is none
+_TMR_VAL_EXT = const(1 << 8)  # PM_TMR has 32 bits
+_RESET_REG_SUP = const(1 << 10)
+# IAPC_BOOT_ARCH
+_LEGACY_DEVICES = const(1 << 0)
+_8042 = const(1 << 1)
+_VGA_NOT_DEVSENT = const(1 << 2)
+# MPS INTI flags
+_ACTIVE_HIGH_LEVEL = const(0x0D)
+
+# DSDT placeholders (dsdt.asl): NameOp, name, DWordPrefix, value
+_DEVS = b"\x08DEVS\x0c\x3c\x5a\xc3\xa5"
+_CPUS = b"\x08CPUS\x0c\x3d\x5a\xc3\xa5"
+
+
+def _checksum(data, at, length):
+    data[at] = 0
+    data[at] = -sum(memoryview(data)[:length]) & 0xFF
+
+
+def _table(signature, revision, body):
+    """A system description table: header, `body`, checksum."""
+    data = bytearray(36 + len(body))
+    struct.pack_into("<4sIBB6s8sI4sI", data, 0, signature, len(data), revision, 0,
+                     _OEM_ID, _OEM_TABLE_ID, 1, b"PCPY", 1)  # fmt: skip
+    data[36:] = body
+    _checksum(data, 9, len(data))
+    return data
+
+
+def _gas(port, bits, access):
+    """Generic Address Structure of I/O ports; access: 1 byte, 2 word, 3 dword."""
+    return struct.pack("<BBBBQ", _SYSTEM_IO, bits, 0, access, port)
+
+
+def fadt(dsdt, facs, keyboard):
+    """The FADT, revision 5, for tables at gpa `dsdt` and `facs`."""
+    body = bytearray(268 - 36)
+    boot_arch = _LEGACY_DEVICES | _VGA_NOT_DEVSENT | (_8042 if keyboard else 0)
+    flags = _WBINVD | _PROC_C1 | _SLP_BUTTON | _TMR_VAL_EXT | _RESET_REG_SUP
+    at = 36
+    struct.pack_into("<II", body, 36 - at, facs, dsdt)
+    struct.pack_into("<H", body, 46 - at, SCI_INT)
+    struct.pack_into("<IIIIIII", body, 56 - at, PM1A_EVT_BLK, 0, PM1A_CNT_BLK, 0, 0,
+                     PM_TMR_BLK, GPE0_BLK)  # fmt: skip
+    struct.pack_into("<BBBBB", body, 88 - at, 4, 2, 0, 4, 4)
+    struct.pack_into("<HH", body, 96 - at, 101, 1001)  # latencies: no C2, no C3
+    body[108 - at] = CENTURY
+    struct.pack_into("<HBI", body, 109 - at, boot_arch, 0, flags)
+    body[116 - at : 128 - at] = _gas(RESET_PORT, 8, 1)
+    body[128 - at] = RESET_VALUE
+    struct.pack_into("<BQQ", body, 131 - at, 1, 0, dsdt)
+    body[148 - at : 160 - at] = _gas(PM1A_EVT_BLK, 32, 2)
+    body[172 - at : 184 - at] = _gas(PM1A_CNT_BLK, 16, 2)
+    body[208 - at : 220 - at] = _gas(PM_TMR_BLK, 32, 3)
+    body[220 - at : 232 - at] = _gas(GPE0_BLK, 32, 1)
+    return _table(b"FACP", 5, body)
+
+
+def madt(cpus):
+    """The MADT: `cpus` local APICs with IDs from 0, one I/O APIC with ID `cpus`."""
+    body = bytearray(struct.pack("<II", LOCAL_APIC, 1))  # PCAT_COMPAT: two 8259s too
+    for cpu in range(cpus):
+        body.extend(struct.pack("<BBBBI", 0, 8, cpu, cpu, 1))
+    body.extend(struct.pack("<BBBBII", 1, 12, cpus, 0, IO_APIC, 0))
+    body.extend(struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0))  # 8254: IRQ 0 on pin 2
+    body.extend(struct.pack("<BBBBIH", 2, 10, 0, SCI_INT, SCI_INT, _ACTIVE_HIGH_LEVEL))
+    body.extend(struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1))  # NMI on LINT1 of all
+    return _table(b"APIC", 3, body)
+
+
+def dsdt(aml, present, cpus):
+    """The compiled DSDT `aml` with its placeholders filled in."""
+    data = bytearray(aml)
+    for pattern, value in ((_DEVS, present), (_CPUS, cpus)):
+        at = bytes(aml).find(pattern)
+        if at < 0:
+            raise ValueError("DSDT has no %s" % pattern[1:5].decode())
+        struct.pack_into("<I", data, at + 6, value)
+    _checksum(data, 9, len(data))
+    return data
+
+
+def _facs():
+    data = bytearray(64)
+    struct.pack_into("<4sI", data, 0, b"FACS", len(data))
+    data[32] = 2
+    return data
+
+
+def _rsdp(rsdt, xsdt):
+    data = bytearray(36)
+    struct.pack_into("<8sB6sBIIQ", data, 0, b"RSD PTR ", 0, _OEM_ID, 2, rsdt, len(data), xsdt)
+    _checksum(data, 8, 20)
+    _checksum(data, 32, len(data))
+    return data
+
+
+def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False):
+    """Writes all tables into `memory`; returns the gpa of the RSDP.
+
+    aml        the compiled dsdt.asl
+    cpus       processors, APIC IDs 0 to cpus - 1
+    com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
+    ValueError for too many processors, or a DSDT that is not ours.
+    """
+    if not 1 <= cpus <= MAX_CPUS:
+        raise ValueError("%d processors; the DSDT declares %d" % (cpus, MAX_CPUS))
+    present = (16 if keyboard else 0) | (32 if mouse else 0)
+    for index in range(len(com_ports)):
+        if com_ports[index]:
+            present |= 1 << index
+    memory.write(_FACS, _facs())
+    at = _TABLES
+    placed = []
+    dsdt_gpa = at
+    for table in (dsdt(aml, present, cpus), fadt(dsdt_gpa, _FACS, keyboard), madt(cpus)):
+        at = _place(memory, at, table, placed)
+    listed = placed[1:]  # the FADT points to the DSDT
+    rsdt = _table(b"RSDT", 1, struct.pack("<%dI" % len(listed), *listed))
+    xsdt = _table(b"XSDT", 1, struct.pack("<%dQ" % len(listed), *listed))
+    _place(memory, _place(memory, at, rsdt, placed), xsdt, placed)
+    memory.write(RSDP, _rsdp(placed[-2], placed[-1]))
+    return RSDP
+
+
+def _place(memory, at, table, placed):
+    """Writes `table` at `at` and notes it; returns the next 16-byte boundary."""
+    if at + len(table) > _TABLES_END:
+        raise ValueError("ACPI tables of %d bytes do not fit" % (at + len(table) - _TABLES))
+    memory.write(at, table)
+    placed.append(at)
+    return (at + len(table) + 15) & ~15

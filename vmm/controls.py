@@ -1,0 +1,173 @@
+"""VM-execution, VM-exit and VM-entry controls, and the capability registers.
+
+Source: SDM Vol. 3C, "VM-Execution Control Fields", "VM-Exit Control Fields", "VM-Entry
+Control Fields", and appendix "VMX Capability Reporting Facility".
+"""
+
+from micropython import const
+
+from vmm.reg import Bits, Reg, register
+
+IA32_FEATURE_CONTROL = const(0x3A)
+IA32_VMX_BASIC = const(0x480)
+IA32_VMX_PINBASED_CTLS = const(0x481)
+IA32_VMX_PROCBASED_CTLS = const(0x482)
+IA32_VMX_EXIT_CTLS = const(0x483)
+IA32_VMX_ENTRY_CTLS = const(0x484)
+IA32_VMX_MISC = const(0x485)
+IA32_VMX_CR0_FIXED0 = const(0x486)
+IA32_VMX_CR0_FIXED1 = const(0x487)
+IA32_VMX_CR4_FIXED0 = const(0x488)
+IA32_VMX_CR4_FIXED1 = const(0x489)
+IA32_VMX_PROCBASED_CTLS2 = const(0x48B)
+IA32_VMX_EPT_VPID_CAP = const(0x48C)
+IA32_VMX_TRUE_PINBASED_CTLS = const(0x48D)
+IA32_VMX_TRUE_PROCBASED_CTLS = const(0x48E)
+IA32_VMX_TRUE_EXIT_CTLS = const(0x48F)
+IA32_VMX_TRUE_ENTRY_CTLS = const(0x490)
+
+
+@register
+class PinBased(Reg):
+    EXTERNAL_INTERRUPT_EXITING = Bits(0)
+    NMI_EXITING = Bits(3)
+    VIRTUAL_NMIS = Bits(5)
+    ACTIVATE_VMX_PREEMPTION_TIMER = Bits(6)
+    PROCESS_POSTED_INTERRUPTS = Bits(7)
+
+
+@register
+class ProcBased(Reg):
+    INTERRUPT_WINDOW_EXITING = Bits(2)
+    USE_TSC_OFFSETTING = Bits(3)
+    HLT_EXITING = Bits(7)
+    INVLPG_EXITING = Bits(9)
+    MWAIT_EXITING = Bits(10)
+    RDPMC_EXITING = Bits(11)
+    RDTSC_EXITING = Bits(12)
+    CR3_LOAD_EXITING = Bits(15)
+    CR3_STORE_EXITING = Bits(16)
+    ACTIVATE_TERTIARY_CONTROLS = Bits(17)
+    CR8_LOAD_EXITING = Bits(19)
+    CR8_STORE_EXITING = Bits(20)
+    USE_TPR_SHADOW = Bits(21)
+    NMI_WINDOW_EXITING = Bits(22)
+    MOV_DR_EXITING = Bits(23)
+    UNCONDITIONAL_IO_EXITING = Bits(24)
+    USE_IO_BITMAPS = Bits(25)
+    MONITOR_TRAP_FLAG = Bits(27)
+    USE_MSR_BITMAPS = Bits(28)
+    MONITOR_EXITING = Bits(29)
+    PAUSE_EXITING = Bits(30)
+    ACTIVATE_SECONDARY_CONTROLS = Bits(31)
+
+
+@register
+class ProcBased2(Reg):
+    VIRTUALIZE_APIC_ACCESSES = Bits(0)
+    ENABLE_EPT = Bits(1)
+    DESCRIPTOR_TABLE_EXITING = Bits(2)
+    ENABLE_RDTSCP = Bits(3)
+    VIRTUALIZE_X2APIC_MODE = Bits(4)
+    ENABLE_VPID = Bits(5)
+    WBINVD_EXITING = Bits(6)
+    UNRESTRICTED_GUEST = Bits(7)
+    APIC_REGISTER_VIRTUALIZATION = Bits(8)
+    VIRTUAL_INTERRUPT_DELIVERY = Bits(9)
+    PAUSE_LOOP_EXITING = Bits(10)
+    RDRAND_EXITING = Bits(11)
+    ENABLE_INVPCID = Bits(12)
+    ENABLE_VM_FUNCTIONS = Bits(13)
+    VMCS_SHADOWING = Bits(14)
+    ENABLE_ENCLS_EXITING = Bits(15)
+    RDSEED_EXITING = Bits(16)
+    ENABLE_PML = Bits(17)
+    EPT_VIOLATION_VE = Bits(18)
+    CONCEAL_VMX_FROM_PT = Bits(19)
+    ENABLE_XSAVES = Bits(20)
+    MODE_BASED_EXECUTE_CONTROL = Bits(22)
+    SUB_PAGE_WRITE_PERMISSIONS = Bits(23)
+    PT_USES_GUEST_PHYSICAL_ADDRESSES = Bits(24)
+    USE_TSC_SCALING = Bits(25)
+    ENABLE_USER_WAIT_AND_PAUSE = Bits(26)
+    ENABLE_PCONFIG = Bits(27)
+    ENABLE_ENCLV_EXITING = Bits(28)
+
+
+@register
+class ExitControls(Reg):
+    SAVE_DEBUG_CONTROLS = Bits(2)
+    HOST_ADDRESS_SPACE_SIZE = Bits(9)
+    LOAD_IA32_PERF_GLOBAL_CTRL = Bits(12)
+    ACKNOWLEDGE_INTERRUPT_ON_EXIT = Bits(15)
+    SAVE_IA32_PAT = Bits(18)
+    LOAD_IA32_PAT = Bits(19)
+    SAVE_IA32_EFER = Bits(20)
+    LOAD_IA32_EFER = Bits(21)
+    SAVE_VMX_PREEMPTION_TIMER_VALUE = Bits(22)
+    CLEAR_IA32_BNDCFGS = Bits(23)
+    CONCEAL_VMX_FROM_PT = Bits(24)
+
+
+@register
+class EntryControls(Reg):
+    LOAD_DEBUG_CONTROLS = Bits(2)
+    IA32E_MODE_GUEST = Bits(9)
+    ENTRY_TO_SMM = Bits(10)
+    DEACTIVATE_DUAL_MONITOR_TREATMENT = Bits(11)
+    LOAD_IA32_PERF_GLOBAL_CTRL = Bits(13)
+    LOAD_IA32_PAT = Bits(14)
+    LOAD_IA32_EFER = Bits(15)
+    LOAD_IA32_BNDCFGS = Bits(16)
+    CONCEAL_VMX_FROM_PT = Bits(17)
+
+
+@register
+class VmxBasic(Reg):
+    """IA32_VMX_BASIC."""
+
+    REVISION = Bits(30, 0)
+    REGION_SIZE = Bits(44, 32)
+    ADDRESSES_32_BIT = Bits(48)
+    DUAL_MONITOR = Bits(49)
+    MEMORY_TYPE = Bits(53, 50)
+    INS_OUTS_INFORMATION = Bits(54)
+    TRUE_CONTROLS = Bits(55)
+    EXCEPTION_WITHOUT_ERROR_CODE_RULE = Bits(56)
+
+
+@register
+class VmxMisc(Reg):
+    """IA32_VMX_MISC."""
+
+    PREEMPTION_TIMER_SHIFT = Bits(4, 0)
+    STORES_EFER_LMA = Bits(5)
+    ACTIVITY_HLT = Bits(6)
+    ACTIVITY_SHUTDOWN = Bits(7)
+    ACTIVITY_WAIT_FOR_SIPI = Bits(8)
+    CR3_TARGETS = Bits(24, 16)
+    WRITE_READ_ONLY_FIELDS = Bits(29)
+    ZERO_LENGTH_INJECTION = Bits(30)
+
+
+@register
+class EptVpidCap(Reg):
+    """IA32_VMX_EPT_VPID_CAP."""
+
+    EXECUTE_ONLY = Bits(0)
+    WALK_4 = Bits(6)
+    WALK_5 = Bits(7)
+    PAGING_UC = Bits(8)
+    PAGING_WB = Bits(14)
+    PAGE_2M = Bits(16)
+    PAGE_1G = Bits(17)
+    INVEPT = Bits(20)
+    ACCESSED_DIRTY = Bits(21)
+    ADVANCED_EXIT_INFORMATION = Bits(22)
+    INVEPT_SINGLE_CONTEXT = Bits(25)
+    INVEPT_ALL_CONTEXT = Bits(26)
+    INVVPID = Bits(32)
+    INVVPID_ADDRESS = Bits(40)
+    INVVPID_SINGLE_CONTEXT = Bits(41)
+    INVVPID_ALL_CONTEXT = Bits(42)
+    INVVPID_RETAINING_GLOBALS = Bits(43)

@@ -1,0 +1,217 @@
+"""Keyboard controller 8042 with a keyboard that answers but is never typed on, and no mouse (IBM PS/2
+Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller").
+
+Answers are ready at once, so a probe never waits. A byte for the missing mouse comes back as FEh
+with the time-out bit, which ends the search for one.
+"""
+
+from micropython import const
+
+_STATUS = const(4)
+
+_OBF = const(0x01)
+_SYSTEM = const(0x04)
+_COMMAND = const(0x08)
+_UNLOCKED = const(0x10)
+_AUX_OBF = const(0x20)
+_TIMEOUT = const(0x40)
+
+# Command byte
+_IRQ1 = const(0x01)
+_IRQ12 = const(0x02)
+_SELF_TESTED = const(0x04)
+_KBD_OFF = const(0x10)
+_AUX_OFF = const(0x20)
+_TRANSLATE = const(0x40)
+
+# Output port
+_NOT_RESET = const(0x01)
+_A20 = const(0x02)
+
+_QUEUE = const(16)
+_FROM_AUX = const(0x100)
+_FAILED = const(0x200)
+
+
+def _ignore(_):
+    """An output that leads nowhere."""
+
+
+class I8042:
+    """Offset 0 the data port (60h), 4 status and command (64h).
+
+    `irq1(level)`, `irq12(level)`; `reset_cpu()` for the pulse on output bit 0; `a20(on)` for bit 1.
+    """
+
+    def __init__(self, irq1, irq12, reset_cpu, a20=_ignore):
+        self.irq1 = irq1
+        self.irq12 = irq12
+        self.reset_cpu = reset_cpu
+        self.a20 = a20
+        self._queue = [0] * _QUEUE  # bytes to be read, with _FROM_AUX and _FAILED
+        self._levels = 0
+        self.reset()
+
+    def reset(self):
+        """As firmware leaves it: tested, translating, both interrupts off, A20 open."""
+        self._head = self._count = 0
+        self._mode = _SELF_TESTED | _TRANSLATE | _AUX_OFF
+        self._output = _NOT_RESET | _A20
+        self._pending = 0  # the command that takes the next data byte
+        self._argument = 0  # the keyboard command that takes the next keyboard byte
+        self._status = _SYSTEM | _UNLOCKED
+        self.ram = bytearray(32)
+        self._drive()
+
+    def read(self, offset, size):
+        """Data or status; both ports are a byte wide."""
+        if offset == 0:
+            return self._take()
+        if offset == _STATUS:
+            return self._look()
+        return 0xFF
+
+    def write(self, offset, size, value):
+        """A controller command at offset 4, its argument or a byte for the keyboard at offset 0."""
+        value &= 0xFF
+        if offset == _STATUS:
+            self._status |= _COMMAND
+            self._pending = 0
+            self._control(value)
+        elif offset == 0:
+            self._status &= ~_COMMAND
+            command = self._pending
+            self._pending = 0
+            if command:
+                self._data(command, value)
+            else:
+                self._keyboard(value)
+        self._drive()
+
+    def key(self, code):
+        """A scan code arrives from the keyboard (set 1); lost if the queue is full."""
+        self._put(code & 0xFF)
+        self._drive()
+
+    def _look(self):
+        """Status: what is at the head of the queue shows in OBF, AUX and time-out."""
+        status = self._status
+        if self._count:
+            entry = self._queue[self._head]
+            status |= _OBF
+            if entry & _FROM_AUX:
+                status |= _AUX_OBF
+            if entry & _FAILED:
+                status |= _TIMEOUT
+        return status
+
+    def _take(self):
+        entry = self._queue[self._head]
+        if self._count:
+            self._count -= 1
+            self._head = (self._head + 1) % _QUEUE
+            # Let the line fall for a moment: each byte is an edge.
+            self._fall()
+            self._drive()
+        return entry & 0xFF
+
+    def _put(self, entry):
+        if self._count < _QUEUE:
+            self._queue[(self._head + self._count) % _QUEUE] = entry
+            self._count += 1
+
+    def _fall(self):
+        if self._levels & 1:
+            self.irq1(0)
+        if self._levels & 2:
+            self.irq12(0)
+        self._levels = 0
+
+    def _drive(self):
+        """IRQ1 or IRQ12 while a byte waits, as the command byte allows."""
+        levels = 0
+        if self._count:
+            aux = self._queue[self._head] & _FROM_AUX
+            if aux and self._mode & _IRQ12:
+                levels = 2
+            elif not aux and self._mode & _IRQ1:
+                levels = 1
+        changed = levels ^ self._levels
+        self._levels = levels
+        if changed & 1:
+            self.irq1(levels & 1)
+        if changed & 2:
+            self.irq12(levels >> 1)
+
+    def _control(self, command):
+        if 0x20 <= command < 0x40:
+            self._put(self.ram[command & 31] if command & 31 else self._mode)
+        elif 0x60 <= command < 0x80 or 0xD1 <= command <= 0xD4:
+            self._pending = command
+        elif command == 0xA7:
+            self._mode |= _AUX_OFF
+        elif command == 0xA8:
+            self._mode &= ~_AUX_OFF
+        elif command == 0xA9:
+            self._put(0)  # the auxiliary interface is in order, there is just nothing behind it
+        elif command == 0xAA:
+            self._head = self._count = 0
+            self._mode |= _SELF_TESTED
+            self._put(0x55)
+        elif command == 0xAB:
+            self._put(0)
+        elif command == 0xAD:
+            self._mode |= _KBD_OFF
+        elif command == 0xAE:
+            self._mode &= ~_KBD_OFF
+        elif command == 0xC0:
+            self._put(0x80)  # input port: keyboard not locked
+        elif command == 0xD0:
+            self._put(self._output | (0x10 if self._count else 0))
+        elif command >= 0xF0 and not command & _NOT_RESET:
+            self.reset_cpu()  # pulses the output bits that are 0
+
+    def _data(self, command, value):
+        """The byte that `command` waits for."""
+        if command == 0x60:
+            self._mode = value & 0x7F
+        elif command < 0x80:
+            self.ram[command & 31] = value
+        elif command == 0xD1:
+            changed = self._output ^ value
+            self._output = value
+            if changed & _A20:
+                self.a20(value >> 1 & 1)
+            if not value & _NOT_RESET:
+                self.reset_cpu()
+        elif command == 0xD2:
+            self._put(value)
+        elif command == 0xD3:
+            self._put(value | _FROM_AUX)
+        else:
+            self._put(0xFE | _FROM_AUX | _FAILED)
+
+    def _keyboard(self, value):
+        """A byte for the keyboard."""
+        self._mode &= ~_KBD_OFF
+        argument = self._argument
+        self._argument = 0
+        if argument and value < 0x80:
+            self._put(0xFA)
+            if argument == 0xF0 and value == 0:
+                self._put(0x41 if self._mode & _TRANSLATE else 2)  # scan code set 2
+            return
+        if value == 0xEE:
+            self._put(0xEE)
+            return
+        if value < 0xED:
+            self._put(0xFE)
+            return
+        self._put(0xFA)
+        if value == 0xFF:
+            self._put(0xAA)
+        elif value == 0xF2:
+            self._put(0xAB)
+            self._put(0x41 if self._mode & _TRANSLATE else 0x83)
+        elif value in (0xED, 0xF0, 0xF3):
+            self._argument = value

@@ -1,0 +1,208 @@
+"""The counters of an 8254: what they show and what their outputs are at any time (Intel 82C54 data sheet).
+
+All is computed from the period at which a count was loaded. i8254.py has the chip around them.
+"""
+
+from array import array
+
+import micropython
+from micropython import const
+
+from vmm.devices.oscillator import periods
+
+FREQUENCY = const(1193182)
+ZERO = const(0x20000)  # periods are numbered from here, so that no start of a count lies below 0
+
+# State of counter c from word 32 * c on.
+MODE = const(0)
+BCD = const(1)
+RW = const(2)  # 1 low byte, 2 high byte, 3 both
+N = const(3)  # count in use, 1..10000h
+CR = const(4)  # count written last, 1..10000h; 0: none since the control word
+START = const(5)  # period at which the counter held N: low and high word
+ARMED = const(7)  # counting, or stopped by the gate only
+HELD = const(8)  # what an unarmed counter shows
+GATE = const(9)
+STOPPED = const(10)  # period at which the gate went low: low and high word
+PENDING = const(12)  # CR comes into use at SWITCH
+SWITCH = const(13)  # low and high word
+SWITCH_LOW = const(15)  # mode 3: the low half begins there
+HIGH_NEXT = const(16)  # the high byte is read next
+WRITE_HIGH = const(17)  # the high byte is written next
+WRITE_LOW = const(18)  # the low byte written
+LATCHED = const(19)
+LATCH = const(20)
+STATUS_LATCHED = const(21)
+STATUS = const(22)
+PLAIN = const(23)  # mode 2 or 3, else 1, if armed, gate high, nothing pending, binary; 0: not so simple
+NULL = const(24)  # CR was written and is not in use yet
+WAY = const(25)  # how `counter_read` gets the count: as PLAIN, or 4: the latched one
+_HZ = const(96)  # low and high word
+_WORDS = const(98)
+
+
+# 535 called by viper with `now` at hand, which is what a hot port handler should do.
+@micropython.viper
+def counter_read(s: ptr32, c: int, now: int, latch: int) -> int:
+    """The byte that counter `c` gives next, or -1 if that is not simple; with `latch`, latches the count
+    and returns 0 or -1. `s` is `I8254.state`, `now` the clock's time."""
+    b = c << 5
+    way = s[b + WAY]
+    if way == 4:
+        if latch:
+            return 0
+        count = s[b + LATCH]
+    elif way:
+        hz = s[_HZ] | (s[_HZ + 1] << 32)
+        passed = now // hz
+        passed = passed * FREQUENCY + (now - passed * hz) * FREQUENCY // hz
+        passed += ZERO - (s[b + START] | (s[b + START + 1] << 32))
+        count = s[b + N]
+        if passed > 0:
+            if way == 1:
+                count -= passed
+            elif way == 2:
+                count -= passed % count
+            else:
+                passed = passed % count
+                if passed >= (count + 1) >> 1:
+                    passed -= (count + 1) >> 1
+                count = (count & 0x1FFFE) - 2 * passed
+        elif way == 3:
+            count &= 0x1FFFE
+        if latch:
+            s[b + LATCH] = count & 0xFFFF
+            s[b + LATCHED] = 1
+            s[b + WAY] = 4
+            return 0
+    else:
+        return -1
+    if s[b + RW] == 3:
+        if s[b + HIGH_NEXT] == 0:
+            s[b + HIGH_NEXT] = 1
+            return count & 0xFF
+        s[b + HIGH_NEXT] = 0
+    if way == 4:
+        s[b + LATCHED] = 0
+        s[b + WAY] = s[b + PLAIN]
+    if s[b + RW] == 1:
+        return count & 0xFF
+    return (count >> 8) & 0xFF
+
+
+class Counters:
+    """`state` holds the words above for all three."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.now = clock.now
+        self.state = array("I", [0] * _WORDS)
+
+    def clear(self):
+        """All idle in mode 3 with OUT high, gate 2 low."""
+        s = self.state
+        for i in range(_WORDS):
+            s[i] = 0
+        s[_HZ] = self.clock.hz & 0xFFFFFFFF
+        s[_HZ + 1] = self.clock.hz >> 32
+        for b in (0, 32, 64):
+            s[b + MODE] = 3
+            s[b + RW] = 3
+            s[b + N] = 0x10000
+            s[b + NULL] = 1
+            s[b + GATE] = 1
+        s[64 + GATE] = 0
+
+    def _periods(self):
+        return periods(self.now(), self.clock.hz, FREQUENCY) + ZERO
+
+    def _get(self, at):
+        """A number of two words."""
+        s = self.state
+        return s[at] | s[at + 1] << 32
+
+    def _put(self, at, value):
+        s = self.state
+        s[at] = value & 0xFFFFFFFF
+        s[at + 1] = value >> 32
+
+    def _passed(self, c, t):
+        """Periods since the counter was loaded, without those that the gate kept it from counting."""
+        b = c << 5
+        s = self.state
+        if not s[b + GATE] and s[b + MODE] not in (1, 5):
+            t = self._get(b + STOPPED)
+        return max(t - self._get(b + START), 0)
+
+    def _sync(self, c, t):
+        """Takes a new count of modes 2 and 3 into use once its time has come."""
+        s = self.state
+        b = c << 5
+        if s[b + PENDING] and t >= self._get(b + SWITCH):
+            start = self._get(b + SWITCH)
+            if s[b + SWITCH_LOW]:
+                start -= (s[b + CR] + 1) >> 1
+            self._load(c, start)
+
+    def _load(self, c, start):
+        s = self.state
+        b = c << 5
+        s[b + N] = s[b + CR]
+        self._put(b + START, start)
+        s[b + PENDING] = s[b + NULL] = 0
+        s[b + ARMED] = 1
+        self._plain(c)
+
+    def _plain(self, c):
+        s = self.state
+        b = c << 5
+        way = 0
+        if s[b + ARMED] and s[b + GATE] and not s[b + PENDING] and not s[b + BCD]:
+            mode = s[b + MODE]
+            way = mode if mode == 2 or mode == 3 else 1
+        s[b + PLAIN] = way
+        s[b + WAY] = 0 if s[b + STATUS_LATCHED] else 4 if s[b + LATCHED] else way
+
+    def _count(self, c, t):
+        """The 16 bits that the counter shows at period `t`."""
+        s = self.state
+        b = c << 5
+        if not s[b + ARMED]:
+            return s[b + HELD]
+        self._sync(c, t)
+        passed = self._passed(c, t)
+        n = s[b + N]
+        mode = s[b + MODE]
+        if mode == 2:
+            count = n - passed % n
+        elif mode == 3:
+            passed %= n
+            half = (n + 1) >> 1
+            if passed >= half:
+                passed -= half
+            count = (n & 0x1FFFE) - 2 * passed
+        else:
+            count = n - passed
+        if s[b + BCD]:
+            count %= 10000
+            return count // 1000 << 12 | count // 100 % 10 << 8 | count // 10 % 10 << 4 | count % 10
+        return count & 0xFFFF
+
+    def _out(self, c, t):
+        s = self.state
+        b = c << 5
+        mode = s[b + MODE]
+        if not s[b + ARMED]:
+            return int(mode != 0)
+        self._sync(c, t)
+        n = s[b + N]
+        if (mode == 2 or mode == 3) and not s[b + GATE]:
+            return 1
+        passed = self._passed(c, t)
+        if mode < 2:
+            return int(passed >= n)
+        if mode == 2:
+            return int(passed % n != n - 1)
+        if mode == 3:
+            return int(passed % n < (n + 1) >> 1)
+        return int(passed != n)

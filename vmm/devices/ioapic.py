@@ -1,0 +1,140 @@
+"""82093AA I/O APIC with the EOI register of version 20h (Intel 82093AA data sheet; ICH and later).
+
+A level here means "asserted": polarity is kept and read back, but which voltage asserts a line is
+the board's business. An edge on a masked pin is lost; a level is not.
+"""
+
+from array import array
+
+import micropython
+from micropython import const
+
+PINS = const(24)
+_VERSION = const(0x00170020)  # 24 entries, version 20h: the EOI register exists
+
+# Offsets in the page.
+IOREGSEL = const(0x00)
+IOWIN = const(0x10)
+EOIR = const(0x40)
+
+_ID = const(0x00)
+_VER = const(0x01)
+_ARB = const(0x02)
+_TABLE = const(0x10)  # two words a pin
+
+_REMOTE_IRR = const(0x4000)
+_LEVEL = const(0x8000)
+_MASKED = const(0x10000)
+_WRITABLE = const(0x1AFFF)  # all but delivery status and remote IRR
+_ICR_BITS = const(0x8FFF)  # what a message shares with ICR: vector, modes, trigger
+
+# Words behind the table.
+_SELECT = const(48)
+_IDENTITY = const(49)
+_LINES = const(50)
+_WORDS = const(51)
+
+
+class IoApic:
+    """`deliver(low, destination) -> 0 or 1` carries a message to the local APICs: `low` has vector,
+    delivery mode, destination mode and trigger as in ICR; 0 says that an earlier one is not accepted yet."""
+
+    def __init__(self, deliver):
+        self.deliver = deliver
+        self.state = array("I", [0] * _WORDS)
+        self.reset()
+
+    def reset(self):
+        """All pins masked. The lines keep their levels."""
+        s = self.state
+        for pin in range(PINS):
+            s[2 * pin] = _MASKED
+            s[2 * pin + 1] = 0
+        s[_SELECT] = s[_IDENTITY] = 0
+
+    # 560
+    @micropython.viper
+    def read(self, offset: int, size: int) -> int:
+        """IOREGSEL or IOWIN; whatever the size, the low bytes of the register."""
+        s = ptr32(self.state)
+        select = s[_SELECT]
+        offset &= 0xFFF
+        if offset == IOWIN:
+            if select >= _TABLE and select < _TABLE + 2 * PINS:
+                return s[select - _TABLE]
+            if select == _VER:
+                return _VERSION
+            if select == _ID or select == _ARB:
+                return s[_IDENTITY]
+            return 0
+        if offset == IOREGSEL:
+            return select
+        return 0
+
+    def write(self, offset, size, value):
+        """IOREGSEL, IOWIN, EOI register."""
+        offset &= 0xFFF
+        s = self.state
+        if offset == IOREGSEL:
+            s[_SELECT] = value & 0xFF
+        elif offset == IOWIN:
+            select = s[_SELECT]
+            if _TABLE <= select < _TABLE + 2 * PINS:
+                self._entry(select - _TABLE, value & 0xFFFFFFFF)
+            elif select == _ID:
+                s[_IDENTITY] = value & 0x0F000000
+        elif offset == EOIR:
+            self.eoi(value & 0xFF)
+
+    def _entry(self, at, value):
+        s = self.state
+        if at & 1:
+            s[at] = value & 0xFF000000
+            return
+        value &= _WRITABLE
+        if value & _LEVEL:  # an entry that becomes edge-triggered forgets remote IRR
+            value |= s[at] & _REMOTE_IRR
+        s[at] = value
+        self._level(at >> 1)
+
+    # FIGURE_SET
+    @micropython.viper
+    def set_irq(self, n: int, level: int) -> int:
+        """Sets pin `n` (0..23). Returns 0 if an edge found its predecessor not accepted yet, else 1."""
+        s = ptr32(self.state)
+        if n < 0 or n >= PINS:
+            return 1
+        bit = 1 << n
+        lines = s[_LINES]
+        if level == 0:
+            s[_LINES] = lines & (bit ^ 0xFFFFFFFF)
+            return 1
+        s[_LINES] = lines | bit
+        low = s[2 * n]
+        if low & (_MASKED | _REMOTE_IRR):
+            return 1
+        if low & _LEVEL:
+            self._level(n)
+            return 1
+        if lines & bit:
+            return 1
+        return int(self.deliver(low & _ICR_BITS, s[2 * n + 1] >> 24))
+
+    def _level(self, n):
+        """Sends a level-triggered interrupt that is asserted, unmasked and not under way."""
+        s = self.state
+        low = s[2 * n]
+        if low & (_LEVEL | _MASKED | _REMOTE_IRR) != _LEVEL or not s[_LINES] >> n & 1:
+            return
+        if low >> 8 & 7 < 2:  # only fixed and lowest-priority messages end with an EOI
+            s[2 * n] = low | _REMOTE_IRR
+        self.deliver(low & _ICR_BITS, s[2 * n + 1] >> 24)
+
+    def eoi(self, vector):
+        """A local APIC has ended level-triggered `vector`: pins that still ask send it again."""
+        s = self.state
+        for n in range(PINS):
+            low = s[2 * n]
+            if low & _REMOTE_IRR and low & 0xFF == vector:
+                s[2 * n] = low & ~_REMOTE_IRR
+                self._level(n)

@@ -1,0 +1,267 @@
+"""The local APIC's page: its registers, and what happens to them on hot paths (SDM Vol. 3A, "Advanced
+Programmable Interrupt Controller (APIC)"). lapic.py has the rest.
+
+Nothing of IRR, ISR, TMR, TPR or PPR is kept outside the page, which may be a virtual-APIC page.
+The registers' names stand here since viper folds constants of its own module only.
+"""
+
+import micropython
+from micropython import const
+
+# Offsets in the page.
+ID = const(0x20)
+VERSION = const(0x30)
+TPR = const(0x80)
+APR = const(0x90)
+PPR = const(0xA0)
+EOI = const(0xB0)
+RRD = const(0xC0)
+LDR = const(0xD0)
+DFR = const(0xE0)
+SVR = const(0xF0)
+ISR = const(0x100)
+TMR = const(0x180)
+IRR = const(0x200)
+ESR = const(0x280)
+ICR = const(0x300)
+ICR_HIGH = const(0x310)  # x2APIC: the high half of MSR 830h is at 304h
+LVT_TIMER = const(0x320)
+LVT_THERMAL = const(0x330)
+LVT_PERF = const(0x340)
+LVT_LINT0 = const(0x350)
+LVT_LINT1 = const(0x360)
+LVT_ERROR = const(0x370)
+TIMER_INITIAL = const(0x380)
+TIMER_CURRENT = const(0x390)
+TIMER_DIVIDE = const(0x3E0)
+SELF_IPI = const(0x3F0)
+
+SVR_ENABLED = const(0x100)
+LVT_MASKED = const(0x10000)
+LINT0_LEVEL = const(0x358)  # level of the LINT0 pin, of LINT1 10h further on: kept where no register is
+_ERROR_RECEIVE_VECTOR = const(0x40)
+
+# Delivery modes, bits 10..8 of ICR, LVT and redirection entries.
+FIXED = const(0)
+LOWEST = const(1)
+SMI = const(2)
+NMI = const(4)
+INIT = const(5)
+STARTUP = const(6)
+EXTINT = const(7)
+
+
+# A vector's register is 10h bytes behind the one before, hence word 4 * i behind the first.
+@micropython.viper
+def highest_bit(regs: ptr32, offset: int) -> int:
+    """The highest vector set in IRR, ISR or TMR at `offset` of the page, or -1."""
+    first = offset >> 2
+    at = first + 28
+    while regs[at] == 0:
+        if at == first:
+            return -1
+        at -= 4
+    word = regs[at]
+    vector = (at - first) << 3
+    if word >> 16:
+        word >>= 16
+        vector += 16
+    if word >> 8:
+        word >>= 8
+        vector += 8
+    if word >> 4:
+        word >>= 4
+        vector += 4
+    if word >> 2:
+        word >>= 2
+        vector += 2
+    return vector + (word >> 1)
+
+
+class LapicPage:
+    """`regs` is the page. The class on top has `kick`, `eoi_broadcast`, `timer`, `error` and `pin_rises`."""
+
+    def __init__(self, regs):
+        self.regs = regs
+
+    @micropython.viper
+    def get(self, offset: int) -> int:
+        return ptr32(self.regs)[offset >> 2]
+
+    @micropython.viper
+    def set(self, offset: int, value: int):
+        r = ptr32(self.regs)
+        r[offset >> 2] = value
+
+    def clear(self):
+        """Zero registers; the LINT0 line itself is not ours to reset."""
+        lint0 = self.get(LINT0_LEVEL)
+        for offset in range(0, 0x400, 4):
+            self.set(offset, 0)
+        self.set(LINT0_LEVEL, lint0)
+
+    # 650 but for the current count.
+    @micropython.viper
+    def read(self, offset: int, size: int) -> int:
+        """32-bit registers at multiples of 16; 1 and 2 bytes of them, too. Nothing else exists: 0."""
+        offset &= 0xFFF
+        at = offset & 0xFF0
+        value = 0
+        if at == TIMER_CURRENT:
+            value = int(self.timer.current())
+        elif at != EOI and at != SELF_IPI:
+            value = ptr32(self.regs)[at >> 2]
+        if size == 4 and offset == at:
+            return value
+        value >>= (offset & 15) << 3
+        if size >= 4:
+            return value
+        return value & ((1 << (size << 3)) - 1)
+
+    # 590 when its predecessor waits; the sequence deliver, highest, accept, eoi: 3,310 with `kick`.
+    @micropython.viper
+    def deliver(self, vector: int, trigger: int) -> int:
+        """A fixed interrupt arrives, level-triggered if `trigger`. Returns 0 if its predecessor has not
+        been accepted yet (the two are one now), else 1."""
+        r = ptr32(self.regs)
+        if r[SVR >> 2] & SVR_ENABLED == 0:
+            return 1
+        vector &= 0xFF
+        if vector < 16:
+            self.error(_ERROR_RECEIVE_VECTOR)
+            return 1
+        at = (vector >> 5) << 2
+        bit = 1 << (vector & 31)
+        tmr = r[(TMR >> 2) + at]
+        if trigger:
+            r[(TMR >> 2) + at] = tmr | bit
+        elif tmr & bit:
+            r[(TMR >> 2) + at] = tmr ^ bit
+        irr = r[(IRR >> 2) + at]
+        if irr & bit:
+            return 0
+        r[(IRR >> 2) + at] = irr | bit
+        self.kick()
+        return 1
+
+    # 520 to 650
+    @micropython.viper
+    def highest(self) -> int:
+        """The vector to inject next: the highest in IRR if its class is above PPR's, else -1."""
+        r = ptr32(self.regs)
+        at = (IRR >> 2) + 28
+        while r[at] == 0:
+            if at == (IRR >> 2):
+                return -1
+            at -= 4
+        word = r[at]
+        vector = (at - (IRR >> 2)) << 3
+        if word >> 16:
+            word >>= 16
+            vector += 16
+        if word >> 8:
+            word >>= 8
+            vector += 8
+        if word >> 4:
+            word >>= 4
+            vector += 4
+        if word >> 2:
+            word >>= 2
+            vector += 2
+        vector += word >> 1
+        if vector >> 4 > (r[PPR >> 2] >> 4) & 15:
+            return vector
+        return -1
+
+    # 540
+    @micropython.viper
+    def accept(self, vector: int):
+        """The processor takes `vector`, which `highest` gave: from IRR to ISR, and PPR is its class."""
+        r = ptr32(self.regs)
+        vector &= 0xFF
+        at = (vector >> 5) << 2
+        bit = 1 << (vector & 31)
+        r[(IRR >> 2) + at] = r[(IRR >> 2) + at] & (bit ^ 0xFFFFFFFF)
+        r[(ISR >> 2) + at] = r[(ISR >> 2) + at] | bit
+        r[PPR >> 2] = vector & 0xF0  # above TPR's class, or it would not have been given
+
+    @micropython.viper
+    def eoi(self):
+        """EOI written: ends the interrupt in service of the highest priority."""
+        regs = self.regs
+        r = ptr32(regs)
+        vector = int(highest_bit(regs, ISR))
+        if vector < 0:
+            return
+        at = (vector >> 5) << 2
+        bit = 1 << (vector & 31)
+        r[(ISR >> 2) + at] = r[(ISR >> 2) + at] ^ bit
+        priority = int(highest_bit(regs, ISR))
+        tpr = r[TPR >> 2]
+        if tpr >> 4 >= priority >> 4:  # none in service is -1
+            priority = tpr
+        else:
+            priority &= 0xF0
+        r[PPR >> 2] = priority
+        if int(self.highest()) >= 0:  # it waited for this one to end
+            self.kick()
+        if r[(TMR >> 2) + at] & bit:
+            self.eoi_broadcast(vector)
+
+    @micropython.viper
+    def update_ppr(self):
+        """PPR from TPR and ISR."""
+        regs = self.regs
+        r = ptr32(regs)
+        tpr = r[TPR >> 2]
+        priority = int(highest_bit(regs, ISR))
+        if tpr >> 4 >= priority >> 4:  # none in service is -1
+            priority = tpr
+        else:
+            priority &= 0xF0
+        r[PPR >> 2] = priority
+
+    # 620 without `kick`.
+    @micropython.viper
+    def lint(self, pin: int, level: int):
+        """Level of LINT0 (the 8259s' INTR) or LINT1 (NMI)."""
+        r = ptr32(self.regs)
+        at = (LVT_LINT0 >> 2) + ((pin & 1) << 2)
+        rises = level & (r[at + 2] ^ 1)
+        r[at + 2] = level
+        if level:
+            if r[at] & (LVT_MASKED | 0x700) == EXTINT << 8:
+                self.kick()
+            else:
+                self.pin_rises(pin, rises)
+
+    @micropython.viper
+    def extint(self) -> int:
+        """Whether the 8259s' interrupt reaches the processor now: then inject what their `ack` gives, and
+        call `extint_taken`."""
+        r = ptr32(self.regs)
+        if r[LINT0_LEVEL >> 2]:
+            if r[LVT_LINT0 >> 2] & (LVT_MASKED | 0x700) == EXTINT << 8:
+                return 1
+            if not self.enabled:
+                return 1
+        return int(self._io_extint)
+
+    # Hooks for APIC virtualization
+
+    def pending_vector(self):
+        """The highest vector in IRR whatever PPR says, or -1: RVI."""
+        return highest_bit(self.regs, IRR)
+
+    def service_vector(self):
+        """The highest vector in ISR, or -1: SVI."""
+        return highest_bit(self.regs, ISR)
+
+    def level_vectors(self, group):
+        """TMR as 32-bit words 0..7: two of them make one EOI_EXIT field."""
+        return self.get(TMR + 16 * group)
+
+    def eoi_exit(self, vector):
+        """Virtualized EOI (EOI-induced exit): the CPU has ended `vector`, the I/O APIC must hear of it."""
+        if self.get(TMR + (vector >> 5 << 4)) >> (vector & 31) & 1:
+            self.eoi_broadcast(vector)

@@ -1,0 +1,146 @@
+"""The local APIC's timer: one-shot, periodic, TSC-deadline (SDM Vol. 3A, "APIC Timer").
+
+It counts TSC ticks, so the frequency to report for its input clock is that of the TSC.
+"""
+
+import micropython
+from micropython import const
+
+# Offsets in the page; viper folds constants of its own module only.
+_LVT_TIMER = const(0x320)
+_INITIAL = const(0x380)
+_DEADLINE = const(0x328)  # IA32_TSC_DEADLINE, kept where no register is
+
+_MASKED = const(0x10000)
+_PERIODIC = const(1)
+_DEADLINE_MODE = const(2)
+
+_CALLBACKS_HZ = const(20000)  # a periodic timer never runs faster
+_MADE_UP_S = const(1)  # of lost periods that are made up for
+_NEVER = const((1 << 62) - 1)
+
+
+class LapicTimer:
+    """`regs`: the APIC's page. `deliver(vector, 0)` raises the interrupt; 0 says that the one before waits."""
+
+    def __init__(self, regs, clock, deliver):
+        self.regs = regs
+        self.clock = clock
+        self.deliver = deliver
+        self.timer = clock.timer(self._due)
+        self._arm = self.timer.arm
+        self.reset()
+
+    def reset(self):
+        self.timer.cancel()
+        self.expiry = 0  # tick at which the running count ends; 0: stopped
+        self.shift = 1  # log2 of the divisor
+        self.deadline_mode = False
+
+    @micropython.viper
+    def _get(self, offset: int) -> int:
+        return ptr32(self.regs)[offset >> 2]
+
+    # 870, of which `arm` 200.
+    @micropython.viper
+    def set_deadline(self, low: int, high: int):
+        """IA32_TSC_DEADLINE written, as two halves. Ignored unless the timer is in that mode."""
+        r = ptr32(self.regs)
+        if (r[_LVT_TIMER >> 2] >> 17) & 3 != _DEADLINE_MODE:
+            return
+        r[_DEADLINE >> 2] = low
+        r[(_DEADLINE >> 2) + 1] = high
+        if high >> 30:
+            self._arm(_NEVER)
+        elif low | high:
+            self._arm((high << 32) | low)
+        else:
+            self.timer.cancel()
+
+    def deadline_low(self):
+        """Low half of IA32_TSC_DEADLINE: 0 once it has passed."""
+        return self._get(_DEADLINE)
+
+    def deadline_high(self):
+        return self._get(_DEADLINE + 4)
+
+    def current(self):
+        """The current count."""
+        if not self.expiry:
+            return 0
+        left = self.expiry - self.clock.now()
+        if left <= 0:
+            if self._get(_LVT_TIMER) >> 17 & 3 != _PERIODIC:
+                return 0
+            period = self._get(_INITIAL) << self.shift
+            left = period - -left % period
+        return (left + (1 << self.shift) - 1) >> self.shift
+
+    def start(self, count):
+        """The initial count was written."""
+        if self._get(_LVT_TIMER) >> 17 & 3 == _DEADLINE_MODE:
+            return
+        if count:
+            self.expiry = self.clock.now() + (count << self.shift)
+            self.timer.arm(self.expiry)
+        else:
+            self.expiry = 0
+            self.timer.cancel()
+
+    def divide(self, value):
+        """The divide configuration was written: a running count goes on at the new rate."""
+        current = self.current()
+        self.shift = ((value & 3 | value >> 1 & 4) + 1) & 7
+        if current and self.expiry:
+            self.expiry = self.clock.now() + (current << self.shift)
+            self.timer.arm(self.expiry)
+
+    def set_mode(self, mode):
+        """Between one-shot and periodic the count goes on; to and from TSC-deadline mode it is disarmed."""
+        if (mode == _DEADLINE_MODE) == self.deadline_mode:
+            return
+        self.deadline_mode = mode == _DEADLINE_MODE
+        self.timer.cancel()
+        self.expiry = 0
+        self._forget()
+
+    @micropython.viper
+    def _forget(self):
+        r = ptr32(self.regs)
+        r[_DEADLINE >> 2] = 0
+        r[(_DEADLINE >> 2) + 1] = 0
+
+    # 1,410, `kick` included.
+    @micropython.viper
+    def _due(self, now: int):
+        """The timer."""
+        r = ptr32(self.regs)
+        lvt = r[_LVT_TIMER >> 2]
+        mode = (lvt >> 17) & 3
+        if mode == _PERIODIC:
+            self._period(now)
+            return
+        if mode == _DEADLINE_MODE:
+            r[_DEADLINE >> 2] = 0
+            r[(_DEADLINE >> 2) + 1] = 0
+        else:
+            self.expiry = 0
+        if lvt & _MASKED == 0:
+            self.deliver(lvt & 0xFF, 0)
+
+    def _period(self, now):
+        """A period ends. Lost ones are made up for one by one, each when its predecessor was accepted."""
+        period = self._get(_INITIAL) << self.shift
+        if not self.expiry or not period:
+            self.expiry = 0
+            return
+        soonest = now + self.clock.hz // _CALLBACKS_HZ
+        lvt = self._get(_LVT_TIMER)
+        if not lvt & _MASKED and self.deliver(lvt & 0xFF, 0) == 0:
+            self.timer.arm(max(soonest, now + period // 4))
+            return
+        late = now - self.expiry
+        if late > self.clock.hz * _MADE_UP_S:
+            self.expiry += late // period * period
+        self.expiry += period
+        self.timer.arm(max(soonest, self.expiry))

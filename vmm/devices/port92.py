@@ -1,0 +1,32 @@
+"""System control port A, 92h: fast A20 gate and fast reset."""
+
+
+def _ignore(_):
+    """An output that leads nowhere."""
+
+
+class Port92:
+    """`a20(on)` and `reset_cpu()` are called when the guest moves the bits."""
+
+    def __init__(self, reset_cpu, a20=_ignore):
+        self.reset_cpu = reset_cpu
+        self.a20 = a20
+        self.value = 0
+        self.reset()
+
+    def reset(self):
+        """A20 passes, as firmware leaves it."""
+        self.value = 0x02
+
+    def read(self, offset, size):
+        """Bit 1 the A20 gate, bit 0 as written."""
+        return self.value
+
+    def write(self, offset, size, value):
+        """Bit 1 opens the A20 gate; bit 0, going from 0 to 1, resets the processor."""
+        changed = self.value ^ value
+        self.value = value & 0x03
+        if changed & 0x02:
+            self.a20(value >> 1 & 1)
+        if changed & value & 0x01:
+            self.reset_cpu()

@@ -1,0 +1,29 @@
+"""Reset control register, port CF9h (Intel 82371SB data sheet)."""
+
+from micropython import const
+
+_SYSTEM = const(0x02)  # hard reset
+_CPU = const(0x04)  # going from 0 to 1: reset
+_FULL = const(0x08)  # with a power cycle
+
+
+class ResetCf9:
+    """`reset_machine()` is called when bit 2 goes from 0 to 1, whether bit 1 asks for a hard reset or not."""
+
+    def __init__(self, reset_machine):
+        self.reset_machine = reset_machine
+        self.value = 0
+
+    def reset(self):
+        self.value = 0
+
+    def read(self, offset, size):
+        """As written; bit 2 reads 0."""
+        return self.value & ~_CPU
+
+    def write(self, offset, size, value):
+        """Bits 1..3; bit 2 starts the reset."""
+        rises = value & ~self.value & _CPU
+        self.value = value & (_SYSTEM | _CPU | _FULL)
+        if rises:
+            self.reset_machine()

@@ -1,0 +1,168 @@
+"""Extended page tables: guest-physical to host-physical, with access rights.
+
+Maps with the largest pages that the CPU has and the alignment allows; splits them where a
+smaller piece gets rights of its own. Source: SDM Vol. 3C, "The Extended Page Table
+Mechanism (EPT)".
+"""
+
+import struct
+
+import uctypes
+from micropython import const
+
+R = const(1)
+W = const(2)
+X = const(4)
+RWX = const(7)
+
+UC = const(0)
+WB = const(6)
+
+_PAGE_4K = const(0x1000)
+_LARGE = const(1 << 7)
+_HPA = const(0xFFFFFFFFFF000)
+_LEVELS = const(4)
+
+SIZES = (0x1000, 0x200000, 0x40000000)  # of a leaf at level 0, 1, 2
+
+
+def _shift(level):
+    return 12 + 9 * level
+
+
+class Ept:
+    """One guest's tables.
+
+    pages: the allocator of host pages. levels: which leaf sizes the CPU has, from
+    SIZES. invalidate(): called after a change that takes rights away or moves a page.
+    """
+
+    def __init__(self, pages, sizes, ad_bits=False):
+        self._pages = pages
+        self._sizes = sizes
+        self._tables = []
+        self.root = self._table()
+        self.eptp = self.root | (_LEVELS - 1) << 3 | WB | (1 << 6 if ad_bits else 0)
+        self.invalidate = lambda: None
+
+    def _table(self):
+        hpa = self._pages.take(_PAGE_4K)
+        self._tables.append(hpa)
+        return hpa
+
+    def release(self):
+        """Give all tables back. The guest must not run any more."""
+        for hpa in self._tables:
+            self._pages.give(hpa)
+        self._tables = []
+        self.root = self.eptp = 0
+
+    @staticmethod
+    def _read(table, index):
+        return struct.unpack_from("<Q", uctypes.bytearray_at(table + 8 * index, 8))[0]
+
+    @staticmethod
+    def _write(table, index, entry):
+        struct.pack_into("<Q", uctypes.bytearray_at(table + 8 * index, 8), 0, entry)
+
+    def _descend(self, gpa, level):
+        """Return (table, index) of the entry for gpa at `level`, splitting and making tables."""
+        table = self.root
+        for at in range(_LEVELS - 1, level, -1):
+            index = gpa >> _shift(at) & 0x1FF
+            entry = self._read(table, index)
+            if entry & _LARGE and at in (1, 2):
+                entry = self._split(entry, at)
+                self._write(table, index, entry)
+            elif not entry:
+                entry = self._table() | RWX
+                self._write(table, index, entry)
+            table = entry & _HPA
+        return table, gpa >> _shift(level) & 0x1FF
+
+    def _split(self, entry, level):
+        """Return an entry for a table of 512 leaves that together say what `entry` said."""
+        table = self._table()
+        step = SIZES[level - 1]
+        large = _LARGE if level - 1 else 0
+        rest = entry & ~_LARGE
+        for i in range(512):
+            self._write(table, i, rest + i * step | large)
+        return table | RWX
+
+    def map(self, gpa, hpa, size, rights=RWX, memory_type=WB):
+        """Map [gpa, gpa + size) to [hpa, hpa + size): all multiples of 4 KiB (ValueError)."""
+        if (gpa | hpa | size) & (_PAGE_4K - 1):
+            raise ValueError("map %#x -> %#x, %#x bytes: not whole pages" % (gpa, hpa, size))
+        end = gpa + size
+        while gpa < end:
+            level = 0
+            for at in (2, 1):
+                step = SIZES[at]
+                if step in self._sizes and not (gpa | hpa) & (step - 1) and end - gpa >= step:
+                    level = at
+                    break
+            table, index = self._descend(gpa, level)
+            self._write(table, index, hpa | rights | memory_type << 3 | (_LARGE if level else 0))
+            gpa += SIZES[level]
+            hpa += SIZES[level]
+
+    def unmap(self, gpa, size):
+        """Let accesses to [gpa, gpa + size) exit as EPT violations."""
+        for page in range(gpa, gpa + size, _PAGE_4K):
+            table, index = self._descend(page, 0)
+            self._write(table, index, 0)
+        self.invalidate()
+
+    def protect(self, gpa, size, rights):
+        """Give the mapped pages of [gpa, gpa + size) other rights (R, W, X or-ed)."""
+        for page in range(gpa & ~(_PAGE_4K - 1), gpa + size, _PAGE_4K):
+            self.set_rights(page, rights)
+        self.invalidate()
+
+    def set_rights(self, gpa, rights):
+        """Give the page at gpa other rights; nothing where no page is mapped. The caller invalidates."""
+        if self.walk(gpa)[1]:
+            table, index = self._descend(gpa, 0)
+            self._write(table, index, self._read(table, index) & ~RWX | rights)
+
+    def join(self, gpa):
+        """Where the small pages around gpa say what one large page can say, let that say it.
+
+        The caller invalidates.
+        """
+        for level in (1, 2):
+            if SIZES[level] not in self._sizes:
+                return
+            parent, at = self._descend(gpa, level)
+            table = self._read(parent, at) & _HPA
+            first = self._read(table, 0)
+            large = _LARGE if level > 1 else 0
+            if not first & RWX or first & large != large or first & _HPA & (SIZES[level] - 1):
+                return
+            step = SIZES[level - 1]
+            for i in range(1, 512):
+                if self._read(table, i) != first + i * step:
+                    return
+            self._write(parent, at, first | _LARGE)
+            self._tables.remove(table)
+            self._pages.give(table)
+
+    def walk(self, gpa):
+        """Return (entry, page size) of the leaf for gpa, or (entry, 0) where there is none."""
+        table = self.root
+        for at in range(_LEVELS - 1, -1, -1):
+            entry = self._read(table, gpa >> _shift(at) & 0x1FF)
+            if not entry:
+                return 0, 0
+            if at == 0 or (entry & _LARGE and at < 3):
+                return entry, SIZES[at]
+            table = entry & _HPA
+        return 0, 0
+
+    def translate(self, gpa):
+        """Return the hpa, or None."""
+        entry, size = self.walk(gpa)
+        if not size or not entry & RWX:
+            return None
+        return entry & _HPA & ~(size - 1) | gpa & (size - 1)

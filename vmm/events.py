@@ -1,0 +1,230 @@
+"""Events into a guest: exceptions, NMIs and interrupts, in the order the SDM gives them.
+
+Exceptions go straight into the entry fields (`inject`). NMIs and interrupts wait here
+until the guest can take them; `kick` sets the frame's pending word, and the shim then
+calls `pending` (slot PENDING) before it enters. Where virtual-interrupt delivery is in
+use, local-APIC interrupts are the CPU's business (vmm/apicv.py) and only 8259 interrupts
+and NMIs come this way. Source: SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting".
+"""
+
+import micropython
+from micropython import const
+
+from vmm import verdict
+from vmm.vmcs import (
+    GUEST_INTERRUPTIBILITY_STATE,
+    PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS,
+)
+
+# For the hot path: words of the frame (vmm/frame.py), its dirty bit, and fields (vmm/vmcs.py).
+_RFLAGS = const(0x088 // 4)
+_ENTRY_INFO = const(0x0E0 // 4)
+_DIRTY = const(0x0F8 // 4)
+_PENDING = const(0x108 // 4)
+_DIRTY_ENTRY = const(1 << 3)
+_GUEST_INTERRUPTIBILITY_STATE = const(0x4824)
+_GUEST_PENDING_DEBUG_EXCEPTIONS = const(0x6822)
+
+VALID = const(1 << 31)
+ERROR_CODE = const(1 << 11)
+NMI_BLOCKED = const(1 << 12)  # "NMI unblocking due to IRET" in exit information
+
+# Interruption types
+EXTERNAL_INTERRUPT = const(0)
+NMI = const(2)
+HARDWARE_EXCEPTION = const(3)
+SOFTWARE_INTERRUPT = const(4)
+PRIVILEGED_SOFTWARE_EXCEPTION = const(5)
+SOFTWARE_EXCEPTION = const(6)
+
+DE, DB, BP, OF, BR, UD, NM, DF = 0, 1, 3, 4, 5, 6, 7, 8
+TS, NP, SS, GP, PF, MF, AC, MC = 10, 11, 12, 13, 14, 16, 17, 18
+
+_WITH_ERROR = const(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17)
+_NO_FAULT = const(1 << 1 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 18)  # traps and aborts: #DB, #BP, #OF, #DF, #MC
+_CONTRIBUTORY = const(1 << 0 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13)
+
+_RFLAGS_TF = const(1 << 8)
+_RFLAGS_IF = const(1 << 9)
+_RFLAGS_RF = const(1 << 16)
+_DEBUG_TRAP = const(1 << 12 | 1 << 14)  # enabled breakpoint, BS
+_BLOCKING_BY_STI = const(1)
+_BLOCKING_BY_MOV_SS = const(2)
+_BLOCKING_BY_NMI = const(8)
+
+_INTERRUPT_WINDOW = const(1 << 2)
+_NMI_WINDOW = const(1 << 22)
+
+
+def inject(vcpu, vector, error=0, first=0):
+    """Deliver exception `vector` at the next entry, instead of the exiting instruction.
+
+    first: information on the event whose delivery met it; without, the event that waits for
+    the entry. An exception during the delivery of another becomes a double fault, or shuts
+    the guest down, as on the CPU (SDM Vol. 3A, "Interrupt 8 - Double Fault Exception"); any
+    other event is lost, as there. Returns a verdict.
+    """
+    first = first or vcpu.injecting()
+    if first & VALID and first >> 8 & 7 == HARDWARE_EXCEPTION:
+        old = first & 0xFF
+        if old == DF:
+            vcpu.vm.log("triple fault at %#x" % vcpu.rip)
+            return verdict.RESET
+        benign = not (
+            (old == PF and (vector == PF or _CONTRIBUTORY >> vector & 1))
+            or (_CONTRIBUTORY >> old & 1 and _CONTRIBUTORY >> vector & 1)
+        )
+        if not benign:
+            vector, error = DF, 0
+    info = VALID | HARDWARE_EXCEPTION << 8 | vector
+    if _WITH_ERROR >> vector & 1 and vcpu.cr0 & 1:
+        info |= ERROR_CODE
+    else:
+        error = 0
+    if not _NO_FAULT >> vector & 1:
+        vcpu.rflags |= _RFLAGS_RF  # so that a breakpoint on the instruction does not come twice
+    vcpu.event(info, error)
+    return verdict.RESUME
+
+
+def general_protection(vcpu):
+    """#GP(0)."""
+    return inject(vcpu, GP, 0)
+
+
+def undefined(vcpu):
+    """#UD."""
+    return inject(vcpu, UD)
+
+
+def requeue(vcpu):
+    """If this exit came in the middle of an event's delivery, deliver it again.
+
+    For handlers whose frame holds the vectoring words. Source: SDM Vol. 3C, "Information
+    for VM Exits That Occur During Event Delivery".
+    """
+    info = vcpu.vectoring_info
+    if info & VALID:
+        kind = info >> 8 & 7
+        length = vcpu.length if kind in (4, 5, 6) else 0
+        if kind == NMI:
+            state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
+            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_NMI)
+        vcpu.event(info & ~NMI_BLOCKED, vcpu.vectoring_error, length)
+
+
+def _nothing():
+    pass
+
+
+class Events:
+    """What waits for one vCPU, and the windows that are open for it."""
+
+    def __init__(self, vcpu, controls):
+        """controls: primary processor-based controls of this vCPU."""
+        self._vcpu = vcpu
+        self.primary = controls
+        self._written = controls
+        self.nmis = 0
+        self.extint = lambda: False  # an 8259 interrupt is there and LINT0 lets it through
+        self.acknowledge = lambda: 0  # its vector
+        self.highest = lambda: -1  # vector of the local APIC, -1: none
+        self.accept = lambda vector: None
+        self.sync = self._no_sync = _nothing  # with virtual-interrupt delivery: tells the CPU what is pending
+
+    def reset(self):
+        self.nmis = 0
+        self._vcpu.pending = 0
+        self._controls(self.primary & ~(_INTERRUPT_WINDOW | _NMI_WINDOW))
+
+    def kick(self):
+        """Something changed that may want delivery."""
+        self._vcpu.pending = 1
+
+    def nmi(self):
+        """An NMI: at most one waits while one is being handled."""
+        self.nmis = min(self.nmis + 1, 2)
+        self.kick()
+
+    def set_primary(self, set_=0, clear=0):
+        """Set and clear bits of the primary controls."""
+        self._controls((self.primary | set_) & ~clear)
+
+    def _controls(self, value):
+        self.primary = value
+        if value != self._written:
+            self._vcpu.write(PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, value)
+            self._written = value
+
+    def wakes(self):
+        """True when a vCPU at HLT has something to wake up for."""
+        vcpu = self._vcpu
+        flags = vcpu.rflags
+        if flags & _RFLAGS_TF or vcpu.injecting():
+            return True  # HLT, too, is stepped
+        if self.nmis and not vcpu.read(GUEST_INTERRUPTIBILITY_STATE) & _BLOCKING_BY_NMI:
+            return True
+        if not flags & _RFLAGS_IF:
+            return False
+        return bool(self.extint()) or self.highest() >= 0
+
+    @micropython.viper
+    def _interrupt(self) -> int:
+        """Whether an interrupt waits that has to be injected."""
+        if int(self.extint()):
+            return 1
+        if self.sync is self._no_sync:
+            if int(self.highest()) >= 0:
+                return 1
+        return 0
+
+    # In the frame's words and without bytecode: every interrupt of a guest comes by here.
+    @micropython.viper
+    def pending(self, vcpu) -> int:
+        """Handler of slot PENDING and of the windows: inject what can be taken now."""
+        f = ptr32(vcpu)
+        f[_PENDING] = 0
+        self.sync()
+        interrupt = int(self._interrupt())
+        nmis = int(self.nmis)
+        if interrupt | nmis:
+            # A debug trap that is due comes before them, and an injected event would displace it.
+            free = int(vcpu.read(_GUEST_PENDING_DEBUG_EXCEPTIONS)) & _DEBUG_TRAP == 0
+            if f[_DIRTY] & _DIRTY_ENTRY:
+                if f[_ENTRY_INFO] & VALID:
+                    free = False
+            blocking = int(vcpu.read(_GUEST_INTERRUPTIBILITY_STATE))
+            info = 0
+            if free:
+                if nmis:
+                    if blocking & (_BLOCKING_BY_NMI | _BLOCKING_BY_MOV_SS | _BLOCKING_BY_STI) == 0:
+                        nmis -= 1
+                        self.nmis = nmis
+                        info = VALID | NMI << 8 | 2
+                if interrupt:
+                    if info == 0:
+                        if f[_RFLAGS] & _RFLAGS_IF:
+                            if blocking & (_BLOCKING_BY_MOV_SS | _BLOCKING_BY_STI) == 0:
+                                info = VALID | EXTERNAL_INTERRUPT << 8 | int(self._take())
+                                interrupt = int(self._interrupt())
+            if info:
+                f[_ENTRY_INFO] = info
+                f[_ENTRY_INFO + 1] = 0
+                f[_DIRTY] = f[_DIRTY] | _DIRTY_ENTRY
+        windows = 0
+        if interrupt:
+            windows = _INTERRUPT_WINDOW
+        if nmis:
+            windows |= _NMI_WINDOW
+        if int(self.primary) & (_INTERRUPT_WINDOW | _NMI_WINDOW) != windows:
+            self.set_primary(windows, (_INTERRUPT_WINDOW | _NMI_WINDOW) ^ windows)
+        return 0
+
+    @micropython.viper
+    def _take(self) -> int:
+        """Acknowledge the interrupt to inject; its vector."""
+        if int(self.extint()):
+            return int(self.acknowledge()) & 0xFF
+        vector = int(self.highest())
+        self.accept(vector)
+        return vector

@@ -1,0 +1,53 @@
+"""The vCPU frame: where its words lie (port/vcpu.h holds the same layout in C).
+
+Values are indices of 32-bit words, the way viper reads them:
+
+    f = ptr32(vcpu)
+    leaf = f[RAX]          # low half
+    f[RDX + 1] = 0         # high half
+
+A test compares this table with what the attributes of a vmx.VCPU see.
+"""
+
+from micropython import const
+
+RAX = const(0x000 // 4)
+RCX = const(0x008 // 4)
+RDX = const(0x010 // 4)
+RBX = const(0x018 // 4)
+RSP = const(0x020 // 4)
+RBP = const(0x028 // 4)
+RSI = const(0x030 // 4)
+RDI = const(0x038 // 4)
+RIP = const(0x080 // 4)
+RFLAGS = const(0x088 // 4)
+REASON = const(0x090 // 4)
+QUALIFICATION = const(0x098 // 4)
+LENGTH = const(0x0A0 // 4)
+LINEAR = const(0x0A8 // 4)
+GPA = const(0x0B0 // 4)
+INTR_INFO = const(0x0B8 // 4)
+INTR_ERROR = const(0x0C0 // 4)
+VECTORING_INFO = const(0x0C8 // 4)
+VECTORING_ERROR = const(0x0D0 // 4)
+INSTR_INFO = const(0x0D8 // 4)
+VERDICT = const(0x100 // 4)
+PENDING = const(0x108 // 4)
+DEADLINE = const(0x110 // 4)
+EXIT_TSC = const(0x118 // 4)
+OWED = const(0x188 // 4)
+WANTS = const(0x200 // 4)  # one word a reason
+COUNT = const(0x340 // 4)  # two words a reason
+TICKS = const(0x5C0 // 4)  # two words a reason
+MSRS = const(0x840)  # bytes: 16 entries of index, 0, value
+MSR_SLOTS = const(16)
+XSAVE = const(0x1000)  # bytes
+SIZE = const(0x4000)  # bytes: the frame's page and three for XSAVE
+
+# Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
+# RIP, RSP, RFLAGS, the qualification and the instruction length.
+WANT_LINEAR = const(1 << 0)
+WANT_GPA = const(1 << 1)
+WANT_INTR = const(3 << 2)  # information and error code
+WANT_VECTORING = const(3 << 4)  # information and error code
+WANT_INSTR_INFO = const(1 << 6)

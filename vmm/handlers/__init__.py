@@ -1,0 +1,75 @@
+"""Which exit goes where.
+
+`install` reads like a table of contents: exit reason, handler, and the words beyond
+reason, RIP, RSP, RFLAGS, qualification and length that the handler needs in the frame.
+A handler is `handler(vcpu) -> verdict` (vmm/verdict.py).
+"""
+
+from vmm import frame as f
+from vmm import reasons as r
+from vmm.handlers import control, descriptor, exception, interrupt, shutdown, task_switch, undefined
+
+
+def install(vm, exits):
+    """Fill a VM's dispatch table. ValueError where a reason is named twice."""
+    add = exits.add
+
+    # interrupts and time
+    add(r.EXTERNAL_INTERRUPT, interrupt.external)
+    add(r.PREEMPTION_TIMER_EXPIRED, vm.clock.exit)
+    add(r.INTERRUPT_WINDOW, vm.events_pending)
+    add(r.NMI_WINDOW, vm.events_pending)
+    add(r.ATTENTION, interrupt.attention)
+    add(r.PENDING, vm.events_pending)
+    add(r.HLT, interrupt.halt)
+    add(r.PAUSE, interrupt.pause)
+
+    # instructions with an answer
+    add(r.CPUID, vm.cpuid.exit)
+    add(r.RDMSR, vm.msrs.read_exit)
+    add(r.WRMSR, vm.msrs.write_exit)
+    add(r.IO_INSTRUCTION, vm.ports.exit, f.WANT_LINEAR | f.WANT_INSTR_INFO)
+    add(r.VMCALL, vm.hypercalls.exit)
+    add(r.XSETBV, control.xsetbv)
+    add(r.CONTROL_REGISTER_ACCESS, control.access)
+    add(r.MOV_DR, control.mov_dr)
+    add(r.WBINVD, control.write_back)
+    add(r.INVD, control.write_back)
+    add(r.INVLPG, control.invlpg)
+    add(r.RDTSC, control.rdtsc)
+    add(r.RDTSCP, control.rdtscp)
+    add(r.GDTR_OR_IDTR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO)
+    add(r.LDTR_OR_TR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO)
+
+    # memory
+    add(r.EPT_VIOLATION, vm.mmio.violation, f.WANT_GPA | f.WANT_LINEAR | f.WANT_VECTORING)
+    add(r.EPT_MISCONFIGURATION, shutdown.misconfiguration, f.WANT_GPA)
+
+    # local APIC
+    add(r.APIC_ACCESS, vm.mmio.apic_access, f.WANT_LINEAR | f.WANT_VECTORING)
+    if vm.apicv:
+        add(r.APIC_WRITE, vm.apicv.write_exit)
+        add(r.VIRTUALIZED_EOI, vm.apicv.eoi_exit)
+    add(r.TPR_BELOW_THRESHOLD, vm.events_pending)
+
+    # exceptions, and what the CPU does not finish by itself
+    add(r.EXCEPTION_OR_NMI, exception.exit, f.WANT_INTR | f.WANT_VECTORING)
+    add(r.TASK_SWITCH, task_switch.exit, f.WANT_VECTORING)
+    add(r.TRIPLE_FAULT, shutdown.triple_fault)
+    add(r.INIT_SIGNAL, shutdown.ignored)
+    add(r.STARTUP_IPI, shutdown.ignored)
+    add(r.IO_SMI, shutdown.ignored)
+    add(r.OTHER_SMI, shutdown.ignored)
+    add(r.ENTRY_FAILURE_GUEST_STATE, shutdown.entry_failure)
+    add(r.ENTRY_FAILURE_MSR_LOADING, shutdown.entry_failure)
+    add(r.ENTRY_FAILURE_MACHINE_CHECK, shutdown.entry_failure)
+
+    # instructions that this guest's CPUID denies
+    for reason in (
+        r.GETSEC, r.RSM, r.VMCLEAR, r.VMLAUNCH, r.VMPTRLD, r.VMPTRST, r.VMREAD, r.VMRESUME, r.VMWRITE,
+        r.VMXOFF, r.VMXON, r.INVEPT, r.INVVPID, r.VMFUNC, r.MONITOR, r.MWAIT, r.INVPCID, r.ENCLS, r.ENCLV,
+        r.PCONFIG, r.UMWAIT, r.TPAUSE, r.LOADIWKEY, r.XSAVES, r.XRSTORS, r.RDRAND, r.RDSEED, r.SEAMCALL,
+        r.TDCALL, r.ENQCMD_PASID_FAILURE, r.ENQCMDS_PASID_FAILURE,
+    ):  # fmt: skip
+        add(reason, undefined.exit)
+    add(r.RDPMC, undefined.privileged)

@@ -1,0 +1,190 @@
+"""Control registers, debug registers, XSETBV, and what belongs to caches and TLBs.
+
+Only bits in the guest/host masks exit: CR0.NE, CD and NW (the CPU wants NE set, caching is
+the host's) and the bits of CR4 that the guest may not have. Source: SDM Vol. 3C, "Exit
+qualification for control-register accesses"; Vol. 3A, "Control Registers".
+"""
+
+from micropython import const
+
+from vmm import events, verdict
+from vmm.reg import Bits, Reg, register
+from vmm.vmcs import GUEST_DR7, GUEST_PDPTE0
+
+_GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
+
+_TPR = const(0x80)
+_CR0_PE = const(1)
+_CR0_TS = const(1 << 3)
+_CR0_NW = const(1 << 29)
+_CR0_CD = const(1 << 30)
+_CR0_PG = const(1 << 31)
+_CR0_DEFINED = const(0xE005003F)
+_CR0_ET = const(1 << 4)
+_CR4_PAE = const(1 << 5)
+_CR4_PCIDE = const(1 << 17)
+_CR0_RELOADS = const(7 << 29)  # PG, CD, NW
+_EFER_LME = const(1 << 8)
+_CS_L = const(1 << 13)
+
+
+@register
+class CrQualification(Reg):
+    """SDM Vol. 3C, "Exit Qualification for Control-Register Accesses"."""
+
+    NUMBER = Bits(3, 0)
+    TYPE = Bits(5, 4)  # 0 MOV to CR, 1 MOV from CR, 2 CLTS, 3 LMSW
+    LMSW_MEMORY = Bits(6)
+    GPR = Bits(11, 8)
+    LMSW_SOURCE = Bits(31, 16)
+
+
+@register
+class DrQualification(Reg):
+    """SDM Vol. 3C, "Exit Qualification for MOV DR"."""
+
+    NUMBER = Bits(2, 0)
+    FROM = Bits(4)
+    GPR = Bits(11, 8)
+
+
+def access(vcpu):
+    """MOV to and from CR, CLTS, LMSW."""
+    q = CrQualification(vcpu.qualification)
+    if q.TYPE == 2:
+        return write_cr0(vcpu, vcpu.cr0 & ~_CR0_TS)
+    if q.TYPE == 3:
+        old = vcpu.cr0
+        return write_cr0(vcpu, old & ~0xE | q.LMSW_SOURCE & 0xF | old & _CR0_PE)
+    if q.TYPE == 1:
+        value = {3: lambda: vcpu.cr3, 8: lambda: vcpu.vm.lapic.read(_TPR, 4) >> 4}[q.NUMBER]()
+        setattr(vcpu, _GPRS[q.GPR], value)
+        return verdict.ADVANCE
+    value = getattr(vcpu, _GPRS[q.GPR])
+    if vcpu.bits != 64:
+        value &= 0xFFFFFFFF
+    if q.NUMBER == 0:
+        return write_cr0(vcpu, value)
+    if q.NUMBER == 4:
+        return write_cr4(vcpu, value)
+    if q.NUMBER == 3:
+        vcpu.cr3 = value & ~(1 << 63)
+        vcpu.vm.flush()
+        return verdict.ADVANCE
+    if value >> 4:
+        return events.general_protection(vcpu)
+    vcpu.vm.lapic.write(_TPR, 4, value << 4)
+    return verdict.ADVANCE
+
+
+def write_cr0(vcpu, value):
+    """The guest's CR0 becomes `value`, or #GP(0)."""
+    if value >> 32 or (value & _CR0_PG and not value & _CR0_PE) or (value & _CR0_NW and not value & _CR0_CD):
+        return events.general_protection(vcpu)
+    value = value & _CR0_DEFINED | _CR0_ET
+    old = vcpu.cr0
+    if not _cr0_allowed(vcpu, old, value):
+        return events.general_protection(vcpu)
+    vcpu.cr0 = value
+    vcpu.vm.flush()
+    return verdict.ADVANCE
+
+
+def _cr0_allowed(vcpu, old, value):
+    """SDM Vol. 2B, "MOV - Move to/from Control Registers"; with PAE paging this loads the PDPTEs."""
+    cr4 = vcpu.cr4
+    if value & _CR0_PG:
+        if vcpu.efer & _EFER_LME:
+            return old & _CR0_PG or (cr4 & _CR4_PAE and not vcpu.cs[3] & _CS_L)
+        return not cr4 & _CR4_PAE or not (old ^ value) & _CR0_RELOADS or load_pdptes(vcpu)
+    return not old & _CR0_PG or (vcpu.bits != 64 and not cr4 & _CR4_PCIDE)
+
+
+def write_cr4(vcpu, value):
+    """The guest's CR4 becomes `value`, or #GP(0) for a bit that its CPUID does not have."""
+    if value & ~vcpu.vm.cr4_allowed:
+        vcpu.vm.count_refused("CR4 bits %#x" % (value & ~vcpu.vm.cr4_allowed))
+        return events.general_protection(vcpu)
+    vcpu.cr4 = value
+    vcpu.vm.flush()
+    return verdict.ADVANCE
+
+
+def load_pdptes(vcpu):
+    """PAE paging begins: the four PDPTEs come from memory. False: one has reserved bits."""
+    base = vcpu.cr3 & 0xFFFFFFE0
+    entries = [vcpu.vm.physical_load(base + 8 * i, 8) for i in range(4)]
+    width = vcpu.vm.cpuid.leaf(0x80000008, 0)[0] & 0xFF
+    for entry in entries:
+        if entry & 1 and (entry & 0x1E6 or entry >> width):
+            return False
+    for i in range(4):
+        vcpu.write(GUEST_PDPTE0 + 2 * i, entries[i])
+    return True
+
+
+def mov_dr(vcpu):
+    """MOV DR, where a policy watches debug registers; DR4 and DR5 are DR6 and DR7."""
+    q = DrQualification(vcpu.qualification)
+    number = q.NUMBER + 2 if q.NUMBER in (4, 5) else q.NUMBER
+    name = _GPRS[q.GPR]
+    if number == 7:
+        if q.FROM:
+            setattr(vcpu, name, vcpu.read(GUEST_DR7))
+        else:
+            vcpu.write(GUEST_DR7, getattr(vcpu, name) & 0xFFFFFFFF | 0x400)
+        return verdict.ADVANCE
+    debug = vcpu.debug()
+    index = 4 if number == 6 else number
+    if q.FROM:
+        setattr(vcpu, name, debug[index])
+    else:
+        debug[index] = getattr(vcpu, name)
+    return verdict.ADVANCE
+
+
+def xsetbv(vcpu):
+    """XCR0: state components that the guest's CPUID has, in the combinations that the CPU takes."""
+    value = (vcpu.rdx & 0xFFFFFFFF) << 32 | vcpu.rax & 0xFFFFFFFF
+    if vcpu.rcx & 0xFFFFFFFF or not xcr0_valid(value, vcpu.vm.xcr0_allowed):
+        return events.general_protection(vcpu)
+    vcpu.xcr0 = value
+    return verdict.ADVANCE
+
+
+def xcr0_valid(value, allowed):
+    """SDM Vol. 1, "Enabling the XSAVE Feature Set and XSAVE-Enabled Features"."""
+    if value & ~allowed or not value & 1:
+        return False
+    if value & 4 and not value & 2:
+        return False
+    if value & 0x18 and value & 0x18 != 0x18:
+        return False
+    if value & 0xE0 and (value & 0xE0 != 0xE0 or not value & 4):
+        return False
+    return value & 0x60000 in (0, 0x60000)
+
+
+def write_back(vcpu):
+    """INVD and WBINVD: guests share the host's caches, so INVD must not drop what others wrote."""
+    return verdict.ADVANCE
+
+
+def invlpg(vcpu):
+    vcpu.vm.flush()
+    return verdict.ADVANCE
+
+
+def rdtsc(vcpu):
+    """RDTSC, where a policy watches it."""
+    now = vcpu.vm.clock.now()
+    vcpu.rax = now & 0xFFFFFFFF
+    vcpu.rdx = now >> 32 & 0xFFFFFFFF
+    return verdict.ADVANCE
+
+
+def rdtscp(vcpu):
+    if vcpu.vm.cpuid.has_rdtscp:
+        vcpu.rcx = vcpu.msr(0xC0000103) & 0xFFFFFFFF
+        return rdtsc(vcpu)
+    return events.undefined(vcpu)

@@ -1,0 +1,170 @@
+"""SGDT, SIDT, LGDT, LIDT, SLDT, STR, LLDT, LTR, where a policy watches them.
+
+The CPU makes its privilege checks (CPL, UMIP) before it exits; operand and descriptor are
+checked here. Limits: no alignment checks. Source: SDM Vol. 3C, "Format of the VM-Exit
+Instruction-Information Field as Used for LIDT, LGDT, SIDT, or SGDT" and "... for LLDT, LTR,
+SLDT, and STR"; Vol. 2, the instructions.
+"""
+
+import struct
+
+from micropython import const
+
+from vmm import events, segments, verdict
+from vmm.paging import AC, USER
+from vmm.reasons import GDTR_OR_IDTR_ACCESS
+from vmm.reg import Bits, Reg, register
+from vmm.segments import Fault
+from vmm.vmcs import (
+    GUEST_GDTR_BASE,
+    GUEST_GDTR_LIMIT,
+    GUEST_IDTR_BASE,
+    GUEST_IDTR_LIMIT,
+    GUEST_LDTR_SELECTOR,
+    GUEST_TR_SELECTOR,
+)
+
+_GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
+_MASKS = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)  # by address size
+_TABLES = ((GUEST_GDTR_BASE, GUEST_GDTR_LIMIT), (GUEST_IDTR_BASE, GUEST_IDTR_LIMIT))
+
+_LOAD = const(2)  # in IDENTITY: loads and not stores
+_EFER_LMA = const(1 << 10)
+_RFLAGS_AC = const(1 << 18)
+_BUSY = const(2)
+_OPERAND_SIZE = const(0x66)
+_PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
+
+
+@register
+class InstructionInformation(Reg):
+    """Both layouts; in each the other's own fields are undefined."""
+
+    SCALING = Bits(1, 0)
+    REG1 = Bits(6, 3)
+    ADDRESS_SIZE = Bits(9, 7)
+    REGISTER = Bits(10)  # operand is REG1 and not memory
+    OPERAND_32 = Bits(11)  # of LGDT and LIDT
+    SEGMENT = Bits(17, 15)
+    INDEX = Bits(21, 18)
+    NO_INDEX = Bits(22)
+    BASE = Bits(26, 23)
+    NO_BASE = Bits(27)
+    IDENTITY = Bits(29, 28)  # SGDT SIDT LGDT LIDT, or SLDT STR LLDT LTR
+
+
+def table_access(vcpu):
+    """Do what the instruction does, or deliver its fault."""
+    info = InstructionInformation(vcpu.instr_info)
+    try:
+        if vcpu.reason & 0xFFFF == GDTR_OR_IDTR_ACCESS:
+            _table(vcpu, info)
+        else:
+            _selector(vcpu, info)
+    except Fault as fault:
+        return fault.inject(vcpu)
+    except ValueError as error:
+        vcpu.vm.report(vcpu, "descriptor table access: %s" % error)
+        return verdict.STOP
+    return verdict.ADVANCE
+
+
+def operand(vcpu, info, size, write):
+    """Return (linear address, access) of the memory operand."""
+    offset = vcpu.qualification
+    if not info.NO_BASE:
+        offset += getattr(vcpu, _GPRS[info.BASE])
+    if not info.NO_INDEX:
+        offset += getattr(vcpu, _GPRS[info.INDEX]) << info.SCALING
+    offset &= _MASKS[info.ADDRESS_SIZE]
+    access = USER if vcpu.cpl == 3 else 0
+    if vcpu.rflags & _RFLAGS_AC:
+        access |= AC
+    return segments.address(vcpu, segments.NAMES[info.SEGMENT], offset, size, write), access
+
+
+def _table(vcpu, info):
+    long_mode = vcpu.bits == 64
+    base_field, limit_field = _TABLES[info.IDENTITY & 1]
+    layout = "<HQ" if long_mode else "<HI"
+    size = 10 if long_mode else 6
+    gva, access = operand(vcpu, info, size, info.IDENTITY < _LOAD)
+    memory = segments.linear(vcpu)
+    if info.IDENTITY < _LOAD:
+        memory.write(gva, struct.pack(layout, vcpu.read(limit_field), vcpu.read(base_field)), access)
+        return
+    limit, base = struct.unpack(layout, memory.read(gva, size, access))
+    if long_mode:
+        if not segments.canonical(base):
+            raise Fault(events.GP)
+    elif not info.OPERAND_32:
+        base &= 0xFFFFFF
+    vcpu.write(base_field, base)
+    vcpu.write(limit_field, limit)
+
+
+def _selector(vcpu, info):
+    task = info.IDENTITY & 1
+    memory = segments.linear(vcpu)
+    if info.IDENTITY < _LOAD:
+        selector = vcpu.read(GUEST_TR_SELECTOR if task else GUEST_LDTR_SELECTOR)
+        if info.REGISTER:
+            name = _GPRS[info.REG1]
+            keep = getattr(vcpu, name) & ~0xFFFF if _operand_16(vcpu) else 0
+            setattr(vcpu, name, keep | selector)
+        else:
+            gva, access = operand(vcpu, info, 2, True)
+            memory.write(gva, struct.pack("<H", selector), access)
+        return
+    if info.REGISTER:
+        selector = getattr(vcpu, _GPRS[info.REG1]) & 0xFFFF
+    else:
+        gva, access = operand(vcpu, info, 2, False)
+        selector = struct.unpack("<H", memory.read(gva, 2, access))[0]
+    if task:
+        _load_tr(vcpu, memory, selector)
+    else:
+        _load_ldtr(vcpu, memory, selector)
+
+
+def _operand_16(vcpu):
+    """Whether SLDT or STR writes 16 bits of a register: the exit does not say, the prefixes do."""
+    code = vcpu.peek(vcpu.rip + (0 if vcpu.bits == 64 else vcpu.cs[1]), vcpu.length)
+    override = wide = False
+    for byte in code:
+        if byte in _PREFIXES:
+            override |= byte == _OPERAND_SIZE
+        elif vcpu.bits == 64 and byte & 0xF0 == 0x40:
+            wide = byte & 8
+        else:
+            break
+    return not wide and override != (vcpu.bits == 16)
+
+
+def _system(vcpu, memory, selector, types):
+    """The descriptor of a system segment in the GDT, checked as LLDT and LTR do."""
+    wide = bool(vcpu.efer & _EFER_LMA)
+    error = selector & 0xFFFC
+    found = None if selector & 4 else segments.find(vcpu, memory, selector, wide)
+    if found is None or not found.system or found.type not in types:
+        raise Fault(events.GP, error)
+    if wide and (found.upper >> 8 & 0x1F or not segments.canonical(found.base)):
+        raise Fault(events.GP, error)
+    if not found.present:
+        raise Fault(events.NP, error)
+    return found
+
+
+def _load_ldtr(vcpu, memory, selector):
+    if not selector & 0xFFFC:
+        vcpu.set_segment("ldtr", selector, 0, 0, segments.UNUSABLE)
+        return
+    found = _system(vcpu, memory, selector, (segments.LDT,))
+    vcpu.set_segment("ldtr", selector, found.base, found.limit, found.rights)
+
+
+def _load_tr(vcpu, memory, selector):
+    types = (segments.TSS_32,) if vcpu.efer & _EFER_LMA else (segments.TSS_16, segments.TSS_32)
+    found = _system(vcpu, memory, selector, types)
+    found.mark(memory, _BUSY)
+    vcpu.set_segment("tr", selector, found.base, found.limit, found.rights)

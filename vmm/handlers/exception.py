@@ -1,0 +1,65 @@
+"""Exceptions and NMIs that exit: those the monitor must see, and those a policy asked for.
+
+#DB and #AC always exit, since a guest could make the CPU loop in their delivery for ever;
+they are delivered on. #MC and NMIs are the host's. Source: SDM Vol. 3C, "Exceptions",
+"Exit qualification for debug exceptions".
+"""
+
+from micropython import const
+
+from vmm import events, verdict
+from vmm.vmcs import GUEST_DR7, GUEST_IA32_DEBUGCTL, GUEST_INTERRUPTIBILITY_STATE
+
+_NMI = const(2)
+_GD = const(1 << 13)
+_LBR_BTF = const(3)
+_BLOCKING_BY_STI_MOV_SS = const(3)
+_DR6_BITS = const(0xE00F)  # B0-B3, BD, BS, BT
+_DR6_FIXED = const(0xFFFF0FF0)
+
+
+def exit(vcpu):
+    """Deliver the exception to the guest."""
+    info = vcpu.intr_info
+    vector = info & 0xFF
+    if info >> 8 & 7 == _NMI:
+        return verdict.YIELD
+    if vector == events.MC:
+        vcpu.vm.report(vcpu, "machine check while the guest ran")
+        return verdict.STOP
+    return deliver(vcpu)
+
+
+def deliver(vcpu):
+    """Re-create the exception that exited, with what the CPU would have changed."""
+    info = vcpu.intr_info
+    vector = info & 0xFF
+    error = vcpu.intr_error
+    kind = info >> 8 & 7
+    if vector == events.DB:
+        _unblock(vcpu)
+        if kind != events.PRIVILEGED_SOFTWARE_EXCEPTION:
+            debug_registers(vcpu, vcpu.qualification)
+    if vector == events.PF:
+        vcpu.cr2 = vcpu.qualification
+    if vcpu.vectoring_info & events.VALID:
+        return events.inject(vcpu, vector, error, vcpu.vectoring_info)
+    if kind in (events.SOFTWARE_EXCEPTION, events.PRIVILEGED_SOFTWARE_EXCEPTION):
+        vcpu.event(events.VALID | kind << 8 | vector, 0, vcpu.length)
+        return verdict.RESUME
+    return events.inject(vcpu, vector, error)
+
+
+def _unblock(vcpu):
+    """A step over STI comes while STI still blocks: VM entry wants BS pending then, and delivery ends it anyway."""
+    state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
+    if state & _BLOCKING_BY_STI_MOV_SS:
+        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_STI_MOV_SS)
+
+
+def debug_registers(vcpu, qualification):
+    """What #DB leaves behind: DR6, DR7.GD, DEBUGCTL.LBR and BTF clear."""
+    debug = vcpu.debug()
+    debug[4] = debug[4] & ~0xF | qualification & _DR6_BITS | _DR6_FIXED
+    vcpu.write(GUEST_DR7, vcpu.read(GUEST_DR7) & ~_GD)
+    vcpu.write(GUEST_IA32_DEBUGCTL, vcpu.read(GUEST_IA32_DEBUGCTL) & ~_LBR_BTF)

@@ -1,0 +1,89 @@
+"""EPT violations and APIC accesses: devices in memory, and pages that a policy watches.
+
+Source: SDM Vol. 3C, "Exit Qualification for EPT Violations", "Exit Qualification for
+APIC-Access VM Exits".
+"""
+
+from micropython import const
+
+from vmm import answers, events, verdict
+from vmm.access import GuestCpu
+from vmm.fastmmio import MISS, FastMmio
+from vmm.reg import Bits, Reg, register
+
+_PAGE = const(0x1000)
+_PAGE_MASK = const(0xFFFFFFFFFFFFF000)
+_APIC_BASE = const(0xFEE00000)
+_LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
+_RIGHTS = const(7)  # R, W, X as the access wanted them
+
+
+@register
+class EptViolation(Reg):
+    """Exit qualification for EPT violations."""
+
+    READ = Bits(0)
+    WRITE = Bits(1)
+    FETCH = Bits(2)
+    READABLE = Bits(3)
+    WRITABLE = Bits(4)
+    EXECUTABLE = Bits(5)
+    LINEAR_VALID = Bits(7)
+    TRANSLATED = Bits(8)  # else: an access to a paging structure
+    NMI_UNBLOCKING = Bits(12)
+
+
+class Mmio:
+    """The memory side of one guest's exits."""
+
+    def __init__(self, vm, bus):
+        self.vm = vm
+        self.bus = bus
+        self.cpu = GuestCpu(vm)
+        self._fast = None
+
+    def _short_way(self):
+        """Devices that fill their page, and the RAM from gpa 0."""
+        devices = {base >> 12: device for base, end, device in self.bus.regions if end - base == _PAGE}
+        _, size, hpa = self.vm.memory.segments[0]
+        return FastMmio(devices, hpa, size, self.vm.ports)
+
+    def rewired(self):
+        """A device has come to the bus or has left it."""
+        self._fast = None
+
+    def violation(self, vcpu):
+        """Handler of EPT violations."""
+        gpa = vcpu.gpa
+        if self._fast is None:
+            self._fast = self._short_way()
+        answer = self._fast.access(vcpu, gpa)
+        if answer != MISS:
+            return answer
+        answers.again(vcpu)
+        if self.vm.memory.has(gpa):
+            return self.vm.stepper.step(gpa & _PAGE_MASK, vcpu.qualification & _RIGHTS)
+        if vcpu.qualification & 4:
+            self.vm.report(vcpu, "the guest runs code at gpa %#x, where there is no RAM" % gpa)
+            return verdict.STOP
+        if not vcpu.qualification & 0x100:
+            self.vm.report(vcpu, "the guest's page tables are at gpa %#x, where there is no RAM" % gpa)
+            return verdict.STOP
+        return self.cpu.execute(vcpu)
+
+    def apic_access(self, vcpu):
+        """Handler of APIC accesses that the CPU did not virtualize: the page is a device."""
+        q = vcpu.qualification
+        if q >> 12 & 15 <= _LINEAR_WRITE:
+            if self._fast is None:
+                self._fast = self._short_way()
+            answer = self._fast.access(vcpu, _APIC_BASE | q & (_PAGE - 1))
+            if answer != MISS:
+                return answer
+        if vcpu.vectoring_info & events.VALID:
+            events.requeue(vcpu)
+        return self.cpu.execute(vcpu)
+
+    def answer(self, vcpu, value):
+        """A policy's Value for a memory access: what it reads, or what is written instead."""
+        return self.cpu.execute(vcpu, value)

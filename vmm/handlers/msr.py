@@ -1,0 +1,368 @@
+"""RDMSR and WRMSR: default-deny. What is not listed is #GP(0), and counted.
+
+MSRs that the VMCS or the CPU keeps for the guest (EFER, PAT, FS and GS base, SYSENTER,
+SYSCALL ones, TSC reads) never exit: `passthrough` says which. Source: SDM Vol. 4,
+"Model-Specific Registers (MSRs)"; Vol. 3C, "MSR-Bitmap Address".
+"""
+
+import micropython
+import uctypes
+from micropython import const
+
+from vmm import events, tally
+from vmm import vmcs as v
+
+IA32_TSC = const(0x10)
+IA32_APIC_BASE = const(0x1B)
+IA32_TSC_ADJUST = const(0x3B)
+IA32_TSC_DEADLINE = const(0x6E0)
+IA32_XSS = const(0xDA0)
+IA32_TSC_AUX = const(0xC0000103)
+_X2APIC_FIRST = const(0x800)
+_X2APIC_LAST = const(0x8FF)
+
+# In the CPU while the vCPU is loaded; read and written there without an exit.
+LIVE = (0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102)  # STAR LSTAR CSTAR FMASK KERNEL_GS_BASE
+# In the VMCS.
+_IN_VMCS = {
+    0x174: v.GUEST_IA32_SYSENTER_CS,
+    0x175: v.GUEST_IA32_SYSENTER_ESP,
+    0x176: v.GUEST_IA32_SYSENTER_EIP,
+    0x277: v.GUEST_IA32_PAT,
+    0xC0000080: v.GUEST_IA32_EFER,
+    0xC0000100: v.GUEST_FS_BASE,
+    0xC0000101: v.GUEST_GS_BASE,
+}
+
+_RAX = const(0x000 // 4)  # words of the frame (vmm/frame.py)
+_RCX = const(0x008 // 4)
+_RDX = const(0x010 // 4)
+
+_MTRR_VARIABLE = const(8)
+_MTRR_FIXED = (0x250, 0x258, 0x259) + tuple(range(0x268, 0x270))
+_MTRR_DEF_TYPE = const(0x2FF)
+_MTRR_TYPES = (0, 1, 4, 5, 6)  # UC, WC, WT, WP, WB
+_MISC_ENABLE_RESET = const(1 << 0 | 1 << 11 | 1 << 12)  # fast strings; neither BTS nor PEBS
+_DEBUGCTL_ALLOWED = const(3)  # LBR, BTF
+
+
+_EFER = const(0xC0000080)
+_EFER_LME = const(1 << 8)
+_EFER_LMA = const(1 << 10)
+_EFER_ALLOWED = const(1 << 0 | 1 << 8 | 1 << 10 | 1 << 11)  # SCE, LME, LMA, NXE
+_CR0_PG = const(1 << 31)
+_PAT = const(0x277)
+_PAT_TYPES = (0, 1, 4, 5, 6, 7)
+_HIGH_ZERO = (0x174, 0xC0000084, IA32_TSC_AUX)  # SYSENTER_CS, FMASK: 32 bits
+_ADDRESSES = (0x175, 0x176, 0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102)
+
+
+def _valid_for_cpu(index, value):
+    """Whether WRMSR by the guest itself would take the value, for MSRs that do not exit as a rule."""
+    if index in _ADDRESSES:
+        return value >> 47 in (0, 0x1FFFF)  # canonical
+    if index in _HIGH_ZERO:
+        return not value >> 32
+    if index == _PAT:
+        for i in range(8):
+            if value >> 8 * i & 0xFF not in _PAT_TYPES:
+                return False
+    return True
+
+
+def _zero(index):
+    return 0
+
+
+def _fixed_range(index, value):
+    """IA32_MTRR_FIX...: eight types."""
+    for shift in range(0, 64, 8):
+        if value >> shift & 0xFF not in _MTRR_TYPES:
+            return False
+    return True
+
+
+def _default_type(index, value):
+    """IA32_MTRR_DEF_TYPE: E, FE, type."""
+    return not value & ~0xCFF and value & 0xFF in _MTRR_TYPES
+
+
+class Bitmap:
+    """The MSR bitmaps: which RDMSR and WRMSR exit. 4 KiB at hpa, all set at first."""
+
+    def __init__(self, hpa):
+        self._bytes = uctypes.bytearray_at(hpa, 4096)
+        for i in range(4096):
+            self._bytes[i] = 0xFF
+        self._watched = {}  # (index, write): whether it exits without policies
+
+    def _where(self, index, write):
+        if index <= 0x1FFF:
+            base, bit = 0x000, index
+        elif 0xC0000000 <= index <= 0xC0001FFF:
+            base, bit = 0x400, index - 0xC0000000
+        else:
+            return None
+        return base + (0x800 if write else 0) + (bit >> 3), 1 << (bit & 7)
+
+    def exits(self, index, write):
+        where = self._where(index, write)
+        return where is None or bool(self._bytes[where[0]] & where[1])
+
+    def set(self, index, write, exits):
+        """Let RDMSR (write False) or WRMSR of `index` exit, or not."""
+        if (index, write) in self._watched:
+            self._watched[index, write] = exits
+        else:
+            self._put(index, write, exits)
+
+    def watch(self, index, write, on):
+        """Let it exit whatever set() says, or no longer."""
+        if on:
+            self._watched[index, write] = self.exits(index, write)
+            self._put(index, write, True)
+        else:
+            self._put(index, write, self._watched.pop((index, write)))
+
+    def _put(self, index, write, exits):
+        where = self._where(index, write)
+        if where:
+            byte, mask = where
+            self._bytes[byte] = self._bytes[byte] | mask if exits else self._bytes[byte] & ~mask
+
+
+class Msrs:
+    """One guest's MSRs.
+
+    readers {index: f(index) -> value}, writers {index: f(index, value) -> False for #GP}.
+    pairs {index: (low(index) or -1 for #GP, high(index), write(index, low, high) -> True, or False for #GP)}:
+    the same in halves, for MSRs whose exits must not make big ints.
+    Devices add theirs. unclaimed {(index, write): count}.
+    """
+
+    def __init__(self, bitmap, host_rdmsr, clock, live):
+        self.bitmap = bitmap
+        self.readers = {}
+        self.writers = {}
+        self.pairs = {}
+        self.unclaimed = {}
+        self._clock = clock
+        self._stored = {}
+        self._initial = {}
+        self._valid = {}
+        self._tsc_adjust = 0
+        self._vcpu = None
+        self._xss_allowed = 0
+        for index in live:
+            bitmap.set(index, False, False)
+            bitmap.set(index, True, index == IA32_XSS)
+        for index in _IN_VMCS:
+            bitmap.set(index, False, False)
+            bitmap.set(index, True, False)
+        bitmap.set(IA32_TSC, False, False)
+        self._fill(host_rdmsr)
+
+    def _fill(self, host_rdmsr):
+        clock = self._clock
+        self.add(IA32_TSC, lambda i: clock.now() + clock.skew & 0xFFFFFFFFFFFFFFFF, self._write_tsc)
+        self.add(IA32_TSC_ADJUST, lambda i: self._tsc_adjust & 0xFFFFFFFFFFFFFFFF, self._write_tsc_adjust)
+        self.pairs[IA32_TSC_ADJUST] = (self._tsc_adjust_low, self._tsc_adjust_high, self._write_tsc_adjust_pair)
+        self.add(0x17, _zero, None)  # IA32_PLATFORM_ID
+        self.add(0x3A, lambda i: 1, None)  # IA32_FEATURE_CONTROL: locked, nothing on
+        revision = host_rdmsr(0x8B)
+        self.add(0x8B, lambda i: revision, self._ignore)  # IA32_BIOS_SIGN_ID
+        self.add(0x79, None, self._ignore)  # IA32_BIOS_UPDT_TRIG: the host's microcode stays
+        self.add(0xFE, lambda i: _MTRR_VARIABLE | 1 << 8 | 1 << 10, None)  # IA32_MTRRCAP
+        for index in _MTRR_FIXED:
+            self.store(index, 0, _fixed_range)
+        for index in range(0x200, 0x200 + 2 * _MTRR_VARIABLE):
+            self.store(index, 0, self._variable_range)
+        self.store(_MTRR_DEF_TYPE, 0, _default_type)
+        self.add(0x179, _zero, None)  # IA32_MCG_CAP: no banks
+        self.store(0x17A)  # IA32_MCG_STATUS
+        self.store(0x1A0, _MISC_ENABLE_RESET)  # IA32_MISC_ENABLE
+        self.add(0x1D9, lambda i: self._vcpu.read(v.GUEST_IA32_DEBUGCTL), self._write_debugctl)
+        self.add(0xCE, _zero, None)  # MSR_PLATFORM_INFO
+        self.add(0x34, _zero, None)  # MSR_SMI_COUNT
+        self.store(0x140)  # MSR_MISC_FEATURE_ENABLES
+        for index in _IN_VMCS:
+            self.add(index, self._read_vmcs, self._write_vmcs)
+
+    def attach(self, vcpu, xss_allowed):
+        """The vCPU whose MSRs these are. xss_allowed: components that IA32_XSS may name."""
+        self._vcpu = vcpu
+        self._xss_allowed = xss_allowed
+        for index in vcpu.live_msrs:
+            if index == IA32_XSS:
+                self.add(index, lambda i: vcpu.msr(i), self._write_xss)
+            else:
+                self.add(index, lambda i: vcpu.msr(i), self._write_live)
+
+    def add(self, index, reader, writer):
+        """Claim an MSR; None for an access that is #GP."""
+        if index in self.readers or index in self.writers:
+            raise ValueError("MSR %#x is claimed already" % index)
+        if reader:
+            self.readers[index] = reader
+        if writer:
+            self.writers[index] = writer
+
+    def store(self, index, initial=0, valid=None):
+        """An MSR that keeps what was written and does nothing; valid(index, value) is False for #GP."""
+        self._initial[index] = self._stored[index] = initial
+        self._valid[index] = valid
+        self.add(index, self._read_stored, self._write_stored)
+
+    def reset(self):
+        self._stored.update(self._initial)
+        self._tsc_adjust = 0
+
+    def read(self, index):
+        """Return the guest's value. KeyError for an MSR that it does not have."""
+        return self.readers[index](index)
+
+    def write(self, index, value):
+        """Write as the guest would; False where that is #GP. KeyError as for read."""
+        return self.writers[index](index, value) is not False
+
+    # -- handlers
+
+    @micropython.viper
+    def read_exit(self, vcpu) -> int:
+        """RDMSR: EDX:EAX from the MSR in ECX, or #GP(0)."""
+        f = ptr32(vcpu)  # noqa: F821
+        index = int(f[_RCX])
+        pair = self.pairs.get(index)
+        if pair:
+            low = int(pair[0](index))
+            if low < 0:
+                return int(events.general_protection(vcpu))
+            high = int(pair[1](index))
+        else:
+            reader = self.readers.get(index)
+            if not reader:
+                return int(self._refuse(vcpu, index, False))
+            low = int(reader(index))
+            high = int(uint(low) >> 32)  # noqa: F821
+        f[_RAX] = low
+        f[_RAX + 1] = 0
+        f[_RDX] = high
+        f[_RDX + 1] = 0
+        return 1
+
+    @micropython.viper
+    def write_exit(self, vcpu) -> int:
+        """WRMSR: the MSR in ECX from EDX:EAX, or #GP(0)."""
+        f = ptr32(vcpu)  # noqa: F821
+        index = int(f[_RCX])
+        pair = self.pairs.get(index)
+        if pair:
+            done = bool(pair[2](index, int(f[_RAX]), int(f[_RDX])))
+        else:
+            done = bool(self._write_whole(vcpu, index))
+        if done:
+            return 1
+        return int(events.general_protection(vcpu))
+
+    def _write_whole(self, vcpu, index):
+        """The writer that takes 64 bits, which may be a big int; False for #GP."""
+        writer = self.writers.get(index)
+        if writer is None:
+            self._count(index, True)
+            return False
+        return writer(index, (vcpu.rdx & 0xFFFFFFFF) << 32 | vcpu.rax & 0xFFFFFFFF) is not False
+
+    def _refuse(self, vcpu, index, write):
+        self._count(index, write)
+        return events.general_protection(vcpu)
+
+    def _count(self, index, write):
+        tally.count(self.unclaimed, (index, write))
+
+    # -- what they do
+
+    def _ignore(self, index, value):
+        pass
+
+    def _read_stored(self, index):
+        return self._stored[index]
+
+    def _write_stored(self, index, value):
+        valid = self._valid[index]
+        if valid and not valid(index, value):
+            return False
+        self._stored[index] = value
+        return True
+
+    def _variable_range(self, index, value):
+        """IA32_MTRR_PHYSBASEn, and PHYSMASKn at the odd numbers."""
+        beyond = value >> (self._vcpu.vm.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
+        if index & 1:
+            return not beyond and not value & 0x7FF
+        return not beyond and not value & 0xF00 and value & 0xFF in _MTRR_TYPES
+
+    def _read_vmcs(self, index):
+        return self._vcpu.read(_IN_VMCS[index])
+
+    def _write_vmcs(self, index, value):
+        if not _valid_for_cpu(index, value):
+            return False
+        if index == _EFER:
+            return self._write_efer(value)
+        self._vcpu.write(_IN_VMCS[index], value)
+        return True
+
+    def _write_efer(self, value):
+        vcpu = self._vcpu
+        old = vcpu.efer
+        if value & ~_EFER_ALLOWED or ((value ^ old) & _EFER_LME and vcpu.cr0 & _CR0_PG):
+            return False
+        vcpu.efer = value & ~_EFER_LMA | old & _EFER_LMA
+        return True
+
+    def _write_live(self, index, value):
+        if not _valid_for_cpu(index, value):
+            return False
+        self._vcpu.msr(index, value)
+        return True
+
+    def _move_tsc(self, delta):
+        """The guest's TSC jumps; the time of its devices does not."""
+        clock = self._clock
+        clock.skew += delta
+        self._vcpu.write(v.TSC_OFFSET, clock.offset + clock.skew)
+
+    def _write_tsc(self, index, value):
+        delta = value - self._clock.now() - self._clock.skew
+        self._tsc_adjust += delta
+        self._move_tsc(delta)
+
+    def _tsc_adjust_low(self, index):
+        return self._tsc_adjust & 0xFFFFFFFF
+
+    def _tsc_adjust_high(self, index):
+        return self._tsc_adjust >> 32 & 0xFFFFFFFF
+
+    def _write_tsc_adjust_pair(self, index, low, high):
+        if high >> 31:
+            high -= 1 << 32
+        self._write_tsc_adjust(index, high << 32 | low)
+        return True
+
+    def _write_tsc_adjust(self, index, value):
+        if value >> 63:
+            value -= 1 << 64
+        self._move_tsc(value - self._tsc_adjust)
+        self._tsc_adjust = value
+
+    def _write_debugctl(self, index, value):
+        if value & ~_DEBUGCTL_ALLOWED:
+            return False
+        self._vcpu.write(v.GUEST_IA32_DEBUGCTL, value)
+        return True
+
+    def _write_xss(self, index, value):
+        if value & ~self._xss_allowed:
+            return False
+        self._vcpu.msr(index, value)
+        return True

@@ -1,0 +1,35 @@
+"""The end of a guest, or of an entry: triple fault, failed VM entry, misconfigured EPT.
+
+Source: SDM Vol. 3C, "Basic VM-Exit Information", "VM-Entry Failures During or After
+Loading Guest State".
+"""
+
+from vmm import guest_checks, verdict
+
+
+def triple_fault(vcpu):
+    """The guest shut down; what follows is its `on_triple_fault` (reset by default)."""
+    vcpu.vm.log("triple fault at %#x" % vcpu.rip)
+    return verdict.RESET
+
+
+def ignored(vcpu):
+    """INIT and SIPI for a CPU that is not there, SMIs without SMM: nothing to do."""
+    return verdict.RESUME
+
+
+def misconfiguration(vcpu):
+    """An EPT entry that the CPU refuses: the monitor's own fault."""
+    entry, size = vcpu.vm.ept.walk(vcpu.gpa)
+    vcpu.vm.report(vcpu, "EPT misconfiguration at gpa %#x, entry %#x, page size %#x" % (vcpu.gpa, entry, size))
+    return verdict.STOP
+
+
+def entry_failure(vcpu):
+    """The guest was not entered: say what is wrong with its state."""
+    reason = vcpu.reason & 0xFFFF
+    names = {33: "invalid guest state", 34: "MSR loading", 41: "machine-check event"}
+    faults = guest_checks.faults(vcpu) if reason == 33 else []
+    text = "VM entry failed (exit reason %d, %s), qualification %d" % (reason, names[reason], vcpu.qualification)
+    vcpu.vm.report(vcpu, "\n".join([text] + faults))
+    return verdict.STOP

@@ -1,0 +1,307 @@
+"""Hardware task switches, which VMX leaves to the monitor whole.
+
+To and from 16-bit and 32-bit TSSs; by CALL, JMP, IRET, and by a task gate that an event met in the IDT.
+Before the exit the CPU has checked gate and privileges; what it may not have checked is
+checked here again. Faults before the commit point belong to the old task, later ones to the
+new task, which then has its selectors but not their descriptors. Limits: no shadow stacks;
+RIP beyond the new CS limit is left to the CPU's fetch; the busy bit is no locked access.
+
+Source: SDM Vol. 3A, "Task Switching" (its numbered steps, and the table "Exception
+Conditions Checked During a Task Switch"); Vol. 3C, "Treatment of Task Switches". Where both
+leave it open (order of segment loads, #TS(0) for bad PDPTEs, upper halves of registers from
+a 16-bit TSS, CPL 3 until SS is loaded) this does what Bochs does.
+"""
+
+import struct
+
+from micropython import const
+
+from vmm import events, segments, verdict
+from vmm.handlers import control, exception
+from vmm.paging import USER, WRITE
+from vmm.reg import Bits, Reg, register
+from vmm.segments import Fault
+from vmm.tss import Tss16, Tss32
+from vmm.vmcs import GUEST_GDTR_BASE, GUEST_INTERRUPTIBILITY_STATE
+
+_CALL = const(0)
+_IRET = const(1)
+_JMP = const(2)
+_GATE = const(3)
+
+_NT = const(1 << 14)
+_RF = const(1 << 16)
+_VM = const(1 << 17)
+_RFLAGS_DEFINED = const(0x3F7FD5)
+_RFLAGS_1 = const(1 << 1)
+_CR0_TS = const(1 << 3)
+_CR0_PG = const(1 << 31)
+_CR4_PAE = const(1 << 5)
+_DR7_LOCAL = const(0x155)  # L0-L3, LE
+_DR6_BT = const(1 << 15)
+_BUSY = const(2)
+_BLOCKING_BY_STI_MOV_SS = const(3)
+_BLOCKING_BY_NMI = const(8)
+_BY_INSTRUCTION = (events.SOFTWARE_INTERRUPT, events.PRIVILEGED_SOFTWARE_EXCEPTION, events.SOFTWARE_EXCEPTION)
+_NO_FAULT_CLASS = (events.DB, events.DF, events.MC)
+
+_V8086 = const(0xF3)
+_CODE_32 = const(0xC09B)
+
+_GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")
+
+
+@register
+class TaskSwitchQualification(Reg):
+    """SDM Vol. 3C, "Exit Qualification for Task Switches"."""
+
+    SELECTOR = Bits(15, 0)
+    SOURCE = Bits(31, 30)
+
+
+def exit(vcpu):
+    """Switch tasks as the exit qualification and the IDT-vectoring information say."""
+    q = TaskSwitchQualification(vcpu.qualification)
+    switch = Switch(vcpu, q.SELECTOR, q.SOURCE)
+    try:
+        trap = switch.run()
+    except Fault as fault:
+        events.requeue(vcpu)  # what was being delivered: a fault may become a double fault
+        answer = fault.inject(vcpu)
+    except ValueError as error:
+        vcpu.vm.report(vcpu, "task switch to %#06x: %s" % (q.SELECTOR, error))
+        return verdict.STOP
+    else:
+        answer = verdict.RESUME
+        if trap:
+            exception.debug_registers(vcpu, _DR6_BT)
+            answer = events.inject(vcpu, events.DB)
+    if switch.committed:
+        switch.unblock()
+    return answer
+
+
+class Switch:
+    """One task switch."""
+
+    def __init__(self, vcpu, selector, source):
+        self._vcpu = vcpu
+        self._selector = selector
+        self._source = source
+        event = vcpu.vectoring_info if source == _GATE else 0
+        self._event = event
+        self._kind = event >> 8 & 7
+        # INT1 has a length as INT n has, but counts as an external event in error codes.
+        self._by_instruction = source != _GATE or self._kind in _BY_INSTRUCTION
+        self._ext = 0 if self._by_instruction and self._kind != events.PRIVILEGED_SOFTWARE_EXCEPTION else 1
+        self._memory = segments.linear(vcpu)
+        self.committed = False
+
+    def run(self):
+        """Do it all; returns the T flag of the new TSS. Fault, ValueError as segments.Linear."""
+        new = self._target()
+        self._old = self._vcpu.segment("tr")
+        old_tss = Tss32 if self._old[3] & 8 else Tss16
+        new_tss = Tss32 if new.rights & 8 else Tss16
+        self._probe(new, new_tss, old_tss)
+        self._save(old_tss)
+        if self._source in (_CALL, _GATE):
+            self._memory.write(new.base, struct.pack("<H", self._old[0]))
+        task = new_tss(self._memory.read(new.base, new_tss.SIZE))
+        if self._source != _IRET:
+            new.mark(self._memory, _BUSY)
+        self.committed = True
+        self._load_registers(new, task)
+        self._load_segments(task)
+        if self._event & events.ERROR_CODE:
+            self._push(struct.pack("<I", self._vcpu.vectoring_error & 0xFFFFFFFF)[: new_tss.WORD])
+        return task.trap
+
+    # -- before the commit point
+
+    def _fault(self, vector, selector):
+        raise Fault(vector, selector & 0xFFFC | self._ext)
+
+    def _target(self):
+        """The descriptor of the new TSS."""
+        selector = self._selector
+        refused = events.TS if self._source == _IRET else events.GP
+        found = None if selector & 4 else segments.find(self._vcpu, self._memory, selector)
+        right = (
+            (segments.TSS_16_BUSY, segments.TSS_32_BUSY)
+            if self._source == _IRET
+            else (segments.TSS_16, segments.TSS_32)
+        )
+        if found is None or not found.system or found.type not in right:
+            self._fault(refused, selector)
+        if not found.present:
+            self._fault(events.NP, selector)
+        if found.limit < (Tss32.SIZE if found.rights & 8 else Tss16.SIZE) - 1:
+            self._fault(events.TS, selector)
+        return found
+
+    def _old_descriptor(self):
+        """The gva of the byte of the old TSS descriptor that holds its busy bit."""
+        return self._vcpu.read(GUEST_GDTR_BASE) + (self._old[0] & 0xFFF8) + 5
+
+    def _probe(self, new, new_tss, old_tss):
+        """Nothing that is read or written up to the commit point may fault half-way."""
+        selector, base, limit, _ = self._old
+        if limit < old_tss.END - 1:
+            self._fault(events.TS, selector)
+        memory = self._memory
+        memory.touch(new.base, new_tss.SIZE, 0)
+        memory.touch(base + old_tss.START, old_tss.END - old_tss.START, WRITE)
+        if self._source in (_CALL, _GATE):
+            memory.touch(new.base, 2, WRITE)
+        if self._source in (_JMP, _IRET):
+            memory.touch(self._old_descriptor(), 1, WRITE)
+        if self._source != _IRET:
+            memory.touch(new.gva + 5, 1, WRITE)
+
+    def _save(self, tss):
+        """The old task's state into its TSS, its busy bit and NT as the source wants them."""
+        vcpu, memory = self._vcpu, self._memory
+        eip, flags = vcpu.rip, vcpu.rflags & 0xFFFFFFFF
+        if self._by_instruction:
+            eip += vcpu.length
+        if self._kind == events.HARDWARE_EXCEPTION and self._event & 0xFF not in _NO_FAULT_CLASS:
+            flags |= _RF
+        if self._source == _IRET:
+            flags &= ~_NT
+        if self._source in (_JMP, _IRET):
+            gva = self._old_descriptor()
+            memory.write(gva, bytes((memory.read(gva, 1)[0] & ~_BUSY,)))
+        base = self._old[1] + tss.START
+        size = tss.END - tss.START
+        image = bytearray(tss.START) + bytearray(memory.read(base, size))
+        gprs = [getattr(vcpu, name) & 0xFFFFFFFF for name in _GPRS]
+        tss.save(image, eip & 0xFFFFFFFF, flags, gprs, [vcpu.segment(name)[0] for name in segments.NAMES])
+        memory.write(base, bytes(image[tss.START :]))
+
+    # -- the new task
+
+    def _load_registers(self, new, task):
+        vcpu = self._vcpu
+        vcpu.set_segment("tr", self._selector, new.base, new.limit, new.rights | _BUSY)
+        vcpu.cr0 |= _CR0_TS
+        vcpu.dr7 &= ~_DR7_LOCAL
+        flags = task.flags & _RFLAGS_DEFINED | _RFLAGS_1
+        if self._source in (_CALL, _GATE):
+            flags |= _NT
+        vcpu.rflags = flags
+        vcpu.rip = task.eip
+        for i in range(8):
+            setattr(vcpu, _GPRS[i], task.gprs[i])
+        self._load_selectors(task, flags)
+        if task.cr3 is not None and vcpu.cr0 & _CR0_PG and task.cr3 != vcpu.cr3:
+            vcpu.cr3 = task.cr3
+            vcpu.vm.flush()
+            if vcpu.cr4 & _CR4_PAE and not control.load_pdptes(vcpu):
+                self._fault(events.TS, 0)
+        self._memory = segments.linear(vcpu)
+
+    def _load_selectors(self, task, flags):
+        """Selectors without descriptors: what a fault while these are loaded finds."""
+        vcpu = self._vcpu
+        vcpu.set_segment("ldtr", task.ldtr, 0, 0, segments.UNUSABLE)
+        for i in range(6):
+            name, selector = segments.NAMES[i], task.selectors[i]
+            if flags & _VM:
+                vcpu.set_segment(name, selector, selector << 4, 0xFFFF, _V8086)
+            elif name == "cs":
+                self._no_code(selector, 3)
+            else:  # CPL, which is the DPL of SS, is 3: a handler gets a stack from the TSS
+                vcpu.set_segment(name, selector, 0, 0, segments.UNUSABLE | 3 << 5)
+
+    def _no_code(self, selector, cpl):
+        """VM entry wants a valid CS, even if only to deliver an exception."""
+        self._vcpu.set_segment("cs", selector, 0, 0xFFFFFFFF, _CODE_32 | cpl << 5)
+
+    def _load_segments(self, task):
+        self._load_ldtr(task.ldtr)
+        if self._vcpu.rflags & _VM:
+            return
+        es, cs, ss, ds, fs, gs = task.selectors
+        cpl = cs & 3
+        self._load_ss(ss, cpl)
+        self._no_code(cs, cpl)
+        for name, selector in (("ds", ds), ("es", es), ("fs", fs), ("gs", gs)):
+            self._load_data(name, selector, cpl)
+        self._load_cs(cs)
+
+    def _find(self, selector):
+        return segments.find(self._vcpu, self._memory, selector) or self._fault(events.TS, selector)
+
+    def _set(self, name, selector, found):
+        if not found.system:
+            found.mark(self._memory, segments.ACCESSED)
+        self._vcpu.set_segment(name, selector, found.base, found.limit, found.rights)
+
+    def _load_ldtr(self, selector):
+        if selector & 4:
+            self._fault(events.TS, selector)
+        if not selector & 0xFFFC:
+            return
+        found = self._find(selector)
+        if not found.system or found.type != segments.LDT or not found.present:
+            self._fault(events.TS, selector)
+        self._set("ldtr", selector, found)
+
+    def _load_ss(self, selector, cpl):
+        found = self._find(selector)
+        if found.system or found.type & (segments.CODE | segments.WRITABLE) != segments.WRITABLE:
+            self._fault(events.TS, selector)
+        if not found.present:
+            self._fault(events.SS, selector)
+        if found.dpl != cpl or selector & 3 != cpl:
+            self._fault(events.TS, selector)
+        self._set("ss", selector, found)
+
+    def _load_data(self, name, selector, cpl):
+        if not selector & 0xFFFC:
+            return
+        found = self._find(selector)
+        if found.system or found.type & (segments.CODE | segments.WRITABLE) == segments.CODE:
+            self._fault(events.TS, selector)
+        conforming = segments.CODE | segments.EXPAND_DOWN
+        if found.type & conforming != conforming and found.dpl < max(cpl, selector & 3):
+            self._fault(events.TS, selector)
+        if not found.present:
+            self._fault(events.NP, selector)
+        self._set(name, selector, found)
+
+    def _load_cs(self, selector):
+        found = self._find(selector)
+        rpl = selector & 3
+        if found.system or not found.type & segments.CODE:
+            self._fault(events.TS, selector)
+        if found.dpl > rpl or (found.dpl != rpl and not found.type & segments.EXPAND_DOWN):
+            self._fault(events.TS, selector)
+        if not found.present:
+            self._fault(events.NP, selector)
+        self._set("cs", selector, found)
+
+    def _push(self, data):
+        """The event's error code onto the new task's stack."""
+        vcpu = self._vcpu
+        mask = 0xFFFFFFFF if vcpu.segment("ss")[3] & segments.DB else 0xFFFF
+        esp = vcpu.rsp - len(data) & mask
+        try:
+            gva = segments.address(vcpu, "ss", esp, len(data), True)
+        except Fault as fault:
+            self._fault(fault.vector, 0)
+        self._memory.write(gva, data, USER if vcpu.cpl == 3 else 0)
+        vcpu.rsp = vcpu.rsp & ~mask | esp
+
+    def unblock(self):
+        """STI and MOV SS block no longer; NMIs do if this delivered one, and not after IRET."""
+        vcpu = self._vcpu
+        state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
+        keep = state & ~_BLOCKING_BY_STI_MOV_SS
+        if self._source == _IRET:
+            keep &= ~_BLOCKING_BY_NMI
+        elif self._event & events.VALID and self._kind == events.NMI:
+            keep |= _BLOCKING_BY_NMI
+        if keep != state:
+            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, keep)

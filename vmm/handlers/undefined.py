@@ -1,0 +1,18 @@
+"""Instructions that exit although the guest's CPUID says that they do not exist.
+
+Source: SDM Vol. 3C, "Instructions That Cause VM Exits Unconditionally".
+"""
+
+from vmm import events
+
+
+def exit(vcpu):
+    """#UD, as on a CPU without the instruction."""
+    vcpu.vm.count_refused("instruction of exit reason %d" % (vcpu.reason & 0xFFFF))
+    return events.undefined(vcpu)
+
+
+def privileged(vcpu):
+    """#GP(0): RDPMC without performance counters."""
+    vcpu.vm.count_refused("RDPMC")
+    return events.general_protection(vcpu)

@@ -1,0 +1,23 @@
+"""Loaders: a guest's boot modules into its memory, and its vCPU's first registers.
+
+Every loader has load(memory, config, blobs, e820, rsdp) -> State and raises
+LoadError. `config` is the guest's JSON.
+"""
+
+from vmm.loaders.state import LoadError, State
+
+__all__ = ("LoadError", "State", "load")
+
+
+def load(memory, config, blobs, e820, rsdp=0):
+    """Loads by config['protocol']: 'linux', 'multiboot' or 'flat'."""
+    protocol = config.get("protocol", "linux")
+    if protocol == "linux":
+        from vmm.loaders import linux as loader
+    elif protocol == "multiboot":
+        from vmm.loaders import multiboot as loader
+    elif protocol == "flat":
+        from vmm.loaders import flat as loader
+    else:
+        raise LoadError("%s: boot protocol %s is unknown" % (config.get("name"), protocol))
+    return loader.load(memory, config, blobs, e820, rsdp)

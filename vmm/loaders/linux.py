@@ -1,0 +1,192 @@
+"""Linux x86 boot protocol: bzImage, and the vmlinux ELF that is inside it.
+
+A bzImage starts at its 64-bit entry where it has one, else at its 32-bit entry; a
+vmlinux starts at its ELF entry with the registers of the same protocol. Limits:
+protocol 2.10 (Linux 2.6.31) or later; no EFI hand-over, no setup_data; initrd and
+command line below 4 GiB.
+Source: Linux, Documentation/arch/x86/boot.rst and zero-page.rst; boot_params is the
+zero page, offsets below are in it and in the bzImage alike.
+"""
+
+import struct
+
+from micropython import const
+
+from vmm.loaders import elf
+from vmm.loaders.identity import TABLES_SIZE, identity_map
+from vmm.loaders.place import Space
+from vmm.loaders.state import LoadError, State
+
+# Zero page
+_ACPI_RSDP_ADDR = const(0x070)
+_E820_ENTRIES = const(0x1E8)
+_E820_TABLE = const(0x2D0)
+_E820_MAX = const(128)
+# Setup header
+_SETUP_SECTS = const(0x1F1)
+_SYSSIZE = const(0x1F4)
+_BOOT_FLAG = const(0x1FE)
+_HEADER_LENGTH = const(0x201)
+_HEADER = const(0x202)
+_VERSION = const(0x206)
+_TYPE_OF_LOADER = const(0x210)
+_LOADFLAGS = const(0x211)
+_RAMDISK_IMAGE = const(0x218)
+_RAMDISK_SIZE = const(0x21C)
+_CMD_LINE_PTR = const(0x228)
+_INITRD_ADDR_MAX = const(0x22C)
+_KERNEL_ALIGNMENT = const(0x230)
+_RELOCATABLE_KERNEL = const(0x234)
+_XLOADFLAGS = const(0x236)
+_CMDLINE_SIZE = const(0x238)
+_SETUP_DATA = const(0x250)
+_PREF_ADDRESS = const(0x258)
+_INIT_SIZE = const(0x260)
+_HEADER_MAX_END = const(0x290)
+
+_LOADED_HIGH = const(1)
+_XLF_KERNEL_64 = const(1)
+_ENTRY_64 = const(0x200)
+_LOADER_UNDEFINED = const(0xFF)
+
+# Where the loader's own data goes, below 640 KiB.
+_GDT = const(0x1000)
+_STACK_TOP = const(0x7000)
+_BOOT_PARAMS = const(0x7000)
+_PAGE_TABLES = const(0x9000)
+_CMDLINE = const(0x20000)
+_CMDLINE_MAX = const(0x10000)
+_KERNEL_FLOOR = const(0x100000)
+_VMLINUX_INITRD_MAX = const(0x7FFFFFFF)
+_VMLINUX_CMDLINE_SIZE = const(2047)
+_PAGE = const(4096)
+
+
+def is_bzimage(blob):
+    """Whether `blob` carries the boot protocol's signature."""
+    return len(blob) > _HEADER + 4 and bytes(blob[_HEADER : _HEADER + 4]) == b"HdrS"
+
+
+def _named(blobs, name, role):
+    if name not in blobs:
+        raise LoadError("%s: no boot module of this name for the %s" % (name, role))
+    return memoryview(blobs[name])
+
+
+def load(memory, config, blobs, e820, rsdp=0):
+    """Puts kernel, initrd, command line and zero page into `memory`; the vCPU's State.
+
+    config  'kernel', and optionally 'initrd' (names in `blobs`) and 'cmdline'
+    blobs   {name: buffer}, the boot modules
+    e820    [(gpa, bytes, type), ...] of the guest
+    rsdp    gpa of the ACPI RSDP, 0 for none
+    Raises LoadError.
+    """
+    name = config["kernel"]
+    blob = _named(blobs, name, "kernel")
+    space = Space(memory, e820, name)
+    params = bytearray(_PAGE)
+    space.claim(_GDT, _PAGE, "GDT")
+    space.claim(_STACK_TOP - _PAGE, _PAGE, "stack")
+    space.claim(_BOOT_PARAMS, _PAGE, "zero page")
+    space.claim(_PAGE_TABLES, TABLES_SIZE, "page tables")
+    cmdline = (config.get("cmdline") or "").encode()
+    space.claim(_CMDLINE, min(len(cmdline) + 1, _CMDLINE_MAX), "command line")
+    if is_bzimage(blob):
+        mode, rip = _load_bzimage(space, name, blob, params)
+    elif len(blob) >= 4 and bytes(blob[:4]) == elf.MAGIC:
+        mode, rip = _load_vmlinux(space, name, blob, params)
+    else:
+        raise LoadError("%s: neither bzImage (HdrS at 0x202) nor ELF (at 0x0)" % name)
+    _finish_params(space, config, blobs, e820, rsdp, cmdline, params)
+    memory.write(_CMDLINE, cmdline + b"\0")
+    memory.write(_BOOT_PARAMS, params)
+    return _start(memory, mode, rip)
+
+
+def _load_bzimage(space, name, blob, params):
+    if len(blob) < _HEADER_MAX_END:
+        raise LoadError("%s: bzImage: setup header cut off, at offset 0x%x" % (name, len(blob)))
+    if struct.unpack_from("<H", blob, _BOOT_FLAG)[0] != 0xAA55:
+        raise LoadError("%s: bzImage: no boot flag AA55h, at offset 0x1fe" % name)
+    version = struct.unpack_from("<H", blob, _VERSION)[0]
+    if version < 0x20A:
+        text = "%s: bzImage: boot protocol %d.%02d is older than 2.10, at offset 0x206"
+        raise LoadError(text % (name, version >> 8, version & 0xFF))
+    if not blob[_LOADFLAGS] & _LOADED_HIGH:
+        raise LoadError("%s: bzImage: a zImage, loaded low, at offset 0x211" % name)
+    header_end = min(_HEADER + blob[_HEADER_LENGTH], _HEADER_MAX_END)
+    params[_SETUP_SECTS:header_end] = blob[_SETUP_SECTS:header_end]
+    offset = ((blob[_SETUP_SECTS] or 4) + 1) * 512
+    size = struct.unpack_from("<I", blob, _SYSSIZE)[0] * 16
+    if size == 0 or offset + size > len(blob) + 15:
+        text = "%s: bzImage: kernel of 0x%x bytes cut off, at offset 0x%x"
+        raise LoadError(text % (name, size, offset))
+    data = blob[offset : offset + size]
+    gpa = _place_kernel(space, blob, len(data))
+    space.fill(gpa, data, len(data))
+    if version >= 0x20C and struct.unpack_from("<H", blob, _XLOADFLAGS)[0] & _XLF_KERNEL_64:
+        return "long", gpa + _ENTRY_64
+    return "protected", gpa
+
+
+def _place_kernel(space, blob, length):
+    """Claims the room that the kernel needs while it unpacks itself."""
+    pref_address = struct.unpack_from("<Q", blob, _PREF_ADDRESS)[0]
+    size = max(struct.unpack_from("<I", blob, _INIT_SIZE)[0], length)
+    if not blob[_RELOCATABLE_KERNEL]:
+        return space.claim(pref_address or _KERNEL_FLOOR, size, "kernel")
+    if pref_address and space.fits(pref_address, size):
+        return space.claim(pref_address, size, "kernel")
+    align = struct.unpack_from("<I", blob, _KERNEL_ALIGNMENT)[0]
+    if align & (align - 1) or not _PAGE <= align <= 1 << 30:
+        raise space.error("bzImage: kernel alignment 0x%x, at offset 0x230" % align)
+    return space.low(size, align, _KERNEL_FLOOR, "kernel")
+
+
+def _load_vmlinux(space, name, blob, params):
+    image = elf.Elf(name, blob)
+    rip = image.entry_gpa()
+    image.load(space)
+    params[_HEADER : _HEADER + 4] = b"HdrS"
+    struct.pack_into("<H", params, _BOOT_FLAG, 0xAA55)
+    struct.pack_into("<H", params, _VERSION, 0x20F)
+    params[_LOADFLAGS] = _LOADED_HIGH
+    struct.pack_into("<I", params, _INITRD_ADDR_MAX, _VMLINUX_INITRD_MAX)
+    struct.pack_into("<I", params, _CMDLINE_SIZE, _VMLINUX_CMDLINE_SIZE)
+    return "long" if image.bits == 64 else "protected", rip
+
+
+def _finish_params(space, config, blobs, e820, rsdp, cmdline, params):
+    limit = struct.unpack_from("<I", params, _CMDLINE_SIZE)[0]
+    limit = min(limit or 255, _CMDLINE_MAX - 1)
+    if len(cmdline) > limit:
+        raise space.error("command line of %d bytes, the kernel takes %d" % (len(cmdline), limit))
+    params[_TYPE_OF_LOADER] = _LOADER_UNDEFINED
+    struct.pack_into("<I", params, _CMD_LINE_PTR, _CMDLINE)
+    struct.pack_into("<Q", params, _SETUP_DATA, 0)
+    struct.pack_into("<Q", params, _ACPI_RSDP_ADDR, rsdp)
+    if config.get("initrd"):
+        initrd = _named(blobs, config["initrd"], "initrd")
+        end = struct.unpack_from("<I", params, _INITRD_ADDR_MAX)[0] + 1
+        what = "initrd %s" % config["initrd"]
+        gpa = space.high(len(initrd), _PAGE, end, what)
+        space.fill(gpa, initrd, len(initrd))
+        struct.pack_into("<II", params, _RAMDISK_IMAGE, gpa, len(initrd))
+    if len(e820) > _E820_MAX:
+        raise space.error("%d memory ranges, the zero page takes %d" % (len(e820), _E820_MAX))
+    params[_E820_ENTRIES] = len(e820)
+    for index in range(len(e820)):
+        base, size, kind = e820[index]
+        struct.pack_into("<QQI", params, _E820_TABLE + 20 * index, base, size, kind)
+
+
+def _start(memory, mode, rip):
+    """The registers of the 32-bit and 64-bit boot protocol, GDT and page tables."""
+    state = State(mode, rip, _STACK_TOP)
+    state.write_gdt(memory, _GDT)
+    state.gprs["rsi"] = _BOOT_PARAMS
+    if mode == "long":
+        identity_map(memory, _PAGE_TABLES)
+        state.cr3 = _PAGE_TABLES
+    return state

@@ -1,0 +1,97 @@
+"""What a loader leaves behind for the vCPU: registers in plain numbers.
+
+Access rights are in the VMCS format (SDM Vol. 3C, "Guest Register State"): type,
+S, DPL and P in bits 7:0, AVL 12, L 13, D/B 14, G 15, unusable 16.
+"""
+
+import struct
+
+from micropython import const
+
+CODE16 = const(0x009B)
+DATA16 = const(0x0093)
+CODE32 = const(0xC09B)
+CODE64 = const(0xA09B)
+DATA32 = const(0xC093)
+TSS_BUSY = const(0x008B)
+LDT = const(0x0082)
+UNUSABLE = const(0x10000)
+
+CR0_PE = const(1 << 0)
+CR0_ET = const(1 << 4)
+CR0_PG = const(1 << 31)
+CR4_PAE = const(1 << 5)
+EFER_LME = const(1 << 8)
+EFER_LMA = const(1 << 10)
+RFLAGS_FIXED = const(1 << 1)
+
+GPRS = (
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+)  # fmt: skip
+SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
+
+
+class LoadError(Exception):
+    """An image that cannot be loaded: one line naming image, reason and offset."""
+
+
+class State:
+    """A vCPU's start: `mode` is 'real', 'protected' or 'long'.
+
+    gprs      {name: value} for all of GPRS, rsp included
+    segments  {name: (selector, base, limit, access rights)} for all of SEGMENTS
+
+    Control registers are as the guest sees them; what VMX forces on top is the core's.
+    """
+
+    def __init__(self, mode, rip, rsp=0):
+        if mode not in ("real", "protected", "long"):
+            raise ValueError("mode %s" % mode)
+        self.mode = mode
+        self.rip = rip
+        self.rflags = RFLAGS_FIXED
+        self.gprs = {name: 0 for name in GPRS}
+        self.gprs["rsp"] = rsp
+        self.cr0 = CR0_ET
+        self.cr3 = 0
+        self.cr4 = 0
+        self.efer = 0
+        self.gdt_base = 0
+        self.gdt_limit = 0
+        self.idt_base = 0
+        self.idt_limit = 0
+        if mode == "real":
+            self.idt_limit = 0x3FF
+            self.gdt_limit = 0xFFFF
+            self._flat(0, CODE16, 0, DATA16, 0xFFFF)
+            return
+        self.cr0 |= CR0_PE
+        if mode == "long":
+            self.cr0 |= CR0_PG
+            self.cr4 = CR4_PAE
+            self.efer = EFER_LME | EFER_LMA
+        self._flat(0x10, CODE64 if mode == "long" else CODE32, 0x18, DATA32, 0xFFFFFFFF)
+
+    def _flat(self, code_selector, code, data_selector, data, limit):
+        data_segment = (data_selector, 0, limit, data)
+        self.segments = {name: data_segment for name in SEGMENTS}
+        self.segments["cs"] = (code_selector, 0, limit, code)
+        self.segments["ldtr"] = (0, 0, 0xFFFF, LDT | UNUSABLE)
+        self.segments["tr"] = (0, 0, 0xFFFF, TSS_BUSY)
+
+    def segment_real(self, name, selector):
+        """Gives segment `name` a real-mode selector: base is 16 times it."""
+        _, _, limit, rights = self.segments[name]
+        self.segments[name] = (selector, selector << 4, limit, rights)
+
+    def write_gdt(self, memory, gpa):
+        """Writes at `gpa` the GDT (32 bytes) that agrees with the flat segments."""
+        code = 0x00AF9B000000FFFF if self.mode == "long" else 0x00CF9B000000FFFF
+        memory.write(gpa, struct.pack("<QQQQ", 0, 0, code, 0x00CF93000000FFFF))
+        self.gdt_base = gpa
+        self.gdt_limit = 31
+
+    @property
+    def rsp(self):
+        return self.gprs["rsp"]

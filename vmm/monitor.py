@@ -1,0 +1,275 @@
+"""The monitor: one object that owns the CPU's VMX operation, host memory and the machines.
+
+    monitor = Monitor()          # VMX root operation, where the CPU has it
+    vm = monitor.create(config, blobs)
+    vm.start()
+
+`main` is what the image runs at boot: guests and policies come as boot modules
+(docs/boot-modules.md).
+"""
+
+import json
+import struct
+import sys
+from collections import OrderedDict
+
+import cpu
+import micropython
+import multiboot
+import uctypes
+import vmx
+from micropython import const
+
+from vmm import caps as caps_module
+from vmm import controls, pages, sched
+from vmm.vm import VM
+
+_PAGE = const(0x1000)
+_CR4_VMXE = const(1 << 13)
+_CR4_OSXSAVE = const(1 << 18)
+_RAM = const(1)
+_INVEPT_SINGLE = const(1)
+_INVVPID_SINGLE = const(1)
+_DETACH = const(0x1D)  # Ctrl-]
+_CONSOLES = {"com2": 1, "com3": 2}
+
+
+class NoVmx(RuntimeError):
+    """Guests cannot run here; the text names the missing capability."""
+
+
+class Machines:
+    """The VMs by name: vms['linux'], iteration over names, a table when printed."""
+
+    def __init__(self):
+        self._by_name = {}
+
+    def __getitem__(self, name):
+        return self._by_name[name]
+
+    def __contains__(self, name):
+        return name in self._by_name
+
+    def __iter__(self):
+        return iter(self._by_name)
+
+    def __len__(self):
+        return len(self._by_name)
+
+    def values(self):
+        return self._by_name.values()
+
+    def add(self, vm):
+        self._by_name[vm.name] = vm
+
+    def remove(self, vm):
+        del self._by_name[vm.name]
+
+    def __repr__(self):
+        rows = ["%-14s %-8s %-26s %8s %s" % ("NAME", "STATE", "WHY", "MEMORY", "RIP")]
+        for vm in self.values():
+            rows.append(
+                "%-14s %-8s %-26s %4d MiB %#018x" % (vm.name, vm.state, vm.why, vm.memory.size >> 20, vm.vcpu.rip)
+            )
+        return "\n".join(rows)
+
+
+class Monitor:
+    """caps: what the CPU offers. pages: host memory. vms: the machines. scheduler."""
+
+    def __init__(self):
+        self.caps = caps_module.Caps(cpu.cpuid, cpu.rdmsr)
+        self.vms = Machines()
+        self.pages = pages.Pages(_free_memory(), cpu.zero)
+        for start, size in _taken_memory():
+            self.pages.reserve(start, size)
+        self._order = []
+        self.scheduler = sched.Scheduler(self._order, cpu.tsc_hz)
+        self._vpids = list(range(64, 0, -1))
+        self._uarts = [1, 2]
+        self.xcr0 = 0
+        self.reserve = None  # memory that vmm/policy.py gives up when a policy has taken all the rest
+        self.active = False
+        if self.caps.ok:
+            self._vmxon()
+
+    def _vmxon(self):
+        caps = self.caps
+        if not caps.feature_control & 1:
+            cpu.wrmsr(controls.IA32_FEATURE_CONTROL, caps.feature_control | 5)
+        cpu.set_cr(0, cpu.cr(0) | caps.cr0_fixed0)
+        cpu.set_cr(4, cpu.cr(4) | caps.cr4_fixed0 | _CR4_VMXE)
+        region = self.pages.take(_PAGE)
+        struct.pack_into("<I", uctypes.bytearray_at(region, 4), 0, caps.revision)
+        vmx.on(region)
+        if cpu.cr(4) & _CR4_OSXSAVE:
+            self.xcr0 = cpu.cpuid(0xD, 0)[0]
+        cpu.idle_hook(self.scheduler.hook)
+        self.active = True
+
+    # -- machines
+
+    def create(self, config, blobs):
+        """Make a VM from a guest's JSON (a dict) and {module name: buffer}; it is not started.
+
+        Raises NoVmx, ValueError for a bad description, pages.OutOfMemory.
+        """
+        if not self.active:
+            raise NoVmx("no guest can run: " + "; ".join(self.caps.missing))
+        name = config["name"]
+        if name in self.vms:
+            raise ValueError("there is a guest %s already" % name)
+        if not self._vpids:
+            raise ValueError("no VPID is left")
+        uart = self._uart(config.get("console"))
+        vpid = self._vpids[-1]
+        vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
+        vm.vpid = self._vpids.pop()
+        vm.uart = uart[0] if uart else None
+        if uart:
+            self._uarts.remove(uart[0])
+        self.vms.add(vm)
+        self._order.append(vm)
+        return vm
+
+    def _uart(self, wanted):
+        """Return (number, host UART) for a console, or None."""
+        import machine
+
+        if wanted == "none" or not self._uarts:
+            return None
+        number = self._uarts[0]
+        if wanted:
+            if wanted not in _CONSOLES:
+                raise ValueError("console %r: com2, com3 or none" % wanted)
+            number = _CONSOLES[wanted]
+            if number not in self._uarts:
+                raise ValueError("console %s has a guest already" % wanted)
+        return number, machine.UART(number)
+
+    def forget(self, vm):
+        """A VM goes away: its VPID, console and place in the schedule are free."""
+        self.vms.remove(vm)
+        self._order.remove(vm)
+        self._vpids.append(vm.vpid)
+        if vm.uart is not None:
+            self._uarts.append(vm.uart)
+            self._uarts.sort()
+
+    def flush(self, vm):
+        """Drop all translations of a VM from the TLB: EPT's and the guest's own."""
+        vmx.invept(_INVEPT_SINGLE, vm.ept.eptp)
+        vmx.invvpid(_INVVPID_SINGLE, vm.vpid, 0)
+
+    def attach_console(self, vm):
+        """The prompt's terminal becomes a guest's console; Ctrl-] gives it back."""
+        console = vm.console
+        before = console.host
+        terminal = Terminal()
+        sys.stdout.write("[console of %s; Ctrl-] detaches]\n" % vm.name)
+        micropython.kbd_intr(-1)
+        cpu.idle_hook(None)  # this loop runs the guests
+        console.host = terminal
+        try:
+            while not terminal.detached:
+                self.scheduler.step(cpu.rdtsc() + self.scheduler.slice_ticks)
+                terminal.poll()
+        finally:
+            console.host = before
+            cpu.idle_hook(self.scheduler.hook)
+            micropython.kbd_intr(3)
+            sys.stdout.write("\n[detached]\n")
+
+    # -- boot
+
+    def load_guests(self):
+        """Create the guests that came as boot modules; a bad one gets one line, the others go on.
+
+        Those that name their console come first, so that nobody else has it by then.
+        """
+        modules = boot_modules()
+        configs = []
+        for name in modules:
+            if name.startswith("guest:"):
+                try:
+                    configs.append(json.loads(str(modules[name], "utf-8")))
+                except ValueError as error:
+                    print("guest %s: %s: %s" % (name[6:], type(error).__name__, error))
+        for named in (True, False):
+            for config in configs:
+                if bool(config.get("console")) == named:
+                    self._create_or_say(config, modules)
+        return modules
+
+    def _create_or_say(self, config, modules):
+        try:
+            self.create(config, modules)
+        except Exception as error:
+            print("guest %s: %s: %s" % (config.get("name"), type(error).__name__, error))
+
+    def start_guests(self):
+        """Start those that were created and want it."""
+        for vm in list(self.vms.values()):
+            if vm.config.get("autostart", True):
+                try:
+                    vm.start()
+                except Exception as error:
+                    vm.why = str(error)
+                    print("guest %s does not start: %s: %s" % (vm.name, type(error).__name__, error))
+
+
+class Terminal:
+    """The prompt's terminal as a console's host side."""
+
+    def __init__(self):
+        import select
+
+        self._poll = select.poll()
+        self._poll.register(sys.stdin, select.POLLIN)
+        self._waiting = []
+        self.detached = False
+
+    def writechar(self, c):
+        sys.stdout.buffer.write(bytes([c]))
+        return True
+
+    def poll(self):
+        """Collect what was typed."""
+        while self._poll.poll(0):
+            c = sys.stdin.buffer.read(1)[0]
+            if c == _DETACH:
+                self.detached = True
+                return
+            self._waiting.append(c)
+
+    def readchar(self):
+        return self._waiting.pop(0) if self._waiting else -1
+
+
+def boot_modules():
+    """Return {name: memoryview} of the Multiboot modules, in order."""
+    found = OrderedDict()
+    for string, hpa, size in multiboot.modules():
+        found[string.split(" ", 1)[0]] = memoryview(uctypes.bytearray_at(hpa, size))
+    return found
+
+
+def _free_memory():
+    return [(base, length) for base, length, kind in multiboot.memory() if kind == _RAM]
+
+
+def _taken_memory():
+    taken = [multiboot.image(), multiboot.heap()]
+    taken += [(hpa, size) for _, hpa, size in multiboot.modules()]
+    return taken
+
+
+def run_policies(modules, namespace):
+    """Execute the policy files among the boot modules; errors are printed, the rest goes on."""
+    for name in modules:
+        if name.startswith("policy:"):
+            try:
+                exec(compile(str(modules[name], "utf-8"), name[7:], "exec"), namespace)
+            except Exception as error:
+                print("policy file %s:" % name[7:])
+                sys.print_exception(error)

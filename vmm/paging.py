@@ -1,0 +1,236 @@
+"""The guest's own paging: guest-virtual to guest-physical, as its CPU would translate.
+
+No paging, 32-bit with PSE and PSE-36, PAE, 4-level and 5-level; access rights with WP,
+NXE, SMEP and SMAP; accessed and dirty flags. Limits: protection keys and shadow
+stacks are not checked; PAE's PDPTEs are read from memory, not from the registers that
+MOV to CR3 loads; flags are set without a lock, the guest's other CPUs being stopped.
+Source: SDM Vol. 3A, "Paging".
+
+Entries are read in 32-bit halves, and a gva may be signed: the kernel half of the
+address space is then a small int too, and a translation allocates nothing.
+"""
+
+from micropython import const
+
+# Bits of `access`, which are those of the page-fault error code
+WRITE = const(1 << 1)
+USER = const(1 << 2)
+FETCH = const(1 << 4)
+AC = const(1 << 18)  # EFLAGS.AC: SMAP does not apply
+PEEK = const(1 << 19)  # a debugger's look: no rights, no accessed and dirty flags
+
+_P = const(1 << 0)
+_RSVD = const(1 << 3)
+_CODE = const(0x16)  # WRITE | USER | FETCH
+
+# Results below zero that are not ~error_code
+NOT_CANONICAL = const(-0x10000)
+UNBACKED = const(-0x10001)  # a paging structure outside guest RAM
+
+_RW = const(1 << 1)
+_US = const(1 << 2)
+_A = const(1 << 5)
+_D = const(1 << 6)
+_PS = const(1 << 7)
+_NX = const(1 << 31)  # in an entry's upper half
+
+_CR0_WP = const(1 << 16)
+_CR0_PG = const(1 << 31)
+_CR4_PSE = const(1 << 4)
+_CR4_PAE = const(1 << 5)
+_CR4_LA57 = const(1 << 12)
+_CR4_SMEP = const(1 << 20)
+_CR4_SMAP = const(1 << 21)
+_EFER_LMA = const(1 << 10)
+_EFER_NXE = const(1 << 11)
+
+
+class Walker:
+    """Translates for one vCPU; load() it with the control registers first.
+
+    maxphyaddr  width of physical addresses (CPUID 80000008H)
+    page_1g     whether 1 GiB pages exist (CPUID 80000001H)
+    """
+
+    def __init__(self, memory, maxphyaddr=46, page_1g=True):
+        self._memory = memory
+        self._maxphyaddr = maxphyaddr
+        self._page_1g = page_1g
+        self.load(0, 0, 0, 0)
+
+    def load(self, cr0, cr3, cr4, efer):
+        """Takes over the control registers; `mode` is 0, 32, 36 (PAE), 48 or 57."""
+        if not cr0 & _CR0_PG:
+            self.mode = self._shift = 0
+        elif not cr4 & _CR4_PAE:
+            self.mode = 32
+        elif not efer & _EFER_LMA:
+            self.mode = 36
+            self._shift = 30
+        elif not cr4 & _CR4_LA57:
+            self.mode = 48
+            self._shift = 39
+        else:
+            self.mode = 57
+            self._shift = 48
+        self._root = cr3 & (0xFFFFFFE0 if self.mode == 36 else 0xFFFFFFFFFF000)
+        self._pse = cr4 & _CR4_PSE
+        self._wp = cr0 & _CR0_WP
+        self._smep = cr4 & _CR4_SMEP
+        self._smap = cr4 & _CR4_SMAP
+        nxe = efer & _EFER_NXE and self.mode > 32
+        self._fetch_reported = bool(nxe or self._smep)
+        reserved = 0xFFFFF & ~((1 << max(self._maxphyaddr - 32, 0)) - 1)
+        if self.mode == 36:
+            reserved |= 0x7FF00000
+        self._reserved_high = reserved if nxe else reserved | _NX
+
+    def translate(self, gva, access):
+        """The gpa of `gva` for `access` (WRITE, USER, FETCH, AC, PEEK; 0 is a read).
+
+        Below zero: ~error_code of the #PF to inject, NOT_CANONICAL (a #GP or #SS), or
+        UNBACKED. `gva` is unsigned or, above the hole, signed.
+        """
+        mode = self.mode
+        if mode < 48:
+            gva &= 0xFFFFFFFF
+            if mode == 0:
+                return gva
+        else:
+            if gva >= 1 << 63:
+                gva -= 1 << 64
+            upper = gva >> (mode - 1)
+            if upper != 0 and upper != -1:
+                return NOT_CANONICAL
+        try:
+            if mode == 32:
+                return self._walk_32(gva, access)
+            return self._walk_64(gva, access)
+        except ValueError:
+            return UNBACKED
+
+    def _fault(self, access, bits):
+        if not self._fetch_reported:
+            access &= ~FETCH
+        return ~(access & _CODE | bits)
+
+    def _walk_64(self, gva, access):
+        memory = self._memory
+        shift = self._shift
+        table = self._root
+        rights = flags = 0xFFFFFFFF
+        no_execute = 0
+        while True:
+            entry_gpa = table + (gva >> shift & 511) * 8
+            low = memory.read_u32(entry_gpa)
+            if not low & _P:
+                return self._fault(access, 0)
+            high = memory.read_u32(entry_gpa + 4)
+            if high & self._reserved_high:
+                return self._fault(access, _P | _RSVD)
+            table = (high & 0xFFFFF) << 32 | low & 0xFFFFF000
+            if shift == 30 and self.mode == 36:
+                shift = 21  # a PDPTE of PAE has neither rights nor flags
+                continue
+            rights &= low
+            flags &= low
+            no_execute |= high & _NX
+            if shift == 12:
+                break
+            if low & _PS:
+                if shift > 30 or (shift == 30 and not self._page_1g):
+                    return self._fault(access, _P | _RSVD)
+                if low & ((1 << shift) - 1) & 0xFFFFE000:
+                    return self._fault(access, _P | _RSVD)
+                break
+            shift -= 9
+        if not access & PEEK:
+            if self._refused(access, rights, no_execute):
+                return self._fault(access, _P)
+            if not flags & _A or (access & WRITE and not low & _D):
+                self._mark_64(gva, access)
+        offset = (1 << shift) - 1
+        return table & ~offset | gva & offset
+
+    def _refused(self, access, rights, no_execute):
+        """Whether the rights gathered on the way forbid the access."""
+        if access & FETCH and no_execute:
+            return True
+        if access & USER:
+            if not rights & _US:
+                return True
+            return access & WRITE and not rights & _RW
+        if access & WRITE and self._wp and not rights & _RW:
+            return True
+        if rights & _US:
+            if access & FETCH:
+                return self._smep
+            return self._smap and not access & AC
+        return False
+
+    def _mark(self, entry_gpa, low, flags):
+        if low & flags != flags:
+            self._memory.write_u8(entry_gpa, (low | flags) & 0xFF)
+
+    def _mark_64(self, gva, access):
+        """Sets accessed flags on the way to `gva`, and the dirty flag at its end."""
+        memory = self._memory
+        shift = self._shift
+        table = self._root
+        while True:
+            entry_gpa = table + (gva >> shift & 511) * 8
+            low = memory.read_u32(entry_gpa)
+            table = (memory.read_u32(entry_gpa + 4) & 0xFFFFF) << 32 | low & 0xFFFFF000
+            if shift == 30 and self.mode == 36:
+                shift = 21
+                continue
+            if shift == 12 or low & _PS:
+                self._mark(entry_gpa, low, _A | _D if access & WRITE else _A)
+                return
+            self._mark(entry_gpa, low, _A)
+            shift -= 9
+
+    def _walk_32(self, gva, access):
+        memory = self._memory
+        pde_gpa = self._root + (gva >> 22) * 4
+        pde = memory.read_u32(pde_gpa)
+        if not pde & _P:
+            return self._fault(access, 0)
+        leaf = _A | _D if access & WRITE else _A
+        if pde & _PS and self._pse:
+            width = max(min(self._maxphyaddr, 40) - 32, 0)
+            if pde >> 21 & 1 or pde >> 13 & 0xFF & ~((1 << width) - 1):
+                return self._fault(access, _P | _RSVD)
+            if not access & PEEK:
+                if self._refused(access, pde, 0):
+                    return self._fault(access, _P)
+                self._mark(pde_gpa, pde, leaf)
+            return (pde >> 13 & 0xFF) << 32 | pde & 0xFFC00000 | gva & 0x3FFFFF
+        pte_gpa = (pde & 0xFFFFF000) + (gva >> 12 & 1023) * 4
+        pte = memory.read_u32(pte_gpa)
+        if not pte & _P:
+            return self._fault(access, 0)
+        if not access & PEEK:
+            if self._refused(access, pde & pte, 0):
+                return self._fault(access, _P)
+            self._mark(pde_gpa, pde, _A)
+            self._mark(pte_gpa, pte, leaf)
+        return pte & 0xFFFFF000 | gva & 0xFFF
+
+    def copy_out(self, gva, buffer, access=0):
+        """Fills `buffer` from guest-virtual memory; returns the bytes that could be had.
+
+        Stops short at the first page that does not translate, or is not RAM.
+        """
+        done = 0
+        while done < len(buffer):
+            gpa = self.translate(gva + done, access)
+            if gpa < 0:
+                return done
+            size = min(len(buffer) - done, 0x1000 - (gpa & 0xFFF))
+            try:
+                buffer[done : done + size] = self._memory.view(gpa, size)
+            except ValueError:
+                return done
+            done += size
+        return done

@@ -1,0 +1,226 @@
+"""The PC that a guest sees: which chip answers where, and how their lines are wired.
+
+Ports, gpas and interrupt lines are those of every PC since 1996 (82371SB and 82093AA data
+sheets); docs/memory-map.md lists them.
+"""
+
+import time
+
+import micropython
+import uctypes
+from micropython import const
+
+from vmm import bda, verdict
+from vmm.acpi import tables
+from vmm.acpi.dsdt_aml import AML
+from vmm.console import Console
+from vmm.devices import lapic_page
+from vmm.devices.acpi_pm import AcpiPm
+from vmm.devices.gsi import Gsi
+from vmm.devices.i8042 import I8042
+from vmm.devices.i8254 import I8254
+from vmm.devices.i8259 import I8259
+from vmm.devices.ioapic import IoApic
+from vmm.devices.lapic import Lapic
+from vmm.devices.mc146818 import Mc146818
+from vmm.devices.port92 import Port92
+from vmm.devices.reset_cf9 import ResetCf9
+from vmm.devices.uart16550 import Uart16550
+
+LAPIC = const(0xFEE00000)
+IOAPIC = const(0xFEC00000)
+COM_PORTS = (0x3F8,)
+_PAGE = const(0x1000)
+_SCI = const(9)
+
+_IA32_APIC_BASE = const(0x1B)
+_IA32_TSC_DEADLINE = const(0x6E0)
+_X2APIC = const(0x800)
+_BSP = const(1 << 8)
+_EXTD = const(1 << 10)
+_ENABLE = const(1 << 11)
+
+
+class Pc:
+    """All devices of one guest. `console` is its COM1's other end."""
+
+    def __init__(self, vm, host_uart):
+        self.vm = vm
+        clock = vm.clock
+        self.apic_page = vm._take(_PAGE)
+        registers = uctypes.bytearray_at(self.apic_page, _PAGE)
+        self.lapic = Lapic(registers, clock, 0, vm.kick, vm.nmi, self._broadcast)
+        self.ioapic = IoApic(self.lapic.receive)
+        self.gsi = Gsi(self.ioapic, self.lapic)
+        self.pic = self.gsi.pic = I8259(self.gsi.intr)
+        self.pit = I8254(self.gsi.line(0), clock)
+        self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
+        self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
+        self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
+        self.port92 = Port92(self._reset, self._a20)
+        self.cf9 = ResetCf9(self._reset)
+        self.console = Console(host_uart)
+        self.com1 = self.console.uart = Uart16550(self.console.tx, self.gsi.line(4))
+        self._wire(vm.port_bus, vm.mmio_bus)
+        self._msrs(vm.msrs)
+
+    def _wire(self, ports, mmio):
+        ports.claim(0x20, 2, self.pic)
+        ports.claim(0xA0, 2, self.pic, 2)
+        ports.claim(0x4D0, 2, self.pic, 4)
+        ports.claim(0x40, 4, self.pit)
+        ports.claim(0x61, 1, self.pit, 4)
+        ports.claim(0x60, 1, self.keyboard)
+        ports.claim(0x64, 1, self.keyboard, 4)
+        ports.claim(0x70, 2, self.rtc)
+        ports.claim(0x92, 1, self.port92)
+        ports.claim(0xCF9, 1, self.cf9)
+        ports.claim(COM_PORTS[0], 8, self.com1)
+        ports.claim(tables.PM_BASE, 16, self.pm)
+        mmio.claim(LAPIC, _PAGE, self.lapic)
+        mmio.claim(IOAPIC, _PAGE, self.ioapic)
+
+    def _msrs(self, msrs):
+        lapic = self.lapic
+        clock = self.vm.clock
+        msrs.add(_IA32_APIC_BASE, self._apic_base, self._set_apic_base)
+        msrs.add(_IA32_TSC_DEADLINE, self._deadline, self._set_deadline)
+        msrs.pairs[_IA32_TSC_DEADLINE] = (self._deadline_low, self._deadline_high, self._set_deadline_pair)
+        pair = (self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair)
+        for index in range(_X2APIC, _X2APIC + 0x40):
+            msrs.add(index, self._read_x2apic, self._write_x2apic)
+            msrs.pairs[index] = pair
+        self._clock = clock
+        self._lapic = lapic
+
+    def connect(self, events):
+        """Interrupts reach the vCPU through its Events."""
+        lapic = self.lapic
+        events.extint = lapic.extint
+        events.acknowledge = self._acknowledge
+        events.highest = lapic.highest
+        events.accept = lapic.accept
+
+    def reset(self):
+        """The reset line: every chip."""
+        for chip in (self.pic, self.pit, self.rtc, self.pm, self.keyboard, self.port92, self.cf9, self.com1):
+            chip.reset()
+        self.ioapic.reset()
+        self.lapic.reset()
+        self._place_lapic()
+        self._virtual_wire()
+
+    def _virtual_wire(self):
+        """The local APIC as firmware leaves it: LINT0 passes the 8259s on, LINT1 is NMI.
+
+        Source: MP specification 1.4, 3.6.2.2.
+        """
+        lapic = self.lapic
+        lapic.write(lapic_page.SVR, 4, lapic_page.SVR_ENABLED | 0xF)
+        lapic.write(lapic_page.LVT_LINT0, 4, lapic_page.EXTINT << 8)
+        lapic.write(lapic_page.LVT_LINT1, 4, lapic_page.NMI << 8)
+
+    def tables(self):
+        """Write the BIOS data area and the ACPI tables; return the gpa of the RSDP, 0 where there is no room."""
+        memory = self.vm.memory
+        bda.install(memory, COM_PORTS)
+        if memory.size < 0x100000:
+            return 0
+        return tables.install(memory, AML, 1, COM_PORTS, True)
+
+    def _acknowledge(self):
+        self.lapic.extint_taken()
+        return self.pic.ack()
+
+    def _broadcast(self, vector):
+        self.ioapic.eoi(vector)
+
+    def _power_off(self):
+        self.vm.ports.outcome = verdict.ADVANCE | verdict.POWER_OFF
+
+    def _a20(self, on):
+        """Address line 20 is never masked; who tries is counted."""
+        if not on:
+            self.vm.count_refused("A20 gate off")
+
+    def _reset(self, hard=True):
+        self.vm.ports.outcome = verdict.ADVANCE | verdict.RESET
+
+    # -- MSRs of the local APIC
+
+    def _apic_base(self, index):
+        lapic = self._lapic
+        return LAPIC | _BSP | (_ENABLE if lapic.enabled else 0) | (_EXTD if lapic.x2apic else 0)
+
+    def _set_apic_base(self, index, value):
+        """The base stays where it is; the states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""
+        lapic = self._lapic
+        enabled, x2apic = bool(value & _ENABLE), bool(value & _EXTD)
+        if value & ~(0xFFFFF000 | _BSP | _ENABLE | _EXTD) or value & 0xFFFFF000 != LAPIC:
+            return False
+        if x2apic and (not enabled or not lapic.enabled):
+            return False
+        if lapic.x2apic and enabled and not x2apic:
+            return False
+        lapic.set_base(enabled, x2apic)
+        self._place_lapic()
+        if self.vm.apicv:
+            self.vm.apicv.mode()
+        return True
+
+    def _place_lapic(self):
+        """The registers are in memory in xAPIC mode only."""
+        bus = self.vm.mmio_bus
+        wanted = self.lapic.enabled and not self.lapic.x2apic
+        if wanted != (bus.find(LAPIC) is not None):
+            if wanted:
+                bus.claim(LAPIC, _PAGE, self.lapic)
+            else:
+                bus.release(self.lapic)
+            self.vm.mmio.rewired()
+
+    def _deadline(self, index):
+        deadline = self._lapic.deadline_high() << 32 | self._lapic.deadline_low()
+        return deadline + self._clock.skew if deadline else 0
+
+    def _set_deadline(self, index, value):
+        if value:
+            value = max(value - self._clock.skew, 1)
+        self._lapic.set_deadline(value & 0xFFFFFFFF, value >> 32)
+
+    def _deadline_low(self, index):
+        return self._deadline(index) & 0xFFFFFFFF
+
+    def _deadline_high(self, index):
+        return self._deadline(index) >> 32
+
+    @micropython.viper
+    def _set_deadline_pair(self, index: int, low: int, high: int) -> bool:
+        """_set_deadline, in halves."""
+        if low | high and high >> 30 == 0:  # beyond is never, whatever the skew
+            deadline = (high << 32 | low) - int(self._clock.skew)
+            if deadline < 1:
+                deadline = 1
+            low = deadline & 0xFFFFFFFF
+            high = int(uint(deadline) >> 32)  # noqa: F821
+        self._lapic.set_deadline(low, high)
+        return True
+
+    def _x2apic_low(self, index):
+        return self._lapic.read_msr(index) if self._lapic.x2apic else -1
+
+    def _write_x2apic_pair(self, index, low, high):
+        return self._lapic.x2apic and self._lapic.write_msr(index, low, high)
+
+    def _read_x2apic(self, index):
+        lapic = self._lapic
+        if not lapic.x2apic:
+            return False
+        low = lapic.read_msr(index)
+        if low < 0:
+            return False
+        return lapic.read_msr_high(index) << 32 | low
+
+    def _write_x2apic(self, index, value):
+        lapic = self._lapic
+        return lapic.x2apic and lapic.write_msr(index, value & 0xFFFFFFFF, value >> 32)

@@ -1,0 +1,221 @@
+"""Policies: plain Python functions that answer a VM's events.
+
+`vm.on(EVENT, **filter)` attaches one; the dispatch table's entry for that exit becomes a
+Hook, which calls the policies whose key (leaf, MSR, port, page, ...) matches, in the order
+of attachment, until one answers; else the default handler. Only the bits that the event
+needs are armed, and detaching restores table and bits. A policy that raises, takes longer
+than `limit_ms`, or exhausts the heap pauses its own guest; the instruction that exited has
+then not been executed. Limits: a policy in a C function that never returns is not stopped,
+nor is one that catches its cpu.Timeout and loops on.
+"""
+
+import gc
+import sys
+
+import cpu
+import micropython
+from micropython import const
+
+from vmm import answers, events, verdict
+from vmm.filters import ANY, EVENTS, accepts, check
+
+LIMIT_MS = const(1000)
+_RESERVE = const(0x10000)  # bytes: what the prompt gets back when a policy has filled the heap
+_AGAIN = (0, 48)  # exits whose frame holds an interrupted event: exceptions, EPT violations
+
+
+class Policy:
+    """One attached function. detach() takes it off; hits and ticks (host TSC) tell its cost.
+
+    limit_ms: longest that a call may take.
+    """
+
+    def __init__(self, hook, function, keys, filters):
+        self._hook = hook
+        self.function = function
+        self.keys = keys
+        self.filters = filters
+        self.event = hook.event
+        self.limit_ms = LIMIT_MS
+        self.hits = 0
+        self.ticks = 0
+        self.attached = True
+        self.passes = None  # RIP at which it paused the guest: not asked again there
+
+    @property
+    def name(self):
+        return getattr(self.function, "__name__", "?")
+
+    def detach(self):
+        """Take the policy off; the bits that only it needed are restored."""
+        if self.attached:
+            self.attached = False
+            self._hook.remove(self)
+
+    def call(self, vcpu):
+        """The function's answer, within its time."""
+        self.hits += 1
+        start = cpu.rdtsc()
+        cpu.watch(start + cpu.tsc_hz * self.limit_ms // 1000)
+        try:
+            return self.function(vcpu)
+        finally:
+            cpu.watch(0)
+            self.ticks += cpu.rdtsc() - start
+
+    def __repr__(self):
+        filters = ", ".join(["%s=%s" % (name, _show(self.filters[name])) for name in sorted(self.filters)])
+        return "<policy %s on %s(%s) of %s: %d hits%s>" % (
+            self.name, self.event, filters, self._hook.vm.name, self.hits, "" if self.attached else ", detached",
+        )  # fmt: skip
+
+
+def _show(value):
+    return "%#x" % value if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+
+
+class Hook:
+    """Stands in the dispatch table for one event while policies are attached to it."""
+
+    def __init__(self, vm, event):
+        self.vm = vm
+        self.event = event
+        known = EVENTS[event]
+        self.reason, self.word, self.shift, self.mask = known.reason, known.word, known.shift, known.mask
+        self.default = vm.exits.default(self.reason)
+        self.policies = []
+        self.by_key = {}
+        self.rest = []
+
+    def add(self, policy):
+        self.policies.append(policy)
+        self._sort(policy.keys)
+        self.vm.exits.put(self.reason, self.exit)
+
+    def remove(self, policy):
+        self.policies.remove(policy)
+        self.vm.policies.remove(policy)
+        self.vm.arming.disarm(policy)
+        self._sort(policy.keys)
+        if not self.policies:
+            self.vm.exits.put(self.reason, self.default)
+
+    def _sort(self, keys):
+        """New lists, since one of the old ones may be in use by ask()."""
+        if ANY in keys:
+            keys = list(self.by_key)
+        for key in keys:
+            named = False
+            found = []
+            for policy in self.policies:
+                if key in policy.keys:
+                    named = True
+                    found.append(policy)
+                elif ANY in policy.keys:
+                    found.append(policy)
+            if named:
+                self.by_key[key] = found
+            else:
+                self.by_key.pop(key, None)
+        self.rest = [policy for policy in self.policies if ANY in policy.keys]
+
+    # An exit of this reason that no policy matches pays for this function only.
+    @micropython.viper
+    def exit(self, vcpu) -> int:
+        """Handler: find the policies for this exit's key, or go on to the default."""
+        f = ptr32(vcpu)  # noqa: F821
+        word = int(self.word)
+        value = uint(f[word]) | (uint(f[word + 1]) << 32)  # noqa: F821
+        key = int(value >> uint(int(self.shift))) & int(self.mask)  # noqa: F821
+        found = self.by_key.get(key, self.rest)
+        if not found:
+            return int(self.default(vcpu))
+        return int(self.ask(vcpu, found))
+
+    def ask(self, vcpu, policies):
+        """Call policies until one answers; returns a verdict."""
+        vm = self.vm
+        starts = vm.starts
+        for policy in policies:
+            if not policy.attached or not accepts(self.event, policy.filters, vcpu):
+                continue
+            if policy.passes is not None and policy.passes == vcpu.rip:
+                policy.passes = None
+                continue
+            try:
+                answer = policy.call(vcpu)
+                if vm.starts != starts:
+                    return verdict.YIELD  # it has reset the guest: there is no exit any more
+                if answer is None or answer == verdict.DEFAULT:
+                    continue
+                return self._apply(vcpu, policy, answer) | self._still()
+            except KeyboardInterrupt:
+                vm.apply(self._failed(vcpu, policy, None))
+                raise
+            except BaseException as error:
+                return self._failed(vcpu, policy, error)
+        return self.default(vcpu) | self._still()
+
+    def _still(self):
+        """A policy may have paused its guest, or switched it off."""
+        return verdict.RESUME if self.vm.runs() else verdict.YIELD
+
+    def _apply(self, vcpu, policy, answer):
+        """Turn a policy's answer into the handler's verdict. TypeError, ValueError for nonsense."""
+        if answer == verdict.HANDLED or answer == verdict.SKIP:
+            return answers.skip(vcpu)
+        if answer == verdict.RETRY:
+            if self.reason in _AGAIN:
+                answers.again(vcpu)
+            return verdict.RESUME
+        if answer == verdict.PAUSED:
+            policy.passes = vcpu.rip
+            self.vm.log("paused by policy %s on %s at rip %#x" % (policy.name, self.event, vcpu.rip))
+            return self._pause(vcpu)
+        if isinstance(answer, verdict.Inject):
+            first = vcpu.vectoring_info if self.reason in _AGAIN else 0
+            return events.inject(vcpu, answer.vector, answer.error or 0, first)
+        if isinstance(answer, verdict.Value):
+            return answers.value(vcpu, self.event, answer.value, self.default)
+        raise TypeError("a policy cannot answer %r" % (answer,))
+
+    def _pause(self, vcpu):
+        """The instruction stays to be executed, and an event in delivery to be delivered."""
+        if self.reason in _AGAIN:
+            answers.again(vcpu)
+        return verdict.PAUSE
+
+    def _failed(self, vcpu, policy, error):
+        """Pause this guest and say why."""
+        vm = self.vm
+        if isinstance(error, MemoryError):
+            vm.monitor.reserve = None
+        gc.collect()
+        vm.log(
+            "policy %s failed on %s of guest %s at rip %#x: the guest is paused; detach() the policy, then resume()"
+            % (policy.name, self.event, vm.name, vcpu.rip)
+        )
+        if error is None:
+            print("KeyboardInterrupt")
+        else:
+            sys.print_exception(error)
+        return self._pause(vcpu)
+
+
+def attach(vm, event, function, filters):
+    """Attach `function` to an event of `vm`; returns the Policy. ValueError for bad filters."""
+    keys = check(event, filters)
+    if isinstance(function, Policy):
+        function = function.function
+    if not callable(function):
+        raise TypeError("a policy is a function of the vCPU, not %r" % (function,))
+    if not vm.monitor.reserve:
+        vm.monitor.reserve = bytearray(_RESERVE)
+    hook = vm.hooks.get(event)
+    if hook is None:
+        hook = vm.hooks[event] = Hook(vm, event)
+    policy = Policy(hook, function, keys, filters)
+    vm.arming.arm(policy)
+    hook.add(policy)
+    vm.policies.append(policy)
+    return policy

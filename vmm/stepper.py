@@ -1,0 +1,71 @@
+"""One instruction of a guest, with the pages that a policy watches opened for it.
+
+Steps by RFLAGS.TF (vmm/trapflag.py), which every CPU has; the monitor trap flag is not used,
+since emulators offer it and do not act on it. The step ends with the trap after the
+instruction, or with an exit that the instruction itself causes. Source: SDM Vol. 3B,
+"Single-Step Exception Condition".
+"""
+
+from micropython import const
+
+from vmm import reasons, verdict
+from vmm.ept import RWX, R, W
+
+_PAGE = const(0x1000)
+
+# Exits in which the instruction, or the event's delivery, has not happened and comes again.
+_PASSING_DELIVERY = (
+    reasons.EPT_VIOLATION, reasons.EXTERNAL_INTERRUPT, reasons.INTERRUPT_WINDOW, reasons.NMI_WINDOW,
+    reasons.ATTENTION, reasons.PENDING,
+)  # fmt: skip
+_PASSING = _PASSING_DELIVERY + (reasons.PREEMPTION_TIMER_EXPIRED,)
+
+
+class Stepper:
+    """step(gpa, rights): let the next instruction reach the page at gpa; then close it again."""
+
+    def __init__(self, vm, trap_flag):
+        self.vm = vm
+        self._trap_flag = trap_flag
+        self._open = {}  # gpa of the page: rights during this step
+        self._armed = False
+        self.after = None  # called with the vCPU after the step; its verdict counts
+
+    def step(self, gpa=None, rights=RWX):
+        """Let one instruction run; returns the verdict for the exit at hand."""
+        vm = self.vm
+        if gpa is not None:
+            have = self._open.get(gpa, vm.arming.rights.get(gpa, RWX))
+            if not rights & ~have:
+                have = RWX  # the CPU refused what should be there: do not go round in circles
+            have |= rights
+            if have & W:
+                have |= R
+            self._open[gpa] = have
+            vm.ept.protect(gpa, _PAGE, have)
+        if not self._armed:
+            self._armed = True
+            delivery = self._trap_flag.arm(vm.vcpu)
+            vm.exits.divert(self._interrupted, _PASSING_DELIVERY if delivery else _PASSING)
+        else:
+            self._trap_flag.again(vm.vcpu)
+        return verdict.RESUME
+
+    def reset(self):
+        """Close what is open; no step is under way any more."""
+        vm = self.vm
+        if self._armed:
+            self._armed = False
+            self._trap_flag.disarm(vm.vcpu)
+            vm.exits.restore()
+        for gpa in self._open:
+            vm.ept.protect(gpa, _PAGE, vm.arming.rights.get(gpa, RWX))
+        self._open = {}
+
+    def _interrupted(self, vcpu):
+        """Handler of all other exits while a step is under way: it is over."""
+        self.reset()
+        if self._trap_flag.ended(vcpu):
+            after, self.after = self.after, None
+            return self._trap_flag.rest(vcpu) or (after(vcpu) if after else verdict.RESUME)
+        return self.vm.exits.handler(vcpu.reason & 0xFFFF)(vcpu)

@@ -1,0 +1,295 @@
+"""A virtual CPU: its VMCS, and what Python can ask of it.
+
+`Vcpu` holds the methods and properties of vmx.VCPU objects; the registers themselves are
+native attributes (port/vcpu.c). Source: SDM Vol. 3C, "Virtual Machine Control
+Structures" and "Checks on VMX Controls, Host-State Area, Guest-State Area".
+"""
+
+import struct
+
+import cpu
+import uctypes
+import vmx
+from micropython import const
+
+from vmm import vmcs as v
+from vmm.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
+
+_PAGE = const(0x1000)
+_CR0_PG = const(1 << 31)
+_CR0_CD_NW = const(3 << 29)
+_CR0_NE = const(1 << 5)
+_CR0_TS = const(1 << 3)
+_EFER_LMA = const(1 << 10)
+_IA32E_MODE_GUEST = const(1 << 9)
+_CR4_VMXE = const(1 << 13)
+_PAT_RESET = const(0x0007040600070406)
+EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
+
+SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
+
+
+class Vcpu:
+    """Methods of vmx.VCPU. `self.vm` is the machine, `self.events` its vmm.events.Events."""
+
+    # -- control registers as the guest sees them
+
+    @property
+    def cr0(self):
+        mask = self.read(v.CR0_GUEST_HOST_MASK)
+        return self.read(v.GUEST_CR0) & ~mask | self.read(v.CR0_READ_SHADOW) & mask
+
+    @cr0.setter
+    def cr0(self, value):
+        self.write(v.CR0_READ_SHADOW, value)
+        forced = self.cr0_fixed & ~(1 | _CR0_PG)
+        self.write(v.GUEST_CR0, (value | forced) & ~_CR0_CD_NW)
+        lma = value & _CR0_PG and self.read(v.GUEST_IA32_EFER) & 1 << 8
+        self._long_mode(bool(lma))
+
+    @property
+    def cr4(self):
+        mask = self.read(v.CR4_GUEST_HOST_MASK)
+        return self.read(v.GUEST_CR4) & ~mask | self.read(v.CR4_READ_SHADOW) & mask
+
+    @cr4.setter
+    def cr4(self, value):
+        self.write(v.CR4_READ_SHADOW, value)
+        self.write(v.GUEST_CR4, value | _CR4_VMXE)
+
+    @property
+    def cr3(self):
+        return self.read(v.GUEST_CR3)
+
+    @cr3.setter
+    def cr3(self, value):
+        self.write(v.GUEST_CR3, value)
+
+    @property
+    def efer(self):
+        return self.read(v.GUEST_IA32_EFER)
+
+    @efer.setter
+    def efer(self, value):
+        self.write(v.GUEST_IA32_EFER, value)
+        self._long_mode(bool(value & _EFER_LMA))
+
+    def _long_mode(self, on):
+        """EFER.LMA and the entry control "IA-32e mode guest" always agree."""
+        efer = self.read(v.GUEST_IA32_EFER)
+        self.write(v.GUEST_IA32_EFER, efer & ~_EFER_LMA | (_EFER_LMA if on else 0))
+        controls = self.read(v.VM_ENTRY_CONTROLS)
+        self.write(v.VM_ENTRY_CONTROLS, controls & ~_IA32E_MODE_GUEST | (_IA32E_MODE_GUEST if on else 0))
+
+    @property
+    def dr7(self):
+        return self.read(v.GUEST_DR7)
+
+    @dr7.setter
+    def dr7(self, value):
+        self.write(v.GUEST_DR7, value)
+
+    # -- segments: (selector, base, limit, access rights)
+
+    def segment(self, name):
+        i = 2 * SEGMENTS.index(name)
+        return (
+            self.read(v.GUEST_ES_SELECTOR + i),
+            self.read(v.GUEST_ES_BASE + i),
+            self.read(v.GUEST_ES_LIMIT + i),
+            self.read(v.GUEST_ES_ACCESS_RIGHTS + i),
+        )
+
+    def set_segment(self, name, selector, base, limit, rights):
+        i = 2 * SEGMENTS.index(name)
+        self.write(v.GUEST_ES_SELECTOR + i, selector)
+        self.write(v.GUEST_ES_BASE + i, base)
+        self.write(v.GUEST_ES_LIMIT + i, limit)
+        self.write(v.GUEST_ES_ACCESS_RIGHTS + i, rights)
+
+    @property
+    def cs(self):
+        return self.segment("cs")
+
+    @property
+    def ss(self):
+        return self.segment("ss")
+
+    @property
+    def cpl(self):
+        """Current privilege level: the DPL of SS."""
+        return self.read(v.GUEST_SS_ACCESS_RIGHTS) >> 5 & 3
+
+    @property
+    def bits(self):
+        """Width of the code that runs: 16, 32 or 64."""
+        rights = self.read(v.GUEST_CS_ACCESS_RIGHTS)
+        if self.efer & _EFER_LMA and rights & 1 << 13:
+            return 64
+        return 32 if rights & 1 << 14 else 16
+
+    # -- memory as the guest's program sees it
+
+    def peek(self, gva, size):
+        """Return `size` bytes at a guest-virtual address. ValueError where it is not mapped."""
+        out = b""
+        while size:
+            piece = min(size, _PAGE - (gva & (_PAGE - 1)))
+            out += self.vm.memory.read(self.translate(gva), piece)
+            gva += piece
+            size -= piece
+        return out
+
+    def poke(self, gva, data):
+        """Write bytes at a guest-virtual address, whatever the page's rights are."""
+        at = 0
+        while at < len(data):
+            piece = min(len(data) - at, _PAGE - (gva & (_PAGE - 1)))
+            self.vm.memory.write(self.translate(gva), data[at : at + piece])
+            gva += piece
+            at += piece
+
+    def translate(self, gva):
+        """Return the gpa of a gva by the guest's page tables. ValueError where it has none."""
+        gpa = self.vm.walk(self, gva)
+        if gpa is None:
+            raise ValueError("gva %#x is not mapped" % gva)
+        return gpa
+
+    # -- start
+
+    def start(self, state):
+        """Put the vCPU into a loader's State (vmm/loaders/state.py)."""
+        self.clear()
+        for name, value in state.gprs.items():
+            setattr(self, name, value)
+        self.rip = state.rip
+        self.rflags = state.rflags
+        self.write(v.GUEST_IA32_EFER, state.efer)
+        self.cr4 = state.cr4
+        self.cr3 = state.cr3
+        self.cr0 = state.cr0
+        for name, (selector, base, limit, rights) in state.segments.items():
+            self.set_segment(name, selector, base, limit, rights)
+        self.write(v.GUEST_GDTR_BASE, state.gdt_base)
+        self.write(v.GUEST_GDTR_LIMIT, state.gdt_limit)
+        self.write(v.GUEST_IDTR_BASE, state.idt_base)
+        self.write(v.GUEST_IDTR_LIMIT, state.idt_limit)
+        self.write(v.GUEST_DR7, 0x400)
+        for field in (
+            v.GUEST_IA32_SYSENTER_CS, v.GUEST_IA32_SYSENTER_ESP, v.GUEST_IA32_SYSENTER_EIP,
+            v.GUEST_IA32_DEBUGCTL, v.GUEST_INTERRUPTIBILITY_STATE, v.GUEST_ACTIVITY_STATE,
+            v.GUEST_PENDING_DEBUG_EXCEPTIONS, v.VM_ENTRY_INTERRUPTION_INFORMATION,
+        ):  # fmt: skip
+            self.write(field, 0)
+        self.write(v.GUEST_IA32_PAT, _PAT_RESET)
+        debug = self.debug()
+        for i in range(4):
+            debug[i] = 0
+        debug[4] = 0xFFFF0FF0
+        self.cr2 = 0
+        self.xcr0 = 1
+        self._reset_fpu()
+        for index in self.live_msrs:
+            self.msr(index, 0)
+        self.event(0)
+        self.events.reset()
+
+    def _reset_fpu(self):
+        area = self.fpu()
+        area[:] = bytes(len(area))
+        struct.pack_into("<H", area, 0, 0x0040)  # FCW after RESET
+        area[4] = 0xFF  # abridged FTW: FXRSTOR image says "in use", as FTW 5555h does
+        struct.pack_into("<I", area, 24, 0x1F80)  # MXCSR
+        struct.pack_into("<Q", area, 512, 1)  # XSTATE_BV: x87
+
+    # -- for people
+
+    def registers(self):
+        """Return a printable table of the registers."""
+        names = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp") + tuple("r%d" % i for i in range(8, 16))
+        lines = []
+        for i in range(0, 16, 4):
+            lines.append("  ".join(["%-3s %016x" % (name, getattr(self, name)) for name in names[i : i + 4]]))
+        lines.append("rip %016x  rfl %016x  cr0 %016x  cr2 %016x" % (self.rip, self.rflags, self.cr0, self.cr2))
+        lines.append("cr3 %016x  cr4 %016x  efer %015x  dr7 %016x" % (self.cr3, self.cr4, self.efer, self.dr7))
+        for name in SEGMENTS:
+            lines.append("%-4s %04x base %016x limit %08x rights %05x" % ((name,) + self.segment(name)))
+        return "\n".join(lines)
+
+
+def make(vm, caps, pages, exits, live_msrs, vpid):
+    """Return a vmx.VCPU whose VMCS has its controls and host state; guest state comes by start().
+
+    live_msrs: MSRs that the guest has for itself and that are swapped between vCPUs.
+    """
+    region = pages.take(_PAGE)
+    struct.pack_into("<I", uctypes.bytearray_at(region, 4), 0, caps.revision)
+    frame = pages.take(SIZE)
+    table = uctypes.bytearray_at(frame + MSRS, 16 * MSR_SLOTS)
+    if len(live_msrs) > MSR_SLOTS:
+        raise ValueError("%d MSRs for %d slots" % (len(live_msrs), MSR_SLOTS))
+    for i, index in enumerate(live_msrs):
+        struct.pack_into("<I", table, 16 * i, index)
+    struct.pack_into("<I", uctypes.bytearray_at(frame + XSAVE, 32), 24, 0x1F80)
+    vcpu = vmx.VCPU(frame, region, exits.table, Vcpu)
+    vcpu.vm = vm
+    vcpu.pages_used = (region, frame)
+    vcpu.live_msrs = live_msrs
+    vcpu.cr0_fixed = caps.cr0_fixed0
+    vcpu.timer_shift = caps.misc.PREEMPTION_TIMER_SHIFT
+    vcpu.clear()
+    exits.arm(vcpu)
+    _controls(vcpu, caps, vm, vpid)
+    _host(vcpu, caps)
+    return vcpu
+
+
+def _controls(vcpu, caps, vm, vpid):
+    used = caps.used
+    write = vcpu.write
+    write(v.PIN_BASED_VM_EXECUTION_CONTROLS, used["pin"].raw)
+    write(v.PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, used["proc"].raw)
+    write(v.SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, used["proc2"].raw)
+    write(v.PRIMARY_VM_EXIT_CONTROLS, used["exit"].raw)
+    write(v.VM_ENTRY_CONTROLS, used["entry"].raw)
+    write(v.VIRTUAL_PROCESSOR_IDENTIFIER, vpid)
+    write(v.EPT_POINTER, vm.ept.eptp)
+    write(v.IO_BITMAP_A, vm.io_bitmap)
+    write(v.IO_BITMAP_B, vm.io_bitmap + _PAGE)
+    write(v.MSR_BITMAPS, vm.msr_bitmap)
+    write(v.EXCEPTION_BITMAP, EXCEPTIONS)
+    write(v.PAGE_FAULT_ERROR_CODE_MASK, 0)
+    write(v.PAGE_FAULT_ERROR_CODE_MATCH, 0)
+    for field in (v.VM_EXIT_MSR_STORE_COUNT, v.VM_EXIT_MSR_LOAD_COUNT, v.VM_ENTRY_MSR_LOAD_COUNT, v.CR3_TARGET_COUNT):
+        write(field, 0)
+    write(v.CR0_GUEST_HOST_MASK, _CR0_NE | _CR0_CD_NW)
+    write(v.CR4_GUEST_HOST_MASK, ~vm.cr4_allowed & 0xFFFFFFFFFFFFFFFF)
+    write(v.VMCS_LINK_POINTER, 0xFFFFFFFFFFFFFFFF)
+    if used["proc2"].ENABLE_XSAVES:
+        write(v.XSS_EXITING_BITMAP, 0)
+
+
+def _host(vcpu, caps):
+    write = vcpu.write
+    rip, cs, ds, tr, gdt, idt, tss = vmx.host_state()
+    write(v.HOST_RIP, rip)
+    write(v.HOST_CR0, cpu.cr(0) | _CR0_TS)
+    write(v.HOST_CR3, cpu.cr(3))
+    write(v.HOST_CR4, cpu.cr(4))
+    write(v.HOST_CS_SELECTOR, cs)
+    for field in (v.HOST_SS_SELECTOR, v.HOST_DS_SELECTOR, v.HOST_ES_SELECTOR):
+        write(field, ds)
+    write(v.HOST_FS_SELECTOR, 0)
+    write(v.HOST_GS_SELECTOR, 0)
+    write(v.HOST_TR_SELECTOR, tr)
+    write(v.HOST_TR_BASE, tss)
+    write(v.HOST_GDTR_BASE, gdt)
+    write(v.HOST_IDTR_BASE, idt)
+    for field in (v.HOST_FS_BASE, v.HOST_GS_BASE, v.HOST_IA32_SYSENTER_CS, v.HOST_IA32_SYSENTER_ESP):
+        write(field, 0)
+    write(v.HOST_IA32_SYSENTER_EIP, 0)
+    write(v.HOST_IA32_EFER, cpu.rdmsr(0xC0000080))
+    write(v.HOST_IA32_PAT, cpu.rdmsr(0x277))
+    if caps.used["exit"].LOAD_IA32_PERF_GLOBAL_CTRL:
+        write(v.HOST_IA32_PERF_GLOBAL_CTRL, 0)

@@ -1,0 +1,48 @@
+"""What a handler answers, and what a policy answers.
+
+A handler returns a small int. Bit 0 moves RIP past the instruction; any higher bit
+makes the exit loop return to the scheduler with the verdict.
+"""
+
+from micropython import const
+
+RESUME = const(0)
+ADVANCE = const(1)
+YIELD = const(2)  # the monitor or another vCPU is wanted
+WAIT = const(4)  # halted until an event
+STOP = const(8)  # cannot go on: dumped and stopped
+PAUSE = const(16)  # stands still until the prompt says otherwise
+RESET = const(32)
+POWER_OFF = const(64)
+
+_NMI = const(2)
+_ERROR_MAX = const(0x7FFF)  # VM entry takes no more
+
+# A policy's answers. None means DEFAULT.
+DEFAULT = "default"  # go on as if no policy were there
+HANDLED = "handled"  # done; past the instruction
+RETRY = "retry"  # run the instruction again
+SKIP = "skip"  # past the instruction, nothing done; an exception is not delivered
+PAUSED = "pause"  # stop this guest at the prompt, at this instruction
+
+
+class Inject:
+    """A policy's answer: deliver this exception to the guest instead.
+
+    vector: 0-31, but not 2; error: error code or None. ValueError for others.
+    """
+
+    def __init__(self, vector, error=None):
+        if not isinstance(vector, int) or not 0 <= vector < 32 or vector == _NMI:
+            raise ValueError("vector %r is not an exception (an NMI: vm.nmi())" % (vector,))
+        if error is not None and (not isinstance(error, int) or not 0 <= error <= _ERROR_MAX):
+            raise ValueError("error code %r: a number up to %#x" % (error, _ERROR_MAX))
+        self.vector = vector
+        self.error = error
+
+
+class Value:
+    """A policy's answer: the value that the guest reads, or that is written instead."""
+
+    def __init__(self, value):
+        self.value = value

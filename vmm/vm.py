@@ -1,0 +1,339 @@
+"""A virtual machine: memory, tables, devices and one vCPU, and what the prompt can do to it.
+
+    vms['linux'].pause(); vms['linux'].vcpu.rip; vms['linux'].resume()
+
+A VM is made by vmm.monitor.Monitor.create from a guest's JSON (docs/guests.md).
+"""
+
+import cpu
+from micropython import const
+
+from vmm import (
+    apicv,
+    arming,
+    bus,
+    clock,
+    ept,
+    events,
+    exits,
+    handlers,
+    loaders,
+    memory,
+    paging,
+    pc,
+    policy,
+    sched,
+    stepper,
+    trapflag,
+    vcpu,
+    verdict,
+    vmcs,
+)
+from vmm.e820 import e820, ram
+from vmm.handlers import cpuid, io, mmio, msr, vmcall
+
+_LARGE = const(0x200000)
+_PAGE = const(0x1000)
+_LOG_LINES = const(64)
+
+
+class VM:
+    """One guest. Attributes for users: name, state, vcpu, memory, clock, ports, mmio, msrs, policies."""
+
+    def __init__(self, monitor, config, blobs, host_uart, vpid):
+        self.monitor = monitor
+        self.config = config
+        self.name = config["name"]
+        self.priority = config.get("priority", 0)
+        self.share = max(1, config.get("share", 100))
+        self.turn = 0
+        self.state = sched.OFF
+        self.why = "not started"
+        self.messages = []
+        self.refused = {}
+        self.hooks = {}
+        self.policies = []
+        self.starts = 0  # how often it was started or reset
+        self._blobs = blobs
+        self._taken = []
+        try:
+            self._build(config, host_uart, vpid)
+        except BaseException:
+            self.release()
+            raise
+
+    def _take(self, size, align=_PAGE):
+        hpa = self.monitor.pages.take(size, align)
+        self._taken.append(hpa)
+        return hpa
+
+    def _build(self, config, host_uart, vpid):
+        monitor = self.monitor
+        caps = monitor.caps
+        size = config["memory"]
+        align = _LARGE if size >= _LARGE else _PAGE
+        segments = [(gpa, length, self._take(length, align)) for gpa, length in ram(size)]
+        self.memory = memory.GuestMemory(segments)
+        self.e820 = e820(size)
+        self.ept = ept.Ept(monitor.pages, caps.page_sizes)
+        for gpa, length, hpa in segments:
+            self.ept.map(gpa, hpa, length)
+        self.io_bitmap = self._take(2 * _PAGE)
+        _fill(self.io_bitmap, 2 * _PAGE)
+        self.msr_bitmap = self._take(_PAGE)
+
+        xcr0 = monitor.xcr0
+        self.clock = clock.Clock(cpu.tsc_hz, cpu.rdtsc)
+        self.cpuid = cpuid.Cpuid(cpu.cpuid, caps, cpu.tsc_hz, xcr0)
+        self.cr4_allowed = self.cpuid.cr4_allowed()
+        self.xcr0_allowed = self.cpuid.xcr0
+        live = list(msr.LIVE)
+        if self.cpuid.has_rdtscp:
+            live.append(msr.IA32_TSC_AUX)
+        if self.cpuid.has_xsaves:
+            live.append(msr.IA32_XSS)
+        self.msrs = msr.Msrs(msr.Bitmap(self.msr_bitmap), cpu.rdmsr, self.clock, live)
+        self.port_bus = bus.PortBus()
+        self.mmio_bus = bus.MmioBus()
+        self.ports = io.PortIo(self.port_bus)
+        self.mmio = mmio.Mmio(self, self.mmio_bus)
+        self.hypercalls = vmcall.Hypercalls()
+        self.stepper = stepper.Stepper(self, trapflag.TrapFlag(self))
+        self.walker = paging.Walker(self.memory, self.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
+        self.pc = pc.Pc(self, host_uart)
+        self.console = self.pc.console
+        self.lapic = self.pc.lapic
+        self.apicv = None
+        if caps.apicv:
+            self.apicv = apicv.Apicv(self.lapic, self.msrs.bitmap, caps.found["proc2"].VIRTUALIZE_X2APIC_MODE)
+
+        self.exits = exits.Exits(self.report)
+        handlers.install(self, self.exits)
+        self.vcpu = vcpu.make(self, caps, monitor.pages, self.exits, live, vpid)
+        self._taken += self.vcpu.pages_used
+        self.events = self.vcpu.events = events.Events(self.vcpu, caps.used["proc"].raw)
+        self.pc.connect(self.events)
+        self.msrs.attach(self.vcpu, 0)
+        if self.apicv:
+            access_page = self._take(_PAGE)
+            self.ept.map(pc.LAPIC, access_page, _PAGE)
+            self.apicv.attach(self.vcpu, self.pc.apic_page, access_page)
+            self.events.sync = self.apicv.sync
+        self.ept.invalidate = self.flush
+        self.arming = arming.Arming(self, vcpu.EXCEPTIONS, caps.ept_vpid.EXECUTE_ONLY)
+        self.clock.attach(self.vcpu)
+
+    def events_pending(self, vcpu):
+        """Handler of slot PENDING and of the windows."""
+        return self.events.pending(vcpu)
+
+    def kick(self):
+        """An interrupt may have become deliverable."""
+        self.vcpu.pending = 1
+
+    def nmi(self):
+        """Raise an NMI in the guest."""
+        self.events.nmi()
+
+    # -- life
+
+    def start(self):
+        """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
+        for _, length, hpa in self.memory.segments:
+            cpu.zero(hpa, length)
+        self.starts += 1
+        self.stepper.reset()
+        self.pc.reset()
+        self.msrs.reset()
+        self.clock.skew = 0
+        rsdp = self.pc.tables()
+        state = loaders.load(self.memory, self.config, self._blobs, self.e820, rsdp)
+        self.clock.skew = -self.clock.now()
+        self.vcpu.start(state)
+        self.ports.outcome = verdict.ADVANCE
+        if self.apicv:
+            self.apicv.reset()
+        self.vcpu.write(vmcs.TSC_OFFSET, self.clock.offset + self.clock.skew & 0xFFFFFFFFFFFFFFFF)
+        self.flush()
+        self.state = sched.RUNNING
+        self.why = ""
+
+    def pause(self):
+        """Let the guest stand still; its time goes on."""
+        if self.state in (sched.RUNNING, sched.HALTED):
+            self._was = self.state
+            self.state = sched.PAUSED
+            self.why = "by pause()"
+
+    def resume(self):
+        """Let a paused or stopped guest go on from where it stands."""
+        if self.state in (sched.PAUSED, sched.STOPPED):
+            self.state = getattr(self, "_was", sched.RUNNING)
+            self._was = sched.RUNNING
+            self.why = ""
+
+    def reset(self):
+        """Start again from the images, as the reset button does; policies stay attached."""
+        self.start()
+
+    def power_off(self):
+        """Stop the guest for good; start() boots it anew."""
+        self.state = sched.OFF
+        self.why = "by power_off()"
+
+    def destroy(self):
+        """Give back everything that the guest had. The object is of no use afterwards."""
+        if self.monitor.scheduler.inside is self:
+            raise RuntimeError("guest %s is in an exit of its own: it cannot be destroyed there" % self.name)
+        for attached in list(self.policies):
+            attached.detach()
+        self.state = sched.OFF
+        self.monitor.forget(self)
+        if getattr(self, "vcpu", None) is not None:
+            self.vcpu.retire()
+        self.release()
+
+    def release(self):
+        """Give back host memory."""
+        if getattr(self, "ept", None) is not None:
+            self.ept.release()
+        for hpa in self._taken:
+            self.monitor.pages.give(hpa)
+        self._taken = []
+
+    # -- for the scheduler
+
+    def runs(self):
+        """Whether it may be entered again."""
+        return self.state == sched.RUNNING
+
+    def apply(self, answer):
+        """What the exit loop came back with."""
+        if answer & verdict.RESET:
+            self.log("reset by the guest")
+            if self.config.get("on_reset", "reset") == "reset":
+                self.reset()
+            else:
+                self.state, self.why = sched.OFF, "reset by the guest"
+        elif answer & verdict.POWER_OFF:
+            self.state, self.why = sched.OFF, "powered off by the guest"
+            self.log(self.why)
+        elif answer & verdict.STOP:
+            self.state, self.why = sched.STOPPED, "see the report"
+        elif answer & verdict.PAUSE:
+            self._was, self.state, self.why = sched.RUNNING, sched.PAUSED, "by a policy"
+        elif answer & verdict.WAIT and not self.events.wakes():
+            self.state = sched.HALTED
+
+    def next_timer(self):
+        """Host TSC of the guest's next timer, 0 where none is armed."""
+        when = self.clock.next
+        return max(when - self.clock.offset, 1) if when else 0
+
+    def wake(self):
+        """Halted: call back due timers; True when that or a device brought an event: it runs again."""
+        clock_ = self.clock
+        if clock_.next and clock_.next <= clock_.now():
+            clock_.expire()
+        if self.vcpu.pending and self.events.wakes():
+            self.turn = max(self.turn, self.monitor.scheduler.now)
+            self.state = sched.RUNNING
+            return True
+        return False
+
+    # -- policies
+
+    def on(self, event, **filters):
+        """Decorator: attach a function to an event (vmm/policy.py); it becomes the Policy."""
+        return lambda function: policy.attach(self, event, function, filters)
+
+    # -- memory
+
+    def flush(self):
+        """Forget the CPU's translations for this guest."""
+        self.monitor.flush(self)
+
+    def load_walker(self, vcpu):
+        """Return the page walker, set to the vCPU's present mode."""
+        self.walker.load(vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer)
+        return self.walker
+
+    def walk(self, vcpu, gva):
+        """Return the gpa of gva, or None; rights and accessed flags are left alone."""
+        gpa = self.load_walker(vcpu).translate(gva, paging.PEEK)
+        return None if gpa < 0 else gpa
+
+    def physical_read(self, gpa, size):
+        """What the guest's CPU would read at a gpa: RAM, or devices byte for byte. Bytes."""
+        if self.memory.has(gpa, size):
+            return self.memory.read(gpa, size)
+        return self.mmio_bus.read(gpa, size).to_bytes(size, "little")
+
+    def physical_write(self, gpa, data):
+        if self.memory.has(gpa, len(data)):
+            self.memory.write(gpa, data)
+        else:
+            self.mmio_bus.write(gpa, len(data), int.from_bytes(data, "little"))
+
+    def physical_load(self, gpa, size):
+        """physical_read as an int: what one access of 1, 2, 4 or 8 bytes reads."""
+        if self.memory.has(gpa, size):
+            return int.from_bytes(self.memory.read(gpa, size), "little")
+        return self.mmio_bus.read(gpa, size)
+
+    def physical_store(self, gpa, size, value):
+        """physical_write of one access."""
+        if self.memory.has(gpa, size):
+            self.memory.write(gpa, value.to_bytes(size, "little"))
+        else:
+            self.mmio_bus.write(gpa, size, value)
+
+    # -- for people
+
+    def log(self, text):
+        """A line about this guest for the user."""
+        self.messages.append(text)
+        del self.messages[:-_LOG_LINES]
+        print("[%s] %s" % (self.name, text))
+
+    def report(self, vcpu, text):
+        """Dump: why the guest cannot go on, and its registers."""
+        self.log(text)
+        reason = vcpu.reason & 0xFFFF
+        print("exit reason %d, qualification %#x, instruction length %d" % (reason, vcpu.qualification, vcpu.length))
+        print(vcpu.registers())
+
+    def count_refused(self, what):
+        self.refused[what] = self.refused.get(what, 0) + 1
+
+    def exit_counts(self):
+        """Return {reason name: (exits, host ticks)}."""
+        return exits.statistics(self.vcpu)
+
+    def unclaimed(self):
+        """Return what the guest tried and nobody handles: {kind: {what: count}}."""
+        return {
+            "ports": self.port_bus.unclaimed,
+            "memory": self.mmio_bus.unclaimed,
+            "msrs": self.msrs.unclaimed,
+            "cpuid": self.cpuid.unknown,
+            "hypercalls": self.hypercalls.unclaimed,
+            "refused": self.refused,
+        }
+
+    def attach(self):
+        """Put this guest's console on the prompt's terminal until Ctrl-] is typed."""
+        self.monitor.attach_console(self)
+
+    def __repr__(self):
+        return "<VM %s: %s%s, %d MiB, rip %#x>" % (
+            self.name, self.state, " (%s)" % self.why if self.why else "", self.memory.size >> 20, self.vcpu.rip,
+        )  # fmt: skip
+
+
+def _fill(hpa, size):
+    import uctypes
+
+    area = uctypes.bytearray_at(hpa, size)
+    for i in range(0, size, 256):
+        area[i : i + 256] = b"\xff" * 256
