@@ -100,8 +100,13 @@ extern volatile uint32_t host_attention;
 int vmx_guest(vcpu_frame_t *frame);
 void vmx_exit(void);
 
-// vcpu.c: puts the loaded VCPU's live registers back into its frame.
+// vcpu_enter.c: which vCPU the CPU holds. Putting it away saves its live registers in
+// its frame; advancing moves RIP past the instruction that exited.
 void vcpu_put_away(void);
+void vcpu_need_loaded(vcpu_t *self);
+void vcpu_advance(vcpu_t *self);
+// What the last exit has cost up to now is counted, once.
+void vcpu_count_ticks(vcpu_frame_t *frame, uint64_t now);
 
 // vmxfpu.c: whose FPU state is in the registers.
 uint64_t vmx_all_xcr0(void);

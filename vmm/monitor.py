@@ -88,7 +88,7 @@ class Monitor:
         self._vpids = list(range(64, 0, -1))
         self._uarts = [1, 2]
         self.xcr0 = 0
-        self.reserve = None  # memory that vmm/policy.py gives up when a policy has taken all the rest
+        self.reserve = None  # memory that vmm/policies/policy.py gives up when a policy has taken all the rest
         self.active = False
         if self.caps.ok:
             self._vmxon()

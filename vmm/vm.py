@@ -10,7 +10,6 @@ from micropython import const
 
 from vmm import (
     apicv,
-    arming,
     bus,
     clock,
     ept,
@@ -21,16 +20,14 @@ from vmm import (
     memory,
     paging,
     pc,
-    policy,
     sched,
-    stepper,
-    trapflag,
     vcpu,
     verdict,
     vmcs,
 )
 from vmm.e820 import e820, ram
 from vmm.handlers import cpuid, io, mmio, msr, vmcall
+from vmm.policies import arming, policy, stepper, trapflag
 
 _LARGE = const(0x200000)
 _PAGE = const(0x1000)
@@ -244,7 +241,7 @@ class VM:
     # -- policies
 
     def on(self, event, **filters):
-        """Decorator: attach a function to an event (vmm/policy.py); it becomes the Policy."""
+        """Decorator: attach a function to an event (vmm/policies/policy.py); it becomes the Policy."""
         return lambda function: policy.attach(self, event, function, filters)
 
     # -- memory

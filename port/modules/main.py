@@ -8,8 +8,8 @@ import machine
 import multiboot
 import vmx
 
-from vmm.filters import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.monitor import Monitor, run_policies
+from vmm.policies.filters import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
 monitor = Monitor()

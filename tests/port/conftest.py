@@ -26,14 +26,15 @@ def monitor():
 
 @pytest.fixture
 def fresh():
-    """Boots a machine with options of the test's own; any number of them."""
+    """Boots a machine with options of the test's own; any number of them. booted=False: do not wait for the prompt."""
     machines = []
 
-    def start(**options):
+    def start(booted=True, **options):
         machine = boot(**options)
         machine.start()
         machines.append(machine)
-        machine.wait_booted(120)
+        if booted:
+            machine.wait_booted(120)
         return machine
 
     yield start

@@ -20,10 +20,8 @@ def test_heap_option(fresh):
 
 
 def test_absurd_heap_says_so(fresh):
-    from conftest import boot
-
-    with boot(cmdline="heap=9999M") as machine:
-        machine.console("repl").expect("PANIC: too little memory below 4 GiB for heap=", 60)
+    machine = fresh(booted=False, cmdline="heap=9999M")
+    machine.console("repl").expect("PANIC: too little memory below 4 GiB for heap=", 60)
 
 
 def test_all_memory_can_be_used(fresh):

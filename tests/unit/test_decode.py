@@ -1,4 +1,4 @@
-"""vmm/decode.py against capstone: length, operation, sizes, registers, address, direction."""
+"""vmm/emulation/decode.py against capstone: length, operation, sizes, registers, address, direction."""
 
 import capstone
 import pytest
@@ -6,8 +6,8 @@ from capstone import x86
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from vmm import opcodes
-from vmm.decode import NONE, RIP, DecodeError, Instruction
+from vmm.emulation import opcodes
+from vmm.emulation.decode import NONE, RIP, DecodeError, Instruction
 
 MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
 ENGINES = {bits: capstone.Cs(capstone.CS_ARCH_X86, mode) for bits, mode in MODES.items()}

@@ -1,4 +1,4 @@
-"""vmm/emulate.py against the CPU that runs the test, and where that cannot be, by hand."""
+"""vmm/emulation/emulate.py against the CPU that runs the test, and where that cannot be, by hand."""
 
 import pytest
 import realcpu
@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from realcpu import FLAGS, NAMES, assemble
 
-from vmm.alu import STATUS, condition
-from vmm.decode import Instruction
-from vmm.emulate import Emulator
+from vmm.emulation.alu import STATUS, condition
+from vmm.emulation.decode import Instruction
+from vmm.emulation.emulate import Emulator
 
 DF = 1 << 10
 MASK = 2**64 - 1

@@ -1,4 +1,4 @@
-"""vmm/fastmmio.py: a MOV on a device's register, found through the guest's page tables."""
+"""vmm/emulation/fastmmio.py: a MOV on a device's register, found through the guest's page tables."""
 
 import struct
 
@@ -6,7 +6,7 @@ import pytest
 import uctypes
 from realcpu import assemble
 
-from vmm.fastmmio import MISS, FastMmio, code_at
+from vmm.emulation.fastmmio import MISS, FastMmio, code_at
 from vmm.frame import LENGTH, RAX, RIP, VECTORING_INFO
 from vmm.paging import Walker
 from vmm.verdict import ADVANCE, RESET

@@ -1,4 +1,4 @@
-"""vmm/fastmov.py agrees with vmm/decode.py and vmm/emulate.py on everything it claims."""
+"""vmm/emulation/fastmov.py agrees with vmm/emulation/decode.py and vmm/emulation/emulate.py on everything it claims."""
 
 import struct
 
@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from realcpu import assemble
 
-from vmm import fastmov, opcodes
-from vmm.decode import DecodeError, Instruction
-from vmm.emulate import Emulator
+from vmm.emulation import fastmov, opcodes
+from vmm.emulation.decode import DecodeError, Instruction
+from vmm.emulation.emulate import Emulator
 
 BITS = st.sampled_from([16, 32, 64])
 BYTES = st.sampled_from(

@@ -6,9 +6,10 @@ APIC-Access VM Exits".
 
 from micropython import const
 
-from vmm import answers, events, verdict
-from vmm.access import GuestCpu
-from vmm.fastmmio import MISS, FastMmio
+from vmm import events, verdict
+from vmm.emulation.access import GuestCpu
+from vmm.emulation.fastmmio import MISS, FastMmio
+from vmm.policies import answers
 from vmm.reg import Bits, Reg, register
 
 _PAGE = const(0x1000)

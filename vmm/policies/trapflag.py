@@ -1,4 +1,4 @@
-"""One instruction of a guest by RFLAGS.TF, for vmm/stepper.py.
+"""One instruction of a guest by RFLAGS.TF, for vmm/policies/stepper.py.
 
 The guest must not see it: interrupts wait (IF is off meanwhile), every exception exits, and
 what the instruction itself does to the flags, or stores of them, is put right. Limits: INT n
@@ -8,7 +8,7 @@ in a watched page stores TF and IF as they are during the step. Source: SDM Vol.
 
 from micropython import const
 
-from vmm.access import GuestFault
+from vmm.emulation.access import GuestFault
 from vmm.handlers import exception
 from vmm.vmcs import (
     EXCEPTION_BITMAP,

@@ -7,9 +7,10 @@ and not for accesses that no instruction's operand makes.
 
 from micropython import const
 
-from vmm import events, length, verdict
-from vmm.filters import CPUID, IO, MEMORY, RDMSR, VMCALL, WRMSR
+from vmm import events, verdict
+from vmm.emulation import length
 from vmm.handlers import io
+from vmm.policies.filters import CPUID, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.vmcs import GUEST_DR7, GUEST_INTERRUPTIBILITY_STATE
 
 _WORD = const(0xFFFFFFFF)

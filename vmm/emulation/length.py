@@ -8,7 +8,7 @@ its neighbours. Source: SDM Vol. 2A, "Instruction Format"; Vol. 2D, "Opcode Map"
 from micropython import const
 
 from vmm import verdict
-from vmm.access import GuestFault, deliver_fault
+from vmm.emulation.access import GuestFault, deliver_fault
 
 _MAX = const(15)
 _REX_W = const(8)

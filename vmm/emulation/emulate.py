@@ -4,7 +4,7 @@ The vCPU is reached through an object `cpu`:
 
     reg(n), set_reg(n, value)   general register 0-15, 64 bits, unsigned
     rip, rflags                 read; rflags is written too
-    segment_base(n), selector(n)  in the order of vmm/decode.py
+    segment_base(n), selector(n)  in the order of vmm/emulation/decode.py
     stack_size                  address size of the stack: 2, 4 or 8 bytes
     read(gva, size), write(gva, size, value)  linear memory: RAM or device
 
@@ -17,9 +17,9 @@ Source: SDM Vol. 2, each instruction.
 
 from micropython import const
 
-from vmm import opcodes as o
-from vmm.alu import CF, DF, STATUS, ZF, Alu, condition
-from vmm.decode import ES, FS, NONE, RIP, SS
+from vmm.emulation import opcodes as o
+from vmm.emulation.alu import CF, DF, STATUS, ZF, Alu, condition
+from vmm.emulation.decode import ES, FS, NONE, RIP, SS
 
 _RAX = const(0)
 _RCX = const(1)

@@ -3,7 +3,7 @@
 Nearly every access to a device's registers is one of them. For an exit that gives the
 gpa, no address is needed: decode() tells length, size and register as one number, load()
 and source() move the value. Whatever is not here (16-bit addressing, 8-byte accesses,
-other instructions) makes decode() return 0 and is left to vmm/decode.py. Nothing
+other instructions) makes decode() return 0 and is left to vmm/emulation/decode.py. Nothing
 allocates. A decoded number depends on the instruction's bytes only, so it can be kept.
 Source: SDM Vol. 2A, "Instruction Format".
 

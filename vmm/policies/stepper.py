@@ -1,6 +1,6 @@
 """One instruction of a guest, with the pages that a policy watches opened for it.
 
-Steps by RFLAGS.TF (vmm/trapflag.py), which every CPU has; the monitor trap flag is not used,
+Steps by RFLAGS.TF (vmm/policies/trapflag.py), which every CPU has; the monitor trap flag is not used,
 since emulators offer it and do not act on it. The step ends with the trap after the
 instruction, or with an exit that the instruction itself causes. Source: SDM Vol. 3B,
 "Single-Step Exception Condition".
@@ -29,7 +29,6 @@ class Stepper:
         self._trap_flag = trap_flag
         self._open = {}  # gpa of the page: rights during this step
         self._armed = False
-        self.after = None  # called with the vCPU after the step; its verdict counts
 
     def step(self, gpa=None, rights=RWX):
         """Let one instruction run; returns the verdict for the exit at hand."""
@@ -66,6 +65,5 @@ class Stepper:
         """Handler of all other exits while a step is under way: it is over."""
         self.reset()
         if self._trap_flag.ended(vcpu):
-            after, self.after = self.after, None
-            return self._trap_flag.rest(vcpu) or (after(vcpu) if after else verdict.RESUME)
+            return self._trap_flag.rest(vcpu) or verdict.RESUME
         return self.vm.exits.handler(vcpu.reason & 0xFFFF)(vcpu)

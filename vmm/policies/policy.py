@@ -16,8 +16,9 @@ import cpu
 import micropython
 from micropython import const
 
-from vmm import answers, events, verdict
-from vmm.filters import ANY, EVENTS, accepts, check
+from vmm import events, verdict
+from vmm.policies import answers
+from vmm.policies.filters import ANY, EVENTS, accepts, check
 
 LIMIT_MS = const(1000)
 _RESERVE = const(0x10000)  # bytes: what the prompt gets back when a policy has filled the heap

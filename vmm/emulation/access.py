@@ -1,11 +1,12 @@
 """A guest's instruction that touched memory which is no RAM, or that a policy answers: executed here.
 
-`GuestCpu` is what vmm/emulate.py asks for: registers, segments and linear memory of one vCPU.
+`GuestCpu` is what vmm/emulation/emulate.py asks for: registers, segments and linear memory of one vCPU.
 """
 
 from micropython import const
 
-from vmm import decode, emulate, events, paging, verdict
+from vmm import events, paging, verdict
+from vmm.emulation import decode, emulate
 from vmm.vmcs import GUEST_CS_BASE, GUEST_ES_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
 
 GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))

@@ -2,14 +2,14 @@
 
 It reads prefixes, REX, opcode, ModR/M, SIB, displacement and immediate of 16-, 32- and
 64-bit code and says what is accessed and how. Limits: general-register instructions of
-vmm/opcodes.py only, with a memory operand; no VEX, EVEX, SSE, x87, far pointers,
+vmm/emulation/opcodes.py only, with a memory operand; no VEX, EVEX, SSE, x87, far pointers,
 shifts or multiplications. Everything else raises DecodeError.
 Source: SDM Vol. 2A, "Instruction Format"; Vol. 2D, "Opcode Map".
 """
 
 from micropython import const
 
-from vmm.opcodes import (
+from vmm.emulation.opcodes import (
     A_O,
     E_1,
     E_I,
@@ -58,7 +58,7 @@ class Instruction:
     """One decoded instruction. Reuse an object: decode() fills it without allocating.
 
     length        bytes
-    op, form      constants of vmm/opcodes.py
+    op, form      constants of vmm/emulation/opcodes.py
     size          operand size: 1, 2, 4, 8
     mem_size      size of the memory access; differs from `size` for MOVZX, MOVSX
     address_size  2, 4, 8

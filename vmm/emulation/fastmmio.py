@@ -2,7 +2,7 @@
 
 It serves what nearly all accesses are (a MOV or MOVZX of 1, 2 or 4 bytes, 4-level
 paging, code within one page and in the RAM below the device hole) and answers MISS for
-everything else, having changed nothing; vmm/access.py is the long way. Rights of the
+everything else, having changed nothing; vmm/emulation/access.py is the long way. Rights of the
 code's page are not looked at: the CPU has just fetched from it.
 """
 
@@ -11,7 +11,7 @@ from array import array
 import micropython
 from micropython import const
 
-from vmm.fastmov import decode, load, source
+from vmm.emulation.fastmov import decode, load, source
 
 MISS = const(-1)
 
@@ -21,7 +21,7 @@ _VECTORING_INFO = const(0x0C8 // 4)
 _GUEST_CS_ACCESS_RIGHTS = const(0x4816)
 _GUEST_CR3 = const(0x6802)
 _L = const(1 << 13)
-_WRITE = const(1 << 13)  # as in vmm/fastmov.py
+_WRITE = const(1 << 13)  # as in vmm/emulation/fastmov.py
 
 
 @micropython.viper
