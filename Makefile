@@ -133,7 +133,7 @@ size: elf
 	@$(PYTHON) -m pcanel.size $(BUILD)/pcanel.elf
 
 clean:
-	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/run $(BUILD)/cache $(BUILD)/guests/tests $(BUILD)/guests/rtos
+	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/run $(BUILD)/cache $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/rtos
 
 .PHONY: distclean
 distclean:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pcanel.errors import InputError, PcanelError
 from pcanel.modules import BootModule
 
-_LEAN_MODULES = "biosdisk iso9660 multiboot2 normal"
+_LEAN_MODULES = "biosdisk iso9660 normal"
 
 _FULL_HEAD = """\
 serial --unit=0 --speed=115200
@@ -42,31 +42,46 @@ def grub_config(modules: list[BootModule], cmdline: str, lean: bool) -> str:
 
 
 def make_iso(elf: Path, modules: list[BootModule], iso: Path, cmdline: str = "", lean: bool = False) -> None:
-    """Writes the ISO. Raises PcanelError with grub-mkrescue's words if that fails."""
+    """Writes the ISO with the monitor. Raises PcanelError with grub-mkrescue's words if that fails."""
     if not elf.is_file():
         raise InputError(f"{elf}: no such image (make all builds it)")
+    files = {f"boot/modules/{number}": module.content for number, module in enumerate(modules)}
+    config = grub_config(modules, cmdline, lean)
+    burn(iso, config, {"boot/pcanel.elf": elf, **files}, "multiboot2" if lean else None)
+
+
+def make_linux_iso(kernel: Path, initrds: list[Path | bytes], iso: Path, cmdline: str) -> None:
+    """Writes a lean ISO that boots a bzImage; the kernel sees the archives of `initrds` as one."""
+    files: dict[str, Path | bytes] = {f"boot/initrd{number}": content for number, content in enumerate(initrds)}
+    lines = [_LEAN_HEAD, "menuentry Linux {", f"    linux /boot/vmlinuz {cmdline}"]
+    lines += [f"    initrd {' '.join('/' + path for path in files)}", "}\n"]
+    burn(iso, "\n".join(lines), {"boot/vmlinuz": kernel, **files}, "linux")
+
+
+def burn(iso: Path, config: str, files: dict[str, Path | bytes], loaders: str | None = None) -> None:
+    """Writes an ISO with GRUB, its configuration and files; lean where `loaders` names GRUB's modules that boot."""
     tool = shutil.which("grub-mkrescue")
     if tool is None:
         raise PcanelError("grub-mkrescue is missing (Debian: apt-get install grub-common xorriso mtools)")
     iso.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=iso.parent, prefix="iso-") as name:
         tree = Path(name)
-        (tree / "boot/grub").mkdir(parents=True)
-        (tree / "boot/modules").mkdir()
-        (tree / "boot/grub/grub.cfg").write_text(grub_config(modules, cmdline, lean))
-        _place(elf, tree / "boot/pcanel.elf")
-        for number, module in enumerate(modules):
-            module.write(tree / f"boot/modules/{number}")
+        for path, content in {**files, "boot/grub/grub.cfg": config.encode()}.items():
+            _place(content, tree / path)
         command = [tool, "-o", str(iso), "--locales=", "--themes=", "--fonts="]
-        if lean:
-            command += ["-d", "/usr/lib/grub/i386-pc", f"--install-modules={_LEAN_MODULES}"]
+        if loaders:
+            command += ["-d", "/usr/lib/grub/i386-pc", f"--install-modules={_LEAN_MODULES} {loaders}"]
         done = subprocess.run([*command, "-f", str(tree)], capture_output=True, text=True)
         if done.returncode != 0:
             raise PcanelError(f"grub-mkrescue failed:\n{done.stderr}")
 
 
-def _place(source: Path, target: Path) -> None:
-    target.symlink_to(source.resolve())
+def _place(content: Path | bytes, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        target.write_bytes(content)
+    else:
+        target.symlink_to(content.resolve())
 
 
 def _quote(text: str) -> str:

@@ -45,6 +45,7 @@ class Bochs(Engine):
     name = "bochs"
     program = "bochs"
     default_cpu = "corei7_skylake_x"
+    _more_memory = 0  # MiB beyond what the monitor's machine has
     cpus = (
         "bx_generic",
         "core2_penryn_t9600",
@@ -65,8 +66,22 @@ class Bochs(Engine):
         super().__init__(machine)
         if machine.uefi:
             raise InputError("bochs has no UEFI firmware here; --uefi needs --engine qemu")
-        if machine.memory > _MEMORY_MAX:
-            raise InputError(f"--memory {machine.memory}: bochs takes at most {_MEMORY_MAX} MB")
+        if self.memory > _MEMORY_MAX:
+            raise InputError(f"--memory {machine.memory}: bochs takes at most {_MEMORY_MAX - self._more_memory} MB")
+
+    @property
+    def memory(self) -> int:
+        """MiB that Bochs gives its machine."""
+        return self.machine.memory + self._more_memory
+
+    def lines(self) -> list[int | Path]:
+        """What COM1, COM2, ... lead to: a loopback port to connect to, or a file that takes the output."""
+        return list(self.machine.ports)
+
+    def make_medium(self, iso: Path) -> None:
+        """Writes what is booted."""
+        machine = self.machine
+        make_iso(machine.image, machine.modules, iso, machine.cmdline, lean=True)
 
     @property
     def _iso(self) -> Path:
@@ -75,20 +90,21 @@ class Bochs(Engine):
     def prepare(self) -> None:
         machine = self.machine
         if not machine.is_iso:
-            make_iso(machine.image, machine.modules, self._iso, machine.cmdline, lean=True)
+            self.make_medium(self._iso)
         config = _CONFIG.format(
             share=_SHARE,
-            memory=machine.memory,
+            memory=self.memory,
             cpu=self.cpu,
             ips=_IPS,
             sync="slowdown" if machine.paced else "none",
             iso=self._iso,
             log="bochs.log",
         )
-        for number, port in enumerate(machine.ports, 1):
-            config += f"com{number}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n"
+        for number, line in enumerate(self.lines(), 1):
+            mode = f"mode=file, dev={line}" if isinstance(line, Path) else f"mode=socket-client, dev=127.0.0.1:{line}"
+            config += f"com{number}: enabled=1, {mode}\n"
         (machine.directory / "bochsrc").write_text(config)
-        (machine.directory / "cmos").write_bytes(_cmos(machine.memory))
+        (machine.directory / "cmos").write_bytes(_cmos(self.memory))
         (machine.directory / "debugger").write_text("c\n")
 
     def arguments(self) -> list[str]:

@@ -52,6 +52,14 @@ def applets(busybox: Path) -> list[str]:
 def build(init: Path, busybox: Path = BUSYBOX) -> bytes:
     """The archive. `init` is the script that becomes /init."""
     archive = Archive()
+    add_system(archive, init, busybox)
+    archive.add("etc/passwd", stat.S_IFREG | 0o644, _PASSWD)
+    archive.add("etc/hostname", stat.S_IFREG | 0o644, b"linux\n")
+    return archive.finish()
+
+
+def add_system(archive: Archive, init: Path, busybox: Path = BUSYBOX) -> None:
+    """Adds directories, a console, busybox with its applets, and the script that becomes /init."""
     for name in _DIRECTORIES:
         archive.add(name, stat.S_IFDIR | 0o755)
     archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
@@ -60,10 +68,7 @@ def build(init: Path, busybox: Path = BUSYBOX) -> bytes:
     for path in applets(busybox):
         if path.rpartition("/")[0] in _DIRECTORIES and path != "bin/busybox":
             archive.add(path, stat.S_IFLNK | 0o777, b"/bin/busybox")
-    archive.add("etc/passwd", stat.S_IFREG | 0o644, _PASSWD)
-    archive.add("etc/hostname", stat.S_IFREG | 0o644, b"linux\n")
     archive.add("init", stat.S_IFREG | 0o755, init.read_bytes())
-    return archive.finish()
 
 
 def main() -> None:
