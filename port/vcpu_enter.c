@@ -3,8 +3,10 @@
 #include "py/runtime.h"
 #include "port/vmxops.h"
 #include "port/vcpu.h"
+#include "port/timer.h"
 
 #define RFLAGS_TF              (1ull << 8)
+#define RFLAGS_IF              (1ull << 9)
 #define RFLAGS_RF              (1ull << 16)
 #define DEBUGCTL_BTF           (1ull << 1)
 #define PENDING_BS             (1ull << 14)
@@ -159,6 +161,12 @@ static mp_obj_t vcpu_enter(mp_obj_t self_in) {
         if (f->deadline != 0) {
             uint64_t ticks = f->deadline > now ? (f->deadline - now) >> f->timer_shift : 0;
             left = ticks < left ? ticks : left;
+        }
+        // Bochs 2.7 makes no exit for an interrupt while a guest that was entered with IF
+        // clear has not set it. A millisecond loses no character of a 16550's FIFO.
+        if (!(f->rflags & RFLAGS_IF)) {
+            uint64_t most = (tsc_hz / 1000) >> f->timer_shift;
+            left = left < most ? left : most;
         }
         if (left < f->owed >> f->timer_shift) {
             left = f->owed >> f->timer_shift;
