@@ -13,14 +13,20 @@ _RING = const(8192)  # bytes, a power of two
 class Console:
     """Carries characters between a guest's UART and the outside.
 
-    host: an object with readchar() -> int or -1, writechar(c) -> bool, txroom(); or None.
+    host: an object with readchar() -> int or -1, writechar(c) -> bool; or None. attach(): what
+    calling the console does (vmm/terminal.py).
     """
 
     def __init__(self, host):
         self.host = host
         self.uart = None
+        self.attach = None
         self._ring = bytearray(_RING)
         self.written = 0  # characters the guest has sent
+
+    def __call__(self, *args, **options):
+        """vm.console() at the prompt: the terminal becomes this console until Ctrl-] is typed."""
+        self.attach(*args, **options)
 
     # Linux prints its boot through here: 700 a character, against 1,900 in bytecode.
     @micropython.viper

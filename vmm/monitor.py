@@ -14,7 +14,6 @@ import sys
 from collections import OrderedDict
 
 import cpu
-import micropython
 import multiboot
 import uctypes
 import vmx
@@ -30,7 +29,6 @@ _CR4_OSXSAVE = const(1 << 18)
 _RAM = const(1)
 _INVEPT_SINGLE = const(1)
 _INVVPID_SINGLE = const(1)
-_DETACH = const(0x1D)  # Ctrl-]
 _CONSOLES = {"com2": 1, "com3": 2}
 
 
@@ -161,25 +159,6 @@ class Monitor:
         vmx.invept(_INVEPT_SINGLE, vm.ept.eptp)
         vmx.invvpid(_INVVPID_SINGLE, vm.vpid, 0)
 
-    def attach_console(self, vm):
-        """The prompt's terminal becomes a guest's console; Ctrl-] gives it back."""
-        console = vm.console
-        before = console.host
-        terminal = Terminal()
-        sys.stdout.write("[console of %s; Ctrl-] detaches]\n" % vm.name)
-        micropython.kbd_intr(-1)
-        cpu.idle_hook(None)  # this loop runs the guests
-        console.host = terminal
-        try:
-            while not terminal.detached:
-                self.scheduler.step(cpu.rdtsc() + self.scheduler.slice_ticks)
-                terminal.poll()
-        finally:
-            console.host = before
-            cpu.idle_hook(self.scheduler.hook)
-            micropython.kbd_intr(3)
-            sys.stdout.write("\n[detached]\n")
-
     # -- boot
 
     def load_guests(self):
@@ -218,34 +197,6 @@ class Monitor:
                     print("guest %s does not start: %s: %s" % (vm.name, type(error).__name__, error))
 
 
-class Terminal:
-    """The prompt's terminal as a console's host side."""
-
-    def __init__(self):
-        import select
-
-        self._poll = select.poll()
-        self._poll.register(sys.stdin, select.POLLIN)
-        self._waiting = []
-        self.detached = False
-
-    def writechar(self, c):
-        sys.stdout.buffer.write(bytes([c]))
-        return True
-
-    def poll(self):
-        """Collect what was typed."""
-        while self._poll.poll(0):
-            c = sys.stdin.buffer.read(1)[0]
-            if c == _DETACH:
-                self.detached = True
-                return
-            self._waiting.append(c)
-
-    def readchar(self):
-        return self._waiting.pop(0) if self._waiting else -1
-
-
 def boot_modules():
     """Return {name: memoryview} of the Multiboot modules, in order."""
     found = OrderedDict()
@@ -270,6 +221,8 @@ def run_policies(modules, namespace):
         if name.startswith("policy:"):
             try:
                 exec(compile(str(modules[name], "utf-8"), name[7:], "exec"), namespace)
-            except Exception as error:
+            except KeyboardInterrupt:
+                print("policy file %s: interrupted (Ctrl-C); the start goes on" % name[7:])
+            except BaseException as error:
                 print("policy file %s:" % name[7:])
                 sys.print_exception(error)

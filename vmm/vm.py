@@ -21,6 +21,7 @@ from vmm import (
     paging,
     pc,
     sched,
+    terminal,
     vcpu,
     verdict,
     vmcs,
@@ -99,6 +100,7 @@ class VM:
         self.walker = paging.Walker(self.memory, self.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
         self.pc = pc.Pc(self, host_uart)
         self.console = self.pc.console
+        self.console.attach = self.attach
         self.lapic = self.pc.lapic
         self.apicv = None
         if caps.apicv:
@@ -318,9 +320,9 @@ class VM:
             "refused": self.refused,
         }
 
-    def attach(self):
-        """Put this guest's console on the prompt's terminal until Ctrl-] is typed."""
-        self.monitor.attach_console(self)
+    def attach(self, key=terminal.DETACH):
+        """Put this guest's console on the prompt's terminal until `key` (Ctrl-]) is typed."""
+        terminal.attach(self.monitor, self, key)
 
     def __repr__(self):
         return "<VM %s: %s%s, %d MiB, rip %#x>" % (

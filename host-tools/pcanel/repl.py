@@ -14,6 +14,7 @@ from mpremote.transport_serial import SerialTransport
 from pcanel.errors import PcanelError
 
 _LEAVE_TIMEOUT = 3  # seconds
+_DETACH = b"\x1d"  # Ctrl-]: vm.console() gives the prompt back; the prompt itself ignores it
 
 
 class RemoteError(PcanelError):
@@ -59,6 +60,7 @@ def _hang_up(transport: SerialTransport) -> None:
 
 
 def _execute(transport: SerialTransport, code: str, timeout: float, on_output) -> str:
+    transport.serial.write(_DETACH)
     transport.enter_raw_repl(soft_reset=False, timeout_overall=timeout)
     try:
         transport.exec_raw_no_follow(code)

@@ -5,6 +5,7 @@ Leaves `monitor`, `vms`, `caps`, `sched`, the native modules and the words of a 
 
 import cpu
 import machine
+import micropython
 import multiboot
 import vmx
 
@@ -12,6 +13,9 @@ from vmm.monitor import Monitor, run_policies
 from vmm.policies.filters import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
+# A start that Ctrl-C ends (pcanel exec and mpremote type it) would leave half a monitor. Until the
+# prompt it is a character like any other, but for policy files, which may loop.
+micropython.kbd_intr(-1)
 monitor = Monitor()
 vms = monitor.vms
 caps = vmx_caps = monitor.caps
@@ -20,5 +24,7 @@ sched = monitor.scheduler
 for _line in vmx_caps.missing:
     print("no guests here: " + _line)
 _modules = monitor.load_guests()
+micropython.kbd_intr(3)
 run_policies(_modules, globals())
+micropython.kbd_intr(-1)
 monitor.start_guests()

@@ -1,41 +1,10 @@
 """`pcanel run` and `pcanel console` as a person sees them, on a PTY."""
 
-import os
-import select
 import time
+from functools import partial
 
 import pytest
-
-
-class Person:
-    """Types on a PTY and reads what it shows."""
-
-    def __init__(self, pcanel, *arguments):
-        self.fd, slave = os.openpty()
-        self.process = pcanel.start(*arguments, stdin=slave, stdout=slave, stderr=slave)
-        os.close(slave)
-        self.shown = b""
-
-    def sees(self, words, timeout=60):
-        """Waits for the words; what was shown up to them is done with."""
-        deadline = time.monotonic() + timeout
-        while words.encode() not in self.shown:
-            assert time.monotonic() < deadline, self.shown.decode(errors="replace")
-            if select.select([self.fd], [], [], 0.5)[0]:
-                try:
-                    self.shown += os.read(self.fd, 4096)
-                except OSError:  # the program has closed its side
-                    assert words.encode() in self.shown, self.shown.decode(errors="replace")
-        before, _, self.shown = self.shown.partition(words.encode())
-        return before.decode(errors="replace")
-
-    def types(self, text):
-        os.write(self.fd, text.encode())
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait(30)
-        os.close(self.fd)
+from person import Person
 
 
 @pytest.fixture
@@ -43,7 +12,7 @@ def person(pcanel):
     people = []
 
     def sit_down(*arguments):
-        people.append(Person(pcanel, *arguments))
+        people.append(Person(partial(pcanel.start, *arguments)))
         return people[-1]
 
     yield sit_down
