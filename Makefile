@@ -100,6 +100,8 @@ $(INITRD): guests/initramfs/init $(STAMPS)/venv
 guests: $(KERNELS) $(INITRD)
 	@echo 'guests: the small test guests'
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/tests BUILD=$(abspath $(BUILD)/guests/tests)
+	@echo 'guests: the guest of the bench'
+	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)
 	@echo 'guests: the real-time guest'
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/rtos BUILD=$(abspath $(BUILD)/guests/rtos)
 

@@ -1,0 +1,1 @@
+"""The bench: what an exit costs here, natively and under KVM, in the same Bochs (docs/benchmarks.md)."""

@@ -1,0 +1,48 @@
+"""The bench's guest (guests/exitbench): its options, and the lines that it prints."""
+
+import re
+from dataclasses import dataclass
+
+from pcanel.errors import PcanelError
+from pcanel.paths import BUILD, ROOT
+
+IMAGE = BUILD / "guests/exitbench/exitbench.elf"
+POLICIES = ROOT / "guests/exitbench/policies.py"
+NAME = "exitbench"
+DONE = r"^exitbench: done\n"
+FAILED = r"^failed: .*\n"
+ROUNDS = 2000
+POLICY_ROWS = ("out_policy", "memory_policy")  # need a policy, which other exits of their reason would feel
+
+_ROW = re.compile(r"^row (\w+) median (\d+) min (\d+) max (\d+) rounds \d+$", re.MULTILINE)
+_SKIP = re.compile(r"^skip (\w+) (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the guest measured in one row: ticks."""
+
+    median: int
+    min: int
+    max: int
+
+
+def cmdline(rows: list[str] | None = None, rounds: int = ROUNDS, **options) -> str:
+    """The guest's command line: the rows to run (all where None), and further KEY=VALUE."""
+    words = [f"rounds={rounds}", *(f"{key}={value}" for key, value in options.items())]
+    if rows is not None:
+        words.append("rows=" + ",".join(rows))
+    return " ".join(words)
+
+
+def parse(text: str) -> dict[str, Row]:
+    """The rows that a whole run has printed. Raises PcanelError where the guest failed."""
+    failed = re.search(FAILED, text, re.MULTILINE)
+    if failed:
+        raise PcanelError(f"{NAME}: {failed[0].strip()}")
+    return {name: Row(*map(int, numbers)) for name, *numbers in _ROW.findall(text)}
+
+
+def skipped(text: str) -> dict[str, str]:
+    """The rows that could not run, and why."""
+    return dict(_SKIP.findall(text))

@@ -1,0 +1,63 @@
+"""The bench's guest under the monitor: one boot, as many passes over its rows as wanted."""
+
+import tempfile
+from pathlib import Path
+
+from pcanel.bench import guest
+from pcanel.engines.choose import Choice, choose
+from pcanel.errors import InputError
+from pcanel.monitor import Monitor
+from pcanel.paths import ELF
+
+_MEMORY = 256  # MiB
+
+
+class Monitored:
+    """A monitor with the guest, switched off until a pass. A context manager."""
+
+    def __init__(self, cpu: str | None = None, image: Path = ELF, choice: Choice | None = None):
+        if not guest.IMAGE.is_file():
+            raise InputError(f"{guest.IMAGE}: no such file (make guests builds it)")
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            file = Path(name) / f"{guest.NAME}.toml"
+            file.write_text(
+                f'name = "{guest.NAME}"\nmemory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\n'
+                "autostart = false\n"
+            )
+            self.monitor = Monitor(cpu=cpu, memory=_MEMORY, guests=[file], image=image)
+        self.monitor.choice = choice or choose("bochs")
+
+    def __enter__(self) -> "Monitored":
+        self.monitor.start()
+        try:
+            self.monitor.exec(guest.POLICIES.read_text() + f"\nvm = vms[{guest.NAME!r}]\nadd_device(vm)\n")
+        except BaseException:
+            self.monitor.stop()
+            raise
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.monitor.stop()
+
+    def begin(self, options: str) -> None:
+        """Starts a pass with this command line, and does not wait for its end."""
+        self.monitor.exec(
+            "from vmm.acpi.tables import PM_TMR_BLK\n"
+            f"vm.config['cmdline'] = {options!r} + ' pm_timer=%d' % PM_TMR_BLK\n"
+            "vm.start()"
+        )
+
+    def run(self, rows: list[str] | None = None, rounds: int = guest.ROUNDS, timeout: float = 300) -> str:
+        """One pass; what the guest printed in it. Raises PcanelError."""
+        self.begin(guest.cmdline(rows, rounds))
+        text = self.monitor.console(guest.NAME).expect(rf"(?s).*?({guest.DONE}|{guest.FAILED})", timeout)[0].decode()
+        guest.parse(text)
+        return text
+
+    def rows(self, rounds: int = guest.ROUNDS) -> dict[str, guest.Row]:
+        """All rows, each under its own conditions."""
+        found = guest.parse(self.run(None, rounds))
+        self.monitor.exec("attach_policies(vm)")
+        found.update(guest.parse(self.run(list(guest.POLICY_ROWS), rounds)))
+        self.monitor.exec("detach_policies(vm)")
+        return found

@@ -1,0 +1,83 @@
+"""A run of the monitor in which Bochs's debugger prints each instruction of one round of a row.
+
+The guest executes a magic breakpoint (XCHG BX, BX) before and behind the round (`mark` in
+guests/exitbench/bench.h). The debugger switches its trace on at the first and off at the
+second. The round comes behind all measured ones, so it is one of the steady state.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcanel.bench import guest
+from pcanel.bench.monitored import Monitored
+from pcanel.engines.bochs import Bochs
+from pcanel.engines.choose import Choice
+from pcanel.errors import PcanelError
+from pcanel.monitor import Monitor
+from pcanel.paths import ELF
+
+_LINE = re.compile(r"^\(0\)\.\[(\d+)\] \[0x([0-9a-f]+)\] [0-9a-f]+:([0-9a-f]+) \([^)]*\): (.*)$")
+_TIMEOUT = 300  # seconds
+_PERIOD = 0.2
+_ROUNDS = 200  # before the one that is traced
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """hpa is what linear address gva stands for: the monitor's are the same, a guest's are not."""
+
+    tick: int
+    hpa: int
+    gva: int
+    text: str
+
+    @property
+    def in_guest(self) -> bool:
+        return self.hpa != self.gva
+
+
+class _Traced(Bochs):
+    """Bochs with a trace between two magic breakpoints; it ends behind the second."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        with (self.machine.directory / "bochsrc").open("a") as config:
+            config.write("magic_break: enabled=1\n")
+        (self.machine.directory / "debugger").write_text("c\ntrace on\nc\ntrace off\nq\n")
+
+
+def trace(row: str, cpu: str | None = None, image: Path = ELF) -> list[Instruction]:
+    """The instructions of one round of a row under the monitor, guest's and monitor's, in order."""
+    with Monitored(cpu, image, Choice(_Traced, "the trace is its debugger's")) as bench:
+        if row in guest.POLICY_ROWS:
+            bench.monitor.exec("attach_policies(vm)")
+        bench.begin(guest.cmdline([row], _ROUNDS, trace=1))
+        _wait_ended(bench.monitor, row)
+        return _parse(bench.monitor.engine.log)
+
+
+def _wait_ended(monitor: Monitor, row: str) -> None:
+    """The debugger ends Bochs behind the second mark; a guest that comes to its end has made none."""
+    deadline = time.monotonic() + _TIMEOUT
+    while not monitor.engine.ended():
+        text = monitor.console(guest.NAME).text()
+        if re.search(guest.DONE, text, re.MULTILINE):
+            raise PcanelError(f"row {row}: {guest.skipped(text).get(row, 'there is no such row')}")
+        if time.monotonic() > deadline:
+            raise PcanelError(f"row {row}: not traced within {_TIMEOUT} s\n{monitor.tails()}")
+        time.sleep(_PERIOD)
+
+
+def _parse(log: Path) -> list[Instruction]:
+    found = []
+    with log.open(errors="replace") as lines:
+        for line in lines:
+            match = _LINE.match(line.rstrip())
+            if match:
+                tick, hpa, gva, text = match.groups()
+                found.append(Instruction(int(tick), int(hpa, 16), int(gva, 16), text))
+    if not found:
+        raise PcanelError(f"{log}: the debugger has traced nothing")
+    return found
