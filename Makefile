@@ -34,7 +34,7 @@ SPELLED := nin,thre,extint,ist,nd
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
 C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h)
 
-.PHONY: all help setup elf iso guests run repl test check format size doctor clean
+.PHONY: all help setup elf iso guests run repl test bench-quick check format size doctor clean
 .DELETE_ON_ERROR:
 
 all: elf iso
@@ -44,6 +44,7 @@ help:
 	@echo 'make run      boot it with a Linux guest (GUESTS=..., ENGINE=..., CPU=...)'
 	@echo 'make repl     boot it without guests: the Python prompt only'
 	@echo 'make test     all tests'
+	@echo 'make bench-quick  what an exit costs, natively and under the monitor'
 	@echo 'make check    ruff, clang-format, codespell'
 	@echo 'make size     size of the image by section and of its largest symbols'
 	@echo 'make doctor   what this machine has, and what would mend each lack'
@@ -118,6 +119,10 @@ repl: elf
 
 test: all guests
 	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+bench-quick: elf
+	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)
+	@$(PCANEL) bench --quick
 
 doctor: $(STAMPS)/venv
 	@$(PCANEL) doctor

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from pcanel.console import Console
 from pcanel.errors import PcanelError
 from pcanel.paths import BUILD, ROOT
 
@@ -46,3 +47,8 @@ def parse(text: str) -> dict[str, Row]:
 def skipped(text: str) -> dict[str, str]:
     """The rows that could not run, and why."""
     return dict(_SKIP.findall(text))
+
+
+def wait(console: Console, timeout: float) -> str:
+    """What the guest prints on this console up to its end. Raises PcanelError."""
+    return console.expect(rf"(?s).*?({DONE}|{FAILED})", timeout)[0].decode()

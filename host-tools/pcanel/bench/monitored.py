@@ -50,7 +50,7 @@ class Monitored:
     def run(self, rows: list[str] | None = None, rounds: int = guest.ROUNDS, timeout: float = 300) -> str:
         """One pass; what the guest printed in it. Raises PcanelError."""
         self.begin(guest.cmdline(rows, rounds))
-        text = self.monitor.console(guest.NAME).expect(rf"(?s).*?({guest.DONE}|{guest.FAILED})", timeout)[0].decode()
+        text = guest.wait(self.monitor.console(guest.NAME), timeout)
         guest.parse(text)
         return text
 

@@ -1,0 +1,58 @@
+"""Bochs with a medium of ours and no monitor: what the peers of the bench run in.
+
+    with Bare(lambda iso: burn(iso, ...)) as machine:
+        machine.consoles[0].expect("done", 60)
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pcanel.console import Console
+from pcanel.engines.base import Machine
+from pcanel.engines.bochs import Bochs
+from pcanel.hub import Hub
+from pcanel.runs import RunDirectory
+
+_MEMORY = 256  # MiB
+
+
+class Bare:
+    """Starts on entry, ends on exit.
+
+    make_medium(path) writes the ISO. cpu: Bochs's model; memory: MiB; lines: serial ports with a console.
+    """
+
+    def __init__(
+        self, make_medium: Callable[[Path], None], cpu: str | None = None, memory: int = _MEMORY, lines: int = 1
+    ):
+        self._make_medium = make_medium
+        self._cpu = cpu
+        self._memory = memory
+        self._names = [f"com{number}" for number in range(1, lines + 1)]
+        self.run: RunDirectory | None = None
+        self.engine: Bochs | None = None
+        self._hub: Hub | None = None
+        self.consoles: list[Console] = []
+
+    def __enter__(self) -> "Bare":
+        self.run = RunDirectory()
+        iso = self.run.path / "bare.iso"
+        self._make_medium(iso)
+        self._hub = Hub()
+        ends = [self._hub.open(name, self.run.path / f"{name}.log") for name in self._names]
+        self.consoles = [end.console for end in ends]
+        ports = [end.engine_port for end in ends]
+        self.engine = Bochs(Machine(self.run.path, iso, self._memory, self._cpu, ports=ports))
+        self._hub.start()
+        try:
+            self.engine.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.engine.stop()
+        self._hub.stop()
+        (self.run.path / "bare.iso").unlink(missing_ok=True)
+        self.run.close()

@@ -1,0 +1,104 @@
+"""The results of a run: build/bench.json, the table on the terminal, the table in docs/benchmarks.md."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pcanel.bench.guest import Row
+from pcanel.bench.measures import Measure
+from pcanel.errors import InputError
+from pcanel.paths import BUILD, ROOT
+
+JSON = BUILD / "bench.json"
+DOCUMENT = ROOT / "docs/benchmarks.md"
+_BEGIN = "<!-- the table, from build/bench.json -->"
+_END = "<!-- end of the table -->"
+
+
+@dataclass
+class Results:
+    """meta: versions and machine. native, pcanel, kvm: {name of a measure: Row}."""
+
+    meta: dict[str, str]
+    native: dict[str, Row] = field(default_factory=dict)
+    pcanel: dict[str, Row] = field(default_factory=dict)
+    kvm: dict[str, Row] = field(default_factory=dict)
+
+    def document(self, measures: tuple[Measure, ...]) -> dict:
+        """What bench.json holds."""
+        return {"meta": self.meta, "rows": [self._row(measure) for measure in measures if self._has(measure)]}
+
+    def _has(self, measure: Measure) -> bool:
+        return any(measure.name in column for column in (self.native, self.pcanel, self.kvm))
+
+    def _row(self, measure: Measure) -> dict:
+        native, own, kvm = (column.get(measure.name) for column in (self.native, self.pcanel, self.kvm))
+        goal = measure.goal
+        if measure.goal_of_native is not None and native:
+            goal = round(native.median * measure.goal_of_native)
+        return {
+            "name": measure.name,
+            "unit": measure.unit,
+            "native": native and native.median,
+            "pcanel": own and own.median,
+            "kvm": kvm and kvm.median,
+            "goal": goal,
+            "min": own and own.min,
+            "max": own and own.max,
+        }
+
+
+def write_json(document: dict, path: Path = JSON) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def met(row: dict) -> bool | None:
+    """Whether a row meets its goal; None where it has none or was not measured."""
+    if row["goal"] is None or row["pcanel"] is None:
+        return None
+    return row["pcanel"] <= row["goal"]
+
+
+def table(document: dict) -> str:
+    """The rows for a terminal."""
+    lines = [_line("row", "unit", "native", "pcanel", "min", "max", "KVM", "goal", "met")]
+    for row in document["rows"]:
+        figures = (_figure(row[key]) for key in ("native", "pcanel", "min", "max", "kvm", "goal"))
+        lines.append(_line(row["name"], row["unit"], *figures, _verdict(row)))
+    return "\n".join(lines)
+
+
+def _line(name: str, unit: str, *cells: str) -> str:
+    return f"{name:20} {unit:8}" + "".join(f"{cell:>15}" for cell in cells)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _verdict(row: dict) -> str:
+    return {True: "yes", False: "no", None: ""}[met(row)]
+
+
+def markdown(document: dict, measures: tuple[Measure, ...]) -> str:
+    """The rows for docs/benchmarks.md, with what each measures, and the versions."""
+    texts = {measure.name: measure.text for measure in measures}
+    lines = ["| row | what | unit | native | pcanel | least to most | KVM | goal | met |", "|" + "---|" * 9]
+    for row in document["rows"]:
+        spread = f"{row['min']:,} to {row['max']:,}" if row["min"] is not None else ""
+        cells = [f"`{row['name']}`", texts[row["name"]], row["unit"], _figure(row["native"]), _figure(row["pcanel"])]
+        cells += [spread, _figure(row["kvm"]), _figure(row["goal"]), _verdict(row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    versions = "; ".join(f"{key} {value}" for key, value in document["meta"].items())
+    return "\n".join([*lines, "", f"Measured with: {versions}."])
+
+
+def write_document(document: dict, measures: tuple[Measure, ...], path: Path = DOCUMENT) -> None:
+    """Replaces the table between the marks. Raises InputError where a mark is missing."""
+    text = path.read_text()
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise InputError(f"{path}: has no {_END if begin else _BEGIN!r}")
+    path.write_text(f"{before}{begin}\n{markdown(document, measures)}\n{end}{after}")
