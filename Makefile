@@ -32,9 +32,9 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(abspath $(BUILD)/hypothesis)
 SPELLED := nin,thre,extint,ist,nd
 
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
-C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h)
+C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h host-tools/*/*.c host-tools/*/*.h)
 
-.PHONY: all help setup elf iso guests run repl test bench-quick check format size doctor clean
+.PHONY: all help setup elf iso guests run repl test bench bench-quick check format size doctor clean
 .DELETE_ON_ERROR:
 
 all: elf iso
@@ -44,7 +44,7 @@ help:
 	@echo 'make run      boot it with a Linux guest (GUESTS=..., ENGINE=..., CPU=...)'
 	@echo 'make repl     boot it without guests: the Python prompt only'
 	@echo 'make test     all tests'
-	@echo 'make bench-quick  what an exit costs, natively and under the monitor'
+	@echo 'make bench    what exits, Linux and guests cost, beside KVM (bench-quick: the exits, without KVM)'
 	@echo 'make check    ruff, clang-format, codespell'
 	@echo 'make size     size of the image by section and of its largest symbols'
 	@echo 'make doctor   what this machine has, and what would mend each lack'
@@ -120,8 +120,16 @@ repl: elf
 test: all guests
 	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
-bench-quick: elf
+$(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/tests/lib/*)
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)
+
+$(BUILD)/kvmrun/kvmrun: $(wildcard host-tools/kvmrun/*)
+	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C host-tools/kvmrun BUILD=$(abspath $(BUILD)/kvmrun) $(abspath $@)
+
+bench: elf guests $(BUILD)/kvmrun/kvmrun
+	@$(PCANEL) bench
+
+bench-quick: elf $(BUILD)/guests/exitbench/exitbench.elf
 	@$(PCANEL) bench --quick
 
 doctor: $(STAMPS)/venv
@@ -140,7 +148,7 @@ size: elf
 	@$(PYTHON) -m pcanel.size $(BUILD)/pcanel.elf
 
 clean:
-	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/run $(BUILD)/cache $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/rtos
+	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/run $(BUILD)/cache $(BUILD)/bench* $(BUILD)/kvmrun $(BUILD)/guests/exitbench $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/rtos
 
 .PHONY: distclean
 distclean:

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import native, profile, versions
+from pcanel.bench import kvm, native, profile, versions
 from pcanel.bench.measures import EXITS
 from pcanel.bench.monitored import Monitored
-from pcanel.bench.results import JSON, Results, table, write_json
+from pcanel.bench.results import DOCUMENT, JSON, Results, table, write_document, write_json
 from pcanel.bench.trace import trace
 from pcanel.commands.output import say
 from pcanel.engines.bochs import Bochs
@@ -18,6 +18,7 @@ def add_to(commands) -> None:
     parser.add_argument("--cpu", metavar="MODEL", help="Bochs's CPU model")
     parser.add_argument("--quick", action="store_true", help="the exits only, natively and under the monitor")
     parser.add_argument("--json", type=Path, default=JSON, metavar="FILE", help="where the figures go")
+    parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="gets the table of a whole run")
     parser.add_argument("--profile", metavar="ROW", help="where the instructions of one exit of this row go")
     parser.set_defaults(handler=_bench)
 
@@ -27,13 +28,18 @@ def _bench(options: argparse.Namespace) -> int:
         return _profile(options)
     cpu = options.cpu or Bochs.default_cpu
     results = Results(versions.collect("bochs", cpu))
-    say("natively, without a monitor")
+    say("the exits natively, without a monitor")
     results.native = native.rows(cpu)
-    say("under the monitor")
+    say("the exits under the monitor")
     with Monitored(cpu) as bench:
         results.pcanel = bench.rows()
+    if not options.quick:
+        say("the exits under KVM")
+        results.kvm = kvm.rows(cpu)
     document = results.document(EXITS)
     write_json(document, options.json)
+    if not options.quick:
+        write_document(document, EXITS, options.document)
     print(table(document))
     return 0
 

@@ -1,0 +1,93 @@
+/* kvmrun FILE: runs the machine that FILE describes under KVM, until it switches itself off.
+ *
+ * What KVM has in the kernel is used: local APIC, I/O APIC, 8259s, 8254. The rest of the PC is in devices.c. At the end it
+ * prints the guest's TSC at the first entry, and what KVM counted.
+ */
+#include "kvmrun.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#define TSS          0xfffbd000u /* three pages that KVM wants, and one, where no device is */
+#define IDENTITY_MAP 0xfffbc000ull
+
+void fail(const char *what) {
+    fprintf(stderr, "kvmrun: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static void make(struct machine *machine) {
+    machine->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (machine->kvm < 0) {
+        fail("/dev/kvm");
+    }
+    machine->vm = ioctl(machine->kvm, KVM_CREATE_VM, 0);
+    if (machine->vm < 0) {
+        fail("KVM_CREATE_VM");
+    }
+    uint64_t identity_map = IDENTITY_MAP;
+    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+    if (ioctl(machine->vm, KVM_SET_TSS_ADDR, TSS) < 0 ||
+        ioctl(machine->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0 ||
+        ioctl(machine->vm, KVM_CREATE_IRQCHIP, 0) < 0 ||
+        ioctl(machine->vm, KVM_CREATE_PIT2, &pit) < 0) {
+        fail("the machine's chips");
+    }
+}
+
+static void add_memory(struct machine *machine) {
+    struct kvm_userspace_memory_region region = {
+        .memory_size = machine->size, .userspace_addr = (uintptr_t)machine->memory};
+    if (ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region) < 0) {
+        fail("KVM_SET_USER_MEMORY_REGION");
+    }
+}
+
+static void run(struct machine *machine) {
+    for (;;) {
+        if (ioctl(machine->vcpu, KVM_RUN, 0) < 0 && errno != EINTR && errno != EAGAIN) {
+            fail("KVM_RUN");
+        }
+        switch (machine->run->exit_reason) {
+            case KVM_EXIT_IO:
+                if (!device_port(machine)) {
+                    return;
+                }
+                break;
+            case KVM_EXIT_MMIO:
+                device_memory(machine);
+                break;
+            case KVM_EXIT_INTR:
+                break;
+            case KVM_EXIT_SHUTDOWN:
+                fprintf(stderr, "kvmrun: the guest has shut down by a triple fault\n");
+                exit(1);
+            default:
+                fprintf(stderr, "kvmrun: exit reason %u of KVM_RUN\n", machine->run->exit_reason);
+                exit(1);
+        }
+    }
+}
+
+int main(int count, char **arguments) {
+    if (count != 2) {
+        fprintf(stderr, "usage: kvmrun FILE\n");
+        return 2;
+    }
+    struct machine machine = {0};
+    make(&machine);
+    struct image_header header = image_read(&machine, arguments[1]);
+    add_memory(&machine);
+    vcpu_make(&machine, &header);
+    uint64_t entered = vcpu_tsc(&machine);
+    run(&machine);
+    printf("kvm: entered_at %llu\n", (unsigned long long)entered);
+    statistics_print(&machine);
+    fflush(stdout);
+    return 0;
+}

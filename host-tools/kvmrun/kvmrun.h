@@ -1,0 +1,47 @@
+/* The parts of kvmrun: one virtual machine of /dev/kvm with one vCPU, whose first state a file describes. */
+#ifndef KVMRUN_H
+#define KVMRUN_H
+
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct machine {
+    int kvm, vm, vcpu;
+    struct kvm_run *run;
+    uint8_t *memory;
+    uint64_t size;
+};
+
+/* What the file begins with (host-tools/pcanel/bench/machine_file.py writes it); then come `chunks` times gpa, size and
+ * bytes. */
+struct image_header {
+    char magic[8];
+    uint64_t size; /* of the machine's memory, in bytes */
+    uint64_t chunks;
+    uint64_t rip, rsp, rflags, rax, rbx, rsi;
+    uint64_t cr0, cr3, cr4, efer;
+    uint64_t gdt_base, gdt_limit;
+    uint64_t code_selector, data_selector; /* flat segments */
+    uint64_t is_long; /* the code segment is a 64-bit one */
+    uint64_t large_pages; /* back the memory with 2-MiB pages, else with 4-KiB pages */
+};
+
+void fail(const char *what) __attribute__((noreturn));
+
+/* image.c: fills memory that image_read() maps; returns the header. */
+struct image_header image_read(struct machine *machine, const char *path);
+
+/* vcpu.c */
+void vcpu_make(struct machine *machine, const struct image_header *header);
+uint64_t vcpu_tsc(const struct machine *machine);
+
+/* devices.c: a 16550 at 3F8H whose output is the standard output, the PM timer, power off, a device in memory.
+ * False when the guest has switched itself off. */
+bool device_port(struct machine *machine);
+void device_memory(struct machine *machine);
+
+/* statistics.c: KVM's own counts for the vCPU, one `kvm: NAME COUNT` a line, those that are not 0. */
+void statistics_print(const struct machine *machine);
+
+#endif

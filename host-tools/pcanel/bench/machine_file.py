@@ -1,0 +1,99 @@
+"""Describes a guest's start in a file for kvmrun (host-tools/kvmrun): what the monitor's loaders put into its memory.
+
+So the peer under KVM begins with the same bytes and registers as a guest of the monitor, ACPI tables included. Run as a
+program of its own, since `vmm` needs a stand-in for MicroPython's module `micropython`.
+
+usage: python -m pcanel.bench.machine_file FILE MEMORY_MIB PROTOCOL KERNEL [INITRD] CMDLINE
+"""
+
+import struct
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from pcanel.paths import BUILD, ROOT
+
+_MAGIC = b"PCKVM001"
+_AML = BUILD / "port/generated/vmm/acpi/dsdt_aml.aml"
+_PAGE = 4096
+
+
+class _Memory:
+    """Guest memory as the loaders use it, from gpa 0 on."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.data = bytearray(size)
+
+    def has(self, gpa: int, size: int = 1) -> bool:
+        return gpa >= 0 and gpa + size <= self.size
+
+    def view(self, gpa: int, size: int) -> memoryview:
+        return memoryview(self.data)[gpa : gpa + size]
+
+    def read(self, gpa: int, size: int) -> bytes:
+        return bytes(self.view(gpa, size))
+
+    def write(self, gpa: int, data) -> None:
+        self.data[gpa : gpa + len(data)] = data
+
+    def write_u8(self, gpa: int, value: int) -> None:
+        self.data[gpa] = value
+
+    def write_u16(self, gpa: int, value: int) -> None:
+        struct.pack_into("<H", self.data, gpa, value)
+
+    def chunks(self) -> list[tuple[int, bytes]]:
+        """The runs of pages that are not all zero."""
+        empty = bytes(_PAGE)
+        found: list[tuple[int, bytearray]] = []
+        for gpa in range(0, self.size, _PAGE):
+            page = self.data[gpa : gpa + _PAGE]
+            if page == empty:
+                continue
+            if found and found[-1][0] + len(found[-1][1]) == gpa:
+                found[-1][1].extend(page)
+            else:
+                found.append((gpa, page))
+        return [(gpa, bytes(data)) for gpa, data in found]
+
+
+def build(memory_mib: int, protocol: str, kernel: bytes, initrd: bytes | None, cmdline: str, large: bool) -> bytes:
+    """The file's bytes."""
+    from vmm import bda
+    from vmm.acpi import tables
+    from vmm.e820 import e820
+    from vmm.loaders import load
+
+    memory = _Memory(memory_mib << 20)
+    bda.install(memory, (0x3F8,))
+    rsdp = tables.install(memory, _AML.read_bytes(), 1, (0x3F8,))
+    config = {"name": "kvm", "protocol": protocol, "kernel": "kernel", "cmdline": cmdline}
+    blobs = {"kernel": kernel}
+    if initrd is not None:
+        config["initrd"], blobs["initrd"] = "initrd", initrd
+    state = load(memory, config, blobs, e820(memory.size), rsdp)
+    chunks = memory.chunks()
+    gprs = state.gprs
+    header = struct.pack(
+        "<8s18Q", _MAGIC, memory.size, len(chunks), state.rip, gprs["rsp"], state.rflags, gprs["rax"], gprs["rbx"],
+        gprs["rsi"], state.cr0, state.cr3, state.cr4, state.efer, state.gdt_base, state.gdt_limit,
+        state.segments["cs"][0], state.segments["ds"][0], state.mode == "long", large,
+    )  # fmt: skip
+    return header + b"".join(struct.pack("<QQ", gpa, len(data)) + data for gpa, data in chunks)
+
+
+def main() -> None:
+    stand_in = ModuleType("micropython")
+    stand_in.const = lambda value: value
+    sys.modules["micropython"] = stand_in
+    sys.path.insert(0, str(ROOT))
+    target, memory_mib, protocol, kernel, *initrd, cmdline = sys.argv[1:]
+    initrd_data = Path(initrd[0]).read_bytes() if initrd else None
+    large = protocol == "linux"  # the bench's guest measures small ones
+    kernel_data = Path(kernel).read_bytes()
+    Path(target).write_bytes(build(int(memory_mib), protocol, kernel_data, initrd_data, cmdline, large))
+
+
+if __name__ == "__main__":
+    main()

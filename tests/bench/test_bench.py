@@ -1,0 +1,80 @@
+"""The bench on the real engine: rows that are sane, a slowed handler that shows, a profile that adds up."""
+
+import pytest
+from pcanel.bench import guest, native, profile
+from pcanel.bench.monitored import Monitored
+from pcanel.bench.trace import trace
+from pcanel.paths import ELF
+
+ROUNDS = 100
+LEAST = 21  # ticks of the shortest exit there can be: a handler that reads the reason and advances RIP
+LOOPS = 2000
+
+
+@pytest.fixture(scope="module")
+def bench():
+    with Monitored() as bench:
+        yield bench
+
+
+def rows(bench, *names):
+    return guest.parse(bench.run(list(names), ROUNDS))
+
+
+def test_rows(bench):
+    found = rows(bench, "cpuid", "vmcall", "in_pic", "in_pm_timer", "mmio_policy", "late_hlt")
+    assert list(found) == ["cpuid", "vmcall", "in_pic", "in_pm_timer", "mmio_policy", "late_hlt"]
+    for name, row in found.items():
+        assert LEAST < row.min <= row.median <= row.max, name
+
+
+def test_a_policy_answers_its_row_only(bench):
+    """Without the policy nobody answers; with it, its function is called each time."""
+    bench.monitor.exec("attach_policies(vm)")
+    try:
+        rows(bench, "out_policy")
+        hits = bench.monitor.eval("[policy.hits for policy in vm.policies]")
+    finally:
+        bench.monitor.exec("detach_policies(vm)")
+    assert hits[0] >= ROUNDS
+    assert hits[1] == 0
+    rows(bench, "out_policy")
+    assert bench.monitor.eval("vm.unclaimed()['ports'][(0x5E0, True)]") >= ROUNDS
+
+
+def test_a_slowed_handler_shows(bench):
+    before = rows(bench, "cpuid", "in_pic")
+    bench.monitor.exec(
+        "from vmm import reasons\n"
+        "quick = vm.exits.default(reasons.CPUID)\n"
+        "def slow(vcpu):\n"
+        f"    for i in range({LOOPS}):\n"
+        "        pass\n"
+        "    return quick(vcpu)\n"
+        "vm.exits.put(reasons.CPUID, slow)"
+    )
+    try:
+        slowed = rows(bench, "cpuid", "in_pic")
+    finally:
+        bench.monitor.exec("vm.exits.put(reasons.CPUID, quick)")
+    assert slowed["cpuid"].min > before["cpuid"].max + 5 * LOOPS
+    assert slowed["in_pic"].median == before["in_pic"].median
+    assert rows(bench, "cpuid")["cpuid"].median == before["cpuid"].median
+
+
+def test_native_rows():
+    """Where no monitor is, an instruction is one tick and VMCALL has no row."""
+    found = native.rows(rounds=ROUNDS)
+    assert "vmcall" not in found
+    assert max(found[name].max for name in ("cpuid", "rdmsr", "in_pic", "in_pit")) < LEAST
+
+
+def test_a_profile_adds_up(bench):
+    instructions = trace("cpuid")
+    names = profile.name_all(instructions, ELF)
+    assert instructions[-1].tick - instructions[0].tick == len(instructions) - 1
+    assert names[0] == names[-1] == profile.GUEST
+    assert {"vmx_exit", "vcpu_enter", "vmx_guest"} <= set(names)
+    assert sum(count for _, count in profile.in_order(names)) == len(names)
+    assert sum(count for _, count, _ in profile.summed(names)) == len(names)
+    assert len(names) == pytest.approx(rows(bench, "cpuid")["cpuid"].median, rel=0.2)

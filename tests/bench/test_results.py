@@ -1,0 +1,79 @@
+"""The bench without an engine: the guest's lines, bench.json, the tables."""
+
+import json
+
+import pytest
+from pcanel.bench import guest, profile
+from pcanel.bench.guest import Row
+from pcanel.bench.measures import EXITS, Measure
+from pcanel.bench.results import Results, met, table, write_document, write_json
+from pcanel.errors import InputError, PcanelError
+from pcanel.paths import ROOT
+
+MEASURES = (
+    Measure("cpuid", "CPUID", 485),
+    Measure("boot", "a boot", goal_of_native=1.5),
+    Measure("never", "was not measured", 1),
+)
+MARKS = "<!-- the table, from build/bench.json -->\nold\n<!-- end of the table -->\nafter\n"
+
+
+@pytest.fixture
+def document():
+    results = Results({"engine": "bochs"}, native={"boot": Row(1000, 1000, 1000)})
+    results.pcanel = {"cpuid": Row(960, 950, 2000), "boot": Row(1400, 1400, 1400)}
+    results.kvm = {"cpuid": Row(970, 970, 1000)}
+    return results.document(MEASURES)
+
+
+def test_lines_of_the_guest():
+    text = "empty 2\nrow cpuid median 5 min 4 max 9 rounds 100\nskip vmcall no monitor is here\nexitbench: done\n"
+    assert guest.parse(text) == {"cpuid": Row(5, 4, 9)}
+    assert guest.skipped(text) == {"vmcall": "no monitor is here"}
+
+
+def test_a_failed_guest_is_no_result():
+    with pytest.raises(PcanelError, match="exception 14"):
+        guest.parse("row cpuid median 5 min 4 max 9 rounds 1\nfailed: exception 14 error 0 at 1\n")
+
+
+def test_json(document, tmp_path):
+    write_json(document, tmp_path / "bench.json")
+    read = json.loads((tmp_path / "bench.json").read_text())
+    assert read["meta"] == {"engine": "bochs"}
+    keys = ("name", "unit", "native", "pcanel", "kvm", "goal", "min", "max")
+    cpuid = ("cpuid", "ticks", None, 960, 970, 485, 950, 2000)
+    boot = ("boot", "ticks", 1000, 1400, None, 1500, 1400, 1400)
+    assert read["rows"] == [dict(zip(keys, row, strict=True)) for row in (cpuid, boot)]
+
+
+def test_goals(document):
+    assert [met(row) for row in document["rows"]] == [False, True]
+    lines = table(document).splitlines()
+    assert lines[1].split() == ["cpuid", "ticks", "960", "950", "2,000", "970", "485", "no"]
+
+
+def test_the_document_is_written_between_its_marks(document, tmp_path):
+    path = tmp_path / "benchmarks.md"
+    path.write_text("before\n" + MARKS)
+    write_document(document, MEASURES, path)
+    text = path.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert "| `boot` | a boot | ticks | 1,000 | 1,400 |" in text
+    write_document(document, MEASURES, path)
+    assert path.read_text() == text
+    path.write_text("no marks")
+    with pytest.raises(InputError, match="has no"):
+        write_document(document, MEASURES, path)
+
+
+def test_each_row_of_the_guest_is_in_the_table():
+    source = (ROOT / "guests/exitbench/rows.c").read_text()
+    rows = [line.split("(")[1].split(",")[0].rstrip(")") for line in source.splitlines() if line.startswith("    ROW(")]
+    assert sorted(rows) == sorted(["empty", *(measure.name for measure in EXITS)])
+
+
+def test_order_and_sums_of_a_profile():
+    names = ["a", "a", "b", "a"]
+    assert profile.in_order(names) == [("a", 2), ("b", 1), ("a", 1)]
+    assert profile.summed(names) == [("a", 3, 2), ("b", 1, 1)]
