@@ -11,6 +11,8 @@
 #include "port/trap.h"
 #include "port/uart.h"
 #include "port/x86.h"
+#include "shared/runtime/interrupt_char.h"
+#include "shared/runtime/pyexec.h"
 
 static struct {
     bool in_hook;
@@ -306,6 +308,13 @@ static mp_obj_t mod_idle(mp_obj_t deadline_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mod_idle_obj, mod_idle);
 
+// reading(): whether the raw REPL waits for a program's words; what is printed then would
+// be taken for its answer.
+static mp_obj_t mod_reading(void) {
+    return mp_obj_new_bool(pyexec_mode_kind == PYEXEC_MODE_RAW_REPL && mp_interrupt_char < 0);
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(mod_reading_obj, mod_reading);
+
 // watch(deadline_tsc): raises Timeout in whatever Python code runs then; 0 disarms,
 // also a Timeout that is on its way.
 static mp_obj_t mod_watch(mp_obj_t deadline) {
@@ -364,6 +373,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_idle_hook), MP_ROM_PTR(&mod_idle_hook_obj)},
     {MP_ROM_QSTR(MP_QSTR_wanted), MP_ROM_PTR(&mod_wanted_obj)},
     {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&mod_idle_obj)},
+    {MP_ROM_QSTR(MP_QSTR_reading), MP_ROM_PTR(&mod_reading_obj)},
     {MP_ROM_QSTR(MP_QSTR_watch), MP_ROM_PTR(&mod_watch_obj)},
     {MP_ROM_QSTR(MP_QSTR_counters), MP_ROM_PTR(&mod_counters_obj)},
 };

@@ -68,8 +68,7 @@ def inject(vcpu, vector, error=0, first=0):
     if first & VALID and first >> 8 & 7 == HARDWARE_EXCEPTION:
         old = first & 0xFF
         if old == DF:
-            vcpu.vm.log("triple fault at %#x" % vcpu.rip)
-            return verdict.RESET
+            return verdict.TRIPLE_FAULT
         benign = not (
             (old == PF and (vector == PF or _CONTRIBUTORY >> vector & 1))
             or (_CONTRIBUTORY >> old & 1 and _CONTRIBUTORY >> vector & 1)

@@ -20,7 +20,7 @@ import vmx
 from micropython import const
 
 from vmm import caps as caps_module
-from vmm import controls, pages, sched
+from vmm import controls, description, journal, pages, sched
 from vmm.vm import VM
 
 _PAGE = const(0x1000)
@@ -82,6 +82,7 @@ class Monitor:
         for start, size in _taken_memory():
             self.pages.reserve(start, size)
         self._order = []
+        self.journal = journal.Journal(cpu.rdtsc, cpu.tsc_hz, cpu.reading)
         self.scheduler = sched.Scheduler(self._order, cpu.tsc_hz)
         self._vpids = list(range(64, 0, -1))
         self._uarts = [1, 2]
@@ -102,8 +103,13 @@ class Monitor:
         vmx.on(region)
         if cpu.cr(4) & _CR4_OSXSAVE:
             self.xcr0 = cpu.cpuid(0xD, 0)[0]
-        cpu.idle_hook(self.scheduler.hook)
+        cpu.idle_hook(self.idle)
         self.active = True
+
+    def idle(self, deadline):
+        """The port's idle hook: news, then guests until the prompt or the sleeper is wanted."""
+        self.journal.flush()
+        self.scheduler.hook(deadline)
 
     # -- machines
 
@@ -114,14 +120,23 @@ class Monitor:
         """
         if not self.active:
             raise NoVmx("no guest can run: " + "; ".join(self.caps.missing))
+        description.check(config)
         name = config["name"]
         if name in self.vms:
             raise ValueError("there is a guest %s already" % name)
         if not self._vpids:
             raise ValueError("no VPID is left")
-        uart = self._uart(config.get("console"))
+        if config["memory"] > self.pages.available:
+            raise pages.OutOfMemory(
+                "guest %s: memory: %d KiB wanted, %d KiB free"
+                % (name, config["memory"] >> 10, self.pages.available >> 10)
+            )
+        uart = self._uart(name, config.get("console"))
         vpid = self._vpids[-1]
-        vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
+        try:
+            vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
+        except pages.OutOfMemory as error:
+            raise pages.OutOfMemory("guest %s: %s" % (name, error)) from None
         vm.vpid = self._vpids.pop()
         vm.uart = uart[0] if uart else None
         if uart:
@@ -130,7 +145,7 @@ class Monitor:
         self._order.append(vm)
         return vm
 
-    def _uart(self, wanted):
+    def _uart(self, name, wanted):
         """Return (number, host UART) for a console, or None."""
         import machine
 
@@ -138,16 +153,15 @@ class Monitor:
             return None
         number = self._uarts[0]
         if wanted:
-            if wanted not in _CONSOLES:
-                raise ValueError("console %r: com2, com3 or none" % wanted)
             number = _CONSOLES[wanted]
             if number not in self._uarts:
-                raise ValueError("console %s has a guest already" % wanted)
+                raise ValueError("guest %s: console: %s has a guest already" % (name, wanted))
         return number, machine.UART(number)
 
     def forget(self, vm):
         """A VM goes away: its VPID, console and place in the schedule are free."""
         self.vms.remove(vm)
+        self.journal.forget(vm.name)
         self._order.remove(vm)
         self._vpids.append(vm.vpid)
         if vm.uart is not None:
@@ -184,7 +198,9 @@ class Monitor:
         try:
             self.create(config, modules)
         except Exception as error:
-            print("guest %s: %s: %s" % (config.get("name"), type(error).__name__, error))
+            text = str(error)
+            named = text.startswith("guest ")
+            print(text if named else "guest %s: %s: %s" % (config.get("name"), type(error).__name__, text))
 
     def start_guests(self):
         """Start those that were created and want it."""

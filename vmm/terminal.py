@@ -77,9 +77,10 @@ def attach(monitor, vm, key):
     try:
         while not terminal.detached:
             scheduler.step(cpu.rdtsc() + scheduler.slice_ticks)
+            monitor.journal.flush()
             terminal.poll()
     finally:
         console.host = before
-        cpu.idle_hook(scheduler.hook)
+        cpu.idle_hook(monitor.idle)
         micropython.kbd_intr(_CTRL_C)
         print("\n[detached]")

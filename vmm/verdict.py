@@ -14,6 +14,7 @@ STOP = const(8)  # cannot go on: dumped and stopped
 PAUSE = const(16)  # stands still until the prompt says otherwise
 RESET = const(32)
 POWER_OFF = const(64)
+TRIPLE_FAULT = const(128)  # the guest has shut down
 
 _NMI = const(2)
 _ERROR_MAX = const(0x7FFF)  # VM entry takes no more

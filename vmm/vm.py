@@ -5,6 +5,9 @@
 A VM is made by vmm.monitor.Monitor.create from a guest's JSON (docs/guests.md).
 """
 
+import io as io_streams
+import sys
+
 import cpu
 from micropython import const
 
@@ -42,8 +45,8 @@ class VM:
         self.monitor = monitor
         self.config = config
         self.name = config["name"]
-        self.priority = config.get("priority", 0)
-        self.share = max(1, config.get("share", 100))
+        self.priority = config.get("priority") or 0
+        self.share = config.get("share") or 100
         self.turn = 0
         self.state = sched.OFF
         self.why = "not started"
@@ -154,6 +157,7 @@ class VM:
             self.apicv.reset()
         self.vcpu.write(vmcs.TSC_OFFSET, self.clock.offset + self.clock.skew & 0xFFFFFFFFFFFFFFFF)
         self.flush()
+        self.turn = max(self.turn, self.monitor.scheduler.now)
         self.state = sched.RUNNING
         self.why = ""
 
@@ -167,6 +171,7 @@ class VM:
     def resume(self):
         """Let a paused or stopped guest go on from where it stands."""
         if self.state in (sched.PAUSED, sched.STOPPED):
+            self.turn = max(self.turn, self.monitor.scheduler.now)  # what it missed is gone
             self.state = getattr(self, "_was", sched.RUNNING)
             self._was = sched.RUNNING
             self.why = ""
@@ -208,21 +213,29 @@ class VM:
 
     def apply(self, answer):
         """What the exit loop came back with."""
-        if answer & verdict.RESET:
-            self.log("reset by the guest")
-            if self.config.get("on_reset", "reset") == "reset":
-                self.reset()
-            else:
-                self.state, self.why = sched.OFF, "reset by the guest"
+        if answer & verdict.TRIPLE_FAULT:
+            self._ended("on_triple_fault", "reset", "triple fault at %#x" % self.vcpu.rip)
+        elif answer & verdict.RESET:
+            self._ended("on_reset", "reset", "reset by the guest")
         elif answer & verdict.POWER_OFF:
-            self.state, self.why = sched.OFF, "powered off by the guest"
-            self.log(self.why)
+            self._ended("on_power_off", "power-off", "powered off by the guest")
         elif answer & verdict.STOP:
             self.state, self.why = sched.STOPPED, "see the report"
         elif answer & verdict.PAUSE:
             self._was, self.state, self.why = sched.RUNNING, sched.PAUSED, "by a policy"
         elif answer & verdict.WAIT and not self.events.wakes():
             self.state = sched.HALTED
+
+    def _ended(self, key, default, why):
+        """The guest has come to an end of its own making: the description says what follows."""
+        self.log(why)
+        response = self.config.get(key) or default
+        self.state, self.why = sched.STOPPED if response == "stop" else sched.OFF, why
+        if response == "reset":
+            try:
+                self.reset()
+            except Exception as error:  # its images have become bad: nobody else suffers from that
+                self.log("does not start again: %s: %s" % (type(error).__name__, error))
 
     def next_timer(self):
         """Host TSC of the guest's next timer, 0 where none is armed."""
@@ -293,14 +306,22 @@ class VM:
         """A line about this guest for the user."""
         self.messages.append(text)
         del self.messages[:-_LOG_LINES]
-        print("[%s] %s" % (self.name, text))
+        self.monitor.journal.say(self.name, text)
+
+    def log_error(self, text, error):
+        """As log, with an exception's traceback."""
+        out = io_streams.StringIO()
+        sys.print_exception(error, out)
+        self.messages.append(text)
+        self.monitor.journal.say(self.name, text + "\n" + out.getvalue().rstrip())
 
     def report(self, vcpu, text):
         """Dump: why the guest cannot go on, and its registers."""
-        self.log(text)
-        reason = vcpu.reason & 0xFFFF
-        print("exit reason %d, qualification %#x, instruction length %d" % (reason, vcpu.qualification, vcpu.length))
-        print(vcpu.registers())
+        self.messages.append(text)
+        rest = "exit reason %d, qualification %#x, instruction length %d\n%s" % (
+            vcpu.reason & 0xFFFF, vcpu.qualification, vcpu.length, vcpu.registers(),
+        )  # fmt: skip
+        self.monitor.journal.say(self.name, text + "\n" + rest)
 
     def count_refused(self, what):
         self.refused[what] = self.refused.get(what, 0) + 1

@@ -3,9 +3,14 @@
 Leaves `monitor`, `vms`, `caps`, `sched`, the native modules and the words of a policy at the prompt.
 """
 
+import micropython
+
+# A start that Ctrl-C ends (pcanel exec and mpremote type it) would leave half a monitor. Until the
+# prompt it is a character like any other, but for policy files, which may loop.
+micropython.kbd_intr(-1)
+
 import cpu
 import machine
-import micropython
 import multiboot
 import vmx
 
@@ -13,9 +18,6 @@ from vmm.monitor import Monitor, run_policies
 from vmm.policies.filters import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
-# A start that Ctrl-C ends (pcanel exec and mpremote type it) would leave half a monitor. Until the
-# prompt it is a character like any other, but for policy files, which may loop.
-micropython.kbd_intr(-1)
 monitor = Monitor()
 vms = monitor.vms
 caps = vmx_caps = monitor.caps

@@ -51,6 +51,7 @@ def test_multiboot(write, tmp_path):
         "kernel": "some/kernel", "initrd": None, "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
         "console": None, "autostart": True, "priority": 0, "share": 100,
+        "on_reset": "reset", "on_triple_fault": "reset", "on_power_off": "power-off",
     }  # fmt: skip
     modules = guest.boot_modules()
     assert [module.name for module in modules] == ["guest:some", "some/kernel", "some/mod0", "some/mod1"]
@@ -126,6 +127,9 @@ def test_not_toml(write, tmp_path):
         ("priority", "256", "from"),
         ("priority", "1.5", "whole number"),
         ("share", "0", "from"),
+        ("on_reset", '"halt"', "must be one of reset, stop, power-off, not 'halt'"),
+        ("on_triple_fault", "true", "one of reset, stop, power-off"),
+        ("on_power_off", '"off"', "must be one of reset, stop, power-off"),
     ],
 )
 def test_refused(write, key, value, word):

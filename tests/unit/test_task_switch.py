@@ -313,7 +313,7 @@ def test_a_fault_in_the_delivery_of_a_fault_is_a_double_fault():
     assert injected(vcpu) == (events.NP, ABSENT)
     vcpu = machine()
     new_task(vcpu, ds=ABSENT)
-    assert switch(vcpu, GATE, NEW, EXCEPTION, 8, 0) == verdict.RESET
+    assert switch(vcpu, GATE, NEW, EXCEPTION, 8, 0) == verdict.TRIPLE_FAULT
 
 
 def test_no_room_for_the_error_code():
@@ -411,6 +411,6 @@ def test_hostile_tables_never_leave_a_state_that_cannot_be_entered(random):
     source = random.choice((CALL, JMP)) if kind is None else GATE
     error = random.getrandbits(16) if kind == EXCEPTION else None
     answer = switch(vcpu, source, random.choice((NEW, NEW, NEW16)), kind, random.randrange(32), error)
-    assert answer in (verdict.RESUME, verdict.STOP, verdict.RESET)
+    assert answer in (verdict.RESUME, verdict.STOP, verdict.TRIPLE_FAULT)
     if answer == verdict.RESUME:
         entered(vcpu)

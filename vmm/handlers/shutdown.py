@@ -8,9 +8,8 @@ from vmm import guest_checks, verdict
 
 
 def triple_fault(vcpu):
-    """The guest shut down; what follows is its `on_triple_fault` (reset by default)."""
-    vcpu.vm.log("triple fault at %#x" % vcpu.rip)
-    return verdict.RESET
+    """The guest shut down; what follows is its `on_triple_fault` (VM.apply)."""
+    return verdict.TRIPLE_FAULT
 
 
 def ignored(vcpu):

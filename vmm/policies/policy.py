@@ -10,7 +10,6 @@ nor is one that catches its cpu.Timeout and loops on.
 """
 
 import gc
-import sys
 
 import cpu
 import micropython
@@ -192,14 +191,11 @@ class Hook:
         if isinstance(error, MemoryError):
             vm.monitor.reserve = None
         gc.collect()
-        vm.log(
+        vm.log_error(
             "policy %s failed on %s of guest %s at rip %#x: the guest is paused; detach() the policy, then resume()"
-            % (policy.name, self.event, vm.name, vcpu.rip)
+            % (policy.name, self.event, vm.name, vcpu.rip),
+            error or KeyboardInterrupt(),
         )
-        if error is None:
-            print("KeyboardInterrupt")
-        else:
-            sys.print_exception(error)
         return self._pause(vcpu)
 
 

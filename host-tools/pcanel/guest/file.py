@@ -17,6 +17,7 @@ from pcanel.modules import BootModule
 PROTOCOLS = ("linux", "multiboot", "flat")
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
+RESPONSES = ("reset", "stop", "power-off")  # to a reset, a triple fault, a power-off of the guest's own
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MEMORY_MIN = 1 << 20
@@ -132,6 +133,9 @@ def _check(reader: _Reader) -> Guest:
         "autostart": reader.take("autostart", bool, "true or false", True),
         "priority": reader.number("priority", 0, 255, 0),
         "share": reader.number("share", 1, 10000, 100),
+        "on_reset": reader.choice("on_reset", RESPONSES, "reset"),
+        "on_triple_fault": reader.choice("on_triple_fault", RESPONSES, "reset"),
+        "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     if initrd is not None and protocol != "linux":
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")

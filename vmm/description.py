@@ -1,0 +1,58 @@
+"""A guest's description, as monitor.create takes it: which keys there are and what they hold.
+
+The same keys as in a guest file (docs/guests.md), with memory in bytes and boot modules by
+name. What is wrong is refused in one line that names guest, key and reason.
+"""
+
+from micropython import const
+
+RESPONSES = ("reset", "stop", "power-off")
+
+_PAGE = const(0x1000)
+_MEMORY_MIN = const(1 << 20)
+_MEMORY_MAX = const(512 << 30)
+_ADDRESS_MAX = const(0x7FFFFFFFFF)
+
+# Key: (type, what it must be, test or None). None is taken for a key that is left out.
+_KEYS = {
+    "name": (str, "a word", lambda v: v and " " not in v),
+    "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
+               lambda v: _MEMORY_MIN <= v <= _MEMORY_MAX and not v % _PAGE),
+    "protocol": (str, "linux, multiboot or flat", lambda v: v in ("linux", "multiboot", "flat")),
+    "kernel": (str, "a boot module's name", None),
+    "initrd": (str, "a boot module's name", None),
+    "cmdline": (str, "a string", None),
+    "modules": (list, "a list of [module, string]",
+                lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in v])),
+    "address": (int, "a guest-physical address", lambda v: 0 <= v <= _ADDRESS_MAX),
+    "mode": (str, "real, protected or long", lambda v: v in ("real", "protected", "long")),
+    "registers": (dict, "a dict of names and numbers", None),
+    "console": (str, "com2, com3 or none", lambda v: v in ("com2", "com3", "none")),
+    "autostart": (bool, "True or False", None),
+    "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),
+    "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
+    "on_reset": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
+    "on_triple_fault": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
+    "on_power_off": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
+}  # fmt: skip
+_REQUIRED = ("name", "memory", "protocol", "kernel")
+
+KEYS = tuple(_KEYS)
+
+
+def check(config):
+    """Raise ValueError for what monitor.create cannot take."""
+    if not isinstance(config, dict):
+        raise ValueError("a guest is described by a dict, not %r" % (config,))
+    name = config.get("name")
+    for key in _REQUIRED:
+        if config.get(key) is None:
+            raise ValueError("guest %s: %s: is missing" % (name, key))
+    for key, value in config.items():
+        if key not in _KEYS:
+            raise ValueError("guest %s: %s: unknown key; there are %s" % (name, key, ", ".join(sorted(_KEYS))))
+        kind, what, test = _KEYS[key]
+        if value is None:
+            continue
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or (test and not test(value)):
+            raise ValueError("guest %s: %s: must be %s, not %r" % (name, key, what, value))
