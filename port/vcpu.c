@@ -353,9 +353,9 @@ static mp_obj_t vcpu_make_new(
         mp_raise_TypeError(MP_ERROR_TEXT("table must be a list"));
     }
     mp_obj_get_array(args[2], &len, &items);
-    if (len != VCPU_REASONS) {
+    if (len != VCPU_SLOTS) {
         mp_raise_msg_varg(
-            &mp_type_ValueError, MP_ERROR_TEXT("table must have %d slots"), VCPU_REASONS);
+            &mp_type_ValueError, MP_ERROR_TEXT("table must have %d slots"), VCPU_SLOTS);
     }
     vcpu_t *self = mp_obj_malloc(vcpu_t, type);
     self->frame = (vcpu_frame_t *)mp_obj_get_int_truncated(args[0]);

@@ -8,17 +8,38 @@
 
 #include "py/obj.h"
 
-#define VCPU_REASONS        (80) // slots of the dispatch table: SDM reasons and two of ours
+#define VCPU_REASONS        (80) // SDM reasons and two of ours: the first slots of the dispatch table
+#define VCPU_SLOTS          (256) // of the dispatch table; those from VCPU_REASONS on are for keys
 #define VCPU_SLOT_ATTENTION (78) // not entered: a host interrupt wants the monitor
 #define VCPU_SLOT_PENDING   (79) // not entered: frame->pending is set
 #define VCPU_MSRS           (16)
+#define VCPU_TIMERS         (16)
 #define VCPU_XSAVE_PAGES    (3)
 
 // Bits of frame->dirty and of frame->wants[]: which words go to, or come from, the VMCS.
-#define FRAME_RIP    (1u << 0)
-#define FRAME_RSP    (1u << 1)
-#define FRAME_RFLAGS (1u << 2)
-#define FRAME_ENTRY  (1u << 3)
+#define FRAME_RIP        (1u << 0)
+#define FRAME_RSP        (1u << 1)
+#define FRAME_RFLAGS     (1u << 2)
+#define FRAME_ENTRY      (1u << 3)
+#define FRAME_TSC_OFFSET (1u << 4)
+#define FRAME_TIMERS     (1u << 5)
+
+// Keys: a hash table, open addressing, its last entries beyond the highest index and the
+// very last one empty (slot 0). vmm/keys.py makes them.
+#define VCPU_KEY_FACTOR (0x9e3779b1u)
+typedef struct {
+    uint32_t key;
+    uint32_t slot; // of the dispatch table
+    uint32_t datum; // what frame->datum becomes
+    uint32_t reserved;
+} vcpu_key_t;
+typedef struct {
+    uint32_t offset; // of a 64-bit word of the frame
+    uint32_t mask; // which of its low bits are the key
+    uint32_t shift; // 32 - log2 of the entries
+    uint32_t reserved;
+    vcpu_key_t entry[];
+} vcpu_keys_t;
 
 typedef struct {
     uint32_t index;
@@ -46,7 +67,8 @@ typedef struct {
     uint64_t dirty; // 0x0f8
     uint64_t verdict; // 0x100  bit 0: advance RIP before the next entry
     uint64_t pending; // 0x108  not 0: come back by VCPU_SLOT_PENDING instead of entering
-    uint64_t deadline; // 0x110  host TSC at which the preemption timer fires, 0 = off
+    uint64_t
+        deadline; // 0x110  host TSC at which the preemption timer fires, 0 = off; found anew after FRAME_TIMERS
     uint64_t exit_tsc; // 0x118  0 once what followed has been counted
     uint64_t entry_tsc; // 0x120
     uint64_t guest_ticks; // 0x128  host TSC ticks spent in the guest
@@ -58,14 +80,22 @@ typedef struct {
     uint64_t launched; // 0x170
     uint64_t timer_shift; // 0x178  IA32_VMX_MISC[4:0], or 64: no preemption timer
     uint64_t host_ticks; // 0x180  host TSC ticks from exits to the next entries
-    uint64_t owed; // 0x188  the preemption timer leaves the guest at least these host TSC ticks
-    uint64_t reserved[14]; // 0x190
+    uint64_t
+        owed; // 0x188  the preemption timer leaves the guest so many host TSC ticks, ~0: as many as this exit cost
+    uint64_t datum; // 0x190  of the key by which the handler was found
+    uint64_t tsc_offset; // 0x198  written to the VMCS while FRAME_TSC_OFFSET is dirty
+    uint64_t clock_offset; // 0x1a0  guest's clock minus host TSC
+    uint64_t slice_end; // 0x1a8  host TSC at which the guest's turn ends, 0: never
+    uint64_t timers; // 0x1b0  how many of timer[] there are
+    uint64_t outcome; // 0x1b8  vmm/handlers/io.py
+    uint64_t reserved[8]; // 0x1c0
     uint32_t wants[VCPU_REASONS]; // 0x200  words to read at an exit of this reason
     uint64_t count[VCPU_REASONS]; // 0x340  exits of this reason
     uint64_t ticks[VCPU_REASONS]; // 0x5c0  host TSC ticks that they cost
     vcpu_msr_t msr[VCPU_MSRS]; // 0x840  live in the CPU while this vCPU is loaded; index 0 ends
-    uint64_t reserved2[88]; // 0x940
-    uint64_t reserved3[0x80]; // 0xc00
+    uint32_t keys[VCPU_REASONS]; // 0x940  hpa of the reason's keys, 0: none
+    uint64_t timer[VCPU_TIMERS]; // 0xa80  deadlines by the guest's clock, 0: off
+    uint64_t reserved2[0xa0]; // 0xb00
     uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
 } vcpu_frame_t;
 
@@ -73,7 +103,7 @@ typedef struct {
     mp_obj_base_t base;
     vcpu_frame_t *frame;
     uint64_t vmcs; // hpa
-    mp_obj_t *table; // VCPU_REASONS handlers
+    mp_obj_t *table; // VCPU_SLOTS handlers
     mp_obj_t table_obj; // the list that holds them, for the collector
     mp_obj_t cls; // Python class that supplies methods and properties
     mp_obj_t members; // dict: attributes that Python sets
@@ -88,7 +118,7 @@ typedef struct {
 } vmx_cpu_t;
 
 extern const mp_obj_type_t vcpu_type;
-MP_DECLARE_CONST_FUN_OBJ_1(vcpu_enter_obj);
+extern const mp_obj_base_t vcpu_enter_obj;
 MP_DECLARE_CONST_FUN_OBJ_0(vcpu_host_state_obj);
 
 extern vmx_cpu_t vmx_cpu;

@@ -4,6 +4,7 @@
 #include "port/vmxops.h"
 #include "port/vcpu.h"
 #include "port/timer.h"
+#include "port/bound.h"
 
 #define RFLAGS_TF              (1ull << 8)
 #define RFLAGS_IF              (1ull << 9)
@@ -12,6 +13,7 @@
 #define PENDING_BS             (1ull << 14)
 #define BLOCKING_BY_STI_MOV_SS (3)
 #define REASON_ENTRY_FAILURE   (1ull << 31)
+#define OWED_AS_LONG           (~0ull)
 
 // -- which vCPU the CPU holds
 
@@ -48,6 +50,19 @@ static void write_back(vcpu_frame_t *f) {
     }
     if (f->dirty & FRAME_RFLAGS) {
         vmx_put(GUEST_RFLAGS, f->rflags);
+    }
+    if (f->dirty & FRAME_TSC_OFFSET) {
+        vmx_put(TSC_OFFSET, f->tsc_offset);
+    }
+    if (f->dirty & FRAME_TIMERS) {
+        uint64_t first = f->slice_end;
+        for (uint64_t *timer = f->timer; timer < f->timer + f->timers; timer++) {
+            uint64_t host = *timer - f->clock_offset;
+            if (*timer != 0 && (first == 0 || (int64_t)host < (int64_t)first)) {
+                first = (int64_t)host > 0 ? host : 1;
+            }
+        }
+        f->deadline = first;
     }
     if (f->dirty & FRAME_ENTRY) {
         vmx_put(ENTRY_INTERRUPTION_INFO, f->entry_info);
@@ -111,6 +126,9 @@ void vcpu_count_ticks(vcpu_frame_t *f, uint64_t now) {
             f->ticks[last] += now - f->exit_tsc;
         }
         f->host_ticks += now - f->exit_tsc;
+        if (f->owed == OWED_AS_LONG) {
+            f->owed = now - f->exit_tsc;
+        }
         f->exit_tsc = 0;
     }
 }
@@ -126,31 +144,34 @@ static const uint16_t wanted_fields[] = {
     EXIT_INSTRUCTION_INFO,
 };
 
-// enter(vcpu) -> the handler for what happened: table[basic exit reason] after an
-// exit, or one of the two slots that say why the guest was not entered.
-static mp_obj_t vcpu_enter(mp_obj_t self_in) {
-    if (MP_UNLIKELY(!mp_obj_is_exact_type(self_in, &vcpu_type))) {
-        mp_raise_TypeError(MP_ERROR_TEXT("VCPU expected"));
+// The slot of the table for an exit: that of its reason, or the one that the reason's
+// keys name for what a word of the frame says.
+static inline uint64_t slot_of(vcpu_frame_t *f, uint64_t reason) {
+    const vcpu_keys_t *keys = (const vcpu_keys_t *)(uintptr_t)f->keys[reason];
+    if (keys == NULL) {
+        return reason;
     }
-    vcpu_t *self = MP_OBJ_TO_PTR(self_in);
-    vcpu_frame_t *f = self->frame;
-    vcpu_need_loaded(self);
-    if (f->verdict & 1) {
-        vcpu_advance(self);
+    uint32_t key = *(const uint64_t *)((const uint8_t *)f + keys->offset) & keys->mask;
+    uint32_t i = key * VCPU_KEY_FACTOR >> keys->shift;
+    for (const vcpu_key_t *entry = &keys->entry[i]; entry->slot != 0; entry++) {
+        if (entry->key == key) {
+            f->datum = entry->datum;
+            return entry->slot;
+        }
     }
-    if (f->pending) {
-        return self->table[VCPU_SLOT_PENDING];
-    }
-    if (f->dirty) {
-        write_back(f);
-    }
+    return reason;
+}
 
-    __asm volatile("cli" ::: "memory");
-    if (host_attention) {
-        host_attention = 0;
-        __asm volatile("sti" ::: "memory");
-        return self->table[VCPU_SLOT_ATTENTION];
-    }
+// Calls a handler; its verdict goes into the frame.
+static inline void handle(vcpu_t *self, uint64_t slot) {
+    mp_obj_t arg = MP_OBJ_FROM_PTR(self);
+    mp_obj_t answer = port_call(self->table[slot], 1, &arg);
+    self->frame->verdict = MP_LIKELY(mp_obj_is_small_int(answer)) ? MP_OBJ_SMALL_INT_VALUE(answer)
+                                                                  : mp_obj_get_int(answer);
+}
+
+// The guest runs until it exits: 0, or what VMLAUNCH or VMRESUME failed with.
+static inline int run_guest(vcpu_frame_t *f) {
     if (vmx_cpu.fpu_owner != f) {
         vmx_fpu_acquire(f);
     }
@@ -173,19 +194,17 @@ static mp_obj_t vcpu_enter(mp_obj_t self_in) {
         }
         vmx_put(PREEMPTION_TIMER_VALUE, left);
     }
-
-    uint64_t launched = f->launched;
     int failed = vmx_guest(f);
     uint64_t exit_tsc = op_rdtsc();
     f->guest_ticks += exit_tsc - now;
     f->owed = f->owed > exit_tsc - now ? f->owed - (exit_tsc - now) : 0;
     f->entry_tsc = now;
     f->exit_tsc = exit_tsc;
-    if (MP_UNLIKELY(failed)) {
-        __asm volatile("sti" ::: "memory");
-        vmx_raise(launched ? "VMRESUME" : "VMLAUNCH", failed);
-    }
+    return failed;
+}
 
+// What the CPU says of the exit, into the frame; its basic reason.
+static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
     uint64_t reason = vmx_get(EXIT_REASON);
     f->reason = reason;
     f->rip = vmx_get(GUEST_RIP);
@@ -196,20 +215,62 @@ static mp_obj_t vcpu_enter(mp_obj_t self_in) {
     if (MP_UNLIKELY(reason & REASON_ENTRY_FAILURE)) {
         f->launched = launched;
     }
-    uint64_t slot = reason & 0xffff;
-    if (MP_UNLIKELY(slot >= VCPU_SLOT_ATTENTION)) {
+    uint64_t basic = reason & 0xffff;
+    if (MP_UNLIKELY(basic >= VCPU_SLOT_ATTENTION)) {
         __asm volatile("sti" ::: "memory");
         mp_raise_msg_varg(
-            &mp_type_RuntimeError, MP_ERROR_TEXT("exit reason %d is beyond the table"), (int)slot);
+            &mp_type_RuntimeError, MP_ERROR_TEXT("exit reason %d is beyond the table"), (int)basic);
     }
-    f->count[slot]++;
+    f->count[basic]++;
     uint64_t *word = &f->linear;
-    for (uint32_t wants = f->wants[slot], i = 0; wants != 0; wants >>= 1, i++) {
+    for (uint32_t wants = f->wants[basic], i = 0; wants != 0; wants >>= 1, i++) {
         if (wants & 1) {
             word[i] = vmx_get(wanted_fields[i]);
         }
     }
-    __asm volatile("sti" ::: "memory"); // a host interrupt that caused the exit is taken here
-    return self->table[slot];
+    return basic;
 }
-MP_DEFINE_CONST_FUN_OBJ_1(vcpu_enter_obj, vcpu_enter);
+
+// enter(vcpu): the guest runs until it exits, and the table's handler deals with that: the
+// one for the basic exit reason, for the reason's key, or, where the guest was not entered,
+// one of the two slots that say why. Its verdict is in the frame then.
+static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_obj_t *args) {
+    if (MP_UNLIKELY(n_args != 1 || n_kw != 0 || !mp_obj_is_exact_type(args[0], &vcpu_type))) {
+        mp_raise_TypeError(MP_ERROR_TEXT("enter takes a VCPU"));
+    }
+    (void)obj;
+    vcpu_t *self = MP_OBJ_TO_PTR(args[0]);
+    vcpu_frame_t *f = self->frame;
+    vcpu_need_loaded(self);
+    if (f->verdict & 1) {
+        vcpu_advance(self);
+    }
+    if (f->pending) {
+        handle(self, VCPU_SLOT_PENDING);
+        return mp_const_none;
+    }
+    if (f->dirty) {
+        write_back(f);
+    }
+
+    __asm volatile("cli" ::: "memory");
+    if (MP_UNLIKELY(host_attention)) {
+        host_attention = 0;
+        __asm volatile("sti" ::: "memory");
+        handle(self, VCPU_SLOT_ATTENTION);
+        return mp_const_none;
+    }
+    uint64_t launched = f->launched;
+    int failed = run_guest(f);
+    if (MP_UNLIKELY(failed)) {
+        __asm volatile("sti" ::: "memory");
+        vmx_raise(launched ? "VMRESUME" : "VMLAUNCH", failed);
+    }
+    uint64_t basic = read_exit(f, launched);
+    __asm volatile("sti" ::: "memory"); // a host interrupt that caused the exit is taken here
+    handle(self, slot_of(f, basic));
+    return mp_const_none;
+}
+// A type of its own rather than a built-in function, whose call would check what is checked here.
+static MP_DEFINE_CONST_OBJ_TYPE(enter_type, MP_QSTR_enter, MP_TYPE_FLAG_NONE, call, vcpu_enter);
+const mp_obj_base_t vcpu_enter_obj = {&enter_type};

@@ -20,10 +20,14 @@ def _ones(size):
 
 
 class PortBus:
-    """I/O ports. claims {port: (read, write, base)}; unclaimed {(port, write): count}."""
+    """I/O ports.
+
+    claims {port: (read, write, base)}; devices {port: (device, base)}; unclaimed {(port, write): count}.
+    """
 
     def __init__(self):
         self.claims = {}
+        self.devices = {}
         self.unclaimed = {}
 
     def claim(self, base, count, device, offset=0):
@@ -36,6 +40,7 @@ class PortBus:
         entry = (device.read, device.write, base - offset)
         for port in range(base, base + count):
             self.claims[port] = entry
+            self.devices[port] = (device, base - offset)
 
     def _miss(self, port, write):
         tally.count(self.unclaimed, (port, write))

@@ -3,72 +3,126 @@
 Time is the host's TSC plus an offset that makes it start near 0. All devices of a guest
 count from it, so they agree with each other. The guest's own TSC is this plus `skew`, which
 moves when the guest writes IA32_TSC or IA32_TSC_ADJUST. Timers are few (8254, MC146818,
-local APIC, ...). The earliest deadline, or the end of the guest's slice where that is
-earlier, stands in the vCPU frame, where the shim turns it into the VMX-preemption timer
-(SDM Vol. 3C, "VMX-Preemption Timer").
+local APIC, ...). Their deadlines and the end of the guest's slice stand in the vCPU frame,
+where the shim turns the earliest into the VMX-preemption timer (SDM Vol. 3C, "VMX-Preemption
+Timer").
 """
-
-from array import array
 
 import micropython
 from micropython import const
+from vmx import bind
 
-_TIMERS = const(16)
-_DEADLINE = const(0x110 // 4)  # word of the frame, see vmm/frame.py
+_MOST = const(16)
+
+# Words of the frame, see vmm/frame.py
+_DIRTY = const(0x0F8 // 4)
 _EXIT_TSC = const(0x118 // 4)
 _OWED = const(0x188 // 4)
-_FRAME = const(0x200)
+_TSC_OFFSET = const(0x198 // 4)
+_CLOCK_OFFSET = const(0x1A0 // 4)
+_SLICE_END = const(0x1A8 // 4)
+_TIMER_COUNT = const(0x1B0 // 4)
+_TIMERS = const(0xA80 // 4)
+_FRAME = const(0xC00)
+
+_ALL = const((1 << 64) - 1)
+_SIGN = const(1 << 63)
+_DIRTY_TSC_OFFSET = const(1 << 4)
+_DIRTY_TIMERS = const(1 << 5)
 
 
 class Timer:
-    """One deadline of one device, in ticks of its clock; 0 is off."""
+    """One deadline of one device, in ticks of its clock; 0 is off. `word`: where it is in the frame."""
 
     def __init__(self, clock, index, callback):
         self._clock = clock
-        self._words = clock.words
-        self._at = 2 * index
+        self.word = _TIMERS + 2 * index
         self.callback = callback
 
     @property
     def deadline(self):
-        return self._words[self._at] | self._words[self._at + 1] << 32
+        return self._clock.get(self.word)
 
-    @micropython.viper
-    def arm(self, deadline: int):
+    def arm(self, deadline):
         """Call callback(now) at or after `deadline`."""
-        w = ptr32(self._words)
-        at = int(self._at)
-        w[at] = deadline
-        w[at + 1] = deadline >> 32
-        self._clock.program()
+        self._clock.arm(self.word, deadline)
 
     def cancel(self):
-        self.arm(0)
+        self._clock.arm(self.word, 0)
 
 
 class Clock:
-    """hz: ticks a second. offset: now() minus host TSC. skew: guest TSC minus now().
-
-    next: the earliest deadline or 0. slice_end: host TSC at which the guest's turn ends, 0: never.
-    rdtsc() reads the host's TSC.
-    """
+    """hz: ticks a second. offset: now() minus host TSC. rdtsc() reads the host's TSC."""
 
     def __init__(self, hz, rdtsc):
         self.hz = hz
         self.rdtsc = rdtsc
         self.offset = -rdtsc()
-        self.skew = 0
-        self.next = 0
-        self.slice_end = 0
-        self.count = 0
-        self.words = array("I", [0] * (2 * _TIMERS))
         self._callbacks = []
         self._frame = bytearray(_FRAME)
+        self.put(_CLOCK_OFFSET, self.offset)
+        self.skew = 0
 
     def attach(self, frame):
-        """The vCPU frame, a buffer, that gets the deadline."""
+        """The vCPU frame, a buffer, that holds the words from now on."""
+        before = self.get
+        words = (_TSC_OFFSET, _CLOCK_OFFSET, _SLICE_END, _TIMER_COUNT) + tuple(range(_TIMERS, _TIMERS + 2 * _MOST, 2))
+        values = [before(word) for word in words]
         self._frame = frame
+        for word, value in zip(words, values):
+            self.put(word, value)
         self.program()
+
+    @micropython.viper
+    def get(self, word: int) -> int:
+        """64 bits of the frame."""
+        f = ptr32(self._frame)
+        return int(f[word]) | int(f[word + 1]) << 32
+
+    @micropython.viper
+    def put(self, word: int, value: int):
+        f = ptr32(self._frame)
+        f[word] = value & 0xFFFFFFFF
+        f[word + 1] = (value >> 32) & 0xFFFFFFFF
+
+    @micropython.viper
+    def arm(self, word: int, deadline: int):
+        """A timer's deadline, 0 for none."""
+        f = ptr32(self._frame)
+        f[word] = deadline & 0xFFFFFFFF
+        f[word + 1] = (deadline >> 32) & 0xFFFFFFFF
+        f[_DIRTY] |= _DIRTY_TIMERS
+
+    @micropython.viper
+    def program(self):
+        """The shim looks for the earliest deadline at the next entry."""
+        f = ptr32(self._frame)
+        f[_DIRTY] |= _DIRTY_TIMERS
+
+    @property
+    def skew(self):
+        """The guest's TSC minus now()."""
+        skew = self.get(_TSC_OFFSET) - self.offset
+        return ((skew & _ALL) ^ _SIGN) - _SIGN
+
+    @skew.setter
+    def skew(self, value):
+        self.put(_TSC_OFFSET, self.offset + value)
+        self._written(_DIRTY_TSC_OFFSET)
+
+    @property
+    def slice_end(self):
+        """Host TSC at which the guest's turn ends, 0: never."""
+        return self.get(_SLICE_END)
+
+    @slice_end.setter
+    def slice_end(self, value):
+        self.arm(_SLICE_END, value)
+
+    @micropython.viper
+    def _written(self, dirty: int):
+        f = ptr32(self._frame)
+        f[_DIRTY] |= dirty
 
     @micropython.viper
     def now(self) -> int:
@@ -77,70 +131,84 @@ class Clock:
 
     def timer(self, callback):
         """Return a new Timer, off. IndexError beyond 16."""
-        if self.count == _TIMERS:
-            raise IndexError("more than %d timers" % _TIMERS)
-        timer = Timer(self, self.count, callback)
+        count = len(self._callbacks)
+        if count == _MOST:
+            raise IndexError("more than %d timers" % _MOST)
+        timer = Timer(self, count, callback)
         self._callbacks.append(callback)
-        self.count += 1
+        self.put(_TIMER_COUNT, count + 1)
         return timer
 
+    @property
+    def next(self):
+        """The earliest deadline, 0 for none."""
+        return self._next()
+
     @micropython.viper
-    def program(self):
-        """Find the earliest deadline; put it, or the end of the slice, into the frame."""
-        w = ptr32(self.words)
-        end = int(self.count) << 1
+    def _next(self) -> int:
+        f = ptr32(self._frame)
+        at = int(_TIMERS)
+        end = at + (int(f[_TIMER_COUNT]) << 1)
         first = 0
-        at = 0
         while at < end:
-            deadline = int(w[at]) | int(w[at + 1]) << 32
+            deadline = int(f[at]) | int(f[at + 1]) << 32
             if deadline:
                 if first == 0 or deadline < first:
                     first = deadline
             at += 2
-        self.next = first
-        if first:
-            first -= int(self.offset)
-            if first < 1:
-                first = 1
-        stop = int(self.slice_end)
-        if stop:
-            if first == 0 or stop < first:
-                first = stop
-        f = ptr32(self._frame)
-        f[_DEADLINE] = first
-        f[_DEADLINE + 1] = first >> 32
+        return first
 
     @micropython.viper
     def expire(self) -> int:
         """Call back every timer that is due; return now()."""
-        w = ptr32(self.words)
-        callbacks = self._callbacks
-        end = int(self.count)
         now = int(self.now())
-        i = 0
-        while i < end:
-            deadline = int(w[2 * i]) | int(w[2 * i + 1]) << 32
-            if deadline:
-                if deadline <= now:
-                    w[2 * i] = 0
-                    w[2 * i + 1] = 0
-                    callbacks[i](now)
-            i += 1
-        self.program()
+        _expire(self._callbacks, self._frame, now)
         return now
 
-    @micropython.viper
-    def exit(self, vcpu) -> int:
-        """Handler of the VMX-preemption timer: RESUME, or YIELD at the end of the slice.
+    def handler(self):
+        """Return the handler of the VMX-preemption timer: RESUME, or YIELD at the end of the slice."""
+        return bind(_exit, self._callbacks)
 
-        The guest then runs for at least as long as this took, exits not counted, however its
-        timers are set: one that is due again at once must not starve what it interrupts.
-        """
-        now = int(self.expire()) - int(self.offset)
-        f = ptr32(vcpu)
-        f[_OWED] = int(self.rdtsc()) - (int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32)
-        stop = int(self.slice_end)
-        if stop:
-            if now >= stop:
-                return 2
-        return 0
+
+@micropython.viper
+def _expire(callbacks, frame, now: int):
+    f = ptr32(frame)
+    at = int(_TIMERS)
+    end = at + (int(f[_TIMER_COUNT]) << 1)
+    while at < end:
+        deadline = int(f[at]) | int(f[at + 1]) << 32
+        if deadline:
+            if deadline <= now:
+                f[at] = 0
+                f[at + 1] = 0
+                f[_DIRTY] |= _DIRTY_TIMERS
+                callbacks[(at - int(_TIMERS)) >> 1](now)
+        at += 2
+
+
+# As _expire, without a call in between: the guest waits.
+@micropython.viper
+def _exit(callbacks, vcpu) -> int:
+    """The guest then runs for at least as long as this took, however its timers are set: one
+    that is due again at once must not starve what it interrupts."""
+    f = ptr32(vcpu)
+    host = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
+    now = host + (int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32)
+    f[_OWED] = 0xFFFFFFFF
+    f[_OWED + 1] = 0xFFFFFFFF
+    at = int(_TIMERS)
+    end = at + (int(f[_TIMER_COUNT]) << 1)
+    while at < end:
+        deadline = int(f[at]) | int(f[at + 1]) << 32
+        if deadline:
+            if deadline <= now:
+                f[at] = 0
+                f[at + 1] = 0
+                f[_DIRTY] |= _DIRTY_TIMERS
+                callbacks[(at - int(_TIMERS)) >> 1](now)
+        at += 2
+    stop = int(f[_SLICE_END]) | int(f[_SLICE_END + 1]) << 32
+    if stop:
+        if host >= stop:
+            return 2
+    return 0

@@ -1,18 +1,22 @@
 """The exit loop and its table: what happens when a guest comes back to the monitor.
 
-`vmx.enter` runs the guest and answers with the handler of the exit (port/vcpu.c keeps
-counts and times while it is there). The handler's verdict stays in the frame: bit 0 makes
-the next entry advance RIP. See vmm/handlers/__init__.py for the table's contents.
+`vmx.enter` runs the guest until it exits and calls the handler that the table names for the
+exit's reason, or for its key where the reason has keys (vmm/keys.py); port/vcpu_enter.c keeps
+counts and times while it is there. The handler's verdict is in the frame then: bit 0 makes the
+next entry advance RIP. See vmm/handlers/__init__.py for the table's contents.
 """
 
 import micropython
 from micropython import const
 
 from vmm import reasons, verdict
-from vmm.frame import COUNT, TICKS, WANTS
+from vmm.frame import COUNT, KEYS, TICKS, WANTS
+from vmm.keys import Keys
 
 _VERDICT = const(0x100 // 4)
+_ADVANCE = const(1)
 _LAST_LOOPING = const(1)  # RESUME, ADVANCE
+_SLOTS = const(256)  # of the table; those beyond the reasons are for keys
 
 
 @micropython.viper
@@ -23,11 +27,10 @@ def run(vcpu, enter) -> int:
     instruction that exited.
     """
     f = ptr32(vcpu)  # noqa: F821
-    while True:
-        answer = int(enter(vcpu)(vcpu))
-        f[_VERDICT] = answer
-        if answer > _LAST_LOOPING:
-            return answer
+    f[_VERDICT] &= _ADVANCE
+    while f[_VERDICT] <= _LAST_LOOPING:
+        enter(vcpu)
+    return f[_VERDICT]
 
 
 class Unhandled:
@@ -47,8 +50,11 @@ class Exits:
     def __init__(self, report):
         """report(vcpu, text): dump the guest's state for the user."""
         self.unhandled = Unhandled(report).exit
-        self.table = [self.unhandled] * reasons.SLOTS
+        self.table = [self.unhandled] * _SLOTS
         self.wants = [0] * reasons.SLOTS
+        self._vcpu = None
+        self._keys = {}  # reason: its Keys
+        self._handlers = {}  # handler: its slot beyond the reasons
         self._taken = {}
         self._current = list(self.table)
         self._diversion = None
@@ -61,6 +67,31 @@ class Exits:
         self.wants[reason] = wants
         self.put(reason, handler)
 
+    def keyed(self, reason, offset, mask, bits=7):
+        """Let a word of the frame, at `offset` bytes, choose among handlers of this reason (Keys)."""
+        self._keys[reason] = Keys(offset, mask, bits)
+
+    def key(self, reason, key, handler, datum=0):
+        """Set the handler of one key of a reason; frame.DATUM holds `datum` when it is called.
+
+        ValueError where the key has one already, or there are too many keys or handlers.
+        """
+        found = self._keys[reason].find(key)
+        if found and found[0] != reason:
+            raise ValueError("key %#x of exit reason %d has a handler already" % (key, reason))
+        slot = self._handlers.get(handler)
+        if slot is None:
+            slot = reasons.SLOTS + len(self._handlers)
+            if slot == _SLOTS:
+                raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.SLOTS))
+            self._handlers[handler] = slot
+            self.table[slot] = self._current[slot] = handler
+        self._keys[reason].put(key, slot, datum)
+
+    def unkey(self, reason, key):
+        """Leave a key to the reason's handler again."""
+        self._keys[reason].put(key, reason)
+
     def default(self, reason):
         """The handler that was added, whatever policy sits in front of it now."""
         return self._taken[reason] if reason in self._taken else self.unhandled
@@ -70,6 +101,13 @@ class Exits:
         self._current[reason] = handler
         if self._diversion is None or self.table[reason] is not self._diversion:
             self.table[reason] = handler
+        if self._vcpu is not None:
+            self._use_keys(reason)
+
+    def _use_keys(self, reason):
+        """The keys of a reason lead past its handler: not where a policy wants to see the exits."""
+        used = reason in self._keys and self._current[reason] is self.default(reason)
+        _set(self._vcpu, KEYS + reason, self._keys[reason].hpa if used else 0)
 
     def handler(self, reason):
         """What put() named last."""
@@ -78,7 +116,7 @@ class Exits:
     def divert(self, handler, passing):
         """Until restore(), all reasons but those in `passing` go to `handler`."""
         self._diversion = handler
-        table = [handler] * reasons.SLOTS
+        table = [handler] * _SLOTS
         for reason in passing:
             table[reason] = self._current[reason]
         self.table[:] = table  # in place: the shim holds the list's items
@@ -88,15 +126,17 @@ class Exits:
         self.table[:] = self._current
 
     def arm(self, vcpu):
-        """Write `wants` into the vCPU's frame."""
-        _arm(vcpu, self.wants)
+        """Write the wanted words and the keys into the vCPU's frame."""
+        self._vcpu = vcpu
+        for reason in range(reasons.SLOTS):
+            _set(vcpu, WANTS + reason, self.wants[reason])
+            self._use_keys(reason)
 
 
 @micropython.viper
-def _arm(vcpu, wants):
+def _set(vcpu, index: int, value: int):
     f = ptr32(vcpu)  # noqa: F821
-    for i in range(int(len(wants))):
-        f[int(WANTS) + i] = int(wants[i])
+    f[index] = value
 
 
 @micropython.viper

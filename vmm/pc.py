@@ -6,7 +6,6 @@ sheets); docs/memory-map.md lists them.
 
 import time
 
-import micropython
 import uctypes
 from micropython import const
 
@@ -26,19 +25,13 @@ from vmm.devices.mc146818 import Mc146818
 from vmm.devices.port92 import Port92
 from vmm.devices.reset_cf9 import ResetCf9
 from vmm.devices.uart16550 import Uart16550
+from vmm.handlers.apic_msrs import LAPIC, ApicMsrs
 
-LAPIC = const(0xFEE00000)
 IOAPIC = const(0xFEC00000)
 COM_PORTS = (0x3F8,)
 _PAGE = const(0x1000)
 _SCI = const(9)
 
-_IA32_APIC_BASE = const(0x1B)
-_IA32_TSC_DEADLINE = const(0x6E0)
-_X2APIC = const(0x800)
-_BSP = const(1 << 8)
-_EXTD = const(1 << 10)
-_ENABLE = const(1 << 11)
 
 
 class Pc:
@@ -62,7 +55,7 @@ class Pc:
         self.console = Console(host_uart)
         self.com1 = self.console.uart = Uart16550(self.console.tx, self.gsi.line(4))
         self._wire(vm.port_bus, vm.mmio_bus)
-        self._msrs(vm.msrs)
+        self.apic_msrs = ApicMsrs(vm.msrs, self.lapic, clock, self._apic_base_changed)
 
     def _wire(self, ports, mmio):
         ports.claim(0x20, 2, self.pic)
@@ -79,19 +72,6 @@ class Pc:
         ports.claim(tables.PM_BASE, 16, self.pm)
         mmio.claim(LAPIC, _PAGE, self.lapic)
         mmio.claim(IOAPIC, _PAGE, self.ioapic)
-
-    def _msrs(self, msrs):
-        lapic = self.lapic
-        clock = self.vm.clock
-        msrs.add(_IA32_APIC_BASE, self._apic_base, self._set_apic_base)
-        msrs.add(_IA32_TSC_DEADLINE, self._deadline, self._set_deadline)
-        msrs.pairs[_IA32_TSC_DEADLINE] = (self._deadline_low, self._deadline_high, self._set_deadline_pair)
-        pair = (self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair)
-        for index in range(_X2APIC, _X2APIC + 0x40):
-            msrs.add(index, self._read_x2apic, self._write_x2apic)
-            msrs.pairs[index] = pair
-        self._clock = clock
-        self._lapic = lapic
 
     def connect(self, events):
         """Interrupts reach the vCPU through its Events."""
@@ -146,27 +126,10 @@ class Pc:
     def _reset(self, hard=True):
         self.vm.ports.outcome = verdict.ADVANCE | verdict.RESET
 
-    # -- MSRs of the local APIC
-
-    def _apic_base(self, index):
-        lapic = self._lapic
-        return LAPIC | _BSP | (_ENABLE if lapic.enabled else 0) | (_EXTD if lapic.x2apic else 0)
-
-    def _set_apic_base(self, index, value):
-        """The base stays where it is; the states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""
-        lapic = self._lapic
-        enabled, x2apic = bool(value & _ENABLE), bool(value & _EXTD)
-        if value & ~(0xFFFFF000 | _BSP | _ENABLE | _EXTD) or value & 0xFFFFF000 != LAPIC:
-            return False
-        if x2apic and (not enabled or not lapic.enabled):
-            return False
-        if lapic.x2apic and enabled and not x2apic:
-            return False
-        lapic.set_base(enabled, x2apic)
+    def _apic_base_changed(self):
         self._place_lapic()
         if self.vm.apicv:
             self.vm.apicv.mode()
-        return True
 
     def _place_lapic(self):
         """The registers are in memory in xAPIC mode only."""
@@ -178,49 +141,3 @@ class Pc:
             else:
                 bus.release(self.lapic)
             self.vm.mmio.rewired()
-
-    def _deadline(self, index):
-        deadline = self._lapic.deadline_high() << 32 | self._lapic.deadline_low()
-        return deadline + self._clock.skew if deadline else 0
-
-    def _set_deadline(self, index, value):
-        if value:
-            value = max(value - self._clock.skew, 1)
-        self._lapic.set_deadline(value & 0xFFFFFFFF, value >> 32)
-
-    def _deadline_low(self, index):
-        return self._deadline(index) & 0xFFFFFFFF
-
-    def _deadline_high(self, index):
-        return self._deadline(index) >> 32
-
-    @micropython.viper
-    def _set_deadline_pair(self, index: int, low: int, high: int) -> bool:
-        """_set_deadline, in halves."""
-        if low | high and high >> 30 == 0:  # beyond is never, whatever the skew
-            deadline = (high << 32 | low) - int(self._clock.skew)
-            if deadline < 1:
-                deadline = 1
-            low = deadline & 0xFFFFFFFF
-            high = int(uint(deadline) >> 32)  # noqa: F821
-        self._lapic.set_deadline(low, high)
-        return True
-
-    def _x2apic_low(self, index):
-        return self._lapic.read_msr(index) if self._lapic.x2apic else -1
-
-    def _write_x2apic_pair(self, index, low, high):
-        return self._lapic.x2apic and self._lapic.write_msr(index, low, high)
-
-    def _read_x2apic(self, index):
-        lapic = self._lapic
-        if not lapic.x2apic:
-            return False
-        low = lapic.read_msr(index)
-        if low < 0:
-            return False
-        return lapic.read_msr_high(index) << 32 | low
-
-    def _write_x2apic(self, index, value):
-        lapic = self._lapic
-        return lapic.x2apic and lapic.write_msr(index, value & 0xFFFFFFFF, value >> 32)

@@ -92,7 +92,6 @@ class Scheduler:
         vcpu = vm.vcpu
         start = vcpu.guest_ticks + vcpu.host_ticks
         vm.clock.slice_end = slice_end
-        vm.clock.program()
         self.inside = vm
         try:
             answer = exits.run(vcpu, vmx.enter)

@@ -27,7 +27,6 @@ from vmm import (
     terminal,
     vcpu,
     verdict,
-    vmcs,
 )
 from vmm.e820 import e820, ram
 from vmm.handlers import cpuid, io, mmio, msr, vmcall
@@ -124,6 +123,7 @@ class VM:
         self.ept.invalidate = self.flush
         self.arming = arming.Arming(self, vcpu.EXCEPTIONS, caps.ept_vpid.EXECUTE_ONLY)
         self.clock.attach(self.vcpu)
+        self.ports.attach(self.vcpu)
 
     def events_pending(self, vcpu):
         """Handler of slot PENDING and of the windows."""
@@ -155,7 +155,6 @@ class VM:
         self.ports.outcome = verdict.ADVANCE
         if self.apicv:
             self.apicv.reset()
-        self.vcpu.write(vmcs.TSC_OFFSET, self.clock.offset + self.clock.skew & 0xFFFFFFFFFFFFFFFF)
         self.flush()
         self.turn = max(self.turn, self.monitor.scheduler.now)
         self.state = sched.RUNNING

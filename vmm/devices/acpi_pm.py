@@ -4,8 +4,11 @@
 The timer is 32 bits wide (TMR_VAL_EXT in the FADT): TMR_STS follows bit 31.
 """
 
+from array import array
+
 import micropython
 from micropython import const
+from vmx import bind
 
 from vmm.devices.oscillator import periods, ticks_at
 
@@ -43,6 +46,7 @@ class AcpiPm:
         self.sleep = sleep
         self.now = clock.now
         self.hz = clock.hz
+        self._hz = array("I", [0, 0])
         self.timer = clock.timer(self._due)
         self.level = 0
         self.reset()
@@ -51,20 +55,21 @@ class AcpiPm:
         """No events, none enabled."""
         self.timer.cancel()
         self.hz = self.clock.hz
+        self._hz[0] = self.hz & 0xFFFFFFFF
+        self._hz[1] = self.hz >> 32
         self._sts = self._en = self._cnt = 0
         self._toggles = self._periods() >> 31
         self._update()
 
-    # 1,000 for PM_TMR, of which `now` 360.
-    @micropython.viper
-    def read(self, offset: int, size: int) -> int:
+    def reader(self, offset, size):
+        """reader(now) -> the four bytes at PM_TMR."""
+        return bind(_count, self._hz) if size == 4 and offset == PM_TMR else None
+
+    def read(self, offset, size):
         """`size` bytes (1, 2, 4) of the block at `offset`."""
         if offset == PM_TMR and size == 4:
-            hz = int(self.hz)
-            now = int(self.now())
-            seconds = now // hz
-            return (seconds * FREQUENCY + (now - seconds * hz) * FREQUENCY // hz) & 0xFFFFFFFF
-        return int(self._read(offset, size))
+            return self._periods() & 0xFFFFFFFF
+        return self._read(offset, size)
 
     def write(self, offset, size, value):
         """PM1_STS: writing ones clears. PM_TMR and GPE0 ignore writes."""
@@ -145,3 +150,11 @@ class AcpiPm:
     def _due(self, _):
         self._sync()
         self._update()
+
+
+@micropython.viper
+def _count(hz: ptr32, now: int) -> int:
+    """PM_TMR at `now`; hz: the clock's frequency, two words."""
+    rate = int(hz[0]) | int(hz[1]) << 32
+    seconds = now // rate
+    return (seconds * FREQUENCY + (now - seconds * rate) * FREQUENCY // rate) & 0xFFFFFFFF

@@ -84,7 +84,7 @@ class I8254(Counters):
         """A byte of a counter (latched status, latched count or the count as it is), or port 61h."""
         if size == 1 and offset >= 0:
             if offset < _CONTROL:
-                value = int(counter_read(self.state, offset, int(self.now()), 0))
+                value = int(counter_read(self._counters[offset], int(self.now())))
                 if value >= 0:
                     return value
                 return int(self._read_count(offset))
@@ -114,19 +114,12 @@ class I8254(Counters):
         self._plain(c)
         return count & 0xFF if rw == 1 else count >> 8
 
-    # A latch command and two reads: 4,190.
-    @micropython.viper
-    def write(self, offset: int, size: int, value: int):
+    def write(self, offset, size, value):
         """A byte of a count, a control word, or port 61h."""
         if size != 1:
             write_wide(self, offset, size, value)
-            return
-        value &= 0xFF
-        if offset == _CONTROL and value & 0x30 == 0 and value < 0xC0:
-            if int(counter_read(self.state, value >> 6, int(self.now()), 1)) < 0:
-                self._latch(value >> 6)
-            return
-        self._write(offset, value)
+        else:
+            self._write(offset, value & 0xFF)
 
     def _write(self, offset, value):
         if 0 <= offset < _CONTROL:
@@ -135,8 +128,10 @@ class I8254(Counters):
             counter = value >> 6
             if counter == 3:
                 self._read_back(value)
-            else:
+            elif value & 0x30:
                 self._control(counter, value)
+            else:
+                self._latch(counter)
         elif offset == _PORT_61:
             self._write_61(value)
 

@@ -6,7 +6,9 @@ All is computed from the period at which a count was loaded. i8254.py has the ch
 from array import array
 
 import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm.devices.oscillator import periods
 
@@ -34,30 +36,31 @@ LATCHED = const(19)
 LATCH = const(20)
 STATUS_LATCHED = const(21)
 STATUS = const(22)
-PLAIN = const(23)  # mode 2 or 3, else 1, if armed, gate high, nothing pending, binary; 0: not so simple
+PLAIN = const(23)  # mode 2 or 3, else 1, if armed, gate high, nothing pending, binary; 5: not armed; 0: not so simple
 NULL = const(24)  # CR was written and is not in use yet
-WAY = const(25)  # how `counter_read` gets the count: as PLAIN, or 4: the latched one
-_HZ = const(96)  # low and high word
-_WORDS = const(98)
+WAY = const(25)  # how `counter_read` gets the count: as PLAIN, or 4: the latched one, or 5: HELD
+HZ = const(26)  # the clock's frequency: low and high word
+_WORDS = const(96)
 
 
-# 535 called by viper with `now` at hand, which is what a hot port handler should do.
 @micropython.viper
-def counter_read(s: ptr32, c: int, now: int, latch: int) -> int:
-    """The byte that counter `c` gives next, or -1 if that is not simple; with `latch`, latches the count
-    and returns 0 or -1. `s` is `I8254.state`, `now` the clock's time."""
-    b = c << 5
-    way = s[b + WAY]
+def counter_read(s: ptr32, now: int) -> int:
+    """The byte that a counter gives next, or -1 if that is not simple. `s`: the counter's words in
+    `I8254.state`; `now`: the clock's time."""
+    way = s[WAY]
     if way == 4:
-        if latch:
-            return 0
-        count = s[b + LATCH]
+        count = s[LATCH]
+        if s[RW] != 3 or s[HIGH_NEXT]:
+            s[LATCHED] = 0
+            s[WAY] = s[PLAIN]
+    elif way == 5:
+        count = s[HELD]
     elif way:
-        hz = s[_HZ] | (s[_HZ + 1] << 32)
+        hz = int(s[HZ]) | int(s[HZ + 1]) << 32
         passed = now // hz
         passed = passed * FREQUENCY + (now - passed * hz) * FREQUENCY // hz
-        passed += ZERO - (s[b + START] | (s[b + START + 1] << 32))
-        count = s[b + N]
+        passed += ZERO - (int(s[START]) | int(s[START + 1]) << 32)
+        count = s[N]
         if passed > 0:
             if way == 1:
                 count -= passed
@@ -70,22 +73,14 @@ def counter_read(s: ptr32, c: int, now: int, latch: int) -> int:
                 count = (count & 0x1FFFE) - 2 * passed
         elif way == 3:
             count &= 0x1FFFE
-        if latch:
-            s[b + LATCH] = count & 0xFFFF
-            s[b + LATCHED] = 1
-            s[b + WAY] = 4
-            return 0
     else:
         return -1
-    if s[b + RW] == 3:
-        if s[b + HIGH_NEXT] == 0:
-            s[b + HIGH_NEXT] = 1
+    if s[RW] == 3:
+        if s[HIGH_NEXT] == 0:
+            s[HIGH_NEXT] = 1
             return count & 0xFF
-        s[b + HIGH_NEXT] = 0
-    if way == 4:
-        s[b + LATCHED] = 0
-        s[b + WAY] = s[b + PLAIN]
-    if s[b + RW] == 1:
+        s[HIGH_NEXT] = 0
+    elif s[RW] == 1:
         return count & 0xFF
     return (count >> 8) & 0xFF
 
@@ -97,20 +92,27 @@ class Counters:
         self.clock = clock
         self.now = clock.now
         self.state = array("I", [0] * _WORDS)
+        first = uctypes.addressof(self.state)
+        self._counters = (first, first + 4 * 32, first + 4 * 64)
+
+    def reader(self, offset, size):
+        """reader(now) -> the byte at offset 0, 1 or 2, or -1: ask read()."""
+        return bind(counter_read, self._counters[offset]) if size == 1 and offset < 3 else None
 
     def clear(self):
         """All idle in mode 3 with OUT high, gate 2 low."""
         s = self.state
         for i in range(_WORDS):
             s[i] = 0
-        s[_HZ] = self.clock.hz & 0xFFFFFFFF
-        s[_HZ + 1] = self.clock.hz >> 32
         for b in (0, 32, 64):
+            s[b + HZ] = self.clock.hz & 0xFFFFFFFF
+            s[b + HZ + 1] = self.clock.hz >> 32
             s[b + MODE] = 3
             s[b + RW] = 3
             s[b + N] = 0x10000
             s[b + NULL] = 1
             s[b + GATE] = 1
+            self._plain(b >> 5)
         s[64 + GATE] = 0
 
     def _periods(self):
@@ -160,6 +162,8 @@ class Counters:
         if s[b + ARMED] and s[b + GATE] and not s[b + PENDING] and not s[b + BCD]:
             mode = s[b + MODE]
             way = mode if mode == 2 or mode == 3 else 1
+        elif not s[b + ARMED]:
+            way = 5
         s[b + PLAIN] = way
         s[b + WAY] = 0 if s[b + STATUS_LATCHED] else 4 if s[b + LATCHED] else way
 

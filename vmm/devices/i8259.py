@@ -6,7 +6,9 @@ before; the 8080 mode of ICW4 is ignored. Input 2 of the master is the slave's o
 """
 
 import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm.devices.isa import read_wide, write_wide
 
@@ -81,6 +83,12 @@ class I8259:
             s[c + _LOWEST] = 7
         if intr:
             self.intr(0)
+
+    def reader(self, offset, size):
+        """reader(now) -> the byte of an IMR, or -1 where a poll command waits: ask read()."""
+        if size != 1 or offset not in (1, 3):
+            return None
+        return bind(_mask, uctypes.addressof(self._state) + (_SLAVE if offset == 3 else 0))
 
     # 610 for IMR, ISR, IRR.
     @micropython.viper
@@ -381,3 +389,10 @@ class I8259:
             flags = flags & ~_F_SMM & 0xFF | (_F_SMM if value & _OCW3_SMM else 0)
         s[c + _FLAGS] = flags
         self._update()
+
+
+@micropython.viper
+def _mask(s: ptr8, now: int) -> int:
+    if s[_FLAGS] & _F_POLL:
+        return -1
+    return s[_IMR]

@@ -16,7 +16,7 @@ def install(vm, exits):
 
     # interrupts and time
     add(r.EXTERNAL_INTERRUPT, interrupt.external)
-    add(r.PREEMPTION_TIMER_EXPIRED, vm.clock.exit)
+    add(r.PREEMPTION_TIMER_EXPIRED, vm.clock.handler())
     add(r.INTERRUPT_WINDOW, vm.events_pending)
     add(r.NMI_WINDOW, vm.events_pending)
     add(r.ATTENTION, interrupt.attention)
@@ -25,11 +25,11 @@ def install(vm, exits):
     add(r.PAUSE, interrupt.pause)
 
     # instructions with an answer
-    add(r.CPUID, vm.cpuid.exit)
-    add(r.RDMSR, vm.msrs.read_exit)
-    add(r.WRMSR, vm.msrs.write_exit)
-    add(r.IO_INSTRUCTION, vm.ports.exit, f.WANT_LINEAR | f.WANT_INSTR_INFO)
-    add(r.VMCALL, vm.hypercalls.exit)
+    vm.cpuid.install(exits)
+    vm.msrs.install(exits)
+    vm.pc.apic_msrs.install(exits)
+    vm.ports.install(exits)
+    vm.hypercalls.install(exits)
     add(r.XSETBV, control.xsetbv)
     add(r.CONTROL_REGISTER_ACCESS, control.access)
     add(r.MOV_DR, control.mov_dr)

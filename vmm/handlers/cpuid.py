@@ -9,9 +9,10 @@ Vol. 2A, "CPUID - CPU Identification".
 from array import array
 
 import micropython
+import uctypes
 from micropython import const
 
-from vmm import tally, verdict
+from vmm import reasons, tally, verdict
 
 HYPERVISOR_LEAF = const(0x40000000)
 SIGNATURE = b"PcanelPy    "
@@ -21,9 +22,11 @@ _RAX = const(0x000 // 4)
 _RCX = const(0x008 // 4)
 _RDX = const(0x010 // 4)
 _RBX = const(0x018 // 4)
+_DATUM = const(0x190 // 4)
 _GUEST_CR4 = const(0x6804)  # OSXSAVE is the guest's own bit there
 _KNOWN = const(64)  # answers kept
-_DIRECT = const(0x20)  # leaves below it that depend on nothing but the leaf
+_LAST = const(0x1F)  # the highest basic leaf that is shown
+_SUBLEAVES = (4, 7, 0xB, 0xD)
 
 _F1_ECX = const(
     1 << 0 | 1 << 1 | 1 << 9 | 1 << 12 | 1 << 13 | 1 << 17 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22
@@ -88,22 +91,17 @@ class Cpuid:
         self._host = host
         self._tsc_hz = tsc_hz
         self._proc2 = caps.used["proc2"]
-        self.max_leaf = min(host(0)[0], _DIRECT - 1)
+        self.max_leaf = min(host(0)[0], _LAST)
         self.max_extended = min(host(0x80000000)[0], 0x80000008)
         self.has_rdtscp = bool(self._proc2.ENABLE_RDTSCP and host(0x80000001)[3] & _RDTSCP)
         self.has_xsaves = bool(self._proc2.ENABLE_XSAVES and self._has(0xD) and host(0xD, 1)[0] & 8)
         self.xcr0 = xcr0 & _XCR0 if host(1)[2] & _XSAVE else 0
         self.unknown = {}
         self._known = {}
-        words = array("I", [0] * (5 * _DIRECT))
-        for leaf in range(_DIRECT):
-            if leaf in (4, 7, 0xB, 0xD):
-                continue  # depend on the subleaf
-            answer = self.leaf(leaf, 0)
-            for i in range(4):
-                words[5 * leaf + i] = answer[i]
-            words[5 * leaf + 4] = (leaf <= self.max_leaf) + (leaf == 1)  # 2: ask CR4 for OSXSAVE
-        self.direct = words
+        self._leaves = [leaf for leaf in range(self.max_leaf + 1) if leaf not in _SUBLEAVES]
+        self._leaves += list(range(0x80000000, self.max_extended + 1))
+        self._leaves += [HYPERVISOR_LEAF, HYPERVISOR_LEAF + 1]
+        self._direct = array("I", [word for leaf in self._leaves for word in self.leaf(leaf, 0)])
 
     def _has(self, leaf):
         return leaf <= self._host(0)[0]
@@ -233,32 +231,16 @@ class Cpuid:
             return 1, 0, 0, 0  # interface version; docs/hypercalls.md
         return 0, 0, 0, 0
 
-    # 80 instructions of the exit's budget; a policy or an unusual leaf goes through slow().
-    @micropython.viper
-    def exit(self, vcpu) -> int:
-        """Handler of CPUID."""
-        f = ptr32(vcpu)  # noqa: F821
-        leaf = f[_RAX]
-        if leaf < _DIRECT:
-            w = ptr32(self.direct)  # noqa: F821
-            at = leaf * 5
-            if w[at + 4]:
-                f[_RAX] = w[at]
-                f[_RAX + 1] = 0
-                f[_RBX] = w[at + 1]
-                f[_RBX + 1] = 0
-                f[_RCX] = w[at + 2]
-                f[_RCX + 1] = 0
-                f[_RDX] = w[at + 3]
-                f[_RDX + 1] = 0
-                if w[at + 4] == 2:
-                    if int(vcpu.read(_GUEST_CR4)) & _CR4_OSXSAVE:
-                        f[_RCX] |= _OSXSAVE
-                return 1
-        return int(self.slow(vcpu))
+    def install(self, exits):
+        """Leaves that depend on nothing but the leaf, and leaf 1, have handlers of their own."""
+        exits.add(reasons.CPUID, self.exit)
+        exits.keyed(reasons.CPUID, 4 * _RAX, 0xFFFFFFFF)
+        base = uctypes.addressof(self._direct)
+        for i, leaf in enumerate(self._leaves):
+            exits.key(reasons.CPUID, leaf, _leaf_1 if leaf == 1 else _leaf, base + 16 * i)
 
-    def slow(self, vcpu):
-        """Leaves with subleaves, and those that follow CR4 and XCR0."""
+    def exit(self, vcpu):
+        """Handler of CPUID: any leaf."""
         leaf = vcpu.rax & 0xFFFFFFFF
         subleaf = vcpu.rcx & 0xFFFFFFFF
         if self.max_leaf < leaf < HYPERVISOR_LEAF or leaf > self.max_extended:
@@ -280,3 +262,38 @@ class Cpuid:
             b = self.xsave_size(vcpu.xcr0, True)
         vcpu.rax, vcpu.rbx, vcpu.rcx, vcpu.rdx = a, b, c, d
         return verdict.ADVANCE
+
+
+# Two functions rather than one that calls the other: a call costs half of what the exit may.
+@micropython.viper
+def _leaf(vcpu) -> int:
+    """Handler of a leaf whose four words are at frame.DATUM."""
+    f = ptr32(vcpu)  # noqa: F821
+    w = ptr32(f[_DATUM])  # noqa: F821
+    f[_RAX] = w[0]
+    f[_RBX] = w[1]
+    f[_RCX] = w[2]
+    f[_RDX] = w[3]
+    f[_RAX + 1] = 0
+    f[_RBX + 1] = 0
+    f[_RCX + 1] = 0
+    f[_RDX + 1] = 0
+    return 1
+
+
+@micropython.viper
+def _leaf_1(vcpu) -> int:
+    """The same for leaf 1, where OSXSAVE follows CR4."""
+    f = ptr32(vcpu)  # noqa: F821
+    w = ptr32(f[_DATUM])  # noqa: F821
+    f[_RAX] = w[0]
+    f[_RBX] = w[1]
+    f[_RCX] = w[2]
+    f[_RDX] = w[3]
+    f[_RAX + 1] = 0
+    f[_RBX + 1] = 0
+    f[_RCX + 1] = 0
+    f[_RDX + 1] = 0
+    if int(vcpu.read(_GUEST_CR4)) & _CR4_OSXSAVE:
+        f[_RCX] |= _OSXSAVE
+    return 1

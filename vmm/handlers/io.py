@@ -1,18 +1,27 @@
 """IN, OUT, INS and OUTS.
 
-All ports exit unless the I/O bitmap lets them through; the port bus answers. Source: SDM
+All ports exit unless the I/O bitmap lets them through; the port bus answers. The ports of the
+PC's own devices have handlers of their own for the usual sizes. Source: SDM
 Vol. 3C, "Exit Qualification for I/O Instructions", "VM-Exit Instruction-Information Field
 as Used for INS and OUTS".
 """
 
 import micropython
 from micropython import const
+from vmx import bind
 
-from vmm import paging, segments, verdict
+from vmm import frame, paging, reasons, segments, verdict
 from vmm.reg import Bits, Reg, register
 
 _RAX = const(0x000 // 4)
 _QUALIFICATION = const(0x098 // 4)
+_EXIT_TSC = const(0x118 // 4)
+_DATUM = const(0x190 // 4)
+_CLOCK_OFFSET = const(0x1A0 // 4)
+_OUTCOME = const(0x1B8 // 4)
+_KEY = const(0xFFFF003F)  # of the qualification: all but "operand encoding"
+_KEYS_BITS = const(9)
+_IN = const(8)
 
 _CHUNK = const(64)  # elements of a REP string that one exit moves at most
 _RFLAGS_TF = const(1 << 8)
@@ -38,7 +47,44 @@ class PortIo:
     def __init__(self, bus):
         self.bus = bus
         self.claims = bus.claims
-        self.outcome = verdict.ADVANCE  # what a device asked for: reset, power off
+        self._frame = bytearray(4 * (_OUTCOME + 2))
+
+    def attach(self, frame_):
+        """The vCPU frame, a buffer, that holds the outcome."""
+        self._frame = frame_
+        self.outcome = verdict.ADVANCE
+
+    @property
+    def outcome(self):
+        """The verdict of I/O instructions: ADVANCE, and what a device asked for: reset, power off."""
+        return _word(self._frame)
+
+    @outcome.setter
+    def outcome(self, value):
+        _set_word(self._frame, value)
+
+    def install(self, exits):
+        """Bytes of all ports that are claimed now, and the words of devices that give a `reader`."""
+        exits.add(reasons.IO_INSTRUCTION, self.exit, frame.WANT_LINEAR | frame.WANT_INSTR_INFO)
+        exits.keyed(reasons.IO_INSTRUCTION, 4 * _QUALIFICATION, _KEY, _KEYS_BITS)
+        handlers = {}
+        for port, (device, base) in self.bus.devices.items():
+            offset = port - base
+            if id(device) not in handlers:
+                kind = type(device)
+                handlers[id(device)] = bind(_in8, bind(kind.read, device)), bind(_out8, bind(kind.write, device))
+            read, write = handlers[id(device)]
+            for size in (1, 4):
+                reader = device.reader(offset, size) if hasattr(device, "reader") else None
+                if reader:
+                    self._key(exits, port, size, _IN, bind(_in8_now if size == 1 else _in32_now, reader), offset)
+                elif size == 1:
+                    self._key(exits, port, size, _IN, read, offset)
+            self._key(exits, port, 1, 0, write, offset)
+
+    @staticmethod
+    def _key(exits, port, size, direction, handler, offset):
+        exits.key(reasons.IO_INSTRUCTION, port << 16 | direction | size - 1, handler, offset)
 
     # Fields by shift, not through IoQualification: with it an IN costs about 3,000 more.
     @micropython.viper
@@ -149,3 +195,56 @@ def merge(vcpu, name, value, width):
     if width == 16:
         value |= getattr(vcpu, name) & ~0xFFFF
     setattr(vcpu, name, value)
+
+
+@micropython.viper
+def _word(frame_) -> int:
+    f = ptr32(frame_)  # noqa: F821
+    return f[_OUTCOME]
+
+
+@micropython.viper
+def _set_word(frame_, value: int):
+    f = ptr32(frame_)  # noqa: F821
+    f[_OUTCOME] = value
+
+
+# Handlers of single ports. `read` and `write` are a device's, frame.DATUM is the offset that it gets.
+@micropython.viper
+def _in8(read, vcpu) -> int:
+    f = ptr32(vcpu)  # noqa: F821
+    f[_RAX] = (f[_RAX] & 0xFFFFFF00) | (int(read(int(f[_DATUM]), 1)) & 0xFF)
+    return f[_OUTCOME]
+
+
+@micropython.viper
+def _out8(write, vcpu) -> int:
+    f = ptr32(vcpu)  # noqa: F821
+    write(int(f[_DATUM]), 1, int(f[_RAX]) & 0xFF)
+    return f[_OUTCOME]
+
+
+# `reader` is what a device gave for one register: reader(now) -> value, or -1 for "ask read()".
+@micropython.viper
+def _in8_now(reader, vcpu) -> int:
+    f = ptr32(vcpu)  # noqa: F821
+    now = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
+    now += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+    value = int(reader(now))
+    if value < 0:
+        return int(vcpu.vm.ports.exit(vcpu))
+    f[_RAX] = (f[_RAX] & 0xFFFFFF00) | (value & 0xFF)
+    return f[_OUTCOME]
+
+
+@micropython.viper
+def _in32_now(reader, vcpu) -> int:
+    f = ptr32(vcpu)  # noqa: F821
+    now = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
+    now += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+    value = int(reader(now))
+    if value < 0:
+        return int(vcpu.vm.ports.exit(vcpu))
+    f[_RAX] = value
+    f[_RAX + 1] = 0
+    return f[_OUTCOME]

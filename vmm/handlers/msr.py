@@ -5,11 +5,13 @@ SYSCALL ones, TSC reads) never exit: `passthrough` says which. Source: SDM Vol. 
 "Model-Specific Registers (MSRs)"; Vol. 3C, "MSR-Bitmap Address".
 """
 
+from array import array
+
 import micropython
 import uctypes
 from micropython import const
 
-from vmm import events, tally
+from vmm import events, reasons, tally
 from vmm import vmcs as v
 
 IA32_TSC = const(0x10)
@@ -37,6 +39,13 @@ _IN_VMCS = {
 _RAX = const(0x000 // 4)  # words of the frame (vmm/frame.py)
 _RCX = const(0x008 // 4)
 _RDX = const(0x010 // 4)
+_DIRTY = const(0x0F8 // 4)
+_DATUM = const(0x190 // 4)
+_TSC_OFFSET = const(0x198 // 4)
+_DIRTY_TSC_OFFSET = const(1 << 4)
+
+_STORED = const(64)  # MSRs that store() has room for
+_PLAIN = "any value"
 
 _MTRR_VARIABLE = const(8)
 _MTRR_FIXED = (0x250, 0x258, 0x259) + tuple(range(0x268, 0x270))
@@ -68,10 +77,6 @@ def _valid_for_cpu(index, value):
             if value >> 8 * i & 0xFF not in _PAT_TYPES:
                 return False
     return True
-
-
-def _zero(index):
-    return 0
 
 
 def _fixed_range(index, value):
@@ -147,10 +152,9 @@ class Msrs:
         self.pairs = {}
         self.unclaimed = {}
         self._clock = clock
-        self._stored = {}
+        self._at = {}
         self._initial = {}
-        self._valid = {}
-        self._tsc_adjust = 0
+        self._words = array("I", [0] * (2 * _STORED))
         self._vcpu = None
         self._xss_allowed = 0
         for index in live:
@@ -165,25 +169,23 @@ class Msrs:
     def _fill(self, host_rdmsr):
         clock = self._clock
         self.add(IA32_TSC, lambda i: clock.now() + clock.skew & 0xFFFFFFFFFFFFFFFF, self._write_tsc)
-        self.add(IA32_TSC_ADJUST, lambda i: self._tsc_adjust & 0xFFFFFFFFFFFFFFFF, self._write_tsc_adjust)
-        self.pairs[IA32_TSC_ADJUST] = (self._tsc_adjust_low, self._tsc_adjust_high, self._write_tsc_adjust_pair)
-        self.add(0x17, _zero, None)  # IA32_PLATFORM_ID
-        self.add(0x3A, lambda i: 1, None)  # IA32_FEATURE_CONTROL: locked, nothing on
-        revision = host_rdmsr(0x8B)
-        self.add(0x8B, lambda i: revision, self._ignore)  # IA32_BIOS_SIGN_ID
+        self.store(IA32_TSC_ADJUST, writer=self._write_tsc_adjust)
+        self.store(0x17, writer=None)  # IA32_PLATFORM_ID
+        self.store(0x3A, 1, writer=None)  # IA32_FEATURE_CONTROL: locked, nothing on
+        self.store(0x8B, host_rdmsr(0x8B), writer=self._ignore)  # IA32_BIOS_SIGN_ID
         self.add(0x79, None, self._ignore)  # IA32_BIOS_UPDT_TRIG: the host's microcode stays
-        self.add(0xFE, lambda i: _MTRR_VARIABLE | 1 << 8 | 1 << 10, None)  # IA32_MTRRCAP
+        self.store(0xFE, _MTRR_VARIABLE | 1 << 8 | 1 << 10, writer=None)  # IA32_MTRRCAP
         for index in _MTRR_FIXED:
-            self.store(index, 0, _fixed_range)
+            self.store(index, 0, self._valid_writer(_fixed_range))
         for index in range(0x200, 0x200 + 2 * _MTRR_VARIABLE):
-            self.store(index, 0, self._variable_range)
-        self.store(_MTRR_DEF_TYPE, 0, _default_type)
-        self.add(0x179, _zero, None)  # IA32_MCG_CAP: no banks
+            self.store(index, 0, self._valid_writer(self._variable_range))
+        self.store(_MTRR_DEF_TYPE, 0, self._valid_writer(_default_type))
+        self.store(0x179, writer=None)  # IA32_MCG_CAP: no banks
         self.store(0x17A)  # IA32_MCG_STATUS
         self.store(0x1A0, _MISC_ENABLE_RESET)  # IA32_MISC_ENABLE
         self.add(0x1D9, lambda i: self._vcpu.read(v.GUEST_IA32_DEBUGCTL), self._write_debugctl)
-        self.add(0xCE, _zero, None)  # MSR_PLATFORM_INFO
-        self.add(0x34, _zero, None)  # MSR_SMI_COUNT
+        self.store(0xCE, writer=None)  # MSR_PLATFORM_INFO
+        self.store(0x34, writer=None)  # MSR_SMI_COUNT
         self.store(0x140)  # MSR_MISC_FEATURE_ENABLES
         for index in _IN_VMCS:
             self.add(index, self._read_vmcs, self._write_vmcs)
@@ -207,15 +209,41 @@ class Msrs:
         if writer:
             self.writers[index] = writer
 
-    def store(self, index, initial=0, valid=None):
-        """An MSR that keeps what was written and does nothing; valid(index, value) is False for #GP."""
-        self._initial[index] = self._stored[index] = initial
-        self._valid[index] = valid
-        self.add(index, self._read_stored, self._write_stored)
+    def store(self, index, initial=0, writer=_PLAIN):
+        """An MSR whose value lies in memory, so that RDMSR costs little. writer as for add(), which put()s
+        what shall be read then; without one any value is kept."""
+        at = 2 * len(self._at)
+        if at == 2 * _STORED:
+            raise ValueError("more than %d stored MSRs" % _STORED)
+        self._at[index] = at
+        self._initial[index] = initial
+        self.put(index, initial)
+        self.add(index, self.get, self.put if writer is _PLAIN else writer)
+
+    def get(self, index):
+        """The value of a stored MSR."""
+        at = self._at[index]
+        return self._words[at] | self._words[at + 1] << 32
+
+    def put(self, index, value):
+        """Set the value of a stored MSR."""
+        at = self._at[index]
+        self._words[at] = value & 0xFFFFFFFF
+        self._words[at + 1] = value >> 32 & 0xFFFFFFFF
+
+    def _valid_writer(self, valid):
+        """A writer that keeps what valid(index, value) is true for; the rest is #GP."""
+
+        def write(index, value):
+            if not valid(index, value):
+                return False
+            self.put(index, value)
+
+        return write
 
     def reset(self):
-        self._stored.update(self._initial)
-        self._tsc_adjust = 0
+        for index, value in self._initial.items():
+            self.put(index, value)
 
     def read(self, index):
         """Return the guest's value. KeyError for an MSR that it does not have."""
@@ -226,6 +254,17 @@ class Msrs:
         return self.writers[index](index, value) is not False
 
     # -- handlers
+
+    def install(self, exits):
+        """Stored MSRs are read, and TSC_ADJUST is written, by handlers of their own."""
+        exits.add(reasons.RDMSR, self.read_exit)
+        exits.add(reasons.WRMSR, self.write_exit)
+        exits.keyed(reasons.RDMSR, 4 * _RCX, 0xFFFFFFFF)
+        exits.keyed(reasons.WRMSR, 4 * _RCX, 0xFFFFFFFF)
+        base = uctypes.addressof(self._words)
+        for index, at in self._at.items():
+            exits.key(reasons.RDMSR, index, _read_words, base + 4 * at)
+        exits.key(reasons.WRMSR, IA32_TSC_ADJUST, _write_tsc_adjust, base + 4 * self._at[IA32_TSC_ADJUST])
 
     @micropython.viper
     def read_exit(self, vcpu) -> int:
@@ -284,16 +323,6 @@ class Msrs:
     def _ignore(self, index, value):
         pass
 
-    def _read_stored(self, index):
-        return self._stored[index]
-
-    def _write_stored(self, index, value):
-        valid = self._valid[index]
-        if valid and not valid(index, value):
-            return False
-        self._stored[index] = value
-        return True
-
     def _variable_range(self, index, value):
         """IA32_MTRR_PHYSBASEn, and PHYSMASKn at the odd numbers."""
         beyond = value >> (self._vcpu.vm.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
@@ -326,34 +355,16 @@ class Msrs:
         self._vcpu.msr(index, value)
         return True
 
-    def _move_tsc(self, delta):
-        """The guest's TSC jumps; the time of its devices does not."""
-        clock = self._clock
-        clock.skew += delta
-        self._vcpu.write(v.TSC_OFFSET, clock.offset + clock.skew)
-
     def _write_tsc(self, index, value):
-        delta = value - self._clock.now() - self._clock.skew
-        self._tsc_adjust += delta
-        self._move_tsc(delta)
-
-    def _tsc_adjust_low(self, index):
-        return self._tsc_adjust & 0xFFFFFFFF
-
-    def _tsc_adjust_high(self, index):
-        return self._tsc_adjust >> 32 & 0xFFFFFFFF
-
-    def _write_tsc_adjust_pair(self, index, low, high):
-        if high >> 31:
-            high -= 1 << 32
-        self._write_tsc_adjust(index, high << 32 | low)
-        return True
+        """The guest's TSC jumps, and TSC_ADJUST with it; the time of its devices does not."""
+        clock = self._clock
+        delta = value - clock.now() - clock.skew
+        clock.skew += delta
+        self.put(IA32_TSC_ADJUST, self.get(IA32_TSC_ADJUST) + delta)
 
     def _write_tsc_adjust(self, index, value):
-        if value >> 63:
-            value -= 1 << 64
-        self._move_tsc(value - self._tsc_adjust)
-        self._tsc_adjust = value
+        self._clock.skew += value - self.get(index)
+        self.put(index, value)
 
     def _write_debugctl(self, index, value):
         if value & ~_DEBUGCTL_ALLOWED:
@@ -366,3 +377,32 @@ class Msrs:
             return False
         self._vcpu.msr(index, value)
         return True
+
+
+@micropython.viper
+def _read_words(vcpu) -> int:
+    """Handler of RDMSR of a stored MSR: its two words are at frame.DATUM."""
+    f = ptr32(vcpu)  # noqa: F821
+    w = ptr32(f[_DATUM])  # noqa: F821
+    f[_RAX] = w[0]
+    f[_RDX] = w[1]
+    f[_RAX + 1] = 0
+    f[_RDX + 1] = 0
+    return 1
+
+
+@micropython.viper
+def _write_tsc_adjust(vcpu) -> int:
+    """Handler of WRMSR of IA32_TSC_ADJUST: the guest's TSC moves by the difference."""
+    f = ptr32(vcpu)  # noqa: F821
+    w = ptr32(f[_DATUM])  # noqa: F821
+    low = int(f[_RAX])
+    high = int(f[_RDX])
+    offset = int(f[_TSC_OFFSET]) | int(f[_TSC_OFFSET + 1]) << 32
+    offset += (high << 32 | low) - (int(w[1]) << 32 | int(w[0]))
+    w[0] = low
+    w[1] = high
+    f[_TSC_OFFSET] = offset
+    f[_TSC_OFFSET + 1] = offset >> 32
+    f[_DIRTY] |= _DIRTY_TSC_OFFSET
+    return 1

@@ -6,35 +6,68 @@ An unknown number answers ~0 and is counted (docs/hypercalls.md).
 import micropython
 from micropython import const
 
-from vmm.tally import count
+from vmm import reasons, tally, verdict
 
 _RAX = const(0x000 // 4)
+_DATUM = const(0x190 // 4)
+_KNOWN = const(32)  # unknown numbers that are counted in memory of their own
 
 
 class Hypercalls:
-    """One guest's hypercalls. calls {number: f(vcpu) -> value of RAX}; unclaimed {number: count}."""
+    """One guest's hypercalls. calls {number: f(vcpu) -> value of RAX}."""
 
     def __init__(self):
         self.calls = {}
-        self.unclaimed = {}
+        self._others = {}
+        self._words = tally.Words(_KNOWN)
+        self._exits = None
+
+    def install(self, exits):
+        """Unknown numbers get handlers of their own when they come for the first time."""
+        self._exits = exits
+        exits.add(reasons.VMCALL, self.exit)
+        exits.keyed(reasons.VMCALL, 4 * _RAX, 0xFFFFFFFF)
 
     def add(self, number, call):
         """Claim a number. ValueError where it is claimed already."""
         if number in self.calls:
             raise ValueError("hypercall %d is claimed already" % number)
+        if number in self._words.counts():
+            self._exits.unkey(reasons.VMCALL, number)
         self.calls[number] = call
 
-    @micropython.viper
-    def exit(self, vcpu) -> int:
+    @property
+    def unclaimed(self):
+        """{number: count} of what nobody handles."""
+        counts = self._words.counts()
+        counts.update(self._others)
+        return counts
+
+    def exit(self, vcpu):
         """Handler of VMCALL."""
-        f = ptr32(vcpu)  # noqa: F821
-        number = int(f[_RAX])
-        calls = self.calls
-        call = calls.get(number)
+        number = vcpu.rax & 0xFFFFFFFF
+        call = self.calls.get(number)
         if call:
             vcpu.rax = call(vcpu)
-            return 1
-        count(self.unclaimed, number)
-        f[_RAX] = -1
-        f[_RAX + 1] = -1
-        return 1
+            return verdict.ADVANCE
+        try:
+            if number not in self._words.counts():
+                self._exits.key(reasons.VMCALL, number, _unknown, self._words.address(number))
+            self._words.count(number)
+        except ValueError:  # too many for that
+            tally.count(self._others, number)
+        vcpu.rax = 0xFFFFFFFFFFFFFFFF
+        return verdict.ADVANCE
+
+
+@micropython.viper
+def _unknown(vcpu) -> int:
+    """Handler of an unknown number whose count is at frame.DATUM."""
+    f = ptr32(vcpu)  # noqa: F821
+    w = ptr32(f[_DATUM])  # noqa: F821
+    count = int(w[0]) + 1
+    w[0] = count
+    w[1] = int(w[1]) + (count >> 32)
+    f[_RAX] = -1
+    f[_RAX + 1] = -1
+    return 1

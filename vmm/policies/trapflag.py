@@ -48,7 +48,7 @@ class TrapFlag:
         """Let one instruction run, or the delivery of the event that waits to be injected (then True)."""
         self._delivery = bool(vcpu.injecting())
         if self._delivery:
-            vcpu.deadline = 1  # the preemption timer ends it: after the delivery, before an instruction
+            self.vm.clock.slice_end = 1  # the preemption timer ends it: after the delivery, before an instruction
             return True
         self._opcode = self._fetch(vcpu)
         flags = vcpu.rflags

@@ -1,0 +1,5 @@
+"""The parts of the port's `vmx` module that pure modules use."""
+
+from functools import partial as bind
+
+__all__ = ["bind"]

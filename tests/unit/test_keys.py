@@ -1,0 +1,33 @@
+"""The hash tables through which the shim finds handlers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmm.keys import Keys
+
+_WORDS = st.integers(0, 0xFFFFFFFF)
+
+
+@given(st.dictionaries(_WORDS, st.tuples(st.integers(1, 255), _WORDS), max_size=60))
+def test_what_was_put_is_found(entries):
+    keys = Keys(8, 0xFFFFFFFF)
+    for key, (slot, datum) in entries.items():
+        keys.put(key, slot, datum)
+    for key, entry in entries.items():
+        assert keys.find(key) == entry
+    assert keys.find(next(k for k in range(100) if k not in entries)) is None
+
+
+def test_a_key_can_be_put_again():
+    keys = Keys(0, 0xFFFFFFFF)
+    keys.put(7, 80, 1)
+    keys.put(7, 81, 2)
+    assert keys.find(7) == (81, 2)
+
+
+def test_more_keys_than_there_is_room_for_are_refused():
+    keys = Keys(0, 0xFFFFFFFF, bits=3)
+    with pytest.raises(ValueError):
+        for key in range(9):
+            keys.put(key, 80)

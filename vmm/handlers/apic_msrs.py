@@ -1,0 +1,124 @@
+"""The MSRs of the local APIC: IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC registers.
+
+Source: SDM Vol. 3A, "Extended XAPIC (x2APIC)", "TSC-Deadline Mode".
+"""
+
+from array import array
+
+import micropython
+import uctypes
+from micropython import const
+
+from vmm import reasons
+
+LAPIC = const(0xFEE00000)
+IA32_APIC_BASE = const(0x1B)
+IA32_TSC_DEADLINE = const(0x6E0)
+_X2APIC = const(0x800)
+_BSP = const(1 << 8)
+_EXTD = const(1 << 10)
+_ENABLE = const(1 << 11)
+
+_RAX = const(0x000 // 4)  # words of the frame (vmm/frame.py)
+_RDX = const(0x010 // 4)
+_DIRTY = const(0x0F8 // 4)
+_DATUM = const(0x190 // 4)
+_TSC_OFFSET = const(0x198 // 4)
+_CLOCK_OFFSET = const(0x1A0 // 4)
+_DIRTY_TIMERS = const(1 << 5)
+
+_LVT_TIMER = const(0x320 // 4)  # words of the APIC's page (vmm/devices/lapic_timer.py)
+_STORED_DEADLINE = const(0x328 // 4)
+_DEADLINE_MODE = const(2)
+
+
+class ApicMsrs:
+    """One guest's. changed() is called when IA32_APIC_BASE was written."""
+
+    def __init__(self, msrs, lapic, clock, changed):
+        self._msrs = msrs
+        self._lapic = lapic
+        self._clock = clock
+        self._changed = changed
+        self._words = array("I", [uctypes.addressof(lapic.regs), lapic.timer.timer.word])
+        msrs.store(IA32_APIC_BASE, LAPIC | _BSP | _ENABLE, self._set_base)
+        msrs.add(IA32_TSC_DEADLINE, self._deadline, self._set_deadline)
+        pair = (self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair)
+        for index in range(_X2APIC, _X2APIC + 0x40):
+            msrs.add(index, self._read_x2apic, self._write_x2apic)
+            msrs.pairs[index] = pair
+
+    def install(self, exits):
+        """WRMSR of IA32_TSC_DEADLINE has a handler of its own."""
+        exits.key(reasons.WRMSR, IA32_TSC_DEADLINE, _write_deadline, uctypes.addressof(self._words))
+
+    def _set_base(self, index, value):
+        """The base stays where it is; the states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""
+        lapic = self._lapic
+        enabled, x2apic = bool(value & _ENABLE), bool(value & _EXTD)
+        if value & ~(0xFFFFF000 | _BSP | _ENABLE | _EXTD) or value & 0xFFFFF000 != LAPIC:
+            return False
+        if x2apic and (not enabled or not lapic.enabled):
+            return False
+        if lapic.x2apic and enabled and not x2apic:
+            return False
+        lapic.set_base(enabled, x2apic)
+        self._msrs.put(index, LAPIC | _BSP | (_ENABLE if enabled else 0) | (_EXTD if lapic.x2apic else 0))
+        self._changed()
+        return True
+
+    def _deadline(self, index):
+        deadline = self._lapic.deadline_high() << 32 | self._lapic.deadline_low()
+        return deadline + self._clock.skew if deadline else 0
+
+    def _set_deadline(self, index, value):
+        if value:
+            value = max(value - self._clock.skew, 1)
+        self._lapic.set_deadline(value & 0xFFFFFFFF, value >> 32)
+
+    def _x2apic_low(self, index):
+        return self._lapic.read_msr(index) if self._lapic.x2apic else -1
+
+    def _write_x2apic_pair(self, index, low, high):
+        return self._lapic.x2apic and self._lapic.write_msr(index, low, high)
+
+    def _read_x2apic(self, index):
+        lapic = self._lapic
+        if not lapic.x2apic:
+            return False
+        low = lapic.read_msr(index)
+        if low < 0:
+            return False
+        return lapic.read_msr_high(index) << 32 | low
+
+    def _write_x2apic(self, index, value):
+        lapic = self._lapic
+        return lapic.x2apic and lapic.write_msr(index, value & 0xFFFFFFFF, value >> 32)
+
+
+# LapicTimer.set_deadline on the frame's words: Linux comes here at every change of its next timer.
+@micropython.viper
+def _write_deadline(vcpu) -> int:
+    """Handler of WRMSR of IA32_TSC_DEADLINE. frame.DATUM: the APIC's page, its timer's word in the frame."""
+    f = ptr32(vcpu)  # noqa: F821
+    w = ptr32(f[_DATUM])  # noqa: F821
+    r = ptr32(w[0])  # noqa: F821
+    if (r[_LVT_TIMER] >> 17) & 3 != _DEADLINE_MODE:
+        return 1
+    deadline = int(f[_RAX]) | int(f[_RDX]) << 32
+    if deadline:
+        if int(f[_RDX]) >> 30:
+            deadline = (1 << 62) - 1  # never, whatever the offsets are
+        else:
+            deadline -= int(f[_TSC_OFFSET]) | int(f[_TSC_OFFSET + 1]) << 32
+            deadline += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+            if deadline < 1:
+                deadline = 1
+    high = deadline >> 32
+    r[_STORED_DEADLINE] = deadline
+    r[_STORED_DEADLINE + 1] = high
+    timer = int(w[1])
+    f[timer] = deadline
+    f[timer + 1] = high
+    f[_DIRTY] |= _DIRTY_TIMERS
+    return 1
