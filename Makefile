@@ -1,4 +1,4 @@
-# Pcanel/Py. `make run` boots the monitor with a Linux guest; `make help` lists the rest.
+# Pcanel/Py. `make run` boots the monitor with Linux and the real-time guest; `make help` lists the rest.
 #
 # The first run of any target sets up what it needs: Debian packages, the virtual
 # environment, MicroPython's source, guest kernels. Each step is done once; its stamp
@@ -20,7 +20,7 @@ PYTHON := $(VENV)/bin/python
 MICROPYTHON ?= $(BUILD)/micropython
 ENGINE ?= auto
 CPU ?=
-GUESTS ?= guests/linux.toml
+GUESTS ?= guests/linux.toml guests/rtos.toml
 JOBS ?= $(shell nproc)
 TESTS ?= tests
 
@@ -34,14 +34,14 @@ SPELLED := nin,thre,extint,ist,nd
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
 C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h host-tools/*/*.c host-tools/*/*.h)
 
-.PHONY: all help setup elf iso guests run repl test bench bench-quick check format size doctor clean
+.PHONY: all help setup elf iso guests rtos run repl test bench bench-quick check format size doctor clean
 .DELETE_ON_ERROR:
 
 all: elf iso
 
 help:
 	@echo 'make all      the image (build/pcanel.elf) and the boot medium (build/pcanel.iso)'
-	@echo 'make run      boot it with a Linux guest (GUESTS=..., ENGINE=..., CPU=...)'
+	@echo 'make run      boot it with Linux and the real-time guest (GUESTS=..., ENGINE=..., CPU=...)'
 	@echo 'make repl     boot it without guests: the Python prompt only'
 	@echo 'make test     all tests'
 	@echo 'make bench    what exits, Linux and guests cost, beside KVM (bench-quick: the exits, without KVM)'
@@ -73,6 +73,15 @@ $(BUILD)/guests/cloud: | $(STAMPS)/apt
 $(BUILD)/guests/full: | $(STAMPS)/apt
 	@$(SETUP)/kernel.sh $(BUILD)/apt linux-image-amd64 $@
 
+$(BUILD)/guests/rt: | $(STAMPS)/apt
+	@$(SETUP)/kernel.sh $(BUILD)/apt linux-image-rt-amd64 $@
+
+$(BUILD)/guests/rt-tests: | $(STAMPS)/apt
+	@$(SETUP)/unpack.sh $(BUILD)/apt $@ rt-tests libnuma1 libc6
+
+$(BUILD)/guests/memtest: | $(STAMPS)/apt
+	@$(SETUP)/unpack.sh $(BUILD)/apt $@ memtest86+
+
 setup: $(STAMPS)/packages $(STAMPS)/venv | $(MICROPYTHON) guests
 
 # ---- the image -------------------------------------------------------------
@@ -87,7 +96,10 @@ iso: elf
 # ---- guests ----------------------------------------------------------------
 
 INITRD := $(BUILD)/guests/initrd.cpio
-KERNELS := $(addprefix $(BUILD)/guests/,cloud.bzImage cloud.vmlinux full.bzImage full.vmlinux)
+RT_INITRD := $(BUILD)/guests/rt-initrd.cpio
+MEMTEST := $(BUILD)/guests/memtest.bin
+KERNELS := $(addprefix $(BUILD)/guests/,cloud.bzImage cloud.vmlinux full.bzImage full.vmlinux rt.bzImage rt.vmlinux)
+INITRAMFS = host-tools/pcanel/guest/initramfs.py guests/initramfs/init $(STAMPS)/venv
 
 $(BUILD)/guests/%.bzImage: | $(BUILD)/guests/%
 	@cp $(BUILD)/guests/$*/boot/vmlinuz-* $@
@@ -95,14 +107,22 @@ $(BUILD)/guests/%.bzImage: | $(BUILD)/guests/%
 $(BUILD)/guests/%.vmlinux: $(BUILD)/guests/%.bzImage $(STAMPS)/venv
 	@$(PYTHON) -m pcanel.guest.vmlinux $< $@
 
-$(INITRD): guests/initramfs/init $(STAMPS)/venv
-	@$(PYTHON) -m pcanel.guest.initramfs $< $@
+$(INITRD): $(INITRAMFS)
+	@$(PYTHON) -m pcanel.guest.initramfs guests/initramfs/init $@
 
-guests: $(KERNELS) $(INITRD)
+$(RT_INITRD): $(INITRAMFS) | $(BUILD)/guests/rt-tests
+	@$(PYTHON) -m pcanel.guest.initramfs guests/initramfs/init $@ $(BUILD)/guests/rt-tests usr/bin/cyclictest
+
+$(MEMTEST): | $(BUILD)/guests/memtest
+	@cp $(BUILD)/guests/memtest/boot/memtest86+x64.bin $@
+
+guests: $(KERNELS) $(INITRD) $(RT_INITRD) $(MEMTEST) rtos
 	@echo 'guests: the small test guests'
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/tests BUILD=$(abspath $(BUILD)/guests/tests)
 	@echo 'guests: the guest of the bench'
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)
+
+rtos: | $(STAMPS)/packages
 	@echo 'guests: the real-time guest'
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/rtos BUILD=$(abspath $(BUILD)/guests/rtos)
 
@@ -110,8 +130,8 @@ guests: $(KERNELS) $(INITRD)
 
 # ---- use -------------------------------------------------------------------
 
-# The default guest needs one kernel; anybody else's may need all there is.
-run: elf $(if $(filter-out guests/linux.toml,$(GUESTS)),guests,$(BUILD)/guests/cloud.vmlinux $(INITRD))
+# The default guests need one kernel and rtos.elf; anybody else's may need all there is.
+run: elf $(if $(filter-out guests/linux.toml guests/rtos.toml,$(GUESTS)),guests,$(BUILD)/guests/cloud.vmlinux $(INITRD) rtos)
 	@$(PCANEL) run $(RUN_OPTIONS) $(GUESTS)
 
 repl: elf

@@ -158,6 +158,13 @@ class Clock:
             at += 2
         return first
 
+    def cut(self, ticks):
+        """The guest's turn ends in so many ticks at the latest."""
+        end = self.rdtsc() + ticks
+        if not self.slice_end or end < self.slice_end:
+            self.slice_end = end
+            self.program()
+
     @micropython.viper
     def expire(self) -> int:
         """Call back every timer that is due; return now()."""

@@ -13,6 +13,14 @@ _MEMORY_MIN = const(1 << 20)
 _MEMORY_MAX = const(512 << 30)
 _ADDRESS_MAX = const(0x7FFFFFFFFF)
 
+
+def _has(table, required, optional=()):
+    """Whether it is a dict with these keys."""
+    if not isinstance(table, dict) or [key for key in required if table.get(key) is None]:
+        return False
+    return not [key for key in table if key not in required and key not in optional]
+
+
 # Key: (type, what it must be, test or None). None is taken for a key that is left out.
 _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
@@ -31,6 +39,9 @@ _KEYS = {
     "autostart": (bool, "True or False", None),
     "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),
     "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
+    "links": (list, "a list of {uart, to}", lambda v: all([_has(link, ("uart", "to")) for link in v])),
+    "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi",
+               lambda v: all([_has(window, ("name", "size"), ("access", "gpa", "gsi")) for window in v])),
     "on_reset": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
     "on_triple_fault": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
     "on_power_off": (str, "reset, stop or power-off", lambda v: v in RESPONSES),

@@ -20,7 +20,7 @@ import vmx
 from micropython import const
 
 from vmm import caps as caps_module
-from vmm import controls, description, journal, pages, sched
+from vmm import controls, description, journal, link, pages, sched, shared
 from vmm.vm import VM
 
 _PAGE = const(0x1000)
@@ -84,6 +84,8 @@ class Monitor:
         self._order = []
         self.journal = journal.Journal(cpu.rdtsc, cpu.tsc_hz, cpu.reading)
         self.scheduler = sched.Scheduler(self._order, cpu.tsc_hz)
+        self.links = link.Links()
+        self.windows = shared.Windows(self.pages)
         self._vpids = list(range(64, 0, -1))
         self._uarts = [1, 2]
         self.xcr0 = 0
@@ -133,16 +135,21 @@ class Monitor:
             )
         uart = self._uart(name, config.get("console"))
         vpid = self._vpids[-1]
+        self.links.add(name, config.get("links") or [])
         try:
             vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
-        except pages.OutOfMemory as error:
-            raise pages.OutOfMemory("guest %s: %s" % (name, error)) from None
+        except BaseException as error:
+            self.links.remove(name)
+            if isinstance(error, pages.OutOfMemory):
+                raise pages.OutOfMemory("guest %s: %s" % (name, error)) from None
+            raise
         vm.vpid = self._vpids.pop()
         vm.uart = uart[0] if uart else None
         if uart:
             self._uarts.remove(uart[0])
         self.vms.add(vm)
         self._order.append(vm)
+        self.links.wire(self.vms)
         return vm
 
     def _uart(self, name, wanted):
@@ -160,6 +167,7 @@ class Monitor:
 
     def forget(self, vm):
         """A VM goes away: its VPID, console and place in the schedule are free."""
+        self.links.remove(vm.name)
         self.vms.remove(vm)
         self.journal.forget(vm.name)
         self._order.remove(vm)

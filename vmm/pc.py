@@ -28,7 +28,8 @@ from vmm.devices.uart16550 import Uart16550
 from vmm.handlers.apic_msrs import LAPIC, ApicMsrs
 
 IOAPIC = const(0xFEC00000)
-COM_PORTS = (0x3F8,)
+COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
+_COM_LINES = (4, 3, 4, 3)
 _PAGE = const(0x1000)
 _SCI = const(9)
 
@@ -53,7 +54,8 @@ class Pc:
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
         self.console = Console(host_uart)
-        self.com1 = self.console.uart = Uart16550(self.console.tx, self.gsi.line(4))
+        self.com1 = self.console.uart = Uart16550(self.console.tx, self.gsi.line(_COM_LINES[0]))
+        self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
         self.apic_msrs = ApicMsrs(vm.msrs, self.lapic, clock, self._apic_base_changed)
 
@@ -73,6 +75,13 @@ class Pc:
         mmio.claim(LAPIC, _PAGE, self.lapic)
         mmio.claim(IOAPIC, _PAGE, self.ioapic)
 
+    def com(self, n):
+        """The UART of COM1 to COM4, n from 0: beyond COM1 they are there from when a link wants them."""
+        if self.coms[n] is None:
+            self.coms[n] = Uart16550(_gone, self.gsi.line(_COM_LINES[n]))
+            self.vm.port_bus.claim(COM_PORTS[n], 8, self.coms[n])
+        return self.coms[n]
+
     def connect(self, events):
         """Interrupts reach the vCPU through its Events."""
         lapic = self.lapic
@@ -83,8 +92,11 @@ class Pc:
 
     def reset(self):
         """The reset line: every chip."""
-        for chip in (self.pic, self.pit, self.rtc, self.pm, self.keyboard, self.port92, self.cf9, self.com1):
+        for chip in (self.pic, self.pit, self.rtc, self.pm, self.keyboard, self.port92, self.cf9):
             chip.reset()
+        for uart in self.coms:
+            if uart:
+                uart.reset()
         self.ioapic.reset()
         self.lapic.reset()
         self._place_lapic()
@@ -103,10 +115,11 @@ class Pc:
     def tables(self):
         """Write the BIOS data area and the ACPI tables; return the gpa of the RSDP, 0 where there is no room."""
         memory = self.vm.memory
-        bda.install(memory, COM_PORTS)
+        com_ports = [COM_PORTS[n] if self.coms[n] else 0 for n in range(4)]
+        bda.install(memory, com_ports)
         if memory.size < 0x100000:
             return 0
-        return tables.install(memory, AML, 1, COM_PORTS, True)
+        return tables.install(memory, AML, 1, com_ports, True)
 
     def _acknowledge(self):
         self.lapic.extint_taken()
@@ -141,3 +154,8 @@ class Pc:
             else:
                 bus.release(self.lapic)
             self.vm.mmio.rewired()
+
+
+def _gone(byte):
+    """What a UART without a far end sends is gone."""
+    return True

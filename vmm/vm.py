@@ -35,6 +35,7 @@ from vmm.policies import arming, policy, stepper, trapflag
 _LARGE = const(0x200000)
 _PAGE = const(0x1000)
 _LOG_LINES = const(64)
+_GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
 
 class VM:
@@ -53,6 +54,8 @@ class VM:
         self.refused = {}
         self.hooks = {}
         self.policies = []
+        self.powered = False
+        self.windows = []  # its sides of shared memory (vmm/shared.py)
         self.starts = 0  # how often it was started or reset
         self._blobs = blobs
         self._taken = []
@@ -124,6 +127,8 @@ class VM:
         self.arming = arming.Arming(self, vcpu.EXCEPTIONS, caps.ept_vpid.EXECUTE_ONLY)
         self.clock.attach(self.vcpu)
         self.ports.attach(self.vcpu)
+        monitor.windows.join(self, config.get("shared") or [])
+        self.cpuid.windows = self.windows
 
     def events_pending(self, vcpu):
         """Handler of slot PENDING and of the windows."""
@@ -132,6 +137,12 @@ class VM:
     def kick(self):
         """An interrupt may have become deliverable."""
         self.vcpu.pending = 1
+
+    def rouse(self):
+        """Another guest, which runs now, has given this one something to do: that one's turn ends soon."""
+        inside = self.monitor.scheduler.inside
+        if self.state == sched.HALTED and inside is not None and inside is not self:
+            inside.clock.cut(cpu.tsc_hz // _GRACES)
 
     def nmi(self):
         """Raise an NMI in the guest."""
@@ -145,6 +156,8 @@ class VM:
             cpu.zero(hpa, length)
         self.starts += 1
         self.stepper.reset()
+        for side in self.windows:
+            side.acknowledge()
         self.pc.reset()
         self.msrs.reset()
         self.clock.skew = 0
@@ -159,6 +172,13 @@ class VM:
         self.turn = max(self.turn, self.monitor.scheduler.now)
         self.state = sched.RUNNING
         self.why = ""
+        self._power(True)
+
+    def _power(self, on):
+        """The cables of its UARTs: a guest that is off holds no line up."""
+        self.powered = on
+        for end in self.monitor.links.ends(self.name):
+            end.power(on)
 
     def pause(self):
         """Let the guest stand still; its time goes on."""
@@ -183,6 +203,7 @@ class VM:
         """Stop the guest for good; start() boots it anew."""
         self.state = sched.OFF
         self.why = "by power_off()"
+        self._power(False)
 
     def destroy(self):
         """Give back everything that the guest had. The object is of no use afterwards."""
@@ -200,6 +221,7 @@ class VM:
         """Give back host memory."""
         if getattr(self, "ept", None) is not None:
             self.ept.release()
+        self.monitor.windows.leave(self)
         for hpa in self._taken:
             self.monitor.pages.give(hpa)
         self._taken = []
@@ -224,6 +246,8 @@ class VM:
             self._was, self.state, self.why = sched.RUNNING, sched.PAUSED, "by a policy"
         elif answer & verdict.WAIT and not self.events.wakes():
             self.state = sched.HALTED
+        if self.state == sched.OFF:
+            self._power(False)
 
     def _ended(self, key, default, why):
         """The guest has come to an end of its own making: the description says what follows."""

@@ -6,6 +6,7 @@
 #include "power.h"
 #include "print.h"
 #include "selftest.h"
+#include "transfer.h"
 #include "uart.h"
 
 #define SHELL_PRIORITY 8
@@ -161,6 +162,19 @@ static void sleep(const char *argument) {
     print("slept\n");
 }
 
+static void send(const char *argument) {
+    transfer(number(argument, 1), 0);
+}
+
+static void receive(const char *argument) {
+    transfer(0, number(argument, 1));
+}
+
+static void exchange(const char *argument) {
+    u32 bytes = number(argument, 1);
+    transfer(bytes, bytes);
+}
+
 static void do_reboot(const char *argument) {
     (void)argument;
     print("rebooting\n");
@@ -185,6 +199,9 @@ static const struct command commands[] = {
     {"sleep", "wait N seconds", sleep},
     {"demo", "what the demonstration tasks have done", demo},
     {"load", "1: a task that spins at the lowest priority; 0: none", load},
+    {"send", "N bytes to the second serial port, with their CRC-32", send},
+    {"receive", "N bytes from there", receive},
+    {"exchange", "both at once", exchange},
     {"test", "the kernel tests itself", test},
     {"reboot", "restart the machine", do_reboot},
     {"poweroff", "switch the machine off", do_power_off},

@@ -50,6 +50,7 @@ def test_multiboot(write, tmp_path):
         "name": "some", "memory": 16 << 20, "protocol": "multiboot",
         "kernel": "some/kernel", "initrd": None, "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
+        "links": [], "shared": [],
         "console": None, "autostart": True, "priority": 0, "share": 100,
         "on_reset": "reset", "on_triple_fault": "reset", "on_power_off": "power-off",
     }  # fmt: skip

@@ -1,9 +1,10 @@
 """16550A UART with 16-byte FIFOs (National Semiconductor PC16550D data sheet).
 
 Characters move at once: there is no baud rate, so a character that `tx` accepts leaves the
-transmitter empty again, and a received one below the trigger level counts as timed out and is
-announced as such right away. While `tx` refuses, characters wait in the transmit FIFO, THRE and
-TEMT stay clear, and `poll()` (or a guest's look at LSR) tries again.
+transmitter empty again. What `rx` brings counts as timed out below the trigger level and is announced
+right away; what `accept` brings is announced at the trigger level, or 100 us after the first
+character. While `tx` refuses, characters wait in the transmit FIFO,
+THRE and TEMT stay clear, and `poll()` (or a guest's look at LSR) tries again.
 
 As on a PC, OUT2 gates the interrupt onto the ISA bus.
 """
@@ -76,10 +77,13 @@ _TX_COUNT = const(17)
 _TRIGGER = const(18)  # receive trigger level, characters
 _DEPTH = const(19)  # 16 with FIFOs, else 1
 _MARKS = const(20)  # received characters with error bits that LSR has not shown yet
+_AGED = const(21)  # what is in the receive FIFO counts as timed out
 _RX = const(32)  # 16 characters
 _RX_FLAGS = const(48)  # 16 times LSR error bits
 _TX = const(64)  # 16 characters
 _STATE_SIZE = const(80)
+
+_SILENCES = const(10000)  # a second: how long the first character of an accepted few waits to be announced
 
 
 def _ignore(_=None, __=None):
@@ -92,7 +96,7 @@ class Uart16550:
     `tx(byte) -> bool` takes a character or refuses it (no room). `irq(level)` is the interrupt
     output. Optional: `modem(mcr)` hears of each change of DTR (bit 0), RTS (bit 1), OUT1, OUT2 and
     break (bit 6, from LCR), as the pins show them; `drained()` is called when the guest has
-    emptied the receive FIFO, so that whoever feeds `rx` may go on.
+    emptied the receive FIFO, so that whoever feeds it may go on.
     """
 
     def __init__(self, tx, irq, modem=_ignore, drained=_ignore):
@@ -101,6 +105,7 @@ class Uart16550:
         self.modem = modem
         self.drained = drained
         self.overruns = 0  # characters lost by `rx` on a full FIFO
+        self._quiet = None
         self._state = bytearray(_STATE_SIZE)
         self._state[_INPUTS] = MSR_CTS | MSR_DSR | MSR_DCD
         self.reset()
@@ -211,6 +216,52 @@ class Uart16550:
         elif offset == _SCR:
             s[_SCR] = value
 
+    def connect(self, tx, modem, drained, inputs, clock):
+        """Another far end: outputs as of the constructor, and the modem inputs that it gives.
+
+        clock: the guest's time, in which what `accept` brought ages.
+        """
+        self.tx, self.modem, self.drained = tx, modem, drained
+        self._clock = clock
+        if self._quiet is None:
+            self._quiet = clock.timer(self._silent)
+        self.modem_in(inputs)
+        self._pins()
+
+    @property
+    def pins(self):
+        """The outputs as `modem` hears of them."""
+        s = self._state
+        return 0 if s[_MCR] & _MCR_LOOP else s[_MCR] & 0x0F | s[_LCR] & _LCR_BREAK
+
+    # 900 a character: a link between two guests carries them one by one.
+    @micropython.viper
+    def accept(self, byte: int) -> bool:
+        """A character from a sender that can wait: False where there is no room for it now."""
+        s = ptr8(self._state)
+        count = s[_RX_COUNT]
+        if s[_MCR] & _MCR_LOOP or count >= s[_DEPTH]:
+            return False
+        at = (s[_RX_HEAD] + count) & 15
+        s[_RX + at] = byte
+        s[_RX_FLAGS + at] = 0
+        count += 1
+        s[_RX_COUNT] = count
+        if count == 1:
+            s[_AGED] = 0
+            s[_LSR] |= _LSR_DR
+            self._quiet.arm(int(self._clock.now()) + int(self._clock.hz) // _SILENCES)
+        if count == s[_TRIGGER]:
+            self._update()
+        return True
+
+    def _silent(self, now):
+        """No character has come for a while: what is there is announced below the trigger level too."""
+        s = self._state
+        if s[_RX_COUNT]:
+            s[_AGED] = 1
+            self._update()
+
     def rx(self, byte):
         """A character arrives. With a full FIFO it is lost and counts as overrun."""
         if not self._state[_MCR] & _MCR_LOOP:
@@ -232,10 +283,11 @@ class Uart16550:
         if not self._state[_MCR] & _MCR_LOOP:
             self._inputs(inputs & 0xF0)
 
+    @micropython.viper
     def poll(self):
         """Offers waiting characters to `tx` again; call it when the receiver has room."""
-        s = self._state
-        if not s[_TX_COUNT] or s[_MCR] & _MCR_LOOP:
+        s = ptr8(self._state)
+        if s[_TX_COUNT] == 0 or s[_MCR] & _MCR_LOOP:
             return
         while s[_TX_COUNT]:
             if not self.tx(s[_TX + s[_TX_HEAD]]):
@@ -309,11 +361,13 @@ class Uart16550:
             s[_RX_COUNT] = count + 1
             if flags or not count:
                 self._expose()
+        s[_AGED] = 1
         self._update()
 
     def _fifo_control(self, value):
         s = self._state
         enable = value & _FCR_ENABLE
+        filled = s[_RX_COUNT]
         changed = s[_FCR] & _FCR_ENABLE != enable
         if changed or (enable and value & _FCR_CLEAR_RX):
             s[_RX_COUNT] = s[_MARKS] = 0
@@ -327,16 +381,17 @@ class Uart16550:
         s[_DEPTH] = 16 if enable else 1
         s[_TRIGGER] = (1, 4, 8, 14)[value >> 6] if enable else 1
         self._update()
+        if filled and not s[_RX_COUNT]:
+            self.drained()
 
     def _pins(self):
         """MCR or break changed: tell the outside, or the own inputs in loopback."""
         s = self._state
         mcr = s[_MCR]
-        if mcr & _MCR_LOOP:
-            self.modem(0)  # the pins are inactive; RTS, DTR, OUT1, OUT2 feed CTS, DSR, RI, DCD
+        self.modem(self.pins)
+        if mcr & _MCR_LOOP:  # RTS, DTR, OUT1, OUT2 feed CTS, DSR, RI, DCD
             self._inputs((mcr & _MCR_RTS) << 3 | (mcr & _MCR_DTR) << 5 | (mcr & 0x04) << 4 | (mcr & _MCR_OUT2) << 4)
         else:
-            self.modem(mcr & 0x0F | s[_LCR] & _LCR_BREAK)
             self._inputs(s[_INPUTS])
             self.poll()
         self._update()
@@ -358,7 +413,8 @@ class Uart16550:
         if ier & _IER_RX and s[_RX_COUNT]:
             if s[_RX_COUNT] >= s[_TRIGGER]:
                 return _IIR_RX
-            return _IIR_TIMEOUT
+            if s[_AGED]:
+                return _IIR_TIMEOUT
         if ier & _IER_THRE and s[_THRE]:
             return _IIR_THRE
         if ier & _IER_MODEM and s[_MSR] & 0x0F:

@@ -80,8 +80,13 @@ _CR4_OSXSAVE = const(1 << 18)
 _CR4_PKE = const(1 << 22)
 
 
+def _words(text):
+    """Four characters a register."""
+    return tuple([int.from_bytes(text[i : i + 4], "little") for i in range(0, len(text), 4)])
+
+
 class Cpuid:
-    """One guest's answers.
+    """One guest's answers. windows: its sides of shared memory.
 
     host: cpu.cpuid. caps: vmm.caps.Caps. tsc_hz: measured, in Hz; told in leaf 15H where the
     host has that leaf.
@@ -97,6 +102,7 @@ class Cpuid:
         self.has_xsaves = bool(self._proc2.ENABLE_XSAVES and self._has(0xD) and host(0xD, 1)[0] & 8)
         self.xcr0 = xcr0 & _XCR0 if host(1)[2] & _XSAVE else 0
         self.unknown = {}
+        self.windows = ()
         self._known = {}
         self._leaves = [leaf for leaf in range(self.max_leaf + 1) if leaf not in _SUBLEAVES]
         self._leaves += list(range(0x80000000, self.max_extended + 1))
@@ -121,7 +127,7 @@ class Cpuid:
     def leaf(self, leaf, subleaf):
         """Return (EAX, EBX, ECX, EDX)."""
         if leaf & 0xFFFF0000 == HYPERVISOR_LEAF:
-            return self._hypervisor(leaf)
+            return self._hypervisor(leaf, subleaf)
         if leaf >= 0x80000000:
             return self._extended(leaf)
         if leaf > self.max_leaf:
@@ -222,13 +228,15 @@ class Cpuid:
             return a & 0xFFFF, b & 0, 0, 0
         return 0, 0, 0, 0
 
-    @staticmethod
-    def _hypervisor(leaf):
+    def _hypervisor(self, leaf, subleaf):
+        """docs/hypercalls.md."""
         if leaf == HYPERVISOR_LEAF:
-            words = [int.from_bytes(SIGNATURE[i : i + 4], "little") for i in (0, 4, 8)]
-            return HYPERVISOR_LEAF + 1, words[0], words[1], words[2]
+            return (HYPERVISOR_LEAF + 3,) + _words(SIGNATURE)
         if leaf == HYPERVISOR_LEAF + 1:
-            return 1, 0, 0, 0  # interface version; docs/hypercalls.md
+            return 1, 0, 0, 0  # interface version
+        if leaf in (HYPERVISOR_LEAF + 2, HYPERVISOR_LEAF + 3) and subleaf < len(self.windows):
+            side = self.windows[subleaf]
+            return side.describe() if leaf == HYPERVISOR_LEAF + 2 else _words(side.window.name.encode() + bytes(16))[:4]
         return 0, 0, 0, 0
 
     def install(self, exits):

@@ -18,12 +18,17 @@ PROTOCOLS = ("linux", "multiboot", "flat")
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
 RESPONSES = ("reset", "stop", "power-off")  # to a reset, a triple fault, a power-off of the guest's own
+UARTS = ("com1", "com2", "com3", "com4")
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MEMORY_MIN = 1 << 20
 _MEMORY_MAX = 512 << 30
 _PAGE = 4096
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
+_WINDOW_NAME = re.compile(r"[A-Za-z0-9_.-]{1,16}")
+_SHARED_START = 0xC0000000  # behind a guest's low RAM
+_SHARED_END = 0xFEC00000  # below its I/O APIC
+_DOORBELLS = (5, 7, 10, 11, 15, 16, 17, 18, 19, 20, 21, 22, 23)  # lines that no device of the PC has
 _RESERVED_NAMES = ("repl", "engine")  # names of consoles and logs that are not guests'
 _FLAT_KEYS = ("address", "mode", "registers")
 
@@ -129,6 +134,8 @@ def _check(reader: _Reader) -> Guest:
         "cmdline": reader.take("cmdline", str, "a string", ""),
         "modules": _modules(reader, protocol, blob),
         **_flat(reader, protocol),
+        "links": _links(reader, name),
+        "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "autostart": reader.take("autostart", bool, "true or false", True),
         "priority": reader.number("priority", 0, 255, 0),
@@ -155,15 +162,21 @@ def _name(reader: _Reader) -> str:
     return name
 
 
+def _size(reader: _Reader, key: str, value: str | int) -> int:
+    """Bytes of a size such as "256M"."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+)\s*([KMG]?)(i?B)?", value)
+        if not match:
+            raise reader.error(key, f'must be a size such as "256M", not {value!r}')
+        value = int(match[1]) * _UNITS[match[2]]
+    return value
+
+
 def _memory(reader: _Reader) -> int:
     value = reader.take("memory", (str, int), 'a size such as "256M"')
     if value is None:
         raise reader.error("memory", 'is missing, e.g. "256M"')
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+)\s*([KMG]?)(i?B)?", value)
-        if not match:
-            raise reader.error("memory", f'must be a size such as "256M", not {value!r}')
-        value = int(match[1]) * _UNITS[match[2]]
+    value = _size(reader, "memory", value)
     if not _MEMORY_MIN <= value <= _MEMORY_MAX:
         raise reader.error("memory", f"{value} bytes is not between 1 MiB and 512 GiB")
     if value % _PAGE:
@@ -184,6 +197,55 @@ def _modules(reader: _Reader, protocol: str, blob) -> list[list[str]]:
             raise reader.error("modules", f"must be {what}; entry {number} is {entry!r}")
         modules.append([blob("modules", pair[0], f"mod{number}"), pair[1]])
     return modules
+
+
+def _links(reader: _Reader, name: str) -> list[dict]:
+    """Null-modem cables: `[[link]]` tables with `uart` and `to`."""
+    links = []
+    for table in reader.take("link", list, "[[link]] tables", []):
+        if not isinstance(table, dict) or set(table) != {"uart", "to"}:
+            raise reader.error("link", f'must be a table of uart and to, not {table!r}')
+        guest, colon, far = str(table["to"]).partition(":")
+        if table["uart"] not in UARTS:
+            raise reader.error("link", f"uart must be one of {', '.join(UARTS)}, not {table['uart']!r}")
+        if not colon or not _NAME.fullmatch(guest) or far not in UARTS:
+            raise reader.error("link", f'to must be a guest and its UART such as "rtos:com2", not {table["to"]!r}')
+        if (guest, far) == (name, table["uart"]):
+            raise reader.error("link", f"{table['uart']} leads to itself")
+        links.append({"uart": table["uart"], "to": table["to"]})
+    return links
+
+
+def _shared(reader: _Reader) -> list[dict]:
+    """Windows of shared memory: `[[shared]]` tables with `name`, `size`, and optionally `access`, `gpa`, `gsi`."""
+    windows = []
+    for number, table in enumerate(reader.take("shared", list, "[[shared]] tables", [])):
+        if not isinstance(table, dict):
+            raise reader.error("shared", f"must be a table, not {table!r}")
+        entry = _Reader(reader.path, {f"shared[{number}].{key}": value for key, value in table.items()})
+
+        def key(name: str, number: int = number) -> str:
+            return f"shared[{number}].{name}"
+
+        name = entry.take(key("name"), str, "a string")
+        if name is None or not _WINDOW_NAME.fullmatch(name):
+            raise entry.error(key("name"), "must be 1 to 16 letters, digits, '_', '.', '-'")
+        size = entry.take(key("size"), (str, int), 'a size such as "64K"')
+        size = 0 if size is None else _size(entry, key("size"), size)
+        if size % _PAGE or not _PAGE <= size <= _SHARED_END - _SHARED_START:
+            raise entry.error(key("size"), f"must be a multiple of {_PAGE}, from {_PAGE} up")
+        gpa = entry.number(key("gpa"), _SHARED_START, _SHARED_END - size, None)
+        if gpa is not None and gpa % _PAGE:
+            raise entry.error(key("gpa"), f"{gpa:#x} is not a multiple of {_PAGE}")
+        gsi = entry.number(key("gsi"), 0, 23, None)
+        if gsi is not None and gsi not in _DOORBELLS:
+            raise entry.error(key("gsi"), f"must be one of {', '.join(map(str, _DOORBELLS))}, not {gsi}")
+        access = entry.choice(key("access"), ("rw", "ro"), "rw")
+        entry.finish()
+        if name in [window["name"] for window in windows]:
+            raise entry.error(key("name"), f"{name!r} is there twice")
+        windows.append({"name": name, "size": size, "access": access, "gpa": gpa, "gsi": gsi})
+    return windows
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:

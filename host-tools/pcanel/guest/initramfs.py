@@ -4,7 +4,10 @@ The format is "newc" (cpio(5)), which the kernel unpacks; device nodes are entri
 the archive, so no privilege is needed to make it, and all times are 0, so the same
 input gives the same bytes.
 
-usage: python -m pcanel.guest.initramfs INIT ARCHIVE
+Programs of an unpacked Debian package go in with the libraries that they name, which have to be in the
+same tree.
+
+usage: python -m pcanel.guest.initramfs INIT ARCHIVE [TREE PROGRAM...]
 """
 
 import stat
@@ -12,9 +15,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from elftools.elf.elffile import ELFFile
+
+from pcanel.errors import InputError
+
 BUSYBOX = Path("/bin/busybox")
 _TRAILER = "TRAILER!!!"
 _DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin")
+_LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 _PASSWD = b"root:x:0:0:root:/root:/bin/sh\n"
 
 
@@ -49,12 +57,35 @@ def applets(busybox: Path) -> list[str]:
     return sorted(set(done.stdout.split()))
 
 
-def build(init: Path, busybox: Path = BUSYBOX) -> bytes:
-    """The archive. `init` is the script that becomes /init."""
+def closure(tree: Path, programs: list[str]) -> dict[str, Path]:
+    """{path in the guest: file} of programs below `tree` and of all that they load. Raises InputError."""
+    found: dict[str, Path] = {}
+    waiting = list(programs)
+    while waiting:
+        name = waiting.pop()
+        candidates = [name] if "/" in name else [f"{directory}/{name}" for directory in _LIBRARIES]
+        path = next((path for path in candidates if (tree / path).exists()), None)
+        if path is None:
+            raise InputError(f"{tree}: {name} is not there, and {programs[0]} needs it")
+        if path in found:
+            continue
+        found[path] = tree / path
+        with (tree / path).open("rb") as file:
+            for segment in ELFFile(file).iter_segments():
+                if segment["p_type"] == "PT_INTERP":
+                    waiting.append(segment.get_interp_name().lstrip("/"))
+                elif segment["p_type"] == "PT_DYNAMIC":
+                    waiting += [tag.needed for tag in segment.iter_tags("DT_NEEDED")]
+    return found
+
+
+def build(init: Path, busybox: Path = BUSYBOX, programs: dict[str, Path] | None = None) -> bytes:
+    """The archive. `init` is the script that becomes /init; `programs` {path: file} are what closure() found."""
     archive = Archive()
     add_system(archive, init, busybox)
     archive.add("etc/passwd", stat.S_IFREG | 0o644, _PASSWD)
     archive.add("etc/hostname", stat.S_IFREG | 0o644, b"linux\n")
+    add_programs(archive, programs or {})
     return archive.finish()
 
 
@@ -71,10 +102,23 @@ def add_system(archive: Archive, init: Path, busybox: Path = BUSYBOX) -> None:
     archive.add("init", stat.S_IFREG | 0o755, init.read_bytes())
 
 
+def add_programs(archive: Archive, programs: dict[str, Path]) -> None:
+    """Adds what closure() found, and the directories above it."""
+    made = set(_DIRECTORIES)
+    for path, file in sorted(programs.items()):
+        for parent in [str(parent) for parent in reversed(Path(path).parents)][1:]:
+            if parent not in made:
+                archive.add(parent, stat.S_IFDIR | 0o755)
+                made.add(parent)
+        archive.add(path, stat.S_IFREG | 0o755, file.read_bytes())
+
+
 def main() -> None:
     init, target = (Path(argument) for argument in sys.argv[1:3])
-    target.write_bytes(build(init))
-    print(f"setup: {target}: {target.stat().st_size >> 10} KiB, busybox and {init}")
+    tree, *names = sys.argv[3:] or [None]
+    programs = closure(Path(tree), names) if names else {}
+    target.write_bytes(build(init, programs=programs))
+    print(f"setup: {target}: {target.stat().st_size >> 10} KiB, busybox, {init} {' '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,19 @@ _LINES = ("com2", "com3")
 def load_all(paths: list[Path], memory: int) -> list[Guest]:
     """Reads the guest files and checks that `memory` MiB can hold all that start by themselves."""
     guests: list[Guest] = []
+    windows: dict[str, int] = {}
     left = (memory - _MONITOR) << 20
     for path in paths:
         guest = load(path)
         for other in guests:
             if other.name == guest.name:
                 raise InputError(f"{path}: name: {guest.name!r} is the name of {other.path} too")
+        for window in guest.config["shared"]:
+            if window["name"] not in windows:
+                windows[window["name"]] = window["size"]
+                left -= window["size"]
+            elif windows[window["name"]] != window["size"]:
+                raise InputError(f"{path}: shared: {window['name']} has another size in another guest's file")
         left -= sum(blob.size() for blob in guest.blobs)
         if guest.config["autostart"]:
             left -= guest.memory
@@ -27,7 +34,19 @@ def load_all(paths: list[Path], memory: int) -> list[Guest]:
                 f"the machine has {memory} MiB (--memory), the monitor and the guests before it take the rest"
             )
         guests.append(guest)
+    _check_links(guests)
     return guests
+
+
+def _check_links(guests: list[Guest]) -> None:
+    """A UART has one cable; both of its guests' files may name it."""
+    far: dict[str, str] = {}
+    for guest in guests:
+        for link in guest.config["links"]:
+            ends = (f"{guest.name}:{link['uart']}", link["to"])
+            for here, there in (ends, ends[::-1]):
+                if far.setdefault(here, there) != there:
+                    raise InputError(f"{guest.path}: link: {here} is linked to {far[here]} already")
 
 
 def assign_lines(guests: list[Guest]) -> dict[str, str]:

@@ -1,0 +1,10 @@
+/* Bytes over the second serial port, with their CRC-32 as crc32 and gzip have it. */
+#ifndef RTOS_TRANSFER_H
+#define RTOS_TRANSFER_H
+
+#include "cpu.h"
+
+/* Sends so many bytes of a fixed pattern, receives so many, both at once; prints the checksums. */
+void transfer(u32 send, u32 receive);
+
+#endif

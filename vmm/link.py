@@ -1,0 +1,205 @@
+"""Null-modem cables: a UART of one guest wired to a UART of another.
+
+    [[link]]                 in a guest's file (docs/guests.md)
+    uart = "com2"
+    to = "rtos:com2"
+
+Crossed are data, RTS to CTS, DTR to DSR and DCD. There is no baud rate: a character moves at once into
+the far end's receive FIFO, and where that is full it stays in the sender's transmit FIFO until there
+is room, so a far end that is paused or does not read makes its sender wait and loses nothing. A far
+end without power (destroyed, off, never made) is an unplugged cable: its lines are low, and what is
+sent is gone and counted in `lost`.
+"""
+
+from array import array
+
+import micropython
+from micropython import const
+
+from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR
+
+_DTR = const(0x01)  # as Uart16550's modem() has them
+_RTS = const(0x02)
+_BREAK = const(0x40)
+
+
+class End:
+    """One plug of a cable. name, number: the guest and the UART (0: COM1) that it belongs in."""
+
+    def __init__(self, name, number):
+        self.name = name
+        self.number = number
+        self.far = None
+        self.vm = self.uart = None  # while the guest is there
+        self.powered = False
+        self._counts = array("I", (0, 0))
+        self._accept = None  # where characters go: the far UART, while it has power
+        self._break = 0
+
+    def __repr__(self):
+        return "%s:com%d (%d sent, %d lost%s)" % (
+            self.name, self.number + 1, self.sent, self.lost, "" if self.powered else ", off"
+        )  # fmt: skip
+
+    @property
+    def sent(self):
+        """Characters that the far end has taken, modulo 2**32."""
+        return self._counts[0]
+
+    @property
+    def lost(self):
+        """Characters sent while there was no far end."""
+        return self._counts[1]
+
+    def lines(self):
+        """The far UART's modem inputs, as this end's outputs make them."""
+        if not self.powered:
+            return 0
+        pins = self.uart.pins
+        return (MSR_CTS if pins & _RTS else 0) | (MSR_DSR | MSR_DCD if pins & _DTR else 0)
+
+    def plug(self, vm):
+        """The guest is there."""
+        self.vm = vm
+        self.uart = vm.pc.com(self.number)
+        self.uart.connect(self.tx, self.modem, self.drained, self.far.lines(), vm.clock)
+
+    def unplug(self):
+        """The guest, or the cable, goes away."""
+        self.power(False)
+        if self.uart:
+            self.uart.connect(_gone, _nothing, _nothing, 0, self.vm.clock)
+            self.vm = self.uart = None
+
+    def power(self, on):
+        """The guest is started, or switched off."""
+        on = on and self.uart is not None
+        if on != self.powered:
+            self.powered = on
+            self.far._accept = self.uart.accept if on else None
+            self.far.hear()
+            if on:
+                self.uart.modem_in(self.far.lines())
+
+    def hear(self):
+        """The far end's lines may have changed."""
+        if self.powered:
+            self.uart.modem_in(self.far.lines())
+            self.room()
+
+    def room(self):
+        """The far end has room: what waits here goes on."""
+        if self.powered:
+            self.uart.poll()
+            self.vm.rouse()
+
+    # -- what the UART calls
+
+    # 900 without the far UART's part.
+    @micropython.viper
+    def tx(self, byte: int) -> bool:
+        """The guest sends a character; False while the far end has no room."""
+        counts = ptr32(self._counts)
+        accept = self._accept
+        if accept:
+            if not accept(byte):
+                return False
+            sent = counts[0] + 1
+            counts[0] = sent
+            if sent & 15 == 1:
+                self.far.vm.rouse()
+        else:
+            counts[1] += 1
+        return True
+
+    def modem(self, pins):
+        """DTR, RTS or break of this end changed, or loopback ended."""
+        if not self.powered:
+            return
+        if pins & _BREAK and not self._break and self.far.powered:
+            self.far.uart.rx_break()
+        self._break = pins & _BREAK
+        self.far.hear()
+
+    def drained(self):
+        """The guest has taken all that came."""
+        self.far.room()
+
+
+class Links:
+    """All cables of a monitor."""
+
+    def __init__(self):
+        self.cables = []  # [(owners, end, end)]; owners: names of the guests whose files have it
+
+    def __repr__(self):
+        return "\n".join(["%r - %r" % (a, b) for _, a, b in self.cables]) or "no links"
+
+    def ends(self, name):
+        """The ends that belong in a guest's UARTs."""
+        return [end for _, a, b in self.cables for end in (a, b) if end.name == name]
+
+    def add(self, name, wanted):
+        """Lay the cables of a guest's description. ValueError for an end that is taken."""
+        new = []
+        for link in wanted:
+            here = (name, port(link["uart"]))
+            guest, _, uart = link["to"].partition(":")
+            there = (guest, port(uart))
+            same = None
+            for cable in self.cables + new:
+                ends = [(end.name, end.number) for end in cable[1:]]
+                if here in ends and there in ends and here != there:
+                    same = cable
+                elif here in ends or there in ends:
+                    text = "link %s:%s to %s: one of them has a link already"
+                    raise ValueError(text % (name, link["uart"], link["to"]))
+            if here == there:
+                raise ValueError("link %s:%s to itself" % (name, link["uart"]))
+            if same:
+                same[0].append(name)
+                continue
+            a, b = End(*here), End(*there)
+            a.far, b.far = b, a
+            new.append(([name], a, b))
+        self.cables += new
+
+    def wire(self, machines):
+        """Put in the plugs of guests that are there now. machines: vmm.monitor.Machines."""
+        for _, a, b in self.cables:
+            for end in (a, b):
+                if end.uart is None and end.name in machines:
+                    vm = machines[end.name]
+                    end.plug(vm)
+                    end.power(vm.powered)
+
+    def remove(self, name):
+        """A guest goes away: its plugs are pulled, and the cables that only its file had are gone."""
+        for end in self.ends(name):
+            end.unplug()
+        kept = []
+        for owners, a, b in self.cables:
+            if name in owners:
+                owners.remove(name)
+            if owners:
+                kept.append((owners, a, b))
+            else:
+                a.unplug()
+                b.unplug()
+        self.cables = kept
+
+
+def port(name):
+    """0 to 3 for 'com1' to 'com4'; ValueError."""
+    if name not in ("com1", "com2", "com3", "com4"):
+        raise ValueError("link: %r is no UART: com1 to com4" % name)
+    return int(name[3]) - 1
+
+
+def _gone(byte):
+    """Nobody is there, and nobody waits."""
+    return True
+
+
+def _nothing(_=None):
+    """Nobody listens."""

@@ -1,0 +1,159 @@
+"""Shared memory with a doorbell: the same host pages in several guests, and an interrupt to say "look".
+
+    [[shared]]               in each guest's file (docs/guests.md)
+    name = "board"
+    size = "64K"
+    access = "rw"            # or "ro"
+    gsi = 10                 # the doorbell's interrupt line; without it, none
+
+A guest finds its windows in CPUID leaves 0x40000002 and 0x40000003, rings and acknowledges by hypercall
+(docs/hypercalls.md). EPT holds each side to its rights: what a side may not write stays as it was, the
+write is dropped as on ROM, and counted. No side may execute from a window.
+"""
+
+import uctypes
+from micropython import const
+
+from vmm import ept
+from vmm.e820 import MMIO_HOLE
+
+RING = const(0x100)  # hypercalls
+ACKNOWLEDGE = const(0x101)
+_NONE = const(0xFFFFFFFFFFFFFFFF)
+
+_FIRST = const(0xD0000000)  # where windows go that name no gpa
+_END = const(0xFEC00000)  # the I/O APIC
+_PAGE = const(0x1000)
+_NO_GSI = const(0xFF)
+
+
+class Side:
+    """One guest's side of a window: a device on its memory bus, behind the pages that EPT maps."""
+
+    def __init__(self, vm, window, gpa, writable, gsi):
+        self.vm = vm
+        self.window = window
+        self.gpa = gpa
+        self.writable = writable
+        self.gsi = gsi
+        self.line = vm.pc.gsi.line(gsi) if gsi is not None else None
+        self.rings = 0  # since the guest acknowledged
+        self.rung = 0  # ever
+        self.refused = 0  # writes
+
+    def __repr__(self):
+        return "%s %#x %s, %s, %d rings, %d writes refused" % (
+            self.vm.name, self.gpa, "rw" if self.writable else "ro",
+            "no doorbell" if self.gsi is None else "gsi %d" % self.gsi, self.rung, self.refused,
+        )  # fmt: skip
+
+    def read(self, offset, size):
+        """An access that the CPU leaves to the monitor, such as a string instruction's between two devices."""
+        return int.from_bytes(self.window.view[offset : offset + size], "little")
+
+    def write(self, offset, size, value):
+        if not self.writable:
+            self.refused += 1
+            self.vm.count_refused("write to read-only window %s" % self.window.name)
+        elif offset + size <= self.window.size:
+            self.window.view[offset : offset + size] = value.to_bytes(size, "little")
+
+    def ring(self):
+        """Another side has rung. The line stays up until this guest acknowledges."""
+        self.rung += 1
+        self.rings += 1
+        if self.rings == 1:
+            self.line(1)
+            self.vm.rouse()
+
+    def acknowledge(self):
+        """Return the rings since the last time; the line falls."""
+        rings, self.rings = self.rings, 0
+        if rings:
+            self.line(0)
+        return rings
+
+    def describe(self):
+        """(EAX, EBX, ECX, EDX) of CPUID leaf 0x40000002 for this window."""
+        gsi = _NO_GSI if self.gsi is None else self.gsi
+        return self.gpa & 0xFFFFFFFF, self.window.size // _PAGE, 1 | self.writable << 1 | gsi << 8, self.gpa >> 32
+
+
+class Window:
+    """The memory. sides: those that share it."""
+
+    def __init__(self, name, size, hpa):
+        self.name = name
+        self.size = size
+        self.hpa = hpa
+        self.view = memoryview(uctypes.bytearray_at(hpa, size))
+        self.sides = []
+
+    def __repr__(self):
+        return "%s, %d KiB: %s" % (self.name, self.size >> 10, "; ".join([repr(side) for side in self.sides]))
+
+
+class Windows:
+    """All windows of a monitor, by name; they exist as long as a guest has them."""
+
+    def __init__(self, pages):
+        self._pages = pages
+        self.by_name = {}
+
+    def __getitem__(self, name):
+        return self.by_name[name]
+
+    def __repr__(self):
+        return "\n".join([repr(window) for window in self.by_name.values()]) or "no windows"
+
+    def join(self, vm, wanted):
+        """Give a guest its sides, in the order of its description. ValueError for what cannot be."""
+        sides = vm.windows
+        for entry in wanted:
+            name, size = entry["name"], entry["size"]
+            window = self.by_name.get(name)
+            if window is None:
+                window = Window(name, size, self._pages.take(size))
+                self.by_name[name] = window
+            elif window.size != size:
+                raise ValueError("shared %s: %#x bytes, but its other side has %#x" % (name, size, window.size))
+            gpa = entry.get("gpa")
+            if gpa is None:
+                gpa = max([_FIRST] + [side.gpa + side.window.size for side in sides])
+            if gpa & (_PAGE - 1) or gpa < MMIO_HOLE or gpa + size > _END:
+                raise ValueError("shared %s: gpa %#x is not between %#x and %#x" % (name, gpa, MMIO_HOLE, _END))
+            side = Side(vm, window, gpa, entry.get("access", "rw") == "rw", entry.get("gsi"))
+            vm.mmio_bus.claim(gpa, size, side)
+            vm.ept.map(gpa, window.hpa, size, ept.R | ept.W if side.writable else ept.R)
+            sides.append(side)
+            window.sides.append(side)
+        if sides:
+            vm.hypercalls.add(RING, lambda vcpu: _ring(sides, vcpu.rbx))
+            vm.hypercalls.add(ACKNOWLEDGE, lambda vcpu: _acknowledge(sides, vcpu.rbx))
+
+    def leave(self, vm):
+        """A guest goes away; its EPT is gone already."""
+        for name in list(self.by_name):
+            window = self.by_name[name]
+            window.sides = [side for side in window.sides if side.vm is not vm]
+            if not window.sides:
+                del self.by_name[name]
+                self._pages.give(window.hpa)
+
+
+def _ring(sides, number):
+    """Hypercall: how many other sides were told; all ones where there is no such window."""
+    if number >= len(sides):
+        return _NONE
+    told = 0
+    for side in sides[number].window.sides:
+        if side is not sides[number] and side.line and side.vm.powered:
+            side.ring()
+            told += 1
+    return told
+
+
+def _acknowledge(sides, number):
+    if number >= len(sides) or not sides[number].line:
+        return _NONE
+    return sides[number].acknowledge()
