@@ -62,13 +62,13 @@ class End:
         """The guest is there."""
         self.vm = vm
         self.uart = vm.pc.com(self.number)
-        self.uart.connect(self.tx, self.modem, self.drained, self.far.lines(), vm.clock)
+        self.uart.connect(self.tx, self.modem, self.drained, self.bulk, self.far.lines(), vm.clock)
 
     def unplug(self):
         """The guest, or the cable, goes away."""
         self.power(False)
         if self.uart:
-            self.uart.connect(_gone, _nothing, _nothing, 0, self.vm.clock)
+            self.uart.connect(_gone, _nothing, _nothing, None, 0, self.vm.clock)
             self.vm = self.uart = None
 
     def power(self, on):
@@ -111,6 +111,11 @@ class End:
         else:
             counts[1] += 1
         return True
+
+    def bulk(self, uart):
+        """What waits in this end's transmit FIFO goes over as far as there is room."""
+        if self.far.powered:
+            self._counts[0] += self.far.uart.pull(uart)
 
     def modem(self, pins):
         """DTR, RTS or break of this end changed, or loopback ended."""

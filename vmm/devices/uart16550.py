@@ -106,6 +106,7 @@ class Uart16550:
         self.drained = drained
         self.overruns = 0  # characters lost by `rx` on a full FIFO
         self._quiet = None
+        self.bulk = None
         self._state = bytearray(_STATE_SIZE)
         self._state[_INPUTS] = MSR_CTS | MSR_DSR | MSR_DCD
         self.reset()
@@ -187,13 +188,23 @@ class Uart16550:
             if s[_LCR] & _LCR_DLAB:
                 s[_DLL] = value
                 return
-            if s[_TX_COUNT] == 0 and s[_MCR] & _MCR_LOOP == 0:
+            count = s[_TX_COUNT]
+            if s[_MCR] & _MCR_LOOP:
+                self._loop(value)
+                return
+            if count == 0:
                 if self.tx(value):
                     s[_THRE] = 1
                     if s[_LINE] == 0 and s[_IER] & _IER_THRE:
                         self._update()
                     return
-            self._transmit(value)
+                s[_LSR] &= (_LSR_THRE | _LSR_TEMT) ^ 0xFF
+            if count < s[_DEPTH]:  # a full FIFO loses the new one
+                s[_TX + ((s[_TX_HEAD] + count) & 15)] = value
+                s[_TX_COUNT] = count + 1
+            if s[_THRE]:
+                s[_THRE] = 0
+                self._update()
         elif offset == _IER:
             if s[_LCR] & _LCR_DLAB:
                 s[_DLM] = value
@@ -216,12 +227,13 @@ class Uart16550:
         elif offset == _SCR:
             s[_SCR] = value
 
-    def connect(self, tx, modem, drained, inputs, clock):
+    def connect(self, tx, modem, drained, bulk, inputs, clock):
         """Another far end: outputs as of the constructor, and the modem inputs that it gives.
 
+        bulk(self) moves as much as it can from the transmit FIFO by the far end's `pull`; or None.
         clock: the guest's time, in which what `accept` brought ages.
         """
-        self.tx, self.modem, self.drained = tx, modem, drained
+        self.tx, self.modem, self.drained, self.bulk = tx, modem, drained, bulk
         self._clock = clock
         if self._quiet is None:
             self._quiet = clock.timer(self._silent)
@@ -248,9 +260,7 @@ class Uart16550:
         count += 1
         s[_RX_COUNT] = count
         if count == 1:
-            s[_AGED] = 0
-            s[_LSR] |= _LSR_DR
-            self._quiet.arm(int(self._clock.now()) + int(self._clock.hz) // _SILENCES)
+            self._first()
         if count == s[_TRIGGER]:
             self._update()
         return True
@@ -289,12 +299,52 @@ class Uart16550:
         s = ptr8(self._state)
         if s[_TX_COUNT] == 0 or s[_MCR] & _MCR_LOOP:
             return
+        if self.bulk:
+            self.bulk(self)
         while s[_TX_COUNT]:
             if not self.tx(s[_TX + s[_TX_HEAD]]):
                 return
             s[_TX_HEAD] = (s[_TX_HEAD] + 1) & 15
             s[_TX_COUNT] -= 1
         self._emptied()
+
+    # 60 a character; one by one, by `tx` and `accept`, it is 1,800.
+    @micropython.viper
+    def pull(self, sender) -> int:
+        """Take what waits in another UART's transmit FIFO, as far as there is room; how many that was."""
+        s = ptr8(self._state)
+        t = ptr8(sender._state)
+        had = s[_RX_COUNT]
+        count = had
+        depth = s[_DEPTH]
+        waiting = t[_TX_COUNT]
+        if s[_MCR] & _MCR_LOOP:
+            depth = 0
+        while waiting and count < depth:
+            at = (s[_RX_HEAD] + count) & 15
+            s[_RX + at] = t[_TX + t[_TX_HEAD]]
+            s[_RX_FLAGS + at] = 0
+            t[_TX_HEAD] = (t[_TX_HEAD] + 1) & 15
+            waiting -= 1
+            count += 1
+        if count == had:
+            return 0
+        t[_TX_COUNT] = waiting
+        s[_RX_COUNT] = count
+        if had == 0:
+            self._first()
+        if had < s[_TRIGGER]:
+            if count >= s[_TRIGGER]:
+                self._update()
+        return count - had
+
+    @micropython.viper
+    def _first(self):
+        """The receive FIFO is no longer empty; what is in it ages from now on."""
+        s = ptr8(self._state)
+        s[_AGED] = 0
+        s[_LSR] |= _LSR_DR
+        self._quiet.arm(int(self._clock.now()) + int(self._clock.hz) // _SILENCES)
 
     def pending(self):
         """How many characters wait in the transmit FIFO for `tx` to have room."""
@@ -306,19 +356,13 @@ class Uart16550:
         s[_THRE] = 1
         self._update()
 
-    def _transmit(self, value):
-        """THR written while in loopback or while characters wait; a full FIFO loses the new one."""
+    def _loop(self, value):
+        """THR written while in loopback."""
         s = self._state
         s[_THRE] = 0
-        if s[_MCR] & _MCR_LOOP:
-            self._arrive(value, 0)
-            if not s[_TX_COUNT]:
-                s[_THRE] = 1
-        else:
-            s[_LSR] &= (_LSR_THRE | _LSR_TEMT) ^ 0xFF
-            if s[_TX_COUNT] < s[_DEPTH]:
-                s[_TX + ((s[_TX_HEAD] + s[_TX_COUNT]) & 15)] = value
-                s[_TX_COUNT] += 1
+        self._arrive(value, 0)
+        if not s[_TX_COUNT]:
+            s[_THRE] = 1
         self._update()
 
     def _received(self):

@@ -1,0 +1,67 @@
+"""What a guest finds where its loader put it, told by the guest: Multiboot with address fields, flat binaries."""
+
+import struct
+
+import pytest
+from pcanel.assemble import assemble
+
+LOAD = 0x200000
+DATA = 0x300000
+FIELDS = 1 << 16
+HEADER = 32
+
+
+@pytest.fixture
+def boot(bench):
+    """Creates and starts a guest, lets it run to its HLT; the 32-bit words that it stored at DATA (or `at`)."""
+
+    def boot(blobs, words, at=DATA, **config):
+        config = {"name": "loaded", "memory": 16 << 20, "kernel": "k", "console": "none", **config}
+        bench.exec(f"vm = monitor.create({config!r}, {blobs!r})\nvm.start()")
+        bench.exec("if not wait(vm, lambda: vm.state == 'halted'): raise RuntimeError(repr(vm))")
+        return struct.unpack(f"<{words}I", bench.eval(f"bytes(vm.memory.read({at:#x}, {4 * words}))"))
+
+    yield boot
+    bench.exec("if 'loaded' in vms: vms['loaded'].destroy()")
+
+
+def store(*values):
+    return "".join(f"mov [{DATA + 4 * i:#x}], {value};" for i, value in enumerate(values)) + "hlt"
+
+
+def test_multiboot_with_address_fields_modules_and_command_line(boot):
+    source = (
+        "mov ecx, [ebx + 16]; mov ecx, [ecx]; mov esi, [ebx + 24]; mov edi, [esi + 8]; mov edi, [edi];"
+        "mov edx, [esi]; mov edx, [edx]; mov esi, [ebx + 20]; mov ebp, [ebx]; mov esp, [0x201000];"
+    ) + store("eax", "ecx", "edx", "edi", "esi", "ebp", "esp")
+    code = assemble(source, 32, LOAD + HEADER)
+    flags = FIELDS | 3
+    checksum = -(0x1BADB002 + flags) & 0xFFFFFFFF
+    image = struct.pack("<8I", 0x1BADB002, flags, checksum, LOAD, LOAD, 0, LOAD + 0x2000, LOAD + HEADER) + code
+    got = boot({"k": image, "m": b"MODU"}, 7, protocol="multiboot", cmdline="hz=1", modules=[["m", "name"]])
+    text = [struct.unpack("<I", word)[0] for word in (b"hz=1", b"MODU", b"name")]
+    assert got == (0x2BADB002, *text, 1, 0x24D, 0)
+
+
+def test_flat_in_protected_mode_with_registers(boot):
+    source = "mov ecx, cr0; xor edx, edx; mov dx, cs;" + store("eax", "ebx", "esp", "ebp", "edx", "ecx")
+    code = assemble(source, 32, 0x408000)
+    registers = {"eax": 0xFFFFFFFF, "ebx": 2, "esp": 0x7000, "ebp": 0x12345678}
+    got = boot({"k": code}, 6, protocol="flat", mode="protected", address=0x408000, registers=registers)
+    assert got[:5] == (0xFFFFFFFF, 2, 0x7000, 0x12345678, 0x10)
+    assert got[5] & 0x80000001 == 1  # protected, no paging
+
+
+def test_flat_entered_behind_its_start(boot):
+    code = assemble("hlt; hlt; hlt; hlt;" + store("esi"), 32, 0x100000)
+    got = boot({"k": code}, 1, protocol="flat", mode="protected", address=0x100000,
+               registers={"eip": 0x100004, "esi": 77})  # fmt: skip
+    assert got == (77,)
+
+
+def test_flat_in_real_mode_with_selectors(boot):
+    source = "mov ax, ds; mov bx, es; mov cx, ss; push 0x3000; pop ds; mov [0x8000], ax; mov [0x8002], bx;"
+    code = assemble(source + "mov [0x8004], cx; mov [0x8006], dx; hlt", 16, 0x7C00)
+    registers = {"ds": 0x1111, "es": 0x2222, "ss": 0x300, "sp": 0x400, "dx": 0x80}
+    got = boot({"k": code}, 2, at=0x38000, protocol="flat", address=0x7C00, registers=registers)
+    assert got == (0x22221111, 0x800300)

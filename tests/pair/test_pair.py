@@ -1,0 +1,169 @@
+"""Linux and the real-time guest at once, a null-modem cable between them, the prompt over both: one boot.
+
+$PCANEL_LINK_KIB: how much goes over the cable each way; `make test-link` says 1024.
+"""
+
+import os
+import re
+import zlib
+
+import pytest
+from pcanel.monitor import Monitor
+from pcanel.paths import ROOT
+from shell import Shell
+
+KIB = int(os.environ.get("PCANEL_LINK_KIB", 48))
+PATTERN_A, PATTERN_B = 1664525, 1013904223  # guests/rtos/transfer.c
+PROMPT = rb"^-> $"
+LIMIT = 600  # seconds
+
+
+class Rtos:
+    """The shell of the real-time guest."""
+
+    def __init__(self, monitor):
+        self.console = monitor.console("rtos")
+
+    def wait(self):
+        self.console.expect(rb"rtos: 32 priorities", LIMIT)
+        self.console.expect(PROMPT, LIMIT)
+        return self
+
+    def run(self, command, timeout=LIMIT):
+        self.start(command)
+        return self.finish(timeout)
+
+    def start(self, command):
+        self.console.send(command + "\r")
+        self.console.expect(command.encode() + rb"\n", LIMIT)
+
+    def finish(self, timeout=LIMIT):
+        return self.console.expect(rb"((?s:.*?))^-> $", timeout)[1].decode()
+
+    def transfer(self, report):
+        """{"sent" or "received": (bytes, CRC-32)} of what `send`, `receive` and `exchange` print."""
+        rows = re.findall(r"^(sent|received) (\d+) bytes, crc32 ([0-9a-f]+)(?:, (\d+) lost)?$", report, re.M)
+        assert rows and all(lost in ("", "0") for *_, lost in rows), report
+        return {name: (int(count), int(crc, 16)) for name, count, crc, _ in rows}
+
+
+class Pair:
+    def __init__(self, monitor):
+        self.monitor = monitor
+        self.rtos = Rtos(monitor).wait()
+        self.linux = Shell(monitor, "linux").wait()
+
+    def open_port(self):
+        self.linux.run("stty -F /dev/ttyS1 raw -echo crtscts 115200")
+
+    def exchange(self, size, meanwhile=lambda: None):
+        """Both send `size` bytes at once; all that arrives is checked against what was sent."""
+        self.open_port()
+        self.linux.run(f"head -c {size} /dev/urandom > /tmp/out")
+        self.rtos.start(f"exchange {size}")
+        self.linux.run(f"cat /tmp/out > /dev/ttyS1 & head -c {size} < /dev/ttyS1 > /tmp/in & true")
+        meanwhile()
+        report = self.rtos.transfer(self.rtos.finish())
+        self.linux.run("wait", LIMIT)
+        assert report["received"] == (size, self.crc("/tmp/out"))
+        assert report["sent"] == (size, zlib.crc32(pattern(size)))
+        assert self.crc("/tmp/in") == report["sent"][1]
+        assert self.linux.run("wc -c < /tmp/in") == f"{size}\n"
+
+    def crc(self, path):
+        return int(self.linux.run(f"crc32 {path}").split()[0], 16)
+
+    def ran(self, name):
+        return self.monitor.eval(f"vms[{name!r}].vcpu.guest_ticks")
+
+    def port(self):
+        """Linux's own word for its second UART: the modem lines that it sees."""
+        return self.linux.run("grep ^1: /proc/tty/driver/serial")
+
+
+def pattern(size):
+    data, seed = bytearray(), 1
+    for _ in range(size):
+        seed = (seed * PATTERN_A + PATTERN_B) & 0xFFFFFFFF
+        data.append(seed >> 24)
+    return bytes(data)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The guests of `make run`, but Linux is quiet and the tick 100 Hz, which spares Bochs minutes."""
+    directory = tmp_path_factory.mktemp("pair")
+    files = []
+    for name, changes in (("linux", {"console=ttyS0": "console=ttyS0 quiet"}), ("rtos", {"hz=1000": "hz=100"})):
+        text = (ROOT / f"guests/{name}.toml").read_text().replace("../build", str(ROOT / "build"))
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        files.append(directory / f"{name}.toml")
+        files[-1].write_text(text)
+    with Monitor(engine="bochs", guests=files) as monitor:
+        yield Pair(monitor)
+
+
+def test_both_answer_on_their_consoles(pair):
+    assert "tShell" in pair.rtos.run("i")
+    assert pair.linux.run("uname -s") == "Linux\n"
+    assert "tSensor" in pair.rtos.run("i")
+
+
+def test_the_prompt_pauses_one_and_the_other_goes_on(pair):
+    monitor = pair.monitor
+    monitor.exec("vms['linux'].pause()")
+    ran = pair.ran("linux")
+    assert "slept" in pair.rtos.run("sleep 1")
+    assert pair.ran("linux") == ran
+    assert monitor.eval("vms['linux'].state") == "paused"
+    assert monitor.eval("vms['linux'].vcpu.rip") == monitor.eval("vms['linux'].vcpu.rip")
+    monitor.exec("vms['linux'].resume(); vms['rtos'].pause()")
+    ran = pair.ran("rtos")
+    assert pair.linux.run("echo $((6 * 7))") == "42\n"
+    assert pair.ran("rtos") == ran
+    monitor.exec("vms['rtos'].resume()")
+    assert "slept" in pair.rtos.run("sleep 1")
+
+
+def test_bytes_go_both_ways_and_none_is_lost(pair):
+    pair.exchange(KIB << 10)
+    cable = pair.monitor.exec("print(monitor.links)")
+    assert cable.count(" 0 lost)") == 2
+
+
+def test_a_pause_of_either_side_loses_nothing(pair):
+    def pauses():
+        for name in ("rtos", "linux"):
+            pair.monitor.exec(f"vms[{name!r}].pause()\nimport time\ntime.sleep_ms(200)\nvms[{name!r}].resume()")
+
+    pair.exchange(8 << 10, pauses)
+
+
+def test_a_reset_of_the_real_time_guest_leaves_linux_and_the_cable_alive(pair):
+    pair.rtos.start("receive 100")  # its driver is open: DTR, RTS
+    assert {"CTS", "DSR", "CD"} <= set(re.split(r"[| \n]", pair.port()))
+    pair.monitor.exec("vms['rtos'].reset()")
+    assert not {"CTS", "DSR", "CD"} & set(re.split(r"[| \n]", pair.port()))
+    pair.rtos.wait()
+    pair.exchange(2 << 10)
+
+
+def test_linux_saw_no_trouble(pair):
+    assert pair.linux.troubles() == []
+    assert "frame" not in pair.port() and "oe:" not in pair.port()
+
+
+def test_a_reset_of_linux_leaves_the_real_time_guest_alive(pair):
+    pair.monitor.exec("vms['linux'].reset()")
+    assert "tShell" in pair.rtos.run("i")
+    pair.linux.wait()
+    pair.exchange(2 << 10)
+
+
+def test_a_destroyed_guest_is_an_unplugged_cable(pair):
+    pair.monitor.exec("vms['rtos'].destroy()")
+    assert not {"CTS", "DSR", "CD"} & set(re.split(r"[| \n]", pair.port()))
+    pair.linux.run("stty -F /dev/ttyS1 raw -echo -crtscts && echo nobody > /dev/ttyS1")
+    assert pair.monitor.eval("list(vms)") == ["linux"]
