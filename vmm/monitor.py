@@ -27,6 +27,7 @@ _PAGE = const(0x1000)
 _CR4_VMXE = const(1 << 13)
 _CR4_OSXSAVE = const(1 << 18)
 _RAM = const(1)
+_GUESTS_MAX = const(256)  # VPIDs; the CPU has 65535
 _INVEPT_SINGLE = const(1)
 _INVVPID_SINGLE = const(1)
 _CONSOLES = {"com2": 1, "com3": 2}
@@ -86,7 +87,7 @@ class Monitor:
         self.scheduler = sched.Scheduler(self._order, cpu.tsc_hz)
         self.links = link.Links()
         self.windows = shared.Windows(self.pages)
-        self._vpids = list(range(64, 0, -1))
+        self._vpids = list(range(_GUESTS_MAX, 0, -1))
         self._uarts = [1, 2]
         self.xcr0 = 0
         self.reserve = None  # memory that vmm/policies/policy.py gives up when a policy has taken all the rest

@@ -40,9 +40,19 @@ static struct {
 
 static uint8_t rtc_index;
 
+static void uart_line(struct machine *machine, bool level) {
+    struct kvm_irq_level line = {.irq = COM1_IRQ, .level = level};
+    if (ioctl(machine->vm, KVM_IRQ_LINE, &line) < 0) {
+        fail("KVM_IRQ_LINE");
+    }
+}
+
+/* The line is edge-triggered: a byte that is written lowers it, and since it is sent at once, raises it again. */
 static void uart_interrupt(struct machine *machine) {
-    struct kvm_irq_level line = {.irq = COM1_IRQ, .level = uart.empty && uart.ier & IER_THRE};
-    ioctl(machine->vm, KVM_IRQ_LINE, &line);
+    uart_line(machine, false);
+    if (uart.empty && uart.ier & IER_THRE) {
+        uart_line(machine, true);
+    }
 }
 
 static void uart_write(struct machine *machine, unsigned offset, uint8_t value) {
@@ -63,7 +73,7 @@ static void uart_write(struct machine *machine, unsigned offset, uint8_t value) 
     } else if (offset == 7) {
         uart.scratch = value;
     }
-    if (uart.ier & IER_THRE) {
+    if (offset == IER || uart.ier & IER_THRE) {
         uart_interrupt(machine);
     }
 }

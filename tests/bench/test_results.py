@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from pcanel.bench import guest, profile
+from pcanel.bench import guest, kvm, profile, prompt
 from pcanel.bench.guest import Row
 from pcanel.bench.measures import EXITS, Measure
-from pcanel.bench.results import Results, met, table, write_document, write_json
+from pcanel.bench.results import Results, markdown, met, table, write_document, write_json
 from pcanel.errors import InputError, PcanelError
 from pcanel.paths import ROOT
 
@@ -77,3 +77,20 @@ def test_order_and_sums_of_a_profile():
     names = ["a", "a", "b", "a"]
     assert profile.in_order(names) == [("a", 2), ("b", 1), ("a", 1)]
     assert profile.summed(names) == [("a", 3, 2), ("b", 1, 1)]
+
+
+def test_a_switch_is_between_two_guests():
+    """Guest 0 stops at 100 and is back at 9000; guest 1 goes on at 160, has an exit at 500, and stops at 8900."""
+    text = "gap 0 100 9000\ngap 1 20 160\ngap 1 500 540\ngap 1 8900 99999\n"
+    assert prompt.switches(text) == Row(80, 60, 100)
+    with pytest.raises(PcanelError, match="no guest"):
+        prompt.switches("gap 0 100 160\ngap 1 20000000 20000060\n")
+
+
+def test_statistics_of_kvm():
+    assert kvm.statistics("first: x\nkvm: entered_at 12\nkvm: exits 7\n") == {"entered_at": 12, "exits": 7}
+
+
+def test_exits_by_reason_stand_below_the_table(document):
+    document["meta"]["linux_boot_exits_monitored"] = {"HLT": 3, "CPUID": 1664}
+    assert markdown(document, MEASURES).endswith("linux boot exits monitored: CPUID 1,664, HLT 3.")

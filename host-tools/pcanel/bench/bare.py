@@ -1,7 +1,7 @@
 """Bochs with a medium of ours and no monitor: what the peers of the bench run in.
 
     with Bare(lambda iso: burn(iso, ...)) as machine:
-        machine.consoles[0].expect("done", 60)
+        machine.console.expect("done", 60)
 """
 
 from collections.abc import Callable
@@ -19,30 +19,34 @@ _MEMORY = 256  # MiB
 class Bare:
     """Starts on entry, ends on exit.
 
-    make_medium(path) writes the ISO. cpu: Bochs's model; memory: MiB; lines: serial ports with a console.
+    make_medium(path) writes the ISO. cpu: Bochs's model; memory: MiB; engine: Bochs, or a class of it
+    with a debugger script of its own. `console` is COM1.
     """
 
     def __init__(
-        self, make_medium: Callable[[Path], None], cpu: str | None = None, memory: int = _MEMORY, lines: int = 1
+        self,
+        make_medium: Callable[[Path], None],
+        cpu: str | None = None,
+        memory: int = _MEMORY,
+        engine: type[Bochs] = Bochs,
     ):
         self._make_medium = make_medium
         self._cpu = cpu
         self._memory = memory
-        self._names = [f"com{number}" for number in range(1, lines + 1)]
+        self._engine = engine
         self.run: RunDirectory | None = None
         self.engine: Bochs | None = None
         self._hub: Hub | None = None
-        self.consoles: list[Console] = []
+        self.console: Console | None = None
 
     def __enter__(self) -> "Bare":
         self.run = RunDirectory()
         iso = self.run.path / "bare.iso"
         self._make_medium(iso)
         self._hub = Hub()
-        ends = [self._hub.open(name, self.run.path / f"{name}.log") for name in self._names]
-        self.consoles = [end.console for end in ends]
-        ports = [end.engine_port for end in ends]
-        self.engine = Bochs(Machine(self.run.path, iso, self._memory, self._cpu, ports=ports))
+        end = self._hub.open("com1", self.run.path / "com1.log")
+        self.console = end.console
+        self.engine = self._engine(Machine(self.run.path, iso, self._memory, self._cpu, ports=[end.engine_port]))
         self._hub.start()
         try:
             self.engine.start()

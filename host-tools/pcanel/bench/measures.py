@@ -48,3 +48,23 @@ EXITS = (
     Measure("wbinvd", "WBINVD"),
     Measure("cr4_write", "MOV to CR4 that changes SMEP"),
 )
+
+SYSTEM = (
+    Measure("linux_boot", "Debian's cloud kernel, from its entry to its first process", goal_of_native=1.02),
+    Measure("linux_boot_exits", "exits during that", unit="exits"),
+    Measure("guest_switch", "from the last instruction of one guest to the first of the next"),
+    Measure("gc_pause_max", "longest garbage collection, one guest"),
+    Measure("gc_pause", "garbage collection, one guest"),
+    Measure("gc_pause_100", "garbage collection, 100 guests"),
+    Measure("power_on", "from power-on to the prompt, BIOS and GRUB included"),
+    Measure("image_size", "the image in memory", unit="bytes"),
+    Measure("heap_in_use", "Python's heap in use, no guest", unit="bytes"),
+    Measure("guest_create", "making a small guest"),
+    Measure("guest_heap", "Python's heap for a small guest", unit="bytes"),
+    Measure("guest_memory", "other memory for a small guest, its own RAM not counted", unit="bytes"),
+    Measure("guests_1", "the monitor's share with one busy guest", unit="ticks/s"),
+    Measure("guests_10", "with 10 busy guests", unit="ticks/s"),
+    Measure("guests_100", "with 100 busy guests", unit="ticks/s"),
+    Measure("guests_slope", "what each further guest adds to that, from 1 to 100", unit="ticks/s"),
+)
+ALL = EXITS + SYSTEM

@@ -19,4 +19,4 @@ def rows(cpu: str | None = None, rounds: int = guest.ROUNDS) -> dict[str, guest.
         burn(iso, config, {"boot/guest.elf": guest.IMAGE}, "multiboot")
 
     with Bare(medium, cpu) as machine:
-        return guest.parse(guest.wait(machine.consoles[0], _TIMEOUT))
+        return guest.parse(guest.wait(machine.console, _TIMEOUT))

@@ -17,9 +17,9 @@ _END = "<!-- end of the table -->"
 
 @dataclass
 class Results:
-    """meta: versions and machine. native, pcanel, kvm: {name of a measure: Row}."""
+    """meta: versions and machine; {reason: exits} of a boot. native, pcanel, kvm: {name of a measure: Row}."""
 
-    meta: dict[str, str]
+    meta: dict[str, str | dict[str, int]]
     native: dict[str, Row] = field(default_factory=dict)
     pcanel: dict[str, Row] = field(default_factory=dict)
     kvm: dict[str, Row] = field(default_factory=dict)
@@ -90,8 +90,15 @@ def markdown(document: dict, measures: tuple[Measure, ...]) -> str:
         cells = [f"`{row['name']}`", texts[row["name"]], row["unit"], _figure(row["native"]), _figure(row["pcanel"])]
         cells += [spread, _figure(row["kvm"]), _figure(row["goal"]), _verdict(row)]
         lines.append("| " + " | ".join(cells) + " |")
-    versions = "; ".join(f"{key} {value}" for key, value in document["meta"].items())
-    return "\n".join([*lines, "", f"Measured with: {versions}."])
+    meta = document["meta"]
+    versions = "; ".join(f"{key} {value}" for key, value in meta.items() if isinstance(value, str))
+    lines += ["", f"Measured with: {versions}."]
+    for key, counts in meta.items():
+        if isinstance(counts, dict):
+            ordered = sorted(counts.items(), key=lambda item: -item[1])
+            words = ", ".join(f"{name} {count:,}" for name, count in ordered)
+            lines += ["", f"{key.replace('_', ' ')}: {words}."]
+    return "\n".join(lines)
 
 
 def write_document(document: dict, measures: tuple[Measure, ...], path: Path = DOCUMENT) -> None:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import kvm, native, profile, versions
-from pcanel.bench.measures import EXITS
+from pcanel.bench import kvm, linux, native, profile, prompt, versions
+from pcanel.bench.measures import ALL
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, table, write_document, write_json
 from pcanel.bench.trace import trace
@@ -28,20 +28,39 @@ def _bench(options: argparse.Namespace) -> int:
         return _profile(options)
     cpu = options.cpu or Bochs.default_cpu
     results = Results(versions.collect("bochs", cpu))
+    _exits(results, cpu, options.quick)
+    if not options.quick:
+        _system(results, cpu)
+    document = results.document(ALL)
+    write_json(document, options.json)
+    if not options.quick:
+        write_document(document, ALL, options.document)
+    print(table(document))
+    return 0
+
+
+def _exits(results: Results, cpu: str, quick: bool) -> None:
     say("the exits natively, without a monitor")
     results.native = native.rows(cpu)
     say("the exits under the monitor")
     with Monitored(cpu) as bench:
         results.pcanel = bench.rows()
-    if not options.quick:
+    if not quick:
         say("the exits under KVM")
         results.kvm = kvm.rows(cpu)
-    document = results.document(EXITS)
-    write_json(document, options.json)
-    if not options.quick:
-        write_document(document, EXITS, options.document)
-    print(table(document))
-    return 0
+
+
+def _system(results: Results, cpu: str) -> None:
+    say("the start, memory, the collector, 1 to 100 small guests")
+    results.pcanel.update(prompt.rows(cpu))
+    columns = (results.native, linux.native), (results.pcanel, linux.monitored), (results.kvm, linux.under_kvm)
+    for column, boot_linux in columns:
+        say(f"a boot of Linux: {boot_linux.__name__.replace('_', ' ')}")
+        boot = boot_linux(cpu)
+        column["linux_boot"] = prompt.one(boot.ticks)
+        if boot.exits:
+            column["linux_boot_exits"] = prompt.one(boot.total)
+            results.meta[f"linux_boot_exits_{boot_linux.__name__}"] = boot.exits
 
 
 def _profile(options: argparse.Namespace) -> int:
