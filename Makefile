@@ -137,7 +137,7 @@ run: elf $(if $(filter-out guests/linux.toml guests/rtos.toml,$(GUESTS)),guests,
 repl: elf
 	@$(PCANEL) run $(RUN_OPTIONS)
 
-test: all guests
+test: all guests $(BUILD)/kvmrun/kvmrun
 	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 $(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/tests/lib/*)

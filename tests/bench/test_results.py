@@ -11,7 +11,7 @@ from pcanel.errors import InputError, PcanelError
 from pcanel.paths import ROOT
 
 MEASURES = (
-    Measure("cpuid", "CPUID", 485),
+    Measure("cpuid", "CPUID", 485, note="the reason"),
     Measure("boot", "a boot", goal_of_native=1.5),
     Measure("never", "was not measured", 1),
 )
@@ -94,3 +94,11 @@ def test_statistics_of_kvm():
 def test_exits_by_reason_stand_below_the_table(document):
     document["meta"]["linux_boot_exits_monitored"] = {"HLT": 3, "CPUID": 1664}
     assert markdown(document, MEASURES).endswith("linux boot exits monitored: CPUID 1,664, HLT 3.")
+
+
+def test_what_misses_its_goal_is_explained(document):
+    text = markdown(document, MEASURES)
+    assert "Not met:\n\n- `cpuid`: the reason\n" in text
+    assert "`boot`:" not in text
+    document["rows"][1]["pcanel"] = 1501
+    assert "- `boot`: no explanation yet\n" in markdown(document, MEASURES)

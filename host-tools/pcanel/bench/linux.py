@@ -36,10 +36,11 @@ _STOP = re.compile(r"^Next at t=(\d+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Boot:
-    """Ticks from entry to first process, and the exits meanwhile, by reason."""
+    """Ticks from entry to first process; the exits meanwhile by reason, and what they took where that is known."""
 
     ticks: int
     exits: dict[str, int] = field(default_factory=dict)
+    exit_ticks: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -94,12 +95,14 @@ def monitored(cpu: str | None = None) -> Boot:
         with monitor:
             printed = monitor.exec(
                 "import time\nvm = vms['linux']\nvm.start()\nprint(vm.clock.now() + vm.clock.skew)\n"
-                f"time.sleep({_SLEEP})\nprint({{name: count for name, (count, _) in vm.exit_counts().items()}})",
+                f"time.sleep({_SLEEP})\nprint(vm.exit_counts())",
                 _TIMEOUT,
             )
             came = _came(monitor.console("linux").text())
     lines = printed.strip().split("\n")  # between the first and the last, what the monitor says of the guest
-    return Boot(came - int(lines[0]), ast.literal_eval(lines[-1]))
+    counts = ast.literal_eval(lines[-1])
+    exits = {name: count for name, (count, _) in counts.items()}
+    return Boot(came - int(lines[0]), exits, {name: ticks for name, (_, ticks) in counts.items()})
 
 
 def under_kvm(cpu: str | None = None) -> Boot:

@@ -18,7 +18,7 @@ class Measure:
     goal: float | None = None
     unit: str = TICKS
     goal_of_native: float | None = None
-    native: bool = True  # whether the native figure means anything
+    note: str = ""  # why it does not meet its goal; stands below the table while it does not
 
 
 EXITS = (

@@ -90,6 +90,10 @@ def markdown(document: dict, measures: tuple[Measure, ...]) -> str:
         cells = [f"`{row['name']}`", texts[row["name"]], row["unit"], _figure(row["native"]), _figure(row["pcanel"])]
         cells += [spread, _figure(row["kvm"]), _figure(row["goal"]), _verdict(row)]
         lines.append("| " + " | ".join(cells) + " |")
+    notes = {measure.name: measure.note for measure in measures if measure.note}
+    missed = [row["name"] for row in document["rows"] if met(row) is False]
+    if missed:
+        lines += ["", "Not met:", "", *(f"- `{name}`: {notes.get(name, 'no explanation yet')}" for name in missed)]
     meta = document["meta"]
     versions = "; ".join(f"{key} {value}" for key, value in meta.items() if isinstance(value, str))
     lines += ["", f"Measured with: {versions}."]

@@ -61,6 +61,8 @@ def _system(results: Results, cpu: str) -> None:
         if boot.exits:
             column["linux_boot_exits"] = prompt.one(boot.total)
             results.meta[f"linux_boot_exits_{boot_linux.__name__}"] = boot.exits
+        if boot.exit_ticks:
+            results.meta[f"linux_boot_ticks_{boot_linux.__name__}"] = boot.exit_ticks
 
 
 def _profile(options: argparse.Namespace) -> int:
