@@ -74,6 +74,7 @@ static const register_t registers[] = {
     WORD(guest_ticks),
     WORD(host_ticks),
     WORD(timer_shift),
+    WORD(owed),
 };
 
 static const register_t *find_register(qstr name) {

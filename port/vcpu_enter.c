@@ -122,12 +122,17 @@ void vcpu_advance(vcpu_t *self) {
 void vcpu_count_ticks(vcpu_frame_t *f, uint64_t now) {
     if (f->exit_tsc != 0) {
         uint64_t last = f->reason & 0x7f;
+        uint64_t cost = now - f->exit_tsc;
         if (last < VCPU_REASONS) {
-            f->ticks[last] += now - f->exit_tsc;
+            f->ticks[last] += cost;
         }
-        f->host_ticks += now - f->exit_tsc;
+        f->host_ticks += cost;
+        // Other exits count as time that the guest has had: one that exits at every
+        // instruction would never see its timer otherwise.
         if (f->owed == OWED_AS_LONG) {
-            f->owed = now - f->exit_tsc;
+            f->owed = cost;
+        } else {
+            f->owed = f->owed > cost ? f->owed - cost : 0;
         }
         f->exit_tsc = 0;
     }

@@ -49,6 +49,7 @@ class TrapFlag:
         self._delivery = bool(vcpu.injecting())
         if self._delivery:
             self.vm.clock.slice_end = 1  # the preemption timer ends it: after the delivery, before an instruction
+            vcpu.owed = 0
             return True
         self._opcode = self._fetch(vcpu)
         flags = vcpu.rflags
