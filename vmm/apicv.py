@@ -52,6 +52,8 @@ class Apicv:
         self._x2apic = x2apic
         self._regs = lapic.regs
         self._level = array("I", [0] * 8)
+        self._end = lapic.eoi
+        lapic.eoi = self._eoi
 
     def attach(self, vcpu, page, access_page):
         """page: hpa of the virtual-APIC page. access_page: hpa of a page that EPT maps at the APIC base."""
@@ -123,6 +125,15 @@ class Apicv:
             self._level[group] = lapic.level_vectors(group)
         for pair in range(0, 8, 2):
             self._write(EOI_EXIT_BITMAP_0 + pair, self._level[pair] | self._level[pair + 1] << 32)
+
+    def _eoi(self):
+        """An EOI that the CPU did not virtualize, in Lapic.eoi's place: SVI follows what is left in service.
+
+        A stale SVI would hold up every interrupt of lower priority.
+        """
+        self._end()
+        status = self._read(_GUEST_INTERRUPT_STATUS)
+        self._write(_GUEST_INTERRUPT_STATUS, status & 0xFF | max(self._lapic.service_vector(), 0) << 8)
 
     def write_exit(self, vcpu):
         """Handler of APIC writes: trap-like, RIP is past the instruction and the page holds the value."""

@@ -36,13 +36,13 @@ _WANTED = {
     "entry": (),
 }  # fmt: skip
 
-# Control group: class, MSR, true MSR.
+# Control group: class, MSR, true MSR, the SDM's name behind IA32_VMX_ and IA32_VMX_TRUE_.
 _GROUPS = {
-    "pin": (c.PinBased, c.IA32_VMX_PINBASED_CTLS, c.IA32_VMX_TRUE_PINBASED_CTLS),
-    "proc": (c.ProcBased, c.IA32_VMX_PROCBASED_CTLS, c.IA32_VMX_TRUE_PROCBASED_CTLS),
-    "proc2": (c.ProcBased2, c.IA32_VMX_PROCBASED_CTLS2, None),
-    "exit": (c.ExitControls, c.IA32_VMX_EXIT_CTLS, c.IA32_VMX_TRUE_EXIT_CTLS),
-    "entry": (c.EntryControls, c.IA32_VMX_ENTRY_CTLS, c.IA32_VMX_TRUE_ENTRY_CTLS),
+    "pin": (c.PinBased, c.IA32_VMX_PINBASED_CTLS, c.IA32_VMX_TRUE_PINBASED_CTLS, "PINBASED_CTLS"),
+    "proc": (c.ProcBased, c.IA32_VMX_PROCBASED_CTLS, c.IA32_VMX_TRUE_PROCBASED_CTLS, "PROCBASED_CTLS"),
+    "proc2": (c.ProcBased2, c.IA32_VMX_PROCBASED_CTLS2, None, "PROCBASED_CTLS2"),
+    "exit": (c.ExitControls, c.IA32_VMX_EXIT_CTLS, c.IA32_VMX_TRUE_EXIT_CTLS, "EXIT_CTLS"),
+    "entry": (c.EntryControls, c.IA32_VMX_ENTRY_CTLS, c.IA32_VMX_TRUE_ENTRY_CTLS, "ENTRY_CTLS"),
 }
 _ORDER = ("pin", "proc", "proc2", "exit", "entry")
 
@@ -89,23 +89,24 @@ class Caps:
         self.missing.append("%s bit %d (%s) is not offered" % (msr, bit, name))
 
     def _negotiate(self, group, rdmsr):
-        cls, msr, true_msr = _GROUPS[group]
+        cls, msr, true_msr, name = _GROUPS[group]
         if group == "proc2" and not self.found["proc"].ACTIVATE_SECONDARY_CONTROLS:
             raw = 0
         else:
-            msr = true_msr if true_msr and self.basic.TRUE_CONTROLS else msr
+            if true_msr and self.basic.TRUE_CONTROLS:
+                msr, name = true_msr, "TRUE_" + name
             raw = rdmsr(msr)
         must, may = raw & 0xFFFFFFFF, raw >> 32
         self.found[group] = cls(may)
         self.must_be_1[group] = must
         fields = dict(cls.fields)
         used = must
-        for name in _NEEDED[group]:
-            if not may & fields[name].mask:
-                self._lack(cls, name, "IA32_VMX_%s (0x%X)" % (cls.__name__, msr), 32)
-            used |= fields[name].mask & may
-        for name in _WANTED[group]:
-            used |= fields[name].mask & may
+        for control in _NEEDED[group]:
+            if not may & fields[control].mask:
+                self._lack(cls, control, "IA32_VMX_%s (0x%X)" % (name, msr), 32)
+            used |= fields[control].mask & may
+        for control in _WANTED[group]:
+            used |= fields[control].mask & may
         self.used[group] = cls(used)
 
     def _depend(self):

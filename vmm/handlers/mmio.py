@@ -67,6 +67,8 @@ class Mmio:
         if vcpu.qualification & 4:
             self.vm.report(vcpu, "the guest runs code at gpa %#x, where there is no RAM" % gpa)
             return verdict.STOP
+        if vcpu.vectoring_info & events.VALID:
+            return self._in_delivery(vcpu, gpa)
         if not vcpu.qualification & 0x100:
             self.vm.report(vcpu, "the guest's page tables are at gpa %#x, where there is no RAM" % gpa)
             return verdict.STOP
@@ -83,7 +85,17 @@ class Mmio:
                 return answer
         if vcpu.vectoring_info & events.VALID:
             events.requeue(vcpu)
+            return self._in_delivery(vcpu, _APIC_BASE | q & (_PAGE - 1))
         return self.cpu.execute(vcpu)
+
+    def _in_delivery(self, vcpu, gpa):
+        """The access is the CPU's own, not that of the instruction at RIP: nothing to execute there."""
+        self.vm.report(
+            vcpu,
+            "vector %d was being delivered when the CPU touched gpa %#x, where there is no RAM: "
+            "the stack, IDT, GDT or TSS for it" % (vcpu.vectoring_info & 0xFF, gpa),
+        )
+        return verdict.STOP
 
     def answer(self, vcpu, value):
         """A policy's Value for a memory access: what it reads, or what is written instead."""

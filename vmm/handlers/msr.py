@@ -136,6 +136,14 @@ class Bitmap:
             self._bytes[byte] = self._bytes[byte] | mask if exits else self._bytes[byte] & ~mask
 
 
+def _microcode(host_rdmsr):
+    """The host's IA32_BIOS_SIGN_ID; 0 where the CPU (an emulated one) has none and answers #GP."""
+    try:
+        return host_rdmsr(0x8B)
+    except Exception:
+        return 0
+
+
 class Msrs:
     """One guest's MSRs.
 
@@ -172,7 +180,7 @@ class Msrs:
         self.store(IA32_TSC_ADJUST, writer=self._write_tsc_adjust)
         self.store(0x17, writer=None)  # IA32_PLATFORM_ID
         self.store(0x3A, 1, writer=None)  # IA32_FEATURE_CONTROL: locked, nothing on
-        self.store(0x8B, host_rdmsr(0x8B), writer=self._ignore)  # IA32_BIOS_SIGN_ID
+        self.store(0x8B, _microcode(host_rdmsr), writer=self._ignore)  # IA32_BIOS_SIGN_ID
         self.add(0x79, None, self._ignore)  # IA32_BIOS_UPDT_TRIG: the host's microcode stays
         self.store(0xFE, _MTRR_VARIABLE | 1 << 8 | 1 << 10, writer=None)  # IA32_MTRRCAP
         for index in _MTRR_FIXED:

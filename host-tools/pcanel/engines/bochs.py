@@ -24,7 +24,7 @@ plugin_ctrl: speaker=0
 romimage: file={share}/BIOS-bochs-latest
 vgaromimage: file={share}/VGABIOS-lgpl-latest
 memory: guest={memory}, host={memory}
-cpu: model={cpu}, ips={ips}, reset_on_triple_fault=0
+cpu: model={cpu}, ips={ips}, reset_on_triple_fault=0, ignore_bad_msrs={ignore_bad_msrs}
 clock: sync={sync}
 ata0-master: type=cdrom, path="{iso}", status=inserted
 boot: cdrom
@@ -96,6 +96,7 @@ class Bochs(Engine):
             memory=self.memory,
             cpu=self.cpu,
             ips=_IPS,
+            ignore_bad_msrs=int(machine.is_iso),  # #GP as on a CPU; an ISO may hold a system that expects more MSRs
             sync="slowdown" if machine.paced else "none",
             iso=self._iso,
             log="bochs.log",
