@@ -7,6 +7,7 @@
 #include "port/bound.h"
 
 #define RFLAGS_TF              (1ull << 8)
+#define OWED_EXIT              (1000) // host TSC ticks that an exit stands for, see owed
 #define RFLAGS_IF              (1ull << 9)
 #define RFLAGS_RF              (1ull << 16)
 #define DEBUGCTL_BTF           (1ull << 1)
@@ -127,12 +128,8 @@ void vcpu_count_ticks(vcpu_frame_t *f, uint64_t now) {
             f->ticks[last] += cost;
         }
         f->host_ticks += cost;
-        // Other exits count as time that the guest has had: one that exits at every
-        // instruction would never see its timer otherwise.
         if (f->owed == OWED_AS_LONG) {
             f->owed = cost;
-        } else {
-            f->owed = f->owed > cost ? f->owed - cost : 0;
         }
         f->exit_tsc = 0;
     }
@@ -202,7 +199,9 @@ static inline int run_guest(vcpu_frame_t *f) {
     int failed = vmx_guest(f);
     uint64_t exit_tsc = op_rdtsc();
     f->guest_ticks += exit_tsc - now;
-    f->owed = f->owed > exit_tsc - now ? f->owed - (exit_tsc - now) : 0;
+    // A guest that exits at every instruction would never see its timer if only time counted.
+    uint64_t had = exit_tsc - now + OWED_EXIT;
+    f->owed = f->owed > had ? f->owed - had : 0;
     f->entry_tsc = now;
     f->exit_tsc = exit_tsc;
     return failed;

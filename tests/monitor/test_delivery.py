@@ -37,6 +37,7 @@ def test_an_iret_that_is_retried_blocks_nmis_till_its_end(guest):
     )
     made.exec("vm.nmi()")
     made.until(f"vm.memory.read_u64({DATA:#x}) == 2")
+    made.until("n[0] >= 2")
     made.bench.run(5)
     count, first, second = made.words(3)
     assert count == 2

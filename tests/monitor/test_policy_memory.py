@@ -160,7 +160,7 @@ def test_interrupts_wait_for_the_step(guest):
     made.until("vm.state == 'halted' and vcpu.rcx & 0xffffffff == 0", 60000)
     assert made.eval(f"vm.memory.read_u64({PAGE})") == 300
     assert made.eval("n[0]") == 300
-    assert made.word() > 60  # a policy costs more than the timer's period: about one a step
+    assert made.word() > 15  # and it is not starved: steps take longer than the timer's period
 
 
 def test_value_for_a_fetch_is_refused(guest):
