@@ -138,7 +138,7 @@ repl: elf
 	@$(PCANEL) run $(RUN_OPTIONS)
 
 test: all guests $(BUILD)/kvmrun/kvmrun
-	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	@PCANEL_ENGINE=$(ENGINE) PCANEL_COMPLETE=1 $(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 $(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/tests/lib/*)
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)

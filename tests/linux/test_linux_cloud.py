@@ -4,6 +4,7 @@ import re
 import time
 
 import pytest
+import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
 from shell import PROMPT, Shell
@@ -11,7 +12,7 @@ from shell import PROMPT, Shell
 
 @pytest.fixture(scope="module")
 def shell():
-    with Monitor(engine="bochs", guests=[ROOT / "guests/linux.toml"]) as monitor:
+    with Monitor(engine=vtx.engine(), guests=[ROOT / "guests/linux.toml"]) as monitor:
         yield Shell(monitor, "linux").wait()
 
 

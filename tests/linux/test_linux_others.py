@@ -1,6 +1,7 @@
 """The other ways to boot Debian's kernels: bzImage as shipped, the full kernel, an older CPU."""
 
 import pytest
+import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
 from shell import Shell
@@ -16,7 +17,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_boots_to_a_shell_without_trouble(case):
     guest, cpu = CASES[case]
-    with Monitor(engine="bochs", cpu=cpu, guests=[ROOT / f"guests/{guest}.toml"]) as monitor:
+    with Monitor(engine=vtx.engine(), cpu=vtx.cpu(cpu), guests=[ROOT / f"guests/{guest}.toml"]) as monitor:
         shell = Shell(monitor, guest).wait()
         assert shell.run("echo $((6 * 7))") == "42\n"
         assert "Local timer interrupts" in shell.run("cat /proc/interrupts")

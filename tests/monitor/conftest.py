@@ -1,12 +1,13 @@
-"""A monitor in Bochs, and small guests made at its prompt (one boot per test file).
+"""A monitor, and small guests made at its prompt (one boot per test file).
 
-$PCANEL_ELF names another image than the build's, $PCANEL_CPU another model than Bochs's default.
+$PCANEL_ELF names another image than the build's, $PCANEL_CPU another model than the engine's default.
 """
 
 import os
 from pathlib import Path
 
 import pytest
+import vtx
 from bench import Bench
 from pcanel.monitor import Monitor
 from pcanel.paths import ELF
@@ -16,7 +17,7 @@ from pcanel.paths import ELF
 def bench():
     """The monitor without guests; the test makes its own."""
     image = Path(os.environ.get("PCANEL_ELF") or ELF)
-    with Monitor(engine="bochs", cpu=os.environ.get("PCANEL_CPU"), memory=256, image=image) as monitor:
+    with Monitor(engine=vtx.engine(), cpu=os.environ.get("PCANEL_CPU"), memory=256, image=image) as monitor:
         monitor.wait_booted()
         bench = Bench(monitor)
         yield bench

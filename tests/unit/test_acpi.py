@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import lacking
 from support import Memory
 
 from vmm.acpi import install, tables
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def aml(tmp_path_factory):
     if not shutil.which("iasl"):
-        pytest.skip("no iasl (package acpica-tools)")
+        lacking("no iasl (package acpica-tools)")
     out = tmp_path_factory.mktemp("acpi") / "dsdt_aml.py"
     script = ROOT / "host-tools" / "compile_asl.py"
     subprocess.run(
@@ -138,8 +139,9 @@ def test_refusals(aml):
         install(memory, aml + bytes(0x20000))
 
 
-@pytest.mark.skipif(not shutil.which("acpiexec"), reason="no acpiexec (package acpica-tools)")
 def test_status_of_devices_by_the_reference_interpreter(aml, tmp_path):
+    if not shutil.which("acpiexec"):
+        lacking("no acpiexec (package acpica-tools)")
     memory = Memory(1 << 20)
     install(memory, aml, cpus=2, com_ports=(0x3F8, 0x2F8), keyboard=False)
     (tmp_path / "dsdt.dat").write_bytes(collect(memory)[b"DSDT"])

@@ -9,6 +9,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from images import bzimage, elf
+from needs import lacking
 from support import Memory
 
 from vmm.e820 import e820
@@ -149,7 +150,7 @@ def real_kernels(ending):
 
 def boot_real(path):
     if path is None:
-        pytest.skip("no kernel under build/guests: make fetches them")
+        lacking("no kernel under build/guests: make guests fetches them")
     blob = path.read_bytes()
     memory = Memory(256 * MIB)
     return blob, memory, load(memory, {"kernel": "k"}, {"k": blob}, e820(memory.size))

@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ELF, ROOT
 
@@ -33,7 +34,7 @@ def image():
 def monitor(cpu):
     """A booted monitor with the four guests, none of them running."""
     guests = [ROOT / f"guests/tests/{name}.toml" for name in NAMES]
-    with Monitor(engine="bochs", cpu=cpu, memory=256, guests=guests, image=image()) as running:
+    with Monitor(engine=vtx.engine(), cpu=vtx.cpu(cpu), memory=256, guests=guests, image=image()) as running:
         running.wait_booted()
         running.exec(_HOLD)
         yield running

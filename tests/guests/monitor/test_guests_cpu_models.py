@@ -2,6 +2,8 @@
 
 import pytest
 import suite
+import vtx
+from pcanel.engines.host import nested_vmx
 from pcanel.monitor import Monitor
 
 MODELS = (
@@ -16,6 +18,7 @@ MODELS = (
 )
 
 
+@pytest.mark.skipif(vtx.engine() != "bochs", reason="the CPU models are those of Bochs")
 @pytest.mark.parametrize("cpu", MODELS)
 def test_guests(cpu):
     with suite.monitor(cpu) as running:
@@ -27,7 +30,9 @@ def test_guests(cpu):
     ("engine", "cpu", "missing"),
     [
         ("bochs", "core2_penryn_t9600", "bit 33 (ENABLE_EPT) is not offered"),
-        ("qemu", None, "no VT-x"),
+        pytest.param(
+            "qemu", None, "no VT-x", marks=pytest.mark.skipif(nested_vmx().usable, reason="QEMU has VT-x here")
+        ),
     ],
 )
 def test_without_vt_x(engine, cpu, missing):
