@@ -14,12 +14,15 @@
 #include "shared/runtime/interrupt_char.h"
 #include "shared/runtime/pyexec.h"
 
+#define WATCH_SHOTS 3 // Timeouts that a guarded function may swallow
+
 static struct {
     bool in_hook;
     bool forced; // the hook was interrupted because it did not return
     uint64_t calls; // of the hook
     uint64_t stuck; // the call that Ctrl-C found running
     uint64_t wait_deadline; // of the current wait; 0 = none
+    unsigned shots; // Timeouts since watch()
 } state;
 
 // cpu.HostFault(name, vector, error_code, rip, address): an exception of this CPU
@@ -78,6 +81,7 @@ void cpu_module_init(void) {
     MP_STATE_PORT(cpu_timeout) = mp_obj_new_exception(&mp_type_Timeout);
     MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
     state.in_hook = false;
+    nlr_set_abort(NULL);
     timer_set(TIMER_WATCH, 0);
     timer_set(TIMER_CORE, 0);
 }
@@ -89,8 +93,16 @@ void cpu_ctrl_c(void) {
     }
 }
 
+// Code in guard() that swallows its Timeout gets another, soon; at last an abort that
+// no `except` catches.
 void timer_expired(timer_slot_t slot) {
     if (slot == TIMER_WATCH) {
+        if (nlr_get_abort() != NULL) {
+            timer_set(TIMER_WATCH, rdtsc() + tsc_hz / 20);
+            if (state.shots++ >= WATCH_SHOTS) {
+                mp_sched_vm_abort(); // and the Timeout, which native code looks for
+            }
+        }
         mp_obj_exception_t *timeout = MP_OBJ_TO_PTR(MP_STATE_PORT(cpu_timeout));
         timeout->traceback_data = NULL;
         mp_sched_exception(MP_OBJ_FROM_PTR(timeout));
@@ -317,16 +329,50 @@ static MP_DEFINE_CONST_FUN_OBJ_0(mod_reading_obj, mod_reading);
 
 // watch(deadline_tsc): raises Timeout in whatever Python code runs then; 0 disarms,
 // also a Timeout that is on its way.
-static mp_obj_t mod_watch(mp_obj_t deadline) {
+static void watch(uint64_t deadline) {
     uint64_t flags = irq_save();
-    timer_set(TIMER_WATCH, mp_obj_get_int_truncated(deadline));
+    timer_set(TIMER_WATCH, deadline);
+    state.shots = 0;
+    MP_STATE_VM(vm_abort) = false;
     if (MP_STATE_MAIN_THREAD(mp_pending_exception) == MP_STATE_PORT(cpu_timeout)) {
         MP_STATE_MAIN_THREAD(mp_pending_exception) = MP_OBJ_NULL;
     }
     irq_restore(flags);
+}
+
+static mp_obj_t mod_watch(mp_obj_t deadline) {
+    watch(mp_obj_get_int_truncated(deadline));
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mod_watch_obj, mod_watch);
+
+// guard(f, argument) -> f(argument). Where watch() has raised its Timeout in there and f
+// has caught it several times, f is ended whatever it does, and Timeout is raised here.
+static mp_obj_t mod_guard(mp_obj_t function, mp_obj_t argument) {
+    nlr_buf_t nlr;
+    nlr_buf_t *outer = nlr_get_abort();
+    mp_obj_dict_t *globals = mp_globals_get();
+    mp_obj_dict_t *locals = mp_locals_get();
+    size_t gc_locks = MP_STATE_THREAD(gc_lock_depth);
+    if (nlr_push(&nlr) == 0) {
+        nlr_set_abort(&nlr);
+        mp_obj_t answer = mp_call_function_1(function, argument);
+        nlr_pop();
+        nlr_set_abort(outer);
+        return answer;
+    }
+    nlr_set_abort(outer);
+    if (nlr.ret_val != NULL) {
+        nlr_jump(nlr.ret_val);
+    }
+    watch(0);
+    // No frame in between has run to its end: what it would have put back is put back here.
+    mp_globals_set(globals);
+    mp_locals_set(locals);
+    MP_STATE_THREAD(gc_lock_depth) = gc_locks;
+    mp_raise_msg(&mp_type_Timeout, MP_ERROR_TEXT("caught and ignored until it was ended"));
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(mod_guard_obj, mod_guard);
 
 // counters(): what went unnoticed otherwise. Interrupts that nobody claimed, characters
 // lost on COM1, bytes of the executable region in use.
@@ -373,6 +419,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_idle_hook), MP_ROM_PTR(&mod_idle_hook_obj)},
     {MP_ROM_QSTR(MP_QSTR_wanted), MP_ROM_PTR(&mod_wanted_obj)},
     {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&mod_idle_obj)},
+    {MP_ROM_QSTR(MP_QSTR_guard), MP_ROM_PTR(&mod_guard_obj)},
     {MP_ROM_QSTR(MP_QSTR_reading), MP_ROM_PTR(&mod_reading_obj)},
     {MP_ROM_QSTR(MP_QSTR_watch), MP_ROM_PTR(&mod_watch_obj)},
     {MP_ROM_QSTR(MP_QSTR_counters), MP_ROM_PTR(&mod_counters_obj)},

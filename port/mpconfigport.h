@@ -24,6 +24,7 @@
 #define MICROPY_NLR_X64                        (1)
 #define MICROPY_ENABLE_EMERGENCY_EXCEPTION_BUF (1)
 #define MICROPY_EMERGENCY_EXCEPTION_BUF_SIZE   (512)
+#define MICROPY_ENABLE_VM_ABORT                (1)
 #define MICROPY_SCHEDULER_DEPTH                (8)
 #define MICROPY_REPL_STDIN_BUFFER_MAX          (1024)
 #define MICROPY_WARNINGS                       (1)

@@ -77,8 +77,10 @@ static void interrupt(trap_frame_t *frame) {
         uint64_t deadline = timer.deadline[i];
         if (deadline != 0 && deadline <= now) {
             timer.deadline[i] = 0;
-            timer_expired(i);
-        } else if (deadline != 0 && deadline < next) {
+            timer_expired(i); // may set it again
+            deadline = timer.deadline[i];
+        }
+        if (deadline != 0 && deadline < next) {
             next = deadline;
         }
     }

@@ -18,6 +18,14 @@ FAULTS = {
     "call in a loop": ("while True: vcpu.rax", "Timeout"),
     "native loop": ("native_loop()", "Timeout"),
     "viper loop": ("viper_loop()", "Timeout"),
+    "swallowed": ("while True:\n    try:\n        while True: pass\n    except: pass", "Timeout: caught and ignored"),
+    "swallowed by finally": (
+        "while True:\n    try:\n        while True: pass\n    finally:\n        continue", "Timeout: caught and ignored",
+    ),
+    "swallowed, natively": ("native_swallow()", "Timeout: caught and ignored"),
+    "swallowed, heap locked": (
+        "heap_lock()\nwhile True:\n    try:\n        while True: pass\n    except: pass", "Timeout: caught and ignored",
+    ),
     "heap": ("kept = []\nwhile True: kept.append(bytearray(100000))", "MemoryError"),
     "heap, kept": ("while True: hoard.append(bytearray(1000))", "MemoryError"),
     "recursion": ("def f(): f()\nf()", "RuntimeError"),
@@ -38,6 +46,13 @@ def native_loop():
 def viper_loop():
     i = 0
     while True: i += 1
+@micropython.native
+def native_swallow():
+    while True:
+        try:
+            while True: pass
+        except:
+            pass
 hoard = []
 """
 

@@ -5,8 +5,8 @@ Hook, which calls the policies whose key (leaf, MSR, port, page, ...) matches, i
 of attachment, until one answers; else the default handler. Only the bits that the event
 needs are armed, and detaching restores table and bits. A policy that raises, takes longer
 than `limit_ms`, or exhausts the heap pauses its own guest; the instruction that exited has
-then not been executed. Limits: a policy in a C function that never returns is not stopped,
-nor is one that catches its cpu.Timeout and loops on.
+then not been executed. One that catches its cpu.Timeout and loops on is ended a fifth of a
+second later. Limit: a policy in a C function that never returns is not stopped.
 """
 
 import gc
@@ -58,7 +58,7 @@ class Policy:
         start = cpu.rdtsc()
         cpu.watch(start + cpu.tsc_hz * self.limit_ms // 1000)
         try:
-            return self.function(vcpu)
+            return cpu.guard(self.function, vcpu)
         finally:
             cpu.watch(0)
             self.ticks += cpu.rdtsc() - start
