@@ -20,11 +20,13 @@ FAULTS = {
     "viper loop": ("viper_loop()", "Timeout"),
     "swallowed": ("while True:\n    try:\n        while True: pass\n    except: pass", "Timeout: caught and ignored"),
     "swallowed by finally": (
-        "while True:\n    try:\n        while True: pass\n    finally:\n        continue", "Timeout: caught and ignored",
+        "while True:\n    try:\n        while True: pass\n    finally:\n        continue",
+        "Timeout: caught and ignored",
     ),
     "swallowed, natively": ("native_swallow()", "Timeout: caught and ignored"),
     "swallowed, heap locked": (
-        "heap_lock()\nwhile True:\n    try:\n        while True: pass\n    except: pass", "Timeout: caught and ignored",
+        "heap_lock()\nwhile True:\n    try:\n        while True: pass\n    except: pass",
+        "Timeout: caught and ignored",
     ),
     "heap": ("kept = []\nwhile True: kept.append(bytearray(100000))", "MemoryError"),
     "heap, kept": ("while True: hoard.append(bytearray(1000))", "MemoryError"),
