@@ -43,14 +43,18 @@ class BootModule:
 
 def lay_out(modules: list[BootModule], directory: Path) -> list[str]:
     """Puts the modules under `directory` so that each one's relative path is its name."""
-    paths = []
+    check_paths(modules)
+    for module in modules:
+        module.write(directory / module.name)
+    return [module.name for module in modules]
+
+
+def check_paths(modules: list[BootModule]) -> None:
+    """Refuses a name that is no plain relative path, which QEMU wants."""
     for module in modules:
         path = os.path.normpath(module.name)
         if module.name.startswith("/") or path != module.name or path.split("/")[0] == "..":
             raise InputError(f"boot module {module.name!r}: QEMU wants a name that is a plain relative path")
-        module.write(directory / path)
-        paths.append(path)
-    return paths
 
 
 def policy(path: Path) -> BootModule:

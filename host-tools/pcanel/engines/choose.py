@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pcanel.engines.base import Engine
 from pcanel.engines.bochs import Bochs
 from pcanel.engines.host import nested_vmx
+from pcanel.engines.nested import Nested
 from pcanel.engines.qemu import Qemu
 from pcanel.errors import InputError
 
-ENGINES: dict[str, type[Engine]] = {"bochs": Bochs, "qemu": Qemu}
+ENGINES: dict[str, type[Engine]] = {"bochs": Bochs, "qemu": Qemu, "nested": Nested}
 
 
 @dataclass(frozen=True)
