@@ -20,6 +20,11 @@ _CR0_PG = const(1 << 31)
 _CR0_CD_NW = const(3 << 29)
 _CR0_NE = const(1 << 5)
 _CR0_TS = const(1 << 3)
+# Bits of CR0 that the guest sees in the read shadow. KVM as host of a nested monitor leaves a cleared ET
+# cleared, and after LMSW or CLTS it shows the real NE; so the monitor has ET, and what these two change too
+# as long as the guest's NE is not the real one.
+_CR0_OWNED = const(1 << 4 | 1 << 5 | 3 << 29)  # ET, NE, NW, CD
+_CR0_MP_EM_TS = const(7 << 1)
 _EFER_LMA = const(1 << 10)
 _IA32E_MODE_GUEST = const(1 << 9)
 _CR4_VMXE = const(1 << 13)
@@ -42,6 +47,7 @@ class Vcpu:
     @cr0.setter
     def cr0(self, value):
         self.write(v.CR0_READ_SHADOW, value)
+        self.write(v.CR0_GUEST_HOST_MASK, _CR0_OWNED if value & _CR0_NE else _CR0_OWNED | _CR0_MP_EM_TS)
         forced = self.cr0_fixed & ~(1 | _CR0_PG)
         self.write(v.GUEST_CR0, (value | forced) & ~_CR0_CD_NW)
         lma = value & _CR0_PG and self.read(v.GUEST_IA32_EFER) & 1 << 8
@@ -263,7 +269,7 @@ def _controls(vcpu, caps, vm, vpid):
     write(v.PAGE_FAULT_ERROR_CODE_MATCH, 0)
     for field in (v.VM_EXIT_MSR_STORE_COUNT, v.VM_EXIT_MSR_LOAD_COUNT, v.VM_ENTRY_MSR_LOAD_COUNT, v.CR3_TARGET_COUNT):
         write(field, 0)
-    write(v.CR0_GUEST_HOST_MASK, _CR0_NE | _CR0_CD_NW)
+    write(v.CR0_GUEST_HOST_MASK, _CR0_OWNED)
     write(v.CR4_GUEST_HOST_MASK, ~vm.cr4_allowed & 0xFFFFFFFFFFFFFFFF)
     write(v.VMCS_LINK_POINTER, 0xFFFFFFFFFFFFFFFF)
     if used["proc2"].ENABLE_XSAVES:

@@ -1,6 +1,6 @@
 """Control registers, debug registers, XSETBV, and what belongs to caches and TLBs.
 
-Only bits in the guest/host masks exit: CR0.NE, CD and NW (the CPU wants NE set, caching is
+Only bits in the guest/host masks exit: CR0.NE, CD, NW and ET (the CPU wants NE set, caching is
 the host's) and the bits of CR4 that the guest may not have. Source: SDM Vol. 3C, "Exit
 qualification for control-register accesses"; Vol. 3A, "Control Registers".
 """
