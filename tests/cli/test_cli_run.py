@@ -115,10 +115,11 @@ def test_a_panic_ends_the_run_at_once(pcanel, tmp_path):
     assert "The machine is stopped." in done.stderr
 
 
-def test_reset_by_the_monitor_boots_again(pcanel):
+def test_a_reset_ends_the_run(pcanel):
     code = "import machine; machine.reset()"
     done = pcanel(*QEMU, "--exec", code, "--timeout", "15")
     assert done.returncode == 1
+    assert "QEMU: the machine was reset from inside (guest-reset)" in done.stderr.partition("--- repl")[0]
 
 
 def test_modules_reach_the_file_system(pcanel, tmp_path):

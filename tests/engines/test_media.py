@@ -20,17 +20,3 @@ def test_boots_to_the_prompt(medium):
         assert monitor.eval("[6 * 7, 2 ** 70]") == [42, 1 << 70]
         memory = monitor.eval("sum(length for base, length, kind in __import__('multiboot').memory() if kind == 1)")
         assert 0.9 < memory / (1 << 30) <= 1
-
-
-def test_qmp_steers_the_machine(tmp_path):
-    with Monitor(engine="qemu") as monitor:
-        monitor.wait_booted(120)
-        monitor.engine.screendump(tmp_path / "screen.ppm")
-        assert (tmp_path / "screen.ppm").read_bytes()[:2] == b"P6"
-        hpa, size = monitor.eval("__import__('multiboot').image()")
-        monitor.engine.save_memory(tmp_path / "memory", hpa, size)
-        assert b"MicroPython" in (tmp_path / "memory").read_bytes()
-        monitor.console("repl").expect(">>> ", 10)
-        monitor.engine.reset()
-        monitor.console("repl").expect("^MicroPython v", 60)
-        assert "RESET" in [event["event"] for event in monitor.engine.events()]

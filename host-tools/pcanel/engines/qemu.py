@@ -9,6 +9,14 @@ from pcanel.engines.qmp import Qmp
 from pcanel.errors import EngineError, InputError
 from pcanel.modules import lay_out
 
+# Events of QMP, as a person would say them.
+_ENDINGS = {
+    "GUEST_PANICKED": "the monitor has panicked",
+    "SHUTDOWN": "the machine was switched off from inside",
+    "RESET": "the machine was reset from inside",
+    "STOP": "the machine was stopped; engine.log may say why",
+}
+
 _OVMF = (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_CODE.fd"))
 
 
@@ -46,6 +54,7 @@ class Qemu(Engine):
         words = ["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"]
         words += ["-machine", "q35" if machine.uefi else "pc", "-accel", "kvm" if self.kvm else "tcg"]
         words += ["-cpu", self.cpu, "-m", str(machine.memory)]
+        words += ["-device", "pvpanic", "-action", "panic=pause"]  # a memory image can still be taken
         words += ["-chardev", f"socket,id=qmp,fd={self._theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
         for number, port in enumerate(machine.ports, 1):
             words += ["-chardev", f"socket,id=com{number},host=127.0.0.1,port={port},server=off,nodelay=on"]
@@ -72,10 +81,26 @@ class Qemu(Engine):
         except EngineError as error:
             raise EngineError(f"QEMU did not start: {error}\n{self.log_tail()}") from error
 
+    def ended(self) -> str | None:
+        """As every engine's; besides, what the machine did to itself ends a run, whether QEMU ends or not."""
+        return super().ended() or self._ending()
+
     def explain(self, code: int) -> str:
-        said = super().explain(code)
-        causes = [e["data"].get("reason", "") for e in self.events() if e["event"] == "SHUTDOWN" and "data" in e]
-        return f"{said} ({causes[-1]})" if causes else said
+        ending = self._ending()
+        return super().explain(code) + (f": {ending}" if ending else "")
+
+    def _ending(self) -> str | None:
+        """One line about the first event that ends a run. What we asked QEMU for ends none."""
+        for event in self.events():
+            data = event.get("data", {})
+            if event["event"] in _ENDINGS and data.get("guest", True):
+                why = data.get("reason") or data.get("action") or event["event"]
+                return f"QEMU: {_ENDINGS[event['event']]} ({why})"
+        return None
+
+    def status(self) -> str:
+        """'running', 'paused', 'guest-panicked', 'internal-error', ..."""
+        return self._qmp.command("query-status")["status"]
 
     def events(self) -> list[dict]:
         """What QMP has reported: resets, shutdown, panics."""
