@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcanel.engines import host
+from pcanel.engines.bochs import FIRMWARE as BOCHS_FIRMWARE
+from pcanel.engines.bochs import SHARE as BOCHS_SHARE
 from pcanel.paths import BUILD, ROOT
 
 _PACKAGES = ROOT / "host-tools/setup/packages.txt"
@@ -35,7 +37,7 @@ def examine() -> list[Finding]:
     return [
         packages(needed_packages(_PACKAGES), _is_installed),
         *virtualization(),
-        program("Bochs", "bochs", ("--help",), "bochs"),
+        bochs(),
         program("QEMU", "qemu-system-x86_64", ("--version",), "qemu-system-x86"),
         program("GRUB", "grub-mkrescue", ("--version",), "grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools"),
         firmware(),
@@ -53,26 +55,38 @@ def packages(names: list[str], is_installed: Callable[[str], bool]) -> Finding:
     missing = [name for name in names if not is_installed(name)]
     if not missing:
         return Finding("Debian packages", True, f"all {len(names)} are installed")
+    words = f"{len(missing)} of {len(names)} are missing: {' '.join(missing)}"
+    return Finding("Debian packages", False, words, _install(" ".join(missing)))
+
+
+def _install(packages: str) -> str:
     sudo = "" if os.geteuid() == 0 else "sudo "
-    return Finding(
-        "Debian packages",
-        False,
-        f"{len(missing)} of {len(names)} are missing: {' '.join(missing)}",
-        f"{sudo}apt-get install --no-install-recommends {' '.join(missing)}",
-    )
+    return f"{sudo}apt-get install --no-install-recommends {packages}"
 
 
 def virtualization() -> list[Finding]:
     """VT-x, nested VMX and KVM access; none of them is needed, Bochs does without."""
-    flags = host.cpu_flags()
-    kind = "VT-x" if "vmx" in flags else "AMD-V, which is not VT-x" if "svm" in flags else "no VT-x"
-    under = ", inside a virtual machine" if "hypervisor" in flags else ""
     nested = host.nested_vmx()
     return [
-        Finding("CPU", True if "vmx" in flags else None, kind + under),
+        vt_x(host.cpu_flags()),
         Finding("nested VMX", nested.usable or None, nested.reason, nested.mend),
         _kvm_access(),
     ]
+
+
+def vt_x(flags: set[str]) -> Finding:
+    """What the CPU's flags say. No command mends a lack here, but somebody may."""
+    inside = "hypervisor" in flags
+    where = ", inside a virtual machine" if inside else ""
+    if "vmx" in flags:
+        return Finding("VT-x", True, f"the CPU has it{where}")
+    if "svm" in flags:
+        return Finding("VT-x", None, f"the CPU has AMD-V instead{where}; Bochs does without", "only an Intel CPU does")
+    if inside:
+        mend = "on the machine outside, sudo modprobe kvm_intel nested=1, and start this one with -cpu host"
+    else:
+        mend = "switch VT-x on in the firmware's set-up, where the CPU is Intel's"
+    return Finding("VT-x", None, f"the CPU shows none{where}; Bochs does without", mend)
 
 
 def _kvm_access() -> Finding:
@@ -84,10 +98,18 @@ def _kvm_access() -> Finding:
     return Finding("/dev/kvm", None, "may not be opened by this user", f"sudo adduser {user} kvm, and log in again")
 
 
+def bochs(share: Path = BOCHS_SHARE) -> Finding:
+    """The program, and the firmware that it boots with."""
+    lost = [name for name in BOCHS_FIRMWARE if not (share / name).is_file()]
+    if lost:
+        return Finding("Bochs", False, f"{share / lost[0]} is not there", _install("bochs bochsbios vgabios"))
+    return program("Bochs", "bochs", ("--help",), "bochs bochsbios vgabios")
+
+
 def program(subject: str, name: str, version: tuple[str, ...], package: str) -> Finding:
     path = shutil.which(name)
     if path is None:
-        return Finding(subject, False, f"{name} is not installed", f"apt-get install {package}")
+        return Finding(subject, False, f"{name} is not installed", _install(package))
     said = subprocess.run([path, *version], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     lines = [line.strip() for line in (said.stdout + said.stderr).splitlines() if any(c.isdigit() for c in line)]
     named = [line for line in lines if subject.lower() in line.lower()]
@@ -98,7 +120,7 @@ def firmware(directory: Path = _OVMF) -> Finding:
     found = sorted(directory.glob("OVMF_CODE*.fd"))
     if found:
         return Finding("UEFI firmware", True, str(found[0]))
-    return Finding("UEFI firmware", False, "OVMF is not installed", "apt-get install ovmf")
+    return Finding("UEFI firmware", False, "OVMF is not installed", _install("ovmf"))
 
 
 def built(build: Path) -> list[Finding]:

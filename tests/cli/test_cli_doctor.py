@@ -1,12 +1,13 @@
 """`pcanel doctor`: every lack is named with the one command that mends it."""
 
+import pytest
 from pcanel import health
 
 
 def test_this_machine(pcanel):
     done = pcanel("doctor")
     assert done.returncode == 0, done.stdout
-    for subject in ("Debian packages", "CPU", "nested VMX", "/dev/kvm", "Bochs", "QEMU", "UEFI firmware", "image"):
+    for subject in ("Debian packages", "VT-x", "nested VMX", "/dev/kvm", "Bochs", "QEMU", "UEFI firmware", "image"):
         assert subject in done.stdout
     assert "LACK" not in done.stdout
     last = done.stdout.splitlines()[-1]
@@ -23,11 +24,36 @@ def test_missing_packages():
 
 def test_missing_program():
     finding = health.program("Thing", "no-such-program", (), "thing-package")
-    assert (finding.state, finding.mend) == (False, "apt-get install thing-package")
+    assert finding.state is False
+    assert finding.mend.endswith("apt-get install --no-install-recommends thing-package")
 
 
 def test_missing_firmware(tmp_path):
-    assert health.firmware(tmp_path).mend == "apt-get install ovmf"
+    assert health.firmware(tmp_path).mend.endswith("apt-get install --no-install-recommends ovmf")
+
+
+def test_bochs_without_its_firmware(tmp_path):
+    finding = health.bochs(tmp_path)
+    assert (finding.state, finding.words) == (False, f"{tmp_path}/BIOS-bochs-latest is not there")
+    assert finding.mend.endswith("bochs bochsbios vgabios")
+
+
+@pytest.mark.parametrize(
+    "flags, state, words, mend",
+    [
+        ({"vmx"}, True, "the CPU has it", ""),
+        ({"vmx", "hypervisor"}, True, "inside a virtual machine", ""),
+        ({"svm"}, None, "AMD-V", "Intel"),
+        ({"hypervisor"}, None, "shows none, inside a virtual machine", "modprobe kvm_intel nested=1"),
+        (set(), None, "shows none", "firmware's set-up"),
+    ],
+)
+def test_vt_x(flags, state, words, mend):
+    finding = health.vt_x(flags)
+    assert finding.state is state
+    assert words in finding.words
+    assert mend in finding.mend
+    assert bool(finding.mend) == (state is None)
 
 
 def test_nothing_built(tmp_path):

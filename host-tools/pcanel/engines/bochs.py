@@ -12,7 +12,8 @@ from pcanel.engines.base import Engine, Machine
 from pcanel.errors import InputError
 from pcanel.image import make_iso
 
-_SHARE = Path("/usr/share/bochs")
+SHARE = Path("/usr/share/bochs")
+FIRMWARE = ("BIOS-bochs-latest", "VGABIOS-lgpl-latest")
 _MEMORY_MAX = 2048  # MiB that Bochs 2.7 takes without paging to a file
 _IPS = 100_000_000
 
@@ -21,8 +22,8 @@ config_interface: textconfig
 display_library: rfb, options="timeout=0"
 sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
 plugin_ctrl: speaker=0
-romimage: file={share}/BIOS-bochs-latest
-vgaromimage: file={share}/VGABIOS-lgpl-latest
+romimage: file={bios}
+vgaromimage: file={vga_bios}
 memory: guest={memory}, host={memory}
 cpu: model={cpu}, ips={ips}, reset_on_triple_fault=0, ignore_bad_msrs={ignore_bad_msrs}
 clock: sync={sync}
@@ -92,7 +93,8 @@ class Bochs(Engine):
         if not machine.is_iso:
             self.make_medium(self._iso)
         config = _CONFIG.format(
-            share=_SHARE,
+            bios=SHARE / FIRMWARE[0],
+            vga_bios=SHARE / FIRMWARE[1],
             memory=self.memory,
             cpu=self.cpu,
             ips=_IPS,
