@@ -34,7 +34,7 @@ SPELLED := nin,thre,extint,ist,nd
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
 C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h host-tools/*/*.c host-tools/*/*.h)
 
-.PHONY: all help setup elf iso guests rtos run repl test bench bench-quick check format size doctor clean
+.PHONY: all help setup elf iso guests rtos run repl test test-nested bench bench-quick check format size doctor clean
 .DELETE_ON_ERROR:
 
 all: elf iso
@@ -44,6 +44,7 @@ help:
 	@echo 'make run      boot it with Linux and the real-time guest (GUESTS=..., ENGINE=..., CPU=...)'
 	@echo 'make repl     boot it without guests: the Python prompt only'
 	@echo 'make test     all tests'
+	@echo 'make test-nested  the monitor under QEMU with nested VMX, in an emulated machine'
 	@echo 'make bench    what exits, Linux and guests cost, beside KVM (bench-quick: the exits, without KVM)'
 	@echo 'make check    ruff, clang-format, codespell'
 	@echo 'make size     size of the image by section and of its largest symbols'
@@ -139,6 +140,10 @@ repl: elf
 
 test: all guests $(BUILD)/kvmrun/kvmrun
 	@PCANEL_ENGINE=$(ENGINE) PCANEL_COMPLETE=1 $(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+# One at a time: each is a Bochs with a whole system in it.
+test-nested: all guests
+	@$(PYTHON) -m pytest -m 'long or not long' tests/nested
 
 $(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/tests/lib/*)
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)

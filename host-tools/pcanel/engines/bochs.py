@@ -75,6 +75,11 @@ class Bochs(Engine):
         """MiB that Bochs gives its machine."""
         return self.machine.memory + self._more_memory
 
+    @property
+    def lacks_msrs(self) -> bool:
+        """Unknown MSRs read 0 instead of #GP as on a CPU: an ISO may hold a system that expects more than Bochs has."""
+        return self.machine.is_iso
+
     def lines(self) -> list[int | Path]:
         """What COM1, COM2, ... lead to: a loopback port to connect to, or a file that takes the output."""
         return list(self.machine.ports)
@@ -98,7 +103,7 @@ class Bochs(Engine):
             memory=self.memory,
             cpu=self.cpu,
             ips=_IPS,
-            ignore_bad_msrs=int(machine.is_iso),  # #GP as on a CPU; an ISO may hold a system that expects more MSRs
+            ignore_bad_msrs=int(self.lacks_msrs),
             sync="slowdown" if machine.paced else "none",
             iso=self._iso,
             log="bochs.log",

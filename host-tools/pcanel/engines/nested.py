@@ -22,7 +22,8 @@ class Nested(Bochs):
     """Bochs with Debian's kernel in it, and QEMU in that."""
 
     name = "nested"
-    _more_memory = 384  # MiB, for the outer system
+    _more_memory = 512  # MiB, for the outer system
+    lacks_msrs = True  # Debian's kernel expects more than Bochs has
 
     def __init__(self, machine: Machine):
         super().__init__(machine)
@@ -40,9 +41,10 @@ class Nested(Bochs):
         machine = self.machine
         check_paths(machine.modules)
         modules = {f"/boot/{module.name}": module.content for module in machine.modules}
-        medium.make(iso, {"/pcanel.elf": machine.image, **modules}, self._script(), qemu=True)
+        medium.make(iso, {"/pcanel.elf": machine.image, **modules}, self.script(), qemu=True)
 
-    def _script(self) -> str:
+    def script(self) -> str:
+        """What the outer system runs: QEMU with the monitor."""
         machine = self.machine
         words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]
         words += ["-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", str(machine.memory)]

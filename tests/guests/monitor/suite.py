@@ -31,33 +31,37 @@ def image():
 
 
 @contextlib.contextmanager
-def monitor(cpu):
+def monitor(cpu, engine=None):
     """A booted monitor with the four guests, none of them running."""
     guests = [ROOT / f"guests/tests/{name}.toml" for name in NAMES]
-    with Monitor(engine=vtx.engine(), cpu=vtx.cpu(cpu), memory=256, guests=guests, image=image()) as running:
+    engine = engine or vtx.engine()
+    with Monitor(engine=engine, cpu=vtx.cpu(cpu), memory=256, guests=guests, image=image()) as running:
         running.wait_booted()
         running.exec(_HOLD)
         yield running
 
 
-def run(running, name):
+def run(running, name, timeout=TIMEOUT):
     """Starts a guest and returns the lines that it printed, once it is off."""
     console = running.console(running.names[1])
     before = len(console.text())
     running.exec(_STARTED.format(name=name))
-    running.console("repl").expect(rf"\[{name}\] powered off by the guest", TIMEOUT)
+    running.console("repl").expect(rf"\[{name}\] powered off by the guest", timeout)
     console.expect(_SUMMARY, 30)
     text = console.text()[before:]
     return text[: text.rindex("SUMMARY: ")].splitlines() + [text[text.rindex("SUMMARY: ") :].splitlines()[0]]
 
 
-def check(lines):
-    """Asserts that no check failed and that some passed; returns the number of checks."""
+def check(lines, known=()):
+    """Asserts that no check failed and that some passed; returns the number of checks.
+
+    known: beginnings of FAIL lines that an engine is known for; they may fail, nothing else.
+    """
     failed = [line for line in lines if line.startswith("FAIL: ")]
-    assert not failed
+    assert not [line for line in failed if not line.startswith(tuple(known))]
     passed = [line for line in lines if line.startswith("PASS: ")]
     assert len(passed) > 200, lines[-20:]
     tests, failures, skipped = map(int, _SUMMARY.match(lines[-1].encode() + b"\n").groups())
-    assert failures == 0
-    assert tests == len(passed) + skipped
+    assert failures == len(failed)
+    assert tests == len(passed) + len(failed) + skipped
     return tests
