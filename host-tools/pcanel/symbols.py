@@ -37,6 +37,9 @@ class Symbols:
         """The address of a symbol. Raises KeyError."""
         return self._by_name[name].address
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def at(self, address: int) -> str:
         """'name+0x12' for an address, or its number where nothing is known below it."""
         index = bisect.bisect_right(self._addresses, address) - 1

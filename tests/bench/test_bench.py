@@ -1,10 +1,11 @@
 """The bench on the real engine: rows that are sane, a slowed handler that shows, a profile that adds up."""
 
 import pytest
-from pcanel.bench import guest, native, profile
+from pcanel.bench import calls, guest, native, profile
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.trace import trace
 from pcanel.paths import ELF
+from pcanel.symbols import Symbols
 
 ROUNDS = 100
 LEAST = 21  # ticks of the shortest exit there can be: a handler that reads the reason and advances RIP
@@ -70,11 +71,17 @@ def test_native_rows():
 
 
 def test_a_profile_adds_up(bench):
-    instructions = trace("cpuid")
-    names = profile.name_all(instructions, ELF)
+    instructions, functions = trace("mmio_policy")
+    symbols = Symbols(ELF)
+    names = profile.name_all(instructions, symbols)
     assert instructions[-1].tick - instructions[0].tick == len(instructions) - 1
     assert names[0] == names[-1] == profile.GUEST
     assert {"vmx_exit", "vcpu_enter", "vmx_guest"} <= set(names)
     assert sum(count for _, count in profile.in_order(names)) == len(names)
     assert sum(count for _, count, _ in profile.summed(names)) == len(names)
-    assert len(names) == pytest.approx(rows(bench, "cpuid")["cpuid"].median, rel=0.2)
+    assert len(names) == pytest.approx(rows(bench, "mmio_policy")["mmio_policy"].median, rel=0.2)
+    found = {call.name: call for call in calls.attribute(instructions, symbols, functions)}
+    device = found["__main__.Plain.read"]
+    assert device.count == 1
+    assert 0 < device.own <= device.whole < len(names) // 4
+    assert found["vmm.handlers.mmio.Mmio.violation"].whole > device.whole

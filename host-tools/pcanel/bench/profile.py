@@ -20,9 +20,8 @@ HEAP = "(made at run time)"
 _NATIVE = re.compile(r"fun_data_(.+?)(?:_[A-Za-z0-9]+_slash_.*_dot_py(\d*))?$")
 
 
-def name_all(instructions: list[Instruction], elf: Path) -> list[str]:
+def name_all(instructions: list[Instruction], symbols: Symbols) -> list[str]:
     """The symbol of each instruction."""
-    symbols = Symbols(elf)
     end = symbols["image_end"]
     known: dict[int, str] = {}
 

@@ -7,7 +7,7 @@ second. The round comes behind all measured ones, so it is one of the steady sta
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pcanel.bench import guest
@@ -19,9 +19,28 @@ from pcanel.monitor import Monitor
 from pcanel.paths import ELF
 
 _LINE = re.compile(r"^\(0\)\.\[(\d+)\] \[0x([0-9a-f]+)\] [0-9a-f]+:([0-9a-f]+) \([^)]*\): (.*)$")
+_ACCESS = re.compile(r"^\[CPU0 (RD|WR)\]: LIN 0x([0-9a-f]+) ")
 _TIMEOUT = 300  # seconds
 _PERIOD = 0.2
 _ROUNDS = 200  # before the one that is traced
+
+# At the prompt: the functions of all modules and of their classes. A function's id() is its object's address.
+_FUNCTIONS = """
+import sys
+def _functions():
+    kinds = ("function", "bound_method", "closure", "generator")
+    def show(place, name, thing):
+        if type(thing).__name__ in kinds:
+            print(id(thing), place + "." + name)
+    spaces = [(place, sys.modules[place].__dict__) for place in sys.modules if hasattr(sys.modules[place], "__dict__")]
+    for place, space in [("__main__", globals())] + spaces:
+        for name, thing in list(space.items()):
+            show(place, name, thing)
+            if isinstance(thing, type) and getattr(thing, "__module__", "") == place:
+                for inner, function in thing.__dict__.items():
+                    show(place, name + "." + inner, function)
+_functions()
+"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,7 @@ class Instruction:
     hpa: int
     gva: int
     text: str
+    accesses: list[tuple[str, int]] = field(default_factory=list)  # ('RD' or 'WR', linear address)
 
     @property
     def in_guest(self) -> bool:
@@ -45,17 +65,21 @@ class _Traced(Bochs):
         super().prepare()
         with (self.machine.directory / "bochsrc").open("a") as config:
             config.write("magic_break: enabled=1\n")
-        (self.machine.directory / "debugger").write_text("c\ntrace on\nc\ntrace off\nq\n")
+        (self.machine.directory / "debugger").write_text("c\ntrace on\ntrace-mem on\nc\ntrace off\nq\n")
 
 
-def trace(row: str, cpu: str | None = None, image: Path = ELF) -> list[Instruction]:
-    """The instructions of one round of a row under the monitor, guest's and monitor's, in order."""
+def trace(row: str, cpu: str | None = None, image: Path = ELF) -> tuple[list[Instruction], dict[int, str]]:
+    """The instructions of one round of a row under the monitor, guest's and monitor's, in order.
+
+    Also {address of its object: name} of the monitor's Python functions.
+    """
     with Monitored(cpu, image, Choice(_Traced, "the trace is its debugger's")) as bench:
         if row in guest.POLICY_ROWS:
             bench.monitor.exec("attach_policies(vm)")
+        functions = dict(line.split(" ", 1) for line in bench.monitor.exec(_FUNCTIONS).splitlines() if " " in line)
         bench.begin(guest.cmdline([row], _ROUNDS, trace=1))
         _wait_ended(bench.monitor, row)
-        return _parse(bench.monitor.engine.log)
+        return _parse(bench.monitor.engine.log), {int(address): name for address, name in functions.items()}
 
 
 def _wait_ended(monitor: Monitor, row: str) -> None:
@@ -74,6 +98,9 @@ def _parse(log: Path) -> list[Instruction]:
     found = []
     with log.open(errors="replace") as lines:
         for line in lines:
+            access = _ACCESS.match(line)
+            if access and found:
+                found[-1].accesses.append((access[1], int(access[2], 16)))
             match = _LINE.match(line.rstrip())
             if match:
                 tick, hpa, gva, text = match.groups()

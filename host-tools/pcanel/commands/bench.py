@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import kvm, linux, native, profile, prompt, versions
+from pcanel.bench import calls, kvm, linux, native, profile, prompt, versions
 from pcanel.bench.measures import ALL
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, table, write_document, write_json
@@ -11,6 +11,7 @@ from pcanel.bench.trace import trace
 from pcanel.commands.output import say
 from pcanel.engines.bochs import Bochs
 from pcanel.paths import BUILD, ELF
+from pcanel.symbols import Symbols
 
 
 def add_to(commands) -> None:
@@ -66,10 +67,12 @@ def _system(results: Results, cpu: str) -> None:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    instructions = trace(options.profile, options.cpu)
-    names = profile.name_all(instructions, ELF)
+    instructions, functions = trace(options.profile, options.cpu)
+    symbols = Symbols(ELF)
+    names = profile.name_all(instructions, symbols)
     listing = BUILD / "bench" / f"{options.profile}.trace"
     profile.write_listing(listing, instructions, names)
     print(profile.report(options.profile, names))
+    print("\n" + calls.report(calls.attribute(instructions, symbols, functions)))
     say(f"each instruction: {listing}")
     return 0
