@@ -34,7 +34,7 @@ SPELLED := nin,thre,extint,ist,nd
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
 C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h host-tools/*/*.c host-tools/*/*.h)
 
-.PHONY: all help setup elf iso guests rtos run repl test test-nested bench bench-quick check format size doctor clean
+.PHONY: all help setup elf iso guests rtos run repl test test-long test-nested bench bench-quick check format size doctor clean
 .DELETE_ON_ERROR:
 
 all: elf iso
@@ -44,6 +44,7 @@ help:
 	@echo 'make run      boot it with Linux and the real-time guest (GUESTS=..., ENGINE=..., CPU=...)'
 	@echo 'make repl     boot it without guests: the Python prompt only'
 	@echo 'make test     all tests'
+	@echo 'make test-long  those that take minutes each: 1 MiB over the link, cyclictest'
 	@echo 'make test-nested  the monitor under QEMU with nested VMX, in an emulated machine'
 	@echo 'make bench    what exits, Linux and guests cost, beside KVM (bench-quick: the exits, without KVM)'
 	@echo 'make check    ruff, clang-format, codespell'
@@ -156,6 +157,9 @@ bench: elf guests $(BUILD)/kvmrun/kvmrun
 
 bench-quick: elf $(BUILD)/guests/exitbench/exitbench.elf
 	@$(PCANEL) bench --quick
+
+test-long: all guests
+	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m long $(TESTS)
 
 doctor: $(STAMPS)/venv
 	@$(PCANEL) doctor

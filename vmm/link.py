@@ -162,7 +162,8 @@ class Links:
             if here == there:
                 raise ValueError("link %s:%s to itself" % (name, link["uart"]))
             if same:
-                same[0].append(name)
+                if name not in same[0]:
+                    same[0].append(name)
                 continue
             a, b = End(*here), End(*there)
             a.far, b.far = b, a

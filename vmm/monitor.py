@@ -187,7 +187,8 @@ class Monitor:
     def load_guests(self):
         """Create the guests that came as boot modules; a bad one gets one line, the others go on.
 
-        Those that name their console come first, so that nobody else has it by then.
+        Those that name their console come first, so that nobody else has it by then; among them those
+        that name links, so that the guests at the far ends are made with the UARTs.
         """
         modules = boot_modules()
         configs = []
@@ -197,9 +198,9 @@ class Monitor:
                     configs.append(json.loads(str(modules[name], "utf-8")))
                 except ValueError as error:
                     print("guest %s: %s: %s" % (name[6:], type(error).__name__, error))
-        for named in (True, False):
+        for wanted in ((True, True), (True, False), (False, True), (False, False)):
             for config in configs:
-                if bool(config.get("console")) == named:
+                if (bool(config.get("console")), bool(config.get("links"))) == wanted:
                     self._create_or_say(config, modules)
         return modules
 

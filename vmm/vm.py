@@ -104,6 +104,8 @@ class VM:
         self.stepper = stepper.Stepper(self, trapflag.TrapFlag(self))
         self.walker = paging.Walker(self.memory, self.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
         self.pc = pc.Pc(self, host_uart)
+        for end in monitor.links.ends(self.name):
+            self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then
         self.console = self.pc.console
         self.console.attach = self.attach
         self.lapic = self.pc.lapic

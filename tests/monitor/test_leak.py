@@ -1,0 +1,63 @@
+"""A thousand guests made, run and destroyed at the prompt: memory and heap are back where they were."""
+
+from bench import REAL
+from pcanel.assemble import assemble
+
+GUESTS = 1000
+BATCH = 50
+# Memory, VPIDs, links, windows, schedule: all that a guest has of the monitor.
+LOOK = (
+    "(monitor.pages.available, len(monitor.pages.free), len(monitor.vms), len(monitor._vpids), len(monitor._uarts),"
+    " len(monitor._order), len(monitor.links.cables), len(monitor.windows.by_name))"
+)
+HEAP = 4096  # bytes that the heap may differ by: what the prompt itself keeps of a line
+
+CYCLE = """
+def cycle(code, count):
+    for i in range(count):
+        linked = [{"uart": "com2", "to": "nobody:com2"}]
+        window = [{"name": "w", "size": 0x1000, "gsi": 5}]
+        vm = monitor.create({"name": "leak", "memory": 1 << 20, "protocol": "flat", "kernel": "k", "address": %d,
+                             "console": "none", "links": linked, "shared": window}, {"k": code})
+        vm.start()
+        while vm.state == "running":
+            time.sleep_ms(1)
+        if vm.state != "halted" or vm.memory.read_u16(0x500) != 0x55AA:
+            raise RuntimeError(repr(vm))
+        vm.destroy()
+def used():
+    for _ in range(3):
+        gc.collect()
+    return gc.mem_alloc()
+""" % REAL
+
+
+def test_a_thousand_guests_leave_nothing_behind(bench):
+    code = assemble("mov word ptr [0x500], 0x55AA; hlt", 16, REAL)
+    bench.exec(CYCLE)
+    bench.exec(f"cycle({code!r}, 3)", 120)  # what is made once, is made
+    before = bench.eval(LOOK)
+    heap = bench.eval("used()")
+    for _ in range(GUESTS // BATCH):
+        bench.exec(f"cycle({code!r}, {BATCH})", 300)
+    assert bench.eval(LOOK) == before
+    after = bench.eval("used()")
+    assert after - heap < HEAP, f"{after - heap} bytes of the heap are gone"
+
+
+def test_a_guest_that_cannot_be_made_leaves_nothing_behind(bench):
+    before, heap = bench.eval(LOOK), bench.eval("used()")
+    bench.exec(
+        """
+for i in range(100):
+    config = {"name": "no", "memory": 8 << 20, "protocol": "flat", "kernel": "k", "console": "none",
+              "shared": [{"name": "w", "size": 0x1000, "gpa": 0x1000}]}
+    try:
+        monitor.create(config, {"k": b"1"})
+    except ValueError:
+        continue
+    raise RuntimeError("it was made")
+"""
+    )
+    assert bench.eval(LOOK) == before
+    assert bench.eval("used()") - heap < HEAP
