@@ -1,0 +1,98 @@
+"""Links and shared memory in guest files: what they become, and what is refused."""
+
+import pytest
+from pcanel.errors import InputError
+from pcanel.guest.file import load
+from pcanel.guest.set import load_all
+
+HEAD = 'memory = "16M"\nprotocol = "multiboot"\nkernel = "kernel"\n'
+
+
+@pytest.fixture
+def write(tmp_path):
+    (tmp_path / "kernel").write_bytes(b"k" * 100)
+
+    def make(tail, name="some"):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(HEAD + tail)
+        return path
+
+    return make
+
+
+def link(uart="com2", to="other:com2"):
+    return f'[[link]]\nuart = "{uart}"\nto = "{to}"\n'
+
+
+def shared(**keys):
+    keys = {"name": '"board"', "size": '"64K"', **keys}
+    return "[[shared]]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items() if value is not None)
+
+
+def test_links(write):
+    assert load(write(link() + link("com1", "x.y:com4"))).config["links"] == [
+        {"uart": "com2", "to": "other:com2"}, {"uart": "com1", "to": "x.y:com4"},
+    ]  # fmt: skip
+
+
+def test_shared_memory(write):
+    second = shared(name='"b"', size=4096, access='"ro"', gpa=0xC0000000, gsi=16)
+    assert load(write(shared() + second)).config["shared"] == [
+        {"name": "board", "size": 65536, "access": "rw", "gpa": None, "gsi": None},
+        {"name": "b", "size": 4096, "access": "ro", "gpa": 0xC0000000, "gsi": 16},
+    ]
+
+
+@pytest.mark.parametrize(
+    "tail, words",
+    [
+        (link("com5"), ("link", "com5")),
+        (link(to="other"), ("link", "rtos:com2")),
+        (link(to="other:com9"), ("link", "com9")),
+        (link(to="some:com2"), ("link", "itself")),
+        ('[[link]]\nuart = "com2"\n', ("link", "uart and to")),
+        ("link = 3\n", ("link", "3")),
+        (shared(name=None), ("shared[0].name", "1 to 16")),
+        (shared(name='"seventeen_letters"'), ("shared[0].name", "1 to 16")),
+        (shared(size=None), ("shared[0].size", "multiple of 4096")),
+        (shared(size=100), ("shared[0].size", "multiple of 4096")),
+        (shared(size='"64Q"'), ("shared[0].size", "64Q")),
+        (shared(access='"wo"'), ("shared[0].access", "rw, ro")),
+        (shared(gpa=0x1000), ("shared[0].gpa", "0xc0000000")),
+        (shared(gpa=0xC0000001), ("shared[0].gpa", "multiple")),
+        (shared(gpa=0xFEBFF000), ("shared[0].gpa", "0xfebf0000")),
+        (shared(gsi=4), ("shared[0].gsi", "must be one of 5")),
+        (shared(colour=1), ("shared[0].colour", "unknown key")),
+        (shared() + shared(), ("shared[1].name", "twice")),
+    ],
+)
+def test_refused(write, tail, words):
+    path = write(tail)
+    with pytest.raises(InputError) as info:
+        load(path)
+    assert str(info.value).startswith(f"{path}: ")
+    for word in words:
+        assert word in str(info.value)
+
+
+def test_either_file_or_both_may_have_the_cable(write):
+    both = [write(link(), "some"), write(link(to="some:com2"), "other")]
+    assert len(load_all(both, 1024)) == 2
+
+
+def test_a_uart_has_one_cable(write):
+    files = [write(link(), "some"), write(link("com3", "other:com2"), "third"), write("", "other")]
+    with pytest.raises(InputError, match="other:com2 is linked to some:com2 already"):
+        load_all(files, 1024)
+
+
+def test_both_sides_of_a_window_have_one_size(write):
+    with pytest.raises(InputError, match="another size"):
+        load_all([write(shared(), "some"), write(shared(size=4096), "other")], 1024)
+
+
+def test_a_window_counts_once_as_memory(write):
+    files = [write(shared(size='"800M"'), "some"), write(shared(size='"800M"'), "other")]
+    assert len(load_all(files, 1024)) == 2
+    with pytest.raises(InputError, match="do not fit"):
+        load_all([*files, write(shared(name='"b"', size='"800M"'), "third")], 1024)
