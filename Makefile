@@ -159,7 +159,7 @@ bench-quick: elf $(BUILD)/guests/exitbench/exitbench.elf
 	@$(PCANEL) bench --quick
 
 test-long: all guests
-	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m long $(TESTS)
+	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m long --ignore tests/nested $(TESTS)
 
 doctor: $(STAMPS)/venv
 	@$(PCANEL) doctor
