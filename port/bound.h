@@ -5,15 +5,45 @@
 #include "py/objfun.h"
 #include "py/runtime.h"
 
-MP_DECLARE_CONST_FUN_OBJ_2(bound_bind_obj);
+#define BOUND_MOST (4) // contexts, and arguments of a call
+
+typedef struct {
+    mp_obj_base_t base;
+    mp_obj_t function;
+    size_t contexts;
+    mp_obj_t context[BOUND_MOST];
+} bound_t;
+
+extern const mp_obj_type_t bound_type;
+MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(bound_bind_obj);
 
 // As mp_call_function_n_kw(), but straight into functions of the viper emitter.
-static inline mp_obj_t port_call(mp_obj_t function, size_t n_args, const mp_obj_t *args) {
+static inline mp_obj_t bound_direct(mp_obj_t function, size_t n_args, const mp_obj_t *args) {
     if (MP_LIKELY(mp_obj_is_exact_type(function, &mp_type_fun_viper))) {
         mp_call_fun_t fun =
             (mp_call_fun_t)((const mp_obj_fun_bc_t *)MP_OBJ_TO_PTR(function))->bytecode;
         return fun(function, n_args, 0, args);
     }
     return mp_call_function_n_kw(function, n_args, 0, args);
+}
+
+static inline mp_obj_t bound_call_n(const bound_t *self, size_t n_args, const mp_obj_t *args) {
+    mp_obj_t all[2 * BOUND_MOST];
+    size_t n = self->contexts;
+    for (size_t i = 0; i < n; i++) {
+        all[i] = self->context[i];
+    }
+    for (size_t i = 0; i < n_args; i++) {
+        all[n + i] = args[i];
+    }
+    return bound_direct(self->function, n + n_args, all);
+}
+
+// A handler, which as a rule is one or the other.
+static inline mp_obj_t bound_handler(mp_obj_t function, mp_obj_t arg) {
+    if (mp_obj_is_exact_type(function, &bound_type)) {
+        return bound_call_n(MP_OBJ_TO_PTR(function), 1, &arg);
+    }
+    return bound_direct(function, 1, &arg);
 }
 #endif

@@ -310,13 +310,16 @@ static mp_obj_t mod_wanted(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_wanted_obj, mod_wanted);
 
-// idle(deadline_tsc): HLT until the next interrupt, or the deadline (0 = none).
+// idle(deadline_tsc) -> bool: HLT until the next interrupt, or the deadline (0 = none).
+// True when there was more than the deadline: a host interrupt, or the monitor is wanted.
 static mp_obj_t mod_idle(mp_obj_t deadline_in) {
     uint64_t deadline = mp_obj_get_int_truncated(deadline_in);
     timer_set(TIMER_CORE, deadline);
     halt_until_interrupt(deadline);
     timer_set(TIMER_CORE, 0);
-    return mp_const_none;
+    bool more = host_attention != 0 || cpu_wanted() || due();
+    host_attention = 0;
+    return mp_obj_new_bool(more);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mod_idle_obj, mod_idle);
 

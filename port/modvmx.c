@@ -13,7 +13,6 @@
 #include "port/bound.h"
 
 vmx_cpu_t vmx_cpu;
-volatile uint32_t host_attention;
 
 static MP_DEFINE_EXCEPTION(VmxError, Exception)
 

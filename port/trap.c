@@ -104,6 +104,8 @@ static void exception(trap_frame_t *frame) {
     redirect(frame, (void (*)(void))cpu_raise_host_fault, (uintptr_t)top->regs[NLR_RSP]);
 }
 
+volatile uint32_t host_attention;
+
 static void raise_pending(void) {
     mp_handle_pending(true);
     // Nothing was pending after all: there is no way back into the interrupted code.
@@ -122,7 +124,9 @@ static void interrupt(trap_frame_t *frame) {
         apic_eoi();
     }
     trap.depth--;
-    host_attention = 1; // a guest that exits all the time would not notice
+    if (frame->vector != TRAP_TIMER) {
+        host_attention = 1; // a guest that exits all the time would not notice
+    }
     if (MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL) {
         if (trap_in_generated_code(frame->rip)) {
             redirect(frame, raise_pending, frame->rsp);

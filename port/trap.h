@@ -19,6 +19,10 @@ typedef void (*trap_handler_t)(trap_frame_t *frame);
 #define TRAP_TIMER    0x40 // local APIC timer
 #define TRAP_SPURIOUS 0xff
 
+// Set by host interrupts, but for the timer's where nobody waits for it but the scheduler;
+// keeps vcpu_enter() from entering once.
+extern volatile uint32_t host_attention;
+
 // Sets the handler of a vector from 32 up. It runs with interrupts off, on the
 // interrupted stack, and must not touch the FPU.
 void trap_set_handler(unsigned vector, trap_handler_t handler);

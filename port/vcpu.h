@@ -23,6 +23,8 @@
 #define FRAME_ENTRY      (1u << 3)
 #define FRAME_TSC_OFFSET (1u << 4)
 #define FRAME_TIMERS     (1u << 5)
+#define FRAME_CONTROLS   (1u << 6)
+#define FRAME_RVI        (1u << 7)
 
 // Keys: a hash table, open addressing, its last entries beyond the highest index and the
 // very last one empty (slot 0). vmm/keys.py makes them.
@@ -88,14 +90,22 @@ typedef struct {
     uint64_t slice_end; // 0x1a8  host TSC at which the guest's turn ends, 0: never
     uint64_t timers; // 0x1b0  how many of timer[] there are
     uint64_t outcome; // 0x1b8  vmm/handlers/io.py
-    uint64_t reserved[8]; // 0x1c0
+    uint64_t controls; // 0x1c0  primary processor-based ones, written while FRAME_CONTROLS is dirty
+    uint64_t rvi; // 0x1c8  requesting virtual interrupt, raised to this while FRAME_RVI is dirty
+    uint64_t interruptibility; // 0x1d0  at the exit, and for VCPU_SLOT_PENDING
+    uint64_t pending_debug; // 0x1d8  for VCPU_SLOT_PENDING
+    uint64_t nmis; // 0x1e0  vmm/events.py
+    uint64_t cr3; // 0x1e8  these two only where wants[reason] asks
+    uint64_t cs_rights; // 0x1f0
+    uint64_t reserved; // 0x1f8
     uint32_t wants[VCPU_REASONS]; // 0x200  words to read at an exit of this reason
     uint64_t count[VCPU_REASONS]; // 0x340  exits of this reason
     uint64_t ticks[VCPU_REASONS]; // 0x5c0  host TSC ticks that they cost
     vcpu_msr_t msr[VCPU_MSRS]; // 0x840  live in the CPU while this vCPU is loaded; index 0 ends
     uint32_t keys[VCPU_REASONS]; // 0x940  hpa of the reason's keys, 0: none
     uint64_t timer[VCPU_TIMERS]; // 0xa80  deadlines by the guest's clock, 0: off
-    uint64_t reserved2[0xa0]; // 0xb00
+    uint64_t scheduler[0x20]; // 0xb00  vmm/sched.py
+    uint64_t reserved2[0x80]; // 0xc00
     uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
 } vcpu_frame_t;
 
@@ -122,8 +132,6 @@ extern const mp_obj_base_t vcpu_enter_obj;
 MP_DECLARE_CONST_FUN_OBJ_0(vcpu_host_state_obj);
 
 extern vmx_cpu_t vmx_cpu;
-// Set by every host interrupt handler; keeps vcpu_enter() from entering once.
-extern volatile uint32_t host_attention;
 
 // vmx.S. Enters the guest with the frame's GPRs; returns after the exit with 0,
 // or 1 for VMfailInvalid, 2 for VMfailValid. Interrupts are off on both sides.

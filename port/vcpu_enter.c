@@ -4,6 +4,7 @@
 #include "port/vmxops.h"
 #include "port/vcpu.h"
 #include "port/timer.h"
+#include "port/trap.h"
 #include "port/bound.h"
 
 #define RFLAGS_TF              (1ull << 8)
@@ -64,6 +65,15 @@ static void write_back(vcpu_frame_t *f) {
             }
         }
         f->deadline = first;
+    }
+    if (f->dirty & FRAME_CONTROLS) {
+        vmx_put(PRIMARY_CONTROLS, f->controls);
+    }
+    if (f->dirty & FRAME_RVI) {
+        uint64_t status = vmx_get(GUEST_INTERRUPT_STATUS);
+        if ((status & 0xff) < f->rvi) {
+            vmx_put(GUEST_INTERRUPT_STATUS, (status & ~0xffull) | f->rvi);
+        }
     }
     if (f->dirty & FRAME_ENTRY) {
         vmx_put(ENTRY_INTERRUPTION_INFO, f->entry_info);
@@ -136,14 +146,19 @@ void vcpu_count_ticks(vcpu_frame_t *f, uint64_t now) {
 }
 
 // The words of the frame that wants[] can ask for, bit 0 first.
-static const uint16_t wanted_fields[] = {
-    GUEST_LINEAR_ADDRESS,
-    GUEST_PHYSICAL_ADDRESS,
-    EXIT_INTERRUPTION_INFO,
-    EXIT_INTERRUPTION_ERROR_CODE,
-    IDT_VECTORING_INFO,
-    IDT_VECTORING_ERROR_CODE,
-    EXIT_INSTRUCTION_INFO,
+static const struct {
+    uint16_t field;
+    uint16_t offset;
+} wanted[] = {
+    {GUEST_LINEAR_ADDRESS, offsetof(vcpu_frame_t, linear)},
+    {GUEST_PHYSICAL_ADDRESS, offsetof(vcpu_frame_t, gpa)},
+    {EXIT_INTERRUPTION_INFO, offsetof(vcpu_frame_t, intr_info)},
+    {EXIT_INTERRUPTION_ERROR_CODE, offsetof(vcpu_frame_t, intr_error)},
+    {IDT_VECTORING_INFO, offsetof(vcpu_frame_t, vectoring_info)},
+    {IDT_VECTORING_ERROR_CODE, offsetof(vcpu_frame_t, vectoring_error)},
+    {EXIT_INSTRUCTION_INFO, offsetof(vcpu_frame_t, instr_info)},
+    {GUEST_CR3, offsetof(vcpu_frame_t, cr3)},
+    {GUEST_CS_ACCESS_RIGHTS, offsetof(vcpu_frame_t, cs_rights)},
 };
 
 // The slot of the table for an exit: that of its reason, or the one that the reason's
@@ -166,10 +181,13 @@ static inline uint64_t slot_of(vcpu_frame_t *f, uint64_t reason) {
 
 // Calls a handler; its verdict goes into the frame.
 static inline void handle(vcpu_t *self, uint64_t slot) {
-    mp_obj_t arg = MP_OBJ_FROM_PTR(self);
-    mp_obj_t answer = port_call(self->table[slot], 1, &arg);
-    self->frame->verdict = MP_LIKELY(mp_obj_is_small_int(answer)) ? MP_OBJ_SMALL_INT_VALUE(answer)
-                                                                  : mp_obj_get_int(answer);
+    mp_obj_t answer = bound_handler(self->table[slot], MP_OBJ_FROM_PTR(self));
+    mp_int_t verdict = MP_LIKELY(mp_obj_is_small_int(answer)) ? MP_OBJ_SMALL_INT_VALUE(answer)
+                                                              : mp_obj_get_int(answer);
+    self->frame->verdict = verdict;
+    if (verdict & ~1) {
+        vcpu_count_ticks(self->frame, op_rdtsc()); // the loop ends: what follows is not the guest's
+    }
 }
 
 // The guest runs until it exits: 0, or what VMLAUNCH or VMRESUME failed with.
@@ -216,6 +234,7 @@ static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
     f->gpr[4] = vmx_get(GUEST_RSP);
     f->qualification = vmx_get(EXIT_QUALIFICATION);
     f->length = vmx_get(EXIT_INSTRUCTION_LENGTH);
+    f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
     if (MP_UNLIKELY(reason & REASON_ENTRY_FAILURE)) {
         f->launched = launched;
     }
@@ -226,10 +245,9 @@ static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
             &mp_type_RuntimeError, MP_ERROR_TEXT("exit reason %d is beyond the table"), (int)basic);
     }
     f->count[basic]++;
-    uint64_t *word = &f->linear;
     for (uint32_t wants = f->wants[basic], i = 0; wants != 0; wants >>= 1, i++) {
         if (wants & 1) {
-            word[i] = vmx_get(wanted_fields[i]);
+            *(uint64_t *)((uint8_t *)f + wanted[i].offset) = vmx_get(wanted[i].field);
         }
     }
     return basic;
@@ -250,6 +268,8 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
         vcpu_advance(self);
     }
     if (f->pending) {
+        f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
+        f->pending_debug = vmx_get(GUEST_PENDING_DEBUG_EXCEPTIONS);
         handle(self, VCPU_SLOT_PENDING);
         return mp_const_none;
     }

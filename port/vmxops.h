@@ -31,6 +31,10 @@ typedef enum { VMX_OK = 0, VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 } vmx_result
 #define ENTRY_EXCEPTION_ERROR_CODE     (0x4018)
 #define ENTRY_INSTRUCTION_LENGTH       (0x401a)
 #define PREEMPTION_TIMER_VALUE         (0x482e)
+#define PRIMARY_CONTROLS               (0x4002)
+#define GUEST_INTERRUPT_STATUS         (0x0810)
+#define GUEST_CR3                      (0x6802)
+#define GUEST_CS_ACCESS_RIGHTS         (0x4816)
 
 #define VMX_FLAGS(c, z) ((c) ? VMX_FAIL_INVALID : (z) ? VMX_FAIL_VALID : VMX_OK)
 

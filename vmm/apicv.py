@@ -7,8 +7,6 @@ model and the CPU see the same bits. Source: SDM Vol. 3C, "APIC Virtualization a
 Interrupts".
 """
 
-from array import array
-
 import micropython
 from micropython import const
 
@@ -24,8 +22,8 @@ from vmm.vmcs import (
 )
 
 _GUEST_INTERRUPT_STATUS = const(0x0810)  # for the hot path, see vmm/vmcs.py
-_TMR = const(0x180)
 _IRR = const(0x200)
+_LEVELS_CHANGED = const(0x378)
 _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)
 _VIRTUALIZE_X2APIC_MODE = const(1 << 4)
 _APIC_BASE = const(0xFEE00000)
@@ -51,7 +49,6 @@ class Apicv:
         self._bitmap = bitmap
         self._x2apic = x2apic
         self._regs = lapic.regs
-        self._level = array("I", [0] * 8)
         self._end = lapic.eoi
         lapic.eoi = self._eoi
 
@@ -92,8 +89,6 @@ class Apicv:
     def reset(self):
         self.mode()
         self._vcpu.write(GUEST_INTERRUPT_STATUS, 0)
-        for group in range(8):
-            self._level[group] = 0
         for i in range(4):
             self._vcpu.write(EOI_EXIT_BITMAP_0 + 2 * i, 0)
 
@@ -110,21 +105,15 @@ class Apicv:
         status = int(self._read(_GUEST_INTERRUPT_STATUS))
         if status & 0xFF != vector:
             self._write(_GUEST_INTERRUPT_STATUS, (status & 0xFF00) | vector)
-        level = ptr32(self._level)
-        group = 0
-        while group < 8:
-            if page[(_TMR >> 2) + 4 * group] != level[group]:
-                self.level_changed()
-                return
-            group += 1
+        if page[_LEVELS_CHANGED >> 2]:
+            page[_LEVELS_CHANGED >> 2] = 0
+            self.level_changed()
 
     def level_changed(self):
         """Which vectors are level-triggered has changed: their EOIs exit."""
         lapic = self._lapic
-        for group in range(8):
-            self._level[group] = lapic.level_vectors(group)
         for pair in range(0, 8, 2):
-            self._write(EOI_EXIT_BITMAP_0 + pair, self._level[pair] | self._level[pair + 1] << 32)
+            self._write(EOI_EXIT_BITMAP_0 + pair, lapic.level_vectors(pair) | lapic.level_vectors(pair + 1) << 32)
 
     def _eoi(self):
         """An EOI that the CPU did not virtualize, in Lapic.eoi's place: SVI follows what is left in service.

@@ -9,6 +9,7 @@ Timer").
 """
 
 import micropython
+import uctypes
 from micropython import const
 from vmx import bind
 
@@ -37,18 +38,24 @@ class Timer:
     def __init__(self, clock, index, callback):
         self._clock = clock
         self.word = _TIMERS + 2 * index
+        self._index = index
         self.callback = callback
+        self.arm = bind(Clock.arm, clock, self.word)  # arm(deadline): call callback(now) at or after it
 
     @property
     def deadline(self):
         return self._clock.get(self.word)
 
-    def arm(self, deadline):
-        """Call callback(now) at or after `deadline`."""
-        self._clock.arm(self.word, deadline)
+    @property
+    def callback(self):
+        return self._clock.callbacks[self._index]
+
+    @callback.setter
+    def callback(self, callback):
+        self._clock.callbacks[self._index] = callback
 
     def cancel(self):
-        self._clock.arm(self.word, 0)
+        self.arm(0)
 
 
 class Clock:
@@ -58,7 +65,7 @@ class Clock:
         self.hz = hz
         self.rdtsc = rdtsc
         self.offset = -rdtsc()
-        self._callbacks = []
+        self.callbacks = []
         self._frame = bytearray(_FRAME)
         self.put(_CLOCK_OFFSET, self.offset)
         self.skew = 0
@@ -131,13 +138,12 @@ class Clock:
 
     def timer(self, callback):
         """Return a new Timer, off. IndexError beyond 16."""
-        count = len(self._callbacks)
+        count = len(self.callbacks)
         if count == _MOST:
             raise IndexError("more than %d timers" % _MOST)
-        timer = Timer(self, count, callback)
-        self._callbacks.append(callback)
+        self.callbacks.append(callback)
         self.put(_TIMER_COUNT, count + 1)
-        return timer
+        return Timer(self, count, callback)
 
     @property
     def next(self):
@@ -169,16 +175,17 @@ class Clock:
     def expire(self) -> int:
         """Call back every timer that is due; return now()."""
         now = int(self.now())
-        _expire(self._callbacks, self._frame, now)
+        expire(self.callbacks, uctypes.addressof(self._frame), now)
         return now
 
     def handler(self):
         """Return the handler of the VMX-preemption timer: RESUME, or YIELD at the end of the slice."""
-        return bind(_exit, self._callbacks)
+        return bind(_exit, self.callbacks)
 
 
 @micropython.viper
-def _expire(callbacks, frame, now: int):
+def expire(callbacks, frame: int, now: int):
+    """Call back every timer that is due at `now`, by the guest's clock. frame: hpa of the vCPU frame."""
     f = ptr32(frame)
     at = int(_TIMERS)
     end = at + (int(f[_TIMER_COUNT]) << 1)
@@ -193,7 +200,7 @@ def _expire(callbacks, frame, now: int):
         at += 2
 
 
-# As _expire, without a call in between: the guest waits.
+# As expire, without a call in between: the guest waits.
 @micropython.viper
 def _exit(callbacks, vcpu) -> int:
     """The guest then runs for at least as long as this took, however its timers are set: one

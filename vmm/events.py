@@ -9,19 +9,37 @@ and NMIs come this way. Source: SDM Vol. 3C, "Event Injection", "Interrupt-Windo
 
 import micropython
 from micropython import const
+from vmx import bind
 
 from vmm import verdict
-from vmm.vmcs import (
-    GUEST_INTERRUPTIBILITY_STATE,
-    PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS,
-)
+from vmm.vmcs import GUEST_INTERRUPTIBILITY_STATE
 
 # For the hot path: words of the frame (vmm/frame.py), its dirty bit, and fields (vmm/vmcs.py).
 _RFLAGS = const(0x088 // 4)
 _ENTRY_INFO = const(0x0E0 // 4)
 _DIRTY = const(0x0F8 // 4)
 _PENDING = const(0x108 // 4)
+_CONTROLS = const(0x1C0 // 4)
+_RVI = const(0x1C8 // 4)
+_NMIS = const(0x1E0 // 4)
+_APIC_PAGE = const(0xB40 // 4)
+_INTERRUPTIBILITY = const(0x1D0 // 4)
+_PENDING_DEBUG = const(0x1D8 // 4)
 _DIRTY_ENTRY = const(1 << 3)
+_DIRTY_CONTROLS = const(1 << 6)
+_DIRTY_RVI = const(1 << 7)
+
+# Words of the local APIC's page (vmm/devices/lapic_page.py).
+_PPR = const(0x0A0 // 4)
+_IRR = const(0x200 // 4)
+_ENABLED = const(0x338 // 4)
+_IO_EXTINT = const(0x348 // 4)
+_LVT_LINT0 = const(0x350 // 4)
+_LINT0_LEVEL = const(0x358 // 4)
+_LEVELS_CHANGED = const(0x378 // 4)
+_VIRTUAL_DELIVERY = const(0x38C // 4)
+_LINT0_MODE = const(0x10700)  # mask and delivery mode
+_LINT0_EXTINT = const(0x700)
 _GUEST_INTERRUPTIBILITY_STATE = const(0x4824)
 _GUEST_PENDING_DEBUG_EXCEPTIONS = const(0x6822)
 
@@ -112,6 +130,14 @@ def requeue(vcpu):
         vcpu.event(info & ~NMI_BLOCKED, vcpu.vectoring_error, length)
 
 
+@micropython.viper
+def window(vcpu) -> int:
+    """Handler of exits that say "now it can be delivered": the next entry comes by slot PENDING."""
+    f = ptr32(vcpu)
+    f[_PENDING] = 1
+    return 0
+
+
 def _nothing():
     pass
 
@@ -123,8 +149,6 @@ class Events:
         """controls: primary processor-based controls of this vCPU."""
         self._vcpu = vcpu
         self.primary = controls
-        self._written = controls
-        self.nmis = 0
         self.extint = lambda: False  # an 8259 interrupt is there and LINT0 lets it through
         self.acknowledge = lambda: 0  # its vector
         self.highest = lambda: -1  # vector of the local APIC, -1: none
@@ -134,11 +158,20 @@ class Events:
     def reset(self):
         self.nmis = 0
         self._vcpu.pending = 0
-        self._controls(self.primary & ~(_INTERRUPT_WINDOW | _NMI_WINDOW))
+        self.primary = self.primary & ~(_INTERRUPT_WINDOW | _NMI_WINDOW)
 
     def kick(self):
         """Something changed that may want delivery."""
         self._vcpu.pending = 1
+
+    @property
+    def nmis(self):
+        """NMIs that wait: at most two."""
+        return _waiting(self._vcpu)
+
+    @nmis.setter
+    def nmis(self, value):
+        _set_waiting(self._vcpu, value)
 
     def nmi(self):
         """An NMI: at most one waits while one is being handled."""
@@ -147,25 +180,16 @@ class Events:
 
     def set_primary(self, set_=0, clear=0):
         """Set and clear bits of the primary controls."""
-        self._controls((self.primary | set_) & ~clear)
+        self.primary = (self.primary | set_) & ~clear
 
-    def _controls(self, value):
-        self.primary = value
-        if value != self._written:
-            self._vcpu.write(PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, value)
-            self._written = value
+    @property
+    def primary(self):
+        """Primary processor-based controls. They lie in the frame; the shim writes them at the next entry."""
+        return _controls(self._vcpu)
 
-    def wakes(self):
-        """True when a vCPU at HLT has something to wake up for."""
-        vcpu = self._vcpu
-        flags = vcpu.rflags
-        if flags & _RFLAGS_TF or vcpu.injecting():
-            return True  # HLT, too, is stepped
-        if self.nmis and not vcpu.read(GUEST_INTERRUPTIBILITY_STATE) & _BLOCKING_BY_NMI:
-            return True
-        if not flags & _RFLAGS_IF:
-            return False
-        return bool(self.extint()) or self.highest() >= 0
+    @primary.setter
+    def primary(self, value):
+        _set_controls(self._vcpu, value)
 
     @micropython.viper
     def _interrupt(self) -> int:
@@ -177,10 +201,16 @@ class Events:
                 return 1
         return 0
 
-    # In the frame's words and without bytecode: every interrupt of a guest comes by here.
+    def handler(self, page, acknowledge):
+        """Return the handler of slot PENDING: inject what can be taken now.
+
+        page: address of the local APIC's page. acknowledge() -> vector of the 8259s' interrupt.
+        """
+        return bind(_pending, page, acknowledge, self)
+
     @micropython.viper
     def pending(self, vcpu) -> int:
-        """Handler of slot PENDING and of the windows: inject what can be taken now."""
+        """The same, for any case, and for the windows."""
         f = ptr32(vcpu)
         f[_PENDING] = 0
         self.sync()
@@ -227,3 +257,114 @@ class Events:
         vector = int(self.highest())
         self.accept(vector)
         return vector
+
+
+@micropython.viper
+def _controls(vcpu) -> int:
+    f = ptr32(vcpu)
+    return f[_CONTROLS]
+
+
+@micropython.viper
+def _set_controls(vcpu, value: int):
+    f = ptr32(vcpu)
+    f[_CONTROLS] = value
+    f[_CONTROLS + 1] = 0
+    f[_DIRTY] |= _DIRTY_CONTROLS
+
+
+@micropython.viper
+def _waiting(vcpu) -> int:
+    f = ptr32(vcpu)
+    return f[_NMIS]
+
+
+@micropython.viper
+def _set_waiting(vcpu, value: int):
+    f = ptr32(vcpu)
+    f[_NMIS] = value
+
+
+@micropython.viper
+def wakes(frame: int) -> int:
+    """Whether a vCPU at HLT has something to wake up for. frame: hpa of its frame."""
+    f = ptr32(frame)
+    r = ptr32(f[_APIC_PAGE])
+    flags = f[_RFLAGS]
+    if flags & _RFLAGS_TF:
+        return 1  # HLT, too, is stepped
+    if f[_DIRTY] & _DIRTY_ENTRY:
+        if f[_ENTRY_INFO] & VALID:
+            return 1
+    if f[_NMIS]:
+        if f[_INTERRUPTIBILITY] & _BLOCKING_BY_NMI == 0:
+            return 1
+    if flags & _RFLAGS_IF == 0:
+        return 0
+    priority = int(r[_PPR] >> 4) & 15
+    if f[_DIRTY] & _DIRTY_RVI:
+        if int(f[_RVI] >> 4) > priority:
+            return 1
+    if r[_IO_EXTINT]:
+        return 1
+    if r[_LINT0_LEVEL]:
+        if r[_LVT_LINT0] & _LINT0_MODE == _LINT0_EXTINT or r[_ENABLED] == 0:
+            return 1
+    at = _IRR + 28
+    while r[at] == 0:
+        if at == _IRR:
+            return 0
+        at -= 4
+    group = int(r[at]) >> 16  # the class of the vector
+    high = (at - _IRR) >> 1
+    if group:
+        high += 1
+    if high > priority:
+        return 1
+    return 0
+
+
+# Every interrupt that the CPU does not deliver by itself comes by here, hence no call but the one
+# to the 8259s. NMIs, and guests whose local APIC is a model only, take Events.pending.
+@micropython.viper
+def _pending(page: int, acknowledge, events, vcpu) -> int:
+    f = ptr32(vcpu)
+    r = ptr32(page)
+    if r[_VIRTUAL_DELIVERY] == 0 or r[_LEVELS_CHANGED] or f[_NMIS]:
+        return int(events.pending(vcpu))
+    f[_PENDING] = 0
+    if r[_ENABLED]:
+        at = _IRR + 28
+        while r[at] == 0 and at > _IRR:
+            at -= 4
+        word = int(r[at])
+        if word:
+            vector = (at - _IRR) << 3
+            while word >> 1:
+                word >>= 1
+                vector += 1
+            f[_RVI] = vector
+            f[_DIRTY] |= _DIRTY_RVI
+    waits = int(r[_IO_EXTINT])
+    if r[_LINT0_LEVEL]:
+        if r[_LVT_LINT0] & _LINT0_MODE == _LINT0_EXTINT or r[_ENABLED] == 0:
+            waits = 1
+    if waits:
+        free = f[_RFLAGS] & _RFLAGS_IF
+        if f[_INTERRUPTIBILITY] & (_BLOCKING_BY_MOV_SS | _BLOCKING_BY_STI) or f[_PENDING_DEBUG] & _DEBUG_TRAP:
+            free = 0
+        if f[_DIRTY] & _DIRTY_ENTRY:
+            if f[_ENTRY_INFO] & VALID:
+                free = 0
+        if free:
+            f[_ENTRY_INFO] = VALID | (int(acknowledge()) & 0xFF)
+            f[_ENTRY_INFO + 1] = 0
+            f[_DIRTY] |= _DIRTY_ENTRY
+            waits = r[_LINT0_LEVEL] | r[_IO_EXTINT]  # more of them: the next exit looks closer
+    window = 0
+    if waits:
+        window = _INTERRUPT_WINDOW
+    if f[_CONTROLS] & _INTERRUPT_WINDOW != window:
+        f[_CONTROLS] ^= _INTERRUPT_WINDOW
+        f[_DIRTY] |= _DIRTY_CONTROLS
+    return 0

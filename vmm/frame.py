@@ -36,6 +36,8 @@ VERDICT = const(0x100 // 4)
 PENDING = const(0x108 // 4)
 DEADLINE = const(0x110 // 4)
 EXIT_TSC = const(0x118 // 4)
+GUEST_TICKS = const(0x128 // 4)
+HOST_TICKS = const(0x180 // 4)
 OWED = const(0x188 // 4)
 DATUM = const(0x190 // 4)
 TSC_OFFSET = const(0x198 // 4)
@@ -43,6 +45,13 @@ CLOCK_OFFSET = const(0x1A0 // 4)
 SLICE_END = const(0x1A8 // 4)
 TIMER_COUNT = const(0x1B0 // 4)
 OUTCOME = const(0x1B8 // 4)
+CONTROLS = const(0x1C0 // 4)
+RVI = const(0x1C8 // 4)
+INTERRUPTIBILITY = const(0x1D0 // 4)
+PENDING_DEBUG = const(0x1D8 // 4)
+NMIS = const(0x1E0 // 4)
+CR3 = const(0x1E8 // 4)
+CS_RIGHTS = const(0x1F0 // 4)
 WANTS = const(0x200 // 4)  # one word a reason
 COUNT = const(0x340 // 4)  # two words a reason
 TICKS = const(0x5C0 // 4)  # two words a reason
@@ -53,6 +62,18 @@ MSR_SLOTS = const(16)
 XSAVE = const(0x1000)  # bytes
 SIZE = const(0x4000)  # bytes: the frame's page and three for XSAVE
 
+# The scheduler's (vmm/sched.py).
+STATE = const(0xB00 // 4)
+PRIORITY = const(0xB08 // 4)
+TURN = const(0xB10 // 4)  # virtual time: ticks used, by the share
+SHARE = const(0xB18 // 4)
+WAKES = const(0xB20 // 4)
+LATE = const(0xB28 // 4)  # ticks from timers' deadlines to entries, all wake-ups together
+LATEST = const(0xB30 // 4)
+DUE = const(0xB38 // 4)  # host TSC of the deadline that has just passed
+APIC_PAGE = const(0xB40 // 4)
+NEXT = const(0xB48 // 4)
+
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
 # RIP, RSP, RFLAGS, the qualification and the instruction length.
 WANT_LINEAR = const(1 << 0)
@@ -60,3 +81,4 @@ WANT_GPA = const(1 << 1)
 WANT_INTR = const(3 << 2)  # information and error code
 WANT_VECTORING = const(3 << 4)  # information and error code
 WANT_INSTR_INFO = const(1 << 6)
+WANT_CODE = const(3 << 7)  # CR3 and the access rights of CS

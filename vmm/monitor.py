@@ -82,9 +82,8 @@ class Monitor:
         self.pages = pages.Pages(_free_memory(), cpu.zero)
         for start, size in _taken_memory():
             self.pages.reserve(start, size)
-        self._order = []
         self.journal = journal.Journal(cpu.rdtsc, cpu.tsc_hz, cpu.reading)
-        self.scheduler = sched.Scheduler(self._order, cpu.tsc_hz)
+        self.scheduler = sched.Scheduler(cpu.tsc_hz)
         self.links = link.Links()
         self.windows = shared.Windows(self.pages)
         self._vpids = list(range(_GUESTS_MAX, 0, -1))
@@ -149,7 +148,7 @@ class Monitor:
         if uart:
             self._uarts.remove(uart[0])
         self.vms.add(vm)
-        self._order.append(vm)
+        self.scheduler.add(vm, vm.vcpu.pages_used[1])
         self.links.wire(self.vms)
         return vm
 
@@ -171,7 +170,7 @@ class Monitor:
         self.links.remove(vm.name)
         self.vms.remove(vm)
         self.journal.forget(vm.name)
-        self._order.remove(vm)
+        self.scheduler.remove(vm)
         self._vpids.append(vm.vpid)
         if vm.uart is not None:
             self._uarts.append(vm.uart)

@@ -6,8 +6,10 @@ sheets); docs/memory-map.md lists them.
 
 import time
 
+import micropython
 import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm import bda, verdict
 from vmm.acpi import tables
@@ -32,6 +34,7 @@ COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
 _COM_LINES = (4, 3, 4, 3)
 _PAGE = const(0x1000)
 _SCI = const(9)
+_IO_EXTINT = const(0x348 // 4)  # word of the local APIC's page
 
 
 
@@ -46,8 +49,9 @@ class Pc:
         self.lapic = Lapic(registers, clock, 0, vm.kick, vm.nmi, self._broadcast)
         self.ioapic = IoApic(self.lapic.receive)
         self.gsi = Gsi(self.ioapic, self.lapic)
-        self.pic = self.gsi.pic = I8259(self.gsi.intr)
-        self.pit = I8254(self.gsi.line(0), clock)
+        self.pic = self.gsi.pic = I8259(self.gsi.quick_intr())
+        self.acknowledge = bind(_acknowledge, self.apic_page, self.pic.quick_ack)
+        self.pit = I8254(self.gsi.line(0), clock, edge=self.gsi.edge(0))
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
@@ -82,11 +86,12 @@ class Pc:
             self.vm.port_bus.claim(COM_PORTS[n], 8, self.coms[n])
         return self.coms[n]
 
-    def connect(self, events):
-        """Interrupts reach the vCPU through its Events."""
+    def connect(self, events, frame):
+        """Interrupts reach the vCPU through its Events, or through the words of its frame (hpa)."""
         lapic = self.lapic
         events.extint = lapic.extint
-        events.acknowledge = self._acknowledge
+        events.acknowledge = self.acknowledge
+        lapic.wire(frame, self.vm.apicv is not None)
         events.highest = lapic.highest
         events.accept = lapic.accept
 
@@ -120,10 +125,6 @@ class Pc:
         if memory.size < 0x100000:
             return 0
         return tables.install(memory, AML, 1, com_ports, True)
-
-    def _acknowledge(self):
-        self.lapic.extint_taken()
-        return self.pic.ack()
 
     def _broadcast(self, vector):
         self.ioapic.eoi(vector)
@@ -159,3 +160,11 @@ class Pc:
 def _gone(byte):
     """What a UART without a far end sends is gone."""
     return True
+
+
+@micropython.viper
+def _acknowledge(page: int, ack) -> int:
+    """The 8259s' interrupt is taken: its vector. page: address of the local APIC's."""
+    r = ptr32(page)  # noqa: F821
+    r[_IO_EXTINT] = 0
+    return int(ack())

@@ -1,19 +1,29 @@
 """Who runs when: guests run while the prompt waits, and in time.sleep.
 
 The scheduler is the port's idle hook. It gives the CPU to the runnable guest with the
-highest priority, in turn among equals; a halted guest costs nothing until its timer or an
-interrupt wakes it. While a line of Python executes, guests stand still.
+highest priority, by turns and shares among equals; a halted guest costs nothing until its
+timer or an interrupt wakes it, and then takes the CPU from those below it. While a line of
+Python executes, guests stand still. What it goes by stands in the vCPU frames, so that the
+way from one guest to the next makes no objects and calls no bytecode.
+
+`sched.policy` puts an object of the user's in place of that rule: its pick(runnable) gets the
+VMs that can run and returns one of them, or None for nobody.
 """
 
 import sys
+from array import array
 
 import cpu
+import micropython
 import vmx
 from micropython import const
 
 from vmm import exits, verdict
+from vmm.clock import expire
+from vmm.events import wakes
 
 _SLICE_MS = const(10)
+_MOST = const(256)  # guests, as many as there are VPIDs
 
 RUNNING = "running"
 HALTED = "halted"
@@ -21,95 +31,312 @@ PAUSED = "paused"
 STOPPED = "stopped"
 OFF = "off"
 
+# Words of the frame (vmm/frame.py).
+_DIRTY = const(0x0F8 // 4)
+_PENDING = const(0x108 // 4)
+_GUEST_TICKS = const(0x128 // 4)
+_HOST_TICKS = const(0x180 // 4)
+_CLOCK_OFFSET = const(0x1A0 // 4)
+_SLICE_END = const(0x1A8 // 4)
+_TIMER_COUNT = const(0x1B0 // 4)
+_TIMERS = const(0xA80 // 4)
+_STATE = const(0xB00 // 4)
+_PRIORITY = const(0xB08 // 4)
+_TURN = const(0xB10 // 4)
+_SHARE = const(0xB18 // 4)
+_WAKES = const(0xB20 // 4)
+_LATE = const(0xB28 // 4)
+_LATEST = const(0xB30 // 4)
+_DUE = const(0xB38 // 4)
+_NEXT = const(0xB48 // 4)
+_DIRTY_TIMERS = const(1 << 5)
+_DIRTY_RVI = const(1 << 7)
+
+# Values of frame.STATE.
+STILL = const(0)  # paused, stopped, off
+RUNS = const(1)
+WAITS = const(2)  # halted
+
+# Words of Scheduler._words.
+_COUNT = const(0)
+_NOW = const(2)  # two words: virtual time, the turn of the guest that ran last; who wakes up starts there
+_INSIDE = const(4)  # number of the guest whose exit loop runs, plus 1
+_SWITCHES = const(5)
+_LAST = const(6)  # frame of the guest that ran last
+
+# Bits of verdicts (vmm/verdict.py).
+_WAIT = const(4)
+_HOST = const(256)
+_BEYOND = const(0x7FFFFFF8 & ~256)  # what VM.apply has to see to
+
 
 class Scheduler:
-    """machines: the VMs, in creation order."""
+    """machines: the VMs, in creation order. policy: None, or an object with pick(runnable)."""
 
-    def __init__(self, machines, tsc_hz):
-        self.machines = machines
+    def __init__(self, tsc_hz):
+        self.machines = []
         self.slice_ticks = tsc_hz * _SLICE_MS // 1000
-        self.switches = 0
-        self.now = 0  # virtual time: the turn of the guest that ran last; who wakes up starts there
-        self._last = None
-        self.inside = None  # the guest whose exit loop runs
-        self._others = 0  # what pick() found, besides the guest to run
-        self._next_timer = 0
+        self.policy = None
+        self._words = array("I", [0] * 8)
+        self._frames = array("I", [0] * _MOST)
+        self._vcpus = []
+        self._callbacks = []
+        self._started = cpu.rdtsc()
+
+    def add(self, vm, frame):
+        """A VM takes part from now on. frame: hpa of its vCPU frame."""
+        self._frames[len(self.machines)] = frame
+        self.machines.append(vm)
+        self._vcpus.append(vm.vcpu)
+        self._callbacks.append(vm.clock.callbacks)
+        self._words[_COUNT] = len(self.machines)
+
+    def remove(self, vm):
+        at = self.machines.index(vm)
+        for table in (self.machines, self._vcpus, self._callbacks):
+            del table[at]
+        for i in range(at, len(self.machines)):
+            self._frames[i] = self._frames[i + 1]
+        self._words[_COUNT] = len(self.machines)
+        if self._words[_INSIDE] > at + 1:
+            self._words[_INSIDE] -= 1
+        self._words[_LAST] = 0
+
+    @property
+    def inside(self):
+        """The guest whose exit loop runs, or None."""
+        at = self._words[_INSIDE]
+        return self.machines[at - 1] if at else None
+
+    @property
+    def switches(self):
+        """How often the CPU went from one guest to another."""
+        return self._words[_SWITCHES]
+
+    @property
+    def now(self):
+        """Virtual time, where a guest that wakes up starts."""
+        return self._words[_NOW] | self._words[_NOW + 1] << 32
 
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""
-        self.inside = None  # the port never nests hooks: a policy that sleeps runs no guest
+        self._words[_INSIDE] = 0  # the port never nests hooks: a policy that sleeps runs no guest
         while not cpu.wanted():
-            self.step(deadline)
+            self._turns(deadline, False)
 
     def step(self, deadline=0):
         """Run one guest once, or sleep until something happens. deadline: host TSC, 0: none."""
-        best = self.pick()
-        others, next_timer = self._others, self._next_timer
-        if best is None:
-            if next_timer and (not deadline or next_timer < deadline):
-                deadline = next_timer
-            cpu.idle(deadline)
-            self.poll()
-            return
-        # Alone, a guest needs no slices: host interrupts and others' timers end its turn.
-        end = cpu.rdtsc() + self.slice_ticks if others else 0
-        if next_timer and (not end or next_timer < end):
-            end = next_timer
-        if deadline and (not end or deadline < end):
-            end = deadline
-        if best is not self._last:
-            self.switches += 1
-            self._last = best
-        self.run(best, end)
-        self.poll()
+        self._turns(deadline, True)
 
-    def pick(self):
-        """Return the guest to run or None; note how many more could run, and the halted ones' next timer.
-
-        The timer is host TSC, 0 for none. (A tuple of the three would be garbage at each slice.)
-        """
-        best = None
-        runnable = 0
-        next_timer = 0
-        for vm in self.machines:
-            if vm.state == HALTED and not vm.wake():
-                when = vm.next_timer()
-                if when and (not next_timer or when < next_timer):
-                    next_timer = when
-            if vm.state == RUNNING:
-                runnable += 1
-                if (
-                    best is None
-                    or vm.priority > best.priority
-                    or (vm.priority == best.priority and vm.turn < best.turn)
-                ):
-                    best = vm
-        self._others, self._next_timer = runnable - 1, next_timer
-        return best
-
-    def run(self, vm, slice_end):
-        """Enter `vm` until its slice ends or it gives a verdict."""
-        vcpu = vm.vcpu
-        start = vcpu.guest_ticks + vcpu.host_ticks
-        vm.clock.slice_end = slice_end
-        self.inside = vm
+    def _turns(self, deadline, once):
         try:
-            answer = exits.run(vcpu, vmx.enter)
+            if self.policy:
+                self._by_policy(deadline)
+            else:
+                _turns(self, deadline, 1 if once else 0)
         except KeyboardInterrupt:
             raise
         except Exception as error:
-            vm.log("stopped: the monitor's handler for exit reason %d failed" % (vcpu.reason & 0xFFFF))
+            vm = self.inside
+            if vm is None:
+                raise
+            vm.log("stopped: the monitor's handler for exit reason %d failed" % (vm.vcpu.reason & 0xFFFF))
             sys.print_exception(error)
-            answer = verdict.STOP
+            vm.apply(verdict.STOP)
         finally:
-            self.inside = None
-            vcpu.left()
-        self.now = vm.turn
-        vm.turn += (vcpu.guest_ticks + vcpu.host_ticks - start) // vm.share
-        vm.apply(answer)
+            if self._words[_INSIDE]:
+                self.inside.vcpu.left()
+                self._words[_INSIDE] = 0
+
+    def _by_policy(self, deadline):
+        """One turn, by the user's rule."""
+        runnable = [vm for vm in self.machines if vm.state == RUNNING or vm.state == HALTED and vm.wake()]
+        timers = [when for when in [vm.next_timer() for vm in self.machines if vm.state == HALTED] if when]
+        if deadline:
+            timers.append(deadline)
+        vm = self.policy.pick(runnable) if runnable else None
+        if vm is None:
+            cpu.idle(min(timers) if timers else 0)
+        elif vm not in runnable:
+            self.policy = None
+            raise ValueError("pick() returned %r, which cannot run: the policy is removed" % (vm,))
+        else:
+            at = self.machines.index(vm)
+            vm.clock.slice_end = min([cpu.rdtsc() + self.slice_ticks] + timers)
+            self._words[_INSIDE] = at + 1
+            self._words[_LAST] = self._frames[at]
+            vm.apply(exits.run(vm.vcpu, vmx.enter))
+        self.poll()
 
     def poll(self):
         """Consoles: what came in, and what has room to go out."""
         for vm in self.machines:
             if vm.state is not OFF or vm.console.uart.pending():
                 vm.console.poll()
+
+    def top(self):
+        """Print the share of the CPU, wake-ups and their lateness of each guest since the call before.
+
+        Lateness is host TSC ticks from a timer's deadline to the entry into the guest that slept.
+        """
+        now = cpu.rdtsc()
+        passed = max(now - self._started, 1)
+        print("%-14s %-8s %4s %7s %7s %9s %12s %12s" % (
+            "NAME", "STATE", "PRIO", "GUEST%", "HOST%", "WAKE-UPS", "LATE(MEAN)", "LATE(MAX)",
+        ))  # fmt: skip
+        for vm in self.machines:
+            guest, host, count, late, latest = vm.used()
+            print("%-14s %-8s %4d %7.2f %7.2f %9d %12d %12d" % (
+                vm.name, vm.state, vm.priority, 100 * guest / passed, 100 * host / passed,
+                count, late // max(count, 1), latest,
+            ))  # fmt: skip
+        self._started = now
+
+
+@micropython.viper
+def _turns(sched, deadline: int, once: int):
+    """Turn after turn until the monitor is wanted, or one. deadline: host TSC or 0."""
+    w = ptr32(sched._words)  # noqa: F821
+    frames = ptr32(sched._frames)  # noqa: F821
+    vcpus = sched._vcpus
+    callbacks = sched._callbacks
+    slice_ticks = int(sched.slice_ticks)
+    rdtsc = cpu.rdtsc
+    idle = cpu.idle
+    wanted = cpu.wanted
+    enter = vmx.enter
+    run = exits.run
+    awake = wakes
+    call_back = expire
+    earliest = _earliest
+    while True:
+        now = int(rdtsc())
+        count = int(w[_COUNT])
+        best = -1
+        rank = 0
+        turn = 0
+        others = 0
+        i = 0
+        while i < count:
+            f = ptr32(frames[i])  # noqa: F821
+            state = int(f[_STATE])
+            if state == WAITS:
+                if f[_DIRTY] & _DIRTY_TIMERS:
+                    earliest(frames[i])
+                first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
+                if first:
+                    if first <= now:
+                        f[_DUE] = first
+                        f[_DUE + 1] = first >> 32
+                        offset = int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+                        call_back(callbacks[i], frames[i], now + offset)
+                        f[_DIRTY] |= _DIRTY_TIMERS
+                if f[_PENDING] | f[_DIRTY] & _DIRTY_RVI:
+                    if int(awake(frames[i])):
+                        state = int(RUNS)
+                        f[_STATE] = state
+                        f[_WAKES] += 1
+                        virtual = int(w[_NOW]) | int(w[_NOW + 1]) << 32
+                        if (int(f[_TURN]) | int(f[_TURN + 1]) << 32) < virtual:
+                            f[_TURN] = virtual
+                            f[_TURN + 1] = virtual >> 32
+            if state == RUNS:
+                others += 1
+                mine = int(f[_TURN]) | int(f[_TURN + 1]) << 32
+                level = int(f[_PRIORITY])
+                if best < 0 or level > rank or (level == rank and mine < turn):
+                    best = i
+                    rank = level
+                    turn = mine
+            i += 1
+        # The CPU is the guest's until the end of its slice, or until one above it may wake up.
+        # Alone it needs no slices: host interrupts and others' timers end its turn.
+        stop = deadline
+        if others > 1:
+            if stop == 0 or now + slice_ticks < stop:
+                stop = now + slice_ticks
+        if best < 0 or count > 1:
+            i = 0
+            while i < count:
+                f = ptr32(frames[i])  # noqa: F821
+                if f[_STATE] == WAITS:
+                    if f[_DIRTY] & _DIRTY_TIMERS:
+                        earliest(frames[i])
+                    if best < 0 or int(f[_PRIORITY]) >= rank:
+                        when = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
+                        if when:
+                            if stop == 0 or when < stop:
+                                stop = when
+                i += 1
+        if best < 0:
+            if idle(stop):
+                sched.poll()
+                if wanted():
+                    return
+            if once:
+                return
+            continue
+        f = ptr32(frames[best])  # noqa: F821
+        f[_SLICE_END] = stop
+        f[_SLICE_END + 1] = stop >> 32
+        f[_DIRTY] |= _DIRTY_TIMERS
+        if int(w[_LAST]) != int(frames[best]):
+            w[_LAST] = int(frames[best])
+            w[_SWITCHES] += 1
+        used = int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS])  # low halves: a turn is shorter
+        due = int(f[_DUE]) | int(f[_DUE + 1]) << 32
+        if due:
+            f[_DUE] = 0
+            f[_DUE + 1] = 0
+            late = int(rdtsc()) - due
+            sum_ = (int(f[_LATE]) | int(f[_LATE + 1]) << 32) + late
+            f[_LATE] = sum_
+            f[_LATE + 1] = sum_ >> 32
+            if late > int(f[_LATEST]):
+                f[_LATEST] = late
+        w[_INSIDE] = best + 1
+        answer = int(run(vcpus[best], enter))
+        best = int(w[_INSIDE]) - 1
+        w[_INSIDE] = 0
+        used = (int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS]) - used) & 0xFFFFFFFF
+        w[_NOW] = turn
+        w[_NOW + 1] = turn >> 32
+        turn += used // int(f[_SHARE])
+        f[_TURN] = turn
+        f[_TURN + 1] = turn >> 32
+        if answer & _BEYOND:
+            sched.machines[best].apply(answer)
+        elif answer & _WAIT:
+            if int(awake(frames[best])) == 0:
+                f[_STATE] = int(WAITS)
+                earliest(frames[best])
+        if answer & _HOST:
+            sched.poll()
+        if once:
+            return
+        if wanted():
+            return
+        if deadline:
+            if int(rdtsc()) >= deadline:
+                return
+
+
+@micropython.viper
+def _earliest(frame: int):
+    """Put the host TSC of a guest's next timer into frame.NEXT, 0 where none is armed."""
+    f = ptr32(frame)  # noqa: F821
+    first = 0
+    at = int(_TIMERS)
+    end = at + (int(f[_TIMER_COUNT]) << 1)
+    while at < end:
+        when = int(f[at]) | int(f[at + 1]) << 32
+        if when:
+            if first == 0 or when < first:
+                first = when
+        at += 2
+    if first:
+        first -= int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+        if first < 1:
+            first = 1
+    f[_NEXT] = first
+    f[_NEXT + 1] = first >> 32

@@ -79,6 +79,7 @@ def attach(monitor, vm, key):
             scheduler.step(cpu.rdtsc() + scheduler.slice_ticks)
             monitor.journal.flush()
             terminal.poll()
+            console.poll()
     finally:
         console.host = before
         cpu.idle_hook(monitor.idle)

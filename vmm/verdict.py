@@ -15,6 +15,7 @@ PAUSE = const(16)  # stands still until the prompt says otherwise
 RESET = const(32)
 POWER_OFF = const(64)
 TRIPLE_FAULT = const(128)  # the guest has shut down
+HOST = const(256)  # with YIELD: the host took an interrupt, consoles may have something
 
 _NMI = const(2)
 _ERROR_MAX = const(0x7FFF)  # VM entry takes no more

@@ -23,6 +23,7 @@ from vmm import (
     memory,
     paging,
     pc,
+    reasons,
     sched,
     terminal,
     vcpu,
@@ -31,6 +32,7 @@ from vmm import (
 from vmm.e820 import e820, ram
 from vmm.handlers import cpuid, io, mmio, msr, vmcall
 from vmm.policies import arming, policy, stepper, trapflag
+from vmm.scheduled import Scheduled
 
 _LARGE = const(0x200000)
 _PAGE = const(0x1000)
@@ -38,17 +40,13 @@ _LOG_LINES = const(64)
 _GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
 
-class VM:
+class VM(Scheduled):
     """One guest. Attributes for users: name, state, vcpu, memory, clock, ports, mmio, msrs, policies."""
 
     def __init__(self, monitor, config, blobs, host_uart, vpid):
         self.monitor = monitor
         self.config = config
         self.name = config["name"]
-        self.priority = config.get("priority") or 0
-        self.share = config.get("share") or 100
-        self.turn = 0
-        self.state = sched.OFF
         self.why = "not started"
         self.messages = []
         self.refused = {}
@@ -118,7 +116,7 @@ class VM:
         self.vcpu = vcpu.make(self, caps, monitor.pages, self.exits, live, vpid)
         self._taken += self.vcpu.pages_used
         self.events = self.vcpu.events = events.Events(self.vcpu, caps.used["proc"].raw)
-        self.pc.connect(self.events)
+        self.pc.connect(self.events, self.vcpu.pages_used[1])
         self.msrs.attach(self.vcpu, 0)
         if self.apicv:
             access_page = self._take(_PAGE)
@@ -127,14 +125,14 @@ class VM:
             self.events.sync = self.apicv.sync
         self.ept.invalidate = self.flush
         self.arming = arming.Arming(self, vcpu.EXCEPTIONS, caps.ept_vpid.EXECUTE_ONLY)
+        self.schedule(
+            self.vcpu.pages_used[1], self.pc.apic_page, config.get("priority") or 0, config.get("share") or 100
+        )
         self.clock.attach(self.vcpu)
         self.ports.attach(self.vcpu)
         monitor.windows.join(self, config.get("shared") or [])
         self.cpuid.windows = self.windows
-
-    def events_pending(self, vcpu):
-        """Handler of slot PENDING and of the windows."""
-        return self.events.pending(vcpu)
+        self.exits.add(reasons.PENDING, self.events.handler(self.pc.apic_page, self.pc.acknowledge))
 
     def kick(self):
         """An interrupt may have become deliverable."""
@@ -246,7 +244,7 @@ class VM:
             self.state, self.why = sched.STOPPED, "see the report"
         elif answer & verdict.PAUSE:
             self._was, self.state, self.why = sched.RUNNING, sched.PAUSED, "by a policy"
-        elif answer & verdict.WAIT and not self.events.wakes():
+        elif answer & verdict.WAIT and not self.wakes():
             self.state = sched.HALTED
         if self.state == sched.OFF:
             self._power(False)
@@ -272,7 +270,7 @@ class VM:
         clock_ = self.clock
         if clock_.next and clock_.next <= clock_.now():
             clock_.expire()
-        if self.vcpu.pending and self.events.wakes():
+        if self.wakes():
             self.turn = max(self.turn, self.monitor.scheduler.now)
             self.state = sched.RUNNING
             return True

@@ -3,11 +3,24 @@ I/O APIC only. IRQ0 is pin 2 there, as the MADT's source override tells the gues
 output is pin 0 and LINT0.
 """
 
+from array import array
+
 import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 _ISA = const(16)
 _LINES = const(24)
+
+_MASKED = const(0x10000)  # of a redirection entry
+_IOAPIC_LINES = const(50)  # word of IoApic.state
+_PENDING = const(0x108 // 4)  # word of the vCPU frame
+_LVT_LINT0 = const(0x350 // 4)  # words of the local APIC's page
+_LINT0_LEVEL = const(0x358 // 4)
+_FRAME = const(0x388 // 4)
+_LINT0_MODE = const(0x10700)
+_LINT0_EXTINT = const(0x700)
 
 
 class Line:
@@ -34,7 +47,7 @@ class Gsi:
         self.pic = None
         self.ioapic = ioapic
         self.lapic = lapic
-        self._asserting = [0] * _LINES
+        self._asserting = array("I", [0] * _LINES)
 
     def line(self, n):
         """A new source on line `n` (0..23, ISA numbers below 16): a callable that takes its level.
@@ -54,8 +67,51 @@ class Gsi:
             return 0
         return served
 
+    def edge(self, n):
+        """For the source of ISA line `n` whose level is high: edge() makes it fall and rise.
+
+        edge() -> 0 or 1 as the line's callable; -1 where the line is not that simple now: lower and
+        raise it.
+        """
+        entry = uctypes.addressof(self.ioapic.state) + 8 * (n if n else 2)
+        return bind(_edge, uctypes.addressof(self._asserting) + 4 * n, entry, self.pic.edge(n))
+
+    def quick_intr(self):
+        """`intr` as a callable for an I8259."""
+        return bind(_intr, uctypes.addressof(self.ioapic.state), uctypes.addressof(self.lapic.regs), self.intr)
+
     @micropython.viper
     def intr(self, level: int):
         """The 8259s' INT output: LINT0 of the local APIC, and pin 0 of the I/O APIC."""
         self.ioapic.set_irq(0, level)
         self.lapic.lint(0, level)
+
+
+@micropython.viper
+def _edge(asserting: int, entry: int, pic) -> int:
+    count = ptr32(asserting)
+    low = ptr32(entry)
+    if count[0] != 1 or low[0] & _MASKED == 0:
+        return -1
+    return int(pic())
+
+
+@micropython.viper
+def _intr(ioapic: int, page: int, slow, level: int):
+    s = ptr32(ioapic)
+    r = ptr32(page)
+    frame = int(r[_FRAME])
+    if frame == 0 or s[0] & _MASKED == 0:
+        slow(level)
+        return
+    if level == 0:
+        s[_IOAPIC_LINES] &= 0xFFFFFFFE
+        r[_LINT0_LEVEL] = 0
+        return
+    if r[_LVT_LINT0] & _LINT0_MODE != _LINT0_EXTINT:
+        slow(level)
+        return
+    s[_IOAPIC_LINES] |= 1
+    r[_LINT0_LEVEL] = 1
+    f = ptr32(frame)
+    f[_PENDING] = 1

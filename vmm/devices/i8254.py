@@ -11,17 +11,21 @@ which the chip loads the count, the old count is not shown.
 
 import micropython
 from micropython import const
+from vmx import bind
 
 from vmm.devices.i8254_counters import (
     ARMED,
     BCD,
+    CALLBACKS_HZ,
     CR,
+    EDGE,
     FREQUENCY,
     GATE,
     HELD,
     HIGH_NEXT,
     LATCH,
     LATCHED,
+    MADE_UP,
     MODE,
     NULL,
     PENDING,
@@ -38,6 +42,7 @@ from vmm.devices.i8254_counters import (
     Counters,
     N,
     counter_read,
+    tick,
 )
 from vmm.devices.isa import read_wide, write_wide
 from vmm.devices.oscillator import periods, ticks_at
@@ -46,29 +51,41 @@ _CONTROL = const(3)
 _PORT_61 = const(4)
 
 _REFRESH_PERIODS = const(18)  # 15 us, port 61h bit 4 toggles
-_MADE_UP = const(10 * 1193182)  # periods of lost edges that are made up for
-_CALLBACKS_HZ = const(20000)  # the timer never runs faster
 
 _STATUS_OUT = const(0x80)
 _STATUS_NULL = const(0x40)
+
+
+def _never():
+    return -1
 
 
 class I8254(Counters):
     """Offsets 0..2 the counters (40h..42h), 3 the control word (43h), 4 port 61h.
 
     `irq(level)` is OUT of counter 0; it may return 0 for "the edge before is still waiting".
-    `speaker(on)`, optional, hears of port 61h bit 1.
+    `speaker(on)`, optional, hears of port 61h bit 1. `edge()`, optional, lowers and raises the line
+    at once: 0 or 1 as `irq`, or -1 if that has to be done by `irq`.
     """
 
-    def __init__(self, irq, clock, speaker=None):
+    def __init__(self, irq, clock, speaker=None, edge=_never):
         super().__init__(clock)
         self.irq = irq
         self.speaker = speaker
-        self.edge = 0  # period of the next rising edge of OUT 0; 0: none
         self.level = 0  # of OUT 0, as told
         self.timer = clock.timer(self._due)
+        self.timer.callback = bind(tick, self._counters[0], self.timer.arm, edge, self._due)
         self._port61 = 0
         self.reset()
+
+    @property
+    def edge(self):
+        """Period of the next rising edge of OUT 0; 0: none."""
+        return self._get(EDGE)
+
+    @edge.setter
+    def edge(self, period):
+        self._put(EDGE, period)
 
     def reset(self):
         """All counters idle in mode 3 with OUT high, gate 2 low."""
@@ -315,14 +332,14 @@ class I8254(Counters):
         if mode != 2 and mode != 3:
             self.edge = 0
             return
-        soonest = now + hz // _CALLBACKS_HZ
+        soonest = now + hz // CALLBACKS_HZ
         n = s[N]
         if served == 0:
             self.timer.arm(max(soonest, now + n * hz // (4 * FREQUENCY)))
             return
         self._sync(0, self.edge)
         n = s[N]
-        if t - self.edge > _MADE_UP:
+        if t - self.edge > MADE_UP:
             self.edge += (t - self.edge) // n * n
         self.edge += n
         self.timer.arm(max(soonest, ticks_at(self.edge - ZERO, hz, FREQUENCY)))

@@ -40,7 +40,11 @@ PLAIN = const(23)  # mode 2 or 3, else 1, if armed, gate high, nothing pending, 
 NULL = const(24)  # CR was written and is not in use yet
 WAY = const(25)  # how `counter_read` gets the count: as PLAIN, or 4: the latched one, or 5: HELD
 HZ = const(26)  # the clock's frequency: low and high word
+EDGE = const(28)  # counter 0: period of the next rising edge of OUT, 0 for none: low and high word
 _WORDS = const(96)
+
+MADE_UP = const(10 * 1193182)  # periods of lost edges that are made up for
+CALLBACKS_HZ = const(20000)  # the timer never runs faster
 
 
 @micropython.viper
@@ -83,6 +87,39 @@ def counter_read(s: ptr32, now: int) -> int:
     elif s[RW] == 1:
         return count & 0xFF
     return (count >> 8) & 0xFF
+
+
+# What `I8254._due` does for a running count of modes 2 and 3, the ticks of an operating system.
+@micropython.viper
+def tick(counter: int, arm, edge, slow, now: int):
+    """The timer's callback; counter: address of counter 0's words. slow(now) is for all other cases."""
+    s = ptr32(counter)
+    way = int(s[PLAIN])
+    due = int(s[EDGE]) | int(s[EDGE + 1]) << 32
+    hz = int(s[HZ]) | int(s[HZ + 1]) << 32
+    seconds = now // hz
+    period = seconds * FREQUENCY + (now - seconds * hz) * FREQUENCY // hz + ZERO
+    if way < 2 or way > 3 or due == 0 or period < due or period - due > MADE_UP:
+        slow(now)
+        return
+    served = int(edge())
+    if served < 0:
+        slow(now)
+        return
+    soonest = now + hz // CALLBACKS_HZ
+    n = int(s[N])
+    if served == 0:
+        when = now + n * hz // (4 * FREQUENCY)
+    else:
+        due += n
+        s[EDGE] = due
+        s[EDGE + 1] = due >> 32
+        due -= ZERO
+        seconds = due // FREQUENCY
+        when = seconds * hz + ((due - seconds * FREQUENCY) * hz + (FREQUENCY - 1)) // FREQUENCY
+    if when < soonest:
+        when = soonest
+    arm(when)
 
 
 class Counters:

@@ -69,6 +69,7 @@ class I8259:
                 bit += 1
             self._state[_LSB + i] = bit
         self._state[_LSB] = _NONE
+        self.quick_ack = bind(_ack, uctypes.addressof(self._state), intr, self._ack)
         self.reset()
 
     def reset(self):
@@ -192,36 +193,14 @@ class I8259:
         self.intr(1)
         return 1
 
-    @micropython.viper
-    def ack(self) -> int:
+    def edge(self, n):
+        """For input `n` of the master, an edge, whose level is high: edge() -> what set_irq(n, 0) and
+        set_irq(n, 1) return; or -1: call those."""
+        return bind(_edge, uctypes.addressof(self._state), 1 << n, self.intr)
+
+    def ack(self):
         """The INTA cycles: the vector of the pending interrupt, spurious level 7 if there is none any more."""
-        s = ptr8(self._state)
-        if (s[_FLAGS] | s[_SLAVE + _FLAGS]) & _F_UNUSUAL or s[_LOWEST] + s[_SLAVE + _LOWEST] != 14:
-            return int(self._ack())
-        if s[_INT] == 0:
-            return s[_BASE] | 7
-        # Fixed priorities: the lowest bit is the one, and no other may interrupt it.
-        pending = s[_IRR] & (s[_IMR] ^ 0xFF)
-        level = s[_LSB + pending]
-        bit = 1 << level
-        s[_ISR] = s[_ISR] | bit
-        if s[_ELCR] & bit == 0:
-            s[_IRR] = s[_IRR] & (bit ^ 0xFF)
-        s[_INT] = 0
-        vector = s[_BASE] | level
-        if level == 2 and s[_FLAGS] & _F_SINGLE == 0:
-            vector = s[_SLAVE + _BASE] | 7
-            if s[_SLAVE + _INT]:
-                s[_SLAVE + _INT] = 0
-                pending = s[_SLAVE + _IRR] & (s[_SLAVE + _IMR] ^ 0xFF)
-                level = s[_LSB + pending]
-                bit = 1 << level
-                s[_SLAVE + _ISR] = s[_SLAVE + _ISR] | bit
-                if s[_SLAVE + _ELCR] & bit == 0:
-                    s[_SLAVE + _IRR] = s[_SLAVE + _IRR] & (bit ^ 0xFF)
-                vector = s[_SLAVE + _BASE] | level
-        self.intr(0)
-        return vector
+        return self.quick_ack()
 
     def _ack(self):
         """`ack` with rotation, automatic EOI or special modes."""
@@ -396,3 +375,55 @@ def _mask(s: ptr8, now: int) -> int:
     if s[_FLAGS] & _F_POLL:
         return -1
     return s[_IMR]
+
+
+@micropython.viper
+def _edge(state: int, bit: int, intr) -> int:
+    s = ptr8(state)
+    irr = s[_IRR]
+    if s[_INPUTS] & bit == 0 or s[_ELCR] & bit:
+        return -1
+    if (s[_FLAGS] | s[_SLAVE + _FLAGS]) & _F_UNUSUAL or s[_LOWEST] + s[_SLAVE + _LOWEST] != 14:
+        return -1
+    if irr & bit:
+        return 1 if s[_IMR] & bit else 0
+    s[_IRR] = irr | bit
+    if s[_IMR] & bit:
+        return 1
+    service = s[_ISR]
+    if s[_INT] or (service and bit >= (service & (0 - service))):
+        return 1
+    s[_INT] = 1
+    intr(1)
+    return 1
+
+
+@micropython.viper
+def _ack(state: int, intr, slow) -> int:
+    s = ptr8(state)
+    if (s[_FLAGS] | s[_SLAVE + _FLAGS]) & _F_UNUSUAL or s[_LOWEST] + s[_SLAVE + _LOWEST] != 14:
+        return int(slow())
+    if s[_INT] == 0:
+        return s[_BASE] | 7
+    # Fixed priorities: the lowest bit is the one, and no other may interrupt it.
+    pending = s[_IRR] & (s[_IMR] ^ 0xFF)
+    level = s[_LSB + pending]
+    bit = 1 << level
+    s[_ISR] = s[_ISR] | bit
+    if s[_ELCR] & bit == 0:
+        s[_IRR] = s[_IRR] & (bit ^ 0xFF)
+    s[_INT] = 0
+    vector = s[_BASE] | level
+    if level == 2 and s[_FLAGS] & _F_SINGLE == 0:
+        vector = s[_SLAVE + _BASE] | 7
+        if s[_SLAVE + _INT]:
+            s[_SLAVE + _INT] = 0
+            pending = s[_SLAVE + _IRR] & (s[_SLAVE + _IMR] ^ 0xFF)
+            level = s[_LSB + pending]
+            bit = 1 << level
+            s[_SLAVE + _ISR] = s[_SLAVE + _ISR] | bit
+            if s[_SLAVE + _ELCR] & bit == 0:
+                s[_SLAVE + _IRR] = s[_SLAVE + _IRR] & (bit ^ 0xFF)
+            vector = s[_SLAVE + _BASE] | level
+    intr(0)
+    return vector

@@ -16,14 +16,17 @@ from micropython import const
 from vmm.devices.lapic_page import (
     APR,
     DFR,
+    ENABLED,
     EOI,
     ESR,
     EXTINT,
     FIXED,
+    FRAME,
     ICR,
     ICR_HIGH,
     ID,
     INIT,
+    IO_EXTINT,
     ISR,
     LDR,
     LINT0_LEVEL,
@@ -47,6 +50,7 @@ from vmm.devices.lapic_page import (
     TIMER_INITIAL,
     TPR,
     VERSION,
+    VIRTUAL_DELIVERY,
     LapicPage,
 )
 from vmm.devices.lapic_timer import LapicTimer
@@ -108,17 +112,30 @@ class Lapic(LapicPage):
     def reset(self):
         """State after power-up: xAPIC mode, software-disabled. INIT does the same; the ID stays."""
         self.timer.reset()
-        self.enabled = True  # IA32_APIC_BASE bit 11
         self.x2apic = False  # bit 10
         self.errors = 0  # collected until ESR is written
-        self._io_extint = 0
         self.clear()
+        self.enabled = True
         for offset in _LVTS:
             self.set(offset, LVT_MASKED)
         self.set(ID, self.apic_id << 24 & 0xFFFFFFFF)
         self.set(VERSION, _VERSION)
         self.set(DFR, 0xFFFFFFFF)
         self.set(SVR, 0xFF)
+
+    @property
+    def enabled(self):
+        """IA32_APIC_BASE bit 11."""
+        return bool(self.get(ENABLED))
+
+    @enabled.setter
+    def enabled(self, value):
+        self.set(ENABLED, 1 if value else 0)
+
+    def wire(self, frame, virtual_delivery):
+        """Quick handlers go by the words of the vCPU frame at this address, and by whether the CPU delivers."""
+        self.set(FRAME, frame)
+        self.set(VIRTUAL_DELIVERY, 1 if virtual_delivery else 0)
 
     def set_base(self, enabled, x2apic):
         """IA32_APIC_BASE changed. Disabling resets; entering x2APIC mode derives ID and LDR."""
@@ -173,7 +190,7 @@ class Lapic(LapicPage):
 
     def extint_taken(self):
         """The interrupt that `extint` announced was acknowledged."""
-        self._io_extint = 0
+        self.set(IO_EXTINT, 0)
 
     def error(self, bits):
         """Notes ESR bits, and raises the error interrupt."""
@@ -299,7 +316,7 @@ class Lapic(LapicPage):
         if mode == NMI:
             self.nmi()
         elif mode == EXTINT:
-            self._io_extint = 1
+            self.set(IO_EXTINT, 1)
             self.kick()
         elif mode == INIT or mode == STARTUP:
             self.send(low, self.apic_id)

@@ -38,7 +38,14 @@ SELF_IPI = const(0x3F0)
 
 SVR_ENABLED = const(0x100)
 LVT_MASKED = const(0x10000)
-LINT0_LEVEL = const(0x358)  # level of the LINT0 pin, of LINT1 10h further on: kept where no register is
+
+# Kept where no register is:
+ENABLED = const(0x338)  # IA32_APIC_BASE bit 11
+IO_EXTINT = const(0x348)  # the I/O APIC has sent an ExtINT message
+LINT0_LEVEL = const(0x358)  # level of the LINT0 pin, of LINT1 10h further on
+LEVELS_CHANGED = const(0x378)  # TMR has changed, for the EOI-exit bitmap
+FRAME = const(0x388)  # address of the vCPU frame whose words quick handlers use, 0: none
+VIRTUAL_DELIVERY = const(0x38C)  # the CPU delivers what IRR holds (vmm/apicv.py)
 _ERROR_RECEIVE_VECTOR = const(0x40)
 
 # Delivery modes, bits 10..8 of ICR, LVT and redirection entries.
@@ -94,11 +101,11 @@ class LapicPage:
         r[offset >> 2] = value
 
     def clear(self):
-        """Zero registers; the LINT0 line itself is not ours to reset."""
-        lint0 = self.get(LINT0_LEVEL)
+        """Zero registers; the LINT0 line itself is not ours to reset, nor how the vCPU is wired."""
         for offset in range(0, 0x400, 4):
-            self.set(offset, 0)
-        self.set(LINT0_LEVEL, lint0)
+            if offset not in (LINT0_LEVEL, FRAME, VIRTUAL_DELIVERY):
+                self.set(offset, 0)
+        self.set(LEVELS_CHANGED, 1)
 
     # 650 but for the current count.
     @micropython.viper
@@ -134,9 +141,12 @@ class LapicPage:
         bit = 1 << (vector & 31)
         tmr = r[(TMR >> 2) + at]
         if trigger:
-            r[(TMR >> 2) + at] = tmr | bit
+            if tmr & bit == 0:
+                r[(TMR >> 2) + at] = tmr | bit
+                r[LEVELS_CHANGED >> 2] = 1
         elif tmr & bit:
             r[(TMR >> 2) + at] = tmr ^ bit
+            r[LEVELS_CHANGED >> 2] = 1
         irr = r[(IRR >> 2) + at]
         if irr & bit:
             return 0
@@ -243,9 +253,9 @@ class LapicPage:
         if r[LINT0_LEVEL >> 2]:
             if r[LVT_LINT0 >> 2] & (LVT_MASKED | 0x700) == EXTINT << 8:
                 return 1
-            if not self.enabled:
+            if r[ENABLED >> 2] == 0:
                 return 1
-        return int(self._io_extint)
+        return r[IO_EXTINT >> 2]
 
     # Hooks for APIC virtualization
 

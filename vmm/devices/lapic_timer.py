@@ -4,14 +4,27 @@ It counts TSC ticks, so the frequency to report for its input clock is that of t
 """
 
 import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 # Offsets in the page; viper folds constants of its own module only.
 _LVT_TIMER = const(0x320)
 _INITIAL = const(0x380)
 _DEADLINE = const(0x328)  # IA32_TSC_DEADLINE, kept where no register is
 
+_SVR = const(0xF0)
+_TMR = const(0x180)
+_IRR = const(0x200)
+_FRAME = const(0x388)
+_VIRTUAL_DELIVERY = const(0x38C)
+_SVR_ENABLED = const(0x100)
 _MASKED = const(0x10000)
+
+_DIRTY = const(0x0F8 // 4)  # words of the vCPU frame
+_PENDING = const(0x108 // 4)
+_RVI = const(0x1C8 // 4)
+_DIRTY_RVI = const(1 << 7)
 _PERIODIC = const(1)
 _DEADLINE_MODE = const(2)
 
@@ -27,7 +40,7 @@ class LapicTimer:
         self.regs = regs
         self.clock = clock
         self.deliver = deliver
-        self.timer = clock.timer(self._due)
+        self.timer = clock.timer(bind(_due, uctypes.addressof(regs), self._due))
         self._arm = self.timer.arm
         self.reset()
 
@@ -144,3 +157,33 @@ class LapicTimer:
             self.expiry += late // period * period
         self.expiry += period
         self.timer.arm(max(soonest, self.expiry))
+
+
+# What `LapicTimer._due` and `deliver` do for the deadlines of a running system, in one piece.
+@micropython.viper
+def _due(page: int, slow, now: int):
+    """The timer's callback; slow(now) is for all that is not usual."""
+    r = ptr32(page)
+    lvt = r[_LVT_TIMER >> 2]
+    vector = lvt & 0xFF
+    at = (vector >> 5) << 2
+    bit = 1 << (vector & 31)
+    frame = int(r[_FRAME >> 2])
+    if frame == 0 or (lvt >> 17) & 3 != _DEADLINE_MODE or vector < 16:
+        slow(now)
+        return
+    if r[_SVR >> 2] & _SVR_ENABLED == 0 or r[(_TMR >> 2) + at] & bit:
+        slow(now)
+        return
+    r[_DEADLINE >> 2] = 0
+    r[(_DEADLINE >> 2) + 1] = 0
+    if lvt & _MASKED:
+        return
+    r[(_IRR >> 2) + at] |= bit
+    f = ptr32(frame)
+    if r[_VIRTUAL_DELIVERY >> 2] == 0:
+        f[_PENDING] = 1
+        return
+    if f[_RVI] < vector or f[_DIRTY] & _DIRTY_RVI == 0:
+        f[_RVI] = vector
+    f[_DIRTY] |= _DIRTY_RVI

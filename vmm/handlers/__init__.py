@@ -5,6 +5,7 @@ reason, RIP, RSP, RFLAGS, qualification and length that the handler needs in the
 A handler is `handler(vcpu) -> verdict` (vmm/verdict.py).
 """
 
+from vmm import events
 from vmm import frame as f
 from vmm import reasons as r
 from vmm.handlers import control, descriptor, exception, interrupt, shutdown, task_switch, undefined
@@ -17,10 +18,9 @@ def install(vm, exits):
     # interrupts and time
     add(r.EXTERNAL_INTERRUPT, interrupt.external)
     add(r.PREEMPTION_TIMER_EXPIRED, vm.clock.handler())
-    add(r.INTERRUPT_WINDOW, vm.events_pending)
-    add(r.NMI_WINDOW, vm.events_pending)
+    add(r.INTERRUPT_WINDOW, events.window)
+    add(r.NMI_WINDOW, events.window)
     add(r.ATTENTION, interrupt.attention)
-    add(r.PENDING, vm.events_pending)
     add(r.HLT, interrupt.halt)
     add(r.PAUSE, interrupt.pause)
 
@@ -42,7 +42,7 @@ def install(vm, exits):
     add(r.LDTR_OR_TR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO)
 
     # memory
-    add(r.EPT_VIOLATION, vm.mmio.violation, f.WANT_GPA | f.WANT_LINEAR | f.WANT_VECTORING)
+    vm.mmio.install(exits)
     add(r.EPT_MISCONFIGURATION, shutdown.misconfiguration, f.WANT_GPA)
 
     # local APIC
@@ -50,7 +50,7 @@ def install(vm, exits):
     if vm.apicv:
         add(r.APIC_WRITE, vm.apicv.write_exit)
         add(r.VIRTUALIZED_EOI, vm.apicv.eoi_exit)
-    add(r.TPR_BELOW_THRESHOLD, vm.events_pending)
+    add(r.TPR_BELOW_THRESHOLD, events.window)
 
     # exceptions, and what the CPU does not finish by itself
     add(r.EXCEPTION_OR_NMI, exception.exit, f.WANT_INTR | f.WANT_VECTORING)

@@ -6,11 +6,13 @@ APIC-Access VM Exits".
 
 from micropython import const
 
-from vmm import events, verdict
+from vmm import events, frame, reasons, verdict
+from vmm.emulation import sites
 from vmm.emulation.access import GuestCpu
 from vmm.emulation.fastmmio import MISS, FastMmio
 from vmm.policies import answers
 from vmm.reg import Bits, Reg, register
+from vmm.vmcs import GUEST_CR3, GUEST_CS_ACCESS_RIGHTS
 
 _PAGE = const(0x1000)
 _PAGE_MASK = const(0xFFFFFFFFFFFFF000)
@@ -42,6 +44,23 @@ class Mmio:
         self.bus = bus
         self.cpu = GuestCpu(vm)
         self._fast = None
+        self._sites = None
+        self._exits = None
+        self._handlers = {}  # page: (device, the handler that serves it there)
+        self._pages = []  # that have a handler of their own now
+
+    def install(self, exits):
+        """Pages that are one device's have handlers of their own."""
+        exits.add(
+            reasons.EPT_VIOLATION,
+            self.violation,
+            frame.WANT_GPA | frame.WANT_LINEAR | frame.WANT_VECTORING | frame.WANT_CODE,
+        )
+        exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, 0xFFFFF000)
+        self._exits = exits
+        _, size, hpa = self.vm.memory.segments[0]
+        self._sites = sites.Sites(hpa, size)
+        self.rewired()
 
     def _short_way(self):
         """Devices that fill their page, and the RAM from gpa 0."""
@@ -52,14 +71,29 @@ class Mmio:
     def rewired(self):
         """A device has come to the bus or has left it."""
         self._fast = None
+        if self._exits is None:
+            return
+        for page in self._pages:
+            self._exits.unkey(reasons.EPT_VIOLATION, page)
+        self._pages = []
+        for base, end, device in self.bus.regions:
+            if end - base == _PAGE and not base >> 32:
+                known = self._handlers.get(base)
+                if known is None or known[0] is not device:
+                    known = device, self._sites.handler(device.read, device.write, self.violation)
+                    self._handlers[base] = known
+                self._exits.key(reasons.EPT_VIOLATION, base, known[1])
+                self._pages.append(base)
 
     def violation(self, vcpu):
         """Handler of EPT violations."""
         gpa = vcpu.gpa
         if self._fast is None:
             self._fast = self._short_way()
+        rip = vcpu.rip
         answer = self._fast.access(vcpu, gpa)
         if answer != MISS:
+            self._sites.remember(rip, vcpu.read(GUEST_CR3), vcpu.read(GUEST_CS_ACCESS_RIGHTS))
             return answer
         answers.again(vcpu)
         if self.vm.memory.has(gpa):
