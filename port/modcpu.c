@@ -377,6 +377,19 @@ static mp_obj_t mod_guard(mp_obj_t function, mp_obj_t argument) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mod_guard_obj, mod_guard);
 
+// attempt(function, argument): as guard(), but an exception is returned, not raised: viper
+// code cannot hold one that it has caught.
+static mp_obj_t mod_attempt(mp_obj_t function, mp_obj_t argument) {
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t answer = mod_guard(function, argument);
+        nlr_pop();
+        return answer;
+    }
+    return MP_OBJ_FROM_PTR(nlr.ret_val);
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(mod_attempt_obj, mod_attempt);
+
 // counters(): what went unnoticed otherwise. Interrupts that nobody claimed, characters
 // lost on COM1, bytes of the executable region in use.
 static mp_obj_t mod_counters(void) {
@@ -423,6 +436,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_wanted), MP_ROM_PTR(&mod_wanted_obj)},
     {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&mod_idle_obj)},
     {MP_ROM_QSTR(MP_QSTR_guard), MP_ROM_PTR(&mod_guard_obj)},
+    {MP_ROM_QSTR(MP_QSTR_attempt), MP_ROM_PTR(&mod_attempt_obj)},
     {MP_ROM_QSTR(MP_QSTR_reading), MP_ROM_PTR(&mod_reading_obj)},
     {MP_ROM_QSTR(MP_QSTR_watch), MP_ROM_PTR(&mod_watch_obj)},
     {MP_ROM_QSTR(MP_QSTR_counters), MP_ROM_PTR(&mod_counters_obj)},

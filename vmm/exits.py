@@ -54,7 +54,10 @@ class Exits:
         self.wants = [0] * reasons.SLOTS
         self._vcpu = None
         self._keys = {}  # reason: its Keys
-        self._handlers = {}  # handler: its slot beyond the reasons
+        self._free = list(range(_SLOTS - 1, reasons.SLOTS - 1, -1))  # slots beyond the reasons
+        self._handlers = {}  # handler: its slot there
+        self._overrides = {}  # reason: [(key, what was there)], [handler]
+        self._direct = {}  # reason: keys are in use although the reason's own handler is not the default
         self._taken = {}
         self._current = list(self.table)
         self._diversion = None
@@ -79,14 +82,47 @@ class Exits:
         found = self._keys[reason].find(key)
         if found and found[0] != reason:
             raise ValueError("key %#x of exit reason %d has a handler already" % (key, reason))
+        slot = self._slot(handler)
+        self._keys[reason].put(key, slot, datum)
+
+    def _slot(self, handler):
         slot = self._handlers.get(handler)
         if slot is None:
-            slot = reasons.SLOTS + len(self._handlers)
-            if slot == _SLOTS:
+            if not self._free:
                 raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.SLOTS))
+            slot = self._free.pop()
             self._handlers[handler] = slot
-            self.table[slot] = self._current[slot] = handler
-        self._keys[reason].put(key, slot, datum)
+            self._current[slot] = handler
+            self.table[slot] = self._diversion or handler
+        return slot
+
+    def override(self, reason, handlers):
+        """Let handlers {key: handler} stand before those of their keys, in place of such from before.
+
+        False, and nothing is changed but that those from before are gone, where the reason has no
+        keys or there is no room.
+        """
+        keys = self._keys.get(reason)
+        for key, before in self._overrides.pop(reason, ()):
+            slot = keys.find(key)[0]
+            keys.put(key, *before)
+            handler = self._current[slot]
+            if self._handlers.get(handler) == slot:
+                del self._handlers[handler]
+                self._free.append(slot)
+        if keys is None:
+            return not handlers
+        done = self._overrides[reason] = []
+        try:
+            for key, handler in handlers.items():
+                slot = self._slot(handler)
+                before = keys.find(key) or (reason, 0)
+                keys.put(key, slot)
+                done.append((key, before))
+        except ValueError:
+            self.override(reason, {})
+            return False
+        return True
 
     def unkey(self, reason, key):
         """Leave a key to the reason's handler again."""
@@ -96,8 +132,12 @@ class Exits:
         """The handler that was added, whatever policy sits in front of it now."""
         return self._taken[reason] if reason in self._taken else self.unhandled
 
-    def put(self, reason, handler):
-        """Let `handler` stand in the table for a reason: a policy's hook, or default(reason)."""
+    def put(self, reason, handler, keys=False):
+        """Let `handler` stand in the table for a reason: a policy's hook, or default(reason).
+
+        keys: its keys stay in use, so that it gets what they do not name.
+        """
+        self._direct[reason] = keys
         self._current[reason] = handler
         if self._diversion is None or self.table[reason] is not self._diversion:
             self.table[reason] = handler
@@ -106,7 +146,7 @@ class Exits:
 
     def _use_keys(self, reason):
         """The keys of a reason lead past its handler: not where a policy wants to see the exits."""
-        used = reason in self._keys and self._current[reason] is self.default(reason)
+        used = reason in self._keys and (self._current[reason] is self.default(reason) or self._direct.get(reason))
         _set(self._vcpu, KEYS + reason, self._keys[reason].hpa if used else 0)
 
     def handler(self, reason):

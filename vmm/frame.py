@@ -73,6 +73,7 @@ LATEST = const(0xB30 // 4)
 DUE = const(0xB38 // 4)  # host TSC of the deadline that has just passed
 APIC_PAGE = const(0xB40 // 4)
 NEXT = const(0xB48 // 4)
+STARTS = const(0xB50 // 4)  # how often the guest was started or reset
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
 # RIP, RSP, RFLAGS, the qualification and the instruction length.

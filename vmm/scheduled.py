@@ -14,6 +14,7 @@ from vmm.frame import (
     LATEST,
     PRIORITY,
     SHARE,
+    STARTS,
     STATE,
     TURN,
     WAKES,
@@ -74,6 +75,15 @@ class Scheduled:
     @turn.setter
     def turn(self, value):
         _put(self._words, TURN, value)
+
+    @property
+    def starts(self):
+        """How often the guest was started or reset."""
+        return _get(self._words, STARTS)
+
+    @starts.setter
+    def starts(self, value):
+        _put(self._words, STARTS, value)
 
     def wakes(self):
         """Whether the vCPU, if it is at HLT, has something to wake up for."""

@@ -54,7 +54,6 @@ class VM(Scheduled):
         self.policies = []
         self.powered = False
         self.windows = []  # its sides of shared memory (vmm/shared.py)
-        self.starts = 0  # how often it was started or reset
         self._blobs = blobs
         self._taken = []
         try:

@@ -16,7 +16,7 @@ import micropython
 from micropython import const
 
 from vmm import events, verdict
-from vmm.policies import answers
+from vmm.policies import answers, quick
 from vmm.policies.filters import ANY, EVENTS, accepts, check
 
 LIMIT_MS = const(1000)
@@ -36,11 +36,38 @@ class Policy:
         self.keys = keys
         self.filters = filters
         self.event = hook.event
+        self.account = quick.Account()
         self.limit_ms = LIMIT_MS
-        self.hits = 0
-        self.ticks = 0
         self.attached = True
-        self.passes = None  # RIP at which it paused the guest: not asked again there
+        self.passes = None
+
+    @property
+    def hits(self):
+        """How often it was called."""
+        return self.account.get(quick.HITS)
+
+    @property
+    def ticks(self):
+        """Host TSC ticks that it took."""
+        return self.account.get(quick.TICKS)
+
+    @property
+    def limit_ms(self):
+        return self.account.get(quick.LIMIT) * 1000 // cpu.tsc_hz
+
+    @limit_ms.setter
+    def limit_ms(self, value):
+        self.account.put(quick.LIMIT, cpu.tsc_hz * value // 1000)
+
+    @property
+    def passes(self):
+        """RIP at which it paused the guest: not asked again there; or None."""
+        return self._passes
+
+    @passes.setter
+    def passes(self, rip):
+        self._passes = rip
+        self.account.put(quick.PASSES, 0 if rip is None else 1)
 
     @property
     def name(self):
@@ -54,14 +81,14 @@ class Policy:
 
     def call(self, vcpu):
         """The function's answer, within its time."""
-        self.hits += 1
+        self.account.add(quick.HITS, 1)
         start = cpu.rdtsc()
-        cpu.watch(start + cpu.tsc_hz * self.limit_ms // 1000)
+        cpu.watch(start + self.account.get(quick.LIMIT))
         try:
             return cpu.guard(self.function, vcpu)
         finally:
             cpu.watch(0)
-            self.ticks += cpu.rdtsc() - start
+            self.account.add(quick.TICKS, cpu.rdtsc() - start)
 
     def __repr__(self):
         filters = ", ".join(["%s=%s" % (name, _show(self.filters[name])) for name in sorted(self.filters)])
@@ -90,15 +117,35 @@ class Hook:
     def add(self, policy):
         self.policies.append(policy)
         self._sort(policy.keys)
-        self.vm.exits.put(self.reason, self.exit)
+        self._install()
 
     def remove(self, policy):
         self.policies.remove(policy)
         self.vm.policies.remove(policy)
         self.vm.arming.disarm(policy)
         self._sort(policy.keys)
+        self._install()
+
+    def _install(self):
+        """Into the dispatch table: in front of the keys that policies name, or of the whole reason."""
+        exits = self.vm.exits
+        exits.override(self.reason, {})
         if not self.policies:
-            self.vm.exits.put(self.reason, self.default)
+            exits.put(self.reason, self.default)
+            return
+        handlers = {}
+        general = self.exit
+        for key, found in self.by_key.items():
+            keys = quick.keys_of(self.event, (key,))
+            if keys is None or self.rest:
+                handlers = None
+                break
+            for i in keys:
+                handlers[i] = len(found) == 1 and quick.handler(self, found[0]) or general
+        if self.rest or handlers is None or not exits.override(self.reason, handlers):
+            exits.put(self.reason, general)  # all exits of the reason come by
+        else:
+            exits.put(self.reason, general, True)
 
     def _sort(self, keys):
         """New lists, since one of the old ones may be in use by ask()."""
@@ -149,12 +196,29 @@ class Hook:
                 if answer is None or answer == verdict.DEFAULT:
                     continue
                 return self._apply(vcpu, policy, answer) | self._still()
-            except KeyboardInterrupt:
-                vm.apply(self._failed(vcpu, policy, None))
-                raise
             except BaseException as error:
-                return self._failed(vcpu, policy, error)
+                return self.broken(vcpu, policy, error)
         return self.default(vcpu) | self._still()
+
+    def broken(self, vcpu, policy, error):
+        """A call, or what was to be done with its answer, has failed: a verdict; Ctrl-C is raised again."""
+        if isinstance(error, KeyboardInterrupt):
+            self.vm.apply(self._failed(vcpu, policy, None))
+            raise error
+        return self._failed(vcpu, policy, error)
+
+    def answered(self, vcpu, policy, answer, starts):
+        """What quick.py leaves over: any answer, or what the function raised. starts: VM.starts before the call."""
+        if isinstance(answer, BaseException):
+            return self.broken(vcpu, policy, answer)
+        try:
+            if self.vm.starts != starts:
+                return verdict.YIELD
+            if answer is None or answer == verdict.DEFAULT:
+                return self.default(vcpu) | self._still()
+            return self._apply(vcpu, policy, answer) | self._still()
+        except BaseException as error:
+            return self.broken(vcpu, policy, error)
 
     def _still(self):
         """A policy may have paused its guest, or switched it off."""

@@ -1,0 +1,96 @@
+"""The short way of a policy: one key, one policy, nothing to look at but its answer.
+
+It stands in the dispatch table for the policy's keys (vmm/keys.py), so that exits with other
+keys do not know of it. Answers beyond HANDLED, and errors, are the Hook's (policy.py).
+"""
+
+from array import array
+
+import cpu
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm import reasons
+from vmm.policies.filters import CPUID, IO, MEMORY, RDMSR, VMCALL, WRMSR
+from vmm.verdict import HANDLED
+
+_PLAIN = (CPUID, RDMSR, WRMSR, IO, VMCALL)  # past the instruction is all that HANDLED means
+_REASONS = {
+    CPUID: reasons.CPUID, RDMSR: reasons.RDMSR, WRMSR: reasons.WRMSR, IO: reasons.IO_INSTRUCTION,
+    VMCALL: reasons.VMCALL, MEMORY: reasons.EPT_VIOLATION,
+}  # fmt: skip
+
+# Words of Account.
+_HITS = const(0)
+_TICKS = const(2)
+_LIMIT = const(4)
+_PASSES = const(6)
+HITS, TICKS, LIMIT, PASSES = _HITS, _TICKS, _LIMIT, _PASSES
+
+_EXIT_TSC = const(0x118 // 4)  # of the frame
+_STATE = const(0xB00 // 4)
+_STARTS = const(0xB50 // 4)
+_RUNS = const(1)  # vmm/sched.py
+
+
+class Account:
+    """What a policy has cost so far, and how long a call may take."""
+
+    def __init__(self):
+        self.words = array("I", [0] * 8)
+
+    def get(self, word):
+        return self.words[word] | self.words[word + 1] << 32
+
+    def put(self, word, value):
+        self.words[word] = value & 0xFFFFFFFF
+        self.words[word + 1] = value >> 32
+
+    def add(self, word, value):
+        self.put(word, self.get(word) + value)
+
+
+def keys_of(event, keys):
+    """Return the keys of the dispatch for an event's keys, or None where its reason has none."""
+    if event == IO:
+        return [port << 16 | direction | size for port in keys for direction in (0, 8) for size in (0, 1, 3)]
+    if event == MEMORY:
+        return None if any([page >> 20 for page in keys]) else [page << 12 for page in keys]
+    return list(keys) if event in _REASONS else None
+
+
+def handler(hook, policy):
+    """Return the handler for a policy that is alone on its keys, or None where there is more to look at."""
+    if hook.event not in _PLAIN or len(policy.filters) != 1:
+        return None
+    return bind(_ask, uctypes.addressof(policy.account.words), policy.function, policy, hook)
+
+
+@micropython.viper
+def _ask(words: int, function, policy, hook, vcpu) -> int:
+    w = ptr32(words)  # noqa: F821
+    f = ptr32(vcpu)  # noqa: F821
+    if w[_PASSES]:
+        return int(hook.ask(vcpu, (policy,)))
+    w[_HITS] += 1
+    if w[_HITS] == 0:
+        w[_HITS + 1] += 1
+    starts = int(f[_STARTS])
+    start = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
+    watch = cpu.watch
+    watch(start + (int(w[_LIMIT]) | int(w[_LIMIT + 1]) << 32))
+    answer = cpu.attempt(function, vcpu)
+    watch(0)
+    ticks = int(w[_TICKS]) | int(w[_TICKS + 1]) << 32
+    ticks += int(cpu.rdtsc()) - start
+    w[_TICKS] = ticks
+    w[_TICKS + 1] = ticks >> 32
+    if answer:
+        if answer == HANDLED:
+            if int(f[_STARTS]) == starts:
+                if f[_STATE] == _RUNS:
+                    return 1
+                return 3
+    return int(hook.answered(vcpu, policy, answer, starts))
