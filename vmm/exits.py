@@ -57,6 +57,7 @@ class Exits:
         self._free = list(range(_SLOTS - 1, reasons.SLOTS - 1, -1))  # slots beyond the reasons
         self._handlers = {}  # handler: its slot there
         self._overrides = {}  # reason: [(key, what was there)], [handler]
+        self._hidden = []  # reasons whose keys are out of use during a diversion
         self._direct = {}  # reason: keys are in use although the reason's own handler is not the default
         self._taken = {}
         self._current = list(self.table)
@@ -146,7 +147,9 @@ class Exits:
 
     def _use_keys(self, reason):
         """The keys of a reason lead past its handler: not where a policy wants to see the exits."""
-        used = reason in self._keys and (self._current[reason] is self.default(reason) or self._direct.get(reason))
+        used = reason in self._keys and reason not in self._hidden
+        if self._current[reason] is not self.default(reason) and not self._direct.get(reason):
+            used = False
         _set(self._vcpu, KEYS + reason, self._keys[reason].hpa if used else 0)
 
     def handler(self, reason):
@@ -159,11 +162,17 @@ class Exits:
         table = [handler] * _SLOTS
         for reason in passing:
             table[reason] = self._current[reason]
+            if reason in self._keys:  # the slots of its keys are diverted with the others
+                _set(self._vcpu, KEYS + reason, 0)
+                self._hidden.append(reason)
         self.table[:] = table  # in place: the shim holds the list's items
 
     def restore(self):
         self._diversion = None
         self.table[:] = self._current
+        hidden, self._hidden = self._hidden, []
+        for reason in hidden:
+            self._use_keys(reason)
 
     def arm(self, vcpu):
         """Write the wanted words and the keys into the vCPU's frame."""

@@ -44,11 +44,16 @@ static inline void mark(void) {
         }                                                                                          \
     }                                                                                              \
     static void name##_once(void) {                                                                \
-        u32 i = ROUNDS_MAX;                                                                        \
-        (void)i;                                                                                   \
-        mark();                                                                                    \
-        operation;                                                                                 \
-        mark();                                                                                    \
+        for (u32 i = ROUNDS_MAX - 1; i <= ROUNDS_MAX;                                              \
+             i++) { /* the second time the place is known */                                       \
+            if (i == ROUNDS_MAX) {                                                                 \
+                mark();                                                                            \
+            }                                                                                      \
+            operation;                                                                             \
+            if (i == ROUNDS_MAX) {                                                                 \
+                mark();                                                                            \
+            }                                                                                      \
+        }                                                                                          \
     }
 
 /* ---- options.c: the command line, KEY=VALUE a word ---- */

@@ -115,13 +115,6 @@ def test_a_panic_ends_the_run_at_once(pcanel, tmp_path):
     assert "The machine is stopped." in done.stderr
 
 
-def test_a_reset_ends_the_run(pcanel):
-    code = "import machine; machine.reset()"
-    done = pcanel(*QEMU, "--exec", code, "--timeout", "15")
-    assert done.returncode == 1
-    assert "QEMU: the machine was reset from inside (guest-reset)" in done.stderr.partition("--- repl")[0]
-
-
 def test_modules_reach_the_file_system(pcanel, tmp_path):
     (tmp_path / "boot.py").write_text("print('boot.py is here')\n")
     (tmp_path / "a,b.txt").write_text("with a comma")

@@ -49,11 +49,6 @@ def test_a_refused_command_is_an_error(running, tmp_path):
     assert running.engine.status() == "running"
 
 
-def test_reset_from_inside(running):
-    does(running, "import machine; machine.reset()")
-    assert ending(running) == "QEMU: the machine was reset from inside (guest-reset)"
-
-
 def test_power_off_from_inside(running):
     does(running, "import cpu; cpu.outw(0x604, 0x2000)")  # PM1a_CNT: SLP_EN, S5
     assert "QEMU: the machine was switched off from inside (guest-shutdown)" in ending(running)

@@ -91,7 +91,7 @@ class Sites:
             words += [at, self._word(at)]
         words[_NUMBER] = number
         if number & IMMEDIATE:
-            words[_VALUE] = source(words, number, self._ram + code)
+            words[_VALUE] = source(array("I", words), number, self._ram + code)
         words[_END] = len(words)
         start = _HEADER + _WORDS * _slot(rip & 0xFFFFFFFF)
         for i, word in enumerate(words):

@@ -209,9 +209,9 @@ class Hook:
 
     def answered(self, vcpu, policy, answer, starts):
         """What quick.py leaves over: any answer, or what the function raised. starts: VM.starts before the call."""
-        if isinstance(answer, BaseException):
-            return self.broken(vcpu, policy, answer)
         try:
+            if isinstance(answer, BaseException):
+                raise answer  # so that its traceback has a line, where C has raised it
             if self.vm.starts != starts:
                 return verdict.YIELD
             if answer is None or answer == verdict.DEFAULT:

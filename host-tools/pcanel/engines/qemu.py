@@ -9,11 +9,10 @@ from pcanel.engines.qmp import Qmp
 from pcanel.errors import EngineError, InputError
 from pcanel.modules import lay_out
 
-# Events of QMP, as a person would say them.
+# Events of QMP that end a run, as a person would say them. A reset does not: the monitor boots again.
 _ENDINGS = {
     "GUEST_PANICKED": "the monitor has panicked",
     "SHUTDOWN": "the machine was switched off from inside",
-    "RESET": "the machine was reset from inside",
     "STOP": "the machine was stopped; engine.log may say why",
 }
 
