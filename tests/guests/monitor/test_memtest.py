@@ -22,6 +22,7 @@ def test_the_screen_shows_the_test(memtest):
     screen.expect(rb"Pass:  0 +Errors: 0 ", SLOW)
 
 
+@pytest.mark.long  # its pass over the memory takes minutes
 def test_memory_that_does_not_keep_its_value_is_found(memtest):
     """The prompt writes into each MiB of the memory under test, as bad memory would."""
     screen = memtest.console("memtest")
