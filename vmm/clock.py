@@ -169,7 +169,6 @@ class Clock:
         end = self.rdtsc() + ticks
         if not self.slice_end or end < self.slice_end:
             self.slice_end = end
-            self.program()
 
     @micropython.viper
     def expire(self) -> int:
