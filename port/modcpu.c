@@ -16,12 +16,17 @@
 
 #define WATCH_SHOTS 3 // Timeouts that a guarded function may swallow
 
+typedef struct {
+    uint64_t deadline; // host TSC; 0 = none
+    bool input; // something typed ends it: not for a sleeper
+} wait_t;
+
 static struct {
     bool in_hook;
     bool forced; // the hook was interrupted because it did not return
     uint64_t calls; // of the hook
     uint64_t stuck; // the call that Ctrl-C found running
-    uint64_t wait_deadline; // of the current wait; 0 = none
+    wait_t wait; // the current one
     unsigned shots; // Timeouts since watch()
 } state;
 
@@ -113,11 +118,12 @@ void timer_expired(timer_slot_t slot) {
 }
 
 static bool due(void) {
-    return state.wait_deadline != 0 && rdtsc() >= state.wait_deadline;
+    return state.wait.deadline != 0 && rdtsc() >= state.wait.deadline;
 }
 
 bool cpu_wanted(void) {
-    return uart_rx_any(0) != 0 || MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL ||
+    return (state.wait.input && uart_rx_any(0) != 0) ||
+           MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL ||
            MP_STATE_VM(sched_state) == MP_SCHED_PENDING;
 }
 
@@ -162,18 +168,20 @@ static void call_hook(mp_obj_t hook, uint64_t deadline) {
     mp_obj_print_exception(MICROPY_ERROR_PRINTER, error);
 }
 
-void cpu_wait(uint64_t deadline) {
-    state.wait_deadline = deadline;
-    timer_set(TIMER_WAIT, deadline);
+void cpu_wait(uint64_t deadline, bool input) {
     mp_obj_t hook = MP_STATE_PORT(cpu_idle_hook);
-    if (hook != mp_const_none && hook != MP_OBJ_NULL && !state.in_hook) {
-        if (!cpu_wanted() && !due()) {
-            call_hook(hook, deadline);
-        }
-        // A hook with nothing to run returns at once; do not spin on it.
-        return;
+    wait_t outer = state.wait; // of the wait whose hook runs: a policy may sleep
+    state.wait = (wait_t){deadline, input};
+    timer_set(TIMER_WAIT, deadline);
+    if (state.in_hook) {
+        halt_until_interrupt(deadline);
+        state.wait = outer;
+        timer_set(TIMER_WAIT, outer.deadline);
+    } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
+        halt_until_interrupt(deadline);
+    } else if (!cpu_wanted() && !due()) {
+        call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
-    halt_until_interrupt(deadline);
 }
 
 static mp_obj_t mod_cpuid(size_t n_args, const mp_obj_t *args) {

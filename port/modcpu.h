@@ -12,9 +12,9 @@ __attribute__((noreturn)) void cpu_raise_host_fault(
 // Prepares what an interrupt handler may need to raise; once per heap.
 void cpu_module_init(void);
 
-// Waits for console input, a pending exception or callback, or the deadline
-// (TSC ticks; 0 = none), running the idle hook if there is one. May raise.
-void cpu_wait(uint64_t deadline);
+// Waits for a pending exception or callback, for console input where `input` says so, or
+// for the deadline (TSC ticks; 0 = none), running the idle hook if there is one. May raise.
+void cpu_wait(uint64_t deadline, bool input);
 
 // Ctrl-C has come while it is an ordinary character, that is, at the prompt. Called from
 // the interrupt: a hook that does not return is interrupted after a second.

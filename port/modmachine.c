@@ -16,7 +16,7 @@
         {MP_ROM_QSTR(MP_QSTR_RamDisk), MP_ROM_PTR(&ramdisk_type)},
 
 static void mp_machine_idle(void) {
-    cpu_wait(rdtsc() + timer_us(1000));
+    cpu_wait(rdtsc() + timer_us(1000), false);
 }
 
 static void pause_us(uint64_t us) {

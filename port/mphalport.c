@@ -26,7 +26,7 @@ int mp_hal_stdin_rx_chr(void) {
         }
         // At the prompt (where Ctrl-C is a character) there is nothing to interrupt.
         mp_handle_pending(mp_interrupt_char >= 0);
-        cpu_wait(0);
+        cpu_wait(0, true);
     }
 }
 
@@ -69,7 +69,7 @@ uint64_t mp_hal_time_ns(void) {
 static void delay_until(uint64_t deadline) {
     while (rdtsc() < deadline) {
         mp_handle_pending(true);
-        cpu_wait(deadline);
+        cpu_wait(deadline, false);
     }
     mp_handle_pending(true);
 }
@@ -89,8 +89,14 @@ void mp_hal_delay_us(mp_uint_t us) {
     }
 }
 
+// What waits here has just looked at its streams. Input that lies there is not among them,
+// or came since: a millisecond later it looks again.
 void mp_port_wait_ms(intptr_t timeout_ms) {
-    cpu_wait(timeout_ms < 0 ? 0 : rdtsc() + timer_us(1000 * MIN(timeout_ms, MS_MAX)));
+    bool lies = uart_rx_any(0) != 0;
+    if (lies && timeout_ms != 0) {
+        timeout_ms = 1;
+    }
+    cpu_wait(timeout_ms < 0 ? 0 : rdtsc() + timer_us(1000 * MIN(timeout_ms, MS_MAX)), !lies);
 }
 
 // The time stamp of FAT directory entries.
