@@ -19,6 +19,7 @@ class Journal:
         self._hz = hz
         self._reading = reading
         self._held = []
+        self._left_out = 0  # all guests' lines that are to be told as a number
         self._spoken = {}  # name: [start of its second, lines in it, lines left out]
 
     def say(self, name, text):
@@ -27,15 +28,17 @@ class Journal:
         self._second(name, spoken)
         if spoken[1] >= _LINES:
             spoken[2] += 1
+            self._left_out += 1
             return
         spoken[1] += 1
         self._print("[%s] %s" % (name, text))
 
     def flush(self):
         """Print what was held back; call it now and then."""
-        for name, spoken in self._spoken.items():
-            if spoken[2]:
-                self._second(name, spoken)
+        if self._left_out:  # the hook of every wait comes here: it makes no object for nothing
+            for name, spoken in self._spoken.items():
+                if spoken[2]:
+                    self._second(name, spoken)
         if self._held and not self._reading():
             held, self._held = self._held, []
             for text in held:
@@ -43,7 +46,9 @@ class Journal:
 
     def forget(self, name):
         """The guest is gone."""
-        self._spoken.pop(name, None)
+        spoken = self._spoken.pop(name, None)
+        if spoken:
+            self._left_out -= spoken[2]
 
     def _second(self, name, spoken):
         now = self._now()
@@ -51,6 +56,7 @@ class Journal:
             left_out = spoken[2]
             spoken[0], spoken[1], spoken[2] = now, 0, 0
             if left_out:
+                self._left_out -= left_out
                 self._print("[%s] ... and %d more like that" % (name, left_out))
 
     def _print(self, text):

@@ -58,6 +58,22 @@ def test_the_prompt_lives_beside_a_guest_that_spins_with_interrupts_off(bench, g
     assert made.state == "running"
 
 
+def test_what_is_typed_ahead_of_a_sleeper_delays_no_guest(bench, other):
+    code = f"""
+import select, sys
+print('now')
+ahead = select.poll()
+ahead.register(sys.stdin, select.POLLIN)
+while not ahead.poll(0):
+    time.sleep_ms(1)
+before = {other.ref}.memory.read_u64({DATA:#x})
+time.sleep_ms(20)
+print({other.ref}.memory.read_u64({DATA:#x}) - before)
+"""
+    output = bench.monitor.exec(code, 120, lambda data: bench.monitor.console("repl").send("x") if b"n" in data else 0)
+    assert int(output.split()[1]) > 0
+
+
 def test_create_start_pause_resume_reset_power_off_destroy(bench, guest, other):
     made = guest(COUNT, start=False)
     assert made.eval("(vm.state, vm.why)") == ("off", "not started")
