@@ -174,6 +174,15 @@ class Exits:
         for reason in hidden:
             self._use_keys(reason)
 
+    def statistics(self):
+        """Return {reason name: (exits, host ticks)} of the reasons that occurred."""
+        out = {}
+        for reason, name in reasons.names().items():
+            count = _word(self._vcpu, COUNT + 2 * reason)
+            if count:
+                out[name] = (count, _word(self._vcpu, TICKS + 2 * reason))
+        return out
+
     def arm(self, vcpu):
         """Write the wanted words and the keys into the vCPU's frame."""
         self._vcpu = vcpu
@@ -192,13 +201,3 @@ def _set(vcpu, index: int, value: int):
 def _word(vcpu, index: int) -> int:
     f = ptr32(vcpu)  # noqa: F821
     return f[index] | f[index + 1] << 32
-
-
-def statistics(vcpu):
-    """Return {reason name: (exits, host ticks)} of the reasons that occurred."""
-    out = {}
-    for reason, name in reasons.names().items():
-        count = _word(vcpu, COUNT + 2 * reason)
-        if count:
-            out[name] = (count, _word(vcpu, TICKS + 2 * reason))
-    return out

@@ -17,6 +17,11 @@ class GuestMemory:
         self.segments = tuple(segments)
         self.size = sum(size for _, size, _ in self.segments)
 
+    def forget(self):
+        """There is no RAM from now on: it has been given back."""
+        self.segments = ()
+        self.size = 0
+
     def hpa(self, gpa, size=1):
         """Host-physical address of [gpa, gpa + size). ValueError outside RAM."""
         for base, length, hpa in self.segments:

@@ -37,6 +37,12 @@ class Scheduled:
         self.priority = priority
         self.share = share
 
+    def unschedule(self):
+        """The frame has been given back: a copy of its words serves from now on."""
+        self._words = bytearray(_FRAME)
+        self._frame = uctypes.addressof(self._words)
+        self.share = 1
+
     @property
     def state(self):
         """One of "running", "halted", "paused", "stopped", "off"."""

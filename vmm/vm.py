@@ -30,6 +30,7 @@ from vmm import (
     verdict,
 )
 from vmm.e820 import e820, ram
+from vmm.gone import Gone
 from vmm.handlers import cpuid, io, mmio, msr, vmcall
 from vmm.policies import arming, policy, stepper, trapflag
 from vmm.scheduled import Scheduled
@@ -37,6 +38,11 @@ from vmm.scheduled import Scheduled
 _LARGE = const(0x200000)
 _PAGE = const(0x1000)
 _LOG_LINES = const(64)
+# What a destroyed VM no longer has.
+_PARTS = (
+    "memory", "ept", "clock", "msrs", "ports", "mmio", "stepper", "walker", "pc", "console", "lapic",
+    "exits", "vcpu", "events", "arming",
+)  # fmt: skip
 _GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
 
@@ -200,21 +206,29 @@ class VM(Scheduled):
 
     def power_off(self):
         """Stop the guest for good; start() boots it anew."""
-        self.state = sched.OFF
-        self.why = "by power_off()"
-        self._power(False)
+        if self.state != sched.OFF:
+            self.state = sched.OFF
+            self.why = "by power_off()"
+            self._power(False)
 
     def destroy(self):
-        """Give back everything that the guest had. The object is of no use afterwards."""
+        """Give back everything that the guest had. What the object is asked to do afterwards it refuses."""
+        if isinstance(self.vcpu, Gone):
+            raise RuntimeError("guest %s has been destroyed" % self.name)
         if self.monitor.scheduler.inside is self:
             raise RuntimeError("guest %s is in an exit of its own: it cannot be destroyed there" % self.name)
         for attached in list(self.policies):
             attached.detach()
         self.state = sched.OFF
+        self.why = "destroyed"
         self.monitor.forget(self)
-        if getattr(self, "vcpu", None) is not None:
-            self.vcpu.retire()
+        self.vcpu.retire()
         self.release()
+        self.memory.forget()
+        self.unschedule()
+        gone = Gone(self.name)
+        for part in _PARTS:
+            setattr(self, part, gone)
 
     def release(self):
         """Give back host memory."""
@@ -350,7 +364,7 @@ class VM(Scheduled):
 
     def exit_counts(self):
         """Return {reason name: (exits, host ticks)}."""
-        return exits.statistics(self.vcpu)
+        return self.exits.statistics()
 
     def unclaimed(self):
         """Return what the guest tried and nobody handles: {kind: {what: count}}."""
@@ -368,6 +382,8 @@ class VM(Scheduled):
         terminal.attach(self.monitor, self, key)
 
     def __repr__(self):
+        if isinstance(self.vcpu, Gone):
+            return "<VM %s: destroyed>" % self.name
         return "<VM %s: %s%s, %d MiB, rip %#x>" % (
             self.name, self.state, " (%s)" % self.why if self.why else "", self.memory.size >> 20, self.vcpu.rip,
         )  # fmt: skip

@@ -106,6 +106,26 @@ def test_create_start_pause_resume_reset_power_off_destroy(bench, guest, other):
     assert other.advance()
 
 
+USES = (
+    "start()", "reset()", "exit_counts()", "vcpu.rip", "memory.read(0, 1)", "console.poll()", "nmi()", "attach()",
+    "on(CPUID)(lambda vcpu: None)", "flush()", "destroy()",
+)  # fmt: skip
+
+
+def test_a_destroyed_guest_refuses_what_is_asked_of_it(bench, guest, other):
+    """Its memory may be somebody else's by then."""
+    made = guest("hlt")
+    bench.exec(f"dead = {made.ref}\ntheirs = dead.memory\ncpu_ = dead.vcpu\ndead.destroy()")
+    assert bench.eval("repr(dead)") == f"<VM {made.name}: destroyed>"
+    for use in USES:
+        assert bench.refused(f"dead.{use}") == f"RuntimeError: guest {made.name} has been destroyed", use
+    assert bench.refused("theirs.read(0, 1)").startswith("ValueError: ")
+    assert bench.refused("cpu_.rip") == "TypeError: VCPU is gone"
+    bench.exec("dead.pause()\ndead.resume()\ndead.power_off()\ndead.priority = 7")
+    assert bench.eval("(dead.state, dead.why)") == ("off", "destroyed")
+    assert other.advance()
+
+
 def test_memory_comes_back_and_is_zeroed(bench, guest, other):
     free = bench.eval("monitor.pages.available")
     made = guest(DIRTY)
