@@ -80,11 +80,25 @@ class Exits:
 
         ValueError where the key has one already, or there are too many keys or handlers.
         """
-        found = self._keys[reason].find(key)
+        found = self._overridden(reason, key) or self._keys[reason].find(key)
         if found and found[0] != reason:
             raise ValueError("key %#x of exit reason %d has a handler already" % (key, reason))
-        slot = self._slot(handler)
-        self._keys[reason].put(key, slot, datum)
+        self._put_key(reason, key, self._slot(handler), datum)
+
+    def _overridden(self, reason, key):
+        """What stood for a key before override(), as (slot, datum); None where nothing overrides it."""
+        for other, before in self._overrides.get(reason, ()):
+            if other == key:
+                return before
+        return None
+
+    def _put_key(self, reason, key, slot, datum=0):
+        """Into the table, or where override() keeps what it has replaced."""
+        if self._overridden(reason, key):
+            before = self._overrides[reason]
+            before[:] = [(other, (slot, datum) if other == key else was) for other, was in before]
+        else:
+            self._keys[reason].put(key, slot, datum)
 
     def _slot(self, handler):
         slot = self._handlers.get(handler)
@@ -127,7 +141,7 @@ class Exits:
 
     def unkey(self, reason, key):
         """Leave a key to the reason's handler again."""
-        self._keys[reason].put(key, reason)
+        self._put_key(reason, key, reason)
 
     def default(self, reason):
         """The handler that was added, whatever policy sits in front of it now."""

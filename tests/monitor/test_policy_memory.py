@@ -167,3 +167,34 @@ def test_value_for_a_fetch_is_refused(guest):
     made = guest(f"mov rax, {PAGE:#x}\njmp rax", data={PAGE: b"\xf4"})
     made.policy(f"MEMORY, gpa={PAGE}", "return Value(1)")
     assert "no value for an instruction fetch" in made.until("vm.state == 'paused'")
+
+
+def test_a_device_that_leaves_the_bus_takes_no_policy_along(guest):
+    """The local APIC goes as x2APIC mode comes; the I/O APIC is watched meanwhile, and itself afterwards."""
+    source = f"""
+        mov rsi, 0xfec00000
+        mov rbx, {DATA:#x}
+        mov ecx, 0x1b
+        mov dword ptr [rsi], 1
+        mov eax, [rsi + 0x10]
+        mov [rbx], rax
+        rdmsr
+        or eax, 0xc00
+        wrmsr
+        mov eax, [rsi + 0x10]
+        mov [rbx + 8], rax
+        sti
+        hlt
+        mov eax, [rsi + 0x10]
+        mov [rbx + 16], rax
+        hlt
+    """
+    made = guest(source, handlers={2: "iretq"})
+    made.exec("seen = []")
+    made.policy("MEMORY, gpa=0xfec00000, length=4096, access='r'", "seen.append(vcpu.gpa)\nreturn Value(0x77)")
+    made.halted()
+    assert made.eval("seen") == [0xFEC00010] * 2
+    assert made.words(2) == (0x77, 0x77)
+    made.exec("p.detach()\nvm.nmi()")
+    made.until(f"vm.memory.read_u64({DATA + 16:#x})")
+    assert made.word(2) & 0xFF == 0x20  # the version of an I/O APIC
