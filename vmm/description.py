@@ -37,6 +37,7 @@ _KEYS = {
     "registers": (dict, "a dict of names and numbers", None),
     "console": (str, "com2, com3 or none", lambda v: v in ("com2", "com3", "none")),
     "autostart": (bool, "True or False", None),
+    "demand_paging": (bool, "True or False", None),
     "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),
     "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
     "links": (list, "a list of {uart, to}", lambda v: all([_has(link, ("uart", "to")) for link in v])),

@@ -7,6 +7,7 @@ Mechanism (EPT)".
 
 import struct
 
+import micropython
 import uctypes
 from micropython import const
 
@@ -22,6 +23,8 @@ _PAGE_4K = const(0x1000)
 _LARGE = const(1 << 7)
 _HPA = const(0xFFFFFFFFFF000)
 _LEVELS = const(4)
+_DEFERRED = const(1 << 52)  # a bit for software: the page shall be mapped when it is first touched
+_DEFERRED_HIGH = const(1 << 20)
 
 SIZES = (0x1000, 0x200000, 0x40000000)  # of a leaf at level 0, 1, 2
 
@@ -107,6 +110,46 @@ class Ept:
             gpa += SIZES[level]
             hpa += SIZES[level]
 
+    def defer(self, gpa, hpa, size):
+        """Map [gpa, gpa + size) to [hpa, hpa + size), each page from its first touch on (vmm/handlers/touch.py).
+
+        The caller invalidates.
+        """
+        end = gpa + size
+        while gpa < end:
+            table, index = self._descend(gpa, 0)
+            count = min(512 - index, (end - gpa) // _PAGE_4K)
+            _defer(table, index, index + count, hpa | WB << 3)
+            gpa += count * _PAGE_4K
+            hpa += count * _PAGE_4K
+
+    def touch(self, gpa):
+        """Map the page at gpa if its first touch has been waited for, and return whether."""
+        entry, size = self.walk(gpa)
+        if not entry & _DEFERRED:
+            return False
+        table, index = self._descend(gpa, 0)
+        self._write(table, index, entry & ~_DEFERRED | RWX)
+        return True
+
+    def touched(self, gpa, size):
+        """Return [(gpa, bytes), ...] of what is mapped in [gpa, gpa + size)."""
+        runs = []
+        end = gpa + size
+        while gpa < end:
+            entry, page = self.walk(gpa)
+            step = page or _PAGE_4K
+            if entry and not entry & _DEFERRED:
+                if runs and runs[-1][0] + runs[-1][1] == gpa:
+                    runs[-1] = runs[-1][0], runs[-1][1] + step
+                else:
+                    runs.append((gpa, step))
+            elif page == _PAGE_4K:
+                table, index = self._descend(gpa, 0)
+                step *= _waiting(table, index)
+            gpa += step
+        return runs
+
     def unmap(self, gpa, size):
         """Let accesses to [gpa, gpa + size) exit as EPT violations."""
         for page in range(gpa, gpa + size, _PAGE_4K):
@@ -124,7 +167,7 @@ class Ept:
         """Give the page at gpa other rights; nothing where no page is mapped. The caller invalidates."""
         if self.walk(gpa)[1]:
             table, index = self._descend(gpa, 0)
-            self._write(table, index, self._read(table, index) & ~RWX | rights)
+            self._write(table, index, self._read(table, index) & ~(RWX | _DEFERRED) | rights)
 
     def join(self, gpa):
         """Where the small pages around gpa say what one large page can say, let that say it.
@@ -166,3 +209,26 @@ class Ept:
         if not size or not entry & RWX:
             return None
         return entry & _HPA & ~(size - 1) | gpa & (size - 1)
+
+
+@micropython.viper
+def _defer(table: int, index: int, end: int, entry: int):
+    """Write entries of a table, one page further each."""
+    t = ptr32(table)  # noqa: F821
+    while index < end:
+        t[2 * index] = entry
+        t[2 * index + 1] = (entry >> 32) | _DEFERRED_HIGH
+        entry += _PAGE_4K
+        index += 1
+
+
+@micropython.viper
+def _waiting(table: int, index: int) -> int:
+    """How many entries of a table, from `index` on, wait for their first touch."""
+    t = ptr32(table)  # noqa: F821
+    first = index
+    while index < 512:
+        if int(t[2 * index + 1]) & _DEFERRED_HIGH == 0:
+            break
+        index += 1
+    return index - first

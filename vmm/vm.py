@@ -82,8 +82,10 @@ class VM(Scheduled):
         self.memory = memory.GuestMemory(segments)
         self.e820 = e820(size)
         self.ept = ept.Ept(monitor.pages, caps.page_sizes)
-        for gpa, length, hpa in segments:
-            self.ept.map(gpa, hpa, length)
+        self.demand_paging = config.get("demand_paging") or False
+        if not self.demand_paging:
+            for gpa, length, hpa in segments:
+                self.ept.map(gpa, hpa, length)
         self.io_bitmap = self._take(2 * _PAGE)
         _fill(self.io_bitmap, 2 * _PAGE)
         self.msr_bitmap = self._take(_PAGE)
@@ -161,6 +163,10 @@ class VM(Scheduled):
             cpu.zero(hpa, length)
         self.starts += 1
         self.stepper.reset()
+        if self.demand_paging:
+            for gpa, length, hpa in self.memory.segments:
+                self.ept.defer(gpa, hpa, length)
+            self.arming.pages()
         for side in self.windows:
             side.acknowledge()
         self.pc.reset()
@@ -296,6 +302,13 @@ class VM(Scheduled):
         return lambda function: policy.attach(self, event, function, filters)
 
     # -- memory
+
+    def touched(self):
+        """Return [(gpa, bytes), ...] of its RAM that the guest has touched since it was started.
+
+        All of it, unless its description asks for demand_paging.
+        """
+        return [run for gpa, size, _ in self.memory.segments for run in self.ept.touched(gpa, size)]
 
     def flush(self):
         """Forget the CPU's translations for this guest."""

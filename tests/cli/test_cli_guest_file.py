@@ -51,7 +51,7 @@ def test_multiboot(write, tmp_path):
         "kernel": "some/kernel", "initrd": None, "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
         "links": [], "shared": [],
-        "console": None, "autostart": True, "priority": 0, "share": 100,
+        "console": None, "autostart": True, "demand_paging": False, "priority": 0, "share": 100,
         "on_reset": "reset", "on_triple_fault": "reset", "on_power_off": "power-off",
     }  # fmt: skip
     modules = guest.boot_modules()
@@ -125,6 +125,7 @@ def test_not_toml(write, tmp_path):
         ("registers", "{}", "no meaning"),
         ("console", '"com1"', "com2, com3, none"),
         ("autostart", "1", "true or false"),
+        ("demand_paging", '"yes"', "true or false"),
         ("priority", "256", "from"),
         ("priority", "1.5", "whole number"),
         ("share", "0", "from"),

@@ -10,6 +10,7 @@ from vmm import events, frame, reasons, verdict
 from vmm.emulation import sites
 from vmm.emulation.access import GuestCpu
 from vmm.emulation.fastmmio import MISS, FastMmio
+from vmm.handlers import touch
 from vmm.policies import answers
 from vmm.reg import Bits, Reg, register
 from vmm.vmcs import GUEST_CR3, GUEST_CS_ACCESS_RIGHTS
@@ -51,9 +52,10 @@ class Mmio:
 
     def install(self, exits):
         """Pages that are one device's have handlers of their own."""
+        deferred = self.vm.demand_paging
         exits.add(
             reasons.EPT_VIOLATION,
-            self.violation,
+            touch.handler(self.vm.ept.root, self.violation) if deferred else self.violation,
             frame.WANT_GPA | frame.WANT_LINEAR | frame.WANT_VECTORING | frame.WANT_CODE,
         )
         exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, 0xFFFFF000)
@@ -88,6 +90,9 @@ class Mmio:
     def violation(self, vcpu):
         """Handler of EPT violations."""
         gpa = vcpu.gpa
+        if self.vm.demand_paging and self.vm.ept.touch(gpa):
+            answers.again(vcpu)
+            return verdict.RESUME
         if self._fast is None:
             self._fast = self._short_way()
         rip = vcpu.rip

@@ -64,6 +64,11 @@ class Arming:
                     self.vm.ept.join(region << 21)
             self.vm.flush()
 
+    def pages(self):
+        """Watch pages again whose EPT entries have been made anew."""
+        for gpa, rights in self.rights.items():
+            self.vm.ept.set_rights(gpa, rights)
+
     def exceptions(self):
         """The exception bitmap that the attached policies need."""
         bits = self._base

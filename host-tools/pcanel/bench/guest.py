@@ -14,6 +14,7 @@ DONE = r"^exitbench: done\n"
 FAILED = r"^failed: .*\n"
 ROUNDS = 2000
 POLICY_ROWS = ("out_policy", "memory_policy")  # need a policy, which other exits of their reason would feel
+DEMAND_ROWS = {"page_first_touch": "page_first_touch_demand"}  # as they are called with demand_paging
 
 _ROW = re.compile(r"^row (\w+) median (\d+) min (\d+) max (\d+) rounds \d+$", re.MULTILINE)
 _SKIP = re.compile(r"^skip (\w+) (.+)$", re.MULTILINE)
@@ -42,6 +43,11 @@ def parse(text: str) -> dict[str, Row]:
     if failed:
         raise PcanelError(f"{NAME}: {failed[0].strip()}")
     return {name: Row(*map(int, numbers)) for name, *numbers in _ROW.findall(text)}
+
+
+def demand(rows: dict[str, Row]) -> dict[str, Row]:
+    """Those rows that the table has once more for a guest with demand_paging, by their names there."""
+    return {DEMAND_ROWS[name]: row for name, row in rows.items() if name in DEMAND_ROWS}
 
 
 def skipped(text: str) -> dict[str, str]:

@@ -45,6 +45,7 @@ EXITS = (
     Measure("late_spin", "from a deadline to its handler, the guest spinning", 2158),
     Measure("late_hlt", "from a deadline to its handler, the guest in HLT", 3200),
     Measure("page_first_touch", "first read of a page; KVM: an EPT violation, the page is present", 2812),
+    Measure("page_first_touch_demand", "the same, of a guest with demand_paging", 2812),
     Measure("wbinvd", "WBINVD"),
     Measure("cr4_write", "MOV to CR4 that changes SMEP"),
 )

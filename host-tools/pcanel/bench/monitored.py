@@ -10,6 +10,7 @@ from pcanel.monitor import Monitor
 from pcanel.paths import ELF
 
 _MEMORY = 256  # MiB
+_DEMAND = guest.NAME + "-demand"  # the same guest, with demand_paging
 
 
 class Monitored:
@@ -18,13 +19,15 @@ class Monitored:
     def __init__(self, cpu: str | None = None, image: Path = ELF, choice: Choice | None = None):
         if not guest.IMAGE.is_file():
             raise InputError(f"{guest.IMAGE}: no such file (make guests builds it)")
-        with tempfile.TemporaryDirectory(prefix="bench-") as name:
-            file = Path(name) / f"{guest.NAME}.toml"
-            file.write_text(
-                f'name = "{guest.NAME}"\nmemory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\n'
-                "autostart = false\n"
-            )
-            self.monitor = Monitor(cpu=cpu, memory=_MEMORY, guests=[file], image=image)
+        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+            files = []
+            for name, paging in ((guest.NAME, "false"), (_DEMAND, "true")):
+                files.append(Path(directory) / f"{name}.toml")
+                files[-1].write_text(
+                    f'memory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\n'
+                    f"autostart = false\ndemand_paging = {paging}\n"
+                )
+            self.monitor = Monitor(cpu=cpu, memory=_MEMORY, guests=files, image=image)
         self.monitor.choice = choice or choose("bochs")
 
     def __enter__(self) -> "Monitored":
@@ -39,18 +42,21 @@ class Monitored:
     def __exit__(self, *_exception) -> None:
         self.monitor.stop()
 
-    def begin(self, options: str) -> None:
+    def begin(self, options: str, name: str = guest.NAME) -> None:
         """Starts a pass with this command line, and does not wait for its end."""
         self.monitor.exec(
             "from vmm.acpi.tables import PM_TMR_BLK\n"
+            f"vm = vms[{name!r}]\n"
             f"vm.config['cmdline'] = {options!r} + ' pm_timer=%d' % PM_TMR_BLK\n"
             "vm.start()"
         )
 
-    def run(self, rows: list[str] | None = None, rounds: int = guest.ROUNDS, timeout: float = 300) -> str:
-        """One pass; what the guest printed in it. Raises PcanelError."""
-        self.begin(guest.cmdline(rows, rounds))
-        text = guest.wait(self.monitor.console(guest.NAME), timeout)
+    def run(
+        self, rows: list[str] | None = None, rounds: int = guest.ROUNDS, timeout: float = 300, name: str = guest.NAME
+    ) -> str:
+        """One pass of the guest of this name; what it printed in it. Raises PcanelError."""
+        self.begin(guest.cmdline(rows, rounds), name)
+        text = guest.wait(self.monitor.console(name), timeout)
         guest.parse(text)
         return text
 
@@ -60,4 +66,5 @@ class Monitored:
         self.monitor.exec("attach_policies(vm)")
         found.update(guest.parse(self.run(list(guest.POLICY_ROWS), rounds)))
         self.monitor.exec("detach_policies(vm)")
+        found.update(guest.demand(guest.parse(self.run(list(guest.DEMAND_ROWS), rounds, name=_DEMAND))))
         return found

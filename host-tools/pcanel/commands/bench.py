@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import calls, kvm, linux, native, profile, prompt, versions
+from pcanel.bench import calls, guest, kvm, linux, native, profile, prompt, versions
 from pcanel.bench.measures import ALL
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, table, write_document, write_json
@@ -49,6 +49,8 @@ def _exits(results: Results, cpu: str, quick: bool) -> None:
     if not quick:
         say("the exits under KVM")
         results.kvm = kvm.rows(cpu)
+    for column in (results.native, results.kvm):  # there it makes no difference
+        column.update(guest.demand(column))
 
 
 def _system(results: Results, cpu: str) -> None:

@@ -138,6 +138,7 @@ def _check(reader: _Reader) -> Guest:
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "autostart": reader.take("autostart", bool, "true or false", True),
+        "demand_paging": reader.take("demand_paging", bool, "true or false", False),
         "priority": reader.number("priority", 0, 255, 0),
         "share": reader.number("share", 1, 10000, 100),
         "on_reset": reader.choice("on_reset", RESPONSES, "reset"),

@@ -1,0 +1,51 @@
+"""RAM that is mapped page by page, as the guest first touches it: `demand_paging` in its description.
+
+The pages' frames are there from the start; what waits is the EPT entry, which has all but its
+rights (vmm/ept.py, defer()). The CPU keeps nothing of such an entry, so there is nothing to
+invalidate. Source: SDM Vol. 3C, "EPT Violations"; "Invalidation of Cached EPT Information".
+"""
+
+import micropython
+from micropython import const
+from vmx import bind
+
+# Words of the frame (vmm/frame.py).
+_QUALIFICATION = const(0x098 // 4)
+_GPA = const(0x0B0 // 4)
+_VECTORING_INFO = const(0x0C8 // 4)
+
+_NMI_UNBLOCKING = const(1 << 12)  # of the qualification
+_RWX = const(7)
+_LARGE = const(0x80)
+_DEFERRED_HIGH = const(1 << 20)  # as in vmm/ept.py
+
+
+def handler(root, slow):
+    """Return the handler of EPT violations. root: hpa of the EPT PML4; slow: for all other violations."""
+    return bind(_touch, root, slow)
+
+
+@micropython.viper
+def _touch(root: int, slow, vcpu) -> int:
+    f = ptr32(vcpu)  # noqa: F821
+    if int(f[_VECTORING_INFO]) >> 31 == 0:
+        if int(f[_QUALIFICATION]) & _NMI_UNBLOCKING == 0:
+            gpa = int(f[_GPA]) | int(f[_GPA + 1]) << 32
+            table = root
+            shift = 39
+            while shift > 12:
+                t = ptr32(table + ((gpa >> shift & 511) << 3))  # noqa: F821
+                low = int(t[0])
+                if low & _RWX == 0:
+                    return int(slow(vcpu))
+                if low & _LARGE:
+                    return int(slow(vcpu))
+                table = (low & 0xFFFFF000) | (int(t[1]) & 0xFFFFF) << 32
+                shift -= 9
+            t = ptr32(table + ((gpa >> 12 & 511) << 3))  # noqa: F821
+            high = int(t[1])
+            if high & _DEFERRED_HIGH:
+                t[1] = high ^ _DEFERRED_HIGH
+                t[0] = int(t[0]) | _RWX
+                return 0
+    return int(slow(vcpu))
