@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from pcanel.endpoint import Endpoint
 from pcanel.engines.base import Engine, Machine
 from pcanel.engines.choose import choose
 from pcanel.errors import InputError, PcanelError
+from pcanel.guest import trial
 from pcanel.guest.file import Guest
 from pcanel.guest.set import assign_lines, load_all
 from pcanel.hub import Hub
@@ -26,6 +28,8 @@ from pcanel.runs import RunDirectory
 REPL = "repl"
 LINES = ("com2", "com3")
 DEFAULT_MEMORY = 1024  # MiB
+_MEMORY_MIN = 64
+_MEMORY_MAX = 512 << 10  # what the monitor maps (port/memory.c)
 BOOT_TIMEOUT = 300  # seconds; seconds are usual, a busy machine takes longer
 _PROMPT = rb"^>>> "
 _PANIC = rb"^PANIC: .*"
@@ -55,10 +59,12 @@ class Monitor:
         uefi: bool = False,
         paced: bool = False,
     ):
-        if memory < 64:
-            raise InputError(f"--memory {memory}: the monitor needs at least 64 MB")
+        if not _MEMORY_MIN <= memory <= _MEMORY_MAX:
+            raise InputError(f"--memory {memory}: must be from {_MEMORY_MIN} to {_MEMORY_MAX} MB")
         self.guests: list[Guest] = load_all([Path(path) for path in guests], memory)
         self._lines = assign_lines(self.guests)
+        for guest in self.guests:
+            trial.check(guest)
         self._modules = [module for guest in self.guests for module in guest.boot_modules()]
         self._modules += [policy(Path(path)) for path in policies]
         self._modules += modules
@@ -151,6 +157,13 @@ class Monitor:
         """What `mpremote connect` takes for this console."""
         self.console(name)
         return f"socket://127.0.0.1:{self._endpoints[name].client_port}"
+
+    def refusal(self, name: str) -> str | None:
+        """The monitor's line about a guest that it did not start, once the prompt is there; else None."""
+        line = rb"^guest " + re.escape(name).encode() + rb"(?: does not start)?: .*"
+        with contextlib.suppress(PcanelError):
+            return self.console(REPL).wait(line, 0)[0].decode(errors="replace") if self.look_for_prompt() else None
+        return None
 
     def failure(self) -> str | None:
         """Why the monitor no longer works, or None: the engine has ended, or COM1 shows last words."""

@@ -97,6 +97,18 @@ def test_until_times_out_with_the_tails(pcanel):
     assert "MicroPython" in done.stderr
 
 
+def test_until_does_not_wait_for_a_guest_that_cannot_run(pcanel, tmp_path):
+    (tmp_path / "tiny.bin").write_bytes(b"\xf4")
+    guest = tmp_path / "tiny.toml"
+    guest.write_text('memory = "1M"\nprotocol = "flat"\nkernel = "tiny.bin"\naddress = 0x7c00\n')
+    start = time.monotonic()
+    done = pcanel(*QEMU, "--cpu", "qemu64", guest, "--until", "never", "--timeout", "100")
+    assert time.monotonic() - start < 60
+    assert done.returncode == 1
+    assert "pcanel run: guest tiny: NoVmx: no guest can run: " in done.stderr
+    assert "--- repl (" in done.stderr
+
+
 def test_engine_that_ends(pcanel):
     done = pcanel("run", "--engine", "qemu", "--cpu", "no-such-model", "--exec", "1")
     assert done.returncode == 1

@@ -61,6 +61,11 @@ def test_memory_is_no_number(pcanel):
 
 def test_too_little_memory(pcanel):
     refused(pcanel("run", "--memory", "8"), "--memory 8")
+    refused(pcanel("run", "--memory", "-1024"), "--memory -1024")
+
+
+def test_more_memory_than_the_monitor_maps(pcanel):
+    refused(pcanel("run", "--engine", "qemu", "--memory", "524289"), "--memory 524289", "524288")
 
 
 def test_more_memory_than_bochs_takes(pcanel):
@@ -119,6 +124,11 @@ def test_option_without_a_value(pcanel):
     refused(pcanel("run", "--option", "fast"), "--option", "KEY=VALUE")
 
 
+@pytest.mark.parametrize("value", ["", "lots", "-1", "16MB", "1.5G"])
+def test_option_that_is_no_size(pcanel, value):
+    refused(pcanel("run", "--option", f"heap={value}"), "--option", f"heap={value}", "16M")
+
+
 def test_bad_pattern(pcanel):
     refused(pcanel("run", "--until", "("), "--until")
 
@@ -131,13 +141,41 @@ def test_on_an_unknown_console(pcanel, guest):
     refused(pcanel("run", guest, "--until", "x", "--on", "linux"), "--on linux", "repl", "tiny")
 
 
-@pytest.mark.parametrize("seconds", ["0", "-1", "soon"])
+@pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan", "inf"])
 def test_bad_timeout(pcanel, seconds):
     refused(pcanel("run", "--timeout", seconds), "--timeout")
+    refused(pcanel("exec", "--timeout", seconds, "1"), "--timeout")
 
 
 def test_image_missing(pcanel, tmp_path):
     refused(pcanel("run", "--image", tmp_path / "none.elf"), "none.elf")
+
+
+def test_image_that_is_none(pcanel, tmp_path):
+    image = tmp_path / "some.elf"
+    image.write_bytes(b"no ELF")
+    refused(pcanel("run", "--image", image), str(image), "no ELF")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "content", "words"),
+    [
+        ("linux", b"no kernel" * 100, "neither bzImage (HdrS at 0x202) nor ELF (at 0x0)"),
+        ("linux", bytes(0x202) + b"HdrS" + bytes(0x100), "no boot flag AA55h, at offset 0x1fe"),
+        ("linux", b"\x7fELF" + bytes(100), "neither ELF32 nor ELF64 little-endian, at offset 0x4"),
+        ("multiboot", b"no kernel" * 100, "Multiboot: no header in the first 8192 bytes"),
+        ("flat", bytes(0x20000), "outside guest RAM"),
+    ],
+)
+def test_guest_image_that_cannot_be_loaded(pcanel, guest, protocol, content, words):
+    (guest.parent / "tiny.bin").write_bytes(content)
+    text = GUEST.replace('"flat"', f'"{protocol}"')
+    guest.write_text(text.replace("0x7c00", "0x90000") if protocol == "flat" else text.replace("address", "# address"))
+    refused(pcanel("run", guest), str(guest), "kernel", "tiny.bin", words)
+
+
+def test_guest_file_that_is_a_directory(pcanel, tmp_path):
+    refused(pcanel("run", tmp_path), str(tmp_path), "directory")
 
 
 def test_modules_do_not_go_with_an_iso(pcanel, guest, tmp_path):

@@ -1,7 +1,6 @@
 """Describes a guest's start in a file for kvmrun (host-tools/kvmrun): what the monitor's loaders put into its memory.
 
-So the peer under KVM begins with the same bytes and registers as a guest of the monitor, ACPI tables included. Run as a
-program of its own, since `vmm` needs a stand-in for MicroPython's module `micropython`.
+So the peer under KVM begins with the same bytes and registers as a guest of the monitor, ACPI tables included.
 
 usage: python -m pcanel.bench.machine_file FILE MEMORY_MIB PROTOCOL KERNEL [INITRD] CMDLINE
 """
@@ -9,9 +8,9 @@ usage: python -m pcanel.bench.machine_file FILE MEMORY_MIB PROTOCOL KERNEL [INIT
 import struct
 import sys
 from pathlib import Path
-from types import ModuleType
 
-from pcanel.paths import BUILD, ROOT
+from pcanel.paths import BUILD
+from pcanel.vmm_import import importable
 
 _MAGIC = b"PCKVM001"
 _AML = BUILD / "port/generated/vmm/acpi/dsdt_aml.aml"
@@ -84,15 +83,12 @@ def build(memory_mib: int, protocol: str, kernel: bytes, initrd: bytes | None, c
 
 
 def main() -> None:
-    stand_in = ModuleType("micropython")
-    stand_in.const = lambda value: value
-    sys.modules["micropython"] = stand_in
-    sys.path.insert(0, str(ROOT))
     target, memory_mib, protocol, kernel, *initrd, cmdline = sys.argv[1:]
     initrd_data = Path(initrd[0]).read_bytes() if initrd else None
     large = protocol == "linux"  # the bench's guest measures small ones
     kernel_data = Path(kernel).read_bytes()
-    Path(target).write_bytes(build(int(memory_mib), protocol, kernel_data, initrd_data, cmdline, large))
+    with importable():
+        Path(target).write_bytes(build(int(memory_mib), protocol, kernel_data, initrd_data, cmdline, large))
 
 
 if __name__ == "__main__":

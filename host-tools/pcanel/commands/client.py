@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from pcanel import repl
-from pcanel.commands.output import show
+from pcanel.commands.output import check_timeout, show
 from pcanel.errors import PcanelError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
 from pcanel.runs import Run, find, live_runs
@@ -37,6 +37,7 @@ def _add(commands, name: str, handler, text: str) -> argparse.ArgumentParser:
 
 
 def _exec(options: argparse.Namespace) -> int:
+    check_timeout(options.timeout)
     run = find(options.run)
     run.wait_booted(BOOT_TIMEOUT)
     repl.execute(run.console(REPL)["socket"], options.code, options.timeout, show)

@@ -1,8 +1,11 @@
-"""What the commands print: results on stdout, news on stderr."""
+"""What the commands have in common: results go to stdout, news to stderr; one check."""
 
 import contextlib
+import math
 import sys
 from pathlib import Path
+
+from pcanel.errors import InputError
 
 
 def show(data: bytes) -> None:
@@ -17,6 +20,12 @@ def program() -> str:
     with contextlib.suppress(ValueError):
         path = path.resolve().relative_to(Path.cwd())
     return str(path)
+
+
+def check_timeout(seconds: float | None) -> None:
+    """Refuses a --timeout that is no time."""
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise InputError(f"--timeout {seconds:g}: must be a number of seconds, more than 0")
 
 
 def say(text: str) -> None:

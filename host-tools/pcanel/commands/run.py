@@ -6,7 +6,7 @@ import re
 import time
 from pathlib import Path
 
-from pcanel.commands.output import program, say, show
+from pcanel.commands.output import check_timeout, program, say, show
 from pcanel.console import compile_pattern, readable
 from pcanel.engines.choose import ENGINES
 from pcanel.errors import EngineError, InputError, PcanelError
@@ -18,6 +18,7 @@ from pcanel.terminal import Line, Terminal, is_terminal
 
 _LIMIT = 900  # seconds for --exec and --until together, where --timeout says nothing else
 _PERIOD = 0.25
+_SIZES = ("heap", "exec", "disk")  # options of the image (port/memory.c)
 
 
 def add_to(commands) -> None:
@@ -69,13 +70,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.timeout is not None and options.timeout <= 0:
-        raise InputError(f"--timeout {options.timeout:g}: must be more than 0 seconds")
+    check_timeout(options.timeout)
     if options.on is not None and options.until is None:
         raise InputError("--on goes with --until")
     for word in options.option:
         if "=" not in word or any(c.isspace() for c in word):
             raise InputError(f"--option {word!r}: must be KEY=VALUE without spaces")
+        key, _, value = word.partition("=")
+        if key in _SIZES and not re.fullmatch(r"\d{1,12}[KMG]?", value):
+            raise InputError(f"--option {word!r}: must be a size such as 16M")
 
 
 def _pattern(until: str | None) -> re.Pattern | None:
@@ -150,10 +153,20 @@ def _until(monitor: Monitor, pattern: re.Pattern, name: str | None, deadline: fl
                 return
         if monitor.failure():
             raise PcanelError(f"{readable(pattern)} never showed")
+        refused = _nobody_left(monitor, name)
+        if refused:
+            raise PcanelError(refused)
         if time.monotonic() > deadline:
             where = f"console {name} has not" if name else "no console has"
             raise PcanelError(f"{where} shown {readable(pattern)} in time")
         time.sleep(_PERIOD)
+
+
+def _nobody_left(monitor: Monitor, name: str | None) -> str | None:
+    """The monitor's words about the guests who could still print, if it has started none of them."""
+    guests = [guest.name for guest in monitor.guests if name in (None, guest.name)]
+    refused = [monitor.refusal(guest) for guest in guests]
+    return "; ".join(refused) if refused and all(refused) else None
 
 
 def _until_stopped(monitor: Monitor, deadline: float | None) -> None:

@@ -30,8 +30,15 @@ class Machine:
     def check(self) -> None:
         if not self.image.is_file():
             raise InputError(f"{self.image}: no such image (make all builds it)")
+        if not self.is_iso and not _is_elf(self.image):
+            raise InputError(f"{self.image}: is no ELF file; an ISO's name ends in .iso")
         if self.is_iso and (self.modules or self.cmdline):
             raise InputError(f"{self.image}: an ISO has its boot modules inside, none can be added")
+
+
+def _is_elf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 class Engine:
