@@ -74,6 +74,13 @@ print({other.ref}.memory.read_u64({DATA:#x}) - before)
     assert int(output.split()[1]) > 0
 
 
+def test_com1_loses_nothing_while_a_guest_runs(bench, other):
+    text = "".join(chr(33 + i % 90) for i in range(20_000))
+    output = bench.exec(f"import cpu\ntext = {text!r}\nprint(len(text), cpu.counters()['com1_overruns'])\nprint(text)")
+    assert output == f"20000 0\n{text}\n"
+    assert other.advance()
+
+
 def test_create_start_pause_resume_reset_power_off_destroy(bench, guest, other):
     made = guest(COUNT, start=False)
     assert made.eval("(vm.state, vm.why)") == ("off", "not started")
