@@ -22,13 +22,20 @@ def _ones(size):
 class PortBus:
     """I/O ports.
 
-    claims {port: (read, write, base)}; devices {port: (device, base)}; unclaimed {(port, write): count}.
+    claims {port: (read, write, base)}; devices {port: (device, base)}; misses {port << 1 | write: count}.
     """
 
     def __init__(self):
         self.claims = {}
         self.devices = {}
-        self.unclaimed = {}
+        self.misses = {}
+
+    @property
+    def unclaimed(self):
+        """{(port, write): count}, and tally.OTHERS."""
+        return {
+            key if key == tally.OTHERS else (key >> 1, bool(key & 1)): count for key, count in self.misses.items()
+        }
 
     def claim(self, base, count, device, offset=0):
         """Give device ports base .. base + count - 1, as its offsets offset .. offset + count - 1."""
@@ -42,21 +49,25 @@ class PortBus:
             self.claims[port] = entry
             self.devices[port] = (device, base - offset)
 
-    def _miss(self, port, write):
-        tally.count(self.unclaimed, (port, write))
+    def miss(self, port, write):
+        key = port << 1 | write
+        if key in self.misses:
+            self.misses[key] += 1
+        else:
+            tally.count(self.misses, key)
 
     def read(self, port, size):
         """Return what IN of size 1, 2 or 4 bytes reads."""
         claim = self.claims.get(port)
         if claim is None:
-            self._miss(port, False)
+            self.miss(port, False)
             return _ones(size)
         return claim[0](port - claim[2], size) & _ones(size)
 
     def write(self, port, size, value):
         claim = self.claims.get(port)
         if claim is None:
-            self._miss(port, True)
+            self.miss(port, True)
         else:
             claim[1](port - claim[2], size, value & _ones(size))
 

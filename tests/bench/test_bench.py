@@ -70,7 +70,6 @@ def test_native_rows():
     assert max(found[name].max for name in ("cpuid", "rdmsr", "in_pic", "in_pit")) < LEAST
 
 
-@pytest.mark.long  # the traced place is a new one, which costs more than the measured rounds: to be mended
 def test_a_profile_adds_up(bench):
     instructions, functions = trace("mmio_policy")
     symbols = Symbols(ELF)

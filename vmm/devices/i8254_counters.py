@@ -48,9 +48,10 @@ CALLBACKS_HZ = const(20000)  # the timer never runs faster
 
 
 @micropython.viper
-def counter_read(s: ptr32, now: int) -> int:
-    """The byte that a counter gives next, or -1 if that is not simple. `s`: the counter's words in
-    `I8254.state`; `now`: the clock's time."""
+def counter_read(counter: int, now: int) -> int:
+    """The byte that a counter gives next, or -1 if that is not simple. counter: address of the counter's words
+    in `I8254.state`; now: the clock's time."""
+    s = ptr32(counter)  # a parameter of this type would first be looked at as a buffer
     way = s[WAY]
     if way == 4:
         count = s[LATCH]

@@ -2,9 +2,10 @@
 
 A driver has few places where it reads and writes a device's registers. What is kept of one is
 all that its decoding went by: mode, the entries of the page tables that lead to it, its bytes.
-If they are what they were, the instruction is the same, and no more is asked; everything else
-goes the longer way (fastmmio.py), which comes back with what is to be remembered. Limits:
-64-bit code in the RAM from gpa 0, 4-level paging.
+If they are what they were, the instruction is the same, and no more is asked; else it is decoded
+and kept anew. What cannot be kept goes the longer way. Limits: MOV and MOVZX as in fastmov.py, 64-bit
+code within a page, in the RAM from gpa 0, 4-level paging. Rights of the code's page are not looked
+at: the CPU has just fetched from it.
 """
 
 from array import array
@@ -14,10 +15,10 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.emulation.fastmov import IMMEDIATE, LENGTH, decode, source
+from vmm.emulation.fastmov import decode, source
 
-_SITES = const(32)
-_WORDS = const(64)  # of a site
+_SITES = const(64)
+_WORDS = const(32)  # of a site: 9, three levels of four, four words of code
 _HEADER = const(4)  # host address of the RAM (two words), its size, 0
 
 # A site: RIP (two words), and
@@ -29,7 +30,7 @@ _TOP = const(6)  # offset in the PML4, and the entry there (two words)
 _PAIRS = const(9)  # gpa, and the 32-bit word that must be there
 
 _LARGE = const(0x80)
-_ADDRESS = const(0xFFFFFFFFFF000)
+_L = const(1 << 13)  # of the access rights: 64-bit code
 
 # Words of the frame (vmm/frame.py), and bits as in fastmov.py: viper folds constants of its own module only.
 _RIP = const(0x080 // 4)
@@ -63,47 +64,71 @@ class Sites:
         """
         return bind(_access, uctypes.addressof(self._words), read, write, slow)
 
-    def remember(self, rip, cr3, rights):
-        """Keep the instruction at `rip`, that has just been executed. rights: access rights of CS."""
-        words = [rip & 0xFFFFFFFF, rip >> 32, rights, 0, 0, 0, 0, 0, 0]
-        table = cr3 & _ADDRESS
-        for shift in (39, 30, 21, 12):
-            at = table + ((rip >> shift & 511) << 3)
-            if at + 8 > self._size:
-                return
-            low, high = self._word(at), self._word(at + 4)
-            if not low & 1:
-                return
-            if shift == 39:
-                words[_TOP : _TOP + 3] = [at - table, low, high]
-            else:
-                words += [at, low, at + 4, high]
-            table = (high << 32 | low) & _ADDRESS
-            if shift == 12 or low & _LARGE:
-                break
-        code = table & ~((1 << shift) - 1) | rip & (1 << shift) - 1
-        if rip & 0xFFF > 0xFF1 or code + 16 > self._size:
-            return
-        number = decode(self._ram + code, 64)
-        if not number:
-            return
-        for at in range(code, code + (number & LENGTH), 4):
-            words += [at, self._word(at)]
-        words[_NUMBER] = number
-        if number & IMMEDIATE:
-            words[_VALUE] = source(array("I", words), number, self._ram + code)
-        words[_END] = len(words)
-        start = _HEADER + _WORDS * _slot(rip & 0xFFFFFFFF)
-        for i, word in enumerate(words):
-            self._words[start + i] = word
-
-    def _word(self, gpa):
-        return int.from_bytes(uctypes.bytes_at(self._ram + gpa, 4), "little")
-
 
 @micropython.viper
-def _slot(low: int) -> int:
-    return (low >> 2 ^ low >> 7) & (_SITES - 1)
+def _remember(sites: int, vcpu) -> int:
+    """Keep the instruction at RIP: 1, or 0 where it is none of those."""
+    h = ptr32(sites)
+    f = ptr32(vcpu)
+    low = int(f[_RIP])
+    if not f[_CS_RIGHTS] & _L or low & 0xFFF > 0xFF1:
+        return 0
+    ram = int(h[0]) | int(h[1]) << 32
+    size = int(h[2])
+    rip = low | int(f[_RIP + 1]) << 32
+    table = (int(f[_CR3 + 1]) & 0xFFFFF) << 32 | int(f[_CR3]) & 0xFFFFF000
+    c = ptr32(sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 5) & (_SITES - 1)))
+    c[_RIGHTS] = 0  # matches nothing, while it is not whole
+    at = int(_PAIRS)
+    shift = 39
+    while True:
+        if table >= size:
+            return 0
+        gpa = table + ((rip >> shift & 511) << 3)
+        w = ptr32(ram + gpa)
+        entry = int(w[0])
+        if not entry & 1:
+            return 0
+        if shift == 39:
+            c[_TOP] = gpa - table
+            c[_TOP + 1] = entry
+            c[_TOP + 2] = w[1]
+        else:
+            c[at] = gpa
+            c[at + 1] = entry
+            c[at + 2] = gpa + 4
+            c[at + 3] = w[1]
+            at += 4
+        table = (int(w[1]) & 0xFFFFF) << 32 | entry & 0xFFFFF000
+        if shift == 12:
+            break
+        if entry & _LARGE:
+            if shift > 30:
+                return 0
+            break
+        shift -= 9
+    offset = (1 << shift) - 1
+    gpa = table & (offset ^ -1) | rip & offset
+    if gpa + 16 > size:
+        return 0
+    number = int(decode(ram + gpa, 64))
+    if number == 0:
+        return 0
+    c[_NUMBER] = number
+    if number & _IMMEDIATE:
+        c[_VALUE] = int(source(vcpu, number, ram + gpa))
+    end = gpa + (number & 15)
+    while gpa < end:
+        w = ptr32(ram + gpa)
+        c[at] = gpa
+        c[at + 1] = w[0]
+        at += 2
+        gpa += 4
+    c[_END] = at
+    c[0] = low
+    c[1] = f[_RIP + 1]
+    c[_RIGHTS] = f[_CS_RIGHTS]
+    return 1
 
 
 @micropython.viper
@@ -111,25 +136,29 @@ def _access(sites: int, read, write, slow, vcpu) -> int:
     h = ptr32(sites)
     f = ptr32(vcpu)
     low = int(f[_RIP])
-    c = ptr32(sites + 4 * _HEADER + 4 * _WORDS * ((low >> 2 ^ low >> 7) & (_SITES - 1)))
+    c = ptr32(sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 5) & (_SITES - 1)))
     if f[_GPA + 1] or f[_VECTORING_INFO] & 0x80000000:
-        return int(slow(vcpu))
-    if low != int(c[0]) or f[_RIP + 1] != c[1] or f[_CS_RIGHTS] != c[_RIGHTS]:
         return int(slow(vcpu))
     ram = int(h[0]) | int(h[1]) << 32
     table = int(f[_CR3]) & 0xFFFFF000
-    if table >= int(h[2]) or f[_CR3 + 1] & 0xFFFFF:
-        return int(slow(vcpu))
-    w = ptr32(ram + table + int(c[_TOP]))
-    if w[0] != c[_TOP + 1] or w[1] != c[_TOP + 2]:
-        return int(slow(vcpu))
-    at = int(_PAIRS)
-    end = int(c[_END])
-    while at < end:
-        w = ptr32(ram + int(c[at]))
-        if w[0] != c[at + 1]:
+    known = 1
+    while True:
+        if low == int(c[0]) and f[_RIP + 1] == c[1] and f[_CS_RIGHTS] == c[_RIGHTS]:
+            if table < int(h[2]) and f[_CR3 + 1] & 0xFFFFF == 0:
+                w = ptr32(ram + table + int(c[_TOP]))
+                if w[0] == c[_TOP + 1] and w[1] == c[_TOP + 2]:
+                    at = int(_PAIRS)
+                    end = int(c[_END])
+                    while at < end:
+                        w = ptr32(ram + int(c[at]))
+                        if w[0] != c[at + 1]:
+                            break
+                        at += 2
+                    if at >= end:
+                        break
+        if known == 0 or int(_remember(sites, vcpu)) == 0:
             return int(slow(vcpu))
-        at += 2
+        known = 0
     number = int(c[_NUMBER])
     size = number >> 4 & 15
     offset = int(f[_GPA]) & 0xFFF

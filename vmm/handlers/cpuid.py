@@ -11,6 +11,7 @@ from array import array
 import micropython
 import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm import reasons, tally, verdict
 
@@ -241,7 +242,7 @@ class Cpuid:
 
     def install(self, exits):
         """Leaves that depend on nothing but the leaf, and leaf 1, have handlers of their own."""
-        exits.add(reasons.CPUID, self.exit)
+        exits.add(reasons.CPUID, bind(_other, self.exit))
         exits.keyed(reasons.CPUID, 4 * _RAX, 0xFFFFFFFF)
         base = uctypes.addressof(self._direct)
         for i, leaf in enumerate(self._leaves):
@@ -270,6 +271,24 @@ class Cpuid:
             b = self.xsave_size(vcpu.xcr0, True)
         vcpu.rax, vcpu.rbx, vcpu.rcx, vcpu.rdx = a, b, c, d
         return verdict.ADVANCE
+
+
+# Linux looks for hypervisors at 256 leaves, each time that it asks for one.
+@micropython.viper
+def _other(exit_, vcpu) -> int:
+    """Handler of all other leaves: zero where other hypervisors begin, the rest is exit's."""
+    f = ptr32(vcpu)  # noqa: F821
+    if f[_RAX] >> 16 != 0x4000 or f[_RAX] & 0xFF00 == 0:
+        return int(exit_(vcpu))
+    f[_RAX] = 0
+    f[_RBX] = 0
+    f[_RCX] = 0
+    f[_RDX] = 0
+    f[_RAX + 1] = 0
+    f[_RBX + 1] = 0
+    f[_RCX + 1] = 0
+    f[_RDX + 1] = 0
+    return 1
 
 
 # Two functions rather than one that calls the other: a call costs half of what the exit may.

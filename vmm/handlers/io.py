@@ -47,6 +47,7 @@ class PortIo:
     def __init__(self, bus):
         self.bus = bus
         self.claims = bus.claims
+        self.miss = bus.miss
         self._frame = bytearray(4 * (_OUTCOME + 2))
 
     def attach(self, frame_):
@@ -98,7 +99,14 @@ class PortIo:
         port = q >> 16
         claim = self.claims.get(port)
         if not claim:
-            return int(self.unclaimed(vcpu))
+            self.miss(port, q & 8 == 0)
+            if q & 8:
+                if size == 4:
+                    f[_RAX] = 0xFFFFFFFF
+                    f[_RAX + 1] = 0
+                else:
+                    f[_RAX] |= (1 << (size << 3)) - 1
+            return 1
         if q & 8:
             value = int(claim[0](port - int(claim[2]), size))
             if size == 1:
@@ -116,15 +124,6 @@ class PortIo:
                 value &= 0xFFFF
             claim[1](port - int(claim[2]), size, value)
         return int(self.outcome)
-
-    def unclaimed(self, vcpu):
-        """All ones in, nothing out, and a count."""
-        q = IoQualification(vcpu.qualification)
-        if q.IN:
-            put(vcpu, q.SIZE + 1, self.bus.read(q.PORT, q.SIZE + 1))
-        else:
-            self.bus.write(q.PORT, q.SIZE + 1, vcpu.rax)
-        return verdict.ADVANCE
 
     def string(self, vcpu):
         """INS and OUTS, with REP at most _CHUNK elements an exit, and one at a time where the guest is stepped."""

@@ -13,7 +13,6 @@ from vmm.emulation.fastmmio import MISS, FastMmio
 from vmm.handlers import touch
 from vmm.policies import answers
 from vmm.reg import Bits, Reg, register
-from vmm.vmcs import GUEST_CR3, GUEST_CS_ACCESS_RIGHTS
 
 _PAGE = const(0x1000)
 _PAGE_MASK = const(0xFFFFFFFFFFFFF000)
@@ -95,10 +94,8 @@ class Mmio:
             return verdict.RESUME
         if self._fast is None:
             self._fast = self._short_way()
-        rip = vcpu.rip
         answer = self._fast.access(vcpu, gpa)
         if answer != MISS:
-            self._sites.remember(rip, vcpu.read(GUEST_CR3), vcpu.read(GUEST_CS_ACCESS_RIGHTS))
             return answer
         answers.again(vcpu)
         if self.vm.memory.has(gpa):

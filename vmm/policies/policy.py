@@ -136,12 +136,12 @@ class Hook:
         handlers = {}
         general = self.exit
         for key, found in self.by_key.items():
-            keys = quick.keys_of(self.event, (key,))
+            keys = quick.keys_of(self.event, key, found)
             if keys is None or self.rest:
                 handlers = None
                 break
-            for i in keys:
-                handlers[i] = len(found) == 1 and quick.handler(self, found[0]) or general
+            for i, concerned in keys.items():
+                handlers[i] = quick.handler(self, concerned) or general
         if self.rest or handlers is None or not exits.override(self.reason, handlers):
             exits.put(self.reason, general)  # all exits of the reason come by
         else:

@@ -17,6 +17,7 @@ from vmm.policies.filters import CPUID, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.verdict import HANDLED
 
 _PLAIN = (CPUID, RDMSR, WRMSR, IO, VMCALL)  # past the instruction is all that HANDLED means
+_IN = const(8)  # of the key of an I/O instruction
 _REASONS = {
     CPUID: reasons.CPUID, RDMSR: reasons.RDMSR, WRMSR: reasons.WRMSR, IO: reasons.IO_INSTRUCTION,
     VMCALL: reasons.VMCALL, MEMORY: reasons.EPT_VIOLATION,
@@ -52,18 +53,33 @@ class Account:
         self.put(word, self.get(word) + value)
 
 
-def keys_of(event, keys):
-    """Return the keys of the dispatch for an event's keys, or None where its reason has none."""
+def keys_of(event, key, policies):
+    """Return {key of the dispatch: those of `policies` that it concerns} for an event's key, or None where its
+    reason has no such keys."""
     if event == IO:
-        return [port << 16 | direction | size for port in keys for direction in (0, 8) for size in (0, 1, 3)]
+        found = {}
+        for direction in (0, _IN):
+            for size in (1, 2, 4):
+                matching = [policy for policy in policies if _accepts_io(policy.filters, direction, size)]
+                if matching:
+                    found[key << 16 | direction | size - 1] = matching
+        return found
     if event == MEMORY:
-        return None if any([page >> 20 for page in keys]) else [page << 12 for page in keys]
-    return list(keys) if event in _REASONS else None
+        return None if key >> 20 else {key << 12: policies}
+    return {key: policies} if event in _REASONS else None
 
 
-def handler(hook, policy):
-    """Return the handler for a policy that is alone on its keys, or None where there is more to look at."""
-    if hook.event not in _PLAIN or len(policy.filters) != 1:
+def _accepts_io(filters, direction, size):
+    """As filters.accepts(), for all but string instructions."""
+    return filters.get("size", size) == size and ("write" not in filters or bool(direction) != bool(filters["write"]))
+
+
+def handler(hook, policies):
+    """Return the handler for a policy that is alone on a key, or None where there is more to look at."""
+    if len(policies) != 1 or hook.event not in _PLAIN:
+        return None
+    policy = policies[0]
+    if hook.event != IO and len(policy.filters) != 1:
         return None
     return bind(_ask, uctypes.addressof(policy.account.words), policy.function, policy, hook)
 
