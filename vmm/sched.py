@@ -23,6 +23,7 @@ from vmm.clock import expire
 from vmm.events import wakes
 
 _SLICE_MS = const(10)
+_LIMIT_SLICES = const(100)  # the longest that a user's rule may think
 _MOST = const(256)  # guests, as many as there are VPIDs
 
 RUNNING = "running"
@@ -154,12 +155,11 @@ class Scheduler:
         timers = [when for when in [vm.next_timer() for vm in self.machines if vm.state == HALTED] if when]
         if deadline:
             timers.append(deadline)
-        vm = self.policy.pick(runnable) if runnable else None
+        vm = self._pick(runnable) if runnable else None
+        if self.policy is None:  # the usual rule goes on
+            return
         if vm is None:
             cpu.idle(min(timers) if timers else 0)
-        elif vm not in runnable:
-            self.policy = None
-            raise ValueError("pick() returned %r, which cannot run: the policy is removed" % (vm,))
         else:
             at = self.machines.index(vm)
             vm.clock.slice_end = min([cpu.rdtsc() + self.slice_ticks] + timers)
@@ -167,6 +167,24 @@ class Scheduler:
             self._words[_LAST] = self._frames[at]
             vm.apply(exits.run(vm.vcpu, vmx.enter))
         self.poll()
+
+    def _pick(self, runnable):
+        """Whom the user's rule names. One that fails is removed: it must not keep guests from running."""
+        cpu.watch(cpu.rdtsc() + _LIMIT_SLICES * self.slice_ticks)
+        try:
+            vm = cpu.guard(self.policy.pick, runnable)
+            if vm is not None and vm not in runnable:
+                raise ValueError("pick() returned %r, which cannot run" % (vm,))
+            return vm
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self.policy = None
+            print("sched.policy failed and is removed:")
+            sys.print_exception(error)
+            return None
+        finally:
+            cpu.watch(0)
 
     def poll(self):
         """Consoles: what came in, and what has room to go out."""

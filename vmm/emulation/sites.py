@@ -17,7 +17,7 @@ from vmx import bind
 
 from vmm.emulation.fastmov import decode, source
 
-_SITES = const(64)
+_SITES = const(32)
 _WORDS = const(32)  # of a site: 9, three levels of four, four words of code
 _HEADER = const(4)  # host address of the RAM (two words), its size, 0
 

@@ -44,8 +44,9 @@ class ApicMsrs:
         msrs.store(IA32_APIC_BASE, LAPIC | _BSP | _ENABLE, self._set_base)
         msrs.add(IA32_TSC_DEADLINE, self._deadline, self._set_deadline)
         pair = (self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair)
+        reader, writer = self._read_x2apic, self._write_x2apic  # one object each, not one for each MSR
         for index in range(_X2APIC, _X2APIC + 0x40):
-            msrs.add(index, self._read_x2apic, self._write_x2apic)
+            msrs.add(index, reader, writer)
             msrs.pairs[index] = pair
 
     def install(self, exits):

@@ -57,7 +57,7 @@ class Mmio:
             touch.handler(self.vm.ept.root, self.violation) if deferred else self.violation,
             frame.WANT_GPA | frame.WANT_LINEAR | frame.WANT_VECTORING | frame.WANT_CODE,
         )
-        exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, 0xFFFFF000)
+        exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, 0xFFFFF000, 6)
         self._exits = exits
         _, size, hpa = self.vm.memory.segments[0]
         self._sites = sites.Sites(hpa, size)

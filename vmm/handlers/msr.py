@@ -162,6 +162,7 @@ class Msrs:
         self._clock = clock
         self._at = {}
         self._initial = {}
+        self._getter, self._putter = self.get, self.put  # one object each, not one for each MSR
         self._words = array("I", [0] * (2 * _STORED))
         self._vcpu = None
         self._xss_allowed = 0
@@ -183,10 +184,12 @@ class Msrs:
         self.store(0x8B, _microcode(host_rdmsr), writer=self._ignore)  # IA32_BIOS_SIGN_ID
         self.add(0x79, None, self._ignore)  # IA32_BIOS_UPDT_TRIG: the host's microcode stays
         self.store(0xFE, _MTRR_VARIABLE | 1 << 8 | 1 << 10, writer=None)  # IA32_MTRRCAP
+        writer = self._valid_writer(_fixed_range)
         for index in _MTRR_FIXED:
-            self.store(index, 0, self._valid_writer(_fixed_range))
+            self.store(index, 0, writer)
+        writer = self._valid_writer(self._variable_range)
         for index in range(0x200, 0x200 + 2 * _MTRR_VARIABLE):
-            self.store(index, 0, self._valid_writer(self._variable_range))
+            self.store(index, 0, writer)
         self.store(_MTRR_DEF_TYPE, 0, self._valid_writer(_default_type))
         self.store(0x179, writer=None)  # IA32_MCG_CAP: no banks
         self.store(0x17A)  # IA32_MCG_STATUS
@@ -195,18 +198,17 @@ class Msrs:
         self.store(0xCE, writer=None)  # MSR_PLATFORM_INFO
         self.store(0x34, writer=None)  # MSR_SMI_COUNT
         self.store(0x140)  # MSR_MISC_FEATURE_ENABLES
+        reader, writer = self._read_vmcs, self._write_vmcs
         for index in _IN_VMCS:
-            self.add(index, self._read_vmcs, self._write_vmcs)
+            self.add(index, reader, writer)
 
     def attach(self, vcpu, xss_allowed):
         """The vCPU whose MSRs these are. xss_allowed: components that IA32_XSS may name."""
         self._vcpu = vcpu
         self._xss_allowed = xss_allowed
+        reader, writer = vcpu.msr, self._write_live
         for index in vcpu.live_msrs:
-            if index == IA32_XSS:
-                self.add(index, lambda i: vcpu.msr(i), self._write_xss)
-            else:
-                self.add(index, lambda i: vcpu.msr(i), self._write_live)
+            self.add(index, reader, self._write_xss if index == IA32_XSS else writer)
 
     def add(self, index, reader, writer):
         """Claim an MSR; None for an access that is #GP."""
@@ -226,7 +228,7 @@ class Msrs:
         self._at[index] = at
         self._initial[index] = initial
         self.put(index, initial)
-        self.add(index, self.get, self.put if writer is _PLAIN else writer)
+        self.add(index, self._getter, self._putter if writer is _PLAIN else writer)
 
     def get(self, index):
         """The value of a stored MSR."""

@@ -26,7 +26,7 @@ class Hypercalls:
         """Unknown numbers get handlers of their own when they come for the first time."""
         self._exits = exits
         exits.add(reasons.VMCALL, self.exit)
-        exits.keyed(reasons.VMCALL, 4 * _RAX, 0xFFFFFFFF)
+        exits.keyed(reasons.VMCALL, 4 * _RAX, 0xFFFFFFFF, 6)
 
     def add(self, number, call):
         """Claim a number. ValueError where it is claimed already."""
