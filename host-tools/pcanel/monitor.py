@@ -44,6 +44,7 @@ class Monitor:
     cmdline    the monitor's command line, e.g. 'heap=16M'
     image      an ELF or an ISO instead of build/pcanel.elf; uefi: boot the ISO by UEFI
     paced      keep pace with the wall clock, for a person at the prompt
+    reset_ends a reset of the machine from inside is a failure; else the monitor boots again
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Monitor:
         image: Path | str = ELF,
         uefi: bool = False,
         paced: bool = False,
+        reset_ends: bool = False,
     ):
         if not _MEMORY_MIN <= memory <= _MEMORY_MAX:
             raise InputError(f"--memory {memory}: must be from {_MEMORY_MIN} to {_MEMORY_MAX} MB")
@@ -70,7 +72,7 @@ class Monitor:
         self._modules += modules
         check_names(self._modules)
         self._machine = Machine(
-            Path(), Path(image), memory, cpu, self._modules, cmdline, paced=paced, uefi=uefi
+            Path(), Path(image), memory, cpu, self._modules, cmdline, paced=paced, uefi=uefi, reset_ends=reset_ends
         )
         self._machine.check()
         self.choice = choose(engine)
@@ -146,7 +148,7 @@ class Monitor:
     ) -> str:
         """Runs code at the prompt and returns what it printed. Raises repl.RemoteError."""
         self.wait_booted()
-        return repl.execute(self.url(REPL), code, timeout, on_output)
+        return repl.execute(self.url(REPL), code, timeout, on_output, self.failure)
 
     def eval(self, expression: str, timeout: float = 60):
         """The value of an expression at the prompt, for values that print as literals."""

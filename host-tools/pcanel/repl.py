@@ -14,6 +14,7 @@ from mpremote.transport_serial import SerialTransport
 from pcanel.errors import PcanelError
 
 _LEAVE_TIMEOUT = 3  # seconds
+_PERIOD = 0.25  # seconds of silence after which to look whether the monitor still lives
 _DETACH = b"\x1d"  # Ctrl-]: vm.console() gives the prompt back; the prompt itself ignores it
 
 
@@ -27,19 +28,23 @@ class RemoteError(PcanelError):
 
 
 def execute(
-    url: str, code: str, timeout: float = 60, on_output: Callable[[bytes], None] | None = None
+    url: str,
+    code: str,
+    timeout: float = 60,
+    on_output: Callable[[bytes], None] | None = None,
+    failure: Callable[[], str | None] = lambda: None,
 ) -> str:
     """Runs `code` by the raw REPL at `url` and returns what it printed.
 
     `on_output` gets the output as it comes. Raises RemoteError if the code raises,
-    PcanelError if the prompt does not answer within `timeout` seconds.
+    PcanelError if the prompt does not answer within `timeout` seconds or `failure` says why it never will.
     """
     try:
         transport = SerialTransport(url, timeout=timeout)
     except (TransportError, OSError) as error:
         raise PcanelError(f"{url}: {error}") from error
     try:
-        return _execute(transport, code, timeout, on_output)
+        return _execute(transport, code, timeout, on_output, failure)
     except (TransportError, OSError, IndexError, struct.error) as error:
         raise PcanelError(f"the prompt did not answer: {error}") from error
     finally:
@@ -59,24 +64,35 @@ def _hang_up(transport: SerialTransport) -> None:
     line.is_open = False
 
 
-def _execute(transport: SerialTransport, code: str, timeout: float, on_output) -> str:
+def _execute(transport: SerialTransport, code: str, timeout: float, on_output, failure) -> str:
     transport.serial.write(_DETACH)
     transport.enter_raw_repl(soft_reset=False, timeout_overall=timeout)
     try:
         transport.exec_raw_no_follow(code)
-        output = _Output(on_output)
-        printed = _read_part(transport, timeout, output)
-        raised = _read_part(transport, timeout, None)
+        transport.serial.timeout = _PERIOD
+        printed = _read_part(transport, timeout, _Output(on_output), failure)
+        raised = _read_part(transport, timeout, None, failure)
+    except _Gone:
+        raise
     except PcanelError:
         transport.serial.write(b"\x03")  # guests stand still while code runs at the prompt
         transport.read_until(1, b"\x04>", timeout=_LEAVE_TIMEOUT, timeout_overall=_LEAVE_TIMEOUT)
+        _leave(transport)
         raise
-    finally:
-        transport.exit_raw_repl()
-        transport.read_until(1, b">>> ", timeout=_LEAVE_TIMEOUT, timeout_overall=_LEAVE_TIMEOUT)
+    _leave(transport)
     if raised:
         raise RemoteError(printed, raised)
     return printed
+
+
+def _leave(transport: SerialTransport) -> None:
+    """Back to the friendly prompt."""
+    transport.exit_raw_repl()
+    transport.read_until(1, b">>> ", timeout=_LEAVE_TIMEOUT, timeout_overall=_LEAVE_TIMEOUT)
+
+
+class _Gone(PcanelError):
+    """The monitor will not answer any more."""
 
 
 class _Output:
@@ -88,7 +104,7 @@ class _Output:
             self._on_output(data.replace(b"\r", b""))
 
 
-def _read_part(transport: SerialTransport, timeout: float, consumer) -> str:
+def _read_part(transport: SerialTransport, timeout: float, consumer, failure) -> str:
     """Reads up to the next end mark (0x04) of the raw REPL."""
     data = bytearray()
     deadline = time.monotonic() + timeout
@@ -100,5 +116,9 @@ def _read_part(transport: SerialTransport, timeout: float, consumer) -> str:
             data += chunk
             if consumer:
                 consumer(chunk)
+        else:
+            why = failure()
+            if why:
+                raise _Gone(f"the code has not ended: {why}")
         if time.monotonic() > deadline:
             raise PcanelError(f"the code has not ended within {timeout:g} s; so far it printed {bytes(data)!r}")

@@ -37,12 +37,24 @@ def is_terminal() -> bool:
 
 
 class Terminal:
-    """Shows one of `lines` at a time. `leave` says in the menu what leaving does."""
+    """Shows one of `lines` at a time.
 
-    def __init__(self, lines: list[Line], leave: str, watch: Callable[[], str | None]):
+    leave   what the menu says of leaving
+    watch   called again and again: returns a reason to end, or None
+    news    called as often: returns lines to show
+    """
+
+    def __init__(
+        self,
+        lines: list[Line],
+        leave: str,
+        watch: Callable[[], str | None],
+        news: Callable[[], list[str]] = lambda: [],
+    ):
         self._lines = lines
         self._leave = leave
         self._watch = watch
+        self._news = news
         self._tty = Tty()
         self._line: Line | None = None
         self._socket: socket.socket | None = None
@@ -70,6 +82,8 @@ class Terminal:
             self._write(data)
         if self._tty.infd in ready:
             self._type(os.read(self._tty.infd, 4096))
+        for line in self._news():
+            self._say(line)
         if not ready:
             reason = self._watch()
             if reason:

@@ -127,6 +127,42 @@ def test_a_panic_ends_the_run_at_once(pcanel, tmp_path):
     assert "The machine is stopped." in done.stderr
 
 
+RESET = "QEMU: the machine was reset from inside (guest-reset)"
+
+
+def test_a_reset_ends_a_run_that_waits_for_code(pcanel):
+    start = time.monotonic()
+    done = pcanel(*QEMU, "--exec", "print('before')\nimport machine; machine.reset()")
+    assert time.monotonic() - start < 60
+    assert done.returncode == 1
+    assert done.stdout.startswith("before\n")
+    assert f"pcanel run: {RESET}: the code has not ended" in done.stderr
+
+
+def test_a_reset_ends_a_run_that_waits_for_a_line(pcanel, tmp_path):
+    (tmp_path / "boot.py").write_text("import machine\nmachine.reset()\n")
+    words = ("--module", f"file:/boot.py={tmp_path}/boot.py", "--until", "never", "--timeout", "100")
+    start = time.monotonic()
+    done = pcanel(*QEMU, *words)
+    assert time.monotonic() - start < 60
+    assert done.returncode == 1
+    assert f"pcanel run: {RESET}: 'never' never showed\n" in done.stderr
+
+
+def test_a_run_that_waits_for_nothing_goes_on_after_a_reset(pcanel, running):
+    process, state = running()
+    log = Path(state["consoles"]["repl"]["log"])
+    for boots in (2, 3):
+        subprocess.run([MPREMOTE, "connect", state["consoles"]["repl"]["socket"], "reset"], check=True, timeout=60)
+        wait_for(lambda boots=boots: log.read_bytes().count(b"Pcanel/Py on ") == boots)
+        wait_for(lambda: log.read_bytes().endswith(b">>> "))
+        time.sleep(1.5)  # resets in quick succession are one: the firmware resets again
+    assert pcanel("exec", "print(6 * 7)").stdout == "42\n"
+    assert pcanel("stop").returncode == 0
+    said = process.communicate(timeout=20)[1]
+    assert said.count(f"pcanel: {RESET}; the monitor boots again\n") == 2
+
+
 def test_modules_reach_the_file_system(pcanel, tmp_path):
     (tmp_path / "boot.py").write_text("print('boot.py is here')\n")
     (tmp_path / "a,b.txt").write_text("with a comma")

@@ -55,6 +55,9 @@ def test_the_prompt_and_the_consoles(person, pcanel):
     assert pcanel("exec", "print(com2)").returncode == 0
     owner.types("'still ' + 'here'\r")
     owner.sees("still here")
+    owner.types("machine.reset()\r")
+    owner.sees("[QEMU: the machine was reset from inside (guest-reset); the monitor boots again]")
+    owner.sees(">>> ")
     owner.types("\x1dq")
     assert owner.process.wait(20) == 0
     assert pcanel("status").stdout == "no monitor is running\n"

@@ -19,6 +19,7 @@ from pcanel.terminal import Line, Terminal, is_terminal
 _LIMIT = 900  # seconds for --exec and --until together, where --timeout says nothing else
 _PERIOD = 0.25
 _SIZES = ("heap", "exec", "disk")  # options of the image (port/memory.c)
+_LAST_WORDS = 0.5  # seconds that a failed monitor has to finish what it says
 
 
 def add_to(commands) -> None:
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         image=options.image,
         uefi=options.uefi,
         paced=on_terminal,
+        reset_ends=batch,  # who waits for a result has not asked for a second boot
     )
     if options.on is not None and options.on not in monitor.names:
         raise InputError(f"--on {options.on}: there is no such console; there are {', '.join(monitor.names)}")
@@ -118,7 +120,7 @@ def _at_the_terminal(monitor: Monitor) -> int:
         monitor.look_for_prompt()
         return monitor.failure()
 
-    reason = Terminal([line(name) for name in monitor.names], "end the run", watch).run(REPL)
+    reason = Terminal([line(name) for name in monitor.names], "end the run", watch, monitor.engine.news).run(REPL)
     if not reason:
         return 0
     raise EngineError(f"{reason}\n{monitor.engine.log_tail()}")
@@ -139,6 +141,7 @@ def _headless(monitor: Monitor, options: argparse.Namespace, pattern: re.Pattern
         raise
     except PcanelError as error:
         ended = monitor.failure()
+        time.sleep(_LAST_WORDS)
         raise PcanelError(f"{ended + ': ' if ended else ''}{_first_line(error)}\n{monitor.tails()}") from error
     return 0
 
@@ -172,6 +175,8 @@ def _nobody_left(monitor: Monitor, name: str | None) -> str | None:
 def _until_stopped(monitor: Monitor, deadline: float | None) -> None:
     while not monitor.failure():
         monitor.look_for_prompt()
+        for line in monitor.engine.news():
+            say(line)
         if deadline and time.monotonic() > deadline:
             raise PcanelError("the time is up (--timeout)")
         time.sleep(_PERIOD)

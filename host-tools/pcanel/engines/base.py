@@ -22,6 +22,7 @@ class Machine:
     ports: list[int] = field(default_factory=list)  # loopback ports to connect COM1, COM2, ... to
     paced: bool = False  # keep pace with the clock on the wall, for a person
     uefi: bool = False
+    reset_ends: bool = False  # a reset from inside ends the run; else the monitor boots again
 
     @property
     def is_iso(self) -> bool:
@@ -101,6 +102,10 @@ class Engine:
         """One line about an exit status."""
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
         return f"{self.name} ended {how}"
+
+    def news(self) -> list[str]:
+        """A line about each thing that has happened to the machine since the last call and does not end the run."""
+        return []
 
     def stop(self) -> None:
         """Ends the engine and waits for that."""

@@ -9,12 +9,16 @@ from pcanel.engines.qmp import Qmp
 from pcanel.errors import EngineError, InputError
 from pcanel.modules import lay_out
 
-# Events of QMP that end a run, as a person would say them. A reset does not: the monitor boots again.
+_RESET = "RESET"
+# Events of QMP that end a run, as a person would say them; a reset only where machine.reset_ends says so.
 _ENDINGS = {
+    _RESET: "the machine was reset from inside",
     "GUEST_PANICKED": "the monitor has panicked",
     "SHUTDOWN": "the machine was switched off from inside",
     "STOP": "the machine was stopped; engine.log may say why",
 }
+
+_SAME_RESET = 1  # seconds; SeaBIOS resets once more on its way
 
 _OVMF = (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_CODE.fd"))
 
@@ -38,6 +42,7 @@ class Qemu(Engine):
         self.pass_fds = (self._theirs.fileno(),)
         self._qmp: Qmp | None = None
         self._module_paths: list[str] = []
+        self._last_reset = -_SAME_RESET  # when, in QEMU's time
 
     @property
     def working_directory(self) -> Path:
@@ -91,11 +96,23 @@ class Qemu(Engine):
     def _ending(self) -> str | None:
         """One line about the first event that ends a run. What we asked QEMU for ends none."""
         for event in self.events():
-            data = event.get("data", {})
-            if event["event"] in _ENDINGS and data.get("guest", True):
-                why = data.get("reason") or data.get("action") or event["event"]
-                return f"QEMU: {_ENDINGS[event['event']]} ({why})"
+            if event["event"] == _RESET and not self.machine.reset_ends:
+                continue
+            if _is_from_inside(event):
+                return _words(event)
         return None
+
+    def news(self) -> list[str]:
+        """Resets from inside, where the run goes on."""
+        if self.machine.reset_ends:
+            return []
+        lines = []
+        for event in self.events():
+            if event["event"] == _RESET and _is_from_inside(event) and _when(event) > self._last_reset:
+                if _when(event) - self._last_reset > _SAME_RESET:
+                    lines.append(f"{_words(event)}; the monitor boots again")
+                self._last_reset = _when(event)
+        return lines
 
     def status(self) -> str:
         """'running', 'paused', 'guest-panicked', 'internal-error', ..."""
@@ -124,6 +141,21 @@ class Qemu(Engine):
             self._qmp.close()
         self._theirs.close()
         super().stop()
+
+
+def _is_from_inside(event: dict) -> bool:
+    return event["event"] in _ENDINGS and event.get("data", {}).get("guest", True)
+
+
+def _when(event: dict) -> float:
+    return event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
+
+
+def _words(event: dict) -> str:
+    """One line about an event of _ENDINGS."""
+    data = event.get("data", {})
+    why = data.get("reason") or data.get("action") or event["event"]
+    return f"QEMU: {_ENDINGS[event['event']]} ({why})"
 
 
 def _option(value) -> str:
