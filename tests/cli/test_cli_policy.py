@@ -1,10 +1,11 @@
-"""`pcanel run GUEST.toml --policy FILE.py ...` in Bochs, a policy file that is broken among them; soft reset."""
+"""`pcanel run GUEST.toml --policy FILE.py ...`, a policy file that is broken among them; soft reset."""
 
 import json
 import socket
 import time
 
 import pytest
+import vtx
 from pcanel.assemble import assemble
 from pcanel.errors import InputError
 from pcanel.modules import policy
@@ -34,7 +35,8 @@ def running(pcanel, runs, tmp_path):
     for name, text in {**BROKEN, "good.py": GOOD}.items():
         (tmp_path / name).write_text(text)
     words = [word for name in (*BROKEN, "good.py") for word in ("--policy", tmp_path / name)]
-    process = pcanel.start("run", tmp_path / "g.toml", *words, "--engine", "bochs", "--memory", "256", "--headless")
+    words += ["--engine", vtx.engine(), "--memory", "256", "--headless"]
+    process = pcanel.start("run", tmp_path / "g.toml", *words)
     yield process
     process.terminate()
     process.communicate(timeout=30)

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
 from shell import Shell
@@ -12,7 +13,7 @@ LOOPS = 2000
 
 @pytest.mark.long
 def test_cyclictest_runs_to_its_summary():
-    with Monitor(engine="bochs", guests=[ROOT / "guests/rt-linux.toml"]) as monitor:
+    with Monitor(engine=vtx.engine(), guests=[ROOT / "guests/rt-linux.toml"]) as monitor:
         shell = Shell(monitor, "rt-linux").wait()
         assert "PREEMPT_RT" in shell.run("uname -v")
         assert shell.run("cat /sys/kernel/realtime") == "1\n"

@@ -4,6 +4,7 @@ import re
 import zlib
 
 import pytest
+import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
 from shell import Shell
@@ -98,7 +99,7 @@ def pair(tmp_path_factory):
             text = text.replace(old, new)
         files.append(directory / f"{name}.toml")
         files[-1].write_text(text)
-    with Monitor(engine="bochs", guests=files) as monitor:
+    with Monitor(engine=vtx.engine(), guests=files) as monitor:
         yield Pair(monitor)
 
 

@@ -1,6 +1,7 @@
 """Debian's memtest86+, a foreign binary: its screen on its console, and what it says of memory that changes."""
 
 import pytest
+import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
 
@@ -9,7 +10,7 @@ SLOW = 240  # seconds; a machine with nothing else to do takes a tenth
 
 @pytest.fixture(scope="module")
 def memtest():
-    with Monitor(engine="bochs", guests=[ROOT / "guests/memtest.toml"]) as monitor:
+    with Monitor(engine=vtx.engine(), guests=[ROOT / "guests/memtest.toml"]) as monitor:
         monitor.wait_booted()
         yield monitor
 
