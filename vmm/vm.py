@@ -21,6 +21,7 @@ from vmm import (
     handlers,
     loaders,
     memory,
+    msr_bitmap,
     paging,
     pc,
     reasons,
@@ -100,7 +101,7 @@ class VM(Scheduled):
             live.append(msr.IA32_TSC_AUX)
         if self.cpuid.has_xsaves:
             live.append(msr.IA32_XSS)
-        self.msrs = msr.Msrs(msr.Bitmap(self.msr_bitmap), cpu.rdmsr, self.clock, live)
+        self.msrs = msr.Msrs(msr_bitmap.Bitmap(self.msr_bitmap), cpu.rdmsr, self.clock, live)
         self.port_bus = bus.PortBus()
         self.mmio_bus = bus.MmioBus()
         self.ports = io.PortIo(self.port_bus)

@@ -7,10 +7,8 @@ from vmm.devices.i8254 import FREQUENCY, I8254
 from vmm.devices.i8259 import I8259
 
 
-def drive(runs, sleeps, busy, hz=100000000, count=1193):
-    """An OS with counter 0 at about 1 kHz through the 8259 for a second. It runs and sleeps in turns of
-    so many ticks; timers are served only while it runs, its handler takes `busy` ticks. Returns the
-    ticks that it counted."""
+def ticking(hz=100000000, count=1193):
+    """Counter 0 in mode 2 on input 0 of an 8259 that an OS has set up; returns clock, INT line, 8259."""
     clock = Clock(hz)
     asked = Line()
     pic = I8259(asked)
@@ -20,6 +18,14 @@ def drive(runs, sleeps, busy, hz=100000000, count=1193):
     pit.write(3, 1, 0x34)
     pit.write(0, 1, count & 0xFF)
     pit.write(0, 1, count >> 8)
+    return clock, asked, pic
+
+
+def drive(runs, sleeps, busy, hz=100000000, count=1193):
+    """An OS with counter 0 at about 1 kHz through the 8259 for a second. It runs and sleeps in turns of
+    so many ticks; timers are served only while it runs, its handler takes `busy` ticks. Returns the
+    ticks that it counted."""
+    clock, asked, pic = ticking(hz, count)
     ticks = 0
     while clock.ticks < hz:
         clock.ticks += sleeps
@@ -44,15 +50,7 @@ def test_no_tick_is_lost_when_callbacks_are_late():
 
 
 def test_ticks_are_made_up_for_after_a_pause():
-    clock = Clock(100000000)
-    asked = Line()
-    pic = I8259(asked)
-    for offset, value in ((0, 0x11), (1, 0x20), (1, 4), (1, 1), (1, 0xFE)):
-        pic.write(offset, 1, value)
-    pit = I8254(lambda level: pic.set_irq(0, level), clock)
-    pit.write(3, 1, 0x34)
-    pit.write(0, 1, 1193 & 0xFF)
-    pit.write(0, 1, 1193 >> 8)
+    clock, asked, pic = ticking()
     clock.ticks += 20000000  # 200 ms in which nobody looked
     ticks = 0
     while clock.ticks < 40000000:
@@ -74,15 +72,7 @@ def test_fast_rates_do_not_flood():
 
 def test_ticks_are_made_up_for_while_interrupts_are_off():
     """Timers are in time, but the guest takes nothing for 20 periods."""
-    clock = Clock(100000000)
-    asked = Line()
-    pic = I8259(asked)
-    for offset, value in ((0, 0x11), (1, 0x20), (1, 4), (1, 1), (1, 0xFE)):
-        pic.write(offset, 1, value)
-    pit = I8254(lambda level: pic.set_irq(0, level), clock)
-    pit.write(3, 1, 0x34)
-    pit.write(0, 1, 1193 & 0xFF)
-    pit.write(0, 1, 1193 >> 8)
+    clock, asked, pic = ticking()
     clock.advance(2000000)
     assert asked.level == 1
     ticks = 0

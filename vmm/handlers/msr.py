@@ -1,8 +1,8 @@
 """RDMSR and WRMSR: default-deny. What is not listed is #GP(0), and counted.
 
 MSRs that the VMCS or the CPU keeps for the guest (EFER, PAT, FS and GS base, SYSENTER,
-SYSCALL ones, TSC reads) never exit: `passthrough` says which. Source: SDM Vol. 4,
-"Model-Specific Registers (MSRs)"; Vol. 3C, "MSR-Bitmap Address".
+SYSCALL ones, TSC reads) never exit: vmm/msr_bitmap.py. Source: SDM Vol. 4,
+"Model-Specific Registers (MSRs)".
 """
 
 from array import array
@@ -90,50 +90,6 @@ def _fixed_range(index, value):
 def _default_type(index, value):
     """IA32_MTRR_DEF_TYPE: E, FE, type."""
     return not value & ~0xCFF and value & 0xFF in _MTRR_TYPES
-
-
-class Bitmap:
-    """The MSR bitmaps: which RDMSR and WRMSR exit. 4 KiB at hpa, all set at first."""
-
-    def __init__(self, hpa):
-        self._bytes = uctypes.bytearray_at(hpa, 4096)
-        for i in range(4096):
-            self._bytes[i] = 0xFF
-        self._watched = {}  # (index, write): whether it exits without policies
-
-    def _where(self, index, write):
-        if index <= 0x1FFF:
-            base, bit = 0x000, index
-        elif 0xC0000000 <= index <= 0xC0001FFF:
-            base, bit = 0x400, index - 0xC0000000
-        else:
-            return None
-        return base + (0x800 if write else 0) + (bit >> 3), 1 << (bit & 7)
-
-    def exits(self, index, write):
-        where = self._where(index, write)
-        return where is None or bool(self._bytes[where[0]] & where[1])
-
-    def set(self, index, write, exits):
-        """Let RDMSR (write False) or WRMSR of `index` exit, or not."""
-        if (index, write) in self._watched:
-            self._watched[index, write] = exits
-        else:
-            self._put(index, write, exits)
-
-    def watch(self, index, write, on):
-        """Let it exit whatever set() says, or no longer."""
-        if on:
-            self._watched[index, write] = self.exits(index, write)
-            self._put(index, write, True)
-        else:
-            self._put(index, write, self._watched.pop((index, write)))
-
-    def _put(self, index, write, exits):
-        where = self._where(index, write)
-        if where:
-            byte, mask = where
-            self._bytes[byte] = self._bytes[byte] | mask if exits else self._bytes[byte] & ~mask
 
 
 def _microcode(host_rdmsr):
