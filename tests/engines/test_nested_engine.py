@@ -9,7 +9,7 @@ from pcanel.modules import BootModule
 
 @pytest.fixture
 def machine(tmp_path):
-    (tmp_path / "pcanel.elf").write_bytes(b"")
+    (tmp_path / "pcanel.elf").write_bytes(b"\x7fELF")
     return Machine(tmp_path, tmp_path / "pcanel.elf", 256, ports=[1001, 1002, 1003])
 
 

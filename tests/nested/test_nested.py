@@ -3,11 +3,9 @@
 import pytest
 import suite
 
-pytestmark = pytest.mark.long  # `make test-nested`: two NMI checks fail under KVM, and not every guest ends in its time
+TIMEOUT = 300  # seconds for one guest, which takes 10 of a whole CPU
 
-TIMEOUT = 480  # seconds for one guest, which takes 30 of a whole CPU
-
-# After the NMIs of the xAPIC's test KVM shows the guest as blocking NMIs for good, in Bochs at least: docs/engines.md.
+# Bochs 2.7 loses track of who blocks NMIs where monitors are nested: docs/engines.md.
 _KNOWN = ("FAIL: x2apic an NMI comes with IF clear", "FAIL: x2apic NMIs are blocked until IRET, one is kept")
 
 _CODE = b"\x31\xc0\x0f\xa2\x66\x89\x1e\x00\x05\xf4"  # xor ax, ax; cpuid; mov [500h], ebx; hlt
@@ -25,6 +23,22 @@ def vendor():
         time.sleep_ms(1)
     return bytes(tiny.memory.read(0x500, 4))
 """
+# What a guest prints stays in the monitor: on its way out, a character costs a dozen exits to KVM.
+_START = """
+class Kept:
+    def __init__(self):
+        self.text = bytearray()
+    def readchar(self):
+        return -1
+    def writechar(self, c):
+        self.text.append(c)
+        return True
+def start(vm):
+    kept = vm.console.host = Kept()
+    vm.start()
+    return kept
+"""
+_LINES = "[str(line, 'ascii') for line in bytes(kept.text).split(b'\\r\\n')[:-1]]"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +83,13 @@ def test_a_policy_changes_a_cpuid_answer(running, ticks):
 
 @pytest.mark.parametrize("name", suite.NAMES)
 def test_guest(running, ticks, name):
+    """All checks hold; of those that do, only the number leaves the monitor."""
     ticks(running)
-    suite.check(suite.run(running, name, TIMEOUT), _KNOWN)
+    running.exec(f"{_START}kept = start(vms[{name!r}])")
+    running.console("repl").expect(rf"\[{name}\] powered off by the guest", TIMEOUT)
+    passed, others = running.eval(
+        f"(lambda lines: (sum([line[:6] == 'PASS: ' for line in lines]), "
+        f"[line for line in lines if line[:6] != 'PASS: ']))({_LINES})"
+    )
+    suite.check(["PASS: "] * passed + others, _KNOWN)
     assert running.eval(f"vms[{name!r}].state") == "off"

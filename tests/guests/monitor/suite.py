@@ -14,6 +14,7 @@ from pcanel.monitor import Monitor
 from pcanel.paths import ELF, ROOT
 
 NAMES = ("real16", "prot32", "pae", "long64")
+BOOT_TIMEOUT = 900  # seconds; the engine nested takes 60 of a whole CPU, the others a few
 TIMEOUT = 240  # seconds for one guest, which takes two of a whole CPU
 _SUMMARY = re.compile(rb"^SUMMARY: (\d+) tests, (\d+) failures, (\d+) skipped\n", re.MULTILINE)
 _STARTED = """
@@ -36,7 +37,7 @@ def monitor(cpu, engine=None):
     guests = [ROOT / f"guests/tests/{name}.toml" for name in NAMES]
     engine = engine or vtx.engine()
     with Monitor(engine=engine, cpu=vtx.cpu(cpu), memory=256, guests=guests, image=image()) as running:
-        running.wait_booted()
+        running.wait_booted(BOOT_TIMEOUT)
         running.exec(_HOLD)
         yield running
 
