@@ -226,7 +226,14 @@ def test_an_image_that_cannot_be_loaded(bench, guest, other):
 
 
 RESET = "mov dx, 0xcf9\nmov al, 6\nout dx, al\nhlt"
+RESETS = {"8042": "mov al, 0xfe\nout 0x64, al\nhlt", "port 92h": "in al, 0x92\nor al, 1\nout 0x92, al\nhlt"}
 TRIPLE = "ud2"
+
+
+@pytest.mark.parametrize("how", RESETS)
+def test_other_ways_to_a_reset(guest, how):
+    made = guest(RESETS[how], on_reset="stop")
+    assert "reset by the guest" in made.until("vm.state == 'stopped'")
 
 
 @pytest.mark.parametrize(

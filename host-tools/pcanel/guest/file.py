@@ -29,7 +29,7 @@ _WINDOW_NAME = re.compile(r"[A-Za-z0-9_.-]{1,16}")
 _SHARED_START = 0xC0000000  # behind a guest's low RAM
 _SHARED_END = 0xFEC00000  # below its I/O APIC
 _DOORBELLS = (5, 7, 10, 11, 15, 16, 17, 18, 19, 20, 21, 22, 23)  # lines that no device of the PC has
-_RESERVED_NAMES = ("repl", "engine")  # names of consoles and logs that are not guests'
+_RESERVED_NAMES = ("repl", "com2", "com3", "engine", "bochs", "outer")  # consoles and logs that are not guests'
 _FLAT_KEYS = ("address", "mode", "registers")
 
 
@@ -159,7 +159,7 @@ def _name(reader: _Reader) -> str:
     if not _NAME.fullmatch(name):
         raise reader.error("name", f"{name!r}: must be 1 to 31 letters, digits, '_', '.', '-'")
     if name in _RESERVED_NAMES:
-        raise reader.error("name", f"{name!r} is the name of a console of the monitor")
+        raise reader.error("name", f"{name!r} is the name of a console or log of the monitor")
     return name
 
 
