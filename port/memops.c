@@ -30,6 +30,9 @@ void *memcpy(void *restrict to, const void *restrict from, size_t size) {
 }
 
 void *memmove(void *to, const void *from, size_t size) {
+    if (to == from) {
+        return to; // MicroPython does that: the tail of a slice that is assigned
+    }
     if ((uintptr_t)to - (uintptr_t)from >= size) {
         return memcpy(to, from, size); // disjoint, or to below from
     }

@@ -7,6 +7,7 @@
 #include "py/runtime.h"
 #include "port/exec.h"
 #include "port/modcpu.h"
+#include "port/preempt.h"
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/uart.h"
@@ -85,6 +86,8 @@ void cpu_raise_host_fault(uint64_t vector, uint64_t error_code, uint64_t rip, ui
 void cpu_module_init(void) {
     MP_STATE_PORT(cpu_timeout) = mp_obj_new_exception(&mp_type_Timeout);
     MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
+    MP_STATE_PORT(preempt_hook) = mp_const_none;
+    preempt_at = preempt_holds = 0;
     state.in_hook = false;
     nlr_set_abort(NULL);
     timer_set(TIMER_WATCH, 0);
@@ -351,6 +354,21 @@ static void watch(uint64_t deadline) {
     irq_restore(flags);
 }
 
+cpu_watch_t cpu_watch_suspend(void) {
+    cpu_watch_t suspended = {timer_get(TIMER_WATCH), rdtsc(), state.shots};
+    if (suspended.deadline != 0) {
+        timer_set(TIMER_WATCH, 0);
+    }
+    return suspended;
+}
+
+void cpu_watch_resume(cpu_watch_t suspended) {
+    if (suspended.deadline != 0) {
+        state.shots = suspended.shots;
+        timer_set(TIMER_WATCH, suspended.deadline + (rdtsc() - suspended.since));
+    }
+}
+
 static mp_obj_t mod_watch(mp_obj_t deadline) {
     watch(mp_obj_get_int_truncated(deadline));
     return mp_const_none;
@@ -397,6 +415,9 @@ static mp_obj_t mod_attempt(mp_obj_t function, mp_obj_t argument) {
     return MP_OBJ_FROM_PTR(nlr.ret_val);
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mod_attempt_obj, mod_attempt);
+
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
 
 // counters(): what went unnoticed otherwise. Interrupts that nobody claimed, characters
 // lost on COM1, bytes of the executable region in use.
@@ -448,6 +469,8 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_reading), MP_ROM_PTR(&mod_reading_obj)},
     {MP_ROM_QSTR(MP_QSTR_watch), MP_ROM_PTR(&mod_watch_obj)},
     {MP_ROM_QSTR(MP_QSTR_counters), MP_ROM_PTR(&mod_counters_obj)},
+    {MP_ROM_QSTR(MP_QSTR_preempt), MP_ROM_PTR(&cpu_preempt_obj)},
+    {MP_ROM_QSTR(MP_QSTR_hold), MP_ROM_PTR(&cpu_hold_obj)},
 };
 static MP_DEFINE_CONST_DICT(cpu_globals, cpu_globals_table);
 

@@ -20,6 +20,14 @@ void cpu_wait(uint64_t deadline, bool input);
 // the interrupt: a hook that does not return is interrupted after a second.
 void cpu_ctrl_c(void);
 
+// watch() of code that is interrupted by preempt(): its time stands still in between.
+typedef struct {
+    uint64_t deadline, since; // TSC
+    unsigned shots;
+} cpu_watch_t;
+cpu_watch_t cpu_watch_suspend(void);
+void cpu_watch_resume(cpu_watch_t watch);
+
 // True if the current wait has reason to end.
 bool cpu_wanted(void);
 

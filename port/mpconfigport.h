@@ -35,6 +35,10 @@ void exec_free(void *ptr, size_t size);
 #define MP_PLAT_ALLOC_EXEC(min_size, ptr, size) exec_alloc(min_size, ptr, size)
 #define MP_PLAT_FREE_EXEC(ptr, size)            exec_free(ptr, size)
 
+// A guest of higher priority does not wait for the end of another's handler.
+#include "port/preempt.h"
+#define MICROPY_VM_HOOK_LOOP preempt_look();
+
 // Numbers.
 #define MICROPY_LONGINT_IMPL           (MICROPY_LONGINT_IMPL_MPZ)
 #define MICROPY_FLOAT_IMPL             (MICROPY_FLOAT_IMPL_DOUBLE)

@@ -99,6 +99,10 @@ void timer_set(timer_slot_t slot, uint64_t tsc) {
     irq_restore(flags);
 }
 
+uint64_t timer_get(timer_slot_t slot) {
+    return timer.deadline[slot];
+}
+
 void timer_arm(uint64_t tsc) {
     timer_set(TIMER_CORE, tsc);
 }

@@ -21,6 +21,9 @@ void timer_init(void);
 // Sets a slot's deadline in TSC ticks; 0 disarms it.
 void timer_set(timer_slot_t slot, uint64_t tsc);
 
+// A slot's deadline, 0 where it is disarmed.
+uint64_t timer_get(timer_slot_t slot);
+
 // Arms the monitor's one-shot deadline: its only effect is the interrupt.
 void timer_arm(uint64_t tsc);
 

@@ -9,10 +9,15 @@ the far end's receive FIFO, and where that is full it stays in the sender's tran
 is room, so a far end that is paused or does not read makes its sender wait and loses nothing. A far
 end without power (destroyed, off, never made) is an unplugged cable: its lines are low, and what is
 sent is gone and counted in `lost`.
+
+A guest may run while a handler of another is interrupted (vmm/sched.py), perhaps one of the far UART.
+Then the far end is left alone: a character waits as if there were no room, and settle() makes up for
+it. No such interruption comes while one of these methods is at work.
 """
 
 from array import array
 
+import cpu
 import micropython
 from micropython import const
 
@@ -26,13 +31,15 @@ _BREAK = const(0x40)
 class End:
     """One plug of a cable. name, number: the guest and the UART (0: COM1) that it belongs in."""
 
-    def __init__(self, name, number):
+    def __init__(self, name, number, scheduler):
         self.name = name
         self.number = number
+        self.scheduler = scheduler
         self.far = None
         self.vm = self.uart = None  # while the guest is there
         self.powered = False
         self._counts = array("I", (0, 0))
+        self._nested = scheduler.depth
         self._accept = None  # where characters go: the far UART, while it has power
         self._break = 0
 
@@ -83,15 +90,36 @@ class End:
 
     def hear(self):
         """The far end's lines may have changed."""
-        if self.powered:
-            self.uart.modem_in(self.far.lines())
-            self.room()
+        if self.powered and self._may():
+            cpu.hold(1)
+            try:
+                self.uart.modem_in(self.far.lines())
+                self.uart.poll()
+                self.vm.rouse()
+            finally:
+                cpu.hold(-1)
 
     def room(self):
         """The far end has room: what waits here goes on."""
+        if self.powered and self._may():
+            cpu.hold(1)
+            try:
+                self.uart.poll()
+                self.vm.rouse()
+            finally:
+                cpu.hold(-1)
+
+    def settle(self):
+        """What could not be done to this end, or told to the far one, while a handler was interrupted."""
         if self.powered:
-            self.uart.poll()
-            self.vm.rouse()
+            self.modem(self.uart.pins)
+            self.room()
+
+    def _may(self):
+        if self.scheduler.nested:
+            self.scheduler.later()
+            return False
+        return True
 
     # -- what the UART calls
 
@@ -100,8 +128,12 @@ class End:
     def tx(self, byte: int) -> bool:
         """The guest sends a character; False while the far end has no room."""
         counts = ptr32(self._counts)
+        nested = ptr32(self._nested)
         accept = self._accept
         if accept:
+            if nested[0]:
+                self.scheduler.later()
+                return False
             if not accept(byte):
                 return False
             sent = counts[0] + 1
@@ -114,15 +146,19 @@ class End:
 
     def bulk(self, uart):
         """What waits in this end's transmit FIFO goes over as far as there is room."""
-        if self.far.powered:
+        if self.far.powered and self._may():
             self._counts[0] += self.far.uart.pull(uart)
 
     def modem(self, pins):
         """DTR, RTS or break of this end changed, or loopback ended."""
-        if not self.powered:
+        if not self.powered or not self._may():
             return
         if pins & _BREAK and not self._break and self.far.powered:
-            self.far.uart.rx_break()
+            cpu.hold(1)
+            try:
+                self.far.uart.rx_break()
+            finally:
+                cpu.hold(-1)
         self._break = pins & _BREAK
         self.far.hear()
 
@@ -134,11 +170,18 @@ class End:
 class Links:
     """All cables of a monitor."""
 
-    def __init__(self):
+    def __init__(self, scheduler):
+        self._scheduler = scheduler
+        scheduler.later(self._settle)
         self.cables = []  # [(owners, end, end)]; owners: names of the guests whose files have it
 
     def __repr__(self):
         return "\n".join(["%r - %r" % (a, b) for _, a, b in self.cables]) or "no links"
+
+    def _settle(self):
+        for _, a, b in self.cables:
+            a.settle()
+            b.settle()
 
     def ends(self, name):
         """The ends that belong in a guest's UARTs."""
@@ -165,7 +208,7 @@ class Links:
                 if name not in same[0]:
                     same[0].append(name)
                 continue
-            a, b = End(*here), End(*there)
+            a, b = End(*here, self._scheduler), End(*there, self._scheduler)
             a.far, b.far = b, a
             new.append(([name], a, b))
         self.cables += new

@@ -8,6 +8,9 @@ raise ValueError: devices are reached through the bus, never through here.
 import struct
 
 import uctypes
+from micropython import const
+
+_PIECE = const(0x8000)  # bytes that are copied in one go: no guest can run meanwhile
 
 
 class GuestMemory:
@@ -47,8 +50,15 @@ class GuestMemory:
     def write(self, gpa, data):
         """Write a bytes-like object."""
         size = len(data)
-        if size:
-            self.view(gpa, size)[:] = data
+        if size <= _PIECE:
+            if size:
+                self.view(gpa, size)[:] = data
+            return
+        self.hpa(gpa, size)  # all or nothing
+        source = memoryview(data)
+        for at in range(0, size, _PIECE):  # a whole view each: one that is larger than what is stored is slow
+            piece = source[at : at + _PIECE]
+            self.view(gpa + at, len(piece))[:] = piece
 
     def read_u8(self, gpa):
         return uctypes.bytearray_at(self.hpa(gpa, 1), 1)[0]

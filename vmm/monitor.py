@@ -79,13 +79,13 @@ class Monitor:
     def __init__(self):
         self.caps = caps_module.Caps(cpu.cpuid, cpu.rdmsr)
         self.vms = Machines()
-        self.pages = pages.Pages(_free_memory(), cpu.zero)
+        self.pages = pages.Pages(_free_memory(), cpu.zero, cpu.hold)
         for start, size in _taken_memory():
             self.pages.reserve(start, size)
         self.journal = journal.Journal(cpu.rdtsc, cpu.tsc_hz, cpu.reading)
         self.scheduler = sched.Scheduler(cpu.tsc_hz)
-        self.links = link.Links()
-        self.windows = shared.Windows(self.pages)
+        self.links = link.Links(self.scheduler)
+        self.windows = shared.Windows(self.pages, self.scheduler)
         self._vpids = list(range(_GUESTS_MAX, 0, -1))
         self._uarts = [1, 2]
         self.xcr0 = 0

@@ -16,6 +16,10 @@ class OutOfMemory(MemoryError):
     """No free run of host memory of that size and alignment."""
 
 
+def _nothing(_):
+    """No guests that could run meanwhile."""
+
+
 def _round_up(value, align):
     return (value + align - 1) & ~(align - 1)
 
@@ -26,8 +30,10 @@ class Pages:
     free: [[start, end], ...] sorted, in bytes, page aligned, never adjacent.
     """
 
-    def __init__(self, ranges, zero):
-        """ranges: [(start, size)] of free memory. zero(hpa, size) clears memory."""
+    def __init__(self, ranges, zero, hold=_nothing):
+        """ranges: [(start, size)] of free memory. zero(hpa, size) clears memory. hold(1), hold(-1): no guest runs
+        in between."""
+        self._hold = hold
         self._zero = zero
         self.free = []
         self._used = {}
@@ -67,6 +73,15 @@ class Pages:
     def take(self, size, align=PAGE):
         """Return the hpa of `size` zeroed bytes (rounded up to pages). Raises OutOfMemory."""
         size = _round_up(size, PAGE)
+        self._hold(1)
+        try:
+            hpa = self._find(size, align)
+        finally:
+            self._hold(-1)
+        self._zero(hpa, size)
+        return hpa
+
+    def _find(self, size, align):
         for i in range(len(self.free) - 1, -1, -1):
             start, end = self.free[i]
             hpa = (end - size) & ~(align - 1)
@@ -75,7 +90,6 @@ class Pages:
             rest = [[start, hpa], [hpa + size, end]]
             self.free[i : i + 1] = [r for r in rest if r[0] < r[1]]
             self._used[hpa] = size
-            self._zero(hpa, size)
             return hpa
         raise OutOfMemory(
             "%d KiB of host memory wanted, %d KiB free, largest run %d KiB"
@@ -88,7 +102,11 @@ class Pages:
             raise ValueError("%#x was not taken" % hpa)
         size = self._used.pop(hpa)
         self._zero(hpa, size)
-        self._insert(hpa, hpa + size)
+        self._hold(1)
+        try:
+            self._insert(hpa, hpa + size)
+        finally:
+            self._hold(-1)
 
     def _insert(self, start, end):
         i = 0

@@ -24,6 +24,7 @@ from vmm.events import wakes
 
 _SLICE_MS = const(10)
 _LIMIT_SLICES = const(100)  # the longest that a user's rule may think
+_GRACE = const(20000)  # ticks
 _MOST = const(256)  # guests, as many as there are VPIDs
 
 RUNNING = "running"
@@ -35,6 +36,7 @@ OFF = "off"
 # Words of the frame (vmm/frame.py).
 _DIRTY = const(0x0F8 // 4)
 _PENDING = const(0x108 // 4)
+_EXIT_TSC = const(0x118 // 4)
 _GUEST_TICKS = const(0x128 // 4)
 _HOST_TICKS = const(0x180 // 4)
 _CLOCK_OFFSET = const(0x1A0 // 4)
@@ -64,6 +66,13 @@ _NOW = const(2)  # two words: virtual time, the turn of the guest that ran last;
 _INSIDE = const(4)  # number of the guest whose exit loop runs, plus 1
 _SWITCHES = const(5)
 _LAST = const(6)  # frame of the guest that ran last
+_FLOOR = const(7)  # guests below this priority are not looked at: one of them is interrupted
+_LATER = const(8)  # bits of what was put off until no handler is interrupted
+_WORDS = const(9)
+
+# Bits of _LATER.
+_POLL = const(1)  # consoles
+_TIES = const(2)  # what guests have for each other
 
 # Bits of verdicts (vmm/verdict.py).
 _WAIT = const(4)
@@ -78,11 +87,14 @@ class Scheduler:
         self.machines = []
         self.slice_ticks = tsc_hz * _SLICE_MS // 1000
         self.policy = None
-        self._words = array("I", [0] * 8)
+        self._words = array("I", [0] * _WORDS)
+        self._depth = array("I", [0])
         self._frames = array("I", [0] * _MOST)
         self._vcpus = []
         self._callbacks = []
         self._started = cpu.rdtsc()
+        self._settle = []
+        self._preempt_at = cpu.preempt(self._preempt)
 
     def add(self, vm, frame):
         """A VM takes part from now on. frame: hpa of its vCPU frame."""
@@ -93,6 +105,13 @@ class Scheduler:
         self._words[_COUNT] = len(self.machines)
 
     def remove(self, vm):
+        cpu.hold(1)
+        try:
+            self._remove(vm)
+        finally:
+            cpu.hold(-1)
+
+    def _remove(self, vm):
         at = self.machines.index(vm)
         for table in (self.machines, self._vcpus, self._callbacks):
             del table[at]
@@ -119,9 +138,27 @@ class Scheduler:
         """Virtual time, where a guest that wakes up starts."""
         return self._words[_NOW] | self._words[_NOW + 1] << 32
 
+    @property
+    def depth(self):
+        """An array whose first word is how many handlers are interrupted, for viper."""
+        return self._depth
+
+    @property
+    def nested(self):
+        """Whether a handler of some guest is interrupted: what touches other guests is put off."""
+        return self._depth[0] != 0
+
+    def later(self, settle=None):
+        """Something for another guest is put off. Given once, a function that sees to it then."""
+        if settle:
+            self._settle.append(settle)
+        else:
+            self._words[_LATER] |= _TIES
+
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""
-        self._words[_INSIDE] = 0  # the port never nests hooks: a policy that sleeps runs no guest
+        # The port never nests hooks: a policy that sleeps runs no guest.
+        self._words[_INSIDE] = self._words[_FLOOR] = self._depth[0] = 0
         while not cpu.wanted():
             self._turns(deadline, False)
 
@@ -138,16 +175,60 @@ class Scheduler:
         except KeyboardInterrupt:
             raise
         except Exception as error:
-            vm = self.inside
-            if vm is None:
-                raise
-            vm.log("stopped: the monitor's handler for exit reason %d failed" % (vm.vcpu.reason & 0xFFFF))
-            sys.print_exception(error)
-            vm.apply(verdict.STOP)
+            self._failed(error)
         finally:
-            if self._words[_INSIDE]:
+            self._left()
+            if self._words[_LATER]:
+                self._see_to()
+
+    def _failed(self, error):
+        vm = self.inside
+        if vm is None:
+            raise error
+        vm.log("stopped: the monitor's handler for exit reason %d failed" % (vm.vcpu.reason & 0xFFFF))
+        sys.print_exception(error)
+        vm.apply(verdict.STOP)
+
+    def _left(self):
+        """No handler runs any more."""
+        _never(self._preempt_at)
+        if self._words[_INSIDE]:
+            self.inside.vcpu.left()
+            self._words[_INSIDE] = 0
+
+    def _preempt(self):
+        """A handler of the guest inside is in the middle of its work, and one above that guest is due:
+        those above it run until none can."""
+        words = self._words
+        frame = self._frames[words[_INSIDE] - 1]
+        floor = words[_FLOOR]
+        words[_FLOOR] = _above(frame)
+        self._depth[0] += 1
+        words[_INSIDE] = 0
+        began = cpu.rdtsc()
+        try:
+            _turns(self, 0, 2)
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:
+            _never(self._preempt_at)
+            self._failed(error)
+        finally:
+            if words[_INSIDE]:
                 self.inside.vcpu.left()
-                self._words[_INSIDE] = 0
+            words[_INSIDE] = _find(self._frames, frame) + 1
+            words[_FLOOR] = floor
+            self._depth[0] -= 1
+            _spent(frame, cpu.rdtsc() - began)
+
+    def _see_to(self):
+        """What was put off while a handler was interrupted."""
+        later = self._words[_LATER]
+        self._words[_LATER] = 0
+        if later & _TIES:
+            for settle in self._settle:
+                settle()
+        self.poll()
 
     def _by_policy(self, deadline):
         """One turn, by the user's rule."""
@@ -213,7 +294,8 @@ class Scheduler:
 
 @micropython.viper
 def _turns(sched, deadline: int, once: int):
-    """Turn after turn until the monitor is wanted, or one. deadline: host TSC or 0."""
+    """Turn after turn until the monitor is wanted. deadline: host TSC or 0. once: 1 for one turn, 2 for as long
+    as a guest at or above the floor can run."""
     w = ptr32(sched._words)  # noqa: F821
     frames = ptr32(sched._frames)  # noqa: F821
     vcpus = sched._vcpus
@@ -227,6 +309,8 @@ def _turns(sched, deadline: int, once: int):
     awake = wakes
     call_back = expire
     earliest = _earliest
+    preempt = ptr32(int(sched._preempt_at))  # noqa: F821
+    floor = int(w[_FLOOR])
     while True:
         now = int(rdtsc())
         count = int(w[_COUNT])
@@ -238,6 +322,8 @@ def _turns(sched, deadline: int, once: int):
         while i < count:
             f = ptr32(frames[i])  # noqa: F821
             state = int(f[_STATE])
+            if int(f[_PRIORITY]) < floor:
+                state = int(STILL)
             if state == WAITS:
                 if f[_DIRTY] & _DIRTY_TIMERS:
                     earliest(frames[i])
@@ -273,20 +359,30 @@ def _turns(sched, deadline: int, once: int):
         if others > 1:
             if stop == 0 or now + slice_ticks < stop:
                 stop = now + slice_ticks
+        # Above it: then its handlers are interrupted.
+        above = 0
         if best < 0 or count > 1:
             i = 0
             while i < count:
                 f = ptr32(frames[i])  # noqa: F821
-                if f[_STATE] == WAITS:
+                level = int(f[_PRIORITY])
+                if f[_STATE] == WAITS and level >= floor:
                     if f[_DIRTY] & _DIRTY_TIMERS:
                         earliest(frames[i])
-                    if best < 0 or int(f[_PRIORITY]) >= rank:
+                    if best < 0 or level >= rank:
                         when = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
                         if when:
                             if stop == 0 or when < stop:
                                 stop = when
+                            if level > rank:
+                                if above == 0 or when < above:
+                                    above = when
                 i += 1
         if best < 0:
+            if once == 2:
+                preempt[0] = stop
+                preempt[1] = stop >> 32
+                return
             if idle(stop):
                 sched.poll()
                 if wanted():
@@ -313,9 +409,10 @@ def _turns(sched, deadline: int, once: int):
             if late > int(f[_LATEST]):
                 f[_LATEST] = late
         w[_INSIDE] = best + 1
+        preempt[0] = above
+        preempt[1] = above >> 32
         answer = int(run(vcpus[best], enter))
         best = int(w[_INSIDE]) - 1
-        w[_INSIDE] = 0
         used = (int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS]) - used) & 0xFFFFFFFF
         w[_NOW] = turn
         w[_NOW + 1] = turn >> 32
@@ -328,8 +425,22 @@ def _turns(sched, deadline: int, once: int):
             if int(awake(frames[best])) == 0:
                 f[_STATE] = int(WAITS)
                 earliest(frames[best])
+        preempt[0] = 0
+        preempt[1] = 0
+        w[_INSIDE] = 0
         if answer & _HOST:
-            sched.poll()
+            w[_LATER] |= _POLL
+        if once == 2:
+            # The monitor is wanted when the interrupted handler is done: that one goes on now and then.
+            if f[_STATE] == RUNS:
+                if wanted():
+                    stop = int(rdtsc()) + _GRACE
+                    preempt[0] = stop
+                    preempt[1] = stop >> 32
+                    return
+            continue
+        if w[_LATER]:
+            sched._see_to()
         if once:
             return
         if wanted():
@@ -358,3 +469,41 @@ def _earliest(frame: int):
             first = 1
     f[_NEXT] = first
     f[_NEXT + 1] = first >> 32
+
+
+@micropython.viper
+def _never(word: int):
+    """Nothing is to be interrupted. word: hpa of cpu.preempt()'s."""
+    p = ptr32(word)  # noqa: F821
+    p[0] = 0
+    p[1] = 0
+
+
+@micropython.viper
+def _above(frame: int) -> int:
+    """The lowest priority that goes before a guest's."""
+    f = ptr32(frame)  # noqa: F821
+    return f[_PRIORITY] + 1
+
+
+@micropython.viper
+def _spent(frame: int, ticks: int):
+    """So much of the time since a guest's exit is another's."""
+    f = ptr32(frame)  # noqa: F821
+    since = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
+    if since:
+        since += ticks
+        f[_EXIT_TSC] = since
+        f[_EXIT_TSC + 1] = since >> 32
+
+
+@micropython.viper
+def _find(frames, frame: int) -> int:
+    """The number of the guest with this frame, -1 where it is gone."""
+    p = ptr32(frames)  # noqa: F821
+    i = 0
+    while i < int(_MOST):
+        if int(p[i]) == frame:
+            return i
+        i += 1
+    return -1

@@ -11,6 +11,7 @@ A guest finds its windows in CPUID leaves 0x40000002 and 0x40000003, rings and a
 write is dropped as on ROM, and counted. No side may execute from a window.
 """
 
+import cpu
 import uctypes
 from micropython import const
 
@@ -38,6 +39,7 @@ class Side:
         self.gsi = gsi
         self.line = vm.pc.gsi.line(gsi) if gsi is not None else None
         self.rings = 0  # since the guest acknowledged
+        self._line = 0
         self.rung = 0  # ever
         self.refused = 0  # writes
 
@@ -59,18 +61,36 @@ class Side:
             self.window.view[offset : offset + size] = value.to_bytes(size, "little")
 
     def ring(self):
-        """Another side has rung. The line stays up until this guest acknowledges."""
+        """Another side has rung. The line stays up until this guest acknowledges.
+
+        While a handler is interrupted (vmm/sched.py), which may be one of this guest's, the line waits for
+        settle().
+        """
         self.rung += 1
         self.rings += 1
-        if self.rings == 1:
-            self.line(1)
-            self.vm.rouse()
+        scheduler = self.vm.monitor.scheduler
+        if scheduler.nested:
+            scheduler.later()
+        else:
+            self.settle()
+
+    def settle(self):
+        """The line goes to where the rings want it."""
+        level = int(self.rings > 0)
+        if self.line and level != self._line:
+            cpu.hold(1)
+            try:
+                self._line = level
+                self.line(level)
+                if level:
+                    self.vm.rouse()
+            finally:
+                cpu.hold(-1)
 
     def acknowledge(self):
         """Return the rings since the last time; the line falls."""
         rings, self.rings = self.rings, 0
-        if rings:
-            self.line(0)
+        self.settle()
         return rings
 
     def describe(self):
@@ -96,9 +116,15 @@ class Window:
 class Windows:
     """All windows of a monitor, by name; they exist as long as a guest has them."""
 
-    def __init__(self, pages):
+    def __init__(self, pages, scheduler):
         self._pages = pages
+        scheduler.later(self._settle)
         self.by_name = {}
+
+    def _settle(self):
+        for window in self.by_name.values():
+            for side in window.sides:
+                side.settle()
 
     def __getitem__(self, name):
         return self.by_name[name]

@@ -1,14 +1,15 @@
 """Counts of what guests try and nobody handles.
 
 A guest may try as much as it likes: beyond LIMIT different things, new ones are counted
-together, so that the table cannot eat the monitor's heap.
+together, so that the table cannot eat the monitor's heap. A key that is not in a full table is
+compared with all that are, which nothing can interrupt.
 """
 
 from array import array
 
 import uctypes
 
-LIMIT = 1024
+LIMIT = 64
 OTHERS = "others"
 
 

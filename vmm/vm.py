@@ -44,6 +44,7 @@ _PARTS = (
     "memory", "ept", "clock", "msrs", "ports", "mmio", "stepper", "walker", "pc", "console", "lapic",
     "exits", "vcpu", "events", "arming",
 )  # fmt: skip
+_PIECE = const(0x8000)  # bytes that are cleared or copied without a look at the clock
 _GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
 
@@ -160,8 +161,11 @@ class VM(Scheduled):
 
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
+        self.state = sched.OFF  # those that go before it may run meanwhile, it may not
+        self.why = "not started"
         for _, length, hpa in self.memory.segments:
-            cpu.zero(hpa, length)
+            for at in range(hpa, hpa + length, _PIECE):
+                cpu.zero(at, min(_PIECE, hpa + length - at))
         self.starts += 1
         self.stepper.reset()
         if self.demand_paging:

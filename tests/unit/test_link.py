@@ -1,5 +1,6 @@
 """Null-modem cables: two 16550s with guests around them that read and write as drivers do."""
 
+from array import array
 from random import Random
 
 import pytest
@@ -71,8 +72,26 @@ class Guest:
         return self.get(MSR, n) & 0xF0
 
 
+class Scheduler:
+    """Says whether a handler is interrupted, and keeps who wants to know when none is."""
+
+    def __init__(self):
+        self.depth = array("I", [0])
+        self.settle = None
+        self.asked = 0
+
+    @property
+    def nested(self):
+        return self.depth[0] != 0
+
+    def later(self, settle=None):
+        self.asked += 1
+        if settle:
+            self.settle = settle
+
+
 def pair(wanted=({"uart": "com2", "to": "b:com2"},)):
-    links = Links()
+    links = Links(Scheduler())
     a, b = Guest("a"), Guest("b")
     links.add("a", wanted)
     links.add("b", [])
@@ -255,8 +274,25 @@ def test_the_far_guest_is_roused_when_there_is_something_for_it():
     assert a.roused
 
 
+def test_what_is_sent_while_a_handler_is_interrupted_waits():
+    links, _, a, b = pair()
+    b.open()
+    scheduler = links.ends("a")[0].scheduler
+    asked = scheduler.asked
+    scheduler.depth[0] = 1
+    a.send(b"x")
+    a.put(MCR, 2)
+    assert not b.get(LSR) & 1 and not b.modem() and not b.roused
+    assert scheduler.asked > asked
+    scheduler.depth[0] = 0
+    scheduler.settle()
+    assert b.receive() == b"x"
+    assert b.modem() == MSR_CTS
+    assert b.roused
+
+
 def test_two_uarts_of_one_guest_may_be_linked():
-    links = Links()
+    links = Links(Scheduler())
     a = Guest("a")
     links.add("a", [{"uart": "com2", "to": "a:com3"}])
     links.wire({"a": a})

@@ -90,6 +90,25 @@ def counter_read(counter: int, now: int) -> int:
     return (count >> 8) & 0xFF
 
 
+@micropython.viper
+def counter_latch(counter: int, now: int) -> int:
+    """The counter latch command: keeps what `counter_read` would show now; 0 if that is not simple."""
+    s = ptr32(counter)
+    if s[LATCHED]:
+        return 1
+    if s[WAY] == 0 or s[HIGH_NEXT]:
+        return 0
+    count = int(counter_read(counter, now))
+    if s[RW] == 3:
+        count |= int(counter_read(counter, now)) << 8
+    elif s[RW] == 2:
+        count <<= 8
+    s[LATCH] = count
+    s[LATCHED] = 1
+    s[WAY] = 4
+    return 1
+
+
 # What `I8254._due` does for a running count of modes 2 and 3, the ticks of an operating system.
 @micropython.viper
 def tick(counter: int, arm, edge, slow, now: int):

@@ -1,0 +1,53 @@
+// Calls the scheduler out of the middle of bytecode, as if that were an interrupt.
+//
+// What the interrupted code had going with the port stands still meanwhile: its
+// watch() in particular does not run on, and no exception meant for it is raised in
+// between.
+#include "py/runtime.h"
+#include "port/modcpu.h"
+#include "port/preempt.h"
+#include "port/x86.h"
+
+uint64_t preempt_at;
+unsigned preempt_holds;
+
+void preempt(void) {
+    mp_obj_t hook = MP_STATE_PORT(preempt_hook);
+    if (hook == mp_const_none || MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL ||
+        MP_STATE_VM(vm_abort)) {
+        return;
+    }
+    preempt_at = 0; // the hook is not preempted; it says what comes next
+    cpu_watch_t watch = cpu_watch_suspend();
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_call_function_0(hook);
+        nlr_pop();
+    } else if (mp_obj_exception_match(
+                   MP_OBJ_FROM_PTR(nlr.ret_val), MP_OBJ_FROM_PTR(&mp_type_KeyboardInterrupt))) {
+        mp_sched_keyboard_interrupt(); // for whom it was meant
+    } else {
+        preempt_at = 0;
+        mp_printf(MICROPY_ERROR_PRINTER, "\nA guest did not get the CPU when it was due:\n");
+        mp_obj_print_exception(MICROPY_ERROR_PRINTER, MP_OBJ_FROM_PTR(nlr.ret_val));
+    }
+    cpu_watch_resume(watch);
+}
+
+// preempt(hook) -> hpa of the word that holds the TSC from which on hook() is called, 0 for
+// never. It is called between two steps of whatever bytecode runs then, and clears the word.
+static mp_obj_t mod_preempt(mp_obj_t hook) {
+    MP_STATE_PORT(preempt_hook) = hook;
+    preempt_at = 0;
+    return mp_obj_new_int_from_uint((uintptr_t)&preempt_at);
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_preempt_obj, mod_preempt);
+
+// hold(more) -> holds: as long as there are any, no bytecode is preempted. more: 1, -1 or 0.
+static mp_obj_t mod_hold(mp_obj_t more) {
+    preempt_holds += mp_obj_get_int(more);
+    return MP_OBJ_NEW_SMALL_INT(preempt_holds);
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_hold_obj, mod_hold);
+
+MP_REGISTER_ROOT_POINTER(mp_obj_t preempt_hook);

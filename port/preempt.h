@@ -1,0 +1,26 @@
+// Bytecode that works for one guest makes way for a guest that goes before it.
+//
+// The scheduler says from which TSC on (preempt_at); the interpreter's loop looks at each
+// branch. Included by mpconfigport.h, so nothing of MicroPython is known here.
+#ifndef PCANEL_PORT_PREEMPT_H
+#define PCANEL_PORT_PREEMPT_H
+
+#include <stdint.h>
+
+extern uint64_t preempt_at; // host TSC, 0 = never
+extern unsigned preempt_holds; // not 0: not now
+
+// Calls the function that cpu.preempt() was given. Raises nothing.
+void preempt(void);
+
+static inline void preempt_look(void) {
+    if (__builtin_expect(preempt_at != 0, 0) && preempt_holds == 0) {
+        uint32_t low, high;
+        __asm volatile("rdtsc" : "=a"(low), "=d"(high));
+        if (((uint64_t)high << 32 | low) >= preempt_at) {
+            preempt();
+        }
+    }
+}
+
+#endif

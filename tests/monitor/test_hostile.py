@@ -1,0 +1,157 @@
+"""Guests that do their worst, beside one of higher priority with a timer: that one stays in time, nobody else's memory
+changes, and the prompt lives."""
+
+import pytest
+from bench import DATA, STACK
+
+PERIOD = 100_000  # ticks, the 1 kHz of the real-time guest
+BOUND = 50_000  # ticks from a deadline to its handler
+MS = 300
+VECTOR = 0x40
+COUNT, LATEST = 0, 1  # words that the metronome stores
+NEIGHBOUR = bytes(range(256)) * 16
+
+METRONOME = f"""
+    mov ecx, 0x1b
+    rdmsr
+    or eax, 0xc00
+    wrmsr
+    mov ecx, 0x80f
+    mov eax, 0x1ff
+    xor edx, edx
+    wrmsr
+    mov ecx, 0x832
+    mov eax, {0x40000 | VECTOR:#x}
+    wrmsr
+    rdtsc
+    shl rdx, 32
+    lea r12, [rax + rdx + {PERIOD}]
+again:
+    mov rax, r12
+    mov rdx, r12
+    shr rdx, 32
+    mov ecx, 0x6e0
+    wrmsr
+    sti
+    hlt
+    cli
+    jmp again
+"""
+TICK = f"""
+    rdtsc
+    shl rdx, 32
+    or rax, rdx
+    sub rax, r12
+    cmp rax, [{DATA + 8 * LATEST:#x}]
+    jbe known
+    mov [{DATA + 8 * LATEST:#x}], rax
+known:
+    inc qword ptr [{DATA + 8 * COUNT:#x}]
+    add r12, {PERIOD}
+    mov ecx, 0x80b
+    xor eax, eax
+    xor edx, edx
+    wrmsr
+    iretq
+"""
+
+# What is slow for the monitor: ports, memory and hypercalls that nobody has, CPUID, control registers.
+STORM = """
+again:
+    mov eax, 0x3000
+    cpuid
+    mov dx, 0x1234
+    in al, dx
+    out 0x80, al
+    mov eax, 0x999
+    vmcall
+    mov rsi, 0xd0000000
+    mov eax, [rsi]
+    add [rsi + 8], eax
+    mov rsi, 0xfec00000
+    mov dword ptr [rsi], 0x10
+    mov eax, [rsi + 0x10]
+    mov rax, cr4
+    mov cr4, rax
+    mov ecx, 0x1234
+    rdmsr
+    jmp again
+"""
+SKIP = "add rsp, 8\nadd qword ptr [rsp], 2\niretq"  # RDMSR and WRMSR have two bytes
+
+# Memory from 0 to 4 GiB, ports, MSRs, and the pages where devices are, each by turns; xorshift.
+RANDOM = f"""
+    rdtsc
+    mov r8, rax
+    or r8, 1
+next:
+    mov rsp, {STACK:#x}
+    mov rax, r8
+    shl rax, 13
+    xor r8, rax
+    mov rax, r8
+    shr rax, 7
+    xor r8, rax
+    mov rax, r8
+    shl rax, 17
+    xor r8, rax
+    mov eax, r8d
+    mov [rax], r8
+    mov rdx, r8
+    shr rdx, 32
+    mov eax, r8d
+    cmp dx, 0x604
+    je next
+    out dx, eax
+    mov ecx, edx
+    and ecx, 0xfff
+    wrmsr
+    or ecx, 0xc0000000
+    wrmsr
+    mov eax, r8d
+    and eax, 0xff8
+    mov rsi, 0xfec00000
+    mov [rsi + rax], r8d
+    mov rsi, 0xfee00000
+    mov [rsi + rax], r8d
+    jmp next
+"""
+HOSTILE = {
+    "spins with interrupts off": ("cli\nagain: jmp again", {}),
+    "storms the monitor with exits": (STORM, {"handlers": {13: SKIP}}),
+    "triple faults in a loop": ("ud2", {"memory": 32 << 20, "on_triple_fault": "reset"}),
+    "writes at random": (RANDOM, {"handlers": {13: SKIP}, "on_triple_fault": "reset", "on_reset": "reset"}),
+}
+
+
+@pytest.fixture
+def metronome(guest):
+    made = guest(METRONOME, handlers={VECTOR: TICK}, priority=10)
+    made.go()
+    return made
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_guest(bench, guest, metronome, name):
+    source, options = HOSTILE[name]
+    neighbour = guest("hlt")
+    neighbour.exec(f"vm.memory.write({DATA:#x}, {NEIGHBOUR!r})")
+    hostile = guest(source, **options)
+    hostile.go()
+    bench.run(20)
+    ran = hostile.eval("vm.vcpu.guest_ticks")
+    ticks = metronome.word(COUNT)
+    # While a line runs, guests stand still: what came late through that does not count.
+    latest = metronome.exec(
+        f"time.sleep_ms(10)\nvm.memory.write_u64({DATA + 8 * LATEST:#x}, 0)\ntime.sleep_ms({MS})\n"
+        f"print('latest', vm.memory.read_u64({DATA + 8 * LATEST:#x}))",
+        600,
+    )
+    print(name, latest)
+    latest = int(latest.rpartition("latest ")[2])
+    assert metronome.word(COUNT) - ticks >= MS
+    assert latest <= BOUND
+    assert hostile.eval("vm.vcpu.guest_ticks") > ran
+    assert hostile.state == "running" or hostile.eval("vm.why") == "not started", repr(hostile)
+    assert neighbour.eval(f"bytes(vm.memory.read({DATA:#x}, {len(NEIGHBOUR)}))") == NEIGHBOUR
+    assert bench.alive()
