@@ -34,7 +34,7 @@ SPELLED := nin,thre,extint,ist,nd
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
 C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h host-tools/*/*.c host-tools/*/*.h)
 
-.PHONY: all help setup elf iso guests rtos run repl test test-long test-nested bench bench-quick check format size doctor clean
+.PHONY: all help setup elf iso guests rtos run repl test test-long test-nested bench latency bench-quick check format size doctor clean
 .DELETE_ON_ERROR:
 
 all: elf iso
@@ -154,6 +154,9 @@ $(BUILD)/kvmrun/kvmrun: $(wildcard host-tools/kvmrun/*)
 
 bench: elf guests $(BUILD)/kvmrun/kvmrun
 	@$(PCANEL) bench
+
+latency: elf guests $(BUILD)/kvmrun/kvmrun
+	@$(PCANEL) bench --latency
 
 bench-quick: elf $(BUILD)/guests/exitbench/exitbench.elf
 	@$(PCANEL) bench --quick

@@ -1,6 +1,7 @@
 /* A small real-time kernel for 32-bit PCs: starts the parts and the tasks.
  *
- * The command line may say hz=N, the rate of the tick, HZ_MIN to HZ_MAX.
+ * The command line may say hz=N, the rate of the tick, HZ_MIN to HZ_MAX, and report=N: after so many measured ticks
+ * the statistics are printed and the machine is switched off.
  */
 #include "clock.h"
 #include "demo.h"
@@ -66,6 +67,10 @@ void main(u32 magic, const struct multiboot *multiboot) {
     clock_init(hz);
     demo_start();
     shell_start(remark);
+    u32 report = option(cmdline, "report=", &found);
+    if (found) {
+        report_start(report);
+    }
     uart_start();
     clock_start();
     scheduler_start();

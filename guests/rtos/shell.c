@@ -261,6 +261,18 @@ static void shell(void *argument) {
     }
 }
 
+static void report(void *count) {
+    while (clock_statistics()->handler.count < (u32)count) {
+        task_delay(clock_hz() / 10 + 1);
+    }
+    statistics("");
+    do_power_off("");
+}
+
+void report_start(u32 count) {
+    task_create("tReport", SHELL_PRIORITY, report, (void *)count);
+}
+
 void shell_start(const char *banner) {
     task_create("tShell", SHELL_PRIORITY, shell, (void *)banner);
 }

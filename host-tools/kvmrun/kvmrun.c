@@ -1,17 +1,21 @@
-/* kvmrun FILE: runs the machine that FILE describes under KVM, until it switches itself off.
+/* kvmrun FILE [PRIORITY]: runs the machine that FILE describes under KVM, until it switches itself off.
  *
+ * With a PRIORITY it runs under SCHED_FIFO, and so does KVM's thread for its 8254, one above.
  * What KVM has in the kernel is used: local APIC, I/O APIC, 8259s, 8254. The rest of the PC is in devices.c. At the end it
  * prints the guest's TSC at the first entry, and what KVM counted.
  */
 #include "kvmrun.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define TSS          0xfffbd000u /* three pages that KVM wants, and one, where no device is */
 #define IDENTITY_MAP 0xfffbc000ull
@@ -38,6 +42,38 @@ static void make(struct machine *machine) {
         ioctl(machine->vm, KVM_CREATE_PIT2, &pit) < 0) {
         fail("the machine's chips");
     }
+}
+
+static void set_fifo(int task, int priority) {
+    struct sched_param param = {.sched_priority = priority};
+    if (sched_setscheduler(task, SCHED_FIFO, &param) < 0) {
+        fail("SCHED_FIFO");
+    }
+}
+
+/* KVM names the thread of a machine's 8254 after the process that made it. */
+static void raise_priority(int priority) {
+    char wanted[32], path[300], name[32];
+    snprintf(wanted, sizeof(wanted), "kvm-pit/%d\n", (int)getpid());
+    bool found = false;
+    DIR *tasks = opendir("/proc");
+    for (struct dirent *entry; tasks && (entry = readdir(tasks));) {
+        snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
+        FILE *comm = atoi(entry->d_name) ? fopen(path, "r") : NULL;
+        if (comm && fgets(name, sizeof(name), comm) && !strcmp(name, wanted)) {
+            set_fifo(atoi(entry->d_name), priority + 1);
+            found = true;
+        }
+        if (comm) {
+            fclose(comm);
+        }
+    }
+    if (!found) {
+        errno = ESRCH;
+        fail("KVM's thread for the 8254");
+    }
+    closedir(tasks);
+    set_fifo(0, priority);
 }
 
 static void add_memory(struct machine *machine) {
@@ -75,8 +111,8 @@ static void run(struct machine *machine) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 2) {
-        fprintf(stderr, "usage: kvmrun FILE\n");
+    if (count != 2 && count != 3) {
+        fprintf(stderr, "usage: kvmrun FILE [PRIORITY]\n");
         return 2;
     }
     struct machine machine = {0};
@@ -84,6 +120,9 @@ int main(int count, char **arguments) {
     struct image_header header = image_read(&machine, arguments[1]);
     add_memory(&machine);
     vcpu_make(&machine, &header);
+    if (count == 3) {
+        raise_priority(atoi(arguments[2]));
+    }
     uint64_t entered = vcpu_tsc(&machine);
     run(&machine);
     printf("kvm: entered_at %llu\n", (unsigned long long)entered);

@@ -107,9 +107,13 @@ def markdown(document: dict, measures: tuple[Measure, ...]) -> str:
 
 def write_document(document: dict, measures: tuple[Measure, ...], path: Path = DOCUMENT) -> None:
     """Replaces the table between the marks. Raises InputError where a mark is missing."""
-    text = path.read_text()
-    before, begin, rest = text.partition(_BEGIN)
+    replace_table(path, _BEGIN, markdown(document, measures))
+
+
+def replace_table(path: Path, mark: str, table: str) -> None:
+    """Puts a table between `mark` and the mark of a table's end. Raises InputError where one is missing."""
+    before, begin, rest = path.read_text().partition(mark)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise InputError(f"{path}: has no {_END if begin else _BEGIN!r}")
-    path.write_text(f"{before}{begin}\n{markdown(document, measures)}\n{end}{after}")
+        raise InputError(f"{path}: has no {_END if begin else mark!r}")
+    path.write_text(f"{before}{begin}\n{table}\n{end}{after}")

@@ -3,15 +3,19 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import calls, guest, kvm, linux, native, profile, prompt, versions
+from pcanel.bench import calls, guest, kvm, latency, linux, native, profile, prompt, versions
 from pcanel.bench.measures import ALL
 from pcanel.bench.monitored import Monitored
-from pcanel.bench.results import DOCUMENT, JSON, Results, table, write_document, write_json
+from pcanel.bench.results import DOCUMENT, JSON, Results, replace_table, table, write_document, write_json
 from pcanel.bench.trace import trace
 from pcanel.commands.output import say
 from pcanel.engines.bochs import Bochs
-from pcanel.paths import BUILD, ELF
+from pcanel.paths import BUILD, ELF, ROOT
 from pcanel.symbols import Symbols
+
+_LATENCY_JSON = BUILD / "latency.json"
+_LATENCY_DOCUMENT = ROOT / "docs/latency.md"
+_LATENCY_MARK = "<!-- the table, from build/latency.json -->"
 
 
 def add_to(commands) -> None:
@@ -20,6 +24,10 @@ def add_to(commands) -> None:
     parser.add_argument("--quick", action="store_true", help="the exits only, natively and under the monitor")
     parser.add_argument("--json", type=Path, default=JSON, metavar="FILE", help="where the figures go")
     parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="gets the table of a whole run")
+    parser.add_argument("--latency", action="store_true", help="the real-time guest's timer interrupts instead")
+    parser.add_argument(
+        "--interrupts", type=int, default=latency.INTERRUPTS, metavar="N", help="of the guest's timer, with --latency"
+    )
     parser.add_argument("--profile", metavar="ROW", help="where the instructions of one exit of this row go")
     parser.set_defaults(handler=_bench)
 
@@ -27,6 +35,8 @@ def add_to(commands) -> None:
 def _bench(options: argparse.Namespace) -> int:
     if options.profile:
         return _profile(options)
+    if options.latency:
+        return _latency(options)
     cpu = options.cpu or Bochs.default_cpu
     results = Results(versions.collect("bochs", cpu))
     _exits(results, cpu, options.quick)
@@ -66,6 +76,23 @@ def _system(results: Results, cpu: str) -> None:
             results.meta[f"linux_boot_exits_{boot_linux.__name__}"] = boot.exits
         if boot.exit_ticks:
             results.meta[f"linux_boot_ticks_{boot_linux.__name__}"] = boot.exit_ticks
+
+
+def _latency(options: argparse.Namespace) -> int:
+    cpu = options.cpu or Bochs.default_cpu
+    rows = []
+    with latency.Monitored(cpu, options.interrupts) as bench:
+        for setting in latency.SETTINGS:
+            say(f"the real-time guest under the monitor: {setting}")
+            rows.append(bench.run(setting))
+        pause = bench.pause()
+    say("the real-time guest under KVM: busy")
+    rows.append(latency.under_kvm(cpu, options.interrupts))
+    document = latency.document(versions.collect("bochs", cpu), rows, pause)
+    write_json(document, _LATENCY_JSON)
+    replace_table(_LATENCY_DOCUMENT, _LATENCY_MARK, latency.table(document))
+    print(latency.table(document))
+    return 0
 
 
 def _profile(options: argparse.Namespace) -> int:

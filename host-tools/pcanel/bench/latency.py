@@ -1,0 +1,180 @@
+"""How late the real-time guest's timer interrupts are: alone, and beside a Linux that boots or works; KVM as the peer.
+
+The guest (guests/rtos) measures by itself and says so when it has had enough interrupts. The Linux is Debian's cloud
+kernel; its first process is one of guests/latency. While the guest measures, no line runs at the monitor's prompt.
+"""
+
+import re
+import stat
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pcanel.bench import kvm
+from pcanel.console import Console
+from pcanel.engines.choose import choose
+from pcanel.errors import PcanelError
+from pcanel.guest.initramfs import Archive, add_system
+from pcanel.monitor import Monitor
+from pcanel.outer import Outer
+from pcanel.paths import BUILD, ROOT
+
+HZ = 1000
+INTERRUPTS = 60_000
+SETTINGS = {
+    "alone": None,
+    "booting": "Linux boots, and when it has, again",
+    "busy": "Linux runs dd, a fork loop and console output",
+}
+GOALS = {"median": 5000, "max": 50000}  # ticks
+_RTOS = BUILD / "guests/rtos/rtos.elf"
+_VMLINUX = BUILD / "guests/cloud.vmlinux"
+_SCRIPTS = ROOT / "guests/latency"
+_FIRST = {"booting": "/again", "busy": "/busy"}
+_CMDLINE = "console=ttyS0 quiet tsc_early_khz=100000 tsc=reliable rdinit="
+_LINUX_MEMORY = 128  # MiB
+_RTOS_MEMORY = 16
+_TIMEOUT = 3600  # seconds
+_LOST = re.compile(r"(\d+) interrupts, (-?\d+) lost\n")
+_ROW = re.compile(r"^(handler|task) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", re.MULTILINE)
+_END = r"deadlines inexact by \d+\n"
+
+# The real-time guest runs under SCHED_FIFO.
+_SCRIPT = """
+/kvmrun /linux > /linux.log 2>&1 &
+until grep -q "^latency: busy" /linux.log; do
+    sleep 1
+done
+/kvmrun /rtos 50 > /printed 2>&1
+status=$?
+cat /printed
+exit $status
+"""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What the guest says at its end, in ticks from a deadline; task: of the task that the interrupt wakes."""
+
+    system: str
+    setting: str
+    hz: int
+    lost: int
+    count: int
+    min: int
+    median: int
+    permille_999: int
+    max: int
+    task_median: int
+    task_max: int
+
+
+def parse(system: str, setting: str, text: str) -> Latency:
+    """Raises PcanelError where the guest has not reported."""
+    rows = {name: list(map(int, figures)) for name, *figures in _ROW.findall(text)}
+    lost = _LOST.search(text)
+    if set(rows) != {"handler", "task"} or not lost:
+        raise PcanelError(f"{system}, {setting}: the real-time guest has not reported\n{text[-2000:]}")
+    _, _, task_median, _, task_max = rows["task"]
+    return Latency(system, setting, HZ, int(lost[2]), *rows["handler"], task_median, task_max)
+
+
+def initrd() -> bytes:
+    """busybox, and a first process for each setting with Linux."""
+    archive = Archive()
+    add_system(archive, _SCRIPTS / "busy")
+    for name in ("busy", "again"):
+        archive.add(name, stat.S_IFREG | 0o755, (_SCRIPTS / name).read_bytes())
+    return archive.finish()
+
+
+def rtos_cmdline(interrupts: int) -> str:
+    return f"hz={HZ} report={interrupts}"
+
+
+class Monitored:
+    """The monitor with both guests, neither started. A context manager."""
+
+    def __init__(self, cpu: str | None, interrupts: int = INTERRUPTS):
+        with tempfile.TemporaryDirectory(prefix="latency-") as name:
+            directory = Path(name)
+            (directory / "initrd").write_bytes(initrd())
+            linux, rtos = directory / "linux.toml", directory / "rtos.toml"
+            linux.write_text(
+                f'name = "linux"\nmemory = "{_LINUX_MEMORY}M"\nprotocol = "linux"\nkernel = "{_VMLINUX}"\n'
+                'initrd = "initrd"\nautostart = false\n'
+            )
+            rtos.write_text(
+                f'name = "rtos"\nmemory = "{_RTOS_MEMORY}M"\nprotocol = "multiboot"\nkernel = "{_RTOS}"\n'
+                f'cmdline = "{rtos_cmdline(interrupts)}"\npriority = 10\nautostart = false\n'
+            )
+            self.monitor = Monitor(cpu=cpu, guests=[linux, rtos])
+        self.monitor.choice = choose("bochs")
+
+    def __enter__(self) -> "Monitored":
+        self.monitor.start()
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.monitor.stop()
+
+    def run(self, setting: str) -> Latency:
+        monitor = self.monitor
+        if setting in _FIRST:
+            monitor.exec(f"vm = vms['linux']\nvm.config['cmdline'] = {_CMDLINE + _FIRST[setting]!r}\nvm.start()", 300)
+        if setting == "busy":
+            monitor.console("linux").expect(r"^latency: busy", _TIMEOUT)
+        monitor.exec("import gc\ngc.collect()\nvms['rtos'].start()", 300)
+        text = _reported(monitor.console("rtos"))
+        monitor.exec("vms['linux'].power_off()")
+        return parse("pcanel", setting, text)
+
+    def pause(self) -> int:
+        """Ticks of the longest of some garbage collections now."""
+        return int(
+            self.monitor.exec(
+                "import cpu, gc\nlongest = 0\nfor _ in range(10):\n    began = cpu.rdtsc()\n    gc.collect()\n"
+                "    longest = max(longest, cpu.rdtsc() - began)\nprint(longest)"
+            )
+        )
+
+
+def _reported(console: Console) -> str:
+    return console.expect(rf"(?s).*?{_END}", _TIMEOUT)[0].decode()
+
+
+def under_kvm(cpu: str | None, interrupts: int = INTERRUPTS) -> Latency:
+    """Beside a busy Linux, on one CPU; SCHED_FIFO for the real-time guest."""
+    with tempfile.TemporaryDirectory(prefix="latency-") as name:
+        directory = Path(name)
+        (directory / "initrd").write_bytes(initrd())
+        linux, rtos = directory / "linux", directory / "rtos"
+        files = [_VMLINUX, directory / "initrd"]
+        kvm.machine_file(linux, _LINUX_MEMORY, "linux", files, _CMDLINE + _FIRST["busy"])
+        kvm.machine_file(rtos, _RTOS_MEMORY, "multiboot", [_RTOS], rtos_cmdline(interrupts))
+        inside = {"/kvmrun": kvm.KVMRUN, "/linux": linux, "/rtos": rtos}
+        with Outer(inside, _SCRIPT, memory=1024, cpu=cpu) as outer:
+            result = outer.result(_TIMEOUT)
+    return parse("KVM", "busy", "\n".join(result.lines) + "\n")
+
+
+def document(meta: dict, rows: list[Latency], pause: int) -> dict:
+    """What latency.json holds."""
+    return {"meta": meta, "gc_pause_max": pause, "goals": GOALS, "rows": [asdict(row) for row in rows]}
+
+
+def table(document: dict) -> str:
+    """The rows, as Markdown."""
+    heads = ("system", "setting", "interrupts", "lost", "least", "median", "99.9 %", "most", "task: median", "most")
+    lines = ["| " + " | ".join(heads) + " | goal met |", "|" + "---|" * (len(heads) + 1)]
+    for row in document["rows"]:
+        met = ""
+        if row["system"] == "pcanel":
+            met = "yes" if all(row[key] <= goal for key, goal in document["goals"].items()) else "no"
+        keys = ("count", "lost", "min", "median", "permille_999", "max", "task_median", "task_max")
+        figures = " | ".join(f"{row[key]:,}" for key in keys)
+        lines.append(f"| {row['system']} | {row['setting']} | {figures} | {met} |")
+    versions = "; ".join(f"{key} {value}" for key, value in document["meta"].items())
+    pause = f"{document['gc_pause_max']:,}"
+    lines += ["", f"Tick of the guest: {HZ} Hz. Longest garbage collection, afterwards: {pause} ticks."]
+    return "\n".join([*lines, "", f"Measured with: {versions}."])
