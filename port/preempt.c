@@ -17,25 +17,27 @@ void preempt(void) {
         MP_STATE_VM(vm_abort)) {
         return;
     }
-    preempt_at = 0; // the hook is not preempted; it says what comes next
+    preempt_at = 0; // the hook itself is not interrupted
     cpu_watch_t watch = cpu_watch_suspend();
     nlr_buf_t nlr;
+    uint64_t again = 0;
     if (nlr_push(&nlr) == 0) {
-        mp_call_function_0(hook);
+        again = mp_obj_get_int_truncated(mp_call_function_0(hook));
         nlr_pop();
     } else if (mp_obj_exception_match(
                    MP_OBJ_FROM_PTR(nlr.ret_val), MP_OBJ_FROM_PTR(&mp_type_KeyboardInterrupt))) {
         mp_sched_keyboard_interrupt(); // for whom it was meant
     } else {
-        preempt_at = 0;
         mp_printf(MICROPY_ERROR_PRINTER, "\nA guest did not get the CPU when it was due:\n");
         mp_obj_print_exception(MICROPY_ERROR_PRINTER, MP_OBJ_FROM_PTR(nlr.ret_val));
     }
     cpu_watch_resume(watch);
+    preempt_at = again;
 }
 
 // preempt(hook) -> hpa of the word that holds the TSC from which on hook() is called, 0 for
-// never. It is called between two steps of whatever bytecode runs then, and clears the word.
+// never. It is called between two steps of whatever bytecode runs then, with the word cleared;
+// what it returns goes there.
 static mp_obj_t mod_preempt(mp_obj_t hook) {
     MP_STATE_PORT(preempt_hook) = hook;
     preempt_at = 0;

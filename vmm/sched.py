@@ -68,7 +68,8 @@ _SWITCHES = const(5)
 _LAST = const(6)  # frame of the guest that ran last
 _FLOOR = const(7)  # guests below this priority are not looked at: one of them is interrupted
 _LATER = const(8)  # bits of what was put off until no handler is interrupted
-_WORDS = const(9)
+_AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
+_WORDS = const(11)
 
 # Bits of _LATER.
 _POLL = const(1)  # consoles
@@ -198,8 +199,9 @@ class Scheduler:
 
     def _preempt(self):
         """A handler of the guest inside is in the middle of its work, and one above that guest is due:
-        those above it run until none can."""
+        those above it run until none can. Returns when to do that again, 0: never."""
         words = self._words
+        words[_AGAIN] = words[_AGAIN + 1] = 0
         frame = self._frames[words[_INSIDE] - 1]
         floor = words[_FLOOR]
         words[_FLOOR] = _above(frame)
@@ -220,6 +222,7 @@ class Scheduler:
             words[_FLOOR] = floor
             self._depth[0] -= 1
             _spent(frame, cpu.rdtsc() - began)
+        return words[_AGAIN] | words[_AGAIN + 1] << 32
 
     def _see_to(self):
         """What was put off while a handler was interrupted."""
@@ -380,8 +383,8 @@ def _turns(sched, deadline: int, once: int):
                 i += 1
         if best < 0:
             if once == 2:
-                preempt[0] = stop
-                preempt[1] = stop >> 32
+                w[_AGAIN] = stop
+                w[_AGAIN + 1] = stop >> 32
                 return
             if idle(stop):
                 sched.poll()
@@ -435,8 +438,8 @@ def _turns(sched, deadline: int, once: int):
             if f[_STATE] == RUNS:
                 if wanted():
                     stop = int(rdtsc()) + _GRACE
-                    preempt[0] = stop
-                    preempt[1] = stop >> 32
+                    w[_AGAIN] = stop
+                    w[_AGAIN + 1] = stop >> 32
                     return
             continue
         if w[_LATER]:
