@@ -1,189 +1,43 @@
-// The cpu module: instructions and time for Python, the idle hook, the watchdog.
+// The cpu module: instructions for Python; its other functions are those of idle.c, watch.c,
+// preempt.c and hostfault.c.
 //
 // Values below 2**62 come and go as small ints and allocate nothing; larger ones
 // (some MSRs) are big ints.
 #include <string.h>
-#include "py/objexcept.h"
 #include "py/runtime.h"
 #include "port/exec.h"
+#include "port/idle.h"
 #include "port/modcpu.h"
 #include "port/preempt.h"
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/uart.h"
+#include "port/watch.h"
 #include "port/x86.h"
-#include "shared/runtime/interrupt_char.h"
-#include "shared/runtime/pyexec.h"
 
-#define WATCH_SHOTS 3 // Timeouts that a guarded function may swallow
-
-typedef struct {
-    uint64_t deadline; // host TSC; 0 = none
-    bool input; // something typed ends it: not for a sleeper
-} wait_t;
-
-static struct {
-    bool in_hook;
-    bool forced; // the hook was interrupted because it did not return
-    uint64_t calls; // of the hook
-    uint64_t stuck; // the call that Ctrl-C found running
-    wait_t wait; // the current one
-    unsigned shots; // Timeouts since watch()
-} state;
-
-// cpu.HostFault(name, vector, error_code, rip, address): an exception of this CPU
-// in code that Python called. Args are in that order, also as attributes.
-static void host_fault_print(const mp_print_t *print, mp_obj_t self_in, mp_print_kind_t kind) {
-    mp_obj_exception_t *self = MP_OBJ_TO_PTR(self_in);
-    mp_print_kind_t form = kind & ~PRINT_EXC_SUBCLASS;
-    if (self->args->len != 5 || (form != PRINT_EXC && form != PRINT_STR)) {
-        mp_obj_exception_print(print, self_in, kind);
-        return;
-    }
-    if (form == PRINT_EXC) {
-        mp_printf(print, "%q: ", self->base.type->name);
-    }
-    mp_obj_t *args = self->args->items;
-    mp_printf(print, "%s error_code=0x%lx rip=0x%lx address=0x%lx", mp_obj_str_get_str(args[0]),
-        mp_obj_get_int_truncated(args[2]), mp_obj_get_int_truncated(args[3]),
-        mp_obj_get_int_truncated(args[4]));
-}
-
-static void host_fault_attr(mp_obj_t self_in, qstr attr, mp_obj_t *dest) {
-    static const qstr names[] = {
-        MP_QSTR_name, MP_QSTR_vector, MP_QSTR_error_code, MP_QSTR_rip, MP_QSTR_address};
-    mp_obj_exception_t *self = MP_OBJ_TO_PTR(self_in);
-    if (dest[0] == MP_OBJ_NULL && self->args->len == MP_ARRAY_SIZE(names)) {
-        for (unsigned i = 0; i < MP_ARRAY_SIZE(names); i++) {
-            if (attr == names[i]) {
-                dest[0] = self->args->items[i];
-                return;
-            }
-        }
-    }
-    mp_obj_exception_attr(self_in, attr, dest);
-}
-
-static MP_DEFINE_CONST_OBJ_TYPE(cpu_host_fault_type, MP_QSTR_HostFault, MP_TYPE_FLAG_NONE, make_new,
-    mp_obj_exception_make_new, print, host_fault_print, attr, host_fault_attr, parent,
-    &mp_type_Exception);
-
-// cpu.Timeout: the deadline of cpu.watch() has passed.
-MP_DEFINE_EXCEPTION(Timeout, Exception)
-
-void cpu_raise_host_fault(uint64_t vector, uint64_t error_code, uint64_t rip, uint64_t address) {
-    const char *name = trap_name(vector);
-    mp_obj_t args[5] = {
-        mp_obj_new_str_from_cstr(name),
-        MP_OBJ_NEW_SMALL_INT(vector),
-        mp_obj_new_int_from_uint(error_code),
-        mp_obj_new_int_from_uint(rip),
-        mp_obj_new_int_from_uint(address),
-    };
-    nlr_raise(mp_obj_exception_make_new(&cpu_host_fault_type, 5, 0, args));
-}
+extern const mp_obj_type_t hostfault_type;
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_idle_hook_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(cpu_wanted_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_idle_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(cpu_reading_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_watch_obj);
+MP_DECLARE_CONST_FUN_OBJ_2(cpu_guard_obj);
+MP_DECLARE_CONST_FUN_OBJ_2(cpu_attempt_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
 
 void cpu_module_init(void) {
-    MP_STATE_PORT(cpu_timeout) = mp_obj_new_exception(&mp_type_Timeout);
-    MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
+    watch_init();
+    idle_init();
     MP_STATE_PORT(preempt_hook) = mp_const_none;
     preempt_at = preempt_holds = 0;
-    state.in_hook = false;
-    nlr_set_abort(NULL);
-    timer_set(TIMER_WATCH, 0);
-    timer_set(TIMER_CORE, 0);
 }
 
-void cpu_ctrl_c(void) {
-    if (state.in_hook) {
-        state.stuck = state.calls;
-        timer_set(TIMER_STUCK, rdtsc() + tsc_hz);
-    }
-}
-
-// Code in guard() that swallows its Timeout gets another, soon; at last an abort that
-// no `except` catches.
 void timer_expired(timer_slot_t slot) {
     if (slot == TIMER_WATCH) {
-        if (nlr_get_abort() != NULL) {
-            timer_set(TIMER_WATCH, rdtsc() + tsc_hz / 20);
-            if (state.shots++ >= WATCH_SHOTS) {
-                mp_sched_vm_abort(); // and the Timeout, which native code looks for
-            }
-        }
-        mp_obj_exception_t *timeout = MP_OBJ_TO_PTR(MP_STATE_PORT(cpu_timeout));
-        timeout->traceback_data = NULL;
-        mp_sched_exception(MP_OBJ_FROM_PTR(timeout));
-    } else if (slot == TIMER_STUCK && state.in_hook && state.stuck == state.calls) {
-        state.forced = true;
-        mp_sched_keyboard_interrupt();
-    }
-}
-
-static bool due(void) {
-    return state.wait.deadline != 0 && rdtsc() >= state.wait.deadline;
-}
-
-bool cpu_wanted(void) {
-    return (state.wait.input && uart_rx_any(0) != 0) ||
-           MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL ||
-           MP_STATE_VM(sched_state) == MP_SCHED_PENDING;
-}
-
-// The deadline is looked at with interrupts off: if its interrupt came before, no other
-// would end the HLT.
-static void halt_until_interrupt(uint64_t deadline) {
-    irq_disable();
-    if (cpu_wanted() || due() || (deadline != 0 && rdtsc() >= deadline)) {
-        irq_enable();
-    } else {
-        irq_enable_and_halt();
-    }
-}
-
-// Exceptions that the hook did not cause: they are for the code that waits.
-static bool is_for_caller(mp_obj_t error) {
-    mp_obj_t type = MP_OBJ_FROM_PTR(mp_obj_get_type(error));
-    return mp_obj_is_subclass_fast(type, MP_OBJ_FROM_PTR(&mp_type_KeyboardInterrupt)) ||
-           mp_obj_is_subclass_fast(type, MP_OBJ_FROM_PTR(&mp_type_SystemExit)) ||
-           mp_obj_is_subclass_fast(type, MP_OBJ_FROM_PTR(&mp_type_Timeout));
-}
-
-static void call_hook(mp_obj_t hook, uint64_t deadline) {
-    nlr_buf_t nlr;
-    state.calls++;
-    state.forced = false;
-    state.in_hook = true;
-    if (nlr_push(&nlr) == 0) {
-        mp_call_function_1(hook, mp_obj_new_int_from_uint(deadline));
-        nlr_pop();
-        state.in_hook = false;
-        return;
-    }
-    state.in_hook = false;
-    mp_obj_t error = MP_OBJ_FROM_PTR(nlr.ret_val);
-    if (!state.forced && is_for_caller(error)) {
-        nlr_jump(nlr.ret_val);
-    }
-    MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
-    mp_printf(MICROPY_ERROR_PRINTER, "\nThe idle hook %s and is removed:\n",
-        state.forced ? "did not return" : "failed");
-    mp_obj_print_exception(MICROPY_ERROR_PRINTER, error);
-}
-
-void cpu_wait(uint64_t deadline, bool input) {
-    mp_obj_t hook = MP_STATE_PORT(cpu_idle_hook);
-    wait_t outer = state.wait; // of the wait whose hook runs: a policy may sleep
-    state.wait = (wait_t){deadline, input};
-    timer_set(TIMER_WAIT, deadline);
-    if (state.in_hook) {
-        halt_until_interrupt(deadline);
-        state.wait = outer;
-        timer_set(TIMER_WAIT, outer.deadline);
-    } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
-        halt_until_interrupt(deadline);
-    } else if (!cpu_wanted() && !due()) {
-        call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
+        watch_expired();
+    } else if (slot == TIMER_STUCK) {
+        idle_stuck();
     }
 }
 
@@ -305,120 +159,6 @@ static mp_obj_t mod_copy(mp_obj_t to_hpa, mp_obj_t from_hpa, mp_obj_t size) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_3(mod_copy_obj, mod_copy);
 
-// idle_hook(f): f(deadline_tsc) runs while the prompt or a sleep waits; it returns
-// when wanted() is true or the deadline (0 = none) has passed. None removes it.
-static mp_obj_t mod_idle_hook(mp_obj_t hook) {
-    if (hook != mp_const_none && !mp_obj_is_callable(hook)) {
-        mp_raise_TypeError(MP_ERROR_TEXT("callable or None expected"));
-    }
-    MP_STATE_PORT(cpu_idle_hook) = hook;
-    return mp_const_none;
-}
-static MP_DEFINE_CONST_FUN_OBJ_1(mod_idle_hook_obj, mod_idle_hook);
-
-static mp_obj_t mod_wanted(void) {
-    return mp_obj_new_bool(cpu_wanted() || due());
-}
-static MP_DEFINE_CONST_FUN_OBJ_0(mod_wanted_obj, mod_wanted);
-
-// idle(deadline_tsc) -> bool: HLT until the next interrupt, or the deadline (0 = none).
-// True when there was more than the deadline: a host interrupt, or the monitor is wanted.
-static mp_obj_t mod_idle(mp_obj_t deadline_in) {
-    uint64_t deadline = mp_obj_get_int_truncated(deadline_in);
-    timer_set(TIMER_CORE, deadline);
-    halt_until_interrupt(deadline);
-    timer_set(TIMER_CORE, 0);
-    bool more = host_attention != 0 || cpu_wanted() || due();
-    host_attention = 0;
-    return mp_obj_new_bool(more);
-}
-static MP_DEFINE_CONST_FUN_OBJ_1(mod_idle_obj, mod_idle);
-
-// reading(): whether the raw REPL waits for a program's words; what is printed then would
-// be taken for its answer.
-static mp_obj_t mod_reading(void) {
-    return mp_obj_new_bool(pyexec_mode_kind == PYEXEC_MODE_RAW_REPL && mp_interrupt_char < 0);
-}
-static MP_DEFINE_CONST_FUN_OBJ_0(mod_reading_obj, mod_reading);
-
-// watch(deadline_tsc): raises Timeout in whatever Python code runs then; 0 disarms,
-// also a Timeout that is on its way.
-static void watch(uint64_t deadline) {
-    uint64_t flags = irq_save();
-    timer_set(TIMER_WATCH, deadline);
-    state.shots = 0;
-    MP_STATE_VM(vm_abort) = false;
-    if (MP_STATE_MAIN_THREAD(mp_pending_exception) == MP_STATE_PORT(cpu_timeout)) {
-        MP_STATE_MAIN_THREAD(mp_pending_exception) = MP_OBJ_NULL;
-    }
-    irq_restore(flags);
-}
-
-cpu_watch_t cpu_watch_suspend(void) {
-    cpu_watch_t suspended = {timer_get(TIMER_WATCH), rdtsc(), state.shots};
-    if (suspended.deadline != 0) {
-        timer_set(TIMER_WATCH, 0);
-    }
-    return suspended;
-}
-
-void cpu_watch_resume(cpu_watch_t suspended) {
-    if (suspended.deadline != 0) {
-        state.shots = suspended.shots;
-        timer_set(TIMER_WATCH, suspended.deadline + (rdtsc() - suspended.since));
-    }
-}
-
-static mp_obj_t mod_watch(mp_obj_t deadline) {
-    watch(mp_obj_get_int_truncated(deadline));
-    return mp_const_none;
-}
-static MP_DEFINE_CONST_FUN_OBJ_1(mod_watch_obj, mod_watch);
-
-// guard(f, argument) -> f(argument). Where watch() has raised its Timeout in there and f
-// has caught it several times, f is ended whatever it does, and Timeout is raised here.
-static mp_obj_t mod_guard(mp_obj_t function, mp_obj_t argument) {
-    nlr_buf_t nlr;
-    nlr_buf_t *outer = nlr_get_abort();
-    mp_obj_dict_t *globals = mp_globals_get();
-    mp_obj_dict_t *locals = mp_locals_get();
-    size_t gc_locks = MP_STATE_THREAD(gc_lock_depth);
-    if (nlr_push(&nlr) == 0) {
-        nlr_set_abort(&nlr);
-        mp_obj_t answer = mp_call_function_1(function, argument);
-        nlr_pop();
-        nlr_set_abort(outer);
-        return answer;
-    }
-    nlr_set_abort(outer);
-    if (nlr.ret_val != NULL) {
-        nlr_jump(nlr.ret_val);
-    }
-    watch(0);
-    // No frame in between has run to its end: what it would have put back is put back here.
-    mp_globals_set(globals);
-    mp_locals_set(locals);
-    MP_STATE_THREAD(gc_lock_depth) = gc_locks;
-    mp_raise_msg(&mp_type_Timeout, MP_ERROR_TEXT("caught and ignored until it was ended"));
-}
-static MP_DEFINE_CONST_FUN_OBJ_2(mod_guard_obj, mod_guard);
-
-// attempt(function, argument): as guard(), but an exception is returned, not raised: viper
-// code cannot hold one that it has caught.
-static mp_obj_t mod_attempt(mp_obj_t function, mp_obj_t argument) {
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        mp_obj_t answer = mod_guard(function, argument);
-        nlr_pop();
-        return answer;
-    }
-    return MP_OBJ_FROM_PTR(nlr.ret_val);
-}
-static MP_DEFINE_CONST_FUN_OBJ_2(mod_attempt_obj, mod_attempt);
-
-MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
-MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
-
 // counters(): what went unnoticed otherwise. Interrupts that nobody claimed, characters
 // lost on COM1, bytes of the executable region in use.
 static mp_obj_t mod_counters(void) {
@@ -443,7 +183,7 @@ void mp_module_cpu_attr(mp_obj_t self, qstr attr, mp_obj_t *dest) {
 
 static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_cpu)},
-    {MP_ROM_QSTR(MP_QSTR_HostFault), MP_ROM_PTR(&cpu_host_fault_type)},
+    {MP_ROM_QSTR(MP_QSTR_HostFault), MP_ROM_PTR(&hostfault_type)},
     {MP_ROM_QSTR(MP_QSTR_Timeout), MP_ROM_PTR(&mp_type_Timeout)},
     {MP_ROM_QSTR(MP_QSTR_cpuid), MP_ROM_PTR(&mod_cpuid_obj)},
     {MP_ROM_QSTR(MP_QSTR_rdmsr), MP_ROM_PTR(&mod_rdmsr_obj)},
@@ -461,13 +201,13 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_rdtsc), MP_ROM_PTR(&mod_rdtsc_obj)},
     {MP_ROM_QSTR(MP_QSTR_zero), MP_ROM_PTR(&mod_zero_obj)},
     {MP_ROM_QSTR(MP_QSTR_copy), MP_ROM_PTR(&mod_copy_obj)},
-    {MP_ROM_QSTR(MP_QSTR_idle_hook), MP_ROM_PTR(&mod_idle_hook_obj)},
-    {MP_ROM_QSTR(MP_QSTR_wanted), MP_ROM_PTR(&mod_wanted_obj)},
-    {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&mod_idle_obj)},
-    {MP_ROM_QSTR(MP_QSTR_guard), MP_ROM_PTR(&mod_guard_obj)},
-    {MP_ROM_QSTR(MP_QSTR_attempt), MP_ROM_PTR(&mod_attempt_obj)},
-    {MP_ROM_QSTR(MP_QSTR_reading), MP_ROM_PTR(&mod_reading_obj)},
-    {MP_ROM_QSTR(MP_QSTR_watch), MP_ROM_PTR(&mod_watch_obj)},
+    {MP_ROM_QSTR(MP_QSTR_idle_hook), MP_ROM_PTR(&cpu_idle_hook_obj)},
+    {MP_ROM_QSTR(MP_QSTR_wanted), MP_ROM_PTR(&cpu_wanted_obj)},
+    {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&cpu_idle_obj)},
+    {MP_ROM_QSTR(MP_QSTR_guard), MP_ROM_PTR(&cpu_guard_obj)},
+    {MP_ROM_QSTR(MP_QSTR_attempt), MP_ROM_PTR(&cpu_attempt_obj)},
+    {MP_ROM_QSTR(MP_QSTR_reading), MP_ROM_PTR(&cpu_reading_obj)},
+    {MP_ROM_QSTR(MP_QSTR_watch), MP_ROM_PTR(&cpu_watch_obj)},
     {MP_ROM_QSTR(MP_QSTR_counters), MP_ROM_PTR(&mod_counters_obj)},
     {MP_ROM_QSTR(MP_QSTR_preempt), MP_ROM_PTR(&cpu_preempt_obj)},
     {MP_ROM_QSTR(MP_QSTR_hold), MP_ROM_PTR(&cpu_hold_obj)},
@@ -481,5 +221,3 @@ const mp_obj_module_t mp_module_cpu = {
 
 MP_REGISTER_MODULE(MP_QSTR_cpu, mp_module_cpu);
 MP_REGISTER_MODULE_DELEGATION(mp_module_cpu, mp_module_cpu_attr);
-MP_REGISTER_ROOT_POINTER(mp_obj_t cpu_timeout);
-MP_REGISTER_ROOT_POINTER(mp_obj_t cpu_idle_hook);

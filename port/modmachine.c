@@ -2,7 +2,7 @@
 // Source: for reset, the PIIX data sheet (port 0xCF9) and the 8042's command 0xFE;
 // for the last resort, SDM Vol. 3A on the double fault that cannot be delivered.
 #include "port/machine_uart.h"
-#include "port/modcpu.h"
+#include "port/idle.h"
 #include "port/ramdisk.h"
 #include "port/timer.h"
 #include "port/uart.h"
@@ -16,7 +16,7 @@
         {MP_ROM_QSTR(MP_QSTR_RamDisk), MP_ROM_PTR(&ramdisk_type)},
 
 static void mp_machine_idle(void) {
-    cpu_wait(rdtsc() + timer_us(1000), false);
+    idle_wait(rdtsc() + timer_us(1000), false);
 }
 
 static void pause_us(uint64_t us) {

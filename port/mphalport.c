@@ -1,12 +1,12 @@
 // Console, clock and waiting for MicroPython.
 //
 // The wall clock is the MC146818's at boot plus the TSC since. Waiting of any kind
-// ends in cpu_wait(), which runs guests (the idle hook) or halts.
+// ends in idle_wait(), which runs guests (the idle hook) or halts.
 #include "py/mphal.h"
 #include "py/runtime.h"
 #include "py/stream.h"
 #include "lib/oofatfs/ff.h"
-#include "port/modcpu.h"
+#include "port/idle.h"
 #include "port/rtc.h"
 #include "port/timer.h"
 #include "port/uart.h"
@@ -26,7 +26,7 @@ int mp_hal_stdin_rx_chr(void) {
         }
         // At the prompt (where Ctrl-C is a character) there is nothing to interrupt.
         mp_handle_pending(mp_interrupt_char >= 0);
-        cpu_wait(0, true);
+        idle_wait(0, true);
     }
 }
 
@@ -69,7 +69,7 @@ uint64_t mp_hal_time_ns(void) {
 static void delay_until(uint64_t deadline) {
     while (rdtsc() < deadline) {
         mp_handle_pending(true);
-        cpu_wait(deadline, false);
+        idle_wait(deadline, false);
     }
     mp_handle_pending(true);
 }
@@ -96,7 +96,7 @@ void mp_port_wait_ms(intptr_t timeout_ms) {
     if (lies && timeout_ms != 0) {
         timeout_ms = 1;
     }
-    cpu_wait(timeout_ms < 0 ? 0 : rdtsc() + timer_us(1000 * MIN(timeout_ms, MS_MAX)), !lies);
+    idle_wait(timeout_ms < 0 ? 0 : rdtsc() + timer_us(1000 * MIN(timeout_ms, MS_MAX)), !lies);
 }
 
 // The time stamp of FAT directory entries.

@@ -4,7 +4,7 @@
 // watch() in particular does not run on, and no exception meant for it is raised in
 // between.
 #include "py/runtime.h"
-#include "port/modcpu.h"
+#include "port/watch.h"
 #include "port/preempt.h"
 #include "port/x86.h"
 
@@ -18,7 +18,7 @@ void preempt(void) {
         return;
     }
     preempt_at = 0; // the hook itself is not interrupted
-    cpu_watch_t watch = cpu_watch_suspend();
+    watch_t watch = watch_suspend();
     nlr_buf_t nlr;
     uint64_t again = 0;
     if (nlr_push(&nlr) == 0) {
@@ -31,7 +31,7 @@ void preempt(void) {
         mp_printf(MICROPY_ERROR_PRINTER, "\nA guest did not get the CPU when it was due:\n");
         mp_obj_print_exception(MICROPY_ERROR_PRINTER, MP_OBJ_FROM_PTR(nlr.ret_val));
     }
-    cpu_watch_resume(watch);
+    watch_resume(watch);
     preempt_at = again;
 }
 

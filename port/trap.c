@@ -15,7 +15,7 @@
 #include "py/runtime.h"
 #include "port/apic.h"
 #include "port/exec.h"
-#include "port/modcpu.h"
+#include "port/hostfault.h"
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/vcpu.h"
@@ -101,7 +101,7 @@ static void exception(trap_frame_t *frame) {
     frame->rsi = frame->error_code;
     frame->rdx = frame->rip;
     frame->rcx = vector == 14 ? read_cr2() : 0;
-    redirect(frame, (void (*)(void))cpu_raise_host_fault, (uintptr_t)top->regs[NLR_RSP]);
+    redirect(frame, (void (*)(void))hostfault_raise, (uintptr_t)top->regs[NLR_RSP]);
 }
 
 volatile uint32_t host_attention;

@@ -7,7 +7,7 @@
 #include "py/runtime.h"
 #include "py/mphal.h"
 #include "port/apic.h"
-#include "port/modcpu.h"
+#include "port/idle.h"
 #include "port/trap.h"
 #include "port/uart.h"
 #include "port/x86.h"
@@ -95,7 +95,7 @@ static void receive(uart_t *uart) {
         }
         uint8_t c = inb(uart->port + RBR);
         if (uart == &uarts[0] && c == CTRL_C && mp_interrupt_char < 0) {
-            cpu_ctrl_c();
+            idle_ctrl_c();
         }
         if (uart == &uarts[0] && c == mp_interrupt_char) {
             mp_sched_keyboard_interrupt();

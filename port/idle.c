@@ -1,0 +1,148 @@
+// Waiting: the prompt's and a sleeper's, with the idle hook in which guests run.
+#include "py/runtime.h"
+#include "port/idle.h"
+#include "port/timer.h"
+#include "port/trap.h"
+#include "port/uart.h"
+#include "port/watch.h"
+#include "port/x86.h"
+#include "shared/runtime/interrupt_char.h"
+#include "shared/runtime/pyexec.h"
+
+typedef struct {
+    uint64_t deadline; // host TSC; 0 = none
+    bool input; // something typed ends it: not for a sleeper
+} wait_t;
+
+static struct {
+    bool in_hook;
+    bool forced; // the hook was interrupted because it did not return
+    uint64_t calls; // of the hook
+    uint64_t stuck; // the call that Ctrl-C found running
+    wait_t wait; // the current one
+} state;
+
+void idle_init(void) {
+    MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
+    state.in_hook = false;
+    timer_set(TIMER_CORE, 0);
+}
+
+void idle_ctrl_c(void) {
+    if (state.in_hook) {
+        state.stuck = state.calls;
+        timer_set(TIMER_STUCK, rdtsc() + tsc_hz);
+    }
+}
+
+void idle_stuck(void) {
+    if (state.in_hook && state.stuck == state.calls) {
+        state.forced = true;
+        mp_sched_keyboard_interrupt();
+    }
+}
+
+static bool due(void) {
+    return state.wait.deadline != 0 && rdtsc() >= state.wait.deadline;
+}
+
+bool idle_wanted(void) {
+    return (state.wait.input && uart_rx_any(0) != 0) ||
+           MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL ||
+           MP_STATE_VM(sched_state) == MP_SCHED_PENDING;
+}
+
+// The deadline is looked at with interrupts off: if its interrupt came before, no other
+// would end the HLT.
+static void halt_until_interrupt(uint64_t deadline) {
+    irq_disable();
+    if (idle_wanted() || due() || (deadline != 0 && rdtsc() >= deadline)) {
+        irq_enable();
+    } else {
+        irq_enable_and_halt();
+    }
+}
+
+// Exceptions that the hook did not cause: they are for the code that waits.
+static bool is_for_caller(mp_obj_t error) {
+    mp_obj_t type = MP_OBJ_FROM_PTR(mp_obj_get_type(error));
+    return mp_obj_is_subclass_fast(type, MP_OBJ_FROM_PTR(&mp_type_KeyboardInterrupt)) ||
+           mp_obj_is_subclass_fast(type, MP_OBJ_FROM_PTR(&mp_type_SystemExit)) ||
+           mp_obj_is_subclass_fast(type, MP_OBJ_FROM_PTR(&mp_type_Timeout));
+}
+
+static void call_hook(mp_obj_t hook, uint64_t deadline) {
+    nlr_buf_t nlr;
+    state.calls++;
+    state.forced = false;
+    state.in_hook = true;
+    if (nlr_push(&nlr) == 0) {
+        mp_call_function_1(hook, mp_obj_new_int_from_uint(deadline));
+        nlr_pop();
+        state.in_hook = false;
+        return;
+    }
+    state.in_hook = false;
+    mp_obj_t error = MP_OBJ_FROM_PTR(nlr.ret_val);
+    if (!state.forced && is_for_caller(error)) {
+        nlr_jump(nlr.ret_val);
+    }
+    MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
+    mp_printf(MICROPY_ERROR_PRINTER, "\nThe idle hook %s and is removed:\n",
+        state.forced ? "did not return" : "failed");
+    mp_obj_print_exception(MICROPY_ERROR_PRINTER, error);
+}
+
+void idle_wait(uint64_t deadline, bool input) {
+    mp_obj_t hook = MP_STATE_PORT(cpu_idle_hook);
+    wait_t outer = state.wait; // of the wait whose hook runs: a policy may sleep
+    state.wait = (wait_t){deadline, input};
+    timer_set(TIMER_WAIT, deadline);
+    if (state.in_hook) {
+        halt_until_interrupt(deadline);
+        state.wait = outer;
+        timer_set(TIMER_WAIT, outer.deadline);
+    } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
+        halt_until_interrupt(deadline);
+    } else if (!idle_wanted() && !due()) {
+        call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
+    }
+}
+
+// idle_hook(f): f(deadline_tsc) runs while the prompt or a sleep waits; it returns
+// when wanted() is true or the deadline (0 = none) has passed. None removes it.
+static mp_obj_t mod_idle_hook(mp_obj_t hook) {
+    if (hook != mp_const_none && !mp_obj_is_callable(hook)) {
+        mp_raise_TypeError(MP_ERROR_TEXT("callable or None expected"));
+    }
+    MP_STATE_PORT(cpu_idle_hook) = hook;
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_idle_hook_obj, mod_idle_hook);
+
+static mp_obj_t mod_wanted(void) {
+    return mp_obj_new_bool(idle_wanted() || due());
+}
+MP_DEFINE_CONST_FUN_OBJ_0(cpu_wanted_obj, mod_wanted);
+
+// idle(deadline_tsc) -> bool: HLT until the next interrupt, or the deadline (0 = none).
+// True when there was more than the deadline: a host interrupt, or the monitor is wanted.
+static mp_obj_t mod_idle(mp_obj_t deadline_in) {
+    uint64_t deadline = mp_obj_get_int_truncated(deadline_in);
+    timer_set(TIMER_CORE, deadline);
+    halt_until_interrupt(deadline);
+    timer_set(TIMER_CORE, 0);
+    bool more = host_attention != 0 || idle_wanted() || due();
+    host_attention = 0;
+    return mp_obj_new_bool(more);
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_idle_obj, mod_idle);
+
+// reading(): whether the raw REPL waits for a program's words; what is printed then would
+// be taken for its answer.
+static mp_obj_t mod_reading(void) {
+    return mp_obj_new_bool(pyexec_mode_kind == PYEXEC_MODE_RAW_REPL && mp_interrupt_char < 0);
+}
+MP_DEFINE_CONST_FUN_OBJ_0(cpu_reading_obj, mod_reading);
+
+MP_REGISTER_ROOT_POINTER(mp_obj_t cpu_idle_hook);

@@ -1,0 +1,25 @@
+// Waiting, for the rest of the port.
+#ifndef PCANEL_PORT_IDLE_H
+#define PCANEL_PORT_IDLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// No idle hook yet; once per heap.
+void idle_init(void);
+
+// Waits for a pending exception or callback, for console input where `input` says so, or
+// for the deadline (TSC ticks; 0 = none), running the idle hook if there is one. May raise.
+void idle_wait(uint64_t deadline, bool input);
+
+// Ctrl-C has come while it is an ordinary character, that is, at the prompt. Called from
+// the interrupt: a hook that does not return is interrupted after a second.
+void idle_ctrl_c(void);
+
+// That second is over. Called from the interrupt.
+void idle_stuck(void);
+
+// True if the current wait has reason to end.
+bool idle_wanted(void);
+
+#endif

@@ -1,0 +1,110 @@
+// The watchdog of Python code: cpu.watch(), cpu.guard(), cpu.attempt(), cpu.Timeout.
+#include "py/objexcept.h"
+#include "py/runtime.h"
+#include "port/timer.h"
+#include "port/watch.h"
+#include "port/x86.h"
+
+#define SHOTS 3 // Timeouts that a guarded function may swallow
+
+static unsigned shots; // Timeouts since watch()
+
+// cpu.Timeout: the deadline of cpu.watch() has passed.
+MP_DEFINE_EXCEPTION(Timeout, Exception)
+
+void watch_init(void) {
+    MP_STATE_PORT(cpu_timeout) = mp_obj_new_exception(&mp_type_Timeout);
+    nlr_set_abort(NULL);
+    timer_set(TIMER_WATCH, 0);
+}
+
+// Code in guard() that swallows its Timeout gets another, soon; at last an abort that
+// no `except` catches.
+void watch_expired(void) {
+    if (nlr_get_abort() != NULL) {
+        timer_set(TIMER_WATCH, rdtsc() + tsc_hz / 20);
+        if (shots++ >= SHOTS) {
+            mp_sched_vm_abort(); // and the Timeout, which native code looks for
+        }
+    }
+    mp_obj_exception_t *timeout = MP_OBJ_TO_PTR(MP_STATE_PORT(cpu_timeout));
+    timeout->traceback_data = NULL;
+    mp_sched_exception(MP_OBJ_FROM_PTR(timeout));
+}
+
+// watch(deadline_tsc): raises Timeout in whatever Python code runs then; 0 disarms,
+// also a Timeout that is on its way.
+static void watch(uint64_t deadline) {
+    uint64_t flags = irq_save();
+    timer_set(TIMER_WATCH, deadline);
+    shots = 0;
+    MP_STATE_VM(vm_abort) = false;
+    if (MP_STATE_MAIN_THREAD(mp_pending_exception) == MP_STATE_PORT(cpu_timeout)) {
+        MP_STATE_MAIN_THREAD(mp_pending_exception) = MP_OBJ_NULL;
+    }
+    irq_restore(flags);
+}
+
+watch_t watch_suspend(void) {
+    watch_t suspended = {timer_get(TIMER_WATCH), rdtsc(), shots};
+    if (suspended.deadline != 0) {
+        timer_set(TIMER_WATCH, 0);
+    }
+    return suspended;
+}
+
+void watch_resume(watch_t suspended) {
+    if (suspended.deadline != 0) {
+        shots = suspended.shots;
+        timer_set(TIMER_WATCH, suspended.deadline + (rdtsc() - suspended.since));
+    }
+}
+
+static mp_obj_t mod_watch(mp_obj_t deadline) {
+    watch(mp_obj_get_int_truncated(deadline));
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_watch_obj, mod_watch);
+
+// guard(f, argument) -> f(argument). Where watch() has raised its Timeout in there and f
+// has caught it several times, f is ended whatever it does, and Timeout is raised here.
+static mp_obj_t mod_guard(mp_obj_t function, mp_obj_t argument) {
+    nlr_buf_t nlr;
+    nlr_buf_t *outer = nlr_get_abort();
+    mp_obj_dict_t *globals = mp_globals_get();
+    mp_obj_dict_t *locals = mp_locals_get();
+    size_t gc_locks = MP_STATE_THREAD(gc_lock_depth);
+    if (nlr_push(&nlr) == 0) {
+        nlr_set_abort(&nlr);
+        mp_obj_t answer = mp_call_function_1(function, argument);
+        nlr_pop();
+        nlr_set_abort(outer);
+        return answer;
+    }
+    nlr_set_abort(outer);
+    if (nlr.ret_val != NULL) {
+        nlr_jump(nlr.ret_val);
+    }
+    watch(0);
+    // No frame in between has run to its end: what it would have put back is put back here.
+    mp_globals_set(globals);
+    mp_locals_set(locals);
+    MP_STATE_THREAD(gc_lock_depth) = gc_locks;
+    mp_raise_msg(&mp_type_Timeout, MP_ERROR_TEXT("caught and ignored until it was ended"));
+}
+MP_DEFINE_CONST_FUN_OBJ_2(cpu_guard_obj, mod_guard);
+
+// attempt(function, argument): as guard(), but an exception is returned, not raised: viper
+// code cannot hold one that it has caught.
+static mp_obj_t mod_attempt(mp_obj_t function, mp_obj_t argument) {
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t answer = mod_guard(function, argument);
+        nlr_pop();
+        return answer;
+    }
+    return MP_OBJ_FROM_PTR(nlr.ret_val);
+}
+MP_DEFINE_CONST_FUN_OBJ_2(cpu_attempt_obj, mod_attempt);
+
+MP_REGISTER_ROOT_POINTER(mp_obj_t cpu_timeout);
