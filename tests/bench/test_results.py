@@ -53,6 +53,17 @@ def test_goals(document):
     assert lines[1].split() == ["cpuid", "ticks", "960", "950", "2,000", "970", "485", "no"]
 
 
+@pytest.mark.parametrize("kvm_ticks, goal", [(1100, 1100), (1300, 1200), (None, 1200)])
+def test_a_goal_by_native_and_by_kvm(kvm_ticks, goal):
+    measure = Measure("boot", "a boot", goal_of_native=1.2, no_more_than_kvm=True)
+    results = Results({}, native={"boot": Row(1000, 1000, 1000)}, pcanel={"boot": Row(1150, 1150, 1150)})
+    if kvm_ticks:
+        results.kvm = {"boot": Row(kvm_ticks, kvm_ticks, kvm_ticks)}
+    [row] = results.document((measure,))["rows"]
+    assert row["goal"] == goal
+    assert met(row) == (goal == 1200)
+
+
 def test_the_document_is_written_between_its_marks(document, tmp_path):
     path = tmp_path / "benchmarks.md"
     path.write_text("before\n" + MARKS)

@@ -11,13 +11,15 @@ TICKS = "ticks"
 
 @dataclass(frozen=True)
 class Measure:
-    """One row. goal: at most this; goal_of_native: at most this many times the native figure."""
+    """One row. goal: at most this; goal_of_native: at most this many times the native figure; no_more_than_kvm:
+    and at most what KVM takes."""
 
     name: str
     text: str
     goal: float | None = None
     unit: str = TICKS
     goal_of_native: float | None = None
+    no_more_than_kvm: bool = False
     note: str = ""  # why it does not meet its goal; stands below the table while it does not
 
 
@@ -51,7 +53,17 @@ EXITS = (
 )
 
 SYSTEM = (
-    Measure("linux_boot", "Debian's cloud kernel, from its entry to its first process", goal_of_native=1.02),
+    Measure(
+        "linux_boot",
+        "Debian's cloud kernel, from its entry to its first process",
+        goal_of_native=1.02,
+        no_more_than_kvm=True,
+        note="at most 1.02 of native is met, KVM's is not. The monitor's own part is the sum of the ticks by reason "
+        "below; the rest of the distance is the guest's. As far as its log shows (`initcall_debug`), it waits longer "
+        "where it waits for its next tick, as in `sock_init` and `inet_init`: under KVM it has kvm-clock from the "
+        "start, which serves high-resolution timers; here, as natively, `tsc-early`, which does not, until the TSC has "
+        "been checked for a second. And `kvmrun` has no keyboard controller to be probed.",
+    ),
     Measure("linux_boot_exits", "exits during that", unit="exits"),
     Measure("guest_switch", "from the last instruction of one guest to the first of the next"),
     Measure("gc_pause_max", "longest garbage collection, one guest"),

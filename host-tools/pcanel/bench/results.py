@@ -36,6 +36,8 @@ class Results:
         goal = measure.goal
         if measure.goal_of_native is not None and native:
             goal = round(native.median * measure.goal_of_native)
+        if measure.no_more_than_kvm and kvm:
+            goal = kvm.median if goal is None else min(goal, kvm.median)
         return {
             "name": measure.name,
             "unit": measure.unit,
