@@ -6,7 +6,8 @@
 #ifndef EXITBENCH_BENCH_H
 #define EXITBENCH_BENCH_H
 
-#include "cpu.h"
+#include "console.h"
+#include "test.h"
 
 #define ROUNDS_MAX 4000
 
@@ -66,17 +67,7 @@ u32 option_number(const char *key, u32 otherwise);
 /* Whether NAME is in the option's comma-separated list, or the option is absent. */
 bool option_lists(const char *key, const char *name);
 
-/* ---- report.c ---- */
-void report_init(void);
-void print(const char *text);
-void print_number(u64 value);
-void finish(void) __attribute__((noreturn));
-
 /* ---- interrupts.c: the 8259s are off, the local APIC is in x2APIC mode ---- */
-#define VECTOR_TIMER    0x31
-#define VECTOR_IPI      0x32
-#define VECTOR_SPURIOUS 0x3f
-
 void interrupts_init(void);
 /* x2APIC mode, from which there is no way back; says why not where the CPU has none. */
 const char *x2apic_on(void);

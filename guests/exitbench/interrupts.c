@@ -1,31 +1,28 @@
 /* IDT, exceptions (the end), the handlers of the rows, the local APIC in x2APIC mode. */
 #include "apic.h"
 #include "bench.h"
+#include "descriptors.h"
 
-#define KERNEL_CS      8
-#define INTERRUPT_GATE 0x8e
 #define X2APIC(offset) (0x800 + ((offset) >> 4))
-#define VECTORS        64
 
 struct interrupt_frame;
 
-extern const word exception_stubs[32];
-void exception(u64 vector, u64 error, u64 ip) __attribute__((noreturn));
+void trap_entry(const struct frame *frame);
 
 volatile u32 timer_ticks;
 volatile bool timer_came, ipi_came;
 
-static u64 idt[VECTORS * 2];
-
-void exception(u64 vector, u64 error, u64 ip) {
+/* Where the library's stubs lead: nothing here is expected. */
+void trap_entry(const struct frame *frame) {
     print("failed: exception ");
-    print_number(vector);
+    print_number(frame->vector);
     print(" error ");
-    print_number(error);
+    print_number(frame->error);
     print(" at ");
-    print_number(ip);
+    print_number(frame->ip);
     print("\n");
-    finish();
+    console_drain();
+    power_off();
 }
 
 static void __attribute__((interrupt)) on_timer(struct interrupt_frame *frame) {
@@ -45,21 +42,12 @@ static void __attribute__((interrupt)) on_spurious(struct interrupt_frame *frame
     (void)frame;
 }
 
-static void set_gate(u32 vector, word handler) {
-    idt[2 * vector] = (handler & 0xffff) | KERNEL_CS << 16 | (u64)INTERRUPT_GATE << 40 |
-                      (u64)(handler >> 16 & 0xffff) << 48;
-    idt[2 * vector + 1] = handler >> 32;
-}
-
 void interrupts_init(void) {
-    for (u32 vector = 0; vector < COUNT(exception_stubs); vector++) {
-        set_gate(vector, exception_stubs[vector]);
-    }
-    set_gate(VECTOR_TIMER, (word)on_timer);
-    set_gate(VECTOR_IPI, (word)on_ipi);
-    set_gate(VECTOR_SPURIOUS, (word)on_spurious);
-    struct table_register idtr = {sizeof(idt) - 1, (word)idt};
-    asm volatile("lidt %0" : : "m"(idtr));
+    descriptors_init();
+    traps_init();
+    set_gate(VECTOR_TIMER, KERNEL_CS, (word)on_timer, ACCESS_INTERRUPT_GATE, 0);
+    set_gate(VECTOR_IPI, KERNEL_CS, (word)on_ipi, ACCESS_INTERRUPT_GATE, 0);
+    set_gate(VECTOR_SPURIOUS, KERNEL_CS, (word)on_spurious, ACCESS_INTERRUPT_GATE, 0);
     outb(0x21, 0xff); /* both 8259s masked */
     outb(0xa1, 0xff);
 }

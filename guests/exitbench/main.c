@@ -73,7 +73,8 @@ static void empty_init(u32 rounds) {
 
 void main(const void *multiboot) {
     options_init(multiboot);
-    report_init();
+    console_init();
+    write_cr0(read_cr0() & ~(word)(CR0_CD | CR0_NW)); /* Bochs's BIOS leaves both set */
     interrupts_init();
     u32 rounds = option_number("rounds", 2000);
     rounds = rounds < 1 ? 1 : rounds > ROUNDS_MAX ? ROUNDS_MAX : rounds;
@@ -84,5 +85,6 @@ void main(const void *multiboot) {
         }
     }
     print("exitbench: done\n");
-    finish();
+    console_drain();
+    power_off();
 }

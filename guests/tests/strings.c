@@ -1,7 +1,7 @@
 /* INS and OUTS (SDM Vol. 2A, "INS", "OUTS", "REP"). The target is a 16550 in loopback: what is sent comes
  * back in order. The console is silent meanwhile. */
 #include "paging.h"
-#include "report.h"
+#include "console.h"
 #include "test.h"
 
 #define DATA    0x3f8

@@ -1,5 +1,6 @@
 /* Sets the machine up and runs the suite. */
 #include "chips.h"
+#include "console.h"
 #include "descriptors.h"
 #include "paging.h"
 #include "report.h"

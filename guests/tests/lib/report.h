@@ -4,8 +4,6 @@
 
 #include "types.h"
 
-void console_init(void);
-void console_drain(void);
 void run_suite(void);
 void finish(void) __attribute__((noreturn));
 

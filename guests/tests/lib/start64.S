@@ -1,5 +1,11 @@
-/* Multiboot entry in 32-bit protected mode, which goes on to 64-bit mode itself. The ELF file is an ELF32
- * container. */
+/* Multiboot entry in 32-bit protected mode, which goes on to 64-bit mode itself and calls main(Multiboot information). The
+ * ELF file is an ELF32 container. MAPPED: pages of 2 MiB from 0, one to one; RIGHTS: low bits of all page-table entries. */
+#ifndef MAPPED
+#define MAPPED 8
+#endif
+#ifndef RIGHTS
+#define RIGHTS 7
+#endif
     .section .multiboot, "a"
     .balign 4
     .long 0x1badb002, 0x3, -(0x1badb002 + 0x3)
@@ -33,20 +39,25 @@ start:
     movl %eax, %es
     movl %eax, %ss
     movq $stack_top, %rsp
+    movl %ebx, %edi
     call main
 
     .data
     .balign 4096
 boot_pml4:
-    .quad boot_pdpt + 7
+    .quad boot_pdpt + RIGHTS
     .balign 4096
 boot_pdpt:
-    .quad boot_directory + 7
+    .set offset, 0
+    .rept (MAPPED + 511) / 512
+    .quad boot_directories + offset + RIGHTS
+    .set offset, offset + 0x1000
+    .endr
     .balign 4096
-boot_directory:
+boot_directories:
     .set gpa, 0
-    .rept 8
-    .quad gpa + 0x87
+    .rept MAPPED
+    .quad gpa + 0x80 + RIGHTS
     .set gpa, gpa + 0x200000
     .endr
     .balign 4096

@@ -105,9 +105,6 @@ bool wait_for(volatile u32 *counter, u32 count);
 
 void wait_ticks(u32 ticks);
 
-void print(const char *text);
-void print_hex(u64 value);
-
 /* One row of the suite. */
 struct subject {
     const char *name;
