@@ -74,6 +74,7 @@ static mp_obj_t mod_guard(mp_obj_t function, mp_obj_t argument) {
     mp_obj_dict_t *globals = mp_globals_get();
     mp_obj_dict_t *locals = mp_locals_get();
     size_t gc_locks = MP_STATE_THREAD(gc_lock_depth);
+    unsigned holds = preempt_holds;
     if (nlr_push(&nlr) == 0) {
         nlr_set_abort(&nlr);
         mp_obj_t answer = mp_call_function_1(function, argument);
@@ -90,6 +91,7 @@ static mp_obj_t mod_guard(mp_obj_t function, mp_obj_t argument) {
     mp_globals_set(globals);
     mp_locals_set(locals);
     MP_STATE_THREAD(gc_lock_depth) = gc_locks;
+    preempt_holds = holds;
     mp_raise_msg(&mp_type_Timeout, MP_ERROR_TEXT("caught and ignored until it was ended"));
 }
 MP_DEFINE_CONST_FUN_OBJ_2(cpu_guard_obj, mod_guard);

@@ -96,19 +96,19 @@ class Monitored:
     """The monitor with both guests, neither started. A context manager."""
 
     def __init__(self, cpu: str | None, interrupts: int = INTERRUPTS):
-        with tempfile.TemporaryDirectory(prefix="latency-") as name:
-            directory = Path(name)
-            (directory / "initrd").write_bytes(initrd())
-            linux, rtos = directory / "linux.toml", directory / "rtos.toml"
-            linux.write_text(
-                f'name = "linux"\nmemory = "{_LINUX_MEMORY}M"\nprotocol = "linux"\nkernel = "{_VMLINUX}"\n'
-                'initrd = "initrd"\nautostart = false\n'
-            )
-            rtos.write_text(
-                f'name = "rtos"\nmemory = "{_RTOS_MEMORY}M"\nprotocol = "multiboot"\nkernel = "{_RTOS}"\n'
-                f'cmdline = "{rtos_cmdline(interrupts)}"\npriority = 10\nautostart = false\n'
-            )
-            self.monitor = Monitor(cpu=cpu, guests=[linux, rtos])
+        self._directory = tempfile.TemporaryDirectory(prefix="latency-")  # read when the monitor starts
+        directory = Path(self._directory.name)
+        (directory / "initrd").write_bytes(initrd())
+        linux, rtos = directory / "linux.toml", directory / "rtos.toml"
+        linux.write_text(
+            f'name = "linux"\nmemory = "{_LINUX_MEMORY}M"\nprotocol = "linux"\nkernel = "{_VMLINUX}"\n'
+            'initrd = "initrd"\nautostart = false\n'
+        )
+        rtos.write_text(
+            f'name = "rtos"\nmemory = "{_RTOS_MEMORY}M"\nprotocol = "multiboot"\nkernel = "{_RTOS}"\n'
+            f'cmdline = "{rtos_cmdline(interrupts)}"\npriority = 10\nautostart = false\n'
+        )
+        self.monitor = Monitor(cpu=cpu, guests=[linux, rtos])
         self.monitor.choice = choose("bochs")
 
     def __enter__(self) -> "Monitored":
@@ -117,6 +117,7 @@ class Monitored:
 
     def __exit__(self, *_exception) -> None:
         self.monitor.stop()
+        self._directory.cleanup()
 
     def run(self, setting: str) -> Latency:
         monitor = self.monitor
