@@ -161,15 +161,16 @@ class VM(Scheduled):
 
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
+        segments = self.memory.segments
         self.state = sched.OFF  # those that go before it may run meanwhile, it may not
         self.why = "not started"
-        for _, length, hpa in self.memory.segments:
+        for _, length, hpa in segments:
             for at in range(hpa, hpa + length, _PIECE):
                 cpu.zero(at, min(_PIECE, hpa + length - at))
         self.starts += 1
         self.stepper.reset()
         if self.demand_paging:
-            for gpa, length, hpa in self.memory.segments:
+            for gpa, length, hpa in segments:
                 self.ept.defer(gpa, hpa, length)
             self.arming.pages()
         for side in self.windows:
