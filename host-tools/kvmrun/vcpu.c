@@ -1,4 +1,4 @@
-/* The vCPU: all that KVM offers in CPUID, and the registers of the file. */
+/* The vCPU: all of a machine that KVM offers in CPUID, and the registers of the file. */
 #include "kvmrun.h"
 
 #include <stdio.h>
@@ -9,6 +9,7 @@
 #define LEAVES       256
 #define HYPERVISOR   (1u << 31) /* CPUID.1:ECX */
 #define TSC_DEADLINE (1u << 24)
+#define PARAVIRTUAL  0x4000 /* upper half of the leaves in which KVM offers what no machine has */
 #define IA32_TSC     0x10
 
 static void set_cpuid(struct machine *machine) {
@@ -18,11 +19,17 @@ static void set_cpuid(struct machine *machine) {
         fail("KVM_GET_SUPPORTED_CPUID");
     }
     bool deadline = ioctl(machine->vm, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    uint32_t count = 0;
     for (uint32_t leaf = 0; leaf < cpuid->nent; leaf++) {
-        if (cpuid->entries[leaf].function == 1) {
-            cpuid->entries[leaf].ecx |= HYPERVISOR | (deadline ? TSC_DEADLINE : 0);
+        struct kvm_cpuid_entry2 entry = cpuid->entries[leaf];
+        if (entry.function == 1) {
+            entry.ecx |= HYPERVISOR | (deadline ? TSC_DEADLINE : 0);
+        }
+        if (entry.function >> 16 != PARAVIRTUAL) {
+            cpuid->entries[count++] = entry;
         }
     }
+    cpuid->nent = count;
     if (ioctl(machine->vcpu, KVM_SET_CPUID2, cpuid) < 0) {
         fail("KVM_SET_CPUID2");
     }
