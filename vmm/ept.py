@@ -125,11 +125,9 @@ class Ept:
 
     def touch(self, gpa):
         """Map the page at gpa if its first touch has been waited for, and return whether."""
-        entry, size = self.walk(gpa)
-        if not entry & _DEFERRED:
+        if not self.walk(gpa)[0] & _DEFERRED:
             return False
-        table, index = self._descend(gpa, 0)
-        self._write(table, index, entry & ~_DEFERRED | RWX)
+        self.set_rights(gpa, RWX)
         return True
 
     def touched(self, gpa, size):

@@ -25,6 +25,24 @@ MEMORY = 4 << 20
 _HANDLER_SIZE = 0x100
 _CODE_SELECTOR = 0x10
 
+
+def deadline_timer(vector: int) -> str:
+    """Guest code: x2APIC mode on, and the local APIC's timer in TSC-deadline mode at this vector."""
+    return f"""
+    mov ecx, 0x1b
+    rdmsr
+    or eax, 0xc00
+    wrmsr
+    mov ecx, 0x80f
+    mov eax, 0x1ff
+    xor edx, edx
+    wrmsr
+    mov ecx, 0x832
+    mov eax, {0x40000 | vector:#x}
+    wrmsr
+"""
+
+
 _PRELUDE = """
 import time, gc, sys
 from micropython import heap_lock, heap_unlock

@@ -2,7 +2,7 @@
 changes, and the prompt lives."""
 
 import pytest
-from bench import DATA, STACK
+from bench import DATA, STACK, deadline_timer
 
 PERIOD = 100_000  # ticks, the 1 kHz of the real-time guest
 BOUND = 150_000  # ticks from a deadline to its handler; a search in the monitor's heap is not interrupted
@@ -12,17 +12,7 @@ COUNT, LATEST = 0, 1  # words that the metronome stores
 NEIGHBOUR = bytes(range(256)) * 16
 
 METRONOME = f"""
-    mov ecx, 0x1b
-    rdmsr
-    or eax, 0xc00
-    wrmsr
-    mov ecx, 0x80f
-    mov eax, 0x1ff
-    xor edx, edx
-    wrmsr
-    mov ecx, 0x832
-    mov eax, {0x40000 | VECTOR:#x}
-    wrmsr
+{deadline_timer(VECTOR)}
     rdtsc
     shl rdx, 32
     lea r12, [rax + rdx + {PERIOD}]

@@ -2,24 +2,14 @@
 
 import ast
 
-from bench import DATA
+from bench import DATA, deadline_timer
 
 MILLION = 1_000_000
 VECTOR = 0x40
 
 # Each round makes one exit of each kind; then the local APIC's timer ends a HLT.
 SOURCE = f"""
-    mov ecx, 0x1b
-    rdmsr
-    or eax, 0xc00
-    wrmsr
-    mov ecx, 0x80f
-    mov eax, 0x1ff
-    xor edx, edx
-    wrmsr
-    mov ecx, 0x832
-    mov eax, {0x40000 | VECTOR:#x}
-    wrmsr
+{deadline_timer(VECTOR)}
     mov rsi, 0xfec00000
     mov dword ptr [rsi], 1
 again:
