@@ -13,7 +13,6 @@
 #include "py/runtime.h"
 #include "py/stackctrl.h"
 #include "shared/readline/readline.h"
-#include "shared/runtime/gchelper.h"
 #include "shared/runtime/pyexec.h"
 #include "port/apic.h"
 #include "port/exec.h"
@@ -163,12 +162,6 @@ void port_main(uint32_t magic, uint64_t information) {
         gc_sweep_all();
         mp_deinit();
     }
-}
-
-void gc_collect(void) {
-    gc_collect_start();
-    gc_helper_collect_regs_and_stack();
-    gc_collect_end();
 }
 
 void nlr_jump_fail(void *val) {

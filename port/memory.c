@@ -103,6 +103,8 @@ bool memory_init(void) {
     carve(&memory.exec, exec, &best);
     carve(&memory.tables, tables, &best);
     carve(&memory.disk, disk, &best);
-    carve(&memory.heap, heap, &best);
+    uint64_t fine = heap / ALIGN * 4096;
+    carve(&memory.heap_tables, fine, &best);
+    carve(&memory.heap, heap - fine, &best);
     return true;
 }

@@ -11,10 +11,11 @@ typedef struct {
 } memory_block_t;
 
 typedef struct {
-    memory_block_t all; // one block that holds the four below
+    memory_block_t all; // one block that holds those below
     memory_block_t tables; // page tables for memory above 4 GiB
     memory_block_t exec; // machine code generated at run time
     memory_block_t disk; // the RAM file system
+    memory_block_t heap_tables; // page tables for the heap and for themselves
     memory_block_t heap; // Python's heap
 } memory_t;
 

@@ -25,6 +25,7 @@ MP_DECLARE_CONST_FUN_OBJ_2(cpu_guard_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(cpu_attempt_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(cpu_allocated_obj);
 
 void cpu_module_init(void) {
     watch_init();
@@ -160,15 +161,22 @@ static mp_obj_t mod_copy(mp_obj_t to_hpa, mp_obj_t from_hpa, mp_obj_t size) {
 static MP_DEFINE_CONST_FUN_OBJ_3(mod_copy_obj, mod_copy);
 
 // counters(): what went unnoticed otherwise. Interrupts that nobody claimed, characters
-// lost on COM1, bytes of the executable region in use.
+// lost on COM1, bytes of the executable region in use; garbage collections, how often guests
+// ran in the middle of one, and how long one that was due had to wait at most (TSC ticks).
 static mp_obj_t mod_counters(void) {
-    mp_obj_t dict = mp_obj_new_dict(3);
+    mp_obj_t dict = mp_obj_new_dict(6);
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_unclaimed_interrupts),
         mp_obj_new_int_from_uint(trap_unclaimed()));
     mp_obj_dict_store(
         dict, MP_OBJ_NEW_QSTR(MP_QSTR_com1_overruns), mp_obj_new_int_from_uint(uart_overruns(0)));
     mp_obj_dict_store(
         dict, MP_OBJ_NEW_QSTR(MP_QSTR_exec_used), mp_obj_new_int_from_uint(exec_used()));
+    mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_collections),
+        mp_obj_new_int_from_uint(collect_statistics.count));
+    mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_collections_interrupted),
+        mp_obj_new_int_from_uint(collect_statistics.yields));
+    mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_collections_latest),
+        mp_obj_new_int_from_uint(collect_statistics.latest));
     return dict;
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_counters_obj, mod_counters);
@@ -211,6 +219,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_counters), MP_ROM_PTR(&mod_counters_obj)},
     {MP_ROM_QSTR(MP_QSTR_preempt), MP_ROM_PTR(&cpu_preempt_obj)},
     {MP_ROM_QSTR(MP_QSTR_hold), MP_ROM_PTR(&cpu_hold_obj)},
+    {MP_ROM_QSTR(MP_QSTR_allocated), MP_ROM_PTR(&cpu_allocated_obj)},
 };
 static MP_DEFINE_CONST_DICT(cpu_globals, cpu_globals_table);
 

@@ -1,6 +1,7 @@
 // boot.S leaves the low 4 GiB mapped by writable 2 MiB pages. Here:
 //  - the first 8 MiB get 4 KiB pages: page 0 and the stack guards are absent, text
 //    and read-only data cannot be written (CR0.WP);
+//  - Python's heap has 4 KiB pages, so that their dirty bits tell what was written;
 //  - only text and the executable region can be executed;
 //  - whatever is not RAM below 4 GiB is uncached (over and above the MTRRs);
 //  - RAM above 4 GiB, up to 512 GiB, is mapped by 1 GiB pages, or 2 MiB pages on a
@@ -19,6 +20,7 @@
 #define PTE_RW  0x002ull
 #define PTE_PWT 0x008ull
 #define PTE_PCD 0x010ull
+#define PTE_D   0x040ull
 #define PTE_PS  0x080ull
 #define PTE_NX  (1ull << 63)
 
@@ -47,6 +49,15 @@ static bool is_ram(uint64_t base, uint64_t size) {
 
 static bool is_exec(uint64_t hpa) {
     return hpa - memory.exec.hpa < memory.exec.size;
+}
+
+static bool is_heap(uint64_t hpa) {
+    return hpa - memory.heap_tables.hpa < memory.heap_tables.size + memory.heap.size;
+}
+
+// Its tables lie one behind the other.
+static uint64_t *heap_entry(uint64_t hpa) {
+    return (uint64_t *)memory.heap_tables.hpa + (hpa - memory.heap_tables.hpa) / PAGE_4K;
 }
 
 static uint64_t fine_entry(uint64_t hpa) {
@@ -79,7 +90,13 @@ static void map_low(void) {
     }
     for (uint64_t hpa = 0; hpa < FOUR_GIB; hpa += PAGE_2M) {
         uint64_t *entry = &paging_low_pd[hpa / PAGE_2M];
-        if (hpa < FINE_END) {
+        if (is_heap(hpa)) {
+            uint64_t *table = heap_entry(hpa);
+            for (unsigned i = 0; i < 512; i++) {
+                table[i] = (hpa + i * PAGE_4K) | PTE_P | PTE_RW | PTE_NX;
+            }
+            *entry = (uintptr_t)table | PTE_P | PTE_RW;
+        } else if (hpa < FINE_END) {
             *entry = (uintptr_t)&fine[hpa / PAGE_4K] | PTE_P | PTE_RW;
         } else if (is_exec(hpa)) {
             *entry = hpa | PTE_P | PTE_RW | PTE_PS;
@@ -114,4 +131,22 @@ void paging_init(void) {
     map_low();
     map_high();
     write_cr3(read_cr3());
+}
+
+void paging_clean(void) {
+    uint64_t *end = heap_entry(memory.heap.hpa + memory.heap.size);
+    for (uint64_t *entry = heap_entry(memory.heap.hpa); entry < end; entry++) {
+        *entry &= ~PTE_D;
+    }
+    write_cr3(read_cr3());
+}
+
+bool paging_take_dirty(uint64_t hpa) {
+    uint64_t *entry = heap_entry(hpa);
+    if (!(*entry & PTE_D)) {
+        return false;
+    }
+    *entry &= ~PTE_D;
+    __asm volatile("invlpg (%0)" : : "r"(hpa) : "memory");
+    return true;
 }

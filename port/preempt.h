@@ -5,6 +5,7 @@
 #ifndef PCANEL_PORT_PREEMPT_H
 #define PCANEL_PORT_PREEMPT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 extern uint64_t preempt_at; // host TSC, 0 = never
@@ -13,13 +14,18 @@ extern unsigned preempt_holds; // not 0: not now
 // Calls the function that cpu.preempt() was given. Raises nothing.
 void preempt(void);
 
+static inline bool preempt_due(void) {
+    if (__builtin_expect(preempt_at == 0, 1) || preempt_holds != 0) {
+        return false;
+    }
+    uint32_t low, high;
+    __asm volatile("rdtsc" : "=a"(low), "=d"(high));
+    return ((uint64_t)high << 32 | low) >= preempt_at;
+}
+
 static inline void preempt_look(void) {
-    if (__builtin_expect(preempt_at != 0, 0) && preempt_holds == 0) {
-        uint32_t low, high;
-        __asm volatile("rdtsc" : "=a"(low), "=d"(high));
-        if (((uint64_t)high << 32 | low) >= preempt_at) {
-            preempt();
-        }
+    if (preempt_due()) {
+        preempt();
     }
 }
 

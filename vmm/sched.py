@@ -10,6 +10,7 @@ way from one guest to the next makes no objects and calls no bytecode.
 VMs that can run and returns one of them, or None for nobody.
 """
 
+import gc
 import sys
 from array import array
 
@@ -21,6 +22,7 @@ from micropython import const
 from vmm import exits, verdict
 from vmm.clock import expire
 from vmm.events import wakes
+from vmm.preemption import Preemption, earliest
 
 _SLICE_MS = const(10)
 _LIMIT_SLICES = const(100)  # the longest that a user's rule may think
@@ -36,13 +38,10 @@ OFF = "off"
 # Words of the frame (vmm/frame.py).
 _DIRTY = const(0x0F8 // 4)
 _PENDING = const(0x108 // 4)
-_EXIT_TSC = const(0x118 // 4)
 _GUEST_TICKS = const(0x128 // 4)
 _HOST_TICKS = const(0x180 // 4)
 _CLOCK_OFFSET = const(0x1A0 // 4)
 _SLICE_END = const(0x1A8 // 4)
-_TIMER_COUNT = const(0x1B0 // 4)
-_TIMERS = const(0xA80 // 4)
 _STATE = const(0xB00 // 4)
 _PRIORITY = const(0xB08 // 4)
 _TURN = const(0xB10 // 4)
@@ -69,7 +68,13 @@ _LAST = const(6)  # frame of the guest that ran last
 _FLOOR = const(7)  # guests below this priority are not looked at: one of them is interrupted
 _LATER = const(8)  # bits of what was put off until no handler is interrupted
 _AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
-_WORDS = const(11)
+_ABOVE = const(11)  # the least priority that interrupts what is done now
+_WORDS = const(12)
+
+# Blocks of 128 bytes allocated since the last garbage collection after which there is another: where a guest
+# above can interrupt it, and where none would.
+_TIDY = const(4096)
+_TIDY_AT_LAST = const(65536)
 
 # Bits of _LATER.
 _POLL = const(1)  # consoles
@@ -81,7 +86,7 @@ _HOST = const(256)
 _BEYOND = const(0x7FFFFFF8 & ~256)  # what VM.apply has to see to
 
 
-class Scheduler:
+class Scheduler(Preemption):
     """machines: the VMs, in creation order. policy: None, or an object with pick(runnable)."""
 
     def __init__(self, tsc_hz):
@@ -89,13 +94,13 @@ class Scheduler:
         self.slice_ticks = tsc_hz * _SLICE_MS // 1000
         self.policy = None
         self._words = array("I", [0] * _WORDS)
-        self._depth = array("I", [0])
         self._frames = array("I", [0] * _MOST)
         self._vcpus = []
         self._callbacks = []
         self._started = cpu.rdtsc()
-        self._settle = []
-        self._preempt_at = cpu.preempt(self._preempt)
+        self._allocated = cpu.allocated()
+        self._run_above = _run_above
+        super().__init__()
 
     def add(self, vm, frame):
         """A VM takes part from now on. frame: hpa of its vCPU frame."""
@@ -139,27 +144,10 @@ class Scheduler:
         """Virtual time, where a guest that wakes up starts."""
         return self._words[_NOW] | self._words[_NOW + 1] << 32
 
-    @property
-    def depth(self):
-        """An array whose first word is how many handlers are interrupted, for viper."""
-        return self._depth
-
-    @property
-    def nested(self):
-        """Whether a handler of some guest is interrupted: what touches other guests is put off."""
-        return self._depth[0] != 0
-
-    def later(self, settle=None):
-        """Something for another guest is put off. Given once, a function that sees to it then."""
-        if settle:
-            self._settle.append(settle)
-        else:
-            self._words[_LATER] |= _TIES
-
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""
         # The port never nests hooks: a policy that sleeps runs no guest.
-        self._words[_INSIDE] = self._words[_FLOOR] = self._depth[0] = 0
+        self._words[_INSIDE] = self._words[_FLOOR] = self._interrupted[0] = 0
         while not cpu.wanted():
             self._turns(deadline, False)
 
@@ -192,37 +180,10 @@ class Scheduler:
 
     def _left(self):
         """No handler runs any more."""
-        _never(self._preempt_at)
+        self.disarm()
         if self._words[_INSIDE]:
             self.inside.vcpu.left()
             self._words[_INSIDE] = 0
-
-    def _preempt(self):
-        """A handler of the guest inside is in the middle of its work, and one above that guest is due:
-        those above it run until none can. Returns when to do that again, 0: never."""
-        words = self._words
-        words[_AGAIN] = words[_AGAIN + 1] = 0
-        frame = self._frames[words[_INSIDE] - 1]
-        floor = words[_FLOOR]
-        words[_FLOOR] = _above(frame)
-        self._depth[0] += 1
-        words[_INSIDE] = 0
-        began = cpu.rdtsc()
-        try:
-            _turns(self, 0, 2)
-        except KeyboardInterrupt:
-            raise
-        except Exception as error:
-            _never(self._preempt_at)
-            self._failed(error)
-        finally:
-            if words[_INSIDE]:
-                self.inside.vcpu.left()
-            words[_INSIDE] = _find(self._frames, frame) + 1
-            words[_FLOOR] = floor
-            self._depth[0] -= 1
-            _spent(frame, cpu.rdtsc() - began)
-        return words[_AGAIN] | words[_AGAIN + 1] << 32
 
     def _see_to(self):
         """What was put off while a handler was interrupted."""
@@ -272,9 +233,21 @@ class Scheduler:
 
     def poll(self):
         """Consoles: what came in, and what has room to go out."""
-        for vm in self.machines:
-            if vm.state is not OFF or vm.console.uart.pending():
-                vm.console.poll()
+        try:
+            for vm in self.machines:
+                if vm.state is not OFF or vm.console.uart.pending():
+                    self.arm(vm.priority)
+                    vm.console.poll()
+        finally:
+            self.disarm()
+
+    def tidy(self, priority):
+        """Collect garbage. Guests above `priority` do not wait for it."""
+        self.arm(priority)
+        try:
+            gc.collect()
+        finally:
+            self.disarm()
 
     def top(self):
         """Print the share of the CPU, wake-ups and their lateness of each guest since the call before.
@@ -311,7 +284,8 @@ def _turns(sched, deadline: int, once: int):
     run = exits.run
     awake = wakes
     call_back = expire
-    earliest = _earliest
+    soonest = earliest
+    allocated = ptr32(int(sched._allocated))  # noqa: F821
     preempt = ptr32(int(sched._preempt_at))  # noqa: F821
     floor = int(w[_FLOOR])
     while True:
@@ -329,7 +303,7 @@ def _turns(sched, deadline: int, once: int):
                 state = int(STILL)
             if state == WAITS:
                 if f[_DIRTY] & _DIRTY_TIMERS:
-                    earliest(frames[i])
+                    soonest(frames[i])
                 first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
                 if first:
                     if first <= now:
@@ -371,7 +345,7 @@ def _turns(sched, deadline: int, once: int):
                 level = int(f[_PRIORITY])
                 if f[_STATE] == WAITS and level >= floor:
                     if f[_DIRTY] & _DIRTY_TIMERS:
-                        earliest(frames[i])
+                        soonest(frames[i])
                     if best < 0 or level >= rank:
                         when = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
                         if when:
@@ -386,6 +360,9 @@ def _turns(sched, deadline: int, once: int):
                 w[_AGAIN] = stop
                 w[_AGAIN + 1] = stop >> 32
                 return
+            if allocated[0] > _TIDY:
+                sched.tidy(0)
+                continue
             if idle(stop):
                 sched.poll()
                 if wanted():
@@ -393,6 +370,10 @@ def _turns(sched, deadline: int, once: int):
             if once:
                 return
             continue
+        if allocated[0] > _TIDY:
+            if once != 2 and (above or allocated[0] > _TIDY_AT_LAST):
+                sched.tidy(rank)
+                continue
         f = ptr32(frames[best])  # noqa: F821
         f[_SLICE_END] = stop
         f[_SLICE_END + 1] = stop >> 32
@@ -412,6 +393,7 @@ def _turns(sched, deadline: int, once: int):
             if late > int(f[_LATEST]):
                 f[_LATEST] = late
         w[_INSIDE] = best + 1
+        w[_ABOVE] = rank + 1
         preempt[0] = above
         preempt[1] = above >> 32
         answer = int(run(vcpus[best], enter))
@@ -427,7 +409,7 @@ def _turns(sched, deadline: int, once: int):
         elif answer & _WAIT:
             if int(awake(frames[best])) == 0:
                 f[_STATE] = int(WAITS)
-                earliest(frames[best])
+                soonest(frames[best])
         preempt[0] = 0
         preempt[1] = 0
         w[_INSIDE] = 0
@@ -454,59 +436,6 @@ def _turns(sched, deadline: int, once: int):
 
 
 @micropython.viper
-def _earliest(frame: int):
-    """Put the host TSC of a guest's next timer into frame.NEXT, 0 where none is armed."""
-    f = ptr32(frame)  # noqa: F821
-    first = 0
-    at = int(_TIMERS)
-    end = at + (int(f[_TIMER_COUNT]) << 1)
-    while at < end:
-        when = int(f[at]) | int(f[at + 1]) << 32
-        if when:
-            if first == 0 or when < first:
-                first = when
-        at += 2
-    if first:
-        first -= int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
-        if first < 1:
-            first = 1
-    f[_NEXT] = first
-    f[_NEXT + 1] = first >> 32
-
-
-@micropython.viper
-def _never(word: int):
-    """Nothing is to be interrupted. word: hpa of cpu.preempt()'s."""
-    p = ptr32(word)  # noqa: F821
-    p[0] = 0
-    p[1] = 0
-
-
-@micropython.viper
-def _above(frame: int) -> int:
-    """The lowest priority that goes before a guest's."""
-    f = ptr32(frame)  # noqa: F821
-    return f[_PRIORITY] + 1
-
-
-@micropython.viper
-def _spent(frame: int, ticks: int):
-    """So much of the time since a guest's exit is another's."""
-    f = ptr32(frame)  # noqa: F821
-    since = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
-    if since:
-        since += ticks
-        f[_EXIT_TSC] = since
-        f[_EXIT_TSC + 1] = since >> 32
-
-
-@micropython.viper
-def _find(frames, frame: int) -> int:
-    """The number of the guest with this frame, -1 where it is gone."""
-    p = ptr32(frames)  # noqa: F821
-    i = 0
-    while i < int(_MOST):
-        if int(p[i]) == frame:
-            return i
-        i += 1
-    return -1
+def _run_above(sched):
+    """Turns of those at or above the floor, until none of them can run."""
+    _turns(sched, 0, 2)

@@ -161,6 +161,7 @@ class VM(Scheduled):
 
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
+        self._not_interrupted("started")
         segments = self.memory.segments
         self.state = sched.OFF  # those that go before it may run meanwhile, it may not
         self.why = "not started"
@@ -229,6 +230,7 @@ class VM(Scheduled):
             raise RuntimeError("guest %s has been destroyed" % self.name)
         if self.monitor.scheduler.inside is self:
             raise RuntimeError("guest %s is in an exit of its own: it cannot be destroyed there" % self.name)
+        self._not_interrupted("destroyed")
         for attached in list(self.policies):
             attached.detach()
         self.state = sched.OFF
@@ -241,6 +243,10 @@ class VM(Scheduled):
         gone = Gone(self.name)
         for part in _PARTS:
             setattr(self, part, gone)
+
+    def _not_interrupted(self, what):
+        if self.monitor.scheduler.interrupts(self._frame):
+            raise RuntimeError("guest %s is in the middle of an exit: it cannot be %s there" % (self.name, what))
 
     def release(self):
         """Give back host memory."""

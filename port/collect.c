@@ -1,0 +1,214 @@
+// Garbage collection that a guest of higher priority can interrupt.
+//
+// MicroPython's collector (py/gc.c) calls collect_look() in its loops. Where the scheduler is
+// due (port/preempt.h), guests run in the middle of the collection, and their handlers may
+// change objects and make new ones:
+//
+//  - while it marks, an object may be hidden from it by being moved from one that is still to
+//    be looked at into one that has been. So what was written meanwhile is looked at again:
+//    the heap has pages of 4 KiB whose dirty bits tell (port/paging.h);
+//  - while it sweeps, a new object is marked, and lies behind the place that the sweep has
+//    reached. The sweep unmarks it there;
+//  - nothing is freed, and nothing grows or shrinks in place.
+//
+// Only a collection that somebody asked for, the scheduler as a rule, is interrupted: one that
+// an allocation needs is not, for there the caller is in the middle of something, and memory
+// is short.
+//
+// The linker leads calls of gc_alloc() and its like here (--wrap).
+#include <string.h>
+#include "py/gc.h"
+#include "py/mpstate.h"
+#include "py/runtime.h"
+#include "shared/runtime/gchelper.h"
+#include "port/collect.h"
+#include "port/paging.h"
+#include "port/x86.h"
+
+#define BLOCK           MICROPY_BYTES_PER_GC_BLOCK
+#define PAGE            (4096)
+#define BLOCKS_PER_BYTE (4) // of the allocation table
+#define TAIL            (2) // kinds in it
+#define MARK            (3)
+#define ROUNDS          (8) // over what was written meanwhile, before the last one that makes nobody wait
+
+bool collect_yields;
+collect_statistics_t collect_statistics;
+
+static struct {
+    enum { NONE, MARKING, SWEEPING } phase;
+    bool inside; // guests run in the middle of a collection
+    bool disturbed; // they did since the marked objects were looked at
+    unsigned allocating;
+} state;
+
+void *__real_gc_alloc(size_t size, unsigned flags);
+void __real_gc_free(void *ptr);
+void *__real_gc_realloc(void *ptr, size_t size, bool allow_move);
+void *__wrap_gc_alloc(size_t size, unsigned flags);
+void __wrap_gc_free(void *ptr);
+void *__wrap_gc_realloc(void *ptr, size_t size, bool allow_move);
+
+// -- the heap's blocks
+
+static inline unsigned kind(size_t block) {
+    return MP_STATE_MEM(area).gc_alloc_table_start[block / BLOCKS_PER_BYTE] >> 2 * (block & 3) & 3;
+}
+
+static void mark(const void *ptr) {
+    size_t block = ((const byte *)ptr - MP_STATE_MEM(area).gc_pool_start) / BLOCK;
+    MP_STATE_MEM(area).gc_alloc_table_start[block / BLOCKS_PER_BYTE] |= MARK << 2 * (block & 3);
+}
+
+static size_t size_of(const void *ptr) {
+    size_t first = ((const byte *)ptr - MP_STATE_MEM(area).gc_pool_start) / BLOCK;
+    size_t block = first + 1;
+    while (kind(block) == TAIL) {
+        block++;
+    }
+    return (block - first) * BLOCK;
+}
+
+// -- what handlers in the middle of a collection ask for
+
+void *__wrap_gc_alloc(size_t size, unsigned flags) {
+    state.allocating++;
+    void *ptr = __real_gc_alloc(size, flags);
+    state.allocating--;
+    if (state.inside && state.phase == SWEEPING && ptr != NULL) {
+        mark(ptr);
+    }
+    return ptr;
+}
+
+void __wrap_gc_free(void *ptr) {
+    if (!state.inside) {
+        __real_gc_free(ptr);
+    }
+}
+
+void *__wrap_gc_realloc(void *ptr, size_t size, bool allow_move) {
+    if (!state.inside) {
+        state.allocating++;
+        ptr = __real_gc_realloc(ptr, size, allow_move);
+        state.allocating--;
+        return ptr;
+    }
+    if (ptr == NULL || size == 0) {
+        return size == 0 ? NULL : __wrap_gc_alloc(size, 0);
+    }
+    size_t had = size_of(ptr);
+    if (size <= had) {
+        return ptr;
+    }
+    void *moved = allow_move ? __wrap_gc_alloc(size, 0) : NULL;
+    if (moved != NULL) {
+        memcpy(moved, ptr, had);
+    }
+    return moved;
+}
+
+// -- the collection
+
+static void notice_late(void) {
+    uint64_t late = rdtsc() - preempt_at;
+    if (late > collect_statistics.latest) {
+        collect_statistics.latest = late;
+    }
+}
+
+void collect_yield(size_t at) {
+    mp_state_mem_area_t *area = &MP_STATE_MEM(area);
+    size_t locks = MP_STATE_THREAD(gc_lock_depth);
+    notice_late();
+    collect_statistics.yields++;
+    state.inside = true;
+    state.disturbed = true;
+    collect_yields = false;
+    MP_STATE_THREAD(gc_lock_depth) = 0;
+    if (state.phase == SWEEPING) {
+        area->gc_last_free_atb_index = at / BLOCKS_PER_BYTE + 1;
+    }
+    preempt();
+    MP_STATE_THREAD(gc_lock_depth) = locks;
+    collect_yields = true;
+    state.inside = false;
+}
+
+static void look_at_roots(void) {
+    void **roots = (void **)(void *)&mp_state_ctx;
+    size_t first = offsetof(mp_state_ctx_t, thread.dict_locals) / sizeof(void *);
+    size_t end = offsetof(mp_state_ctx_t, vm.qstr_last_chunk) / sizeof(void *);
+    gc_collect_root(roots + first, end - first);
+}
+
+static void look_at_dirty_pages(void) {
+    const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
+    uintptr_t end = (uintptr_t)area->gc_pool_start + (area->gc_last_used_block + 1) * BLOCK;
+    for (uintptr_t page = (uintptr_t)area->gc_pool_start & -PAGE; page < end; page += PAGE) {
+        if (paging_take_dirty(page)) {
+            gc_collect_root((void **)page, PAGE / sizeof(void *));
+        }
+    }
+}
+
+// Marked objects whose contents did not fit on the collector's stack.
+static void look_at_overflow(void) {
+    const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
+    while (MP_STATE_MEM(gc_stack_overflow)) {
+        MP_STATE_MEM(gc_stack_overflow) = 0;
+        for (size_t block = 0; block <= area->gc_last_used_block; block++) {
+            if (kind(block) == MARK) {
+                byte *object = area->gc_pool_start + block * BLOCK;
+                gc_collect_root((void **)object, size_of(object) / sizeof(void *));
+            }
+        }
+    }
+}
+
+static void collect_yielding(void) {
+    state.phase = MARKING;
+    state.disturbed = false;
+    paging_clean();
+    collect_yields = true;
+    gc_collect_start();
+    gc_helper_collect_regs_and_stack();
+    for (unsigned round = 0; state.disturbed || MP_STATE_MEM(gc_stack_overflow); round++) {
+        collect_yields = round < ROUNDS;
+        state.disturbed = false;
+        look_at_overflow();
+        look_at_roots();
+        look_at_dirty_pages();
+    }
+    collect_yields = true;
+    state.phase = SWEEPING;
+    gc_collect_end();
+    collect_yields = false;
+    state.phase = NONE;
+    if (preempt_due()) {
+        notice_late();
+    }
+}
+
+// -- the interpreter's way here
+
+void gc_collect(void) {
+    if (state.phase != NONE) {
+        return; // in the middle of one: whoever needs memory gets none
+    }
+    collect_statistics.count++;
+    if (state.allocating == 0 && preempt_at != 0) {
+        collect_yielding();
+        return;
+    }
+    gc_collect_start();
+    gc_helper_collect_regs_and_stack();
+    gc_collect_end();
+}
+
+
+// allocated() -> hpa of the word that counts the blocks of 128 bytes allocated since the last collection.
+static mp_obj_t mod_allocated(void) {
+    return mp_obj_new_int_from_uint((uintptr_t)&MP_STATE_MEM(gc_alloc_amount));
+}
+MP_DEFINE_CONST_FUN_OBJ_0(cpu_allocated_obj, mod_allocated);

@@ -1,0 +1,30 @@
+// Garbage collection, and what it does for a guest of higher priority: it makes way.
+//
+// Included by mpconfigport.h, so nothing of MicroPython is known here.
+#ifndef PCANEL_PORT_COLLECT_H
+#define PCANEL_PORT_COLLECT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "port/preempt.h"
+
+extern bool collect_yields; // a collection is going on that can be interrupted
+
+typedef struct {
+    uint64_t count, yields; // collections; how often guests ran in the middle of one
+    uint64_t latest; // TSC ticks that a guest which was due had to wait for a collection, at most
+} collect_statistics_t;
+
+extern collect_statistics_t collect_statistics;
+
+// The scheduler runs in the middle of a collection. at: what the collector's loop counts.
+void collect_yield(size_t at);
+
+static inline void collect_look(size_t at) {
+    if (__builtin_expect(collect_yields, 0) && (at & 15) == 0 && preempt_due()) {
+        collect_yield(at);
+    }
+}
+
+#endif

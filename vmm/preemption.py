@@ -1,0 +1,196 @@
+"""In the middle of what the monitor does for one guest, those that go before it run.
+
+cpu.preempt() calls `_preempted` at a branch of bytecode, or in the middle of a garbage
+collection, once the time has come that `arm` has set. What it interrupts is mostly a handler
+of the guest that is `inside`; it may also be work of the monitor's own.
+"""
+
+from array import array
+
+import cpu
+import micropython
+from micropython import const
+from vmx import bind
+
+_MOST = const(256)  # guests
+_DEPTH = const(16)
+
+# Words of the frame (vmm/frame.py).
+_DIRTY = const(0x0F8 // 4)
+_EXIT_TSC = const(0x118 // 4)
+_CLOCK_OFFSET = const(0x1A0 // 4)
+_TIMER_COUNT = const(0x1B0 // 4)
+_TIMERS = const(0xA80 // 4)
+_STATE = const(0xB00 // 4)
+_PRIORITY = const(0xB08 // 4)
+_NEXT = const(0xB48 // 4)
+_DIRTY_TIMERS = const(1 << 5)
+_WAITS = const(2)
+
+# Words of Scheduler._words.
+_COUNT = const(0)
+_INSIDE = const(4)
+_FLOOR = const(7)
+_LATER = const(8)
+_AGAIN = const(9)
+_ABOVE = const(11)
+
+_TIES = const(2)  # bit of _LATER
+
+
+class Preemption:
+    """The part of the scheduler that interrupts. `_run_above(self)` runs those at or above the floor until none can."""
+
+    def __init__(self):
+        self._interrupted = array("I", [0] * (1 + _DEPTH))  # how many, and the frames of their guests
+        self._settle = []
+        self._preempt_at = cpu.preempt(bind(_preempted, self))
+
+    @property
+    def depth(self):
+        """An array whose first word is how many handlers are interrupted, for viper."""
+        return self._interrupted
+
+    @property
+    def nested(self):
+        """Whether something is interrupted: what touches other guests is put off."""
+        return self._interrupted[0] != 0
+
+    def interrupts(self, frame):
+        """Whether a handler of the guest with this frame (hpa) is interrupted."""
+        stack = self._interrupted
+        return any(stack[1 + i] == frame for i in range(stack[0]))
+
+    def later(self, settle=None):
+        """Something for another guest is put off. Given once, a function that sees to it then."""
+        if settle:
+            self._settle.append(settle)
+        else:
+            self._words[_LATER] |= _TIES
+
+    def arm(self, priority):
+        """From now on guests above `priority` interrupt whatever bytecode runs, when their timers are due."""
+        _arm(self, priority)
+
+    def disarm(self):
+        never(self._preempt_at)
+
+    def _nested_failed(self, error):
+        """What happens in the middle stays there; Ctrl-C is for whoever was interrupted."""
+        never(self._preempt_at)
+        if self._words[_INSIDE]:
+            self.inside.vcpu.left()
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        self._failed(error)
+
+
+@micropython.viper
+def _preempted(scheduler) -> int:
+    """Those that go before what is done now run until none of them can; returns when to do that again, 0: never."""
+    w = ptr32(scheduler._words)  # noqa: F821
+    frames = ptr32(scheduler._frames)  # noqa: F821
+    stack = ptr32(scheduler._interrupted)  # noqa: F821
+    depth = int(stack[0])
+    if depth == _DEPTH:
+        return 0
+    inside = int(w[_INSIDE])
+    frame = 0
+    if inside:
+        frame = int(frames[inside - 1])
+    floor = int(w[_FLOOR])
+    above = int(w[_ABOVE])
+    w[_FLOOR] = above
+    w[_AGAIN] = 0
+    w[_AGAIN + 1] = 0
+    w[_INSIDE] = 0
+    stack[depth + 1] = frame
+    stack[0] = depth + 1
+    rdtsc = cpu.rdtsc
+    began = int(rdtsc())
+    error = cpu.attempt(scheduler._run_above, scheduler)
+    if error:
+        error = cpu.attempt(scheduler._nested_failed, error)
+    inside = 0
+    if frame:
+        inside = int(_find(scheduler._frames, frame)) + 1
+        if inside:
+            f = ptr32(frame)  # noqa: F821
+            # So much of the time since its exit is another's.
+            since = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
+            if since:
+                since += int(rdtsc()) - began
+                f[_EXIT_TSC] = since
+                f[_EXIT_TSC + 1] = since >> 32
+    w[_INSIDE] = inside
+    w[_FLOOR] = floor
+    w[_ABOVE] = above
+    stack[0] = depth
+    if error:
+        raise error
+    return int(w[_AGAIN]) | int(w[_AGAIN + 1]) << 32
+
+
+@micropython.viper
+def _arm(scheduler, priority: int):
+    """The earliest timer of a waiting guest above `priority` interrupts."""
+    w = ptr32(scheduler._words)  # noqa: F821
+    frames = ptr32(scheduler._frames)  # noqa: F821
+    p = ptr32(int(scheduler._preempt_at))  # noqa: F821
+    count = int(w[_COUNT])
+    first = 0
+    i = 0
+    while i < count:
+        f = ptr32(frames[i])  # noqa: F821
+        if f[_STATE] == _WAITS and int(f[_PRIORITY]) > priority:
+            if f[_DIRTY] & _DIRTY_TIMERS:
+                earliest(frames[i])
+            when = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
+            if when:
+                if first == 0 or when < first:
+                    first = when
+        i += 1
+    w[_ABOVE] = priority + 1
+    p[0] = first
+    p[1] = first >> 32
+
+
+@micropython.viper
+def earliest(frame: int):
+    """Put the host TSC of a guest's next timer into frame.NEXT, 0 where none is armed."""
+    f = ptr32(frame)  # noqa: F821
+    first = 0
+    at = int(_TIMERS)
+    end = at + (int(f[_TIMER_COUNT]) << 1)
+    while at < end:
+        when = int(f[at]) | int(f[at + 1]) << 32
+        if when:
+            if first == 0 or when < first:
+                first = when
+        at += 2
+    if first:
+        first -= int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+        if first < 1:
+            first = 1
+    f[_NEXT] = first
+    f[_NEXT + 1] = first >> 32
+
+
+@micropython.viper
+def never(word: int):
+    """Nothing is to be interrupted. word: hpa of cpu.preempt()'s."""
+    p = ptr32(word)  # noqa: F821
+    p[0] = 0
+    p[1] = 0
+
+
+@micropython.viper
+def _find(frames, frame: int) -> int:
+    """The number of the guest with this frame, -1 where it is gone."""
+    p = ptr32(frames)  # noqa: F821
+    i = 0
+    while i < int(_MOST):
+        if int(p[i]) == frame:
+            return i
+        i += 1
+    return -1
