@@ -142,12 +142,25 @@ static void look_at_roots(void) {
     gc_collect_root(roots + first, end - first);
 }
 
+// As gc_collect_root(), at half the price for words that are no pointers.
+static void look_at_words(void **words, size_t count) {
+    uintptr_t start = (uintptr_t)MP_STATE_MEM(area).gc_pool_start;
+    uintptr_t size = (uintptr_t)MP_STATE_MEM(area).gc_pool_end - start;
+    for (size_t i = 0; i < count; i++) {
+        collect_look(i);
+        uintptr_t word = (uintptr_t)words[i];
+        if (word - start < size && word % BLOCK == 0) {
+            gc_collect_root(words + i, 1);
+        }
+    }
+}
+
 static void look_at_dirty_pages(void) {
     const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     uintptr_t end = (uintptr_t)area->gc_pool_start + (area->gc_last_used_block + 1) * BLOCK;
     for (uintptr_t page = (uintptr_t)area->gc_pool_start & -PAGE; page < end; page += PAGE) {
         if (paging_take_dirty(page)) {
-            gc_collect_root((void **)page, PAGE / sizeof(void *));
+            look_at_words((void **)page, PAGE / sizeof(void *));
         }
     }
 }
@@ -160,7 +173,7 @@ static void look_at_overflow(void) {
         for (size_t block = 0; block <= area->gc_last_used_block; block++) {
             if (kind(block) == MARK) {
                 byte *object = area->gc_pool_start + block * BLOCK;
-                gc_collect_root((void **)object, size_of(object) / sizeof(void *));
+                look_at_words((void **)object, size_of(object) / sizeof(void *));
             }
         }
     }
@@ -205,7 +218,6 @@ void gc_collect(void) {
     gc_helper_collect_regs_and_stack();
     gc_collect_end();
 }
-
 
 // allocated() -> hpa of the word that counts the blocks of 128 bytes allocated since the last collection.
 static mp_obj_t mod_allocated(void) {

@@ -4,8 +4,11 @@ Output is kept in a ring, so that the prompt can show what a guest last printed 
 no host UART is left for it.
 """
 
+from array import array
+
 import micropython
 from micropython import const
+from vmx import bind
 
 _RING = const(8192)  # bytes, a power of two
 
@@ -18,29 +21,22 @@ class Console:
     """
 
     def __init__(self, host):
+        self._send = [None]
         self.host = host
         self.uart = None
         self.attach = None
         self._ring = bytearray(_RING)
-        self.written = 0  # characters the guest has sent
+        self._count = array("I", [0, 0])
+        self.tx = bind(_tx, self._ring, self._count, self._send)
 
     def __call__(self, *args, **options):
         """vm.console() at the prompt: the terminal becomes this console until Ctrl-] is typed."""
         self.attach(*args, **options)
 
-    # Linux prints its boot through here: 700 a character, against 1,900 in bytecode.
-    @micropython.viper
-    def tx(self, byte: int) -> bool:
-        """The guest sends a character; False when there is no room (it stays in the UART)."""
-        send = self._send
-        if send:
-            if not send(byte):
-                return False
-        ring = ptr8(self._ring)
-        at = int(self.written)
-        ring[at & 8191] = byte
-        self.written = at + 1
-        return True
+    @property
+    def written(self):
+        """How many characters the guest has sent."""
+        return self._count[0] | self._count[1] << 32
 
     @property
     def host(self):
@@ -49,7 +45,7 @@ class Console:
     @host.setter
     def host(self, host):
         self._host = host
-        self._send = host.writechar if host else None
+        self._send[0] = host.writechar if host else None
 
     def poll(self):
         """Move what can be moved."""
@@ -76,3 +72,18 @@ class Console:
         else:
             data = self._ring[start:end]
         return "".join([chr(b) if b < 128 else "?" for b in data])
+
+
+@micropython.viper
+def _tx(ring, written, send, byte: int) -> bool:
+    """The guest sends a character; False when there is no room (it stays in the UART)."""
+    far = send[0]
+    if far:
+        if not far(byte):
+            return False
+    count = ptr32(written)  # noqa: F821
+    ptr8(ring)[int(count[0]) & 8191] = byte  # noqa: F821
+    count[0] += 1
+    if count[0] == 0:
+        count[1] += 1
+    return True

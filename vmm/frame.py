@@ -70,9 +70,10 @@ SHARE = const(0xB18 // 4)
 WAKES = const(0xB20 // 4)
 LATE = const(0xB28 // 4)  # ticks from timers' deadlines to entries, all wake-ups together
 LATEST = const(0xB30 // 4)
-DUE = const(0xB38 // 4)  # host TSC of the deadline that has just passed
+DUE = const(0xB38 // 4)  # host TSC of the deadline that the next entry is for
 APIC_PAGE = const(0xB40 // 4)
 NEXT = const(0xB48 // 4)
+LEAD = const(0xB58 // 4)  # ticks by which it is woken before its deadlines (port/vcpu_enter.c)
 STARTS = const(0xB50 // 4)  # how often the guest was started or reset
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,

@@ -24,6 +24,7 @@ _TIMERS = const(0xA80 // 4)
 _STATE = const(0xB00 // 4)
 _PRIORITY = const(0xB08 // 4)
 _NEXT = const(0xB48 // 4)
+_LEAD = const(0xB58 // 4)
 _DIRTY_TIMERS = const(1 << 5)
 _WAITS = const(2)
 
@@ -157,7 +158,7 @@ def _arm(scheduler, priority: int):
 
 @micropython.viper
 def earliest(frame: int):
-    """Put the host TSC of a guest's next timer into frame.NEXT, 0 where none is armed."""
+    """Put the host TSC at which a guest is to be woken for its next timer into frame.NEXT, 0 where none is armed."""
     f = ptr32(frame)  # noqa: F821
     first = 0
     at = int(_TIMERS)
@@ -169,7 +170,7 @@ def earliest(frame: int):
                 first = when
         at += 2
     if first:
-        first -= int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+        first -= (int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32) + int(f[_LEAD])
         if first < 1:
             first = 1
     f[_NEXT] = first

@@ -47,10 +47,9 @@ _PRIORITY = const(0xB08 // 4)
 _TURN = const(0xB10 // 4)
 _SHARE = const(0xB18 // 4)
 _WAKES = const(0xB20 // 4)
-_LATE = const(0xB28 // 4)
-_LATEST = const(0xB30 // 4)
 _DUE = const(0xB38 // 4)
 _NEXT = const(0xB48 // 4)
+_LEAD = const(0xB58 // 4)
 _DIRTY_TIMERS = const(1 << 5)
 _DIRTY_RVI = const(1 << 7)
 
@@ -307,10 +306,13 @@ def _turns(sched, deadline: int, once: int):
                 first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
                 if first:
                     if first <= now:
+                        first += int(f[_LEAD])
                         f[_DUE] = first
                         f[_DUE + 1] = first >> 32
-                        offset = int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
-                        call_back(callbacks[i], frames[i], now + offset)
+                        if first < now:
+                            first = now
+                        first += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+                        call_back(callbacks[i], frames[i], first)
                         f[_DIRTY] |= _DIRTY_TIMERS
                 if f[_PENDING] | f[_DIRTY] & _DIRTY_RVI:
                     if int(awake(frames[i])):
@@ -382,16 +384,6 @@ def _turns(sched, deadline: int, once: int):
             w[_LAST] = int(frames[best])
             w[_SWITCHES] += 1
         used = int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS])  # low halves: a turn is shorter
-        due = int(f[_DUE]) | int(f[_DUE + 1]) << 32
-        if due:
-            f[_DUE] = 0
-            f[_DUE + 1] = 0
-            late = int(rdtsc()) - due
-            sum_ = (int(f[_LATE]) | int(f[_LATE + 1]) << 32) + late
-            f[_LATE] = sum_
-            f[_LATE + 1] = sum_ >> 32
-            if late > int(f[_LATEST]):
-                f[_LATEST] = late
         w[_INSIDE] = best + 1
         w[_ABOVE] = rank + 1
         preempt[0] = above

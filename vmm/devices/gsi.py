@@ -23,22 +23,6 @@ _LINT0_MODE = const(0x10700)
 _LINT0_EXTINT = const(0x700)
 
 
-class Line:
-    """One source on a line; `set` is the callable to give to a device."""
-
-    def __init__(self, gsi, n):
-        self.gsi = gsi
-        self.n = n
-        self.level = 0
-
-    def set(self, level):
-        """Level of this source. Returns 0 if an edge found its predecessor unserved, else 1."""
-        if level == self.level:
-            return 1
-        self.level = level
-        return self.gsi.change(self.n, level)
-
-
 class Gsi:
     """Calls `set_irq(n, level)` of the I/O APIC and of `pic` for each change of a line. Sources on the same
     line are ored. Set `pic` before a line is used: `gsi.pic = I8259(gsi.intr)`."""
@@ -50,21 +34,23 @@ class Gsi:
         self._asserting = array("I", [0] * _LINES)
 
     def line(self, n):
-        """A new source on line `n` (0..23, ISA numbers below 16): a callable that takes its level.
-        Raises ValueError for a line that does not exist; 2 is the cascade."""
+        """A new source on line `n` (0..23, ISA numbers below 16): a callable that takes its level, 0 or 1.
+
+        It returns 0 if an edge found its predecessor unserved, else 1. Raises ValueError for a line
+        that does not exist; 2 is the cascade.
+        """
         if not 0 <= n < _LINES or n == 2:
             raise ValueError("no interrupt line %d" % n)
-        return Line(self, n).set
+        level = array("I", [0])
+        return bind(_set, level, uctypes.addressof(self._asserting) + 4 * n, n, self)
 
-    def change(self, n, level):
-        """A source of line `n` goes up or down."""
-        count = self._asserting[n] + (1 if level else -1)
-        self._asserting[n] = count
-        if count != level:  # 0 to 1 and 1 to 0 only
-            return 1
-        served = self.ioapic.set_irq(n if n else 2, level)
-        if n < _ISA and self.pic.set_irq(n, level) == 0:
-            return 0
+    @micropython.viper
+    def _change(self, n: int, level: int) -> int:
+        """Line `n` goes up or down."""
+        served = int(self.ioapic.set_irq(n if n else 2, level))
+        if n < _ISA:
+            if int(self.pic.set_irq(n, level)) == 0:
+                return 0
         return served
 
     def edge(self, n):
@@ -85,6 +71,19 @@ class Gsi:
         """The 8259s' INT output: LINT0 of the local APIC, and pin 0 of the I/O APIC."""
         self.ioapic.set_irq(0, level)
         self.lapic.lint(0, level)
+
+
+@micropython.viper
+def _set(source, asserting: int, n: int, gsi, level: int) -> int:
+    s = ptr32(source)
+    if int(s[0]) == level:
+        return 1
+    s[0] = level
+    count = ptr32(asserting)
+    count[0] += 1 if level else 0xFFFFFFFF
+    if int(count[0]) != level:  # 0 to 1 and 1 to 0 only
+        return 1
+    return int(gsi._change(n, level))
 
 
 @micropython.viper

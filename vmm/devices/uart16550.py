@@ -10,7 +10,9 @@ As on a PC, OUT2 gates the interrupt onto the ISA bus.
 """
 
 import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm.devices.isa import read_wide, write_wide
 
@@ -100,7 +102,7 @@ class Uart16550:
     """
 
     def __init__(self, tx, irq, modem=_ignore, drained=_ignore):
-        self.tx = tx
+        self._far = [tx]
         self.irq = irq
         self.modem = modem
         self.drained = drained
@@ -226,6 +228,20 @@ class Uart16550:
             self._pins()
         elif offset == _SCR:
             s[_SCR] = value
+
+    @property
+    def tx(self):
+        return self._far[0]
+
+    @tx.setter
+    def tx(self, tx):
+        self._far[0] = tx
+
+    def writer(self, offset, size):
+        """writer(value) -> 0: THR has it, or -1: ask write()."""
+        if size != 1 or offset != _DATA:
+            return None
+        return bind(_thr, uctypes.addressof(self._state), self._far, self._update)
 
     def connect(self, tx, modem, drained, bulk, inputs, clock):
         """Another far end: outputs as of the constructor, and the modem inputs that it gives.
@@ -470,9 +486,31 @@ class Uart16550:
         """Drives the interrupt output where its level changes."""
         s = ptr8(self._state)
         line = 0
-        if s[_IER] and s[_MCR] & _MCR_OUT2:
-            if int(self._cause()) != _IIR_NONE:
+        ier = s[_IER]
+        if ier and s[_MCR] & _MCR_OUT2:  # whether there is a _cause(), without the call
+            if ier & _IER_THRE and s[_THRE]:
+                line = 1
+            elif ier & _IER_RX and s[_RX_COUNT] and (s[_RX_COUNT] >= s[_TRIGGER] or s[_AGED]):
+                line = 1
+            elif ier & _IER_LINE and s[_LSR] & _LSR_ERRORS:
+                line = 1
+            elif ier & _IER_MODEM and s[_MSR] & 0x0F:
                 line = 1
         if line != s[_LINE]:
             s[_LINE] = line
             self.irq(line)
+
+
+@micropython.viper
+def _thr(state: int, far, update, value: int) -> int:
+    s = ptr8(state)
+    if s[_LCR] & _LCR_DLAB or s[_MCR] & _MCR_LOOP or s[_TX_COUNT]:
+        return -1
+    tx = far[0]
+    if not tx(value):
+        return -1
+    s[_THRE] = 1
+    if s[_LINE] == 0:
+        if s[_IER] & _IER_THRE:
+            update()
+    return 0

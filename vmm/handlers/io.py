@@ -65,7 +65,7 @@ class PortIo:
         _set_word(self._frame, value)
 
     def install(self, exits):
-        """Bytes of all ports that are claimed now, and the words of devices that give a `reader`."""
+        """Bytes of all ports that are claimed now, and the words of devices that give a `reader`, or bytes a `writer`."""
         exits.add(reasons.IO_INSTRUCTION, self.exit, frame.WANT_LINEAR | frame.WANT_INSTR_INFO)
         exits.keyed(reasons.IO_INSTRUCTION, 4 * _QUALIFICATION, _KEY, _KEYS_BITS)
         handlers = {}
@@ -81,7 +81,8 @@ class PortIo:
                     self._key(exits, port, size, _IN, bind(_in8_now if size == 1 else _in32_now, reader), offset)
                 elif size == 1:
                     self._key(exits, port, size, _IN, read, offset)
-            self._key(exits, port, 1, 0, write, offset)
+            writer = device.writer(offset, 1) if hasattr(device, "writer") else None
+            self._key(exits, port, 1, 0, bind(_out8_quick, writer) if writer else write, offset)
 
     @staticmethod
     def _key(exits, port, size, direction, handler, offset):
@@ -246,4 +247,13 @@ def _in32_now(reader, vcpu) -> int:
         return int(vcpu.vm.ports.exit(vcpu))
     f[_RAX] = value
     f[_RAX + 1] = 0
+    return f[_OUTCOME]
+
+
+# `writer` is what a device gave for one register: writer(value) -> 0, or -1 for "ask write()".
+@micropython.viper
+def _out8_quick(writer, vcpu) -> int:
+    f = ptr32(vcpu)  # noqa: F821
+    if int(writer(int(f[_RAX]) & 0xFF)) < 0:
+        return int(vcpu.vm.ports.exit(vcpu))
     return f[_OUTCOME]
