@@ -9,7 +9,7 @@ REPORT = """tick 1000 Hz, divisor 1193, 99987 TSC ticks; 70000 interrupts, 0 los
 latency     count      min   median   99.9 %      max
 handler     60001     1341     2816    30208    125789
 task        60000     3151     4352    52224   174253
-deadlines inexact by 0
+deadlines inexact by 17
 """
 
 
@@ -17,7 +17,7 @@ def test_a_report_becomes_a_row():
     row = latency.parse("pcanel", "busy", REPORT)
     assert (row.count, row.lost, row.min, row.max) == (60001, 0, 1341, 125789)
     assert (row.median, row.permille_999) == (2816, 30208)
-    assert (row.task_median, row.task_max) == (4352, 174253)
+    assert (row.task_median, row.task_max, row.inexact) == (4352, 174253, 17)
 
 
 def test_a_guest_that_has_not_reported_is_an_error():

@@ -65,7 +65,7 @@ class PortIo:
         _set_word(self._frame, value)
 
     def install(self, exits):
-        """Bytes of all ports that are claimed now, and the words of devices that give a `reader`, or bytes a `writer`."""
+        """Bytes of all ports that are claimed now, by `reader` and `writer` where a device gives one; its words."""
         exits.add(reasons.IO_INSTRUCTION, self.exit, frame.WANT_LINEAR | frame.WANT_INSTR_INFO)
         exits.keyed(reasons.IO_INSTRUCTION, 4 * _QUALIFICATION, _KEY, _KEYS_BITS)
         handlers = {}
