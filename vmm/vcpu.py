@@ -203,7 +203,7 @@ class Vcpu:
 
     def _reset_fpu(self):
         area = self.fpu()
-        area[:] = bytes(len(area))
+        cpu.zero(uctypes.addressof(area), len(area))
         struct.pack_into("<H", area, 0, 0x0040)  # FCW after RESET
         area[4] = 0xFF  # abridged FTW: FXRSTOR image says "in use", as FTW 5555h does
         struct.pack_into("<I", area, 24, 0x1F80)  # MXCSR

@@ -1,49 +1,13 @@
 """Guests that do their worst, beside one of higher priority with a timer: that one stays in time, nobody else's memory
 changes, and the prompt lives."""
 
+import metronome
 import pytest
-from bench import DATA, STACK, deadline_timer
+from bench import DATA, STACK
 
-PERIOD = 100_000  # ticks, the 1 kHz of the real-time guest
-BOUND = 150_000  # ticks from a deadline to its handler; a search in the monitor's heap is not interrupted
+BOUND = 50_000  # ticks from a deadline to its handler
 MS = 300
-VECTOR = 0x40
-COUNT, LATEST = 0, 1  # words that the metronome stores
 NEIGHBOUR = bytes(range(256)) * 16
-
-METRONOME = f"""
-{deadline_timer(VECTOR)}
-    rdtsc
-    shl rdx, 32
-    lea r12, [rax + rdx + {PERIOD}]
-again:
-    mov rax, r12
-    mov rdx, r12
-    shr rdx, 32
-    mov ecx, 0x6e0
-    wrmsr
-    sti
-    hlt
-    cli
-    jmp again
-"""
-TICK = f"""
-    rdtsc
-    shl rdx, 32
-    or rax, rdx
-    sub rax, r12
-    cmp rax, [{DATA + 8 * LATEST:#x}]
-    jbe known
-    mov [{DATA + 8 * LATEST:#x}], rax
-known:
-    inc qword ptr [{DATA + 8 * COUNT:#x}]
-    add r12, {PERIOD}
-    mov ecx, 0x80b
-    xor eax, eax
-    xor edx, edx
-    wrmsr
-    iretq
-"""
 
 # What is slow for the monitor: ports, memory and hypercalls that nobody has, CPUID, control registers.
 STORM = """
@@ -115,14 +79,12 @@ HOSTILE = {
 
 
 @pytest.fixture
-def metronome(guest):
-    made = guest(METRONOME, handlers={VECTOR: TICK}, priority=10)
-    made.go()
-    return made
+def ticking(guest):
+    return metronome.start(guest)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_guest(bench, guest, metronome, name):
+def test_a_hostile_guest(bench, guest, ticking, name):
     source, options = HOSTILE[name]
     neighbour = guest("hlt")
     neighbour.exec(f"vm.memory.write({DATA:#x}, {NEIGHBOUR!r})")
@@ -130,16 +92,10 @@ def test_a_hostile_guest(bench, guest, metronome, name):
     hostile.go()
     bench.run(20)
     ran = hostile.eval("vm.vcpu.guest_ticks")
-    ticks = metronome.word(COUNT)
-    # While a line runs, guests stand still: what came late through that does not count.
-    latest = metronome.exec(
-        f"time.sleep_ms(10)\nvm.memory.write_u64({DATA + 8 * LATEST:#x}, 0)\ntime.sleep_ms({MS})\n"
-        f"print('latest', vm.memory.read_u64({DATA + 8 * LATEST:#x}))",
-        600,
-    )
+    ticks = ticking.word(metronome.COUNT)
+    latest = metronome.latest(ticking, MS)
     print(name, latest)
-    latest = int(latest.rpartition("latest ")[2])
-    assert metronome.word(COUNT) - ticks >= MS
+    assert ticking.word(metronome.COUNT) - ticks >= MS
     assert latest <= BOUND
     assert hostile.eval("vm.vcpu.guest_ticks") > ran
     assert hostile.state == "running" or hostile.eval("vm.why") == "not started", repr(hostile)

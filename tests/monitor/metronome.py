@@ -1,0 +1,58 @@
+"""A guest of high priority with a timer, which notes how late its interrupts are."""
+
+from bench import DATA, deadline_timer
+
+PERIOD = 100_000  # ticks, the 1 kHz of the real-time guest
+VECTOR = 0x40
+COUNT, LATEST = 0, 1  # words that it stores
+
+SOURCE = f"""
+{deadline_timer(VECTOR)}
+    rdtsc
+    shl rdx, 32
+    lea r12, [rax + rdx + {PERIOD}]
+again:
+    mov rax, r12
+    mov rdx, r12
+    shr rdx, 32
+    mov ecx, 0x6e0
+    wrmsr
+    sti
+    hlt
+    cli
+    jmp again
+"""
+TICK = f"""
+    rdtsc
+    shl rdx, 32
+    or rax, rdx
+    sub rax, r12
+    cmp rax, [{DATA + 8 * LATEST:#x}]
+    jle known
+    mov [{DATA + 8 * LATEST:#x}], rax
+known:
+    inc qword ptr [{DATA + 8 * COUNT:#x}]
+    add r12, {PERIOD}
+    mov ecx, 0x80b
+    xor eax, eax
+    xor edx, edx
+    wrmsr
+"""
+
+
+def start(guest, more=""):
+    """The guest, running. more: code that its handler ends with; it may use RAX, RBX, RCX, RDX."""
+    made = guest(SOURCE, handlers={VECTOR: f"{TICK}\n{more}\niretq"}, priority=10)
+    made.go()
+    return made
+
+
+def latest(metronome, ms):
+    """Ticks from a deadline to its handler at most, of the next so many ms."""
+    # While a line runs, guests stand still: what came late through that does not count.
+    printed = metronome.exec(
+        f"time.sleep_ms(10)\nvm.memory.write_u64({DATA + 8 * LATEST:#x}, 0)\ntime.sleep_ms({ms})\n"
+        f"print('latest', vm.memory.read_u64({DATA + 8 * LATEST:#x}))",
+        600,
+    )
+    return int(printed.rpartition("latest ")[2])

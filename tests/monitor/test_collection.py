@@ -1,0 +1,92 @@
+"""Garbage collection while guests run: one that goes before the others does not wait for it, and no object is lost."""
+
+import metronome
+import pytest
+
+BOUND = 100_000  # ticks; a policy of the metronome's own, which costs it half of each period, is part of it
+MS = 300
+
+# The metronome's policy moves objects about and makes new ones, mostly in the middle of a collection.
+MOVES = """
+kept = [[i, str(i)] for i in range(200)]
+spare = [None] * 200
+moves = 0
+@vm.on('vmcall', number=0x777)
+def move(vcpu):
+    global moves
+    moves += 1
+    i = moves * 7 % 200
+    if kept[i] is not None:
+        spare[i], kept[i] = kept[i], None
+    else:
+        kept[i], spare[i] = spare[i], None
+    j = moves * 13 % 200
+    if kept[j] is not None:
+        kept[j] = [j, str(j)]
+"""
+MOVED = "all((k or s) == [i, str(i)] and (k is None) != (s is None) for i, (k, s) in enumerate(zip(kept, spare)))"
+
+GARBAGE = """
+table = {}
+made = 0
+@vm.on('cpuid')
+def make(vcpu):
+    global made
+    made += 1
+    table[made % 300] = ['x' * (made % 50), [made % 300] * (made % 20)]
+"""
+MADE = "all(part == key for key, (_, parts) in table.items() for part in parts)"
+
+
+def collections(bench):
+    counters = bench.eval("__import__('cpu').counters()")
+    return counters["collections"], counters["collections_interrupted"]
+
+
+@pytest.fixture
+def wasteful(guest):
+    made = guest("again: cpuid\njmp again")
+    made.exec(GARBAGE)
+    made.go()
+    return made
+
+
+def test_a_collection_makes_way(bench, guest, wasteful):
+    ticking = metronome.start(guest, "push rax\nmov eax, 0x777\nvmcall\npop rax")
+    ticking.exec(MOVES)
+    bench.run(50)
+    before = collections(bench)
+    worst = max(metronome.latest(ticking, MS) for _ in range(3))
+    after = collections(bench)
+    print("latest", worst, "collections, interrupted:", before, after)
+    assert after[0] - before[0] >= 5
+    assert after[1] - before[1] >= 50
+    assert worst <= BOUND
+    assert bench.eval(MOVED)
+    assert bench.eval("moves") > MS
+    assert bench.eval(MADE)
+    assert bench.eval("len(table)") == 300
+
+
+def test_a_collection_at_a_busy_prompt(bench, guest, wasteful):
+    """One that the prompt asks for comes between lines, with guests interrupted at any place."""
+    ticking = metronome.start(guest)
+    bench.exec("import gc\nfor _ in range(20):\n    time.sleep_ms(5)\n    gc.collect()", 300)
+    assert bench.eval(MADE)
+    assert ticking.state in ("running", "halted")
+
+
+def test_memory_that_runs_out_during_a_policy(bench, guest, wasteful):
+    """A policy that takes all of it gets MemoryError; the others go on."""
+    ticking = metronome.start(guest)
+    hungry = guest("again: mov eax, 0x888\nvmcall\njmp again")
+    hungry.policy("'vmcall', number=0x888", "pile = []\nwhile True:\n    pile.append(bytearray(4096))")
+    hungry.go()
+    bench.run(200)
+    count = ticking.word(metronome.COUNT)
+    bench.run(50)
+    assert hungry.state == "paused"
+    assert "policy p failed" in hungry.eval("vm.messages[-1]")
+    assert ticking.word(metronome.COUNT) > count
+    assert bench.eval(MADE)
+    assert bench.alive()
