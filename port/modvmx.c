@@ -76,7 +76,7 @@ void vmx_need_root(const char *op) {
 }
 
 // on(hpa): VMXON with the 4 KiB region at hpa, whose first word is the VMCS revision.
-// CR0, CR4 and IA32_FEATURE_CONTROL have been prepared by vmm/caps.py.
+// CR0, CR4 and IA32_FEATURE_CONTROL have been prepared by vmm/vtx/caps.py.
 static mp_obj_t mod_on(mp_obj_t hpa_in) {
     if (vmx_cpu.vmxon) {
         raise_error("VMXON", 15, error_names[15]);

@@ -1,8 +1,8 @@
 // The vCPU frame and the native type in front of it.
 //
-// The frame is a page outside the GC heap. Its layout is what vmm/frame.py says;
+// The frame is a page outside the GC heap. Its layout is what vmm/vtx/frame.py says;
 // this structure and that table are checked against each other when the type is
-// made (vmm/frame.py passes its size in).
+// made (vmm/vtx/frame.py passes its size in).
 #ifndef PCANEL_VCPU_H
 #define PCANEL_VCPU_H
 
@@ -27,7 +27,7 @@
 #define FRAME_RVI        (1u << 7)
 
 // Keys: a hash table, open addressing, its last entries beyond the highest index and the
-// very last one empty (slot 0). vmm/keys.py makes them.
+// very last one empty (slot 0). vmm/vtx/keys.py makes them.
 #define VCPU_KEY_FACTOR (0x9e3779b1u)
 typedef struct {
     uint32_t key;
@@ -94,7 +94,7 @@ typedef struct {
     uint64_t rvi; // 0x1c8  requesting virtual interrupt, raised to this while FRAME_RVI is dirty
     uint64_t interruptibility; // 0x1d0  at the exit, and for VCPU_SLOT_PENDING
     uint64_t pending_debug; // 0x1d8  for VCPU_SLOT_PENDING
-    uint64_t nmis; // 0x1e0  vmm/events.py
+    uint64_t nmis; // 0x1e0  vmm/vtx/events.py
     uint64_t cr3; // 0x1e8  these two only where wants[reason] asks
     uint64_t cs_rights; // 0x1f0
     uint64_t reserved; // 0x1f8
@@ -104,7 +104,7 @@ typedef struct {
     vcpu_msr_t msr[VCPU_MSRS]; // 0x840  live in the CPU while this vCPU is loaded; index 0 ends
     uint32_t keys[VCPU_REASONS]; // 0x940  hpa of the reason's keys, 0: none
     uint64_t timer[VCPU_TIMERS]; // 0xa80  deadlines by the guest's clock, 0: off
-    // The scheduler's words (vmm/sched.py).
+    // The scheduler's words (vmm/scheduling/sched.py).
     uint64_t state; // 0xb00
     uint64_t priority; // 0xb08
     uint64_t turn; // 0xb10

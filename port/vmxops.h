@@ -8,7 +8,7 @@
 
 typedef enum { VMX_OK = 0, VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 } vmx_result_t;
 
-// VMCS encodings that the shim itself touches (vmm/vmcs.py has all of them).
+// VMCS encodings that the shim itself touches (vmm/vtx/vmcs.py has all of them).
 #define GUEST_INTERRUPTIBILITY         (0x4824)
 #define GUEST_PENDING_DEBUG_EXCEPTIONS (0x6822)
 #define GUEST_RSP                      (0x681c)

@@ -4,7 +4,7 @@ Limits: only COM ports, the EBDA segment, memory sizes and equipment are filled 
 Source: the IBM PC/AT technical reference, "ROM BIOS data areas".
 """
 
-from vmm.e820 import EBDA
+from vmm.memory.e820 import EBDA
 
 COM_PORTS = 0x400  # four words
 EBDA_SEGMENT = 0x40E

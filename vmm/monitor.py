@@ -19,9 +19,13 @@ import uctypes
 import vmx
 from micropython import const
 
-from vmm import caps as caps_module
-from vmm import controls, description, journal, link, pages, sched, shared
+from vmm import description, journal
+from vmm.memory import pages
+from vmm.scheduling import sched
+from vmm.ties import link, shared
 from vmm.vm import VM
+from vmm.vtx import caps as caps_module
+from vmm.vtx import controls
 
 _PAGE = const(0x1000)
 _CR4_VMXE = const(1 << 13)

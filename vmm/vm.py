@@ -11,30 +11,16 @@ import sys
 import cpu
 from micropython import const
 
-from vmm import (
-    apicv,
-    bus,
-    clock,
-    ept,
-    events,
-    exits,
-    handlers,
-    loaders,
-    memory,
-    msr_bitmap,
-    paging,
-    pc,
-    reasons,
-    sched,
-    terminal,
-    vcpu,
-    verdict,
-)
-from vmm.e820 import e820, ram
+from vmm import bus, handlers, loaders, pc, terminal, verdict
 from vmm.gone import Gone
 from vmm.handlers import cpuid, io, mmio, msr, vmcall
+from vmm.memory import ept, paging
+from vmm.memory import guest as memory
+from vmm.memory.e820 import e820, ram
 from vmm.policies import arming, policy, stepper, trapflag
-from vmm.scheduled import Scheduled
+from vmm.scheduling import clock, sched
+from vmm.scheduling.scheduled import Scheduled
+from vmm.vtx import apicv, events, exits, msr_bitmap, reasons, vcpu
 
 _LARGE = const(0x200000)
 _PAGE = const(0x1000)
@@ -61,7 +47,7 @@ class VM(Scheduled):
         self.hooks = {}
         self.policies = []
         self.powered = False
-        self.windows = []  # its sides of shared memory (vmm/shared.py)
+        self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
         self._blobs = blobs
         self._taken = []
         try:

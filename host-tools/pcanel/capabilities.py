@@ -9,7 +9,7 @@ from pcanel.errors import PcanelError
 from pcanel.monitor import Monitor
 
 _MEMORY = 128  # MiB; nothing runs
-# Names of bits as vmm/controls.py has them: [(line, number as text, names of the bits set)].
+# Names of bits as vmm/vtx/controls.py has them: [(line, number as text, names of the bits set)].
 _REPORT = """
 import cpu
 def bits(r):

@@ -46,7 +46,7 @@ def test_a_policy_answers_its_row_only(bench):
 def test_a_slowed_handler_shows(bench):
     before = rows(bench, "cpuid", "in_pic")
     bench.monitor.exec(
-        "from vmm import reasons\n"
+        "from vmm.vtx import reasons\n"
         "quick = vm.exits.default(reasons.CPUID)\n"
         "def slow(vcpu):\n"
         f"    for i in range({LOOPS}):\n"

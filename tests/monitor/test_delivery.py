@@ -28,7 +28,7 @@ def test_an_iret_that_is_retried_blocks_nmis_till_its_end(guest):
         iretq
     """
     made = guest(f"mov rsp, {PAGE + 0x800:#x}\nsti\nagain: jmp again", handlers={2: handler}, data={PAGE: bytes(8)})
-    made.exec("n = [0]\nfrom vmm.vmcs import GUEST_INTERRUPTIBILITY_STATE")
+    made.exec("n = [0]\nfrom vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE")
     made.go()
     made.bench.run(5)
     made.policy(

@@ -70,9 +70,9 @@ KINDS = ("CPUID", "RDMSR", "WRMSR", "IO_INSTRUCTION", "VMCALL", "EPT_VIOLATION",
 RUN = f"""
 import gc
 from micropython import heap_lock, heap_unlock
-from vmm import reasons
-from vmm.exits import _word
-from vmm.frame import COUNT
+from vmm.vtx import reasons
+from vmm.vtx.exits import _word
+from vmm.vtx.frame import COUNT
 def exits():
     total = 0
     for reason in range(reasons.SLOTS):

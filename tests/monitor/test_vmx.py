@@ -5,7 +5,7 @@ from bench import DATA
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm import vmcs
+    from vmm.vtx import vmcs
 
 LOOP = f"again:\ninc qword ptr [{DATA:#x}]\njmp again"
 GIB = 1 << 30
@@ -71,7 +71,7 @@ def test_a_failed_entry_names_the_field(bench, guest, field, value):
 
 def test_every_exit_that_can_come_has_a_handler(bench, guest):
     made = guest("hlt")
-    names = bench.eval("__import__('vmm.reasons').reasons.names()")
+    names = bench.eval("__import__('vmm.vtx.reasons').vtx.reasons.names()")
     taken = made.eval("list(vm.exits._taken)")
     without = {name for reason, name in names.items() if reason not in taken and name not in ("ATTENTION", "PENDING")}
     for name in without:

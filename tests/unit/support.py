@@ -1,4 +1,4 @@
-"""Guest memory for tests: the protocol of vmm/memory.py over a bytearray."""
+"""Guest memory for tests: the protocol of vmm/memory/guest.py over a bytearray."""
 
 import struct
 

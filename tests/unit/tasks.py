@@ -7,9 +7,10 @@ import struct
 
 from vcpus import GPRS, TSS, Vcpu
 
-from vmm import guest_checks, verdict
+from vmm import verdict
 from vmm.handlers import task_switch
-from vmm.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT
+from vmm.vtx import guest_checks
+from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT
 
 CALL, IRET, JMP, GATE = 0, 1, 2, 3
 GDT, OLD_TSS, NEW_TSS, TSS16_A, TSS16_B, LDT = 0x1000, 0x2000, 0x2100, 0x2200, 0x2300, 0x2400
@@ -92,7 +93,7 @@ def switched(vcpu, *args, **kwargs):
 
 def entered(vcpu):
     vcpu.write(0x4016, vcpu.injected[0])
-    assert guest_checks.faults(vcpu) == ["no check of vmm/guest_checks.py fails"], guest_checks.faults(vcpu)
+    assert guest_checks.faults(vcpu) == ["no check of vmm/vtx/guest_checks.py fails"], guest_checks.faults(vcpu)
 
 
 def injected(vcpu):

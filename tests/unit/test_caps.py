@@ -2,8 +2,8 @@
 
 import pytest
 
-from vmm import controls as c
-from vmm.caps import Caps
+from vmm.vtx import controls as c
+from vmm.vtx.caps import Caps
 
 SKYLAKE = {
     c.IA32_FEATURE_CONTROL: 5,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.clock import Clock
-from vmm.frame import CLOCK_OFFSET, DIRTY, SLICE_END, TIMERS, TSC_OFFSET
+from vmm.scheduling.clock import Clock
+from vmm.vtx.frame import CLOCK_OFFSET, DIRTY, SLICE_END, TIMERS, TSC_OFFSET
 
 START = 5_000_000
 

@@ -4,10 +4,11 @@ import struct
 
 from vcpus import TSS, UNUSABLE, Vcpu
 
-from vmm import events, verdict
+from vmm import verdict
 from vmm.handlers import descriptor
-from vmm.reasons import GDTR_OR_IDTR_ACCESS, LDTR_OR_TR_ACCESS
-from vmm.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT
+from vmm.vtx import events
+from vmm.vtx.reasons import GDTR_OR_IDTR_ACCESS, LDTR_OR_TR_ACCESS
+from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT
 
 GDT = 0x1000
 SGDT, SIDT, LGDT, LIDT = 0, 1, 2, 3

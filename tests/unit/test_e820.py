@@ -1,4 +1,4 @@
-"""vmm/e820.py: the map covers the RAM and nothing twice."""
+"""vmm/memory/e820.py: the map covers the RAM and nothing twice."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from support import Memory
 
 from vmm import bda
-from vmm.e820 import MMIO_HOLE, RAM, e820, ram
+from vmm.memory.e820 import MMIO_HOLE, RAM, e820, ram
 
 
 @given(st.integers(4096, 64 << 30))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.ept import RWX, SIZES, UC, WB, Ept, R, W, X
+from vmm.memory.ept import RWX, SIZES, UC, WB, Ept, R, W, X
 
 PAGE = 0x1000
 GIB = 1 << 30

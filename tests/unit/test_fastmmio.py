@@ -7,10 +7,10 @@ import uctypes
 from realcpu import assemble
 
 from vmm.emulation.fastmmio import MISS, FastMmio, code_at
-from vmm.frame import LENGTH, RAX, RIP, VECTORING_INFO
-from vmm.paging import Walker
+from vmm.memory.paging import Walker
 from vmm.verdict import ADVANCE, RESET
-from vmm.vmcs import GUEST_CR3, GUEST_CS_ACCESS_RIGHTS
+from vmm.vtx.frame import LENGTH, RAX, RIP, VECTORING_INFO
+from vmm.vtx.vmcs import GUEST_CR3, GUEST_CS_ACCESS_RIGHTS
 
 SIZE = 1 << 20
 CR3 = 0x1000

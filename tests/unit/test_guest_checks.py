@@ -1,10 +1,10 @@
-"""vmm/guest_checks.py: a valid state is silent, and each spoilt field is named, alone where it can be."""
+"""vmm/vtx/guest_checks.py: a valid state is silent, and each spoilt field is named, alone where it can be."""
 
 from vcpus import UNUSABLE, Vcpu
 
-from vmm import guest_checks, vmcs
+from vmm.vtx import guest_checks, vmcs
 
-SILENT = ["no check of vmm/guest_checks.py fails"]
+SILENT = ["no check of vmm/vtx/guest_checks.py fails"]
 VALID = 1 << 31
 SECONDARY = "SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS"
 EPT_ONLY = 1 << 1  # no unrestricted guest

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.keys import Keys
+from vmm.vtx.keys import Keys
 
 _WORDS = st.integers(0, 0xFFFFFFFF)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR, Uart16550
-from vmm.link import Links
+from vmm.ties.link import Links
 
 RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR = range(8)
 THR, FCR = RBR, IIR
@@ -31,7 +31,7 @@ class Pc:
 
 
 class Guest:
-    """What vmm/link.py sees of a VM, and what its programs do with COM n."""
+    """What vmm/ties/link.py sees of a VM, and what its programs do with COM n."""
 
     def __init__(self, name, powered=True):
         self.name = name

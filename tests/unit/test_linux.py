@@ -12,8 +12,8 @@ from images import bzimage, elf
 from needs import lacking
 from support import Memory
 
-from vmm.e820 import e820
 from vmm.loaders import LoadError, load
+from vmm.memory.e820 import e820
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]

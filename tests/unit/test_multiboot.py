@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from images import elf, multiboot_header
 from support import Memory
 
-from vmm.e820 import e820
 from vmm.loaders import LoadError, load
+from vmm.memory.e820 import e820
 
 MIB = 1 << 20
 SIZE = 16 * MIB

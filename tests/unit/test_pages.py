@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.pages import PAGE, OutOfMemory, Pages
+from vmm.memory.pages import PAGE, OutOfMemory, Pages
 
 BASE = 0x200000
 

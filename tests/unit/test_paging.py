@@ -1,12 +1,12 @@
-"""vmm/paging.py against a second, declarative model of the SDM's paging chapters."""
+"""vmm/memory/paging.py against a second, declarative model of the SDM's paging chapters."""
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import Memory
 
-from vmm import paging
-from vmm.paging import AC, FETCH, NOT_CANONICAL, PEEK, UNBACKED, USER, WRITE, Walker
+from vmm.memory import paging
+from vmm.memory.paging import AC, FETCH, NOT_CANONICAL, PEEK, UNBACKED, USER, WRITE, Walker
 
 PG, WP, PE = 1 << 31, 1 << 16, 1
 PSE, PAE, LA57, SMEP, SMAP = 1 << 4, 1 << 5, 1 << 12, 1 << 20, 1 << 21

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vmm import controls
-from vmm.reg import Bits, Reg, register
+from vmm.vtx import controls
+from vmm.vtx.reg import Bits, Reg, register
 
 
 @register

@@ -6,8 +6,8 @@ import pytest
 import uctypes
 from realcpu import assemble
 
-from vmm import frame as f
 from vmm.emulation import sites
+from vmm.vtx import frame as f
 
 SIZE = 1 << 20
 CR3 = 0x1000

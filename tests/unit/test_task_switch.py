@@ -40,8 +40,9 @@ from tasks import (
 )
 from vcpus import DATA, GPRS, UNUSABLE
 
-from vmm import events, verdict
-from vmm.vmcs import GUEST_INTERRUPTIBILITY_STATE
+from vmm import verdict
+from vmm.vtx import events
+from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 
 
 def test_jmp():

@@ -39,8 +39,9 @@ from tasks import (
     switch,
 )
 
-from vmm import events, verdict
-from vmm.vmcs import GUEST_INTERRUPTIBILITY_STATE
+from vmm import verdict
+from vmm.vtx import events
+from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 
 
 def test_faults_of_the_old_task():

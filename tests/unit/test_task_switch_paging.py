@@ -2,8 +2,9 @@
 
 from tasks import EXCEPTION, GATE, JMP, NEW, entered, injected, machine, new_task, switch, switched
 
-from vmm import events, verdict
-from vmm.vmcs import GUEST_PDPTE0
+from vmm import verdict
+from vmm.vtx import events
+from vmm.vtx.vmcs import GUEST_PDPTE0
 
 
 def paging_on(vcpu, directory, table, absent=()):

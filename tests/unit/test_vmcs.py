@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vmm import frame, reasons, vmcs
+from vmm.vtx import frame, reasons, vmcs
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = (ROOT / "vmm/vmcs.py").read_text()
+SOURCE = (ROOT / "vmm/vtx/vmcs.py").read_text()
 WIDTHS = {"16-bit": 0, "64-bit": 1, "32-bit": 2, "Natural-width": 3}
 KINDS = {"control": 0, "read-only data": 1, "guest-state": 2, "host-state": 3}
 

@@ -1,9 +1,9 @@
-"""A vCPU without hardware: the methods of vmx.VCPU and vmm/vcpu.py over a dict of VMCS fields."""
+"""A vCPU without hardware: the methods of vmx.VCPU and vmm/vtx/vcpu.py over a dict of VMCS fields."""
 
 from support import Memory
 
-from vmm import controls, vmcs
-from vmm.paging import Walker
+from vmm.memory.paging import Walker
+from vmm.vtx import controls, vmcs
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))

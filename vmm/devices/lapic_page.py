@@ -45,7 +45,7 @@ IO_EXTINT = const(0x348)  # the I/O APIC has sent an ExtINT message
 LINT0_LEVEL = const(0x358)  # level of the LINT0 pin, of LINT1 10h further on
 LEVELS_CHANGED = const(0x378)  # TMR has changed, for the EOI-exit bitmap
 FRAME = const(0x388)  # address of the vCPU frame whose words quick handlers use, 0: none
-VIRTUAL_DELIVERY = const(0x38C)  # the CPU delivers what IRR holds (vmm/apicv.py)
+VIRTUAL_DELIVERY = const(0x38C)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
 _ERROR_RECEIVE_VECTOR = const(0x40)
 
 # Delivery modes, bits 10..8 of ICR, LVT and redirection entries.

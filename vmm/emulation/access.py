@@ -5,9 +5,11 @@
 
 from micropython import const
 
-from vmm import events, paging, verdict
+from vmm import verdict
 from vmm.emulation import decode, emulate
-from vmm.vmcs import GUEST_CS_BASE, GUEST_ES_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
+from vmm.memory import paging
+from vmm.vtx import events
+from vmm.vtx.vmcs import GUEST_CS_BASE, GUEST_ES_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
 
 GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 _MAX_LENGTH = const(15)

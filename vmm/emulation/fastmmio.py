@@ -15,7 +15,7 @@ from vmm.emulation.fastmov import decode, load, source
 
 MISS = const(-1)
 
-_RIP = const(0x080 // 4)  # words of the frame (vmm/frame.py)
+_RIP = const(0x080 // 4)  # words of the frame (vmm/vtx/frame.py)
 _LENGTH = const(0x0A0 // 4)
 _VECTORING_INFO = const(0x0C8 // 4)
 _GUEST_CS_ACCESS_RIGHTS = const(0x4816)

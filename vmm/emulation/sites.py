@@ -32,7 +32,7 @@ _PAIRS = const(9)  # gpa, and the 32-bit word that must be there
 _LARGE = const(0x80)
 _L = const(1 << 13)  # of the access rights: 64-bit code
 
-# Words of the frame (vmm/frame.py), and bits as in fastmov.py: viper folds constants of its own module only.
+# Words of the frame (vmm/vtx/frame.py), and bits as in fastmov.py: viper folds constants of its own module only.
 _RIP = const(0x080 // 4)
 _LENGTH = const(0x0A0 // 4)
 _GPA = const(0x0B0 // 4)

@@ -5,10 +5,10 @@ reason, RIP, RSP, RFLAGS, qualification and length that the handler needs in the
 A handler is `handler(vcpu) -> verdict` (vmm/verdict.py).
 """
 
-from vmm import events
-from vmm import frame as f
-from vmm import reasons as r
 from vmm.handlers import control, descriptor, exception, interrupt, shutdown, task_switch, undefined
+from vmm.vtx import events
+from vmm.vtx import frame as f
+from vmm.vtx import reasons as r
 
 
 def install(vm, exits):

@@ -9,7 +9,7 @@ import micropython
 import uctypes
 from micropython import const
 
-from vmm import reasons
+from vmm.vtx import reasons
 
 LAPIC = const(0xFEE00000)
 IA32_APIC_BASE = const(0x1B)
@@ -19,7 +19,7 @@ _BSP = const(1 << 8)
 _EXTD = const(1 << 10)
 _ENABLE = const(1 << 11)
 
-_RAX = const(0x000 // 4)  # words of the frame (vmm/frame.py)
+_RAX = const(0x000 // 4)  # words of the frame (vmm/vtx/frame.py)
 _RDX = const(0x010 // 4)
 _DIRTY = const(0x0F8 // 4)
 _DATUM = const(0x190 // 4)

@@ -7,9 +7,10 @@ qualification for control-register accesses"; Vol. 3A, "Control Registers".
 
 from micropython import const
 
-from vmm import events, verdict
-from vmm.reg import Bits, Reg, register
-from vmm.vmcs import GUEST_DR7, GUEST_PDPTE0
+from vmm import verdict
+from vmm.vtx import events
+from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.vmcs import GUEST_DR7, GUEST_PDPTE0
 
 _GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 

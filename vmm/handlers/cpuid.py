@@ -13,12 +13,13 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm import reasons, tally, verdict
+from vmm import tally, verdict
+from vmm.vtx import reasons
 
 HYPERVISOR_LEAF = const(0x40000000)
 SIGNATURE = b"PcanelPy    "
 
-# Frame words (vmm/frame.py): constants here, since the handler of the commonest exit reads them.
+# Frame words (vmm/vtx/frame.py): constants here, since the handler of the commonest exit reads them.
 _RAX = const(0x000 // 4)
 _RCX = const(0x008 // 4)
 _RDX = const(0x010 // 4)
@@ -89,7 +90,7 @@ def _words(text):
 class Cpuid:
     """One guest's answers. windows: its sides of shared memory.
 
-    host: cpu.cpuid. caps: vmm.caps.Caps. tsc_hz: measured, in Hz; told in leaf 15H where the
+    host: cpu.cpuid. caps: vmm.vtx.caps.Caps. tsc_hz: measured, in Hz; told in leaf 15H where the
     host has that leaf.
     """
 

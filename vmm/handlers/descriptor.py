@@ -10,12 +10,13 @@ import struct
 
 from micropython import const
 
-from vmm import events, segments, verdict
-from vmm.paging import AC, USER
-from vmm.reasons import GDTR_OR_IDTR_ACCESS
-from vmm.reg import Bits, Reg, register
-from vmm.segments import Fault
-from vmm.vmcs import (
+from vmm import verdict
+from vmm.memory.paging import AC, USER
+from vmm.vtx import events, segments
+from vmm.vtx.reasons import GDTR_OR_IDTR_ACCESS
+from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.segments import Fault
+from vmm.vtx.vmcs import (
     GUEST_GDTR_BASE,
     GUEST_GDTR_LIMIT,
     GUEST_IDTR_BASE,

@@ -7,8 +7,9 @@ they are delivered on. #MC and NMIs are the host's. Source: SDM Vol. 3C, "Except
 
 from micropython import const
 
-from vmm import events, verdict
-from vmm.vmcs import GUEST_DR7, GUEST_IA32_DEBUGCTL, GUEST_INTERRUPTIBILITY_STATE
+from vmm import verdict
+from vmm.vtx import events
+from vmm.vtx.vmcs import GUEST_DR7, GUEST_IA32_DEBUGCTL, GUEST_INTERRUPTIBILITY_STATE
 
 _NMI = const(2)
 _GD = const(1 << 13)

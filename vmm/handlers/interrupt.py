@@ -1,4 +1,4 @@
-"""Interrupts of the host, HLT and PAUSE. The preemption timer is vmm/clock.py's.
+"""Interrupts of the host, HLT and PAUSE. The preemption timer is vmm/scheduling/clock.py's.
 
 Source: SDM Vol. 3C, "Other Causes of VM Exits".
 """

@@ -10,8 +10,10 @@ import micropython
 from micropython import const
 from vmx import bind
 
-from vmm import frame, paging, reasons, segments, verdict
-from vmm.reg import Bits, Reg, register
+from vmm import verdict
+from vmm.memory import paging
+from vmm.vtx import frame, reasons, segments
+from vmm.vtx.reg import Bits, Reg, register
 
 _RAX = const(0x000 // 4)
 _QUALIFICATION = const(0x098 // 4)

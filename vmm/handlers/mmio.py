@@ -6,13 +6,14 @@ APIC-Access VM Exits".
 
 from micropython import const
 
-from vmm import events, frame, reasons, verdict
+from vmm import verdict
 from vmm.emulation import sites
 from vmm.emulation.access import GuestCpu
 from vmm.emulation.fastmmio import MISS, FastMmio
 from vmm.handlers import touch
 from vmm.policies import answers
-from vmm.reg import Bits, Reg, register
+from vmm.vtx import events, frame, reasons
+from vmm.vtx.reg import Bits, Reg, register
 
 _PAGE = const(0x1000)
 _PAGE_MASK = const(0xFFFFFFFFFFFFF000)

@@ -1,7 +1,7 @@
 """RDMSR and WRMSR: default-deny. What is not listed is #GP(0), and counted.
 
 MSRs that the VMCS or the CPU keeps for the guest (EFER, PAT, FS and GS base, SYSENTER,
-SYSCALL ones, TSC reads) never exit: vmm/msr_bitmap.py. Source: SDM Vol. 4,
+SYSCALL ones, TSC reads) never exit: vmm/vtx/msr_bitmap.py. Source: SDM Vol. 4,
 "Model-Specific Registers (MSRs)".
 """
 
@@ -11,8 +11,9 @@ import micropython
 import uctypes
 from micropython import const
 
-from vmm import events, reasons, tally
-from vmm import vmcs as v
+from vmm import tally
+from vmm.vtx import events, reasons
+from vmm.vtx import vmcs as v
 
 IA32_TSC = const(0x10)
 IA32_APIC_BASE = const(0x1B)
@@ -36,7 +37,7 @@ _IN_VMCS = {
     0xC0000101: v.GUEST_GS_BASE,
 }
 
-_RAX = const(0x000 // 4)  # words of the frame (vmm/frame.py)
+_RAX = const(0x000 // 4)  # words of the frame (vmm/vtx/frame.py)
 _RCX = const(0x008 // 4)
 _RDX = const(0x010 // 4)
 _DIRTY = const(0x0F8 // 4)

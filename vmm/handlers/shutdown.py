@@ -4,7 +4,8 @@ Source: SDM Vol. 3C, "Basic VM-Exit Information", "VM-Entry Failures During or A
 Loading Guest State".
 """
 
-from vmm import guest_checks, verdict
+from vmm import verdict
+from vmm.vtx import guest_checks
 
 
 def triple_fault(vcpu):

@@ -16,13 +16,14 @@ import struct
 
 from micropython import const
 
-from vmm import events, segments, verdict
+from vmm import verdict
 from vmm.handlers import control, exception
-from vmm.paging import USER, WRITE
-from vmm.reg import Bits, Reg, register
-from vmm.segments import Fault
-from vmm.tss import Tss16, Tss32
-from vmm.vmcs import GUEST_GDTR_BASE, GUEST_INTERRUPTIBILITY_STATE
+from vmm.memory.paging import USER, WRITE
+from vmm.vtx import events, segments
+from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.segments import Fault
+from vmm.vtx.tss import Tss16, Tss32
+from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_INTERRUPTIBILITY_STATE
 
 _CALL = const(0)
 _IRET = const(1)

@@ -1,7 +1,7 @@
 """RAM that is mapped page by page, as the guest first touches it: `demand_paging` in its description.
 
 The pages' frames are there from the start; what waits is the EPT entry, which has all but its
-rights (vmm/ept.py, defer()). The CPU keeps nothing of such an entry, so there is nothing to
+rights (vmm/memory/ept.py, defer()). The CPU keeps nothing of such an entry, so there is nothing to
 invalidate. Source: SDM Vol. 3C, "EPT Violations"; "Invalidation of Cached EPT Information".
 """
 
@@ -9,7 +9,7 @@ import micropython
 from micropython import const
 from vmx import bind
 
-# Words of the frame (vmm/frame.py).
+# Words of the frame (vmm/vtx/frame.py).
 _QUALIFICATION = const(0x098 // 4)
 _GPA = const(0x0B0 // 4)
 _VECTORING_INFO = const(0x0C8 // 4)
@@ -17,7 +17,7 @@ _VECTORING_INFO = const(0x0C8 // 4)
 _NMI_UNBLOCKING = const(1 << 12)  # of the qualification
 _RWX = const(7)
 _LARGE = const(0x80)
-_DEFERRED_HIGH = const(1 << 20)  # as in vmm/ept.py
+_DEFERRED_HIGH = const(1 << 20)  # as in vmm/memory/ept.py
 
 
 def handler(root, slow):

@@ -3,7 +3,7 @@
 Source: SDM Vol. 3C, "Instructions That Cause VM Exits Unconditionally".
 """
 
-from vmm import events
+from vmm.vtx import events
 
 
 def exit(vcpu):

@@ -6,7 +6,8 @@ An unknown number answers ~0 and is counted (docs/hypercalls.md).
 import micropython
 from micropython import const
 
-from vmm import reasons, tally, verdict
+from vmm import tally, verdict
+from vmm.vtx import reasons
 
 _RAX = const(0x000 // 4)
 _DATUM = const(0x190 // 4)

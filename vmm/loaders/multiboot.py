@@ -9,10 +9,10 @@ import struct
 
 from micropython import const
 
-from vmm.e820 import ONE_MIB, RAM
 from vmm.loaders import elf
 from vmm.loaders.place import Space
 from vmm.loaders.state import LoadError, State
+from vmm.memory.e820 import ONE_MIB, RAM
 
 _HEADER_MAGIC = const(0x1BADB002)
 _LOADER_MAGIC = const(0x2BADB002)

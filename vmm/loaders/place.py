@@ -5,8 +5,8 @@ Limits: a claim lies in one RAM range; the number of claims is small, so a list 
 
 from micropython import const
 
-from vmm.e820 import RAM
 from vmm.loaders.state import LoadError
+from vmm.memory.e820 import RAM
 
 _CHUNK = const(4096)
 _ZEROS = bytes(_CHUNK)

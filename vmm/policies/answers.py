@@ -7,11 +7,12 @@ and not for accesses that no instruction's operand makes.
 
 from micropython import const
 
-from vmm import events, verdict
+from vmm import verdict
 from vmm.emulation import length
 from vmm.handlers import io
 from vmm.policies.filters import CPUID, IO, MEMORY, RDMSR, VMCALL, WRMSR
-from vmm.vmcs import GUEST_DR7, GUEST_INTERRUPTIBILITY_STATE
+from vmm.vtx import events
+from vmm.vtx.vmcs import GUEST_DR7, GUEST_INTERRUPTIBILITY_STATE
 
 _WORD = const(0xFFFFFFFF)
 _FETCH = const(4)

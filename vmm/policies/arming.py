@@ -6,9 +6,9 @@ EPT entries. CPUID and VMCALL always exit, and so does every port.
 
 from micropython import const
 
-from vmm.ept import RWX, R, W, X
+from vmm.memory.ept import RWX, R, W, X
 from vmm.policies.filters import ANY, EXCEPTION, MEMORY, RDMSR, WRMSR, rights_of
-from vmm.vmcs import EXCEPTION_BITMAP
+from vmm.vtx.vmcs import EXCEPTION_BITMAP
 
 _PAGE = const(0x1000)
 _ALL = const(0xFFFFFFFF)

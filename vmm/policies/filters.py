@@ -6,8 +6,8 @@ found by it. The others are looked at one by one.
 
 from micropython import const
 
-from vmm import frame, reasons
-from vmm.ept import R, W, X
+from vmm.memory.ept import R, W, X
+from vmm.vtx import frame, reasons
 
 CPUID = "cpuid"
 RDMSR = "rdmsr"

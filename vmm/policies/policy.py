@@ -15,9 +15,10 @@ import cpu
 import micropython
 from micropython import const
 
-from vmm import events, verdict
+from vmm import verdict
 from vmm.policies import answers, quick
 from vmm.policies.filters import ANY, EVENTS, accepts, check
+from vmm.vtx import events
 
 LIMIT_MS = const(1000)
 _RESERVE = const(0x10000)  # bytes: what the prompt gets back when a policy has filled the heap

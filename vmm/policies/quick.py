@@ -1,6 +1,6 @@
 """The short way of a policy: one key, one policy, nothing to look at but its answer.
 
-It stands in the dispatch table for the policy's keys (vmm/keys.py), so that exits with other
+It stands in the dispatch table for the policy's keys (vmm/vtx/keys.py), so that exits with other
 keys do not know of it. Answers beyond HANDLED, and errors, are the Hook's (policy.py).
 """
 
@@ -12,9 +12,9 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm import reasons
 from vmm.policies.filters import CPUID, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.verdict import HANDLED
+from vmm.vtx import reasons
 
 _PLAIN = (CPUID, RDMSR, WRMSR, IO, VMCALL)  # past the instruction is all that HANDLED means
 _IN = const(8)  # of the key of an I/O instruction
@@ -33,7 +33,7 @@ HITS, TICKS, LIMIT, PASSES = _HITS, _TICKS, _LIMIT, _PASSES
 _EXIT_TSC = const(0x118 // 4)  # of the frame
 _STATE = const(0xB00 // 4)
 _STARTS = const(0xB50 // 4)
-_RUNS = const(1)  # vmm/sched.py
+_RUNS = const(1)  # vmm/scheduling/sched.py
 
 
 class Account:

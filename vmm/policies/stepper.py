@@ -8,8 +8,9 @@ instruction, or with an exit that the instruction itself causes. Source: SDM Vol
 
 from micropython import const
 
-from vmm import reasons, verdict
-from vmm.ept import RWX, R, W
+from vmm import verdict
+from vmm.memory.ept import RWX, R, W
+from vmm.vtx import reasons
 
 _PAGE = const(0x1000)
 

@@ -10,7 +10,7 @@ from micropython import const
 
 from vmm.emulation.access import GuestFault
 from vmm.handlers import exception
-from vmm.vmcs import (
+from vmm.vtx.vmcs import (
     EXCEPTION_BITMAP,
     GUEST_INTERRUPTIBILITY_STATE,
     GUEST_PENDING_DEBUG_EXCEPTIONS,

@@ -61,8 +61,8 @@ def build(memory_mib: int, protocol: str, kernel: bytes, initrd: bytes | None, c
     """The file's bytes."""
     from vmm import bda
     from vmm.acpi import tables
-    from vmm.e820 import e820
     from vmm.loaders import load
+    from vmm.memory.e820 import e820
 
     memory = _Memory(memory_mib << 20)
     bda.install(memory, (0x3F8,))

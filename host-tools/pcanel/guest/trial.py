@@ -35,8 +35,8 @@ def check(guest: Guest) -> None:
     config["initrd"] = paths.get(config["initrd"])
     config["modules"] = [[paths[name], string] for name, string in config["modules"]]
     with importable():
-        from vmm.e820 import e820
         from vmm.loaders import LoadError, load
+        from vmm.memory.e820 import e820
 
         ranges = e820(guest.memory)
         memory = _Memory(max(base + size for base, size, _ in ranges))

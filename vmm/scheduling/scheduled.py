@@ -4,9 +4,9 @@ import micropython
 import uctypes
 from micropython import const
 
-from vmm import sched
-from vmm.events import wakes
-from vmm.frame import (
+from vmm.scheduling import sched
+from vmm.vtx.events import wakes
+from vmm.vtx.frame import (
     APIC_PAGE,
     GUEST_TICKS,
     HOST_TICKS,

@@ -15,7 +15,7 @@ from vmx import bind
 
 _MOST = const(16)
 
-# Words of the frame, see vmm/frame.py
+# Words of the frame, see vmm/vtx/frame.py
 _DIRTY = const(0x0F8 // 4)
 _EXIT_TSC = const(0x118 // 4)
 _OWED = const(0x188 // 4)

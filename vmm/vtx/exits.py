@@ -1,7 +1,7 @@
 """The exit loop and its table: what happens when a guest comes back to the monitor.
 
 `vmx.enter` runs the guest until it exits and calls the handler that the table names for the
-exit's reason, or for its key where the reason has keys (vmm/keys.py); port/vcpu_enter.c keeps
+exit's reason, or for its key where the reason has keys (vmm/vtx/keys.py); port/vcpu_enter.c keeps
 counts and times while it is there. The handler's verdict is in the frame then: bit 0 makes the
 next entry advance RIP. See vmm/handlers/__init__.py for the table's contents.
 """
@@ -9,9 +9,10 @@ next entry advance RIP. See vmm/handlers/__init__.py for the table's contents.
 import micropython
 from micropython import const
 
-from vmm import reasons, verdict
-from vmm.frame import COUNT, KEYS, TICKS, WANTS
-from vmm.keys import Keys
+from vmm import verdict
+from vmm.vtx import reasons
+from vmm.vtx.frame import COUNT, KEYS, TICKS, WANTS
+from vmm.vtx.keys import Keys
 
 _VERDICT = const(0x100 // 4)
 _ADVANCE = const(1)

@@ -12,8 +12,8 @@ import uctypes
 import vmx
 from micropython import const
 
-from vmm import vmcs as v
-from vmm.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
+from vmm.vtx import vmcs as v
+from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
 
 _PAGE = const(0x1000)
 _CR0_PG = const(1 << 31)
@@ -35,7 +35,7 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
 
 class Vcpu:
-    """Methods of vmx.VCPU. `self.vm` is the machine, `self.events` its vmm.events.Events."""
+    """Methods of vmx.VCPU. `self.vm` is the machine, `self.events` its vmm.vtx.events.Events."""
 
     # -- control registers as the guest sees them
 

@@ -12,7 +12,7 @@ from micropython import const
 
 from vmm import verdict
 from vmm.devices.lapic_page import highest_bit
-from vmm.vmcs import (
+from vmm.vtx.vmcs import (
     APIC_ACCESS_ADDRESS,
     EOI_EXIT_BITMAP_0,
     GUEST_INTERRUPT_STATUS,
@@ -21,7 +21,7 @@ from vmm.vmcs import (
     VIRTUAL_APIC_ADDRESS,
 )
 
-_GUEST_INTERRUPT_STATUS = const(0x0810)  # for the hot path, see vmm/vmcs.py
+_GUEST_INTERRUPT_STATUS = const(0x0810)  # for the hot path, see vmm/vtx/vmcs.py
 _IRR = const(0x200)
 _LEVELS_CHANGED = const(0x378)
 _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)

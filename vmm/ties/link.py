@@ -10,7 +10,7 @@ is room, so a far end that is paused or does not read makes its sender wait and 
 end without power (destroyed, off, never made) is an unplugged cable: its lines are low, and what is
 sent is gone and counted in `lost`.
 
-A guest may run while a handler of another is interrupted (vmm/sched.py), perhaps one of the far UART.
+A guest may run while a handler of another is interrupted (vmm/scheduling/sched.py), perhaps one of the far UART.
 Then the far end is left alone: a character waits as if there were no room, and settle() makes up for
 it. No such interruption comes while one of these methods is at work.
 """

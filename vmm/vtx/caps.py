@@ -5,7 +5,7 @@ cannot do without and the bit that says so. `print(vmx_caps)` shows what was fou
 used. Source: SDM Vol. 3C, appendix "VMX Capability Reporting Facility".
 """
 
-from vmm import controls as c
+from vmm.vtx import controls as c
 
 _CPUID_VMX = 1 << 5  # leaf 1, ECX
 _LOCKED = 1 << 0
@@ -48,7 +48,7 @@ _ORDER = ("pin", "proc", "proc2", "exit", "entry")
 
 
 class Caps:
-    """found[group], used[group]: registers of vmm/controls.py; missing: [line, ...]."""
+    """found[group], used[group]: registers of vmm/vtx/controls.py; missing: [line, ...]."""
 
     def __init__(self, cpuid, rdmsr):
         self.missing = []

@@ -8,7 +8,7 @@ not looked at. Source: SDM Vol. 3C, "Checks on the Guest State Area".
 
 from micropython import const
 
-from vmm import controls, events, vmcs
+from vmm.vtx import controls, events, vmcs
 
 _ATTRIBUTES = {"GUEST_RIP": "rip", "GUEST_RSP": "rsp", "GUEST_RFLAGS": "rflags"}
 _DATA = ("ES", "DS", "FS", "GS")
@@ -73,7 +73,7 @@ def faults(vcpu):
     _pdptes(c)
     if vcpu.qualification in _QUALIFICATIONS:
         c.lines.append(_QUALIFICATIONS[vcpu.qualification])
-    return c.lines or ["no check of vmm/guest_checks.py fails"]
+    return c.lines or ["no check of vmm/vtx/guest_checks.py fails"]
 
 
 class Checks:

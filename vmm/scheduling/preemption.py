@@ -15,7 +15,7 @@ from vmx import bind
 _MOST = const(256)  # guests
 _DEPTH = const(16)
 
-# Words of the frame (vmm/frame.py).
+# Words of the frame (vmm/vtx/frame.py).
 _DIRTY = const(0x0F8 // 4)
 _EXIT_TSC = const(0x118 // 4)
 _CLOCK_OFFSET = const(0x1A0 // 4)

@@ -9,8 +9,9 @@ import struct
 
 from micropython import const
 
-from vmm import events, paging
-from vmm.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT
+from vmm.memory import paging
+from vmm.vtx import events
+from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT
 
 NAMES = ("es", "cs", "ss", "ds", "fs", "gs")  # in the order of their encoding
 

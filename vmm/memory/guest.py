@@ -1,7 +1,7 @@
 """A guest's RAM, by guest-physical address.
 
 RAM is contiguous in host memory; where the guest has more than fits below the hole for
-devices, the rest lies at 4 GiB (vmm/e820.py has the map). Reads and writes outside RAM
+devices, the rest lies at 4 GiB (vmm/memory/e820.py has the map). Reads and writes outside RAM
 raise ValueError: devices are reached through the bus, never through here.
 """
 

@@ -15,8 +15,8 @@ import cpu
 import uctypes
 from micropython import const
 
-from vmm import ept
-from vmm.e820 import MMIO_HOLE
+from vmm.memory import ept
+from vmm.memory.e820 import MMIO_HOLE
 
 RING = const(0x100)  # hypercalls
 ACKNOWLEDGE = const(0x101)
@@ -63,7 +63,7 @@ class Side:
     def ring(self):
         """Another side has rung. The line stays up until this guest acknowledges.
 
-        While a handler is interrupted (vmm/sched.py), which may be one of this guest's, the line waits for
+        While a handler is interrupted (vmm/scheduling/sched.py), which may be one of this guest's, the line waits for
         settle().
         """
         self.rung += 1

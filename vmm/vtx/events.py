@@ -3,7 +3,7 @@
 Exceptions go straight into the entry fields (`inject`). NMIs and interrupts wait here
 until the guest can take them; `kick` sets the frame's pending word, and the shim then
 calls `pending` (slot PENDING) before it enters. Where virtual-interrupt delivery is in
-use, local-APIC interrupts are the CPU's business (vmm/apicv.py) and only 8259 interrupts
+use, local-APIC interrupts are the CPU's business (vmm/vtx/apicv.py) and only 8259 interrupts
 and NMIs come this way. Source: SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting".
 """
 
@@ -12,9 +12,9 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
-from vmm.vmcs import GUEST_INTERRUPTIBILITY_STATE
+from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 
-# For the hot path: words of the frame (vmm/frame.py), its dirty bit, and fields (vmm/vmcs.py).
+# For the hot path: words of the frame (vmm/vtx/frame.py), its dirty bit, and fields (vmm/vtx/vmcs.py).
 _RFLAGS = const(0x088 // 4)
 _ENTRY_INFO = const(0x0E0 // 4)
 _DIRTY = const(0x0F8 // 4)

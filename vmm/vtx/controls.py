@@ -6,7 +6,7 @@ Control Fields", and appendix "VMX Capability Reporting Facility".
 
 from micropython import const
 
-from vmm.reg import Bits, Reg, register
+from vmm.vtx.reg import Bits, Reg, register
 
 IA32_FEATURE_CONTROL = const(0x3A)
 IA32_VMX_BASIC = const(0x480)

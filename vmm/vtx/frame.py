@@ -62,7 +62,7 @@ MSR_SLOTS = const(16)
 XSAVE = const(0x1000)  # bytes
 SIZE = const(0x4000)  # bytes: the frame's page and three for XSAVE
 
-# The scheduler's (vmm/sched.py).
+# The scheduler's (vmm/scheduling/sched.py).
 STATE = const(0xB00 // 4)
 PRIORITY = const(0xB08 // 4)
 TURN = const(0xB10 // 4)  # virtual time: ticks used, by the share

@@ -19,10 +19,11 @@ import micropython
 import vmx
 from micropython import const
 
-from vmm import exits, verdict
-from vmm.clock import expire
-from vmm.events import wakes
-from vmm.preemption import Preemption, earliest
+from vmm import verdict
+from vmm.scheduling.clock import expire
+from vmm.scheduling.preemption import Preemption, earliest
+from vmm.vtx import exits
+from vmm.vtx.events import wakes
 
 _SLICE_MS = const(10)
 _LIMIT_SLICES = const(100)  # the longest that a user's rule may think
@@ -35,7 +36,7 @@ PAUSED = "paused"
 STOPPED = "stopped"
 OFF = "off"
 
-# Words of the frame (vmm/frame.py).
+# Words of the frame (vmm/vtx/frame.py).
 _DIRTY = const(0x0F8 // 4)
 _PENDING = const(0x108 // 4)
 _GUEST_TICKS = const(0x128 // 4)
