@@ -92,6 +92,16 @@ static mp_obj_t mod_on(mp_obj_t hpa_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mod_on_obj, mod_on);
 
+// compacts() -> bool: whether XSAVEC and XSAVES are there and do what the SDM says. In VMX operation only.
+static mp_obj_t mod_compacts(void) {
+    vmx_need_root("XSAVEC");
+    if (vmx_cpu.fpu_owner != NULL) {
+        vmx_fpu_release(vmx_cpu.fpu_owner);
+    }
+    return mp_obj_new_bool(vmx_compaction_works());
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(mod_compacts_obj, mod_compacts);
+
 // Leaves VMX operation and forgets what was loaded. Also called before a soft reset,
 // when the heap with the VCPU objects goes away.
 void vmx_shutdown(void) {
@@ -171,6 +181,7 @@ static const mp_rom_map_elem_t vmx_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_VmxError), MP_ROM_PTR(&mp_type_VmxError)},
     {MP_ROM_QSTR(MP_QSTR_VCPU), MP_ROM_PTR(&vcpu_type)},
     {MP_ROM_QSTR(MP_QSTR_on), MP_ROM_PTR(&mod_on_obj)},
+    {MP_ROM_QSTR(MP_QSTR_compacts), MP_ROM_PTR(&mod_compacts_obj)},
     {MP_ROM_QSTR(MP_QSTR_off), MP_ROM_PTR(&mod_off_obj)},
     {MP_ROM_QSTR(MP_QSTR_clear), MP_ROM_PTR(&mod_clear_obj)},
     {MP_ROM_QSTR(MP_QSTR_load), MP_ROM_PTR(&mod_load_obj)},

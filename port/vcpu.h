@@ -160,6 +160,7 @@ void vcpu_count_ticks(vcpu_frame_t *frame, uint64_t now);
 
 // vmxfpu.c: whose FPU state is in the registers.
 uint64_t vmx_all_xcr0(void);
+bool vmx_compaction_works(void);
 void vmx_fpu_acquire(vcpu_frame_t *frame);
 void vmx_fpu_release(vcpu_frame_t *frame);
 bool vmx_nm_trap(void);

@@ -3,13 +3,16 @@
 // instruction after an exit trap (#NM); only then is the guest's state saved, and it
 // is restored before that guest's next entry. XCR0 follows the owner.
 
+#include <string.h>
 #include "py/obj.h"
 #include "port/vmxops.h"
 #include "port/vcpu.h"
 
-#define CR0_TS      (1ull << 3)
-#define CR4_OSXSAVE (1ull << 18)
-#define MXCSR_RESET (0x1f80)
+#define CR0_TS       (1ull << 3)
+#define CR4_OSXSAVE  (1ull << 18)
+#define MXCSR_RESET  (0x1f80)
+#define SSE_AND_AVX  (6) // state components
+#define XSAVEC_THERE (1u << 1) // CPUID leaf 0DH, subleaf 1, EAX
 
 static inline void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4]) {
     __asm volatile("cpuid"
@@ -35,6 +38,38 @@ uint64_t vmx_all_xcr0(void) {
         }
     }
     return usable;
+}
+
+// Whether XSAVEC puts components where the compacted format has them: Bochs 2.7 has SSE state count as one of
+// those that are compacted, and XRSTOR then finds AVX-512 state in the wrong place. XSAVES is the same code there.
+bool vmx_compaction_works(void) {
+    uint32_t r[4];
+    if ((vmx_cpu.xcr0 & SSE_AND_AVX) != SSE_AND_AVX) {
+        return false;
+    }
+    cpuid(0xd, 1, r);
+    if (!(r[0] & XSAVEC_THERE)) {
+        return false;
+    }
+    static struct {
+        uint8_t legacy[24];
+        uint32_t mxcsr;
+        uint8_t more[484];
+        uint64_t xstate_bv, others[7];
+        uint8_t avx[256];
+    } in __attribute__((aligned(64))), out __attribute__((aligned(64)));
+    memset(&in, 0, sizeof(in));
+    memset(&out, 0, sizeof(out));
+    memset(in.avx, 0x5a, sizeof(in.avx));
+    in.mxcsr = MXCSR_RESET;
+    in.xstate_bv = SSE_AND_AVX;
+    __asm volatile("clts");
+    op_xsetbv(vmx_cpu.xcr0);
+    __asm volatile("xrstor64 %0" ::"m"(in), "a"(SSE_AND_AVX), "d"(0));
+    __asm volatile("xsavec64 %0" : "+m"(out) : "a"(SSE_AND_AVX), "d"(0));
+    in.xstate_bv = 0;
+    __asm volatile("xrstor64 %0" ::"m"(in), "a"(SSE_AND_AVX), "d"(0));
+    return memcmp(out.avx, in.avx, sizeof(in.avx)) == 0;
 }
 
 static void save(vcpu_frame_t *frame) {

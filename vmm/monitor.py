@@ -93,6 +93,7 @@ class Monitor:
         self._vpids = list(range(_GUESTS_MAX, 0, -1))
         self._uarts = [1, 2]
         self.xcr0 = 0
+        self.compacts = False
         self.reserve = None  # memory that vmm/policies/policy.py gives up when a policy has taken all the rest
         self.active = False
         if self.caps.ok:
@@ -109,6 +110,7 @@ class Monitor:
         vmx.on(region)
         if cpu.cr(4) & _CR4_OSXSAVE:
             self.xcr0 = cpu.cpuid(0xD, 0)[0]
+            self.compacts = vmx.compacts()
         cpu.idle_hook(self.idle)
         self.active = True
 

@@ -80,7 +80,7 @@ class VM(Scheduled):
 
         xcr0 = monitor.xcr0
         self.clock = clock.Clock(cpu.tsc_hz, cpu.rdtsc)
-        self.cpuid = cpuid.Cpuid(cpu.cpuid, caps, cpu.tsc_hz, xcr0)
+        self.cpuid = cpuid.Cpuid(cpu.cpuid, caps, cpu.tsc_hz, xcr0, monitor.compacts)
         self.cr4_allowed = self.cpuid.cr4_allowed()
         self.xcr0_allowed = self.cpuid.xcr0
         live = list(msr.LIVE)

@@ -6,7 +6,7 @@ PROMPT = rb"linux:~# "
 BOOT_TIMEOUT = 900  # seconds; a boot takes some 30 on an idle machine
 TROUBLE = re.compile(
     rb"APIC error|lost interrupt|nobody cared|stalled CPU|rcu.*detected stall|soft lockup|unstable"
-    rb"|WARNING: CPU|BUG:|Oops|Call Trace|Spurious|clocksource.*skew",
+    rb"|WARNING: CPU|BUG:|Oops|Call Trace|Spurious|clocksource.*skew|segfault|general protection",
     re.IGNORECASE,
 )
 

@@ -5,42 +5,12 @@ import zlib
 
 import pytest
 import vtx
+from both import guest_files
 from pcanel.monitor import Monitor
-from pcanel.paths import ROOT
+from rtos import LIMIT, Rtos
 from shell import Shell
 
 PATTERN_A, PATTERN_B = 1664525, 1013904223  # guests/rtos/transfer.c
-PROMPT = rb"^-> $"
-LIMIT = 1800  # seconds; Bochs carries some 1,000 characters a second over the cable
-
-
-class Rtos:
-    """The shell of the real-time guest."""
-
-    def __init__(self, monitor):
-        self.console = monitor.console("rtos")
-
-    def wait(self):
-        self.console.expect(rb"rtos: 32 priorities", LIMIT)
-        self.console.expect(PROMPT, LIMIT)
-        return self
-
-    def run(self, command, timeout=LIMIT):
-        self.start(command)
-        return self.finish(timeout)
-
-    def start(self, command):
-        self.console.send(command + "\r")
-        self.console.expect(command.encode() + rb"\n", LIMIT)
-
-    def finish(self, timeout=LIMIT):
-        return self.console.expect(rb"((?s:.*?))^-> $", timeout)[1].decode()
-
-    def transfer(self, report):
-        """{"sent" or "received": (bytes, CRC-32)} of what `send`, `receive` and `exchange` print."""
-        rows = re.findall(r"^(sent|received) (\d+) bytes, crc32 ([0-9a-f]+)(?:, (\d+) lost)?$", report, re.M)
-        assert rows and all(lost in ("", "0") for *_, lost in rows), report
-        return {name: (int(count), int(crc, 16)) for name, count, crc, _ in rows}
 
 
 class Pair:
@@ -90,15 +60,7 @@ def pattern(size):
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """The guests of `make run`, but Linux is quiet and the tick 100 Hz, which spares Bochs minutes."""
-    directory = tmp_path_factory.mktemp("pair")
-    files = []
-    for name, changes in (("linux", {"console=ttyS0": "console=ttyS0 quiet"}), ("rtos", {"hz=1000": "hz=100"})):
-        text = (ROOT / f"guests/{name}.toml").read_text().replace("../build", str(ROOT / "build"))
-        for old, new in changes.items():
-            assert old in text
-            text = text.replace(old, new)
-        files.append(directory / f"{name}.toml")
-        files[-1].write_text(text)
+    files = guest_files(tmp_path_factory.mktemp("pair"), {"hz=1000": "hz=100"})
     with Monitor(engine=vtx.engine(), guests=files) as monitor:
         yield Pair(monitor)
 

@@ -91,17 +91,18 @@ class Cpuid:
     """One guest's answers. windows: its sides of shared memory.
 
     host: cpu.cpuid. caps: vmm.vtx.caps.Caps. tsc_hz: measured, in Hz; told in leaf 15H where the
-    host has that leaf.
+    host has that leaf. compacts: whether XSAVEC and XSAVES can be trusted.
     """
 
-    def __init__(self, host, caps, tsc_hz, xcr0):
+    def __init__(self, host, caps, tsc_hz, xcr0, compacts):
         self._host = host
         self._tsc_hz = tsc_hz
         self._proc2 = caps.used["proc2"]
         self.max_leaf = min(host(0)[0], _LAST)
         self.max_extended = min(host(0x80000000)[0], 0x80000008)
         self.has_rdtscp = bool(self._proc2.ENABLE_RDTSCP and host(0x80000001)[3] & _RDTSCP)
-        self.has_xsaves = bool(self._proc2.ENABLE_XSAVES and self._has(0xD) and host(0xD, 1)[0] & 8)
+        self._compacts = compacts
+        self.has_xsaves = bool(compacts and self._proc2.ENABLE_XSAVES and self._has(0xD) and host(0xD, 1)[0] & 8)
         self.xcr0 = xcr0 & _XCR0 if host(1)[2] & _XSAVE else 0
         self.unknown = {}
         self.windows = ()
@@ -194,6 +195,8 @@ class Cpuid:
             return self.xcr0, self.xsave_size(1), self.xsave_size(self.xcr0), 0
         if subleaf == 1:
             a &= _FD1_EAX
+            if not self._compacts:
+                a &= ~2
             if not self.has_xsaves:
                 a &= ~8
             return a, self.xsave_size(self.xcr0, True) if a & 2 else 0, 0, 0
