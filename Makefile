@@ -47,7 +47,7 @@ help:
 	@echo 'make test-long  those that take minutes each: 1 MiB over the link, cyclictest'
 	@echo 'make test-nested  the monitor under QEMU with nested VMX, in an emulated machine'
 	@echo 'make bench    what exits, Linux and guests cost, beside KVM (bench-quick: the exits, without KVM)'
-	@echo 'make latency  how late the timer interrupts of the real-time guest are, beside KVM (an hour)'
+	@echo 'make latency  how late the timer interrupts of the real-time guest are, beside KVM (half an hour)'
 	@echo 'make check    ruff, clang-format, codespell'
 	@echo 'make size     size of the image by section and of its largest symbols'
 	@echo 'make doctor   what this machine has, and what would mend each lack'
