@@ -233,10 +233,13 @@ class Scheduler(Preemption):
 
     def poll(self):
         """Consoles: what came in, and what has room to go out."""
+        armed = -1
         try:
             for vm in self.machines:
                 if vm.state is not OFF or vm.console.uart.pending():
-                    self.arm(vm.priority)
+                    if vm.priority != armed:
+                        armed = vm.priority
+                        self.arm(armed)
                     vm.console.poll()
         finally:
             self.disarm()
