@@ -45,9 +45,13 @@ static inline u32 interrupts_off(void) {
     return flags;
 }
 
+static inline void interrupts_on(void) {
+    asm volatile("sti" : : : "memory");
+}
+
 static inline void interrupts_restore(u32 flags) {
     if (flags & FLAGS_IF) {
-        asm volatile("sti" : : : "memory");
+        interrupts_on();
     }
 }
 

@@ -20,8 +20,13 @@ extern const u32 stubs[VECTORS];
 static u64 idt[VECTORS];
 static irq_handler handlers[IRQS];
 static u32 spurious;
+static u32 depth; /* handlers that have begun and not ended */
 
 void interrupt_entry(struct frame *frame, u64 entered);
+
+bool in_interrupt(void) {
+    return depth;
+}
 
 void irq_connect(u32 irq, irq_handler handler) {
     u32 flags = interrupts_off();
@@ -87,8 +92,9 @@ static void __attribute__((noreturn)) fatal(const struct frame *frame) {
     }
 }
 
-/* `entered` is the time stamp at the stub. A switch to a task that the handler made ready happens here, on the
- * interrupted task's stack. */
+/* `entered` is the time stamp at the stub. Handlers run with interrupts on: the 8259s let those through that go
+ * before this one, the tick before all. A switch to a task that a handler made ready happens at the end of the
+ * outermost one, on the interrupted task's stack. */
 void interrupt_entry(struct frame *frame, u64 entered) {
     if (frame->vector < VECTOR_IRQ) {
         if (frame->vector == NM && fpu_load()) {
@@ -100,14 +106,19 @@ void interrupt_entry(struct frame *frame, u64 entered) {
     if (is_spurious(irq)) {
         return;
     }
+    depth++;
     if (handlers[irq]) {
+        interrupts_on();
         handlers[irq](entered);
+        interrupts_off();
     }
     /* Behind the handler, so that an edge which the handler itself takes back does not end as a spurious one. */
     if (irq >= 8) {
         outb(PIC_SLAVE, PIC_EOI);
     }
     outb(PIC_MASTER, PIC_EOI);
-    charge_interrupt(rdtsc() - entered);
-    schedule();
+    if (--depth == 0) {
+        charge_interrupt(rdtsc() - entered);
+        schedule();
+    }
 }

@@ -108,6 +108,7 @@ void watchdog_cancel(struct timer *watchdog); /* ISR */
 void scheduler_init(void);
 void scheduler_start(void) __attribute__((noreturn));
 void schedule(void);
+void reschedule(u32 flags);
 void make_ready(struct task *task);
 bool wait_in(struct node *list, u32 timeout);
 struct task *first_waiter(struct node *list);
@@ -131,6 +132,7 @@ void list_remove(struct node *node);
 #define VECTOR_IRQ 0x20
 typedef void (*irq_handler)(u64 entered);
 void irq_connect(u32 irq, irq_handler handler);
+bool in_interrupt(void);
 void interrupts_init(void);
 
 void fpu_init(void);

@@ -78,6 +78,14 @@ void schedule(void) {
     switch_stack(&old->sp, next->sp);
 }
 
+/* Somebody has become ready. `flags` are the caller's: where it had interrupts off, or is a handler, the switch comes
+ * later. */
+void reschedule(u32 flags) {
+    if (flags & FLAGS_IF && !in_interrupt()) {
+        schedule();
+    }
+}
+
 /* What an interrupt has used is not the current task's. */
 void charge_interrupt(u64 spent) {
     interrupts_used += spent;
@@ -254,6 +262,7 @@ void task_resume(struct task *task) {
     u32 flags = interrupts_off();
     if (task->state == SUSPENDED) {
         make_ready(task);
+        reschedule(flags);
     }
     interrupts_restore(flags);
 }

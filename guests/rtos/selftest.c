@@ -7,6 +7,7 @@
 #define LOW    24
 #define MIDDLE 20
 #define HIGH   16
+#define IRQ    5 /* nobody's */
 
 static struct {
     u32 checks, failures;
@@ -246,6 +247,32 @@ static void watchdogs(void) {
     check("delays are as long as asked for", delayed >= 30 && delayed <= 32);
 }
 
+/* Raised by the CPU itself, not by the 8259. It gives the semaphore, and stays until two ticks have come. */
+static void long_handler(u64 entered) {
+    (void)entered;
+    u32 before = ticks;
+    semaphore_give(&test.gate);
+    for (u32 turn = 0; ticks - before < 2 && turn < 100000000; turn++) {
+    }
+    note(ticks - before < 2 ? '-' : 'i');
+}
+
+static void interrupts(void) {
+    semaphore_init(&test.gate, 0, 1);
+    task_create("tGated", task_self()->priority - 1, gated, (void *)'t');
+    irq_connect(IRQ, long_handler);
+    asm volatile("int %0" : : "i"(VECTOR_IRQ + IRQ) : "memory");
+    note('s');
+    irq_connect(IRQ, NULL);
+    check("the tick interrupts a handler, and tasks wait for its end", ordered("its"));
+    struct task *suspended = task_create("tS", LOW, mark, (void *)'r');
+    task_suspend(suspended);
+    task_set_priority(suspended, task_self()->priority - 1);
+    task_resume(suspended);
+    note('s');
+    check("a higher task that is resumed runs at once", ordered("rs"));
+}
+
 /* Fills the unit with a pattern, is pre-empted and waits, and looks again. */
 static void float_user(void *argument) {
     u32 seed = (u32)argument;
@@ -290,6 +317,7 @@ void selftest(void) {
     inheritance();
     queues();
     watchdogs();
+    interrupts();
     floats();
     print("SUMMARY: %u tests, %u failures, 0 skipped\n", test.checks, test.failures);
 }

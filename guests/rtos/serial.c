@@ -46,13 +46,13 @@ static u32 used(const struct ring *ring) {
     return ring->in - ring->out;
 }
 
-/* Fills the FIFO, which is empty. */
-static void transmit(void) {
+/* Into the FIFO, which is empty. A task, which has interrupts off, sends one byte; the handler then fills it. */
+static void transmit(u32 most) {
     tx_idle = !clear_to_send || !used(&tx);
     if (tx_idle) {
         return;
     }
-    for (u32 burst = 0; burst < FIFO_BYTES && used(&tx); burst++) {
+    for (u32 burst = 0; burst < most && used(&tx); burst++) {
         outb(BASE, tx.bytes[tx.out++ % RING_BYTES]);
     }
     if (tx_waited && used(&tx) <= RING_BYTES / 2) {
@@ -90,7 +90,7 @@ static void receive(u8 cause) {
 static void modem(void) {
     clear_to_send = inb(BASE + MSR) & MSR_CTS;
     if (clear_to_send && tx_idle && inb(BASE + LSR) & LSR_TEMT) {
-        transmit();
+        transmit(FIFO_BYTES);
     }
 }
 
@@ -102,7 +102,7 @@ static void interrupt(u64 entered) {
             return;
         }
         if (cause == IIR_THRE) {
-            transmit();
+            transmit(FIFO_BYTES);
         } else if (cause == IIR_MODEM) {
             modem();
         } else {
@@ -152,8 +152,8 @@ u32 serial_write(const u8 *bytes, u32 count, u32 timeout) {
             continue;
         }
         tx.bytes[tx.in++ % RING_BYTES] = bytes[written++];
-        if (tx_idle && clear_to_send && (written == count || used(&tx) >= FIFO_BYTES)) {
-            transmit();
+        if (tx_idle && clear_to_send) {
+            transmit(1);
         }
     }
     interrupts_restore(flags);

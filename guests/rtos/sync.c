@@ -23,9 +23,7 @@ bool semaphore_take(struct semaphore *semaphore, u32 timeout) {
 void semaphore_give(struct semaphore *semaphore) {
     u32 flags = interrupts_off();
     if (first_waiter(&semaphore->waiters)) {
-        if (flags & FLAGS_IF) {
-            schedule();
-        }
+        reschedule(flags);
     } else if (semaphore->count < semaphore->limit) {
         semaphore->count++;
     }

@@ -61,7 +61,7 @@ def test_kernel(engine):
     with TALK[engine](IMAGE) as console:
         start(console)
         report = console.run("test")
-        assert re.search(r"^SUMMARY: 20 tests, 0 failures, 0 skipped$", report, re.M), report
+        assert re.search(r"^SUMMARY: 22 tests, 0 failures, 0 skipped$", report, re.M), report
         assert "FAIL" not in report
         console.run("load 1")
         assert re.search(r"^tLoad ", console.run("i"), re.M)
