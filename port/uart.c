@@ -105,19 +105,21 @@ static void receive(uart_t *uart) {
     }
 }
 
-static void transmit(uart_t *uart) {
+// False while the chip's FIFO is not empty.
+static bool transmit(uart_t *uart) {
     if (!(inb(uart->port + LSR) & LSR_THRE)) {
-        return;
+        return false;
     }
     for (unsigned i = 0; i < FIFO_SIZE; i++) {
         int c = ring_get(&uart->tx);
         if (c < 0) {
             outb(uart->port + IER, IER_RX);
-            return;
+            return true;
         }
         outb(uart->port + THR, c);
     }
     outb(uart->port + IER, IER_RX | IER_THRE);
+    return true;
 }
 
 // COM1 and COM3 share an edge-triggered line: go on until neither wants anything.
@@ -191,8 +193,8 @@ bool uart_tx_char(unsigned index, uint8_t c) {
     uint64_t flags = irq_save();
     bool idle = ring_used(&uart->tx) == 0;
     bool room = ring_put(&uart->tx, c);
-    if (idle && room) {
-        // The chip raises THRE as soon as it is enabled with an empty register.
+    // At once where that is possible: an interrupt would end the turn of the guest whose character it is.
+    if (idle && room && !transmit(uart)) {
         outb(uart->port + IER, IER_RX | IER_THRE);
     }
     irq_restore(flags);

@@ -134,6 +134,7 @@ typedef struct {
 // What one logical CPU has loaded.
 typedef struct {
     vcpu_t *loaded; // its VMCS is current and its MSRs, CR2, DRs are in the CPU
+    uint64_t rest; // host TSC ticks that guests run before they make way for a host interrupt again
     vcpu_frame_t *fpu_owner; // whose state is in the FPU registers; NULL: the monitor's
     uint64_t xcr0; // all that the CPU offers; 0: no XSAVE
     bool vmxon;

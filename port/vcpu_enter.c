@@ -8,7 +8,8 @@
 #include "port/bound.h"
 
 #define RFLAGS_TF              (1ull << 8)
-#define OWED_EXIT              (1000) // host TSC ticks that an exit stands for, see owed
+#define OWED_EXIT              (1000) // host TSC ticks that an exit stands for, see owed and rest
+#define ATTENTION_REST         (10000)
 #define LEAD_STEP              (2000) // host TSC ticks: what one entry that was late counts for
 #define LEAD_MOST              (10000)
 #define RFLAGS_IF              (1ull << 9)
@@ -237,6 +238,10 @@ static inline int run_guest(vcpu_frame_t *f) {
         if (left < f->owed >> f->timer_shift) {
             left = f->owed >> f->timer_shift;
         }
+        if (MP_UNLIKELY(host_attention)) {
+            uint64_t rest = vmx_cpu.rest >> f->timer_shift;
+            left = rest < left ? rest : left;
+        }
         vmx_put(PREEMPTION_TIMER_VALUE, left);
     }
     int failed = vmx_guest(f);
@@ -245,6 +250,7 @@ static inline int run_guest(vcpu_frame_t *f) {
     // A guest that exits at every instruction would never see its timer if only time counted.
     uint64_t had = exit_tsc - now + OWED_EXIT;
     f->owed = f->owed > had ? f->owed - had : 0;
+    vmx_cpu.rest = vmx_cpu.rest > had ? vmx_cpu.rest - had : 0;
     f->entry_tsc = now;
     f->exit_tsc = exit_tsc;
     return failed;
@@ -307,9 +313,12 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
         meet_deadline(f);
     }
 
+    // Characters that are typed come faster than the monitor looks after one: without a rest in between the guest
+    // would not be entered until all have come.
     __asm volatile("cli" ::: "memory");
-    if (MP_UNLIKELY(host_attention)) {
+    if (MP_UNLIKELY(host_attention && vmx_cpu.rest == 0)) {
         host_attention = 0;
+        vmx_cpu.rest = ATTENTION_REST;
         __asm volatile("sti" ::: "memory");
         handle(self, VCPU_SLOT_ATTENTION);
         return mp_const_none;

@@ -10,24 +10,32 @@ import micropython
 from micropython import const
 from vmx import bind
 
+from vmm.devices.uart16550 import Uart16550
+
 _RING = const(8192)  # bytes, a power of two
+
+# What of the host is called, in Console._far.
+_WRITECHAR = const(0)
+_READCHAR = const(1)
+_ANY = const(2)
 
 
 class Console:
     """Carries characters between a guest's UART and the outside.
 
-    host: an object with readchar() -> int or -1, writechar(c) -> bool; or None. attach(): what
-    calling the console does (vmm/terminal.py).
+    host: an object with any() -> how many characters wait, readchar() -> int or -1, writechar(c) -> bool;
+    or None. attach(): what calling the console does (vmm/terminal.py). ready() -> whether poll() has
+    anything to do, for viper; it is there from when `uart` is.
     """
 
     def __init__(self, host):
-        self._send = [None]
+        self._far = [None] * 3
         self.host = host
-        self.uart = None
+        self._uart = self.ready = None
         self.attach = None
         self._ring = bytearray(_RING)
         self._count = array("I", [0, 0])
-        self.tx = bind(_tx, self._ring, self._count, self._send)
+        self.tx = bind(_tx, self._ring, self._count, self._far)
 
     def __call__(self, *args, **options):
         """vm.console() at the prompt: the terminal becomes this console until Ctrl-] is typed."""
@@ -45,22 +53,23 @@ class Console:
     @host.setter
     def host(self, host):
         self._host = host
-        self._send[0] = host.writechar if host else None
+        self._far[:] = (host.writechar, host.readchar, host.any) if host else (None,) * 3
+
+    @property
+    def uart(self):
+        return self._uart
+
+    @uart.setter
+    def uart(self, uart):
+        self._uart = uart
+        self.ready = bind(_ready, bind(Uart16550.pending, uart), self._far)
 
     def poll(self):
         """Move what can be moved."""
-        uart = self.uart
-        host = self.host
-        uart.poll()
-        if host is None:
-            return
-        room = uart.rx_room()
-        while room:
-            c = host.readchar()
-            if c < 0:
-                return
-            uart.rx(c)
-            room -= 1
+        self._uart.poll()
+        readchar = self._far[_READCHAR]
+        if readchar:
+            self._uart.feed(readchar)
 
     def tail(self, size=2000):
         """Return the last characters that the guest sent, as str."""
@@ -75,11 +84,11 @@ class Console:
 
 
 @micropython.viper
-def _tx(ring, written, send, byte: int) -> bool:
+def _tx(ring, written, far, byte: int) -> bool:
     """The guest sends a character; False when there is no room (it stays in the UART)."""
-    far = send[0]
-    if far:
-        if not far(byte):
+    writechar = far[_WRITECHAR]
+    if writechar:
+        if not writechar(byte):
             return False
     count = ptr32(written)  # noqa: F821
     ptr8(ring)[int(count[0]) & 8191] = byte  # noqa: F821
@@ -87,3 +96,13 @@ def _tx(ring, written, send, byte: int) -> bool:
     if count[0] == 0:
         count[1] += 1
     return True
+
+
+@micropython.viper
+def _ready(pending, far) -> int:
+    if int(pending()):
+        return 1
+    waiting = far[_ANY]
+    if waiting:
+        return int(waiting())
+    return 0

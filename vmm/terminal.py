@@ -32,6 +32,9 @@ class Terminal:
         sys.stdout.buffer.write(bytes((c,)))
         return True
 
+    def any(self):
+        return len(self._typed)
+
     def readchar(self):
         if not self._typed:
             return -1

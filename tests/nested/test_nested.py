@@ -28,6 +28,8 @@ _START = """
 class Kept:
     def __init__(self):
         self.text = bytearray()
+    def any(self):
+        return 0
     def readchar(self):
         return -1
     def writechar(self, c):

@@ -298,10 +298,33 @@ class Uart16550:
         if not self._state[_MCR] & _MCR_LOOP:
             self._arrive(0, _LSR_BI)
 
-    def rx_room(self):
-        """How many characters `rx` would take now; 0 in loopback, when the input is cut off."""
-        s = self._state
-        return 0 if s[_MCR] & _MCR_LOOP else s[_DEPTH] - s[_RX_COUNT]
+    @micropython.viper
+    def feed(self, readchar) -> int:
+        """Take what readchar() has (-1: nothing more) as far as there is room, as `rx` would; how many that was.
+
+        None in loopback, when the input is cut off.
+        """
+        s = ptr8(self._state)
+        had = s[_RX_COUNT]
+        count = had
+        depth = s[_DEPTH]
+        if s[_MCR] & _MCR_LOOP:
+            depth = 0
+        while count < depth:
+            byte = int(readchar())
+            if byte < 0:
+                break
+            at = (s[_RX_HEAD] + count) & 15
+            s[_RX + at] = byte
+            s[_RX_FLAGS + at] = 0
+            count += 1
+        if count == had:
+            return 0
+        s[_RX_COUNT] = count
+        s[_LSR] |= _LSR_DR
+        s[_AGED] = 1
+        self._update()
+        return count - had
 
     def modem_in(self, inputs):
         """Sets the modem inputs from outside: MSR_CTS, MSR_DSR, MSR_RI, MSR_DCD ored."""
@@ -362,9 +385,11 @@ class Uart16550:
         s[_LSR] |= _LSR_DR
         self._quiet.arm(int(self._clock.now()) + int(self._clock.hz) // _SILENCES)
 
-    def pending(self):
+    @micropython.viper
+    def pending(self) -> int:
         """How many characters wait in the transmit FIFO for `tx` to have room."""
-        return self._state[_TX_COUNT]
+        s = ptr8(self._state)
+        return s[_TX_COUNT]
 
     def _emptied(self):
         s = self._state

@@ -97,6 +97,7 @@ class Scheduler(Preemption):
         self._frames = array("I", [0] * _MOST)
         self._vcpus = []
         self._callbacks = []
+        self._ready = []  # of the consoles
         self._started = cpu.rdtsc()
         self._allocated = cpu.allocated()
         self._run_above = _run_above
@@ -108,6 +109,7 @@ class Scheduler(Preemption):
         self.machines.append(vm)
         self._vcpus.append(vm.vcpu)
         self._callbacks.append(vm.clock.callbacks)
+        self._ready.append(vm.console.ready)
         self._words[_COUNT] = len(self.machines)
 
     def remove(self, vm):
@@ -119,8 +121,9 @@ class Scheduler(Preemption):
 
     def _remove(self, vm):
         at = self.machines.index(vm)
-        for table in (self.machines, self._vcpus, self._callbacks):
+        for table in (self.machines, self._vcpus, self._callbacks, self._ready):
             del table[at]
+        self._words[_LATER] |= _POLL  # in the middle of a poll it passes over one
         for i in range(at, len(self.machines)):
             self._frames[i] = self._frames[i + 1]
         self._words[_COUNT] = len(self.machines)
@@ -233,14 +236,16 @@ class Scheduler(Preemption):
 
     def poll(self):
         """Consoles: what came in, and what has room to go out."""
-        armed = -1
+        _poll(self)
+
+    def tend(self, at):
+        """Look after a console that has something to move. Guests above its guest do not wait for that."""
+        vm = self.machines[at]
+        if vm.state is OFF and not vm.console.uart.pending():
+            return
         try:
-            for vm in self.machines:
-                if vm.state is not OFF or vm.console.uart.pending():
-                    if vm.priority != armed:
-                        armed = vm.priority
-                        self.arm(armed)
-                    vm.console.poll()
+            self.arm(vm.priority)
+            vm.console.poll()
         finally:
             self.disarm()
 
@@ -429,6 +434,17 @@ def _turns(sched, deadline: int, once: int):
         if deadline:
             if int(rdtsc()) >= deadline:
                 return
+
+
+@micropython.viper
+def _poll(sched):
+    """Most host interrupts are no console's: to ask costs some 300 a guest, to poll thousands."""
+    ready = sched._ready
+    i = 0
+    while i < int(len(ready)):
+        if int(ready[i]()):
+            sched.tend(i)
+        i += 1
 
 
 @micropython.viper
