@@ -116,6 +116,6 @@ def test_a_million_exits_with_the_heap_locked(bench, guest):
     rounds = made.word() - rounds
     assert rounds > 10_000
     for kind in KINDS[:-1]:
-        assert after[kind] - before[kind] >= rounds, kind
+        assert after[kind] - before[kind] >= rounds - 1, kind  # one round was half done
     assert after["HLT"] - before["HLT"] >= rounds // 100
     assert made.eval("vm.messages") == []

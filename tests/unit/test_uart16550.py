@@ -1,5 +1,7 @@
 """16550A against its data sheet, a model of its FIFOs, and the sequences of Linux's 8250 driver."""
 
+from functools import partial
+
 from clock import Line
 from hypothesis import given
 from hypothesis import strategies as st
@@ -259,7 +261,7 @@ def test_nothing_is_lost_or_reordered(rnd):
             p.chip.poll()
         elif what == 2:
             waiting = [i & 0xFF for i in range(received, received + rnd.randrange(20))]
-            received += p.chip.feed(lambda: waiting.pop(0) if waiting else -1)
+            received += p.chip.feed(partial(next, iter(waiting), -1))
         elif what == 3:
             while p.get(LSR) & 1:
                 got.append(p.get(RBR))
