@@ -23,6 +23,7 @@ MP_DECLARE_CONST_FUN_OBJ_0(cpu_reading_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_watch_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(cpu_guard_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(cpu_attempt_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_shield_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_allocated_obj);
@@ -214,6 +215,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&cpu_idle_obj)},
     {MP_ROM_QSTR(MP_QSTR_guard), MP_ROM_PTR(&cpu_guard_obj)},
     {MP_ROM_QSTR(MP_QSTR_attempt), MP_ROM_PTR(&cpu_attempt_obj)},
+    {MP_ROM_QSTR(MP_QSTR_shield), MP_ROM_PTR(&cpu_shield_obj)},
     {MP_ROM_QSTR(MP_QSTR_reading), MP_ROM_PTR(&cpu_reading_obj)},
     {MP_ROM_QSTR(MP_QSTR_watch), MP_ROM_PTR(&cpu_watch_obj)},
     {MP_ROM_QSTR(MP_QSTR_counters), MP_ROM_PTR(&mod_counters_obj)},

@@ -110,14 +110,15 @@ typedef struct {
     uint64_t turn; // 0xb10
     uint64_t share; // 0xb18
     uint64_t wakes; // 0xb20
-    uint64_t late; // 0xb28  host TSC ticks from timers' deadlines to entries, all wake-ups together
+    uint64_t late; // 0xb28  host TSC ticks from timers' deadlines to entries, all together
     uint64_t latest; // 0xb30
     uint64_t due; // 0xb38  host TSC of the deadline that the next entry is for, 0: for none
     uint64_t apic_page; // 0xb40
     uint64_t next; // 0xb48
     uint64_t starts; // 0xb50
     uint64_t lead; // 0xb58  host TSC ticks by which it is woken before its deadlines
-    uint64_t reserved2[0x94]; // 0xb60
+    uint64_t timed; // 0xb60  entries for a timer's deadline
+    uint64_t reserved2[0x93]; // 0xb68
     uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
 } vcpu_frame_t;
 

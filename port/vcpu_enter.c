@@ -197,6 +197,7 @@ static inline void handle(vcpu_t *self, uint64_t slot) {
 // by what the way here takes as a rule, and waits here for the rest: it is neither early nor late.
 static void meet_deadline(vcpu_frame_t *f) {
     int64_t late = op_rdtsc() - f->due;
+    f->timed++;
     if (late > 0) {
         f->late += late;
         f->latest = (uint64_t)late > f->latest ? (uint64_t)late : f->latest;

@@ -1,9 +1,10 @@
-// The watchdog of Python code: cpu.watch(), cpu.guard(), cpu.attempt(), cpu.Timeout.
+// The watchdog of Python code: cpu.watch(), cpu.guard(), cpu.attempt(), cpu.shield(), cpu.Timeout.
 #include "py/objexcept.h"
 #include "py/runtime.h"
 #include "port/timer.h"
 #include "port/watch.h"
 #include "port/x86.h"
+#include "shared/runtime/interrupt_char.h"
 
 #define SHOTS 3 // Timeouts that a guarded function may swallow
 
@@ -108,5 +109,27 @@ static mp_obj_t mod_attempt(mp_obj_t function, mp_obj_t argument) {
     return MP_OBJ_FROM_PTR(nlr.ret_val);
 }
 MP_DEFINE_CONST_FUN_OBJ_2(cpu_attempt_obj, mod_attempt);
+
+// shield(f) -> f(), whole: a Ctrl-C that is typed meanwhile is the prompt's, and the watchdog's time stands still.
+static mp_obj_t mod_shield(mp_obj_t function) {
+    mp_handle_pending(true);
+    int interrupt_char = mp_interrupt_char;
+    watch_t suspended = watch_suspend();
+    mp_hal_set_interrupt_char(-1);
+    nlr_buf_t nlr;
+    bool failed = nlr_push(&nlr) != 0;
+    mp_obj_t answer = mp_const_none;
+    if (!failed) {
+        answer = mp_call_function_0(function);
+        nlr_pop();
+    }
+    mp_hal_set_interrupt_char(interrupt_char);
+    watch_resume(suspended);
+    if (failed) {
+        nlr_jump(nlr.ret_val);
+    }
+    return answer;
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_shield_obj, mod_shield);
 
 MP_REGISTER_ROOT_POINTER(mp_obj_t cpu_timeout);

@@ -126,6 +126,9 @@ class Monitor:
 
         Raises NoVmx, ValueError for a bad description, pages.OutOfMemory.
         """
+        return cpu.shield(lambda: self._create(config, blobs))  # Ctrl-C would leave half a guest
+
+    def _create(self, config, blobs):
         if not self.active:
             raise NoVmx("no guest can run: " + "; ".join(self.caps.missing))
         description.check(config)

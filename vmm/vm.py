@@ -18,7 +18,7 @@ from vmm.memory import ept, paging
 from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
 from vmm.policies import arming, policy, stepper, trapflag
-from vmm.scheduling import clock, sched
+from vmm.scheduling import clock, states
 from vmm.scheduling.scheduled import Scheduled
 from vmm.vtx import apicv, events, exits, msr_bitmap, reasons, vcpu
 
@@ -50,6 +50,7 @@ class VM(Scheduled):
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
         self._blobs = blobs
         self._taken = []
+        self._was = states.RUNNING  # what it goes back to by resume()
         try:
             self._build(config, host_uart, vpid)
         except BaseException:
@@ -108,8 +109,8 @@ class VM(Scheduled):
 
         self.exits = exits.Exits(self.report)
         handlers.install(self, self.exits)
-        self.vcpu = vcpu.make(self, caps, monitor.pages, self.exits, live, vpid)
-        self._taken += self.vcpu.pages_used
+        self.vcpu = vcpu.make(self, caps, self._take, self.exits, live)
+        vcpu.prepare(self.vcpu, caps, vpid)
         self.events = self.vcpu.events = events.Events(self.vcpu, caps.used["proc"].raw)
         self.pc.connect(self.events, self.vcpu.pages_used[1])
         self.msrs.attach(self.vcpu, 0)
@@ -136,7 +137,7 @@ class VM(Scheduled):
     def rouse(self):
         """Another guest, which runs now, has given this one something to do: that one's turn ends soon."""
         inside = self.monitor.scheduler.inside
-        if self.state == sched.HALTED and inside is not None and inside is not self:
+        if self.state == states.HALTED and inside is not None and inside is not self:
             inside.clock.cut(cpu.tsc_hz // _GRACES)
 
     def nmi(self):
@@ -147,10 +148,21 @@ class VM(Scheduled):
 
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
-        self._not_interrupted("started")
+        self._check("started")
+        self._stand(states.OFF, "not started")  # those that go before it may run meanwhile, it may not
+        self.due(0)
+        try:
+            self._load()
+        except BaseException:
+            self._power(False)
+            raise
+        self.catch_up()
+        self._stand(states.RUNNING, "")
+        self._power(True)
+
+    def _load(self):
+        """Memory, devices and the vCPU as they are at the start."""
         segments = self.memory.segments
-        self.state = sched.OFF  # those that go before it may run meanwhile, it may not
-        self.why = "not started"
         for _, length, hpa in segments:
             for at in range(hpa, hpa + length, _PIECE):
                 cpu.zero(at, min(_PIECE, hpa + length - at))
@@ -173,10 +185,6 @@ class VM(Scheduled):
         if self.apicv:
             self.apicv.reset()
         self.flush()
-        self.turn = max(self.turn, self.monitor.scheduler.now)
-        self.state = sched.RUNNING
-        self.why = ""
-        self._power(True)
 
     def _power(self, on):
         """The cables of its UARTs: a guest that is off holds no line up."""
@@ -186,17 +194,17 @@ class VM(Scheduled):
 
     def pause(self):
         """Let the guest stand still; its time goes on."""
-        if self.state in (sched.RUNNING, sched.HALTED):
+        if self.state in (states.RUNNING, states.HALTED):
             self._was = self.state
-            self.state = sched.PAUSED
+            self.state = states.PAUSED
             self.why = "by pause()"
+            self.due(0)
 
     def resume(self):
         """Let a paused or stopped guest go on from where it stands."""
-        if self.state in (sched.PAUSED, sched.STOPPED):
-            self.turn = max(self.turn, self.monitor.scheduler.now)  # what it missed is gone
-            self.state = getattr(self, "_was", sched.RUNNING)
-            self._was = sched.RUNNING
+        if self.state in (states.PAUSED, states.STOPPED):
+            self.catch_up()
+            self.state, self._was = self._was, states.RUNNING
             self.why = ""
 
     def reset(self):
@@ -205,37 +213,40 @@ class VM(Scheduled):
 
     def power_off(self):
         """Stop the guest for good; start() boots it anew."""
-        if self.state != sched.OFF:
-            self.state = sched.OFF
+        if self.state != states.OFF:
+            self.state = states.OFF
             self.why = "by power_off()"
             self._power(False)
 
     def destroy(self):
         """Give back everything that the guest had. What the object is asked to do afterwards it refuses."""
-        if isinstance(self.vcpu, Gone):
-            raise RuntimeError("guest %s has been destroyed" % self.name)
+        self._check("destroyed")
         if self.monitor.scheduler.inside is self:
             raise RuntimeError("guest %s is in an exit of its own: it cannot be destroyed there" % self.name)
-        self._not_interrupted("destroyed")
+        cpu.shield(self._destroy)
+
+    def _destroy(self):
         for attached in list(self.policies):
             attached.detach()
-        self.state = sched.OFF
-        self.why = "destroyed"
+        self._stand(states.OFF, "destroyed")
         self.monitor.forget(self)
-        self.vcpu.retire()
-        self.release()
         self.memory.forget()
+        self.release()
         self.unschedule()
         gone = Gone(self.name)
         for part in _PARTS:
             setattr(self, part, gone)
 
-    def _not_interrupted(self, what):
+    def _check(self, what):
+        if isinstance(self.vcpu, Gone):
+            raise RuntimeError("guest %s has been destroyed" % self.name)
         if self.monitor.scheduler.interrupts(self._frame):
             raise RuntimeError("guest %s is in the middle of an exit: it cannot be %s there" % (self.name, what))
 
     def release(self):
         """Give back host memory."""
+        if getattr(self, "vcpu", None) is not None:
+            self.vcpu.retire()  # no CPU knows its VMCS and its frame any more
         if getattr(self, "ept", None) is not None:
             self.ept.release()
         self.monitor.windows.leave(self)
@@ -247,7 +258,7 @@ class VM(Scheduled):
 
     def runs(self):
         """Whether it may be entered again."""
-        return self.state == sched.RUNNING
+        return self.state == states.RUNNING
 
     def apply(self, answer):
         """What the exit loop came back with."""
@@ -258,19 +269,25 @@ class VM(Scheduled):
         elif answer & verdict.POWER_OFF:
             self._ended("on_power_off", "power-off", "powered off by the guest")
         elif answer & verdict.STOP:
-            self.state, self.why = sched.STOPPED, "see the report"
+            self._stand(states.STOPPED, "see the report")
+        elif not self.runs():  # paused, or switched off, in that exit
+            pass
         elif answer & verdict.PAUSE:
-            self._was, self.state, self.why = sched.RUNNING, sched.PAUSED, "by a policy"
+            self._stand(states.PAUSED, "by a policy")
         elif answer & verdict.WAIT and not self.wakes():
-            self.state = sched.HALTED
-        if self.state == sched.OFF:
+            self.state = states.HALTED
+        if self.state == states.OFF:
             self._power(False)
+
+    def _stand(self, state, why):
+        """Stand still; from a stop or a pause resume() lets it run."""
+        self.state, self.why, self._was = state, why, states.RUNNING
 
     def _ended(self, key, default, why):
         """The guest has come to an end of its own making: the description says what follows."""
         self.log(why)
         response = self.config.get(key) or default
-        self.state, self.why = sched.STOPPED if response == "stop" else sched.OFF, why
+        self._stand(states.STOPPED if response == "stop" else states.OFF, why)
         if response == "reset":
             try:
                 self.reset()
@@ -286,11 +303,14 @@ class VM(Scheduled):
         """Halted: call back due timers; True when that or a device brought an event: it runs again."""
         clock_ = self.clock
         if clock_.next and clock_.next <= clock_.now():
+            self.due(self.next_timer())
             clock_.expire()
         if self.wakes():
-            self.turn = max(self.turn, self.monitor.scheduler.now)
-            self.state = sched.RUNNING
+            self.woken()
+            self.catch_up()
+            self.state = states.RUNNING
             return True
+        self.due(0)
         return False
 
     # -- policies

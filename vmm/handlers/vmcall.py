@@ -49,8 +49,13 @@ class Hypercalls:
         number = vcpu.rax & 0xFFFFFFFF
         call = self.calls.get(number)
         if call:
-            vcpu.rax = call(vcpu)
-            return verdict.ADVANCE
+            vm = vcpu.vm
+            starts = vm.starts
+            answer = call(vcpu)
+            if vm.starts != starts:
+                return verdict.YIELD  # it has reset the guest: nobody waits for the answer any more
+            vcpu.rax = answer
+            return verdict.ADVANCE if vm.runs() else verdict.ADVANCE | verdict.YIELD
         try:
             if number not in self._words.counts():
                 self._exits.key(reasons.VMCALL, number, _unknown, self._words.address(number))

@@ -18,7 +18,9 @@ _DEPTH = const(16)
 # Words of the frame (vmm/vtx/frame.py).
 _DIRTY = const(0x0F8 // 4)
 _EXIT_TSC = const(0x118 // 4)
+_OWED = const(0x188 // 4)
 _CLOCK_OFFSET = const(0x1A0 // 4)
+_SLICE_END = const(0x1A8 // 4)
 _TIMER_COUNT = const(0x1B0 // 4)
 _TIMERS = const(0xA80 // 4)
 _STATE = const(0xB00 // 4)
@@ -26,6 +28,7 @@ _PRIORITY = const(0xB08 // 4)
 _NEXT = const(0xB48 // 4)
 _LEAD = const(0xB58 // 4)
 _DIRTY_TIMERS = const(1 << 5)
+_RUNS = const(1)  # values of frame.STATE
 _WAITS = const(2)
 
 # Words of Scheduler._words.
@@ -123,6 +126,13 @@ def _preempted(scheduler) -> int:
                 since += int(rdtsc()) - began
                 f[_EXIT_TSC] = since
                 f[_EXIT_TSC + 1] = since >> 32
+            if f[_STATE] != _RUNS:
+                # Paused, or switched off: its turn is over when the handler is done, before another instruction.
+                f[_SLICE_END] = 1
+                f[_SLICE_END + 1] = 0
+                f[_OWED] = 0
+                f[_OWED + 1] = 0
+                f[_DIRTY] |= _DIRTY_TIMERS
     w[_INSIDE] = inside
     w[_FLOOR] = floor
     w[_ABOVE] = above

@@ -4,10 +4,11 @@ import micropython
 import uctypes
 from micropython import const
 
-from vmm.scheduling import sched
+from vmm.scheduling import states
 from vmm.vtx.events import wakes
 from vmm.vtx.frame import (
     APIC_PAGE,
+    DUE,
     GUEST_TICKS,
     HOST_TICKS,
     LATE,
@@ -16,11 +17,12 @@ from vmm.vtx.frame import (
     SHARE,
     STARTS,
     STATE,
+    TIMED,
     TURN,
     WAKES,
 )
 
-_STATES = {sched.RUNNING: sched.RUNS, sched.HALTED: sched.WAITS}
+_STATES = {states.RUNNING: states.RUNS, states.HALTED: states.WAITS}
 _FRAME = const(0x1000)
 
 
@@ -31,7 +33,7 @@ class Scheduled:
         """frame, apic_page: hpa of the vCPU frame and of the local APIC's page."""
         self._frame = frame
         self._words = uctypes.bytearray_at(frame, _FRAME)
-        self._still = sched.OFF
+        self._still = states.OFF
         self._seen = (0, 0)
         _put(self._words, APIC_PAGE, apic_page)
         self.priority = priority
@@ -47,12 +49,12 @@ class Scheduled:
     def state(self):
         """One of "running", "halted", "paused", "stopped", "off"."""
         word = _get(self._words, STATE)
-        return sched.RUNNING if word == sched.RUNS else sched.HALTED if word == sched.WAITS else self._still
+        return states.RUNNING if word == states.RUNS else states.HALTED if word == states.WAITS else self._still
 
     @state.setter
     def state(self, value):
         self._still = value
-        _put(self._words, STATE, _STATES.get(value, sched.STILL))
+        _put(self._words, STATE, _STATES.get(value, states.STILL))
 
     @property
     def priority(self):
@@ -63,6 +65,7 @@ class Scheduled:
         if not 0 <= value <= 255:
             raise ValueError("priority %r: a number from 0 to 255" % (value,))
         _put(self._words, PRIORITY, value)
+        self.turn = self.monitor.scheduler.now(value)  # each priority has its own virtual time
 
     @property
     def share(self):
@@ -82,6 +85,10 @@ class Scheduled:
     def turn(self, value):
         _put(self._words, TURN, value)
 
+    def catch_up(self):
+        """What it missed of its turns while it stood still is gone."""
+        self.turn = max(self.turn, self.monitor.scheduler.now(self.priority))
+
     @property
     def starts(self):
         """How often the guest was started or reset."""
@@ -95,17 +102,30 @@ class Scheduled:
         """Whether the vCPU, if it is at HLT, has something to wake up for."""
         return bool(wakes(self._frame))
 
+    def due(self, deadline):
+        """Its next entry is for a timer whose deadline, in host TSC, is this; 0: for none."""
+        _put(self._words, DUE, deadline)
+
+    def woken(self):
+        """One more wake-up."""
+        _put(self._words, WAKES, _get(self._words, WAKES) + 1)
+
+    def ticks(self):
+        """(guest ticks, host ticks) so far."""
+        return _get(self._words, GUEST_TICKS), _get(self._words, HOST_TICKS)
+
     def used(self):
-        """Return (guest ticks, host ticks since the call before; wake-ups, the sum of their lateness, the
-        longest, since the call before)."""
+        """Return (guest ticks, host ticks, wake-ups, how many of them for a timer, the sum of their lateness, the
+        longest), all since the call before."""
         words = self._words
-        now = _get(words, GUEST_TICKS), _get(words, HOST_TICKS)
-        guest, host = now[0] - self._seen[0], now[1] - self._seen[1]
+        guest, host = now = self.ticks()
+        used = guest - self._seen[0], host - self._seen[1]
         self._seen = now
-        wakes = _get(words, WAKES), _get(words, LATE), _get(words, LATEST)
-        for word in (WAKES, LATE, LATEST):
+        counts = WAKES, TIMED, LATE, LATEST
+        values = tuple([_get(words, word) for word in counts])
+        for word in counts:
             _put(words, word, 0)
-        return (guest, host) + wakes
+        return used + values
 
 
 @micropython.viper

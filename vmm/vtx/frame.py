@@ -68,13 +68,14 @@ PRIORITY = const(0xB08 // 4)
 TURN = const(0xB10 // 4)  # virtual time: ticks used, by the share
 SHARE = const(0xB18 // 4)
 WAKES = const(0xB20 // 4)
-LATE = const(0xB28 // 4)  # ticks from timers' deadlines to entries, all wake-ups together
+LATE = const(0xB28 // 4)  # ticks from timers' deadlines to entries, all together
 LATEST = const(0xB30 // 4)
 DUE = const(0xB38 // 4)  # host TSC of the deadline that the next entry is for
 APIC_PAGE = const(0xB40 // 4)
 NEXT = const(0xB48 // 4)
 LEAD = const(0xB58 // 4)  # ticks by which it is woken before its deadlines (port/vcpu_enter.c)
 STARTS = const(0xB50 // 4)  # how often the guest was started or reset
+TIMED = const(0xB60 // 4)  # entries for a timer's deadline
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
 # RIP, RSP, RFLAGS, the qualification and the instruction length.

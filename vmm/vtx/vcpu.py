@@ -224,14 +224,15 @@ class Vcpu:
         return "\n".join(lines)
 
 
-def make(vm, caps, pages, exits, live_msrs, vpid):
-    """Return a vmx.VCPU whose VMCS has its controls and host state; guest state comes by start().
+def make(vm, caps, take, exits, live_msrs):
+    """Return a vmx.VCPU; nothing is in its VMCS yet.
 
-    live_msrs: MSRs that the guest has for itself and that are swapped between vCPUs.
+    take(size) -> hpa of memory that is the VM's. live_msrs: MSRs that the guest has for itself and
+    that are swapped between vCPUs.
     """
-    region = pages.take(_PAGE)
+    region = take(_PAGE)
     struct.pack_into("<I", uctypes.bytearray_at(region, 4), 0, caps.revision)
-    frame = pages.take(SIZE)
+    frame = take(SIZE)
     table = uctypes.bytearray_at(frame + MSRS, 16 * MSR_SLOTS)
     if len(live_msrs) > MSR_SLOTS:
         raise ValueError("%d MSRs for %d slots" % (len(live_msrs), MSR_SLOTS))
@@ -244,14 +245,19 @@ def make(vm, caps, pages, exits, live_msrs, vpid):
     vcpu.live_msrs = live_msrs
     vcpu.cr0_fixed = caps.cr0_fixed0
     vcpu.timer_shift = caps.misc.PREEMPTION_TIMER_SHIFT
-    vcpu.clear()
     exits.arm(vcpu)
-    _controls(vcpu, caps, vm, vpid)
-    _host(vcpu, caps)
     return vcpu
 
 
-def _controls(vcpu, caps, vm, vpid):
+def prepare(vcpu, caps, vpid):
+    """Controls and host state, into its VMCS; guest state comes by start()."""
+    vcpu.clear()
+    _controls(vcpu, caps, vpid)
+    _host(vcpu, caps)
+
+
+def _controls(vcpu, caps, vpid):
+    vm = vcpu.vm
     used = caps.used
     write = vcpu.write
     write(v.PIN_BASED_VM_EXECUTION_CONTROLS, used["pin"].raw)

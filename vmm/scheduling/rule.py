@@ -1,0 +1,53 @@
+"""A rule of the user's in place of the scheduler's own: sched.policy, an object with pick(runnable)."""
+
+import sys
+
+import cpu
+import vmx
+from micropython import const
+
+from vmm.scheduling.states import HALTED, RUNNING
+from vmm.vtx import exits
+
+_LIMIT_SLICES = const(100)  # the longest that a rule may think
+
+
+def turn(scheduler, deadline):
+    """One turn of whom the rule names. deadline: host TSC, 0: none."""
+    machines = scheduler.machines
+    runnable = [vm for vm in machines if vm.state == RUNNING or vm.state == HALTED and vm.wake()]
+    timers = [when for when in [vm.next_timer() for vm in machines if vm.state == HALTED] if when]
+    if deadline:
+        timers.append(deadline)
+    vm = _pick(scheduler, runnable) if runnable else None
+    if scheduler.policy is None:  # the usual rule goes on
+        return
+    if vm is None:
+        cpu.idle(min(timers) if timers else 0)
+    else:
+        vm.clock.slice_end = min([cpu.rdtsc() + scheduler.slice_ticks] + timers)
+        before = sum(vm.ticks())
+        scheduler.enters(vm)
+        answer = exits.run(vm.vcpu, vmx.enter)
+        scheduler.charge(vm, sum(vm.ticks()) - before)
+        vm.apply(answer)
+    scheduler.poll()
+
+
+def _pick(scheduler, runnable):
+    """Whom the rule names. One that fails is removed: it must not keep guests from running."""
+    cpu.watch(cpu.rdtsc() + _LIMIT_SLICES * scheduler.slice_ticks)
+    try:
+        vm = cpu.guard(scheduler.policy.pick, runnable)
+        if vm is not None and (vm not in runnable or vm not in scheduler.machines or vm.state != RUNNING):
+            raise ValueError("pick() returned %r, which cannot run" % (vm,))
+        return vm
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        scheduler.policy = None
+        print("sched.policy failed and is removed:")
+        sys.print_exception(error)
+        return None
+    finally:
+        cpu.watch(0)

@@ -1,0 +1,14 @@
+"""What a VM can be doing: vm.state, and the word of its vCPU frame by which the scheduler goes."""
+
+from micropython import const
+
+RUNNING = "running"
+HALTED = "halted"
+PAUSED = "paused"
+STOPPED = "stopped"
+OFF = "off"
+
+# Values of frame.STATE.
+STILL = const(0)  # paused, stopped, off
+RUNS = const(1)
+WAITS = const(2)  # halted

@@ -1,0 +1,244 @@
+"""The way from one guest to the next, in viper: it makes no objects and calls no bytecode.
+
+The scheduler's rule (vmm/scheduling/sched.py) by the words in the vCPU frames.
+"""
+
+import cpu
+import micropython
+import vmx
+from micropython import const
+
+from vmm.scheduling.clock import expire
+from vmm.scheduling.preemption import earliest
+from vmm.vtx import exits
+from vmm.vtx.events import wakes
+
+_GRACE = const(20000)  # ticks
+
+# Words of the frame (vmm/vtx/frame.py).
+_DIRTY = const(0x0F8 // 4)
+_PENDING = const(0x108 // 4)
+_GUEST_TICKS = const(0x128 // 4)
+_HOST_TICKS = const(0x180 // 4)
+_CLOCK_OFFSET = const(0x1A0 // 4)
+_SLICE_END = const(0x1A8 // 4)
+_STATE = const(0xB00 // 4)
+_PRIORITY = const(0xB08 // 4)
+_TURN = const(0xB10 // 4)
+_SHARE = const(0xB18 // 4)
+_WAKES = const(0xB20 // 4)
+_DUE = const(0xB38 // 4)
+_NEXT = const(0xB48 // 4)
+_LEAD = const(0xB58 // 4)
+_DIRTY_TIMERS = const(1 << 5)
+_DIRTY_RVI = const(1 << 7)
+
+# Values of frame.STATE.
+_STILL = const(0)
+_RUNS = const(1)
+_WAITS = const(2)
+
+# Words of Scheduler._words.
+_COUNT = const(0)
+_INSIDE = const(4)  # number of the guest whose exit loop runs, plus 1
+_SWITCHES = const(5)
+_LAST = const(6)  # frame of the guest that ran last
+_FLOOR = const(7)  # guests below this priority are not looked at: one of them is interrupted
+_LATER = const(8)  # bits of what was put off until no handler is interrupted
+_AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
+_ABOVE = const(11)  # the least priority that interrupts what is done now
+
+_POLL = const(1)  # bit of _LATER: consoles
+
+# Blocks of 128 bytes allocated since the last garbage collection after which there is another: where a guest
+# above can interrupt it, and where none would.
+_TIDY = const(4096)
+_TIDY_AT_LAST = const(65536)
+
+# Bits of verdicts (vmm/verdict.py).
+_WAIT = const(4)
+_HOST = const(256)
+_BEYOND = const(0x7FFFFFF8 & ~256)  # what VM.apply has to see to
+
+
+@micropython.viper
+def turns(sched, deadline: int, once: int):
+    """Turn after turn until the monitor is wanted. deadline: host TSC or 0. once: 1 for one turn, 2 for as long
+    as a guest at or above the floor can run."""
+    w = ptr32(sched._words)  # noqa: F821
+    nows = ptr32(sched._nows)  # noqa: F821
+    frames = ptr32(sched._frames)  # noqa: F821
+    vcpus = sched._vcpus
+    callbacks = sched._callbacks
+    slice_ticks = int(sched.slice_ticks)
+    rdtsc = cpu.rdtsc
+    idle = cpu.idle
+    wanted = cpu.wanted
+    enter = vmx.enter
+    run = exits.run
+    awake = wakes
+    call_back = expire
+    soonest = earliest
+    allocated = ptr32(int(sched._allocated))  # noqa: F821
+    preempt = ptr32(int(sched._preempt_at))  # noqa: F821
+    floor = int(w[_FLOOR])
+    while True:
+        now = int(rdtsc())
+        count = int(w[_COUNT])
+        best = -1
+        rank = 0
+        turn = 0
+        others = 0
+        i = 0
+        while i < count:
+            f = ptr32(frames[i])  # noqa: F821
+            state = int(f[_STATE])
+            if int(f[_PRIORITY]) < floor:
+                state = int(_STILL)
+            if state == _WAITS:
+                if f[_DIRTY] & _DIRTY_TIMERS:
+                    soonest(frames[i])
+                first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
+                if first:
+                    if first <= now:
+                        first += int(f[_LEAD])
+                        f[_DUE] = first
+                        f[_DUE + 1] = first >> 32
+                        if first < now:
+                            first = now
+                        first += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+                        call_back(callbacks[i], frames[i], first)
+                        f[_DIRTY] |= _DIRTY_TIMERS
+                if f[_PENDING] | f[_DIRTY] & _DIRTY_RVI:
+                    if int(awake(frames[i])):
+                        state = int(_RUNS)
+                        f[_STATE] = state
+                        f[_WAKES] += 1
+                        i2 = int(f[_PRIORITY]) << 1
+                        virtual = int(nows[i2]) | int(nows[i2 + 1]) << 32
+                        if (int(f[_TURN]) | int(f[_TURN + 1]) << 32) < virtual:
+                            f[_TURN] = virtual
+                            f[_TURN + 1] = virtual >> 32
+                    else:
+                        f[_DUE] = 0  # nobody was waiting for that timer
+                        f[_DUE + 1] = 0
+            if state == _RUNS:
+                others += 1
+                mine = int(f[_TURN]) | int(f[_TURN + 1]) << 32
+                level = int(f[_PRIORITY])
+                if best < 0 or level > rank or (level == rank and mine < turn):
+                    best = i
+                    rank = level
+                    turn = mine
+            i += 1
+        # The CPU is the guest's until the end of its slice, or until one above it may wake up.
+        # Alone it needs no slices: host interrupts and others' timers end its turn.
+        stop = deadline
+        if others > 1:
+            if stop == 0 or now + slice_ticks < stop:
+                stop = now + slice_ticks
+        # Above it: then its handlers are interrupted.
+        above = 0
+        if best < 0 or count > 1:
+            i = 0
+            while i < count:
+                f = ptr32(frames[i])  # noqa: F821
+                level = int(f[_PRIORITY])
+                if f[_STATE] == _WAITS and level >= floor:
+                    if f[_DIRTY] & _DIRTY_TIMERS:
+                        soonest(frames[i])
+                    if best < 0 or level >= rank:
+                        when = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
+                        if when:
+                            if stop == 0 or when < stop:
+                                stop = when
+                            if level > rank:
+                                if above == 0 or when < above:
+                                    above = when
+                i += 1
+        if best < 0:
+            if once == 2:
+                w[_AGAIN] = stop
+                w[_AGAIN + 1] = stop >> 32
+                return
+            if allocated[0] > _TIDY:
+                sched.tidy(0)
+                continue
+            if idle(stop):
+                sched.poll()
+                if wanted():
+                    return
+            if once:
+                return
+            continue
+        if allocated[0] > _TIDY:
+            if once != 2 and (above or allocated[0] > _TIDY_AT_LAST):
+                sched.tidy(rank)
+                continue
+        f = ptr32(frames[best])  # noqa: F821
+        f[_SLICE_END] = stop
+        f[_SLICE_END + 1] = stop >> 32
+        f[_DIRTY] |= _DIRTY_TIMERS
+        if int(w[_LAST]) != int(frames[best]):
+            w[_LAST] = int(frames[best])
+            w[_SWITCHES] += 1
+        used = int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS])  # low halves: a turn is shorter
+        w[_INSIDE] = best + 1
+        w[_ABOVE] = rank + 1
+        preempt[0] = above
+        preempt[1] = above >> 32
+        answer = int(run(vcpus[best], enter))
+        best = int(w[_INSIDE]) - 1
+        used = (int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS]) - used) & 0xFFFFFFFF
+        nows[rank << 1] = turn
+        nows[(rank << 1) + 1] = turn >> 32
+        turn += used // int(f[_SHARE])
+        f[_TURN] = turn
+        f[_TURN + 1] = turn >> 32
+        if answer & _BEYOND:
+            sched.machines[best].apply(answer)
+        elif answer & _WAIT:
+            if f[_STATE] == _RUNS:  # else it has been paused or switched off meanwhile
+                if int(awake(frames[best])) == 0:
+                    f[_STATE] = int(_WAITS)
+                    soonest(frames[best])
+        preempt[0] = 0
+        preempt[1] = 0
+        w[_INSIDE] = 0
+        if answer & _HOST:
+            w[_LATER] |= _POLL
+        if once == 2:
+            # The monitor is wanted when the interrupted handler is done: that one goes on now and then.
+            if f[_STATE] == _RUNS:
+                if wanted():
+                    stop = int(rdtsc()) + _GRACE
+                    w[_AGAIN] = stop
+                    w[_AGAIN + 1] = stop >> 32
+                    return
+            continue
+        if w[_LATER]:
+            sched._see_to()
+        if once:
+            return
+        if wanted():
+            return
+        if deadline:
+            if int(rdtsc()) >= deadline:
+                return
+
+
+@micropython.viper
+def run_above(sched):
+    """Turns of those at or above the floor, until none of them can run."""
+    turns(sched, 0, 2)
+
+
+@micropython.viper
+def poll(sched):
+    """Most host interrupts are no console's: to ask costs some 300 a guest, to poll thousands."""
+    ready = sched._ready
+    i = 0
+    while i < int(len(ready)):
+        if int(ready[i]()):
+            sched.tend(i)
+        i += 1
