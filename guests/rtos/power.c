@@ -19,9 +19,11 @@ void reboot(void) {
     __builtin_unreachable();
 }
 
-/* SLP_EN where QEMU has PM1a_CNT, where Bochs's BIOS puts it, and Bochs's own port. */
+/* SLP_EN and the SLP_TYP of S5: 5 as many DSDTs have it, 0 as QEMU has, where QEMU has PM1a_CNT; where Bochs's BIOS
+ * puts it; and Bochs's own port. */
 void power_off(void) {
     interrupts_off();
+    outw(0x604, 0x3400);
     outw(0x604, 0x2000);
     outw(0xb004, 0x2000);
     for (const char *c = "Shutdown"; *c; c++) {
