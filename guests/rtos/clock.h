@@ -30,7 +30,8 @@ void clock_start(void);
 u32 clock_hz(void);
 u32 clock_divisor(void);
 u32 clock_period(void); /* TSC ticks from tick to tick, whole */
-const struct clock_statistics *clock_statistics(void);
+u32 clock_measured(void); /* ticks since the statistics were reset */
+void clock_statistics(struct clock_statistics *copy); /* of one moment */
 void clock_reset(void);
 
 u32 histogram_quantile(const struct histogram *histogram, u32 permille);

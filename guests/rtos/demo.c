@@ -6,7 +6,7 @@
 
 #define SENSOR_PRIORITY 4
 #define FILTER_PRIORITY 12
-#define LOAD_PRIORITY   (IDLE_PRIORITY - 1)
+#define LOAD_PRIORITY   PRIORITY_LOWEST
 #define PERIOD_MS       10
 
 static struct {

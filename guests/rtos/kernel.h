@@ -1,8 +1,8 @@
 /* The kernel's interface: tasks, semaphores, mutexes, message queues, watchdogs.
  *
  * 32 priorities, 0 the highest; the highest ready task runs, equals in turn when one yields or blocks. What says
- * "ISR" may be called from interrupt handlers. Time-outs are in ticks; FOREVER waits without end, 0 not at
- * all. There is no paging and no protection: a task is trusted.
+ * "ISR" may be called from interrupt handlers. Time-outs are in ticks, DELAY_MAX at most; FOREVER waits without
+ * end, 0 not at all. There is no paging and no protection: a task is trusted.
  */
 #ifndef RTOS_KERNEL_H
 #define RTOS_KERNEL_H
@@ -10,18 +10,19 @@
 #include "cpu.h"
 
 #define PRIORITIES      32
-#define IDLE_PRIORITY   (PRIORITIES - 1)
+#define PRIORITY_LOWEST (PRIORITIES - 1)
 #define TASKS           24
 #define STACK_BYTES     8192
 #define NAME_BYTES      12
 #define FOREVER         0xffffffffu
+#define DELAY_MAX       0x7fffffffu /* ticks wrap */
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 struct node {
     struct node *next, *previous;
 };
 
-enum state { FREE, READY, DELAYED, PENDING, SUSPENDED };
+enum state { FREE, READY, DELAYED, PENDING };
 
 /* A time in the future: a watchdog, or the time-out of a task that waits. */
 struct timer {
@@ -38,11 +39,13 @@ struct task {
     struct node link; /* in the ready list of its priority, or in a wait list */
     u32 sp;
     enum state state;
+    bool suspended; /* beside its state: does not run */
     u8 priority, base_priority;
     bool timed_out;
     char name[NAME_BYTES];
     struct node *wait_list; /* PENDING: the list it is in */
     struct mutex *waits_for; /* and the mutex, if it is one */
+    void *message; /* or where its message is, if it is a queue's */
     struct node mutexes; /* that it owns */
     struct timer timeout;
     u64 used; /* TSC ticks that it has run */
@@ -54,16 +57,18 @@ struct task {
 
 typedef void (*task_entry)(void *argument);
 
+/* NULL if there is no slot, or no such priority. */
 struct task *task_create(const char *name, u8 priority, task_entry entry, void *argument);
 void task_exit(void) __attribute__((noreturn));
 void task_delete(struct task *task);
 void task_delay(u32 ticks);
 void task_yield(void);
-void task_set_priority(struct task *task, u8 priority);
+bool task_set_priority(struct task *task, u8 priority); /* false: there is no such priority */
 void task_suspend(struct task *task);
 void task_resume(struct task *task); /* ISR */
 struct task *task_self(void);
 u32 task_stack_used(const struct task *task);
+u64 task_time(const struct task *task); /* TSC ticks */
 struct task *task_number(u32 number); /* NULL for a free slot */
 
 /* Semaphores count; a binary one has limit 1. Waiters are served by priority. */
@@ -75,6 +80,7 @@ struct semaphore {
 void semaphore_init(struct semaphore *semaphore, u32 count, u32 limit);
 bool semaphore_take(struct semaphore *semaphore, u32 timeout);
 void semaphore_give(struct semaphore *semaphore); /* ISR */
+void semaphore_flush(struct semaphore *semaphore); /* all that wait have it; ISR */
 
 /* A mutex has an owner, may be locked by it again, and lends it the priority of its highest waiter. */
 struct mutex {
@@ -91,15 +97,15 @@ void mutex_unlock(struct mutex *mutex);
 /* Messages of a fixed size, first in, first out. */
 struct queue {
     u8 *storage;
-    u32 size, capacity, head, tail; /* places in the ring */
-    struct semaphore used, room;
+    u32 size, capacity, head, used; /* places in the ring */
+    struct node senders, receivers; /* that wait */
 };
 
 void queue_init(struct queue *queue, void *storage, u32 size, u32 capacity);
 bool queue_send(struct queue *queue, const void *message, u32 timeout); /* ISR with time-out 0 */
 bool queue_receive(struct queue *queue, void *message, u32 timeout);
 
-/* A watchdog calls a function from the tick's interrupt, once. */
+/* A watchdog calls a function from the tick's interrupt, once; in 0 ticks is at the next, as in 1. */
 void watchdog_start(
     struct timer *watchdog, u32 ticks, void (*expire)(void *), void *argument); /* ISR */
 void watchdog_cancel(struct timer *watchdog); /* ISR */
@@ -110,16 +116,21 @@ void scheduler_start(void) __attribute__((noreturn));
 void schedule(void);
 void reschedule(u32 flags);
 void make_ready(struct task *task);
+void wait_begin(struct node *list, u32 timeout);
+bool wait_end(void);
 bool wait_in(struct node *list, u32 timeout);
 struct task *first_waiter(struct node *list);
 void change_priority(struct task *task, u8 priority);
+void inherit(struct task *task);
+void mutexes_release(struct task *task);
 void timers_tick(void);
 extern volatile u32 ticks;
 
 void charge_interrupt(u64 spent);
 
-/* Interrupt time, and the whole time since the start, in TSC ticks. */
+/* Interrupt time, that in which there was nothing to do, and the whole time since the start, in TSC ticks. */
 u64 interrupt_time(void);
+u64 idle_time(void);
 u64 kernel_time(void);
 
 /* Lists. */

@@ -30,12 +30,8 @@ static u32 option(const char *cmdline, const char *key, bool *found) {
             name++;
         }
         if (!*name) {
-            u32 value = 0;
-            for (; *at >= '0' && *at <= '9'; at++) {
-                value = value * 10 + *at - '0';
-                *found = true;
-            }
-            return value;
+            *found = *at >= '0' && *at <= '9';
+            return decimal(at);
         }
         while (*cmdline && *cmdline != ' ') {
             cmdline++;

@@ -1,4 +1,4 @@
-/* Formatted output to the console. */
+/* Formatted output to the console, and numbers read. */
 #include <stdarg.h>
 
 #include "print.h"
@@ -80,4 +80,12 @@ void print(const char *format, ...) {
         }
     }
     va_end(arguments);
+}
+
+u32 decimal(const char *text) {
+    u64 value = 0;
+    for (; *text >= '0' && *text <= '9' && value <= 0xffffffff; text++) {
+        value = value * 10 + *text - '0';
+    }
+    return value <= 0xffffffff ? value : 0xffffffff;
 }

@@ -1,11 +1,12 @@
 /* Tasks and the scheduler. */
 #include "kernel.h"
-#include "print.h"
 
 #define STACK_UNUSED 0xeeeeeeeeu
 
 static struct task tasks[TASKS];
 static u8 stacks[TASKS][STACK_BYTES] __attribute__((aligned(16)));
+static struct task idle; /* runs when no task is ready; in no list */
+static u8 idle_stack[STACK_BYTES] __attribute__((aligned(16)));
 static struct node ready[PRIORITIES];
 static u32 ready_bitmap; /* bit P: a task of priority P is ready */
 static struct task *current;
@@ -49,22 +50,35 @@ u64 kernel_time(void) {
     return rdtsc() - started;
 }
 
-void make_ready(struct task *task) {
-    task->state = READY;
-    list_append(&ready[task->priority], &task->link);
+/* Before `place` in the ready list of its priority: its head, or its first task. */
+static void enter(struct task *task, struct node *place) {
+    list_append(place, &task->link);
     ready_bitmap |= 1u << task->priority;
 }
 
-static void unready(struct task *task) {
+/* Nothing keeps it from running any more, unless it is suspended. */
+void make_ready(struct task *task) {
+    task->state = READY;
+    if (!task->suspended) {
+        enter(task, &ready[task->priority]);
+    }
+}
+
+/* Off the list that it is in, if it is in one. */
+static void leave(struct task *task) {
     list_remove(&task->link);
     if (list_empty(&ready[task->priority])) {
         ready_bitmap &= ~(1u << task->priority);
     }
 }
 
-/* Runs the highest ready task; interrupts are off. The idle task is always ready. */
+static struct task *highest(void) {
+    return ready_bitmap ? (struct task *)ready[__builtin_ctz(ready_bitmap)].next : &idle;
+}
+
+/* Runs the highest ready task; interrupts are off. */
 void schedule(void) {
-    struct task *next = (struct task *)ready[__builtin_ctz(ready_bitmap)].next;
+    struct task *next = highest();
     if (next == current) {
         return;
     }
@@ -92,8 +106,24 @@ void charge_interrupt(u64 spent) {
     switched += spent;
 }
 
+/* A handler, or a switch, may come between the halves of a count. */
+static u64 whole(const u64 *count) {
+    u32 flags = interrupts_off();
+    u64 value = *count;
+    interrupts_restore(flags);
+    return value;
+}
+
 u64 interrupt_time(void) {
-    return interrupts_used;
+    return whole(&interrupts_used);
+}
+
+u64 task_time(const struct task *task) {
+    return whole(&task->used);
+}
+
+u64 idle_time(void) {
+    return whole(&idle.used);
 }
 
 static void copy_name(struct task *task, const char *name) {
@@ -106,39 +136,35 @@ static void copy_name(struct task *task, const char *name) {
 
 static void expire_wait(void *argument) {
     struct task *task = argument;
+    struct mutex *mutex = task->waits_for;
     list_remove(&task->link);
     task->wait_list = NULL;
+    task->waits_for = NULL;
     task->timed_out = true;
+    if (mutex) {
+        inherit(mutex->owner);
+    }
     make_ready(task);
 }
 
-/* A free slot, taken; NULL if there is none. */
+/* A free slot, taken: a suspended task; NULL if there is none. */
 static struct task *take_slot(void) {
     u32 flags = interrupts_off();
     struct task *task = NULL;
     for (u32 slot = 0; slot < TASKS && !task; slot++) {
-        if (tasks[slot].state == FREE && &tasks[slot] != current) {
+        if (tasks[slot].state == FREE) {
             task = &tasks[slot];
-            task->state = SUSPENDED;
-            task->stack = stacks[slot];
+            *task = (struct task){.stack = stacks[slot], .state = READY, .suspended = true};
+            list_init(&task->link);
+            list_init(&task->mutexes);
         }
     }
     interrupts_restore(flags);
     return task;
 }
 
-struct task *task_create(const char *name, u8 priority, task_entry entry, void *argument) {
-    struct task *task = take_slot();
-    if (!task) {
-        return NULL;
-    }
-    *task = (struct task){.stack = task->stack, .state = SUSPENDED};
-    task->priority = task->base_priority = priority;
-    copy_name(task, name);
-    list_init(&task->link);
-    list_init(&task->mutexes);
-    task->timeout.expire = expire_wait;
-    task->timeout.argument = task;
+/* A stack from which a switch goes to task_first(). */
+static void prepare(struct task *task, task_entry entry, void *argument) {
     u32 *stack = (u32 *)task->stack, *sp = stack + STACK_BYTES / sizeof(*sp);
     for (u32 *place = stack; place < sp; place++) {
         *place = STACK_UNUSED;
@@ -149,7 +175,18 @@ struct task *task_create(const char *name, u8 priority, task_entry entry, void *
     *--sp = 0; /* EDI */
     *--sp = 0; /* EBP */
     task->sp = (u32)sp;
+}
+
+struct task *task_create(const char *name, u8 priority, task_entry entry, void *argument) {
+    struct task *task = priority < PRIORITIES ? take_slot() : NULL;
+    if (!task) {
+        return NULL;
+    }
+    task->priority = task->base_priority = priority;
+    copy_name(task, name);
+    prepare(task, entry, argument);
     u32 flags = interrupts_off();
+    task->suspended = false;
     make_ready(task);
     if (current) {
         schedule();
@@ -167,19 +204,19 @@ u32 task_stack_used(const struct task *task) {
     return STACK_BYTES - untouched * sizeof(*stack);
 }
 
+/* What it owns goes to those that wait for it. */
 void task_delete(struct task *task) {
     u32 flags = interrupts_off();
-    if (task->state == READY) {
-        unready(task);
-    } else {
-        list_remove(&task->link);
-        watchdog_cancel(&task->timeout);
-    }
+    struct mutex *mutex = task->waits_for;
+    leave(task);
+    watchdog_cancel(&task->timeout);
     task->state = FREE;
     fpu_forget(task);
-    if (task == current) {
-        schedule();
+    mutexes_release(task);
+    if (mutex) {
+        inherit(mutex->owner);
     }
+    schedule();
     interrupts_restore(flags);
 }
 
@@ -197,24 +234,32 @@ static void insert(struct node *list, struct task *task) {
     list_append(before, &task->link);
 }
 
-/* The current task leaves the ready list for `list` (by priority) or for none; true unless it timed out. */
-bool wait_in(struct node *list, u32 timeout) {
+/* The current task leaves the ready list for `list` (by priority), or for none: that is a delay. It runs on until
+ * wait_end(). */
+void wait_begin(struct node *list, u32 timeout) {
     struct task *self = current;
-    unready(self);
+    leave(self);
     self->timed_out = false;
     self->wait_list = list;
+    self->state = list ? PENDING : DELAYED;
     if (list) {
         insert(list, self);
-        self->state = PENDING;
-    } else {
-        list_init(&self->link);
-        self->state = timeout == FOREVER ? SUSPENDED : DELAYED;
     }
     if (timeout != FOREVER) {
         watchdog_start(&self->timeout, timeout, expire_wait, self);
     }
+}
+
+/* True unless it timed out. */
+bool wait_end(void) {
+    struct task *self = current;
     schedule();
     return !self->timed_out;
+}
+
+bool wait_in(struct node *list, u32 timeout) {
+    wait_begin(list, timeout);
+    return wait_end();
 }
 
 /* Takes the highest waiter off the list and makes it ready; NULL if there is none. */
@@ -233,9 +278,9 @@ struct task *first_waiter(struct node *list) {
 void task_delay(u32 delay) {
     u32 flags = interrupts_off();
     if (delay) {
-        wait_in(NULL, delay);
+        wait_in(NULL, delay < DELAY_MAX ? delay : DELAY_MAX);
     } else {
-        unready(current);
+        leave(current);
         make_ready(current);
         schedule();
     }
@@ -246,36 +291,37 @@ void task_yield(void) {
     task_delay(0);
 }
 
+/* A task that waits goes on waiting, but does not run when that is over. */
 void task_suspend(struct task *task) {
     u32 flags = interrupts_off();
-    if (task == current) {
-        wait_in(NULL, FOREVER);
-    } else if (task->state == READY) {
-        unready(task);
-        list_init(&task->link);
-        task->state = SUSPENDED;
+    task->suspended = true;
+    if (task->state == READY) {
+        leave(task);
+        schedule();
     }
     interrupts_restore(flags);
 }
 
 void task_resume(struct task *task) {
     u32 flags = interrupts_off();
-    if (task->state == SUSPENDED) {
-        make_ready(task);
-        reschedule(flags);
+    if (task->suspended) {
+        task->suspended = false;
+        if (task->state == READY) {
+            make_ready(task);
+            reschedule(flags);
+        }
     }
     interrupts_restore(flags);
 }
 
-/* A ready or waiting task moves to the place of its new priority. */
+/* A ready or waiting task moves to the place of its new priority. A ready one that falls goes before its equals
+ * there: it was its turn. */
 void change_priority(struct task *task, u8 priority) {
-    if (task->priority == priority) {
-        return;
-    }
-    if (task->state == READY) {
-        unready(task);
+    bool falls = priority > task->priority;
+    if (task->state == READY && !task->suspended) {
+        leave(task);
         task->priority = priority;
-        make_ready(task);
+        enter(task, falls ? ready[priority].next : &ready[priority]);
     } else if (task->wait_list) {
         list_remove(&task->link);
         task->priority = priority;
@@ -285,15 +331,19 @@ void change_priority(struct task *task, u8 priority) {
     }
 }
 
-void task_set_priority(struct task *task, u8 priority) {
+bool task_set_priority(struct task *task, u8 priority) {
+    if (priority >= PRIORITIES) {
+        return false;
+    }
     u32 flags = interrupts_off();
     task->base_priority = priority;
-    change_priority(task, priority);
+    inherit(task);
     schedule();
     interrupts_restore(flags);
+    return true;
 }
 
-static void idle(void *argument) {
+static void halt(void *argument) {
     (void)argument;
     for (;;) {
         asm volatile("sti; hlt" : : : "memory");
@@ -304,12 +354,14 @@ void scheduler_init(void) {
     for (u32 priority = 0; priority < PRIORITIES; priority++) {
         list_init(&ready[priority]);
     }
-    task_create("tIdle", IDLE_PRIORITY, idle, NULL);
+    idle.stack = idle_stack;
+    copy_name(&idle, "idle");
+    prepare(&idle, halt, NULL);
 }
 
 void scheduler_start(void) {
     u32 abandoned;
-    current = (struct task *)ready[__builtin_ctz(ready_bitmap)].next;
+    current = highest();
     current->switches++;
     started = switched = rdtsc();
     fpu_switched();

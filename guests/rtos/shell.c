@@ -18,6 +18,7 @@ struct command {
 };
 
 static const struct command commands[];
+static struct mutex printing; /* the statistics: by the shell, or by the report */
 
 static bool same(const char *a, const char *b) {
     while (*a && *a == *b) {
@@ -28,14 +29,13 @@ static bool same(const char *a, const char *b) {
 }
 
 static u32 number(const char *text, u32 otherwise) {
-    u32 value = 0;
-    if (*text < '0' || *text > '9') {
-        return otherwise;
-    }
-    for (; *text >= '0' && *text <= '9'; text++) {
-        value = value * 10 + *text - '0';
-    }
-    return value;
+    return *text >= '0' && *text <= '9' ? decimal(text) : otherwise;
+}
+
+/* Of a number of seconds, or of one. */
+static u32 ticks_of(const char *text) {
+    u64 count = (u64)number(text, 1) * clock_hz();
+    return count < DELAY_MAX ? count : DELAY_MAX;
 }
 
 /* Parts of a whole in tenths of a percent. */
@@ -62,8 +62,15 @@ static const char *state_name(const struct task *task) {
     if (task == task_self()) {
         return "running";
     }
-    static const char *const names[] = {"free", "ready", "delay", "pend", "suspend"};
-    return names[task->state];
+    static const char *const names[] = {"free", "ready", "delay", "pend"};
+    static const char *const suspended[] = {"free", "suspend", "delay+s", "pend+s"};
+    return (task->suspended ? suspended : names)[task->state];
+}
+
+static void print_rest(const char *name, u64 spent, u64 whole) {
+    print("%-12s %36s", name, "");
+    print_share(permille(spent, whole));
+    print("\n");
 }
 
 static void info(const char *argument) {
@@ -75,13 +82,12 @@ static void info(const char *argument) {
         if (task) {
             print("%-12s %3u %4u %-8s %5u %8u ", task->name, task->priority, task->base_priority,
                 state_name(task), task_stack_used(task), task->switches);
-            print_share(permille(task->used, whole));
+            print_share(permille(task_time(task), whole));
             print("\n");
         }
     }
-    print("%-12s %36s", "interrupts", "");
-    print_share(permille(interrupt_time(), whole));
-    print("\n");
+    print_rest("idle", idle_time(), whole);
+    print_rest("interrupts", interrupt_time(), whole);
 }
 
 static void row(const char *name, const struct histogram *histogram) {
@@ -102,40 +108,47 @@ static void statistics(const char *argument) {
         clock_reset();
         return;
     }
-    const struct clock_statistics *clock = clock_statistics();
+    static struct clock_statistics
+        clock; /* printing takes time, and is not to be in what it prints */
+    mutex_lock(&printing, FOREVER);
+    clock_statistics(&clock);
     print("tick %u Hz, divisor %u, %u TSC ticks; %u interrupts, %d lost%s\n", clock_hz(),
-        clock_divisor(), clock_period(), clock->interrupts, clock->lost,
-        clock->locked ? "" : "; measuring");
+        clock_divisor(), clock_period(), clock.interrupts, clock.lost,
+        clock.locked ? "" : "; measuring");
     print("latency     count      min   median   99.9 %%      max\n");
-    row("handler", &clock->handler);
-    row("task", &clock->task);
-    print("deadlines inexact by %u\n", clock->earliest);
+    row("handler", &clock.handler);
+    row("task", &clock.task);
+    print("deadlines inexact by %u\n", clock.earliest);
     if (same(argument, "all")) {
-        buckets("handler", &clock->handler);
-        buckets("task", &clock->task);
+        buckets("handler", &clock.handler);
+        buckets("task", &clock.task);
     }
+    mutex_unlock(&printing);
+}
+
+static void print_use(const char *name, u64 spent, u64 whole) {
+    print("%-12s ", name);
+    print_share(permille(spent, whole));
+    print(" %%\n");
 }
 
 static void spy(const char *argument) {
-    u32 seconds = number(argument, 1);
-    u64 before[TASKS], interrupts = interrupt_time(), start = kernel_time();
+    u32 delay = ticks_of(argument);
+    u64 before[TASKS], idle = idle_time(), interrupts = interrupt_time(), start = kernel_time();
     for (u32 slot = 0; slot < TASKS; slot++) {
         const struct task *task = task_number(slot);
-        before[slot] = task ? task->used : 0;
+        before[slot] = task ? task_time(task) : 0;
     }
-    task_delay(seconds * clock_hz());
+    task_delay(delay);
     u64 whole = kernel_time() - start;
     for (u32 slot = 0; slot < TASKS; slot++) {
         const struct task *task = task_number(slot);
-        if (task && task->used > before[slot]) {
-            print("%-12s ", task->name);
-            print_share(permille(task->used - before[slot], whole));
-            print(" %%\n");
+        if (task && task_time(task) > before[slot]) {
+            print_use(task->name, task_time(task) - before[slot], whole);
         }
     }
-    print("%-12s ", "interrupts");
-    print_share(permille(interrupt_time() - interrupts, whole));
-    print(" %%\n");
+    print_use("idle", idle_time() - idle, whole);
+    print_use("interrupts", interrupt_time() - interrupts, whole);
 }
 
 static void uptime(const char *argument) {
@@ -158,7 +171,7 @@ static void demo(const char *argument) {
 }
 
 static void sleep(const char *argument) {
-    task_delay(number(argument, 1) * clock_hz());
+    task_delay(ticks_of(argument));
     print("slept\n");
 }
 
@@ -262,7 +275,7 @@ static void shell(void *argument) {
 }
 
 static void report(void *count) {
-    while (clock_statistics()->handler.count < (u32)count) {
+    while (clock_measured() < (u32)count) {
         task_delay(clock_hz() / 10 + 1);
     }
     statistics("");
@@ -274,5 +287,6 @@ void report_start(u32 count) {
 }
 
 void shell_start(const char *banner) {
+    mutex_init(&printing);
     task_create("tShell", SHELL_PRIORITY, shell, (void *)banner);
 }

@@ -1,4 +1,4 @@
-/* Semaphores, mutexes with priority inheritance, message queues. */
+/* Semaphores and message queues. */
 #include "kernel.h"
 
 void semaphore_init(struct semaphore *semaphore, u32 count, u32 limit) {
@@ -30,87 +30,11 @@ void semaphore_give(struct semaphore *semaphore) {
     interrupts_restore(flags);
 }
 
-#define OWNED(node) ((struct mutex *)((u8 *)(node)-offsetof(struct mutex, owned)))
-
-void mutex_init(struct mutex *mutex) {
-    list_init(&mutex->waiters);
-    list_init(&mutex->owned);
-    mutex->owner = NULL;
-    mutex->depth = 0;
-}
-
-/* A task's priority: its own, or that of the highest waiter for any mutex that it owns. */
-static u8 inherited(const struct task *task) {
-    u8 priority = task->base_priority;
-    for (struct node *node = task->mutexes.next; node != &task->mutexes; node = node->next) {
-        struct mutex *mutex = OWNED(node);
-        if (!list_empty(&mutex->waiters)) {
-            u8 waiter = ((struct task *)mutex->waiters.next)->priority;
-            priority = waiter < priority ? waiter : priority;
-        }
-    }
-    return priority;
-}
-
-/* Follows the chain of owners that wait for other mutexes. */
-static void propagate(struct mutex *mutex) {
-    while (mutex && mutex->owner) {
-        struct task *owner = mutex->owner;
-        u8 priority = inherited(owner);
-        if (priority == owner->priority) {
-            return;
-        }
-        change_priority(owner, priority);
-        mutex = owner->waits_for;
-    }
-}
-
-static void own(struct mutex *mutex, struct task *task) {
-    mutex->owner = task;
-    mutex->depth = 1;
-    list_append(&task->mutexes, &mutex->owned);
-}
-
-bool mutex_lock(struct mutex *mutex, u32 timeout) {
+void semaphore_flush(struct semaphore *semaphore) {
     u32 flags = interrupts_off();
-    struct task *self = task_self();
-    bool locked = true;
-    if (!mutex->owner) {
-        own(mutex, self);
-    } else if (mutex->owner == self) {
-        mutex->depth++;
-    } else if (!timeout) {
-        locked = false;
-    } else {
-        self->waits_for = mutex;
-        if (self->priority < mutex->owner->priority) {
-            change_priority(mutex->owner, self->priority);
-            propagate(mutex->owner->waits_for);
-        }
-        locked = wait_in(&mutex->waiters, timeout); /* unlocking made us the owner */
-        self->waits_for = NULL;
-        if (!locked) {
-            propagate(mutex);
-        }
+    while (first_waiter(&semaphore->waiters)) {
     }
-    interrupts_restore(flags);
-    return locked;
-}
-
-void mutex_unlock(struct mutex *mutex) {
-    u32 flags = interrupts_off();
-    struct task *self = task_self();
-    if (mutex->owner == self && --mutex->depth == 0) {
-        list_remove(&mutex->owned);
-        mutex->owner = NULL;
-        struct task *next = first_waiter(&mutex->waiters);
-        if (next) {
-            own(mutex, next);
-            change_priority(next, inherited(next));
-        }
-        change_priority(self, inherited(self));
-        schedule();
-    }
+    reschedule(flags);
     interrupts_restore(flags);
 }
 
@@ -118,9 +42,9 @@ void queue_init(struct queue *queue, void *storage, u32 size, u32 capacity) {
     queue->storage = storage;
     queue->size = size;
     queue->capacity = capacity;
-    queue->head = queue->tail = 0;
-    semaphore_init(&queue->used, 0, capacity);
-    semaphore_init(&queue->room, capacity, capacity);
+    queue->head = queue->used = 0;
+    list_init(&queue->senders);
+    list_init(&queue->receivers);
 }
 
 static void copy(u8 *to, const u8 *from, u32 bytes) {
@@ -129,26 +53,54 @@ static void copy(u8 *to, const u8 *from, u32 bytes) {
     }
 }
 
+static void put(struct queue *queue, const void *message) {
+    u32 tail = (queue->head + queue->used++) % queue->capacity;
+    copy(queue->storage + tail * queue->size, message, queue->size);
+}
+
+static void get(struct queue *queue, void *message) {
+    copy(message, queue->storage + queue->head * queue->size, queue->size);
+    queue->head = (queue->head + 1) % queue->capacity;
+    queue->used--;
+}
+
+/* Whoever ends another task's wait does its part too: a task that is deleted before it runs again leaves nothing half
+ * done. */
 bool queue_send(struct queue *queue, const void *message, u32 timeout) {
-    if (!semaphore_take(&queue->room, timeout)) {
-        return false;
-    }
     u32 flags = interrupts_off();
-    copy(queue->storage + queue->tail * queue->size, message, queue->size);
-    queue->tail = (queue->tail + 1) % queue->capacity;
+    bool sent = true;
+    struct task *receiver = first_waiter(&queue->receivers);
+    if (receiver) {
+        copy(receiver->message, message, queue->size);
+        reschedule(flags);
+    } else if (queue->used < queue->capacity) {
+        put(queue, message);
+    } else if (timeout) {
+        task_self()->message = (void *)message;
+        sent = wait_in(&queue->senders, timeout);
+    } else {
+        sent = false;
+    }
     interrupts_restore(flags);
-    semaphore_give(&queue->used);
-    return true;
+    return sent;
 }
 
 bool queue_receive(struct queue *queue, void *message, u32 timeout) {
-    if (!semaphore_take(&queue->used, timeout)) {
-        return false;
-    }
     u32 flags = interrupts_off();
-    copy(message, queue->storage + queue->head * queue->size, queue->size);
-    queue->head = (queue->head + 1) % queue->capacity;
+    bool received = true;
+    if (queue->used) {
+        get(queue, message);
+        struct task *sender = first_waiter(&queue->senders);
+        if (sender) {
+            put(queue, sender->message);
+            reschedule(flags);
+        }
+    } else if (timeout) {
+        task_self()->message = message;
+        received = wait_in(&queue->receivers, timeout);
+    } else {
+        received = false;
+    }
     interrupts_restore(flags);
-    semaphore_give(&queue->room);
-    return true;
+    return received;
 }

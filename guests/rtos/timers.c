@@ -23,7 +23,8 @@ void watchdog_start(struct timer *watchdog, u32 delay, void (*expire)(void *), v
     watchdog_cancel(watchdog);
     watchdog->expire = expire;
     watchdog->argument = argument;
-    watchdog->expiry = ticks + delay;
+    delay = delay ? delay : 1;
+    watchdog->expiry = ticks + (delay < DELAY_MAX ? delay : DELAY_MAX);
     watchdog->armed = true;
     struct node *place = timers.next;
     while (place != &timers && !before(watchdog->expiry, ((struct timer *)place)->expiry)) {

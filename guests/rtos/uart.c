@@ -34,7 +34,7 @@ static struct {
     char bytes[TX_BYTES];
     u32 in, out;
     struct semaphore room;
-    bool waited, idle;
+    bool waited, idle; /* waited: by how many tasks is not known */
 } tx;
 
 static bool polled = true;
@@ -48,7 +48,7 @@ static void transmit(void) {
     }
     if (tx.waited && tx.in - tx.out <= TX_BYTES / 2) {
         tx.waited = false;
-        semaphore_give(&tx.room);
+        semaphore_flush(&tx.room);
     }
 }
 

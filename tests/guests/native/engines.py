@@ -15,13 +15,14 @@ import tempfile
 import time
 
 BOCHS_MODELS = ("corei7_skylake_x", "corei5_arrandale_m520")
+BOCHS_HZ = 100_000_000  # instructions a second, and ticks of the TSC
 
 _BOCHSRC = """\
 display_library: rfb, options="timeout=0"
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
 memory: guest=64, host=64
-cpu: model={cpu}, ips=100000000, reset_on_triple_fault=0, ignore_bad_msrs=0
+cpu: model={cpu}, ips={hz}, reset_on_triple_fault=0, ignore_bad_msrs=0
 clock: sync=none
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 {disk}
@@ -162,7 +163,7 @@ def _bochs(image, cpu, cmdline, serial, directory):
         iso = grub_iso(image, directory, cmdline)
         disk = f"ata0-master: type=cdrom, path={iso}, status=inserted\nboot: cdrom"
     bochsrc = directory / "bochsrc"
-    bochsrc.write_text(_BOCHSRC.format(cpu=cpu, disk=disk, serial=serial, log=directory / "log"))
+    bochsrc.write_text(_BOCHSRC.format(cpu=cpu, hz=BOCHS_HZ, disk=disk, serial=serial, log=directory / "log"))
     commands = directory / "commands"
     commands.write_text("c\n")
     return ["bochs", "-q", "-f", bochsrc, "-rc", commands]
