@@ -1,11 +1,14 @@
-"""What a guest finds where its loader put it, told by the guest: Multiboot with address fields, flat binaries."""
+"""What a guest finds where its loader put it, told by the guest: Multiboot from an ELF64 and with address fields, flat
+binaries."""
 
 import struct
 
 import pytest
+from images import elf, multiboot_header
 from pcanel.assemble import assemble
 
 LOAD = 0x200000
+KERNEL_HALF = 0xFFFFFFFF80000000
 DATA = 0x300000
 FIELDS = 1 << 16
 HEADER = 32
@@ -41,6 +44,48 @@ def test_multiboot_with_address_fields_modules_and_command_line(boot):
     got = boot({"k": image, "m": b"MODU"}, 7, protocol="multiboot", cmdline="hz=1", modules=[["m", "name"]])
     text = [struct.unpack("<I", word)[0] for word in (b"hz=1", b"MODU", b"name")]
     assert got == (0x2BADB002, *text, 1, 0x24D, 0)
+
+
+def test_multiboot_elf64_with_a_virtual_entry(boot):
+    """Entered in 32-bit mode, where the byte of DEC EAX is no prefix."""
+    header = multiboot_header(3)
+    source = "mov ecx, cr0; mov edx, [0x202000]; mov esi, eax; xor eax, eax; dec eax;"
+    code = header + assemble(source + store("esi", "eax", "ecx", "edx"), 32, LOAD + len(header))
+    start = KERNEL_HALF + LOAD
+    image = elf(64, 62, start + len(header), [(LOAD, start, code, 0x3000)])
+    eax, minus_one, cr0, zero = boot({"k": image}, 4, protocol="multiboot")
+    assert (eax, minus_one, zero) == (0x2BADB002, 0xFFFFFFFF, 0)
+    assert cr0 & 0x80000001 == 1  # protected, no paging
+
+
+def test_multiboot_memory_map_as_the_guest_walks_it(boot):
+    """Each entry by the size that the one before says; DATA: how many, then base, length and type of each."""
+    source = f"""
+        mov esi, [ebx + 48]
+        mov edx, [ebx + 44]
+        add edx, esi
+        mov edi, {DATA + 4:#x}
+        xor ebp, ebp
+        next:
+        cmp esi, edx
+        jae done
+        lodsd
+        lea ebx, [esi + eax]
+        mov ecx, 20
+        rep movsb
+        mov esi, ebx
+        inc ebp
+        jmp next
+        done:
+    """
+    header = multiboot_header(2)
+    code = header + assemble(source + store("ebp").replace(";", "\n"), 32, LOAD + len(header))
+    image = elf(32, 3, LOAD + len(header), [(LOAD, LOAD, code, len(code))])
+    count, *words = boot({"k": image}, 1 + 5 * 4, protocol="multiboot")
+    assert count == 4
+    assert list(struct.iter_unpack("<QQI", struct.pack("<20I", *words))) == [
+        (0, 0x9FC00, 1), (0x9FC00, 0x400, 2), (0xE0000, 0x20000, 2), (0x100000, 15 << 20, 1),
+    ]  # fmt: skip
 
 
 def test_flat_in_protected_mode_with_registers(boot):
