@@ -2,17 +2,14 @@
 #include "check.h"
 
 static struct mutex mutex, second;
+static volatile bool released;
 
-static void spin(u32 count) {
-    for (u32 before = ticks; ticks - before < count;) {
-    }
-}
-
-/* Owns it for 20 ticks. */
+/* Busy while it owns the mutex. */
 static void owner(void *argument) {
     (void)argument;
     mutex_lock(&mutex, FOREVER);
-    spin(20);
+    while (!released) {
+    }
     note('l');
     mutex_unlock(&mutex);
     note('e');
@@ -31,7 +28,8 @@ static void impatient_waiter(void *argument) {
 static void late_spinner(void *argument) {
     (void)argument;
     task_delay(5);
-    spin(50);
+    for (u32 before = ticks; ticks - before < 20;) {
+    }
     note('m');
 }
 
@@ -54,8 +52,9 @@ static void chain_waiter(void *argument) {
     mutex_unlock(&second);
 }
 
-static struct task *create_owner(void) {
-    struct task *task = task_create("tOwner", LOW, owner, NULL);
+static struct task *create_owner(u8 priority) {
+    released = false;
+    struct task *task = task_create("tOwner", priority, owner, NULL);
     task_delay(2);
     return task;
 }
@@ -66,19 +65,24 @@ static struct task *create_waiter(u8 priority, char name) {
     return task;
 }
 
+static void release(void) {
+    released = true;
+    task_delay(40);
+}
+
 static void inheritance(void) {
-    struct task *low = task_create("tLow", LOW, owner, NULL);
+    struct task *low = create_owner(LOW);
     task_create("tMiddle", MIDDLE, late_spinner, NULL);
     task_create("tHigh", HIGH, late_waiter, (void *)'h');
     task_delay(10);
     check("the owner inherits the waiter's priority",
         low->priority == HIGH && low->base_priority == LOW);
-    task_delay(90);
+    release();
     check("and so the waiter is not held up by a middle task", ordered("lhme"));
-    create_owner();
+    create_owner(LOW);
     task_create("tEqual", LOW, mark, (void *)'=');
     create_waiter(HIGH, 'h');
-    task_delay(30);
+    release();
     check("the owner then goes on before its equals", ordered("lhe="));
 
     mutex_lock(&mutex, FOREVER);
@@ -103,26 +107,25 @@ static void inheritance(void) {
 
 /* Waits end in other ways than by the owner's unlocking, and priorities change meanwhile. */
 static void changes(void) {
-    struct task *low = create_owner();
+    struct task *low = create_owner(LOW);
     task_create("tHigh", HIGH, impatient_waiter, (void *)5);
     task_delay(2);
     bool lent = low->priority == HIGH;
     task_delay(6);
     check("a wait that times out takes its priority back at once",
         lent && low->priority == LOW && ordered("t"));
-    task_delay(20);
+    release();
     forget();
 
     mutex_lock(&mutex, FOREVER);
-    struct task *next = task_create("tNext", MIDDLE, owner, NULL);
-    task_delay(2);
+    struct task *next = create_owner(MIDDLE);
     mutex_unlock(&mutex); /* `next` owns it, and has not run yet */
     create_waiter(HIGH, 'h');
     check("an owner inherits before it knows that it is one", next->priority == HIGH);
-    task_delay(30);
+    release();
     forget();
 
-    low = create_owner();
+    low = create_owner(LOW);
     struct task *high = create_waiter(MIDDLE, 'w');
     task_set_priority(low, LOW + 2);
     check("an owner's new priority leaves what it inherits",
@@ -131,12 +134,12 @@ static void changes(void) {
     lent = low->priority == HIGH;
     task_set_priority(high, LOW + 1);
     check("a waiter's new priority is lent at once", lent && low->priority == LOW + 1);
-    task_delay(30);
+    release();
     check("and given back", ordered("lwe"));
 }
 
 static void deletion(void) {
-    struct task *low = create_owner();
+    struct task *low = create_owner(LOW);
     struct task *high = create_waiter(HIGH, 'h');
     task_delete(high);
     check("a waiter that is deleted lends nothing", low->priority == LOW);
