@@ -68,7 +68,6 @@ void task_suspend(struct task *task);
 void task_resume(struct task *task); /* ISR */
 struct task *task_self(void);
 u32 task_stack_used(const struct task *task);
-u64 task_time(const struct task *task); /* TSC ticks */
 struct task *task_number(u32 number); /* NULL for a free slot */
 
 /* Semaphores count; a binary one has limit 1. Waiters are served by priority. */
@@ -128,10 +127,12 @@ extern volatile u32 ticks;
 
 void charge_interrupt(u64 spent);
 
-/* Interrupt time, that in which there was nothing to do, and the whole time since the start, in TSC ticks. */
-u64 interrupt_time(void);
-u64 idle_time(void);
-u64 kernel_time(void);
+/* Times since the start in TSC ticks, of one moment: all of it, and who had it. */
+struct times {
+    u64 whole, idle, interrupts, tasks[TASKS];
+};
+
+void kernel_times(struct times *times);
 
 /* Lists. */
 void list_init(struct node *list);

@@ -46,10 +46,6 @@ struct task *task_number(u32 number) {
     return number < TASKS && tasks[number].state != FREE ? &tasks[number] : NULL;
 }
 
-u64 kernel_time(void) {
-    return rdtsc() - started;
-}
-
 /* Before `place` in the ready list of its priority: its head, or its first task. */
 static void enter(struct task *task, struct node *place) {
     list_append(place, &task->link);
@@ -106,24 +102,18 @@ void charge_interrupt(u64 spent) {
     switched += spent;
 }
 
-/* A handler, or a switch, may come between the halves of a count. */
-static u64 whole(const u64 *count) {
+void kernel_times(struct times *times) {
     u32 flags = interrupts_off();
-    u64 value = *count;
+    u64 now = rdtsc();
+    current->used += now - switched;
+    switched = now;
+    times->whole = now - started;
+    times->idle = idle.used;
+    times->interrupts = interrupts_used;
+    for (u32 slot = 0; slot < TASKS; slot++) {
+        times->tasks[slot] = tasks[slot].used;
+    }
     interrupts_restore(flags);
-    return value;
-}
-
-u64 interrupt_time(void) {
-    return whole(&interrupts_used);
-}
-
-u64 task_time(const struct task *task) {
-    return whole(&task->used);
-}
-
-u64 idle_time(void) {
-    return whole(&idle.used);
 }
 
 static void copy_name(struct task *task, const char *name) {

@@ -40,10 +40,17 @@ struct ring {
 
 static struct ring rx, tx;
 static bool clear_to_send, tx_idle, tx_waited, holding;
-static u32 lost;
+static u32 lost, holds, held; /* held: counted when CTS falls, or when there is something to send */
 
 static u32 used(const struct ring *ring) {
     return ring->in - ring->out;
+}
+
+/* LSR's error bits are gone once it is read. */
+static u8 line_status(void) {
+    u8 lsr = inb(BASE + LSR);
+    lost += lsr & LSR_OE ? 1 : 0;
+    return lsr;
 }
 
 /* Into the FIFO, which is empty. A task, which has interrupts off, sends one byte; the handler then fills it. */
@@ -72,24 +79,26 @@ static void take(void) {
 
 /* At the trigger level so many are there for sure; only behind them LSR has to be asked. */
 static void receive(u8 cause) {
-    u8 lsr;
     for (u32 sure = cause == IIR_RX ? TRIGGER : 0; sure; sure--) {
         take();
     }
-    while ((lsr = inb(BASE + LSR)) & LSR_DR) {
+    while (line_status() & LSR_DR) {
         take();
-        lost += lsr & LSR_OE ? 1 : 0;
     }
     if (!holding && used(&rx) > HIGH_WATER) {
         holding = true;
+        holds++;
         outb(BASE + MCR, MCR_HOLD);
     }
     semaphore_give(&rx.moved);
 }
 
+/* While tx_idle the FIFO is empty. */
 static void modem(void) {
+    bool could = clear_to_send;
     clear_to_send = inb(BASE + MSR) & MSR_CTS;
-    if (clear_to_send && tx_idle && inb(BASE + LSR) & LSR_TEMT) {
+    held += could && !clear_to_send && used(&tx);
+    if (clear_to_send && tx_idle) {
         transmit(FIFO_BYTES);
     }
 }
@@ -117,7 +126,7 @@ bool serial_open(void) {
         return false;
     }
     u32 flags = interrupts_off();
-    rx.in = rx.out = tx.in = tx.out = lost = 0;
+    rx.in = rx.out = tx.in = tx.out = 0;
     semaphore_init(&rx.moved, 0, 1);
     semaphore_init(&tx.moved, 0, 1);
     tx_waited = holding = false;
@@ -127,6 +136,8 @@ bool serial_open(void) {
     outb(BASE + IER, 0);
     outb(BASE + LCR, 3);
     outb(BASE + FCR, 0xc7); /* FIFOs on and empty, receiver at 14 */
+    line_status();
+    lost = holds = held = 0;
     irq_connect(IRQ, interrupt);
     clear_to_send = inb(BASE + MSR) & MSR_CTS;
     outb(BASE + MCR, MCR_READY);
@@ -151,6 +162,7 @@ u32 serial_write(const u8 *bytes, u32 count, u32 timeout) {
             }
             continue;
         }
+        held += !clear_to_send && !used(&tx);
         tx.bytes[tx.in++ % RING_BYTES] = bytes[written++];
         if (tx_idle && clear_to_send) {
             transmit(1);
@@ -176,9 +188,16 @@ u32 serial_read(u8 *bytes, u32 most, u32 timeout) {
     return count;
 }
 
+static bool sent(void) {
+    u32 flags = interrupts_off();
+    bool all = !used(&tx) && line_status() & LSR_TEMT;
+    interrupts_restore(flags);
+    return all;
+}
+
 bool serial_flush(u32 timeout) {
     u32 start = ticks;
-    while (used(&tx) || !(inb(BASE + LSR) & LSR_TEMT)) {
+    while (!sent()) {
         if (ticks - start >= timeout) {
             return false;
         }
@@ -189,4 +208,12 @@ bool serial_flush(u32 timeout) {
 
 u32 serial_lost(void) {
     return lost;
+}
+
+u32 serial_holds(void) {
+    return holds;
+}
+
+u32 serial_held(void) {
+    return held;
 }

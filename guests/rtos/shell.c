@@ -75,19 +75,20 @@ static void print_rest(const char *name, u64 spent, u64 whole) {
 
 static void info(const char *argument) {
     (void)argument;
+    struct times times; /* printing takes time, and is not to be in what it prints */
+    kernel_times(&times);
     print("name         pri base state    stack switches   cpu %%\n");
-    u64 whole = kernel_time();
     for (u32 slot = 0; slot < TASKS; slot++) {
         const struct task *task = task_number(slot);
         if (task) {
             print("%-12s %3u %4u %-8s %5u %8u ", task->name, task->priority, task->base_priority,
                 state_name(task), task_stack_used(task), task->switches);
-            print_share(permille(task_time(task), whole));
+            print_share(permille(times.tasks[slot], times.whole));
             print("\n");
         }
     }
-    print_rest("idle", idle_time(), whole);
-    print_rest("interrupts", interrupt_time(), whole);
+    print_rest("idle", times.idle, times.whole);
+    print_rest("interrupts", times.interrupts, times.whole);
 }
 
 static void row(const char *name, const struct histogram *histogram) {
@@ -108,8 +109,7 @@ static void statistics(const char *argument) {
         clock_reset();
         return;
     }
-    static struct clock_statistics
-        clock; /* printing takes time, and is not to be in what it prints */
+    static struct clock_statistics clock;
     mutex_lock(&printing, FOREVER);
     clock_statistics(&clock);
     print("tick %u Hz, divisor %u, %u TSC ticks; %u interrupts, %d lost%s\n", clock_hz(),
@@ -133,22 +133,20 @@ static void print_use(const char *name, u64 spent, u64 whole) {
 }
 
 static void spy(const char *argument) {
+    struct times before, after;
     u32 delay = ticks_of(argument);
-    u64 before[TASKS], idle = idle_time(), interrupts = interrupt_time(), start = kernel_time();
-    for (u32 slot = 0; slot < TASKS; slot++) {
-        const struct task *task = task_number(slot);
-        before[slot] = task ? task_time(task) : 0;
-    }
+    kernel_times(&before);
     task_delay(delay);
-    u64 whole = kernel_time() - start;
+    kernel_times(&after);
+    u64 whole = after.whole - before.whole;
     for (u32 slot = 0; slot < TASKS; slot++) {
         const struct task *task = task_number(slot);
-        if (task && task_time(task) > before[slot]) {
-            print_use(task->name, task_time(task) - before[slot], whole);
+        if (task && after.tasks[slot] > before.tasks[slot]) {
+            print_use(task->name, after.tasks[slot] - before.tasks[slot], whole);
         }
     }
-    print_use("idle", idle_time() - idle, whole);
-    print_use("interrupts", interrupt_time() - interrupts, whole);
+    print_use("idle", after.idle - before.idle, whole);
+    print_use("interrupts", after.interrupts - before.interrupts, whole);
 }
 
 static void uptime(const char *argument) {
@@ -176,16 +174,20 @@ static void sleep(const char *argument) {
 }
 
 static void send(const char *argument) {
-    transfer(number(argument, 1), 0);
+    transfer(number(argument, 1), 0, false);
 }
 
 static void receive(const char *argument) {
-    transfer(0, number(argument, 1));
+    u32 bytes = number(argument, 1);
+    while (*argument && *argument != ' ') {
+        argument++;
+    }
+    transfer(0, bytes, same(argument, " late"));
 }
 
 static void exchange(const char *argument) {
     u32 bytes = number(argument, 1);
-    transfer(bytes, bytes);
+    transfer(bytes, bytes, false);
 }
 
 static void do_reboot(const char *argument) {
@@ -213,7 +215,7 @@ static const struct command commands[] = {
     {"demo", "what the demonstration tasks have done", demo},
     {"load", "1: a task that spins at the lowest priority; 0: none", load},
     {"send", "N bytes to the second serial port, with their CRC-32", send},
-    {"receive", "N bytes from there", receive},
+    {"receive", "N bytes from there; `receive N late` reads none before Enter is typed", receive},
     {"exchange", "both at once", exchange},
     {"test", "the kernel tests itself", test},
     {"reboot", "restart the machine", do_reboot},

@@ -4,6 +4,7 @@
 #include "kernel.h"
 #include "print.h"
 #include "serial.h"
+#include "uart.h"
 
 #define PRIORITY  10
 #define CHUNK     512
@@ -81,7 +82,14 @@ static void prepare(struct direction *direction, u32 wanted) {
     semaphore_init(&direction->finished, 0, 1);
 }
 
-void transfer(u32 send, u32 receive) {
+static void start(const char *name, task_entry entry, struct direction *direction) {
+    if (!task_create(name, PRIORITY, entry, NULL)) {
+        print("no task to be had for %s\n", name);
+        semaphore_give(&direction->finished);
+    }
+}
+
+void transfer(u32 send, u32 receive, bool late) {
     if (!serial_open()) {
         print("there is no second serial port\n");
         return;
@@ -89,16 +97,22 @@ void transfer(u32 send, u32 receive) {
     make_table();
     prepare(&out, send);
     prepare(&in, receive);
-    task_create("tReceive", PRIORITY, receiver, NULL);
-    task_create("tSend", PRIORITY, sender, NULL);
+    if (late) {
+        print("Enter: receive\n");
+        while (uart_read() != '\r') {
+        }
+    }
+    start("tReceive", receiver, &in);
+    start("tSend", sender, &out);
     semaphore_take(&out.finished, FOREVER);
     semaphore_take(&in.finished, FOREVER);
     if (send) {
-        print("sent %u bytes, crc32 %x%s\n", out.done, ~out.sum, out.stuck ? ": stuck" : "");
+        print("sent %u bytes, crc32 %x, was held back %u times%s\n", out.done, ~out.sum,
+            serial_held(), out.stuck ? ": stuck" : "");
     }
     if (receive) {
-        print("received %u bytes, crc32 %x, %u lost%s\n", in.done, ~in.sum, serial_lost(),
-            in.done < in.wanted ? ": nothing came any more" : "");
+        print("received %u bytes, crc32 %x, %u lost, held back %u times%s\n", in.done, ~in.sum,
+            serial_lost(), serial_holds(), in.done < in.wanted ? ": nothing came any more" : "");
     }
     serial_close();
 }

@@ -4,7 +4,8 @@
 
 #include "cpu.h"
 
-/* Sends so many bytes of a fixed pattern, receives so many, both at once; prints the checksums. */
-void transfer(u32 send, u32 receive);
+/* Sends so many bytes of a fixed pattern, receives so many, both at once, or late: only when Enter has been typed.
+ * Prints the checksums, and how often a side was held back by RTS and CTS. */
+void transfer(u32 send, u32 receive, bool late);
 
 #endif

@@ -3,6 +3,9 @@
 import re
 
 PROMPT = rb"^-> $"
+_TRANSFER = re.compile(
+    r"^(sent|received) (\d+) bytes, crc32 ([0-9a-f]+)(?:, (\d+) lost)?, (?:was )?held back (\d+) times$", re.M
+)
 LIMIT = 1800  # seconds; Bochs carries some 1,000 characters a second over the cable
 
 
@@ -29,7 +32,10 @@ class Rtos:
         return self.console.expect(rb"((?s:.*?))^-> $", timeout)[1].decode()
 
     def transfer(self, report):
-        """{"sent" or "received": (bytes, CRC-32)} of what `send`, `receive` and `exchange` print."""
-        rows = re.findall(r"^(sent|received) (\d+) bytes, crc32 ([0-9a-f]+)(?:, (\d+) lost)?$", report, re.M)
-        assert rows and all(lost in ("", "0") for *_, lost in rows), report
-        return {name: (int(count), int(crc, 16)) for name, count, crc, _ in rows}
+        """{"sent" or "received": (bytes, CRC-32, times held back)} of what `send`, `receive` and `exchange` print.
+
+        Sent: held back by the other side, as CTS said; received: held the other side back by RTS.
+        """
+        rows = _TRANSFER.findall(report)
+        assert rows and all(lost in ("", "0") for *_, lost, _ in rows), report
+        return {name: (int(count), int(crc, 16), int(held)) for name, count, crc, _, held in rows}
