@@ -170,8 +170,8 @@ static void refine(void) {
     clock.period += error < 0 ? -change : change;
 }
 
-/* How many periods there were in MEASURE_TICKS ticks: more, if the rough period says that ticks were lost. A clock or two
- * is as inexact as that is. */
+/* How many periods there were in MEASURE_TICKS ticks: more, if the rough period says that ticks were lost. A clock
+ * or two is as inexact as that is. */
 static u32 periods_in(u64 whole) {
     u32 rough = clock.period >> 32, inexact = MEASURE_TICKS * 4 / clock.divisor;
     u32 periods = rough ? divide(whole + rough / 2, rough) : MEASURE_TICKS;

@@ -40,7 +40,7 @@ struct ring {
 
 static struct ring rx, tx;
 static bool clear_to_send, tx_idle, tx_waited, holding;
-static u32 lost, holds, held; /* held: counted when CTS falls, or when there is something to send */
+static u32 lost, holds, held; /* held: once for each time that CTS is low with bytes in `tx` */
 
 static u32 used(const struct ring *ring) {
     return ring->in - ring->out;
