@@ -118,7 +118,8 @@ typedef struct {
     uint64_t starts; // 0xb50
     uint64_t lead; // 0xb58  host TSC ticks by which it is woken before its deadlines
     uint64_t timed; // 0xb60  entries for a timer's deadline
-    uint64_t reserved2[0x93]; // 0xb68
+    uint64_t met; // 0xb68  the deadline before
+    uint64_t reserved2[0x92]; // 0xb70
     uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
 } vcpu_frame_t;
 

@@ -12,6 +12,7 @@
 #define ATTENTION_REST         (10000)
 #define LEAD_STEP              (2000) // host TSC ticks: what one entry that was late counts for
 #define LEAD_MOST              (10000)
+#define LEAD_PART              (4) // and of the time between two deadlines: what is below gets the rest
 #define RFLAGS_IF              (1ull << 9)
 #define RFLAGS_RF              (1ull << 16)
 #define DEBUGCTL_BTF           (1ull << 1)
@@ -198,6 +199,9 @@ static inline void handle(vcpu_t *self, uint64_t slot) {
 static void meet_deadline(vcpu_frame_t *f) {
     int64_t late = op_rdtsc() - f->due;
     f->timed++;
+    uint64_t most = (f->due - f->met) / LEAD_PART;
+    most = most < LEAD_MOST ? most : LEAD_MOST;
+    f->met = f->due;
     if (late > 0) {
         f->late += late;
         f->latest = (uint64_t)late > f->latest ? (uint64_t)late : f->latest;
@@ -206,7 +210,6 @@ static void meet_deadline(vcpu_frame_t *f) {
         f->lead = 0;
     } else if (late > 0) {
         f->lead += (late < LEAD_STEP ? late : LEAD_STEP) / 4;
-        f->lead = f->lead < LEAD_MOST ? f->lead : LEAD_MOST;
     } else {
         uint64_t less = -late / 128;
         f->lead -= less < f->lead ? less : f->lead;
@@ -214,6 +217,7 @@ static void meet_deadline(vcpu_frame_t *f) {
             __asm volatile("pause");
         }
     }
+    f->lead = f->lead < most ? f->lead : most;
     f->due = 0;
 }
 

@@ -158,6 +158,12 @@ def turns(sched, deadline: int, once: int):
                 i += 1
         if best < 0:
             if once == 2:
+                # The monitor is wanted when the interrupted handler is done: that one gets somewhere.
+                if wanted():
+                    now = int(rdtsc()) + _GRACE
+                    if stop:
+                        if stop < now:
+                            stop = now
                 w[_AGAIN] = stop
                 w[_AGAIN + 1] = stop >> 32
                 return
@@ -208,7 +214,6 @@ def turns(sched, deadline: int, once: int):
         if answer & _HOST:
             w[_LATER] |= _POLL
         if once == 2:
-            # The monitor is wanted when the interrupted handler is done: that one goes on now and then.
             if f[_STATE] == _RUNS:
                 if wanted():
                     stop = int(rdtsc()) + _GRACE
