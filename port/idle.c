@@ -53,10 +53,11 @@ bool idle_wanted(void) {
 }
 
 // The deadline is looked at with interrupts off: if its interrupt came before, no other
-// would end the HLT.
-static void halt_until_interrupt(uint64_t deadline) {
+// would end the HLT. attend: what interrupts have brought so far has not been seen to.
+static void halt_until_interrupt(uint64_t deadline, bool attend) {
     irq_disable();
-    if (idle_wanted() || due() || (deadline != 0 && rdtsc() >= deadline)) {
+    if ((attend && host_attention) || idle_wanted() || due() ||
+        (deadline != 0 && rdtsc() >= deadline)) {
         irq_enable();
     } else {
         irq_enable_and_halt();
@@ -99,11 +100,11 @@ void idle_wait(uint64_t deadline, bool input) {
     state.wait = (wait_t){deadline, input};
     timer_set(TIMER_WAIT, deadline);
     if (state.in_hook) {
-        halt_until_interrupt(deadline);
+        halt_until_interrupt(deadline, false);
         state.wait = outer;
         timer_set(TIMER_WAIT, outer.deadline);
     } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
-        halt_until_interrupt(deadline);
+        halt_until_interrupt(deadline, false);
     } else if (!idle_wanted() && !due()) {
         call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
@@ -130,7 +131,7 @@ MP_DEFINE_CONST_FUN_OBJ_0(cpu_wanted_obj, mod_wanted);
 static mp_obj_t mod_idle(mp_obj_t deadline_in) {
     uint64_t deadline = mp_obj_get_int_truncated(deadline_in);
     timer_set(TIMER_CORE, deadline);
-    halt_until_interrupt(deadline);
+    halt_until_interrupt(deadline, true);
     timer_set(TIMER_CORE, 0);
     bool more = host_attention != 0 || idle_wanted() || due();
     host_attention = 0;

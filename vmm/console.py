@@ -67,8 +67,12 @@ class Console:
     def poll(self):
         """Move what can be moved."""
         self._uart.poll()
+        self.feed()
+
+    def feed(self, _=None):
+        """What waits goes into the UART: the guest has made room there, or there is news from outside."""
         readchar = self._far[_READCHAR]
-        if readchar:
+        if readchar and self._uart:
             self._uart.feed(readchar)
 
     def tail(self, size=2000):

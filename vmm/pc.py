@@ -58,7 +58,8 @@ class Pc:
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
         self.console = Console(host_uart)
-        self.com1 = self.console.uart = Uart16550(self.console.tx, self.gsi.line(_COM_LINES[0]))
+        feed = self.console.feed
+        self.com1 = self.console.uart = Uart16550(self.console.tx, self.gsi.line(_COM_LINES[0]), feed, feed)
         self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
         self.apic_msrs = ApicMsrs(vm.msrs, self.lapic, clock, self._apic_base_changed)
