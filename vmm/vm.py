@@ -261,8 +261,11 @@ class VM(Scheduled):
         return self.state == states.RUNNING
 
     def apply(self, answer):
-        """What the exit loop came back with."""
-        if answer & verdict.TRIPLE_FAULT:
+        """What the exit loop came back with. A guest that was paused, or switched off, in that exit stays so."""
+        paused = self.state == states.PAUSED
+        if self.state == states.OFF:
+            pass
+        elif answer & verdict.TRIPLE_FAULT:
             self._ended("on_triple_fault", "reset", "triple fault at %#x" % self.vcpu.rip)
         elif answer & verdict.RESET:
             self._ended("on_reset", "reset", "reset by the guest")
@@ -270,12 +273,15 @@ class VM(Scheduled):
             self._ended("on_power_off", "power-off", "powered off by the guest")
         elif answer & verdict.STOP:
             self._stand(states.STOPPED, "see the report")
-        elif not self.runs():  # paused, or switched off, in that exit
-            pass
+        elif paused:
+            if answer & verdict.WAIT:
+                self._was = states.HALTED
         elif answer & verdict.PAUSE:
             self._stand(states.PAUSED, "by a policy")
         elif answer & verdict.WAIT and not self.wakes():
             self.state = states.HALTED
+        if paused:
+            self.pause()
         if self.state == states.OFF:
             self._power(False)
 

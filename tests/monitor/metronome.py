@@ -4,14 +4,14 @@ from bench import DATA, deadline_timer
 
 PERIOD = 100_000  # ticks, the 1 kHz of the real-time guest
 VECTOR = 0x40
-COUNT, LATEST = 0, 1  # words that it stores
+COUNT, LATEST, LEAST = 0, 1, 3  # words that it stores; LEAST is below 0 where one came before its deadline
 SKIP = 2  # and one that it reads: ticks whose lateness does not count
 
 SOURCE = f"""
 {deadline_timer(VECTOR)}
     rdtsc
     shl rdx, 32
-    lea r12, [rax + rdx + {PERIOD}]
+    lea r12, [rax + rdx + %d]
 again:
     mov rax, r12
     mov rdx, r12
@@ -28,6 +28,10 @@ TICK = f"""
     shl rdx, 32
     or rax, rdx
     sub rax, r12
+    cmp rax, [{DATA + 8 * LEAST:#x}]
+    jge late
+    mov [{DATA + 8 * LEAST:#x}], rax
+late:
     cmp qword ptr [{DATA + 8 * SKIP:#x}], 0
     je counts
     dec qword ptr [{DATA + 8 * SKIP:#x}]
@@ -38,7 +42,7 @@ counts:
     mov [{DATA + 8 * LATEST:#x}], rax
 known:
     inc qword ptr [{DATA + 8 * COUNT:#x}]
-    add r12, {PERIOD}
+    add r12, %d
     mov ecx, 0x80b
     xor eax, eax
     xor edx, edx
@@ -46,9 +50,10 @@ known:
 """
 
 
-def start(guest, more=""):
+def start(guest, more="", period=PERIOD, priority=10, **config):
     """The guest, running. more: code that its handler ends with; it may use RAX, RBX, RCX, RDX."""
-    made = guest(SOURCE, handlers={VECTOR: f"{TICK}\n{more}\niretq"}, priority=10)
+    tick = f"{TICK % period}\n{more}\niretq"
+    made = guest(SOURCE % period, handlers={VECTOR: tick}, priority=priority, **config)
     made.go()
     return made
 
@@ -63,3 +68,9 @@ def latest(metronome, ms):
         600,
     )
     return int(printed.rpartition("latest ")[2])
+
+
+def least(metronome):
+    """Ticks from a deadline to its handler at least, below 0 where an interrupt came early, else 0."""
+    word = metronome.word(LEAST)
+    return word - (1 << 64) if word >> 63 else word

@@ -63,7 +63,9 @@ def watched(bench, ticking):
 
 
 def test_a_collection_makes_way(bench, guest, wasteful):
-    worst, count, interrupted = watched(bench, metronome.start(guest))
+    ticking = metronome.start(guest)
+    worst, count, interrupted = watched(bench, ticking)
+    assert metronome.least(ticking) == 0
     assert count >= 3
     assert interrupted >= 3 * count
     assert worst <= BOUND

@@ -97,6 +97,7 @@ def test_a_hostile_guest(bench, guest, ticking, name):
     print(name, latest)
     assert ticking.word(metronome.COUNT) - ticks >= MS
     assert latest <= BOUND
+    assert metronome.least(ticking) == 0
     assert hostile.eval("vm.vcpu.guest_ticks") > ran
     assert hostile.state == "running" or hostile.eval("vm.why") == "not started", repr(hostile)
     assert neighbour.eval(f"bytes(vm.memory.read({DATA:#x}, {len(NEIGHBOUR)}))") == NEIGHBOUR

@@ -21,7 +21,7 @@ from vmm import verdict
 from vmm.scheduling import rule
 from vmm.scheduling.preemption import Preemption
 from vmm.scheduling.states import OFF
-from vmm.scheduling.turns import poll, run_above, turns
+from vmm.scheduling.turns import FINE, poll, run_above, turns
 
 _SLICE_MS = const(10)
 _MOST = const(256)  # guests, as many as there are VPIDs
@@ -34,7 +34,7 @@ _SWITCHES = const(5)
 _LAST = const(6)
 _FLOOR = const(7)
 _LATER = const(8)
-_WORDS = const(12)
+_WORDS = const(14)
 
 # Bits of _LATER.
 _POLL = const(1)  # consoles
@@ -116,7 +116,7 @@ class Scheduler(Preemption):
         turn = vm.turn
         self._nows[at] = turn & 0xFFFFFFFF
         self._nows[at + 1] = turn >> 32
-        vm.turn = turn + used // vm.share
+        vm.turn = turn + (used << FINE) // vm.share
 
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""

@@ -62,7 +62,7 @@ class Scheduled:
 
     @priority.setter
     def priority(self, value):
-        if not 0 <= value <= 255:
+        if not isinstance(value, int) or not 0 <= value <= 255:
             raise ValueError("priority %r: a number from 0 to 255" % (value,))
         _put(self._words, PRIORITY, value)
         self.turn = self.monitor.scheduler.now(value)  # each priority has its own virtual time
@@ -73,7 +73,7 @@ class Scheduled:
 
     @share.setter
     def share(self, value):
-        if not 1 <= value <= 10000:
+        if not isinstance(value, int) or not 1 <= value <= 10000:
             raise ValueError("share %r: a number from 1 to 10000" % (value,))
         _put(self._words, SHARE, value)
 

@@ -14,6 +14,7 @@ from vmm.vtx import exits
 from vmm.vtx.events import wakes
 
 _GRACE = const(20000)  # ticks
+FINE = const(8)  # virtual time: ticks used, shifted by this, by the share
 
 # Words of the frame (vmm/vtx/frame.py).
 _DIRTY = const(0x0F8 // 4)
@@ -47,6 +48,7 @@ _FLOOR = const(7)  # guests below this priority are not looked at: one of them i
 _LATER = const(8)  # bits of what was put off until no handler is interrupted
 _AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
 _ABOVE = const(11)  # the least priority that interrupts what is done now
+_END = const(12)  # two words: host TSC at which the turn of the guest that ran last ends, where equals wait
 
 _POLL = const(1)  # bit of _LATER: consoles
 
@@ -71,6 +73,7 @@ def turns(sched, deadline: int, once: int):
     vcpus = sched._vcpus
     callbacks = sched._callbacks
     slice_ticks = int(sched.slice_ticks)
+    half = slice_ticks << int(FINE) >> 1
     rdtsc = cpu.rdtsc
     idle = cpu.idle
     wanted = cpu.wanted
@@ -88,7 +91,9 @@ def turns(sched, deadline: int, once: int):
         best = -1
         rank = 0
         turn = 0
+        place = 0
         others = 0
+        equals = 0
         i = 0
         while i < count:
             f = ptr32(frames[i])  # noqa: F821
@@ -126,17 +131,30 @@ def turns(sched, deadline: int, once: int):
                 others += 1
                 mine = int(f[_TURN]) | int(f[_TURN + 1]) << 32
                 level = int(f[_PRIORITY])
-                if best < 0 or level > rank or (level == rank and mine < turn):
+                order = mine
+                if int(w[_LAST]) == int(frames[i]):
+                    order += half // int(f[_SHARE])  # of two that are about even the other one's turn it is
+                if level == rank:
+                    equals += 1
+                if best < 0 or level > rank or (level == rank and order < place):
+                    if best < 0 or level > rank:
+                        equals = 1
                     best = i
                     rank = level
                     turn = mine
+                    place = order
             i += 1
         # The CPU is the guest's until the end of its slice, or until one above it may wake up.
         # Alone it needs no slices: host interrupts and others' timers end its turn.
         stop = deadline
         if others > 1:
-            if stop == 0 or now + slice_ticks < stop:
-                stop = now + slice_ticks
+            end = int(w[_END]) | int(w[_END + 1]) << 32
+            if int(w[_LAST]) != int(frames[best]) or end <= now or end > now + slice_ticks:
+                end = now + slice_ticks
+                w[_END] = end
+                w[_END + 1] = end >> 32
+            if stop == 0 or end < stop:
+                stop = end
         # Above it: then its handlers are interrupted.
         above = 0
         if best < 0 or count > 1:
@@ -196,18 +214,22 @@ def turns(sched, deadline: int, once: int):
         answer = int(run(vcpus[best], enter))
         best = int(w[_INSIDE]) - 1
         used = (int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS]) - used) & 0xFFFFFFFF
+        used = (used << int(FINE)) // int(f[_SHARE])
+        if int(f[_PRIORITY]) == rank:  # else it has been given another meanwhile, and that one's virtual time
+            f[_TURN] = turn + used
+            f[_TURN + 1] = turn + used >> 32
+        if equals == 1:
+            turn += used  # nobody has waited
         nows[rank << 1] = turn
         nows[(rank << 1) + 1] = turn >> 32
-        turn += used // int(f[_SHARE])
-        f[_TURN] = turn
-        f[_TURN + 1] = turn >> 32
         if answer & _BEYOND:
             sched.machines[best].apply(answer)
         elif answer & _WAIT:
-            if f[_STATE] == _RUNS:  # else it has been paused or switched off meanwhile
-                if int(awake(frames[best])) == 0:
-                    f[_STATE] = int(_WAITS)
-                    soonest(frames[best])
+            if f[_STATE] != _RUNS:  # it has been paused or switched off meanwhile
+                sched.machines[best].apply(answer)
+            elif int(awake(frames[best])) == 0:
+                f[_STATE] = int(_WAITS)
+                soonest(frames[best])
         preempt[0] = 0
         preempt[1] = 0
         w[_INSIDE] = 0
