@@ -6,6 +6,8 @@ name. What is wrong is refused in one line that names guest, key and reason.
 
 from micropython import const
 
+from vmm.ties import checks
+
 RESPONSES = ("reset", "stop", "power-off")
 
 _PAGE = const(0x1000)
@@ -14,11 +16,8 @@ _MEMORY_MAX = const(512 << 30)
 _ADDRESS_MAX = const(0x7FFFFFFFFF)
 
 
-def _has(table, required, optional=()):
-    """Whether it is a dict with these keys."""
-    if not isinstance(table, dict) or [key for key in required if table.get(key) is None]:
-        return False
-    return not [key for key in table if key not in required and key not in optional]
+def _strings(values):
+    return all([isinstance(value, str) for value in values])
 
 
 # Key: (type, what it must be, test or None). None is taken for a key that is left out.
@@ -31,18 +30,18 @@ _KEYS = {
     "initrd": (str, "a boot module's name", None),
     "cmdline": (str, "a string", None),
     "modules": (list, "a list of [module, string]",
-                lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in v])),
+                lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
     "address": (int, "a guest-physical address", lambda v: 0 <= v <= _ADDRESS_MAX),
     "mode": (str, "real, protected or long", lambda v: v in ("real", "protected", "long")),
-    "registers": (dict, "a dict of names and numbers", None),
+    "registers": (dict, "a dict of names and numbers",
+                  lambda v: "" not in v and _strings(v) and all([isinstance(number, int) for number in v.values()])),
     "console": (str, "com2, com3 or none", lambda v: v in ("com2", "com3", "none")),
     "autostart": (bool, "True or False", None),
     "demand_paging": (bool, "True or False", None),
     "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),
     "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
-    "links": (list, "a list of {uart, to}", lambda v: all([_has(link, ("uart", "to")) for link in v])),
-    "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi",
-               lambda v: all([_has(window, ("name", "size"), ("access", "gpa", "gsi")) for window in v])),
+    "links": (list, "a list of {uart, to}", None),
+    "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi", None),
     "on_reset": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
     "on_triple_fault": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
     "on_power_off": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
@@ -68,3 +67,12 @@ def check(config):
             continue
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or (test and not test(value)):
             raise ValueError("guest %s: %s: must be %s, not %r" % (name, key, what, value))
+    if config["protocol"] == "flat" and config.get("address") is None:
+        raise ValueError("guest %s: address: is missing: where the flat binary is loaded and entered" % name)
+    key = "links"
+    try:
+        checks.links(name, config.get(key) or [])
+        key = "shared"
+        checks.windows(config.get(key) or [])
+    except ValueError as error:
+        raise ValueError("guest %s: %s%s" % (name, key, error)) from None

@@ -144,7 +144,10 @@ class Monitor:
             )
         uart = self._uart(name, config.get("console"))
         vpid = self._vpids[-1]
-        self.links.add(name, config.get("links") or [])
+        try:
+            self.links.add(name, config.get("links") or [])
+        except ValueError as error:
+            raise ValueError("guest %s: links%s" % (name, error)) from None
         try:
             vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
         except BaseException as error:

@@ -147,8 +147,13 @@ def test_refused(write, key, value, word):
         ({"address": "-1"}, "address", "from"),
         ({"address": "0x100000"}, "address", "real mode"),
         ({"address": "0x7c00", "mode": '"virtual"'}, "mode", "real, protected, long"),
-        ({"address": "0x7c00", "registers": "{ ax = -1 }"}, "registers.ax", "64 bits"),
+        ({"address": "0x7c00", "registers": "{ ax = -1 }"}, "registers.ax", "no 16-bit number"),
         ({"address": "0x7c00", "registers": '{ ax = "1" }'}, "registers.ax", "number"),
+        ({"address": "0x7c00", "registers": "{ ax = true }"}, "registers.ax", "number"),
+        ({"address": "0x7c00", "registers": '{ "" = 1 }'}, "registers.", "register '' is unknown"),
+        ({"address": "0x7c00", "registers": '{ "a\\nb" = 1 }'}, "registers.", "is unknown in real mode"),
+        ({"address": "0x7c00", "registers": "{ ecs = 1 }"}, "registers.ecs", "is unknown in real mode"),
+        ({"address": "0x10000", "mode": '"long"', "registers": "{ cs = 1 }"}, "registers.cs", "unknown in long mode"),
     ],
 )
 def test_flat_refused(write, changes, key, word):
@@ -179,9 +184,13 @@ def test_a_line_asked_for_goes_first(write):
     assert guests[2].config["console"] == "none"
 
 
-def test_a_guest_that_waits_needs_no_memory_yet(write):
-    path = write(memory='"1G"', autostart="false")
-    assert load_all([path], 256)[0].memory == 1 << 30
+@pytest.mark.parametrize("autostart", ["true", "false"])
+def test_a_guest_that_waits_needs_its_memory_too(write, autostart):
+    """The monitor takes it when it makes the guest."""
+    path = write(memory='"1G"', autostart=autostart)
+    with pytest.raises(InputError, match="memory: 1024 MiB and its files do not fit"):
+        load_all([path], 1024)
+    assert load_all([path], 1100)[0].memory == 1 << 30
 
 
 @pytest.mark.parametrize("path", sorted(GUESTS.rglob("*.toml")), ids=lambda path: path.stem)

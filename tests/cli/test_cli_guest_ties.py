@@ -49,13 +49,20 @@ def test_shared_memory(write):
         (link("com5"), ("link", "com5")),
         (link(to="other"), ("link", "rtos:com2")),
         (link(to="other:com9"), ("link", "com9")),
-        (link(to="some:com2"), ("link", "itself")),
+        (link(to="some:com2"), ("link[0].to", "itself")),
+        (link(to="no name:com2"), ("link[0].to", "such as")),
+        (link(to="-:com2"), ("link[0].to", "no guest's name")),
+        ('[[link]]\nuart = "com2"\nto = 5\n', ("link[0].to", "such as")),
         ('[[link]]\nuart = "com2"\n', ("link", "uart and to")),
         ("link = 3\n", ("link", "3")),
         (shared(name=None), ("shared[0].name", "1 to 16")),
         (shared(name='"seventeen_letters"'), ("shared[0].name", "1 to 16")),
         (shared(size=None), ("shared[0].size", "multiple of 4096")),
+        (shared(size=0), ("shared[0].size", "multiple of 4096")),
+        (shared(size=-4096), ("shared[0].size", "multiple of 4096")),
         (shared(size=100), ("shared[0].size", "multiple of 4096")),
+        (shared(size='"800M"'), ("shared[0]:", "would lie at 0xd0000000 and end beyond 0xfec00000")),
+        ("shared = [3]\n", ("shared[0]", "must be a table")),
         (shared(size='"64Q"'), ("shared[0].size", "64Q")),
         (shared(access='"wo"'), ("shared[0].access", "rw, ro")),
         (shared(gpa=0x1000), ("shared[0].gpa", "0xc0000000")),
@@ -64,6 +71,9 @@ def test_shared_memory(write):
         (shared(gsi=4), ("shared[0].gsi", "must be one of 5")),
         (shared(colour=1), ("shared[0].colour", "unknown key")),
         (shared() + shared(), ("shared[1].name", "twice")),
+        (shared() + shared(name='"b"', gpa=0xD000F000), ("shared[1].gpa", "b at 0xd000f000 overlaps board")),
+        (shared(gpa=0xE0000000) + shared(name='"b"', gpa=0xE0001000), ("shared[1].gpa", "overlaps board")),
+        (shared(gpa=0xFEBF0000) + shared(name='"b"'), ("shared[1]:", "b would lie at 0xfec00000")),
     ],
 )
 def test_refused(write, tail, words):
@@ -92,7 +102,7 @@ def test_both_sides_of_a_window_have_one_size(write):
 
 
 def test_a_window_counts_once_as_memory(write):
-    files = [write(shared(size='"800M"'), "some"), write(shared(size='"800M"'), "other")]
+    files = [write(shared(size='"700M"'), "some"), write(shared(size='"700M"'), "other")]
     assert len(load_all(files, 1024)) == 2
     with pytest.raises(InputError, match="do not fit"):
-        load_all([*files, write(shared(name='"b"', size='"800M"'), "third")], 1024)
+        load_all([*files, write(shared(name='"b"', size='"700M"'), "third")], 1024)

@@ -174,6 +174,11 @@ def test_guest_image_that_cannot_be_loaded(pcanel, guest, protocol, content, wor
     refused(pcanel("run", guest), str(guest), "kernel", "tiny.bin", words)
 
 
+def test_a_register_without_a_name(pcanel, guest):
+    guest.write_text(GUEST + 'registers = { "" = 1 }\n')
+    refused(pcanel("run", guest), f"{guest}: registers.: register '' is unknown in real mode")
+
+
 def test_guest_file_that_is_a_directory(pcanel, tmp_path):
     refused(pcanel("run", tmp_path), str(tmp_path), "directory")
 

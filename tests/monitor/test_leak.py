@@ -54,11 +54,11 @@ def test_a_guest_that_cannot_be_made_leaves_nothing_behind(bench):
     bench.exec(
         """
 for i in range(100):
-    config = {"name": "no", "memory": 8 << 20, "protocol": "flat", "kernel": "k", "console": "none",
-              "shared": [{"name": "w", "size": 0x1000, "gpa": 0x1000}]}
+    config = {"name": "no", "memory": 8 << 20, "protocol": "flat", "kernel": "k", "address": 0,
+              "console": "none", "shared": [{"name": "w", "size": 1 << 29}]}
     try:
         monitor.create(config, {"k": b"1"})
-    except ValueError:
+    except MemoryError:
         continue
     raise RuntimeError("it was made")
 """

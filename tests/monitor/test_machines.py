@@ -30,6 +30,11 @@ CASES = {
     "a wrong type": ("'share': '7'", "ValueError: guest x: share: must be a number from 1 to 10000, not '7'"),
     "protocol": ("'protocol': 'dos'", "ValueError: guest x: protocol: must be linux, multiboot or flat, not 'dos'"),
     "console": ("'console': 'com9'", "ValueError: guest x: console: must be com2, com3 or none, not 'com9'"),
+    "no address": ("'address': None", "ValueError: guest x: address: is missing: where the flat binary is loaded"),
+    "a register without a name": ("'registers': {'': 1}", "ValueError: guest x: registers: must be a dict of"),
+    "a link to a number": ("'links': [{'uart': 'com2', 'to': 7}]", "ValueError: guest x: links[0].to: must be a guest"),
+    "a link to itself": ("'links': [{'uart': 'com2', 'to': 'x:com2'}]", "ValueError: guest x: links[0].to: com2 leads"),
+    "a window of no size": ("'shared': [{'name': 'w', 'size': 0}]", "ValueError: guest x: shared[0].size: must be"),
     "on_reset": ("'on_reset': 'halt'", "ValueError: guest x: on_reset: must be reset, stop or power-off, not 'halt'"),
 }
 
@@ -198,7 +203,7 @@ def test_what_nobody_handles_is_listed(guest, other):
 def test_a_bad_description_is_one_line(bench, other, case):
     change, words = CASES[case]
     free = bench.eval("monitor.pages.available")
-    base = "{'name': 'x', 'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'console': 'none'}"
+    base = "{'name': 'x', 'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': 0, 'console': 'none'}"
     line = bench.refused(f"config = {base}\nconfig.update({{{change}}})\nmonitor.create(config, {{'k': b'\\xf4'}})")
     assert line.startswith(words)
     assert bench.eval("'x' in vms") is False
@@ -208,7 +213,7 @@ def test_a_bad_description_is_one_line(bench, other, case):
 
 def test_a_name_and_a_console_that_are_taken(bench, guest, other):
     guest("hlt", console="com2")
-    base = "'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k'"
+    base = "'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': 0"
     line = bench.refused(f"monitor.create({{'name': '{other.name}', {base}}}, {{}})")
     assert line == f"ValueError: there is a guest {other.name} already"
     line = bench.refused(f"monitor.create({{'name': 'x', 'console': 'com2', {base}}}, {{}})")

@@ -6,7 +6,9 @@ from pcanel.paths import ROOT
 
 from vmm import description
 
-GOOD = {"name": "g", "memory": 1 << 20, "protocol": "flat", "kernel": "k"}
+GOOD = {"name": "g", "memory": 1 << 20, "protocol": "flat", "kernel": "k", "address": 0x7C00}
+CABLE = {"uart": "com2", "to": "a:com2"}
+WINDOW = {"name": "w", "size": 0x1000}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "guests/tests").glob("*.toml")), ids=lambda path: path.stem)
@@ -38,8 +40,43 @@ def test_every_key_of_the_monitor_is_one_of_guest_files(tmp_path):
         ({"memory": True}, "guest g: memory: must be"),
         ({"protocol": "dos"}, "guest g: protocol: must be linux, multiboot or flat, not 'dos'"),
         ({"modules": [1]}, "guest g: modules: must be a list of [module, string]"),
+        ({"modules": [["k", 1]]}, "guest g: modules: must be a list of [module, string]"),
+        ({"address": None}, "guest g: address: is missing"),
+        ({"registers": {"": 1}}, "guest g: registers: must be a dict of names and numbers"),
+        ({"registers": {1: 1}}, "guest g: registers: must be a dict of names and numbers"),
+        ({"registers": {"ax": "1"}}, "guest g: registers: must be a dict of names and numbers"),
         ({"console": "com1"}, "guest g: console: must be com2, com3 or none"),
         ({"share": 0}, "guest g: share: must be a number from 1 to 10000, not 0"),
+        ({"links": {"uart": "com2"}}, "guest g: links: must be a list of {uart, to}"),
+        ({"links": [1]}, "guest g: links[0]: must be a table of uart and to, not 1"),
+        ({"links": [{"uart": "com2"}]}, "guest g: links[0]: must be a table of uart and to"),
+        ({"links": [{"uart": "com2", 7: "x"}]}, "guest g: links[0]: must be a table of uart and to"),
+        ({"links": [CABLE, {"uart": "com5", "to": "a:com2"}]}, "guest g: links[1].uart: must be one of com1, com2,"),
+        ({"links": [{"uart": [], "to": "a:com2"}]}, "guest g: links[0].uart: must be one of com1, com2,"),
+        ({"links": [{"uart": "com2", "to": 7}]}, "guest g: links[0].to: must be a guest and its UART such as"),
+        ({"links": [{"uart": "com2", "to": "a"}]}, "guest g: links[0].to: must be a guest and its UART such as"),
+        ({"links": [{"uart": "com2", "to": ":com2"}]}, "guest g: links[0].to: must be a guest and its UART such as"),
+        ({"links": [{"uart": "com2", "to": "g:com2"}]}, "guest g: links[0].to: com2 leads to itself"),
+        ({"shared": [7]}, "guest g: shared[0]: must be a table of name and size, not 7"),
+        ({"shared": [WINDOW, {"name": "w"}]}, "guest g: shared[1].size: must be bytes, a multiple of 4096 from 4096"),
+        ({"shared": [{**WINDOW, "size": 0}]}, "guest g: shared[0].size: must be bytes"),
+        ({"shared": [{**WINDOW, "size": -4096}]}, "guest g: shared[0].size: must be bytes"),
+        ({"shared": [{**WINDOW, "size": 4097}]}, "guest g: shared[0].size: must be bytes"),
+        ({"shared": [{**WINDOW, "size": True}]}, "guest g: shared[0].size: must be bytes"),
+        ({"shared": [{**WINDOW, "size": "64K"}]}, "guest g: shared[0].size: must be bytes"),
+        ({"shared": [{**WINDOW, "size": 1 << 30}]}, "guest g: shared[0].size: must be bytes"),
+        ({"shared": [{**WINDOW, "size": 768 << 20}]}, "guest g: shared[0]: w would lie at 0xd0000000 and end beyond"),
+        ({"shared": [{**WINDOW, "name": ""}]}, "guest g: shared[0].name: must be 1 to 16 letters"),
+        ({"shared": [{**WINDOW, "name": "a b"}]}, "guest g: shared[0].name: must be 1 to 16 letters"),
+        ({"shared": [{**WINDOW, "name": 5}]}, "guest g: shared[0].name: must be 1 to 16 letters"),
+        ({"shared": [WINDOW, WINDOW]}, "guest g: shared[1].name: 'w' is there twice"),
+        ({"shared": [{**WINDOW, "access": "wo"}]}, "guest g: shared[0].access: must be one of rw, ro, not 'wo'"),
+        ({"shared": [{**WINDOW, "gsi": 4}]}, "guest g: shared[0].gsi: must be one of 5, 7, 10,"),
+        ({"shared": [{**WINDOW, "gsi": "5"}]}, "guest g: shared[0].gsi: must be one of 5, 7, 10,"),
+        ({"shared": [{**WINDOW, "gpa": "0"}]}, "guest g: shared[0].gpa: must be from 0xc0000000 to 0xfebff000, not"),
+        ({"shared": [{**WINDOW, "gpa": 0x1000}]}, "guest g: shared[0].gpa: must be from 0xc0000000 to 0xfebff000"),
+        ({"shared": [{**WINDOW, "gpa": 0xD0000800}]}, "guest g: shared[0].gpa: 0xd0000800 is not a multiple of 4096"),
+        ({"shared": [{**WINDOW, "colour": 1}]}, "guest g: shared[0].colour: unknown key"),
         ({"on_reset": "halt"}, "guest g: on_reset: must be reset, stop or power-off, not 'halt'"),
     ],
 )

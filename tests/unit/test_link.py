@@ -308,7 +308,7 @@ def test_two_uarts_of_one_guest_may_be_linked():
         ("c", [{"uart": "com2", "to": "d:com2"}, {"uart": "com2", "to": "d:com3"}], "has a link already"),
         ("c", [{"uart": "com2", "to": "c:com2"}], "to itself"),
         ("c", [{"uart": "com5", "to": "d:com2"}], "com5"),
-        ("c", [{"uart": "com1", "to": "d"}], "no UART"),
+        ("c", [{"uart": "com1", "to": "d"}], "such as"),
     ],
 )
 def test_refused(name, wanted, word):
@@ -316,3 +316,13 @@ def test_refused(name, wanted, word):
     with pytest.raises(ValueError, match=word):
         links.add(name, wanted)
     assert len(links.cables) == 1
+
+
+def test_a_refused_description_leaves_the_cables_as_they_were():
+    """Its first entry is the other guest's cable, its second is impossible."""
+    links, machines, a, b = pair()
+    with pytest.raises(ValueError, match="com3 to a:com2: one of them has a link already"):
+        links.add("b", [{"uart": "com2", "to": "a:com2"}, {"uart": "com3", "to": "a:com2"}])
+    assert [owners for owners, _, _ in links.cables] == [["a"]]
+    links.remove("a")
+    assert links.cables == []

@@ -129,6 +129,9 @@ def test_flat_real(memory):
     assert state.cr0 & 0x80000001 == 0 and state.idt_limit == 0x3FF
     state = flat(memory, address=0x12345)
     assert (state.segments["cs"][:2], state.rip) == ((0x1234, 0x12340), 5)
+    assert (state.segments["ss"][:2], state.rsp) == ((0x234, 0x2340), 0)
+    state = flat(memory, address=0x12345, registers={"sp": 0x6000})
+    assert (state.segments["ss"][:2], state.rsp) == ((0, 0), 0x6000)
 
 
 def test_flat_protected_and_long(memory):
@@ -149,6 +152,9 @@ def test_flat_protected_and_long(memory):
         ({"registers": {"xmm0": 1}}, "register xmm0"),
         ({"registers": {"ax": 65536}}, "no 16-bit number"),
         ({"registers": {"eax": -1}}, "no 32-bit number"),
+        ({"registers": {"": 1}}, "register '' is unknown"),
+        ({"registers": {"ecs": 0x12345}}, "register ecs is unknown"),
+        ({"registers": {"ax": True}}, "no 16-bit number"),
         ({"mode": "protected", "address": MIB, "registers": {"ds": 1}}, "register ds"),
     ],
 )

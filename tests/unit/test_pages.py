@@ -66,6 +66,15 @@ def test_memory_below_one_mebibyte_is_left_alone():
     assert pages.total == 2 * PAGE
 
 
+@pytest.mark.parametrize("size", [0, -1, -PAGE, -3 * PAGE])
+def test_no_bytes_cannot_be_taken(size):
+    pages, _ = make()
+    pages.take(PAGE)
+    with pytest.raises(ValueError, match="cannot be taken"):
+        pages.take(size)
+    assert (pages.free, pages.available) == ([[BASE, BASE + 63 * PAGE]], 63 * PAGE)
+
+
 def test_giving_what_was_not_taken_is_refused():
     pages, _ = make()
     with pytest.raises(ValueError, match="was not taken"):

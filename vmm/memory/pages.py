@@ -71,7 +71,9 @@ class Pages:
         self.total = self.available
 
     def take(self, size, align=PAGE):
-        """Return the hpa of `size` zeroed bytes (rounded up to pages). Raises OutOfMemory."""
+        """Return the hpa of `size` zeroed bytes (rounded up to pages). Raises OutOfMemory, ValueError for no bytes."""
+        if size <= 0:
+            raise ValueError("%d bytes of host memory cannot be taken" % size)
         size = _round_up(size, PAGE)
         self._hold(1)
         try:

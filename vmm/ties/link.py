@@ -22,6 +22,7 @@ import micropython
 from micropython import const
 
 from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR
+from vmm.ties import checks
 
 _DTR = const(0x01)  # as Uart16550's modem() has them
 _RTS = const(0x02)
@@ -188,29 +189,30 @@ class Links:
         return [end for _, a, b in self.cables for end in (a, b) if end.name == name]
 
     def add(self, name, wanted):
-        """Lay the cables of a guest's description. ValueError for an end that is taken."""
+        """Lay the cables of a guest's description, all or none. ValueError for an end that is taken."""
+        checks.links(name, wanted)
         new = []
-        for link in wanted:
-            here = (name, port(link["uart"]))
-            guest, _, uart = link["to"].partition(":")
-            there = (guest, port(uart))
+        shared = []  # cables that another guest's file has too
+        for i in range(len(wanted)):
+            guest, uart = checks.far_end(wanted[i]["to"])
+            here, there = (name, port(wanted[i]["uart"])), (guest, port(uart))
             same = None
             for cable in self.cables + new:
                 ends = [(end.name, end.number) for end in cable[1:]]
-                if here in ends and there in ends and here != there:
+                if here in ends and there in ends:
                     same = cable
                 elif here in ends or there in ends:
-                    text = "link %s:%s to %s: one of them has a link already"
-                    raise ValueError(text % (name, link["uart"], link["to"]))
-            if here == there:
-                raise ValueError("link %s:%s to itself" % (name, link["uart"]))
+                    text = "[%d]: %s to %s: one of them has a link already"
+                    raise ValueError(text % (i, wanted[i]["uart"], wanted[i]["to"]))
             if same:
-                if name not in same[0]:
-                    same[0].append(name)
+                shared.append(same)
                 continue
             a, b = End(*here, self._scheduler), End(*there, self._scheduler)
             a.far, b.far = b, a
             new.append(([name], a, b))
+        for owners, _, _ in shared:
+            if name not in owners:
+                owners.append(name)
         self.cables += new
 
     def wire(self, machines):
@@ -240,9 +242,7 @@ class Links:
 
 def port(name):
     """0 to 3 for 'com1' to 'com4'; ValueError."""
-    if name not in ("com1", "com2", "com3", "com4"):
-        raise ValueError("link: %r is no UART: com1 to com4" % name)
-    return int(name[3]) - 1
+    return checks.UARTS.index(name)
 
 
 def _gone(byte):

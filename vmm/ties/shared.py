@@ -16,14 +16,13 @@ import uctypes
 from micropython import const
 
 from vmm.memory import ept
-from vmm.memory.e820 import MMIO_HOLE
+from vmm.memory.pages import OutOfMemory
+from vmm.ties import checks
 
 RING = const(0x100)  # hypercalls
 ACKNOWLEDGE = const(0x101)
 _NONE = const(0xFFFFFFFFFFFFFFFF)
 
-_FIRST = const(0xD0000000)  # where windows go that name no gpa
-_END = const(0xFEC00000)  # the I/O APIC
 _PAGE = const(0x1000)
 _NO_GSI = const(0xFF)
 
@@ -133,29 +132,33 @@ class Windows:
         return "\n".join([repr(window) for window in self.by_name.values()]) or "no windows"
 
     def join(self, vm, wanted):
-        """Give a guest its sides, in the order of its description. ValueError for what cannot be."""
+        """Give a guest its sides, in the order of its description. ValueError for what cannot be, OutOfMemory."""
         sides = vm.windows
-        for entry in wanted:
-            name, size = entry["name"], entry["size"]
-            window = self.by_name.get(name)
-            if window is None:
-                window = Window(name, size, self._pages.take(size))
-                self.by_name[name] = window
-            elif window.size != size:
-                raise ValueError("shared %s: %#x bytes, but its other side has %#x" % (name, size, window.size))
-            gpa = entry.get("gpa")
-            if gpa is None:
-                gpa = max([_FIRST] + [side.gpa + side.window.size for side in sides])
-            if gpa & (_PAGE - 1) or gpa < MMIO_HOLE or gpa + size > _END:
-                raise ValueError("shared %s: gpa %#x is not between %#x and %#x" % (name, gpa, MMIO_HOLE, _END))
-            side = Side(vm, window, gpa, entry.get("access", "rw") == "rw", entry.get("gsi"))
-            vm.mmio_bus.claim(gpa, size, side)
-            vm.ept.map(gpa, window.hpa, size, ept.R | ept.W if side.writable else ept.R)
+        gpas = checks.windows(wanted)
+        for i in range(len(wanted)):
+            entry = wanted[i]
+            window = self._window(vm, entry["name"], entry["size"])
+            side = Side(vm, window, gpas[i], (entry.get("access") or "rw") == "rw", entry.get("gsi"))
+            vm.mmio_bus.claim(side.gpa, window.size, side)
+            vm.ept.map(side.gpa, window.hpa, window.size, ept.R | ept.W if side.writable else ept.R)
             sides.append(side)
             window.sides.append(side)
         if sides:
             vm.hypercalls.add(RING, lambda vcpu: _ring(sides, vcpu.rbx))
             vm.hypercalls.add(ACKNOWLEDGE, lambda vcpu: _acknowledge(sides, vcpu.rbx))
+
+    def _window(self, vm, name, size):
+        window = self.by_name.get(name)
+        if window is None:
+            try:
+                hpa = self._pages.take(size)
+            except OutOfMemory as error:
+                raise OutOfMemory("shared: %s: %s" % (name, error)) from None
+            window = self.by_name[name] = Window(name, size, hpa)
+        elif window.size != size:
+            text = "guest %s: shared: %s: %#x bytes, but its other side has %#x"
+            raise ValueError(text % (vm.name, name, size, window.size))
+        return window
 
     def leave(self, vm):
         """A guest goes away; its EPT is gone already."""

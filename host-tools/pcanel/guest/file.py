@@ -13,22 +13,23 @@ from pathlib import Path
 
 from pcanel.errors import InputError
 from pcanel.modules import BootModule
+from pcanel.vmm_import import importable
+
+with importable():
+    from vmm.loaders import flat
+    from vmm.loaders.state import State
+    from vmm.ties import checks
 
 PROTOCOLS = ("linux", "multiboot", "flat")
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
 RESPONSES = ("reset", "stop", "power-off")  # to a reset, a triple fault, a power-off of the guest's own
-UARTS = ("com1", "com2", "com3", "com4")
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MEMORY_MIN = 1 << 20
 _MEMORY_MAX = 512 << 30
 _PAGE = 4096
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
-_WINDOW_NAME = re.compile(r"[A-Za-z0-9_.-]{1,16}")
-_SHARED_START = 0xC0000000  # behind a guest's low RAM
-_SHARED_END = 0xFEC00000  # below its I/O APIC
-_DOORBELLS = (5, 7, 10, 11, 15, 16, 17, 18, 19, 20, 21, 22, 23)  # lines that no device of the PC has
 _RESERVED_NAMES = ("repl", "com2", "com3", "engine", "bochs", "outer")  # consoles and logs that are not guests'
 _FLAT_KEYS = ("address", "mode", "registers")
 
@@ -61,8 +62,10 @@ class _Reader:
         self.path = path
         self._table = dict(table)
 
-    def error(self, key: str, reason: str) -> InputError:
-        return InputError(f"{self.path}: {key}: {reason}")
+    def error(self, key: str, reason: str = "") -> InputError:
+        """One line. key: may have the reason with it, as the monitor's own checks say it."""
+        text = f"{key}: {reason}" if reason else key
+        return InputError(f"{self.path}: {text if text.isprintable() else text.encode('unicode_escape').decode()}")
 
     def take(self, key: str, kind: type | tuple[type, ...], what: str, default=None):
         if key not in self._table:
@@ -202,18 +205,15 @@ def _modules(reader: _Reader, protocol: str, blob) -> list[list[str]]:
 
 def _links(reader: _Reader, name: str) -> list[dict]:
     """Null-modem cables: `[[link]]` tables with `uart` and `to`."""
-    links = []
-    for table in reader.take("link", list, "[[link]] tables", []):
-        if not isinstance(table, dict) or set(table) != {"uart", "to"}:
-            raise reader.error("link", f'must be a table of uart and to, not {table!r}')
-        guest, colon, far = str(table["to"]).partition(":")
-        if table["uart"] not in UARTS:
-            raise reader.error("link", f"uart must be one of {', '.join(UARTS)}, not {table['uart']!r}")
-        if not colon or not _NAME.fullmatch(guest) or far not in UARTS:
-            raise reader.error("link", f'to must be a guest and its UART such as "rtos:com2", not {table["to"]!r}')
-        if (guest, far) == (name, table["uart"]):
-            raise reader.error("link", f"{table['uart']} leads to itself")
-        links.append({"uart": table["uart"], "to": table["to"]})
+    links = reader.take("link", list, "[[link]] tables", [])
+    try:
+        checks.links(name, links)
+    except ValueError as error:
+        raise reader.error(f"link{error}") from None
+    for number, link in enumerate(links):
+        guest, _ = checks.far_end(link["to"])
+        if not _NAME.fullmatch(guest):
+            raise reader.error(f"link[{number}].to", f"{guest!r} can be no guest's name")
     return links
 
 
@@ -222,30 +222,15 @@ def _shared(reader: _Reader) -> list[dict]:
     windows = []
     for number, table in enumerate(reader.take("shared", list, "[[shared]] tables", [])):
         if not isinstance(table, dict):
-            raise reader.error("shared", f"must be a table, not {table!r}")
-        entry = _Reader(reader.path, {f"shared[{number}].{key}": value for key, value in table.items()})
-
-        def key(name: str, number: int = number) -> str:
-            return f"shared[{number}].{name}"
-
-        name = entry.take(key("name"), str, "a string")
-        if name is None or not _WINDOW_NAME.fullmatch(name):
-            raise entry.error(key("name"), "must be 1 to 16 letters, digits, '_', '.', '-'")
-        size = entry.take(key("size"), (str, int), 'a size such as "64K"')
-        size = 0 if size is None else _size(entry, key("size"), size)
-        if size % _PAGE or not _PAGE <= size <= _SHARED_END - _SHARED_START:
-            raise entry.error(key("size"), f"must be a multiple of {_PAGE}, from {_PAGE} up")
-        gpa = entry.number(key("gpa"), _SHARED_START, _SHARED_END - size, None)
-        if gpa is not None and gpa % _PAGE:
-            raise entry.error(key("gpa"), f"{gpa:#x} is not a multiple of {_PAGE}")
-        gsi = entry.number(key("gsi"), 0, 23, None)
-        if gsi is not None and gsi not in _DOORBELLS:
-            raise entry.error(key("gsi"), f"must be one of {', '.join(map(str, _DOORBELLS))}, not {gsi}")
-        access = entry.choice(key("access"), ("rw", "ro"), "rw")
-        entry.finish()
-        if name in [window["name"] for window in windows]:
-            raise entry.error(key("name"), f"{name!r} is there twice")
-        windows.append({"name": name, "size": size, "access": access, "gpa": gpa, "gsi": gsi})
+            raise reader.error(f"shared[{number}]", f"must be a table, not {table!r}")
+        window = {"access": "rw", "gpa": None, "gsi": None, **table}
+        if isinstance(window.get("size"), str):
+            window["size"] = _size(reader, f"shared[{number}].size", window["size"])
+        windows.append(window)
+    try:
+        checks.windows(windows)
+    except ValueError as error:
+        raise reader.error(f"shared{error}") from None
     return windows
 
 
@@ -265,6 +250,8 @@ def _flat(reader: _Reader, protocol: str) -> dict:
     if mode == "real" and address >= 1 << 20:
         raise reader.error("address", f"{address:#x} is beyond what real mode reaches")
     for register, value in (registers or {}).items():
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 64:
-            raise reader.error(f"registers.{register}", f"must be a number of at most 64 bits, not {value!r}")
+        try:
+            flat.set_register(State(mode, address), register, value)
+        except ValueError as error:
+            raise reader.error(f"registers.{register}", str(error)) from None
     return {"address": address, "mode": mode, "registers": registers or {}}

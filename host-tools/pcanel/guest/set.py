@@ -10,7 +10,7 @@ _LINES = ("com2", "com3")
 
 
 def load_all(paths: list[Path], memory: int) -> list[Guest]:
-    """Reads the guest files and checks that `memory` MiB can hold all that start by themselves."""
+    """Reads the guest files and checks that `memory` MiB can hold them all: the monitor makes those that wait, too."""
     guests: list[Guest] = []
     windows: dict[str, int] = {}
     left = (memory - _MONITOR) << 20
@@ -25,9 +25,7 @@ def load_all(paths: list[Path], memory: int) -> list[Guest]:
                 left -= window["size"]
             elif windows[window["name"]] != window["size"]:
                 raise InputError(f"{path}: shared: {window['name']} has another size in another guest's file")
-        left -= sum(blob.size() for blob in guest.blobs)
-        if guest.config["autostart"]:
-            left -= guest.memory
+        left -= sum(blob.size() for blob in guest.blobs) + guest.memory
         if left < 0:
             raise InputError(
                 f"{path}: memory: {guest.memory >> 20} MiB and its files do not fit: "
