@@ -10,7 +10,7 @@ import micropython
 from micropython import const
 from vmx import bind
 
-from vmm.devices.uart16550 import Uart16550
+from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR, Uart16550
 
 _RING = const(8192)  # bytes, a power of two
 
@@ -32,6 +32,7 @@ class Console:
         self._far = [None] * 3
         self.host = host
         self._uart = self.ready = None
+        self.linked = False  # the UART has a cable to another guest instead (vmm/ties/link.py)
         self.attach = None
         self._ring = bytearray(_RING)
         self._count = array("I", [0, 0])
@@ -64,6 +65,11 @@ class Console:
         self._uart = uart
         self.ready = bind(_ready, bind(Uart16550.pending, uart), self._far)
 
+    def plug(self, clock):
+        """The UART leads here again: its cable is gone. clock: the guest's."""
+        self.linked = False
+        self.uart.connect(self.tx, _nothing, _nothing, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
+
     def poll(self):
         """Move what can be moved."""
         self._uart.poll()
@@ -85,6 +91,10 @@ class Console:
         else:
             data = self._ring[start:end]
         return "".join([chr(b) if b < 128 else "?" for b in data])
+
+
+def _nothing(_=None):
+    """Nobody out there looks at lines, or waits for room."""
 
 
 @micropython.viper

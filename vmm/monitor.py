@@ -142,13 +142,13 @@ class Monitor:
                 "guest %s: memory: %d KiB wanted, %d KiB free"
                 % (name, config["memory"] >> 10, self.pages.available >> 10)
             )
-        uart = self._uart(name, config.get("console"))
         vpid = self._vpids[-1]
         try:
             self.links.add(name, config.get("links") or [])
         except ValueError as error:
             raise ValueError("guest %s: links%s" % (name, error)) from None
         try:
+            uart = self._uart(config)
             vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
         except BaseException as error:
             self.links.remove(name)
@@ -156,19 +156,19 @@ class Monitor:
                 raise pages.OutOfMemory("guest %s: %s" % (name, error)) from None
             raise
         vm.vpid = self._vpids.pop()
-        vm.uart = uart[0] if uart else None
-        if uart:
-            self._uarts.remove(uart[0])
+        self._give_uart(vm, uart)
         self.vms.add(vm)
         self.scheduler.add(vm, vm.vcpu.pages_used[1])
         self.links.wire(self.vms)
+        self._see_to_consoles()
         return vm
 
-    def _uart(self, name, wanted):
-        """Return (number, host UART) for a console, or None."""
+    def _uart(self, config):
+        """Return (number, host UART) for a console, or None: a linked COM1 is none."""
         import machine
 
-        if wanted == "none" or not self._uarts:
+        name, wanted = config["name"], config.get("console")
+        if wanted == "none" or not self._uarts or self.links.at(name, 0):
             return None
         number = self._uarts[0]
         if wanted:
@@ -177,6 +177,34 @@ class Monitor:
                 raise ValueError("guest %s: console: %s has a guest already" % (name, wanted))
         return number, machine.UART(number)
 
+    def _see_to_consoles(self):
+        """A COM1 that has got a cable gives up its host UART; one that has lost it is a console again."""
+        for vm in self.vms.values():
+            console = vm.console
+            linked = self.links.at(vm.name, 0) is not None
+            if linked and not console.linked:
+                console.linked = True
+                console.host = None
+                self._free_uart(vm)
+            elif console.linked and not linked:
+                console.plug(vm.clock)
+                try:
+                    self._give_uart(vm, self._uart(vm.config))
+                except ValueError:
+                    pass  # another guest has it by now: the prompt is left
+
+    def _give_uart(self, vm, uart):
+        """uart: as _uart() returns it."""
+        vm.uart, vm.console.host = uart or (None, None)
+        if uart:
+            self._uarts.remove(vm.uart)
+
+    def _free_uart(self, vm):
+        if vm.uart is not None:
+            self._uarts.append(vm.uart)
+            self._uarts.sort()
+            vm.uart = None
+
     def forget(self, vm):
         """A VM goes away: its VPID, console and place in the schedule are free."""
         self.links.remove(vm.name)
@@ -184,9 +212,8 @@ class Monitor:
         self.journal.forget(vm.name)
         self.scheduler.remove(vm)
         self._vpids.append(vm.vpid)
-        if vm.uart is not None:
-            self._uarts.append(vm.uart)
-            self._uarts.sort()
+        self._free_uart(vm)
+        self._see_to_consoles()
 
     def flush(self, vm):
         """Drop all translations of a VM from the TLB: EPT's and the guest's own."""

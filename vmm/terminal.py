@@ -63,7 +63,7 @@ def key_name(key):
 def attach(monitor, vm, key):
     """Give the terminal to a guest's console until `key` is typed, and let guests run meanwhile.
 
-    RuntimeError inside an exit (a policy cannot attach), ValueError for a bad key.
+    RuntimeError inside an exit (a policy cannot attach) and for a linked COM1, ValueError for a bad key.
     """
     scheduler = monitor.scheduler
     if scheduler.inside is not None:
@@ -71,6 +71,9 @@ def attach(monitor, vm, key):
     if not isinstance(key, str) or len(key) != 1 or ord(key) > 0x7F:
         raise ValueError("key=%r: one character" % (key,))
     console = vm.console
+    if console.linked:
+        end = monitor.links.at(vm.name, 0)
+        raise RuntimeError("guest %s has no console: its COM1 is linked to %s" % (vm.name, end.far.place()))
     before = console.host
     terminal = Terminal(key)
     print("[console of %s; %s detaches]" % (vm.name, key_name(key)))
@@ -84,7 +87,8 @@ def attach(monitor, vm, key):
             terminal.poll()
             console.poll()
     finally:
-        console.host = before
+        if not console.linked:  # a policy may have made the guest at the other end
+            console.host = before
         cpu.idle_hook(monitor.idle)
         micropython.kbd_intr(_CTRL_C)
         print("\n[detached]")

@@ -3,7 +3,7 @@
 import pytest
 from pcanel.errors import InputError
 from pcanel.guest.file import load
-from pcanel.guest.set import load_all
+from pcanel.guest.set import assign_lines, load_all
 
 HEAD = 'memory = "16M"\nprotocol = "multiboot"\nkernel = "kernel"\n'
 
@@ -22,6 +22,12 @@ def write(tmp_path):
 
 def link(uart="com2", to="other:com2"):
     return f'[[link]]\nuart = "{uart}"\nto = "{to}"\n'
+
+
+def ordered(tail):
+    """TOML wants keys in front of tables."""
+    tables, _, keys = tail.partition("console")
+    return (f"console{keys}" if keys else "") + tables
 
 
 def shared(**keys):
@@ -94,6 +100,30 @@ def test_a_uart_has_one_cable(write):
     files = [write(link(), "some"), write(link("com3", "other:com2"), "third"), write("", "other")]
     with pytest.raises(InputError, match="other:com2 is linked to some:com2 already"):
         load_all(files, 1024)
+
+
+@pytest.mark.parametrize(
+    "tails",
+    [
+        {"a": link("com1", "b:com2"), "b": "", "c": ""},
+        {"a": "", "b": link("com2", "a:com1"), "c": ""},
+        {"a": link("com1", "b:com2"), "b": link("com2", "a:com1"), "c": ""},
+        {"a": link("com1", "b:com2") + 'console = "none"\n', "b": "", "c": ""},
+    ],
+)
+def test_a_linked_com1_has_no_line(write, tails):
+    """Whoever's file lays the cable."""
+    guests = load_all([write(ordered(tail), name) for name, tail in tails.items()], 1024)
+    assert assign_lines(guests) == {"com2": "b", "com3": "c"}
+    assert guests[0].config["console"] in (None, "none")
+
+
+@pytest.mark.parametrize("tails", [{"a": link("com1", "b:com2")}, {"a": "", "b": link("com2", "a:com1")}])
+def test_a_linked_com1_cannot_ask_for_a_line(write, tails):
+    tails["a"] += 'console = "com3"\n'
+    guests = load_all([write(ordered(tail), name) for name, tail in tails.items()], 1024)
+    with pytest.raises(InputError, match=r"a\.toml: console: COM1 is linked to b:com2 and no console$"):
+        assign_lines(guests)
 
 
 def test_both_sides_of_a_window_have_one_size(write):

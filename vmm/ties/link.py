@@ -45,9 +45,11 @@ class End:
         self._break = 0
 
     def __repr__(self):
-        return "%s:com%d (%d sent, %d lost%s)" % (
-            self.name, self.number + 1, self.sent, self.lost, "" if self.powered else ", off"
-        )  # fmt: skip
+        return "%s (%d sent, %d lost%s)" % (self.place(), self.sent, self.lost, "" if self.powered else ", off")
+
+    def place(self):
+        """As a description has it: 'rtos:com2'."""
+        return "%s:com%d" % (self.name, self.number + 1)
 
     @property
     def sent(self):
@@ -187,6 +189,13 @@ class Links:
     def ends(self, name):
         """The ends that belong in a guest's UARTs."""
         return [end for _, a, b in self.cables for end in (a, b) if end.name == name]
+
+    def at(self, name, number):
+        """The end in a guest's UART (0: COM1), or None."""
+        for end in self.ends(name):
+            if end.number == number:
+                return end
+        return None
 
     def add(self, name, wanted):
         """Lay the cables of a guest's description, all or none. ValueError for an end that is taken."""

@@ -47,23 +47,36 @@ def _check_links(guests: list[Guest]) -> None:
                     raise InputError(f"{guest.path}: link: {here} is linked to {far[here]} already")
 
 
+def _linked(guests: list[Guest]) -> dict[str, str]:
+    """The guests whose COM1 has a cable, whoever's file lays it, and where that leads."""
+    far: dict[str, str] = {}
+    for guest in guests:
+        for link in guest.config["links"]:
+            here = f"{guest.name}:{link['uart']}"
+            far[here], far[link["to"]] = link["to"], here
+    return {end.removesuffix(":com1"): to for end, to in far.items() if end.endswith(":com1")}
+
+
 def assign_lines(guests: list[Guest]) -> dict[str, str]:
     """Gives each guest its console's serial line; returns {'com2': name, 'com3': name}.
 
     Lines that guest files ask for go first, the others in the order of the guests, and
     the monitor is told of each. A guest for whom none is left has its console at the
-    prompt only.
+    prompt only, one whose COM1 has a cable has none.
     """
     owners: dict[str, str] = {}
+    linked = _linked(guests)
     for guest in guests:
         line = guest.config["console"]
         if line in _LINES:
+            if guest.name in linked:
+                raise InputError(f"{guest.path}: console: COM1 is linked to {linked[guest.name]} and no console")
             if line in owners:
                 raise InputError(f"{guest.path}: console: {line} is the console of {owners[line]} already")
             owners[line] = guest.name
     for guest in guests:
         free = [line for line in _LINES if line not in owners]
-        if guest.config["console"] is None and free:
+        if guest.config["console"] is None and free and guest.name not in linked:
             owners[free[0]] = guest.name
             guest.config["console"] = free[0]
     return owners
