@@ -24,8 +24,12 @@ def boot(bench):
         bench.exec("if not wait(vm, lambda: vm.state == 'halted'): raise RuntimeError(repr(vm))")
         return struct.unpack(f"<{words}I", bench.eval(f"bytes(vm.memory.read({at:#x}, {4 * words}))"))
 
+    def end():
+        bench.exec("if 'loaded' in vms: vms['loaded'].destroy()")
+
+    boot.end = end
     yield boot
-    bench.exec("if 'loaded' in vms: vms['loaded'].destroy()")
+    end()
 
 
 def store(*values):
@@ -110,3 +114,24 @@ def test_flat_in_real_mode_with_selectors(boot):
     registers = {"ds": 0x1111, "es": 0x2222, "ss": 0x300, "sp": 0x400, "dx": 0x80}
     got = boot({"k": code}, 2, at=0x38000, protocol="flat", address=0x7C00, registers=registers)
     assert got == (0x22221111, 0x800300)
+
+
+@pytest.mark.parametrize("address", [0x10000, 0x20104, 0x9F000])
+def test_the_stack_of_real_mode_grows_down_from_an_image_above_64_kib(boot, bench, address):
+    source = "mov ax, 0x1234; push ax; push bx; mov [0x500], ss; mov [0x502], sp;"
+    source += "mov [0x504], cs; mov [0x506], ds; hlt"
+    got = boot({"k": assemble(source, 16, address & 15)}, 2, at=0x500, protocol="flat", address=address)
+    ss, sp, cs, ds = struct.unpack("<4H", struct.pack("<2I", *got))
+    top = address & ~15
+    assert (cs << 4, ds) == (top, 0)
+    assert (ss << 4) + sp == top - 4
+    assert bench.eval(f"vm.memory.read_u16({top - 2})") == 0x1234
+    assert bench.eval("vm.memory.read(0, 0x400) == bytes(0x400)")  # the interrupt vectors
+
+
+def test_a_stack_of_the_guests_own_in_real_mode_above_64_kib(boot):
+    code = assemble("mov [0x500], ss; mov [0x502], sp; hlt", 16, 0)
+    keys = {"protocol": "flat", "address": 0x20000}
+    assert boot({"k": code}, 1, at=0x500, registers={"sp": 0x7000}, **keys) == (0x7000 << 16,)
+    boot.end()
+    assert boot({"k": code}, 1, at=0x500, registers={"ss": 0x1000, "esp": 0x80}, **keys) == (0x1000 | 0x80 << 16,)
