@@ -8,6 +8,7 @@
 (docs/boot-modules.md).
 """
 
+import gc
 import json
 import struct
 import sys
@@ -32,6 +33,7 @@ _CR4_VMXE = const(1 << 13)
 _CR4_OSXSAVE = const(1 << 18)
 _RAM = const(1)
 _GUESTS_MAX = const(256)  # VPIDs; the CPU has 65535
+_ROOM = const(192 << 10)  # bytes of heap that a new guest has to leave in one piece: the prompt and destroy() need some
 _INVEPT_SINGLE = const(1)
 _INVVPID_SINGLE = const(1)
 _CONSOLES = {"com2": 1, "com3": 2}
@@ -92,6 +94,7 @@ class Monitor:
         self.windows = shared.Windows(self.pages, self.scheduler)
         self._vpids = list(range(_GUESTS_MAX, 0, -1))
         self._uarts = [1, 2]
+        self._peak = 0  # guests at once so far: the place of one that goes is another's, though the prompt took some
         self.xcr0 = 0
         self.compacts = False
         self.reserve = None  # memory that vmm/policies/policy.py gives up when a policy has taken all the rest
@@ -124,7 +127,8 @@ class Monitor:
     def create(self, config, blobs):
         """Make a VM from a guest's JSON (a dict) and {module name: buffer}; it is not started.
 
-        Raises NoVmx, ValueError for a bad description, pages.OutOfMemory.
+        Raises NoVmx, ValueError for a bad description or one guest too many, pages.OutOfMemory, MemoryError where
+        the heap is full.
         """
         return cpu.shield(lambda: self._create(config, blobs))  # Ctrl-C would leave half a guest
 
@@ -136,13 +140,16 @@ class Monitor:
         if name in self.vms:
             raise ValueError("there is a guest %s already" % name)
         if not self._vpids:
-            raise ValueError("no VPID is left")
+            raise ValueError("guest %s: there are %d guests, the most that there can be" % (name, _GUESTS_MAX))
         if config["memory"] > self.pages.available:
             raise pages.OutOfMemory(
                 "guest %s: memory: %d KiB wanted, %d KiB free"
                 % (name, config["memory"] >> 10, self.pages.available >> 10)
             )
         vpid = self._vpids[-1]
+        scarce = gc.mem_free() < gc.mem_alloc() // 2
+        if scarce:
+            gc.collect()  # the holes are filled before what is left in one piece
         try:
             self.links.add(name, config.get("links") or [])
         except ValueError as error:
@@ -150,14 +157,20 @@ class Monitor:
         try:
             uart = self._uart(config)
             vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
+            if scarce:
+                _check_heap(vm, _ROOM if len(self.vms) >= self._peak else _ROOM // 2)
         except BaseException as error:
             self.links.remove(name)
             if isinstance(error, pages.OutOfMemory):
                 raise pages.OutOfMemory("guest %s: %s" % (name, error)) from None
+            if isinstance(error, MemoryError):
+                text = "guest %s: %d guests fill the monitor's heap; the option heap= makes it larger"
+                raise MemoryError(text % (name, len(self.vms))) from None
             raise
         vm.vpid = self._vpids.pop()
         self._give_uart(vm, uart)
         self.vms.add(vm)
+        self._peak = max(self._peak, len(self.vms))
         self.scheduler.add(vm, vm.vcpu.pages_used[1])
         self.links.wire(self.vms)
         self._see_to_consoles()
@@ -259,6 +272,15 @@ class Monitor:
                 except Exception as error:
                     vm.why = str(error)
                     print("guest %s does not start: %s: %s" % (vm.name, type(error).__name__, error))
+
+
+def _check_heap(vm, room):
+    """MemoryError where a new guest leaves too little: in a heap that is full to the last nobody could clean up."""
+    try:
+        bytearray(room)
+    except MemoryError:
+        vm.release()
+        raise
 
 
 def boot_modules():

@@ -65,3 +65,26 @@ for i in range(100):
     )
     assert bench.eval(LOOK) == before
     assert bench.eval("used()") - heap < HEAP
+
+
+def test_the_cpu_forgets_a_guest_that_cannot_be_made(bench, guest):
+    """Its frame and its VMCS are somebody else's memory by the time that another vCPU is loaded."""
+    other = guest("again: jmp again", shared=[{"name": "w", "size": 0x1000}])
+    other.go()
+    config = {"name": "no", "memory": 1 << 20, "protocol": "flat", "kernel": "k", "address": 0, "console": "none"}
+    config["shared"] = [{"name": "w", "size": 0x2000}]  # refused when its vCPU is there
+    printed = bench.exec(
+        f"""
+import uctypes
+try:
+    monitor.create({config!r}, {{"k": b"1"}})
+except ValueError as error:
+    print(error)
+taken = [monitor.pages.take(4096) for _ in range(320)]
+time.sleep_ms(50)
+print([hpa for hpa in taken if uctypes.bytearray_at(hpa, 4096) != bytes(4096)])
+for hpa in taken:
+    monitor.pages.give(hpa)
+"""
+    )
+    assert printed == "guest no: shared: w: 0x2000 bytes, but its other side has 0x1000\n[]\n"
