@@ -33,7 +33,7 @@ _CR4_VMXE = const(1 << 13)
 _CR4_OSXSAVE = const(1 << 18)
 _RAM = const(1)
 _GUESTS_MAX = const(256)  # VPIDs; the CPU has 65535
-_ROOM = const(192 << 10)  # bytes of heap that a new guest has to leave in one piece: the prompt and destroy() need some
+_KEPT = const(8)  # what part of the heap new guests leave to the prompt and to destroy(): an eighth
 _INVEPT_SINGLE = const(1)
 _INVVPID_SINGLE = const(1)
 _CONSOLES = {"com2": 1, "com3": 2}
@@ -97,6 +97,7 @@ class Monitor:
         self._peak = 0  # guests at once so far: the place of one that goes is another's, though the prompt took some
         self.xcr0 = 0
         self.compacts = False
+        self.gone = bytearray(_PAGE)  # frame of all that are destroyed: in a full heap there is nothing for each
         self.reserve = None  # memory that vmm/policies/policy.py gives up when a policy has taken all the rest
         self.active = False
         if self.caps.ok:
@@ -149,7 +150,7 @@ class Monitor:
         vpid = self._vpids[-1]
         scarce = gc.mem_free() < gc.mem_alloc() // 2
         if scarce:
-            gc.collect()  # the holes are filled before what is left in one piece
+            gc.collect()  # holes are filled before what is left in one piece
         try:
             self.links.add(name, config.get("links") or [])
         except ValueError as error:
@@ -158,7 +159,7 @@ class Monitor:
             uart = self._uart(config)
             vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
             if scarce:
-                _check_heap(vm, _ROOM if len(self.vms) >= self._peak else _ROOM // 2)
+                self._check_heap(vm)
         except BaseException as error:
             self.links.remove(name)
             if isinstance(error, pages.OutOfMemory):
@@ -175,6 +176,15 @@ class Monitor:
         self.links.wire(self.vms)
         self._see_to_consoles()
         return vm
+
+    def _check_heap(self, vm):
+        """MemoryError where a new guest leaves too little: in a heap that is full to the last nobody could clean up."""
+        gc.collect()
+        free = gc.mem_free()
+        kept = (free + gc.mem_alloc()) // _KEPT
+        if free < (kept if len(self.vms) >= self._peak else kept // 2):
+            vm.release()
+            raise MemoryError
 
     def _uart(self, config):
         """Return (number, host UART) for a console, or None: a linked COM1 is none."""
@@ -272,15 +282,6 @@ class Monitor:
                 except Exception as error:
                     vm.why = str(error)
                     print("guest %s does not start: %s: %s" % (vm.name, type(error).__name__, error))
-
-
-def _check_heap(vm, room):
-    """MemoryError where a new guest leaves too little: in a heap that is full to the last nobody could clean up."""
-    try:
-        bytearray(room)
-    except MemoryError:
-        vm.release()
-        raise
 
 
 def boot_modules():

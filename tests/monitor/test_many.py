@@ -69,7 +69,7 @@ def fill(bench):
     ("options", "memory", "least", "words"),
     [
         ("heap=6M", 256, 40, FULL),
-        pytest.param("", 1024, 120, FULL, marks=pytest.mark.long),
+        pytest.param("", 1024, 110, FULL, marks=pytest.mark.long),
         pytest.param("heap=64M", 1024, 256, MOST, marks=pytest.mark.long),
     ],
     ids=["forty", "default_heap", "most"],

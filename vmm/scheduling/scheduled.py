@@ -40,8 +40,8 @@ class Scheduled:
         self.share = share
 
     def unschedule(self):
-        """The frame has been given back: a copy of its words serves from now on."""
-        self._words = bytearray(_FRAME)
+        """The frame has been given back: words that all destroyed guests share serve from now on."""
+        self._words = self.monitor.gone
         self._frame = uctypes.addressof(self._words)
         self.share = 1
 
