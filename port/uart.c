@@ -50,6 +50,7 @@ typedef struct {
     uint8_t irq;
     bool present;
     uint64_t overruns;
+    unsigned room; // in the transmit FIFO for sure
     ring_t rx, tx;
 } uart_t;
 
@@ -105,21 +106,19 @@ static void receive(uart_t *uart) {
     }
 }
 
-// False while the chip's FIFO is not empty.
-static bool transmit(uart_t *uart) {
-    if (!(inb(uart->port + LSR) & LSR_THRE)) {
-        return false;
+static void transmit(uart_t *uart) {
+    if (inb(uart->port + LSR) & LSR_THRE) {
+        uart->room = FIFO_SIZE;
     }
-    for (unsigned i = 0; i < FIFO_SIZE; i++) {
+    for (; uart->room != 0; uart->room--) {
         int c = ring_get(&uart->tx);
         if (c < 0) {
             outb(uart->port + IER, IER_RX);
-            return true;
+            return;
         }
         outb(uart->port + THR, c);
     }
     outb(uart->port + IER, IER_RX | IER_THRE);
-    return true;
 }
 
 // COM1 and COM3 share an edge-triggered line: go on until neither wants anything.
@@ -156,6 +155,7 @@ void uart_init(void) {
         if (!uart->present) {
             continue;
         }
+        uart->room = 0;
         outb(uart->port + IER, 0);
         outb(uart->port + LCR, LCR_8N1 | LCR_DLAB);
         outb(uart->port + DLL, 1); // 115200 baud
@@ -192,13 +192,19 @@ bool uart_tx_char(unsigned index, uint8_t c) {
     }
     uint64_t flags = irq_save();
     bool idle = ring_used(&uart->tx) == 0;
-    bool room = ring_put(&uart->tx, c);
+    bool taken = true;
     // At once where that is possible: an interrupt would end the turn of the guest whose character it is.
-    if (idle && room && !transmit(uart)) {
-        outb(uart->port + IER, IER_RX | IER_THRE);
+    if (idle && uart->room != 0) {
+        outb(uart->port + THR, c);
+        uart->room--;
+    } else {
+        taken = ring_put(&uart->tx, c);
+        if (idle && taken) {
+            transmit(uart);
+        }
     }
     irq_restore(flags);
-    return room;
+    return taken;
 }
 
 bool uart_tx_done(unsigned index) {

@@ -243,7 +243,7 @@ static inline int run_guest(vcpu_frame_t *f) {
         if (left < f->owed >> f->timer_shift) {
             left = f->owed >> f->timer_shift;
         }
-        if (MP_UNLIKELY(host_attention)) {
+        if (MP_UNLIKELY(vmx_cpu.rest != 0) && host_attention) {
             uint64_t rest = vmx_cpu.rest >> f->timer_shift;
             left = rest < left ? rest : left;
         }
@@ -253,9 +253,11 @@ static inline int run_guest(vcpu_frame_t *f) {
     uint64_t exit_tsc = op_rdtsc();
     f->guest_ticks += exit_tsc - now;
     // A guest that exits at every instruction would never see its timer if only time counted.
-    uint64_t had = exit_tsc - now + OWED_EXIT;
-    f->owed = f->owed > had ? f->owed - had : 0;
-    vmx_cpu.rest = vmx_cpu.rest > had ? vmx_cpu.rest - had : 0;
+    if (MP_UNLIKELY((f->owed | vmx_cpu.rest) != 0)) {
+        uint64_t had = exit_tsc - now + OWED_EXIT;
+        f->owed = f->owed > had ? f->owed - had : 0;
+        vmx_cpu.rest = vmx_cpu.rest > had ? vmx_cpu.rest - had : 0;
+    }
     f->entry_tsc = now;
     f->exit_tsc = exit_tsc;
     return failed;

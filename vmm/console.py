@@ -68,7 +68,7 @@ class Console:
     def plug(self, clock):
         """The UART leads here again: its cable is gone. clock: the guest's."""
         self.linked = False
-        self.uart.connect(self.tx, _nothing, _nothing, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
+        self.uart.connect(self.tx, self.feed, self.feed, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
 
     def poll(self):
         """Move what can be moved."""
@@ -91,10 +91,6 @@ class Console:
         else:
             data = self._ring[start:end]
         return "".join([chr(b) if b < 128 else "?" for b in data])
-
-
-def _nothing(_=None):
-    """Nobody out there looks at lines, or waits for room."""
 
 
 @micropython.viper
