@@ -44,4 +44,5 @@ def test_the_guest_reports_under_the_monitor():
         assert row.lost == 0
         assert row.count >= 300
         assert row.min <= row.median <= row.permille_999 <= row.max < 1_000_000
+        assert row.collections >= 0 and row.waited < latency.GOALS["max"]
         assert bench.pause() > 0

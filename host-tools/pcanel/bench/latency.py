@@ -7,7 +7,7 @@ kernel; its first process is one of guests/latency. While the guest measures, no
 import re
 import stat
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pcanel.bench import kvm
@@ -57,6 +57,8 @@ class Latency:
     """What the guest says at its end, in ticks from a deadline; task: of the task that the interrupt wakes.
 
     inexact: how long before its deadline an interrupt seemed to come: so well does the guest know deadlines.
+    collections: of the monitor's garbage meanwhile; waited: the longest that a guest which was due has ever waited for
+    one, since the monitor's start.
     """
 
     system: str
@@ -71,6 +73,8 @@ class Latency:
     task_median: int
     task_max: int
     inexact: int
+    collections: int | None = None
+    waited: int | None = None
 
 
 def parse(system: str, setting: str, text: str) -> Latency:
@@ -131,9 +135,18 @@ class Monitored:
         if setting == "busy":
             monitor.console("linux").expect(r"^latency: busy", _TIMEOUT)
         monitor.exec("import gc\ngc.collect()\nvms['rtos'].start()", 300)
+        before = self._counters()
         text = _reported(monitor.console("rtos"))
+        after = self._counters()
         monitor.exec("vms['linux'].power_off()")
-        return parse("pcanel", setting, text)
+        return replace(
+            parse("pcanel", setting, text),
+            collections=after["collections"] - before["collections"],
+            waited=after["collections_latest"],
+        )
+
+    def _counters(self) -> dict:
+        return self.monitor.eval("__import__('cpu').counters()")
 
     def pause(self) -> int:
         """Ticks of the longest of some garbage collections now."""
@@ -172,16 +185,17 @@ def document(meta: dict, rows: list[Latency], pause: int) -> dict:
 def table(document: dict) -> str:
     """The rows, as Markdown."""
     heads = ("system", "setting", "interrupts", "lost", "least", "median", "99.9 %", "most")
-    heads += ("task: median", "most", "inexact")
+    heads += ("task: median", "most", "inexact", "collections", "waited for one")
     lines = ["| " + " | ".join(heads) + " | goal met |", "|" + "---|" * (len(heads) + 1)]
     for row in document["rows"]:
         met = ""
         if row["system"] == "pcanel":
             met = "yes" if all(row[key] <= goal for key, goal in document["goals"].items()) else "no"
         keys = ("count", "lost", "min", "median", "permille_999", "max", "task_median", "task_max", "inexact")
-        figures = " | ".join(f"{row[key]:,}" for key in keys)
+        keys += ("collections", "waited")
+        figures = " | ".join("" if row[key] is None else f"{row[key]:,}" for key in keys)
         lines.append(f"| {row['system']} | {row['setting']} | {figures} | {met} |")
     versions = "; ".join(f"{key} {value}" for key, value in document["meta"].items())
     pause = f"{document['gc_pause_max']:,}"
-    lines += ["", f"Tick of the guest: {HZ} Hz. Longest garbage collection, afterwards: {pause} ticks."]
+    lines += ["", f"Tick of the guest: {HZ} Hz. A whole garbage collection that nobody interrupts: {pause} ticks."]
     return "\n".join([*lines, "", f"Measured with: {versions}."])
