@@ -136,9 +136,13 @@ class VM(Scheduled):
 
     def rouse(self):
         """Another guest, which runs now, has given this one something to do: that one's turn ends soon."""
-        inside = self.monitor.scheduler.inside
+        scheduler = self.monitor.scheduler
+        inside = scheduler.inside
         if self.state == states.HALTED and inside is not None and inside is not self:
-            inside.clock.cut(cpu.tsc_hz // _GRACES)
+            ticks = cpu.tsc_hz // _GRACES
+            inside.clock.cut(ticks)
+            if self.priority > inside.priority:
+                scheduler.soon(ticks)
 
     def nmi(self):
         """Raise an NMI in the guest."""

@@ -50,11 +50,12 @@ known:
 """
 
 
-def start(guest, more="", period=PERIOD, priority=10, **config):
+def start(guest, more="", period=PERIOD, priority=10, go=True, **config):
     """The guest, running. more: code that its handler ends with; it may use RAX, RBX, RCX, RDX."""
     tick = f"{TICK % period}\n{more}\niretq"
     made = guest(SOURCE % period, handlers={VECTOR: tick}, priority=priority, **config)
-    made.go()
+    if go:
+        made.go()
     return made
 
 

@@ -15,6 +15,7 @@ def think(vcpu):
 """
 MEDDLES = """
 refused = []
+reads = 0
 @vm.on('vmcall', number=0x777)
 def meddle(vcpu):
     if thinking and len(refused) < 3:
@@ -54,3 +55,111 @@ def test_a_pause_holds_when_the_exit_is_done(bench, guest):
     assert victim.word() == count
     victim.exec("vm.resume()")
     assert ticking.state in ("running", "halted")
+
+
+SLOW = """
+class Slow:
+    def read(self, offset, size):
+        global thinking, reads
+        thinking = True
+        for _ in range(1500):
+            pass
+        thinking = False
+        reads += 1
+        return 0
+    def write(self, offset, size, value):
+        self.read(offset, size)
+slow = Slow()
+thinking = False
+victim = vm
+vm.port_bus.claim(0x500, 1, slow)
+vm.mmio_bus.claim(0xd0000000, 0x1000, slow)
+vm.mmio.rewired()
+def late(now):
+    for _ in range(100):
+        pass
+    timer.arm(now + 50000)
+timer = vm.clock.timer(late)
+timer.arm(1)
+"""  # the guest is owed the time that its timer takes
+CALLS = "push rax\nmov eax, 0x777\nvmcall\npop rax"
+STILL = "victim.{act}()\n            refused.append(reads)"
+EXITS = {
+    "a port is read": "mov dx, 0x500\nagain: in al, dx\n",
+    "a port is written": "mov dx, 0x500\nagain: out dx, al\n",
+    "memory is read": "mov esi, 0xd0000000\nagain: mov eax, [rsi]\n",
+    "memory is written": "mov esi, 0xd0000000\nagain: mov [rsi], eax\n",
+}
+COUNTS = "inc qword ptr [0x200000]\njmp again"
+
+
+def meddled(bench, guest, source, setup, act):
+    """A guest that a higher one's policy has done this to in the middle of an exit."""
+    victim = guest(source)
+    victim.exec(setup)
+    ticking = metronome.start(guest, CALLS)
+    ticking.exec(MEDDLES.format(act=STILL.format(act=act)))
+    victim.go()
+    bench.run(40)
+    assert bench.eval("refused")
+    return victim
+
+
+@pytest.mark.parametrize("exit", EXITS)
+def test_a_pause_in_a_devices_handler_holds(bench, guest, exit):
+    """No policy is there to look after that: the guest must not get to its next instruction."""
+    victim = meddled(bench, guest, EXITS[exit] + COUNTS, SLOW, "pause")
+    assert victim.eval("(vm.state, thinking)") == ("paused", False)
+    before = bench.eval("refused[0]")
+    for _ in range(2):
+        assert (bench.eval("reads"), victim.word()) == (before + 1, before)
+        bench.run(10)
+    victim.exec("refused += 3 * ['enough']\nvm.resume()\ntime.sleep_ms(30)")
+    assert victim.word() > before
+    assert victim.state == "running"
+
+
+def test_a_pause_before_hlt_holds(bench, guest):
+    victim = meddled(bench, guest, f"mov dx, 0x500\nagain: in al, dx\nhlt\n{COUNTS}", SLOW, "pause")
+    assert victim.state == "paused"
+    victim.exec("vm.resume()\ntime.sleep_ms(20)")
+    assert (victim.state, victim.word()) == ("halted", 0)
+
+
+HALTS = """
+from vmm.vtx import reasons
+thinking = False
+victim = vm
+def halt(vcpu):
+    global thinking
+    thinking = True
+    for _ in range(3000):
+        pass
+    thinking = False
+    return 5
+vm.exits.put(reasons.HLT, halt)
+"""
+
+
+def test_who_was_paused_at_hlt_waits_on(bench, guest):
+    victim = meddled(bench, guest, f"again: hlt\n{COUNTS}", HALTS, "pause")
+    assert victim.state == "paused"
+    victim.exec("vm.resume()\ntime.sleep_ms(20)")
+    assert (victim.state, victim.word()) == ("halted", 0)
+    victim.exec("vm.pause()\nvm.resume()\ntime.sleep_ms(20)")
+    assert (victim.state, victim.word()) == ("halted", 0)
+
+
+RESETS = THINKS.replace("'cpuid'", "'io', port=0xcf9") + "victim = vm"
+
+
+@pytest.mark.parametrize(("act", "state", "starts"), [("pause", "paused", 2), ("power_off", "off", 1)])
+def test_who_resets_itself_meanwhile_stays_so(bench, guest, act, state, starts):
+    victim = meddled(bench, guest, f"{COUNTS.partition('jmp')[0]}mov dx, 0xcf9\nmov al, 6\nout dx, al", RESETS, act)
+    assert victim.eval("(vm.state, vm.starts)") == (state, starts)
+    if act == "pause":
+        assert victim.word() == 0
+        victim.exec("refused += 3 * ['enough']\nvm.resume()\ntime.sleep_ms(20)")
+        assert victim.eval("vm.starts") > 2
+    else:
+        assert victim.eval("vm.powered") is False

@@ -2,14 +2,18 @@
 
 from array import array
 from random import Random
+from types import SimpleNamespace
 
 import pytest
+import uctypes
 from clock import Clock, Line
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR, Uart16550
+from vmm.scheduling.states import WAITS
 from vmm.ties.link import Links
+from vmm.vtx.frame import SIZE, SLICE_END, STATE
 
 RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR = range(8)
 THR, FCR = RBR, IIR
@@ -39,6 +43,8 @@ class Guest:
         self.clock = Clock()
         self.powered = powered
         self.roused = 0
+        self.frame = bytearray(SIZE)
+        self.vcpu = SimpleNamespace(pages_used=(0, uctypes.addressof(self.frame)))
 
     def rouse(self):
         self.roused += 1
@@ -268,10 +274,16 @@ def test_the_far_guest_is_roused_when_there_is_something_for_it():
     _, _, a, b = pair()
     b.open()
     a.send(b"x")
-    assert b.roused
-    a.roused = 0
+    assert not b.roused  # it runs
     b.receive()
     assert a.roused
+    frame = memoryview(b.frame).cast("I")
+    turn = memoryview(a.frame).cast("I")
+    frame[STATE] = WAITS
+    for turn[SLICE_END] in (0, 1000, 1000, 0, 1000):
+        a.send(b"x")
+        b.receive()
+    assert b.roused == 4  # once a turn
 
 
 def test_what_is_sent_while_a_handler_is_interrupted_waits():

@@ -196,6 +196,16 @@ def never(word: int):
 
 
 @micropython.viper
+def sooner(word: int, when: int):
+    """Interrupt at this host TSC, unless that is to happen before. word: hpa of cpu.preempt()'s."""
+    p = ptr32(word)  # noqa: F821
+    first = int(p[0]) | int(p[1]) << 32
+    if first == 0 or when < first:
+        p[0] = when
+        p[1] = when >> 32
+
+
+@micropython.viper
 def _find(frames, frame: int) -> int:
     """The number of the guest with this frame, -1 where it is gone."""
     p = ptr32(frames)  # noqa: F821

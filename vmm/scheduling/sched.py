@@ -19,7 +19,7 @@ from micropython import const
 
 from vmm import verdict
 from vmm.scheduling import rule
-from vmm.scheduling.preemption import Preemption
+from vmm.scheduling.preemption import Preemption, sooner
 from vmm.scheduling.states import OFF
 from vmm.scheduling.turns import FINE, poll, run_above, turns
 
@@ -171,6 +171,11 @@ class Scheduler(Preemption):
     def poll(self):
         """Consoles: what came in, and what has room to go out."""
         poll(self)
+
+    def soon(self, ticks):
+        """In so many ticks those above the guest that runs interrupt whatever bytecode runs for it then."""
+        if self.policy is None:
+            sooner(self._preempt_at, cpu.rdtsc() + ticks)
 
     def tend(self, at):
         """Look after a console that has something to move. Guests above its guest do not wait for that."""

@@ -28,6 +28,11 @@ _DTR = const(0x01)  # as Uart16550's modem() has them
 _RTS = const(0x02)
 _BREAK = const(0x40)
 
+# Words of the frame (vmm/vtx/frame.py).
+_SLICE_END = const(0x1A8 // 4)
+_STATE = const(0xB00 // 4)
+_WAITS = const(2)
+
 
 class End:
     """One plug of a cable. name, number: the guest and the UART (0: COM1) that it belongs in."""
@@ -39,7 +44,9 @@ class End:
         self.far = None
         self.vm = self.uart = None  # while the guest is there
         self.powered = False
-        self._counts = array("I", (0, 0))
+        # Sent, lost, the end of the turn in which the far guest was roused last.
+        self._counts = array("I", (0, 0, 1))
+        self._here = self._there = 0  # frames (hpa) of the guests at both ends
         self._nested = scheduler.depth
         self._accept = None  # where characters go: the far UART, while it has power
         self._break = 0
@@ -71,6 +78,7 @@ class End:
     def plug(self, vm):
         """The guest is there."""
         self.vm = vm
+        self._here = self.far._there = vm.vcpu.pages_used[1]
         self.uart = vm.pc.com(self.number)
         self.uart.connect(self.tx, self.modem, self.drained, self.bulk, self.far.lines(), vm.clock)
 
@@ -139,10 +147,13 @@ class End:
                 return False
             if not accept(byte):
                 return False
-            sent = counts[0] + 1
-            counts[0] = sent
-            if sent & 15 == 1:
-                self.far.vm.rouse()
+            counts[0] += 1
+            there = ptr32(int(self._there))
+            if there[_STATE] == _WAITS:
+                here = ptr32(int(self._here))
+                if here[_SLICE_END] != counts[2]:
+                    self.far.vm.rouse()
+                    counts[2] = here[_SLICE_END]
         else:
             counts[1] += 1
         return True
