@@ -2,8 +2,10 @@
 
 import re
 
+import metronome
 import pytest
 from bench import DATA
+from pcanel.paths import ROOT
 
 COUNT = f"""
 again:
@@ -132,3 +134,65 @@ def test_top_says_who_ran(rules, pair, guest):
     }  # fmt: skip
     assert float(rows[pair[0].name][2]) > 50
     assert float(rows[pair[1].name][2]) == float(rows[halted.name][2]) == 0
+
+
+SPOILS = """
+class Spoils:
+    def __init__(self, name, act):
+        self.name = name
+        self.act = act
+    def pick(self, runnable):
+        for vm in runnable:
+            if vm.name == self.name:
+                getattr(vm, self.act)()
+                return vm
+"""
+
+
+@pytest.mark.parametrize("act", ["destroy", "pause", "power_off"])
+def test_a_rule_that_takes_away_whom_it_picks_is_removed(rules, pair, guest, act):
+    victim = guest(COUNT)
+    victim.go()
+    rules.exec(SPOILS)
+    _, printed = progress(rules, pair, f"Spoils({victim.name!r}, {act!r})", 30)
+    assert "sched.policy failed and is removed:" in printed
+    assert "which cannot run" in printed
+    counted, again = progress(rules, pair)
+    assert not again and min(counted) > 0
+    assert rules.eval("sched.policy is None")
+    assert (victim.name in rules.eval("list(vms)")) == (act != "destroy")
+
+
+@pytest.fixture(scope="module")
+def documented(rules):
+    """The class of docs/scheduling.md, by its own text."""
+    text = (ROOT / "docs/scheduling.md").read_text()
+    code = next(code for code in re.findall(r"```python\n(.*?)```", text, re.S) if "class Alternate" in code)
+    rules.exec(code.partition("\nsched.policy")[0])
+    return re.search(r"^sched\.policy = (.*)$", code, re.M)[1]
+
+
+def test_the_documented_rule_lets_equals_run_equally(rules, pair, documented):
+    progress(rules, pair, documented, 50)
+    counted, printed = progress(rules, pair, documented, 300)
+    assert not printed
+    assert counted[0] == pytest.approx(counted[1], rel=0.15)
+    assert rules.eval("type(sched.policy).__name__") == "Alternate"
+
+
+def test_wake_ups_count_under_a_rule(rules, pair, guest, documented):
+    """One with a timer each 10 ms beside a busy guest, and one that an NMI wakes up."""
+    pair[1].exec("vm.pause()")
+    ticking = metronome.start(guest, period=1_000_000, priority=0)
+    woken = guest("again: hlt; jmp again", handlers={2: "iretq"})
+    woken.halted()
+    rows = rules.exec(
+        f"sched.policy = {documented}\ntime.sleep_ms(50)\nfor vm in vms.values(): vm.used()\n"
+        f"for _ in range(5):\n    time.sleep_ms(60)\n    {woken.ref}.nmi()\ntime.sleep_ms(20)\nsched.top()"
+    )
+    rows = {line.split()[0]: [float(part) for part in line.split()[5:]] for line in rows.splitlines()[1:]}
+    wakes, mean, most = rows[ticking.name]
+    assert wakes == pytest.approx(32, abs=3)
+    assert 0 < mean <= most < 1_000_000
+    assert rows[woken.name] == [5, 0, 0]
+    assert rows[pair[0].name] == [0, 0, 0]
