@@ -25,11 +25,13 @@ class Console:
 
     host: an object with any() -> how many characters wait, readchar() -> int or -1, writechar(c) -> bool;
     or None. attach(): what calling the console does (vmm/terminal.py). ready() -> whether poll() has
-    anything to do, for viper; it is there from when `uart` is.
+    anything to do, for viper; it is there from when `uart` is. more(): the guest has taken what came, and
+    characters wait: poll() is wanted.
     """
 
-    def __init__(self, host):
+    def __init__(self, host, more):
         self._far = [None] * 3
+        self.drained = bind(_drained, self._far, more)
         self.host = host
         self._uart = self.ready = None
         self.linked = False  # the UART has a cable to another guest instead (vmm/ties/link.py)
@@ -68,17 +70,13 @@ class Console:
     def plug(self, clock):
         """The UART leads here again: its cable is gone. clock: the guest's."""
         self.linked = False
-        self.uart.connect(self.tx, self.feed, self.feed, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
+        self.uart.connect(self.tx, _nothing, self.drained, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
 
     def poll(self):
         """Move what can be moved."""
         self._uart.poll()
-        self.feed()
-
-    def feed(self, _=None):
-        """What waits goes into the UART: the guest has made room there, or there is news from outside."""
         readchar = self._far[_READCHAR]
-        if readchar and self._uart:
+        if readchar:
             self._uart.feed(readchar)
 
     def tail(self, size=2000):
@@ -91,6 +89,18 @@ class Console:
         else:
             data = self._ring[start:end]
         return "".join([chr(b) if b < 128 else "?" for b in data])
+
+
+def _nothing(_=None):
+    """Nobody out there looks at lines."""
+
+
+@micropython.viper
+def _drained(far, more):
+    waiting = far[_ANY]
+    if waiting:
+        if int(waiting()):
+            more()
 
 
 @micropython.viper

@@ -57,9 +57,9 @@ class Pc:
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
-        self.console = Console(host_uart)
-        feed = self.console.feed
-        self.com1 = self.console.uart = Uart16550(self.console.tx, self.gsi.line(_COM_LINES[0]), feed, feed)
+        self.console = Console(host_uart, vm.more_typed)
+        self.com1 = Uart16550(self.console.tx, self.gsi.line(_COM_LINES[0]), drained=self.console.drained)
+        self.console.uart = self.com1
         self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
         self.apic_msrs = ApicMsrs(vm.msrs, self.lapic, clock, self._apic_base_changed)

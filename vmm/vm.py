@@ -144,6 +144,11 @@ class VM(Scheduled):
             if self.priority > inside.priority:
                 scheduler.soon(ticks)
 
+    def more_typed(self):
+        """Characters wait for the room that its console's UART has now: they come when its turn ends, soon."""
+        self.monitor.scheduler.poll_later()
+        self.clock.cut(cpu.tsc_hz // _GRACES)
+
     def nmi(self):
         """Raise an NMI in the guest."""
         self.events.nmi()

@@ -36,18 +36,19 @@ FAILS = {
 
 @pytest.mark.parametrize("how", FAILS)
 def test_a_guest_that_cannot_be_made_leaves_nothing(bench, guest, how):
-    """Its vCPU was there already: no CPU may write into what is given back."""
+    """The vCPU of one was there already: no CPU may write into what is given back."""
     first = guest(BUSY, shared=[{"name": "board", "size": 0x2000}])
     first.go()
     before = bench.eval("(monitor.pages.available, len(monitor._vpids))")
-    config = "{'name': 'no', 'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'console': 'none'}"
+    config = "{'name': 'no', 'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': 0x7C00}"
     shared = f"{{'name': 'board', {FAILS[how]}}}"
     bench.exec(RECORD)
     assert "shared" in bench.refused(
         f"config = {config}\nconfig['shared'] = [{shared}]\ntry:\n    monitor.create(config, {{'k': b'\\xf4'}})\n"
         "finally:\n    del monitor.pages.take"
     ) or how.startswith("more")
-    assert bench.eval("(monitor.pages.available, len(monitor._vpids), len(taken) > 8)") == (*before, True)
+    assert bench.eval("(monitor.pages.available, len(monitor._vpids))") == before
+    assert bench.eval("len(taken) > 8") == (how == "another size")
     assert bench.exec(f"time.sleep_ms(20)\ngc.collect()\n{CLEAN}") == "[]\n"
     large = guest(BUSY, memory=8 << 20)
     large.go()

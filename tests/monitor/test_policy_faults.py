@@ -150,7 +150,8 @@ def test_destroy_by_a_policy_is_refused(guest):
 )
 def test_bad_filters_are_refused(bench, guest, call, words):
     if "t_filters" not in bench.exec("print(list(vms))"):
-        bench.exec("monitor.create({'name': 't_filters', 'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': 0x1000}, {})")
+        config = {"name": "t_filters", "memory": 1 << 20, "protocol": "flat", "kernel": "k", "address": 0x1000}
+        bench.exec(f"monitor.create({config!r}, {{}})")
     line = bench.refused(f"vms['t_filters'].on({call})(print)")
     assert line.startswith("ValueError: " + words)
     assert bench.eval("(vms['t_filters'].policies, vms['t_filters'].hooks)") == ([], {})

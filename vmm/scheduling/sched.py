@@ -172,6 +172,10 @@ class Scheduler(Preemption):
         """Consoles: what came in, and what has room to go out."""
         poll(self)
 
+    def poll_later(self):
+        """As poll(), when this turn is over."""
+        self._words[_LATER] |= _POLL
+
     def soon(self, ticks):
         """In so many ticks those above the guest that runs interrupt whatever bytecode runs for it then."""
         if self.policy is None:
