@@ -86,8 +86,6 @@ CALLS = "push rax\nmov eax, 0x777\nvmcall\npop rax"
 STILL = "victim.{act}()\n            refused.append(reads)"
 EXITS = {
     "a port is read": "mov dx, 0x500\nagain: in al, dx\n",
-    "a port is written": "mov dx, 0x500\nagain: out dx, al\n",
-    "memory is read": "mov esi, 0xd0000000\nagain: mov eax, [rsi]\n",
     "memory is written": "mov esi, 0xd0000000\nagain: mov [rsi], eax\n",
 }
 COUNTS = "inc qword ptr [0x200000]\njmp again"
