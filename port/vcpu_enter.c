@@ -312,6 +312,7 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
         if (f->pending || f->verdict) {
             return mp_const_none;
         }
+        vcpu_need_loaded(self); // another vCPU may have run in the middle of that handler
     }
     if (f->dirty) {
         write_back(f);
