@@ -20,6 +20,12 @@
 #define BLOCKING_BY_STI_MOV_SS (3)
 #define REASON_ENTRY_FAILURE   (1ull << 31)
 #define OWED_AS_LONG           (~0ull)
+#define PRIORITY_ALL           (15) // task-priority class of the local APIC that lets no interrupt through
+
+// Words of the guest's local APIC (vmm/devices/lapic_page.py), its IRR 16 bytes a register.
+#define APIC_PPR               (0x0a0 / 4)
+#define APIC_IRR               (0x200 / 4)
+#define APIC_VIRTUAL_DELIVERY  (0x38c / 4)
 
 // -- which vCPU the CPU holds
 
@@ -83,10 +89,8 @@ static void write_back(vcpu_frame_t *f) {
         vmx_put(ENTRY_INTERRUPTION_INFO, f->entry_info);
         vmx_put(ENTRY_EXCEPTION_ERROR_CODE, f->entry_error);
         vmx_put(ENTRY_INSTRUCTION_LENGTH, f->entry_length);
-        // The CPU clears the valid bit at the next exit: the event has been delivered.
-        f->entry_info = 0;
     }
-    f->dirty = 0;
+    f->dirty &= FRAME_ENTRY; // an event waits until the guest has been entered
 }
 
 void vcpu_put_away(void) {
@@ -221,10 +225,39 @@ static void meet_deadline(vcpu_frame_t *f) {
     f->due = 0;
 }
 
+// Whether the CPU will have interrupts for the guest beyond this entry: not one only, delivered at once.
+static bool interrupts_wait(const vcpu_frame_t *f) {
+    const uint32_t *page = (const uint32_t *)(uintptr_t)f->apic_page;
+    if (page == NULL || page[APIC_VIRTUAL_DELIVERY] == 0) {
+        return false;
+    }
+    uint32_t rvi = vmx_get(GUEST_INTERRUPT_STATUS) & 0xff;
+    if (rvi == 0) {
+        return false;
+    }
+    if (!(f->rflags & RFLAGS_IF) || (f->dirty & FRAME_ENTRY) ||
+        (f->interruptibility & BLOCKING_BY_STI_MOV_SS) || rvi >> 4 <= page[APIC_PPR] >> 4) {
+        return true;
+    }
+    for (uint32_t i = 0; i < 8; i++) {
+        uint32_t bits = page[APIC_IRR + 4 * i];
+        if (bits != 0 && (i != rvi >> 5 || bits != 1u << (rvi & 31))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 // The guest runs until it exits: 0, or what VMLAUNCH or VMRESUME failed with.
 static inline int run_guest(vcpu_frame_t *f) {
     if (vmx_cpu.fpu_owner != f) {
         vmx_fpu_acquire(f);
+    }
+    // Where an interrupt waits for the guest to take it, Bochs 2.7 makes no exit for a host interrupt, but delivers
+    // the guest's, though the guest may have cleared IF. So the host's wait meanwhile.
+    bool held = interrupts_wait(f);
+    if (MP_UNLIKELY(held)) {
+        op_set_cr8(PRIORITY_ALL);
     }
     uint64_t now = op_rdtsc();
     vcpu_count_ticks(f, now);
@@ -234,9 +267,9 @@ static inline int run_guest(vcpu_frame_t *f) {
             uint64_t ticks = f->deadline > now ? (f->deadline - now) >> f->timer_shift : 0;
             left = ticks < left ? ticks : left;
         }
-        // Bochs 2.7 makes no exit for an interrupt while a guest that was entered with IF
-        // clear has not set it. A millisecond loses no character of a 16550's FIFO.
-        if (!(f->rflags & RFLAGS_IF)) {
+        // Nor does it make one while a guest that was entered with IF clear has not set it. A millisecond loses
+        // no character of a 16550's FIFO.
+        if (!(f->rflags & RFLAGS_IF) || held) {
             uint64_t most = (tsc_hz / 1000) >> f->timer_shift;
             left = left < most ? left : most;
         }
@@ -251,6 +284,13 @@ static inline int run_guest(vcpu_frame_t *f) {
     }
     int failed = vmx_guest(f);
     uint64_t exit_tsc = op_rdtsc();
+    if (MP_UNLIKELY(held)) {
+        op_set_cr8(0);
+    }
+    if (MP_UNLIKELY(f->dirty)) { // the exit has cleared the valid bit: the event has been delivered
+        f->dirty = 0;
+        f->entry_info = 0;
+    }
     f->guest_ticks += exit_tsc - now;
     // A guest that exits at every instruction would never see its timer if only time counted.
     if (MP_UNLIKELY((f->owed | vmx_cpu.rest) != 0)) {

@@ -74,3 +74,52 @@ def test_an_emulated_eoi_ends_the_interrupt(guest):
     made.halted()
     assert made.words(3) == (1, 1, 0)
     assert CODE <= made.eval("vcpu.rip")
+
+
+LATER = f"""
+    inc qword ptr [{DATA + 16:#x}]
+    mov rax, [{DATA + 8:#x}]
+    add [{DATA + 24:#x}], rax
+    mov dword ptr [rsi + 0xb0], 0
+    iretq
+"""
+SPINS = f"""
+    mov qword ptr [{DATA + 8:#x}], 1
+    mov ecx, 200000
+    spins: dec ecx
+    jnz spins
+    mov qword ptr [{DATA + 8:#x}], 0
+"""
+
+
+@pytest.mark.parametrize("first", ["interrupt", "exception"])
+def test_a_host_interrupt_brings_no_interrupt_that_the_guest_holds_off(guest, first):
+    """One more waits; the first one's handler spins with interrupts off while host interrupts come."""
+    both = SELF_IPI.format(0x40050) + SELF_IPI.format(0x40040)
+    source = f"""
+        mov rsi, 0xfee00000
+        mov dword ptr [rsi + 0xf0], 0x1ff
+        again:
+        cli
+        {both if first == "interrupt" else ""}
+        xor eax, eax
+        cpuid
+        sti
+        nop
+        mov eax, 0x777
+        cpuid
+        inc qword ptr [{DATA:#x}]
+        jmp again
+    """
+    handlers = {
+        6: f"{SPINS}\nadd qword ptr [rsp], 2\niretq",
+        0x40: LATER,
+        0x50: f"mov dword ptr [rsi + 0xb0], 0\n{SPINS}\niretq",
+    }
+    made = guest(source, handlers=handlers)
+    if first == "exception":
+        made.policy("CPUID, leaf=0x777", "vm.pc.lapic.receive(0x40, 0)\nreturn Inject(6)")
+    made.until(f"vm.memory.read_u64({DATA:#x}) >= 20", 2000)
+    rounds, _, taken, nested = made.words(4)
+    assert rounds <= taken <= rounds + 1
+    assert nested == 0
