@@ -357,19 +357,22 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
     if (f->dirty) {
         write_back(f);
     }
-    if (f->due) {
+    bool meets = f->due != 0;
+    if (meets) {
         meet_deadline(f);
     }
 
     // Characters that are typed come faster than the monitor looks after one: without a rest in between the guest
-    // would not be entered until all have come.
+    // would not be entered until all have come. Nor does a deadline wait for them.
     __asm volatile("cli" ::: "memory");
     if (MP_UNLIKELY(host_attention && vmx_cpu.rest == 0)) {
-        host_attention = 0;
         vmx_cpu.rest = ATTENTION_REST;
-        __asm volatile("sti" ::: "memory");
-        handle(self, VCPU_SLOT_ATTENTION);
-        return mp_const_none;
+        if (!meets) {
+            host_attention = 0;
+            __asm volatile("sti" ::: "memory");
+            handle(self, VCPU_SLOT_ATTENTION);
+            return mp_const_none;
+        }
     }
     uint64_t launched = f->launched;
     int failed = run_guest(f);

@@ -297,6 +297,7 @@ class VM(Scheduled):
     def _stand(self, state, why):
         """Stand still; from a stop or a pause resume() lets it run."""
         self.state, self.why, self._was = state, why, states.RUNNING
+        self.due(0)
 
     def _ended(self, key, default, why):
         """The guest has come to an end of its own making: the description says what follows."""

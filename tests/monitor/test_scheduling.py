@@ -186,11 +186,17 @@ def test_top_counts_wake_ups_and_their_lateness(bench, running, guest):
     ticking = metronome.start(guest)
     slow = metronome.start(guest, period=SLICE, priority=0)
     storm = running("again: mov eax, 0x40000000; cpuid; jmp again")
-    rows = top(bench, 200)
-    for made, period in ((ticking, MS), (slow, SLICE)):
-        wakes, mean, most, seen = rows[made.name][4:]
-        assert wakes == pytest.approx(200 * MS / period, abs=4)
-        assert 0 <= mean <= most <= seen <= most + 5000
+    # The prompt's turn may come between an entry and the handler's first look at the clock, but not every time.
+    for _ in range(3):
+        rows = top(bench, 200)
+        for made, period in ((ticking, MS), (slow, SLICE)):
+            wakes, mean, most, seen = rows[made.name][4:]
+            assert wakes == pytest.approx(200 * MS / period, abs=4)
+            assert 0 <= mean <= most <= seen
+        if all(seen <= most + 5000 for *_, most, seen in (rows[ticking.name], rows[slow.name])):
+            break
+    else:
+        pytest.fail(f"late by themselves, in time for the monitor: {rows}")
     assert rows[slow.name][5] > 500  # at priority 0 it is woken at its deadline, and has the way to wait for
     assert rows[ticking.name][5] < 500
     assert rows[storm.name][4:7] == [0, 0, 0]
