@@ -197,8 +197,8 @@ def test_top_counts_wake_ups_and_their_lateness(bench, running, guest):
             break
     else:
         pytest.fail(f"late by themselves, in time for the monitor: {rows}")
-    assert rows[slow.name][5] > 500  # at priority 0 it is woken at its deadline, and has the way to wait for
-    assert rows[ticking.name][5] < 500
+    assert rows[slow.name][5] > 1500  # at priority 0 it is woken at its deadline, and has the way to wait for
+    assert rows[ticking.name][5] < 1000
     assert rows[storm.name][4:7] == [0, 0, 0]
     assert 80 < sum(row[2] + row[3] for row in rows.values()) < 101  # the rest is the scheduler's own
 
