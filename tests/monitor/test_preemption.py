@@ -2,6 +2,7 @@
 
 import metronome
 import pytest
+from bench import DATA
 
 THINKS = """
 thinking = False
@@ -161,3 +162,39 @@ def test_who_resets_itself_meanwhile_stays_so(bench, guest, act, state, starts):
         assert victim.eval("vm.starts") > 2
     else:
         assert victim.eval("vm.powered") is False
+
+
+# Each of its interrupts has another trigger mode than the one before: their delivery passes bytecode.
+TURNS = """
+trigger = 0
+@vm.on('cpuid', leaf=0x777)
+def turn(vcpu):
+    global trigger
+    trigger ^= 0x8000
+    vcpu.vm.pc.lapic.receive(0x50 | trigger, 0)
+"""
+
+
+def test_who_is_interrupted_while_its_interrupt_is_delivered_is_entered(bench, guest):
+    lower = guest(
+        f"""
+        mov rsi, 0xfee00000
+        mov dword ptr [rsi + 0xf0], 0x1ff
+        sti
+        again: mov eax, 0x777
+        cpuid
+        inc qword ptr [{DATA:#x}]
+        jmp again
+        """,
+        handlers={0x50: f"inc qword ptr [{DATA + 8:#x}]\nmov dword ptr [rsi + 0xb0], 0\niretq"},
+    )
+    lower.exec(TURNS)
+    ticking = metronome.start(guest, period=30_000)
+    before = ticking.word(metronome.COUNT)
+    lower.go()
+    bench.run(100)
+    rounds, taken = lower.words(2)
+    assert rounds > 50
+    assert rounds - 1 <= taken <= rounds + 1
+    assert ticking.word(metronome.COUNT) - before > 300
+    assert (lower.state, ticking.state in ("running", "halted")) == ("running", True)
