@@ -23,9 +23,9 @@
 #define PRIORITY_ALL           (15) // task-priority class of the local APIC that lets no interrupt through
 
 // Words of the guest's local APIC (vmm/devices/lapic_page.py), its IRR 16 bytes a register.
-#define APIC_PPR               (0x0a0 / 4)
-#define APIC_IRR               (0x200 / 4)
-#define APIC_VIRTUAL_DELIVERY  (0x38c / 4)
+#define APIC_PPR              (0x0a0 / 4)
+#define APIC_IRR              (0x200 / 4)
+#define APIC_VIRTUAL_DELIVERY (0x38c / 4)
 
 // -- which vCPU the CPU holds
 

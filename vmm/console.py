@@ -24,16 +24,16 @@ class Console:
     """Carries characters between a guest's UART and the outside.
 
     host: an object with any() -> how many characters wait, readchar() -> int or -1, writechar(c) -> bool;
-    or None. attach(): what calling the console does (vmm/terminal.py). ready() -> whether poll() has
-    anything to do, for viper; it is there from when `uart` is. more(): the guest has taken what came, and
-    characters wait: poll() is wanted.
+    or None. attach(): what calling the console does (vmm/terminal.py). poll() moves what can be moved, ready() ->
+    whether there is anything; both call no bytecode and are there from when `uart` is. more(): the guest has taken
+    what came, and characters wait: poll() is wanted.
     """
 
     def __init__(self, host, more):
         self._far = [None] * 3
         self.drained = bind(_drained, self._far, more)
         self.host = host
-        self._uart = self.ready = None
+        self._uart = self.ready = self.poll = None
         self.linked = False  # the UART has a cable to another guest instead (vmm/ties/link.py)
         self.attach = None
         self._ring = bytearray(_RING)
@@ -66,18 +66,12 @@ class Console:
     def uart(self, uart):
         self._uart = uart
         self.ready = bind(_ready, bind(Uart16550.pending, uart), self._far)
+        self.poll = bind(_poll, bind(Uart16550.poll, uart), bind(Uart16550.feed, uart), self._far)
 
     def plug(self, clock):
         """The UART leads here again: its cable is gone. clock: the guest's."""
         self.linked = False
         self.uart.connect(self.tx, _nothing, self.drained, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
-
-    def poll(self):
-        """Move what can be moved."""
-        self._uart.poll()
-        readchar = self._far[_READCHAR]
-        if readchar:
-            self._uart.feed(readchar)
 
     def tail(self, size=2000):
         """Return the last characters that the guest sent, as str."""
@@ -116,6 +110,15 @@ def _tx(ring, written, far, byte: int) -> bool:
     if count[0] == 0:
         count[1] += 1
     return True
+
+
+@micropython.viper
+def _poll(send, feed, far) -> int:
+    send()
+    readchar = far[_READCHAR]
+    if readchar:
+        feed(readchar)
+    return 0
 
 
 @micropython.viper

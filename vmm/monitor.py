@@ -191,7 +191,10 @@ class Monitor:
         import machine
 
         name, wanted = config["name"], config.get("console")
-        if wanted == "none" or not self._uarts or self.links.at(name, 0):
+        cable = self.links.at(name, 0)
+        if cable and wanted in _CONSOLES:
+            raise ValueError("guest %s: console: COM1 is linked to %s and no console" % (name, cable.far.place()))
+        if wanted == "none" or cable or not self._uarts:
             return None
         number = self._uarts[0]
         if wanted:

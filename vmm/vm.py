@@ -19,6 +19,7 @@ from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
 from vmm.policies import arming, policy, stepper, trapflag
 from vmm.scheduling import clock, states
+from vmm.scheduling.preemption import rouse
 from vmm.scheduling.scheduled import Scheduled
 from vmm.vtx import apicv, events, exits, msr_bitmap, reasons, vcpu
 
@@ -136,13 +137,7 @@ class VM(Scheduled):
 
     def rouse(self):
         """Another guest, which runs now, has given this one something to do: that one's turn ends soon."""
-        scheduler = self.monitor.scheduler
-        inside = scheduler.inside
-        if self.state == states.HALTED and inside is not None and inside is not self:
-            ticks = cpu.tsc_hz // _GRACES
-            inside.clock.cut(ticks)
-            if self.priority > inside.priority:
-                scheduler.soon(ticks)
+        rouse(self.monitor.scheduler, self._frame, cpu.rdtsc() + cpu.tsc_hz // _GRACES)
 
     def more_typed(self):
         """Characters wait for the room that its console's UART has now: they come when its turn ends, soon."""

@@ -138,3 +138,13 @@ def test_a_guest_whose_console_is_taken_leaves_no_cable(guest, bench):
     words = "ValueError: guest no: console: com2 has a guest already"
     assert bench.refused(f"monitor.create({config!r}, {{'k': b'1'}})") == words
     assert bench.eval("monitor.links.cables") == []
+
+
+def test_a_linked_com1_cannot_ask_for_a_line(guest, bench):
+    config = {"name": "no", "memory": 1 << 20, "protocol": "flat", "kernel": "k", "address": 0x7C00, "console": "com2"}
+    config["links"] = cable("com1", "far:com2")
+    words = "ValueError: guest no: console: COM1 is linked to far:com2 and no console"
+    assert bench.refused(f"monitor.create({config!r}, {{'k': b'1'}})") == words
+    assert bench.eval("(list(vms), len(monitor.links.cables))") == ([], 0)
+    b = guest(LISTEN.format(COM1), console="com2")
+    assert host(b) == (1, True)

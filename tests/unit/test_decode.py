@@ -104,10 +104,10 @@ def direction(ours, operand):
 
 
 def wrong_size(ours, theirs):
-    """MOVSXD r16, r/m16, and MOVBE with both 66h and REX.W, where capstone errs (SDM Vol. 2)."""
+    """MOVSXD r16, r/m16, and MOVBE, PUSH and POP with both 66h and REX.W, where capstone errs (SDM Vol. 2)."""
     if theirs.opcode[0] == 0x63:
         return ours.size == 2
-    return ours.op == opcodes.MOVBE and ours.rex & 8 and 0x66 in theirs.prefix
+    return ours.op in (opcodes.MOVBE, opcodes.PUSH, opcodes.POP) and ours.rex & 8 and 0x66 in theirs.prefix
 
 
 def check_address(ours, operand, theirs):

@@ -152,9 +152,8 @@ class Lapic(LapicPage):
 
     # Interrupts in and out
 
-    def receive(self, low, destination):
-        """A message from the I/O APIC or an IPI: `low` has vector, delivery mode, destination mode and
-        trigger as ICR and redirection entries do. Returns what `deliver` does; 1 if it is not for us."""
+    def received(self, low, destination):
+        """receive() for any message."""
         if not self.matches(destination, low & _LOGICAL):
             return 1
         return self._take(low, 1 if low & _TRIGGER_LEVEL else 0)

@@ -47,6 +47,10 @@ LEVELS_CHANGED = const(0x378)  # TMR has changed, for the EOI-exit bitmap
 FRAME = const(0x388)  # address of the vCPU frame whose words quick handlers use, 0: none
 VIRTUAL_DELIVERY = const(0x38C)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
 _ERROR_RECEIVE_VECTOR = const(0x40)
+_PENDING = const(0x108 // 4)  # word of the vCPU frame
+_MODE = const(0x700)  # of a message
+_LOGICAL = const(0x800)
+_TRIGGER_LEVEL = const(0x8000)
 
 # Delivery modes, bits 10..8 of ICR, LVT and redirection entries.
 FIXED = const(0)
@@ -86,7 +90,8 @@ def highest_bit(regs: ptr32, offset: int) -> int:
 
 
 class LapicPage:
-    """`regs` is the page. The class on top has `kick`, `eoi_broadcast`, `timer`, `error` and `pin_rises`."""
+    """`regs` is the page. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`, `received`,
+    `apic_id` and `x2apic`."""
 
     def __init__(self, regs):
         self.regs = regs
@@ -125,6 +130,22 @@ class LapicPage:
             return value
         return value & ((1 << (size << 3)) - 1)
 
+    # A device's interrupt: 500 and deliver(), against 10,000 by received().
+    @micropython.viper
+    def receive(self, low: int, destination: int) -> int:
+        """A message from the I/O APIC or an IPI: `low` has vector, delivery mode, destination mode and
+        trigger as ICR and redirection entries do. Returns what `deliver` does; 1 if it is not for us."""
+        r = ptr32(self.regs)
+        if low & _MODE <= LOWEST << 8 and r[ENABLED >> 2] and not self.x2apic:
+            ours = int(self.apic_id) & 0xFF
+            if low & _LOGICAL:
+                ours = -1
+                if int(r[DFR >> 2]) >> 28 & 15 == 15 and destination & (int(r[LDR >> 2]) >> 24 & 0xFF):
+                    ours = destination
+            if destination == ours:
+                return int(self.deliver(low & 0xFF, low & _TRIGGER_LEVEL))
+        return int(self.received(low, destination))
+
     # 590 when its predecessor waits; the sequence deliver, highest, accept, eoi: 3,310 with `kick`.
     @micropython.viper
     def deliver(self, vector: int, trigger: int) -> int:
@@ -151,7 +172,10 @@ class LapicPage:
         if irr & bit:
             return 0
         r[(IRR >> 2) + at] = irr | bit
-        self.kick()
+        if r[FRAME >> 2]:  # what kick() does, without the call
+            ptr32(r[FRAME >> 2])[_PENDING] = 1
+        else:
+            self.kick()
         return 1
 
     # 520 to 650

@@ -197,7 +197,7 @@ class Uart16550:
                 self._loop(value)
                 return
             if count == 0:
-                if self.tx(value):
+                if self._far[0](value):
                     s[_THRE] = 1
                     if s[_LINE] == 0 and s[_IER] & _IER_THRE:
                         self._update()
@@ -342,8 +342,9 @@ class Uart16550:
             return
         if self.bulk:
             self.bulk(self)
+        tx = self._far[0]
         while s[_TX_COUNT]:
-            if not self.tx(s[_TX + s[_TX_HEAD]]):
+            if not tx(s[_TX + s[_TX_HEAD]]):
                 return
             s[_TX_HEAD] = (s[_TX_HEAD] + 1) & 15
             s[_TX_COUNT] -= 1
@@ -393,8 +394,9 @@ class Uart16550:
         s = ptr8(self._state)
         return s[_TX_COUNT]
 
+    @micropython.viper
     def _emptied(self):
-        s = self._state
+        s = ptr8(self._state)
         s[_LSR] |= _LSR_THRE | _LSR_TEMT
         s[_THRE] = 1
         self._update()

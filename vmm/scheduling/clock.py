@@ -166,9 +166,7 @@ class Clock:
 
     def cut(self, ticks):
         """The guest's turn ends in so many ticks at the latest."""
-        end = self.rdtsc() + ticks
-        if not self.slice_end or end < self.slice_end:
-            self.slice_end = end
+        cut(uctypes.addressof(self._frame), self.rdtsc() + ticks)
 
     @micropython.viper
     def expire(self) -> int:
@@ -180,6 +178,17 @@ class Clock:
     def handler(self):
         """Return the handler of the VMX-preemption timer: RESUME, or YIELD at the end of the slice."""
         return bind(_exit, self.callbacks)
+
+
+@micropython.viper
+def cut(frame: int, end: int):
+    """A guest's turn ends at this host TSC at the latest. frame: hpa of its vCPU frame."""
+    f = ptr32(frame)
+    stop = int(f[_SLICE_END]) | int(f[_SLICE_END + 1]) << 32
+    if stop == 0 or end < stop:
+        f[_SLICE_END] = end
+        f[_SLICE_END + 1] = end >> 32
+        f[_DIRTY] |= _DIRTY_TIMERS
 
 
 @micropython.viper

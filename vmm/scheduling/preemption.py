@@ -12,6 +12,8 @@ import micropython
 from micropython import const
 from vmx import bind
 
+from vmm.scheduling.clock import cut
+
 _MOST = const(256)  # guests
 _DEPTH = const(16)
 
@@ -74,7 +76,7 @@ class Preemption:
 
     def arm(self, priority):
         """From now on guests above `priority` interrupt whatever bytecode runs, when their timers are due."""
-        _arm(self, priority)
+        arm(self, priority)
 
     def disarm(self):
         never(self._preempt_at)
@@ -143,7 +145,7 @@ def _preempted(scheduler) -> int:
 
 
 @micropython.viper
-def _arm(scheduler, priority: int):
+def arm(scheduler, priority: int):
     """The earliest timer of a waiting guest above `priority` interrupts."""
     w = ptr32(scheduler._words)  # noqa: F821
     frames = ptr32(scheduler._frames)  # noqa: F821
@@ -185,6 +187,24 @@ def earliest(frame: int):
             first = 1
     f[_NEXT] = first
     f[_NEXT + 1] = first >> 32
+
+
+@micropython.viper
+def rouse(scheduler, frame: int, at: int):
+    """The guest that is inside has given a halted one something to do: its turn ends at this host TSC, and if the
+    other goes before it, whatever bytecode runs for it then is interrupted. frame: hpa of the halted one's."""
+    w = ptr32(scheduler._words)  # noqa: F821
+    inside = int(w[_INSIDE])
+    f = ptr32(frame)  # noqa: F821
+    if inside == 0 or f[_STATE] != _WAITS:
+        return
+    runs = int(ptr32(scheduler._frames)[inside - 1])  # noqa: F821
+    if runs == frame:
+        return
+    cut(runs, at)
+    if f[_PRIORITY] > ptr32(runs)[_PRIORITY]:  # noqa: F821
+        if not scheduler.policy:  # with a rule of the user's nothing is interrupted
+            sooner(scheduler._preempt_at, at)
 
 
 @micropython.viper

@@ -19,7 +19,7 @@ from micropython import const
 
 from vmm import verdict
 from vmm.scheduling import rule
-from vmm.scheduling.preemption import Preemption, sooner
+from vmm.scheduling.preemption import Preemption, arm, never
 from vmm.scheduling.states import OFF
 from vmm.scheduling.turns import FINE, poll, run_above, turns
 
@@ -53,7 +53,8 @@ class Scheduler(Preemption):
         self._frames = array("I", [0] * _MOST)
         self._vcpus = []
         self._callbacks = []
-        self._ready = []  # of the consoles
+        self._ready = []  # ready() and poll() of the consoles
+        self._polls = []
         self._started = cpu.rdtsc()
         self._allocated = cpu.allocated()
         self._run_above = run_above
@@ -66,6 +67,7 @@ class Scheduler(Preemption):
         self._vcpus.append(vm.vcpu)
         self._callbacks.append(vm.clock.callbacks)
         self._ready.append(vm.console.ready)
+        self._polls.append(vm.console.poll)
         self._words[_COUNT] = len(self.machines)
 
     def remove(self, vm):
@@ -77,7 +79,7 @@ class Scheduler(Preemption):
 
     def _remove(self, vm):
         at = self.machines.index(vm)
-        for table in (self.machines, self._vcpus, self._callbacks, self._ready):
+        for table in (self.machines, self._vcpus, self._callbacks, self._ready, self._polls):
             del table[at]
         self._words[_LATER] |= _POLL  # in the middle of a poll it passes over one
         for i in range(at, len(self.machines)):
@@ -176,21 +178,20 @@ class Scheduler(Preemption):
         """As poll(), when this turn is over."""
         self._words[_LATER] |= _POLL
 
-    def soon(self, ticks):
-        """In so many ticks those above the guest that runs interrupt whatever bytecode runs for it then."""
-        if self.policy is None:
-            sooner(self._preempt_at, cpu.rdtsc() + ticks)
-
-    def tend(self, at):
-        """Look after a console that has something to move. Guests above its guest do not wait for that."""
-        vm = self.machines[at]
-        if vm.state is OFF and not vm.console.uart.pending():
-            return
+    # 4,000; what is typed at, and printed by, every console comes by here.
+    def tend(self, at, priority):
+        """Look after a console that has something to move. Guests above its guest, of this priority, do not wait
+        for that."""
         try:
-            self.arm(vm.priority)
-            vm.console.poll()
+            arm(self, priority)
+            self._polls[at]()
         finally:
-            self.disarm()
+            never(self._preempt_at)
+
+    def deaf(self, at):
+        """Whether a guest that stands still takes nothing that is typed: it is off, and has nothing to say."""
+        vm = self.machines[at]
+        return vm.state is OFF and not vm.console.uart.pending()
 
     def tidy(self, priority):
         """Collect garbage. Guests above `priority` do not wait for it."""

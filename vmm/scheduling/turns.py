@@ -264,8 +264,11 @@ def run_above(sched):
 def poll(sched):
     """Most host interrupts are no console's: to ask costs some 300 a guest, to poll thousands."""
     ready = sched._ready
+    frames = ptr32(sched._frames)  # noqa: F821
     i = 0
     while i < int(len(ready)):
         if int(ready[i]()):
-            sched.tend(i)
+            f = ptr32(frames[i])  # noqa: F821
+            if f[_STATE] != _STILL or int(sched.deaf(i)) == 0:
+                sched.tend(i, f[_PRIORITY])
         i += 1
