@@ -147,3 +147,46 @@ def test_a_doorbell_storm(bench, guest, ticking):
     assert metronome.least(ticking) == 0
     assert after[2] - before[2] >= MS
     assert after[1] > before[1] and after[0] > before[0]
+
+
+# COM1 by interrupts through the I/O APIC, 16 characters at a time.
+PRINTS = """
+mov rsi, 0xfee00000
+mov dword ptr [rsi + 0xf0], 0x1ff
+mov rdi, 0xfec00000
+mov dword ptr [rdi], 0x19
+mov dword ptr [rdi + 0x10], 0
+mov dword ptr [rdi], 0x18
+mov dword ptr [rdi + 0x10], 0x40
+mov dx, 0x3fa; mov al, 7; out dx, al
+mov dx, 0x3fc; mov al, 11; out dx, al
+sti
+mov dx, 0x3f9; mov al, 2; out dx, al
+idle: hlt; jmp idle
+"""
+SENDS = f"""
+    push rax; push rcx; push rdx
+    mov dx, 0x3fa; in al, dx
+    mov dx, 0x3f8; mov ecx, 16; mov al, 0x2e
+    more: out dx, al
+    dec ecx; jnz more
+    add qword ptr [{DATA:#x}], 16
+    mov dword ptr [rsi + 0xb0], 0
+    pop rdx; pop rcx; pop rax; iretq
+"""
+
+
+def test_a_guest_that_prints_without_end(bench, guest, ticking):
+    """Faster than its console takes it: the monitor moves what waits whenever there is room."""
+    prints = guest(PRINTS, handlers={0x40: SENDS}, console="com2")
+    prints.go()
+    bench.run(100)
+    before = prints.word(), ticking.word(metronome.COUNT)
+    latest = metronome.latest(ticking, MS)
+    after = prints.word(), ticking.word(metronome.COUNT)
+    print("prints", latest, before, after)
+    assert latest <= 40_000
+    assert metronome.least(ticking) == 0
+    assert after[1] - before[1] >= MS
+    assert after[0] - before[0] > 1000
+    assert prints.eval("vm.console.written") >= after[0] - 100
