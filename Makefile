@@ -141,7 +141,7 @@ repl: elf
 	@$(PCANEL) run $(RUN_OPTIONS)
 
 test: all guests $(BUILD)/kvmrun/kvmrun
-	@PCANEL_ENGINE=$(ENGINE) PCANEL_COMPLETE=1 $(PYTHON) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	@PCANEL_ENGINE=$(ENGINE) PCANEL_COMPLETE=1 $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # One at a time: each is a Bochs with a whole system in it.
 test-nested: all guests

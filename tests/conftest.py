@@ -9,9 +9,30 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import vtx  # noqa: E402  (needs the path above)
 
+# Files that take minutes, the longest first (docs/testing.md, "Time"): begun last, they would run beside idle CPUs.
+LONG = (
+    "port/test_micropython_suite.py",
+    "linux/test_linux_others.py",
+    "pair/test_clocks.py",
+    "nested/test_nested.py",
+    "guests/monitor/test_guests_cpu_models.py",
+    "pair/test_pair.py",
+    "linux/test_linux_cloud.py",
+    "monitor/test_steady_state.py",
+    "monitor/test_leak.py",
+    "monitor/test_many.py",
+)
+
 
 def pytest_configure():
     """An engine that cannot run guests ends the whole run at once, before anything waits for it."""
     reason = vtx.unusable()
     if reason:
         pytest.exit(reason, returncode=1)
+
+
+def pytest_collection_modifyitems(items):
+    """The long files go first. Within a file the order stays."""
+    tests = Path(__file__).parent
+    places = {tests / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
