@@ -13,8 +13,6 @@
 #include "port/vcpu.h"
 #include "port/segments.h"
 
-#define INFO_VALID (1ull << 31)
-
 #define OFFSET(member) (offsetof(vcpu_frame_t, member))
 
 static vcpu_t *get(mp_obj_t self_in) {
@@ -75,6 +73,7 @@ static const register_t registers[] = {
     WORD(host_ticks),
     WORD(timer_shift),
     WORD(owed),
+    WORD(virtual_apic),
 };
 
 static const register_t *find_register(qstr name) {

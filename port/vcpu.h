@@ -26,6 +26,8 @@
 #define FRAME_CONTROLS   (1u << 6)
 #define FRAME_RVI        (1u << 7)
 
+#define INFO_VALID (1ull << 31) // of interruption information
+
 // Keys: a hash table, open addressing, its last entries beyond the highest index and the
 // very last one empty (slot 0). vmm/vtx/keys.py makes them.
 #define VCPU_KEY_FACTOR (0x9e3779b1u)
@@ -97,7 +99,8 @@ typedef struct {
     uint64_t nmis; // 0x1e0  vmm/vtx/events.py
     uint64_t cr3; // 0x1e8  these two only where wants[reason] asks
     uint64_t cs_rights; // 0x1f0
-    uint64_t reserved; // 0x1f8
+    uint64_t
+        virtual_apic; // 0x1f8  hpa of the virtual-APIC page where the CPU delivers what its IRR holds, else 0
     uint32_t wants[VCPU_REASONS]; // 0x200  words to read at an exit of this reason
     uint64_t count[VCPU_REASONS]; // 0x340  exits of this reason
     uint64_t ticks[VCPU_REASONS]; // 0x5c0  host TSC ticks that they cost

@@ -23,9 +23,8 @@
 #define PRIORITY_ALL           (15) // task-priority class of the local APIC that lets no interrupt through
 
 // Words of the guest's local APIC (vmm/devices/lapic_page.py), its IRR 16 bytes a register.
-#define APIC_PPR              (0x0a0 / 4)
-#define APIC_IRR              (0x200 / 4)
-#define APIC_VIRTUAL_DELIVERY (0x38c / 4)
+#define APIC_PPR (0x0a0 / 4)
+#define APIC_IRR (0x200 / 4)
 
 // -- which vCPU the CPU holds
 
@@ -90,7 +89,7 @@ static void write_back(vcpu_frame_t *f) {
         vmx_put(ENTRY_EXCEPTION_ERROR_CODE, f->entry_error);
         vmx_put(ENTRY_INSTRUCTION_LENGTH, f->entry_length);
     }
-    f->dirty &= FRAME_ENTRY; // an event waits until the guest has been entered
+    f->dirty = 0;
 }
 
 void vcpu_put_away(void) {
@@ -188,7 +187,7 @@ static inline uint64_t slot_of(vcpu_frame_t *f, uint64_t reason) {
 }
 
 // Calls a handler; its verdict goes into the frame.
-static inline void handle(vcpu_t *self, uint64_t slot) {
+static inline __attribute__((always_inline)) void handle(vcpu_t *self, uint64_t slot) {
     mp_obj_t answer = bound_handler(self->table[slot], MP_OBJ_FROM_PTR(self));
     mp_int_t verdict = MP_LIKELY(mp_obj_is_small_int(answer)) ? MP_OBJ_SMALL_INT_VALUE(answer)
                                                               : mp_obj_get_int(answer);
@@ -196,6 +195,11 @@ static inline void handle(vcpu_t *self, uint64_t slot) {
     if (verdict & ~1) {
         vcpu_count_ticks(self->frame, op_rdtsc()); // the loop ends: what follows is not the guest's
     }
+}
+
+// The same, for slots that no exit leads to.
+static __attribute__((noinline)) void handle_no_exit(vcpu_t *self, uint64_t slot) {
+    handle(self, slot);
 }
 
 // The entry for a deadline of a guest that was halted. One of priority above 0 is woken before it,
@@ -225,27 +229,21 @@ static void meet_deadline(vcpu_frame_t *f) {
     f->due = 0;
 }
 
-// Whether the CPU will have interrupts for the guest beyond this entry: not one only, delivered at once.
-static bool interrupts_wait(const vcpu_frame_t *f) {
-    const uint32_t *page = (const uint32_t *)(uintptr_t)f->apic_page;
-    if (page == NULL || page[APIC_VIRTUAL_DELIVERY] == 0) {
-        return false;
-    }
-    uint32_t rvi = vmx_get(GUEST_INTERRUPT_STATUS) & 0xff;
-    if (rvi == 0) {
-        return false;
-    }
-    if (!(f->rflags & RFLAGS_IF) || (f->dirty & FRAME_ENTRY) ||
-        (f->interruptibility & BLOCKING_BY_STI_MOV_SS) || rvi >> 4 <= page[APIC_PPR] >> 4) {
-        return true;
-    }
-    for (uint32_t i = 0; i < 8; i++) {
+// Interrupts wait for the guest, the first of them RVI. Where one will do so beyond this entry, since it is not alone,
+// or the guest cannot take it now, the host's own wait, too: Bochs 2.7, when one of those comes, makes no exit but
+// delivers the guest's, though the guest may have cleared IF meanwhile. Returns whether the host's wait.
+static __attribute__((noinline)) bool hold_interrupts(const vcpu_frame_t *f, uint32_t rvi) {
+    const uint32_t *page = (const uint32_t *)(uintptr_t)f->virtual_apic;
+    bool waits = !(f->rflags & RFLAGS_IF) || (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) ||
+                 (f->interruptibility & BLOCKING_BY_STI_MOV_SS) || rvi >> 4 <= page[APIC_PPR] >> 4;
+    for (uint32_t i = 0; i < 8 && !waits; i++) {
         uint32_t bits = page[APIC_IRR + 4 * i];
-        if (bits != 0 && (i != rvi >> 5 || bits != 1u << (rvi & 31))) {
-            return true;
-        }
+        waits = bits != 0 && (i != rvi >> 5 || bits != 1u << (rvi & 31));
     }
-    return false;
+    if (waits) {
+        op_set_cr8(PRIORITY_ALL);
+    }
+    return waits;
 }
 
 // The guest runs until it exits: 0, or what VMLAUNCH or VMRESUME failed with.
@@ -253,11 +251,12 @@ static inline int run_guest(vcpu_frame_t *f) {
     if (vmx_cpu.fpu_owner != f) {
         vmx_fpu_acquire(f);
     }
-    // Where an interrupt waits for the guest to take it, Bochs 2.7 makes no exit for a host interrupt, but delivers
-    // the guest's, though the guest may have cleared IF. So the host's wait meanwhile.
-    bool held = interrupts_wait(f);
-    if (MP_UNLIKELY(held)) {
-        op_set_cr8(PRIORITY_ALL);
+    bool held = false;
+    if (f->virtual_apic != 0) {
+        uint8_t rvi = vmx_get(GUEST_INTERRUPT_STATUS);
+        if (MP_UNLIKELY(rvi != 0)) {
+            held = hold_interrupts(f, rvi);
+        }
     }
     uint64_t now = op_rdtsc();
     vcpu_count_ticks(f, now);
@@ -267,8 +266,8 @@ static inline int run_guest(vcpu_frame_t *f) {
             uint64_t ticks = f->deadline > now ? (f->deadline - now) >> f->timer_shift : 0;
             left = ticks < left ? ticks : left;
         }
-        // Nor does it make one while a guest that was entered with IF clear has not set it. A millisecond loses
-        // no character of a 16550's FIFO.
+        // Bochs 2.7 makes no exit for an interrupt while a guest that was entered with IF clear has not set it. A
+        // millisecond loses no character of a 16550's FIFO.
         if (!(f->rflags & RFLAGS_IF) || held) {
             uint64_t most = (tsc_hz / 1000) >> f->timer_shift;
             left = left < most ? left : most;
@@ -286,10 +285,6 @@ static inline int run_guest(vcpu_frame_t *f) {
     uint64_t exit_tsc = op_rdtsc();
     if (MP_UNLIKELY(held)) {
         op_set_cr8(0);
-    }
-    if (MP_UNLIKELY(f->dirty)) { // the exit has cleared the valid bit: the event has been delivered
-        f->dirty = 0;
-        f->entry_info = 0;
     }
     f->guest_ticks += exit_tsc - now;
     // A guest that exits at every instruction would never see its timer if only time counted.
@@ -348,7 +343,7 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
     if (f->pending) {
         f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
         f->pending_debug = vmx_get(GUEST_PENDING_DEBUG_EXCEPTIONS);
-        handle(self, VCPU_SLOT_PENDING);
+        handle_no_exit(self, VCPU_SLOT_PENDING);
         if (f->pending || f->verdict) {
             return mp_const_none;
         }
@@ -370,7 +365,10 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
         if (!meets) {
             host_attention = 0;
             __asm volatile("sti" ::: "memory");
-            handle(self, VCPU_SLOT_ATTENTION);
+            if (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) {
+                f->dirty |= FRAME_ENTRY; // an event waits until the guest has been entered
+            }
+            handle_no_exit(self, VCPU_SLOT_ATTENTION);
             return mp_const_none;
         }
     }

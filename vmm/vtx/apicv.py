@@ -59,6 +59,7 @@ class Apicv:
         self._read = vcpu.read
         self._write = vcpu.write
         vcpu.write(VIRTUAL_APIC_ADDRESS, page)
+        vcpu.virtual_apic = page
         vcpu.write(APIC_ACCESS_ADDRESS, access_page)
         vcpu.write(TPR_THRESHOLD, 0)
 
