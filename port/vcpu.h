@@ -156,10 +156,16 @@ extern vmx_cpu_t vmx_cpu;
 int vmx_guest(vcpu_frame_t *frame);
 void vmx_exit(void);
 
-// vcpu_enter.c: which vCPU the CPU holds. Putting it away saves its live registers in
-// its frame; advancing moves RIP past the instruction that exited.
+// vcpu_load.c: which vCPU the CPU holds. Putting it away saves its live registers in its frame.
 void vcpu_put_away(void);
-void vcpu_need_loaded(vcpu_t *self);
+void vcpu_load(vcpu_t *self);
+static inline void vcpu_need_loaded(vcpu_t *self) {
+    if (vmx_cpu.loaded != self) {
+        vcpu_load(self);
+    }
+}
+
+// vcpu_enter.c: advancing moves RIP past the instruction that exited.
 void vcpu_advance(vcpu_t *self);
 // What the last exit has cost up to now is counted, once.
 void vcpu_count_ticks(vcpu_frame_t *frame, uint64_t now);

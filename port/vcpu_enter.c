@@ -1,4 +1,4 @@
-// Into the guest and back: which vCPU the CPU holds, and vmx.enter().
+// Into the guest and back: vmx.enter().
 
 #include "py/runtime.h"
 #include "port/vmxops.h"
@@ -26,31 +26,7 @@
 #define APIC_PPR (0x0a0 / 4)
 #define APIC_IRR (0x200 / 4)
 
-// -- which vCPU the CPU holds
-
-static void live_to_frame(vcpu_frame_t *f) {
-    f->cr2 = op_get_cr2();
-    f->dr[0] = op_get_dr0();
-    f->dr[1] = op_get_dr1();
-    f->dr[2] = op_get_dr2();
-    f->dr[3] = op_get_dr3();
-    f->dr6 = op_get_dr6();
-    for (vcpu_msr_t *m = f->msr; m < f->msr + VCPU_MSRS && m->index != 0; m++) {
-        m->value = op_rdmsr(m->index);
-    }
-}
-
-static void frame_to_live(const vcpu_frame_t *f) {
-    op_set_cr2(f->cr2);
-    op_set_dr0(f->dr[0]);
-    op_set_dr1(f->dr[1]);
-    op_set_dr2(f->dr[2]);
-    op_set_dr3(f->dr[3]);
-    op_set_dr6(f->dr6);
-    for (const vcpu_msr_t *m = f->msr; m < f->msr + VCPU_MSRS && m->index != 0; m++) {
-        op_wrmsr(m->index, m->value);
-    }
-}
+// -- into the guest
 
 static void write_back(vcpu_frame_t *f) {
     if (f->dirty & FRAME_RIP) {
@@ -91,29 +67,6 @@ static void write_back(vcpu_frame_t *f) {
     }
     f->dirty = 0;
 }
-
-void vcpu_put_away(void) {
-    if (vmx_cpu.loaded != NULL) {
-        live_to_frame(vmx_cpu.loaded->frame);
-        vmx_cpu.loaded = NULL;
-    }
-}
-
-static void load(vcpu_t *self) {
-    vmx_need_root("VMPTRLD");
-    vcpu_put_away();
-    vmx_check("VMPTRLD", vmx_vmptrld(self->vmcs));
-    frame_to_live(self->frame);
-    vmx_cpu.loaded = self;
-}
-
-void vcpu_need_loaded(vcpu_t *self) {
-    if (vmx_cpu.loaded != self) {
-        load(self);
-    }
-}
-
-// -- into the guest
 
 // Past the instruction that exited. Like its completion on the CPU, this clears RF,
 // ends blocking by STI and MOV SS and makes a single step due.
