@@ -25,8 +25,14 @@ def test_the_screen_shows_the_test(memtest):
 
 @pytest.mark.long  # its pass over the memory takes minutes
 def test_memory_that_does_not_keep_its_value_is_found(memtest):
-    """The prompt writes into each MiB of the memory under test, as bad memory would."""
+    """The prompt writes into each MiB, as bad memory would, and more than once: it tests a part at a time."""
     screen = memtest.console("memtest")
-    memtest.exec("for gpa in range(4 << 20, 15 << 20, 1 << 20): vms['memtest'].memory.write_u32(gpa, 0x12345678)")
+    memtest.exec(
+        "import time\n"
+        "for _ in range(200):\n"
+        "    for gpa in range(4 << 20, 15 << 20, 1 << 20): vms['memtest'].memory.write_u32(gpa, 0x12345678)\n"
+        "    time.sleep_ms(100)",
+        2 * SLOW,
+    )
     screen.expect(rb"Errors: [1-9]", SLOW)
     assert memtest.eval("vms['memtest'].state") == "running"
