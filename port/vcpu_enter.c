@@ -26,8 +26,6 @@
 #define APIC_PPR (0x0a0 / 4)
 #define APIC_IRR (0x200 / 4)
 
-// -- into the guest
-
 static void write_back(vcpu_frame_t *f) {
     if (f->dirty & FRAME_RIP) {
         vmx_put(GUEST_RIP, f->rip);

@@ -2,7 +2,8 @@
 
     vms['linux'].pause(); vms['linux'].vcpu.rip; vms['linux'].resume()
 
-A VM is made by vmm.monitor.Monitor.create from a guest's JSON (docs/guests.md).
+A VM is made by vmm.monitor.Monitor.create from a guest's JSON (docs/guests.md). All of it is one class, since what
+it is made of, its life and its end have to agree on each part; what only hangs on it has files of its own.
 """
 
 import io as io_streams

@@ -3,6 +3,9 @@
 Deviations, as chip sets and other monitors have them: ELCR decides between edge and level for each
 input, so LTIM is ignored; an edge stays latched until it is acknowledged even if the line falls
 before; the 8080 mode of ICW4 is ignored. Input 2 of the master is the slave's output.
+
+All of it is one file, since viper folds constants of its own module only, and one class, since a method of a base
+class costs each access some hundred instructions more.
 """
 
 import micropython

@@ -30,6 +30,7 @@ from vmm.devices.lapic_page import (
     ISR,
     LDR,
     LINT0_LEVEL,
+    LOGICAL,
     LOWEST,
     LVT_ERROR,
     LVT_LINT0,
@@ -49,6 +50,7 @@ from vmm.devices.lapic_page import (
     TIMER_DIVIDE,
     TIMER_INITIAL,
     TPR,
+    TRIGGER_LEVEL,
     VERSION,
     VIRTUAL_DELIVERY,
     LapicPage,
@@ -56,9 +58,7 @@ from vmm.devices.lapic_page import (
 from vmm.devices.lapic_timer import LapicTimer
 
 _VERSION = const(0x00050014)
-_TRIGGER_LEVEL = const(0x8000)
 _REMOTE_IRR = const(0x4000)
-_LOGICAL = const(0x800)
 
 _ERROR_SEND_VECTOR = const(0x20)
 _ERROR_REGISTER = const(0x80)
@@ -154,9 +154,9 @@ class Lapic(LapicPage):
 
     def received(self, low, destination):
         """receive() for any message."""
-        if not self.matches(destination, low & _LOGICAL):
+        if not self.matches(destination, low & LOGICAL):
             return 1
-        return self._take(low, 1 if low & _TRIGGER_LEVEL else 0)
+        return self._take(low, 1 if low & TRIGGER_LEVEL else 0)
 
     def matches(self, destination, logical):
         """Whether `destination` (8 bits, 32 in x2APIC mode) names this processor."""
@@ -185,7 +185,7 @@ class Lapic(LapicPage):
             if mode == EXTINT:
                 self.kick()
             else:
-                self._take(lvt, 1 if mode == FIXED and lvt & _TRIGGER_LEVEL else 0)
+                self._take(lvt, 1 if mode == FIXED and lvt & TRIGGER_LEVEL else 0)
 
     def extint_taken(self):
         """The interrupt that `extint` announced was acknowledged."""
@@ -341,7 +341,7 @@ class Lapic(LapicPage):
         if shorthand == 1:
             self._take(low, 0)
             return
-        if shorthand == 2 or shorthand == 0 and self.matches(destination, low & _LOGICAL):
+        if shorthand == 2 or shorthand == 0 and self.matches(destination, low & LOGICAL):
             if mode != INIT and mode != STARTUP:
                 self._take(low, 0)
         self.send(low, destination)

@@ -48,9 +48,11 @@ FRAME = const(0x388)  # address of the vCPU frame whose words quick handlers use
 VIRTUAL_DELIVERY = const(0x38C)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
 _ERROR_RECEIVE_VECTOR = const(0x40)
 _PENDING = const(0x108 // 4)  # word of the vCPU frame
-_MODE = const(0x700)  # of a message
-_LOGICAL = const(0x800)
-_TRIGGER_LEVEL = const(0x8000)
+
+# Bits of a message, as ICR and redirection entries have them.
+_MODE = const(0x700)
+LOGICAL = const(0x800)
+TRIGGER_LEVEL = const(0x8000)
 
 # Delivery modes, bits 10..8 of ICR, LVT and redirection entries.
 FIXED = const(0)
@@ -138,12 +140,12 @@ class LapicPage:
         r = ptr32(self.regs)
         if low & _MODE <= LOWEST << 8 and r[ENABLED >> 2] and not self.x2apic:
             ours = int(self.apic_id) & 0xFF
-            if low & _LOGICAL:
+            if low & LOGICAL:
                 ours = -1
                 if int(r[DFR >> 2]) >> 28 & 15 == 15 and destination & (int(r[LDR >> 2]) >> 24 & 0xFF):
                     ours = destination
             if destination == ours:
-                return int(self.deliver(low & 0xFF, low & _TRIGGER_LEVEL))
+                return int(self.deliver(low & 0xFF, low & TRIGGER_LEVEL))
         return int(self.received(low, destination))
 
     # 590 when its predecessor waits; the sequence deliver, highest, accept, eoi: 3,310 with `kick`.
