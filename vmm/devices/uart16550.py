@@ -87,6 +87,7 @@ _RX_FLAGS = const(48)  # 16 times LSR error bits
 _TX = const(64)  # 16 characters
 _STATE_SIZE = const(80)
 
+_FILLINGS = const(720)  # a second: 16 characters of 10 bits at 115,200 baud
 _SILENCES = const(10000)  # a second: how long the first character of an accepted few waits to be announced
 
 
@@ -255,6 +256,7 @@ class Uart16550:
         self._clock = clock
         if self._quiet is None:
             self._quiet = clock.timer(self._silent)
+            self._rest = clock.timer(self._rested)
         self.modem_in(inputs)
         self._pins()
 
@@ -289,6 +291,14 @@ class Uart16550:
         if s[_RX_COUNT]:
             s[_AGED] = 1
             self._update()
+
+    def rest(self, rested):
+        """Call rested() when a line of 115,200 baud would have filled the receive FIFO again."""
+        self.rested = rested
+        self._rest.arm(self._clock.now() + self._clock.hz // _FILLINGS)
+
+    def _rested(self, now):
+        self.rested()
 
     def rx(self, byte):
         """A character arrives. With a full FIFO it is lost and counts as overrun."""

@@ -5,10 +5,10 @@
     to = "rtos:com2"
 
 Crossed are data, RTS to CTS, DTR to DSR and DCD. There is no baud rate: a character moves at once into
-the far end's receive FIFO, and where that is full it stays in the sender's transmit FIFO until there
-is room, so a far end that is paused or does not read makes its sender wait and loses nothing. A far
-end without power (destroyed, off, never made) is an unplugged cable: its lines are low, and what is
-sent is gone and counted in `lost`.
+the far end's receive FIFO, and where that is full it stays in the sender's transmit FIFO until the other has
+been emptied, and 1.4 ms more. So a far end that is paused or does not read makes its sender wait and loses nothing,
+and a driver that reads all there is comes to an end of it. A far end without power (destroyed, off, never made) is
+an unplugged cable: its lines are low, and what is sent is gone and counted in `lost`.
 
 A guest may run while a handler of another is interrupted (vmm/scheduling/sched.py), perhaps one of the far UART.
 Then the far end is left alone: a character waits as if there were no room, and settle() makes up for
@@ -177,8 +177,10 @@ class End:
         self.far.hear()
 
     def drained(self):
-        """The guest has taken all that came."""
-        self.far.room()
+        """The guest has taken all that came. What waits at the far end comes after a rest: a sender without one would
+        keep a driver that reads until nothing is left in its interrupt handler for ever."""
+        if self.far.powered and self.far.uart.pending():
+            self.uart.rest(self.far.room)
 
 
 class Links:
