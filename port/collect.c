@@ -224,3 +224,15 @@ static mp_obj_t mod_allocated(void) {
     return mp_obj_new_int_from_uint((uintptr_t)&MP_STATE_MEM(gc_alloc_amount));
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_allocated_obj, mod_allocated);
+
+// heap() -> (bytes of the heap, of these at its end without a hole at least); gc.mem_free() looks at every block.
+static mp_obj_t mod_heap(void) {
+    const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
+    size_t blocks = area->gc_alloc_table_byte_len * BLOCKS_PER_BYTE;
+    mp_obj_t sizes[] = {
+        mp_obj_new_int_from_uint(blocks * BLOCK),
+        mp_obj_new_int_from_uint((blocks - 1 - area->gc_last_used_block) * BLOCK),
+    };
+    return mp_obj_new_tuple(MP_ARRAY_SIZE(sizes), sizes);
+}
+MP_DEFINE_CONST_FUN_OBJ_0(cpu_heap_obj, mod_heap);

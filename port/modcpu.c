@@ -27,6 +27,7 @@ MP_DECLARE_CONST_FUN_OBJ_1(cpu_shield_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_allocated_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(cpu_heap_obj);
 
 void cpu_module_init(void) {
     watch_init();
@@ -222,6 +223,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_preempt), MP_ROM_PTR(&cpu_preempt_obj)},
     {MP_ROM_QSTR(MP_QSTR_hold), MP_ROM_PTR(&cpu_hold_obj)},
     {MP_ROM_QSTR(MP_QSTR_allocated), MP_ROM_PTR(&cpu_allocated_obj)},
+    {MP_ROM_QSTR(MP_QSTR_heap), MP_ROM_PTR(&cpu_heap_obj)},
 };
 static MP_DEFINE_CONST_DICT(cpu_globals, cpu_globals_table);
 

@@ -33,6 +33,7 @@ _CR4_VMXE = const(1 << 13)
 _CR4_OSXSAVE = const(1 << 18)
 _RAM = const(1)
 _GUESTS_MAX = const(256)  # VPIDs; the CPU has 65535
+_SCARCE = const(4)  # where less than this part is left in one piece, holes are filled first
 _KEPT = const(8)  # what part of the heap new guests leave to the prompt and to destroy(): an eighth
 _INVEPT_SINGLE = const(1)
 _INVVPID_SINGLE = const(1)
@@ -148,8 +149,8 @@ class Monitor:
                 % (name, config["memory"] >> 10, self.pages.available >> 10)
             )
         vpid = self._vpids[-1]
-        scarce = gc.mem_free() < gc.mem_alloc() // 2
-        if scarce:
+        heap, left = cpu.heap()
+        if left < heap // _SCARCE:
             gc.collect()  # holes are filled before what is left in one piece
         try:
             self.links.add(name, config.get("links") or [])
@@ -158,8 +159,7 @@ class Monitor:
         try:
             uart = self._uart(config)
             vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
-            if scarce:
-                self._check_heap(vm)
+            self._check_heap(vm)
         except BaseException as error:
             self.links.remove(name)
             if isinstance(error, pages.OutOfMemory):
@@ -179,12 +179,13 @@ class Monitor:
 
     def _check_heap(self, vm):
         """MemoryError where a new guest leaves too little: in a heap that is full to the last nobody could clean up."""
-        gc.collect()
-        free = gc.mem_free()
-        kept = (free + gc.mem_alloc()) // _KEPT
-        if free < (kept if len(self.vms) >= self._peak else kept // 2):
-            vm.release()
-            raise MemoryError
+        heap, left = cpu.heap()
+        kept = heap // _KEPT
+        if left < kept:
+            gc.collect()
+            if gc.mem_free() < (kept if len(self.vms) >= self._peak else kept // 2):
+                vm.release()
+                raise MemoryError
 
     def _uart(self, config):
         """Return (number, host UART) for a console, or None: a linked COM1 is none."""
