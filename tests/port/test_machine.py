@@ -19,6 +19,27 @@ def test_heap_option(fresh):
     assert "heap=48M" in machine.exec("print(multiboot.cmdline())")
 
 
+def test_what_is_left_at_the_end_of_the_heap(fresh):
+    """At least that much is free, in one piece."""
+    machine = fresh(cmdline="heap=8M")
+    printed = machine.exec(
+        "import cpu, gc\n"
+        "gc.collect()\n"
+        "heap, before = cpu.heap()\n"
+        "print(heap, before, gc.mem_free())\n"
+        "taken = bytearray(before - 4096)\n"
+        "print(cpu.heap()[1])\n"
+        "del taken\n"
+        "gc.collect()\n"
+        "print(cpu.heap()[1])"
+    )
+    heap, before, free, full, after = map(int, printed.split())
+    assert 7 * MIB < heap < 8 * MIB
+    assert free // 2 < before <= free
+    assert full <= 4096
+    assert after > before - MIB
+
+
 def test_absurd_heap_says_so(fresh):
     machine = fresh(booted=False, cmdline="heap=9999M")
     machine.console("repl").expect("PANIC: too little memory below 4 GiB for heap=", 60)
