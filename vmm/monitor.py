@@ -32,7 +32,7 @@ _PAGE = const(0x1000)
 _CR4_VMXE = const(1 << 13)
 _CR4_OSXSAVE = const(1 << 18)
 _RAM = const(1)
-_GUESTS_MAX = const(256)  # VPIDs; the CPU has 65535
+_GUEST_HEAP = const(64 << 10)  # bytes of heap that every guest takes at least
 _SCARCE = const(4)  # where less than this part is left in one piece, holes are filled first
 _KEPT = const(8)  # what part of the heap new guests leave to the prompt and to destroy(): an eighth
 _INVEPT_SINGLE = const(1)
@@ -90,10 +90,11 @@ class Monitor:
         for start, size in _taken_memory():
             self.pages.reserve(start, size)
         self.journal = journal.Journal(cpu.rdtsc, cpu.tsc_hz, cpu.reading)
-        self.scheduler = sched.Scheduler(cpu.tsc_hz)
+        self._most = cpu.heap()[0] // _GUEST_HEAP
+        self.scheduler = sched.Scheduler(cpu.tsc_hz, self._most)
         self.links = link.Links(self.scheduler)
         self.windows = shared.Windows(self.pages, self.scheduler)
-        self._vpids = list(range(_GUESTS_MAX, 0, -1))
+        self._vpids = list(range(self._most, 0, -1))  # of 65535, which no heap reaches
         self._uarts = [1, 2]
         self._peak = 0  # guests at once so far: the place of one that goes is another's, though the prompt took some
         self.xcr0 = 0
@@ -142,7 +143,7 @@ class Monitor:
         if name in self.vms:
             raise ValueError("there is a guest %s already" % name)
         if not self._vpids:
-            raise ValueError("guest %s: there are %d guests, the most that there can be" % (name, _GUESTS_MAX))
+            raise ValueError("guest %s: there are %d guests, the most that there can be" % (name, self._most))
         if config["memory"] > self.pages.available:
             raise pages.OutOfMemory(
                 "guest %s: memory: %d KiB wanted, %d KiB free"
@@ -205,7 +206,8 @@ class Monitor:
         return number, machine.UART(number)
 
     def _see_to_consoles(self):
-        """A COM1 that has got a cable gives up its host UART; one that has lost it is a console again."""
+        """A COM1 that has got a cable gives up its host UART; one that has lost it is a console again. What leads
+        outside then is heard."""
         for vm in self.vms.values():
             console = vm.console
             linked = self.links.at(vm.name, 0) is not None
@@ -219,6 +221,7 @@ class Monitor:
                     self._give_uart(vm, self._uart(vm.config))
                 except ValueError:
                     pass  # another guest has it by now: the prompt is left
+        self.scheduler.hear([vm for vm in self.vms.values() if vm.uart is not None])
 
     def _give_uart(self, vm, uart):
         """uart: as _uart() returns it."""

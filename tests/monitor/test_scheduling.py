@@ -168,6 +168,34 @@ def test_a_guest_that_changes_its_priority_takes_no_turns_along(bench, running):
     assert min(used(bench, [moving, other], 200)) > 0.4
 
 
+MOVES = """
+at = len(seen)
+for vm, priority in zip(moved, ((9, 0, 5), (0, 9, 3), (5, 5, 5), (6, 4, 5))[at & 3]):
+    vm.priority = priority
+seen.append((sched.inside is vcpu.vm, [vm.priority for vm in sched.machines]))
+if at == 15:
+    return PAUSED
+"""
+
+
+def test_a_policy_moves_guests_past_each_other(bench, running, guest):
+    """What it answers is for the guest whose exit it is, wherever that stands among the others by then."""
+    sleepers = guest("again: hlt; jmp again", priority=5), guest("again: hlt; jmp again", priority=5)
+    for sleeper in sleepers:
+        sleeper.go()
+    caller = guest("again: cpuid; jmp again", priority=5)
+    bench.exec(f"seen = []\nmoved = [{', '.join(one.ref for one in (*sleepers, caller))}]")
+    caller.policy("CPUID", MOVES)
+    caller.go()
+    caller.until("vm.state == 'paused'")
+    seen = bench.eval("seen")
+    assert len(seen) == 16
+    for inside, priorities in seen:
+        assert inside
+        assert priorities == sorted(priorities, reverse=True)
+    assert [bench.eval(f"{one.ref}.state") for one in sleepers] == ["halted", "halted"]
+
+
 WRONG = [
     ("share", "0"), ("share", "10001"), ("share", "'7'"), ("share", "1.5"), ("priority", "-1"), ("priority", "256"),
     ("priority", "None"),

@@ -14,7 +14,6 @@ from vmx import bind
 
 from vmm.scheduling.clock import cut
 
-_MOST = const(256)  # guests
 _DEPTH = const(16)
 
 # Words of the frame (vmm/vtx/frame.py).
@@ -119,7 +118,7 @@ def _preempted(scheduler) -> int:
         error = cpu.attempt(scheduler._nested_failed, error)
     inside = 0
     if frame:
-        inside = int(_find(scheduler._frames, frame)) + 1
+        inside = int(_find(scheduler, frame)) + 1
         if inside:
             f = ptr32(frame)  # noqa: F821
             # So much of the time since its exit is another's.
@@ -155,7 +154,9 @@ def arm(scheduler, priority: int):
     i = 0
     while i < count:
         f = ptr32(frames[i])  # noqa: F821
-        if f[_STATE] == _WAITS and int(f[_PRIORITY]) > priority:
+        if int(f[_PRIORITY]) <= priority:
+            break  # so are all that come after it
+        if f[_STATE] == _WAITS:
             if f[_DIRTY] & _DIRTY_TIMERS:
                 earliest(frames[i])
             when = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
@@ -226,12 +227,13 @@ def sooner(word: int, when: int):
 
 
 @micropython.viper
-def _find(frames, frame: int) -> int:
+def _find(scheduler, frame: int) -> int:
     """The number of the guest with this frame, -1 where it is gone."""
-    p = ptr32(frames)  # noqa: F821
+    frames = ptr32(scheduler._frames)  # noqa: F821
+    count = int(ptr32(scheduler._words)[_COUNT])  # noqa: F821
     i = 0
-    while i < int(_MOST):
-        if int(p[i]) == frame:
+    while i < count:
+        if int(frames[i]) == frame:
             return i
         i += 1
     return -1

@@ -24,7 +24,6 @@ from vmm.scheduling.states import OFF
 from vmm.scheduling.turns import FINE, poll, run_above, turns
 
 _SLICE_MS = const(10)
-_MOST = const(256)  # guests, as many as there are VPIDs
 _PRIORITIES = const(256)
 
 # Words of Scheduler._words (vmm/scheduling/turns.py says what they are).
@@ -42,18 +41,20 @@ _TIES = const(2)  # what guests have for each other
 
 
 class Scheduler(Preemption):
-    """machines: the VMs, in creation order. policy: None, or an object with pick(runnable)."""
+    """machines: the VMs, the highest priority first, those of one in the order in which they came to have it.
+    policy: None, or an object with pick(runnable). most: how many machines there can be."""
 
-    def __init__(self, tsc_hz):
+    def __init__(self, tsc_hz, most):
         self.machines = []
         self.slice_ticks = tsc_hz * _SLICE_MS // 1000
         self.policy = None
         self._words = array("I", [0] * _WORDS)
         self._nows = array("I", [0] * (2 * _PRIORITIES))
-        self._frames = array("I", [0] * _MOST)
+        self._frames = array("I", bytes(4 * most))
         self._vcpus = []
         self._callbacks = []
-        self._ready = []  # ready() and poll() of the consoles
+        self._heard = []  # those whose consoles lead outside, and their ready() and poll()
+        self._ready = []
         self._polls = []
         self._started = cpu.rdtsc()
         self._allocated = cpu.allocated()
@@ -62,32 +63,67 @@ class Scheduler(Preemption):
 
     def add(self, vm, frame):
         """A VM takes part from now on. frame: hpa of its vCPU frame."""
-        self._frames[len(self.machines)] = frame
-        self.machines.append(vm)
-        self._vcpus.append(vm.vcpu)
-        self._callbacks.append(vm.clock.callbacks)
-        self._ready.append(vm.console.ready)
-        self._polls.append(vm.console.poll)
-        self._words[_COUNT] = len(self.machines)
+        cpu.hold(1)
+        try:
+            self._insert(vm, frame)
+        finally:
+            cpu.hold(-1)
 
     def remove(self, vm):
         cpu.hold(1)
         try:
             self._remove(vm)
+            self._words[_LAST] = 0
         finally:
             cpu.hold(-1)
 
+    def place(self, vm):
+        """A VM that takes part has another priority now."""
+        if vm in self.machines:
+            cpu.hold(1)
+            try:
+                inside = self.inside
+                self._insert(vm, self._remove(vm))
+                self._words[_INSIDE] = self.machines.index(inside) + 1 if inside else 0
+            finally:
+                cpu.hold(-1)
+
+    def _insert(self, vm, frame):
+        at = len(self.machines)
+        while at and self.machines[at - 1].priority < vm.priority:
+            self._frames[at] = self._frames[at - 1]
+            at -= 1
+        self._frames[at] = frame
+        self.machines.insert(at, vm)
+        self._vcpus.insert(at, vm.vcpu)
+        self._callbacks.insert(at, vm.clock.callbacks)
+        self._words[_COUNT] = len(self.machines)
+        if self._words[_INSIDE] > at:
+            self._words[_INSIDE] += 1
+
     def _remove(self, vm):
+        """Return its frame."""
         at = self.machines.index(vm)
-        for table in (self.machines, self._vcpus, self._callbacks, self._ready, self._polls):
+        frame = self._frames[at]
+        for table in (self.machines, self._vcpus, self._callbacks):
             del table[at]
-        self._words[_LATER] |= _POLL  # in the middle of a poll it passes over one
         for i in range(at, len(self.machines)):
             self._frames[i] = self._frames[i + 1]
         self._words[_COUNT] = len(self.machines)
         if self._words[_INSIDE] > at + 1:
             self._words[_INSIDE] -= 1
-        self._words[_LAST] = 0
+        return frame
+
+    def hear(self, machines):
+        """These are the VMs whose consoles lead outside."""
+        cpu.hold(1)
+        try:
+            self._heard[:] = machines
+            self._ready[:] = [vm.console.ready for vm in machines]
+            self._polls[:] = [vm.console.poll for vm in machines]
+            self._words[_LATER] |= _POLL  # in the middle of a poll it passes over one
+        finally:
+            cpu.hold(-1)
 
     @property
     def inside(self):
@@ -181,7 +217,7 @@ class Scheduler(Preemption):
     # 4,000; what is typed at, and printed by, every console comes by here.
     def tend(self, at, priority):
         """Look after a console that has something to move. Guests above its guest, of this priority, do not wait
-        for that."""
+        for that. at: its place among those that lead outside."""
         try:
             arm(self, priority)
             self._polls[at]()
@@ -190,7 +226,7 @@ class Scheduler(Preemption):
 
     def deaf(self, at):
         """Whether a guest that stands still takes nothing that is typed: it is off, and has nothing to say."""
-        vm = self.machines[at]
+        vm = self._heard[at]
         return vm.state is OFF and not vm.console.uart.pending()
 
     def tidy(self, priority):

@@ -65,7 +65,9 @@ class Scheduled:
         if not isinstance(value, int) or not 0 <= value <= 255:
             raise ValueError("priority %r: a number from 0 to 255" % (value,))
         _put(self._words, PRIORITY, value)
-        self.turn = self.monitor.scheduler.now(value)  # each priority has its own virtual time
+        scheduler = self.monitor.scheduler
+        self.turn = scheduler.now(value)  # each priority has its own virtual time
+        scheduler.place(self)
 
     @property
     def share(self):

@@ -57,6 +57,9 @@ _POLL = const(1)  # bit of _LATER: consoles
 _TIDY = const(4096)
 _TIDY_AT_LAST = const(65536)
 
+# After so many guests, plus 1, a look at the clock.
+_STRETCH = const(15)
+
 # Bits of verdicts (vmm/verdict.py).
 _WAIT = const(4)
 _HOST = const(256)
@@ -89,17 +92,25 @@ def turns(sched, deadline: int, once: int):
         now = int(rdtsc())
         count = int(w[_COUNT])
         best = -1
-        rank = 0
         turn = 0
         place = 0
-        others = 0
         equals = 0
+        soon = 0  # the first timer of those that have been looked at
+        above = 0  # of those above `rank`
+        rank = 256
+        missed = 0
         i = 0
         while i < count:
             f = ptr32(frames[i])  # noqa: F821
+            level = int(f[_PRIORITY])
+            if level != rank:
+                if level < floor:
+                    break
+                if best >= 0:
+                    break  # the highest come first: nobody after it can be the one
+                above = soon
+                rank = level
             state = int(f[_STATE])
-            if int(f[_PRIORITY]) < floor:
-                state = int(_STILL)
             if state == _WAITS:
                 if f[_DIRTY] & _DIRTY_TIMERS:
                     soonest(frames[i])
@@ -119,7 +130,7 @@ def turns(sched, deadline: int, once: int):
                         state = int(_RUNS)
                         f[_STATE] = state
                         f[_WAKES] += 1
-                        i2 = int(f[_PRIORITY]) << 1
+                        i2 = level << 1
                         virtual = int(nows[i2]) | int(nows[i2 + 1]) << 32
                         if (int(f[_TURN]) | int(f[_TURN + 1]) << 32) < virtual:
                             f[_TURN] = virtual
@@ -127,27 +138,34 @@ def turns(sched, deadline: int, once: int):
                     else:
                         f[_DUE] = 0  # nobody was waiting for that timer
                         f[_DUE + 1] = 0
+                if state == _WAITS:
+                    if f[_DIRTY] & _DIRTY_TIMERS:
+                        soonest(frames[i])
+                    first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
+                    if first:
+                        if soon == 0 or first < soon:
+                            soon = first
             if state == _RUNS:
-                others += 1
+                equals += 1
                 mine = int(f[_TURN]) | int(f[_TURN + 1]) << 32
-                level = int(f[_PRIORITY])
                 order = mine
                 if int(w[_LAST]) == int(frames[i]):
                     order += half // int(f[_SHARE])  # of two that are about even the other one's turn it is
-                if level == rank:
-                    equals += 1
-                if best < 0 or level > rank or (level == rank and order < place):
-                    if best < 0 or level > rank:
-                        equals = 1
+                if best < 0 or order < place:
                     best = i
-                    rank = level
                     turn = mine
                     place = order
             i += 1
-        # The CPU is the guest's until the end of its slice, or until one above it may wake up.
+            if i & _STRETCH == 0:
+                if soon > now and int(rdtsc()) >= soon:
+                    missed = 1
+                    break
+        if missed:
+            continue  # its timer has come since it was looked at: it need not wait for the look at all others
+        # The CPU is the guest's until the end of its slice, or until one that goes before it may wake up.
         # Alone it needs no slices: host interrupts and others' timers end its turn.
         stop = deadline
-        if others > 1:
+        if equals > 1:
             end = int(w[_END]) | int(w[_END + 1]) << 32
             if int(w[_LAST]) != int(frames[best]) or end <= now or end > now + slice_ticks:
                 end = now + slice_ticks
@@ -155,25 +173,9 @@ def turns(sched, deadline: int, once: int):
                 w[_END + 1] = end >> 32
             if stop == 0 or end < stop:
                 stop = end
-        # Above it: then its handlers are interrupted.
-        above = 0
-        if best < 0 or count > 1:
-            i = 0
-            while i < count:
-                f = ptr32(frames[i])  # noqa: F821
-                level = int(f[_PRIORITY])
-                if f[_STATE] == _WAITS and level >= floor:
-                    if f[_DIRTY] & _DIRTY_TIMERS:
-                        soonest(frames[i])
-                    if best < 0 or level >= rank:
-                        when = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
-                        if when:
-                            if stop == 0 or when < stop:
-                                stop = when
-                            if level > rank:
-                                if above == 0 or when < above:
-                                    above = when
-                i += 1
+        if soon:
+            if stop == 0 or soon < stop:
+                stop = soon
         if best < 0:
             if once == 2:
                 # The monitor is wanted when the interrupted handler is done: that one gets somewhere.
