@@ -225,13 +225,15 @@ static mp_obj_t mod_allocated(void) {
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_allocated_obj, mod_allocated);
 
-// heap() -> (bytes of the heap, of these at its end without a hole at least); gc.mem_free() looks at every block.
+// heap() -> (bytes of the heap, of these free at its end at least, allocated since the last collection). It costs
+// nothing; gc.mem_free() looks at every block.
 static mp_obj_t mod_heap(void) {
     const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     size_t blocks = area->gc_alloc_table_byte_len * BLOCKS_PER_BYTE;
     mp_obj_t sizes[] = {
         mp_obj_new_int_from_uint(blocks * BLOCK),
         mp_obj_new_int_from_uint((blocks - 1 - area->gc_last_used_block) * BLOCK),
+        mp_obj_new_int_from_uint(MP_STATE_MEM(gc_alloc_amount) * BLOCK),
     };
     return mp_obj_new_tuple(MP_ARRAY_SIZE(sizes), sizes);
 }

@@ -33,7 +33,8 @@ _CR4_VMXE = const(1 << 13)
 _CR4_OSXSAVE = const(1 << 18)
 _RAM = const(1)
 _GUEST_HEAP = const(64 << 10)  # bytes of heap that every guest takes at least
-_SCARCE = const(4)  # where less than this part is left in one piece, holes are filled first
+_SCARCE = const(4)  # where less than this part of the heap is left in one piece, holes are filled first
+_NEW = const(8)  # if so much of it has been allocated since they were looked for
 _KEPT = const(8)  # what part of the heap new guests leave to the prompt and to destroy(): an eighth
 _INVEPT_SINGLE = const(1)
 _INVVPID_SINGLE = const(1)
@@ -150,8 +151,8 @@ class Monitor:
                 % (name, config["memory"] >> 10, self.pages.available >> 10)
             )
         vpid = self._vpids[-1]
-        heap, left = cpu.heap()
-        if left < heap // _SCARCE:
+        heap, left, since = cpu.heap()
+        if left < heap // _SCARCE and since > heap // _NEW:
             gc.collect()  # holes are filled before what is left in one piece
         try:
             self.links.add(name, config.get("links") or [])
@@ -180,7 +181,7 @@ class Monitor:
 
     def _check_heap(self, vm):
         """MemoryError where a new guest leaves too little: in a heap that is full to the last nobody could clean up."""
-        heap, left = cpu.heap()
+        heap, left, _ = cpu.heap()
         kept = heap // _KEPT
         if left < kept:
             gc.collect()

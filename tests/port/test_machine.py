@@ -25,18 +25,19 @@ def test_what_is_left_at_the_end_of_the_heap(fresh):
     printed = machine.exec(
         "import cpu, gc\n"
         "gc.collect()\n"
-        "heap, before = cpu.heap()\n"
+        "heap, before, _ = cpu.heap()\n"
         "print(heap, before, gc.mem_free())\n"
         "taken = bytearray(before - 4096)\n"
-        "print(cpu.heap()[1])\n"
+        "print(*cpu.heap()[1:])\n"
         "del taken\n"
         "gc.collect()\n"
         "print(cpu.heap()[1])"
     )
-    heap, before, free, full, after = map(int, printed.split())
+    heap, before, free, full, since, after = map(int, printed.split())
     assert 7 * MIB < heap < 8 * MIB
     assert free // 2 < before <= free
     assert full <= 4096
+    assert before - 4096 <= since < before + MIB
     assert after > before - MIB
 
 
