@@ -211,6 +211,19 @@ def test_a_bad_description_is_one_line(bench, other, case):
     assert other.advance()
 
 
+def test_where_no_vpid_is_left(bench, other):
+    base = "{'name': 'no', 'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': 0x7C00}"
+    bench.exec("vpids, monitor._vpids = monitor._vpids, []")
+    try:
+        line = bench.refused(f"monitor.create({base}, {{'k': b'\\xf4'}})")
+    finally:
+        bench.exec("monitor._vpids = vpids")
+    most = bench.eval("monitor._most")
+    assert line == f"ValueError: guest no: there are {most} guests, the most that there can be"
+    assert bench.eval("'no' in vms") is False
+    assert other.advance()
+
+
 def test_a_name_and_a_console_that_are_taken(bench, guest, other):
     guest("hlt", console="com2")
     base = "'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': 0"

@@ -1,7 +1,7 @@
 """As many guests as there can be: all run beside a prompt that answers, one more is refused, and all comes back.
 
-A guest takes some 20 million ticks to make and 116 KiB of the heap, which is what ends the guests first where no
-option makes it larger.
+A guest takes some 20 million ticks to make and 116 KiB of the heap, which is what ends the guests where
+the machine's memory does not.
 """
 
 import time
