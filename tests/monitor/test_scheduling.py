@@ -68,8 +68,12 @@ def top(bench, ms):
     return {name: [state, *map(float, numbers)] for name, state, *numbers in rows}
 
 
-def test_equals_alternate_every_10_ms(bench, running):
+@pytest.mark.parametrize("ticks", [0, 1], ids=["", "below-a-tick"])
+def test_equals_alternate_every_10_ms(bench, running, guest, ticks):
+    """A turn goes on after host interrupts, and after a guest above whose timer was due in its middle."""
     pair = running(GAPS), running(GAPS)
+    if ticks:
+        metronome.start(guest)
     refs = ", ".join(one.ref for one in pair)
     printed = bench.exec(
         f"time.sleep_ms(30)\nfor vm in ({refs}): vm.memory.write_u64({DATA:#x}, 0)\nbefore = sched.switches\n"
@@ -77,9 +81,9 @@ def test_equals_alternate_every_10_ms(bench, running):
         f"print(sched.switches - before, *[vm.memory.read_u64({DATA:#x}) for vm in ({refs})])"
     )
     switches, *gaps = map(int, printed.split())
-    assert 24 <= switches <= 33  # host interrupts end a turn, too
+    assert 27 + ticks * 570 <= switches <= 33 + ticks * 600  # there and back, or on to the other
     for gap in gaps:
-        assert 0.9 * SLICE <= gap <= 2.2 * SLICE
+        assert 0.9 * SLICE <= gap <= 1.2 * SLICE
 
 
 STANDS = {
@@ -214,14 +218,15 @@ def test_top_counts_wake_ups_and_their_lateness(bench, running, guest):
     ticking = metronome.start(guest)
     slow = metronome.start(guest, period=SLICE, priority=0)
     storm = running("again: mov eax, 0x40000000; cpuid; jmp again")
-    # The prompt's turn may come between an entry and the handler's first look at the clock, but not every time.
+    # Between an entry and the handler's first look at the clock may come a turn of the metronome above, but none of
+    # the other guest, and the prompt's turn, but not every time.
     for _ in range(3):
         rows = top(bench, 200)
         for made, period in ((ticking, MS), (slow, SLICE)):
             wakes, mean, most, seen = rows[made.name][4:]
             assert wakes == pytest.approx(200 * MS / period, abs=4)
             assert 0 <= mean <= most <= seen
-        if all(seen <= most + 5000 for *_, most, seen in (rows[ticking.name], rows[slow.name])):
+        if all(seen <= most + 15_000 for *_, most, seen in (rows[ticking.name], rows[slow.name])):
             break
     else:
         pytest.fail(f"late by themselves, in time for the monitor: {rows}")

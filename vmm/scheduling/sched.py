@@ -33,7 +33,9 @@ _SWITCHES = const(5)
 _LAST = const(6)
 _FLOOR = const(7)
 _LATER = const(8)
-_WORDS = const(14)
+_WORDS = const(12)
+_LEVEL = const(8)  # of Scheduler._levels for each priority
+_HOLDER = const(2)
 
 # Bits of _LATER.
 _POLL = const(1)  # consoles
@@ -49,7 +51,7 @@ class Scheduler(Preemption):
         self.slice_ticks = tsc_hz * _SLICE_MS // 1000
         self.policy = None
         self._words = array("I", [0] * _WORDS)
-        self._nows = array("I", [0] * (2 * _PRIORITIES))
+        self._levels = array("I", bytes(4 * _LEVEL * _PRIORITIES))
         self._frames = array("I", bytes(4 * most))
         self._vcpus = []
         self._callbacks = []
@@ -74,6 +76,7 @@ class Scheduler(Preemption):
         try:
             self._remove(vm)
             self._words[_LAST] = 0
+            self._levels[_LEVEL * vm.priority + _HOLDER] = 0  # another guest may get its frame
         finally:
             cpu.hold(-1)
 
@@ -138,7 +141,8 @@ class Scheduler(Preemption):
 
     def now(self, priority):
         """Virtual time of the guests of one priority: where one that wakes up starts."""
-        return self._nows[2 * priority] | self._nows[2 * priority + 1] << 32
+        at = _LEVEL * priority
+        return self._levels[at] | self._levels[at + 1] << 32
 
     def enters(self, vm):
         """The exit loop of this guest begins."""
@@ -150,10 +154,10 @@ class Scheduler(Preemption):
 
     def charge(self, vm, used):
         """So many ticks that a guest has used move the virtual time of its priority, by its share."""
-        at = 2 * vm.priority
+        at = _LEVEL * vm.priority
         turn = vm.turn
-        self._nows[at] = turn & 0xFFFFFFFF
-        self._nows[at + 1] = turn >> 32
+        self._levels[at] = turn & 0xFFFFFFFF
+        self._levels[at + 1] = turn >> 32
         vm.turn = turn + (used << FINE) // vm.share
 
     def hook(self, deadline):

@@ -48,7 +48,12 @@ _FLOOR = const(7)  # guests below this priority are not looked at: one of them i
 _LATER = const(8)  # bits of what was put off until no handler is interrupted
 _AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
 _ABOVE = const(11)  # the least priority that interrupts what is done now
-_END = const(12)  # two words: host TSC at which the turn of the guest that ran last ends, where equals wait
+
+# Words of Scheduler._levels, 8 for each priority: whose turn it is among equals.
+_LEVEL = const(3)
+_NOW = const(0)  # two words: virtual time
+_HOLDER = const(2)  # frame of the guest that had the last turn
+_END = const(4)  # two words: host TSC at which that turn ends, though guests above come between; 0: it is over
 
 _POLL = const(1)  # bit of _LATER: consoles
 
@@ -71,7 +76,7 @@ def turns(sched, deadline: int, once: int):
     """Turn after turn until the monitor is wanted. deadline: host TSC or 0. once: 1 for one turn, 2 for as long
     as a guest at or above the floor can run."""
     w = ptr32(sched._words)  # noqa: F821
-    nows = ptr32(sched._nows)  # noqa: F821
+    levels = ptr32(sched._levels)  # noqa: F821
     frames = ptr32(sched._frames)  # noqa: F821
     vcpus = sched._vcpus
     callbacks = sched._callbacks
@@ -98,6 +103,7 @@ def turns(sched, deadline: int, once: int):
         soon = 0  # the first timer of those that have been looked at
         above = 0  # of those above `rank`
         rank = 256
+        at = 0
         missed = 0
         i = 0
         while i < count:
@@ -110,6 +116,7 @@ def turns(sched, deadline: int, once: int):
                     break  # the highest come first: nobody after it can be the one
                 above = soon
                 rank = level
+                at = level << _LEVEL
             state = int(f[_STATE])
             if state == _WAITS:
                 if f[_DIRTY] & _DIRTY_TIMERS:
@@ -130,11 +137,14 @@ def turns(sched, deadline: int, once: int):
                         state = int(_RUNS)
                         f[_STATE] = state
                         f[_WAKES] += 1
-                        i2 = level << 1
-                        virtual = int(nows[i2]) | int(nows[i2 + 1]) << 32
+                        virtual = int(levels[at + _NOW]) | int(levels[at + _NOW + 1]) << 32
                         if (int(f[_TURN]) | int(f[_TURN + 1]) << 32) < virtual:
                             f[_TURN] = virtual
                             f[_TURN + 1] = virtual >> 32
+                        levels[at + _END] = 0
+                        levels[at + _END + 1] = 0
+                        if place < 0:
+                            place = turn + half // int(ptr32(frames[best])[_SHARE])  # noqa: F821
                     else:
                         f[_DUE] = 0  # nobody was waiting for that timer
                         f[_DUE + 1] = 0
@@ -149,8 +159,11 @@ def turns(sched, deadline: int, once: int):
                 equals += 1
                 mine = int(f[_TURN]) | int(f[_TURN + 1]) << 32
                 order = mine
-                if int(w[_LAST]) == int(frames[i]):
-                    order += half // int(f[_SHARE])  # of two that are about even the other one's turn it is
+                if int(levels[at + _HOLDER]) == int(frames[i]):
+                    if now < (int(levels[at + _END]) | int(levels[at + _END + 1]) << 32):
+                        order = -1
+                    else:
+                        order += half // int(f[_SHARE])  # of two that are about even the other one's turn it is
                 if best < 0 or order < place:
                     best = i
                     turn = mine
@@ -163,14 +176,14 @@ def turns(sched, deadline: int, once: int):
         if missed:
             continue  # its timer has come since it was looked at: it need not wait for the look at all others
         # The CPU is the guest's until the end of its slice, or until one that goes before it may wake up.
-        # Alone it needs no slices: host interrupts and others' timers end its turn.
+        # Alone it needs no turns.
         stop = deadline
+        end = 0
         if equals > 1:
-            end = int(w[_END]) | int(w[_END + 1]) << 32
-            if int(w[_LAST]) != int(frames[best]) or end <= now or end > now + slice_ticks:
+            if place < 0:
+                end = int(levels[at + _END]) | int(levels[at + _END + 1]) << 32
+            else:
                 end = now + slice_ticks
-                w[_END] = end
-                w[_END + 1] = end >> 32
             if stop == 0 or end < stop:
                 stop = end
         if soon:
@@ -208,6 +221,9 @@ def turns(sched, deadline: int, once: int):
         if int(w[_LAST]) != int(frames[best]):
             w[_LAST] = int(frames[best])
             w[_SWITCHES] += 1
+        levels[at + _HOLDER] = int(frames[best])
+        levels[at + _END] = end
+        levels[at + _END + 1] = end >> 32
         used = int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS])  # low halves: a turn is shorter
         w[_INSIDE] = best + 1
         w[_ABOVE] = rank + 1
@@ -222,8 +238,8 @@ def turns(sched, deadline: int, once: int):
             f[_TURN + 1] = turn + used >> 32
         if equals == 1:
             turn += used  # nobody has waited
-        nows[rank << 1] = turn
-        nows[(rank << 1) + 1] = turn >> 32
+        levels[at + _NOW] = turn
+        levels[at + _NOW + 1] = turn >> 32
         if answer & _BEYOND:
             sched.machines[best].apply(answer)
         elif answer & _WAIT:
