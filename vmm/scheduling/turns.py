@@ -49,11 +49,11 @@ _LATER = const(8)  # bits of what was put off until no handler is interrupted
 _AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
 _ABOVE = const(11)  # the least priority that interrupts what is done now
 
-# Words of Scheduler._levels, 8 for each priority: whose turn it is among equals.
+# Words of Scheduler._levels, 8 for each priority: whose turn it is among equals that can all run.
 _LEVEL = const(3)
 _NOW = const(0)  # two words: virtual time
-_HOLDER = const(2)  # frame of the guest that had the last turn
-_END = const(4)  # two words: host TSC at which that turn ends, though guests above come between; 0: it is over
+_HOLDER = const(2)  # frame of the guest that had the last turn; 0 where it was alone, or another has woken up
+_END = const(4)  # two words: host TSC at which that turn ends, though guests above come between
 
 _POLL = const(1)  # bit of _LATER: consoles
 
@@ -104,6 +104,7 @@ def turns(sched, deadline: int, once: int):
         above = 0  # of those above `rank`
         rank = 256
         at = 0
+        holder = 0
         missed = 0
         i = 0
         while i < count:
@@ -117,6 +118,7 @@ def turns(sched, deadline: int, once: int):
                 above = soon
                 rank = level
                 at = level << _LEVEL
+                holder = int(levels[at + _HOLDER])
             state = int(f[_STATE])
             if state == _WAITS:
                 if f[_DIRTY] & _DIRTY_TIMERS:
@@ -141,9 +143,9 @@ def turns(sched, deadline: int, once: int):
                         if (int(f[_TURN]) | int(f[_TURN + 1]) << 32) < virtual:
                             f[_TURN] = virtual
                             f[_TURN + 1] = virtual >> 32
-                        levels[at + _END] = 0
-                        levels[at + _END + 1] = 0
-                        if place < 0:
+                        levels[at + _HOLDER] = 0
+                        holder = 0
+                        if best >= 0:
                             place = turn + half // int(ptr32(frames[best])[_SHARE])  # noqa: F821
                     else:
                         f[_DUE] = 0  # nobody was waiting for that timer
@@ -159,7 +161,7 @@ def turns(sched, deadline: int, once: int):
                 equals += 1
                 mine = int(f[_TURN]) | int(f[_TURN + 1]) << 32
                 order = mine
-                if int(levels[at + _HOLDER]) == int(frames[i]):
+                if holder == int(frames[i]):
                     if now < (int(levels[at + _END]) | int(levels[at + _END + 1]) << 32):
                         order = -1
                     else:
@@ -178,14 +180,18 @@ def turns(sched, deadline: int, once: int):
         # The CPU is the guest's until the end of its slice, or until one that goes before it may wake up.
         # Alone it needs no turns.
         stop = deadline
-        end = 0
         if equals > 1:
             if place < 0:
                 end = int(levels[at + _END]) | int(levels[at + _END + 1]) << 32
             else:
                 end = now + slice_ticks
+                levels[at + _HOLDER] = int(frames[best])
+                levels[at + _END] = end
+                levels[at + _END + 1] = end >> 32
             if stop == 0 or end < stop:
                 stop = end
+        elif holder:
+            levels[at + _HOLDER] = 0
         if soon:
             if stop == 0 or soon < stop:
                 stop = soon
@@ -221,9 +227,6 @@ def turns(sched, deadline: int, once: int):
         if int(w[_LAST]) != int(frames[best]):
             w[_LAST] = int(frames[best])
             w[_SWITCHES] += 1
-        levels[at + _HOLDER] = int(frames[best])
-        levels[at + _END] = end
-        levels[at + _END + 1] = end >> 32
         used = int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS])  # low halves: a turn is shorter
         w[_INSIDE] = best + 1
         w[_ABOVE] = rank + 1
