@@ -63,7 +63,7 @@ class Monitor:
     ):
         if not _MEMORY_MIN <= memory <= _MEMORY_MAX:
             raise InputError(f"--memory {memory}: must be from {_MEMORY_MIN} to {_MEMORY_MAX} MB")
-        self.guests: list[Guest] = load_all([Path(path) for path in guests], memory)
+        self.guests: list[Guest] = load_all([Path(path) for path in guests], memory, cmdline)
         self._lines = assign_lines(self.guests)
         for guest in self.guests:
             trial.check(guest)

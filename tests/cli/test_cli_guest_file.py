@@ -193,6 +193,14 @@ def test_a_guest_that_waits_needs_its_memory_too(write, autostart):
     assert load_all([path], 1100)[0].memory == 1 << 30
 
 
+def test_the_monitors_heap_needs_memory_too(write):
+    path = write(memory='"896M"')
+    assert len(load_all([path], 1024, "quiet heap=72M")) == 1
+    for cmdline in ("heap=80M", "heap=1G", "heap=64M exec=26624K", "heap=80M disk=9M"):
+        with pytest.raises(InputError, match="memory: 896 MiB and its files do not fit"):
+            load_all([path], 1024, cmdline)
+
+
 @pytest.mark.parametrize("path", sorted(GUESTS.rglob("*.toml")), ids=lambda path: path.stem)
 def test_the_guest_files_of_the_repository(path):
     guest = load(path)

@@ -98,7 +98,7 @@ def turns(sched, deadline: int, once: int):
         count = int(w[_COUNT])
         best = -1
         turn = 0
-        place = 0
+        place = 0  # its virtual time, as compared with its equals'; below 0 where its turn goes on
         equals = 0
         soon = 0  # the first timer of those that have been looked at
         above = 0  # of those above `rank`

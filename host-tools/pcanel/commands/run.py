@@ -12,13 +12,13 @@ from pcanel.engines.choose import ENGINES
 from pcanel.errors import EngineError, InputError, PcanelError
 from pcanel.modules import BootModule
 from pcanel.monitor import DEFAULT_MEMORY, REPL, Monitor
+from pcanel.options import check
 from pcanel.paths import ELF
 from pcanel.repl import RemoteError
 from pcanel.terminal import Line, Terminal, is_terminal
 
 _LIMIT = 900  # seconds for --exec and --until together, where --timeout says nothing else
 _PERIOD = 0.25
-_SIZES = ("heap", "exec", "disk")  # options of the image (port/memory.c)
 _LAST_WORDS = 0.5  # seconds that a failed monitor has to finish what it says
 
 
@@ -76,11 +76,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.on is not None and options.until is None:
         raise InputError("--on goes with --until")
     for word in options.option:
-        if "=" not in word or any(c.isspace() for c in word):
-            raise InputError(f"--option {word!r}: must be KEY=VALUE without spaces")
-        key, _, value = word.partition("=")
-        if key in _SIZES and not re.fullmatch(r"\d{1,12}[KMG]?", value):
-            raise InputError(f"--option {word!r}: must be a size such as 16M")
+        check(word)
 
 
 def _pattern(until: str | None) -> re.Pattern | None:

@@ -4,16 +4,18 @@ from pathlib import Path
 
 from pcanel.errors import InputError
 from pcanel.guest.file import Guest, load
+from pcanel.options import sizes
 
-_MONITOR = 64  # MiB kept for the monitor: image, heap, page tables, the boot loader
+_MONITOR = 32 << 20  # bytes kept for the monitor's image, its page tables, the boot loader
 _LINES = ("com2", "com3")
 
 
-def load_all(paths: list[Path], memory: int) -> list[Guest]:
-    """Reads the guest files and checks that `memory` MiB can hold them all: the monitor makes those that wait, too."""
+def load_all(paths: list[Path], memory: int, cmdline: str = "") -> list[Guest]:
+    """Reads the guest files and checks that `memory` MiB can hold them all: the monitor makes those that wait, too.
+    cmdline: the monitor's, which may want more than the usual for its heap."""
     guests: list[Guest] = []
     windows: dict[str, int] = {}
-    left = (memory - _MONITOR) << 20
+    left = (memory << 20) - _MONITOR - sizes(cmdline)
     for path in paths:
         guest = load(path)
         for other in guests:
