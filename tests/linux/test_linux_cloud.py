@@ -22,6 +22,10 @@ def test_commands_typed_on_the_console_are_answered(shell):
     assert "console=ttyS0\n" == shell.run("cat /proc/cmdline")
 
 
+def test_programs_find_their_streams_as_files(shell):
+    assert shell.run("echo 42 | cat /dev/stdin; echo 43 > /dev/stderr; echo 44 > /dev/fd/1") == "42\n43\n44\n"
+
+
 def test_the_local_apic_timer_ticks(shell):
     def ticks():
         match = re.search(r"LOC:\s+(\d+)\s+Local timer interrupts", shell.run("cat /proc/interrupts"))
