@@ -9,7 +9,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SIZE = re.compile(r"(\d{1,12})([KMG]?)")
 
 
-def check(word: str) -> None:
+def check_option(word: str) -> None:
     """Raises InputError unless this is KEY=VALUE, and the value of a size is one."""
     if "=" not in word or any(c.isspace() for c in word):
         raise InputError(f"--option {word!r}: must be KEY=VALUE without spaces")

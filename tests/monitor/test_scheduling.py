@@ -68,7 +68,7 @@ def top(bench, ms):
     return {name: [state, *map(float, numbers)] for name, state, *numbers in rows}
 
 
-@pytest.mark.parametrize("ticks", [0, 1], ids=["", "below-a-tick"])
+@pytest.mark.parametrize("ticks", [0, 1], ids=["by-themselves", "below-a-tick"])
 def test_equals_alternate_every_10_ms(bench, running, guest, ticks):
     """A turn goes on after host interrupts, and after a guest above whose timer was due in its middle."""
     pair = running(GAPS), running(GAPS)

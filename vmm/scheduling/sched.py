@@ -34,7 +34,10 @@ _LAST = const(6)
 _FLOOR = const(7)
 _LATER = const(8)
 _WORDS = const(12)
-_LEVEL = const(8)  # of Scheduler._levels for each priority
+
+# Words of Scheduler._levels, and how far a priority is shifted to get at its own.
+_LEVEL = const(3)
+_NOW = const(0)
 _HOLDER = const(2)
 
 # Bits of _LATER.
@@ -51,7 +54,7 @@ class Scheduler(Preemption):
         self.slice_ticks = tsc_hz * _SLICE_MS // 1000
         self.policy = None
         self._words = array("I", [0] * _WORDS)
-        self._levels = array("I", bytes(4 * _LEVEL * _PRIORITIES))
+        self._levels = array("I", bytes(4 * _PRIORITIES << _LEVEL))
         self._frames = array("I", bytes(4 * most))
         self._vcpus = []
         self._callbacks = []
@@ -76,7 +79,7 @@ class Scheduler(Preemption):
         try:
             self._remove(vm)
             self._words[_LAST] = 0
-            self._levels[_LEVEL * vm.priority + _HOLDER] = 0  # another guest may get its frame
+            self._levels[(vm.priority << _LEVEL) + _HOLDER] = 0  # another guest may get its frame
         finally:
             cpu.hold(-1)
 
@@ -141,7 +144,7 @@ class Scheduler(Preemption):
 
     def now(self, priority):
         """Virtual time of the guests of one priority: where one that wakes up starts."""
-        at = _LEVEL * priority
+        at = (priority << _LEVEL) + _NOW
         return self._levels[at] | self._levels[at + 1] << 32
 
     def enters(self, vm):
@@ -154,7 +157,7 @@ class Scheduler(Preemption):
 
     def charge(self, vm, used):
         """So many ticks that a guest has used move the virtual time of its priority, by its share."""
-        at = _LEVEL * vm.priority
+        at = (vm.priority << _LEVEL) + _NOW
         turn = vm.turn
         self._levels[at] = turn & 0xFFFFFFFF
         self._levels[at + 1] = turn >> 32

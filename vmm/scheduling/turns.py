@@ -49,8 +49,8 @@ _LATER = const(8)  # bits of what was put off until no handler is interrupted
 _AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
 _ABOVE = const(11)  # the least priority that interrupts what is done now
 
-# Words of Scheduler._levels, 8 for each priority: whose turn it is among equals that can all run.
-_LEVEL = const(3)
+# Words of Scheduler._levels: whose turn it is among equals that can all run.
+_LEVEL = const(3)  # 8 words for each priority
 _NOW = const(0)  # two words: virtual time
 _HOLDER = const(2)  # frame of the guest that had the last turn; 0 where it was alone, or another has woken up
 _END = const(4)  # two words: host TSC at which that turn ends, though guests above come between

@@ -12,7 +12,7 @@ from pcanel.engines.choose import ENGINES
 from pcanel.errors import EngineError, InputError, PcanelError
 from pcanel.modules import BootModule
 from pcanel.monitor import DEFAULT_MEMORY, REPL, Monitor
-from pcanel.options import check
+from pcanel.options import check_option
 from pcanel.paths import ELF
 from pcanel.repl import RemoteError
 from pcanel.terminal import Line, Terminal, is_terminal
@@ -76,7 +76,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.on is not None and options.until is None:
         raise InputError("--on goes with --until")
     for word in options.option:
-        check(word)
+        check_option(word)
 
 
 def _pattern(until: str | None) -> re.Pattern | None:
