@@ -5,7 +5,7 @@
 # is in build/stamps. All output is under build/ and .venv/.
 #
 #   MICROPYTHON=DIR   use the MicroPython tree in DIR instead of fetching one
-#   ENGINE=NAME       auto, bochs or qemu, for run, repl and test
+#   ENGINE=NAME       auto, bochs, bochs27 or qemu, for run, repl and test
 #   CPU=MODEL         the engine's CPU model, for run and repl
 #   GUESTS='FILE...'  guest files, for run
 #   TESTS='PATH...'   which tests, for test
@@ -34,7 +34,7 @@ SPELLED := nin,thre,extint,ist,nd
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
 C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h host-tools/*/*.c host-tools/*/*.h)
 
-.PHONY: all help setup elf iso guests rtos run repl test test-long test-nested bench latency bench-quick check format size doctor clean
+.PHONY: all help setup elf iso bochs guests rtos run repl test test-long test-nested bench latency bench-quick check format size doctor clean
 .DELETE_ON_ERROR:
 
 all: elf iso
@@ -43,6 +43,7 @@ help:
 	@echo 'make all      the image (build/pcanel.elf) and the boot medium (build/pcanel.iso)'
 	@echo 'make run      boot it with Linux and the real-time guest (GUESTS=..., ENGINE=..., CPU=...)'
 	@echo 'make repl     boot it without guests: the Python prompt only'
+	@echo 'make bochs    Bochs 3.0 built for speed, which all of these use from then on (test, bench, latency build it)'
 	@echo 'make test     all tests'
 	@echo 'make test-long  those that take minutes each: 1 MiB over the link, cyclictest'
 	@echo 'make test-nested  the monitor under QEMU with nested VMX, in an emulated machine'
@@ -84,6 +85,15 @@ $(BUILD)/guests/rt-tests: | $(STAMPS)/apt
 
 $(BUILD)/guests/memtest: | $(STAMPS)/apt
 	@$(SETUP)/unpack.sh $(BUILD)/apt $@ memtest86+
+
+# 3.0 built for speed; with its debugger, for a profile and for breakpoints. `make run` waits for neither.
+$(BUILD)/bochs/bochs: $(SETUP)/bochs.sh $(wildcard $(SETUP)/bochs/*.patch) | $(STAMPS)/apt
+	@$(SETUP)/bochs.sh $(BUILD)/apt $(@D) fast
+
+$(BUILD)/bochs/bochs-debugger: $(SETUP)/bochs.sh $(wildcard $(SETUP)/bochs/*.patch) | $(STAMPS)/apt
+	@$(SETUP)/bochs.sh $(BUILD)/apt $(@D) debugger
+
+bochs: $(BUILD)/bochs/bochs
 
 setup: $(STAMPS)/packages $(STAMPS)/venv | $(MICROPYTHON) guests
 
@@ -140,11 +150,14 @@ run: elf $(if $(filter-out guests/linux.toml guests/rtos.toml,$(GUESTS)),guests,
 repl: elf
 	@$(PCANEL) run $(RUN_OPTIONS)
 
-test: all guests $(BUILD)/kvmrun/kvmrun
+# An engine that is named is enough.
+FAST_BOCHS := $(if $(filter bochs27 qemu,$(ENGINE)),,bochs)
+
+test: all $(FAST_BOCHS) guests $(BUILD)/kvmrun/kvmrun
 	@PCANEL_ENGINE=$(ENGINE) PCANEL_COMPLETE=1 $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # One at a time: each is a Bochs with a whole system in it.
-test-nested: all guests
+test-nested: all bochs guests
 	@$(PYTHON) -m pytest -m 'long or not long' tests/nested
 
 $(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/tests/lib/*)
@@ -153,16 +166,16 @@ $(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/te
 $(BUILD)/kvmrun/kvmrun: $(wildcard host-tools/kvmrun/*)
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C host-tools/kvmrun BUILD=$(abspath $(BUILD)/kvmrun) $(abspath $@)
 
-bench: elf guests $(BUILD)/kvmrun/kvmrun
+bench: elf bochs $(BUILD)/bochs/bochs-debugger guests $(BUILD)/kvmrun/kvmrun
 	@$(PCANEL) bench
 
-latency: elf guests $(BUILD)/kvmrun/kvmrun
+latency: elf bochs guests $(BUILD)/kvmrun/kvmrun
 	@$(PCANEL) bench --latency
 
-bench-quick: elf $(BUILD)/guests/exitbench/exitbench.elf
+bench-quick: elf bochs $(BUILD)/guests/exitbench/exitbench.elf
 	@$(PCANEL) bench --quick
 
-test-long: all guests
+test-long: all $(FAST_BOCHS) guests
 	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m long --ignore tests/nested $(TESTS)
 
 doctor: $(STAMPS)/venv

@@ -1,13 +1,18 @@
 """`pcanel doctor`: every lack is named with the one command that mends it."""
 
+import dataclasses
+
 import pytest
 from pcanel import health
+from pcanel.engines import bochs_programs
 
 
 def test_this_machine(pcanel):
     done = pcanel("doctor")
     assert done.returncode == 0, done.stdout
-    for subject in ("Debian packages", "VT-x", "nested VMX", "/dev/kvm", "Bochs", "QEMU", "UEFI firmware", "image"):
+    for subject in ("Debian packages", "VT-x", "nested VMX", "/dev/kvm", "Bochs", "fast Bochs", "QEMU"):
+        assert subject in done.stdout
+    for subject in ("UEFI firmware", "image"):
         assert subject in done.stdout
     assert "LACK" not in done.stdout
     last = done.stdout.splitlines()[-1]
@@ -33,9 +38,15 @@ def test_missing_firmware(tmp_path):
 
 
 def test_bochs_without_its_firmware(tmp_path):
-    finding = health.bochs(tmp_path)
+    finding = health.bochs(bochs_programs.firmware(tmp_path))
     assert (finding.state, finding.words) == (False, f"{tmp_path}/BIOS-bochs-latest is not there")
     assert finding.mend.endswith("bochs bochsbios vgabios")
+
+
+def test_a_fast_bochs_that_is_not_built(tmp_path):
+    finding = health.fast_bochs(dataclasses.replace(bochs_programs.FAST, path=str(tmp_path / "bochs")))
+    assert (finding.state, finding.mend) == (None, "make bochs")
+    assert f"{tmp_path}/bochs is not built" in finding.words
 
 
 @pytest.mark.parametrize(

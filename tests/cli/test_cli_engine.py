@@ -28,7 +28,7 @@ def test_qemu_without_vt_x():
 def test_an_unknown_engine():
     done = collect("vax")
     assert done.returncode == 1
-    assert "ENGINE=vax: there are auto, bochs, qemu" in done.stdout + done.stderr
+    assert "ENGINE=vax: there are auto, bochs, bochs27, qemu" in done.stdout + done.stderr
 
 
 def test_bochs():

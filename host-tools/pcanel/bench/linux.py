@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pcanel.bench import kvm
 from pcanel.bench.bare import Bare
-from pcanel.engines.bochs import Bochs
+from pcanel.engines.bochs import BochsDebugger
 from pcanel.engines.choose import choose
 from pcanel.errors import InputError, PcanelError
 from pcanel.guest.initramfs import Archive
@@ -48,12 +48,11 @@ class Boot:
         return self.exits.get("exits", sum(self.exits.values()))
 
 
-class _Stopping(Bochs):
+class _Stopping(BochsDebugger):
     """Bochs that notes when the kernel's entry is reached: twice, for GRUB puts the unpacking code there too."""
 
-    def prepare(self) -> None:
-        super().prepare()
-        (self.machine.directory / "debugger").write_text(f"pb {_ENTRY:#x}\nc\nc\nd 1\nc\n")
+    def debugger_script(self) -> str:
+        return f"pb {_ENTRY:#x}\nc\nc\nd 1\nc\n"
 
 
 def initrd() -> bytes:

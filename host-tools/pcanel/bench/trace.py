@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pcanel.bench import guest
 from pcanel.bench.monitored import Monitored
-from pcanel.engines.bochs import Bochs
+from pcanel.engines.bochs import BochsDebugger
 from pcanel.engines.choose import Choice
 from pcanel.errors import PcanelError
 from pcanel.monitor import Monitor
@@ -58,14 +58,16 @@ class Instruction:
         return self.hpa != self.gva
 
 
-class _Traced(Bochs):
+class _Traced(BochsDebugger):
     """Bochs with a trace between two magic breakpoints; it ends behind the second."""
 
     def prepare(self) -> None:
         super().prepare()
         with (self.machine.directory / "bochsrc").open("a") as config:
             config.write("magic_break: enabled=1\n")
-        (self.machine.directory / "debugger").write_text("c\ntrace on\ntrace-mem on\nc\ntrace off\nq\n")
+
+    def debugger_script(self) -> str:
+        return "c\ntrace on\ntrace-mem on\nc\ntrace off\nq\n"
 
 
 def trace(row: str, cpu: str | None = None, image: Path = ELF) -> tuple[list[Instruction], dict[int, str]]:

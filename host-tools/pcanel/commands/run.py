@@ -96,7 +96,8 @@ def _module(word: str) -> BootModule:
 def _introduce(monitor: Monitor, on_terminal: bool) -> None:
     """Says on stderr what was started and where its consoles are."""
     engine = monitor.engine
-    say(f"run {monitor.run.id}: engine {engine.name}, CPU model {engine.cpu} ({monitor.choice.reason})")
+    words = f" ({engine.words})" if engine.words else ""
+    say(f"run {monitor.run.id}: engine {engine.name}{words}, CPU model {engine.cpu} ({monitor.choice.reason})")
     guests = [guest.name for guest in monitor.guests if guest.name in monitor.names]
     for name in [REPL, *guests]:
         attach = "repl" if name == REPL else f"console {name}"

@@ -60,6 +60,11 @@ class Engine:
         self._process: subprocess.Popen | None = None
 
     @property
+    def words(self) -> str:
+        """Which program this is, where there are several; else empty."""
+        return ""
+
+    @property
     def log(self) -> Path:
         return self.machine.directory / "engine.log"
 

@@ -1,28 +1,24 @@
 """Bochs: VT-x emulated in full, on any machine.
 
-Debian's Bochs 2.7 has the debugger built in, so it is started with a script that
-says "continue", and its display goes to a VNC server that nobody has to watch. The
-serial ports connect to us (`socket-client`), so no port number has to be guessed.
+The program is the fast one of `make bochs` where it is there, else Debian's (bochs_programs.py).
+One with the debugger built in is started with a script that says "continue". The serial
+ports connect to us (`socket-client`), so no port number has to be guessed.
 """
 
 import struct
 from pathlib import Path
 
 from pcanel.engines.base import Engine, Machine
+from pcanel.engines.bochs_programs import DEBIAN, DEBUGGER, FAST, firmware, first
 from pcanel.errors import InputError
 from pcanel.image import make_iso
 
-SHARE = Path("/usr/share/bochs")
-FIRMWARE = ("BIOS-bochs-latest", "VGABIOS-lgpl-latest")
-_MEMORY_MAX = 2048  # MiB that Bochs 2.7 takes without paging to a file
+_MEMORY_MAX = 2048  # MiB that Bochs takes without paging to a file
 _IPS = 100_000_000
 
 _CONFIG = """\
 config_interface: textconfig
-display_library: rfb, options="timeout=0"
-sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
-plugin_ctrl: speaker=0
-romimage: file={bios}
+{program}romimage: file={bios}
 vgaromimage: file={vga_bios}
 memory: guest={memory}, host={memory}
 cpu: model={cpu}, ips={ips}, reset_on_triple_fault=0, ignore_bad_msrs={ignore_bad_msrs}
@@ -44,31 +40,23 @@ class Bochs(Engine):
     """Bochs as a subprocess, booted from an ISO."""
 
     name = "bochs"
-    program = "bochs"
     default_cpu = "corei7_skylake_x"
+    programs = (FAST, DEBIAN)  # the first that is there is taken
     _more_memory = 0  # MiB beyond what the monitor's machine has
-    cpus = (
-        "bx_generic",
-        "core2_penryn_t9600",
-        "corei5_lynnfield_750",
-        "corei5_arrandale_m520",
-        "corei7_sandy_bridge_2600k",
-        "corei7_ivy_bridge_3770k",
-        "corei7_haswell_4770",
-        "broadwell_ult",
-        "corei7_skylake_x",
-        "corei3_cnl",
-        "corei7_icelake_u",
-        "tigerlake",
-        "ryzen",
-    )
 
     def __init__(self, machine: Machine):
+        self._bochs = first(self.programs)
+        self.program = self._bochs.path
+        self.cpus = self._bochs.cpus
         super().__init__(machine)
         if machine.uefi:
             raise InputError("bochs has no UEFI firmware here; --uefi needs --engine qemu")
         if self.memory > _MEMORY_MAX:
             raise InputError(f"--memory {machine.memory}: bochs takes at most {_MEMORY_MAX - self._more_memory} MB")
+
+    @property
+    def words(self) -> str:
+        return self._bochs.words
 
     @property
     def memory(self) -> int:
@@ -97,9 +85,11 @@ class Bochs(Engine):
         machine = self.machine
         if not machine.is_iso:
             self.make_medium(self._iso)
+        bios, vga_bios = firmware()
         config = _CONFIG.format(
-            bios=SHARE / FIRMWARE[0],
-            vga_bios=SHARE / FIRMWARE[1],
+            program=self._bochs.config,
+            bios=bios,
+            vga_bios=vga_bios,
             memory=self.memory,
             cpu=self.cpu,
             ips=_IPS,
@@ -113,10 +103,15 @@ class Bochs(Engine):
             config += f"com{number}: enabled=1, {mode}\n"
         (machine.directory / "bochsrc").write_text(config)
         (machine.directory / "cmos").write_bytes(_cmos(self.memory))
-        (machine.directory / "debugger").write_text("c\n")
+        if self._bochs.debugger:
+            (machine.directory / "debugger").write_text(self.debugger_script())
+
+    def debugger_script(self) -> str:
+        """What the debugger is told, where there is one."""
+        return "c\n"
 
     def arguments(self) -> list[str]:
-        return ["-q", "-f", "bochsrc", "-rc", "debugger"]
+        return ["-q", "-f", "bochsrc", *(("-rc", "debugger") if self._bochs.debugger else ())]
 
     def log_lines(self) -> list[str]:
         """Errors and panics of Bochs's log; its standard output has nothing but greetings."""
@@ -133,6 +128,19 @@ class Bochs(Engine):
         super().stop()
         if not self.machine.is_iso:
             self._iso.unlink(missing_ok=True)
+
+
+class Bochs27(Bochs):
+    """Debian's Bochs 2.7, whatever else is there."""
+
+    name = "bochs27"
+    programs = (DEBIAN,)
+
+
+class BochsDebugger(Bochs):
+    """A Bochs whose debugger takes a script: subclasses give it."""
+
+    programs = (DEBUGGER, DEBIAN)
 
 
 def _cmos(memory: int) -> bytes:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from pcanel.engines.base import Engine
-from pcanel.engines.bochs import Bochs
+from pcanel.engines.bochs import Bochs, Bochs27
 from pcanel.engines.host import nested_vmx
 from pcanel.engines.nested import Nested
 from pcanel.engines.qemu import Qemu
 from pcanel.errors import InputError
 
-ENGINES: dict[str, type[Engine]] = {"bochs": Bochs, "qemu": Qemu, "nested": Nested}
+ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Bochs, Bochs27, Qemu, Nested)}
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,19 @@ import subprocess
 import tempfile
 import time
 
+from pcanel.engines import bochs_programs
+
 BOCHS_MODELS = ("corei7_skylake_x", "corei5_arrandale_m520")
 BOCHS_HZ = 100_000_000  # instructions a second, and ticks of the TSC
 
 _BOCHSRC = """\
-display_library: rfb, options="timeout=0"
-romimage: file=/usr/share/bochs/BIOS-bochs-latest
-vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
+{program}romimage: file={bios}
+vgaromimage: file={vga_bios}
 memory: guest=64, host=64
 cpu: model={cpu}, ips={hz}, reset_on_triple_fault=0, ignore_bad_msrs=0
 clock: sync=none
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 {disk}
-sound: waveoutdrv=dummy
 com1: enabled=1, {serial}
 log: {log}
 panic: action=fatal
@@ -162,11 +162,14 @@ def _bochs(image, cpu, cmdline, serial, directory):
     else:
         iso = grub_iso(image, directory, cmdline)
         disk = f"ata0-master: type=cdrom, path={iso}, status=inserted\nboot: cdrom"
+    program = bochs_programs.first((bochs_programs.FAST, bochs_programs.DEBIAN))
+    bios, vga_bios = bochs_programs.firmware()
+    values = {"program": program.config, "bios": bios, "vga_bios": vga_bios, "cpu": cpu, "hz": BOCHS_HZ}
     bochsrc = directory / "bochsrc"
-    bochsrc.write_text(_BOCHSRC.format(cpu=cpu, hz=BOCHS_HZ, disk=disk, serial=serial, log=directory / "log"))
+    bochsrc.write_text(_BOCHSRC.format(**values, disk=disk, serial=serial, log=directory / "log"))
     commands = directory / "commands"
     commands.write_text("c\n")
-    return ["bochs", "-q", "-f", bochsrc, "-rc", commands]
+    return [program.path, "-q", "-f", bochsrc, *(("-rc", commands) if program.debugger else ())]
 
 
 def _qemu(image, cmdline, serial, directory):
