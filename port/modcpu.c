@@ -149,6 +149,13 @@ static mp_obj_t mod_rdtsc(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_rdtsc_obj, mod_rdtsc);
 
+// alarm(tsc): a host interrupt at this TSC, which does nothing; 0 takes it back.
+static mp_obj_t mod_alarm(mp_obj_t tsc) {
+    timer_arm(mp_obj_get_int_truncated(tsc));
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mod_alarm_obj, mod_alarm);
+
 static mp_obj_t mod_zero(mp_obj_t hpa, mp_obj_t size) {
     memset((void *)mp_obj_get_int_truncated(hpa), 0, mp_obj_get_int(size));
     return mp_const_none;
@@ -209,6 +216,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_outw), MP_ROM_PTR(&mod_outw_obj)},
     {MP_ROM_QSTR(MP_QSTR_outl), MP_ROM_PTR(&mod_outl_obj)},
     {MP_ROM_QSTR(MP_QSTR_rdtsc), MP_ROM_PTR(&mod_rdtsc_obj)},
+    {MP_ROM_QSTR(MP_QSTR_alarm), MP_ROM_PTR(&mod_alarm_obj)},
     {MP_ROM_QSTR(MP_QSTR_zero), MP_ROM_PTR(&mod_zero_obj)},
     {MP_ROM_QSTR(MP_QSTR_copy), MP_ROM_PTR(&mod_copy_obj)},
     {MP_ROM_QSTR(MP_QSTR_idle_hook), MP_ROM_PTR(&cpu_idle_hook_obj)},

@@ -102,6 +102,13 @@ static mp_obj_t mod_compacts(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_compacts_obj, mod_compacts);
 
+// flaws(bits): which work-arounds entries need (bochs27.h).
+static mp_obj_t mod_flaws(mp_obj_t bits) {
+    vmx_cpu.flaws = mp_obj_get_int(bits);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mod_flaws_obj, mod_flaws);
+
 // Leaves VMX operation and forgets what was loaded. Also called before a soft reset,
 // when the heap with the VCPU objects goes away.
 void vmx_shutdown(void) {
@@ -182,6 +189,7 @@ static const mp_rom_map_elem_t vmx_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_VCPU), MP_ROM_PTR(&vcpu_type)},
     {MP_ROM_QSTR(MP_QSTR_on), MP_ROM_PTR(&mod_on_obj)},
     {MP_ROM_QSTR(MP_QSTR_compacts), MP_ROM_PTR(&mod_compacts_obj)},
+    {MP_ROM_QSTR(MP_QSTR_flaws), MP_ROM_PTR(&mod_flaws_obj)},
     {MP_ROM_QSTR(MP_QSTR_off), MP_ROM_PTR(&mod_off_obj)},
     {MP_ROM_QSTR(MP_QSTR_clear), MP_ROM_PTR(&mod_clear_obj)},
     {MP_ROM_QSTR(MP_QSTR_load), MP_ROM_PTR(&mod_load_obj)},

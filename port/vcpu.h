@@ -142,6 +142,7 @@ typedef struct {
     uint64_t rest; // host TSC ticks that guests run before they make way for a host interrupt again
     vcpu_frame_t *fpu_owner; // whose state is in the FPU registers; NULL: the monitor's
     uint64_t xcr0; // all that the CPU offers; 0: no XSAVE
+    uint32_t flaws; // of bochs27.h
     bool vmxon;
 } vmx_cpu_t;
 

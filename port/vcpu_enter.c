@@ -6,6 +6,7 @@
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/bound.h"
+#include "port/bochs27.h"
 
 #define RFLAGS_TF              (1ull << 8)
 #define OWED_EXIT              (1000) // host TSC ticks that an exit stands for, see owed and rest
@@ -20,11 +21,6 @@
 #define BLOCKING_BY_STI_MOV_SS (3)
 #define REASON_ENTRY_FAILURE   (1ull << 31)
 #define OWED_AS_LONG           (~0ull)
-#define PRIORITY_ALL           (15) // task-priority class of the local APIC that lets no interrupt through
-
-// Words of the guest's local APIC (vmm/devices/lapic_page.py), its IRR 16 bytes a register.
-#define APIC_PPR (0x0a0 / 4)
-#define APIC_IRR (0x200 / 4)
 
 static void write_back(vcpu_frame_t *f) {
     if (f->dirty & FRAME_RIP) {
@@ -180,35 +176,12 @@ static void meet_deadline(vcpu_frame_t *f) {
     f->due = 0;
 }
 
-// Interrupts wait for the guest, the first of them RVI. Where one will do so beyond this entry, since it is not alone,
-// or the guest cannot take it now, the host's own wait, too: Bochs 2.7, when one of those comes, makes no exit but
-// delivers the guest's, though the guest may have cleared IF meanwhile. Returns whether the host's wait.
-static __attribute__((noinline)) bool hold_interrupts(const vcpu_frame_t *f, uint32_t rvi) {
-    const uint32_t *page = (const uint32_t *)(uintptr_t)f->virtual_apic;
-    bool waits = !(f->rflags & RFLAGS_IF) || (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) ||
-                 (f->interruptibility & BLOCKING_BY_STI_MOV_SS) || rvi >> 4 <= page[APIC_PPR] >> 4;
-    for (uint32_t i = 0; i < 8 && !waits; i++) {
-        uint32_t bits = page[APIC_IRR + 4 * i];
-        waits = bits != 0 && (i != rvi >> 5 || bits != 1u << (rvi & 31));
-    }
-    if (waits) {
-        op_set_cr8(PRIORITY_ALL);
-    }
-    return waits;
-}
-
 // The guest runs until it exits: 0, or what VMLAUNCH or VMRESUME failed with.
 static inline int run_guest(vcpu_frame_t *f) {
     if (vmx_cpu.fpu_owner != f) {
         vmx_fpu_acquire(f);
     }
-    bool held = false;
-    if (f->virtual_apic != 0) {
-        uint8_t rvi = vmx_get(GUEST_INTERRUPT_STATUS);
-        if (MP_UNLIKELY(rvi != 0)) {
-            held = hold_interrupts(f, rvi);
-        }
-    }
+    bool held = MP_UNLIKELY(vmx_cpu.flaws & FLAW_UNMASKED_VIRTUAL) && bochs27_hold(f);
     uint64_t now = op_rdtsc();
     vcpu_count_ticks(f, now);
     if (f->timer_shift < 64) {
@@ -217,10 +190,8 @@ static inline int run_guest(vcpu_frame_t *f) {
             uint64_t ticks = f->deadline > now ? (f->deadline - now) >> f->timer_shift : 0;
             left = ticks < left ? ticks : left;
         }
-        // Bochs 2.7 makes no exit for an interrupt while a guest that was entered with IF clear has not set it. A
-        // millisecond loses no character of a 16550's FIFO.
-        if (!(f->rflags & RFLAGS_IF) || held) {
-            uint64_t most = (tsc_hz / 1000) >> f->timer_shift;
+        if (MP_UNLIKELY(vmx_cpu.flaws != 0) && (!(f->rflags & RFLAGS_IF) || held)) {
+            uint64_t most = bochs27_most_ticks() >> f->timer_shift;
             left = left < most ? left : most;
         }
         if (left < f->owed >> f->timer_shift) {
@@ -235,7 +206,7 @@ static inline int run_guest(vcpu_frame_t *f) {
     int failed = vmx_guest(f);
     uint64_t exit_tsc = op_rdtsc();
     if (MP_UNLIKELY(held)) {
-        op_set_cr8(0);
+        bochs27_release();
     }
     f->guest_ticks += exit_tsc - now;
     // A guest that exits at every instruction would never see its timer if only time counted.

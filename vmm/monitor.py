@@ -26,7 +26,7 @@ from vmm.scheduling import sched
 from vmm.ties import link, shared
 from vmm.vm import VM
 from vmm.vtx import caps as caps_module
-from vmm.vtx import controls
+from vmm.vtx import controls, trial
 
 _PAGE = const(0x1000)
 _CR4_VMXE = const(1 << 13)
@@ -100,6 +100,7 @@ class Monitor:
         self._peak = 0  # guests at once so far: the place of one that goes is another's, though the prompt took some
         self.xcr0 = 0
         self.compacts = False
+        self.trial = None  # vmm/vtx/trial.py: what the CPU does in a guest
         self.gone = bytearray(_PAGE)  # frame of all that are destroyed: in a full heap there is nothing for each
         self.reserve = None  # memory that vmm/policies/policy.py gives up when a policy has taken all the rest
         self.active = False
@@ -118,6 +119,7 @@ class Monitor:
         if cpu.cr(4) & _CR4_OSXSAVE:
             self.xcr0 = cpu.cpuid(0xD, 0)[0]
             self.compacts = vmx.compacts()
+        self.trial = trial.run(self.pages, caps)
         cpu.idle_hook(self.idle)
         self.active = True
 

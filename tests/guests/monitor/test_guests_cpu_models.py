@@ -15,10 +15,12 @@ MODELS = (
     "corei3_cnl",
     "corei7_icelake_u",
     "tigerlake",
+    "sapphire_rapids",
+    "arrow_lake",  # no AVX-512
 )
 
 
-@pytest.mark.skipif(vtx.engine() != "bochs", reason="the CPU models are those of Bochs")
+@pytest.mark.skipif(vtx.engine() != "bochs", reason="the CPU models are those of Bochs 3.0")
 @pytest.mark.parametrize("cpu", MODELS)
 def test_guests(cpu):
     with suite.monitor(cpu) as running:

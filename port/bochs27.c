@@ -1,0 +1,41 @@
+// Work-arounds for Bochs 2.7 (bochs27.h; docs/engines.md has what it does).
+#include "port/bochs27.h"
+#include "port/timer.h"
+#include "port/vmxops.h"
+
+#define RFLAGS_IF              (1ull << 9)
+#define BLOCKING_BY_STI_MOV_SS (3)
+#define PRIORITY_ALL           (15) // task-priority class of the local APIC that lets no interrupt through
+
+// Words of the guest's local APIC (vmm/devices/lapic_page.py), its IRR 16 bytes a register.
+#define APIC_PPR (0x0a0 / 4)
+#define APIC_IRR (0x200 / 4)
+
+// Interrupts wait for the guest, the first of them RVI. Where one will do so beyond this entry, since it is not
+// alone or the guest cannot take it now, the host's own wait, too.
+bool bochs27_hold(const vcpu_frame_t *f) {
+    uint8_t rvi = f->virtual_apic != 0 ? vmx_get(GUEST_INTERRUPT_STATUS) : 0;
+    if (rvi == 0) {
+        return false;
+    }
+    const uint32_t *page = (const uint32_t *)(uintptr_t)f->virtual_apic;
+    bool waits = !(f->rflags & RFLAGS_IF) || (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) ||
+                 (f->interruptibility & BLOCKING_BY_STI_MOV_SS) || rvi >> 4 <= page[APIC_PPR] >> 4;
+    for (uint32_t i = 0; i < 8 && !waits; i++) {
+        uint32_t bits = page[APIC_IRR + 4 * i];
+        waits = bits != 0 && (i != rvi >> 5 || bits != 1u << (rvi & 31));
+    }
+    if (waits) {
+        op_set_cr8(PRIORITY_ALL);
+    }
+    return waits;
+}
+
+void bochs27_release(void) {
+    op_set_cr8(0);
+}
+
+// A millisecond loses no character of a 16550's FIFO.
+uint64_t bochs27_most_ticks(void) {
+    return tsc_hz / 1000;
+}

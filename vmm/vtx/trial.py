@@ -1,0 +1,178 @@
+"""What this CPU does in VMX non-root operation, found out by guests of a few bytes before any other runs.
+
+An emulator, or a monitor below this one, may offer a control and not act on it. `run` enters
+three guests in real mode, each with a host interrupt or a trap ahead, and looks at the exit:
+
+- a host interrupt while RFLAGS.IF is clear is an exit by EXTERNAL_INTERRUPT;
+- so it is where an interrupt of the guest's waits in virtual-interrupt delivery too;
+- the monitor trap flag exits after one instruction.
+
+Nothing asks which engine it runs on. Source: SDM Vol. 3C, "Pin-Based VM-Execution Controls",
+"Virtual-Interrupt Delivery", "Monitor Trap Flag".
+"""
+
+import cpu
+import uctypes
+import vmx
+from micropython import const
+
+from vmm import verdict
+from vmm.loaders.state import State
+from vmm.memory import ept
+from vmm.vtx import reasons, vcpu
+from vmm.vtx import vmcs as v
+
+_PAGE = const(0x1000)
+_VPID = const(0xFFFF)
+_SPIN = b"\xeb\xfe"  # jmp $
+_TOGGLE = b"\xfb\xfa" + _SPIN  # sti; cli: no interrupt comes between these two
+_VECTOR = const(0x40)
+_IRR = const(0x200)
+_ALARM = const(30_000)  # host TSC ticks from before the entry to the host's interrupt
+_LIMIT = const(300_000)  # and to the end of the trial
+_ATTEMPTS = const(100)  # entries that the host's attention may put off
+_MONITOR_TRAP_FLAG = const(1 << 27)
+
+# Bits for vmx.flaws (port/bochs27.h).
+MASKED_HOST = const(1 << 0)
+UNMASKED_VIRTUAL = const(1 << 1)
+
+
+class Trial:
+    """flaws: bits for vmx.flaws; mtf: whether the monitor trap flag is offered and works."""
+
+    def __init__(self, flaws, mtf):
+        self.flaws = flaws
+        self.mtf = mtf
+
+
+class _Machine:
+    """What vcpu.prepare() takes of a VM: its tables and bitmaps. Closing gives the memory back."""
+
+    cr4_allowed = 0
+
+    def __init__(self, pages, caps):
+        self._pages = pages
+        self._taken = []
+        self.ept = ept.Ept(pages, caps.page_sizes)
+        self.io_bitmap = self.take(2 * _PAGE)
+        self.msr_bitmap = self.take(_PAGE)
+        self.code = self.take(_PAGE)
+        self.ept.map(0, self.code, _PAGE)
+
+    def take(self, size):
+        hpa = self._pages.take(size)
+        self._taken.append(hpa)
+        return hpa
+
+    def close(self):
+        self.ept.release()
+        for hpa in self._taken:
+            self._pages.give(hpa)
+
+
+class _Exits:
+    """A table whose every handler ends the trial."""
+
+    def __init__(self):
+        self.table = [lambda _vcpu: verdict.STOP] * 256
+
+    def arm(self, vcpu):
+        pass
+
+
+class _Guest:
+    """One page of code at gpa 0, in real mode. reason(code, ...): the basic exit reason that ends it."""
+
+    def __init__(self, pages, caps):
+        self._machine = _Machine(pages, caps)
+        self._vcpu = vcpu.make(self._machine, caps, self._machine.take, _Exits(), ())
+        self._caps = caps
+
+    def close(self):
+        self._vcpu.retire()
+        self._machine.close()
+
+    def reason(self, code, arm=None, alarm=False):
+        guest = self._vcpu
+        vcpu.prepare(guest, self._caps, _VPID)
+        uctypes.bytearray_at(self._machine.code, len(code))[:] = code
+        self._registers(guest)
+        if self._caps.apicv:
+            self._apic(guest)
+        if arm:
+            arm(guest)
+        now = cpu.rdtsc()
+        guest.deadline = now + _LIMIT
+        if alarm:
+            cpu.alarm(now + _ALARM)
+        try:
+            for _ in range(_ATTEMPTS):
+                guest.reason = reasons.ATTENTION
+                vmx.enter(guest)
+                if guest.reason != reasons.ATTENTION:
+                    return guest.reason & 0xFFFF
+            raise RuntimeError("a trial of the CPU was not entered in %d attempts" % _ATTEMPTS)
+        finally:
+            cpu.alarm(0)
+
+    @staticmethod
+    def _registers(guest):
+        state = State("real", 0)
+        guest.rip = 0
+        guest.rflags = state.rflags
+        guest.xcr0 = 1
+        guest.write(v.GUEST_IA32_EFER, 0)
+        guest.cr4 = 0
+        guest.cr3 = 0
+        guest.cr0 = state.cr0
+        for name, segment in state.segments.items():
+            guest.set_segment(name, *segment)
+        for field in (
+            v.GUEST_GDTR_BASE, v.GUEST_GDTR_LIMIT, v.GUEST_IDTR_BASE, v.GUEST_IDTR_LIMIT,
+            v.GUEST_IA32_SYSENTER_CS, v.GUEST_IA32_SYSENTER_ESP, v.GUEST_IA32_SYSENTER_EIP,
+            v.GUEST_IA32_DEBUGCTL, v.GUEST_INTERRUPTIBILITY_STATE, v.GUEST_ACTIVITY_STATE,
+            v.GUEST_PENDING_DEBUG_EXCEPTIONS, v.VM_ENTRY_INTERRUPTION_INFORMATION,
+        ):  # fmt: skip
+            guest.write(field, 0)
+        guest.write(v.GUEST_DR7, 0x400)
+        guest.write(v.GUEST_IA32_PAT, cpu.rdmsr(0x277))
+
+    def _apic(self, guest):
+        """No IDT is there: an interrupt that is delivered shuts the guest down."""
+        if not hasattr(self, "_page"):
+            self._page, self._access = self._machine.take(_PAGE), self._machine.take(_PAGE)
+        guest.write(v.VIRTUAL_APIC_ADDRESS, self._page)
+        guest.write(v.APIC_ACCESS_ADDRESS, self._access)
+        guest.write(v.TPR_THRESHOLD, 0)
+        for field in (v.EOI_EXIT_BITMAP_0, v.EOI_EXIT_BITMAP_1, v.EOI_EXIT_BITMAP_2, v.EOI_EXIT_BITMAP_3):
+            guest.write(field, 0)
+        guest.write(v.GUEST_INTERRUPT_STATUS, 0)
+
+    def interrupt(self, guest):
+        """An interrupt waits in virtual-interrupt delivery."""
+        uctypes.bytearray_at(self._page + _IRR + _VECTOR // 32 * 16, 4)[0] = 1 << _VECTOR % 8
+        guest.write(v.GUEST_INTERRUPT_STATUS, _VECTOR)
+
+
+def _trap(guest):
+    primary = v.PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
+    guest.write(primary, guest.read(primary) | _MONITOR_TRAP_FLAG)
+
+
+def run(pages, caps):
+    """Return the Trial. In VMX operation only, before any guest; takes about a million host TSC ticks."""
+    vmx.flaws(0)
+    guest = _Guest(pages, caps)
+    try:
+        flaws = 0
+        if guest.reason(_SPIN, alarm=True) != reasons.EXTERNAL_INTERRUPT:
+            flaws |= MASKED_HOST
+        if caps.apicv and guest.reason(_TOGGLE, guest.interrupt, alarm=True) != reasons.EXTERNAL_INTERRUPT:
+            flaws |= UNMASKED_VIRTUAL
+        offered = caps.found["proc"].MONITOR_TRAP_FLAG
+        mtf = bool(offered and guest.reason(_SPIN, _trap) == reasons.MONITOR_TRAP_FLAG)
+    finally:
+        guest.close()
+    vmx.flaws(flaws)
+    return Trial(flaws, mtf)
