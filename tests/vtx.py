@@ -24,10 +24,10 @@ def unusable() -> str | None:
 
 
 def engine() -> str:
-    """'bochs' or 'qemu' for a Monitor with guests."""
+    """'bochs', 'bochs27' or 'qemu' for a Monitor with guests."""
     return choose(os.environ.get("PCANEL_ENGINE", "auto")).engine.name
 
 
 def cpu(model: str | None) -> str | None:
     """A CPU model of Bochs; QEMU has the host's own CPU."""
-    return model if engine() == "bochs" else None
+    return model if engine() in ("bochs", "bochs27") else None

@@ -5,6 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from pcanel.engines.bochs import Bochs
+from pcanel.engines.bochs_programs import first
 from pcanel.paths import BUILD, ROOT
 
 _MPCONFIG = BUILD / "micropython/py/mpconfig.h"
@@ -15,7 +17,7 @@ def collect(engine: str, cpu: str) -> dict[str, str]:
     return {
         "engine": engine,
         "cpu": cpu,
-        "bochs": _said(["bochs", "--help", "cpu"], r"Bochs x86 Emulator (\S+)"),
+        "bochs": first(Bochs.programs).version(),
         "micropython": _micropython(),
         "gcc": _said(["gcc", "-dumpfullversion"], r"(\S+)"),
         "linux": _kernel(),
