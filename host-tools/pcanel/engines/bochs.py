@@ -111,7 +111,7 @@ class Bochs(Engine):
         return "c\n"
 
     def arguments(self) -> list[str]:
-        return ["-q", "-f", "bochsrc", *(("-rc", "debugger") if self._bochs.debugger else ())]
+        return ["-q", "-f", "bochsrc", *self._bochs.debugger]
 
     def log_lines(self) -> list[str]:
         """Errors and panics of Bochs's log; its standard output has nothing but greetings."""

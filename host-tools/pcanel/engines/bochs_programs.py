@@ -38,11 +38,12 @@ plugin_ctrl: speaker=0
 
 @dataclass(frozen=True)
 class Program:
-    """path: a file, or a name on PATH; config: the lines of bochsrc that this one needs."""
+    """path: a file, or a name on PATH; debugger: what starts it with a script of that name, where it has
+    one; config: the lines of bochsrc that this one needs."""
 
     path: str
     words: str
-    debugger: bool
+    debugger: tuple[str, ...]
     cpus: tuple[str, ...]
     config: str
 
@@ -57,16 +58,18 @@ class Program:
         return match[1] if match else "unknown"
 
 
-FAST = Program(
-    str(BUILD / "bochs/bochs"), "3.0, built for speed", debugger=False, cpus=_NEW_MODELS, config=_NO_DISPLAY
-)
+FAST = Program(str(BUILD / "bochs/bochs"), "3.0, built for speed", debugger=(), cpus=_NEW_MODELS, config=_NO_DISPLAY)
 DEBUGGER = Program(
-    str(BUILD / "bochs/bochs-debugger"), "3.0 with its debugger", debugger=True, cpus=_NEW_MODELS, config=_NO_DISPLAY
+    str(BUILD / "bochs/bochs-debugger"),
+    "3.0 with its debugger",
+    debugger=("-debugger", "-rc", "debugger"),
+    cpus=_NEW_MODELS,
+    config=_NO_DISPLAY,
 )
 DEBIAN = Program(
     "bochs",
     "2.7 of Debian; `make bochs` builds one that is 2.5 times as fast",
-    debugger=True,
+    debugger=("-rc", "debugger"),
     cpus=("bx_generic", *_OLD_MODELS),
     config=_DEBIAN_DISPLAY,
 )

@@ -167,9 +167,8 @@ def _bochs(image, cpu, cmdline, serial, directory):
     values = {"program": program.config, "bios": bios, "vga_bios": vga_bios, "cpu": cpu, "hz": BOCHS_HZ}
     bochsrc = directory / "bochsrc"
     bochsrc.write_text(_BOCHSRC.format(**values, disk=disk, serial=serial, log=directory / "log"))
-    commands = directory / "commands"
-    commands.write_text("c\n")
-    return [program.path, "-q", "-f", bochsrc, *(("-rc", commands) if program.debugger else ())]
+    (directory / "debugger").write_text("c\n")
+    return ["env", "-C", directory, program.path, "-q", "-f", bochsrc, *program.debugger]
 
 
 def _qemu(image, cmdline, serial, directory):
