@@ -126,6 +126,25 @@ def test_a_tarball_that_is_another_is_refused(stand_in, tmp_path):
     assert not (tmp_path / "micropython").exists()
 
 
+def test_another_source_of_bochs_is_refused(stand_in, tmp_path):
+    (tmp_path / "apt").mkdir()
+    stand_in("apt-get", "echo wrong > bochs_3.0+dfsg.orig.tar.xz")
+    done = stand_in.run("bochs.sh", tmp_path / "apt", tmp_path / "bochs")
+    assert done.returncode == 1
+    assert "is not the one that is pinned" in done.stderr
+    assert not list((tmp_path / "bochs/download").iterdir())
+    assert not (tmp_path / "bochs/bochs").exists()
+
+
+def test_without_the_source_of_bochs_another_engine_is_named(stand_in, tmp_path):
+    (tmp_path / "apt").mkdir()
+    stand_in("apt-get", "echo 'E: 404' >&2; exit 100")
+    done = stand_in.run("bochs.sh", tmp_path / "apt", tmp_path / "bochs")
+    assert done.returncode == 1
+    assert "E: 404" in done.stderr
+    assert "ENGINE=bochs27" in done.stderr
+
+
 def test_no_python(stand_in, tmp_path):
     stand_in("python3", "exit 1")
     script = tmp_path / "setup/venv.sh"
