@@ -34,7 +34,7 @@ COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
 _COM_LINES = (4, 3, 4, 3)
 _PAGE = const(0x1000)
 _SCI = const(9)
-_IO_EXTINT = const(0x348 // 4)  # word of the local APIC's page
+_IO_EXTINT = const(0x100C // 4)  # word of the local APIC's pages
 
 
 
@@ -44,8 +44,8 @@ class Pc:
     def __init__(self, vm, host_uart):
         self.vm = vm
         clock = vm.clock
-        self.apic_page = vm._take(_PAGE)
-        registers = uctypes.bytearray_at(self.apic_page, _PAGE)
+        self.apic_page = vm._take(lapic_page.SIZE)
+        registers = uctypes.bytearray_at(self.apic_page, lapic_page.SIZE)
         self.lapic = Lapic(registers, clock, 0, vm.kick, vm.nmi, self._broadcast)
         self.ioapic = IoApic(self.lapic.receive)
         self.gsi = Gsi(self.ioapic, self.lapic)

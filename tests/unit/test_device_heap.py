@@ -10,6 +10,7 @@ from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
 from vmm.devices.ioapic import IoApic
 from vmm.devices.lapic import Lapic
+from vmm.devices.lapic_page import SIZE
 from vmm.devices.mc146818 import Mc146818
 from vmm.devices.uart16550 import Uart16550
 
@@ -20,7 +21,7 @@ class Board:
     def __init__(self):
         self.kicks = 0
         self.clock = clock = Clock(100000000, 1000)
-        self.page = bytearray(4096)
+        self.page = bytearray(SIZE)
         self.apic = Lapic(self.page, clock, 0, self.kick, eoi_broadcast=self.broadcast)
         self.io = IoApic(self.apic.receive)
         self.gsi = Gsi(self.io, self.apic)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.memory.ept import RWX, SIZES, UC, WB, Ept, R, W, X
+from vmm.memory.ept import RAM, RWX, SIZES, UC, WB, Ept, R, W, X
 
 PAGE = 0x1000
 GIB = 1 << 30
@@ -31,7 +31,7 @@ class Pages:
 def test_the_largest_page_that_fits_is_used():
     ept = Ept(Pages(), SIZES)
     ept.map(0, 4 * GIB, 2 * GIB)
-    assert ept.walk(GIB) == (5 * GIB | RWX | WB << 3 | 1 << 7, GIB)
+    assert ept.walk(GIB) == (5 * GIB | RWX | WB << 3 | 1 << 6 | 1 << 7, GIB)
     ept.map(8 * GIB, 0x200000, 0x201000)
     assert ept.walk(8 * GIB)[1] == 0x200000
     assert ept.walk(8 * GIB + 0x200000)[1] == PAGE
@@ -69,7 +69,7 @@ def test_protect_changes_the_page_and_no_other(changes):
         entry, size = ept.walk(page * PAGE)
         assert entry & 7 == right
         assert ept.translate(page * PAGE + 5) == (GIB + page * PAGE + 5 if right else None)
-        assert entry >> 3 & 7 == WB and size
+        assert entry >> 3 & 15 == RAM and size
     assert len(flushed) == len(changes)
 
 
@@ -86,7 +86,7 @@ def test_the_memory_type_is_kept_when_a_page_is_split():
     ept = Ept(Pages(), SIZES)
     ept.map(0, 0, 0x200000, R | W, UC)
     ept.protect(0x3000, PAGE, R)
-    assert ept.walk(0)[0] & 0x3F == R | W | UC << 3
+    assert ept.walk(0)[0] & 0x7F == R | W | UC << 3
 
 
 def test_release_gives_every_table_back():

@@ -117,7 +117,7 @@ class Board:
     def __init__(self):
         self.kicks = 0
         self.clock = Clock()
-        self.apic = Lapic(bytearray(4096), self.clock, 0, self.kick, eoi_broadcast=self.broadcast)
+        self.apic = Lapic(bytearray(apic.SIZE), self.clock, 0, self.kick, eoi_broadcast=self.broadcast)
         self.io = IoApic(self.apic.receive)
         self.gsi = Gsi(self.io, self.apic)
         self.pic = self.gsi.pic = I8259(self.gsi.intr)

@@ -15,7 +15,7 @@ class Bench:
         self.ended = []
         self.sent = []
         self.clock = Clock(hz, ticks)
-        self.page = bytearray(4096)
+        self.page = bytearray(apic.SIZE)
         self.apic = Lapic(
             self.page, self.clock, apic_id, self.kick, self.nmi, self.ended.append, lambda *m: self.sent.append(m)
         )
@@ -375,3 +375,16 @@ def test_periods_are_made_up_for_while_interrupts_are_off():
             taken += 1
         b.clock.advance(1000)
     assert 99 <= taken <= 101
+
+
+def test_the_page_that_the_cpu_shows_the_guest_holds_registers_only():
+    """Where a guest's accesses are virtualized, the first page is what it reads."""
+    b = Bench()
+    b.apic.wire(0x5A5A5A5A, True)
+    b.apic.lint(0, 1)
+    b.apic.lint(1, 1)
+    b.put(apic.LVT_TIMER, 0x40040)
+    b.apic.set_deadline(0x12345678, 0x9ABC)
+    registers = {at for at in range(0, 0x400, 16)}
+    assert {at for at in range(0, 0x1000, 4) if b.page[at : at + 4] != bytes(4)} <= registers
+    assert b.apic.get(apic.FRAME) == 0x5A5A5A5A and b.apic.deadline_low() == 0x12345678

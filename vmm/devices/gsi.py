@@ -16,9 +16,9 @@ _LINES = const(24)
 _MASKED = const(0x10000)  # of a redirection entry
 _IOAPIC_LINES = const(50)  # word of IoApic.state
 _PENDING = const(0x108 // 4)  # word of the vCPU frame
-_LVT_LINT0 = const(0x350 // 4)  # words of the local APIC's page
-_LINT0_LEVEL = const(0x358 // 4)
-_FRAME = const(0x388 // 4)
+_LVT_LINT0 = const(0x350 // 4)  # words of the local APIC's pages
+_LINT0_LEVEL = const(0x1010 // 4)
+_FRAME = const(0x101C // 4)
 _LINT0_MODE = const(0x10700)
 _LINT0_EXTINT = const(0x700)
 

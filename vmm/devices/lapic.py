@@ -1,8 +1,8 @@
 """Local APIC of one processor (SDM Vol. 3A, "Advanced Programmable Interrupt Controller (APIC)").
 
-The registers live in a 4096-byte buffer, at the offsets of the memory-mapped page (lapic_page.py). Without APIC
+The registers live in a buffer, at the offsets of the memory-mapped page (lapic_page.py). Without APIC
 virtualization every access comes through `read` and `write` (offsets) or `read_msr` and `write_msr`
-(x2APIC). With it the buffer is the virtual-APIC page: the CPU reads and writes it, a trap-like
+(x2APIC). With it the first 4096 bytes are the virtual-APIC page: the CPU reads and writes it, a trap-like
 APIC-write exit is reported to `written(offset)` after the fact, and where virtual-interrupt
 delivery is on, the CPU moves bits between VIRR and VISR itself, so that `accept` and `eoi` are not
 called; then `pending_vector` gives RVI, `service_vector` SVI, `level_vectors` the EOI-exit bitmap, and
@@ -88,7 +88,7 @@ def _ignore(_=None, __=None):
 
 
 class Lapic(LapicPage):
-    """`regs`: the page, any writable buffer of 4096 bytes. `apic_id`: 32 bits, 8 of them in xAPIC mode.
+    """`regs`: any writable buffer of lapic_page.SIZE bytes. `apic_id`: 32 bits, 8 of them in xAPIC mode.
 
     Outputs: `kick()`, something may have become deliverable, or INTR is up for the 8259s: look at
     `highest()` and `extint()`. `nmi()`. `eoi_broadcast(vector)` at the end of a level-triggered

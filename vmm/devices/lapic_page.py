@@ -39,13 +39,16 @@ SELF_IPI = const(0x3F0)
 SVR_ENABLED = const(0x100)
 LVT_MASKED = const(0x10000)
 
-# Kept where no register is:
-ENABLED = const(0x338)  # IA32_APIC_BASE bit 11
-IO_EXTINT = const(0x348)  # the I/O APIC has sent an ExtINT message
-LINT0_LEVEL = const(0x358)  # level of the LINT0 pin, of LINT1 10h further on
-LEVELS_CHANGED = const(0x378)  # TMR has changed, for the EOI-exit bitmap
-FRAME = const(0x388)  # address of the vCPU frame whose words quick handlers use, 0: none
-VIRTUAL_DELIVERY = const(0x38C)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
+# The model's own words, in the page behind: the first may be a virtual-APIC page, and what the CPU lets the guest
+# read of that is registers and nothing else.
+DEADLINE = const(0x1000)  # IA32_TSC_DEADLINE
+ENABLED = const(0x1008)  # IA32_APIC_BASE bit 11
+IO_EXTINT = const(0x100C)  # the I/O APIC has sent an ExtINT message
+LINT0_LEVEL = const(0x1010)  # level of the LINT0 pin, and behind it of LINT1
+LEVELS_CHANGED = const(0x1018)  # TMR has changed, for the EOI-exit bitmap
+FRAME = const(0x101C)  # address of the vCPU frame whose words quick handlers use, 0: none
+VIRTUAL_DELIVERY = const(0x1020)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
+SIZE = const(0x2000)  # of both pages
 _ERROR_RECEIVE_VECTOR = const(0x40)
 _PENDING = const(0x108 // 4)  # word of the vCPU frame
 
@@ -92,7 +95,7 @@ def highest_bit(regs: ptr32, offset: int) -> int:
 
 
 class LapicPage:
-    """`regs` is the page. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`, `received`,
+    """`regs`: the page and the one behind. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`, `received`,
     `apic_id` and `x2apic`."""
 
     def __init__(self, regs):
@@ -110,8 +113,9 @@ class LapicPage:
     def clear(self):
         """Zero registers; the LINT0 line itself is not ours to reset, nor how the vCPU is wired."""
         for offset in range(0, 0x400, 4):
-            if offset not in (LINT0_LEVEL, FRAME, VIRTUAL_DELIVERY):
-                self.set(offset, 0)
+            self.set(offset, 0)
+        for offset in (DEADLINE, DEADLINE + 4, ENABLED, IO_EXTINT, LINT0_LEVEL + 4):
+            self.set(offset, 0)
         self.set(LEVELS_CHANGED, 1)
 
     # 650 but for the current count.
@@ -262,9 +266,10 @@ class LapicPage:
     def lint(self, pin: int, level: int):
         """Level of LINT0 (the 8259s' INTR) or LINT1 (NMI)."""
         r = ptr32(self.regs)
-        at = (LVT_LINT0 >> 2) + ((pin & 1) << 2)
-        rises = level & (r[at + 2] ^ 1)
-        r[at + 2] = level
+        pin &= 1
+        at = (LVT_LINT0 >> 2) + (pin << 2)
+        rises = level & (r[(LINT0_LEVEL >> 2) + pin] ^ 1)
+        r[(LINT0_LEVEL >> 2) + pin] = level
         if level:
             if r[at] & (LVT_MASKED | 0x700) == EXTINT << 8:
                 self.kick()

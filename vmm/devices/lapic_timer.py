@@ -11,13 +11,13 @@ from vmx import bind
 # Offsets in the page; viper folds constants of its own module only.
 _LVT_TIMER = const(0x320)
 _INITIAL = const(0x380)
-_DEADLINE = const(0x328)  # IA32_TSC_DEADLINE, kept where no register is
+_DEADLINE = const(0x1000)  # IA32_TSC_DEADLINE: one of the model's own words
 
 _SVR = const(0xF0)
 _TMR = const(0x180)
 _IRR = const(0x200)
-_FRAME = const(0x388)
-_VIRTUAL_DELIVERY = const(0x38C)
+_FRAME = const(0x101C)
+_VIRTUAL_DELIVERY = const(0x1020)
 _SVR_ENABLED = const(0x100)
 _MASKED = const(0x10000)
 
@@ -34,7 +34,7 @@ _NEVER = const((1 << 62) - 1)
 
 
 class LapicTimer:
-    """`regs`: the APIC's page. `deliver(vector, 0)` raises the interrupt; 0 says that the one before waits."""
+    """`regs`: the APIC's pages. `deliver(vector, 0)` raises the interrupt; 0 says that the one before waits."""
 
     def __init__(self, regs, clock, deliver):
         self.regs = regs

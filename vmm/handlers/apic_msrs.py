@@ -28,7 +28,7 @@ _CLOCK_OFFSET = const(0x1A0 // 4)
 _DIRTY_TIMERS = const(1 << 5)
 
 _LVT_TIMER = const(0x320 // 4)  # words of the APIC's page (vmm/devices/lapic_timer.py)
-_STORED_DEADLINE = const(0x328 // 4)
+_STORED_DEADLINE = const(0x1000 // 4)
 _DEADLINE_MODE = const(2)
 
 

@@ -18,6 +18,7 @@ RWX = const(7)
 
 UC = const(0)
 WB = const(6)
+RAM = const(6 | 1 << 3)  # write-back, and "ignore PAT": whatever the guest's page tables say
 
 _PAGE_4K = const(0x1000)
 _LARGE = const(1 << 7)
@@ -93,8 +94,12 @@ class Ept:
             self._write(table, i, rest + i * step | large)
         return table | RWX
 
-    def map(self, gpa, hpa, size, rights=RWX, memory_type=WB):
-        """Map [gpa, gpa + size) to [hpa, hpa + size): all multiples of 4 KiB (ValueError)."""
+    def map(self, gpa, hpa, size, rights=RWX, memory_type=RAM):
+        """Map [gpa, gpa + size) to [hpa, hpa + size): all multiples of 4 KiB (ValueError).
+
+        With RAM a guest that maps its memory uncacheable neither slows the bus down for others nor sees what is
+        not coherent with the monitor's own, cached accesses.
+        """
         if (gpa | hpa | size) & (_PAGE_4K - 1):
             raise ValueError("map %#x -> %#x, %#x bytes: not whole pages" % (gpa, hpa, size))
         end = gpa + size
@@ -119,7 +124,7 @@ class Ept:
         while gpa < end:
             table, index = self._descend(gpa, 0)
             count = min(512 - index, (end - gpa) // _PAGE_4K)
-            _defer(table, index, index + count, hpa | WB << 3)
+            _defer(table, index, index + count, hpa | RAM << 3)
             gpa += count * _PAGE_4K
             hpa += count * _PAGE_4K
 

@@ -23,7 +23,7 @@ from vmm.vtx.vmcs import (
 
 _GUEST_INTERRUPT_STATUS = const(0x0810)  # for the hot path, see vmm/vtx/vmcs.py
 _IRR = const(0x200)
-_LEVELS_CHANGED = const(0x378)
+_LEVELS_CHANGED = const(0x1018)
 _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)
 _VIRTUALIZE_X2APIC_MODE = const(1 << 4)
 _APIC_BASE = const(0xFEE00000)

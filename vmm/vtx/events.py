@@ -29,15 +29,15 @@ _DIRTY_ENTRY = const(1 << 3)
 _DIRTY_CONTROLS = const(1 << 6)
 _DIRTY_RVI = const(1 << 7)
 
-# Words of the local APIC's page (vmm/devices/lapic_page.py).
+# Words of the local APIC's pages (vmm/devices/lapic_page.py).
 _PPR = const(0x0A0 // 4)
 _IRR = const(0x200 // 4)
-_ENABLED = const(0x338 // 4)
-_IO_EXTINT = const(0x348 // 4)
+_ENABLED = const(0x1008 // 4)
+_IO_EXTINT = const(0x100C // 4)
 _LVT_LINT0 = const(0x350 // 4)
-_LINT0_LEVEL = const(0x358 // 4)
-_LEVELS_CHANGED = const(0x378 // 4)
-_VIRTUAL_DELIVERY = const(0x38C // 4)
+_LINT0_LEVEL = const(0x1010 // 4)
+_LEVELS_CHANGED = const(0x1018 // 4)
+_VIRTUAL_DELIVERY = const(0x1020 // 4)
 _LINT0_MODE = const(0x10700)  # mask and delivery mode
 _LINT0_EXTINT = const(0x700)
 _GUEST_INTERRUPTIBILITY_STATE = const(0x4824)
