@@ -12,7 +12,7 @@
 #include "port/vcpu.h"
 #include "port/bound.h"
 
-vmx_cpu_t vmx_cpu;
+vmx_cpu_t vmx_cpu = {.guest = vmx_guest};
 
 static MP_DEFINE_EXCEPTION(VmxError, Exception)
 
@@ -199,6 +199,7 @@ static const mp_rom_map_elem_t vmx_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_invvpid), MP_ROM_PTR(&mod_invvpid_obj)},
     {MP_ROM_QSTR(MP_QSTR_enter), MP_ROM_PTR(&vcpu_enter_obj)},
     {MP_ROM_QSTR(MP_QSTR_bind), MP_ROM_PTR(&bound_bind_obj)},
+    {MP_ROM_QSTR(MP_QSTR_mitigate), MP_ROM_PTR(&vcpu_mitigate_obj)},
     {MP_ROM_QSTR(MP_QSTR_host_state), MP_ROM_PTR(&vcpu_host_state_obj)},
 };
 static MP_DEFINE_CONST_DICT(vmx_globals, vmx_globals_table);

@@ -13,6 +13,9 @@
 #include "port/vcpu.h"
 #include "port/segments.h"
 
+_Static_assert(offsetof(vcpu_frame_t, guest_msrs) == 0xf80 && offsetof(vcpu_frame_t, xsave) == 0x1000,
+    "vmm/vtx/frame.py says so");
+
 #define OFFSET(member) (offsetof(vcpu_frame_t, member))
 
 static vcpu_t *get(mp_obj_t self_in) {
@@ -287,6 +290,9 @@ static mp_obj_t vcpu_clear(mp_obj_t self_in) {
     vmx_check("VMCLEAR", vmx_vmclear(self->vmcs));
     self->frame->launched = 0;
     self->frame->host_rsp = 0;
+    if (vmx_cpu.ran == self->frame) {
+        vmx_cpu.ran = NULL; // another guest may get its frame
+    }
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_clear_obj, vcpu_clear);
@@ -378,10 +384,31 @@ static mp_int_t vcpu_get_buffer(mp_obj_t self_in, mp_buffer_info_t *info, mp_uin
 MP_DEFINE_CONST_OBJ_TYPE(vcpu_type, MP_QSTR_VCPU, MP_TYPE_FLAG_NONE, make_new, vcpu_make_new, attr,
     vcpu_attr_or_method, buffer, vcpu_get_buffer);
 
+// mitigate(bits): what entries and exits do from now on (VCPU_MITIGATE_...). Before vCPUs are prepared, as
+// host_state() says which way out is used.
+static mp_obj_t vcpu_mitigate(mp_obj_t bits_in) {
+    uint32_t bits = mp_obj_get_int(bits_in);
+    vmx_cpu.mitigations = bits;
+    vmx_cpu.guest = bits & VCPU_MITIGATE_VERW ? vmx_guest_verw : vmx_guest;
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_1(vcpu_mitigate_obj, vcpu_mitigate);
+
+static void (*way_out(void))(void) {
+    uint32_t bits = vmx_cpu.mitigations;
+    if (bits & VCPU_MITIGATE_FILL_RSB) {
+        return vmx_exit_fill;
+    }
+    if (bits & VCPU_MITIGATE_CALL) {
+        return vmx_exit_call;
+    }
+    return bits & VCPU_MITIGATE_REGISTERS ? vmx_exit_clear : vmx_exit;
+}
+
 // host_state() -> (rip, cs, ds, tr, gdt base, idt base, tr base) for the host-state area.
 static mp_obj_t vcpu_host_state(void) {
     mp_obj_t items[] = {
-        mp_obj_new_int_from_uint((uintptr_t)vmx_exit),
+        mp_obj_new_int_from_uint((uintptr_t)way_out()),
         MP_OBJ_NEW_SMALL_INT(HOST_CS),
         MP_OBJ_NEW_SMALL_INT(HOST_DS),
         MP_OBJ_NEW_SMALL_INT(HOST_TR),

@@ -26,6 +26,13 @@
 #define FRAME_CONTROLS   (1u << 6)
 #define FRAME_RVI        (1u << 7)
 
+// What vmx.mitigate() takes (vmm/vtx/mitigations.py decides).
+#define VCPU_MITIGATE_REGISTERS (1u << 0) // an exit clears the general registers
+#define VCPU_MITIGATE_FILL_RSB  (1u << 1) // and fills the return stack,
+#define VCPU_MITIGATE_CALL      (1u << 2) // or puts one entry there and fences: each with the registers only
+#define VCPU_MITIGATE_VERW      (1u << 3) // an entry clears the CPU's buffers
+#define VCPU_MITIGATE_IBPB      (1u << 4) // the first entry of another vCPU than before is behind a barrier
+
 #define INFO_VALID (1ull << 31) // of interruption information
 
 // Keys: a hash table, open addressing, its last entries beyond the highest index and the
@@ -122,7 +129,9 @@ typedef struct {
     uint64_t lead; // 0xb58  host TSC ticks by which it is woken before its deadlines
     uint64_t timed; // 0xb60  entries for a timer's deadline
     uint64_t met; // 0xb68  the deadline before
-    uint64_t reserved2[0x92]; // 0xb70
+    uint64_t reserved2[0x82]; // 0xb70
+    vcpu_msr_t guest_msrs[4]; // 0xf80  VM-entry MSR-load and VM-exit MSR-store area (vmm/vtx/spec_ctrl.py)
+    vcpu_msr_t host_msrs[4]; // 0xfc0  VM-exit MSR-load area
     uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
 } vcpu_frame_t;
 
@@ -144,18 +153,27 @@ typedef struct {
     uint64_t xcr0; // all that the CPU offers; 0: no XSAVE
     uint32_t flaws; // of bochs27.h
     bool vmxon;
+    uint32_t mitigations; // VCPU_MITIGATE_...
+    int (*guest)(vcpu_frame_t *frame); // the way in: one of vmx.S
+    const vcpu_frame_t *ran; // what was entered last
 } vmx_cpu_t;
 
 extern const mp_obj_type_t vcpu_type;
 extern const mp_obj_base_t vcpu_enter_obj;
 MP_DECLARE_CONST_FUN_OBJ_0(vcpu_host_state_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(vcpu_mitigate_obj);
 
 extern vmx_cpu_t vmx_cpu;
 
 // vmx.S. Enters the guest with the frame's GPRs; returns after the exit with 0,
 // or 1 for VMfailInvalid, 2 for VMfailValid. Interrupts are off on both sides.
 int vmx_guest(vcpu_frame_t *frame);
+int vmx_guest_verw(vcpu_frame_t *frame);
+// HOST_RIP is one of these.
 void vmx_exit(void);
+void vmx_exit_clear(void);
+void vmx_exit_call(void);
+void vmx_exit_fill(void);
 
 // vcpu_load.c: which vCPU the CPU holds. Putting it away saves its live registers in its frame.
 void vcpu_put_away(void);

@@ -22,6 +22,9 @@
 #define REASON_ENTRY_FAILURE   (1ull << 31)
 #define OWED_AS_LONG           (~0ull)
 
+#define IA32_PRED_CMD (0x49)
+#define PRED_CMD_IBPB (1)
+
 static void write_back(vcpu_frame_t *f) {
     if (f->dirty & FRAME_RIP) {
         vmx_put(GUEST_RIP, f->rip);
@@ -176,10 +179,21 @@ static void meet_deadline(vcpu_frame_t *f) {
     f->due = 0;
 }
 
+// Another guest is entered than before.
+static __attribute__((noinline)) void other_guest(const vcpu_frame_t *f) {
+    vmx_cpu.ran = f;
+    if (vmx_cpu.mitigations & VCPU_MITIGATE_IBPB) {
+        op_wrmsr(IA32_PRED_CMD, PRED_CMD_IBPB);
+    }
+}
+
 // The guest runs until it exits: 0, or what VMLAUNCH or VMRESUME failed with.
 static inline int run_guest(vcpu_frame_t *f) {
     if (vmx_cpu.fpu_owner != f) {
         vmx_fpu_acquire(f);
+        if (vmx_cpu.ran != f) {
+            other_guest(f);
+        }
     }
     bool held = MP_UNLIKELY(vmx_cpu.flaws & FLAW_UNMASKED_VIRTUAL) && bochs27_hold(f);
     uint64_t now = op_rdtsc();
@@ -203,7 +217,7 @@ static inline int run_guest(vcpu_frame_t *f) {
         }
         vmx_put(PREEMPTION_TIMER_VALUE, left);
     }
-    int failed = vmx_guest(f);
+    int failed = vmx_cpu.guest(f);
     uint64_t exit_tsc = op_rdtsc();
     if (MP_UNLIKELY(held)) {
         bochs27_release();

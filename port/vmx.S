@@ -4,6 +4,11 @@
 // int vmx_guest(vcpu_frame_t *frame)
 //   0 after an exit, 1 after VMfailInvalid, 2 after VMfailValid.
 // Called and left with interrupts off. HOST_RSP is written only when it moved.
+//
+// There are several of each: what is done against leaks of speculative execution (VCPU_MITIGATE_... of vcpu.h) costs
+// those nothing that do without. vmx.mitigate() chooses the way in, and HOST_RIP the way out; any goes with any.
+
+#include "port/segments.h"
 
 #define GPR(n) ((n) * 8)
 #define RCX 1
@@ -16,13 +21,16 @@
 #define FRAME_LAUNCHED 0x170
 #define HOST_RSP 0x6c14
 
-    .text
-    .globl  vmx_guest
-    .globl  vmx_exit
-    .type   vmx_guest, @function
-    .type   vmx_exit, @function
+#define RSB_ENTRIES 32
 
-vmx_guest:
+    .text
+vmx_verw_selector:
+    .word   HOST_DS
+
+    .macro  ENTER name, verw
+    .globl  \name
+    .type   \name, @function
+\name:
     push    %rbp
     push    %rbx
     push    %r12
@@ -38,7 +46,7 @@ vmx_guest:
     jbe     vmx_fail
     mov     %rsp, FRAME_HOST_RSP(%rdi)
 1:
-    cmpl    $0, FRAME_LAUNCHED(%rdi)    // the moves below leave the flags alone
+    cmpl    $1, FRAME_LAUNCHED(%rdi)    // CF: VMLAUNCH; neither the moves below nor VERW change it
     mov     GPR(0)(%rdi), %rax
     mov     GPR(RCX)(%rdi), %rcx
     mov     GPR(RDX)(%rdi), %rdx
@@ -54,20 +62,35 @@ vmx_guest:
     mov     GPR(14)(%rdi), %r14
     mov     GPR(15)(%rdi), %r15
     mov     GPR(RDI)(%rdi), %rdi
-    je      2f
+    .if     \verw
+    verw    vmx_verw_selector(%rip)     // behind all loads of what is the monitor's
+    .endif
+    jb      2f
     vmresume
     jmp     vmx_fail
 2:
     vmlaunch
+    jmp     vmx_fail
+    .size   \name, . - \name
+    .endm
 
+    ENTER   vmx_guest, 0
+    ENTER   vmx_guest_verw, 1
+
+    .type   vmx_fail, @function
 vmx_fail:                               // CF: VMfailInvalid, ZF: VMfailValid
     mov     $1, %eax
     mov     $2, %ecx
     cmovnc  %ecx, %eax
     pop     %rdi
     jmp     vmx_return
+    .size   vmx_fail, . - vmx_fail
 
-vmx_exit:
+// rsb: 0, 1 (a CALL that has no RET, so that the next RET has no other's entry to go by), 2 (all entries).
+    .macro  LEAVE name, clear, rsb
+    .globl  \name
+    .type   \name, @function
+\name:
     xchg    %rdi, (%rsp)                // guest RDI to the stack, frame to RDI
     mov     %rax, GPR(0)(%rdi)
     mov     %rcx, GPR(RCX)(%rdi)
@@ -85,8 +108,50 @@ vmx_exit:
     mov     %r15, GPR(15)(%rdi)
     pop     GPR(RDI)(%rdi)
     movl    $1, FRAME_LAUNCHED(%rdi)
+    .if     \rsb == 1
+    call    1f
+    int3                                // only speculation gets here
+1:  add     $8, %rsp
+    lfence
+    .elseif \rsb == 2
+    mov     $(RSB_ENTRIES / 2), %ecx
+1:  call    2f
+    int3
+2:  call    3f
+    int3
+3:  dec     %ecx
+    jnz     1b
+    add     $(RSB_ENTRIES * 8), %rsp
+    lfence
+    .endif
     xor     %eax, %eax
+    .if     \clear                      // what is popped below as well: a RET may be guessed before the POP is done
+    xor     %ecx, %ecx
+    xor     %edx, %edx
+    xor     %ebx, %ebx
+    xor     %ebp, %ebp
+    xor     %esi, %esi
+    xor     %r8d, %r8d
+    xor     %r9d, %r9d
+    xor     %r10d, %r10d
+    xor     %r11d, %r11d
+    xor     %r12d, %r12d
+    xor     %r13d, %r13d
+    xor     %r14d, %r14d
+    xor     %r15d, %r15d
+    .endif
+    .if     \clear
+    jmp     vmx_return
+    .endif
+    .size   \name, . - \name
+    .endm
 
+    LEAVE   vmx_exit_clear, 1, 0
+    LEAVE   vmx_exit_call, 1, 1
+    LEAVE   vmx_exit_fill, 1, 2
+    LEAVE   vmx_exit, 0, 0              // goes on below
+
+    .type   vmx_return, @function
 vmx_return:
     pop     %r15
     pop     %r14
@@ -95,6 +160,6 @@ vmx_return:
     pop     %rbx
     pop     %rbp
     ret
-    .size   vmx_guest, . - vmx_guest
+    .size   vmx_return, . - vmx_return
 
     .section .note.GNU-stack, "", @progbits

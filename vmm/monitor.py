@@ -26,7 +26,7 @@ from vmm.scheduling import sched
 from vmm.ties import link, shared
 from vmm.vm import VM
 from vmm.vtx import caps as caps_module
-from vmm.vtx import controls, trial
+from vmm.vtx import controls, mitigations, trial
 
 _PAGE = const(0x1000)
 _CR4_VMXE = const(1 << 13)
@@ -82,10 +82,11 @@ class Machines:
 
 
 class Monitor:
-    """caps: what the CPU offers. pages: host memory. vms: the machines. scheduler."""
+    """caps: what the CPU offers. mitigations: what is done against its flaws. pages: host memory. vms: the machines. scheduler."""
 
     def __init__(self):
         self.caps = caps_module.Caps(cpu.cpuid, cpu.rdmsr)
+        self.mitigations = mitigations.Mitigations(cpu.cpuid, cpu.rdmsr, _mitigated())
         self.vms = Machines()
         self.pages = pages.Pages(_free_memory(), cpu.zero, cpu.hold)
         for start, size in _taken_memory():
@@ -116,6 +117,9 @@ class Monitor:
         region = self.pages.take(_PAGE)
         struct.pack_into("<I", uctypes.bytearray_at(region, 4), 0, caps.revision)
         vmx.on(region)
+        vmx.mitigate(self.mitigations.bits)
+        if self.mitigations.features.IBRS_IBPB:
+            cpu.wrmsr(mitigations.IA32_SPEC_CTRL, self.mitigations.spec_ctrl)
         if cpu.cr(4) & _CR4_OSXSAVE:
             self.xcr0 = cpu.cpuid(0xD, 0)[0]
             self.compacts = vmx.compacts()
@@ -300,6 +304,15 @@ def boot_modules():
     for string, hpa, size in multiboot.modules():
         found[string.split(" ", 1)[0]] = memoryview(uctypes.bytearray_at(hpa, size))
     return found
+
+
+def _mitigated():
+    """Whether the command line leaves mitigations on; a word that is none of its own changes nothing."""
+    try:
+        return mitigations.wanted(multiboot.cmdline())
+    except ValueError as error:
+        print(error)
+        return True
 
 
 def _free_memory():

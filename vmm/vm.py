@@ -14,7 +14,7 @@ from micropython import const
 
 from vmm import bus, handlers, loaders, pc, terminal, verdict
 from vmm.gone import Gone
-from vmm.handlers import cpuid, io, mmio, msr, vmcall
+from vmm.handlers import cpuid, io, mmio, msr, spec_msrs, vmcall
 from vmm.memory import ept, paging
 from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
@@ -29,7 +29,7 @@ _PAGE = const(0x1000)
 _LOG_LINES = const(64)
 # What a destroyed VM no longer has.
 _PARTS = (
-    "memory", "ept", "clock", "msrs", "ports", "mmio", "stepper", "walker", "pc", "console", "lapic",
+    "memory", "ept", "clock", "msrs", "spec_msrs", "ports", "mmio", "stepper", "walker", "pc", "console", "lapic",
     "exits", "vcpu", "events", "arming",
 )  # fmt: skip
 _PIECE = const(0x8000)  # bytes that are cleared or copied without a look at the clock
@@ -92,6 +92,7 @@ class VM(Scheduled):
         if self.cpuid.has_xsaves:
             live.append(msr.IA32_XSS)
         self.msrs = msr.Msrs(msr_bitmap.Bitmap(self.msr_bitmap), cpu.rdmsr, self.clock, live)
+        self.spec_msrs = spec_msrs.SpecMsrs(self.msrs, monitor.mitigations, cpu.wrmsr)
         self.port_bus = bus.PortBus()
         self.mmio_bus = bus.MmioBus()
         self.ports = io.PortIo(self.port_bus)
@@ -116,6 +117,7 @@ class VM(Scheduled):
         self.events = self.vcpu.events = events.Events(self.vcpu, caps.used["proc"].raw)
         self.pc.connect(self.events, self.vcpu.pages_used[1])
         self.msrs.attach(self.vcpu, 0)
+        self.spec_msrs.attach(self.vcpu)
         if self.apicv:
             access_page = self._take(_PAGE)
             self.ept.map(pc.LAPIC, access_page, _PAGE)
@@ -181,6 +183,7 @@ class VM(Scheduled):
             side.acknowledge()
         self.pc.reset()
         self.msrs.reset()
+        self.spec_msrs.reset()
         self.clock.skew = 0
         rsdp = self.pc.tables()
         state = loaders.load(self.memory, self.config, self._blobs, self.e820, rsdp)

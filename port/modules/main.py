@@ -1,6 +1,6 @@
 """What the image does after boot.py when the file system has no main.py: the monitor.
 
-Leaves `monitor`, `vms`, `caps`, `sched`, the native modules and the words of a policy at the prompt.
+Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, the native modules and the words of a policy at the prompt.
 """
 
 import micropython
@@ -21,6 +21,7 @@ from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 monitor = Monitor()
 vms = monitor.vms
 caps = vmx_caps = monitor.caps
+mitigations = monitor.mitigations
 sched = monitor.scheduler
 
 for _line in vmx_caps.missing:

@@ -53,7 +53,8 @@ _F7_EBX = const(
 )  # fmt: skip
 # AVX512_VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID
 _F7_ECX = const(1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 22)
-_F7_EDX = const(1 << 4)  # FSRM
+# FSRM; MD_CLEAR, IBRS and IBPB, STIBP, L1D_FLUSH, ARCH_CAPABILITIES, SSBD (vmm/handlers/spec_msrs.py)
+_F7_EDX = const(1 << 4 | 1 << 10 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 31)
 _INVPCID = const(1 << 10)
 _RDPID = const(1 << 22)
 _OSPKE = const(1 << 4)

@@ -59,6 +59,8 @@ KEYS = const(0x940 // 4)  # one word a reason
 TIMERS = const(0xA80 // 4)  # two words a timer
 MSRS = const(0x840)  # bytes: 16 entries of index, 0, value
 MSR_SLOTS = const(16)
+GUEST_MSRS = const(0xF80)  # bytes: the VMCS's MSR areas (vmm/vtx/spec_ctrl.py), 4 entries each
+HOST_MSRS = const(0xFC0)
 XSAVE = const(0x1000)  # bytes
 SIZE = const(0x4000)  # bytes: the frame's page and three for XSAVE
 
