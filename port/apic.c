@@ -43,6 +43,10 @@ void apic_eoi(void) {
     apic_write(APIC_EOI, 0);
 }
 
+bool apic_in_service(unsigned vector) {
+    return apic_read(APIC_ISR) >> vector & 1;
+}
+
 static uint32_t ioapic_read(unsigned index) {
     *(volatile uint32_t *)IOAPIC_HPA = index;
     return *(volatile uint32_t *)(IOAPIC_HPA + 0x10);

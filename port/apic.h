@@ -8,6 +8,7 @@
 #define APIC_TPR           0x80
 #define APIC_EOI           0xb0
 #define APIC_SVR           0xf0
+#define APIC_ISR           0x100
 #define APIC_LVT_TIMER     0x320
 #define APIC_LVT_LINT0     0x350
 #define APIC_TIMER_INITIAL 0x380
@@ -21,6 +22,8 @@ void apic_init(void);
 uint32_t apic_read(unsigned offset);
 void apic_write(unsigned offset, uint32_t value);
 void apic_eoi(void);
+// Whether the interrupt of a vector below 32 has been delivered and not been ended.
+bool apic_in_service(unsigned vector);
 
 // Routes an ISA interrupt (edge-triggered, active high) to this CPU.
 void ioapic_route(unsigned irq, unsigned vector);

@@ -77,6 +77,7 @@ static void call_hook(mp_obj_t hook, uint64_t deadline) {
     state.calls++;
     state.forced = false;
     state.in_hook = true;
+    trap_alarm = false; // it looks at its start
     if (nlr_push(&nlr) == 0) {
         mp_call_function_1(hook, mp_obj_new_int_from_uint(deadline));
         nlr_pop();
@@ -122,7 +123,7 @@ static mp_obj_t mod_idle_hook(mp_obj_t hook) {
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_idle_hook_obj, mod_idle_hook);
 
 static mp_obj_t mod_wanted(void) {
-    return mp_obj_new_bool(idle_wanted() || due());
+    return mp_obj_new_bool(idle_wanted() || due() || trap_alarm);
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_wanted_obj, mod_wanted);
 

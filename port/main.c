@@ -30,6 +30,7 @@
 #define PYSTACK_SIZE  (512 * 1024)
 #define STACK_RESERVE 32768 // for C below the deepest Python frame, and interrupts
 #define CPUID_XSAVE   (1u << 26)
+#define CPUID_MCE     (1u << 7)
 
 extern char boot_stack_end[];
 static char pystack[PYSTACK_SIZE] __attribute__((aligned(16)));
@@ -125,6 +126,9 @@ static void start_hardware(void) {
     segments_init();
     if (cpuid(1, 0).ecx & CPUID_XSAVE) {
         write_cr4(read_cr4() | CR4_OSXSAVE);
+    }
+    if (cpuid(1, 0).edx & CPUID_MCE) {
+        write_cr4(read_cr4() | CR4_MCE); // without, a machine check shuts the CPU down
     }
     apic_init();
     uart_init();

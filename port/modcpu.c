@@ -28,6 +28,8 @@ MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_allocated_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_heap_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_machine_check_banks_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(cpu_machine_checks_obj);
 
 void cpu_module_init(void) {
     watch_init();
@@ -198,6 +200,19 @@ void mp_module_cpu_attr(mp_obj_t self, qstr attr, mp_obj_t *dest) {
     }
 }
 
+// nmis() -> how many NMIs the monitor has taken.
+static mp_obj_t mod_nmis(void) {
+    return MP_OBJ_NEW_SMALL_INT(trap_nmis());
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(mod_nmis_obj, mod_nmis);
+
+// take_nmi(): the NMI that made a guest exit. Until an IRET the CPU takes no other.
+static mp_obj_t mod_take_nmi(void) {
+    __asm volatile("int $2" ::: "memory");
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(mod_take_nmi_obj, mod_take_nmi);
+
 static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_cpu)},
     {MP_ROM_QSTR(MP_QSTR_HostFault), MP_ROM_PTR(&hostfault_type)},
@@ -232,6 +247,10 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_hold), MP_ROM_PTR(&cpu_hold_obj)},
     {MP_ROM_QSTR(MP_QSTR_allocated), MP_ROM_PTR(&cpu_allocated_obj)},
     {MP_ROM_QSTR(MP_QSTR_heap), MP_ROM_PTR(&cpu_heap_obj)},
+    {MP_ROM_QSTR(MP_QSTR_nmis), MP_ROM_PTR(&mod_nmis_obj)},
+    {MP_ROM_QSTR(MP_QSTR_take_nmi), MP_ROM_PTR(&mod_take_nmi_obj)},
+    {MP_ROM_QSTR(MP_QSTR_machine_check_banks), MP_ROM_PTR(&cpu_machine_check_banks_obj)},
+    {MP_ROM_QSTR(MP_QSTR_machine_checks), MP_ROM_PTR(&cpu_machine_checks_obj)},
 };
 static MP_DEFINE_CONST_DICT(cpu_globals, cpu_globals_table);
 

@@ -16,6 +16,7 @@
 #include "port/apic.h"
 #include "port/exec.h"
 #include "port/hostfault.h"
+#include "port/mce.h"
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/vcpu.h"
@@ -25,12 +26,15 @@
 #define RFLAGS_CLEAR 0x54500ull // TF, DF, NT, AC... off while raising
 #define RETRY_US     50
 
+#define FIRST_OF_APIC 16 // least vector of an interrupt
+
 extern const char native_start[], native_end[];
 
 static struct {
     trap_handler_t handlers[256];
     unsigned depth; // interrupts being handled
     uint64_t unclaimed; // interrupts without a handler
+    uint64_t nmis;
 } trap;
 
 void trap_set_handler(unsigned vector, trap_handler_t handler) {
@@ -39,6 +43,10 @@ void trap_set_handler(unsigned vector, trap_handler_t handler) {
 
 uint64_t trap_unclaimed(void) {
     return trap.unclaimed;
+}
+
+uint64_t trap_nmis(void) {
+    return trap.nmis;
 }
 
 const char *trap_name(unsigned vector) {
@@ -85,13 +93,34 @@ static void redirect(trap_frame_t *frame, void (*function)(void), uint64_t rsp) 
     frame->rflags = (frame->rflags & ~RFLAGS_CLEAR) | RFLAGS_IF;
 }
 
+volatile uint32_t host_attention;
+volatile bool trap_alarm;
+
+// Those that may come anywhere, each on a stack of its own. True: the interrupted code goes on.
+static bool survived(trap_frame_t *frame) {
+    const char *reason = trap_name(frame->vector);
+    if (frame->vector == 2) {
+        trap.nmis++;
+    } else if (frame->vector != 18 || !mce_survived(&reason)) {
+        panic(reason, frame);
+    }
+    host_attention = 1;
+    trap_alarm = true;
+    return true;
+}
+
 static void exception(trap_frame_t *frame) {
     unsigned vector = frame->vector;
     if (vector == 7 && vmx_nm_trap()) {
         return;
     }
-    if (vector == 2 || vector == 8 || vector == 18) {
-        panic(trap_name(vector), frame);
+    if (vector >= FIRST_OF_APIC && apic_in_service(vector)) {
+        trap.unclaimed++; // an interrupt: the local APIC delivers these vectors, too
+        apic_eoi();
+        return;
+    }
+    if ((vector == 2 || vector == 8 || vector == 18) && survived(frame)) {
+        return;
     }
     nlr_buf_t *top = MP_STATE_THREAD(nlr_top);
     if (top == NULL || trap.depth != 0 || (MP_STATE_THREAD(gc_lock_depth) & GC_COLLECT_FLAG)) {
@@ -103,8 +132,6 @@ static void exception(trap_frame_t *frame) {
     frame->rcx = vector == 14 ? read_cr2() : 0;
     redirect(frame, (void (*)(void))hostfault_raise, (uintptr_t)top->regs[NLR_RSP]);
 }
-
-volatile uint32_t host_attention;
 
 static void raise_pending(void) {
     mp_handle_pending(true);

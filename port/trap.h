@@ -23,12 +23,18 @@ typedef void (*trap_handler_t)(trap_frame_t *frame);
 // keeps vcpu_enter() from entering once.
 extern volatile uint32_t host_attention;
 
+// An NMI or a machine check has come that Python has not been told of: wanted() of a hook.
+extern volatile bool trap_alarm;
+
 // Sets the handler of a vector from 32 up. It runs with interrupts off, on the
 // interrupted stack, and must not touch the FPU.
 void trap_set_handler(unsigned vector, trap_handler_t handler);
 
 // Interrupts that nobody claimed.
 uint64_t trap_unclaimed(void);
+
+// NMIs that the host has taken.
+uint64_t trap_nmis(void);
 
 // Name of an exception vector in the SDM's notation ("#PF").
 const char *trap_name(unsigned vector);

@@ -130,7 +130,7 @@ typedef struct {
     uint64_t timed; // 0xb60  entries for a timer's deadline
     uint64_t met; // 0xb68  the deadline before
     uint64_t reserved2[0x82]; // 0xb70
-    vcpu_msr_t guest_msrs[4]; // 0xf80  VM-entry MSR-load and VM-exit MSR-store area (vmm/vtx/spec_ctrl.py)
+    vcpu_msr_t guest_msrs[4]; // 0xf80  VM-entry MSR-load and VM-exit MSR-store area (vmm/handlers/spec_msrs.py)
     vcpu_msr_t host_msrs[4]; // 0xfc0  VM-exit MSR-load area
     uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
 } vcpu_frame_t;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define CR4_MCE     (1ull << 6)
 #define CR4_OSXSAVE (1ull << 18)
 #define RFLAGS_IF   (1ull << 9)
 

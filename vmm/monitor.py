@@ -20,7 +20,7 @@ import uctypes
 import vmx
 from micropython import const
 
-from vmm import description, journal
+from vmm import description, journal, machine_check
 from vmm.memory import pages
 from vmm.scheduling import sched
 from vmm.ties import link, shared
@@ -82,7 +82,8 @@ class Machines:
 
 
 class Monitor:
-    """caps: what the CPU offers. mitigations: what is done against its flaws. pages: host memory. vms: the machines. scheduler."""
+    """caps: what the CPU offers. mitigations: what is done against its flaws. pages: host memory. vms: the machines.
+    scheduler, machine_checks."""
 
     def __init__(self):
         self.caps = caps_module.Caps(cpu.cpuid, cpu.rdmsr)
@@ -92,6 +93,7 @@ class Monitor:
         for start, size in _taken_memory():
             self.pages.reserve(start, size)
         self.journal = journal.Journal(cpu.rdtsc, cpu.tsc_hz, cpu.reading)
+        self.machine_checks = machine_check.MachineChecks(cpu, self.journal, self.vms)
         self._most = cpu.heap()[0] // _GUEST_HEAP
         self.scheduler = sched.Scheduler(cpu.tsc_hz, self._most)
         self.links = link.Links(self.scheduler)
@@ -107,6 +109,7 @@ class Monitor:
         self.active = False
         if self.caps.ok:
             self._vmxon()
+        cpu.idle_hook(self.idle)
 
     def _vmxon(self):
         caps = self.caps
@@ -124,11 +127,11 @@ class Monitor:
             self.xcr0 = cpu.cpuid(0xD, 0)[0]
             self.compacts = vmx.compacts()
         self.trial = trial.run(self.pages, caps)
-        cpu.idle_hook(self.idle)
         self.active = True
 
     def idle(self, deadline):
         """The port's idle hook: news, then guests until the prompt or the sleeper is wanted."""
+        self.machine_checks.look()
         self.journal.flush()
         self.scheduler.hook(deadline)
 

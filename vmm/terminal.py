@@ -84,6 +84,7 @@ def attach(monitor, vm, key):
         while not terminal.detached:
             scheduler.step(cpu.rdtsc() + scheduler.slice_ticks)
             monitor.journal.flush()
+            monitor.machine_checks.look()
             terminal.poll()
             console.poll()
     finally:

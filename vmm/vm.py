@@ -14,7 +14,7 @@ from micropython import const
 
 from vmm import bus, handlers, loaders, pc, terminal, verdict
 from vmm.gone import Gone
-from vmm.handlers import cpuid, io, mmio, msr, spec_msrs, vmcall
+from vmm.handlers import control, cpuid, io, mmio, msr, spec_msrs, vmcall
 from vmm.memory import ept, paging
 from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
@@ -50,6 +50,7 @@ class VM(Scheduled):
         self.policies = []
         self.powered = False
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
+        self._below = False
         self._blobs = blobs
         self._taken = []
         self._was = states.RUNNING  # what it goes back to by resume()
@@ -264,6 +265,12 @@ class VM(Scheduled):
 
     # -- for the scheduler
 
+    def below(self, others):
+        """Whether there are others of a higher priority: then WBINVD of this one must not hold them up."""
+        if others != self._below and self.monitor.caps.found["proc2"].WBINVD_EXITING:
+            self._below = others
+            control.exit_at_wbinvd(self.vcpu, others)
+
     def runs(self):
         """Whether it may be entered again."""
         return self.state == states.RUNNING
@@ -297,6 +304,12 @@ class VM(Scheduled):
         """Stand still; from a stop or a pause resume() lets it run."""
         self.state, self.why, self._was = state, why, states.RUNNING
         self.due(0)
+
+    def fail(self, why):
+        """It cannot go on, for a reason that is not its own."""
+        if self.state != states.OFF:
+            self._stand(states.STOPPED, why)
+            self.log("stopped: " + why)
 
     def _ended(self, key, default, why):
         """The guest has come to an end of its own making: the description says what follows."""

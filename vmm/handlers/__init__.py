@@ -62,7 +62,7 @@ def install(vm, exits):
     add(r.OTHER_SMI, shutdown.ignored)
     add(r.ENTRY_FAILURE_GUEST_STATE, shutdown.entry_failure)
     add(r.ENTRY_FAILURE_MSR_LOADING, shutdown.entry_failure)
-    add(r.ENTRY_FAILURE_MACHINE_CHECK, shutdown.entry_failure)
+    add(r.ENTRY_FAILURE_MACHINE_CHECK, exception.machine_check)
 
     # instructions that this guest's CPUID denies
     for reason in (

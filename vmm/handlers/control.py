@@ -10,7 +10,7 @@ from micropython import const
 from vmm import verdict
 from vmm.vtx import events
 from vmm.vtx.reg import Bits, Reg, register
-from vmm.vtx.vmcs import GUEST_DR7, GUEST_PDPTE0
+from vmm.vtx.vmcs import GUEST_DR7, GUEST_PDPTE0, SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
 
 _GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 
@@ -27,6 +27,7 @@ _CR4_PCIDE = const(1 << 17)
 _CR0_RELOADS = const(7 << 29)  # PG, CD, NW
 _EFER_LME = const(1 << 8)
 _CS_L = const(1 << 13)
+_WBINVD_EXITING = const(1 << 6)
 
 
 @register
@@ -167,8 +168,21 @@ def xcr0_valid(value, allowed):
 
 
 def write_back(vcpu):
-    """INVD and WBINVD: guests share the host's caches, so INVD must not drop what others wrote."""
+    """INVD and WBINVD do nothing. Guests share the host's caches: INVD must not drop what others wrote, and WBINVD,
+    where it exits, must not take a guest of higher priority its time and its caches.
+
+    That is what the guest asked for: its memory is write-back whatever it says (vmm/memory/ept.py), and nothing that
+    is not coherent with the caches ever reads it, for no device of the machine is a guest's.
+    """
+    if vcpu.cpl:
+        return events.general_protection(vcpu)
     return verdict.ADVANCE
+
+
+def exit_at_wbinvd(vcpu, on):
+    """Let WBINVD exit, or be carried out by the CPU, which has to offer the choice."""
+    controls = vcpu.read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS) & ~_WBINVD_EXITING
+    vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls | (_WBINVD_EXITING if on else 0))
 
 
 def invlpg(vcpu):

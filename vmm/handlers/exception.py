@@ -5,6 +5,7 @@ they are delivered on. #MC and NMIs are the host's. Source: SDM Vol. 3C, "Except
 "Exit qualification for debug exceptions".
 """
 
+import cpu
 from micropython import const
 
 from vmm import verdict
@@ -24,11 +25,18 @@ def exit(vcpu):
     info = vcpu.intr_info
     vector = info & 0xFF
     if info >> 8 & 7 == _NMI:
+        cpu.take_nmi()
+        vcpu.vm.monitor.machine_checks.look()
         return verdict.YIELD
     if vector == events.MC:
-        vcpu.vm.report(vcpu, "machine check while the guest ran")
-        return verdict.STOP
+        return machine_check(vcpu)
     return deliver(vcpu)
+
+
+def machine_check(vcpu):
+    """A machine check while the guest ran, or was being entered: it stops."""
+    vcpu.vm.monitor.machine_checks.of_guest(vcpu.vm)
+    return verdict.STOP
 
 
 def deliver(vcpu):

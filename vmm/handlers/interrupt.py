@@ -14,7 +14,8 @@ def external(vcpu):
 
 
 def attention(vcpu):
-    """The host took an interrupt between two entries."""
+    """The host took an interrupt between two entries; an NMI or a machine check among them is told of."""
+    vcpu.vm.monitor.machine_checks.look()
     return verdict.YIELD | verdict.HOST
 
 

@@ -28,7 +28,7 @@ def misconfiguration(vcpu):
 def entry_failure(vcpu):
     """The guest was not entered: say what is wrong with its state."""
     reason = vcpu.reason & 0xFFFF
-    names = {33: "invalid guest state", 34: "MSR loading", 41: "machine-check event"}
+    names = {33: "invalid guest state", 34: "MSR loading"}
     faults = guest_checks.faults(vcpu) if reason == 33 else []
     text = "VM entry failed (exit reason %d, %s), qualification %d" % (reason, names[reason], vcpu.qualification)
     vcpu.vm.report(vcpu, "\n".join([text] + faults))

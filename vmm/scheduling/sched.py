@@ -73,6 +73,7 @@ class Scheduler(Preemption):
             self._insert(vm, frame)
         finally:
             cpu.hold(-1)
+        self._rank()
 
     def remove(self, vm):
         cpu.hold(1)
@@ -82,6 +83,7 @@ class Scheduler(Preemption):
             self._levels[(vm.priority << _LEVEL) + _HOLDER] = 0  # another guest may get its frame
         finally:
             cpu.hold(-1)
+        self._rank()
 
     def place(self, vm):
         """A VM that takes part has another priority now."""
@@ -93,6 +95,12 @@ class Scheduler(Preemption):
                 self._words[_INSIDE] = self.machines.index(inside) + 1 if inside else 0
             finally:
                 cpu.hold(-1)
+            self._rank()
+
+    def _rank(self):
+        """Tell the VMs whether there are others above them."""
+        for vm in self.machines:
+            vm.below(vm.priority < self.machines[0].priority)
 
     def _insert(self, vm, frame):
         at = len(self.machines)

@@ -27,7 +27,7 @@ _CR0_OWNED = const(1 << 4 | 1 << 5 | 3 << 29)  # ET, NE, NW, CD
 _CR0_MP_EM_TS = const(7 << 1)
 _EFER_LMA = const(1 << 10)
 _IA32E_MODE_GUEST = const(1 << 9)
-_CR4_VMXE = const(1 << 13)
+_CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shut the CPU down), VMXE
 _PAT_RESET = const(0x0007040600070406)
 EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
 
@@ -61,7 +61,7 @@ class Vcpu:
     @cr4.setter
     def cr4(self, value):
         self.write(v.CR4_READ_SHADOW, value)
-        self.write(v.GUEST_CR4, value | _CR4_VMXE)
+        self.write(v.GUEST_CR4, value | _CR4_FORCED)
 
     @property
     def cr3(self):
@@ -276,7 +276,7 @@ def _controls(vcpu, caps, vpid):
     for field in (v.VM_EXIT_MSR_STORE_COUNT, v.VM_EXIT_MSR_LOAD_COUNT, v.VM_ENTRY_MSR_LOAD_COUNT, v.CR3_TARGET_COUNT):
         write(field, 0)
     write(v.CR0_GUEST_HOST_MASK, _CR0_OWNED)
-    write(v.CR4_GUEST_HOST_MASK, ~vm.cr4_allowed & 0xFFFFFFFFFFFFFFFF)
+    write(v.CR4_GUEST_HOST_MASK, (~vm.cr4_allowed | _CR4_FORCED) & 0xFFFFFFFFFFFFFFFF)
     write(v.VMCS_LINK_POINTER, 0xFFFFFFFFFFFFFFFF)
     if used["proc2"].ENABLE_XSAVES:
         write(v.XSS_EXITING_BITMAP, 0)

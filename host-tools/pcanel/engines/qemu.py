@@ -128,6 +128,15 @@ class Qemu(Engine):
     def power_down(self) -> None:
         self._qmp.command("system_powerdown")
 
+    def nmi(self) -> None:
+        """An NMI, as by a button of the machine."""
+        self._qmp.command("inject-nmi")
+
+    def machine_check(self, bank: int, status: int, mcg_status: int, address: int = 0, misc: int = 0) -> None:
+        """Put this into a bank and IA32_MCG_STATUS, and raise #MC where the status says "uncorrected"."""
+        line = f"mce 0 {bank} {status:#x} {mcg_status:#x} {address:#x} {misc:#x}"
+        self._qmp.command("human-monitor-command", **{"command-line": line})
+
     def screendump(self, path: Path) -> None:
         """The screen as a PPM file."""
         self._qmp.command("screendump", filename=str(path.resolve()))

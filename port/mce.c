@@ -1,0 +1,110 @@
+// #MC in root mode. A guest's is an exit, and Python's business (vmm/machine_check.py), as is what follows from those
+// that are kept here. Compiled without SSE: the registers may be a guest's.
+// Source: SDM Vol. 3B, "Machine-Check Architecture".
+#include "py/runtime.h"
+#include "port/mce.h"
+#include "port/trap.h"
+#include "port/x86.h"
+
+#define IA32_MCG_STATUS (0x17a)
+#define MCG_RIPV        (1ull << 0)
+#define BANK(n)         (0x400 + 4 * (n)) // IA32_MCn_CTL, _STATUS, _ADDR, _MISC
+#define VAL             (1ull << 63)
+#define UC              (1ull << 61)
+#define MISCV           (1ull << 59)
+#define ADDRV           (1ull << 58)
+#define PCC             (1ull << 57)
+#define S               (1ull << 56)
+#define AR              (1ull << 55)
+#define KEPT            (8)
+
+typedef struct {
+    uint64_t bank, status, address, misc;
+} record_t;
+
+static struct {
+    unsigned banks; // that vmm/machine_check.py has switched on
+    unsigned kept; // of record[]
+    uint64_t lost; // for which there was no room
+    record_t record[KEPT];
+} mce;
+
+static void put_hex(char *at, uint64_t value) {
+    for (int i = 15; i >= 0; i--, value >>= 4) {
+        at[i] = "0123456789abcdef"[value & 15];
+    }
+}
+
+// "bank 00 status ... address ...", into what panic() prints.
+static const char *fatal(const record_t *r) {
+    static char text[] = "#MC bank 00 status 0000000000000000 address 0000000000000000";
+    text[9] = '0' + r->bank / 10 % 10;
+    text[10] = '0' + r->bank % 10;
+    put_hex(text + 19, r->status);
+    put_hex(text + 44, r->address);
+    return text;
+}
+
+// The context of the CPU is corrupt, or what was interrupted needs the data that is bad.
+static bool is_fatal(uint64_t status) {
+    return (status & PCC) || (status & (UC | S | AR)) == (UC | S | AR);
+}
+
+bool mce_survived(const char **reason) {
+    *reason = "#MC";
+    if (mce.banks == 0) {
+        return false; // nobody to ask
+    }
+    bool goes_on = rdmsr(IA32_MCG_STATUS) & MCG_RIPV;
+    for (unsigned i = 0; i < mce.banks; i++) {
+        record_t r = {i, rdmsr(BANK(i) + 1), 0, 0};
+        if (!(r.status & VAL)) {
+            continue;
+        }
+        r.address = r.status & ADDRV ? rdmsr(BANK(i) + 2) : 0;
+        r.misc = r.status & MISCV ? rdmsr(BANK(i) + 3) : 0;
+        if (is_fatal(r.status) || !goes_on) {
+            *reason = fatal(&r);
+            return false;
+        }
+        if (mce.kept < KEPT) {
+            mce.record[mce.kept++] = r;
+        } else {
+            mce.lost++;
+        }
+        wrmsr(BANK(i) + 1, 0);
+    }
+    if (goes_on) {
+        wrmsr(IA32_MCG_STATUS, 0); // or the next one would shut the CPU down
+    }
+    return goes_on;
+}
+
+// machine_check_banks(n): so many banks are looked into at a #MC.
+static mp_obj_t mod_banks(mp_obj_t count) {
+    mce.banks = mp_obj_get_int(count);
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_machine_check_banks_obj, mod_banks);
+
+// machine_checks() -> None, or those since the call before as [(bank, status, address, misc), ...], and None at the
+// end of the list where there were more than are kept.
+static mp_obj_t mod_machine_checks(void) {
+    trap_alarm = false;
+    if (mce.kept == 0) {
+        return mp_const_none;
+    }
+    mp_obj_t list = mp_obj_new_list(0, NULL);
+    for (unsigned i = 0; i < mce.kept; i++) {
+        const record_t *r = &mce.record[i];
+        mp_obj_t items[] = {mp_obj_new_int_from_uint(r->bank), mp_obj_new_int_from_uint(r->status),
+            mp_obj_new_int_from_uint(r->address), mp_obj_new_int_from_uint(r->misc)};
+        mp_obj_list_append(list, mp_obj_new_tuple(MP_ARRAY_SIZE(items), items));
+    }
+    if (mce.lost != 0) {
+        mp_obj_list_append(list, mp_const_none);
+    }
+    mce.kept = mce.lost = 0;
+    return list;
+}
+MP_DEFINE_CONST_FUN_OBJ_0(cpu_machine_checks_obj, mod_machine_checks);
