@@ -13,7 +13,8 @@
 #include "port/vcpu.h"
 #include "port/segments.h"
 
-_Static_assert(offsetof(vcpu_frame_t, guest_msrs) == 0xf80 && offsetof(vcpu_frame_t, xsave) == 0x1000,
+_Static_assert(
+    offsetof(vcpu_frame_t, guest_msrs) == 0xf80 && offsetof(vcpu_frame_t, xsave) == 0x1000,
     "vmm/vtx/frame.py says so");
 
 #define OFFSET(member) (offsetof(vcpu_frame_t, member))

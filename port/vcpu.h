@@ -26,12 +26,12 @@
 #define FRAME_CONTROLS   (1u << 6)
 #define FRAME_RVI        (1u << 7)
 
-// What vmx.mitigate() takes (vmm/vtx/mitigations.py decides).
+// What vmx.mitigate() takes (vmm/vtx/mitigations.py decides). The second and the third go with the first.
 #define VCPU_MITIGATE_REGISTERS (1u << 0) // an exit clears the general registers
 #define VCPU_MITIGATE_FILL_RSB  (1u << 1) // and fills the return stack,
-#define VCPU_MITIGATE_CALL      (1u << 2) // or puts one entry there and fences: each with the registers only
+#define VCPU_MITIGATE_CALL      (1u << 2) // or puts one entry there and fences
 #define VCPU_MITIGATE_VERW      (1u << 3) // an entry clears the CPU's buffers
-#define VCPU_MITIGATE_IBPB      (1u << 4) // the first entry of another vCPU than before is behind a barrier
+#define VCPU_MITIGATE_IBPB      (1u << 4) // barrier before another vCPU is entered
 
 #define INFO_VALID (1ull << 31) // of interruption information
 
@@ -130,8 +130,9 @@ typedef struct {
     uint64_t timed; // 0xb60  entries for a timer's deadline
     uint64_t met; // 0xb68  the deadline before
     uint64_t reserved2[0x82]; // 0xb70
-    vcpu_msr_t guest_msrs[4]; // 0xf80  VM-entry MSR-load and VM-exit MSR-store area (vmm/handlers/spec_msrs.py)
-    vcpu_msr_t host_msrs[4]; // 0xfc0  VM-exit MSR-load area
+    // The VMCS's MSR areas (vmm/handlers/spec_msrs.py).
+    vcpu_msr_t guest_msrs[4]; // 0xf80  loaded by entries, stored by exits
+    vcpu_msr_t host_msrs[4]; // 0xfc0  loaded by exits
     uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
 } vcpu_frame_t;
 

@@ -29,6 +29,16 @@ def test_rows(bench):
         assert LEAST < row.min <= row.median <= row.max, name
 
 
+def test_mitigations_are_off_but_for_their_row(bench):
+    """They cost what is executed at an exit: registers and return stack on this CPU."""
+    assert "on" not in bench.monitor.eval("mitigations.state.values()")
+    with Monitored(cmdline="") as mitigated:
+        assert mitigated.monitor.eval("mitigations.bits") == 3
+        found = mitigated.mitigated_rows(ROUNDS)
+    assert list(found) == ["cpuid_mitigated"]
+    assert 50 < found["cpuid_mitigated"].median - rows(bench, "cpuid")["cpuid"].median < 120
+
+
 def test_a_policy_answers_its_row_only(bench):
     """Without the policy nobody answers; with it, its function is called each time."""
     bench.monitor.exec("attach_policies(vm)")

@@ -81,7 +81,8 @@ def test_the_document_is_written_between_its_marks(document, tmp_path):
 def test_each_row_of_the_guest_is_in_the_table():
     source = (ROOT / "guests/exitbench/rows.c").read_text()
     rows = [line.split("(")[1].split(",")[0].rstrip(")") for line in source.splitlines() if line.startswith("    ROW(")]
-    assert {*rows, *guest.DEMAND_ROWS.values()} == {"empty", *(measure.name for measure in EXITS)}
+    again = {*guest.DEMAND_ROWS.values(), *guest.MITIGATED_ROWS.values()}
+    assert {*rows} | again == {"empty", *(measure.name for measure in EXITS)}
 
 
 def test_order_and_sums_of_a_profile():

@@ -4,12 +4,13 @@ import os
 
 import pytest
 import vtx
-from bench import Bench, DATA, Guest
+from bench import DATA, Bench, Guest
 from pcanel.monitor import Monitor
 from pcanel.paths import ELF
 from pcanel.symbols import Symbols
 
 HOST_RIP = 0x6C16
+WAYS_OUT = "vmx_exit", "vmx_exit_clear", "vmx_exit_call", "vmx_exit_fill"
 GUEST_CR4 = 0x6804
 MCE = 1 << 6
 FAULT = f"""
@@ -67,7 +68,7 @@ def way_out(guest):
     """The symbol that the VMCS names as HOST_RIP."""
     symbols = Symbols(ELF)
     rip = guest.eval(f"vcpu.read({HOST_RIP})")
-    return next(name for name in ("vmx_exit", "vmx_exit_clear", "vmx_exit_call", "vmx_exit_fill") if symbols[name] == rip)
+    return next(name for name in WAYS_OUT if symbols[name] == rip)
 
 
 def exits(guest, reason):
@@ -305,4 +306,5 @@ def test_wbinvd_beside_a_guest_of_higher_priority(bench, guest):
 def test_memory_is_write_back_whatever_the_guest_says(guest):
     """EPT's "ignore PAT" bit, of all that is mapped; the emulator has no memory types to see it by."""
     mapped = guest("hlt")
-    assert mapped.eval("{vm.ept.walk(gpa)[0] >> 3 & 15 for gpa in (0, 0x1000, 0x200000, vm.memory.size - 4096)}") == {14}
+    pages = "0, 0x1000, 0x200000, vm.memory.size - 4096"
+    assert mapped.eval(f"{{vm.ept.walk(gpa)[0] >> 3 & 15 for gpa in ({pages})}}") == {14}

@@ -13,13 +13,14 @@ CPUS = {
     "Cascade Lake": (RTM, 0xBC000400, None, 0x2B),  # RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, MDS_NO
     "Cascade Lake without TSX": (0, 0xBC000400, None, 0x2B),
     "Alder Lake": (0, 0xBC000400, 1 << 4, 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 28),  # RFDS_CLEAR, BHI_CTRL
-    "none of them": (RTM, 0xBC000400, 1 << 4, 1 << 0 | 1 << 1 | 1 << 5 | 1 << 8 | 1 << 20 | 1 << 24 | 1 << 27 | 1 << 28),
+    "none of them": (RTM, 0xBC000400, 1 << 4, 1 | 1 << 1 | 1 << 5 | 1 << 8 | 1 << 20 | 1 << 24 | 1 << 27 | 1 << 28),
     "Bochs's Skylake-X": (0xD19F27EB, 0, None, None),
     "Bochs's Tiger Lake": (0xF1BF27EB, 0xFC100510, None, 0x1F),
 }  # fmt: skip
 ON, NO, VULNERABLE = "on", "not needed", "VULNERABLE"
 NAMES = (
-    "registers", "return stack", "indirect branches", "branch history", "between guests", "CPU buffers", "L1 data cache",
+    "registers", "return stack", "indirect branches", "branch history", "between guests", "CPU buffers",
+    "L1 data cache",
 )  # fmt: skip
 STATES = {
     "no microcode of 2018": (ON, ON, VULNERABLE, VULNERABLE, VULNERABLE, VULNERABLE, VULNERABLE),
@@ -88,7 +89,8 @@ def test_the_report_says_why():
 
 
 @pytest.mark.parametrize(
-    "line, on", [("", True), ("pcanel.elf heap=64M", True), ("mitigations=auto", True), ("heap=1M mitigations=off", False)]
+    "line, on",
+    [("", True), ("pcanel.elf heap=64M", True), ("mitigations=auto", True), ("heap=1M mitigations=off", False)],
 )
 def test_the_command_line(line, on):
     assert wanted(line) is on

@@ -95,8 +95,8 @@ def highest_bit(regs: ptr32, offset: int) -> int:
 
 
 class LapicPage:
-    """`regs`: the page and the one behind. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`, `received`,
-    `apic_id` and `x2apic`."""
+    """`regs`: the page and the one behind. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`,
+    `received`, `apic_id` and `x2apic`."""
 
     def __init__(self, regs):
         self.regs = regs

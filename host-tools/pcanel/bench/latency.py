@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pcanel.bench import kvm
+from pcanel.bench.monitored import UNMITIGATED
 from pcanel.console import Console
 from pcanel.engines.choose import choose
 from pcanel.errors import PcanelError
@@ -117,7 +118,7 @@ class Monitored:
             f'name = "rtos"\nmemory = "{_RTOS_MEMORY}M"\nprotocol = "multiboot"\nkernel = "{_RTOS}"\n'
             f'cmdline = "{rtos_cmdline(interrupts)}"\npriority = 10\nautostart = false\n'
         )
-        self.monitor = Monitor(cpu=cpu, guests=[linux, rtos])
+        self.monitor = Monitor(cpu=cpu, guests=[linux, rtos], cmdline=UNMITIGATED)
         self.monitor.choice = choose("bochs")
 
     def __enter__(self) -> "Monitored":

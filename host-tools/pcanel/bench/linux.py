@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pcanel.bench import kvm
 from pcanel.bench.bare import Bare
+from pcanel.bench.monitored import UNMITIGATED
 from pcanel.engines.bochs import BochsDebugger
 from pcanel.engines.choose import choose
 from pcanel.errors import InputError, PcanelError
@@ -89,7 +90,7 @@ def monitored(cpu: str | None = None) -> Boot:
             f'name = "linux"\nmemory = "{_MEMORY}M"\nprotocol = "linux"\nkernel = "{_VMLINUX}"\n'
             f'initrd = "initrd"\ncmdline = "{_CMDLINE}"\nautostart = false\n'
         )
-        monitor = Monitor(cpu=cpu, guests=[file])
+        monitor = Monitor(cpu=cpu, guests=[file], cmdline=UNMITIGATED)
         monitor.choice = choose("bochs")
         with monitor:
             printed = monitor.exec(

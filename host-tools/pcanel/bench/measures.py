@@ -25,6 +25,7 @@ class Measure:
 
 EXITS = (
     Measure("cpuid", "CPUID, leaf 0", 485),
+    Measure("cpuid_mitigated", "the same with the mitigations that the CPU needs and has (docs/security.md)"),
     Measure("rdmsr", "RDMSR of IA32_APIC_BASE", 545),
     Measure("rdmsr_adjust", "RDMSR of IA32_TSC_ADJUST", 545),
     Measure("wrmsr", "WRMSR of IA32_TSC_ADJUST", 750),

@@ -10,13 +10,16 @@ from pcanel.monitor import Monitor
 from pcanel.paths import ELF
 
 _MEMORY = 256  # MiB
+UNMITIGATED = "mitigations=off"  # the monitor's option; KVM's kernel has the same (pcanel.outer)
 _DEMAND = guest.NAME + "-demand"  # the same guest, with demand_paging
 
 
 class Monitored:
-    """A monitor with the guest, switched off until a pass. A context manager."""
+    """A monitor with the guest, switched off until a pass. A context manager. cmdline: the monitor's."""
 
-    def __init__(self, cpu: str | None = None, image: Path = ELF, choice: Choice | None = None):
+    def __init__(
+        self, cpu: str | None = None, image: Path = ELF, choice: Choice | None = None, cmdline: str = UNMITIGATED
+    ):
         if not guest.IMAGE.is_file():
             raise InputError(f"{guest.IMAGE}: no such file (make guests builds it)")
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
@@ -27,7 +30,7 @@ class Monitored:
                     f'memory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\n'
                     f"autostart = false\ndemand_paging = {paging}\n"
                 )
-            self.monitor = Monitor(cpu=cpu, memory=_MEMORY, guests=files, image=image)
+            self.monitor = Monitor(cpu=cpu, memory=_MEMORY, guests=files, image=image, cmdline=cmdline)
         self.monitor.choice = choice or choose("bochs")
 
     def __enter__(self) -> "Monitored":
@@ -59,6 +62,10 @@ class Monitored:
         text = guest.wait(self.monitor.console(name), timeout)
         guest.parse(text)
         return text
+
+    def mitigated_rows(self, rounds: int = guest.ROUNDS) -> dict[str, guest.Row]:
+        """Those that the table has once more, of a monitor that was started without UNMITIGATED."""
+        return guest.mitigated(guest.parse(self.run(list(guest.MITIGATED_ROWS), rounds)))
 
     def rows(self, rounds: int = guest.ROUNDS) -> dict[str, guest.Row]:
         """All rows, each under its own conditions."""

@@ -4,6 +4,7 @@ import itertools
 import statistics
 
 from pcanel.bench.guest import Row
+from pcanel.bench.monitored import UNMITIGATED
 from pcanel.engines.choose import choose
 from pcanel.errors import InputError, PcanelError
 from pcanel.modules import BootModule
@@ -34,7 +35,7 @@ def rows(cpu: str | None = None) -> dict[str, Row]:
     if not _SMALL.is_file():
         raise InputError(f"{_SMALL}: no such file (make guests builds it)")
     found = {"image_size": one(sum(size for _, size in sections(ELF)))}
-    monitor = Monitor(cpu=cpu, modules=[BootModule("policy:first_idle.py", _FIRST_IDLE)])
+    monitor = Monitor(cpu=cpu, modules=[BootModule("policy:first_idle.py", _FIRST_IDLE)], cmdline=UNMITIGATED)
     monitor.choice = choose("bochs")
     with monitor:
         monitor.wait_booted()

@@ -56,6 +56,8 @@ def _exits(results: Results, cpu: str, quick: bool) -> None:
     say("the exits under the monitor")
     with Monitored(cpu) as bench:
         results.pcanel = bench.rows()
+    with Monitored(cpu, cmdline="") as bench:
+        results.pcanel.update(bench.mitigated_rows())
     if not quick:
         say("the exits under KVM")
         results.kvm = kvm.rows(cpu)
