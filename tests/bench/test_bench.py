@@ -31,7 +31,7 @@ def test_rows(bench):
 
 def test_mitigations_are_off_but_for_their_row(bench):
     """They cost what is executed at an exit: registers and return stack on this CPU."""
-    assert "on" not in bench.monitor.eval("mitigations.state.values()")
+    assert "on" not in bench.monitor.eval("list(mitigations.state.values())")
     with Monitored(cmdline="") as mitigated:
         assert mitigated.monitor.eval("mitigations.bits") == 3
         found = mitigated.mitigated_rows(ROUNDS)

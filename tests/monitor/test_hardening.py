@@ -281,7 +281,8 @@ def test_wbinvd_beside_a_guest_of_higher_priority(bench, guest):
     """It exits and does nothing there; alone, or among equals, it is the CPU's."""
     flushes = guest(f"again: wbinvd\ninc qword ptr [{DATA:#x}]\nhlt\njmp again")
     bench.exec(
-        f"def one_more(vm):\n    at, before = vm.memory.read_u64({DATA:#x}), vm.exit_counts().get('WBINVD', (0, 0))[0]\n"
+        f"def one_more(vm):\n    at = vm.memory.read_u64({DATA:#x})\n"
+        "    before = vm.exit_counts().get('WBINVD', (0, 0))[0]\n"
         f"    vm.vcpu.rip = {CODE + 7:#x}\n    vm.pause()\n    vm._was = 'running'\n    vm.resume()\n"
         f"    assert wait(vm, lambda: vm.memory.read_u64({DATA:#x}) == at + 1 and vm.state == 'halted')\n"
         "    print(vm.exit_counts().get('WBINVD', (0, 0))[0] - before)"
