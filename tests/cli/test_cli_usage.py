@@ -129,6 +129,10 @@ def test_option_that_is_no_size(pcanel, value):
     refused(pcanel("run", "--option", f"heap={value}"), "--option", f"heap={value}", "16M")
 
 
+def test_option_of_two_words(pcanel):
+    refused(pcanel("run", "--option", "mitigations=of"), "--option 'mitigations=of'", "auto, off")
+
+
 def test_bad_pattern(pcanel):
     refused(pcanel("run", "--until", "("), "--until")
 
