@@ -115,3 +115,25 @@ class MmioBus:
             tally.count(self.unclaimed, gpa & ~0xFFF)
         else:
             found[1].write(gpa - found[0], size, value & _ones(size))
+
+    # Operands wider than a device's registers: by accesses of `unit` bytes, the last ones narrower.
+
+    def read_bytes(self, gpa, size, unit=8):
+        """Return what a wider read of devices returns."""
+        out = b""
+        while size:
+            while unit > size:
+                unit >>= 1
+            out += self.read(gpa, unit).to_bytes(unit, "little")
+            gpa += unit
+            size -= unit
+        return out
+
+    def write_bytes(self, gpa, data, unit=8):
+        """Carry out a wider write to devices."""
+        at = 0
+        while at < len(data):
+            while unit > len(data) - at:
+                unit >>= 1
+            self.write(gpa + at, unit, int.from_bytes(data[at : at + unit], "little"))
+            at += unit

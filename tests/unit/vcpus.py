@@ -2,6 +2,7 @@
 
 from support import Memory
 
+from vmm.memory.linear import Linear
 from vmm.memory.paging import Walker
 from vmm.vtx import controls, vmcs
 
@@ -38,12 +39,19 @@ class Vm:
         self.reports = []
         self.physical_read = self.memory.read
         self.physical_write = self.memory.write
+        self.linear = Linear(self)
 
     def physical_load(self, gpa, size):
         return int.from_bytes(self.memory.read(gpa, size), "little")
 
+    def physical_store(self, gpa, size, value):
+        self.memory.write(gpa, value.to_bytes(size, "little"))
+
+    def new_walker(self):
+        return Walker(self.memory, 40)
+
     def load_walker(self, vcpu):
-        self.walker.load(vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer)
+        self.walker.follow(vcpu)
         return self.walker
 
     def flush(self):
@@ -92,6 +100,7 @@ class Vcpu:
         self.reason = self.qualification = self.length = self.instr_info = 0
         self.vectoring_info = self.vectoring_error = 0
         self.injected = (0, 0, 0)
+        self.pkru = 0
         self.dr = [0, 0, 0, 0, 0xFFFF0FF0]
 
     def read(self, field):
@@ -123,6 +132,9 @@ class Vcpu:
         if self.efer & 1 << 10 and rights & 1 << 13:
             return 64
         return 32 if rights & 1 << 14 else 16
+
+    def pdptes(self):
+        return tuple([self.read(vmcs.GUEST_PDPTE0 + 2 * i) for i in range(4)])
 
     def peek(self, gva, size):
         return self.vm.memory.read(gva, size)

@@ -11,8 +11,10 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
+from vmm.fault import Fault
 from vmm.memory import paging
-from vmm.vtx import frame, reasons, segments
+from vmm.memory.linear import Unbacked
+from vmm.vtx import events, frame, reasons
 from vmm.vtx.reg import Bits, Reg, register
 
 _RAX = const(0x000 // 4)
@@ -28,7 +30,6 @@ _IN = const(8)
 _CHUNK = const(64)  # elements of a REP string that one exit moves at most
 _RFLAGS_TF = const(1 << 8)
 _RFLAGS_DF = const(1 << 10)
-_RFLAGS_RF = const(1 << 16)
 
 
 @register
@@ -135,50 +136,40 @@ class PortIo:
         width = 16 << (vcpu.instr_info >> 7 & 7)
         mask = (1 << width) - 1
         index = "rdi" if q.IN else "rsi"
-        segment = segments.NAMES[0 if q.IN else vcpu.instr_info >> 15 & 7]
+        segment = 0 if q.IN else vcpu.instr_info >> 15 & 7
+        access = paging.WRITE if q.IN else 0
         step = -size if vcpu.rflags & _RFLAGS_DF else size
         count = vcpu.rcx & mask if q.REP else 1
         most = min(count, 1 if vcpu.rflags & _RFLAGS_TF else _CHUNK)
-        memory = segments.linear(vcpu)
-        access = paging.USER if vcpu.cpl == 3 else 0
+        memory = vcpu.vm.linear.load(vcpu)
         fault = None
         done = 0
         try:
             while done < most:
                 offset = getattr(vcpu, index) & mask
-                gva = segments.address(vcpu, segment, offset, size, q.IN)
-                self._element(q, memory, gva, size, access)
+                self._element(q, memory, memory.operand(segment, offset, size, access), size)
                 merge(vcpu, index, offset + step, width)
                 done += 1
-        except segments.Fault as error:
+        except Fault as error:
             fault = error
-        except ValueError as error:
+        except Unbacked as error:
             vcpu.vm.report(vcpu, "string I/O at port %#x: %s" % (q.PORT, error))
             return verdict.STOP
         if q.REP:
             merge(vcpu, "rcx", count - done, width)
         if fault:
-            return fault.inject(vcpu)
+            return events.deliver(vcpu, fault)
         if done < count:
-            again(vcpu)
+            events.again(vcpu)
             return self.outcome & ~verdict.ADVANCE
         return self.outcome
 
-    def _element(self, q, memory, gva, size, access):
-        """Move one element; segments.Fault before anything has happened."""
+    def _element(self, q, memory, pieces, size):
+        """Move one element."""
         if q.IN:
-            memory.touch(gva, size, access | paging.WRITE)
-            memory.write(gva, self.bus.read(q.PORT, size).to_bytes(size, "little"), access)
+            memory.put(pieces, self.bus.read(q.PORT, size))
         else:
-            self.bus.write(q.PORT, size, int.from_bytes(memory.read(gva, size, access), "little"))
-
-
-def again(vcpu):
-    """The REP instruction goes on at the next entry: as between two turns, a step is due and STI blocks no more."""
-    length, vcpu.length = vcpu.length, 0
-    vcpu.advance()
-    vcpu.length = length
-    vcpu.rflags |= _RFLAGS_RF  # no second breakpoint on the same instruction
+            self.bus.write(q.PORT, size, memory.get(pieces))
 
 
 def put(vcpu, size, value):

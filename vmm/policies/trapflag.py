@@ -8,8 +8,9 @@ in a watched page stores TF and IF as they are during the step. Source: SDM Vol.
 
 from micropython import const
 
-from vmm.emulation.access import GuestFault
+from vmm.fault import Fault
 from vmm.handlers import exception
+from vmm.memory.linear import Unbacked
 from vmm.vtx.vmcs import (
     EXCEPTION_BITMAP,
     GUEST_INTERRUPTIBILITY_STATE,
@@ -96,9 +97,9 @@ class TrapFlag:
         """The opcode at RIP, two bytes where the first is 0Fh; 0 where it cannot be read."""
         cpu = self.vm.mmio.cpu
         try:
-            cpu.load(vcpu)
+            cpu.take(vcpu)
             code = cpu.fetch(vcpu)
-        except GuestFault:
+        except (Fault, Unbacked):
             return 0
         at = 0
         while at < len(code) - 2 and (code[at] in _PREFIXES or (cpu.bits == 64 and code[at] & 0xF0 == 0x40)):

@@ -12,6 +12,7 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
+from vmm.fault import AC, BP, BR, DB, DE, DF, GP, MC, MF, NM, NP, OF, PF, SS, TS, UD  # noqa: F401
 from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 
 # For the hot path: words of the frame (vmm/vtx/frame.py), its dirty bit, and fields (vmm/vtx/vmcs.py).
@@ -54,9 +55,6 @@ HARDWARE_EXCEPTION = const(3)
 SOFTWARE_INTERRUPT = const(4)
 PRIVILEGED_SOFTWARE_EXCEPTION = const(5)
 SOFTWARE_EXCEPTION = const(6)
-
-DE, DB, BP, OF, BR, UD, NM, DF = 0, 1, 3, 4, 5, 6, 7, 8
-TS, NP, SS, GP, PF, MF, AC, MC = 10, 11, 12, 13, 14, 16, 17, 18
 
 _WITH_ERROR = const(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17)
 _NO_FAULT = const(1 << 1 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 18)  # traps and aborts: #DB, #BP, #OF, #DF, #MC
@@ -104,6 +102,13 @@ def inject(vcpu, vector, error=0, first=0):
     return verdict.RESUME
 
 
+def deliver(vcpu, fault):
+    """Deliver a vmm.fault.Fault at the next entry; returns a verdict."""
+    if fault.vector == PF:
+        vcpu.cr2 = fault.gva
+    return inject(vcpu, fault.vector, fault.error)
+
+
 def general_protection(vcpu):
     """#GP(0)."""
     return inject(vcpu, GP, 0)
@@ -112,6 +117,14 @@ def general_protection(vcpu):
 def undefined(vcpu):
     """#UD."""
     return inject(vcpu, UD)
+
+
+def again(vcpu):
+    """A REP instruction goes on at the next entry: as between two turns, a step is due and STI blocks no more."""
+    length, vcpu.length = vcpu.length, 0
+    vcpu.advance()
+    vcpu.length = length
+    vcpu.rflags |= _RFLAGS_RF  # no second breakpoint on the same instruction
 
 
 def requeue(vcpu):
