@@ -64,6 +64,10 @@ class VM(Scheduled):
         self._taken.append(hpa)
         return hpa
 
+    def take_page(self):
+        """A page of host memory that is this VM's until its end: its hpa. OutOfMemory."""
+        return self._take(_PAGE)
+
     def _build(self, config, host_uart, vpid):
         monitor = self.monitor
         caps = monitor.caps
@@ -95,11 +99,11 @@ class VM(Scheduled):
         self.port_bus = bus.PortBus()
         self.mmio_bus = bus.MmioBus()
         self.ports = io.PortIo(self.port_bus)
+        self.walker = self.new_walker()
+        self.linear = linear.Linear(self)
         self.mmio = mmio.Mmio(self, self.mmio_bus)
         self.hypercalls = vmcall.Hypercalls()
         self.stepper = stepper.Stepper(self, trapflag.TrapFlag(self))
-        self.walker = self.new_walker()
-        self.linear = linear.Linear(self)
         self.pc = pc.Pc(self, host_uart)
         for end in monitor.links.ends(self.name):
             self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then

@@ -14,6 +14,7 @@ const struct subject suite[] = {
     ROW(exceptions),
     ROW(interrupts),
     ROW(pages),
+    ROW(operands),
     ROW(ring3),
     ROW(tasks),
     ROW(modes),

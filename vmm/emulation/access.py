@@ -51,6 +51,7 @@ class GuestCpu:
             vcpu.vm.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
             return events.deliver(vcpu, fault)
         except (decode.DecodeError, Unbacked) as error:
+            vcpu.vm.stepper.reset()
             self.vm.report(vcpu, "cannot execute the instruction at %#x for the guest: %s" % (vcpu.rip, error))
             return verdict.STOP
         finally:

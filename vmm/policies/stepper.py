@@ -17,23 +17,36 @@ _PAGE = const(0x1000)
 # Exits in which the instruction, or the event's delivery, has not happened and comes again.
 _PASSING_DELIVERY = (
     reasons.EPT_VIOLATION, reasons.EXTERNAL_INTERRUPT, reasons.INTERRUPT_WINDOW, reasons.NMI_WINDOW,
-    reasons.ATTENTION, reasons.PENDING,
+    reasons.ATTENTION,
 )  # fmt: skip
 _PASSING = _PASSING_DELIVERY + (reasons.PREEMPTION_TIMER_EXPIRED,)
 
 
+_WINDOWS = const(1 << 2 | 1 << 22)  # interrupt-window and NMI-window exiting
+
+
 class Stepper:
-    """step(gpa, rights): let the next instruction reach the page at gpa; then close it again."""
+    """step(gpa, rights): let the next instruction reach the page at gpa; then close it again.
+
+    Interrupts and NMIs for the guest wait until it is over.
+    """
 
     def __init__(self, vm, trap_flag):
         self.vm = vm
         self._trap_flag = trap_flag
         self._open = {}  # gpa of the page: rights during this step
         self._armed = False
+        self._held = False  # an event waits
+        self._done = None
 
-    def step(self, gpa=None, rights=RWX):
-        """Let one instruction run; returns the verdict for the exit at hand."""
+    def step(self, gpa=None, rights=RWX, done=None):
+        """Let one instruction run; returns the verdict for the exit at hand.
+
+        done(completed) -> verdict: called once, after it; completed: it has ended without a fault or another exit.
+        """
         vm = self.vm
+        if done is not None:
+            self._done = done
         if gpa is not None:
             have = self._open.get(gpa, vm.arming.rights.get(gpa, RWX))
             if not rights & ~have:
@@ -47,24 +60,38 @@ class Stepper:
             self._armed = True
             delivery = self._trap_flag.arm(vm.vcpu)
             vm.exits.divert(self._interrupted, _PASSING_DELIVERY if delivery else _PASSING)
+            vm.exits.table[reasons.PENDING] = self._hold
         else:
             self._trap_flag.again(vm.vcpu)
         return verdict.RESUME
 
-    def reset(self):
-        """Close what is open; no step is under way any more."""
+    def reset(self, completed=False):
+        """Close what is open; no step is under way any more. Returns done()'s verdict."""
         vm = self.vm
         if self._armed:
             self._armed = False
             self._trap_flag.disarm(vm.vcpu)
             vm.exits.restore()
+            if self._held:
+                self._held = False
+                vm.kick()
         for gpa in self._open:
             vm.ept.protect(gpa, _PAGE, vm.arming.rights.get(gpa, RWX))
         self._open = {}
+        done, self._done = self._done, None
+        return done(completed) if done is not None else verdict.RESUME
+
+    def _hold(self, vcpu):
+        """Slot PENDING: what the guest is to get would come between the instruction and its trap."""
+        self._held = True
+        vcpu.pending = 0
+        self.vm.events.set_primary(0, _WINDOWS)
+        return verdict.RESUME
 
     def _interrupted(self, vcpu):
         """Handler of all other exits while a step is under way: it is over."""
-        self.reset()
-        if self._trap_flag.ended(vcpu):
-            return self._trap_flag.rest(vcpu) or verdict.RESUME
-        return self.vm.exits.handler(vcpu.reason & 0xFFFF)(vcpu)
+        ended = self._trap_flag.ended(vcpu)
+        answer = self.reset(ended)
+        if ended:
+            return answer | (self._trap_flag.rest(vcpu) or verdict.RESUME)
+        return answer | self.vm.exits.handler(vcpu.reason & 0xFFFF)(vcpu)

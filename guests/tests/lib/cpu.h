@@ -65,6 +65,7 @@ enum {
 #define CR4_OSXSAVE    0x40000u
 #define CR4_SMEP       0x100000u
 #define CR4_SMAP       0x200000u
+#define CR4_PKE        0x400000u
 
 #define IA32_TIME_STAMP_COUNTER 0x10
 #define IA32_APIC_BASE          0x1b
@@ -113,6 +114,7 @@ enum {
 #define CPUID_7_EBX_SMEP          (1u << 7)
 #define CPUID_7_EBX_SMAP          (1u << 20)
 #define CPUID_7_ECX_UMIP          (1u << 2)
+#define CPUID_7_ECX_PKU           (1u << 3)
 #define CPUID_7_ECX_LA57          (1u << 16)
 #define CPUID_80000001_EDX_NX     (1u << 20)
 #define CPUID_80000001_EDX_RDTSCP (1u << 27)

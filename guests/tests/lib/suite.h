@@ -12,6 +12,7 @@ void test_control(void);
 void test_exceptions(void);
 void test_interrupts(void);
 void test_pages(void);
+void test_operands(void);
 void test_ring3(void);
 void test_tasks(void);
 void test_modes(void);
