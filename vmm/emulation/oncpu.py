@@ -57,7 +57,8 @@ class OnCpu:
         self._vm = guest.vm
         self._operands = Operands(guest)
         self._free = []  # pages of the monitor's, hpa
-        self._laid = {}  # gpa of a page: (hpa, what Ept.lift() takes)
+        self._laid = {}  # gpa of a page: hpa
+        self._undo = []  # what Ept.lift() takes, the last first: its tables may be those of another
         self._places = []
 
     def execute(self, vcpu, code, answer):
@@ -89,7 +90,7 @@ class OnCpu:
             raise
         self._vm.flush()
         for place in places:
-            place.hpa = self._laid[place.gpa & _PAGE_MASK][0] + (place.gpa & (_PAGE - 1))
+            place.hpa = self._laid[place.gpa & _PAGE_MASK] + (place.gpa & (_PAGE - 1))
             if place.before is not None:
                 uctypes.bytearray_at(place.hpa, place.size)[:] = place.before
         self._places += places
@@ -124,12 +125,13 @@ class OnCpu:
             rights = RWX
         else:
             cpu.zero(hpa, _PAGE)
-        self._laid[page] = hpa, self._vm.ept.lay(page, hpa, rights)
+        self._laid[page] = hpa
+        self._undo.append(self._vm.ept.lay(page, hpa, rights))
 
     def _lift(self):
-        for hpa, laid in self._laid.values():
-            self._vm.ept.lift(laid)
-            self._free.append(hpa)
+        while self._undo:
+            self._vm.ept.lift(self._undo.pop())
+        self._free += self._laid.values()
         self._laid = {}
         self._places = []
         self._vm.flush()

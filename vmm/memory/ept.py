@@ -213,7 +213,7 @@ class Ept:
         return table, index, entry, []
 
     def lift(self, laid):
-        """Undo lay(). The caller invalidates."""
+        """Undo lay(), of several the last one first. The caller invalidates."""
         table, index, entry, made = laid
         self._write(table, index, entry)
         for hpa in made:
