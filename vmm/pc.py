@@ -75,8 +75,9 @@ class Pc:
         ports.claim(0x70, 2, self.rtc)
         ports.claim(0x92, 1, self.port92)
         ports.claim(0xCF9, 1, self.cf9)
+        ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI, which chipsets keep from the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
-        ports.claim(tables.PM_BASE, 16, self.pm)
+        ports.claim(tables.PM_BASE, 16, self.pm, widest=4)
         mmio.claim(LAPIC, _PAGE, self.lapic)
         mmio.claim(IOAPIC, _PAGE, self.ioapic)
 

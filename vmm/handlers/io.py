@@ -99,35 +99,35 @@ class PortIo:
         q = f[_QUALIFICATION]
         if q & 0x10:
             return int(self.string(vcpu))
-        size = (q & 7) + 1
         port = q >> 16
+        if q & 7:
+            self._wide(vcpu, q)
+            return int(self.outcome)
         claim = self.claims.get(port)
         if not claim:
             self.miss(port, q & 8 == 0)
             if q & 8:
-                if size == 4:
-                    f[_RAX] = 0xFFFFFFFF
-                    f[_RAX + 1] = 0
-                else:
-                    f[_RAX] |= (1 << (size << 3)) - 1
+                f[_RAX] |= 0xFF
             return 1
         if q & 8:
-            value = int(claim[0](port - int(claim[2]), size))
-            if size == 1:
-                f[_RAX] = (f[_RAX] & 0xFFFFFF00) | (value & 0xFF)
-            elif size == 2:
-                f[_RAX] = (f[_RAX] & 0xFFFF0000) | (value & 0xFFFF)
-            else:
-                f[_RAX] = value
-                f[_RAX + 1] = 0
+            f[_RAX] = (f[_RAX] & 0xFFFFFF00) | (int(claim[0](port - int(claim[2]), 1)) & 0xFF)
         else:
-            value = f[_RAX]
-            if size == 1:
-                value &= 0xFF
-            elif size == 2:
-                value &= 0xFFFF
-            claim[1](port - int(claim[2]), size, value)
+            claim[1](port - int(claim[2]), 1, f[_RAX] & 0xFF)
         return int(self.outcome)
+
+    @micropython.viper
+    def _wide(self, vcpu, q: int):
+        """IN and OUT of words and dwords, which the bus may split. q: the qualification."""
+        f = ptr32(vcpu)  # noqa: F821
+        if q & 8 == 0:
+            self.bus.write(q >> 16, (q & 7) + 1, f[_RAX])
+            return
+        value = int(self.bus.read(q >> 16, (q & 7) + 1))
+        if q & 7 == 1:
+            f[_RAX] = (f[_RAX] & 0xFFFF0000) | (value & 0xFFFF)
+        else:
+            f[_RAX] = value
+            f[_RAX + 1] = 0
 
     def string(self, vcpu):
         """INS and OUTS, with REP at most _CHUNK elements an exit, and one at a time where the guest is stepped."""

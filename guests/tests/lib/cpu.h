@@ -105,6 +105,7 @@ enum {
 #define CPUID_1_ECX_OSXSAVE       (1u << 27)
 #define CPUID_1_ECX_AVX           (1u << 28)
 #define CPUID_1_ECX_RDRAND        (1u << 30)
+#define CPUID_1_ECX_HYPERVISOR    (1u << 31)
 #define CPUID_1_EDX_APIC          (1u << 9)
 #define CPUID_1_EDX_SEP           (1u << 11)
 #define CPUID_1_EDX_MTRR          (1u << 12)
@@ -174,6 +175,12 @@ static inline u64 rdtsc(void) {
 static inline u8 inb(u16 port) {
     u8 value;
     asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static inline u16 inw(u16 port) {
+    u16 value;
+    asm volatile("inw %1, %0" : "=a"(value) : "Nd"(port));
     return value;
 }
 
