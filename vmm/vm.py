@@ -178,6 +178,7 @@ class VM(Scheduled):
                 cpu.zero(at, min(_PIECE, hpa + length - at))
         self.starts += 1
         self.stepper.reset()
+        self.uncover()
         if self.demand_paging:
             for gpa, length, hpa in segments:
                 self.ept.defer(gpa, hpa, length)
@@ -337,6 +338,21 @@ class VM(Scheduled):
         return lambda function: policy.attach(self, event, function, filters)
 
     # -- memory
+
+    def cover(self, gpa):
+        """A device's page lies at gpa: RAM that is there is out of reach."""
+        if self.memory.has(gpa):
+            self.ept.touch(gpa)
+            self.ept.protect(gpa, _PAGE, 0)
+            self.memory.covered = gpa >> 12
+
+    def uncover(self):
+        """What cover() hid is there again, as far as policies let it."""
+        gpa = self.memory.covered << 12
+        if gpa >= 0:
+            self.memory.covered = -1
+            self.ept.protect(gpa, _PAGE, self.arming.rights.get(gpa, ept.RWX))
+            self.ept.join(gpa)
 
     def touched(self):
         """Return [(gpa, bytes), ...] of its RAM that the guest has touched since it was started.

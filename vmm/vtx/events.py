@@ -179,7 +179,7 @@ class Events:
 
     @property
     def nmis(self):
-        """NMIs that wait: at most two."""
+        """NMIs that wait: at most two, the one that comes next and the one that it blocks."""
         return _waiting(self._vcpu)
 
     @nmis.setter
@@ -187,8 +187,10 @@ class Events:
         _set_waiting(self._vcpu, value)
 
     def nmi(self):
-        """An NMI: at most one waits while one is being handled."""
-        self.nmis = min(self.nmis + 1, 2)
+        """An NMI: one waits while another is delivered or handled (SDM Vol. 3A, "Handling Multiple NMIs")."""
+        vcpu = self._vcpu
+        handled = vcpu.read(GUEST_INTERRUPTIBILITY_STATE) & _BLOCKING_BY_NMI or vcpu.injecting() >> 8 & 7 == NMI
+        self.nmis = min(self.nmis + 1, 1 if handled else 2)
         self.kick()
 
     def set_primary(self, set_=0, clear=0):
