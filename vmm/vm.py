@@ -22,7 +22,7 @@ from vmm.policies import arming, policy, stepper, trapflag
 from vmm.scheduling import clock, states
 from vmm.scheduling.preemption import rouse
 from vmm.scheduling.scheduled import Scheduled
-from vmm.vtx import apicv, events, exits, msr_bitmap, reasons, vcpu
+from vmm.vtx import apicv, breakpoints, events, exits, msr_bitmap, reasons, vcpu
 
 _LARGE = const(0x200000)
 _PAGE = const(0x1000)
@@ -100,6 +100,7 @@ class VM(Scheduled):
         self.mmio_bus = bus.MmioBus()
         self.ports = io.PortIo(self.port_bus)
         self.walker = self.new_walker()
+        self.breakpoints = breakpoints.Breakpoints()
         self.linear = linear.Linear(self)
         self.mmio = mmio.Mmio(self, self.mmio_bus)
         self.hypercalls = vmcall.Hypercalls()
@@ -178,6 +179,7 @@ class VM(Scheduled):
                 cpu.zero(at, min(_PIECE, hpa + length - at))
         self.starts += 1
         self.stepper.reset()
+        self.breakpoints.reset()
         self.uncover()
         if self.demand_paging:
             for gpa, length, hpa in segments:

@@ -22,6 +22,7 @@ const struct subject suite[] = {
     ROW(vmx),
     ROW(fpu),
     ROW(debug),
+    ROW(watch),
     ROW(misc),
     ROW(xapic),
     ROW(x2apic), /* last: there is no way back */

@@ -65,7 +65,7 @@ class GuestCpu:
         except decode.DecodeError:
             return self._by_cpu(vcpu, code, answer)
         self._answer = answer
-        self.turns = 1 if vcpu.rflags & _RFLAGS_TF else _TURNS
+        self.turns = 1 if vcpu.rflags & _RFLAGS_TF or self.vm.breakpoints.armed else _TURNS
         if self.emulator.execute(instruction):
             self.finish(vcpu, instruction.length)
         else:

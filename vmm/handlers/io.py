@@ -130,7 +130,7 @@ class PortIo:
             f[_RAX + 1] = 0
 
     def string(self, vcpu):
-        """INS and OUTS, with REP at most _CHUNK elements an exit, and one at a time where the guest is stepped."""
+        """INS and OUTS, with REP at most _CHUNK elements an exit, and one at a time where traps may come between."""
         q = IoQualification(vcpu.qualification)
         size = q.SIZE + 1
         width = 16 << (vcpu.instr_info >> 7 & 7)
@@ -140,14 +140,16 @@ class PortIo:
         access = paging.WRITE if q.IN else 0
         step = -size if vcpu.rflags & _RFLAGS_DF else size
         count = vcpu.rcx & mask if q.REP else 1
-        most = min(count, 1 if vcpu.rflags & _RFLAGS_TF else _CHUNK)
         memory = vcpu.vm.linear.load(vcpu)
+        watch = vcpu.vm.breakpoints
+        most = min(count, 1 if vcpu.rflags & _RFLAGS_TF or watch.armed else _CHUNK)
         fault = None
         done = 0
         try:
             while done < most:
                 offset = getattr(vcpu, index) & mask
                 self._element(q, memory, memory.operand(segment, offset, size, access), size)
+                watch.port(q.PORT, size)
                 merge(vcpu, index, offset + step, width)
                 done += 1
         except Fault as error:

@@ -53,10 +53,11 @@ class Linear:
     """
 
     def __init__(self, vm):
-        """vm: its walker, load_walker(), physical_read(), physical_write(), physical_load(), physical_store()."""
+        """vm: walker, load_walker(), breakpoints, physical_read(), _write(), _load() and _store()."""
         self._vm = vm
         self._vcpu = None
         self._walker = vm.walker
+        self._watch = vm.breakpoints
         self.bits = 64
         self.explicit = 0
         self._aligned = False
@@ -72,6 +73,7 @@ class Linear:
             access |= paging.AC
         self.explicit = access
         self._walker = self._vm.load_walker(vcpu)
+        self._watch.begin(vcpu)
         return self
 
     # -- addresses
@@ -115,7 +117,9 @@ class Linear:
         gva = self.address(segment, offset, size, access & paging.WRITE)
         if self._aligned:
             self._align(gva, alignment or size)
-        return self.pieces(gva, size, access | self.explicit, _MASK64 if self.bits == 64 else _MASK32)
+        pieces = self.pieces(gva, size, access | self.explicit, _MASK64 if self.bits == 64 else _MASK32)
+        self._watch.memory(gva, size, access & paging.WRITE)
+        return pieces
 
     @staticmethod
     def _align(gva, alignment):

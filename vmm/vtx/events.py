@@ -24,6 +24,7 @@ _CONTROLS = const(0x1C0 // 4)
 _RVI = const(0x1C8 // 4)
 _NMIS = const(0x1E0 // 4)
 _APIC_PAGE = const(0xB40 // 4)
+_COMPLETED = const(0xB70 // 4)
 _INTERRUPTIBILITY = const(0x1D0 // 4)
 _PENDING_DEBUG = const(0x1D8 // 4)
 _DIRTY_ENTRY = const(1 << 3)
@@ -170,6 +171,7 @@ class Events:
 
     def reset(self):
         self.nmis = 0
+        _forget_completed(self._vcpu)
         self._vcpu.pending = 0
         self.primary = self.primary & ~(_INTERRUPT_WINDOW | _NMI_WINDOW)
 
@@ -286,6 +288,12 @@ def _set_controls(vcpu, value: int):
     f[_CONTROLS] = value
     f[_CONTROLS + 1] = 0
     f[_DIRTY] |= _DIRTY_CONTROLS
+
+
+@micropython.viper
+def _forget_completed(vcpu):
+    f = ptr32(vcpu)
+    f[_COMPLETED] = 0
 
 
 @micropython.viper

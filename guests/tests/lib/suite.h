@@ -20,6 +20,7 @@ void test_selfmod(void);
 void test_vmx(void);
 void test_fpu(void);
 void test_debug(void);
+void test_watch(void);
 void test_misc(void);
 void test_xapic(void);
 void test_x2apic(void);
