@@ -18,7 +18,7 @@ from vmm.handlers import cpuid, io, mmio, msr, vmcall
 from vmm.memory import ept, linear, paging
 from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
-from vmm.policies import arming, policy, stepper, trapflag
+from vmm.policies import arming, monitortrap, policy, stepper, trapflag
 from vmm.scheduling import clock, states
 from vmm.scheduling.preemption import rouse
 from vmm.scheduling.scheduled import Scheduled
@@ -104,7 +104,10 @@ class VM(Scheduled):
         self.linear = linear.Linear(self)
         self.mmio = mmio.Mmio(self, self.mmio_bus)
         self.hypercalls = vmcall.Hypercalls()
-        self.stepper = stepper.Stepper(self, trapflag.TrapFlag(self))
+        ways = (trapflag.TrapFlag(self),)
+        if monitor.trial.mtf:
+            ways = (monitortrap.MonitorTrap(self),) + ways
+        self.stepper = stepper.Stepper(self, ways)
         self.pc = pc.Pc(self, host_uart)
         for end in monitor.links.ends(self.name):
             self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then

@@ -1,9 +1,9 @@
 """One instruction of a guest, with the pages that a policy watches opened for it.
 
-Steps by RFLAGS.TF (vmm/policies/trapflag.py), which every CPU has; the monitor trap flag is not used,
-since emulators offer it and do not act on it. The step ends with the trap after the
-instruction, or with an exit that the instruction itself causes. Source: SDM Vol. 3B,
-"Single-Step Exception Condition".
+Steps by the monitor trap flag (vmm/policies/monitortrap.py) where vmm/vtx/trial.py has seen it work, else by
+RFLAGS.TF (vmm/policies/trapflag.py), which every CPU has. The step ends with the trap after the instruction, or with
+an exit that the instruction itself causes. Source: SDM Vol. 3C, "Monitor Trap Flag"; Vol. 3B, "Single-Step Exception
+Condition".
 """
 
 from micropython import const
@@ -31,9 +31,11 @@ class Stepper:
     Interrupts and NMIs for the guest wait until it is over.
     """
 
-    def __init__(self, vm, trap_flag):
+    def __init__(self, vm, ways):
+        """ways: MonitorTrap, TrapFlag, or what is like them; the first that fits is taken, and the last always does."""
         self.vm = vm
-        self._trap_flag = trap_flag
+        self._ways = ways
+        self._way = ways[-1]
         self._open = {}  # gpa of the page: rights during this step
         self._armed = False
         self._held = False  # an event waits
@@ -45,6 +47,11 @@ class Stepper:
         done(completed) -> verdict: called once, after it; completed: it has ended without a fault or another exit.
         """
         vm = self.vm
+        if not self._armed:
+            self._way = self._fitting(vm.vcpu)
+            instead = self._way.instead(vm.vcpu)
+            if instead is not None:
+                return instead
         if done is not None:
             self._done = done
         if gpa is not None:
@@ -58,19 +65,25 @@ class Stepper:
             vm.ept.protect(gpa, _PAGE, have)
         if not self._armed:
             self._armed = True
-            delivery = self._trap_flag.arm(vm.vcpu)
+            delivery = self._way.arm(vm.vcpu)
             vm.exits.divert(self._interrupted, _PASSING_DELIVERY if delivery else _PASSING)
             vm.exits.table[reasons.PENDING] = self._hold
         else:
-            self._trap_flag.again(vm.vcpu)
+            self._way.again(vm.vcpu)
         return verdict.RESUME
+
+    def _fitting(self, vcpu):
+        for way in self._ways:
+            if way.fits(vcpu):
+                return way
+        return self._ways[-1]
 
     def reset(self, completed=False):
         """Close what is open; no step is under way any more. Returns done()'s verdict."""
         vm = self.vm
         if self._armed:
             self._armed = False
-            self._trap_flag.disarm(vm.vcpu)
+            self._way.disarm(vm.vcpu)
             vm.exits.restore()
             if self._held:
                 self._held = False
@@ -90,8 +103,8 @@ class Stepper:
 
     def _interrupted(self, vcpu):
         """Handler of all other exits while a step is under way: it is over."""
-        ended = self._trap_flag.ended(vcpu)
+        ended = self._way.ended(vcpu)
         answer = self.reset(ended)
         if ended:
-            return answer | (self._trap_flag.rest(vcpu) or verdict.RESUME)
+            return answer | (self._way.rest(vcpu) or verdict.RESUME)
         return answer | self.vm.exits.handler(vcpu.reason & 0xFFFF)(vcpu)
