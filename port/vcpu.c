@@ -279,6 +279,24 @@ static mp_obj_t vcpu_debug(mp_obj_t self_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_debug_obj, vcpu_debug);
 
+// vcpu.dr(n): one of DR0 to DR3.
+static mp_obj_t vcpu_dr(mp_obj_t self_in, mp_obj_t n_in) {
+    vcpu_t *self = get(self_in);
+    mp_int_t n = mp_obj_get_int(n_in);
+    if (n < 0 || n > 3) {
+        mp_raise_ValueError(MP_ERROR_TEXT("DR0 to DR3"));
+    }
+    uint64_t value = self->frame->dr[n];
+    if (vmx_cpu.loaded == self) {
+        value = n == 0   ? op_get_dr0()
+                : n == 1 ? op_get_dr1()
+                : n == 2 ? op_get_dr2()
+                         : op_get_dr3();
+    }
+    return mp_obj_new_int_from_uint(value);
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(vcpu_dr_obj, vcpu_dr);
+
 // vcpu.clear(): VMCLEAR; the next entry is a VMLAUNCH. Before the frame or the VMCS
 // is given back.
 static mp_obj_t vcpu_clear(mp_obj_t self_in) {
@@ -332,6 +350,7 @@ static const mp_rom_map_elem_t vcpu_locals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_msr), MP_ROM_PTR(&vcpu_msr_obj)},
     {MP_ROM_QSTR(MP_QSTR_fpu), MP_ROM_PTR(&vcpu_fpu_obj)},
     {MP_ROM_QSTR(MP_QSTR_debug), MP_ROM_PTR(&vcpu_debug_obj)},
+    {MP_ROM_QSTR(MP_QSTR_dr), MP_ROM_PTR(&vcpu_dr_obj)},
     {MP_ROM_QSTR(MP_QSTR_clear), MP_ROM_PTR(&vcpu_clear_obj)},
     {MP_ROM_QSTR(MP_QSTR_retire), MP_ROM_PTR(&vcpu_retire_obj)},
 };

@@ -12,6 +12,7 @@
 #define VCPU_SLOTS          (256) // of the dispatch table; those from VCPU_REASONS on are for keys
 #define VCPU_SLOT_ATTENTION (78) // not entered: a host interrupt wants the monitor
 #define VCPU_SLOT_PENDING   (79) // not entered: frame->pending is set
+#define VCPU_SLOT_COMPLETED (80) // the same, and frame->completed: first of all
 #define VCPU_MSRS           (16)
 #define VCPU_TIMERS         (16)
 #define VCPU_XSAVE_PAGES    (3)
@@ -129,7 +130,10 @@ typedef struct {
     uint64_t lead; // 0xb58  host TSC ticks by which it is woken before its deadlines
     uint64_t timed; // 0xb60  entries for a timer's deadline
     uint64_t met; // 0xb68  the deadline before
-    uint64_t reserved2[0x82]; // 0xb70
+    uint64_t
+        completed; // 0xb70  an instruction was completed for the guest while DR7 enables a breakpoint
+    uint64_t dr7; // 0xb78  only where wants[reason] asks
+    uint64_t reserved2[0x80]; // 0xb80
     // The VMCS's MSR areas (vmm/handlers/spec_msrs.py).
     vcpu_msr_t guest_msrs[4]; // 0xf80  loaded by entries, stored by exits
     vcpu_msr_t host_msrs[4]; // 0xfc0  loaded by exits

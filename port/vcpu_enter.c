@@ -19,6 +19,7 @@
 #define DEBUGCTL_BTF           (1ull << 1)
 #define PENDING_BS             (1ull << 14)
 #define BLOCKING_BY_STI_MOV_SS (3)
+#define DR7_ENABLES            (0xff) // L0, G0 to L3, G3
 #define REASON_ENTRY_FAILURE   (1ull << 31)
 #define OWED_AS_LONG           (~0ull)
 
@@ -66,7 +67,8 @@ static void write_back(vcpu_frame_t *f) {
 }
 
 // Past the instruction that exited. Like its completion on the CPU, this clears RF,
-// ends blocking by STI and MOV SS and makes a single step due.
+// ends blocking by STI and MOV SS and makes a single step due. Which breakpoints it met
+// the handler of VCPU_SLOT_COMPLETED finds out.
 void vcpu_advance(vcpu_t *self) {
     vcpu_frame_t *f = self->frame;
     f->verdict = 0;
@@ -76,9 +78,12 @@ void vcpu_advance(vcpu_t *self) {
         f->rflags &= ~RFLAGS_RF;
         f->dirty |= FRAME_RFLAGS;
     }
-    uint64_t blocking = vmx_get(GUEST_INTERRUPTIBILITY);
-    if (blocking & BLOCKING_BY_STI_MOV_SS) {
-        vmx_put(GUEST_INTERRUPTIBILITY, blocking & ~BLOCKING_BY_STI_MOV_SS);
+    if (f->interruptibility & BLOCKING_BY_STI_MOV_SS) {
+        f->interruptibility &= ~(uint64_t)BLOCKING_BY_STI_MOV_SS;
+        vmx_put(GUEST_INTERRUPTIBILITY, vmx_get(GUEST_INTERRUPTIBILITY) & ~BLOCKING_BY_STI_MOV_SS);
+    }
+    if (MP_UNLIKELY(vmx_get(GUEST_DR7) & DR7_ENABLES)) {
+        f->completed = f->pending = 1;
     }
     if ((f->rflags & RFLAGS_TF) && !(vmx_get(GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF)) {
         vmx_put(
@@ -116,6 +121,7 @@ static const struct {
     {EXIT_INSTRUCTION_INFO, offsetof(vcpu_frame_t, instr_info)},
     {GUEST_CR3, offsetof(vcpu_frame_t, cr3)},
     {GUEST_CS_ACCESS_RIGHTS, offsetof(vcpu_frame_t, cs_rights)},
+    {GUEST_DR7, offsetof(vcpu_frame_t, dr7)},
 };
 
 // The slot of the table for an exit: that of its reason, or the one that the reason's
@@ -264,7 +270,7 @@ static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
 
 // enter(vcpu): the guest runs until it exits, and the table's handler deals with that: the
 // one for the basic exit reason, for the reason's key, or, where the guest was not entered,
-// one of the two slots that say why. Its verdict is in the frame then.
+// one of the slots that say why. Its verdict is in the frame then.
 static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_obj_t *args) {
     if (MP_UNLIKELY(n_args != 1 || n_kw != 0 || !mp_obj_is_exact_type(args[0], &vcpu_type))) {
         mp_raise_TypeError(MP_ERROR_TEXT("enter takes a VCPU"));
@@ -277,6 +283,11 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
         vcpu_advance(self);
     }
     if (f->pending) {
+        if (MP_UNLIKELY(f->completed)) {
+            f->completed = 0;
+            handle_no_exit(self, VCPU_SLOT_COMPLETED);
+            vcpu_need_loaded(self);
+        }
         f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
         f->pending_debug = vmx_get(GUEST_PENDING_DEBUG_EXCEPTIONS);
         handle_no_exit(self, VCPU_SLOT_PENDING);

@@ -14,6 +14,7 @@ typedef enum { VMX_OK = 0, VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 } vmx_result
 #define GUEST_RSP                      (0x681c)
 #define GUEST_RIP                      (0x681e)
 #define GUEST_RFLAGS                   (0x6820)
+#define GUEST_DR7                      (0x681a)
 #define GUEST_IA32_DEBUGCTL            (0x2802)
 #define TSC_OFFSET                     (0x2010)
 #define VM_INSTRUCTION_ERROR           (0x4400)

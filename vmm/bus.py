@@ -22,11 +22,14 @@ def _ones(size):
 class PortBus:
     """I/O ports.
 
-    claims {port: (read, write, base)}; devices {port: (device, base)}; misses {port << 1 | write: count}.
+    A device takes accesses as wide as its claim says, at its own ports; the bus makes two halves of any other,
+    the low one first, as chipsets do down to the bytes of an ISA chip.
+    claims {port: (read, write, base, widest)}; devices {port: (device, base)}; misses {port << 1 | write: count}.
     """
 
     def __init__(self):
         self.claims = {}
+        self.dwords = set()
         self.devices = {}
         self.misses = {}
 
@@ -37,17 +40,35 @@ class PortBus:
             key if key == tally.OTHERS else (key >> 1, bool(key & 1)): count for key, count in self.misses.items()
         }
 
-    def claim(self, base, count, device, offset=0):
-        """Give device ports base .. base + count - 1, as its offsets offset .. offset + count - 1."""
+    def claim(self, base, count, device, offset=0, widest=1):
+        """Give device ports base .. base + count - 1, as its offsets offset .. offset + count - 1.
+
+        widest: bytes of the widest access that it takes whole.
+        """
         if base < 0 or base + count > _PORTS:
             raise ValueError("ports %#x+%d are out of range" % (base, count))
         for port in range(base, base + count):
             if port in self.claims:
                 raise Overlap("port %#x is claimed already" % port)
-        entry = (device.read, device.write, base - offset)
+        entry = (device.read, device.write, base - offset, widest)
         for port in range(base, base + count):
             self.claims[port] = entry
             self.devices[port] = (device, base - offset)
+
+    def reserve_dword(self, port):
+        """Four bytes at `port` are one access, to a device that is not there; narrower ones are not concerned."""
+        self.dwords.add(port)
+
+    def _splits(self, port, size, claim):
+        """Whether an access of more than a byte is made in halves. claim: of its first port."""
+        if size == 4 and port in self.dwords:
+            return False
+        if claim is not None and size > claim[3]:
+            return True
+        for at in range(port + 1, port + size):
+            if self.claims.get(at) is not claim:
+                return True
+        return False
 
     def miss(self, port, write):
         key = port << 1 | write
@@ -59,14 +80,23 @@ class PortBus:
     def read(self, port, size):
         """Return what IN of size 1, 2 or 4 bytes reads."""
         claim = self.claims.get(port)
+        if size > 1 and self._splits(port, size, claim):
+            half = size // 2
+            low = self.read(port, half)
+            return low | self.read(port + half, half) << 8 * half
         if claim is None:
             self.miss(port, False)
             return _ones(size)
         return claim[0](port - claim[2], size) & _ones(size)
 
     def write(self, port, size, value):
+        """What OUT of size 1, 2 or 4 bytes does."""
         claim = self.claims.get(port)
-        if claim is None:
+        if size > 1 and self._splits(port, size, claim):
+            half = size // 2
+            self.write(port, half, value & _ones(half))
+            self.write(port + half, half, value >> 8 * half)
+        elif claim is None:
             self.miss(port, True)
         else:
             claim[1](port - claim[2], size, value & _ones(size))
@@ -115,3 +145,25 @@ class MmioBus:
             tally.count(self.unclaimed, gpa & ~0xFFF)
         else:
             found[1].write(gpa - found[0], size, value & _ones(size))
+
+    # Operands wider than a device's registers: by accesses of `unit` bytes, the last ones narrower.
+
+    def read_bytes(self, gpa, size, unit=8):
+        """Return what a wider read of devices returns."""
+        out = b""
+        while size:
+            while unit > size:
+                unit >>= 1
+            out += self.read(gpa, unit).to_bytes(unit, "little")
+            gpa += unit
+            size -= unit
+        return out
+
+    def write_bytes(self, gpa, data, unit=8):
+        """Carry out a wider write to devices."""
+        at = 0
+        while at < len(data):
+            while unit > len(data) - at:
+                unit >>= 1
+            self.write(gpa + at, unit, int.from_bytes(data[at : at + unit], "little"))
+            at += unit

@@ -14,6 +14,7 @@ from vmx import bind
 from vmm import bda, verdict
 from vmm.acpi import tables
 from vmm.acpi.dsdt_aml import AML
+from vmm.bus import Overlap
 from vmm.console import Console
 from vmm.devices import lapic_page
 from vmm.devices.acpi_pm import AcpiPm
@@ -34,6 +35,7 @@ COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
 _COM_LINES = (4, 3, 4, 3)
 _PAGE = const(0x1000)
 _SCI = const(9)
+_CPUS = const(1)  # APIC IDs from 0; the I/O APIC's is the next
 _IO_EXTINT = const(0x100C // 4)  # word of the local APIC's pages
 
 
@@ -47,7 +49,7 @@ class Pc:
         self.apic_page = vm._take(lapic_page.SIZE)
         registers = uctypes.bytearray_at(self.apic_page, lapic_page.SIZE)
         self.lapic = Lapic(registers, clock, 0, vm.kick, vm.nmi, self._broadcast)
-        self.ioapic = IoApic(self.lapic.receive)
+        self.ioapic = IoApic(self.lapic.receive, _CPUS)
         self.gsi = Gsi(self.ioapic, self.lapic)
         self.pic = self.gsi.pic = I8259(self.gsi.quick_intr())
         self.acknowledge = bind(_acknowledge, self.apic_page, self.pic.quick_ack)
@@ -62,7 +64,7 @@ class Pc:
         self.console.uart = self.com1
         self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
-        self.apic_msrs = ApicMsrs(vm.msrs, self.lapic, clock, self._apic_base_changed)
+        self.apic_msrs = ApicMsrs(vm.msrs, self.lapic, clock, vm.cpuid.width, self._apic_base_changed)
 
     def _wire(self, ports, mmio):
         ports.claim(0x20, 2, self.pic)
@@ -75,9 +77,11 @@ class Pc:
         ports.claim(0x70, 2, self.rtc)
         ports.claim(0x92, 1, self.port92)
         ports.claim(0xCF9, 1, self.cf9)
+        ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI, which chipsets keep from the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
-        ports.claim(tables.PM_BASE, 16, self.pm)
+        ports.claim(tables.PM_BASE, 16, self.pm, widest=4)
         mmio.claim(LAPIC, _PAGE, self.lapic)
+        self._lapic_at = LAPIC
         mmio.claim(IOAPIC, _PAGE, self.ioapic)
 
     def com(self, n):
@@ -105,7 +109,7 @@ class Pc:
                 uart.reset()
         self.ioapic.reset()
         self.lapic.reset()
-        self._place_lapic()
+        self.place_lapic(LAPIC)
         self._virtual_wire()
 
     def _virtual_wire(self):
@@ -125,7 +129,7 @@ class Pc:
         bda.install(memory, com_ports)
         if memory.size < 0x100000:
             return 0
-        return tables.install(memory, AML, 1, com_ports, True)
+        return tables.install(memory, AML, _CPUS, com_ports, True)
 
     def _broadcast(self, vector):
         self.ioapic.eoi(vector)
@@ -141,21 +145,30 @@ class Pc:
     def _reset(self, hard=True):
         self.vm.ports.outcome = verdict.ADVANCE | verdict.RESET
 
-    def _apic_base_changed(self):
-        self._place_lapic()
+    def _apic_base_changed(self, base):
+        self.place_lapic(base)
         if self.vm.apicv:
-            self.vm.apicv.mode()
+            self.vm.apicv.mode(base)
 
-    def _place_lapic(self):
-        """The registers are in memory in xAPIC mode only."""
-        bus = self.vm.mmio_bus
-        wanted = self.lapic.enabled and not self.lapic.x2apic
-        if wanted != (bus.find(LAPIC) is not None):
-            if wanted:
-                bus.claim(LAPIC, _PAGE, self.lapic)
-            else:
-                bus.release(self.lapic)
-            self.vm.mmio.rewired()
+    def place_lapic(self, base):
+        """The registers are in memory in xAPIC mode only: at gpa `base`, in front of what RAM is there."""
+        vm = self.vm
+        vm.cpuid.show_apic(self.lapic.enabled)
+        wanted = base if self.lapic.enabled and not self.lapic.x2apic else None
+        if wanted == self._lapic_at:
+            return
+        if self._lapic_at is not None:
+            vm.mmio_bus.release(self.lapic)
+            vm.uncover()
+            self._lapic_at = None
+        if wanted is not None:
+            try:
+                vm.mmio_bus.claim(wanted, _PAGE, self.lapic)
+                vm.cover(wanted)
+                self._lapic_at = wanted
+            except Overlap:
+                vm.count_refused("local APIC at the I/O APIC's address")
+        vm.mmio.rewired()
 
 
 def _gone(byte):

@@ -15,22 +15,22 @@ from micropython import const
 from vmm import bus, handlers, loaders, pc, terminal, verdict
 from vmm.gone import Gone
 from vmm.handlers import control, cpuid, io, mmio, msr, spec_msrs, vmcall
-from vmm.memory import ept, paging
+from vmm.memory import ept, linear, paging
 from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
-from vmm.policies import arming, policy, stepper, trapflag
+from vmm.policies import arming, monitortrap, policy, stepper, trapflag
 from vmm.scheduling import clock, states
 from vmm.scheduling.preemption import rouse
 from vmm.scheduling.scheduled import Scheduled
-from vmm.vtx import apicv, events, exits, msr_bitmap, reasons, vcpu
+from vmm.vtx import apicv, breakpoints, events, exits, msr_bitmap, reasons, vcpu
 
 _LARGE = const(0x200000)
 _PAGE = const(0x1000)
 _LOG_LINES = const(64)
 # What a destroyed VM no longer has.
 _PARTS = (
-    "memory", "ept", "clock", "msrs", "spec_msrs", "ports", "mmio", "stepper", "walker", "pc", "console", "lapic",
-    "exits", "vcpu", "events", "arming",
+    "memory", "ept", "clock", "msrs", "spec_msrs", "ports", "mmio", "stepper", "walker", "linear", "pc", "console",
+    "lapic", "exits", "vcpu", "events", "arming",
 )  # fmt: skip
 _PIECE = const(0x8000)  # bytes that are cleared or copied without a look at the clock
 _GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
@@ -65,6 +65,10 @@ class VM(Scheduled):
         self._taken.append(hpa)
         return hpa
 
+    def take_page(self):
+        """A page of host memory that is this VM's until its end: its hpa. OutOfMemory."""
+        return self._take(_PAGE)
+
     def _build(self, config, host_uart, vpid):
         monitor = self.monitor
         caps = monitor.caps
@@ -97,10 +101,15 @@ class VM(Scheduled):
         self.port_bus = bus.PortBus()
         self.mmio_bus = bus.MmioBus()
         self.ports = io.PortIo(self.port_bus)
+        self.walker = self.new_walker()
+        self.breakpoints = breakpoints.Breakpoints()
+        self.linear = linear.Linear(self)
         self.mmio = mmio.Mmio(self, self.mmio_bus)
         self.hypercalls = vmcall.Hypercalls()
-        self.stepper = stepper.Stepper(self, trapflag.TrapFlag(self))
-        self.walker = paging.Walker(self.memory, self.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
+        ways = (trapflag.TrapFlag(self),)
+        if monitor.trial.mtf:
+            ways = (monitortrap.MonitorTrap(self),) + ways
+        self.stepper = stepper.Stepper(self, ways)
         self.pc = pc.Pc(self, host_uart)
         for end in monitor.links.ends(self.name):
             self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then
@@ -176,6 +185,8 @@ class VM(Scheduled):
                 cpu.zero(at, min(_PIECE, hpa + length - at))
         self.starts += 1
         self.stepper.reset()
+        self.breakpoints.reset()
+        self.uncover()
         if self.demand_paging:
             for gpa, length, hpa in segments:
                 self.ept.defer(gpa, hpa, length)
@@ -349,6 +360,21 @@ class VM(Scheduled):
 
     # -- memory
 
+    def cover(self, gpa):
+        """A device's page lies at gpa: RAM that is there is out of reach."""
+        if self.memory.has(gpa):
+            self.ept.touch(gpa)
+            self.ept.protect(gpa, _PAGE, 0)
+            self.memory.covered = gpa >> 12
+
+    def uncover(self):
+        """What cover() hid is there again, as far as policies let it."""
+        gpa = self.memory.covered << 12
+        if gpa >= 0:
+            self.memory.covered = -1
+            self.ept.protect(gpa, _PAGE, self.arming.rights.get(gpa, ept.RWX))
+            self.ept.join(gpa)
+
     def touched(self):
         """Return [(gpa, bytes), ...] of its RAM that the guest has touched since it was started.
 
@@ -362,8 +388,12 @@ class VM(Scheduled):
 
     def load_walker(self, vcpu):
         """Return the page walker, set to the vCPU's present mode."""
-        self.walker.load(vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer)
+        self.walker.follow(vcpu)
         return self.walker
+
+    def new_walker(self):
+        """Return a page walker of its own; it wants loading."""
+        return paging.Walker(self.memory, self.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
 
     def walk(self, vcpu, gva):
         """Return the gpa of gva, or None; rights and accessed flags are left alone."""
@@ -371,29 +401,29 @@ class VM(Scheduled):
         return None if gpa < 0 else gpa
 
     def physical_read(self, gpa, size):
-        """What the guest's CPU would read at a gpa: RAM, or devices byte for byte. Bytes."""
+        """What the guest's CPU would read at a gpa: RAM, or devices (bus.py says by which accesses). Bytes."""
         if self.memory.has(gpa, size):
             return self.memory.read(gpa, size)
-        return self.mmio_bus.read(gpa, size).to_bytes(size, "little")
+        return self.mmio_bus.read_bytes(gpa, size)
 
     def physical_write(self, gpa, data):
         if self.memory.has(gpa, len(data)):
             self.memory.write(gpa, data)
         else:
-            self.mmio_bus.write(gpa, len(data), int.from_bytes(data, "little"))
+            self.mmio_bus.write_bytes(gpa, data)
 
     def physical_load(self, gpa, size):
-        """physical_read as an int: what one access of 1, 2, 4 or 8 bytes reads."""
-        if self.memory.has(gpa, size):
-            return int.from_bytes(self.memory.read(gpa, size), "little")
-        return self.mmio_bus.read(gpa, size)
+        """physical_read as an int; a device sees one access where `size` is 1, 2, 4 or 8."""
+        if not self.memory.has(gpa, size) and size in (1, 2, 4, 8):
+            return self.mmio_bus.read(gpa, size)
+        return int.from_bytes(self.physical_read(gpa, size), "little")
 
     def physical_store(self, gpa, size, value):
-        """physical_write of one access."""
-        if self.memory.has(gpa, size):
-            self.memory.write(gpa, value.to_bytes(size, "little"))
-        else:
+        """physical_write of an int."""
+        if not self.memory.has(gpa, size) and size in (1, 2, 4, 8):
             self.mmio_bus.write(gpa, size, value)
+        else:
+            self.physical_write(gpa, value.to_bytes(size, "little"))
 
     # -- for people
 

@@ -4,6 +4,7 @@
 
 #define SCRATCH 0x3ff /* the 16550's scratch register */
 #define NOBODY  0x5600 /* no device anywhere */
+#define DROPPED "Bochs drops wide accesses to its 8-bit devices"
 
 static void widths(void) {
     outb(SCRATCH, 0xa5);
@@ -33,6 +34,50 @@ static void immediate(void) {
                  : "=a"(value));
     check("OUT and IN with an immediate port", value, 0xfa);
     outb(0x21, 0xff);
+}
+
+/* Wider accesses are made byte for byte at successive ports, whoever is there. */
+static void split(void) {
+    if (on_tcg()) {
+        skip("wide accesses are split", "QEMU leaves them to the device of the first port");
+        return;
+    }
+    pic_mask(0xffff);
+    outw(0x21, 0x11ff); /* 11h is ICW1 where an 8259 gets it */
+    check("OUT AX to 21h is no ICW1 for the slave", inb(0xa1), 0xff);
+    pic_mask(0x5aa5);
+    excuse(native(), 0xffffff, DROPPED);
+    check("IN EAX of 20h: nobody is at 22h", inl(0x20) >> 8, 0xffffa5);
+    excuse(native(), 0xffff, DROPPED);
+    check("IN AX of A1h: nobody is at A2h", inw(0xa1), 0xff5a);
+    check("IN AX of 4D1h: nobody is at 4D2h", inw(0x4d1) >> 8, 0xff);
+    pic_mask(0xffff);
+    outb(0x61, (inb(0x61) & 0xc) | 1);
+    outw(PIT_CONTROL, 0x00b0);
+    check("OUT AX to 43h leaves port 61h alone", inb(0x61) & 3, 1);
+    check("IN AX of 43h: nobody is at 44h", inw(PIT_CONTROL) >> 8, 0xff);
+    excuse(native(), 3, DROPPED);
+    check("IN AX of 60h has port 61h in AH", inw(0x60) >> 8 & 3, 1);
+    check("IN AX of 92h: nobody is at 93h", inw(0x92) >> 8, 0xff);
+    u8 old = rtc_read(0x50);
+    outw(RTC_INDEX, 0x5a50);
+    excuse(native(), old, DROPPED);
+    check("OUT AX to 70h sets index and data", inb(RTC_DATA), 0x5a);
+    rtc_write(0x50, old);
+    outb(SCRATCH, 0xa5);
+    excuse(native(), 0xffff, DROPPED);
+    check("IN AX of 3FFh", inw(SCRATCH), 0xffa5);
+    u16 value = 0;
+    word di = (word)&value;
+    asm volatile("insw" : "+D"(di) : "d"(SCRATCH) : "memory");
+    excuse(native(), 0xffff, DROPPED);
+    check("INSW of 3FFh", value, 0xffa5);
+    value = 0x11ff;
+    word si = (word)&value;
+    asm volatile("outsw" : "+S"(si) : "d"(0x21) : "memory");
+    check("OUTSW to 21h is no ICW1 for the slave", inb(0xa1), 0xff);
+    outl(0xcf8, 0x80000600); /* 06h would be a reset at CF9h */
+    check("OUT EAX to CF8h does not reach CF9h", inb(0xcf9) & 0xb, 0);
 }
 
 static void flags_kept(void) {
@@ -97,6 +142,7 @@ static void pit(void) {
 void test_ports(void) {
     widths();
     immediate();
+    split();
     flags_kept();
     cmos();
     pic();

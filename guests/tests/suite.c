@@ -14,6 +14,7 @@ const struct subject suite[] = {
     ROW(exceptions),
     ROW(interrupts),
     ROW(pages),
+    ROW(operands),
     ROW(ring3),
     ROW(tasks),
     ROW(modes),
@@ -21,6 +22,7 @@ const struct subject suite[] = {
     ROW(vmx),
     ROW(fpu),
     ROW(debug),
+    ROW(watch),
     ROW(misc),
     ROW(xapic),
     ROW(x2apic), /* last: there is no way back */

@@ -22,6 +22,7 @@ class Clock:
         self.hz = hz
         self.ticks = ticks
         self.late = late
+        self.skew = 0  # of the guest's TSC
         self.timers = []
         self.fired = 0
 

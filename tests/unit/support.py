@@ -10,6 +10,9 @@ class Memory:
         self.size = size
         self.data = bytearray(size)
 
+    def has(self, gpa, size=1):
+        return 0 <= gpa and gpa + size <= self.size
+
     def view(self, gpa, size):
         if gpa < 0 or size < 0 or gpa + size > self.size:
             raise ValueError("gpa %#x+%#x is outside guest memory" % (gpa, size))

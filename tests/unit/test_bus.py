@@ -19,7 +19,7 @@ class Device:
 
 def test_a_device_sees_offsets_and_masked_values():
     bus, device = PortBus(), Device()
-    bus.claim(0x3F8, 8, device)
+    bus.claim(0x3F8, 8, device, widest=4)
     assert bus.read(0x3FD, 1) == 0x88
     assert bus.read(0x3F8, 4) == 0x55667788
     bus.write(0x3F9, 2, 0xABCDEF)
@@ -32,6 +32,83 @@ def test_one_device_on_two_ranges():
     bus.claim(0xA0, 2, device, 2)
     bus.read(0xA1, 1)
     assert device.seen == [("read", 3, 1)]
+
+
+class Bytes:
+    """An 8-bit chip: `name` << 4 | offset."""
+
+    def __init__(self, name, seen):
+        self.name = name
+        self.seen = seen
+
+    def read(self, offset, size):
+        assert size == 1
+        return self.name << 4 | offset
+
+    def write(self, offset, size, value):
+        assert size == 1
+        self.seen.append((self.name, offset, value))
+
+
+def chips():
+    """Two chips at 21h and 40h-43h, the first at A0h and 22h too, as its offsets 1, 2 and 3."""
+    bus, seen = PortBus(), []
+    pic, pit = Bytes(1, seen), Bytes(2, seen)
+    bus.claim(0x21, 1, pic, 1)
+    bus.claim(0xA0, 1, pic, 2)
+    bus.claim(0x40, 4, pit)
+    return bus, seen
+
+
+def test_wide_accesses_are_made_byte_for_byte_over_the_ports():
+    bus, seen = chips()
+    assert bus.read(0x20, 4) == 0xFFFF11FF
+    assert bus.read(0x40, 2) == 0x2120 and bus.read(0x42, 4) == 0xFFFF2322
+    assert bus.read(0x3F, 2) == 0x20FF and bus.read(0x9F, 4) == 0xFFFF12FF
+    bus.write(0x21, 2, 0xAABB)
+    bus.write(0x3E, 4, 0x44332211)
+    bus.write(0x42, 2, 0xFFDDCC)
+    assert seen == [(1, 1, 0xBB), (2, 0, 0x33), (2, 1, 0x44), (2, 2, 0xCC), (2, 3, 0xDD)]
+    assert bus.unclaimed[0x22, True] == 1
+
+
+def test_a_device_takes_what_its_claim_says_and_the_rest_in_halves():
+    bus, words, dwords = PortBus(), Device(), Device()
+    bus.claim(0x600, 4, words, widest=2)
+    bus.claim(0x604, 8, dwords, widest=4)
+    bus.read(0x600, 4)
+    bus.read(0x601, 2)
+    bus.read(0x602, 4)
+    assert words.seen == [("read", 0, 2), ("read", 2, 2), ("read", 1, 2), ("read", 2, 2)]
+    assert dwords.seen == [("read", 0, 2)]
+    bus.write(0x606, 4, 0x11223344)
+    bus.write(0x60A, 4, 0x11223344)
+    assert dwords.seen[1:] == [("write", 2, 4, 0x11223344), ("write", 6, 2, 0x3344)]
+
+
+def test_one_device_on_two_ranges_does_not_join_them():
+    bus, device = PortBus(), Device()
+    bus.claim(0x20, 2, device, widest=4)
+    bus.claim(0x22, 2, device, 8, widest=4)
+    bus.write(0x20, 4, 0x44332211)
+    assert device.seen == [("write", 0, 2, 0x2211), ("write", 8, 2, 0x4433)]
+
+
+def test_a_reserved_dword_is_not_split():
+    bus, device = PortBus(), Device()
+    bus.claim(0xCF9, 1, device)
+    bus.reserve_dword(0xCF8)
+    bus.write(0xCF8, 4, 0x80000400)
+    assert bus.read(0xCF8, 4) == 0xFFFFFFFF and device.seen == []
+    bus.write(0xCF8, 2, 0x0400)
+    assert device.seen == [("write", 0, 1, 4)]
+    assert bus.unclaimed == {(0xCF8, True): 2, (0xCF8, False): 1}
+
+
+def test_the_last_port_has_no_successor():
+    bus, device = PortBus(), Device()
+    bus.claim(0xFFFF, 1, device)
+    assert bus.read(0xFFFF, 2) == 0xFF88
 
 
 @pytest.mark.parametrize("base", [0x3F1, 0x3F8, 0x3FF])

@@ -9,6 +9,7 @@ from realcpu import FLAGS, NAMES, assemble
 from vmm.emulation.alu import STATUS, condition
 from vmm.emulation.decode import Instruction
 from vmm.emulation.emulate import Emulator
+from vmm.memory.paging import WRITE
 
 DF = 1 << 10
 MASK = 2**64 - 1
@@ -22,8 +23,10 @@ class Model:
         self.memory = bytearray(memory)
         self.base = base
         self.rip = 0x1000
+        self.bits = 64
         self.bases = [0] * 6
         self.stack_size = 8
+        self.turns = 64
         self.log = []
 
     def reg(self, n):
@@ -41,26 +44,33 @@ class Model:
     def rflags(self, value):
         self.words[FLAGS] = value
 
-    def segment_base(self, n):
-        return self.bases[n]
-
     def selector(self, n):
         return 0x1110 * (n + 1)
 
-    def read(self, gva, size):
+    def operand(self, segment, offset, size, access):
+        if self.bits == 64:
+            gva = offset + (self.bases[segment] if segment >= 4 else 0)
+        else:
+            gva = offset + self.bases[segment] & 0xFFFFFFFF
         at = gva - self.base
         assert 0 <= at <= len(self.memory) - size, hex(gva)
+        self.log.append(("o", at, size, access))
+        return at, size, access
+
+    def load(self, operand):
+        at, size, _ = operand
         self.log.append(("r", at, size))
         return int.from_bytes(self.memory[at : at + size], "little")
 
-    def write(self, gva, size, value):
-        at = gva - self.base
-        assert 0 <= at <= len(self.memory) - size and 0 <= value < 1 << 8 * size, hex(gva)
+    def store(self, operand, value):
+        at, size, access = operand
+        assert access == WRITE and 0 <= value < 1 << 8 * size
         self.log.append(("w", at, size))
         self.memory[at : at + size] = value.to_bytes(size, "little")
 
 
 def emulate(code, model, bits=64):
+    model.bits = bits
     insn = Instruction().decode(code, bits)
     assert insn.length == len(code)
     emulator = Emulator(model)
@@ -247,6 +257,28 @@ def test_fault_leaves_registers():
         with pytest.raises(AssertionError):
             Emulator(model).execute(Instruction().decode(assemble(text), 64))
         assert model.words == before
+
+
+def test_a_step_ends_each_turn():
+    model = Model([0] * 17, bytes(64), 0)
+    model.turns, model.words[1] = 1, 3
+    insn = Instruction().decode(assemble("rep stosb"), 64)
+    assert [Emulator(model).execute(insn) for _ in range(3)] == [False, False, True]
+    assert model.words[1] == 0
+
+
+@pytest.mark.parametrize("text", FORMS)
+def test_all_operands_are_checked_before_the_first_access(text):
+    """And those that are written as such, so that nothing has been read of a device when the write faults."""
+    if text.startswith("rep"):
+        return
+    model = Model([8] * 17, bytes(4096), 0)
+    model.words[3] = model.words[6] = model.words[7] = 2048
+    emulate(code_of(text), model)
+    kinds = [entry[0] for entry in model.log]
+    assert kinds == sorted(kinds, key="orw".index)
+    written = {entry[1:] for entry in model.log if entry[0] == "w"}
+    assert written <= {entry[1:3] for entry in model.log if entry[0] == "o" and entry[3] == WRITE}
 
 
 @given(st.integers(0, 15), st.integers(0, STATUS))

@@ -103,3 +103,26 @@ def test_eptp_says_four_levels_and_write_back():
     ept = Ept(Pages(), SIZES)
     assert ept.eptp & 0xFFF == 3 << 3 | WB
     assert ept.eptp & ~0xFFF == ept.root
+
+
+def test_lay_and_lift_leave_nothing():
+    """Over nothing, over a small page, and within a large one, which stays split."""
+    pages = Pages()
+    ept = Ept(pages, SIZES)
+    ept.map(0, GIB, 4 << 20)
+    ept.map(0xFEE00000, 2 * GIB, PAGE)
+    ept.protect(0x200000, PAGE, R)
+    before = len(pages.live)
+    wanted = {gpa: ept.walk(gpa) for gpa in (0x200000, 0xFEE00000, 0xFED40000, 0xFED41000, 1 << 40)}
+    laid = []
+    for n, gpa in enumerate(wanted):
+        laid.append(ept.lay(gpa, 3 * GIB + n * PAGE, R | W))
+        assert ept.walk(gpa) == (3 * GIB + n * PAGE | R | W | WB << 3, PAGE)
+    assert len(pages.live) > before
+    while laid:
+        ept.lift(laid.pop())
+    assert {gpa: ept.walk(gpa) for gpa in wanted} == wanted
+    assert len(pages.live) == before == len(ept._tables)
+    large = ept.lay(0x1000, 3 * GIB, RWX)
+    ept.lift(large)
+    assert ept.walk(0x1000) == (GIB + 0x1000 | RWX | WB << 3, PAGE)

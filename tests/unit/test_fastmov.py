@@ -39,13 +39,13 @@ class OneOperand:
     def set_reg(self, n, value):
         self.words[n] = value
 
-    def segment_base(self, n):
-        return 0
+    def operand(self, segment, offset, size, access):
+        return size
 
-    def read(self, gva, size):
-        return self.value & ((1 << 8 * size) - 1)
+    def load(self, operand):
+        return self.value & ((1 << 8 * operand) - 1)
 
-    def write(self, gva, size, value):
+    def store(self, operand, value):
         self.written = value
 
 

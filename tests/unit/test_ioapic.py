@@ -209,3 +209,12 @@ def test_any_access_is_survived(rnd):
             lines[rnd.randrange(23)](rnd.randrange(2))
         else:
             b.io.eoi(rnd.getrandbits(8))
+
+
+def test_its_id_is_what_the_tables_say():
+    chip = IoApic(lambda low, destination: 1, 3)
+    assert chip.read(IOWIN, 4) == 3 << 24
+    chip.write(IOWIN, 4, 0xFFFFFFFF)
+    assert chip.read(IOWIN, 4) == 0x0F000000
+    chip.reset()
+    assert chip.read(IOWIN, 4) == 3 << 24

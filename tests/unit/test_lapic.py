@@ -388,3 +388,54 @@ def test_the_page_that_the_cpu_shows_the_guest_holds_registers_only():
     registers = {at for at in range(0, 0x400, 16)}
     assert {at for at in range(0, 0x1000, 4) if b.page[at : at + 4] != bytes(4)} <= registers
     assert b.apic.get(apic.FRAME) == 0x5A5A5A5A and b.apic.deadline_low() == 0x12345678
+
+
+def test_a_deadline_keeps_to_the_tsc():
+    """What was written reads back; where the TSC jumps, the deadline is as far away as it says."""
+    b = Bench(ticks=1000)
+    b.clock.skew = -400
+    b.put(apic.LVT_TIMER, 0x40040)
+    b.apic.set_deadline(5000, 0)
+    assert b.clock.next_timer().deadline == 5400
+    b.clock.skew = 600
+    b.apic.timer.follow_tsc()
+    assert b.clock.next_timer().deadline == 4400 and b.apic.deadline_low() == 5000
+    b.clock.skew = 1 << 40
+    b.apic.timer.follow_tsc()
+    assert b.clock.next_timer().deadline == 1
+    b.clock.advance(1)
+    assert b.take() == 0x40 and b.apic.deadline_low() == 0
+
+
+def test_deadlines_are_unsigned():
+    """The TSC and a deadline on either side of 2**63."""
+    b = Bench(ticks=1000)
+    b.put(apic.LVT_TIMER, 0x40040)
+    b.apic.set_deadline(0, 0x80000000)
+    assert b.clock.next_timer().deadline == (1 << 62) - 1
+    b.clock.skew = -(1 << 63) + 500  # the TSC is 2**63 + 1500
+    b.apic.timer.follow_tsc()
+    assert b.clock.next_timer().deadline == 1
+    b.apic.set_deadline(2000, 0x80000000)
+    assert b.clock.next_timer().deadline == 1500
+    b.apic.set_deadline(2000, 0)
+    assert b.clock.next_timer().deadline == 1
+
+
+def test_a_jump_of_the_tsc_leaves_other_timers_alone():
+    b = Bench()
+    b.put(apic.TIMER_DIVIDE, 11)
+    b.put(apic.LVT_TIMER, 0x20040)
+    b.put(apic.TIMER_INITIAL, 500)
+    before = b.clock.next_timer().deadline
+    b.clock.skew = 12345
+    b.apic.timer.follow_tsc()
+    assert b.clock.next_timer().deadline == before
+
+
+def test_the_bytes_behind_a_register_are_zero():
+    b = Bench()
+    for offset in range(0, 0x400, 4):
+        for size in (1, 2, 4):
+            assert offset & 12 == 0 or b.apic.read(offset, size) == 0
+    assert b.apic.read(apic.VERSION + 2, 2) == 5 and b.apic.read(apic.VERSION + 1, 4) == 0x500

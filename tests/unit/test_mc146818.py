@@ -199,7 +199,6 @@ def test_ram_and_nmi_bit():
     assert b.get(13) == 0x80
     b.put(13, 0)
     assert b.get(13) == 0x80 and b.rtc.ram[0x40] == 0x5A
-    assert b.rtc.read(0, 2) == 0x800D
 
 
 @given(st.randoms(use_true_random=False))

@@ -188,15 +188,55 @@ def test_1_gib_pages_can_be_absent():
         assert walker.translate(0x123456, 0) == want
 
 
-@pytest.mark.parametrize("second, want", [(0x7007, 8), (0, 3), (0x7FFFF007, 3)])
-def test_copy_out_stops_where_memory_ends(second, want):
-    gpas = lay(32, 0x0, [0x11007, 0x6007])
-    MEMORY.write_u32(gpas[1] + 4, second)
-    MEMORY.write(0x6FFD, b"abc")
-    MEMORY.write(0x7000, b"defgh")
+class Keys:
+    """Of a vCPU all that the walker asks for while it walks."""
+
+    def __init__(self, pkru):
+        self.pkru = pkru
+
+
+@pytest.mark.parametrize("supervisor_page", [False, True])
+@pytest.mark.parametrize("wp", [False, True])
+@pytest.mark.parametrize("access", [0, WRITE, USER, USER | WRITE, FETCH, FETCH | USER])
+@pytest.mark.parametrize("denied", [0, 1, 2, 3])
+def test_protection_keys(denied, access, wp, supervisor_page):
+    """SDM Vol. 3A, "Determination of Access Rights": AD for data accesses, WD for user ones and, with WP, all."""
+    gpas = lay(48, 0x1234, [0x11007, 0x12007, 0x13007, 0x5003 if supervisor_page else 0x5007])
+    MEMORY.write_u64(gpas[3], MEMORY.read_u64(gpas[3]) | 9 << 59)
+    cr0, cr4, efer = controls(48, 1 << 22, wp)
     walker = Walker(MEMORY)
-    cr0, cr4, efer = controls(32)
+    refused = supervisor_page and bool(access & USER)
+    keyed = not supervisor_page and not access & FETCH
+    keyed = keyed and bool(denied & 1 or (denied & 2 and access & WRITE and (access & USER or wp)))
+    want = ~(access & (WRITE | USER | FETCH) | 1 | (0x20 if keyed else 0)) if refused or keyed else 0x5234
+    for pkru, got in ((denied << 18, want), (3 << 16 | 3 << 20, ~(access | 1) if refused else 0x5234)):
+        walker.load(cr0, TABLES, cr4, efer, None, Keys(pkru))
+        assert walker.translate(0x1234, access) == got
+
+
+def test_pae_takes_the_pdptes_that_mov_to_cr3_loaded():
+    """SDM Vol. 3A, "PDPTE Registers": memory does not count until the next one."""
+    gva = 0x40001234
+    gpas = lay(36, gva, [0x11001, 0x12003, 0x5003])
+    cr0, cr4, efer = controls(36)
+    walker = Walker(MEMORY)
+    walker.load(cr0, TABLES, cr4, efer, (0, MEMORY.read_u64(gpas[0]), 0, 0))
+    MEMORY.write_u64(gpas[0], 0)
+    assert walker.translate(gva, WRITE) == 0x5234
+    assert MEMORY.read_u64(gpas[2]) == 0x5063 and MEMORY.read_u64(gpas[1]) == 0x12023
+    assert walker.translate(0x80000000, 0) == ~0
+    walker.load(cr0, TABLES, cr4, efer)  # another task's: memory is all that is known
+    assert walker.translate(gva, 0) == ~0
+
+
+@pytest.mark.parametrize("mode, entries", [(32, [0x11007, 0x6007]), (48, [0x11007, 0x12007, 0x13007, 0x6007])])
+def test_a_check_sets_no_flags(mode, entries):
+    gpas = lay(mode, 0x234, entries)
+    cr0, cr4, efer = controls(mode)
+    walker = Walker(MEMORY)
     walker.load(cr0, TABLES, cr4, efer)
-    buffer = bytearray(8)
-    assert walker.copy_out(0xFFD, buffer, paging.FETCH) == want
-    assert bytes(buffer) == b"abcdefgh"[:want].ljust(8, b"\0")
+    size = SHAPES[mode][1]
+    before = [MEMORY.read(gpa, size) for gpa in gpas]
+    assert walker.translate(0x234, WRITE | USER | paging.CHECK) == 0x6234
+    assert [MEMORY.read(gpa, size) for gpa in gpas] == before
+    assert walker.translate(0x234, WRITE | USER | FETCH) == 0x6234 and MEMORY.read(gpas[0], size) != before[0]

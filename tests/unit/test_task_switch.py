@@ -165,5 +165,5 @@ def test_debug_trap():
     new_task(vcpu, trap=1)
     assert switch(vcpu, JMP) == verdict.RESUME
     assert injected(vcpu) == (events.DB, 0) and vcpu.rip == 0x4000
-    assert vcpu.dr[4] == 0xFFFF8FF0
+    assert vcpu.debug()[4] == 0xFFFF8FF0
     entered(vcpu)

@@ -58,6 +58,8 @@ def test_pae_loads_pdptes():
         for page in range(16):
             memory.write_u64(0xD000 + 8 * page, page << 12 | 3)
         vcpu.cr0, vcpu.cr3, vcpu.cr4 = 0x80010031, 0x9000, 0x2020
+        vcpu.write(GUEST_PDPTE0, 0xC001)
+        memory.write_u64(0x9000, 0)  # what counts is what MOV to CR3 loaded
         new_task(vcpu, cr3=0x9020)
         switch(vcpu, JMP)
         if want:

@@ -2,8 +2,10 @@
 
 from support import Memory
 
+from vmm.memory.linear import Linear
 from vmm.memory.paging import Walker
 from vmm.vtx import controls, vmcs
+from vmm.vtx.breakpoints import Breakpoints
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
@@ -38,12 +40,20 @@ class Vm:
         self.reports = []
         self.physical_read = self.memory.read
         self.physical_write = self.memory.write
+        self.breakpoints = Breakpoints()
+        self.linear = Linear(self)
 
     def physical_load(self, gpa, size):
         return int.from_bytes(self.memory.read(gpa, size), "little")
 
+    def physical_store(self, gpa, size, value):
+        self.memory.write(gpa, value.to_bytes(size, "little"))
+
+    def new_walker(self):
+        return Walker(self.memory, 40)
+
     def load_walker(self, vcpu):
-        self.walker.load(vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer)
+        self.walker.follow(vcpu)
         return self.walker
 
     def flush(self):
@@ -91,8 +101,10 @@ class Vcpu:
         self.set_segment("tr", 0, 0, 0x67, TSS)
         self.reason = self.qualification = self.length = self.instr_info = 0
         self.vectoring_info = self.vectoring_error = 0
+        self.entry_tsc = 5
         self.injected = (0, 0, 0)
-        self.dr = [0, 0, 0, 0, 0xFFFF0FF0]
+        self.pkru = 0
+        self.debug_registers = [0, 0, 0, 0, 0xFFFF0FF0]
 
     def read(self, field):
         return self.fields[field]
@@ -124,6 +136,12 @@ class Vcpu:
             return 64
         return 32 if rights & 1 << 14 else 16
 
+    def dr(self, n):
+        return self.debug_registers[n]
+
+    def pdptes(self):
+        return tuple([self.read(vmcs.GUEST_PDPTE0 + 2 * i) for i in range(4)])
+
     def peek(self, gva, size):
         return self.vm.memory.read(gva, size)
 
@@ -134,7 +152,7 @@ class Vcpu:
         return self.injected[0]
 
     def debug(self):
-        return self.dr
+        return self.debug_registers
 
     def long_mode(self):
         """64-bit mode; paging structures are the test's."""

@@ -45,7 +45,6 @@ from vmm.devices.i8254_counters import (
     counter_read,
     tick,
 )
-from vmm.devices.isa import read_wide, write_wide
 from vmm.devices.oscillator import periods, ticks_at
 
 _CONTROL = const(3)
@@ -100,7 +99,7 @@ class I8254(Counters):
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
         """A byte of a counter (latched status, latched count or the count as it is), or port 61h."""
-        if size == 1 and offset >= 0:
+        if offset >= 0:
             if offset < _CONTROL:
                 value = int(counter_read(self._counters[offset], int(self.now())))
                 if value >= 0:
@@ -108,8 +107,7 @@ class I8254(Counters):
                 return int(self._read_count(offset))
             if offset == _PORT_61:
                 return int(self._read_61())
-            return 0xFF
-        return int(read_wide(self, offset, size))
+        return 0xFF
 
     def _read_count(self, c):
         """What `counter_read` leaves over: a latched status, a stopped or BCD count."""
@@ -136,18 +134,12 @@ class I8254(Counters):
     @micropython.viper
     def write(self, offset: int, size: int, value: int):
         """A byte of a count, a control word, or port 61h."""
-        if size == 1 and offset == _CONTROL and value & 0x30 == 0:
+        if offset == _CONTROL and value & 0x30 == 0:
             counter = (value >> 6) & 3
             if counter < 3:
                 if int(counter_latch(self._counters[counter], int(self.now()))):
                     return
-        self._write_any(offset, size, value)
-
-    def _write_any(self, offset, size, value):
-        if size != 1:
-            write_wide(self, offset, size, value)
-        else:
-            self._write(offset, value & 0xFF)
+        self._write(offset, value & 0xFF)
 
     def _write(self, offset, value):
         if 0 <= offset < _CONTROL:

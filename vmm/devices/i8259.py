@@ -13,8 +13,6 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.isa import read_wide, write_wide
-
 _ICW1_IC4 = const(0x01)
 _ICW1_SNGL = const(0x02)
 _ICW1 = const(0x10)
@@ -98,8 +96,6 @@ class I8259:
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
         """IMR at odd offsets, IRR or ISR at even ones, or the answer to a poll; ELCR at 4 and 5."""
-        if size != 1:
-            return int(read_wide(self, offset, size))
         s = ptr8(self._state)
         if offset > 3:
             if offset > 5:
@@ -119,9 +115,6 @@ class I8259:
     @micropython.viper
     def write(self, offset: int, size: int, value: int):
         """ICWs and OCWs of either chip, ELCR at 4 and 5."""
-        if size != 1:
-            write_wide(self, offset, size, value)
-            return
         s = ptr8(self._state)
         value &= 0xFF
         if offset > 3:

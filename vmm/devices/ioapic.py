@@ -37,10 +37,12 @@ _WORDS = const(51)
 
 class IoApic:
     """`deliver(low, destination) -> 0 or 1` carries a message to the local APICs: `low` has vector,
-    delivery mode, destination mode and trigger as in ICR; 0 says that an earlier one is not accepted yet."""
+    delivery mode, destination mode and trigger as in ICR; 0 says that an earlier one is not accepted yet.
+    `identity`: its APIC ID, 4 bits, as firmware leaves it."""
 
-    def __init__(self, deliver):
+    def __init__(self, deliver, identity=0):
         self.deliver = deliver
+        self.identity = identity
         self.state = array("I", [0] * _WORDS)
         self.reset()
 
@@ -50,7 +52,8 @@ class IoApic:
         for pin in range(PINS):
             s[2 * pin] = _MASKED
             s[2 * pin + 1] = 0
-        s[_SELECT] = s[_IDENTITY] = 0
+        s[_SELECT] = 0
+        s[_IDENTITY] = self.identity << 24
 
     # 560
     @micropython.viper

@@ -121,7 +121,7 @@ class LapicPage:
     # 650 but for the current count.
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
-        """32-bit registers at multiples of 16; 1 and 2 bytes of them, too. Nothing else exists: 0."""
+        """32-bit registers at multiples of 16; 1 and 2 bytes of them, too. The 12 bytes behind each are 0."""
         offset &= 0xFFF
         at = offset & 0xFF0
         value = 0
@@ -131,6 +131,8 @@ class LapicPage:
             value = ptr32(self.regs)[at >> 2]
         if size == 4 and offset == at:
             return value
+        if offset & 12:
+            return 0
         value >>= (offset & 15) << 3
         if size >= 4:
             return value

@@ -54,7 +54,6 @@ class LapicTimer:
     def _get(self, offset: int) -> int:
         return ptr32(self.regs)[offset >> 2]
 
-    # 870, of which `arm` 200.
     @micropython.viper
     def set_deadline(self, low: int, high: int):
         """IA32_TSC_DEADLINE written, as two halves. Ignored unless the timer is in that mode."""
@@ -63,15 +62,28 @@ class LapicTimer:
             return
         r[_DEADLINE >> 2] = low
         r[(_DEADLINE >> 2) + 1] = high
-        if high >> 30:
-            self._arm(_NEVER)
-        elif low | high:
-            self._arm((high << 32) | low)
+        if low | high:
+            self.follow_tsc()
         else:
             self.timer.cancel()
 
+    def follow_tsc(self):
+        """The guest's TSC has jumped, or IA32_TSC_DEADLINE is new: a deadline that is set keeps to the TSC.
+
+        Both are unsigned 64-bit numbers. One that the TSC is past is due.
+        """
+        deadline = self.deadline_high() << 32 | self.deadline_low()
+        if not deadline:
+            return
+        now = self.clock.now()
+        tsc = now + self.clock.skew
+        if tsc < 0:
+            tsc += 1 << 64
+        ahead = deadline - tsc
+        self._arm(max(now + ahead, 1) if ahead < _NEVER - now else _NEVER)
+
     def deadline_low(self):
-        """Low half of IA32_TSC_DEADLINE: 0 once it has passed."""
+        """Low half of IA32_TSC_DEADLINE: what was written, 0 once it has passed."""
         return self._get(_DEADLINE)
 
     def deadline_high(self):

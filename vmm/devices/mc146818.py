@@ -8,8 +8,6 @@ Register 32h is the century, as the FADT tells the guest. Daylight saving is not
 
 from micropython import const
 
-from vmm.devices.isa import read_wide, write_wide
-
 CENTURY = const(0x32)
 
 _SECONDS = const(0)
@@ -73,8 +71,6 @@ class Mc146818:
 
     def read(self, offset, size):
         """The index, or the register that it selects."""
-        if size != 1:
-            return read_wide(self, offset, size)
         if offset == 0:
             return self.index
         if offset != 1:
@@ -97,9 +93,6 @@ class Mc146818:
 
     def write(self, offset, size, value):
         """Selects a register, or writes the selected one."""
-        if size != 1:
-            write_wide(self, offset, size, value)
-            return
         value &= 0xFF
         if offset == 0:
             if self.nmi_mask and (value ^ self.index) & 0x80:

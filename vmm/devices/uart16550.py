@@ -16,8 +16,6 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.isa import read_wide, write_wide
-
 # Registers by offset.
 _DATA = const(0)  # RBR, THR; DLL with DLAB
 _IER = const(1)  # DLM with DLAB
@@ -134,9 +132,7 @@ class Uart16550:
     # Unix port (-O2, no threads), callgrind, the bound call included: LSR 590, RBR 600, THR 1160 of which tx 370.
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
-        """The register at `offset` (0..7); wider than a byte: successive registers."""
-        if size != 1:
-            return int(read_wide(self, offset, size))
+        """The register at `offset` (0..7)."""
         s = ptr8(self._state)
         if offset == _LSR:
             if s[_TX_COUNT]:
@@ -183,10 +179,7 @@ class Uart16550:
 
     @micropython.viper
     def write(self, offset: int, size: int, value: int):
-        """Sets the register at `offset` (0..7); wider than a byte: successive registers."""
-        if size != 1:
-            write_wide(self, offset, size, value)
-            return
+        """Sets the register at `offset` (0..7)."""
         s = ptr8(self._state)
         value &= 0xFF
         if offset == _DATA:

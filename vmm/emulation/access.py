@@ -1,53 +1,44 @@
 """A guest's instruction that touched memory which is no RAM, or that a policy answers: executed here.
 
-`GuestCpu` is what vmm/emulation/emulate.py asks for: registers, segments and linear memory of one vCPU.
+`GuestCpu` is what vmm/emulation/emulate.py asks for: registers and operands of one vCPU. What the emulator does not
+know the CPU executes itself, on pages that stand in for the devices' (vmm/emulation/oncpu.py).
 """
 
 from micropython import const
 
 from vmm import verdict
 from vmm.emulation import decode, emulate
+from vmm.fault import Fault
 from vmm.memory import paging
+from vmm.memory.linear import Unbacked
 from vmm.vtx import events
-from vmm.vtx.vmcs import GUEST_CS_BASE, GUEST_ES_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
+from vmm.vtx.vmcs import GUEST_CS_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
 
 GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 _MAX_LENGTH = const(15)
 _PAGE = const(0x1000)
-
-
-class GuestFault(Exception):
-    """The guest's own page tables refuse: args are gva and what Walker.translate answered."""
-
-
-def deliver_fault(vcpu, gva, code):
-    """Inject the exception for what Walker.translate answered below zero; returns a verdict."""
-    if code == paging.NOT_CANONICAL:
-        return events.general_protection(vcpu)
-    if code == paging.UNBACKED:
-        vcpu.vm.report(vcpu, "the page tables for gva %#x lie outside guest memory" % gva)
-        return verdict.STOP
-    vcpu.cr2 = gva & 0xFFFFFFFFFFFFFFFF
-    return events.inject(vcpu, events.PF, ~code)
+_TURNS = const(64)  # of a repeated instruction that one exit makes at most
+_RFLAGS_TF = const(1 << 8)
 
 
 class GuestCpu:
-    """One vCPU as the emulator sees it; load() it at each exit."""
+    """One vCPU as the emulator sees it; take() it at each exit."""
 
     def __init__(self, vm):
         self.vm = vm
         self.vcpu = None
-        self.user = 0
         self.bits = 64
+        self.turns = _TURNS
+        self.memory = vm.linear
         self._answer = None
         self.emulator = emulate.Emulator(self)
         self.instruction = decode.Instruction()
+        self._on_cpu = None
 
-    def load(self, vcpu):
+    def take(self, vcpu):
+        """Take over the vCPU's present mode."""
         self.vcpu = vcpu
-        self.bits = vcpu.bits
-        self.user = paging.USER if vcpu.cpl == 3 else 0
-        self.walker = self.vm.load_walker(vcpu)
+        self.bits = self.memory.load(vcpu).bits
 
     def execute(self, vcpu, answer=None):
         """Execute the instruction at RIP; returns a verdict.
@@ -55,24 +46,38 @@ class GuestCpu:
         answer: the value that its memory operand reads, or that is written instead.
         """
         try:
-            self.load(vcpu)
-            instruction = self.decode(vcpu)
-            self._answer = answer
-            done = self.emulator.execute(instruction)
-        except GuestFault as fault:
-            return deliver_fault(vcpu, fault.args[0], fault.args[1])
-        except decode.DecodeError as error:
+            return self._execute(vcpu, answer)
+        except Fault as fault:
+            vcpu.vm.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
+            return events.deliver(vcpu, fault)
+        except (decode.DecodeError, Unbacked) as error:
+            vcpu.vm.stepper.reset()
             self.vm.report(vcpu, "cannot execute the instruction at %#x for the guest: %s" % (vcpu.rip, error))
             return verdict.STOP
         finally:
             self._answer = None
-        if done:
+
+    def _execute(self, vcpu, answer):
+        self.take(vcpu)
+        code = self.fetch(vcpu)
+        try:
+            instruction = self.instruction.decode(code, self.bits)
+        except decode.DecodeError:
+            return self._by_cpu(vcpu, code, answer)
+        self._answer = answer
+        self.turns = 1 if vcpu.rflags & _RFLAGS_TF or self.vm.breakpoints.armed else _TURNS
+        if self.emulator.execute(instruction):
             self.finish(vcpu, instruction.length)
+        else:
+            events.again(vcpu)
         return self.vm.ports.outcome & ~1
 
-    def decode(self, vcpu):
-        """Return the decoded instruction at RIP."""
-        return self.instruction.decode(self.fetch(vcpu), self.bits)
+    def _by_cpu(self, vcpu, code, answer):
+        if self._on_cpu is None:
+            from vmm.emulation import oncpu  # what few guests need is not loaded for all
+
+            self._on_cpu = oncpu.OnCpu(self)
+        return self._on_cpu.execute(vcpu, code, answer)
 
     def finish(self, vcpu, length):
         """RIP moves past the instruction by the shim's advance, which knows about TF and blocking."""
@@ -84,18 +89,16 @@ class GuestCpu:
         gva = vcpu.rip
         if self.bits != 64:
             gva = gva + vcpu.read(GUEST_CS_BASE) & 0xFFFFFFFF
-        code = self.vm.physical_read(self._gpa(gva, paging.FETCH), min(_MAX_LENGTH, _PAGE - (gva & (_PAGE - 1))))
+        access = paging.FETCH | self.memory.explicit
+        code = self.vm.physical_read(self.memory.gpa(gva, access), min(_MAX_LENGTH, _PAGE - (gva & (_PAGE - 1))))
         if len(code) < _MAX_LENGTH:
-            gpa = self.walker.translate(gva + len(code), paging.FETCH | self.user)
-            if gpa >= 0:
-                code += self.vm.physical_read(gpa, _MAX_LENGTH - len(code))
+            try:
+                gpa = self.memory.gpa(gva + len(code), access)
+            except Fault:
+                return code  # the instruction may end before that page
+            if self.vm.memory.has(gpa, _MAX_LENGTH):
+                code += self.vm.memory.read(gpa, _MAX_LENGTH - len(code))
         return code
-
-    def _gpa(self, gva, access):
-        gpa = self.walker.translate(gva, access | self.user)
-        if gpa < 0:
-            raise GuestFault(gva, gpa)
-        return gpa
 
     # -- what the emulator asks for
 
@@ -123,37 +126,28 @@ class GuestCpu:
     def set_reg(self, n, value):
         setattr(self.vcpu, GPRS[n], value)
 
-    def segment_base(self, n):
-        return self.vcpu.read(GUEST_ES_BASE + 2 * n)
-
     def selector(self, n):
         return self.vcpu.read(GUEST_ES_SELECTOR + 2 * n)
 
-    def read(self, gva, size):
-        """Linear memory, RAM or device; GuestFault where the guest's tables refuse."""
-        gpa = self._gpa(gva, 0)
-        first = _PAGE - (gva & (_PAGE - 1))
-        if first < size:
-            second = self._gpa(gva + first, 0)
-            data = self.vm.physical_read(gpa, first) + self.vm.physical_read(second, size - first)
-            return int.from_bytes(data, "little")
-        if self._answer is not None and self._watched(gpa):
+    def operand(self, segment, offset, size, access):
+        """(pieces, size) of an operand; Fault where the guest's segment or tables refuse."""
+        return self.memory.operand(segment, offset, size, access), size
+
+    def load(self, operand):
+        pieces, size = operand
+        if self._answer is not None and self._watched(pieces):
             return self._answer & (1 << 8 * size) - 1
-        return self.vm.physical_load(gpa, size)
+        return self.memory.get(pieces)
 
-    def write(self, gva, size, value):
-        gpa = self._gpa(gva, paging.WRITE)
-        first = _PAGE - (gva & (_PAGE - 1))
-        if first < size:
-            second = self._gpa(gva + first, paging.WRITE)
-            data = value.to_bytes(size, "little")
-            self.vm.physical_write(gpa, data[:first])
-            self.vm.physical_write(second, data[first:])
-            return
-        if self._answer is not None and self._watched(gpa):
+    def store(self, operand, value):
+        pieces, size = operand
+        if self._answer is not None and self._watched(pieces):
             value = self._answer & (1 << 8 * size) - 1
-        self.vm.physical_store(gpa, size, value)
+        self.memory.put(pieces, value)
 
-    def _watched(self, gpa):
+    def _watched(self, pieces):
         """An answer is for the operand that exited, not for a string's other end."""
-        return gpa >> 12 == self.vcpu.gpa >> 12
+        for gpa, _ in pieces:
+            if gpa >> 12 == self.vcpu.gpa >> 12:
+                return True
+        return False

@@ -93,7 +93,7 @@ class Instruction:
 
     def _decode(self, code, bits):
         self.bits = bits
-        at = self._prefixes(code, bits)
+        at = self.prefixes(code, bits)
         opsize = self.size
         opcode = code[at]
         at += 1
@@ -135,7 +135,7 @@ class Instruction:
             self.reg &= 7
             if self.reg > GS:
                 self._unknown(code)
-        at = self._address16(code, at) if self.address_size == 2 else self._address(code, at)
+        at = self.locate(code, at)
         if form == E_I8:
             at = self._immediate(code, at, 1)
         elif form == E_I:
@@ -150,7 +150,7 @@ class Instruction:
     def _unknown(self, code):
         raise DecodeError("not an access that is emulated: %s" % _hex(code))
 
-    def _prefixes(self, code, bits):
+    def prefixes(self, code, bits):
         """Reads prefixes; returns the opcode's offset, leaves the operand size in `size`."""
         at = rex = rep = 0
         segment = NONE
@@ -236,6 +236,16 @@ class Instruction:
         self.imm = self.disp
         self.disp = disp
         return at
+
+    def locate(self, code, at):
+        """Read the memory operand that the ModR/M byte at `at` names; returns the offset behind it.
+
+        For prefixes() before, and where no decode() follows `base` and others are set here.
+        """
+        self.base = self.index = NONE
+        self.scale = 1
+        self.disp = 0
+        return self._address16(code, at) if self.address_size == 2 else self._address(code, at)
 
     def _address16(self, code, at):
         modrm = code[at]

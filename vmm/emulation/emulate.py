@@ -4,22 +4,25 @@ The vCPU is reached through an object `cpu`:
 
     reg(n), set_reg(n, value)   general register 0-15, 64 bits, unsigned
     rip, rflags                 read; rflags is written too
-    segment_base(n), selector(n)  in the order of vmm/emulation/decode.py
+    selector(n)                 in the order of vmm/emulation/decode.py
     stack_size                  address size of the stack: 2, 4 or 8 bytes
-    read(gva, size), write(gva, size, value)  linear memory: RAM or device
+    turns                       of a repeated instruction before the guest may take interrupts
+    operand(segment, offset, size, access)  an operand, checked as the CPU does, with all its pages;
+                                access: READ, or WRITE also where it is read before
+    load(operand), store(operand, value)    its value: RAM or device
 
-What read and write raise (a page fault, say) passes through, with registers as they
-were before the instruction, or before the current step of a repeated one. Limits: no
-segment-limit or alignment checks, which the CPU made before it came to the access;
-locked accesses are not atomic against other CPUs.
-Source: SDM Vol. 2, each instruction.
+What operand() raises (a page fault, say) passes through, with registers and memory as they
+were before the instruction, or before the current turn of a repeated one: all operands of
+it are there before a device sees the first access. Limits: locked accesses are not atomic
+against other CPUs. Source: SDM Vol. 2, each instruction.
 """
 
 from micropython import const
 
 from vmm.emulation import opcodes as o
 from vmm.emulation.alu import CF, DF, STATUS, ZF, Alu, condition
-from vmm.emulation.decode import ES, FS, NONE, RIP, SS
+from vmm.emulation.decode import ES, NONE, RIP, SS
+from vmm.memory.paging import WRITE
 
 _RAX = const(0)
 _RCX = const(1)
@@ -27,7 +30,7 @@ _RSP = const(4)
 _RSI = const(6)
 _RDI = const(7)
 _REPNE = const(0xF2)
-_STEPS = const(64)  # of a repeated instruction before the guest may take interrupts
+_READ = const(0)
 _MASK64 = const(0xFFFFFFFFFFFFFFFF)
 
 
@@ -51,9 +54,9 @@ class Emulator:
         if op == o.PUSH or op == o.POP:
             self._stack(insn)
         elif form == o.A_O:
-            self.put(_RAX, insn.size, cpu.read(self._linear(insn.segment, insn.disp, insn), insn.size))
+            self.put(_RAX, insn.size, cpu.load(self._at(insn, insn.segment, insn.disp, insn.size, _READ)))
         elif form == o.O_A:
-            cpu.write(self._linear(insn.segment, insn.disp, insn), insn.size, self.get(_RAX, insn.size))
+            cpu.store(self._at(insn, insn.segment, insn.disp, insn.size, WRITE), self.get(_RAX, insn.size))
         elif form == o.G_E or form == o.G_EB or form == o.G_EW or form == o.G_ED:
             self._to_register(insn)
         elif o.BT <= op <= o.BTC:
@@ -83,19 +86,15 @@ class Emulator:
             value = self._cpu.reg(n) & ~mask & _MASK64 | value << shift
         self._cpu.set_reg(n, value)
 
-    def _linear(self, segment, offset, insn):
-        offset = _wrap(offset, insn.address_size)
-        if insn.bits == 64:
-            if segment >= FS:
-                return _wrap(offset + self._cpu.segment_base(segment), 8)
-            return offset
-        return (offset + self._cpu.segment_base(segment)) & 0xFFFFFFFF
+    def _at(self, insn, segment, offset, size, access):
+        return self._cpu.operand(segment, _wrap(offset, insn.address_size), size, access)
 
-    def address(self, insn, bias=0):
-        """The linear address of the memory operand, `bias` bytes further."""
-        return self._linear(insn.segment, self._offset(insn) + bias, insn)
+    def _operand(self, insn, access, bias=0):
+        """The memory operand that ModR/M names, `bias` bytes further."""
+        return self._at(insn, insn.segment, self.offset(insn) + bias, insn.mem_size, access)
 
-    def _offset(self, insn):
+    def offset(self, insn):
+        """The offset of that operand in its segment, not yet within the address size."""
         cpu = self._cpu
         offset = insn.disp
         if insn.base == RIP:
@@ -113,7 +112,7 @@ class Emulator:
     # Operand forms
 
     def _to_register(self, insn):
-        value = self._cpu.read(self.address(insn), insn.mem_size)
+        value = self._cpu.load(self._operand(insn, _READ))
         op = insn.op
         size = insn.size
         if op == o.MOVSX:
@@ -137,55 +136,55 @@ class Emulator:
         cpu = self._cpu
         op = insn.op
         size = insn.size
-        gva = self.address(insn)
+        operand = self._operand(insn, _READ if op == o.CMP or op == o.TEST else WRITE)
         if op == o.SETCC:
-            cpu.write(gva, 1, 1 if condition(insn.cond, cpu.rflags) else 0)
+            cpu.store(operand, 1 if condition(insn.cond, cpu.rflags) else 0)
             return
         if insn.form == o.E_S:
-            cpu.write(gva, 2, cpu.selector(insn.reg))
+            cpu.store(operand, cpu.selector(insn.reg))
             return
         if insn.form == o.E_G:
             source = self.get(insn.reg, size, insn.rex)
         else:
             source = _wrap(insn.imm, size)
         if op == o.MOV:
-            cpu.write(gva, size, source)
+            cpu.store(operand, source)
         elif op == o.MOVBE:
-            cpu.write(gva, size, _swap(source, size))
+            cpu.store(operand, _swap(source, size))
         else:
-            self._modify(insn, gva, cpu.read(gva, size), source)
+            self._modify(insn, operand, cpu.load(operand), source)
 
-    def _modify(self, insn, gva, old, source):
+    def _modify(self, insn, operand, old, source):
         cpu = self._cpu
         op = insn.op
         size = insn.size
         if op == o.XCHG:
-            cpu.write(gva, size, source)
+            cpu.store(operand, source)
             self.put(insn.reg, size, old, insn.rex)
             return
         if op == o.CMPXCHG:
             accumulator = self.get(_RAX, size)
             self._alu.sub(accumulator, old, 0, size)
             equal = accumulator == old
-            cpu.write(gva, size, source if equal else old)
+            cpu.store(operand, source if equal else old)
             if not equal:
                 self.put(_RAX, size, old)
             self._set_status()
             return
         if op == o.NOT:
-            cpu.write(gva, size, old ^ ((1 << 8 * size) - 1))
+            cpu.store(operand, old ^ ((1 << 8 * size) - 1))
             return
         if op == o.CMP or op == o.TEST:
             self._binary(op, old, source, size)
         elif op == o.XADD:
-            cpu.write(gva, size, self._alu.add(old, source, 0, size))
+            cpu.store(operand, self._alu.add(old, source, 0, size))
             self.put(insn.reg, size, old, insn.rex)
         elif op <= o.XOR:
-            cpu.write(gva, size, self._binary(op, old, source, size))
+            cpu.store(operand, self._binary(op, old, source, size))
         elif op == o.NEG:
-            cpu.write(gva, size, self._alu.sub(0, old, 0, size))
+            cpu.store(operand, self._alu.sub(0, old, 0, size))
         else:
-            cpu.write(gva, size, self._alu.step(old, 1 if op == o.INC else -1, size, cpu.rflags))
+            cpu.store(operand, self._alu.step(old, 1 if op == o.INC else -1, size, cpu.rflags))
         self._set_status()
 
     def _binary(self, op, a, b, size):
@@ -207,21 +206,22 @@ class Emulator:
         size = insn.size
         bits = 8 * size
         offset = insn.imm & (bits - 1)
-        gva = self.address(insn)
+        bias = 0
         if insn.form == o.E_G:
             offset = self.get(insn.reg, size)
             if offset >> (bits - 1):
                 offset -= 1 << bits
-            gva = self.address(insn, offset // bits * size)
+            bias = offset // bits * size
             offset &= bits - 1
-        old = cpu.read(gva, size)
+        operand = self._operand(insn, _READ if insn.op == o.BT else WRITE, bias)
+        old = cpu.load(operand)
         mask = 1 << offset
         if insn.op == o.BTS:
-            cpu.write(gva, size, old | mask)
+            cpu.store(operand, old | mask)
         elif insn.op == o.BTR:
-            cpu.write(gva, size, old & ~mask)
+            cpu.store(operand, old & ~mask)
         elif insn.op == o.BTC:
-            cpu.write(gva, size, old ^ mask)
+            cpu.store(operand, old ^ mask)
         self._alu.flags = CF if old & mask else 0
         self._set_status(CF)
 
@@ -232,17 +232,16 @@ class Emulator:
         width = cpu.stack_size
         mask = (1 << 8 * width) - 1
         rsp = cpu.reg(_RSP) & mask
-        base = 0 if insn.bits == 64 else cpu.segment_base(SS)
-        limit = _MASK64 if insn.bits == 64 else 0xFFFFFFFF
         if insn.op == o.PUSH:
-            value = cpu.read(self.address(insn), size)
+            source = self._operand(insn, _READ)
             rsp = (rsp - size) & mask
-            cpu.write((base + rsp) & limit, size, value)
+            target = cpu.operand(SS, rsp, size, WRITE)
         else:
-            value = cpu.read((base + rsp) & limit, size)
+            source = cpu.operand(SS, rsp, size, _READ)
             rsp = (rsp + size) & mask
             # An address by rSP counts with its new value.
-            cpu.write(self.address(insn, size if insn.base == _RSP else 0), size, value)
+            target = self._operand(insn, WRITE, size if insn.base == _RSP else 0)
+        cpu.store(target, cpu.load(source))
         self.put(_RSP, width, rsp)
 
     # String instructions
@@ -253,7 +252,7 @@ class Emulator:
             return True
         width = insn.address_size
         compares = insn.op == o.CMPS or insn.op == o.SCAS
-        for _ in range(_STEPS):
+        for _ in range(self._cpu.turns):
             count = self.get(_RCX, width)
             if count == 0:
                 return True
@@ -270,17 +269,20 @@ class Emulator:
         width = insn.address_size
         rsi = self.get(_RSI, width)
         rdi = self.get(_RDI, width)
-        source = self._linear(insn.segment, rsi, insn)
-        target = self._linear(ES, rdi, insn)
+        source = target = None
+        if op != o.STOS and op != o.SCAS:
+            source = self._at(insn, insn.segment, rsi, size, _READ)
+        if op != o.LODS:
+            target = self._at(insn, ES, rdi, size, WRITE if op == o.MOVS or op == o.STOS else _READ)
         if op == o.MOVS:
-            cpu.write(target, size, cpu.read(source, size))
+            cpu.store(target, cpu.load(source))
         elif op == o.STOS:
-            cpu.write(target, size, self.get(_RAX, size))
+            cpu.store(target, self.get(_RAX, size))
         elif op == o.LODS:
-            self.put(_RAX, size, cpu.read(source, size))
+            self.put(_RAX, size, cpu.load(source))
         else:
-            a = cpu.read(source, size) if op == o.CMPS else self.get(_RAX, size)
-            self._alu.sub(a, cpu.read(target, size), 0, size)
+            a = cpu.load(source) if op == o.CMPS else self.get(_RAX, size)
+            self._alu.sub(a, cpu.load(target), 0, size)
             self._set_status()
         step = -size if cpu.rflags & DF else size
         if op != o.STOS and op != o.SCAS:

@@ -18,6 +18,7 @@ MISS = const(-1)
 _RIP = const(0x080 // 4)  # words of the frame (vmm/vtx/frame.py)
 _LENGTH = const(0x0A0 // 4)
 _VECTORING_INFO = const(0x0C8 // 4)
+_DR7 = const(0xB78 // 4)
 _GUEST_CS_ACCESS_RIGHTS = const(0x4816)
 _GUEST_CR3 = const(0x6802)
 _L = const(1 << 13)
@@ -72,7 +73,7 @@ class FastMmio:
     def access(self, vcpu, gpa: int) -> int:
         """Execute the access to the register at `gpa` that made `vcpu` exit: a verdict, or MISS."""
         f = ptr32(vcpu)
-        if int(f[_VECTORING_INFO]) & 0x80000000:
+        if int(f[_VECTORING_INFO]) & 0x80000000 or f[_DR7] & 0xFF:
             return MISS
         device = self.devices.get(gpa >> 12, self)
         if device is self or not int(vcpu.read(_GUEST_CS_ACCESS_RIGHTS)) & _L:

@@ -8,7 +8,9 @@ its neighbours. Source: SDM Vol. 2A, "Instruction Format"; Vol. 2D, "Opcode Map"
 from micropython import const
 
 from vmm import verdict
-from vmm.emulation.access import GuestFault, deliver_fault
+from vmm.fault import Fault
+from vmm.memory.linear import Unbacked
+from vmm.vtx import events
 
 _MAX = const(15)
 _REX_W = const(8)
@@ -147,11 +149,11 @@ def skip(vcpu):
     """Past the instruction at RIP; returns a verdict."""
     cpu = vcpu.vm.mmio.cpu
     try:
-        cpu.load(vcpu)
+        cpu.take(vcpu)
         cpu.finish(vcpu, length(cpu.fetch(vcpu), cpu.bits))
-    except GuestFault as fault:
-        return deliver_fault(vcpu, fault.args[0], fault.args[1])
-    except Unknown as error:
+    except Fault as fault:
+        return events.deliver(vcpu, fault)
+    except (Unknown, Unbacked) as error:
         vcpu.vm.report(vcpu, "cannot skip the instruction at %#x: %s" % (vcpu.rip, error))
         return verdict.STOP
     return verdict.RESUME

@@ -3,9 +3,9 @@
 A driver has few places where it reads and writes a device's registers. What is kept of one is
 all that its decoding went by: mode, the entries of the page tables that lead to it, its bytes.
 If they are what they were, the instruction is the same, and no more is asked; else it is decoded
-and kept anew. What cannot be kept goes the longer way. Limits: MOV and MOVZX as in fastmov.py, 64-bit
-code within a page, in the RAM from gpa 0, 4-level paging. Rights of the code's page are not looked
-at: the CPU has just fetched from it.
+and kept anew. What cannot be kept goes the longer way, and so does all of a guest that has breakpoints
+enabled. Limits: MOV and MOVZX as in fastmov.py, 64-bit code within a page, in the RAM from gpa 0, 4-level
+paging. Rights of the code's page are not looked at: the CPU has just fetched from it.
 """
 
 from array import array
@@ -40,6 +40,7 @@ _VECTORING_INFO = const(0x0C8 // 4)
 _OUTCOME = const(0x1B8 // 4)
 _CR3 = const(0x1E8 // 4)
 _CS_RIGHTS = const(0x1F0 // 4)
+_DR7 = const(0xB78 // 4)
 _HIGH = const(1 << 12)
 _WRITE = const(1 << 13)
 _IMMEDIATE = const(1 << 14)
@@ -137,7 +138,7 @@ def _access(sites: int, read, write, slow, vcpu) -> int:
     f = ptr32(vcpu)
     low = int(f[_RIP])
     c = ptr32(sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 5) & (_SITES - 1)))
-    if f[_GPA + 1] or f[_VECTORING_INFO] & 0x80000000:
+    if f[_GPA + 1] or f[_VECTORING_INFO] & 0x80000000 or f[_DR7] & 0xFF:
         return int(slow(vcpu))
     ram = int(h[0]) | int(h[1]) << 32
     table = int(f[_CR3]) & 0xFFFFF000

@@ -21,6 +21,7 @@ def install(vm, exits):
     add(r.INTERRUPT_WINDOW, events.window)
     add(r.NMI_WINDOW, events.window)
     add(r.ATTENTION, interrupt.attention)
+    exits.add_completed(vm.breakpoints.completed)
     add(r.HLT, interrupt.halt)
     add(r.PAUSE, interrupt.pause)
 
@@ -46,7 +47,7 @@ def install(vm, exits):
     add(r.EPT_MISCONFIGURATION, shutdown.misconfiguration, f.WANT_GPA)
 
     # local APIC
-    add(r.APIC_ACCESS, vm.mmio.apic_access, f.WANT_LINEAR | f.WANT_VECTORING)
+    add(r.APIC_ACCESS, vm.mmio.apic_access, f.WANT_LINEAR | f.WANT_VECTORING | f.WANT_DR7)
     if vm.apicv:
         add(r.APIC_WRITE, vm.apicv.write_exit)
         add(r.VIRTUALIZED_EOI, vm.apicv.eoi_exit)

@@ -33,14 +33,16 @@ _DEADLINE_MODE = const(2)
 
 
 class ApicMsrs:
-    """One guest's. changed() is called when IA32_APIC_BASE was written."""
+    """One guest's. width: bits of a gpa. changed(base) is called when IA32_APIC_BASE was written."""
 
-    def __init__(self, msrs, lapic, clock, changed):
+    def __init__(self, msrs, lapic, clock, width, changed):
         self._msrs = msrs
         self._lapic = lapic
         self._clock = clock
         self._changed = changed
+        self._base = ((1 << width) - 1) & ~0xFFF
         self._words = array("I", [uctypes.addressof(lapic.regs), lapic.timer.timer.word])
+        msrs.tsc_jumps(uctypes.addressof(lapic.regs) + 4 * _STORED_DEADLINE, lapic.timer.follow_tsc)
         msrs.store(IA32_APIC_BASE, LAPIC | _BSP | _ENABLE, self._set_base)
         msrs.add(IA32_TSC_DEADLINE, self._deadline, self._set_deadline)
         pair = (self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair)
@@ -54,27 +56,25 @@ class ApicMsrs:
         exits.key(reasons.WRMSR, IA32_TSC_DEADLINE, _write_deadline, uctypes.addressof(self._words))
 
     def _set_base(self, index, value):
-        """The base stays where it is; the states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""
+        """The states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""
         lapic = self._lapic
         enabled, x2apic = bool(value & _ENABLE), bool(value & _EXTD)
-        if value & ~(0xFFFFF000 | _BSP | _ENABLE | _EXTD) or value & 0xFFFFF000 != LAPIC:
+        if value & ~(self._base | _BSP | _ENABLE | _EXTD):
             return False
         if x2apic and (not enabled or not lapic.enabled):
             return False
         if lapic.x2apic and enabled and not x2apic:
             return False
         lapic.set_base(enabled, x2apic)
-        self._msrs.put(index, LAPIC | _BSP | (_ENABLE if enabled else 0) | (_EXTD if lapic.x2apic else 0))
-        self._changed()
+        base = value & self._base
+        self._msrs.put(index, base | _BSP | (_ENABLE if enabled else 0) | (_EXTD if lapic.x2apic else 0))
+        self._changed(base)
         return True
 
     def _deadline(self, index):
-        deadline = self._lapic.deadline_high() << 32 | self._lapic.deadline_low()
-        return deadline + self._clock.skew if deadline else 0
+        return self._lapic.deadline_high() << 32 | self._lapic.deadline_low()
 
     def _set_deadline(self, index, value):
-        if value:
-            value = max(value - self._clock.skew, 1)
         self._lapic.set_deadline(value & 0xFFFFFFFF, value >> 32)
 
     def _x2apic_low(self, index):
@@ -106,20 +106,22 @@ def _write_deadline(vcpu) -> int:
     r = ptr32(w[0])  # noqa: F821
     if (r[_LVT_TIMER] >> 17) & 3 != _DEADLINE_MODE:
         return 1
-    deadline = int(f[_RAX]) | int(f[_RDX]) << 32
-    if deadline:
-        if int(f[_RDX]) >> 30:
-            deadline = (1 << 62) - 1  # never, whatever the offsets are
-        else:
-            deadline -= int(f[_TSC_OFFSET]) | int(f[_TSC_OFFSET + 1]) << 32
-            deadline += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
-            if deadline < 1:
-                deadline = 1
-    high = deadline >> 32
+    high = int(f[_RDX])
+    deadline = int(f[_RAX])
     r[_STORED_DEADLINE] = deadline
     r[_STORED_DEADLINE + 1] = high
+    deadline |= high << 32
+    if deadline:
+        offset = int(f[_TSC_OFFSET + 1])
+        if high >> 30 or (offset + 0x40000000) & 0x80000000:  # a sum of them may be beyond 63 bits
+            vcpu.vm.lapic.timer.follow_tsc()
+            return 1
+        deadline -= int(f[_TSC_OFFSET]) | offset << 32
+        deadline += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+        if deadline < 1:
+            deadline = 1
     timer = int(w[1])
     f[timer] = deadline
-    f[timer + 1] = high
+    f[timer + 1] = deadline >> 32
     f[_DIRTY] |= _DIRTY_TIMERS
     return 1

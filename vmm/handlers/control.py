@@ -26,6 +26,7 @@ _CR4_PAE = const(1 << 5)
 _CR4_PCIDE = const(1 << 17)
 _CR0_RELOADS = const(7 << 29)  # PG, CD, NW
 _EFER_LME = const(1 << 8)
+_EFER_LMA = const(1 << 10)
 _CS_L = const(1 << 13)
 _WBINVD_EXITING = const(1 << 6)
 
@@ -70,9 +71,7 @@ def access(vcpu):
     if q.NUMBER == 4:
         return write_cr4(vcpu, value)
     if q.NUMBER == 3:
-        vcpu.cr3 = value & ~(1 << 63)
-        vcpu.vm.flush()
-        return verdict.ADVANCE
+        return write_cr3(vcpu, value)
     if value >> 4:
         return events.general_protection(vcpu)
     vcpu.vm.lapic.write(_TPR, 4, value << 4)
@@ -112,8 +111,23 @@ def write_cr4(vcpu, value):
     return verdict.ADVANCE
 
 
+def write_cr3(vcpu, value):
+    """The guest's CR3 becomes `value`, where a policy watches it; with PAE paging #GP(0) for bad PDPTEs."""
+    old = vcpu.cr3
+    vcpu.cr3 = value & ~(1 << 63)
+    if pae_paging(vcpu) and not load_pdptes(vcpu):
+        vcpu.cr3 = old
+        return events.general_protection(vcpu)
+    vcpu.vm.flush()
+    return verdict.ADVANCE
+
+
+def pae_paging(vcpu):
+    return bool(vcpu.cr0 & _CR0_PG and vcpu.cr4 & _CR4_PAE and not vcpu.efer & _EFER_LMA)
+
+
 def load_pdptes(vcpu):
-    """PAE paging begins: the four PDPTEs come from memory. False: one has reserved bits."""
+    """PAE paging begins: the four PDPTEs come from memory. False, and nothing is loaded: one has reserved bits."""
     base = vcpu.cr3 & 0xFFFFFFE0
     entries = [vcpu.vm.physical_load(base + 8 * i, 8) for i in range(4)]
     width = vcpu.vm.cpuid.leaf(0x80000008, 0)[0] & 0xFF

@@ -39,6 +39,7 @@ _F1_EDX = const(
     | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 17 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26 | 1 << 27
 )  # fmt: skip
 _X2APIC = const(1 << 21)
+_APIC = const(1 << 9)
 _TSC_DEADLINE = const(1 << 24)
 _OSXSAVE = const(1 << 27)
 _XSAVE = const(1 << 26)
@@ -108,10 +109,21 @@ class Cpuid:
         self.unknown = {}
         self.windows = ()
         self._known = {}
+        self._apic = _APIC
         self._leaves = [leaf for leaf in range(self.max_leaf + 1) if leaf not in _SUBLEAVES]
         self._leaves += list(range(0x80000000, self.max_extended + 1))
         self._leaves += [HYPERVISOR_LEAF, HYPERVISOR_LEAF + 1]
         self._direct = array("I", [word for leaf in self._leaves for word in self.leaf(leaf, 0)])
+        self.width = self.leaf(0x80000008, 0)[0] & 0xFF  # bits of a physical address
+
+    def show_apic(self, enabled):
+        """IA32_APIC_BASE.EN may have changed: the feature bit follows it.
+
+        Source: SDM Vol. 3A, "Enabling or Disabling the Local APIC".
+        """
+        self._apic = _APIC if enabled else 0
+        self._known.clear()
+        self._direct[4 * self._leaves.index(1) + 3] = self.leaf(1, 0)[3]
 
     def _has(self, leaf):
         return leaf <= self._host(0)[0]
@@ -143,7 +155,7 @@ class Cpuid:
             c = c & _F1_ECX | _HYPERVISOR | _TSC_DEADLINE | _X2APIC
             if not self.xcr0:
                 c &= ~(1 << 12 | 1 << 28 | 1 << 29 | _XSAVE)
-            return a, b & 0x0000FF00 | 1 << 16, c, d & _F1_EDX
+            return a, b & 0x0000FF00 | 1 << 16, c, d & _F1_EDX & ~_APIC | self._apic
         if leaf == 2:
             return a, b, c, d
         if leaf == 4:

@@ -1,21 +1,20 @@
 """SGDT, SIDT, LGDT, LIDT, SLDT, STR, LLDT, LTR, where a policy watches them.
 
 The CPU makes its privilege checks (CPL, UMIP) before it exits; operand and descriptor are
-checked here. Limits: no alignment checks. Source: SDM Vol. 3C, "Format of the VM-Exit
+checked here. Source: SDM Vol. 3C, "Format of the VM-Exit
 Instruction-Information Field as Used for LIDT, LGDT, SIDT, or SGDT" and "... for LLDT, LTR,
 SLDT, and STR"; Vol. 2, the instructions.
 """
 
-import struct
-
 from micropython import const
 
 from vmm import verdict
-from vmm.memory.paging import AC, USER
+from vmm.fault import Fault
+from vmm.memory.linear import Unbacked, canonical
+from vmm.memory.paging import WRITE
 from vmm.vtx import events, segments
 from vmm.vtx.reasons import GDTR_OR_IDTR_ACCESS
 from vmm.vtx.reg import Bits, Reg, register
-from vmm.vtx.segments import Fault
 from vmm.vtx.vmcs import (
     GUEST_GDTR_BASE,
     GUEST_GDTR_LIMIT,
@@ -31,8 +30,8 @@ _TABLES = ((GUEST_GDTR_BASE, GUEST_GDTR_LIMIT), (GUEST_IDTR_BASE, GUEST_IDTR_LIM
 
 _LOAD = const(2)  # in IDENTITY: loads and not stores
 _EFER_LMA = const(1 << 10)
-_RFLAGS_AC = const(1 << 18)
 _BUSY = const(2)
+_ALIGNMENT = const(4)  # of a table register's operand
 _OPERAND_SIZE = const(0x66)
 _PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 
@@ -63,40 +62,37 @@ def table_access(vcpu):
         else:
             _selector(vcpu, info)
     except Fault as fault:
-        return fault.inject(vcpu)
-    except ValueError as error:
+        return events.deliver(vcpu, fault)
+    except Unbacked as error:
         vcpu.vm.report(vcpu, "descriptor table access: %s" % error)
         return verdict.STOP
     return verdict.ADVANCE
 
 
-def operand(vcpu, info, size, write):
-    """Return (linear address, access) of the memory operand."""
+def operand(vcpu, memory, info, size, write, alignment=0):
+    """Return the pieces of the memory operand."""
     offset = vcpu.qualification
     if not info.NO_BASE:
         offset += getattr(vcpu, _GPRS[info.BASE])
     if not info.NO_INDEX:
         offset += getattr(vcpu, _GPRS[info.INDEX]) << info.SCALING
     offset &= _MASKS[info.ADDRESS_SIZE]
-    access = USER if vcpu.cpl == 3 else 0
-    if vcpu.rflags & _RFLAGS_AC:
-        access |= AC
-    return segments.address(vcpu, segments.NAMES[info.SEGMENT], offset, size, write), access
+    return memory.operand(info.SEGMENT, offset, size, WRITE if write else 0, alignment)
 
 
 def _table(vcpu, info):
     long_mode = vcpu.bits == 64
     base_field, limit_field = _TABLES[info.IDENTITY & 1]
-    layout = "<HQ" if long_mode else "<HI"
     size = 10 if long_mode else 6
-    gva, access = operand(vcpu, info, size, info.IDENTITY < _LOAD)
-    memory = segments.linear(vcpu)
+    memory = vcpu.vm.linear.load(vcpu)
+    pieces = operand(vcpu, memory, info, size, info.IDENTITY < _LOAD, _ALIGNMENT)
     if info.IDENTITY < _LOAD:
-        memory.write(gva, struct.pack(layout, vcpu.read(limit_field), vcpu.read(base_field)), access)
+        memory.put(pieces, vcpu.read(limit_field) | vcpu.read(base_field) << 16)
         return
-    limit, base = struct.unpack(layout, memory.read(gva, size, access))
+    value = memory.get(pieces)
+    limit, base = value & 0xFFFF, value >> 16
     if long_mode:
-        if not segments.canonical(base):
+        if not canonical(base):
             raise Fault(events.GP)
     elif not info.OPERAND_32:
         base &= 0xFFFFFF
@@ -106,7 +102,7 @@ def _table(vcpu, info):
 
 def _selector(vcpu, info):
     task = info.IDENTITY & 1
-    memory = segments.linear(vcpu)
+    memory = vcpu.vm.linear.load(vcpu)
     if info.IDENTITY < _LOAD:
         selector = vcpu.read(GUEST_TR_SELECTOR if task else GUEST_LDTR_SELECTOR)
         if info.REGISTER:
@@ -114,14 +110,12 @@ def _selector(vcpu, info):
             keep = getattr(vcpu, name) & ~0xFFFF if _operand_16(vcpu) else 0
             setattr(vcpu, name, keep | selector)
         else:
-            gva, access = operand(vcpu, info, 2, True)
-            memory.write(gva, struct.pack("<H", selector), access)
+            memory.put(operand(vcpu, memory, info, 2, True), selector)
         return
     if info.REGISTER:
         selector = getattr(vcpu, _GPRS[info.REG1]) & 0xFFFF
     else:
-        gva, access = operand(vcpu, info, 2, False)
-        selector = struct.unpack("<H", memory.read(gva, 2, access))[0]
+        selector = memory.get(operand(vcpu, memory, info, 2, False))
     if task:
         _load_tr(vcpu, memory, selector)
     else:
@@ -149,7 +143,7 @@ def _system(vcpu, memory, selector, types):
     found = None if selector & 4 else segments.find(vcpu, memory, selector, wide)
     if found is None or not found.system or found.type not in types:
         raise Fault(events.GP, error)
-    if wide and (found.upper >> 8 & 0x1F or not segments.canonical(found.base)):
+    if wide and (found.upper >> 8 & 0x1F or not canonical(found.base)):
         raise Fault(events.GP, error)
     if not found.present:
         raise Fault(events.NP, error)

@@ -11,8 +11,10 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
+from vmm.fault import Fault
 from vmm.memory import paging
-from vmm.vtx import frame, reasons, segments
+from vmm.memory.linear import Unbacked
+from vmm.vtx import events, frame, reasons
 from vmm.vtx.reg import Bits, Reg, register
 
 _RAX = const(0x000 // 4)
@@ -28,7 +30,6 @@ _IN = const(8)
 _CHUNK = const(64)  # elements of a REP string that one exit moves at most
 _RFLAGS_TF = const(1 << 8)
 _RFLAGS_DF = const(1 << 10)
-_RFLAGS_RF = const(1 << 16)
 
 
 @register
@@ -98,87 +99,79 @@ class PortIo:
         q = f[_QUALIFICATION]
         if q & 0x10:
             return int(self.string(vcpu))
-        size = (q & 7) + 1
         port = q >> 16
+        if q & 7:
+            self._wide(vcpu, q)
+            return int(self.outcome)
         claim = self.claims.get(port)
         if not claim:
             self.miss(port, q & 8 == 0)
             if q & 8:
-                if size == 4:
-                    f[_RAX] = 0xFFFFFFFF
-                    f[_RAX + 1] = 0
-                else:
-                    f[_RAX] |= (1 << (size << 3)) - 1
+                f[_RAX] |= 0xFF
             return 1
         if q & 8:
-            value = int(claim[0](port - int(claim[2]), size))
-            if size == 1:
-                f[_RAX] = (f[_RAX] & 0xFFFFFF00) | (value & 0xFF)
-            elif size == 2:
-                f[_RAX] = (f[_RAX] & 0xFFFF0000) | (value & 0xFFFF)
-            else:
-                f[_RAX] = value
-                f[_RAX + 1] = 0
+            f[_RAX] = (f[_RAX] & 0xFFFFFF00) | (int(claim[0](port - int(claim[2]), 1)) & 0xFF)
         else:
-            value = f[_RAX]
-            if size == 1:
-                value &= 0xFF
-            elif size == 2:
-                value &= 0xFFFF
-            claim[1](port - int(claim[2]), size, value)
+            claim[1](port - int(claim[2]), 1, f[_RAX] & 0xFF)
         return int(self.outcome)
 
+    @micropython.viper
+    def _wide(self, vcpu, q: int):
+        """IN and OUT of words and dwords, which the bus may split. q: the qualification."""
+        f = ptr32(vcpu)  # noqa: F821
+        if q & 8 == 0:
+            self.bus.write(q >> 16, (q & 7) + 1, f[_RAX])
+            return
+        value = int(self.bus.read(q >> 16, (q & 7) + 1))
+        if q & 7 == 1:
+            f[_RAX] = (f[_RAX] & 0xFFFF0000) | (value & 0xFFFF)
+        else:
+            f[_RAX] = value
+            f[_RAX + 1] = 0
+
     def string(self, vcpu):
-        """INS and OUTS, with REP at most _CHUNK elements an exit, and one at a time where the guest is stepped."""
+        """INS and OUTS, with REP at most _CHUNK elements an exit, and one at a time where traps may come between."""
         q = IoQualification(vcpu.qualification)
         size = q.SIZE + 1
         width = 16 << (vcpu.instr_info >> 7 & 7)
         mask = (1 << width) - 1
         index = "rdi" if q.IN else "rsi"
-        segment = segments.NAMES[0 if q.IN else vcpu.instr_info >> 15 & 7]
+        segment = 0 if q.IN else vcpu.instr_info >> 15 & 7
+        access = paging.WRITE if q.IN else 0
         step = -size if vcpu.rflags & _RFLAGS_DF else size
         count = vcpu.rcx & mask if q.REP else 1
-        most = min(count, 1 if vcpu.rflags & _RFLAGS_TF else _CHUNK)
-        memory = segments.linear(vcpu)
-        access = paging.USER if vcpu.cpl == 3 else 0
+        memory = vcpu.vm.linear.load(vcpu)
+        watch = vcpu.vm.breakpoints
+        most = min(count, 1 if vcpu.rflags & _RFLAGS_TF or watch.armed else _CHUNK)
         fault = None
         done = 0
         try:
             while done < most:
                 offset = getattr(vcpu, index) & mask
-                gva = segments.address(vcpu, segment, offset, size, q.IN)
-                self._element(q, memory, gva, size, access)
+                self._element(q, memory, memory.operand(segment, offset, size, access), size)
+                watch.port(q.PORT, size)
                 merge(vcpu, index, offset + step, width)
                 done += 1
-        except segments.Fault as error:
+        except Fault as error:
             fault = error
-        except ValueError as error:
+        except Unbacked as error:
             vcpu.vm.report(vcpu, "string I/O at port %#x: %s" % (q.PORT, error))
             return verdict.STOP
         if q.REP:
             merge(vcpu, "rcx", count - done, width)
         if fault:
-            return fault.inject(vcpu)
+            return events.deliver(vcpu, fault)
         if done < count:
-            again(vcpu)
+            events.again(vcpu)
             return self.outcome & ~verdict.ADVANCE
         return self.outcome
 
-    def _element(self, q, memory, gva, size, access):
-        """Move one element; segments.Fault before anything has happened."""
+    def _element(self, q, memory, pieces, size):
+        """Move one element."""
         if q.IN:
-            memory.touch(gva, size, access | paging.WRITE)
-            memory.write(gva, self.bus.read(q.PORT, size).to_bytes(size, "little"), access)
+            memory.put(pieces, self.bus.read(q.PORT, size))
         else:
-            self.bus.write(q.PORT, size, int.from_bytes(memory.read(gva, size, access), "little"))
-
-
-def again(vcpu):
-    """The REP instruction goes on at the next entry: as between two turns, a step is due and STI blocks no more."""
-    length, vcpu.length = vcpu.length, 0
-    vcpu.advance()
-    vcpu.length = length
-    vcpu.rflags |= _RFLAGS_RF  # no second breakpoint on the same instruction
+            self.bus.write(q.PORT, size, memory.get(pieces))
 
 
 def put(vcpu, size, value):

@@ -56,7 +56,7 @@ class Mmio:
         exits.add(
             reasons.EPT_VIOLATION,
             touch.handler(self.vm.ept.root, self.violation) if deferred else self.violation,
-            frame.WANT_GPA | frame.WANT_LINEAR | frame.WANT_VECTORING | frame.WANT_CODE,
+            frame.WANT_GPA | frame.WANT_LINEAR | frame.WANT_VECTORING | frame.WANT_CODE | frame.WANT_DR7,
         )
         exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, 0xFFFFF000, 6)
         self._exits = exits

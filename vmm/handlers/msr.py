@@ -101,6 +101,10 @@ def _microcode(host_rdmsr):
         return 0
 
 
+def _nothing():
+    """What follows a jump of the TSC where nothing waits for it."""
+
+
 class Msrs:
     """One guest's MSRs.
 
@@ -121,6 +125,8 @@ class Msrs:
         self._initial = {}
         self._getter, self._putter = self.get, self.put  # one object each, not one for each MSR
         self._words = array("I", [0] * (2 * _STORED))
+        self._jump = array("I", [0, 0])
+        self._tsc_jumped = _nothing
         self._vcpu = None
         self._xss_allowed = 0
         for index in live:
@@ -175,6 +181,11 @@ class Msrs:
             self.readers[index] = reader
         if writer:
             self.writers[index] = writer
+
+    def tsc_jumps(self, deadline, follow):
+        """follow() is called when the guest's TSC has jumped and the two words at address `deadline` are not 0."""
+        self._jump[1] = deadline
+        self._tsc_jumped = follow
 
     def store(self, index, initial=0, writer=_PLAIN):
         """An MSR whose value lies in memory, so that RDMSR costs little. writer as for add(), which put()s
@@ -231,7 +242,8 @@ class Msrs:
         base = uctypes.addressof(self._words)
         for index, at in self._at.items():
             exits.key(reasons.RDMSR, index, _read_words, base + 4 * at)
-        exits.key(reasons.WRMSR, IA32_TSC_ADJUST, _write_tsc_adjust, base + 4 * self._at[IA32_TSC_ADJUST])
+        self._jump[0] = base + 4 * self._at[IA32_TSC_ADJUST]
+        exits.key(reasons.WRMSR, IA32_TSC_ADJUST, _write_tsc_adjust, uctypes.addressof(self._jump))
 
     @micropython.viper
     def read_exit(self, vcpu) -> int:
@@ -328,10 +340,12 @@ class Msrs:
         delta = value - clock.now() - clock.skew
         clock.skew += delta
         self.put(IA32_TSC_ADJUST, self.get(IA32_TSC_ADJUST) + delta)
+        self._tsc_jumped()
 
     def _write_tsc_adjust(self, index, value):
         self._clock.skew += value - self.get(index)
         self.put(index, value)
+        self._tsc_jumped()
 
     def _write_debugctl(self, index, value):
         if value & ~_DEBUGCTL_ALLOWED:
@@ -362,7 +376,8 @@ def _read_words(vcpu) -> int:
 def _write_tsc_adjust(vcpu) -> int:
     """Handler of WRMSR of IA32_TSC_ADJUST: the guest's TSC moves by the difference."""
     f = ptr32(vcpu)  # noqa: F821
-    w = ptr32(f[_DATUM])  # noqa: F821
+    jump = ptr32(f[_DATUM])  # noqa: F821
+    w = ptr32(jump[0])  # noqa: F821
     low = int(f[_RAX])
     high = int(f[_RDX])
     offset = int(f[_TSC_OFFSET]) | int(f[_TSC_OFFSET + 1]) << 32
@@ -372,4 +387,7 @@ def _write_tsc_adjust(vcpu) -> int:
     f[_TSC_OFFSET] = offset
     f[_TSC_OFFSET + 1] = offset >> 32
     f[_DIRTY] |= _DIRTY_TSC_OFFSET
+    deadline = ptr32(jump[1])  # noqa: F821
+    if deadline[0] or deadline[1]:
+        vcpu.vm.lapic.timer.follow_tsc()
     return 1

@@ -17,13 +17,16 @@ import struct
 from micropython import const
 
 from vmm import verdict
+from vmm.fault import Fault
 from vmm.handlers import control, exception
-from vmm.memory.paging import USER, WRITE
+from vmm.memory.linear import Unbacked
+from vmm.memory.paging import WRITE
 from vmm.vtx import events, segments
 from vmm.vtx.reg import Bits, Reg, register
-from vmm.vtx.segments import Fault
 from vmm.vtx.tss import Tss16, Tss32
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_INTERRUPTIBILITY_STATE
+
+_SS = const(2)  # number of the segment
 
 _CALL = const(0)
 _IRET = const(1)
@@ -68,8 +71,8 @@ def exit(vcpu):
         trap = switch.run()
     except Fault as fault:
         events.requeue(vcpu)  # what was being delivered: a fault may become a double fault
-        answer = fault.inject(vcpu)
-    except ValueError as error:
+        answer = events.deliver(vcpu, fault)
+    except Unbacked as error:
         vcpu.vm.report(vcpu, "task switch to %#06x: %s" % (q.SELECTOR, error))
         return verdict.STOP
     else:
@@ -95,11 +98,11 @@ class Switch:
         # INT1 has a length as INT n has, but counts as an external event in error codes.
         self._by_instruction = source != _GATE or self._kind in _BY_INSTRUCTION
         self._ext = 0 if self._by_instruction and self._kind != events.PRIVILEGED_SOFTWARE_EXCEPTION else 1
-        self._memory = segments.linear(vcpu)
+        self._memory = vcpu.vm.linear.load(vcpu)
         self.committed = False
 
     def run(self):
-        """Do it all; returns the T flag of the new TSS. Fault, ValueError as segments.Linear."""
+        """Do it all; returns the T flag of the new TSS. Fault, Unbacked as vmm.memory.linear.Linear."""
         new = self._target()
         self._old = self._vcpu.segment("tr")
         old_tss = Tss32 if self._old[3] & 8 else Tss16
@@ -200,7 +203,7 @@ class Switch:
             vcpu.vm.flush()
             if vcpu.cr4 & _CR4_PAE and not control.load_pdptes(vcpu):
                 self._fault(events.TS, 0)
-        self._memory = segments.linear(vcpu)
+        self._memory = vcpu.vm.linear.load(vcpu)
 
     def _load_selectors(self, task, flags):
         """Selectors without descriptors: what a fault while these are loaded finds."""
@@ -286,13 +289,14 @@ class Switch:
     def _push(self, data):
         """The event's error code onto the new task's stack."""
         vcpu = self._vcpu
+        memory = self._memory.load(vcpu)  # with the new CPL
         mask = 0xFFFFFFFF if vcpu.segment("ss")[3] & segments.DB else 0xFFFF
         esp = vcpu.rsp - len(data) & mask
         try:
-            gva = segments.address(vcpu, "ss", esp, len(data), True)
+            gva = memory.address(_SS, esp, len(data), True)
         except Fault as fault:
             self._fault(fault.vector, 0)
-        self._memory.write(gva, data, USER if vcpu.cpl == 3 else 0)
+        memory.write(gva, data, memory.explicit)
         vcpu.rsp = vcpu.rsp & ~mask | esp
 
     def unblock(self):

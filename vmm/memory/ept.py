@@ -194,6 +194,37 @@ class Ept:
             self._tables.remove(table)
             self._pages.give(table)
 
+    def lay(self, gpa, hpa, rights):
+        """Map the page at gpa to a page of the monitor's for a while; returns what lift() takes back.
+
+        Tables that are made for it go with it, so that nothing grows. The caller invalidates where a page was there.
+        """
+        table = self.root
+        for at in range(_LEVELS - 1, 0, -1):
+            index = gpa >> _shift(at) & 0x1FF
+            entry = self._read(table, index)
+            if entry & _LARGE and at in (1, 2):
+                entry = self._split(entry, at)
+                self._write(table, index, entry)
+            elif not entry:
+                made = len(self._tables)
+                below, leaf = self._descend(gpa, 0)
+                self._write(below, leaf, hpa | rights | WB << 3)
+                return table, index, 0, self._tables[made:]
+            table = entry & _HPA
+        index = gpa >> 12 & 0x1FF
+        entry = self._read(table, index)
+        self._write(table, index, hpa | rights | WB << 3)
+        return table, index, entry, []
+
+    def lift(self, laid):
+        """Undo lay(), of several the last one first. The caller invalidates."""
+        table, index, entry, made = laid
+        self._write(table, index, entry)
+        for hpa in made:
+            self._tables.remove(hpa)
+            self._pages.give(hpa)
+
     def walk(self, gpa):
         """Return (entry, page size) of the leaf for gpa, or (entry, 0) where there is none."""
         table = self.root

@@ -19,6 +19,7 @@ class GuestMemory:
     def __init__(self, segments):
         self.segments = tuple(segments)
         self.size = sum(size for _, size, _ in self.segments)
+        self.covered = -1  # number of a page that a device hides from the guest, -1: none
 
     def forget(self):
         """There is no RAM from now on: it has been given back."""
@@ -33,7 +34,9 @@ class GuestMemory:
         raise ValueError("gpa %#x+%#x is outside guest memory" % (gpa, size))
 
     def has(self, gpa, size=1):
-        """True where [gpa, gpa + size) is RAM."""
+        """True where [gpa, gpa + size) is RAM that the guest reaches."""
+        if gpa >> 12 == self.covered:
+            return False
         for base, length, _ in self.segments:
             if base <= gpa and gpa + size <= base + length:
                 return True

@@ -1,10 +1,9 @@
 """The guest's own paging: guest-virtual to guest-physical, as its CPU would translate.
 
 No paging, 32-bit with PSE and PSE-36, PAE, 4-level and 5-level; access rights with WP,
-NXE, SMEP and SMAP; accessed and dirty flags. Limits: protection keys and shadow
-stacks are not checked; PAE's PDPTEs are read from memory, not from the registers that
-MOV to CR3 loads; flags are set without a lock, the guest's other CPUs being stopped.
-Source: SDM Vol. 3A, "Paging".
+NXE, SMEP, SMAP and the protection keys of user pages; accessed and dirty flags. Limits: shadow
+stacks and the keys of supervisor pages are not checked; flags are set without a lock, the
+guest's other CPUs being stopped. Source: SDM Vol. 3A, "Paging"; "PDPTE Registers".
 
 Entries are read in 32-bit halves, and a gva may be signed: the kernel half of the
 address space is then a small int too, and a translation allocates nothing.
@@ -18,9 +17,11 @@ USER = const(1 << 2)
 FETCH = const(1 << 4)
 AC = const(1 << 18)  # EFLAGS.AC: SMAP does not apply
 PEEK = const(1 << 19)  # a debugger's look: no rights, no accessed and dirty flags
+CHECK = const(1 << 20)  # rights, but no accessed and dirty flags
 
 _P = const(1 << 0)
 _RSVD = const(1 << 3)
+_PK = const(1 << 5)
 _CODE = const(0x16)  # WRITE | USER | FETCH
 
 # Results below zero that are not ~error_code
@@ -41,6 +42,7 @@ _CR4_PAE = const(1 << 5)
 _CR4_LA57 = const(1 << 12)
 _CR4_SMEP = const(1 << 20)
 _CR4_SMAP = const(1 << 21)
+_CR4_PKE = const(1 << 22)
 _EFER_LMA = const(1 << 10)
 _EFER_NXE = const(1 << 11)
 
@@ -58,8 +60,24 @@ class Walker:
         self._page_1g = page_1g
         self.load(0, 0, 0, 0)
 
-    def load(self, cr0, cr3, cr4, efer):
-        """Takes over the control registers; `mode` is 0, 32, 36 (PAE), 48 or 57."""
+    def follow(self, vcpu, cr3=None):
+        """Take over a vCPU's registers; with `cr3` those of another task, whose PDPTEs are in memory only."""
+        cr0 = vcpu.cr0
+        cr4 = vcpu.cr4
+        efer = vcpu.efer
+        pdptes = None
+        if cr3 is None:
+            cr3 = vcpu.cr3
+            if cr0 & _CR0_PG and cr4 & _CR4_PAE and not efer & _EFER_LMA:
+                pdptes = vcpu.pdptes()
+        self.load(cr0, cr3, cr4, efer, pdptes, vcpu)
+
+    def load(self, cr0, cr3, cr4, efer, pdptes=None, vcpu=None):
+        """Takes over the control registers; `mode` is 0, 32, 36 (PAE), 48 or 57.
+
+        pdptes: the four that MOV to CR3 loaded; without them they are read from memory. vcpu: its `pkru` is asked where
+        CR4.PKE is set and a user page is accessed, for that costs much.
+        """
         if not cr0 & _CR0_PG:
             self.mode = self._shift = 0
         elif not cr4 & _CR4_PAE:
@@ -78,6 +96,8 @@ class Walker:
         self._wp = cr0 & _CR0_WP
         self._smep = cr4 & _CR4_SMEP
         self._smap = cr4 & _CR4_SMAP
+        self._pdptes = pdptes
+        self._keys = vcpu if cr4 & _CR4_PKE and self.mode >= 48 else None
         nxe = efer & _EFER_NXE and self.mode > 32
         self._fetch_reported = bool(nxe or self._smep)
         reserved = 0xFFFFF & ~((1 << max(self._maxphyaddr - 32, 0)) - 1)
@@ -86,7 +106,7 @@ class Walker:
         self._reserved_high = reserved if nxe else reserved | _NX
 
     def translate(self, gva, access):
-        """The gpa of `gva` for `access` (WRITE, USER, FETCH, AC, PEEK; 0 is a read).
+        """The gpa of `gva` for `access` (WRITE, USER, FETCH, AC, PEEK, CHECK; 0 is a read).
 
         Below zero: ~error_code of the #PF to inject, NOT_CANONICAL (a #GP or #SS), or
         UNBACKED. `gva` is unsigned or, above the hole, signed.
@@ -120,6 +140,12 @@ class Walker:
         table = self._root
         rights = flags = 0xFFFFFFFF
         no_execute = 0
+        if self._pdptes is not None:
+            pdpte = self._pdptes[gva >> 30]
+            if not pdpte & _P:
+                return self._fault(access, 0)
+            table = pdpte & 0xFFFFFFFFFF000
+            shift = 21
         while True:
             entry_gpa = table + (gva >> shift & 511) * 8
             low = memory.read_u32(entry_gpa)
@@ -145,12 +171,20 @@ class Walker:
                 break
             shift -= 9
         if not access & PEEK:
-            if self._refused(access, rights, no_execute):
-                return self._fault(access, _P)
-            if not flags & _A or (access & WRITE and not low & _D):
+            denied = _PK if self._keys is not None and rights & _US and self._key_denies(access, high) else 0
+            if denied or self._refused(access, rights, no_execute):
+                return self._fault(access, _P | denied)
+            if not access & CHECK and (not flags & _A or (access & WRITE and not low & _D)):
                 self._mark_64(gva, access)
         offset = (1 << shift) - 1
         return table & ~offset | gva & offset
+
+    def _key_denies(self, access, high):
+        """Whether the protection key of a user page, in the upper half of its entry, forbids a data access."""
+        if access & FETCH:
+            return False
+        bits = self._keys.pkru >> (high >> 26 & 30)
+        return bool(bits & 1 or (bits & 2 and access & WRITE and (access & USER or self._wp)))
 
     def _refused(self, access, rights, no_execute):
         """Whether the rights gathered on the way forbid the access."""
@@ -177,6 +211,9 @@ class Walker:
         memory = self._memory
         shift = self._shift
         table = self._root
+        if self._pdptes is not None:
+            table = self._pdptes[gva >> 30] & 0xFFFFFFFFFF000
+            shift = 21
         while True:
             entry_gpa = table + (gva >> shift & 511) * 8
             low = memory.read_u32(entry_gpa)
@@ -204,7 +241,8 @@ class Walker:
             if not access & PEEK:
                 if self._refused(access, pde, 0):
                     return self._fault(access, _P)
-                self._mark(pde_gpa, pde, leaf)
+                if not access & CHECK:
+                    self._mark(pde_gpa, pde, leaf)
             return (pde >> 13 & 0xFF) << 32 | pde & 0xFFC00000 | gva & 0x3FFFFF
         pte_gpa = (pde & 0xFFFFF000) + (gva >> 12 & 1023) * 4
         pte = memory.read_u32(pte_gpa)
@@ -213,24 +251,7 @@ class Walker:
         if not access & PEEK:
             if self._refused(access, pde & pte, 0):
                 return self._fault(access, _P)
-            self._mark(pde_gpa, pde, _A)
-            self._mark(pte_gpa, pte, leaf)
+            if not access & CHECK:
+                self._mark(pde_gpa, pde, _A)
+                self._mark(pte_gpa, pte, leaf)
         return pte & 0xFFFFF000 | gva & 0xFFF
-
-    def copy_out(self, gva, buffer, access=0):
-        """Fills `buffer` from guest-virtual memory; returns the bytes that could be had.
-
-        Stops short at the first page that does not translate, or is not RAM.
-        """
-        done = 0
-        while done < len(buffer):
-            gpa = self.translate(gva + done, access)
-            if gpa < 0:
-                return done
-            size = min(len(buffer) - done, 0x1000 - (gpa & 0xFFF))
-            try:
-                buffer[done : done + size] = self._memory.view(gpa, size)
-            except ValueError:
-                return done
-            done += size
-        return done

@@ -115,6 +115,8 @@ def skip(vcpu):
             return verdict.RESUME
     elif reason != 48:
         return verdict.ADVANCE
+    else:
+        vcpu.vm.stepper.reset()  # a step over another of its operands ends here
     if vcpu.vectoring_info & events.VALID:
         return verdict.RESUME  # the event whose delivery met it is dropped
     return length.skip(vcpu)

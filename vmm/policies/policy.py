@@ -239,6 +239,7 @@ class Hook:
             return self._pause(vcpu)
         if isinstance(answer, verdict.Inject):
             first = vcpu.vectoring_info if self.reason in _AGAIN else 0
+            self.vm.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
             return events.inject(vcpu, answer.vector, answer.error or 0, first)
         if isinstance(answer, verdict.Value):
             return answers.value(vcpu, self.event, answer.value, self.default)

@@ -1,9 +1,9 @@
 """One instruction of a guest, with the pages that a policy watches opened for it.
 
-Steps by RFLAGS.TF (vmm/policies/trapflag.py), which every CPU has; the monitor trap flag is not used,
-since emulators offer it and do not act on it. The step ends with the trap after the
-instruction, or with an exit that the instruction itself causes. Source: SDM Vol. 3B,
-"Single-Step Exception Condition".
+Steps by the monitor trap flag (vmm/policies/monitortrap.py) where vmm/vtx/trial.py has seen it work, else by
+RFLAGS.TF (vmm/policies/trapflag.py), which every CPU has. The step ends with the trap after the instruction, or with
+an exit that the instruction itself causes. Source: SDM Vol. 3C, "Monitor Trap Flag"; Vol. 3B, "Single-Step Exception
+Condition".
 """
 
 from micropython import const
@@ -17,23 +17,43 @@ _PAGE = const(0x1000)
 # Exits in which the instruction, or the event's delivery, has not happened and comes again.
 _PASSING_DELIVERY = (
     reasons.EPT_VIOLATION, reasons.EXTERNAL_INTERRUPT, reasons.INTERRUPT_WINDOW, reasons.NMI_WINDOW,
-    reasons.ATTENTION, reasons.PENDING,
+    reasons.ATTENTION,
 )  # fmt: skip
 _PASSING = _PASSING_DELIVERY + (reasons.PREEMPTION_TIMER_EXPIRED,)
 
 
-class Stepper:
-    """step(gpa, rights): let the next instruction reach the page at gpa; then close it again."""
+_WINDOWS = const(1 << 2 | 1 << 22)  # interrupt-window and NMI-window exiting
 
-    def __init__(self, vm, trap_flag):
+
+class Stepper:
+    """step(gpa, rights): let the next instruction reach the page at gpa; then close it again.
+
+    Interrupts and NMIs for the guest wait until it is over.
+    """
+
+    def __init__(self, vm, ways):
+        """ways: MonitorTrap, TrapFlag, or what is like them; the first that fits is taken, and the last always does."""
         self.vm = vm
-        self._trap_flag = trap_flag
+        self._ways = ways
+        self._way = ways[-1]
         self._open = {}  # gpa of the page: rights during this step
         self._armed = False
+        self._held = False  # an event waits
+        self._done = None
 
-    def step(self, gpa=None, rights=RWX):
-        """Let one instruction run; returns the verdict for the exit at hand."""
+    def step(self, gpa=None, rights=RWX, done=None):
+        """Let one instruction run; returns the verdict for the exit at hand.
+
+        done(completed) -> verdict: called once, after it; completed: it has ended without a fault or another exit.
+        """
         vm = self.vm
+        if not self._armed:
+            self._way = self._fitting(vm.vcpu)
+            instead = self._way.instead(vm.vcpu)
+            if instead is not None:
+                return instead
+        if done is not None:
+            self._done = done
         if gpa is not None:
             have = self._open.get(gpa, vm.arming.rights.get(gpa, RWX))
             if not rights & ~have:
@@ -45,26 +65,46 @@ class Stepper:
             vm.ept.protect(gpa, _PAGE, have)
         if not self._armed:
             self._armed = True
-            delivery = self._trap_flag.arm(vm.vcpu)
+            delivery = self._way.arm(vm.vcpu)
             vm.exits.divert(self._interrupted, _PASSING_DELIVERY if delivery else _PASSING)
+            vm.exits.table[reasons.PENDING] = self._hold
         else:
-            self._trap_flag.again(vm.vcpu)
+            self._way.again(vm.vcpu)
         return verdict.RESUME
 
-    def reset(self):
-        """Close what is open; no step is under way any more."""
+    def _fitting(self, vcpu):
+        for way in self._ways:
+            if way.fits(vcpu):
+                return way
+        return self._ways[-1]
+
+    def reset(self, completed=False):
+        """Close what is open; no step is under way any more. Returns done()'s verdict."""
         vm = self.vm
         if self._armed:
             self._armed = False
-            self._trap_flag.disarm(vm.vcpu)
+            self._way.disarm(vm.vcpu)
             vm.exits.restore()
+            if self._held:
+                self._held = False
+                vm.kick()
         for gpa in self._open:
             vm.ept.protect(gpa, _PAGE, vm.arming.rights.get(gpa, RWX))
         self._open = {}
+        done, self._done = self._done, None
+        return done(completed) if done is not None else verdict.RESUME
+
+    def _hold(self, vcpu):
+        """Slot PENDING: what the guest is to get would come between the instruction and its trap."""
+        self._held = True
+        vcpu.pending = 0
+        self.vm.events.set_primary(0, _WINDOWS)
+        return verdict.RESUME
 
     def _interrupted(self, vcpu):
         """Handler of all other exits while a step is under way: it is over."""
-        self.reset()
-        if self._trap_flag.ended(vcpu):
-            return self._trap_flag.rest(vcpu) or verdict.RESUME
-        return self.vm.exits.handler(vcpu.reason & 0xFFFF)(vcpu)
+        ended = self._way.ended(vcpu)
+        answer = self.reset(ended)
+        if ended:
+            return answer | (self._way.rest(vcpu) or verdict.RESUME)
+        return answer | self.vm.exits.handler(vcpu.reason & 0xFFFF)(vcpu)

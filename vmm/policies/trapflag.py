@@ -1,38 +1,68 @@
 """One instruction of a guest by RFLAGS.TF, for vmm/policies/stepper.py.
 
-The guest must not see it: interrupts wait (IF is off meanwhile), every exception exits, and
-what the instruction itself does to the flags, or stores of them, is put right. Limits: INT n
-in a watched page stores TF and IF as they are during the step. Source: SDM Vol. 3B,
-"Single-Step Exception Condition"; Vol. 3C, "VMX-Preemption Timer".
+The guest must not see it: interrupts wait (IF is off meanwhile), every exception exits, and what the instruction
+itself does to TF and IF, or stores of them, is put right. INT n, which would store them and go on without a trap, is
+injected instead; a load of SS, after which no trap comes, is made here. DEBUGCTL.BTF and IA32_FMASK, which hold traps
+back, let them through meanwhile. Source: SDM Vol. 3B, "Single-Step Exception Condition"; Vol. 2, POPF, IRET, CLI, STI,
+SYSCALL, SYSENTER, PUSHF; Vol. 3C, "VMX-Preemption Timer".
 """
 
 from micropython import const
 
-from vmm.emulation.access import GuestFault
+from vmm import verdict
+from vmm.emulation.decode import SS
+from vmm.emulation.length import Unknown, length
+from vmm.fault import Fault
 from vmm.handlers import exception
+from vmm.memory.linear import Unbacked
+from vmm.vtx import events
 from vmm.vtx.vmcs import (
     EXCEPTION_BITMAP,
+    GUEST_IA32_DEBUGCTL,
     GUEST_INTERRUPTIBILITY_STATE,
     GUEST_PENDING_DEBUG_EXCEPTIONS,
+    GUEST_SS_ACCESS_RIGHTS,
     GUEST_SS_BASE,
 )
 
 _TF = const(1 << 8)
 _IF = const(1 << 9)
 _BOTH = const(_TF | _IF)
+_VM = const(1 << 17)
 _BS = const(1 << 14)
 _DB = const(1)
 _BREAKPOINTS = const(0xF)
+_BTF = const(1 << 1)
+_BLOCKING_BY_STI = const(1)
+_BLOCKING_BY_MOV_SS = const(2)
 _BLOCKING_BY_STI_MOV_SS = const(3)
+_CR0_PE = const(1)
 _IA32_FMASK = const(0xC0000084)
 _PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 
+_POP_SS = const(0x17)
+_MOV_SREG = const(0x8E)
 _PUSHF = const(0x9C)
 _POPF = const(0x9D)
+_INT = const(0xCD)
 _IRET = const(0xCF)
 _CLI = const(0xFA)
 _STI = const(0xFB)
 _SYSCALL = const(0x0F05)
+_SYSRET = const(0x0F07)
+_SYSENTER = const(0x0F34)
+
+
+def find_opcode(code, bits):
+    """(opcode, offset behind it) of an instruction's bytes: two bytes where the first is 0Fh; (0, 0) for none."""
+    at = 0
+    while at < len(code) and (code[at] in _PREFIXES or (bits == 64 and code[at] & 0xF0 == 0x40)):
+        at += 1
+    if at + 1 >= len(code):
+        return (code[at], at + 1) if at < len(code) else (0, 0)
+    if code[at] == 0x0F:
+        return 0x0F00 | code[at + 1], at + 2
+    return code[at], at + 1
 
 
 class TrapFlag:
@@ -42,35 +72,102 @@ class TrapFlag:
         self.vm = vm
         self._flags = 0  # the guest's TF and IF
         self._opcode = 0
+        self._next = 0  # RIP behind the instruction
+        self._owns = False  # it may change IF
+        self._btf = False  # the guest's own steps are of branches
+        self._fmask = None  # IA32_FMASK where the step has changed it
+        self._held = 0  # pending debug exceptions that MOV SS keeps back until the instruction has ended
         self._delivery = False
 
+    def fits(self, vcpu):
+        """Every CPU has it."""
+        return True
+
+    def instead(self, vcpu):
+        """Carry out an instruction that cannot be stepped: a verdict, or None where it can, or where it is INT n."""
+        if vcpu.injecting():
+            return None
+        code, bits = self._fetch(vcpu)
+        opcode, at = find_opcode(code, bits)
+        if opcode == _INT and at < len(code):
+            vcpu.event(events.VALID | events.SOFTWARE_INTERRUPT << 8 | code[at], 0, at + 1)
+            return None
+        if opcode == _MOV_SREG and at < len(code) and code[at] >> 3 & 7 == SS:
+            if code[at] >= 0xC0:
+                rex = code[at - 2] if bits == 64 and at > 1 and code[at - 2] & 0xF0 == 0x40 else 0
+                return self._mov_ss(vcpu, code, code[at] & 7 | (rex & 1) << 3)
+            return self.vm.mmio.cpu.execute(vcpu)
+        if opcode == _POP_SS and bits != 64:
+            return self.vm.mmio.cpu.execute(vcpu)
+        return None
+
+    def _mov_ss(self, vcpu, code, register):
+        """MOV SS from a general register; from memory the emulator does it."""
+        from vmm.emulation.oncpu import load_ss  # what few guests need is not loaded for all
+
+        cpu = self.vm.mmio.cpu
+        try:
+            load_ss(vcpu, cpu.memory, cpu.reg(register) & 0xFFFF)
+            cpu.finish(vcpu, length(code, cpu.bits))
+        except Fault as fault:
+            return events.deliver(vcpu, fault)
+        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, vcpu.read(GUEST_INTERRUPTIBILITY_STATE) | _BLOCKING_BY_MOV_SS)
+        return verdict.RESUME
+
     def arm(self, vcpu):
-        """Let one instruction run, or the delivery of the event that waits to be injected (then True)."""
+        """Let one instruction run, or the delivery of the event that waits to be injected.
+
+        Returns whether the preemption timer ends the step, as it does a delivery's: before an instruction.
+        """
         self._delivery = bool(vcpu.injecting())
         if self._delivery:
-            self.vm.clock.slice_end = 1  # the preemption timer ends it: after the delivery, before an instruction
+            self.vm.clock.slice_end = 1
             vcpu.owed = 0
             return True
-        self._opcode = self._fetch(vcpu)
+        code, bits = self._fetch(vcpu)
+        self._opcode = find_opcode(code, bits)[0]
+        try:
+            self._next = vcpu.rip + length(code, bits)
+        except Unknown:
+            self._next = 0
         flags = vcpu.rflags
         self._flags = flags & _BOTH
+        self._owns = not vcpu.cr0 & _CR0_PE or (3 if flags & _VM else vcpu.cpl) <= flags >> 12 & 3
         vcpu.rflags = flags & ~_IF | _TF
+        self._held = 0
         state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
         if state & _BLOCKING_BY_STI_MOV_SS:
+            if state & _BLOCKING_BY_MOV_SS:
+                self._held = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS) & ~_BS
+                vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, 0)
             vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_STI_MOV_SS)
+        debugctl = vcpu.read(GUEST_IA32_DEBUGCTL)
+        self._btf = bool(debugctl & _BTF)
+        if self._btf:
+            vcpu.write(GUEST_IA32_DEBUGCTL, debugctl & ~_BTF)
+        self._fmask = vcpu.msr(_IA32_FMASK) if self._opcode == _SYSCALL else None
+        if self._fmask is not None:
+            vcpu.msr(_IA32_FMASK, self._fmask & ~_TF)
         vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
         return False
 
     def disarm(self, vcpu):
-        """The guest's flags and the exception bitmap are its own again."""
+        """The guest's flags and what kept its traps back are its own again."""
         if self._delivery:
             return
         vcpu.write(EXCEPTION_BITMAP, self.vm.arming.exceptions())
+        if self._btf:
+            vcpu.write(GUEST_IA32_DEBUGCTL, vcpu.read(GUEST_IA32_DEBUGCTL) | _BTF)
+        if self._fmask is not None:
+            vcpu.msr(_IA32_FMASK, self._fmask)
         if self.ended(vcpu):
             self._put_right(vcpu)
         else:
             self.again(vcpu)
             vcpu.rflags = vcpu.rflags & ~_BOTH | self._flags
+            if self._held:
+                pending = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)
+                vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, pending | self._held)
 
     def again(self, vcpu):
         """The instruction exited before its end: no trap is due for it (Bochs notes one all the same)."""
@@ -86,46 +183,64 @@ class TrapFlag:
 
     def rest(self, vcpu):
         """After ended(): the verdict for what else the trap says, a breakpoint or the guest's own step."""
-        if not self._flags & _TF:
-            vcpu.qualification = vcpu.qualification & ~_BS
-        if vcpu.qualification & (_BS | _BREAKPOINTS):
+        q = vcpu.qualification | self._held & _BREAKPOINTS
+        if not self._flags & _TF or (self._btf and vcpu.rip == self._next):
+            q &= ~_BS
+        vcpu.qualification = q
+        if q & (_BS | _BREAKPOINTS):
             return exception.deliver(vcpu)
         return 0
 
     def _fetch(self, vcpu):
-        """The opcode at RIP, two bytes where the first is 0Fh; 0 where it cannot be read."""
+        """(code at RIP, its width); no bytes where they cannot be read."""
         cpu = self.vm.mmio.cpu
         try:
-            cpu.load(vcpu)
-            code = cpu.fetch(vcpu)
-        except GuestFault:
-            return 0
-        at = 0
-        while at < len(code) - 2 and (code[at] in _PREFIXES or (cpu.bits == 64 and code[at] & 0xF0 == 0x40)):
-            at += 1
-        return code[at] << 8 | code[at + 1] if code[at] == 0x0F else code[at]
+            cpu.take(vcpu)
+            return cpu.fetch(vcpu), cpu.bits
+        except (Fault, Unbacked):
+            return b"", cpu.bits
 
     def _put_right(self, vcpu):
+        """TF and IF as the instruction leaves them without a step; what it stored of them, too."""
         opcode = self._opcode
         flags = self._flags
-        if opcode in (_POPF, _IRET):
-            return  # the flags are what it loaded
-        if opcode == _CLI:
-            flags &= ~_IF
+        now = vcpu.rflags & _BOTH
+        if opcode == _SYSRET:
+            flags = now
+        elif opcode == _POPF or opcode == _IRET:
+            flags = now if self._owns else now & _TF | flags & _IF
+        elif opcode == _CLI:
+            if self._owns:
+                flags &= ~_IF
         elif opcode == _STI:
-            flags |= _IF
+            self._sti(vcpu, now)
+            flags |= now & _IF
+        elif opcode == _SYSENTER:
+            flags &= ~_IF
         elif opcode == _SYSCALL:
             vcpu.r11 = vcpu.r11 & ~_BOTH | flags
-            flags &= ~vcpu.msr(_IA32_FMASK)
+            flags &= ~self._fmask
         elif opcode == _PUSHF:
             self._patch(vcpu, flags)
         vcpu.rflags = vcpu.rflags & ~_BOTH | flags
 
+    def _sti(self, vcpu, now):
+        """STI blocks interrupts only where IF was clear."""
+        if now & self._flags & _IF:
+            state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
+            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_STI)
+
     def _patch(self, vcpu, flags):
-        """PUSHF stored the flags of the step."""
+        """PUSHF stored the flags of the step. In virtual-8086 mode with VME its IF is VIF, and right."""
+        mask = _BOTH if self._owns or not vcpu.rflags & _VM else _TF
         gva = vcpu.rsp
         if vcpu.bits != 64:
-            gva = gva + vcpu.read(GUEST_SS_BASE) & 0xFFFFFFFF
+            if not vcpu.read(GUEST_SS_ACCESS_RIGHTS) & 1 << 14:
+                gva &= 0xFFFF
+            gva = gva + 1 + vcpu.read(GUEST_SS_BASE) & 0xFFFFFFFF
+        else:
+            gva += 1
         gpa = self.vm.walk(vcpu, gva)
-        if gpa is not None and self.vm.memory.has(gpa, 2):
-            self.vm.memory.write_u16(gpa, self.vm.memory.read_u16(gpa) & ~_BOTH | flags)
+        if gpa is not None and self.vm.memory.has(gpa):
+            stored = self.vm.memory.read_u8(gpa)  # bits 8 to 15: no page ends between them
+            self.vm.memory.write_u8(gpa, stored & ~(mask >> 8) | flags >> 8 & mask >> 8)

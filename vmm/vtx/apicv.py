@@ -63,15 +63,18 @@ class Apicv:
         vcpu.write(APIC_ACCESS_ADDRESS, access_page)
         vcpu.write(TPR_THRESHOLD, 0)
 
-    def mode(self):
-        """IA32_APIC_BASE changed: the page at the APIC base, the x2APIC MSRs, or neither."""
+    def mode(self, base=_APIC_BASE):
+        """IA32_APIC_BASE changed: the page at the APIC base, the x2APIC MSRs, or neither.
+
+        Where the guest has moved the page, the Lapic itself answers: no operating system does so.
+        """
         lapic = self._lapic
         controls = self._vcpu.read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS)
         controls &= ~(_VIRTUALIZE_APIC_ACCESSES | _VIRTUALIZE_X2APIC_MODE)
         msrs = lapic.x2apic and self._x2apic
         if msrs:
             controls |= _VIRTUALIZE_X2APIC_MODE
-        elif lapic.enabled and not lapic.x2apic:
+        elif lapic.enabled and not lapic.x2apic and base == _APIC_BASE:
             controls |= _VIRTUALIZE_APIC_ACCESSES
         self._vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
         ept = self._vcpu.vm.ept

@@ -12,6 +12,7 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
+from vmm.fault import AC, BP, BR, DB, DE, DF, GP, MC, MF, NM, NP, OF, PF, SS, TS, UD  # noqa: F401
 from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 
 # For the hot path: words of the frame (vmm/vtx/frame.py), its dirty bit, and fields (vmm/vtx/vmcs.py).
@@ -23,6 +24,7 @@ _CONTROLS = const(0x1C0 // 4)
 _RVI = const(0x1C8 // 4)
 _NMIS = const(0x1E0 // 4)
 _APIC_PAGE = const(0xB40 // 4)
+_COMPLETED = const(0xB70 // 4)
 _INTERRUPTIBILITY = const(0x1D0 // 4)
 _PENDING_DEBUG = const(0x1D8 // 4)
 _DIRTY_ENTRY = const(1 << 3)
@@ -54,9 +56,6 @@ HARDWARE_EXCEPTION = const(3)
 SOFTWARE_INTERRUPT = const(4)
 PRIVILEGED_SOFTWARE_EXCEPTION = const(5)
 SOFTWARE_EXCEPTION = const(6)
-
-DE, DB, BP, OF, BR, UD, NM, DF = 0, 1, 3, 4, 5, 6, 7, 8
-TS, NP, SS, GP, PF, MF, AC, MC = 10, 11, 12, 13, 14, 16, 17, 18
 
 _WITH_ERROR = const(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17)
 _NO_FAULT = const(1 << 1 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 18)  # traps and aborts: #DB, #BP, #OF, #DF, #MC
@@ -104,6 +103,13 @@ def inject(vcpu, vector, error=0, first=0):
     return verdict.RESUME
 
 
+def deliver(vcpu, fault):
+    """Deliver a vmm.fault.Fault at the next entry; returns a verdict."""
+    if fault.vector == PF:
+        vcpu.cr2 = fault.gva
+    return inject(vcpu, fault.vector, fault.error)
+
+
 def general_protection(vcpu):
     """#GP(0)."""
     return inject(vcpu, GP, 0)
@@ -112,6 +118,14 @@ def general_protection(vcpu):
 def undefined(vcpu):
     """#UD."""
     return inject(vcpu, UD)
+
+
+def again(vcpu):
+    """A REP instruction goes on at the next entry: as between two turns, a step is due and STI blocks no more."""
+    length, vcpu.length = vcpu.length, 0
+    vcpu.advance()
+    vcpu.length = length
+    vcpu.rflags |= _RFLAGS_RF  # no second breakpoint on the same instruction
 
 
 def requeue(vcpu):
@@ -157,6 +171,7 @@ class Events:
 
     def reset(self):
         self.nmis = 0
+        _forget_completed(self._vcpu)
         self._vcpu.pending = 0
         self.primary = self.primary & ~(_INTERRUPT_WINDOW | _NMI_WINDOW)
 
@@ -166,7 +181,7 @@ class Events:
 
     @property
     def nmis(self):
-        """NMIs that wait: at most two."""
+        """NMIs that wait: at most two, the one that comes next and the one that it blocks."""
         return _waiting(self._vcpu)
 
     @nmis.setter
@@ -174,8 +189,10 @@ class Events:
         _set_waiting(self._vcpu, value)
 
     def nmi(self):
-        """An NMI: at most one waits while one is being handled."""
-        self.nmis = min(self.nmis + 1, 2)
+        """An NMI: one waits while another is delivered or handled (SDM Vol. 3A, "Handling Multiple NMIs")."""
+        vcpu = self._vcpu
+        handled = vcpu.read(GUEST_INTERRUPTIBILITY_STATE) & _BLOCKING_BY_NMI or vcpu.injecting() >> 8 & 7 == NMI
+        self.nmis = min(self.nmis + 1, 1 if handled else 2)
         self.kick()
 
     def set_primary(self, set_=0, clear=0):
@@ -271,6 +288,12 @@ def _set_controls(vcpu, value: int):
     f[_CONTROLS] = value
     f[_CONTROLS + 1] = 0
     f[_DIRTY] |= _DIRTY_CONTROLS
+
+
+@micropython.viper
+def _forget_completed(vcpu):
+    f = ptr32(vcpu)
+    f[_COMPLETED] = 0
 
 
 @micropython.viper

@@ -55,7 +55,7 @@ class Exits:
         self.wants = [0] * reasons.SLOTS
         self._vcpu = None
         self._keys = {}  # reason: its Keys
-        self._free = list(range(_SLOTS - 1, reasons.SLOTS - 1, -1))  # slots beyond the reasons
+        self._free = list(range(_SLOTS - 1, reasons.COMPLETED, -1))  # slots beyond the reasons
         self._handlers = {}  # handler: its slot there
         self._overrides = {}  # reason: [(key, what was there)], [handler]
         self._hidden = []  # reasons whose keys are out of use during a diversion
@@ -71,6 +71,11 @@ class Exits:
         self._taken[reason] = handler
         self.wants[reason] = wants
         self.put(reason, handler)
+
+    def add_completed(self, handler):
+        """Set the handler of slot COMPLETED, which no exit leads to and no policy has."""
+        self._current[reasons.COMPLETED] = handler
+        self.table[reasons.COMPLETED] = handler
 
     def keyed(self, reason, offset, mask, bits=7):
         """Let a word of the frame, at `offset` bytes, choose among handlers of this reason (Keys)."""
@@ -105,7 +110,7 @@ class Exits:
         slot = self._handlers.get(handler)
         if slot is None:
             if not self._free:
-                raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.SLOTS))
+                raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.COMPLETED - 1))
             slot = self._free.pop()
             self._handlers[handler] = slot
             self._current[slot] = handler
@@ -175,6 +180,7 @@ class Exits:
         """Until restore(), all reasons but those in `passing` go to `handler`."""
         self._diversion = handler
         table = [handler] * _SLOTS
+        table[reasons.COMPLETED] = self._current[reasons.COMPLETED]
         for reason in passing:
             table[reason] = self._current[reason]
             if reason in self._keys:  # the slots of its keys are diverted with the others

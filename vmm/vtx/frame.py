@@ -77,6 +77,8 @@ APIC_PAGE = const(0xB40 // 4)
 NEXT = const(0xB48 // 4)
 LEAD = const(0xB58 // 4)  # ticks by which it is woken before its deadlines (port/vcpu_enter.c)
 STARTS = const(0xB50 // 4)  # how often the guest was started or reset
+COMPLETED = const(0xB70 // 4)  # an instruction was completed for the guest while DR7 enables a breakpoint
+DR7 = const(0xB78 // 4)
 TIMED = const(0xB60 // 4)  # entries for a timer's deadline
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
@@ -87,3 +89,4 @@ WANT_INTR = const(3 << 2)  # information and error code
 WANT_VECTORING = const(3 << 4)  # information and error code
 WANT_INSTR_INFO = const(1 << 6)
 WANT_CODE = const(3 << 7)  # CR3 and the access rights of CS
+WANT_DR7 = const(1 << 9)

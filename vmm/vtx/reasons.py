@@ -84,6 +84,7 @@ TDCALL = const(77)
 ATTENTION = const(78)
 PENDING = const(79)
 SLOTS = const(80)
+COMPLETED = const(80)  # a slot only: neither counted nor timed
 
 
 def names():
@@ -91,5 +92,5 @@ def names():
     return {
         value: name
         for name, value in globals().items()
-        if name[0].isupper() and isinstance(value, int) and name != "SLOTS"
+        if name[0].isupper() and isinstance(value, int) and name not in ("SLOTS", "COMPLETED")
     }

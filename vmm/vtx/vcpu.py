@@ -12,6 +12,7 @@ import uctypes
 import vmx
 from micropython import const
 
+from vmm.memory import look
 from vmm.vtx import vmcs as v
 from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
 
@@ -30,6 +31,11 @@ _IA32E_MODE_GUEST = const(1 << 9)
 _CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shut the CPU down), VMXE
 _PAT_RESET = const(0x0007040600070406)
 EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
+
+# State component 9 of the XSAVE area.
+_PKRU = const(9)
+_PKRU_HIGH = const(2)
+_XSTATE_BV = const(512)
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
@@ -136,31 +142,33 @@ class Vcpu:
 
     # -- memory as the guest's program sees it
 
+    def space(self, cr3=None):
+        """Its address space (vmm/memory/look.py); with `cr3` that of another task in the same paging mode."""
+        return look.space(self, cr3)
+
     def peek(self, gva, size):
-        """Return `size` bytes at a guest-virtual address. ValueError where it is not mapped."""
-        out = b""
-        while size:
-            piece = min(size, _PAGE - (gva & (_PAGE - 1)))
-            out += self.vm.memory.read(self.translate(gva), piece)
-            gva += piece
-            size -= piece
-        return out
+        """Return `size` bytes at a guest-virtual address. ValueError says why it cannot be read."""
+        return look.space(self).read(gva, size)
 
     def poke(self, gva, data):
         """Write bytes at a guest-virtual address, whatever the page's rights are."""
-        at = 0
-        while at < len(data):
-            piece = min(len(data) - at, _PAGE - (gva & (_PAGE - 1)))
-            self.vm.memory.write(self.translate(gva), data[at : at + piece])
-            gva += piece
-            at += piece
+        look.space(self).write(gva, data)
 
     def translate(self, gva):
-        """Return the gpa of a gva by the guest's page tables. ValueError where it has none."""
-        gpa = self.vm.walk(self, gva)
-        if gpa is None:
-            raise ValueError("gva %#x is not mapped" % gva)
-        return gpa
+        """Return the gpa of a gva by the guest's page tables. ValueError says why it has none."""
+        return look.space(self).translate(gva)
+
+    def pdptes(self):
+        """The four page-directory-pointer-table entries that PAE paging uses: those of the last MOV to CR3."""
+        return tuple([self.read(v.GUEST_PDPTE0 + 2 * i) for i in range(4)])
+
+    @property
+    def pkru(self):
+        """The protection-key rights of user pages. That takes the FPU's state out of the registers."""
+        area = self.fpu()
+        if not area[_XSTATE_BV + 1] & _PKRU_HIGH:
+            return 0
+        return struct.unpack_from("<I", area, cpu.cpuid(0xD, _PKRU)[1])[0]
 
     # -- start
 

@@ -65,6 +65,7 @@ enum {
 #define CR4_OSXSAVE    0x40000u
 #define CR4_SMEP       0x100000u
 #define CR4_SMAP       0x200000u
+#define CR4_PKE        0x400000u
 
 #define IA32_TIME_STAMP_COUNTER 0x10
 #define IA32_APIC_BASE          0x1b
@@ -104,6 +105,7 @@ enum {
 #define CPUID_1_ECX_OSXSAVE       (1u << 27)
 #define CPUID_1_ECX_AVX           (1u << 28)
 #define CPUID_1_ECX_RDRAND        (1u << 30)
+#define CPUID_1_ECX_HYPERVISOR    (1u << 31)
 #define CPUID_1_EDX_APIC          (1u << 9)
 #define CPUID_1_EDX_SEP           (1u << 11)
 #define CPUID_1_EDX_MTRR          (1u << 12)
@@ -113,6 +115,7 @@ enum {
 #define CPUID_7_EBX_SMEP          (1u << 7)
 #define CPUID_7_EBX_SMAP          (1u << 20)
 #define CPUID_7_ECX_UMIP          (1u << 2)
+#define CPUID_7_ECX_PKU           (1u << 3)
 #define CPUID_7_ECX_LA57          (1u << 16)
 #define CPUID_80000001_EDX_NX     (1u << 20)
 #define CPUID_80000001_EDX_RDTSCP (1u << 27)
@@ -172,6 +175,12 @@ static inline u64 rdtsc(void) {
 static inline u8 inb(u16 port) {
     u8 value;
     asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static inline u16 inw(u16 port) {
+    u16 value;
+    asm volatile("inw %1, %0" : "=a"(value) : "Nd"(port));
     return value;
 }
 

@@ -34,6 +34,7 @@ typedef u64 pte_t;
 #define PF_U    0x4u
 #define PF_RSVD 0x8u
 #define PF_I    0x10u
+#define PF_PK   0x20u
 
 #define PAGE         4096u
 #define TEST_VA      0x40000000u

@@ -62,6 +62,10 @@ void check_trap(const char *name, u32 vector, u32 error) {
     check(name, TRAP(trap.vector, trap.error), TRAP(vector, error));
 }
 
+bool native(void) {
+    return !(cpuid(1, 0).ecx & CPUID_1_ECX_HYPERVISOR) || on_tcg();
+}
+
 bool on_tcg(void) {
     struct cpuid leaf = cpuid(0x40000000, 0);
     return leaf.ebx == 0x54474354 && leaf.ecx == 0x43544743 && leaf.edx == 0x47435447;

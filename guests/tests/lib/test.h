@@ -17,6 +17,9 @@ void skip(const char *name, const char *reason);
  * guest cannot tell from a CPU. */
 void excuse(bool engine, u64 wrong, const char *reason);
 
+/* No hypervisor shows: what is known of an engine's own devices does not excuse the monitor's. */
+bool native(void);
+
 /* QEMU without KVM, which emulates loosely in many corners: its hypervisor leaf says TCGTCGTCGTCG. */
 bool on_tcg(void);
 

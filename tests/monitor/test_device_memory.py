@@ -1,0 +1,407 @@
+"""Any instruction on device memory: the same as on RAM, and the device sees each access once, as wide as it is.
+
+What is right is what the guest's CPU does by itself: every instruction runs on RAM and on a device that holds the same
+bytes; registers, flags, FPU state and bytes must be the same afterwards.
+"""
+
+import struct
+
+import pytest
+import vtx
+from bench import DATA, Bench
+from pcanel.assemble import assemble
+from pcanel.monitor import Monitor
+
+RAM = 0x300000  # two pages of RAM
+DEVICE = 0xFED40000  # two pages of a device
+AT = 0x800  # the operand lies so far into them
+SNIPPETS = 0x140000
+SIZE = 0x40  # of a snippet
+HALT = 0x13F000
+GDT = 0x1000
+NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple(f"r{i}" for i in range(8, 16))
+RBX, RCX, RDX = 0x0123456789ABCDEF, 0x1234, 0
+PATTERN = bytes(range(0x11, 0x81))
+
+_DEVICE = (
+    """
+class Probe:
+    def __init__(self):
+        self.bytes = bytearray(0x2000)
+        self.log = []
+        self.seen = lambda: None
+    def reset(self): pass
+    def read(self, offset, size):
+        self.log.append(("r", offset, size))
+        self.seen()
+        return int.from_bytes(self.bytes[offset:offset + size], "little")
+    def write(self, offset, size, value):
+        self.log.append(("w", offset, size))
+        self.bytes[offset:offset + size] = value.to_bytes(size, "little")
+probe = Probe()
+vm.mmio_bus.claim(%#x, 0x2000, probe)
+vm.mmio.rewired()
+"""
+    % DEVICE
+)
+_RUN = """
+import struct
+zeros = bytes(0x2000)
+def run(rip, base, at, data, regs={}, flags=0x202):
+    "One snippet; its registers (rip, rflags, 16 general), vector or 0, FPU state, the bytes and the log."
+    probe.log = []
+    for target in (probe.bytes, vm.memory.view(%#x, 0x2000)):
+        target[:] = zeros
+        target[at:at + len(data)] = data
+    vm.memory.write_u64(%#x, 0)
+    for name in names: setattr(vcpu, name, 0)
+    vcpu.rax, vcpu.rbx, vcpu.rcx, vcpu.rdx = 0x21, %#x, %#x, %d
+    vcpu.rsi, vcpu.rdi, vcpu.rsp = base + at, base + 0x1800, %#x
+    for name, value in regs.items(): setattr(vcpu, name, value)
+    vcpu.fpu()[:] = fpu
+    vcpu.rip, vcpu.rflags = rip, flags
+    vm.state = "running"
+    if not wait(vm, lambda: vm.state != "running", 5000) or vm.state == "stopped":
+        raise RuntimeError("%%r: %%s" %% (vm, vm.messages[-1:]))
+    words = [vcpu.rip, vcpu.rflags] + [getattr(vcpu, n) for n in names]
+    target = probe.bytes if base == %#x else vm.memory.read(%#x, 0x2000)
+    return words, vm.memory.read_u64(%#x), bytes(vcpu.fpu()[:1088]), bytes(target), probe.log
+def relative(image, at):
+    for delta in (0, -8): image = image.replace(struct.pack("<Q", at + delta), b"address%%d" %% -delta)
+    return image
+def both(rip, at, data):
+    "On RAM and on the device: (registers, vector) of each, whether FPU state and bytes are the same, the log."
+    if data is None: data = fpu[:512]
+    want = run(rip, %#x, at, data)
+    got = run(rip, %#x, at, data)
+    images = [relative(out[3], base + at) for out, base in ((want, %#x), (got, %#x))]
+    same = want[2][:8] == got[2][:8] and want[2][24:] == got[2][24:]  # all but FIP and FDP
+    return want[:2], got[:2], same, images[0] == images[1], got[4]
+names = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%%d" %% i for i in range(8, 16))
+fpu = bytes(vcpu.fpu())
+""" % (RAM, DATA, RBX, RCX, RDX, 0x1F0000, DEVICE, RAM, DATA, RAM, DEVICE, RAM, DEVICE)
+
+# Of single steps: counted in r13 up to r10, the last one's RIP and flags in r12 and r11.
+STEPS = """
+    inc r13
+    mov r12, [rsp]
+    mov r11, [rsp + 16]
+    cmp r13, r10
+    jb more
+    and qword ptr [rsp + 16], 0xfffffffffffffeff
+    more: iretq
+"""
+START = """
+    mov rax, cr0
+    and eax, 0xfffffff3
+    or eax, 2
+    mov cr0, rax
+    mov rax, cr4
+    or eax, 0x40600
+    mov cr4, rax
+    xor ecx, ecx
+    xor edx, edx
+    mov eax, 7
+    xsetbv
+    fninit
+    fld1
+    fldpi
+    mov rax, 0x3ff8000000000000
+    movq xmm0, rax
+    mov rax, 0x4059000012345678
+    movq xmm1, rax
+    vinsertf128 ymm0, ymm0, xmm1, 1
+    vinsertf128 ymm1, ymm1, xmm0, 1
+    hlt
+"""
+FLOATS = struct.pack("<4d", 1.5, -2.25, 1e10, 0.0)
+CODE_POINTER = struct.pack("<QH", HALT, 0x10)
+# (instruction at [rsi], bytes there, accesses that the device sees as "r" or "w" and size at offset from `at`)
+R, W = "r", "w"
+
+
+def r(*sizes):
+    return _accesses(R, sizes)
+
+
+def w(*sizes):
+    return _accesses(W, sizes)
+
+
+def _accesses(kind, sizes):
+    out, at = [], 0
+    for size in sizes:
+        out.append((kind, at, size))
+        at += size
+    return out
+
+
+CASES = [
+    ("or dword ptr [rsi], eax", PATTERN, r(4) + w(4)),
+    ("xchg [rsi], eax", PATTERN, r(4) + w(4)),
+    ("cmpxchg [rsi], ecx", PATTERN, r(4) + w(4)),
+    ("bt dword ptr [rsi], eax", PATTERN, [(R, 4, 4)]),
+    ("movbe eax, [rsi]", PATTERN, r(4)),
+    ("bsf eax, [rsi]", PATTERN, r(4)),
+    ("bsr rax, [rsi]", PATTERN, r(8)),
+    ("tzcnt eax, [rsi]", PATTERN, r(4)),
+    ("lzcnt ax, [rsi]", PATTERN, r(2)),
+    ("popcnt eax, [rsi]", PATTERN, r(4)),
+    ("imul eax, [rsi]", PATTERN, r(4)),
+    ("imul eax, [rsi], 3", PATTERN, r(4)),
+    ("mul dword ptr [rsi]", PATTERN, r(4)),
+    ("mul byte ptr [rsi]", PATTERN, r(1)),
+    ("div dword ptr [rsi]", PATTERN, r(4)),
+    ("idiv qword ptr [rsi]", PATTERN, r(8)),
+    ("shl dword ptr [rsi], 1", PATTERN, r(4) + w(4)),
+    ("shr dword ptr [rsi], cl", PATTERN, r(4) + w(4)),
+    ("rol byte ptr [rsi], 1", PATTERN, r(1) + w(1)),
+    ("rcr qword ptr [rsi], 5", PATTERN, r(8) + w(8)),
+    ("shld [rsi], eax, 3", PATTERN, r(4) + w(4)),
+    ("shrd [rsi], eax, cl", PATTERN, r(4) + w(4)),
+    ("movups xmm0, [rsi]", PATTERN, r(8, 8)),
+    ("movups [rsi], xmm0", PATTERN, w(8, 8)),
+    ("movdqu xmm0, [rsi]", PATTERN, r(8, 8)),
+    ("movaps [rsi], xmm0", PATTERN, w(8, 8)),
+    ("vmovups ymm2, [rsi]", PATTERN, r(8, 8, 8, 8)),
+    ("vmovups [rsi], ymm0", PATTERN, w(8, 8, 8, 8)),
+    ("movq xmm0, [rsi]", PATTERN, r(8)),
+    ("movd xmm0, [rsi]", PATTERN, r(4)),
+    ("movq mm0, [rsi]", PATTERN, r(8)),
+    ("movss xmm0, [rsi]", FLOATS, r(4)),
+    ("addsd xmm0, [rsi]", FLOATS, r(8)),
+    ("mulpd xmm0, [rsi]", FLOATS, r(8, 8)),
+    ("vfmadd231sd xmm0, xmm1, qword ptr [rsi]", FLOATS, r(8)),
+    ("cvtsi2sd xmm0, dword ptr [rsi]", PATTERN, r(4)),
+    ("pmovzxbw xmm0, [rsi]", PATTERN, r(8)),
+    ("pextrd [rsi], xmm1, 1", PATTERN, w(4)),
+    ("movntdq [rsi], xmm0", PATTERN, w(8, 8)),
+    ("fld dword ptr [rsi]", FLOATS, r(4)),
+    ("fld qword ptr [rsi]", FLOATS, r(8)),
+    ("fld tbyte ptr [rsi]", bytes(range(10)), r(8, 2)),
+    ("fstp tbyte ptr [rsi]", PATTERN, w(8, 2)),
+    ("fistp dword ptr [rsi]", PATTERN, w(4)),
+    ("fnstcw [rsi]", PATTERN, w(2)),
+    ("fnstenv [rsi]", PATTERN, w(*[4] * 7)),
+    ("ldmxcsr [rsi]", struct.pack("<I", 0x1FA0), r(4)),
+    ("stmxcsr [rsi]", PATTERN, w(4)),
+    ("cmpxchg8b [rsi]", PATTERN, r(8) + w(8)),
+    ("lock cmpxchg8b [rsi]", struct.pack("<QQ", 0x21, 0), r(8) + w(8)),
+    ("cmpxchg16b [rsi]", PATTERN, r(8, 8) + w(8, 8)),
+    ("lock cmpxchg16b [rsi]", struct.pack("<QQ", 0x21, 0), r(8, 8) + w(8, 8)),
+    ("push qword ptr [rsi]", PATTERN, r(8)),
+    ("pop qword ptr [rsi]", PATTERN, w(8)),
+    ("call [rsi]", CODE_POINTER, r(8)),
+    ("jmp [rsi]", CODE_POINTER, r(8)),
+    ("smsw [rsi]", PATTERN, w(2)),
+    ("sgdt [rsi]", PATTERN, w(8, 2)),
+    ("lgdt [rsi]", struct.pack("<HQ", 0x1F, GDT), r(8, 2)),
+    ("sidt [rsi]", PATTERN, w(8, 2)),
+    ("sldt word ptr [rsi]", PATTERN, w(2)),
+    ("str word ptr [rsi]", PATTERN, w(2)),
+    ("lldt word ptr [rsi]", bytes(2), r(2)),
+    ("verr word ptr [rsi]", struct.pack("<H", 0x18), r(2)),
+    ("lar eax, [rsi]", struct.pack("<H", 0x18), r(2)),
+    ("lmsw [rsi]", struct.pack("<H", 3), r(2)),
+    ("mov ds, [rsi]", struct.pack("<H", 0x18), r(2)),
+    ("mov ss, [rsi]", struct.pack("<H", 0x18), r(2)),
+    ("prefetcht0 [rsi]", PATTERN, []),
+    ("clflush [rsi]", PATTERN, []),
+    ("crc32 eax, dword ptr [rsi]", PATTERN, r(4)),
+    ("andn eax, ecx, [rsi]", PATTERN, r(4)),
+    ("pdep rax, rcx, [rsi]", PATTERN, r(8)),
+    ("rorx eax, [rsi], 3", PATTERN, r(4)),
+    ("adcx rax, [rsi]", PATTERN, r(8)),
+    ("lea eax, [rsi]", PATTERN, []),
+    ("movzx eax, word ptr [rsi]", PATTERN, r(2)),
+    ("movsx rax, byte ptr [rsi]", PATTERN, r(1)),
+    ("adc [rsi], al", PATTERN, r(1) + w(1)),
+    ("cmovz eax, [rsi]", PATTERN, r(4)),
+    ("setc [rsi]", PATTERN, w(1)),
+    ("test [rsi], eax", PATTERN, r(4)),
+    ("xadd [rsi], eax", PATTERN, r(4) + w(4)),
+    ("mov rsp, rsi; push rax", PATTERN, [(W, -8, 8)]),
+    ("mov rsp, rsi; push 0x12345", PATTERN, [(W, -8, 8)]),
+    ("mov rsp, rsi; push fs", PATTERN, [(W, -8, 8)]),
+    ("mov rsp, rsi; pushfq", PATTERN, [(W, -8, 8)]),
+    ("mov rsp, rsi; popfq", struct.pack("<Q", 0xC97), r(8)),
+    ("mov rsp, rsi; pop rax", PATTERN, r(8)),
+    ("mov rsp, rsi; push qword ptr [rsi]", PATTERN, r(8) + [(W, -8, 8)]),
+    ("mov rsp, rsi; call [rsi]", CODE_POINTER, r(8) + [(W, -8, 8)]),
+    ("mov rsp, rsi; ret", CODE_POINTER, r(8)),
+    ("mov rbp, rsi; leave", PATTERN, r(8)),
+    ("mov rsp, rsi; enter 0x10, 0", PATTERN, [(W, -8, 8)]),
+    (
+        "mov rsp, rsi; mov rbp, rsi; enter 0x10, 3",
+        PATTERN,
+        [(R, -16, 8), (R, -8, 8)] + [(W, -8 * i, 8) for i in (1, 2, 3, 4)],
+    ),
+    ("mov ecx, 2; rep movsb", PATTERN, None),
+    ("mov ecx, 3; rep stosd", PATTERN, None),
+    ("mov ecx, 3; rep lodsd", PATTERN, r(4, 4, 4)),
+    ("cmpsw", PATTERN, None),
+    ("lea rbx, [rsi - 0x21]; xlatb", PATTERN, r(1)),
+    ("fxrstor [rsi]", None, r(*[8] * 64)),
+    ("fxsave [rsi]", bytes(512), w(*[8] * 52)),
+    ("frstor [rsi]", bytes(108), r(*[4] * 27)),
+    ("fnsave [rsi]", bytes(108), w(*[4] * 27)),
+]  # fmt: skip
+
+
+OTHERS = ["bsf eax, [rsi]; nop", "bts [rsi], rax", "rep lodsb", "movsq", "rep movsw"]
+
+
+@pytest.fixture(scope="module")
+def bench():
+    with Monitor(engine=vtx.engine(), memory=256) as monitor:
+        monitor.wait_booted()
+        yield Bench(monitor)
+
+
+class Trials:
+    """One guest that runs snippets: run(i, base, ...) from the prompt's `run`."""
+
+    def __init__(self, bench, sources):
+        self.at = {source: SNIPPETS + SIZE * i for i, source in enumerate(sources)}
+        data = {HALT: b"\xf4"}
+        for source, at in self.at.items():
+            data[at] = assemble("\n".join(source.split("; ")) + "\nhlt", 64, at)
+            assert len(data[at]) <= SIZE
+        handler = f"mov dword ptr [{DATA:#x}], {{}}\nhlt"
+        handlers = {vector: handler.format(vector + 0x100) for vector in (0, 6, 11, 12, 13, 14, 17)}
+        handlers[1] = STEPS
+        handlers[2] = "mov r14, [rsp]\nmov r15, [rsp + 16]\niretq"
+        self.guest = bench.guest(START, data=data, handlers=handlers)
+        self.guest.halted()
+        self.guest.exec(_DEVICE + _RUN)
+
+    def run(self, source, base, data, at=AT, regs=(), **options):
+        arguments = f"{self.at[source]:#x}, {base:#x}, {at}, {data!r}, {dict(regs)!r}, **{options!r}"
+        return self.guest.eval(f"[(o[0], o[1], o[3], o[4]) for o in [run({arguments})]][0]")
+
+    def both(self, source, data, at=AT):
+        return self.guest.eval(f"both({self.at[source]:#x}, {at}, {data!r})")
+
+
+@pytest.fixture(scope="module")
+def trials(bench):
+    trials = Trials(bench, [source for source, _, _ in CASES] + OTHERS)
+    yield trials
+    trials.guest.destroy()
+
+
+def plain(words, base):
+    """Registers with addresses within the two pages made relative to them."""
+    return [word - base if base <= word <= base + 0x2000 else word for word in words]
+
+
+@pytest.mark.parametrize("source, data, accesses", CASES, ids=[case[0] for case in CASES])
+def test_the_same_as_on_ram(trials, source, data, accesses):
+    (words, vector), (device_words, device_vector), fpu, memory, log = trials.both(source, data)
+    assert vector == device_vector == 0, "a fault"
+    assert plain(device_words, DEVICE) == plain(words, RAM)
+    assert (fpu, memory) == (True, True)
+    if accesses is not None:
+        assert [(kind, offset - AT, size) for kind, offset, size in log] == accesses
+
+
+def register(words, name):
+    return words[2 + NAMES.index(name)]
+
+
+def test_an_operand_across_two_pages_of_devices(trials):
+    words, vector, memory, log = trials.run("movups xmm0, [rsi]", DEVICE, PATTERN, 0xFFC)
+    assert vector == 0 and log == [(R, 0xFFC, 4), (R, 0x1000, 8), (R, 0x1008, 4)]
+    (_, vector), (_, device_vector), fpu, memory, log = trials.both("vmovups [rsi], ymm0", PATTERN, 0xFF1)
+    assert (vector, device_vector, fpu, memory) == (0, 0, True, True)
+    assert log == [
+        (W, 0xFF1, 8),
+        (W, 0xFF9, 4),
+        (W, 0xFFD, 2),
+        (W, 0xFFF, 1),
+        (W, 0x1000, 8),
+        (W, 0x1008, 8),
+        (W, 0x1010, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "source, data, registers, vector, accesses",
+    [
+        ("div dword ptr [rsi]", bytes(8), {}, 0, r(4)),  # the instruction's own fault, after its read
+        ("mov ds, [rsi]", b"\xf8\x01", {}, 13, r(2)),
+        ("mov ss, [rsi]", b"\xf8\x01", {}, 13, r(2)),
+        ("mov ss, [rsi]", b"\x03\x00", {}, 13, r(2)),
+        # The other operand's comes before any access.
+        ("movsq", PATTERN, {"rdi": 1 << 33}, 14, []),
+        ("movsq", PATTERN, {"rdi": 1 << 47}, 13, []),
+        ("movsq", PATTERN, {"rdi": (1 << 32) - 4, "rsi": RAM}, 14, []),  # half of it on a device, half nowhere
+        ("bts [rsi], rax", PATTERN, {"rax": 1 << 37}, 14, []),
+    ],
+)
+def test_faults(trials, source, data, registers, vector, accesses):
+    """And nothing is written; the registers are those before the instruction."""
+    words, got, memory, log = trials.run(source, DEVICE, data, AT, registers)
+    assert got == 0x100 + vector
+    assert [(kind, offset - AT, size) for kind, offset, size in log] == accesses
+    assert memory == bytes(AT) + data + bytes(0x2000 - AT - len(data))
+
+
+def test_interrupts_wait_for_the_end_of_the_instruction(trials):
+    """An NMI that the device raises while it is read comes after the instruction, with the guest's own flags."""
+    trials.guest.exec("probe.seen = vm.nmi")
+    source = "bsf eax, [rsi]; nop"
+    words, vector, _, log = trials.run(source, DEVICE, PATTERN)
+    trials.guest.exec("probe.seen = lambda: None")
+    assert vector == 0 and log == [(R, AT, 4)]
+    assert register(words, "r14") == trials.at[source] + 3
+    assert register(words, "r15") & 0x300 == 0x200
+    assert words[1] & 0x300 == 0x200
+
+
+def test_the_guest_steps_over_it(trials):
+    """Its own single step comes after the instruction, once."""
+    source = "bsf eax, [rsi]; nop"
+    words, vector, _, log = trials.run(source, DEVICE, PATTERN, AT, {"r10": 2}, flags=0x302)
+    assert vector == 0 and log == [(R, AT, 4)]
+    assert register(words, "r13") == 2 and register(words, "r12") == trials.at[source] + 4
+    assert register(words, "r11") & 0x300 == 0x300
+
+
+@pytest.mark.parametrize("source", ["rep lodsb", "rep movsw"])
+@pytest.mark.parametrize("base", [RAM, DEVICE])
+def test_a_step_ends_each_turn(trials, source, base):
+    words, vector, _, log = trials.run(source, base, PATTERN, AT, {"rcx": 3, "r10": 3}, flags=0x302)
+    assert vector == 0 and register(words, "rcx") == 0
+    assert register(words, "r13") == 3 and register(words, "r12") == words[0] - 1  # the HLT
+
+
+def test_nothing_grows(trials):
+    """However many pages of nothing are touched: host memory and EPT stay as they are."""
+    sizes = "(len(vm.ept._tables), vm.monitor.pages.available, vm.ept.walk(%#x)[0])"
+    before = trials.guest.eval(sizes % DEVICE)
+    for gpa in (0x40000000, 0x7FFFF000, 0x80000000, 0xC0000000, 0xFEE00000 - 0x1000):
+        words, vector, _, _ = trials.run("bsf eax, [rsi]", gpa, PATTERN, 0)
+        assert vector == 0 and register(words, "rax") == 0  # all ones
+        assert trials.guest.eval(sizes % gpa) == before
+
+
+def test_a_policy_answers_for_any_instruction(trials):
+    """A watched page of RAM, too: what is read, or written instead, is the policy's value."""
+    trials.guest.policy(f"'memory', gpa={RAM:#x}, length=0x2000", "return Value(0x5A5A00000000)")
+    words, vector, memory, _ = trials.run("popcnt eax, [rsi]", RAM, PATTERN)
+    assert vector == 0 and register(words, "rax") == 0
+    words, vector, memory, _ = trials.run("bsr rax, [rsi]", RAM, PATTERN)
+    assert register(words, "rax") == 46
+    assert memory[AT : AT + len(PATTERN)] == PATTERN
+    words, vector, memory, _ = trials.run("movups [rsi], xmm0", RAM, PATTERN)
+    assert memory[AT : AT + len(PATTERN)] == struct.pack("<QQ", 0x5A5A00000000, 0) + PATTERN[16:]
+    trials.guest.exec("vm.policies[0].detach()")
+
+
+def test_what_no_one_knows_stops_the_guest_with_its_bytes(bench):
+    guest = bench.guest("mov rax, cr4\nor eax, 0x40000\nmov cr4, rax\nmov rsi, 0xfed40000\nxsave [rsi]\nhlt")
+    guest.until("vm.state == 'stopped'")
+    assert "0f ae 26" in guest.eval("vm.messages[-1]") or "0fae26" in guest.eval("vm.messages[-1]")
+    assert guest.eval("vm.stepper._armed") is False
+    guest.destroy()

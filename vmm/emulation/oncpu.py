@@ -1,0 +1,211 @@
+"""Any instruction on device memory: the CPU executes it itself, on pages that stand in for the devices'.
+
+What vmm/emulation/operands.py says that the instruction reads is read from the devices, once, and put into pages of
+the monitor's; these lie at the guest-physical addresses of the devices' pages for one single step
+(vmm/policies/stepper.py). Faults of the instruction are the guest's as always, and no device is written then; else
+the devices get what the instruction has written. Interrupts and NMIs wait meanwhile. A MOV to SS and a POP of SS,
+after which no trap comes, are made here. Limits: the guest's other CPUs would see the page; a step that the prompt
+breaks off (a policy is detached in it) reads the devices again. Source: SDM Vol. 2, "MOV", "POP"; Vol. 3A, "Segment
+Descriptors".
+"""
+
+import cpu
+import uctypes
+from micropython import const
+
+from vmm import fault, verdict
+from vmm.emulation.decode import SS, DecodeError
+from vmm.emulation.operands import READ, STORE, UPDATE, Operands
+from vmm.fault import Fault
+from vmm.memory.ept import RWX, R, W
+from vmm.memory.pages import OutOfMemory
+from vmm.vtx import segments
+from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
+
+_PAGE = const(0x1000)
+_PAGE_MASK = const(0xFFFFFFFFFFFFF000)
+_MOST = const(8)  # pages of one instruction: PUSHA, ENTER and all others have fewer
+_PUSHF = const(0x9C)
+_MOV_SREG = const(0x8E)
+_POP_SS = const(0x17)
+_RSP = const(4)
+_BLOCKING_BY_MOV_SS = const(2)
+_CR0_PE = const(1)
+_VM = const(1 << 17)
+_V8086 = const(0xF3)
+_TF_IF = const(3 << 8)
+
+
+class _Place:
+    """Bytes of an operand within one page that is no RAM, or that a policy answers for."""
+
+    def __init__(self, operand, at, gpa, size, answer):
+        self.operand = operand
+        self.at = at  # of the operand's bytes
+        self.gpa = gpa
+        self.size = size
+        self.answer = None if answer is None else (answer & (1 << 8 * size) - 1).to_bytes(size, "little")
+        self.before = None  # what the instruction reads there
+        self.hpa = 0  # where that is
+
+
+class OnCpu:
+    """One VM's. guest: its vmm.emulation.access.GuestCpu."""
+
+    def __init__(self, guest):
+        self._guest = guest
+        self._vm = guest.vm
+        self._operands = Operands(guest)
+        self._free = []  # pages of the monitor's, hpa
+        self._laid = {}  # gpa of a page: hpa
+        self._undo = []  # what Ept.lift() takes, the last first: its tables may be those of another
+        self._places = []
+
+    def execute(self, vcpu, code, answer):
+        """Let the CPU execute the instruction at RIP, whose bytes are `code`; returns a verdict.
+
+        answer: what the operand on the page of the exit reads, or what is written there instead. Fault, DecodeError.
+        """
+        operands = self._operands.find(code)
+        if self._loads_ss():
+            return self._load_ss(vcpu, operands[0], answer)
+        places = self._find(vcpu, operands, answer)
+        if not places:
+            raise DecodeError("it accesses memory that it is not known for: %s" % bytes(code).hex())
+        pages = {place.gpa & _PAGE_MASK for place in places}
+        if len(pages) + len(self._laid) > _MOST:
+            raise DecodeError("it accesses more than %d pages that are no RAM" % _MOST)
+        try:
+            while len(self._free) < len(pages):
+                self._free.append(self._vm.take_page())
+            for place in places:
+                self._read(place)
+            for page in pages:
+                self._lay(page)
+        except OutOfMemory as error:
+            self._lift()
+            raise DecodeError("no host memory for it: %s" % error)
+        except BaseException:
+            self._lift()
+            raise
+        self._vm.flush()
+        for place in places:
+            place.hpa = self._laid[place.gpa & _PAGE_MASK] + (place.gpa & (_PAGE - 1))
+            if place.before is not None:
+                uctypes.bytearray_at(place.hpa, place.size)[:] = place.before
+        self._places += places
+        return self._vm.stepper.step(None, RWX, self._done)
+
+    def _find(self, vcpu, operands, answer):
+        """The places that no page stands in for yet."""
+        places = []
+        for operand in operands:
+            pieces = self._guest.memory.operand(operand.segment, operand.offset, operand.size, operand.access)
+            at = 0
+            for gpa, size in pieces:
+                answered = answer if gpa >> 12 == vcpu.gpa >> 12 else None
+                if (answered is not None or not self._vm.memory.has(gpa)) and gpa & _PAGE_MASK not in self._laid:
+                    places.append(_Place(operand, at, gpa, size, answered))
+                at += size
+        return places
+
+    def _read(self, place):
+        kind = place.operand.kind
+        if kind in (READ, UPDATE):
+            place.before = place.answer
+            if place.before is None:
+                place.before = self._vm.mmio_bus.read_bytes(place.gpa, place.size, place.operand.unit)
+
+    def _lay(self, page):
+        """A page of the monitor's stands in for that at gpa `page`."""
+        hpa = self._free.pop()
+        rights = R | W
+        if self._vm.memory.has(page):
+            uctypes.bytearray_at(hpa, _PAGE)[:] = self._vm.memory.view(page, _PAGE)
+            rights = RWX
+        else:
+            cpu.zero(hpa, _PAGE)
+        self._laid[page] = hpa
+        self._undo.append(self._vm.ept.lay(page, hpa, rights))
+
+    def _lift(self):
+        while self._undo:
+            self._vm.ept.lift(self._undo.pop())
+        self._free += self._laid.values()
+        self._laid = {}
+        self._places = []
+        self._vm.flush()
+
+    def _done(self, completed):
+        """The step is over: the devices get what was written. Returns a verdict."""
+        writes = []
+        if completed:
+            for place in self._places:
+                if place.operand.kind in (UPDATE, STORE):
+                    data = place.answer or bytearray(uctypes.bytearray_at(place.hpa, place.size))
+                    writes.append((place, data))
+        self._lift()
+        for place, data in writes:
+            i = 1 - place.at
+            if self._operands.opcode == _PUSHF and place.answer is None and 0 <= i < place.size:
+                data[i] = data[i] & ~(_TF_IF >> 8) | (self._vm.vcpu.rflags & _TF_IF) >> 8  # not those of the step
+            self._write(place.gpa, data, place.operand)
+        return self._vm.ports.outcome & ~verdict.ADVANCE
+
+    def _write(self, gpa, data, operand):
+        bus = self._vm.mmio_bus
+        size = len(data)
+        unit = operand.unit
+        if self._vm.memory.has(gpa, size):
+            self._vm.memory.write(gpa, data)
+        elif operand.down and not size % unit:
+            for at in range(size - unit, -1, -unit):
+                bus.write_bytes(gpa + at, data[at : at + unit], unit)
+        else:
+            bus.write_bytes(gpa, data, unit)
+
+    # -- SS
+
+    def _loads_ss(self):
+        return self._operands.opcode == _POP_SS or (self._operands.opcode == _MOV_SREG and self._operands.reg == SS)
+
+    def _load_ss(self, vcpu, operand, answer):
+        memory = self._guest.memory
+        pieces = memory.operand(operand.segment, operand.offset, operand.size, 0)
+        selector = answer if answer is not None else memory.get(pieces)
+        width = self._guest.stack_size
+        load_ss(vcpu, memory, selector & 0xFFFF)
+        if self._operands.opcode == _POP_SS:
+            self._guest.emulator.put(_RSP, width, self._guest.reg(_RSP) + operand.size)
+        self._guest.finish(vcpu, self._guest.instruction.length)
+        state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
+        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | _BLOCKING_BY_MOV_SS)
+        return self._vm.ports.outcome & ~verdict.ADVANCE
+
+
+def load_ss(vcpu, memory, selector):
+    """SS becomes `selector` as by MOV to SS; Fault where the CPU refuses. memory: vmm.memory.linear.Linear, loaded."""
+    if not vcpu.cr0 & _CR0_PE:
+        _, _, limit, rights = vcpu.segment("ss")
+        vcpu.set_segment("ss", selector, selector << 4, limit, rights)
+        return
+    if vcpu.rflags & _VM:
+        vcpu.set_segment("ss", selector, selector << 4, 0xFFFF, _V8086)
+        return
+    cpl = vcpu.cpl
+    rpl = selector & 3
+    if not selector & 0xFFFC:
+        if vcpu.bits != 64 or cpl == 3 or rpl != cpl:
+            raise Fault(fault.GP)
+        vcpu.set_segment("ss", selector, 0, 0, segments.UNUSABLE | cpl << 5)
+        return
+    error = selector & 0xFFFC
+    found = segments.find(vcpu, memory, selector)
+    if found is None or rpl != cpl or found.system or found.dpl != cpl:
+        raise Fault(fault.GP, error)
+    if found.type & (segments.CODE | segments.WRITABLE) != segments.WRITABLE:
+        raise Fault(fault.GP, error)
+    if not found.present:
+        raise Fault(fault.SS, error)
+    found.mark(memory, segments.ACCESSED)
+    vcpu.set_segment("ss", selector, found.base, found.limit, found.rights)

@@ -1,0 +1,195 @@
+"""Guest memory as the CPU itself reaches it: for whatever acts in the CPU's place.
+
+The emulator, string I/O, descriptor tables and task switches all come through here. An operand is checked as
+the CPU checks it (segment, canonical form, alignment, paging with all rights), every page of it before the first byte
+is read or written, and what the CPU refuses raises vmm.fault.Fault. Who only looks uses vmm/memory/look.py.
+Limits: shadow stacks are not checked; several pages are not one locked access.
+Source: SDM Vol. 3A, "Limit Checking", "Type Checking", "Null Segment Selector Checking", "Canonical Addressing",
+"Determination of Access Rights", "Interrupt 17 - Alignment Check Exception".
+"""
+
+import struct
+
+from micropython import const
+
+from vmm import fault
+from vmm.fault import Fault
+from vmm.memory import paging
+
+SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")  # in the order of their encoding
+
+# Access rights of a segment in VMCS format
+WRITABLE = const(2)  # of data; code: readable
+EXPAND_DOWN = const(4)  # of data; code: conforming
+CODE = const(8)
+DB = const(1 << 14)
+UNUSABLE = const(1 << 16)
+
+_PAGE = const(0x1000)
+_MASK32 = const(0xFFFFFFFF)
+_MASK64 = const(0xFFFFFFFFFFFFFFFF)
+_CR0_PE = const(1)
+_CR0_AM = const(1 << 18)
+_RFLAGS_VM = const(1 << 17)
+_RFLAGS_AC = const(1 << 18)
+
+
+class Unbacked(ValueError):
+    """A paging structure of the guest lies outside its memory; the text says for which address."""
+
+
+def canonical(gva, width=48):
+    """True where the bits from width - 1 on are all alike. gva: unsigned."""
+    upper = gva >> (width - 1)
+    return upper == 0 or upper == (1 << (65 - width)) - 1
+
+
+class Linear:
+    """One VM's. load(vcpu) first: at each exit, and after a change of mode, CR0, CR3, CR4 or a segment.
+
+    `access` is that of vmm/memory/paging.py. `explicit` are its bits for an operand of the instruction at RIP (CPL 3,
+    EFLAGS.AC); without them an access is the CPU's own, as to descriptor tables and TSSs. Unbacked: the guest's
+    paging structures lie outside its memory.
+    """
+
+    def __init__(self, vm):
+        """vm: walker, load_walker(), breakpoints, physical_read(), _write(), _load() and _store()."""
+        self._vm = vm
+        self._vcpu = None
+        self._walker = vm.walker
+        self._watch = vm.breakpoints
+        self.bits = 64
+        self.explicit = 0
+        self._aligned = False
+
+    def load(self, vcpu):
+        """Take over the vCPU's present mode; returns this object."""
+        self._vcpu = vcpu
+        self.bits = vcpu.bits
+        access = paging.USER if vcpu.cpl == 3 else 0
+        self._aligned = False
+        if vcpu.rflags & _RFLAGS_AC:
+            self._aligned = access and bool(vcpu.cr0 & _CR0_AM)
+            access |= paging.AC
+        self.explicit = access
+        self._walker = self._vm.load_walker(vcpu)
+        self._watch.begin(vcpu)
+        return self
+
+    # -- addresses
+
+    def address(self, segment, offset, size, write):
+        """The linear address of `size` bytes at `offset`, which is within the address size, of a segment by its number.
+
+        What the segment refuses is #SS(0) for the stack segment and #GP(0) for others.
+        """
+        if self.bits == 64:
+            gva = offset
+            if segment >= 4:
+                gva = gva + self._vcpu.segment(SEGMENTS[segment])[1] & _MASK64
+            width = 57 if self._walker.mode == 57 else 48
+            if not canonical(gva, width) or not canonical(gva + size - 1 & _MASK64, width):
+                raise Fault(fault.SS if segment == 2 else fault.GP)
+            return gva
+        _, base, limit, rights = self._vcpu.segment(SEGMENTS[segment])
+        last = offset + size - 1
+        if rights & (CODE | EXPAND_DOWN) == EXPAND_DOWN:
+            allowed = offset > limit and last <= (0xFFFFFFFF if rights & DB else 0xFFFF)
+        else:
+            allowed = last <= limit
+        if write:
+            allowed = allowed and rights & WRITABLE and (not rights & CODE or self._real())
+        else:
+            allowed = allowed and rights & (CODE | WRITABLE) != CODE
+        if not allowed or rights & UNUSABLE:
+            raise Fault(fault.SS if segment == 2 else fault.GP)
+        return base + offset & 0xFFFFFFFF
+
+    def _real(self):
+        """Real-address or virtual-8086 mode: code may be written."""
+        return not self._vcpu.cr0 & _CR0_PE or bool(self._vcpu.rflags & _RFLAGS_VM)
+
+    def operand(self, segment, offset, size, access, alignment=0):
+        """The pieces, page by page, of an operand of the instruction at RIP, which may be accessed so.
+
+        alignment: bytes that #AC asks for where they are not `size`.
+        """
+        gva = self.address(segment, offset, size, access & paging.WRITE)
+        if self._aligned:
+            self._align(gva, alignment or size)
+        pieces = self.pieces(gva, size, access | self.explicit, _MASK64 if self.bits == 64 else _MASK32)
+        self._watch.memory(gva, size, access & paging.WRITE)
+        return pieces
+
+    @staticmethod
+    def _align(gva, alignment):
+        if alignment in (2, 4, 8) and gva & (alignment - 1):
+            raise Fault(fault.AC)
+
+    def gpa(self, gva, access):
+        """The gpa of a linear address, or Fault."""
+        gpa = self._walker.translate(gva, access)
+        if gpa >= 0:
+            return gpa
+        if gpa == paging.NOT_CANONICAL:
+            raise Fault(fault.GP)
+        if gpa == paging.UNBACKED:
+            raise Unbacked("the page tables for gva %#x lie outside guest memory" % (gva & _MASK64))
+        raise Fault(fault.PF, ~gpa, gva & _MASK64)
+
+    def pieces(self, gva, size, access, mask=_MASK64):
+        """[(gpa, size), ...] of a range, page by page; accessed and dirty flags are set once all of it may be accessed.
+
+        mask: where addresses wrap.
+        """
+        piece = _PAGE - (gva & (_PAGE - 1))
+        if size <= piece:
+            return [(self.gpa(gva, access), size)]
+        pages = [(gva, piece)]
+        at = piece
+        while at < size:
+            pages.append((gva + at & mask, min(size - at, _PAGE)))
+            at += _PAGE
+        for page, _ in pages:
+            self.gpa(page, access | paging.CHECK)
+        return [(self.gpa(page, access), piece) for page, piece in pages]
+
+    # -- the operand's value
+
+    def get(self, pieces):
+        """What `pieces` hold, as an unsigned number; a device is read once."""
+        if len(pieces) == 1:
+            return self._vm.physical_load(pieces[0][0], pieces[0][1])
+        return int.from_bytes(b"".join([self._vm.physical_read(gpa, size) for gpa, size in pieces]), "little")
+
+    def put(self, pieces, value):
+        """Write a number that fits."""
+        if len(pieces) == 1:
+            self._vm.physical_store(pieces[0][0], pieces[0][1], value)
+            return
+        at = 0
+        data = value.to_bytes(sum([size for _, size in pieces]), "little")
+        for gpa, size in pieces:
+            self._vm.physical_write(gpa, data[at : at + size])
+            at += size
+
+    # -- bytes
+
+    def touch(self, gva, size, access):
+        """Raise what an access would raise."""
+        self.pieces(gva, size, access)
+
+    def read(self, gva, size, access=0):
+        """Return `size` bytes."""
+        return b"".join([self._vm.physical_read(gpa, piece) for gpa, piece in self.pieces(gva, size, access)])
+
+    def write(self, gva, data, access=0):
+        """Write bytes."""
+        at = 0
+        for gpa, piece in self.pieces(gva, len(data), access | paging.WRITE):
+            self._vm.physical_write(gpa, data[at : at + piece])
+            at += piece
+
+    def read_word(self, gva):
+        """Return the 16-bit word at gva."""
+        return struct.unpack("<H", self.read(gva, 2))[0]

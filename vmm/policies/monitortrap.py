@@ -1,0 +1,72 @@
+"""One instruction of a guest by the monitor trap flag, for vmm/policies/stepper.py.
+
+The exit comes behind the instruction, or behind the delivery of the event that the entry injects. Flags, stack and
+RIP are the guest's own all the time, whatever the instruction does with RFLAGS; exceptions exit meanwhile, so that a
+fault is not taken for the instruction's end. Where the CPU delivers interrupts by itself, blocking by STI keeps them
+back for the one instruction; VM entry does not allow that with RFLAGS.TF, which vmm/policies/trapflag.py has to
+serve then. Source: SDM Vol. 3C, "Monitor Trap Flag", "Checks on Guest Non-Register State".
+"""
+
+from micropython import const
+
+from vmm import verdict
+from vmm.vtx import reasons
+from vmm.vtx.vmcs import EXCEPTION_BITMAP, GUEST_INTERRUPTIBILITY_STATE
+
+_MONITOR_TRAP_FLAG = const(1 << 27)
+_TF = const(1 << 8)
+_IF = const(1 << 9)
+_BLOCKING_BY_STI = const(1)
+_BLOCKING_BY_STI_MOV_SS = const(3)
+
+
+class MonitorTrap:
+    """arm() before the entry, disarm() at the next exit that is no interruption."""
+
+    def __init__(self, vm):
+        self.vm = vm
+        self._delivery = False
+        self._blocks = False  # blocking by STI is the step's
+
+    def fits(self, vcpu):
+        """Whether the vCPU can be stepped so."""
+        return not self.vm.apicv or vcpu.rflags & (_TF | _IF) != _TF | _IF
+
+    def instead(self, vcpu):
+        """Every instruction is stepped."""
+
+    def arm(self, vcpu):
+        """Let one instruction run, or the delivery of the event that waits to be injected.
+
+        Returns whether the preemption timer ends the step: never here.
+        """
+        self._delivery = bool(vcpu.injecting())
+        self.vm.events.set_primary(_MONITOR_TRAP_FLAG)
+        if not self._delivery:
+            vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
+            state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
+            self._blocks = bool(self.vm.apicv and vcpu.rflags & _IF and not state & _BLOCKING_BY_STI_MOV_SS)
+            if self._blocks:
+                vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | _BLOCKING_BY_STI)
+        return False
+
+    def disarm(self, vcpu):
+        """Nothing is left of the step."""
+        self.vm.events.set_primary(0, _MONITOR_TRAP_FLAG)
+        if self._delivery:
+            return
+        vcpu.write(EXCEPTION_BITMAP, self.vm.arming.exceptions())
+        if self._blocks and not self.ended(vcpu):
+            state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
+            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_STI)
+
+    def again(self, vcpu):
+        """The instruction exited before its end and runs again."""
+
+    def ended(self, vcpu):
+        """Whether this exit is the trap after the instruction."""
+        return vcpu.reason & 0xFFFF == reasons.MONITOR_TRAP_FLAG
+
+    def rest(self, vcpu):
+        """What the guest itself is to get waits in the pending debug exceptions."""
+        return verdict.RESUME

@@ -1,0 +1,93 @@
+"""Breakpoints of the guest that an instruction meets which the monitor completes for it.
+
+The CPU compares its own accesses with DR0-DR3; those that are made for the guest are compared here: an operand in
+memory (vmm/memory/linear.py), a port. What matches is a pending debug exception from the instruction's completion on,
+so that #DB comes where the CPU would raise it, behind MOV SS blocking too. The shim's advance sees whether DR7 enables
+anything; where it does not, nothing here is called. Source: SDM Vol. 3B, "Debug Control Register (DR7)", "Data Memory
+and I/O Breakpoint Exception Conditions"; Vol. 3C, "Pending Debug Exceptions".
+"""
+
+from micropython import const
+
+from vmm import verdict
+from vmm.vtx import reasons
+from vmm.vtx.vmcs import GUEST_DR7, GUEST_PENDING_DEBUG_EXCEPTIONS
+
+_ENABLES = const(0xFF)  # of DR7: L0, G0 to L3, G3
+_ENABLED = const(1 << 12)  # of the pending debug exceptions: one that is enabled has matched
+_CR4_DE = const(1 << 3)
+_STRING = const(1 << 4)  # of the qualification of I/O instructions
+_BYTES = (1, 2, 8, 4)  # by LENn
+
+# R/Wn
+_WRITES = const(1)
+_PORTS = const(2)
+_READS_AND_WRITES = const(3)
+
+
+def matching(dr7, addresses, first, size, kinds):
+    """Pending debug exceptions for an access to `size` bytes from `first` on: B0-B3, and bit 12; 0: none is enabled.
+
+    addresses: DR0 to DR3. kinds: the R/Wn that the access meets. As on the CPU, where one matches that is enabled,
+    those that are not show as well.
+    """
+    hits = 0
+    enabled = 0
+    for n in range(4):
+        control = dr7 >> 16 + 4 * n
+        if control & 3 in kinds:
+            length = _BYTES[control >> 2 & 3]
+            start = addresses[n] & ~(length - 1)
+            if first < start + length and start < first + size:
+                hits |= 1 << n
+                if dr7 >> 2 * n & 3:
+                    enabled = _ENABLED
+    return hits | enabled if enabled else 0
+
+
+class Breakpoints:
+    """One vCPU's. `armed`: DR7 enables one. `hits`: what the instruction at hand has met. Both since begin()."""
+
+    def __init__(self):
+        self.armed = 0
+        self.hits = 0
+        self._dr7 = 0
+        self._addresses = ()
+        self._ports = False
+        self._entry = 0  # host TSC of the entry whose exit the hits belong to
+
+    def reset(self):
+        self.armed = self.hits = 0
+
+    def begin(self, vcpu):
+        """An instruction is executed for the guest: before its accesses."""
+        self.hits = 0
+        self._dr7 = vcpu.read(GUEST_DR7)
+        self.armed = self._dr7 & _ENABLES
+        if self.armed:
+            self._addresses = [vcpu.dr(n) for n in range(4)]
+            self._ports = bool(vcpu.cr4 & _CR4_DE)
+            self._entry = vcpu.entry_tsc
+
+    def memory(self, gva, size, write):
+        """An operand of the instruction, which may be accessed: linear address and bytes."""
+        if self.armed:
+            kinds = (_WRITES, _READS_AND_WRITES) if write else (_READS_AND_WRITES,)
+            self.hits |= matching(self._dr7, self._addresses, gva, size, kinds)
+
+    def port(self, port, size):
+        """A port was read or written."""
+        if self._ports and self.armed:
+            self.hits |= matching(self._dr7, self._addresses, port, size, (_PORTS,))
+
+    def completed(self, vcpu):
+        """Handler of slot COMPLETED: the shim has advanced, and DR7 enables a breakpoint."""
+        q = vcpu.qualification
+        if vcpu.reason & 0xFFFF == reasons.IO_INSTRUCTION and not q & _STRING:
+            self.begin(vcpu)
+            self.port(q >> 16, (q & 7) + 1)
+        if self.hits and self._entry == vcpu.entry_tsc:
+            pending = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)
+            vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, pending | self.hits)
+        self.hits = 0
+        return verdict.RESUME
