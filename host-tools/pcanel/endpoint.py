@@ -87,6 +87,7 @@ class Endpoint:
         self.console.close()
 
     def _wait_at(self, listener: socket.socket, accept: Callable[[int], None]) -> socket.socket:
+        listener.setblocking(False)  # who has gone again is not waited for
         self._selector.register(listener, EVENT_READ, accept)
         return listener
 
@@ -97,12 +98,13 @@ class Endpoint:
 
     def _engine_connects(self, _events: int) -> None:
         """Any user can connect to a port; whoever is not ours is turned away, and the engine still gets in."""
-        line, _ = self._engine_listener.accept()
-        if not local.is_ours(local.tcp_peer_uid(line)):
-            line.close()
+        line = _accept(self._engine_listener, local.tcp_peer_uid)
+        if line is None:
             return
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._leave(self._engine_listener)
+        self._engine_listener.close()
+        self._engine_listener = None
         self._engine = Stream(self._selector, line, self._from_port, self._engine_leaves)
         self._engine.write(bytes(self._early))
 
@@ -123,11 +125,9 @@ class Endpoint:
             stream.write(data)
 
     def _client_connects(self, _events: int) -> None:
-        line, _ = self._client_listener.accept()
-        if local.is_ours(local.peer_uid(line)):
+        line = _accept(self._client_listener, local.peer_uid)
+        if line is not None:
             self._add(line)
-        else:
-            line.close()
 
     def _add(self, file) -> Stream:
         stream = Stream(self._selector, file, self.transmit, self._client_leaves, _CLIENT_LIMIT)
@@ -148,6 +148,22 @@ class Endpoint:
             stream.file.close()
         if self._exclusive:
             self._selector.register(self._client_listener, EVENT_READ, self._client_connects)
+
+
+def _accept(listener: socket.socket, uid_of: Callable[[socket.socket], int | None]) -> socket.socket | None:
+    """The next connection; None where that is a stranger's, or has gone again."""
+    try:
+        line, _ = listener.accept()
+    except OSError:
+        return None
+    try:
+        ours = local.is_ours(uid_of(line))
+    except OSError:
+        ours = False
+    if ours:
+        return line
+    line.close()
+    return None
 
 
 def _open_pty() -> tuple[int, str]:

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import struct
 import time
 
 import pytest
@@ -195,7 +196,7 @@ def test_whose_process_has_the_other_end_of_a_port():
 @pytest.mark.parametrize("stranger", [None, 12345])
 def test_a_stranger_at_the_engines_port_is_turned_away(tmp_path, monkeypatch, stranger):
     whose = [stranger, os.geteuid()]
-    monkeypatch.setattr(local, "tcp_peer_uid", lambda line: whose.pop(0))
+    monkeypatch.setattr(local, "tcp_peer_uid", lambda line: whose.pop(0))  # a stand-in: the test has one user
     hub = Hub()
     endpoint = hub.open("line", tmp_path / "line.log")
     port = endpoint.listen()
@@ -205,6 +206,21 @@ def test_a_stranger_at_the_engines_port_is_turned_away(tmp_path, monkeypatch, st
     with socket.create_connection(("127.0.0.1", port), timeout=5) as engine:
         engine.sendall(b"the engine\n")
         endpoint.console.expect("the engine", 5)
+    hub.stop()
+
+
+def test_whoever_has_gone_again_does_no_harm(tmp_path):
+    hub = Hub()
+    endpoint = hub.open("line", tmp_path / "line.log")
+    port = endpoint.listen()
+    for gone in (socket.create_connection(("127.0.0.1", port), timeout=5), local.connect(endpoint.path)):
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        gone.close()
+    hub.start()
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as engine:
+        engine.sendall(b"the engine\n")
+        endpoint.console.expect("the engine", 5)
+    assert hub.failure is None
     hub.stop()
 
 
