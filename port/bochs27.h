@@ -5,7 +5,8 @@
 
 #include "port/vcpu.h"
 
-#define FLAW_MASKED_HOST      (1u << 0) // no exit by a host interrupt: entered with IF clear, not set since
+#define FLAW_MASKED_HOST                                                                           \
+    (1u << 0) // no exit by a host interrupt: entered with IF clear, not set since
 #define FLAW_UNMASKED_VIRTUAL (1u << 1) // such an interrupt delivers the guest's, IF or not
 
 // Before an entry, interrupts off: the host's interrupts wait where one of the guest's could be
