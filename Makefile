@@ -60,7 +60,7 @@ $(STAMPS)/packages: $(SETUP)/packages.txt
 	@$(SETUP)/packages.sh
 	@mkdir -p $(@D) && touch $@
 
-$(STAMPS)/venv: host-tools/pyproject.toml | $(STAMPS)/packages
+$(STAMPS)/venv: host-tools/pyproject.toml $(SETUP)/requirements.txt | $(STAMPS)/packages
 	@$(SETUP)/venv.sh $(VENV)
 	@touch $@
 
@@ -97,9 +97,13 @@ bochs: $(BUILD)/bochs/bochs
 
 setup: $(STAMPS)/packages $(STAMPS)/venv | $(MICROPYTHON) guests
 
+# For Debian's Bochs.
+$(BUILD)/loopback.so: host-tools/loopback/bind.c | $(STAMPS)/packages
+	@gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o $@ $<
+
 # ---- the image -------------------------------------------------------------
 
-elf: $(STAMPS)/venv | $(MICROPYTHON)
+elf: $(STAMPS)/venv $(BUILD)/loopback.so | $(MICROPYTHON)
 	@$(MAKE) -j$(JOBS) --no-print-directory -C port BUILD=$(abspath $(BUILD)/port) \
 	    MICROPYTHON_DIR=$(abspath $(MICROPYTHON)) PYTHON=$(abspath $(PYTHON))
 
@@ -194,7 +198,7 @@ size: elf
 	@$(PYTHON) -m pcanel.size $(BUILD)/pcanel.elf
 
 clean:
-	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/run $(BUILD)/cache $(BUILD)/bench* $(BUILD)/kvmrun $(BUILD)/guests/exitbench $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/rtos
+	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/loopback.so $(BUILD)/run $(BUILD)/cache $(BUILD)/bench* $(BUILD)/kvmrun $(BUILD)/guests/exitbench $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/rtos
 
 .PHONY: distclean
 distclean:

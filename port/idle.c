@@ -19,12 +19,14 @@ static struct {
     bool forced; // the hook was interrupted because it did not return
     uint64_t calls; // of the hook
     uint64_t stuck; // the call that Ctrl-C found running
+    uint64_t rest; // until when the hook, when it returned, had nothing to run; 0: it had
     wait_t wait; // the current one
 } state;
 
 void idle_init(void) {
     MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
     state.in_hook = false;
+    state.rest = 0;
     timer_set(TIMER_CORE, 0);
 }
 
@@ -75,6 +77,7 @@ static bool is_for_caller(mp_obj_t error) {
 static void call_hook(mp_obj_t hook, uint64_t deadline) {
     nlr_buf_t nlr;
     state.calls++;
+    state.rest = 0;
     state.forced = false;
     state.in_hook = true;
     trap_alarm = false; // it looks at its start
@@ -95,6 +98,28 @@ static void call_hook(mp_obj_t hook, uint64_t deadline) {
     mp_obj_print_exception(MICROPY_ERROR_PRINTER, error);
 }
 
+static bool reading(void) {
+    return pyexec_mode_kind == PYEXEC_MODE_RAW_REPL && mp_interrupt_char < 0;
+}
+
+void idle_awake(void) {
+    state.rest = 0;
+}
+
+// A program's words come a hundred microseconds apart, and the hook takes most of that to find that
+// still nothing can run. So between two of them it is not asked where no guest's timer has come,
+// no guest's console has moved, and no Python has run since it was.
+static bool rests(void) {
+    return state.rest != 0 && reading() && !uart_guests_moved && rdtsc() < state.rest;
+}
+
+static void rest(void) {
+    uint64_t until = state.rest == UINT64_MAX ? 0 : state.rest;
+    timer_set(TIMER_CORE, until);
+    halt_until_interrupt(until, false);
+    timer_set(TIMER_CORE, 0);
+}
+
 void idle_wait(uint64_t deadline, bool input) {
     mp_obj_t hook = MP_STATE_PORT(cpu_idle_hook);
     wait_t outer = state.wait; // of the wait whose hook runs: a policy may sleep
@@ -106,6 +131,8 @@ void idle_wait(uint64_t deadline, bool input) {
         timer_set(TIMER_WAIT, outer.deadline);
     } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
         halt_until_interrupt(deadline, false);
+    } else if (input && deadline == 0 && rests()) {
+        rest();
     } else if (!idle_wanted() && !due()) {
         call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
@@ -131,9 +158,11 @@ MP_DEFINE_CONST_FUN_OBJ_0(cpu_wanted_obj, mod_wanted);
 // True when there was more than the deadline: a host interrupt, or the monitor is wanted.
 static mp_obj_t mod_idle(mp_obj_t deadline_in) {
     uint64_t deadline = mp_obj_get_int_truncated(deadline_in);
+    uart_guests_moved = false; // what moved before has set host_attention: consoles are polled next
     timer_set(TIMER_CORE, deadline);
     halt_until_interrupt(deadline, true);
     timer_set(TIMER_CORE, 0);
+    state.rest = !state.in_hook ? 0 : deadline != 0 ? deadline : UINT64_MAX;
     bool more = host_attention != 0 || idle_wanted() || due();
     host_attention = 0;
     return mp_obj_new_bool(more);
@@ -143,7 +172,7 @@ MP_DEFINE_CONST_FUN_OBJ_1(cpu_idle_obj, mod_idle);
 // reading(): whether the raw REPL waits for a program's words; what is printed then would
 // be taken for its answer.
 static mp_obj_t mod_reading(void) {
-    return mp_obj_new_bool(pyexec_mode_kind == PYEXEC_MODE_RAW_REPL && mp_interrupt_char < 0);
+    return mp_obj_new_bool(reading());
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_reading_obj, mod_reading);
 

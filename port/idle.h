@@ -12,6 +12,9 @@ void idle_init(void);
 // for the deadline (TSC ticks; 0 = none), running the idle hook if there is one. May raise.
 void idle_wait(uint64_t deadline, bool input);
 
+// Python has run, or will: what the idle hook found to be at rest may be so no longer.
+void idle_awake(void);
+
 // Ctrl-C has come while it is an ordinary character, that is, at the prompt. Called from
 // the interrupt: a hook that does not return is interrupted after a second.
 void idle_ctrl_c(void);

@@ -22,6 +22,7 @@
 #include "port/paging.h"
 #include "port/rtc.h"
 #include "port/segments.h"
+#include "port/softreset.h"
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/uart.h"
@@ -88,21 +89,16 @@ static int run_main(void) {
 }
 
 // The prompt. An exception gets here if it was raised while the prompt waited, by the
-// idle hook for instance; it ends neither the prompt nor what else runs.
+// idle hook for instance; it ends neither the prompt nor what else runs, SystemExit included.
 static int run_prompt(void) {
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         int ret =
             pyexec_mode_kind == PYEXEC_MODE_RAW_REPL ? pyexec_raw_repl() : pyexec_friendly_repl();
         nlr_pop();
-        return ret;
+        return (ret & PYEXEC_FORCED_EXIT) && !softreset_wanted() ? 0 : ret;
     }
-    mp_obj_t error = MP_OBJ_FROM_PTR(nlr.ret_val);
-    if (mp_obj_is_subclass_fast(
-            MP_OBJ_FROM_PTR(mp_obj_get_type(error)), MP_OBJ_FROM_PTR(&mp_type_SystemExit))) {
-        return PYEXEC_FORCED_EXIT;
-    }
-    mp_obj_print_exception(&mp_plat_print, error);
+    mp_obj_print_exception(&mp_plat_print, MP_OBJ_FROM_PTR(nlr.ret_val));
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "port/idle.h"
 #include "port/modcpu.h"
 #include "port/preempt.h"
+#include "port/softreset.h"
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/uart.h"
@@ -17,6 +18,7 @@
 
 extern const mp_obj_type_t hostfault_type;
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_idle_hook_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_soft_reset_hook_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_wanted_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_idle_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_reading_obj);
@@ -34,6 +36,7 @@ MP_DECLARE_CONST_FUN_OBJ_0(cpu_machine_checks_obj);
 void cpu_module_init(void) {
     watch_init();
     idle_init();
+    softreset_init();
     MP_STATE_PORT(preempt_hook) = mp_const_none;
     preempt_at = preempt_holds = 0;
 }
@@ -235,6 +238,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_zero), MP_ROM_PTR(&mod_zero_obj)},
     {MP_ROM_QSTR(MP_QSTR_copy), MP_ROM_PTR(&mod_copy_obj)},
     {MP_ROM_QSTR(MP_QSTR_idle_hook), MP_ROM_PTR(&cpu_idle_hook_obj)},
+    {MP_ROM_QSTR(MP_QSTR_soft_reset_hook), MP_ROM_PTR(&cpu_soft_reset_hook_obj)},
     {MP_ROM_QSTR(MP_QSTR_wanted), MP_ROM_PTR(&cpu_wanted_obj)},
     {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&cpu_idle_obj)},
     {MP_ROM_QSTR(MP_QSTR_guard), MP_ROM_PTR(&cpu_guard_obj)},

@@ -79,6 +79,11 @@ void exec_free(void *ptr, size_t size);
 #define MICROPY_PY_MACHINE_PIN_BASE    (1)
 #define MICROPY_PY_MACHINE_SIGNAL      (1)
 
+// Ends of scripts and of the prompt.
+void softreset_after_exec(unsigned exec_flags, void *error, int *ret);
+#define MICROPY_BOARD_AFTER_PYTHON_EXEC(input_kind, exec_flags, error, ret)                        \
+    softreset_after_exec(exec_flags, error, ret)
+
 // File systems.
 #define MICROPY_VFS                 (1) // VfsFat: see Makefile
 #define MICROPY_FATFS_ENABLE_LFN    (2)

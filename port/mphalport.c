@@ -25,6 +25,9 @@ int mp_hal_stdin_rx_chr(void) {
             return c;
         }
         // At the prompt (where Ctrl-C is a character) there is nothing to interrupt.
+        if (MP_STATE_VM(sched_state) == MP_SCHED_PENDING) {
+            idle_awake();
+        }
         mp_handle_pending(mp_interrupt_char >= 0);
         idle_wait(0, true);
     }

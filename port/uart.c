@@ -60,6 +60,8 @@ static uart_t uarts[UART_COUNT] = {
     {.port = 0x3e8, .irq = 4},
 };
 
+volatile bool uart_guests_moved;
+
 static size_t ring_used(const ring_t *ring) {
     return ring->head - ring->tail;
 }
@@ -132,6 +134,7 @@ static void interrupt(trap_frame_t *frame) {
             if (uart->present && uart->irq == irq && !(inb(uart->port + IIR) & IIR_NONE)) {
                 receive(uart);
                 transmit(uart);
+                uart_guests_moved |= i != 0;
                 inb(uart->port + MSR);
                 again = true;
             }

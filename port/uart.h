@@ -13,6 +13,9 @@
 void uart_init(void);
 bool uart_present(unsigned index);
 
+// A port that is no prompt's has taken or sent something, as its interrupt says.
+extern volatile bool uart_guests_moved;
+
 size_t uart_rx_any(unsigned index); // characters that wait
 int uart_rx_char(unsigned index); // -1 if none
 size_t uart_tx_room(unsigned index);

@@ -38,6 +38,8 @@ _NEW = const(8)  # if so much of it has been allocated since they were looked fo
 _KEPT = const(8)  # what part of the heap new guests leave to the prompt and to destroy(): an eighth
 _INVEPT_SINGLE = const(1)
 _INVVPID_SINGLE = const(1)
+_NAMED = const(4)  # guests, where a line names some
+_CTRL_D = b"\x04"
 _CONSOLES = {"com2": 1, "com3": 2}
 
 
@@ -127,6 +129,7 @@ class Monitor:
             self.xcr0 = cpu.cpuid(0xD, 0)[0]
             self.compacts = vmx.compacts()
         self.trial = trial.run(self.pages, caps)
+        cpu.soft_reset_hook(self.leave)
         self.active = True
 
     def idle(self, deadline):
@@ -134,6 +137,16 @@ class Monitor:
         self.machine_checks.look()
         self.journal.flush()
         self.scheduler.hook(deadline)
+
+    def leave(self):
+        """Whether a soft reset that was asked for at the prompt takes place: where there are guests, it asks."""
+        names = list(self.vms)
+        if not names:
+            return True
+        more = " and %d more" % (len(names) - _NAMED) if len(names) > _NAMED else ""
+        text = "A soft reset destroys the guests %s%s. Ctrl-D once more does it, any other key stays."
+        print(text % (", ".join(names[:_NAMED]), more))
+        return sys.stdin.buffer.read(1) == _CTRL_D
 
     # -- machines
 

@@ -356,7 +356,7 @@ class VM(Scheduled):
 
     def on(self, event, **filters):
         """Decorator: attach a function to an event (vmm/policies/policy.py); it becomes the Policy."""
-        return lambda function: policy.attach(self, event, function, filters)
+        return policy.decorator(self, event, filters)
 
     # -- memory
 

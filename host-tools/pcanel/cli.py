@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(options, error, EXIT_USAGE)
     except PcanelError as error:
         return _complain(options, error, EXIT_FAILED)
+    except OSError as error:  # a full disk, a directory that may not be written: one line has the file and the cause
+        return _complain(options, _words(error), EXIT_FAILED)
     except KeyboardInterrupt:
         return _complain(options, "interrupted", EXIT_FAILED)
 
@@ -43,6 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _complain(options, error, status: int) -> int:
     print(f"pcanel {options.command}: {error}", file=sys.stderr)
     return status
+
+
+def _words(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
 
 
 def _terminated(number: int, _frame) -> None:

@@ -23,6 +23,7 @@ class Console:
         self.name = name
         self.log = log
         self._log = log.open("wb", buffering=0)
+        self.trouble: str | None = None  # why the log is not written any more
         self._text = bytearray()
         self._dropped = 0  # bytes of text no longer kept
         self._cursor = 0
@@ -34,8 +35,9 @@ class Console:
         self._transmit = transmit
 
     def feed(self, data: bytes) -> None:
-        """Output has come."""
-        self._log.write(data)
+        """Output has come. Where the log cannot take it, a full disk for instance, the console goes on without."""
+        if self.trouble is None:
+            self._write_log(data)
         with self._changed:
             self._text += data.replace(b"\r", b"")
             if len(self._text) > 2 * _KEEP:
@@ -43,10 +45,18 @@ class Console:
                 del self._text[:-_KEEP]
             self._changed.notify_all()
 
+    def _write_log(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._log.write(view) :]
+        except OSError as error:
+            self.trouble = f"{self.log}: {error.strerror}; the run goes on without this log"
+
     def end(self, reason: str) -> None:
-        """No more output will come; wakes up everybody who waits for some."""
+        """No more output will come; wakes up everybody who waits for some. The first reason counts."""
         with self._changed:
-            self._ended = reason
+            self._ended = self._ended or reason
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -70,6 +80,11 @@ class Console:
     def wait(self, pattern: bytes | str | re.Pattern, timeout: float = 60) -> re.Match:
         """As expect, but looks at all output since the start, and `expect` goes on where it was."""
         return self._wait(compile_pattern(pattern), timeout, 0)[0]
+
+    def shows(self, pattern: bytes | str | re.Pattern) -> bool:
+        """Whether `pattern` shows in the output since the start."""
+        with self._changed:
+            return compile_pattern(pattern).search(bytes(self._text)) is not None
 
     def _wait(self, regex: re.Pattern, timeout: float, position: int) -> tuple[re.Match, int]:
         deadline = time.monotonic() + timeout

@@ -1,20 +1,25 @@
 """One console's places to connect to: the engine's serial line on one side, clients on the other.
 
-The engine connects to a loopback socket of ours, so no port can be taken by
-somebody else. Clients come to a second loopback socket or to a PTY, both of
-which `mpremote connect` takes.
+Only this user (and root) gets to either side. The engine inherits one end of a socket pair, or connects to
+a loopback port of ours where it can do no better; then the kernel says whose process it is. Clients come
+to a UNIX socket in the run's directory or to a PTY, which `mpremote connect` takes; both have mode 0600.
 """
 
 import os
 import select
 import socket
 import tty
+from collections.abc import Callable
+from pathlib import Path
 from selectors import EVENT_READ
 
+from pcanel import local
 from pcanel.console import Console
+from pcanel.errors import EngineError
 from pcanel.stream import Stream
 
 _CLIENT_LIMIT = 4 << 20  # bytes that a client may be behind
+_PTY_TRIES = 8
 
 
 class Endpoint:
@@ -23,26 +28,33 @@ class Endpoint:
     An exclusive console serves one client at a time, the next one when that has
     left: two raw REPL sessions must not be mixed. Onlookers (the terminal of `pcanel
     run`) see everything but what happens while a client holds an exclusive console.
-    Runs in the hub's thread.
+    Runs in the hub's thread, but for pair() and listen(), which are called before that starts.
     """
 
-    def __init__(self, selector, console: Console, exclusive: bool):
+    def __init__(self, selector, console: Console, path: Path, exclusive: bool):
         self.console = console
+        self.path = path
         self._selector = selector
         self._exclusive = exclusive
         self._engine: Stream | None = None
         self._early = bytearray()  # typed before the engine had connected
         self._clients: list[Stream] = []
         self._onlookers: list[Stream] = []
-        self._engine_listener = self._listen(self._engine_connects)
-        self._client_listener = self._listen(self._client_connects)
-        self._pty, slave = os.openpty()
-        self.pty = os.ttyname(slave)
-        tty.setraw(slave)
-        os.close(slave)
+        self._engine_listener: socket.socket | None = None
+        self._client_listener = self._wait_at(local.listen(path), self._client_connects)
+        self._pty, self.pty = _open_pty()
         self._pty_stream: Stream | None = None
-        self.engine_port: int = self._engine_listener.getsockname()[1]
-        self.client_port: int = self._client_listener.getsockname()[1]
+
+    def pair(self) -> socket.socket:
+        """The engine's end of a socket pair, for an engine that takes a descriptor; the caller closes it."""
+        ours, theirs = socket.socketpair()
+        self._engine = Stream(self._selector, ours, self._from_engine, self._engine_leaves)
+        return theirs
+
+    def listen(self) -> int:
+        """The loopback port for an engine that takes no descriptor."""
+        self._engine_listener = self._wait_at(socket.create_server(("127.0.0.1", 0)), self._engine_connects)
+        return self._engine_listener.getsockname()[1]
 
     def transmit(self, data: bytes) -> None:
         if self._engine is None:
@@ -67,27 +79,44 @@ class Endpoint:
         if self._engine:
             self._engine.close()
         for listener in (self._engine_listener, self._client_listener):
-            if listener.fileno() in self._selector.get_map():
-                self._selector.unregister(listener)
-            listener.close()
+            if listener:
+                self._leave(listener)
+                listener.close()
+        self.path.unlink(missing_ok=True)
         os.close(self._pty)
         self.console.close()
 
-    def _listen(self, accept) -> socket.socket:
-        listener = socket.create_server(("127.0.0.1", 0))
+    def _wait_at(self, listener: socket.socket, accept: Callable[[int], None]) -> socket.socket:
+        listener.setblocking(False)  # who has gone again is not waited for
         self._selector.register(listener, EVENT_READ, accept)
         return listener
 
+    def _leave(self, listener: socket.socket) -> None:
+        """Nobody is let in there any more, or for now."""
+        if listener.fileno() in self._selector.get_map():
+            self._selector.unregister(listener)
+
     def _engine_connects(self, _events: int) -> None:
-        line, _ = self._engine_listener.accept()
+        """Any user can connect to a port; whoever is not ours is turned away, and the engine still gets in."""
+        line = _accept(self._engine_listener, local.tcp_peer_uid)
+        if line is None:
+            return
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._selector.unregister(self._engine_listener)
-        self._engine = Stream(self._selector, line, self._from_engine, self._engine_leaves)
+        self._leave(self._engine_listener)
+        self._engine_listener.close()
+        self._engine_listener = None
+        self._engine = Stream(self._selector, line, self._from_port, self._engine_leaves)
         self._engine.write(bytes(self._early))
 
     def _engine_leaves(self, stream: Stream) -> None:
         stream.file.close()
         self.console.end("the engine has closed the line")
+
+    def _from_port(self, data: bytes) -> None:
+        """Bochs sends each byte by itself and the next one when that is acknowledged, which takes 40 ms unless
+        told otherwise, after each read."""
+        self._engine.file.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        self._from_engine(data)
 
     def _from_engine(self, data: bytes) -> None:
         self.console.feed(data)
@@ -96,15 +125,15 @@ class Endpoint:
             stream.write(data)
 
     def _client_connects(self, _events: int) -> None:
-        line, _ = self._client_listener.accept()
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._add(line)
+        line = _accept(self._client_listener, local.peer_uid)
+        if line is not None:
+            self._add(line)
 
     def _add(self, file) -> Stream:
         stream = Stream(self._selector, file, self.transmit, self._client_leaves, _CLIENT_LIMIT)
         self._clients.append(stream)
-        if self._exclusive and self._client_listener.fileno() in self._selector.get_map():
-            self._selector.unregister(self._client_listener)
+        if self._exclusive:
+            self._leave(self._client_listener)
         return stream
 
     def _onlooker_leaves(self, stream: Stream) -> None:
@@ -119,6 +148,40 @@ class Endpoint:
             stream.file.close()
         if self._exclusive:
             self._selector.register(self._client_listener, EVENT_READ, self._client_connects)
+
+
+def _accept(listener: socket.socket, uid_of: Callable[[socket.socket], int | None]) -> socket.socket | None:
+    """The next connection; None where that is a stranger's, or has gone again."""
+    try:
+        line, _ = listener.accept()
+    except OSError:
+        return None
+    try:
+        ours = local.is_ours(uid_of(line))
+    except OSError:
+        ours = False
+    if ours:
+        return line
+    line.close()
+    return None
+
+
+def _open_pty() -> tuple[int, str]:
+    """The master of a raw PTY that only its owner can open, and the path of its other side.
+
+    The kernel gives a new PTY the mode of the mount, often 0620. Whoever had opened it before it was 0600 would
+    still have it open, and then it is not used.
+    """
+    for _ in range(_PTY_TRIES):
+        master, slave = os.openpty()
+        os.fchmod(slave, 0o600)
+        tty.setraw(slave)
+        path = os.ttyname(slave)
+        os.close(slave)
+        if not _is_open(master):
+            return master, path
+        os.close(master)
+    raise EngineError("another user opens each new PTY of ours")
 
 
 def _is_open(master: int) -> bool:

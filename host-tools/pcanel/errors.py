@@ -13,5 +13,9 @@ class ConsoleTimeout(PcanelError):
     """A console did not show what was waited for within the limit."""
 
 
+class PolicyError(PcanelError):
+    """A policy file failed on the monitor; the text is what it said."""
+
+
 class InputError(PcanelError):
     """Bad usage or bad input (a guest file, a missing file, an unknown name): exit status 2."""

@@ -1,9 +1,11 @@
 """The thread that moves bytes between the engine's serial lines and everybody else."""
 
+import contextlib
 import os
 import selectors
 import socket
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,12 +27,14 @@ class Hub:
         os.set_blocking(self._wake_read, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
         self._stopping = False
+        self._ended = False
+        self.failure: str | None = None  # what ended the thread before its time
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
 
     def open(self, name: str, log: Path, exclusive: bool = False) -> Endpoint:
-        """Makes a console and its endpoint. Only before start()."""
+        """Makes a console and its endpoint, whose socket lies beside the log. Only before start()."""
         console = Console(name, log)
-        endpoint = Endpoint(self._selector, console, exclusive)
+        endpoint = Endpoint(self._selector, console, log.with_name(f"{name}.sock"), exclusive)
         console.connect(lambda data: self._call(lambda: endpoint.transmit(data)))
         self._endpoints.append(endpoint)
         return endpoint
@@ -45,14 +49,17 @@ class Hub:
         self._thread.start()
 
     def stop(self) -> None:
-        if self._thread.is_alive():
-            self._call(self._stop)
-            self._thread.join()
+        if self._thread.ident is None:
+            self._stopping = True  # it was never started: nothing is served, all is closed
+            self._thread.start()
+        self._call(self._stop)
+        self._thread.join()
 
     def _call(self, job: Callable[[], None]) -> None:
         with self._lock:
-            self._jobs.append(job)
-        os.write(self._wake_write, b"\0")
+            if not self._ended:
+                self._jobs.append(job)
+                os.write(self._wake_write, b"\0")
 
     def _woken(self, _events: int) -> None:
         os.read(self._wake_read, 4096)
@@ -65,6 +72,23 @@ class Hub:
         self._stopping = True
 
     def _run(self) -> None:
+        reason = "the run has ended"
+        try:
+            self._serve()
+        except Exception as error:  # a thread has nobody else who would hear of it
+            traceback.print_exc()
+            reason = self.failure = f"the consoles have failed: {type(error).__name__}: {error}"
+        for endpoint in self._endpoints:
+            endpoint.console.end(reason)
+            with contextlib.suppress(OSError):
+                endpoint.close()
+        self._selector.close()
+        with self._lock:
+            self._ended = True
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    def _serve(self) -> None:
         while not self._stopping:
             for key, events in self._selector.select(_PTY_PERIOD):
                 current = self._selector.get_map().get(key.fd)
@@ -72,9 +96,3 @@ class Hub:
                     key.data(events)
             for endpoint in self._endpoints:
                 endpoint.look_at_pty()
-        for endpoint in self._endpoints:
-            endpoint.console.end("the run has ended")
-            endpoint.close()
-        self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)

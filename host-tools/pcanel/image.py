@@ -73,7 +73,13 @@ def burn(iso: Path, config: str, files: dict[str, Path | bytes], loaders: str | 
             command += ["-d", "/usr/lib/grub/i386-pc", f"--install-modules={_LEAN_MODULES} {loaders}"]
         done = subprocess.run([*command, "-f", str(tree)], capture_output=True, text=True)
         if done.returncode != 0:
-            raise PcanelError(f"grub-mkrescue failed:\n{done.stderr}")
+            raise PcanelError(f"{iso}: grub-mkrescue failed: {_cause(done.stderr)}")
+
+
+def _cause(said: str) -> str:
+    """xorriso's own word about a failure, such as a full disk, out of some 20 lines; all of them where it has none."""
+    causes = [line.partition(": FAILURE : ")[2] for line in said.splitlines() if ": FAILURE : " in line]
+    return causes[0] if causes else f"\n{said}"
 
 
 def _place(content: Path | bytes, target: Path) -> None:

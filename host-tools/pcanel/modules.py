@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcanel.errors import InputError
+from pcanel.paths import lack_of
 
 _NAME_MAX = 120  # bytes
 
@@ -26,8 +27,9 @@ class BootModule:
             raise InputError(f"boot module {self.name!r}: a name is one word without spaces")
         if len(self.name.encode()) > _NAME_MAX:
             raise InputError(f"boot module {self.name!r}: the name is longer than {_NAME_MAX} bytes")
-        if isinstance(self.content, Path) and not self.content.is_file():
-            raise InputError(f"boot module {self.name}: {self.content}: no such file")
+        lack = lack_of(self.content) if isinstance(self.content, Path) else None
+        if lack:
+            raise InputError(f"boot module {self.name}: {self.content}: {lack}")
 
     def size(self) -> int:
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
@@ -59,8 +61,9 @@ def check_paths(modules: list[BootModule]) -> None:
 
 def policy(path: Path) -> BootModule:
     """The boot module of a policy file: Python source that runs before the guests start."""
-    if not path.is_file():
-        raise InputError(f"--policy: {path}: no such file")
+    lack = lack_of(path)
+    if lack:
+        raise InputError(f"--policy: {path}: {lack}")
     try:
         compile(path.read_bytes(), str(path), "exec")
     except (SyntaxError, ValueError) as error:

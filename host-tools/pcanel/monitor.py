@@ -33,6 +33,7 @@ _MEMORY_MAX = 512 << 10  # what the monitor maps (port/memory.c)
 BOOT_TIMEOUT = 300  # seconds; seconds are usual, a busy machine takes longer
 _PROMPT = rb"^>>> "
 _PANIC = rb"^PANIC: .*"
+_BROKEN = re.compile(r"^policy file .*:(?: interrupted .*|\nTraceback .*\n(?:  .*\n)*.*)", re.MULTILINE)
 
 
 class Monitor:
@@ -83,6 +84,7 @@ class Monitor:
         self._hub: Hub | None = None
         self.run: RunDirectory | None = None
         self.booted = False
+        self._told: list[str] = []  # troubles with logs
 
     def __enter__(self) -> "Monitor":
         self.start()
@@ -97,13 +99,13 @@ class Monitor:
         self.run = RunDirectory()
         self._machine.directory = self.run.path
         self._hub = Hub()
-        for name in self.names:
-            endpoint = self._hub.open(name, self.run.path / f"{name}.log", exclusive=name == REPL)
-            self._endpoints[name] = endpoint
-            self.consoles[name] = endpoint.console
-        self._machine.ports = [endpoint.engine_port for endpoint in self._endpoints.values()]
-        self._hub.start()
         try:
+            for name in self.names:
+                endpoint = self._hub.open(name, self.run.path / f"{name}.log", exclusive=name == REPL)
+                self._endpoints[name] = endpoint
+                self.consoles[name] = endpoint.console
+            self._machine.connect(self._endpoints.values(), self.engine.takes_descriptors)
+            self._hub.start()
             self.engine.start()
             self._publish()
         except BaseException:
@@ -148,17 +150,17 @@ class Monitor:
     ) -> str:
         """Runs code at the prompt and returns what it printed. Raises repl.RemoteError."""
         self.wait_booted()
-        return repl.execute(self.url(REPL), code, timeout, on_output, self.failure)
+        return repl.execute(self._endpoints[REPL].path, code, timeout, on_output, self.failure)
 
     def eval(self, expression: str, timeout: float = 60):
         """The value of an expression at the prompt, for values that print as literals."""
         self.wait_booted()
-        return repl.evaluate(self.url(REPL), expression, timeout)
+        return repl.evaluate(self._endpoints[REPL].path, expression, timeout)
 
     def url(self, name: str) -> str:
-        """What `mpremote connect` takes for this console."""
+        """What `mpremote connect` takes for this console: the path of a PTY."""
         self.console(name)
-        return f"socket://127.0.0.1:{self._endpoints[name].client_port}"
+        return self._endpoints[name].pty
 
     def refusal(self, name: str) -> str | None:
         """The monitor's line about a guest that it did not start, once the prompt is there; else None."""
@@ -167,11 +169,22 @@ class Monitor:
             return self.console(REPL).wait(line, 0)[0].decode(errors="replace") if self.look_for_prompt() else None
         return None
 
+    def broken_policies(self) -> list[str]:
+        """What the monitor has said of policy files that failed: a traceback each."""
+        return [match[0] for match in _BROKEN.finditer(self.console(REPL).text())]
+
     def failure(self) -> str | None:
         """Why the monitor no longer works, or None: the engine has ended, or COM1 shows last words."""
         with contextlib.suppress(PcanelError):
             return self.console(REPL).wait(_PANIC, 0)[0].decode(errors="replace")
-        return self.engine.ended()
+        return self._hub.failure or self.engine.ended()
+
+    def news(self) -> list[str]:
+        """A line about each thing that has happened since the last call and does not end the run."""
+        troubles = [console.trouble for console in self.consoles.values() if console.trouble]
+        fresh = [trouble for trouble in troubles if trouble not in self._told]
+        self._told += fresh
+        return [*self.engine.news(), *fresh]
 
     def tails(self, names: Sequence[str] | None = None) -> str:
         """The last lines of each console and of the engine."""
@@ -187,7 +200,7 @@ class Monitor:
             guests=[str(guest.path) for guest in self.guests],
             booted=self.booted,
             consoles={
-                name: {"socket": self.url(name), "pty": endpoint.pty, "log": str(endpoint.console.log)}
+                name: {"socket": str(endpoint.path), "pty": endpoint.pty, "log": str(endpoint.console.log)}
                 for name, endpoint in self._endpoints.items()
             },
         )

@@ -1,4 +1,4 @@
-"""The monitor's prompt as a program uses it: mpremote's transport over a loopback socket.
+"""The monitor's prompt as a program uses it: mpremote's transport over a UNIX socket.
 
 Never soft-resets: the guests and everything at the prompt stay as they are.
 """
@@ -7,19 +7,24 @@ import ast
 import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import serial
 from mpremote.transport import TransportError
 from mpremote.transport_serial import SerialTransport
 
 from pcanel.errors import PcanelError
+from pcanel.serial_urls.protocol_unix import PROTOCOL
 
 _LEAVE_TIMEOUT = 3  # seconds
 _PERIOD = 0.25  # seconds of silence after which to look whether the monitor still lives
+_END = b"\x04"  # of what a script prints, and of its traceback
 _DETACH = b"\x1d"  # Ctrl-]: vm.console() gives the prompt back; the prompt itself ignores it
 
 
 class RemoteError(PcanelError):
-    """Code that ran on the monitor raised; `output` is what it printed, `traceback` the rest."""
+    """Code that ran on the monitor raised, sys.exit(status) included; `output` is what it printed, `traceback` the
+    rest."""
 
     def __init__(self, output: str, traceback: str):
         super().__init__(traceback.strip())
@@ -27,41 +32,37 @@ class RemoteError(PcanelError):
         self.traceback = traceback
 
 
+serial.protocol_handler_packages.append("pcanel.serial_urls")
+
+
 def execute(
-    url: str,
+    path: Path,
     code: str,
     timeout: float = 60,
     on_output: Callable[[bytes], None] | None = None,
     failure: Callable[[], str | None] = lambda: None,
 ) -> str:
-    """Runs `code` by the raw REPL at `url` and returns what it printed.
+    """Runs `code` by the raw REPL at the socket `path` and returns what it printed.
 
     `on_output` gets the output as it comes. Raises RemoteError if the code raises,
     PcanelError if the prompt does not answer within `timeout` seconds or `failure` says why it never will.
     """
     try:
-        transport = SerialTransport(url, timeout=timeout)
+        transport = SerialTransport(f"{PROTOCOL}://{path}", timeout=timeout)
     except (TransportError, OSError) as error:
-        raise PcanelError(f"{url}: {error}") from error
+        raise PcanelError(f"{path}: {error}") from error
+    transport.is_pty = True  # reads block; mpremote would look every 10 ms otherwise
     try:
         return _execute(transport, code, timeout, on_output, failure)
     except (TransportError, OSError, IndexError, struct.error) as error:
         raise PcanelError(f"the prompt did not answer: {error}") from error
     finally:
-        _hang_up(transport)
+        transport.serial.close()
 
 
-def evaluate(url: str, expression: str, timeout: float = 60):
+def evaluate(path: Path, expression: str, timeout: float = 60):
     """The value of a Python expression on the monitor, for values that print as literals."""
-    return ast.literal_eval(execute(url, f"print(repr({expression}))", timeout).strip())
-
-
-def _hang_up(transport: SerialTransport) -> None:
-    """Closes the line; pyserial's close() of a socket would sleep 0.3 s after that."""
-    line = transport.serial
-    line._socket.close()
-    line._socket = None
-    line.is_open = False
+    return ast.literal_eval(execute(path, f"print(repr({expression}))", timeout).strip())
 
 
 def _execute(transport: SerialTransport, code: str, timeout: float, on_output, failure) -> str:
@@ -72,6 +73,7 @@ def _execute(transport: SerialTransport, code: str, timeout: float, on_output, f
         transport.serial.timeout = _PERIOD
         printed = _read_part(transport, timeout, _Output(on_output), failure)
         raised = _read_part(transport, timeout, None, failure)
+        status = _read_status(transport, timeout, failure)
     except _Gone:
         raise
     except PcanelError:
@@ -80,8 +82,8 @@ def _execute(transport: SerialTransport, code: str, timeout: float, on_output, f
         _leave(transport)
         raise
     _leave(transport)
-    if raised:
-        raise RemoteError(printed, raised)
+    if raised or status:
+        raise RemoteError(printed, raised or status)
     return printed
 
 
@@ -104,13 +106,23 @@ class _Output:
             self._on_output(data.replace(b"\r", b""))
 
 
-def _read_part(transport: SerialTransport, timeout: float, consumer, failure) -> str:
-    """Reads up to the next end mark (0x04) of the raw REPL."""
+def _read_status(transport: SerialTransport, timeout: float, failure) -> str:
+    """Reads up to the raw REPL's `>`: nothing, or how the script has ended (port/softreset.c) if not by itself."""
+    said = ""
+    while True:
+        said += _read_part(transport, timeout, None, failure, b">")
+        if not said or said.endswith("\n"):
+            return said
+        said += ">"
+
+
+def _read_part(transport: SerialTransport, timeout: float, consumer, failure, end: bytes = _END) -> str:
+    """Reads up to the next end mark of the raw REPL."""
     data = bytearray()
     deadline = time.monotonic() + timeout
     while True:
         chunk = transport.serial.read(1)
-        if chunk == b"\x04":
+        if chunk == end:
             return data.decode(errors="replace").replace("\r\n", "\n")
         if chunk:
             data += chunk

@@ -30,7 +30,7 @@ class RunDirectory:
         while True:
             self.path = parent / f"{number:04d}"
             try:
-                self.path.mkdir()
+                self.path.mkdir(mode=0o700)  # what a console shows is its owner's
                 break
             except FileExistsError:
                 number += 1
@@ -41,8 +41,11 @@ class RunDirectory:
     def publish(self, **state) -> None:
         """Writes the state as JSON, in one step."""
         fresh = self.path / "run.json.new"
-        fresh.write_text(json.dumps({"id": self.id, "pid": os.getpid(), **state}, indent=1))
-        fresh.replace(self.path / "run.json")
+        try:
+            fresh.write_text(json.dumps({"id": self.id, "pid": os.getpid(), **state}, indent=1))
+            fresh.replace(self.path / "run.json")
+        except OSError as error:
+            raise PcanelError(f"{fresh}: {error.strerror}") from error
 
     def close(self) -> None:
         """Ends the run; the directory and its logs stay."""
@@ -103,7 +106,10 @@ def find(run_id: str | None = None) -> Run:
 
 
 def _is_live(path: Path) -> bool:
+    """Whether a run of this user's goes on there; another user's may say anything, and is none of ours."""
     try:
+        if path.stat().st_uid != os.geteuid():
+            return False
         with (path / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -121,7 +127,11 @@ def _number(path: Path) -> int:
     return int(path.name) if path.name.isdigit() else 0
 
 
+def _is_ours(path: Path) -> bool:
+    return path.stat().st_uid == os.geteuid() and (path / "lock").exists()
+
+
 def _prune(parent: Path) -> None:
-    ended = [path for path in sorted(parent.iterdir()) if (path / "lock").exists() and not _is_live(path)]
+    ended = [path for path in sorted(parent.iterdir()) if _is_ours(path) and not _is_live(path)]
     for path in ended[:-_KEEP_ENDED]:
         shutil.rmtree(path, ignore_errors=True)

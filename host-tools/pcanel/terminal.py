@@ -14,6 +14,8 @@ from pathlib import Path
 
 from mpremote.console import Console as Tty
 
+from pcanel.replay import harmless
+
 _MENU_KEY = 0x1D  # Ctrl-]
 _PERIOD = 0.5  # seconds between two calls of `watch`
 _REPLAY = 2048  # bytes of a console's log that are shown when it comes to the front
@@ -136,4 +138,4 @@ def _last_lines(log: Path) -> bytes:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - _REPLAY, 0))
         data = file.read()
-    return data if size <= _REPLAY else data.partition(b"\n")[2]
+    return harmless(data if size <= _REPLAY else data.partition(b"\n")[2])

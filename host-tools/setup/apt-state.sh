@@ -45,9 +45,15 @@ Dir::Cache "$dir";
 Dir::Cache::archives "$dir/archives";
 Dir::Etc::sourcelist "$dir/sources.list";
 Dir::Etc::sourceparts "-";
-APT::Sandbox::User "root";
 Acquire::Languages "none";
 CONF
+
+# Run by root, apt fetches as its own user _apt, who must get here: into a home of mode 0700, say, it does not.
+# Signatures and hashes are checked all the same.
+if [ "$(id -u)" = 0 ] && ! setpriv --reuid _apt --regid nogroup --clear-groups test -x "$dir/lists" 2>/dev/null; then
+    echo "setup: apt's user _apt cannot get into $dir, so apt fetches as root" >&2
+    echo 'APT::Sandbox::User "root";' >> "$dir/apt.conf"
+fi
 
 echo "setup: reading Debian's package lists into $dir"
 apt-get -c "$dir/apt.conf" update

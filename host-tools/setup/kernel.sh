@@ -5,6 +5,7 @@
 # usage: kernel.sh APT_STATE METAPACKAGE DEST
 set -eu
 
+here=$(cd "$(dirname "$0")" && pwd)
 apt_state=$(cd "$1" && pwd)
 meta=$2
 dest=$3
@@ -21,8 +22,8 @@ fetch() {
     (cd "$dest.download" && apt-get -c "$apt_state/apt.conf" download "$package")
 }
 
-rm -rf "$dest" "$dest.download"
-mkdir -p "$dest.download"
+rm -rf "$dest"
+"$here/apt-directory.sh" "$dest.download"
 if ! fetch; then
     apt-get -c "$apt_state/apt.conf" update
     fetch

@@ -4,6 +4,7 @@
 # usage: unpack.sh APT_STATE DEST PACKAGE...
 set -eu
 
+here=$(cd "$(dirname "$0")" && pwd)
 apt_state=$(cd "$1" && pwd)
 dest=$2
 shift 2
@@ -13,8 +14,8 @@ fetch() {
     (cd "$dest.download" && apt-get -c "$apt_state/apt.conf" download "$@")
 }
 
-rm -rf "$dest" "$dest.download"
-mkdir -p "$dest.download"
+rm -rf "$dest"
+"$here/apt-directory.sh" "$dest.download"
 echo "setup: fetching $*"
 if ! fetch "$@"; then
     apt-get -c "$apt_state/apt.conf" update

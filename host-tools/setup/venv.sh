@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the virtual environment DIR with the pcanel package (editable) and all
-# that the tests and checks import.
+# that the tests and checks import, in the versions of requirements.txt (lock.sh writes it), by their hashes.
 #
 # usage: venv.sh DIR
 #
@@ -25,4 +25,10 @@ fi
 
 echo "setup: virtual environment in $dir with $("$python" --version)"
 "$python" -m venv --clear "$dir"
-"$dir/bin/python" -m pip install --disable-pip-version-check --editable "$here/..[test]"
+pip() {
+    "$dir/bin/python" -m pip --disable-pip-version-check "$@"
+}
+
+# No package is built here: a build would fetch what it needs by itself, in any version.
+pip install --require-hashes --only-binary :all: --requirement "$here/requirements.txt"
+pip install --no-index --no-deps --no-build-isolation --editable "$here/.."

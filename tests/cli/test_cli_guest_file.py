@@ -1,6 +1,7 @@
 """Guest files: what they become, and that every fault is refused by file, key and reason."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def write(tmp_path):
     (tmp_path / "kernel").write_bytes(b"k" * 100)
     (tmp_path / "initrd").write_bytes(b"i" * 200)
     (tmp_path / "empty").write_bytes(b"")
+    os.mkfifo(tmp_path / "fifo")
 
     def make(to="some.toml", **changes):
         keys = {**GOOD, **changes}
@@ -115,7 +117,12 @@ def test_not_toml(write, tmp_path):
         ("kernel", None, "missing"),
         ("kernel", '"none"', "no such file"),
         ("kernel", '"empty"', "empty"),
-        ("kernel", '"."', "no such file"),
+        ("kernel", '"."', "is a directory"),
+        ("kernel", '"/dev/zero"', "is a character device, not a file"),
+        ("kernel", '"fifo"', "is a FIFO, not a file"),
+        ("kernel", '"empty/below"', "not a directory"),
+        ("initrd", '"."', "is a directory"),
+        ("modules", '["."]', "is a directory"),
         ("initrd", '"initrd"', "use modules"),
         ("cmdline", "1", "must be a string"),
         ("modules", '"initrd"', "list"),

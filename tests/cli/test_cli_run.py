@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -57,6 +58,37 @@ def test_exec(pcanel):
     done = pcanel(*QEMU, "--exec", "print(1 + 2)\nprint('äöü')")
     assert (done.returncode, done.stdout) == (0, "3\näöü\n"), done.stderr
     assert re.search(r"engine qemu, CPU model \S+ \(.+\)", done.stderr)
+
+
+def test_a_log_that_cannot_grow_ends_no_run(pcanel):
+    """A limit on the size of files stands for the full disk."""
+    small = (64 << 10, 64 << 10)
+    done = pcanel(
+        *QEMU, "--exec", "for i in range(2000): print(i, 'z' * 60)",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, small),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.count("z" * 60)) == (0, 2000), done.stderr
+    told = [line for line in done.stderr.splitlines() if "repl.log" in line]
+    assert len(told) == 1 and told[0].endswith("repl.log: File too large; the run goes on without this log")
+    assert "Traceback" not in done.stderr
+
+
+def test_what_ends_by_sys_exit_has_just_ended(pcanel, running):
+    running()
+    assert pcanel("exec", "kept = 5").returncode == 0
+    for code, status, said in (
+        ("import sys; print(1); sys.exit()", 0, ""),
+        ("raise SystemExit(0)", 0, ""),
+        ("import sys; print(1); sys.exit(3)", 1, "pcanel exec: SystemExit: 3\n"),
+        ("import sys; sys.exit('a > b')", 1, "pcanel exec: SystemExit: a > b\n"),
+    ):
+        done = pcanel("exec", code)
+        assert (done.returncode, done.stderr) == (status, said), code
+        assert done.stdout == ("1\n" if "print" in code else "")
+        assert pcanel("exec", "print(kept)").stdout == "5\n"
+    done = pcanel("exec", "import machine; machine.soft_reset()")
+    assert (done.returncode, "soft reboot" in done.stderr) == (1, True)
+    assert "NameError" in pcanel("exec", "print(kept)").stderr
 
 
 def test_exec_that_raises(pcanel):
@@ -153,7 +185,7 @@ def test_a_run_that_waits_for_nothing_goes_on_after_a_reset(pcanel, running):
     process, state = running()
     log = Path(state["consoles"]["repl"]["log"])
     for boots in (2, 3):
-        subprocess.run([MPREMOTE, "connect", state["consoles"]["repl"]["socket"], "reset"], check=True, timeout=60)
+        subprocess.run([MPREMOTE, "connect", state["consoles"]["repl"]["pty"], "reset"], check=True, timeout=60)
         wait_for(lambda boots=boots: log.read_bytes().count(b"Pcanel/Py on ") == boots)
         wait_for(lambda: log.read_bytes().endswith(b">>> "))
         time.sleep(1.5)  # resets in quick succession are one: the firmware resets again
@@ -186,7 +218,7 @@ def test_a_run_from_outside(pcanel, running):
     process, state = running()
     status = pcanel("status").stdout
     assert f"run {state['id']}: engine qemu" in status
-    assert state["consoles"]["repl"]["socket"] in status
+    assert state["consoles"]["repl"]["socket"] in status and state["consoles"]["repl"]["pty"] in status
 
     assert pcanel("exec", "x = 40").returncode == 0
     assert pcanel("exec", "print(x + 2)").stdout == "42\n"
@@ -212,10 +244,9 @@ def test_a_run_from_outside(pcanel, running):
     assert "MicroPython" in log.read_text(errors="replace")
 
 
-@pytest.mark.parametrize("way", ["socket", "pty"])
-def test_mpremote(pcanel, running, tmp_path, way):
+def test_mpremote(running, tmp_path):
     _, state = running()
-    connect = [MPREMOTE, "connect", state["consoles"]["repl"][way]]
+    connect = [MPREMOTE, "connect", state["consoles"]["repl"]["pty"]]
     script = tmp_path / "script.py"
     script.write_text("import os\nprint('ran', os.listdir('/'))\n")
 

@@ -1,6 +1,8 @@
 """The set-up scripts, with stand-ins for the programs that would change the machine."""
 
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,48 @@ def test_the_mirror_is_the_machines_own(stand_in, tmp_path):
         f"https://security.example {codename}-security main",
         "https://mirror.example/deb trixie main",
     ]
+
+
+@pytest.mark.parametrize("user, gets_in, unsandboxed", [(0, True, False), (0, False, True), (1000, False, False)])
+def test_who_fetches(stand_in, tmp_path, user, gets_in, unsandboxed):
+    """Root's apt fetches as _apt, but where that one cannot get in; a user's apt as the user."""
+    codename = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
+    )["VERSION_CODENAME"].strip('"')
+    uri = f"'https://mirror.example/deb/dists/{codename}/InRelease' x 0"
+    stand_in("apt-get", f'case "$*" in *--print-uris*) echo "{uri}" ;; esac')
+    stand_in("id", f"echo {user}")
+    stand_in("setpriv", f"exit {0 if gets_in else 1}")
+    done = stand_in.run("apt-state.sh", tmp_path / "apt")
+    assert done.returncode == 0, done.stderr
+    assert ("APT::Sandbox::User" in (tmp_path / "apt/apt.conf").read_text()) == unsandboxed
+    assert ("fetches as root" in done.stderr) == unsandboxed
+
+
+@pytest.mark.parametrize("user, owner", [(0, "_apt"), (1000, None)])
+def test_whose_the_directory_of_a_download_is(stand_in, log, tmp_path, user, owner):
+    stand_in("id", f"echo {user}")
+    stand_in("chown", f'echo "$@" >> {log}')
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "left.deb").write_text("from before")
+    assert stand_in.run("apt-directory.sh", place).returncode == 0
+    assert list(place.iterdir()) == []
+    assert (log.read_text().split() if log.exists() else []) == ([owner, str(place)] if owner else [])
+
+
+def test_every_package_is_locked():
+    project = tomllib.loads((SETUP.parent / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["test"]]
+    wanted += project["build-system"]["requires"]
+    locked = re.findall(
+        r"^([a-z0-9-]+)==\S+ \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
+        (SETUP / "requirements.txt").read_text(),
+        re.MULTILINE,
+    )
+    names = {name for name, _ in locked}
+    assert {re.sub(r"[._]", "-", re.match(r"[A-Za-z0-9._-]+", word)[0]) for word in wanted} <= names
+    assert len(names) == (SETUP / "requirements.txt").read_text().count("==")
 
 
 def test_no_mirror(stand_in, tmp_path):

@@ -52,6 +52,12 @@ def test_the_prompt_and_the_consoles(person, pcanel):
     owner.sees("hello guest")
     owner.types("\x1d0")
     owner.sees("[console repl]")
+    owner.types("com2.write('where\\x1b[6n\\x1b[c\\x1b[31mred'); 'writ' + 'ten'\r")
+    owner.sees("'written'")
+    owner.types("\x1d1")
+    assert "\x1b[6n" not in owner.sees("\x1b[31mred") and "\x1b[c" not in owner.shown.decode()
+    owner.types("\x1d0")
+    owner.sees("[console repl]")
     assert pcanel("exec", "print(com2)").returncode == 0
     owner.types("'still ' + 'here'\r")
     owner.sees("still here")

@@ -1,5 +1,7 @@
 """Bad usage and bad input: exit status 2 and one line that says what is wrong."""
 
+import os
+
 import pytest
 
 GUEST = """
@@ -210,3 +212,11 @@ def test_status_without_a_monitor(pcanel):
 
 def test_unknown_run(pcanel):
     refused(pcanel("stop", "--run", "0815"), "0815")
+
+
+@pytest.mark.parametrize("kind, words", [("directory", "is a directory"), ("fifo", "is a FIFO, not a file")])
+def test_what_is_no_file_is_called_what_it_is(pcanel, tmp_path, kind, words):
+    path = tmp_path / "odd"
+    path.mkdir() if kind == "directory" else os.mkfifo(path)
+    for arguments in ([path], ["--policy", path], ["--module", f"a={path}"], ["--image", path]):
+        refused(pcanel("run", "--engine", "qemu", *arguments, "--exec", "1"), f"{path}: {words}")

@@ -85,3 +85,30 @@ def test_ctrl_c_ends_a_hook_that_does_not_return(fresh):
     console.expect("The idle hook did not return and is removed:\n(.*\n)*KeyboardInterrupt", 30)
     console.send("print('prompt' + 'lives')\r\n")
     console.expect("^promptlives$", 10)
+
+
+def test_a_programs_words_do_not_call_it_each(fresh):
+    """It had nothing to run and nothing has come for it: some thousand instructions a character otherwise."""
+    machine = fresh()
+    machine.exec(HOOK)
+    before = machine.eval("len(calls)")
+    machine.exec(f"text = '{'x' * 4000}'")
+    assert machine.eval("len(calls)") - before < 400
+
+
+def test_it_is_called_when_what_it_waits_for_is_due(fresh):
+    machine = fresh()
+    machine.exec(HOOK.replace("cpu.idle(deadline)", "cpu.idle(cpu.rdtsc() + cpu.tsc_hz // 1000)"))
+    before = machine.eval("len(calls)")
+    machine.exec(f"text = '{'x' * 20000}'")
+    assert machine.eval("len(calls)") - before > 20  # of some hundred milliseconds
+
+
+def test_it_is_called_for_a_guests_console(fresh):
+    machine = fresh()
+    machine.exec("import machine\ncom2 = machine.UART(1)\nheard = []")
+    machine.exec(HOOK.replace("cpu.idle(deadline)", "cpu.idle(deadline); heard.append(com2.read())"))
+    machine.exec("del heard[:]")
+    machine.console("com2").send("typed")
+    machine.exec(f"text = '{'x' * 4000}'")
+    assert machine.eval("b''.join(some for some in heard if some)") == b"typed"

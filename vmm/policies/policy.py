@@ -116,13 +116,13 @@ class Hook:
         self.rest = []
 
     def add(self, policy):
-        self.policies.append(policy)
+        self.policies = self.policies + [policy]
         self._sort(policy.keys)
         self._install()
 
     def remove(self, policy):
-        self.policies.remove(policy)
-        self.vm.policies.remove(policy)
+        self.policies = _without(self.policies, policy)
+        self.vm.policies = _without(self.vm.policies, policy)
         self.vm.arming.disarm(policy)
         self._sort(policy.keys)
         self._install()
@@ -265,9 +265,18 @@ class Hook:
         return self._pause(vcpu)
 
 
-def attach(vm, event, function, filters):
-    """Attach `function` to an event of `vm`; returns the Policy. ValueError for bad filters."""
+def _without(policies, policy):
+    """A new list: somebody may be detaching one after the other in a loop over the old one."""
+    return [other for other in policies if other is not policy]
+
+
+def decorator(vm, event, filters):
+    """What attaches a function to an event of `vm` and returns the Policy. ValueError, at once, for bad filters."""
     keys = check(event, filters)
+    return lambda function: _attach(vm, event, function, filters, keys)
+
+
+def _attach(vm, event, function, filters, keys):
     if isinstance(function, Policy):
         function = function.function
     if not callable(function):
@@ -280,5 +289,5 @@ def attach(vm, event, function, filters):
     policy = Policy(hook, function, keys, filters)
     vm.arming.arm(policy)
     hook.add(policy)
-    vm.policies.append(policy)
+    vm.policies = vm.policies + [policy]
     return policy

@@ -46,7 +46,7 @@ class Bare:
         self._hub = Hub()
         end = self._hub.open("com1", self.run.path / "com1.log")
         self.console = end.console
-        self.engine = self._engine(Machine(self.run.path, iso, self._memory, self._cpu, ports=[end.engine_port]))
+        self.engine = self._engine(Machine(self.run.path, iso, self._memory, self._cpu, ports=[end.listen()]))
         self._hub.start()
         try:
             self.engine.start()

@@ -4,12 +4,11 @@ import argparse
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 
-from pcanel import repl
+from pcanel import local, repl
 from pcanel.commands.output import check_timeout, show
 from pcanel.errors import PcanelError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
@@ -40,7 +39,7 @@ def _exec(options: argparse.Namespace) -> int:
     check_timeout(options.timeout)
     run = find(options.run)
     run.wait_booted(BOOT_TIMEOUT)
-    repl.execute(run.console(REPL)["socket"], options.code, options.timeout, show)
+    repl.execute(Path(run.console(REPL)["socket"]), options.code, options.timeout, show)
     return 0
 
 
@@ -66,8 +65,7 @@ def _attach(run: Run, name: str) -> int:
 
 def _line(run: Run, name: str) -> Line:
     console = run.console(name)
-    host, _, port = console["socket"].removeprefix("socket://").partition(":")
-    return Line(name, lambda: socket.create_connection((host, int(port)), timeout=None), Path(console["log"]))
+    return Line(name, lambda: local.connect(Path(console["socket"])), Path(console["log"]))
 
 
 def _pass_through(line: Line) -> int:

@@ -1,7 +1,6 @@
 """`pcanel run`: starts the monitor with its guests and owns it until it ends."""
 
 import argparse
-import contextlib
 import re
 import time
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from pcanel.commands.output import check_timeout, program, say, show
 from pcanel.console import compile_pattern, readable
 from pcanel.engines.choose import ENGINES
-from pcanel.errors import EngineError, InputError, PcanelError
+from pcanel.errors import EngineError, InputError, PcanelError, PolicyError
 from pcanel.modules import BootModule
 from pcanel.monitor import DEFAULT_MEMORY, REPL, Monitor
 from pcanel.options import check_option
@@ -117,7 +116,7 @@ def _at_the_terminal(monitor: Monitor) -> int:
         monitor.look_for_prompt()
         return monitor.failure()
 
-    reason = Terminal([line(name) for name in monitor.names], "end the run", watch, monitor.engine.news).run(REPL)
+    reason = Terminal([line(name) for name in monitor.names], "end the run", watch, monitor.news).run(REPL)
     if not reason:
         return 0
     raise EngineError(f"{reason}\n{monitor.engine.log_tail()}")
@@ -126,30 +125,64 @@ def _at_the_terminal(monitor: Monitor) -> int:
 def _headless(monitor: Monitor, options: argparse.Namespace, pattern: re.Pattern | None, batch: bool) -> int:
     limit = options.timeout or (_LIMIT if batch else None)
     deadline = time.monotonic() + limit if limit else None
+    start = _Start(monitor, batch)
     try:
         if options.code is not None:
             monitor.wait_booted(limit)
+            start.look()
             monitor.exec(options.code, _left(deadline), show)
         if pattern is not None:
-            _until(monitor, pattern, options.on, deadline)
+            _until(monitor, pattern, options.on, deadline, start)
         if not batch:
-            _until_stopped(monitor, deadline)
-    except RemoteError:
+            _until_stopped(monitor, deadline, start)
+    except (RemoteError, PolicyError):
         raise
     except PcanelError as error:
         ended = monitor.failure()
         time.sleep(_LAST_WORDS)
         raise PcanelError(f"{ended + ': ' if ended else ''}{_first_line(error)}\n{monitor.tails()}") from error
+    finally:
+        _tell(monitor)
     return 0
 
 
-def _until(monitor: Monitor, pattern: re.Pattern, name: str | None, deadline: float) -> None:
+def _tell(monitor: Monitor) -> None:
+    for line in monitor.news():
+        say(line)
+
+
+class _Start:
+    """What a person would have seen above the first prompt: guests that were refused, policy files that failed.
+
+    A run that waits for a result ends with the latter; any other says so and goes on, as the monitor does.
+    """
+
+    def __init__(self, monitor: Monitor, batch: bool):
+        self._monitor = monitor
+        self._batch = batch
+        self._seen = False
+
+    def look(self, ends: bool = False) -> None:
+        """Once the prompt is there, or the run `ends` before that. Raises PolicyError."""
+        if self._seen or not (self._monitor.look_for_prompt() or ends):
+            return
+        self._seen = True
+        for refused in filter(None, (self._monitor.refusal(guest.name) for guest in self._monitor.guests)):
+            say(refused)
+        broken = self._monitor.broken_policies()
+        if broken and self._batch:
+            raise PolicyError("\n".join(broken))
+        for text in broken:
+            say(text)
+
+
+def _until(monitor: Monitor, pattern: re.Pattern, name: str | None, deadline: float, start: _Start) -> None:
     consoles = [monitor.console(name)] if name else list(monitor.consoles.values())
     while True:
-        monitor.look_for_prompt()
+        start.look()
         for console in consoles:
-            with contextlib.suppress(PcanelError):
-                console.wait(pattern, 0)
+            if console.shows(pattern):
+                start.look(ends=True)
                 return
         if monitor.failure():
             raise PcanelError(f"{readable(pattern)} never showed")
@@ -169,11 +202,10 @@ def _nobody_left(monitor: Monitor, name: str | None) -> str | None:
     return "; ".join(refused) if refused and all(refused) else None
 
 
-def _until_stopped(monitor: Monitor, deadline: float | None) -> None:
+def _until_stopped(monitor: Monitor, deadline: float | None, start: _Start) -> None:
     while not monitor.failure():
-        monitor.look_for_prompt()
-        for line in monitor.engine.news():
-            say(line)
+        start.look()
+        _tell(monitor)
         if deadline and time.monotonic() > deadline:
             raise PcanelError("the time is up (--timeout)")
         time.sleep(_PERIOD)

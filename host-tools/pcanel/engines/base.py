@@ -1,12 +1,17 @@
 """What every engine does: start as a subprocess, be watched, be stopped."""
 
+import os
 import shutil
+import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pcanel.endpoint import Endpoint
 from pcanel.errors import EngineError, InputError
 from pcanel.modules import BootModule
+from pcanel.paths import lack_of
 
 
 @dataclass
@@ -20,6 +25,7 @@ class Machine:
     modules: list[BootModule] = field(default_factory=list)
     cmdline: str = ""
     ports: list[int] = field(default_factory=list)  # loopback ports to connect COM1, COM2, ... to
+    lines: list[socket.socket] = field(default_factory=list)  # or COM1, COM2, ... themselves; the engine closes them
     paced: bool = False  # keep pace with the clock on the wall, for a person
     uefi: bool = False
     reset_ends: bool = False  # a reset from inside ends the run; else the monitor boots again
@@ -28,9 +34,18 @@ class Machine:
     def is_iso(self) -> bool:
         return self.image.suffix == ".iso"
 
+    def connect(self, endpoints: Iterable[Endpoint], by_descriptor: bool) -> None:
+        """Gives COM1, COM2, ... their endpoints. Only before the hub starts."""
+        for endpoint in endpoints:
+            if by_descriptor:
+                self.lines.append(endpoint.pair())
+            else:
+                self.ports.append(endpoint.listen())
+
     def check(self) -> None:
-        if not self.image.is_file():
-            raise InputError(f"{self.image}: no such image (make all builds it)")
+        lack = lack_of(self.image)
+        if lack:
+            raise InputError(f"{self.image}: {lack.replace('no such file', 'no such image (make all builds it)')}")
         if not self.is_iso and not _is_elf(self.image):
             raise InputError(f"{self.image}: is no ELF file; an ISO's name ends in .iso")
         if self.is_iso and (self.modules or self.cmdline):
@@ -48,7 +63,8 @@ class Engine:
     name = ""
     program = ""
     default_cpu = ""
-    pass_fds: tuple[int, ...] = ()  # descriptors that the subprocess inherits
+    pass_fds: tuple[int, ...] = ()  # descriptors that the subprocess inherits, besides the machine's lines
+    takes_descriptors = False  # for its serial lines; else it connects to loopback ports
     cpus: tuple[str, ...] | None = None  # the models there are; None: the engine itself checks
 
     def __init__(self, machine: Machine):
@@ -75,6 +91,10 @@ class Engine:
     def prepare(self) -> None:
         """Writes the files that the arguments name."""
 
+    def environment(self) -> dict[str, str]:
+        """Variables for the subprocess, beyond ours."""
+        return {}
+
     def arguments(self) -> list[str]:
         """What stands behind the program's name on the command line."""
         raise NotImplementedError
@@ -91,8 +111,10 @@ class Engine:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=self.pass_fds,
+                pass_fds=(*self.pass_fds, *(line.fileno() for line in self.machine.lines)),
+                env={**os.environ, **self.environment()},
             )
+        self._close_lines()
 
     def ended(self) -> str | None:
         """Why the engine no longer runs, or None while it does."""
@@ -114,6 +136,7 @@ class Engine:
 
     def stop(self) -> None:
         """Ends the engine and waits for that."""
+        self._close_lines()
         process, self._process = self._process, None
         if process is None:
             return
@@ -123,6 +146,12 @@ class Engine:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _close_lines(self) -> None:
+        """The subprocess alone holds its ends, so that we see when it closes them."""
+        for line in self.machine.lines:
+            line.close()
+        self.machine.lines.clear()
 
     def log_lines(self) -> list[str]:
         """What the engine itself has said."""

@@ -106,6 +106,9 @@ class Bochs(Engine):
         if self._bochs.debugger:
             (machine.directory / "debugger").write_text(self.debugger_script())
 
+    def environment(self) -> dict[str, str]:
+        return self._bochs.environment(self.machine.directory)
+
     def debugger_script(self) -> str:
         """What the debugger is told, where there is one."""
         return "c\n"

@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcanel.errors import EngineError
 from pcanel.paths import BUILD
 
 _OLD_MODELS = (
@@ -28,6 +29,7 @@ _OLD_MODELS = (
     "ryzen",
 )
 _NEW_MODELS = (*_OLD_MODELS, "sapphire_rapids", "arrow_lake")
+_LOOPBACK = BUILD / "loopback.so"  # host-tools/loopback
 _NO_DISPLAY = "display_library: nogui\n"
 _DEBIAN_DISPLAY = """\
 display_library: rfb, options="timeout=0"
@@ -39,13 +41,26 @@ plugin_ctrl: speaker=0
 @dataclass(frozen=True)
 class Program:
     """path: a file, or a name on PATH; debugger: what starts it with a script of that name, where it has
-    one; config: the lines of bochsrc that this one needs."""
+    one; config: the lines of bochsrc that this one needs; preload: a library that it is started with."""
 
     path: str
     words: str
     debugger: tuple[str, ...]
     cpus: tuple[str, ...]
     config: str
+    preload: Path | None = None
+
+    def environment(self, directory: Path) -> dict[str, str]:
+        """Variables to start it with in `directory`, which gets a link to the library: the loader takes no path with
+        spaces."""
+        if self.preload is None:
+            return {}
+        if not self.preload.is_file():
+            raise EngineError(f"{self.preload} is missing (make all builds it)")
+        link = directory / self.preload.name
+        if not link.is_symlink():
+            link.symlink_to(self.preload)
+        return {"LD_PRELOAD": f"./{link.name}"}
 
     @property
     def is_there(self) -> bool:
@@ -72,6 +87,7 @@ DEBIAN = Program(
     debugger=("-rc", "debugger"),
     cpus=("bx_generic", *_OLD_MODELS),
     config=_DEBIAN_DISPLAY,
+    preload=_LOOPBACK,  # the display's server is none of other machines' business
 )
 
 

@@ -27,6 +27,7 @@ class Qemu(Engine):
     """QEMU as a subprocess, watched and steered through QMP."""
 
     name = "qemu"
+    takes_descriptors = True
     program = "qemu-system-x86_64"
 
     def __init__(self, machine: Machine):
@@ -60,8 +61,8 @@ class Qemu(Engine):
         words += ["-cpu", self.cpu, "-m", str(machine.memory)]
         words += ["-device", "pvpanic", "-action", "panic=pause"]  # a memory image can still be taken
         words += ["-chardev", f"socket,id=qmp,fd={self._theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
-        for number, port in enumerate(machine.ports, 1):
-            words += ["-chardev", f"socket,id=com{number},host=127.0.0.1,port={port},server=off,nodelay=on"]
+        for number, line in enumerate(machine.lines, 1):
+            words += ["-chardev", f"socket,id=com{number},fd={line.fileno()}"]
             words += ["-device", f"isa-serial,chardev=com{number},index={number - 1}"]
         if machine.uefi:
             words += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_option(self._firmware)}"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pcanel.errors import InputError
 from pcanel.modules import BootModule
+from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
@@ -90,8 +91,9 @@ class _Reader:
     def file(self, key: str, value: str) -> Path:
         """A path in the guest file is relative to the file."""
         path = (self.path.parent / value).resolve()
-        if not path.is_file():
-            raise self.error(key, f"{path}: no such file")
+        lack = lack_of(path)
+        if lack:
+            raise self.error(key, f"{path}: {lack}")
         if path.stat().st_size == 0:
             raise self.error(key, f"{path}: the file is empty")
         return path
@@ -103,10 +105,11 @@ class _Reader:
 
 def load(path: Path) -> Guest:
     """Reads a guest file. Raises InputError."""
+    lack = lack_of(path)
+    if lack:
+        raise InputError(f"{path}: {lack.replace('no such file', 'no such guest file')}")
     try:
         table = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such guest file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: {error}") from error
     return _check(_Reader(path, table))

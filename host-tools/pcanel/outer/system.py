@@ -76,7 +76,7 @@ class Outer:
         self._hub = Hub()
         ends = [self._hub.open(name, self.run.path / f"{name}.log") for name in self._names()]
         self.consoles = [end.console for end in ends]
-        ports = [end.engine_port for end in ends]
+        ports = [end.listen() for end in ends]
         self._engine = Bochs(Machine(self.run.path, iso, self._memory, self._cpu, ports=ports))
         self._hub.start()
         try:

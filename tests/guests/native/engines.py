@@ -168,7 +168,8 @@ def _bochs(image, cpu, cmdline, serial, directory):
     bochsrc = directory / "bochsrc"
     bochsrc.write_text(_BOCHSRC.format(**values, disk=disk, serial=serial, log=directory / "log"))
     (directory / "debugger").write_text("c\n")
-    return ["env", "-C", directory, program.path, "-q", "-f", bochsrc, *program.debugger]
+    variables = [f"{name}={value}" for name, value in program.environment(directory).items()]
+    return ["env", "-C", directory, *variables, program.path, "-q", "-f", bochsrc, *program.debugger]
 
 
 def _qemu(image, cmdline, serial, directory):
