@@ -108,6 +108,36 @@ def test_flat_entered_behind_its_start(boot):
     assert got == (77,)
 
 
+def test_selectors_of_multiboot_can_be_loaded_again(boot):
+    """Code that was written for QEMU's loader goes on with the GDT that it finds."""
+    header = multiboot_header(0)
+    base = LOAD + len(header)
+    source = "push 0x7777; xor eax, eax; mov ax, cs; xor ecx, ecx; mov cx, ss; mov edx, 0x10; mov ds, edx; mov es, edx;"
+    source += "mov ss, edx; pop esi;" + store("eax", "ecx", "esi")
+    far = b"\xea" + struct.pack("<IH", base + 7, 8)  # jmp 8:next
+    code = header + far + assemble(source, 32, base + 7)
+    got = boot({"k": elf(32, 3, base, [(LOAD, LOAD, code, len(code))])}, 3, protocol="multiboot")
+    assert got == (8, 0x10, 0x7777)
+
+
+def test_a_segment_that_begins_below_1_mib(boot):
+    """Linked as GNU ld does for an entry at 1 MiB: the page before has the ELF header."""
+    start = 0xFF000
+    header = multiboot_header(0)
+    code = header + assemble(f"mov eax, [{start:#x}];" + store("eax"), 32, 0x100000 + len(header))
+    image = bytearray(elf(32, 3, 0x100000 + len(header), [(0x100000, 0x100000, b"", 1)])).ljust(0x1000, b"\0") + code
+    struct.pack_into("<IIIIII", image, 52, 1, 0, start, start, len(image), len(image))
+    assert boot({"k": bytes(image)}, 1, protocol="multiboot") == (struct.unpack("<I", b"\x7fELF")[0],)
+
+
+def test_flat_over_the_usual_places_of_the_tables(boot):
+    code = assemble("mov eax, 0x1234; push rax; pop rbx; hlt", 64, 0x1000)
+    image = code.ljust(0xE000, b"\x90") + assemble(f"mov [{DATA:#x}], ebx; mov [{DATA + 4:#x}], dl; hlt", 64, 0xF000)
+    image = code[:-1] + b"\xe9" + struct.pack("<i", 0xE000 - len(code) - 4) + image[len(code) + 4 :]
+    got = boot({"k": image}, 2, protocol="flat", mode="long", address=0x1000, registers={"rsp": 0x80000, "dl": 0x80})
+    assert got == (0x1234, 0x80)
+
+
 def test_flat_in_real_mode_with_selectors(boot):
     source = "mov ax, ds; mov bx, es; mov cx, ss; push 0x3000; pop ds; mov [0x8000], ax; mov [0x8002], bx;"
     code = assemble(source + "mov [0x8004], cx; mov [0x8006], dx; hlt", 16, 0x7C00)
