@@ -11,13 +11,14 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm import bda, verdict
-from vmm.acpi import tables
+from vmm import bda, screen, verdict
+from vmm.acpi import mp, tables
 from vmm.acpi.dsdt_aml import AML
 from vmm.console import Console
 from vmm.devices import lapic_page
 from vmm.devices.acpi_pm import AcpiPm
 from vmm.devices.gsi import Gsi
+from vmm.devices.hpet import Hpet
 from vmm.devices.i8042 import I8042
 from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
@@ -27,11 +28,13 @@ from vmm.devices.mc146818 import Mc146818
 from vmm.devices.port92 import Port92
 from vmm.devices.reset_cf9 import ResetCf9
 from vmm.devices.uart16550 import Uart16550
+from vmm.devices.vga import Vga
 from vmm.handlers.apic_msrs import LAPIC, ApicMsrs
 
 IOAPIC = const(0xFEC00000)
 COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
 _COM_LINES = (4, 3, 4, 3)
+_CPUS = const(1)
 _PAGE = const(0x1000)
 _SCI = const(9)
 _IO_EXTINT = const(0x348 // 4)  # word of the local APIC's page
@@ -53,6 +56,10 @@ class Pc:
         self.acknowledge = bind(_acknowledge, self.apic_page, self.pic.quick_ack)
         self.pit = I8254(self.gsi.line(0), clock, edge=self.gsi.edge(0))
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
+        self._cut = None
+        self.hpet = Hpet(clock, self.gsi.line, self._replace_legacy)
+        self.vga = Vga(clock)
+        self.mirror = screen.Mirror(vm, self.vga) if vm.config.get("screen") == "console" else None
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
         self.port92 = Port92(self._reset, self._a20)
@@ -74,11 +81,15 @@ class Pc:
         ports.claim(0x64, 1, self.keyboard, 4)
         ports.claim(0x70, 2, self.rtc)
         ports.claim(0x92, 1, self.port92)
+        ports.claim(0x3C0, 16, self.vga)
+        ports.claim(0x3D4, 2, self.vga, 0x14)
+        ports.claim(0x3DA, 1, self.vga, 0x1A)
         ports.claim(0xCF9, 1, self.cf9)
         ports.claim(COM_PORTS[0], 8, self.com1)
         ports.claim(tables.PM_BASE, 16, self.pm)
         mmio.claim(LAPIC, _PAGE, self.lapic)
         mmio.claim(IOAPIC, _PAGE, self.ioapic)
+        mmio.claim(tables.HPET, _PAGE, self.hpet)
 
     def com(self, n):
         """The UART of COM1 to COM4, n from 0: beyond COM1 they are there from when a link wants them."""
@@ -98,6 +109,10 @@ class Pc:
 
     def reset(self):
         """The reset line: every chip."""
+        self.hpet.reset()  # before the chips whose lines it may have
+        self.vga.reset()
+        if self.mirror:
+            self.mirror.reset()
         for chip in (self.pic, self.pit, self.rtc, self.pm, self.keyboard, self.port92, self.cf9):
             chip.reset()
         for uart in self.coms:
@@ -119,13 +134,33 @@ class Pc:
         lapic.write(lapic_page.LVT_LINT1, 4, lapic_page.NMI << 8)
 
     def tables(self):
-        """Write the BIOS data area and the ACPI tables; return the gpa of the RSDP, 0 where there is no room."""
+        """Write what firmware leaves: BIOS data area, a blank screen, ACPI's and the MP table.
+
+        Return the gpa of the RSDP, 0 where there is no room.
+        """
         memory = self.vm.memory
+        told = (self.vm.config.get("screen") or "off") != "off"
         com_ports = [COM_PORTS[n] if self.coms[n] else 0 for n in range(4)]
         bda.install(memory, com_ports)
         if memory.size < 0x100000:
             return 0
-        return tables.install(memory, AML, 1, com_ports, True)
+        screen.blank(memory)
+        signature, _, _, features = self.vm.cpuid.leaf(1, 0)
+        mp.install(memory, _CPUS, signature, features, LAPIC, IOAPIC, _SCI)
+        return tables.install(memory, AML, _CPUS, com_ports, True, screen=told)
+
+    def _replace_legacy(self, on):
+        """The HPET takes lines 0 and 8 from the 8254 and the MC146818, or gives them back."""
+        if on:
+            self._cut = self.pit.irq, self.rtc.irq, self.pit.timer.callback
+            for line in self._cut[:2]:
+                line(0)
+            self.pit.irq = self.rtc.irq = _gone
+            self.pit.timer.callback = self.pit._due  # the short way knows its line
+        else:
+            self.pit.irq, self.rtc.irq, self.pit.timer.callback = self._cut
+            self.pit.irq(self.pit.level)
+            self.rtc.irq(self.rtc.level)
 
     def _broadcast(self, vector):
         self.ioapic.eoi(vector)
@@ -158,9 +193,9 @@ class Pc:
             self.vm.mmio.rewired()
 
 
-def _gone(byte):
-    """What a UART without a far end sends is gone."""
-    return True
+def _gone(_):
+    """What a UART without a far end sends is gone, and so is the level of a line that is cut."""
+    return 1
 
 
 @micropython.viper

@@ -12,7 +12,7 @@ import sys
 import cpu
 from micropython import const
 
-from vmm import bus, handlers, loaders, pc, terminal, verdict
+from vmm import bus, handlers, loaders, pc, screen, terminal, verdict
 from vmm.gone import Gone
 from vmm.handlers import cpuid, io, mmio, msr, vmcall
 from vmm.memory import ept, paging
@@ -419,6 +419,10 @@ class VM(Scheduled):
             "hypercalls": self.hypercalls.unclaimed,
             "refused": self.refused,
         }
+
+    def screen(self):
+        """Return its VGA text screen as it is now (vmm/screen.py): printed it is the rows; text, cursor."""
+        return screen.Screen(self.memory, self.pc.vga)
 
     def attach(self, key=terminal.DETACH):
         """Put this guest's console on the prompt's terminal until `key` (Ctrl-]) is typed."""

@@ -51,7 +51,7 @@ def test_multiboot(write, tmp_path):
         "kernel": "some/kernel", "initrd": None, "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
         "links": [], "shared": [],
-        "console": None, "autostart": True, "demand_paging": False, "priority": 0, "share": 100,
+        "console": None, "screen": "off", "autostart": True, "demand_paging": False, "priority": 0, "share": 100,
         "on_reset": "reset", "on_triple_fault": "reset", "on_power_off": "power-off",
     }  # fmt: skip
     modules = guest.boot_modules()

@@ -1,4 +1,5 @@
-"""The other ways to boot Debian's kernels: bzImage as shipped, the full kernel, an older CPU."""
+"""The other ways to boot Debian's kernels: bzImage as shipped, the full kernel, a newer release's, a 32-bit one,
+an older CPU."""
 
 import pytest
 import vtx
@@ -10,6 +11,8 @@ CASES = {
     "cloud-bzimage": ("linux-bzimage", "corei7_skylake_x"),
     "full-vmlinux": ("linux-full", "corei7_skylake_x"),
     "full-bzimage": ("linux-full-bzimage", "corei7_skylake_x"),
+    "newer-bzimage": ("linux-trixie", "corei7_skylake_x"),
+    "32-bit-vmlinux": ("linux-686", "corei7_skylake_x"),
     "cloud-arrandale": ("linux", "corei5_arrandale_m520"),
 }
 

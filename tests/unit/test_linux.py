@@ -46,6 +46,17 @@ def test_bzimage_64_bit_entry():
     assert entries == e820(SIZE)
 
 
+def test_linux_is_told_of_a_screen_where_its_file_says_so():
+    screen_info = {}
+    for screen in ("off", "on", "console", None):
+        params = boot({"k": bzimage(b"\x90" * 64)}, screen=screen).gprs["rsi"]
+        screen_info[screen] = MEMORY.read(params, 0x40)
+    assert screen_info["off"] == screen_info[None] == bytes(0x40)
+    told = screen_info["on"]
+    assert told == screen_info["console"]
+    assert (told[6], told[7], told[0xE], told[0xF], told[0x10]) == (3, 80, 25, 1, 16)
+
+
 def test_identity_map_by_the_walk_of_the_cpu():
     state = boot({"k": bzimage(b"\x90" * 64)})
     for gva in (0, 0x7123, 16 * MIB + 0x200, 0xC0000000, 0xFFFFFFFF):
@@ -159,10 +170,15 @@ def boot_real(path):
 @pytest.mark.parametrize("path", real_kernels("bzImage"))
 def test_real_bzimage(path):
     blob, memory, state = boot_real(path)
-    assert state.mode == "long" and state.rip & 0xFFF == 0x200
+    if blob[0x236] & 1:  # XLF_KERNEL_64
+        assert state.mode == "long" and state.rip & 0xFFF == 0x200
+        start = state.rip - 0x200
+    else:
+        assert state.mode == "protected" and state.rip & 0xFFF == 0
+        start = state.rip
     payload = struct.unpack_from("<I", blob, 0x248)[0]
     offset = (blob[0x1F1] + 1) * 512 + payload
-    assert memory.read(state.rip - 0x200 + payload, 4096) == blob[offset : offset + 4096]
+    assert memory.read(start + payload, 4096) == blob[offset : offset + 4096]
     if blob[offset : offset + 4] == b"\xfd7zX":
         assert lzma.LZMADecompressor().decompress(blob[offset : offset + MIB], 4) == b"\x7fELF"
 
@@ -172,7 +188,7 @@ def test_real_vmlinux(path):
     blob, memory, state = boot_real(path)
     with path.open("rb") as file:
         image = ELFFile(file)
-        assert (state.mode, state.rip) == ("long", image.header.e_entry)
+        assert (state.mode, state.rip) == ({32: "protected", 64: "long"}[image.elfclass], image.header.e_entry)
         for segment in image.iter_segments("PT_LOAD"):
             data = segment.data()
             assert memory.read(segment.header.p_paddr, len(data)) == data

@@ -18,6 +18,11 @@ from vmm.loaders.place import Space
 from vmm.loaders.state import LoadError, State
 
 # Zero page
+_ORIG_VIDEO_MODE = const(0x006)
+_ORIG_VIDEO_COLS = const(0x007)
+_ORIG_VIDEO_LINES = const(0x00E)
+_ORIG_VIDEO_ISVGA = const(0x00F)
+_ORIG_VIDEO_POINTS = const(0x010)
 _ACPI_RSDP_ADDR = const(0x070)
 _E820_ENTRIES = const(0x1E8)
 _E820_TABLE = const(0x2D0)
@@ -157,12 +162,23 @@ def _load_vmlinux(space, name, blob, params):
     return "long" if image.bits == 64 else "protected", rip
 
 
+def _tell_screen(params):
+    """screen_info: VGA's mode 3, its cursor at the start of the page."""
+    params[_ORIG_VIDEO_MODE] = 3
+    params[_ORIG_VIDEO_COLS] = 80
+    params[_ORIG_VIDEO_LINES] = 25
+    params[_ORIG_VIDEO_ISVGA] = 1
+    struct.pack_into("<H", params, _ORIG_VIDEO_POINTS, 16)
+
+
 def _finish_params(space, config, blobs, e820, rsdp, cmdline, params):
     limit = struct.unpack_from("<I", params, _CMDLINE_SIZE)[0]
     limit = min(limit or 255, _CMDLINE_MAX - 1)
     if len(cmdline) > limit:
         raise space.error("command line of %d bytes, the kernel takes %d" % (len(cmdline), limit))
     params[_TYPE_OF_LOADER] = _LOADER_UNDEFINED
+    if (config.get("screen") or "off") != "off":
+        _tell_screen(params)
     struct.pack_into("<I", params, _CMD_LINE_PTR, _CMDLINE)
     struct.pack_into("<Q", params, _SETUP_DATA, 0)
     struct.pack_into("<Q", params, _ACPI_RSDP_ADDR, rsdp)
