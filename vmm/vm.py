@@ -49,6 +49,7 @@ class VM(Scheduled):
         self.hooks = {}
         self.policies = []
         self.powered = False
+        self.bios = None  # vmm.handlers.bios.Bios where its program wants one
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
         self._blobs = blobs
         self._taken = []
@@ -184,12 +185,22 @@ class VM(Scheduled):
         self.clock.skew = 0
         rsdp = self.pc.tables()
         state = loaders.load(self.memory, self.config, self._blobs, self.e820, rsdp)
+        if state.bios:
+            self._start_bios()
         self.clock.skew = -self.clock.now()
         self.vcpu.start(state)
         self.ports.outcome = verdict.ADVANCE
         if self.apicv:
             self.apicv.reset()
         self.flush()
+
+    def _start_bios(self):
+        """BIOS services for a program that is entered in real mode."""
+        if self.bios is None:
+            from vmm.handlers.bios import Bios
+
+            self.bios = Bios(self)
+        self.bios.start()
 
     def _power(self, on):
         """The cables of its UARTs: a guest that is off holds no line up."""

@@ -1,8 +1,9 @@
 """Linux x86 boot protocol: bzImage, and the vmlinux ELF that is inside it.
 
 A bzImage starts at its 64-bit entry where it has one, else at its 32-bit entry; a
-vmlinux starts at its ELF entry with the registers of the same protocol. Limits:
-protocol 2.10 (Linux 2.6.31) or later; no EFI hand-over, no setup_data; initrd and
+vmlinux starts at its ELF entry with the registers of the same protocol. One of a protocol
+before 2.10 (Linux 2.6.31), and what else has that header, is entered in real mode
+(setup16.py). Limits: no EFI hand-over, no setup_data; initrd and
 command line below 4 GiB.
 Source: Linux, Documentation/arch/x86/boot.rst and zero-page.rst; boot_params is the
 zero page, offsets below are in it and in the bzImage alike.
@@ -12,7 +13,7 @@ import struct
 
 from micropython import const
 
-from vmm.loaders import elf
+from vmm.loaders import elf, setup16
 from vmm.loaders.identity import TABLES_SIZE, identity_map
 from vmm.loaders.place import Space
 from vmm.loaders.state import LoadError, State
@@ -90,6 +91,10 @@ def load(memory, config, blobs, e820, rsdp=0):
     name = config["kernel"]
     blob = _named(blobs, name, "kernel")
     space = Space(memory, e820, name)
+    if is_bzimage(blob) and setup16.entered(blob):
+        _check_bzimage(name, blob)
+        initrd = _named(blobs, config["initrd"], "initrd") if config.get("initrd") else None
+        return setup16.load(space, memory, blob, initrd, (config.get("cmdline") or "").encode())
     params = bytearray(_PAGE)
     space.claim(_GDT, _PAGE, "GDT")
     space.claim(_STACK_TOP - _PAGE, _PAGE, "stack")
@@ -109,17 +114,16 @@ def load(memory, config, blobs, e820, rsdp=0):
     return _start(memory, mode, rip)
 
 
-def _load_bzimage(space, name, blob, params):
+def _check_bzimage(name, blob):
     if len(blob) < _HEADER_MAX_END:
         raise LoadError("%s: bzImage: setup header cut off, at offset 0x%x" % (name, len(blob)))
     if struct.unpack_from("<H", blob, _BOOT_FLAG)[0] != 0xAA55:
         raise LoadError("%s: bzImage: no boot flag AA55h, at offset 0x1fe" % name)
+
+
+def _load_bzimage(space, name, blob, params):
+    _check_bzimage(name, blob)
     version = struct.unpack_from("<H", blob, _VERSION)[0]
-    if version < 0x20A:
-        text = "%s: bzImage: boot protocol %d.%02d is older than 2.10, at offset 0x206"
-        raise LoadError(text % (name, version >> 8, version & 0xFF))
-    if not blob[_LOADFLAGS] & _LOADED_HIGH:
-        raise LoadError("%s: bzImage: a zImage, loaded low, at offset 0x211" % name)
     header_end = min(_HEADER + blob[_HEADER_LENGTH], _HEADER_MAX_END)
     params[_SETUP_SECTS:header_end] = blob[_SETUP_SECTS:header_end]
     offset = ((blob[_SETUP_SECTS] or 4) + 1) * 512

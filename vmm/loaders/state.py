@@ -59,6 +59,7 @@ class State:
         if mode not in ("real", "protected", "long"):
             raise ValueError("mode %s" % mode)
         self.mode = mode
+        self.bios = False  # the program wants the services of a BIOS
         self.rip = rip
         self.rflags = RFLAGS_FIXED
         self.gprs = {name: 0 for name in GPRS}
