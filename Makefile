@@ -112,6 +112,12 @@ $(BUILD)/bochs/bochs-debugger: $(SETUP)/bochs.sh $(wildcard $(SETUP)/bochs/*.pat
 
 bochs: $(BUILD)/bochs/bochs
 
+$(BUILD)/guests/ipxe: | $(STAMPS)/apt
+	@$(SETUP)/unpack.sh $(BUILD)/apt $@ ipxe
+
+$(BUILD)/guests/memdisk: | $(STAMPS)/apt
+	@$(SETUP)/unpack.sh $(BUILD)/apt $@ syslinux-common
+
 setup: $(STAMPS)/packages $(STAMPS)/venv | $(MICROPYTHON) guests
 
 # ---- the image -------------------------------------------------------------
@@ -150,7 +156,23 @@ $(RT_INITRD): $(INITRAMFS) | $(BUILD)/guests/rt-tests
 $(MEMTEST): | $(BUILD)/guests/memtest
 	@cp $(BUILD)/guests/memtest/boot/memtest86+x64.bin $@
 
-guests: $(KERNELS) $(INITRD) $(I386_INITRD) $(RT_INITRD) $(MEMTEST) rtos
+# Programs with Linux's boot header that are entered in real mode.
+REAL_MODE := $(addprefix $(BUILD)/guests/,ipxe.lkrn memdisk.bin grub.lnx)
+GRUB := /usr/lib/grub/i386-pc
+
+$(BUILD)/guests/ipxe.lkrn: | $(BUILD)/guests/ipxe
+	@cp $(BUILD)/guests/ipxe/boot/ipxe.lkrn $@
+
+$(BUILD)/guests/memdisk.bin: | $(BUILD)/guests/memdisk
+	@cp $(BUILD)/guests/memdisk/usr/lib/syslinux/memdisk $@
+
+$(BUILD)/guests/grub.lnx: | $(STAMPS)/packages
+	@mkdir -p $(@D)
+	@grub-mkimage -O i386-pc -p '(memdisk)/' -o $@.core normal echo halt reboot
+	@cat $(GRUB)/lnxboot.img $@.core > $@
+	@rm $@.core
+
+guests: $(KERNELS) $(INITRD) $(I386_INITRD) $(RT_INITRD) $(MEMTEST) $(REAL_MODE) rtos
 	@echo 'guests: the small test guests'
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/tests BUILD=$(abspath $(BUILD)/guests/tests)
 	@echo 'guests: the guest of the bench'

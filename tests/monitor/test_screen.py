@@ -63,6 +63,7 @@ def test_a_screen_on_the_console(guest):
 
 def test_a_word_that_is_none_is_refused(bench):
     said = bench.refused(
-        "monitor.create({'name': 'x', 'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': 0, 'screen': 1}, {})"
+        "monitor.create({'name': 'x', 'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': 0,"
+        " 'screen': 'colour'}, {})"
     )
     assert "screen: must be off, on or console" in said

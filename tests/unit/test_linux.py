@@ -46,6 +46,38 @@ def test_bzimage_64_bit_entry():
     assert entries == e820(SIZE)
 
 
+@pytest.mark.parametrize(
+    "version, loadflags, base, kernel_gpa, room",
+    [
+        (0x200, 1, 0x90000, MIB, 0x9000), (0x201, 1, 0x90000, MIB, 0x9000), (0x202, 1, 0x10000, MIB, 0x10000),
+        (0x209, 1, 0x10000, MIB, 0x10000), (0x209, 0, 0x90000, 0x10000, 0x9000), (0x20F, 0, 0x90000, 0x10000, 0x9000),
+    ],
+)  # fmt: skip
+def test_older_protocols_are_entered_in_real_mode_by_their_set_up_code(version, loadflags, base, kernel_gpa, room):
+    kernel = bytes(range(256)) * 16
+    image = bzimage(kernel, version=version, loadflags=loadflags)
+    state = boot({"k": image, "i": b"initrd" * 100}, initrd="i", cmdline="a=1")
+    assert (state.mode, state.rip, state.bios) == ("real", 0, True)
+    assert state.segments["cs"][:2] == ((base >> 4) + 0x20, base + 0x200)
+    assert {state.segments[name][:2] for name in ("ds", "es", "ss", "fs", "gs")} == {(base >> 4, base)}
+    assert state.rsp == room - 16
+    assert MEMORY.read(kernel_gpa, len(kernel)) == kernel
+    setup = bytearray(image[:1024])
+    at, size = struct.unpack("<II", MEMORY.read(base + 0x218, 8))
+    assert MEMORY.read(at, size) == b"initrd" * 100 and at + size <= min(SIZE, 0x38000000)
+    if version >= 0x202:
+        line = MEMORY.read_u32(base + 0x228)
+    else:
+        assert MEMORY.read_u16(base + 0x20) == 0xA33F
+        line = base + MEMORY.read_u16(base + 0x22)
+    assert MEMORY.read(line, 4) == b"a=1\0" and not base <= line < base + room
+    assert MEMORY.read_u8(base + 0x210) == 0xFF
+    heap = version >= 0x201
+    assert MEMORY.read_u8(base + 0x211) == loadflags | (0x80 if heap else 0)
+    assert MEMORY.read_u16(base + 0x224) == (room - 0x200 if heap else 0)
+    assert MEMORY.read(base + 0x230, 0x1D0) == bytes(setup[0x230:0x400])
+
+
 def test_linux_is_told_of_a_screen_where_its_file_says_so():
     screen_info = {}
     for screen in ("off", "on", "console", None):
@@ -88,10 +120,10 @@ def test_vmlinux_by_virtual_and_physical_entry():
     "blob, words",
     [
         (b"", "neither bzImage"),
-        (bzimage(b"k", version=0x209), "2.09"),
+        (bzimage(b"k", version=0x1FF), "1.255 is older than 2.00"),
         (bzimage(b"k")[:0x280], "cut off"),
         (bzimage(b"k" * 4096)[:-512], "cut off"),
-        (bzimage(b"k", loadflags=0), "0x211"),
+        (bzimage(b"k" * 0x80010, loadflags=0), "overlaps set-up code"),
         (bzimage(b"k", pref=0x1000, relocatable=0, init_size=16), "overlaps GDT"),
         (bzimage(b"k", init_size=128 * MIB), "no guest RAM left"),
         (bzimage(b"k", pref=0, align=3), "0x230"),
@@ -152,7 +184,7 @@ def test_fuzz_no_crash_no_stray_write(seed, edits, cut):
     except LoadError as error:
         assert "\n" not in str(error)
     else:
-        assert state.mode in ("long", "protected")
+        assert state.mode in ("long", "protected") or state.bios
 
 
 def real_kernels(ending):

@@ -153,7 +153,8 @@ def test_selectors_of_other_loaders_and_a_gdt_that_has_them(memory):
         0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00009B000000FFFF, 0x000093000000FFFF,
     ]  # fmt: skip
     stack = memory.read(state.rsp - 0x1000, 0x1000)
-    assert stack == bytes(0x1000) and state.rsp < 0x9FC00 and not state.gdt_base <= state.rsp - 8 < state.gdt_base + 40
+    assert stack == bytes(0x1000) and state.rsp < 0x9FC00
+    assert not state.gdt_base <= state.rsp - 8 < state.gdt_base + 40
 
 
 @pytest.mark.parametrize("start", [0, 0x9F000, 0xC0000, 0xDF000, 0xF0000, 0xFF000])
@@ -201,7 +202,8 @@ def test_flat_over_the_usual_places_of_tables(memory, mode, address, size):
         ({"dl": 0x80, "edx": 0x12345678}, {"rdx": 0x12345680}),
         ({"ah": 0x12, "al": 0x34}, {"rax": 0x1234}),
         ({"ch": 1, "bl": 2, "bh": 3, "cl": 4, "dh": 5}, {"rcx": 0x104, "rbx": 0x302, "rdx": 0x500}),
-        ({"sil": 0x11, "dil": 0x22, "bpl": 0x33, "spl": 0x44}, {"rsi": 0x11, "rdi": 0x22, "rbp": 0x33, "rsp": 0x100044}),
+        ({"sil": 0x11, "dil": 0x22, "bpl": 0x33, "spl": 0x44},
+         {"rsi": 0x11, "rdi": 0x22, "rbp": 0x33, "rsp": 0x100044}),
         ({"r8d": 1 << 31, "r9w": 0xFFFF, "r10b": 0xFF, "r15": 1 << 63},
          {"r8": 1 << 31, "r9": 0xFFFF, "r10": 0xFF, "r15": 1 << 63}),
     ],

@@ -4,11 +4,16 @@ one-shot or periodic, edge- or level-triggered (IA-PC HPET specification 1.0a).
 Nothing counts: the counter is computed from the clock, and so are the matches of a comparator that
 interrupts nobody. The clock's timer is there from the first comparator that does interrupt. Lost edges of
 a periodic comparator are made up for one by one, each as soon as the interrupt controller has taken the
-one before. A comparator that the counter has only just passed when it is written matches at once, since
-the write has taken longer to arrive than on a board. Limits: no FSB (message) delivery.
+one before. A comparator that the counter has passed by less than a second when it is written matches at
+once: the guest may have stood still between its look at the counter and the write. Limits: no FSB (message) delivery.
 """
 
+from array import array
+
+import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm.devices.oscillator import periods, ticks_at
 
@@ -45,9 +50,16 @@ _COUNT = const(3)
 _LOW = const(0xFFFFFFFF)
 _ALL = const((1 << 64) - 1)
 _NEVER = const(-1)
-_JUST = const(1000)  # periods: so far a comparator may lie back when it is written and matches still
+_JUST = const(FREQUENCY)  # periods: so far a comparator may lie back when it is written and matches still
 _MADE_UP = const(FREQUENCY)  # periods of lost matches that are made up for
 _CALLBACKS_HZ = const(20000)  # never faster
+
+# Words of `_plain`, 64 bits each: what `_tick` needs to serve the one comparator that interrupts.
+_PERIOD = const(0)  # 0: it is not that simple
+_MATCH = const(1)  # address of its match
+_BASE = const(2)
+_HZ = const(3)
+_PLAIN_MAX = const(1 << 60)
 
 
 class Hpet:
@@ -64,6 +76,9 @@ class Hpet:
         self._legacy = legacy
         self._lines = [None] * _COUNT  # (number, callable) of what each comparator drives
         self._levels = 0  # a bit for each of them that is high
+        self._plain = array("q", [0] * 4)
+        self._driven = [None]  # the callable of that comparator's line
+        self.match = array("q", [_NEVER] * _COUNT)  # the counter at the next match
         self.conf = 0
         self.reset()
 
@@ -79,9 +94,9 @@ class Hpet:
         self.config = [0] * _COUNT
         self.comparator = [_ALL] * _COUNT  # as written; of a periodic one the last that was set
         self.period = [0] * _COUNT
-        self.match = [_NEVER] * _COUNT  # the counter at the next match
-        if self.timer:
-            self.timer.cancel()
+        for n in range(_COUNT):
+            self.match[n] = _NEVER
+        self._arm()
 
     def counter(self):
         """The main counter, unlimited."""
@@ -234,7 +249,7 @@ class Hpet:
             else:
                 self.match[n] = _NEVER
                 return
-        self.match[n] = now + ahead
+        self.match[n] = now + ahead if now + ahead < _PLAIN_MAX else _NEVER  # in 3,000 years
 
     def _restart(self):
         """The counter runs, stands or jumps."""
@@ -297,11 +312,14 @@ class Hpet:
     def _arm(self, soonest=0):
         """The clock's timer for the earliest match that interrupts, periodic ones not before `soonest`."""
         first = 0
+        plain = _NEVER  # the only one
+        self._plain[_PERIOD] = 0
         if self.conf & _ENABLE:
             for n in range(_COUNT):
                 match = self.match[n]
                 if match == _NEVER or not self.config[n] & _INTERRUPTS or match - self.base >> 48:  # beyond a year
                     continue
+                plain = _COUNT if first else n
                 when = ticks_at(match - self.base, self.clock.hz, FREQUENCY)
                 if self.config[n] & _PERIODIC:
                     when = max(when, soonest)
@@ -310,9 +328,26 @@ class Hpet:
         if first:
             if self.timer is None:
                 self.timer = self.clock.timer(self._due)
+                self.timer.callback = bind(
+                    _tick, uctypes.addressof(self._plain), self._driven, self.timer.arm, self._due
+                )
+            if plain < _COUNT:
+                self._simplify(plain)
             self.timer.arm(first)
         elif self.timer:
             self.timer.cancel()
+
+    def _simplify(self, n):
+        """Comparator n is the only one that interrupts: `_tick` serves it if it is periodic, by edges."""
+        kind = self.config[n] & (_LEVEL | _PERIODIC)
+        if kind != _PERIODIC or not self._levels >> n & 1 or not 0 < self.period[n] < _PLAIN_MAX:
+            return
+        if -_PLAIN_MAX < self.base < _PLAIN_MAX:
+            self._driven[0] = self._lines[n][1]
+            self._plain[_MATCH] = uctypes.addressof(self.match) + 8 * n
+            self._plain[_BASE] = self.base
+            self._plain[_HZ] = self.clock.hz
+            self._plain[_PERIOD] = self.period[n]
 
     # -- lines
 
@@ -338,3 +373,38 @@ class Hpet:
         if self._lines[n] is None or self._lines[n][0] != number:
             self._lines[n] = number, self._line(number)
         return self._lines[n][1](1)
+
+
+# What `Hpet._due` does for the tick of an operating system.
+@micropython.viper
+def _tick(plain: int, driven, arm, slow, now: int):
+    """The timer's callback; slow(now) is for all other cases. plain: address of the words."""
+    p = ptr32(plain)
+    period = int(p[2 * _PERIOD]) | int(p[2 * _PERIOD + 1]) << 32
+    if period == 0:
+        slow(now)
+        return
+    m = ptr32(int(p[2 * _MATCH]) | int(p[2 * _MATCH + 1]) << 32)
+    at = int(m[0]) | int(m[1]) << 32
+    base = int(p[2 * _BASE]) | int(p[2 * _BASE + 1]) << 32
+    hz = int(p[2 * _HZ]) | int(p[2 * _HZ + 1]) << 32
+    seconds = now // hz
+    count = seconds * FREQUENCY + (now - seconds * hz) * FREQUENCY // hz + base
+    if count < at or count - at > _MADE_UP:
+        slow(now)
+        return
+    line = driven[0]
+    line(0)
+    soonest = now + hz // _CALLBACKS_HZ
+    if int(line(1)) == 0:
+        when = now + (period >> 2) * hz // FREQUENCY
+    else:
+        at += period
+        m[0] = at
+        m[1] = at >> 32
+        at -= base
+        seconds = at // FREQUENCY
+        when = seconds * hz + ((at - seconds * FREQUENCY) * hz + (FREQUENCY - 1)) // FREQUENCY
+    if when < soonest:
+        when = soonest
+    arm(when)

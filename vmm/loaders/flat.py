@@ -2,9 +2,10 @@
 
 Real mode enters at CS:IP = 0:address below 64 KiB, else at (address / 16):(address
 mod 16). Protected and 64-bit mode have flat segments and a GDT at 0x1000, 64-bit mode
-an identity map of 4 GiB at 0x9000, each elsewhere where the image is there. The stack grows down from the address; in real mode
-from 64 KiB up SS lies 64 KiB below CS for that. Limits: no firmware is there, so
-interrupt vectors and BIOS calls are the guest's own business.
+an identity map of 4 GiB at 0x9000, each elsewhere where the image is there. The
+stack grows down from the address; in real mode from 64 KiB up SS lies 64 KiB below CS
+for that. Limits: no firmware is there, so interrupt vectors and BIOS calls are the
+guest's own business.
 """
 
 from micropython import const

@@ -51,8 +51,9 @@ class State:
     gprs      {name: value} for all of GPRS, rsp included
     segments  {name: (selector, base, limit, access rights)} for all of SEGMENTS
 
-    selectors: of the flat code and data segments, which Linux wants at 10h and 18h and what was
-    made for QEMU's Multiboot loader or GRUB at 8 and 10h. Control registers are as the guest sees them; what VMX forces on top is the core's.
+    selectors: of the flat code and data segments, which Linux wants at 10h and 18h and
+    what was made for QEMU's Multiboot loader or GRUB at 8 and 10h. Control registers are
+    as the guest sees them; what VMX forces on top is the core's.
     """
 
     def __init__(self, mode, rip, rsp=0, selectors=LINUX_SELECTORS):
