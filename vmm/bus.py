@@ -47,7 +47,7 @@ class PortBus:
         entry = (device.read, device.write, base - offset)
         for port in range(base, base + count):
             self.claims[port] = entry
-            self.devices[port] = (device, base - offset)
+        self.devices.update(dict.fromkeys(range(base, base + count), (device, base - offset)))
 
     def miss(self, port, write):
         key = port << 1 | write

@@ -15,15 +15,15 @@ from vmm import bda, screen, verdict
 from vmm.acpi import mp, tables
 from vmm.acpi.dsdt_aml import AML
 from vmm.console import Console
-from vmm.devices import lapic_page
+from vmm.devices import hpet, lapic_page
 from vmm.devices.acpi_pm import AcpiPm
 from vmm.devices.gsi import Gsi
-from vmm.devices.hpet import Hpet
 from vmm.devices.i8042 import I8042
 from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
 from vmm.devices.ioapic import IoApic
 from vmm.devices.lapic import Lapic
+from vmm.devices.later import Later
 from vmm.devices.mc146818 import Mc146818
 from vmm.devices.port92 import Port92
 from vmm.devices.reset_cf9 import ResetCf9
@@ -57,7 +57,7 @@ class Pc:
         self.pit = I8254(self.gsi.line(0), clock, edge=self.gsi.edge(0))
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
         self._cut = None
-        self.hpet = Hpet(clock, self.gsi.line, self._replace_legacy)
+        self.hpet = None  # until the guest touches it
         self.vga = Vga(clock)
         self.mirror = screen.Mirror(vm, self.vga) if vm.config.get("screen") == "console" else None
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
@@ -89,7 +89,7 @@ class Pc:
         ports.claim(tables.PM_BASE, 16, self.pm)
         mmio.claim(LAPIC, _PAGE, self.lapic)
         mmio.claim(IOAPIC, _PAGE, self.ioapic)
-        mmio.claim(tables.HPET, _PAGE, self.hpet)
+        mmio.claim(tables.HPET, hpet.SIZE, Later(self._make_hpet))
 
     def com(self, n):
         """The UART of COM1 to COM4, n from 0: beyond COM1 they are there from when a link wants them."""
@@ -109,7 +109,8 @@ class Pc:
 
     def reset(self):
         """The reset line: every chip."""
-        self.hpet.reset()  # before the chips whose lines it may have
+        if self.hpet:
+            self.hpet.reset()  # before the chips whose lines it may have
         self.vga.reset()
         if self.mirror:
             self.mirror.reset()
@@ -148,6 +149,15 @@ class Pc:
         signature, _, _, features = self.vm.cpuid.leaf(1, 0)
         mp.install(memory, _CPUS, signature, features, LAPIC, IOAPIC, _SCI)
         return tables.install(memory, AML, _CPUS, com_ports, True, screen=told)
+
+    def _make_hpet(self):
+        """The HPET in the place of what stood for it; its page to itself, which makes access short."""
+        bus = self.vm.mmio_bus
+        bus.release(bus.find(tables.HPET)[1])
+        self.hpet = hpet.Hpet(self.vm.clock, self.gsi.line, self._replace_legacy)
+        bus.claim(tables.HPET, _PAGE, self.hpet)
+        self.vm.mmio.rewired()
+        return self.hpet
 
     def _replace_legacy(self, on):
         """The HPET takes lines 0 and 8 from the 8254 and the MC146818, or gives them back."""

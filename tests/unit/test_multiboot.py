@@ -145,8 +145,8 @@ def test_flat_protected_and_long(memory):
 def test_selectors_of_other_loaders_and_a_gdt_that_has_them(memory):
     """QEMU's and GRUB's: code at 8, data at 10h; what is behind them leads back to real mode."""
     header = multiboot_header(0)
-    state = load(memory, {"protocol": "multiboot", "kernel": "k"},
-                 {"k": elf(32, 3, MIB + len(header), [(MIB, MIB, header + b"\xf4", 0x100)])}, e820(memory.size))  # fmt: skip
+    image = elf(32, 3, MIB + len(header), [(MIB, MIB, header + b"\xf4", 0x100)])
+    state = boot(memory, {"k": image})
     assert (state.segments["cs"][0], state.segments["ds"][0], state.segments["ss"][0]) == (8, 0x10, 0x10)
     table = memory.read(state.gdt_base, state.gdt_limit + 1)
     assert list(struct.unpack("<5Q", table)) == [

@@ -38,7 +38,16 @@ _PROTECT = 0x80  # in CRTC register 11h: 0 to 7 are not written
 _OVERFLOW = 7
 _LINE_COMPARE_8 = 0x10  # the one bit of the overflow register that is written all the same
 
-_MISC_MODE_3 = 0x67
+# Behind them in `state`.
+_INDEX = {_SEQUENCER: 60, _GRAPHICS: 61, _CRTC: 62, _ATTRIBUTE: 63}
+_MISC_AT = 64
+_FEATURE_AT = 65
+_DATA_NEXT = 66  # the attribute controller's one port takes index and data in turn
+_MASK_AT = 67
+_READING = 68
+_COLOUR = 69  # which byte of the palette is next: two bytes
+_MORE = b"\0\0\0\x20\x67\0\0\xff\0\0\0"
+
 _FRAMES = 70  # a second
 _LINES = 449
 _SHOWN = 400
@@ -53,15 +62,8 @@ class Vga:
 
     def reset(self):
         """Mode 3, the cursor at the start of the page."""
-        self.state = bytearray(_MODE_3)
-        self.index = {_SEQUENCER: 0, _GRAPHICS: 0, _CRTC: 0, _ATTRIBUTE: 0x20}
-        self.misc = _MISC_MODE_3
-        self.feature = 0
-        self.data_next = False  # the attribute controller's one port takes index and data in turn
+        self.state = bytearray(_MODE_3 + _MORE)
         self.palette = None  # 768 bytes from when the guest writes one
-        self.mask = 0xFF
-        self.colour = 0  # which byte of the palette is next
-        self.reading = False
 
     def crtc(self, n):
         """Register n (0 to 18h) of the CRT controller."""
@@ -74,33 +76,33 @@ class Vga:
         """The register at `offset`; wider than a byte: successive registers."""
         if size != 1:
             return read_wide(self, offset, size)
+        s = self.state
         if offset == _STATUS:
-            self.data_next = False
+            s[_DATA_NEXT] = 0
             return self._retrace()
-        if offset in self.index:
-            return self.index[offset]
+        if offset in _INDEX:
+            return s[_INDEX[offset]]
         if offset == _ATTRIBUTE_DATA:
-            return self._indexed(_ATTRIBUTE, self.index[_ATTRIBUTE] & 0x1F)
-        if offset - 1 in self.index:
-            return self._indexed(offset - 1, self.index[offset - 1])
+            return self._indexed(_ATTRIBUTE, s[_INDEX[_ATTRIBUTE]] & 0x1F)
+        if offset - 1 in _INDEX:
+            return self._indexed(offset - 1, s[_INDEX[offset - 1]])
         if offset == _MISC:
             return 0x10  # a colour monitor is attached
         if offset == _MISC_READ:
-            return self.misc
+            return s[_MISC_AT]
         if offset == _ENABLE:
             return 1
         if offset == _FEATURE:
-            return self.feature
+            return s[_FEATURE_AT]
         if offset == _DAC_MASK:
-            return self.mask
+            return s[_MASK_AT]
         if offset == _DAC_READ:
-            return 3 if self.reading else 0
+            return 3 if s[_READING] else 0
         if offset == _DAC_WRITE:
-            return self.colour // 3
+            return self._colour(0) // 3
         if offset == _DAC_DATA:
-            value = self.palette[self.colour] if self.palette else 0
-            self.colour = (self.colour + 1) % 768
-            return value
+            at = self._colour(1)
+            return self.palette[at] if self.palette else 0
         return 0xFF
 
     def write(self, offset, size, value):
@@ -108,30 +110,38 @@ class Vga:
         if size != 1:
             write_wide(self, offset, size, value)
             return
+        s = self.state
         if offset == _ATTRIBUTE:
-            if self.data_next:
-                self._set(_ATTRIBUTE, self.index[_ATTRIBUTE] & 0x1F, value)
+            if s[_DATA_NEXT]:
+                self._set(_ATTRIBUTE, s[_INDEX[_ATTRIBUTE]] & 0x1F, value)
             else:
-                self.index[_ATTRIBUTE] = value & 0x3F
-            self.data_next = not self.data_next
-        elif offset in self.index:
-            self.index[offset] = value
-        elif offset - 1 in self.index and offset != _ATTRIBUTE_DATA:
-            self._set(offset - 1, self.index[offset - 1], value)
+                s[_INDEX[_ATTRIBUTE]] = value & 0x3F
+            s[_DATA_NEXT] ^= 1
+        elif offset in _INDEX:
+            s[_INDEX[offset]] = value
+        elif offset - 1 in _INDEX and offset != _ATTRIBUTE_DATA:
+            self._set(offset - 1, s[_INDEX[offset - 1]], value)
         elif offset == _MISC:
-            self.misc = value
+            s[_MISC_AT] = value
         elif offset == _STATUS:
-            self.feature = value
+            s[_FEATURE_AT] = value
         elif offset == _DAC_MASK:
-            self.mask = value
+            s[_MASK_AT] = value
         elif offset == _DAC_READ or offset == _DAC_WRITE:
-            self.colour = 3 * value
-            self.reading = offset == _DAC_READ
+            s[_COLOUR], s[_COLOUR + 1] = 3 * value & 0xFF, 3 * value >> 8
+            s[_READING] = offset == _DAC_READ
         elif offset == _DAC_DATA:
             if self.palette is None:
                 self.palette = bytearray(768)
-            self.palette[self.colour] = value & 0x3F
-            self.colour = (self.colour + 1) % 768
+            self.palette[self._colour(1)] = value & 0x3F
+
+    def _colour(self, step):
+        """Which byte of the palette is next; the one after that by `step`."""
+        s = self.state
+        at = s[_COLOUR] | s[_COLOUR + 1] << 8
+        after = (at + step) % 768
+        s[_COLOUR], s[_COLOUR + 1] = after & 0xFF, after >> 8
+        return at
 
     def _indexed(self, block, n):
         first, count = _AT[block]
