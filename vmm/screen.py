@@ -36,7 +36,7 @@ def blank(memory):
 
 
 class Screen:
-    """What the screen shows now. text: the rows; cursor: (row, column), None where it is off or elsewhere."""
+    """What the screen shows. cursor: (row, column), None where it is off or elsewhere."""
 
     def __init__(self, memory, vga):
         self.rows = (vga.crtc(0x12) | vga.crtc(0x07) << 7 & 0x100 | vga.crtc(0x07) << 3 & 0x200) + 1
@@ -49,7 +49,11 @@ class Screen:
         place = (vga.crtc(0x0E) << 8 | vga.crtc(0x0F)) - self._start
         if not vga.crtc(0x0A) & 0x20 and 0 <= place < self.rows * self._pitch and place % self._pitch < self.columns:
             self.cursor = place // self._pitch, place % self._pitch
-        self.text = [self.row(n) for n in range(self.rows)]
+
+    @property
+    def text(self):
+        """The rows."""
+        return [self.row(n) for n in range(self.rows)]
 
     def cells(self, n):
         """Row n as bytes: character and attribute by turns."""
@@ -73,7 +77,7 @@ class Screen:
 class Mirror:
     """The screen of a VM on its console, ten times a second: rows that changed, by the terminal's cursor addressing.
 
-    It keeps the rows that the terminal shows, so it costs memory and time only where a guest's file asks for
+    It keeps the cells that the terminal shows, so it costs memory and time only where a guest's file asks for
     it. Where the console has no room the rest of a row waits for the next look.
     """
 
@@ -96,12 +100,13 @@ class Mirror:
             return
         screen = Screen(self._vm.memory, self._vga)
         if len(self._shown) != screen.rows:
-            self._shown = [""] * screen.rows
+            self._shown = [BLANK * screen.columns] * screen.rows
         for n in range(screen.rows):
-            if screen.text[n] != self._shown[n]:
-                self._shown[n] = screen.text[n]
+            cells = screen.cells(n)
+            if cells != self._shown[n]:
+                self._shown[n] = cells
                 self._cursor = None
-                self._waiting = ("%s[%d;1H%s%s[K" % (_ESCAPE, n + 1, screen.text[n], _ESCAPE)).encode()
+                self._waiting = ("%s[%d;1H%s%s[K" % (_ESCAPE, n + 1, screen.row(n), _ESCAPE)).encode()
                 if not self._send():
                     return
         if screen.cursor and screen.cursor != self._cursor:

@@ -268,6 +268,11 @@ class Uart16550:
         self._pins()
 
     @property
+    def registers(self):
+        """Its state, LSR at its offset: for whoever looks without a read's side effects."""
+        return self._state
+
+    @property
     def pins(self):
         """The outputs as `modem` hears of them."""
         s = self._state

@@ -8,8 +8,12 @@ Interfaces".
 """
 
 import struct
+from array import array
 
+import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm import bda
 from vmm.handlers.bios_video import Video
@@ -21,6 +25,11 @@ _CF = const(0x0001)
 _ZF = const(0x0040)
 _SMAP = const(0x534D4150)
 _FROM_SETUP = const(0x86)  # AH for a function of INT 15h that is not there
+_GUEST_SS_BASE = const(0x680A)  # for viper, which folds constants of its own module only
+_GUEST_SS_ACCESS_RIGHTS = const(0x4818)
+_GUEST_CR0 = const(0x6800)
+_RSP = const(0x020 // 4)
+_BIG = const(1 << 14)
 _DAY = const(0x1800B0)  # timer ticks
 _MOVED_MOST = const(0x8000)  # words of INT 15h, AH 87h
 _DATA_READY = const(1)  # of a UART's LSR
@@ -42,10 +51,11 @@ class Call:
 
     def __init__(self, vcpu):
         self.vcpu = vcpu
-        rights = vcpu.read(v.GUEST_SS_ACCESS_RIGHTS)
-        sp = vcpu.rsp & (0xFFFFFFFF if rights & 1 << 14 else 0xFFFF)
+        sp = vcpu.rsp & (0xFFFFFFFF if vcpu.read(v.GUEST_SS_ACCESS_RIGHTS) & 1 << 14 else 0xFFFF)
         self._at = vcpu.read(v.GUEST_SS_BASE) + sp
-        self.eax, _, _, self.flags = struct.unpack("<IHHH", vcpu.peek(self._at, 10))
+        self._paged = vcpu.cr0 >> 31
+        data = vcpu.peek(self._at, 10) if self._paged else vcpu.vm.memory.read(self._at, 10)
+        self.eax, self._return, self.flags = struct.unpack("<IIH", data)
         self.again = False
 
     @property
@@ -86,9 +96,14 @@ class Call:
 
     def finish(self):
         """Flags to the program's stack; the new EAX."""
-        self.vcpu.rflags = self.vcpu.rflags & ~_CF | (_CF if self.again else 0)
-        self.vcpu.poke(self._at + 8, struct.pack("<H", self.flags))
-        self.vcpu.poke(self._at, struct.pack("<I", self.eax))
+        vcpu = self.vcpu
+        if self.again:
+            vcpu.rflags |= _CF  # for the routine
+        data = struct.pack("<IIH", self.eax, self._return, self.flags)
+        if self._paged:
+            vcpu.poke(self._at, data)
+        else:
+            vcpu.vm.memory.write(self._at, data)
         return self.eax
 
 
@@ -106,9 +121,13 @@ class Bios:
             0x14: self._serial, 0x15: self._system, 0x16: self._keyboard, 0x17: self._printer,
             0x18: self._boot, 0x19: self._boot, 0x1A: self._time, bios.TIMER: self._tick,
         }  # fmt: skip
+        _, size, hpa = vm.memory.segments[0]
+        self._ram = array("Q", (hpa, size))
+        self._waiting = bytearray(1)  # how many keys wait
         for vector in self._services:
-            if bios.CALLS + vector not in vm.hypercalls.calls:
-                vm.hypercalls.add(bios.CALLS + vector, lambda vcpu: vm.bios.answer(vcpu))
+            vm.hypercalls.add(bios.CALLS + vector, self.answer)
+        lsr = uctypes.addressof(vm.pc.com1.registers) + _LSR
+        vm.hypercalls.calls[bios.CALLS + 0x16] = bind(_poll, self._ram, self._waiting, lsr, self.answer)
 
     def start(self):
         """8259s at 8 and 70h with the timer's line open, the 8254 at 18.2 Hz, vectors and routines in memory."""
@@ -120,6 +139,7 @@ class Bios:
             write(port, 1, value)
         self._until = 0
         self._keys = []
+        self._waiting[0] = 0
         bios.install(self._memory)
 
     def answer(self, vcpu):
@@ -128,6 +148,7 @@ class Bios:
         call = Call(vcpu)
         if self._services[vector](call) is False:
             self._vm.count_refused("BIOS function of INT %02Xh" % vector)
+        self._waiting[0] = len(self._keys)
         return call.finish()
 
     # -- interrupts: each returns False for a function that is not there
@@ -329,3 +350,23 @@ class Bios:
     def _cmos(self, register):
         self._vm.port_bus.write(0x70, 1, register)
         return self._vm.port_bus.read(0x71, 1)
+
+
+# Programs that wait for a key ask all the time: 70,000 ticks a call by `answer`.
+@micropython.viper
+def _poll(ram, waiting, lsr: int, slow, vcpu) -> int:
+    """INT 16h: whether a key waits, where none does; all else is slow's. ram: host address and bytes from gpa 0."""
+    r = ptr32(ram)  # noqa: F821
+    stack = ptr32(vcpu)[_RSP] & 0xFFFF  # noqa: F821
+    at = int(vcpu.read(_GUEST_SS_BASE)) + stack
+    plain = int(vcpu.read(_GUEST_SS_ACCESS_RIGHTS)) & _BIG == 0 and int(vcpu.read(_GUEST_CR0)) >> 31 == 0
+    if not plain or at + 10 > (int(r[2]) | int(r[3]) << 32):
+        return int(slow(vcpu))
+    p = ptr8((int(r[0]) | int(r[1]) << 32) + at)  # noqa: F821
+    function = int(p[1])
+    if function != 0x01 and function != 0x11:
+        return int(slow(vcpu))
+    if ptr8(waiting)[0] or ptr8(lsr)[0] & 1:  # noqa: F821
+        return int(slow(vcpu))
+    p[8] |= 0x40  # ZF
+    return int(p[0]) | int(p[1]) << 8 | int(p[2]) << 16 | int(p[3]) << 24

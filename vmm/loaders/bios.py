@@ -26,10 +26,10 @@ _SLAVE = tuple(range(0x70, 0x78))
 
 
 def _ask(vector, waits):
-    """push eax; mov eax, number; vmcall; (jnc done; sti; hlt; jmp again; done:) add sp, 4"""
-    code = b"\x66\x50\x66\xb8" + struct.pack("<I", CALLS + vector) + b"\x0f\x01\xc1"
+    """push eax; again: mov eax, number; clc; vmcall; (jnc done; sti; hlt; jmp again; done:) add sp, 4"""
+    code = b"\x66\x50\x66\xb8" + struct.pack("<I", CALLS + vector) + b"\xf8\x0f\x01\xc1"
     if waits:
-        code += b"\x73\x04\xfb\xf4\xeb\xf1"
+        code += b"\x73\x04\xfb\xf4\xeb\xf0"
     return code + b"\x83\xc4\x04"
 
 
