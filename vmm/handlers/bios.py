@@ -310,6 +310,8 @@ class Bios:
         if self._keys or not uart.read(_LSR, 1) & _DATA_READY:
             return
         character = uart.read(0, 1)
+        if character == 0x0A:
+            character = 0x0D  # whoever sends lines means Enter
         code = _SCAN_CODES.get(character)
         if character == 0x1B and uart.read(_LSR, 1) & _DATA_READY:
             uart.read(0, 1)  # [ or O
