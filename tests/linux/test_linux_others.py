@@ -24,6 +24,7 @@ def test_boots_to_a_shell_without_trouble(case):
         shell = Shell(monitor, guest).wait()
         assert shell.run("echo $((6 * 7))") == "42\n"
         assert "Local timer interrupts" in shell.run("cat /proc/interrupts")
+        assert shell.run("cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "tsc\n"
         assert shell.troubles() == []
         shell.console.send("poweroff\n")
         monitor.console("repl").expect(rb"powered off by the guest", 240)
