@@ -205,5 +205,5 @@ def test_the_monitors_heap_needs_memory_too(write):
 def test_the_guest_files_of_the_repository(path):
     guest = load(path)
     assert guest.name == path.stem
-    if guest.config["protocol"] == "linux":
+    if guest.config["protocol"] == "linux" and guest.config["screen"] == "off":
         assert guest.config["cmdline"].startswith("console=ttyS0")

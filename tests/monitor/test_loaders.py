@@ -14,6 +14,13 @@ FIELDS = 1 << 16
 HEADER = 32
 
 
+class Expression(str):
+    """Python that the prompt evaluates: an image too long to be typed."""
+
+    def __repr__(self):
+        return str(self)
+
+
 @pytest.fixture
 def boot(bench):
     """Creates and starts a guest, lets it run to its HLT; the 32-bit words that it stored at DATA (or `at`)."""
@@ -132,8 +139,9 @@ def test_a_segment_that_begins_below_1_mib(boot):
 
 def test_flat_over_the_usual_places_of_the_tables(boot):
     code = assemble("mov eax, 0x1234; push rax; pop rbx; hlt", 64, 0x1000)
-    image = code.ljust(0xE000, b"\x90") + assemble(f"mov [{DATA:#x}], ebx; mov [{DATA + 4:#x}], dl; hlt", 64, 0xF000)
-    image = code[:-1] + b"\xe9" + struct.pack("<i", 0xE000 - len(code) - 4) + image[len(code) + 4 :]
+    end = assemble(f"mov [{DATA:#x}], ebx; mov [{DATA + 4:#x}], dl; hlt", 64, 0xF000)
+    head = code[:-1] + b"\xe9" + struct.pack("<i", 0xE000 - len(code) - 4)
+    image = Expression(f"{head!r} + bytes({0xE000 - len(head)}) + {end!r}")
     got = boot({"k": image}, 2, protocol="flat", mode="long", address=0x1000, registers={"rsp": 0x80000, "dl": 0x80})
     assert got == (0x1234, 0x80)
 

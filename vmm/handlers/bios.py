@@ -145,11 +145,15 @@ class Bios:
     def answer(self, vcpu):
         """The VMCALL of a routine. Returns EAX."""
         vector = (vcpu.rax & 0xFFFFFFFF) - bios.CALLS
-        call = Call(vcpu)
-        if self._services[vector](call) is False:
-            self._vm.count_refused("BIOS function of INT %02Xh" % vector)
-        self._waiting[0] = len(self._keys)
-        return call.finish()
+        try:
+            call = Call(vcpu)
+            if self._services[vector](call) is False:
+                self._vm.count_refused("BIOS function of INT %02Xh" % vector)
+            self._waiting[0] = len(self._keys)
+            return call.finish()
+        except ValueError:  # the program's stack or buffer is not in its memory
+            self._vm.count_refused("BIOS call with an address outside RAM")
+            return 0
 
     # -- interrupts: each returns False for a function that is not there
 
