@@ -68,6 +68,14 @@ $(STAMPS)/apt: | $(STAMPS)/packages
 	@$(SETUP)/apt-state.sh $(BUILD)/apt
 	@touch $@
 
+$(STAMPS)/apt-trixie: | $(STAMPS)/packages
+	@$(SETUP)/apt-state.sh $(BUILD)/apt-trixie trixie
+	@touch $@
+
+$(STAMPS)/apt-i386: | $(STAMPS)/packages
+	@$(SETUP)/apt-state.sh $(BUILD)/apt-i386 bookworm i386
+	@touch $@
+
 $(BUILD)/micropython: | $(STAMPS)/apt
 	@$(SETUP)/micropython.sh $(BUILD)/apt $@
 
@@ -79,6 +87,15 @@ $(BUILD)/guests/full: | $(STAMPS)/apt
 
 $(BUILD)/guests/rt: | $(STAMPS)/apt
 	@$(SETUP)/kernel.sh $(BUILD)/apt linux-image-rt-amd64 $@
+
+$(BUILD)/guests/trixie: | $(STAMPS)/apt-trixie
+	@$(SETUP)/kernel.sh $(BUILD)/apt-trixie linux-image-cloud-amd64 $@
+
+$(BUILD)/guests/i686: | $(STAMPS)/apt-i386
+	@$(SETUP)/kernel.sh $(BUILD)/apt-i386 linux-image-686 $@
+
+$(BUILD)/guests/busybox-i386: | $(STAMPS)/apt-i386
+	@$(SETUP)/unpack.sh $(BUILD)/apt-i386 $@ busybox-static
 
 $(BUILD)/guests/rt-tests: | $(STAMPS)/apt
 	@$(SETUP)/unpack.sh $(BUILD)/apt $@ rt-tests libnuma1 libc6
@@ -94,6 +111,12 @@ $(BUILD)/bochs/bochs-debugger: $(SETUP)/bochs.sh $(wildcard $(SETUP)/bochs/*.pat
 	@$(SETUP)/bochs.sh $(BUILD)/apt $(@D) debugger
 
 bochs: $(BUILD)/bochs/bochs
+
+$(BUILD)/guests/ipxe: | $(STAMPS)/apt
+	@$(SETUP)/unpack.sh $(BUILD)/apt $@ ipxe
+
+$(BUILD)/guests/memdisk: | $(STAMPS)/apt
+	@$(SETUP)/unpack.sh $(BUILD)/apt $@ syslinux-common
 
 setup: $(STAMPS)/packages $(STAMPS)/venv | $(MICROPYTHON) guests
 
@@ -113,9 +136,10 @@ iso: elf
 # ---- guests ----------------------------------------------------------------
 
 INITRD := $(BUILD)/guests/initrd.cpio
+I386_INITRD := $(BUILD)/guests/initrd-i386.cpio
 RT_INITRD := $(BUILD)/guests/rt-initrd.cpio
 MEMTEST := $(BUILD)/guests/memtest.bin
-KERNELS := $(addprefix $(BUILD)/guests/,cloud.bzImage cloud.vmlinux full.bzImage full.vmlinux rt.bzImage rt.vmlinux)
+KERNELS := $(foreach name,cloud full rt trixie i686,$(BUILD)/guests/$(name).bzImage $(BUILD)/guests/$(name).vmlinux)
 INITRAMFS = host-tools/pcanel/guest/initramfs.py guests/initramfs/init $(STAMPS)/venv
 
 $(BUILD)/guests/%.bzImage: | $(BUILD)/guests/%
@@ -127,13 +151,32 @@ $(BUILD)/guests/%.vmlinux: $(BUILD)/guests/%.bzImage $(STAMPS)/venv
 $(INITRD): $(INITRAMFS)
 	@$(PYTHON) -m pcanel.guest.initramfs guests/initramfs/init $@
 
+$(I386_INITRD): $(INITRAMFS) | $(BUILD)/guests/busybox-i386
+	@$(PYTHON) -m pcanel.guest.initramfs --busybox $(BUILD)/guests/busybox-i386/bin/busybox guests/initramfs/init $@
+
 $(RT_INITRD): $(INITRAMFS) | $(BUILD)/guests/rt-tests
 	@$(PYTHON) -m pcanel.guest.initramfs guests/initramfs/init $@ $(BUILD)/guests/rt-tests usr/bin/cyclictest
 
 $(MEMTEST): | $(BUILD)/guests/memtest
 	@cp $(BUILD)/guests/memtest/boot/memtest86+x64.bin $@
 
-guests: $(KERNELS) $(INITRD) $(RT_INITRD) $(MEMTEST) rtos
+# Programs with Linux's boot header that are entered in real mode.
+REAL_MODE := $(addprefix $(BUILD)/guests/,ipxe.lkrn memdisk.bin grub.lnx)
+GRUB := /usr/lib/grub/i386-pc
+
+$(BUILD)/guests/ipxe.lkrn: | $(BUILD)/guests/ipxe
+	@cp $(BUILD)/guests/ipxe/boot/ipxe.lkrn $@
+
+$(BUILD)/guests/memdisk.bin: | $(BUILD)/guests/memdisk
+	@cp $(BUILD)/guests/memdisk/usr/lib/syslinux/memdisk $@
+
+$(BUILD)/guests/grub.lnx: | $(STAMPS)/packages
+	@mkdir -p $(@D)
+	@grub-mkimage -O i386-pc -p '(memdisk)/' -o $@.core normal echo halt reboot
+	@cat $(GRUB)/lnxboot.img $@.core > $@
+	@rm $@.core
+
+guests: $(KERNELS) $(INITRD) $(I386_INITRD) $(RT_INITRD) $(MEMTEST) $(REAL_MODE) rtos
 	@echo 'guests: the small test guests'
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/tests BUILD=$(abspath $(BUILD)/guests/tests)
 	@echo 'guests: the guest of the bench'

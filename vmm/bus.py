@@ -53,7 +53,7 @@ class PortBus:
         entry = (device.read, device.write, base - offset, widest)
         for port in range(base, base + count):
             self.claims[port] = entry
-            self.devices[port] = (device, base - offset)
+        self.devices.update(dict.fromkeys(range(base, base + count), (device, base - offset)))
 
     def reserve_dword(self, port):
         """Four bytes at `port` are one access, to a device that is not there; narrower ones are not concerned."""

@@ -8,6 +8,7 @@ from micropython import const
 
 from vmm.ties import checks
 
+SCREENS = ("off", "on", "console")
 RESPONSES = ("reset", "stop", "power-off")
 
 _PAGE = const(0x1000)
@@ -36,6 +37,7 @@ _KEYS = {
     "registers": (dict, "a dict of names and numbers",
                   lambda v: "" not in v and _strings(v) and all([isinstance(number, int) for number in v.values()])),
     "console": (str, "com2, com3 or none", lambda v: v in ("com2", "com3", "none")),
+    "screen": (str, "off, on or console", lambda v: v in SCREENS),
     "autostart": (bool, "True or False", None),
     "demand_paging": (bool, "True or False", None),
     "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),

@@ -11,12 +11,12 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm import bda, verdict
-from vmm.acpi import tables
+from vmm import bda, screen, verdict
+from vmm.acpi import mp, tables
 from vmm.acpi.dsdt_aml import AML
 from vmm.bus import Overlap
 from vmm.console import Console
-from vmm.devices import lapic_page
+from vmm.devices import hpet, lapic_page
 from vmm.devices.acpi_pm import AcpiPm
 from vmm.devices.gsi import Gsi
 from vmm.devices.i8042 import I8042
@@ -24,10 +24,12 @@ from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
 from vmm.devices.ioapic import IoApic
 from vmm.devices.lapic import Lapic
+from vmm.devices.later import Later
 from vmm.devices.mc146818 import Mc146818
 from vmm.devices.port92 import Port92
 from vmm.devices.reset_cf9 import ResetCf9
 from vmm.devices.uart16550 import Uart16550
+from vmm.devices.vga import Vga
 from vmm.handlers.apic_msrs import LAPIC, ApicMsrs
 
 IOAPIC = const(0xFEC00000)
@@ -55,6 +57,10 @@ class Pc:
         self.acknowledge = bind(_acknowledge, self.apic_page, self.pic.quick_ack)
         self.pit = I8254(self.gsi.line(0), clock, edge=self.gsi.edge(0))
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
+        self._cut = None
+        self.hpet = None  # until the guest touches it
+        self.vga = Vga(clock)
+        self.mirror = screen.Mirror(vm, self.vga) if vm.config.get("screen") == "console" else None
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
         self.port92 = Port92(self._reset, self._a20)
@@ -76,6 +82,9 @@ class Pc:
         ports.claim(0x64, 1, self.keyboard, 4)
         ports.claim(0x70, 2, self.rtc)
         ports.claim(0x92, 1, self.port92)
+        ports.claim(0x3C0, 16, self.vga)
+        ports.claim(0x3D4, 2, self.vga, 0x14)
+        ports.claim(0x3DA, 1, self.vga, 0x1A)
         ports.claim(0xCF9, 1, self.cf9)
         ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI, which chipsets keep from the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
@@ -83,6 +92,7 @@ class Pc:
         mmio.claim(LAPIC, _PAGE, self.lapic)
         self._lapic_at = LAPIC
         mmio.claim(IOAPIC, _PAGE, self.ioapic)
+        mmio.claim(tables.HPET, hpet.SIZE, Later(self._make_hpet))
 
     def com(self, n):
         """The UART of COM1 to COM4, n from 0: beyond COM1 they are there from when a link wants them."""
@@ -102,6 +112,11 @@ class Pc:
 
     def reset(self):
         """The reset line: every chip."""
+        if self.hpet:
+            self.hpet.reset()  # before the chips whose lines it may have
+        self.vga.reset()
+        if self.mirror:
+            self.mirror.reset()
         for chip in (self.pic, self.pit, self.rtc, self.pm, self.keyboard, self.port92, self.cf9):
             chip.reset()
         for uart in self.coms:
@@ -123,13 +138,42 @@ class Pc:
         lapic.write(lapic_page.LVT_LINT1, 4, lapic_page.NMI << 8)
 
     def tables(self):
-        """Write the BIOS data area and the ACPI tables; return the gpa of the RSDP, 0 where there is no room."""
+        """Write what firmware leaves: BIOS data area, a blank screen, ACPI's and the MP table.
+
+        Return the gpa of the RSDP, 0 where there is no room.
+        """
         memory = self.vm.memory
+        told = (self.vm.config.get("screen") or "off") != "off"
         com_ports = [COM_PORTS[n] if self.coms[n] else 0 for n in range(4)]
         bda.install(memory, com_ports)
         if memory.size < 0x100000:
             return 0
-        return tables.install(memory, AML, _CPUS, com_ports, True)
+        screen.blank(memory)
+        signature, _, _, features = self.vm.cpuid.leaf(1, 0)
+        mp.install(memory, _CPUS, signature, features, LAPIC, IOAPIC, _SCI)
+        return tables.install(memory, AML, _CPUS, com_ports, True, screen=told)
+
+    def _make_hpet(self):
+        """The HPET in the place of what stood for it; its page to itself, which makes access short."""
+        bus = self.vm.mmio_bus
+        bus.release(bus.find(tables.HPET)[1])
+        self.hpet = hpet.Hpet(self.vm.clock, self.gsi.line, self._replace_legacy)
+        bus.claim(tables.HPET, _PAGE, self.hpet)
+        self.vm.mmio.rewired()
+        return self.hpet
+
+    def _replace_legacy(self, on):
+        """The HPET takes lines 0 and 8 from the 8254 and the MC146818, or gives them back."""
+        if on:
+            self._cut = self.pit.irq, self.rtc.irq, self.pit.timer.callback
+            for line in self._cut[:2]:
+                line(0)
+            self.pit.irq = self.rtc.irq = _gone
+            self.pit.timer.callback = self.pit._due  # the short way knows its line
+        else:
+            self.pit.irq, self.rtc.irq, self.pit.timer.callback = self._cut
+            self.pit.irq(self.pit.level)
+            self.rtc.irq(self.rtc.level)
 
     def _broadcast(self, vector):
         self.ioapic.eoi(vector)
@@ -171,9 +215,9 @@ class Pc:
         vm.mmio.rewired()
 
 
-def _gone(byte):
-    """What a UART without a far end sends is gone."""
-    return True
+def _gone(_):
+    """What a UART without a far end sends is gone, and so is the level of a line that is cut."""
+    return 1
 
 
 @micropython.viper

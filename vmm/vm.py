@@ -12,7 +12,7 @@ import sys
 import cpu
 from micropython import const
 
-from vmm import bus, handlers, loaders, pc, terminal, verdict
+from vmm import bus, handlers, loaders, pc, screen, terminal, verdict
 from vmm.gone import Gone
 from vmm.handlers import control, cpuid, io, mmio, msr, spec_msrs, vmcall
 from vmm.memory import ept, linear, paging
@@ -49,6 +49,7 @@ class VM(Scheduled):
         self.hooks = {}
         self.policies = []
         self.powered = False
+        self.bios = None  # vmm.handlers.bios.Bios where its program wants one
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
         self._below = False
         self._blobs = blobs
@@ -199,12 +200,22 @@ class VM(Scheduled):
         self.clock.skew = 0
         rsdp = self.pc.tables()
         state = loaders.load(self.memory, self.config, self._blobs, self.e820, rsdp)
+        if state.bios:
+            self._start_bios()
         self.clock.skew = -self.clock.now()
         self.vcpu.start(state)
         self.ports.outcome = verdict.ADVANCE
         if self.apicv:
             self.apicv.reset()
         self.flush()
+
+    def _start_bios(self):
+        """BIOS services for a program that is entered in real mode."""
+        if self.bios is None:
+            from vmm.handlers.bios import Bios
+
+            self.bios = Bios(self)
+        self.bios.start()
 
     def _power(self, on):
         """The cables of its UARTs: a guest that is off holds no line up."""
@@ -465,6 +476,10 @@ class VM(Scheduled):
             "hypercalls": self.hypercalls.unclaimed,
             "refused": self.refused,
         }
+
+    def screen(self):
+        """Return its VGA text screen as it is now (vmm/screen.py): printed it is the rows; text, cursor."""
+        return screen.Screen(self.memory, self.pc.vga)
 
     def attach(self, key=terminal.DETACH):
         """Put this guest's console on the prompt's terminal until `key` (Ctrl-]) is typed."""

@@ -2,14 +2,18 @@
 # Makes a private apt state, so that sources and packages of Debian can be
 # fetched without root and without a change to the machine's own apt.
 #
-# usage: apt-state.sh DIR      afterwards: apt-get -c DIR/apt.conf ...
+# usage: apt-state.sh DIR [SUITE [ARCHITECTURE]]      afterwards: apt-get -c DIR/apt.conf ...
 #
 # The mirrors are those that the machine's own apt uses for its release, in
 # whatever form they are written down; apt itself is asked for them. Trixie's
 # sources come from the same mirror (MicroPython 1.25.0 is packaged there).
+# With SUITE the packages are that release's, from the same mirrors; with ARCHITECTURE
+# those of another kind of machine, such as i386.
 set -eu
 
 dir=$1
+wanted=${2:-}
+architecture=${3:-$(dpkg --print-architecture)}
 . /etc/os-release
 : "${VERSION_CODENAME:?/etc/os-release names no release of Debian}"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -32,6 +36,7 @@ fi
 
 {
     while read -r uri suite; do
+        [ -z "$wanted" ] || suite=$wanted${suite#"$VERSION_CODENAME"}
         echo "deb [signed-by=$keyring] $uri $suite main"
     done < "$dir/suites"
     echo "deb-src [signed-by=$keyring] $main trixie main"
@@ -45,6 +50,8 @@ Dir::Cache "$dir";
 Dir::Cache::archives "$dir/archives";
 Dir::Etc::sourcelist "$dir/sources.list";
 Dir::Etc::sourceparts "-";
+APT::Architecture "$architecture";
+APT::Architectures "$architecture";
 Acquire::Languages "none";
 CONF
 

@@ -53,7 +53,7 @@ def test_multiboot(write, tmp_path):
         "kernel": "some/kernel", "initrd": None, "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
         "links": [], "shared": [],
-        "console": None, "autostart": True, "demand_paging": False, "priority": 0, "share": 100,
+        "console": None, "screen": "off", "autostart": True, "demand_paging": False, "priority": 0, "share": 100,
         "on_reset": "reset", "on_triple_fault": "reset", "on_power_off": "power-off",
     }  # fmt: skip
     modules = guest.boot_modules()
@@ -212,5 +212,5 @@ def test_the_monitors_heap_needs_memory_too(write):
 def test_the_guest_files_of_the_repository(path):
     guest = load(path)
     assert guest.name == path.stem
-    if guest.config["protocol"] == "linux":
+    if guest.config["protocol"] == "linux" and guest.config["screen"] == "off":
         assert guest.config["cmdline"].startswith("console=ttyS0")

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from clock import Clock
 from needs import lacking
 from support import Memory
 
 from vmm.acpi import install, tables
-from vmm.devices import acpi_pm, mc146818
+from vmm.devices import acpi_pm, hpet, mc146818
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +67,7 @@ def test_tables_by_the_way_of_an_operating_system(aml):
     memory = Memory(1 << 20)
     assert install(memory, aml, cpus=2, com_ports=(0x3F8, 0, 0x3E8), keyboard=True) == 0xE0000
     found = collect(memory)
-    assert set(found) == {b"RSDT", b"XSDT", b"FACP", b"APIC", b"DSDT", b"FACS"}
+    assert set(found) == {b"RSDT", b"XSDT", b"FACP", b"APIC", b"HPET", b"DSDT", b"FACS"}
     fadt = found[b"FACP"]
     assert len(fadt) == 268 and fadt[8] == 5
     assert struct.unpack_from("<H", fadt, 46)[0] == 9
@@ -90,6 +91,22 @@ def test_tables_by_the_way_of_an_operating_system(aml):
     assert dsdt[at + 4 : at + 9] == bytes((0x12, 8, 4, 0x0A, acpi_pm.SLP_TYP_S5))
     at = dsdt.index(b"DEVS")
     assert struct.unpack_from("<I", dsdt, at + 5)[0] == 0b10101
+
+
+def test_the_hpet_table_names_what_the_chip_says(aml):
+    memory = Memory(1 << 20)
+    install(memory, aml)
+    table = collect(memory)[b"HPET"]
+    chip = hpet.Hpet(Clock(), None, None)
+    assert struct.unpack_from("<IBBBBQBHB", table, 36) == (chip.read(0, 4), 0, 64, 0, 0, 0xFED00000, 0, 0, 0)
+    assert len(table) == 56
+
+
+def test_whether_there_is_a_vga_is_told(aml):
+    for screen, absent in ((False, 1), (True, 0)):
+        memory = Memory(1 << 20)
+        install(memory, aml, screen=screen)
+        assert struct.unpack_from("<H", collect(memory)[b"FACP"], 109)[0] >> 2 & 1 == absent
 
 
 def entries(madt):

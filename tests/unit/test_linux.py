@@ -46,6 +46,49 @@ def test_bzimage_64_bit_entry():
     assert entries == e820(SIZE)
 
 
+@pytest.mark.parametrize(
+    "version, loadflags, base, kernel_gpa, room",
+    [
+        (0x200, 1, 0x90000, MIB, 0x9000), (0x201, 1, 0x90000, MIB, 0x9000), (0x202, 1, 0x10000, MIB, 0x10000),
+        (0x209, 1, 0x10000, MIB, 0x10000), (0x209, 0, 0x90000, 0x10000, 0x9000), (0x20F, 0, 0x90000, 0x10000, 0x9000),
+    ],
+)  # fmt: skip
+def test_older_protocols_are_entered_in_real_mode_by_their_set_up_code(version, loadflags, base, kernel_gpa, room):
+    kernel = bytes(range(256)) * 16
+    image = bzimage(kernel, version=version, loadflags=loadflags)
+    state = boot({"k": image, "i": b"initrd" * 100}, initrd="i", cmdline="a=1")
+    assert (state.mode, state.rip, state.bios) == ("real", 0, True)
+    assert state.segments["cs"][:2] == ((base >> 4) + 0x20, base + 0x200)
+    assert {state.segments[name][:2] for name in ("ds", "es", "ss", "fs", "gs")} == {(base >> 4, base)}
+    assert state.rsp == room - 16
+    assert MEMORY.read(kernel_gpa, len(kernel)) == kernel
+    setup = bytearray(image[:1024])
+    at, size = struct.unpack("<II", MEMORY.read(base + 0x218, 8))
+    assert MEMORY.read(at, size) == b"initrd" * 100 and at + size <= min(SIZE, 0x38000000)
+    if version >= 0x202:
+        line = MEMORY.read_u32(base + 0x228)
+    else:
+        assert MEMORY.read_u16(base + 0x20) == 0xA33F
+        line = base + MEMORY.read_u16(base + 0x22)
+    assert MEMORY.read(line, 4) == b"a=1\0" and not base <= line < base + room
+    assert MEMORY.read_u8(base + 0x210) == 0xFF
+    heap = version >= 0x201
+    assert MEMORY.read_u8(base + 0x211) == loadflags | (0x80 if heap else 0)
+    assert MEMORY.read_u16(base + 0x224) == (room - 0x200 if heap else 0)
+    assert MEMORY.read(base + 0x230, 0x1D0) == bytes(setup[0x230:0x400])
+
+
+def test_linux_is_told_of_a_screen_where_its_file_says_so():
+    screen_info = {}
+    for screen in ("off", "on", "console", None):
+        params = boot({"k": bzimage(b"\x90" * 64)}, screen=screen).gprs["rsi"]
+        screen_info[screen] = MEMORY.read(params, 0x40)
+    assert screen_info["off"] == screen_info[None] == bytes(0x40)
+    told = screen_info["on"]
+    assert told == screen_info["console"]
+    assert (told[6], told[7], told[0xE], told[0xF], told[0x10]) == (3, 80, 25, 1, 16)
+
+
 def test_identity_map_by_the_walk_of_the_cpu():
     state = boot({"k": bzimage(b"\x90" * 64)})
     for gva in (0, 0x7123, 16 * MIB + 0x200, 0xC0000000, 0xFFFFFFFF):
@@ -77,10 +120,10 @@ def test_vmlinux_by_virtual_and_physical_entry():
     "blob, words",
     [
         (b"", "neither bzImage"),
-        (bzimage(b"k", version=0x209), "2.09"),
+        (bzimage(b"k", version=0x1FF), "1.255 is older than 2.00"),
         (bzimage(b"k")[:0x280], "cut off"),
         (bzimage(b"k" * 4096)[:-512], "cut off"),
-        (bzimage(b"k", loadflags=0), "0x211"),
+        (bzimage(b"k" * 0x80010, loadflags=0), "overlaps set-up code"),
         (bzimage(b"k", pref=0x1000, relocatable=0, init_size=16), "overlaps GDT"),
         (bzimage(b"k", init_size=128 * MIB), "no guest RAM left"),
         (bzimage(b"k", pref=0, align=3), "0x230"),
@@ -141,7 +184,7 @@ def test_fuzz_no_crash_no_stray_write(seed, edits, cut):
     except LoadError as error:
         assert "\n" not in str(error)
     else:
-        assert state.mode in ("long", "protected")
+        assert state.mode in ("long", "protected") or state.bios
 
 
 def real_kernels(ending):
@@ -159,10 +202,15 @@ def boot_real(path):
 @pytest.mark.parametrize("path", real_kernels("bzImage"))
 def test_real_bzimage(path):
     blob, memory, state = boot_real(path)
-    assert state.mode == "long" and state.rip & 0xFFF == 0x200
+    if blob[0x236] & 1:  # XLF_KERNEL_64
+        assert state.mode == "long" and state.rip & 0xFFF == 0x200
+        start = state.rip - 0x200
+    else:
+        assert state.mode == "protected" and state.rip & 0xFFF == 0
+        start = state.rip
     payload = struct.unpack_from("<I", blob, 0x248)[0]
     offset = (blob[0x1F1] + 1) * 512 + payload
-    assert memory.read(state.rip - 0x200 + payload, 4096) == blob[offset : offset + 4096]
+    assert memory.read(start + payload, 4096) == blob[offset : offset + 4096]
     if blob[offset : offset + 4] == b"\xfd7zX":
         assert lzma.LZMADecompressor().decompress(blob[offset : offset + MIB], 4) == b"\x7fELF"
 
@@ -172,7 +220,7 @@ def test_real_vmlinux(path):
     blob, memory, state = boot_real(path)
     with path.open("rb") as file:
         image = ELFFile(file)
-        assert (state.mode, state.rip) == ("long", image.header.e_entry)
+        assert (state.mode, state.rip) == ({32: "protected", 64: "long"}[image.elfclass], image.header.e_entry)
         for segment in image.iter_segments("PT_LOAD"):
             data = segment.data()
             assert memory.read(segment.header.p_paddr, len(data)) == data

@@ -142,13 +142,88 @@ def test_flat_protected_and_long(memory):
     assert memory.read_u64(state.cr3) & 1
 
 
+def test_selectors_of_other_loaders_and_a_gdt_that_has_them(memory):
+    """QEMU's and GRUB's: code at 8, data at 10h; what is behind them leads back to real mode."""
+    header = multiboot_header(0)
+    image = elf(32, 3, MIB + len(header), [(MIB, MIB, header + b"\xf4", 0x100)])
+    state = boot(memory, {"k": image})
+    assert (state.segments["cs"][0], state.segments["ds"][0], state.segments["ss"][0]) == (8, 0x10, 0x10)
+    table = memory.read(state.gdt_base, state.gdt_limit + 1)
+    assert list(struct.unpack("<5Q", table)) == [
+        0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00009B000000FFFF, 0x000093000000FFFF,
+    ]  # fmt: skip
+    stack = memory.read(state.rsp - 0x1000, 0x1000)
+    assert stack == bytes(0x1000) and state.rsp < 0x9FC00
+    assert not state.gdt_base <= state.rsp - 8 < state.gdt_base + 40
+
+
+@pytest.mark.parametrize("start", [0, 0x9F000, 0xC0000, 0xDF000, 0xF0000, 0xFF000])
+def test_a_segment_that_begins_below_1_mib_with_the_elf_header(memory, start):
+    """Its code is at 1 MiB. Where VGA memory and tables are, nothing is loaded; the rest is."""
+    header = multiboot_header(0)
+    table = b"table" * 100
+    memory.write(0xE0000, table)
+    code = header + b"\xf4"
+    image = elf(32, 3, MIB + len(header), [(MIB, MIB, code, 0x100)])
+    at = len(image) - len(code)
+    body = image + bytes(-len(image) % 16)
+    filled = body[:at] + code + b"\x5a" * (MIB - start - at - len(code)) + code
+    image = bytearray(filled)
+    struct.pack_into("<IIIIII", image, 52, 1, 0, start, start, len(filled), len(filled) + 0x1000)
+    state = load(memory, {"protocol": "multiboot", "kernel": "k"}, {"k": bytes(image)}, e820(memory.size))
+    assert memory.read(MIB, len(code)) == code and state.rip == MIB + len(header)
+    assert memory.read(0xE0000, len(table)) == table
+    for gpa in (0x8000, 0x9F800, 0xC8000, 0xDF800, 0xFF800):
+        if gpa >= start + 0x400:
+            assert memory.read(gpa, 4) == b"\x5a" * 4
+    info = state.gprs["rbx"]
+    assert not start <= info < min(0x9FC00, MIB) and not MIB <= info < MIB + len(code) + 0x1000
+
+
+@pytest.mark.parametrize("mode", ["protected", "long"])
+@pytest.mark.parametrize("address, size", [(0x1000, 0x9000), (0x8000, 0x2000), (0x1000, 0x9EC00)])
+def test_flat_over_the_usual_places_of_tables(memory, mode, address, size):
+    image = bytes(range(1, 256)) * (size // 255 + 1)
+    state = flat(memory, image[:size], address=address, mode=mode)
+    assert memory.read(address, size) == image[:size]
+    places = [(address, address + size), (state.gdt_base, state.gdt_base + state.gdt_limit + 1)]
+    if mode == "long":
+        places.append((state.cr3, state.cr3 + 0x6000))
+        assert memory.read_u64(state.cr3) == state.cr3 + 0x1000 | 3
+    assert memory.read_u64(state.gdt_base + 0x10) >> 40 & 0xFF == 0x9B
+    places.sort()
+    assert all(end <= start for (_, end), (start, _) in zip(places, places[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    "registers, want",
+    [
+        ({"dl": 0x80}, {"rdx": 0x80}),
+        ({"dl": 0x80, "edx": 0x12345678}, {"rdx": 0x12345680}),
+        ({"ah": 0x12, "al": 0x34}, {"rax": 0x1234}),
+        ({"ch": 1, "bl": 2, "bh": 3, "cl": 4, "dh": 5}, {"rcx": 0x104, "rbx": 0x302, "rdx": 0x500}),
+        ({"sil": 0x11, "dil": 0x22, "bpl": 0x33, "spl": 0x44},
+         {"rsi": 0x11, "rdi": 0x22, "rbp": 0x33, "rsp": 0x100044}),
+        ({"r8d": 1 << 31, "r9w": 0xFFFF, "r10b": 0xFF, "r15": 1 << 63},
+         {"r8": 1 << 31, "r9": 0xFFFF, "r10": 0xFF, "r15": 1 << 63}),
+    ],
+)  # fmt: skip
+def test_registers_by_each_of_their_names(memory, registers, want):
+    state = flat(memory, address=0x100000, mode="long", registers=registers)
+    assert {name: state.gprs[name] for name in want} == want
+    assert [name for name, value in state.gprs.items() if value and name not in (*want, "rsp")] == []
+
+
 @pytest.mark.parametrize(
     "config, words",
     [
+        ({"registers": {"dl": 256}}, "no 8-bit number"),
+        ({"registers": {"r8b": 256}}, "no 8-bit number"),
+        ({"registers": {"eh": 1}}, "register eh is unknown"),
+        ({"registers": {"r16d": 1}}, "register r16d is unknown"),
         ({"mode": "vm86"}, "mode vm86"),
         ({"address": MIB}, "cannot start at 0x100000"),
         ({"address": 0xA0000}, "outside guest RAM"),
-        ({"address": 0x1000, "mode": "protected"}, "overlaps GDT"),
         ({"registers": {"xmm0": 1}}, "register xmm0"),
         ({"registers": {"ax": 65536}}, "no 16-bit number"),
         ({"registers": {"eax": -1}}, "no 32-bit number"),

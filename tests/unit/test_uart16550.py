@@ -108,15 +108,39 @@ def test_transmit_interrupt_once_for_a_full_fifo():
     assert p.get(LSR) == 0x60
 
 
-def test_out2_gates_the_line():
+def test_out2_gates_the_line_from_when_it_has_been_set():
+    p = Port()
+    p.put(MCR, 8)
+    p.put(IER, 1)
+    p.put(MCR, 0)
+    p.chip.rx(65)
+    assert p.line.level == 0 and p.get(IIR) == 4
+    p.put(MCR, 8)
+    assert p.line.level == 1
+    p.put(MCR, 3)
+    assert p.line.level == 0
+    p.chip.reset()
+    p.put(IER, 2)
+    assert p.line.level == 1
+
+
+def test_a_guest_that_knows_of_no_gate_gets_its_interrupts():
+    """As with QEMU's UART, as long as OUT2 has never been set."""
     p = Port()
     p.put(IER, 1)
     p.chip.rx(65)
-    assert p.line.level == 0
-    p.put(MCR, 8)
-    assert p.line.level == 1
+    assert p.line.level == 1 and p.get(IIR) == 4
+    assert p.get(RBR) == 65
+    assert p.line.level == 0 and p.get(IIR) == 1
+
+
+def test_out2_in_loopback_is_no_sign_of_a_gate():
+    p = Port()
+    p.put(MCR, 0x1A)
     p.put(MCR, 0)
-    assert p.line.level == 0
+    p.put(IER, 1)
+    p.chip.rx(65)
+    assert p.line.level == 1
 
 
 def test_back_pressure():

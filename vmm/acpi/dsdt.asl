@@ -151,6 +151,15 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
             })
         }
 
+        Device (HPET)
+        {
+            Name (_HID, EisaId ("PNP0103"))
+            Name (_CRS, ResourceTemplate ()
+            {
+                Memory32Fixed (ReadOnly, 0xFED00000, 0x400)
+            })
+        }
+
         // Motherboard resources: PM1a_EVT, PM1a_CNT, PM_TMR, GPE0; reset; I/O APIC, local APIC
         Device (MBRD)
         {

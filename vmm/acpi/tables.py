@@ -1,4 +1,4 @@
-"""A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT.
+"""A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT.
 
 They lie at 0xE0000, in memory that the map reserves, so that a scan for the RSDP
 finds them too. The fixed hardware (not hardware-reduced, always in ACPI mode) is a
@@ -10,10 +10,12 @@ import struct
 
 from micropython import const
 
+from vmm.devices.hpet import ID as HPET_ID
+
 RSDP = const(0xE0000)
 _FACS = const(0xE0040)  # 64-byte aligned
 _TABLES = const(0xE0080)
-_TABLES_END = const(0x100000)
+_TABLES_END = const(0xF0000)  # the MP table follows (vmm/acpi/mp.py)
 
 PM_BASE = const(0x600)
 PM1A_EVT_BLK = const(0x600)  # 4 bytes: PM1_STS, PM1_EN
@@ -27,10 +29,12 @@ SCI_INT = const(9)
 CENTURY = const(0x32)  # register of the RTC, as vmm/devices/mc146818.py has it
 LOCAL_APIC = const(0xFEE00000)
 IO_APIC = const(0xFEC00000)
+HPET = const(0xFED00000)
 MAX_CPUS = const(16)
 
 _OEM_ID = b"PCANEL"
 _OEM_TABLE_ID = b"PCANELPY"
+_SYSTEM_MEMORY = const(0)
 _SYSTEM_IO = const(1)
 
 # FADT flags
@@ -42,7 +46,7 @@ _RESET_REG_SUP = const(1 << 10)
 # IAPC_BOOT_ARCH
 _LEGACY_DEVICES = const(1 << 0)
 _8042 = const(1 << 1)
-_VGA_NOT_DEVSENT = const(1 << 2)
+_VGA_NOT_PRESENT = const(1 << 2)
 # MPS INTI flags
 _ACTIVE_HIGH_LEVEL = const(0x0D)
 
@@ -79,10 +83,10 @@ def _gas(port, bits, access):
     return struct.pack("<BBBBQ", _SYSTEM_IO, bits, 0, access, port)
 
 
-def fadt(dsdt, facs, keyboard):
+def fadt(dsdt, facs, keyboard, screen):
     """The FADT, revision 5, for tables at gpa `dsdt` and `facs`."""
     body = bytearray(268 - 36)
-    boot_arch = _LEGACY_DEVICES | _VGA_NOT_DEVSENT | (_8042 if keyboard else 0)
+    boot_arch = _LEGACY_DEVICES | (0 if screen else _VGA_NOT_PRESENT) | (_8042 if keyboard else 0)
     flags = _WBINVD | _PROC_C1 | _SLP_BUTTON | _TMR_VAL_EXT | _RESET_REG_SUP
     at = 36
     struct.pack_into("<II", body, 36 - at, facs, dsdt)
@@ -115,6 +119,11 @@ def madt(cpus):
     return _table(b"APIC", 3, body)
 
 
+def hpet():
+    """The HPET table: where the timers of vmm/devices/hpet.py are; any period will do."""
+    return _table(b"HPET", 1, struct.pack("<IBBBBQBHB", HPET_ID, _SYSTEM_MEMORY, 64, 0, 0, HPET, 0, 0, 0))
+
+
 def dsdt(aml, present, cpus):
     """The compiled DSDT `aml` with its placeholders filled in."""
     data = bytearray(aml)
@@ -142,12 +151,13 @@ def _rsdp(rsdt, xsdt):
     return data
 
 
-def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False):
+def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, screen=False):
     """Writes all tables into `memory`; returns the gpa of the RSDP.
 
     aml        the compiled dsdt.asl
     cpus       processors, APIC IDs 0 to cpus - 1
     com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
+    screen     whether it is told that there is a VGA
     ValueError for too many processors, or a DSDT that is not ours.
     """
     if not 1 <= cpus <= MAX_CPUS:
@@ -160,7 +170,7 @@ def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False
     at = _TABLES
     placed = []
     dsdt_gpa = at
-    for table in (dsdt(aml, present, cpus), fadt(dsdt_gpa, _FACS, keyboard), madt(cpus)):
+    for table in (dsdt(aml, present, cpus), fadt(dsdt_gpa, _FACS, keyboard, screen), madt(cpus), hpet()):
         at = _place(memory, at, table, placed)
     listed = placed[1:]  # the FADT points to the DSDT
     rsdt = _table(b"RSDT", 1, struct.pack("<%dI" % len(listed), *listed))

@@ -6,7 +6,8 @@ right away; what `accept` brings is announced at the trigger level, or 100 us af
 character. While `tx` refuses, characters wait in the transmit FIFO,
 THRE and TEMT stay clear, and `poll()` (or a guest's look at LSR) tries again.
 
-As on a PC, OUT2 gates the interrupt onto the ISA bus.
+As on a PC, OUT2 gates the interrupt onto the ISA bus, but only from when the guest sets it first: a
+guest that knows of no gate was made for QEMU, whose UART has none.
 
 All of it is one class, since a method of a base class costs each access some hundred instructions more.
 """
@@ -80,6 +81,8 @@ _TRIGGER = const(18)  # receive trigger level, characters
 _DEPTH = const(19)  # 16 with FIFOs, else 1
 _MARKS = const(20)  # received characters with error bits that LSR has not shown yet
 _AGED = const(21)  # what is in the receive FIFO counts as timed out
+_OPEN = const(22)  # the interrupt passes to the bus
+_GATED = const(23)  # OUT2 has been set
 _RX = const(32)  # 16 characters
 _RX_FLAGS = const(48)  # 16 times LSR error bits
 _TX = const(64)  # 16 characters
@@ -125,6 +128,7 @@ class Uart16550:
         s[_LSR] = _LSR_THRE | _LSR_TEMT
         s[_DLL] = 1  # 115200, as firmware leaves it
         s[_TRIGGER] = s[_DEPTH] = 1
+        s[_OPEN] = 1
         if line:
             self.irq(0)
         self.modem(0)
@@ -157,7 +161,7 @@ class Uart16550:
             return value
         if offset == _IIR:
             value = _IIR_NONE
-            if s[_LINE] or s[_MCR] & _MCR_OUT2 == 0:  # with OUT2, no line means no cause
+            if s[_LINE] or s[_OPEN] == 0:  # without a gate, no line means no cause
                 value = int(self._cause())
                 if value == _IIR_THRE:
                     s[_THRE] = 0
@@ -221,6 +225,9 @@ class Uart16550:
                 self._pins()
         elif offset == _MCR:
             s[_MCR] = value & 0x1F
+            if value & (_MCR_OUT2 | _MCR_LOOP) == _MCR_OUT2:
+                s[_GATED] = 1
+            s[_OPEN] = 1 if s[_GATED] == 0 or value & _MCR_OUT2 else 0
             self._pins()
         elif offset == _SCR:
             s[_SCR] = value
@@ -252,6 +259,11 @@ class Uart16550:
             self._rest = clock.timer(self._rested)
         self.modem_in(inputs)
         self._pins()
+
+    @property
+    def registers(self):
+        """Its state, LSR at its offset: for whoever looks without a read's side effects."""
+        return self._state
 
     @property
     def pins(self):
@@ -519,7 +531,7 @@ class Uart16550:
         s = ptr8(self._state)
         line = 0
         ier = s[_IER]
-        if ier and s[_MCR] & _MCR_OUT2:  # whether there is a _cause(), without the call
+        if ier and s[_OPEN]:  # whether there is a _cause(), without the call
             if ier & _IER_THRE and s[_THRE]:
                 line = 1
             elif ier & _IER_RX and s[_RX_COUNT] and (s[_RX_COUNT] >= s[_TRIGGER] or s[_AGED]):

@@ -251,7 +251,7 @@ class Cpuid:
         if leaf == HYPERVISOR_LEAF:
             return (HYPERVISOR_LEAF + 3,) + _words(SIGNATURE)
         if leaf == HYPERVISOR_LEAF + 1:
-            return 1, 0, 0, 0  # interface version
+            return 0, 1, 0, 0  # the interface's version; EAX and EDX are KVM's features, which some take unasked
         if leaf in (HYPERVISOR_LEAF + 2, HYPERVISOR_LEAF + 3) and subleaf < len(self.windows):
             side = self.windows[subleaf]
             return side.describe() if leaf == HYPERVISOR_LEAF + 2 else _words(side.window.name.encode() + bytes(16))[:4]

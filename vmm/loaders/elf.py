@@ -96,7 +96,7 @@ class Elf:
         for segment in self.segments:
             data = self.blob[segment.offset : segment.offset + segment.filesz]
             what = "segment at offset 0x%x" % segment.offset
-            space.copy(segment.paddr, data, segment.memsz, what)
+            space.put(segment.paddr, data, segment.memsz, what)
 
     def end(self):
         """The first physical address behind all segments."""

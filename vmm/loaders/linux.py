@@ -1,8 +1,9 @@
 """Linux x86 boot protocol: bzImage, and the vmlinux ELF that is inside it.
 
 A bzImage starts at its 64-bit entry where it has one, else at its 32-bit entry; a
-vmlinux starts at its ELF entry with the registers of the same protocol. Limits:
-protocol 2.10 (Linux 2.6.31) or later; no EFI hand-over, no setup_data; initrd and
+vmlinux starts at its ELF entry with the registers of the same protocol. One of a protocol
+before 2.10 (Linux 2.6.31), and what else has that header, is entered in real mode
+(setup16.py). Limits: no EFI hand-over, no setup_data; initrd and
 command line below 4 GiB.
 Source: Linux, Documentation/arch/x86/boot.rst and zero-page.rst; boot_params is the
 zero page, offsets below are in it and in the bzImage alike.
@@ -12,12 +13,17 @@ import struct
 
 from micropython import const
 
-from vmm.loaders import elf
+from vmm.loaders import elf, setup16
 from vmm.loaders.identity import TABLES_SIZE, identity_map
 from vmm.loaders.place import Space
 from vmm.loaders.state import LoadError, State
 
 # Zero page
+_ORIG_VIDEO_MODE = const(0x006)
+_ORIG_VIDEO_COLS = const(0x007)
+_ORIG_VIDEO_LINES = const(0x00E)
+_ORIG_VIDEO_ISVGA = const(0x00F)
+_ORIG_VIDEO_POINTS = const(0x010)
 _ACPI_RSDP_ADDR = const(0x070)
 _E820_ENTRIES = const(0x1E8)
 _E820_TABLE = const(0x2D0)
@@ -85,6 +91,10 @@ def load(memory, config, blobs, e820, rsdp=0):
     name = config["kernel"]
     blob = _named(blobs, name, "kernel")
     space = Space(memory, e820, name)
+    if is_bzimage(blob) and setup16.entered(blob):
+        _check_bzimage(name, blob)
+        initrd = _named(blobs, config["initrd"], "initrd") if config.get("initrd") else None
+        return setup16.load(space, memory, blob, initrd, (config.get("cmdline") or "").encode())
     params = bytearray(_PAGE)
     space.claim(_GDT, _PAGE, "GDT")
     space.claim(_STACK_TOP - _PAGE, _PAGE, "stack")
@@ -104,17 +114,16 @@ def load(memory, config, blobs, e820, rsdp=0):
     return _start(memory, mode, rip)
 
 
-def _load_bzimage(space, name, blob, params):
+def _check_bzimage(name, blob):
     if len(blob) < _HEADER_MAX_END:
         raise LoadError("%s: bzImage: setup header cut off, at offset 0x%x" % (name, len(blob)))
     if struct.unpack_from("<H", blob, _BOOT_FLAG)[0] != 0xAA55:
         raise LoadError("%s: bzImage: no boot flag AA55h, at offset 0x1fe" % name)
+
+
+def _load_bzimage(space, name, blob, params):
+    _check_bzimage(name, blob)
     version = struct.unpack_from("<H", blob, _VERSION)[0]
-    if version < 0x20A:
-        text = "%s: bzImage: boot protocol %d.%02d is older than 2.10, at offset 0x206"
-        raise LoadError(text % (name, version >> 8, version & 0xFF))
-    if not blob[_LOADFLAGS] & _LOADED_HIGH:
-        raise LoadError("%s: bzImage: a zImage, loaded low, at offset 0x211" % name)
     header_end = min(_HEADER + blob[_HEADER_LENGTH], _HEADER_MAX_END)
     params[_SETUP_SECTS:header_end] = blob[_SETUP_SECTS:header_end]
     offset = ((blob[_SETUP_SECTS] or 4) + 1) * 512
@@ -157,12 +166,23 @@ def _load_vmlinux(space, name, blob, params):
     return "long" if image.bits == 64 else "protected", rip
 
 
+def _tell_screen(params):
+    """screen_info: VGA's mode 3, its cursor at the start of the page."""
+    params[_ORIG_VIDEO_MODE] = 3
+    params[_ORIG_VIDEO_COLS] = 80
+    params[_ORIG_VIDEO_LINES] = 25
+    params[_ORIG_VIDEO_ISVGA] = 1
+    struct.pack_into("<H", params, _ORIG_VIDEO_POINTS, 16)
+
+
 def _finish_params(space, config, blobs, e820, rsdp, cmdline, params):
     limit = struct.unpack_from("<I", params, _CMDLINE_SIZE)[0]
     limit = min(limit or 255, _CMDLINE_MAX - 1)
     if len(cmdline) > limit:
         raise space.error("command line of %d bytes, the kernel takes %d" % (len(cmdline), limit))
     params[_TYPE_OF_LOADER] = _LOADER_UNDEFINED
+    if (config.get("screen") or "off") != "off":
+        _tell_screen(params)
     struct.pack_into("<I", params, _CMD_LINE_PTR, _CMDLINE)
     struct.pack_into("<Q", params, _SETUP_DATA, 0)
     struct.pack_into("<Q", params, _ACPI_RSDP_ADDR, rsdp)

@@ -11,7 +11,7 @@ from micropython import const
 
 from vmm.loaders import elf
 from vmm.loaders.place import Space
-from vmm.loaders.state import LoadError, State
+from vmm.loaders.state import GDT_SIZE, MULTIBOOT_SELECTORS, LoadError, State
 from vmm.memory.e820 import ONE_MIB, RAM
 
 _HEADER_MAGIC = const(0x1BADB002)
@@ -24,6 +24,7 @@ _INFO_SIZE = const(120)
 _INFO_FLAGS = const(0x24D)  # memory, command line, modules, map, boot loader name
 _NAME = b"Pcanel/Py\0"
 _LOW_FLOOR = const(0x1000)
+_STACK_SIZE = const(0x1000)  # the specification promises none; other loaders leave theirs
 _PAGE = const(4096)
 _FOUR_GIB = const(1 << 32)
 
@@ -63,9 +64,12 @@ def load(memory, config, blobs, e820, rsdp=0):
         image.load(space)
     if entry >= _FOUR_GIB:
         raise space.error("Multiboot: entry 0x%x lies above 4 GiB" % entry)
+    if not space.loaded(entry):
+        raise space.error("Multiboot: entry 0x%x lies outside guest RAM" % entry)
     modules = _load_modules(space, config, blobs, end)
     info, gdt = _write_info(memory, space, config, e820, modules)
-    state = State("protected", entry)
+    stack = space.low(_STACK_SIZE, 16, _LOW_FLOOR, "stack")
+    state = State("protected", entry, stack + _STACK_SIZE, MULTIBOOT_SELECTORS)
     state.write_gdt(memory, gdt)
     state.gprs["rax"] = _LOADER_MAGIC
     state.gprs["rbx"] = info
@@ -89,7 +93,7 @@ def _load_by_fields(space, blob, at):
     end = max(bss_end_addr, load_addr + size)
     if not load_addr <= entry < end:
         raise space.error("Multiboot: entry 0x%x lies outside, at offset 0x%x" % (entry, at + 28))
-    space.copy(load_addr, blob[offset : offset + size], end - load_addr, "image")
+    space.put(load_addr, blob[offset : offset + size], end - load_addr, "image")
     return entry, end
 
 
@@ -123,9 +127,9 @@ def _write_info(memory, space, config, e820, modules):
     table_size = 16 * len(modules)
     map_size = 24 * len(e820)
     strings = [cmdline, _NAME] + [string for _, _, string in modules]
-    total = 32 + _INFO_SIZE + table_size + map_size + sum([len(s) for s in strings])
+    total = GDT_SIZE + _INFO_SIZE + table_size + map_size + sum([len(s) for s in strings])
     gdt = space.low(total, 16, _LOW_FLOOR, "boot information")
-    info = gdt + 32
+    info = gdt + GDT_SIZE
     table = info + _INFO_SIZE
     ranges = table + table_size
     at = ranges + map_size

@@ -6,10 +6,19 @@ Limits: a claim lies in one RAM range; the number of claims is small, so a list 
 from micropython import const
 
 from vmm.loaders.state import LoadError
-from vmm.memory.e820 import RAM
+from vmm.memory.e820 import BIOS, EBDA, ONE_MIB, OPTION_ROMS, RAM, TABLES_END
 
 _CHUNK = const(4096)
 _ZEROS = bytes(_CHUNK)
+
+# Below 1 MiB, what a segment may cover: (from, to, whether it is loaded there).
+_LOW = (
+    (0, EBDA, True),
+    (EBDA, OPTION_ROMS, False),  # the EBDA, VGA memory
+    (OPTION_ROMS, BIOS, True),
+    (BIOS, TABLES_END, False),  # ACPI's and the MP tables
+    (TABLES_END, ONE_MIB, True),
+)
 
 
 class Space:
@@ -20,6 +29,7 @@ class Space:
         self._ram = [(base, base + size) for base, size, kind in e820 if kind == RAM]
         self._claims = []
         self._image = image
+        self._top = max([base + size for base, size, _ in e820])
 
     def error(self, text):
         return LoadError("%s: %s" % (self._image, text))
@@ -80,6 +90,35 @@ class Space:
         """Claims `size` bytes at `base`: `data` first, zeros after it."""
         self.claim(base, size, what)
         self.fill(base, data, size)
+
+    def put(self, base, data, size, what):
+        """As copy, for a segment that may reach into the firmware's area below 1 MiB.
+
+        One that begins with its own ELF header often does. Where a PC has VGA memory and ROM, which
+        is where the tables are, nothing of it is loaded; no map gives the rest of that area to others.
+        """
+        end = base + size
+        if end <= EBDA or base >= ONE_MIB:
+            self.copy(base, data, size, what)
+            return
+        if end > self._top:
+            raise self.error("%s at 0x%x, size 0x%x: outside guest RAM" % (what, base, size))
+        for start, stop, loads in _LOW + ((ONE_MIB, max(end, ONE_MIB), True),):
+            start, stop = max(start, base), min(stop, end)
+            if start >= stop or not loads:
+                continue
+            other = self._overlap(start, stop)
+            if other:
+                raise self.error("%s at 0x%x, size 0x%x: overlaps %s" % (what, base, size, other[2]))
+            if start >= ONE_MIB:
+                self.claim(start, stop - start, what)
+            else:
+                self._claims.append((start, stop, what))
+            self.fill(start, data[start - base : stop - base], stop - start)
+
+    def loaded(self, gpa):
+        """Whether gpa has been claimed."""
+        return self._overlap(gpa, gpa + 1) is not None
 
     def fill(self, base, data, size):
         """Writes `data` and zeros up to `size` into a place claimed before."""

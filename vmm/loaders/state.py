@@ -25,6 +25,15 @@ EFER_LME = const(1 << 8)
 EFER_LMA = const(1 << 10)
 RFLAGS_FIXED = const(1 << 1)
 
+LINUX_SELECTORS = (0x10, 0x18)  # __BOOT_CS, __BOOT_DS
+MULTIBOOT_SELECTORS = (0x08, 0x10)
+GDT_SIZE = const(48)
+_GDT_CODE64 = const(0x00AF9B000000FFFF)
+_GDT_CODE32 = const(0x00CF9B000000FFFF)
+_GDT_DATA32 = const(0x00CF93000000FFFF)
+_GDT_CODE16 = const(0x00009B000000FFFF)
+_GDT_DATA16 = const(0x000093000000FFFF)
+
 GPRS = (
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
@@ -42,13 +51,16 @@ class State:
     gprs      {name: value} for all of GPRS, rsp included
     segments  {name: (selector, base, limit, access rights)} for all of SEGMENTS
 
-    Control registers are as the guest sees them; what VMX forces on top is the core's.
+    selectors: of the flat code and data segments, which Linux wants at 10h and 18h and
+    what was made for QEMU's Multiboot loader or GRUB at 8 and 10h. Control registers are
+    as the guest sees them; what VMX forces on top is the core's.
     """
 
-    def __init__(self, mode, rip, rsp=0):
+    def __init__(self, mode, rip, rsp=0, selectors=LINUX_SELECTORS):
         if mode not in ("real", "protected", "long"):
             raise ValueError("mode %s" % mode)
         self.mode = mode
+        self.bios = False  # the program wants the services of a BIOS
         self.rip = rip
         self.rflags = RFLAGS_FIXED
         self.gprs = {name: 0 for name in GPRS}
@@ -71,7 +83,7 @@ class State:
             self.cr0 |= CR0_PG
             self.cr4 = CR4_PAE
             self.efer = EFER_LME | EFER_LMA
-        self._flat(0x10, CODE64 if mode == "long" else CODE32, 0x18, DATA32, 0xFFFFFFFF)
+        self._flat(selectors[0], CODE64 if mode == "long" else CODE32, selectors[1], DATA32, 0xFFFFFFFF)
 
     def _flat(self, code_selector, code, data_selector, data, limit):
         data_segment = (data_selector, 0, limit, data)
@@ -86,11 +98,17 @@ class State:
         self.segments[name] = (selector, selector << 4, limit, rights)
 
     def write_gdt(self, memory, gpa):
-        """Writes at `gpa` the GDT (32 bytes) that agrees with the flat segments."""
-        code = 0x00AF9B000000FFFF if self.mode == "long" else 0x00CF9B000000FFFF
-        memory.write(gpa, struct.pack("<QQQQ", 0, 0, code, 0x00CF93000000FFFF))
+        """Writes at `gpa` the GDT (GDT_SIZE bytes) that agrees with the flat segments.
+
+        Behind them are 16-bit code and data segments, which a way back to real mode takes.
+        """
+        code, data = self.segments["cs"][0], self.segments["ds"][0]
+        table = bytearray(GDT_SIZE)
+        struct.pack_into("<Q", table, code, _GDT_CODE64 if self.mode == "long" else _GDT_CODE32)
+        struct.pack_into("<QQQ", table, data, _GDT_DATA32, _GDT_CODE16, _GDT_DATA16)
+        memory.write(gpa, table)
         self.gdt_base = gpa
-        self.gdt_limit = 31
+        self.gdt_limit = data + 23
 
     @property
     def rsp(self):

@@ -12,7 +12,9 @@ RESERVED = const(2)
 
 EBDA = const(0x9FC00)  # 1 KiB below 640 KiB
 VGA = const(0xA0000)
-BIOS = const(0xE0000)  # 128 KiB: ACPI tables, where firmware has them
+OPTION_ROMS = const(0xC0000)
+BIOS = const(0xE0000)  # 128 KiB: ACPI and MP tables, where firmware has them
+TABLES_END = const(0xF1000)
 ONE_MIB = const(0x100000)
 MMIO_HOLE = const(0xC0000000)
 FOUR_GIB = const(0x100000000)

@@ -24,6 +24,7 @@ with importable():
 PROTOCOLS = ("linux", "multiboot", "flat")
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
+SCREENS = ("off", "on", "console")
 RESPONSES = ("reset", "stop", "power-off")  # to a reset, a triple fault, a power-off of the guest's own
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -143,6 +144,7 @@ def _check(reader: _Reader) -> Guest:
         "links": _links(reader, name),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
+        "screen": reader.choice("screen", SCREENS, "off"),
         "autostart": reader.take("autostart", bool, "true or false", True),
         "demand_paging": reader.take("demand_paging", bool, "true or false", False),
         "priority": reader.number("priority", 0, 255, 0),

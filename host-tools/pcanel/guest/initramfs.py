@@ -4,10 +4,12 @@ The format is "newc" (cpio(5)), which the kernel unpacks; device nodes are entri
 the archive, so no privilege is needed to make it, and all times are 0, so the same
 input gives the same bytes.
 
+A guest of another kind of machine takes its busybox from an unpacked package too.
+
 Programs of an unpacked Debian package go in with the libraries that they name, which have to be in the
 same tree.
 
-usage: python -m pcanel.guest.initramfs INIT ARCHIVE [TREE PROGRAM...]
+usage: python -m pcanel.guest.initramfs [--busybox FILE] INIT ARCHIVE [TREE PROGRAM...]
 """
 
 import stat
@@ -51,8 +53,8 @@ class Archive:
         self.data += bytes(-len(self.data) % 4)
 
 
-def applets(busybox: Path) -> list[str]:
-    """The paths, relative to /, at which this busybox wants to be found."""
+def applets(busybox: Path = BUSYBOX) -> list[str]:
+    """The paths, relative to /, at which this busybox wants to be found. It is run, so it is this machine's."""
     done = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True)
     return sorted(set(done.stdout.split()))
 
@@ -96,7 +98,7 @@ def add_system(archive: Archive, init: Path, busybox: Path = BUSYBOX) -> None:
     archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
     archive.add("dev/null", stat.S_IFCHR | 0o666, device=(1, 3))
     archive.add("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes())
-    for path in applets(busybox):
+    for path in applets():
         if path.rpartition("/")[0] in _DIRECTORIES and path != "bin/busybox":
             archive.add(path, stat.S_IFLNK | 0o777, b"/bin/busybox")
     archive.add("init", stat.S_IFREG | 0o755, init.read_bytes())
@@ -114,10 +116,15 @@ def add_programs(archive: Archive, programs: dict[str, Path]) -> None:
 
 
 def main() -> None:
-    init, target = (Path(argument) for argument in sys.argv[1:3])
-    tree, *names = sys.argv[3:] or [None]
+    arguments = sys.argv[1:]
+    busybox = BUSYBOX
+    if arguments[0] == "--busybox":
+        busybox = Path(arguments[1])
+        del arguments[:2]
+    init, target = (Path(argument) for argument in arguments[:2])
+    tree, *names = arguments[2:] or [None]
     programs = closure(Path(tree), names) if names else {}
-    target.write_bytes(build(init, programs=programs))
+    target.write_bytes(build(init, busybox, programs))
     print(f"setup: {target}: {target.stat().st_size >> 10} KiB, busybox, {init} {' '.join(names)}")
 
 

@@ -2,12 +2,13 @@
 
 The Linux boot protocol (Documentation/arch/x86/boot.rst) gives the payload's place:
 `payload_offset` and `payload_length` count from the protected-mode code, which follows
-`setup_sects` sectors. The payload ends with the unpacked size, four bytes. Limits: LZ4
-(legacy frames), XZ and gzip, which are what Debian's kernels use or have used.
+`setup_sects` sectors. The payload ends with the unpacked size, four bytes. It may be packed
+by any of the kernel's ways but LZO.
 
 usage: python -m pcanel.guest.vmlinux BZIMAGE VMLINUX
 """
 
+import bz2
 import lzma
 import struct
 import sys
@@ -15,6 +16,7 @@ import zlib
 from pathlib import Path
 
 import lz4.block
+import zstandard
 
 from pcanel.errors import InputError
 
@@ -24,7 +26,15 @@ _PAYLOAD = 0x248  # payload_offset, payload_length
 _LZ4_LEGACY = b"\x02\x21\x4c\x18"
 _LZ4_BLOCK = 8 << 20  # a legacy block unpacks to at most this
 _XZ = b"\xfd7zXZ\0"
+_LZMA = b"\x5d\0\0"  # properties and the low bytes of the dictionary's size, as the kernel's build makes them
 _GZIP = b"\x1f\x8b"
+_BZIP2 = b"BZh"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+
+_BROKEN = (
+    EOFError, OSError, ValueError, lz4.block.LZ4BlockError, lzma.LZMAError, struct.error, zlib.error,
+    zstandard.ZstdError,
+)  # fmt: skip
 
 
 def payload(image: bytes) -> bytes:
@@ -45,17 +55,29 @@ def payload(image: bytes) -> bytes:
 def unpack(packed: bytes) -> bytes:
     """Unpacks a payload by its magic number and checks the size that it ends with."""
     (size,) = struct.unpack_from("<I", packed, len(packed) - 4)
-    if packed.startswith(_LZ4_LEGACY):
-        unpacked = _unpack_lz4_legacy(packed[4:-4])
-    elif packed.startswith(_XZ):
-        unpacked = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(packed)
-    elif packed.startswith(_GZIP):
-        unpacked = zlib.decompressobj(wbits=31).decompress(packed)
-    else:
-        raise InputError(f"the payload is packed in a way not known here (starts {packed[:6].hex()})")
+    try:
+        unpacked = _unpack(packed)
+    except _BROKEN as error:
+        raise InputError(f"the payload does not unpack: {error}") from error
     if len(unpacked) != size:
         raise InputError(f"the payload unpacks to {len(unpacked)} bytes, not to {size}")
     return unpacked
+
+
+def _unpack(packed: bytes) -> bytes:
+    if packed.startswith(_LZ4_LEGACY):
+        return _unpack_lz4_legacy(packed[4:-4])
+    if packed.startswith(_ZSTD):
+        return zstandard.ZstdDecompressor().decompressobj().decompress(packed[:-4])
+    if packed.startswith(_XZ):
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(packed)
+    if packed.startswith(_LZMA):
+        return lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(packed)
+    if packed.startswith(_GZIP):
+        return zlib.decompressobj(wbits=31).decompress(packed)
+    if packed.startswith(_BZIP2):
+        return bz2.BZ2Decompressor().decompress(packed)
+    raise InputError(f"the payload is packed in a way not known here (starts {packed[:6].hex()})")
 
 
 def _unpack_lz4_legacy(blocks: bytes) -> bytes:

@@ -1,0 +1,165 @@
+"""VGA in text mode: CRT controller, sequencer, graphics and attribute controllers, palette (IBM PS/2 Hardware
+Interface Technical Reference, "Video Subsystem").
+
+The text is in the guest's RAM from B8000h on, so writing it costs nothing; vmm/screen.py shows it by
+what the registers say. They start as a BIOS leaves mode 3, 80 columns and 25 rows in colour. The retrace
+bits follow the clock, 70 frames of 449 lines a second. Limits: no graphics; fonts and palette are kept and shown
+to nobody; no monochrome addresses.
+"""
+
+from vmm.devices.isa import read_wide, write_wide
+
+# Offsets from 3C0h.
+_ATTRIBUTE = 0x00
+_ATTRIBUTE_DATA = 0x01
+_MISC = 0x02  # input status 0 on read
+_ENABLE = 0x03
+_SEQUENCER = 0x04
+_DAC_MASK = 0x06
+_DAC_READ = 0x07  # state on read
+_DAC_WRITE = 0x08
+_DAC_DATA = 0x09
+_FEATURE = 0x0A
+_MISC_READ = 0x0C
+_GRAPHICS = 0x0E
+_CRTC = 0x14
+_STATUS = 0x1A  # feature control on write
+
+# Indexed registers in `state`: (first byte, how many) of the index port's block.
+_AT = {_SEQUENCER: (0, 5), _GRAPHICS: (5, 9), _CRTC: (14, 25), _ATTRIBUTE: (39, 21)}
+_MODE_3 = (
+    b"\x03\x00\x03\x00\x02"
+    b"\x00\x00\x00\x00\x00\x10\x0e\x00\xff"
+    b"\x5f\x4f\x50\x82\x55\x81\xbf\x1f\x00\x4f\x0d\x0e\x00\x00\x00\x00\x9c\x8e\x8f\x28\x1f\x96\xb9\xa3\xff"
+    b"\x00\x01\x02\x03\x04\x05\x14\x07\x38\x39\x3a\x3b\x3c\x3d\x3e\x3f\x0c\x00\x0f\x08\x00"
+)
+_CRTC_BASE = 14
+_PROTECT = 0x80  # in CRTC register 11h: 0 to 7 are not written
+_OVERFLOW = 7
+_LINE_COMPARE_8 = 0x10  # the one bit of the overflow register that is written all the same
+
+# Behind them in `state`.
+_INDEX = {_SEQUENCER: 60, _GRAPHICS: 61, _CRTC: 62, _ATTRIBUTE: 63}
+_MISC_AT = 64
+_FEATURE_AT = 65
+_DATA_NEXT = 66  # the attribute controller's one port takes index and data in turn
+_MASK_AT = 67
+_READING = 68
+_COLOUR = 69  # which byte of the palette is next: two bytes
+_MORE = b"\0\0\0\x20\x67\0\0\xff\0\0\0"
+
+_FRAMES = 70  # a second
+_LINES = 449
+_SHOWN = 400
+
+
+class Vga:
+    """Offsets from 3C0h: 0 to Fh, 14h and 15h, 1Ah. `state`: the indexed registers."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.reset()
+
+    def reset(self):
+        """Mode 3, the cursor at the start of the page."""
+        self.state = bytearray(_MODE_3 + _MORE)
+        self.palette = None  # 768 bytes from when the guest writes one
+
+    def crtc(self, n):
+        """Register n (0 to 18h) of the CRT controller."""
+        return self.state[_CRTC_BASE + n]
+
+    def set_crtc(self, n, value):
+        self.state[_CRTC_BASE + n] = value & 0xFF
+
+    def read(self, offset, size):
+        """The register at `offset`; wider than a byte: successive registers."""
+        if size != 1:
+            return read_wide(self, offset, size)
+        s = self.state
+        if offset == _STATUS:
+            s[_DATA_NEXT] = 0
+            return self._retrace()
+        if offset in _INDEX:
+            return s[_INDEX[offset]]
+        if offset == _ATTRIBUTE_DATA:
+            return self._indexed(_ATTRIBUTE, s[_INDEX[_ATTRIBUTE]] & 0x1F)
+        if offset - 1 in _INDEX:
+            return self._indexed(offset - 1, s[_INDEX[offset - 1]])
+        if offset == _MISC:
+            return 0x10  # a colour monitor is attached
+        if offset == _MISC_READ:
+            return s[_MISC_AT]
+        if offset == _ENABLE:
+            return 1
+        if offset == _FEATURE:
+            return s[_FEATURE_AT]
+        if offset == _DAC_MASK:
+            return s[_MASK_AT]
+        if offset == _DAC_READ:
+            return 3 if s[_READING] else 0
+        if offset == _DAC_WRITE:
+            return self._colour(0) // 3
+        if offset == _DAC_DATA:
+            at = self._colour(1)
+            return self.palette[at] if self.palette else 0
+        return 0xFF
+
+    def write(self, offset, size, value):
+        """Sets the register at `offset`; wider than a byte: successive registers."""
+        if size != 1:
+            write_wide(self, offset, size, value)
+            return
+        s = self.state
+        if offset == _ATTRIBUTE:
+            if s[_DATA_NEXT]:
+                self._set(_ATTRIBUTE, s[_INDEX[_ATTRIBUTE]] & 0x1F, value)
+            else:
+                s[_INDEX[_ATTRIBUTE]] = value & 0x3F
+            s[_DATA_NEXT] ^= 1
+        elif offset in _INDEX:
+            s[_INDEX[offset]] = value
+        elif offset - 1 in _INDEX and offset != _ATTRIBUTE_DATA:
+            self._set(offset - 1, s[_INDEX[offset - 1]], value)
+        elif offset == _MISC:
+            s[_MISC_AT] = value
+        elif offset == _STATUS:
+            s[_FEATURE_AT] = value
+        elif offset == _DAC_MASK:
+            s[_MASK_AT] = value
+        elif offset == _DAC_READ or offset == _DAC_WRITE:
+            s[_COLOUR], s[_COLOUR + 1] = 3 * value & 0xFF, 3 * value >> 8
+            s[_READING] = offset == _DAC_READ
+        elif offset == _DAC_DATA:
+            if self.palette is None:
+                self.palette = bytearray(768)
+            self.palette[self._colour(1)] = value & 0x3F
+
+    def _colour(self, step):
+        """Which byte of the palette is next; the one after that by `step`."""
+        s = self.state
+        at = s[_COLOUR] | s[_COLOUR + 1] << 8
+        after = (at + step) % 768
+        s[_COLOUR], s[_COLOUR + 1] = after & 0xFF, after >> 8
+        return at
+
+    def _indexed(self, block, n):
+        first, count = _AT[block]
+        return self.state[first + n] if n < count else 0
+
+    def _set(self, block, n, value):
+        first, count = _AT[block]
+        if n >= count:
+            return
+        if block == _CRTC and n <= _OVERFLOW and self.crtc(0x11) & _PROTECT:
+            if n != _OVERFLOW:
+                return
+            value = self.crtc(n) & ~_LINE_COMPARE_8 | value & _LINE_COMPARE_8
+        self.state[first + n] = value
+
+    def _retrace(self):
+        """Input status 1: bit 3 in the vertical retrace, bit 0 there and between lines."""
+        place = self.clock.now() * _FRAMES % self.clock.hz * _LINES  # in lines, by hz
+        if place >= _SHOWN * self.clock.hz:
+            return 0x09
+        return 0x01 if place % self.clock.hz * 5 >= 4 * self.clock.hz else 0x00

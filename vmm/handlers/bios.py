@@ -1,0 +1,378 @@
+"""BIOS services for a guest that was entered in real mode: what INT 11h to 1Ah answer.
+
+The routines in the guest (vmm/loaders/bios.py) ask by VMCALL; registers and flags of the program are in the vCPU and
+on its stack. Characters go to the VGA page (vmm/handlers/bios_video.py); keys are what is typed on the guest's
+console. Limits: no disks of the BIOS's own, no APM, no PCI BIOS, no boot. Functions that are not there answer as
+those of an older BIOS and are counted. Source: IBM PC/AT Technical Reference, "ROM BIOS"; ACPI, "System Address Map
+Interfaces".
+"""
+
+import struct
+from array import array
+
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm import bda
+from vmm.handlers.bios_video import Video
+from vmm.loaders import bios
+from vmm.memory.e820 import ONE_MIB, RAM
+from vmm.vtx import vmcs as v
+
+_CF = const(0x0001)
+_ZF = const(0x0040)
+_SMAP = const(0x534D4150)
+_FROM_SETUP = const(0x86)  # AH for a function of INT 15h that is not there
+_GUEST_SS_BASE = const(0x680A)  # for viper, which folds constants of its own module only
+_GUEST_SS_ACCESS_RIGHTS = const(0x4818)
+_GUEST_CR0 = const(0x6800)
+_RSP = const(0x020 // 4)
+_BIG = const(1 << 14)
+_DAY = const(0x1800B0)  # timer ticks
+_MOVED_MOST = const(0x8000)  # words of INT 15h, AH 87h
+_DATA_READY = const(1)  # of a UART's LSR
+_LSR = const(5)
+
+# What a terminal sends after ESC [ : the scan codes of the keys.
+_ARROWS = {ord("A"): 0x48, ord("B"): 0x50, ord("C"): 0x4D, ord("D"): 0x4B, ord("H"): 0x47, ord("F"): 0x4F}
+_SCAN_CODES = {
+    character: code
+    for first, row in ((0x02, b"1234567890-=\x08\t"), (0x10, b"qwertyuiop[]\r"), (0x1E, b"asdfghjkl;'`"),
+                       (0x2B, b"\\zxcvbnm,./"), (0x39, b" "), (0x01, b"\x1b"))
+    for code, character in enumerate(row, first)
+}  # fmt: skip
+_SHIFTED = dict(zip(b"!@#$%^&*()_+{}:\"~|<>?", b"1234567890-=[];'`\\,./"))
+
+
+class Call:
+    """The registers of one call. eax, flags: those that the program gets back; the others are in the vCPU."""
+
+    def __init__(self, vcpu):
+        self.vcpu = vcpu
+        sp = vcpu.rsp & (0xFFFFFFFF if vcpu.read(v.GUEST_SS_ACCESS_RIGHTS) & 1 << 14 else 0xFFFF)
+        self._at = vcpu.read(v.GUEST_SS_BASE) + sp
+        self._paged = vcpu.cr0 >> 31
+        data = vcpu.peek(self._at, 10) if self._paged else vcpu.vm.memory.read(self._at, 10)
+        self.eax, self._return, self.flags = struct.unpack("<IIH", data)
+        self.again = False
+
+    @property
+    def ah(self):
+        return self.eax >> 8 & 0xFF
+
+    @ah.setter
+    def ah(self, value):
+        self.eax = self.eax & 0xFFFF00FF | value << 8
+
+    @property
+    def al(self):
+        return self.eax & 0xFF
+
+    @al.setter
+    def al(self, value):
+        self.eax = self.eax & 0xFFFFFF00 | value
+
+    @property
+    def ax(self):
+        return self.eax & 0xFFFF
+
+    @ax.setter
+    def ax(self, value):
+        self.eax = self.eax & 0xFFFF0000 | value
+
+    def carry(self, on):
+        self.flags = self.flags & ~_CF | (_CF if on else 0)
+
+    def zero(self, on):
+        self.flags = self.flags & ~_ZF | (_ZF if on else 0)
+
+    def put(self, **registers):
+        """16-bit registers of the vCPU, such as cx=1: the rest of each stays."""
+        for name, value in registers.items():
+            name = "r" + name
+            setattr(self.vcpu, name, getattr(self.vcpu, name) & ~0xFFFF | value & 0xFFFF)
+
+    def finish(self):
+        """Flags to the program's stack; the new EAX."""
+        vcpu = self.vcpu
+        if self.again:
+            vcpu.rflags |= _CF  # for the routine
+        data = struct.pack("<IIH", self.eax, self._return, self.flags)
+        if self._paged:
+            vcpu.poke(self._at, data)
+        else:
+            vcpu.vm.memory.write(self._at, data)
+        return self.eax
+
+
+class Bios:
+    """One guest's BIOS: chips as its power-on test leaves them, and an answer for each service."""
+
+    def __init__(self, vm):
+        self._vm = vm
+        self._memory = vm.memory
+        self._until = 0
+        self._keys = []
+        self._video = Video(vm.memory, vm.pc.vga)
+        self._services = {
+            0x10: self._video.call, 0x11: self._equipment, 0x12: self._base_memory, 0x13: self._disk,
+            0x14: self._serial, 0x15: self._system, 0x16: self._keyboard, 0x17: self._printer,
+            0x18: self._boot, 0x19: self._boot, 0x1A: self._time, bios.TIMER: self._tick,
+        }  # fmt: skip
+        _, size, hpa = vm.memory.segments[0]
+        self._ram = array("Q", (hpa, size))
+        self._waiting = bytearray(1)  # how many keys wait
+        for vector in self._services:
+            vm.hypercalls.add(bios.CALLS + vector, self.answer)
+        lsr = uctypes.addressof(vm.pc.com1.registers) + _LSR
+        vm.hypercalls.calls[bios.CALLS + 0x16] = bind(_poll, self._ram, self._waiting, lsr, self.answer)
+
+    def start(self):
+        """8259s at 8 and 70h with the timer's line open, the 8254 at 18.2 Hz, vectors and routines in memory."""
+        write = self._vm.port_bus.write
+        for port, value in (
+            (0x20, 0x11), (0x21, 0x08), (0x21, 0x04), (0x21, 0x01), (0xA0, 0x11), (0xA1, 0x70), (0xA1, 0x02),
+            (0xA1, 0x01), (0x21, 0xF8), (0xA1, 0xFF), (0x43, 0x36), (0x40, 0), (0x40, 0),
+        ):  # fmt: skip
+            write(port, 1, value)
+        self._until = 0
+        self._keys = []
+        self._waiting[0] = 0
+        bios.install(self._memory)
+
+    def answer(self, vcpu):
+        """The VMCALL of a routine. Returns EAX."""
+        vector = (vcpu.rax & 0xFFFFFFFF) - bios.CALLS
+        try:
+            call = Call(vcpu)
+            if self._services[vector](call) is False:
+                self._vm.count_refused("BIOS function of INT %02Xh" % vector)
+            self._waiting[0] = len(self._keys)
+            return call.finish()
+        except ValueError:  # the program's stack or buffer is not in its memory
+            self._vm.count_refused("BIOS call with an address outside RAM")
+            return 0
+
+    # -- interrupts: each returns False for a function that is not there
+
+    def _tick(self, call):
+        count = self._memory.read_u32(bios.TICKS) + 1
+        if count >= _DAY:
+            count = 0
+            self._memory.write_u8(bios.TICKS + 4, 1)  # a midnight has passed
+        self._memory.write_u32(bios.TICKS, count)
+
+    def _equipment(self, call):
+        call.ax = self._memory.read_u16(bda.EQUIPMENT)
+
+    def _base_memory(self, call):
+        call.ax = self._memory.read_u16(bda.BASE_MEMORY_KIB)
+
+    def _disk(self, call):
+        """There is no drive."""
+        call.carry(call.ah != 0x15)
+        call.ah = 0 if call.ah == 0x15 else 0x01
+
+    def _serial(self, call):
+        port = call.vcpu.rdx & 0xFFFF
+        uart = self._vm.pc.coms[port] if port < 4 else None
+        function = call.ah
+        if uart is None or function > 3:
+            call.ah = 0x80
+            return function <= 3
+        if function == 1:
+            uart.write(0, 1, call.al)
+        elif function == 2:
+            if not uart.read(_LSR, 1) & _DATA_READY:
+                call.ah = 0x80
+                return True
+            call.al = uart.read(0, 1)
+        call.ah = uart.read(_LSR, 1)
+        if function in (0, 3):
+            call.al = uart.read(6, 1)
+        return True
+
+    def _printer(self, call):
+        call.ah = 0x01  # time-out
+
+    def _boot(self, call):
+        """Nothing to boot from: it says so and halts."""
+        if not self._until:
+            self._until = 1
+            self._video.write("No bootable device.\r\n")
+            self._vm.log("its BIOS has nothing to boot from")
+        call.again = True
+
+    def _system(self, call):
+        vcpu = call.vcpu
+        call.carry(False)
+        function = call.ah
+        if call.ax == 0xE820 and vcpu.rdx & 0xFFFFFFFF == _SMAP:
+            return self._memory_map(call)
+        if call.ax == 0xE801:
+            kib = self._above_1_mib()
+            low, high = min(kib, 15 << 10), max(kib - (15 << 10), 0) >> 6
+            call.ax = low
+            call.put(bx=high, cx=low, dx=high)
+        elif function == 0x88:
+            call.ax = min(self._above_1_mib(), 0xFC00)
+        elif function == 0x87:
+            return self._move(call)
+        elif function == 0x86:
+            return self._wait(call)
+        elif call.ax in (0x2400, 0x2401, 0x2402, 0x2403):  # the A20 gate, which is always open
+            call.ah = 0
+            if call.al == 2:
+                call.al = 1
+            elif call.al == 3:
+                call.put(bx=3)
+        elif function == 0xC1:
+            vcpu.set_segment("es", *self._segment(self._memory.read_u16(bda.EBDA_SEGMENT)))
+        else:
+            call.ah = _FROM_SETUP
+            call.carry(True)
+            return False
+        return True
+
+    def _segment(self, selector):
+        return (selector, selector << 4) + self._vm.vcpu.segment("es")[2:]
+
+    def _above_1_mib(self):
+        """KiB from there to the first hole."""
+        for base, size, kind in self._vm.e820:
+            if kind == RAM and base == ONE_MIB:
+                return size >> 10
+        return 0
+
+    def _memory_map(self, call):
+        vcpu = call.vcpu
+        index = vcpu.rbx & 0xFFFFFFFF
+        ranges = self._vm.e820
+        if index >= len(ranges) or vcpu.rcx & 0xFFFFFFFF < 20:
+            call.carry(True)
+            call.ah = _FROM_SETUP
+            return True
+        vcpu.poke(vcpu.segment("es")[1] + (vcpu.rdi & 0xFFFF), struct.pack("<QQI", *ranges[index]))
+        vcpu.rbx = index + 1 if index + 1 < len(ranges) else 0
+        vcpu.rcx = 20
+        call.eax = _SMAP
+        return True
+
+    def _move(self, call):
+        """A block between places of extended memory, by the descriptors that the caller has made."""
+        vcpu = call.vcpu
+        table = vcpu.peek(vcpu.segment("es")[1] + (vcpu.rsi & 0xFFFF), 0x20)
+        source, target = [
+            int.from_bytes(table[at + 2 : at + 5], "little") | table[at + 7] << 24 for at in (0x10, 0x18)
+        ]
+        size = 2 * (vcpu.rcx & 0xFFFF)
+        if size > 2 * _MOVED_MOST or not self._memory.has(source, size) or not self._memory.has(target, size):
+            call.ah = 0x02
+            call.carry(True)
+            return True
+        self._memory.write(target, self._memory.read(source, size))
+        call.ah = 0
+        return True
+
+    def _wait(self, call):
+        clock = self._vm.clock
+        if not self._until:
+            microseconds = (call.vcpu.rcx & 0xFFFF) << 16 | call.vcpu.rdx & 0xFFFF
+            self._until = clock.now() + microseconds * (clock.hz // 1000) // 1000
+        call.again = clock.now() < self._until
+        if not call.again:
+            self._until = 0
+        return True
+
+    # -- keys: AH the scan code, AL the character
+
+    def _keyboard(self, call):
+        function = call.ah
+        if function in (0x02, 0x12):
+            call.al = 0
+            if function == 0x12:
+                call.ah = 0
+            return True
+        if function not in (0x00, 0x01, 0x10, 0x11):
+            return False
+        self._typed()
+        if function in (0x01, 0x11):
+            call.zero(not self._keys)
+            if self._keys:
+                call.ax = self._keys[0]
+        elif self._keys:
+            call.ax = self._keys.pop(0)
+        else:
+            call.again = True
+        return True
+
+    def _typed(self):
+        """Takes a key from the console's UART, unless one waits already."""
+        uart = self._vm.pc.com1
+        if self._keys or not uart.read(_LSR, 1) & _DATA_READY:
+            return
+        character = uart.read(0, 1)
+        if character == 0x0A:
+            character = 0x0D  # whoever sends lines means Enter
+        code = _SCAN_CODES.get(character)
+        if character == 0x1B and uart.read(_LSR, 1) & _DATA_READY:
+            uart.read(0, 1)  # [ or O
+            self._keys.append(_ARROWS.get(uart.read(0, 1), 0) << 8)
+            return
+        if code is None and 1 <= character <= 26:
+            code = _SCAN_CODES[character + 0x60]
+        elif code is None:
+            lower = character + 0x20 if 0x41 <= character <= 0x5A else _SHIFTED.get(character, 0)
+            code = _SCAN_CODES.get(lower, 0)
+        if character == 0x7F:
+            character, code = 0x08, 0x0E
+        self._keys.append(code << 8 | character)
+
+    # -- time
+
+    def _time(self, call):
+        function = call.ah
+        call.carry(False)
+        if function == 0:
+            ticks = self._memory.read_u32(bios.TICKS)
+            call.put(cx=ticks >> 16, dx=ticks)
+            call.al = self._memory.read_u8(bios.TICKS + 4)
+            self._memory.write_u8(bios.TICKS + 4, 0)
+        elif function == 1:
+            self._memory.write_u32(bios.TICKS, (call.vcpu.rcx & 0xFFFF) << 16 | call.vcpu.rdx & 0xFFFF)
+        elif function == 2:
+            call.put(cx=self._cmos(4) << 8 | self._cmos(2), dx=self._cmos(0) << 8)
+        elif function == 4:
+            call.put(cx=self._cmos(0x32) << 8 | self._cmos(9), dx=self._cmos(8) << 8 | self._cmos(7))
+        else:
+            call.carry(True)
+            if function == 0xB1:
+                call.ah = 0x81
+            return False
+        return True
+
+    def _cmos(self, register):
+        self._vm.port_bus.write(0x70, 1, register)
+        return self._vm.port_bus.read(0x71, 1)
+
+
+# Programs that wait for a key ask all the time: 70,000 ticks a call by `answer`.
+@micropython.viper
+def _poll(ram, waiting, lsr: int, slow, vcpu) -> int:
+    """INT 16h: whether a key waits, where none does; all else is slow's. ram: host address and bytes from gpa 0."""
+    r = ptr32(ram)  # noqa: F821
+    stack = ptr32(vcpu)[_RSP] & 0xFFFF  # noqa: F821
+    at = int(vcpu.read(_GUEST_SS_BASE)) + stack
+    plain = int(vcpu.read(_GUEST_SS_ACCESS_RIGHTS)) & _BIG == 0 and int(vcpu.read(_GUEST_CR0)) >> 31 == 0
+    if not plain or at + 10 > (int(r[2]) | int(r[3]) << 32):
+        return int(slow(vcpu))
+    p = ptr8((int(r[0]) | int(r[1]) << 32) + at)  # noqa: F821
+    function = int(p[1])
+    if function != 0x01 and function != 0x11:
+        return int(slow(vcpu))
+    if ptr8(waiting)[0] or ptr8(lsr)[0] & 1:  # noqa: F821
+        return int(slow(vcpu))
+    p[8] |= 0x40  # ZF
+    return int(p[0]) | int(p[1]) << 8 | int(p[2]) << 16 | int(p[3]) << 24
