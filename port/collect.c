@@ -21,6 +21,7 @@
 #include "py/mpstate.h"
 #include "py/runtime.h"
 #include "shared/runtime/gchelper.h"
+#include "port/budget.h"
 #include "port/collect.h"
 #include "port/paging.h"
 #include "port/x86.h"
@@ -71,10 +72,19 @@ static size_t size_of(const void *ptr) {
 
 // -- what handlers in the middle of a collection ask for
 
+static size_t blocks(size_t size) {
+    return (size + BLOCK - 1) / BLOCK;
+}
+
 void *__wrap_gc_alloc(size_t size, unsigned flags) {
+    if (!budget_take(blocks(size))) {
+        return NULL;
+    }
+    size_t before = MP_STATE_MEM(gc_alloc_amount);
     state.allocating++;
     void *ptr = __real_gc_alloc(size, flags);
     state.allocating--;
+    budget_allocated(before);
     if (state.inside && state.phase == SWEEPING && ptr != NULL) {
         mark(ptr);
     }
@@ -89,9 +99,15 @@ void __wrap_gc_free(void *ptr) {
 
 void *__wrap_gc_realloc(void *ptr, size_t size, bool allow_move) {
     if (!state.inside) {
+        size_t had = ptr != NULL ? size_of(ptr) : 0;
+        if (size > had && !budget_take(blocks(size - had))) {
+            return NULL;
+        }
+        size_t before = MP_STATE_MEM(gc_alloc_amount);
         state.allocating++;
         ptr = __real_gc_realloc(ptr, size, allow_move);
         state.allocating--;
+        budget_allocated(before);
         return ptr;
     }
     if (ptr == NULL || size == 0) {
@@ -198,6 +214,7 @@ static void collect_yielding(void) {
     gc_collect_end();
     collect_yields = false;
     state.phase = NONE;
+    budget_collected(true);
     if (preempt_due()) {
         notice_late();
     }
@@ -217,6 +234,7 @@ void gc_collect(void) {
     gc_collect_start();
     gc_helper_collect_regs_and_stack();
     gc_collect_end();
+    budget_collected(false);
 }
 
 // allocated() -> hpa of the word that counts the blocks of 128 bytes allocated since the last collection.

@@ -4,8 +4,8 @@
 Hook, which calls the policies whose key (leaf, MSR, port, page, ...) matches, in the order
 of attachment, until one answers; else the default handler. Only the bits that the event
 needs are armed, and detaching restores table and bits. A policy that raises, takes longer
-than `limit_ms`, or exhausts the heap pauses its own guest; the instruction that exited has
-then not been executed. One that catches its cpu.Timeout and loops on is ended a fifth of a
+than `limit_ms`, or takes more of the heap than `limit_kib` pauses its own guest; the instruction
+that exited has then not been executed. One that catches its cpu.Timeout and loops on is ended a fifth of a
 second later. Limit: a policy in a C function that never returns is not stopped.
 """
 
@@ -21,14 +21,18 @@ from vmm.policies.filters import ANY, EVENTS, accepts, check
 from vmm.vtx import events
 
 LIMIT_MS = const(1000)
+_LIMIT_PART = const(16)  # of the heap: what a call may take of it, unless the policy's limit_kib says otherwise
+_MOST_PART = const(4)  # and what that may say
 _RESERVE = const(0x10000)  # bytes: what the prompt gets back when a policy has filled the heap
+_SPENT = "it wanted more than the %d KiB of heap that a call may take (limit_kib): "
+_FULL = "the heap is nearly full: "
 _AGAIN = (0, 48)  # exits whose frame holds an interrupted event: exceptions, EPT violations
 
 
 class Policy:
     """One attached function. detach() takes it off; hits and ticks (host TSC) tell its cost.
 
-    limit_ms: longest that a call may take.
+    limit_ms: longest that a call may take. limit_kib: how much of the heap.
     """
 
     def __init__(self, hook, function, keys, filters):
@@ -39,6 +43,7 @@ class Policy:
         self.event = hook.event
         self.account = quick.Account()
         self.limit_ms = LIMIT_MS
+        self.limit_kib = limit_kib()
         self.attached = True
         self.passes = None
 
@@ -61,6 +66,17 @@ class Policy:
         self.account.put(quick.LIMIT, cpu.tsc_hz * value // 1000)
 
     @property
+    def limit_kib(self):
+        return self.account.get(quick.HEAP) >> 10
+
+    @limit_kib.setter
+    def limit_kib(self, value):
+        most = cpu.heap()[0] // _MOST_PART >> 10
+        if not isinstance(value, int) or not 1 <= value <= most:
+            raise ValueError("limit_kib %r: a number from 1 to %d" % (value, most))
+        self.account.put(quick.HEAP, value << 10)
+
+    @property
     def passes(self):
         """RIP at which it paused the guest: not asked again there; or None."""
         return self._passes
@@ -81,12 +97,12 @@ class Policy:
             self._hook.remove(self)
 
     def call(self, vcpu):
-        """The function's answer, within its time."""
+        """The function's answer, within its time and its part of the heap."""
         self.account.add(quick.HITS, 1)
         start = cpu.rdtsc()
         cpu.watch(start + self.account.get(quick.LIMIT))
         try:
-            return cpu.guard(self.function, vcpu)
+            return cpu.guard(self.function, vcpu, self.account.get(quick.HEAP))
         finally:
             cpu.watch(0)
             self.account.add(quick.TICKS, cpu.rdtsc() - start)
@@ -96,6 +112,11 @@ class Policy:
         return "<policy %s on %s(%s) of %s: %d hits%s>" % (
             self.name, self.event, filters, self._hook.vm.name, self.hits, "" if self.attached else ", detached",
         )  # fmt: skip
+
+
+def limit_kib():
+    """What a call that is not trusted may take of the heap."""
+    return cpu.heap()[0] // _LIMIT_PART >> 10
 
 
 def _show(value):
@@ -253,12 +274,15 @@ class Hook:
     def _failed(self, vcpu, policy, error):
         """Pause this guest and say why."""
         vm = self.vm
+        why = ""
         if isinstance(error, MemoryError):
+            why = cpu.refused()  # before anything else is called with a limit
+            why = (_SPENT % policy.limit_kib if why == 1 else _FULL) if why else ""
             vm.monitor.reserve = None
-        gc.collect()
+            gc.collect()
         vm.log_error(
-            "policy %s failed on %s of guest %s at rip %#x: the guest is paused; detach() the policy, then resume()"
-            % (policy.name, self.event, vm.name, vcpu.rip),
+            "policy %s failed on %s of guest %s at rip %#x: %sthe guest is paused; detach() the policy, then resume()"
+            % (policy.name, self.event, vm.name, vcpu.rip, why),
             error or KeyboardInterrupt(),
         )
         return self._pause(vcpu)

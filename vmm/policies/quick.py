@@ -28,7 +28,8 @@ _HITS = const(0)
 _TICKS = const(2)
 _LIMIT = const(4)
 _PASSES = const(6)
-HITS, TICKS, LIMIT, PASSES = _HITS, _TICKS, _LIMIT, _PASSES
+_HEAP = const(8)  # bytes
+HITS, TICKS, LIMIT, PASSES, HEAP = _HITS, _TICKS, _LIMIT, _PASSES, _HEAP
 
 _EXIT_TSC = const(0x118 // 4)  # of the frame
 _STATE = const(0xB00 // 4)
@@ -37,10 +38,10 @@ _RUNS = const(1)  # vmm/scheduling/sched.py
 
 
 class Account:
-    """What a policy has cost so far, and how long a call may take."""
+    """What a policy has cost so far, and what a call may take: time, and bytes of the heap."""
 
     def __init__(self):
-        self.words = array("I", [0] * 8)
+        self.words = array("I", [0] * 10)
 
     def get(self, word):
         return self.words[word] | self.words[word + 1] << 32
@@ -97,7 +98,7 @@ def _ask(words: int, function, policy, hook, vcpu) -> int:
     start = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
     watch = cpu.watch
     watch(start + (int(w[_LIMIT]) | int(w[_LIMIT + 1]) << 32))
-    answer = cpu.attempt(function, vcpu)
+    answer = cpu.attempt(function, vcpu, int(w[_HEAP]))
     watch(0)
     ticks = int(w[_TICKS]) | int(w[_TICKS + 1]) << 32
     ticks += int(cpu.rdtsc()) - start

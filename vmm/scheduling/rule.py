@@ -10,6 +10,7 @@ from vmm.scheduling.states import HALTED, RUNNING
 from vmm.vtx import exits
 
 _LIMIT_SLICES = const(100)  # the longest that a rule may think
+_LIMIT_PART = const(16)  # of the heap: what it may take meanwhile
 
 
 def turn(scheduler, deadline):
@@ -38,7 +39,7 @@ def _pick(scheduler, runnable):
     """Whom the rule names. One that fails is removed: it must not keep guests from running."""
     cpu.watch(cpu.rdtsc() + _LIMIT_SLICES * scheduler.slice_ticks)
     try:
-        vm = cpu.guard(scheduler.policy.pick, runnable)
+        vm = cpu.guard(scheduler.policy.pick, runnable, cpu.heap()[0] // _LIMIT_PART)
         if vm is not None and (vm not in runnable or vm not in scheduler.machines or vm.state != RUNNING):
             raise ValueError("pick() returned %r, which cannot run" % (vm,))
         return vm
