@@ -20,7 +20,7 @@
 #define LEAST          (512) // whatever is left
 #define BLOCKS_PER_WORD (32) // of the allocation table
 
-static budget_t budget;
+static budget_t budget = {BUDGET_NONE, 0}; // before budget_init(), too
 
 // For the scheduler (vmm/scheduling/turns.py), in blocks.
 static struct {

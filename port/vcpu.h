@@ -122,7 +122,9 @@ typedef struct {
     uint64_t lead; // 0xb58  host TSC ticks by which it is woken before its deadlines
     uint64_t timed; // 0xb60  entries for a timer's deadline
     uint64_t met; // 0xb68  the deadline before
-    uint64_t reserved2[0x92]; // 0xb70
+    uint64_t allocated; // 0xb70  blocks of the heap since the last collection
+    uint64_t parked; // 0xb78  bits of timer[]
+    uint64_t reserved2[0x90]; // 0xb80
     uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
 } vcpu_frame_t;
 

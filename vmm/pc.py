@@ -52,6 +52,7 @@ class Pc:
         self.pic = self.gsi.pic = I8259(self.gsi.quick_intr())
         self.acknowledge = bind(_acknowledge, self.apic_page, self.pic.quick_ack)
         self.pit = I8254(self.gsi.line(0), clock, edge=self.gsi.edge(0))
+        self.gsi.heard(self.pit.heard)
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)

@@ -12,7 +12,7 @@ import sys
 import cpu
 from micropython import const
 
-from vmm import bus, handlers, loaders, pc, terminal, verdict
+from vmm import backoff, bus, handlers, loaders, pc, terminal, verdict
 from vmm.gone import Gone
 from vmm.handlers import cpuid, io, mmio, msr, vmcall
 from vmm.memory import ept, paging
@@ -130,6 +130,7 @@ class VM(Scheduled):
         self.ports.attach(self.vcpu)
         monitor.windows.join(self, config.get("shared") or [])
         self.cpuid.windows = self.windows
+        self.backoff = backoff.Backoff(self)
         self.exits.add(reasons.PENDING, self.events.handler(self.pc.apic_page, self.pc.acknowledge))
 
     def kick(self):
@@ -154,6 +155,10 @@ class VM(Scheduled):
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
         self._check("started")
+        self.backoff.forgive()
+        self._start()
+
+    def _start(self):
         self._stand(states.OFF, "not started")  # those that go before it may run meanwhile, it may not
         self.due(0)
         try:
@@ -172,6 +177,7 @@ class VM(Scheduled):
             for at in range(hpa, hpa + length, _PIECE):
                 cpu.zero(at, min(_PIECE, hpa + length - at))
         self.starts += 1
+        self.backoff.release()
         self.stepper.reset()
         if self.demand_paging:
             for gpa, length, hpa in segments:
@@ -190,6 +196,7 @@ class VM(Scheduled):
         if self.apicv:
             self.apicv.reset()
         self.flush()
+        self.backoff.started()
 
     def _power(self, on):
         """The cables of its UARTs: a guest that is off holds no line up."""
@@ -297,14 +304,26 @@ class VM(Scheduled):
 
     def _ended(self, key, default, why):
         """The guest has come to an end of its own making: the description says what follows."""
-        self.log(why)
         response = self.config.get(key) or default
-        self._stand(states.STOPPED if response == "stop" else states.OFF, why)
         if response == "reset":
-            try:
-                self.reset()
-            except Exception as error:  # its images have become bad: nobody else suffers from that
-                self.log("does not start again: %s: %s" % (type(error).__name__, error))
+            self._reset_itself(why)
+        else:
+            self.log(why)
+            self._stand(states.STOPPED if response == "stop" else states.OFF, why)
+
+    def _reset_itself(self, why):
+        held = self.backoff.held
+        ms = 0 if held else self.backoff.wait_ms()
+        if not held and self.backoff.says():
+            self.log(why + (": again and again; it is held in reset for longer each time, until it stays up" if ms else ""))
+        if ms:
+            self.backoff.hold(ms)
+            return
+        self._stand(states.OFF, why)
+        try:
+            self._start()
+        except Exception as error:  # its images have become bad: nobody else suffers from that
+            self.log("does not start again: %s: %s" % (type(error).__name__, error))
 
     def next_timer(self):
         """Host TSC of the guest's next timer, 0 where none is armed."""

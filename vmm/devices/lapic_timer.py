@@ -1,6 +1,7 @@
 """The local APIC's timer: one-shot, periodic, TSC-deadline (SDM Vol. 3A, "APIC Timer").
 
-It counts TSC ticks, so the frequency to report for its input clock is that of the TSC.
+It counts TSC ticks, so the frequency to report for its input clock is that of the TSC. A periodic
+timer that is masked is computed when it is looked at, and none waits in the vCPU frame.
 """
 
 import micropython
@@ -30,6 +31,8 @@ _DEADLINE_MODE = const(2)
 
 _CALLBACKS_HZ = const(20000)  # a periodic timer never runs faster
 _MADE_UP_S = const(1)  # of lost periods that are made up for
+_LOOKS_HZ = const(1000)  # while an interrupt waits to be accepted, looks become as rare as this
+_LOOKS = const(5)  # after so many, each twice as long after the one before
 _NEVER = const((1 << 62) - 1)
 
 
@@ -48,6 +51,7 @@ class LapicTimer:
         self.timer.cancel()
         self.expiry = 0  # tick at which the running count ends; 0: stopped
         self.shift = 1  # log2 of the divisor
+        self.looks = 0  # since an interrupt began to wait to be accepted
         self.deadline_mode = False
 
     @micropython.viper
@@ -95,7 +99,7 @@ class LapicTimer:
             return
         if count:
             self.expiry = self.clock.now() + (count << self.shift)
-            self.timer.arm(self.expiry)
+            self._wait()
         else:
             self.expiry = 0
             self.timer.cancel()
@@ -106,11 +110,29 @@ class LapicTimer:
         self.shift = ((value & 3 | value >> 1 & 4) + 1) & 7
         if current and self.expiry:
             self.expiry = self.clock.now() + (current << self.shift)
+            self._wait()
+
+    def _silent(self):
+        lvt = self._get(_LVT_TIMER)
+        return lvt & _MASKED and lvt >> 17 & 3 == _PERIODIC
+
+    def _wait(self):
+        """For the end of the running count, if that means anything."""
+        if self._silent():
+            self.timer.cancel()
+        else:
             self.timer.arm(self.expiry)
 
     def set_mode(self, mode):
-        """Between one-shot and periodic the count goes on; to and from TSC-deadline mode it is disarmed."""
+        """The LVT entry was written. Between one-shot and periodic the count goes on; to and from TSC-deadline mode it
+        is disarmed. A periodic count that was masked is in the middle of some period."""
         if (mode == _DEADLINE_MODE) == self.deadline_mode:
+            if self.expiry and not self.timer.deadline and not self._silent():
+                late = self.clock.now() - self.expiry
+                if late >= 0:
+                    period = self._get(_INITIAL) << self.shift
+                    self.expiry += (late // period + 1) * period
+                self.timer.arm(self.expiry)
             return
         self.deadline_mode = mode == _DEADLINE_MODE
         self.timer.cancel()
@@ -125,14 +147,13 @@ class LapicTimer:
 
     # 1,410, `kick` included.
     @micropython.viper
-    def _due(self, now: int):
+    def _due(self, now: int) -> int:
         """The timer."""
         r = ptr32(self.regs)
         lvt = r[_LVT_TIMER >> 2]
         mode = (lvt >> 17) & 3
         if mode == _PERIODIC:
-            self._period(now)
-            return
+            return int(self._period(now))
         if mode == _DEADLINE_MODE:
             r[_DEADLINE >> 2] = 0
             r[(_DEADLINE >> 2) + 1] = 0
@@ -140,28 +161,38 @@ class LapicTimer:
             self.expiry = 0
         if lvt & _MASKED == 0:
             self.deliver(lvt & 0xFF, 0)
+        return 0
 
     def _period(self, now):
-        """A period ends. Lost ones are made up for one by one, each when its predecessor was accepted."""
+        """A period ends. Lost ones are made up for one by one, each when its predecessor was accepted. Returns 1 where
+        that, or an illegal vector, keeps this one from being raised (Timer.arm)."""
         period = self._get(_INITIAL) << self.shift
         if not self.expiry or not period:
             self.expiry = 0
-            return
-        soonest = now + self.clock.hz // _CALLBACKS_HZ
+            return 0
         lvt = self._get(_LVT_TIMER)
-        if not lvt & _MASKED and self.deliver(lvt & 0xFF, 0) == 0:
-            self.timer.arm(max(soonest, now + period // 4))
-            return
+        if lvt & _MASKED:
+            return 0  # set_mode() makes up for it
+        hz = self.clock.hz
+        soonest = hz // _CALLBACKS_HZ
+        if self.deliver(lvt & 0xFF, 0) == 0:
+            step = max(soonest, period // 4)
+            self.timer.arm(now + max(step, min(step << self.looks, hz // _LOOKS_HZ)))
+            self.looks = min(self.looks + 1, _LOOKS)
+            return 1
+        self.looks = 0
+        soonest += now
         late = now - self.expiry
         if late > self.clock.hz * _MADE_UP_S:
             self.expiry += late // period * period
         self.expiry += period
         self.timer.arm(max(soonest, self.expiry))
+        return int(lvt & 0xFF < 16)
 
 
 # What `LapicTimer._due` and `deliver` do for the deadlines of a running system, in one piece.
 @micropython.viper
-def _due(page: int, slow, now: int):
+def _due(page: int, slow, now: int) -> int:
     """The timer's callback; slow(now) is for all that is not usual."""
     r = ptr32(page)
     lvt = r[_LVT_TIMER >> 2]
@@ -170,20 +201,19 @@ def _due(page: int, slow, now: int):
     bit = 1 << (vector & 31)
     frame = int(r[_FRAME >> 2])
     if frame == 0 or (lvt >> 17) & 3 != _DEADLINE_MODE or vector < 16:
-        slow(now)
-        return
+        return int(slow(now))
     if r[_SVR >> 2] & _SVR_ENABLED == 0 or r[(_TMR >> 2) + at] & bit:
-        slow(now)
-        return
+        return int(slow(now))
     r[_DEADLINE >> 2] = 0
     r[(_DEADLINE >> 2) + 1] = 0
     if lvt & _MASKED:
-        return
+        return 0
     r[(_IRR >> 2) + at] |= bit
     f = ptr32(frame)
     if r[_VIRTUAL_DELIVERY >> 2] == 0:
         f[_PENDING] = 1
-        return
+        return 0
     if f[_RVI] < vector or f[_DIRTY] & _DIRTY_RVI == 0:
         f[_RVI] = vector
     f[_DIRTY] |= _DIRTY_RVI
+    return 0

@@ -18,11 +18,11 @@ from micropython import const
 from vmm import verdict
 from vmm.policies import answers, quick
 from vmm.policies.filters import ANY, EVENTS, accepts, check
+from vmm.scheduling.accounting import heap_of_call
 from vmm.vtx import events
 
 LIMIT_MS = const(1000)
-_LIMIT_PART = const(16)  # of the heap: what a call may take of it, unless the policy's limit_kib says otherwise
-_MOST_PART = const(4)  # and what that may say
+_MOST_PART = const(4)  # of the heap: what limit_kib may say
 _RESERVE = const(0x10000)  # bytes: what the prompt gets back when a policy has filled the heap
 _SPENT = "it wanted more than the %d KiB of heap that a call may take (limit_kib): "
 _FULL = "the heap is nearly full: "
@@ -43,7 +43,7 @@ class Policy:
         self.event = hook.event
         self.account = quick.Account()
         self.limit_ms = LIMIT_MS
-        self.limit_kib = limit_kib()
+        self.limit_kib = heap_of_call() >> 10
         self.attached = True
         self.passes = None
 
@@ -112,11 +112,6 @@ class Policy:
         return "<policy %s on %s(%s) of %s: %d hits%s>" % (
             self.name, self.event, filters, self._hook.vm.name, self.hits, "" if self.attached else ", detached",
         )  # fmt: skip
-
-
-def limit_kib():
-    """What a call that is not trusted may take of the heap."""
-    return cpu.heap()[0] // _LIMIT_PART >> 10
 
 
 def _show(value):

@@ -24,6 +24,7 @@ _CLOCK_OFFSET = const(0x1A0 // 4)
 _SLICE_END = const(0x1A8 // 4)
 _TIMER_COUNT = const(0x1B0 // 4)
 _TIMERS = const(0xA80 // 4)
+_PARKED = const(0xB78 // 4)
 _FRAME = const(0xC00)
 
 _ALL = const((1 << 64) - 1)
@@ -40,7 +41,9 @@ class Timer:
         self.word = _TIMERS + 2 * index
         self._index = index
         self.callback = callback
-        self.arm = bind(Clock.arm, clock, self.word)  # arm(deadline): call callback(now) at or after it
+        # arm(deadline): call callback(now) at or after it. A callback that returns true could raise nothing that
+        # is not there already, or that anybody hears: if the guest is halted, it is not called again before it runs.
+        self.arm = bind(Clock.arm, clock, self.word)
 
     @property
     def deadline(self):
@@ -193,7 +196,7 @@ def cut(frame: int, end: int):
 
 @micropython.viper
 def expire(callbacks, frame: int, now: int):
-    """Call back every timer that is due at `now`, by the guest's clock. frame: hpa of the vCPU frame."""
+    """Call back every timer of a halted guest that is due at `now`, by its clock. frame: hpa of the vCPU frame."""
     f = ptr32(frame)
     at = int(_TIMERS)
     end = at + (int(f[_TIMER_COUNT]) << 1)
@@ -204,7 +207,9 @@ def expire(callbacks, frame: int, now: int):
                 f[at] = 0
                 f[at + 1] = 0
                 f[_DIRTY] |= _DIRTY_TIMERS
-                callbacks[(at - int(_TIMERS)) >> 1](now)
+                index = (at - int(_TIMERS)) >> 1
+                if callbacks[index](now):
+                    f[_PARKED] |= 1 << index
         at += 2
 
 

@@ -28,6 +28,7 @@ _STATE = const(0xB00 // 4)
 _PRIORITY = const(0xB08 // 4)
 _NEXT = const(0xB48 // 4)
 _LEAD = const(0xB58 // 4)
+_PARKED = const(0xB78 // 4)
 _DIRTY_TIMERS = const(1 << 5)
 _RUNS = const(1)  # values of frame.STATE
 _WAITS = const(2)
@@ -39,6 +40,7 @@ _FLOOR = const(7)
 _LATER = const(8)
 _AGAIN = const(9)
 _ABOVE = const(11)
+_NESTED = const(12)  # vmm/scheduling/accounting.py
 
 _TIES = const(2)  # bit of _LATER
 
@@ -112,11 +114,16 @@ def _preempted(scheduler) -> int:
     stack[depth + 1] = frame
     stack[0] = depth + 1
     rdtsc = cpu.rdtsc
+    nested = int(w[_NESTED]) | int(w[_NESTED + 1]) << 32
     began = int(rdtsc())
     error = cpu.attempt(scheduler._run_above, scheduler)
     if error:
         error = cpu.attempt(scheduler._nested_failed, error)
     inside = 0
+    spent = int(rdtsc()) - began
+    nested += spent  # what was interrupted in between is part of that
+    w[_NESTED] = nested
+    w[_NESTED + 1] = nested >> 32
     if frame:
         inside = int(_find(scheduler, frame)) + 1
         if inside:
@@ -124,7 +131,7 @@ def _preempted(scheduler) -> int:
             # So much of the time since its exit is another's.
             since = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
             if since:
-                since += int(rdtsc()) - began
+                since += spent
                 f[_EXIT_TSC] = since
                 f[_EXIT_TSC + 1] = since >> 32
             if f[_STATE] != _RUNS:
@@ -176,11 +183,13 @@ def earliest(frame: int):
     first = 0
     at = int(_TIMERS)
     end = at + (int(f[_TIMER_COUNT]) << 1)
+    parked = int(f[_PARKED])
     while at < end:
         when = int(f[at]) | int(f[at + 1]) << 32
         if when:
             if first == 0 or when < first:
-                first = when
+                if parked == 0 or parked >> ((at - int(_TIMERS)) >> 1) & 1 == 0:
+                    first = when
         at += 2
     if first:
         first -= (int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32) + int(f[_LEAD])

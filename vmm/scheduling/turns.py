@@ -8,17 +8,19 @@ import micropython
 import vmx
 from micropython import const
 
+from vmm.scheduling.accounting import begin, charge, passed
 from vmm.scheduling.clock import expire
 from vmm.scheduling.preemption import earliest
 from vmm.vtx import exits
 from vmm.vtx.events import wakes
 
 _GRACE = const(20000)  # ticks
-FINE = const(8)  # virtual time: ticks used, shifted by this, by the share
+_FINE = const(8)  # vmm/scheduling/accounting.py
 
 # Words of the frame (vmm/vtx/frame.py).
 _DIRTY = const(0x0F8 // 4)
 _PENDING = const(0x108 // 4)
+_EXIT_TSC = const(0x118 // 4)
 _GUEST_TICKS = const(0x128 // 4)
 _HOST_TICKS = const(0x180 // 4)
 _CLOCK_OFFSET = const(0x1A0 // 4)
@@ -31,6 +33,8 @@ _WAKES = const(0xB20 // 4)
 _DUE = const(0xB38 // 4)
 _NEXT = const(0xB48 // 4)
 _LEAD = const(0xB58 // 4)
+_ALLOCATED = const(0xB70 // 4)
+_PARKED = const(0xB78 // 4)
 _DIRTY_TIMERS = const(1 << 5)
 _DIRTY_RVI = const(1 << 7)
 
@@ -48,6 +52,7 @@ _FLOOR = const(7)  # guests below this priority are not looked at: one of them i
 _LATER = const(8)  # bits of what was put off until no handler is interrupted
 _AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
 _ABOVE = const(11)  # the least priority that interrupts what is done now
+_BLOCKS = const(14)  # of the heap that have been put down to guests
 
 # Words of Scheduler._levels: whose turn it is among equals that can all run.
 _LEVEL = const(3)  # 8 words for each priority
@@ -57,10 +62,10 @@ _END = const(4)  # two words: host TSC at which that turn ends, though guests ab
 
 _POLL = const(1)  # bit of _LATER: consoles
 
-# Blocks of 128 bytes allocated since the last garbage collection after which there is another: where a guest
-# above can interrupt it, and where none would.
-_TIDY = const(4096)
-_TIDY_AT_LAST = const(65536)
+# Words of Scheduler._collect_at (port/budget.c): blocks of the heap allocated since the last garbage collection after
+# which there is another, where a guest above can interrupt it, and where none would.
+_TIDY = const(0)
+_TIDY_AT_LAST = const(2)
 
 # After so many guests, plus 1, a look at the clock.
 _STRETCH = const(15)
@@ -81,7 +86,7 @@ def turns(sched, deadline: int, once: int):
     vcpus = sched._vcpus
     callbacks = sched._callbacks
     slice_ticks = int(sched.slice_ticks)
-    half = slice_ticks << int(FINE) >> 1
+    half = slice_ticks << int(_FINE) >> 1
     rdtsc = cpu.rdtsc
     idle = cpu.idle
     wanted = cpu.wanted
@@ -90,7 +95,10 @@ def turns(sched, deadline: int, once: int):
     awake = wakes
     call_back = expire
     soonest = earliest
+    charged = charge
+    words = sched._words
     allocated = ptr32(int(sched._allocated))  # noqa: F821
+    tidy_at = ptr32(int(sched._collect_at))  # noqa: F821
     preempt = ptr32(int(sched._preempt_at))  # noqa: F821
     floor = int(w[_FLOOR])
     while True:
@@ -106,6 +114,7 @@ def turns(sched, deadline: int, once: int):
         at = 0
         holder = 0
         missed = 0
+        woken = 0  # the guest that has been woken by its timer in this look, plus 1
         i = 0
         while i < count:
             f = ptr32(frames[i])  # noqa: F821
@@ -124,8 +133,10 @@ def turns(sched, deadline: int, once: int):
                 if f[_DIRTY] & _DIRTY_TIMERS:
                     soonest(frames[i])
                 first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
+                called = 0
                 if first:
                     if first <= now:
+                        called = 1
                         first += int(f[_LEAD])
                         f[_DUE] = first
                         f[_DUE + 1] = first >> 32
@@ -147,10 +158,20 @@ def turns(sched, deadline: int, once: int):
                         holder = 0
                         if best >= 0:
                             place = turn + half // int(ptr32(frames[best])[_SHARE])  # noqa: F821
+                        if called:
+                            if woken:
+                                _settle(frames[woken - 1])
+                            woken = i + 1
+                            f[_EXIT_TSC] = now  # its callback and the way to its entry are its own
+                            f[_EXIT_TSC + 1] = now >> 32
                     else:
                         f[_DUE] = 0  # nobody was waiting for that timer
                         f[_DUE + 1] = 0
                 if state == _WAITS:
+                    if called:
+                        first = int(rdtsc())
+                        charged(frames[i], first - now)
+                        now = first
                     if f[_DIRTY] & _DIRTY_TIMERS:
                         soonest(frames[i])
                     first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
@@ -175,6 +196,9 @@ def turns(sched, deadline: int, once: int):
                 if soon > now and int(rdtsc()) >= soon:
                     missed = 1
                     break
+        if woken:
+            if missed or woken - 1 != best:
+                _settle(frames[woken - 1])
         if missed:
             continue  # its timer has come since it was looked at: it need not wait for the look at all others
         # The CPU is the guest's until the end of its slice, or until one that goes before it may wake up.
@@ -206,7 +230,7 @@ def turns(sched, deadline: int, once: int):
                 w[_AGAIN] = stop
                 w[_AGAIN + 1] = stop >> 32
                 return
-            if allocated[0] > _TIDY:
+            if allocated[0] > tidy_at[_TIDY]:
                 sched.tidy(0)
                 continue
             if idle(stop):
@@ -216,14 +240,17 @@ def turns(sched, deadline: int, once: int):
             if once:
                 return
             continue
-        if allocated[0] > _TIDY:
-            if once != 2 and (above or allocated[0] > _TIDY_AT_LAST):
+        if allocated[0] > tidy_at[_TIDY]:
+            if once != 2 and (above or allocated[0] > tidy_at[_TIDY_AT_LAST]):
                 sched.tidy(rank)
                 continue
         f = ptr32(frames[best])  # noqa: F821
         f[_SLICE_END] = stop
         f[_SLICE_END + 1] = stop >> 32
         f[_DIRTY] |= _DIRTY_TIMERS
+        if f[_EXIT_TSC] == 0:
+            f[_EXIT_TSC] = now
+            f[_EXIT_TSC + 1] = now >> 32
         if int(w[_LAST]) != int(frames[best]):
             w[_LAST] = int(frames[best])
             w[_SWITCHES] += 1
@@ -232,10 +259,17 @@ def turns(sched, deadline: int, once: int):
         w[_ABOVE] = rank + 1
         preempt[0] = above
         preempt[1] = above >> 32
+        blocks = int(allocated[0]) - int(w[_BLOCKS])
         answer = int(run(vcpus[best], enter))
         best = int(w[_INSIDE]) - 1
+        blocks = int(allocated[0]) - int(w[_BLOCKS]) - blocks
+        if blocks:
+            if blocks < 0:
+                blocks = int(allocated[0])  # there was a collection
+            f[_ALLOCATED] += blocks
+            w[_BLOCKS] += blocks
         used = (int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS]) - used) & 0xFFFFFFFF
-        used = (used << int(FINE)) // int(f[_SHARE])
+        used = (used << int(_FINE)) // int(f[_SHARE])
         if int(f[_PRIORITY]) == rank:  # else it has been given another meanwhile, and that one's virtual time
             f[_TURN] = turn + used
             f[_TURN + 1] = turn + used >> 32
@@ -244,12 +278,18 @@ def turns(sched, deadline: int, once: int):
         levels[at + _NOW] = turn
         levels[at + _NOW + 1] = turn >> 32
         if answer & _BEYOND:
+            used = int(begin(words))
             sched.machines[best].apply(answer)
+            charged(int(f), int(passed(words, used)))
+            if equals == 1:
+                levels[at + _NOW] = f[_TURN]
+                levels[at + _NOW + 1] = f[_TURN + 1]
         elif answer & _WAIT:
             if f[_STATE] != _RUNS:  # it has been paused or switched off meanwhile
                 sched.machines[best].apply(answer)
             elif int(awake(frames[best])) == 0:
                 f[_STATE] = int(_WAITS)
+                f[_PARKED] = 0
                 soonest(frames[best])
         preempt[0] = 0
         preempt[1] = 0
@@ -273,6 +313,15 @@ def turns(sched, deadline: int, once: int):
         if deadline:
             if int(rdtsc()) >= deadline:
                 return
+
+
+@micropython.viper
+def _settle(frame: int):
+    """A guest that its timer has woken is not the one that runs now: what that has cost so far."""
+    f = ptr32(frame)  # noqa: F821
+    charge(frame, int(cpu.rdtsc()) - (int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32))
+    f[_EXIT_TSC] = 0
+    f[_EXIT_TSC + 1] = 0
 
 
 @micropython.viper

@@ -76,6 +76,8 @@ NEXT = const(0xB48 // 4)
 LEAD = const(0xB58 // 4)  # ticks by which it is woken before its deadlines (port/vcpu_enter.c)
 STARTS = const(0xB50 // 4)  # how often the guest was started or reset
 TIMED = const(0xB60 // 4)  # entries for a timer's deadline
+ALLOCATED = const(0xB70 // 4)  # blocks of the heap that its exits have taken since the last collection
+PARKED = const(0xB78 // 4)  # bit n: timer n is of no use until the guest has run
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
 # RIP, RSP, RFLAGS, the qualification and the instruction length.
