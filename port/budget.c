@@ -11,6 +11,7 @@
 #include "port/budget.h"
 #include "port/preempt.h"
 #include "port/trap.h"
+#include "port/vcpu.h"
 
 #define BLOCK          MICROPY_BYTES_PER_GC_BLOCK
 #define KEPT_PART      (32) // of the heap: what a call with a limit leaves
@@ -25,6 +26,7 @@ static budget_t budget = {BUDGET_NONE, 0}; // before budget_init(), too
 // For the scheduler (vmm/scheduling/turns.py), in blocks.
 static struct {
     uint64_t soon, at_last;
+    uint64_t payer; // hpa of the frame of the guest that runs, 0: none does
 } limits;
 
 static size_t free_blocks; // when gc_alloc_amount was 0
@@ -48,6 +50,7 @@ static void set_limits(void) {
 void budget_init(void) {
     budget = (budget_t){BUDGET_NONE, 0};
     free_blocks = blocks_of_heap();
+    limits.payer = 0;
     set_limits();
 }
 
@@ -95,6 +98,10 @@ bool budget_take(size_t blocks) {
 }
 
 void budget_allocated(size_t before) {
+    if (limits.payer != 0) {
+        size_t now = MP_STATE_MEM(gc_alloc_amount);
+        ((vcpu_frame_t *)limits.payer)->allocated += now > before ? now - before : now;
+    }
     if (before <= limits.at_last && MP_STATE_MEM(gc_alloc_amount) > limits.at_last) {
         host_attention = 1; // the turn ends
     }
@@ -133,8 +140,9 @@ static mp_obj_t mod_refused(void) {
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_refused_obj, mod_refused);
 
-// collect_at() -> hpa of two words of 64 bits, in blocks allocated since the last collection: after how many another
-// is worth it where guests above can interrupt it, and after how many in any case.
+// collect_at() -> hpa of three words of 64 bits. In blocks allocated since the last collection: after how many another
+// is worth it where guests above can interrupt it, and after how many in any case; and the frame of the guest for
+// which blocks are allocated now, 0 for none.
 static mp_obj_t mod_collect_at(void) {
     return mp_obj_new_int_from_uint((uintptr_t)&limits);
 }

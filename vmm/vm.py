@@ -336,6 +336,8 @@ class VM(Scheduled):
         if clock_.next and clock_.next <= clock_.now():
             self.due(self.next_timer())
             clock_.expire()
+            if not self.wakes():
+                clock_.park()
         if self.wakes():
             self.woken()
             self.catch_up()

@@ -79,6 +79,7 @@ class I8254(Counters):
         self.speaker = speaker
         self.level = 0  # of OUT 0, as told
         self.timer = clock.timer(self._due)
+        self.timer.vain = self._vain
         self.timer.callback = bind(tick, self._counters[0], self.timer.arm, edge, self._due)
         self._port61 = 0
         self.reset()
@@ -308,6 +309,10 @@ class I8254(Counters):
             self.level = level
             self.irq(level)
 
+    def _vain(self):
+        """An edge waits to be taken."""
+        return self.state[LOOKS]
+
     def heard(self):
         """The line may not be masked any more."""
         s = self.state
@@ -343,24 +348,24 @@ class I8254(Counters):
         hz = self.clock.hz
         t = periods(now, hz, FREQUENCY) + ZERO
         if not self.edge:
-            return 0
+            return
         if t < self.edge:
             self.timer.arm(ticks_at(self.edge - ZERO, hz, FREQUENCY))
-            return 0
+            return
         mode = s[MODE]
         if mode == 0:
             self.edge = 0
             self._drive(1)
-            return 0
+            return
         self._drive(0)
         self.level = 1
         served = self.irq(1)
         if mode != 2 and mode != 3:
             self.edge = 0
-            return 0
+            return
         if served == 0:
             self.timer.arm(now + pause(self._counters[0]))
-            return 1
+            return
         s[LOOKS] = 0
         soonest = now + hz // CALLBACKS_HZ
         n = s[N]
@@ -370,4 +375,3 @@ class I8254(Counters):
             self.edge += (t - self.edge) // n * n
         self.edge += n
         self.timer.arm(max(soonest, ticks_at(self.edge - ZERO, hz, FREQUENCY)))
-        return 0

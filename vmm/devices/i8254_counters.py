@@ -115,7 +115,7 @@ def counter_latch(counter: int, now: int) -> int:
 
 # What `I8254._due` does for a running count of modes 2 and 3, the ticks of an operating system.
 @micropython.viper
-def tick(counter: int, arm, edge, slow, now: int) -> int:
+def tick(counter: int, arm, edge, slow, now: int):
     """The timer's callback; counter: address of counter 0's words. slow(now) is for all other cases."""
     s = ptr32(counter)
     way = int(s[PLAIN])
@@ -124,19 +124,21 @@ def tick(counter: int, arm, edge, slow, now: int) -> int:
     seconds = now // hz
     period = seconds * FREQUENCY + (now - seconds * hz) * FREQUENCY // hz + ZERO
     if way < 2 or way > 3 or due == 0 or period < due or period - due > MADE_UP:
-        return int(slow(now))
+        slow(now)
+        return
     served = int(edge())
     if served < 0:
-        return int(slow(now))
+        slow(now)
+        return
     soonest = now + hz // CALLBACKS_HZ
     n = int(s[N])
     if served == 0:
         arm(now + int(pause(counter)))
-        return 1
+        return
     s[LOOKS] = 0
     if served == 2:
         s[ASLEEP] = 1
-        return 0
+        return
     due += n
     s[EDGE] = due
     s[EDGE + 1] = due >> 32
@@ -146,7 +148,6 @@ def tick(counter: int, arm, edge, slow, now: int) -> int:
     if when < soonest:
         when = soonest
     arm(when)
-    return 0
 
 
 @micropython.viper

@@ -44,6 +44,7 @@ class LapicTimer:
         self.clock = clock
         self.deliver = deliver
         self.timer = clock.timer(bind(_due, uctypes.addressof(regs), self._due))
+        self.timer.vain = self._vain
         self._arm = self.timer.arm
         self.reset()
 
@@ -112,6 +113,11 @@ class LapicTimer:
             self.expiry = self.clock.now() + (current << self.shift)
             self._wait()
 
+    def _vain(self):
+        """A period's end raises nothing, since its predecessor waits or its vector is illegal."""
+        lvt = self._get(_LVT_TIMER)
+        return lvt >> 17 & 3 == _PERIODIC and (self.looks or lvt & 0xFF < 16)
+
     def _silent(self):
         lvt = self._get(_LVT_TIMER)
         return lvt & _MASKED and lvt >> 17 & 3 == _PERIODIC
@@ -147,13 +153,14 @@ class LapicTimer:
 
     # 1,410, `kick` included.
     @micropython.viper
-    def _due(self, now: int) -> int:
+    def _due(self, now: int):
         """The timer."""
         r = ptr32(self.regs)
         lvt = r[_LVT_TIMER >> 2]
         mode = (lvt >> 17) & 3
         if mode == _PERIODIC:
-            return int(self._period(now))
+            self._period(now)
+            return
         if mode == _DEADLINE_MODE:
             r[_DEADLINE >> 2] = 0
             r[(_DEADLINE >> 2) + 1] = 0
@@ -161,25 +168,23 @@ class LapicTimer:
             self.expiry = 0
         if lvt & _MASKED == 0:
             self.deliver(lvt & 0xFF, 0)
-        return 0
 
     def _period(self, now):
-        """A period ends. Lost ones are made up for one by one, each when its predecessor was accepted. Returns 1 where
-        that, or an illegal vector, keeps this one from being raised (Timer.arm)."""
+        """A period ends. Lost ones are made up for one by one, each when its predecessor was accepted."""
         period = self._get(_INITIAL) << self.shift
         if not self.expiry or not period:
             self.expiry = 0
-            return 0
+            return
         lvt = self._get(_LVT_TIMER)
         if lvt & _MASKED:
-            return 0  # set_mode() makes up for it
+            return  # set_mode() makes up for it
         hz = self.clock.hz
         soonest = hz // _CALLBACKS_HZ
         if self.deliver(lvt & 0xFF, 0) == 0:
             step = max(soonest, period // 4)
             self.timer.arm(now + max(step, min(step << self.looks, hz // _LOOKS_HZ)))
             self.looks = min(self.looks + 1, _LOOKS)
-            return 1
+            return
         self.looks = 0
         soonest += now
         late = now - self.expiry
@@ -187,12 +192,11 @@ class LapicTimer:
             self.expiry += late // period * period
         self.expiry += period
         self.timer.arm(max(soonest, self.expiry))
-        return int(lvt & 0xFF < 16)
 
 
 # What `LapicTimer._due` and `deliver` do for the deadlines of a running system, in one piece.
 @micropython.viper
-def _due(page: int, slow, now: int) -> int:
+def _due(page: int, slow, now: int):
     """The timer's callback; slow(now) is for all that is not usual."""
     r = ptr32(page)
     lvt = r[_LVT_TIMER >> 2]
@@ -201,19 +205,20 @@ def _due(page: int, slow, now: int) -> int:
     bit = 1 << (vector & 31)
     frame = int(r[_FRAME >> 2])
     if frame == 0 or (lvt >> 17) & 3 != _DEADLINE_MODE or vector < 16:
-        return int(slow(now))
+        slow(now)
+        return
     if r[_SVR >> 2] & _SVR_ENABLED == 0 or r[(_TMR >> 2) + at] & bit:
-        return int(slow(now))
+        slow(now)
+        return
     r[_DEADLINE >> 2] = 0
     r[(_DEADLINE >> 2) + 1] = 0
     if lvt & _MASKED:
-        return 0
+        return
     r[(_IRR >> 2) + at] |= bit
     f = ptr32(frame)
     if r[_VIRTUAL_DELIVERY >> 2] == 0:
         f[_PENDING] = 1
-        return 0
+        return
     if f[_RVI] < vector or f[_DIRTY] & _DIRTY_RVI == 0:
         f[_RVI] = vector
     f[_DIRTY] |= _DIRTY_RVI
-    return 0

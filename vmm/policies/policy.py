@@ -26,6 +26,7 @@ _MOST_PART = const(4)  # of the heap: what limit_kib may say
 _RESERVE = const(0x10000)  # bytes: what the prompt gets back when a policy has filled the heap
 _SPENT = "it wanted more than the %d KiB of heap that a call may take (limit_kib): "
 _FULL = "the heap is nearly full: "
+_ACCOUNT = quick.Account
 _AGAIN = (0, 48)  # exits whose frame holds an interrupted event: exceptions, EPT violations
 
 
@@ -41,7 +42,7 @@ class Policy:
         self.keys = keys
         self.filters = filters
         self.event = hook.event
-        self.account = quick.Account()
+        self.account = _ACCOUNT()
         self.limit_ms = LIMIT_MS
         self.limit_kib = heap_of_call() >> 10
         self.attached = True
@@ -50,31 +51,31 @@ class Policy:
     @property
     def hits(self):
         """How often it was called."""
-        return self.account.get(quick.HITS)
+        return self.account.get(_ACCOUNT.HITS)
 
     @property
     def ticks(self):
         """Host TSC ticks that it took."""
-        return self.account.get(quick.TICKS)
+        return self.account.get(_ACCOUNT.TICKS)
 
     @property
     def limit_ms(self):
-        return self.account.get(quick.LIMIT) * 1000 // cpu.tsc_hz
+        return self.account.get(_ACCOUNT.LIMIT) * 1000 // cpu.tsc_hz
 
     @limit_ms.setter
     def limit_ms(self, value):
-        self.account.put(quick.LIMIT, cpu.tsc_hz * value // 1000)
+        self.account.put(_ACCOUNT.LIMIT, cpu.tsc_hz * value // 1000)
 
     @property
     def limit_kib(self):
-        return self.account.get(quick.HEAP) >> 10
+        return self.account.get(_ACCOUNT.HEAP) >> 10
 
     @limit_kib.setter
     def limit_kib(self, value):
         most = cpu.heap()[0] // _MOST_PART >> 10
         if not isinstance(value, int) or not 1 <= value <= most:
             raise ValueError("limit_kib %r: a number from 1 to %d" % (value, most))
-        self.account.put(quick.HEAP, value << 10)
+        self.account.put(_ACCOUNT.HEAP, value << 10)
 
     @property
     def passes(self):
@@ -84,7 +85,7 @@ class Policy:
     @passes.setter
     def passes(self, rip):
         self._passes = rip
-        self.account.put(quick.PASSES, 0 if rip is None else 1)
+        self.account.put(_ACCOUNT.PASSES, 0 if rip is None else 1)
 
     @property
     def name(self):
@@ -98,14 +99,14 @@ class Policy:
 
     def call(self, vcpu):
         """The function's answer, within its time and its part of the heap."""
-        self.account.add(quick.HITS, 1)
+        self.account.add(_ACCOUNT.HITS, 1)
         start = cpu.rdtsc()
-        cpu.watch(start + self.account.get(quick.LIMIT))
+        cpu.watch(start + self.account.get(_ACCOUNT.LIMIT))
         try:
-            return cpu.guard(self.function, vcpu, self.account.get(quick.HEAP))
+            return cpu.guard(self.function, vcpu, self.account.get(_ACCOUNT.HEAP))
         finally:
             cpu.watch(0)
-            self.account.add(quick.TICKS, cpu.rdtsc() - start)
+            self.account.add(_ACCOUNT.TICKS, cpu.rdtsc() - start)
 
     def __repr__(self):
         filters = ", ".join(["%s=%s" % (name, _show(self.filters[name])) for name in sorted(self.filters)])

@@ -41,9 +41,8 @@ class Timer:
         self.word = _TIMERS + 2 * index
         self._index = index
         self.callback = callback
-        # arm(deadline): call callback(now) at or after it. A callback that returns true could raise nothing that
-        # is not there already, or that anybody hears: if the guest is halted, it is not called again before it runs.
-        self.arm = bind(Clock.arm, clock, self.word)
+        self.arm = bind(Clock.arm, clock, self.word)  # arm(deadline): call callback(now) at or after it
+        self.vain = None  # vain(): whether its device can raise nothing but what waits already to be taken (Clock.park)
 
     @property
     def deadline(self):
@@ -69,6 +68,7 @@ class Clock:
         self.rdtsc = rdtsc
         self.offset = -rdtsc()
         self.callbacks = []
+        self._timers = []
         self._frame = bytearray(_FRAME)
         self.put(_CLOCK_OFFSET, self.offset)
         self.skew = 0
@@ -146,7 +146,18 @@ class Clock:
             raise IndexError("more than %d timers" % _MOST)
         self.callbacks.append(callback)
         self.put(_TIMER_COUNT, count + 1)
-        return Timer(self, count, callback)
+        timer = Timer(self, count, callback)
+        self._timers.append(timer)
+        return timer
+
+    def park(self):
+        """The guest is halted, and those of its timers that were due have not woken it: the ones that are set again in
+        vain are left alone until it has run."""
+        parked = 0
+        for i, timer in enumerate(self._timers):
+            if timer.vain and timer.deadline and timer.vain():
+                parked |= 1 << i
+        self.put(_PARKED, parked)
 
     @property
     def next(self):
@@ -196,21 +207,21 @@ def cut(frame: int, end: int):
 
 @micropython.viper
 def expire(callbacks, frame: int, now: int):
-    """Call back every timer of a halted guest that is due at `now`, by its clock. frame: hpa of the vCPU frame."""
+    """Call back every timer that is due at `now`, by the guest's clock. frame: hpa of the vCPU frame."""
     f = ptr32(frame)
-    at = int(_TIMERS)
-    end = at + (int(f[_TIMER_COUNT]) << 1)
+    first = frame + 4 * int(_TIMERS)
+    at = first
+    end = at + (int(f[_TIMER_COUNT]) << 3)
     while at < end:
-        deadline = int(f[at]) | int(f[at + 1]) << 32
+        timer = ptr32(at)
+        deadline = int(timer[0]) | int(timer[1]) << 32
         if deadline:
             if deadline <= now:
-                f[at] = 0
-                f[at + 1] = 0
+                timer[0] = 0
+                timer[1] = 0
                 f[_DIRTY] |= _DIRTY_TIMERS
-                index = (at - int(_TIMERS)) >> 1
-                if callbacks[index](now):
-                    f[_PARKED] |= 1 << index
-        at += 2
+                callbacks[(at - first) >> 3](now)
+        at += 8
 
 
 # As expire, without a call in between: the guest waits.

@@ -42,6 +42,7 @@ _AGAIN = const(9)
 _ABOVE = const(11)
 _NESTED = const(12)  # vmm/scheduling/accounting.py
 
+_PAYER = const(4)  # word of Scheduler._collect_at, see turns.py
 _TIES = const(2)  # bit of _LATER
 
 
@@ -98,6 +99,7 @@ def _preempted(scheduler) -> int:
     w = ptr32(scheduler._words)  # noqa: F821
     frames = ptr32(scheduler._frames)  # noqa: F821
     stack = ptr32(scheduler._interrupted)  # noqa: F821
+    payer = ptr32(int(scheduler._collect_at))  # noqa: F821
     depth = int(stack[0])
     if depth == _DEPTH:
         return 0
@@ -114,12 +116,14 @@ def _preempted(scheduler) -> int:
     stack[depth + 1] = frame
     stack[0] = depth + 1
     rdtsc = cpu.rdtsc
+    pays = int(payer[_PAYER])
     nested = int(w[_NESTED]) | int(w[_NESTED + 1]) << 32
     began = int(rdtsc())
     error = cpu.attempt(scheduler._run_above, scheduler)
     if error:
         error = cpu.attempt(scheduler._nested_failed, error)
     inside = 0
+    payer[_PAYER] = pays
     spent = int(rdtsc()) - began
     nested += spent  # what was interrupted in between is part of that
     w[_NESTED] = nested
@@ -178,19 +182,29 @@ def arm(scheduler, priority: int):
 
 @micropython.viper
 def earliest(frame: int):
-    """Put the host TSC at which a guest is to be woken for its next timer into frame.NEXT, 0 where none is armed."""
+    """Put the host TSC at which a guest is to be woken for its next timer into frame.NEXT, 0 where none is armed but
+    those that are parked."""
     f = ptr32(frame)  # noqa: F821
     first = 0
-    at = int(_TIMERS)
-    end = at + (int(f[_TIMER_COUNT]) << 1)
+    at = frame + 4 * int(_TIMERS)
+    end = at + (int(f[_TIMER_COUNT]) << 3)
     parked = int(f[_PARKED])
-    while at < end:
-        when = int(f[at]) | int(f[at + 1]) << 32
-        if when:
-            if first == 0 or when < first:
-                if parked == 0 or parked >> ((at - int(_TIMERS)) >> 1) & 1 == 0:
+    if parked == 0:
+        while at < end:
+            timer = ptr32(at)  # noqa: F821
+            when = int(timer[0]) | int(timer[1]) << 32
+            if when:
+                if first == 0 or when < first:
                     first = when
-        at += 2
+            at += 8
+    while at < end:
+        timer = ptr32(at)  # noqa: F821
+        when = int(timer[0]) | int(timer[1]) << 32
+        if when and parked & 1 == 0:
+            if first == 0 or when < first:
+                first = when
+        parked >>= 1
+        at += 8
     if first:
         first -= (int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32) + int(f[_LEAD])
         if first < 1:

@@ -22,7 +22,7 @@ from vmm.scheduling import rule
 from vmm.scheduling.accounting import FINE, begin, charge, charge_all, passed
 from vmm.scheduling.preemption import Preemption, arm, never
 from vmm.scheduling.states import OFF
-from vmm.scheduling.turns import poll, run_above, turns
+from vmm.scheduling.turns import nobody_pays, poll, run_above, turns
 
 _SLICE_MS = const(10)
 _PRIORITIES = const(256)
@@ -35,7 +35,7 @@ _LAST = const(6)
 _FLOOR = const(7)
 _LATER = const(8)
 _BLOCK = const(128)  # bytes of one of the heap
-_WORDS = const(15)
+_WORDS = const(14)
 
 # Words of Scheduler._levels, and how far a priority is shifted to get at its own.
 _LEVEL = const(3)
@@ -82,6 +82,7 @@ class Scheduler(Preemption):
         try:
             self._remove(vm)
             self._words[_LAST] = 0
+            nobody_pays(self._collect_at)
             self._levels[(vm.priority << _LEVEL) + _HOLDER] = 0  # another guest may get its frame
         finally:
             cpu.hold(-1)
@@ -199,6 +200,7 @@ class Scheduler(Preemption):
             self._failed(error)
         finally:
             self._left()
+            nobody_pays(self._collect_at)
             if self._words[_LATER]:
                 self._see_to()
 

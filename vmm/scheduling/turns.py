@@ -33,7 +33,6 @@ _WAKES = const(0xB20 // 4)
 _DUE = const(0xB38 // 4)
 _NEXT = const(0xB48 // 4)
 _LEAD = const(0xB58 // 4)
-_ALLOCATED = const(0xB70 // 4)
 _PARKED = const(0xB78 // 4)
 _DIRTY_TIMERS = const(1 << 5)
 _DIRTY_RVI = const(1 << 7)
@@ -52,7 +51,6 @@ _FLOOR = const(7)  # guests below this priority are not looked at: one of them i
 _LATER = const(8)  # bits of what was put off until no handler is interrupted
 _AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
 _ABOVE = const(11)  # the least priority that interrupts what is done now
-_BLOCKS = const(14)  # of the heap that have been put down to guests
 
 # Words of Scheduler._levels: whose turn it is among equals that can all run.
 _LEVEL = const(3)  # 8 words for each priority
@@ -66,6 +64,7 @@ _POLL = const(1)  # bit of _LATER: consoles
 # which there is another, where a guest above can interrupt it, and where none would.
 _TIDY = const(0)
 _TIDY_AT_LAST = const(2)
+_PAYER = const(4)  # hpa of the frame of the guest to which allocations are put down, 0: to nobody
 
 # After so many guests, plus 1, a look at the clock.
 _STRETCH = const(15)
@@ -114,7 +113,8 @@ def turns(sched, deadline: int, once: int):
         at = 0
         holder = 0
         missed = 0
-        woken = 0  # the guest that has been woken by its timer in this look, plus 1
+        woken = -1  # the guest that has been woken by its timer in this look
+        called = -1  # the last one whose timers were due
         i = 0
         while i < count:
             f = ptr32(frames[i])  # noqa: F821
@@ -133,10 +133,9 @@ def turns(sched, deadline: int, once: int):
                 if f[_DIRTY] & _DIRTY_TIMERS:
                     soonest(frames[i])
                 first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
-                called = 0
                 if first:
                     if first <= now:
-                        called = 1
+                        called = i
                         first += int(f[_LEAD])
                         f[_DUE] = first
                         f[_DUE + 1] = first >> 32
@@ -158,17 +157,18 @@ def turns(sched, deadline: int, once: int):
                         holder = 0
                         if best >= 0:
                             place = turn + half // int(ptr32(frames[best])[_SHARE])  # noqa: F821
-                        if called:
-                            if woken:
-                                _settle(frames[woken - 1])
-                            woken = i + 1
-                            f[_EXIT_TSC] = now  # its callback and the way to its entry are its own
-                            f[_EXIT_TSC + 1] = now >> 32
+                        if called == i:
+                            if woken >= 0:
+                                first = int(rdtsc())
+                                charged(frames[woken], first - now)
+                                now = first
+                            woken = i
                     else:
                         f[_DUE] = 0  # nobody was waiting for that timer
                         f[_DUE + 1] = 0
                 if state == _WAITS:
-                    if called:
+                    if called == i:
+                        sched.machines[i].clock.park()
                         first = int(rdtsc())
                         charged(frames[i], first - now)
                         now = first
@@ -196,9 +196,11 @@ def turns(sched, deadline: int, once: int):
                 if soon > now and int(rdtsc()) >= soon:
                     missed = 1
                     break
-        if woken:
-            if missed or woken - 1 != best:
-                _settle(frames[woken - 1])
+        if woken >= 0:
+            if woken != best or missed:
+                first = int(rdtsc())
+                charged(frames[woken], first - now)
+                now = first
         if missed:
             continue  # its timer has come since it was looked at: it need not wait for the look at all others
         # The CPU is the guest's until the end of its slice, or until one that goes before it may wake up.
@@ -248,26 +250,19 @@ def turns(sched, deadline: int, once: int):
         f[_SLICE_END] = stop
         f[_SLICE_END + 1] = stop >> 32
         f[_DIRTY] |= _DIRTY_TIMERS
-        if f[_EXIT_TSC] == 0:
-            f[_EXIT_TSC] = now
-            f[_EXIT_TSC + 1] = now >> 32
-        if int(w[_LAST]) != int(frames[best]):
-            w[_LAST] = int(frames[best])
+        tidy_at[_PAYER] = int(f)
+        f[_EXIT_TSC] = now  # the way to its entry is its own
+        f[_EXIT_TSC + 1] = now >> 32
+        if int(w[_LAST]) != int(f):
+            w[_LAST] = int(f)
             w[_SWITCHES] += 1
         used = int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS])  # low halves: a turn is shorter
         w[_INSIDE] = best + 1
         w[_ABOVE] = rank + 1
         preempt[0] = above
         preempt[1] = above >> 32
-        blocks = int(allocated[0]) - int(w[_BLOCKS])
         answer = int(run(vcpus[best], enter))
         best = int(w[_INSIDE]) - 1
-        blocks = int(allocated[0]) - int(w[_BLOCKS]) - blocks
-        if blocks:
-            if blocks < 0:
-                blocks = int(allocated[0])  # there was a collection
-            f[_ALLOCATED] += blocks
-            w[_BLOCKS] += blocks
         used = (int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS]) - used) & 0xFFFFFFFF
         used = (used << int(_FINE)) // int(f[_SHARE])
         if int(f[_PRIORITY]) == rank:  # else it has been given another meanwhile, and that one's virtual time
@@ -316,18 +311,15 @@ def turns(sched, deadline: int, once: int):
 
 
 @micropython.viper
-def _settle(frame: int):
-    """A guest that its timer has woken is not the one that runs now: what that has cost so far."""
-    f = ptr32(frame)  # noqa: F821
-    charge(frame, int(cpu.rdtsc()) - (int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32))
-    f[_EXIT_TSC] = 0
-    f[_EXIT_TSC + 1] = 0
-
-
-@micropython.viper
 def run_above(sched):
     """Turns of those at or above the floor, until none of them can run."""
     turns(sched, 0, 2)
+
+
+@micropython.viper
+def nobody_pays(collect_at: int):
+    """What is allocated from now on is no guest's. collect_at: Scheduler._collect_at."""
+    ptr32(collect_at)[_PAYER] = 0  # noqa: F821
 
 
 @micropython.viper
