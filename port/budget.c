@@ -13,12 +13,12 @@
 #include "port/trap.h"
 #include "port/vcpu.h"
 
-#define BLOCK          MICROPY_BYTES_PER_GC_BLOCK
-#define KEPT_PART      (32) // of the heap: what a call with a limit leaves
-#define GRACE          (16) // blocks after the first refusal: for the exception and its traceback
-#define SOON           (4096) // blocks allocated since a collection after which another is worth it
-#define AT_LAST        (65536) // and after which there is one that nobody would interrupt
-#define LEAST          (512) // whatever is left
+#define BLOCK           MICROPY_BYTES_PER_GC_BLOCK
+#define KEPT_PART       (32) // of the heap: what a call with a limit leaves
+#define GRACE           (16) // blocks after the first refusal: for the exception and its traceback
+#define SOON            (4096) // blocks allocated since a collection after which another is worth it
+#define AT_LAST         (65536) // and after which there is one that nobody would interrupt
+#define LEAST           (512) // whatever is left
 #define BLOCKS_PER_WORD (32) // of the allocation table
 
 static budget_t budget = {BUDGET_NONE, 0}; // before budget_init(), too

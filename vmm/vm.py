@@ -32,6 +32,7 @@ _PARTS = (
     "memory", "ept", "clock", "msrs", "ports", "mmio", "stepper", "walker", "pc", "console", "lapic",
     "exits", "vcpu", "events", "arming",
 )  # fmt: skip
+_AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
 _PIECE = const(0x8000)  # bytes that are cleared or copied without a look at the clock
 _GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
@@ -277,6 +278,8 @@ class VM(Scheduled):
         paused = self.state == states.PAUSED
         if self.state == states.OFF:
             pass
+        elif answer & verdict.RESET and self.backoff.held:
+            self._reset_itself(self.why)
         elif answer & verdict.TRIPLE_FAULT:
             self._ended("on_triple_fault", "reset", "triple fault at %#x" % self.vcpu.rip)
         elif answer & verdict.RESET:
@@ -315,7 +318,7 @@ class VM(Scheduled):
         held = self.backoff.held
         ms = 0 if held else self.backoff.wait_ms()
         if not held and self.backoff.says():
-            self.log(why + (": again and again; it is held in reset for longer each time, until it stays up" if ms else ""))
+            self.log(why + (_AGAIN if ms else ""))
         if ms:
             self.backoff.hold(ms)
             return

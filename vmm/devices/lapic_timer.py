@@ -114,9 +114,8 @@ class LapicTimer:
             self._wait()
 
     def _vain(self):
-        """A period's end raises nothing, since its predecessor waits or its vector is illegal."""
-        lvt = self._get(_LVT_TIMER)
-        return lvt >> 17 & 3 == _PERIODIC and (self.looks or lvt & 0xFF < 16)
+        """A period's end raises nothing that does not wait already."""
+        return self.looks and self._get(_LVT_TIMER) >> 17 & 3 == _PERIODIC
 
     def _silent(self):
         lvt = self._get(_LVT_TIMER)
@@ -180,7 +179,10 @@ class LapicTimer:
             return  # set_mode() makes up for it
         hz = self.clock.hz
         soonest = hz // _CALLBACKS_HZ
-        if self.deliver(lvt & 0xFF, 0) == 0:
+        legal = lvt & 0xFF > 15
+        if self.deliver(lvt & 0xFF, 0) == 0 or not legal:
+            if not legal:  # an error each time, which waits already
+                self.expiry += ((now - self.expiry) // period + 1) * period
             step = max(soonest, period // 4)
             self.timer.arm(now + max(step, min(step << self.looks, hz // _LOOKS_HZ)))
             self.looks = min(self.looks + 1, _LOOKS)

@@ -113,8 +113,7 @@ def turns(sched, deadline: int, once: int):
         at = 0
         holder = 0
         missed = 0
-        woken = -1  # the guest that has been woken by its timer in this look
-        called = -1  # the last one whose timers were due
+        woken = -1  # the guest that has been woken in this look
         i = 0
         while i < count:
             f = ptr32(frames[i])  # noqa: F821
@@ -135,7 +134,6 @@ def turns(sched, deadline: int, once: int):
                 first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
                 if first:
                     if first <= now:
-                        called = i
                         first += int(f[_LEAD])
                         f[_DUE] = first
                         f[_DUE + 1] = first >> 32
@@ -157,17 +155,15 @@ def turns(sched, deadline: int, once: int):
                         holder = 0
                         if best >= 0:
                             place = turn + half // int(ptr32(frames[best])[_SHARE])  # noqa: F821
-                        if called == i:
-                            if woken >= 0:
-                                first = int(rdtsc())
-                                charged(frames[woken], first - now)
-                                now = first
-                            woken = i
-                    else:
-                        f[_DUE] = 0  # nobody was waiting for that timer
-                        f[_DUE + 1] = 0
+                        if woken >= 0:
+                            first = int(rdtsc())
+                            charged(frames[woken], first - now)
+                            now = first
+                        woken = i
                 if state == _WAITS:
-                    if called == i:
+                    if f[_DUE] | f[_DUE + 1]:  # nobody was waiting for that timer
+                        f[_DUE] = 0
+                        f[_DUE + 1] = 0
                         sched.machines[i].clock.park()
                         first = int(rdtsc())
                         charged(frames[i], first - now)
