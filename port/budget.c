@@ -13,12 +13,14 @@
 #include "port/trap.h"
 #include "port/vcpu.h"
 
-#define BLOCK           MICROPY_BYTES_PER_GC_BLOCK
-#define KEPT_PART       (32) // of the heap: what a call with a limit leaves
-#define GRACE           (16) // blocks after the first refusal: for the exception and its traceback
-#define SOON            (4096) // blocks allocated since a collection after which another is worth it
-#define AT_LAST         (65536) // and after which there is one that nobody would interrupt
-#define LEAST           (512) // whatever is left
+#define BLOCK      MICROPY_BYTES_PER_GC_BLOCK
+#define KEPT_PART  (32) // of the heap: what a call with a limit leaves
+#define GRACE      (16) // blocks after the first refusal: for the exception and its traceback
+#define SOON       (4096) // blocks allocated since a collection after which another is worth it
+#define AT_LAST    (32768) // and after which there is one that nobody would interrupt
+#define LEAST_SOON (512) // whatever is left
+#define LEAST_AT_LAST                                                                              \
+    (8192) // not so soon that it meets the guest above itself rather than the idle time below it
 #define BLOCKS_PER_WORD (32) // of the allocation table
 
 static budget_t budget = {BUDGET_NONE, 0}; // before budget_init(), too
@@ -35,16 +37,16 @@ static size_t blocks_of_heap(void) {
     return MP_STATE_MEM(area).gc_alloc_table_byte_len * (BLOCKS_PER_WORD / sizeof(uint64_t));
 }
 
-static size_t within(size_t blocks, size_t most) {
+static size_t within(size_t least, size_t blocks, size_t most) {
     blocks = blocks < most ? blocks : most;
-    return blocks > LEAST ? blocks : LEAST;
+    return blocks > least ? blocks : least;
 }
 
 static void set_limits(void) {
     size_t kept = blocks_of_heap() / KEPT_PART;
     size_t room = free_blocks > kept ? free_blocks - kept : 0;
-    limits.soon = within(room / 4, SOON);
-    limits.at_last = within(room / 2, AT_LAST);
+    limits.soon = within(LEAST_SOON, room / 8, SOON);
+    limits.at_last = within(LEAST_AT_LAST, room / 4, AT_LAST);
 }
 
 void budget_init(void) {
@@ -83,6 +85,13 @@ static unsigned objection(size_t blocks) {
     return wanted > free_blocks && budget.refused == 0 ? BUDGET_FULL : 0;
 }
 
+static void refuse(unsigned why) {
+    if (budget.refused == 0) {
+        budget.refused = why;
+        budget.left = GRACE;
+    }
+}
+
 bool budget_take(size_t blocks) {
     if (budget.left == BUDGET_NONE) {
         return true;
@@ -90,11 +99,22 @@ bool budget_take(size_t blocks) {
     unsigned why = objection(blocks);
     if (why == 0) {
         budget.left -= blocks;
-    } else if (budget.refused == 0) {
-        budget.refused = why;
-        budget.left = GRACE;
+    } else {
+        refuse(why);
     }
     return why == 0;
+}
+
+void budget_none(void) {
+    refuse(BUDGET_FULL);
+}
+
+bool budget_limits(void) {
+    return budget.left != BUDGET_NONE;
+}
+
+static bool crossed(size_t before, size_t limit) {
+    return before <= limit && MP_STATE_MEM(gc_alloc_amount) > limit;
 }
 
 void budget_allocated(size_t before) {
@@ -102,7 +122,7 @@ void budget_allocated(size_t before) {
         size_t now = MP_STATE_MEM(gc_alloc_amount);
         ((vcpu_frame_t *)limits.payer)->allocated += now > before ? now - before : now;
     }
-    if (before <= limits.at_last && MP_STATE_MEM(gc_alloc_amount) > limits.at_last) {
+    if (crossed(before, limits.soon) || crossed(before, limits.at_last)) {
         host_attention = 1; // the turn ends
     }
 }
@@ -139,6 +159,21 @@ static mp_obj_t mod_refused(void) {
     return MP_OBJ_NEW_SMALL_INT(budget.refused);
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_refused_obj, mod_refused);
+
+// uncounted(f) -> f(). What it takes of the heap counts to no limit: the monitor's own work for a call that has one.
+static mp_obj_t mod_uncounted(mp_obj_t function) {
+    budget_t suspended = budget_suspend();
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t answer = mp_call_function_0(function);
+        nlr_pop();
+        budget_resume(suspended);
+        return answer;
+    }
+    budget_resume(suspended);
+    nlr_jump(nlr.ret_val);
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_uncounted_obj, mod_uncounted);
 
 // collect_at() -> hpa of three words of 64 bits. In blocks allocated since the last collection: after how many another
 // is worth it where guests above can interrupt it, and after how many in any case; and the frame of the guest for

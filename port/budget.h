@@ -30,8 +30,12 @@ void budget_end(budget_t outer);
 budget_t budget_suspend(void);
 void budget_resume(budget_t suspended);
 
-// Whether the call may have so many blocks; then they are taken.
+// Whether the call may have so many blocks; then they are taken. There were none in one piece: it may not after all.
 bool budget_take(size_t blocks);
+void budget_none(void);
+
+// A call with a limit runs: it gets what is there, and never makes others wait for a collection.
+bool budget_limits(void);
 
 // More has been allocated: before, gc_alloc_amount was that.
 void budget_allocated(size_t before);

@@ -31,6 +31,7 @@ MP_DECLARE_CONST_FUN_OBJ_0(cpu_allocated_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_heap_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_refused_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_collect_at_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_uncounted_obj);
 
 void cpu_module_init(void) {
     budget_init();
@@ -237,6 +238,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_allocated), MP_ROM_PTR(&cpu_allocated_obj)},
     {MP_ROM_QSTR(MP_QSTR_heap), MP_ROM_PTR(&cpu_heap_obj)},
     {MP_ROM_QSTR(MP_QSTR_refused), MP_ROM_PTR(&cpu_refused_obj)},
+    {MP_ROM_QSTR(MP_QSTR_uncounted), MP_ROM_PTR(&cpu_uncounted_obj)},
     {MP_ROM_QSTR(MP_QSTR_collect_at), MP_ROM_PTR(&cpu_collect_at_obj)},
 };
 static MP_DEFINE_CONST_DICT(cpu_globals, cpu_globals_table);

@@ -163,7 +163,7 @@ class VM(Scheduled):
         self._stand(states.OFF, "not started")  # those that go before it may run meanwhile, it may not
         self.due(0)
         try:
-            self._load()
+            cpu.uncounted(self._load)  # a policy may ask for it
         except BaseException:
             self._power(False)
             raise

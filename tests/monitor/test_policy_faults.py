@@ -5,7 +5,7 @@ import pytest
 from bench import DATA
 from test_policy_events import CPUID, SIGNATURE
 
-BOUND = 100_000  # ticks from a deadline to its handler, whatever a policy does to the heap
+BOUND = 700_000  # ticks from a deadline to its handler when the heap is nearly full: the last look of a collection
 COUNT = f"""
 again:
     inc qword ptr [{DATA + 0x100:#x}]
@@ -112,7 +112,7 @@ def test_what_a_call_may_take_of_the_heap(bench, guest):
     bench.exec("sizes = []\nsize = 0")
     made.policy("CPUID", "global size\nsize += 1 << 16\nbytearray(size)\nsizes.append(size)")
     assert made.eval("p.limit_kib") == heap // 16 >> 10
-    for limit in (heap // 16 >> 10, 200, 2000):
+    for limit in (heap // 16 >> 10, 200, 1500):
         made.exec(f"size = 0\np.limit_kib = {limit}\nvm.resume()")
         made.until("vm.state == 'paused'", 60000)
         assert limit - 64 - 1 <= bench.eval("sizes[-1]") >> 10 <= limit
@@ -135,11 +135,12 @@ def test_calls_that_keep_all_that_they_take(bench, guest):
     )
     paused, latest, kept = printed.rpartition("is ")[2].split()
     print("latest", latest, "kept", kept)
+    made.exec("p.detach()\nhoard = []\ngc.collect()")
     assert paused == "True"
     assert "the heap is nearly full: the guest is paused" in made.eval("vm.messages[-1]")
     assert int(latest) <= BOUND
     assert int(kept) * 20000 > bench.eval("__import__('cpu').heap()[0]") // 2
-    made.exec("p.detach()\nhoard = []\ngc.collect()\nvm.resume()")
+    made.exec("vm.resume()")
     bench.run(20)
     assert made.state == "running"
 
