@@ -21,6 +21,7 @@
 #include "py/mpstate.h"
 #include "py/runtime.h"
 #include "shared/runtime/gchelper.h"
+#include "port/budget.h"
 #include "port/collect.h"
 #include "port/paging.h"
 #include "port/x86.h"
@@ -40,6 +41,7 @@ static struct {
     bool inside; // guests run in the middle of a collection
     bool disturbed; // they did since the marked objects were looked at
     unsigned allocating;
+    unsigned auto_collect; // what it was before an allocation that must not collect
 } state;
 
 void *__real_gc_alloc(size_t size, unsigned flags);
@@ -71,10 +73,38 @@ static size_t size_of(const void *ptr) {
 
 // -- what handlers in the middle of a collection ask for
 
-void *__wrap_gc_alloc(size_t size, unsigned flags) {
+static size_t blocks(size_t size) {
+    return (size + BLOCK - 1) / BLOCK;
+}
+
+// What gc_alloc_amount is before.
+static size_t begin_allocating(void) {
     state.allocating++;
-    void *ptr = __real_gc_alloc(size, flags);
+    state.auto_collect = MP_STATE_MEM(gc_auto_collect_enabled);
+    if (budget_limits()) {
+        MP_STATE_MEM(gc_auto_collect_enabled) = 0;
+    }
+    return MP_STATE_MEM(gc_alloc_amount);
+}
+
+static void end_allocating(size_t before, bool failed) {
     state.allocating--;
+    if (budget_limits()) {
+        MP_STATE_MEM(gc_auto_collect_enabled) = state.auto_collect;
+        if (failed) {
+            budget_none();
+        }
+    }
+    budget_allocated(before);
+}
+
+void *__wrap_gc_alloc(size_t size, unsigned flags) {
+    if (!budget_take(blocks(size))) {
+        return NULL;
+    }
+    size_t before = begin_allocating();
+    void *ptr = __real_gc_alloc(size, flags);
+    end_allocating(before, ptr == NULL && size != 0);
     if (state.inside && state.phase == SWEEPING && ptr != NULL) {
         mark(ptr);
     }
@@ -89,10 +119,14 @@ void __wrap_gc_free(void *ptr) {
 
 void *__wrap_gc_realloc(void *ptr, size_t size, bool allow_move) {
     if (!state.inside) {
-        state.allocating++;
-        ptr = __real_gc_realloc(ptr, size, allow_move);
-        state.allocating--;
-        return ptr;
+        size_t had = ptr != NULL ? size_of(ptr) : 0;
+        if (size > had && !budget_take(blocks(size - had))) {
+            return NULL;
+        }
+        size_t before = begin_allocating();
+        void *moved = __real_gc_realloc(ptr, size, allow_move);
+        end_allocating(before, moved == NULL && size != 0 && allow_move);
+        return moved;
     }
     if (ptr == NULL || size == 0) {
         return size == 0 ? NULL : __wrap_gc_alloc(size, 0);
@@ -159,6 +193,7 @@ static void look_at_dirty_pages(void) {
     const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     uintptr_t end = (uintptr_t)area->gc_pool_start + (area->gc_last_used_block + 1) * BLOCK;
     for (uintptr_t page = (uintptr_t)area->gc_pool_start & -PAGE; page < end; page += PAGE) {
+        collect_look(0);
         if (paging_take_dirty(page)) {
             look_at_words((void **)page, PAGE / sizeof(void *));
         }
@@ -198,6 +233,7 @@ static void collect_yielding(void) {
     gc_collect_end();
     collect_yields = false;
     state.phase = NONE;
+    budget_collected(true);
     if (preempt_due()) {
         notice_late();
     }
@@ -217,6 +253,7 @@ void gc_collect(void) {
     gc_collect_start();
     gc_helper_collect_regs_and_stack();
     gc_collect_end();
+    budget_collected(false);
 }
 
 // allocated() -> hpa of the word that counts the blocks of 128 bytes allocated since the last collection.

@@ -5,6 +5,7 @@
 // (some MSRs) are big ints.
 #include <string.h>
 #include "py/runtime.h"
+#include "port/budget.h"
 #include "port/exec.h"
 #include "port/idle.h"
 #include "port/modcpu.h"
@@ -23,8 +24,8 @@ MP_DECLARE_CONST_FUN_OBJ_0(cpu_wanted_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_idle_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_reading_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_watch_obj);
-MP_DECLARE_CONST_FUN_OBJ_2(cpu_guard_obj);
-MP_DECLARE_CONST_FUN_OBJ_2(cpu_attempt_obj);
+MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_guard_obj);
+MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_attempt_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_shield_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
@@ -32,8 +33,12 @@ MP_DECLARE_CONST_FUN_OBJ_0(cpu_allocated_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_heap_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_machine_check_banks_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_machine_checks_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(cpu_refused_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(cpu_collect_at_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_uncounted_obj);
 
 void cpu_module_init(void) {
+    budget_init();
     watch_init();
     idle_init();
     softreset_init();
@@ -255,6 +260,9 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_take_nmi), MP_ROM_PTR(&mod_take_nmi_obj)},
     {MP_ROM_QSTR(MP_QSTR_machine_check_banks), MP_ROM_PTR(&cpu_machine_check_banks_obj)},
     {MP_ROM_QSTR(MP_QSTR_machine_checks), MP_ROM_PTR(&cpu_machine_checks_obj)},
+    {MP_ROM_QSTR(MP_QSTR_refused), MP_ROM_PTR(&cpu_refused_obj)},
+    {MP_ROM_QSTR(MP_QSTR_uncounted), MP_ROM_PTR(&cpu_uncounted_obj)},
+    {MP_ROM_QSTR(MP_QSTR_collect_at), MP_ROM_PTR(&cpu_collect_at_obj)},
 };
 static MP_DEFINE_CONST_DICT(cpu_globals, cpu_globals_table);
 

@@ -33,14 +33,27 @@ int mp_hal_stdin_rx_chr(void) {
     }
 }
 
+// A line takes milliseconds: a guest that goes before the one whose handler prints it does not wait for that.
+static void wait_for_room(void) {
+    preempt_look();
+    bool preempts = preempt_at != 0 && preempt_holds == 0;
+    if (preempts) {
+        timer_arm(preempt_at);
+    }
+    irq_disable();
+    if (uart_tx_room(0) == 0 && !preempt_due()) {
+        irq_enable_and_halt();
+    }
+    irq_enable();
+    if (preempts) {
+        timer_arm(0);
+    }
+}
+
 mp_uint_t mp_hal_stdout_tx_strn(const char *str, size_t len) {
     for (size_t i = 0; i < len; i++) {
         while (!uart_tx_char(0, str[i])) {
-            irq_disable();
-            if (uart_tx_room(0) == 0) {
-                irq_enable_and_halt();
-            }
-            irq_enable();
+            wait_for_room();
         }
     }
     return len;

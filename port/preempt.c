@@ -1,9 +1,10 @@
 // Calls the scheduler out of the middle of bytecode, as if that were an interrupt.
 //
 // What the interrupted code had going with the port stands still meanwhile: its
-// watch() in particular does not run on, and no exception meant for it is raised in
-// between.
+// watch() in particular does not run on, no exception meant for it is raised in between,
+// and what guests take of the heap counts to no limit of its own.
 #include "py/runtime.h"
+#include "port/budget.h"
 #include "port/watch.h"
 #include "port/preempt.h"
 #include "port/x86.h"
@@ -19,6 +20,7 @@ void preempt(void) {
     }
     preempt_at = 0; // the hook itself is not interrupted
     watch_t watch = watch_suspend();
+    budget_t budget = budget_suspend();
     nlr_buf_t nlr;
     uint64_t again = 0;
     if (nlr_push(&nlr) == 0) {
@@ -32,6 +34,7 @@ void preempt(void) {
         mp_obj_print_exception(MICROPY_ERROR_PRINTER, MP_OBJ_FROM_PTR(nlr.ret_val));
     }
     watch_resume(watch);
+    budget_resume(budget);
     preempt_at = again;
 }
 

@@ -133,7 +133,9 @@ typedef struct {
     uint64_t
         completed; // 0xb70  an instruction was completed for the guest while DR7 enables a breakpoint
     uint64_t dr7; // 0xb78  only where wants[reason] asks
-    uint64_t reserved2[0x80]; // 0xb80
+    uint64_t allocated; // 0xb80  blocks of the heap since the last collection
+    uint64_t parked; // 0xb88  bits of timer[]
+    uint64_t reserved2[0x7e]; // 0xb90
     // The VMCS's MSR areas (vmm/handlers/spec_msrs.py).
     vcpu_msr_t guest_msrs[4]; // 0xf80  loaded by entries, stored by exits
     vcpu_msr_t host_msrs[4]; // 0xfc0  loaded by exits

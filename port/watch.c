@@ -1,6 +1,7 @@
 // The watchdog of Python code: cpu.watch(), cpu.guard(), cpu.attempt(), cpu.shield(), cpu.Timeout.
 #include "py/objexcept.h"
 #include "py/runtime.h"
+#include "port/budget.h"
 #include "port/timer.h"
 #include "port/watch.h"
 #include "port/x86.h"
@@ -67,23 +68,28 @@ static mp_obj_t mod_watch(mp_obj_t deadline) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_watch_obj, mod_watch);
 
-// guard(f, argument) -> f(argument). Where watch() has raised its Timeout in there and f
+// guard(f, argument, heap=0) -> f(argument). Where watch() has raised its Timeout in there and f
 // has caught it several times, f is ended whatever it does, and Timeout is raised here.
-static mp_obj_t mod_guard(mp_obj_t function, mp_obj_t argument) {
+// heap: bytes of the heap that f may take, then MemoryError is raised in there (budget.c); 0: no limit.
+static mp_obj_t mod_guard(size_t n_args, const mp_obj_t *args) {
+    mp_obj_t function = args[0], argument = args[1];
     nlr_buf_t nlr;
     nlr_buf_t *outer = nlr_get_abort();
     mp_obj_dict_t *globals = mp_globals_get();
     mp_obj_dict_t *locals = mp_locals_get();
     size_t gc_locks = MP_STATE_THREAD(gc_lock_depth);
     unsigned holds = preempt_holds;
+    budget_t budget = budget_begin(n_args > 2 ? mp_obj_get_int(args[2]) : 0);
     if (nlr_push(&nlr) == 0) {
         nlr_set_abort(&nlr);
         mp_obj_t answer = mp_call_function_1(function, argument);
         nlr_pop();
         nlr_set_abort(outer);
+        budget_end(budget);
         return answer;
     }
     nlr_set_abort(outer);
+    budget_end(budget);
     if (nlr.ret_val != NULL) {
         nlr_jump(nlr.ret_val);
     }
@@ -95,26 +101,28 @@ static mp_obj_t mod_guard(mp_obj_t function, mp_obj_t argument) {
     preempt_holds = holds;
     mp_raise_msg(&mp_type_Timeout, MP_ERROR_TEXT("caught and ignored until it was ended"));
 }
-MP_DEFINE_CONST_FUN_OBJ_2(cpu_guard_obj, mod_guard);
+MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_guard_obj, 2, 3, mod_guard);
 
-// attempt(function, argument): as guard(), but an exception is returned, not raised: viper
-// code cannot hold one that it has caught.
-static mp_obj_t mod_attempt(mp_obj_t function, mp_obj_t argument) {
+// attempt(): as guard(), but an exception is returned, not raised: viper code cannot hold one
+// that it has caught.
+static mp_obj_t mod_attempt(size_t n_args, const mp_obj_t *args) {
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
-        mp_obj_t answer = mod_guard(function, argument);
+        mp_obj_t answer = mod_guard(n_args, args);
         nlr_pop();
         return answer;
     }
     return MP_OBJ_FROM_PTR(nlr.ret_val);
 }
-MP_DEFINE_CONST_FUN_OBJ_2(cpu_attempt_obj, mod_attempt);
+MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_attempt_obj, 2, 3, mod_attempt);
 
-// shield(f) -> f(), whole: a Ctrl-C that is typed meanwhile is the prompt's, and the watchdog's time stands still.
+// shield(f) -> f(), whole: a Ctrl-C that is typed meanwhile is the prompt's, the watchdog's time stands still, and
+// what it takes of the heap counts to no limit.
 static mp_obj_t mod_shield(mp_obj_t function) {
     mp_handle_pending(true);
     int interrupt_char = mp_interrupt_char;
     watch_t suspended = watch_suspend();
+    budget_t budget = budget_suspend();
     mp_hal_set_interrupt_char(-1);
     nlr_buf_t nlr;
     bool failed = nlr_push(&nlr) != 0;
@@ -125,6 +133,7 @@ static mp_obj_t mod_shield(mp_obj_t function) {
     }
     mp_hal_set_interrupt_char(interrupt_char);
     watch_resume(suspended);
+    budget_resume(budget);
     if (failed) {
         nlr_jump(nlr.ret_val);
     }

@@ -56,6 +56,7 @@ class Pc:
         self.pic = self.gsi.pic = I8259(self.gsi.quick_intr())
         self.acknowledge = bind(_acknowledge, self.apic_page, self.pic.quick_ack)
         self.pit = I8254(self.gsi.line(0), clock, edge=self.gsi.edge(0))
+        self.gsi.heard(self.pit.heard)
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
         self._cut = None
         self.hpet = None  # until the guest touches it

@@ -12,7 +12,7 @@ import sys
 import cpu
 from micropython import const
 
-from vmm import bus, handlers, loaders, pc, screen, terminal, verdict
+from vmm import backoff, bus, handlers, loaders, pc, screen, terminal, verdict
 from vmm.gone import Gone
 from vmm.handlers import control, cpuid, io, mmio, msr, spec_msrs, vmcall
 from vmm.memory import ept, linear, paging
@@ -32,6 +32,7 @@ _PARTS = (
     "memory", "ept", "clock", "msrs", "spec_msrs", "ports", "mmio", "stepper", "walker", "linear", "pc", "console",
     "lapic", "exits", "vcpu", "events", "arming",
 )  # fmt: skip
+_AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
 _PIECE = const(0x8000)  # bytes that are cleared or copied without a look at the clock
 _GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
@@ -143,6 +144,7 @@ class VM(Scheduled):
         self.ports.attach(self.vcpu)
         monitor.windows.join(self, config.get("shared") or [])
         self.cpuid.windows = self.windows
+        self.backoff = backoff.Backoff(self)
         self.exits.add(reasons.PENDING, self.events.handler(self.pc.apic_page, self.pc.acknowledge))
 
     def kick(self):
@@ -167,10 +169,14 @@ class VM(Scheduled):
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
         self._check("started")
+        self.backoff.forgive()
+        self._start()
+
+    def _start(self):
         self._stand(states.OFF, "not started")  # those that go before it may run meanwhile, it may not
         self.due(0)
         try:
-            self._load()
+            cpu.uncounted(self._load)  # a policy may ask for it
         except BaseException:
             self._power(False)
             raise
@@ -185,6 +191,7 @@ class VM(Scheduled):
             for at in range(hpa, hpa + length, _PIECE):
                 cpu.zero(at, min(_PIECE, hpa + length - at))
         self.starts += 1
+        self.backoff.release()
         self.stepper.reset()
         self.breakpoints.reset()
         self.uncover()
@@ -208,6 +215,7 @@ class VM(Scheduled):
         if self.apicv:
             self.apicv.reset()
         self.flush()
+        self.backoff.started()
 
     def _start_bios(self):
         """BIOS services for a program that is entered in real mode."""
@@ -302,6 +310,8 @@ class VM(Scheduled):
         paused = self.state == states.PAUSED
         if self.state == states.OFF:
             pass
+        elif answer & verdict.RESET and self.backoff.held:
+            self._reset_itself(self.why)
         elif answer & verdict.TRIPLE_FAULT:
             self._ended("on_triple_fault", "reset", "triple fault at %#x" % self.vcpu.rip)
         elif answer & verdict.RESET:
@@ -335,14 +345,26 @@ class VM(Scheduled):
 
     def _ended(self, key, default, why):
         """The guest has come to an end of its own making: the description says what follows."""
-        self.log(why)
         response = self.config.get(key) or default
-        self._stand(states.STOPPED if response == "stop" else states.OFF, why)
         if response == "reset":
-            try:
-                self.reset()
-            except Exception as error:  # its images have become bad: nobody else suffers from that
-                self.log("does not start again: %s: %s" % (type(error).__name__, error))
+            self._reset_itself(why)
+        else:
+            self.log(why)
+            self._stand(states.STOPPED if response == "stop" else states.OFF, why)
+
+    def _reset_itself(self, why):
+        held = self.backoff.held
+        ms = 0 if held else self.backoff.wait_ms()
+        if not held and self.backoff.says():
+            self.log(why + (_AGAIN if ms else ""))
+        if ms:
+            self.backoff.hold(ms)
+            return
+        self._stand(states.OFF, why)
+        try:
+            self._start()
+        except Exception as error:  # its images have become bad: nobody else suffers from that
+            self.log("does not start again: %s: %s" % (type(error).__name__, error))
 
     def next_timer(self):
         """Host TSC of the guest's next timer, 0 where none is armed."""
@@ -355,6 +377,8 @@ class VM(Scheduled):
         if clock_.next and clock_.next <= clock_.now():
             self.due(self.next_timer())
             clock_.expire()
+            if not self.wakes():
+                clock_.park()
         if self.wakes():
             self.woken()
             self.catch_up()

@@ -2,6 +2,7 @@
 
 import metronome
 import pytest
+from bench import DATA
 
 BOUND = 100_000  # ticks from a deadline to its handler; a collection takes a million
 BOUND_BUSY = 300_000  # where the metronome's own policy, which costs it half of each period, makes objects all the time
@@ -93,16 +94,21 @@ def test_a_collection_at_a_busy_prompt(bench, guest, wasteful):
 
 
 def test_memory_that_runs_out_during_a_policy(bench, guest, wasteful):
-    """A policy that takes all of it gets MemoryError; the others go on."""
+    """A policy that takes all that it gets: MemoryError; the others go on, and a guest above in time."""
     ticking = metronome.start(guest)
     hungry = guest("again: mov eax, 0x888\nvmcall\njmp again")
     hungry.policy("'vmcall', number=0x888", "pile = []\nwhile True:\n    pile.append(bytearray(4096))")
-    hungry.go()
-    bench.run(200)
-    count = ticking.word(metronome.COUNT)
-    bench.run(50)
-    assert hungry.state == "paused"
+    wait = f"wait(vm, lambda: {hungry.ref}.state == 'paused', 60000)"
+    printed = ticking.exec(
+        f"vm.memory.write_u64({DATA + 8 * metronome.SKIP:#x}, 5)\n"
+        f"vm.memory.write_u64({DATA + 8 * metronome.LATEST:#x}, 0)\n{hungry.ref}.resume()\n"
+        f"print('latest', {wait}, vm.memory.read_u64({DATA + 8 * metronome.LATEST:#x}))"
+    )
+    paused, latest = printed.rpartition("latest ")[2].split()
+    print("latest", latest)
+    assert paused == "True"
     assert "policy p failed" in hungry.eval("vm.messages[-1]")
-    assert ticking.word(metronome.COUNT) > count
+    assert int(latest) <= BOUND_BUSY  # also while the line about it was printed
+    assert metronome.latest(ticking, 50) <= BOUND
     assert bench.eval(MADE)
     assert bench.alive()

@@ -114,8 +114,9 @@ def test_a_hostile_guest(bench, guest, ticking, name):
     assert ticking.word(metronome.COUNT) - ticks >= MS
     assert latest <= BOUND
     assert metronome.least(ticking) == 0
-    assert hostile.eval("vm.vcpu.guest_ticks") > ran
-    assert hostile.state == "running" or hostile.eval("vm.why") == "not started", repr(hostile)
+    held = hostile.eval("vm.backoff.held or vm.why == 'not started'")  # it resets itself again and again
+    assert held or hostile.eval("vm.vcpu.guest_ticks") > ran
+    assert held or hostile.state == "running", repr(hostile)
     assert neighbour.eval(FILLED)
     assert ticking.eval(CRC) == crc
     assert bench.alive()

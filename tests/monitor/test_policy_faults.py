@@ -1,9 +1,11 @@
 """Policies that fail stop their own guest, say so, and nothing else."""
 
+import metronome
 import pytest
 from bench import DATA
 from test_policy_events import CPUID, SIGNATURE
 
+BOUND = 700_000  # ticks from a deadline to its handler when the heap is nearly full: the last look of a collection
 COUNT = f"""
 again:
     inc qword ptr [{DATA + 0x100:#x}]
@@ -30,6 +32,14 @@ FAULTS = {
     ),
     "heap": ("kept = []\nwhile True: kept.append(bytearray(100000))", "MemoryError"),
     "heap, kept": ("while True: hoard.append(bytearray(1000))", "MemoryError"),
+    "heap, in one piece": ("bytearray(1 << 20)", "MemoryError"),
+    "heap, one list": ("while True: hoard.append(None)", "MemoryError"),
+    "heap, small objects": ("while True: hoard.append([vcpu.rip])", "MemoryError"),
+    "heap, garbage": ("while True: bytearray(1000)", "MemoryError"),
+    "heap, MemoryError caught": (
+        "try:\n    while True: hoard.append(bytearray(1000))\nexcept MemoryError: hoard.append(bytearray(10000))",
+        "MemoryError",
+    ),
     "recursion": ("def f(): f()\nf()", "RuntimeError"),
     "exit": ("sys.exit()", "SystemExit"),
     "wild pointer": ("import machine\nmachine.mem32[1 << 45]", "HostFault"),
@@ -67,13 +77,17 @@ def test_fault(bench, guest, name):
     made = guest(CPUID)
     bench.exec(LOOPS)
     made.policy("CPUID, leaf=0x40000000", body)
-    made.exec("p.limit_ms = %d" % (60000 if words == "MemoryError" else 50))  # filling the heap takes a while
+    made.exec("p.limit_ms = %d" % (60000 if words == "MemoryError" else 50))
     other.go()
     text = made.until("vm.state == 'paused'", 60000)
     rip = made.eval("vcpu.rip")
     assert f"policy p failed on cpuid of guest {made.name} at rip {rip:#x}" in text
     assert "Traceback (most recent call last):" in text
     assert words in text
+    limit = made.eval("p.limit_kib")
+    assert (f"it wanted more than the {limit} KiB of heap that a call may take (limit_kib)" in text) == (
+        words == "MemoryError"
+    )
     assert made.eval("vcpu.rax") == 0x40000000  # not executed
     before = other.word(32)
     bench.run(20)
@@ -89,6 +103,46 @@ def test_resumed_without_detaching_it_fails_again(guest):
     made.policy("CPUID", "1 / 0")
     made.until("vm.state == 'paused'")
     assert "ZeroDivisionError" in made.exec("vm.resume()\nwait(vm, lambda: vm.state == 'paused', 1000)")
+
+
+def test_what_a_call_may_take_of_the_heap(bench, guest):
+    """A sixteenth of it, or what the policy's limit_kib says; each call anew, but what is kept is kept."""
+    made = guest(COUNT)
+    heap = bench.eval("__import__('cpu').heap()[0]")
+    bench.exec("sizes = []\nsize = 0")
+    made.policy("CPUID", "global size\nsize += 1 << 16\nbytearray(size)\nsizes.append(size)")
+    assert made.eval("p.limit_kib") == heap // 16 >> 10
+    for limit in (heap // 16 >> 10, 200, 1500):
+        made.exec(f"size = 0\np.limit_kib = {limit}\nvm.resume()")
+        made.until("vm.state == 'paused'", 60000)
+        assert limit - 64 - 1 <= bench.eval("sizes[-1]") >> 10 <= limit
+    most = heap // 4 >> 10
+    for wrong in ("0", "-1", str(most + 1), "'1'", "None"):
+        assert made.refused(f"p.limit_kib = {wrong}").startswith(f"ValueError: limit_kib {wrong}: a number from 1 to")
+
+
+def test_calls_that_keep_all_that_they_take(bench, guest):
+    """Each takes a little; when hardly anything is left the policy fails, and a guest above has noticed nothing."""
+    ticking = metronome.start(guest)
+    made = guest(COUNT)
+    bench.exec("hoard = []")
+    made.policy("CPUID", "hoard.append(bytearray(20000))")
+    printed = made.exec(
+        f"{ticking.ref}.memory.write_u64({DATA + 8 * metronome.SKIP:#x}, 5)\nvm.resume()\ntime.sleep_ms(20)\n"
+        f"{ticking.ref}.memory.write_u64({DATA + 8 * metronome.LATEST:#x}, 0)\n"
+        "print('is', wait(vm, lambda: vm.state == 'paused', 60000), "
+        f"{ticking.ref}.memory.read_u64({DATA + 8 * metronome.LATEST:#x}), len(hoard))"
+    )
+    paused, latest, kept = printed.rpartition("is ")[2].split()
+    print("latest", latest, "kept", kept)
+    made.exec("p.detach()\nhoard = []\ngc.collect()")
+    assert paused == "True"
+    assert "the heap is nearly full: the guest is paused" in made.eval("vm.messages[-1]")
+    assert int(latest) <= BOUND
+    assert int(kept) * 20000 > bench.eval("__import__('cpu').heap()[0]") // 2
+    made.exec("vm.resume()")
+    bench.run(20)
+    assert made.state == "running"
 
 
 def test_sleeping_policy_does_not_run_its_own_guest(guest):

@@ -4,6 +4,8 @@ from clock import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pytest
+
 from vmm.devices import lapic_page as apic
 from vmm.devices.lapic import Lapic
 
@@ -292,6 +294,53 @@ def test_fast_periods_do_not_flood():
     b.put(apic.TIMER_INITIAL, 1)
     b.clock.advance(1000000)
     assert b.clock.fired <= 201
+
+
+def test_a_masked_period_needs_no_timer():
+    """The count goes on, its phase stays, and what ended meanwhile is not made up for."""
+    b = Bench()
+    b.put(apic.TIMER_DIVIDE, 11)
+    b.put(apic.LVT_TIMER, 0x30040)
+    b.put(apic.TIMER_INITIAL, 10000)
+    b.clock.advance(1_004_000)
+    assert b.clock.fired == 0 and b.get(apic.TIMER_CURRENT) == 6000
+    b.put(apic.LVT_TIMER, 0x20040)
+    b.clock.advance(5999)
+    assert b.apic.highest() == -1
+    b.clock.advance(1)
+    assert b.take() == 0x40
+    b.apic.eoi()
+    b.put(apic.LVT_TIMER, 0x30040)  # in the middle of a count
+    fired = b.clock.fired
+    b.clock.advance(1_000_000)
+    assert b.clock.fired <= fired + 1 and b.apic.highest() == -1
+    b.put(apic.LVT_TIMER, 0x00040)  # one-shot: the count under way is the last
+    b.clock.advance(1_000_000)
+    assert b.take() == 0x40 and b.get(apic.TIMER_CURRENT) == 0
+    b.apic.eoi()
+    b.clock.advance(1_000_000)
+    assert b.apic.highest() == -1
+
+
+@pytest.mark.parametrize("lvt", [0x20040, 0x20005], ids=["not accepted", "illegal vector"])
+def test_a_period_that_nobody_takes_is_looked_for_less_and_less_often(lvt):
+    b = Bench()
+    b.put(apic.TIMER_DIVIDE, 11)
+    b.put(apic.LVT_TIMER, lvt)
+    b.put(apic.TIMER_INITIAL, 1000)
+    assert not b.apic.timer.timer.vain()
+    b.clock.advance(10_000_000)
+    assert b.clock.fired < 120  # once each ms in the end
+    assert b.apic.timer.timer.vain()
+    if lvt == 0x20040:
+        assert b.take() == 0x40
+        b.apic.eoi()
+        b.clock.advance(200_000)
+        assert b.take() == 0x40
+    else:
+        b.put(apic.LVT_TIMER, 0x20040)
+        b.clock.advance(200_000)
+        assert b.take() == 0x40
 
 
 def test_tsc_deadline():

@@ -85,6 +85,11 @@ class Scheduler:
         self.depth = array("I", [0])
         self.settle = None
         self.asked = 0
+        self.paid = []
+
+    def on_behalf(self, vm, work):
+        self.paid.append(vm)
+        work()
 
     @property
     def nested(self):

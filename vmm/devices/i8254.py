@@ -3,7 +3,8 @@
 Counts are computed from the clock when somebody looks, in periods of 1193182 Hz since the clock's
 zero; a timer runs only for the rising edge of counter 0, the interrupt. A late timer loses no
 edge: those of the periodic modes are made up for one by one, up to 10 s of them, each as soon as
-the interrupt controller has taken the one before (`irq` returns 0 while it has not).
+the interrupt controller has taken the one before (`irq` returns 0 while it has not). While the line is masked no
+timer runs (`edge` returns 2), and its edges are none; `heard` goes on with the next.
 
 Gates 0 and 1 are tied high, gate 2 is bit 0 of port 61h. Between a write and the next period, in
 which the chip loads the count, the old count is not shown.
@@ -15,6 +16,7 @@ from vmx import bind
 
 from vmm.devices.i8254_counters import (
     ARMED,
+    ASLEEP,
     BCD,
     CALLBACKS_HZ,
     CR,
@@ -25,6 +27,7 @@ from vmm.devices.i8254_counters import (
     HIGH_NEXT,
     LATCH,
     LATCHED,
+    LOOKS,
     MADE_UP,
     MODE,
     NULL,
@@ -43,6 +46,7 @@ from vmm.devices.i8254_counters import (
     N,
     counter_latch,
     counter_read,
+    pause,
     tick,
 )
 from vmm.devices.oscillator import periods, ticks_at
@@ -65,7 +69,7 @@ class I8254(Counters):
 
     `irq(level)` is OUT of counter 0; it may return 0 for "the edge before is still waiting".
     `speaker(on)`, optional, hears of port 61h bit 1. `edge()`, optional, lowers and raises the line
-    at once: 0 or 1 as `irq`, or -1 if that has to be done by `irq`.
+    at once: 0 or 1 as `irq`, 2 if nobody hears it until `heard` is called, or -1 if it has to be done by `irq`.
     """
 
     def __init__(self, irq, clock, speaker=None, edge=_never):
@@ -74,6 +78,7 @@ class I8254(Counters):
         self.speaker = speaker
         self.level = 0  # of OUT 0, as told
         self.timer = clock.timer(self._due)
+        self.timer.vain = self._vain
         self.timer.callback = bind(tick, self._counters[0], self.timer.arm, edge, self._due)
         self._port61 = 0
         self.reset()
@@ -296,10 +301,25 @@ class I8254(Counters):
             self.level = level
             self.irq(level)
 
+    def _vain(self):
+        """An edge waits to be taken."""
+        return self.state[LOOKS]
+
+    def heard(self):
+        """The line may not be masked any more."""
+        s = self.state
+        if s[ASLEEP]:
+            s[ASLEEP] = 0
+            late = self._periods() - self.edge
+            if late >= 0:
+                self.edge += (late // s[N] + 1) * s[N]
+            self.timer.arm(ticks_at(self.edge - ZERO, self.clock.hz, FREQUENCY))
+
     def _schedule(self, t):
         """Finds the next rising edge of OUT 0 after the counter was written at `t`."""
         s = self.state
         mode = s[MODE]
+        s[ASLEEP] = s[LOOKS] = 0
         self.timer.cancel()
         self.edge = 0
         if not s[ARMED]:
@@ -335,11 +355,12 @@ class I8254(Counters):
         if mode != 2 and mode != 3:
             self.edge = 0
             return
+        if served == 0:
+            self.timer.arm(now + pause(self._counters[0]))
+            return
+        s[LOOKS] = 0
         soonest = now + hz // CALLBACKS_HZ
         n = s[N]
-        if served == 0:
-            self.timer.arm(max(soonest, now + n * hz // (4 * FREQUENCY)))
-            return
         self._sync(0, self.edge)
         n = s[N]
         if t - self.edge > MADE_UP:

@@ -41,10 +41,14 @@ NULL = const(24)  # CR was written and is not in use yet
 WAY = const(25)  # how `counter_read` gets the count: as PLAIN, or 4: the latched one, or 5: HELD
 HZ = const(26)  # the clock's frequency: low and high word
 EDGE = const(28)  # counter 0: period of the next rising edge of OUT, 0 for none: low and high word
+ASLEEP = const(30)  # counter 0: nobody hears its edges, and no timer runs for them
+LOOKS = const(31)  # counter 0: since an edge began to wait to be taken
 _WORDS = const(96)
 
 MADE_UP = const(10 * 1193182)  # periods of lost edges that are made up for
 CALLBACKS_HZ = const(20000)  # the timer never runs faster
+_LOOKS_HZ = const(1000)  # while an edge waits to be taken, looks become as rare as this
+_LOOKS = const(5)  # after so many, each twice as long after the one before
 
 
 @micropython.viper
@@ -129,17 +133,40 @@ def tick(counter: int, arm, edge, slow, now: int):
     soonest = now + hz // CALLBACKS_HZ
     n = int(s[N])
     if served == 0:
-        when = now + n * hz // (4 * FREQUENCY)
-    else:
-        due += n
-        s[EDGE] = due
-        s[EDGE + 1] = due >> 32
-        due -= ZERO
-        seconds = due // FREQUENCY
-        when = seconds * hz + ((due - seconds * FREQUENCY) * hz + (FREQUENCY - 1)) // FREQUENCY
+        arm(now + int(pause(counter)))
+        return
+    s[LOOKS] = 0
+    if served == 2:
+        s[ASLEEP] = 1
+        return
+    due += n
+    s[EDGE] = due
+    s[EDGE + 1] = due >> 32
+    due -= ZERO
+    seconds = due // FREQUENCY
+    when = seconds * hz + ((due - seconds * FREQUENCY) * hz + (FREQUENCY - 1)) // FREQUENCY
     if when < soonest:
         when = soonest
     arm(when)
+
+
+@micropython.viper
+def pause(counter: int) -> int:
+    """Ticks of the clock until it is looked again whether counter 0's edge has been taken. counter: as for tick."""
+    s = ptr32(counter)
+    hz = int(s[HZ]) | int(s[HZ + 1]) << 32
+    step = int(s[N]) * hz // (4 * FREQUENCY)
+    if step < hz // CALLBACKS_HZ:
+        step = hz // CALLBACKS_HZ
+    looks = int(s[LOOKS])
+    longer = step << looks
+    if longer > hz // _LOOKS_HZ:
+        longer = hz // _LOOKS_HZ
+    if longer < step:
+        longer = step
+    if looks < _LOOKS:
+        s[LOOKS] = looks + 1
+    return longer
 
 
 class Counters:

@@ -41,6 +41,7 @@ _EXPECT = const(7)  # the ICW that comes next: 2, 3, 4; 0 when initialized
 _LOWEST = const(8)  # the level that has the lowest priority
 _INT = const(9)  # level of the output
 _ICW3 = const(10)
+_ASLEEP = const(11)  # of the master: an edge has come to a masked input, see edge()
 _SLAVE = const(16)
 _LSB = const(32)  # 256 bytes: the lowest set bit of the index
 
@@ -55,14 +56,20 @@ _F_IC4 = const(0x80)
 _F_UNUSUAL = const(_F_AEOI | _F_SFNM | _F_SMM)
 
 
+def _nothing():
+    pass
+
+
 class I8259:
     """Both chips. Offsets: 0, 1 the master's ports 20h, 21h; 2, 3 the slave's A0h, A1h; 4, 5 ELCR 4D0h, 4D1h.
 
-    `intr(level)` is the INT output of the master. Inputs are numbered 0..15; 2 does not exist.
+    `intr(level)` is the INT output of the master. Inputs are numbered 0..15; 2 does not exist. `heard()` is called
+    when an input may have been unmasked for which edge() has returned 2.
     """
 
     def __init__(self, intr):
         self.intr = intr
+        self.heard = _nothing
         self._state = bytearray(_LSB + 256)
         for i in range(1, 256):
             bit = 0
@@ -78,7 +85,7 @@ class I8259:
         s = self._state
         intr = s[_INT]
         for c in (0, _SLAVE):
-            for i in range(11):
+            for i in range(12):
                 if i != _INPUTS:
                     s[c + i] = 0
             s[c + _IMR] = 0xFF
@@ -191,7 +198,7 @@ class I8259:
 
     def edge(self, n):
         """For input `n` of the master, an edge, whose level is high: edge() -> what set_irq(n, 0) and
-        set_irq(n, 1) return; or -1: call those."""
+        set_irq(n, 1) return; 2 where the input is masked; or -1: call those."""
         return bind(_edge, uctypes.addressof(self._state), 1 << n, self.intr)
 
     def ack(self):
@@ -257,6 +264,10 @@ class I8259:
     def _update(self):
         """Drives the slave's output into the master and the master's into `intr`."""
         s = ptr8(self._state)
+        if s[_ASLEEP]:
+            if s[_IRR] & (s[_IMR] ^ 0xFF) & s[_ASLEEP] or s[_IRR] & s[_ASLEEP] == 0:
+                s[_ASLEEP] = 0
+                self.heard()
         level = 0
         if s[_SLAVE + _IRR] & (s[_SLAVE + _IMR] ^ 0xFF):
             if int(self._request(_SLAVE)) != _NONE:
@@ -379,13 +390,15 @@ def _edge(state: int, bit: int, intr) -> int:
     irr = s[_IRR]
     if s[_INPUTS] & bit == 0 or s[_ELCR] & bit:
         return -1
+    if s[_IMR] & bit:
+        s[_IRR] = irr | bit
+        s[_ASLEEP] = bit
+        return 2
     if (s[_FLAGS] | s[_SLAVE + _FLAGS]) & _F_UNUSUAL or s[_LOWEST] + s[_SLAVE + _LOWEST] != 14:
         return -1
     if irr & bit:
-        return 1 if s[_IMR] & bit else 0
+        return 0
     s[_IRR] = irr | bit
-    if s[_IMR] & bit:
-        return 1
     service = s[_ISR]
     if s[_INT] or (service and bit >= (service & (0 - service))):
         return 1

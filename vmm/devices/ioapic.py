@@ -38,11 +38,13 @@ _WORDS = const(51)
 class IoApic:
     """`deliver(low, destination) -> 0 or 1` carries a message to the local APICs: `low` has vector,
     delivery mode, destination mode and trigger as in ICR; 0 says that an earlier one is not accepted yet.
-    `identity`: its APIC ID, 4 bits, as firmware leaves it."""
+    `identity`: its APIC ID, 4 bits, as firmware leaves it.
+    `heard(pin)`, optional, is called when a pin is unmasked."""
 
     def __init__(self, deliver, identity=0):
         self.deliver = deliver
         self.identity = identity
+        self.heard = None
         self.state = array("I", [0] * _WORDS)
         self.reset()
 
@@ -98,6 +100,8 @@ class IoApic:
         if value & _LEVEL:  # an entry that becomes edge-triggered forgets remote IRR
             value |= s[at] & _REMOTE_IRR
         s[at] = value
+        if self.heard and not value & _MASKED:
+            self.heard(at >> 1)
         self._level(at >> 1)
 
     # FIGURE_SET

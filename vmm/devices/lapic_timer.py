@@ -1,6 +1,7 @@
 """The local APIC's timer: one-shot, periodic, TSC-deadline (SDM Vol. 3A, "APIC Timer").
 
-It counts TSC ticks, so the frequency to report for its input clock is that of the TSC.
+It counts TSC ticks, so the frequency to report for its input clock is that of the TSC. A periodic
+timer that is masked is computed when it is looked at, and none waits in the vCPU frame.
 """
 
 import micropython
@@ -30,6 +31,8 @@ _DEADLINE_MODE = const(2)
 
 _CALLBACKS_HZ = const(20000)  # a periodic timer never runs faster
 _MADE_UP_S = const(1)  # of lost periods that are made up for
+_LOOKS_HZ = const(1000)  # while an interrupt waits to be accepted, looks become as rare as this
+_LOOKS = const(5)  # after so many, each twice as long after the one before
 _NEVER = const((1 << 62) - 1)
 
 
@@ -41,6 +44,7 @@ class LapicTimer:
         self.clock = clock
         self.deliver = deliver
         self.timer = clock.timer(bind(_due, uctypes.addressof(regs), self._due))
+        self.timer.vain = self._vain
         self._arm = self.timer.arm
         self.reset()
 
@@ -48,6 +52,7 @@ class LapicTimer:
         self.timer.cancel()
         self.expiry = 0  # tick at which the running count ends; 0: stopped
         self.shift = 1  # log2 of the divisor
+        self.looks = 0  # since an interrupt began to wait to be accepted
         self.deadline_mode = False
 
     @micropython.viper
@@ -107,7 +112,7 @@ class LapicTimer:
             return
         if count:
             self.expiry = self.clock.now() + (count << self.shift)
-            self.timer.arm(self.expiry)
+            self._wait()
         else:
             self.expiry = 0
             self.timer.cancel()
@@ -118,11 +123,33 @@ class LapicTimer:
         self.shift = ((value & 3 | value >> 1 & 4) + 1) & 7
         if current and self.expiry:
             self.expiry = self.clock.now() + (current << self.shift)
+            self._wait()
+
+    def _vain(self):
+        """A period's end raises nothing that does not wait already."""
+        return self.looks and self._get(_LVT_TIMER) >> 17 & 3 == _PERIODIC
+
+    def _silent(self):
+        lvt = self._get(_LVT_TIMER)
+        return lvt & _MASKED and lvt >> 17 & 3 == _PERIODIC
+
+    def _wait(self):
+        """For the end of the running count, if that means anything."""
+        if self._silent():
+            self.timer.cancel()
+        else:
             self.timer.arm(self.expiry)
 
     def set_mode(self, mode):
-        """Between one-shot and periodic the count goes on; to and from TSC-deadline mode it is disarmed."""
+        """The LVT entry was written. Between one-shot and periodic the count goes on; to and from TSC-deadline mode it
+        is disarmed. A periodic count that was masked is in the middle of some period."""
         if (mode == _DEADLINE_MODE) == self.deadline_mode:
+            if self.expiry and not self.timer.deadline and not self._silent():
+                late = self.clock.now() - self.expiry
+                if late >= 0:
+                    period = self._get(_INITIAL) << self.shift
+                    self.expiry += (late // period + 1) * period
+                self.timer.arm(self.expiry)
             return
         self.deadline_mode = mode == _DEADLINE_MODE
         self.timer.cancel()
@@ -159,11 +186,21 @@ class LapicTimer:
         if not self.expiry or not period:
             self.expiry = 0
             return
-        soonest = now + self.clock.hz // _CALLBACKS_HZ
         lvt = self._get(_LVT_TIMER)
-        if not lvt & _MASKED and self.deliver(lvt & 0xFF, 0) == 0:
-            self.timer.arm(max(soonest, now + period // 4))
+        if lvt & _MASKED:
+            return  # set_mode() makes up for it
+        hz = self.clock.hz
+        soonest = hz // _CALLBACKS_HZ
+        legal = lvt & 0xFF > 15
+        if self.deliver(lvt & 0xFF, 0) == 0 or not legal:
+            if not legal:  # an error each time, which waits already
+                self.expiry += ((now - self.expiry) // period + 1) * period
+            step = max(soonest, period // 4)
+            self.timer.arm(now + max(step, min(step << self.looks, hz // _LOOKS_HZ)))
+            self.looks = min(self.looks + 1, _LOOKS)
             return
+        self.looks = 0
+        soonest += now
         late = now - self.expiry
         if late > self.clock.hz * _MADE_UP_S:
             self.expiry += late // period * period

@@ -4,8 +4,8 @@
 Hook, which calls the policies whose key (leaf, MSR, port, page, ...) matches, in the order
 of attachment, until one answers; else the default handler. Only the bits that the event
 needs are armed, and detaching restores table and bits. A policy that raises, takes longer
-than `limit_ms`, or exhausts the heap pauses its own guest; the instruction that exited has
-then not been executed. One that catches its cpu.Timeout and loops on is ended a fifth of a
+than `limit_ms`, or takes more of the heap than `limit_kib` pauses its own guest; the instruction
+that exited has then not been executed. One that catches its cpu.Timeout and loops on is ended a fifth of a
 second later. Limit: a policy in a C function that never returns is not stopped.
 """
 
@@ -18,17 +18,22 @@ from micropython import const
 from vmm import verdict
 from vmm.policies import answers, quick
 from vmm.policies.filters import ANY, EVENTS, accepts, check
+from vmm.scheduling.accounting import heap_of_call
 from vmm.vtx import events
 
 LIMIT_MS = const(1000)
+_MOST_PART = const(4)  # of the heap: what limit_kib may say
 _RESERVE = const(0x10000)  # bytes: what the prompt gets back when a policy has filled the heap
+_SPENT = "it wanted more than the %d KiB of heap that a call may take (limit_kib): "
+_FULL = "the heap is nearly full: "
+_ACCOUNT = quick.Account
 _AGAIN = (0, 48)  # exits whose frame holds an interrupted event: exceptions, EPT violations
 
 
 class Policy:
     """One attached function. detach() takes it off; hits and ticks (host TSC) tell its cost.
 
-    limit_ms: longest that a call may take.
+    limit_ms: longest that a call may take. limit_kib: how much of the heap.
     """
 
     def __init__(self, hook, function, keys, filters):
@@ -37,28 +42,40 @@ class Policy:
         self.keys = keys
         self.filters = filters
         self.event = hook.event
-        self.account = quick.Account()
+        self.account = _ACCOUNT()
         self.limit_ms = LIMIT_MS
+        self.limit_kib = heap_of_call() >> 10
         self.attached = True
         self.passes = None
 
     @property
     def hits(self):
         """How often it was called."""
-        return self.account.get(quick.HITS)
+        return self.account.get(_ACCOUNT.HITS)
 
     @property
     def ticks(self):
         """Host TSC ticks that it took."""
-        return self.account.get(quick.TICKS)
+        return self.account.get(_ACCOUNT.TICKS)
 
     @property
     def limit_ms(self):
-        return self.account.get(quick.LIMIT) * 1000 // cpu.tsc_hz
+        return self.account.get(_ACCOUNT.LIMIT) * 1000 // cpu.tsc_hz
 
     @limit_ms.setter
     def limit_ms(self, value):
-        self.account.put(quick.LIMIT, cpu.tsc_hz * value // 1000)
+        self.account.put(_ACCOUNT.LIMIT, cpu.tsc_hz * value // 1000)
+
+    @property
+    def limit_kib(self):
+        return self.account.get(_ACCOUNT.HEAP) >> 10
+
+    @limit_kib.setter
+    def limit_kib(self, value):
+        most = cpu.heap()[0] // _MOST_PART >> 10
+        if not isinstance(value, int) or not 1 <= value <= most:
+            raise ValueError("limit_kib %r: a number from 1 to %d" % (value, most))
+        self.account.put(_ACCOUNT.HEAP, value << 10)
 
     @property
     def passes(self):
@@ -68,7 +85,7 @@ class Policy:
     @passes.setter
     def passes(self, rip):
         self._passes = rip
-        self.account.put(quick.PASSES, 0 if rip is None else 1)
+        self.account.put(_ACCOUNT.PASSES, 0 if rip is None else 1)
 
     @property
     def name(self):
@@ -81,15 +98,15 @@ class Policy:
             self._hook.remove(self)
 
     def call(self, vcpu):
-        """The function's answer, within its time."""
-        self.account.add(quick.HITS, 1)
+        """The function's answer, within its time and its part of the heap."""
+        self.account.add(_ACCOUNT.HITS, 1)
         start = cpu.rdtsc()
-        cpu.watch(start + self.account.get(quick.LIMIT))
+        cpu.watch(start + self.account.get(_ACCOUNT.LIMIT))
         try:
-            return cpu.guard(self.function, vcpu)
+            return cpu.guard(self.function, vcpu, self.account.get(_ACCOUNT.HEAP))
         finally:
             cpu.watch(0)
-            self.account.add(quick.TICKS, cpu.rdtsc() - start)
+            self.account.add(_ACCOUNT.TICKS, cpu.rdtsc() - start)
 
     def __repr__(self):
         filters = ", ".join(["%s=%s" % (name, _show(self.filters[name])) for name in sorted(self.filters)])
@@ -254,12 +271,15 @@ class Hook:
     def _failed(self, vcpu, policy, error):
         """Pause this guest and say why."""
         vm = self.vm
+        why = ""
         if isinstance(error, MemoryError):
+            why = cpu.refused()  # before anything else is called with a limit
+            why = (_SPENT % policy.limit_kib if why == 1 else _FULL) if why else ""
             vm.monitor.reserve = None
-        gc.collect()
+            gc.collect()
         vm.log_error(
-            "policy %s failed on %s of guest %s at rip %#x: the guest is paused; detach() the policy, then resume()"
-            % (policy.name, self.event, vm.name, vcpu.rip),
+            "policy %s failed on %s of guest %s at rip %#x: %sthe guest is paused; detach() the policy, then resume()"
+            % (policy.name, self.event, vm.name, vcpu.rip, why),
             error or KeyboardInterrupt(),
         )
         return self._pause(vcpu)

@@ -24,6 +24,7 @@ _CLOCK_OFFSET = const(0x1A0 // 4)
 _SLICE_END = const(0x1A8 // 4)
 _TIMER_COUNT = const(0x1B0 // 4)
 _TIMERS = const(0xA80 // 4)
+_PARKED = const(0xB88 // 4)
 _FRAME = const(0xC00)
 
 _ALL = const((1 << 64) - 1)
@@ -41,6 +42,7 @@ class Timer:
         self._index = index
         self.callback = callback
         self.arm = bind(Clock.arm, clock, self.word)  # arm(deadline): call callback(now) at or after it
+        self.vain = None  # vain(): whether its device can raise nothing but what waits already to be taken (Clock.park)
 
     @property
     def deadline(self):
@@ -66,6 +68,7 @@ class Clock:
         self.rdtsc = rdtsc
         self.offset = -rdtsc()
         self.callbacks = []
+        self._timers = []
         self._frame = bytearray(_FRAME)
         self.put(_CLOCK_OFFSET, self.offset)
         self.skew = 0
@@ -143,7 +146,18 @@ class Clock:
             raise IndexError("more than %d timers" % _MOST)
         self.callbacks.append(callback)
         self.put(_TIMER_COUNT, count + 1)
-        return Timer(self, count, callback)
+        timer = Timer(self, count, callback)
+        self._timers.append(timer)
+        return timer
+
+    def park(self):
+        """The guest is halted, and those of its timers that were due have not woken it: the ones that are set again in
+        vain are left alone until it has run."""
+        parked = 0
+        for i, timer in enumerate(self._timers):
+            if timer.vain and timer.deadline and timer.vain():
+                parked |= 1 << i
+        self.put(_PARKED, parked)
 
     @property
     def next(self):
@@ -195,17 +209,19 @@ def cut(frame: int, end: int):
 def expire(callbacks, frame: int, now: int):
     """Call back every timer that is due at `now`, by the guest's clock. frame: hpa of the vCPU frame."""
     f = ptr32(frame)
-    at = int(_TIMERS)
-    end = at + (int(f[_TIMER_COUNT]) << 1)
+    first = frame + 4 * int(_TIMERS)
+    at = first
+    end = at + (int(f[_TIMER_COUNT]) << 3)
     while at < end:
-        deadline = int(f[at]) | int(f[at + 1]) << 32
+        timer = ptr32(at)
+        deadline = int(timer[0]) | int(timer[1]) << 32
         if deadline:
             if deadline <= now:
-                f[at] = 0
-                f[at + 1] = 0
+                timer[0] = 0
+                timer[1] = 0
                 f[_DIRTY] |= _DIRTY_TIMERS
-                callbacks[(at - int(_TIMERS)) >> 1](now)
-        at += 2
+                callbacks[(at - first) >> 3](now)
+        at += 8
 
 
 # As expire, without a call in between: the guest waits.

@@ -28,6 +28,7 @@ _STATE = const(0xB00 // 4)
 _PRIORITY = const(0xB08 // 4)
 _NEXT = const(0xB48 // 4)
 _LEAD = const(0xB58 // 4)
+_PARKED = const(0xB88 // 4)
 _DIRTY_TIMERS = const(1 << 5)
 _RUNS = const(1)  # values of frame.STATE
 _WAITS = const(2)
@@ -39,7 +40,9 @@ _FLOOR = const(7)
 _LATER = const(8)
 _AGAIN = const(9)
 _ABOVE = const(11)
+_NESTED = const(12)  # vmm/scheduling/accounting.py
 
+_PAYER = const(4)  # word of Scheduler._collect_at, see turns.py
 _TIES = const(2)  # bit of _LATER
 
 
@@ -96,6 +99,7 @@ def _preempted(scheduler) -> int:
     w = ptr32(scheduler._words)  # noqa: F821
     frames = ptr32(scheduler._frames)  # noqa: F821
     stack = ptr32(scheduler._interrupted)  # noqa: F821
+    payer = ptr32(int(scheduler._collect_at))  # noqa: F821
     depth = int(stack[0])
     if depth == _DEPTH:
         return 0
@@ -112,11 +116,18 @@ def _preempted(scheduler) -> int:
     stack[depth + 1] = frame
     stack[0] = depth + 1
     rdtsc = cpu.rdtsc
+    pays = int(payer[_PAYER])
+    nested = int(w[_NESTED]) | int(w[_NESTED + 1]) << 32
     began = int(rdtsc())
     error = cpu.attempt(scheduler._run_above, scheduler)
     if error:
         error = cpu.attempt(scheduler._nested_failed, error)
     inside = 0
+    payer[_PAYER] = pays
+    spent = int(rdtsc()) - began
+    nested += spent  # what was interrupted in between is part of that
+    w[_NESTED] = nested
+    w[_NESTED + 1] = nested >> 32
     if frame:
         inside = int(_find(scheduler, frame)) + 1
         if inside:
@@ -124,7 +135,7 @@ def _preempted(scheduler) -> int:
             # So much of the time since its exit is another's.
             since = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
             if since:
-                since += int(rdtsc()) - began
+                since += spent
                 f[_EXIT_TSC] = since
                 f[_EXIT_TSC + 1] = since >> 32
             if f[_STATE] != _RUNS:
@@ -171,17 +182,29 @@ def arm(scheduler, priority: int):
 
 @micropython.viper
 def earliest(frame: int):
-    """Put the host TSC at which a guest is to be woken for its next timer into frame.NEXT, 0 where none is armed."""
+    """Put the host TSC at which a guest is to be woken for its next timer into frame.NEXT, 0 where none is armed but
+    those that are parked."""
     f = ptr32(frame)  # noqa: F821
     first = 0
-    at = int(_TIMERS)
-    end = at + (int(f[_TIMER_COUNT]) << 1)
+    at = frame + 4 * int(_TIMERS)
+    end = at + (int(f[_TIMER_COUNT]) << 3)
+    parked = int(f[_PARKED])
+    if parked == 0:
+        while at < end:
+            timer = ptr32(at)  # noqa: F821
+            when = int(timer[0]) | int(timer[1]) << 32
+            if when:
+                if first == 0 or when < first:
+                    first = when
+            at += 8
     while at < end:
-        when = int(f[at]) | int(f[at + 1]) << 32
-        if when:
+        timer = ptr32(at)  # noqa: F821
+        when = int(timer[0]) | int(timer[1]) << 32
+        if when and parked & 1 == 0:
             if first == 0 or when < first:
                 first = when
-        at += 2
+        parked >>= 1
+        at += 8
     if first:
         first -= (int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32) + int(f[_LEAD])
         if first < 1:

@@ -6,6 +6,7 @@ import cpu
 import vmx
 from micropython import const
 
+from vmm.scheduling.accounting import heap_of_call
 from vmm.scheduling.states import HALTED, RUNNING
 from vmm.vtx import exits
 
@@ -15,7 +16,7 @@ _LIMIT_SLICES = const(100)  # the longest that a rule may think
 def turn(scheduler, deadline):
     """One turn of whom the rule names. deadline: host TSC, 0: none."""
     machines = scheduler.machines
-    runnable = [vm for vm in machines if vm.state == RUNNING or vm.state == HALTED and vm.wake()]
+    runnable = [vm for vm in machines if vm.state == RUNNING or vm.state == HALTED and scheduler.on_behalf(vm, vm.wake)]
     timers = [when for when in [vm.next_timer() for vm in machines if vm.state == HALTED] if when]
     if deadline:
         timers.append(deadline)
@@ -30,7 +31,7 @@ def turn(scheduler, deadline):
         scheduler.enters(vm)
         answer = exits.run(vm.vcpu, vmx.enter)
         scheduler.charge(vm, sum(vm.ticks()) - before)
-        vm.apply(answer)
+        scheduler.on_behalf(vm, vm.apply, answer)
     scheduler.poll()
 
 
@@ -38,7 +39,7 @@ def _pick(scheduler, runnable):
     """Whom the rule names. One that fails is removed: it must not keep guests from running."""
     cpu.watch(cpu.rdtsc() + _LIMIT_SLICES * scheduler.slice_ticks)
     try:
-        vm = cpu.guard(scheduler.policy.pick, runnable)
+        vm = cpu.guard(scheduler.policy.pick, runnable, heap_of_call())
         if vm is not None and (vm not in runnable or vm not in scheduler.machines or vm.state != RUNNING):
             raise ValueError("pick() returned %r, which cannot run" % (vm,))
         return vm

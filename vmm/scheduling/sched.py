@@ -19,9 +19,10 @@ from micropython import const
 
 from vmm import verdict
 from vmm.scheduling import rule
+from vmm.scheduling.accounting import FINE, begin, charge, charge_all, passed
 from vmm.scheduling.preemption import Preemption, arm, never
 from vmm.scheduling.states import OFF
-from vmm.scheduling.turns import FINE, poll, run_above, turns
+from vmm.scheduling.turns import nobody_pays, poll, run_above, turns
 
 _SLICE_MS = const(10)
 _PRIORITIES = const(256)
@@ -33,7 +34,8 @@ _SWITCHES = const(5)
 _LAST = const(6)
 _FLOOR = const(7)
 _LATER = const(8)
-_WORDS = const(12)
+_BLOCK = const(128)  # bytes of one of the heap
+_WORDS = const(14)
 
 # Words of Scheduler._levels, and how far a priority is shifted to get at its own.
 _LEVEL = const(3)
@@ -63,6 +65,7 @@ class Scheduler(Preemption):
         self._polls = []
         self._started = cpu.rdtsc()
         self._allocated = cpu.allocated()
+        self._collect_at = cpu.collect_at()
         self._run_above = run_above
         super().__init__()
 
@@ -80,6 +83,7 @@ class Scheduler(Preemption):
         try:
             self._remove(vm)
             self._words[_LAST] = 0
+            nobody_pays(self._collect_at)
             self._levels[(vm.priority << _LEVEL) + _HOLDER] = 0  # another guest may get its frame
         finally:
             cpu.hold(-1)
@@ -171,6 +175,16 @@ class Scheduler(Preemption):
         self._levels[at + 1] = turn >> 32
         vm.turn = turn + (used << FINE) // vm.share
 
+    def on_behalf(self, vm, work, *args):
+        """work(*args), which takes time outside of the guest's exits: that is charged to the guest."""
+        words = self._words
+        frame = vm._frame
+        began = begin(words)
+        try:
+            return work(*args)
+        finally:
+            charge(frame, passed(words, began))
+
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""
         # The port never nests hooks: a policy that sleeps runs no guest.
@@ -194,6 +208,7 @@ class Scheduler(Preemption):
             self._failed(error)
         finally:
             self._left()
+            nobody_pays(self._collect_at)
             if self._words[_LATER]:
                 self._see_to()
 
@@ -235,7 +250,7 @@ class Scheduler(Preemption):
         for that. at: its place among those that lead outside."""
         try:
             arm(self, priority)
-            self._polls[at]()
+            self.on_behalf(self._heard[at], self._polls[at])
         finally:
             never(self._preempt_at)
 
@@ -245,12 +260,16 @@ class Scheduler(Preemption):
         return vm.state is OFF and not vm.console.uart.pending()
 
     def tidy(self, priority):
-        """Collect garbage. Guests above `priority` do not wait for it."""
+        """Collect garbage. Guests above `priority` do not wait for it; those whose garbage it is pay for it."""
+        words = self._words
+        blocks = cpu.heap()[2] // _BLOCK
+        began = begin(words)
         self.arm(priority)
         try:
             gc.collect()
         finally:
             self.disarm()
+            charge_all(words, self._frames, passed(words, began), blocks)
 
     def top(self):
         """Print the share of the CPU, wake-ups and their lateness of each guest since the call before.

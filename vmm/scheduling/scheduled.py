@@ -13,6 +13,7 @@ from vmm.vtx.frame import (
     HOST_TICKS,
     LATE,
     LATEST,
+    PARKED,
     PRIORITY,
     SHARE,
     STARTS,
@@ -54,6 +55,7 @@ class Scheduled:
     @state.setter
     def state(self, value):
         self._still = value
+        _put(self._words, PARKED, 0)
         _put(self._words, STATE, _STATES.get(value, states.STILL))
 
     @property

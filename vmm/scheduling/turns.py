@@ -8,17 +8,19 @@ import micropython
 import vmx
 from micropython import const
 
+from vmm.scheduling.accounting import begin, charge, passed
 from vmm.scheduling.clock import expire
 from vmm.scheduling.preemption import earliest
 from vmm.vtx import exits
 from vmm.vtx.events import wakes
 
 _GRACE = const(20000)  # ticks
-FINE = const(8)  # virtual time: ticks used, shifted by this, by the share
+_FINE = const(8)  # vmm/scheduling/accounting.py
 
 # Words of the frame (vmm/vtx/frame.py).
 _DIRTY = const(0x0F8 // 4)
 _PENDING = const(0x108 // 4)
+_EXIT_TSC = const(0x118 // 4)
 _GUEST_TICKS = const(0x128 // 4)
 _HOST_TICKS = const(0x180 // 4)
 _CLOCK_OFFSET = const(0x1A0 // 4)
@@ -31,6 +33,7 @@ _WAKES = const(0xB20 // 4)
 _DUE = const(0xB38 // 4)
 _NEXT = const(0xB48 // 4)
 _LEAD = const(0xB58 // 4)
+_PARKED = const(0xB88 // 4)
 _DIRTY_TIMERS = const(1 << 5)
 _DIRTY_RVI = const(1 << 7)
 
@@ -57,10 +60,11 @@ _END = const(4)  # two words: host TSC at which that turn ends, though guests ab
 
 _POLL = const(1)  # bit of _LATER: consoles
 
-# Blocks of 128 bytes allocated since the last garbage collection after which there is another: where a guest
-# above can interrupt it, and where none would.
-_TIDY = const(4096)
-_TIDY_AT_LAST = const(65536)
+# Words of Scheduler._collect_at (port/budget.c): blocks of the heap allocated since the last garbage collection after
+# which there is another, where a guest above can interrupt it, and where none would.
+_TIDY = const(0)
+_TIDY_AT_LAST = const(2)
+_PAYER = const(4)  # hpa of the frame of the guest to which allocations are put down, 0: to nobody
 
 # After so many guests, plus 1, a look at the clock.
 _STRETCH = const(15)
@@ -81,7 +85,7 @@ def turns(sched, deadline: int, once: int):
     vcpus = sched._vcpus
     callbacks = sched._callbacks
     slice_ticks = int(sched.slice_ticks)
-    half = slice_ticks << int(FINE) >> 1
+    half = slice_ticks << int(_FINE) >> 1
     rdtsc = cpu.rdtsc
     idle = cpu.idle
     wanted = cpu.wanted
@@ -90,7 +94,10 @@ def turns(sched, deadline: int, once: int):
     awake = wakes
     call_back = expire
     soonest = earliest
+    charged = charge
+    words = sched._words
     allocated = ptr32(int(sched._allocated))  # noqa: F821
+    tidy_at = ptr32(int(sched._collect_at))  # noqa: F821
     preempt = ptr32(int(sched._preempt_at))  # noqa: F821
     floor = int(w[_FLOOR])
     while True:
@@ -106,6 +113,7 @@ def turns(sched, deadline: int, once: int):
         at = 0
         holder = 0
         missed = 0
+        woken = -1  # the guest that has been woken in this look
         i = 0
         while i < count:
             f = ptr32(frames[i])  # noqa: F821
@@ -147,10 +155,19 @@ def turns(sched, deadline: int, once: int):
                         holder = 0
                         if best >= 0:
                             place = turn + half // int(ptr32(frames[best])[_SHARE])  # noqa: F821
-                    else:
-                        f[_DUE] = 0  # nobody was waiting for that timer
-                        f[_DUE + 1] = 0
+                        if woken >= 0:
+                            first = int(rdtsc())
+                            charged(frames[woken], first - now)
+                            now = first
+                        woken = i
                 if state == _WAITS:
+                    if f[_DUE] | f[_DUE + 1]:  # nobody was waiting for that timer
+                        f[_DUE] = 0
+                        f[_DUE + 1] = 0
+                        sched.machines[i].clock.park()
+                        first = int(rdtsc())
+                        charged(frames[i], first - now)
+                        now = first
                     if f[_DIRTY] & _DIRTY_TIMERS:
                         soonest(frames[i])
                     first = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
@@ -175,6 +192,11 @@ def turns(sched, deadline: int, once: int):
                 if soon > now and int(rdtsc()) >= soon:
                     missed = 1
                     break
+        if woken >= 0:
+            if woken != best or missed:
+                first = int(rdtsc())
+                charged(frames[woken], first - now)
+                now = first
         if missed:
             continue  # its timer has come since it was looked at: it need not wait for the look at all others
         # The CPU is the guest's until the end of its slice, or until one that goes before it may wake up.
@@ -206,7 +228,7 @@ def turns(sched, deadline: int, once: int):
                 w[_AGAIN] = stop
                 w[_AGAIN + 1] = stop >> 32
                 return
-            if allocated[0] > _TIDY:
+            if allocated[0] > tidy_at[_TIDY]:
                 sched.tidy(0)
                 continue
             if idle(stop):
@@ -216,16 +238,19 @@ def turns(sched, deadline: int, once: int):
             if once:
                 return
             continue
-        if allocated[0] > _TIDY:
-            if once != 2 and (above or allocated[0] > _TIDY_AT_LAST):
+        if allocated[0] > tidy_at[_TIDY]:
+            if once != 2 and (above or allocated[0] > tidy_at[_TIDY_AT_LAST]):
                 sched.tidy(rank)
                 continue
         f = ptr32(frames[best])  # noqa: F821
         f[_SLICE_END] = stop
         f[_SLICE_END + 1] = stop >> 32
         f[_DIRTY] |= _DIRTY_TIMERS
-        if int(w[_LAST]) != int(frames[best]):
-            w[_LAST] = int(frames[best])
+        tidy_at[_PAYER] = int(f)
+        f[_EXIT_TSC] = now  # the way to its entry is its own
+        f[_EXIT_TSC + 1] = now >> 32
+        if int(w[_LAST]) != int(f):
+            w[_LAST] = int(f)
             w[_SWITCHES] += 1
         used = int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS])  # low halves: a turn is shorter
         w[_INSIDE] = best + 1
@@ -235,7 +260,7 @@ def turns(sched, deadline: int, once: int):
         answer = int(run(vcpus[best], enter))
         best = int(w[_INSIDE]) - 1
         used = (int(f[_GUEST_TICKS]) + int(f[_HOST_TICKS]) - used) & 0xFFFFFFFF
-        used = (used << int(FINE)) // int(f[_SHARE])
+        used = (used << int(_FINE)) // int(f[_SHARE])
         if int(f[_PRIORITY]) == rank:  # else it has been given another meanwhile, and that one's virtual time
             f[_TURN] = turn + used
             f[_TURN + 1] = turn + used >> 32
@@ -244,12 +269,18 @@ def turns(sched, deadline: int, once: int):
         levels[at + _NOW] = turn
         levels[at + _NOW + 1] = turn >> 32
         if answer & _BEYOND:
+            used = int(begin(words))
             sched.machines[best].apply(answer)
+            charged(int(f), int(passed(words, used)))
+            if equals == 1:
+                levels[at + _NOW] = f[_TURN]
+                levels[at + _NOW + 1] = f[_TURN + 1]
         elif answer & _WAIT:
             if f[_STATE] != _RUNS:  # it has been paused or switched off meanwhile
                 sched.machines[best].apply(answer)
             elif int(awake(frames[best])) == 0:
                 f[_STATE] = int(_WAITS)
+                f[_PARKED] = 0
                 soonest(frames[best])
         preempt[0] = 0
         preempt[1] = 0
@@ -279,6 +310,12 @@ def turns(sched, deadline: int, once: int):
 def run_above(sched):
     """Turns of those at or above the floor, until none of them can run."""
     turns(sched, 0, 2)
+
+
+@micropython.viper
+def nobody_pays(collect_at: int):
+    """What is allocated from now on is no guest's. collect_at: Scheduler._collect_at."""
+    ptr32(collect_at)[_PAYER] = 0  # noqa: F821
 
 
 @micropython.viper

@@ -195,9 +195,10 @@ class Links:
         return "\n".join(["%r - %r" % (a, b) for _, a, b in self.cables]) or "no links"
 
     def _settle(self):
-        for _, a, b in self.cables:
-            a.settle()
-            b.settle()
+        for _, *ends in self.cables:
+            for end in ends:
+                if end.vm:  # who sends pays for it
+                    self._scheduler.on_behalf(end.vm, end.settle)
 
     def ends(self, name):
         """The ends that belong in a guest's UARTs."""

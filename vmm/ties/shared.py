@@ -117,13 +117,14 @@ class Windows:
 
     def __init__(self, pages, scheduler):
         self._pages = pages
+        self._scheduler = scheduler
         scheduler.later(self._settle)
         self.by_name = {}
 
     def _settle(self):
         for window in self.by_name.values():
             for side in window.sides:
-                side.settle()
+                self._scheduler.on_behalf(side.vm, side.settle)
 
     def __getitem__(self, name):
         return self.by_name[name]

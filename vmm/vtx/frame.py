@@ -80,6 +80,8 @@ STARTS = const(0xB50 // 4)  # how often the guest was started or reset
 COMPLETED = const(0xB70 // 4)  # an instruction was completed for the guest while DR7 enables a breakpoint
 DR7 = const(0xB78 // 4)
 TIMED = const(0xB60 // 4)  # entries for a timer's deadline
+ALLOCATED = const(0xB80 // 4)  # blocks of the heap that its exits have taken since the last collection
+PARKED = const(0xB88 // 4)  # bit n: timer n is of no use until the guest has run
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
 # RIP, RSP, RFLAGS, the qualification and the instruction length.

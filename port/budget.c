@@ -1,0 +1,184 @@
+// The heap's room: cpu.guard() with a limit, cpu.refused(), cpu.collect_at().
+//
+// A collection that an allocation needs because the heap is full cannot be interrupted (collect.c).
+// So a call that is not trusted gets no more than its share, and nothing of the last part of the
+// heap; and whoever allocates much ends the turn of the guest that runs, so that the scheduler
+// collects in time.
+#include <string.h>
+#include "py/gc.h"
+#include "py/mpstate.h"
+#include "py/runtime.h"
+#include "port/budget.h"
+#include "port/preempt.h"
+#include "port/trap.h"
+#include "port/vcpu.h"
+
+#define BLOCK      MICROPY_BYTES_PER_GC_BLOCK
+#define KEPT_PART  (32) // of the heap: what a call with a limit leaves
+#define GRACE      (16) // blocks after the first refusal: for the exception and its traceback
+#define SOON       (4096) // blocks allocated since a collection after which another is worth it
+#define AT_LAST    (32768) // and after which there is one that nobody would interrupt
+#define LEAST_SOON (512) // whatever is left
+#define LEAST_AT_LAST                                                                              \
+    (8192) // not so soon that it meets the guest above itself rather than the idle time below it
+#define BLOCKS_PER_WORD (32) // of the allocation table
+
+static budget_t budget = {BUDGET_NONE, 0}; // before budget_init(), too
+
+// For the scheduler (vmm/scheduling/turns.py), in blocks.
+static struct {
+    uint64_t soon, at_last;
+    uint64_t payer; // hpa of the frame of the guest that runs, 0: none does
+} limits;
+
+static size_t free_blocks; // when gc_alloc_amount was 0
+
+static size_t blocks_of_heap(void) {
+    return MP_STATE_MEM(area).gc_alloc_table_byte_len * (BLOCKS_PER_WORD / sizeof(uint64_t));
+}
+
+static size_t within(size_t least, size_t blocks, size_t most) {
+    blocks = blocks < most ? blocks : most;
+    return blocks > least ? blocks : least;
+}
+
+static void set_limits(void) {
+    size_t kept = blocks_of_heap() / KEPT_PART;
+    size_t room = free_blocks > kept ? free_blocks - kept : 0;
+    limits.soon = within(LEAST_SOON, room / 8, SOON);
+    limits.at_last = within(LEAST_AT_LAST, room / 4, AT_LAST);
+}
+
+void budget_init(void) {
+    budget = (budget_t){BUDGET_NONE, 0};
+    free_blocks = blocks_of_heap();
+    limits.payer = 0;
+    set_limits();
+}
+
+budget_t budget_begin(size_t bytes) {
+    budget_t outer = budget;
+    budget.left = bytes == 0 ? BUDGET_NONE : bytes / BLOCK;
+    budget.refused = 0;
+    return outer;
+}
+
+void budget_end(budget_t outer) {
+    budget.left = outer.left;
+}
+
+budget_t budget_suspend(void) {
+    budget_t suspended = budget;
+    budget.left = BUDGET_NONE;
+    return suspended;
+}
+
+void budget_resume(budget_t suspended) {
+    budget = suspended;
+}
+
+static unsigned objection(size_t blocks) {
+    if (blocks > budget.left) {
+        return BUDGET_SPENT;
+    }
+    size_t wanted = MP_STATE_MEM(gc_alloc_amount) + blocks + blocks_of_heap() / KEPT_PART;
+    return wanted > free_blocks && budget.refused == 0 ? BUDGET_FULL : 0;
+}
+
+static void refuse(unsigned why) {
+    if (budget.refused == 0) {
+        budget.refused = why;
+        budget.left = GRACE;
+    }
+}
+
+bool budget_take(size_t blocks) {
+    if (budget.left == BUDGET_NONE) {
+        return true;
+    }
+    unsigned why = objection(blocks);
+    if (why == 0) {
+        budget.left -= blocks;
+    } else {
+        refuse(why);
+    }
+    return why == 0;
+}
+
+void budget_none(void) {
+    refuse(BUDGET_FULL);
+}
+
+bool budget_limits(void) {
+    return budget.left != BUDGET_NONE;
+}
+
+static bool crossed(size_t before, size_t limit) {
+    return before <= limit && MP_STATE_MEM(gc_alloc_amount) > limit;
+}
+
+void budget_allocated(size_t before) {
+    if (limits.payer != 0) {
+        size_t now = MP_STATE_MEM(gc_alloc_amount);
+        ((vcpu_frame_t *)limits.payer)->allocated += now > before ? now - before : now;
+    }
+    if (crossed(before, limits.soon) || crossed(before, limits.at_last)) {
+        host_attention = 1; // the turn ends
+    }
+}
+
+// Free blocks among the 32 of one word of the allocation table: those of kind 0.
+static unsigned count_free(uint64_t kinds) {
+    uint64_t used = (kinds | kinds >> 1) & 0x5555555555555555;
+    used = (used & 0x3333333333333333) + (used >> 2 & 0x3333333333333333);
+    used = (used + (used >> 4)) & 0x0f0f0f0f0f0f0f0f;
+    return BLOCKS_PER_WORD - (used * 0x0101010101010101 >> 56);
+}
+
+void budget_collected(bool yields) {
+    const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
+    size_t words = area->gc_alloc_table_byte_len / sizeof(uint64_t);
+    size_t last = area->gc_last_used_block / BLOCKS_PER_WORD;
+    size_t free = 0;
+    for (size_t i = 0; i < words && i <= last; i++) {
+        uint64_t kinds;
+        memcpy(&kinds, area->gc_alloc_table_start + i * sizeof(kinds), sizeof(kinds));
+        free += count_free(kinds);
+        if (yields && i % 16 == 0) {
+            preempt_look();
+        }
+    }
+    free += words > last + 1 ? (words - last - 1) * BLOCKS_PER_WORD : 0;
+    free_blocks = free + MP_STATE_MEM(gc_alloc_amount);
+    set_limits();
+}
+
+// refused() -> 0, or why the last call of guard() or attempt() that had a limit did not get the memory that it
+// asked for: 1, it had taken its part; 2, hardly anything was left.
+static mp_obj_t mod_refused(void) {
+    return MP_OBJ_NEW_SMALL_INT(budget.refused);
+}
+MP_DEFINE_CONST_FUN_OBJ_0(cpu_refused_obj, mod_refused);
+
+// uncounted(f) -> f(). What it takes of the heap counts to no limit: the monitor's own work for a call that has one.
+static mp_obj_t mod_uncounted(mp_obj_t function) {
+    budget_t suspended = budget_suspend();
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) {
+        mp_obj_t answer = mp_call_function_0(function);
+        nlr_pop();
+        budget_resume(suspended);
+        return answer;
+    }
+    budget_resume(suspended);
+    nlr_jump(nlr.ret_val);
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_uncounted_obj, mod_uncounted);
+
+// collect_at() -> hpa of three words of 64 bits. In blocks allocated since the last collection: after how many another
+// is worth it where guests above can interrupt it, and after how many in any case; and the frame of the guest for
+// which blocks are allocated now, 0 for none.
+static mp_obj_t mod_collect_at(void) {
+    return mp_obj_new_int_from_uint((uintptr_t)&limits);
+}
+MP_DEFINE_CONST_FUN_OBJ_0(cpu_collect_at_obj, mod_collect_at);

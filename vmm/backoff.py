@@ -1,0 +1,97 @@
+"""A guest that resets itself soon after each start is held in reset, for longer each time.
+
+What its loading costs is charged to it anyway (vmm/scheduling/accounting.py); this keeps a guest that
+cannot get up from loading all the time, and from filling the journal. One that stays up for some
+seconds is forgiven, and so is one that is started from the prompt.
+"""
+
+import cpu
+from micropython import const
+
+from vmm import verdict
+from vmm.scheduling import states
+from vmm.vtx import reasons
+
+_UP_S = const(5)
+_FREE = const(2)  # resets that are followed at once
+_FIRST_MS = const(10)
+_MOST_MS = const(10000)
+_DOUBLINGS = const(10)  # from the first to beyond the most
+
+_RFLAGS_RESERVED = const(1 << 1)
+_RFLAGS_TF = const(1 << 8)
+
+
+class Backoff:
+    """One VM's. held: its vCPU stands still in reset until a timer of its clock is due."""
+
+    def __init__(self, vm):
+        self._vm = vm
+        self._timer = None  # made for the first guest that needs it: each timer costs every deadline a little
+        self._started = 0
+        self._soon = 0  # resets soon after a start, in a row
+        self._over = False
+        self.held = False
+
+    def started(self):
+        """The guest has been loaded."""
+        self._started = cpu.rdtsc()
+
+    def forgive(self):
+        self._soon = 0
+
+    def release(self):
+        """The guest is loaded anew, for whatever reason."""
+        if self.held:
+            self.held = False
+            self._timer.cancel()
+            exits = self._vm.exits
+            exits.put(reasons.PENDING, exits.default(reasons.PENDING))
+
+    def wait_ms(self):
+        """The guest has reset itself: how long it is to be held."""
+        if cpu.rdtsc() - self._started > _UP_S * cpu.tsc_hz:
+            self._soon = 0
+        self._soon += 1
+        if self._soon <= _FREE:
+            return 0
+        return min(_FIRST_MS << min(self._soon - _FREE - 1, _DOUBLINGS), _MOST_MS)
+
+    def says(self):
+        """Whether this reset is told: those that come after the first hold are not."""
+        return self._soon <= _FREE + 1
+
+    def hold(self, ms):
+        """The devices are reset and the vCPU stands still for so long. Its machine halts then, with a timer."""
+        vm = self._vm
+        vm.stepper.reset()
+        vm.pc.reset()
+        self._still()
+        self._over = False
+        self.held = True
+        vm.exits.put(reasons.PENDING, self._pending)
+        if self._timer is None:
+            self._timer = vm.clock.timer(self._due)
+        self._timer.arm(vm.clock.now() + cpu.tsc_hz * ms // 1000)
+        vm.state = states.HALTED
+        vm.why = "resets again and again: held"
+
+    def _still(self):
+        """Nothing wakes the vCPU (vmm/vtx/events.py, `wakes`)."""
+        vcpu = self._vm.vcpu
+        vcpu.rflags = _RFLAGS_RESERVED
+        vcpu.event(0)
+        vcpu.events.reset()
+
+    def _due(self, now):
+        vcpu = self._vm.vcpu
+        self._over = True
+        vcpu.rflags = _RFLAGS_RESERVED | _RFLAGS_TF  # `wakes` lets a HLT end that is stepped
+        vcpu.pending = 1
+
+    def _pending(self, vcpu):
+        """In place of the handler of slot PENDING: not before the time is over."""
+        if self._over:
+            return verdict.RESET
+        self._still()
+        return verdict.WAIT
