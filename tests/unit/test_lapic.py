@@ -1,10 +1,9 @@
 """Local APIC against the SDM's rules: a model with sets of vectors, and the timer's three modes."""
 
+import pytest
 from clock import Clock
 from hypothesis import given
 from hypothesis import strategies as st
-
-import pytest
 
 from vmm.devices import lapic_page as apic
 from vmm.devices.lapic import Lapic
