@@ -248,11 +248,15 @@ class Scheduler(Preemption):
     def tend(self, at, priority):
         """Look after a console that has something to move. Guests above its guest, of this priority, do not wait
         for that. at: its place among those that lead outside."""
+        words = self._words
+        frame = self._heard[at]._frame
+        began = begin(words)
         try:
             arm(self, priority)
-            self.on_behalf(self._heard[at], self._polls[at])
+            self._polls[at]()
         finally:
             never(self._preempt_at)
+        charge(frame, passed(words, began))
 
     def deaf(self, at):
         """Whether a guest that stands still takes nothing that is typed: it is off, and has nothing to say."""
