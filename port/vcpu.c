@@ -115,6 +115,11 @@ static bool load_special(vcpu_t *self, qstr name, mp_obj_t *dest) {
     return true;
 }
 
+static NORETURN void raise_value(const char *name, uint64_t value) {
+    mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%s cannot be 0x%x%08x here"), name,
+        (unsigned)(value >> 32), (unsigned)value);
+}
+
 static bool store_special(vcpu_t *self, qstr name, mp_obj_t value) {
     vcpu_frame_t *f = self->frame;
     if (name == MP_QSTR_cr2) {
@@ -123,8 +128,10 @@ static bool store_special(vcpu_t *self, qstr name, mp_obj_t value) {
             op_set_cr2(f->cr2);
         }
     } else if (name == MP_QSTR_xcr0) {
-        vmx_fpu_release(f); // the next entry loads the new value
-        f->xcr0 = mp_obj_get_int_truncated(value);
+        uint64_t xcr0 = mp_obj_get_int_truncated(value);
+        if (!vmx_fpu_set_xcr0(f, xcr0)) {
+            raise_value("XCR0", xcr0);
+        }
     } else {
         return false;
     }
@@ -247,10 +254,11 @@ static mp_obj_t vcpu_msr(size_t n_args, const mp_obj_t *args) {
             if (n_args == 2) {
                 return mp_obj_new_int_from_uint(live ? op_rdmsr(index) : m->value);
             }
-            m->value = mp_obj_get_int_truncated(args[2]);
-            if (live) {
-                op_wrmsr(index, m->value);
-            }
+            uint64_t value = mp_obj_get_int_truncated(args[2]);
+            vcpu_need_loaded(self);
+            op_wrmsr(
+                index, value); // what the CPU refuses raises here and not when the vCPU is loaded
+            m->value = value;
             return mp_const_none;
         }
     }

@@ -201,5 +201,6 @@ uint64_t vmx_all_xcr0(void);
 bool vmx_compaction_works(void);
 void vmx_fpu_acquire(vcpu_frame_t *frame);
 void vmx_fpu_release(vcpu_frame_t *frame);
+bool vmx_fpu_set_xcr0(vcpu_frame_t *frame, uint64_t xcr0);
 bool vmx_nm_trap(void);
 #endif

@@ -21,6 +21,8 @@
 #define BLOCKING_BY_STI_MOV_SS (3)
 #define DR7_ENABLES            (0xff) // L0, G0 to L3, G3
 #define REASON_ENTRY_FAILURE   (1ull << 31)
+#define ENTRY_IA32E_MODE_GUEST (1ull << 9)
+#define CS_L                   (1ull << 13)
 #define OWED_AS_LONG           (~0ull)
 
 #define IA32_PRED_CMD (0x49)
@@ -66,13 +68,22 @@ static void write_back(vcpu_frame_t *f) {
     f->dirty = 0;
 }
 
+// Whether RIP has 64 bits: 64-bit mode, of which the CPU says that both bits are set.
+static __attribute__((noinline)) bool in_64_bit_mode(void) {
+    return (vmx_get(VM_ENTRY_CONTROLS) & ENTRY_IA32E_MODE_GUEST) != 0 &&
+           (vmx_get(GUEST_CS_ACCESS_RIGHTS) & CS_L) != 0;
+}
+
 // Past the instruction that exited. Like its completion on the CPU, this clears RF,
-// ends blocking by STI and MOV SS and makes a single step due. Which breakpoints it met
-// the handler of VCPU_SLOT_COMPLETED finds out.
+// ends blocking by STI and MOV SS and makes a single step due. EIP goes round at 4 GiB.
+// Which breakpoints it met the handler of VCPU_SLOT_COMPLETED finds out.
 void vcpu_advance(vcpu_t *self) {
     vcpu_frame_t *f = self->frame;
     f->verdict = 0;
     f->rip += f->length;
+    if (MP_UNLIKELY((uint32_t)f->rip < (uint32_t)f->length) && !in_64_bit_mode()) {
+        f->rip = (uint32_t)f->rip;
+    }
     f->dirty |= FRAME_RIP;
     if (f->rflags & RFLAGS_RF) {
         f->rflags &= ~RFLAGS_RF;

@@ -22,7 +22,7 @@ static void frame_to_live(const vcpu_frame_t *f) {
     op_set_dr1(f->dr[1]);
     op_set_dr2(f->dr[2]);
     op_set_dr3(f->dr[3]);
-    op_set_dr6(f->dr6);
+    op_set_dr6((uint32_t)f->dr6); // the rest must be 0, and vcpu.debug() lets any value in
     for (const vcpu_msr_t *m = f->msr; m < f->msr + VCPU_MSRS && m->index != 0; m++) {
         op_wrmsr(m->index, m->value);
     }

@@ -81,10 +81,20 @@ static void save(vcpu_frame_t *frame) {
     }
 }
 
+// The registers become the monitor's.
+static void disown(void) {
+    const uint32_t mxcsr = MXCSR_RESET;
+    vmx_cpu.fpu_owner = NULL;
+    __asm volatile("fninit; ldmxcsr %0" ::"m"(mxcsr));
+}
+
+// XRSTOR and XSETBV can fault, by what a policy has written into the frame. The registers are nobody's by then, so
+// that whoever is entered next loads its own.
 void vmx_fpu_acquire(vcpu_frame_t *frame) {
     __asm volatile("clts");
     if (vmx_cpu.fpu_owner != NULL) {
         save(vmx_cpu.fpu_owner);
+        disown();
     }
     if (vmx_cpu.xcr0 != 0) {
         op_xsetbv(vmx_cpu.xcr0);
@@ -99,12 +109,26 @@ void vmx_fpu_acquire(vcpu_frame_t *frame) {
 // After this frame->xsave holds the vCPU's state and the registers are the monitor's.
 void vmx_fpu_release(vcpu_frame_t *frame) {
     if (vmx_cpu.fpu_owner == frame) {
-        const uint32_t mxcsr = MXCSR_RESET;
         __asm volatile("clts");
         save(frame);
-        vmx_cpu.fpu_owner = NULL;
-        __asm volatile("fninit; ldmxcsr %0" ::"m"(mxcsr));
+        disown();
     }
+}
+
+// XCR0 of a vCPU: what the CPU refuses raises cpu.HostFault and changes nothing. False: a component that the CPU does
+// not offer, or that has no place in the frame.
+bool vmx_fpu_set_xcr0(vcpu_frame_t *frame, uint64_t xcr0) {
+    vmx_fpu_release(frame); // the next entry loads the new value
+    if (vmx_cpu.xcr0 != 0) {
+        if ((xcr0 & ~vmx_cpu.xcr0) != 0) {
+            return false;
+        }
+        uint64_t before = op_xgetbv();
+        op_xsetbv(xcr0);
+        op_xsetbv(before);
+    }
+    frame->xcr0 = xcr0;
+    return true;
 }
 
 // #NM in the monitor. True: the instruction can be run again.

@@ -33,6 +33,7 @@ typedef enum { VMX_OK = 0, VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 } vmx_result
 #define ENTRY_INSTRUCTION_LENGTH       (0x401a)
 #define PREEMPTION_TIMER_VALUE         (0x482e)
 #define PRIMARY_CONTROLS               (0x4002)
+#define VM_ENTRY_CONTROLS              (0x4012)
 #define GUEST_INTERRUPT_STATUS         (0x0810)
 #define GUEST_CR3                      (0x6802)
 #define GUEST_CS_ACCESS_RIGHTS         (0x4816)
@@ -108,6 +109,12 @@ static inline void op_wrmsr(uint32_t index, uint64_t value) {
 static inline void op_xsetbv(uint64_t value) {
     __asm volatile("xsetbv" ::"c"(0), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
                    : "memory");
+}
+
+static inline uint64_t op_xgetbv(void) {
+    uint32_t lo, hi;
+    __asm volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
 }
 
 #define OP_REGISTER(name)                                                                          \

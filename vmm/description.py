@@ -43,7 +43,7 @@ _KEYS = {
     "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),
     "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
     "links": (list, "a list of {uart, to}", None),
-    "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi", None),
+    "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi, cpl", None),
     "on_reset": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
     "on_triple_fault": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
     "on_power_off": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
@@ -56,7 +56,7 @@ KEYS = tuple(_KEYS)
 def check(config):
     """Raise ValueError for what monitor.create cannot take."""
     if not isinstance(config, dict):
-        raise ValueError("a guest is described by a dict, not %r" % (config,))
+        raise ValueError("a guest is described by a dict, not %s" % type(config).__name__)
     name = config.get("name")
     for key in _REQUIRED:
         if config.get(key) is None:

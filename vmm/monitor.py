@@ -98,6 +98,7 @@ class Monitor:
         self.machine_checks = machine_check.MachineChecks(cpu, self.journal, self.vms)
         self._most = cpu.heap()[0] // _GUEST_HEAP
         self.scheduler = sched.Scheduler(cpu.tsc_hz, self._most)
+        self.scheduler.say = self.journal.say
         self.links = link.Links(self.scheduler)
         self.windows = shared.Windows(self.pages, self.scheduler)
         self._vpids = list(range(self._most, 0, -1))  # of 65535, which no heap reaches
@@ -133,10 +134,19 @@ class Monitor:
         self.active = True
 
     def idle(self, deadline):
-        """The port's idle hook: news, then guests until the prompt or the sleeper is wanted."""
-        self.machine_checks.look()
-        self.journal.flush()
-        self.scheduler.hook(deadline)
+        """The port's idle hook: news, then guests until the prompt or the sleeper is wanted.
+
+        The port removes a hook that fails, and guests run no more: whatever fails here is said, and they go on.
+        """
+        try:
+            self.machine_checks.look()
+            self.journal.flush()
+        except Exception as error:
+            self.scheduler.astray(error)
+        try:
+            self.scheduler.hook(deadline)
+        except Exception as error:
+            self.scheduler.astray(error)
 
     def leave(self):
         """Whether a soft reset that was asked for at the prompt takes place: where there are guests, it asks."""
@@ -286,9 +296,11 @@ class Monitor:
         for name in modules:
             if name.startswith("guest:"):
                 try:
-                    configs.append(json.loads(str(modules[name], "utf-8")))
-                except ValueError as error:
-                    print("guest %s: %s: %s" % (name[6:], type(error).__name__, error))
+                    config = json.loads(str(modules[name], "utf-8"))
+                    description.check(config)
+                    configs.append(config)
+                except Exception as error:  # whatever stands there: the others go on
+                    self._say_of(name[6:], error)
         for wanted in ((True, True), (True, False), (False, True), (False, False)):
             for config in configs:
                 if (bool(config.get("console")), bool(config.get("links"))) == wanted:
@@ -299,9 +311,13 @@ class Monitor:
         try:
             self.create(config, modules)
         except Exception as error:
-            text = str(error)
-            named = text.startswith("guest ")
-            print(text if named else "guest %s: %s: %s" % (config.get("name"), type(error).__name__, text))
+            self._say_of(config["name"], error)
+
+    @staticmethod
+    def _say_of(name, error):
+        """A line about a guest that there will not be."""
+        text = str(error)
+        print(text if text.startswith("guest ") else "guest %s: %s: %s" % (name, type(error).__name__, text))
 
     def start_guests(self):
         """Start those that were created and want it."""

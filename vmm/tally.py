@@ -45,6 +45,9 @@ class Words:
         if not self._words[at]:
             self._words[at + 1] += 1
 
+    def __contains__(self, key):
+        return key in self._at
+
     def counts(self):
         """Return {key: count}."""
         words = self._words

@@ -12,10 +12,10 @@ import sys
 import cpu
 from micropython import const
 
-from vmm import backoff, bus, handlers, loaders, pc, screen, terminal, verdict
+from vmm import backoff, bus, handlers, loaders, pc, screen, tally, terminal, verdict
 from vmm.gone import Gone
 from vmm.handlers import control, cpuid, io, mmio, msr, spec_msrs, vmcall
-from vmm.memory import ept, linear, paging
+from vmm.memory import ept, linear, paging, rights
 from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
 from vmm.policies import arming, monitortrap, policy, stepper, trapflag
@@ -29,8 +29,8 @@ _PAGE = const(0x1000)
 _LOG_LINES = const(64)
 # What a destroyed VM no longer has.
 _PARTS = (
-    "memory", "ept", "clock", "msrs", "spec_msrs", "ports", "mmio", "stepper", "walker", "linear", "pc", "console",
-    "lapic", "exits", "vcpu", "events", "arming",
+    "memory", "ept", "rights", "clock", "msrs", "spec_msrs", "ports", "mmio", "stepper", "walker", "linear", "pc",
+    "console", "lapic", "exits", "vcpu", "events", "arming",
 )  # fmt: skip
 _AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
 _PIECE = const(0x8000)  # bytes that are cleared or copied without a look at the clock
@@ -80,6 +80,7 @@ class VM(Scheduled):
         self.memory = memory.GuestMemory(segments)
         self.e820 = e820(size)
         self.ept = ept.Ept(monitor.pages, caps.page_sizes)
+        self.rights = rights.Rights(self.ept, caps.ept_vpid.EXECUTE_ONLY)
         self.demand_paging = config.get("demand_paging") or False
         if not self.demand_paging:
             for gpa, length, hpa in segments:
@@ -136,7 +137,7 @@ class VM(Scheduled):
             self.apicv.attach(self.vcpu, self.pc.apic_page, access_page)
             self.events.sync = self.apicv.sync
         self.ept.invalidate = self.flush
-        self.arming = arming.Arming(self, vcpu.EXCEPTIONS, caps.ept_vpid.EXECUTE_ONLY)
+        self.arming = arming.Arming(self, vcpu.EXCEPTIONS)
         self.schedule(
             self.vcpu.pages_used[1], self.pc.apic_page, config.get("priority") or 0, config.get("share") or 100
         )
@@ -198,7 +199,6 @@ class VM(Scheduled):
         if self.demand_paging:
             for gpa, length, hpa in segments:
                 self.ept.defer(gpa, hpa, length)
-            self.arming.pages()
         for side in self.windows:
             side.acknowledge()
         self.pc.reset()
@@ -399,7 +399,8 @@ class VM(Scheduled):
         """A device's page lies at gpa: RAM that is there is out of reach."""
         if self.memory.has(gpa):
             self.ept.touch(gpa)
-            self.ept.protect(gpa, _PAGE, 0)
+            self.rights.take(gpa, self, ept.RWX)
+            self.flush()
             self.memory.covered = gpa >> 12
 
     def uncover(self):
@@ -407,7 +408,8 @@ class VM(Scheduled):
         gpa = self.memory.covered << 12
         if gpa >= 0:
             self.memory.covered = -1
-            self.ept.protect(gpa, _PAGE, self.arming.rights.get(gpa, ept.RWX))
+            self.rights.take(gpa, self, 0)
+            self.flush()
             self.ept.join(gpa)
 
     def touched(self):
@@ -462,29 +464,33 @@ class VM(Scheduled):
 
     # -- for people
 
-    def log(self, text):
-        """A line about this guest for the user."""
+    def _keep(self, text):
         self.messages.append(text)
         del self.messages[:-_LOG_LINES]
+
+    def log(self, text):
+        """A line about this guest for the user."""
+        self._keep(text)
         self.monitor.journal.say(self.name, text)
 
     def log_error(self, text, error):
         """As log, with an exception's traceback."""
         out = io_streams.StringIO()
         sys.print_exception(error, out)
-        self.messages.append(text)
+        self._keep(text)
         self.monitor.journal.say(self.name, text + "\n" + out.getvalue().rstrip())
 
     def report(self, vcpu, text):
         """Dump: why the guest cannot go on, and its registers."""
-        self.messages.append(text)
+        self._keep(text)
         rest = "exit reason %d, qualification %#x, instruction length %d\n%s" % (
             vcpu.reason & 0xFFFF, vcpu.qualification, vcpu.length, vcpu.registers(),
         )  # fmt: skip
         self.monitor.journal.say(self.name, text + "\n" + rest)
 
     def count_refused(self, what):
-        self.refused[what] = self.refused.get(what, 0) + 1
+        """One more of `what`: words that no number of the guest's choice is in."""
+        tally.count(self.refused, what)
 
     def exit_counts(self):
         """Return {reason name: (exits, host ticks)}."""

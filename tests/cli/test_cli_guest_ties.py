@@ -42,10 +42,10 @@ def test_links(write):
 
 
 def test_shared_memory(write):
-    second = shared(name='"b"', size=4096, access='"ro"', gpa=0xC0000000, gsi=16)
+    second = shared(name='"b"', size=4096, access='"ro"', gpa=0xC0000000, gsi=16, cpl=3)
     assert load(write(shared() + second)).config["shared"] == [
-        {"name": "board", "size": 65536, "access": "rw", "gpa": None, "gsi": None},
-        {"name": "b", "size": 4096, "access": "ro", "gpa": 0xC0000000, "gsi": 16},
+        {"name": "board", "size": 65536, "access": "rw", "gpa": None, "gsi": None, "cpl": 0},
+        {"name": "b", "size": 4096, "access": "ro", "gpa": 0xC0000000, "gsi": 16, "cpl": 3},
     ]
 
 

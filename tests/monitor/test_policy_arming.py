@@ -1,5 +1,6 @@
 """What attaching changes in the VMCS, the bitmaps and EPT, and that detaching puts it back."""
 
+import pytest
 from bench import DATA
 from test_policy_events import CPUID, SIGNATURE
 
@@ -77,6 +78,59 @@ def test_ept_rights(guest):
     assert entry(made, PAGE) == (5, 0x1000)
     made.exec("a.detach()")
     assert entry(made, PAGE) == (7, 0x200000)
+
+
+WINDOW = 0xD0000000
+ORDERS = (("a", "b", "c"), ("b", "c", "a"), ("c", "a", "b"), ("c", "b", "a"))
+
+
+@pytest.mark.parametrize("access, own", [("ro", 1), ("rw", 3)])
+def test_rights_of_a_window_are_narrowed_and_never_set(guest, access, own):
+    """Any watchers on any of its pages, gone in any order: a side that may not write never can."""
+    board = {"name": "board", "size": 0x2000}
+    other = guest("hlt", shared=[board])
+    source = f"mov rsi, {WINDOW:#x}\nagain: mov qword ptr [rsi], 0x666\ninc qword ptr [{DATA:#x}]\njmp again"
+    made = guest(source, shared=[{**board, "access": access}])
+    made.exec(f"""
+def entries():
+    return [vm.ept.walk({WINDOW} + at)[0] & 7 for at in (0, 0x1000)]
+def watch(rights, length=0x1000):
+    return vm.on(MEMORY, gpa={WINDOW}, length=length, access=rights)(lambda vcpu: None)
+seen = []
+for order in {ORDERS!r}:
+    held = {{"a": watch("x"), "b": watch("w", 0x2000), "c": watch("r")}}
+    seen.append(entries())
+    for name in order:
+        held[name].detach()
+        seen.append(entries())
+""")
+    assert made.eval("entries()") == [own, own]
+    seen = made.eval("seen")
+    assert all(first & ~own == 0 and second & ~own == 0 for first, second in seen)
+    assert seen[::4] == [[0, own & 5]] * len(ORDERS)
+    assert seen[3::4] == [[own, own]] * len(ORDERS)
+    made.exec("x, w = watch('x'), watch('w')")
+    made.until(f"vm.memory.read_u64({DATA:#x}) > 3")
+    made.exec("x.detach()")
+    count = made.word()
+    made.until(f"vm.memory.read_u64({DATA:#x}) > {count + 3}")
+    made.exec("w.detach()")
+    count = made.word()
+    made.until(f"vm.memory.read_u64({DATA:#x}) > {count + 3}")
+    expected = b"\x66\x06" if access == "rw" else b"\0\0"
+    assert other.eval("bytes(monitor.windows['board'].view[:2])") == expected
+    assert made.eval("w.hits") > 0
+
+
+def test_a_page_that_the_guest_maps_again_is_still_watched(guest):
+    """With APIC virtualization the local APIC's page is in EPT in xAPIC mode only."""
+    mode = "mov ecx, 0x1b; mov eax, {:#x}; xor edx, edx; wrmsr\n"
+    source = "".join(mode.format(0xFEE00100 | bits) for bits in (0, 0x800))
+    made = guest(source + "mov rsi, 0xfee00000; mov eax, [rsi + 0x30]\nhlt")
+    made.exec("seen = []")
+    made.policy("MEMORY, gpa=0xfee00000", "seen.append(vcpu.gpa & 0xfff)")
+    made.halted()
+    assert made.eval("seen") == [0x30]
 
 
 def test_table_and_cost(guest):

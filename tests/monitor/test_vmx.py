@@ -86,7 +86,8 @@ def test_pages_of_every_size(guest):
     value = 0x1122334455667788
     made.exec(f"""
 vm.ept.map({GIB}, 0, {GIB})
-vm.ept.protect({DATA:#x}, 4096, 3)
+vm.ept.narrow({DATA:#x}, 3)
+vm.flush()
 vm.memory.write_u64({DATA:#x}, {GIB + hpa + DATA + 8})
 vm.memory.write_u64({DATA + 8:#x}, {value})
 """)

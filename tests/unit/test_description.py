@@ -88,5 +88,5 @@ def test_refused(change, words):
 
 
 def test_not_a_dict():
-    with pytest.raises(ValueError, match="described by a dict, not 'linux.toml'"):
+    with pytest.raises(ValueError, match="described by a dict, not str"):
         description.check("linux.toml")

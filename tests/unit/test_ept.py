@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from vmm.memory.ept import RAM, RWX, SIZES, UC, WB, Ept, R, W, X
 
 PAGE = 0x1000
+OWN = RWX << 53  # bits for software: the mapping's own rights
 GIB = 1 << 30
 
 
@@ -31,7 +32,7 @@ class Pages:
 def test_the_largest_page_that_fits_is_used():
     ept = Ept(Pages(), SIZES)
     ept.map(0, 4 * GIB, 2 * GIB)
-    assert ept.walk(GIB) == (5 * GIB | RWX | WB << 3 | 1 << 6 | 1 << 7, GIB)
+    assert ept.walk(GIB) == (OWN | 5 * GIB | RWX | WB << 3 | 1 << 6 | 1 << 7, GIB)
     ept.map(8 * GIB, 0x200000, 0x201000)
     assert ept.walk(8 * GIB)[1] == 0x200000
     assert ept.walk(8 * GIB + 0x200000)[1] == PAGE
@@ -55,22 +56,27 @@ def test_what_is_no_page_is_refused(bad):
         Ept(Pages(), SIZES).map(*bad)
 
 
-@given(st.lists(st.tuples(st.integers(0, 1023), st.sampled_from([R, R | X, RWX, 0])), max_size=12))
-def test_protect_changes_the_page_and_no_other(changes):
+@pytest.mark.parametrize("own", [RWX, R | W, R])
+@given(changes=st.lists(st.tuples(st.integers(0, 1023), st.sampled_from([R, R | X, RWX, 0])), max_size=12))
+def test_narrow_changes_the_page_and_no_other_and_gives_no_right(own, changes):
     ept = Ept(Pages(), SIZES)
-    flushed = []
-    ept.invalidate = lambda: flushed.append(1)
-    ept.map(0, GIB, 4 << 20)
-    rights = dict.fromkeys(range(1024), RWX)
+    ept.map(0, GIB, 4 << 20, own)
+    rights = dict.fromkeys(range(1024), own)
     for page, right in changes:
-        ept.protect(page * PAGE, PAGE, right)
-        rights[page] = right
+        ept.narrow(page * PAGE, right)
+        rights[page] = right & own
     for page, right in rights.items():
         entry, size = ept.walk(page * PAGE)
         assert entry & 7 == right
+        assert ept.own(page * PAGE) == own
         assert ept.translate(page * PAGE + 5) == (GIB + page * PAGE + 5 if right else None)
         assert entry >> 3 & 15 == RAM and size
-    assert len(flushed) == len(changes)
+
+
+def test_narrow_maps_nothing():
+    ept = Ept(Pages(), SIZES)
+    ept.narrow(GIB, RWX)
+    assert ept.translate(GIB) is None and ept.own(GIB) == 0
 
 
 def test_unmapped_pages_have_no_translation():
@@ -85,7 +91,7 @@ def test_unmapped_pages_have_no_translation():
 def test_the_memory_type_is_kept_when_a_page_is_split():
     ept = Ept(Pages(), SIZES)
     ept.map(0, 0, 0x200000, R | W, UC)
-    ept.protect(0x3000, PAGE, R)
+    ept.narrow(0x3000, R)
     assert ept.walk(0)[0] & 0x7F == R | W | UC << 3
 
 
@@ -93,7 +99,7 @@ def test_release_gives_every_table_back():
     pages = Pages()
     ept = Ept(pages, SIZES)
     ept.map(0, 0, 0x201000)
-    ept.protect(0, PAGE, R)
+    ept.narrow(0, R)
     assert len(pages.live) >= 4
     ept.release()
     assert not pages.live

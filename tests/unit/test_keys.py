@@ -31,3 +31,14 @@ def test_more_keys_than_there_is_room_for_are_refused():
     with pytest.raises(ValueError):
         for key in range(9):
             keys.put(key, 80)
+
+
+def test_keys_that_are_left_to_the_default_make_room_for_others():
+    """A device that moves through the address space, its place named and given up again each time."""
+    keys = Keys(0, 0xFFFFFFFF, bits=3, default=48)
+    keys.put(0xFEC00000, 81, 5)
+    for key in range(0, 1000 << 12, 1 << 12):
+        keys.put(key, 80)
+        assert keys.find(key) == (80, 0)
+        keys.put(key, 48)
+    assert keys.find(0xFEC00000) == (81, 5)

@@ -6,6 +6,7 @@ A handler is `handler(vcpu) -> verdict` (vmm/verdict.py).
 """
 
 from vmm.handlers import control, descriptor, exception, interrupt, shutdown, task_switch, undefined
+from vmm.handlers.privileged import kernel_only
 from vmm.vtx import events
 from vmm.vtx import frame as f
 from vmm.vtx import reasons as r
@@ -32,11 +33,11 @@ def install(vm, exits):
     vm.ports.install(exits)
     vm.hypercalls.install(exits)
     add(r.XSETBV, control.xsetbv)
-    add(r.CONTROL_REGISTER_ACCESS, control.access)
+    add(r.CONTROL_REGISTER_ACCESS, kernel_only(control.access))
     add(r.MOV_DR, control.mov_dr)
-    add(r.WBINVD, control.write_back)
-    add(r.INVD, control.write_back)
-    add(r.INVLPG, control.invlpg)
+    add(r.WBINVD, kernel_only(control.write_back))
+    add(r.INVD, kernel_only(control.write_back))
+    add(r.INVLPG, kernel_only(control.invlpg))
     add(r.RDTSC, control.rdtsc)
     add(r.RDTSCP, control.rdtscp)
     add(r.GDTR_OR_IDTR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO)

@@ -8,6 +8,7 @@ qualification for control-register accesses"; Vol. 3A, "Control Registers".
 from micropython import const
 
 from vmm import verdict
+from vmm.handlers import exception
 from vmm.vtx import events
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_PDPTE0, SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
@@ -23,12 +24,20 @@ _CR0_PG = const(1 << 31)
 _CR0_DEFINED = const(0xE005003F)
 _CR0_ET = const(1 << 4)
 _CR4_PAE = const(1 << 5)
+_CR4_TSD = const(1 << 2)
+_CR4_DE = const(1 << 3)
 _CR4_PCIDE = const(1 << 17)
+_CR4_OSXSAVE = const(1 << 18)
 _CR0_RELOADS = const(7 << 29)  # PG, CD, NW
 _EFER_LME = const(1 << 8)
 _EFER_LMA = const(1 << 10)
 _CS_L = const(1 << 13)
 _WBINVD_EXITING = const(1 << 6)
+_RFLAGS_RF = const(1 << 16)
+_DR6_BD = const(1 << 13)
+_DR7_GD = const(1 << 13)
+_DR7_BITS = const(0xFFFF23FF)  # that can be set; RTM is no guest's
+_DR7_FIXED = const(1 << 10)
 
 
 @register
@@ -104,7 +113,7 @@ def _cr0_allowed(vcpu, old, value):
 def write_cr4(vcpu, value):
     """The guest's CR4 becomes `value`, or #GP(0) for a bit that its CPUID does not have."""
     if value & ~vcpu.vm.cr4_allowed:
-        vcpu.vm.count_refused("CR4 bits %#x" % (value & ~vcpu.vm.cr4_allowed))
+        vcpu.vm.count_refused("CR4 bits that CPUID denies")
         return events.general_protection(vcpu)
     vcpu.cr4 = value
     vcpu.vm.flush()
@@ -140,29 +149,48 @@ def load_pdptes(vcpu):
 
 
 def mov_dr(vcpu):
-    """MOV DR, where a policy watches debug registers; DR4 and DR5 are DR6 and DR7."""
+    """MOV DR, where a policy watches debug registers; DR4 and DR5 are DR6 and DR7.
+
+    The exit comes before the CPU's own checks. Source: SDM Vol. 2B, "MOV - Move to/from Debug Registers"; Vol. 3B,
+    "Debug Registers".
+    """
     q = DrQualification(vcpu.qualification)
-    number = q.NUMBER + 2 if q.NUMBER in (4, 5) else q.NUMBER
-    name = _GPRS[q.GPR]
-    if number == 7:
-        if q.FROM:
-            setattr(vcpu, name, vcpu.read(GUEST_DR7))
-        else:
-            vcpu.write(GUEST_DR7, getattr(vcpu, name) & 0xFFFFFFFF | 0x400)
-        return verdict.ADVANCE
-    debug = vcpu.debug()
-    index = 4 if number == 6 else number
+    number = q.NUMBER
+    if number in (4, 5):
+        if vcpu.cr4 & _CR4_DE:
+            return events.undefined(vcpu)
+        number += 2
+    if vcpu.cpl:
+        return events.general_protection(vcpu)
+    if vcpu.read(GUEST_DR7) & _DR7_GD:
+        exception.debug_registers(vcpu, _DR6_BD)
+        vcpu.rflags |= _RFLAGS_RF
+        return events.inject(vcpu, events.DB)
+    wide = vcpu.bits == 64
     if q.FROM:
-        setattr(vcpu, name, debug[index])
+        value = vcpu.read(GUEST_DR7) if number == 7 else vcpu.debug()[min(number, 4)]
+        setattr(vcpu, _GPRS[q.GPR], value if wide else value & 0xFFFFFFFF)
+        return verdict.ADVANCE
+    value = getattr(vcpu, _GPRS[q.GPR])
+    if not wide:
+        value &= 0xFFFFFFFF
+    elif number >= 6 and value >> 32:
+        return events.general_protection(vcpu)
+    if number == 7:
+        vcpu.write(GUEST_DR7, value & _DR7_BITS | _DR7_FIXED)
+    elif number == 6:
+        vcpu.debug()[4] = value & exception.DR6_BITS | exception.DR6_FIXED
     else:
-        debug[index] = getattr(vcpu, name)
+        vcpu.debug()[number] = value
     return verdict.ADVANCE
 
 
 def xsetbv(vcpu):
     """XCR0: state components that the guest's CPUID has, in the combinations that the CPU takes."""
+    if not vcpu.cr4 & _CR4_OSXSAVE:
+        return events.undefined(vcpu)
     value = (vcpu.rdx & 0xFFFFFFFF) << 32 | vcpu.rax & 0xFFFFFFFF
-    if vcpu.rcx & 0xFFFFFFFF or not xcr0_valid(value, vcpu.vm.xcr0_allowed):
+    if vcpu.cpl or vcpu.rcx & 0xFFFFFFFF or not xcr0_valid(value, vcpu.vm.xcr0_allowed):
         return events.general_protection(vcpu)
     vcpu.xcr0 = value
     return verdict.ADVANCE
@@ -206,6 +234,8 @@ def invlpg(vcpu):
 
 def rdtsc(vcpu):
     """RDTSC, where a policy watches it."""
+    if vcpu.cpl and vcpu.cr4 & _CR4_TSD:
+        return events.general_protection(vcpu)
     now = vcpu.vm.clock.now()
     vcpu.rax = now & 0xFFFFFFFF
     vcpu.rdx = now >> 32 & 0xFFFFFFFF
@@ -213,7 +243,9 @@ def rdtsc(vcpu):
 
 
 def rdtscp(vcpu):
-    if vcpu.vm.cpuid.has_rdtscp:
+    if not vcpu.vm.cpuid.has_rdtscp:
+        return events.undefined(vcpu)
+    answer = rdtsc(vcpu)
+    if answer == verdict.ADVANCE:
         vcpu.rcx = vcpu.msr(0xC0000103) & 0xFFFFFFFF
-        return rdtsc(vcpu)
-    return events.undefined(vcpu)
+    return answer

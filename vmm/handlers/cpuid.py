@@ -27,6 +27,7 @@ _RBX = const(0x018 // 4)
 _DATUM = const(0x190 // 4)
 _GUEST_CR4 = const(0x6804)  # OSXSAVE is the guest's own bit there
 _KNOWN = const(64)  # answers kept
+_SUBLEAVES_KEPT = const(256)  # of a leaf, at most: the rest is made anew each time
 _LAST = const(0x1F)  # the highest basic leaf that is shown
 _SUBLEAVES = (4, 7, 0xB, 0xD)
 
@@ -272,12 +273,15 @@ class Cpuid:
         if self.max_leaf < leaf < HYPERVISOR_LEAF or leaf > self.max_extended:
             tally.count(self.unknown, leaf)
             leaf, subleaf = self.max_leaf, subleaf  # as Intel CPUs answer: the highest basic leaf
-        key = leaf << 16 | subleaf & 0xFFFF
-        if key not in self._known:
-            if len(self._known) == _KNOWN:
-                self._known.clear()
-            self._known[key] = self.leaf(leaf, subleaf)
-        a, b, c, d = self._known[key]
+        if subleaf < _SUBLEAVES_KEPT:
+            key = leaf * _SUBLEAVES_KEPT + subleaf
+            if key not in self._known:
+                if len(self._known) == _KNOWN:
+                    self._known.clear()
+                self._known[key] = self.leaf(leaf, subleaf)
+            a, b, c, d = self._known[key]
+        else:
+            a, b, c, d = self.leaf(leaf, subleaf)
         if leaf == 1 and vcpu.cr4 & _CR4_OSXSAVE:
             c |= _OSXSAVE
         elif leaf == 7 and subleaf == 0 and vcpu.cr4 & _CR4_PKE:

@@ -1,6 +1,6 @@
 """SGDT, SIDT, LGDT, LIDT, SLDT, STR, LLDT, LTR, where a policy watches them.
 
-The CPU makes its privilege checks (CPL, UMIP) before it exits; operand and descriptor are
+The CPU makes its check of UMIP before it exits; CPL, operand and descriptor are
 checked here. Source: SDM Vol. 3C, "Format of the VM-Exit
 Instruction-Information Field as Used for LIDT, LGDT, SIDT, or SGDT" and "... for LLDT, LTR,
 SLDT, and STR"; Vol. 2, the instructions.
@@ -57,6 +57,8 @@ def table_access(vcpu):
     """Do what the instruction does, or deliver its fault."""
     info = InstructionInformation(vcpu.instr_info)
     try:
+        if info.IDENTITY >= _LOAD and vcpu.cpl:
+            raise Fault(events.GP)
         if vcpu.reason & 0xFFFF == GDTR_OR_IDTR_ACCESS:
             _table(vcpu, info)
         else:

@@ -16,8 +16,8 @@ _NMI = const(2)
 _GD = const(1 << 13)
 _LBR_BTF = const(3)
 _BLOCKING_BY_STI_MOV_SS = const(3)
-_DR6_BITS = const(0xE00F)  # B0-B3, BD, BS, BT
-_DR6_FIXED = const(0xFFFF0FF0)
+DR6_BITS = const(0xE00F)  # B0-B3, BD, BS, BT
+DR6_FIXED = const(0xFFFF0FF0)
 
 
 def exit(vcpu):
@@ -69,6 +69,6 @@ def _unblock(vcpu):
 def debug_registers(vcpu, qualification):
     """What #DB leaves behind: DR6, DR7.GD, DEBUGCTL.LBR and BTF clear."""
     debug = vcpu.debug()
-    debug[4] = debug[4] & ~0xF | qualification & _DR6_BITS | _DR6_FIXED
+    debug[4] = debug[4] & ~0xF | qualification & DR6_BITS | DR6_FIXED
     vcpu.write(GUEST_DR7, vcpu.read(GUEST_DR7) & ~_GD)
     vcpu.write(GUEST_IA32_DEBUGCTL, vcpu.read(GUEST_IA32_DEBUGCTL) & ~_LBR_BTF)

@@ -47,7 +47,7 @@ class Mmio:
         self._fast = None
         self._sites = None
         self._exits = None
-        self._handlers = {}  # page: (device, the handler that serves it there)
+        self._handlers = {}  # id(device): (device, its handler): there are as many as devices, wherever they go
         self._pages = []  # that have a handler of their own now
 
     def install(self, exits):
@@ -80,10 +80,10 @@ class Mmio:
         self._pages = []
         for base, end, device in self.bus.regions:
             if end - base == _PAGE and not base >> 32:
-                known = self._handlers.get(base)
-                if known is None or known[0] is not device:
+                known = self._handlers.get(id(device))
+                if known is None:
                     known = device, self._sites.handler(device.read, device.write, self.violation)
-                    self._handlers[base] = known
+                    self._handlers[id(device)] = known
                 self._exits.key(reasons.EPT_VIOLATION, base, known[1])
                 self._pages.append(base)
 

@@ -17,7 +17,8 @@ _VECTORING_INFO = const(0x0C8 // 4)
 _NMI_UNBLOCKING = const(1 << 12)  # of the qualification
 _RWX = const(7)
 _LARGE = const(0x80)
-_DEFERRED_HIGH = const(1 << 20)  # as in vmm/memory/ept.py
+_DEFERRED_HIGH = const(1 << 20)  # as in vmm/memory/ept.py, and so is
+_OWN_HIGH = const(21)
 
 
 def handler(root, slow):
@@ -46,6 +47,6 @@ def _touch(root: int, slow, vcpu) -> int:
             high = int(t[1])
             if high & _DEFERRED_HIGH:
                 t[1] = high ^ _DEFERRED_HIGH
-                t[0] = int(t[0]) | _RWX
+                t[0] = int(t[0]) | high >> _OWN_HIGH & _RWX
                 return 0
     return int(slow(vcpu))

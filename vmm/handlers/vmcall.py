@@ -1,6 +1,7 @@
 """VMCALL: hypercalls. RAX is the number, RBX, RCX, RDX, RSI the arguments, RAX the answer.
 
-An unknown number answers ~0 and is counted (docs/hypercalls.md).
+An unknown number answers ~0 and is counted (docs/hypercalls.md), and so does one that the guest's
+privilege level may not call: VMCALL exits at every level.
 """
 
 import micropython
@@ -8,17 +9,21 @@ from micropython import const
 
 from vmm import tally, verdict
 from vmm.vtx import reasons
+from vmm.vtx.privilege import cpl as cpl_of
 
 _RAX = const(0x000 // 4)
 _DATUM = const(0x190 // 4)
 _KNOWN = const(32)  # unknown numbers that are counted in memory of their own
+_ALL_ONES = const(0xFFFFFFFFFFFFFFFF)
+_USER = const(3)
 
 
 class Hypercalls:
-    """One guest's hypercalls. calls {number: f(vcpu) -> value of RAX}."""
+    """One guest's hypercalls. calls {number: f(vcpu) -> value of RAX}; levels {number: the highest CPL that may}."""
 
     def __init__(self):
         self.calls = {}
+        self.levels = {}
         self._others = {}
         self._words = tally.Words(_KNOWN)
         self._exits = None
@@ -29,12 +34,15 @@ class Hypercalls:
         exits.add(reasons.VMCALL, self.exit)
         exits.keyed(reasons.VMCALL, 4 * _RAX, 0xFFFFFFFF, 6)
 
-    def add(self, number, call):
-        """Claim a number. ValueError where it is claimed already."""
+    def add(self, number, call, cpl=0):
+        """Claim a number, for guest code of privilege levels up to `cpl`. ValueError where it is claimed already."""
+        if cpl not in (0, 1, 2, 3):
+            raise ValueError("cpl=%r: a privilege level from 0 to 3" % (cpl,))
         if number in self.calls:
             raise ValueError("hypercall %d is claimed already" % number)
-        if number in self._words.counts():
+        if number in self._words:
             self._exits.unkey(reasons.VMCALL, number)
+        self.levels[number] = cpl
         self.calls[number] = call
 
     @property
@@ -50,6 +58,9 @@ class Hypercalls:
         call = self.calls.get(number)
         if call:
             vm = vcpu.vm
+            level = self.levels[number]
+            if level < _USER and cpl_of(vcpu) > level:
+                return refused(vcpu)
             starts = vm.starts
             answer = call(vcpu)
             if vm.starts != starts:
@@ -57,13 +68,20 @@ class Hypercalls:
             vcpu.rax = answer
             return verdict.ADVANCE if vm.runs() else verdict.ADVANCE | verdict.YIELD
         try:
-            if number not in self._words.counts():
+            if number not in self._words:
                 self._exits.key(reasons.VMCALL, number, _unknown, self._words.address(number))
             self._words.count(number)
         except ValueError:  # too many for that
             tally.count(self._others, number)
-        vcpu.rax = 0xFFFFFFFFFFFFFFFF
+        vcpu.rax = _ALL_ONES
         return verdict.ADVANCE
+
+
+def refused(vcpu):
+    """A hypercall that the guest's CPL may not make: as one that nobody knows, but counted as what it is."""
+    vcpu.vm.count_refused("hypercall at too high a CPL")
+    vcpu.rax = _ALL_ONES
+    return verdict.ADVANCE
 
 
 @micropython.viper

@@ -1,8 +1,9 @@
 """Extended page tables: guest-physical to host-physical, with access rights.
 
 Maps with the largest pages that the CPU has and the alignment allows; splits them where a
-smaller piece gets rights of its own. Source: SDM Vol. 3C, "The Extended Page Table
-Mechanism (EPT)".
+smaller piece gets rights of its own. A leaf keeps the rights that it was mapped with in bits that the
+CPU ignores: whoever watches a page narrows those (vmm/memory/rights.py), nobody sets others. Source: SDM
+Vol. 3C, "The Extended Page Table Mechanism (EPT)".
 """
 
 import struct
@@ -26,6 +27,8 @@ _HPA = const(0xFFFFFFFFFF000)
 _LEVELS = const(4)
 _DEFERRED = const(1 << 52)  # a bit for software: the page shall be mapped when it is first touched
 _DEFERRED_HIGH = const(1 << 20)
+_OWN = const(53)  # bits 55:53, for software too: the rights of the mapping itself
+_OWN_HIGH = const(21)
 
 SIZES = (0x1000, 0x200000, 0x40000000)  # of a leaf at level 0, 1, 2
 
@@ -39,6 +42,7 @@ class Ept:
 
     pages: the allocator of host pages. levels: which leaf sizes the CPU has, from
     SIZES. invalidate(): called after a change that takes rights away or moves a page.
+    made(gpa, size): called when leaves have been written anew, with their mapping's own rights.
     """
 
     def __init__(self, pages, sizes, ad_bits=False):
@@ -48,6 +52,7 @@ class Ept:
         self.root = self._table()
         self.eptp = self.root | (_LEVELS - 1) << 3 | WB | (1 << 6 if ad_bits else 0)
         self.invalidate = lambda: None
+        self.made = lambda gpa, size: None
 
     def _table(self):
         hpa = self._pages.take(_PAGE_4K)
@@ -95,14 +100,15 @@ class Ept:
         return table | RWX
 
     def map(self, gpa, hpa, size, rights=RWX, memory_type=RAM):
-        """Map [gpa, gpa + size) to [hpa, hpa + size): all multiples of 4 KiB (ValueError).
+        """Map [gpa, gpa + size) to [hpa, hpa + size): all multiples of 4 KiB (ValueError). rights: its own.
 
         With RAM a guest that maps its memory uncacheable neither slows the bus down for others nor sees what is
         not coherent with the monitor's own, cached accesses.
         """
         if (gpa | hpa | size) & (_PAGE_4K - 1):
             raise ValueError("map %#x -> %#x, %#x bytes: not whole pages" % (gpa, hpa, size))
-        end = gpa + size
+        start, end = gpa, gpa + size
+        rest = rights << _OWN | rights | memory_type << 3
         while gpa < end:
             level = 0
             for at in (2, 1):
@@ -111,28 +117,30 @@ class Ept:
                     level = at
                     break
             table, index = self._descend(gpa, level)
-            self._write(table, index, hpa | rights | memory_type << 3 | (_LARGE if level else 0))
+            self._write(table, index, hpa | rest | (_LARGE if level else 0))
             gpa += SIZES[level]
             hpa += SIZES[level]
+        self.made(start, size)
 
     def defer(self, gpa, hpa, size):
         """Map [gpa, gpa + size) to [hpa, hpa + size), each page from its first touch on (vmm/handlers/touch.py).
 
         The caller invalidates.
         """
-        end = gpa + size
+        start, end = gpa, gpa + size
         while gpa < end:
             table, index = self._descend(gpa, 0)
             count = min(512 - index, (end - gpa) // _PAGE_4K)
             _defer(table, index, index + count, hpa | RAM << 3)
             gpa += count * _PAGE_4K
             hpa += count * _PAGE_4K
+        self.made(start, size)
 
     def touch(self, gpa):
         """Map the page at gpa if its first touch has been waited for, and return whether."""
         if not self.walk(gpa)[0] & _DEFERRED:
             return False
-        self.set_rights(gpa, RWX)
+        self.narrow(gpa, RWX)
         return True
 
     def touched(self, gpa, size):
@@ -160,17 +168,19 @@ class Ept:
             self._write(table, index, 0)
         self.invalidate()
 
-    def protect(self, gpa, size, rights):
-        """Give the mapped pages of [gpa, gpa + size) other rights (R, W, X or-ed)."""
-        for page in range(gpa & ~(_PAGE_4K - 1), gpa + size, _PAGE_4K):
-            self.set_rights(page, rights)
-        self.invalidate()
+    def own(self, gpa):
+        """The rights that the page at gpa was mapped with (R, W, X or-ed); 0 where no page is mapped."""
+        return self.walk(gpa)[0] >> _OWN & RWX
 
-    def set_rights(self, gpa, rights):
-        """Give the page at gpa other rights; nothing where no page is mapped. The caller invalidates."""
+    def narrow(self, gpa, rights):
+        """Leave the page at gpa those of `rights` that its mapping has; nothing where no page is mapped.
+
+        The caller invalidates.
+        """
         if self.walk(gpa)[1]:
             table, index = self._descend(gpa, 0)
-            self._write(table, index, self._read(table, index) & ~(RWX | _DEFERRED) | rights)
+            entry = self._read(table, index)
+            self._write(table, index, entry & ~(RWX | _DEFERRED) | entry >> _OWN & rights & RWX)
 
     def join(self, gpa):
         """Where the small pages around gpa say what one large page can say, let that say it.
@@ -209,12 +219,12 @@ class Ept:
             elif not entry:
                 made = len(self._tables)
                 below, leaf = self._descend(gpa, 0)
-                self._write(below, leaf, hpa | rights | WB << 3)
+                self._write(below, leaf, rights << _OWN | hpa | rights | WB << 3)
                 return table, index, 0, self._tables[made:]
             table = entry & _HPA
         index = gpa >> 12 & 0x1FF
         entry = self._read(table, index)
-        self._write(table, index, hpa | rights | WB << 3)
+        self._write(table, index, rights << _OWN | hpa | rights | WB << 3)
         return table, index, entry, []
 
     def lift(self, laid):
@@ -251,7 +261,7 @@ def _defer(table: int, index: int, end: int, entry: int):
     t = ptr32(table)  # noqa: F821
     while index < end:
         t[2 * index] = entry
-        t[2 * index + 1] = (entry >> 32) | _DEFERRED_HIGH
+        t[2 * index + 1] = (entry >> 32) | _DEFERRED_HIGH | RWX << _OWN_HIGH
         entry += _PAGE_4K
         index += 1
 

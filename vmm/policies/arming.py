@@ -1,12 +1,11 @@
 """The control and bitmap bits that attached policies need, and what they were before.
 
 Exceptions: bits of the exception bitmap. MSRs: bits of the MSR bitmaps. Memory: rights of
-EPT entries. CPUID and VMCALL always exit, and so does every port.
+EPT entries (vmm/memory/rights.py). CPUID and VMCALL always exit, and so does every port.
 """
 
 from micropython import const
 
-from vmm.memory.ept import RWX, R, W, X
 from vmm.policies.filters import ANY, EXCEPTION, MEMORY, RDMSR, WRMSR, rights_of
 from vmm.vtx.vmcs import EXCEPTION_BITMAP
 
@@ -15,16 +14,13 @@ _ALL = const(0xFFFFFFFF)
 
 
 class Arming:
-    """One VM's. base: exception bitmap without policies. execute_only: EPT has pages with X alone."""
+    """One VM's. base: exception bitmap without policies."""
 
-    def __init__(self, vm, base, execute_only):
+    def __init__(self, vm, base):
         self.vm = vm
         self._base = base
-        self._execute_only = execute_only
         self._attached = []  # policies of EXCEPTION
         self._msrs = {}  # (index, write): how many policies
-        self._pages = {}  # page number: policies
-        self.rights = {}  # gpa of a watched page: rights it has left
 
     def arm(self, policy):
         """Let the exits that `policy` needs happen."""
@@ -38,9 +34,7 @@ class Arming:
                 self.vm.msrs.bitmap.watch(key[0], key[1], True)
             self._msrs[key] += 1
         elif policy.event == MEMORY:
-            for page in policy.keys:
-                self._pages.setdefault(page, []).append(policy)
-                self._page(page)
+            self._pages(policy, rights_of(policy.filters.get("access", "rwx")))
             self.vm.flush()
 
     def disarm(self, policy):
@@ -56,18 +50,15 @@ class Arming:
                 self.vm.msrs.bitmap.watch(key[0], key[1], False)
         elif policy.event == MEMORY:
             self.vm.stepper.reset()
-            for page in policy.keys:
-                self._pages[page].remove(policy)
-                self._page(page)
+            self._pages(policy, 0)
             for region in range(policy.keys[0] >> 9, (policy.keys[-1] >> 9) + 1):
                 if self.vm.ept.walk(region << 21)[1] == _PAGE:
                     self.vm.ept.join(region << 21)
             self.vm.flush()
 
-    def pages(self):
-        """Watch pages again whose EPT entries have been made anew."""
-        for gpa, rights in self.rights.items():
-            self.vm.ept.set_rights(gpa, rights)
+    def _pages(self, policy, rights):
+        for page in policy.keys:
+            self.vm.rights.take(page << 12, policy, rights)
 
     def exceptions(self):
         """The exception bitmap that the attached policies need."""
@@ -79,20 +70,3 @@ class Arming:
 
     def _exceptions(self):
         self.vm.vcpu.write(EXCEPTION_BITMAP, self.exceptions())
-
-    def _page(self, page):
-        """Rights of a page: all, less what its policies watch, as far as EPT can say that."""
-        gpa = page << 12
-        rights = RWX
-        for policy in self._pages[page]:
-            rights &= ~rights_of(policy.filters.get("access", "rwx"))
-        if not rights & R:
-            rights &= ~W
-            if not self._execute_only:
-                rights &= ~X
-        if self._pages[page]:
-            self.rights[gpa] = rights
-        else:
-            del self._pages[page]
-            self.rights.pop(gpa, None)
-        self.vm.ept.set_rights(gpa, rights)

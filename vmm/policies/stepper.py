@@ -9,10 +9,8 @@ Condition".
 from micropython import const
 
 from vmm import verdict
-from vmm.memory.ept import RWX, R, W
+from vmm.memory.ept import RWX
 from vmm.vtx import reasons
-
-_PAGE = const(0x1000)
 
 # Exits in which the instruction, or the event's delivery, has not happened and comes again.
 _PASSING_DELIVERY = (
@@ -36,7 +34,6 @@ class Stepper:
         self.vm = vm
         self._ways = ways
         self._way = ways[-1]
-        self._open = {}  # gpa of the page: rights during this step
         self._armed = False
         self._held = False  # an event waits
         self._done = None
@@ -55,14 +52,7 @@ class Stepper:
         if done is not None:
             self._done = done
         if gpa is not None:
-            have = self._open.get(gpa, vm.arming.rights.get(gpa, RWX))
-            if not rights & ~have:
-                have = RWX  # the CPU refused what should be there: do not go round in circles
-            have |= rights
-            if have & W:
-                have |= R
-            self._open[gpa] = have
-            vm.ept.protect(gpa, _PAGE, have)
+            vm.rights.lend(gpa, rights)
         if not self._armed:
             self._armed = True
             delivery = self._way.arm(vm.vcpu)
@@ -88,9 +78,7 @@ class Stepper:
             if self._held:
                 self._held = False
                 vm.kick()
-        for gpa in self._open:
-            vm.ept.protect(gpa, _PAGE, vm.arming.rights.get(gpa, RWX))
-        self._open = {}
+        vm.rights.restore()
         done, self._done = self._done, None
         return done(completed) if done is not None else verdict.RESUME
 

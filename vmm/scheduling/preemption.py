@@ -41,6 +41,7 @@ _LATER = const(8)
 _AGAIN = const(9)
 _ABOVE = const(11)
 _NESTED = const(12)  # vmm/scheduling/accounting.py
+_CALLED = const(14)
 
 _PAYER = const(4)  # word of Scheduler._collect_at, see turns.py
 _TIES = const(2)  # bit of _LATER
@@ -109,6 +110,8 @@ def _preempted(scheduler) -> int:
         frame = int(frames[inside - 1])
     floor = int(w[_FLOOR])
     above = int(w[_ABOVE])
+    called = int(w[_CALLED])
+    w[_CALLED] = 0
     w[_FLOOR] = above
     w[_AGAIN] = 0
     w[_AGAIN + 1] = 0
@@ -148,6 +151,7 @@ def _preempted(scheduler) -> int:
     w[_INSIDE] = inside
     w[_FLOOR] = floor
     w[_ABOVE] = above
+    w[_CALLED] = called
     stack[0] = depth
     if error:
         raise error

@@ -16,7 +16,7 @@ _LIMIT_SLICES = const(100)  # the longest that a rule may think
 def turn(scheduler, deadline):
     """One turn of whom the rule names. deadline: host TSC, 0: none."""
     machines = scheduler.machines
-    runnable = [vm for vm in machines if vm.state == RUNNING or vm.state == HALTED and scheduler.on_behalf(vm, vm.wake)]
+    runnable = [vm for vm in list(machines) if vm.state == RUNNING or vm.state == HALTED and _wakes(scheduler, vm)]
     timers = [when for when in [vm.next_timer() for vm in machines if vm.state == HALTED] if when]
     if deadline:
         timers.append(deadline)
@@ -33,6 +33,15 @@ def turn(scheduler, deadline):
         scheduler.charge(vm, sum(vm.ticks()) - before)
         scheduler.on_behalf(vm, vm.apply, answer)
     scheduler.poll()
+
+
+def _wakes(scheduler, vm):
+    """Whether a halted guest goes on. One whose timer fails is set aside."""
+    try:
+        return scheduler.on_behalf(vm, vm.wake)
+    except Exception as error:
+        scheduler.set_aside(vm, "a timer's end", error)
+        return False
 
 
 def _pick(scheduler, runnable):

@@ -11,6 +11,7 @@ VMs that can run and returns one of them, or None for nobody.
 """
 
 import gc
+import io
 import sys
 from array import array
 
@@ -34,8 +35,9 @@ _SWITCHES = const(5)
 _LAST = const(6)
 _FLOOR = const(7)
 _LATER = const(8)
+_CALLED = const(14)
 _BLOCK = const(128)  # bytes of one of the heap
-_WORDS = const(14)
+_WORDS = const(15)
 
 # Words of Scheduler._levels, and how far a priority is shifted to get at its own.
 _LEVEL = const(3)
@@ -63,6 +65,9 @@ class Scheduler(Preemption):
         self._heard = []  # those whose consoles lead outside, and their ready() and poll()
         self._ready = []
         self._polls = []
+        self._tended = -1  # the number of the one that is looked after
+        self.say = print  # Monitor puts its journal here
+        self.failures = 0  # of what is no guest's
         self._started = cpu.rdtsc()
         self._allocated = cpu.allocated()
         self._collect_at = cpu.collect_at()
@@ -188,7 +193,7 @@ class Scheduler(Preemption):
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""
         # The port never nests hooks: a policy that sleeps runs no guest.
-        self._words[_INSIDE] = self._words[_FLOOR] = self._interrupted[0] = 0
+        self._words[_INSIDE] = self._words[_FLOOR] = self._words[_CALLED] = self._interrupted[0] = 0
         while not cpu.wanted():
             self._turns(deadline, False)
 
@@ -213,16 +218,41 @@ class Scheduler(Preemption):
                 self._see_to()
 
     def _failed(self, error):
+        """Whose exit, or whose timer, it was is stopped; the others go on."""
+        at, self._words[_CALLED] = self._words[_CALLED], 0
         vm = self.inside
-        if vm is None:
-            raise error
-        vm.log("stopped: the monitor's handler for exit reason %d failed" % (vm.vcpu.reason & 0xFFFF))
-        sys.print_exception(error)
-        vm.apply(verdict.STOP)
+        if vm is not None:
+            self.set_aside(vm, "exit reason %d, or the entry after it" % (vm.vcpu.reason & 0xFFFF), error)
+        elif at:
+            self.set_aside(self.machines[at - 1], "a timer's end", error)
+        else:
+            self.astray(error)
+
+    def set_aside(self, vm, what, error):
+        """The monitor's work for this guest has failed: it is stopped, with a line."""
+        vm.apply(verdict.STOP)  # before anything that needs memory
+        if isinstance(error, MemoryError):
+            gc.collect()
+        vm.log_error("stopped: the monitor failed at %s" % what, error)
+
+    def astray(self, error):
+        """What has failed is no guest's: it is said, and guests go on after a rest, since it may fail again at once."""
+        self.failures += 1
+        try:
+            if isinstance(error, MemoryError):
+                gc.collect()
+            out = io.StringIO()
+            sys.print_exception(error, out)
+            self.say("monitor", "failed between the guests' turns, and goes on:\n" + out.getvalue().rstrip())
+        except MemoryError:
+            if self.failures & self.failures - 1 == 0:  # fewer and fewer lines
+                print("[monitor] failed between the guests' turns for want of memory, and goes on")
+        cpu.idle(cpu.rdtsc() + self.slice_ticks)
 
     def _left(self):
         """No handler runs any more."""
         self.disarm()
+        self._words[_CALLED] = 0
         if self._words[_INSIDE]:
             self.inside.vcpu.left()
             self._words[_INSIDE] = 0
@@ -233,12 +263,28 @@ class Scheduler(Preemption):
         self._words[_LATER] = 0
         if later & _TIES:
             for settle in self._settle:
-                settle()
+                try:
+                    settle()
+                except Exception as error:
+                    self.astray(error)
         self.poll()
 
     def poll(self):
         """Consoles: what came in, and what has room to go out."""
-        poll(self)
+        try:
+            poll(self)
+        except Exception as error:
+            self._unplug(error)
+
+    def _unplug(self, error):
+        """A console has failed: it is heard no more, and its guest is stopped."""
+        at, self._tended = self._tended, -1
+        if not 0 <= at < len(self._heard):
+            self.astray(error)
+            return
+        vm = self._heard[at]
+        self.hear([other for other in self._heard if other is not vm])
+        self.set_aside(vm, "its console, which is unplugged", error)
 
     def poll_later(self):
         """As poll(), when this turn is over."""
@@ -250,10 +296,12 @@ class Scheduler(Preemption):
         for that. at: its place among those that lead outside."""
         words = self._words
         frame = self._heard[at]._frame
+        self._tended = at
         began = begin(words)
         try:
             arm(self, priority)
             self._polls[at]()
+            self._tended = -1
         finally:
             never(self._preempt_at)
         charge(frame, passed(words, began))

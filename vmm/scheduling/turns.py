@@ -51,6 +51,7 @@ _FLOOR = const(7)  # guests below this priority are not looked at: one of them i
 _LATER = const(8)  # bits of what was put off until no handler is interrupted
 _AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
 _ABOVE = const(11)  # the least priority that interrupts what is done now
+_CALLED = const(14)  # number of the halted guest whose timers are called back, plus 1
 
 # Words of Scheduler._levels: whose turn it is among equals that can all run.
 _LEVEL = const(3)  # 8 words for each priority
@@ -140,7 +141,9 @@ def turns(sched, deadline: int, once: int):
                         if first < now:
                             first = now
                         first += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+                        w[_CALLED] = i + 1
                         call_back(callbacks[i], frames[i], first)
+                        w[_CALLED] = 0
                         f[_DIRTY] |= _DIRTY_TIMERS
                 if f[_PENDING] | f[_DIRTY] & _DIRTY_RVI:
                     if int(awake(frames[i])):

@@ -18,7 +18,7 @@ _PAGE = const(0x1000)
 _NAME_MAX = const(16)  # four registers of CPUID
 _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 _LINK = ("uart", "to")
-_WINDOW = ("name", "size", "access", "gpa", "gsi")
+_WINDOW = ("name", "size", "access", "gpa", "gsi", "cpl")
 
 
 def links(name, entries):
@@ -51,7 +51,7 @@ def _link_fault(name, link):
 
 
 def windows(entries):
-    """Return the gpa of each window: [{"name": "board", "size": 65536}, ...]; access, gpa, gsi where wanted.
+    """Return the gpa of each window: [{"name": "board", "size": 65536}, ...]; access, gpa, gsi, cpl where wanted.
 
     Sizes are bytes. A window without a gpa lies behind those before it, from 0xD0000000 up.
     """
@@ -77,6 +77,9 @@ def _window_fault(window):
         return ".size", "must be bytes, a multiple of %d from %d to %d, not %r" % (_PAGE, _PAGE, END - START, size)
     if window.get("access") not in (None, "rw", "ro"):
         return ".access", "must be one of rw, ro, not %r" % (window["access"],)
+    cpl = window.get("cpl")
+    if cpl is not None and not (_is_number(cpl) and 0 <= cpl <= 3):
+        return ".cpl", "must be a privilege level from 0 to 3, not %r" % (cpl,)
     gsi = window.get("gsi")
     if gsi is not None and not (_is_number(gsi) and gsi in DOORBELLS):
         return ".gsi", "must be one of %s, not %r" % (", ".join([str(line) for line in DOORBELLS]), gsi)

@@ -5,6 +5,7 @@
     size = "64K"
     access = "rw"            # or "ro"
     gsi = 10                 # the doorbell's interrupt line; without it, none
+    cpl = 0                  # the highest privilege level that may ring and acknowledge it
 
 A guest finds its windows in CPUID leaves 0x40000002 and 0x40000003, rings and acknowledges by hypercall
 (docs/hypercalls.md). EPT holds each side to its rights: what a side may not write stays as it was, the
@@ -18,6 +19,7 @@ from micropython import const
 from vmm.memory import ept
 from vmm.memory.pages import OutOfMemory
 from vmm.ties import checks
+from vmm.vtx.privilege import cpl
 
 RING = const(0x100)  # hypercalls
 ACKNOWLEDGE = const(0x101)
@@ -25,17 +27,19 @@ _NONE = const(0xFFFFFFFFFFFFFFFF)
 
 _PAGE = const(0x1000)
 _NO_GSI = const(0xFF)
+_USER = const(3)  # CPL
 
 
 class Side:
     """One guest's side of a window: a device on its memory bus, behind the pages that EPT maps."""
 
-    def __init__(self, vm, window, gpa, writable, gsi):
+    def __init__(self, vm, window, gpa, writable, gsi, level):
         self.vm = vm
         self.window = window
         self.gpa = gpa
         self.writable = writable
         self.gsi = gsi
+        self.cpl = level
         self.line = vm.pc.gsi.line(gsi) if gsi is not None else None
         self.rings = 0  # since the guest acknowledged
         self._line = 0
@@ -139,14 +143,15 @@ class Windows:
         for i in range(len(wanted)):
             entry = wanted[i]
             window = self._window(vm, entry["name"], entry["size"])
-            side = Side(vm, window, gpas[i], (entry.get("access") or "rw") == "rw", entry.get("gsi"))
+            writable = (entry.get("access") or "rw") == "rw"
+            side = Side(vm, window, gpas[i], writable, entry.get("gsi"), entry.get("cpl") or 0)
             vm.mmio_bus.claim(side.gpa, window.size, side)
             vm.ept.map(side.gpa, window.hpa, window.size, ept.R | ept.W if side.writable else ept.R)
             sides.append(side)
             window.sides.append(side)
         if sides:
-            vm.hypercalls.add(RING, lambda vcpu: _ring(sides, vcpu.rbx))
-            vm.hypercalls.add(ACKNOWLEDGE, lambda vcpu: _acknowledge(sides, vcpu.rbx))
+            vm.hypercalls.add(RING, lambda vcpu: _ring(_called(sides, vcpu)), _USER)  # each window has its own level
+            vm.hypercalls.add(ACKNOWLEDGE, lambda vcpu: _acknowledge(_called(sides, vcpu)), _USER)
 
     def _window(self, vm, name, size):
         window = self.by_name.get(name)
@@ -171,19 +176,31 @@ class Windows:
                 self._pages.give(window.hpa)
 
 
-def _ring(sides, number):
-    """Hypercall: how many other sides were told; all ones where there is no such window."""
+def _called(sides, vcpu):
+    """The side whose number is in RBX; None where there is none, or the guest's CPL may not call it."""
+    number = vcpu.rbx
     if number >= len(sides):
+        return None
+    side = sides[number]
+    if side.cpl < _USER and cpl(vcpu) > side.cpl:
+        side.vm.count_refused("hypercall at too high a CPL")
+        return None
+    return side
+
+
+def _ring(side):
+    """Hypercall: how many other sides were told; all ones where there is no such window."""
+    if side is None:
         return _NONE
     told = 0
-    for side in sides[number].window.sides:
-        if side is not sides[number] and side.line and side.vm.powered:
-            side.ring()
+    for other in side.window.sides:
+        if other is not side and other.line and other.vm.powered:
+            other.ring()
             told += 1
     return told
 
 
-def _acknowledge(sides, number):
-    if number >= len(sides) or not sides[number].line:
+def _acknowledge(side):
+    if side is None or not side.line:
         return _NONE
-    return sides[number].acknowledge()
+    return side.acknowledge()

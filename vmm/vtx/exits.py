@@ -79,7 +79,7 @@ class Exits:
 
     def keyed(self, reason, offset, mask, bits=7):
         """Let a word of the frame, at `offset` bytes, choose among handlers of this reason (Keys)."""
-        self._keys[reason] = Keys(offset, mask, bits)
+        self._keys[reason] = Keys(offset, mask, bits, reason)
 
     def key(self, reason, key, handler, datum=0):
         """Set the handler of one key of a reason; frame.DATUM holds `datum` when it is called.

@@ -20,10 +20,12 @@ _TAIL = const(16)  # entries behind the last index, so that a search never wraps
 class Keys:
     """The keys of one exit reason. `hpa` is what the frame names."""
 
-    def __init__(self, offset, mask, bits=7):
-        """offset: bytes into the frame. mask: 32 bits. bits: log2 of the entries, of which half are to be used."""
+    def __init__(self, offset, mask, bits=7, default=0):
+        """offset: bytes into the frame. mask: 32 bits. bits: log2 of the entries, of which half are to be used.
+        default: the slot that serves what is not found; keys that name it make room for others."""
         self._shift = 32 - bits
         self._most = 1 << bits - 1
+        self._default = default
         self._words = array("I", [0] * (_HEADER + _ENTRY * ((1 << bits) + _TAIL)))
         self._words[0] = offset
         self._words[1] = mask
@@ -36,20 +38,40 @@ class Keys:
 
     def put(self, key, slot, datum=0):
         """Let `slot` serve a key. ValueError where there are too many keys."""
+        if not self._place(key, slot, datum):
+            self._purge()
+            if not self._place(key, slot, datum):
+                raise ValueError("no room for key %#x: there are at most %d keys" % (key, self._most))
+
+    def _place(self, key, slot, datum):
+        """Return whether there was room."""
         words = self._words
         at = self._first(key)
-        end = len(words) - 2 * _ENTRY
         while words[at + 1] and words[at] != key:
             at += _ENTRY
-            if at > end:
-                raise ValueError("no room for key %#x" % key)
+            if at > len(words) - 2 * _ENTRY:
+                return False
         if not words[at + 1]:
             if self._count == self._most:
-                raise ValueError("more than %d keys" % self._most)
+                return False
             self._count += 1
         words[at] = key
         words[at + 2] = datum
         words[at + 1] = slot
+        return True
+
+    def _purge(self):
+        """Forget the keys that are left to the default slot."""
+        words = self._words
+        kept = []
+        for at in range(_HEADER, len(words), _ENTRY):
+            if words[at + 1]:
+                if words[at + 1] != self._default:
+                    kept.append((words[at], words[at + 1], words[at + 2]))
+                words[at + 1] = 0
+        self._count = 0
+        for entry in kept:
+            self._place(*entry)
 
     def find(self, key):
         """Return (slot, datum), or None: what the shim would find."""

@@ -223,12 +223,13 @@ def _links(reader: _Reader, name: str) -> list[dict]:
 
 
 def _shared(reader: _Reader) -> list[dict]:
-    """Windows of shared memory: `[[shared]]` tables with `name`, `size`, and optionally `access`, `gpa`, `gsi`."""
+    """Windows of shared memory: `[[shared]]` tables with `name`, `size`, and optionally `access`, `gpa`, `gsi`,
+    `cpl`."""
     windows = []
     for number, table in enumerate(reader.take("shared", list, "[[shared]] tables", [])):
         if not isinstance(table, dict):
             raise reader.error(f"shared[{number}]", f"must be a table, not {table!r}")
-        window = {"access": "rw", "gpa": None, "gsi": None, **table}
+        window = {"access": "rw", "gpa": None, "gsi": None, "cpl": 0, **table}
         if isinstance(window.get("size"), str):
             window["size"] = _size(reader, f"shared[{number}].size", window["size"])
         windows.append(window)

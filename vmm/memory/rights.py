@@ -1,0 +1,78 @@
+"""Who watches which page, and what that leaves of the page's rights.
+
+The rights of a page in EPT are its mapping's own, less what each watcher takes away, as far as EPT can say
+that: there are no pages that are written and not read, and none that are only executed where the CPU lacks
+them. Nobody else changes rights, so watchers come and go in any order, and a window that a guest may only read
+stays read-only. Source: SDM Vol. 3C, "EPT Misconfigurations".
+"""
+
+from micropython import const
+
+from vmm.memory.ept import RWX, R, W, X
+
+_PAGE = const(0x1000)
+
+
+class Rights:
+    """One guest's. ept: its vmm.memory.ept.Ept. execute_only: EPT has pages with X alone."""
+
+    def __init__(self, ept, execute_only):
+        self._ept = ept
+        self._execute_only = execute_only
+        self._taken = {}  # gpa: {watcher: rights that it takes away}
+        self._lent = {}  # gpa: rights that are back for one step
+        ept.made = self._made
+
+    def take(self, gpa, watcher, rights):
+        """A watcher takes these rights (R, W, X or-ed) from the page at gpa, in place of those before; 0: none.
+
+        The caller invalidates.
+        """
+        takers = self._taken.setdefault(gpa, {})
+        if rights:
+            takers[watcher] = rights
+        else:
+            takers.pop(watcher, None)
+        if not takers:
+            del self._taken[gpa]
+        self._apply(gpa)
+
+    def left(self, gpa):
+        """What the watchers leave of any rights at gpa: R, W, X or-ed."""
+        rights = RWX
+        for taken in self._taken.get(gpa, {}).values():
+            rights &= ~taken
+        if not rights & R:
+            rights &= ~W
+            if not self._execute_only:
+                rights &= ~X
+        return rights
+
+    def lend(self, gpa, rights):
+        """Give these rights of its own back to a watched page, until restore(), and what was lent there before."""
+        have = self._lent.get(gpa, self.left(gpa))
+        if not rights & ~have:
+            have = RWX  # the CPU refused what should be there: do not go round in circles
+        have |= rights
+        if have & W:
+            have |= R
+        self._lent[gpa] = have
+        self._apply(gpa)
+        self._ept.invalidate()
+
+    def restore(self):
+        """What was lent is taken away again."""
+        if self._lent:
+            lent, self._lent = self._lent, {}
+            for gpa in lent:
+                self._apply(gpa)
+            self._ept.invalidate()
+
+    def _apply(self, gpa):
+        self._ept.narrow(gpa, self._lent.get(gpa, self.left(gpa)))
+
+    def _made(self, gpa, size):
+        """Leaves are new: what is watched among them is narrowed again."""
+        for page in self._taken:
+            if gpa <= page < gpa + size:
+                self._apply(page)
