@@ -3,6 +3,7 @@
 import struct
 
 from bench import CODE, DATA
+from pcanel.assemble import assemble
 
 PAGE = 0x300000
 READ = f"mov rsi, {PAGE:#x}\nmov rax, [rsi + 8]\nmov [{DATA:#x}], rax\nhlt"
@@ -198,3 +199,30 @@ def test_a_device_that_leaves_the_bus_takes_no_policy_along(guest):
     made.exec("p.detach()\nvm.nmi()")
     made.until(f"vm.memory.read_u64({DATA + 16:#x})")
     assert made.word(2) & 0xFF == 0x20  # the version of an I/O APIC
+
+
+def test_each_instruction_of_a_watched_page_is_seen(guest):
+    """Also behind one that the monitor completes, here a read of the I/O APIC, for which no trap of the CPU's comes."""
+    lines = ["mov rsi, 0xfec00000", "mov eax, [rsi]", "inc ebx", "mov ecx, [rsi]", "nop", "hlt"]
+    code, starts = b"", []
+    for line in lines:
+        starts.append(PAGE + len(code))
+        code += assemble(line, 64, PAGE + len(code))
+    made = guest(f"mov rax, {PAGE:#x}\njmp rax", data={PAGE: code})
+    made.exec("seen = []")
+    made.policy(f"MEMORY, gpa={PAGE}, access='x'", "seen.append(vcpu.rip)")
+    made.halted()
+    assert made.eval("seen") == starts
+
+
+def test_a_policy_that_comes_in_the_middle_of_a_step(guest):
+    """Attached by the policy whose access is stepped: neither loses its page."""
+    made = guest(WRITE + f"\nmov [{DATA + 8:#x}], rax\nmov rdx, [rsi + 16]\nhlt", data=FILL)
+    made.exec("seen = []\nmore = []")
+    made.policy(
+        f"MEMORY, gpa={PAGE}, access='w'",
+        f"seen.append(1)\nif not more:\n    more.append(vm.on(MEMORY, gpa={PAGE}, access='r')(lambda c: seen.append(2)))",
+    )
+    made.halted()
+    assert made.word() == 0x55
+    assert made.eval("seen") == [1, 2]

@@ -34,6 +34,7 @@ class Arming:
                 self.vm.msrs.bitmap.watch(key[0], key[1], True)
             self._msrs[key] += 1
         elif policy.event == MEMORY:
+            self.vm.stepper.reset()
             self._pages(policy, rights_of(policy.filters.get("access", "rwx")))
             self.vm.flush()
 

@@ -23,6 +23,8 @@ _BLOCKING_BY_STI_MOV_SS = const(3)
 class MonitorTrap:
     """arm() before the entry, disarm() at the next exit that is no interruption."""
 
+    traps_advance = False  # an instruction that the monitor completes makes no trap
+
     def __init__(self, vm):
         self.vm = vm
         self._delivery = False

@@ -58,6 +58,7 @@ class Stepper:
             delivery = self._way.arm(vm.vcpu)
             vm.exits.divert(self._interrupted, _PASSING_DELIVERY if delivery else _PASSING)
             vm.exits.table[reasons.PENDING] = self._hold
+            vm.exits.table[reasons.EPT_VIOLATION] = self._violation
         else:
             self._way.again(vm.vcpu)
         return verdict.RESUME
@@ -88,6 +89,13 @@ class Stepper:
         vcpu.pending = 0
         self.vm.events.set_primary(0, _WINDOWS)
         return verdict.RESUME
+
+    def _violation(self, vcpu):
+        """An EPT violation: where the monitor completes the instruction, no trap of the CPU's ends the step."""
+        answer = self.vm.exits.handler(reasons.EPT_VIOLATION)(vcpu)
+        if answer & verdict.ADVANCE and self._armed and not self._way.traps_advance:
+            answer |= self.reset(True)
+        return answer
 
     def _interrupted(self, vcpu):
         """Handler of all other exits while a step is under way: it is over."""

@@ -68,6 +68,8 @@ def find_opcode(code, bits):
 class TrapFlag:
     """arm() before the entry, disarm() at the next exit that is no interruption."""
 
+    traps_advance = True  # the shim's advance makes the single step due
+
     def __init__(self, vm):
         self.vm = vm
         self._flags = 0  # the guest's TF and IF
