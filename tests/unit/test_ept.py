@@ -117,7 +117,7 @@ def test_lay_and_lift_leave_nothing():
     ept = Ept(pages, SIZES)
     ept.map(0, GIB, 4 << 20)
     ept.map(0xFEE00000, 2 * GIB, PAGE)
-    ept.protect(0x200000, PAGE, R)
+    ept.narrow(0x200000, R)
     before = len(pages.live)
     wanted = {gpa: ept.walk(gpa) for gpa in (0x200000, 0xFEE00000, 0xFED40000, 0xFED41000, 1 << 40)}
     laid = []
