@@ -7,8 +7,6 @@ bits follow the clock, 70 frames of 449 lines a second. Limits: no graphics; fon
 to nobody; no monochrome addresses.
 """
 
-from vmm.devices.isa import read_wide, write_wide
-
 # Offsets from 3C0h.
 _ATTRIBUTE = 0x00
 _ATTRIBUTE_DATA = 0x01
@@ -73,9 +71,7 @@ class Vga:
         self.state[_CRTC_BASE + n] = value & 0xFF
 
     def read(self, offset, size):
-        """The register at `offset`; wider than a byte: successive registers."""
-        if size != 1:
-            return read_wide(self, offset, size)
+        """The register at `offset`."""
         s = self.state
         if offset == _STATUS:
             s[_DATA_NEXT] = 0
@@ -106,10 +102,7 @@ class Vga:
         return 0xFF
 
     def write(self, offset, size, value):
-        """Sets the register at `offset`; wider than a byte: successive registers."""
-        if size != 1:
-            write_wide(self, offset, size, value)
-            return
+        """Sets the register at `offset`."""
         s = self.state
         if offset == _ATTRIBUTE:
             if s[_DATA_NEXT]:
