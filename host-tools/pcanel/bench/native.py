@@ -6,7 +6,7 @@ from pcanel.bench import guest
 from pcanel.bench.bare import Bare
 from pcanel.image import burn
 
-_TIMEOUT = 600  # seconds
+_TIMEOUT = 120  # seconds
 _PM_TIMER = 0xB008  # where Bochs's BIOS puts it
 
 
