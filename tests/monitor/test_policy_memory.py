@@ -221,7 +221,8 @@ def test_a_policy_that_comes_in_the_middle_of_a_step(guest):
     made.exec("seen = []\nmore = []")
     made.policy(
         f"MEMORY, gpa={PAGE}, access='w'",
-        f"seen.append(1)\nif not more:\n    more.append(vm.on(MEMORY, gpa={PAGE}, access='r')(lambda c: seen.append(2)))",
+        "seen.append(1)\nif not more:\n"
+        f"    more.append(vm.on(MEMORY, gpa={PAGE}, access='r')(lambda vcpu: seen.append(2)))",
     )
     made.halted()
     assert made.word() == 0x55
