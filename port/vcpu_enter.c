@@ -23,6 +23,7 @@
 #define REASON_ENTRY_FAILURE   (1ull << 31)
 #define ENTRY_IA32E_MODE_GUEST (1ull << 9)
 #define CS_L                   (1ull << 13)
+#define LENGTH_MOST            (15) // bytes of an instruction
 #define OWED_AS_LONG           (~0ull)
 
 #define IA32_PRED_CMD (0x49)
@@ -80,10 +81,11 @@ static __attribute__((noinline)) bool in_64_bit_mode(void) {
 void vcpu_advance(vcpu_t *self) {
     vcpu_frame_t *f = self->frame;
     f->verdict = 0;
-    f->rip += f->length;
-    if (MP_UNLIKELY((uint32_t)f->rip < (uint32_t)f->length) && !in_64_bit_mode()) {
-        f->rip = (uint32_t)f->rip;
+    uint64_t rip = f->rip + f->length;
+    if (MP_UNLIKELY((uint32_t)rip <= LENGTH_MOST) && !in_64_bit_mode()) {
+        rip = (uint32_t)rip;
     }
+    f->rip = rip;
     f->dirty |= FRAME_RIP;
     if (f->rflags & RFLAGS_RF) {
         f->rflags &= ~RFLAGS_RF;

@@ -39,7 +39,8 @@ esac
 
 work=$dest/build-$program
 rm -rf "$work"
-mkdir -p "$dest/download" "$work"
+mkdir -p "$work"
+[ -d "$dest/download" ] || "$here/apt-directory.sh" "$dest/download"
 if ! [ -f "$dest/download/$tarball" ]; then
     echo "setup: fetching Bochs's source, Debian's bochs $version (4 MB)"
     if ! (cd "$dest/download" && apt-get -c "$apt_state/apt.conf" source --download-only --tar-only bochs=$version); then

@@ -18,7 +18,7 @@ rm -rf "$dest"
 "$here/apt-directory.sh" "$dest.download"
 echo "setup: fetching $*"
 if ! fetch "$@"; then
-    apt-get -c "$apt_state/apt.conf" update
+    apt-get -c "$apt_state/apt.conf" update || true # a list that does not arrive may not be needed
     fetch "$@"
 fi
 for package in "$dest.download"/*.deb; do
