@@ -206,15 +206,15 @@ static __attribute__((noinline)) void other_guest(const vcpu_frame_t *f) {
     }
 }
 
-// The guest runs until it exits: 0, or what VMLAUNCH or VMRESUME failed with.
-static inline int run_guest(vcpu_frame_t *f) {
+// The guest runs until it exits: 0, or what VMLAUNCH or VMRESUME failed with. flawed: with work-arounds (bochs27.h).
+static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, const bool flawed) {
     if (vmx_cpu.fpu_owner != f) {
         vmx_fpu_acquire(f);
         if (vmx_cpu.ran != f) {
             other_guest(f);
         }
     }
-    bool held = MP_UNLIKELY(vmx_cpu.flaws & FLAW_UNMASKED_VIRTUAL) && bochs27_hold(f);
+    bool held = flawed && (vmx_cpu.flaws & FLAW_UNMASKED_VIRTUAL) && bochs27_hold(f);
     uint64_t now = op_rdtsc();
     vcpu_count_ticks(f, now);
     if (f->timer_shift < 64) {
@@ -223,7 +223,7 @@ static inline int run_guest(vcpu_frame_t *f) {
             uint64_t ticks = f->deadline > now ? (f->deadline - now) >> f->timer_shift : 0;
             left = ticks < left ? ticks : left;
         }
-        if (MP_UNLIKELY(vmx_cpu.flaws != 0) && (!(f->rflags & RFLAGS_IF) || held)) {
+        if (flawed && (!(f->rflags & RFLAGS_IF) || held)) {
             uint64_t most = bochs27_most_ticks() >> f->timer_shift;
             left = left < most ? left : most;
         }
@@ -238,7 +238,7 @@ static inline int run_guest(vcpu_frame_t *f) {
     }
     int failed = vmx_cpu.guest(f);
     uint64_t exit_tsc = op_rdtsc();
-    if (MP_UNLIKELY(held)) {
+    if (held) {
         bochs27_release();
     }
     f->guest_ticks += exit_tsc - now;
@@ -251,6 +251,11 @@ static inline int run_guest(vcpu_frame_t *f) {
     f->entry_tsc = now;
     f->exit_tsc = exit_tsc;
     return failed;
+}
+
+// The same with work-arounds (bochs27.h), out of the way of CPUs that need none.
+static __attribute__((noinline)) int run_guest_flawed(vcpu_frame_t *f) {
+    return run_guest(f, true);
 }
 
 // What the CPU says of the exit, into the frame; its basic reason.
@@ -333,7 +338,7 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
         }
     }
     uint64_t launched = f->launched;
-    int failed = run_guest(f);
+    int failed = MP_UNLIKELY(vmx_cpu.flaws != 0) ? run_guest_flawed(f) : run_guest(f, false);
     if (MP_UNLIKELY(failed)) {
         __asm volatile("sti" ::: "memory");
         vmx_raise(launched ? "VMRESUME" : "VMLAUNCH", failed);
