@@ -71,6 +71,7 @@ class Hpet:
 
     def __init__(self, clock, line, legacy):
         self.clock = clock
+        self._now = clock.now
         self.timer = None
         self._line = line
         self._legacy = legacy
@@ -80,6 +81,7 @@ class Hpet:
         self._driven = [None]  # the callable of that comparator's line
         self.match = array("q", [_NEVER] * _COUNT)  # the counter at the next match
         self.conf = 0
+        self._rate = array("I", [clock.hz & _LOW, clock.hz >> 32, 0, 0])  # clock's hz, two words; base; enabled
         self.reset()
 
     def reset(self):
@@ -90,7 +92,7 @@ class Hpet:
             self._set(n, 0)
         self._lines = [None] * _COUNT
         self.conf = self.status = 0
-        self.base = 0  # the counter: halted; while it runs, less the periods of the clock
+        self._rebase(0)
         self.config = [0] * _COUNT
         self.comparator = [_ALL] * _COUNT  # as written; of a periodic one the last that was set
         self.period = [0] * _COUNT
@@ -98,16 +100,34 @@ class Hpet:
             self.match[n] = _NEVER
         self._arm()
 
+    def _rebase(self, base):
+        """base: the counter where it is halted; while it runs, that less the periods of the clock."""
+        self.base = base
+        self._rate[2] = base & _LOW
+        self._rate[3] = self.conf & _ENABLE
+
     def counter(self):
         """The main counter, unlimited."""
         if self.conf & _ENABLE:
             return periods(self.clock.now(), self.clock.hz, FREQUENCY) + self.base
         return self.base
 
-    def read(self, offset, size):
+    # In bytecode an access to the counter takes 4,000 ticks. Linux measures its TSC by it, and takes those for a
+    # disturbance.
+    @micropython.viper
+    def read(self, offset: int, size: int) -> int:
         """`size` bytes of the register at `offset`."""
-        if offset == _COUNTER and size == 4:
-            return self.counter() & _LOW
+        if offset != _COUNTER or size != 4:
+            return int(self._read(offset, size))
+        rate = ptr32(self._rate)
+        if rate[3] == 0:
+            return int(rate[2])
+        now = int(self._now())
+        hz = int(rate[0]) | int(rate[1]) << 32
+        seconds = now // hz
+        return (seconds * FREQUENCY + (now - seconds * hz) * FREQUENCY // hz + int(rate[2])) & _LOW
+
+    def _read(self, offset, size):
         if offset + size > (offset | 7) + 1:  # across two registers
             return 0
         return self._register(offset & ~7) >> 8 * (offset & 7) & (1 << 8 * size) - 1
@@ -146,7 +166,7 @@ class Hpet:
                 self._drive()
         elif at == _COUNTER:
             count = self._merged(self.counter() & _ALL, offset, size, value)
-            self.base += count - self.counter()
+            self._rebase(self.base + count - self.counter())
             self._restart()
         elif _TIMERS <= at < _TIMERS_END:
             n = at - _TIMERS >> 5
@@ -171,7 +191,7 @@ class Hpet:
         if changed & _ENABLE:
             count = self.counter() & _ALL
             self.conf ^= _ENABLE
-            self.base += count - self.counter()
+            self._rebase(self.base + count - self.counter())
         if changed & _LEGACY:
             for n in range(_COUNT):
                 self._set(n, 0)
