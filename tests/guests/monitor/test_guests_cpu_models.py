@@ -13,7 +13,6 @@ MODELS = (
     "corei7_haswell_4770",
     "broadwell_ult",
     "corei3_cnl",
-    "corei3_cnl",
     "corei7_icelake_u",
     "tigerlake",
     "sapphire_rapids",
