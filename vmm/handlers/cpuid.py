@@ -68,6 +68,7 @@ _FD1_EAX = const(0xF)  # XSAVEOPT, XSAVEC, XGETBV with ECX=1, XSAVES
 _E1_ECX = const(1 << 0 | 1 << 5 | 1 << 8)  # LAHF, LZCNT, PREFETCHW
 _E1_EDX = const(1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29)  # SYSCALL, NX, 1 GiB pages, RDTSCP, LM
 _RDTSCP = const(1 << 27)
+_LINEAR_BITS = const(48)  # no LA57
 _SYSCALL = const(1 << 11)
 
 # CR4: bit -> (leaf, register, feature bit) that brings it; bits 0-10 are there on every CPU with VT-x.
@@ -244,7 +245,8 @@ class Cpuid:
         if leaf == 0x80000007:
             return 0, 0, 0, 1 << 8  # invariant TSC
         if leaf == 0x80000008:
-            return a & 0xFFFF, b & 0, 0, 0
+            linear = min(a >> 8 & 0xFF, _LINEAR_BITS)  # as wide as what leaf 7 shows
+            return a & 0xFF | linear << 8, 0, 0, 0
         return 0, 0, 0, 0
 
     def _hypervisor(self, leaf, subleaf):
