@@ -152,7 +152,7 @@ class Pc:
         screen.blank(memory)
         signature, _, _, features = self.vm.cpuid.leaf(1, 0)
         mp.install(memory, _CPUS, signature, features, LAPIC, IOAPIC, _SCI)
-        return tables.install(memory, AML, _CPUS, com_ports, True, screen=told)
+        return tables.install(memory, AML, _CPUS, com_ports, True, screen=told, hpet_id=hpet.ID)
 
     def _make_hpet(self):
         """The HPET in the place of what stood for it; its page to itself, which makes access short."""

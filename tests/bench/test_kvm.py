@@ -13,7 +13,8 @@ def rows():
 
 
 def test_each_row_is_measured(rows):
-    assert {*rows, *guest.DEMAND_ROWS.values()} == {measure.name for measure in EXITS}
+    own = {"cpuid_mitigated"}  # of the monitor only: KVM has none on
+    assert {*rows, *guest.DEMAND_ROWS.values()} == {measure.name for measure in EXITS} - own
 
 
 def test_exits_cost_what_a_monitor_costs(rows):

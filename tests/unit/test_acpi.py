@@ -65,7 +65,7 @@ def collect(memory):
 
 def test_tables_by_the_way_of_an_operating_system(aml):
     memory = Memory(1 << 20)
-    assert install(memory, aml, cpus=2, com_ports=(0x3F8, 0, 0x3E8), keyboard=True) == 0xE0000
+    assert install(memory, aml, cpus=2, com_ports=(0x3F8, 0, 0x3E8), keyboard=True, hpet_id=hpet.ID) == 0xE0000
     found = collect(memory)
     assert set(found) == {b"RSDT", b"XSDT", b"FACP", b"APIC", b"HPET", b"DSDT", b"FACS"}
     fadt = found[b"FACP"]
@@ -90,12 +90,14 @@ def test_tables_by_the_way_of_an_operating_system(aml):
     at = dsdt.index(b"_S5_")
     assert dsdt[at + 4 : at + 9] == bytes((0x12, 8, 4, 0x0A, acpi_pm.SLP_TYP_S5))
     at = dsdt.index(b"DEVS")
-    assert struct.unpack_from("<I", dsdt, at + 5)[0] == 0b10101
+    assert struct.unpack_from("<I", dsdt, at + 5)[0] == 0b1010101
 
 
 def test_the_hpet_table_names_what_the_chip_says(aml):
     memory = Memory(1 << 20)
     install(memory, aml)
+    assert b"HPET" not in collect(memory)
+    install(memory, aml, hpet_id=hpet.ID)
     table = collect(memory)[b"HPET"]
     chip = hpet.Hpet(Clock(), None, None)
     assert struct.unpack_from("<IBBBBQBHB", table, 36) == (chip.read(0, 4), 0, 64, 0, 0, 0xFED00000, 0, 0, 0)

@@ -3,7 +3,7 @@
  *
  * DEVS and CPUS are placeholders that vmm/acpi/tables.py replaces for each guest; their
  * values only have to be unlikely, and too wide for a shorter encoding.
- * DEVS: bits 0-3 COM1-COM4, bit 4 PS/2 keyboard, bit 5 PS/2 mouse.
+ * DEVS: bits 0-3 COM1-COM4, bit 4 PS/2 keyboard, bit 5 PS/2 mouse, bit 6 HPET.
  */
 DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
 {
@@ -154,6 +154,7 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
         Device (HPET)
         {
             Name (_HID, EisaId ("PNP0103"))
+            Method (_STA) { Return (HAVE (6)) }
             Name (_CRS, ResourceTemplate ()
             {
                 Memory32Fixed (ReadOnly, 0xFED00000, 0x400)

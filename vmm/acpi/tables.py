@@ -10,8 +10,6 @@ import struct
 
 from micropython import const
 
-from vmm.devices.hpet import ID as HPET_ID
-
 RSDP = const(0xE0000)
 _FACS = const(0xE0040)  # 64-byte aligned
 _TABLES = const(0xE0080)
@@ -119,9 +117,9 @@ def madt(cpus):
     return _table(b"APIC", 3, body)
 
 
-def hpet():
-    """The HPET table: where the timers of vmm/devices/hpet.py are; any period will do."""
-    return _table(b"HPET", 1, struct.pack("<IBBBBQBHB", HPET_ID, _SYSTEM_MEMORY, 64, 0, 0, HPET, 0, 0, 0))
+def hpet(identity):
+    """The HPET table: where the timers of vmm/devices/hpet.py are; any period will do. identity: the chip's."""
+    return _table(b"HPET", 1, struct.pack("<IBBBBQBHB", identity, _SYSTEM_MEMORY, 64, 0, 0, HPET, 0, 0, 0))
 
 
 def dsdt(aml, present, cpus):
@@ -151,18 +149,19 @@ def _rsdp(rsdt, xsdt):
     return data
 
 
-def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, screen=False):
+def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, screen=False, hpet_id=0):
     """Writes all tables into `memory`; returns the gpa of the RSDP.
 
     aml        the compiled dsdt.asl
     cpus       processors, APIC IDs 0 to cpus - 1
     com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
     screen     whether it is told that there is a VGA
+    hpet_id    low half of the HPET's capabilities, 0: there is none
     ValueError for too many processors, or a DSDT that is not ours.
     """
     if not 1 <= cpus <= MAX_CPUS:
         raise ValueError("%d processors; the DSDT declares %d" % (cpus, MAX_CPUS))
-    present = (16 if keyboard else 0) | (32 if mouse else 0)
+    present = (16 if keyboard else 0) | (32 if mouse else 0) | (64 if hpet_id else 0)
     for index in range(len(com_ports)):
         if com_ports[index]:
             present |= 1 << index
@@ -170,7 +169,8 @@ def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False
     at = _TABLES
     placed = []
     dsdt_gpa = at
-    for table in (dsdt(aml, present, cpus), fadt(dsdt_gpa, _FACS, keyboard, screen), madt(cpus), hpet()):
+    timers = (hpet(hpet_id),) if hpet_id else ()
+    for table in (dsdt(aml, present, cpus), fadt(dsdt_gpa, _FACS, keyboard, screen), madt(cpus)) + timers:
         at = _place(memory, at, table, placed)
     listed = placed[1:]  # the FADT points to the DSDT
     rsdt = _table(b"RSDT", 1, struct.pack("<%dI" % len(listed), *listed))
