@@ -53,6 +53,7 @@ STOPPED = {
     "RIP": "vcpu.rip = 1 << 63",
     "CS": "vcpu.set_segment('cs', 8, 0, 0xffffffff, 0)",
     "event": "vcpu.event(0x80000000 | 1 << 8)",
+    "monitor trap flag": "vcpu.event(0x80000000 | 7 << 8)",
 }
 HARMLESS = {  # bits that the CPU does not have, and addresses of any kind
     "DR6": "vcpu.debug()[4] = 1 << 40",

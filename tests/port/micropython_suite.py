@@ -102,7 +102,7 @@ def machine(image, micropython, directory):
     )
 
 
-def run(image, micropython, mpy_cross, results, flags=(), tests=(), timeout_s=1200):
+def run(image, micropython, mpy_cross, results, flags=(), tests=(), timeout_s=2400):
     """One pass of the suite; `tests` are paths in the tests directory (default: all)."""
     with tempfile.TemporaryDirectory(prefix="pcanel-suite-") as directory:
         command = [sys.executable, "run-tests.py", "-r", str(results)]
