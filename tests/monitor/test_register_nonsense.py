@@ -53,7 +53,6 @@ STOPPED = {
     "RIP": "vcpu.rip = 1 << 63",
     "CS": "vcpu.set_segment('cs', 8, 0, 0xffffffff, 0)",
     "event": "vcpu.event(0x80000000 | 1 << 8)",
-    "monitor trap flag": "vcpu.event(0x80000000 | 7 << 8)",
 }
 HARMLESS = {  # bits that the CPU does not have, and addresses of any kind
     "DR6": "vcpu.debug()[4] = 1 << 40",
@@ -118,6 +117,12 @@ def test_stopped_with_a_line(bench, guest, keeps):
     found = run(guest(CALLS, on_triple_fault="stop"), keeps, {name: (body, "0") for name, body in STOPPED.items()})
     assert found == {name: ("stopped", 1, 0, "stopped", OWN, *KEPT) for name in STOPPED}
     assert bench.exec("print(vms)")
+
+
+def test_an_injected_monitor_trap_stops_once(guest, keeps):
+    """It is an exit that nobody has asked for, and over with that."""
+    found = run(guest(CALLS), keeps, {"trap": ("vcpu.event(0x80000000 | 7 << 8)", "0")})
+    assert found == {"trap": ("stopped", 1, 0, "running", OWN, *KEPT)}
 
 
 def test_harmless(guest, keeps):
