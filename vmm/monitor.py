@@ -141,10 +141,14 @@ class Monitor:
         try:
             self.machine_checks.look()
             self.journal.flush()
+        except cpu.Timeout:  # of the line that waits
+            raise
         except Exception as error:
             self.scheduler.astray(error)
         try:
             self.scheduler.hook(deadline)
+        except cpu.Timeout:
+            raise
         except Exception as error:
             self.scheduler.astray(error)
 

@@ -71,11 +71,11 @@ def fill(bench):
 @pytest.mark.parametrize(
     ("options", "memory", "least"),
     [
-        ("heap=6M", 256, 40),
+        ("heap=6M", 256, 38),
         pytest.param("", 1024, 110, marks=pytest.mark.long),
         pytest.param("heap=42M", 1024, 300, marks=pytest.mark.long),
     ],
-    ids=["forty", "default_heap", "larger_heap"],
+    ids=["small_heap", "default_heap", "larger_heap"],
 )
 def test_as_many_guests_as_there_can_be(boot, options, memory, least):
     bench = boot(options, memory)

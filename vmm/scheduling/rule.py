@@ -39,6 +39,8 @@ def _wakes(scheduler, vm):
     """Whether a halted guest goes on. One whose timer fails is set aside."""
     try:
         return scheduler.on_behalf(vm, vm.wake)
+    except cpu.Timeout:
+        raise
     except Exception as error:
         scheduler.set_aside(vm, "a timer's end", error)
         return False

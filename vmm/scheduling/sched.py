@@ -207,7 +207,7 @@ class Scheduler(Preemption):
                 rule.turn(self, deadline)
             else:
                 turns(self, deadline, 1 if once else 0)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, cpu.Timeout):
             raise
         except Exception as error:
             self._failed(error)
@@ -265,6 +265,8 @@ class Scheduler(Preemption):
             for settle in self._settle:
                 try:
                     settle()
+                except cpu.Timeout:
+                    raise
                 except Exception as error:
                     self.astray(error)
         self.poll()
@@ -273,6 +275,8 @@ class Scheduler(Preemption):
         """Consoles: what came in, and what has room to go out."""
         try:
             poll(self)
+        except cpu.Timeout:
+            raise
         except Exception as error:
             self._unplug(error)
 

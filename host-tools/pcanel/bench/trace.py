@@ -20,6 +20,7 @@ from pcanel.paths import ELF
 
 _LINE = re.compile(r"^\(0\)\.\[(\d+)\] \[0x([0-9a-f]+)\] [0-9a-f]+:([0-9a-f]+) \([^)]*\): (.*)$")
 _ACCESS = re.compile(r"^\[CPU0 (RD|WR)\]: LIN 0x([0-9a-f]+) ")
+_ENABLED = "Tracing enabled"
 _TIMEOUT = 300  # seconds
 _PERIOD = 0.2
 _ROUNDS = 200  # before the one that is traced
@@ -99,6 +100,9 @@ def _wait_ended(monitor: Monitor, row: str) -> None:
 def _parse(log: Path) -> list[Instruction]:
     found = []
     with log.open(errors="replace") as lines:
+        for line in lines:  # the debugger shows instructions at which it stops, too
+            if _ENABLED in line:
+                break
         for line in lines:
             access = _ACCESS.match(line)
             if access and found:
