@@ -143,6 +143,7 @@ class TrapFlag:
                 self._held = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS) & ~_BS
                 vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, 0)
             vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_STI_MOV_SS)
+        self.again(vcpu)
         debugctl = vcpu.read(GUEST_IA32_DEBUGCTL)
         self._btf = bool(debugctl & _BTF)
         if self._btf:
@@ -172,9 +173,9 @@ class TrapFlag:
                 vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, pending | self._held)
 
     def again(self, vcpu):
-        """The instruction exited before its end: no trap is due for it (Bochs notes one all the same)."""
+        """The instruction exited before its end: no trap is due for it (Bochs 2.7 notes one all the same)."""
         pending = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)
-        if pending & _BS and not self._flags & _TF:
+        if pending & _BS:
             vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, pending & ~_BS)
 
     def ended(self, vcpu):
