@@ -75,7 +75,7 @@ def test_policy_files(pcanel, running, runs):
         time.sleep(0.5)
         line.sendall(b"\x04")
         shown_after = b""
-        while b"any other key stays" not in shown_after:
+        while b"any other key stays." not in shown_after:
             shown_after += line.recv(4096)
         assert b"A soft reset destroys the guests g. Ctrl-D once more does it, any other key stays." in shown_after
         line.sendall(b"\x04")
