@@ -91,10 +91,11 @@ def load(memory, config, blobs, e820, rsdp=0):
     name = config["kernel"]
     blob = _named(blobs, name, "kernel")
     space = Space(memory, e820, name)
-    if is_bzimage(blob) and setup16.entered(blob):
+    if is_bzimage(blob):
         _check_bzimage(name, blob)
-        initrd = _named(blobs, config["initrd"], "initrd") if config.get("initrd") else None
-        return setup16.load(space, memory, blob, initrd, (config.get("cmdline") or "").encode())
+        if setup16.entered(blob):
+            initrd = _named(blobs, config["initrd"], "initrd") if config.get("initrd") else None
+            return setup16.load(space, memory, blob, initrd, (config.get("cmdline") or "").encode())
     params = bytearray(_PAGE)
     space.claim(_GDT, _PAGE, "GDT")
     space.claim(_STACK_TOP - _PAGE, _PAGE, "stack")
