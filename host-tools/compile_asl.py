@@ -8,9 +8,7 @@ from pathlib import Path
 def compile_asl(source, prefix):
     """The AML of `source`, kept as `prefix`.aml too; warnings are errors."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        ["iasl", "-we", "-p", str(prefix), str(source)], capture_output=True, text=True
-    )
+    done = subprocess.run(["iasl", "-we", "-p", str(prefix), str(source)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit("%s: iasl:\n%s%s" % (source, done.stdout, done.stderr))
     return prefix.with_suffix(".aml").read_bytes()

@@ -1,13 +1,9 @@
 // Work-arounds for Bochs 2.7, in use only where a trial has shown that they are needed:
-// vmm/vtx/trial.py runs a guest of a few bytes and says what it saw by vmx.flaws(bits).
+// vmm/vtx/trial.py runs a guest of a few bytes and says what it saw by vmx.flaws(bits), FLAW_... of shared_constants.h.
 #ifndef PCANEL_BOCHS27_H
 #define PCANEL_BOCHS27_H
 
 #include "port/vcpu.h"
-
-#define FLAW_MASKED_HOST                                                                           \
-    (1u << 0) // no exit by a host interrupt: entered with IF clear, not set since
-#define FLAW_UNMASKED_VIRTUAL (1u << 1) // such an interrupt delivers the guest's, IF or not
 
 // Before an entry, interrupts off: the host's interrupts wait where one of the guest's could be
 // delivered in their place. Returns whether they wait; bochs27_release() ends that after the exit.

@@ -1,4 +1,4 @@
-"""Freezes Python into C, with integers as this machine has them.
+"""Freezes Python into C, with integers as this machine has them and constants of other modules put in (constants.py).
 
     freeze.py TOP ARGUMENTS...       tools/makemanifest.py of the tree at TOP
     freeze.py --tool TOP ARGUMENTS...  tools/mpy-tool.py
@@ -9,7 +9,11 @@ in a word.
 """
 
 import importlib.util
+import os
 import sys
+import tempfile
+
+from constants import ConstantError, Tree
 
 SMALL_INT_BITS = 63
 
@@ -41,7 +45,34 @@ def run_manifest(top):
         return original(command)
 
     manifest.system = system
+    inline_constants(manifest, Tree(".."))
     return manifest.main()
+
+
+def inline_constants(manifest, modules):
+    """Have a module's imported constants put in before it is compiled, and again when one of them may have changed."""
+    compile_file, timestamp = manifest.mpy_cross.compile, manifest.get_timestamp
+
+    def compile_inlined(source, **options):
+        try:
+            text = modules.inline(source, options["src_path"])
+        except ConstantError as error:
+            raise manifest.mpy_cross.CrossCompileError(str(error)) from None
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+            file.write(text)
+            file.flush()
+            return compile_file(file.name, **options)
+
+    def timestamp_with_constants(path, default=None):
+        found = timestamp(path, default)
+        module = path.partition("/frozen_mpy/")[2]
+        source = modules.path(module[: -len(".mpy")].replace("/", ".")) if module.endswith(".mpy") else None
+        if source and os.path.isfile(path) and modules.newest(source) >= found:
+            return default
+        return found
+
+    manifest.mpy_cross.compile = compile_inlined
+    manifest.get_timestamp = timestamp_with_constants
 
 
 def main():

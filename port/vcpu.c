@@ -45,10 +45,10 @@ static const register_t registers[] = {
     GPR(rcx, 1),
     GPR(rdx, 2),
     GPR(rbx, 3),
-    {MP_QSTR_rip, OFFSET(rip), FRAME_RIP},
+    {MP_QSTR_rip, OFFSET(rip), FRAME_DIRTY_RIP},
     WORD(qualification),
     WORD(reason),
-    {MP_QSTR_rsp, OFFSET(gpr) + 8 * 4, FRAME_RSP},
+    {MP_QSTR_rsp, OFFSET(gpr) + 8 * 4, FRAME_DIRTY_RSP},
     GPR(rbp, 5),
     GPR(rsi, 6),
     GPR(rdi, 7),
@@ -60,7 +60,7 @@ static const register_t registers[] = {
     GPR(r13, 13),
     GPR(r14, 14),
     GPR(r15, 15),
-    {MP_QSTR_rflags, OFFSET(rflags), FRAME_RFLAGS},
+    {MP_QSTR_rflags, OFFSET(rflags), FRAME_DIRTY_RFLAGS},
     WORD(length),
     WORD(linear),
     WORD(gpa),
@@ -176,7 +176,7 @@ static void vcpu_attr(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
     mp_map_t *members = mp_obj_dict_get_map(self->members);
     if (dest[0] == MP_OBJ_NULL) {
         if (r != NULL) {
-            if (r->dirty == FRAME_RIP) {
+            if (r->dirty == FRAME_DIRTY_RIP) {
                 settle(self);
             }
             dest[0] = mp_obj_new_int_from_uint(*word_of(self, r));
@@ -190,7 +190,7 @@ static void vcpu_attr(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
         }
     } else if (dest[1] != MP_OBJ_NULL) {
         if (r != NULL) {
-            if (r->dirty == FRAME_RIP) {
+            if (r->dirty == FRAME_DIRTY_RIP) {
                 settle(self);
             }
             *word_of(self, r) = mp_obj_get_int_truncated(dest[1]);
@@ -231,7 +231,7 @@ static mp_obj_t vcpu_event(size_t n_args, const mp_obj_t *args) {
     f->entry_info = mp_obj_get_int_truncated(args[1]);
     f->entry_error = n_args > 2 ? mp_obj_get_int_truncated(args[2]) : 0;
     f->entry_length = n_args > 3 ? mp_obj_get_int_truncated(args[3]) : 0;
-    f->dirty |= FRAME_ENTRY;
+    f->dirty |= FRAME_DIRTY_ENTRY;
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(vcpu_event_obj, 2, 4, vcpu_event);
@@ -240,7 +240,7 @@ static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(vcpu_event_obj, 2, 4, vcpu_event);
 static mp_obj_t vcpu_injecting(mp_obj_t self_in) {
     vcpu_frame_t *f = get(self_in)->frame;
     return MP_OBJ_NEW_SMALL_INT(
-        f->dirty & FRAME_ENTRY && f->entry_info & INFO_VALID ? f->entry_info : 0);
+        f->dirty & FRAME_DIRTY_ENTRY && f->entry_info & INFO_VALID ? f->entry_info : 0);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_injecting_obj, vcpu_injecting);
 

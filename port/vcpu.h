@@ -1,38 +1,19 @@
 // The vCPU frame and the native type in front of it.
 //
-// The frame is a page outside the GC heap. Its layout is what vmm/vtx/frame.py says;
-// this structure and that table are checked against each other when the type is
-// made (vmm/vtx/frame.py passes its size in).
+// The frame is a page outside the GC heap. Its layout is what vmm/vtx/frame.py says, and
+// so are its bits and the slots of the dispatch table: shared_constants.h has them
+// (port/header.py makes it), and each member's place is asserted below.
 #ifndef PCANEL_VCPU_H
 #define PCANEL_VCPU_H
 
 #include "py/obj.h"
 
-#define VCPU_REASONS        (80) // SDM reasons and two of ours: the first slots of the dispatch table
+#include "shared_constants.h"
+
 #define VCPU_SLOTS          (256) // of the dispatch table; those from VCPU_REASONS on are for keys
-#define VCPU_SLOT_ATTENTION (78) // not entered: a host interrupt wants the monitor
-#define VCPU_SLOT_PENDING   (79) // not entered: frame->pending is set
-#define VCPU_SLOT_COMPLETED (80) // the same, and frame->completed: first of all
 #define VCPU_MSRS           (16)
 #define VCPU_TIMERS         (16)
 #define VCPU_XSAVE_PAGES    (3)
-
-// Bits of frame->dirty and of frame->wants[]: which words go to, or come from, the VMCS.
-#define FRAME_RIP        (1u << 0)
-#define FRAME_RSP        (1u << 1)
-#define FRAME_RFLAGS     (1u << 2)
-#define FRAME_ENTRY      (1u << 3)
-#define FRAME_TSC_OFFSET (1u << 4)
-#define FRAME_TIMERS     (1u << 5)
-#define FRAME_CONTROLS   (1u << 6)
-#define FRAME_RVI        (1u << 7)
-
-// What vmx.mitigate() takes (vmm/vtx/mitigations.py decides). The second and the third go with the first.
-#define VCPU_MITIGATE_REGISTERS (1u << 0) // an exit clears the general registers
-#define VCPU_MITIGATE_FILL_RSB  (1u << 1) // and fills the return stack,
-#define VCPU_MITIGATE_CALL      (1u << 2) // or puts one entry there and fences
-#define VCPU_MITIGATE_VERW      (1u << 3) // an entry clears the CPU's buffers
-#define VCPU_MITIGATE_IBPB      (1u << 4) // barrier before another vCPU is entered
 
 #define INFO_VALID (1ull << 31) // of interruption information
 
@@ -73,14 +54,14 @@ typedef struct {
     uint64_t vectoring_info; // 0x0c8
     uint64_t vectoring_error; // 0x0d0
     uint64_t instr_info; // 0x0d8
-    uint64_t entry_info; // 0x0e0  written to the VMCS while FRAME_ENTRY is dirty
+    uint64_t entry_info; // 0x0e0  written to the VMCS while FRAME_DIRTY_ENTRY is dirty
     uint64_t entry_error; // 0x0e8
     uint64_t entry_length; // 0x0f0
     uint64_t dirty; // 0x0f8
     uint64_t verdict; // 0x100  bit 0: advance RIP before the next entry
     uint64_t pending; // 0x108  not 0: come back by VCPU_SLOT_PENDING instead of entering
     uint64_t
-        deadline; // 0x110  host TSC at which the preemption timer fires, 0 = off; found anew after FRAME_TIMERS
+        deadline; // 0x110  host TSC at which the preemption timer fires, 0 = off; found anew after FRAME_DIRTY_TIMERS
     uint64_t exit_tsc; // 0x118  0 once what followed has been counted
     uint64_t entry_tsc; // 0x120
     uint64_t guest_ticks; // 0x128  host TSC ticks spent in the guest
@@ -95,13 +76,13 @@ typedef struct {
     uint64_t
         owed; // 0x188  the preemption timer leaves the guest so many host TSC ticks, ~0: as many as this exit cost
     uint64_t datum; // 0x190  of the key by which the handler was found
-    uint64_t tsc_offset; // 0x198  written to the VMCS while FRAME_TSC_OFFSET is dirty
+    uint64_t tsc_offset; // 0x198  written to the VMCS while FRAME_DIRTY_TSC_OFFSET is dirty
     uint64_t clock_offset; // 0x1a0  guest's clock minus host TSC
     uint64_t slice_end; // 0x1a8  host TSC at which the guest's turn ends, 0: never
     uint64_t timers; // 0x1b0  how many of timer[] there are
     uint64_t outcome; // 0x1b8  vmm/handlers/io.py
-    uint64_t controls; // 0x1c0  primary processor-based ones, written while FRAME_CONTROLS is dirty
-    uint64_t rvi; // 0x1c8  requesting virtual interrupt, raised to this while FRAME_RVI is dirty
+    uint64_t controls; // 0x1c0  primary processor-based ones, written while FRAME_DIRTY_CONTROLS is dirty
+    uint64_t rvi; // 0x1c8  requesting virtual interrupt, raised to this while FRAME_DIRTY_RVI is dirty
     uint64_t interruptibility; // 0x1d0  at the exit, and for VCPU_SLOT_PENDING
     uint64_t pending_debug; // 0x1d8  for VCPU_SLOT_PENDING
     uint64_t nmis; // 0x1e0  vmm/vtx/events.py
@@ -141,6 +122,12 @@ typedef struct {
     vcpu_msr_t host_msrs[4]; // 0xfc0  loaded by exits
     uint8_t xsave[VCPU_XSAVE_PAGES * 4096] __attribute__((aligned(64))); // 0x1000
 } vcpu_frame_t;
+
+#define VCPU_MEMBER(member, offset)                                                                \
+    _Static_assert(offsetof(vcpu_frame_t, member) == (offset), "vmm/vtx/frame.py differs: " #member);
+VCPU_FRAME_MEMBERS(VCPU_MEMBER)
+#undef VCPU_MEMBER
+_Static_assert(sizeof(vcpu_frame_t) == VCPU_FRAME_SIZE, "vmm/vtx/frame.py differs: SIZE");
 
 typedef struct {
     mp_obj_base_t base;

@@ -30,19 +30,19 @@
 #define PRED_CMD_IBPB (1)
 
 static void write_back(vcpu_frame_t *f) {
-    if (f->dirty & FRAME_RIP) {
+    if (f->dirty & FRAME_DIRTY_RIP) {
         vmx_put(GUEST_RIP, f->rip);
     }
-    if (f->dirty & FRAME_RSP) {
+    if (f->dirty & FRAME_DIRTY_RSP) {
         vmx_put(GUEST_RSP, f->gpr[4]);
     }
-    if (f->dirty & FRAME_RFLAGS) {
+    if (f->dirty & FRAME_DIRTY_RFLAGS) {
         vmx_put(GUEST_RFLAGS, f->rflags);
     }
-    if (f->dirty & FRAME_TSC_OFFSET) {
+    if (f->dirty & FRAME_DIRTY_TSC_OFFSET) {
         vmx_put(TSC_OFFSET, f->tsc_offset);
     }
-    if (f->dirty & FRAME_TIMERS) {
+    if (f->dirty & FRAME_DIRTY_TIMERS) {
         uint64_t first = f->slice_end;
         for (uint64_t *timer = f->timer; timer < f->timer + f->timers; timer++) {
             uint64_t host = *timer - f->clock_offset;
@@ -52,16 +52,16 @@ static void write_back(vcpu_frame_t *f) {
         }
         f->deadline = first;
     }
-    if (f->dirty & FRAME_CONTROLS) {
+    if (f->dirty & FRAME_DIRTY_CONTROLS) {
         vmx_put(PRIMARY_CONTROLS, f->controls);
     }
-    if (f->dirty & FRAME_RVI) {
+    if (f->dirty & FRAME_DIRTY_RVI) {
         uint64_t status = vmx_get(GUEST_INTERRUPT_STATUS);
         if ((status & 0xff) < f->rvi) {
             vmx_put(GUEST_INTERRUPT_STATUS, (status & ~0xffull) | f->rvi);
         }
     }
-    if (f->dirty & FRAME_ENTRY) {
+    if (f->dirty & FRAME_DIRTY_ENTRY) {
         vmx_put(ENTRY_INTERRUPTION_INFO, f->entry_info);
         vmx_put(ENTRY_EXCEPTION_ERROR_CODE, f->entry_error);
         vmx_put(ENTRY_INSTRUCTION_LENGTH, f->entry_length);
@@ -86,10 +86,10 @@ void vcpu_advance(vcpu_t *self) {
         rip = (uint32_t)rip;
     }
     f->rip = rip;
-    f->dirty |= FRAME_RIP;
+    f->dirty |= FRAME_DIRTY_RIP;
     if (f->rflags & RFLAGS_RF) {
         f->rflags &= ~RFLAGS_RF;
-        f->dirty |= FRAME_RFLAGS;
+        f->dirty |= FRAME_DIRTY_RFLAGS;
     }
     if (f->interruptibility & BLOCKING_BY_STI_MOV_SS) {
         f->interruptibility &= ~(uint64_t)BLOCKING_BY_STI_MOV_SS;
@@ -331,7 +331,7 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
             host_attention = 0;
             __asm volatile("sti" ::: "memory");
             if (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) {
-                f->dirty |= FRAME_ENTRY; // an event waits until the guest has been entered
+                f->dirty |= FRAME_DIRTY_ENTRY; // an event waits until the guest has been entered
             }
             handle_no_exit(self, VCPU_SLOT_ATTENTION);
             return mp_const_none;

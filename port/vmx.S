@@ -5,7 +5,7 @@
 //   0 after an exit, 1 after VMfailInvalid, 2 after VMfailValid.
 // Called and left with interrupts off. HOST_RSP is written only when it moved.
 //
-// There are several of each: what is done against leaks of speculative execution (VCPU_MITIGATE_... of vcpu.h) costs
+// There are several of each: what is done against leaks of speculative execution (VCPU_MITIGATE_...) costs
 // those nothing that do without. vmx.mitigate() chooses the way in, and HOST_RIP the way out; any goes with any.
 
 #include "port/segments.h"
@@ -17,8 +17,8 @@
 #define RBP 5
 #define RSI 6
 #define RDI 7
-#define FRAME_HOST_RSP 0x168
-#define FRAME_LAUNCHED 0x170
+#include "shared_constants.h"
+
 #define HOST_RSP 0x6c14
 
 #define RSB_ENTRIES 32

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import vtx  # noqa: E402  (needs the path above)
+import vtx
 
 # Files that take minutes, the longest first (docs/testing.md, "Time"): begun last, they would run beside idle CPUs.
 LONG = (

@@ -28,9 +28,7 @@ def elf(bits, machine, entry, segments):
     ehsize, phsize = (64, 56) if bits == 64 else (52, 32)
     ident = b"\x7fELF" + bytes((bits // 32, 1, 1)) + bytes(9)
     code = "<HHIQQQIHHHHHH" if bits == 64 else "<HHIIIIIHHHHHH"
-    out = ident + struct.pack(
-        code, 2, machine, 1, entry, ehsize, 0, 0, ehsize, phsize, len(segments), 0, 0, 0
-    )
+    out = ident + struct.pack(code, 2, machine, 1, entry, ehsize, 0, 0, ehsize, phsize, len(segments), 0, 0, 0)
     offset = ehsize + phsize * len(segments)
     for paddr, vaddr, data, memsz in segments:
         if bits == 64:

@@ -11,6 +11,7 @@ from micropython import const
 from vmm import verdict
 from vmm.scheduling import states
 from vmm.vtx import reasons
+from vmm.vtx.x86 import RFLAGS_TF
 
 _UP_S = const(5)
 _FREE = const(2)  # resets that are followed at once
@@ -19,7 +20,6 @@ _MOST_MS = const(10000)
 _DOUBLINGS = const(10)  # from the first to beyond the most
 
 _RFLAGS_RESERVED = const(1 << 1)
-_RFLAGS_TF = const(1 << 8)
 
 
 class Backoff:
@@ -86,7 +86,7 @@ class Backoff:
     def _due(self, now):
         vcpu = self._vm.vcpu
         self._over = True
-        vcpu.rflags = _RFLAGS_RESERVED | _RFLAGS_TF  # `wakes` lets a HLT end that is stepped
+        vcpu.rflags = _RFLAGS_RESERVED | RFLAGS_TF  # `wakes` lets a HLT end that is stepped
         vcpu.pending = 1
 
     def _pending(self, vcpu):

@@ -36,9 +36,7 @@ class PortBus:
     @property
     def unclaimed(self):
         """{(port, write): count}, and tally.OTHERS."""
-        return {
-            key if key == tally.OTHERS else (key >> 1, bool(key & 1)): count for key, count in self.misses.items()
-        }
+        return {key if key == tally.OTHERS else (key >> 1, bool(key & 1)): count for key, count in self.misses.items()}
 
     def claim(self, base, count, device, offset=0, widest=1):
         """Give device ports base .. base + count - 1, as its offsets offset .. offset + count - 1.

@@ -104,8 +104,8 @@ def _tx(ring, written, far, byte: int) -> bool:
     if writechar:
         if not writechar(byte):
             return False
-    count = ptr32(written)  # noqa: F821
-    ptr8(ring)[int(count[0]) & 8191] = byte  # noqa: F821
+    count = ptr32(written)
+    ptr8(ring)[int(count[0]) & 8191] = byte
     count[0] += 1
     if count[0] == 0:
         count[1] += 1

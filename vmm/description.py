@@ -7,11 +7,11 @@ name. What is wrong is refused in one line that names guest, key and reason.
 from micropython import const
 
 from vmm.ties import checks
+from vmm.vtx.x86 import PAGE
 
 SCREENS = ("off", "on", "console")
 RESPONSES = ("reset", "stop", "power-off")
 
-_PAGE = const(0x1000)
 _MEMORY_MIN = const(1 << 20)
 _MEMORY_MAX = const(512 << 30)
 _ADDRESS_MAX = const(0x7FFFFFFFFF)
@@ -25,7 +25,7 @@ def _strings(values):
 _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
     "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
-               lambda v: _MEMORY_MIN <= v <= _MEMORY_MAX and not v % _PAGE),
+               lambda v: _MEMORY_MIN <= v <= _MEMORY_MAX and not v % PAGE),
     "protocol": (str, "linux, multiboot or flat", lambda v: v in ("linux", "multiboot", "flat")),
     "kernel": (str, "a boot module's name", None),
     "initrd": (str, "a boot module's name", None),

@@ -27,10 +27,8 @@ from vmm.ties import link, shared
 from vmm.vm import VM
 from vmm.vtx import caps as caps_module
 from vmm.vtx import controls, mitigations, trial
+from vmm.vtx.x86 import CR4_OSXSAVE, CR4_VMXE, PAGE
 
-_PAGE = const(0x1000)
-_CR4_VMXE = const(1 << 13)
-_CR4_OSXSAVE = const(1 << 18)
 _RAM = const(1)
 _GUEST_HEAP = const(64 << 10)  # bytes of heap that every guest takes at least
 _SCARCE = const(4)  # where less than this part of the heap is left in one piece, holes are filled first
@@ -107,7 +105,7 @@ class Monitor:
         self.xcr0 = 0
         self.compacts = False
         self.trial = None  # vmm/vtx/trial.py: what the CPU does in a guest
-        self.gone = bytearray(_PAGE)  # frame of all that are destroyed: in a full heap there is nothing for each
+        self.gone = bytearray(PAGE)  # frame of all that are destroyed: in a full heap there is nothing for each
         self.reserve = None  # memory that vmm/policies/policy.py gives up when a policy has taken all the rest
         self.active = False
         if self.caps.ok:
@@ -119,14 +117,14 @@ class Monitor:
         if not caps.feature_control & 1:
             cpu.wrmsr(controls.IA32_FEATURE_CONTROL, caps.feature_control | 5)
         cpu.set_cr(0, cpu.cr(0) | caps.cr0_fixed0)
-        cpu.set_cr(4, cpu.cr(4) | caps.cr4_fixed0 | _CR4_VMXE)
-        region = self.pages.take(_PAGE)
+        cpu.set_cr(4, cpu.cr(4) | caps.cr4_fixed0 | CR4_VMXE)
+        region = self.pages.take(PAGE)
         struct.pack_into("<I", uctypes.bytearray_at(region, 4), 0, caps.revision)
         vmx.on(region)
         vmx.mitigate(self.mitigations.bits)
         if self.mitigations.features.IBRS_IBPB:
             cpu.wrmsr(mitigations.IA32_SPEC_CTRL, self.mitigations.spec_ctrl)
-        if cpu.cr(4) & _CR4_OSXSAVE:
+        if cpu.cr(4) & CR4_OSXSAVE:
             self.xcr0 = cpu.cpuid(0xD, 0)[0]
             self.compacts = vmx.compacts()
         self.trial = trial.run(self.pages, caps)

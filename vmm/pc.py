@@ -31,15 +31,14 @@ from vmm.devices.reset_cf9 import ResetCf9
 from vmm.devices.uart16550 import Uart16550
 from vmm.devices.vga import Vga
 from vmm.handlers.apic_msrs import LAPIC, ApicMsrs
+from vmm.vtx.x86 import PAGE
 
 IOAPIC = const(0xFEC00000)
 COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
 _COM_LINES = (4, 3, 4, 3)
-_PAGE = const(0x1000)
 _SCI = const(9)
 _CPUS = const(1)  # APIC IDs from 0; the I/O APIC's is the next
 _IO_EXTINT = const(0x100C // 4)  # word of the local APIC's pages
-
 
 
 class Pc:
@@ -90,9 +89,9 @@ class Pc:
         ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI, which chipsets keep from the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
         ports.claim(tables.PM_BASE, 16, self.pm, widest=4)
-        mmio.claim(LAPIC, _PAGE, self.lapic)
+        mmio.claim(LAPIC, PAGE, self.lapic)
         self._lapic_at = LAPIC
-        mmio.claim(IOAPIC, _PAGE, self.ioapic)
+        mmio.claim(IOAPIC, PAGE, self.ioapic)
         mmio.claim(tables.HPET, hpet.SIZE, Later(self._make_hpet))
 
     def com(self, n):
@@ -159,7 +158,7 @@ class Pc:
         bus = self.vm.mmio_bus
         bus.release(bus.find(tables.HPET)[1])
         self.hpet = hpet.Hpet(self.vm.clock, self.gsi.line, self._replace_legacy)
-        bus.claim(tables.HPET, _PAGE, self.hpet)
+        bus.claim(tables.HPET, PAGE, self.hpet)
         self.vm.mmio.rewired()
         return self.hpet
 
@@ -208,7 +207,7 @@ class Pc:
             self._lapic_at = None
         if wanted is not None:
             try:
-                vm.mmio_bus.claim(wanted, _PAGE, self.lapic)
+                vm.mmio_bus.claim(wanted, PAGE, self.lapic)
                 vm.cover(wanted)
                 self._lapic_at = wanted
             except Overlap:
@@ -224,6 +223,6 @@ def _gone(_):
 @micropython.viper
 def _acknowledge(page: int, ack) -> int:
     """The 8259s' interrupt is taken: its vector. page: address of the local APIC's."""
-    r = ptr32(page)  # noqa: F821
+    r = ptr32(page)
     r[_IO_EXTINT] = 0
     return int(ack())

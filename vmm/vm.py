@@ -23,9 +23,9 @@ from vmm.scheduling import clock, states
 from vmm.scheduling.preemption import rouse
 from vmm.scheduling.scheduled import Scheduled
 from vmm.vtx import apicv, breakpoints, events, exits, msr_bitmap, reasons, vcpu
+from vmm.vtx.x86 import PAGE
 
 _LARGE = const(0x200000)
-_PAGE = const(0x1000)
 _LOG_LINES = const(64)
 # What a destroyed VM no longer has.
 _PARTS = (
@@ -62,20 +62,20 @@ class VM(Scheduled):
             self.release()
             raise
 
-    def _take(self, size, align=_PAGE):
+    def _take(self, size, align=PAGE):
         hpa = self.monitor.pages.take(size, align)
         self._taken.append(hpa)
         return hpa
 
     def take_page(self):
         """A page of host memory that is this VM's until its end: its hpa. OutOfMemory."""
-        return self._take(_PAGE)
+        return self._take(PAGE)
 
     def _build(self, config, host_uart, vpid):
         monitor = self.monitor
         caps = monitor.caps
         size = config["memory"]
-        align = _LARGE if size >= _LARGE else _PAGE
+        align = _LARGE if size >= _LARGE else PAGE
         segments = [(gpa, length, self._take(length, align)) for gpa, length in ram(size)]
         self.memory = memory.GuestMemory(segments)
         self.e820 = e820(size)
@@ -85,9 +85,9 @@ class VM(Scheduled):
         if not self.demand_paging:
             for gpa, length, hpa in segments:
                 self.ept.map(gpa, hpa, length)
-        self.io_bitmap = self._take(2 * _PAGE)
-        _fill(self.io_bitmap, 2 * _PAGE)
-        self.msr_bitmap = self._take(_PAGE)
+        self.io_bitmap = self._take(2 * PAGE)
+        _fill(self.io_bitmap, 2 * PAGE)
+        self.msr_bitmap = self._take(PAGE)
 
         xcr0 = monitor.xcr0
         self.clock = clock.Clock(cpu.tsc_hz, cpu.rdtsc)
@@ -132,8 +132,8 @@ class VM(Scheduled):
         self.msrs.attach(self.vcpu, 0)
         self.spec_msrs.attach(self.vcpu)
         if self.apicv:
-            access_page = self._take(_PAGE)
-            self.ept.map(pc.LAPIC, access_page, _PAGE)
+            access_page = self._take(PAGE)
+            self.ept.map(pc.LAPIC, access_page, PAGE)
             self.apicv.attach(self.vcpu, self.pc.apic_page, access_page)
             self.events.sync = self.apicv.sync
         self.ept.invalidate = self.flush

@@ -101,9 +101,7 @@ class Console:
                     break
                 self._changed.wait(left)
             time.sleep(_GATHER)
-        raise ConsoleTimeout(
-            f"console {self.name} did not show {readable(regex)} within {timeout:g} s\n{self.tail()}"
-        )
+        raise ConsoleTimeout(f"console {self.name} did not show {readable(regex)} within {timeout:g} s\n{self.tail()}")
 
     def text(self) -> str:
         """All output kept so far, without carriage returns."""

@@ -64,9 +64,7 @@ class Endpoint:
 
     def look_on(self, line: socket.socket) -> None:
         """Joins an onlooker by its end of a socket pair."""
-        self._onlookers.append(
-            Stream(self._selector, line, self.transmit, self._onlooker_leaves, _CLIENT_LIMIT)
-        )
+        self._onlookers.append(Stream(self._selector, line, self.transmit, self._onlooker_leaves, _CLIENT_LIMIT))
 
     def look_at_pty(self) -> None:
         """Takes a client that has opened the PTY; called now and then."""

@@ -1,8 +1,8 @@
 """A running monitor: the engine, its consoles, and the prompt.
 
-    with Monitor(engine="bochs", guests=["guests/linux.toml"]) as monitor:
-        monitor.console("linux").expect("linux:~# ", timeout=300)
-        print(monitor.exec("print(vms)"))
+with Monitor(engine="bochs", guests=["guests/linux.toml"]) as monitor:
+    monitor.console("linux").expect("linux:~# ", timeout=300)
+    print(monitor.exec("print(vms)"))
 """
 
 import contextlib
@@ -145,9 +145,7 @@ class Monitor:
         self.console(name)
         return self._hub.look_on(self._endpoints[name])
 
-    def exec(
-        self, code: str, timeout: float = 60, on_output: Callable[[bytes], None] | None = None
-    ) -> str:
+    def exec(self, code: str, timeout: float = 60, on_output: Callable[[bytes], None] | None = None) -> str:
         """Runs code at the prompt and returns what it printed. Raises repl.RemoteError."""
         self.wait_booted()
         return repl.execute(self._endpoints[REPL].path, code, timeout, on_output, self.failure)

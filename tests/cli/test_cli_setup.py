@@ -90,9 +90,9 @@ def test_a_failed_installation_is_not_hidden(stand_in):
 
 
 def test_the_mirror_is_the_machines_own(stand_in, tmp_path):
-    codename = dict(
-        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
-    )["VERSION_CODENAME"].strip('"')
+    codename = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)[
+        "VERSION_CODENAME"
+    ].strip('"')
     uris = [
         f"'https://mirror.example/deb/dists/{codename}/InRelease' x 0",
         f"'https://mirror.example/deb/dists/{codename}-updates/InRelease' x 0",
@@ -115,9 +115,9 @@ def test_the_mirror_is_the_machines_own(stand_in, tmp_path):
 @pytest.mark.parametrize("user, gets_in, unsandboxed", [(0, True, False), (0, False, True), (1000, False, False)])
 def test_who_fetches(stand_in, tmp_path, user, gets_in, unsandboxed):
     """Root's apt fetches as _apt, but where that one cannot get in; a user's apt as the user."""
-    codename = dict(
-        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
-    )["VERSION_CODENAME"].strip('"')
+    codename = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)[
+        "VERSION_CODENAME"
+    ].strip('"')
     uri = f"'https://mirror.example/deb/dists/{codename}/InRelease' x 0"
     stand_in("apt-get", f'case "$*" in *--print-uris*) echo "{uri}" ;; esac')
     stand_in("id", f"echo {user}")

@@ -6,7 +6,7 @@ from bench import DATA, Bench
 from pcanel.engines.bochs_programs import DEBIAN
 from pcanel.monitor import Monitor
 
-MASKED_HOST, UNMASKED_VIRTUAL = 1, 2  # vmm/vtx/trial.py
+FLAW_MASKED_HOST, FLAW_UNMASKED_VIRTUAL = 1, 2  # vmm/vtx/trial.py
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def test_it_is_debians(running):
 
 
 def test_the_trial_finds_what_it_does(running):
-    assert running.eval("monitor.trial.flaws") == MASKED_HOST | UNMASKED_VIRTUAL
+    assert running.eval("monitor.trial.flaws") == FLAW_MASKED_HOST | FLAW_UNMASKED_VIRTUAL
     assert running.eval("(monitor.caps.found['proc'].MONITOR_TRAP_FLAG, monitor.trial.mtf)") == (0, False)
     assert running.eval("monitor.compacts") is False
 

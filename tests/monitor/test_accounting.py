@@ -126,13 +126,16 @@ def test_timers_that_nobody_takes_cost_nothing(bench, guest, name):
 
 BEGAN = "rdtsc; shl rdx, 32; or rax, rdx; mov [%#x], rax\n" % DATA
 COUNT = DATA + 8
-WAKES = BEGAN + """
+WAKES = (
+    BEGAN
+    + """
 {timer}
 cli
 hlt
 sti
 idle: hlt; jmp idle
 """
+)
 END_APIC = "mov dword ptr [rsi + 0xb0], 0"
 END_PIC = "push rax; mov al, 0x20; out 0x20, al; pop rax"
 COUNTS = {
@@ -164,7 +167,8 @@ def test_a_timer_goes_on_when_its_guest_does(guest, name):
     assert count == pytest.approx(passed, abs=3)
 
 
-UNMASKS = """
+UNMASKS = (
+    """
 {timer}
 mov ecx, 10000000
 wait: dec ecx
@@ -173,7 +177,9 @@ jnz wait
 {unmask}
 sti
 idle: hlt; jmp idle
-""" % BEGAN
+"""
+    % BEGAN
+)
 UNMASKED_LATER = {
     "local APIC": (
         LAPIC.format(lvt=0x30040, count=MS), "mov dword ptr [rsi + 0x320], 0x20040", 0x40, END_APIC,

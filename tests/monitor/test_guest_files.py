@@ -58,7 +58,9 @@ def setup(port):
 
 def talk(number, port):
     """Sends the bytes 0, 1, ... at a port and keeps what comes back, both as it goes."""
-    return setup(port) + f"""
+    return (
+        setup(port)
+        + f"""
     xor esi, esi; xor edi, edi
     look{number}: mov dx, {port + 5:#x}; in al, dx; mov bl, al
     test bl, 0x20; jz take{number}
@@ -68,10 +70,13 @@ def talk(number, port):
     mov dx, {port:#x}; in al, dx; mov [rdi + {DATA + 0x100 * number:#x}], al
     inc edi; cmp edi, {BYTES}; jb look{number}
     """
+    )
 
 
 HUB = "".join(talk(number, port) for number, port in enumerate((COM1, COM3, COM4))) + "hlt"
-EAR = setup(COM2) + f"""
+EAR = (
+    setup(COM2)
+    + f"""
 mov byte ptr [{READY:#x}], 1
 again: mov dx, {COM2 + 5:#x}; in al, dx; test al, 1; jz again
 mov dx, {COM2:#x}; in al, dx; xor al, {MASK:#x}; mov bl, al
@@ -80,6 +85,7 @@ mov dx, {COM2:#x}; mov al, bl; out dx, al
 inc qword ptr [{DATA:#x}]
 jmp again
 """
+)
 
 BOARD = '[[shared]]\nname = "board"\nsize = "64K"\n'
 BACK = '[[shared]]\nname = "back"\nsize = 8192\n'

@@ -15,7 +15,8 @@ LOOK = (
 )
 HEAP = 4096  # bytes that the heap may differ by: what the prompt itself keeps of a line
 
-CYCLE = """
+CYCLE = (
+    """
 def cycle(code, count):
     for i in range(count):
         linked = [{"uart": "com2", "to": "nobody:com2"}]
@@ -32,9 +33,12 @@ def used():
     for _ in range(3):
         gc.collect()
     return gc.mem_alloc()
-""" % REAL
+"""
+    % REAL
+)
 
-REFUSED = """
+REFUSED = (
+    """
 for i in range(%d):
     config = {"name": "no", "memory": 8 << 20, "protocol": "flat", "kernel": "k", "address": 0,
               "console": "none", "shared": [{"name": "w", "size": 1 << 29}]}
@@ -43,7 +47,9 @@ for i in range(%d):
     except MemoryError:
         continue
     raise RuntimeError("it was made")
-""" % BATCH
+"""
+    % BATCH
+)
 
 
 @pytest.mark.parametrize("guests", [40, pytest.param(1000, marks=pytest.mark.long)])

@@ -69,9 +69,7 @@ def test_a_linked_com1_gets_no_host_uart_and_no_character_from_one(guest, bench)
     type_at(bench, "com2", "x")
     type_at(bench, "com3", "x")
     assert (a.word(), b.word()) == (0, 1)
-    assert a.refused("vm.console()") == (
-        f"RuntimeError: guest {a.name} has no console: its COM1 is linked to far:com2"
-    )
+    assert a.refused("vm.console()") == (f"RuntimeError: guest {a.name} has no console: its COM1 is linked to far:com2")
     assert bench.alive()
 
 

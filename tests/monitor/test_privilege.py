@@ -141,9 +141,7 @@ HYPERCALLS = f"""
 ADD = "vm.hypercalls.add(0x700, lambda vcpu: 7)\nvm.hypercalls.add(0x701, lambda vcpu: 8, cpl=3)"
 
 
-@pytest.mark.parametrize(
-    "cpl, answers, refused", [({}, (NONE, NONE, NONE, 8), 3), ({"cpl": 3}, (2, 1, NONE, 8), 1)]
-)
+@pytest.mark.parametrize("cpl, answers, refused", [({}, (NONE, NONE, NONE, 8), 3), ({"cpl": 3}, (2, 1, NONE, 8), 1)])
 def test_hypercalls_are_the_kernels_unless_a_window_says_otherwise(guest, cpl, answers, refused):
     board = {"name": "board", "size": 0x1000, "gsi": 5}
     other = guest("hlt", shared=[board])

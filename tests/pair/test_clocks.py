@@ -99,9 +99,7 @@ def disagreement(name, begin, end, visible):
     return max(least - engine_most, engine_least - most, 0) / engine_least
 
 
-@pytest.mark.parametrize(
-    ("seconds", "visible"), [(8, 0.01), pytest.param(60, 2 * ALLOWED, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("seconds", "visible"), [(8, 0.01), pytest.param(60, 2 * ALLOWED, marks=pytest.mark.long)])
 def test_both_clocks_agree_with_the_engines(clocks, seconds, visible):
     deadline = time.monotonic() + LIMIT
     while clocks.lost() is None:

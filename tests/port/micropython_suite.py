@@ -65,9 +65,7 @@ REASONS = (
 )
 
 # Left out of a pass that has the flag: pattern, flag, reason.
-EXCLUDED = (
-    (r"unicode/file", "--via-mpy", "the runner mounts a file system that holds the test only"),
-)
+EXCLUDED = ((r"unicode/file", "--via-mpy", "the runner mounts a file system that holds the test only"),)
 
 
 @dataclasses.dataclass
@@ -193,9 +191,7 @@ def main():
     for flags in PASSES if args.all else (chosen,):
         results = args.results / ("-".join(flags).replace("--", "") or "plain")
         results.mkdir(parents=True, exist_ok=True)
-        result = run_twice(
-            args.image, args.micropython, args.mpy_cross, results, flags=flags, tests=args.tests
-        )
+        result = run_twice(args.image, args.micropython, args.mpy_cross, results, flags=flags, tests=args.tests)
         (results / "output.txt").write_text(result.output)
         status |= report(result, flags)
     return status

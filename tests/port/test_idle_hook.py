@@ -55,8 +55,7 @@ def test_interrupt_at_the_prompt_does_not_end_it(fresh):
     machine = fresh()
     console = machine.console("repl")
     machine.exec(
-        "import cpu\nKEPT = 1\n"
-        "def stop(d):\n  cpu.idle_hook(None)\n  raise KeyboardInterrupt\ncpu.idle_hook(stop)"
+        "import cpu\nKEPT = 1\ndef stop(d):\n  cpu.idle_hook(None)\n  raise KeyboardInterrupt\ncpu.idle_hook(stop)"
     )
     console.expect(r"KeyboardInterrupt: ?\n(.*\n)*>>> ", 10)
     machine.exec("cpu.watch(cpu.rdtsc() + cpu.tsc_hz // 20)")

@@ -19,6 +19,7 @@ def memory():
     """16 MiB of zeroed guest memory."""
     return Memory(16 << 20)
 
+
 # The machine is shared: how long an example takes says nothing.
 settings.register_profile("pcanel", deadline=None)
 settings.load_profile("pcanel")

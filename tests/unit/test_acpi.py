@@ -23,9 +23,7 @@ def aml(tmp_path_factory):
         lacking("no iasl (package acpica-tools)")
     out = tmp_path_factory.mktemp("acpi") / "dsdt_aml.py"
     script = ROOT / "host-tools" / "compile_asl.py"
-    subprocess.run(
-        [sys.executable, script, ROOT / "vmm" / "acpi" / "dsdt.asl", out], check=True
-    )
+    subprocess.run([sys.executable, script, ROOT / "vmm" / "acpi" / "dsdt.asl", out], check=True)
     values = {}
     exec(out.read_text(), values)
     return values["AML"]

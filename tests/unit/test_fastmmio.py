@@ -114,9 +114,7 @@ def spoil_present(machine):
     struct.pack_into("<Q", machine.ram, CR3 + 511 * 8, 0x2026)
 
 
-@pytest.mark.parametrize(
-    "spoil", [spoil_device, spoil_mode, spoil_vectoring, spoil_place, spoil_table, spoil_present]
-)
+@pytest.mark.parametrize("spoil", [spoil_device, spoil_mode, spoil_vectoring, spoil_place, spoil_table, spoil_present])
 def test_misses_change_nothing(spoil):
     machine = Machine("mov eax, [rdi]")
     spoil(machine)

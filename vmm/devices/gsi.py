@@ -10,12 +10,13 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.vtx.frame import PENDING
+
 _ISA = const(16)
 _LINES = const(24)
 
 _MASKED = const(0x10000)  # of a redirection entry
 _IOAPIC_LINES = const(50)  # word of IoApic.state
-_PENDING = const(0x108 // 4)  # word of the vCPU frame
 _LVT_LINT0 = const(0x350 // 4)  # words of the local APIC's pages
 _LINT0_LEVEL = const(0x1010 // 4)
 _FRAME = const(0x101C // 4)
@@ -118,4 +119,4 @@ def _intr(ioapic: int, page: int, slow, level: int):
     s[_IOAPIC_LINES] |= 1
     r[_LINT0_LEVEL] = 1
     f = ptr32(frame)
-    f[_PENDING] = 1
+    f[PENDING] = 1

@@ -104,7 +104,6 @@ class IoApic:
             self.heard(at >> 1)
         self._level(at >> 1)
 
-    # FIGURE_SET
     @micropython.viper
     def set_irq(self, n: int, level: int) -> int:
         """Sets pin `n` (0..23). Returns 0 if an edge found its predecessor not accepted yet, else 1."""

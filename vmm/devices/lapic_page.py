@@ -8,6 +8,8 @@ The registers' names stand here since viper folds constants of its own module on
 import micropython
 from micropython import const
 
+from vmm.vtx.frame import PENDING
+
 # Offsets in the page.
 ID = const(0x20)
 VERSION = const(0x30)
@@ -50,7 +52,6 @@ FRAME = const(0x101C)  # address of the vCPU frame whose words quick handlers us
 VIRTUAL_DELIVERY = const(0x1020)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
 SIZE = const(0x2000)  # of both pages
 _ERROR_RECEIVE_VECTOR = const(0x40)
-_PENDING = const(0x108 // 4)  # word of the vCPU frame
 
 # Bits of a message, as ICR and redirection entries have them.
 _MODE = const(0x700)
@@ -181,7 +182,7 @@ class LapicPage:
             return 0
         r[(IRR >> 2) + at] = irr | bit
         if r[FRAME >> 2]:  # what kick() does, without the call
-            ptr32(r[FRAME >> 2])[_PENDING] = 1
+            ptr32(r[FRAME >> 2])[PENDING] = 1
         else:
             self.kick()
         return 1

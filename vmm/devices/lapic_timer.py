@@ -9,6 +9,8 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.vtx.frame import DIRTY, DIRTY_RVI, PENDING, RVI
+
 # Offsets in the page; viper folds constants of its own module only.
 _LVT_TIMER = const(0x320)
 _INITIAL = const(0x380)
@@ -22,10 +24,6 @@ _VIRTUAL_DELIVERY = const(0x1020)
 _SVR_ENABLED = const(0x100)
 _MASKED = const(0x10000)
 
-_DIRTY = const(0x0F8 // 4)  # words of the vCPU frame
-_PENDING = const(0x108 // 4)
-_RVI = const(0x1C8 // 4)
-_DIRTY_RVI = const(1 << 7)
 _PERIODIC = const(1)
 _DEADLINE_MODE = const(2)
 
@@ -231,8 +229,8 @@ def _due(page: int, slow, now: int):
     r[(_IRR >> 2) + at] |= bit
     f = ptr32(frame)
     if r[_VIRTUAL_DELIVERY >> 2] == 0:
-        f[_PENDING] = 1
+        f[PENDING] = 1
         return
-    if f[_RVI] < vector or f[_DIRTY] & _DIRTY_RVI == 0:
-        f[_RVI] = vector
-    f[_DIRTY] |= _DIRTY_RVI
+    if f[RVI] < vector or f[DIRTY] & DIRTY_RVI == 0:
+        f[RVI] = vector
+    f[DIRTY] |= DIRTY_RVI

@@ -13,12 +13,11 @@ from vmm.memory import paging
 from vmm.memory.linear import Unbacked
 from vmm.vtx import events
 from vmm.vtx.vmcs import GUEST_CS_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
+from vmm.vtx.x86 import PAGE, RFLAGS_TF
 
 GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 _MAX_LENGTH = const(15)
-_PAGE = const(0x1000)
 _TURNS = const(64)  # of a repeated instruction that one exit makes at most
-_RFLAGS_TF = const(1 << 8)
 
 
 class GuestCpu:
@@ -65,7 +64,7 @@ class GuestCpu:
         except decode.DecodeError:
             return self._by_cpu(vcpu, code, answer)
         self._answer = answer
-        self.turns = 1 if vcpu.rflags & _RFLAGS_TF or self.vm.breakpoints.armed else _TURNS
+        self.turns = 1 if vcpu.rflags & RFLAGS_TF or self.vm.breakpoints.armed else _TURNS
         if self.emulator.execute(instruction):
             self.finish(vcpu, instruction.length)
         else:
@@ -90,7 +89,7 @@ class GuestCpu:
         if self.bits != 64:
             gva = gva + vcpu.read(GUEST_CS_BASE) & 0xFFFFFFFF
         access = paging.FETCH | self.memory.explicit
-        code = self.vm.physical_read(self.memory.gpa(gva, access), min(_MAX_LENGTH, _PAGE - (gva & (_PAGE - 1))))
+        code = self.vm.physical_read(self.memory.gpa(gva, access), min(_MAX_LENGTH, PAGE - (gva & (PAGE - 1))))
         if len(code) < _MAX_LENGTH:
             try:
                 gpa = self.memory.gpa(gva + len(code), access)

@@ -23,6 +23,7 @@ from vmm.emulation import opcodes as o
 from vmm.emulation.alu import CF, DF, STATUS, ZF, Alu, condition
 from vmm.emulation.decode import ES, NONE, RIP, SS
 from vmm.memory.paging import WRITE
+from vmm.vtx.x86 import MASK64
 
 _RAX = const(0)
 _RCX = const(1)
@@ -31,7 +32,6 @@ _RSI = const(6)
 _RDI = const(7)
 _REPNE = const(0xF2)
 _READ = const(0)
-_MASK64 = const(0xFFFFFFFFFFFFFFFF)
 
 
 class Emulator:
@@ -83,7 +83,7 @@ class Emulator:
                 n &= 3
                 shift = 8
             mask = ((1 << 8 * size) - 1) << shift
-            value = self._cpu.reg(n) & ~mask & _MASK64 | value << shift
+            value = self._cpu.reg(n) & ~mask & MASK64 | value << shift
         self._cpu.set_reg(n, value)
 
     def _at(self, insn, segment, offset, size, access):
@@ -295,7 +295,7 @@ def _wrap(value, size):
     """`value` modulo 2**(8 * size); allocates nothing where the result is small."""
     if size < 8:
         return value & ((1 << 8 * size) - 1)
-    return value if 0 <= value and not value >> 62 else value & _MASK64
+    return value if 0 <= value and not value >> 62 else value & MASK64
 
 
 def _swap(value, size):

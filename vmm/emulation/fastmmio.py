@@ -12,16 +12,12 @@ import micropython
 from micropython import const
 
 from vmm.emulation.fastmov import decode, load, source
+from vmm.vtx.frame import DR7, LENGTH, RIP, VECTORING_INFO
+from vmm.vtx.vmcs import GUEST_CR3, GUEST_CS_ACCESS_RIGHTS
+from vmm.vtx.vmcs_bits import RIGHTS_L
 
 MISS = const(-1)
 
-_RIP = const(0x080 // 4)  # words of the frame (vmm/vtx/frame.py)
-_LENGTH = const(0x0A0 // 4)
-_VECTORING_INFO = const(0x0C8 // 4)
-_DR7 = const(0xB78 // 4)
-_GUEST_CS_ACCESS_RIGHTS = const(0x4816)
-_GUEST_CR3 = const(0x6802)
-_L = const(1 << 13)
 _WRITE = const(1 << 13)  # as in vmm/emulation/fastmov.py
 
 
@@ -73,15 +69,15 @@ class FastMmio:
     def access(self, vcpu, gpa: int) -> int:
         """Execute the access to the register at `gpa` that made `vcpu` exit: a verdict, or MISS."""
         f = ptr32(vcpu)
-        if int(f[_VECTORING_INFO]) & 0x80000000 or f[_DR7] & 0xFF:
+        if int(f[VECTORING_INFO]) & 0x80000000 or f[DR7] & 0xFF:
             return MISS
         device = self.devices.get(gpa >> 12, self)
-        if device is self or not int(vcpu.read(_GUEST_CS_ACCESS_RIGHTS)) & _L:
+        if device is self or not int(vcpu.read(GUEST_CS_ACCESS_RIGHTS)) & RIGHTS_L:
             return MISS
-        rip = int(f[_RIP]) | int(f[_RIP + 1]) << 32
+        rip = int(f[RIP]) | int(f[RIP + 1]) << 32
         ram = ptr32(self._ram)
         base = int(ram[0]) | int(ram[1]) << 32
-        code = int(code_at(rip, vcpu.read(_GUEST_CR3), base, int(ram[2]) | int(ram[3]) << 32))
+        code = int(code_at(rip, vcpu.read(GUEST_CR3), base, int(ram[2]) | int(ram[3]) << 32))
         if code == 0:
             return MISS
         number = int(decode(code, 64))
@@ -89,8 +85,8 @@ class FastMmio:
         offset = gpa & 0xFFF
         if number == 0 or offset + size > 0x1000:
             return MISS
-        f[_LENGTH] = number & 15
-        f[_LENGTH + 1] = 0
+        f[LENGTH] = number & 15
+        f[LENGTH + 1] = 0
         if number & _WRITE:
             device.write(offset, size, source(vcpu, number, code))
             return int(self._ports.outcome) | 1

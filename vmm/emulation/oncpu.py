@@ -21,17 +21,14 @@ from vmm.memory.ept import RWX, R, W
 from vmm.memory.pages import OutOfMemory
 from vmm.vtx import segments
 from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
+from vmm.vtx.vmcs_bits import BLOCKING_BY_MOV_SS
+from vmm.vtx.x86 import CR0_PE, PAGE, PAGE_MASK, RFLAGS_VM
 
-_PAGE = const(0x1000)
-_PAGE_MASK = const(0xFFFFFFFFFFFFF000)
 _MOST = const(8)  # pages of one instruction: PUSHA, ENTER and all others have fewer
 _PUSHF = const(0x9C)
 _MOV_SREG = const(0x8E)
 _POP_SS = const(0x17)
 _RSP = const(4)
-_BLOCKING_BY_MOV_SS = const(2)
-_CR0_PE = const(1)
-_VM = const(1 << 17)
 _V8086 = const(0xF3)
 _TF_IF = const(3 << 8)
 
@@ -72,7 +69,7 @@ class OnCpu:
         places = self._find(vcpu, operands, answer)
         if not places:
             raise DecodeError("it accesses memory that it is not known for: %s" % bytes(code).hex())
-        pages = {place.gpa & _PAGE_MASK for place in places}
+        pages = {place.gpa & PAGE_MASK for place in places}
         if len(pages) + len(self._laid) > _MOST:
             raise DecodeError("it accesses more than %d pages that are no RAM" % _MOST)
         try:
@@ -90,7 +87,7 @@ class OnCpu:
             raise
         self._vm.flush()
         for place in places:
-            place.hpa = self._laid[place.gpa & _PAGE_MASK] + (place.gpa & (_PAGE - 1))
+            place.hpa = self._laid[place.gpa & PAGE_MASK] + (place.gpa & (PAGE - 1))
             if place.before is not None:
                 uctypes.bytearray_at(place.hpa, place.size)[:] = place.before
         self._places += places
@@ -104,7 +101,7 @@ class OnCpu:
             at = 0
             for gpa, size in pieces:
                 answered = answer if gpa >> 12 == vcpu.gpa >> 12 else None
-                if (answered is not None or not self._vm.memory.has(gpa)) and gpa & _PAGE_MASK not in self._laid:
+                if (answered is not None or not self._vm.memory.has(gpa)) and gpa & PAGE_MASK not in self._laid:
                     places.append(_Place(operand, at, gpa, size, answered))
                 at += size
         return places
@@ -121,10 +118,10 @@ class OnCpu:
         hpa = self._free.pop()
         rights = R | W
         if self._vm.memory.has(page):
-            uctypes.bytearray_at(hpa, _PAGE)[:] = self._vm.memory.view(page, _PAGE)
+            uctypes.bytearray_at(hpa, PAGE)[:] = self._vm.memory.view(page, PAGE)
             rights = RWX
         else:
-            cpu.zero(hpa, _PAGE)
+            cpu.zero(hpa, PAGE)
         self._laid[page] = hpa
         self._undo.append(self._vm.ept.lay(page, hpa, rights))
 
@@ -179,17 +176,17 @@ class OnCpu:
             self._guest.emulator.put(_RSP, width, self._guest.reg(_RSP) + operand.size)
         self._guest.finish(vcpu, self._guest.instruction.length)
         state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | _BLOCKING_BY_MOV_SS)
+        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | BLOCKING_BY_MOV_SS)
         return self._vm.ports.outcome & ~verdict.ADVANCE
 
 
 def load_ss(vcpu, memory, selector):
     """SS becomes `selector` as by MOV to SS; Fault where the CPU refuses. memory: vmm.memory.linear.Linear, loaded."""
-    if not vcpu.cr0 & _CR0_PE:
+    if not vcpu.cr0 & CR0_PE:
         _, _, limit, rights = vcpu.segment("ss")
         vcpu.set_segment("ss", selector, selector << 4, limit, rights)
         return
-    if vcpu.rflags & _VM:
+    if vcpu.rflags & RFLAGS_VM:
         vcpu.set_segment("ss", selector, selector << 4, 0xFFFF, _V8086)
         return
     cpl = vcpu.cpl

@@ -16,6 +16,8 @@ from micropython import const
 from vmx import bind
 
 from vmm.emulation.fastmov import decode, source
+from vmm.vtx.frame import CR3, CS_RIGHTS, DR7, GPA, LENGTH, OUTCOME, RIP, VECTORING_INFO
+from vmm.vtx.vmcs_bits import RIGHTS_L
 
 _SITES = const(32)
 _WORDS = const(32)  # of a site: 9, three levels of four, four words of code
@@ -30,17 +32,8 @@ _TOP = const(6)  # offset in the PML4, and the entry there (two words)
 _PAIRS = const(9)  # gpa, and the 32-bit word that must be there
 
 _LARGE = const(0x80)
-_L = const(1 << 13)  # of the access rights: 64-bit code
 
 # Words of the frame (vmm/vtx/frame.py), and bits as in fastmov.py: viper folds constants of its own module only.
-_RIP = const(0x080 // 4)
-_LENGTH = const(0x0A0 // 4)
-_GPA = const(0x0B0 // 4)
-_VECTORING_INFO = const(0x0C8 // 4)
-_OUTCOME = const(0x1B8 // 4)
-_CR3 = const(0x1E8 // 4)
-_CS_RIGHTS = const(0x1F0 // 4)
-_DR7 = const(0xB78 // 4)
 _HIGH = const(1 << 12)
 _WRITE = const(1 << 13)
 _IMMEDIATE = const(1 << 14)
@@ -71,13 +64,13 @@ def _remember(sites: int, vcpu) -> int:
     """Keep the instruction at RIP: 1, or 0 where it is none of those."""
     h = ptr32(sites)
     f = ptr32(vcpu)
-    low = int(f[_RIP])
-    if not f[_CS_RIGHTS] & _L or low & 0xFFF > 0xFF1:
+    low = int(f[RIP])
+    if not f[CS_RIGHTS] & RIGHTS_L or low & 0xFFF > 0xFF1:
         return 0
     ram = int(h[0]) | int(h[1]) << 32
     size = int(h[2])
-    rip = low | int(f[_RIP + 1]) << 32
-    table = (int(f[_CR3 + 1]) & 0xFFFFF) << 32 | int(f[_CR3]) & 0xFFFFF000
+    rip = low | int(f[RIP + 1]) << 32
+    table = (int(f[CR3 + 1]) & 0xFFFFF) << 32 | int(f[CR3]) & 0xFFFFF000
     c = ptr32(sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 5) & (_SITES - 1)))
     c[_RIGHTS] = 0  # matches nothing, while it is not whole
     at = int(_PAIRS)
@@ -127,8 +120,8 @@ def _remember(sites: int, vcpu) -> int:
         gpa += 4
     c[_END] = at
     c[0] = low
-    c[1] = f[_RIP + 1]
-    c[_RIGHTS] = f[_CS_RIGHTS]
+    c[1] = f[RIP + 1]
+    c[_RIGHTS] = f[CS_RIGHTS]
     return 1
 
 
@@ -136,16 +129,16 @@ def _remember(sites: int, vcpu) -> int:
 def _access(sites: int, read, write, slow, vcpu) -> int:
     h = ptr32(sites)
     f = ptr32(vcpu)
-    low = int(f[_RIP])
+    low = int(f[RIP])
     c = ptr32(sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 5) & (_SITES - 1)))
-    if f[_GPA + 1] or f[_VECTORING_INFO] & 0x80000000 or f[_DR7] & 0xFF:
+    if f[GPA + 1] or f[VECTORING_INFO] & 0x80000000 or f[DR7] & 0xFF:
         return int(slow(vcpu))
     ram = int(h[0]) | int(h[1]) << 32
-    table = int(f[_CR3]) & 0xFFFFF000
+    table = int(f[CR3]) & 0xFFFFF000
     known = 1
     while True:
-        if low == int(c[0]) and f[_RIP + 1] == c[1] and f[_CS_RIGHTS] == c[_RIGHTS]:
-            if table < int(h[2]) and f[_CR3 + 1] & 0xFFFFF == 0:
+        if low == int(c[0]) and f[RIP + 1] == c[1] and f[CS_RIGHTS] == c[_RIGHTS]:
+            if table < int(h[2]) and f[CR3 + 1] & 0xFFFFF == 0:
                 w = ptr32(ram + table + int(c[_TOP]))
                 if w[0] == c[_TOP + 1] and w[1] == c[_TOP + 2]:
                     at = int(_PAIRS)
@@ -162,11 +155,11 @@ def _access(sites: int, read, write, slow, vcpu) -> int:
         known = 0
     number = int(c[_NUMBER])
     size = number >> 4 & 15
-    offset = int(f[_GPA]) & 0xFFF
+    offset = int(f[GPA]) & 0xFFF
     if offset + size > 0x1000:
         return int(slow(vcpu))
-    f[_LENGTH] = number & 15
-    f[_LENGTH + 1] = 0
+    f[LENGTH] = number & 15
+    f[LENGTH + 1] = 0
     register = number >> 7 & 30
     if number & _WRITE:
         value = int(f[register])
@@ -177,7 +170,7 @@ def _access(sites: int, read, write, slow, vcpu) -> int:
         if size < 4:
             value &= (1 << (size << 3)) - 1
         write(offset, size, value)
-        return int(f[_OUTCOME]) | 1
+        return int(f[OUTCOME]) | 1
     value = int(read(offset, size))
     if size < 4:
         value &= (1 << (size << 3)) - 1

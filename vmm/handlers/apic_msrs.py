@@ -10,6 +10,7 @@ import uctypes
 from micropython import const
 
 from vmm.vtx import reasons
+from vmm.vtx.frame import CLOCK_OFFSET, DATUM, DIRTY, DIRTY_TIMERS, RAX, RDX, TSC_OFFSET
 
 LAPIC = const(0xFEE00000)
 IA32_APIC_BASE = const(0x1B)
@@ -19,13 +20,6 @@ _BSP = const(1 << 8)
 _EXTD = const(1 << 10)
 _ENABLE = const(1 << 11)
 
-_RAX = const(0x000 // 4)  # words of the frame (vmm/vtx/frame.py)
-_RDX = const(0x010 // 4)
-_DIRTY = const(0x0F8 // 4)
-_DATUM = const(0x190 // 4)
-_TSC_OFFSET = const(0x198 // 4)
-_CLOCK_OFFSET = const(0x1A0 // 4)
-_DIRTY_TIMERS = const(1 << 5)
 
 _LVT_TIMER = const(0x320 // 4)  # words of the APIC's page (vmm/devices/lapic_timer.py)
 _STORED_DEADLINE = const(0x1000 // 4)
@@ -101,27 +95,27 @@ class ApicMsrs:
 @micropython.viper
 def _write_deadline(vcpu) -> int:
     """Handler of WRMSR of IA32_TSC_DEADLINE. frame.DATUM: the APIC's page, its timer's word in the frame."""
-    f = ptr32(vcpu)  # noqa: F821
-    w = ptr32(f[_DATUM])  # noqa: F821
-    r = ptr32(w[0])  # noqa: F821
+    f = ptr32(vcpu)
+    w = ptr32(f[DATUM])
+    r = ptr32(w[0])
     if (r[_LVT_TIMER] >> 17) & 3 != _DEADLINE_MODE:
         return 1
-    high = int(f[_RDX])
-    deadline = int(f[_RAX])
+    high = int(f[RDX])
+    deadline = int(f[RAX])
     r[_STORED_DEADLINE] = deadline
     r[_STORED_DEADLINE + 1] = high
     deadline |= high << 32
     if deadline:
-        offset = int(f[_TSC_OFFSET + 1])
+        offset = int(f[TSC_OFFSET + 1])
         if high >> 30 or (offset + 0x40000000) & 0x80000000:  # a sum of them may be beyond 63 bits
             vcpu.vm.lapic.timer.follow_tsc()
             return 1
-        deadline -= int(f[_TSC_OFFSET]) | offset << 32
-        deadline += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+        deadline -= int(f[TSC_OFFSET]) | offset << 32
+        deadline += int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32
         if deadline < 1:
             deadline = 1
     timer = int(w[1])
     f[timer] = deadline
     f[timer + 1] = deadline >> 32
-    f[_DIRTY] |= _DIRTY_TIMERS
+    f[DIRTY] |= DIRTY_TIMERS
     return 1

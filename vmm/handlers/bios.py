@@ -20,15 +20,12 @@ from vmm.handlers.bios_video import Video
 from vmm.loaders import bios
 from vmm.memory.e820 import ONE_MIB, RAM
 from vmm.vtx import vmcs as v
+from vmm.vtx.frame import RSP
+from vmm.vtx.vmcs import GUEST_CR0, GUEST_SS_ACCESS_RIGHTS, GUEST_SS_BASE
+from vmm.vtx.x86 import RFLAGS_CF, RFLAGS_ZF
 
-_CF = const(0x0001)
-_ZF = const(0x0040)
 _SMAP = const(0x534D4150)
 _FROM_SETUP = const(0x86)  # AH for a function of INT 15h that is not there
-_GUEST_SS_BASE = const(0x680A)  # for viper, which folds constants of its own module only
-_GUEST_SS_ACCESS_RIGHTS = const(0x4818)
-_GUEST_CR0 = const(0x6800)
-_RSP = const(0x020 // 4)
 _BIG = const(1 << 14)
 _DAY = const(0x1800B0)  # timer ticks
 _MOVED_MOST = const(0x8000)  # words of INT 15h, AH 87h
@@ -43,7 +40,7 @@ _SCAN_CODES = {
                        (0x2B, b"\\zxcvbnm,./"), (0x39, b" "), (0x01, b"\x1b"))
     for code, character in enumerate(row, first)
 }  # fmt: skip
-_SHIFTED = dict(zip(b"!@#$%^&*()_+{}:\"~|<>?", b"1234567890-=[];'`\\,./"))
+_SHIFTED = dict(zip(b'!@#$%^&*()_+{}:"~|<>?', b"1234567890-=[];'`\\,./"))
 
 
 class Call:
@@ -83,10 +80,10 @@ class Call:
         self.eax = self.eax & 0xFFFF0000 | value
 
     def carry(self, on):
-        self.flags = self.flags & ~_CF | (_CF if on else 0)
+        self.flags = self.flags & ~RFLAGS_CF | (RFLAGS_CF if on else 0)
 
     def zero(self, on):
-        self.flags = self.flags & ~_ZF | (_ZF if on else 0)
+        self.flags = self.flags & ~RFLAGS_ZF | (RFLAGS_ZF if on else 0)
 
     def put(self, **registers):
         """16-bit registers of the vCPU, such as cx=1: the rest of each stays."""
@@ -98,7 +95,7 @@ class Call:
         """Flags to the program's stack; the new EAX."""
         vcpu = self.vcpu
         if self.again:
-            vcpu.rflags |= _CF  # for the routine
+            vcpu.rflags |= RFLAGS_CF  # for the routine
         data = struct.pack("<IIH", self.eax, self._return, self.flags)
         if self._paged:
             vcpu.poke(self._at, data)
@@ -264,9 +261,7 @@ class Bios:
         """A block between places of extended memory, by the descriptors that the caller has made."""
         vcpu = call.vcpu
         table = vcpu.peek(vcpu.segment("es")[1] + (vcpu.rsi & 0xFFFF), 0x20)
-        source, target = [
-            int.from_bytes(table[at + 2 : at + 5], "little") | table[at + 7] << 24 for at in (0x10, 0x18)
-        ]
+        source, target = [int.from_bytes(table[at + 2 : at + 5], "little") | table[at + 7] << 24 for at in (0x10, 0x18)]
         size = 2 * (vcpu.rcx & 0xFFFF)
         if size > 2 * _MOVED_MOST or not self._memory.has(source, size) or not self._memory.has(target, size):
             call.ah = 0x02
@@ -362,17 +357,17 @@ class Bios:
 @micropython.viper
 def _poll(ram, waiting, lsr: int, slow, vcpu) -> int:
     """INT 16h: whether a key waits, where none does; all else is slow's. ram: host address and bytes from gpa 0."""
-    r = ptr32(ram)  # noqa: F821
-    stack = ptr32(vcpu)[_RSP] & 0xFFFF  # noqa: F821
-    at = int(vcpu.read(_GUEST_SS_BASE)) + stack
-    plain = int(vcpu.read(_GUEST_SS_ACCESS_RIGHTS)) & _BIG == 0 and int(vcpu.read(_GUEST_CR0)) >> 31 == 0
+    r = ptr32(ram)
+    stack = ptr32(vcpu)[RSP] & 0xFFFF
+    at = int(vcpu.read(GUEST_SS_BASE)) + stack
+    plain = int(vcpu.read(GUEST_SS_ACCESS_RIGHTS)) & _BIG == 0 and int(vcpu.read(GUEST_CR0)) >> 31 == 0
     if not plain or at + 10 > (int(r[2]) | int(r[3]) << 32):
         return int(slow(vcpu))
-    p = ptr8((int(r[0]) | int(r[1]) << 32) + at)  # noqa: F821
+    p = ptr8((int(r[0]) | int(r[1]) << 32) + at)
     function = int(p[1])
     if function != 0x01 and function != 0x11:
         return int(slow(vcpu))
-    if ptr8(waiting)[0] or ptr8(lsr)[0] & 1:  # noqa: F821
+    if ptr8(waiting)[0] or ptr8(lsr)[0] & 1:
         return int(slow(vcpu))
     p[8] |= 0x40  # ZF
     return int(p[0]) | int(p[1]) << 8 | int(p[2]) << 16 | int(p[3]) << 24

@@ -12,28 +12,30 @@ from vmm.handlers import exception
 from vmm.vtx import events
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_PDPTE0, SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
+from vmm.vtx.x86 import (
+    CR0_CD,
+    CR0_ET,
+    CR0_NW,
+    CR0_PE,
+    CR0_PG,
+    CR0_TS,
+    CR4_DE,
+    CR4_OSXSAVE,
+    CR4_PAE,
+    CR4_PCIDE,
+    CR4_TSD,
+    EFER_LMA,
+    EFER_LME,
+    RFLAGS_RF,
+)
 
 _GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 
 _TPR = const(0x80)
-_CR0_PE = const(1)
-_CR0_TS = const(1 << 3)
-_CR0_NW = const(1 << 29)
-_CR0_CD = const(1 << 30)
-_CR0_PG = const(1 << 31)
 _CR0_DEFINED = const(0xE005003F)
-_CR0_ET = const(1 << 4)
-_CR4_PAE = const(1 << 5)
-_CR4_TSD = const(1 << 2)
-_CR4_DE = const(1 << 3)
-_CR4_PCIDE = const(1 << 17)
-_CR4_OSXSAVE = const(1 << 18)
 _CR0_RELOADS = const(7 << 29)  # PG, CD, NW
-_EFER_LME = const(1 << 8)
-_EFER_LMA = const(1 << 10)
 _CS_L = const(1 << 13)
 _WBINVD_EXITING = const(1 << 6)
-_RFLAGS_RF = const(1 << 16)
 _DR6_BD = const(1 << 13)
 _DR7_GD = const(1 << 13)
 _DR7_BITS = const(0xFFFF23FF)  # that can be set; RTM is no guest's
@@ -64,10 +66,10 @@ def access(vcpu):
     """MOV to and from CR, CLTS, LMSW."""
     q = CrQualification(vcpu.qualification)
     if q.TYPE == 2:
-        return write_cr0(vcpu, vcpu.cr0 & ~_CR0_TS)
+        return write_cr0(vcpu, vcpu.cr0 & ~CR0_TS)
     if q.TYPE == 3:
         old = vcpu.cr0
-        return write_cr0(vcpu, old & ~0xE | q.LMSW_SOURCE & 0xF | old & _CR0_PE)
+        return write_cr0(vcpu, old & ~0xE | q.LMSW_SOURCE & 0xF | old & CR0_PE)
     if q.TYPE == 1:
         value = {3: lambda: vcpu.cr3, 8: lambda: vcpu.vm.lapic.read(_TPR, 4) >> 4}[q.NUMBER]()
         setattr(vcpu, _GPRS[q.GPR], value)
@@ -89,9 +91,9 @@ def access(vcpu):
 
 def write_cr0(vcpu, value):
     """The guest's CR0 becomes `value`, or #GP(0)."""
-    if value >> 32 or (value & _CR0_PG and not value & _CR0_PE) or (value & _CR0_NW and not value & _CR0_CD):
+    if value >> 32 or (value & CR0_PG and not value & CR0_PE) or (value & CR0_NW and not value & CR0_CD):
         return events.general_protection(vcpu)
-    value = value & _CR0_DEFINED | _CR0_ET
+    value = value & _CR0_DEFINED | CR0_ET
     old = vcpu.cr0
     if not _cr0_allowed(vcpu, old, value):
         return events.general_protection(vcpu)
@@ -103,11 +105,11 @@ def write_cr0(vcpu, value):
 def _cr0_allowed(vcpu, old, value):
     """SDM Vol. 2B, "MOV - Move to/from Control Registers"; with PAE paging this loads the PDPTEs."""
     cr4 = vcpu.cr4
-    if value & _CR0_PG:
-        if vcpu.efer & _EFER_LME:
-            return old & _CR0_PG or (cr4 & _CR4_PAE and not vcpu.cs[3] & _CS_L)
-        return not cr4 & _CR4_PAE or not (old ^ value) & _CR0_RELOADS or load_pdptes(vcpu)
-    return not old & _CR0_PG or (vcpu.bits != 64 and not cr4 & _CR4_PCIDE)
+    if value & CR0_PG:
+        if vcpu.efer & EFER_LME:
+            return old & CR0_PG or (cr4 & CR4_PAE and not vcpu.cs[3] & _CS_L)
+        return not cr4 & CR4_PAE or not (old ^ value) & _CR0_RELOADS or load_pdptes(vcpu)
+    return not old & CR0_PG or (vcpu.bits != 64 and not cr4 & CR4_PCIDE)
 
 
 def write_cr4(vcpu, value):
@@ -132,7 +134,7 @@ def write_cr3(vcpu, value):
 
 
 def pae_paging(vcpu):
-    return bool(vcpu.cr0 & _CR0_PG and vcpu.cr4 & _CR4_PAE and not vcpu.efer & _EFER_LMA)
+    return bool(vcpu.cr0 & CR0_PG and vcpu.cr4 & CR4_PAE and not vcpu.efer & EFER_LMA)
 
 
 def load_pdptes(vcpu):
@@ -157,14 +159,14 @@ def mov_dr(vcpu):
     q = DrQualification(vcpu.qualification)
     number = q.NUMBER
     if number in (4, 5):
-        if vcpu.cr4 & _CR4_DE:
+        if vcpu.cr4 & CR4_DE:
             return events.undefined(vcpu)
         number += 2
     if vcpu.cpl:
         return events.general_protection(vcpu)
     if vcpu.read(GUEST_DR7) & _DR7_GD:
         exception.debug_registers(vcpu, _DR6_BD)
-        vcpu.rflags |= _RFLAGS_RF
+        vcpu.rflags |= RFLAGS_RF
         return events.inject(vcpu, events.DB)
     wide = vcpu.bits == 64
     if q.FROM:
@@ -187,7 +189,7 @@ def mov_dr(vcpu):
 
 def xsetbv(vcpu):
     """XCR0: state components that the guest's CPUID has, in the combinations that the CPU takes."""
-    if not vcpu.cr4 & _CR4_OSXSAVE:
+    if not vcpu.cr4 & CR4_OSXSAVE:
         return events.undefined(vcpu)
     value = (vcpu.rdx & 0xFFFFFFFF) << 32 | vcpu.rax & 0xFFFFFFFF
     if vcpu.cpl or vcpu.rcx & 0xFFFFFFFF or not xcr0_valid(value, vcpu.vm.xcr0_allowed):
@@ -234,7 +236,7 @@ def invlpg(vcpu):
 
 def rdtsc(vcpu):
     """RDTSC, where a policy watches it."""
-    if vcpu.cpl and vcpu.cr4 & _CR4_TSD:
+    if vcpu.cpl and vcpu.cr4 & CR4_TSD:
         return events.general_protection(vcpu)
     now = vcpu.vm.clock.now()
     vcpu.rax = now & 0xFFFFFFFF

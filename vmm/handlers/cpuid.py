@@ -15,17 +15,14 @@ from vmx import bind
 
 from vmm import tally, verdict
 from vmm.vtx import reasons
+from vmm.vtx.frame import DATUM, RAX, RBX, RCX, RDX
+from vmm.vtx.vmcs import GUEST_CR4
+from vmm.vtx.x86 import CR4_OSXSAVE, CR4_PKE
 
 HYPERVISOR_LEAF = const(0x40000000)
 SIGNATURE = b"PcanelPy    "
 
 # Frame words (vmm/vtx/frame.py): constants here, since the handler of the commonest exit reads them.
-_RAX = const(0x000 // 4)
-_RCX = const(0x008 // 4)
-_RDX = const(0x010 // 4)
-_RBX = const(0x018 // 4)
-_DATUM = const(0x190 // 4)
-_GUEST_CR4 = const(0x6804)  # OSXSAVE is the guest's own bit there
 _KNOWN = const(64)  # answers kept
 _SUBLEAVES_KEPT = const(256)  # of a leaf, at most: the rest is made anew each time
 _LAST = const(0x1F)  # the highest basic leaf that is shown
@@ -82,8 +79,6 @@ _CR4 = (
     (21, 7, 1, 20),  # SMAP
     (22, 7, 2, 3),  # PKE
 )
-_CR4_OSXSAVE = const(1 << 18)
-_CR4_PKE = const(1 << 22)
 
 
 def _words(text):
@@ -263,7 +258,7 @@ class Cpuid:
     def install(self, exits):
         """Leaves that depend on nothing but the leaf, and leaf 1, have handlers of their own."""
         exits.add(reasons.CPUID, bind(_other, self.exit))
-        exits.keyed(reasons.CPUID, 4 * _RAX, 0xFFFFFFFF)
+        exits.keyed(reasons.CPUID, 4 * RAX, 0xFFFFFFFF)
         base = uctypes.addressof(self._direct)
         for i, leaf in enumerate(self._leaves):
             exits.key(reasons.CPUID, leaf, _leaf_1 if leaf == 1 else _leaf, base + 16 * i)
@@ -284,9 +279,9 @@ class Cpuid:
             a, b, c, d = self._known[key]
         else:
             a, b, c, d = self.leaf(leaf, subleaf)
-        if leaf == 1 and vcpu.cr4 & _CR4_OSXSAVE:
+        if leaf == 1 and vcpu.cr4 & CR4_OSXSAVE:
             c |= _OSXSAVE
-        elif leaf == 7 and subleaf == 0 and vcpu.cr4 & _CR4_PKE:
+        elif leaf == 7 and subleaf == 0 and vcpu.cr4 & CR4_PKE:
             c |= _OSPKE
         elif leaf == 0xD and subleaf == 0:
             b = self.xsave_size(vcpu.xcr0)
@@ -300,17 +295,17 @@ class Cpuid:
 @micropython.viper
 def _other(exit_, vcpu) -> int:
     """Handler of all other leaves: zero where other hypervisors begin, the rest is exit's."""
-    f = ptr32(vcpu)  # noqa: F821
-    if f[_RAX] >> 16 != 0x4000 or f[_RAX] & 0xFF00 == 0:
+    f = ptr32(vcpu)
+    if f[RAX] >> 16 != 0x4000 or f[RAX] & 0xFF00 == 0:
         return int(exit_(vcpu))
-    f[_RAX] = 0
-    f[_RBX] = 0
-    f[_RCX] = 0
-    f[_RDX] = 0
-    f[_RAX + 1] = 0
-    f[_RBX + 1] = 0
-    f[_RCX + 1] = 0
-    f[_RDX + 1] = 0
+    f[RAX] = 0
+    f[RBX] = 0
+    f[RCX] = 0
+    f[RDX] = 0
+    f[RAX + 1] = 0
+    f[RBX + 1] = 0
+    f[RCX + 1] = 0
+    f[RDX + 1] = 0
     return 1
 
 
@@ -318,32 +313,32 @@ def _other(exit_, vcpu) -> int:
 @micropython.viper
 def _leaf(vcpu) -> int:
     """Handler of a leaf whose four words are at frame.DATUM."""
-    f = ptr32(vcpu)  # noqa: F821
-    w = ptr32(f[_DATUM])  # noqa: F821
-    f[_RAX] = w[0]
-    f[_RBX] = w[1]
-    f[_RCX] = w[2]
-    f[_RDX] = w[3]
-    f[_RAX + 1] = 0
-    f[_RBX + 1] = 0
-    f[_RCX + 1] = 0
-    f[_RDX + 1] = 0
+    f = ptr32(vcpu)
+    w = ptr32(f[DATUM])
+    f[RAX] = w[0]
+    f[RBX] = w[1]
+    f[RCX] = w[2]
+    f[RDX] = w[3]
+    f[RAX + 1] = 0
+    f[RBX + 1] = 0
+    f[RCX + 1] = 0
+    f[RDX + 1] = 0
     return 1
 
 
 @micropython.viper
 def _leaf_1(vcpu) -> int:
     """The same for leaf 1, where OSXSAVE follows CR4."""
-    f = ptr32(vcpu)  # noqa: F821
-    w = ptr32(f[_DATUM])  # noqa: F821
-    f[_RAX] = w[0]
-    f[_RBX] = w[1]
-    f[_RCX] = w[2]
-    f[_RDX] = w[3]
-    f[_RAX + 1] = 0
-    f[_RBX + 1] = 0
-    f[_RCX + 1] = 0
-    f[_RDX + 1] = 0
-    if int(vcpu.read(_GUEST_CR4)) & _CR4_OSXSAVE:
-        f[_RCX] |= _OSXSAVE
+    f = ptr32(vcpu)
+    w = ptr32(f[DATUM])
+    f[RAX] = w[0]
+    f[RBX] = w[1]
+    f[RCX] = w[2]
+    f[RDX] = w[3]
+    f[RAX + 1] = 0
+    f[RBX + 1] = 0
+    f[RCX + 1] = 0
+    f[RDX + 1] = 0
+    if int(vcpu.read(GUEST_CR4)) & CR4_OSXSAVE:
+        f[RCX] |= _OSXSAVE
     return 1

@@ -23,13 +23,13 @@ from vmm.vtx.vmcs import (
     GUEST_LDTR_SELECTOR,
     GUEST_TR_SELECTOR,
 )
+from vmm.vtx.x86 import EFER_LMA
 
 _GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 _MASKS = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)  # by address size
 _TABLES = ((GUEST_GDTR_BASE, GUEST_GDTR_LIMIT), (GUEST_IDTR_BASE, GUEST_IDTR_LIMIT))
 
 _LOAD = const(2)  # in IDENTITY: loads and not stores
-_EFER_LMA = const(1 << 10)
 _BUSY = const(2)
 _ALIGNMENT = const(4)  # of a table register's operand
 _OPERAND_SIZE = const(0x66)
@@ -140,7 +140,7 @@ def _operand_16(vcpu):
 
 def _system(vcpu, memory, selector, types):
     """The descriptor of a system segment in the GDT, checked as LLDT and LTR do."""
-    wide = bool(vcpu.efer & _EFER_LMA)
+    wide = bool(vcpu.efer & EFER_LMA)
     error = selector & 0xFFFC
     found = None if selector & 4 else segments.find(vcpu, memory, selector, wide)
     if found is None or not found.system or found.type not in types:
@@ -161,7 +161,7 @@ def _load_ldtr(vcpu, memory, selector):
 
 
 def _load_tr(vcpu, memory, selector):
-    types = (segments.TSS_32,) if vcpu.efer & _EFER_LMA else (segments.TSS_16, segments.TSS_32)
+    types = (segments.TSS_32,) if vcpu.efer & EFER_LMA else (segments.TSS_16, segments.TSS_32)
     found = _system(vcpu, memory, selector, types)
     found.mark(memory, _BUSY)
     vcpu.set_segment("tr", selector, found.base, found.limit, found.rights)

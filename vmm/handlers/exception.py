@@ -11,11 +11,11 @@ from micropython import const
 from vmm import verdict
 from vmm.vtx import events
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_IA32_DEBUGCTL, GUEST_INTERRUPTIBILITY_STATE
+from vmm.vtx.vmcs_bits import BLOCKING_BY_STI_MOV_SS
 
 _NMI = const(2)
 _GD = const(1 << 13)
 _LBR_BTF = const(3)
-_BLOCKING_BY_STI_MOV_SS = const(3)
 DR6_BITS = const(0xE00F)  # B0-B3, BD, BS, BT
 DR6_FIXED = const(0xFFFF0FF0)
 
@@ -62,8 +62,8 @@ def deliver(vcpu):
 def _unblock(vcpu):
     """A step over STI comes while STI still blocks: VM entry wants BS pending then, and delivery ends it anyway."""
     state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-    if state & _BLOCKING_BY_STI_MOV_SS:
-        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_STI_MOV_SS)
+    if state & BLOCKING_BY_STI_MOV_SS:
+        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI_MOV_SS)
 
 
 def debug_registers(vcpu, qualification):

@@ -15,21 +15,15 @@ from vmm.fault import Fault
 from vmm.memory import paging
 from vmm.memory.linear import Unbacked
 from vmm.vtx import events, frame, reasons
+from vmm.vtx.frame import CLOCK_OFFSET, DATUM, EXIT_TSC, OUTCOME, QUALIFICATION, RAX
 from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.x86 import RFLAGS_DF, RFLAGS_TF
 
-_RAX = const(0x000 // 4)
-_QUALIFICATION = const(0x098 // 4)
-_EXIT_TSC = const(0x118 // 4)
-_DATUM = const(0x190 // 4)
-_CLOCK_OFFSET = const(0x1A0 // 4)
-_OUTCOME = const(0x1B8 // 4)
 _KEY = const(0xFFFF003F)  # of the qualification: all but "operand encoding"
 _KEYS_BITS = const(9)
 _IN = const(8)
 
 _CHUNK = const(64)  # elements of a REP string that one exit moves at most
-_RFLAGS_TF = const(1 << 8)
-_RFLAGS_DF = const(1 << 10)
 
 
 @register
@@ -51,7 +45,7 @@ class PortIo:
         self.bus = bus
         self.claims = bus.claims
         self.miss = bus.miss
-        self._frame = bytearray(4 * (_OUTCOME + 2))
+        self._frame = bytearray(4 * (OUTCOME + 2))
 
     def attach(self, frame_):
         """The vCPU frame, a buffer, that holds the outcome."""
@@ -70,7 +64,7 @@ class PortIo:
     def install(self, exits):
         """Bytes of all ports that are claimed now, by `reader` and `writer` where a device gives one; its words."""
         exits.add(reasons.IO_INSTRUCTION, self.exit, frame.WANT_LINEAR | frame.WANT_INSTR_INFO)
-        exits.keyed(reasons.IO_INSTRUCTION, 4 * _QUALIFICATION, _KEY, _KEYS_BITS)
+        exits.keyed(reasons.IO_INSTRUCTION, 4 * QUALIFICATION, _KEY, _KEYS_BITS)
         handlers = {}
         for port, (device, base) in self.bus.devices.items():
             offset = port - base
@@ -95,8 +89,8 @@ class PortIo:
     @micropython.viper
     def exit(self, vcpu) -> int:
         """Handler of I/O instructions."""
-        f = ptr32(vcpu)  # noqa: F821
-        q = f[_QUALIFICATION]
+        f = ptr32(vcpu)
+        q = f[QUALIFICATION]
         if q & 0x10:
             return int(self.string(vcpu))
         port = q >> 16
@@ -107,27 +101,27 @@ class PortIo:
         if not claim:
             self.miss(port, q & 8 == 0)
             if q & 8:
-                f[_RAX] |= 0xFF
+                f[RAX] |= 0xFF
             return 1
         if q & 8:
-            f[_RAX] = (f[_RAX] & 0xFFFFFF00) | (int(claim[0](port - int(claim[2]), 1)) & 0xFF)
+            f[RAX] = (f[RAX] & 0xFFFFFF00) | (int(claim[0](port - int(claim[2]), 1)) & 0xFF)
         else:
-            claim[1](port - int(claim[2]), 1, f[_RAX] & 0xFF)
+            claim[1](port - int(claim[2]), 1, f[RAX] & 0xFF)
         return int(self.outcome)
 
     @micropython.viper
     def _wide(self, vcpu, q: int):
         """IN and OUT of words and dwords, which the bus may split. q: the qualification."""
-        f = ptr32(vcpu)  # noqa: F821
+        f = ptr32(vcpu)
         if q & 8 == 0:
-            self.bus.write(q >> 16, (q & 7) + 1, f[_RAX])
+            self.bus.write(q >> 16, (q & 7) + 1, f[RAX])
             return
         value = int(self.bus.read(q >> 16, (q & 7) + 1))
         if q & 7 == 1:
-            f[_RAX] = (f[_RAX] & 0xFFFF0000) | (value & 0xFFFF)
+            f[RAX] = (f[RAX] & 0xFFFF0000) | (value & 0xFFFF)
         else:
-            f[_RAX] = value
-            f[_RAX + 1] = 0
+            f[RAX] = value
+            f[RAX + 1] = 0
 
     def string(self, vcpu):
         """INS and OUTS, with REP at most _CHUNK elements an exit, and one at a time where traps may come between."""
@@ -138,11 +132,11 @@ class PortIo:
         index = "rdi" if q.IN else "rsi"
         segment = 0 if q.IN else vcpu.instr_info >> 15 & 7
         access = paging.WRITE if q.IN else 0
-        step = -size if vcpu.rflags & _RFLAGS_DF else size
+        step = -size if vcpu.rflags & RFLAGS_DF else size
         count = vcpu.rcx & mask if q.REP else 1
         memory = vcpu.vm.linear.load(vcpu)
         watch = vcpu.vm.breakpoints
-        most = min(count, 1 if vcpu.rflags & _RFLAGS_TF or watch.armed else _CHUNK)
+        most = min(count, 1 if vcpu.rflags & RFLAGS_TF or watch.armed else _CHUNK)
         fault = None
         done = 0
         try:
@@ -194,61 +188,61 @@ def merge(vcpu, name, value, width):
 
 @micropython.viper
 def _word(frame_) -> int:
-    f = ptr32(frame_)  # noqa: F821
-    return f[_OUTCOME]
+    f = ptr32(frame_)
+    return f[OUTCOME]
 
 
 @micropython.viper
 def _set_word(frame_, value: int):
-    f = ptr32(frame_)  # noqa: F821
-    f[_OUTCOME] = value
+    f = ptr32(frame_)
+    f[OUTCOME] = value
 
 
 # Handlers of single ports. `read` and `write` are a device's, frame.DATUM is the offset that it gets.
 @micropython.viper
 def _in8(read, vcpu) -> int:
-    f = ptr32(vcpu)  # noqa: F821
-    f[_RAX] = (f[_RAX] & 0xFFFFFF00) | (int(read(int(f[_DATUM]), 1)) & 0xFF)
-    return f[_OUTCOME]
+    f = ptr32(vcpu)
+    f[RAX] = (f[RAX] & 0xFFFFFF00) | (int(read(int(f[DATUM]), 1)) & 0xFF)
+    return f[OUTCOME]
 
 
 @micropython.viper
 def _out8(write, vcpu) -> int:
-    f = ptr32(vcpu)  # noqa: F821
-    write(int(f[_DATUM]), 1, int(f[_RAX]) & 0xFF)
-    return f[_OUTCOME]
+    f = ptr32(vcpu)
+    write(int(f[DATUM]), 1, int(f[RAX]) & 0xFF)
+    return f[OUTCOME]
 
 
 # `reader` is what a device gave for one register: reader(now) -> value, or -1 for "ask read()".
 @micropython.viper
 def _in8_now(reader, vcpu) -> int:
-    f = ptr32(vcpu)  # noqa: F821
-    now = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
-    now += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+    f = ptr32(vcpu)
+    now = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
+    now += int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32
     value = int(reader(now))
     if value < 0:
         return int(vcpu.vm.ports.exit(vcpu))
-    f[_RAX] = (f[_RAX] & 0xFFFFFF00) | (value & 0xFF)
-    return f[_OUTCOME]
+    f[RAX] = (f[RAX] & 0xFFFFFF00) | (value & 0xFF)
+    return f[OUTCOME]
 
 
 @micropython.viper
 def _in32_now(reader, vcpu) -> int:
-    f = ptr32(vcpu)  # noqa: F821
-    now = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
-    now += int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32
+    f = ptr32(vcpu)
+    now = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
+    now += int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32
     value = int(reader(now))
     if value < 0:
         return int(vcpu.vm.ports.exit(vcpu))
-    f[_RAX] = value
-    f[_RAX + 1] = 0
-    return f[_OUTCOME]
+    f[RAX] = value
+    f[RAX + 1] = 0
+    return f[OUTCOME]
 
 
 # `writer` is what a device gave for one register: writer(value) -> 0, or -1 for "ask write()".
 @micropython.viper
 def _out8_quick(writer, vcpu) -> int:
-    f = ptr32(vcpu)  # noqa: F821
-    if int(writer(int(f[_RAX]) & 0xFF)) < 0:
+    f = ptr32(vcpu)
+    if int(writer(int(f[RAX]) & 0xFF)) < 0:
         return int(vcpu.vm.ports.exit(vcpu))
-    return f[_OUTCOME]
+    return f[OUTCOME]

@@ -14,9 +14,8 @@ from vmm.handlers import touch
 from vmm.policies import answers
 from vmm.vtx import events, frame, reasons
 from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.x86 import PAGE, PAGE_MASK
 
-_PAGE = const(0x1000)
-_PAGE_MASK = const(0xFFFFFFFFFFFFF000)
 _APIC_BASE = const(0xFEE00000)
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
 _RIGHTS = const(7)  # R, W, X as the access wanted them
@@ -66,7 +65,7 @@ class Mmio:
 
     def _short_way(self):
         """Devices that fill their page, and the RAM from gpa 0."""
-        devices = {base >> 12: device for base, end, device in self.bus.regions if end - base == _PAGE}
+        devices = {base >> 12: device for base, end, device in self.bus.regions if end - base == PAGE}
         _, size, hpa = self.vm.memory.segments[0]
         return FastMmio(devices, hpa, size, self.vm.ports)
 
@@ -79,7 +78,7 @@ class Mmio:
             self._exits.unkey(reasons.EPT_VIOLATION, page)
         self._pages = []
         for base, end, device in self.bus.regions:
-            if end - base == _PAGE and not base >> 32:
+            if end - base == PAGE and not base >> 32:
                 known = self._handlers.get(id(device))
                 if known is None:
                     known = device, self._sites.handler(device.read, device.write, self.violation)
@@ -100,7 +99,7 @@ class Mmio:
             return answer
         answers.again(vcpu)
         if self.vm.memory.has(gpa):
-            return self.vm.stepper.step(gpa & _PAGE_MASK, vcpu.qualification & _RIGHTS)
+            return self.vm.stepper.step(gpa & PAGE_MASK, vcpu.qualification & _RIGHTS)
         if vcpu.qualification & 4:
             self.vm.report(vcpu, "the guest runs code at gpa %#x, where there is no RAM" % gpa)
             return verdict.STOP
@@ -117,12 +116,12 @@ class Mmio:
         if q >> 12 & 15 <= _LINEAR_WRITE:
             if self._fast is None:
                 self._fast = self._short_way()
-            answer = self._fast.access(vcpu, _APIC_BASE | q & (_PAGE - 1))
+            answer = self._fast.access(vcpu, _APIC_BASE | q & (PAGE - 1))
             if answer != MISS:
                 return answer
         if vcpu.vectoring_info & events.VALID:
             events.requeue(vcpu)
-            return self._in_delivery(vcpu, _APIC_BASE | q & (_PAGE - 1))
+            return self._in_delivery(vcpu, _APIC_BASE | q & (PAGE - 1))
         return self.cpu.execute(vcpu)
 
     def _in_delivery(self, vcpu, gpa):

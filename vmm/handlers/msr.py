@@ -14,6 +14,8 @@ from micropython import const
 from vmm import tally
 from vmm.vtx import events, reasons
 from vmm.vtx import vmcs as v
+from vmm.vtx.frame import DATUM, DIRTY, DIRTY_TSC_OFFSET, RAX, RCX, RDX, TSC_OFFSET
+from vmm.vtx.x86 import CR0_PG, EFER_LMA, EFER_LME, IA32_EFER
 
 IA32_TSC = const(0x10)
 IA32_APIC_BASE = const(0x1B)
@@ -37,13 +39,6 @@ _IN_VMCS = {
     0xC0000101: v.GUEST_GS_BASE,
 }
 
-_RAX = const(0x000 // 4)  # words of the frame (vmm/vtx/frame.py)
-_RCX = const(0x008 // 4)
-_RDX = const(0x010 // 4)
-_DIRTY = const(0x0F8 // 4)
-_DATUM = const(0x190 // 4)
-_TSC_OFFSET = const(0x198 // 4)
-_DIRTY_TSC_OFFSET = const(1 << 4)
 
 _STORED = const(64)  # MSRs that store() has room for
 _PLAIN = "any value"
@@ -56,11 +51,7 @@ _MISC_ENABLE_RESET = const(1 << 0 | 1 << 11 | 1 << 12)  # fast strings; neither 
 _DEBUGCTL_ALLOWED = const(3)  # LBR, BTF
 
 
-_EFER = const(0xC0000080)
-_EFER_LME = const(1 << 8)
-_EFER_LMA = const(1 << 10)
 _EFER_ALLOWED = const(1 << 0 | 1 << 8 | 1 << 10 | 1 << 11)  # SCE, LME, LMA, NXE
-_CR0_PG = const(1 << 31)
 _PAT = const(0x277)
 _PAT_TYPES = (0, 1, 4, 5, 6, 7)
 _HIGH_ZERO = (0x174, 0xC0000084, IA32_TSC_AUX)  # SYSENTER_CS, FMASK: 32 bits
@@ -237,8 +228,8 @@ class Msrs:
         """Stored MSRs are read, and TSC_ADJUST is written, by handlers of their own."""
         exits.add(reasons.RDMSR, self.read_exit)
         exits.add(reasons.WRMSR, self.write_exit)
-        exits.keyed(reasons.RDMSR, 4 * _RCX, 0xFFFFFFFF)
-        exits.keyed(reasons.WRMSR, 4 * _RCX, 0xFFFFFFFF)
+        exits.keyed(reasons.RDMSR, 4 * RCX, 0xFFFFFFFF)
+        exits.keyed(reasons.WRMSR, 4 * RCX, 0xFFFFFFFF)
         base = uctypes.addressof(self._words)
         for index, at in self._at.items():
             exits.key(reasons.RDMSR, index, _read_words, base + 4 * at)
@@ -248,8 +239,8 @@ class Msrs:
     @micropython.viper
     def read_exit(self, vcpu) -> int:
         """RDMSR: EDX:EAX from the MSR in ECX, or #GP(0)."""
-        f = ptr32(vcpu)  # noqa: F821
-        index = int(f[_RCX])
+        f = ptr32(vcpu)
+        index = int(f[RCX])
         pair = self.pairs.get(index)
         if pair:
             low = int(pair[0](index))
@@ -261,21 +252,21 @@ class Msrs:
             if not reader:
                 return int(self._refuse(vcpu, index, False))
             low = int(reader(index))
-            high = int(uint(low) >> 32)  # noqa: F821
-        f[_RAX] = low
-        f[_RAX + 1] = 0
-        f[_RDX] = high
-        f[_RDX + 1] = 0
+            high = int(uint(low) >> 32)
+        f[RAX] = low
+        f[RAX + 1] = 0
+        f[RDX] = high
+        f[RDX + 1] = 0
         return 1
 
     @micropython.viper
     def write_exit(self, vcpu) -> int:
         """WRMSR: the MSR in ECX from EDX:EAX, or #GP(0)."""
-        f = ptr32(vcpu)  # noqa: F821
-        index = int(f[_RCX])
+        f = ptr32(vcpu)
+        index = int(f[RCX])
         pair = self.pairs.get(index)
         if pair:
-            done = bool(pair[2](index, int(f[_RAX]), int(f[_RDX])))
+            done = bool(pair[2](index, int(f[RAX]), int(f[RDX])))
         else:
             done = bool(self._write_whole(vcpu, index))
         if done:
@@ -315,7 +306,7 @@ class Msrs:
     def _write_vmcs(self, index, value):
         if not _valid_for_cpu(index, value):
             return False
-        if index == _EFER:
+        if index == IA32_EFER:
             return self._write_efer(value)
         self._vcpu.write(_IN_VMCS[index], value)
         return True
@@ -323,9 +314,9 @@ class Msrs:
     def _write_efer(self, value):
         vcpu = self._vcpu
         old = vcpu.efer
-        if value & ~_EFER_ALLOWED or ((value ^ old) & _EFER_LME and vcpu.cr0 & _CR0_PG):
+        if value & ~_EFER_ALLOWED or ((value ^ old) & EFER_LME and vcpu.cr0 & CR0_PG):
             return False
-        vcpu.efer = value & ~_EFER_LMA | old & _EFER_LMA
+        vcpu.efer = value & ~EFER_LMA | old & EFER_LMA
         return True
 
     def _write_live(self, index, value):
@@ -363,31 +354,31 @@ class Msrs:
 @micropython.viper
 def _read_words(vcpu) -> int:
     """Handler of RDMSR of a stored MSR: its two words are at frame.DATUM."""
-    f = ptr32(vcpu)  # noqa: F821
-    w = ptr32(f[_DATUM])  # noqa: F821
-    f[_RAX] = w[0]
-    f[_RDX] = w[1]
-    f[_RAX + 1] = 0
-    f[_RDX + 1] = 0
+    f = ptr32(vcpu)
+    w = ptr32(f[DATUM])
+    f[RAX] = w[0]
+    f[RDX] = w[1]
+    f[RAX + 1] = 0
+    f[RDX + 1] = 0
     return 1
 
 
 @micropython.viper
 def _write_tsc_adjust(vcpu) -> int:
     """Handler of WRMSR of IA32_TSC_ADJUST: the guest's TSC moves by the difference."""
-    f = ptr32(vcpu)  # noqa: F821
-    jump = ptr32(f[_DATUM])  # noqa: F821
-    w = ptr32(jump[0])  # noqa: F821
-    low = int(f[_RAX])
-    high = int(f[_RDX])
-    offset = int(f[_TSC_OFFSET]) | int(f[_TSC_OFFSET + 1]) << 32
+    f = ptr32(vcpu)
+    jump = ptr32(f[DATUM])
+    w = ptr32(jump[0])
+    low = int(f[RAX])
+    high = int(f[RDX])
+    offset = int(f[TSC_OFFSET]) | int(f[TSC_OFFSET + 1]) << 32
     offset += (high << 32 | low) - (int(w[1]) << 32 | int(w[0]))
     w[0] = low
     w[1] = high
-    f[_TSC_OFFSET] = offset
-    f[_TSC_OFFSET + 1] = offset >> 32
-    f[_DIRTY] |= _DIRTY_TSC_OFFSET
-    deadline = ptr32(jump[1])  # noqa: F821
+    f[TSC_OFFSET] = offset
+    f[TSC_OFFSET + 1] = offset >> 32
+    f[DIRTY] |= DIRTY_TSC_OFFSET
+    deadline = ptr32(jump[1])
     if deadline[0] or deadline[1]:
         vcpu.vm.lapic.timer.follow_tsc()
     return 1

@@ -11,8 +11,8 @@ from micropython import const
 from vmx import bind
 
 from vmm.vtx import events
+from vmm.vtx.vmcs import GUEST_SS_ACCESS_RIGHTS
 
-_GUEST_SS_ACCESS_RIGHTS = const(0x4818)
 _DPL = const(3 << 5)  # of SS: the CPL
 
 
@@ -24,6 +24,6 @@ def kernel_only(handler):
 # As bytecode, by vcpu.cpl, it costs 2,200 more.
 @micropython.viper
 def _checked(handler, vcpu) -> int:
-    if int(vcpu.read(_GUEST_SS_ACCESS_RIGHTS)) & _DPL:
+    if int(vcpu.read(GUEST_SS_ACCESS_RIGHTS)) & _DPL:
         return int(events.general_protection(vcpu))
     return int(handler(vcpu))

@@ -25,6 +25,8 @@ from vmm.vtx import events, segments
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.tss import Tss16, Tss32
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_INTERRUPTIBILITY_STATE
+from vmm.vtx.vmcs_bits import BLOCKING_BY_NMI, BLOCKING_BY_STI_MOV_SS
+from vmm.vtx.x86 import CR0_PG, CR0_TS, CR4_PAE, RFLAGS_FIXED, RFLAGS_NT, RFLAGS_RF, RFLAGS_VM
 
 _SS = const(2)  # number of the segment
 
@@ -33,19 +35,10 @@ _IRET = const(1)
 _JMP = const(2)
 _GATE = const(3)
 
-_NT = const(1 << 14)
-_RF = const(1 << 16)
-_VM = const(1 << 17)
 _RFLAGS_DEFINED = const(0x3F7FD5)
-_RFLAGS_1 = const(1 << 1)
-_CR0_TS = const(1 << 3)
-_CR0_PG = const(1 << 31)
-_CR4_PAE = const(1 << 5)
 _DR7_LOCAL = const(0x155)  # L0-L3, LE
 _DR6_BT = const(1 << 15)
 _BUSY = const(2)
-_BLOCKING_BY_STI_MOV_SS = const(3)
-_BLOCKING_BY_NMI = const(8)
 _BY_INSTRUCTION = (events.SOFTWARE_INTERRUPT, events.PRIVILEGED_SOFTWARE_EXCEPTION, events.SOFTWARE_EXCEPTION)
 _NO_FAULT_CLASS = (events.DB, events.DF, events.MC)
 
@@ -170,9 +163,9 @@ class Switch:
         if self._by_instruction:
             eip += vcpu.length
         if self._kind == events.HARDWARE_EXCEPTION and self._event & 0xFF not in _NO_FAULT_CLASS:
-            flags |= _RF
+            flags |= RFLAGS_RF
         if self._source == _IRET:
-            flags &= ~_NT
+            flags &= ~RFLAGS_NT
         if self._source in (_JMP, _IRET):
             gva = self._old_descriptor()
             memory.write(gva, bytes((memory.read(gva, 1)[0] & ~_BUSY,)))
@@ -188,20 +181,20 @@ class Switch:
     def _load_registers(self, new, task):
         vcpu = self._vcpu
         vcpu.set_segment("tr", self._selector, new.base, new.limit, new.rights | _BUSY)
-        vcpu.cr0 |= _CR0_TS
+        vcpu.cr0 |= CR0_TS
         vcpu.dr7 &= ~_DR7_LOCAL
-        flags = task.flags & _RFLAGS_DEFINED | _RFLAGS_1
+        flags = task.flags & _RFLAGS_DEFINED | RFLAGS_FIXED
         if self._source in (_CALL, _GATE):
-            flags |= _NT
+            flags |= RFLAGS_NT
         vcpu.rflags = flags
         vcpu.rip = task.eip
         for i in range(8):
             setattr(vcpu, _GPRS[i], task.gprs[i])
         self._load_selectors(task, flags)
-        if task.cr3 is not None and vcpu.cr0 & _CR0_PG and task.cr3 != vcpu.cr3:
+        if task.cr3 is not None and vcpu.cr0 & CR0_PG and task.cr3 != vcpu.cr3:
             vcpu.cr3 = task.cr3
             vcpu.vm.flush()
-            if vcpu.cr4 & _CR4_PAE and not control.load_pdptes(vcpu):
+            if vcpu.cr4 & CR4_PAE and not control.load_pdptes(vcpu):
                 self._fault(events.TS, 0)
         self._memory = vcpu.vm.linear.load(vcpu)
 
@@ -211,7 +204,7 @@ class Switch:
         vcpu.set_segment("ldtr", task.ldtr, 0, 0, segments.UNUSABLE)
         for i in range(6):
             name, selector = segments.NAMES[i], task.selectors[i]
-            if flags & _VM:
+            if flags & RFLAGS_VM:
                 vcpu.set_segment(name, selector, selector << 4, 0xFFFF, _V8086)
             elif name == "cs":
                 self._no_code(selector, 3)
@@ -224,7 +217,7 @@ class Switch:
 
     def _load_segments(self, task):
         self._load_ldtr(task.ldtr)
-        if self._vcpu.rflags & _VM:
+        if self._vcpu.rflags & RFLAGS_VM:
             return
         es, cs, ss, ds, fs, gs = task.selectors
         cpl = cs & 3
@@ -303,10 +296,10 @@ class Switch:
         """STI and MOV SS block no longer; NMIs do if this delivered one, and not after IRET."""
         vcpu = self._vcpu
         state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-        keep = state & ~_BLOCKING_BY_STI_MOV_SS
+        keep = state & ~BLOCKING_BY_STI_MOV_SS
         if self._source == _IRET:
-            keep &= ~_BLOCKING_BY_NMI
+            keep &= ~BLOCKING_BY_NMI
         elif self._event & events.VALID and self._kind == events.NMI:
-            keep |= _BLOCKING_BY_NMI
+            keep |= BLOCKING_BY_NMI
         if keep != state:
             vcpu.write(GUEST_INTERRUPTIBILITY_STATE, keep)

@@ -9,10 +9,7 @@ import micropython
 from micropython import const
 from vmx import bind
 
-# Words of the frame (vmm/vtx/frame.py).
-_QUALIFICATION = const(0x098 // 4)
-_GPA = const(0x0B0 // 4)
-_VECTORING_INFO = const(0x0C8 // 4)
+from vmm.vtx.frame import GPA, QUALIFICATION, VECTORING_INFO
 
 _NMI_UNBLOCKING = const(1 << 12)  # of the qualification
 _RWX = const(7)
@@ -28,14 +25,14 @@ def handler(root, slow):
 
 @micropython.viper
 def _touch(root: int, slow, vcpu) -> int:
-    f = ptr32(vcpu)  # noqa: F821
-    if int(f[_VECTORING_INFO]) >> 31 == 0:
-        if int(f[_QUALIFICATION]) & _NMI_UNBLOCKING == 0:
-            gpa = int(f[_GPA]) | int(f[_GPA + 1]) << 32
+    f = ptr32(vcpu)
+    if int(f[VECTORING_INFO]) >> 31 == 0:
+        if int(f[QUALIFICATION]) & _NMI_UNBLOCKING == 0:
+            gpa = int(f[GPA]) | int(f[GPA + 1]) << 32
             table = root
             shift = 39
             while shift > 12:
-                t = ptr32(table + ((gpa >> shift & 511) << 3))  # noqa: F821
+                t = ptr32(table + ((gpa >> shift & 511) << 3))
                 low = int(t[0])
                 if low & _RWX == 0:
                     return int(slow(vcpu))
@@ -43,7 +40,7 @@ def _touch(root: int, slow, vcpu) -> int:
                     return int(slow(vcpu))
                 table = (low & 0xFFFFF000) | (int(t[1]) & 0xFFFFF) << 32
                 shift -= 9
-            t = ptr32(table + ((gpa >> 12 & 511) << 3))  # noqa: F821
+            t = ptr32(table + ((gpa >> 12 & 511) << 3))
             high = int(t[1])
             if high & _DEFERRED_HIGH:
                 t[1] = high ^ _DEFERRED_HIGH

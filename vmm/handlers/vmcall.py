@@ -9,10 +9,9 @@ from micropython import const
 
 from vmm import tally, verdict
 from vmm.vtx import reasons
+from vmm.vtx.frame import DATUM, RAX
 from vmm.vtx.privilege import cpl as cpl_of
 
-_RAX = const(0x000 // 4)
-_DATUM = const(0x190 // 4)
 _KNOWN = const(32)  # unknown numbers that are counted in memory of their own
 _ALL_ONES = const(0xFFFFFFFFFFFFFFFF)
 _USER = const(3)
@@ -32,7 +31,7 @@ class Hypercalls:
         """Unknown numbers get handlers of their own when they come for the first time."""
         self._exits = exits
         exits.add(reasons.VMCALL, self.exit)
-        exits.keyed(reasons.VMCALL, 4 * _RAX, 0xFFFFFFFF, 6)
+        exits.keyed(reasons.VMCALL, 4 * RAX, 0xFFFFFFFF, 6)
 
     def add(self, number, call, cpl=0):
         """Claim a number, for guest code of privilege levels up to `cpl`. ValueError where it is claimed already."""
@@ -87,11 +86,11 @@ def refused(vcpu):
 @micropython.viper
 def _unknown(vcpu) -> int:
     """Handler of an unknown number whose count is at frame.DATUM."""
-    f = ptr32(vcpu)  # noqa: F821
-    w = ptr32(f[_DATUM])  # noqa: F821
+    f = ptr32(vcpu)
+    w = ptr32(f[DATUM])
     count = int(w[0]) + 1
     w[0] = count
     w[1] = int(w[1]) + (count >> 32)
-    f[_RAX] = -1
-    f[_RAX + 1] = -1
+    f[RAX] = -1
+    f[RAX + 1] = -1
     return 1

@@ -73,13 +73,9 @@ class Elf:
         for index in range(phnum):
             at = phoff + index * phentsize
             if self.bits == 64:
-                kind, _, offset, vaddr, paddr, filesz, memsz = struct.unpack_from(
-                    "<IIQQQQQ", self.blob, at
-                )
+                kind, _, offset, vaddr, paddr, filesz, memsz = struct.unpack_from("<IIQQQQQ", self.blob, at)
             else:
-                kind, offset, vaddr, paddr, filesz, memsz = struct.unpack_from(
-                    "<IIIIII", self.blob, at
-                )
+                kind, offset, vaddr, paddr, filesz, memsz = struct.unpack_from("<IIIIII", self.blob, at)
             if kind != PT_LOAD or memsz == 0:
                 continue
             if filesz > memsz:

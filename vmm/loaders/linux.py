@@ -17,6 +17,7 @@ from vmm.loaders import elf, setup16
 from vmm.loaders.identity import TABLES_SIZE, identity_map
 from vmm.loaders.place import Space
 from vmm.loaders.state import LoadError, State
+from vmm.vtx.x86 import PAGE
 
 # Zero page
 _ORIG_VIDEO_MODE = const(0x006)
@@ -65,7 +66,6 @@ _CMDLINE_MAX = const(0x10000)
 _KERNEL_FLOOR = const(0x100000)
 _VMLINUX_INITRD_MAX = const(0x7FFFFFFF)
 _VMLINUX_CMDLINE_SIZE = const(2047)
-_PAGE = const(4096)
 
 
 def is_bzimage(blob):
@@ -96,10 +96,10 @@ def load(memory, config, blobs, e820, rsdp=0):
         if setup16.entered(blob):
             initrd = _named(blobs, config["initrd"], "initrd") if config.get("initrd") else None
             return setup16.load(space, memory, blob, initrd, (config.get("cmdline") or "").encode())
-    params = bytearray(_PAGE)
-    space.claim(_GDT, _PAGE, "GDT")
-    space.claim(_STACK_TOP - _PAGE, _PAGE, "stack")
-    space.claim(_BOOT_PARAMS, _PAGE, "zero page")
+    params = bytearray(PAGE)
+    space.claim(_GDT, PAGE, "GDT")
+    space.claim(_STACK_TOP - PAGE, PAGE, "stack")
+    space.claim(_BOOT_PARAMS, PAGE, "zero page")
     space.claim(_PAGE_TABLES, TABLES_SIZE, "page tables")
     cmdline = (config.get("cmdline") or "").encode()
     space.claim(_CMDLINE, min(len(cmdline) + 1, _CMDLINE_MAX), "command line")
@@ -148,7 +148,7 @@ def _place_kernel(space, blob, length):
     if pref_address and space.fits(pref_address, size):
         return space.claim(pref_address, size, "kernel")
     align = struct.unpack_from("<I", blob, _KERNEL_ALIGNMENT)[0]
-    if align & (align - 1) or not _PAGE <= align <= 1 << 30:
+    if align & (align - 1) or not PAGE <= align <= 1 << 30:
         raise space.error("bzImage: kernel alignment 0x%x, at offset 0x230" % align)
     return space.low(size, align, _KERNEL_FLOOR, "kernel")
 
@@ -190,7 +190,7 @@ def _finish_params(space, config, blobs, e820, rsdp, cmdline, params):
         initrd = _named(blobs, config["initrd"], "initrd")
         end = struct.unpack_from("<I", params, _INITRD_ADDR_MAX)[0] + 1
         what = "initrd %s" % config["initrd"]
-        gpa = space.high(len(initrd), _PAGE, end, what)
+        gpa = space.high(len(initrd), PAGE, end, what)
         space.fill(gpa, initrd, len(initrd))
         struct.pack_into("<II", params, _RAMDISK_IMAGE, gpa, len(initrd))
     if len(e820) > _E820_MAX:

@@ -13,6 +13,7 @@ from vmm.loaders import elf
 from vmm.loaders.place import Space
 from vmm.loaders.state import GDT_SIZE, MULTIBOOT_SELECTORS, LoadError, State
 from vmm.memory.e820 import ONE_MIB, RAM
+from vmm.vtx.x86 import PAGE
 
 _HEADER_MAGIC = const(0x1BADB002)
 _LOADER_MAGIC = const(0x2BADB002)
@@ -25,7 +26,6 @@ _INFO_FLAGS = const(0x24D)  # memory, command line, modules, map, boot loader na
 _NAME = b"Pcanel/Py\0"
 _LOW_FLOOR = const(0x1000)
 _STACK_SIZE = const(0x1000)  # the specification promises none; other loaders leave theirs
-_PAGE = const(4096)
 _FOUR_GIB = const(1 << 32)
 
 
@@ -80,9 +80,7 @@ def _load_by_fields(space, blob, at):
     """The a.out kludge: the header says what goes where. Returns entry and end."""
     if at + 32 > len(blob):
         raise space.error("Multiboot: address fields cut off, at offset 0x%x" % (at + 12))
-    header_addr, load_addr, load_end_addr, bss_end_addr, entry = struct.unpack_from(
-        "<IIIII", blob, at + 12
-    )
+    header_addr, load_addr, load_end_addr, bss_end_addr, entry = struct.unpack_from("<IIIII", blob, at + 12)
     offset = at - (header_addr - load_addr)
     if not 0 <= offset <= at:
         raise space.error("Multiboot: load_addr 0x%x does not fit, at offset 0x%x" % (load_addr, at + 16))
@@ -105,7 +103,7 @@ def _load_modules(space, config, blobs, floor):
         if name not in blobs:
             raise LoadError("%s: no boot module of this name for a module" % name)
         data = memoryview(blobs[name])
-        gpa = space.low(max(len(data), 1), _PAGE, floor, "module %s" % name)
+        gpa = space.low(max(len(data), 1), PAGE, floor, "module %s" % name)
         if gpa + len(data) > _FOUR_GIB:
             raise space.error("no guest RAM below 4 GiB left for module %s" % name)
         space.fill(gpa, data, len(data))

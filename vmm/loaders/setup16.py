@@ -11,6 +11,7 @@ import struct
 from micropython import const
 
 from vmm.loaders.state import State
+from vmm.vtx.x86 import PAGE
 
 # Offsets in the set-up code.
 _CL_MAGIC = const(0x020)
@@ -37,7 +38,6 @@ _NEW = (0x10000, 0x10000, 0x20000)
 _OLD = (0x90000, 0x9000, 0x99000)  # before 2.02, or loaded low
 _HIGH = const(0x100000)
 _LOW = const(0x10000)
-_PAGE = const(4096)
 _SECTOR = const(512)
 
 
@@ -57,7 +57,7 @@ def load(space, memory, blob, initrd, cmdline):
     high = blob[_LOADFLAGS] & _LOADED_HIGH
     base, room, line = _NEW if high and version >= 0x202 else _OLD
     length = ((blob[_SETUP_SECTS] or 4) + 1) * _SECTOR
-    if length >= len(blob) or length > room - _PAGE:
+    if length >= len(blob) or length > room - PAGE:
         raise space.error("bzImage: set-up code of %d bytes does not fit, at offset 0x1f1" % length)
     if len(cmdline) > _CMDLINE_MAX:
         raise space.error("command line of %d bytes, the program takes %d" % (len(cmdline), _CMDLINE_MAX))
@@ -76,7 +76,7 @@ def load(space, memory, blob, initrd, cmdline):
         struct.pack_into("<HH", setup, _CL_MAGIC, _MAGIC, line - base)
     if initrd is not None:
         top = struct.unpack_from("<I", setup, _INITRD_ADDR_MAX)[0] if version >= 0x203 else _OLD_INITRD_MAX
-        gpa = space.high(len(initrd), _PAGE, top + 1, "initrd")
+        gpa = space.high(len(initrd), PAGE, top + 1, "initrd")
         space.fill(gpa, initrd, len(initrd))
         struct.pack_into("<II", setup, _RAMDISK_IMAGE, gpa, len(initrd))
     memory.write(base, setup)

@@ -7,6 +7,8 @@ Address Range Descriptor of ACPI, "System Address Map Interfaces".
 
 from micropython import const
 
+from vmm.vtx.x86 import PAGE
+
 RAM = const(1)
 RESERVED = const(2)
 
@@ -18,7 +20,6 @@ TABLES_END = const(0xF1000)
 ONE_MIB = const(0x100000)
 MMIO_HOLE = const(0xC0000000)
 FOUR_GIB = const(0x100000000)
-_PAGE = const(0x1000)
 
 
 def ram(size):
@@ -33,8 +34,8 @@ def e820(size):
 
     A size that is no multiple of 4 KiB loses the rest. ValueError below 4 KiB.
     """
-    size &= ~(_PAGE - 1)
-    if size < _PAGE:
+    size &= ~(PAGE - 1)
+    if size < PAGE:
         raise ValueError("guest memory below 4 KiB")
     if size <= EBDA:
         return [(0, size, RAM)]

@@ -258,7 +258,7 @@ class Ept:
 @micropython.viper
 def _defer(table: int, index: int, end: int, entry: int):
     """Write entries of a table, one page further each."""
-    t = ptr32(table)  # noqa: F821
+    t = ptr32(table)
     while index < end:
         t[2 * index] = entry
         t[2 * index + 1] = (entry >> 32) | _DEFERRED_HIGH | RWX << _OWN_HIGH
@@ -269,7 +269,7 @@ def _defer(table: int, index: int, end: int, entry: int):
 @micropython.viper
 def _waiting(table: int, index: int) -> int:
     """How many entries of a table, from `index` on, wait for their first touch."""
-    t = ptr32(table)  # noqa: F821
+    t = ptr32(table)
     first = index
     while index < 512:
         if int(t[2 * index + 1]) & _DEFERRED_HIGH == 0:

@@ -15,6 +15,7 @@ from micropython import const
 from vmm import fault
 from vmm.fault import Fault
 from vmm.memory import paging
+from vmm.vtx.x86 import CR0_AM, CR0_PE, MASK64, PAGE, RFLAGS_AC, RFLAGS_VM
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")  # in the order of their encoding
 
@@ -25,13 +26,7 @@ CODE = const(8)
 DB = const(1 << 14)
 UNUSABLE = const(1 << 16)
 
-_PAGE = const(0x1000)
 _MASK32 = const(0xFFFFFFFF)
-_MASK64 = const(0xFFFFFFFFFFFFFFFF)
-_CR0_PE = const(1)
-_CR0_AM = const(1 << 18)
-_RFLAGS_VM = const(1 << 17)
-_RFLAGS_AC = const(1 << 18)
 
 
 class Unbacked(ValueError):
@@ -68,8 +63,8 @@ class Linear:
         self.bits = vcpu.bits
         access = paging.USER if vcpu.cpl == 3 else 0
         self._aligned = False
-        if vcpu.rflags & _RFLAGS_AC:
-            self._aligned = access and bool(vcpu.cr0 & _CR0_AM)
+        if vcpu.rflags & RFLAGS_AC:
+            self._aligned = access and bool(vcpu.cr0 & CR0_AM)
             access |= paging.AC
         self.explicit = access
         self._walker = self._vm.load_walker(vcpu)
@@ -86,9 +81,9 @@ class Linear:
         if self.bits == 64:
             gva = offset
             if segment >= 4:
-                gva = gva + self._vcpu.segment(SEGMENTS[segment])[1] & _MASK64
+                gva = gva + self._vcpu.segment(SEGMENTS[segment])[1] & MASK64
             width = 57 if self._walker.mode == 57 else 48
-            if not canonical(gva, width) or not canonical(gva + size - 1 & _MASK64, width):
+            if not canonical(gva, width) or not canonical(gva + size - 1 & MASK64, width):
                 raise Fault(fault.SS if segment == 2 else fault.GP)
             return gva
         _, base, limit, rights = self._vcpu.segment(SEGMENTS[segment])
@@ -107,7 +102,7 @@ class Linear:
 
     def _real(self):
         """Real-address or virtual-8086 mode: code may be written."""
-        return not self._vcpu.cr0 & _CR0_PE or bool(self._vcpu.rflags & _RFLAGS_VM)
+        return not self._vcpu.cr0 & CR0_PE or bool(self._vcpu.rflags & RFLAGS_VM)
 
     def operand(self, segment, offset, size, access, alignment=0):
         """The pieces, page by page, of an operand of the instruction at RIP, which may be accessed so.
@@ -117,7 +112,7 @@ class Linear:
         gva = self.address(segment, offset, size, access & paging.WRITE)
         if self._aligned:
             self._align(gva, alignment or size)
-        pieces = self.pieces(gva, size, access | self.explicit, _MASK64 if self.bits == 64 else _MASK32)
+        pieces = self.pieces(gva, size, access | self.explicit, MASK64 if self.bits == 64 else _MASK32)
         self._watch.memory(gva, size, access & paging.WRITE)
         return pieces
 
@@ -134,22 +129,22 @@ class Linear:
         if gpa == paging.NOT_CANONICAL:
             raise Fault(fault.GP)
         if gpa == paging.UNBACKED:
-            raise Unbacked("the page tables for gva %#x lie outside guest memory" % (gva & _MASK64))
-        raise Fault(fault.PF, ~gpa, gva & _MASK64)
+            raise Unbacked("the page tables for gva %#x lie outside guest memory" % (gva & MASK64))
+        raise Fault(fault.PF, ~gpa, gva & MASK64)
 
-    def pieces(self, gva, size, access, mask=_MASK64):
+    def pieces(self, gva, size, access, mask=MASK64):
         """[(gpa, size), ...] of a range, page by page; accessed and dirty flags are set once all of it may be accessed.
 
         mask: where addresses wrap.
         """
-        piece = _PAGE - (gva & (_PAGE - 1))
+        piece = PAGE - (gva & (PAGE - 1))
         if size <= piece:
             return [(self.gpa(gva, access), size)]
         pages = [(gva, piece)]
         at = piece
         while at < size:
-            pages.append((gva + at & mask, min(size - at, _PAGE)))
-            at += _PAGE
+            pages.append((gva + at & mask, min(size - at, PAGE)))
+            at += PAGE
         for page, _ in pages:
             self.gpa(page, access | paging.CHECK)
         return [(self.gpa(page, access), piece) for page, piece in pages]

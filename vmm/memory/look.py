@@ -8,10 +8,9 @@ place uses vmm/memory/linear.py.
 from micropython import const
 
 from vmm.memory import paging
+from vmm.vtx.x86 import MASK64, PAGE
 
-_PAGE = const(0x1000)
 _RSVD = const(1 << 3)
-_MASK64 = const(0xFFFFFFFFFFFFFFFF)
 
 
 class Space:
@@ -34,16 +33,16 @@ class Space:
             why = "has a page-table entry with reserved bits"
         else:
             why = "is not mapped"
-        raise ValueError("gva %#x %s" % (gva & _MASK64, why))
+        raise ValueError("gva %#x %s" % (gva & MASK64, why))
 
     def _pieces(self, gva, size):
         """[(gpa, size), ...]: all of it, or ValueError."""
         out = []
         while size:
             gpa = self.translate(gva)
-            piece = min(size, _PAGE - (gva & (_PAGE - 1)))
+            piece = min(size, PAGE - (gva & (PAGE - 1)))
             if not self._memory.has(gpa, piece):
-                raise ValueError("gva %#x is gpa %#x, where there is no RAM" % (gva & _MASK64, gpa))
+                raise ValueError("gva %#x is gpa %#x, where there is no RAM" % (gva & MASK64, gpa))
             out.append((gpa, piece))
             gva += piece
             size -= piece

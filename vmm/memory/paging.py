@@ -11,6 +11,8 @@ address space is then a small int too, and a translation allocates nothing.
 
 from micropython import const
 
+from vmm.vtx.x86 import CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE
+
 # Bits of `access`, which are those of the page-fault error code
 WRITE = const(1 << 1)
 USER = const(1 << 2)
@@ -35,17 +37,6 @@ _D = const(1 << 6)
 _PS = const(1 << 7)
 _NX = const(1 << 31)  # in an entry's upper half
 
-_CR0_WP = const(1 << 16)
-_CR0_PG = const(1 << 31)
-_CR4_PSE = const(1 << 4)
-_CR4_PAE = const(1 << 5)
-_CR4_LA57 = const(1 << 12)
-_CR4_SMEP = const(1 << 20)
-_CR4_SMAP = const(1 << 21)
-_CR4_PKE = const(1 << 22)
-_EFER_LMA = const(1 << 10)
-_EFER_NXE = const(1 << 11)
-
 
 class Walker:
     """Translates for one vCPU; load() it with the control registers first.
@@ -68,7 +59,7 @@ class Walker:
         pdptes = None
         if cr3 is None:
             cr3 = vcpu.cr3
-            if cr0 & _CR0_PG and cr4 & _CR4_PAE and not efer & _EFER_LMA:
+            if cr0 & CR0_PG and cr4 & CR4_PAE and not efer & EFER_LMA:
                 pdptes = vcpu.pdptes()
         self.load(cr0, cr3, cr4, efer, pdptes, vcpu)
 
@@ -78,27 +69,27 @@ class Walker:
         pdptes: the four that MOV to CR3 loaded; without them they are read from memory. vcpu: its `pkru` is asked where
         CR4.PKE is set and a user page is accessed, for that costs much.
         """
-        if not cr0 & _CR0_PG:
+        if not cr0 & CR0_PG:
             self.mode = self._shift = 0
-        elif not cr4 & _CR4_PAE:
+        elif not cr4 & CR4_PAE:
             self.mode = 32
-        elif not efer & _EFER_LMA:
+        elif not efer & EFER_LMA:
             self.mode = 36
             self._shift = 30
-        elif not cr4 & _CR4_LA57:
+        elif not cr4 & CR4_LA57:
             self.mode = 48
             self._shift = 39
         else:
             self.mode = 57
             self._shift = 48
         self._root = cr3 & (0xFFFFFFE0 if self.mode == 36 else 0xFFFFFFFFFF000)
-        self._pse = cr4 & _CR4_PSE
-        self._wp = cr0 & _CR0_WP
-        self._smep = cr4 & _CR4_SMEP
-        self._smap = cr4 & _CR4_SMAP
+        self._pse = cr4 & CR4_PSE
+        self._wp = cr0 & CR0_WP
+        self._smep = cr4 & CR4_SMEP
+        self._smap = cr4 & CR4_SMAP
         self._pdptes = pdptes
-        self._keys = vcpu if cr4 & _CR4_PKE and self.mode >= 48 else None
-        nxe = efer & _EFER_NXE and self.mode > 32
+        self._keys = vcpu if cr4 & CR4_PKE and self.mode >= 48 else None
+        nxe = efer & EFER_NXE and self.mode > 32
         self._fetch_reported = bool(nxe or self._smep)
         reserved = 0xFFFFF & ~((1 << max(self._maxphyaddr - 32, 0)) - 1)
         if self.mode == 36:

@@ -6,11 +6,7 @@ them. Nobody else changes rights, so watchers come and go in any order, and a wi
 stays read-only. Source: SDM Vol. 3C, "EPT Misconfigurations".
 """
 
-from micropython import const
-
 from vmm.memory.ept import RWX, R, W, X
-
-_PAGE = const(0x1000)
 
 
 class Rights:

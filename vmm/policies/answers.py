@@ -13,13 +13,12 @@ from vmm.handlers import io
 from vmm.policies.filters import CPUID, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.vtx import events
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_INTERRUPTIBILITY_STATE
+from vmm.vtx.vmcs_bits import BLOCKING_BY_NMI, PENDING_BS
 
 _WORD = const(0xFFFFFFFF)
 _FETCH = const(4)
 _OPERAND = const(0x180)  # linear address valid, and the access is to its translation
 _NMI_UNBLOCKED = const(1 << 12)
-_BLOCKING_BY_NMI = const(8)
-_BS = const(1 << 14)
 
 
 def value(vcpu, event, answer, default):
@@ -101,7 +100,7 @@ def again(vcpu):
     info = vcpu.intr_info if not vcpu.reason & 0xFFFF else vcpu.qualification
     if info & _NMI_UNBLOCKED:  # IRET that unblocked NMIs faulted: it will unblock them again
         state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | _BLOCKING_BY_NMI)
+        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | BLOCKING_BY_NMI)
 
 
 def skip(vcpu):
@@ -125,7 +124,7 @@ def skip(vcpu):
 def _trap(vcpu):
     """Whether this #DB comes after its instruction: a step, or a breakpoint on data."""
     hit = vcpu.qualification
-    if hit & _BS:
+    if hit & PENDING_BS:
         return True
     dr7 = vcpu.read(GUEST_DR7)
     for i in range(4):

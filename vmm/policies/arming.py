@@ -8,8 +8,8 @@ from micropython import const
 
 from vmm.policies.filters import ANY, EXCEPTION, MEMORY, RDMSR, WRMSR, rights_of
 from vmm.vtx.vmcs import EXCEPTION_BITMAP
+from vmm.vtx.x86 import PAGE
 
-_PAGE = const(0x1000)
 _ALL = const(0xFFFFFFFF)
 
 
@@ -53,7 +53,7 @@ class Arming:
             self.vm.stepper.reset()
             self._pages(policy, 0)
             for region in range(policy.keys[0] >> 9, (policy.keys[-1] >> 9) + 1):
-                if self.vm.ept.walk(region << 21)[1] == _PAGE:
+                if self.vm.ept.walk(region << 21)[1] == PAGE:
                     self.vm.ept.join(region << 21)
             self.vm.flush()
 

@@ -8,6 +8,7 @@ from micropython import const
 
 from vmm.memory.ept import R, W, X
 from vmm.vtx import frame, reasons
+from vmm.vtx.x86 import PAGE
 
 CPUID = "cpuid"
 RDMSR = "rdmsr"
@@ -18,7 +19,6 @@ MEMORY = "memory"
 EXCEPTION = "exception"
 
 ANY = const(-1)  # key of a policy that did not name one
-_PAGE = const(0x1000)
 _RIGHTS = {"r": R, "w": W, "x": X}
 _NMI = const(2)
 _MC = const(18)
@@ -80,7 +80,7 @@ def check(event, filters):
         raise ValueError("vector %d is the host's: no policy sees it" % filters["vector"])
     if event == MEMORY:
         gpa = filters["gpa"]
-        return tuple(range(gpa >> 12, (gpa + filters.get("length", _PAGE) - 1 >> 12) + 1))
+        return tuple(range(gpa >> 12, (gpa + filters.get("length", PAGE) - 1 >> 12) + 1))
     return (filters[known.key],)
 
 
@@ -120,7 +120,7 @@ def accepts(event, filters, vcpu):
         elif name == "access":
             if not vcpu.qualification & rights_of(wanted):
                 return False
-        elif name == "gpa" and not wanted <= vcpu.gpa < wanted + filters.get("length", _PAGE):
+        elif name == "gpa" and not wanted <= vcpu.gpa < wanted + filters.get("length", PAGE):
             return False
     return True
 

@@ -7,17 +7,11 @@ back for the one instruction; VM entry does not allow that with RFLAGS.TF, which
 serve then. Source: SDM Vol. 3C, "Monitor Trap Flag", "Checks on Guest Non-Register State".
 """
 
-from micropython import const
-
 from vmm import verdict
 from vmm.vtx import reasons
 from vmm.vtx.vmcs import EXCEPTION_BITMAP, GUEST_INTERRUPTIBILITY_STATE
-
-_MONITOR_TRAP_FLAG = const(1 << 27)
-_TF = const(1 << 8)
-_IF = const(1 << 9)
-_BLOCKING_BY_STI = const(1)
-_BLOCKING_BY_STI_MOV_SS = const(3)
+from vmm.vtx.vmcs_bits import BLOCKING_BY_STI, BLOCKING_BY_STI_MOV_SS, CONTROL_MONITOR_TRAP_FLAG
+from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_TF
 
 
 class MonitorTrap:
@@ -32,7 +26,7 @@ class MonitorTrap:
 
     def fits(self, vcpu):
         """Whether the vCPU can be stepped so."""
-        return not self.vm.apicv or vcpu.rflags & (_TF | _IF) != _TF | _IF
+        return not self.vm.apicv or vcpu.rflags & (RFLAGS_TF | RFLAGS_IF) != RFLAGS_TF | RFLAGS_IF
 
     def instead(self, vcpu):
         """Every instruction is stepped."""
@@ -43,24 +37,24 @@ class MonitorTrap:
         Returns whether the preemption timer ends the step: never here.
         """
         self._delivery = bool(vcpu.injecting())
-        self.vm.events.set_primary(_MONITOR_TRAP_FLAG)
+        self.vm.events.set_primary(CONTROL_MONITOR_TRAP_FLAG)
         if not self._delivery:
             vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
             state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-            self._blocks = bool(self.vm.apicv and vcpu.rflags & _IF and not state & _BLOCKING_BY_STI_MOV_SS)
+            self._blocks = bool(self.vm.apicv and vcpu.rflags & RFLAGS_IF and not state & BLOCKING_BY_STI_MOV_SS)
             if self._blocks:
-                vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | _BLOCKING_BY_STI)
+                vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | BLOCKING_BY_STI)
         return False
 
     def disarm(self, vcpu):
         """Nothing is left of the step."""
-        self.vm.events.set_primary(0, _MONITOR_TRAP_FLAG)
+        self.vm.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG)
         if self._delivery:
             return
         vcpu.write(EXCEPTION_BITMAP, self.vm.arming.exceptions())
         if self._blocks and not self.ended(vcpu):
             state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_STI)
+            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI)
 
     def again(self, vcpu):
         """The instruction exited before its end and runs again."""

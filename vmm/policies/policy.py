@@ -188,10 +188,10 @@ class Hook:
     @micropython.viper
     def exit(self, vcpu) -> int:
         """Handler: find the policies for this exit's key, or go on to the default."""
-        f = ptr32(vcpu)  # noqa: F821
+        f = ptr32(vcpu)
         word = int(self.word)
-        value = uint(f[word]) | (uint(f[word + 1]) << 32)  # noqa: F821
-        key = int(value >> uint(int(self.shift))) & int(self.mask)  # noqa: F821
+        value = uint(f[word]) | (uint(f[word + 1]) << 32)
+        key = int(value >> uint(int(self.shift))) & int(self.mask)
         found = self.by_key.get(key, self.rest)
         if not found:
             return int(self.default(vcpu))

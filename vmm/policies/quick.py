@@ -13,8 +13,10 @@ from micropython import const
 from vmx import bind
 
 from vmm.policies.filters import CPUID, IO, MEMORY, RDMSR, VMCALL, WRMSR
+from vmm.scheduling.states import RUNS
 from vmm.verdict import HANDLED
 from vmm.vtx import reasons
+from vmm.vtx.frame import EXIT_TSC, STARTS, STATE
 
 _PLAIN = (CPUID, RDMSR, WRMSR, IO, VMCALL)  # past the instruction is all that HANDLED means
 _IN = const(8)  # of the key of an I/O instruction
@@ -29,11 +31,6 @@ _TICKS = const(2)
 _LIMIT = const(4)
 _PASSES = const(6)
 _HEAP = const(8)  # bytes
-
-_EXIT_TSC = const(0x118 // 4)  # of the frame
-_STATE = const(0xB00 // 4)
-_STARTS = const(0xB50 // 4)
-_RUNS = const(1)  # vmm/scheduling/sched.py
 
 
 # Looked up here: in a module of C a name that does not lie in the interpreter's cache is searched from the first on.
@@ -98,15 +95,15 @@ def handler(hook, policies):
 
 @micropython.viper
 def _ask(words: int, function, policy, hook, vcpu) -> int:
-    w = ptr32(words)  # noqa: F821
-    f = ptr32(vcpu)  # noqa: F821
+    w = ptr32(words)
+    f = ptr32(vcpu)
     if w[_PASSES]:
         return int(hook.ask(vcpu, (policy,)))
     w[_HITS] += 1
     if w[_HITS] == 0:
         w[_HITS + 1] += 1
-    starts = int(f[_STARTS])
-    start = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
+    starts = int(f[STARTS])
+    start = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
     watch = _watch
     watch(start + (int(w[_LIMIT]) | int(w[_LIMIT + 1]) << 32))
     answer = _attempt(function, vcpu, int(w[_HEAP]))
@@ -117,8 +114,8 @@ def _ask(words: int, function, policy, hook, vcpu) -> int:
     w[_TICKS + 1] = ticks >> 32
     if answer:
         if answer == HANDLED:
-            if int(f[_STARTS]) == starts:
-                if f[_STATE] == _RUNS:
+            if int(f[STARTS]) == starts:
+                if f[STATE] == RUNS:
                     return 1
                 return 3
     return int(hook.answered(vcpu, policy, answer, starts))

@@ -24,20 +24,13 @@ from vmm.vtx.vmcs import (
     GUEST_SS_ACCESS_RIGHTS,
     GUEST_SS_BASE,
 )
+from vmm.vtx.vmcs_bits import BLOCKING_BY_MOV_SS, BLOCKING_BY_STI, BLOCKING_BY_STI_MOV_SS, PENDING_BS
+from vmm.vtx.x86 import CR0_PE, IA32_FMASK, RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
 
-_TF = const(1 << 8)
-_IF = const(1 << 9)
-_BOTH = const(_TF | _IF)
-_VM = const(1 << 17)
-_BS = const(1 << 14)
+_BOTH = const(RFLAGS_TF | RFLAGS_IF)
 _DB = const(1)
 _BREAKPOINTS = const(0xF)
 _BTF = const(1 << 1)
-_BLOCKING_BY_STI = const(1)
-_BLOCKING_BY_MOV_SS = const(2)
-_BLOCKING_BY_STI_MOV_SS = const(3)
-_CR0_PE = const(1)
-_IA32_FMASK = const(0xC0000084)
 _PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 
 _POP_SS = const(0x17)
@@ -113,7 +106,7 @@ class TrapFlag:
             cpu.finish(vcpu, length(code, cpu.bits))
         except Fault as fault:
             return events.deliver(vcpu, fault)
-        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, vcpu.read(GUEST_INTERRUPTIBILITY_STATE) | _BLOCKING_BY_MOV_SS)
+        vcpu.write(GUEST_INTERRUPTIBILITY_STATE, vcpu.read(GUEST_INTERRUPTIBILITY_STATE) | BLOCKING_BY_MOV_SS)
         return verdict.RESUME
 
     def arm(self, vcpu):
@@ -134,23 +127,23 @@ class TrapFlag:
             self._next = 0
         flags = vcpu.rflags
         self._flags = flags & _BOTH
-        self._owns = not vcpu.cr0 & _CR0_PE or (3 if flags & _VM else vcpu.cpl) <= flags >> 12 & 3
-        vcpu.rflags = flags & ~_IF | _TF
+        self._owns = not vcpu.cr0 & CR0_PE or (3 if flags & RFLAGS_VM else vcpu.cpl) <= flags >> 12 & 3
+        vcpu.rflags = flags & ~RFLAGS_IF | RFLAGS_TF
         self._held = 0
         state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-        if state & _BLOCKING_BY_STI_MOV_SS:
-            if state & _BLOCKING_BY_MOV_SS:
-                self._held = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS) & ~_BS
+        if state & BLOCKING_BY_STI_MOV_SS:
+            if state & BLOCKING_BY_MOV_SS:
+                self._held = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS) & ~PENDING_BS
                 vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, 0)
-            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_STI_MOV_SS)
+            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI_MOV_SS)
         self.again(vcpu)
         debugctl = vcpu.read(GUEST_IA32_DEBUGCTL)
         self._btf = bool(debugctl & _BTF)
         if self._btf:
             vcpu.write(GUEST_IA32_DEBUGCTL, debugctl & ~_BTF)
-        self._fmask = vcpu.msr(_IA32_FMASK) if self._opcode == _SYSCALL else None
+        self._fmask = vcpu.msr(IA32_FMASK) if self._opcode == _SYSCALL else None
         if self._fmask is not None:
-            vcpu.msr(_IA32_FMASK, self._fmask & ~_TF)
+            vcpu.msr(IA32_FMASK, self._fmask & ~RFLAGS_TF)
         vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
         return False
 
@@ -162,7 +155,7 @@ class TrapFlag:
         if self._btf:
             vcpu.write(GUEST_IA32_DEBUGCTL, vcpu.read(GUEST_IA32_DEBUGCTL) | _BTF)
         if self._fmask is not None:
-            vcpu.msr(_IA32_FMASK, self._fmask)
+            vcpu.msr(IA32_FMASK, self._fmask)
         if self.ended(vcpu):
             self._put_right(vcpu)
         else:
@@ -175,22 +168,22 @@ class TrapFlag:
     def again(self, vcpu):
         """The instruction exited before its end: no trap is due for it (Bochs 2.7 notes one all the same)."""
         pending = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)
-        if pending & _BS:
-            vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, pending & ~_BS)
+        if pending & PENDING_BS:
+            vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, pending & ~PENDING_BS)
 
     def ended(self, vcpu):
         """Whether this exit is the trap after the instruction."""
         if self._delivery or vcpu.reason & 0xFFFF:
             return False
-        return vcpu.intr_info & 0xFF == _DB and bool(vcpu.qualification & _BS)
+        return vcpu.intr_info & 0xFF == _DB and bool(vcpu.qualification & PENDING_BS)
 
     def rest(self, vcpu):
         """After ended(): the verdict for what else the trap says, a breakpoint or the guest's own step."""
         q = vcpu.qualification | self._held & _BREAKPOINTS
-        if not self._flags & _TF or (self._btf and vcpu.rip == self._next):
-            q &= ~_BS
+        if not self._flags & RFLAGS_TF or (self._btf and vcpu.rip == self._next):
+            q &= ~PENDING_BS
         vcpu.qualification = q
-        if q & (_BS | _BREAKPOINTS):
+        if q & (PENDING_BS | _BREAKPOINTS):
             return exception.deliver(vcpu)
         return 0
 
@@ -211,15 +204,15 @@ class TrapFlag:
         if opcode == _SYSRET:
             flags = now
         elif opcode == _POPF or opcode == _IRET:
-            flags = now if self._owns else now & _TF | flags & _IF
+            flags = now if self._owns else now & RFLAGS_TF | flags & RFLAGS_IF
         elif opcode == _CLI:
             if self._owns:
-                flags &= ~_IF
+                flags &= ~RFLAGS_IF
         elif opcode == _STI:
             self._sti(vcpu, now)
-            flags |= now & _IF
+            flags |= now & RFLAGS_IF
         elif opcode == _SYSENTER:
-            flags &= ~_IF
+            flags &= ~RFLAGS_IF
         elif opcode == _SYSCALL:
             vcpu.r11 = vcpu.r11 & ~_BOTH | flags
             flags &= ~self._fmask
@@ -229,13 +222,13 @@ class TrapFlag:
 
     def _sti(self, vcpu, now):
         """STI blocks interrupts only where IF was clear."""
-        if now & self._flags & _IF:
+        if now & self._flags & RFLAGS_IF:
             state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_STI)
+            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI)
 
     def _patch(self, vcpu, flags):
         """PUSHF stored the flags of the step. In virtual-8086 mode with VME its IF is VIF, and right."""
-        mask = _BOTH if self._owns or not vcpu.rflags & _VM else _TF
+        mask = _BOTH if self._owns or not vcpu.rflags & RFLAGS_VM else RFLAGS_TF
         gva = vcpu.rsp
         if vcpu.bits != 64:
             if not vcpu.read(GUEST_SS_ACCESS_RIGHTS) & 1 << 14:

@@ -15,20 +15,10 @@ import cpu
 import micropython
 from micropython import const
 
+from vmm.scheduling.words import COUNT, FINE, NESTED
+from vmm.vtx.frame import ALLOCATED, HOST_TICKS, SHARE, TURN
+
 _LIMIT_PART = const(16)
-
-# Words of the frame (vmm/vtx/frame.py).
-_HOST_TICKS = const(0x180 // 4)
-_TURN = const(0xB10 // 4)
-_SHARE = const(0xB18 // 4)
-_ALLOCATED = const(0xB80 // 4)
-
-# Words of Scheduler._words.
-_COUNT = const(0)
-_NESTED = const(12)  # two words: what guests have used in the middle of what was interrupted, all together
-
-_FINE = const(8)  # virtual time: ticks used, shifted by this, by the share
-FINE = _FINE
 
 
 def heap_of_call():
@@ -39,8 +29,8 @@ def heap_of_call():
 @micropython.viper
 def begin(words) -> int:
     """Now, in host TSC ticks without those that guests above have used. words: Scheduler._words."""
-    w = ptr32(words)  # noqa: F821
-    return int(cpu.rdtsc()) - (int(w[_NESTED]) | int(w[_NESTED + 1]) << 32)
+    w = ptr32(words)
+    return int(cpu.rdtsc()) - (int(w[NESTED]) | int(w[NESTED + 1]) << 32)
 
 
 @micropython.viper
@@ -52,29 +42,29 @@ def passed(words, began: int) -> int:
 @micropython.viper
 def charge(frame: int, ticks: int):
     """So many host TSC ticks were the guest's. frame: hpa of its vCPU frame."""
-    f = ptr32(frame)  # noqa: F821
-    host = (int(f[_HOST_TICKS]) | int(f[_HOST_TICKS + 1]) << 32) + ticks
-    f[_HOST_TICKS] = host
-    f[_HOST_TICKS + 1] = host >> 32
-    turn = (int(f[_TURN]) | int(f[_TURN + 1]) << 32) + (ticks << _FINE) // int(f[_SHARE])
-    f[_TURN] = turn
-    f[_TURN + 1] = turn >> 32
+    f = ptr32(frame)
+    host = (int(f[HOST_TICKS]) | int(f[HOST_TICKS + 1]) << 32) + ticks
+    f[HOST_TICKS] = host
+    f[HOST_TICKS + 1] = host >> 32
+    turn = (int(f[TURN]) | int(f[TURN + 1]) << 32) + (ticks << FINE) // int(f[SHARE])
+    f[TURN] = turn
+    f[TURN + 1] = turn >> 32
 
 
 @micropython.viper
 def charge_all(words, frames, ticks: int, blocks: int):
     """A collection of garbage, `blocks` in all, has taken so many ticks: each guest pays for what it has allocated.
     frames: Scheduler._frames."""
-    w = ptr32(words)  # noqa: F821
-    hpas = ptr32(frames)  # noqa: F821
+    w = ptr32(words)
+    hpas = ptr32(frames)
     if blocks < 1:
         blocks = 1
     i = 0
-    while i < int(w[_COUNT]):
-        f = ptr32(hpas[i])  # noqa: F821
-        its = int(f[_ALLOCATED])
+    while i < int(w[COUNT]):
+        f = ptr32(hpas[i])
+        its = int(f[ALLOCATED])
         if its:
-            f[_ALLOCATED] = 0
+            f[ALLOCATED] = 0
             if its > blocks:
                 its = blocks
             charge(hpas[i], ticks * its // blocks)

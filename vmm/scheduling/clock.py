@@ -13,24 +13,27 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.vtx.frame import (
+    CLOCK_OFFSET,
+    DIRTY,
+    DIRTY_TIMERS,
+    DIRTY_TSC_OFFSET,
+    EXIT_TSC,
+    OWED,
+    PARKED,
+    SLICE_END,
+    TIMER_COUNT,
+    TIMERS,
+    TSC_OFFSET,
+)
+
 _MOST = const(16)
 
 # Words of the frame, see vmm/vtx/frame.py
-_DIRTY = const(0x0F8 // 4)
-_EXIT_TSC = const(0x118 // 4)
-_OWED = const(0x188 // 4)
-_TSC_OFFSET = const(0x198 // 4)
-_CLOCK_OFFSET = const(0x1A0 // 4)
-_SLICE_END = const(0x1A8 // 4)
-_TIMER_COUNT = const(0x1B0 // 4)
-_TIMERS = const(0xA80 // 4)
-_PARKED = const(0xB88 // 4)
 _FRAME = const(0xC00)
 
 _ALL = const((1 << 64) - 1)
 _SIGN = const(1 << 63)
-_DIRTY_TSC_OFFSET = const(1 << 4)
-_DIRTY_TIMERS = const(1 << 5)
 
 
 class Timer:
@@ -38,7 +41,7 @@ class Timer:
 
     def __init__(self, clock, index, callback):
         self._clock = clock
-        self.word = _TIMERS + 2 * index
+        self.word = TIMERS + 2 * index
         self._index = index
         self.callback = callback
         self.arm = bind(Clock.arm, clock, self.word)  # arm(deadline): call callback(now) at or after it
@@ -70,13 +73,13 @@ class Clock:
         self.callbacks = []
         self._timers = []
         self._frame = bytearray(_FRAME)
-        self.put(_CLOCK_OFFSET, self.offset)
+        self.put(CLOCK_OFFSET, self.offset)
         self.skew = 0
 
     def attach(self, frame):
         """The vCPU frame, a buffer, that holds the words from now on."""
         before = self.get
-        words = (_TSC_OFFSET, _CLOCK_OFFSET, _SLICE_END, _TIMER_COUNT) + tuple(range(_TIMERS, _TIMERS + 2 * _MOST, 2))
+        words = (TSC_OFFSET, CLOCK_OFFSET, SLICE_END, TIMER_COUNT) + tuple(range(TIMERS, TIMERS + 2 * _MOST, 2))
         values = [before(word) for word in words]
         self._frame = frame
         for word, value in zip(words, values):
@@ -101,38 +104,38 @@ class Clock:
         f = ptr32(self._frame)
         f[word] = deadline & 0xFFFFFFFF
         f[word + 1] = (deadline >> 32) & 0xFFFFFFFF
-        f[_DIRTY] |= _DIRTY_TIMERS
+        f[DIRTY] |= DIRTY_TIMERS
 
     @micropython.viper
     def program(self):
         """The shim looks for the earliest deadline at the next entry."""
         f = ptr32(self._frame)
-        f[_DIRTY] |= _DIRTY_TIMERS
+        f[DIRTY] |= DIRTY_TIMERS
 
     @property
     def skew(self):
         """The guest's TSC minus now()."""
-        skew = self.get(_TSC_OFFSET) - self.offset
+        skew = self.get(TSC_OFFSET) - self.offset
         return ((skew & _ALL) ^ _SIGN) - _SIGN
 
     @skew.setter
     def skew(self, value):
-        self.put(_TSC_OFFSET, self.offset + value)
-        self._written(_DIRTY_TSC_OFFSET)
+        self.put(TSC_OFFSET, self.offset + value)
+        self._written(DIRTY_TSC_OFFSET)
 
     @property
     def slice_end(self):
         """Host TSC at which the guest's turn ends, 0: never."""
-        return self.get(_SLICE_END)
+        return self.get(SLICE_END)
 
     @slice_end.setter
     def slice_end(self, value):
-        self.arm(_SLICE_END, value)
+        self.arm(SLICE_END, value)
 
     @micropython.viper
     def _written(self, dirty: int):
         f = ptr32(self._frame)
-        f[_DIRTY] |= dirty
+        f[DIRTY] |= dirty
 
     @micropython.viper
     def now(self) -> int:
@@ -145,7 +148,7 @@ class Clock:
         if count == _MOST:
             raise IndexError("more than %d timers" % _MOST)
         self.callbacks.append(callback)
-        self.put(_TIMER_COUNT, count + 1)
+        self.put(TIMER_COUNT, count + 1)
         timer = Timer(self, count, callback)
         self._timers.append(timer)
         return timer
@@ -157,7 +160,7 @@ class Clock:
         for i, timer in enumerate(self._timers):
             if timer.vain and timer.deadline and timer.vain():
                 parked |= 1 << i
-        self.put(_PARKED, parked)
+        self.put(PARKED, parked)
 
     @property
     def next(self):
@@ -167,8 +170,8 @@ class Clock:
     @micropython.viper
     def _next(self) -> int:
         f = ptr32(self._frame)
-        at = int(_TIMERS)
-        end = at + (int(f[_TIMER_COUNT]) << 1)
+        at = int(TIMERS)
+        end = at + (int(f[TIMER_COUNT]) << 1)
         first = 0
         while at < end:
             deadline = int(f[at]) | int(f[at + 1]) << 32
@@ -198,20 +201,20 @@ class Clock:
 def cut(frame: int, end: int):
     """A guest's turn ends at this host TSC at the latest. frame: hpa of its vCPU frame."""
     f = ptr32(frame)
-    stop = int(f[_SLICE_END]) | int(f[_SLICE_END + 1]) << 32
+    stop = int(f[SLICE_END]) | int(f[SLICE_END + 1]) << 32
     if stop == 0 or end < stop:
-        f[_SLICE_END] = end
-        f[_SLICE_END + 1] = end >> 32
-        f[_DIRTY] |= _DIRTY_TIMERS
+        f[SLICE_END] = end
+        f[SLICE_END + 1] = end >> 32
+        f[DIRTY] |= DIRTY_TIMERS
 
 
 @micropython.viper
 def expire(callbacks, frame: int, now: int):
     """Call back every timer that is due at `now`, by the guest's clock. frame: hpa of the vCPU frame."""
     f = ptr32(frame)
-    first = frame + 4 * int(_TIMERS)
+    first = frame + 4 * int(TIMERS)
     at = first
-    end = at + (int(f[_TIMER_COUNT]) << 3)
+    end = at + (int(f[TIMER_COUNT]) << 3)
     while at < end:
         timer = ptr32(at)
         deadline = int(timer[0]) | int(timer[1]) << 32
@@ -219,7 +222,7 @@ def expire(callbacks, frame: int, now: int):
             if deadline <= now:
                 timer[0] = 0
                 timer[1] = 0
-                f[_DIRTY] |= _DIRTY_TIMERS
+                f[DIRTY] |= DIRTY_TIMERS
                 callbacks[(at - first) >> 3](now)
         at += 8
 
@@ -230,22 +233,22 @@ def _exit(callbacks, vcpu) -> int:
     """The guest then runs for at least as long as this took, however its timers are set: one
     that is due again at once must not starve what it interrupts."""
     f = ptr32(vcpu)
-    host = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
-    now = host + (int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32)
-    f[_OWED] = 0xFFFFFFFF
-    f[_OWED + 1] = 0xFFFFFFFF
-    at = int(_TIMERS)
-    end = at + (int(f[_TIMER_COUNT]) << 1)
+    host = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
+    now = host + (int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32)
+    f[OWED] = 0xFFFFFFFF
+    f[OWED + 1] = 0xFFFFFFFF
+    at = int(TIMERS)
+    end = at + (int(f[TIMER_COUNT]) << 1)
     while at < end:
         deadline = int(f[at]) | int(f[at + 1]) << 32
         if deadline:
             if deadline <= now:
                 f[at] = 0
                 f[at + 1] = 0
-                f[_DIRTY] |= _DIRTY_TIMERS
-                callbacks[(at - int(_TIMERS)) >> 1](now)
+                f[DIRTY] |= DIRTY_TIMERS
+                callbacks[(at - int(TIMERS)) >> 1](now)
         at += 2
-    stop = int(f[_SLICE_END]) | int(f[_SLICE_END + 1]) << 32
+    stop = int(f[SLICE_END]) | int(f[SLICE_END + 1]) << 32
     if stop:
         if host >= stop:
             return 2

@@ -13,38 +13,25 @@ from micropython import const
 from vmx import bind
 
 from vmm.scheduling.clock import cut
+from vmm.scheduling.states import RUNS, WAITS
+from vmm.scheduling.words import ABOVE, AGAIN, CALLED, COUNT, FLOOR, INSIDE, LATER, NESTED, PAYER, TIES
+from vmm.vtx.frame import (
+    CLOCK_OFFSET,
+    DIRTY,
+    DIRTY_TIMERS,
+    EXIT_TSC,
+    LEAD,
+    NEXT,
+    OWED,
+    PARKED,
+    PRIORITY,
+    SLICE_END,
+    STATE,
+    TIMER_COUNT,
+    TIMERS,
+)
 
 _DEPTH = const(16)
-
-# Words of the frame (vmm/vtx/frame.py).
-_DIRTY = const(0x0F8 // 4)
-_EXIT_TSC = const(0x118 // 4)
-_OWED = const(0x188 // 4)
-_CLOCK_OFFSET = const(0x1A0 // 4)
-_SLICE_END = const(0x1A8 // 4)
-_TIMER_COUNT = const(0x1B0 // 4)
-_TIMERS = const(0xA80 // 4)
-_STATE = const(0xB00 // 4)
-_PRIORITY = const(0xB08 // 4)
-_NEXT = const(0xB48 // 4)
-_LEAD = const(0xB58 // 4)
-_PARKED = const(0xB88 // 4)
-_DIRTY_TIMERS = const(1 << 5)
-_RUNS = const(1)  # values of frame.STATE
-_WAITS = const(2)
-
-# Words of Scheduler._words.
-_COUNT = const(0)
-_INSIDE = const(4)
-_FLOOR = const(7)
-_LATER = const(8)
-_AGAIN = const(9)
-_ABOVE = const(11)
-_NESTED = const(12)  # vmm/scheduling/accounting.py
-_CALLED = const(14)
-
-_PAYER = const(4)  # word of Scheduler._collect_at, see turns.py
-_TIES = const(2)  # bit of _LATER
 
 
 class Preemption:
@@ -75,7 +62,7 @@ class Preemption:
         if settle:
             self._settle.append(settle)
         else:
-            self._words[_LATER] |= _TIES
+            self._words[LATER] |= TIES
 
     def arm(self, priority):
         """From now on guests above `priority` interrupt whatever bytecode runs, when their timers are due."""
@@ -87,7 +74,7 @@ class Preemption:
     def _nested_failed(self, error):
         """What happens in the middle stays there; Ctrl-C is for whoever was interrupted."""
         never(self._preempt_at)
-        if self._words[_INSIDE]:
+        if self._words[INSIDE]:
             self.inside.vcpu.left()
         if isinstance(error, KeyboardInterrupt):
             raise error
@@ -97,89 +84,89 @@ class Preemption:
 @micropython.viper
 def _preempted(scheduler) -> int:
     """Those that go before what is done now run until none of them can; returns when to do that again, 0: never."""
-    w = ptr32(scheduler._words)  # noqa: F821
-    frames = ptr32(scheduler._frames)  # noqa: F821
-    stack = ptr32(scheduler._interrupted)  # noqa: F821
-    payer = ptr32(int(scheduler._collect_at))  # noqa: F821
+    w = ptr32(scheduler._words)
+    frames = ptr32(scheduler._frames)
+    stack = ptr32(scheduler._interrupted)
+    payer = ptr32(int(scheduler._collect_at))
     depth = int(stack[0])
     if depth == _DEPTH:
         return 0
-    inside = int(w[_INSIDE])
+    inside = int(w[INSIDE])
     frame = 0
     if inside:
         frame = int(frames[inside - 1])
-    floor = int(w[_FLOOR])
-    above = int(w[_ABOVE])
-    called = int(w[_CALLED])
-    w[_CALLED] = 0
-    w[_FLOOR] = above
-    w[_AGAIN] = 0
-    w[_AGAIN + 1] = 0
-    w[_INSIDE] = 0
+    floor = int(w[FLOOR])
+    above = int(w[ABOVE])
+    called = int(w[CALLED])
+    w[CALLED] = 0
+    w[FLOOR] = above
+    w[AGAIN] = 0
+    w[AGAIN + 1] = 0
+    w[INSIDE] = 0
     stack[depth + 1] = frame
     stack[0] = depth + 1
     rdtsc = cpu.rdtsc
-    pays = int(payer[_PAYER])
-    nested = int(w[_NESTED]) | int(w[_NESTED + 1]) << 32
+    pays = int(payer[PAYER])
+    nested = int(w[NESTED]) | int(w[NESTED + 1]) << 32
     began = int(rdtsc())
     error = cpu.attempt(scheduler._run_above, scheduler)
     if error:
         error = cpu.attempt(scheduler._nested_failed, error)
     inside = 0
-    payer[_PAYER] = pays
+    payer[PAYER] = pays
     spent = int(rdtsc()) - began
     nested += spent  # what was interrupted in between is part of that
-    w[_NESTED] = nested
-    w[_NESTED + 1] = nested >> 32
+    w[NESTED] = nested
+    w[NESTED + 1] = nested >> 32
     if frame:
         inside = int(_find(scheduler, frame)) + 1
         if inside:
-            f = ptr32(frame)  # noqa: F821
+            f = ptr32(frame)
             # So much of the time since its exit is another's.
-            since = int(f[_EXIT_TSC]) | int(f[_EXIT_TSC + 1]) << 32
+            since = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
             if since:
                 since += spent
-                f[_EXIT_TSC] = since
-                f[_EXIT_TSC + 1] = since >> 32
-            if f[_STATE] != _RUNS:
+                f[EXIT_TSC] = since
+                f[EXIT_TSC + 1] = since >> 32
+            if f[STATE] != RUNS:
                 # Paused, or switched off: its turn is over when the handler is done, before another instruction.
-                f[_SLICE_END] = 1
-                f[_SLICE_END + 1] = 0
-                f[_OWED] = 0
-                f[_OWED + 1] = 0
-                f[_DIRTY] |= _DIRTY_TIMERS
-    w[_INSIDE] = inside
-    w[_FLOOR] = floor
-    w[_ABOVE] = above
-    w[_CALLED] = called
+                f[SLICE_END] = 1
+                f[SLICE_END + 1] = 0
+                f[OWED] = 0
+                f[OWED + 1] = 0
+                f[DIRTY] |= DIRTY_TIMERS
+    w[INSIDE] = inside
+    w[FLOOR] = floor
+    w[ABOVE] = above
+    w[CALLED] = called
     stack[0] = depth
     if error:
         raise error
-    return int(w[_AGAIN]) | int(w[_AGAIN + 1]) << 32
+    return int(w[AGAIN]) | int(w[AGAIN + 1]) << 32
 
 
 @micropython.viper
 def arm(scheduler, priority: int):
     """The earliest timer of a waiting guest above `priority` interrupts."""
-    w = ptr32(scheduler._words)  # noqa: F821
-    frames = ptr32(scheduler._frames)  # noqa: F821
-    p = ptr32(int(scheduler._preempt_at))  # noqa: F821
-    count = int(w[_COUNT])
+    w = ptr32(scheduler._words)
+    frames = ptr32(scheduler._frames)
+    p = ptr32(int(scheduler._preempt_at))
+    count = int(w[COUNT])
     first = 0
     i = 0
     while i < count:
-        f = ptr32(frames[i])  # noqa: F821
-        if int(f[_PRIORITY]) <= priority:
+        f = ptr32(frames[i])
+        if int(f[PRIORITY]) <= priority:
             break  # so are all that come after it
-        if f[_STATE] == _WAITS:
-            if f[_DIRTY] & _DIRTY_TIMERS:
+        if f[STATE] == WAITS:
+            if f[DIRTY] & DIRTY_TIMERS:
                 earliest(frames[i])
-            when = int(f[_NEXT]) | int(f[_NEXT + 1]) << 32
+            when = int(f[NEXT]) | int(f[NEXT + 1]) << 32
             if when:
                 if first == 0 or when < first:
                     first = when
         i += 1
-    w[_ABOVE] = priority + 1
+    w[ABOVE] = priority + 1
     p[0] = first
     p[1] = first >> 32
 
@@ -188,21 +175,21 @@ def arm(scheduler, priority: int):
 def earliest(frame: int):
     """Put the host TSC at which a guest is to be woken for its next timer into frame.NEXT, 0 where none is armed but
     those that are parked."""
-    f = ptr32(frame)  # noqa: F821
+    f = ptr32(frame)
     first = 0
-    at = frame + 4 * int(_TIMERS)
-    end = at + (int(f[_TIMER_COUNT]) << 3)
-    parked = int(f[_PARKED])
+    at = frame + 4 * int(TIMERS)
+    end = at + (int(f[TIMER_COUNT]) << 3)
+    parked = int(f[PARKED])
     if parked == 0:
         while at < end:
-            timer = ptr32(at)  # noqa: F821
+            timer = ptr32(at)
             when = int(timer[0]) | int(timer[1]) << 32
             if when:
                 if first == 0 or when < first:
                     first = when
             at += 8
     while at < end:
-        timer = ptr32(at)  # noqa: F821
+        timer = ptr32(at)
         when = int(timer[0]) | int(timer[1]) << 32
         if when and parked & 1 == 0:
             if first == 0 or when < first:
@@ -210,27 +197,27 @@ def earliest(frame: int):
         parked >>= 1
         at += 8
     if first:
-        first -= (int(f[_CLOCK_OFFSET]) | int(f[_CLOCK_OFFSET + 1]) << 32) + int(f[_LEAD])
+        first -= (int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32) + int(f[LEAD])
         if first < 1:
             first = 1
-    f[_NEXT] = first
-    f[_NEXT + 1] = first >> 32
+    f[NEXT] = first
+    f[NEXT + 1] = first >> 32
 
 
 @micropython.viper
 def rouse(scheduler, frame: int, at: int):
     """The guest that is inside has given a halted one something to do: its turn ends at this host TSC, and if the
     other goes before it, whatever bytecode runs for it then is interrupted. frame: hpa of the halted one's."""
-    w = ptr32(scheduler._words)  # noqa: F821
-    inside = int(w[_INSIDE])
-    f = ptr32(frame)  # noqa: F821
-    if inside == 0 or f[_STATE] != _WAITS:
+    w = ptr32(scheduler._words)
+    inside = int(w[INSIDE])
+    f = ptr32(frame)
+    if inside == 0 or f[STATE] != WAITS:
         return
-    runs = int(ptr32(scheduler._frames)[inside - 1])  # noqa: F821
+    runs = int(ptr32(scheduler._frames)[inside - 1])
     if runs == frame:
         return
     cut(runs, at)
-    if f[_PRIORITY] > ptr32(runs)[_PRIORITY]:  # noqa: F821
+    if f[PRIORITY] > ptr32(runs)[PRIORITY]:
         if not scheduler.policy:  # with a rule of the user's nothing is interrupted
             sooner(scheduler._preempt_at, at)
 
@@ -238,7 +225,7 @@ def rouse(scheduler, frame: int, at: int):
 @micropython.viper
 def never(word: int):
     """Nothing is to be interrupted. word: hpa of cpu.preempt()'s."""
-    p = ptr32(word)  # noqa: F821
+    p = ptr32(word)
     p[0] = 0
     p[1] = 0
 
@@ -246,7 +233,7 @@ def never(word: int):
 @micropython.viper
 def sooner(word: int, when: int):
     """Interrupt at this host TSC, unless that is to happen before. word: hpa of cpu.preempt()'s."""
-    p = ptr32(word)  # noqa: F821
+    p = ptr32(word)
     first = int(p[0]) | int(p[1]) << 32
     if first == 0 or when < first:
         p[0] = when
@@ -256,8 +243,8 @@ def sooner(word: int, when: int):
 @micropython.viper
 def _find(scheduler, frame: int) -> int:
     """The number of the guest with this frame, -1 where it is gone."""
-    frames = ptr32(scheduler._frames)  # noqa: F821
-    count = int(ptr32(scheduler._words)[_COUNT])  # noqa: F821
+    frames = ptr32(scheduler._frames)
+    count = int(ptr32(scheduler._words)[COUNT])
     i = 0
     while i < count:
         if int(frames[i]) == frame:

@@ -20,33 +20,32 @@ from micropython import const
 
 from vmm import verdict
 from vmm.scheduling import rule
-from vmm.scheduling.accounting import FINE, begin, charge, charge_all, passed
+from vmm.scheduling.accounting import begin, charge, charge_all, passed
 from vmm.scheduling.preemption import Preemption, arm, never
 from vmm.scheduling.states import OFF
 from vmm.scheduling.turns import nobody_pays, poll, run_above, turns
+from vmm.scheduling.words import (
+    CALLED,
+    COUNT,
+    FINE,
+    FLOOR,
+    HOLDER,
+    INSIDE,
+    LAST,
+    LATER,
+    LEVEL,
+    NOW,
+    POLL,
+    SWITCHES,
+    TIES,
+    WORDS,
+)
 
 _SLICE_MS = const(10)
 _PRIORITIES = const(256)
 
 # Words of Scheduler._words (vmm/scheduling/turns.py says what they are).
-_COUNT = const(0)
-_INSIDE = const(4)
-_SWITCHES = const(5)
-_LAST = const(6)
-_FLOOR = const(7)
-_LATER = const(8)
-_CALLED = const(14)
 _BLOCK = const(128)  # bytes of one of the heap
-_WORDS = const(15)
-
-# Words of Scheduler._levels, and how far a priority is shifted to get at its own.
-_LEVEL = const(3)
-_NOW = const(0)
-_HOLDER = const(2)
-
-# Bits of _LATER.
-_POLL = const(1)  # consoles
-_TIES = const(2)  # what guests have for each other
 
 
 class Scheduler(Preemption):
@@ -57,8 +56,8 @@ class Scheduler(Preemption):
         self.machines = []
         self.slice_ticks = tsc_hz * _SLICE_MS // 1000
         self.policy = None
-        self._words = array("I", [0] * _WORDS)
-        self._levels = array("I", bytes(4 * _PRIORITIES << _LEVEL))
+        self._words = array("I", [0] * WORDS)
+        self._levels = array("I", bytes(4 * _PRIORITIES << LEVEL))
         self._frames = array("I", bytes(4 * most))
         self._vcpus = []
         self._callbacks = []
@@ -87,9 +86,9 @@ class Scheduler(Preemption):
         cpu.hold(1)
         try:
             self._remove(vm)
-            self._words[_LAST] = 0
+            self._words[LAST] = 0
             nobody_pays(self._collect_at)
-            self._levels[(vm.priority << _LEVEL) + _HOLDER] = 0  # another guest may get its frame
+            self._levels[(vm.priority << LEVEL) + HOLDER] = 0  # another guest may get its frame
         finally:
             cpu.hold(-1)
         self._rank()
@@ -101,7 +100,7 @@ class Scheduler(Preemption):
             try:
                 inside = self.inside
                 self._insert(vm, self._remove(vm))
-                self._words[_INSIDE] = self.machines.index(inside) + 1 if inside else 0
+                self._words[INSIDE] = self.machines.index(inside) + 1 if inside else 0
             finally:
                 cpu.hold(-1)
             self._rank()
@@ -120,9 +119,9 @@ class Scheduler(Preemption):
         self.machines.insert(at, vm)
         self._vcpus.insert(at, vm.vcpu)
         self._callbacks.insert(at, vm.clock.callbacks)
-        self._words[_COUNT] = len(self.machines)
-        if self._words[_INSIDE] > at:
-            self._words[_INSIDE] += 1
+        self._words[COUNT] = len(self.machines)
+        if self._words[INSIDE] > at:
+            self._words[INSIDE] += 1
 
     def _remove(self, vm):
         """Return its frame."""
@@ -132,9 +131,9 @@ class Scheduler(Preemption):
             del table[at]
         for i in range(at, len(self.machines)):
             self._frames[i] = self._frames[i + 1]
-        self._words[_COUNT] = len(self.machines)
-        if self._words[_INSIDE] > at + 1:
-            self._words[_INSIDE] -= 1
+        self._words[COUNT] = len(self.machines)
+        if self._words[INSIDE] > at + 1:
+            self._words[INSIDE] -= 1
         return frame
 
     def hear(self, machines):
@@ -144,37 +143,37 @@ class Scheduler(Preemption):
             self._heard[:] = machines
             self._ready[:] = [vm.console.ready for vm in machines]
             self._polls[:] = [vm.console.poll for vm in machines]
-            self._words[_LATER] |= _POLL  # in the middle of a poll it passes over one
+            self._words[LATER] |= POLL  # in the middle of a poll it passes over one
         finally:
             cpu.hold(-1)
 
     @property
     def inside(self):
         """The guest whose exit loop runs, or None."""
-        at = self._words[_INSIDE]
+        at = self._words[INSIDE]
         return self.machines[at - 1] if at else None
 
     @property
     def switches(self):
         """How often the CPU went from one guest to another."""
-        return self._words[_SWITCHES]
+        return self._words[SWITCHES]
 
     def now(self, priority):
         """Virtual time of the guests of one priority: where one that wakes up starts."""
-        at = (priority << _LEVEL) + _NOW
+        at = (priority << LEVEL) + NOW
         return self._levels[at] | self._levels[at + 1] << 32
 
     def enters(self, vm):
         """The exit loop of this guest begins."""
         at = self.machines.index(vm)
-        self._words[_INSIDE] = at + 1
-        if self._words[_LAST] != self._frames[at]:
-            self._words[_LAST] = self._frames[at]
-            self._words[_SWITCHES] += 1
+        self._words[INSIDE] = at + 1
+        if self._words[LAST] != self._frames[at]:
+            self._words[LAST] = self._frames[at]
+            self._words[SWITCHES] += 1
 
     def charge(self, vm, used):
         """So many ticks that a guest has used move the virtual time of its priority, by its share."""
-        at = (vm.priority << _LEVEL) + _NOW
+        at = (vm.priority << LEVEL) + NOW
         turn = vm.turn
         self._levels[at] = turn & 0xFFFFFFFF
         self._levels[at + 1] = turn >> 32
@@ -193,7 +192,7 @@ class Scheduler(Preemption):
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""
         # The port never nests hooks: a policy that sleeps runs no guest.
-        self._words[_INSIDE] = self._words[_FLOOR] = self._words[_CALLED] = self._interrupted[0] = 0
+        self._words[INSIDE] = self._words[FLOOR] = self._words[CALLED] = self._interrupted[0] = 0
         while not cpu.wanted():
             self._turns(deadline, False)
 
@@ -214,12 +213,12 @@ class Scheduler(Preemption):
         finally:
             self._left()
             nobody_pays(self._collect_at)
-            if self._words[_LATER]:
+            if self._words[LATER]:
                 self._see_to()
 
     def _failed(self, error):
         """Whose exit, or whose timer, it was is stopped; the others go on."""
-        at, self._words[_CALLED] = self._words[_CALLED], 0
+        at, self._words[CALLED] = self._words[CALLED], 0
         vm = self.inside
         if vm is not None:
             self.set_aside(vm, "exit reason %d, or the entry after it" % (vm.vcpu.reason & 0xFFFF), error)
@@ -252,16 +251,16 @@ class Scheduler(Preemption):
     def _left(self):
         """No handler runs any more."""
         self.disarm()
-        self._words[_CALLED] = 0
-        if self._words[_INSIDE]:
+        self._words[CALLED] = 0
+        if self._words[INSIDE]:
             self.inside.vcpu.left()
-            self._words[_INSIDE] = 0
+            self._words[INSIDE] = 0
 
     def _see_to(self):
         """What was put off while a handler was interrupted."""
-        later = self._words[_LATER]
-        self._words[_LATER] = 0
-        if later & _TIES:
+        later = self._words[LATER]
+        self._words[LATER] = 0
+        if later & TIES:
             for settle in self._settle:
                 try:
                     settle()
@@ -292,7 +291,7 @@ class Scheduler(Preemption):
 
     def poll_later(self):
         """As poll(), when this turn is over."""
-        self._words[_LATER] |= _POLL
+        self._words[LATER] |= POLL
 
     # 4,000; what is typed at, and printed by, every console comes by here.
     def tend(self, at, priority):
@@ -345,5 +344,3 @@ class Scheduler(Preemption):
                 wakes, late // max(timed, 1), latest,
             ))  # fmt: skip
         self._started = now
-
-

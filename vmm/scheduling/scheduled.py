@@ -134,12 +134,12 @@ class Scheduled:
 
 @micropython.viper
 def _get(words, at: int) -> int:
-    f = ptr32(words)  # noqa: F821
+    f = ptr32(words)
     return int(f[at]) | int(f[at + 1]) << 32
 
 
 @micropython.viper
 def _put(words, at: int, value: int):
-    f = ptr32(words)  # noqa: F821
+    f = ptr32(words)
     f[at] = value
     f[at + 1] = value >> 32

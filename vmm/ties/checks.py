@@ -7,6 +7,7 @@ that begins with the entry, and where it is about one key of it, the key: "[0].s
 from micropython import const
 
 from vmm.memory.e820 import MMIO_HOLE
+from vmm.vtx.x86 import PAGE
 
 UARTS = ("com1", "com2", "com3", "com4")
 START = MMIO_HOLE  # behind a guest's low RAM
@@ -14,7 +15,6 @@ END = const(0xFEC00000)  # the I/O APIC
 DOORBELLS = (5, 7, 10, 11, 15, 16, 17, 18, 19, 20, 21, 22, 23)  # lines that no device of the PC has
 
 _FIRST = const(0xD0000000)  # where windows go that name no gpa
-_PAGE = const(0x1000)
 _NAME_MAX = const(16)  # four registers of CPUID
 _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 _LINK = ("uart", "to")
@@ -73,8 +73,8 @@ def _window_fault(window):
     name, size = window.get("name"), window.get("size")
     if not isinstance(name, str) or not 1 <= len(name) <= _NAME_MAX or [c for c in name if c not in _NAME]:
         return ".name", "must be 1 to 16 letters, digits, '_', '.', '-', not %r" % (name,)
-    if not _is_number(size) or size % _PAGE or not _PAGE <= size <= END - START:
-        return ".size", "must be bytes, a multiple of %d from %d to %d, not %r" % (_PAGE, _PAGE, END - START, size)
+    if not _is_number(size) or size % PAGE or not PAGE <= size <= END - START:
+        return ".size", "must be bytes, a multiple of %d from %d to %d, not %r" % (PAGE, PAGE, END - START, size)
     if window.get("access") not in (None, "rw", "ro"):
         return ".access", "must be one of rw, ro, not %r" % (window["access"],)
     cpl = window.get("cpl")
@@ -97,8 +97,8 @@ def _place(window, placed):
             return "", "%s would lie at %#x and end beyond %#x" % (name, gpa, END)
     elif not _is_number(gpa) or not START <= gpa <= END - size:
         return ".gpa", "must be from %#x to %#x, not %s" % (START, END - size, _show(gpa))
-    elif gpa % _PAGE:
-        return ".gpa", "%#x is not a multiple of %d" % (gpa, _PAGE)
+    elif gpa % PAGE:
+        return ".gpa", "%#x is not a multiple of %d" % (gpa, PAGE)
     for start, end, other in placed:
         if gpa < end and start < gpa + size:
             return ".gpa", "%s at %#x overlaps %s at %#x" % (name, gpa, other, start)

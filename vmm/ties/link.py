@@ -22,16 +22,13 @@ import micropython
 from micropython import const
 
 from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR
+from vmm.scheduling.states import WAITS
 from vmm.ties import checks
+from vmm.vtx.frame import SLICE_END, STATE
 
 _DTR = const(0x01)  # as Uart16550's modem() has them
 _RTS = const(0x02)
 _BREAK = const(0x40)
-
-# Words of the frame (vmm/vtx/frame.py).
-_SLICE_END = const(0x1A8 // 4)
-_STATE = const(0xB00 // 4)
-_WAITS = const(2)
 
 
 class End:
@@ -149,11 +146,11 @@ class End:
                 return False
             counts[0] += 1
             there = ptr32(int(self._there))
-            if there[_STATE] == _WAITS:
+            if there[STATE] == WAITS:
                 here = ptr32(int(self._here))
-                if here[_SLICE_END] != counts[2]:
+                if here[SLICE_END] != counts[2]:
                     self.far.vm.rouse()
-                    counts[2] = here[_SLICE_END]
+                    counts[2] = here[SLICE_END]
         else:
             counts[1] += 1
         return True

@@ -20,12 +20,12 @@ from vmm.memory import ept
 from vmm.memory.pages import OutOfMemory
 from vmm.ties import checks
 from vmm.vtx.privilege import cpl
+from vmm.vtx.x86 import PAGE
 
 RING = const(0x100)  # hypercalls
 ACKNOWLEDGE = const(0x101)
 _NONE = const(0xFFFFFFFFFFFFFFFF)
 
-_PAGE = const(0x1000)
 _NO_GSI = const(0xFF)
 _USER = const(3)  # CPL
 
@@ -99,7 +99,7 @@ class Side:
     def describe(self):
         """(EAX, EBX, ECX, EDX) of CPUID leaf 0x40000002 for this window."""
         gsi = _NO_GSI if self.gsi is None else self.gsi
-        return self.gpa & 0xFFFFFFFF, self.window.size // _PAGE, 1 | self.writable << 1 | gsi << 8, self.gpa >> 32
+        return self.gpa & 0xFFFFFFFF, self.window.size // PAGE, 1 | self.writable << 1 | gsi << 8, self.gpa >> 32
 
 
 class Window:

@@ -20,14 +20,13 @@ from vmm.vtx.vmcs import (
     TPR_THRESHOLD,
     VIRTUAL_APIC_ADDRESS,
 )
+from vmm.vtx.x86 import PAGE
 
-_GUEST_INTERRUPT_STATUS = const(0x0810)  # for the hot path, see vmm/vtx/vmcs.py
 _IRR = const(0x200)
 _LEVELS_CHANGED = const(0x1018)
 _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)
 _VIRTUALIZE_X2APIC_MODE = const(1 << 4)
 _APIC_BASE = const(0xFEE00000)
-_PAGE = const(0x1000)
 
 # x2APIC MSRs that the CPU virtualizes: all that can be read (it would read what does not
 # exist, too), but for the current count, which is the model's.
@@ -79,10 +78,10 @@ class Apicv:
         self._vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
         ept = self._vcpu.vm.ept
         if controls & _VIRTUALIZE_APIC_ACCESSES:
-            ept.map(_APIC_BASE, self._access_page, _PAGE)
+            ept.map(_APIC_BASE, self._access_page, PAGE)
             ept.invalidate()
         else:
-            ept.unmap(_APIC_BASE, _PAGE)
+            ept.unmap(_APIC_BASE, PAGE)
         if not lapic.enabled:
             self._vcpu.write(GUEST_INTERRUPT_STATUS, 0)
         for index in _X2APIC_READS:
@@ -106,9 +105,9 @@ class Apicv:
             vector = int(highest_bit(self._regs, _IRR))
             if vector < 0:
                 vector = 0
-        status = int(self._read(_GUEST_INTERRUPT_STATUS))
+        status = int(self._read(GUEST_INTERRUPT_STATUS))
         if status & 0xFF != vector:
-            self._write(_GUEST_INTERRUPT_STATUS, (status & 0xFF00) | vector)
+            self._write(GUEST_INTERRUPT_STATUS, (status & 0xFF00) | vector)
         if page[_LEVELS_CHANGED >> 2]:
             page[_LEVELS_CHANGED >> 2] = 0
             self.level_changed()
@@ -125,8 +124,8 @@ class Apicv:
         A stale SVI would hold up every interrupt of lower priority.
         """
         self._end()
-        status = self._read(_GUEST_INTERRUPT_STATUS)
-        self._write(_GUEST_INTERRUPT_STATUS, status & 0xFF | max(self._lapic.service_vector(), 0) << 8)
+        status = self._read(GUEST_INTERRUPT_STATUS)
+        self._write(GUEST_INTERRUPT_STATUS, status & 0xFF | max(self._lapic.service_vector(), 0) << 8)
 
     def write_exit(self, vcpu):
         """Handler of APIC writes: trap-like, RIP is past the instruction and the page holds the value."""

@@ -12,10 +12,10 @@ from micropython import const
 from vmm import verdict
 from vmm.vtx import reasons
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_PENDING_DEBUG_EXCEPTIONS
+from vmm.vtx.x86 import CR4_DE
 
 _ENABLES = const(0xFF)  # of DR7: L0, G0 to L3, G3
 _ENABLED = const(1 << 12)  # of the pending debug exceptions: one that is enabled has matched
-_CR4_DE = const(1 << 3)
 _STRING = const(1 << 4)  # of the qualification of I/O instructions
 _BYTES = (1, 2, 8, 4)  # by LENn
 
@@ -66,7 +66,7 @@ class Breakpoints:
         self.armed = self._dr7 & _ENABLES
         if self.armed:
             self._addresses = [vcpu.dr(n) for n in range(4)]
-            self._ports = bool(vcpu.cr4 & _CR4_DE)
+            self._ports = bool(vcpu.cr4 & CR4_DE)
             self._entry = vcpu.entry_tsc
 
     def memory(self, gva, size, write):

@@ -13,23 +13,33 @@ from vmx import bind
 
 from vmm import verdict
 from vmm.fault import AC, BP, BR, DB, DE, DF, GP, MC, MF, NM, NP, OF, PF, SS, TS, UD  # noqa: F401
-from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
+from vmm.vtx.frame import (
+    APIC_PAGE,
+    COMPLETED,
+    CONTROLS,
+    DIRTY,
+    DIRTY_CONTROLS,
+    DIRTY_ENTRY,
+    DIRTY_RVI,
+    INTERRUPTIBILITY,
+    NMIS,
+    PENDING,
+    PENDING_DEBUG,
+    RFLAGS,
+    RVI,
+)
+from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE, GUEST_PENDING_DEBUG_EXCEPTIONS
+from vmm.vtx.vmcs_bits import (
+    BLOCKING_BY_MOV_SS,
+    BLOCKING_BY_NMI,
+    BLOCKING_BY_STI,
+    CONTROL_INTERRUPT_WINDOW,
+    CONTROL_NMI_WINDOW,
+)
+from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_RF, RFLAGS_TF
 
 # For the hot path: words of the frame (vmm/vtx/frame.py), its dirty bit, and fields (vmm/vtx/vmcs.py).
-_RFLAGS = const(0x088 // 4)
 _ENTRY_INFO = const(0x0E0 // 4)
-_DIRTY = const(0x0F8 // 4)
-_PENDING = const(0x108 // 4)
-_CONTROLS = const(0x1C0 // 4)
-_RVI = const(0x1C8 // 4)
-_NMIS = const(0x1E0 // 4)
-_APIC_PAGE = const(0xB40 // 4)
-_COMPLETED = const(0xB70 // 4)
-_INTERRUPTIBILITY = const(0x1D0 // 4)
-_PENDING_DEBUG = const(0x1D8 // 4)
-_DIRTY_ENTRY = const(1 << 3)
-_DIRTY_CONTROLS = const(1 << 6)
-_DIRTY_RVI = const(1 << 7)
 
 # Words of the local APIC's pages (vmm/devices/lapic_page.py).
 _PPR = const(0x0A0 // 4)
@@ -42,8 +52,6 @@ _LEVELS_CHANGED = const(0x1018 // 4)
 _VIRTUAL_DELIVERY = const(0x1020 // 4)
 _LINT0_MODE = const(0x10700)  # mask and delivery mode
 _LINT0_EXTINT = const(0x700)
-_GUEST_INTERRUPTIBILITY_STATE = const(0x4824)
-_GUEST_PENDING_DEBUG_EXCEPTIONS = const(0x6822)
 
 VALID = const(1 << 31)
 ERROR_CODE = const(1 << 11)
@@ -61,16 +69,7 @@ _WITH_ERROR = const(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1
 _NO_FAULT = const(1 << 1 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 18)  # traps and aborts: #DB, #BP, #OF, #DF, #MC
 _CONTRIBUTORY = const(1 << 0 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13)
 
-_RFLAGS_TF = const(1 << 8)
-_RFLAGS_IF = const(1 << 9)
-_RFLAGS_RF = const(1 << 16)
 _DEBUG_TRAP = const(1 << 12 | 1 << 14)  # enabled breakpoint, BS
-_BLOCKING_BY_STI = const(1)
-_BLOCKING_BY_MOV_SS = const(2)
-_BLOCKING_BY_NMI = const(8)
-
-_INTERRUPT_WINDOW = const(1 << 2)
-_NMI_WINDOW = const(1 << 22)
 
 
 def inject(vcpu, vector, error=0, first=0):
@@ -98,7 +97,7 @@ def inject(vcpu, vector, error=0, first=0):
     else:
         error = 0
     if not _NO_FAULT >> vector & 1:
-        vcpu.rflags |= _RFLAGS_RF  # so that a breakpoint on the instruction does not come twice
+        vcpu.rflags |= RFLAGS_RF  # so that a breakpoint on the instruction does not come twice
     vcpu.event(info, error)
     return verdict.RESUME
 
@@ -125,7 +124,7 @@ def again(vcpu):
     length, vcpu.length = vcpu.length, 0
     vcpu.advance()
     vcpu.length = length
-    vcpu.rflags |= _RFLAGS_RF  # no second breakpoint on the same instruction
+    vcpu.rflags |= RFLAGS_RF  # no second breakpoint on the same instruction
 
 
 def requeue(vcpu):
@@ -140,7 +139,7 @@ def requeue(vcpu):
         length = vcpu.length if kind in (4, 5, 6) else 0
         if kind == NMI:
             state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~_BLOCKING_BY_NMI)
+            vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_NMI)
         vcpu.event(info & ~NMI_BLOCKED, vcpu.vectoring_error, length)
 
 
@@ -148,7 +147,7 @@ def requeue(vcpu):
 def window(vcpu) -> int:
     """Handler of exits that say "now it can be delivered": the next entry comes by slot PENDING."""
     f = ptr32(vcpu)
-    f[_PENDING] = 1
+    f[PENDING] = 1
     return 0
 
 
@@ -173,7 +172,7 @@ class Events:
         self.nmis = 0
         _forget_completed(self._vcpu)
         self._vcpu.pending = 0
-        self.primary = self.primary & ~(_INTERRUPT_WINDOW | _NMI_WINDOW)
+        self.primary = self.primary & ~(CONTROL_INTERRUPT_WINDOW | CONTROL_NMI_WINDOW)
 
     def kick(self):
         """Something changed that may want delivery."""
@@ -191,7 +190,7 @@ class Events:
     def nmi(self):
         """An NMI: one waits while another is delivered or handled (SDM Vol. 3A, "Handling Multiple NMIs")."""
         vcpu = self._vcpu
-        handled = vcpu.read(GUEST_INTERRUPTIBILITY_STATE) & _BLOCKING_BY_NMI or vcpu.injecting() >> 8 & 7 == NMI
+        handled = vcpu.read(GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_NMI or vcpu.injecting() >> 8 & 7 == NMI
         self.nmis = min(self.nmis + 1, 1 if handled else 2)
         self.kick()
 
@@ -229,41 +228,41 @@ class Events:
     def pending(self, vcpu) -> int:
         """The same, for any case, and for the windows."""
         f = ptr32(vcpu)
-        f[_PENDING] = 0
+        f[PENDING] = 0
         self.sync()
         interrupt = int(self._interrupt())
         nmis = int(self.nmis)
         if interrupt | nmis:
             # A debug trap that is due comes before them, and an injected event would displace it.
-            free = int(vcpu.read(_GUEST_PENDING_DEBUG_EXCEPTIONS)) & _DEBUG_TRAP == 0
-            if f[_DIRTY] & _DIRTY_ENTRY:
+            free = int(vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)) & _DEBUG_TRAP == 0
+            if f[DIRTY] & DIRTY_ENTRY:
                 if f[_ENTRY_INFO] & VALID:
                     free = False
-            blocking = int(vcpu.read(_GUEST_INTERRUPTIBILITY_STATE))
+            blocking = int(vcpu.read(GUEST_INTERRUPTIBILITY_STATE))
             info = 0
             if free:
                 if nmis:
-                    if blocking & (_BLOCKING_BY_NMI | _BLOCKING_BY_MOV_SS | _BLOCKING_BY_STI) == 0:
+                    if blocking & (BLOCKING_BY_NMI | BLOCKING_BY_MOV_SS | BLOCKING_BY_STI) == 0:
                         nmis -= 1
                         self.nmis = nmis
                         info = VALID | NMI << 8 | 2
                 if interrupt:
                     if info == 0:
-                        if f[_RFLAGS] & _RFLAGS_IF:
-                            if blocking & (_BLOCKING_BY_MOV_SS | _BLOCKING_BY_STI) == 0:
+                        if f[RFLAGS] & RFLAGS_IF:
+                            if blocking & (BLOCKING_BY_MOV_SS | BLOCKING_BY_STI) == 0:
                                 info = VALID | EXTERNAL_INTERRUPT << 8 | int(self._take())
                                 interrupt = int(self._interrupt())
             if info:
                 f[_ENTRY_INFO] = info
                 f[_ENTRY_INFO + 1] = 0
-                f[_DIRTY] = f[_DIRTY] | _DIRTY_ENTRY
+                f[DIRTY] = f[DIRTY] | DIRTY_ENTRY
         windows = 0
         if interrupt:
-            windows = _INTERRUPT_WINDOW
+            windows = CONTROL_INTERRUPT_WINDOW
         if nmis:
-            windows |= _NMI_WINDOW
-        if int(self.primary) & (_INTERRUPT_WINDOW | _NMI_WINDOW) != windows:
-            self.set_primary(windows, (_INTERRUPT_WINDOW | _NMI_WINDOW) ^ windows)
+            windows |= CONTROL_NMI_WINDOW
+        if int(self.primary) & (CONTROL_INTERRUPT_WINDOW | CONTROL_NMI_WINDOW) != windows:
+            self.set_primary(windows, (CONTROL_INTERRUPT_WINDOW | CONTROL_NMI_WINDOW) ^ windows)
         return 0
 
     @micropython.viper
@@ -279,54 +278,54 @@ class Events:
 @micropython.viper
 def _controls(vcpu) -> int:
     f = ptr32(vcpu)
-    return f[_CONTROLS]
+    return f[CONTROLS]
 
 
 @micropython.viper
 def _set_controls(vcpu, value: int):
     f = ptr32(vcpu)
-    f[_CONTROLS] = value
-    f[_CONTROLS + 1] = 0
-    f[_DIRTY] |= _DIRTY_CONTROLS
+    f[CONTROLS] = value
+    f[CONTROLS + 1] = 0
+    f[DIRTY] |= DIRTY_CONTROLS
 
 
 @micropython.viper
 def _forget_completed(vcpu):
     f = ptr32(vcpu)
-    f[_COMPLETED] = 0
+    f[COMPLETED] = 0
 
 
 @micropython.viper
 def _waiting(vcpu) -> int:
     f = ptr32(vcpu)
-    return f[_NMIS]
+    return f[NMIS]
 
 
 @micropython.viper
 def _set_waiting(vcpu, value: int):
     f = ptr32(vcpu)
-    f[_NMIS] = value
+    f[NMIS] = value
 
 
 @micropython.viper
 def wakes(frame: int) -> int:
     """Whether a vCPU at HLT has something to wake up for. frame: hpa of its frame."""
     f = ptr32(frame)
-    r = ptr32(f[_APIC_PAGE])
-    flags = f[_RFLAGS]
-    if flags & _RFLAGS_TF:
+    r = ptr32(f[APIC_PAGE])
+    flags = f[RFLAGS]
+    if flags & RFLAGS_TF:
         return 1  # HLT, too, is stepped
-    if f[_DIRTY] & _DIRTY_ENTRY:
+    if f[DIRTY] & DIRTY_ENTRY:
         if f[_ENTRY_INFO] & VALID:
             return 1
-    if f[_NMIS]:
-        if f[_INTERRUPTIBILITY] & _BLOCKING_BY_NMI == 0:
+    if f[NMIS]:
+        if f[INTERRUPTIBILITY] & BLOCKING_BY_NMI == 0:
             return 1
-    if flags & _RFLAGS_IF == 0:
+    if flags & RFLAGS_IF == 0:
         return 0
     priority = int(r[_PPR] >> 4) & 15
-    if f[_DIRTY] & _DIRTY_RVI:
-        if int(f[_RVI] >> 4) > priority:
+    if f[DIRTY] & DIRTY_RVI:
+        if int(f[RVI] >> 4) > priority:
             return 1
     if r[_IO_EXTINT]:
         return 1
@@ -353,9 +352,9 @@ def wakes(frame: int) -> int:
 def _pending(page: int, acknowledge, events, vcpu) -> int:
     f = ptr32(vcpu)
     r = ptr32(page)
-    if r[_VIRTUAL_DELIVERY] == 0 or r[_LEVELS_CHANGED] or f[_NMIS]:
+    if r[_VIRTUAL_DELIVERY] == 0 or r[_LEVELS_CHANGED] or f[NMIS]:
         return int(events.pending(vcpu))
-    f[_PENDING] = 0
+    f[PENDING] = 0
     if r[_ENABLED]:
         at = _IRR + 28
         while r[at] == 0 and at > _IRR:
@@ -366,28 +365,28 @@ def _pending(page: int, acknowledge, events, vcpu) -> int:
             while word >> 1:
                 word >>= 1
                 vector += 1
-            f[_RVI] = vector
-            f[_DIRTY] |= _DIRTY_RVI
+            f[RVI] = vector
+            f[DIRTY] |= DIRTY_RVI
     waits = int(r[_IO_EXTINT])
     if r[_LINT0_LEVEL]:
         if r[_LVT_LINT0] & _LINT0_MODE == _LINT0_EXTINT or r[_ENABLED] == 0:
             waits = 1
     if waits:
-        free = f[_RFLAGS] & _RFLAGS_IF
-        if f[_INTERRUPTIBILITY] & (_BLOCKING_BY_MOV_SS | _BLOCKING_BY_STI) or f[_PENDING_DEBUG] & _DEBUG_TRAP:
+        free = f[RFLAGS] & RFLAGS_IF
+        if f[INTERRUPTIBILITY] & (BLOCKING_BY_MOV_SS | BLOCKING_BY_STI) or f[PENDING_DEBUG] & _DEBUG_TRAP:
             free = 0
-        if f[_DIRTY] & _DIRTY_ENTRY:
+        if f[DIRTY] & DIRTY_ENTRY:
             if f[_ENTRY_INFO] & VALID:
                 free = 0
         if free:
             f[_ENTRY_INFO] = VALID | (int(acknowledge()) & 0xFF)
             f[_ENTRY_INFO + 1] = 0
-            f[_DIRTY] |= _DIRTY_ENTRY
+            f[DIRTY] |= DIRTY_ENTRY
             waits = r[_LINT0_LEVEL] | r[_IO_EXTINT]  # more of them: the next exit looks closer
     window = 0
     if waits:
-        window = _INTERRUPT_WINDOW
-    if f[_CONTROLS] & _INTERRUPT_WINDOW != window:
-        f[_CONTROLS] ^= _INTERRUPT_WINDOW
-        f[_DIRTY] |= _DIRTY_CONTROLS
+        window = CONTROL_INTERRUPT_WINDOW
+    if f[CONTROLS] & CONTROL_INTERRUPT_WINDOW != window:
+        f[CONTROLS] ^= CONTROL_INTERRUPT_WINDOW
+        f[DIRTY] |= DIRTY_CONTROLS
     return 0

@@ -10,12 +10,11 @@ import micropython
 from micropython import const
 
 from vmm import verdict
+from vmm.verdict import ADVANCE
 from vmm.vtx import reasons
-from vmm.vtx.frame import COUNT, KEYS, TICKS, WANTS
+from vmm.vtx.frame import COUNT, KEYS, TICKS, VERDICT, WANTS
 from vmm.vtx.keys import Keys
 
-_VERDICT = const(0x100 // 4)
-_ADVANCE = const(1)
 _LAST_LOOPING = const(1)  # RESUME, ADVANCE
 _SLOTS = const(256)  # of the table; those beyond the reasons are for keys
 
@@ -27,11 +26,11 @@ def run(vcpu, enter) -> int:
     enter: vmx.enter. A handler's exception passes through; the guest then stands at the
     instruction that exited.
     """
-    f = ptr32(vcpu)  # noqa: F821
-    f[_VERDICT] &= _ADVANCE
-    while f[_VERDICT] <= _LAST_LOOPING:
+    f = ptr32(vcpu)
+    f[VERDICT] &= ADVANCE
+    while f[VERDICT] <= _LAST_LOOPING:
         enter(vcpu)
-    return f[_VERDICT]
+    return f[VERDICT]
 
 
 class Unhandled:
@@ -214,11 +213,11 @@ class Exits:
 
 @micropython.viper
 def _set(vcpu, index: int, value: int):
-    f = ptr32(vcpu)  # noqa: F821
+    f = ptr32(vcpu)
     f[index] = value
 
 
 @micropython.viper
 def _word(vcpu, index: int) -> int:
-    f = ptr32(vcpu)  # noqa: F821
+    f = ptr32(vcpu)
     return f[index] | f[index + 1] << 32

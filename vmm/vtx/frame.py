@@ -1,4 +1,4 @@
-"""The vCPU frame: where its words lie (port/vcpu.h holds the same layout in C).
+"""The vCPU frame: where its words lie. port/vcpu.h has the structure in C; the build asserts that both agree.
 
 Values are indices of 32-bit words, the way viper reads them:
 
@@ -6,7 +6,7 @@ Values are indices of 32-bit words, the way viper reads them:
     leaf = f[RAX]          # low half
     f[RDX + 1] = 0         # high half
 
-A test compares this table with what the attributes of a vmx.VCPU see.
+Modules import these names; port/constants.py makes numbers of them.
 """
 
 from micropython import const
@@ -37,6 +37,8 @@ PENDING = const(0x108 // 4)
 DEADLINE = const(0x110 // 4)
 EXIT_TSC = const(0x118 // 4)
 GUEST_TICKS = const(0x128 // 4)
+HOST_RSP = const(0x168 // 4)
+LAUNCHED = const(0x170 // 4)
 HOST_TICKS = const(0x180 // 4)
 OWED = const(0x188 // 4)
 DATUM = const(0x190 // 4)
@@ -92,3 +94,13 @@ WANT_VECTORING = const(3 << 4)  # information and error code
 WANT_INSTR_INFO = const(1 << 6)
 WANT_CODE = const(3 << 7)  # CR3 and the access rights of CS
 WANT_DR7 = const(1 << 9)
+
+# Bits of DIRTY: words that go to the VMCS at the next entry.
+DIRTY_RIP = const(1 << 0)
+DIRTY_RSP = const(1 << 1)
+DIRTY_RFLAGS = const(1 << 2)
+DIRTY_ENTRY = const(1 << 3)
+DIRTY_TSC_OFFSET = const(1 << 4)
+DIRTY_TIMERS = const(1 << 5)  # DEADLINE is to be found anew
+DIRTY_CONTROLS = const(1 << 6)
+DIRTY_RVI = const(1 << 7)

@@ -9,29 +9,19 @@ not looked at. Source: SDM Vol. 3C, "Checks on the Guest State Area".
 from micropython import const
 
 from vmm.vtx import controls, events, vmcs
+from vmm.vtx.vmcs_bits import PENDING_BS, PENDING_RTM, RIGHTS_DB, RIGHTS_L, RIGHTS_UNUSABLE
+from vmm.vtx.x86 import CR0_PE, CR0_PG, CR0_WP, CR4_CET, CR4_PAE, CR4_PCIDE, RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
 
 _ATTRIBUTES = {"GUEST_RIP": "rip", "GUEST_RSP": "rsp", "GUEST_RFLAGS": "rflags"}
 _DATA = ("ES", "DS", "FS", "GS")
 _ALL = ("CS", "SS") + _DATA
 
-_CR0_PE = const(1)
-_CR0_PG = const(1 << 31)
-_CR0_WP = const(1 << 16)
 _CR0_CD_NW = const(3 << 29)
-_CR4_PAE = const(1 << 5)
-_CR4_PCIDE = const(1 << 17)
-_CR4_CET = const(1 << 23)
 _EFER_DEFINED = const(0xD01)
 _DEBUGCTL_DEFINED = const(0xFFC7)
 _DEBUGCTL_BTF = const(2)
 _RFLAGS_RESERVED = const(0xFFFFFFFFFFC08028)
-_TF = const(1 << 8)
-_IF = const(1 << 9)
-_VM = const(1 << 17)
-_L = const(1 << 13)
-_DB = const(1 << 14)
 _G = const(1 << 15)
-_UNUSABLE = const(1 << 16)
 _LOAD_CET = const(1 << 20)
 _LOAD_PKRS = const(1 << 22)
 _VIRTUAL_NMIS = const(1 << 5)
@@ -40,8 +30,6 @@ _NO_LINK = const(0xFFFFFFFFFFFFFFFF)
 
 _HLT, _SHUTDOWN, _WAIT_FOR_SIPI = 1, 2, 3
 _STI, _MOV_SS, _SMI, _NMI, _ENCLAVE = 1, 2, 4, 8, 16
-_BS = const(1 << 14)
-_RTM = const(1 << 16)
 _OTHER_EVENT = const(7)
 
 _QUALIFICATIONS = {
@@ -95,7 +83,7 @@ class Checks:
             secondary = controls.ProcBased2(self["SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS"])
         self.unrestricted = bool(secondary.UNRESTRICTED_GUEST)
         self.ept = bool(secondary.ENABLE_EPT)
-        self.v8086 = bool(self["GUEST_RFLAGS"] & _VM)
+        self.v8086 = bool(self["GUEST_RFLAGS"] & RFLAGS_VM)
         self.cpl = self["GUEST_SS_ACCESS_RIGHTS"] >> 5 & 3
         info = self["VM_ENTRY_INTERRUPTION_INFORMATION"]
         self.event = info >> 8 & 7 if info & events.VALID else None  # its type
@@ -125,7 +113,7 @@ class Checks:
         self.need(upper in (0, ones), name, "address must be canonical")
 
     def usable(self, segment):
-        return not self["GUEST_%s_ACCESS_RIGHTS" % segment] & _UNUSABLE
+        return not self["GUEST_%s_ACCESS_RIGHTS" % segment] & RIGHTS_UNUSABLE
 
 
 # -- "Checks on Guest Control Registers, Debug Registers, and MSRs"
@@ -133,17 +121,17 @@ class Checks:
 
 def _control_registers(c):
     cr0 = c["GUEST_CR0"]
-    skip = _CR0_CD_NW | (_CR0_PE | _CR0_PG if c.unrestricted else 0)
+    skip = _CR0_CD_NW | (CR0_PE | CR0_PG if c.unrestricted else 0)
     _fixed(c, "GUEST_CR0", c.caps.cr0_fixed0 & ~skip, c.caps.cr0_fixed1 | skip)
-    c.need(not cr0 & _CR0_PG or cr0 & _CR0_PE, "GUEST_CR0", "PG needs PE")
+    c.need(not cr0 & CR0_PG or cr0 & CR0_PE, "GUEST_CR0", "PG needs PE")
     _fixed(c, "GUEST_CR4", c.caps.cr4_fixed0, c.caps.cr4_fixed1)
     cr4 = c["GUEST_CR4"]
-    c.need(not cr4 & _CR4_CET or cr0 & _CR0_WP, "GUEST_CR4", "CET needs CR0.WP")
+    c.need(not cr4 & CR4_CET or cr0 & CR0_WP, "GUEST_CR4", "CET needs CR0.WP")
     if c.long_mode:
-        c.need(cr0 & _CR0_PG, "GUEST_CR0", "PG must be 1 with entry control IA32E_MODE_GUEST")
-        c.need(cr4 & _CR4_PAE, "GUEST_CR4", "PAE must be 1 with entry control IA32E_MODE_GUEST")
+        c.need(cr0 & CR0_PG, "GUEST_CR0", "PG must be 1 with entry control IA32E_MODE_GUEST")
+        c.need(cr4 & CR4_PAE, "GUEST_CR4", "PAE must be 1 with entry control IA32E_MODE_GUEST")
     else:
-        c.clear("GUEST_CR4", _CR4_PCIDE, "PCIDE outside IA-32e mode")
+        c.clear("GUEST_CR4", CR4_PCIDE, "PCIDE outside IA-32e mode")
     c.clear("GUEST_CR3", c.physical, "bits beyond the physical-address width")
 
 
@@ -169,7 +157,7 @@ def _msrs(c):
         c.clear("GUEST_IA32_EFER", ~_EFER_DEFINED & _NO_LINK, "reserved bits")
         lma, lme = bool(efer & 1 << 10), bool(efer & 1 << 8)
         c.need(lma == c.long_mode, "GUEST_IA32_EFER", "LMA must equal entry control IA32E_MODE_GUEST")
-        if c["GUEST_CR0"] & _CR0_PG:
+        if c["GUEST_CR0"] & CR0_PG:
             c.need(lma == lme, "GUEST_IA32_EFER", "LMA must equal LME while CR0.PG is 1")
     if entry.LOAD_IA32_BNDCFGS:
         c.clear("GUEST_IA32_BNDCFGS", 0xFFC, "bits 11:2")
@@ -203,8 +191,8 @@ def _segment(c, segment):
     if segment == "CS":
         allowed = kind in (9, 11, 13, 15) or (c.unrestricted and kind == 3)
         c.need(allowed, name, "type of CS must be 9, 11, 13 or 15 (or 3 with unrestricted guest)")
-        if c.long_mode and rights & _L:
-            c.clear(name, _DB, "D of 64-bit code")
+        if c.long_mode and rights & RIGHTS_L:
+            c.clear(name, RIGHTS_DB, "D of 64-bit code")
     elif not c.usable(segment):
         return
     elif segment == "SS":
@@ -246,7 +234,7 @@ def _privilege_levels(c):
         rpl = c["GUEST_SS_SELECTOR"] & 3
         c.need(rpl == c["GUEST_CS_SELECTOR"] & 3, "GUEST_SS_SELECTOR", "RPL must be that of CS")
         c.need(c.cpl == rpl, name, "DPL must be the selector's RPL, %d" % rpl)
-    if kind == 3 or not c["GUEST_CR0"] & _CR0_PE:
+    if kind == 3 or not c["GUEST_CR0"] & CR0_PE:
         c.need(c.cpl == 0, name, "DPL must be 0 with CS of type 3 or CR0.PE 0")
 
 
@@ -268,7 +256,7 @@ def _system_segments(c):
         c.need(kind == 11, name, "type of TR must be 11 in IA-32e mode")
     else:
         c.need(kind in (3, 11), name, "type of TR must be 3 or 11")
-    c.clear(name, _UNUSABLE, "unusable")
+    c.clear(name, RIGHTS_UNUSABLE, "unusable")
     c.clear(name, 1 << 4, "S")
     _common_rights(c, "TR")
     if c.usable("LDTR"):
@@ -293,16 +281,16 @@ def _descriptor_tables(c):
 
 
 def _rip_and_rflags(c):
-    if c.long_mode and c["GUEST_CS_ACCESS_RIGHTS"] & _L:
+    if c.long_mode and c["GUEST_CS_ACCESS_RIGHTS"] & RIGHTS_L:
         c.canonical("GUEST_RIP")
     else:
         c.clear("GUEST_RIP", _HIGH, "bits 63:32 outside 64-bit mode")
     c.clear("GUEST_RFLAGS", _RFLAGS_RESERVED, "reserved bits")
     c.need(c["GUEST_RFLAGS"] & 2, "GUEST_RFLAGS", "bit 1 must be 1")
-    if c.long_mode or not c["GUEST_CR0"] & _CR0_PE:
-        c.clear("GUEST_RFLAGS", _VM, "VM in IA-32e mode or with CR0.PE 0")
+    if c.long_mode or not c["GUEST_CR0"] & CR0_PE:
+        c.clear("GUEST_RFLAGS", RFLAGS_VM, "VM in IA-32e mode or with CR0.PE 0")
     if c.event == events.EXTERNAL_INTERRUPT:
-        c.need(c["GUEST_RFLAGS"] & _IF, "GUEST_RFLAGS", "IF must be 1 to inject an external interrupt")
+        c.need(c["GUEST_RFLAGS"] & RFLAGS_IF, "GUEST_RFLAGS", "IF must be 1 to inject an external interrupt")
 
 
 # -- "Checks on Guest Non-Register State"
@@ -342,7 +330,7 @@ def _interruptibility(c):
     state = c[name]
     c.clear(name, 0xFFFFFFE0, "reserved bits")
     c.need(state & 3 != 3, name, "blocking by STI and by MOV SS exclude each other")
-    if not c["GUEST_RFLAGS"] & _IF:
+    if not c["GUEST_RFLAGS"] & RFLAGS_IF:
         c.clear(name, _STI, "blocking by STI with RFLAGS.IF 0")
     if c.event == events.EXTERNAL_INTERRUPT:
         c.clear(name, _STI | _MOV_SS, "blocking by STI or MOV SS while an external interrupt is injected")
@@ -363,10 +351,10 @@ def _pending_debug(c):
     pending = c[name]
     c.clear(name, 0xFFFFFFFFFFFEAFF0, "reserved bits")
     if c["GUEST_INTERRUPTIBILITY_STATE"] & (_STI | _MOV_SS) or c["GUEST_ACTIVITY_STATE"] == _HLT:
-        stepping = bool(c["GUEST_RFLAGS"] & _TF) and not c["GUEST_IA32_DEBUGCTL"] & _DEBUGCTL_BTF
+        stepping = bool(c["GUEST_RFLAGS"] & RFLAGS_TF) and not c["GUEST_IA32_DEBUGCTL"] & _DEBUGCTL_BTF
         text = "BS must be %d: interrupts are blocked or HLT, and RFLAGS.TF and DEBUGCTL.BTF say so"
-        c.need(bool(pending & _BS) == stepping, name, text % stepping)
-    if pending & _RTM:
+        c.need(bool(pending & PENDING_BS) == stepping, name, text % stepping)
+    if pending & PENDING_RTM:
         c.need(pending & 0xFFFFFFFFFFFEFFFF == 1 << 12, name, "RTM goes with bit 12 alone")
         c.need(not c["GUEST_INTERRUPTIBILITY_STATE"] & _MOV_SS, name, "RTM excludes blocking by MOV SS")
 
@@ -382,7 +370,7 @@ def _link_pointer(c):
 
 def _pdptes(c):
     """With EPT they are VMCS fields; without, they come from memory and are not looked at."""
-    pae = c["GUEST_CR0"] & _CR0_PG and c["GUEST_CR4"] & _CR4_PAE and not c.long_mode
+    pae = c["GUEST_CR0"] & CR0_PG and c["GUEST_CR4"] & CR4_PAE and not c.long_mode
     if not pae or not c.ept:
         return
     for i in range(4):

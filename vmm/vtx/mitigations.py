@@ -16,12 +16,12 @@ IA32_PRED_CMD = const(0x49)
 IA32_ARCH_CAPABILITIES = const(0x10A)
 IA32_FLUSH_CMD = const(0x10B)
 
-# Bits that vmx.mitigate() takes (port/vcpu.h).
-CLEAR_REGISTERS = const(1 << 0)
-FILL_RSB = const(1 << 1)
-CALL_AND_FENCE = const(1 << 2)
-CLEAR_BUFFERS = const(1 << 3)
-BARRIER = const(1 << 4)
+# Bits that vmx.mitigate() takes. The second and the third go with the first.
+MITIGATE_REGISTERS = const(1 << 0)  # an exit clears the general registers
+MITIGATE_FILL_RSB = const(1 << 1)  # and fills the return stack,
+MITIGATE_CALL = const(1 << 2)  # or puts one entry there and fences
+MITIGATE_VERW = const(1 << 3)  # an entry clears the CPU's buffers
+MITIGATE_IBPB = const(1 << 4)  # barrier before another vCPU is entered
 
 SPEC_CTRL_IBRS = const(1 << 0)
 SPEC_CTRL_STIBP = const(1 << 1)
@@ -120,16 +120,16 @@ class Mitigations:
 
     def _registers(self):
         if self._decide("registers", "a guest chooses them", None, None, "cleared at each exit"):
-            self.bits |= CLEAR_REGISTERS
+            self.bits |= MITIGATE_REGISTERS
 
     def _return_stack(self):
         arch = self.capabilities
         if arch.IBRS_ALL:
             safe = "enhanced IBRS, PBRSB_NO" if arch.PBRSB_NO else None
             if self._decide("return stack", "not PBRSB_NO", safe, None, "a CALL and LFENCE at each exit"):
-                self.bits |= CALL_AND_FENCE
+                self.bits |= MITIGATE_CALL
         elif self._decide("return stack", "no enhanced IBRS", None, None, "filled at each exit"):
-            self.bits |= FILL_RSB
+            self.bits |= MITIGATE_FILL_RSB
 
     def _branches(self, bhi_control):
         arch = self.capabilities
@@ -146,7 +146,7 @@ class Mitigations:
             self.spec_ctrl |= SPEC_CTRL_BHI_DIS_S
         lacks = None if has else "IBPB"
         if self._decide("between guests", "they share predictors", None, lacks, "IBPB before another is entered"):
-            self.bits |= BARRIER
+            self.bits |= MITIGATE_IBPB
 
     def _buffers(self):
         arch = self.capabilities
@@ -160,7 +160,7 @@ class Mitigations:
         safe = None if why else "MDS_NO, no TSX or TAA_NO, no RFDS"
         clears = self.features.MD_CLEAR or arch.FB_CLEAR or arch.RFDS_CLEAR
         if self._decide("CPU buffers", ", ".join(why), safe, None if clears else "MD_CLEAR", "VERW before each entry"):
-            self.bits |= CLEAR_BUFFERS
+            self.bits |= MITIGATE_VERW
 
     def _l1d(self):
         arch = self.capabilities

@@ -21,8 +21,9 @@ from vmm.loaders.state import State
 from vmm.memory import ept
 from vmm.vtx import reasons, vcpu
 from vmm.vtx import vmcs as v
+from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
+from vmm.vtx.x86 import PAGE
 
-_PAGE = const(0x1000)
 _VPID = const(0xFFFF)
 _SPIN = b"\xeb\xfe"  # jmp $
 _TOGGLE = b"\xfb\xfa" + _SPIN  # sti; cli: no interrupt comes between these two
@@ -31,11 +32,10 @@ _IRR = const(0x200)
 _ALARM = const(30_000)  # host TSC ticks from before the entry to the host's interrupt
 _LIMIT = const(300_000)  # and to the end of the trial
 _ATTEMPTS = const(100)  # entries that the host's attention may put off
-_MONITOR_TRAP_FLAG = const(1 << 27)
 
 # Bits for vmx.flaws (port/bochs27.h).
-MASKED_HOST = const(1 << 0)
-UNMASKED_VIRTUAL = const(1 << 1)
+FLAW_MASKED_HOST = const(1 << 0)  # no exit by a host interrupt: entered with IF clear, not set since
+FLAW_UNMASKED_VIRTUAL = const(1 << 1)  # such an interrupt delivers the guest's, IF or not
 
 
 class Trial:
@@ -55,10 +55,10 @@ class _Machine:
         self._pages = pages
         self._taken = []
         self.ept = ept.Ept(pages, caps.page_sizes)
-        self.io_bitmap = self.take(2 * _PAGE)
-        self.msr_bitmap = self.take(_PAGE)
-        self.code = self.take(_PAGE)
-        self.ept.map(0, self.code, _PAGE)
+        self.io_bitmap = self.take(2 * PAGE)
+        self.msr_bitmap = self.take(PAGE)
+        self.code = self.take(PAGE)
+        self.ept.map(0, self.code, PAGE)
 
     def take(self, size):
         hpa = self._pages.take(size)
@@ -141,7 +141,7 @@ class _Guest:
     def _apic(self, guest):
         """No IDT is there: an interrupt that is delivered shuts the guest down."""
         if not hasattr(self, "_page"):
-            self._page, self._access = self._machine.take(_PAGE), self._machine.take(_PAGE)
+            self._page, self._access = self._machine.take(PAGE), self._machine.take(PAGE)
         guest.write(v.VIRTUAL_APIC_ADDRESS, self._page)
         guest.write(v.APIC_ACCESS_ADDRESS, self._access)
         guest.write(v.TPR_THRESHOLD, 0)
@@ -157,7 +157,7 @@ class _Guest:
 
 def _trap(guest):
     primary = v.PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
-    guest.write(primary, guest.read(primary) | _MONITOR_TRAP_FLAG)
+    guest.write(primary, guest.read(primary) | CONTROL_MONITOR_TRAP_FLAG)
 
 
 def run(pages, caps):
@@ -167,9 +167,9 @@ def run(pages, caps):
     try:
         flaws = 0
         if guest.reason(_SPIN, alarm=True) != reasons.EXTERNAL_INTERRUPT:
-            flaws |= MASKED_HOST
+            flaws |= FLAW_MASKED_HOST
         if caps.apicv and guest.reason(_TOGGLE, guest.interrupt, alarm=True) != reasons.EXTERNAL_INTERRUPT:
-            flaws |= UNMASKED_VIRTUAL
+            flaws |= FLAW_UNMASKED_VIRTUAL
         offered = caps.found["proc"].MONITOR_TRAP_FLAG
         mtf = bool(offered and guest.reason(_SPIN, _trap) == reasons.MONITOR_TRAP_FLAG)
     finally:

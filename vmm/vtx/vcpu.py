@@ -15,18 +15,14 @@ from micropython import const
 from vmm.memory import look
 from vmm.vtx import vmcs as v
 from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
+from vmm.vtx.x86 import CR0_NE, CR0_PG, CR0_TS, EFER_LMA, PAGE
 
-_PAGE = const(0x1000)
-_CR0_PG = const(1 << 31)
 _CR0_CD_NW = const(3 << 29)
-_CR0_NE = const(1 << 5)
-_CR0_TS = const(1 << 3)
 # Bits of CR0 that the guest sees in the read shadow. KVM as host of a nested monitor leaves a cleared ET
 # cleared, and after LMSW or CLTS it shows the real NE; so the monitor has ET, and what these two change too
 # as long as the guest's NE is not the real one.
 _CR0_OWNED = const(1 << 4 | 1 << 5 | 3 << 29)  # ET, NE, NW, CD
 _CR0_MP_EM_TS = const(7 << 1)
-_EFER_LMA = const(1 << 10)
 _IA32E_MODE_GUEST = const(1 << 9)
 _CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shut the CPU down), VMXE
 _PAT_RESET = const(0x0007040600070406)
@@ -53,10 +49,10 @@ class Vcpu:
     @cr0.setter
     def cr0(self, value):
         self.write(v.CR0_READ_SHADOW, value)
-        self.write(v.CR0_GUEST_HOST_MASK, _CR0_OWNED if value & _CR0_NE else _CR0_OWNED | _CR0_MP_EM_TS)
-        forced = self.cr0_fixed & ~(1 | _CR0_PG)
+        self.write(v.CR0_GUEST_HOST_MASK, _CR0_OWNED if value & CR0_NE else _CR0_OWNED | _CR0_MP_EM_TS)
+        forced = self.cr0_fixed & ~(1 | CR0_PG)
         self.write(v.GUEST_CR0, (value | forced) & ~_CR0_CD_NW)
-        lma = value & _CR0_PG and self.read(v.GUEST_IA32_EFER) & 1 << 8
+        lma = value & CR0_PG and self.read(v.GUEST_IA32_EFER) & 1 << 8
         self._long_mode(bool(lma))
 
     @property
@@ -84,12 +80,12 @@ class Vcpu:
     @efer.setter
     def efer(self, value):
         self.write(v.GUEST_IA32_EFER, value)
-        self._long_mode(bool(value & _EFER_LMA))
+        self._long_mode(bool(value & EFER_LMA))
 
     def _long_mode(self, on):
         """EFER.LMA and the entry control "IA-32e mode guest" always agree."""
         efer = self.read(v.GUEST_IA32_EFER)
-        self.write(v.GUEST_IA32_EFER, efer & ~_EFER_LMA | (_EFER_LMA if on else 0))
+        self.write(v.GUEST_IA32_EFER, efer & ~EFER_LMA | (EFER_LMA if on else 0))
         controls = self.read(v.VM_ENTRY_CONTROLS)
         self.write(v.VM_ENTRY_CONTROLS, controls & ~_IA32E_MODE_GUEST | (_IA32E_MODE_GUEST if on else 0))
 
@@ -136,7 +132,7 @@ class Vcpu:
     def bits(self):
         """Width of the code that runs: 16, 32 or 64."""
         rights = self.read(v.GUEST_CS_ACCESS_RIGHTS)
-        if self.efer & _EFER_LMA and rights & 1 << 13:
+        if self.efer & EFER_LMA and rights & 1 << 13:
             return 64
         return 32 if rights & 1 << 14 else 16
 
@@ -238,7 +234,7 @@ def make(vm, caps, take, exits, live_msrs):
     take(size) -> hpa of memory that is the VM's. live_msrs: MSRs that the guest has for itself and
     that are swapped between vCPUs.
     """
-    region = take(_PAGE)
+    region = take(PAGE)
     struct.pack_into("<I", uctypes.bytearray_at(region, 4), 0, caps.revision)
     frame = take(SIZE)
     table = uctypes.bytearray_at(frame + MSRS, 16 * MSR_SLOTS)
@@ -276,7 +272,7 @@ def _controls(vcpu, caps, vpid):
     write(v.VIRTUAL_PROCESSOR_IDENTIFIER, vpid)
     write(v.EPT_POINTER, vm.ept.eptp)
     write(v.IO_BITMAP_A, vm.io_bitmap)
-    write(v.IO_BITMAP_B, vm.io_bitmap + _PAGE)
+    write(v.IO_BITMAP_B, vm.io_bitmap + PAGE)
     write(v.MSR_BITMAPS, vm.msr_bitmap)
     write(v.EXCEPTION_BITMAP, EXCEPTIONS)
     write(v.PAGE_FAULT_ERROR_CODE_MASK, 0)
@@ -294,7 +290,7 @@ def _host(vcpu, caps):
     write = vcpu.write
     rip, cs, ds, tr, gdt, idt, tss = vmx.host_state()
     write(v.HOST_RIP, rip)
-    write(v.HOST_CR0, cpu.cr(0) | _CR0_TS)
+    write(v.HOST_CR0, cpu.cr(0) | CR0_TS)
     write(v.HOST_CR3, cpu.cr(3))
     write(v.HOST_CR4, cpu.cr(4))
     write(v.HOST_CS_SELECTOR, cs)

@@ -1,7 +1,7 @@
 """Bochs with a medium of ours and no monitor: what the peers of the bench run in.
 
-    with Bare(lambda iso: burn(iso, ...)) as machine:
-        machine.console.expect("done", 60)
+with Bare(lambda iso: burn(iso, ...)) as machine:
+    machine.console.expect("done", 60)
 """
 
 from collections.abc import Callable

@@ -60,9 +60,7 @@ def report(row: str, names: list[str]) -> str:
     lines = [f"{row}: {len(names)} instructions, {monitor} of them the monitor's", "", "in order:"]
     lines += [f"{count:8}  {name}" for name, count in in_order(names)]
     lines += ["", "summed (instructions, share, visits):"]
-    lines += [
-        f"{count:8} {100 * count / len(names):5.1f}% {visits:6}  {name}" for name, count, visits in summed(names)
-    ]
+    lines += [f"{count:8} {100 * count / len(names):5.1f}% {visits:6}  {name}" for name, count, visits in summed(names)]
     return "\n".join(lines)
 
 

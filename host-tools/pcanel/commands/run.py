@@ -27,12 +27,28 @@ def add_to(commands) -> None:
     parser.add_argument("--engine", default="auto", metavar="NAME", help=f"auto, {', '.join(ENGINES)} (default auto)")
     parser.add_argument("--cpu", metavar="MODEL", help="the engine's CPU model")
     parser.add_argument("--memory", type=int, default=DEFAULT_MEMORY, metavar="MB", help="memory of the machine")
-    parser.add_argument("--policy", action="append", default=[], type=Path, metavar="FILE.py",
-                        help="Python to run on the monitor before the guests start (repeatable)")
-    parser.add_argument("--module", action="append", default=[], metavar="NAME=FILE",
-                        help="a further boot module; file:/PATH puts it into the file system (repeatable)")
-    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
-                        help="a word for the monitor's command line, e.g. heap=32M (repeatable)")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE.py",
+        help="Python to run on the monitor before the guests start (repeatable)",
+    )
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a further boot module; file:/PATH puts it into the file system (repeatable)",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a word for the monitor's command line, e.g. heap=32M (repeatable)",
+    )
     parser.add_argument("--image", type=Path, default=ELF, metavar="FILE", help="another ELF or an ISO to boot")
     parser.add_argument("--uefi", action="store_true", help="boot the ISO by UEFI (QEMU)")
     parser.add_argument("--headless", action="store_true", help="no terminal: consoles go to logs only")

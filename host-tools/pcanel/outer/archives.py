@@ -27,9 +27,7 @@ _LZ4_LEGACY = b"\x02\x21\x4c\x18"
 _LZ4_BLOCK = 8 << 20  # bytes; a legacy block unpacks to at most this
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
-_FIRMWARE = tuple(
-    Path("/usr/share/qemu") / name for name in ("kvmvapic.bin", "linuxboot_dma.bin", "multiboot_dma.bin")
-)
+_FIRMWARE = tuple(Path("/usr/share/qemu") / name for name in ("kvmvapic.bin", "linuxboot_dma.bin", "multiboot_dma.bin"))
 _BIOS = Path("/usr/share/seabios/bios-256k.bin")
 
 

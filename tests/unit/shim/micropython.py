@@ -46,8 +46,7 @@ def uint(value):
 
 def viper(function):
     casts = [
-        p.annotation if p.annotation in _POINTERS else None
-        for p in inspect.signature(function).parameters.values()
+        p.annotation if p.annotation in _POINTERS else None for p in inspect.signature(function).parameters.values()
     ]
     if not any(casts):
         return function

@@ -1,0 +1,78 @@
+"""Writes the header by which C has what the tables of vmm/ declare: the frame's offsets, bits and slots.
+
+    header.py OUTPUT
+
+OUTPUT is written only where its text changes. The frame's members have the names of vmm/vtx/frame.py in lower case;
+vcpu.h asserts that each lies where Python has it.
+"""
+
+import ast
+import sys
+
+from constants import Tree
+
+FRAME = "vmm.vtx.frame"
+GPRS = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI")  # in encoding order
+MEMBERS = {name: f"gpr[{index}]" for index, name in enumerate(GPRS)}
+MEMBERS |= {"TIMERS": "timer", "TIMER_COUNT": "timers", "MSRS": "msr"}
+BYTES = ("MSRS", "GUEST_MSRS", "HOST_MSRS", "XSAVE")  # offsets in bytes; the others are of 32-bit words
+NO_MEMBERS = ("MSR_SLOTS", "SIZE")
+
+ASSEMBLY = ("HOST_RSP", "LAUNCHED")  # offsets that vmx.S uses
+
+# (module, prefix in Python, prefix in C): constants that both sides use.
+SHARED = (
+    (FRAME, "DIRTY_", "FRAME_DIRTY_"),
+    (FRAME, "WANT_", "FRAME_WANT_"),
+    (FRAME, "SIZE", "VCPU_FRAME_SIZE"),
+    ("vmm.vtx.reasons", "ATTENTION", "VCPU_SLOT_ATTENTION"),
+    ("vmm.vtx.reasons", "PENDING", "VCPU_SLOT_PENDING"),
+    ("vmm.vtx.reasons", "COMPLETED", "VCPU_SLOT_COMPLETED"),
+    ("vmm.vtx.reasons", "SLOTS", "VCPU_REASONS"),
+    ("vmm.vtx.mitigations", "MITIGATE_", "VCPU_MITIGATE_"),
+    ("vmm.vtx.trial", "FLAW_", "FLAW_"),
+    ("vmm.verdict", "ADVANCE", "VERDICT_ADVANCE"),
+)
+
+
+def names(tree, module):
+    """The constants that a module declares itself, in its order."""
+    with open(tree.path(module)) as file:
+        body = ast.parse(file.read()).body
+    targets = [node.targets[0].id for node in body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)]
+    return [name for name in targets if tree.value(module, name) is not None]
+
+
+def header(tree):
+    lines = ["// Made by port/header.py from the tables in vmm/."]
+    for module, python, c in SHARED:
+        found = [
+            name for name in names(tree, module) if name == python or python[-1] == "_" and name.startswith(python)
+        ]
+        if not found:
+            raise SystemExit(f"header.py: {module} has no {python}")
+        lines += [f"#define {c}{name[len(python) :]} ({tree.value(module, name):#x})" for name in found]
+    members = []
+    for name in names(tree, FRAME):
+        if name not in NO_MEMBERS and not name.startswith(("DIRTY_", "WANT_")):
+            offset = tree.value(FRAME, name) * (1 if name in BYTES else 4)
+            members.append(f"    F({MEMBERS.get(name, name.lower())}, {offset:#x})")
+    lines += [f"#define FRAME_{name} ({tree.value(FRAME, name) * 4:#x})" for name in ASSEMBLY]
+    lines += ["#define VCPU_FRAME_MEMBERS(F) \\", " \\\n".join(members)]
+    return "\n".join(lines) + "\n"
+
+
+def main(output):
+    text = header(Tree(".."))
+    try:
+        with open(output) as file:
+            same = file.read() == text
+    except FileNotFoundError:
+        same = False
+    if not same:
+        with open(output, "w") as file:
+            file.write(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,27 @@
+"""Bits of VMCS fields that more than one module needs.
+
+SDM Vol. 3C, "Guest Register State", "Guest Non-Register State", "Processor-Based VM-Execution Controls".
+"""
+
+from micropython import const
+
+# GUEST_INTERRUPTIBILITY_STATE
+BLOCKING_BY_STI = const(1 << 0)
+BLOCKING_BY_MOV_SS = const(1 << 1)
+BLOCKING_BY_STI_MOV_SS = const(3)
+BLOCKING_BY_NMI = const(1 << 3)
+
+# GUEST_PENDING_DEBUG_EXCEPTIONS
+PENDING_ENABLED = const(1 << 12)  # a breakpoint was met
+PENDING_BS = const(1 << 14)
+PENDING_RTM = const(1 << 16)
+
+# PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
+CONTROL_INTERRUPT_WINDOW = const(1 << 2)
+CONTROL_NMI_WINDOW = const(1 << 22)
+CONTROL_MONITOR_TRAP_FLAG = const(1 << 27)
+
+# Access rights of a segment
+RIGHTS_L = const(1 << 13)  # 64-bit code
+RIGHTS_DB = const(1 << 14)
+RIGHTS_UNUSABLE = const(1 << 16)

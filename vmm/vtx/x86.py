@@ -1,0 +1,60 @@
+"""Bits of architectural registers, by the SDM's names (Vol. 3A, "Control Registers", "System Flags", "Extended Feature
+Enable Register"; Vol. 4 for MSRs). Only those that more than one module needs.
+"""
+
+from micropython import const
+
+PAGE = const(0x1000)  # bytes
+PAGE_MASK = const(0xFFFFFFFFFFFFF000)
+MASK64 = const(0xFFFFFFFFFFFFFFFF)
+
+CR0_PE = const(1 << 0)
+CR0_MP = const(1 << 1)
+CR0_EM = const(1 << 2)
+CR0_TS = const(1 << 3)
+CR0_ET = const(1 << 4)
+CR0_NE = const(1 << 5)
+CR0_WP = const(1 << 16)
+CR0_AM = const(1 << 18)
+CR0_NW = const(1 << 29)
+CR0_CD = const(1 << 30)
+CR0_PG = const(1 << 31)
+
+CR4_TSD = const(1 << 2)
+CR4_DE = const(1 << 3)
+CR4_PSE = const(1 << 4)
+CR4_PAE = const(1 << 5)
+CR4_MCE = const(1 << 6)
+CR4_LA57 = const(1 << 12)
+CR4_VMXE = const(1 << 13)
+CR4_PCIDE = const(1 << 17)
+CR4_OSXSAVE = const(1 << 18)
+CR4_SMEP = const(1 << 20)
+CR4_SMAP = const(1 << 21)
+CR4_PKE = const(1 << 22)
+CR4_CET = const(1 << 23)
+
+EFER_SCE = const(1 << 0)
+EFER_LME = const(1 << 8)
+EFER_LMA = const(1 << 10)
+EFER_NXE = const(1 << 11)
+
+RFLAGS_CF = const(1 << 0)
+RFLAGS_FIXED = const(1 << 1)  # always 1
+RFLAGS_ZF = const(1 << 6)
+RFLAGS_TF = const(1 << 8)
+RFLAGS_IF = const(1 << 9)
+RFLAGS_DF = const(1 << 10)
+RFLAGS_NT = const(1 << 14)
+RFLAGS_RF = const(1 << 16)
+RFLAGS_VM = const(1 << 17)
+RFLAGS_AC = const(1 << 18)
+
+IA32_TSC = const(0x10)
+IA32_APIC_BASE = const(0x1B)
+IA32_TSC_ADJUST = const(0x3B)
+IA32_TSC_DEADLINE = const(0x6E0)
+IA32_XSS = const(0xDA0)
+IA32_EFER = const(0xC0000080)
+IA32_FMASK = const(0xC0000084)
+IA32_TSC_AUX = const(0xC0000103)
