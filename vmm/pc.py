@@ -16,7 +16,7 @@ from vmm.acpi import mp, tables
 from vmm.acpi.dsdt_aml import AML
 from vmm.bus import Overlap
 from vmm.console import Console
-from vmm.devices import hpet, lapic_page
+from vmm.devices import hpet, lapic_registers
 from vmm.devices.acpi_pm import AcpiPm
 from vmm.devices.gsi import Gsi
 from vmm.devices.i8042 import I8042
@@ -24,6 +24,7 @@ from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
 from vmm.devices.ioapic import IoApic
 from vmm.devices.lapic import Lapic
+from vmm.devices.lapic_registers import IO_EXTINT
 from vmm.devices.later import Later
 from vmm.devices.mc146818 import Mc146818
 from vmm.devices.port92 import Port92
@@ -38,7 +39,6 @@ COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
 _COM_LINES = (4, 3, 4, 3)
 _SCI = const(9)
 _CPUS = const(1)  # APIC IDs from 0; the I/O APIC's is the next
-_IO_EXTINT = const(0x100C // 4)  # word of the local APIC's pages
 
 
 class Pc:
@@ -47,8 +47,8 @@ class Pc:
     def __init__(self, vm, host_uart):
         self.vm = vm
         clock = vm.clock
-        self.apic_page = vm._take(lapic_page.SIZE)
-        registers = uctypes.bytearray_at(self.apic_page, lapic_page.SIZE)
+        self.apic_page = vm._take(lapic_registers.SIZE)
+        registers = uctypes.bytearray_at(self.apic_page, lapic_registers.SIZE)
         self.lapic = Lapic(registers, clock, 0, vm.kick, vm.nmi, self._broadcast)
         self.ioapic = IoApic(self.lapic.receive, _CPUS)
         self.gsi = Gsi(self.ioapic, self.lapic)
@@ -133,9 +133,9 @@ class Pc:
         Source: MP specification 1.4, 3.6.2.2.
         """
         lapic = self.lapic
-        lapic.write(lapic_page.SVR, 4, lapic_page.SVR_ENABLED | 0xF)
-        lapic.write(lapic_page.LVT_LINT0, 4, lapic_page.EXTINT << 8)
-        lapic.write(lapic_page.LVT_LINT1, 4, lapic_page.NMI << 8)
+        lapic.write(lapic_registers.SVR, 4, lapic_registers.SVR_ENABLED | 0xF)
+        lapic.write(lapic_registers.LVT_LINT0, 4, lapic_registers.EXTINT << 8)
+        lapic.write(lapic_registers.LVT_LINT1, 4, lapic_registers.NMI << 8)
 
     def tables(self):
         """Write what firmware leaves: BIOS data area, a blank screen, ACPI's and the MP table.
@@ -224,5 +224,5 @@ def _gone(_):
 def _acknowledge(page: int, ack) -> int:
     """The 8259s' interrupt is taken: its vector. page: address of the local APIC's."""
     r = ptr32(page)
-    r[_IO_EXTINT] = 0
+    r[IO_EXTINT // 4] = 0
     return int(ack())

@@ -10,7 +10,7 @@ from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
 from vmm.devices.ioapic import IoApic
 from vmm.devices.lapic import Lapic
-from vmm.devices.lapic_page import SIZE
+from vmm.devices.lapic_registers import SIZE
 from vmm.devices.mc146818 import Mc146818
 from vmm.devices.uart16550 import Uart16550
 

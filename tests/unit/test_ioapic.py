@@ -4,7 +4,7 @@ from clock import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.devices import lapic_page as apic
+from vmm.devices import lapic_registers as apic
 from vmm.devices.gsi import Gsi
 from vmm.devices.i8259 import I8259
 from vmm.devices.ioapic import EOIR, IOREGSEL, IOWIN, IoApic

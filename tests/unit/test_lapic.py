@@ -5,7 +5,7 @@ from clock import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.devices import lapic_page as apic
+from vmm.devices import lapic_registers as apic
 from vmm.devices.lapic import Lapic
 
 
@@ -435,7 +435,7 @@ def test_the_page_that_the_cpu_shows_the_guest_holds_registers_only():
     b.apic.set_deadline(0x12345678, 0x9ABC)
     registers = {at for at in range(0, 0x400, 16)}
     assert {at for at in range(0, 0x1000, 4) if b.page[at : at + 4] != bytes(4)} <= registers
-    assert b.apic.get(apic.FRAME) == 0x5A5A5A5A and b.apic.deadline_low() == 0x12345678
+    assert b.apic.get(apic.FRAME_AT) == 0x5A5A5A5A and b.apic.deadline_low() == 0x12345678
 
 
 def test_a_deadline_keeps_to_the_tsc():

@@ -3,7 +3,7 @@
 import pytest
 from clock import Clock
 
-from vmm.devices import lapic_page
+from vmm.devices import lapic_registers
 from vmm.devices.gsi import Gsi
 from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
@@ -18,7 +18,7 @@ class Board:
 
     def __init__(self, mask):
         self.clock = Clock()
-        self.lapic = Lapic(bytearray(lapic_page.SIZE), self.clock)
+        self.lapic = Lapic(bytearray(lapic_registers.SIZE), self.clock)
         self.lapic.write(0xF0, 4, 0x1FF)
         self.sent = 0
         self.ioapic = IoApic(self.message)

@@ -10,6 +10,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.devices.lapic_registers import FRAME_AT, LINT0_LEVEL, LVT_LINT0, LVT_MODE
 from vmm.vtx.frame import PENDING
 
 _ISA = const(16)
@@ -17,10 +18,6 @@ _LINES = const(24)
 
 _MASKED = const(0x10000)  # of a redirection entry
 _IOAPIC_LINES = const(50)  # word of IoApic.state
-_LVT_LINT0 = const(0x350 // 4)  # words of the local APIC's pages
-_LINT0_LEVEL = const(0x1010 // 4)
-_FRAME = const(0x101C // 4)
-_LINT0_MODE = const(0x10700)
 _LINT0_EXTINT = const(0x700)
 
 
@@ -105,18 +102,18 @@ def _edge(asserting: int, entry: int, pic) -> int:
 def _intr(ioapic: int, page: int, slow, level: int):
     s = ptr32(ioapic)
     r = ptr32(page)
-    frame = int(r[_FRAME])
+    frame = int(r[FRAME_AT // 4])
     if frame == 0 or s[0] & _MASKED == 0:
         slow(level)
         return
     if level == 0:
         s[_IOAPIC_LINES] &= 0xFFFFFFFE
-        r[_LINT0_LEVEL] = 0
+        r[LINT0_LEVEL // 4] = 0
         return
-    if r[_LVT_LINT0] & _LINT0_MODE != _LINT0_EXTINT:
+    if r[LVT_LINT0 // 4] & LVT_MODE != _LINT0_EXTINT:
         slow(level)
         return
     s[_IOAPIC_LINES] |= 1
-    r[_LINT0_LEVEL] = 1
+    r[LINT0_LEVEL // 4] = 1
     f = ptr32(frame)
     f[PENDING] = 1

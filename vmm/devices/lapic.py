@@ -1,6 +1,6 @@
 """Local APIC of one processor (SDM Vol. 3A, "Advanced Programmable Interrupt Controller (APIC)").
 
-The registers live in a buffer, at the offsets of the memory-mapped page (lapic_page.py). Without APIC
+The registers live in a buffer, at the offsets of the memory-mapped page (lapic_registers.py). Without APIC
 virtualization every access comes through `read` and `write` (offsets) or `read_msr` and `write_msr`
 (x2APIC). With it the first 4096 bytes are the virtual-APIC page: the CPU reads and writes it, a trap-like
 APIC-write exit is reported to `written(offset)` after the fact, and where virtual-interrupt
@@ -13,7 +13,8 @@ Version 14h with seven LVT entries minus CMCI, no EOI-broadcast suppression.
 
 from micropython import const
 
-from vmm.devices.lapic_page import (
+from vmm.devices.lapic_page import LapicPage
+from vmm.devices.lapic_registers import (
     APR,
     DFR,
     ENABLED,
@@ -21,7 +22,7 @@ from vmm.devices.lapic_page import (
     ESR,
     EXTINT,
     FIXED,
-    FRAME,
+    FRAME_AT,
     ICR,
     ICR_HIGH,
     ID,
@@ -53,7 +54,6 @@ from vmm.devices.lapic_page import (
     TRIGGER_LEVEL,
     VERSION,
     VIRTUAL_DELIVERY,
-    LapicPage,
 )
 from vmm.devices.lapic_timer import LapicTimer
 
@@ -88,7 +88,7 @@ def _ignore(_=None, __=None):
 
 
 class Lapic(LapicPage):
-    """`regs`: any writable buffer of lapic_page.SIZE bytes. `apic_id`: 32 bits, 8 of them in xAPIC mode.
+    """`regs`: any writable buffer of lapic_registers.SIZE bytes. `apic_id`: 32 bits, 8 of them in xAPIC mode.
 
     Outputs: `kick()`, something may have become deliverable, or INTR is up for the 8259s: look at
     `highest()` and `extint()`. `nmi()`. `eoi_broadcast(vector)` at the end of a level-triggered
@@ -134,7 +134,7 @@ class Lapic(LapicPage):
 
     def wire(self, frame, virtual_delivery):
         """Quick handlers go by the words of the vCPU frame at this address, and by whether the CPU delivers."""
-        self.set(FRAME, frame)
+        self.set(FRAME_AT, frame)
         self.set(VIRTUAL_DELIVERY, 1 if virtual_delivery else 0)
 
     def set_base(self, enabled, x2apic):

@@ -2,70 +2,39 @@
 Programmable Interrupt Controller (APIC)"). lapic.py has the rest.
 
 Nothing of IRR, ISR, TMR, TPR or PPR is kept outside the page, which may be a virtual-APIC page.
-The registers' names stand here since viper folds constants of its own module only.
 """
 
 import micropython
-from micropython import const
 
+from vmm.devices.lapic_registers import (
+    DEADLINE,
+    DFR,
+    ENABLED,
+    EOI,
+    ESR_RECEIVE_VECTOR,
+    EXTINT,
+    FRAME_AT,
+    IO_EXTINT,
+    IRR,
+    ISR,
+    LDR,
+    LEVELS_CHANGED,
+    LINT0_LEVEL,
+    LOGICAL,
+    LOWEST,
+    LVT_LINT0,
+    LVT_MASKED,
+    MODE,
+    PPR,
+    SELF_IPI,
+    SVR,
+    SVR_ENABLED,
+    TIMER_CURRENT,
+    TMR,
+    TPR,
+    TRIGGER_LEVEL,
+)
 from vmm.vtx.frame import PENDING
-
-# Offsets in the page.
-ID = const(0x20)
-VERSION = const(0x30)
-TPR = const(0x80)
-APR = const(0x90)
-PPR = const(0xA0)
-EOI = const(0xB0)
-RRD = const(0xC0)
-LDR = const(0xD0)
-DFR = const(0xE0)
-SVR = const(0xF0)
-ISR = const(0x100)
-TMR = const(0x180)
-IRR = const(0x200)
-ESR = const(0x280)
-ICR = const(0x300)
-ICR_HIGH = const(0x310)  # x2APIC: the high half of MSR 830h is at 304h
-LVT_TIMER = const(0x320)
-LVT_THERMAL = const(0x330)
-LVT_PERF = const(0x340)
-LVT_LINT0 = const(0x350)
-LVT_LINT1 = const(0x360)
-LVT_ERROR = const(0x370)
-TIMER_INITIAL = const(0x380)
-TIMER_CURRENT = const(0x390)
-TIMER_DIVIDE = const(0x3E0)
-SELF_IPI = const(0x3F0)
-
-SVR_ENABLED = const(0x100)
-LVT_MASKED = const(0x10000)
-
-# The model's own words, in the page behind: the first may be a virtual-APIC page, and what the CPU lets the guest
-# read of that is registers and nothing else.
-DEADLINE = const(0x1000)  # IA32_TSC_DEADLINE
-ENABLED = const(0x1008)  # IA32_APIC_BASE bit 11
-IO_EXTINT = const(0x100C)  # the I/O APIC has sent an ExtINT message
-LINT0_LEVEL = const(0x1010)  # level of the LINT0 pin, and behind it of LINT1
-LEVELS_CHANGED = const(0x1018)  # TMR has changed, for the EOI-exit bitmap
-FRAME = const(0x101C)  # address of the vCPU frame whose words quick handlers use, 0: none
-VIRTUAL_DELIVERY = const(0x1020)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
-SIZE = const(0x2000)  # of both pages
-_ERROR_RECEIVE_VECTOR = const(0x40)
-
-# Bits of a message, as ICR and redirection entries have them.
-_MODE = const(0x700)
-LOGICAL = const(0x800)
-TRIGGER_LEVEL = const(0x8000)
-
-# Delivery modes, bits 10..8 of ICR, LVT and redirection entries.
-FIXED = const(0)
-LOWEST = const(1)
-SMI = const(2)
-NMI = const(4)
-INIT = const(5)
-STARTUP = const(6)
-EXTINT = const(7)
 
 
 # A vector's register is 10h bytes behind the one before, hence word 4 * i behind the first.
@@ -145,7 +114,7 @@ class LapicPage:
         """A message from the I/O APIC or an IPI: `low` has vector, delivery mode, destination mode and
         trigger as ICR and redirection entries do. Returns what `deliver` does; 1 if it is not for us."""
         r = ptr32(self.regs)
-        if low & _MODE <= LOWEST << 8 and r[ENABLED >> 2] and not self.x2apic:
+        if low & MODE <= LOWEST << 8 and r[ENABLED >> 2] and not self.x2apic:
             ours = int(self.apic_id) & 0xFF
             if low & LOGICAL:
                 ours = -1
@@ -165,7 +134,7 @@ class LapicPage:
             return 1
         vector &= 0xFF
         if vector < 16:
-            self.error(_ERROR_RECEIVE_VECTOR)
+            self.error(ESR_RECEIVE_VECTOR)
             return 1
         at = (vector >> 5) << 2
         bit = 1 << (vector & 31)
@@ -181,8 +150,8 @@ class LapicPage:
         if irr & bit:
             return 0
         r[(IRR >> 2) + at] = irr | bit
-        if r[FRAME >> 2]:  # what kick() does, without the call
-            ptr32(r[FRAME >> 2])[PENDING] = 1
+        if r[FRAME_AT >> 2]:  # what kick() does, without the call
+            ptr32(r[FRAME_AT >> 2])[PENDING] = 1
         else:
             self.kick()
         return 1

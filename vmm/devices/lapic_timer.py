@@ -9,23 +9,24 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.devices.lapic_registers import (
+    DEADLINE,
+    FRAME_AT,
+    IRR,
+    LVT_MASKED,
+    LVT_TIMER,
+    SVR,
+    SVR_ENABLED,
+    TIMER_INITIAL,
+    TIMER_PERIODIC,
+    TIMER_TSC_DEADLINE,
+    TMR,
+    VIRTUAL_DELIVERY,
+)
 from vmm.vtx.frame import DIRTY, DIRTY_RVI, PENDING, RVI
 
 # Offsets in the page; viper folds constants of its own module only.
-_LVT_TIMER = const(0x320)
-_INITIAL = const(0x380)
-_DEADLINE = const(0x1000)  # IA32_TSC_DEADLINE: one of the model's own words
 
-_SVR = const(0xF0)
-_TMR = const(0x180)
-_IRR = const(0x200)
-_FRAME = const(0x101C)
-_VIRTUAL_DELIVERY = const(0x1020)
-_SVR_ENABLED = const(0x100)
-_MASKED = const(0x10000)
-
-_PERIODIC = const(1)
-_DEADLINE_MODE = const(2)
 
 _CALLBACKS_HZ = const(20000)  # a periodic timer never runs faster
 _MADE_UP_S = const(1)  # of lost periods that are made up for
@@ -61,10 +62,10 @@ class LapicTimer:
     def set_deadline(self, low: int, high: int):
         """IA32_TSC_DEADLINE written, as two halves. Ignored unless the timer is in that mode."""
         r = ptr32(self.regs)
-        if (r[_LVT_TIMER >> 2] >> 17) & 3 != _DEADLINE_MODE:
+        if (r[LVT_TIMER >> 2] >> 17) & 3 != TIMER_TSC_DEADLINE:
             return
-        r[_DEADLINE >> 2] = low
-        r[(_DEADLINE >> 2) + 1] = high
+        r[DEADLINE >> 2] = low
+        r[(DEADLINE >> 2) + 1] = high
         if low | high:
             self.follow_tsc()
         else:
@@ -87,10 +88,10 @@ class LapicTimer:
 
     def deadline_low(self):
         """Low half of IA32_TSC_DEADLINE: what was written, 0 once it has passed."""
-        return self._get(_DEADLINE)
+        return self._get(DEADLINE)
 
     def deadline_high(self):
-        return self._get(_DEADLINE + 4)
+        return self._get(DEADLINE + 4)
 
     def current(self):
         """The current count."""
@@ -98,15 +99,15 @@ class LapicTimer:
             return 0
         left = self.expiry - self.clock.now()
         if left <= 0:
-            if self._get(_LVT_TIMER) >> 17 & 3 != _PERIODIC:
+            if self._get(LVT_TIMER) >> 17 & 3 != TIMER_PERIODIC:
                 return 0
-            period = self._get(_INITIAL) << self.shift
+            period = self._get(TIMER_INITIAL) << self.shift
             left = period - -left % period
         return (left + (1 << self.shift) - 1) >> self.shift
 
     def start(self, count):
         """The initial count was written."""
-        if self._get(_LVT_TIMER) >> 17 & 3 == _DEADLINE_MODE:
+        if self._get(LVT_TIMER) >> 17 & 3 == TIMER_TSC_DEADLINE:
             return
         if count:
             self.expiry = self.clock.now() + (count << self.shift)
@@ -125,11 +126,11 @@ class LapicTimer:
 
     def _vain(self):
         """A period's end raises nothing that does not wait already."""
-        return self.looks and self._get(_LVT_TIMER) >> 17 & 3 == _PERIODIC
+        return self.looks and self._get(LVT_TIMER) >> 17 & 3 == TIMER_PERIODIC
 
     def _silent(self):
-        lvt = self._get(_LVT_TIMER)
-        return lvt & _MASKED and lvt >> 17 & 3 == _PERIODIC
+        lvt = self._get(LVT_TIMER)
+        return lvt & LVT_MASKED and lvt >> 17 & 3 == TIMER_PERIODIC
 
     def _wait(self):
         """For the end of the running count, if that means anything."""
@@ -141,15 +142,15 @@ class LapicTimer:
     def set_mode(self, mode):
         """The LVT entry was written. Between one-shot and periodic the count goes on; to and from TSC-deadline mode it
         is disarmed. A periodic count that was masked is in the middle of some period."""
-        if (mode == _DEADLINE_MODE) == self.deadline_mode:
+        if (mode == TIMER_TSC_DEADLINE) == self.deadline_mode:
             if self.expiry and not self.timer.deadline and not self._silent():
                 late = self.clock.now() - self.expiry
                 if late >= 0:
-                    period = self._get(_INITIAL) << self.shift
+                    period = self._get(TIMER_INITIAL) << self.shift
                     self.expiry += (late // period + 1) * period
                 self.timer.arm(self.expiry)
             return
-        self.deadline_mode = mode == _DEADLINE_MODE
+        self.deadline_mode = mode == TIMER_TSC_DEADLINE
         self.timer.cancel()
         self.expiry = 0
         self._forget()
@@ -157,35 +158,35 @@ class LapicTimer:
     @micropython.viper
     def _forget(self):
         r = ptr32(self.regs)
-        r[_DEADLINE >> 2] = 0
-        r[(_DEADLINE >> 2) + 1] = 0
+        r[DEADLINE >> 2] = 0
+        r[(DEADLINE >> 2) + 1] = 0
 
     # 1,410, `kick` included.
     @micropython.viper
     def _due(self, now: int):
         """The timer."""
         r = ptr32(self.regs)
-        lvt = r[_LVT_TIMER >> 2]
+        lvt = r[LVT_TIMER >> 2]
         mode = (lvt >> 17) & 3
-        if mode == _PERIODIC:
+        if mode == TIMER_PERIODIC:
             self._period(now)
             return
-        if mode == _DEADLINE_MODE:
-            r[_DEADLINE >> 2] = 0
-            r[(_DEADLINE >> 2) + 1] = 0
+        if mode == TIMER_TSC_DEADLINE:
+            r[DEADLINE >> 2] = 0
+            r[(DEADLINE >> 2) + 1] = 0
         else:
             self.expiry = 0
-        if lvt & _MASKED == 0:
+        if lvt & LVT_MASKED == 0:
             self.deliver(lvt & 0xFF, 0)
 
     def _period(self, now):
         """A period ends. Lost ones are made up for one by one, each when its predecessor was accepted."""
-        period = self._get(_INITIAL) << self.shift
+        period = self._get(TIMER_INITIAL) << self.shift
         if not self.expiry or not period:
             self.expiry = 0
             return
-        lvt = self._get(_LVT_TIMER)
-        if lvt & _MASKED:
+        lvt = self._get(LVT_TIMER)
+        if lvt & LVT_MASKED:
             return  # set_mode() makes up for it
         hz = self.clock.hz
         soonest = hz // _CALLBACKS_HZ
@@ -211,24 +212,24 @@ class LapicTimer:
 def _due(page: int, slow, now: int):
     """The timer's callback; slow(now) is for all that is not usual."""
     r = ptr32(page)
-    lvt = r[_LVT_TIMER >> 2]
+    lvt = r[LVT_TIMER >> 2]
     vector = lvt & 0xFF
     at = (vector >> 5) << 2
     bit = 1 << (vector & 31)
-    frame = int(r[_FRAME >> 2])
-    if frame == 0 or (lvt >> 17) & 3 != _DEADLINE_MODE or vector < 16:
+    frame = int(r[FRAME_AT >> 2])
+    if frame == 0 or (lvt >> 17) & 3 != TIMER_TSC_DEADLINE or vector < 16:
         slow(now)
         return
-    if r[_SVR >> 2] & _SVR_ENABLED == 0 or r[(_TMR >> 2) + at] & bit:
+    if r[SVR >> 2] & SVR_ENABLED == 0 or r[(TMR >> 2) + at] & bit:
         slow(now)
         return
-    r[_DEADLINE >> 2] = 0
-    r[(_DEADLINE >> 2) + 1] = 0
-    if lvt & _MASKED:
+    r[DEADLINE >> 2] = 0
+    r[(DEADLINE >> 2) + 1] = 0
+    if lvt & LVT_MASKED:
         return
-    r[(_IRR >> 2) + at] |= bit
+    r[(IRR >> 2) + at] |= bit
     f = ptr32(frame)
-    if r[_VIRTUAL_DELIVERY >> 2] == 0:
+    if r[VIRTUAL_DELIVERY >> 2] == 0:
         f[PENDING] = 1
         return
     if f[RVI] < vector or f[DIRTY] & DIRTY_RVI == 0:

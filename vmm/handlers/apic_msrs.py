@@ -9,6 +9,7 @@ import micropython
 import uctypes
 from micropython import const
 
+from vmm.devices.lapic_registers import DEADLINE, LVT_TIMER, TIMER_TSC_DEADLINE
 from vmm.vtx import reasons
 from vmm.vtx.frame import CLOCK_OFFSET, DATUM, DIRTY, DIRTY_TIMERS, RAX, RDX, TSC_OFFSET
 
@@ -21,11 +22,6 @@ _EXTD = const(1 << 10)
 _ENABLE = const(1 << 11)
 
 
-_LVT_TIMER = const(0x320 // 4)  # words of the APIC's page (vmm/devices/lapic_timer.py)
-_STORED_DEADLINE = const(0x1000 // 4)
-_DEADLINE_MODE = const(2)
-
-
 class ApicMsrs:
     """One guest's. width: bits of a gpa. changed(base) is called when IA32_APIC_BASE was written."""
 
@@ -36,7 +32,7 @@ class ApicMsrs:
         self._changed = changed
         self._base = ((1 << width) - 1) & ~0xFFF
         self._words = array("I", [uctypes.addressof(lapic.regs), lapic.timer.timer.word])
-        msrs.tsc_jumps(uctypes.addressof(lapic.regs) + 4 * _STORED_DEADLINE, lapic.timer.follow_tsc)
+        msrs.tsc_jumps(uctypes.addressof(lapic.regs) + DEADLINE, lapic.timer.follow_tsc)
         msrs.store(IA32_APIC_BASE, LAPIC | _BSP | _ENABLE, self._set_base)
         msrs.add(IA32_TSC_DEADLINE, self._deadline, self._set_deadline)
         pair = (self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair)
@@ -98,12 +94,12 @@ def _write_deadline(vcpu) -> int:
     f = ptr32(vcpu)
     w = ptr32(f[DATUM])
     r = ptr32(w[0])
-    if (r[_LVT_TIMER] >> 17) & 3 != _DEADLINE_MODE:
+    if (r[LVT_TIMER // 4] >> 17) & 3 != TIMER_TSC_DEADLINE:
         return 1
     high = int(f[RDX])
     deadline = int(f[RAX])
-    r[_STORED_DEADLINE] = deadline
-    r[_STORED_DEADLINE + 1] = high
+    r[DEADLINE // 4] = deadline
+    r[DEADLINE // 4 + 1] = high
     deadline |= high << 32
     if deadline:
         offset = int(f[TSC_OFFSET + 1])

@@ -12,6 +12,7 @@ from micropython import const
 
 from vmm import verdict
 from vmm.devices.lapic_page import highest_bit
+from vmm.devices.lapic_registers import IRR, LEVELS_CHANGED
 from vmm.vtx.vmcs import (
     APIC_ACCESS_ADDRESS,
     EOI_EXIT_BITMAP_0,
@@ -22,8 +23,6 @@ from vmm.vtx.vmcs import (
 )
 from vmm.vtx.x86 import PAGE
 
-_IRR = const(0x200)
-_LEVELS_CHANGED = const(0x1018)
 _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)
 _VIRTUALIZE_X2APIC_MODE = const(1 << 4)
 _APIC_BASE = const(0xFEE00000)
@@ -102,14 +101,14 @@ class Apicv:
         page = ptr32(self._regs)
         vector = 0
         if self._lapic.enabled:
-            vector = int(highest_bit(self._regs, _IRR))
+            vector = int(highest_bit(self._regs, IRR))
             if vector < 0:
                 vector = 0
         status = int(self._read(GUEST_INTERRUPT_STATUS))
         if status & 0xFF != vector:
             self._write(GUEST_INTERRUPT_STATUS, (status & 0xFF00) | vector)
-        if page[_LEVELS_CHANGED >> 2]:
-            page[_LEVELS_CHANGED >> 2] = 0
+        if page[LEVELS_CHANGED >> 2]:
+            page[LEVELS_CHANGED >> 2] = 0
             self.level_changed()
 
     def level_changed(self):

@@ -12,6 +12,17 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
+from vmm.devices.lapic_registers import (
+    ENABLED,
+    IO_EXTINT,
+    IRR,
+    LEVELS_CHANGED,
+    LINT0_LEVEL,
+    LVT_LINT0,
+    LVT_MODE,
+    PPR,
+    VIRTUAL_DELIVERY,
+)
 from vmm.fault import AC, BP, BR, DB, DE, DF, GP, MC, MF, NM, NP, OF, PF, SS, TS, UD  # noqa: F401
 from vmm.vtx.frame import (
     APIC_PAGE,
@@ -21,6 +32,7 @@ from vmm.vtx.frame import (
     DIRTY_CONTROLS,
     DIRTY_ENTRY,
     DIRTY_RVI,
+    ENTRY_INFO,
     INTERRUPTIBILITY,
     NMIS,
     PENDING,
@@ -39,18 +51,7 @@ from vmm.vtx.vmcs_bits import (
 from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_RF, RFLAGS_TF
 
 # For the hot path: words of the frame (vmm/vtx/frame.py), its dirty bit, and fields (vmm/vtx/vmcs.py).
-_ENTRY_INFO = const(0x0E0 // 4)
 
-# Words of the local APIC's pages (vmm/devices/lapic_page.py).
-_PPR = const(0x0A0 // 4)
-_IRR = const(0x200 // 4)
-_ENABLED = const(0x1008 // 4)
-_IO_EXTINT = const(0x100C // 4)
-_LVT_LINT0 = const(0x350 // 4)
-_LINT0_LEVEL = const(0x1010 // 4)
-_LEVELS_CHANGED = const(0x1018 // 4)
-_VIRTUAL_DELIVERY = const(0x1020 // 4)
-_LINT0_MODE = const(0x10700)  # mask and delivery mode
 _LINT0_EXTINT = const(0x700)
 
 VALID = const(1 << 31)
@@ -236,7 +237,7 @@ class Events:
             # A debug trap that is due comes before them, and an injected event would displace it.
             free = int(vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)) & _DEBUG_TRAP == 0
             if f[DIRTY] & DIRTY_ENTRY:
-                if f[_ENTRY_INFO] & VALID:
+                if f[ENTRY_INFO] & VALID:
                     free = False
             blocking = int(vcpu.read(GUEST_INTERRUPTIBILITY_STATE))
             info = 0
@@ -253,8 +254,8 @@ class Events:
                                 info = VALID | EXTERNAL_INTERRUPT << 8 | int(self._take())
                                 interrupt = int(self._interrupt())
             if info:
-                f[_ENTRY_INFO] = info
-                f[_ENTRY_INFO + 1] = 0
+                f[ENTRY_INFO] = info
+                f[ENTRY_INFO + 1] = 0
                 f[DIRTY] = f[DIRTY] | DIRTY_ENTRY
         windows = 0
         if interrupt:
@@ -316,29 +317,29 @@ def wakes(frame: int) -> int:
     if flags & RFLAGS_TF:
         return 1  # HLT, too, is stepped
     if f[DIRTY] & DIRTY_ENTRY:
-        if f[_ENTRY_INFO] & VALID:
+        if f[ENTRY_INFO] & VALID:
             return 1
     if f[NMIS]:
         if f[INTERRUPTIBILITY] & BLOCKING_BY_NMI == 0:
             return 1
     if flags & RFLAGS_IF == 0:
         return 0
-    priority = int(r[_PPR] >> 4) & 15
+    priority = int(r[PPR // 4] >> 4) & 15
     if f[DIRTY] & DIRTY_RVI:
         if int(f[RVI] >> 4) > priority:
             return 1
-    if r[_IO_EXTINT]:
+    if r[IO_EXTINT // 4]:
         return 1
-    if r[_LINT0_LEVEL]:
-        if r[_LVT_LINT0] & _LINT0_MODE == _LINT0_EXTINT or r[_ENABLED] == 0:
+    if r[LINT0_LEVEL // 4]:
+        if r[LVT_LINT0 // 4] & LVT_MODE == _LINT0_EXTINT or r[ENABLED // 4] == 0:
             return 1
-    at = _IRR + 28
+    at = IRR // 4 + 28
     while r[at] == 0:
-        if at == _IRR:
+        if at == IRR // 4:
             return 0
         at -= 4
     group = int(r[at]) >> 16  # the class of the vector
-    high = (at - _IRR) >> 1
+    high = (at - IRR // 4) >> 1
     if group:
         high += 1
     if high > priority:
@@ -352,37 +353,37 @@ def wakes(frame: int) -> int:
 def _pending(page: int, acknowledge, events, vcpu) -> int:
     f = ptr32(vcpu)
     r = ptr32(page)
-    if r[_VIRTUAL_DELIVERY] == 0 or r[_LEVELS_CHANGED] or f[NMIS]:
+    if r[VIRTUAL_DELIVERY // 4] == 0 or r[LEVELS_CHANGED // 4] or f[NMIS]:
         return int(events.pending(vcpu))
     f[PENDING] = 0
-    if r[_ENABLED]:
-        at = _IRR + 28
-        while r[at] == 0 and at > _IRR:
+    if r[ENABLED // 4]:
+        at = IRR // 4 + 28
+        while r[at] == 0 and at > IRR // 4:
             at -= 4
         word = int(r[at])
         if word:
-            vector = (at - _IRR) << 3
+            vector = (at - IRR // 4) << 3
             while word >> 1:
                 word >>= 1
                 vector += 1
             f[RVI] = vector
             f[DIRTY] |= DIRTY_RVI
-    waits = int(r[_IO_EXTINT])
-    if r[_LINT0_LEVEL]:
-        if r[_LVT_LINT0] & _LINT0_MODE == _LINT0_EXTINT or r[_ENABLED] == 0:
+    waits = int(r[IO_EXTINT // 4])
+    if r[LINT0_LEVEL // 4]:
+        if r[LVT_LINT0 // 4] & LVT_MODE == _LINT0_EXTINT or r[ENABLED // 4] == 0:
             waits = 1
     if waits:
         free = f[RFLAGS] & RFLAGS_IF
         if f[INTERRUPTIBILITY] & (BLOCKING_BY_MOV_SS | BLOCKING_BY_STI) or f[PENDING_DEBUG] & _DEBUG_TRAP:
             free = 0
         if f[DIRTY] & DIRTY_ENTRY:
-            if f[_ENTRY_INFO] & VALID:
+            if f[ENTRY_INFO] & VALID:
                 free = 0
         if free:
-            f[_ENTRY_INFO] = VALID | (int(acknowledge()) & 0xFF)
-            f[_ENTRY_INFO + 1] = 0
+            f[ENTRY_INFO] = VALID | (int(acknowledge()) & 0xFF)
+            f[ENTRY_INFO + 1] = 0
             f[DIRTY] |= DIRTY_ENTRY
-            waits = r[_LINT0_LEVEL] | r[_IO_EXTINT]  # more of them: the next exit looks closer
+            waits = r[LINT0_LEVEL // 4] | r[IO_EXTINT // 4]  # more of them: the next exit looks closer
     window = 0
     if waits:
         window = CONTROL_INTERRUPT_WINDOW
