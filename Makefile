@@ -31,6 +31,8 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(abspath $(BUILD)/hypothesis)
 # Abbreviations of data sheets, not misspelt words.
 SPELLED := nin,thre,extint,ist,nd
 
+PYTHON_SOURCES := vmm port tests host-tools guests
+
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
 C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h host-tools/*/*.c host-tools/*/*.h)
 
@@ -200,7 +202,7 @@ repl: elf
 # An engine that is named is enough.
 FAST_BOCHS := $(if $(filter bochs27 qemu,$(ENGINE)),,bochs)
 
-test: all $(FAST_BOCHS) guests $(BUILD)/kvmrun/kvmrun
+test: check all $(FAST_BOCHS) guests $(BUILD)/kvmrun/kvmrun
 	@PCANEL_ENGINE=$(ENGINE) PCANEL_COMPLETE=1 $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # One at a time: each is a Bochs with a whole system in it.
@@ -230,11 +232,13 @@ doctor: $(STAMPS)/venv
 
 check: $(STAMPS)/venv
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check --quiet $(PYTHON_SOURCES) || { echo 'check: make format would change Python files'; exit 1; }
 	@clang-format --dry-run -Werror $(C_SOURCES)
 	@git ls-files -z | xargs -0 codespell --ignore-words-list $(SPELLED)
 
 format: $(STAMPS)/venv
 	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format $(PYTHON_SOURCES)
 	@clang-format -i $(C_SOURCES)
 
 size: elf

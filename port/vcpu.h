@@ -10,10 +10,10 @@
 
 #include "shared_constants.h"
 
-#define VCPU_SLOTS          (256) // of the dispatch table; those from VCPU_REASONS on are for keys
-#define VCPU_MSRS           (16)
-#define VCPU_TIMERS         (16)
-#define VCPU_XSAVE_PAGES    (3)
+#define VCPU_SLOTS       (256) // of the dispatch table; those from VCPU_REASONS on are for keys
+#define VCPU_MSRS        (16)
+#define VCPU_TIMERS      (16)
+#define VCPU_XSAVE_PAGES (3)
 
 #define INFO_VALID (1ull << 31) // of interruption information
 
@@ -81,8 +81,10 @@ typedef struct {
     uint64_t slice_end; // 0x1a8  host TSC at which the guest's turn ends, 0: never
     uint64_t timers; // 0x1b0  how many of timer[] there are
     uint64_t outcome; // 0x1b8  vmm/handlers/io.py
-    uint64_t controls; // 0x1c0  primary processor-based ones, written while FRAME_DIRTY_CONTROLS is dirty
-    uint64_t rvi; // 0x1c8  requesting virtual interrupt, raised to this while FRAME_DIRTY_RVI is dirty
+    uint64_t
+        controls; // 0x1c0  primary processor-based ones, written while FRAME_DIRTY_CONTROLS is dirty
+    uint64_t
+        rvi; // 0x1c8  requesting virtual interrupt, raised to this while FRAME_DIRTY_RVI is dirty
     uint64_t interruptibility; // 0x1d0  at the exit, and for VCPU_SLOT_PENDING
     uint64_t pending_debug; // 0x1d8  for VCPU_SLOT_PENDING
     uint64_t nmis; // 0x1e0  vmm/vtx/events.py
@@ -124,7 +126,8 @@ typedef struct {
 } vcpu_frame_t;
 
 #define VCPU_MEMBER(member, offset)                                                                \
-    _Static_assert(offsetof(vcpu_frame_t, member) == (offset), "vmm/vtx/frame.py differs: " #member);
+    _Static_assert(                                                                                \
+        offsetof(vcpu_frame_t, member) == (offset), "vmm/vtx/frame.py differs: " #member);
 VCPU_FRAME_MEMBERS(VCPU_MEMBER)
 #undef VCPU_MEMBER
 _Static_assert(sizeof(vcpu_frame_t) == VCPU_FRAME_SIZE, "vmm/vtx/frame.py differs: SIZE");
