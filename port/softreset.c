@@ -10,10 +10,12 @@
 #define EXEC_FLAG_PRINT_EOF (1u << 0) // of pyexec.c: the raw REPL's scripts
 
 static bool asked; // by machine.soft_reset()
+static bool exit_resets; // a program's sys.exit() asks for one too
 
 void softreset_init(void) {
     MP_STATE_PORT(softreset_hook) = mp_const_none;
     asked = false;
+    exit_resets = false;
 }
 
 static void say_status(mp_obj_t error) {
@@ -31,7 +33,7 @@ void softreset_after_exec(unsigned exec_flags, void *error, int *ret) {
         asked = false; // and has thought better of it
         return;
     }
-    if (asked || !(exec_flags & EXEC_FLAG_PRINT_EOF)) {
+    if (asked || exit_resets || !(exec_flags & EXEC_FLAG_PRINT_EOF)) {
         return;
     }
     *ret = 0;
@@ -76,5 +78,13 @@ static mp_obj_t mod_soft_reset_hook(mp_obj_t hook) {
     return mp_const_none;
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_soft_reset_hook_obj, mod_soft_reset_hook);
+
+// exit_resets(flag): whether sys.exit() in a program's script is a soft reset, as on MicroPython's boards, which its
+// own test runner waits for. Not after a soft reset, unless boot.py says so again.
+static mp_obj_t mod_exit_resets(mp_obj_t flag) {
+    exit_resets = mp_obj_is_true(flag);
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_1(cpu_exit_resets_obj, mod_exit_resets);
 
 MP_REGISTER_ROOT_POINTER(mp_obj_t softreset_hook);

@@ -8,10 +8,12 @@ result is a failure. `--all` does the three passes that the project promises.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,7 +87,7 @@ class Result:
 
 def machine(image, micropython, directory):
     """Shell command of the machine, with what the tests need in its file system."""
-    files = {"lib/unittest.py": ROOT / "tests/port/lib/unittest.py"}
+    files = {"lib/unittest.py": ROOT / "tests/port/lib/unittest.py", "boot.py": ROOT / "tests/port/lib/boot.py"}
     for path in sorted((micropython / "tests/unicode/data").iterdir()):
         files[f"data/{path.name}"] = path
     # QEMU gives a boot module its path as its name, so that has to begin with file:/
@@ -108,17 +110,23 @@ def run(image, micropython, mpy_cross, results, flags=(), tests=(), timeout_s=24
         for pattern, flag, _ in EXCLUDED:
             command += ["-e", pattern] if flag in flags else []
         command += list(tests) or ["-d", *DIRECTORIES]
-        process = subprocess.run(
+        environment = {**os.environ, "MICROPY_MPYCROSS": str(mpy_cross)}
+        process = subprocess.Popen(
             command,
             cwd=micropython / "tests",
-            env={**os.environ, "MICROPY_MPYCROSS": str(mpy_cross)},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=timeout_s,
             text=True,
             errors="replace",
+            start_new_session=True,
         )
-    return parse(process.stdout)
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the machine, which outlives a runner that is stopped
+    return parse(output)
 
 
 def run_twice(*args, **kwargs):

@@ -1,5 +1,8 @@
 """Who can end everything: Ctrl-D, sys.exit(), machine.soft_reset(), at the prompt and by a program."""
 
+import pytest
+from pcanel.repl import RemoteError
+
 ASKED = """
 import cpu
 KEPT = 5
@@ -60,6 +63,16 @@ def test_a_soft_reset_that_was_caught_is_over(fresh):
     machine.exec(ASKED + "import machine, sys\ntry: machine.soft_reset()\nexcept SystemExit: pass")
     machine.exec("import sys; sys.exit()")
     assert kept(machine)
+
+
+def test_a_script_that_exits_resets_where_it_is_asked_for(fresh):
+    machine = fresh()
+    machine.exec("KEPT = 5\nimport sys\nsys.exit()")
+    assert kept(machine)
+    with pytest.raises(RemoteError):  # the reset ends the script's output
+        machine.exec("import cpu\ncpu.exit_resets(True)\nimport sys\nsys.exit()")
+    machine.console("repl").expect("soft reboot", 10)
+    assert not kept(machine)
 
 
 def test_system_exit_of_the_idle_hook_ends_nothing(fresh):
