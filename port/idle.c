@@ -19,14 +19,14 @@ static struct {
     bool forced; // the hook was interrupted because it did not return
     uint64_t calls; // of the hook
     uint64_t stuck; // the call that Ctrl-C found running
-    uint64_t rest; // until when the hook, when it returned, had nothing to run; 0: it had
+    uint64_t idle_until; // until when the hook, when it returned, had nothing to run; 0: it had
     wait_t wait; // the current one
 } state;
 
 void idle_init(void) {
     MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
     state.in_hook = false;
-    state.rest = 0;
+    state.idle_until = 0;
     timer_set(TIMER_CORE, 0);
 }
 
@@ -77,7 +77,7 @@ static bool is_for_caller(mp_obj_t error) {
 static void call_hook(mp_obj_t hook, uint64_t deadline) {
     nlr_buf_t nlr;
     state.calls++;
-    state.rest = 0;
+    state.idle_until = 0;
     state.forced = false;
     state.in_hook = true;
     trap_alarm = false; // it looks at its start
@@ -103,18 +103,18 @@ static bool reading(void) {
 }
 
 void idle_awake(void) {
-    state.rest = 0;
+    state.idle_until = 0;
 }
 
 // A program's words come a hundred microseconds apart, and the hook takes most of that to find that
 // still nothing can run. So between two of them it is not asked where no guest's timer has come,
 // no guest's console has moved, and no Python has run since it was.
-static bool rests(void) {
-    return state.rest != 0 && reading() && !uart_guests_moved && rdtsc() < state.rest;
+static bool stays_idle(void) {
+    return state.idle_until != 0 && reading() && !uart_guests_moved && rdtsc() < state.idle_until;
 }
 
-static void rest(void) {
-    uint64_t until = state.rest == UINT64_MAX ? 0 : state.rest;
+static void halt_until_due(void) {
+    uint64_t until = state.idle_until == UINT64_MAX ? 0 : state.idle_until;
     timer_set(TIMER_CORE, until);
     halt_until_interrupt(until, false);
     timer_set(TIMER_CORE, 0);
@@ -131,8 +131,8 @@ void idle_wait(uint64_t deadline, bool input) {
         timer_set(TIMER_WAIT, outer.deadline);
     } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
         halt_until_interrupt(deadline, false);
-    } else if (input && deadline == 0 && rests()) {
-        rest();
+    } else if (input && deadline == 0 && stays_idle()) {
+        halt_until_due();
     } else if (!idle_wanted() && !due()) {
         call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
@@ -162,7 +162,7 @@ static mp_obj_t mod_idle(mp_obj_t deadline_in) {
     timer_set(TIMER_CORE, deadline);
     halt_until_interrupt(deadline, true);
     timer_set(TIMER_CORE, 0);
-    state.rest = !state.in_hook ? 0 : deadline != 0 ? deadline : UINT64_MAX;
+    state.idle_until = !state.in_hook ? 0 : deadline != 0 ? deadline : UINT64_MAX;
     bool more = host_attention != 0 || idle_wanted() || due();
     host_attention = 0;
     return mp_obj_new_bool(more);

@@ -76,7 +76,7 @@ static const register_t registers[] = {
     WORD(guest_ticks),
     WORD(host_ticks),
     WORD(timer_shift),
-    WORD(owed),
+    WORD(min_run),
     WORD(virtual_apic),
 };
 

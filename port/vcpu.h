@@ -74,7 +74,7 @@ typedef struct {
     uint64_t timer_shift; // 0x178  IA32_VMX_MISC[4:0], or 64: no preemption timer
     uint64_t host_ticks; // 0x180  host TSC ticks from exits to the next entries
     uint64_t
-        owed; // 0x188  the preemption timer leaves the guest so many host TSC ticks, ~0: as many as this exit cost
+        min_run; // 0x188  the preemption timer leaves the guest so many host TSC ticks, ~0: as many as this exit cost
     uint64_t datum; // 0x190  of the key by which the handler was found
     uint64_t tsc_offset; // 0x198  written to the VMCS while FRAME_DIRTY_TSC_OFFSET is dirty
     uint64_t clock_offset; // 0x1a0  guest's clock minus host TSC
@@ -112,7 +112,7 @@ typedef struct {
     uint64_t starts; // 0xb50
     uint64_t lead; // 0xb58  host TSC ticks by which it is woken before its deadlines
     uint64_t timed; // 0xb60  entries for a timer's deadline
-    uint64_t met; // 0xb68  the deadline before
+    uint64_t last_due; // 0xb68  the deadline before
     uint64_t
         completed; // 0xb70  an instruction was completed for the guest while DR7 enables a breakpoint
     uint64_t dr7; // 0xb78  only where wants[reason] asks
@@ -145,7 +145,8 @@ typedef struct {
 // What one logical CPU has loaded.
 typedef struct {
     vcpu_t *loaded; // its VMCS is current and its MSRs, CR2, DRs are in the CPU
-    uint64_t rest; // host TSC ticks that guests run before they make way for a host interrupt again
+    uint64_t
+        holdoff; // host TSC ticks that guests run before they make way for a host interrupt again
     vcpu_frame_t *fpu_owner; // whose state is in the FPU registers; NULL: the monitor's
     uint64_t xcr0; // all that the CPU offers; 0: no XSAVE
     uint32_t flaws; // of bochs27.h

@@ -9,8 +9,8 @@
 #include "port/bochs27.h"
 
 #define RFLAGS_TF              (1ull << 8)
-#define OWED_EXIT              (1000) // host TSC ticks that an exit stands for, see owed and rest
-#define ATTENTION_REST         (10000)
+#define EXIT_WORTH             (1000) // host TSC ticks that an exit stands for, see min_run and holdoff
+#define ATTENTION_HOLDOFF      (10000)
 #define LEAD_STEP              (2000) // host TSC ticks: what one entry that was late counts for
 #define LEAD_MOST              (10000)
 #define LEAD_PART              (4) // and of the time between two deadlines: what is below gets the rest
@@ -24,7 +24,7 @@
 #define ENTRY_IA32E_MODE_GUEST (1ull << 9)
 #define CS_L                   (1ull << 13)
 #define LENGTH_MOST            (15) // bytes of an instruction
-#define OWED_AS_LONG           (~0ull)
+#define MIN_RUN_AS_LONG        (~0ull)
 
 #define IA32_PRED_CMD (0x49)
 #define PRED_CMD_IBPB (1)
@@ -113,8 +113,8 @@ void vcpu_count_ticks(vcpu_frame_t *f, uint64_t now) {
             f->ticks[last] += cost;
         }
         f->host_ticks += cost;
-        if (f->owed == OWED_AS_LONG) {
-            f->owed = cost;
+        if (f->min_run == MIN_RUN_AS_LONG) {
+            f->min_run = cost;
         }
         f->exit_tsc = 0;
     }
@@ -176,9 +176,9 @@ static __attribute__((noinline)) void handle_no_exit(vcpu_t *self, uint64_t slot
 static void meet_deadline(vcpu_frame_t *f) {
     int64_t late = op_rdtsc() - f->due;
     f->timed++;
-    uint64_t most = (f->due - f->met) / LEAD_PART;
+    uint64_t most = (f->due - f->last_due) / LEAD_PART;
     most = most < LEAD_MOST ? most : LEAD_MOST;
-    f->met = f->due;
+    f->last_due = f->due;
     if (late > 0) {
         f->late += late;
         f->latest = (uint64_t)late > f->latest ? (uint64_t)late : f->latest;
@@ -227,12 +227,12 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
             uint64_t most = bochs27_most_ticks() >> f->timer_shift;
             left = left < most ? left : most;
         }
-        if (left < f->owed >> f->timer_shift) {
-            left = f->owed >> f->timer_shift;
+        if (left < f->min_run >> f->timer_shift) {
+            left = f->min_run >> f->timer_shift;
         }
-        if (MP_UNLIKELY(vmx_cpu.rest != 0) && host_attention) {
-            uint64_t rest = vmx_cpu.rest >> f->timer_shift;
-            left = rest < left ? rest : left;
+        if (MP_UNLIKELY(vmx_cpu.holdoff != 0) && host_attention) {
+            uint64_t holdoff = vmx_cpu.holdoff >> f->timer_shift;
+            left = holdoff < left ? holdoff : left;
         }
         vmx_put(PREEMPTION_TIMER_VALUE, left);
     }
@@ -243,10 +243,10 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
     }
     f->guest_ticks += exit_tsc - now;
     // A guest that exits at every instruction would never see its timer if only time counted.
-    if (MP_UNLIKELY((f->owed | vmx_cpu.rest) != 0)) {
-        uint64_t had = exit_tsc - now + OWED_EXIT;
-        f->owed = f->owed > had ? f->owed - had : 0;
-        vmx_cpu.rest = vmx_cpu.rest > had ? vmx_cpu.rest - had : 0;
+    if (MP_UNLIKELY((f->min_run | vmx_cpu.holdoff) != 0)) {
+        uint64_t had = exit_tsc - now + EXIT_WORTH;
+        f->min_run = f->min_run > had ? f->min_run - had : 0;
+        vmx_cpu.holdoff = vmx_cpu.holdoff > had ? vmx_cpu.holdoff - had : 0;
     }
     f->entry_tsc = now;
     f->exit_tsc = exit_tsc;
@@ -325,8 +325,8 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
     // Characters that are typed come faster than the monitor looks after one: without a rest in between the guest
     // would not be entered until all have come. Nor does a deadline wait for them.
     __asm volatile("cli" ::: "memory");
-    if (MP_UNLIKELY(host_attention && vmx_cpu.rest == 0)) {
-        vmx_cpu.rest = ATTENTION_REST;
+    if (MP_UNLIKELY(host_attention && vmx_cpu.holdoff == 0)) {
+        vmx_cpu.holdoff = ATTENTION_HOLDOFF;
         if (!meets) {
             host_attention = 0;
             __asm volatile("sti" ::: "memory");

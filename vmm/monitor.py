@@ -256,7 +256,7 @@ class Monitor:
                     self._give_uart(vm, self._uart(vm.config))
                 except ValueError:
                     pass  # another guest has it by now: the prompt is left
-        self.scheduler.hear([vm for vm in self.vms.values() if vm.uart is not None])
+        self.scheduler.watch_consoles([vm for vm in self.vms.values() if vm.uart is not None])
 
     def _give_uart(self, vm, uart):
         """uart: as _uart() returns it."""

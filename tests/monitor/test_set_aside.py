@@ -52,11 +52,11 @@ def test_a_console(bench, guest, counts):
     made.exec(f"{BAD}sched._ready[0] = lambda: 1\nsched._polls[0] = bad\nsched.poll_later()")
     made.until("vm.state == 'stopped'")
     assert made.eval("vm.messages") == ["stopped: the monitor failed at its console, which is unplugged"]
-    assert bench.eval("len(sched._heard)") == 0
+    assert bench.eval("len(sched._watched)") == 0
 
 
 def test_what_guests_have_for_each_other(bench, counts):
-    out = bench.exec(f"{BAD}sched._settle.append(bad)\nsched.later()\ntime.sleep_ms(100)\nsched._settle.remove(bad)")
+    out = bench.exec(f"{BAD}sched._settle.append(bad)\nsched.defer()\ntime.sleep_ms(100)\nsched._settle.remove(bad)")
     assert out.count("[monitor] failed between the guests' turns, and goes on") == 1
     assert "ValueError: broken" in out
 

@@ -95,7 +95,7 @@ class Scheduler:
     def nested(self):
         return self.depth[0] != 0
 
-    def later(self, settle=None):
+    def defer(self, settle=None):
         self.asked += 1
         if settle:
             self.settle = settle

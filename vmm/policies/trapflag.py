@@ -117,7 +117,7 @@ class TrapFlag:
         self._delivery = bool(vcpu.injecting())
         if self._delivery:
             self.vm.clock.slice_end = 1
-            vcpu.owed = 0
+            vcpu.min_run = 0
             return True
         code, bits = self._fetch(vcpu)
         self._opcode = find_opcode(code, bits)[0]

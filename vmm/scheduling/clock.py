@@ -19,7 +19,7 @@ from vmm.vtx.frame import (
     DIRTY_TIMERS,
     DIRTY_TSC_OFFSET,
     EXIT_TSC,
-    OWED,
+    MIN_RUN,
     PARKED,
     SLICE_END,
     TIMER_COUNT,
@@ -235,8 +235,8 @@ def _exit(callbacks, vcpu) -> int:
     f = ptr32(vcpu)
     host = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
     now = host + (int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32)
-    f[OWED] = 0xFFFFFFFF
-    f[OWED + 1] = 0xFFFFFFFF
+    f[MIN_RUN] = 0xFFFFFFFF
+    f[MIN_RUN + 1] = 0xFFFFFFFF
     at = int(TIMERS)
     end = at + (int(f[TIMER_COUNT]) << 1)
     while at < end:

@@ -14,15 +14,15 @@ from vmx import bind
 
 from vmm.scheduling.clock import cut
 from vmm.scheduling.states import RUNS, WAITS
-from vmm.scheduling.words import ABOVE, AGAIN, CALLED, COUNT, FLOOR, INSIDE, LATER, NESTED, PAYER, TIES
+from vmm.scheduling.words import ABOVE, AGAIN, CALLED, COUNT, DEFERRED, FLOOR, INSIDE, NESTED, PAYER, TIES
 from vmm.vtx.frame import (
     CLOCK_OFFSET,
     DIRTY,
     DIRTY_TIMERS,
     EXIT_TSC,
     LEAD,
+    MIN_RUN,
     NEXT,
-    OWED,
     PARKED,
     PRIORITY,
     SLICE_END,
@@ -57,23 +57,23 @@ class Preemption:
         stack = self._interrupted
         return any(stack[1 + i] == frame for i in range(stack[0]))
 
-    def later(self, settle=None):
+    def defer(self, settle=None):
         """Something for another guest is put off. Given once, a function that sees to it then."""
         if settle:
             self._settle.append(settle)
         else:
-            self._words[LATER] |= TIES
+            self._words[DEFERRED] |= TIES
 
     def arm(self, priority):
         """From now on guests above `priority` interrupt whatever bytecode runs, when their timers are due."""
         arm(self, priority)
 
     def disarm(self):
-        never(self._preempt_at)
+        disarm(self._preempt_at)
 
     def _nested_failed(self, error):
         """What happens in the middle stays there; Ctrl-C is for whoever was interrupted."""
-        never(self._preempt_at)
+        disarm(self._preempt_at)
         if self._words[INSIDE]:
             self.inside.vcpu.left()
         if isinstance(error, KeyboardInterrupt):
@@ -132,8 +132,8 @@ def _preempted(scheduler) -> int:
                 # Paused, or switched off: its turn is over when the handler is done, before another instruction.
                 f[SLICE_END] = 1
                 f[SLICE_END + 1] = 0
-                f[OWED] = 0
-                f[OWED + 1] = 0
+                f[MIN_RUN] = 0
+                f[MIN_RUN + 1] = 0
                 f[DIRTY] |= DIRTY_TIMERS
     w[INSIDE] = inside
     w[FLOOR] = floor
@@ -219,11 +219,11 @@ def rouse(scheduler, frame: int, at: int):
     cut(runs, at)
     if f[PRIORITY] > ptr32(runs)[PRIORITY]:
         if not scheduler.policy:  # with a rule of the user's nothing is interrupted
-            sooner(scheduler._preempt_at, at)
+            arm_by(scheduler._preempt_at, at)
 
 
 @micropython.viper
-def never(word: int):
+def disarm(word: int):
     """Nothing is to be interrupted. word: hpa of cpu.preempt()'s."""
     p = ptr32(word)
     p[0] = 0
@@ -231,7 +231,7 @@ def never(word: int):
 
 
 @micropython.viper
-def sooner(word: int, when: int):
+def arm_by(word: int, when: int):
     """Interrupt at this host TSC, unless that is to happen before. word: hpa of cpu.preempt()'s."""
     p = ptr32(word)
     first = int(p[0]) | int(p[1]) << 32

@@ -21,18 +21,18 @@ from micropython import const
 from vmm import verdict
 from vmm.scheduling import rule
 from vmm.scheduling.accounting import begin, charge, charge_all, passed
-from vmm.scheduling.preemption import Preemption, arm, never
+from vmm.scheduling.preemption import Preemption, arm, disarm
 from vmm.scheduling.states import OFF
 from vmm.scheduling.turns import nobody_pays, poll, run_above, turns
 from vmm.scheduling.words import (
     CALLED,
     COUNT,
+    DEFERRED,
     FINE,
     FLOOR,
     HOLDER,
     INSIDE,
     LAST,
-    LATER,
     LEVEL,
     NOW,
     POLL,
@@ -61,10 +61,10 @@ class Scheduler(Preemption):
         self._frames = array("I", bytes(4 * most))
         self._vcpus = []
         self._callbacks = []
-        self._heard = []  # those whose consoles lead outside, and their ready() and poll()
+        self._watched = []  # those whose consoles lead outside, and their ready() and poll()
         self._ready = []
         self._polls = []
-        self._tended = -1  # the number of the one that is looked after
+        self._serviced = -1  # the number of the one that is looked after
         self.say = print  # Monitor puts its journal here
         self.failures = 0  # of what is no guest's
         self._started = cpu.rdtsc()
@@ -136,14 +136,14 @@ class Scheduler(Preemption):
             self._words[INSIDE] -= 1
         return frame
 
-    def hear(self, machines):
+    def watch_consoles(self, machines):
         """These are the VMs whose consoles lead outside."""
         cpu.hold(1)
         try:
-            self._heard[:] = machines
+            self._watched[:] = machines
             self._ready[:] = [vm.console.ready for vm in machines]
             self._polls[:] = [vm.console.poll for vm in machines]
-            self._words[LATER] |= POLL  # in the middle of a poll it passes over one
+            self._words[DEFERRED] |= POLL  # in the middle of a poll it passes over one
         finally:
             cpu.hold(-1)
 
@@ -213,8 +213,8 @@ class Scheduler(Preemption):
         finally:
             self._left()
             nobody_pays(self._collect_at)
-            if self._words[LATER]:
-                self._see_to()
+            if self._words[DEFERRED]:
+                self._run_deferred()
 
     def _failed(self, error):
         """Whose exit, or whose timer, it was is stopped; the others go on."""
@@ -256,10 +256,10 @@ class Scheduler(Preemption):
             self.inside.vcpu.left()
             self._words[INSIDE] = 0
 
-    def _see_to(self):
+    def _run_deferred(self):
         """What was put off while a handler was interrupted."""
-        later = self._words[LATER]
-        self._words[LATER] = 0
+        later = self._words[DEFERRED]
+        self._words[DEFERRED] = 0
         if later & TIES:
             for settle in self._settle:
                 try:
@@ -281,40 +281,40 @@ class Scheduler(Preemption):
 
     def _unplug(self, error):
         """A console has failed: it is heard no more, and its guest is stopped."""
-        at, self._tended = self._tended, -1
-        if not 0 <= at < len(self._heard):
+        at, self._serviced = self._serviced, -1
+        if not 0 <= at < len(self._watched):
             self.astray(error)
             return
-        vm = self._heard[at]
-        self.hear([other for other in self._heard if other is not vm])
+        vm = self._watched[at]
+        self.watch_consoles([other for other in self._watched if other is not vm])
         self.set_aside(vm, "its console, which is unplugged", error)
 
     def poll_later(self):
         """As poll(), when this turn is over."""
-        self._words[LATER] |= POLL
+        self._words[DEFERRED] |= POLL
 
     # 4,000; what is typed at, and printed by, every console comes by here.
-    def tend(self, at, priority):
+    def service_console(self, at, priority):
         """Look after a console that has something to move. Guests above its guest, of this priority, do not wait
         for that. at: its place among those that lead outside."""
         words = self._words
-        frame = self._heard[at]._frame
-        self._tended = at
+        frame = self._watched[at]._frame
+        self._serviced = at
         began = begin(words)
         try:
             arm(self, priority)
             self._polls[at]()
-            self._tended = -1
+            self._serviced = -1
         finally:
-            never(self._preempt_at)
+            disarm(self._preempt_at)
         charge(frame, passed(words, began))
 
-    def deaf(self, at):
+    def takes_no_input(self, at):
         """Whether a guest that stands still takes nothing that is typed: it is off, and has nothing to say."""
-        vm = self._heard[at]
+        vm = self._watched[at]
         return vm.state is OFF and not vm.console.uart.pending()
 
-    def tidy(self, priority):
+    def collect(self, priority):
         """Collect garbage. Guests above `priority` do not wait for it; those whose garbage it is pay for it."""
         words = self._words
         blocks = cpu.heap()[2] // _BLOCK

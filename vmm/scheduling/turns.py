@@ -16,21 +16,21 @@ from vmm.scheduling.words import (
     ABOVE,
     AGAIN,
     CALLED,
+    COLLECT,
+    COLLECT_AT_LAST,
     COUNT,
+    DEFERRED,
     END,
     FINE,
     FLOOR,
     HOLDER,
     INSIDE,
     LAST,
-    LATER,
     LEVEL,
     NOW,
     PAYER,
     POLL,
     SWITCHES,
-    TIDY,
-    TIDY_AT_LAST,
 )
 from vmm.verdict import HOST, WAIT
 from vmm.vtx import exits
@@ -90,7 +90,7 @@ def turns(sched, deadline: int, once: int):
     charged = charge
     words = sched._words
     allocated = ptr32(int(sched._allocated))
-    tidy_at = ptr32(int(sched._collect_at))
+    collect_at = ptr32(int(sched._collect_at))
     preempt = ptr32(int(sched._preempt_at))
     floor = int(w[FLOOR])
     while True:
@@ -223,8 +223,8 @@ def turns(sched, deadline: int, once: int):
                 w[AGAIN] = stop
                 w[AGAIN + 1] = stop >> 32
                 return
-            if allocated[0] > tidy_at[TIDY]:
-                sched.tidy(0)
+            if allocated[0] > collect_at[COLLECT]:
+                sched.collect(0)
                 continue
             if idle(stop):
                 sched.poll()
@@ -233,15 +233,15 @@ def turns(sched, deadline: int, once: int):
             if once:
                 return
             continue
-        if allocated[0] > tidy_at[TIDY]:
-            if once != 2 and (above or allocated[0] > tidy_at[TIDY_AT_LAST]):
-                sched.tidy(rank)
+        if allocated[0] > collect_at[COLLECT]:
+            if once != 2 and (above or allocated[0] > collect_at[COLLECT_AT_LAST]):
+                sched.collect(rank)
                 continue
         f = ptr32(frames[best])
         f[SLICE_END] = stop
         f[SLICE_END + 1] = stop >> 32
         f[DIRTY] |= DIRTY_TIMERS
-        tidy_at[PAYER] = int(f)
+        collect_at[PAYER] = int(f)
         f[EXIT_TSC] = now  # the way to its entry is its own
         f[EXIT_TSC + 1] = now >> 32
         if int(w[LAST]) != int(f):
@@ -281,7 +281,7 @@ def turns(sched, deadline: int, once: int):
         preempt[1] = 0
         w[INSIDE] = 0
         if answer & HOST:
-            w[LATER] |= POLL
+            w[DEFERRED] |= POLL
         if once == 2:
             if f[STATE] == RUNS:
                 if wanted():
@@ -290,8 +290,8 @@ def turns(sched, deadline: int, once: int):
                     w[AGAIN + 1] = stop >> 32
                     return
             continue
-        if w[LATER]:
-            sched._see_to()
+        if w[DEFERRED]:
+            sched._run_deferred()
         if once:
             return
         if wanted():
@@ -322,6 +322,6 @@ def poll(sched):
     while i < int(len(ready)):
         if int(ready[i]()):
             f = ptr32(frames[i])
-            if f[STATE] != STILL or int(sched.deaf(i)) == 0:
-                sched.tend(i, f[PRIORITY])
+            if f[STATE] != STILL or int(sched.takes_no_input(i)) == 0:
+                sched.service_console(i, f[PRIORITY])
         i += 1

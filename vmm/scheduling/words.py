@@ -10,14 +10,14 @@ INSIDE = const(4)  # number of the guest whose exit loop runs, plus 1
 SWITCHES = const(5)
 LAST = const(6)  # frame of the guest that ran last
 FLOOR = const(7)  # guests below this priority are not looked at: one of them is interrupted
-LATER = const(8)  # bits of what was put off until no handler is interrupted
+DEFERRED = const(8)  # bits of what was put off until no handler is interrupted
 AGAIN = const(9)  # two words: host TSC at which the next guest above the floor is due
 ABOVE = const(11)  # the least priority that interrupts what is done now
 NESTED = const(12)  # two words: what guests have used in the middle of what was interrupted, all together
 CALLED = const(14)  # number of the halted guest whose timers are called back, plus 1
 WORDS = const(15)
 
-# Bits of LATER.
+# Bits of DEFERRED.
 POLL = const(1)  # consoles
 TIES = const(2)  # what guests have for each other
 
@@ -29,6 +29,6 @@ END = const(4)  # two words: host TSC at which that turn ends, though guests abo
 
 # Words of Scheduler._collect_at (port/budget.c): blocks of the heap allocated since the last garbage collection after
 # which there is another, where a guest above can interrupt it, and where none would.
-TIDY = const(0)
-TIDY_AT_LAST = const(2)
+COLLECT = const(0)
+COLLECT_AT_LAST = const(2)
 PAYER = const(4)  # hpa of the frame of the guest to which allocations are put down, 0: to nobody

@@ -125,7 +125,7 @@ class End:
 
     def _may(self):
         if self.scheduler.nested:
-            self.scheduler.later()
+            self.scheduler.defer()
             return False
         return True
 
@@ -140,7 +140,7 @@ class End:
         accept = self._accept
         if accept:
             if nested[0]:
-                self.scheduler.later()
+                self.scheduler.defer()
                 return False
             if not accept(byte):
                 return False
@@ -185,7 +185,7 @@ class Links:
 
     def __init__(self, scheduler):
         self._scheduler = scheduler
-        scheduler.later(self._settle)
+        scheduler.defer(self._settle)
         self.cables = []  # [(owners, end, end)]; owners: names of the guests whose files have it
 
     def __repr__(self):

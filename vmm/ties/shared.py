@@ -73,7 +73,7 @@ class Side:
         self.rings += 1
         scheduler = self.vm.monitor.scheduler
         if scheduler.nested:
-            scheduler.later()
+            scheduler.defer()
         else:
             self.settle()
 
@@ -122,7 +122,7 @@ class Windows:
     def __init__(self, pages, scheduler):
         self._pages = pages
         self._scheduler = scheduler
-        scheduler.later(self._settle)
+        scheduler.defer(self._settle)
         self.by_name = {}
 
     def _settle(self):

@@ -41,7 +41,7 @@ GUEST_TICKS = const(0x128 // 4)
 HOST_RSP = const(0x168 // 4)
 LAUNCHED = const(0x170 // 4)
 HOST_TICKS = const(0x180 // 4)
-OWED = const(0x188 // 4)
+MIN_RUN = const(0x188 // 4)
 DATUM = const(0x190 // 4)
 TSC_OFFSET = const(0x198 // 4)
 CLOCK_OFFSET = const(0x1A0 // 4)
@@ -83,6 +83,7 @@ STARTS = const(0xB50 // 4)  # how often the guest was started or reset
 COMPLETED = const(0xB70 // 4)  # an instruction was completed for the guest while DR7 enables a breakpoint
 DR7 = const(0xB78 // 4)
 TIMED = const(0xB60 // 4)  # entries for a timer's deadline
+LAST_DUE = const(0xB68 // 4)  # the deadline before
 ALLOCATED = const(0xB80 // 4)  # blocks of the heap that its exits have taken since the last collection
 PARKED = const(0xB88 // 4)  # bit n: timer n is of no use until the guest has run
 
