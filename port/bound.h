@@ -41,9 +41,15 @@ static inline mp_obj_t bound_call_n(const bound_t *self, size_t n_args, const mp
 
 // A handler, which as a rule is one or the other.
 static inline mp_obj_t bound_handler(mp_obj_t function, mp_obj_t arg) {
-    if (mp_obj_is_exact_type(function, &bound_type)) {
-        return bound_call_n(MP_OBJ_TO_PTR(function), 1, &arg);
+    if (MP_LIKELY(mp_obj_is_obj(function))) {
+        const mp_obj_fun_bc_t *self = MP_OBJ_TO_PTR(function);
+        if (self->base.type == &mp_type_fun_viper) {
+            return ((mp_call_fun_t)self->bytecode)(function, 1, 0, &arg);
+        }
+        if (self->base.type == &bound_type) {
+            return bound_call_n(MP_OBJ_TO_PTR(function), 1, &arg);
+        }
     }
-    return bound_direct(function, 1, &arg);
+    return mp_call_function_n_kw(function, 1, 0, &arg);
 }
 #endif

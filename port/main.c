@@ -19,6 +19,7 @@
 #include "port/memory.h"
 #include "port/modcpu.h"
 #include "port/multiboot.h"
+#include "port/native.h"
 #include "port/paging.h"
 #include "port/rtc.h"
 #include "port/segments.h"
@@ -147,6 +148,7 @@ void port_main(uint32_t magic, uint64_t information) {
     memset((void *)memory.disk.hpa, 0, 4096); // a file system is never left over from before
     print_banner();
 
+    native_init();
     mp_stack_set_top(boot_stack_end);
     mp_stack_set_limit(BOOT_STACK_SIZE - STACK_RESERVE);
     for (;;) {

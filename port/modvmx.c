@@ -10,38 +10,39 @@
 #include "py/objexcept.h"
 #include "port/vmxops.h"
 #include "port/vcpu.h"
+#include "port/bochs27.h"
 #include "port/bound.h"
 
 vmx_cpu_t vmx_cpu = {.guest = vmx_guest};
 
-static MP_DEFINE_EXCEPTION(VmxError, Exception)
+static MP_DEFINE_EXCEPTION(VmxError, Exception);
 
-    static const char *const error_names[] = {
-        [1] = "VMCALL executed in VMX root operation",
-        [2] = "VMCLEAR with invalid physical address",
-        [3] = "VMCLEAR with VMXON pointer",
-        [4] = "VMLAUNCH with non-clear VMCS",
-        [5] = "VMRESUME with non-launched VMCS",
-        [6] = "VMRESUME after VMXOFF",
-        [7] = "VM entry with invalid control field(s)",
-        [8] = "VM entry with invalid host-state field(s)",
-        [9] = "VMPTRLD with invalid physical address",
-        [10] = "VMPTRLD with VMXON pointer",
-        [11] = "VMPTRLD with incorrect VMCS revision identifier",
-        [12] = "VMREAD/VMWRITE from/to unsupported VMCS component",
-        [13] = "VMWRITE to read-only VMCS component",
-        [15] = "VMXON executed in VMX root operation",
-        [16] = "VM entry with invalid executive-VMCS pointer",
-        [17] = "VM entry with non-launched executive VMCS",
-        [18] = "VM entry with executive-VMCS pointer not VMXON pointer",
-        [19] = "VMCALL with non-clear VMCS",
-        [20] = "VMCALL with invalid VM-exit control fields",
-        [22] = "VMCALL with incorrect MSEG revision identifier",
-        [23] = "VMXOFF under dual-monitor treatment of SMIs and SMM",
-        [24] = "VMCALL with invalid SMM-monitor features",
-        [25] = "VM entry with invalid VM-execution control fields in executive VMCS",
-        [26] = "VM entry with events blocked by MOV SS",
-        [28] = "Invalid operand to INVEPT/INVVPID",
+static const char *const error_names[] = {
+    [1] = "VMCALL executed in VMX root operation",
+    [2] = "VMCLEAR with invalid physical address",
+    [3] = "VMCLEAR with VMXON pointer",
+    [4] = "VMLAUNCH with non-clear VMCS",
+    [5] = "VMRESUME with non-launched VMCS",
+    [6] = "VMRESUME after VMXOFF",
+    [7] = "VM entry with invalid control field(s)",
+    [8] = "VM entry with invalid host-state field(s)",
+    [9] = "VMPTRLD with invalid physical address",
+    [10] = "VMPTRLD with VMXON pointer",
+    [11] = "VMPTRLD with incorrect VMCS revision identifier",
+    [12] = "VMREAD/VMWRITE from/to unsupported VMCS component",
+    [13] = "VMWRITE to read-only VMCS component",
+    [15] = "VMXON executed in VMX root operation",
+    [16] = "VM entry with invalid executive-VMCS pointer",
+    [17] = "VM entry with non-launched executive VMCS",
+    [18] = "VM entry with executive-VMCS pointer not VMXON pointer",
+    [19] = "VMCALL with non-clear VMCS",
+    [20] = "VMCALL with invalid VM-exit control fields",
+    [22] = "VMCALL with incorrect MSEG revision identifier",
+    [23] = "VMXOFF under dual-monitor treatment of SMIs and SMM",
+    [24] = "VMCALL with invalid SMM-monitor features",
+    [25] = "VM entry with invalid VM-execution control fields in executive VMCS",
+    [26] = "VM entry with events blocked by MOV SS",
+    [28] = "Invalid operand to INVEPT/INVVPID",
 };
 
 static NORETURN void raise_error(const char *op, int number, const char *name) {
@@ -61,6 +62,15 @@ void vmx_raise(const char *op, vmx_result_t result) {
     vmx_vmread(VM_INSTRUCTION_ERROR, &number);
     const char *name = number < MP_ARRAY_SIZE(error_names) ? error_names[number] : NULL;
     raise_error(op, number, name != NULL ? name : "unknown VM-instruction error");
+}
+
+void vmx_put_failed(void) {
+    // An entry holds the host's interrupts off from its last look at them on.
+    bochs27_release();
+    __asm volatile("sti" ::: "memory");
+    uint64_t number;
+    vmx_raise("VMWRITE",
+        vmx_vmread(VM_INSTRUCTION_ERROR, &number) == VMX_OK ? VMX_FAIL_VALID : VMX_FAIL_INVALID);
 }
 
 void vmx_check(const char *op, vmx_result_t result) {

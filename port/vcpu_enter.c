@@ -29,7 +29,8 @@
 #define IA32_PRED_CMD (0x49)
 #define PRED_CMD_IBPB (1)
 
-static void write_back(vcpu_frame_t *f) {
+// What is dirty goes to the VMCS.
+static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
     if (f->dirty & FRAME_DIRTY_RIP) {
         vmx_put(GUEST_RIP, f->rip);
     }
@@ -75,18 +76,8 @@ static __attribute__((noinline)) bool in_64_bit_mode(void) {
            (vmx_get(GUEST_CS_ACCESS_RIGHTS) & CS_L) != 0;
 }
 
-// Past the instruction that exited. Like its completion on the CPU, this clears RF,
-// ends blocking by STI and MOV SS and makes a single step due. EIP goes round at 4 GiB.
-// Which breakpoints it met the handler of VCPU_SLOT_COMPLETED finds out.
-void vcpu_advance(vcpu_t *self) {
-    vcpu_frame_t *f = self->frame;
-    f->verdict = 0;
-    uint64_t rip = f->rip + f->length;
-    if (MP_UNLIKELY((uint32_t)rip <= LENGTH_MOST) && !in_64_bit_mode()) {
-        rip = (uint32_t)rip;
-    }
-    f->rip = rip;
-    f->dirty |= FRAME_DIRTY_RIP;
+// What of an instruction's completion is rare: RF, blocking by STI and MOV SS, a single step.
+static __attribute__((noinline)) void complete(vcpu_frame_t *f) {
     if (f->rflags & RFLAGS_RF) {
         f->rflags &= ~RFLAGS_RF;
         f->dirty |= FRAME_DIRTY_RFLAGS;
@@ -95,29 +86,55 @@ void vcpu_advance(vcpu_t *self) {
         f->interruptibility &= ~(uint64_t)BLOCKING_BY_STI_MOV_SS;
         vmx_put(GUEST_INTERRUPTIBILITY, vmx_get(GUEST_INTERRUPTIBILITY) & ~BLOCKING_BY_STI_MOV_SS);
     }
-    if (MP_UNLIKELY(vmx_get(GUEST_DR7) & DR7_ENABLES)) {
-        f->completed = f->pending = 1;
-    }
     if ((f->rflags & RFLAGS_TF) && !(vmx_get(GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF)) {
         vmx_put(
             GUEST_PENDING_DEBUG_EXCEPTIONS, vmx_get(GUEST_PENDING_DEBUG_EXCEPTIONS) | PENDING_BS);
     }
 }
 
+// Past the instruction that exited. Like its completion on the CPU, this clears RF,
+// ends blocking by STI and MOV SS and makes a single step due. EIP goes round at 4 GiB.
+// Which breakpoints it met the handler of VCPU_SLOT_COMPLETED finds out.
+static inline __attribute__((always_inline)) void advance(vcpu_frame_t *f) {
+    f->verdict = 0;
+    uint64_t rip = f->rip + f->length;
+    if (MP_UNLIKELY((uint32_t)rip <= LENGTH_MOST) && !in_64_bit_mode()) {
+        rip = (uint32_t)rip;
+    }
+    f->rip = rip;
+    f->dirty |= FRAME_DIRTY_RIP;
+    if (MP_UNLIKELY((f->rflags & (RFLAGS_RF | RFLAGS_TF)) |
+                    (f->interruptibility & BLOCKING_BY_STI_MOV_SS))) {
+        complete(f);
+    }
+    if (MP_UNLIKELY(vmx_get(GUEST_DR7) & DR7_ENABLES)) {
+        f->completed = f->pending = 1;
+    }
+}
+
+void vcpu_advance(vcpu_t *self) {
+    advance(self->frame);
+}
+
 // What the last exit has cost up to now, unless left() has counted it already.
-void vcpu_count_ticks(vcpu_frame_t *f, uint64_t now) {
-    if (f->exit_tsc != 0) {
+static inline __attribute__((always_inline)) void count_ticks(vcpu_frame_t *f, uint64_t now) {
+    uint64_t since = f->exit_tsc;
+    if (MP_LIKELY(since != 0)) {
         uint64_t last = f->reason & 0x7f;
-        uint64_t cost = now - f->exit_tsc;
-        if (last < VCPU_REASONS) {
+        uint64_t cost = now - since;
+        f->host_ticks += cost;
+        if (MP_LIKELY(last < VCPU_REASONS)) {
             f->ticks[last] += cost;
         }
-        f->host_ticks += cost;
-        if (f->min_run == MIN_RUN_AS_LONG) {
+        if (MP_UNLIKELY(f->min_run == MIN_RUN_AS_LONG)) {
             f->min_run = cost;
         }
         f->exit_tsc = 0;
     }
+}
+
+void vcpu_count_ticks(vcpu_frame_t *f, uint64_t now) {
+    count_ticks(f, now);
 }
 
 // The words of the frame that wants[] can ask for, bit 0 first.
@@ -139,36 +156,38 @@ static const struct {
 
 // The slot of the table for an exit: that of its reason, or the one that the reason's
 // keys name for what a word of the frame says.
-static inline uint64_t slot_of(vcpu_frame_t *f, uint64_t reason) {
-    const vcpu_keys_t *keys = (const vcpu_keys_t *)(uintptr_t)f->keys[reason];
-    if (keys == NULL) {
+static inline __attribute__((always_inline)) uint64_t slot_of(vcpu_frame_t *f, uint64_t reason) {
+    uint64_t keys_at = f->keys[reason];
+    if (keys_at == 0) {
         return reason;
     }
+    const vcpu_keys_t *keys = (const vcpu_keys_t *)keys_at;
     uint32_t key = *(const uint64_t *)((const uint8_t *)f + keys->offset) & keys->mask;
-    uint32_t i = key * VCPU_KEY_FACTOR >> keys->shift;
-    for (const vcpu_key_t *entry = &keys->entry[i]; entry->slot != 0; entry++) {
-        if (entry->key == key) {
+    for (const vcpu_key_t *entry = &keys->entry[key * VCPU_KEY_FACTOR >> keys->shift];; entry++) {
+        uint64_t slot = entry->slot;
+        if (slot == 0) {
+            return reason;
+        }
+        if (MP_LIKELY(entry->key == key)) {
             f->datum = entry->datum;
-            return entry->slot;
+            return slot;
         }
     }
-    return reason;
 }
 
-// Calls a handler; its verdict goes into the frame.
-static inline __attribute__((always_inline)) void handle(vcpu_t *self, uint64_t slot) {
+// Calls a handler; its verdict, which goes into the frame.
+static inline __attribute__((always_inline)) mp_uint_t handle(
+    vcpu_t *self, vcpu_frame_t *f, uint64_t slot) {
     mp_obj_t answer = bound_handler(self->table[slot], MP_OBJ_FROM_PTR(self));
-    mp_int_t verdict = MP_LIKELY(mp_obj_is_small_int(answer)) ? MP_OBJ_SMALL_INT_VALUE(answer)
-                                                              : mp_obj_get_int(answer);
-    self->frame->verdict = verdict;
-    if (verdict & ~1) {
-        vcpu_count_ticks(self->frame, op_rdtsc()); // the loop ends: what follows is not the guest's
-    }
+    mp_uint_t verdict = MP_LIKELY(mp_obj_is_small_int(answer)) ? MP_OBJ_SMALL_INT_VALUE(answer)
+                                                               : mp_obj_get_int(answer);
+    f->verdict = verdict;
+    return verdict;
 }
 
 // The same, for slots that no exit leads to.
 static __attribute__((noinline)) void handle_no_exit(vcpu_t *self, uint64_t slot) {
-    handle(self, slot);
+    handle(self, self->frame, slot);
 }
 
 // The entry for a deadline of a guest that was halted. One of priority above 0 is woken before it,
@@ -216,7 +235,7 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
     }
     bool held = flawed && (vmx_cpu.flaws & FLAW_UNMASKED_VIRTUAL) && bochs27_hold(f);
     uint64_t now = op_rdtsc();
-    vcpu_count_ticks(f, now);
+    count_ticks(f, now);
     if (f->timer_shift < 64) {
         uint64_t left = 0xffffffff;
         if (f->deadline != 0) {
@@ -227,12 +246,13 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
             uint64_t most = bochs27_most_ticks() >> f->timer_shift;
             left = left < most ? left : most;
         }
-        if (left < f->min_run >> f->timer_shift) {
-            left = f->min_run >> f->timer_shift;
-        }
-        if (MP_UNLIKELY(vmx_cpu.holdoff != 0) && host_attention) {
-            uint64_t holdoff = vmx_cpu.holdoff >> f->timer_shift;
-            left = holdoff < left ? holdoff : left;
+        if (MP_UNLIKELY((f->min_run | vmx_cpu.holdoff) != 0)) {
+            uint64_t min_run = f->min_run >> f->timer_shift;
+            left = left < min_run ? min_run : left;
+            if (vmx_cpu.holdoff != 0 && host_attention) {
+                uint64_t holdoff = vmx_cpu.holdoff >> f->timer_shift;
+                left = holdoff < left ? holdoff : left;
+            }
         }
         vmx_put(PREEMPTION_TIMER_VALUE, left);
     }
@@ -258,6 +278,21 @@ static __attribute__((noinline)) int run_guest_flawed(vcpu_frame_t *f) {
     return run_guest(f, true);
 }
 
+// A reason with bits above the basic one, or beyond the table: the basic reason, or RuntimeError.
+static __attribute__((noinline)) uint64_t unusual_reason(
+    vcpu_frame_t *f, uint64_t reason, uint64_t launched) {
+    if (reason & REASON_ENTRY_FAILURE) {
+        f->launched = launched;
+    }
+    uint64_t basic = reason & 0xffff;
+    if (basic >= VCPU_SLOT_ATTENTION) {
+        __asm volatile("sti" ::: "memory");
+        mp_raise_msg_varg(
+            &mp_type_RuntimeError, MP_ERROR_TEXT("exit reason %d is beyond the table"), (int)basic);
+    }
+    return basic;
+}
+
 // What the CPU says of the exit, into the frame; its basic reason.
 static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
     uint64_t reason = vmx_get(EXIT_REASON);
@@ -268,64 +303,62 @@ static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
     f->qualification = vmx_get(EXIT_QUALIFICATION);
     f->length = vmx_get(EXIT_INSTRUCTION_LENGTH);
     f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
-    if (MP_UNLIKELY(reason & REASON_ENTRY_FAILURE)) {
-        f->launched = launched;
+    if (MP_UNLIKELY(reason >= VCPU_SLOT_ATTENTION)) {
+        reason = unusual_reason(f, reason, launched);
     }
-    uint64_t basic = reason & 0xffff;
-    if (MP_UNLIKELY(basic >= VCPU_SLOT_ATTENTION)) {
-        __asm volatile("sti" ::: "memory");
-        mp_raise_msg_varg(
-            &mp_type_RuntimeError, MP_ERROR_TEXT("exit reason %d is beyond the table"), (int)basic);
-    }
-    f->count[basic]++;
-    for (uint32_t wants = f->wants[basic], i = 0; wants != 0; wants >>= 1, i++) {
+    f->count[reason]++;
+    for (uint32_t wants = f->wants[reason], i = 0; MP_UNLIKELY(wants != 0); wants >>= 1, i++) {
         if (wants & 1) {
             *(uint64_t *)((uint8_t *)f + wanted[i].offset) = vmx_get(wanted[i].field);
         }
     }
-    return basic;
+    return reason;
 }
 
-// enter(vcpu): the guest runs until it exits, and the table's handler deals with that: the
-// one for the basic exit reason, for the reason's key, or, where the guest was not entered,
-// one of the slots that say why. Its verdict is in the frame then.
-static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_obj_t *args) {
-    if (MP_UNLIKELY(n_args != 1 || n_kw != 0 || !mp_obj_is_exact_type(args[0], &vcpu_type))) {
-        mp_raise_TypeError(MP_ERROR_TEXT("enter takes a VCPU"));
+// The guest was not entered: a slot that says why. Whether it can be entered now.
+static __attribute__((noinline)) bool clear_the_way(vcpu_t *self, vcpu_frame_t *f) {
+    if (MP_UNLIKELY(f->completed)) {
+        f->completed = 0;
+        handle_no_exit(self, VCPU_SLOT_COMPLETED);
+        vcpu_need_loaded(self);
     }
-    (void)obj;
-    vcpu_t *self = MP_OBJ_TO_PTR(args[0]);
-    vcpu_frame_t *f = self->frame;
+    f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
+    f->pending_debug = vmx_get(GUEST_PENDING_DEBUG_EXCEPTIONS);
+    handle_no_exit(self, VCPU_SLOT_PENDING);
+    if (f->pending || f->verdict) {
+        return false;
+    }
+    vcpu_need_loaded(self); // another vCPU may have run in the middle of that handler
+    return true;
+}
+
+// The guest runs until it exits, and the table's handler deals with that: the one for the basic exit
+// reason, for the reason's key, or, where the guest was not entered, one of the slots that say why. Its verdict.
+static inline __attribute__((always_inline)) mp_uint_t enter_once(vcpu_t *self, vcpu_frame_t *f) {
     vcpu_need_loaded(self);
     if (f->verdict & 1) {
-        vcpu_advance(self);
+        advance(f);
     }
-    if (f->pending) {
-        if (MP_UNLIKELY(f->completed)) {
-            f->completed = 0;
-            handle_no_exit(self, VCPU_SLOT_COMPLETED);
-            vcpu_need_loaded(self);
-        }
-        f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
-        f->pending_debug = vmx_get(GUEST_PENDING_DEBUG_EXCEPTIONS);
-        handle_no_exit(self, VCPU_SLOT_PENDING);
-        if (f->pending || f->verdict) {
-            return mp_const_none;
-        }
-        vcpu_need_loaded(self); // another vCPU may have run in the middle of that handler
+    if (MP_UNLIKELY(f->pending) && !clear_the_way(self, f)) {
+        return f->verdict;
     }
     if (f->dirty) {
-        write_back(f);
+        if (MP_LIKELY(f->dirty == FRAME_DIRTY_RIP)) {
+            vmx_put(GUEST_RIP, f->rip);
+            f->dirty = 0;
+        } else {
+            write_back(f);
+        }
     }
     bool meets = f->due != 0;
-    if (meets) {
+    if (MP_UNLIKELY(meets)) {
         meet_deadline(f);
     }
 
     // Characters that are typed come faster than the monitor looks after one: without a rest in between the guest
     // would not be entered until all have come. Nor does a deadline wait for them.
     __asm volatile("cli" ::: "memory");
-    if (MP_UNLIKELY(host_attention && vmx_cpu.holdoff == 0)) {
+    if (MP_UNLIKELY(host_attention) && vmx_cpu.holdoff == 0) {
         vmx_cpu.holdoff = ATTENTION_HOLDOFF;
         if (!meets) {
             host_attention = 0;
@@ -334,7 +367,7 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
                 f->dirty |= FRAME_DIRTY_ENTRY; // an event waits until the guest has been entered
             }
             handle_no_exit(self, VCPU_SLOT_ATTENTION);
-            return mp_const_none;
+            return f->verdict;
         }
     }
     uint64_t launched = f->launched;
@@ -345,7 +378,23 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
     }
     uint64_t basic = read_exit(f, launched);
     __asm volatile("sti" ::: "memory"); // a host interrupt that caused the exit is taken here
-    handle(self, slot_of(f, basic));
+    return handle(self, f, slot_of(f, basic));
+}
+
+// enter(vcpu): the exit loop. The guest is entered again and again as long as handlers answer RESUME and ADVANCE;
+// the verdict that ends it is in the frame. A handler's exception passes through: the guest then stands at the
+// instruction that exited.
+static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_obj_t *args) {
+    if (MP_UNLIKELY(n_args != 1 || n_kw != 0 || !mp_obj_is_exact_type(args[0], &vcpu_type))) {
+        mp_raise_TypeError(MP_ERROR_TEXT("enter takes a VCPU"));
+    }
+    (void)obj;
+    vcpu_t *self = MP_OBJ_TO_PTR(args[0]);
+    vcpu_frame_t *f = self->frame;
+    f->verdict &= 1;
+    while (enter_once(self, f) <= 1) {
+    }
+    vcpu_count_ticks(f, op_rdtsc()); // what follows is not the guest's
     return mp_const_none;
 }
 // A type of its own rather than a built-in function, whose call would check what is checked here.

@@ -40,6 +40,13 @@ typedef enum { VMX_OK = 0, VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 } vmx_result
 
 #define VMX_FLAGS(c, z) ((c) ? VMX_FAIL_INVALID : (z) ? VMX_FAIL_VALID : VMX_OK)
 
+// modvmx.c
+void vmx_raise(const char *op, vmx_result_t result) __attribute__((noreturn));
+void vmx_put_failed(void) __attribute__((noreturn, cold));
+void vmx_check(const char *op, vmx_result_t result);
+void vmx_need_root(const char *op);
+void vmx_shutdown(void);
+
 static inline vmx_result_t vmx_vmread(uint64_t field, uint64_t *value) {
     bool c, z;
     __asm volatile("vmread %3, %0" : "=rm"(*value), "=@ccc"(c), "=@ccz"(z) : "r"(field));
@@ -78,15 +85,19 @@ static inline void vmx_vmxoff(void) {
 VMX_INVALIDATE_OP(vmx_do_invept, "invept")
 VMX_INVALIDATE_OP(vmx_do_invvpid, "invvpid")
 
-// A read that cannot fail: the field exists on every CPU that has VMX and EPT.
+// A read that cannot fail: the field exists on every CPU that has VMX and EPT, and a VMCS is current.
 static inline uint64_t vmx_get(uint64_t field) {
     uint64_t value;
     __asm volatile("vmread %1, %0" : "=rm"(value) : "r"(field) : "cc");
     return value;
 }
 
+// VMWRITE; VmxError where it fails. One instruction more than without the check.
 static inline void vmx_put(uint64_t field, uint64_t value) {
-    __asm volatile("vmwrite %0, %1" ::"rm"(value), "r"(field) : "cc");
+    __asm goto("vmwrite %0, %1\n\tjbe %l2" ::"rm"(value), "r"(field) : "cc" : failed);
+    return;
+failed:
+    vmx_put_failed();
 }
 
 static inline uint64_t op_rdtsc(void) {
@@ -136,10 +147,4 @@ OP_REGISTER(dr1)
 OP_REGISTER(dr2)
 OP_REGISTER(dr3)
 OP_REGISTER(dr6)
-
-// modvmx.c
-void vmx_raise(const char *op, vmx_result_t result) __attribute__((noreturn));
-void vmx_check(const char *op, vmx_result_t result);
-void vmx_need_root(const char *op);
-void vmx_shutdown(void);
 #endif

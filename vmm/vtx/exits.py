@@ -1,21 +1,19 @@
 """The exit loop and its table: what happens when a guest comes back to the monitor.
 
 `vmx.enter` runs the guest until it exits and calls the handler that the table names for the
-exit's reason, or for its key where the reason has keys (vmm/vtx/keys.py); port/vcpu_enter.c keeps
-counts and times while it is there. The handler's verdict is in the frame then: bit 0 makes the
-next entry advance RIP. See vmm/handlers/__init__.py for the table's contents.
+exit's reason, or for its key where the reason has keys (vmm/vtx/keys.py), again and again as long as
+handlers answer RESUME or ADVANCE; port/vcpu_enter.c keeps counts and times while it is there. Bit 0 of a
+verdict makes the next entry advance RIP. See vmm/handlers/__init__.py for the table's contents.
 """
 
 import micropython
 from micropython import const
 
 from vmm import verdict
-from vmm.verdict import ADVANCE
 from vmm.vtx import reasons
 from vmm.vtx.frame import COUNT, KEYS, TICKS, VERDICT, WANTS
 from vmm.vtx.keys import Keys
 
-_LAST_LOOPING = const(1)  # RESUME, ADVANCE
 _SLOTS = const(256)  # of the table; those beyond the reasons are for keys
 
 
@@ -27,9 +25,7 @@ def run(vcpu, enter) -> int:
     instruction that exited.
     """
     f = ptr32(vcpu)
-    f[VERDICT] &= ADVANCE
-    while f[VERDICT] <= _LAST_LOOPING:
-        enter(vcpu)
+    enter(vcpu)
     return f[VERDICT]
 
 

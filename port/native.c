@@ -1,0 +1,84 @@
+// What native and viper code calls most, made short.
+//
+// Compiled Python reaches MicroPython by a table of functions, mp_fun_table. The linker leads whoever names it to the
+// copy here (--wrap), in which four entries know the commonest cases: a call of a viper function, the words of a
+// vCPU's frame or of an array as a pointer, and small integers. Every other case goes to MicroPython's own function,
+// so that nothing means anything else than it does there.
+
+#include "py/cstack.h"
+#include "py/nativeglue.h"
+#include "py/objarray.h"
+#include "py/runtime.h"
+#include "py/runtime0.h"
+#include "py/smallint.h"
+#include "port/bound.h"
+#include "port/native.h"
+#include "port/vcpu.h"
+
+extern const mp_fun_table_t __real_mp_fun_table;
+mp_fun_table_t __wrap_mp_fun_table;
+
+static mp_uint_t from_obj(mp_obj_t obj, mp_uint_t type) {
+    if (mp_obj_is_small_int(obj)) {
+        if (MP_LIKELY(type >= MP_NATIVE_TYPE_INT && type <= MP_NATIVE_TYPE_PTR32)) {
+            return MP_OBJ_SMALL_INT_VALUE(obj);
+        }
+    } else if (type >= MP_NATIVE_TYPE_PTR && type <= MP_NATIVE_TYPE_PTR32 && mp_obj_is_obj(obj)) {
+        const mp_obj_type_t *of = ((const mp_obj_base_t *)MP_OBJ_TO_PTR(obj))->type;
+        if (of == &vcpu_type) {
+            return (mp_uint_t)((const vcpu_t *)MP_OBJ_TO_PTR(obj))->frame;
+        }
+        if (of == &mp_type_array || of == &mp_type_bytearray) {
+            return (mp_uint_t)((const mp_obj_array_t *)MP_OBJ_TO_PTR(obj))->items;
+        }
+    }
+    return __real_mp_fun_table.native_from_obj(obj, type);
+}
+
+static mp_obj_t to_obj(mp_uint_t value, mp_uint_t type) {
+    if (MP_LIKELY(type == MP_NATIVE_TYPE_INT && MP_SMALL_INT_FITS((mp_int_t)value))) {
+        return MP_OBJ_NEW_SMALL_INT(value);
+    }
+    return __real_mp_fun_table.native_to_obj(value, type);
+}
+
+// As mp_cstack_check(), without a call where there is room.
+static inline void check_stack(void) {
+    size_t used = MP_STATE_THREAD(stack_top) - (char *)__builtin_frame_address(0);
+    if (MP_UNLIKELY(used >= MP_STATE_THREAD(stack_limit))) {
+        mp_cstack_check();
+    }
+}
+
+// n_args: positional ones, and from bit 8 on how many follow by keyword.
+static mp_obj_t call_function(mp_obj_t function, size_t n_args, const mp_obj_t *args) {
+    if (MP_LIKELY(n_args < 0x100 && mp_obj_is_obj(function))) {
+        const mp_obj_fun_bc_t *self = MP_OBJ_TO_PTR(function);
+        if (self->base.type == &mp_type_fun_viper) {
+            check_stack();
+            return ((mp_call_fun_t)self->bytecode)(function, n_args, 0, args);
+        }
+        if (self->base.type == &bound_type && n_args <= BOUND_MOST) {
+            check_stack();
+            return bound_call_n(MP_OBJ_TO_PTR(function), n_args, args);
+        }
+    }
+    return __real_mp_fun_table.call_function_n_kw(function, n_args, args);
+}
+
+// args: the function, and its object or NULL, as mp_load_method() leaves them.
+static mp_obj_t call_method(size_t n_args, size_t n_kw, const mp_obj_t *args) {
+    if (MP_LIKELY(n_kw == 0)) {
+        size_t self = args[1] != MP_OBJ_NULL;
+        return call_function(args[0], n_args + self, args + 2 - self);
+    }
+    return __real_mp_fun_table.call_method_n_kw(n_args, n_kw, args);
+}
+
+void native_init(void) {
+    __wrap_mp_fun_table = __real_mp_fun_table;
+    __wrap_mp_fun_table.native_from_obj = from_obj;
+    __wrap_mp_fun_table.native_to_obj = to_obj;
+    __wrap_mp_fun_table.call_function_n_kw = call_function;
+    __wrap_mp_fun_table.call_method_n_kw = call_method;
+}
