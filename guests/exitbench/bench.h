@@ -10,6 +10,8 @@
 #include "test.h"
 
 #define ROUNDS_MAX 4000
+#define HYPERVISOR (1u << 31) /* CPUID.1:ECX */
+#define MMIO(gpa)  (*(volatile u32 *)(word)(gpa))
 
 struct row {
     const char *name;
@@ -20,8 +22,18 @@ struct row {
     bool whole; /* samples are no round trips: nothing is subtracted */
 };
 
-extern const struct row rows[];
-extern const u32 row_count;
+/* The rows of one file. */
+struct group {
+    const struct row *rows;
+    u32 count;
+};
+
+#define ROW(row, ...)                                                                              \
+    { .name = #row, .measure = row##_measure, .once = row##_once, __VA_ARGS__ }
+#define GROUP(subject) const struct group subject##_group = {subject##_rows, COUNT(subject##_rows)}
+
+extern const struct group cpu_group, ports_group, memory_group, xapic_group, x2apic_group,
+    timers_group, off_group;
 
 /* The low half of the TSC: two reads are never 2^32 ticks apart. */
 static inline u32 ticks(void) {
@@ -35,20 +47,24 @@ static inline void mark(void) {
     asm volatile("xchgw %%bx, %%bx" : : : "memory");
 }
 
-/* Defines NAME_measure and NAME_once for an operation, which is a statement. `i` is the round. Of NAME_once's two rounds
- * the second is marked: by then the monitor knows the place, and `volatile` keeps the compiler from making it two. */
-#define OPERATION(name, operation)                                                                 \
+/* Defines NAME_measure and NAME_once for an operation, which is a statement, as are `before` and `behind`, which are not
+ * measured. `i` is the round. Of NAME_once's two rounds the second is marked: by then the monitor knows the place, and
+ * `volatile` keeps the compiler from making it two. */
+#define STEPS(name, before, operation, behind)                                                     \
     static void name##_measure(u32 *samples, u32 rounds) {                                         \
         for (u32 i = 0; i < rounds; i++) {                                                         \
-            u32 before = ticks();                                                                  \
+            before;                                                                                \
+            u32 start = ticks();                                                                   \
             operation;                                                                             \
-            samples[i] = ticks() - before;                                                         \
+            samples[i] = ticks() - start;                                                          \
+            behind;                                                                                \
         }                                                                                          \
     }                                                                                              \
     static void name##_once(void) {                                                                \
         for (volatile u32 turn = 0; turn < 2; turn++) {                                            \
             u32 i = turn;                                                                          \
             (void)i;                                                                               \
+            before;                                                                                \
             if (turn) {                                                                            \
                 mark();                                                                            \
             }                                                                                      \
@@ -56,8 +72,15 @@ static inline void mark(void) {
             if (turn) {                                                                            \
                 mark();                                                                            \
             }                                                                                      \
+            behind;                                                                                \
         }                                                                                          \
     }
+#define OPERATION(name, operation) STEPS(name, , operation, )
+
+/* A reason for `begin` where no monitor is, or NULL. */
+static inline const char *hypervisor_begin(void) {
+    return cpuid(1, 0).ecx & HYPERVISOR ? NULL : "no monitor is here";
+}
 
 /* ---- options.c: the command line, KEY=VALUE a word ---- */
 void options_init(const void *multiboot);
@@ -67,24 +90,28 @@ u32 option_number(const char *key, u32 otherwise);
 /* Whether NAME is in the option's comma-separated list, or the option is absent. */
 bool option_lists(const char *key, const char *name);
 
-/* ---- interrupts.c: the 8259s are off, the local APIC is in x2APIC mode ---- */
+/* ---- interrupts.c: the 8259s are off ---- */
+#define X2APIC(offset) (0x800 + ((offset) >> 4))
+#define XAPIC          0xfee00000u
+#define VECTOR_UART    0x34
+
 void interrupts_init(void);
+/* The page at XAPIC; says why not where the local APIC is in x2APIC mode already. */
+const char *xapic_on(void);
 /* x2APIC mode, from which there is no way back; says why not where the CPU has none. */
 const char *x2apic_on(void);
 extern volatile u32
     timer_ticks; /* ticks() at the first instruction that it can be read in the handler */
-extern volatile bool timer_came, ipi_came;
+extern volatile bool timer_came, ipi_came, uart_came;
 
-/* ---- timers.c, touch.c ---- */
-const char *deadline_begin(void);
-void tsc_deadline_arm_measure(u32 *samples, u32 rounds);
-void tsc_deadline_arm_once(void);
-void deadline_end(void);
+/* ---- legacy.S: leaves 64-bit mode for a mode without it, and comes back ---- */
+/* Runs `code`, 32-bit code, with ESI: gpa, EDI: samples, ECX: rounds. Interrupts are off. */
+void legacy_run(void (*code)(void), u32 cr3, u32 cr4, u32 gpa, u32 *samples, u32 rounds);
+/* For legacy_run(): 32-bit reads of memory, measured; and one between marks. */
+void legacy_read(void);
+void legacy_read_once(void);
 
-void late_spin_measure(u32 *samples, u32 rounds);
-void late_spin_once(void);
-void late_hlt_measure(u32 *samples, u32 rounds);
-void late_hlt_once(void);
+/* ---- touch.c ---- */
 const char *touch_begin(void);
 void page_first_touch_measure(u32 *samples, u32 rounds);
 void page_first_touch_once(void);

@@ -1,16 +1,18 @@
-/* IDT, exceptions (the end), the handlers of the rows, the local APIC in x2APIC mode. */
+/* IDT, exceptions (the end), the handlers of the rows, the local APIC's modes. */
 #include "apic.h"
 #include "bench.h"
 #include "descriptors.h"
 
-#define X2APIC(offset) (0x800 + ((offset) >> 4))
+#define UART_IIR 0x3fa
 
 struct interrupt_frame;
 
 void trap_entry(const struct frame *frame);
 
 volatile u32 timer_ticks;
-volatile bool timer_came, ipi_came;
+volatile bool timer_came, ipi_came, uart_came;
+
+static bool x2;
 
 /* Where the library's stubs lead: nothing here is expected. */
 void trap_entry(const struct frame *frame) {
@@ -25,17 +27,37 @@ void trap_entry(const struct frame *frame) {
     power_off();
 }
 
+static void eoi(void) {
+    if (x2) {
+        wrmsr(X2APIC(APIC_EOI), 0);
+    } else {
+        MMIO(XAPIC + APIC_EOI) = 0;
+    }
+}
+
 static void __attribute__((interrupt)) on_timer(struct interrupt_frame *frame) {
     (void)frame;
     timer_ticks = ticks();
     timer_came = true;
-    wrmsr(X2APIC(APIC_EOI), 0);
+    eoi();
 }
 
 static void __attribute__((interrupt)) on_ipi(struct interrupt_frame *frame) {
     (void)frame;
     ipi_came = true;
-    wrmsr(X2APIC(APIC_EOI), 0);
+    eoi();
+}
+
+/* Reading IIR takes the transmitter's interrupt back. */
+static void __attribute__((interrupt)) on_uart(struct interrupt_frame *frame) {
+    (void)frame;
+    inb(UART_IIR);
+    uart_came = true;
+    eoi();
+}
+
+static void __attribute__((interrupt)) on_breakpoint(struct interrupt_frame *frame) {
+    (void)frame;
 }
 
 static void __attribute__((interrupt)) on_spurious(struct interrupt_frame *frame) {
@@ -47,16 +69,31 @@ void interrupts_init(void) {
     traps_init();
     set_gate(VECTOR_TIMER, KERNEL_CS, (word)on_timer, ACCESS_INTERRUPT_GATE, 0);
     set_gate(VECTOR_IPI, KERNEL_CS, (word)on_ipi, ACCESS_INTERRUPT_GATE, 0);
+    set_gate(VECTOR_UART, KERNEL_CS, (word)on_uart, ACCESS_INTERRUPT_GATE, 0);
+    set_gate(BP, KERNEL_CS, (word)on_breakpoint, ACCESS_INTERRUPT_GATE, 0);
     set_gate(VECTOR_SPURIOUS, KERNEL_CS, (word)on_spurious, ACCESS_INTERRUPT_GATE, 0);
     outb(0x21, 0xff); /* both 8259s masked */
     outb(0xa1, 0xff);
+}
+
+const char *xapic_on(void) {
+    if (x2) {
+        return "the local APIC is in x2APIC mode already";
+    }
+    MMIO(XAPIC + APIC_SVR) = APIC_ENABLE | VECTOR_SPURIOUS;
+    MMIO(XAPIC + APIC_TPR) = 0;
+    MMIO(XAPIC + APIC_LVT_TIMER) = APIC_MASKED;
+    MMIO(XAPIC + APIC_LVT_LINT0) = APIC_MASKED;
+    MMIO(XAPIC + APIC_LVT_LINT1) = APIC_MASKED;
+    return NULL;
 }
 
 const char *x2apic_on(void) {
     if (!(cpuid(1, 0).ecx & CPUID_1_ECX_X2APIC)) {
         return "the CPU has no x2APIC";
     }
-    if (!apic_is_x2()) {
+    if (!x2) {
+        x2 = true;
         wrmsr(IA32_APIC_BASE, rdmsr(IA32_APIC_BASE) | X2APIC_ENABLE);
         wrmsr(X2APIC(APIC_SVR), APIC_ENABLE | VECTOR_SPURIOUS);
         wrmsr(X2APIC(APIC_TPR), 0);
@@ -65,8 +102,4 @@ const char *x2apic_on(void) {
         wrmsr(X2APIC(APIC_LVT_LINT1), APIC_MASKED);
     }
     return NULL;
-}
-
-bool apic_is_x2(void) {
-    return rdmsr(IA32_APIC_BASE) & X2APIC_ENABLE;
 }

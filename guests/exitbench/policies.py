@@ -1,6 +1,11 @@
-# What the bench puts into the monitor for the rows that a plain Python function answers; executed at the prompt.
-from vmm.policies.filters import IO, MEMORY
+# What the bench puts into the monitor for the rows that plain Python answers; executed at the prompt.
+from vmm.policies.filters import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.verdict import HANDLED, Value
+
+_CALL = 0x7FFF0001  # as in cpu.c
+_RAM = 0xF00000  # as in memory.c
+_MEMORY = 0xC8001000
+_IOAPIC = 0xFEC00000
 
 
 class Plain:
@@ -19,18 +24,54 @@ def add_device(vm):
     vm.mmio.rewired()
 
 
-def attach_policies(vm):
-    """For out_policy and memory_policy."""
+def watch(vcpu):
+    """A policy that only looks."""
 
-    @vm.on(IO, port=0x5E0, write=True)
-    def out(vcpu):
-        return HANDLED
 
-    @vm.on(MEMORY, gpa=0xC8001000, access="r")
-    def read(vcpu):
-        return Value(0)
+def handle(vcpu):
+    return HANDLED
+
+
+def attach_policies(vm, answer):
+    """One on each event. answer: "watch", "value" or "handled" (host-tools/pcanel/bench/conditions.py)."""
+    {"watch": _attach_watching, "value": _attach_answering, "handled": _attach_handling}[answer](vm)
 
 
 def detach_policies(vm):
     for policy in list(vm.policies):
         policy.detach()
+
+
+def _attach_all(vm, function):
+    """On the operations of rows that have no policy otherwise."""
+    vm.on(IO, port=0x21, write=False)(function)
+    vm.on(CPUID, leaf=0)(function)
+    vm.on(RDMSR, msr=0x1B)(function)
+    vm.on(WRMSR, msr=0x3B)(function)
+    vm.on(VMCALL, number=_CALL)(function)
+    vm.on(EXCEPTION, vector=3)(function)
+    vm.on(MEMORY, gpa=_RAM)(function)
+
+
+def _attach_watching(vm):
+    _attach_all(vm, watch)
+    vm.on(MEMORY, gpa=_IOAPIC)(watch)
+
+
+def _attach_handling(vm):
+    _attach_all(vm, handle)
+    vm.on(IO, port=0x5E0, write=True)(handle)
+
+
+def _attach_answering(vm):
+    def number(vcpu):
+        return Value(0)
+
+    vm.on(IO, port=0x21, write=False)(number)
+    vm.on(CPUID, leaf=0)(lambda vcpu: Value((0x16, 0, 0, 0)))
+    vm.on(RDMSR, msr=0x1B)(lambda vcpu: Value(0xFEE00900))
+    vm.on(WRMSR, msr=0x3B)(number)
+    vm.on(VMCALL, number=_CALL)(number)
+    vm.on(MEMORY, gpa=_RAM)(number)
+    vm.on(MEMORY, gpa=_IOAPIC)(number)
+    vm.on(MEMORY, gpa=_MEMORY, access="r")(number)

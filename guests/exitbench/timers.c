@@ -6,12 +6,10 @@
 #include "apic.h"
 #include "bench.h"
 
-#define X2APIC(offset) (0x800 + ((offset) >> 4))
-#define FAR            1000000000u /* never reached */
-#define NEAR           20000 /* ticks from arming to the deadline */
-#define HLT            20000
+#define FAR  1000000000u /* never reached */
+#define NEAR 20000 /* ticks from arming to the deadline */
 
-const char *deadline_begin(void) {
+static const char *deadline_begin(void) {
     const char *reason = x2apic_on();
     if (reason) {
         return reason;
@@ -23,7 +21,7 @@ const char *deadline_begin(void) {
     return NULL;
 }
 
-void tsc_deadline_arm_measure(u32 *samples, u32 rounds) {
+static void tsc_deadline_arm_measure(u32 *samples, u32 rounds) {
     for (u32 i = 0; i < rounds; i++) {
         u64 deadline = rdtsc() + FAR;
         u32 before = ticks();
@@ -32,14 +30,14 @@ void tsc_deadline_arm_measure(u32 *samples, u32 rounds) {
     }
 }
 
-void tsc_deadline_arm_once(void) {
+static void tsc_deadline_arm_once(void) {
     u64 deadline = rdtsc() + FAR;
     mark();
     wrmsr(IA32_TSC_DEADLINE, deadline);
     mark();
 }
 
-void deadline_end(void) {
+static void deadline_end(void) {
     wrmsr(IA32_TSC_DEADLINE, 0);
     wrmsr(X2APIC(APIC_LVT_TIMER), APIC_MASKED);
 }
@@ -66,17 +64,40 @@ static u32 hlt(void) {
     return timer_ticks - (u32)deadline;
 }
 
-#define LATENESS(name)                                                                             \
-    void late_##name##_measure(u32 *samples, u32 rounds) {                                         \
+/* Arming, and from the deadline over handler and EOI back to the program. */
+static u32 round_trip(void) {
+    timer_came = false;
+    u64 deadline = rdtsc() + NEAR;
+    u32 before = ticks();
+    wrmsr(IA32_TSC_DEADLINE, deadline);
+    u32 arming = ticks() - before;
+    sti();
+    while (!timer_came) {
+    }
+    cli();
+    return arming + ticks() - (u32)deadline;
+}
+
+#define WHOLE(name, figure)                                                                        \
+    static void name##_measure(u32 *samples, u32 rounds) {                                         \
         for (u32 i = 0; i < rounds; i++) {                                                         \
-            samples[i] = name();                                                                   \
+            samples[i] = figure;                                                                   \
         }                                                                                          \
     }                                                                                              \
-    void late_##name##_once(void) {                                                                \
+    static void name##_once(void) {                                                                \
         mark();                                                                                    \
-        name();                                                                                    \
+        figure;                                                                                    \
         mark();                                                                                    \
     }
 
-LATENESS(spin)
-LATENESS(hlt)
+WHOLE(tsc_deadline_round, round_trip())
+WHOLE(late_spin, spin())
+WHOLE(late_hlt, hlt())
+
+static const struct row timers_rows[] = {
+    ROW(tsc_deadline_arm, .begin = deadline_begin, .end = deadline_end),
+    ROW(tsc_deadline_round, .begin = deadline_begin, .end = deadline_end, .whole = true),
+    ROW(late_spin, .begin = deadline_begin, .end = deadline_end, .whole = true),
+    ROW(late_hlt, .begin = deadline_begin, .end = deadline_end, .whole = true),
+};
+GROUP(timers);

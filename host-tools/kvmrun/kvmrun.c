@@ -1,5 +1,6 @@
-/* kvmrun FILE [PRIORITY]: runs the machine that FILE describes under KVM, until it switches itself off.
+/* kvmrun [-u] FILE [PRIORITY]: runs the machine that FILE describes under KVM, until it switches itself off.
  *
+ * With -u some MSRs and INT3 are answered here, as a monitor's policies would (user.c).
  * With a PRIORITY it runs under SCHED_FIFO, and so does KVM's thread for its 8254, one above.
  * What KVM has in the kernel is used: local APIC, I/O APIC, 8259s, 8254. The rest of the PC is in devices.c. At the end it
  * prints the guest's TSC at the first entry, and what KVM counted.
@@ -98,6 +99,13 @@ static void run(struct machine *machine) {
             case KVM_EXIT_MMIO:
                 device_memory(machine);
                 break;
+            case KVM_EXIT_X86_RDMSR:
+            case KVM_EXIT_X86_WRMSR:
+                user_msr(machine);
+                break;
+            case KVM_EXIT_DEBUG:
+                user_breakpoint(machine);
+                break;
             case KVM_EXIT_INTR:
                 break;
             case KVM_EXIT_SHUTDOWN:
@@ -111,8 +119,11 @@ static void run(struct machine *machine) {
 }
 
 int main(int count, char **arguments) {
+    bool user = count > 1 && !strcmp(arguments[1], "-u");
+    arguments += user;
+    count -= user;
     if (count != 2 && count != 3) {
-        fprintf(stderr, "usage: kvmrun FILE [PRIORITY]\n");
+        fprintf(stderr, "usage: kvmrun [-u] FILE [PRIORITY]\n");
         return 2;
     }
     struct machine machine = {0};
@@ -120,6 +131,9 @@ int main(int count, char **arguments) {
     struct image_header header = image_read(&machine, arguments[1]);
     add_memory(&machine);
     vcpu_make(&machine, &header);
+    if (user) {
+        user_take(&machine);
+    }
     if (count == 3) {
         raise_priority(atoi(arguments[2]));
     }

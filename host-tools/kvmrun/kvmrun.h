@@ -41,6 +41,11 @@ uint64_t vcpu_tsc(const struct machine *machine);
 bool device_port(struct machine *machine);
 void device_memory(struct machine *machine);
 
+/* user.c: takes MSRs and INT3 from KVM, and answers their exits: MSRs as at reset, and the guest's own #BP. */
+void user_take(const struct machine *machine);
+void user_msr(const struct machine *machine);
+void user_breakpoint(const struct machine *machine);
+
 /* statistics.c: KVM's own counts for the vCPU, one `kvm: NAME COUNT` a line, those that are not 0. */
 void statistics_print(const struct machine *machine);
 

@@ -1,9 +1,10 @@
 """The bench without an engine: the guest's lines, bench.json, the tables."""
 
 import json
+import re
 
 import pytest
-from pcanel.bench import guest, kvm, profile, prompt
+from pcanel.bench import conditions, guest, kvm, profile, prompt
 from pcanel.bench.guest import Row
 from pcanel.bench.measures import EXITS, Measure
 from pcanel.bench.results import Results, markdown, met, table, write_document, write_json
@@ -79,10 +80,21 @@ def test_the_document_is_written_between_its_marks(document, tmp_path):
 
 
 def test_each_row_of_the_guest_is_in_the_table():
-    source = (ROOT / "guests/exitbench/rows.c").read_text()
-    rows = [line.split("(")[1].split(",")[0].rstrip(")") for line in source.splitlines() if line.startswith("    ROW(")]
-    again = {*guest.DEMAND_ROWS.values(), *guest.MITIGATED_ROWS.values()}
-    assert {*rows} | again == {"empty", *(measure.name for measure in EXITS)}
+    rows = set()
+    for source in (ROOT / "guests/exitbench").glob("*.c"):
+        rows.update(re.findall(r"^    ROW\((\w+)", source.read_text(), re.MULTILINE))
+    assert {variant.row for variant in conditions.VARIANTS.values()} <= rows
+    assert rows | {*conditions.VARIANTS} == {measure.name for measure in EXITS}
+
+
+def test_conditions_have_passes_of_their_own():
+    names = ["cpuid", "cpuid_watch", "in_pic_watch", "rdmsr_value"]
+    assert conditions.plain(names) == ["cpuid"]
+    assert conditions.rows_under(conditions.WATCH, names) == {"cpuid": "cpuid_watch", "in_pic": "in_pic_watch"}
+    assert conditions.rows_of(names) == ["cpuid", "in_pic", "rdmsr"]
+    figures = {"in_uart": Row(2, 2, 2), "rdmsr": Row(1, 1, 1)}
+    assert conditions.peers(figures)["in_pic_value"] == Row(2, 2, 2)
+    assert conditions.without_conditions(figures)["rdmsr_value"] == Row(1, 1, 1)
 
 
 def test_order_and_sums_of_a_profile():

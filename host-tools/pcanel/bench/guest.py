@@ -13,9 +13,6 @@ NAME = "exitbench"
 DONE = r"^exitbench: done\n"
 FAILED = r"^failed: .*\n"
 ROUNDS = 2000
-POLICY_ROWS = ("out_policy", "memory_policy")  # need a policy, which other exits of their reason would feel
-DEMAND_ROWS = {"page_first_touch": "page_first_touch_demand"}  # as they are called with demand_paging
-MITIGATED_ROWS = {"cpuid": "cpuid_mitigated"}  # with the mitigations that the bench leaves off
 
 _ROW = re.compile(r"^row (\w+) median (\d+) min (\d+) max (\d+) rounds \d+$", re.MULTILINE)
 _SKIP = re.compile(r"^skip (\w+) (.+)$", re.MULTILINE)
@@ -44,16 +41,6 @@ def parse(text: str) -> dict[str, Row]:
     if failed:
         raise PcanelError(f"{NAME}: {failed[0].strip()}")
     return {name: Row(*map(int, numbers)) for name, *numbers in _ROW.findall(text)}
-
-
-def demand(rows: dict[str, Row]) -> dict[str, Row]:
-    """Those rows that the table has once more for a guest with demand_paging, by their names there."""
-    return {DEMAND_ROWS[name]: row for name, row in rows.items() if name in DEMAND_ROWS}
-
-
-def mitigated(rows: dict[str, Row]) -> dict[str, Row]:
-    """Those rows that the table has once more for a monitor with mitigations, by their names there."""
-    return {MITIGATED_ROWS[name]: row for name, row in rows.items() if name in MITIGATED_ROWS}
 
 
 def skipped(text: str) -> dict[str, str]:

@@ -4,10 +4,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
-from pcanel.bench import guest
+from pcanel.bench import conditions, guest
 from pcanel.errors import PcanelError
 from pcanel.outer import Outer
 from pcanel.paths import BUILD
@@ -16,12 +15,16 @@ KVMRUN = BUILD / "kvmrun/kvmrun"
 _TIMEOUT = 300  # seconds
 _MEMORY = 32  # MiB of the bench's guest
 _PM_TIMER = 0x608  # the monitor's ACPI tables are in the guest's memory, kvmrun has the timer
+_USER = {row: f"{row}_user" for row in ("rdmsr", "wrmsr", "int3")}  # that user space answers
 _STATISTIC = re.compile(r"^kvm: (\w+) (\d+)$", re.MULTILINE)
 
 # What the guest prints is kept until it has ended, so that the outer system's own console costs it nothing.
 _SCRIPT = """
 /kvmrun /machine > /printed
 status=$?
+if [ -e /user ]; then
+    /kvmrun -u /user >> /printed || status=$?
+fi
 cat /printed
 exit $status
 """
@@ -37,9 +40,16 @@ def machine_file(target: Path, memory: int, protocol: str, files: list[Path], cm
         raise PcanelError(f"{files[0]}: no machine for KVM could be made of it\n{done.stderr}")
 
 
-def run(machine: Path, cpu: str | None = None, memory: int = 1024, timeout: float = _TIMEOUT) -> str:
-    """Runs a machine until it switches itself off; what it and kvmrun printed. Raises PcanelError."""
-    files: Mapping[str, bytes | Path] = {"/kvmrun": KVMRUN, "/machine": machine}
+def run(
+    machine: Path, cpu: str | None = None, memory: int = 1024, timeout: float = _TIMEOUT, user: Path | None = None
+) -> str:
+    """Runs a machine until it switches itself off; what it and kvmrun printed. Raises PcanelError.
+
+    user: another machine behind it, whose MSRs and breakpoints are answered in user space.
+    """
+    files: dict[str, bytes | Path] = {"/kvmrun": KVMRUN, "/machine": machine}
+    if user:
+        files["/user"] = user
     with Outer(files, _SCRIPT, memory=memory, cpu=cpu) as outer:
         result = outer.result(timeout)
     text = "\n".join(result.lines) + "\n"
@@ -54,11 +64,16 @@ def statistics(text: str) -> dict[str, int]:
 
 
 def rows(cpu: str | None = None, rounds: int = guest.ROUNDS) -> dict[str, guest.Row]:
-    """All rows of the bench's guest."""
+    """All rows of the bench's guest, and the variants that have a peer (pcanel.bench.conditions)."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        machine = Path(name) / "machine"
-        machine_file(machine, _MEMORY, "multiboot", [guest.IMAGE], guest.cmdline(None, rounds, pm_timer=_PM_TIMER))
-        text = run(machine, cpu)
-    if not re.search(guest.DONE, text, re.MULTILINE):
+        machine, user = Path(name) / "machine", Path(name) / "user"
+        for target, wanted in ((machine, None), (user, list(_USER))):
+            options = guest.cmdline(wanted, rounds, pm_timer=_PM_TIMER)
+            machine_file(target, _MEMORY, "multiboot", [guest.IMAGE], options)
+        text = run(machine, cpu, user=user)
+    parts = re.split(guest.DONE, text, flags=re.MULTILINE)
+    if len(parts) != 3:  # what follows the second is kvmrun's
         raise PcanelError(f"under KVM the guest did not come to its end\n{text}")
-    return guest.parse(text)
+    found = guest.parse(parts[0])
+    found.update((_USER[row], figures) for row, figures in guest.parse(parts[1]).items())
+    return found | conditions.peers(found)

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from pcanel.bench import guest
+from pcanel.bench import conditions, guest
 from pcanel.engines.choose import Choice, choose
 from pcanel.errors import InputError
 from pcanel.monitor import Monitor
@@ -11,7 +11,7 @@ from pcanel.paths import ELF
 
 _MEMORY = 256  # MiB
 UNMITIGATED = "mitigations=off"  # the monitor's option; KVM's kernel has the same (pcanel.outer)
-_DEMAND = guest.NAME + "-demand"  # the same guest, with demand_paging
+DEMAND = guest.NAME + "-demand"  # the same guest, with demand_paging
 
 
 class Monitored:
@@ -24,7 +24,7 @@ class Monitored:
             raise InputError(f"{guest.IMAGE}: no such file (make guests builds it)")
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             files = []
-            for name, paging in ((guest.NAME, "false"), (_DEMAND, "true")):
+            for name, paging in ((guest.NAME, "false"), (DEMAND, "true")):
                 files.append(Path(directory) / f"{name}.toml")
                 files[-1].write_text(
                     f'memory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\n'
@@ -63,15 +63,30 @@ class Monitored:
         guest.parse(text)
         return text
 
-    def mitigated_rows(self, rounds: int = guest.ROUNDS) -> dict[str, guest.Row]:
-        """Those that the table has once more, of a monitor that was started without UNMITIGATED."""
-        return guest.mitigated(guest.parse(self.run(list(guest.MITIGATED_ROWS), rounds)))
+    def under(self, condition: str, rounds: int = guest.ROUNDS, names: list[str] | None = None) -> dict[str, guest.Row]:
+        """The rows of a condition (pcanel.bench.conditions), by their names in the table; all where None.
 
-    def rows(self, rounds: int = guest.ROUNDS) -> dict[str, guest.Row]:
-        """All rows, each under its own conditions."""
-        found = guest.parse(self.run(None, rounds))
-        self.monitor.exec("attach_policies(vm)")
-        found.update(guest.parse(self.run(list(guest.POLICY_ROWS), rounds)))
-        self.monitor.exec("detach_policies(vm)")
-        found.update(guest.demand(guest.parse(self.run(list(guest.DEMAND_ROWS), rounds, name=_DEMAND))))
+        The monitor has to have been started for MITIGATED.
+        """
+        wanted = conditions.rows_under(condition, names)
+        if not wanted:
+            return {}
+        self.attach(condition)
+        text = self.run(list(wanted), rounds, name=DEMAND if condition == conditions.DEMAND else guest.NAME)
+        self.monitor.exec(f"detach_policies(vms[{guest.NAME!r}])")
+        return {wanted[row]: figures for row, figures in guest.parse(text).items()}
+
+    def attach(self, condition: str) -> None:
+        """Attaches a condition's policies to the guest, if it has any."""
+        if condition in conditions.POLICIES:
+            self.monitor.exec(f"attach_policies(vms[{guest.NAME!r}], {condition!r})")
+
+    def rows(self, rounds: int = guest.ROUNDS, names: list[str] | None = None) -> dict[str, guest.Row]:
+        """All rows, or those of these names, each under its own condition; but for MITIGATED."""
+        found = {}
+        plain = conditions.plain(names)
+        if plain or names is None:
+            found.update(guest.parse(self.run(plain, rounds)))
+        for condition in (*conditions.POLICIES, conditions.DEMAND):
+            found.update(self.under(condition, rounds, names))
         return found

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pcanel.bench import guest
-from pcanel.bench.monitored import Monitored
+from pcanel.bench import conditions, guest
+from pcanel.bench.monitored import DEMAND, UNMITIGATED, Monitored
 from pcanel.engines.bochs import BochsDebugger
 from pcanel.engines.choose import Choice
 from pcanel.errors import PcanelError
@@ -76,20 +76,22 @@ def trace(row: str, cpu: str | None = None, image: Path = ELF) -> tuple[list[Ins
 
     Also {address of its object: name} of the monitor's Python functions.
     """
-    with Monitored(cpu, image, Choice(_Traced, "the trace is its debugger's")) as bench:
-        if row in guest.POLICY_ROWS:
-            bench.monitor.exec("attach_policies(vm)")
+    variant = conditions.VARIANTS.get(row, conditions.Variant(row, ""))
+    mitigations = "" if variant.condition == conditions.MITIGATED else UNMITIGATED
+    with Monitored(cpu, image, Choice(_Traced, "the trace is its debugger's"), mitigations) as bench:
+        name = DEMAND if variant.condition == conditions.DEMAND else guest.NAME
+        bench.attach(variant.condition)
         functions = dict(line.split(" ", 1) for line in bench.monitor.exec(_FUNCTIONS).splitlines() if " " in line)
-        bench.begin(guest.cmdline([row], _ROUNDS, trace=1))
-        _wait_ended(bench.monitor, row)
+        bench.begin(guest.cmdline([variant.row], _ROUNDS, trace=1), name)
+        _wait_ended(bench.monitor, variant.row, name)
         return _parse(bench.monitor.engine.log), {int(address): name for address, name in functions.items()}
 
 
-def _wait_ended(monitor: Monitor, row: str) -> None:
+def _wait_ended(monitor: Monitor, row: str, name: str) -> None:
     """The debugger ends Bochs behind the second mark; a guest that comes to its end has made none."""
     deadline = time.monotonic() + _TIMEOUT
     while not monitor.engine.ended():
-        text = monitor.console(guest.NAME).text()
+        text = monitor.console(name).text()
         if re.search(guest.DONE, text, re.MULTILINE):
             raise PcanelError(f"row {row}: {guest.skipped(text).get(row, 'there is no such row')}")
         if time.monotonic() > deadline:

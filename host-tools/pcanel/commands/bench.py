@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import calls, guest, kvm, latency, linux, native, profile, prompt, versions
-from pcanel.bench.measures import ALL
+from pcanel.bench import calls, conditions, kvm, latency, linux, native, profile, prompt, versions
+from pcanel.bench.measures import ALL, EXITS
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, replace_table, table, write_document, write_json
 from pcanel.bench.trace import trace
 from pcanel.commands.output import say
 from pcanel.engines.bochs import Bochs
+from pcanel.errors import InputError
 from pcanel.paths import BUILD, ELF, ROOT
 from pcanel.symbols import Symbols
 
@@ -20,6 +21,7 @@ _LATENCY_MARK = "<!-- the table, from build/latency.json -->"
 
 def add_to(commands) -> None:
     parser = commands.add_parser("bench", help="what an exit costs, measured", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="these exits only, natively and under the monitor")
     parser.add_argument("--cpu", metavar="MODEL", help="Bochs's CPU model")
     parser.add_argument("--quick", action="store_true", help="the exits only, natively and under the monitor")
     parser.add_argument("--json", type=Path, default=JSON, metavar="FILE", help="where the figures go")
@@ -39,6 +41,8 @@ def _bench(options: argparse.Namespace) -> int:
         return _latency(options)
     cpu = options.cpu or Bochs.default_cpu
     results = Results(versions.collect("bochs", cpu))
+    if options.rows:
+        return _some(results, cpu, options.rows)
     _exits(results, cpu, options.quick)
     if not options.quick:
         _system(results, cpu)
@@ -50,19 +54,27 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
-def _exits(results: Results, cpu: str, quick: bool) -> None:
+def _some(results: Results, cpu: str, names: list[str]) -> int:
+    unknown = sorted(set(names) - {measure.name for measure in EXITS})
+    if unknown:
+        raise InputError(f"{', '.join(unknown)}: no such row; there are {', '.join(row.name for row in EXITS)}")
+    _exits(results, cpu, True, names)
+    print(table(results.document(tuple(measure for measure in EXITS if measure.name in names))))
+    return 0
+
+
+def _exits(results: Results, cpu: str, quick: bool, names: list[str] | None = None) -> None:
     say("the exits natively, without a monitor")
-    results.native = native.rows(cpu)
+    results.native = native.rows(cpu, names=names)
     say("the exits under the monitor")
     with Monitored(cpu) as bench:
-        results.pcanel = bench.rows()
-    with Monitored(cpu, cmdline="") as bench:
-        results.pcanel.update(bench.mitigated_rows())
+        results.pcanel = bench.rows(names=names)
+    if conditions.rows_under(conditions.MITIGATED, names):
+        with Monitored(cpu, cmdline="") as bench:
+            results.pcanel.update(bench.under(conditions.MITIGATED, names=names))
     if not quick:
         say("the exits under KVM")
         results.kvm = kvm.rows(cpu)
-    for column in (results.native, results.kvm):  # there it makes no difference
-        column.update(guest.demand(column))
 
 
 def _system(results: Results, cpu: str) -> None:

@@ -1,0 +1,45 @@
+/* What KVM leaves to user space on request (`kvmrun -u`): two MSRs, and INT3. The peers of a monitor's policies. */
+#include "kvmrun.h"
+
+#include <sys/ioctl.h>
+
+#define IA32_APIC_BASE  0x1b
+#define IA32_TSC_ADJUST 0x3b
+#define APIC_BASE_RESET 0xfee00900 /* BSP, enabled */
+
+void user_take(const struct machine *machine) {
+    static uint8_t denied[8]; /* a bit that is clear: to user space */
+    struct kvm_enable_cap exits = {
+        .cap = KVM_CAP_X86_USER_SPACE_MSR, .args = {KVM_MSR_EXIT_REASON_FILTER}};
+    struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_ALLOW};
+    const uint32_t taken[] = {IA32_APIC_BASE, IA32_TSC_ADJUST};
+    for (unsigned i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+        filter.ranges[i] =
+            (struct kvm_msr_filter_range){.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
+                .nmsrs = 1,
+                .base = taken[i],
+                .bitmap = denied};
+    }
+    struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP};
+    if (ioctl(machine->vm, KVM_ENABLE_CAP, &exits) < 0 ||
+        ioctl(machine->vm, KVM_X86_SET_MSR_FILTER, &filter) < 0 ||
+        ioctl(machine->vcpu, KVM_SET_GUEST_DEBUG, &debug) < 0) {
+        fail("MSRs and breakpoints to user space");
+    }
+}
+
+void user_msr(const struct machine *machine) {
+    struct kvm_run *run = machine->run;
+    if (run->exit_reason == KVM_EXIT_X86_RDMSR) {
+        run->msr.data = run->msr.index == IA32_APIC_BASE ? APIC_BASE_RESET : 0;
+    }
+    run->msr.error = 0;
+}
+
+void user_breakpoint(const struct machine *machine) {
+    struct kvm_guest_debug debug = {
+        .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_INJECT_BP};
+    if (ioctl(machine->vcpu, KVM_SET_GUEST_DEBUG, &debug) < 0) {
+        fail("KVM_GUESTDBG_INJECT_BP");
+    }
+}
