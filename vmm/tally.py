@@ -1,4 +1,4 @@
-"""Counts of what guests try and nobody handles.
+"""Counts of what guests try and no handler or device answers.
 
 A guest may try as much as it likes: beyond LIMIT different things, new ones are counted
 together, so that the table cannot eat the monitor's heap. A key that is not in a full table is

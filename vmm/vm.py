@@ -497,7 +497,7 @@ class VM(Scheduled):
         return self.exits.statistics()
 
     def unclaimed(self):
-        """Return what the guest tried and nobody handles: {kind: {what: count}}."""
+        """Return what the guest tried and no handler or device answers: {kind: {what: count}}."""
         return {
             "ports": self.port_bus.unclaimed,
             "memory": self.mmio_bus.unclaimed,

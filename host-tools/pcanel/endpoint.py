@@ -95,7 +95,7 @@ class Endpoint:
             self._selector.unregister(listener)
 
     def _engine_connects(self, _events: int) -> None:
-        """Any user can connect to a port; whoever is not ours is turned away, and the engine still gets in."""
+        """Any user can connect to a port; a process that is not ours is turned away, and the engine still gets in."""
         line = _accept(self._engine_listener, local.tcp_peer_uid)
         if line is None:
             return

@@ -62,7 +62,7 @@ class Terminal:
         self._socket: socket.socket | None = None
 
     def run(self, first: str) -> str:
-        """Until somebody leaves or `watch` returns a reason; returns that reason ('' if left)."""
+        """Until the user leaves or `watch` returns a reason; returns that reason ('' if left)."""
         self._show(next(line for line in self._lines if line.name == first), replay=False)
         self._tty.enter()
         try:

@@ -295,7 +295,7 @@ class Hpet:
         self.match[n] = match + step
 
     def _look(self):
-        """Matches of comparators that interrupt nobody, up to now."""
+        """Matches of comparators whose interrupts are off, up to now."""
         count = self.counter()
         for n in range(_COUNT):
             if self.match[n] == _NEVER or self.match[n] > count or self.config[n] & _INTERRUPTS:

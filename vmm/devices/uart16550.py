@@ -262,7 +262,7 @@ class Uart16550:
 
     @property
     def registers(self):
-        """Its state, LSR at its offset: for whoever looks without a read's side effects."""
+        """Its state, LSR at its offset: to look at without a read's side effects."""
         return self._state
 
     @property

@@ -21,8 +21,8 @@ def attention(vcpu):
 
 @micropython.viper
 def halt(vcpu) -> int:
-    """HLT: this vCPU waits for an event; the CPU is somebody else's."""
-    return 5  # WAIT | ADVANCE
+    """HLT: this vCPU waits for an event; the CPU is free for others."""
+    return verdict.WAIT | verdict.ADVANCE
 
 
 def pause(vcpu):

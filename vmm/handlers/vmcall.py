@@ -46,7 +46,7 @@ class Hypercalls:
 
     @property
     def unclaimed(self):
-        """{number: count} of what nobody handles."""
+        """{number: count} of unknown hypercalls."""
         counts = self._words.counts()
         counts.update(self._others)
         return counts
@@ -77,7 +77,7 @@ class Hypercalls:
 
 
 def refused(vcpu):
-    """A hypercall that the guest's CPL may not make: as one that nobody knows, but counted as what it is."""
+    """A hypercall that the guest's CPL may not make: answered as an unknown one, but counted as what it is."""
     vcpu.vm.count_refused("hypercall at too high a CPL")
     vcpu.rax = _ALL_ONES
     return verdict.ADVANCE

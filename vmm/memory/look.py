@@ -1,4 +1,4 @@
-"""Guest memory for whoever looks: the prompt, symbols, a debugger, a dump.
+"""Guest memory to look at: for the prompt, symbols, a debugger, a dump.
 
 A look never faults the guest: no rights are checked, no accessed or dirty flag is set, no device is read. It takes an
 address space, which need not be the one that runs, and says why an address cannot be read. What acts in the CPU's
@@ -14,7 +14,7 @@ _RSVD = const(1 << 3)
 
 
 class Space:
-    """One address space of a guest. walker: loaded, and used by nobody else; memory: vmm.memory.guest.GuestMemory."""
+    """One address space of a guest. walker: loaded, and of no other user; memory: vmm.memory.guest.GuestMemory."""
 
     def __init__(self, walker, memory):
         self._walker = walker

@@ -266,7 +266,7 @@ def port(name):
 
 
 def _gone(byte):
-    """Nobody is there, and nobody waits."""
+    """No guest at the far end, and none that waits for room."""
     return True
 
 

@@ -1,6 +1,6 @@
 """What the CPU can do, and what of it is used: the one place that decides.
 
-`Caps.probe()` reads the capability MSRs; `missing` lists, one line each, what the monitor
+`Caps(cpuid, rdmsr)` reads the capability MSRs; `missing` lists, one line each, what the monitor
 cannot do without and the bit that says so. `print(vmx_caps)` shows what was found and
 used. Source: SDM Vol. 3C, appendix "VMX Capability Reporting Facility".
 """

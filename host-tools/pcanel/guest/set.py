@@ -50,7 +50,7 @@ def _check_links(guests: list[Guest]) -> None:
 
 
 def _linked(guests: list[Guest]) -> dict[str, str]:
-    """The guests whose COM1 has a cable, whoever's file lays it, and where that leads."""
+    """The guests whose COM1 has a cable, whichever file lays it, and where that leads."""
     far: dict[str, str] = {}
     for guest in guests:
         for link in guest.config["links"]:
