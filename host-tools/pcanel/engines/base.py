@@ -116,6 +116,11 @@ class Engine:
             )
         self._close_lines()
 
+    @property
+    def pid(self) -> int | None:
+        """Of the engine's process, None while there is none."""
+        return self._process.pid if self._process else None
+
     def ended(self) -> str | None:
         """Why the engine no longer runs, or None while it does."""
         if self._process is None:
