@@ -18,10 +18,28 @@ CASES = {
 }
 
 
+WITH_SCREEN = "full-vmlinux"  # the case whose kernel is told of the screen, and logs there too
+
+
+def with_screen(file, directory):
+    """A copy of a guest file with a screen and a console there."""
+    text = (
+        file.read_text()
+        .replace('"../', f'"{file.parent.parent}/')
+        .replace("console=ttyS0", "console=tty0 console=ttyS0")
+    )
+    copy = directory / file.name
+    copy.write_text(text + '\nscreen = "on"\n')
+    return copy
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_boots_to_a_shell_without_trouble(case):
+def test_boots_to_a_shell_without_trouble(case, tmp_path):
     guest, cpu = CASES[case]
-    with Monitor(engine=vtx.engine(), cpu=vtx.cpu(cpu), guests=[ROOT / f"guests/{guest}.toml"]) as monitor:
+    file = ROOT / f"guests/{guest}.toml"
+    if case == WITH_SCREEN:
+        file = with_screen(file, tmp_path)
+    with Monitor(engine=vtx.engine(), cpu=vtx.cpu(cpu), guests=[file]) as monitor:
         shell = Shell(monitor, guest).wait()
         assert shell.run("echo $((6 * 7))") == "42\n"
         assert "Local timer interrupts" in shell.run("cat /proc/interrupts")
@@ -29,5 +47,9 @@ def test_boots_to_a_shell_without_trouble(case):
         wait = f"for i in 1 2 3 4 5 6 7 8 9; do grep -qx tsc {CLOCK} && break; sleep 1; done"
         assert shell.run(f"{wait}; cat {CLOCK}") == "tsc\n"
         assert shell.troubles() == []
+        if case == WITH_SCREEN:
+            assert "console [tty0] enabled" in shell.run("dmesg")
+            shell.run("echo on the screen > /dev/tty0")
+            assert "on the screen" in monitor.eval(f"str(vms['{guest}'].screen())")
         shell.console.send("poweroff\n")
         monitor.console("repl").expect(rb"powered off by the guest", 240)
