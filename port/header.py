@@ -31,6 +31,7 @@ SHARED = (
     ("vmm.vtx.reasons", "SLOTS", "VCPU_REASONS"),
     ("vmm.vtx.mitigations", "MITIGATE_", "VCPU_MITIGATE_"),
     ("vmm.vtx.trial", "FLAW_", "FLAW_"),
+    ("vmm.policies.account", "CALL_", "ACCOUNT_"),
     ("vmm.verdict", "ADVANCE", "VERDICT_ADVANCE"),
 )
 

@@ -27,6 +27,7 @@ MP_DECLARE_CONST_FUN_OBJ_0(cpu_reading_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_watch_obj);
 MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_guard_obj);
 MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_attempt_obj);
+MP_DECLARE_CONST_FUN_OBJ_3(cpu_limited_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_shield_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
@@ -250,6 +251,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&cpu_idle_obj)},
     {MP_ROM_QSTR(MP_QSTR_guard), MP_ROM_PTR(&cpu_guard_obj)},
     {MP_ROM_QSTR(MP_QSTR_attempt), MP_ROM_PTR(&cpu_attempt_obj)},
+    {MP_ROM_QSTR(MP_QSTR_limited), MP_ROM_PTR(&cpu_limited_obj)},
     {MP_ROM_QSTR(MP_QSTR_shield), MP_ROM_PTR(&cpu_shield_obj)},
     {MP_ROM_QSTR(MP_QSTR_reading), MP_ROM_PTR(&cpu_reading_obj)},
     {MP_ROM_QSTR(MP_QSTR_watch), MP_ROM_PTR(&cpu_watch_obj)},

@@ -1,4 +1,4 @@
-// The watchdog of Python code: cpu.watch(), cpu.guard(), cpu.attempt(), cpu.shield(), cpu.Timeout.
+// The watchdog of Python code: cpu.watch(), cpu.guard(), cpu.attempt(), cpu.limited(), cpu.shield(), cpu.Timeout.
 #include "py/objexcept.h"
 #include "py/runtime.h"
 #include "port/budget.h"
@@ -6,6 +6,7 @@
 #include "port/watch.h"
 #include "port/x86.h"
 #include "shared/runtime/interrupt_char.h"
+#include "shared_constants.h"
 
 #define SHOTS 3 // Timeouts that a guarded function may swallow
 
@@ -68,18 +69,16 @@ static mp_obj_t mod_watch(mp_obj_t deadline) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_watch_obj, mod_watch);
 
-// guard(f, argument, heap=0) -> f(argument). Where watch() has raised its Timeout in there and f
-// has caught it several times, f is ended whatever it does, and Timeout is raised here.
-// heap: bytes of the heap that f may take, then MemoryError is raised in there (budget.c); 0: no limit.
-static mp_obj_t mod_guard(size_t n_args, const mp_obj_t *args) {
-    mp_obj_t function = args[0], argument = args[1];
+// f(argument), with so many bytes of the heap to take, 0: without a limit. Where watch() has raised its Timeout in
+// there and f has caught it several times, f is ended whatever it does. An exception goes to *raised.
+static mp_obj_t guarded(mp_obj_t function, mp_obj_t argument, size_t heap, mp_obj_t *raised) {
     nlr_buf_t nlr;
     nlr_buf_t *outer = nlr_get_abort();
     mp_obj_dict_t *globals = mp_globals_get();
     mp_obj_dict_t *locals = mp_locals_get();
     size_t gc_locks = MP_STATE_THREAD(gc_lock_depth);
     unsigned holds = preempt_holds;
-    budget_t budget = budget_begin(n_args > 2 ? mp_obj_get_int(args[2]) : 0);
+    budget_t budget = budget_begin(heap);
     if (nlr_push(&nlr) == 0) {
         nlr_set_abort(&nlr);
         mp_obj_t answer = mp_call_function_1(function, argument);
@@ -90,31 +89,60 @@ static mp_obj_t mod_guard(size_t n_args, const mp_obj_t *args) {
     }
     nlr_set_abort(outer);
     budget_end(budget);
-    if (nlr.ret_val != NULL) {
-        nlr_jump(nlr.ret_val);
+    *raised = MP_OBJ_FROM_PTR(nlr.ret_val);
+    if (nlr.ret_val == NULL) {
+        watch(0);
+        // No frame in between has run to its end: what it would have put back is put back here.
+        mp_globals_set(globals);
+        mp_locals_set(locals);
+        MP_STATE_THREAD(gc_lock_depth) = gc_locks;
+        preempt_holds = holds;
+        *raised = mp_obj_new_exception_msg(
+            &mp_type_Timeout, MP_ERROR_TEXT("caught and ignored until it was ended"));
     }
-    watch(0);
-    // No frame in between has run to its end: what it would have put back is put back here.
-    mp_globals_set(globals);
-    mp_locals_set(locals);
-    MP_STATE_THREAD(gc_lock_depth) = gc_locks;
-    preempt_holds = holds;
-    mp_raise_msg(&mp_type_Timeout, MP_ERROR_TEXT("caught and ignored until it was ended"));
+    return MP_OBJ_NULL;
+}
+
+// guard(f, argument, heap=0) -> f(argument), and Timeout where f had to be ended.
+// heap: bytes of the heap that f may take, then MemoryError is raised in there (budget.c); 0: no limit.
+static mp_obj_t mod_guard(size_t n_args, const mp_obj_t *args) {
+    mp_obj_t raised;
+    size_t heap = n_args > 2 ? mp_obj_get_int(args[2]) : 0;
+    mp_obj_t answer = guarded(args[0], args[1], heap, &raised);
+    if (answer == MP_OBJ_NULL) {
+        nlr_raise(raised);
+    }
+    return answer;
 }
 MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_guard_obj, 2, 3, mod_guard);
 
 // attempt(): as guard(), but an exception is returned, not raised: viper code cannot hold one
 // that it has caught.
 static mp_obj_t mod_attempt(size_t n_args, const mp_obj_t *args) {
-    nlr_buf_t nlr;
-    if (nlr_push(&nlr) == 0) {
-        mp_obj_t answer = mod_guard(n_args, args);
-        nlr_pop();
-        return answer;
-    }
-    return MP_OBJ_FROM_PTR(nlr.ret_val);
+    mp_obj_t raised;
+    size_t heap = n_args > 2 ? mp_obj_get_int(args[2]) : 0;
+    mp_obj_t answer = guarded(args[0], args[1], heap, &raised);
+    return answer == MP_OBJ_NULL ? raised : answer;
 }
 MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_attempt_obj, 2, 3, mod_attempt);
+
+// limited(f, argument, account): as attempt(), within limits and counted. account: address of the words that
+// vmm/policies/account.py declares: how often f was called, the host TSC ticks of all calls, the most that a call may
+// take of them, and of the heap.
+static mp_obj_t mod_limited(mp_obj_t function, mp_obj_t argument, mp_obj_t account_in) {
+    uint32_t *words = (uint32_t *)mp_obj_get_int_truncated(account_in);
+    uint64_t *calls = (uint64_t *)(words + ACCOUNT_COUNT);
+    uint64_t *ticks = (uint64_t *)(words + ACCOUNT_TICKS);
+    uint64_t start = rdtsc();
+    ++*calls;
+    watch(start + *(uint64_t *)(words + ACCOUNT_LIMIT));
+    mp_obj_t raised;
+    mp_obj_t answer = guarded(function, argument, *(uint64_t *)(words + ACCOUNT_HEAP), &raised);
+    watch(0);
+    *ticks += rdtsc() - start;
+    return answer == MP_OBJ_NULL ? raised : answer;
+}
+MP_DEFINE_CONST_FUN_OBJ_3(cpu_limited_obj, mod_limited);
 
 // shield(f) -> f(), whole: a Ctrl-C that is typed meanwhile is the prompt's, the watchdog's time stands still, and
 // what it takes of the heap counts to no limit.

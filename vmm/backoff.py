@@ -45,8 +45,7 @@ class Backoff:
         if self.held:
             self.held = False
             self._timer.cancel()
-            exits = self._vm.exits
-            exits.put(reasons.PENDING, exits.default(reasons.PENDING))
+            self._vm.exits.replace(reasons.PENDING)
 
     def wait_ms(self):
         """The guest has reset itself: how long it is to be held."""
@@ -69,7 +68,7 @@ class Backoff:
         self._still()
         self._over = False
         self.held = True
-        vm.exits.put(reasons.PENDING, self._pending)
+        vm.exits.replace(reasons.PENDING, self._pending)
         if self._timer is None:
             self._timer = vm.clock.timer(self._due)
         self._timer.arm(vm.clock.now() + cpu.tsc_hz * ms // 1000)

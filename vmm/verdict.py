@@ -5,6 +5,7 @@ makes the exit loop return to the scheduler with the verdict.
 """
 
 from micropython import const
+from vmx import Value  # noqa: F401  a policy's answer: the value that the guest reads, or that is written instead
 
 RESUME = const(0)
 ADVANCE = const(1)
@@ -41,10 +42,3 @@ class Inject:
             raise ValueError("error code %r: a number up to %#x" % (error, _ERROR_MAX))
         self.vector = vector
         self.error = error
-
-
-class Value:
-    """A policy's answer: the value that the guest reads, or that is written instead."""
-
-    def __init__(self, value):
-        self.value = value

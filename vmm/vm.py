@@ -47,7 +47,7 @@ class VM(Scheduled):
         self.why = "not started"
         self.messages = []
         self.refused = {}
-        self.hooks = {}
+        self.chains = {}  # exit reason: the policies in front of its handlers
         self.policies = []
         self.powered = False
         self.bios = None  # vmm.handlers.bios.Bios where its program wants one
@@ -137,7 +137,7 @@ class VM(Scheduled):
             self.apicv.attach(self.vcpu, self.pc.apic_page, access_page)
             self.events.sync = self.apicv.sync
         self.ept.invalidate = self.flush
-        self.arming = arming.Arming(self, vcpu.EXCEPTIONS)
+        self.arming = arming.Arming(self, [self.vcpu], vcpu.EXCEPTIONS)
         self.schedule(
             self.vcpu.pages_used[1], self.pc.apic_page, config.get("priority") or 0, config.get("share") or 100
         )

@@ -1,5 +1,5 @@
 # What the bench puts into the monitor for the rows that plain Python answers; executed at the prompt.
-from vmm.policies.filters import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
+from vmm.policies.events import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.verdict import HANDLED, Value
 
 _CALL = 0x7FFF0001  # as in cpu.c

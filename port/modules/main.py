@@ -15,9 +15,10 @@ import multiboot
 import vmx
 
 from vmm.monitor import Monitor, run_policies
-from vmm.policies.filters import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
+from vmm.policies.events import WORDS
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
+globals().update(WORDS)  # CPUID, IO, ...
 monitor = Monitor()
 vms = monitor.vms
 caps = vmx_caps = monitor.caps

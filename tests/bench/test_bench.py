@@ -70,12 +70,12 @@ def test_a_slowed_handler_shows(bench):
         f"    for i in range({LOOPS}):\n"
         "        pass\n"
         "    return quick(vcpu)\n"
-        "vm.exits.put(reasons.CPUID, slow)"
+        "vm.exits.replace(reasons.CPUID, slow)"
     )
     try:
         slowed = rows(bench, "cpuid", "in_pic")
     finally:
-        bench.monitor.exec("vm.exits.put(reasons.CPUID, quick)")
+        bench.monitor.exec("vm.exits.replace(reasons.CPUID)")
     assert slowed["cpuid"].min > before["cpuid"].max + 5 * LOOPS
     assert slowed["in_pic"].median == before["in_pic"].median
     assert rows(bench, "cpuid")["cpuid"].median == before["cpuid"].median

@@ -186,15 +186,21 @@ def test_destroy_by_a_policy_is_refused(guest):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ("'cpuidd'", "event 'cpuidd' is unknown; there are cpuid, exception, io, memory, rdmsr, vmcall, wrmsr"),
+        (
+            "'cpuidd'",
+            "event 'cpuidd' is unknown; there are cpuid, exception, hlt, io, memory, mov_dr, rdmsr, rdtsc, vmcall, wrmsr",
+        ),
         ("CPUID, lead=1", "cpuid has no filter lead=; it has leaf, subleaf"),
         ("CPUID, leaf=-1", "leaf=-1: a number from 0 to 0xffffffff"),
         ("CPUID, leaf='1'", "leaf='1': a number from 0 to 0xffffffff"),
+        ("IO, prt=1", "io has no filter prt=; it has port, write, size"),
+        ("HLT, port=1", "hlt has no filter port=; it has none"),
         ("RDMSR", "a policy on rdmsr names its msr="),
         ("MEMORY", "a policy on memory names its gpa="),
         ("MEMORY, gpa=0, access='q'", "access='q': some of the letters r, w and x"),
         ("MEMORY, gpa=0, access=''", "access='': some of the letters r, w and x"),
         ("MEMORY, gpa=0, length=0", "length=0: a number from 1 to"),
+        ("MEMORY, gpa=0, length=1 << 40", "length=0x10000000000: 268435456 pages; a policy watches at most 16384"),
         ("IO, port=0x10000", "port=65536: a number from 0 to 0xffff"),
         ("IO, size=3", "size=3: 1, 2 or 4"),
         ("IO, write=2", "write=2: True or False"),
@@ -208,7 +214,7 @@ def test_bad_filters_are_refused(bench, guest, call, words):
         bench.exec(f"monitor.create({config!r}, {{}})")
     line = bench.refused(f"vms['t_filters'].on({call})")  # at once, not when a function is attached
     assert line.startswith("ValueError: " + words)
-    assert bench.eval("(vms['t_filters'].policies, vms['t_filters'].hooks)") == ([], {})
+    assert bench.eval("(vms['t_filters'].policies, vms['t_filters'].chains)") == ([], {})
 
 
 def test_a_loop_over_policies_detaches_all(guest):
@@ -216,7 +222,7 @@ def test_a_loop_over_policies_detaches_all(guest):
     made.exec("def nothing(vcpu): pass\nfor leaf in range(5): vm.on(CPUID, leaf=leaf)(nothing)\nvm.on(VMCALL)(nothing)")
     assert made.eval("len(vm.policies)") == 6
     made.exec("for p in vm.policies: p.detach()\np.detach()")
-    assert made.eval("(vm.policies, [hook.policies for hook in vm.hooks.values()])") == ([], [[], []])
+    assert made.eval("(vm.policies, [chain.policies for chain in vm.chains.values()])") == ([], [(), ()])
 
 
 def test_not_a_function(guest):

@@ -136,7 +136,7 @@ def halt(vcpu):
         pass
     thinking = False
     return 5
-vm.exits.put(reasons.HLT, halt)
+vm.exits.replace(reasons.HLT, halt)
 """
 
 

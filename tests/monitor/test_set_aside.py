@@ -42,7 +42,7 @@ def test_a_timer_of_a_halted_guest(bench, guest, counts, rule):
 
 def test_the_exit_of_a_guest(guest, counts):
     made = guest("cpuid\nhlt")
-    made.exec(f"{BAD}vm.exits.put(10, bad)")
+    made.exec(f"{BAD}vm.exits.replace(10, bad)")
     assert "stopped: the monitor failed at exit reason 10, or the entry after it" in made.until("vm.state == 'stopped'")
 
 

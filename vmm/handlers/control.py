@@ -9,6 +9,7 @@ from micropython import const
 
 from vmm import verdict
 from vmm.handlers import exception
+from vmm.handlers.msr import IA32_TSC
 from vmm.vtx import events
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_PDPTE0, SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
@@ -238,7 +239,7 @@ def rdtsc(vcpu):
     """RDTSC, where a policy watches it."""
     if vcpu.cpl and vcpu.cr4 & CR4_TSD:
         return events.general_protection(vcpu)
-    now = vcpu.vm.clock.now()
+    now = vcpu.vm.msrs.read(IA32_TSC)  # the guest's: its clock and what it wrote itself
     vcpu.rax = now & 0xFFFFFFFF
     vcpu.rdx = now >> 32 & 0xFFFFFFFF
     return verdict.ADVANCE

@@ -19,7 +19,7 @@ from vmm.vtx.frame import CLOCK_OFFSET, DATUM, EXIT_TSC, OUTCOME, QUALIFICATION,
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.x86 import RFLAGS_DF, RFLAGS_TF
 
-_KEY = const(0xFFFF003F)  # of the qualification: all but "operand encoding"
+_KEY = const(0xFFFF001F)  # of the qualification: port, string, direction, size
 _KEYS_BITS = const(9)
 _IN = const(8)
 

@@ -14,8 +14,7 @@ from vmm.vtx import reasons
 
 # Exits in which the instruction, or the event's delivery, has not happened and comes again.
 _PASSING_DELIVERY = (
-    reasons.EPT_VIOLATION, reasons.EXTERNAL_INTERRUPT, reasons.INTERRUPT_WINDOW, reasons.NMI_WINDOW,
-    reasons.ATTENTION,
+    reasons.EXTERNAL_INTERRUPT, reasons.INTERRUPT_WINDOW, reasons.NMI_WINDOW, reasons.ATTENTION,
 )  # fmt: skip
 _PASSING = _PASSING_DELIVERY + (reasons.PREEMPTION_TIMER_EXPIRED,)
 
@@ -56,9 +55,10 @@ class Stepper:
         if not self._armed:
             self._armed = True
             delivery = self._way.arm(vm.vcpu)
-            vm.exits.divert(self._interrupted, _PASSING_DELIVERY if delivery else _PASSING)
-            vm.exits.table[reasons.PENDING] = self._hold
-            vm.exits.table[reasons.EPT_VIOLATION] = self._violation
+            instead = dict.fromkeys(_PASSING_DELIVERY if delivery else _PASSING)
+            instead[reasons.PENDING] = self._hold
+            instead[reasons.EPT_VIOLATION] = self._violation
+            vm.exits.divert(self._interrupted, instead)
         else:
             self._way.again(vm.vcpu)
         return verdict.RESUME

@@ -41,7 +41,15 @@ class Unhandled:
 
 
 class Exits:
-    """A vCPU's dispatch table: table[reason](vcpu) -> verdict, and the words each needs."""
+    """A vCPU's dispatch table: table[slot](vcpu) -> verdict, and the words that each reason needs.
+
+    It is computed from four layers, of which each stands in front of the ones before:
+    1. handlers of reasons, and of keys of a reason (add, key);
+    2. a handler that stands for a whole reason, keys and all (replace);
+    3. what asks policies first (front), before the reason or before keys of it;
+    4. the diversion of all slots for one instruction (divert).
+    Whoever changes a layer says so here; nobody else writes into the table. docs/exits.md has a picture.
+    """
 
     def __init__(self, report):
         """report(vcpu, text): dump the guest's state for the user."""
@@ -49,146 +57,209 @@ class Exits:
         self.table = [self.unhandled] * _SLOTS
         self.wants = [0] * reasons.SLOTS
         self._vcpu = None
+        self._handlers = list(self.table)  # layer 1, by slot
+        self._added = set()
         self._keys = {}  # reason: its Keys
+        self._slots = {}  # reason: {handler of keys: its slot}
         self._free = list(range(_SLOTS - 1, reasons.COMPLETED, -1))  # slots beyond the reasons
-        self._handlers = {}  # handler: its slot there
-        self._overrides = {}  # reason: [(key, what was there)], [handler]
-        self._hidden = []  # reasons whose keys are out of use during a diversion
-        self._direct = {}  # reason: keys are in use although the reason's own handler is not the default
-        self._taken = {}
-        self._current = list(self.table)
-        self._diversion = None
+        self._replaced = {}  # layer 2: {reason: handler}
+        self._fronts = {}  # layer 3: {reason: front}
+        self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
+        self._front_slots = {}  # reason: slots that its front has
+        self._diversion = None  # layer 4: (handler, {slot: handler})
+        self._current = list(self.table)  # layers 1 to 3, by slot
+        self._whole = {}  # reason with a front: what does any exit of it, whatever its key
+
+    # -- layer 1
 
     def add(self, reason, handler, wants=0):
         """Set the handler of a reason; ValueError where there is one already."""
-        if reason in self._taken:
+        if reason in self._added:
             raise ValueError("exit reason %d has a handler already" % reason)
-        self._taken[reason] = handler
+        self._added.add(reason)
         self.wants[reason] = wants
-        self.put(reason, handler)
+        self._handlers[reason] = handler
+        self._put(reason, handler)
 
     def add_completed(self, handler):
-        """Set the handler of slot COMPLETED, which no exit leads to and no policy has."""
-        self._current[reasons.COMPLETED] = handler
-        self.table[reasons.COMPLETED] = handler
+        """Set the handler of slot COMPLETED, which no exit leads to and no other layer changes."""
+        self._handlers[reasons.COMPLETED] = handler
+        self._put(reasons.COMPLETED, handler)
 
     def keyed(self, reason, offset, mask, bits=7):
         """Let a word of the frame, at `offset` bytes, choose among handlers of this reason (Keys)."""
         self._keys[reason] = Keys(offset, mask, bits, reason)
+        self._slots[reason] = {}
+        self._fronted[reason] = {}
 
     def key(self, reason, key, handler, datum=0):
         """Set the handler of one key of a reason; frame.DATUM holds `datum` when it is called.
 
         ValueError where the key has one already, or there are too many keys or handlers.
         """
-        found = self._overridden(reason, key) or self._keys[reason].find(key)
+        found = self._fronted[reason].get(key) or self._keys[reason].find(key)
         if found and found[0] != reason:
             raise ValueError("key %#x of exit reason %d has a handler already" % (key, reason))
-        self._put_key(reason, key, self._slot(handler), datum)
-
-    def _overridden(self, reason, key):
-        """What stood for a key before override(), as (slot, datum); None where nothing overrides it."""
-        for other, before in self._overrides.get(reason, ()):
-            if other == key:
-                return before
-        return None
-
-    def _put_key(self, reason, key, slot, datum=0):
-        """Into the table, or where override() keeps what it has replaced."""
-        if self._overridden(reason, key):
-            before = self._overrides[reason]
-            before[:] = [(other, (slot, datum) if other == key else was) for other, was in before]
-        else:
-            self._keys[reason].put(key, slot, datum)
-
-    def _slot(self, handler):
-        slot = self._handlers.get(handler)
+        slots = self._slots[reason]
+        slot = slots.get(handler)
         if slot is None:
-            if not self._free:
-                raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.COMPLETED - 1))
-            slot = self._free.pop()
-            self._handlers[handler] = slot
-            self._current[slot] = handler
-            self.table[slot] = self._diversion or handler
-        return slot
-
-    def override(self, reason, handlers):
-        """Let handlers {key: handler} stand before those of their keys, in place of such from before.
-
-        False, and nothing is changed but that those from before are gone, where the reason has no
-        keys or there is no room.
-        """
-        keys = self._keys.get(reason)
-        for key, before in self._overrides.pop(reason, ()):
-            slot = keys.find(key)[0]
-            keys.put(key, *before)
-            handler = self._current[slot]
-            if self._handlers.get(handler) == slot:
-                del self._handlers[handler]
-                self._free.append(slot)
-        if keys is None:
-            return not handlers
-        done = self._overrides[reason] = []
-        try:
-            for key, handler in handlers.items():
-                slot = self._slot(handler)
-                before = keys.find(key) or (reason, 0)
-                keys.put(key, slot)
-                done.append((key, before))
-        except ValueError:
-            self.override(reason, {})
-            return False
-        return True
+            slot = slots[handler] = self._take_slot()
+            self._handlers[slot] = handler
+        self._put_key(reason, key, slot, datum)
+        if reason in self._fronts:
+            self._compute(reason)
+        else:
+            self._put(slot, handler)
 
     def unkey(self, reason, key):
         """Leave a key to the reason's handler again."""
-        self._put_key(reason, key, reason)
+        self._put_key(reason, key, reason, 0)
+        if reason in self._fronts:
+            self._compute(reason)
 
     def default(self, reason):
-        """The handler that was added, whatever policy sits in front of it now."""
-        return self._taken[reason] if reason in self._taken else self.unhandled
+        """The handler of a reason that was added, whatever stands in front of it now."""
+        return self._handlers[reason]
 
-    def put(self, reason, handler, keys=False):
-        """Let `handler` stand in the table for a reason: a policy's hook, or default(reason).
+    def _take_slot(self):
+        if not self._free:
+            raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.COMPLETED - 1))
+        return self._free.pop()
 
-        keys: its keys stay in use, so that it gets what they do not name.
+    def _put_key(self, reason, key, slot, datum):
+        """Into the table of keys, or where a front keeps what lies behind it."""
+        fronted = self._fronted[reason]
+        if key in fronted:
+            fronted[key] = slot, datum
+        else:
+            self._keys[reason].put(key, slot, datum)
+
+    # -- layers 2 and 3
+
+    def replace(self, reason, handler=None):
+        """Let `handler` do all exits of a reason, whatever their keys, in place of layer 1; None: no longer."""
+        if handler is None:
+            self._replaced.pop(reason, None)
+        else:
+            self._replaced[reason] = handler
+        self._compute(reason)
+
+    def front(self, reason, front=None):
+        """Let `front` stand before the handlers of a reason; None: no longer. Called again when its keys change.
+
+        A front has keys(), those that it names, and three methods that return a handler to stand before the handler
+        `below`, or `below` itself: named(key, below) for exits of a key that it names, others(below) for those of any
+        other, every(below) for exits of any key.
         """
-        self._direct[reason] = keys
-        self._current[reason] = handler
-        if self._diversion is None or self.table[reason] is not self._diversion:
-            self.table[reason] = handler
-        if self._vcpu is not None:
-            self._use_keys(reason)
+        if front is None:
+            self._fronts.pop(reason, None)
+        else:
+            self._fronts[reason] = front
+        self._compute(reason)
+
+    def handler(self, reason):
+        """What does any exit of a reason, whatever its key, by layers 1 to 3."""
+        return self._whole.get(reason, self._current[reason])
+
+    def _compute(self, reason):
+        """Bring layers 1 to 3 of a reason into the table."""
+        self._withdraw(reason)
+        front = self._fronts.get(reason)
+        below = self._replaced.get(reason, self._handlers[reason])
+        before = _alone
+        if front is not None:
+            self._whole[reason] = front.every(below)
+            before = front.every
+            if reason in self._keys and reason not in self._replaced and self._place(reason, front):
+                before = front.others
+        self._put(reason, before(below))
+        for handler, slot in self._slots.get(reason, {}).items():
+            self._put(slot, before(handler))
+        self._use_keys(reason)
+
+    def _withdraw(self, reason):
+        """Give back the slots and the keys that the reason's front has."""
+        self._whole.pop(reason, None)
+        fronted = self._fronted.get(reason)
+        if fronted:
+            keys = self._keys[reason]
+            for key, under in fronted.items():
+                keys.put(key, *under)
+            fronted.clear()
+        for slot in self._front_slots.pop(reason, ()):
+            self._put(slot, self.unhandled)
+            self._free.append(slot)
+
+    def _place(self, reason, front):
+        """Give the keys that a front names slots of their own; False, and it has none, where there is no room."""
+        fronted = self._fronted[reason]
+        slots = self._front_slots[reason] = []
+        known = {}  # handler: its slot
+        for key in front.keys():
+            under = self._keys[reason].find(key) or (reason, 0)
+            handler = front.named(key, self._handlers[under[0]])
+            slot = known.get(handler)
+            if slot is None:
+                if not self._free:
+                    whole = self._whole[reason]
+                    self._withdraw(reason)
+                    self._whole[reason] = whole
+                    return False
+                slot = known[handler] = self._take_slot()
+                slots.append(slot)
+                self._put(slot, handler)
+            try:
+                self._keys[reason].put(key, slot, under[1])
+            except ValueError:
+                self._keys[reason] = self._keys[reason].grown()
+                self._use_keys(reason)
+                self._keys[reason].put(key, slot, under[1])
+            fronted[key] = under
+        return True
 
     def _use_keys(self, reason):
-        """The keys of a reason lead past its handler: not where a policy wants to see the exits."""
-        used = reason in self._keys and reason not in self._hidden
-        if self._current[reason] is not self.default(reason) and not self._direct.get(reason):
+        """Let the shim find this reason's keys, or not: their handlers are left out where all exits go one way."""
+        if self._vcpu is None or reason >= reasons.SLOTS:
+            return
+        used = reason in self._keys and reason not in self._replaced
+        if used and self._diversion is not None and reason in self._diversion[1]:
             used = False
         _set(self._vcpu, KEYS + reason, self._keys[reason].hpa if used else 0)
 
-    def handler(self, reason):
-        """What put() named last."""
-        return self._current[reason]
+    # -- layer 4
 
-    def divert(self, handler, passing):
-        """Until restore(), all reasons but those in `passing` go to `handler`."""
-        self._diversion = handler
+    def divert(self, handler, instead):
+        """Until restore(), all slots go to `handler`, but those of `instead`, {reason: handler, or None: as before}."""
+        others = {reasons.COMPLETED: self._handlers[reasons.COMPLETED]}
+        for reason, other in instead.items():
+            others[reason] = other
+        self._diversion = handler, others
+        self._divert_keys(others)
         table = [handler] * _SLOTS
-        table[reasons.COMPLETED] = self._current[reasons.COMPLETED]
-        for reason in passing:
-            table[reason] = self._current[reason]
-            if reason in self._keys:  # the slots of its keys are diverted with the others
-                _set(self._vcpu, KEYS + reason, 0)
-                self._hidden.append(reason)
+        for slot in others:
+            table[slot] = others[slot] or self.handler(slot)
         self.table[:] = table  # in place: the shim holds the list's items
 
     def restore(self):
-        self._diversion = None
+        """No diversion any more."""
+        others, self._diversion = self._diversion[1], None
         self.table[:] = self._current
-        hidden, self._hidden = self._hidden, []
-        for reason in hidden:
-            self._use_keys(reason)
+        self._divert_keys(others)
+
+    def _divert_keys(self, others):
+        for reason in others:
+            if reason in self._keys:
+                self._use_keys(reason)
+
+    def _put(self, slot, handler):
+        """A slot by layers 1 to 3: into the table, unless it is diverted."""
+        self._current[slot] = handler
+        if self._diversion is None:
+            self.table[slot] = handler
+        elif slot in self._diversion[1]:
+            self.table[slot] = self._diversion[1][slot] or self.handler(slot)
+        else:
+            self.table[slot] = self._diversion[0]
 
     def statistics(self):
         """Return {reason name: (exits, host ticks)} of the reasons that occurred."""
@@ -205,6 +276,11 @@ class Exits:
         for reason in range(reasons.SLOTS):
             _set(vcpu, WANTS + reason, self.wants[reason])
             self._use_keys(reason)
+
+
+def _alone(below):
+    """Of a reason without a front: nothing stands before its handlers."""
+    return below
 
 
 @micropython.viper

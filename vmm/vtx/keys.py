@@ -23,6 +23,7 @@ class Keys:
     def __init__(self, offset, mask, bits=7, default=0):
         """offset: bytes into the frame. mask: 32 bits. bits: log2 of the entries, of which half are to be used.
         default: the slot that serves what is not found; keys that name it make room for others."""
+        self._bits = bits
         self._shift = 32 - bits
         self._most = 1 << bits - 1
         self._default = default
@@ -35,6 +36,15 @@ class Keys:
     @property
     def hpa(self):
         return uctypes.addressof(self._words)
+
+    def grown(self):
+        """Return a table of twice the size with the same keys."""
+        words = self._words
+        larger = Keys(words[0], words[1], self._bits + 1, self._default)
+        for at in range(_HEADER, len(words), _ENTRY):
+            if words[at + 1]:
+                larger.put(words[at], words[at + 1], words[at + 2])
+        return larger
 
     def put(self, key, slot, datum=0):
         """Let `slot` serve a key. ValueError where there are too many keys."""

@@ -2,4 +2,11 @@
 
 from functools import partial as bind
 
-__all__ = ["bind"]
+__all__ = ["Value", "bind"]
+
+
+class Value:
+    """A policy's answer."""
+
+    def __init__(self, value):
+        self.value = value

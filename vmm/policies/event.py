@@ -1,0 +1,109 @@
+"""What an event is: the base of the classes in vmm/policies/events, one file each.
+
+An event says which exits are its own, how policies narrow them, what has to be armed so that they happen, and what
+the answers do. docs/policies.md, "How to add an event", has the steps.
+"""
+
+from vmm import verdict
+from vmm.policies.link import unable
+
+
+class Needs:
+    """What a policy needs armed while it is attached (arming.py): nothing, unless it is said.
+
+    exceptions: bits of the exception bitmap. msrs: ((index, write), ...) of the MSR bitmaps; all ports exit. primary,
+    secondary: names of processor-based controls (vmm/vtx/controls.py). pages: page numbers of gpas, and rights, R, W
+    and X of EPT or-ed, that are taken from these.
+    """
+
+    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0):
+        self.exceptions = exceptions
+        self.msrs = msrs
+        self.primary = primary
+        self.secondary = secondary
+        self.pages = pages
+        self.rights = rights
+
+
+class Event:
+    """One kind of exit. The instance is the word by which users name it: str() of it is its name.
+
+    name: what the user reads. text: one line of help, with the SDM's section. reasons: its exit reasons. filters:
+    vmm.policies.filters.Filter objects, the one that most policies name first. plain: HANDLED and SKIP do no more
+    than move RIP past the instruction.
+    """
+
+    name = ""
+    text = ""
+    reasons = ()
+    filters = ()
+    plain = True
+
+    # quick(vcpu, numbers, handler) -> verdict: as value(), for numbers at an address as vmx.numbers() gives it; -1, and
+    # nothing is done, where value() has to see to it. For viper.
+    quick = staticmethod(unable)
+
+    def check(self, chosen):
+        """ValueError, in words for the user, unless the filters {name: value} make sense."""
+        known = {f.name: f for f in self.filters}
+        for name in chosen:
+            if name not in known:
+                has = ", ".join([f.name for f in self.filters]) or "none"
+                raise ValueError("%s has no filter %s=; it has %s" % (self.name, name, has))
+            known[name].check(chosen[name])
+        for f in self.filters:
+            if f.required and f.name not in chosen:
+                raise ValueError("a policy on %s names its %s=" % (self.name, f.name))
+
+    def keys(self, chosen):
+        """The keys of the dispatch (Exits.keyed of its reason) that the filters name, a list; None: exits of any key."""
+        return None
+
+    def tests(self, chosen):
+        """The filters as a list of tests of words of the frame (vmm/policies/link.py)."""
+        return []
+
+    def narrower(self, chosen):
+        """The same, less what is known of an exit with a key that keys() names."""
+        return self.tests(chosen)
+
+    def accepts(self, chosen):
+        """accepts(vcpu) -> bool for filters that no test of words can be; None: there are none."""
+        return None
+
+    def needs(self, chosen):
+        """What has to be armed for a policy with these filters: Needs."""
+        return Needs()
+
+    def value(self, vcpu, value, handler):
+        """Carry out Value(value); returns a verdict. handler: what lies behind
+        all policies. ValueError: it cannot be."""
+        raise ValueError("%s has no value" % self.name)
+
+    def skip(self, vcpu):
+        """HANDLED or SKIP: past the instruction; returns a verdict."""
+        return verdict.ADVANCE
+
+    def again(self, vcpu):
+        """The instruction is to run again: what its exit interrupted has to be delivered again."""
+
+    def vectoring(self, vcpu):
+        """Information on the event whose delivery the exit has interrupted, 0 for none: Inject is the second event."""
+        return 0
+
+    def __repr__(self):
+        lines = ["%s: %s" % (self.name, self.text)]
+        lines += ["    %s= %s%s" % (f.name, f.text, " (required)" if f.required else "") for f in self.filters]
+        return "\n".join(lines)
+
+    def __str__(self):
+        return self.name
+
+
+class Instruction(Event):
+    """An event of an instruction that reads a number into registers, or writes one."""
+
+    def number(self, value):
+        """ValueError unless a policy's Value is a number."""
+        if not isinstance(value, int):
+            raise ValueError("the value for %s is a number, not %r" % (self.name, value))

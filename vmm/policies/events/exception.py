@@ -1,0 +1,71 @@
+"""Exceptions of the guest."""
+
+from micropython import const
+
+from vmm import verdict
+from vmm.policies import answers
+from vmm.policies.event import Event, Needs
+from vmm.policies.filters import Number
+from vmm.policies.link import differs, equal
+from vmm.vtx import events, reasons
+from vmm.vtx.frame import INTR_INFO
+from vmm.vtx.vmcs import GUEST_DR7
+from vmm.vtx.vmcs_bits import PENDING_BS
+
+_ALL = const(0xFFFFFFFF)
+_NMI = const(2)
+_VECTOR = const(0xFF)
+_TYPE_SHIFT = const(8)
+_TYPE = const(7 << 8)
+_BREAKPOINTS = const(4)
+_SOFTWARE = (events.SOFTWARE_EXCEPTION, events.PRIVILEGED_SOFTWARE_EXCEPTION)
+
+
+class Exception_(Event):
+    name = "exception"
+    text = 'an exception, before it is delivered. No value. SDM Vol. 3C, "Exceptions"'
+    reasons = (reasons.EXCEPTION_OR_NMI,)
+    filters = (Number("vector", 31, "not 2 and not 18, which are the host's"),)
+    plain = False
+
+    def check(self, chosen):
+        super().check(chosen)
+        if chosen.get("vector") in (_NMI, events.MC):
+            raise ValueError("vector %d is the host's: no policy sees it" % chosen["vector"])
+
+    def tests(self, chosen):
+        if "vector" in chosen:
+            return [equal(INTR_INFO, _VECTOR, chosen["vector"])]
+        return [differs(INTR_INFO, _TYPE, events.NMI << _TYPE_SHIFT), differs(INTR_INFO, _VECTOR, events.MC)]
+
+    def needs(self, chosen):
+        return Needs(exceptions=1 << chosen["vector"] if "vector" in chosen else _ALL)
+
+    def skip(self, vcpu):
+        kind = vcpu.intr_info >> _TYPE_SHIFT & 7
+        if kind in _SOFTWARE:
+            return verdict.ADVANCE
+        if vcpu.intr_info & _VECTOR == events.DB and _trap(vcpu):
+            return verdict.RESUME
+        return answers.drop(vcpu)
+
+    def again(self, vcpu):
+        answers.again(vcpu)
+
+    def vectoring(self, vcpu):
+        return vcpu.vectoring_info
+
+
+def _trap(vcpu):
+    """Whether this #DB comes after its instruction: a step, or a breakpoint on data."""
+    hit = vcpu.qualification
+    if hit & PENDING_BS:
+        return True
+    dr7 = vcpu.read(GUEST_DR7)
+    for i in range(_BREAKPOINTS):
+        if hit >> i & 1 and dr7 >> 16 + 4 * i & 3:
+            return True
+    return False
+
+
+EXCEPTION = Exception_()

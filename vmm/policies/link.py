@@ -1,0 +1,171 @@
+"""The way of an exit through policies: each is a link that stands in front of a handler, `below`.
+
+What is in the dispatch table is viper and allocates nothing: ask() calls one policy, each() several, filtered() looks
+at words of the frame first. Answers beyond None, HANDLED and Value, and errors, are Policy.finish's (policy.py).
+Plain Python took 16,000 ticks and more for what takes about 2,500 here.
+"""
+
+from array import array
+
+import cpu
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind, numbers
+
+from vmm.policies.account import FLAGS, PLAIN
+from vmm.scheduling.states import RUNS
+from vmm.verdict import ADVANCE, HANDLED, YIELD
+from vmm.vtx.frame import STARTS, STATE
+
+_UNANSWERED = const(-1)  # of a link among several: the next one is asked
+_EQUAL = const(0)
+_DIFFERS = const(1)
+_WITHIN = const(2)
+_TEST = const(6)  # words of a test: kind, index in the frame, two numbers of 64 bits
+
+# Looked up here: in a module of C a name that does not lie in the interpreter's cache is searched from the first on.
+_limited = cpu.limited
+_numbers = numbers
+_none = None  # viper compares objects with objects only
+
+
+def equal(word, mask, value):
+    """A test: the bits of `mask` of a word of the frame are those of `value`."""
+    return _EQUAL, word, mask, value
+
+
+def differs(word, mask, value=0):
+    """A test: the bits of `mask` are not those of `value`."""
+    return _DIFFERS, word, mask, value
+
+
+def within(word, first, count):
+    """A test: a word of the frame lies in first ... first + count - 1."""
+    return _WITHIN, word, first, count
+
+
+def compiled(tests):
+    """Return tests as an array for filtered(), or None where there are none."""
+    if not tests:
+        return None
+    words = [1 + _TEST * len(tests)]
+    for kind, word, a, b in tests:
+        words += [kind, word, a & 0xFFFFFFFF, a >> 32, b & 0xFFFFFFFF, b >> 32]
+    return array("I", words)
+
+
+def passes(words, frame):
+    """Whether an exit passes compiled() tests. frame: the vCPU frame or what is like it, a buffer."""
+    return words is None or filtered(uctypes.addressof(words), _yes, _no, frame) == ADVANCE
+
+
+def _yes(frame):
+    return ADVANCE
+
+
+def _no(frame):
+    return 0
+
+
+def before(policies, exact, below):
+    """Return the handler that asks policies in their order, and goes on to `below` where none answers.
+
+    exact: the exits are those of a key that each of them names, or have no key that any of them names; else all
+    their filters are looked at.
+    """
+    if not policies:
+        return below
+    if len(policies) == 1:
+        return _link(policies[0], exact, below, below)
+    links = tuple([_link(policy, exact, unanswered, below) for policy in policies])
+    return bind(each, links, len(links), below)
+
+
+def _link(policy, exact, below, handler):
+    """below: what goes on where this policy does not answer. handler: what lies behind all policies."""
+    link = bind(ask, policy.account.address, policy.function, policy, below, handler)
+    tests = policy.narrower if exact and policy.keys is not None else policy.tests
+    return link if tests is None else bind(filtered, uctypes.addressof(tests), link, below)
+
+
+@micropython.viper
+def unanswered(vcpu) -> int:
+    """What lies below each of several links."""
+    return _UNANSWERED
+
+
+@micropython.viper
+def filtered(tests: int, link, below, vcpu) -> int:
+    """Go on to `link` with an exit that passes all tests, to `below` with any other."""
+    t = ptr32(tests)
+    f = ptr32(vcpu)
+    i = 1
+    while i < int(t[0]):
+        word = int(t[i + 1])
+        value = int(f[word]) | int(f[word + 1]) << 32
+        first = int(t[i + 2]) | int(t[i + 3]) << 32
+        second = int(t[i + 4]) | int(t[i + 5]) << 32
+        if int(t[i]) == _WITHIN:
+            value -= first
+            if value < 0 or value >= second:
+                return int(below(vcpu))
+        elif int(t[i]) == _EQUAL:
+            if value & first != second:
+                return int(below(vcpu))
+        elif value & first == second:
+            return int(below(vcpu))
+        i += _TEST
+    return int(link(vcpu))
+
+
+@micropython.viper
+def each(links, count: int, below, vcpu) -> int:
+    """Ask several policies."""
+    f = ptr32(vcpu)
+    i = 0
+    while i < count:
+        answer = int(links[i](vcpu))
+        if answer != _UNANSWERED:
+            return answer
+        i += 1
+    answer = int(below(vcpu))
+    if f[STATE] == RUNS:
+        return answer
+    return answer | YIELD
+
+
+@micropython.viper
+def unable(vcpu, numbers: int, handler) -> int:
+    """Of an event whose Value() is carried out by Event.value."""
+    return _UNANSWERED
+
+
+@micropython.viper
+def ask(account: int, function, policy, below, handler, vcpu) -> int:
+    """Call one policy. It may have reset its guest: then there is no exit any more; or paused it."""
+    a = ptr32(account)
+    f = ptr32(vcpu)
+    if a[FLAGS]:
+        return int(policy.ask(vcpu, below, handler))
+    starts = int(f[STARTS])
+    answer = _limited(function, vcpu, account)
+    if int(f[STARTS]) == starts:
+        done = _UNANSWERED
+        if answer is _none:
+            done = int(below(vcpu))
+            if f[STATE] != RUNS:
+                done |= YIELD
+            return done
+        if answer is HANDLED:
+            if a[PLAIN]:
+                done = ADVANCE
+        else:
+            numbers = int(_numbers(answer))
+            if numbers:
+                done = int(policy.quick(vcpu, numbers, handler))
+        if done != _UNANSWERED:
+            if f[STATE] != RUNS:
+                done |= YIELD
+            return done
+    return int(policy.finish(vcpu, answer, below, handler, starts))
