@@ -4,8 +4,24 @@ Who acts in the CPU's place raises Fault; who handles the exit delivers it (vmm/
 Source: SDM Vol. 3A, "Exception and Interrupt Reference".
 """
 
-DE, DB, BP, OF, BR, UD, NM, DF = 0, 1, 3, 4, 5, 6, 7, 8
-TS, NP, SS, GP, PF, MF, AC, MC = 10, 11, 12, 13, 14, 16, 17, 18
+from micropython import const
+
+DE = const(0)
+DB = const(1)
+BP = const(3)
+OF = const(4)
+BR = const(5)
+UD = const(6)
+NM = const(7)
+DF = const(8)
+TS = const(10)
+NP = const(11)
+SS = const(12)
+GP = const(13)
+PF = const(14)
+MF = const(16)
+AC = const(17)
+MC = const(18)
 
 
 class Fault(Exception):

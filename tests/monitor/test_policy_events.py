@@ -1,6 +1,6 @@
 """Policies on each event, with each verdict: what the guest then sees."""
 
-from bench import DATA, HANDLERS
+from bench import CODE, DATA, HANDLERS
 
 STORE = f"""
     mov rdi, {DATA:#x}
@@ -242,3 +242,115 @@ def test_real_mode_guest(guest):
     source = "xor ecx, ecx\nmov eax, 0x40000000\ncpuid\nmov ax, 0x2000\nmov ds, ax\nmov [0], ebx\nhlt"
     made = run(guest, source, "CPUID", "return Value((0, 0xdeadbeef, 0, 0))", bits=16)
     assert made.eval("vm.memory.read_u32(0x20000)") == 0xDEADBEEF
+
+
+def test_what_a_policy_leaves_is_the_handlers_own(guest):
+    """Ports, MSRs, leaves and pages have handlers of their own, which get what they need behind a policy, too."""
+    source = f"""
+        mov al, 0x5a
+        out 0x21, al
+        in al, 0x21
+        movzx esi, al
+        mov ecx, 0x1b
+        rdmsr
+        mov edi, eax
+        mov eax, 1
+        cpuid
+        mov [{DATA + 64:#x}], eax
+        mov rax, rdi
+        hlt
+    """
+    state = f"(vcpu.rsi, vcpu.rax, vm.memory.read_u32({DATA + 64:#x}))"
+    plain = guest(source)
+    plain.halted()
+    expected = plain.eval(state)
+    for filters in (("IO, port=0x21", "RDMSR, msr=0x1b", "CPUID, leaf=1"), ("IO", "CPUID", "IO, size=1")):
+        made = guest(source)
+        made.exec("seen = []")
+        for event in filters:
+            made.policy(event, "seen.append(1)")
+        made.halted()
+        assert made.eval(state) == expected
+        assert made.eval("len(seen)") >= 4
+
+
+def test_a_value_is_written_past_the_policies_behind(guest):
+    """The first answer counts: who was attached later is not asked, and the device gets the value."""
+    source = "mov al, 0x11\nout 0x21, al\nmov rbx, rax\nin al, 0x21\nmov rcx, rax\n"
+    made = guest("xor eax, eax\n" + source + STORE)
+    made.exec("seen = []")
+    made.policy("IO, port=0x21, write=True", "seen.append('first')\nreturn Value(0x42)")
+    made.policy("IO, port=0x21, write=True", "seen.append('second')")
+    made.halted()
+    assert made.eval("seen") == ["first"]
+    assert made.words(3)[1:] == (0x11, 0x42)
+
+
+def test_string_io_is_seen_by_port_and_direction(guest):
+    source = f"mov rdi, {DATA + 64:#x}\nmov dx, 0x2f0\nmov ecx, 3\nrep insb\nmov rsi, rdi\noutsw\n"
+    made = guest(source + STORE)
+    made.exec("seen = []")
+    made.policy("IO, port=0x2f0, write=False", "seen.append('in')")
+    made.policy("IO, port=0x2f0, write=True, size=2", "seen.append('out2')")
+    made.policy("IO, port=0x2f1", "seen.append('other')")
+    made.halted()
+    assert made.eval("seen") == ["in", "out2"]
+
+
+def test_many_keys_and_more_than_there_are_slots(guest):
+    """Each leaf its own policy, more of them than the table has slots: all are found, and go when they are detached."""
+    source = "\n".join(f"mov eax, {0x50000000 + leaf}\ncpuid\nadd r8, rbx" for leaf in (0, 7, 99, 180))
+    made = guest("xor r8, r8\n" + source + f"\nmov [{DATA:#x}], r8\nhlt")
+    before = made.eval("[id(h) for h in vm.exits.table]")
+    made.exec(
+        "def answer(vcpu):\n    return Value((0, vcpu.rax & 0xffff, 0, 0))\n"
+        "held = [vm.on(CPUID, leaf=0x50000000 + leaf)(answer) for leaf in range(190)]",
+        300,
+    )
+    made.halted()
+    assert made.word() == 7 + 99 + 180
+    assert made.eval("[p.hits for p in held if p.hits]") == [1] * 4
+    made.exec("for p in vm.policies: p.detach()", 300)
+    assert made.eval("[id(h) for h in vm.exits.table]") == before
+
+
+def test_hlt(guest):
+    """HANDLED: the guest does not halt; without an answer it does."""
+    made = guest(f"hlt\nmov eax, 5\nmov [{DATA:#x}], eax\nhlt")
+    made.exec("n = [0]")
+    made.policy("HLT", "n[0] += 1\nif n[0] == 1: return HANDLED")
+    made.halted()
+    assert (made.eval("n[0]"), made.word()) == (2, 5)
+
+
+def test_rdtsc_arms_its_control_and_the_default_is_the_guests_tsc(guest):
+    """What the guest reads by way of the monitor fits in between what it reads itself."""
+    read = "rdtsc\nshl rdx, 32\nor rax, rdx\n"
+    source = f"mov ecx, 0x10\nmov eax, 0x1000\nmov edx, 0x77\nwrmsr\n{read}mov rbx, rax\nhlt\n"
+    made = guest(source, handlers={2: f"{read}mov [{DATA:#x}], rax\nhlt"})
+    made.halted()
+    first = made.eval("vcpu.rbx")
+    made.policy("RDTSC", "pass")
+    made.exec("vm.nmi()")
+    made.until(f"vm.memory.read_u64({DATA:#x})")
+    now = made.eval("vm.msrs.read(0x10)")
+    assert 0x77 << 32 < first < made.word() < now
+    assert made.eval("vm.events.primary >> 12 & 1") == 1
+    made.exec("p.detach()")
+    assert made.eval("vm.events.primary >> 12 & 1") == 0
+
+
+def test_rdtsc_value(guest):
+    source = "rdtsc\nmov rbx, rdx\n" + STORE
+    assert run(guest, source, "RDTSC", "return Value(0x1122334455667788)").words(2) == (0x55667788, 0x11223344)
+
+
+def test_mov_dr_by_number_and_direction(guest):
+    source = f"mov eax, {CODE:#x}\nmov dr0, rax\nmov dr1, rax\nmov rbx, dr0\nmov rcx, dr1\n"
+    made = guest(source + STORE)
+    made.exec("seen = []")
+    made.policy("MOV_DR, number=0, write=True", "seen.append('to 0')")
+    made.policy("MOV_DR, write=False", "seen.append('from')\nif vcpu.qualification & 7: return SKIP")
+    made.halted()
+    assert made.eval("seen") == ["to 0", "from", "from"]
+    assert made.words(3)[1:] == (CODE, 0)

@@ -42,3 +42,13 @@ def test_keys_that_are_left_to_the_default_make_room_for_others():
         assert keys.find(key) == (80, 0)
         keys.put(key, 48)
     assert keys.find(0xFEC00000) == (81, 5)
+
+
+def test_a_table_grows_with_what_is_in_it():
+    keys = Keys(0, 0xFFFFFFFF, bits=3, default=48)
+    for key in range(4):
+        keys.put(key, 80 + key, key)
+    larger = keys.grown()
+    larger.put(100, 90, 1)
+    assert [larger.find(key) for key in (0, 3, 100)] == [(80, 0), (83, 3), (90, 1)]
+    assert keys.find(100) is None

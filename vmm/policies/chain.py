@@ -14,6 +14,8 @@ class Chain:
         self.vm = vm
         self.reason = reason
         self.policies = ()
+        self._named = {}  # key: the policies that its exits concern
+        self._unnamed = ()  # those that exits of any key concern
         self._known = {}  # (policies' ids, below): handler, while the table is computed
 
     def add(self, policy):
@@ -26,27 +28,33 @@ class Chain:
         """A new tuple: the one before may be in use by an exit that this happens in."""
         self.policies = policies
         self._known = {}
+        self._named = named = {}
+        unnamed = []
+        for policy in policies:
+            if policy.keys is None:
+                unnamed.append(policy)
+                for key in named:
+                    named[key].append(policy)
+            for key in policy.keys or ():
+                if key not in named:
+                    named[key] = list(unnamed)
+                named[key].append(policy)
+        self._unnamed = unnamed
         self.vm.exits.front(self.reason, self if policies else None)
 
     # -- for Exits.front
 
     def keys(self):
         """The keys that policies name."""
-        found = []
-        for policy in self.policies:
-            for key in policy.keys or ():
-                if key not in found:
-                    found.append(key)
-        return found
+        return self._named
 
     def named(self, key, below):
         """Return what stands before `below` for exits with a key of keys()."""
-        concerned = [policy for policy in self.policies if policy.keys is None or key in policy.keys]
-        return self._before(concerned, True, below)
+        return self._before(self._named[key], True, below)
 
     def others(self, below):
         """The same for exits with any other key."""
-        return self._before([policy for policy in self.policies if policy.keys is None], True, below)
+        return self._before(self._unnamed, True, below)
 
     def every(self, below):
         """The same for exits of any key."""

@@ -5,7 +5,7 @@ the answers do. docs/policies.md, "How to add an event", has the steps.
 """
 
 from vmm import verdict
-from vmm.policies.link import unable
+from vmm.policies.link import unable, unable_to_skip
 
 
 class Needs:
@@ -42,6 +42,8 @@ class Event:
     # quick(vcpu, numbers, handler) -> verdict: as value(), for numbers at an address as vmx.numbers() gives it; -1, and
     # nothing is done, where value() has to see to it. For viper.
     quick = staticmethod(unable)
+    # quick_skip(vcpu) -> verdict: in the same way, as skip(), for an event that is not plain.
+    quick_skip = staticmethod(unable_to_skip)
 
     def check(self, chosen):
         """ValueError, in words for the user, unless the filters {name: value} make sense."""
@@ -56,7 +58,7 @@ class Event:
                 raise ValueError("a policy on %s names its %s=" % (self.name, f.name))
 
     def keys(self, chosen):
-        """The keys of the dispatch (Exits.keyed of its reason) that the filters name, a list; None: exits of any key."""
+        """The keys of the dispatch (Exits.keyed of its reason) that the filters name, a list; None: any key."""
         return None
 
     def tests(self, chosen):

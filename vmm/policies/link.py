@@ -142,6 +142,12 @@ def unable(vcpu, numbers: int, handler) -> int:
 
 
 @micropython.viper
+def unable_to_skip(vcpu) -> int:
+    """The same of Event.skip."""
+    return _UNANSWERED
+
+
+@micropython.viper
 def ask(account: int, function, policy, below, handler, vcpu) -> int:
     """Call one policy. It may have reset its guest: then there is no exit any more; or paused it."""
     a = ptr32(account)
@@ -158,8 +164,7 @@ def ask(account: int, function, policy, below, handler, vcpu) -> int:
                 done |= YIELD
             return done
         if answer is HANDLED:
-            if a[PLAIN]:
-                done = ADVANCE
+            done = ADVANCE if a[PLAIN] else int(policy.quick_skip(vcpu))
         else:
             numbers = int(_numbers(answer))
             if numbers:

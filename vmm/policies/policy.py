@@ -54,7 +54,7 @@ class Policy:
         self.event = event
         self.function = function
         self.filters = filters
-        self.quick = event.quick
+        self.quick, self.quick_skip = event.quick, event.quick_skip
         self.needs = event.needs(filters)
         self.keys = event.keys(filters)
         self.tests = link.compiled(event.tests(filters))
@@ -158,7 +158,8 @@ class Policy:
     def finish(self, vcpu, answer, below, handler, starts):
         """What follows from an answer, or from what the function has raised, which is one, too; returns a verdict.
 
-        below, handler: what goes on after no answer, and what lies behind all policies. starts: VM.starts before the call.
+        below, handler: what goes on after no answer, and what lies behind all policies. starts: VM.starts before the
+        call.
         """
         try:
             if isinstance(answer, BaseException):

@@ -68,7 +68,7 @@ class Exits:
         self._front_slots = {}  # reason: slots that its front has
         self._diversion = None  # layer 4: (handler, {slot: handler})
         self._current = list(self.table)  # layers 1 to 3, by slot
-        self._whole = {}  # reason with a front: what does any exit of it, whatever its key
+        self._whole = {}  # reason with a front: what handler() has given since the front came
 
     # -- layer 1
 
@@ -159,16 +159,21 @@ class Exits:
 
     def handler(self, reason):
         """What does any exit of a reason, whatever its key, by layers 1 to 3."""
-        return self._whole.get(reason, self._current[reason])
+        if reason not in self._fronts:
+            return self._current[reason]
+        if reason not in self._whole:
+            below = self._replaced.get(reason, self._handlers[reason])
+            self._whole[reason] = self._fronts[reason].every(below)
+        return self._whole[reason]
 
     def _compute(self, reason):
         """Bring layers 1 to 3 of a reason into the table."""
         self._withdraw(reason)
+        self._whole.pop(reason, None)
         front = self._fronts.get(reason)
         below = self._replaced.get(reason, self._handlers[reason])
         before = _alone
         if front is not None:
-            self._whole[reason] = front.every(below)
             before = front.every
             if reason in self._keys and reason not in self._replaced and self._place(reason, front):
                 before = front.others
@@ -179,7 +184,6 @@ class Exits:
 
     def _withdraw(self, reason):
         """Give back the slots and the keys that the reason's front has."""
-        self._whole.pop(reason, None)
         fronted = self._fronted.get(reason)
         if fronted:
             keys = self._keys[reason]
@@ -201,9 +205,7 @@ class Exits:
             slot = known.get(handler)
             if slot is None:
                 if not self._free:
-                    whole = self._whole[reason]
                     self._withdraw(reason)
-                    self._whole[reason] = whole
                     return False
                 slot = known[handler] = self._take_slot()
                 slots.append(slot)

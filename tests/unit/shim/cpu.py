@@ -3,3 +3,8 @@
 
 def hold(_more):
     """Nobody interrupts anybody here."""
+
+
+def limited(function, argument, _account):
+    """Without limits here."""
+    return function(argument)

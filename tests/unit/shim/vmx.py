@@ -2,7 +2,7 @@
 
 from functools import partial as bind
 
-__all__ = ["Value", "bind"]
+__all__ = ["Value", "bind", "numbers"]
 
 
 class Value:
@@ -10,3 +10,8 @@ class Value:
 
     def __init__(self, value):
         self.value = value
+
+
+def numbers(_answer):
+    """No address here: Value() is carried out by Event.value."""
+    return 0

@@ -1,5 +1,6 @@
 """Exceptions of the guest."""
 
+import micropython
 from micropython import const
 
 from vmm import verdict
@@ -8,6 +9,7 @@ from vmm.policies.event import Event, Needs
 from vmm.policies.filters import Number
 from vmm.policies.link import differs, equal
 from vmm.vtx import events, reasons
+from vmm.vtx.events import PRIVILEGED_SOFTWARE_EXCEPTION, SOFTWARE_EXCEPTION
 from vmm.vtx.frame import INTR_INFO
 from vmm.vtx.vmcs import GUEST_DR7
 from vmm.vtx.vmcs_bits import PENDING_BS
@@ -18,7 +20,16 @@ _VECTOR = const(0xFF)
 _TYPE_SHIFT = const(8)
 _TYPE = const(7 << 8)
 _BREAKPOINTS = const(4)
-_SOFTWARE = (events.SOFTWARE_EXCEPTION, events.PRIVILEGED_SOFTWARE_EXCEPTION)
+_SOFTWARE = (SOFTWARE_EXCEPTION, PRIVILEGED_SOFTWARE_EXCEPTION)
+
+
+@micropython.viper
+def _quick_skip(vcpu) -> int:
+    f = ptr32(vcpu)
+    kind = (int(f[INTR_INFO]) & _TYPE) >> _TYPE_SHIFT
+    if kind == SOFTWARE_EXCEPTION or kind == PRIVILEGED_SOFTWARE_EXCEPTION:
+        return 1
+    return -1
 
 
 class Exception_(Event):
@@ -27,6 +38,7 @@ class Exception_(Event):
     reasons = (reasons.EXCEPTION_OR_NMI,)
     filters = (Number("vector", 31, "not 2 and not 18, which are the host's"),)
     plain = False
+    quick_skip = staticmethod(_quick_skip)
 
     def check(self, chosen):
         super().check(chosen)

@@ -1,0 +1,162 @@
+"""The layers of the dispatch table: each stands in front of the ones before, whoever changes in which order."""
+
+import pytest
+
+from vmm.vtx import reasons
+from vmm.vtx.exits import Exits
+
+REASON = reasons.IO_INSTRUCTION
+OTHER = reasons.CPUID
+STEP = reasons.EPT_VIOLATION
+
+
+class Front:
+    """Puts its name and the name of the handler below into the one in front; names `named` keys."""
+
+    def __init__(self, *named, unnamed=False):
+        self._named = named
+        self._unnamed = unnamed
+        self._made = {}
+
+    def keys(self):
+        return self._named
+
+    def _before(self, kind, below):
+        return self._made.setdefault((kind, below), f"{kind}>{below}")
+
+    def named(self, key, below):
+        return self._before("named", below)
+
+    def others(self, below):
+        return self._before("others", below) if self._unnamed else below
+
+    def every(self, below):
+        return self._before("every", below)
+
+
+@pytest.fixture
+def exits():
+    made = Exits(lambda vcpu, text: None)
+    made.add(REASON, "slow")
+    made.add(OTHER, "cpuid")
+    made.add(reasons.PENDING, "pending")
+    made.add_completed("completed")
+    made.keyed(REASON, 0, 0xFFFFFFFF, 3)
+    made.key(REASON, 1, "one", 11)
+    made.key(REASON, 2, "two", 22)
+    return made
+
+
+def found(exits, key, reason=REASON):
+    """(handler, datum) as the shim finds them."""
+    slot, datum = exits._keys[reason].find(key) or (reason, 0)
+    return exits.table[slot], datum
+
+
+def state(exits):
+    return [found(exits, key) for key in range(6)], list(exits.table)
+
+
+def test_a_front_stands_before_the_very_handler_of_each_key(exits):
+    exits.front(REASON, Front(1, 3))
+    assert [found(exits, key) for key in (1, 2, 3, 4)] == [
+        ("named>one", 11),
+        ("two", 22),
+        ("named>slow", 0),
+        ("slow", 0),
+    ]
+    assert exits.table[OTHER] == "cpuid"
+    assert exits.handler(REASON) == "every>slow"
+
+
+def test_a_front_without_keys_stands_before_all(exits):
+    exits.front(REASON, Front(1, unnamed=True))
+    assert [found(exits, key)[0] for key in (1, 2, 4)] == ["named>one", "others>two", "others>slow"]
+
+
+def test_it_goes_and_all_is_as_before(exits):
+    before = state(exits)
+    exits.front(REASON, Front(1, 2, 3, unnamed=True))
+    exits.front(REASON, Front(2, 5))
+    exits.front(REASON)
+    assert state(exits) == before
+    assert exits.handler(REASON) == "slow"
+
+
+def test_handlers_of_keys_that_come_and_go_behind_a_front(exits):
+    exits.front(REASON, Front(1, 3, unnamed=True))
+    exits.unkey(REASON, 1)
+    exits.key(REASON, 3, "three", 33)
+    exits.key(REASON, 4, "four", 44)
+    assert [found(exits, key) for key in (1, 3, 4)] == [("named>slow", 0), ("named>three", 33), ("others>four", 44)]
+    with pytest.raises(ValueError, match="key 0x3 of exit reason 30 has a handler already"):
+        exits.key(REASON, 3, "again")
+    exits.front(REASON)
+    assert [found(exits, key) for key in (1, 3, 4)] == [("slow", 0), ("three", 33), ("four", 44)]
+
+
+def test_a_reason_that_is_replaced_has_no_keys(exits):
+    exits.front(REASON, Front(1, 3))
+    exits.replace(REASON, "held")
+    assert exits.table[REASON] == "every>held"
+    assert not exits._fronted[REASON]
+    exits.front(REASON)
+    assert exits.table[REASON] == "held"
+    exits.replace(REASON)
+    assert [found(exits, key) for key in (1, 4)] == [("one", 11), ("slow", 0)]
+
+
+def test_the_diversion_takes_every_slot_but_those_that_it_leaves(exits):
+    exits.front(REASON, Front(1, 3))
+    exits.add(STEP, "violation")
+    exits.front(STEP, Front(unnamed=True))
+    before = state(exits)
+    exits.divert("step", {STEP: None, reasons.PENDING: "hold"})
+    assert exits.table[STEP] == "every>violation"
+    assert exits.table[reasons.PENDING] == "hold"
+    assert exits.table[reasons.COMPLETED] == "completed"
+    left = (STEP, reasons.PENDING, reasons.COMPLETED)
+    assert {handler for slot, handler in enumerate(exits.table) if slot not in left} == {"step"}
+    exits.restore()
+    assert state(exits) == before
+
+
+def test_changes_below_a_diversion_show_when_it_is_over(exits):
+    exits.divert("step", {reasons.PENDING: None})
+    exits.front(REASON, Front(1))
+    exits.replace(reasons.PENDING, "held")
+    assert exits.table[reasons.PENDING] == "held"
+    assert found(exits, 1) == ("step", 11)
+    exits.restore()
+    assert found(exits, 1) == ("named>one", 11)
+    assert exits.table[reasons.PENDING] == "held"
+
+
+def test_more_keys_than_the_hash_table_has(exits):
+    """It grows; what was there stays."""
+    exits.front(REASON, Front(*range(40)))
+    assert [found(exits, key) for key in (1, 2, 39)] == [("named>one", 11), ("named>two", 22), ("named>slow", 0)]
+
+
+class Many(Front):
+    """Each key a handler of its own."""
+
+    def named(self, key, below):
+        return f"{key}>{below}"
+
+
+def test_more_handlers_than_there_are_slots(exits):
+    """All exits of the reason then pass the front, and nothing is lost when it goes."""
+    before = state(exits)
+    exits.front(REASON, Many(*range(300)))
+    assert [found(exits, key) for key in (1, 2, 39)] == [("every>one", 11), ("every>two", 22), ("every>slow", 0)]
+    exits.front(REASON, Many(*range(100)))
+    assert found(exits, 39) == ("39>slow", 0)
+    exits.front(REASON)
+    assert state(exits)[0] == before[0]
+    assert state(exits)[1] == before[1]
+
+
+def test_what_is_named_twice_is_refused(exits):
+    with pytest.raises(ValueError, match="exit reason 10 has a handler already"):
+        exits.add(OTHER, "again")
