@@ -7,7 +7,8 @@
 typedef struct {
     mp_obj_base_t base;
     mp_obj_t value;
-    uint32_t count; // of the numbers: 1, 64 bits wide; 2 to 4, 32 bits wide; 0: the value is no such thing
+    uint32_t
+        count; // of the numbers: 1, 64 bits wide; 2 to 4, 32 bits wide; 0: the value is no such thing
     uint32_t reserved;
     uint32_t words[WORDS];
 } value_t;
@@ -38,7 +39,8 @@ static uint32_t unpack(mp_obj_t value, uint32_t *words) {
     return count;
 }
 
-static mp_obj_t make_new(const mp_obj_type_t *type, size_t n_args, size_t n_kw, const mp_obj_t *args) {
+static mp_obj_t make_new(
+    const mp_obj_type_t *type, size_t n_args, size_t n_kw, const mp_obj_t *args) {
     mp_arg_check_num(n_args, n_kw, 1, 1, false);
     value_t *self = mp_obj_malloc(value_t, type);
     self->value = args[0];
