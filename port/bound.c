@@ -8,7 +8,7 @@
 
 static mp_obj_t bound_call(mp_obj_t self_in, size_t n_args, size_t n_kw, const mp_obj_t *args) {
     if (MP_UNLIKELY(n_args > BOUND_MOST || n_kw != 0)) {
-        mp_raise_TypeError(MP_ERROR_TEXT("at most 4 arguments, none by keyword"));
+        mp_raise_TypeError(MP_ERROR_TEXT("at most 5 arguments, none by keyword"));
     }
     return bound_call_n(MP_OBJ_TO_PTR(self_in), n_args, args);
 }

@@ -5,7 +5,7 @@
 #include "py/objfun.h"
 #include "py/runtime.h"
 
-#define BOUND_MOST (4) // contexts, and arguments of a call
+#define BOUND_MOST (5) // contexts, and arguments of a call
 
 typedef struct {
     mp_obj_base_t base;
