@@ -348,9 +348,20 @@ static mp_obj_t advance_now(mp_obj_t self_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_advance_obj, advance_now);
 
+// vcpu.want(bits): words of the frame that an exit reads only where its reason wants them (WANT_... of
+// vmm/vtx/frame.py) are read now.
+static mp_obj_t want(mp_obj_t self_in, mp_obj_t bits) {
+    vcpu_t *self = get(self_in);
+    vcpu_need_loaded(self);
+    vcpu_want(self, mp_obj_get_int_truncated(bits));
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(vcpu_want_obj, want);
+
 static const mp_rom_map_elem_t vcpu_locals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_left), MP_ROM_PTR(&vcpu_left_obj)},
     {MP_ROM_QSTR(MP_QSTR_advance), MP_ROM_PTR(&vcpu_advance_obj)},
+    {MP_ROM_QSTR(MP_QSTR_want), MP_ROM_PTR(&vcpu_want_obj)},
     {MP_ROM_QSTR(MP_QSTR_read), MP_ROM_PTR(&vcpu_read_obj)},
     {MP_ROM_QSTR(MP_QSTR_write), MP_ROM_PTR(&vcpu_write_obj)},
     {MP_ROM_QSTR(MP_QSTR_event), MP_ROM_PTR(&vcpu_event_obj)},

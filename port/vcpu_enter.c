@@ -152,7 +152,23 @@ static const struct {
     {GUEST_CR3, offsetof(vcpu_frame_t, cr3)},
     {GUEST_CS_ACCESS_RIGHTS, offsetof(vcpu_frame_t, cs_rights)},
     {GUEST_DR7, offsetof(vcpu_frame_t, dr7)},
+    {GUEST_CS_BASE, offsetof(vcpu_frame_t, cs_base)},
+    {GUEST_CR0, offsetof(vcpu_frame_t, cr0)},
+    {GUEST_CR4, offsetof(vcpu_frame_t, cr4)},
+    {VM_ENTRY_CONTROLS, offsetof(vcpu_frame_t, entry_controls)},
 };
+
+static inline __attribute__((always_inline)) void read_wanted(vcpu_frame_t *f, uint32_t wants) {
+    for (uint32_t i = 0; MP_UNLIKELY(wants != 0); wants >>= 1, i++) {
+        if (wants & 1) {
+            *(uint64_t *)((uint8_t *)f + wanted[i].offset) = vmx_get(wanted[i].field);
+        }
+    }
+}
+
+void vcpu_want(vcpu_t *self, uint32_t wants) {
+    read_wanted(self->frame, wants & ((1u << MP_ARRAY_SIZE(wanted)) - 1));
+}
 
 // The slot of the table for an exit: that of its reason, or the one that the reason's
 // keys name for what a word of the frame says.
@@ -307,11 +323,7 @@ static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
         reason = unusual_reason(f, reason, launched);
     }
     f->count[reason]++;
-    for (uint32_t wants = f->wants[reason], i = 0; MP_UNLIKELY(wants != 0); wants >>= 1, i++) {
-        if (wants & 1) {
-            *(uint64_t *)((uint8_t *)f + wanted[i].offset) = vmx_get(wanted[i].field);
-        }
-    }
+    read_wanted(f, f->wants[reason]);
     return reason;
 }
 

@@ -35,7 +35,10 @@ typedef enum { VMX_OK = 0, VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 } vmx_result
 #define PRIMARY_CONTROLS               (0x4002)
 #define VM_ENTRY_CONTROLS              (0x4012)
 #define GUEST_INTERRUPT_STATUS         (0x0810)
+#define GUEST_CR0                      (0x6800)
 #define GUEST_CR3                      (0x6802)
+#define GUEST_CR4                      (0x6804)
+#define GUEST_CS_BASE                  (0x6808)
 #define GUEST_CS_ACCESS_RIGHTS         (0x4816)
 
 #define VMX_FLAGS(c, z) ((c) ? VMX_FAIL_INVALID : (z) ? VMX_FAIL_VALID : VMX_OK)

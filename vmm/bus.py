@@ -130,17 +130,24 @@ class MmioBus:
                 return base, device
         return None
 
+    def miss(self, page):
+        """An access to the page at this gpa that nobody claims."""
+        if page in self.unclaimed:
+            self.unclaimed[page] += 1
+        else:
+            tally.count(self.unclaimed, page)
+
     def read(self, gpa, size):
         found = self.find(gpa)
         if found is None:
-            tally.count(self.unclaimed, gpa & ~0xFFF)
+            self.miss(gpa & ~0xFFF)
             return _ones(size)
         return found[1].read(gpa - found[0], size) & _ones(size)
 
     def write(self, gpa, size, value):
         found = self.find(gpa)
         if found is None:
-            tally.count(self.unclaimed, gpa & ~0xFFF)
+            self.miss(gpa & ~0xFFF)
         else:
             found[1].write(gpa - found[0], size, value & _ones(size))
 

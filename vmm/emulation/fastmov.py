@@ -10,18 +10,30 @@ Source: SDM Vol. 2A, "Instruction Format".
 The number: bits 3:0 length; 7:4 bytes accessed; 11:8 register; 12 a byte register 4-7 is
 AH-BH; 13 memory is written; 14 the source is an immediate (the last bytes); 19:16 bytes
 of the register that a read changes, 4 clearing the upper half.
+
+address() tells where the operand is, as far as that says where in its page it begins: bits 4:0 base register, or
+BASE_NONE, BASE_RIP; 9:5 index register, or BASE_NONE; 11:10 log2 of its factor; 14:12 segment (in the order of
+vmm/emulation/decode.py); 26:15 the low 12 bits of the displacement.
 """
 
 import micropython
 from micropython import const
+
+from vmm.emulation.decode import DS, SS
 
 LENGTH = const(15)
 HIGH = const(1 << 12)
 WRITE = const(1 << 13)
 IMMEDIATE = const(1 << 14)
 
+BASE_NONE = const(16)
+BASE_RIP = const(17)
+NO_ADDRESS = const(1 << 27)
+
 _REX_W = const(8)
 _REX_R = const(4)
+_REX_X = const(2)
+_REX_B = const(1)
 
 
 # Instructions, call included, unix port -O2, callgrind: decode 410, load 330, source 380.
@@ -109,6 +121,57 @@ def decode(code: ptr8, bits: int) -> int:
     if immediate:
         reg = 0
     return result | at | size << 4 | reg << 8 | into << 16
+
+
+@micropython.viper
+def address(code: ptr8, bits: int) -> int:
+    """Where the operand of an instruction that decode() knows is."""
+    at = 0
+    rex = 0
+    byte = int(code[0])
+    if byte == 0x66:
+        at = 1
+        byte = int(code[1])
+    if byte >= 0x40 and byte < 0x50 and bits == 64:
+        rex = byte
+        at += 1
+        byte = int(code[at])
+    at += 1
+    if byte & 0xFC == 0xA0:
+        return BASE_NONE | BASE_NONE << 5 | DS << 12 | (int(code[at]) | int(code[at + 1]) << 8) << 15 & 0x7FF8000
+    if byte == 0x0F:
+        at += 1
+    mod = int(code[at]) >> 6
+    base = int(code[at]) & 7
+    index = int(BASE_NONE)
+    scale = 0
+    at += 1
+    if base == 4:
+        sib = int(code[at])
+        at += 1
+        base = sib & 7
+        scale = sib >> 6
+        index = sib >> 3 & 7
+        if rex & _REX_X:
+            index += 8
+        if index == 4:
+            index = int(BASE_NONE)
+            scale = 0
+        if base == 5 and mod == 0:
+            base = int(BASE_NONE)
+    elif base == 5 and mod == 0:
+        base = int(BASE_RIP) if bits == 64 else int(BASE_NONE)
+    displacement = 0
+    if mod == 1:
+        displacement = int(code[at])
+        if displacement & 0x80:
+            displacement |= 0xF00
+    elif mod == 2 or base >= BASE_NONE:
+        displacement = (int(code[at]) | int(code[at + 1]) << 8) & 0xFFF
+    if base < 8 and rex & _REX_B:
+        base += 8
+    segment = int(SS) if base == 4 or base == 5 else int(DS)
+    return base | index << 5 | scale << 10 | segment << 12 | displacement << 15
 
 
 @micropython.viper

@@ -10,7 +10,7 @@ from micropython import const
 from vmm import verdict
 from vmm.fault import Fault
 from vmm.memory.linear import Unbacked
-from vmm.vtx import events
+from vmm.vtx import events, reasons
 
 _MAX = const(15)
 _REX_W = const(8)
@@ -147,7 +147,12 @@ def _after_modrm(code, at, address):
 
 def skip(vcpu):
     """Past the instruction at RIP; returns a verdict."""
-    cpu = vcpu.vm.mmio.cpu
+    mmio = vcpu.vm.mmio
+    known = mmio.length(vcpu) if vcpu.reason & 0xFFFF == reasons.EPT_VIOLATION else 0
+    if known:
+        vcpu.length = known
+        return verdict.ADVANCE
+    cpu = mmio.cpu
     try:
         cpu.take(vcpu)
         cpu.finish(vcpu, length(cpu.fetch(vcpu), cpu.bits))

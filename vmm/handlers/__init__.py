@@ -48,7 +48,7 @@ def install(vm, exits):
     add(r.EPT_MISCONFIGURATION, shutdown.misconfiguration, f.WANT_GPA)
 
     # local APIC
-    add(r.APIC_ACCESS, vm.mmio.apic_access, f.WANT_LINEAR | f.WANT_VECTORING | f.WANT_DR7)
+    add(r.APIC_ACCESS, vm.mmio.apic_access, f.WANT_LINEAR | f.WANT_VECTORING | f.WANT_CODE | f.WANT_DR7)
     if vm.apicv:
         add(r.APIC_WRITE, vm.apicv.write_exit)
         add(r.VIRTUALIZED_EOI, vm.apicv.eoi_exit)

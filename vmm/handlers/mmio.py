@@ -1,24 +1,33 @@
-"""EPT violations and APIC accesses: devices in memory, and pages that a policy watches.
+"""EPT violations and APIC accesses: devices in memory, memory that nobody claims, and pages that a policy watches.
 
-Source: SDM Vol. 3C, "Exit Qualification for EPT Violations", "Exit Qualification for
-APIC-Access VM Exits".
+An access by an instruction that vmm/emulation/sites.py knows is executed at once: on the device's registers, on
+nothing, or, where a policy has looked at it, on the page of RAM itself.
+Source: SDM Vol. 3C, "Exit Qualification for EPT Violations", "Exit Qualification for APIC-Access VM Exits".
 """
 
+import micropython
 from micropython import const
+from vmx import bind
 
 from vmm import verdict
-from vmm.emulation import sites
+from vmm.emulation import fastops, sites
 from vmm.emulation.access import GuestCpu
-from vmm.emulation.fastmmio import MISS, FastMmio
+from vmm.emulation.decode import DecodeError
+from vmm.fault import Fault
 from vmm.handlers import touch
+from vmm.memory.linear import Unbacked
 from vmm.policies import answers
 from vmm.vtx import events, frame, reasons
+from vmm.vtx.frame import GPA, QUALIFICATION
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.x86 import PAGE, PAGE_MASK
 
 _APIC_BASE = const(0xFEE00000)
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
 _RIGHTS = const(7)  # R, W, X as the access wanted them
+_READS = const(0x181)  # what an EPT violation says of an operand that is read
+_WRITES = const(0x182)
+_MOST = const(16)  # pages of a device that are known one by one
 
 
 @register
@@ -43,40 +52,46 @@ class Mmio:
         self.vm = vm
         self.bus = bus
         self.cpu = GuestCpu(vm)
-        self._fast = None
         self._sites = None
         self._exits = None
         self._handlers = {}  # id(device): (device, its handler): there are as many as devices, wherever they go
         self._pages = []  # that have a handler of their own now
+        self._ways = {}  # number of a page: (read, write) of who answers there
+        self._others = [None, None]  # (read, write) of RAM, and of pages where nobody answers
+        self._by_bus = self._bus_read, self._bus_write
+        self._answer = 0
+        self._answering = None
+        self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize: the page is a device
 
     def install(self, exits):
         """Pages that are one device's have handlers of their own."""
         deferred = self.vm.demand_paging
+        _, size, hpa = self.vm.memory.segments[0]
+        self._sites = known = sites.Sites(hpa, size, not deferred, self._learn)
+        self._others[0] = known.peek, known.poke
+        general = known.general(self._ways, self._others, self.violation)
+        self._answering = known.handler(self._answered, self._replace, self._answer_otherwise)
         exits.add(
             reasons.EPT_VIOLATION,
-            touch.handler(self.vm.ept.root, self.violation) if deferred else self.violation,
+            touch.handler(self.vm.ept.root, general) if deferred else general,
             frame.WANT_GPA | frame.WANT_LINEAR | frame.WANT_VECTORING | frame.WANT_CODE | frame.WANT_DR7,
         )
         exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, 0xFFFFF000, 6)
+        lapic = self.vm.lapic
+        short = known.handler(lapic.read, lapic.write, self.violation)
+        self.apic_access = bind(_apic_access, short, self._apic_otherwise)
         self._exits = exits
-        _, size, hpa = self.vm.memory.segments[0]
-        self._sites = sites.Sites(hpa, size)
         self.rewired()
-
-    def _short_way(self):
-        """Devices that fill their page, and the RAM from gpa 0."""
-        devices = {base >> 12: device for base, end, device in self.bus.regions if end - base == PAGE}
-        _, size, hpa = self.vm.memory.segments[0]
-        return FastMmio(devices, hpa, size, self.vm.ports)
 
     def rewired(self):
         """A device has come to the bus or has left it."""
-        self._fast = None
         if self._exits is None:
             return
         for page in self._pages:
             self._exits.unkey(reasons.EPT_VIOLATION, page)
         self._pages = []
+        self._ways.clear()
+        self._others[1] = self._sites.nobody(self.bus.miss)
         for base, end, device in self.bus.regions:
             if end - base == PAGE and not base >> 32:
                 known = self._handlers.get(id(device))
@@ -85,19 +100,41 @@ class Mmio:
                     self._handlers[id(device)] = known
                 self._exits.key(reasons.EPT_VIOLATION, base, known[1])
                 self._pages.append(base)
+            self._find_way(base, end, device)
+
+    def _find_way(self, base, end, device):
+        """Who answers on the pages of a region: its device, or where several may, and on later pages, the bus."""
+        first, last = base >> 12, end - 1 >> 12
+        if last - first >= _MOST:
+            self._others[1] = self._by_bus
+            return
+        for page in range(first, last + 1):
+            alone = base == page << 12 and end - base >= PAGE and page not in self._ways
+            self._ways[page] = (device.read, device.write) if alone else self._by_bus
+
+    def _bus_read(self, offset, size):
+        return self.bus.read(self._sites.page << 12 | offset, size)
+
+    def _bus_write(self, offset, size, value):
+        self.bus.write(self._sites.page << 12 | offset, size, value)
+
+    def _learn(self, vcpu):
+        """The number of the instruction at RIP (vmm/emulation/fastops.py), 0 where it has none."""
+        try:
+            self.cpu.take(vcpu)
+            instruction = self.cpu.instruction.decode(self.cpu.fetch(vcpu), self.cpu.bits)
+        except (DecodeError, Fault, Unbacked):
+            return 0
+        number, immediate, operand = fastops.encode(instruction)
+        self._sites.told(immediate, operand)
+        return number
 
     def violation(self, vcpu):
-        """Handler of EPT violations."""
+        """Handler of EPT violations by instructions that are not known, and by all else."""
         gpa = vcpu.gpa
-        if self.vm.demand_paging and self.vm.ept.touch(gpa):
-            answers.again(vcpu)
-            return verdict.RESUME
-        if self._fast is None:
-            self._fast = self._short_way()
-        answer = self._fast.access(vcpu, gpa)
-        if answer != MISS:
-            return answer
         answers.again(vcpu)
+        if self.vm.demand_paging and self.vm.ept.touch(gpa):
+            return verdict.RESUME
         if self.vm.memory.has(gpa):
             return self.vm.stepper.step(gpa & PAGE_MASK, vcpu.qualification & _RIGHTS)
         if vcpu.qualification & 4:
@@ -110,18 +147,11 @@ class Mmio:
             return verdict.STOP
         return self.cpu.execute(vcpu)
 
-    def apic_access(self, vcpu):
-        """Handler of APIC accesses that the CPU did not virtualize: the page is a device."""
-        q = vcpu.qualification
-        if q >> 12 & 15 <= _LINEAR_WRITE:
-            if self._fast is None:
-                self._fast = self._short_way()
-            answer = self._fast.access(vcpu, _APIC_BASE | q & (PAGE - 1))
-            if answer != MISS:
-                return answer
+    def _apic_otherwise(self, vcpu):
+        """An access to the APIC's page that is no operand's."""
         if vcpu.vectoring_info & events.VALID:
             events.requeue(vcpu)
-            return self._in_delivery(vcpu, _APIC_BASE | q & (PAGE - 1))
+            return self._in_delivery(vcpu, _APIC_BASE | vcpu.qualification & (PAGE - 1))
         return self.cpu.execute(vcpu)
 
     def _in_delivery(self, vcpu, gpa):
@@ -133,6 +163,37 @@ class Mmio:
         )
         return verdict.STOP
 
+    # -- policies
+
     def answer(self, vcpu, value):
         """A policy's Value for a memory access: what it reads, or what is written instead."""
-        return self.cpu.execute(vcpu, value)
+        self._answer = value
+        self._sites.page = vcpu.gpa >> 12
+        return self._answering(vcpu)
+
+    def _answered(self, offset, size):
+        return self._answer & (1 << 8 * size) - 1
+
+    def _replace(self, offset, size, value):
+        self.vm.physical_store(self._sites.page << 12 | offset, size, self._answer & (1 << 8 * size) - 1)
+
+    def _answer_otherwise(self, vcpu):
+        return self.cpu.execute(vcpu, self._answer)
+
+    def length(self, vcpu):
+        """Bytes of the instruction that has made the EPT violation at hand; 0 where it is not known at once."""
+        return self._sites.length(vcpu)
+
+
+@micropython.viper
+def _apic_access(short, otherwise, vcpu) -> int:
+    """As an EPT violation says it."""
+    f = ptr32(vcpu)
+    qualification = int(f[QUALIFICATION])
+    kind = qualification >> 12 & 15
+    if kind > _LINEAR_WRITE:
+        return int(otherwise(vcpu))
+    f[GPA] = _APIC_BASE | qualification & (PAGE - 1)
+    f[GPA + 1] = 0
+    f[QUALIFICATION] = _WRITES if kind == _LINEAR_WRITE else _READS
+    return int(short(vcpu))

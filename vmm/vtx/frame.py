@@ -84,6 +84,10 @@ COMPLETED = const(0xB70 // 4)  # an instruction was completed for the guest whil
 DR7 = const(0xB78 // 4)
 TIMED = const(0xB60 // 4)  # entries for a timer's deadline
 LAST_DUE = const(0xB68 // 4)  # the deadline before
+CS_BASE = const(0xB90 // 4)
+CR0 = const(0xB98 // 4)  # as the CPU has it, and so
+CR4 = const(0xBA0 // 4)
+ENTRY_CONTROLS = const(0xBA8 // 4)
 ALLOCATED = const(0xB80 // 4)  # blocks of the heap that its exits have taken since the last collection
 PARKED = const(0xB88 // 4)  # bit n: timer n is of no use until the guest has run
 
@@ -96,6 +100,7 @@ WANT_VECTORING = const(3 << 4)  # information and error code
 WANT_INSTR_INFO = const(1 << 6)
 WANT_CODE = const(3 << 7)  # CR3 and the access rights of CS
 WANT_DR7 = const(1 << 9)
+WANT_PAGING = const(15 << 10)  # base of CS, CR0, CR4 and the entry controls
 
 # Bits of DIRTY: words that go to the VMCS at the next entry.
 DIRTY_RIP = const(1 << 0)

@@ -15,6 +15,7 @@ from micropython import const
 from vmm.memory import look
 from vmm.vtx import vmcs as v
 from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
+from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST
 from vmm.vtx.x86 import CR0_NE, CR0_PG, CR0_TS, EFER_LMA, PAGE
 
 _CR0_CD_NW = const(3 << 29)
@@ -23,7 +24,6 @@ _CR0_CD_NW = const(3 << 29)
 # as long as the guest's NE is not the real one.
 _CR0_OWNED = const(1 << 4 | 1 << 5 | 3 << 29)  # ET, NE, NW, CD
 _CR0_MP_EM_TS = const(7 << 1)
-_IA32E_MODE_GUEST = const(1 << 9)
 _CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shut the CPU down), VMXE
 _PAT_RESET = const(0x0007040600070406)
 EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
@@ -87,7 +87,7 @@ class Vcpu:
         efer = self.read(v.GUEST_IA32_EFER)
         self.write(v.GUEST_IA32_EFER, efer & ~EFER_LMA | (EFER_LMA if on else 0))
         controls = self.read(v.VM_ENTRY_CONTROLS)
-        self.write(v.VM_ENTRY_CONTROLS, controls & ~_IA32E_MODE_GUEST | (_IA32E_MODE_GUEST if on else 0))
+        self.write(v.VM_ENTRY_CONTROLS, controls & ~ENTRY_IA32E_MODE_GUEST | (ENTRY_IA32E_MODE_GUEST if on else 0))
 
     @property
     def dr7(self):

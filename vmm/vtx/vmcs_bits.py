@@ -1,6 +1,7 @@
 """Bits of VMCS fields that more than one module needs.
 
-SDM Vol. 3C, "Guest Register State", "Guest Non-Register State", "Processor-Based VM-Execution Controls".
+SDM Vol. 3C, "Guest Register State", "Guest Non-Register State", "Processor-Based VM-Execution Controls",
+"VM-Entry Controls".
 """
 
 from micropython import const
@@ -20,6 +21,9 @@ PENDING_RTM = const(1 << 16)
 CONTROL_INTERRUPT_WINDOW = const(1 << 2)
 CONTROL_NMI_WINDOW = const(1 << 22)
 CONTROL_MONITOR_TRAP_FLAG = const(1 << 27)
+
+# VM_ENTRY_CONTROLS
+ENTRY_IA32E_MODE_GUEST = const(1 << 9)
 
 # Access rights of a segment
 RIGHTS_L = const(1 << 13)  # 64-bit code
