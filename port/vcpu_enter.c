@@ -152,6 +152,9 @@ static const struct {
     {GUEST_CR3, offsetof(vcpu_frame_t, cr3)},
     {GUEST_CS_ACCESS_RIGHTS, offsetof(vcpu_frame_t, cs_rights)},
     {GUEST_DR7, offsetof(vcpu_frame_t, dr7)},
+    {GUEST_SS_ACCESS_RIGHTS, offsetof(vcpu_frame_t, ss_rights)},
+    {GUEST_CR0, offsetof(vcpu_frame_t, cr0)},
+    {CR0_READ_SHADOW, offsetof(vcpu_frame_t, cr0_shadow)},
 };
 
 // The slot of the table for an exit: that of its reason, or the one that the reason's

@@ -38,6 +38,7 @@ PENDING = const(0x108 // 4)
 DEADLINE = const(0x110 // 4)
 EXIT_TSC = const(0x118 // 4)
 GUEST_TICKS = const(0x128 // 4)
+XCR0 = const(0x160 // 4)
 HOST_RSP = const(0x168 // 4)
 LAUNCHED = const(0x170 // 4)
 HOST_TICKS = const(0x180 // 4)
@@ -86,6 +87,9 @@ TIMED = const(0xB60 // 4)  # entries for a timer's deadline
 LAST_DUE = const(0xB68 // 4)  # the deadline before
 ALLOCATED = const(0xB80 // 4)  # blocks of the heap that its exits have taken since the last collection
 PARKED = const(0xB88 // 4)  # bit n: timer n is of no use until the guest has run
+SS_RIGHTS = const(0xB90 // 4)
+CR0 = const(0xB98 // 4)
+CR0_SHADOW = const(0xBA0 // 4)
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
 # RIP, RSP, RFLAGS, the qualification and the instruction length.
@@ -96,6 +100,7 @@ WANT_VECTORING = const(3 << 4)  # information and error code
 WANT_INSTR_INFO = const(1 << 6)
 WANT_CODE = const(3 << 7)  # CR3 and the access rights of CS
 WANT_DR7 = const(1 << 9)
+WANT_CR0 = const(7 << 10)  # access rights of SS, CR0 and its read shadow
 
 # Bits of DIRTY: words that go to the VMCS at the next entry.
 DIRTY_RIP = const(1 << 0)

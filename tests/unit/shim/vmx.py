@@ -2,4 +2,8 @@
 
 from functools import partial as bind
 
-__all__ = ["bind"]
+__all__ = ["bind", "invvpid"]
+
+
+def invvpid(kind, vpid, gva):
+    """No translation is cached here."""
