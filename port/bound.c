@@ -25,7 +25,7 @@ MP_DEFINE_CONST_OBJ_TYPE(
     bound_type, MP_QSTR_bound, MP_TYPE_FLAG_NONE, call, bound_call, print, bound_print);
 
 static mp_obj_t bind(size_t n_args, const mp_obj_t *args) {
-    bound_t *self = mp_obj_malloc(bound_t, &bound_type);
+    bound_t *self = mp_obj_malloc_var(bound_t, context, mp_obj_t, n_args - 1, &bound_type);
     self->function = args[0];
     self->contexts = n_args - 1;
     for (size_t i = 1; i < n_args; i++) {

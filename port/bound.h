@@ -11,7 +11,7 @@ typedef struct {
     mp_obj_base_t base;
     mp_obj_t function;
     size_t contexts;
-    mp_obj_t context[BOUND_MOST];
+    mp_obj_t context[];
 } bound_t;
 
 extern const mp_obj_type_t bound_type;

@@ -118,11 +118,13 @@ typedef struct {
     uint64_t dr7; // 0xb78  only where wants[reason] asks
     uint64_t allocated; // 0xb80  blocks of the heap since the last collection
     uint64_t parked; // 0xb88  bits of timer[]
-    uint64_t cs_base; // 0xb90  these four only where wants[reason] asks
+    uint64_t cs_base; // 0xb90  these six only where wants[reason] asks
     uint64_t cr0; // 0xb98  as the CPU has it, not as the guest sees it
     uint64_t cr4; // 0xba0
     uint64_t entry_controls; // 0xba8
-    uint64_t reserved2[0x7a]; // 0xbb0
+    uint64_t ss_rights; // 0xbb0
+    uint64_t cr0_shadow; // 0xbb8
+    uint64_t reserved2[0x78]; // 0xbc0
     // The VMCS's MSR areas (vmm/handlers/spec_msrs.py).
     vcpu_msr_t guest_msrs[4]; // 0xf80  loaded by entries, stored by exits
     vcpu_msr_t host_msrs[4]; // 0xfc0  loaded by exits

@@ -156,6 +156,8 @@ static const struct {
     {GUEST_CR0, offsetof(vcpu_frame_t, cr0)},
     {GUEST_CR4, offsetof(vcpu_frame_t, cr4)},
     {VM_ENTRY_CONTROLS, offsetof(vcpu_frame_t, entry_controls)},
+    {GUEST_SS_ACCESS_RIGHTS, offsetof(vcpu_frame_t, ss_rights)},
+    {CR0_READ_SHADOW, offsetof(vcpu_frame_t, cr0_shadow)},
 };
 
 static inline __attribute__((always_inline)) void read_wanted(vcpu_frame_t *f, uint32_t wants) {

@@ -40,6 +40,9 @@ typedef enum { VMX_OK = 0, VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 } vmx_result
 #define GUEST_CR4                      (0x6804)
 #define GUEST_CS_BASE                  (0x6808)
 #define GUEST_CS_ACCESS_RIGHTS         (0x4816)
+#define GUEST_SS_ACCESS_RIGHTS         (0x4818)
+#define GUEST_CR0                      (0x6800)
+#define CR0_READ_SHADOW                (0x6004)
 
 #define VMX_FLAGS(c, z) ((c) ? VMX_FAIL_INVALID : (z) ? VMX_FAIL_VALID : VMX_OK)
 

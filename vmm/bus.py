@@ -24,7 +24,7 @@ class PortBus:
 
     A device takes accesses as wide as its claim says, at its own ports; the bus makes two halves of any other,
     the low one first, as chipsets do down to the bytes of an ISA chip.
-    claims {port: (read, write, base, widest)}; devices {port: (device, base)}; misses {port << 1 | write: count}.
+    claims {port: (read, write, base, widest, end)}; devices {port: (device, base)}; misses {port << 1 | write: count}.
     """
 
     def __init__(self):
@@ -48,7 +48,7 @@ class PortBus:
         for port in range(base, base + count):
             if port in self.claims:
                 raise Overlap("port %#x is claimed already" % port)
-        entry = (device.read, device.write, base - offset, widest)
+        entry = (device.read, device.write, base - offset, widest, base + count)
         for port in range(base, base + count):
             self.claims[port] = entry
         self.devices.update(dict.fromkeys(range(base, base + count), (device, base - offset)))
@@ -56,6 +56,11 @@ class PortBus:
     def reserve_dword(self, port):
         """Four bytes at `port` are one access, to a device that is not there; narrower ones are not concerned."""
         self.dwords.add(port)
+
+    def whole(self, port, size):
+        """Whether an access of `size` bytes is one access to the device that has `port`."""
+        claim = self.claims.get(port)
+        return claim is not None and not self._splits(port, size, claim)
 
     def _splits(self, port, size, claim):
         """Whether an access of more than a byte is made in halves. claim: of its first port."""

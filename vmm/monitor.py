@@ -27,6 +27,7 @@ from vmm.ties import link, shared
 from vmm.vm import VM
 from vmm.vtx import caps as caps_module
 from vmm.vtx import controls, mitigations, trial
+from vmm.vtx.vmcs_bits import INVEPT_SINGLE_CONTEXT, INVVPID_SINGLE_CONTEXT
 from vmm.vtx.x86 import CR4_OSXSAVE, CR4_VMXE, PAGE
 
 _RAM = const(1)
@@ -34,8 +35,6 @@ _GUEST_HEAP = const(64 << 10)  # bytes of heap that every guest takes at least
 _SCARCE = const(4)  # where less than this part of the heap is left in one piece, holes are filled first
 _NEW = const(8)  # if so much of it has been allocated since they were looked for
 _KEPT = const(8)  # what part of the heap new guests leave to the prompt and to destroy(): an eighth
-_INVEPT_SINGLE = const(1)
-_INVVPID_SINGLE = const(1)
 _NAMED = const(4)  # guests, where a line names some
 _CTRL_D = b"\x04"
 _CONSOLES = {"com2": 1, "com3": 2}
@@ -282,8 +281,8 @@ class Monitor:
 
     def flush(self, vm):
         """Drop all translations of a VM from the TLB: EPT's and the guest's own."""
-        vmx.invept(_INVEPT_SINGLE, vm.ept.eptp)
-        vmx.invvpid(_INVVPID_SINGLE, vm.vpid, 0)
+        vmx.invept(INVEPT_SINGLE_CONTEXT, vm.ept.eptp)
+        vmx.invvpid(INVVPID_SINGLE_CONTEXT, vm.vpid, 0)
 
     # -- boot
 

@@ -18,6 +18,7 @@ from vmm.handlers import control, cpuid, io, mmio, msr, spec_msrs, vmcall
 from vmm.memory import ept, linear, paging, rights
 from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
+from vmm.memory.fill import ones
 from vmm.policies import arming, monitortrap, policy, stepper, trapflag
 from vmm.scheduling import clock, states
 from vmm.scheduling.preemption import rouse
@@ -74,6 +75,7 @@ class VM(Scheduled):
     def _build(self, config, host_uart, vpid):
         monitor = self.monitor
         caps = monitor.caps
+        self.vpid = vpid
         size = config["memory"]
         align = _LARGE if size >= _LARGE else PAGE
         segments = [(gpa, length, self._take(length, align)) for gpa, length in ram(size)]
@@ -86,7 +88,7 @@ class VM(Scheduled):
             for gpa, length, hpa in segments:
                 self.ept.map(gpa, hpa, length)
         self.io_bitmap = self._take(2 * PAGE)
-        _fill(self.io_bitmap, 2 * PAGE)
+        ones(self.io_bitmap, 2 * PAGE)
         self.msr_bitmap = self._take(PAGE)
 
         xcr0 = monitor.xcr0
@@ -521,11 +523,3 @@ class VM(Scheduled):
         return "<VM %s: %s%s, %d MiB, rip %#x>" % (
             self.name, self.state, " (%s)" % self.why if self.why else "", self.memory.size >> 20, self.vcpu.rip,
         )  # fmt: skip
-
-
-def _fill(hpa, size):
-    import uctypes
-
-    area = uctypes.bytearray_at(hpa, size)
-    for i in range(0, size, 256):
-        area[i : i + 256] = b"\xff" * 256

@@ -54,6 +54,7 @@ from vmm.devices.lapic_registers import (
     TRIGGER_LEVEL,
     VERSION,
     VIRTUAL_DELIVERY,
+    X2APIC,
 )
 from vmm.devices.lapic_timer import LapicTimer
 
@@ -112,7 +113,7 @@ class Lapic(LapicPage):
     def reset(self):
         """State after power-up: xAPIC mode, software-disabled. INIT does the same; the ID stays."""
         self.timer.reset()
-        self.x2apic = False  # bit 10
+        self._set_x2apic(False)
         self.errors = 0  # collected until ESR is written
         self.clear()
         self.enabled = True
@@ -132,6 +133,11 @@ class Lapic(LapicPage):
     def enabled(self, value):
         self.set(ENABLED, 1 if value else 0)
 
+    def _set_x2apic(self, on):
+        """IA32_APIC_BASE bit 10."""
+        self.x2apic = on
+        self.set(X2APIC, 1 if on else 0)
+
     def wire(self, frame, virtual_delivery):
         """Quick handlers go by the words of the vCPU frame at this address, and by whether the CPU delivers."""
         self.set(FRAME_AT, frame)
@@ -145,7 +151,7 @@ class Lapic(LapicPage):
             return
         self.enabled = True
         if x2apic and not self.x2apic:
-            self.x2apic = True
+            self._set_x2apic(True)
             self.set(ID, self.apic_id)
             self.set(LDR, (self.apic_id >> 4) << 16 & 0xFFFF0000 | 1 << (self.apic_id & 15))
             self.set(ICR + 4, 0)
@@ -289,8 +295,7 @@ class Lapic(LapicPage):
             value |= 0x0FFFFFFF
         self.set(offset, value)
         if offset == TPR:
-            self.update_ppr()
-            self.kick()
+            self.set_tpr(value)
         elif offset == SVR:
             if not value & SVR_ENABLED:
                 for lvt in _LVTS:

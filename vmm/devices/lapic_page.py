@@ -10,6 +10,7 @@ from vmm.devices.lapic_registers import (
     DEADLINE,
     DFR,
     ENABLED,
+    END,
     EOI,
     ESR_RECEIVE_VECTOR,
     EXTINT,
@@ -33,8 +34,9 @@ from vmm.devices.lapic_registers import (
     TMR,
     TPR,
     TRIGGER_LEVEL,
+    VIRTUAL_DELIVERY,
 )
-from vmm.vtx.frame import PENDING
+from vmm.vtx.frame import DIRTY, DIRTY_RVI, PENDING, RVI
 
 
 # A vector's register is 10h bytes behind the one before, hence word 4 * i behind the first.
@@ -64,6 +66,30 @@ def highest_bit(regs: ptr32, offset: int) -> int:
     return vector + (word >> 1)
 
 
+# What a timer's deadline and an IPI come to, as a rule: Lapic.deliver() without its calls.
+@micropython.viper
+def post(page: int, vector: int) -> int:
+    """A fixed, edge-triggered interrupt for the processor whose APIC's pages begin at address `page`.
+
+    1 where it is done, 0 where nothing is, for it is no usual case.
+    """
+    r = ptr32(page)
+    at = (vector >> 5) << 2
+    bit = 1 << (vector & 31)
+    frame = int(r[FRAME_AT >> 2])
+    if frame == 0 or vector < 16 or r[SVR >> 2] & SVR_ENABLED == 0 or r[(TMR >> 2) + at] & bit:
+        return 0
+    r[(IRR >> 2) + at] |= bit
+    f = ptr32(frame)
+    if r[VIRTUAL_DELIVERY >> 2] == 0:
+        f[PENDING] = 1
+        return 1
+    if f[RVI] < vector or f[DIRTY] & DIRTY_RVI == 0:
+        f[RVI] = vector
+    f[DIRTY] |= DIRTY_RVI
+    return 1
+
+
 class LapicPage:
     """`regs`: the page and the one behind. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`,
     `received`, `apic_id` and `x2apic`."""
@@ -82,11 +108,18 @@ class LapicPage:
 
     def clear(self):
         """Zero registers; the LINT0 line itself is not ours to reset, nor how the vCPU is wired."""
-        for offset in range(0, 0x400, 4):
-            self.set(offset, 0)
+        self._clear_registers()
         for offset in (DEADLINE, DEADLINE + 4, ENABLED, IO_EXTINT, LINT0_LEVEL + 4):
             self.set(offset, 0)
         self.set(LEVELS_CHANGED, 1)
+
+    @micropython.viper
+    def _clear_registers(self):
+        r = ptr32(self.regs)
+        i = 0
+        while i < END >> 2:
+            r[i] = 0
+            i += 1
 
     # 650 but for the current count.
     @micropython.viper
@@ -219,6 +252,15 @@ class LapicPage:
             self.kick()
         if r[(TMR >> 2) + at] & bit:
             self.eoi_broadcast(vector)
+
+    @micropython.viper
+    def set_tpr(self, value: int):
+        """TPR is written; what it holds up no longer may be delivered."""
+        r = ptr32(self.regs)
+        r[TPR >> 2] = value
+        self.update_ppr()
+        if int(self.highest()) >= 0:
+            self.kick()
 
     @micropython.viper
     def update_ppr(self):

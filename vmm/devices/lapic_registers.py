@@ -32,6 +32,7 @@ TIMER_INITIAL = const(0x380)
 TIMER_CURRENT = const(0x390)
 TIMER_DIVIDE = const(0x3E0)
 SELF_IPI = const(0x3F0)
+END = const(0x400)
 
 SVR_ENABLED = const(0x100)
 LVT_MASKED = const(0x10000)
@@ -45,6 +46,7 @@ LINT0_LEVEL = const(0x1010)  # level of the LINT0 pin, and behind it of LINT1
 LEVELS_CHANGED = const(0x1018)  # TMR has changed, for the EOI-exit bitmap
 FRAME_AT = const(0x101C)  # address of the vCPU frame whose words quick handlers use, 0: none
 VIRTUAL_DELIVERY = const(0x1020)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
+X2APIC = const(0x1024)  # IA32_APIC_BASE bit 10
 SIZE = const(0x2000)  # of both pages
 
 LVT_MODE = const(0x10700)  # of an LVT register: mask and delivery mode
@@ -54,6 +56,9 @@ ESR_RECEIVE_VECTOR = const(0x40)
 MODE = const(0x700)
 LOGICAL = const(0x800)
 TRIGGER_LEVEL = const(0x8000)
+
+SELF = const(1)  # the shorthand, bits 19:18 of ICR
+ICR_UNUSUAL = const(0xFFF33F00)  # all of ICR's low half but vector, level, trigger mode and shorthand
 
 # Delivery modes, bits 10..8 of ICR, LVT and redirection entries.
 FIXED = const(0)

@@ -33,7 +33,7 @@ def install(vm, exits):
     vm.ports.install(exits)
     vm.hypercalls.install(exits)
     add(r.XSETBV, control.xsetbv)
-    add(r.CONTROL_REGISTER_ACCESS, kernel_only(control.access))
+    add(r.CONTROL_REGISTER_ACCESS, control.accesses(vm), f.WANT_CR0)
     add(r.MOV_DR, control.mov_dr)
     add(r.WBINVD, kernel_only(control.write_back))
     add(r.INVD, kernel_only(control.write_back))
@@ -50,7 +50,7 @@ def install(vm, exits):
     # local APIC
     add(r.APIC_ACCESS, vm.mmio.apic_access, f.WANT_LINEAR | f.WANT_VECTORING | f.WANT_CODE | f.WANT_DR7)
     if vm.apicv:
-        add(r.APIC_WRITE, vm.apicv.write_exit)
+        add(r.APIC_WRITE, vm.apicv.write_exits())
         add(r.VIRTUALIZED_EOI, vm.apicv.eoi_exit)
     add(r.TPR_BELOW_THRESHOLD, events.window)
 

@@ -8,15 +8,18 @@ from array import array
 import micropython
 import uctypes
 from micropython import const
+from vmx import bind
 
-from vmm.devices.lapic_registers import DEADLINE, LVT_TIMER, TIMER_TSC_DEADLINE
+from vmm.devices.lapic_page import post
+from vmm.devices.lapic_registers import DEADLINE, ICR, ICR_UNUSUAL, ID, LVT_TIMER, SELF, TIMER_TSC_DEADLINE, X2APIC
+from vmm.verdict import ADVANCE
 from vmm.vtx import reasons
 from vmm.vtx.frame import CLOCK_OFFSET, DATUM, DIRTY, DIRTY_TIMERS, RAX, RDX, TSC_OFFSET
 
 LAPIC = const(0xFEE00000)
 IA32_APIC_BASE = const(0x1B)
 IA32_TSC_DEADLINE = const(0x6E0)
-_X2APIC = const(0x800)
+_ICR = const(0x830)
 _BSP = const(1 << 8)
 _EXTD = const(1 << 10)
 _ENABLE = const(1 << 11)
@@ -35,15 +38,12 @@ class ApicMsrs:
         msrs.tsc_jumps(uctypes.addressof(lapic.regs) + DEADLINE, lapic.timer.follow_tsc)
         msrs.store(IA32_APIC_BASE, LAPIC | _BSP | _ENABLE, self._set_base)
         msrs.add(IA32_TSC_DEADLINE, self._deadline, self._set_deadline)
-        pair = (self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair)
-        reader, writer = self._read_x2apic, self._write_x2apic  # one object each, not one for each MSR
-        for index in range(_X2APIC, _X2APIC + 0x40):
-            msrs.add(index, reader, writer)
-            msrs.pairs[index] = pair
+        msrs.x2apic = self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair
 
     def install(self, exits):
-        """WRMSR of IA32_TSC_DEADLINE has a handler of its own."""
+        """WRMSR of IA32_TSC_DEADLINE and of the x2APIC's ICR have handlers of their own."""
         exits.key(reasons.WRMSR, IA32_TSC_DEADLINE, _write_deadline, uctypes.addressof(self._words))
+        exits.key(reasons.WRMSR, _ICR, bind(_write_icr, self._msrs.write_exit), self._words[0])
 
     def _set_base(self, index, value):
         """The states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""
@@ -72,19 +72,6 @@ class ApicMsrs:
 
     def _write_x2apic_pair(self, index, low, high):
         return self._lapic.x2apic and self._lapic.write_msr(index, low, high)
-
-    def _read_x2apic(self, index):
-        lapic = self._lapic
-        if not lapic.x2apic:
-            return False
-        low = lapic.read_msr(index)
-        if low < 0:
-            return False
-        return lapic.read_msr_high(index) << 32 | low
-
-    def _write_x2apic(self, index, value):
-        lapic = self._lapic
-        return lapic.x2apic and lapic.write_msr(index, value & 0xFFFFFFFF, value >> 32)
 
 
 # LapicTimer.set_deadline on the frame's words: Linux comes here at every change of its next timer.
@@ -115,3 +102,28 @@ def _write_deadline(vcpu) -> int:
     f[timer + 1] = deadline >> 32
     f[DIRTY] |= DIRTY_TIMERS
     return 1
+
+
+# By Lapic.write_msr it is 19,400.
+@micropython.viper
+def _write_icr(slow, vcpu) -> int:
+    """Handler of WRMSR of the x2APIC's ICR: a fixed interrupt to the processor itself; slow(vcpu) sends all others.
+
+    frame.DATUM: the APIC's page.
+    """
+    f = ptr32(vcpu)
+    page = int(f[DATUM])
+    r = ptr32(page)
+    low = int(f[RAX])
+    # By shorthand, or by its ID; logical destinations, other delivery modes and reserved bits are not usual.
+    usual = 0
+    if low & ICR_UNUSUAL == 0:
+        if low >> 18 == SELF or (low >> 18 == 0 and f[RDX] == r[ID // 4]):
+            usual = int(r[X2APIC // 4])
+    if usual == 0:
+        return int(slow(vcpu))
+    if int(post(page, low & 0xFF)) == 0:
+        return int(slow(vcpu))
+    r[ICR // 4] = low
+    r[ICR // 4 + 1] = f[RDX]
+    return ADVANCE

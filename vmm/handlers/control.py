@@ -1,25 +1,42 @@
 """Control registers, debug registers, XSETBV, and what belongs to caches and TLBs.
 
-Only bits in the guest/host masks exit: CR0.NE, CD, NW and ET (the CPU wants NE set, caching is
-the host's) and the bits of CR4 that the guest may not have. Source: SDM Vol. 3C, "Exit
+Only bits in the guest/host masks exit: CR0.NE, CD, NW and ET (the CPU wants NE set, caching is the host's), MP, EM and
+TS as long as the guest's NE is clear, and the bits of CR4 that the guest may not have. Source: SDM Vol. 3C, "Exit
 qualification for control-register accesses"; Vol. 3A, "Control Registers".
 """
 
+import micropython
 from micropython import const
+from vmx import bind, invvpid
 
 from vmm import verdict
+from vmm.devices.lapic_registers import TPR
 from vmm.handlers import exception
 from vmm.handlers.msr import IA32_TSC
+from vmm.handlers.privileged import kernel_only
+from vmm.verdict import ADVANCE
 from vmm.vtx import events
+from vmm.vtx.frame import CR0, CR0_SHADOW, QUALIFICATION, SS_RIGHTS
 from vmm.vtx.reg import Bits, Reg, register
-from vmm.vtx.vmcs import GUEST_DR7, GUEST_PDPTE0, SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
+from vmm.vtx.vcpu import CR0_OWNED, CR0_OWNED_WITHOUT_NE
+from vmm.vtx.vmcs import (
+    CR0_READ_SHADOW,
+    GUEST_CR0,
+    GUEST_DR7,
+    GUEST_PDPTE0,
+    SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS,
+)
+from vmm.vtx.vmcs_bits import INVVPID_SINGLE_CONTEXT, RIGHTS_DPL
 from vmm.vtx.x86 import (
     CR0_CD,
+    CR0_DEFINED,
     CR0_ET,
+    CR0_NE,
     CR0_NW,
     CR0_PE,
     CR0_PG,
     CR0_TS,
+    CR0_WP,
     CR4_DE,
     CR4_OSXSAVE,
     CR4_PAE,
@@ -32,9 +49,15 @@ from vmm.vtx.x86 import (
 
 _GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 
-_TPR = const(0x80)
-_CR0_DEFINED = const(0xE005003F)
-_CR0_RELOADS = const(7 << 29)  # PG, CD, NW
+_CR0_RELOADS = const(CR0_PG | CR0_CD | CR0_NW)
+_CR0_MORE = const(CR0_PE | CR0_NE | CR0_PG | CR0_CD | CR0_NW)  # what changes more than CR0
+
+# Exit qualification, bits 5:0: number and type; bits 11:8: the register
+_MOV_TO_CR0 = const(0)
+_MOV_TO_CR8 = const(8)
+_MOV_FROM_CR8 = const(0x18)
+_CLTS = const(0x20)
+_GPR_RSP = const(4 << 8)
 _CS_L = const(1 << 13)
 _WBINVD_EXITING = const(1 << 6)
 _DR6_BD = const(1 << 13)
@@ -72,7 +95,7 @@ def access(vcpu):
         old = vcpu.cr0
         return write_cr0(vcpu, old & ~0xE | q.LMSW_SOURCE & 0xF | old & CR0_PE)
     if q.TYPE == 1:
-        value = {3: lambda: vcpu.cr3, 8: lambda: vcpu.vm.lapic.read(_TPR, 4) >> 4}[q.NUMBER]()
+        value = {3: lambda: vcpu.cr3, 8: lambda: vcpu.vm.lapic.read(TPR, 4) >> 4}[q.NUMBER]()
         setattr(vcpu, _GPRS[q.GPR], value)
         return verdict.ADVANCE
     value = getattr(vcpu, _GPRS[q.GPR])
@@ -86,15 +109,62 @@ def access(vcpu):
         return write_cr3(vcpu, value)
     if value >> 4:
         return events.general_protection(vcpu)
-    vcpu.vm.lapic.write(_TPR, 4, value << 4)
+    vcpu.vm.lapic.set_tpr(value << 4)
     return verdict.ADVANCE
+
+
+def accesses(vm):
+    """Return the handler of control-register accesses; the words that it reads: frame.WANT_CR0."""
+    return bind(_access, kernel_only(access), vm, bind(invvpid, INVVPID_SINGLE_CONTEXT, vm.vpid, 0))
+
+
+# Where a guest's CR0 and the CPU's differ (ET or NE is clear), each task switch comes here; and so does each change of
+# the interrupt level by MOV CR8 where the CPU does not virtualize it. In bytecode they cost 40,000.
+@micropython.viper
+def _access(slow, vm, forget, vcpu) -> int:
+    """MOV to CR0 and CLTS that change neither PE, PG, NE, CD nor NW, and MOV CR8; slow(vcpu) is for the rest."""
+    f = ptr32(vcpu)
+    q = int(f[QUALIFICATION])
+    if f[SS_RIGHTS] & RIGHTS_DPL or q & 0xF00 == _GPR_RSP:
+        return int(slow(vcpu))
+    kind = q & 0x3F
+    gpr = (q >> 7) & 30
+    if kind == _MOV_FROM_CR8:
+        f[gpr] = int(vm.lapic.get(TPR)) >> 4
+        f[gpr + 1] = 0
+        return ADVANCE
+    value = int(f[gpr])
+    if kind == _MOV_TO_CR8:
+        if value > 15 or f[gpr + 1]:
+            return int(slow(vcpu))
+        vm.lapic.set_tpr(value << 4)
+        return ADVANCE
+    shadow = int(f[CR0_SHADOW])
+    mask = int(CR0_OWNED)
+    if shadow & CR0_NE == 0:
+        mask = int(CR0_OWNED_WITHOUT_NE)
+    old = (int(f[CR0]) & (mask ^ 0xFFFFFFFF)) | (shadow & mask)
+    if kind == _CLTS:
+        value = old & (CR0_TS ^ 0xFFFFFFFF)
+    elif kind != _MOV_TO_CR0 or f[gpr + 1]:  # a high half is #GP(0) in 64-bit mode, and of no meaning elsewhere
+        return int(slow(vcpu))
+    value = (value & CR0_DEFINED) | CR0_ET
+    if (old ^ value) & _CR0_MORE:
+        return int(slow(vcpu))
+    old ^= value
+    write = vcpu.write
+    write(CR0_READ_SHADOW, value)
+    write(GUEST_CR0, int(f[CR0]) ^ old)
+    if old & CR0_WP:
+        forget()  # what is cached may say who may write
+    return ADVANCE
 
 
 def write_cr0(vcpu, value):
     """The guest's CR0 becomes `value`, or #GP(0)."""
     if value >> 32 or (value & CR0_PG and not value & CR0_PE) or (value & CR0_NW and not value & CR0_CD):
         return events.general_protection(vcpu)
-    value = value & _CR0_DEFINED | CR0_ET
+    value = value & CR0_DEFINED | CR0_ET
     old = vcpu.cr0
     if not _cr0_allowed(vcpu, old, value):
         return events.general_protection(vcpu)

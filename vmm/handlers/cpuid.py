@@ -14,70 +14,103 @@ from micropython import const
 from vmx import bind
 
 from vmm import tally, verdict
+from vmm.verdict import ADVANCE
+from vmm.vtx import cpuid_bits as x
 from vmm.vtx import reasons
-from vmm.vtx.frame import DATUM, RAX, RBX, RCX, RDX
+from vmm.vtx.frame import DATUM, RAX, RBX, RCX, RDX, XCR0
 from vmm.vtx.vmcs import GUEST_CR4
-from vmm.vtx.x86 import CR4_OSXSAVE, CR4_PKE
+from vmm.vtx.x86 import (
+    CR4_FSGSBASE,
+    CR4_OSXSAVE,
+    CR4_PCIDE,
+    CR4_PKE,
+    CR4_SMAP,
+    CR4_SMEP,
+    CR4_UMIP,
+)
 
 HYPERVISOR_LEAF = const(0x40000000)
 SIGNATURE = b"PcanelPy    "
 
-# Frame words (vmm/vtx/frame.py): constants here, since the handler of the commonest exit reads them.
-_KNOWN = const(64)  # answers kept
-_SUBLEAVES_KEPT = const(256)  # of a leaf, at most: the rest is made anew each time
+_COUNTED = const(2)  # words in front of a leaf with subleaves: how many answers follow, XCR0
+_MOST = const(16)  # subleaves of a leaf that are kept; the others are made anew each time
 _LAST = const(0x1F)  # the highest basic leaf that is shown
 _SUBLEAVES = (4, 7, 0xB, 0xD)
+_NO_XCR0 = const(0xFFFFFFFF)
 
-_F1_ECX = const(
-    1 << 0 | 1 << 1 | 1 << 9 | 1 << 12 | 1 << 13 | 1 << 17 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22
-    | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26 | 1 << 28 | 1 << 29 | 1 << 30
+_LEAF_1_ECX = const(
+    x.LEAF_1_ECX_SSE3 | x.LEAF_1_ECX_PCLMULQDQ | x.LEAF_1_ECX_SSSE3 | x.LEAF_1_ECX_FMA | x.LEAF_1_ECX_CMPXCHG16B
+    | x.LEAF_1_ECX_PCID | x.LEAF_1_ECX_SSE4_1 | x.LEAF_1_ECX_SSE4_2 | x.LEAF_1_ECX_X2APIC | x.LEAF_1_ECX_MOVBE
+    | x.LEAF_1_ECX_POPCNT | x.LEAF_1_ECX_TSC_DEADLINE | x.LEAF_1_ECX_AESNI | x.LEAF_1_ECX_XSAVE | x.LEAF_1_ECX_AVX
+    | x.LEAF_1_ECX_F16C | x.LEAF_1_ECX_RDRAND
 )  # fmt: skip
-_F1_EDX = const(
-    1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 11 | 1 << 12
-    | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 17 | 1 << 19 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26 | 1 << 27
+_LEAF_1_ECX_OURS = const(x.LEAF_1_ECX_HYPERVISOR | x.LEAF_1_ECX_TSC_DEADLINE | x.LEAF_1_ECX_X2APIC)
+_LEAF_1_ECX_XSAVED = const(x.LEAF_1_ECX_FMA | x.LEAF_1_ECX_AVX | x.LEAF_1_ECX_F16C | x.LEAF_1_ECX_XSAVE)
+_LEAF_1_EDX = const(
+    x.LEAF_1_EDX_FPU
+    | x.LEAF_1_EDX_VME
+    | x.LEAF_1_EDX_DE
+    | x.LEAF_1_EDX_PSE
+    | x.LEAF_1_EDX_TSC
+    | x.LEAF_1_EDX_MSR
+    | x.LEAF_1_EDX_PAE
+    | x.LEAF_1_EDX_MCE
+    | x.LEAF_1_EDX_CX8
+    | x.LEAF_1_EDX_SEP
+    | x.LEAF_1_EDX_MTRR
+    | x.LEAF_1_EDX_PGE
+    | x.LEAF_1_EDX_MCA
+    | x.LEAF_1_EDX_CMOV
+    | x.LEAF_1_EDX_PAT
+    | x.LEAF_1_EDX_PSE_36
+    | x.LEAF_1_EDX_CLFSH
+    | x.LEAF_1_EDX_MMX
+    | x.LEAF_1_EDX_FXSR
+    | x.LEAF_1_EDX_SSE
+    | x.LEAF_1_EDX_SSE2
+    | x.LEAF_1_EDX_SS
+)  # fmt: skip; APIC follows IA32_APIC_BASE
+_LEAF_7_EBX_AVX512 = const(
+    x.LEAF_7_EBX_AVX512F | x.LEAF_7_EBX_AVX512DQ | x.LEAF_7_EBX_AVX512_IFMA | x.LEAF_7_EBX_AVX512CD
+    | x.LEAF_7_EBX_AVX512BW | x.LEAF_7_EBX_AVX512VL
 )  # fmt: skip
-_X2APIC = const(1 << 21)
-_APIC = const(1 << 9)
-_TSC_DEADLINE = const(1 << 24)
-_OSXSAVE = const(1 << 27)
-_XSAVE = const(1 << 26)
-_PCID = const(1 << 17)
-_HYPERVISOR = const(1 << 31)
-
-# Leaf 7: FSGSBASE, TSC_ADJUST, BMI1, AVX2, SMEP, BMI2, ERMS, INVPCID, AVX-512 F/DQ/IFMA/CD/BW/VL,
-# RDSEED, ADX, SMAP, CLFLUSHOPT, CLWB, SHA
-_F7_EBX = const(
-    1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19
-    | 1 << 20 | 1 << 21 | 1 << 23 | 1 << 24 | 1 << 28 | 1 << 29 | 1 << 30 | 1 << 31
+_LEAF_7_EBX = const(
+    x.LEAF_7_EBX_FSGSBASE | x.LEAF_7_EBX_TSC_ADJUST | x.LEAF_7_EBX_BMI1 | x.LEAF_7_EBX_AVX2 | x.LEAF_7_EBX_SMEP
+    | x.LEAF_7_EBX_BMI2 | x.LEAF_7_EBX_ERMS | x.LEAF_7_EBX_INVPCID | x.LEAF_7_EBX_RDSEED | x.LEAF_7_EBX_ADX
+    | x.LEAF_7_EBX_SMAP | x.LEAF_7_EBX_CLFLUSHOPT | x.LEAF_7_EBX_CLWB | x.LEAF_7_EBX_SHA | _LEAF_7_EBX_AVX512
 )  # fmt: skip
-# AVX512_VBMI, UMIP, PKU, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, RDPID
-_F7_ECX = const(1 << 1 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 22)
-# FSRM; MD_CLEAR, IBRS and IBPB, STIBP, L1D_FLUSH, ARCH_CAPABILITIES, SSBD (vmm/handlers/spec_msrs.py)
-_F7_EDX = const(1 << 4 | 1 << 10 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 31)
-_INVPCID = const(1 << 10)
-_RDPID = const(1 << 22)
-_OSPKE = const(1 << 4)
-_PKU = const(1 << 3)
-
-_XCR0 = const(0x2E7)  # x87, SSE, AVX, AVX-512, PKRU
-_FD1_EAX = const(0xF)  # XSAVEOPT, XSAVEC, XGETBV with ECX=1, XSAVES
-
-_E1_ECX = const(1 << 0 | 1 << 5 | 1 << 8)  # LAHF, LZCNT, PREFETCHW
-_E1_EDX = const(1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29)  # SYSCALL, NX, 1 GiB pages, RDTSCP, LM
-_RDTSCP = const(1 << 27)
+_LEAF_7_ECX_AVX = const(x.LEAF_7_ECX_VAES | x.LEAF_7_ECX_VPCLMULQDQ)
+_LEAF_7_ECX_AVX512 = const(
+    x.LEAF_7_ECX_AVX512_VBMI | x.LEAF_7_ECX_AVX512_VBMI2 | x.LEAF_7_ECX_AVX512_VNNI | x.LEAF_7_ECX_AVX512_BITALG
+    | x.LEAF_7_ECX_AVX512_VPOPCNTDQ
+)  # fmt: skip
+_LEAF_7_ECX = const(
+    x.LEAF_7_ECX_UMIP | x.LEAF_7_ECX_PKU | x.LEAF_7_ECX_GFNI | x.LEAF_7_ECX_RDPID | _LEAF_7_ECX_AVX | _LEAF_7_ECX_AVX512
+)
+_LEAF_7_EDX = const(  # all but FSRM: vmm/handlers/spec_msrs.py
+    x.LEAF_7_EDX_FSRM | x.LEAF_7_EDX_MD_CLEAR | x.LEAF_7_EDX_IBRS_IBPB | x.LEAF_7_EDX_STIBP | x.LEAF_7_EDX_L1D_FLUSH
+    | x.LEAF_7_EDX_ARCH_CAPABILITIES | x.LEAF_7_EDX_SSBD
+)  # fmt: skip
+_LEAF_D_1_EAX = const(x.LEAF_D_1_EAX_XSAVEOPT | x.LEAF_D_1_EAX_XSAVEC | x.LEAF_D_1_EAX_XGETBV_1 | x.LEAF_D_1_EAX_XSAVES)
+_XCR0 = const(x.XCR0_X87 | x.XCR0_SSE | x.XCR0_AVX | x.XCR0_AVX512 | x.XCR0_PKRU)
+_EXTENDED_1_ECX = const(x.EXTENDED_1_ECX_LAHF | x.EXTENDED_1_ECX_LZCNT | x.EXTENDED_1_ECX_PREFETCHW)
+_EXTENDED_1_EDX = const(
+    x.EXTENDED_1_EDX_SYSCALL | x.EXTENDED_1_EDX_NX | x.EXTENDED_1_EDX_PAGE_1G | x.EXTENDED_1_EDX_RDTSCP
+    | x.EXTENDED_1_EDX_LM
+)  # fmt: skip
 _LINEAR_BITS = const(48)  # no LA57
-_SYSCALL = const(1 << 11)
 
 # CR4: bit -> (leaf, register, feature bit) that brings it; bits 0-10 are there on every CPU with VT-x.
 _CR4_BASE = const(0x7FF)
+_EBX, _ECX = 1, 2
 _CR4 = (
-    (11, 7, 2, 2),  # UMIP
-    (16, 7, 1, 0),  # FSGSBASE
-    (17, 1, 2, 17),  # PCIDE
-    (18, 1, 2, 26),  # OSXSAVE
-    (20, 7, 1, 7),  # SMEP
-    (21, 7, 1, 20),  # SMAP
-    (22, 7, 2, 3),  # PKE
+    (CR4_UMIP, 7, _ECX, x.LEAF_7_ECX_UMIP),
+    (CR4_FSGSBASE, 7, _EBX, x.LEAF_7_EBX_FSGSBASE),
+    (CR4_PCIDE, 1, _ECX, x.LEAF_1_ECX_PCID),
+    (CR4_OSXSAVE, 1, _ECX, x.LEAF_1_ECX_XSAVE),
+    (CR4_SMEP, 7, _EBX, x.LEAF_7_EBX_SMEP),
+    (CR4_SMAP, 7, _EBX, x.LEAF_7_EBX_SMAP),
+    (CR4_PKE, 7, _ECX, x.LEAF_7_ECX_PKU),
 )
 
 
@@ -99,28 +132,50 @@ class Cpuid:
         self._proc2 = caps.used["proc2"]
         self.max_leaf = min(host(0)[0], _LAST)
         self.max_extended = min(host(0x80000000)[0], 0x80000008)
-        self.has_rdtscp = bool(self._proc2.ENABLE_RDTSCP and host(0x80000001)[3] & _RDTSCP)
+        self.has_rdtscp = bool(self._proc2.ENABLE_RDTSCP and host(0x80000001)[3] & x.EXTENDED_1_EDX_RDTSCP)
         self._compacts = compacts
-        self.has_xsaves = bool(compacts and self._proc2.ENABLE_XSAVES and self._has(0xD) and host(0xD, 1)[0] & 8)
-        self.xcr0 = xcr0 & _XCR0 if host(1)[2] & _XSAVE else 0
+        self.has_xsaves = bool(
+            compacts and self._proc2.ENABLE_XSAVES and self._has(0xD) and host(0xD, 1)[0] & x.LEAF_D_1_EAX_XSAVES
+        )
+        self.xcr0 = xcr0 & _XCR0 if host(1)[2] & x.LEAF_1_ECX_XSAVE else 0
         self.unknown = {}
         self.windows = ()
-        self._known = {}
-        self._apic = _APIC
-        self._leaves = [leaf for leaf in range(self.max_leaf + 1) if leaf not in _SUBLEAVES]
-        self._leaves += list(range(0x80000000, self.max_extended + 1))
-        self._leaves += [HYPERVISOR_LEAF, HYPERVISOR_LEAF + 1]
-        self._direct = array("I", [word for leaf in self._leaves for word in self.leaf(leaf, 0)])
+        self._apic = x.LEAF_1_EDX_APIC
+        self._at = {}  # leaf: where its words begin
+        self._answers = array("I", self._all())
         self.width = self.leaf(0x80000008, 0)[0] & 0xFF  # bits of a physical address
+
+    def _all(self):
+        """The words of all leaves: four, and in front of those of several subleaves how many, and the XCR0 of sizes."""
+        words = []
+        leaves = list(range(self.max_leaf + 1)) + list(range(0x80000000, self.max_extended + 1))
+        for leaf in leaves + [HYPERVISOR_LEAF, HYPERVISOR_LEAF + 1]:
+            self._at[leaf] = len(words)
+            if leaf in _SUBLEAVES:
+                count = self._count(leaf)
+                words.extend((count, _NO_XCR0))
+                for subleaf in range(count):
+                    words.extend(self.leaf(leaf, subleaf))
+            else:
+                words.extend(self.leaf(leaf, 0))
+        return words
+
+    def _count(self, leaf):
+        """How many subleaves of a leaf are kept."""
+        if leaf == 4:
+            count = 0
+            while count < _MOST - 1 and self._host(4, count)[0] & 0x1F:
+                count += 1
+            return count + 1  # one that says that there are no more
+        return {7: 1, 0xB: 3, 0xD: 10}[leaf]
 
     def show_apic(self, enabled):
         """IA32_APIC_BASE.EN may have changed: the feature bit follows it.
 
         Source: SDM Vol. 3A, "Enabling or Disabling the Local APIC".
         """
-        self._apic = _APIC if enabled else 0
-        self._known.clear()
-        self._direct[4 * self._leaves.index(1) + 3] = self.leaf(1, 0)[3]
+        self._apic = x.LEAF_1_EDX_APIC if enabled else 0
+        self._answers[self._at[1] + 3] = self.leaf(1, 0)[3]
 
     def _has(self, leaf):
         return leaf <= self._host(0)[0]
@@ -133,8 +188,8 @@ class Cpuid:
         """Bits of CR4 that the guest may set."""
         allowed = _CR4_BASE
         for bit, leaf, register, feature in _CR4:
-            if leaf <= self.max_leaf and self.features(leaf, register) >> feature & 1:
-                allowed |= 1 << bit
+            if leaf <= self.max_leaf and self.features(leaf, register) & feature:
+                allowed |= bit
         return allowed
 
     def leaf(self, leaf, subleaf):
@@ -149,22 +204,23 @@ class Cpuid:
         if leaf == 0:
             return self.max_leaf, b, c, d
         if leaf == 1:
-            c = c & _F1_ECX | _HYPERVISOR | _TSC_DEADLINE | _X2APIC
+            c = c & _LEAF_1_ECX | _LEAF_1_ECX_OURS
             if not self.xcr0:
-                c &= ~(1 << 12 | 1 << 28 | 1 << 29 | _XSAVE)
-            return a, b & 0x0000FF00 | 1 << 16, c, d & _F1_EDX & ~_APIC | self._apic
+                c &= ~_LEAF_1_ECX_XSAVED
+            b = b & x.LEAF_1_EBX_CLFLUSH_SIZE | 1 << x.LEAF_1_EBX_LOGICAL_PROCESSORS
+            return a, b, c, d & _LEAF_1_EDX | self._apic
         if leaf == 2:
             return a, b, c, d
         if leaf == 4:
-            return a & 0x00003FFF, b, c, d  # one core, one thread
+            return a & x.LEAF_4_EAX_CACHE, b, c, d  # one core, one thread
         if leaf == 6:
-            return 1 << 2, 0, 0, 0  # ARAT: the APIC timer never stops
+            return x.LEAF_6_EAX_ARAT, 0, 0, 0  # the APIC timer never stops
         if leaf == 7:
             return self._leaf_7(subleaf, b, c, d)
         if leaf == 0xB:
             return self._topology(subleaf)
         if leaf == 0xD:
-            return self._xsave(subleaf, a, b, c, d)
+            return self._xsave(subleaf, a, b, c)
         if leaf == 0x15:
             return 1, 1, self._tsc_hz & 0xFFFFFFFF, 0  # "crystal": the TSC itself
         if leaf == 0x16:
@@ -175,20 +231,20 @@ class Cpuid:
     def _leaf_7(self, subleaf, b, c, d):
         if subleaf:
             return 0, 0, 0, 0
-        b, c = b & _F7_EBX | 2, c & _F7_ECX
+        b, c = b & _LEAF_7_EBX | x.LEAF_7_EBX_TSC_ADJUST, c & _LEAF_7_ECX
         if not self._proc2.ENABLE_INVPCID:
-            b &= ~_INVPCID
+            b &= ~x.LEAF_7_EBX_INVPCID
         if not self.has_rdtscp:
-            c &= ~_RDPID
-        if not self.xcr0 & 4:
-            b &= ~(1 << 5)
-            c &= ~(1 << 9 | 1 << 10)
-        if self.xcr0 & 0xE0 != 0xE0:
-            b &= ~(1 << 16 | 1 << 17 | 1 << 21 | 1 << 28 | 1 << 30 | 1 << 31)
-            c &= ~(1 << 1 | 1 << 6 | 1 << 11 | 1 << 12 | 1 << 14)
-        if not self.xcr0 & 0x200:
-            c &= ~_PKU
-        return 0, b, c, d & _F7_EDX
+            c &= ~x.LEAF_7_ECX_RDPID
+        if not self.xcr0 & x.XCR0_AVX:
+            b &= ~x.LEAF_7_EBX_AVX2
+            c &= ~_LEAF_7_ECX_AVX
+        if self.xcr0 & x.XCR0_AVX512 != x.XCR0_AVX512:
+            b &= ~_LEAF_7_EBX_AVX512
+            c &= ~_LEAF_7_ECX_AVX512
+        if not self.xcr0 & x.XCR0_PKRU:
+            c &= ~x.LEAF_7_ECX_PKU
+        return 0, b, c, d & _LEAF_7_EDX
 
     @staticmethod
     def _topology(subleaf):
@@ -198,20 +254,20 @@ class Cpuid:
             return 0, 1, 2 << 8 | 1, 0  # core level
         return 0, 0, subleaf & 0xFF, 0
 
-    def _xsave(self, subleaf, a, b, c, d):
+    def _xsave(self, subleaf, a, b, c):
         if not self.xcr0:
             return 0, 0, 0, 0
         if subleaf == 0:
             return self.xcr0, self.xsave_size(1), self.xsave_size(self.xcr0), 0
         if subleaf == 1:
-            a &= _FD1_EAX
+            a &= _LEAF_D_1_EAX
             if not self._compacts:
-                a &= ~2
+                a &= ~x.LEAF_D_1_EAX_XSAVEC
             if not self.has_xsaves:
-                a &= ~8
-            return a, self.xsave_size(self.xcr0, True) if a & 2 else 0, 0, 0
+                a &= ~x.LEAF_D_1_EAX_XSAVES
+            return a, self.xsave_size(self.xcr0, True) if a & x.LEAF_D_1_EAX_XSAVEC else 0, 0, 0
         if subleaf < 32 and self.xcr0 >> subleaf & 1:
-            return a, b, c & ~1, 0
+            return a, b, c & ~x.LEAF_D_ECX_SUPERVISOR, 0
         return 0, 0, 0, 0
 
     def xsave_size(self, xcr0, compacted=False):
@@ -221,7 +277,7 @@ class Cpuid:
             if xcr0 >> i & 1:
                 length, offset, flags, _ = self._host(0xD, i)
                 if compacted:
-                    size = (size + 63 & ~63 if flags & 2 else size) + length
+                    size = (size + 63 & ~63 if flags & x.LEAF_D_ECX_ALIGNED else size) + length
                 else:
                     size = max(size, offset + length)
         return size
@@ -233,12 +289,12 @@ class Cpuid:
         if leaf == 0x80000000:
             return self.max_extended, 0, 0, 0
         if leaf == 0x80000001:
-            d = d & _E1_EDX | _SYSCALL
-            return a, 0, c & _E1_ECX, d if self.has_rdtscp else d & ~_RDTSCP
+            d = d & _EXTENDED_1_EDX | x.EXTENDED_1_EDX_SYSCALL
+            return a, 0, c & _EXTENDED_1_ECX, d if self.has_rdtscp else d & ~x.EXTENDED_1_EDX_RDTSCP
         if 0x80000002 <= leaf <= 0x80000004 or leaf == 0x80000006:
             return a, b, c, d
         if leaf == 0x80000007:
-            return 0, 0, 0, 1 << 8  # invariant TSC
+            return 0, 0, 0, x.EXTENDED_7_EDX_INVARIANT_TSC
         if leaf == 0x80000008:
             linear = min(a >> 8 & 0xFF, _LINEAR_BITS)  # as wide as what leaf 7 shows
             return a & 0xFF | linear << 8, 0, 0, 0
@@ -256,64 +312,86 @@ class Cpuid:
         return 0, 0, 0, 0
 
     def install(self, exits):
-        """Leaves that depend on nothing but the leaf, and leaf 1, have handlers of their own."""
-        exits.add(reasons.CPUID, bind(_other, self.exit))
+        """Each leaf has a handler of its own, which finds its words by frame.DATUM."""
+        base = uctypes.addressof(self._answers)
+        exit_ = self.exit
+        handlers = {1: _leaf_1, 4: bind(_subleaf, exit_), 7: bind(_leaf_7, exit_), 0xD: bind(_leaf_d, exit_)}
+        handlers[0xB] = handlers[4]
+        highest = handlers.get(self.max_leaf, _leaf)
+        self._limits = array("I", [self.max_leaf, self.max_extended, base + 4 * self._at[self.max_leaf]])
+        exits.add(reasons.CPUID, bind(_other, self.unknown, self.unknown.get, self._limits, highest))
         exits.keyed(reasons.CPUID, 4 * RAX, 0xFFFFFFFF)
-        base = uctypes.addressof(self._direct)
-        for i, leaf in enumerate(self._leaves):
-            exits.key(reasons.CPUID, leaf, _leaf_1 if leaf == 1 else _leaf, base + 16 * i)
+        for leaf, at in self._at.items():
+            exits.key(reasons.CPUID, leaf, handlers.get(leaf, _leaf), base + 4 * at)
 
     def exit(self, vcpu):
         """Handler of CPUID: any leaf."""
         leaf = vcpu.rax & 0xFFFFFFFF
         subleaf = vcpu.rcx & 0xFFFFFFFF
-        if self.max_leaf < leaf < HYPERVISOR_LEAF or leaf > self.max_extended:
+        if not (
+            leaf <= self.max_leaf or 0x80000000 <= leaf <= self.max_extended or leaf & 0xFFFF0000 == HYPERVISOR_LEAF
+        ):
             tally.count(self.unknown, leaf)
-            leaf, subleaf = self.max_leaf, subleaf  # as Intel CPUs answer: the highest basic leaf
-        if subleaf < _SUBLEAVES_KEPT:
-            key = leaf * _SUBLEAVES_KEPT + subleaf
-            if key not in self._known:
-                if len(self._known) == _KNOWN:
-                    self._known.clear()
-                self._known[key] = self.leaf(leaf, subleaf)
-            a, b, c, d = self._known[key]
-        else:
-            a, b, c, d = self.leaf(leaf, subleaf)
+            leaf = self.max_leaf  # as Intel CPUs answer: the highest basic leaf
+        a, b, c, d = self.leaf(leaf, subleaf)
         if leaf == 1 and vcpu.cr4 & CR4_OSXSAVE:
-            c |= _OSXSAVE
+            c |= x.LEAF_1_ECX_OSXSAVE
         elif leaf == 7 and subleaf == 0 and vcpu.cr4 & CR4_PKE:
-            c |= _OSPKE
-        elif leaf == 0xD and subleaf == 0:
-            b = self.xsave_size(vcpu.xcr0)
-        elif leaf == 0xD and subleaf == 1 and a & 2:
-            b = self.xsave_size(vcpu.xcr0, True)
+            c |= x.LEAF_7_ECX_OSPKE
+        elif leaf == 0xD and subleaf < 2:
+            b = self._resize(vcpu.xcr0, subleaf)
         vcpu.rax, vcpu.rbx, vcpu.rcx, vcpu.rdx = a, b, c, d
         return verdict.ADVANCE
+
+    def _resize(self, xcr0, subleaf):
+        """The sizes that leaf 0DH shows follow XCR0; EBX of subleaf 0 or 1."""
+        at = self._at[0xD]
+        words = self._answers
+        if self.xcr0:
+            words[at + 1] = xcr0
+            words[at + _COUNTED + 1] = self.xsave_size(xcr0)
+            if words[at + _COUNTED + 4] & x.LEAF_D_1_EAX_XSAVEC:
+                words[at + _COUNTED + 5] = self.xsave_size(xcr0, True)
+        return words[at + _COUNTED + 1 + 4 * subleaf]
 
 
 # Linux looks for hypervisors at 256 leaves, each time that it asks for one.
 @micropython.viper
-def _other(exit_, vcpu) -> int:
-    """Handler of all other leaves: zero where other hypervisors begin, the rest is exit's."""
+def _other(unknown, count_of, limits, highest, vcpu) -> int:
+    """Handler of all other leaves: zero where other hypervisors begin, and beyond the last what `highest` answers
+    for the highest basic leaf. limits: that leaf, the last extended one, the answer's address. The rest is
+    Cpuid.exit's. unknown: the counts, and their get()."""
     f = ptr32(vcpu)
-    if f[RAX] >> 16 != 0x4000 or f[RAX] & 0xFF00 == 0:
-        return int(exit_(vcpu))
-    f[RAX] = 0
-    f[RBX] = 0
-    f[RCX] = 0
-    f[RDX] = 0
-    f[RAX + 1] = 0
-    f[RBX + 1] = 0
-    f[RCX + 1] = 0
-    f[RDX + 1] = 0
-    return 1
+    w = ptr32(limits)
+    leaf = int(f[RAX])
+    if leaf >> 16 == HYPERVISOR_LEAF >> 16:
+        if leaf & 0xFFFF <= 3:
+            return int(vcpu.vm.cpuid.exit(vcpu))
+        f[RAX] = 0
+        f[RBX] = 0
+        f[RCX] = 0
+        f[RDX] = 0
+        f[RAX + 1] = 0
+        f[RBX + 1] = 0
+        f[RCX + 1] = 0
+        f[RDX + 1] = 0
+        return ADVANCE
+    if leaf <= int(w[0]) or (leaf >= 0x80000000 and leaf <= int(w[1])):
+        return int(vcpu.vm.cpuid.exit(vcpu))
+    count = count_of(leaf)
+    if count:
+        unknown[leaf] = int(count) + 1
+    else:
+        tally.count(unknown, leaf)
+    f[DATUM] = w[2]
+    return int(highest(vcpu))
 
 
-# Two functions rather than one that calls the other: a call costs half of what the exit may.
+# Functions rather than one that calls others: a call costs a fifth of what the exit may. Each takes the frame alone
+# where it can: it has two registers for local variables, and a third lies in memory.
 @micropython.viper
-def _leaf(vcpu) -> int:
+def _leaf(f: ptr32) -> int:
     """Handler of a leaf whose four words are at frame.DATUM."""
-    f = ptr32(vcpu)
     w = ptr32(f[DATUM])
     f[RAX] = w[0]
     f[RBX] = w[1]
@@ -323,7 +401,7 @@ def _leaf(vcpu) -> int:
     f[RBX + 1] = 0
     f[RCX + 1] = 0
     f[RDX + 1] = 0
-    return 1
+    return ADVANCE
 
 
 @micropython.viper
@@ -340,5 +418,63 @@ def _leaf_1(vcpu) -> int:
     f[RCX + 1] = 0
     f[RDX + 1] = 0
     if int(vcpu.read(GUEST_CR4)) & CR4_OSXSAVE:
-        f[RCX] |= _OSXSAVE
-    return 1
+        f[RCX] |= x.LEAF_1_ECX_OSXSAVE
+    return ADVANCE
+
+
+@micropython.viper
+def _subleaf(exit_, vcpu) -> int:
+    """Handler of a leaf with subleaves: at frame.DATUM how many there are, a word for _leaf_d, and four words each."""
+    f = ptr32(vcpu)
+    w = ptr32(f[DATUM])
+    if f[RCX] >= w[0]:
+        return int(exit_(vcpu))
+    w = ptr32(int(w) + 4 * _COUNTED + (int(f[RCX]) << 4))
+    f[RAX] = w[0]
+    f[RBX] = w[1]
+    f[RCX] = w[2]
+    f[RDX] = w[3]
+    f[RAX + 1] = 0
+    f[RBX + 1] = 0
+    f[RCX + 1] = 0
+    f[RDX + 1] = 0
+    return ADVANCE
+
+
+@micropython.viper
+def _leaf_7(exit_, vcpu) -> int:
+    """The same for leaf 7, where OSPKE follows CR4."""
+    f = ptr32(vcpu)
+    w = ptr32(f[DATUM])
+    if f[RCX] >= w[0]:
+        return int(exit_(vcpu))
+    f[RAX] = w[_COUNTED]
+    f[RBX] = w[_COUNTED + 1]
+    f[RCX] = w[_COUNTED + 2]
+    f[RDX] = w[_COUNTED + 3]
+    f[RAX + 1] = 0
+    f[RBX + 1] = 0
+    f[RCX + 1] = 0
+    f[RDX + 1] = 0
+    if int(vcpu.read(GUEST_CR4)) & CR4_PKE:
+        f[RCX] |= x.LEAF_7_ECX_OSPKE
+    return ADVANCE
+
+
+@micropython.viper
+def _leaf_d(exit_, vcpu) -> int:
+    """The same for leaf 0DH, whose sizes are those of the XCR0 in the word behind the count."""
+    f = ptr32(vcpu)
+    w = ptr32(f[DATUM])
+    if f[RCX] >= w[0] or (f[RCX] < 2 and f[XCR0] != w[1]):
+        return int(exit_(vcpu))
+    w = ptr32(int(w) + 4 * _COUNTED + (int(f[RCX]) << 4))
+    f[RAX] = w[0]
+    f[RBX] = w[1]
+    f[RCX] = w[2]
+    f[RDX] = w[3]
+    f[RAX + 1] = 0
+    f[RBX + 1] = 0
+    f[RCX + 1] = 0
+    f[RDX + 1] = 0
+    return ADVANCE

@@ -70,8 +70,10 @@ class PortIo:
             offset = port - base
             if id(device) not in handlers:
                 kind = type(device)
-                handlers[id(device)] = bind(_in8, bind(kind.read, device)), bind(_out8, bind(kind.write, device))
-            read, write = handlers[id(device)]
+                reader, writer = bind(kind.read, device), bind(kind.write, device)
+                handlers[id(device)] = bind(_in8, reader), bind(_out8, writer), reader, writer
+            read, write, reader, writer = handlers[id(device)]
+            self._wide_keys(exits, port, device, offset, reader, writer)
             for size in (1, 4):
                 reader = device.reader(offset, size) if hasattr(device, "reader") else None
                 if reader:
@@ -80,6 +82,15 @@ class PortIo:
                     self._key(exits, port, size, _IN, read, offset)
             writer = device.writer(offset, 1) if hasattr(device, "writer") else None
             self._key(exits, port, 1, 0, bind(_out8_quick, writer) if writer else write, offset)
+
+    def _wide_keys(self, exits, port, device, offset, read, write):
+        """Words and dwords that the bus would not split, at multiples of their size."""
+        for size in (2, 4):
+            if offset % size == 0 and self.bus.whole(port, size):
+                reader = device.reader(offset, size) if hasattr(device, "reader") else None
+                if not reader:
+                    self._key(exits, port, size, _IN, bind(_in_wide, read), offset)
+                self._key(exits, port, size, 0, bind(_out_wide, write), offset)
 
     @staticmethod
     def _key(exits, port, size, direction, handler, offset):
@@ -113,11 +124,26 @@ class PortIo:
     def _wide(self, vcpu, q: int):
         """IN and OUT of words and dwords, which the bus may split. q: the qualification."""
         f = ptr32(vcpu)
+        port = q >> 16
+        size = (q & 7) + 1
+        value = int(f[RAX])
+        claim = self.claims.get(port)
+        whole = False
+        if claim:
+            whole = int(claim[3]) >= size and port + size <= int(claim[4])
         if q & 8 == 0:
-            self.bus.write(q >> 16, (q & 7) + 1, f[RAX])
+            if whole:
+                if size == 2:
+                    value &= 0xFFFF
+                claim[1](port - int(claim[2]), size, value)
+            else:
+                self.bus.write(port, size, value)
             return
-        value = int(self.bus.read(q >> 16, (q & 7) + 1))
-        if q & 7 == 1:
+        if whole:
+            value = int(claim[0](port - int(claim[2]), size))
+        else:
+            value = int(self.bus.read(port, size))
+        if size == 2:
             f[RAX] = (f[RAX] & 0xFFFF0000) | (value & 0xFFFF)
         else:
             f[RAX] = value
@@ -210,6 +236,28 @@ def _in8(read, vcpu) -> int:
 def _out8(write, vcpu) -> int:
     f = ptr32(vcpu)
     write(int(f[DATUM]), 1, int(f[RAX]) & 0xFF)
+    return f[OUTCOME]
+
+
+@micropython.viper
+def _in_wide(read, vcpu) -> int:
+    f = ptr32(vcpu)
+    if f[QUALIFICATION] & 7 == 3:
+        f[RAX] = int(read(int(f[DATUM]), 4))
+        f[RAX + 1] = 0
+    else:
+        f[RAX] = (f[RAX] & 0xFFFF0000) | (int(read(int(f[DATUM]), 2)) & 0xFFFF)
+    return f[OUTCOME]
+
+
+@micropython.viper
+def _out_wide(write, vcpu) -> int:
+    f = ptr32(vcpu)
+    size = (int(f[QUALIFICATION]) & 7) + 1
+    value = int(f[RAX])
+    if size == 2:
+        value &= 0xFFFF
+    write(int(f[DATUM]), size, value)
     return f[OUTCOME]
 
 

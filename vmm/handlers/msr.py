@@ -23,8 +23,7 @@ IA32_TSC_ADJUST = const(0x3B)
 IA32_TSC_DEADLINE = const(0x6E0)
 IA32_XSS = const(0xDA0)
 IA32_TSC_AUX = const(0xC0000103)
-_X2APIC_FIRST = const(0x800)
-_X2APIC_LAST = const(0x8FF)
+_X2APIC_FIRST = const(0x800)  # of 64
 
 # In the CPU while the vCPU is loaded; read and written there without an exit.
 LIVE = (0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102)  # STAR LSTAR CSTAR FMASK KERNEL_GS_BASE
@@ -100,8 +99,8 @@ class Msrs:
     """One guest's MSRs.
 
     readers {index: f(index) -> value}, writers {index: f(index, value) -> False for #GP}.
-    pairs {index: (low(index) or -1 for #GP, high(index), write(index, low, high) -> True, or False for #GP)}:
-    the same in halves, for MSRs whose exits must not make big ints.
+    x2apic: those of the local APIC in x2APIC mode, as (low(index) or -1 for #GP, high(index), write(index, low, high)
+    -> True, or False for #GP): in halves, since their exits must not make big ints.
     Devices add theirs. unclaimed {(index, write): count}.
     """
 
@@ -109,7 +108,7 @@ class Msrs:
         self.bitmap = bitmap
         self.readers = {}
         self.writers = {}
-        self.pairs = {}
+        self.x2apic = None
         self.unclaimed = {}
         self._clock = clock
         self._at = {}
@@ -216,10 +215,16 @@ class Msrs:
 
     def read(self, index):
         """Return the guest's value. KeyError for an MSR that it does not have."""
+        if index >> 6 == _X2APIC_FIRST >> 6:
+            low, high, _ = self.x2apic
+            value = low(index)
+            return False if value < 0 else high(index) << 32 | value
         return self.readers[index](index)
 
     def write(self, index, value):
         """Write as the guest would; False where that is #GP. KeyError as for read."""
+        if index >> 6 == _X2APIC_FIRST >> 6:
+            return self.x2apic[2](index, value & 0xFFFFFFFF, value >> 32)
         return self.writers[index](index, value) is not False
 
     # -- handlers
@@ -241,8 +246,8 @@ class Msrs:
         """RDMSR: EDX:EAX from the MSR in ECX, or #GP(0)."""
         f = ptr32(vcpu)
         index = int(f[RCX])
-        pair = self.pairs.get(index)
-        if pair:
+        if index >> 6 == _X2APIC_FIRST >> 6:
+            pair = self.x2apic
             low = int(pair[0](index))
             if low < 0:
                 return int(events.general_protection(vcpu))
@@ -264,8 +269,8 @@ class Msrs:
         """WRMSR: the MSR in ECX from EDX:EAX, or #GP(0)."""
         f = ptr32(vcpu)
         index = int(f[RCX])
-        pair = self.pairs.get(index)
-        if pair:
+        if index >> 6 == _X2APIC_FIRST >> 6:
+            pair = self.x2apic
             done = bool(pair[2](index, int(f[RAX]), int(f[RDX])))
         else:
             done = bool(self._write_whole(vcpu, index))

@@ -7,13 +7,11 @@ Vol. 3C, "Relative Priority of Faults and VM Exits".
 """
 
 import micropython
-from micropython import const
 from vmx import bind
 
 from vmm.vtx import events
 from vmm.vtx.vmcs import GUEST_SS_ACCESS_RIGHTS
-
-_DPL = const(3 << 5)  # of SS: the CPL
+from vmm.vtx.vmcs_bits import RIGHTS_DPL
 
 
 def kernel_only(handler):
@@ -24,6 +22,6 @@ def kernel_only(handler):
 # As bytecode, by vcpu.cpl, it costs 2,200 more.
 @micropython.viper
 def _checked(handler, vcpu) -> int:
-    if int(vcpu.read(GUEST_SS_ACCESS_RIGHTS)) & _DPL:
+    if int(vcpu.read(GUEST_SS_ACCESS_RIGHTS)) & RIGHTS_DPL:  # of SS: the CPL
         return int(events.general_protection(vcpu))
     return int(handler(vcpu))

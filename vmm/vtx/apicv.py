@@ -8,11 +8,14 @@ Interrupts".
 """
 
 import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm import verdict
-from vmm.devices.lapic_page import highest_bit
-from vmm.devices.lapic_registers import IRR, LEVELS_CHANGED
+from vmm.devices.lapic_page import highest_bit, post
+from vmm.devices.lapic_registers import ICR, ICR_HIGH, ICR_UNUSUAL, ID, IRR, LEVELS_CHANGED, SELF
+from vmm.vtx.frame import QUALIFICATION
 from vmm.vtx.vmcs import (
     APIC_ACCESS_ADDRESS,
     EOI_EXIT_BITMAP_0,
@@ -126,12 +129,26 @@ class Apicv:
         status = self._read(GUEST_INTERRUPT_STATUS)
         self._write(GUEST_INTERRUPT_STATUS, status & 0xFF | max(self._lapic.service_vector(), 0) << 8)
 
-    def write_exit(self, vcpu):
-        """Handler of APIC writes: trap-like, RIP is past the instruction and the page holds the value."""
-        self._lapic.written(vcpu.qualification & 0xFFF)
-        return verdict.RESUME
+    def write_exits(self):
+        """Return the handler of APIC writes: trap-like, RIP is past the instruction and the page holds the value."""
+        return bind(_written, uctypes.addressof(self._regs), self._lapic)
 
     def eoi_exit(self, vcpu):
         """Handler of virtualized EOI: trap-like; the I/O APIC must hear of it."""
         self._lapic.eoi_exit(vcpu.qualification & 0xFF)
         return verdict.RESUME
+
+
+@micropython.viper
+def _written(page: int, lapic, vcpu) -> int:
+    """Handler of APIC writes. A fixed interrupt to the processor itself, in xAPIC mode, is sent here."""
+    r = ptr32(page)
+    offset = int(ptr32(vcpu)[QUALIFICATION]) & 0xFFF
+    if offset == ICR:
+        low = int(r[ICR // 4])
+        if low & ICR_UNUSUAL == 0:
+            if low >> 18 == SELF or (low >> 18 == 0 and r[ICR_HIGH // 4] >> 24 == r[ID // 4] >> 24):
+                if int(post(page, low & 0xFF)):
+                    return 0
+    lapic.written(offset)
+    return 0

@@ -16,6 +16,7 @@ from vmm.devices.lapic_registers import (
     ENABLED,
     IO_EXTINT,
     IRR,
+    ISR,
     LEVELS_CHANGED,
     LINT0_LEVEL,
     LVT_LINT0,
@@ -348,14 +349,16 @@ def wakes(frame: int) -> int:
 
 
 # Every interrupt that the CPU does not deliver by itself comes by here, hence no call but the one
-# to the 8259s. NMIs, and guests whose local APIC is a model only, take Events.pending.
+# to the 8259s. NMIs take Events.pending.
 @micropython.viper
 def _pending(page: int, acknowledge, events, vcpu) -> int:
     f = ptr32(vcpu)
     r = ptr32(page)
-    if r[VIRTUAL_DELIVERY // 4] == 0 or r[LEVELS_CHANGED // 4] or f[NMIS]:
+    virtual = int(r[VIRTUAL_DELIVERY // 4])
+    if f[NMIS] or (virtual and r[LEVELS_CHANGED // 4]):
         return int(events.pending(vcpu))
     f[PENDING] = 0
+    vector = 0
     if r[ENABLED // 4]:
         at = IRR // 4 + 28
         while r[at] == 0 and at > IRR // 4:
@@ -366,13 +369,18 @@ def _pending(page: int, acknowledge, events, vcpu) -> int:
             while word >> 1:
                 word >>= 1
                 vector += 1
+    if virtual:
+        if vector:
             f[RVI] = vector
             f[DIRTY] |= DIRTY_RVI
+            vector = 0
+    elif vector >> 4 <= int(r[PPR // 4] >> 4) & 15:
+        vector = 0  # what is in service, or TPR, holds it up
     waits = int(r[IO_EXTINT // 4])
     if r[LINT0_LEVEL // 4]:
         if r[LVT_LINT0 // 4] & LVT_MODE == _LINT0_EXTINT or r[ENABLED // 4] == 0:
             waits = 1
-    if waits:
+    if waits or vector:
         free = f[RFLAGS] & RFLAGS_IF
         if f[INTERRUPTIBILITY] & (BLOCKING_BY_MOV_SS | BLOCKING_BY_STI) or f[PENDING_DEBUG] & _DEBUG_TRAP:
             free = 0
@@ -380,12 +388,22 @@ def _pending(page: int, acknowledge, events, vcpu) -> int:
             if f[ENTRY_INFO] & VALID:
                 free = 0
         if free:
-            f[ENTRY_INFO] = VALID | (int(acknowledge()) & 0xFF)
+            if waits:
+                f[ENTRY_INFO] = VALID | (int(acknowledge()) & 0xFF)
+                waits = int(r[LINT0_LEVEL // 4] | r[IO_EXTINT // 4])  # more of them: the next exit looks closer
+            else:
+                f[ENTRY_INFO] = VALID | vector
+                bit = 1 << (vector & 31)
+                at = IRR // 4 + ((vector >> 5) << 2)
+                r[at] = r[at] ^ bit
+                at += (ISR - IRR) // 4
+                r[at] = r[at] | bit
+                r[PPR // 4] = vector & 0xF0  # nothing that waits yet is above this class
+                vector = 0
             f[ENTRY_INFO + 1] = 0
             f[DIRTY] |= DIRTY_ENTRY
-            waits = r[LINT0_LEVEL // 4] | r[IO_EXTINT // 4]  # more of them: the next exit looks closer
     window = 0
-    if waits:
+    if waits or vector:
         window = CONTROL_INTERRUPT_WINDOW
     if f[CONTROLS] & CONTROL_INTERRUPT_WINDOW != window:
         f[CONTROLS] ^= CONTROL_INTERRUPT_WINDOW

@@ -38,6 +38,7 @@ PENDING = const(0x108 // 4)
 DEADLINE = const(0x110 // 4)
 EXIT_TSC = const(0x118 // 4)
 GUEST_TICKS = const(0x128 // 4)
+XCR0 = const(0x160 // 4)
 HOST_RSP = const(0x168 // 4)
 LAUNCHED = const(0x170 // 4)
 HOST_TICKS = const(0x180 // 4)
@@ -90,6 +91,8 @@ CR4 = const(0xBA0 // 4)
 ENTRY_CONTROLS = const(0xBA8 // 4)
 ALLOCATED = const(0xB80 // 4)  # blocks of the heap that its exits have taken since the last collection
 PARKED = const(0xB88 // 4)  # bit n: timer n is of no use until the guest has run
+SS_RIGHTS = const(0xBB0 // 4)
+CR0_SHADOW = const(0xBB8 // 4)
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
 # RIP, RSP, RFLAGS, the qualification and the instruction length.
@@ -101,6 +104,7 @@ WANT_INSTR_INFO = const(1 << 6)
 WANT_CODE = const(3 << 7)  # CR3 and the access rights of CS
 WANT_DR7 = const(1 << 9)
 WANT_PAGING = const(15 << 10)  # base of CS, CR0, CR4 and the entry controls
+WANT_CR0 = const(1 << 11 | 3 << 14)  # CR0, access rights of SS, read shadow of CR0
 
 # Bits of DIRTY: words that go to the VMCS at the next entry.
 DIRTY_RIP = const(1 << 0)

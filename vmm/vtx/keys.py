@@ -8,6 +8,7 @@ not found goes to the reason's handler.
 
 from array import array
 
+import micropython
 import uctypes
 from micropython import const
 
@@ -56,11 +57,9 @@ class Keys:
     def _place(self, key, slot, datum):
         """Return whether there was room."""
         words = self._words
-        at = self._first(key)
-        while words[at + 1] and words[at] != key:
-            at += _ENTRY
-            if at > len(words) - 2 * _ENTRY:
-                return False
+        at = _search(words, key)
+        if at > len(words) - 2 * _ENTRY:
+            return False
         if not words[at + 1]:
             if self._count == self._most:
                 return False
@@ -86,12 +85,15 @@ class Keys:
     def find(self, key):
         """Return (slot, datum), or None: what the shim would find."""
         words = self._words
-        at = self._first(key)
-        while words[at + 1]:
-            if words[at] == key:
-                return words[at + 1], words[at + 2]
-            at += _ENTRY
-        return None
+        at = _search(words, key)
+        return (words[at + 1], words[at + 2]) if words[at + 1] else None
 
-    def _first(self, key):
-        return _HEADER + _ENTRY * ((key * _FACTOR & 0xFFFFFFFF) >> self._shift)
+
+# In bytecode a guest's 300 keys take 4 million ticks.
+@micropython.viper
+def _search(words: ptr32, key: int) -> int:
+    """The index of a key's entry, or of the free one at which a search for it ends."""
+    at = _HEADER + _ENTRY * (((key * _FACTOR) & 0xFFFFFFFF) >> int(words[2]))
+    while words[at + 1] and int(words[at]) != key:
+        at += _ENTRY
+    return at

@@ -2,14 +2,16 @@
 
 import uctypes
 
+from vmm.memory.fill import ones
+from vmm.vtx.x86 import PAGE
+
 
 class Bitmap:
     """One guest's bitmaps: 4 KiB at hpa, all set at first."""
 
     def __init__(self, hpa):
-        self._bytes = uctypes.bytearray_at(hpa, 4096)
-        for i in range(4096):
-            self._bytes[i] = 0xFF
+        ones(hpa, PAGE)
+        self._bytes = uctypes.bytearray_at(hpa, PAGE)
         self._watched = {}  # (index, write): whether it exits without policies
 
     def _where(self, index, write):

@@ -16,14 +16,14 @@ from vmm.memory import look
 from vmm.vtx import vmcs as v
 from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST
-from vmm.vtx.x86 import CR0_NE, CR0_PG, CR0_TS, EFER_LMA, PAGE
+from vmm.vtx.x86 import CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PG, CR0_TS, EFER_LMA, PAGE
 
-_CR0_CD_NW = const(3 << 29)
+_CR0_CD_NW = const(CR0_CD | CR0_NW)
 # Bits of CR0 that the guest sees in the read shadow. KVM as host of a nested monitor leaves a cleared ET
 # cleared, and after LMSW or CLTS it shows the real NE; so the monitor has ET, and what these two change too
 # as long as the guest's NE is not the real one.
-_CR0_OWNED = const(1 << 4 | 1 << 5 | 3 << 29)  # ET, NE, NW, CD
-_CR0_MP_EM_TS = const(7 << 1)
+CR0_OWNED = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD)
+CR0_OWNED_WITHOUT_NE = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD | CR0_MP | CR0_EM | CR0_TS)
 _CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shut the CPU down), VMXE
 _PAT_RESET = const(0x0007040600070406)
 EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
@@ -49,7 +49,7 @@ class Vcpu:
     @cr0.setter
     def cr0(self, value):
         self.write(v.CR0_READ_SHADOW, value)
-        self.write(v.CR0_GUEST_HOST_MASK, _CR0_OWNED if value & CR0_NE else _CR0_OWNED | _CR0_MP_EM_TS)
+        self.write(v.CR0_GUEST_HOST_MASK, CR0_OWNED if value & CR0_NE else CR0_OWNED_WITHOUT_NE)
         forced = self.cr0_fixed & ~(1 | CR0_PG)
         self.write(v.GUEST_CR0, (value | forced) & ~_CR0_CD_NW)
         lma = value & CR0_PG and self.read(v.GUEST_IA32_EFER) & 1 << 8
@@ -279,7 +279,7 @@ def _controls(vcpu, caps, vpid):
     write(v.PAGE_FAULT_ERROR_CODE_MATCH, 0)
     for field in (v.VM_EXIT_MSR_STORE_COUNT, v.VM_EXIT_MSR_LOAD_COUNT, v.VM_ENTRY_MSR_LOAD_COUNT, v.CR3_TARGET_COUNT):
         write(field, 0)
-    write(v.CR0_GUEST_HOST_MASK, _CR0_OWNED)
+    write(v.CR0_GUEST_HOST_MASK, CR0_OWNED)
     write(v.CR4_GUEST_HOST_MASK, (~vm.cr4_allowed | _CR4_FORCED) & 0xFFFFFFFFFFFFFFFF)
     write(v.VMCS_LINK_POINTER, 0xFFFFFFFFFFFFFFFF)
     if used["proc2"].ENABLE_XSAVES:

@@ -25,7 +25,12 @@ CONTROL_MONITOR_TRAP_FLAG = const(1 << 27)
 # VM_ENTRY_CONTROLS
 ENTRY_IA32E_MODE_GUEST = const(1 << 9)
 
+# Types of INVEPT and INVVPID
+INVEPT_SINGLE_CONTEXT = const(1)
+INVVPID_SINGLE_CONTEXT = const(1)
+
 # Access rights of a segment
+RIGHTS_DPL = const(3 << 5)
 RIGHTS_L = const(1 << 13)  # 64-bit code
 RIGHTS_DB = const(1 << 14)
 RIGHTS_UNUSABLE = const(1 << 16)

@@ -1,0 +1,13 @@
+"""Host memory that is all ones, as the bitmaps of a VMCS are at first."""
+
+import micropython
+
+
+@micropython.viper
+def ones(hpa: int, size: int):
+    """Set `size` bytes at hpa, a multiple of 4."""
+    words = ptr32(hpa)
+    i = 0
+    while i < size >> 2:
+        words[i] = 0xFFFFFFFF
+        i += 1
