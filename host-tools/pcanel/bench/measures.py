@@ -137,7 +137,23 @@ SYSTEM = (
     Measure("guests_100", "with 100 busy guests", unit="ticks/s"),
     Measure("guests_slope", "what each further guest adds to that, from 1 to 100", unit="ticks/s"),
 )
-ALL = EXITS + SYSTEM
+
+_NESTED = {
+    "cpuid": "CPUID, leaf 0",
+    "rdmsr": "RDMSR of IA32_APIC_BASE",
+    "in_pic": "IN from the 8259",
+    "late_hlt": "from a deadline to its handler, the guest in HLT",
+}
+NESTED = tuple(
+    measure
+    for row, text in _NESTED.items()
+    for measure in (
+        Measure(f"nested_{row}", f"the monitor under KVM: {text}"),
+        Measure(f"nested_{row}_exits", "... exits to KVM in a round", unit="exits"),
+    )
+)
+
+ALL = EXITS + SYSTEM + NESTED
 
 # On a CPU without APIC virtualization: what meets the local APIC, and the commonest of the others. Goal: KVM's there.
 BARE_CPU = "corei5_arrandale_m520"

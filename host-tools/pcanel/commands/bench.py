@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import calls, conditions, kvm, latency, linux, native, profile, prompt, versions
+from pcanel.bench import calls, conditions, kvm, latency, linux, native, nested, profile, prompt, versions
 from pcanel.bench.measures import ALL, BARE, BARE_CPU, EXITS
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, replace_table, table, write_document, write_json
@@ -46,6 +46,8 @@ def _bench(options: argparse.Namespace) -> int:
     _exits(results, cpu, options.quick)
     if not options.quick:
         _system(results, cpu)
+        say("some exits of a guest when the monitor itself runs under KVM")
+        results.pcanel.update(nested.rows(cpu))
     document = results.document(ALL)
     if not options.quick and not options.cpu:
         bare = Results({}, BARE_CPU)
