@@ -2,7 +2,7 @@
 
 import pytest
 from pcanel.bench import calls, conditions, guest, native, profile
-from pcanel.bench.measures import EXITS
+from pcanel.bench.measures import EXITS, SHORTEST_EXIT
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.trace import trace
 from pcanel.paths import ELF
@@ -10,7 +10,6 @@ from pcanel.symbols import Symbols
 
 ROUNDS = 100
 FEW = 20
-LEAST = 21  # ticks of the shortest exit there can be: a handler that reads the reason and advances RIP
 LOOPS = 2000
 BY_THE_CPU = {
     "wbinvd", "int3", "cr4_write", "cr8_write", "ram", "page_first_touch", "xapic_read", "xapic_eoi", "xapic_icr",
@@ -34,7 +33,7 @@ def test_rows(bench):
     assert {*found, "cpuid_mitigated"} == {measure.name for measure in EXITS}
     for name, row in found.items():
         assert row.min <= row.median <= row.max, name
-        assert (row.median < LEAST) == (name in BY_THE_CPU), (name, row)
+        assert (row.median < SHORTEST_EXIT) == (name in BY_THE_CPU), (name, row)
 
 
 def test_mitigations_are_off_but_for_their_row(bench):
@@ -85,7 +84,7 @@ def test_native_rows():
     """Where no monitor is, an instruction is one tick and VMCALL has no row."""
     found = native.rows(rounds=ROUNDS)
     assert "vmcall" not in found
-    assert max(found[name].max for name in ("cpuid", "rdmsr", "in_pic", "in_pit")) < LEAST
+    assert max(found[name].max for name in ("cpuid", "rdmsr", "in_pic", "in_pit")) < SHORTEST_EXIT
 
 
 def test_a_profile_adds_up(bench):

@@ -2,11 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from pcanel.bench import conditions, guest, kvm, profile, prompt
 from pcanel.bench.guest import Row
-from pcanel.bench.measures import EXITS, Measure
+from pcanel.bench.measures import BARE, EXITS, Measure
 from pcanel.bench.results import Results, markdown, met, table, write_document, write_json
 from pcanel.errors import InputError, PcanelError
 from pcanel.paths import ROOT
@@ -21,7 +22,7 @@ MARKS = "<!-- the table, from build/bench.json -->\nold\n<!-- end of the table -
 
 @pytest.fixture
 def document():
-    results = Results({"engine": "bochs"}, native={"boot": Row(1000, 1000, 1000)})
+    results = Results({"engine": "bochs"}, "haswell", native={"boot": Row(1000, 1000, 1000)})
     results.pcanel = {"cpuid": Row(960, 950, 2000), "boot": Row(1400, 1400, 1400)}
     results.kvm = {"cpuid": Row(970, 970, 1000)}
     return results.document(MEASURES)
@@ -42,27 +43,42 @@ def test_json(document, tmp_path):
     write_json(document, tmp_path / "bench.json")
     read = json.loads((tmp_path / "bench.json").read_text())
     assert read["meta"] == {"engine": "bochs"}
-    keys = ("name", "unit", "native", "pcanel", "kvm", "goal", "min", "max")
-    cpuid = ("cpuid", "ticks", None, 960, 970, 485, 950, 2000)
-    boot = ("boot", "ticks", 1000, 1400, None, 1500, 1400, 1400)
+    keys = ("name", "cpu", "unit", "native", "pcanel", "kvm", "goal", "min", "max")
+    cpuid = ("cpuid", "haswell", "ticks", None, 960, 970, 485, 950, 2000)
+    boot = ("boot", "haswell", "ticks", 1000, 1400, None, 1500, 1400, 1400)
     assert read["rows"] == [dict(zip(keys, row, strict=True)) for row in (cpuid, boot)]
 
 
 def test_goals(document):
     assert [met(row) for row in document["rows"]] == [False, True]
     lines = table(document).splitlines()
-    assert lines[1].split() == ["cpuid", "ticks", "960", "950", "2,000", "970", "485", "no"]
+    assert lines[0] == "haswell"
+    assert lines[2].split() == ["cpuid", "ticks", "960", "950", "2,000", "970", "485", "no"]
 
 
 @pytest.mark.parametrize("kvm_ticks, goal", [(1100, 1100), (1300, 1200), (None, 1200)])
 def test_a_goal_by_native_and_by_kvm(kvm_ticks, goal):
     measure = Measure("boot", "a boot", goal_of_native=1.2, no_more_than_kvm=True)
-    results = Results({}, native={"boot": Row(1000, 1000, 1000)}, pcanel={"boot": Row(1150, 1150, 1150)})
+    results = Results({}, "haswell", native={"boot": Row(1000, 1000, 1000)}, pcanel={"boot": Row(1150, 1150, 1150)})
     if kvm_ticks:
         results.kvm = {"boot": Row(kvm_ticks, kvm_ticks, kvm_ticks)}
     [row] = results.document((measure,))["rows"]
     assert row["goal"] == goal
     assert met(row) == (goal == 1200)
+
+
+def test_a_figure_of_kvm_that_is_no_exit_replaces_no_goal():
+    measure = Measure("clts", "CLTS", 1900, no_more_than_kvm=True)
+    results = Results({}, "haswell", pcanel={"clts": Row(1000, 1000, 1000)}, kvm={"clts": Row(1, 1, 1)})
+    assert results.rows((measure,))[0]["goal"] == 1900
+    assert results.rows((replace(measure, goal=None),))[0]["goal"] == 1
+
+
+def test_rows_of_two_cpus_stand_under_each(document):
+    document["rows"] += Results({}, "penryn", pcanel={"cpuid": Row(7, 7, 7)}).rows(MEASURES)
+    assert table(document).splitlines()[4:6] == ["", "penryn"]
+    assert "| `cpuid` | penryn | CPUID | ticks |" in markdown(document, MEASURES)
+    assert {measure.name for measure in BARE} <= {measure.name for measure in EXITS}
 
 
 def test_the_document_is_written_between_its_marks(document, tmp_path):
@@ -71,7 +87,7 @@ def test_the_document_is_written_between_its_marks(document, tmp_path):
     write_document(document, MEASURES, path)
     text = path.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "| `boot` | a boot | ticks | 1,000 | 1,400 |" in text
+    assert "| `boot` | haswell | a boot | ticks | 1,000 | 1,400 |" in text
     write_document(document, MEASURES, path)
     assert path.read_text() == text
     path.write_text("no marks")
@@ -122,7 +138,7 @@ def test_exits_by_reason_stand_below_the_table(document):
 
 def test_what_misses_its_goal_is_explained(document):
     text = markdown(document, MEASURES)
-    assert "Not met:\n\n- `cpuid`: the reason\n" in text
-    assert "`boot`:" not in text
+    assert "Not met:\n\n- `cpuid`, haswell: the reason\n" in text
+    assert "`boot`, haswell:" not in text
     document["rows"][1]["pcanel"] = 1501
-    assert "- `boot`: no explanation yet\n" in markdown(document, MEASURES)
+    assert "- `boot`, haswell: no explanation yet\n" in markdown(document, MEASURES)

@@ -63,11 +63,11 @@ def statistics(text: str) -> dict[str, int]:
     return {name: int(count) for name, count in _STATISTIC.findall(text)}
 
 
-def rows(cpu: str | None = None, rounds: int = guest.ROUNDS) -> dict[str, guest.Row]:
-    """All rows of the bench's guest, and the variants that have a peer (pcanel.bench.conditions)."""
+def rows(cpu: str | None = None, rounds: int = guest.ROUNDS, names: list[str] | None = None) -> dict[str, guest.Row]:
+    """All rows of the bench's guest, or those of these names, and the variants that have a peer."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         machine, user = Path(name) / "machine", Path(name) / "user"
-        for target, wanted in ((machine, None), (user, list(_USER))):
+        for target, wanted in ((machine, names), (user, list(_USER))):
             options = guest.cmdline(wanted, rounds, pm_timer=_PM_TIMER)
             machine_file(target, _MEMORY, "multiboot", [guest.IMAGE], options)
         text = run(machine, cpu, user=user)

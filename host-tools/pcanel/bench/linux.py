@@ -48,6 +48,11 @@ class Boot:
         """All exits. KVM counts them by itself; of its reasons it tells few, and only those."""
         return self.exits.get("exits", sum(self.exits.values()))
 
+    @property
+    def monitor(self) -> int:
+        """The ticks of all exits, as far as they are known."""
+        return sum(self.exit_ticks.values())
+
 
 class _Stopping(BochsDebugger):
     """Bochs that notes when the kernel's entry is reached: twice, for GRUB puts the unpacking code there too."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pcanel.bench.guest import Row
-from pcanel.bench.measures import Measure
+from pcanel.bench.measures import SHORTEST_EXIT, Measure
 from pcanel.errors import InputError
 from pcanel.paths import BUILD, ROOT
 
@@ -17,16 +17,21 @@ _END = "<!-- end of the table -->"
 
 @dataclass
 class Results:
-    """meta: versions and machine; {reason: exits} of a boot. native, pcanel, kvm: {name of a measure: Row}."""
+    """meta: versions and machine; {reason: exits} of a boot. cpu: Bochs's model. native, pcanel, kvm: {name of a
+    measure: Row}."""
 
     meta: dict[str, str | dict[str, int]]
+    cpu: str
     native: dict[str, Row] = field(default_factory=dict)
     pcanel: dict[str, Row] = field(default_factory=dict)
     kvm: dict[str, Row] = field(default_factory=dict)
 
     def document(self, measures: tuple[Measure, ...]) -> dict:
         """What bench.json holds."""
-        return {"meta": self.meta, "rows": [self._row(measure) for measure in measures if self._has(measure)]}
+        return {"meta": self.meta, "rows": self.rows(measures)}
+
+    def rows(self, measures: tuple[Measure, ...]) -> list[dict]:
+        return [self._row(measure) for measure in measures if self._has(measure)]
 
     def _has(self, measure: Measure) -> bool:
         return any(measure.name in column for column in (self.native, self.pcanel, self.kvm))
@@ -36,10 +41,11 @@ class Results:
         goal = measure.goal
         if measure.goal_of_native is not None and native:
             goal = round(native.median * measure.goal_of_native)
-        if measure.no_more_than_kvm and kvm:
+        if measure.no_more_than_kvm and kvm and (goal is None or kvm.median >= SHORTEST_EXIT):
             goal = kvm.median if goal is None else min(goal, kvm.median)
         return {
             "name": measure.name,
+            "cpu": self.cpu,
             "unit": measure.unit,
             "native": native and native.median,
             "pcanel": own and own.median,
@@ -64,15 +70,19 @@ def met(row: dict) -> bool | None:
 
 def table(document: dict) -> str:
     """The rows for a terminal."""
-    lines = [_line("row", "unit", "native", "pcanel", "min", "max", "KVM", "goal", "met")]
+    lines: list[str] = []
+    cpu = None
     for row in document["rows"]:
+        if row["cpu"] != cpu:
+            cpu = row["cpu"]
+            lines += ["", cpu, _line("row", "unit", "native", "pcanel", "min", "max", "KVM", "goal", "met")]
         figures = (_figure(row[key]) for key in ("native", "pcanel", "min", "max", "kvm", "goal"))
         lines.append(_line(row["name"], row["unit"], *figures, _verdict(row)))
-    return "\n".join(lines)
+    return "\n".join(lines[1:])
 
 
 def _line(name: str, unit: str, *cells: str) -> str:
-    return f"{name:20} {unit:8}" + "".join(f"{cell:>15}" for cell in cells)
+    return f"{name:24} {unit:8}" + "".join(f"{cell:>15}" for cell in cells)
 
 
 def _figure(value: float | None) -> str:
@@ -86,16 +96,25 @@ def _verdict(row: dict) -> str:
 def markdown(document: dict, measures: tuple[Measure, ...]) -> str:
     """The rows for docs/benchmarks.md, with what each measures, and the versions."""
     texts = {measure.name: measure.text for measure in measures}
-    lines = ["| row | what | unit | native | pcanel | least to most | KVM | goal | met |", "|" + "---|" * 9]
+    lines = ["| row | CPU | what | unit | native | pcanel | least to most | KVM | goal | met |", "|" + "---|" * 10]
     for row in document["rows"]:
         spread = f"{row['min']:,} to {row['max']:,}" if row["min"] is not None else ""
-        cells = [f"`{row['name']}`", texts[row["name"]], row["unit"], _figure(row["native"]), _figure(row["pcanel"])]
-        cells += [spread, _figure(row["kvm"]), _figure(row["goal"]), _verdict(row)]
+        cells = [
+            f"`{row['name']}`",
+            row["cpu"],
+            texts[row["name"]],
+            row["unit"],
+            _figure(row["native"]),
+            _figure(row["pcanel"]),
+        ]
+        cells += [spread]
+        cells += [_figure(row["kvm"]), _figure(row["goal"]), _verdict(row)]
         lines.append("| " + " | ".join(cells) + " |")
     notes = {measure.name: measure.note for measure in measures if measure.note}
-    missed = [row["name"] for row in document["rows"] if met(row) is False]
+    missed = [(row["name"], row["cpu"]) for row in document["rows"] if met(row) is False]
     if missed:
-        lines += ["", "Not met:", "", *(f"- `{name}`: {notes.get(name, 'no explanation yet')}" for name in missed)]
+        lines += ["", "Not met:", ""]
+        lines += [f"- `{name}`, {cpu}: {notes.get(name, 'no explanation yet')}" for name, cpu in missed]
     meta = document["meta"]
     versions = "; ".join(f"{key} {value}" for key, value in meta.items() if isinstance(value, str))
     lines += ["", f"Measured with: {versions}."]

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import calls, conditions, kvm, latency, linux, native, profile, prompt, versions
-from pcanel.bench.measures import ALL, EXITS
+from pcanel.bench import calls, conditions, kvm, latency, linux, native, nested, profile, prompt, versions
+from pcanel.bench.measures import ALL, BARE, BARE_CPU, EXITS
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, replace_table, table, write_document, write_json
 from pcanel.bench.trace import trace
@@ -22,7 +22,7 @@ _LATENCY_MARK = "<!-- the table, from build/latency.json -->"
 def add_to(commands) -> None:
     parser = commands.add_parser("bench", help="what an exit costs, measured", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="these exits only, natively and under the monitor")
-    parser.add_argument("--cpu", metavar="MODEL", help="Bochs's CPU model")
+    parser.add_argument("--cpu", metavar="MODEL", help="Bochs's CPU model; without it the other of the table too")
     parser.add_argument("--quick", action="store_true", help="the exits only, natively and under the monitor")
     parser.add_argument("--json", type=Path, default=JSON, metavar="FILE", help="where the figures go")
     parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="gets the table of a whole run")
@@ -40,13 +40,20 @@ def _bench(options: argparse.Namespace) -> int:
     if options.latency:
         return _latency(options)
     cpu = options.cpu or Bochs.default_cpu
-    results = Results(versions.collect("bochs", cpu))
+    results = Results(versions.collect("bochs", cpu), cpu)
     if options.rows:
         return _some(results, cpu, options.rows)
     _exits(results, cpu, options.quick)
     if not options.quick:
         _system(results, cpu)
+        say("some exits of a guest when the monitor itself runs under KVM")
+        results.pcanel.update(nested.rows(cpu))
     document = results.document(ALL)
+    if not options.quick and not options.cpu:
+        bare = Results({}, BARE_CPU)
+        say(f"the same on {BARE_CPU}, which has no APIC virtualization")
+        _exits(bare, BARE_CPU, False, [measure.name for measure in BARE])
+        document["rows"] += bare.rows(BARE)
     write_json(document, options.json)
     if not options.quick:
         write_document(document, ALL, options.document)
@@ -74,7 +81,7 @@ def _exits(results: Results, cpu: str, quick: bool, names: list[str] | None = No
             results.pcanel.update(bench.under(conditions.MITIGATED, names=names))
     if not quick:
         say("the exits under KVM")
-        results.kvm = kvm.rows(cpu)
+        results.kvm = kvm.rows(cpu, names=names)
 
 
 def _system(results: Results, cpu: str) -> None:
@@ -88,7 +95,10 @@ def _system(results: Results, cpu: str) -> None:
         if boot.exits:
             column["linux_boot_exits"] = prompt.one(boot.total)
             results.meta[f"linux_boot_exits_{boot_linux.__name__}"] = boot.exits
+        if column is not results.kvm:  # which does not tell what its exits take
+            column["linux_boot_guest"] = prompt.one(boot.ticks - boot.monitor)
         if boot.exit_ticks:
+            column["linux_boot_monitor"] = prompt.one(boot.monitor)
             results.meta[f"linux_boot_ticks_{boot_linux.__name__}"] = boot.exit_ticks
 
 

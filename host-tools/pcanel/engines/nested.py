@@ -24,6 +24,7 @@ class Nested(Bochs):
     name = "nested"
     _more_memory = 512  # MiB, for the outer system
     lacks_msrs = True  # Debian's kernel expects more than Bochs has
+    own_lines = _LINES  # of which so many are the monitor's
 
     def __init__(self, machine: Machine):
         super().__init__(machine)
@@ -48,7 +49,7 @@ class Nested(Bochs):
         machine = self.machine
         words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]
         words += ["-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", str(machine.memory)]
-        for number, _port in enumerate(machine.ports[:_LINES], 1):
+        for number, _port in enumerate(machine.ports[: self.own_lines], 1):
             words += ["-chardev", f"serial,id=com{number},path=/dev/ttyS{number}"]
             words += ["-device", f"isa-serial,chardev=com{number},index={number - 1}"]
         words += ["-kernel", "/pcanel.elf"]
