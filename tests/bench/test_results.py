@@ -5,9 +5,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from pcanel.bench import conditions, guest, kvm, profile, prompt
+from pcanel.bench import conditions, guest, kvm, nested, profile, prompt
 from pcanel.bench.guest import Row
-from pcanel.bench.measures import BARE, EXITS, Measure
+from pcanel.bench.measures import BARE, EXITS, NESTED, Measure
 from pcanel.bench.results import Results, markdown, met, table, write_document, write_json
 from pcanel.errors import InputError, PcanelError
 from pcanel.paths import ROOT
@@ -101,6 +101,10 @@ def test_each_row_of_the_guest_is_in_the_table():
         rows.update(re.findall(r"^    ROW\((\w+)", source.read_text(), re.MULTILINE))
     assert {variant.row for variant in conditions.VARIANTS.values()} <= rows
     assert rows | {*conditions.VARIANTS} == {measure.name for measure in EXITS}
+
+
+def test_each_nested_row_is_in_the_table():
+    assert {measure.name for measure in NESTED} == {f"nested_{row}{of}" for row in nested.ROWS for of in ("", "_exits")}
 
 
 def test_conditions_have_passes_of_their_own():

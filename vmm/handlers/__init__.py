@@ -40,8 +40,8 @@ def install(vm, exits):
     add(r.INVLPG, kernel_only(control.invlpg))
     add(r.RDTSC, control.rdtsc)
     add(r.RDTSCP, control.rdtscp)
-    add(r.GDTR_OR_IDTR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO)
-    add(r.LDTR_OR_TR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO)
+    add(r.GDTR_OR_IDTR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO | f.WANT_DR7)
+    add(r.LDTR_OR_TR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO | f.WANT_DR7)
 
     # memory
     vm.mmio.install(exits)

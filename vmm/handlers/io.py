@@ -17,6 +17,7 @@ from vmm.memory.linear import Unbacked
 from vmm.vtx import events, frame, reasons
 from vmm.vtx.frame import CLOCK_OFFSET, DATUM, EXIT_TSC, OUTCOME, QUALIFICATION, RAX
 from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.vmcs import VM_EXIT_INSTRUCTION_INFORMATION
 from vmm.vtx.x86 import RFLAGS_DF, RFLAGS_TF
 
 _KEY = const(0xFFFF001F)  # of the qualification: port, string, direction, size
@@ -63,7 +64,7 @@ class PortIo:
 
     def install(self, exits):
         """Bytes of all ports that are claimed now, by `reader` and `writer` where a device gives one; its words."""
-        exits.add(reasons.IO_INSTRUCTION, self.exit, frame.WANT_LINEAR | frame.WANT_INSTR_INFO)
+        exits.add(reasons.IO_INSTRUCTION, self.exit, frame.WANT_DR7)
         exits.keyed(reasons.IO_INSTRUCTION, 4 * QUALIFICATION, _KEY, _KEYS_BITS)
         handlers = {}
         for port, (device, base) in self.bus.devices.items():
@@ -153,10 +154,11 @@ class PortIo:
         """INS and OUTS, with REP at most _CHUNK elements an exit, and one at a time where traps may come between."""
         q = IoQualification(vcpu.qualification)
         size = q.SIZE + 1
-        width = 16 << (vcpu.instr_info >> 7 & 7)
+        instr_info = vcpu.read(VM_EXIT_INSTRUCTION_INFORMATION)
+        width = 16 << (instr_info >> 7 & 7)
         mask = (1 << width) - 1
         index = "rdi" if q.IN else "rsi"
-        segment = 0 if q.IN else vcpu.instr_info >> 15 & 7
+        segment = 0 if q.IN else instr_info >> 15 & 7
         access = paging.WRITE if q.IN else 0
         step = -size if vcpu.rflags & RFLAGS_DF else size
         count = vcpu.rcx & mask if q.REP else 1

@@ -95,14 +95,14 @@ SS_RIGHTS = const(0xBB0 // 4)
 CR0_SHADOW = const(0xBB8 // 4)
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
-# RIP, RSP, RFLAGS, the qualification and the instruction length.
-WANT_LINEAR = const(1 << 0)
-WANT_GPA = const(1 << 1)
-WANT_INTR = const(3 << 2)  # information and error code
-WANT_VECTORING = const(3 << 4)  # information and error code
-WANT_INSTR_INFO = const(1 << 6)
-WANT_CODE = const(3 << 7)  # CR3 and the access rights of CS
-WANT_DR7 = const(1 << 9)
+# RIP, RSP, RFLAGS, the qualification and the instruction length. The lower, the cheaper.
+WANT_DR7 = const(1 << 0)  # by handlers that access memory or ports in the CPU's place: breakpoints (breakpoints.py)
+WANT_LINEAR = const(1 << 1)
+WANT_GPA = const(1 << 2)
+WANT_INTR = const(3 << 3)  # information and error code
+WANT_VECTORING = const(3 << 5)  # information and error code
+WANT_INSTR_INFO = const(1 << 7)
+WANT_CODE = const(3 << 8)  # CR3 and the access rights of CS
 WANT_PAGING = const(15 << 10)  # base of CS, CR0, CR4 and the entry controls
 WANT_CR0 = const(1 << 11 | 3 << 14)  # CR0, access rights of SS, read shadow of CR0
 

@@ -138,18 +138,19 @@ SYSTEM = (
     Measure("guests_slope", "what each further guest adds to that, from 1 to 100", unit="ticks/s"),
 )
 
-_NESTED = {
-    "cpuid": "CPUID, leaf 0",
-    "rdmsr": "RDMSR of IA32_APIC_BASE",
-    "in_pic": "IN from the 8259",
-    "late_hlt": "from a deadline to its handler, the guest in HLT",
-}
+# The monitor under KVM: the goal of CPUID is what a minimal monitor's took, and 2 exits are the least there can be.
+_NESTED = (
+    ("cpuid", "CPUID, leaf 0", 15331, 2),
+    ("rdmsr", "RDMSR of IA32_APIC_BASE", None, 2),
+    ("in_pic", "IN from the 8259", None, 3),
+    ("late_hlt", "from a deadline to its handler, the guest in HLT", None, None),
+)
 NESTED = tuple(
     measure
-    for row, text in _NESTED.items()
+    for row, text, ticks, exits in _NESTED
     for measure in (
-        Measure(f"nested_{row}", f"the monitor under KVM: {text}"),
-        Measure(f"nested_{row}_exits", "... exits to KVM in a round", unit="exits"),
+        Measure(f"nested_{row}", f"the monitor under KVM: {text}", ticks),
+        Measure(f"nested_{row}_exits", "exits to KVM in a round of that", exits, unit="exits"),
     )
 )
 
