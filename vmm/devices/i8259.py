@@ -71,12 +71,7 @@ class I8259:
         self.intr = intr
         self.heard = _nothing
         self._state = bytearray(_LSB + 256)
-        for i in range(1, 256):
-            bit = 0
-            while not i >> bit & 1:
-                bit += 1
-            self._state[_LSB + i] = bit
-        self._state[_LSB] = _NONE
+        _find_lowest(self._state)
         self.quick_ack = bind(_ack, uctypes.addressof(self._state), intr, self._ack)
         self.reset()
 
@@ -375,6 +370,19 @@ class I8259:
             flags = flags & ~_F_SMM & 0xFF | (_F_SMM if value & _OCW3_SMM else 0)
         s[c + _FLAGS] = flags
         self._update()
+
+
+@micropython.viper
+def _find_lowest(s: ptr8):
+    """Fill in the table of lowest set bits."""
+    i = 1
+    while i < 256:
+        bit = 0
+        while (i >> bit) & 1 == 0:
+            bit += 1
+        s[_LSB + i] = bit
+        i += 1
+    s[_LSB] = _NONE
 
 
 @micropython.viper
