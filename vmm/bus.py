@@ -24,13 +24,14 @@ class PortBus:
 
     A device takes accesses as wide as its claim says, at its own ports; the bus makes two halves of any other,
     the low one first, as chipsets do down to the bytes of an ISA chip.
-    claims {port: (read, write, base, widest, end)}; devices {port: (device, base)}; misses {port << 1 | write: count}.
+    claims {port: (read, write, base, widest, end)}; ranges [(base, count, device, offset)]; misses
+    {port << 1 | write: count}.
     """
 
     def __init__(self):
         self.claims = {}
         self.dwords = set()
-        self.devices = {}
+        self.ranges = []
         self.misses = {}
 
     @property
@@ -51,7 +52,7 @@ class PortBus:
         entry = (device.read, device.write, base - offset, widest, base + count)
         for port in range(base, base + count):
             self.claims[port] = entry
-        self.devices.update(dict.fromkeys(range(base, base + count), (device, base - offset)))
+        self.ranges.append((base, count, device, offset))
 
     def reserve_dword(self, port):
         """Four bytes at `port` are one access, to a device that is not there; narrower ones are not concerned."""

@@ -24,6 +24,7 @@ from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
 from vmm.devices.ioapic import IoApic
 from vmm.devices.lapic import Lapic
+from vmm.devices.lapic_page import receive
 from vmm.devices.lapic_registers import IO_EXTINT
 from vmm.devices.later import Later
 from vmm.devices.mc146818 import Mc146818
@@ -50,7 +51,7 @@ class Pc:
         self.apic_page = vm._take(lapic_registers.SIZE)
         registers = uctypes.bytearray_at(self.apic_page, lapic_registers.SIZE)
         self.lapic = Lapic(registers, clock, 0, vm.kick, vm.nmi, self._broadcast)
-        self.ioapic = IoApic(self.lapic.receive, _CPUS)
+        self.ioapic = IoApic(bind(receive, self.apic_page, self.lapic), _CPUS)
         self.gsi = Gsi(self.ioapic, self.lapic)
         self.pic = self.gsi.pic = I8259(self.gsi.quick_intr())
         self.acknowledge = bind(_acknowledge, self.apic_page, self.pic.quick_ack)

@@ -93,7 +93,8 @@ class VM(Scheduled):
 
         xcr0 = monitor.xcr0
         self.clock = clock.Clock(cpu.tsc_hz, cpu.rdtsc)
-        self.cpuid = cpuid.Cpuid(cpu.cpuid, caps, cpu.tsc_hz, xcr0, monitor.compacts)
+        other = next(iter(monitor.vms.values()), None)
+        self.cpuid = cpuid.Cpuid(cpu.cpuid, caps, cpu.tsc_hz, xcr0, monitor.compacts, other.cpuid if other else None)
         self.cr4_allowed = self.cpuid.cr4_allowed()
         self.xcr0_allowed = self.cpuid.xcr0
         live = list(msr.LIVE)

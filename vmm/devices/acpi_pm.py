@@ -65,6 +65,10 @@ class AcpiPm:
         """reader(now) -> the four bytes at PM_TMR."""
         return bind(_count, self._hz) if size == 4 and offset == PM_TMR else None
 
+    def writer(self, offset, size):
+        """writer(value) -> 0: what ignores writes."""
+        return _ignored if size == 4 and offset >= PM_TMR else None
+
     def read(self, offset, size):
         """`size` bytes (1, 2, 4) of the block at `offset`."""
         if offset == PM_TMR and size == 4:
@@ -158,3 +162,9 @@ def _count(hz: ptr32, now: int) -> int:
     rate = int(hz[0]) | int(hz[1]) << 32
     seconds = now // rate
     return (seconds * FREQUENCY + (now - seconds * rate) * FREQUENCY // rate) & 0xFFFFFFFF
+
+
+@micropython.viper
+def _ignored(value: int) -> int:
+    """A write to PM_TMR or GPE0."""
+    return 0

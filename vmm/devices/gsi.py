@@ -10,6 +10,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.devices.i8259 import I8259
 from vmm.devices.lapic_registers import FRAME_AT, LINT0_LEVEL, LVT_LINT0, LVT_MODE
 from vmm.vtx.frame import PENDING
 
@@ -40,16 +41,8 @@ class Gsi:
         if not 0 <= n < _LINES or n == 2:
             raise ValueError("no interrupt line %d" % n)
         level = array("I", [0])
-        return bind(_set, level, uctypes.addressof(self._asserting) + 4 * n, n, self)
-
-    @micropython.viper
-    def _change(self, n: int, level: int) -> int:
-        """Line `n` goes up or down."""
-        served = int(self.ioapic.set_irq(n if n else 2, level))
-        if n < _ISA:
-            if int(self.pic.set_irq(n, level)) == 0:
-                return 0
-        return served
+        pic = bind(I8259.set_irq, self.pic, n) if n < _ISA else _no_input
+        return bind(_set, level, uctypes.addressof(self._asserting) + 4 * n, self.ioapic.line(n if n else 2), pic)
 
     def edge(self, n):
         """For the source of ISA line `n` whose level is high: edge() makes it fall and rise.
@@ -77,7 +70,7 @@ class Gsi:
 
 
 @micropython.viper
-def _set(source, asserting: int, n: int, gsi, level: int) -> int:
+def _set(source, asserting: int, ioapic, pic, level: int) -> int:
     s = ptr32(source)
     if int(s[0]) == level:
         return 1
@@ -86,7 +79,15 @@ def _set(source, asserting: int, n: int, gsi, level: int) -> int:
     count[0] += 1 if level else 0xFFFFFFFF
     if int(count[0]) != level:  # 0 to 1 and 1 to 0 only
         return 1
-    return int(gsi._change(n, level))
+    served = int(ioapic(level))
+    if int(pic(level)) == 0:
+        return 0
+    return served
+
+
+def _no_input(level):
+    """Lines from 16 on lead to no 8259."""
+    return 1
 
 
 @micropython.viper

@@ -4,8 +4,7 @@ Deviations, as chip sets and other monitors have them: ELCR decides between edge
 input, so LTIM is ignored; an edge stays latched until it is acknowledged even if the line falls
 before; the 8080 mode of ICW4 is ignored. Input 2 of the master is the slave's output.
 
-All of it is one file, since viper folds constants of its own module only, and one class, since a method of a base
-class costs each access some hundred instructions more.
+All of it is one class, since a method of a base class costs each access some hundred instructions more.
 """
 
 import micropython
@@ -53,7 +52,6 @@ _F_POLL = const(0x10)
 _F_READ_ISR = const(0x20)
 _F_SINGLE = const(0x40)
 _F_IC4 = const(0x80)
-_F_UNUSUAL = const(_F_AEOI | _F_SFNM | _F_SMM)
 
 
 def _nothing():
@@ -71,13 +69,10 @@ class I8259:
         self.intr = intr
         self.heard = _nothing
         self._state = bytearray(_LSB + 256)
-        for i in range(1, 256):
-            bit = 0
-            while not i >> bit & 1:
-                bit += 1
-            self._state[_LSB + i] = bit
-        self._state[_LSB] = _NONE
-        self.quick_ack = bind(_ack, uctypes.addressof(self._state), intr, self._ack)
+        _find_lowest(self._state)
+        state = uctypes.addressof(self._state)
+        self._update = bind(_update, state, self)
+        self.quick_ack = bind(_ack, state, self._update)
         self.reset()
 
     def reset(self):
@@ -176,121 +171,27 @@ class I8259:
         s[c + _IRR] = irr | bit
         if s[c + _IMR] & bit:
             return 1
-        if (s[_FLAGS] | s[_SLAVE + _FLAGS]) & _F_UNUSUAL or s[_LOWEST] + s[_SLAVE + _LOWEST] != 14:
-            self._update()
-            return 1
-        # Fixed priorities: requests one output after the other, if nothing above is in service.
-        if c:
-            service = s[_SLAVE + _ISR]
-            if s[_SLAVE + _INT] or (service and bit >= (service & (0 - service))):
-                return 1
-            s[_SLAVE + _INT] = 1
-            s[_IRR] = s[_IRR] | _CASCADE
-            if s[_IMR] & _CASCADE:
-                return 1
-            bit = _CASCADE
-        service = s[_ISR]
-        if s[_INT] or (service and bit >= (service & (0 - service))):
-            return 1
-        s[_INT] = 1
-        self.intr(1)
+        self._update()
         return 1
 
     def edge(self, n):
         """For input `n` of the master, an edge, whose level is high: edge() -> what set_irq(n, 0) and
         set_irq(n, 1) return; 2 where the input is masked; or -1: call those."""
-        return bind(_edge, uctypes.addressof(self._state), 1 << n, self.intr)
+        return bind(_edge, uctypes.addressof(self._state), 1 << n, self._update)
 
     def ack(self):
         """The INTA cycles: the vector of the pending interrupt, spurious level 7 if there is none any more."""
         return self.quick_ack()
 
-    def _ack(self):
-        """`ack` with rotation, automatic EOI or special modes."""
-        s = self._state
-        level = self._request(0)
-        if level == _NONE:
-            return s[_BASE] | 7
-        self._take(0, level)
-        vector = s[_BASE] | level
-        if level == 2 and not s[_FLAGS] & _F_SINGLE:
-            level = self._request(_SLAVE)
-            if level == _NONE:
-                vector = s[_SLAVE + _BASE] | 7
-            else:
-                vector = s[_SLAVE + _BASE] | level
-                self._take(_SLAVE, level)
-            s[_SLAVE + _INT] = 0  # INTA ends the request; what is still pending makes another edge
-        self._update()
-        return vector
-
-    @micropython.viper
-    def _request(self, c: int) -> int:
-        """The level that chip `c` wants served now, or _NONE: pending, unmasked, above all in service."""
-        s = ptr8(self._state)
-        pending = s[c + _IRR] & (s[c + _IMR] ^ 0xFF)
-        if pending == 0:
-            return _NONE
-        service = s[c + _ISR]
-        if s[c + _FLAGS] & _F_SMM:
-            service &= s[c + _IMR] ^ 0xFF
-        first = (s[c + _LOWEST] + 1) & 7
-        if first:
-            pending = ((pending >> first) | (pending << (8 - first))) & 0xFF
-            service = ((service >> first) | (service << (8 - first))) & 0xFF
-        rank = s[_LSB + pending]
-        limit = s[_LSB + service]
-        level = (rank + first) & 7
-        if rank > limit:
-            return _NONE
-        if rank == limit:
-            # Special fully nested mode: the slave in service may ask again.
-            if c or level != 2 or s[_FLAGS] & _F_SFNM == 0:
-                return _NONE
-        return level
-
-    def _take(self, c, level):
-        """Acknowledges `level` of chip `c`."""
-        s = self._state
-        bit = 1 << level
-        if not s[c + _ELCR] & bit:
-            s[c + _IRR] &= bit ^ 0xFF
-        if not s[c + _FLAGS] & _F_AEOI:
-            s[c + _ISR] |= bit
-        elif s[c + _FLAGS] & _F_ROTATE:
-            s[c + _LOWEST] = level
-
-    @micropython.viper
-    def _update(self):
-        """Drives the slave's output into the master and the master's into `intr`."""
-        s = ptr8(self._state)
-        if s[_ASLEEP]:
-            if s[_IRR] & (s[_IMR] ^ 0xFF) & s[_ASLEEP] or s[_IRR] & s[_ASLEEP] == 0:
-                s[_ASLEEP] = 0
-                self.heard()
-        level = 0
-        if s[_SLAVE + _IRR] & (s[_SLAVE + _IMR] ^ 0xFF):
-            if int(self._request(_SLAVE)) != _NONE:
-                level = 1
-        if level and s[_SLAVE + _INT] == 0:
-            s[_IRR] = s[_IRR] | _CASCADE
-        s[_SLAVE + _INT] = level
-        level = 0
-        if s[_IRR] & (s[_IMR] ^ 0xFF):
-            if int(self._request(0)) != _NONE:
-                level = 1
-        if level != s[_INT]:
-            s[_INT] = level
-            self.intr(level)
-
     def _poll(self, c):
         """The read after a poll command acts as INTA: bit 7 says that there was a request, bits 2..0 which."""
         s = self._state
         s[c + _FLAGS] &= _F_POLL ^ 0xFF
-        level = self._request(c)
+        state = uctypes.addressof(s)
+        level = _request(state, c)
         if level == _NONE:
             return 0
-        self._take(c, level)
+        _take(state, c, level)
         if c:
             s[c + _INT] = 0
         self._update()
@@ -378,14 +279,91 @@ class I8259:
 
 
 @micropython.viper
+def _find_lowest(s: ptr8):
+    """Fill in the table of lowest set bits."""
+    i = 1
+    while i < 256:
+        bit = 0
+        while (i >> bit) & 1 == 0:
+            bit += 1
+        s[_LSB + i] = bit
+        i += 1
+    s[_LSB] = _NONE
+
+
+@micropython.viper
 def _mask(s: ptr8, now: int) -> int:
     if s[_FLAGS] & _F_POLL:
         return -1
     return s[_IMR]
 
 
+# The priority resolver. Who calls it has seen, as a rule, that something is pending.
 @micropython.viper
-def _edge(state: int, bit: int, intr) -> int:
+def _request(state: int, c: int) -> int:
+    """The level that chip `c` wants served now, or _NONE: pending, unmasked, above all in service."""
+    s = ptr8(state)
+    pending = s[c + _IRR] & (s[c + _IMR] ^ 0xFF)
+    if pending == 0:
+        return _NONE
+    service = s[c + _ISR]
+    if s[c + _FLAGS] & _F_SMM:
+        service &= s[c + _IMR] ^ 0xFF
+    first = (s[c + _LOWEST] + 1) & 7
+    if first:
+        pending = ((pending >> first) | (pending << (8 - first))) & 0xFF
+        service = ((service >> first) | (service << (8 - first))) & 0xFF
+    rank = s[_LSB + pending]
+    limit = s[_LSB + service]
+    level = (rank + first) & 7
+    if rank > limit:
+        return _NONE
+    if rank == limit:
+        # Special fully nested mode: the slave in service may ask again.
+        if c or level != 2 or s[_FLAGS] & _F_SFNM == 0:
+            return _NONE
+    return level
+
+
+@micropython.viper
+def _take(state: int, c: int, level: int):
+    """Acknowledge `level` of chip `c`."""
+    s = ptr8(state)
+    bit = 1 << level
+    if s[c + _ELCR] & bit == 0:
+        s[c + _IRR] = s[c + _IRR] & (bit ^ 0xFF)
+    if s[c + _FLAGS] & _F_AEOI == 0:
+        s[c + _ISR] = s[c + _ISR] | bit
+    elif s[c + _FLAGS] & _F_ROTATE:
+        s[c + _LOWEST] = level
+
+
+@micropython.viper
+def _update(state: int, chips):
+    """Drive the slave's output into the master and the master's into `intr`."""
+    s = ptr8(state)
+    if s[_ASLEEP]:
+        if s[_IRR] & (s[_IMR] ^ 0xFF) & s[_ASLEEP] or s[_IRR] & s[_ASLEEP] == 0:
+            s[_ASLEEP] = 0
+            chips.heard()
+    level = 0
+    if s[_SLAVE + _IRR] & (s[_SLAVE + _IMR] ^ 0xFF):
+        if int(_request(state, _SLAVE)) != _NONE:
+            level = 1
+    if level and s[_SLAVE + _INT] == 0:
+        s[_IRR] = s[_IRR] | _CASCADE
+    s[_SLAVE + _INT] = level
+    level = 0
+    if s[_IRR] & (s[_IMR] ^ 0xFF):
+        if int(_request(state, 0)) != _NONE:
+            level = 1
+    if level != s[_INT]:
+        s[_INT] = level
+        chips.intr(level)
+
+
+@micropython.viper
+def _edge(state: int, bit: int, update) -> int:
     s = ptr8(state)
     irr = s[_IRR]
     if s[_INPUTS] & bit == 0 or s[_ELCR] & bit:
@@ -394,45 +372,27 @@ def _edge(state: int, bit: int, intr) -> int:
         s[_IRR] = irr | bit
         s[_ASLEEP] = bit
         return 2
-    if (s[_FLAGS] | s[_SLAVE + _FLAGS]) & _F_UNUSUAL or s[_LOWEST] + s[_SLAVE + _LOWEST] != 14:
-        return -1
     if irr & bit:
         return 0
     s[_IRR] = irr | bit
-    service = s[_ISR]
-    if s[_INT] or (service and bit >= (service & (0 - service))):
-        return 1
-    s[_INT] = 1
-    intr(1)
+    update()
     return 1
 
 
 @micropython.viper
-def _ack(state: int, intr, slow) -> int:
+def _ack(state: int, update) -> int:
     s = ptr8(state)
-    if (s[_FLAGS] | s[_SLAVE + _FLAGS]) & _F_UNUSUAL or s[_LOWEST] + s[_SLAVE + _LOWEST] != 14:
-        return int(slow())
-    if s[_INT] == 0:
+    level = int(_request(state, 0))
+    if level == _NONE:
         return s[_BASE] | 7
-    # Fixed priorities: the lowest bit is the one, and no other may interrupt it.
-    pending = s[_IRR] & (s[_IMR] ^ 0xFF)
-    level = s[_LSB + pending]
-    bit = 1 << level
-    s[_ISR] = s[_ISR] | bit
-    if s[_ELCR] & bit == 0:
-        s[_IRR] = s[_IRR] & (bit ^ 0xFF)
-    s[_INT] = 0
+    _take(state, 0, level)
     vector = s[_BASE] | level
     if level == 2 and s[_FLAGS] & _F_SINGLE == 0:
+        level = int(_request(state, _SLAVE))
         vector = s[_SLAVE + _BASE] | 7
-        if s[_SLAVE + _INT]:
-            s[_SLAVE + _INT] = 0
-            pending = s[_SLAVE + _IRR] & (s[_SLAVE + _IMR] ^ 0xFF)
-            level = s[_LSB + pending]
-            bit = 1 << level
-            s[_SLAVE + _ISR] = s[_SLAVE + _ISR] | bit
-            if s[_SLAVE + _ELCR] & bit == 0:
-                s[_SLAVE + _IRR] = s[_SLAVE + _IRR] & (bit ^ 0xFF)
+        if level != _NONE:
             vector = s[_SLAVE + _BASE] | level
-    intr(0)
+            _take(state, _SLAVE, level)
+        s[_SLAVE + _INT] = 0  # INTA ends the request; what is still pending makes another edge
+    update()
     return vector

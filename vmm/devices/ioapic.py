@@ -7,7 +7,9 @@ the board's business. An edge on a masked pin is lost; a level is not.
 from array import array
 
 import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 PINS = const(24)
 _VERSION = const(0x00170020)  # 24 entries, version 20h: the EOI register exists
@@ -104,27 +106,13 @@ class IoApic:
             self.heard(at >> 1)
         self._level(at >> 1)
 
-    @micropython.viper
-    def set_irq(self, n: int, level: int) -> int:
+    def line(self, n):
+        """Pin `n` as a callable that takes its level; it returns what set_irq() does."""
+        return bind(_line, uctypes.addressof(self.state), n, self)
+
+    def set_irq(self, n, level):
         """Sets pin `n` (0..23). Returns 0 if an edge found its predecessor not accepted yet, else 1."""
-        s = ptr32(self.state)
-        if n < 0 or n >= PINS:
-            return 1
-        bit = 1 << n
-        lines = s[_LINES]
-        if level == 0:
-            s[_LINES] = lines & (bit ^ 0xFFFFFFFF)
-            return 1
-        s[_LINES] = lines | bit
-        low = s[2 * n]
-        if low & (_MASKED | _REMOTE_IRR):
-            return 1
-        if low & _LEVEL:
-            self._level(n)
-            return 1
-        if lines & bit:
-            return 1
-        return int(self.deliver(low & _ICR_BITS, s[2 * n + 1] >> 24))
+        return _line(uctypes.addressof(self.state), n, self, level) if 0 <= n < PINS else 1
 
     def _level(self, n):
         """Sends a level-triggered interrupt that is asserted, unmasked and not under way."""
@@ -144,3 +132,23 @@ class IoApic:
             if low & _REMOTE_IRR and low & 0xFF == vector:
                 s[2 * n] = low & ~_REMOTE_IRR
                 self._level(n)
+
+
+@micropython.viper
+def _line(state: int, n: int, chip, level: int) -> int:
+    s = ptr32(state)
+    bit = 1 << n
+    lines = s[_LINES]
+    if level == 0:
+        s[_LINES] = lines & (bit ^ 0xFFFFFFFF)
+        return 1
+    s[_LINES] = lines | bit
+    low = s[2 * n]
+    if low & (_MASKED | _REMOTE_IRR):
+        return 1
+    if low & _LEVEL:
+        chip._level(n)
+        return 1
+    if lines & bit:
+        return 1
+    return int(chip.deliver(low & _ICR_BITS, s[2 * n + 1] >> 24))

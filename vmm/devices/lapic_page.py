@@ -5,6 +5,7 @@ Nothing of IRR, ISR, TMR, TPR or PPR is kept outside the page, which may be a vi
 """
 
 import micropython
+import uctypes
 
 from vmm.devices.lapic_registers import (
     DEADLINE,
@@ -15,6 +16,7 @@ from vmm.devices.lapic_registers import (
     ESR_RECEIVE_VECTOR,
     EXTINT,
     FRAME_AT,
+    ID,
     IO_EXTINT,
     IRR,
     ISR,
@@ -35,6 +37,7 @@ from vmm.devices.lapic_registers import (
     TPR,
     TRIGGER_LEVEL,
     VIRTUAL_DELIVERY,
+    X2APIC,
 )
 from vmm.vtx.frame import DIRTY, DIRTY_RVI, PENDING, RVI
 
@@ -90,6 +93,30 @@ def post(page: int, vector: int) -> int:
     return 1
 
 
+# A device's interrupt. By received() it is 10,000.
+@micropython.viper
+def receive(page: int, lapic, low: int, destination: int) -> int:
+    """LapicPage.receive(). page: address of the APIC's pages."""
+    r = ptr32(page)
+    if low & MODE > LOWEST << 8 or r[ENABLED >> 2] == 0 or r[X2APIC >> 2]:
+        return int(lapic.received(low, destination))
+    ours = int(r[ID >> 2]) >> 24
+    if low & LOGICAL:
+        ours = -1
+        if int(r[DFR >> 2]) >> 28 & 15 == 15 and destination & (int(r[LDR >> 2]) >> 24 & 0xFF):
+            ours = destination
+    if destination != ours:
+        return int(lapic.received(low, destination))
+    vector = low & 0xFF
+    at = (vector >> 5) << 2
+    bit = 1 << (vector & 31)
+    if r[(IRR >> 2) + at] & bit or low & TRIGGER_LEVEL:
+        return int(lapic.deliver(vector, low & TRIGGER_LEVEL))
+    if int(post(page, vector)):
+        return 1
+    return int(lapic.deliver(vector, 0))
+
+
 class LapicPage:
     """`regs`: the page and the one behind. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`,
     `received`, `apic_id` and `x2apic`."""
@@ -141,21 +168,10 @@ class LapicPage:
             return value
         return value & ((1 << (size << 3)) - 1)
 
-    # A device's interrupt: 500 and deliver(), against 10,000 by received().
-    @micropython.viper
-    def receive(self, low: int, destination: int) -> int:
+    def receive(self, low, destination):
         """A message from the I/O APIC or an IPI: `low` has vector, delivery mode, destination mode and
         trigger as ICR and redirection entries do. Returns what `deliver` does; 1 if it is not for us."""
-        r = ptr32(self.regs)
-        if low & MODE <= LOWEST << 8 and r[ENABLED >> 2] and not self.x2apic:
-            ours = int(self.apic_id) & 0xFF
-            if low & LOGICAL:
-                ours = -1
-                if int(r[DFR >> 2]) >> 28 & 15 == 15 and destination & (int(r[LDR >> 2]) >> 24 & 0xFF):
-                    ours = destination
-            if destination == ours:
-                return int(self.deliver(low & 0xFF, low & TRIGGER_LEVEL))
-        return int(self.received(low, destination))
+        return receive(uctypes.addressof(self.regs), self, low, destination)
 
     # 590 when its predecessor waits; the sequence deliver, highest, accept, eoi: 3,310 with `kick`.
     @micropython.viper

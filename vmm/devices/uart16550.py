@@ -88,6 +88,9 @@ _RX_FLAGS = const(48)  # 16 times LSR error bits
 _TX = const(64)  # 16 characters
 _STATE_SIZE = const(80)
 
+# What of the outside is called, in Uart16550._far: tx first.
+_IRQ = const(1)
+
 _FILLINGS = const(720)  # a second: 16 characters of 10 bits at 115,200 baud
 _SILENCES = const(10000)  # a second: how long the first character of an accepted few waits to be announced
 
@@ -106,14 +109,14 @@ class Uart16550:
     """
 
     def __init__(self, tx, irq, modem=_ignore, drained=_ignore):
-        self._far = [tx]
-        self.irq = irq
+        self._far = [tx, irq]
         self.modem = modem
         self.drained = drained
         self.overruns = 0  # characters lost by `rx` on a full FIFO
         self._quiet = None
         self.bulk = None
         self._state = bytearray(_STATE_SIZE)
+        self._update = bind(_update, uctypes.addressof(self._state), self._far)
         self._state[_INPUTS] = MSR_CTS | MSR_DSR | MSR_DCD
         self.reset()
 
@@ -130,7 +133,7 @@ class Uart16550:
         s[_TRIGGER] = s[_DEPTH] = 1
         s[_OPEN] = 1
         if line:
-            self.irq(0)
+            self._far[_IRQ](0)
         self.modem(0)
 
     # Unix port (-O2, no threads), callgrind, the bound call included: LSR 590, RBR 600, THR 1160 of which tx 370.
@@ -244,7 +247,7 @@ class Uart16550:
         """writer(value) -> 0: THR has it, or -1: ask write()."""
         if size != 1 or offset != _DATA:
             return None
-        return bind(_thr, uctypes.addressof(self._state), self._far, self._update)
+        return bind(_thr, uctypes.addressof(self._state), self._far)
 
     def connect(self, tx, modem, drained, bulk, inputs, clock):
         """Another far end: outputs as of the constructor, and the modem inputs that it gives.
@@ -525,36 +528,37 @@ class Uart16550:
             return _IIR_MODEM
         return _IIR_NONE
 
-    @micropython.viper
-    def _update(self):
-        """Drives the interrupt output where its level changes."""
-        s = ptr8(self._state)
-        line = 0
-        ier = s[_IER]
-        if ier and s[_OPEN]:  # whether there is a _cause(), without the call
-            if ier & _IER_THRE and s[_THRE]:
-                line = 1
-            elif ier & _IER_RX and s[_RX_COUNT] and (s[_RX_COUNT] >= s[_TRIGGER] or s[_AGED]):
-                line = 1
-            elif ier & _IER_LINE and s[_LSR] & _LSR_ERRORS:
-                line = 1
-            elif ier & _IER_MODEM and s[_MSR] & 0x0F:
-                line = 1
-        if line != s[_LINE]:
-            s[_LINE] = line
-            self.irq(line)
-
 
 @micropython.viper
-def _thr(state: int, far, update, value: int) -> int:
+def _update(state: int, far):
+    """Drives the interrupt output where its level changes."""
+    s = ptr8(state)
+    line = 0
+    ier = s[_IER]
+    if ier and s[_OPEN]:  # whether there is a _cause(), without the call
+        if ier & _IER_THRE and s[_THRE]:
+            line = 1
+        elif ier & _IER_RX and s[_RX_COUNT] and (s[_RX_COUNT] >= s[_TRIGGER] or s[_AGED]):
+            line = 1
+        elif ier & _IER_LINE and s[_LSR] & _LSR_ERRORS:
+            line = 1
+        elif ier & _IER_MODEM and s[_MSR] & 0x0F:
+            line = 1
+    if line != s[_LINE]:
+        s[_LINE] = line
+        far[_IRQ](line)
+
+
+# THR without FIFO and loopback, as nearly every character goes.
+@micropython.viper
+def _thr(state: int, far, value: int) -> int:
     s = ptr8(state)
     if s[_LCR] & _LCR_DLAB or s[_MCR] & _MCR_LOOP or s[_TX_COUNT]:
         return -1
-    tx = far[0]
-    if not tx(value):
+    if not far[0](value):
         return -1
     s[_THRE] = 1
-    if s[_LINE] == 0:
-        if s[_IER] & _IER_THRE:
-            update()
+    if s[_LINE] == 0 and s[_IER] & _IER_THRE and s[_OPEN]:
+        s[_LINE] = 1
+        far[_IRQ](1)
     return 0

@@ -123,10 +123,10 @@ class Cpuid:
     """One guest's answers. windows: its sides of shared memory.
 
     host: cpu.cpuid. caps: vmm.vtx.caps.Caps. tsc_hz: measured, in Hz; told in leaf 15H where the
-    host has that leaf. compacts: whether XSAVEC and XSAVES can be trusted.
+    host has that leaf. compacts: whether XSAVEC and XSAVES can be trusted. like: another guest's, made from the same.
     """
 
-    def __init__(self, host, caps, tsc_hz, xcr0, compacts):
+    def __init__(self, host, caps, tsc_hz, xcr0, compacts, like=None):
         self._host = host
         self._tsc_hz = tsc_hz
         self._proc2 = caps.used["proc2"]
@@ -141,8 +141,15 @@ class Cpuid:
         self.unknown = {}
         self.windows = ()
         self._apic = x.LEAF_1_EDX_APIC
-        self._at = {}  # leaf: where its words begin
-        self._answers = array("I", self._all())
+        if like:
+            self._at = like._at
+            self._answers = array("I", like._answers)
+            if 0xD in self._at:
+                self._answers[self._at[0xD] + 1] = _NO_XCR0
+        else:
+            self._at = {}  # leaf: where its words begin
+            self._answers = array("I", self._all())
+        self.show_apic(True)
         self.width = self.leaf(0x80000008, 0)[0] & 0xFF  # bits of a physical address
 
     def _all(self):
@@ -321,8 +328,13 @@ class Cpuid:
         self._limits = array("I", [self.max_leaf, self.max_extended, base + 4 * self._at[self.max_leaf]])
         exits.add(reasons.CPUID, bind(_other, self.unknown, self.unknown.get, self._limits, highest))
         exits.keyed(reasons.CPUID, 4 * RAX, 0xFFFFFFFF)
+        pairs = []
         for leaf, at in self._at.items():
-            exits.key(reasons.CPUID, leaf, handlers.get(leaf, _leaf), base + 4 * at)
+            if leaf in handlers:
+                exits.key(reasons.CPUID, leaf, handlers[leaf], base + 4 * at)
+            else:
+                pairs.extend((leaf, base + 4 * at))
+        exits.key_many(reasons.CPUID, _leaf, pairs)
 
     def exit(self, vcpu):
         """Handler of CPUID: any leaf."""

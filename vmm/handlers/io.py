@@ -63,39 +63,45 @@ class PortIo:
         _set_word(self._frame, value)
 
     def install(self, exits):
-        """Bytes of all ports that are claimed now, by `reader` and `writer` where a device gives one; its words."""
+        """All ports that are claimed now have keys, by `reader` and `writer` where a device gives one."""
         exits.add(reasons.IO_INSTRUCTION, self.exit, frame.WANT_DR7)
         exits.keyed(reasons.IO_INSTRUCTION, 4 * QUALIFICATION, _KEY, _KEYS_BITS)
-        handlers = {}
-        for port, (device, base) in self.bus.devices.items():
-            offset = port - base
-            if id(device) not in handlers:
-                kind = type(device)
-                reader, writer = bind(kind.read, device), bind(kind.write, device)
-                handlers[id(device)] = bind(_in8, reader), bind(_out8, writer), reader, writer
-            read, write, reader, writer = handlers[id(device)]
-            self._wide_keys(exits, port, device, offset, reader, writer)
-            for size in (1, 4):
-                reader = device.reader(offset, size) if hasattr(device, "reader") else None
+        ranges = {}  # id of a device: the device, its ports and their offsets
+        for base, count, device, offset in self.bus.ranges:
+            _, places = ranges.setdefault(id(device), (device, []))
+            places.extend([(base + i, offset + i) for i in range(count)])
+        for device, places in ranges.values():
+            self._device_keys(exits, device, places)
+
+    def _device_keys(self, exits, device, places):
+        """The keys of one device. places: [(port, offset)]."""
+        kind = type(device)
+        read, write = bind(kind.read, device), bind(kind.write, device)
+        quick_read = getattr(device, "reader", None)
+        quick_write = getattr(device, "writer", None)
+        reads, writes, wide_reads, wide_writes = [], [], [], []
+        for port, offset in places:
+            for size in (1,) if self.claims[port][3] == 1 else (1, 2, 4):
+                key = port << 16 | size - 1
+                if size > 1 and (offset % size or not self.bus.whole(port, size)):
+                    continue
+                reader = quick_read(offset, size) if quick_read else None
+                writer = quick_write(offset, size) if quick_write else None
                 if reader:
-                    self._key(exits, port, size, _IN, bind(_in8_now if size == 1 else _in32_now, reader), offset)
-                elif size == 1:
-                    self._key(exits, port, size, _IN, read, offset)
-            writer = device.writer(offset, 1) if hasattr(device, "writer") else None
-            self._key(exits, port, 1, 0, bind(_out8_quick, writer) if writer else write, offset)
-
-    def _wide_keys(self, exits, port, device, offset, read, write):
-        """Words and dwords that the bus would not split, at multiples of their size."""
-        for size in (2, 4):
-            if offset % size == 0 and self.bus.whole(port, size):
-                reader = device.reader(offset, size) if hasattr(device, "reader") else None
-                if not reader:
-                    self._key(exits, port, size, _IN, bind(_in_wide, read), offset)
-                self._key(exits, port, size, 0, bind(_out_wide, write), offset)
-
-    @staticmethod
-    def _key(exits, port, size, direction, handler, offset):
-        exits.key(reasons.IO_INSTRUCTION, port << 16 | direction | size - 1, handler, offset)
+                    handler = bind(_in8_now if size == 1 else _in32_now, reader)
+                    exits.key(reasons.IO_INSTRUCTION, key | _IN, handler, offset)
+                else:
+                    (reads if size == 1 else wide_reads).extend((key | _IN, offset))
+                if writer:
+                    handler = bind(_out8_quick if size == 1 else _out32_quick, writer)
+                    exits.key(reasons.IO_INSTRUCTION, key, handler, offset)
+                else:
+                    (writes if size == 1 else wide_writes).extend((key, offset))
+        for handler, function, pairs in (
+            (_in8, read, reads), (_out8, write, writes), (_in_wide, read, wide_reads), (_out_wide, write, wide_writes),
+        ):  # fmt: skip
+            if pairs:
+                exits.key_many(reasons.IO_INSTRUCTION, bind(handler, function), pairs)
 
     # Fields by shift, not through IoQualification: with it an IN costs about 3,000 more.
     @micropython.viper
@@ -294,5 +300,13 @@ def _in32_now(reader, vcpu) -> int:
 def _out8_quick(writer, vcpu) -> int:
     f = ptr32(vcpu)
     if int(writer(int(f[RAX]) & 0xFF)) < 0:
+        return int(vcpu.vm.ports.exit(vcpu))
+    return f[OUTCOME]
+
+
+@micropython.viper
+def _out32_quick(writer, vcpu) -> int:
+    f = ptr32(vcpu)
+    if int(writer(int(f[RAX]))) < 0:
         return int(vcpu.vm.ports.exit(vcpu))
     return f[OUTCOME]

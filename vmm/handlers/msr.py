@@ -236,8 +236,10 @@ class Msrs:
         exits.keyed(reasons.RDMSR, 4 * RCX, 0xFFFFFFFF)
         exits.keyed(reasons.WRMSR, 4 * RCX, 0xFFFFFFFF)
         base = uctypes.addressof(self._words)
+        pairs = []
         for index, at in self._at.items():
-            exits.key(reasons.RDMSR, index, _read_words, base + 4 * at)
+            pairs.extend((index, base + 4 * at))
+        exits.key_many(reasons.RDMSR, _read_words, pairs)
         self._jump[0] = base + 4 * self._at[IA32_TSC_ADJUST]
         exits.key(reasons.WRMSR, IA32_TSC_ADJUST, _write_tsc_adjust, uctypes.addressof(self._jump))
 

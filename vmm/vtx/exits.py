@@ -6,6 +6,8 @@ handlers answer RESUME or ADVANCE; port/vcpu_enter.c keeps counts and times whil
 verdict makes the next entry advance RIP. See vmm/handlers/__init__.py for the table's contents.
 """
 
+from array import array
+
 import micropython
 from micropython import const
 
@@ -110,6 +112,13 @@ class Exits:
             self._compute(reason)
         else:
             self._put(slot, handler)
+
+    def key_many(self, reason, handler, pairs):
+        """key() for several keys of one handler, where nothing stands in front of them. pairs: [key, datum, ...]."""
+        if pairs:
+            self.key(reason, pairs[0], handler, pairs[1])
+            keys = self._keys[reason]
+            keys.put_many(keys.find(pairs[0])[0], array("I", pairs[2:]))
 
     def unkey(self, reason, key):
         """Leave a key to the reason's handler again."""
@@ -275,8 +284,10 @@ class Exits:
     def arm(self, vcpu):
         """Write the wanted words and the keys into the vCPU's frame."""
         self._vcpu = vcpu
-        for reason in range(reasons.SLOTS):
-            _set(vcpu, WANTS + reason, self.wants[reason])
+        for reason, wants in enumerate(self.wants):
+            if wants:
+                _set(vcpu, WANTS + reason, wants)
+        for reason in self._keys:
             self._use_keys(reason)
 
 

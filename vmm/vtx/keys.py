@@ -69,6 +69,17 @@ class Keys:
         words[at + 1] = slot
         return True
 
+    def put_many(self, slot, pairs):
+        """put() for several keys that nothing serves yet. pairs: array("I") of key, datum. ValueError where there is no
+        room, or one has a slot."""
+        if self._count + len(pairs) // 2 > self._most:
+            self._purge()
+        room = self._most - self._count
+        done = _place_many(self._words, len(self._words) - 2 * _ENTRY, self._default, slot, pairs, len(pairs), room)
+        if done < 0:
+            raise ValueError("no room for %d keys, or one has a handler already" % (len(pairs) // 2))
+        self._count += done
+
     def _purge(self):
         """Forget the keys that are left to the default slot."""
         words = self._words
@@ -97,3 +108,28 @@ def _search(words: ptr32, key: int) -> int:
     while words[at + 1] and int(words[at]) != key:
         at += _ENTRY
     return at
+
+
+@micropython.viper
+def _place_many(words, last: int, default: int, slot: int, pairs, size: int, room: int) -> int:
+    """How many entries were free before; -1: one key has a slot, or there is no room."""
+    w = ptr32(words)
+    p = ptr32(pairs)
+    used = 0
+    i = 0
+    while i < size:
+        key = int(p[i])
+        at = _HEADER + _ENTRY * (((key * _FACTOR) & 0xFFFFFFFF) >> int(w[2]))
+        while w[at + 1] and int(w[at]) != key:
+            at += _ENTRY
+        if w[at + 1] == 0:
+            used += 1
+        elif int(w[at + 1]) != default:
+            return -1
+        if used > room or at > last:
+            return -1
+        w[at] = key
+        w[at + 2] = p[i + 1]
+        w[at + 1] = slot
+        i += 2
+    return used
