@@ -78,20 +78,25 @@ class IoApic:
             return select
         return 0
 
-    def write(self, offset, size, value):
+    @micropython.viper
+    def write(self, offset: int, size: int, value: int):
         """IOREGSEL, IOWIN, EOI register."""
         offset &= 0xFFF
-        s = self.state
         if offset == IOREGSEL:
-            s[_SELECT] = value & 0xFF
+            ptr32(self.state)[_SELECT] = value & 0xFF
         elif offset == IOWIN:
-            select = s[_SELECT]
-            if _TABLE <= select < _TABLE + 2 * PINS:
-                self._entry(select - _TABLE, value & 0xFFFFFFFF)
-            elif select == _ID:
-                s[_IDENTITY] = value & 0x0F000000
+            self._window(value & 0xFFFFFFFF)
         elif offset == EOIR:
             self.eoi(value & 0xFF)
+
+    def _window(self, value):
+        """IOWIN is written."""
+        s = self.state
+        select = s[_SELECT]
+        if _TABLE <= select < _TABLE + 2 * PINS:
+            self._entry(select - _TABLE, value)
+        elif select == _ID:
+            s[_IDENTITY] = value & 0x0F000000
 
     def _entry(self, at, value):
         s = self.state
