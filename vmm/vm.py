@@ -34,7 +34,6 @@ _PARTS = (
     "console", "lapic", "exits", "vcpu", "events", "arming",
 )  # fmt: skip
 _AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
-_PIECE = const(0x8000)  # bytes that are cleared or copied without a look at the clock
 _GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
 
@@ -165,13 +164,20 @@ class VM(Scheduled):
 
     def nmi(self):
         """Raise an NMI in the guest."""
-        self.events.nmi()
+        self.hold(1)
+        try:
+            self.events.nmi()
+        finally:
+            self.hold(-1)
 
     # -- life
 
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
         self._check("started")
+        self.steadily(self._start_anew)
+
+    def _start_anew(self):
         self.backoff.forgive()
         self._start()
 
@@ -191,8 +197,7 @@ class VM(Scheduled):
         """Memory, devices and the vCPU as they are at the start."""
         segments = self.memory.segments
         for _, length, hpa in segments:
-            for at in range(hpa, hpa + length, _PIECE):
-                cpu.zero(at, min(_PIECE, hpa + length - at))
+            cpu.zero(hpa, length)
         self.starts += 1
         self.backoff.release()
         self.stepper.reset()
@@ -235,6 +240,9 @@ class VM(Scheduled):
 
     def pause(self):
         """Let the guest stand still; its time goes on."""
+        self.steadily(self._pause)
+
+    def _pause(self):
         if self.state in (states.RUNNING, states.HALTED):
             self._was = self.state
             self.state = states.PAUSED
@@ -243,6 +251,9 @@ class VM(Scheduled):
 
     def resume(self):
         """Let a paused or stopped guest go on from where it stands."""
+        self.steadily(self._resume)
+
+    def _resume(self):
         if self.state in (states.PAUSED, states.STOPPED):
             self.catch_up()
             self.state, self._was = self._was, states.RUNNING
@@ -254,6 +265,9 @@ class VM(Scheduled):
 
     def power_off(self):
         """Stop the guest for good; start() boots it anew."""
+        self.steadily(self._power_off)
+
+    def _power_off(self):
         if self.state != states.OFF:
             self.state = states.OFF
             self.why = "by power_off()"
@@ -264,7 +278,12 @@ class VM(Scheduled):
         self._check("destroyed")
         if self.monitor.scheduler.inside is self:
             raise RuntimeError("guest %s is in an exit of its own: it cannot be destroyed there" % self.name)
-        cpu.shield(self._destroy)
+        self.hold(1)  # to its end
+        try:
+            cpu.shield(self._destroy)
+        except BaseException:
+            self.hold(-1)
+            raise
 
     def _destroy(self):
         for attached in list(self.policies):
@@ -283,6 +302,8 @@ class VM(Scheduled):
             raise RuntimeError("guest %s has been destroyed" % self.name)
         if self.monitor.scheduler.interrupts(self._frame):
             raise RuntimeError("guest %s is in the middle of an exit: it cannot be %s there" % (self.name, what))
+        if self.held:
+            raise RuntimeError("guest %s is in the middle of a change: it cannot be %s there" % (self.name, what))
 
     def release(self):
         """Give back host memory."""
@@ -330,7 +351,7 @@ class VM(Scheduled):
         elif answer & verdict.WAIT and not self.wakes():
             self.state = states.HALTED
         if paused:
-            self.pause()
+            self._pause()
         if self.state == states.OFF:
             self._power(False)
 

@@ -1,6 +1,7 @@
 """What the image does after boot.py when the file system has no main.py: the monitor.
 
-Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, the native modules and the words of a policy at the prompt.
+Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, `still`, the native modules and the words of a policy at the
+prompt.
 """
 
 import micropython
@@ -24,6 +25,7 @@ vms = monitor.vms
 caps = vmx_caps = monitor.caps
 mitigations = monitor.mitigations
 sched = monitor.scheduler
+still = sched.still
 
 for _line in vmx_caps.missing:
     print("no guests here: " + _line)

@@ -3,7 +3,7 @@
 The scheduler is the port's idle hook. It gives the CPU to the runnable guest with the
 highest priority, by turns and shares among equals; a halted guest costs nothing until its
 timer or an interrupt wakes it, and then takes the CPU from those below it. While a line of
-Python executes, guests stand still. What it goes by stands in the vCPU frames, so that the
+Python executes, guests of priority 0 stand still. What it goes by stands in the vCPU frames, so that the
 way from one guest to the next makes no objects and calls no bytecode.
 
 `sched.policy` puts an object of the user's in place of that rule: its pick(runnable) gets the
@@ -21,8 +21,9 @@ from micropython import const
 from vmm import verdict
 from vmm.scheduling import rule
 from vmm.scheduling.accounting import begin, charge, charge_all, passed
-from vmm.scheduling.preemption import Preemption, arm, disarm
+from vmm.scheduling.preemption import Preemption, arm, arm_line, disarm
 from vmm.scheduling.states import OFF
+from vmm.scheduling.still import Still
 from vmm.scheduling.turns import nobody_pays, poll, run_above, turns
 from vmm.scheduling.words import (
     CALLED,
@@ -34,8 +35,10 @@ from vmm.scheduling.words import (
     INSIDE,
     LAST,
     LEVEL,
+    LINE,
     NOW,
     POLL,
+    STILLS,
     SWITCHES,
     TIES,
     WORDS,
@@ -54,6 +57,8 @@ class Scheduler(Preemption):
 
     def __init__(self, tsc_hz, most):
         self.machines = []
+        self.hz = tsc_hz
+        self.still = Still(self)
         self.slice_ticks = tsc_hz * _SLICE_MS // 1000
         self.policy = None
         self._words = array("I", [0] * WORDS)
@@ -64,6 +69,7 @@ class Scheduler(Preemption):
         self._watched = []  # those whose consoles lead outside, and their ready() and poll()
         self._ready = []
         self._polls = []
+        self._console_frames = array("I", bytes(4 * most))
         self._serviced = -1  # the number of the one that is looked after
         self.say = print  # Monitor puts its journal here
         self.failures = 0  # of what is no guest's
@@ -143,6 +149,8 @@ class Scheduler(Preemption):
             self._watched[:] = machines
             self._ready[:] = [vm.console.ready for vm in machines]
             self._polls[:] = [vm.console.poll for vm in machines]
+            for i, vm in enumerate(machines):
+                self._console_frames[i] = vm._frame
             self._words[DEFERRED] |= POLL  # in the middle of a poll it passes over one
         finally:
             cpu.hold(-1)
@@ -202,7 +210,11 @@ class Scheduler(Preemption):
 
     def _turns(self, deadline, once):
         try:
-            if self.policy:
+            self.disarm()
+            self._words[LINE] = 0
+            if self._words[STILLS]:
+                cpu.idle(deadline)
+            elif self.policy:
                 rule.turn(self, deadline)
             else:
                 turns(self, deadline, 1 if once else 0)
@@ -213,8 +225,11 @@ class Scheduler(Preemption):
         finally:
             self._left()
             nobody_pays(self._collect_at)
-            if self._words[DEFERRED]:
-                self._run_deferred()
+            try:
+                if self._words[DEFERRED]:
+                    self._run_deferred()
+            finally:
+                arm_line(self)
 
     def _failed(self, error):
         """Whose exit, or whose timer, it was is stopped; the others go on."""
@@ -273,11 +288,25 @@ class Scheduler(Preemption):
     def poll(self):
         """Consoles: what came in, and what has room to go out."""
         try:
-            poll(self)
+            poll(self, 0)
         except cpu.Timeout:
             raise
         except Exception as error:
             self._unplug(error)
+
+    def _poll_above(self, _):
+        """In the middle of a line: the consoles of guests that run there."""
+        try:
+            poll(self, self._words[FLOOR])
+        except cpu.Timeout:
+            raise
+        except Exception as error:
+            self._unplug(error)
+
+    def stand_still(self, more):
+        """more: 1, guests stand still from now on, whatever their priority, in sleeps, too; -1: no longer."""
+        cpu.hold(more)
+        self._words[STILLS] += more
 
     def _unplug(self, error):
         """A console has failed: it is heard no more, and its guest is stopped."""

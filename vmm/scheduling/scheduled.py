@@ -1,10 +1,12 @@
 """What the scheduler knows of a VM, as attributes; the words themselves stand in its vCPU frame."""
 
+import cpu
 import micropython
 import uctypes
 from micropython import const
 
 from vmm.scheduling import states
+from vmm.scheduling.preemption import hold
 from vmm.vtx.events import wakes
 from vmm.vtx.frame import (
     APIC_PAGE,
@@ -49,14 +51,34 @@ class Scheduled:
     @property
     def state(self):
         """One of "running", "halted", "paused", "stopped", "off"."""
-        word = _get(self._words, STATE)
+        word = _get(self._words, STATE) & states.HOLD - 1
         return states.RUNNING if word == states.RUNS else states.HALTED if word == states.WAITS else self._still
 
     @state.setter
     def state(self, value):
         self._still = value
         _put(self._words, PARKED, 0)
-        _put(self._words, STATE, _STATES.get(value, states.STILL))
+        held = _get(self._words, STATE) & ~(states.HOLD - 1)
+        _put(self._words, STATE, held | _STATES.get(value, states.STILL))
+
+    def hold(self, more):
+        """more: 1, what follows changes the guest in more than one step: it is not entered until hold(-1), while others
+        go on. Needed where a guest of a higher priority may run in between, this one among them: in lines at the
+        prompt, and in policies of other guests."""
+        hold(self.monitor.scheduler, self._frame, more)
+
+    @property
+    def held(self):
+        """Whether something changes it in more than one step."""
+        return _get(self._words, STATE) >= states.HOLD
+
+    def steadily(self, work, *args):
+        """work(*args), while the guest is held."""
+        self.hold(1)
+        try:
+            return work(*args)
+        finally:
+            self.hold(-1)
 
     @property
     def priority(self):
@@ -66,10 +88,14 @@ class Scheduled:
     def priority(self, value):
         if not isinstance(value, int) or not 0 <= value <= 255:
             raise ValueError("priority %r: a number from 0 to 255" % (value,))
-        _put(self._words, PRIORITY, value)
         scheduler = self.monitor.scheduler
-        self.turn = scheduler.now(value)  # each priority has its own virtual time
-        scheduler.place(self)
+        cpu.hold(1)
+        try:
+            _put(self._words, PRIORITY, value)
+            self.turn = scheduler.now(value)  # each priority has its own virtual time
+            scheduler.place(self)
+        finally:
+            cpu.hold(-1)
 
     @property
     def share(self):
@@ -121,6 +147,9 @@ class Scheduled:
     def used(self):
         """Return (guest ticks, host ticks, wake-ups, how many of them for a timer, the sum of their lateness, the
         longest), all since the call before."""
+        return self.steadily(self._used)
+
+    def _used(self):
         words = self._words
         guest, host = now = self.ticks()
         used = guest - self._seen[0], host - self._seen[1]
