@@ -15,7 +15,8 @@ import machine
 import multiboot
 import vmx
 
-from vmm.monitor import Monitor, run_policies
+from vmm.boot import load_guests, run_policies, start_guests
+from vmm.monitor import Monitor
 from vmm.policies.events import WORDS
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
@@ -29,8 +30,8 @@ still = sched.still
 
 for _line in vmx_caps.missing:
     print("no guests here: " + _line)
-_modules = monitor.load_guests()
+_modules = load_guests(monitor)
 micropython.kbd_intr(3)
 run_policies(_modules, globals())
 micropython.kbd_intr(-1)
-monitor.start_guests()
+start_guests(monitor)

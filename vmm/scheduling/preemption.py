@@ -91,7 +91,7 @@ class Preemption:
         """What happens in the middle stays there; Ctrl-C is for whoever was interrupted."""
         disarm(self._preempt_at)
         if self._words[INSIDE]:
-            self.inside.vcpu.left()
+            self.inside_vcpu.left()
         if isinstance(error, KeyboardInterrupt):
             raise error
         self._failed(error)

@@ -77,7 +77,7 @@ def turns(sched, deadline: int, once: int):
     w = ptr32(sched._words)
     levels = ptr32(sched._levels)
     frames = ptr32(sched._frames)
-    vcpus = sched._vcpus
+    vcpus = sched.vcpus
     callbacks = sched._callbacks
     slice_ticks = int(sched.slice_ticks)
     half = slice_ticks << int(FINE) >> 1
@@ -161,7 +161,7 @@ def turns(sched, deadline: int, once: int):
                     if f[DUE] | f[DUE + 1]:  # nobody was waiting for that timer
                         f[DUE] = 0
                         f[DUE + 1] = 0
-                        sched.machines[i].clock.park()
+                        vcpus[i].clock.park()
                         first = int(rdtsc())
                         charged(frames[i], first - now)
                         now = first
@@ -267,14 +267,14 @@ def turns(sched, deadline: int, once: int):
         levels[at + NOW + 1] = turn >> 32
         if answer & _BEYOND:
             used = int(begin(words))
-            sched.machines[best].apply(answer)
+            vcpus[best].vm.apply(answer)
             charged(int(f), int(passed(words, used)))
             if equals == 1:
                 levels[at + NOW] = f[TURN]
                 levels[at + NOW + 1] = f[TURN + 1]
         elif answer & WAIT:
             if f[STATE] != RUNS:  # it has been paused or switched off meanwhile
-                sched.machines[best].apply(answer)
+                vcpus[best].vm.apply(answer)
             elif int(awake(frames[best])) == 0:
                 f[STATE] = int(WAITS)
                 f[PARKED] = 0
