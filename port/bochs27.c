@@ -35,7 +35,10 @@ void bochs27_release(void) {
     op_set_cr8(0);
 }
 
-// A millisecond loses no character of a 16550's FIFO.
-uint64_t bochs27_most_ticks(void) {
-    return tsc_hz / 1000;
+uint64_t bochs27_limit(const vcpu_frame_t *f, bool held, uint64_t left) {
+    if ((f->rflags & RFLAGS_IF) && !held) {
+        return left;
+    }
+    uint64_t most = tsc_hz / 1000 >> f->timer_shift; // loses no character of a 16550's FIFO
+    return most < left ? most : left;
 }

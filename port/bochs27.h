@@ -10,6 +10,7 @@
 bool bochs27_hold(const vcpu_frame_t *frame);
 void bochs27_release(void);
 
-// Host TSC ticks after which the preemption timer ends an entry that no host interrupt ends.
-uint64_t bochs27_most_ticks(void);
+// The preemption timer's value, of `left`, for an entry that no host interrupt ends, since they wait (held) or the
+// guest has interrupts off.
+uint64_t bochs27_limit(const vcpu_frame_t *frame, bool held, uint64_t left);
 #endif

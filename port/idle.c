@@ -30,6 +30,19 @@ void idle_init(void) {
     timer_set(TIMER_CORE, 0);
 }
 
+bool idle_enter_guests(void) {
+    bool inside = state.in_hook;
+    if (!inside) {
+        state.calls++;
+        state.in_hook = true;
+    }
+    return inside;
+}
+
+void idle_leave_guests(bool inside) {
+    state.in_hook = inside;
+}
+
 void idle_ctrl_c(void) {
     if (state.in_hook) {
         state.stuck = state.calls;
@@ -90,6 +103,7 @@ static void call_hook(mp_obj_t hook, uint64_t deadline) {
     state.in_hook = false;
     mp_obj_t error = MP_OBJ_FROM_PTR(nlr.ret_val);
     if (!state.forced && is_for_caller(error)) {
+        state.wait = (wait_t){0};
         nlr_jump(nlr.ret_val);
     }
     MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
@@ -127,7 +141,6 @@ void idle_wait(uint64_t deadline, bool input) {
     timer_set(TIMER_WAIT, deadline);
     if (state.in_hook) {
         halt_until_interrupt(deadline, false);
-        state.wait = outer;
         timer_set(TIMER_WAIT, outer.deadline);
     } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
         halt_until_interrupt(deadline, false);
@@ -136,6 +149,7 @@ void idle_wait(uint64_t deadline, bool input) {
     } else if (!idle_wanted() && !due()) {
         call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
+    state.wait = outer; // none: while a line runs, nothing is waited for
 }
 
 // idle_hook(f): f(deadline_tsc) runs while the prompt or a sleep waits; it returns

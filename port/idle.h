@@ -15,6 +15,10 @@ void idle_wait(uint64_t deadline, bool input);
 // Python has run, or will: what the idle hook found to be at rest may be so no longer.
 void idle_awake(void);
 
+// Guests run in the middle of a line: a wait in there halts, as in the idle hook. What enter returned goes to leave.
+bool idle_enter_guests(void);
+void idle_leave_guests(bool inside);
+
 // Ctrl-C has come while it is an ordinary character, that is, at the prompt. Called from
 // the interrupt: a hook that does not return is interrupted after a second.
 void idle_ctrl_c(void);

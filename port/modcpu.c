@@ -17,6 +17,8 @@
 #include "port/watch.h"
 #include "port/x86.h"
 
+#define ZERO_PIECE (32u << 10) // bytes that are cleared without a look at the clock
+
 extern const mp_obj_type_t hostfault_type;
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_idle_hook_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_soft_reset_hook_obj);
@@ -168,8 +170,15 @@ static mp_obj_t mod_alarm(mp_obj_t tsc) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mod_alarm_obj, mod_alarm);
 
+// zero(hpa, size): in pieces, between which guests of a higher priority may run.
 static mp_obj_t mod_zero(mp_obj_t hpa, mp_obj_t size) {
-    memset((void *)mp_obj_get_int_truncated(hpa), 0, mp_obj_get_int(size));
+    byte *at = (byte *)mp_obj_get_int_truncated(hpa);
+    size_t left = mp_obj_get_int(size);
+    for (; left > ZERO_PIECE; left -= ZERO_PIECE, at += ZERO_PIECE) {
+        memset(at, 0, ZERO_PIECE);
+        preempt_look();
+    }
+    memset(at, 0, left);
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mod_zero_obj, mod_zero);

@@ -209,6 +209,7 @@ static const mp_rom_map_elem_t vmx_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_invept), MP_ROM_PTR(&mod_invept_obj)},
     {MP_ROM_QSTR(MP_QSTR_invvpid), MP_ROM_PTR(&mod_invvpid_obj)},
     {MP_ROM_QSTR(MP_QSTR_enter), MP_ROM_PTR(&vcpu_enter_obj)},
+    {MP_ROM_QSTR(MP_QSTR_earliest), MP_ROM_PTR(&vcpu_earliest_obj)},
     {MP_ROM_QSTR(MP_QSTR_bind), MP_ROM_PTR(&bound_bind_obj)},
     {MP_ROM_QSTR(MP_QSTR_Value), MP_ROM_PTR(&value_type)},
     {MP_ROM_QSTR(MP_QSTR_numbers), MP_ROM_PTR(&value_numbers_obj)},

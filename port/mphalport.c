@@ -12,7 +12,8 @@
 #include "port/uart.h"
 #include "shared/timeutils/timeutils.h"
 
-#define MS_MAX (1ll << 40)
+#define MS_MAX     (1ll << 40)
+#define LOOK_CHARS (32) // that are printed between two looks at the clock
 
 static uint64_t scale(uint64_t ticks, uint64_t hz) {
     return mul_div(ticks, hz, tsc_hz);
@@ -33,7 +34,7 @@ int mp_hal_stdin_rx_chr(void) {
     }
 }
 
-// A line takes milliseconds: a guest that goes before the one whose handler prints it does not wait for that.
+// A line takes milliseconds: guests that go before what prints it do not wait for that.
 static void wait_for_room(void) {
     preempt_look();
     bool preempts = preempt_at != 0 && preempt_holds == 0;
@@ -54,6 +55,9 @@ mp_uint_t mp_hal_stdout_tx_strn(const char *str, size_t len) {
     for (size_t i = 0; i < len; i++) {
         while (!uart_tx_char(0, str[i])) {
             wait_for_room();
+        }
+        if (i % LOOK_CHARS == LOOK_CHARS - 1) {
+            preempt_look();
         }
     }
     return len;

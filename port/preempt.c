@@ -5,6 +5,7 @@
 // and what guests take of the heap counts to no limit of its own.
 #include "py/runtime.h"
 #include "port/budget.h"
+#include "port/idle.h"
 #include "port/watch.h"
 #include "port/preempt.h"
 #include "port/x86.h"
@@ -21,6 +22,7 @@ void preempt(void) {
     preempt_at = 0; // the hook itself is not interrupted
     watch_t watch = watch_suspend();
     budget_t budget = budget_suspend();
+    bool inside = idle_enter_guests();
     nlr_buf_t nlr;
     uint64_t again = 0;
     if (nlr_push(&nlr) == 0) {
@@ -28,11 +30,13 @@ void preempt(void) {
         nlr_pop();
     } else if (mp_obj_exception_match(
                    MP_OBJ_FROM_PTR(nlr.ret_val), MP_OBJ_FROM_PTR(&mp_type_KeyboardInterrupt))) {
+        again = preempt_at;
         mp_sched_keyboard_interrupt(); // for whom it was meant
     } else {
         mp_printf(MICROPY_ERROR_PRINTER, "\nA guest did not get the CPU when it was due:\n");
         mp_obj_print_exception(MICROPY_ERROR_PRINTER, MP_OBJ_FROM_PTR(nlr.ret_val));
     }
+    idle_leave_guests(inside);
     watch_resume(watch);
     budget_resume(budget);
     preempt_at = again;

@@ -1,4 +1,4 @@
-// Bytecode that works for one guest makes way for a guest that goes before it.
+// Bytecode that works for one guest, or a line at the prompt, makes way for a guest that goes before it.
 //
 // The scheduler says from which TSC on (preempt_at); the interpreter's loop looks at each
 // branch. Included by mpconfigport.h, so nothing of MicroPython is known here.

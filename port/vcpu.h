@@ -164,6 +164,7 @@ typedef struct {
 
 extern const mp_obj_type_t vcpu_type;
 extern const mp_obj_base_t vcpu_enter_obj;
+MP_DECLARE_CONST_FUN_OBJ_1(vcpu_earliest_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(vcpu_host_state_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(vcpu_mitigate_obj);
 

@@ -6,15 +6,11 @@
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/bound.h"
+#include "port/advance.h"
 #include "port/bochs27.h"
+#include "port/coalesce.h"
 
 #define RFLAGS_TF              (1ull << 8)
-#define EXIT_WORTH             (1000) // host TSC ticks that an exit stands for, see min_run and holdoff
-#define ATTENTION_HOLDOFF      (10000)
-#define LEAD_STEP              (2000) // host TSC ticks: what one entry that was late counts for
-#define LEAD_MOST              (10000)
-#define LEAD_PART              (4) // and of the time between two deadlines: what is below gets the rest
-#define RFLAGS_IF              (1ull << 9)
 #define RFLAGS_RF              (1ull << 16)
 #define DEBUGCTL_BTF           (1ull << 1)
 #define PENDING_BS             (1ull << 14)
@@ -28,6 +24,30 @@
 
 #define IA32_PRED_CMD (0x49)
 #define PRED_CMD_IBPB (1)
+
+// Host TSC at which the first of the timers is due, 1 where it was due before the host's TSC began, 0 where none is
+// armed. except: bits of those that do not count.
+static uint64_t first_timer(const vcpu_frame_t *f, uint64_t except) {
+    uint64_t first = 0;
+    for (uint64_t i = 0; i < f->timers; i++, except >>= 1) {
+        uint64_t when = f->timer[i];
+        if (when != 0 && !(except & 1) && (first == 0 || when < first)) {
+            first = when;
+        }
+    }
+    int64_t host = first - f->clock_offset;
+    return first == 0 ? 0 : host > 0 ? (uint64_t)host : 1;
+}
+
+// earliest(frame_hpa): frame.next becomes the host TSC at which a halted guest is to be woken for its next timer, 0
+// where none is armed but those that are parked.
+static mp_obj_t mod_earliest(mp_obj_t frame) {
+    vcpu_frame_t *f = (vcpu_frame_t *)(uintptr_t)mp_obj_get_int_truncated(frame);
+    uint64_t first = first_timer(f, f->parked);
+    f->next = first == 0 ? 0 : first > f->lead ? first - f->lead : 1;
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_1(vcpu_earliest_obj, mod_earliest);
 
 // What is dirty goes to the VMCS.
 static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
@@ -44,14 +64,9 @@ static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
         vmx_put(TSC_OFFSET, f->tsc_offset);
     }
     if (f->dirty & FRAME_DIRTY_TIMERS) {
-        uint64_t first = f->slice_end;
-        for (uint64_t *timer = f->timer; timer < f->timer + f->timers; timer++) {
-            uint64_t host = *timer - f->clock_offset;
-            if (*timer != 0 && (first == 0 || (int64_t)host < (int64_t)first)) {
-                first = (int64_t)host > 0 ? host : 1;
-            }
-        }
-        f->deadline = first;
+        uint64_t first = first_timer(f, 0);
+        f->deadline =
+            first == 0 || (f->slice_end != 0 && f->slice_end < first) ? f->slice_end : first;
     }
     if (f->dirty & FRAME_DIRTY_CONTROLS) {
         vmx_put(PRIMARY_CONTROLS, f->controls);
@@ -209,33 +224,6 @@ static __attribute__((noinline)) void handle_no_exit(vcpu_t *self, uint64_t slot
     handle(self, self->frame, slot);
 }
 
-// The entry for a deadline of a guest that was halted. One of priority above 0 is woken before it,
-// by what the way here takes as a rule, and waits here for the rest: it is neither early nor late.
-static void meet_deadline(vcpu_frame_t *f) {
-    int64_t late = op_rdtsc() - f->due;
-    f->timed++;
-    uint64_t most = (f->due - f->last_due) / LEAD_PART;
-    most = most < LEAD_MOST ? most : LEAD_MOST;
-    f->last_due = f->due;
-    if (late > 0) {
-        f->late += late;
-        f->latest = (uint64_t)late > f->latest ? (uint64_t)late : f->latest;
-    }
-    if (f->priority == 0) {
-        f->lead = 0;
-    } else if (late > 0) {
-        f->lead += (late < LEAD_STEP ? late : LEAD_STEP) / 4;
-    } else {
-        uint64_t less = -late / 128;
-        f->lead -= less < f->lead ? less : f->lead;
-        while ((int64_t)(op_rdtsc() - f->due) < 0) {
-            __asm volatile("pause");
-        }
-    }
-    f->lead = f->lead < most ? f->lead : most;
-    f->due = 0;
-}
-
 // Another guest is entered than before.
 static __attribute__((noinline)) void other_guest(const vcpu_frame_t *f) {
     vmx_cpu.ran = f;
@@ -261,17 +249,13 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
             uint64_t ticks = f->deadline > now ? (f->deadline - now) >> f->timer_shift : 0;
             left = ticks < left ? ticks : left;
         }
-        if (flawed && (!(f->rflags & RFLAGS_IF) || held)) {
-            uint64_t most = bochs27_most_ticks() >> f->timer_shift;
-            left = left < most ? left : most;
+        if (flawed) {
+            left = bochs27_limit(f, held, left);
         }
         if (MP_UNLIKELY((f->min_run | vmx_cpu.holdoff) != 0)) {
             uint64_t min_run = f->min_run >> f->timer_shift;
             left = left < min_run ? min_run : left;
-            if (vmx_cpu.holdoff != 0 && host_attention) {
-                uint64_t holdoff = vmx_cpu.holdoff >> f->timer_shift;
-                left = holdoff < left ? holdoff : left;
-            }
+            left = coalesce_limit(left, f->timer_shift);
         }
         vmx_put(PREEMPTION_TIMER_VALUE, left);
     }
@@ -281,11 +265,9 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
         bochs27_release();
     }
     f->guest_ticks += exit_tsc - now;
-    // A guest that exits at every instruction would never see its timer if only time counted.
     if (MP_UNLIKELY((f->min_run | vmx_cpu.holdoff) != 0)) {
-        uint64_t had = exit_tsc - now + EXIT_WORTH;
-        f->min_run = f->min_run > had ? f->min_run - had : 0;
-        vmx_cpu.holdoff = vmx_cpu.holdoff > had ? vmx_cpu.holdoff - had : 0;
+        f->min_run = coalesce_less(f->min_run, exit_tsc - now);
+        vmx_cpu.holdoff = coalesce_less(vmx_cpu.holdoff, exit_tsc - now);
     }
     f->entry_tsc = now;
     f->exit_tsc = exit_tsc;
@@ -367,23 +349,17 @@ static inline __attribute__((always_inline)) mp_uint_t enter_once(vcpu_t *self, 
     }
     bool meets = f->due != 0;
     if (MP_UNLIKELY(meets)) {
-        meet_deadline(f);
+        advance_meet(f);
     }
 
-    // Characters that are typed come faster than the monitor looks after one: without a rest in between the guest
-    // would not be entered until all have come. Nor does a deadline wait for them.
     __asm volatile("cli" ::: "memory");
-    if (MP_UNLIKELY(host_attention) && vmx_cpu.holdoff == 0) {
-        vmx_cpu.holdoff = ATTENTION_HOLDOFF;
-        if (!meets) {
-            host_attention = 0;
-            __asm volatile("sti" ::: "memory");
-            if (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) {
-                f->dirty |= FRAME_DIRTY_ENTRY; // an event waits until the guest has been entered
-            }
-            handle_no_exit(self, VCPU_SLOT_ATTENTION);
-            return f->verdict;
+    if (MP_UNLIKELY(coalesce_due(meets))) {
+        __asm volatile("sti" ::: "memory");
+        if (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) {
+            f->dirty |= FRAME_DIRTY_ENTRY; // an event waits until the guest has been entered
         }
+        handle_no_exit(self, VCPU_SLOT_ATTENTION);
+        return f->verdict;
     }
     uint64_t launched = f->launched;
     int failed = MP_UNLIKELY(vmx_cpu.flaws != 0) ? run_guest_flawed(f) : run_guest(f, false);

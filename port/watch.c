@@ -12,8 +12,9 @@
 
 static unsigned shots; // Timeouts since watch()
 
-// cpu.Timeout: the deadline of cpu.watch() has passed.
-MP_DEFINE_EXCEPTION(Timeout, Exception)
+// cpu.Timeout: the deadline of cpu.watch() has passed. As KeyboardInterrupt, it is for the code that is to end: no
+// `except Exception` in between catches it.
+MP_DEFINE_EXCEPTION(Timeout, BaseException)
 
 void watch_init(void) {
     MP_STATE_PORT(cpu_timeout) = mp_obj_new_exception(&mp_type_Timeout);

@@ -4,15 +4,12 @@
     vm = monitor.create(config, blobs)
     vm.start()
 
-`main` is what the image runs at boot: guests and policies come as boot modules
-(docs/boot-modules.md).
+vmm/boot.py makes the guests that came with the image, vmm/host_uarts.py gives them their consoles.
 """
 
 import gc
-import json
 import struct
 import sys
-from collections import OrderedDict
 
 import cpu
 import multiboot
@@ -21,6 +18,8 @@ import vmx
 from micropython import const
 
 from vmm import description, journal, machine_check
+from vmm.host_uarts import HostUarts
+from vmm.machines import Machines
 from vmm.memory import pages
 from vmm.scheduling import sched
 from vmm.ties import link, shared
@@ -37,47 +36,10 @@ _NEW = const(8)  # if so much of it has been allocated since they were looked fo
 _KEPT = const(8)  # what part of the heap new guests leave to the prompt and to destroy(): an eighth
 _NAMED = const(4)  # guests, where a line names some
 _CTRL_D = b"\x04"
-_CONSOLES = {"com2": 1, "com3": 2}
 
 
 class NoVmx(RuntimeError):
     """Guests cannot run here; the text names the missing capability."""
-
-
-class Machines:
-    """The VMs by name: vms['linux'], iteration over names, a table when printed."""
-
-    def __init__(self):
-        self._by_name = {}
-
-    def __getitem__(self, name):
-        return self._by_name[name]
-
-    def __contains__(self, name):
-        return name in self._by_name
-
-    def __iter__(self):
-        return iter(self._by_name)
-
-    def __len__(self):
-        return len(self._by_name)
-
-    def values(self):
-        return self._by_name.values()
-
-    def add(self, vm):
-        self._by_name[vm.name] = vm
-
-    def remove(self, vm):
-        del self._by_name[vm.name]
-
-    def __repr__(self):
-        rows = ["%-14s %-8s %-26s %8s %s" % ("NAME", "STATE", "WHY", "MEMORY", "RIP")]
-        for vm in self.values():
-            rows.append(
-                "%-14s %-8s %-26s %4d MiB %#018x" % (vm.name, vm.state, vm.why, vm.memory.size >> 20, vm.vcpu.rip)
-            )
-        return "\n".join(rows)
 
 
 class Monitor:
@@ -99,8 +61,8 @@ class Monitor:
         self.links = link.Links(self.scheduler)
         self.windows = shared.Windows(self.pages, self.scheduler)
         self._vpids = list(range(self._most, 0, -1))  # of 65535, which no heap reaches
-        self._uarts = [1, 2]
-        self._peak = 0  # guests at once so far: the place of one that goes is another's, though the prompt took some
+        self.uarts = HostUarts(self.links, self.scheduler.watch_consoles)
+        self._peak = 0  # guests at once so far: a destroyed guest's share of the heap is reserved for its successor
         self.xcr0 = 0
         self.compacts = False
         self.trial = None  # vmm/vtx/trial.py: what the CPU does in a guest
@@ -138,14 +100,10 @@ class Monitor:
         try:
             self.machine_checks.look()
             self.journal.flush()
-        except cpu.Timeout:  # of the line that waits
-            raise
         except Exception as error:
             self.scheduler.astray(error)
         try:
             self.scheduler.hook(deadline)
-        except cpu.Timeout:
-            raise
         except Exception as error:
             self.scheduler.astray(error)
 
@@ -192,7 +150,7 @@ class Monitor:
         except ValueError as error:
             raise ValueError("guest %s: links%s" % (name, error)) from None
         try:
-            uart = self._uart(config)
+            uart = self.uarts.choose(config)
             vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
             self._check_heap(vm)
         except BaseException as error:
@@ -204,12 +162,12 @@ class Monitor:
                 raise MemoryError(text % (name, len(self.vms))) from None
             raise
         vm.vpid = self._vpids.pop()
-        self._give_uart(vm, uart)
+        self.uarts.give(vm, uart)
         self.vms.add(vm)
         self._peak = max(self._peak, len(self.vms))
-        self.scheduler.add(vm, vm.vcpu.pages_used[1])
+        self.scheduler.add(vm)
         self.links.wire(self.vms)
-        self._see_to_consoles()
+        self.uarts.rewire(self.vms.values())
         return vm
 
     def _check_heap(self, vm):
@@ -222,53 +180,6 @@ class Monitor:
                 vm.release()
                 raise MemoryError
 
-    def _uart(self, config):
-        """Return (number, host UART) for a console, or None: a linked COM1 is none."""
-        import machine
-
-        name, wanted = config["name"], config.get("console")
-        cable = self.links.at(name, 0)
-        if cable and wanted in _CONSOLES:
-            raise ValueError("guest %s: console: COM1 is linked to %s and no console" % (name, cable.far.place()))
-        if wanted == "none" or cable or not self._uarts:
-            return None
-        number = self._uarts[0]
-        if wanted:
-            number = _CONSOLES[wanted]
-            if number not in self._uarts:
-                raise ValueError("guest %s: console: %s has a guest already" % (name, wanted))
-        return number, machine.UART(number)
-
-    def _see_to_consoles(self):
-        """A COM1 that has got a cable gives up its host UART; one that has lost it is a console again. What leads
-        outside then is heard."""
-        for vm in self.vms.values():
-            console = vm.console
-            linked = self.links.at(vm.name, 0) is not None
-            if linked and not console.linked:
-                console.linked = True
-                console.host = None
-                self._free_uart(vm)
-            elif console.linked and not linked:
-                console.plug(vm.clock)
-                try:
-                    self._give_uart(vm, self._uart(vm.config))
-                except ValueError:
-                    pass  # another guest has it by now: the prompt is left
-        self.scheduler.watch_consoles([vm for vm in self.vms.values() if vm.uart is not None])
-
-    def _give_uart(self, vm, uart):
-        """uart: as _uart() returns it."""
-        vm.uart, vm.console.host = uart or (None, None)
-        if uart:
-            self._uarts.remove(vm.uart)
-
-    def _free_uart(self, vm):
-        if vm.uart is not None:
-            self._uarts.append(vm.uart)
-            self._uarts.sort()
-            vm.uart = None
-
     def forget(self, vm):
         """A VM goes away: its VPID, console and place in the schedule are free."""
         self.links.remove(vm.name)
@@ -276,67 +187,13 @@ class Monitor:
         self.journal.forget(vm.name)
         self.scheduler.remove(vm)
         self._vpids.append(vm.vpid)
-        self._free_uart(vm)
-        self._see_to_consoles()
+        self.uarts.free(vm)
+        self.uarts.rewire(self.vms.values())
 
     def flush(self, vm):
         """Drop all translations of a VM from the TLB: EPT's and the guest's own."""
         vmx.invept(INVEPT_SINGLE_CONTEXT, vm.ept.eptp)
         vmx.invvpid(INVVPID_SINGLE_CONTEXT, vm.vpid, 0)
-
-    # -- boot
-
-    def load_guests(self):
-        """Create the guests that came as boot modules; a bad one gets one line, the others go on.
-
-        Those that name their console come first, so that nobody else has it by then; among them those
-        that name links, so that the guests at the far ends are made with the UARTs.
-        """
-        modules = boot_modules()
-        configs = []
-        for name in modules:
-            if name.startswith("guest:"):
-                try:
-                    config = json.loads(str(modules[name], "utf-8"))
-                    description.check(config)
-                    configs.append(config)
-                except Exception as error:  # whatever stands there: the others go on
-                    self._say_of(name[6:], error)
-        for wanted in ((True, True), (True, False), (False, True), (False, False)):
-            for config in configs:
-                if (bool(config.get("console")), bool(config.get("links"))) == wanted:
-                    self._create_or_say(config, modules)
-        return modules
-
-    def _create_or_say(self, config, modules):
-        try:
-            self.create(config, modules)
-        except Exception as error:
-            self._say_of(config["name"], error)
-
-    @staticmethod
-    def _say_of(name, error):
-        """A line about a guest that there will not be."""
-        text = str(error)
-        print(text if text.startswith("guest ") else "guest %s: %s: %s" % (name, type(error).__name__, text))
-
-    def start_guests(self):
-        """Start those that were created and want it."""
-        for vm in list(self.vms.values()):
-            if vm.config.get("autostart", True):
-                try:
-                    vm.start()
-                except Exception as error:
-                    vm.why = str(error)
-                    print("guest %s does not start: %s: %s" % (vm.name, type(error).__name__, error))
-
-
-def boot_modules():
-    """Return {name: memoryview} of the Multiboot modules, in order."""
-    found = OrderedDict()
-    for string, hpa, size in multiboot.modules():
-        found[string.split(" ", 1)[0]] = memoryview(uctypes.bytearray_at(hpa, size))
-    return found
 
 
 def _mitigated():
@@ -356,16 +213,3 @@ def _taken_memory():
     taken = [multiboot.image(), multiboot.heap()]
     taken += [(hpa, size) for _, hpa, size in multiboot.modules()]
     return taken
-
-
-def run_policies(modules, namespace):
-    """Execute the policy files among the boot modules; errors are printed, the rest goes on."""
-    for name in modules:
-        if name.startswith("policy:"):
-            try:
-                exec(compile(str(modules[name], "utf-8"), name[7:], "exec"), namespace)
-            except KeyboardInterrupt:
-                print("policy file %s: interrupted (Ctrl-C); the start goes on" % name[7:])
-            except BaseException as error:
-                print("policy file %s:" % name[7:])
-                sys.print_exception(error)

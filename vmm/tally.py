@@ -24,7 +24,7 @@ class Words:
     """Counts in memory of their own, 64 bits each, for handlers without a look-up."""
 
     def __init__(self, most):
-        self._words = array("I", [0] * (2 * most))
+        self._words = array("I", bytes(8 * most))
         self._at = {}
 
     def address(self, key):

@@ -1,6 +1,7 @@
 """What the image does after boot.py when the file system has no main.py: the monitor.
 
-Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, the native modules and the words of a policy at the prompt.
+Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, `still`, the native modules and the words of a policy at the
+prompt.
 """
 
 import micropython
@@ -14,7 +15,8 @@ import machine
 import multiboot
 import vmx
 
-from vmm.monitor import Monitor, run_policies
+from vmm.boot import load_guests, run_policies, start_guests
+from vmm.monitor import Monitor
 from vmm.policies.events import WORDS
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
@@ -24,11 +26,12 @@ vms = monitor.vms
 caps = vmx_caps = monitor.caps
 mitigations = monitor.mitigations
 sched = monitor.scheduler
+still = sched.still
 
 for _line in vmx_caps.missing:
     print("no guests here: " + _line)
-_modules = monitor.load_guests()
+_modules = load_guests(monitor)
 micropython.kbd_intr(3)
 run_policies(_modules, globals())
 micropython.kbd_intr(-1)
-monitor.start_guests()
+start_guests(monitor)

@@ -127,7 +127,8 @@ class Guest:
     def start(self) -> None:
         lines = [f"{self.ref}.start()"]
         lines += [f"{self.ref}.memory.write({gpa:#x}, {data!r})" for gpa, data in self._data.items()]
-        self.exec("\n".join([*lines, f"{self.ref}.pause()"]))
+        # A guest of priority above 0 would run before its data is there.
+        self.exec("\n".join(["with still():", *("    " + line for line in lines), f"    {self.ref}.pause()"]))
 
     def go(self) -> None:
         """Let it run whenever the prompt waits; until() does that by itself."""

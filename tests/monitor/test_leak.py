@@ -10,8 +10,9 @@ from pcanel.assemble import assemble
 BATCH = 20
 # Memory, VPIDs, links, windows, schedule: all that a guest has of the monitor.
 LOOK = (
-    "(monitor.pages.available, len(monitor.pages.free), len(monitor.vms), len(monitor._vpids), len(monitor._uarts),"
-    " len(monitor.scheduler.machines), len(monitor.links.cables), len(monitor.windows.by_name))"
+    "(monitor.pages.available, len(monitor.pages.free), len(monitor.vms), len(monitor._vpids),"
+    " len(monitor.uarts._free), len(monitor.scheduler.machines), len(monitor.links.cables),"
+    " len(monitor.windows.by_name))"
 )
 HEAP = 4096  # bytes that the heap may differ by: what the prompt itself keeps of a line
 

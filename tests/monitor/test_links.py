@@ -33,7 +33,7 @@ again:
 
 @pytest.fixture(autouse=True)
 def nothing_left(bench, guest):
-    look = "(monitor.pages.available, monitor._uarts, monitor.links.cables, len(monitor._vpids))"
+    look = "(monitor.pages.available, monitor.uarts._free, monitor.links.cables, len(monitor._vpids))"
     before = bench.eval(look)
     yield
     bench.exec("for vm in list(vms.values()): vm.destroy()")

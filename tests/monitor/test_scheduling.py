@@ -57,11 +57,12 @@ def top(bench, ms):
     {name: [state, priority, GUEST%, HOST%, wake-ups, mean, most, most by itself]}."""
     printed = bench.exec(
         "time.sleep_ms(10)\nsched.top()\nprint('begin')\ntime.sleep_ms(10)\n"  # printing has delayed them
-        "for vm in vms.values():\n"
-        f"    vm.used()\n    vm.memory.write_u64({DATA + 8 * metronome.LATEST:#x}, 0)\n"
-        f"sched._started = __import__('cpu').rdtsc()\ntime.sleep_ms({ms})\n"
-        f"late = [vm.memory.read_u64({DATA + 8 * metronome.LATEST:#x}) for vm in sched.machines]\n"
-        "sched.top()\nprint(*late)"
+        "with still():\n    for vm in vms.values():\n"
+        f"        vm.used()\n        vm.memory.write_u64({DATA + 8 * metronome.LATEST:#x}, 0)\n"
+        f"    sched._started = __import__('cpu').rdtsc()\ntime.sleep_ms({ms})\n"
+        f"with still():\n"
+        f"    late = [vm.memory.read_u64({DATA + 8 * metronome.LATEST:#x}) for vm in sched.machines]\n"
+        "    sched.top()\nprint(*late)"
     )
     rows = [line.split() for line in printed.rpartition("begin")[2].strip().splitlines()[1:]]
     rows = [[*row, late] for row, late in zip(rows, rows.pop(), strict=True)]

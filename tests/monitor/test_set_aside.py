@@ -96,12 +96,12 @@ MODULES = {
 
 def test_bad_boot_modules(bench, counts):
     out = bench.exec(f"""
-import vmm.monitor as m
+import vmm.boot as m
 modules = {MODULES!r}
 before, m.boot_modules = m.boot_modules, lambda: modules
 seen = []
 try:
-    m.run_policies(monitor.load_guests(), globals())
+    m.run_policies(m.load_guests(monitor), globals())
 finally:
     m.boot_modules = before
 """)

@@ -44,7 +44,7 @@ class Guest:
         self.powered = powered
         self.roused = 0
         self.frame = bytearray(SIZE)
-        self.vcpu = SimpleNamespace(pages_used=(0, uctypes.addressof(self.frame)))
+        self.vcpus = [SimpleNamespace(frame_hpa=uctypes.addressof(self.frame))]
 
     def rouse(self):
         self.roused += 1

@@ -114,7 +114,7 @@ class Msrs:
         self._at = {}
         self._initial = {}
         self._getter, self._putter = self.get, self.put  # one object each, not one for each MSR
-        self._words = array("I", [0] * (2 * _STORED))
+        self._words = array("I", bytes(8 * _STORED))
         self._jump = array("I", [0, 0])
         self._tsc_jumped = _nothing
         self._vcpu = None

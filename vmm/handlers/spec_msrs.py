@@ -47,7 +47,7 @@ class SpecMsrs:
     def attach(self, vcpu):
         """The vCPU whose MSRs these are; its controls have been written."""
         self._vcpu = vcpu
-        frame = vcpu.pages_used[1]
+        frame = vcpu.frame_hpa
         self._guest = uctypes.bytearray_at(frame + GUEST_MSRS, 2 * _ENTRY)
         host = uctypes.bytearray_at(frame + HOST_MSRS, _ENTRY)
         struct.pack_into("<IIQ", self._guest, 0, m.IA32_SPEC_CTRL, 0, 0)
@@ -74,7 +74,7 @@ class SpecMsrs:
         write(v.VM_EXIT_MSR_STORE_COUNT, 1 if own else 0)
         write(v.VM_EXIT_MSR_LOAD_COUNT, swapped)
         first = 0 if swapped else _ENTRY
-        write(v.VM_ENTRY_MSR_LOAD_ADDRESS, self._vcpu.pages_used[1] + GUEST_MSRS + first)
+        write(v.VM_ENTRY_MSR_LOAD_ADDRESS, self._vcpu.frame_hpa + GUEST_MSRS + first)
         write(v.VM_ENTRY_MSR_LOAD_COUNT, swapped + flush)
         if self._allowed:
             for access in (False, True):

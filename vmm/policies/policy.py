@@ -132,7 +132,7 @@ class Policy:
         if self.attached:
             self.attached = False
             self.account.flag(DETACHED, True)
-            cpu.shield(self._take_off)
+            self.vm.steadily(cpu.shield, self._take_off)
 
     def _take_off(self):
         vm = self.vm
@@ -242,5 +242,5 @@ def _attach(vm, event, function, filters):
     if not vm.monitor.reserve:
         vm.monitor.reserve = bytearray(_RESERVE)
     policy = Policy(vm, event, function, filters)
-    cpu.shield(policy.attach)
+    vm.steadily(cpu.shield, policy.attach)
     return policy

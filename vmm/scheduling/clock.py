@@ -165,21 +165,7 @@ class Clock:
     @property
     def next(self):
         """The earliest deadline, 0 for none."""
-        return self._next()
-
-    @micropython.viper
-    def _next(self) -> int:
-        f = ptr32(self._frame)
-        at = int(TIMERS)
-        end = at + (int(f[TIMER_COUNT]) << 1)
-        first = 0
-        while at < end:
-            deadline = int(f[at]) | int(f[at + 1]) << 32
-            if deadline:
-                if first == 0 or deadline < first:
-                    first = deadline
-            at += 2
-        return first
+        return min([timer.deadline for timer in self._timers if timer.deadline] or [0])
 
     def cut(self, ticks):
         """The guest's turn ends in so many ticks at the latest."""

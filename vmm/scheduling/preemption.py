@@ -2,7 +2,10 @@
 
 cpu.preempt() calls `_preempted` at a branch of bytecode, or in the middle of a garbage
 collection, once the time has come that `arm` has set. What it interrupts is mostly a handler
-of the guest that is `inside`; it may also be work of the monitor's own.
+of the guest that is `inside`; it may also be work of the monitor's own, or a line at the prompt.
+
+A line makes way for guests of priority above 0 (`arm_line`). Guests that have something to do all the time share the
+CPU with it: 1 ms for them, 10,000 ticks for the line. Their timers do not wait for the end of these.
 """
 
 from array import array
@@ -10,28 +13,41 @@ from array import array
 import cpu
 import micropython
 from micropython import const
-from vmx import bind
+from vmx import bind, earliest
 
 from vmm.scheduling.clock import cut
-from vmm.scheduling.states import RUNS, WAITS
-from vmm.scheduling.words import ABOVE, AGAIN, CALLED, COUNT, DEFERRED, FLOOR, INSIDE, NESTED, PAYER, TIES
+from vmm.scheduling.states import HOLD, RUNS, WAITS
+from vmm.scheduling.words import (
+    ABOVE,
+    AGAIN,
+    CALLED,
+    COUNT,
+    DEFERRED,
+    FLOOR,
+    INSIDE,
+    LINE,
+    LINE_INTERRUPTED,
+    LINE_RUNS,
+    NESTED,
+    PAYER,
+    TIES,
+)
+from vmm.vtx.events import wakes
 from vmm.vtx.frame import (
-    CLOCK_OFFSET,
     DIRTY,
     DIRTY_TIMERS,
     EXIT_TSC,
-    LEAD,
     MIN_RUN,
     NEXT,
-    PARKED,
     PRIORITY,
     SLICE_END,
     STATE,
-    TIMER_COUNT,
-    TIMERS,
 )
 
 _DEPTH = const(16)
+_LINE_GRACE = const(10000)  # host TSC ticks that a line gets while a guest above can run all the time
+_LINE_LEAST = const(2000)  # and in any case
+_LINE_LOOKS = const(1000)  # a second: so often guests above are looked at, and their consoles
 
 
 class Preemption:
@@ -75,7 +91,7 @@ class Preemption:
         """What happens in the middle stays there; Ctrl-C is for whoever was interrupted."""
         disarm(self._preempt_at)
         if self._words[INSIDE]:
-            self.inside.vcpu.left()
+            self.inside_vcpu.left()
         if isinstance(error, KeyboardInterrupt):
             raise error
         self._failed(error)
@@ -93,8 +109,14 @@ def _preempted(scheduler) -> int:
         return 0
     inside = int(w[INSIDE])
     frame = 0
+    was = int(w[LINE])
+    line = 0
+    w[LINE] = 0
     if inside:
         frame = int(frames[inside - 1])
+    elif was == LINE_RUNS:
+        line = 1
+        w[LINE] = LINE_INTERRUPTED
     floor = int(w[FLOOR])
     above = int(w[ABOVE])
     called = int(w[CALLED])
@@ -103,8 +125,9 @@ def _preempted(scheduler) -> int:
     w[AGAIN] = 0
     w[AGAIN + 1] = 0
     w[INSIDE] = 0
-    stack[depth + 1] = frame
-    stack[0] = depth + 1
+    if line == 0:  # no handler is interrupted by those that interrupt a line
+        stack[depth + 1] = frame
+        stack[0] = depth + 1
     rdtsc = cpu.rdtsc
     pays = int(payer[PAYER])
     nested = int(w[NESTED]) | int(w[NESTED + 1]) << 32
@@ -112,6 +135,9 @@ def _preempted(scheduler) -> int:
     error = cpu.attempt(scheduler._run_above, scheduler)
     if error:
         error = cpu.attempt(scheduler._nested_failed, error)
+    if line and not error:
+        w[LINE] = 0
+        error = cpu.attempt(scheduler._poll_above, scheduler)
     inside = 0
     payer[PAYER] = pays
     spent = int(rdtsc()) - began
@@ -140,6 +166,12 @@ def _preempted(scheduler) -> int:
     w[ABOVE] = above
     w[CALLED] = called
     stack[0] = depth
+    w[LINE] = was
+    if line:
+        arm_line(scheduler)
+        p = ptr32(int(scheduler._preempt_at))
+        w[AGAIN] = p[0]
+        w[AGAIN + 1] = p[1]
     if error:
         raise error
     return int(w[AGAIN]) | int(w[AGAIN + 1]) << 32
@@ -172,36 +204,55 @@ def arm(scheduler, priority: int):
 
 
 @micropython.viper
-def earliest(frame: int):
-    """Put the host TSC at which a guest is to be woken for its next timer into frame.NEXT, 0 where none is armed but
-    those that are parked."""
-    f = ptr32(frame)
+def arm_line(scheduler):
+    """A line at the prompt runs from now on: guests of priority above 0 that have something to do interrupt it."""
+    w = ptr32(scheduler._words)
+    frames = ptr32(scheduler._frames)
+    p = ptr32(int(scheduler._preempt_at))
+    count = int(w[COUNT])
     first = 0
-    at = frame + 4 * int(TIMERS)
-    end = at + (int(f[TIMER_COUNT]) << 3)
-    parked = int(f[PARKED])
-    if parked == 0:
-        while at < end:
-            timer = ptr32(at)
-            when = int(timer[0]) | int(timer[1]) << 32
-            if when:
-                if first == 0 or when < first:
-                    first = when
-            at += 8
-    while at < end:
-        timer = ptr32(at)
-        when = int(timer[0]) | int(timer[1]) << 32
-        if when and parked & 1 == 0:
-            if first == 0 or when < first:
-                first = when
-        parked >>= 1
-        at += 8
-    if first:
-        first -= (int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32) + int(f[LEAD])
-        if first < 1:
-            first = 1
-    f[NEXT] = first
-    f[NEXT + 1] = first >> 32
+    if count:
+        if not scheduler.policy and ptr32(frames[0])[PRIORITY]:
+            now = int(cpu.rdtsc())
+            first = now + int(scheduler.hz) // _LINE_LOOKS
+            i = 0
+            while i < count:
+                f = ptr32(frames[i])
+                if f[PRIORITY] == 0:
+                    break
+                state = int(f[STATE])
+                if state == RUNS or state == WAITS:
+                    if f[DIRTY] & DIRTY_TIMERS:
+                        earliest(frames[i])
+                    when = int(f[NEXT]) | int(f[NEXT + 1]) << 32
+                    if when and when < first:
+                        first = when
+                    if state == RUNS or int(wakes(frames[i])):
+                        if first > now + _LINE_GRACE:
+                            first = now + _LINE_GRACE
+                i += 1
+            if first < now + _LINE_LEAST:
+                first = now + _LINE_LEAST
+    w[ABOVE] = 1
+    w[LINE] = LINE_RUNS
+    p[0] = first
+    p[1] = first >> 32
+
+
+@micropython.viper
+def hold(scheduler, frame: int, more: int):
+    """VM.hold. frame: hpa of the guest's. Once nobody holds it, it takes the CPU if it is due."""
+    f = ptr32(frame)
+    f[STATE] += more * HOLD
+    if int(f[STATE]) >= HOLD:
+        return
+    w = ptr32(scheduler._words)
+    inside = int(w[INSIDE])
+    if w[LINE] == LINE_RUNS:
+        arm_line(scheduler)
+    elif inside:
+        if f[PRIORITY] > ptr32(ptr32(scheduler._frames)[inside - 1])[PRIORITY] and not scheduler.policy:
+            arm_by(scheduler._preempt_at, cpu.rdtsc())
 
 
 @micropython.viper

@@ -28,8 +28,8 @@ def turn(scheduler, deadline):
     else:
         vm.clock.slice_end = min([cpu.rdtsc() + scheduler.slice_ticks] + timers)
         before = sum(vm.ticks())
-        scheduler.enters(vm)
-        answer = exits.run(vm.vcpu, vmx.enter)
+        scheduler.enters(vm.vcpus[0])
+        answer = exits.run(vm.vcpus[0], vmx.enter)
         scheduler.charge(vm, sum(vm.ticks()) - before)
         scheduler.on_behalf(vm, vm.apply, answer)
     scheduler.poll()
@@ -39,8 +39,6 @@ def _wakes(scheduler, vm):
     """Whether a halted guest goes on. One whose timer fails is set aside."""
     try:
         return scheduler.on_behalf(vm, vm.wake)
-    except cpu.Timeout:
-        raise
     except Exception as error:
         scheduler.set_aside(vm, "a timer's end", error)
         return False

@@ -3,7 +3,7 @@
 The scheduler is the port's idle hook. It gives the CPU to the runnable guest with the
 highest priority, by turns and shares among equals; a halted guest costs nothing until its
 timer or an interrupt wakes it, and then takes the CPU from those below it. While a line of
-Python executes, guests stand still. What it goes by stands in the vCPU frames, so that the
+Python executes, guests of priority 0 stand still. What it goes by stands in the vCPU frames, so that the
 way from one guest to the next makes no objects and calls no bytecode.
 
 `sched.policy` puts an object of the user's in place of that rule: its pick(runnable) gets the
@@ -21,8 +21,9 @@ from micropython import const
 from vmm import verdict
 from vmm.scheduling import rule
 from vmm.scheduling.accounting import begin, charge, charge_all, passed
-from vmm.scheduling.preemption import Preemption, arm, disarm
+from vmm.scheduling.preemption import Preemption, arm, arm_line, disarm
 from vmm.scheduling.states import OFF
+from vmm.scheduling.still import Still
 from vmm.scheduling.turns import nobody_pays, poll, run_above, turns
 from vmm.scheduling.words import (
     CALLED,
@@ -34,8 +35,10 @@ from vmm.scheduling.words import (
     INSIDE,
     LAST,
     LEVEL,
+    LINE,
     NOW,
     POLL,
+    STILLS,
     SWITCHES,
     TIES,
     WORDS,
@@ -49,21 +52,23 @@ _BLOCK = const(128)  # bytes of one of the heap
 
 
 class Scheduler(Preemption):
-    """machines: the VMs, the highest priority first, those of one in the order in which they came to have it.
-    policy: None, or an object with pick(runnable). most: how many machines there can be."""
+    """vcpus: those of all VMs, the highest priority first, those of one in the order in which they came to have it.
+    policy: None, or an object with pick(runnable). most: how many vCPUs there can be."""
 
     def __init__(self, tsc_hz, most):
-        self.machines = []
+        self.vcpus = []
+        self.hz = tsc_hz
+        self.still = Still(self)
         self.slice_ticks = tsc_hz * _SLICE_MS // 1000
         self.policy = None
         self._words = array("I", [0] * WORDS)
         self._levels = array("I", bytes(4 * _PRIORITIES << LEVEL))
         self._frames = array("I", bytes(4 * most))
-        self._vcpus = []
         self._callbacks = []
         self._watched = []  # those whose consoles lead outside, and their ready() and poll()
         self._ready = []
         self._polls = []
+        self._console_frames = array("I", bytes(4 * most))
         self._serviced = -1  # the number of the one that is looked after
         self.say = print  # Monitor puts its journal here
         self.failures = 0  # of what is no guest's
@@ -73,11 +78,17 @@ class Scheduler(Preemption):
         self._run_above = run_above
         super().__init__()
 
-    def add(self, vm, frame):
-        """A VM takes part from now on. frame: hpa of its vCPU frame."""
+    @property
+    def machines(self):
+        """The VMs, in the order of their first vCPUs."""
+        return [vcpu.vm for vcpu in self.vcpus if vcpu is vcpu.vm.vcpus[0]]
+
+    def add(self, vm):
+        """A VM takes part from now on."""
         cpu.hold(1)
         try:
-            self._insert(vm, frame)
+            for vcpu in vm.vcpus:
+                self._insert(vcpu)
         finally:
             cpu.hold(-1)
         self._rank()
@@ -85,7 +96,8 @@ class Scheduler(Preemption):
     def remove(self, vm):
         cpu.hold(1)
         try:
-            self._remove(vm)
+            for vcpu in vm.vcpus:
+                self._remove(vcpu)
             self._words[LAST] = 0
             nobody_pays(self._collect_at)
             self._levels[(vm.priority << LEVEL) + HOLDER] = 0  # another guest may get its frame
@@ -95,46 +107,47 @@ class Scheduler(Preemption):
 
     def place(self, vm):
         """A VM that takes part has another priority now."""
-        if vm in self.machines:
+        if vm.vcpus[0] in self.vcpus:
             cpu.hold(1)
             try:
-                inside = self.inside
-                self._insert(vm, self._remove(vm))
-                self._words[INSIDE] = self.machines.index(inside) + 1 if inside else 0
+                inside = self.inside_vcpu
+                for vcpu in vm.vcpus:
+                    self._remove(vcpu)
+                for vcpu in vm.vcpus:
+                    self._insert(vcpu)
+                self._words[INSIDE] = self.vcpus.index(inside) + 1 if inside else 0
             finally:
                 cpu.hold(-1)
             self._rank()
 
     def _rank(self):
         """Tell the VMs whether there are others above them."""
-        for vm in self.machines:
-            vm.below(vm.priority < self.machines[0].priority)
+        machines = self.machines
+        for vm in machines:
+            vm.below(vm.priority < machines[0].priority)
 
-    def _insert(self, vm, frame):
-        at = len(self.machines)
-        while at and self.machines[at - 1].priority < vm.priority:
+    def _insert(self, vcpu):
+        priority = vcpu.vm.priority
+        at = len(self.vcpus)
+        while at and self.vcpus[at - 1].vm.priority < priority:
             self._frames[at] = self._frames[at - 1]
             at -= 1
-        self._frames[at] = frame
-        self.machines.insert(at, vm)
-        self._vcpus.insert(at, vm.vcpu)
-        self._callbacks.insert(at, vm.clock.callbacks)
-        self._words[COUNT] = len(self.machines)
+        self._frames[at] = vcpu.frame_hpa
+        self.vcpus.insert(at, vcpu)
+        self._callbacks.insert(at, vcpu.clock.callbacks)
+        self._words[COUNT] = len(self.vcpus)
         if self._words[INSIDE] > at:
             self._words[INSIDE] += 1
 
-    def _remove(self, vm):
-        """Return its frame."""
-        at = self.machines.index(vm)
-        frame = self._frames[at]
-        for table in (self.machines, self._vcpus, self._callbacks):
+    def _remove(self, vcpu):
+        at = self.vcpus.index(vcpu)
+        for table in (self.vcpus, self._callbacks):
             del table[at]
-        for i in range(at, len(self.machines)):
+        for i in range(at, len(self.vcpus)):
             self._frames[i] = self._frames[i + 1]
-        self._words[COUNT] = len(self.machines)
+        self._words[COUNT] = len(self.vcpus)
         if self._words[INSIDE] > at + 1:
             self._words[INSIDE] -= 1
-        return frame
 
     def watch_consoles(self, machines):
         """These are the VMs whose consoles lead outside."""
@@ -143,15 +156,23 @@ class Scheduler(Preemption):
             self._watched[:] = machines
             self._ready[:] = [vm.console.ready for vm in machines]
             self._polls[:] = [vm.console.poll for vm in machines]
+            for i, vm in enumerate(machines):
+                self._console_frames[i] = vm.vcpus[0].frame_hpa
             self._words[DEFERRED] |= POLL  # in the middle of a poll it passes over one
         finally:
             cpu.hold(-1)
 
     @property
     def inside(self):
-        """The guest whose exit loop runs, or None."""
+        """The VM whose exit loop runs, or None."""
+        vcpu = self.inside_vcpu
+        return vcpu.vm if vcpu else None
+
+    @property
+    def inside_vcpu(self):
+        """The vCPU whose exit loop runs, or None."""
         at = self._words[INSIDE]
-        return self.machines[at - 1] if at else None
+        return self.vcpus[at - 1] if at else None
 
     @property
     def switches(self):
@@ -163,9 +184,9 @@ class Scheduler(Preemption):
         at = (priority << LEVEL) + NOW
         return self._levels[at] | self._levels[at + 1] << 32
 
-    def enters(self, vm):
-        """The exit loop of this guest begins."""
-        at = self.machines.index(vm)
+    def enters(self, vcpu):
+        """The exit loop of this vCPU begins."""
+        at = self.vcpus.index(vcpu)
         self._words[INSIDE] = at + 1
         if self._words[LAST] != self._frames[at]:
             self._words[LAST] = self._frames[at]
@@ -182,7 +203,7 @@ class Scheduler(Preemption):
     def on_behalf(self, vm, work, *args):
         """work(*args), which takes time outside of the guest's exits: that is charged to the guest."""
         words = self._words
-        frame = vm._frame
+        frame = vm.vcpus[0].scheduled.frame
         began = begin(words)
         try:
             return work(*args)
@@ -202,28 +223,33 @@ class Scheduler(Preemption):
 
     def _turns(self, deadline, once):
         try:
-            if self.policy:
+            self.disarm()
+            self._words[LINE] = 0
+            if self._words[STILLS]:
+                cpu.idle(deadline)
+            elif self.policy:
                 rule.turn(self, deadline)
             else:
                 turns(self, deadline, 1 if once else 0)
-        except (KeyboardInterrupt, cpu.Timeout):
-            raise
         except Exception as error:
             self._failed(error)
         finally:
             self._left()
             nobody_pays(self._collect_at)
-            if self._words[DEFERRED]:
-                self._run_deferred()
+            try:
+                if self._words[DEFERRED]:
+                    self._run_deferred()
+            finally:
+                arm_line(self)
 
     def _failed(self, error):
         """Whose exit, or whose timer, it was is stopped; the others go on."""
         at, self._words[CALLED] = self._words[CALLED], 0
-        vm = self.inside
-        if vm is not None:
-            self.set_aside(vm, "exit reason %d, or the entry after it" % (vm.vcpu.reason & 0xFFFF), error)
+        vcpu = self.inside_vcpu
+        if vcpu is not None:
+            self.set_aside(vcpu.vm, "exit reason %d, or the entry after it" % (vcpu.reason & 0xFFFF), error)
         elif at:
-            self.set_aside(self.machines[at - 1], "a timer's end", error)
+            self.set_aside(self.vcpus[at - 1].vm, "a timer's end", error)
         else:
             self.astray(error)
 
@@ -253,7 +279,7 @@ class Scheduler(Preemption):
         self.disarm()
         self._words[CALLED] = 0
         if self._words[INSIDE]:
-            self.inside.vcpu.left()
+            self.inside_vcpu.left()
             self._words[INSIDE] = 0
 
     def _run_deferred(self):
@@ -264,8 +290,6 @@ class Scheduler(Preemption):
             for settle in self._settle:
                 try:
                     settle()
-                except cpu.Timeout:
-                    raise
                 except Exception as error:
                     self.astray(error)
         self.poll()
@@ -273,11 +297,21 @@ class Scheduler(Preemption):
     def poll(self):
         """Consoles: what came in, and what has room to go out."""
         try:
-            poll(self)
-        except cpu.Timeout:
-            raise
+            poll(self, 0)
         except Exception as error:
             self._unplug(error)
+
+    def _poll_above(self, _):
+        """In the middle of a line: the consoles of guests that run there."""
+        try:
+            poll(self, self._words[FLOOR])
+        except Exception as error:
+            self._unplug(error)
+
+    def stand_still(self, more):
+        """more: 1, guests stand still from now on, whatever their priority, in sleeps, too; -1: no longer."""
+        cpu.hold(more)
+        self._words[STILLS] += more
 
     def _unplug(self, error):
         """A console has failed: it is heard no more, and its guest is stopped."""
@@ -298,7 +332,7 @@ class Scheduler(Preemption):
         """Look after a console that has something to move. Guests above its guest, of this priority, do not wait
         for that. at: its place among those that lead outside."""
         words = self._words
-        frame = self._watched[at]._frame
+        frame = self._console_frames[at]
         self._serviced = at
         began = begin(words)
         try:

@@ -1,10 +1,15 @@
-"""What the scheduler knows of a VM, as attributes; the words themselves stand in its vCPU frame."""
+"""What the scheduler knows of a vCPU and of a VM, as attributes; the words themselves stand in the vCPU frames.
 
+Priority and share are the VM's; each frame has them, since the scheduler looks there. All else is the vCPU's.
+"""
+
+import cpu
 import micropython
 import uctypes
 from micropython import const
 
 from vmm.scheduling import states
+from vmm.scheduling.preemption import hold
 from vmm.vtx.events import wakes
 from vmm.vtx.frame import (
     APIC_PAGE,
@@ -28,66 +33,142 @@ _FRAME = const(0x1000)
 
 
 class Scheduled:
-    """state, priority, share (of equals, 100 is usual) and turn (virtual time) of a VM."""
+    """One vCPU: vcpu.scheduled. state: of states.py's words; turn: virtual time; counts of its wake-ups."""
 
-    def schedule(self, frame, apic_page, priority, share):
-        """frame, apic_page: hpa of the vCPU frame and of the local APIC's page."""
-        self._frame = frame
+    def __init__(self, frame, apic_page):
+        """frame, apic_page: hpa of the vCPU frame and of its local APIC's page."""
+        self.frame = frame
         self._words = uctypes.bytearray_at(frame, _FRAME)
         self._still = states.OFF
         self._seen = (0, 0)
         _put(self._words, APIC_PAGE, apic_page)
-        self.priority = priority
-        self.share = share
 
-    def unschedule(self):
-        """The frame has been given back: words that all destroyed guests share serve from now on."""
-        self._words = self.monitor.gone
-        self._frame = uctypes.addressof(self._words)
-        self.share = 1
+    def detach(self, words):
+        """The frame has been given back: from now on these words serve, which all destroyed guests share."""
+        self._words = words
+        self.frame = uctypes.addressof(words)
+        self.put(SHARE, 1)
+
+    def get(self, word):
+        """64 bits of the frame."""
+        return _get(self._words, word)
+
+    def put(self, word, value):
+        _put(self._words, word, value)
 
     @property
     def state(self):
-        """One of "running", "halted", "paused", "stopped", "off"."""
-        word = _get(self._words, STATE)
+        word = _get(self._words, STATE) & states.HOLD - 1
         return states.RUNNING if word == states.RUNS else states.HALTED if word == states.WAITS else self._still
 
     @state.setter
     def state(self, value):
         self._still = value
         _put(self._words, PARKED, 0)
-        _put(self._words, STATE, _STATES.get(value, states.STILL))
+        held = _get(self._words, STATE) & ~(states.HOLD - 1)
+        _put(self._words, STATE, held | _STATES.get(value, states.STILL))
+
+    def wakes(self):
+        """Whether the vCPU, if it is at HLT, has something to wake up for."""
+        return bool(wakes(self.frame))
+
+    def ticks(self):
+        """(guest ticks, host ticks) so far."""
+        return _get(self._words, GUEST_TICKS), _get(self._words, HOST_TICKS)
+
+    def used(self):
+        """Return (guest ticks, host ticks, wake-ups, how many of them for a timer, the sum of their lateness, the
+        longest), all since the call before. The vCPU is held."""
+        guest, host = now = self.ticks()
+        used = guest - self._seen[0], host - self._seen[1]
+        self._seen = now
+        counts = WAKES, TIMED, LATE, LATEST
+        values = tuple([self.get(word) for word in counts])
+        for word in counts:
+            self.put(word, 0)
+        return used + values
+
+
+class ScheduledVm:
+    """A VM for the scheduler: its vCPUs run (`_scheduled` has the Scheduled of each); priority and share are its own.
+    share: of equals, 100 is usual."""
+
+    def schedule(self, priority, share):
+        self.priority = priority
+        self.share = share
+
+    def unschedule(self):
+        """Its frames have been given back."""
+        for scheduled in self._scheduled:
+            scheduled.detach(self.monitor.gone)
+
+    @property
+    def state(self):
+        """One of "running", "halted", "paused", "stopped", "off"."""
+        return self._scheduled[0].state
+
+    @state.setter
+    def state(self, value):
+        for scheduled in self._scheduled:
+            scheduled.state = value
+
+    def hold(self, more):
+        """more: 1, what follows changes the guest in more than one step: it is not entered until hold(-1), while others
+        go on. Needed where a guest of a higher priority may run in between, this one among them: in lines at the
+        prompt, and in policies of other guests."""
+        for scheduled in self._scheduled:
+            hold(self.monitor.scheduler, scheduled.frame, more)
+
+    @property
+    def held(self):
+        """Whether something changes it in more than one step."""
+        return self._scheduled[0].get(STATE) >= states.HOLD
+
+    def steadily(self, work, *args):
+        """work(*args), while the guest is held."""
+        self.hold(1)
+        try:
+            return work(*args)
+        finally:
+            self.hold(-1)
 
     @property
     def priority(self):
-        return _get(self._words, PRIORITY)
+        return self._scheduled[0].get(PRIORITY)
 
     @priority.setter
     def priority(self, value):
         if not isinstance(value, int) or not 0 <= value <= 255:
             raise ValueError("priority %r: a number from 0 to 255" % (value,))
-        _put(self._words, PRIORITY, value)
         scheduler = self.monitor.scheduler
-        self.turn = scheduler.now(value)  # each priority has its own virtual time
-        scheduler.place(self)
+        cpu.hold(1)
+        try:
+            for scheduled in self._scheduled:
+                scheduled.put(PRIORITY, value)
+            self.turn = scheduler.now(value)  # each priority has its own virtual time
+            scheduler.place(self)
+        finally:
+            cpu.hold(-1)
 
     @property
     def share(self):
-        return _get(self._words, SHARE)
+        return self._scheduled[0].get(SHARE)
 
     @share.setter
     def share(self, value):
         if not isinstance(value, int) or not 1 <= value <= 10000:
             raise ValueError("share %r: a number from 1 to 10000" % (value,))
-        _put(self._words, SHARE, value)
+        for scheduled in self._scheduled:
+            scheduled.put(SHARE, value)
 
     @property
     def turn(self):
-        return _get(self._words, TURN)
+        return self._scheduled[0].get(TURN)
 
     @turn.setter
     def turn(self, value):
-        _put(self._words, TURN, value)
+        for scheduled in self._scheduled:
+            scheduled.put(TURN, value)
 
     def catch_up(self):
         """What it missed of its turns while it stood still is gone."""
@@ -96,40 +177,32 @@ class Scheduled:
     @property
     def starts(self):
         """How often the guest was started or reset."""
-        return _get(self._words, STARTS)
+        return self._scheduled[0].get(STARTS)
 
     @starts.setter
     def starts(self, value):
-        _put(self._words, STARTS, value)
+        for scheduled in self._scheduled:
+            scheduled.put(STARTS, value)
 
     def wakes(self):
-        """Whether the vCPU, if it is at HLT, has something to wake up for."""
-        return bool(wakes(self._frame))
+        """Whether the guest, if it is at HLT, has something to wake up for."""
+        return self._scheduled[0].wakes()
 
     def due(self, deadline):
         """Its next entry is for a timer whose deadline, in host TSC, is this; 0: for none."""
-        _put(self._words, DUE, deadline)
+        self._scheduled[0].put(DUE, deadline)
 
     def woken(self):
         """One more wake-up."""
-        _put(self._words, WAKES, _get(self._words, WAKES) + 1)
+        self._scheduled[0].put(WAKES, self._scheduled[0].get(WAKES) + 1)
 
     def ticks(self):
         """(guest ticks, host ticks) so far."""
-        return _get(self._words, GUEST_TICKS), _get(self._words, HOST_TICKS)
+        return self._scheduled[0].ticks()
 
     def used(self):
-        """Return (guest ticks, host ticks, wake-ups, how many of them for a timer, the sum of their lateness, the
-        longest), all since the call before."""
-        words = self._words
-        guest, host = now = self.ticks()
-        used = guest - self._seen[0], host - self._seen[1]
-        self._seen = now
-        counts = WAKES, TIMED, LATE, LATEST
-        values = tuple([_get(words, word) for word in counts])
-        for word in counts:
-            _put(words, word, 0)
-        return used + values
+        """As Scheduled.used."""
+        return self.steadily(self._scheduled[0].used)
 
 
 @micropython.viper

@@ -12,3 +12,4 @@ OFF = "off"
 STILL = const(0)  # paused, stopped, off
 RUNS = const(1)
 WAITS = const(2)  # halted
+HOLD = const(0x100)  # added by each VM.hold(1): neither of these, and the guest is not entered

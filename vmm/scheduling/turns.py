@@ -7,10 +7,10 @@ import cpu
 import micropython
 import vmx
 from micropython import const
+from vmx import earliest
 
 from vmm.scheduling.accounting import begin, charge, passed
 from vmm.scheduling.clock import expire
-from vmm.scheduling.preemption import earliest
 from vmm.scheduling.states import RUNS, STILL, WAITS
 from vmm.scheduling.words import (
     ABOVE,
@@ -27,6 +27,7 @@ from vmm.scheduling.words import (
     INSIDE,
     LAST,
     LEVEL,
+    LINE,
     NOW,
     PAYER,
     POLL,
@@ -57,6 +58,7 @@ from vmm.vtx.frame import (
 )
 
 _GRACE = const(20000)  # ticks
+_LINE_TURNS = const(1000)  # a second: in the middle of a line guests have the CPU for so long at a time
 
 
 # Words of Scheduler._collect_at (port/budget.c): blocks of the heap allocated since the last garbage collection after
@@ -75,7 +77,7 @@ def turns(sched, deadline: int, once: int):
     w = ptr32(sched._words)
     levels = ptr32(sched._levels)
     frames = ptr32(sched._frames)
-    vcpus = sched._vcpus
+    vcpus = sched.vcpus
     callbacks = sched._callbacks
     slice_ticks = int(sched.slice_ticks)
     half = slice_ticks << int(FINE) >> 1
@@ -159,7 +161,7 @@ def turns(sched, deadline: int, once: int):
                     if f[DUE] | f[DUE + 1]:  # nobody was waiting for that timer
                         f[DUE] = 0
                         f[DUE + 1] = 0
-                        sched.machines[i].clock.park()
+                        vcpus[i].clock.park()
                         first = int(rdtsc())
                         charged(frames[i], first - now)
                         now = first
@@ -265,14 +267,14 @@ def turns(sched, deadline: int, once: int):
         levels[at + NOW + 1] = turn >> 32
         if answer & _BEYOND:
             used = int(begin(words))
-            sched.machines[best].apply(answer)
+            vcpus[best].vm.apply(answer)
             charged(int(f), int(passed(words, used)))
             if equals == 1:
                 levels[at + NOW] = f[TURN]
                 levels[at + NOW + 1] = f[TURN + 1]
         elif answer & WAIT:
             if f[STATE] != RUNS:  # it has been paused or switched off meanwhile
-                sched.machines[best].apply(answer)
+                vcpus[best].vm.apply(answer)
             elif int(awake(frames[best])) == 0:
                 f[STATE] = int(WAITS)
                 f[PARKED] = 0
@@ -289,6 +291,9 @@ def turns(sched, deadline: int, once: int):
                     w[AGAIN] = stop
                     w[AGAIN + 1] = stop >> 32
                     return
+                if deadline:
+                    if int(rdtsc()) >= deadline:
+                        return  # arm_line() says when they go on
             continue
         if w[DEFERRED]:
             sched._run_deferred()
@@ -303,8 +308,11 @@ def turns(sched, deadline: int, once: int):
 
 @micropython.viper
 def run_above(sched):
-    """Turns of those at or above the floor, until none of them can run."""
-    turns(sched, 0, 2)
+    """Turns of those at or above the floor, until none of them can run; in the middle of a line for 1 ms at most."""
+    deadline = 0
+    if ptr32(sched._words)[LINE]:
+        deadline = int(cpu.rdtsc()) + int(sched.hz) // _LINE_TURNS
+    turns(sched, deadline, 2)
 
 
 @micropython.viper
@@ -314,14 +322,15 @@ def nobody_pays(collect_at: int):
 
 
 @micropython.viper
-def poll(sched):
-    """Most host interrupts are no console's: to ask costs some 300 a guest, to poll thousands."""
+def poll(sched, floor: int):
+    """Consoles of guests of this priority and above. Most host interrupts are no console's: to ask costs some 300 a
+    guest, to poll thousands."""
     ready = sched._ready
-    frames = ptr32(sched._frames)
+    frames = ptr32(sched._console_frames)
     i = 0
     while i < int(len(ready)):
-        if int(ready[i]()):
-            f = ptr32(frames[i])
+        f = ptr32(frames[i])
+        if int(f[PRIORITY]) >= floor and int(ready[i]()):
             if f[STATE] != STILL or int(sched.takes_no_input(i)) == 0:
                 sched.service_console(i, f[PRIORITY])
         i += 1

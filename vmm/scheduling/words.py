@@ -15,7 +15,13 @@ AGAIN = const(9)  # two words: host TSC at which the next guest above the floor 
 ABOVE = const(11)  # the least priority that interrupts what is done now
 NESTED = const(12)  # two words: what guests have used in the middle of what was interrupted, all together
 CALLED = const(14)  # number of the halted guest whose timers are called back, plus 1
-WORDS = const(15)
+LINE = const(15)  # a line at the prompt runs; LINE_INTERRUPTED: guests run in its middle
+STILLS = const(16)  # how many `with still()` there are
+WORDS = const(17)
+
+# Values of LINE.
+LINE_RUNS = const(1)
+LINE_INTERRUPTED = const(2)
 
 # Bits of DEFERRED.
 POLL = const(1)  # consoles

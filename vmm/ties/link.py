@@ -75,7 +75,7 @@ class End:
     def plug(self, vm):
         """The guest is there."""
         self.vm = vm
-        self._here = self.far._there = vm.vcpu.pages_used[1]
+        self._here = self.far._there = vm.vcpus[0].frame_hpa
         self.uart = vm.pc.com(self.number)
         self.uart.connect(self.tx, self.modem, self.drained, self.bulk, self.far.lines(), vm.clock)
 

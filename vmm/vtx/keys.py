@@ -28,7 +28,7 @@ class Keys:
         self._shift = 32 - bits
         self._most = 1 << bits - 1
         self._default = default
-        self._words = array("I", [0] * (_HEADER + _ENTRY * ((1 << bits) + _TAIL)))
+        self._words = array("I", bytes(4 * (_HEADER + _ENTRY * ((1 << bits) + _TAIL))))
         self._words[0] = offset
         self._words[1] = mask
         self._words[2] = self._shift

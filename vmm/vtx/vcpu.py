@@ -245,7 +245,7 @@ def make(vm, caps, take, exits, live_msrs):
     struct.pack_into("<I", uctypes.bytearray_at(frame + XSAVE, 32), 24, 0x1F80)
     vcpu = vmx.VCPU(frame, region, exits.table, Vcpu)
     vcpu.vm = vm
-    vcpu.pages_used = (region, frame)
+    vcpu.frame_hpa = frame
     vcpu.live_msrs = live_msrs
     vcpu.cr0_fixed = caps.cr0_fixed0
     vcpu.timer_shift = caps.misc.PREEMPTION_TIMER_SHIFT

@@ -1,0 +1,124 @@
+"""Lines at the prompt make way for guests of priority above 0, and for no others; `with still()` for none."""
+
+import metronome
+import pytest
+from bench import DATA
+
+COUNTS = "again: inc qword ptr [0x200000]\njmp again"
+LATE = 15_000  # ticks
+FRESH = "".join(
+    f"vm.memory.write_u64({DATA + 8 * word:#x}, {value})\n"
+    for word, value in ((metronome.SKIP, 2), (metronome.LATEST, 0))
+)
+
+
+def during(ticking, lines):
+    """(ticks of the latest interrupt, how many) while these lines run, without a wait of theirs."""
+    printed = ticking.exec(
+        f"{FRESH}before = vm.memory.read_u64({DATA:#x})\n{lines}\n"
+        f"after = vm.memory.read_u64({DATA:#x})\nlatest = vm.memory.read_u64({DATA + 8 * metronome.LATEST:#x})\n"
+        "print('result', latest, after - before)",
+        600,
+    )
+    latest, count = printed.rpartition("result ")[2].split()
+    return int(latest), int(count)
+
+
+@pytest.fixture
+def ticking(bench, guest):
+    made = metronome.start(guest)
+    bench.run(20)
+    return made
+
+
+def test_a_guest_above_runs_in_the_middle_of_a_line(bench, guest, ticking):
+    lower = guest(COUNTS)
+    lower.go()
+    bench.exec(f"lower = vms[{lower.name!r}]")
+    latest, count = during(ticking, "stood = lower.memory.read_u64(0x200000)\nfor i in range(60000):\n    pass")
+    assert count > 20
+    assert latest <= LATE
+    assert bench.eval("stood != 0")
+
+
+def test_a_guest_of_priority_0_stands_still(bench, guest, ticking):
+    lower = guest(COUNTS)
+    lower.go()
+    bench.exec(
+        f"lower = vms[{lower.name!r}]\nseen = [lower.memory.read_u64(0x200000)]\n"
+        "for i in range(30000):\n    pass\nseen.append(lower.memory.read_u64(0x200000))"
+    )
+    before, after = bench.eval("seen")
+    assert before == after > 0
+
+
+def test_tables_that_are_printed_make_nobody_late(ticking):
+    latest, count = during(ticking, "for i in range(40):\n    print(vms)\n    sched.top()\n    print(monitor.links)")
+    assert count > 20
+    assert latest <= 4 * LATE  # an allocation of several blocks looks for them from the heap's first hole on
+
+
+def test_still_holds_everything(bench, ticking):
+    ticking.exec(
+        f"{FRESH}with still():\n    before = vm.memory.read_u64({DATA:#x})\n    for i in range(30000):\n        pass\n"
+        f"    time.sleep_ms(20)\n    after = vm.memory.read_u64({DATA:#x})"
+    )
+    assert bench.eval("before == after")
+    before = ticking.word(metronome.COUNT)
+    bench.run(20)
+    assert ticking.word(metronome.COUNT) > before + 10
+
+
+def test_still_ends_with_an_exception(bench, ticking):
+    assert "ZeroDivisionError" in bench.refused("with still():\n    with still():\n        1 // 0")
+    before = ticking.word(metronome.COUNT)
+    bench.run(20)
+    assert ticking.word(metronome.COUNT) > before + 10
+
+
+def test_guests_are_made_and_destroyed_beside_it(guest, ticking):
+    lower = guest(COUNTS)
+    ticking.exec(f"lower = vms[{lower.name!r}]\nmade = lower.config, lower._blobs")
+    latest, count = during(
+        ticking,
+        "for i in range(2):\n    lower.destroy()\n    lower = monitor.create(*made)\n    lower.start()",
+    )
+    assert count > 100
+    assert latest <= 10 * LATE  # single functions of MicroPython take so long
+    assert lower.state == "running"
+
+
+def test_its_own_table_is_changed_beside_it(bench, guest):
+    ticking = metronome.start(guest, "push rax\nmov eax, 0x777\nvmcall\npop rax")
+    bench.run(10)
+    latest, count = during(
+        ticking,
+        "hits = 0\ndef count(vcpu):\n    global hits\n    hits += 1\n    return HANDLED\n"
+        "for i in range(10):\n    policy = vm.on('vmcall', number=0x777)(count)\n"
+        "    other = vm.on('cpuid')(count)\n    for j in range(3000):\n        pass\n"
+        "    vm.pause()\n    vm.resume()\n    policy.detach()\n    other.detach()",
+    )
+    assert count > 10
+    assert bench.eval("hits") > 10
+    assert ticking.state in ("running", "halted")
+    before = ticking.word(metronome.COUNT)
+    bench.run(20)
+    assert ticking.word(metronome.COUNT) > before + 10
+
+
+def test_a_busy_guest_above_leaves_the_line_its_part(bench, guest):
+    busy = guest(COUNTS, priority=5)
+    busy.go()
+    assert bench.exec("for i in range(3000):\n    pass\nprint('done')").strip() == "done"
+    before = busy.word()
+    bench.exec("for i in range(3000):\n    pass")
+    assert busy.word() > before
+
+
+def test_ctrl_c_ends_a_line_beside_a_busy_guest(bench, guest):
+    guest(COUNTS, priority=5).go()
+    console = bench.monitor.console("repl")
+    console.send("\r\nwhile True: pass\r\r\r")
+    bench.monitor.console("repl").expect(r"\.\.\. ", 20)
+    console.send("\x03")
+    console.expect(r"KeyboardInterrupt", 60)

@@ -1,0 +1,259 @@
+"""A VM's life: start, pause, reset, power, its end; and what follows when the exit loop comes back."""
+
+import cpu
+
+from vmm import loaders, verdict
+from vmm.gone import Gone
+from vmm.handlers import control
+from vmm.scheduling import states
+
+# What a destroyed VM no longer has.
+_PARTS = (
+    "memory", "ept", "rights", "clock", "msrs", "spec_msrs", "ports", "mmio", "stepper", "walker", "linear", "pc",
+    "console", "lapic", "exits", "events", "arming",
+)  # fmt: skip
+_AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
+
+
+class Life:
+    """The part of vmm.vm.VM that starts and stops it."""
+
+    def start(self):
+        """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
+        self._check("started")
+        self.steadily(self._start_anew)
+
+    def _start_anew(self):
+        self.backoff.forgive()
+        self._start()
+
+    def _start(self):
+        self._stand(states.OFF, "not started")  # those that go before it may run meanwhile, it may not
+        self.due(0)
+        try:
+            cpu.uncounted(self._load)  # a policy may ask for it
+        except BaseException:
+            self._power(False)
+            raise
+        self.catch_up()
+        self._stand(states.RUNNING, "")
+        self._power(True)
+
+    def _load(self):
+        """Memory, devices and the vCPU as they are at the start."""
+        segments = self.memory.segments
+        for _, length, hpa in segments:
+            cpu.zero(hpa, length)
+        self.starts += 1
+        self.backoff.release()
+        self.stepper.reset()
+        self.breakpoints.reset()
+        self.uncover()
+        if self.demand_paging:
+            for gpa, length, hpa in segments:
+                self.ept.defer(gpa, hpa, length)
+        for side in self.windows:
+            side.acknowledge()
+        self.pc.reset()
+        self.msrs.reset()
+        self.spec_msrs.reset()
+        self.clock.skew = 0
+        rsdp = self.pc.tables()
+        state = loaders.load(self.memory, self.config, self._blobs, self.e820, rsdp)
+        if state.bios:
+            self._start_bios()
+        self.clock.skew = -self.clock.now()
+        self.vcpu.start(state)
+        self.ports.outcome = verdict.ADVANCE
+        if self.apicv:
+            self.apicv.reset()
+        self.flush()
+        self.backoff.started()
+
+    def _start_bios(self):
+        """BIOS services for a program that is entered in real mode."""
+        if self.bios is None:
+            from vmm.handlers.bios import Bios
+
+            self.bios = Bios(self)
+        self.bios.start()
+
+    def _power(self, on):
+        """The cables of its UARTs: a guest that is off holds no line up."""
+        self.powered = on
+        for end in self.monitor.links.ends(self.name):
+            end.power(on)
+
+    def pause(self):
+        """Let the guest stand still; its time goes on."""
+        self.steadily(self._pause)
+
+    def _pause(self):
+        if self.state in (states.RUNNING, states.HALTED):
+            self._was = self.state
+            self.state = states.PAUSED
+            self.why = "by pause()"
+            self.due(0)
+
+    def resume(self):
+        """Let a paused or stopped guest go on from where it stands."""
+        self.steadily(self._resume)
+
+    def _resume(self):
+        if self.state in (states.PAUSED, states.STOPPED):
+            self.catch_up()
+            self.state, self._was = self._was, states.RUNNING
+            self.why = ""
+
+    def reset(self):
+        """Start again from the images, as the reset button does; policies stay attached."""
+        self.start()
+
+    def power_off(self):
+        """Stop the guest for good; start() boots it anew."""
+        self.steadily(self._power_off)
+
+    def _power_off(self):
+        if self.state != states.OFF:
+            self.state = states.OFF
+            self.why = "by power_off()"
+            self._power(False)
+
+    def destroy(self):
+        """Give back everything that the guest had. What the object is asked to do afterwards it refuses."""
+        self._check("destroyed")
+        if self.monitor.scheduler.inside is self:
+            raise RuntimeError("guest %s is in an exit of its own: it cannot be destroyed there" % self.name)
+        self.hold(1)  # to its end
+        try:
+            cpu.shield(self._destroy)
+        except BaseException:
+            if self.name in self.monitor.vms:
+                self.hold(-1)
+            raise
+
+    def _destroy(self):
+        for attached in list(self.policies):
+            attached.detach()
+        self._stand(states.OFF, "destroyed")
+        self.monitor.forget(self)
+        self.memory.forget()
+        self.release()
+        self.unschedule()
+        gone = Gone(self.name)
+        for part in _PARTS:
+            setattr(self, part, gone)
+        self.vcpus = [gone]
+
+    def _check(self, what):
+        if isinstance(self.vcpu, Gone):
+            raise RuntimeError("guest %s has been destroyed" % self.name)
+        if self.monitor.scheduler.interrupts(self._scheduled[0].frame):
+            raise RuntimeError("guest %s is in the middle of an exit: it cannot be %s there" % (self.name, what))
+        if self.held:
+            raise RuntimeError("guest %s is in the middle of a change: it cannot be %s there" % (self.name, what))
+
+    def release(self):
+        """Give back host memory."""
+        for vcpu_ in self.vcpus:
+            vcpu_.retire()  # no CPU knows its VMCS and its frame any more
+        if getattr(self, "ept", None) is not None:
+            self.ept.release()
+        self.monitor.windows.leave(self)
+        for hpa in self._taken:
+            self.monitor.pages.give(hpa)
+        self._taken = []
+
+    # -- for the scheduler
+
+    def below(self, others):
+        """Whether there are others of a higher priority: then WBINVD of this one must not hold them up."""
+        if others != self._below and self.monitor.caps.found["proc2"].WBINVD_EXITING:
+            self._below = others
+            control.exit_at_wbinvd(self.vcpu, others)
+
+    def runs(self):
+        """Whether it may be entered again."""
+        return self.state == states.RUNNING
+
+    def apply(self, answer):
+        """What the exit loop came back with. A guest that was paused, or switched off, in that exit stays so."""
+        paused = self.state == states.PAUSED
+        if self.state == states.OFF:
+            pass
+        elif answer & verdict.RESET and self.backoff.held:
+            self._reset_itself(self.why)
+        elif answer & verdict.TRIPLE_FAULT:
+            self._ended("on_triple_fault", "reset", "triple fault at %#x" % self.vcpu.rip)
+        elif answer & verdict.RESET:
+            self._ended("on_reset", "reset", "reset by the guest")
+        elif answer & verdict.POWER_OFF:
+            self._ended("on_power_off", "power-off", "powered off by the guest")
+        elif answer & verdict.STOP:
+            self._stand(states.STOPPED, "see the report")
+        elif paused:
+            if answer & verdict.WAIT:
+                self._was = states.HALTED
+        elif answer & verdict.PAUSE:
+            self._stand(states.PAUSED, "by a policy")
+        elif answer & verdict.WAIT and not self.wakes():
+            self.state = states.HALTED
+        if paused:
+            self._pause()
+        if self.state == states.OFF:
+            self._power(False)
+
+    def _stand(self, state, why):
+        """Stand still; from a stop or a pause resume() lets it run."""
+        self.state, self.why, self._was = state, why, states.RUNNING
+        self.due(0)
+
+    def fail(self, why):
+        """It cannot go on, for a reason that is not its own."""
+        if self.state != states.OFF:
+            self._stand(states.STOPPED, why)
+            self.log("stopped: " + why)
+
+    def _ended(self, key, default, why):
+        """The guest has come to an end of its own making: the description says what follows."""
+        response = self.config.get(key) or default
+        if response == "reset":
+            self._reset_itself(why)
+        else:
+            self.log(why)
+            self._stand(states.STOPPED if response == "stop" else states.OFF, why)
+
+    def _reset_itself(self, why):
+        held = self.backoff.held
+        ms = 0 if held else self.backoff.wait_ms()
+        if not held and self.backoff.says():
+            self.log(why + (_AGAIN if ms else ""))
+        if ms:
+            self.backoff.hold(ms)
+            return
+        self._stand(states.OFF, why)
+        try:
+            self._start()
+        except Exception as error:  # its images have become bad: nobody else suffers from that
+            self.log("does not start again: %s: %s" % (type(error).__name__, error))
+
+    def next_timer(self):
+        """Host TSC of the guest's next timer, 0 where none is armed."""
+        when = self.clock.next
+        return max(when - self.clock.offset, 1) if when else 0
+
+    def wake(self):
+        """Halted: call back due timers; True when that or a device brought an event: it runs again."""
+        clock_ = self.clock
+        if clock_.next and clock_.next <= clock_.now():
+            self.due(self.next_timer())
+            clock_.expire()
+            if not self.wakes():
+                clock_.park()
+        if self.wakes():
+            self.woken()
+            self.catch_up()
+            self.state = states.RUNNING
+            return True
+        self.due(0)
+        return False
