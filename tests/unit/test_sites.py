@@ -510,9 +510,35 @@ def test_ram_that_is_not_open(machine):
 
 
 def test_length(machine):
+    length = machine.sites.lengths()
     for text in ("mov eax, [rdi + 0x10]", "lock or dword ptr [rdi], 1"):
         code = machine.place(text)
-        assert machine.sites.length(machine.frame) == len(code)
+        assert length(machine.frame) == len(code)
     machine.place("movups xmm0, [rdi]")
-    assert machine.sites.length(machine.frame) == 0
+    assert length(machine.frame) == 0
     assert machine.log == []
+
+
+def test_answers(machine):
+    """A value in place of what is read, or written: in RAM and elsewhere."""
+    stored = []
+    answer = machine.sites.answers(lambda *store: stored.append(store))
+
+    def access(text, gpa):
+        machine.place(text)
+        machine.put(f.QUALIFICATION, READ | WRITE)
+        machine.put(f.GPA, gpa)
+        return answer(0xA3A2A1A0, 0xA7A6A5A4, machine.frame)
+
+    machine.put(f.RCX, 0)
+    for register, wanted in (("cl", 0xA0), ("cx", 0xA1A0), ("ecx", 0xA3A2A1A0), ("rcx", 0xA7A6A5A4A3A2A1A0)):
+        assert access(f"mov {register}, [rdi]", 0x30010) == 1
+        assert machine.get(f.RCX) == wanted
+        size = {"cl": 1, "cx": 2, "ecx": 4, "rcx": 8}[register]
+        machine.ram[0x30010:0x30018] = bytes(8)
+        assert access(f"mov [rdi], {register}", 0x30010) == 1
+        assert machine.ram[0x30010:0x30018] == wanted.to_bytes(8, "little")
+        assert access(f"mov [rdi], {register}", 0xFED40010) == 1
+        assert stored.pop() == (0x10, size, wanted)
+    assert access("movups xmm0, [rdi]", 0x30010) == -1
+    assert machine.log == [] and machine.slow == 0

@@ -51,13 +51,14 @@ from vmm.vtx.x86 import CR0_PG, CR4_PAE, CR4_PSE
 
 _SITES = const(64)
 _WORDS = const(36)  # of a site: 14, three levels of four, four times two of code
-_HEADER = const(8)
+_HEADER = const(10)
 
 # The header: host address of the RAM (two words), its size, and
 _PAGE = const(3)  # number of the operand's page, for those who answer for any page
 _OPEN = const(4)  # pages from gpa 0 on that may be accessed in the guest's place
-_VALUE = const(5)  # what learn() tells besides the number
+_VALUE = const(5)  # of an immediate operand: what learn() tells besides the number
 _PLACE = const(6)
+_ANSWER = const(8)  # two words
 
 # A site: RIP (two words), and
 _RIGHTS = const(2)  # of CS; _REFUSED where the instruction goes the longer way
@@ -144,9 +145,19 @@ class Sites:
         """Return (read, write) for pages where nobody answers. miss(gpa of the page): counts it."""
         return bind(_ones, self.words, miss), bind(_dropped, self.words, miss)
 
-    def length(self, vcpu):
-        """Bytes of the instruction at RIP, which has made an EPT violation; 0 where it is not known here."""
-        return _length(self.words, self._learn, vcpu)
+    def lengths(self):
+        """Return length(vcpu): bytes of the instruction at RIP, which has made an EPT violation; 0: not known here."""
+        return bind(_length, self.words, self._learn)
+
+    def answers(self, store):
+        """Return answer(low, high, vcpu) -> verdict: who made an EPT violation reads this value, or writes it.
+
+        -1, and nothing is done, for what is not known here. store(offset, size, value): to a page that is not open.
+        """
+        access = bind(
+            _access, self.words, bind(_answered, self.words), bind(_replace, self.words, store), _unknown, self._learn
+        )
+        return bind(_answer, self.words, access)
 
 
 @micropython.viper
@@ -199,6 +210,42 @@ def _poke(sites: int, offset: int, size: int, value):
         w[0] = int(wide & uint(0xFFFFFFFF))
         if size == 8:
             w[1] = int(wide >> uint(32))
+
+
+@micropython.viper
+def _unknown(vcpu) -> int:
+    return -1
+
+
+@micropython.viper
+def _answer(sites: int, access, low: int, high: int, vcpu) -> int:
+    h = ptr32(sites)
+    h[_ANSWER] = low
+    h[_ANSWER + 1] = high
+    h[_PAGE] = int(ptr32(vcpu)[GPA]) >> 12
+    return int(access(vcpu))
+
+
+@micropython.viper
+def _answered(sites: int, offset: int, size: int) -> uint:
+    h = ptr32(sites)
+    if size == 8:
+        return uint(h[_ANSWER]) | uint(h[_ANSWER + 1]) << 32
+    return uint(h[_ANSWER])
+
+
+@micropython.viper
+def _replace(sites: int, store, offset: int, size: int, value):
+    h = ptr32(sites)
+    answer = uint(h[_ANSWER])
+    if size == 8:
+        answer |= uint(h[_ANSWER + 1]) << 32
+    else:
+        answer &= uint((1 << (size << 3)) - 1)
+    if int(h[_PAGE]) < int(h[_OPEN]):
+        _poke(sites, offset, size, answer)
+    else:
+        store(offset, size, answer)
 
 
 @micropython.viper

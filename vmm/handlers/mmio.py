@@ -59,8 +59,9 @@ class Mmio:
         self._ways = {}  # number of a page: (read, write) of who answers there
         self._others = [None, None]  # (read, write) of RAM, and of pages where nobody answers
         self._by_bus = self._bus_read, self._bus_write
-        self._answer = 0
-        self._answering = None
+        # Of what the sites know, by viper (vmm/emulation/sites.py):
+        self.length = None  # length(vcpu): bytes of the instruction, or 0
+        self.quick_answer = None  # quick_answer(low, high, vcpu): a verdict, or -1
         self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize: the page is a device
 
     def install(self, exits):
@@ -70,7 +71,8 @@ class Mmio:
         self._sites = known = sites.Sites(hpa, size, not deferred, self._learn)
         self._others[0] = known.peek, known.poke
         general = known.general(self._ways, self._others, self.violation)
-        self._answering = known.handler(self._answered, self._replace, self._answer_otherwise)
+        self.length = known.lengths()
+        self.quick_answer = known.answers(self._store)
         exits.add(
             reasons.EPT_VIOLATION,
             touch.handler(self.vm.ept.root, general) if deferred else general,
@@ -167,22 +169,10 @@ class Mmio:
 
     def answer(self, vcpu, value):
         """A policy's Value for a memory access: what it reads, or what is written instead."""
-        self._answer = value
-        self._sites.page = vcpu.gpa >> 12
-        return self._answering(vcpu)
+        return self.cpu.execute(vcpu, value)
 
-    def _answered(self, offset, size):
-        return self._answer & (1 << 8 * size) - 1
-
-    def _replace(self, offset, size, value):
-        self.vm.physical_store(self._sites.page << 12 | offset, size, self._answer & (1 << 8 * size) - 1)
-
-    def _answer_otherwise(self, vcpu):
-        return self.cpu.execute(vcpu, self._answer)
-
-    def length(self, vcpu):
-        """Bytes of the instruction that has made the EPT violation at hand; 0 where it is not known at once."""
-        return self._sites.length(vcpu)
+    def _store(self, offset, size, value):
+        self.vm.physical_store(self._sites.page << 12 | offset, size, value)
 
 
 @micropython.viper

@@ -33,7 +33,7 @@ class Stepper:
         self.vm = vm
         self._ways = ways
         self._way = ways[-1]
-        self._armed = False
+        self.armed = False
         self._held = False  # an event waits
         self._done = None
 
@@ -43,7 +43,7 @@ class Stepper:
         done(completed) -> verdict: called once, after it; completed: it has ended without a fault or another exit.
         """
         vm = self.vm
-        if not self._armed:
+        if not self.armed:
             self._way = self._fitting(vm.vcpu)
             instead = self._way.instead(vm.vcpu)
             if instead is not None:
@@ -52,8 +52,8 @@ class Stepper:
             self._done = done
         if gpa is not None:
             vm.rights.lend(gpa, rights)
-        if not self._armed:
-            self._armed = True
+        if not self.armed:
+            self.armed = True
             delivery = self._way.arm(vm.vcpu)
             instead = dict.fromkeys(_PASSING_DELIVERY if delivery else _PASSING)
             instead[reasons.PENDING] = self._hold
@@ -72,8 +72,8 @@ class Stepper:
     def reset(self, completed=False):
         """Close what is open; no step is under way any more. Returns done()'s verdict."""
         vm = self.vm
-        if self._armed:
-            self._armed = False
+        if self.armed:
+            self.armed = False
             self._way.disarm(vm.vcpu)
             vm.exits.restore()
             if self._held:
@@ -93,7 +93,7 @@ class Stepper:
     def _violation(self, vcpu):
         """An EPT violation: where the monitor completes the instruction, no trap of the CPU's ends the step."""
         answer = self.vm.exits.handler(reasons.EPT_VIOLATION)(vcpu)
-        if answer & verdict.ADVANCE and self._armed and not self._way.traps_advance:
+        if answer & verdict.ADVANCE and self.armed and not self._way.traps_advance:
             answer |= self.reset(True)
         return answer
 

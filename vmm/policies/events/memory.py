@@ -1,5 +1,6 @@
 """Accesses to guest-physical memory: RAM, and devices."""
 
+import micropython
 from micropython import const
 
 from vmm.memory.ept import R, W, X
@@ -8,7 +9,7 @@ from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Letters, Number
 from vmm.policies.link import differs, within
 from vmm.vtx import events, reasons
-from vmm.vtx.frame import GPA, QUALIFICATION
+from vmm.vtx.frame import GPA, LENGTH, QUALIFICATION, VECTORING_INFO
 from vmm.vtx.x86 import PAGE
 
 _FETCH = const(4)
@@ -16,6 +17,28 @@ _OPERAND = const(0x180)  # linear address valid, and the access is to its transl
 _PAGES = const(1 << 14)  # of one policy: each takes a little of the heap
 _KEYS = const(16)  # pages that get keys of their own; the accesses to larger ranges are looked at one by one
 _ACCESS = Letters("access", {"r": R, "w": W, "x": X}, "letters of r, w and x, all by default")
+
+
+@micropython.viper
+def _value(vcpu, numbers: int, handler) -> int:
+    n = ptr32(numbers)
+    if n[0] != 1:
+        return -1
+    return int(vcpu.vm.mmio.quick_answer(n[2], n[3], vcpu))
+
+
+@micropython.viper
+def _skip(vcpu) -> int:
+    f = ptr32(vcpu)
+    vm = vcpu.vm
+    if f[VECTORING_INFO] & events.VALID or vm.stepper.armed:
+        return -1
+    length = int(vm.mmio.length(vcpu))
+    if length == 0:
+        return -1
+    f[LENGTH] = length
+    f[LENGTH + 1] = 0
+    return 1
 
 
 class Memory(Instruction):
@@ -30,6 +53,8 @@ class Memory(Instruction):
         _ACCESS,
     )
     plain = False
+    quick = staticmethod(_value)
+    quick_skip = staticmethod(_skip)
 
     def check(self, chosen):
         super().check(chosen)
