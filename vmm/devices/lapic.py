@@ -25,6 +25,7 @@ from vmm.devices.lapic_registers import (
     FRAME_AT,
     ICR,
     ICR_HIGH,
+    ICR_WRITABLE,
     ID,
     INIT,
     IO_EXTINT,
@@ -70,7 +71,7 @@ _WRITABLE = {
     LDR: 0xFF000000,
     DFR: 0xF0000000,
     SVR: 0x1FF,
-    ICR: 0xCCFFF,
+    ICR: ICR_WRITABLE,
     ICR_HIGH: 0xFF000000,
     LVT_TIMER: 0x700FF,
     LVT_THERMAL: 0x107FF,
@@ -204,9 +205,8 @@ class Lapic(LapicPage):
 
     # Registers
 
-    def write(self, offset, size, value):
-        """32-bit registers at multiples of 16; other offsets and sizes are ignored."""
-        offset &= 0xFFF
+    def write_register(self, offset, size, value):
+        """write() for what is less usual."""
         if offset & 15 or size != 4:
             return
         if offset == EOI:
@@ -250,7 +250,7 @@ class Lapic(LapicPage):
         """Writes MSR `index` (800h..8FFh, x2APIC mode). Returns False for #GP."""
         offset = (index & 0xFF) << 4
         if offset == ICR:
-            if low & ~0xCCFFF:
+            if low & ~ICR_WRITABLE:
                 return False
             self.set(ICR + 4, high)
             self.set(ICR, low)

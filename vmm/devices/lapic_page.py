@@ -16,6 +16,10 @@ from vmm.devices.lapic_registers import (
     ESR_RECEIVE_VECTOR,
     EXTINT,
     FRAME_AT,
+    ICR,
+    ICR_HIGH,
+    ICR_UNUSUAL,
+    ICR_WRITABLE,
     ID,
     IO_EXTINT,
     IRR,
@@ -29,6 +33,7 @@ from vmm.devices.lapic_registers import (
     LVT_MASKED,
     MODE,
     PPR,
+    SELF,
     SELF_IPI,
     SVR,
     SVR_ENABLED,
@@ -67,6 +72,31 @@ def highest_bit(regs: ptr32, offset: int) -> int:
         word >>= 2
         vector += 2
     return vector + (word >> 1)
+
+
+@micropython.viper
+def _reprioritize(regs: ptr32) -> int:
+    """PPR from TPR and ISR. Returns 1 if the highest vector in IRR is of a class above it, else 0."""
+    at = (ISR >> 2) + 28
+    while regs[at] == 0 and at > ISR >> 2:
+        at -= 4
+    ppr = int(regs[TPR >> 2]) & 0xFF
+    if regs[at]:
+        priority = (at - (ISR >> 2)) >> 1  # of its 32 vectors the lower half
+        if regs[at] >> 16:
+            priority += 1
+        if priority > ppr >> 4:
+            ppr = priority << 4
+    regs[PPR >> 2] = ppr
+    at = (IRR >> 2) + 28
+    while regs[at] == 0 and at > IRR >> 2:
+        at -= 4
+    priority = (at - (IRR >> 2)) >> 1
+    if regs[at] >> 16:
+        priority += 1
+    if regs[at] == 0:
+        return 0
+    return 1 if priority > ppr >> 4 else 0
 
 
 # What a timer's deadline and an IPI come to, as a rule: Lapic.deliver() without its calls.
@@ -119,7 +149,7 @@ def receive(page: int, lapic, low: int, destination: int) -> int:
 
 class LapicPage:
     """`regs`: the page and the one behind. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`,
-    `received`, `apic_id` and `x2apic`."""
+    `received`, `write_register`, `apic_id` and `x2apic`."""
 
     def __init__(self, regs):
         self.regs = regs
@@ -167,6 +197,28 @@ class LapicPage:
         if size >= 4:
             return value
         return value & ((1 << (size << 3)) - 1)
+
+    # Without APIC virtualization, what an interrupt's handler writes, and a fixed interrupt to the processor itself.
+    @micropython.viper
+    def write(self, offset: int, size: int, value: int):
+        """32-bit registers at multiples of 16; other offsets and sizes are ignored."""
+        offset &= 0xFFF
+        if size == 4:
+            if offset == EOI:
+                self.eoi()
+                return
+            if offset == TPR:
+                self.set_tpr(value & 0xFF)
+                return
+            if offset == ICR:
+                r = ptr32(self.regs)
+                low = value & ICR_WRITABLE
+                if low & ICR_UNUSUAL == 0:
+                    if low >> 18 == SELF or (low >> 18 == 0 and r[ICR_HIGH >> 2] >> 24 == r[ID >> 2] >> 24):
+                        if int(post(r, low & 0xFF)):
+                            r[ICR >> 2] = low
+                            return
+        self.write_register(offset, size, value)
 
     def receive(self, low, destination):
         """A message from the I/O APIC or an IPI: `low` has vector, delivery mode, destination mode and
@@ -246,6 +298,7 @@ class LapicPage:
         r[(ISR >> 2) + at] = r[(ISR >> 2) + at] | bit
         r[PPR >> 2] = vector & 0xF0  # above TPR's class, or it would not have been given
 
+    # On CPUs without APIC virtualization each interrupt ends here, hence few calls.
     @micropython.viper
     def eoi(self):
         """EOI written: ends the interrupt in service of the highest priority."""
@@ -257,39 +310,25 @@ class LapicPage:
         at = (vector >> 5) << 2
         bit = 1 << (vector & 31)
         r[(ISR >> 2) + at] = r[(ISR >> 2) + at] ^ bit
-        priority = int(highest_bit(regs, ISR))
-        tpr = r[TPR >> 2]
-        if tpr >> 4 >= priority >> 4:  # none in service is -1
-            priority = tpr
-        else:
-            priority &= 0xF0
-        r[PPR >> 2] = priority
-        if int(self.highest()) >= 0:  # it waited for this one to end
-            self.kick()
+        if int(_reprioritize(regs)):  # it has waited for this one to end
+            if r[FRAME_AT >> 2]:
+                ptr32(r[FRAME_AT >> 2])[PENDING] = 1
+            else:
+                self.kick()
         if r[(TMR >> 2) + at] & bit:
             self.eoi_broadcast(vector)
 
     @micropython.viper
     def set_tpr(self, value: int):
         """TPR is written; what it holds up no longer may be delivered."""
-        r = ptr32(self.regs)
-        r[TPR >> 2] = value
-        self.update_ppr()
-        if int(self.highest()) >= 0:
-            self.kick()
-
-    @micropython.viper
-    def update_ppr(self):
-        """PPR from TPR and ISR."""
         regs = self.regs
         r = ptr32(regs)
-        tpr = r[TPR >> 2]
-        priority = int(highest_bit(regs, ISR))
-        if tpr >> 4 >= priority >> 4:  # none in service is -1
-            priority = tpr
-        else:
-            priority &= 0xF0
-        r[PPR >> 2] = priority
+        r[TPR >> 2] = value
+        if int(_reprioritize(regs)):
+            if r[FRAME_AT >> 2]:
+                ptr32(r[FRAME_AT >> 2])[PENDING] = 1
+            else:
+                self.kick()
 
     # 620 without `kick`.
     @micropython.viper

@@ -58,6 +58,7 @@ LOGICAL = const(0x800)
 TRIGGER_LEVEL = const(0x8000)
 
 SELF = const(1)  # the shorthand, bits 19:18 of ICR
+ICR_WRITABLE = const(0xCCFFF)  # of its low half
 ICR_UNUSUAL = const(0xFFF33F00)  # all of ICR's low half but vector, level, trigger mode and shorthand
 
 # Delivery modes, bits 10..8 of ICR, LVT and redirection entries.
