@@ -381,6 +381,7 @@ def test_a_step_ends_each_turn(trials, source, base):
 def test_nothing_grows(trials):
     """However many pages of nothing are touched: host memory and EPT stay as they are."""
     sizes = "(len(vm.ept._tables), vm.monitor.pages.available, vm.ept.walk(%#x)[0])"
+    trials.run("bsf eax, [rsi]", DEVICE, PATTERN)  # a page that stands in for a device's is taken once
     before = trials.guest.eval(sizes % DEVICE)
     for gpa in (0x40000000, 0x7FFFF000, 0x80000000, 0xC0000000, 0xFEE00000 - 0x1000):
         words, vector, _, _ = trials.run("bsf eax, [rsi]", gpa, PATTERN, 0)
@@ -406,4 +407,131 @@ def test_what_no_one_knows_stops_the_guest_with_its_bytes(bench):
     guest.until("vm.state == 'stopped'")
     assert "0f ae 26" in guest.eval("vm.messages[-1]") or "0fae26" in guest.eval("vm.messages[-1]")
     assert guest.eval("vm.stepper.armed") is False
+    guest.destroy()
+
+
+# -- modes
+
+NOBODY = 0xFED50000
+IOAPIC = 0xFEC00000
+ROUNDS = 3
+# Large pages that map all of 4 GiB to itself.
+TWO_LEVELS = """
+    xor ecx, ecx
+    next: mov eax, ecx
+    shl eax, 22
+    or eax, 0x83
+    mov [0x180000 + ecx * 4], eax
+    inc ecx
+    cmp ecx, 1024
+    jb next
+    mov eax, 0x10
+    mov cr4, eax
+    mov eax, 0x180000
+    mov cr3, eax
+    mov eax, cr0
+    or eax, 0x80000000
+    mov cr0, eax
+"""
+THREE_LEVELS = """
+    xor ecx, ecx
+    next: mov eax, ecx
+    shl eax, 21
+    or eax, 0x83
+    mov [0x181000 + ecx * 8], eax
+    mov dword ptr [0x181004 + ecx * 8], 0
+    inc ecx
+    cmp ecx, 2048
+    jb next
+    xor ecx, ecx
+    pdpte: mov eax, ecx
+    shl eax, 12
+    add eax, 0x181001
+    mov [0x180000 + ecx * 8], eax
+    mov dword ptr [0x180004 + ecx * 8], 0
+    inc ecx
+    cmp ecx, 4
+    jb pdpte
+    mov eax, 0x20
+    mov cr4, eax
+    mov eax, 0x180000
+    mov cr3, eax
+    mov eax, cr0
+    or eax, 0x80000000
+    mov cr0, eax
+"""
+# {0}, {1}: I/O APIC select and window; {2}: where nobody answers. Results in EBX, EDX, ESI, EDI.
+ACCESSES = """
+    mov dword ptr {0}, 0x10
+    mov dword ptr {1}, 0x10000
+    lock or dword ptr {1}, 0x21
+    lock bts dword ptr {1}, 3
+    setc cl
+    movzx edi, cl
+    mov eax, 0x10029
+    mov ecx, 0x10030
+    lock cmpxchg dword ptr {1}, ecx
+    mov edx, 0x10055
+    xchg dword ptr {1}, edx
+    mov ebx, dword ptr {1}
+    cmp byte ptr {1}, 0x55
+    setz cl
+    movzx ecx, cl
+    shl ecx, 16
+    or edi, ecx
+    mov esi, dword ptr {2}
+    lock not word ptr {2}
+"""
+
+
+def rounds(accesses, count="ebp", times=ROUNDS):
+    return f"mov {count}, {times}\nround:\n{accesses}\ndec {count}\njnz round\nhlt"
+
+
+@pytest.mark.parametrize("tables", ["", TWO_LEVELS, THREE_LEVELS], ids=["no paging", "32-bit", "PAE"])
+def test_32_bit_code(bench, tables):
+    places = f"[{IOAPIC:#x}]", f"[{IOAPIC + 0x10:#x}]", f"[{NOBODY:#x}]"
+    guest = bench.guest(tables + rounds(ACCESSES.format(*places)), bits=32, mode="protected")
+    check_accesses(guest)
+
+
+def test_16_bit_code(bench):
+    """With 16-bit addresses, by a segment that lies at the device."""
+    accesses = ACCESSES.format("[bx]", "[bx + 0x10]", "fs:[bx]").replace("mov ebx,", "mov esi,", 1)
+    accesses = accesses.replace("mov esi, dword ptr fs:[bx]", "mov eax, esi\nmov esi, dword ptr fs:[bx]")
+    guest = bench.guest("xor bx, bx\n" + rounds(accesses, "bp").replace("hlt", "mov ebx, eax\nhlt"), bits=16)
+    for name, base in (("ds", IOAPIC), ("fs", NOBODY)):
+        guest.exec(f"vcpu.set_segment({name!r}, 0, {base:#x}, 0xffff, 0x93)")
+    check_accesses(guest)
+
+
+def check_accesses(guest):
+    guest.halted()
+    found = guest.eval("[getattr(vcpu, name) & 0xffffffff for name in ('rbx', 'rdx', 'rsi')]")
+    assert found == [0x10055, 0x10030, 0xFFFFFFFF]
+    assert guest.eval("vcpu.rdi & 0xff") == 0 and guest.eval("vcpu.rdi >> 16 & 1") == 1
+    assert guest.eval(f"vm.unclaimed()['memory'].get({NOBODY:#x})") == 3 * ROUNDS
+    guest.destroy()
+
+
+def test_the_disabled_apics_page(bench):
+    """Nobody answers there; once the APIC is on again, it does."""
+    off = "mov ecx, 0x1b\nrdmsr\nand eax, 0xfffff7ff\nwrmsr\n"
+    loop = rounds("mov dword ptr [rdi + 0x80], 0x55\nmov ebx, [rdi + 0x30]", times=20)
+    guest = bench.guest(off + "mov edi, 0xfee00000\n" + loop)
+    guest.halted()
+    assert guest.eval("vcpu.rbx") == 0xFFFFFFFF
+    assert guest.eval("vm.unclaimed()['memory']") == {0xFEE00000: 40}
+    assert guest.eval("vm.lapic.read(0x80, 4)") == 0
+    guest.destroy()
+
+
+def test_an_operand_that_begins_in_ram(bench):
+    """Half of it is RAM, the other half where nobody answers: each gets its part."""
+    guest = bench.guest(
+        "mov rsi, 0x3ffffe\nmov ebp, 3\nagain: mov dword ptr [rsi], 0x12345678\nmov eax, [rsi]\ndec ebp\njnz again\nhlt"
+    )
+    guest.halted()
+    assert guest.eval("vcpu.rax") == 0xFFFF5678  # what lies behind RAM is nobody's
+    assert guest.eval("vm.memory.read_u16(0x3ffffe)") == 0x5678
     guest.destroy()
