@@ -6,9 +6,10 @@ were, the instruction is the same, and no more is asked; else it is decoded and 
 and 64 bits, without paging, and with 32-bit, PAE and 4-level paging. An instruction that is not one of fastmov.py's
 or fastops.py's is kept as one that goes the longer way; so goes all of a guest that has breakpoints enabled.
 
-Limits: code within a page, in the RAM from gpa 0; an operand that lies on two pages goes the longer way. Rights of the
-code's page are not looked at: the CPU has just fetched from it. Nor are those of the operand's: the CPU translated its
-address before it exited.
+Limits: code within a page, in the RAM from gpa 0; an operand that lies on two pages goes the longer way; a locked
+access to RAM is one step for a guest of one vCPU only (a device's registers are the monitor's in any case). Rights of
+the code's page are not looked at: the CPU has just fetched from it. Nor are those of the operand's: the CPU translated
+its address before it exited.
 """
 
 import micropython
