@@ -59,7 +59,7 @@ class Exits:
         self.table = [self.unhandled] * _SLOTS
         self.wants = [0] * reasons.SLOTS
         self._vcpu = None
-        self._handlers = list(self.table)  # layer 1, by slot
+        self._covered = {}  # slot: its handler of layer 1, where another one stands in front of it
         self._added = set()
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
@@ -69,7 +69,8 @@ class Exits:
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
         self._front_slots = {}  # reason: slots that its front has
         self._diversion = None  # layer 4: (handler, {slot: handler})
-        self._current = list(self.table)  # layers 1 to 3, by slot
+        self._current = self.table  # layers 1 to 3, by slot; a list of its own during a diversion
+        self._spare = None  # that list, for the next one
         self._whole = {}  # reason with a front: what handler() has given since the front came
 
     # -- layer 1
@@ -80,12 +81,10 @@ class Exits:
             raise ValueError("exit reason %d has a handler already" % reason)
         self._added.add(reason)
         self.wants[reason] = wants
-        self._handlers[reason] = handler
         self._put(reason, handler)
 
     def add_completed(self, handler):
         """Set the handler of slot COMPLETED, which no exit leads to and no other layer changes."""
-        self._handlers[reasons.COMPLETED] = handler
         self._put(reasons.COMPLETED, handler)
 
     def keyed(self, reason, offset, mask, bits=7):
@@ -106,12 +105,10 @@ class Exits:
         slot = slots.get(handler)
         if slot is None:
             slot = slots[handler] = self._take_slot()
-            self._handlers[slot] = handler
+            self._put(slot, handler)
         self._put_key(reason, key, slot, datum)
         if reason in self._fronts:
             self._compute(reason)
-        else:
-            self._put(slot, handler)
 
     def key_many(self, reason, handler, pairs):
         """key() for several keys of one handler, where nothing stands in front of them. pairs: [key, datum, ...]."""
@@ -126,9 +123,9 @@ class Exits:
         if reason in self._fronts:
             self._compute(reason)
 
-    def default(self, reason):
-        """The handler of a reason that was added, whatever stands in front of it now."""
-        return self._handlers[reason]
+    def default(self, slot):
+        """The handler of a reason, or of a slot for keys, by layer 1, whatever stands in front of it now."""
+        return self._covered.get(slot, self._current[slot])
 
     def _take_slot(self):
         if not self._free:
@@ -171,7 +168,7 @@ class Exits:
         if reason not in self._fronts:
             return self._current[reason]
         if reason not in self._whole:
-            below = self._replaced.get(reason, self._handlers[reason])
+            below = self._replaced.get(reason, self.default(reason))
             self._whole[reason] = self._fronts[reason].every(below)
         return self._whole[reason]
 
@@ -180,16 +177,24 @@ class Exits:
         self._withdraw(reason)
         self._whole.pop(reason, None)
         front = self._fronts.get(reason)
-        below = self._replaced.get(reason, self._handlers[reason])
+        handler = self.default(reason)
         before = _alone
         if front is not None:
             before = front.every
             if reason in self._keys and reason not in self._replaced and self._place(reason, front):
                 before = front.others
-        self._put(reason, before(below))
+        self._cover(reason, handler, before(self._replaced.get(reason, handler)))
         for handler, slot in self._slots.get(reason, {}).items():
-            self._put(slot, before(handler))
+            self._cover(slot, handler, before(handler))
         self._use_keys(reason)
+
+    def _cover(self, slot, handler, shown):
+        """A slot of layer 1: what stands in it is `shown`, for the `handler` behind."""
+        if shown is handler:
+            self._covered.pop(slot, None)
+        else:
+            self._covered[slot] = handler
+        self._put(slot, shown)
 
     def _withdraw(self, reason):
         """Give back the slots and the keys that the reason's front has."""
@@ -210,7 +215,7 @@ class Exits:
         known = {}  # handler: its slot
         for key in front.keys():
             under = self._keys[reason].find(key) or (reason, 0)
-            handler = front.named(key, self._handlers[under[0]])
+            handler = front.named(key, self.default(under[0]))
             slot = known.get(handler)
             if slot is None:
                 if not self._free:
@@ -241,9 +246,11 @@ class Exits:
 
     def divert(self, handler, instead):
         """Until restore(), all slots go to `handler`, but those of `instead`, {reason: handler, or None: as before}."""
-        others = {reasons.COMPLETED: self._handlers[reasons.COMPLETED]}
-        for reason, other in instead.items():
-            others[reason] = other
+        others = {reasons.COMPLETED: None}
+        others.update(instead)
+        self._spare = self._spare or [None] * _SLOTS
+        self._current = self._spare
+        self._current[:] = self.table
         self._diversion = handler, others
         self._divert_keys(others)
         table = [handler] * _SLOTS
@@ -255,6 +262,7 @@ class Exits:
         """No diversion any more."""
         others, self._diversion = self._diversion[1], None
         self.table[:] = self._current
+        self._current = self.table
         self._divert_keys(others)
 
     def _divert_keys(self, others):
