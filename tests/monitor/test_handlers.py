@@ -218,7 +218,7 @@ def test_armed_instructions_do_what_the_cpu_does(guest, exits):
 def test_a_vmwrite_that_fails_stops_the_guest(bench, guest):
     """The VMCS is taken away behind the shim's back: the way into the guest says so."""
     made = guest("again: jmp again")
-    made.exec("import vmx\nvcpu.read(0x681e)\nvmx.clear(vcpu.vmcs_hpa)")
+    made.exec("import vmx\nvcpu.read(0x681e)\nvmx.clear(vm._taken[vm._taken.index(vcpu.frame_hpa) - 1])")
     printed = made.until("vm.state == 'stopped'")
     assert "VmxError" in printed and "VMWRITE" in printed
     assert bench.alive()
