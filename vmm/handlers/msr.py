@@ -41,6 +41,7 @@ _IN_VMCS = {
 
 _STORED = const(64)  # MSRs that store() has room for
 _PLAIN = "any value"
+_WRITTEN_BITS = const(4)  # of the keys of WRMSR, which are few (Keys)
 
 _MTRR_VARIABLE = const(8)
 _MTRR_FIXED = (0x250, 0x258, 0x259) + tuple(range(0x268, 0x270))
@@ -234,7 +235,7 @@ class Msrs:
         exits.add(reasons.RDMSR, self.read_exit)
         exits.add(reasons.WRMSR, self.write_exit)
         exits.keyed(reasons.RDMSR, 4 * RCX, 0xFFFFFFFF)
-        exits.keyed(reasons.WRMSR, 4 * RCX, 0xFFFFFFFF)
+        exits.keyed(reasons.WRMSR, 4 * RCX, 0xFFFFFFFF, _WRITTEN_BITS)
         base = uctypes.addressof(self._words)
         pairs = []
         for index, at in self._at.items():
