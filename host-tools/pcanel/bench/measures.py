@@ -59,7 +59,7 @@ EXITS = (
     _exit("cr0_ts", "MOV to CR0 that changes TS, the guest's NE clear", 1900),
     _exit("clts", "CLTS with TS set, the guest's NE clear", 1900),
     _exit("cr4_write", "MOV to CR4 that changes SMEP"),
-    _exit("cr8_write", "MOV to CR8"),
+    _exit("cr8_write", "MOV to CR8", note="KVM uses the CPU's TPR shadow: no exit there."),
     _exit("in_pic", "IN from the 8259, port 21H", 1000),
     _exit("out_pic", "OUT to the 8259, port 21H"),
     _exit("in_pit", "IN from the 8254, port 40H", 1000),
@@ -89,7 +89,13 @@ EXITS = (
     _exit("x2apic_icr_hlt", "the same with STI and HLT", 6700),
     _exit("tsc_deadline_arm", "WRMSR of IA32_TSC_DEADLINE", 650),
     _exit("tsc_deadline_round", "the same, and from the deadline over handler and EOI to the spinning program"),
-    _exit("late_spin", "from a deadline to its handler, the guest spinning", 2158),
+    _exit(
+        "late_spin",
+        "from a deadline to its handler, the guest spinning",
+        2158,
+        note="KVM lets its timer expire ahead of the deadline and spins until that has come"
+        " (lapic_timer_advance_ns): the exit itself is over by then; here the guest runs until its deadline.",
+    ),
     _exit("late_hlt", "from a deadline to its handler, the guest in HLT", 3200),
     _exit("page_first_touch", "first read of a page; KVM: an EPT violation, the page is present", 2812),
     _exit("page_first_touch_demand", "the same, of a guest with demand_paging", 2812),
