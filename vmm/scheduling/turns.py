@@ -1,6 +1,9 @@
 """The way from one guest to the next, in viper: it makes no objects and calls no bytecode.
 
-The scheduler's rule (vmm/scheduling/sched.py) by the words in the vCPU frames.
+The scheduler's rule (vmm/scheduling/sched.py) by the words in the vCPU frames. `turns` has four parts: wake and choose,
+until when, run, charge. What happens seldom is a function of its own. The parts are one function all the same: a call
+from viper costs some 180 ticks, and to load each of the fifteen values that they share some 80 more. With functions
+that call timers back and wake a guest, the way from a deadline to a guest at HLT took 3,097 ticks instead of 2,745.
 """
 
 import cpu
@@ -60,14 +63,30 @@ from vmm.vtx.frame import (
 _GRACE = const(20000)  # ticks
 _LINE_TURNS = const(1000)  # a second: in the middle of a line guests have the CPU for so long at a time
 
-
-# Words of Scheduler._collect_at (port/budget.c): blocks of the heap allocated since the last garbage collection after
-
 # After so many guests, plus 1, a look at the clock.
 _STRETCH = const(15)
 
 # Bits of verdicts (vmm/verdict.py).
 _BEYOND = const(0x7FFFFFF8 & ~256)  # what VM.apply has to see to
+
+
+@micropython.viper
+def _woken_in_vain(vcpu, frame: int, now: int) -> int:
+    """Its timer was due and has not woken it: such a timer is left alone until it has run. Returns the time."""
+    f = ptr32(frame)
+    f[DUE] = 0
+    f[DUE + 1] = 0
+    vcpu.clock.park()
+    later = int(cpu.rdtsc())
+    charge(frame, later - now)
+    return later
+
+
+@micropython.viper
+def _interrupt_again(words: ptr32, when: int):
+    """What is interrupted goes on until this host TSC, 0: to its end."""
+    words[AGAIN] = when
+    words[AGAIN + 1] = when >> 32
 
 
 @micropython.viper
@@ -96,6 +115,7 @@ def turns(sched, deadline: int, once: int):
     preempt = ptr32(int(sched._preempt_at))
     floor = int(w[FLOOR])
     while True:
+        # -- wake and choose
         now = int(rdtsc())
         count = int(w[COUNT])
         best = -1
@@ -158,13 +178,8 @@ def turns(sched, deadline: int, once: int):
                             now = first
                         woken = i
                 if state == WAITS:
-                    if f[DUE] | f[DUE + 1]:  # nobody was waiting for that timer
-                        f[DUE] = 0
-                        f[DUE + 1] = 0
-                        vcpus[i].clock.park()
-                        first = int(rdtsc())
-                        charged(frames[i], first - now)
-                        now = first
+                    if f[DUE] | f[DUE + 1]:
+                        now = int(_woken_in_vain(vcpus[i], frames[i], now))
                     if f[DIRTY] & DIRTY_TIMERS:
                         soonest(frames[i])
                     first = int(f[NEXT]) | int(f[NEXT + 1]) << 32
@@ -196,8 +211,8 @@ def turns(sched, deadline: int, once: int):
                 now = first
         if missed:
             continue  # its timer has come since it was looked at: it need not wait for the look at all others
-        # The CPU is the guest's until the end of its slice, or until one that goes before it may wake up.
-        # Alone it needs no turns.
+
+        # -- until when: the end of its slice, or when one that preempts it may wake up; alone it needs no turns
         stop = deadline
         if equals > 1:
             if place < 0:
@@ -222,8 +237,7 @@ def turns(sched, deadline: int, once: int):
                     if stop:
                         if stop < now:
                             stop = now
-                w[AGAIN] = stop
-                w[AGAIN + 1] = stop >> 32
+                _interrupt_again(words, stop)
                 return
             if allocated[0] > collect_at[COLLECT]:
                 sched.collect(0)
@@ -239,6 +253,8 @@ def turns(sched, deadline: int, once: int):
             if once != 2 and (above or allocated[0] > collect_at[COLLECT_AT_LAST]):
                 sched.collect(rank)
                 continue
+
+        # -- run
         f = ptr32(frames[best])
         f[SLICE_END] = stop
         f[SLICE_END + 1] = stop >> 32
@@ -255,6 +271,8 @@ def turns(sched, deadline: int, once: int):
         preempt[0] = above
         preempt[1] = above >> 32
         answer = int(run(vcpus[best], enter))
+
+        # -- charge
         best = int(w[INSIDE]) - 1
         used = (int(f[GUEST_TICKS]) + int(f[HOST_TICKS]) - used) & 0xFFFFFFFF
         used = (used << int(FINE)) // int(f[SHARE])
@@ -287,9 +305,7 @@ def turns(sched, deadline: int, once: int):
         if once == 2:
             if f[STATE] == RUNS:
                 if wanted():
-                    stop = int(rdtsc()) + _GRACE
-                    w[AGAIN] = stop
-                    w[AGAIN + 1] = stop >> 32
+                    _interrupt_again(words, int(rdtsc()) + _GRACE)
                     return
                 if deadline:
                     if int(rdtsc()) >= deadline:
