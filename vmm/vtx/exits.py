@@ -60,10 +60,10 @@ class Exits:
         self.wants = [0] * reasons.SLOTS
         self._vcpu = None
         self._covered = {}  # slot: its handler of layer 1, where another one stands in front of it
-        self._added = set()
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
-        self._free = list(range(_SLOTS - 1, reasons.COMPLETED, -1))  # slots beyond the reasons
+        self._free = []  # slots beyond the reasons that were given back
+        self._unused = _SLOTS  # those from COMPLETED up to here were never taken
         self._replaced = {}  # layer 2: {reason: handler}
         self._fronts = {}  # layer 3: {reason: front}
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
@@ -77,9 +77,8 @@ class Exits:
 
     def add(self, reason, handler, wants=0):
         """Set the handler of a reason; ValueError where there is one already."""
-        if reason in self._added:
+        if self.default(reason) is not self.unhandled:
             raise ValueError("exit reason %d has a handler already" % reason)
-        self._added.add(reason)
         self.wants[reason] = wants
         self._put(reason, handler)
 
@@ -128,9 +127,15 @@ class Exits:
         return self._covered.get(slot, self._current[slot])
 
     def _take_slot(self):
-        if not self._free:
+        if not self._has_slot():
             raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.COMPLETED - 1))
-        return self._free.pop()
+        if self._free:
+            return self._free.pop()
+        self._unused -= 1
+        return self._unused
+
+    def _has_slot(self):
+        return bool(self._free) or self._unused > reasons.COMPLETED + 1
 
     def _put_key(self, reason, key, slot, datum):
         """Into the table of keys, or where a front keeps what lies behind it."""
@@ -218,7 +223,7 @@ class Exits:
             handler = front.named(key, self.default(under[0]))
             slot = known.get(handler)
             if slot is None:
-                if not self._free:
+                if not self._has_slot():
                     self._withdraw(reason)
                     return False
                 slot = known[handler] = self._take_slot()
