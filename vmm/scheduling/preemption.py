@@ -215,6 +215,7 @@ def arm_line(scheduler):
         if not scheduler.policy and ptr32(frames[0])[PRIORITY]:
             now = int(cpu.rdtsc())
             first = now + int(scheduler.hz) // _LINE_LOOKS
+            some = 0
             i = 0
             while i < count:
                 f = ptr32(frames[i])
@@ -222,6 +223,7 @@ def arm_line(scheduler):
                     break
                 state = int(f[STATE])
                 if state == RUNS or state == WAITS:
+                    some = 1
                     if f[DIRTY] & DIRTY_TIMERS:
                         earliest(frames[i])
                     when = int(f[NEXT]) | int(f[NEXT + 1]) << 32
@@ -233,6 +235,8 @@ def arm_line(scheduler):
                 i += 1
             if first < now + _LINE_LEAST:
                 first = now + _LINE_LEAST
+            if some == 0:  # all of them are switched off or paused
+                first = 0
     w[ABOVE] = 1
     w[LINE] = LINE_RUNS
     p[0] = first
