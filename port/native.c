@@ -1,13 +1,14 @@
 // What native and viper code calls most, made short.
 //
 // Compiled Python reaches MicroPython by a table of functions, mp_fun_table. The linker leads whoever names it to the
-// copy here (--wrap), in which four entries know the commonest cases: a call of a viper function, the words of a
-// vCPU's frame or of an array as a pointer, and small integers. Every other case goes to MicroPython's own function,
-// so that nothing means anything else than it does there.
+// copy here (--wrap), in which five entries know the commonest cases: a call of a viper function, the words of a
+// vCPU's frame or of an array as a pointer, small integers, and an item of a list. Every other case goes to
+// MicroPython's own function, so that nothing means anything else than it does there.
 
 #include "py/cstack.h"
 #include "py/nativeglue.h"
 #include "py/objarray.h"
+#include "py/objlist.h"
 #include "py/runtime.h"
 #include "py/runtime0.h"
 #include "py/smallint.h"
@@ -40,6 +41,19 @@ static mp_obj_t to_obj(mp_uint_t value, mp_uint_t type) {
         return MP_OBJ_NEW_SMALL_INT(value);
     }
     return __real_mp_fun_table.native_to_obj(value, type);
+}
+
+// list[i], to be read.
+static mp_obj_t subscript(mp_obj_t base, mp_obj_t index, mp_obj_t value) {
+    if (MP_LIKELY(value == MP_OBJ_SENTINEL && mp_obj_is_small_int(index) &&
+                  mp_obj_is_exact_type(base, &mp_type_list))) {
+        const mp_obj_list_t *list = MP_OBJ_TO_PTR(base);
+        size_t i = MP_OBJ_SMALL_INT_VALUE(index); // one below 0 is large
+        if (MP_LIKELY(i < list->len)) {
+            return list->items[i];
+        }
+    }
+    return __real_mp_fun_table.obj_subscr(base, index, value);
 }
 
 // As mp_cstack_check(), without a call where there is room.
@@ -79,6 +93,7 @@ void native_init(void) {
     __wrap_mp_fun_table = __real_mp_fun_table;
     __wrap_mp_fun_table.native_from_obj = from_obj;
     __wrap_mp_fun_table.native_to_obj = to_obj;
+    __wrap_mp_fun_table.obj_subscr = subscript;
     __wrap_mp_fun_table.call_function_n_kw = call_function;
     __wrap_mp_fun_table.call_method_n_kw = call_method;
 }

@@ -10,7 +10,6 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.i8259 import I8259
 from vmm.devices.lapic_registers import FRAME_AT, LINT0_LEVEL, LVT_LINT0, LVT_MODE
 from vmm.vtx.frame import PENDING
 
@@ -23,7 +22,7 @@ _LINT0_EXTINT = const(0x700)
 
 
 class Gsi:
-    """Calls `set_irq(n, level)` of the I/O APIC and of `pic` for each change of a line. Sources on the same
+    """Calls `line(n)(level)` of the I/O APIC and of `pic` for each change of a line. Sources on the same
     line are ored. Set `pic` before a line is used: `gsi.pic = I8259(gsi.intr)`."""
 
     def __init__(self, ioapic, lapic):
@@ -41,7 +40,7 @@ class Gsi:
         if not 0 <= n < _LINES or n == 2:
             raise ValueError("no interrupt line %d" % n)
         level = array("I", [0])
-        pic = bind(I8259.set_irq, self.pic, n) if n < _ISA else _no_input
+        pic = self.pic.line(n) if n < _ISA else _no_input
         return bind(_set, level, uctypes.addressof(self._asserting) + 4 * n, self.ioapic.line(n if n else 2), pic)
 
     def edge(self, n):

@@ -146,33 +146,13 @@ class I8259:
         if s[c + _INT] or s[c + _IRR] & (s[c + _IMR] ^ 0xFF):
             self._update()
 
-    # 550 for a level that does not change. Edge, ack, EOI and falling line together: 3,010, `intr` included.
-    @micropython.viper
-    def set_irq(self, n: int, level: int) -> int:
+    def set_irq(self, n, level):
         """Sets line `n` (0..15). Returns 0 if a rising edge found its predecessor still unserved, else 1."""
-        s = ptr8(self._state)
-        c = (n & 8) << 1
-        bit = 1 << (n & 7)
-        inputs = s[c + _INPUTS]
-        irr = s[c + _IRR]
-        if level == 0:
-            s[c + _INPUTS] = inputs & (bit ^ 0xFF)
-            if s[c + _ELCR] & irr & bit:
-                s[c + _IRR] = irr & (bit ^ 0xFF)
-                self._update()
-            return 1
-        if inputs & bit:
-            return 1
-        s[c + _INPUTS] = inputs | bit
-        if irr & bit:
-            if s[c + _IMR] & bit:
-                return 1
-            return 0
-        s[c + _IRR] = irr | bit
-        if s[c + _IMR] & bit:
-            return 1
-        self._update()
-        return 1
+        return self.line(n)(level)
+
+    def line(self, n):
+        """line(level): set_irq() of input `n`, short."""
+        return bind(_set_irq, uctypes.addressof(self._state) + ((n & 8) << 1), 1 << (n & 7), self._update)
 
     def edge(self, n):
         """For input `n` of the master, an edge, whose level is high: edge() -> what set_irq(n, 0) and
@@ -360,6 +340,32 @@ def _update(state: int, chips):
     if level != s[_INT]:
         s[_INT] = level
         chips.intr(level)
+
+
+@micropython.viper
+def _set_irq(chip: int, bit: int, update, level: int) -> int:
+    """chip: address of the chip's state."""
+    s = ptr8(chip)
+    inputs = s[_INPUTS]
+    irr = s[_IRR]
+    if level == 0:
+        s[_INPUTS] = inputs & (bit ^ 0xFF)
+        if s[_ELCR] & irr & bit:
+            s[_IRR] = irr & (bit ^ 0xFF)
+            update()
+        return 1
+    if inputs & bit:
+        return 1
+    s[_INPUTS] = inputs | bit
+    if irr & bit:
+        if s[_IMR] & bit:
+            return 1
+        return 0
+    s[_IRR] = irr | bit
+    if s[_IMR] & bit:
+        return 1
+    update()
+    return 1
 
 
 @micropython.viper

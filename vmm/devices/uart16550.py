@@ -243,6 +243,12 @@ class Uart16550:
     def tx(self, tx):
         self._far[0] = tx
 
+    def reader(self, offset, size):
+        """reader(now) -> IIR, or -1: ask read()."""
+        if size != 1 or offset != _IIR:
+            return None
+        return bind(_iir, uctypes.addressof(self._state), self._far)
+
     def writer(self, offset, size):
         """writer(value) -> 0: THR has it, or -1: ask write()."""
         if size != 1 or offset != _DATA:
@@ -547,6 +553,26 @@ def _update(state: int, far):
     if line != s[_LINE]:
         s[_LINE] = line
         far[_IRQ](line)
+
+
+# IIR where the transmitter is the cause, or nothing is: what a driver sees that prints.
+@micropython.viper
+def _iir(state: int, far, now: int) -> int:
+    s = ptr8(state)
+    fifo = _IIR_FIFO if s[_FCR] else 0
+    if s[_LINE] == 0:
+        if s[_OPEN]:
+            return fifo | _IIR_NONE
+        return -1
+    if s[_IER] & _IER_LINE and s[_LSR] & _LSR_ERRORS:
+        return -1
+    if s[_IER] & _IER_RX and s[_RX_COUNT] or s[_IER] & _IER_THRE == 0 or s[_THRE] == 0:
+        return -1
+    s[_THRE] = 0
+    if s[_IER] & _IER_MODEM == 0 or s[_MSR] & 0x0F == 0:
+        s[_LINE] = 0
+        far[_IRQ](0)
+    return fifo | _IIR_THRE
 
 
 # THR without FIFO and loopback, as nearly every character goes.
