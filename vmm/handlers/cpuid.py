@@ -326,7 +326,7 @@ class Cpuid:
         handlers[0xB] = handlers[4]
         highest = handlers.get(self.max_leaf, _leaf)
         self._limits = array("I", [self.max_leaf, self.max_extended, base + 4 * self._at[self.max_leaf]])
-        exits.add(reasons.CPUID, bind(_other, self.unknown, self.unknown.get, self._limits, highest))
+        exits.add(reasons.CPUID, bind(_other, self.unknown, self.unknown.get, uctypes.addressof(self._limits), highest))
         exits.keyed(reasons.CPUID, 4 * RAX, 0xFFFFFFFF)
         pairs = []
         for leaf, at in self._at.items():
@@ -369,9 +369,9 @@ class Cpuid:
 
 # Linux looks for hypervisors at 256 leaves, each time that it asks for one.
 @micropython.viper
-def _other(unknown, count_of, limits, highest, vcpu) -> int:
+def _other(unknown, count_of, limits: int, highest, vcpu) -> int:
     """Handler of all other leaves: zero where other hypervisors begin, and beyond the last what `highest` answers
-    for the highest basic leaf. limits: that leaf, the last extended one, the answer's address. The rest is
+    for the highest basic leaf. limits: address of that leaf, the last extended one, the answer's address. The rest is
     Cpuid.exit's. unknown: the counts, and their get()."""
     f = ptr32(vcpu)
     w = ptr32(limits)
