@@ -81,35 +81,31 @@ class IoApic:
     @micropython.viper
     def write(self, offset: int, size: int, value: int):
         """IOREGSEL, IOWIN, EOI register."""
+        s = ptr32(self.state)
         offset &= 0xFFF
         if offset == IOREGSEL:
-            ptr32(self.state)[_SELECT] = value & 0xFF
+            s[_SELECT] = value & 0xFF
         elif offset == IOWIN:
-            self._window(value & 0xFFFFFFFF)
+            at = s[_SELECT] - _TABLE
+            if at < 0 or at >= 2 * PINS:
+                if at == _ID - _TABLE:
+                    s[_IDENTITY] = value & 0x0F000000
+            elif at & 1:
+                s[at] = value & 0xFF000000
+            else:
+                low = value & _WRITABLE
+                if low & _LEVEL:  # an entry that becomes edge-triggered forgets remote IRR
+                    low |= s[at] & _REMOTE_IRR
+                s[at] = low
+                if low & _MASKED == 0:
+                    self._unmasked(at >> 1)
         elif offset == EOIR:
             self.eoi(value & 0xFF)
 
-    def _window(self, value):
-        """IOWIN is written."""
-        s = self.state
-        select = s[_SELECT]
-        if _TABLE <= select < _TABLE + 2 * PINS:
-            self._entry(select - _TABLE, value)
-        elif select == _ID:
-            s[_IDENTITY] = value & 0x0F000000
-
-    def _entry(self, at, value):
-        s = self.state
-        if at & 1:
-            s[at] = value & 0xFF000000
-            return
-        value &= _WRITABLE
-        if value & _LEVEL:  # an entry that becomes edge-triggered forgets remote IRR
-            value |= s[at] & _REMOTE_IRR
-        s[at] = value
-        if self.heard and not value & _MASKED:
-            self.heard(at >> 1)
-        self._level(at >> 1)
+    def _unmasked(self, n):
+        if self.heard:
+            self.heard(n)
+        self._level(n)
 
     def line(self, n):
         """Pin `n` as a callable that takes its level; it returns what set_irq() does."""
