@@ -138,7 +138,15 @@ SYSTEM = (
         " kvm-clock from the start the kernel's waits for a tick were shorter, and its boot by about 1 %.",
     ),
     Measure("linux_boot_exits", "exits during that", unit="exits"),
-    Measure("linux_boot_monitor", "the monitor's ticks in that: of all exits", 10_000_000),
+    Measure(
+        "linux_boot_monitor",
+        "the monitor's ticks in that: of all exits",
+        10_000_000,
+        note="the sum of the ticks by reason below. Most of it: 3,100 expired timers at 1,160; 3,000 WRMSR that arm the"
+        " next one at 450; 960 accesses to the I/O APIC at 1,600; 60 places in the kernel that access a device for the"
+        " first time, each decoded once in bytecode; 250 accesses to CMOS clock, keyboard controller and PCI's ports,"
+        " whose devices are bytecode.",
+    ),
     Measure("linux_boot_guest", "the guest's part of it", goal_of_native=1.002),
     Measure("guest_switch", "from the last instruction of one guest to the first of the next"),
     Measure("gc_pause_max", "longest garbage collection, one guest"),
