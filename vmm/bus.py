@@ -107,9 +107,11 @@ class PortBus:
 
 
 class MmioBus:
-    """Memory-mapped devices. regions [(base, end, device)] by base; unclaimed {page: count}."""
+    """Memory-mapped devices. regions [(base, end, device)] by base; unclaimed {page: count}. changed() is called when a
+    device has come or gone."""
 
     def __init__(self):
+        self.changed = None
         self.regions = []
         self.unclaimed = {}
 
@@ -120,14 +122,20 @@ class MmioBus:
                 raise Overlap("gpa %#x+%#x overlaps %#x" % (base, size, other))
         self.regions.append((base, end, device))
         self.regions.sort(key=lambda region: region[0])
+        self._change()
 
     def release(self, device):
         """Take a device off the bus; returns its (base, size)."""
         for i, (base, end, other) in enumerate(self.regions):
             if other is device:
                 del self.regions[i]
+                self._change()
                 return base, end - base
         raise ValueError("device is not on the bus")
+
+    def _change(self):
+        if self.changed:
+            self.changed()
 
     def find(self, gpa):
         """Return (base, device), or None."""

@@ -160,7 +160,6 @@ class Pc:
         bus.release(bus.find(tables.HPET)[1])
         self.hpet = hpet.Hpet(self.vm.clock, self.gsi.line, self._replace_legacy)
         bus.claim(tables.HPET, PAGE, self.hpet)
-        self.vm.mmio.rewired()
         return self.hpet
 
     def _replace_legacy(self, on):
@@ -213,7 +212,6 @@ class Pc:
                 self._lapic_at = wanted
             except Overlap:
                 vm.count_refused("local APIC at the I/O APIC's address")
-        vm.mmio.rewired()
 
 
 def _gone(_):

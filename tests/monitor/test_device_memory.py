@@ -40,7 +40,6 @@ class Probe:
         self.bytes[offset:offset + size] = value.to_bytes(size, "little")
 probe = Probe()
 vm.mmio_bus.claim(%#x, 0x2000, probe)
-vm.mmio.rewired()
 """
     % DEVICE
 )

@@ -75,7 +75,6 @@ thinking = False
 victim = vm
 vm.port_bus.claim(0x500, 1, slow)
 vm.mmio_bus.claim(0xd0000000, 0x1000, slow)
-vm.mmio.rewired()
 def late(now):
     for _ in range(100):
         pass

@@ -83,12 +83,11 @@ class Mmio:
         short = known.handler(lapic.read, lapic.write, self.violation)
         self.apic_access = bind(_apic_access, short, self._apic_otherwise)
         self._exits = exits
-        self.rewired()
+        self.bus.changed = self._rewired
+        self._rewired()
 
-    def rewired(self):
+    def _rewired(self):
         """A device has come to the bus or has left it."""
-        if self._exits is None:
-            return
         for page in self._pages:
             self._exits.unkey(reasons.EPT_VIOLATION, page)
         self._pages = []

@@ -15,8 +15,8 @@ import cpu
 import micropython
 from micropython import const
 
-from vmm.scheduling.words import COUNT, FINE, NESTED
-from vmm.vtx.frame import ALLOCATED, HOST_TICKS, SHARE, TURN
+from vmm.scheduling.words import COUNT, FINE, LEVEL, NESTED, NOW
+from vmm.vtx.frame import ALLOCATED, HOST_TICKS, PRIORITY, SHARE, TURN
 
 _LIMIT_PART = const(16)
 
@@ -47,6 +47,21 @@ def charge(frame: int, ticks: int):
     f[HOST_TICKS] = host
     f[HOST_TICKS + 1] = host >> 32
     turn = (int(f[TURN]) | int(f[TURN + 1]) << 32) + (ticks << FINE) // int(f[SHARE])
+    f[TURN] = turn
+    f[TURN + 1] = turn >> 32
+
+
+@micropython.viper
+def advance(levels, frame: int, used: int):
+    """A turn has taken so many host TSC ticks: the virtual time of the guest, and of its priority, goes on.
+    levels: Scheduler._levels."""
+    words = ptr32(levels)
+    f = ptr32(frame)
+    at = (int(f[PRIORITY]) << LEVEL) + NOW
+    turn = int(f[TURN]) | int(f[TURN + 1]) << 32
+    words[at] = turn
+    words[at + 1] = turn >> 32
+    turn += (used << FINE) // int(f[SHARE])
     f[TURN] = turn
     f[TURN + 1] = turn >> 32
 

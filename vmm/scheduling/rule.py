@@ -8,6 +8,7 @@ from micropython import const
 
 from vmm.scheduling.accounting import heap_of_call
 from vmm.scheduling.states import HALTED, RUNNING
+from vmm.verdict import BEYOND, WAIT
 from vmm.vtx import exits
 
 _LIMIT_SLICES = const(100)  # the longest that a rule may think
@@ -15,23 +16,31 @@ _LIMIT_SLICES = const(100)  # the longest that a rule may think
 
 def turn(scheduler, deadline):
     """One turn of whom the rule names. deadline: host TSC, 0: none."""
-    machines = scheduler.machines
-    runnable = [vm for vm in list(machines) if vm.state == RUNNING or vm.state == HALTED and _wakes(scheduler, vm)]
-    timers = [when for when in [vm.next_timer() for vm in machines if vm.state == HALTED] if when]
-    if deadline:
-        timers.append(deadline)
+    runnable = []
+    timers = [deadline] if deadline else []
+    for vcpu in list(scheduler.vcpus):
+        vm = vcpu.vm
+        state = vcpu.scheduled.state
+        if state == RUNNING or state == HALTED and _wakes(scheduler, vm):
+            runnable.append(vm)
+        elif state == HALTED:
+            when = vm.next_timer()
+            if when:
+                timers.append(when)
     vm = _pick(scheduler, runnable) if runnable else None
     if scheduler.policy is None:  # the usual rule goes on
         return
     if vm is None:
         cpu.idle(min(timers) if timers else 0)
     else:
+        vcpu = vm.vcpus[0]
         vm.clock.slice_end = min([cpu.rdtsc() + scheduler.slice_ticks] + timers)
-        before = sum(vm.ticks())
-        scheduler.enters(vm.vcpus[0])
-        answer = exits.run(vm.vcpus[0], vmx.enter)
-        scheduler.charge(vm, sum(vm.ticks()) - before)
-        scheduler.on_behalf(vm, vm.apply, answer)
+        scheduler.enters(vcpu)
+        before = sum(vcpu.scheduled.ticks())
+        answer = exits.run(vcpu, vmx.enter)
+        scheduler.charge(vcpu, sum(vcpu.scheduled.ticks()) - before)
+        if answer & (BEYOND | WAIT):
+            scheduler.on_behalf(vm, vm.apply, answer)
     scheduler.poll()
 
 
@@ -49,7 +58,7 @@ def _pick(scheduler, runnable):
     cpu.watch(cpu.rdtsc() + _LIMIT_SLICES * scheduler.slice_ticks)
     try:
         vm = cpu.guard(scheduler.policy.pick, runnable, heap_of_call())
-        if vm is not None and (vm not in runnable or vm not in scheduler.machines or vm.state != RUNNING):
+        if vm is not None and (vm not in runnable or vm.vcpus[0] not in scheduler.vcpus or vm.state != RUNNING):
             raise ValueError("pick() returned %r, which cannot run" % (vm,))
         return vm
     except KeyboardInterrupt:

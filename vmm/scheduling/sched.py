@@ -20,7 +20,7 @@ from micropython import const
 
 from vmm import verdict
 from vmm.scheduling import rule
-from vmm.scheduling.accounting import begin, charge, charge_all, passed
+from vmm.scheduling.accounting import advance, begin, charge, charge_all, passed
 from vmm.scheduling.preemption import Preemption, arm, arm_line, disarm
 from vmm.scheduling.states import OFF
 from vmm.scheduling.still import Still
@@ -29,7 +29,6 @@ from vmm.scheduling.words import (
     CALLED,
     COUNT,
     DEFERRED,
-    FINE,
     FLOOR,
     HOLDER,
     INSIDE,
@@ -192,13 +191,9 @@ class Scheduler(Preemption):
             self._words[LAST] = self._frames[at]
             self._words[SWITCHES] += 1
 
-    def charge(self, vm, used):
+    def charge(self, vcpu, used):
         """So many ticks that a guest has used move the virtual time of its priority, by its share."""
-        at = (vm.priority << LEVEL) + NOW
-        turn = vm.turn
-        self._levels[at] = turn & 0xFFFFFFFF
-        self._levels[at + 1] = turn >> 32
-        vm.turn = turn + (used << FINE) // vm.share
+        advance(self._levels, vcpu.scheduled.frame, used)
 
     def on_behalf(self, vm, work, *args):
         """work(*args), which takes time outside of the guest's exits: that is charged to the guest."""

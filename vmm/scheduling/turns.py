@@ -36,7 +36,7 @@ from vmm.scheduling.words import (
     POLL,
     SWITCHES,
 )
-from vmm.verdict import HOST, WAIT
+from vmm.verdict import BEYOND, HOST, WAIT
 from vmm.vtx import exits
 from vmm.vtx.events import wakes
 from vmm.vtx.frame import (
@@ -65,9 +65,6 @@ _LINE_TURNS = const(1000)  # a second: in the middle of a line guests have the C
 
 # After so many guests, plus 1, a look at the clock.
 _STRETCH = const(15)
-
-# Bits of verdicts (vmm/verdict.py).
-_BEYOND = const(0x7FFFFFF8 & ~256)  # what VM.apply has to see to
 
 
 @micropython.viper
@@ -283,7 +280,7 @@ def turns(sched, deadline: int, once: int):
             turn += used  # nobody has waited
         levels[at + NOW] = turn
         levels[at + NOW + 1] = turn >> 32
-        if answer & _BEYOND:
+        if answer & BEYOND:
             used = int(begin(words))
             vcpus[best].vm.apply(answer)
             charged(int(f), int(passed(words, used)))
