@@ -274,14 +274,15 @@ class LapicPage:
         """32-bit registers at multiples of 16; other offsets and sizes are ignored."""
         offset &= 0xFFF
         if size == 4:
+            r = ptr32(self.regs)
             if offset == EOI:
-                self.eoi()
+                if int(end(r)) == 0:
+                    self.eoi()
                 return
             if offset == TPR:
                 self.set_tpr(value & 0xFF)
                 return
             if offset == ICR:
-                r = ptr32(self.regs)
                 low = value & ICR_WRITABLE
                 if low & ICR_UNUSUAL == 0:
                     if low >> 18 == SELF or (low >> 18 == 0 and r[ICR_HIGH >> 2] >> 24 == r[ID >> 2] >> 24):
