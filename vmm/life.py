@@ -67,6 +67,8 @@ class Life:
         self.ports.outcome = verdict.ADVANCE
         if self.apicv:
             self.apicv.reset()
+        if self.tpr_shadow:
+            self.tpr_shadow.reset()
         self.flush()
         self.backoff.started()
 

@@ -25,7 +25,7 @@ from vmm.policies import arming, monitortrap, policy, stepper, trapflag
 from vmm.scheduling import clock, states
 from vmm.scheduling.preemption import rouse
 from vmm.scheduling.scheduled import Scheduled, ScheduledVm
-from vmm.vtx import apicv, breakpoints, events, exits, msr_bitmap, reasons, vcpu
+from vmm.vtx import apicv, breakpoints, events, exits, msr_bitmap, reasons, tpr_shadow, vcpu
 from vmm.vtx.x86 import PAGE
 
 _LARGE = const(0x200000)
@@ -123,6 +123,7 @@ class VM(Life, Physical, ScheduledVm):
         self.apicv = None
         if caps.apicv:
             self.apicv = apicv.Apicv(self.lapic, self.msrs.bitmap, caps.found["proc2"].VIRTUALIZE_X2APIC_MODE)
+        self.tpr_shadow = tpr_shadow.TprShadow(self.lapic) if caps.tpr_shadow else None
 
         self.exits = exits.Exits(self.report)
         handlers.install(self, self.exits)
@@ -138,6 +139,9 @@ class VM(Life, Physical, ScheduledVm):
             self.ept.map(pc.LAPIC, access_page, PAGE)
             self.apicv.attach(first, self.pc.apic_page, access_page)
             self.events.sync = self.apicv.sync
+        if self.tpr_shadow:
+            self.tpr_shadow.attach(first, self.pc.apic_page)
+            self.events.limit = self.tpr_shadow.update
         self._give_parts(first)
         self.ept.invalidate = self.flush
         self.arming = arming.Arming(self, self.vcpus, vcpu.EXCEPTIONS)
@@ -152,6 +156,7 @@ class VM(Life, Physical, ScheduledVm):
     def _give_parts(self, vcpu):
         """What there is once for each vCPU hangs on it; the VM has short names for those of the first."""
         vcpu.events, vcpu.lapic, vcpu.apicv, vcpu.clock = self.events, self.lapic, self.apicv, self.clock
+        vcpu.tpr_shadow = self.tpr_shadow
         vcpu.exits, vcpu.breakpoints, vcpu.stepper = self.exits, self.breakpoints, self.stepper
         vcpu.msrs, vcpu.spec_msrs = self.msrs, self.spec_msrs
         vcpu.scheduled = Scheduled(vcpu.frame_hpa, self.pc.apic_page)

@@ -97,6 +97,62 @@ static void self_ipi(void) {
     apic_write(APIC_TPR, 0);
 }
 
+#if LONG64
+static bool raises; /* the handler of VECTOR_IPI leaves with TPR at LOWER's class */
+
+static void set_cr8(word class) {
+    asm volatile("mov %0, %%cr8" : : "r"(class) : "memory");
+}
+
+static bool note_and_raise(struct frame *frame) {
+    if (raises) {
+        set_cr8(LOWER >> 4);
+    }
+    return note(frame);
+}
+
+/* The task priority by MOV to CR8, which on some CPUs exits only where it lets something through. */
+static void priority_by_cr8(void) {
+    restart();
+    set_cr8(VECTOR_IPI >> 4);
+    apic_send(APIC_SELF | APIC_ASSERT | VECTOR_IPI, 0);
+    settle();
+    check("CR8 holds its own class back", count, 0);
+    check("PPR follows CR8", apic_read(APIC_PPR), VECTOR_IPI & 0xf0);
+    asm volatile("sti; mov %0, %%cr8; nop; cli" : : "r"((word)(VECTOR_IPI >> 4) - 1) : "memory");
+    check("a lower CR8 lets it through at once", order, VECTOR_IPI);
+
+    restart();
+    set_cr8(0);
+    raises = true;
+    set_hook(VECTOR_IPI, note_and_raise);
+    apic_send(APIC_SELF | APIC_ASSERT | LOWER, 0);
+    apic_send(APIC_SELF | APIC_ASSERT | VECTOR_IPI, 0);
+    settle();
+    check("CR8 in a handler holds back what waits for EOI", order, VECTOR_IPI);
+    asm volatile("sti; mov %0, %%cr8; nop; cli" : : "r"((word)0) : "memory");
+    check("until it is lowered", order, VECTOR_IPI << 8 | LOWER);
+    raises = false;
+    set_hook(VECTOR_IPI, note);
+
+    restart();
+    set_cr8(VECTOR_IPI >> 4);
+    apic_send(APIC_SELF | APIC_ASSERT | VECTOR_IPI, 0);
+    apic_write(APIC_TPR, 0);
+    settle();
+    check("TPR lets through what CR8 held back", order, VECTOR_IPI);
+
+    restart();
+    apic_write(APIC_TPR, 0xf0);
+    set_cr8(0);
+    apic_write(APIC_LVT_TIMER, VECTOR_TIMER);
+    apic_write(APIC_INITIAL_COUNT, ONE_SHOT_COUNT * 4);
+    asm volatile("sti; hlt; cli" : : : "memory");
+    check("the timer ends HLT after CR8 was lowered", order, VECTOR_TIMER);
+    apic_write(APIC_LVT_TIMER, APIC_MASKED);
+}
+#endif
+
 static void timer(void) {
     restart();
     apic_write(APIC_DCR, APIC_DIVIDE_1);
@@ -244,6 +300,9 @@ static void all(void) {
     registers();
     self_ipi();
     timer();
+#if LONG64
+    priority_by_cr8();
+#endif
     deadline();
     non_maskable();
     with_8259();

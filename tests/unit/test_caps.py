@@ -69,7 +69,16 @@ def test_apic_virtualization_is_taken_whole_or_not_at_all(bit):
     caps = probe(msrs)
     assert caps.ok and not caps.apicv
     assert caps.used["proc2"].raw & 0x301 == 0
-    assert not caps.used["proc"].USE_TPR_SHADOW
+    assert caps.tpr_shadow and caps.used["proc"].USE_TPR_SHADOW
+    assert not caps.used["proc"].CR8_LOAD_EXITING and not caps.used["proc"].CR8_STORE_EXITING
+
+
+def test_without_tpr_shadow_moves_to_and_from_cr8_exit():
+    msrs = dict(SKYLAKE)
+    msrs[c.IA32_VMX_TRUE_PROCBASED_CTLS] &= ~(1 << 32 + 21)
+    caps = probe(msrs)
+    assert caps.ok and not caps.apicv and not caps.tpr_shadow
+    assert caps.used["proc2"].raw & 0x301 == 0
     assert caps.used["proc"].CR8_LOAD_EXITING and caps.used["proc"].CR8_STORE_EXITING
 
 

@@ -1,12 +1,19 @@
 """Local APIC against the SDM's rules: a model with sets of vectors, and the timer's three modes."""
 
+import mmap
+
 import pytest
+import uctypes
 from clock import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.devices import lapic_registers as apic
 from vmm.devices.lapic import Lapic
+from vmm.vtx.frame import PENDING
+from vmm.vtx.frame import SIZE as FRAME_SIZE
+
+MAP_32BIT = 0x40  # of Linux: the page has a word for the frame's address
 
 
 class Bench:
@@ -106,9 +113,14 @@ def test_level_interrupts_are_announced_at_their_end():
     assert b.ended == [0x61, 0x61]
 
 
-@given(st.randoms(use_true_random=False))
-def test_against_sets(rnd):
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_against_sets(rnd, shadow):
+    """shadow: the CPU writes TPR, and the vCPU's frame is wired."""
     b = Bench()
+    words = mmap.mmap(-1, FRAME_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_32BIT)
+    if shadow:
+        b.apic.wire(uctypes.addressof(words), False)
+        b.apic.set(apic.TPR_SHADOW, 1)
     irr = set()
     isr = set()
     tmr = set()
@@ -127,13 +139,20 @@ def test_against_sets(rnd):
                 tmr.discard(vector)
         elif what == 2:
             tpr = rnd.randrange(256)
-            b.put(apic.TPR, tpr)
+            if shadow and rnd.randrange(2):
+                tpr &= 0xF0
+                b.apic.set(apic.TPR, tpr)
+            else:
+                b.put(apic.TPR, tpr)
         elif what == 3 and isr:
             top = max(isr)
             isr.remove(top)
             if top in tmr:
                 ended.append(top)
+            words[4 * PENDING] = 0
             b.apic.eoi()
+            if shadow:  # what TPR alone holds up needs its threshold
+                assert words[4 * PENDING] == (max(irr, default=0) >> 4 > max(isr, default=0) >> 4)
         service = max(isr) if isr else 0
         ppr = tpr if tpr >> 4 >= service >> 4 else service & 0xF0
         assert b.get(apic.PPR) == ppr
@@ -141,6 +160,7 @@ def test_against_sets(rnd):
         expected = top if top >> 4 > ppr >> 4 else -1
         assert b.apic.highest() == expected
         assert b.apic.pending_vector() == top
+        assert b.apic.held_by_tpr() == (top >> 4 if 0 < top >> 4 <= tpr >> 4 else 0)
         assert b.apic.service_vector() == (max(isr) if isr else -1)
         if what > 3 and expected >= 0:
             b.apic.accept(expected)
@@ -210,6 +230,19 @@ def test_logical_destinations():
     assert not b.apic.matches(0x14, 1) and not b.apic.matches(0x22, 1)
     assert b.apic.receive(0x8849, 0x24) == 1 and b.serve() == 0x49
     assert b.apic.receive(0x0849, 0x11) == 1 and b.apic.highest() == -1
+
+
+def test_a_reset_takes_the_threshold_of_tpr_along():
+    b = Bench()
+    b.apic.set(apic.TPR_SHADOW, 1)
+    b.put(apic.TPR, 0x40)
+    b.apic.deliver(0x35, 0)
+    b.apic.set(apic.TPR_LIMIT, b.apic.held_by_tpr())
+    b.kicks = 0
+    b.put(apic.TPR, 0x30)
+    assert b.kicks == 1 and b.apic.held_by_tpr() == 3
+    b.apic.set_base(False, False)
+    assert b.kicks == 2 and b.apic.held_by_tpr() == 0 and b.get(apic.PPR) == 0
 
 
 def test_x2apic_msrs():

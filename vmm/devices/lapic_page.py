@@ -40,6 +40,9 @@ from vmm.devices.lapic_registers import (
     TIMER_CURRENT,
     TMR,
     TPR,
+    TPR_KNOWN,
+    TPR_LIMIT,
+    TPR_SHADOW,
     TRIGGER_LEVEL,
     VIRTUAL_DELIVERY,
     X2APIC,
@@ -75,18 +78,27 @@ def highest_bit(regs: ptr32, offset: int) -> int:
 
 
 @micropython.viper
-def _reprioritize(regs: ptr32) -> int:
-    """PPR from TPR and ISR. Returns 1 if the highest vector in IRR is of a class above it, else 0."""
+def reprioritize(regs: ptr32) -> int:
+    """PPR from TPR and ISR. Returns 1 if the highest vector in IRR is of a class above it, else 0.
+
+    Where MOV to CR8 does not exit: 1 if it is of a class above those in service, for TPR's threshold is to be set.
+    """
     at = (ISR >> 2) + 28
     while regs[at] == 0 and at > ISR >> 2:
         at -= 4
     ppr = int(regs[TPR >> 2]) & 0xFF
+    regs[TPR_KNOWN >> 2] = ppr
+    held = ppr >> 4  # a vector up to this class cannot be taken, and nobody needs to look for it
+    if regs[TPR_SHADOW >> 2]:
+        held = 0
     if regs[at]:
         priority = (at - (ISR >> 2)) >> 1  # of its 32 vectors the lower half
         if regs[at] >> 16:
             priority += 1
         if priority > ppr >> 4:
             ppr = priority << 4
+        if priority > held:
+            held = priority
     regs[PPR >> 2] = ppr
     at = (IRR >> 2) + 28
     while regs[at] == 0 and at > IRR >> 2:
@@ -96,7 +108,61 @@ def _reprioritize(regs: ptr32) -> int:
         priority += 1
     if regs[at] == 0:
         return 0
-    return 1 if priority > ppr >> 4 else 0
+    return 1 if priority > held else 0
+
+
+# On CPUs without APIC virtualization each interrupt ends here, hence reprioritize() without the call.
+@micropython.viper
+def end(page: int) -> int:
+    """EOI: ends the interrupt in service of the highest priority, of the APIC whose pages begin at address `page`.
+
+    1 where it is done, 0 where nothing is, for it is no usual case: a level-triggered one, or the CPU delivers.
+    """
+    r = ptr32(page)
+    at = (ISR >> 2) + 28
+    frame = int(r[FRAME_AT >> 2])
+    if frame == 0 or r[VIRTUAL_DELIVERY >> 2]:
+        return 0
+    while r[at] == 0:
+        if at == ISR >> 2:
+            return 1
+        at -= 4
+    word = int(r[at])
+    bit = word
+    while bit & (bit - 1):
+        bit &= bit - 1
+    if r[at + ((TMR - ISR) >> 2)] & bit:
+        return 0
+    word ^= bit
+    r[at] = word
+    while word == 0 and at > ISR >> 2:
+        at -= 4
+        word = int(r[at])
+    ppr = int(r[TPR >> 2]) & 0xFF
+    r[TPR_KNOWN >> 2] = ppr
+    held = ppr >> 4
+    if r[TPR_SHADOW >> 2]:
+        held = 0
+    if word:
+        priority = (at - (ISR >> 2)) >> 1
+        if word >> 16:
+            priority += 1
+        if priority > ppr >> 4:
+            ppr = priority << 4
+        if priority > held:
+            held = priority
+    r[PPR >> 2] = ppr
+    at = (IRR >> 2) + 28
+    while r[at] == 0:
+        if at == IRR >> 2:
+            return 1
+        at -= 4
+    priority = (at - (IRR >> 2)) >> 1
+    if r[at] >> 16:
+        priority += 1
+    if priority > held:  # it has waited for this one to end
+        ptr32(frame)[PENDING] = 1
+    return 1
 
 
 # What a timer's deadline and an IPI come to, as a rule: Lapic.deliver() without its calls.
@@ -166,9 +232,11 @@ class LapicPage:
     def clear(self):
         """Zero registers; the LINT0 line itself is not ours to reset, nor how the vCPU is wired."""
         self._clear_registers()
-        for offset in (DEADLINE, DEADLINE + 4, ENABLED, IO_EXTINT, LINT0_LEVEL + 4):
+        for offset in (DEADLINE, DEADLINE + 4, ENABLED, IO_EXTINT, LINT0_LEVEL + 4, TPR_KNOWN):
             self.set(offset, 0)
         self.set(LEVELS_CHANGED, 1)
+        if self.get(TPR_LIMIT):  # an entry fails while it is above TPR
+            self.kick()
 
     @micropython.viper
     def _clear_registers(self):
@@ -188,6 +256,8 @@ class LapicPage:
         if at == TIMER_CURRENT:
             value = int(self.timer.current())
         elif at != EOI and at != SELF_IPI:
+            if at == PPR:
+                self.settle()
             value = ptr32(self.regs)[at >> 2]
         if size == 4 and offset == at:
             return value
@@ -204,14 +274,15 @@ class LapicPage:
         """32-bit registers at multiples of 16; other offsets and sizes are ignored."""
         offset &= 0xFFF
         if size == 4:
+            r = ptr32(self.regs)
             if offset == EOI:
-                self.eoi()
+                if int(end(r)) == 0:
+                    self.eoi()
                 return
             if offset == TPR:
                 self.set_tpr(value & 0xFF)
                 return
             if offset == ICR:
-                r = ptr32(self.regs)
                 low = value & ICR_WRITABLE
                 if low & ICR_UNUSUAL == 0:
                     if low >> 18 == SELF or (low >> 18 == 0 and r[ICR_HIGH >> 2] >> 24 == r[ID >> 2] >> 24):
@@ -262,6 +333,8 @@ class LapicPage:
     def highest(self) -> int:
         """The vector to inject next: the highest in IRR if its class is above PPR's, else -1."""
         r = ptr32(self.regs)
+        if r[TPR >> 2] != r[TPR_KNOWN >> 2]:
+            self.settle()
         at = (IRR >> 2) + 28
         while r[at] == 0:
             if at == (IRR >> 2):
@@ -298,25 +371,32 @@ class LapicPage:
         r[(ISR >> 2) + at] = r[(ISR >> 2) + at] | bit
         r[PPR >> 2] = vector & 0xF0  # above TPR's class, or it would not have been given
 
-    # On CPUs without APIC virtualization each interrupt ends here, hence few calls.
     @micropython.viper
     def eoi(self):
         """EOI written: ends the interrupt in service of the highest priority."""
         regs = self.regs
         r = ptr32(regs)
+        if int(end(r)):
+            return
         vector = int(highest_bit(regs, ISR))
         if vector < 0:
             return
         at = (vector >> 5) << 2
         bit = 1 << (vector & 31)
         r[(ISR >> 2) + at] = r[(ISR >> 2) + at] ^ bit
-        if int(_reprioritize(regs)):  # it has waited for this one to end
-            if r[FRAME_AT >> 2]:
-                ptr32(r[FRAME_AT >> 2])[PENDING] = 1
-            else:
-                self.kick()
+        if int(reprioritize(regs)):  # it has waited for this one to end
+            self._pend()
         if r[(TMR >> 2) + at] & bit:
             self.eoi_broadcast(vector)
+
+    @micropython.viper
+    def _pend(self):
+        """What kick() does, without its call where the frame is known."""
+        r = ptr32(self.regs)
+        if r[FRAME_AT >> 2]:
+            ptr32(r[FRAME_AT >> 2])[PENDING] = 1
+        else:
+            self.kick()
 
     @micropython.viper
     def set_tpr(self, value: int):
@@ -324,11 +404,20 @@ class LapicPage:
         regs = self.regs
         r = ptr32(regs)
         r[TPR >> 2] = value
-        if int(_reprioritize(regs)):
-            if r[FRAME_AT >> 2]:
-                ptr32(r[FRAME_AT >> 2])[PENDING] = 1
-            else:
-                self.kick()
+        if int(reprioritize(regs)) or r[TPR_LIMIT >> 2]:
+            self._pend()
+
+    @micropython.viper
+    def settle(self):
+        """PPR follows a TPR that MOV to CR8 has written. Where the CPU delivers interrupts it keeps PPR itself."""
+        r = ptr32(self.regs)
+        if r[VIRTUAL_DELIVERY >> 2] == 0:
+            reprioritize(self.regs)
+
+    def held_by_tpr(self):
+        """The class of the highest vector in IRR if TPR holds it up, else 0."""
+        priority = max(highest_bit(self.regs, IRR), 0) >> 4 if self.get(ENABLED) else 0
+        return priority if priority <= (self.get(TPR) & 0xFF) >> 4 else 0
 
     # 620 without `kick`.
     @micropython.viper

@@ -47,6 +47,9 @@ LEVELS_CHANGED = const(0x1018)  # TMR has changed, for the EOI-exit bitmap
 FRAME_AT = const(0x101C)  # address of the vCPU frame whose words quick handlers use, 0: none
 VIRTUAL_DELIVERY = const(0x1020)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
 X2APIC = const(0x1024)  # IA32_APIC_BASE bit 10
+TPR_SHADOW = const(0x1028)  # MOV to CR8 writes TPR without an exit (vmm/vtx/tpr_shadow.py)
+TPR_KNOWN = const(0x102C)  # the TPR from which PPR was computed
+TPR_LIMIT = const(0x1030)  # what the VMCS's TPR threshold is: the class of an interrupt that TPR holds up, or 0
 SIZE = const(0x2000)  # of both pages
 
 LVT_MODE = const(0x10700)  # of an LVT register: mask and delivery mode

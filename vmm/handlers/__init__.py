@@ -23,7 +23,7 @@ def install(vm, exits):
     add(r.NMI_WINDOW, events.window)
     add(r.ATTENTION, interrupt.attention)
     exits.add_completed(vm.breakpoints.completed)
-    add(r.HLT, interrupt.halt)
+    add(r.HLT, vm.tpr_shadow.halt() if vm.tpr_shadow else interrupt.halt)
     add(r.PAUSE, interrupt.pause)
 
     # instructions with an answer

@@ -10,7 +10,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.lapic_page import post
+from vmm.devices.lapic_page import end, post
 from vmm.devices.lapic_registers import DEADLINE, ICR, ICR_UNUSUAL, ID, LVT_TIMER, SELF, TIMER_TSC_DEADLINE, X2APIC
 from vmm.verdict import ADVANCE
 from vmm.vtx import reasons
@@ -19,7 +19,9 @@ from vmm.vtx.frame import CLOCK_OFFSET, DATUM, DIRTY, DIRTY_TIMERS, RAX, RDX, TS
 LAPIC = const(0xFEE00000)
 IA32_APIC_BASE = const(0x1B)
 IA32_TSC_DEADLINE = const(0x6E0)
+_EOI = const(0x80B)
 _ICR = const(0x830)
+_SELF_IPI = const(0x83F)
 _BSP = const(1 << 8)
 _EXTD = const(1 << 10)
 _ENABLE = const(1 << 11)
@@ -41,9 +43,12 @@ class ApicMsrs:
         msrs.x2apic = self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair
 
     def install(self, exits):
-        """WRMSR of IA32_TSC_DEADLINE and of the x2APIC's ICR have handlers of their own."""
+        """WRMSR of IA32_TSC_DEADLINE and of the x2APIC's EOI, ICR and SELF IPI have handlers of their own."""
+        slow, page = self._msrs.write_exit, self._words[0]
         exits.key(reasons.WRMSR, IA32_TSC_DEADLINE, _write_deadline, uctypes.addressof(self._words))
-        exits.key(reasons.WRMSR, _ICR, bind(_write_icr, self._msrs.write_exit), self._words[0])
+        exits.key(reasons.WRMSR, _ICR, bind(_write_icr, slow), page)
+        exits.key(reasons.WRMSR, _EOI, bind(_write_eoi, slow), page)
+        exits.key(reasons.WRMSR, _SELF_IPI, bind(_write_self_ipi, slow), page)
 
     def _set_base(self, index, value):
         """The states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""
@@ -127,3 +132,30 @@ def _write_icr(slow, vcpu) -> int:
     r[ICR // 4] = low
     r[ICR // 4 + 1] = f[RDX]
     return ADVANCE
+
+
+# By Lapic.write_msr these two are 4,800.
+@micropython.viper
+def _write_eoi(slow, vcpu) -> int:
+    """Handler of WRMSR of the x2APIC's EOI; slow(vcpu) is for level-triggered interrupts and #GP(0). frame.DATUM: as
+    for ICR."""
+    f = ptr32(vcpu)
+    page = int(f[DATUM])
+    if f[RAX] | f[RDX] or ptr32(page)[X2APIC // 4] == 0:
+        return int(slow(vcpu))
+    if int(end(page)):
+        return ADVANCE
+    return int(slow(vcpu))
+
+
+@micropython.viper
+def _write_self_ipi(slow, vcpu) -> int:
+    """Handler of WRMSR of the x2APIC's SELF IPI; slow(vcpu) is for errors and #GP(0). frame.DATUM: as for ICR."""
+    f = ptr32(vcpu)
+    page = int(f[DATUM])
+    vector = int(f[RAX])
+    if vector >> 8 or f[RDX] or ptr32(page)[X2APIC // 4] == 0:
+        return int(slow(vcpu))
+    if int(post(page, vector)):
+        return ADVANCE
+    return int(slow(vcpu))

@@ -110,7 +110,7 @@ class Caps:
         self.used[group] = cls(used)
 
     def _depend(self):
-        """Drop what is of no use alone: APIC virtualization goes all together or not at all."""
+        """Drop what is of no use alone: APIC virtualization goes all together or not at all, but for the TPR shadow."""
         proc, proc2 = self.used["proc"], self.used["proc2"]
         apicv = (
             proc.USE_TPR_SHADOW
@@ -119,12 +119,13 @@ class Caps:
             and proc2.VIRTUAL_INTERRUPT_DELIVERY
         )
         self.apicv = bool(apicv)
+        self.tpr_shadow = bool(proc.USE_TPR_SHADOW and not apicv)
         if not apicv:
             proc2.VIRTUALIZE_APIC_ACCESSES = 0
             proc2.APIC_REGISTER_VIRTUALIZATION = 0
             proc2.VIRTUAL_INTERRUPT_DELIVERY = 0
-            proc.USE_TPR_SHADOW = 0
-            proc.CR8_LOAD_EXITING = proc.CR8_STORE_EXITING = 1
+            if not proc.USE_TPR_SHADOW:
+                proc.CR8_LOAD_EXITING = proc.CR8_STORE_EXITING = 1
 
     @property
     def ok(self):

@@ -12,6 +12,7 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
+from vmm.devices.lapic_page import reprioritize
 from vmm.devices.lapic_registers import (
     ENABLED,
     IO_EXTINT,
@@ -22,6 +23,10 @@ from vmm.devices.lapic_registers import (
     LVT_LINT0,
     LVT_MODE,
     PPR,
+    TPR,
+    TPR_KNOWN,
+    TPR_LIMIT,
+    TPR_SHADOW,
     VIRTUAL_DELIVERY,
 )
 from vmm.fault import AC, BP, BR, DB, DE, DF, GP, MC, MF, NM, NP, OF, PF, SS, TS, UD  # noqa: F401
@@ -169,6 +174,7 @@ class Events:
         self.highest = lambda: -1  # vector of the local APIC, -1: none
         self.accept = lambda vector: None
         self.sync = self._no_sync = _nothing  # with virtual-interrupt delivery: tells the CPU what is pending
+        self.limit = _nothing  # with TPR shadow: brings TPR's threshold up to date (vmm/vtx/tpr_shadow.py)
 
     def reset(self):
         self.nmis = 0
@@ -265,6 +271,7 @@ class Events:
             windows |= CONTROL_NMI_WINDOW
         if int(self.primary) & (CONTROL_INTERRUPT_WINDOW | CONTROL_NMI_WINDOW) != windows:
             self.set_primary(windows, (CONTROL_INTERRUPT_WINDOW | CONTROL_NMI_WINDOW) ^ windows)
+        self.limit()
         return 0
 
     @micropython.viper
@@ -366,16 +373,35 @@ def _pending(page: int, acknowledge, events, vcpu) -> int:
         word = int(r[at])
         if word:
             vector = (at - IRR // 4) << 3
-            while word >> 1:
-                word >>= 1
-                vector += 1
+            if word >> 16:
+                word >>= 16
+                vector += 16
+            if word >> 8:
+                word >>= 8
+                vector += 8
+            if word >> 4:
+                word >>= 4
+                vector += 4
+            if word >> 2:
+                word >>= 2
+                vector += 2
+            vector += word >> 1
     if virtual:
         if vector:
             f[RVI] = vector
             f[DIRTY] |= DIRTY_RVI
             vector = 0
-    elif vector >> 4 <= int(r[PPR // 4] >> 4) & 15:
-        vector = 0  # what is in service, or TPR, holds it up
+    else:
+        if r[TPR // 4] != r[TPR_KNOWN // 4]:
+            reprioritize(r)
+        limit = 0
+        if vector >> 4 <= int(r[PPR // 4] >> 4) & 15:
+            if vector >> 4 <= int(r[TPR // 4] >> 4) & 15:
+                limit = vector >> 4
+            vector = 0  # what is in service, or TPR, holds it up
+        if r[TPR_SHADOW // 4]:
+            if limit != int(r[TPR_LIMIT // 4]):
+                events.limit()
     waits = int(r[IO_EXTINT // 4])
     if r[LINT0_LEVEL // 4]:
         if r[LVT_LINT0 // 4] & LVT_MODE == _LINT0_EXTINT or r[ENABLED // 4] == 0:

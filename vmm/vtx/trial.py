@@ -98,7 +98,7 @@ class _Guest:
         vcpu.prepare(guest, self._caps, _VPID)
         uctypes.bytearray_at(self._machine.code, len(code))[:] = code
         self._registers(guest)
-        if self._caps.apicv:
+        if self._caps.apicv or self._caps.tpr_shadow:
             self._apic(guest)
         if arm:
             arm(guest)
@@ -143,8 +143,10 @@ class _Guest:
         if not hasattr(self, "_page"):
             self._page, self._access = self._machine.take(PAGE), self._machine.take(PAGE)
         guest.write(v.VIRTUAL_APIC_ADDRESS, self._page)
-        guest.write(v.APIC_ACCESS_ADDRESS, self._access)
         guest.write(v.TPR_THRESHOLD, 0)
+        if not self._caps.apicv:
+            return
+        guest.write(v.APIC_ACCESS_ADDRESS, self._access)
         for field in (v.EOI_EXIT_BITMAP_0, v.EOI_EXIT_BITMAP_1, v.EOI_EXIT_BITMAP_2, v.EOI_EXIT_BITMAP_3):
             guest.write(field, 0)
         guest.write(v.GUEST_INTERRUPT_STATUS, 0)
