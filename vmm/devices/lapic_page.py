@@ -414,10 +414,17 @@ class LapicPage:
         if r[VIRTUAL_DELIVERY >> 2] == 0:
             reprioritize(self.regs)
 
-    def held_by_tpr(self):
+    @micropython.viper
+    def held_by_tpr(self) -> int:
         """The class of the highest vector in IRR if TPR holds it up, else 0."""
-        priority = max(highest_bit(self.regs, IRR), 0) >> 4 if self.get(ENABLED) else 0
-        return priority if priority <= (self.get(TPR) & 0xFF) >> 4 else 0
+        regs = self.regs
+        r = ptr32(regs)
+        if r[ENABLED >> 2] == 0:
+            return 0
+        vector = int(highest_bit(regs, IRR))
+        if vector < 0 or vector >> 4 > int(r[TPR >> 2] >> 4) & 15:
+            return 0
+        return vector >> 4
 
     # 620 without `kick`.
     @micropython.viper

@@ -22,6 +22,7 @@ class TprShadow:
 
     def __init__(self, lapic):
         self._lapic = lapic
+        self._regs = lapic.regs
         lapic.set(TPR_SHADOW, 1)
 
     def attach(self, vcpu, page):
@@ -35,11 +36,14 @@ class TprShadow:
         self._lapic.set(TPR_LIMIT, 0)
         self._write(TPR_THRESHOLD, 0)
 
+    # Twice for each interrupt that TPR holds up.
+    @micropython.viper
     def update(self):
         """Set the threshold for what waits now."""
-        limit = self._lapic.held_by_tpr()
-        if limit != self._lapic.get(TPR_LIMIT):
-            self._lapic.set(TPR_LIMIT, limit)
+        r = ptr32(self._regs)
+        limit = int(self._lapic.held_by_tpr())
+        if int(r[TPR_LIMIT // 4]) != limit:
+            r[TPR_LIMIT // 4] = limit
             self._write(TPR_THRESHOLD, limit)
 
     def halt(self):
