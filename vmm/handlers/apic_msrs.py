@@ -22,6 +22,10 @@ IA32_TSC_DEADLINE = const(0x6E0)
 _EOI = const(0x80B)
 _ICR = const(0x830)
 _SELF_IPI = const(0x83F)
+# Bit n: register n is in the page as RDMSR gives it: ID, version, TPR, LDR, SVR, ISR and TMR; IRR, ESR, ICR, LVTs,
+# initial count, divide configuration.
+_PLAIN_LOW = const(0xFFFFA10C)
+_PLAIN_HIGH = const(0x41FD01FF)
 _BSP = const(1 << 8)
 _EXTD = const(1 << 10)
 _ENABLE = const(1 << 11)
@@ -40,7 +44,8 @@ class ApicMsrs:
         msrs.tsc_jumps(uctypes.addressof(lapic.regs) + DEADLINE, lapic.timer.follow_tsc)
         msrs.store(IA32_APIC_BASE, LAPIC | _BSP | _ENABLE, self._set_base)
         msrs.add(IA32_TSC_DEADLINE, self._deadline, self._set_deadline)
-        msrs.x2apic = self._x2apic_low, lapic.read_msr_high, self._write_x2apic_pair
+        low = bind(_read_low, self._words[0], self._x2apic_low)
+        msrs.x2apic = low, lapic.read_msr_high, self._write_x2apic_pair
 
     def install(self, exits):
         """WRMSR of IA32_TSC_DEADLINE and of the x2APIC's EOI, ICR and SELF IPI have handlers of their own."""
@@ -77,6 +82,20 @@ class ApicMsrs:
 
     def _write_x2apic_pair(self, index, low, high):
         return self._lapic.x2apic and self._lapic.write_msr(index, low, high)
+
+
+# Msrs.x2apic's first. By Lapic.read_msr it is 2,600.
+@micropython.viper
+def _read_low(page: int, slow, index: int) -> int:
+    """Low half of an x2APIC register that the page has as it is read; slow(index) is for the others, and for #GP(0)."""
+    r = ptr32(page)
+    number = index & 0x3F
+    plain = int(_PLAIN_LOW)
+    if number >> 5:
+        plain = int(_PLAIN_HIGH)
+    if r[X2APIC // 4] and plain >> (number & 31) & 1:
+        return int(r[number << 2])
+    return int(slow(index))
 
 
 # LapicTimer.set_deadline on the frame's words: Linux comes here at every change of its next timer.

@@ -24,6 +24,7 @@ IA32_TSC_DEADLINE = const(0x6E0)
 IA32_XSS = const(0xDA0)
 IA32_TSC_AUX = const(0xC0000103)
 _X2APIC_FIRST = const(0x800)  # of 64
+_X2APIC_ICR = const(0x830)
 
 # In the CPU while the vCPU is loaded; read and written there without an exit.
 LIVE = (0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102)  # STAR LSTAR CSTAR FMASK KERNEL_GS_BASE
@@ -254,7 +255,9 @@ class Msrs:
             low = int(pair[0](index))
             if low < 0:
                 return int(events.general_protection(vcpu))
-            high = int(pair[1](index))
+            high = 0
+            if index == _X2APIC_ICR:  # the only one of 64 bits
+                high = int(pair[1](index))
         else:
             reader = self.readers.get(index)
             if not reader:
