@@ -15,7 +15,7 @@ from micropython import const
 from vmm import fault
 from vmm.fault import Fault
 from vmm.memory import paging
-from vmm.vtx.x86 import CR0_AM, CR0_PE, MASK64, PAGE, RFLAGS_AC, RFLAGS_VM
+from vmm.vtx.x86 import CR0_AM, CR0_PE, MASK32, MASK64, PAGE, RFLAGS_AC, RFLAGS_VM
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")  # in the order of their encoding
 
@@ -25,8 +25,6 @@ EXPAND_DOWN = const(4)  # of data; code: conforming
 CODE = const(8)
 DB = const(1 << 14)
 UNUSABLE = const(1 << 16)
-
-_MASK32 = const(0xFFFFFFFF)
 
 
 class Unbacked(ValueError):
@@ -112,7 +110,7 @@ class Linear:
         gva = self.address(segment, offset, size, access & paging.WRITE)
         if self._aligned:
             self._align(gva, alignment or size)
-        pieces = self.pieces(gva, size, access | self.explicit, MASK64 if self.bits == 64 else _MASK32)
+        pieces = self.pieces(gva, size, access | self.explicit, MASK64 if self.bits == 64 else MASK32)
         self._watch.memory(gva, size, access & paging.WRITE)
         return pieces
 

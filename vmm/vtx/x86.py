@@ -6,6 +6,7 @@ from micropython import const
 
 PAGE = const(0x1000)  # bytes
 PAGE_MASK = const(0xFFFFFFFFFFFFF000)
+MASK32 = const(0xFFFFFFFF)
 MASK64 = const(0xFFFFFFFFFFFFFFFF)
 
 CR0_PE = const(1 << 0)

@@ -9,8 +9,8 @@ from vmm.policies.filters import Number
 from vmm.policies.link import equal
 from vmm.vtx import reasons
 from vmm.vtx.frame import RAX, RBX, RCX, RDX
+from vmm.vtx.x86 import MASK32
 
-_WORD = const(0xFFFFFFFF)
 _REGISTERS = const(4)
 
 
@@ -35,7 +35,7 @@ class Cpuid(Event):
     name = "cpuid"
     text = 'an instruction CPUID. Value((EAX, EBX, ECX, EDX)). SDM Vol. 2A, "CPUID"'
     reasons = (reasons.CPUID,)
-    filters = (Number("leaf", _WORD, "EAX"), Number("subleaf", _WORD, "ECX"))
+    filters = (Number("leaf", MASK32, "EAX"), Number("subleaf", MASK32, "ECX"))
 
     quick = staticmethod(_quick)
 
@@ -44,16 +44,16 @@ class Cpuid(Event):
 
     def tests(self, chosen):
         tests = self.narrower(chosen)
-        return [equal(RAX, _WORD, chosen["leaf"])] + tests if "leaf" in chosen else tests
+        return [equal(RAX, MASK32, chosen["leaf"])] + tests if "leaf" in chosen else tests
 
     def narrower(self, chosen):
-        return [equal(RCX, _WORD, chosen["subleaf"])] if "subleaf" in chosen else []
+        return [equal(RCX, MASK32, chosen["subleaf"])] if "subleaf" in chosen else []
 
     def value(self, vcpu, value, handler):
         if not isinstance(value, (tuple, list)) or len(value) != 4:
             raise ValueError("the value for CPUID is (EAX, EBX, ECX, EDX), not %r" % (value,))
         a, b, c, d = value
-        vcpu.rax, vcpu.rbx, vcpu.rcx, vcpu.rdx = a & _WORD, b & _WORD, c & _WORD, d & _WORD
+        vcpu.rax, vcpu.rbx, vcpu.rcx, vcpu.rdx = a & MASK32, b & MASK32, c & MASK32, d & MASK32
         return verdict.ADVANCE
 
 

@@ -1,29 +1,15 @@
 """RDMSR and WRMSR."""
 
 import micropython
-from micropython import const
 
 from vmm import verdict
+from vmm.policies import edx_eax
 from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Number
 from vmm.policies.link import equal
 from vmm.vtx import reasons
 from vmm.vtx.frame import RAX, RCX, RDX
-
-_WORD = const(0xFFFFFFFF)
-
-
-@micropython.viper
-def _read(vcpu, numbers: int, handler) -> int:
-    n = ptr32(numbers)
-    if n[0] != 1:
-        return -1
-    f = ptr32(vcpu)
-    f[RAX] = n[2]
-    f[RDX] = n[3]
-    f[RAX + 1] = 0
-    f[RDX + 1] = 0
-    return 1
+from vmm.vtx.x86 import MASK32
 
 
 @micropython.viper
@@ -43,14 +29,14 @@ def _write(vcpu, numbers: int, handler) -> int:
 
 
 class _Msr(Instruction):
-    filters = (Number("msr", _WORD, "its index, ECX", required=True),)
+    filters = (Number("msr", MASK32, "its index, ECX", required=True),)
     write = False
 
     def keys(self, chosen):
         return [chosen["msr"]]
 
     def tests(self, chosen):
-        return [equal(RCX, _WORD, chosen["msr"])]
+        return [equal(RCX, MASK32, chosen["msr"])]
 
     def narrower(self, chosen):
         return []
@@ -63,11 +49,11 @@ class Rdmsr(_Msr):
     name = "rdmsr"
     text = 'an instruction RDMSR. Value(number) is what is read. SDM Vol. 2B, "RDMSR"; Vol. 3C, "MSR-Bitmap Address"'
     reasons = (reasons.RDMSR,)
-    quick = staticmethod(_read)
+    quick = staticmethod(edx_eax.quick_read)
 
     def value(self, vcpu, value, handler):
         self.number(value)
-        _pair(vcpu, value)
+        edx_eax.put(vcpu, value)
         return verdict.ADVANCE
 
 
@@ -81,16 +67,11 @@ class Wrmsr(_Msr):
     def value(self, vcpu, value, handler):
         self.number(value)
         rax, rdx = vcpu.rax, vcpu.rdx
-        _pair(vcpu, value)
+        edx_eax.put(vcpu, value)
         try:
             return handler(vcpu)
         finally:
             vcpu.rax, vcpu.rdx = rax, rdx  # WRMSR changes no register
-
-
-def _pair(vcpu, value):
-    vcpu.rax = value & _WORD
-    vcpu.rdx = value >> 32 & _WORD
 
 
 RDMSR = Rdmsr()

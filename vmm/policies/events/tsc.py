@@ -1,27 +1,9 @@
 """RDTSC and RDTSCP."""
 
-import micropython
-from micropython import const
-
 from vmm import verdict
+from vmm.policies import edx_eax
 from vmm.policies.event import Instruction, Needs
 from vmm.vtx import reasons
-from vmm.vtx.frame import RAX, RDX
-
-_WORD = const(0xFFFFFFFF)
-
-
-@micropython.viper
-def _quick(vcpu, numbers: int, handler) -> int:
-    n = ptr32(numbers)
-    if n[0] != 1:
-        return -1
-    f = ptr32(vcpu)
-    f[RAX] = n[2]
-    f[RDX] = n[3]
-    f[RAX + 1] = 0
-    f[RDX + 1] = 0
-    return 1
 
 
 class Rdtsc(Instruction):
@@ -30,15 +12,14 @@ class Rdtsc(Instruction):
     name = "rdtsc"
     text = 'an instruction RDTSC or RDTSCP. Value(number) is what is read. SDM Vol. 3C, "RDTSC exiting"'
     reasons = (reasons.RDTSC, reasons.RDTSCP)
-    quick = staticmethod(_quick)
+    quick = staticmethod(edx_eax.quick_read)
 
     def needs(self, chosen):
         return Needs(primary=("RDTSC_EXITING",))
 
     def value(self, vcpu, value, handler):
         self.number(value)
-        vcpu.rax = value & _WORD
-        vcpu.rdx = value >> 32 & _WORD
+        edx_eax.put(vcpu, value)
         return verdict.ADVANCE
 
 

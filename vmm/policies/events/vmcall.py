@@ -1,7 +1,6 @@
 """VMCALL."""
 
 import micropython
-from micropython import const
 
 from vmm import verdict
 from vmm.policies.event import Instruction
@@ -9,8 +8,7 @@ from vmm.policies.filters import Number
 from vmm.policies.link import equal
 from vmm.vtx import reasons
 from vmm.vtx.frame import RAX
-
-_WORD = const(0xFFFFFFFF)
+from vmm.vtx.x86 import MASK32
 
 
 @micropython.viper
@@ -28,7 +26,7 @@ class Vmcall(Instruction):
     name = "vmcall"
     text = 'an instruction VMCALL, a hypercall. Value(number) is RAX. SDM Vol. 3C, "VMCALL"'
     reasons = (reasons.VMCALL,)
-    filters = (Number("number", _WORD, "EAX"),)
+    filters = (Number("number", MASK32, "EAX"),)
 
     quick = staticmethod(_quick)
 
@@ -36,7 +34,7 @@ class Vmcall(Instruction):
         return [chosen["number"]] if "number" in chosen else None
 
     def tests(self, chosen):
-        return [equal(RAX, _WORD, chosen["number"])] if "number" in chosen else []
+        return [equal(RAX, MASK32, chosen["number"])] if "number" in chosen else []
 
     def narrower(self, chosen):
         return []
