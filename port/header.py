@@ -16,7 +16,7 @@ GPRS = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI")  # in encoding o
 MEMBERS = {name: f"gpr[{index}]" for index, name in enumerate(GPRS)}
 MEMBERS |= {"TIMERS": "timer", "TIMER_COUNT": "timers", "MSRS": "msr"}
 BYTES = ("MSRS", "GUEST_MSRS", "HOST_MSRS", "XSAVE")  # offsets in bytes; the others are of 32-bit words
-NO_MEMBERS = ("MSR_SLOTS", "SIZE")
+NO_MEMBERS = ("MSR_SLOTS", "STORED_MSRS", "SIZE")
 
 ASSEMBLY = ("HOST_RSP", "LAUNCHED")  # offsets that vmx.S uses
 

@@ -358,10 +358,34 @@ static mp_obj_t want(mp_obj_t self_in, mp_obj_t bits) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(vcpu_want_obj, want);
 
+static mp_obj_t *table_items(mp_obj_t table) {
+    size_t len;
+    mp_obj_t *items;
+    if (!mp_obj_is_type(table, &mp_type_list)) {
+        mp_raise_TypeError(MP_ERROR_TEXT("table must be a list"));
+    }
+    mp_obj_get_array(table, &len, &items);
+    if (len != VCPU_SLOTS) {
+        mp_raise_msg_varg(
+            &mp_type_ValueError, MP_ERROR_TEXT("table must have %d slots"), VCPU_SLOTS);
+    }
+    return items;
+}
+
+// vcpu.use(table): exits are dispatched by this list from now on.
+static mp_obj_t vcpu_use(mp_obj_t self_in, mp_obj_t table) {
+    vcpu_t *self = get(self_in);
+    self->table = table_items(table);
+    self->table_obj = table;
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(vcpu_use_obj, vcpu_use);
+
 static const mp_rom_map_elem_t vcpu_locals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_left), MP_ROM_PTR(&vcpu_left_obj)},
     {MP_ROM_QSTR(MP_QSTR_advance), MP_ROM_PTR(&vcpu_advance_obj)},
     {MP_ROM_QSTR(MP_QSTR_want), MP_ROM_PTR(&vcpu_want_obj)},
+    {MP_ROM_QSTR(MP_QSTR_use), MP_ROM_PTR(&vcpu_use_obj)},
     {MP_ROM_QSTR(MP_QSTR_read), MP_ROM_PTR(&vcpu_read_obj)},
     {MP_ROM_QSTR(MP_QSTR_write), MP_ROM_PTR(&vcpu_write_obj)},
     {MP_ROM_QSTR(MP_QSTR_event), MP_ROM_PTR(&vcpu_event_obj)},
@@ -392,16 +416,7 @@ static void vcpu_attr_or_method(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
 static mp_obj_t vcpu_make_new(
     const mp_obj_type_t *type, size_t n_args, size_t n_kw, const mp_obj_t *args) {
     mp_arg_check_num(n_args, n_kw, 4, 4, false);
-    size_t len;
-    mp_obj_t *items;
-    if (!mp_obj_is_type(args[2], &mp_type_list)) {
-        mp_raise_TypeError(MP_ERROR_TEXT("table must be a list"));
-    }
-    mp_obj_get_array(args[2], &len, &items);
-    if (len != VCPU_SLOTS) {
-        mp_raise_msg_varg(
-            &mp_type_ValueError, MP_ERROR_TEXT("table must have %d slots"), VCPU_SLOTS);
-    }
+    mp_obj_t *items = table_items(args[2]);
     vcpu_t *self = mp_obj_malloc(vcpu_t, type);
     self->frame = (vcpu_frame_t *)mp_obj_get_int_truncated(args[0]);
     self->vmcs = mp_obj_get_int_truncated(args[1]);

@@ -124,7 +124,11 @@ typedef struct {
     uint64_t entry_controls; // 0xba8
     uint64_t ss_rights; // 0xbb0
     uint64_t cr0_shadow; // 0xbb8
-    uint64_t reserved2[0x78]; // 0xbc0
+    uint64_t sibling; // 0xbc0  hpa of the frame of the guest's next vCPU, in a ring; 0: it has no other
+    uint64_t ordered; // 0xbc8  the guest's interleave says which of its vCPUs runs
+    uint64_t reserved2[6]; // 0xbd0
+    uint64_t stored[64]; // 0xc00  MSRs that live in memory (vmm/handlers/msr.py)
+    uint64_t reserved3[0x30]; // 0xe00
     // The VMCS's MSR areas (vmm/handlers/spec_msrs.py).
     vcpu_msr_t guest_msrs[4]; // 0xf80  loaded by entries, stored by exits
     vcpu_msr_t host_msrs[4]; // 0xfc0  loaded by exits

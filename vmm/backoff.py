@@ -63,7 +63,8 @@ class Backoff:
     def hold(self, ms):
         """The devices are reset and the vCPU stands still for so long. Its machine halts then, with a timer."""
         vm = self._vm
-        vm.stepper.reset()
+        for vcpu in vm.vcpus:
+            vcpu.stepper.reset()
         vm.pc.reset()
         self._still()
         self._over = False
@@ -72,15 +73,16 @@ class Backoff:
         if self._timer is None:
             self._timer = vm.clock.timer(self._due)
         self._timer.arm(vm.clock.now() + cpu.tsc_hz * ms // 1000)
-        vm.state = states.HALTED
+        for vcpu in vm.vcpus:
+            vcpu.scheduled.state = states.WAIT_FOR_SIPI if vcpu.number else states.HALTED
         vm.why = "resets again and again: held"
 
     def _still(self):
-        """Nothing wakes the vCPU (vmm/vtx/events.py, `wakes`)."""
-        vcpu = self._vm.vcpu
-        vcpu.rflags = _RFLAGS_RESERVED
-        vcpu.event(0)
-        vcpu.events.reset()
+        """Nothing wakes a vCPU (vmm/vtx/events.py, `wakes`)."""
+        for vcpu in self._vm.vcpus:
+            vcpu.rflags = _RFLAGS_RESERVED
+            vcpu.event(0)
+            vcpu.events.reset()
 
     def _due(self, now):
         vcpu = self._vm.vcpu

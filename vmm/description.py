@@ -38,6 +38,7 @@ _KEYS = {
                   lambda v: "" not in v and _strings(v) and all([isinstance(number, int) for number in v.values()])),
     "console": (str, "com2, com3 or none", lambda v: v in ("com2", "com3", "none")),
     "screen": (str, "off, on or console", lambda v: v in SCREENS),
+    "cpus": (int, "a number from 1 to 16", lambda v: 1 <= v <= 16),
     "autostart": (bool, "True or False", None),
     "demand_paging": (bool, "True or False", None),
     "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),

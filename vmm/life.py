@@ -2,15 +2,15 @@
 
 import cpu
 
-from vmm import loaders, verdict
+from vmm import loaders, processors, verdict
 from vmm.gone import Gone
 from vmm.handlers import control
 from vmm.scheduling import states
 
 # What a destroyed VM no longer has.
 _PARTS = (
-    "memory", "ept", "rights", "clock", "msrs", "spec_msrs", "ports", "mmio", "stepper", "walker", "linear", "pc",
-    "console", "lapic", "exits", "events", "arming",
+    "memory", "ept", "rights", "clock", "msrs", "spec_msrs", "ports", "mmio", "walker", "linear", "pc", "console", "lapic",
+    "exits", "events", "arming", "apic_bus",
 )  # fmt: skip
 _AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
 
@@ -29,25 +29,27 @@ class Life:
 
     def _start(self):
         self._stand(states.OFF, "not started")  # those that go before it may run meanwhile, it may not
-        self.due(0)
         try:
             cpu.uncounted(self._load)  # a policy may ask for it
         except BaseException:
             self._power(False)
             raise
         self.catch_up()
-        self._stand(states.RUNNING, "")
+        for vcpu in self.vcpus:
+            vcpu.scheduled.state = states.WAIT_FOR_SIPI if vcpu.number else states.RUNNING
+        self.why = ""
         self._power(True)
 
     def _load(self):
-        """Memory, devices and the vCPU as they are at the start."""
+        """Memory, devices and the vCPUs as they are at the start."""
         segments = self.memory.segments
         for _, length, hpa in segments:
             cpu.zero(hpa, length)
         self.starts += 1
         self.backoff.release()
-        self.stepper.reset()
-        self.breakpoints.reset()
+        for vcpu in self.vcpus:
+            vcpu.stepper.reset()
+        self._init = None
         self.uncover()
         if self.demand_paging:
             for gpa, length, hpa in segments:
@@ -55,20 +57,20 @@ class Life:
         for side in self.windows:
             side.acknowledge()
         self.pc.reset()
-        self.msrs.reset()
-        self.spec_msrs.reset()
-        self.clock.skew = 0
+        for vcpu in self.vcpus:
+            self.msrs.reset(vcpu)
+            self.pc.apic_msrs.reset(vcpu)
+            self.spec_msrs.reset(vcpu)
+            vcpu.clock.skew = 0
         rsdp = self.pc.tables()
         state = loaders.load(self.memory, self.config, self._blobs, self.e820, rsdp)
         if state.bios:
             self._start_bios()
-        self.clock.skew = -self.clock.now()
-        self.vcpu.start(state)
-        self.ports.outcome = verdict.ADVANCE
-        if self.apicv:
-            self.apicv.reset()
-        if self.tpr_shadow:
-            self.tpr_shadow.reset()
+        skew = -self.clock.now()
+        for vcpu in self.vcpus:
+            vcpu.clock.skew = skew  # their TSCs agree
+            processors.power_up(vcpu, None if vcpu.number else state)
+        self.ports.reset()
         self.flush()
         self.backoff.started()
 
@@ -92,10 +94,7 @@ class Life:
 
     def _pause(self):
         if self.state in (states.RUNNING, states.HALTED):
-            self._was = self.state
-            self.state = states.PAUSED
-            self.why = "by pause()"
-            self.due(0)
+            self._stand(states.PAUSED, "by pause()")
 
     def resume(self):
         """Let a paused or stopped guest go on from where it stands."""
@@ -104,7 +103,8 @@ class Life:
     def _resume(self):
         if self.state in (states.PAUSED, states.STOPPED):
             self.catch_up()
-            self.state, self._was = self._was, states.RUNNING
+            for vcpu in self.vcpus:
+                vcpu.scheduled.go()
             self.why = ""
 
     def reset(self):
@@ -117,8 +117,7 @@ class Life:
 
     def _power_off(self):
         if self.state != states.OFF:
-            self.state = states.OFF
-            self.why = "by power_off()"
+            self._stand(states.OFF, "by power_off()")
             self._power(False)
 
     def destroy(self):
@@ -150,7 +149,7 @@ class Life:
     def _check(self, what):
         if isinstance(self.vcpu, Gone):
             raise RuntimeError("guest %s has been destroyed" % self.name)
-        if self.monitor.scheduler.interrupts(self._scheduled[0].frame):
+        if any([self.monitor.scheduler.interrupts(scheduled.frame) for scheduled in self._scheduled]):
             raise RuntimeError("guest %s is in the middle of an exit: it cannot be %s there" % (self.name, what))
         if self.held:
             raise RuntimeError("guest %s is in the middle of a change: it cannot be %s there" % (self.name, what))
@@ -172,43 +171,58 @@ class Life:
         """Whether there are others of a higher priority: then WBINVD of this one must not hold them up."""
         if others != self._below and self.monitor.caps.found["proc2"].WBINVD_EXITING:
             self._below = others
-            control.exit_at_wbinvd(self.vcpu, others)
+            for vcpu in self.vcpus:
+                control.exit_at_wbinvd(vcpu, others)
 
-    def runs(self):
-        """Whether it may be entered again."""
-        return self.state == states.RUNNING
+    def runs(self, vcpu):
+        """Whether the vCPU may be entered again."""
+        return vcpu.scheduled.state == states.RUNNING
 
-    def apply(self, answer):
-        """What the exit loop came back with. A guest that was paused, or switched off, in that exit stays so."""
-        paused = self.state == states.PAUSED
-        if self.state == states.OFF:
+    def apply(self, answer, vcpu):
+        """What a vCPU's exit loop came back with. A guest that was paused, or switched off, in that exit stays so."""
+        state = self.state
+        if state == states.OFF:
             pass
         elif answer & verdict.RESET and self.backoff.held:
             self._reset_itself(self.why)
         elif answer & verdict.TRIPLE_FAULT:
-            self._ended("on_triple_fault", "reset", "triple fault at %#x" % self.vcpu.rip)
+            self._ended("on_triple_fault", "reset", "triple fault at %#x" % vcpu.rip)
         elif answer & verdict.RESET:
             self._ended("on_reset", "reset", "reset by the guest")
         elif answer & verdict.POWER_OFF:
             self._ended("on_power_off", "power-off", "powered off by the guest")
         elif answer & verdict.STOP:
             self._stand(states.STOPPED, "see the report")
-        elif paused:
+        elif state == states.PAUSED:
             if answer & verdict.WAIT:
-                self._was = states.HALTED
+                vcpu.scheduled.before = states.HALTED
         elif answer & verdict.PAUSE:
             self._stand(states.PAUSED, "by a policy")
-        elif answer & verdict.WAIT and not self.wakes():
-            self.state = states.HALTED
-        if paused:
+        elif answer & verdict.WAIT and vcpu.scheduled.state == states.RUNNING and not vcpu.scheduled.wakes():
+            vcpu.scheduled.state = states.HALTED
+        if state == states.PAUSED:
             self._pause()
         if self.state == states.OFF:
             self._power(False)
 
+    def reset_soon(self, why):
+        """The machine is reset when the exit at hand is over."""
+        self._init = why
+        self.monitor.scheduler.defer()
+
+    def settle(self):
+        """Carry out reset_soon()."""
+        why, self._init = self._init, None
+        if why and self.state != states.OFF:
+            self._ended("on_reset", "reset", why)
+            if self.state == states.OFF:
+                self._power(False)
+
     def _stand(self, state, why):
         """Stand still; from a stop or a pause resume() lets it run."""
-        self.state, self.why, self._was = state, why, states.RUNNING
-        self.due(0)
+        self.why = why
+        for vcpu in self.vcpus:
+            vcpu.scheduled.stand(state)
 
     def fail(self, why):
         """It cannot go on, for a reason that is not its own."""
@@ -238,24 +252,3 @@ class Life:
             self._start()
         except Exception as error:  # its images have become bad: nobody else suffers from that
             self.log("does not start again: %s: %s" % (type(error).__name__, error))
-
-    def next_timer(self):
-        """Host TSC of the guest's next timer, 0 where none is armed."""
-        when = self.clock.next
-        return max(when - self.clock.offset, 1) if when else 0
-
-    def wake(self):
-        """Halted: call back due timers; True when that or a device brought an event: it runs again."""
-        clock_ = self.clock
-        if clock_.next and clock_.next <= clock_.now():
-            self.due(self.next_timer())
-            clock_.expire()
-            if not self.wakes():
-                clock_.park()
-        if self.wakes():
-            self.woken()
-            self.catch_up()
-            self.state = states.RUNNING
-            return True
-        self.due(0)
-        return False

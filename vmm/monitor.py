@@ -58,6 +58,7 @@ class Monitor:
         self._most = cpu.heap()[0] // _GUEST_HEAP
         self.scheduler = sched.Scheduler(cpu.tsc_hz, self._most)
         self.scheduler.say = self.journal.say
+        self.scheduler.defer(self._settle)
         self.links = link.Links(self.scheduler)
         self.windows = shared.Windows(self.pages, self.scheduler)
         self._vpids = list(range(self._most, 0, -1))  # of 65535, which no heap reaches
@@ -134,14 +135,18 @@ class Monitor:
         name = config["name"]
         if name in self.vms:
             raise ValueError("there is a guest %s already" % name)
-        if not self._vpids:
-            raise ValueError("guest %s: there are %d guests, the most that there can be" % (name, self._most))
+        cpus = config.get("cpus") or 1
+        if len(self._vpids) < cpus:
+            raise ValueError(
+                "guest %s: there are %d vCPUs, the most that there can be is %d"
+                % (name, self._most - len(self._vpids), self._most)
+            )
         if config["memory"] > self.pages.available:
             raise pages.OutOfMemory(
                 "guest %s: memory: %d KiB wanted, %d KiB free"
                 % (name, config["memory"] >> 10, self.pages.available >> 10)
             )
-        vpid = self._vpids[-1]
+        vpids = self._vpids[-cpus:]
         heap, left, since = cpu.heap()
         if left < heap // _SCARCE and since > heap // _NEW:
             gc.collect()  # holes are filled before what is left in one piece
@@ -151,7 +156,7 @@ class Monitor:
             raise ValueError("guest %s: links%s" % (name, error)) from None
         try:
             uart = self.uarts.choose(config)
-            vm = VM(self, config, blobs, uart[1] if uart else None, vpid)
+            vm = VM(self, config, blobs, uart[1] if uart else None, vpids)
             self._check_heap(vm)
         except BaseException as error:
             self.links.remove(name)
@@ -161,7 +166,7 @@ class Monitor:
                 text = "guest %s: %d guests fill the monitor's heap; the option heap= makes it larger"
                 raise MemoryError(text % (name, len(self.vms))) from None
             raise
-        vm.vpid = self._vpids.pop()
+        del self._vpids[-cpus:]
         self.uarts.give(vm, uart)
         self.vms.add(vm)
         self._peak = max(self._peak, len(self.vms))
@@ -186,14 +191,20 @@ class Monitor:
         self.vms.remove(vm)
         self.journal.forget(vm.name)
         self.scheduler.remove(vm)
-        self._vpids.append(vm.vpid)
+        self._vpids.extend(vm.vpids)
         self.uarts.free(vm)
         self.uarts.rewire(self.vms.values())
+
+    def _settle(self):
+        """What handlers have put off."""
+        for vm in list(self.vms.values()):
+            vm.settle()
 
     def flush(self, vm):
         """Drop all translations of a VM from the TLB: EPT's and the guest's own."""
         vmx.invept(INVEPT_SINGLE_CONTEXT, vm.ept.eptp)
-        vmx.invvpid(INVVPID_SINGLE_CONTEXT, vm.vpid, 0)
+        for vpid in vm.vpids:
+            vmx.invvpid(INVVPID_SINGLE_CONTEXT, vpid, 0)
 
 
 def _mitigated():

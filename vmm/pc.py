@@ -7,7 +7,6 @@ sheets); docs/memory-map.md lists them.
 import time
 
 import micropython
-import uctypes
 from micropython import const
 from vmx import bind
 
@@ -23,7 +22,6 @@ from vmm.devices.i8042 import I8042
 from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
 from vmm.devices.ioapic import IoApic
-from vmm.devices.lapic import Lapic
 from vmm.devices.lapic_page import receive
 from vmm.devices.lapic_registers import IO_EXTINT
 from vmm.devices.later import Later
@@ -39,7 +37,6 @@ IOAPIC = const(0xFEC00000)
 COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
 _COM_LINES = (4, 3, 4, 3)
 _SCI = const(9)
-_CPUS = const(1)  # APIC IDs from 0; the I/O APIC's is the next
 
 
 class Pc:
@@ -48,13 +45,14 @@ class Pc:
     def __init__(self, vm, host_uart):
         self.vm = vm
         clock = vm.clock
-        self.apic_page = vm._take(lapic_registers.SIZE)
-        registers = uctypes.bytearray_at(self.apic_page, lapic_registers.SIZE)
-        self.lapic = Lapic(registers, clock, 0, vm.kick, vm.nmi, self._broadcast)
-        self.ioapic = IoApic(bind(receive, self.apic_page, self.lapic), _CPUS)
+        self.lapic = first = vm.vcpu.lapic
+        self._cpus = len(vm.vcpus)
+        alone = self._cpus == 1
+        self.local_apics = first if alone else LocalApics(vm)  # as a device in memory
+        carry = bind(receive, vm.vcpu.apic_page, first) if alone else vm.apic_bus.message
+        self.ioapic = IoApic(carry, self._cpus)  # APIC IDs from 0; the I/O APIC's is the next
         self.gsi = Gsi(self.ioapic, self.lapic)
         self.pic = self.gsi.pic = I8259(self.gsi.quick_intr())
-        self.acknowledge = bind(_acknowledge, self.apic_page, self.pic.quick_ack)
         self.pit = I8254(self.gsi.line(0), clock, edge=self.gsi.edge(0))
         self.gsi.heard(self.pit.heard)
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
@@ -71,7 +69,7 @@ class Pc:
         self.console.uart = self.com1
         self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
-        self.apic_msrs = ApicMsrs(vm.msrs, self.lapic, clock, vm.cpuid.width, self._apic_base_changed)
+        self.apic_msrs = ApicMsrs(vm.msrs, vm.cpuid.width, self._apic_base_changed)
 
     def _wire(self, ports, mmio):
         ports.claim(0x20, 2, self.pic)
@@ -90,7 +88,7 @@ class Pc:
         ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI, which chipsets keep from the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
         ports.claim(tables.PM_BASE, 16, self.pm, widest=4)
-        mmio.claim(LAPIC, PAGE, self.lapic)
+        mmio.claim(LAPIC, PAGE, self.local_apics)
         self._lapic_at = LAPIC
         mmio.claim(IOAPIC, PAGE, self.ioapic)
         mmio.claim(tables.HPET, hpet.SIZE, Later(self._make_hpet))
@@ -102,12 +100,12 @@ class Pc:
             self.vm.port_bus.claim(COM_PORTS[n], 8, self.coms[n])
         return self.coms[n]
 
-    def connect(self, events, frame):
-        """Interrupts reach the vCPU through its Events, or through the words of its frame (hpa)."""
-        lapic = self.lapic
+    def connect(self, vcpu):
+        """Interrupts reach a vCPU through its Events, or through the words of its frame."""
+        lapic, events = vcpu.lapic, vcpu.events
         events.extint = lapic.extint
-        events.acknowledge = self.acknowledge
-        lapic.wire(frame, self.vm.apicv is not None)
+        events.acknowledge = bind(_acknowledge, vcpu.apic_page, self.pic.quick_ack)
+        lapic.wire(vcpu.frame_hpa, vcpu.apicv is not None)
         events.highest = lapic.highest
         events.accept = lapic.accept
 
@@ -124,8 +122,10 @@ class Pc:
             if uart:
                 uart.reset()
         self.ioapic.reset()
-        self.lapic.reset()
-        self.place_lapic(LAPIC)
+        for vcpu in self.vm.vcpus:
+            vcpu.lapic.reset()
+            vcpu.lapic_at = LAPIC
+        self._place_lapic()
         self._virtual_wire()
 
     def _virtual_wire(self):
@@ -151,8 +151,8 @@ class Pc:
             return 0
         screen.blank(memory)
         signature, _, _, features = self.vm.cpuid.leaf(1, 0)
-        mp.install(memory, _CPUS, signature, features, LAPIC, IOAPIC, _SCI)
-        return tables.install(memory, AML, _CPUS, com_ports, True, screen=told, hpet_id=hpet.ID)
+        mp.install(memory, self._cpus, signature, features, LAPIC, IOAPIC, _SCI)
+        return tables.install(memory, AML, self._cpus, com_ports, True, screen=told, hpet_id=hpet.ID)
 
     def _make_hpet(self):
         """The HPET in the place of what stood for it; its page to itself, which makes access short."""
@@ -175,9 +175,6 @@ class Pc:
             self.pit.irq(self.pit.level)
             self.rtc.irq(self.rtc.level)
 
-    def _broadcast(self, vector):
-        self.ioapic.eoi(vector)
-
     def _power_off(self):
         self.vm.ports.outcome = verdict.ADVANCE | verdict.POWER_OFF
 
@@ -189,29 +186,49 @@ class Pc:
     def _reset(self, hard=True):
         self.vm.ports.outcome = verdict.ADVANCE | verdict.RESET
 
-    def _apic_base_changed(self, base):
-        self.place_lapic(base)
-        if self.vm.apicv:
-            self.vm.apicv.mode(base)
+    def _apic_base_changed(self, vcpu, base):
+        vcpu.lapic_at = base
+        self._place_lapic()
+        if vcpu.apicv:
+            vcpu.apicv.mode(base)
 
-    def place_lapic(self, base):
-        """The registers are in memory in xAPIC mode only: at gpa `base`, in front of what RAM is there."""
+    def _place_lapic(self):
+        """The registers are in memory in xAPIC mode only: at the gpa of IA32_APIC_BASE, in front of what RAM is there.
+
+        Where vCPUs have them at several places, they are at the first one's.
+        """
         vm = self.vm
-        vm.cpuid.show_apic(self.lapic.enabled)
-        wanted = base if self.lapic.enabled and not self.lapic.x2apic else None
+        wanted = None
+        for vcpu in vm.vcpus:
+            if wanted is None and vcpu.lapic.enabled and not vcpu.lapic.x2apic:
+                wanted = vcpu.lapic_at
         if wanted == self._lapic_at:
             return
         if self._lapic_at is not None:
-            vm.mmio_bus.release(self.lapic)
+            vm.mmio_bus.release(self.local_apics)
             vm.uncover()
             self._lapic_at = None
         if wanted is not None:
             try:
-                vm.mmio_bus.claim(wanted, PAGE, self.lapic)
+                vm.mmio_bus.claim(wanted, PAGE, self.local_apics)
                 vm.cover(wanted)
                 self._lapic_at = wanted
             except Overlap:
                 vm.count_refused("local APIC at the I/O APIC's address")
+
+
+class LocalApics:
+    """The page of the local APICs on the bus: each vCPU meets its own there. For a guest of several."""
+
+    def __init__(self, vm):
+        self._vm = vm
+        self.each = [vcpu.lapic for vcpu in vm.vcpus]
+
+    def read(self, offset, size):
+        return self._vm.current.lapic.read(offset, size)
+
+    def write(self, offset, size, value):
+        self._vm.current.lapic.write(offset, size, value)
 
 
 def _gone(_):

@@ -17,7 +17,8 @@ RESET = const(32)
 POWER_OFF = const(64)
 TRIPLE_FAULT = const(128)  # the guest has shut down
 HOST = const(256)  # with YIELD: the host took an interrupt, consoles may have something
-BEYOND = const(0x7FFFFFF8 & ~256)  # all that VM.apply has to see to, but for WAIT
+SPIN = const(512)  # with YIELD: it waits for another vCPU of its VM, which goes before it now
+BEYOND = const(0x7FFFFFF8 & ~768)  # all that VM.apply has to see to, but for WAIT
 
 _NMI = const(2)
 _ERROR_MAX = const(0x7FFF)  # VM entry takes no more

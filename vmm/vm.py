@@ -1,4 +1,4 @@
-"""A virtual machine: memory, tables, devices and one vCPU, and what the prompt can do to it.
+"""A virtual machine: memory, tables, devices and vCPUs, and what the prompt can do to it.
 
     vms['linux'].pause(); vms['linux'].vcpu.rip; vms['linux'].resume()
 
@@ -12,7 +12,7 @@ import sys
 import cpu
 from micropython import const
 
-from vmm import backoff, bus, handlers, pc, screen, tally, terminal
+from vmm import apic_bus, backoff, bus, handlers, pc, processors, screen, tally, terminal
 from vmm.gone import Gone
 from vmm.handlers import cpuid, io, mmio, msr, spec_msrs, vmcall
 from vmm.life import Life
@@ -21,11 +21,10 @@ from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
 from vmm.memory.fill import ones
 from vmm.physical import Physical
-from vmm.policies import arming, monitortrap, policy, stepper, trapflag
-from vmm.scheduling import clock, states
+from vmm.policies import arming, policy
 from vmm.scheduling.preemption import rouse
-from vmm.scheduling.scheduled import Scheduled, ScheduledVm
-from vmm.vtx import apicv, breakpoints, events, exits, msr_bitmap, reasons, tpr_shadow, vcpu
+from vmm.scheduling.scheduled import ScheduledVm
+from vmm.vtx import exits, vcpu
 from vmm.vtx.x86 import PAGE
 
 _LARGE = const(0x200000)
@@ -37,7 +36,8 @@ class VM(Life, Physical, ScheduledVm):
     """One guest. Attributes for users: name, state, vcpus, vcpu (the first of them), memory, clock, ports, mmio, msrs,
     policies."""
 
-    def __init__(self, monitor, config, blobs, host_uart, vpid):
+    def __init__(self, monitor, config, blobs, host_uart, vpids):
+        """vpids: one for each vCPU."""
         self.monitor = monitor
         self.config = config
         self.name = config["name"]
@@ -54,9 +54,9 @@ class VM(Life, Physical, ScheduledVm):
         self.vcpus = []
         self._scheduled = []
         self._taken = []
-        self._was = states.RUNNING  # what it goes back to by resume()
+        self._init = None  # why it is to be reset
         try:
-            self._build(config, host_uart, vpid)
+            self._build(config, host_uart, vpids)
         except BaseException:
             self.release()
             raise
@@ -70,10 +70,11 @@ class VM(Life, Physical, ScheduledVm):
         """A page of host memory that is this VM's until its end: its hpa. OutOfMemory."""
         return self._take(PAGE)
 
-    def _build(self, config, host_uart, vpid):
+    def _build(self, config, host_uart, vpids):
         monitor = self.monitor
         caps = monitor.caps
-        self.vpid = vpid
+        self.vpids = vpids
+        cpus = len(vpids)
         size = config["memory"]
         align = _LARGE if size >= _LARGE else PAGE
         segments = [(gpa, length, self._take(length, align)) for gpa, length in ram(size)]
@@ -87,12 +88,11 @@ class VM(Life, Physical, ScheduledVm):
                 self.ept.map(gpa, hpa, length)
         self.io_bitmap = self._take(2 * PAGE)
         ones(self.io_bitmap, 2 * PAGE)
-        self.msr_bitmap = self._take(PAGE)
 
-        xcr0 = monitor.xcr0
-        self.clock = clock.Clock(cpu.tsc_hz, cpu.rdtsc)
-        other = next(iter(monitor.vms.values()), None)
-        self.cpuid = cpuid.Cpuid(cpu.cpuid, caps, cpu.tsc_hz, xcr0, monitor.compacts, other.cpuid if other else None)
+        others = [other.cpuid for other in monitor.vms.values() if other.cpuid.cpus == cpus]
+        self.cpuid = cpuid.Cpuid(
+            cpu.cpuid, caps, cpu.tsc_hz, monitor.xcr0, monitor.compacts, others[0] if others else None, cpus
+        )
         self.cr4_allowed = self.cpuid.cr4_allowed()
         self.xcr0_allowed = self.cpuid.xcr0
         live = list(msr.LIVE)
@@ -100,93 +100,58 @@ class VM(Life, Physical, ScheduledVm):
             live.append(msr.IA32_TSC_AUX)
         if self.cpuid.has_xsaves:
             live.append(msr.IA32_XSS)
-        self.msrs = msr.Msrs(msr_bitmap.Bitmap(self.msr_bitmap), cpu.rdmsr, self.clock, live)
+        self.msrs = msr.Msrs(cpu.rdmsr, live, self.cpuid.width)
         self.spec_msrs = spec_msrs.SpecMsrs(self.msrs, monitor.mitigations, cpu.wrmsr)
         self.port_bus = bus.PortBus()
         self.mmio_bus = bus.MmioBus()
         self.ports = io.PortIo(self.port_bus)
         self.walker = self.new_walker()
-        self.breakpoints = breakpoints.Breakpoints()
         self.linear = linear.Linear(self)
         self.mmio = mmio.Mmio(self, self.mmio_bus)
         self.hypercalls = vmcall.Hypercalls()
-        ways = (trapflag.TrapFlag(self),)
-        if monitor.trial.mtf:
-            ways = (monitortrap.MonitorTrap(self),) + ways
-        self.stepper = stepper.Stepper(self, ways)
+        self.exits = exits.Exits(self.report)
+        for number in range(cpus):
+            processors.make(self, number, vpids[number], live)
+        first = self.vcpu
+        self.clock, self.lapic, self.events = first.clock, first.lapic, first.events  # short names
+        self.apic_bus = apic_bus.ApicBus(
+            monitor.scheduler, self.vcpus, processors.initialize, processors.start_up
+        )
         self.pc = pc.Pc(self, host_uart)
         for end in monitor.links.ends(self.name):
             self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then
         self.console = self.pc.console
         self.console.attach = self.attach
-        self.lapic = self.pc.lapic
-        self.apicv = None
-        if caps.apicv:
-            self.apicv = apicv.Apicv(self.lapic, self.msrs.bitmap, caps.found["proc2"].VIRTUALIZE_X2APIC_MODE)
-        self.tpr_shadow = tpr_shadow.TprShadow(self.lapic) if caps.tpr_shadow else None
 
-        self.exits = exits.Exits(self.report)
+        self.schedule(config.get("priority") or 0, config.get("share") or 100)
+        processors.connect(self)
         handlers.install(self, self.exits)
-        first = vcpu.make(self, caps, self._take, self.exits, live)
-        self.vcpus = [first]
-        vcpu.prepare(first, caps, vpid)
-        self.events = events.Events(first, caps.used["proc"].raw)
-        self.pc.connect(self.events, first.frame_hpa)
-        self.msrs.attach(first, 0)
-        self.spec_msrs.attach(first)
-        if self.apicv:
-            access_page = self._take(PAGE)
-            self.ept.map(pc.LAPIC, access_page, PAGE)
-            self.apicv.attach(first, self.pc.apic_page, access_page)
-            self.events.sync = self.apicv.sync
-        if self.tpr_shadow:
-            self.tpr_shadow.attach(first, self.pc.apic_page)
-            self.events.limit = self.tpr_shadow.update
-        self._give_parts(first)
+        self.exits.arm()
         self.ept.invalidate = self.flush
         self.arming = arming.Arming(self, self.vcpus, vcpu.EXCEPTIONS)
-        self.schedule(config.get("priority") or 0, config.get("share") or 100)
-        self.clock.attach(first)
-        self.ports.attach(self.vcpu)
+        self.ports.attach(self)
         monitor.windows.join(self, config.get("shared") or [])
         self.cpuid.windows = self.windows
         self.backoff = backoff.Backoff(self)
-        self.exits.add(reasons.PENDING, self.events.handler(self.pc.apic_page, self.pc.acknowledge))
-
-    def _give_parts(self, vcpu):
-        """What there is once for each vCPU hangs on it; the VM has short names for those of the first."""
-        vcpu.events, vcpu.lapic, vcpu.apicv, vcpu.clock = self.events, self.lapic, self.apicv, self.clock
-        vcpu.tpr_shadow = self.tpr_shadow
-        vcpu.exits, vcpu.breakpoints, vcpu.stepper = self.exits, self.breakpoints, self.stepper
-        vcpu.msrs, vcpu.spec_msrs = self.msrs, self.spec_msrs
-        vcpu.scheduled = Scheduled(vcpu.frame_hpa, self.pc.apic_page)
-        self._scheduled.append(vcpu.scheduled)
 
     @property
     def vcpu(self):
         """The first vCPU, which most guests have alone."""
         return self.vcpus[0]
 
-    def kick(self):
-        """An interrupt may have become deliverable."""
-        self.vcpu.pending = 1
-
     def rouse(self):
         """Another guest, which runs now, has given this one something to do: that one's turn ends soon."""
-        rouse(self.monitor.scheduler, self._scheduled[0].frame, cpu.rdtsc() + cpu.tsc_hz // _GRACES)
+        for scheduled in self._scheduled:
+            rouse(self.monitor.scheduler, scheduled.frame, cpu.rdtsc() + cpu.tsc_hz // _GRACES)
 
     def more_typed(self):
         """Characters wait for the room that its console's UART has now: they come when its turn ends, soon."""
         self.monitor.scheduler.poll_later()
-        self.clock.cut(cpu.tsc_hz // _GRACES)
+        self.current.clock.cut(cpu.tsc_hz // _GRACES)
 
     def nmi(self):
-        """Raise an NMI in the guest."""
-        self.hold(1)
-        try:
-            self.events.nmi()
-        finally:
-            self.hold(-1)
+        """Raise an NMI, which reaches LINT1 of the first vCPU."""
+        self.steadily(self.events.nmi)
 
     # -- policies
 

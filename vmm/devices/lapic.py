@@ -15,6 +15,7 @@ from micropython import const
 
 from vmm.devices.lapic_page import LapicPage
 from vmm.devices.lapic_registers import (
+    APIC_ID,
     APR,
     DFR,
     ENABLED,
@@ -95,8 +96,10 @@ class Lapic(LapicPage):
     Outputs: `kick()`, something may have become deliverable, or INTR is up for the 8259s: look at
     `highest()` and `extint()`. `nmi()`. `eoi_broadcast(vector)` at the end of a level-triggered
     interrupt, for the I/O APIC. `send(low, destination)`: an IPI for other processors, or an INIT or
-    STARTUP for any; `low` as in ICR.
+    STARTUP for any; `low` as in ICR. `arbitrates`: so is one of lowest priority.
     """
+
+    arbitrates = False
 
     def __init__(self, regs, clock, apic_id=0, kick=_ignore, nmi=_ignore, eoi_broadcast=_ignore, send=_ignore):
         super().__init__(regs)
@@ -109,21 +112,39 @@ class Lapic(LapicPage):
         self.set_deadline = self.timer.set_deadline
         self.deadline_low = self.timer.deadline_low
         self.deadline_high = self.timer.deadline_high
+        self.set(APIC_ID, apic_id)
         self.reset()
 
     def reset(self):
-        """State after power-up: xAPIC mode, software-disabled. INIT does the same; the ID stays."""
+        """State after power-up: xAPIC mode, software-disabled."""
+        self._clear(False)
+        self.enabled = True
+
+    def initialize(self):
+        """INIT: as after power-up, but IA32_APIC_BASE stays."""
+        enabled = self.enabled
+        self._clear(self.x2apic)
+        self.enabled = enabled
+
+    def _clear(self, x2apic):
         self.timer.reset()
-        self._set_x2apic(False)
+        self._set_x2apic(x2apic)
         self.errors = 0  # collected until ESR is written
         self.clear()
-        self.enabled = True
         for offset in _LVTS:
             self.set(offset, LVT_MASKED)
-        self.set(ID, self.apic_id << 24 & 0xFFFFFFFF)
+        self._identify()
         self.set(VERSION, _VERSION)
         self.set(DFR, 0xFFFFFFFF)
         self.set(SVR, 0xFF)
+
+    def _identify(self):
+        """ID, and in x2APIC mode LDR, by the mode."""
+        if self.x2apic:
+            self.set(ID, self.apic_id)
+            self.set(LDR, (self.apic_id >> 4) << 16 & 0xFFFF0000 | 1 << (self.apic_id & 15))
+        else:
+            self.set(ID, self.apic_id << 24 & 0xFFFFFFFF)
 
     @property
     def enabled(self):
@@ -153,8 +174,7 @@ class Lapic(LapicPage):
         self.enabled = True
         if x2apic and not self.x2apic:
             self._set_x2apic(True)
-            self.set(ID, self.apic_id)
-            self.set(LDR, (self.apic_id >> 4) << 16 & 0xFFFF0000 | 1 << (self.apic_id & 15))
+            self._identify()
             self.set(ICR + 4, 0)
 
     # Interrupts in and out
@@ -163,6 +183,10 @@ class Lapic(LapicPage):
         """receive() for any message."""
         if not self.matches(destination, low & LOGICAL):
             return 1
+        return self.take(low)
+
+    def take(self, low):
+        """A message has arrived here; returns what `deliver` does."""
         return self._take(low, 1 if low & TRIGGER_LEVEL else 0)
 
     def matches(self, destination, logical):
@@ -347,6 +371,6 @@ class Lapic(LapicPage):
             self._take(low, 0)
             return
         if shorthand == 2 or shorthand == 0 and self.matches(destination, low & LOGICAL):
-            if mode != INIT and mode != STARTUP:
+            if mode != INIT and mode != STARTUP and not (mode == LOWEST and self.arbitrates):
                 self._take(low, 0)
         self.send(low, destination)

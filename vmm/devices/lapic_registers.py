@@ -50,6 +50,7 @@ X2APIC = const(0x1024)  # IA32_APIC_BASE bit 10
 TPR_SHADOW = const(0x1028)  # MOV to CR8 writes TPR without an exit (vmm/vtx/tpr_shadow.py)
 TPR_KNOWN = const(0x102C)  # the TPR from which PPR was computed
 TPR_LIMIT = const(0x1030)  # what the VMCS's TPR threshold is: the class of an interrupt that TPR holds up, or 0
+APIC_ID = const(0x1034)  # as CPUID tells it: it never changes
 SIZE = const(0x2000)  # of both pages
 
 LVT_MODE = const(0x10700)  # of an LVT register: mask and delivery mode
@@ -59,6 +60,7 @@ ESR_RECEIVE_VECTOR = const(0x40)
 MODE = const(0x700)
 LOGICAL = const(0x800)
 TRIGGER_LEVEL = const(0x8000)
+LEVEL_ASSERT = const(0x4000)
 
 SELF = const(1)  # the shorthand, bits 19:18 of ICR
 ICR_WRITABLE = const(0xCCFFF)  # of its low half

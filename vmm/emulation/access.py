@@ -47,10 +47,10 @@ class GuestCpu:
         try:
             return self._execute(vcpu, answer)
         except Fault as fault:
-            vcpu.vm.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
+            vcpu.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
             return events.deliver(vcpu, fault)
         except (decode.DecodeError, Unbacked) as error:
-            vcpu.vm.stepper.reset()
+            vcpu.stepper.reset()
             self.vm.report(vcpu, "cannot execute the instruction at %#x for the guest: %s" % (vcpu.rip, error))
             return verdict.STOP
         finally:
@@ -64,7 +64,7 @@ class GuestCpu:
         except decode.DecodeError:
             return self._by_cpu(vcpu, code, answer)
         self._answer = answer
-        self.turns = 1 if vcpu.rflags & RFLAGS_TF or self.vm.breakpoints.armed else _TURNS
+        self.turns = 1 if vcpu.rflags & RFLAGS_TF or vcpu.breakpoints.armed else _TURNS
         if self.emulator.execute(instruction):
             self.finish(vcpu, instruction.length)
         else:

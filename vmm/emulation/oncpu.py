@@ -4,7 +4,7 @@ What vmm/emulation/operands.py says that the instruction reads is read from the 
 the monitor's; these lie at the guest-physical addresses of the devices' pages for one single step
 (vmm/policies/stepper.py). Faults of the instruction are the guest's as always, and no device is written then; else
 the devices get what the instruction has written. Interrupts and NMIs wait meanwhile. A MOV to SS and a POP of SS,
-after which no trap comes, are made here. Limits: the guest's other CPUs would see the page; a step that the prompt
+after which no trap comes, are made here. Limit: a step that the prompt
 breaks off (a policy is detached in it) reads the devices again. Source: SDM Vol. 2, "MOV", "POP"; Vol. 3A, "Segment
 Descriptors".
 """
@@ -91,7 +91,7 @@ class OnCpu:
             if place.before is not None:
                 uctypes.bytearray_at(place.hpa, place.size)[:] = place.before
         self._places += places
-        return self._vm.stepper.step(None, RWX, self._done)
+        return vcpu.stepper.step(None, RWX, self._done)
 
     def _find(self, vcpu, operands, answer):
         """The places that no page stands in for yet."""
@@ -145,7 +145,7 @@ class OnCpu:
         for place, data in writes:
             i = 1 - place.at
             if self._operands.opcode == _PUSHF and place.answer is None and 0 <= i < place.size:
-                data[i] = data[i] & ~(_TF_IF >> 8) | (self._vm.vcpu.rflags & _TF_IF) >> 8  # not those of the step
+                data[i] = data[i] & ~(_TF_IF >> 8) | (self._guest.vcpu.rflags & _TF_IF) >> 8  # not those of the step
             self._write(place.gpa, data, place.operand)
         return self._vm.ports.outcome & ~verdict.ADVANCE
 

@@ -15,25 +15,28 @@ from vmm.vtx import reasons as r
 def install(vm, exits):
     """Fill a VM's dispatch table. ValueError where a reason is named twice."""
     add = exits.add
+    first = vm.vcpu  # all vCPUs have the same parts
+    several = len(vm.vcpus) > 1
 
     # interrupts and time
     add(r.EXTERNAL_INTERRUPT, interrupt.external)
-    add(r.PREEMPTION_TIMER_EXPIRED, vm.clock.handler())
+    add(r.PREEMPTION_TIMER_EXPIRED, exits.each(lambda vcpu: vcpu.clock.handler()))
     add(r.INTERRUPT_WINDOW, events.window)
     add(r.NMI_WINDOW, events.window)
     add(r.ATTENTION, interrupt.attention)
-    exits.add_completed(vm.breakpoints.completed)
-    add(r.HLT, vm.tpr_shadow.halt() if vm.tpr_shadow else interrupt.halt)
-    add(r.PAUSE, interrupt.pause)
+    exits.add_completed(exits.each(lambda vcpu: vcpu.breakpoints.completed))
+    add(r.PENDING, exits.each(lambda vcpu: vcpu.events.handler(vcpu.apic_page, vcpu.events.acknowledge)))
+    add(r.HLT, exits.each(lambda vcpu: vcpu.tpr_shadow.halt()) if first.tpr_shadow else interrupt.halt)
+    add(r.PAUSE, interrupt.spin if several else interrupt.pause)
 
     # instructions with an answer
     vm.cpuid.install(exits)
     vm.msrs.install(exits)
-    vm.pc.apic_msrs.install(exits)
+    vm.pc.apic_msrs.install(exits, vm.apic_bus.quick if several else None)
     vm.ports.install(exits)
     vm.hypercalls.install(exits)
     add(r.XSETBV, control.xsetbv)
-    add(r.CONTROL_REGISTER_ACCESS, control.accesses(vm), f.WANT_CR0)
+    add(r.CONTROL_REGISTER_ACCESS, exits.each(control.accesses), f.WANT_CR0)
     add(r.MOV_DR, control.mov_dr)
     add(r.WBINVD, kernel_only(control.write_back))
     add(r.INVD, kernel_only(control.write_back))
@@ -49,9 +52,10 @@ def install(vm, exits):
 
     # local APIC
     add(r.APIC_ACCESS, vm.mmio.apic_access, f.WANT_LINEAR | f.WANT_VECTORING | f.WANT_CODE | f.WANT_DR7)
-    if vm.apicv:
-        add(r.APIC_WRITE, vm.apicv.write_exits())
-        add(r.VIRTUALIZED_EOI, vm.apicv.eoi_exit)
+    if first.apicv:
+        ipi = vm.apic_bus.quick if several else None
+        add(r.APIC_WRITE, exits.each(lambda vcpu: vcpu.apicv.write_exits(ipi)))
+        add(r.VIRTUALIZED_EOI, exits.each(lambda vcpu: vcpu.apicv.eoi_exit))
     add(r.TPR_BELOW_THRESHOLD, events.window)
 
     # exceptions, and what the CPU does not finish by itself

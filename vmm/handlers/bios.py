@@ -226,15 +226,16 @@ class Bios:
             elif call.al == 3:
                 call.put(bx=3)
         elif function == 0xC1:
-            vcpu.set_segment("es", *self._segment(self._memory.read_u16(bda.EBDA_SEGMENT)))
+            vcpu.set_segment("es", *self._segment(vcpu, self._memory.read_u16(bda.EBDA_SEGMENT)))
         else:
             call.ah = _FROM_SETUP
             call.carry(True)
             return False
         return True
 
-    def _segment(self, selector):
-        return (selector, selector << 4) + self._vm.vcpu.segment("es")[2:]
+    @staticmethod
+    def _segment(vcpu, selector):
+        return (selector, selector << 4) + vcpu.segment("es")[2:]
 
     def _above_1_mib(self):
         """KiB from there to the first hole."""

@@ -95,7 +95,7 @@ def access(vcpu):
         old = vcpu.cr0
         return write_cr0(vcpu, old & ~0xE | q.LMSW_SOURCE & 0xF | old & CR0_PE)
     if q.TYPE == 1:
-        value = {3: lambda: vcpu.cr3, 8: lambda: vcpu.vm.lapic.read(TPR, 4) >> 4}[q.NUMBER]()
+        value = {3: lambda: vcpu.cr3, 8: lambda: vcpu.lapic.read(TPR, 4) >> 4}[q.NUMBER]()
         setattr(vcpu, _GPRS[q.GPR], value)
         return verdict.ADVANCE
     value = getattr(vcpu, _GPRS[q.GPR])
@@ -109,19 +109,19 @@ def access(vcpu):
         return write_cr3(vcpu, value)
     if value >> 4:
         return events.general_protection(vcpu)
-    vcpu.vm.lapic.set_tpr(value << 4)
+    vcpu.lapic.set_tpr(value << 4)
     return verdict.ADVANCE
 
 
-def accesses(vm):
-    """Return the handler of control-register accesses; the words that it reads: frame.WANT_CR0."""
-    return bind(_access, kernel_only(access), vm, bind(invvpid, INVVPID_SINGLE_CONTEXT, vm.vpid, 0))
+def accesses(vcpu):
+    """Return the handler of a vCPU's control-register accesses; the words that it reads: frame.WANT_CR0."""
+    return bind(_access, kernel_only(access), vcpu.lapic, bind(invvpid, INVVPID_SINGLE_CONTEXT, vcpu.vpid, 0))
 
 
 # Where a guest's CR0 and the CPU's differ (ET or NE is clear), each task switch comes here; and so does each change of
 # the interrupt level by MOV CR8 where the CPU does not virtualize it. In bytecode they cost 40,000.
 @micropython.viper
-def _access(slow, vm, forget, vcpu) -> int:
+def _access(slow, lapic, forget, vcpu) -> int:
     """MOV to CR0 and CLTS that change neither PE, PG, NE, CD nor NW, and MOV CR8; slow(vcpu) is for the rest."""
     f = ptr32(vcpu)
     q = int(f[QUALIFICATION])
@@ -130,14 +130,14 @@ def _access(slow, vm, forget, vcpu) -> int:
     kind = q & 0x3F
     gpr = (q >> 7) & 30
     if kind == _MOV_FROM_CR8:
-        f[gpr] = int(vm.lapic.get(TPR)) >> 4
+        f[gpr] = int(lapic.get(TPR)) >> 4
         f[gpr + 1] = 0
         return ADVANCE
     value = int(f[gpr])
     if kind == _MOV_TO_CR8:
         if value > 15 or f[gpr + 1]:
             return int(slow(vcpu))
-        vm.lapic.set_tpr(value << 4)
+        lapic.set_tpr(value << 4)
         return ADVANCE
     shadow = int(f[CR0_SHADOW])
     mask = int(CR0_OWNED)
@@ -169,7 +169,7 @@ def write_cr0(vcpu, value):
     if not _cr0_allowed(vcpu, old, value):
         return events.general_protection(vcpu)
     vcpu.cr0 = value
-    vcpu.vm.flush()
+    vcpu.flush()
     return verdict.ADVANCE
 
 
@@ -189,7 +189,7 @@ def write_cr4(vcpu, value):
         vcpu.vm.count_refused("CR4 bits that CPUID denies")
         return events.general_protection(vcpu)
     vcpu.cr4 = value
-    vcpu.vm.flush()
+    vcpu.flush()
     return verdict.ADVANCE
 
 
@@ -200,7 +200,7 @@ def write_cr3(vcpu, value):
     if pae_paging(vcpu) and not load_pdptes(vcpu):
         vcpu.cr3 = old
         return events.general_protection(vcpu)
-    vcpu.vm.flush()
+    vcpu.flush()
     return verdict.ADVANCE
 
 
@@ -301,7 +301,7 @@ def exit_at_wbinvd(vcpu, on):
 
 
 def invlpg(vcpu):
-    vcpu.vm.flush()
+    vcpu.flush()
     return verdict.ADVANCE
 
 
@@ -309,7 +309,7 @@ def rdtsc(vcpu):
     """RDTSC, where a policy watches it."""
     if vcpu.cpl and vcpu.cr4 & CR4_TSD:
         return events.general_protection(vcpu)
-    now = vcpu.vm.msrs.read(IA32_TSC)  # the guest's: its clock and what it wrote itself
+    now = vcpu.vm.msrs.read(vcpu, IA32_TSC)  # the guest's: its clock and what it wrote itself
     vcpu.rax = now & 0xFFFFFFFF
     vcpu.rdx = now >> 32 & 0xFFFFFFFF
     return verdict.ADVANCE

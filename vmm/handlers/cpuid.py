@@ -14,10 +14,11 @@ from micropython import const
 from vmx import bind
 
 from vmm import tally, verdict
+from vmm.devices.lapic_registers import APIC_ID, ENABLED
 from vmm.verdict import ADVANCE
 from vmm.vtx import cpuid_bits as x
 from vmm.vtx import reasons
-from vmm.vtx.frame import DATUM, RAX, RBX, RCX, RDX, XCR0
+from vmm.vtx.frame import APIC_PAGE, DATUM, RAX, RBX, RCX, RDX, XCR0
 from vmm.vtx.vmcs import GUEST_CR4
 from vmm.vtx.x86 import (
     CR4_FSGSBASE,
@@ -35,7 +36,7 @@ SIGNATURE = b"PcanelPy    "
 _COUNTED = const(2)  # words in front of a leaf with subleaves: how many answers follow, XCR0
 _MOST = const(16)  # subleaves of a leaf that are kept; the others are made anew each time
 _LAST = const(0x1F)  # the highest basic leaf that is shown
-_SUBLEAVES = (4, 7, 0xB, 0xD)
+_SUBLEAVES = (4, 7, 0xB, 0xD, 0x1F)
 _NO_XCR0 = const(0xFFFFFFFF)
 
 _LEAF_1_ECX = const(
@@ -124,9 +125,14 @@ class Cpuid:
 
     host: cpu.cpuid. caps: vmm.vtx.caps.Caps. tsc_hz: measured, in Hz; told in leaf 15H where the
     host has that leaf. compacts: whether XSAVEC and XSAVES can be trusted. like: another guest's, made from the same.
+    cpus: how many vCPUs there are: so many cores of one package, with one thread each.
     """
 
-    def __init__(self, host, caps, tsc_hz, xcr0, compacts, like=None):
+    def __init__(self, host, caps, tsc_hz, xcr0, compacts, like=None, cpus=1):
+        self.cpus = cpus
+        self._core_bits = 0  # of the APIC ID that number the cores
+        while 1 << self._core_bits < cpus:
+            self._core_bits += 1
         self._host = host
         self._tsc_hz = tsc_hz
         self._proc2 = caps.used["proc2"]
@@ -140,7 +146,6 @@ class Cpuid:
         self.xcr0 = xcr0 & _XCR0 if host(1)[2] & x.LEAF_1_ECX_XSAVE else 0
         self.unknown = {}
         self.windows = ()
-        self._apic = x.LEAF_1_EDX_APIC
         if like:
             self._at = like._at
             self._answers = array("I", like._answers)
@@ -149,7 +154,6 @@ class Cpuid:
         else:
             self._at = {}  # leaf: where its words begin
             self._answers = array("I", self._all())
-        self.show_apic(True)
         self.width = self.leaf(0x80000008, 0)[0] & 0xFF  # bits of a physical address
 
     def _all(self):
@@ -174,15 +178,7 @@ class Cpuid:
             while count < _MOST - 1 and self._host(4, count)[0] & 0x1F:
                 count += 1
             return count + 1  # one that says that there are no more
-        return {7: 1, 0xB: 3, 0xD: 10}[leaf]
-
-    def show_apic(self, enabled):
-        """IA32_APIC_BASE.EN may have changed: the feature bit follows it.
-
-        Source: SDM Vol. 3A, "Enabling or Disabling the Local APIC".
-        """
-        self._apic = x.LEAF_1_EDX_APIC if enabled else 0
-        self._answers[self._at[1] + 3] = self.leaf(1, 0)[3]
+        return {7: 1, 0xB: 3, 0xD: 10, 0x1F: 3}[leaf]
 
     def _has(self, leaf):
         return leaf <= self._host(0)[0]
@@ -214,17 +210,18 @@ class Cpuid:
             c = c & _LEAF_1_ECX | _LEAF_1_ECX_OURS
             if not self.xcr0:
                 c &= ~_LEAF_1_ECX_XSAVED
-            b = b & x.LEAF_1_EBX_CLFLUSH_SIZE | 1 << x.LEAF_1_EBX_LOGICAL_PROCESSORS
-            return a, b, c, d & _LEAF_1_EDX | self._apic
+            b = b & x.LEAF_1_EBX_CLFLUSH_SIZE | 1 << self._core_bits + x.LEAF_1_EBX_LOGICAL_PROCESSORS
+            d = d & _LEAF_1_EDX | x.LEAF_1_EDX_APIC
+            return a, b, c, d | x.LEAF_1_EDX_HTT if self.cpus > 1 else d
         if leaf == 2:
             return a, b, c, d
         if leaf == 4:
-            return a & x.LEAF_4_EAX_CACHE, b, c, d  # one core, one thread
+            return self._caches(a), b, c, d
         if leaf == 6:
             return x.LEAF_6_EAX_ARAT, 0, 0, 0  # the APIC timer never stops
         if leaf == 7:
             return self._leaf_7(subleaf, b, c, d)
-        if leaf == 0xB:
+        if leaf == 0xB or leaf == 0x1F:
             return self._topology(subleaf)
         if leaf == 0xD:
             return self._xsave(subleaf, a, b, c)
@@ -253,13 +250,21 @@ class Cpuid:
             c &= ~x.LEAF_7_ECX_PKU
         return 0, b, c, d & _LEAF_7_EDX
 
-    @staticmethod
-    def _topology(subleaf):
+    def _topology(self, subleaf):
+        """Leaves 0BH and 1FH without EDX, the x2APIC ID."""
         if subleaf == 0:
             return 0, 1, 1 << 8 | 0, 0  # SMT level: one logical processor
         if subleaf == 1:
-            return 0, 1, 2 << 8 | 1, 0  # core level
+            return self._core_bits, self.cpus, 2 << 8 | 1, 0  # core level
         return 0, 0, subleaf & 0xFF, 0
+
+    def _caches(self, a):
+        """EAX of leaf 4: a core has its caches to itself, but for the third level's, which the package shares."""
+        if not a & 0x1F:
+            return a & x.LEAF_4_EAX_CACHE
+        cores = (1 << self._core_bits) - 1
+        shared = cores if a >> 5 & 7 > 2 else 0
+        return a & x.LEAF_4_EAX_CACHE | shared << x.LEAF_4_EAX_SHARING | cores << x.LEAF_4_EAX_CORES
 
     def _xsave(self, subleaf, a, b, c):
         if not self.xcr0:
@@ -323,7 +328,7 @@ class Cpuid:
         base = uctypes.addressof(self._answers)
         exit_ = self.exit
         handlers = {1: _leaf_1, 4: bind(_subleaf, exit_), 7: bind(_leaf_7, exit_), 0xD: bind(_leaf_d, exit_)}
-        handlers[0xB] = handlers[4]
+        handlers[0xB] = handlers[0x1F] = bind(_topology, exit_)
         highest = handlers.get(self.max_leaf, _leaf)
         self._limits = array("I", [self.max_leaf, self.max_extended, base + 4 * self._at[self.max_leaf]])
         exits.add(reasons.CPUID, bind(_other, self.unknown, self.unknown.get, uctypes.addressof(self._limits), highest))
@@ -346,8 +351,14 @@ class Cpuid:
             tally.count(self.unknown, leaf)
             leaf = self.max_leaf  # as Intel CPUs answer: the highest basic leaf
         a, b, c, d = self.leaf(leaf, subleaf)
-        if leaf == 1 and vcpu.cr4 & CR4_OSXSAVE:
-            c |= x.LEAF_1_ECX_OSXSAVE
+        if leaf == 1:
+            b |= vcpu.lapic.apic_id << x.LEAF_1_EBX_APIC_ID
+            if vcpu.cr4 & CR4_OSXSAVE:
+                c |= x.LEAF_1_ECX_OSXSAVE
+            if not vcpu.lapic.enabled:
+                d &= ~x.LEAF_1_EDX_APIC
+        elif leaf == 0xB or leaf == 0x1F:
+            d = vcpu.lapic.apic_id
         elif leaf == 7 and subleaf == 0 and vcpu.cr4 & CR4_PKE:
             c |= x.LEAF_7_ECX_OSPKE
         elif leaf == 0xD and subleaf < 2:
@@ -418,13 +429,17 @@ def _leaf(f: ptr32) -> int:
 
 @micropython.viper
 def _leaf_1(vcpu) -> int:
-    """The same for leaf 1, where OSXSAVE follows CR4."""
+    """The same for leaf 1, which has the APIC ID, and where OSXSAVE follows CR4 and APIC IA32_APIC_BASE.
+
+    Source: SDM Vol. 3A, "Enabling or Disabling the Local APIC".
+    """
     f = ptr32(vcpu)
     w = ptr32(f[DATUM])
+    r = ptr32(f[APIC_PAGE])
     f[RAX] = w[0]
-    f[RBX] = w[1]
+    f[RBX] = int(w[1]) | int(r[APIC_ID // 4]) << x.LEAF_1_EBX_APIC_ID
     f[RCX] = w[2]
-    f[RDX] = w[3]
+    f[RDX] = w[3] if r[ENABLED // 4] else int(w[3]) ^ x.LEAF_1_EDX_APIC
     f[RAX + 1] = 0
     f[RBX + 1] = 0
     f[RCX + 1] = 0
@@ -451,6 +466,15 @@ def _subleaf(exit_, vcpu) -> int:
     f[RCX + 1] = 0
     f[RDX + 1] = 0
     return ADVANCE
+
+
+@micropython.viper
+def _topology(exit_, vcpu) -> int:
+    """The same for leaves 0BH and 1FH, which have the APIC ID."""
+    f = ptr32(vcpu)
+    done = int(_subleaf(exit_, vcpu))
+    f[RDX] = ptr32(f[APIC_PAGE])[APIC_ID // 4]
+    return done
 
 
 @micropython.viper

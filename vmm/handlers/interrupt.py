@@ -26,5 +26,11 @@ def halt(vcpu) -> int:
 
 
 def pause(vcpu):
-    """PAUSE with PAUSE exiting: a spinning guest gives way."""
+    """PAUSE with PAUSE exiting, where a policy watches it: a spinning guest gives way."""
     return verdict.YIELD | verdict.ADVANCE
+
+
+@micropython.viper
+def spin(vcpu) -> int:
+    """PAUSE, again and again: one of several vCPUs waits for another, and gives way to it."""
+    return verdict.YIELD | verdict.ADVANCE | verdict.SPIN

@@ -46,21 +46,26 @@ class PortIo:
         self.bus = bus
         self.claims = bus.claims
         self.miss = bus.miss
-        self._frame = bytearray(4 * (OUTCOME + 2))
+        self._vm = None
 
-    def attach(self, frame_):
-        """The vCPU frame, a buffer, that holds the outcome."""
-        self._frame = frame_
-        self.outcome = verdict.ADVANCE
+    def attach(self, vm):
+        """The VM whose vCPUs' frames hold the outcome."""
+        self._vm = vm
+        self.reset()
+
+    def reset(self):
+        """No device has asked for anything."""
+        for vcpu in self._vm.vcpus:
+            _set_word(vcpu, verdict.ADVANCE)
 
     @property
     def outcome(self):
-        """The verdict of I/O instructions: ADVANCE, and what a device asked for: reset, power off."""
-        return _word(self._frame)
+        """The verdict of the vCPU's I/O instruction: ADVANCE, and what a device asked for: reset, power off."""
+        return _word(self._vm.current)
 
     @outcome.setter
     def outcome(self, value):
-        _set_word(self._frame, value)
+        _set_word(self._vm.current, value)
 
     def install(self, exits):
         """All ports that are claimed now have keys, by `reader` and `writer` where a device gives one."""
@@ -114,7 +119,7 @@ class PortIo:
         port = q >> 16
         if q & 7:
             self._wide(vcpu, q)
-            return int(self.outcome)
+            return f[OUTCOME]
         claim = self.claims.get(port)
         if not claim:
             self.miss(port, q & 8 == 0)
@@ -125,7 +130,7 @@ class PortIo:
             f[RAX] = (f[RAX] & 0xFFFFFF00) | (int(claim[0](port - int(claim[2]), 1)) & 0xFF)
         else:
             claim[1](port - int(claim[2]), 1, f[RAX] & 0xFF)
-        return int(self.outcome)
+        return f[OUTCOME]
 
     @micropython.viper
     def _wide(self, vcpu, q: int):
@@ -169,7 +174,7 @@ class PortIo:
         step = -size if vcpu.rflags & RFLAGS_DF else size
         count = vcpu.rcx & mask if q.REP else 1
         memory = vcpu.vm.linear.load(vcpu)
-        watch = vcpu.vm.breakpoints
+        watch = vcpu.breakpoints
         most = min(count, 1 if vcpu.rflags & RFLAGS_TF or watch.armed else _CHUNK)
         fault = None
         done = 0

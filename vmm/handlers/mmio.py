@@ -79,10 +79,10 @@ class Mmio:
             frame.WANT_GPA | frame.WANT_LINEAR | frame.WANT_VECTORING | frame.WANT_CODE | frame.WANT_DR7,
         )
         exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, 0xFFFFF000, 6)
-        lapic = self.vm.lapic
-        short = known.handler(lapic.read, lapic.write, self.violation)
-        self.apic_access = bind(_apic_access, short, self._apic_otherwise)
         self._exits = exits
+        self.apic_access = exits.each(
+            lambda vcpu: bind(_apic_access, self._of_device(vcpu.lapic), self._apic_otherwise)
+        )
         self.bus.changed = self._rewired
         self._rewired()
 
@@ -97,11 +97,18 @@ class Mmio:
             if end - base == PAGE and not base >> 32:
                 known = self._handlers.get(id(device))
                 if known is None:
-                    known = device, self._sites.handler(device.read, device.write, self.violation)
+                    if hasattr(device, "each"):  # one for each vCPU
+                        known = device, tuple([self._of_device(each) for each in device.each])
+                    else:
+                        known = device, self._of_device(device)
                     self._handlers[id(device)] = known
                 self._exits.key(reasons.EPT_VIOLATION, base, known[1])
                 self._pages.append(base)
             self._find_way(base, end, device)
+
+    def _of_device(self, device):
+        """The handler of accesses to a page that is one device's."""
+        return self._sites.handler(device.read, device.write, self.violation)
 
     def _find_way(self, base, end, device):
         """Who answers on the pages of a region: its device, or where several may, and on later pages, the bus."""
@@ -137,7 +144,7 @@ class Mmio:
         if self.vm.demand_paging and self.vm.ept.touch(gpa):
             return verdict.RESUME
         if self.vm.memory.has(gpa):
-            return self.vm.stepper.step(gpa & PAGE_MASK, vcpu.qualification & _RIGHTS)
+            return vcpu.stepper.step(gpa & PAGE_MASK, vcpu.qualification & _RIGHTS)
         if vcpu.qualification & 4:
             self.vm.report(vcpu, "the guest runs code at gpa %#x, where there is no RAM" % gpa)
             return verdict.STOP

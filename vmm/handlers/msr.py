@@ -5,16 +5,25 @@ SYSCALL ones, TSC reads) never exit: vmm/vtx/msr_bitmap.py. Source: SDM Vol. 4,
 "Model-Specific Registers (MSRs)".
 """
 
-from array import array
-
 import micropython
-import uctypes
 from micropython import const
 
 from vmm import tally
 from vmm.vtx import events, reasons
 from vmm.vtx import vmcs as v
-from vmm.vtx.frame import DATUM, DIRTY, DIRTY_TSC_OFFSET, RAX, RCX, RDX, TSC_OFFSET
+from vmm.devices.lapic_registers import DEADLINE
+from vmm.vtx.frame import (
+    APIC_PAGE,
+    DATUM,
+    DIRTY,
+    DIRTY_TSC_OFFSET,
+    RAX,
+    RCX,
+    RDX,
+    STORED,
+    STORED_MSRS,
+    TSC_OFFSET,
+)
 from vmm.vtx.x86 import CR0_PG, EFER_LMA, EFER_LME, IA32_EFER
 
 IA32_TSC = const(0x10)
@@ -40,7 +49,6 @@ _IN_VMCS = {
 }
 
 
-_STORED = const(64)  # MSRs that store() has room for
 _PLAIN = "any value"
 _WRITTEN_BITS = const(4)  # of the keys of WRMSR, which are few (Keys)
 
@@ -93,46 +101,42 @@ def _microcode(host_rdmsr):
         return 0
 
 
-def _nothing():
-    """What follows a jump of the TSC where nothing waits for it."""
-
-
 class Msrs:
-    """One guest's MSRs.
+    """One guest's MSRs. Each vCPU has values of its own.
 
-    readers {index: f(index) -> value}, writers {index: f(index, value) -> False for #GP}.
-    x2apic: those of the local APIC in x2APIC mode, as (low(index) or -1 for #GP, high(index), write(index, low, high)
-    -> True, or False for #GP): in halves, since their exits must not make big ints.
+    readers {index: f(vcpu, index) -> value}, writers {index: f(vcpu, index, value) -> False for #GP}.
+    x2apic: those of the local APIC in x2APIC mode, as (low(vcpu, index) or -1 for #GP, high(vcpu, index),
+    write(vcpu, index, low, high) -> True, or False for #GP): in halves, since their exits must not make big ints.
     Devices add theirs. unclaimed {(index, write): count}.
     """
 
-    def __init__(self, bitmap, host_rdmsr, clock, live):
-        self.bitmap = bitmap
+    def __init__(self, host_rdmsr, live, width, xss_allowed=0):
+        """live: MSRs that follow the vCPU in the CPU. width: bits of a gpa. xss_allowed: components that IA32_XSS may
+        name."""
         self.readers = {}
         self.writers = {}
         self.x2apic = None
         self.unclaimed = {}
-        self._clock = clock
-        self._at = {}
+        self._at = {}  # index: word of the frame
         self._initial = {}
         self._getter, self._putter = self.get, self.put  # one object each, not one for each MSR
-        self._words = array("I", bytes(8 * _STORED))
-        self._jump = array("I", [0, 0])
-        self._tsc_jumped = _nothing
-        self._vcpu = None
-        self._xss_allowed = 0
-        for index in live:
+        self._width = width
+        self._xss_allowed = xss_allowed
+        self._live = live
+        self._fill(host_rdmsr)
+
+    def open(self, bitmap):
+        """Let a vCPU reach what is its own in the CPU without exits. bitmap: vmm.vtx.msr_bitmap.Bitmap."""
+        for index in self._live:
             bitmap.set(index, False, False)
             bitmap.set(index, True, index == IA32_XSS)
         for index in _IN_VMCS:
             bitmap.set(index, False, False)
             bitmap.set(index, True, False)
         bitmap.set(IA32_TSC, False, False)
-        self._fill(host_rdmsr)
 
     def _fill(self, host_rdmsr):
-        clock = self._clock
-        self.add(IA32_TSC, lambda i: clock.now() + clock.skew & 0xFFFFFFFFFFFFFFFF, self._write_tsc)
+        self.add(IA32_TSC, _tsc, self._write_tsc)
         self.store(IA32_TSC_ADJUST, writer=self._write_tsc_adjust)
         self.store(0x17, writer=None)  # IA32_PLATFORM_ID
         self.store(0x3A, 1, writer=None)  # IA32_FEATURE_CONTROL: locked, nothing on
@@ -149,21 +153,14 @@ class Msrs:
         self.store(0x179, writer=None)  # IA32_MCG_CAP: no banks
         self.store(0x17A)  # IA32_MCG_STATUS
         self.store(0x1A0, _MISC_ENABLE_RESET)  # IA32_MISC_ENABLE
-        self.add(0x1D9, lambda i: self._vcpu.read(v.GUEST_IA32_DEBUGCTL), self._write_debugctl)
+        self.add(0x1D9, lambda vcpu, index: vcpu.read(v.GUEST_IA32_DEBUGCTL), self._write_debugctl)
         self.store(0xCE, writer=None)  # MSR_PLATFORM_INFO
         self.store(0x34, writer=None)  # MSR_SMI_COUNT
         self.store(0x140)  # MSR_MISC_FEATURE_ENABLES
-        reader, writer = self._read_vmcs, self._write_vmcs
         for index in _IN_VMCS:
-            self.add(index, reader, writer)
-
-    def attach(self, vcpu, xss_allowed):
-        """The vCPU whose MSRs these are. xss_allowed: components that IA32_XSS may name."""
-        self._vcpu = vcpu
-        self._xss_allowed = xss_allowed
-        reader, writer = vcpu.msr, self._write_live
-        for index in vcpu.live_msrs:
-            self.add(index, reader, self._write_xss if index == IA32_XSS else writer)
+            self.add(index, _read_vmcs, _write_vmcs)
+        for index in self._live:
+            self.add(index, _read_live, self._write_xss if index == IA32_XSS else _write_live)
 
     def add(self, index, reader, writer):
         """Claim an MSR; None for an access that is #GP."""
@@ -174,60 +171,51 @@ class Msrs:
         if writer:
             self.writers[index] = writer
 
-    def tsc_jumps(self, deadline, follow):
-        """follow() is called when the guest's TSC has jumped and the two words at address `deadline` are not 0."""
-        self._jump[1] = deadline
-        self._tsc_jumped = follow
-
     def store(self, index, initial=0, writer=_PLAIN):
         """An MSR whose value lies in memory, so that RDMSR costs little. writer as for add(), which put()s
         what shall be read then; without one any value is kept."""
-        at = 2 * len(self._at)
-        if at == 2 * _STORED:
-            raise ValueError("more than %d stored MSRs" % _STORED)
-        self._at[index] = at
+        if len(self._at) == STORED_MSRS:
+            raise ValueError("more than %d stored MSRs" % STORED_MSRS)
+        self._at[index] = STORED + 2 * len(self._at)
         self._initial[index] = initial
-        self.put(index, initial)
         self.add(index, self._getter, self._putter if writer is _PLAIN else writer)
 
-    def get(self, index):
+    def get(self, vcpu, index):
         """The value of a stored MSR."""
-        at = self._at[index]
-        return self._words[at] | self._words[at + 1] << 32
+        return _stored(vcpu, self._at[index])
 
-    def put(self, index, value):
+    def put(self, vcpu, index, value):
         """Set the value of a stored MSR."""
-        at = self._at[index]
-        self._words[at] = value & 0xFFFFFFFF
-        self._words[at + 1] = value >> 32 & 0xFFFFFFFF
+        _store(vcpu, self._at[index], value)
 
     def _valid_writer(self, valid):
         """A writer that keeps what valid(index, value) is true for; the rest is #GP."""
 
-        def write(index, value):
+        def write(vcpu, index, value):
             if not valid(index, value):
                 return False
-            self.put(index, value)
+            self.put(vcpu, index, value)
 
         return write
 
-    def reset(self):
+    def reset(self, vcpu):
+        """The values after power-up."""
         for index, value in self._initial.items():
-            self.put(index, value)
+            self.put(vcpu, index, value)
 
-    def read(self, index):
-        """Return the guest's value. KeyError for an MSR that it does not have."""
+    def read(self, vcpu, index):
+        """Return a vCPU's value. KeyError for an MSR that it does not have."""
         if index >> 6 == _X2APIC_FIRST >> 6:
             low, high, _ = self.x2apic
-            value = low(index)
-            return False if value < 0 else high(index) << 32 | value
-        return self.readers[index](index)
+            value = low(vcpu, index)
+            return False if value < 0 else high(vcpu, index) << 32 | value
+        return self.readers[index](vcpu, index)
 
-    def write(self, index, value):
-        """Write as the guest would; False where that is #GP. KeyError as for read."""
+    def write(self, vcpu, index, value):
+        """Write as the vCPU would; False where that is #GP. KeyError as for read."""
         if index >> 6 == _X2APIC_FIRST >> 6:
-            return self.x2apic[2](index, value & 0xFFFFFFFF, value >> 32)
-        return self.writers[index](index, value) is not False
+            return self.x2apic[2](vcpu, index, value & 0xFFFFFFFF, value >> 32)
+        return self.writers[index](vcpu, index, value) is not False
 
     # -- handlers
 
@@ -237,13 +225,11 @@ class Msrs:
         exits.add(reasons.WRMSR, self.write_exit)
         exits.keyed(reasons.RDMSR, 4 * RCX, 0xFFFFFFFF)
         exits.keyed(reasons.WRMSR, 4 * RCX, 0xFFFFFFFF, _WRITTEN_BITS)
-        base = uctypes.addressof(self._words)
         pairs = []
         for index, at in self._at.items():
-            pairs.extend((index, base + 4 * at))
+            pairs.extend((index, at))
         exits.key_many(reasons.RDMSR, _read_words, pairs)
-        self._jump[0] = base + 4 * self._at[IA32_TSC_ADJUST]
-        exits.key(reasons.WRMSR, IA32_TSC_ADJUST, _write_tsc_adjust, uctypes.addressof(self._jump))
+        exits.key(reasons.WRMSR, IA32_TSC_ADJUST, _write_tsc_adjust, self._at[IA32_TSC_ADJUST])
 
     @micropython.viper
     def read_exit(self, vcpu) -> int:
@@ -252,17 +238,17 @@ class Msrs:
         index = int(f[RCX])
         if index >> 6 == _X2APIC_FIRST >> 6:
             pair = self.x2apic
-            low = int(pair[0](index))
+            low = int(pair[0](vcpu, index))
             if low < 0:
                 return int(events.general_protection(vcpu))
             high = 0
             if index == _X2APIC_ICR:  # the only one of 64 bits
-                high = int(pair[1](index))
+                high = int(pair[1](vcpu, index))
         else:
             reader = self.readers.get(index)
             if not reader:
                 return int(self._refuse(vcpu, index, False))
-            low = int(reader(index))
+            low = int(reader(vcpu, index))
             high = int(uint(low) >> 32)
         f[RAX] = low
         f[RAX + 1] = 0
@@ -277,7 +263,7 @@ class Msrs:
         index = int(f[RCX])
         if index >> 6 == _X2APIC_FIRST >> 6:
             pair = self.x2apic
-            done = bool(pair[2](index, int(f[RAX]), int(f[RDX])))
+            done = bool(pair[2](vcpu, index, int(f[RAX]), int(f[RDX])))
         else:
             done = bool(self._write_whole(vcpu, index))
         if done:
@@ -290,7 +276,7 @@ class Msrs:
         if writer is None:
             self._count(index, True)
             return False
-        return writer(index, (vcpu.rdx & 0xFFFFFFFF) << 32 | vcpu.rax & 0xFFFFFFFF) is not False
+        return writer(vcpu, index, (vcpu.rdx & 0xFFFFFFFF) << 32 | vcpu.rax & 0xFFFFFFFF) is not False
 
     def _refuse(self, vcpu, index, write):
         self._count(index, write)
@@ -301,74 +287,98 @@ class Msrs:
 
     # -- what they do
 
-    def _ignore(self, index, value):
+    def _ignore(self, vcpu, index, value):
         pass
 
     def _variable_range(self, index, value):
         """IA32_MTRR_PHYSBASEn, and PHYSMASKn at the odd numbers."""
-        beyond = value >> (self._vcpu.vm.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
+        beyond = value >> self._width
         if index & 1:
             return not beyond and not value & 0x7FF
         return not beyond and not value & 0xF00 and value & 0xFF in _MTRR_TYPES
 
-    def _read_vmcs(self, index):
-        return self._vcpu.read(_IN_VMCS[index])
-
-    def _write_vmcs(self, index, value):
-        if not _valid_for_cpu(index, value):
-            return False
-        if index == IA32_EFER:
-            return self._write_efer(value)
-        self._vcpu.write(_IN_VMCS[index], value)
-        return True
-
-    def _write_efer(self, value):
-        vcpu = self._vcpu
-        old = vcpu.efer
-        if value & ~_EFER_ALLOWED or ((value ^ old) & EFER_LME and vcpu.cr0 & CR0_PG):
-            return False
-        vcpu.efer = value & ~EFER_LMA | old & EFER_LMA
-        return True
-
-    def _write_live(self, index, value):
-        if not _valid_for_cpu(index, value):
-            return False
-        self._vcpu.msr(index, value)
-        return True
-
-    def _write_tsc(self, index, value):
-        """The guest's TSC jumps, and TSC_ADJUST with it; the time of its devices does not."""
-        clock = self._clock
+    def _write_tsc(self, vcpu, index, value):
+        """The vCPU's TSC jumps, and TSC_ADJUST with it; the time of its devices does not."""
+        clock = vcpu.clock
         delta = value - clock.now() - clock.skew
         clock.skew += delta
-        self.put(IA32_TSC_ADJUST, self.get(IA32_TSC_ADJUST) + delta)
-        self._tsc_jumped()
+        self.put(vcpu, IA32_TSC_ADJUST, self.get(vcpu, IA32_TSC_ADJUST) + delta)
+        vcpu.lapic.timer.follow_tsc()
 
-    def _write_tsc_adjust(self, index, value):
-        self._clock.skew += value - self.get(index)
-        self.put(index, value)
-        self._tsc_jumped()
+    def _write_tsc_adjust(self, vcpu, index, value):
+        vcpu.clock.skew += value - self.get(vcpu, index)
+        self.put(vcpu, index, value)
+        vcpu.lapic.timer.follow_tsc()
 
-    def _write_debugctl(self, index, value):
+    def _write_debugctl(self, vcpu, index, value):
         if value & ~_DEBUGCTL_ALLOWED:
             return False
-        self._vcpu.write(v.GUEST_IA32_DEBUGCTL, value)
+        vcpu.write(v.GUEST_IA32_DEBUGCTL, value)
         return True
 
-    def _write_xss(self, index, value):
+    def _write_xss(self, vcpu, index, value):
         if value & ~self._xss_allowed:
             return False
-        self._vcpu.msr(index, value)
+        vcpu.msr(index, value)
         return True
+
+
+def _tsc(vcpu, index):
+    return vcpu.clock.now() + vcpu.clock.skew & 0xFFFFFFFFFFFFFFFF
+
+
+def _read_vmcs(vcpu, index):
+    return vcpu.read(_IN_VMCS[index])
+
+
+def _write_vmcs(vcpu, index, value):
+    if not _valid_for_cpu(index, value):
+        return False
+    if index == IA32_EFER:
+        return _write_efer(vcpu, value)
+    vcpu.write(_IN_VMCS[index], value)
+    return True
+
+
+def _write_efer(vcpu, value):
+    old = vcpu.efer
+    if value & ~_EFER_ALLOWED or ((value ^ old) & EFER_LME and vcpu.cr0 & CR0_PG):
+        return False
+    vcpu.efer = value & ~EFER_LMA | old & EFER_LMA
+    return True
+
+
+def _read_live(vcpu, index):
+    return vcpu.msr(index)
+
+
+def _write_live(vcpu, index, value):
+    if not _valid_for_cpu(index, value):
+        return False
+    vcpu.msr(index, value)
+    return True
+
+
+@micropython.viper
+def _stored(vcpu, at: int) -> uint:
+    f = ptr32(vcpu)
+    return uint(f[at]) | uint(f[at + 1]) << uint(32)
+
+
+@micropython.viper
+def _store(vcpu, at: int, value: int):
+    f = ptr32(vcpu)
+    f[at] = value
+    f[at + 1] = value >> 32
 
 
 @micropython.viper
 def _read_words(vcpu) -> int:
-    """Handler of RDMSR of a stored MSR: its two words are at frame.DATUM."""
+    """Handler of RDMSR of a stored MSR: frame.DATUM is its first word."""
     f = ptr32(vcpu)
-    w = ptr32(f[DATUM])
-    f[RAX] = w[0]
-    f[RDX] = w[1]
+    at = int(f[DATUM])
+    f[RAX] = f[at]
+    f[RDX] = f[at + 1]
     f[RAX + 1] = 0
     f[RDX + 1] = 0
     return 1
@@ -376,20 +386,19 @@ def _read_words(vcpu) -> int:
 
 @micropython.viper
 def _write_tsc_adjust(vcpu) -> int:
-    """Handler of WRMSR of IA32_TSC_ADJUST: the guest's TSC moves by the difference."""
+    """Handler of WRMSR of IA32_TSC_ADJUST: the vCPU's TSC moves by the difference. frame.DATUM: as for RDMSR."""
     f = ptr32(vcpu)
-    jump = ptr32(f[DATUM])
-    w = ptr32(jump[0])
+    at = int(f[DATUM])
     low = int(f[RAX])
     high = int(f[RDX])
     offset = int(f[TSC_OFFSET]) | int(f[TSC_OFFSET + 1]) << 32
-    offset += (high << 32 | low) - (int(w[1]) << 32 | int(w[0]))
-    w[0] = low
-    w[1] = high
+    offset += (high << 32 | low) - (int(f[at + 1]) << 32 | int(f[at]))
+    f[at] = low
+    f[at + 1] = high
     f[TSC_OFFSET] = offset
     f[TSC_OFFSET + 1] = offset >> 32
     f[DIRTY] |= DIRTY_TSC_OFFSET
-    deadline = ptr32(jump[1])
-    if deadline[0] or deadline[1]:
-        vcpu.vm.lapic.timer.follow_tsc()
+    page = ptr32(f[APIC_PAGE])
+    if page[DEADLINE // 4] or page[DEADLINE // 4 + 1]:
+        vcpu.lapic.timer.follow_tsc()
     return 1

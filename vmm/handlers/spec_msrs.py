@@ -21,7 +21,7 @@ _FLUSH_L1D = const(1)
 
 
 class SpecMsrs:
-    """One guest's. wrmsr(index, value): the host's."""
+    """One guest's; each vCPU has a value of its own. wrmsr(index, value): the host's."""
 
     def __init__(self, msrs, mitigations, wrmsr):
         features = mitigations.features
@@ -29,7 +29,6 @@ class SpecMsrs:
         self._mitigations = mitigations
         self._wrmsr = wrmsr
         self._allowed = 0
-        self._own = False  # whether the guest has IA32_SPEC_CTRL without exits
         if features.IBRS_IBPB:
             self._allowed |= m.SPEC_CTRL_IBRS | m.SPEC_CTRL_STIBP
             msrs.add(m.IA32_PRED_CMD, None, self._command)
@@ -45,62 +44,68 @@ class SpecMsrs:
             msrs.store(m.IA32_ARCH_CAPABILITIES, _shown(mitigations.capabilities), writer=None)
 
     def attach(self, vcpu):
-        """The vCPU whose MSRs these are; its controls have been written."""
-        self._vcpu = vcpu
+        """Fill a vCPU's MSR areas; its controls have been written."""
         frame = vcpu.frame_hpa
-        self._guest = uctypes.bytearray_at(frame + GUEST_MSRS, 2 * _ENTRY)
+        guest = uctypes.bytearray_at(frame + GUEST_MSRS, 2 * _ENTRY)
         host = uctypes.bytearray_at(frame + HOST_MSRS, _ENTRY)
-        struct.pack_into("<IIQ", self._guest, 0, m.IA32_SPEC_CTRL, 0, 0)
-        struct.pack_into("<IIQ", self._guest, _ENTRY, m.IA32_FLUSH_CMD, 0, _FLUSH_L1D)
+        struct.pack_into("<IIQ", guest, 0, m.IA32_SPEC_CTRL, 0, 0)
+        struct.pack_into("<IIQ", guest, _ENTRY, m.IA32_FLUSH_CMD, 0, _FLUSH_L1D)
         struct.pack_into("<IIQ", host, 0, m.IA32_SPEC_CTRL, 0, self._mitigations.spec_ctrl)
         vcpu.write(v.VM_EXIT_MSR_STORE_ADDRESS, frame + GUEST_MSRS)
         vcpu.write(v.VM_EXIT_MSR_LOAD_ADDRESS, frame + HOST_MSRS)
         for index in (m.IA32_PRED_CMD, m.IA32_FLUSH_CMD):
             if index in self._msrs.writers:
-                self._msrs.bitmap.set(index, True, False)
-        self.reset()
+                vcpu.msr_bitmap.set(index, True, False)
+        self.reset(vcpu)
 
-    def reset(self):
+    def reset(self, vcpu):
+        """The vCPU has written nothing yet."""
         if self._allowed:
-            self._put(0)
-        self._switch(False)
+            _put(vcpu, 0)
+        self._switch(vcpu, False)
 
-    def _switch(self, own):
-        """Let the guest have IA32_SPEC_CTRL for its own, or not; fill the areas' counts."""
-        self._own = own
+    def _switch(self, vcpu, own):
+        """Let the vCPU have IA32_SPEC_CTRL for its own, without exits, or not; fill the areas' counts."""
+        vcpu.has_spec_ctrl = own
         swapped = 1 if own or self._mitigations.always_switch else 0
         flush = 1 if self._mitigations.flush_l1d else 0
-        write = self._vcpu.write
+        write = vcpu.write
         write(v.VM_EXIT_MSR_STORE_COUNT, 1 if own else 0)
         write(v.VM_EXIT_MSR_LOAD_COUNT, swapped)
         first = 0 if swapped else _ENTRY
-        write(v.VM_ENTRY_MSR_LOAD_ADDRESS, self._vcpu.frame_hpa + GUEST_MSRS + first)
+        write(v.VM_ENTRY_MSR_LOAD_ADDRESS, vcpu.frame_hpa + GUEST_MSRS + first)
         write(v.VM_ENTRY_MSR_LOAD_COUNT, swapped + flush)
         if self._allowed:
             for access in (False, True):
-                self._msrs.bitmap.set(m.IA32_SPEC_CTRL, access, not own)
+                vcpu.msr_bitmap.set(m.IA32_SPEC_CTRL, access, not own)
 
-    def _put(self, value):
-        struct.pack_into("<Q", self._guest, 8, value)
+    def _read(self, vcpu, index):
+        return struct.unpack("<Q", _value(vcpu))[0]
 
-    def _read(self, index):
-        return struct.unpack_from("<Q", self._guest, 8)[0]
-
-    def _write(self, index, value):
+    def _write(self, vcpu, index, value):
         if value & ~self._allowed:
             return False
-        self._put(value)
-        if value and not self._own:
-            self._switch(True)
+        _put(vcpu, value)
+        if value and not vcpu.has_spec_ctrl:
+            self._switch(vcpu, True)
         return True
 
-    def _command(self, index, value):
+    def _command(self, vcpu, index, value):
         """IA32_PRED_CMD, IA32_FLUSH_CMD, where a policy watches them: bit 0 does it."""
         if value & ~1:
             return False
         if value:
             self._wrmsr(index, value)
         return True
+
+
+def _value(vcpu):
+    """The place of the guest's IA32_SPEC_CTRL in its area."""
+    return uctypes.bytearray_at(vcpu.frame_hpa + GUEST_MSRS + 8, 8)
+
+
+def _put(vcpu, value):
+    struct.pack_into("<Q", _value(vcpu), 0, value)
 
 
 def _shown(capabilities):

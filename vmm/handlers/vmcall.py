@@ -65,7 +65,7 @@ class Hypercalls:
             if vm.starts != starts:
                 return verdict.YIELD  # it has reset the guest: nobody waits for the answer any more
             vcpu.rax = answer
-            return verdict.ADVANCE if vm.runs() else verdict.ADVANCE | verdict.YIELD
+            return verdict.ADVANCE if vm.runs(vcpu) else verdict.ADVANCE | verdict.YIELD
         try:
             if number not in self._words:
                 self._exits.key(reasons.VMCALL, number, _unknown, self._words.address(number))

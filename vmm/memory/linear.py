@@ -46,11 +46,11 @@ class Linear:
     """
 
     def __init__(self, vm):
-        """vm: walker, load_walker(), breakpoints, physical_read(), _write(), _load() and _store()."""
+        """vm: walker, load_walker(), physical_read(), _write(), _load() and _store()."""
         self._vm = vm
         self._vcpu = None
         self._walker = vm.walker
-        self._watch = vm.breakpoints
+        self._watch = None  # the vCPU's breakpoints
         self.bits = 64
         self.explicit = 0
         self._aligned = False
@@ -66,6 +66,7 @@ class Linear:
             access |= paging.AC
         self.explicit = access
         self._walker = self._vm.load_walker(vcpu)
+        self._watch = vcpu.breakpoints
         self._watch.begin(vcpu)
         return self
 

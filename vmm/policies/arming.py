@@ -55,7 +55,7 @@ class Arming:
         """Let the exits that `policy` needs happen."""
         needs = policy.needs
         if needs.pages:
-            self.vm.stepper.reset()
+            self._end_steps()
             try:
                 for page in needs.pages:
                     self.vm.rights.take(page << 12, policy, needs.rights)
@@ -74,13 +74,17 @@ class Arming:
     def _release(self, policy):
         """The rights that a policy has taken are the pages' again."""
         pages = policy.needs.pages
-        self.vm.stepper.reset()
+        self._end_steps()
         for page in pages:
             self.vm.rights.take(page << 12, policy, 0)
         for region in range(pages[0] >> 9, (pages[-1] >> 9) + 1):
             if self.vm.ept.walk(region << 21)[1] == PAGE:
                 self.vm.ept.join(region << 21)
         self.vm.flush()
+
+    def _end_steps(self):
+        for vcpu in self._vcpus:
+            vcpu.stepper.reset()
 
     def exceptions(self):
         """The exception bitmap that the attached policies need."""
@@ -96,7 +100,8 @@ class Arming:
         for msr in needs.msrs:
             users = self._msrs[msr] = self._msrs.get(msr, 0) + count
             if users == (1 if on else 0):
-                self.vm.msrs.bitmap.watch(msr[0], msr[1], on)
+                for vcpu in self._vcpus:
+                    vcpu.msr_bitmap.watch(msr[0], msr[1], on)
             if not users:
                 del self._msrs[msr]
         changed = self._primary.add(_bits(ProcBased, needs.primary), count)

@@ -19,14 +19,14 @@ class MonitorTrap:
 
     traps_advance = False  # an instruction that the monitor completes makes no trap
 
-    def __init__(self, vm):
-        self.vm = vm
+    def __init__(self, vcpu):
+        self.vm = vcpu.vm
         self._delivery = False
         self._blocks = False  # blocking by STI is the step's
 
     def fits(self, vcpu):
         """Whether the vCPU can be stepped so."""
-        return not self.vm.apicv or vcpu.rflags & (RFLAGS_TF | RFLAGS_IF) != RFLAGS_TF | RFLAGS_IF
+        return not vcpu.apicv or vcpu.rflags & (RFLAGS_TF | RFLAGS_IF) != RFLAGS_TF | RFLAGS_IF
 
     def instead(self, vcpu):
         """Every instruction is stepped."""
@@ -37,18 +37,18 @@ class MonitorTrap:
         Returns whether the preemption timer ends the step: never here.
         """
         self._delivery = bool(vcpu.injecting())
-        self.vm.events.set_primary(CONTROL_MONITOR_TRAP_FLAG)
+        vcpu.events.set_primary(CONTROL_MONITOR_TRAP_FLAG)
         if not self._delivery:
             vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
             state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
-            self._blocks = bool(self.vm.apicv and vcpu.rflags & RFLAGS_IF and not state & BLOCKING_BY_STI_MOV_SS)
+            self._blocks = bool(vcpu.apicv and vcpu.rflags & RFLAGS_IF and not state & BLOCKING_BY_STI_MOV_SS)
             if self._blocks:
                 vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | BLOCKING_BY_STI)
         return False
 
     def disarm(self, vcpu):
         """Nothing is left of the step."""
-        self.vm.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG)
+        vcpu.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG)
         if self._delivery:
             return
         vcpu.write(EXCEPTION_BITMAP, self.vm.arming.exceptions())

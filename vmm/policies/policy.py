@@ -170,10 +170,10 @@ class Policy:
                 done = below(vcpu)
             else:
                 done = self._apply(vcpu, answer, handler)
-            return done if self.vm.runs() else done | verdict.YIELD  # it may have paused it, or switched it off
+            return done if self.vm.runs(vcpu) else done | verdict.YIELD  # it may have paused it, or switched it off
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
-                self.vm.apply(self._failed(vcpu, None))
+                self.vm.apply(self._failed(vcpu, None), vcpu)
                 raise error
             return self._failed(vcpu, error)
 
@@ -192,7 +192,7 @@ class Policy:
             return verdict.PAUSE
         if isinstance(answer, verdict.Inject):
             first = event.vectoring(vcpu)
-            self.vm.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
+            vcpu.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
             return injection.inject(vcpu, answer.vector, answer.error or 0, first)
         if isinstance(answer, verdict.Value):
             return event.value(vcpu, answer.value, handler)

@@ -1,4 +1,4 @@
-"""One instruction of a guest, with the pages that a policy watches opened for it.
+"""One instruction of a vCPU, with the pages that a policy watches opened for it.
 
 Steps by the monitor trap flag (vmm/policies/monitortrap.py) where vmm/vtx/trial.py has seen it work, else by
 RFLAGS.TF (vmm/policies/trapflag.py), which every CPU has. The step ends with the trap after the instruction, or with
@@ -28,24 +28,27 @@ class Stepper:
     Interrupts and NMIs for the guest wait until it is over.
     """
 
-    def __init__(self, vm, ways):
+    def __init__(self, vcpu, ways):
         """ways: MonitorTrap, TrapFlag, or what is like them; the first that fits is taken, and the last always does."""
-        self.vm = vm
+        self.vcpu = vcpu
+        self.vm = vcpu.vm
         self._ways = ways
         self._way = ways[-1]
         self.armed = False
         self._held = False  # an event waits
+        self._alone = False  # the other vCPUs stand still
         self._done = None
 
     def step(self, gpa=None, rights=RWX, done=None):
-        """Let one instruction run; returns the verdict for the exit at hand.
+        """Let one instruction run; returns the verdict for the exit at hand. Other vCPUs, which would find the page
+        open, or what stands in for a device's, stand still meanwhile.
 
         done(completed) -> verdict: called once, after it; completed: it has ended without a fault or another exit.
         """
         vm = self.vm
         if not self.armed:
-            self._way = self._fitting(vm.vcpu)
-            instead = self._way.instead(vm.vcpu)
+            self._way = self._fitting(self.vcpu)
+            instead = self._way.instead(self.vcpu)
             if instead is not None:
                 return instead
         if done is not None:
@@ -54,13 +57,16 @@ class Stepper:
             vm.rights.lend(gpa, rights)
         if not self.armed:
             self.armed = True
-            delivery = self._way.arm(vm.vcpu)
+            self._alone = len(vm.vcpus) > 1 and (gpa is not None or done is not None)
+            if self._alone:
+                vm.hold_others(self.vcpu, 1)
+            delivery = self._way.arm(self.vcpu)
             instead = dict.fromkeys(_PASSING_DELIVERY if delivery else _PASSING)
             instead[reasons.PENDING] = self._hold
             instead[reasons.EPT_VIOLATION] = self._violation
-            vm.exits.divert(self._interrupted, instead)
+            vm.exits.divert(self.vcpu, self._interrupted, instead)
         else:
-            self._way.again(vm.vcpu)
+            self._way.again(self.vcpu)
         return verdict.RESUME
 
     def _fitting(self, vcpu):
@@ -74,11 +80,14 @@ class Stepper:
         vm = self.vm
         if self.armed:
             self.armed = False
-            self._way.disarm(vm.vcpu)
-            vm.exits.restore()
+            self._way.disarm(self.vcpu)
+            vm.exits.restore(self.vcpu)
+            if self._alone:
+                self._alone = False
+                vm.hold_others(self.vcpu, -1)
             if self._held:
                 self._held = False
-                vm.kick()
+                self.vcpu.events.kick()
         vm.rights.restore()
         done, self._done = self._done, None
         return done(completed) if done is not None else verdict.RESUME
@@ -87,12 +96,12 @@ class Stepper:
         """Slot PENDING: what the guest is to get would come between the instruction and its trap."""
         self._held = True
         vcpu.pending = 0
-        self.vm.events.set_primary(0, _WINDOWS)
+        vcpu.events.set_primary(0, _WINDOWS)
         return verdict.RESUME
 
     def _violation(self, vcpu):
         """An EPT violation: where the monitor completes the instruction, no trap of the CPU's ends the step."""
-        answer = self.vm.exits.handler(reasons.EPT_VIOLATION)(vcpu)
+        answer = self.vm.exits.handler(reasons.EPT_VIOLATION, vcpu)(vcpu)
         if answer & verdict.ADVANCE and self.armed and not self._way.traps_advance:
             answer |= self.reset(True)
         return answer
@@ -103,4 +112,4 @@ class Stepper:
         answer = self.reset(ended)
         if ended:
             return answer | (self._way.rest(vcpu) or verdict.RESUME)
-        return answer | self.vm.exits.handler(vcpu.reason & 0xFFFF)(vcpu)
+        return answer | self.vm.exits.handler(vcpu.reason & 0xFFFF, vcpu)(vcpu)

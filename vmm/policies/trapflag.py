@@ -63,8 +63,8 @@ class TrapFlag:
 
     traps_advance = True  # the shim's advance makes the single step due
 
-    def __init__(self, vm):
-        self.vm = vm
+    def __init__(self, vcpu):
+        self.vm = vcpu.vm
         self._flags = 0  # the guest's TF and IF
         self._opcode = 0
         self._next = 0  # RIP behind the instruction
@@ -116,7 +116,7 @@ class TrapFlag:
         """
         self._delivery = bool(vcpu.injecting())
         if self._delivery:
-            self.vm.clock.slice_end = 1
+            vcpu.clock.slice_end = 1
             vcpu.min_run = 0
             return True
         code, bits = self._fetch(vcpu)

@@ -15,10 +15,12 @@ import cpu
 import micropython
 from micropython import const
 
+from vmm.scheduling.states import RUNS
 from vmm.scheduling.words import COUNT, FINE, LEVEL, NESTED, NOW
-from vmm.vtx.frame import ALLOCATED, HOST_TICKS, PRIORITY, SHARE, TURN
+from vmm.vtx.frame import ALLOCATED, HOST_TICKS, PRIORITY, SHARE, SIBLING, STATE, TURN
 
 _LIMIT_PART = const(16)
+_AHEAD = const(10)  # log2 of the part by which one is ahead of its siblings
 
 
 def heap_of_call():
@@ -46,9 +48,46 @@ def charge(frame: int, ticks: int):
     host = (int(f[HOST_TICKS]) | int(f[HOST_TICKS + 1]) << 32) + ticks
     f[HOST_TICKS] = host
     f[HOST_TICKS + 1] = host >> 32
-    turn = (int(f[TURN]) | int(f[TURN + 1]) << 32) + (ticks << FINE) // int(f[SHARE])
+    turn = (ticks << FINE) // int(f[SHARE])
+    if f[SIBLING]:
+        share(frame, turn)
+    turn += int(f[TURN]) | int(f[TURN + 1]) << 32
     f[TURN] = turn
     f[TURN + 1] = turn >> 32
+
+
+@micropython.viper
+def share(frame: int, used: int):
+    """The virtual time of a VM is that of all its vCPUs: the others' goes on with this one's. Its own comes to be a
+    thousandth ahead, so that of equals the others are before it. used: by which its own goes on."""
+    f = ptr32(frame)
+    at = int(f[SIBLING])
+    while at != frame:
+        other = ptr32(at)
+        turn = (int(other[TURN]) | int(other[TURN + 1]) << 32) + used
+        other[TURN] = turn
+        other[TURN + 1] = turn >> 32
+        at = int(other[SIBLING])
+    turn = (int(f[TURN]) | int(f[TURN + 1]) << 32) + (used >> _AHEAD) + 1
+    f[TURN] = turn
+    f[TURN + 1] = turn >> 32
+
+
+@micropython.viper
+def give_way(frame: int):
+    """A vCPU spins for another of its VM: those that can run go before it."""
+    f = ptr32(frame)
+    last = int(f[TURN]) | int(f[TURN + 1]) << 32
+    at = int(f[SIBLING])
+    while at and at != frame:
+        other = ptr32(at)
+        if other[STATE] == RUNS:
+            turn = int(other[TURN]) | int(other[TURN + 1]) << 32
+            if turn >= last:
+                last = turn + 1
+        at = int(other[SIBLING])
+    f[TURN] = last
+    f[TURN + 1] = last >> 32
 
 
 @micropython.viper
@@ -61,7 +100,11 @@ def advance(levels, frame: int, used: int):
     turn = int(f[TURN]) | int(f[TURN + 1]) << 32
     words[at] = turn
     words[at + 1] = turn >> 32
-    turn += (used << FINE) // int(f[SHARE])
+    used = (used << FINE) // int(f[SHARE])
+    if f[SIBLING]:
+        share(frame, used)
+        turn = int(f[TURN]) | int(f[TURN + 1]) << 32
+    turn += used
     f[TURN] = turn
     f[TURN + 1] = turn >> 32
 

@@ -1,4 +1,4 @@
-"""A guest's time and its timers.
+"""A vCPU's time and its timers; those of the machine's devices are the first vCPU's.
 
 Time is the host's TSC plus an offset that makes it start near 0. All devices of a guest
 count from it, so they agree with each other. The guest's own TSC is this plus `skew`, which
@@ -64,12 +64,12 @@ class Timer:
 
 
 class Clock:
-    """hz: ticks a second. offset: now() minus host TSC. rdtsc() reads the host's TSC."""
+    """hz: ticks a second. offset: now() minus host TSC; all of a guest's have the same. rdtsc() reads the host's TSC."""
 
-    def __init__(self, hz, rdtsc):
+    def __init__(self, hz, rdtsc, offset=None):
         self.hz = hz
         self.rdtsc = rdtsc
-        self.offset = -rdtsc()
+        self.offset = -rdtsc() if offset is None else offset
         self.callbacks = []
         self._timers = []
         self._frame = bytearray(_FRAME)

@@ -155,12 +155,7 @@ def _preempted(scheduler) -> int:
                 f[EXIT_TSC] = since
                 f[EXIT_TSC + 1] = since >> 32
             if f[STATE] != RUNS:
-                # Paused, or switched off: its turn is over when the handler is done, before another instruction.
-                f[SLICE_END] = 1
-                f[SLICE_END + 1] = 0
-                f[MIN_RUN] = 0
-                f[MIN_RUN + 1] = 0
-                f[DIRTY] |= DIRTY_TIMERS
+                end_turn(frame)  # paused, or switched off
     w[INSIDE] = inside
     w[FLOOR] = floor
     w[ABOVE] = above
@@ -275,6 +270,17 @@ def rouse(scheduler, frame: int, at: int):
     if f[PRIORITY] > ptr32(runs)[PRIORITY]:
         if not scheduler.policy:  # with a rule of the user's nothing is interrupted
             arm_by(scheduler._preempt_at, at)
+
+
+@micropython.viper
+def end_turn(frame: int):
+    """A vCPU's turn is over when its handler is done, before another instruction. frame: hpa of its frame."""
+    f = ptr32(frame)
+    f[SLICE_END] = 1
+    f[SLICE_END + 1] = 0
+    f[MIN_RUN] = 0
+    f[MIN_RUN + 1] = 0
+    f[DIRTY] |= DIRTY_TIMERS
 
 
 @micropython.viper

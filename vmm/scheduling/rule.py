@@ -6,25 +6,30 @@ import cpu
 import vmx
 from micropython import const
 
-from vmm.scheduling.accounting import heap_of_call
-from vmm.scheduling.states import HALTED, RUNNING
-from vmm.verdict import BEYOND, WAIT
+from vmm.scheduling.accounting import give_way, heap_of_call
+from vmm.scheduling.states import HALTED, RUNNING, WAIT_FOR_SIPI
+from vmm.verdict import BEYOND, SPIN, WAIT
 from vmm.vtx import exits
+from vmm.vtx.frame import TURN
 
 _LIMIT_SLICES = const(100)  # the longest that a rule may think
 
 
 def turn(scheduler, deadline):
-    """One turn of whom the rule names. deadline: host TSC, 0: none."""
+    """One turn of whom the rule names; its vCPUs come by turns. deadline: host TSC, 0: none."""
     runnable = []
     timers = [deadline] if deadline else []
+    able = {}  # id of a VM: the vCPU of it that has used the least of those that can run
     for vcpu in list(scheduler.vcpus):
-        vm = vcpu.vm
-        state = vcpu.scheduled.state
-        if state == RUNNING or state == HALTED and _wakes(scheduler, vm):
-            runnable.append(vm)
-        elif state == HALTED:
-            when = vm.next_timer()
+        vm, scheduled = vcpu.vm, vcpu.scheduled
+        if scheduled.state == RUNNING or scheduled.state == HALTED and _wakes(scheduler, vcpu):
+            if id(vm) not in able:
+                runnable.append(vm)
+            elif able[id(vm)].scheduled.get(TURN) <= scheduled.get(TURN):
+                continue
+            able[id(vm)] = vcpu
+        elif scheduled.state in (HALTED, WAIT_FOR_SIPI):
+            when = _next_timer(vcpu)
             if when:
                 timers.append(when)
     vm = _pick(scheduler, runnable) if runnable else None
@@ -33,24 +38,49 @@ def turn(scheduler, deadline):
     if vm is None:
         cpu.idle(min(timers) if timers else 0)
     else:
-        vcpu = vm.vcpus[0]
-        vm.clock.slice_end = min([cpu.rdtsc() + scheduler.slice_ticks] + timers)
+        vcpu = able[id(vm)]
+        vcpu.clock.slice_end = min([cpu.rdtsc() + scheduler.slice_ticks] + timers)
         scheduler.enters(vcpu)
         before = sum(vcpu.scheduled.ticks())
         answer = exits.run(vcpu, vmx.enter)
         scheduler.charge(vcpu, sum(vcpu.scheduled.ticks()) - before)
+        if answer & SPIN:
+            give_way(vcpu.frame_hpa)
         if answer & (BEYOND | WAIT):
-            scheduler.on_behalf(vm, vm.apply, answer)
+            scheduler.on_behalf(vm, vm.apply, answer, vcpu)
     scheduler.poll()
 
 
-def _wakes(scheduler, vm):
-    """Whether a halted guest goes on. One whose timer fails is set aside."""
+def _next_timer(vcpu):
+    """Host TSC of the vCPU's next timer, 0 where none is armed."""
+    when = vcpu.clock.next
+    return max(when - vcpu.clock.offset, 1) if when else 0
+
+
+def _wakes(scheduler, vcpu):
+    """Whether a halted vCPU goes on. The guest of one whose timer fails is set aside."""
     try:
-        return scheduler.on_behalf(vm, vm.wake)
+        return scheduler.on_behalf(vcpu.vm, _wake, vcpu)
     except Exception as error:
-        scheduler.set_aside(vm, "a timer's end", error)
+        scheduler.set_aside(vcpu.vm, "a timer's end", error)
         return False
+
+
+def _wake(vcpu):
+    """Call back due timers; True when that or a device brought an event: it runs again."""
+    clock, scheduled = vcpu.clock, vcpu.scheduled
+    if clock.next and clock.next <= clock.now():
+        scheduled.due(_next_timer(vcpu))
+        clock.expire()
+        if not scheduled.wakes():
+            clock.park()
+    if scheduled.wakes():
+        scheduled.woken()
+        vcpu.vm.catch_up()
+        scheduled.state = RUNNING
+        return True
+    scheduled.due(0)
+    return False
 
 
 def _pick(scheduler, runnable):

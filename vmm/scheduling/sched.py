@@ -250,7 +250,7 @@ class Scheduler(Preemption):
 
     def set_aside(self, vm, what, error):
         """The monitor's work for this guest has failed: it is stopped, with a line."""
-        vm.apply(verdict.STOP)  # before anything that needs memory
+        vm.apply(verdict.STOP, vm.vcpus[0])  # before anything that needs memory
         if isinstance(error, MemoryError):
             gc.collect()
         vm.log_error("stopped: the monitor failed at %s" % what, error)
@@ -356,7 +356,7 @@ class Scheduler(Preemption):
             charge_all(words, self._frames, passed(words, began), blocks)
 
     def top(self):
-        """Print the share of the CPU, wake-ups and their lateness of each guest since the call before.
+        """Print the share of the CPU, wake-ups and their lateness of each vCPU since the call before.
 
         Lateness is host TSC ticks from a timer's deadline to the entry into the guest that slept; wake-ups by
         anything else have none.
@@ -366,10 +366,12 @@ class Scheduler(Preemption):
         print("%-14s %-8s %4s %7s %7s %9s %12s %12s" % (
             "NAME", "STATE", "PRIO", "GUEST%", "HOST%", "WAKE-UPS", "LATE(MEAN)", "LATE(MAX)",
         ))  # fmt: skip
-        for vm in self.machines:
-            guest, host, wakes, timed, late, latest = vm.used()
+        for vcpu in self.vcpus:
+            vm, scheduled = vcpu.vm, vcpu.scheduled
+            name = vm.name if len(vm.vcpus) == 1 else "%s/%d" % (vm.name, vcpu.number)
+            guest, host, wakes, timed, late, latest = vm.steadily(scheduled.used)
             print("%-14s %-8s %4d %7.2f %7.2f %9d %12d %12d" % (
-                vm.name, vm.state, vm.priority, 100 * guest / passed, 100 * host / passed,
+                name, scheduled.state, vm.priority, 100 * guest / passed, 100 * host / passed,
                 wakes, late // max(timed, 1), latest,
             ))  # fmt: skip
         self._started = now

@@ -28,18 +28,21 @@ from vmm.vtx.frame import (
     WAKES,
 )
 
-_STATES = {states.RUNNING: states.RUNS, states.HALTED: states.WAITS}
+_STATES = {states.RUNNING: states.RUNS, states.HALTED: states.WAITS, states.WAIT_FOR_SIPI: states.WAITS}
+_ACTIVE = tuple(_STATES)
 _FRAME = const(0x1000)
 
 
 class Scheduled:
-    """One vCPU: vcpu.scheduled. state: of states.py's words; turn: virtual time; counts of its wake-ups."""
+    """One vCPU: vcpu.scheduled. before: the state that it goes back to from a pause."""
 
     def __init__(self, frame, apic_page):
         """frame, apic_page: hpa of the vCPU frame and of its local APIC's page."""
         self.frame = frame
         self._words = uctypes.bytearray_at(frame, _FRAME)
         self._still = states.OFF
+        self.waits_for_sipi = False
+        self.before = states.RUNNING
         self._seen = (0, 0)
         _put(self._words, APIC_PAGE, apic_page)
 
@@ -58,19 +61,52 @@ class Scheduled:
 
     @property
     def state(self):
+        """One of "running", "halted", "wait-for-SIPI", "paused", "stopped", "off"."""
         word = _get(self._words, STATE) & states.HOLD - 1
-        return states.RUNNING if word == states.RUNS else states.HALTED if word == states.WAITS else self._still
+        if word == states.RUNS:
+            return states.RUNNING
+        if word == states.WAITS:
+            return states.WAIT_FOR_SIPI if self.waits_for_sipi else states.HALTED
+        return self._still
 
     @state.setter
     def state(self, value):
+        self.waits_for_sipi = value == states.WAIT_FOR_SIPI
         self._still = value
         _put(self._words, PARKED, 0)
         held = _get(self._words, STATE) & ~(states.HOLD - 1)
         _put(self._words, STATE, held | _STATES.get(value, states.STILL))
 
+    def wait_for_sipi(self):
+        """INIT has come: now, or once its VM goes on, it waits for SIPI."""
+        if self.state in _ACTIVE:
+            self.state = states.WAIT_FOR_SIPI
+        else:
+            self.before = states.WAIT_FOR_SIPI
+
+    def stand(self, state):
+        """Stand still; go() goes on with what it did before."""
+        now = self.state
+        if now in _ACTIVE:
+            self.before = now
+        self.state = state
+        self.put(DUE, 0)
+
+    def go(self):
+        """Go on after stand()."""
+        self.state, self.before = self.before, states.RUNNING
+
     def wakes(self):
         """Whether the vCPU, if it is at HLT, has something to wake up for."""
         return bool(wakes(self.frame))
+
+    def due(self, deadline):
+        """Its next entry is for a timer whose deadline, in host TSC, is this; 0: for none."""
+        self.put(DUE, deadline)
+
+    def woken(self):
+        """One more wake-up."""
+        self.put(WAKES, self.get(WAKES) + 1)
 
     def ticks(self):
         """(guest ticks, host ticks) so far."""
@@ -78,7 +114,7 @@ class Scheduled:
 
     def used(self):
         """Return (guest ticks, host ticks, wake-ups, how many of them for a timer, the sum of their lateness, the
-        longest), all since the call before. The vCPU is held."""
+        longest), all since the call before. The VM is held."""
         guest, host = now = self.ticks()
         used = guest - self._seen[0], host - self._seen[1]
         self._seen = now
@@ -90,10 +126,12 @@ class Scheduled:
 
 
 class ScheduledVm:
-    """A VM for the scheduler: its vCPUs run (`_scheduled` has the Scheduled of each); priority and share are its own.
+    """A VM for the scheduler: its vCPUs run, each by its vcpu.scheduled; priority and share are the VM's.
     share: of equals, 100 is usual."""
 
     def schedule(self, priority, share):
+        """The vCPUs are there."""
+        self._scheduled = [vcpu.scheduled for vcpu in self.vcpus]
         self.priority = priority
         self.share = share
 
@@ -104,13 +142,13 @@ class ScheduledVm:
 
     @property
     def state(self):
-        """One of "running", "halted", "paused", "stopped", "off"."""
-        return self._scheduled[0].state
-
-    @state.setter
-    def state(self, value):
-        for scheduled in self._scheduled:
-            scheduled.state = value
+        """One of "running" (a vCPU can run), "halted", "paused", "stopped", "off"."""
+        first = self._scheduled[0].state
+        if first == states.HALTED:
+            for scheduled in self._scheduled:
+                if scheduled.state == states.RUNNING:
+                    return states.RUNNING
+        return first
 
     def hold(self, more):
         """more: 1, what follows changes the guest in more than one step: it is not entered until hold(-1), while others
@@ -123,6 +161,18 @@ class ScheduledVm:
     def held(self):
         """Whether something changes it in more than one step."""
         return self._scheduled[0].get(STATE) >= states.HOLD
+
+    def hold_others(self, vcpu, more):
+        """more: 1, no vCPU but this one is entered until hold_others(vcpu, -1)."""
+        for scheduled in self._scheduled:
+            if scheduled is not vcpu.scheduled:
+                hold(self.monitor.scheduler, scheduled.frame, more)
+
+    @property
+    def current(self):
+        """The vCPU whose exit loop runs, else the first one."""
+        inside = self.monitor.scheduler.inside_vcpu
+        return inside if inside is not None and inside.vm is self else self.vcpus[0]
 
     def steadily(self, work, *args):
         """work(*args), while the guest is held."""
@@ -184,25 +234,15 @@ class ScheduledVm:
         for scheduled in self._scheduled:
             scheduled.put(STARTS, value)
 
-    def wakes(self):
-        """Whether the guest, if it is at HLT, has something to wake up for."""
-        return self._scheduled[0].wakes()
-
-    def due(self, deadline):
-        """Its next entry is for a timer whose deadline, in host TSC, is this; 0: for none."""
-        self._scheduled[0].put(DUE, deadline)
-
-    def woken(self):
-        """One more wake-up."""
-        self._scheduled[0].put(WAKES, self._scheduled[0].get(WAKES) + 1)
+    def used(self):
+        """As Scheduled.used, of all vCPUs together."""
+        each = [self.steadily(scheduled.used) for scheduled in self._scheduled]
+        return tuple([sum([used[i] for used in each]) for i in range(5)]) + (max([used[5] for used in each]),)
 
     def ticks(self):
-        """(guest ticks, host ticks) so far."""
-        return self._scheduled[0].ticks()
-
-    def used(self):
-        """As Scheduled.used."""
-        return self.steadily(self._scheduled[0].used)
+        """(guest ticks, host ticks) so far, of all vCPUs together."""
+        pairs = [scheduled.ticks() for scheduled in self._scheduled]
+        return sum([guest for guest, _ in pairs]), sum([host for _, host in pairs])
 
 
 @micropython.viper

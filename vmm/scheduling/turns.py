@@ -12,7 +12,7 @@ import vmx
 from micropython import const
 from vmx import earliest
 
-from vmm.scheduling.accounting import begin, charge, passed
+from vmm.scheduling.accounting import begin, charge, give_way, passed, share
 from vmm.scheduling.clock import expire
 from vmm.scheduling.states import RUNS, STILL, WAITS
 from vmm.scheduling.words import (
@@ -36,7 +36,7 @@ from vmm.scheduling.words import (
     POLL,
     SWITCHES,
 )
-from vmm.verdict import BEYOND, HOST, WAIT
+from vmm.verdict import BEYOND, HOST, SPIN, WAIT
 from vmm.vtx import exits
 from vmm.vtx.events import wakes
 from vmm.vtx.frame import (
@@ -54,6 +54,7 @@ from vmm.vtx.frame import (
     PENDING,
     PRIORITY,
     SHARE,
+    SIBLING,
     SLICE_END,
     STATE,
     TURN,
@@ -274,22 +275,32 @@ def turns(sched, deadline: int, once: int):
         used = (int(f[GUEST_TICKS]) + int(f[HOST_TICKS]) - used) & 0xFFFFFFFF
         used = (used << int(FINE)) // int(f[SHARE])
         if int(f[PRIORITY]) == rank:  # else it has been given another meanwhile, and that one's virtual time
-            f[TURN] = turn + used
-            f[TURN + 1] = turn + used >> 32
+            if f[SIBLING]:
+                share(int(f), used)
+                place = int(f[TURN]) | int(f[TURN + 1]) << 32
+                place += used
+                f[TURN] = place
+                f[TURN + 1] = place >> 32
+                if answer & SPIN:
+                    give_way(int(f))
+                    levels[at + HOLDER] = 0
+            else:
+                f[TURN] = turn + used
+                f[TURN + 1] = turn + used >> 32
         if equals == 1:
             turn += used  # nobody has waited
         levels[at + NOW] = turn
         levels[at + NOW + 1] = turn >> 32
         if answer & BEYOND:
             used = int(begin(words))
-            vcpus[best].vm.apply(answer)
+            vcpus[best].vm.apply(answer, vcpus[best])
             charged(int(f), int(passed(words, used)))
             if equals == 1:
                 levels[at + NOW] = f[TURN]
                 levels[at + NOW + 1] = f[TURN + 1]
         elif answer & WAIT:
             if f[STATE] != RUNS:  # it has been paused or switched off meanwhile
-                vcpus[best].vm.apply(answer)
+                vcpus[best].vm.apply(answer, vcpus[best])
             elif int(awake(frames[best])) == 0:
                 f[STATE] = int(WAITS)
                 f[PARKED] = 0

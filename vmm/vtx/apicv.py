@@ -46,6 +46,7 @@ class Apicv:
     def __init__(self, lapic, bitmap, x2apic):
         """bitmap: the guest's MSR bitmap. x2apic: whether the CPU offers "virtualize x2APIC mode"."""
         self._vcpu = None
+        self.virtualizes = False  # accesses to the page at the APIC base
         self._lapic = lapic
         self._bitmap = bitmap
         self._x2apic = x2apic
@@ -78,12 +79,13 @@ class Apicv:
         elif lapic.enabled and not lapic.x2apic and base == _APIC_BASE:
             controls |= _VIRTUALIZE_APIC_ACCESSES
         self._vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
-        ept = self._vcpu.vm.ept
-        if controls & _VIRTUALIZE_APIC_ACCESSES:
-            ept.map(_APIC_BASE, self._access_page, PAGE)
-            ept.invalidate()
-        else:
-            ept.unmap(_APIC_BASE, PAGE)
+        vm = self._vcpu.vm
+        self.virtualizes = bool(controls & _VIRTUALIZE_APIC_ACCESSES)
+        if self.virtualizes:
+            vm.ept.map(_APIC_BASE, self._access_page, PAGE)
+            vm.ept.invalidate()
+        elif not any([vcpu.apicv.virtualizes for vcpu in vm.vcpus]):
+            vm.ept.unmap(_APIC_BASE, PAGE)
         if not lapic.enabled:
             self._vcpu.write(GUEST_INTERRUPT_STATUS, 0)
         for index in _X2APIC_READS:
@@ -129,9 +131,14 @@ class Apicv:
         status = self._read(GUEST_INTERRUPT_STATUS)
         self._write(GUEST_INTERRUPT_STATUS, status & 0xFF | max(self._lapic.service_vector(), 0) << 8)
 
-    def write_exits(self):
-        """Return the handler of APIC writes: trap-like, RIP is past the instruction and the page holds the value."""
-        return bind(_written, uctypes.addressof(self._regs), self._lapic)
+    def write_exits(self, ipi):
+        """Return the handler of APIC writes: trap-like, RIP is past the instruction and the page holds the value.
+
+        ipi: None where there is one vCPU; else ApicBus.quick.
+        """
+        if ipi is None:
+            return bind(_written, uctypes.addressof(self._regs), self._lapic)
+        return bind(_written_to, uctypes.addressof(self._regs), ipi, self._lapic)
 
     def eoi_exit(self, vcpu):
         """Handler of virtualized EOI: trap-like; the I/O APIC must hear of it."""
@@ -150,5 +157,18 @@ def _written(page: int, lapic, vcpu) -> int:
             if low >> 18 == SELF or (low >> 18 == 0 and r[ICR_HIGH // 4] >> 24 == r[ID // 4] >> 24):
                 if int(post(page, low & 0xFF)):
                     return 0
+    lapic.written(offset)
+    return 0
+
+
+@micropython.viper
+def _written_to(page: int, ipi, lapic, vcpu) -> int:
+    """The same where there are other processors, whom fixed interrupts may be for."""
+    r = ptr32(page)
+    f = ptr32(vcpu)
+    offset = int(f[QUALIFICATION]) & 0xFFF
+    if offset == ICR:
+        if int(ipi(int(f), int(r[ICR // 4]), int(r[ICR_HIGH // 4]) >> 24 & 0xFF)):
+            return 0
     lapic.written(offset)
     return 0

@@ -49,11 +49,15 @@ LEAF_1_EDX_FXSR = const(1 << 24)
 LEAF_1_EDX_SSE = const(1 << 25)
 LEAF_1_EDX_SSE2 = const(1 << 26)
 LEAF_1_EDX_SS = const(1 << 27)
+LEAF_1_EDX_HTT = const(1 << 28)
 
 LEAF_1_EBX_CLFLUSH_SIZE = const(0xFF00)
 LEAF_1_EBX_LOGICAL_PROCESSORS = const(16)  # shift
+LEAF_1_EBX_APIC_ID = const(24)  # shift
 
 LEAF_4_EAX_CACHE = const(0x3FFF)  # all but how many processors and cores share
+LEAF_4_EAX_SHARING = const(14)  # shift: APIC IDs of those that share the cache, less 1
+LEAF_4_EAX_CORES = const(26)  # shift: APIC IDs of cores in the package, less 1
 
 LEAF_6_EAX_ARAT = const(1 << 2)
 

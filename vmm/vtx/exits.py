@@ -43,22 +43,26 @@ class Unhandled:
 
 
 class Exits:
-    """A vCPU's dispatch table: table[slot](vcpu) -> verdict, and the words that each reason needs.
+    """A guest's dispatch tables: table[slot](vcpu) -> verdict, one for each vCPU, and the words that each reason needs.
 
-    It is computed from four layers, of which each stands in front of the ones before:
+    They are computed from four layers, of which each stands in front of the ones before:
     1. handlers of reasons, and of keys of a reason (add, key);
     2. a handler that stands for a whole reason, keys and all (replace);
     3. what asks policies first (front), before the reason or before keys of it;
-    4. the diversion of all slots for one instruction (divert).
+    4. the diversion of all slots of one vCPU for one instruction (divert).
+    A handler is the same for all vCPUs and finds what is a vCPU's by its argument; or it is a tuple that has one for
+    each of them, where an attribute look-up would cost too much (each).
     Whoever changes a layer says so here; nobody else writes into the table. docs/exits.md has a picture.
     """
 
     def __init__(self, report):
         """report(vcpu, text): dump the guest's state for the user."""
         self.unhandled = Unhandled(report).exit
-        self.table = [self.unhandled] * _SLOTS
         self.wants = [0] * reasons.SLOTS
-        self._vcpu = None
+        self._vcpus = []
+        self._tables = []  # by vCPU
+        self._diversions = []  # by vCPU, layer 4: (handler, {slot: handler}, table), or None
+        self._spare = None  # a table for a diversion
         self._covered = {}  # slot: its handler of layer 1, where another one stands in front of it
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
@@ -68,10 +72,26 @@ class Exits:
         self._fronts = {}  # layer 3: {reason: front}
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
         self._front_slots = {}  # reason: slots that its front has
-        self._diversion = None  # layer 4: (handler, {slot: handler})
-        self._current = self.table  # layers 1 to 3, by slot; a list of its own during a diversion
-        self._spare = None  # that list, for the next one
+        self._current = [self.unhandled] * _SLOTS  # layers 1 to 3, by slot; the table itself where there is one vCPU
         self._whole = {}  # reason with a front: what handler() has given since the front came
+
+    def table(self):
+        """Return a new vCPU's table: a list for vmx.VCPU, and for attach()."""
+        return list(self._current) if self._tables else self._current
+
+    def attach(self, vcpu, table):
+        """A vCPU, in the order of their numbers. vcpu.number, use(table)."""
+        if self._tables and self._tables[0] is self._current:
+            self._current = list(self._current)
+        self._tables.append(table)
+        self._diversions.append(None)
+        self._vcpus.append(vcpu)
+
+    def each(self, make):
+        """Return make(vcpu), or where there are several vCPUs a tuple of them: a handler for add() and key()."""
+        if len(self._vcpus) == 1:
+            return make(self._vcpus[0])
+        return tuple([make(vcpu) for vcpu in self._vcpus])
 
     # -- layer 1
 
@@ -168,14 +188,14 @@ class Exits:
             self._fronts[reason] = front
         self._compute(reason)
 
-    def handler(self, reason):
-        """What does any exit of a reason, whatever its key, by layers 1 to 3."""
+    def handler(self, reason, vcpu):
+        """What does any exit of a reason of this vCPU, whatever its key, by layers 1 to 3."""
         if reason not in self._fronts:
-            return self._current[reason]
+            return _of(self._current[reason], vcpu.number)
         if reason not in self._whole:
             below = self._replaced.get(reason, self.default(reason))
-            self._whole[reason] = self._fronts[reason].every(below)
-        return self._whole[reason]
+            self._whole[reason] = _before(self._fronts[reason].every, below)
+        return _of(self._whole[reason], vcpu.number)
 
     def _compute(self, reason):
         """Bring layers 1 to 3 of a reason into the table."""
@@ -188,9 +208,9 @@ class Exits:
             before = front.every
             if reason in self._keys and reason not in self._replaced and self._place(reason, front):
                 before = front.others
-        self._cover(reason, handler, before(self._replaced.get(reason, handler)))
+        self._cover(reason, handler, _before(before, self._replaced.get(reason, handler)))
         for handler, slot in self._slots.get(reason, {}).items():
-            self._cover(slot, handler, before(handler))
+            self._cover(slot, handler, _before(before, handler))
         self._use_keys(reason)
 
     def _cover(self, slot, handler, shown):
@@ -220,7 +240,7 @@ class Exits:
         known = {}  # handler: its slot
         for key in front.keys():
             under = self._keys[reason].find(key) or (reason, 0)
-            handler = front.named(key, self.default(under[0]))
+            handler = _before(lambda below: front.named(key, below), self.default(under[0]))
             slot = known.get(handler)
             if slot is None:
                 if not self._has_slot():
@@ -240,34 +260,34 @@ class Exits:
 
     def _use_keys(self, reason):
         """Let the shim find this reason's keys, or not: their handlers are left out where all exits go one way."""
-        if self._vcpu is None or reason >= reasons.SLOTS:
+        if reason >= reasons.SLOTS:
             return
         used = reason in self._keys and reason not in self._replaced
-        if used and self._diversion is not None and reason in self._diversion[1]:
-            used = False
-        _set(self._vcpu, KEYS + reason, self._keys[reason].hpa if used else 0)
+        for vcpu, diversion in zip(self._vcpus, self._diversions):
+            found = used and (diversion is None or reason not in diversion[1])
+            _set(vcpu, KEYS + reason, self._keys[reason].hpa if found else 0)
 
     # -- layer 4
 
-    def divert(self, handler, instead):
-        """Until restore(), all slots go to `handler`, but those of `instead`, {reason: handler, or None: as before}."""
+    def divert(self, vcpu, handler, instead):
+        """Until restore(), all slots of a vCPU go to `handler`, but those of `instead`, {reason: handler, or None: as
+        before}."""
         others = {reasons.COMPLETED: None}
         others.update(instead)
-        self._spare = self._spare or [None] * _SLOTS
-        self._current = self._spare
-        self._current[:] = self.table
-        self._diversion = handler, others
-        self._divert_keys(others)
-        table = [handler] * _SLOTS
+        table, self._spare = self._spare or [None] * _SLOTS, None
+        self._diversions[vcpu.number] = handler, others, table
+        for slot in range(_SLOTS):
+            table[slot] = handler
         for slot in others:
-            table[slot] = others[slot] or self.handler(slot)
-        self.table[:] = table  # in place: the shim holds the list's items
+            table[slot] = others[slot] or self.handler(slot, vcpu)
+        self._divert_keys(others)
+        vcpu.use(table)
 
-    def restore(self):
-        """No diversion any more."""
-        others, self._diversion = self._diversion[1], None
-        self.table[:] = self._current
-        self._current = self.table
+    def restore(self, vcpu):
+        """No diversion of the vCPU any more."""
+        _, others, self._spare = self._diversions[vcpu.number]
+        self._diversions[vcpu.number] = None
+        vcpu.use(self._tables[vcpu.number])
         self._divert_keys(others)
 
     def _divert_keys(self, others):
@@ -276,30 +296,30 @@ class Exits:
                 self._use_keys(reason)
 
     def _put(self, slot, handler):
-        """A slot by layers 1 to 3: into the table, unless it is diverted."""
+        """A slot by layers 1 to 3: into the tables."""
         self._current[slot] = handler
-        if self._diversion is None:
-            self.table[slot] = handler
-        elif slot in self._diversion[1]:
-            self.table[slot] = self._diversion[1][slot] or self.handler(slot)
-        else:
-            self.table[slot] = self._diversion[0]
+        if len(self._tables) > 1:
+            for number, table in enumerate(self._tables):
+                table[slot] = _of(handler, number)
+        for vcpu, diversion in zip(self._vcpus, self._diversions):
+            if diversion is not None and slot in diversion[1]:
+                diversion[2][slot] = diversion[1][slot] or self.handler(slot, vcpu)
 
     def statistics(self):
-        """Return {reason name: (exits, host ticks)} of the reasons that occurred."""
+        """Return {reason name: (exits, host ticks)} of the reasons that occurred, of all vCPUs together."""
         out = {}
         for reason, name in reasons.names().items():
-            count = _word(self._vcpu, COUNT + 2 * reason)
+            count = sum([_word(vcpu, COUNT + 2 * reason) for vcpu in self._vcpus])
             if count:
-                out[name] = (count, _word(self._vcpu, TICKS + 2 * reason))
+                out[name] = (count, sum([_word(vcpu, TICKS + 2 * reason) for vcpu in self._vcpus]))
         return out
 
-    def arm(self, vcpu):
-        """Write the wanted words and the keys into the vCPU's frame."""
-        self._vcpu = vcpu
+    def arm(self):
+        """Write the wanted words and the keys into the vCPUs' frames."""
         for reason, wants in enumerate(self.wants):
             if wants:
-                _set(vcpu, WANTS + reason, wants)
+                for vcpu in self._vcpus:
+                    _set(vcpu, WANTS + reason, wants)
         for reason in self._keys:
             self._use_keys(reason)
 
@@ -307,6 +327,19 @@ class Exits:
 def _alone(below):
     """Of a reason without a front: nothing stands before its handlers."""
     return below
+
+
+def _of(handler, number):
+    """What a vCPU's table has for a handler."""
+    return handler[number] if isinstance(handler, tuple) else handler
+
+
+def _before(front, below):
+    """front(below), for each vCPU where they have handlers of their own."""
+    if not isinstance(below, tuple):
+        return front(below)
+    shown = tuple([front(handler) for handler in below])
+    return below if shown == below else shown
 
 
 @micropython.viper

@@ -93,6 +93,10 @@ ALLOCATED = const(0xB80 // 4)  # blocks of the heap that its exits have taken si
 PARKED = const(0xB88 // 4)  # bit n: timer n is of no use until the guest has run
 SS_RIGHTS = const(0xBB0 // 4)
 CR0_SHADOW = const(0xBB8 // 4)
+SIBLING = const(0xBC0 // 4)  # hpa of the frame of the guest's next vCPU, in a ring; 0: it has no other
+ORDERED = const(0xBC8 // 4)  # the guest's interleave says which of its vCPUs runs (vmm/scheduling/interleave.py)
+STORED = const(0xC00 // 4)  # two words each: MSRs that live in memory (vmm/handlers/msr.py)
+STORED_MSRS = const(64)
 
 # Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
 # RIP, RSP, RFLAGS, the qualification and the instruction length. The lower, the cheaper.

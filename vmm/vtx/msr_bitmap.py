@@ -7,10 +7,11 @@ from vmm.vtx.x86 import PAGE
 
 
 class Bitmap:
-    """One guest's bitmaps: 4 KiB at hpa, all set at first."""
+    """One vCPU's bitmaps: 4 KiB at hpa, all set at first."""
 
     def __init__(self, hpa):
         ones(hpa, PAGE)
+        self.hpa = hpa
         self._bytes = uctypes.bytearray_at(hpa, PAGE)
         self._watched = {}  # (index, write): whether it exits without policies
 

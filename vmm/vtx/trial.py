@@ -19,7 +19,7 @@ from micropython import const
 from vmm import verdict
 from vmm.loaders.state import State
 from vmm.memory import ept
-from vmm.vtx import reasons, vcpu
+from vmm.vtx import msr_bitmap, reasons, vcpu
 from vmm.vtx import vmcs as v
 from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
 from vmm.vtx.x86 import PAGE
@@ -50,13 +50,14 @@ class _Machine:
     """What vcpu.prepare() takes of a VM: its tables and bitmaps. Closing gives the memory back."""
 
     cr4_allowed = 0
+    vpids = (_VPID,)
 
     def __init__(self, pages, caps):
         self._pages = pages
         self._taken = []
         self.ept = ept.Ept(pages, caps.page_sizes)
         self.io_bitmap = self.take(2 * PAGE)
-        self.msr_bitmap = self.take(PAGE)
+        self.msr_bitmap = msr_bitmap.Bitmap(self.take(PAGE))
         self.code = self.take(PAGE)
         self.ept.map(0, self.code, PAGE)
 
@@ -74,10 +75,10 @@ class _Machine:
 class _Exits:
     """A table whose every handler ends the trial."""
 
-    def __init__(self):
-        self.table = [lambda _vcpu: verdict.STOP] * 256
+    def table(self):
+        return [lambda _vcpu: verdict.STOP] * 256
 
-    def arm(self, vcpu):
+    def attach(self, vcpu, table):
         pass
 
 
@@ -86,7 +87,9 @@ class _Guest:
 
     def __init__(self, pages, caps):
         self._machine = _Machine(pages, caps)
-        self._vcpu = vcpu.make(self._machine, caps, self._machine.take, _Exits(), ())
+        self._vcpu = vcpu.make(self._machine, 0, caps, self._machine.take, _Exits(), ())
+        self._vcpu.vpid = _VPID
+        self._vcpu.msr_bitmap = self._machine.msr_bitmap
         self._caps = caps
 
     def close(self):
@@ -95,7 +98,7 @@ class _Guest:
 
     def reason(self, code, arm=None, alarm=False):
         guest = self._vcpu
-        vcpu.prepare(guest, self._caps, _VPID)
+        vcpu.prepare(guest, self._caps)
         uctypes.bytearray_at(self._machine.code, len(code))[:] = code
         self._registers(guest)
         if self._caps.apicv or self._caps.tpr_shadow:

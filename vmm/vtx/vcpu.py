@@ -15,7 +15,7 @@ from micropython import const
 from vmm.memory import look
 from vmm.vtx import vmcs as v
 from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
-from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST
+from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, INVVPID_SINGLE_CONTEXT
 from vmm.vtx.x86 import CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PG, CR0_TS, EFER_LMA, PAGE
 
 _CR0_CD_NW = const(CR0_CD | CR0_NW)
@@ -28,6 +28,10 @@ _CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shu
 _PAT_RESET = const(0x0007040600070406)
 EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
 
+_PAUSE_LOOP_EXITING = const(1 << 10)
+_SPIN_GAP = const(128)  # ticks between two PAUSEs of one loop
+_SPIN_WINDOW = const(512)  # ticks after which a loop exits: what another vCPU is waited for does not come by itself
+
 # State component 9 of the XSAVE area.
 _PKRU = const(9)
 _PKRU_HIGH = const(2)
@@ -37,7 +41,8 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
 
 class Vcpu:
-    """Methods of vmx.VCPU. `self.vm` is the machine, `self.events` its vmm.vtx.events.Events."""
+    """Methods of vmx.VCPU. `self.vm` is the machine, `self.number` counts its vCPUs from 0 and is the APIC ID;
+    vmm/processors.py says what else hangs on it."""
 
     # -- control registers as the guest sees them
 
@@ -166,11 +171,31 @@ class Vcpu:
             return 0
         return struct.unpack_from("<I", area, cpu.cpuid(0xD, _PKRU)[1])[0]
 
+    def flush(self):
+        """Forget the translations of its linear addresses, as MOV to CR3 does for all of them."""
+        vmx.invvpid(INVVPID_SINGLE_CONTEXT, self.vpid, 0)
+
     # -- start
 
     def start(self, state):
-        """Put the vCPU into a loader's State (vmm/loaders/state.py)."""
+        """Put the vCPU, from power-up, into a loader's State (vmm/loaders/state.py)."""
         self.clear()
+        self.initialize(state)
+        for field in (
+            v.GUEST_IA32_SYSENTER_CS, v.GUEST_IA32_SYSENTER_ESP, v.GUEST_IA32_SYSENTER_EIP, v.GUEST_IA32_DEBUGCTL,
+        ):  # fmt: skip
+            self.write(field, 0)
+        self.write(v.GUEST_IA32_PAT, _PAT_RESET)
+        self.xcr0 = 1
+        self._reset_fpu()
+        for index in self.live_msrs:
+            self.msr(index, 0)
+
+    def initialize(self, state):
+        """Put all into a State that INIT changes, too: neither the FPU nor MSRs but IA32_EFER.
+
+        Source: SDM Vol. 3A, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT".
+        """
         for name, value in state.gprs.items():
             setattr(self, name, value)
         self.rip = state.rip
@@ -187,21 +212,15 @@ class Vcpu:
         self.write(v.GUEST_IDTR_LIMIT, state.idt_limit)
         self.write(v.GUEST_DR7, 0x400)
         for field in (
-            v.GUEST_IA32_SYSENTER_CS, v.GUEST_IA32_SYSENTER_ESP, v.GUEST_IA32_SYSENTER_EIP,
-            v.GUEST_IA32_DEBUGCTL, v.GUEST_INTERRUPTIBILITY_STATE, v.GUEST_ACTIVITY_STATE,
+            v.GUEST_INTERRUPTIBILITY_STATE, v.GUEST_ACTIVITY_STATE,
             v.GUEST_PENDING_DEBUG_EXCEPTIONS, v.VM_ENTRY_INTERRUPTION_INFORMATION,
         ):  # fmt: skip
             self.write(field, 0)
-        self.write(v.GUEST_IA32_PAT, _PAT_RESET)
         debug = self.debug()
         for i in range(4):
             debug[i] = 0
         debug[4] = 0xFFFF0FF0
         self.cr2 = 0
-        self.xcr0 = 1
-        self._reset_fpu()
-        for index in self.live_msrs:
-            self.msr(index, 0)
         self.event(0)
         self.events.reset()
 
@@ -228,11 +247,11 @@ class Vcpu:
         return "\n".join(lines)
 
 
-def make(vm, caps, take, exits, live_msrs):
+def make(vm, number, caps, take, exits, live_msrs):
     """Return a vmx.VCPU; nothing is in its VMCS yet.
 
-    take(size) -> hpa of memory that is the VM's. live_msrs: MSRs that the guest has for itself and
-    that are swapped between vCPUs.
+    number: among its VM's, from 0. take(size) -> hpa of memory that is the VM's. live_msrs: MSRs that the guest has
+    for itself and that are swapped between vCPUs.
     """
     region = take(PAGE)
     struct.pack_into("<I", uctypes.bytearray_at(region, 4), 0, caps.revision)
@@ -243,37 +262,43 @@ def make(vm, caps, take, exits, live_msrs):
     for i, index in enumerate(live_msrs):
         struct.pack_into("<I", table, 16 * i, index)
     struct.pack_into("<I", uctypes.bytearray_at(frame + XSAVE, 32), 24, 0x1F80)
-    vcpu = vmx.VCPU(frame, region, exits.table, Vcpu)
+    dispatch = exits.table()
+    vcpu = vmx.VCPU(frame, region, dispatch, Vcpu)
     vcpu.vm = vm
+    vcpu.number = number
     vcpu.frame_hpa = frame
     vcpu.live_msrs = live_msrs
     vcpu.cr0_fixed = caps.cr0_fixed0
     vcpu.timer_shift = caps.misc.PREEMPTION_TIMER_SHIFT
-    exits.arm(vcpu)
+    exits.attach(vcpu, dispatch)
     return vcpu
 
 
-def prepare(vcpu, caps, vpid):
-    """Controls and host state, into its VMCS; guest state comes by start()."""
+def prepare(vcpu, caps):
+    """Controls and host state, into its VMCS; guest state comes by start(). vpid and msr_bitmap are the vCPU's."""
     vcpu.clear()
-    _controls(vcpu, caps, vpid)
+    _controls(vcpu, caps)
     _host(vcpu, caps)
 
 
-def _controls(vcpu, caps, vpid):
+def _controls(vcpu, caps):
     vm = vcpu.vm
     used = caps.used
     write = vcpu.write
     write(v.PIN_BASED_VM_EXECUTION_CONTROLS, used["pin"].raw)
     write(v.PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, used["proc"].raw)
-    write(v.SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, used["proc2"].raw)
+    spinning = len(vm.vpids) > 1 and caps.found["proc2"].raw & _PAUSE_LOOP_EXITING
+    write(v.SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, used["proc2"].raw | spinning)
+    if spinning:
+        write(v.PLE_GAP, _SPIN_GAP)
+        write(v.PLE_WINDOW, _SPIN_WINDOW)
     write(v.PRIMARY_VM_EXIT_CONTROLS, used["exit"].raw)
     write(v.VM_ENTRY_CONTROLS, used["entry"].raw)
-    write(v.VIRTUAL_PROCESSOR_IDENTIFIER, vpid)
+    write(v.VIRTUAL_PROCESSOR_IDENTIFIER, vcpu.vpid)
     write(v.EPT_POINTER, vm.ept.eptp)
     write(v.IO_BITMAP_A, vm.io_bitmap)
     write(v.IO_BITMAP_B, vm.io_bitmap + PAGE)
-    write(v.MSR_BITMAPS, vm.msr_bitmap)
+    write(v.MSR_BITMAPS, vcpu.msr_bitmap.hpa)
     write(v.EXCEPTION_BITMAP, EXCEPTIONS)
     write(v.PAGE_FAULT_ERROR_CODE_MASK, 0)
     write(v.PAGE_FAULT_ERROR_CODE_MATCH, 0)

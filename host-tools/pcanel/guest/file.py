@@ -146,6 +146,7 @@ def _check(reader: _Reader) -> Guest:
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
         "autostart": reader.take("autostart", bool, "true or false", True),
+        "cpus": reader.number("cpus", 1, 16, 1),
         "demand_paging": reader.take("demand_paging", bool, "true or false", False),
         "priority": reader.number("priority", 0, 255, 0),
         "share": reader.number("share", 1, 10000, 100),

@@ -31,7 +31,7 @@ def _value(vcpu, numbers: int, handler) -> int:
 def _skip(vcpu) -> int:
     f = ptr32(vcpu)
     vm = vcpu.vm
-    if f[VECTORING_INFO] & events.VALID or vm.stepper.armed:
+    if f[VECTORING_INFO] & events.VALID or vcpu.stepper.armed:
         return -1
     length = int(vm.mmio.length(vcpu))
     if length == 0:
@@ -89,7 +89,7 @@ class Memory(Instruction):
         return vcpu.vm.mmio.answer(vcpu, value)
 
     def skip(self, vcpu):
-        vcpu.vm.stepper.reset()  # a step over another of its operands ends here
+        vcpu.stepper.reset()  # a step over another of its operands ends here
         return answers.drop(vcpu)
 
     def again(self, vcpu):

@@ -1,0 +1,164 @@
+"""The way of interrupt messages between the local APICs of one guest, and from the I/O APIC to them.
+
+Physical and logical destinations, shorthands, broadcast, lowest priority, NMI, INIT and STARTUP. A message to
+processors that are at HLT ends the turn of the one that runs soon, since it may have been waited for. Source: SDM
+Vol. 3A, "Issuing Interprocessor Interrupts", "Determining IPI Destination", "Lowest-Priority Delivery Mode".
+"""
+
+from array import array
+
+import cpu
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm.devices.lapic_page import post
+from vmm.devices.lapic_registers import (
+    DFR,
+    ENABLED,
+    FIXED,
+    FRAME_AT,
+    ICR_UNUSUAL,
+    INIT,
+    LDR,
+    LEVEL_ASSERT,
+    LOGICAL,
+    LOWEST,
+    PPR,
+    STARTUP,
+    SVR,
+    SVR_ENABLED,
+    TRIGGER_LEVEL,
+    X2APIC,
+)
+from vmm.scheduling.clock import cut
+from vmm.scheduling.preemption import rouse
+from vmm.scheduling.states import WAITS
+from vmm.vtx.frame import APIC_PAGE, STATE
+
+_ALL_BUT_SELF = const(3)  # shorthands, bits 19:18 of ICR
+_ALL = const(2)
+_SELF = const(1)
+_UNUSUAL = const(ICR_UNUSUAL & ~LOGICAL)
+_GRACES = const(10000)  # a second: so long a vCPU runs on when it has woken another
+
+
+class ApicBus:
+    """One guest's. initialize(vcpu), start_up(vcpu, vector): what INIT and STARTUP do there."""
+
+    def __init__(self, scheduler, vcpus, initialize, start_up):
+        self._scheduler = scheduler
+        self._vcpus = vcpus
+        self._initialize = initialize
+        self._start_up = start_up
+        self._grace = cpu.tsc_hz // _GRACES
+        self._next = 0  # of equals, who gets the next message of lowest priority
+        self._pages = array("I", [len(vcpus), self._grace] + [vcpu.apic_page for vcpu in vcpus])
+        # quick(frame, low, destination) -> 1, or 0 and nothing is done: an IPI of the vCPU with this frame (hpa).
+        self.quick = bind(_quick, uctypes.addressof(self._pages))
+
+    def ipi(self, sender, low, destination):
+        """An IPI for other processors, or INIT or STARTUP for any. low: as in ICR. destination: 8 bits, 32 in x2APIC
+        mode."""
+        shorthand = low >> 18 & 3
+        mode = low >> 8 & 7
+        if mode == INIT and low & TRIGGER_LEVEL and not low & LEVEL_ASSERT:
+            return  # INIT level de-assert, which local APICs since the Pentium 4 do not know
+        named = []
+        for vcpu in self._vcpus:
+            if vcpu is sender and (shorthand == _ALL_BUT_SELF or mode not in (INIT, STARTUP, LOWEST)):
+                continue
+            if shorthand or vcpu.lapic.matches(destination, low & LOGICAL):
+                named.append(vcpu)
+        self._carry(named, low & ~TRIGGER_LEVEL)
+
+    def message(self, low, destination):
+        """A message of the I/O APIC's: 0 where an edge finds its predecessor not accepted yet, else 1."""
+        return self._carry(
+            [
+                vcpu
+                for vcpu in self._vcpus
+                if vcpu.lapic.matches(destination, low & LOGICAL) or (destination == 0xFF and vcpu.lapic.enabled)
+            ],
+            low,
+        )
+
+    def _carry(self, named, low):
+        mode = low >> 8 & 7
+        if mode == LOWEST and len(named) > 1:
+            named = [self._lowest(named)]
+        answer = 1
+        for vcpu in named:
+            if mode == INIT:
+                self._initialize(vcpu)
+                continue
+            rouse(self._scheduler, vcpu.frame_hpa, cpu.rdtsc() + self._grace)
+            if mode == STARTUP:
+                self._start_up(vcpu, low & 0xFF)
+            else:
+                answer &= vcpu.lapic.take(low)
+        return answer
+
+    def _lowest(self, named):
+        """Of several processors, the one with the lowest priority; equals come by turns."""
+        able = [vcpu for vcpu in named if vcpu.lapic.get(SVR) & SVR_ENABLED] or named
+        for vcpu in able:
+            vcpu.lapic.settle()
+        least = min([vcpu.lapic.get(PPR) >> 4 for vcpu in able])
+        able = [vcpu for vcpu in able if vcpu.lapic.get(PPR) >> 4 == least]
+        self._next += 1
+        return able[self._next % len(able)]
+
+
+# What Linux sends: reschedule, function call, TLB shoot-down. By ApicBus.ipi it is 30,000.
+@micropython.viper
+def _quick(pages: int, frame: int, low: int, destination: int) -> int:
+    """A fixed interrupt by an IPI. pages: address of how many there are, a grace in ticks, and the APICs' pages."""
+    if low & _UNUSUAL:
+        return 0
+    t = ptr32(pages)
+    own = int(ptr32(frame)[APIC_PAGE])
+    shorthand = low >> 18
+    named = 0
+    i = 0
+    while i < int(t[0]):
+        page = int(t[2 + i])
+        r = ptr32(page)
+        one = 0
+        if shorthand:
+            one = 1
+            if shorthand == _SELF and page != own:
+                one = 0
+            elif shorthand == _ALL_BUT_SELF and page == own:
+                one = 0
+        elif r[ENABLED // 4]:
+            if low & LOGICAL == 0:
+                if destination == i or destination == (0xFFFFFFFF if r[X2APIC // 4] else 0xFF):
+                    one = 1
+            elif r[X2APIC // 4]:
+                if destination == 0xFFFFFFFF:
+                    one = 1
+                elif destination >> 16 == int(r[LDR // 4]) >> 16 and destination & int(r[LDR // 4]) & 0xFFFF:
+                    one = 1
+            else:
+                if int(r[DFR // 4]) >> 28 & 15 != 15:
+                    return 0  # cluster model
+                if destination == 0xFF or destination & (int(r[LDR // 4]) >> 24 & 0xFF):
+                    one = 1
+        if one:
+            named |= 1 << i
+        i += 1
+    i = 0
+    wakes = 0
+    while named >> i:
+        if named >> i & 1:
+            page = int(t[2 + i])
+            if int(post(page, low & 0xFF)) == 0:
+                return 0  # what has been posted waits already and is not taken twice
+            if ptr32(ptr32(page)[FRAME_AT // 4])[STATE] == WAITS:
+                wakes = 1
+        i += 1
+    if wakes:
+        cut(frame, int(cpu.rdtsc()) + int(t[1]))
+    return 1
