@@ -17,7 +17,6 @@ from vmm.devices.lapic_page import post
 from vmm.devices.lapic_registers import (
     DFR,
     ENABLED,
-    FIXED,
     FRAME_AT,
     ICR_UNUSUAL,
     INIT,

@@ -114,9 +114,7 @@ class VM(Life, Physical, ScheduledVm):
             processors.make(self, number, vpids[number], live)
         first = self.vcpu
         self.clock, self.lapic, self.events = first.clock, first.lapic, first.events  # short names
-        self.apic_bus = apic_bus.ApicBus(
-            monitor.scheduler, self.vcpus, processors.initialize, processors.start_up
-        )
+        self.apic_bus = apic_bus.ApicBus(monitor.scheduler, self.vcpus, processors.initialize, processors.start_up)
         self.pc = pc.Pc(self, host_uart)
         for end in monitor.links.ends(self.name):
             self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then

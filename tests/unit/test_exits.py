@@ -34,9 +34,29 @@ class Front:
         return self._before("every", below)
 
 
+class Vcpu(bytearray):
+    """What the shim knows of one: its number, its frame and its table."""
+
+    def __init__(self, number):
+        super().__init__(0x1000)
+        self.number = number
+        self.table = None
+
+    def use(self, table):
+        self.table = table
+
+
+def attach(exits, number=0):
+    vcpu = Vcpu(number)
+    vcpu.table = exits.table()
+    exits.attach(vcpu, vcpu.table)
+    return vcpu
+
+
 @pytest.fixture
 def exits():
     made = Exits(lambda vcpu, text: None)
+    made.vcpu = attach(made)
     made.add(REASON, "slow")
     made.add(OTHER, "cpuid")
     made.add(reasons.PENDING, "pending")
@@ -50,11 +70,11 @@ def exits():
 def found(exits, key, reason=REASON):
     """(handler, datum) as the shim finds them."""
     slot, datum = exits._keys[reason].find(key) or (reason, 0)
-    return exits.table[slot], datum
+    return exits.vcpu.table[slot], datum
 
 
 def state(exits):
-    return [found(exits, key) for key in range(6)], list(exits.table)
+    return [found(exits, key) for key in range(6)], list(exits.vcpu.table)
 
 
 def test_a_front_stands_before_the_very_handler_of_each_key(exits):
@@ -65,8 +85,8 @@ def test_a_front_stands_before_the_very_handler_of_each_key(exits):
         ("named>slow", 0),
         ("slow", 0),
     ]
-    assert exits.table[OTHER] == "cpuid"
-    assert exits.handler(REASON) == "every>slow"
+    assert exits.vcpu.table[OTHER] == "cpuid"
+    assert exits.handler(REASON, exits.vcpu) == "every>slow"
 
 
 def test_a_front_without_keys_stands_before_all(exits):
@@ -80,7 +100,7 @@ def test_it_goes_and_all_is_as_before(exits):
     exits.front(REASON, Front(2, 5))
     exits.front(REASON)
     assert state(exits) == before
-    assert exits.handler(REASON) == "slow"
+    assert exits.handler(REASON, exits.vcpu) == "slow"
 
 
 def test_handlers_of_keys_that_come_and_go_behind_a_front(exits):
@@ -98,10 +118,10 @@ def test_handlers_of_keys_that_come_and_go_behind_a_front(exits):
 def test_a_reason_that_is_replaced_has_no_keys(exits):
     exits.front(REASON, Front(1, 3))
     exits.replace(REASON, "held")
-    assert exits.table[REASON] == "every>held"
+    assert exits.vcpu.table[REASON] == "every>held"
     assert not exits._fronted[REASON]
     exits.front(REASON)
-    assert exits.table[REASON] == "held"
+    assert exits.vcpu.table[REASON] == "held"
     exits.replace(REASON)
     assert [found(exits, key) for key in (1, 4)] == [("one", 11), ("slow", 0)]
 
@@ -111,25 +131,25 @@ def test_the_diversion_takes_every_slot_but_those_that_it_leaves(exits):
     exits.add(STEP, "violation")
     exits.front(STEP, Front(unnamed=True))
     before = state(exits)
-    exits.divert("step", {STEP: None, reasons.PENDING: "hold"})
-    assert exits.table[STEP] == "every>violation"
-    assert exits.table[reasons.PENDING] == "hold"
-    assert exits.table[reasons.COMPLETED] == "completed"
+    exits.divert(exits.vcpu, "step", {STEP: None, reasons.PENDING: "hold"})
+    assert exits.vcpu.table[STEP] == "every>violation"
+    assert exits.vcpu.table[reasons.PENDING] == "hold"
+    assert exits.vcpu.table[reasons.COMPLETED] == "completed"
     left = (STEP, reasons.PENDING, reasons.COMPLETED)
-    assert {handler for slot, handler in enumerate(exits.table) if slot not in left} == {"step"}
-    exits.restore()
+    assert {handler for slot, handler in enumerate(exits.vcpu.table) if slot not in left} == {"step"}
+    exits.restore(exits.vcpu)
     assert state(exits) == before
 
 
 def test_changes_below_a_diversion_show_when_it_is_over(exits):
-    exits.divert("step", {reasons.PENDING: None})
+    exits.divert(exits.vcpu, "step", {reasons.PENDING: None})
     exits.front(REASON, Front(1))
     exits.replace(reasons.PENDING, "held")
-    assert exits.table[reasons.PENDING] == "held"
+    assert exits.vcpu.table[reasons.PENDING] == "held"
     assert found(exits, 1) == ("step", 11)
-    exits.restore()
+    exits.restore(exits.vcpu)
     assert found(exits, 1) == ("named>one", 11)
-    assert exits.table[reasons.PENDING] == "held"
+    assert exits.vcpu.table[reasons.PENDING] == "held"
 
 
 def test_more_keys_than_the_hash_table_has(exits):
@@ -160,3 +180,29 @@ def test_more_handlers_than_there_are_slots(exits):
 def test_what_is_named_twice_is_refused(exits):
     with pytest.raises(ValueError, match="exit reason 10 has a handler already"):
         exits.add(OTHER, "again")
+
+
+def test_several_vcpus_share_handlers_and_have_some_of_their_own():
+    exits = Exits(lambda vcpu, text: None)
+    first, second = vcpus = [attach(exits, number) for number in range(2)]
+    exits.add(OTHER, "cpuid")
+    exits.add(REASON, exits.each(lambda vcpu: f"slow{vcpu.number}"))
+    exits.keyed(REASON, 0, 0xFFFFFFFF, 3)
+    exits.key(REASON, 1, exits.each(lambda vcpu: f"one{vcpu.number}"), 11)
+    exits.arm()
+    slot, _ = exits._keys[REASON].find(1)
+    assert [vcpu.table[OTHER] for vcpu in vcpus] == ["cpuid", "cpuid"]
+    assert [(vcpu.table[REASON], vcpu.table[slot]) for vcpu in vcpus] == [("slow0", "one0"), ("slow1", "one1")]
+    exits.front(REASON, Front(1, 3))
+    fronted = [
+        (vcpu.table[exits._keys[REASON].find(1)[0]], vcpu.table[exits._keys[REASON].find(3)[0]]) for vcpu in vcpus
+    ]
+    assert fronted == [("named>one0", "named>slow0"), ("named>one1", "named>slow1")]
+    assert [exits.handler(REASON, vcpu) for vcpu in vcpus] == ["every>slow0", "every>slow1"]
+    exits.divert(second, "step", {OTHER: None})
+    assert (first.table[REASON], second.table[REASON], second.table[OTHER]) == ("slow0", "step", "cpuid")
+    exits.replace(OTHER, "held")
+    assert [vcpu.table[OTHER] for vcpu in vcpus] == ["held", "held"]
+    exits.restore(second)
+    exits.front(REASON)
+    assert [(vcpu.table[REASON], vcpu.table[slot]) for vcpu in vcpus] == [("slow0", "one0"), ("slow1", "one1")]

@@ -40,7 +40,6 @@ class Vm:
         self.reports = []
         self.physical_read = self.memory.read
         self.physical_write = self.memory.write
-        self.breakpoints = Breakpoints()
         self.linear = Linear(self)
 
     def physical_load(self, gpa, size):
@@ -105,6 +104,9 @@ class Vcpu:
         self.injected = (0, 0, 0)
         self.pkru = 0
         self.debug_registers = [0, 0, 0, 0, 0xFFFF0FF0]
+        self.number = 0
+        self.breakpoints = Breakpoints()
+        self.flush = self.vm.flush
 
     def read(self, field):
         return self.fields[field]

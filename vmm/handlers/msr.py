@@ -9,9 +9,9 @@ import micropython
 from micropython import const
 
 from vmm import tally
+from vmm.devices.lapic_registers import DEADLINE
 from vmm.vtx import events, reasons
 from vmm.vtx import vmcs as v
-from vmm.devices.lapic_registers import DEADLINE
 from vmm.vtx.frame import (
     APIC_PAGE,
     DATUM,

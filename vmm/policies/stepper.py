@@ -36,6 +36,7 @@ class Stepper:
         self._way = ways[-1]
         self.armed = False
         self._held = False  # an event waits
+        self._interrupts = self._interrupted  # one object: Exits keeps the table of the last diversion
         self._alone = False  # the other vCPUs stand still
         self._done = None
 
@@ -64,7 +65,7 @@ class Stepper:
             instead = dict.fromkeys(_PASSING_DELIVERY if delivery else _PASSING)
             instead[reasons.PENDING] = self._hold
             instead[reasons.EPT_VIOLATION] = self._violation
-            vm.exits.divert(self.vcpu, self._interrupted, instead)
+            vm.exits.divert(self.vcpu, self._interrupts, instead)
         else:
             self._way.again(self.vcpu)
         return verdict.RESUME

@@ -64,7 +64,7 @@ class Timer:
 
 
 class Clock:
-    """hz: ticks a second. offset: now() minus host TSC; all of a guest's have the same. rdtsc() reads the host's TSC."""
+    """hz: ticks a second. offset: now() minus host TSC, the same in a guest's. rdtsc() reads the host's TSC."""
 
     def __init__(self, hz, rdtsc, offset=None):
         self.hz = hz

@@ -61,8 +61,8 @@ class Exits:
         self.wants = [0] * reasons.SLOTS
         self._vcpus = []
         self._tables = []  # by vCPU
-        self._diversions = []  # by vCPU, layer 4: (handler, {slot: handler}, table), or None
-        self._spare = None  # a table for a diversion
+        self._diversions = []  # by vCPU, layer 4: ({slot: handler}, table), or None
+        self._kept = []  # by vCPU: (handler, table, {slot: handler}) of the last diversion, or None: most are alike
         self._covered = {}  # slot: its handler of layer 1, where another one stands in front of it
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
@@ -85,6 +85,7 @@ class Exits:
             self._current = list(self._current)
         self._tables.append(table)
         self._diversions.append(None)
+        self._kept.append(None)
         self._vcpus.append(vcpu)
 
     def each(self, make):
@@ -264,7 +265,7 @@ class Exits:
             return
         used = reason in self._keys and reason not in self._replaced
         for vcpu, diversion in zip(self._vcpus, self._diversions):
-            found = used and (diversion is None or reason not in diversion[1])
+            found = used and (diversion is None or reason not in diversion[0])
             _set(vcpu, KEYS + reason, self._keys[reason].hpa if found else 0)
 
     # -- layer 4
@@ -274,10 +275,13 @@ class Exits:
         before}."""
         others = {reasons.COMPLETED: None}
         others.update(instead)
-        table, self._spare = self._spare or [None] * _SLOTS, None
-        self._diversions[vcpu.number] = handler, others, table
-        for slot in range(_SLOTS):
+        kept, table, before = self._kept[vcpu.number] or (None, None, ())
+        if kept is not handler:
+            table, before = [handler] * _SLOTS, ()
+        for slot in before:
             table[slot] = handler
+        self._kept[vcpu.number] = handler, table, others
+        self._diversions[vcpu.number] = others, table
         for slot in others:
             table[slot] = others[slot] or self.handler(slot, vcpu)
         self._divert_keys(others)
@@ -285,7 +289,7 @@ class Exits:
 
     def restore(self, vcpu):
         """No diversion of the vCPU any more."""
-        _, others, self._spare = self._diversions[vcpu.number]
+        others = self._diversions[vcpu.number][0]
         self._diversions[vcpu.number] = None
         vcpu.use(self._tables[vcpu.number])
         self._divert_keys(others)
@@ -302,8 +306,8 @@ class Exits:
             for number, table in enumerate(self._tables):
                 table[slot] = _of(handler, number)
         for vcpu, diversion in zip(self._vcpus, self._diversions):
-            if diversion is not None and slot in diversion[1]:
-                diversion[2][slot] = diversion[1][slot] or self.handler(slot, vcpu)
+            if diversion is not None and slot in diversion[0]:
+                diversion[1][slot] = diversion[0][slot] or self.handler(slot, vcpu)
 
     def statistics(self):
         """Return {reason name: (exits, host ticks)} of the reasons that occurred, of all vCPUs together."""
@@ -345,7 +349,7 @@ def _before(front, below):
 @micropython.viper
 def _set(vcpu, index: int, value: int):
     f = ptr32(vcpu)
-    f[index] = value
+    f[index] = value & 0xFFFFFFFF
 
 
 @micropython.viper
