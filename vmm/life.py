@@ -9,8 +9,8 @@ from vmm.scheduling import states
 
 # What a destroyed VM no longer has.
 _PARTS = (
-    "memory", "ept", "rights", "clock", "msrs", "spec_msrs", "ports", "mmio", "walker", "linear", "pc", "console", "lapic",
-    "exits", "events", "arming", "apic_bus",
+    "memory", "ept", "rights", "clock", "msrs", "spec_msrs", "ports", "mmio", "walker", "linear", "pc", "console",
+    "lapic", "exits", "events", "arming", "apic_bus",
 )  # fmt: skip
 _AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
 

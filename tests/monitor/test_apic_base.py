@@ -104,7 +104,7 @@ def test_bits_beyond_the_physical_address_are_refused(guest):
     )
     made.halted()
     assert made.eval("vcpu.r15") == 3
-    assert made.eval("vm.msrs.read(0x1b)") == BASE | ENABLED
+    assert made.eval("vm.msrs.read(vm.vcpu, 0x1b)") == BASE | ENABLED
 
 
 def test_the_io_apic_has_the_id_that_the_madt_gives_it(guest):

@@ -200,13 +200,13 @@ def test_guests_have_the_controls_for_their_own(tigerlake):
             assert edx & 0xBC000400 == 0xBC000400
             assert capabilities == 0x1F and first == 0 and last == value
             assert guest.word(32) == 4  # #GP
-            assert guest.eval("vm.msrs.read(0x48)") == value
+            assert guest.eval("vm.msrs.read(vm.vcpu, 0x48)") == value
             # The first read, the two first writes and what is refused; all else is the guest's own.
             assert exits(guest, "RDMSR") <= 4 and exits(guest, "WRMSR") <= 4
         assert tigerlake.eval("seen") == {1}
         assert tigerlake.eval("cpu.rdmsr(0x48)") == 1
         guests[0].exec("vm.reset()\nvm.pause()")
-        assert guests[0].eval("vm.msrs.read(0x48)") == 0
+        assert guests[0].eval("vm.msrs.read(vm.vcpu, 0x48)") == 0
     finally:
         for guest in guests:
             guest.destroy()
@@ -283,7 +283,7 @@ def test_wbinvd_beside_a_guest_of_higher_priority(bench, guest):
     bench.exec(
         f"def one_more(vm):\n    at = vm.memory.read_u64({DATA:#x})\n"
         "    before = vm.exit_counts().get('WBINVD', (0, 0))[0]\n"
-        f"    vm.vcpu.rip = {CODE + 7:#x}\n    vm.pause()\n    vm._was = 'running'\n    vm.resume()\n"
+        f"    vm.vcpu.rip = {CODE + 7:#x}\n    vm.pause()\n    vm.vcpu.scheduled.before = 'running'\n    vm.resume()\n"
         f"    assert wait(vm, lambda: vm.memory.read_u64({DATA:#x}) == at + 1 and vm.state == 'halted')\n"
         "    print(vm.exit_counts().get('WBINVD', (0, 0))[0] - before)"
     )

@@ -8,7 +8,7 @@ PAGE = 0x300000
 
 
 def bits(made, msr):
-    return made.eval(f"(vm.msrs.bitmap.exits({msr:#x}, False), vm.msrs.bitmap.exits({msr:#x}, True))")
+    return made.eval(f"tuple([vm.vcpu.msr_bitmap.exits({msr:#x}, write) for write in (False, True)])")
 
 
 def entry(made, gpa):
@@ -57,7 +57,7 @@ def test_msr_bitmap_survives_a_change_below(guest):
     """The local APIC's mode changes what is passed through; what a policy watches still exits."""
     made = guest("hlt")
     made.policy("RDMSR, msr=0x802", "pass")
-    made.exec("vm.msrs.bitmap.set(0x802, False, False)")
+    made.exec("vm.vcpu.msr_bitmap.set(0x802, False, False)")
     assert bits(made, 0x802)[0]
     made.exec("p.detach()")
     assert not bits(made, 0x802)[0]

@@ -333,7 +333,7 @@ def test_rdtsc_arms_its_control_and_the_default_is_the_guests_tsc(guest):
     made.policy("RDTSC", "pass")
     made.exec("vm.nmi()")
     made.until(f"vm.memory.read_u64({DATA:#x})")
-    now = made.eval("vm.msrs.read(0x10)")
+    now = made.eval("vm.msrs.read(vm.vcpu, 0x10)")
     assert 0x77 << 32 < first < made.word() < now
     assert made.eval("vm.events.primary >> 12 & 1") == 1
     made.exec("p.detach()")

@@ -194,9 +194,8 @@ def test_several_vcpus_share_handlers_and_have_some_of_their_own():
     assert [vcpu.table[OTHER] for vcpu in vcpus] == ["cpuid", "cpuid"]
     assert [(vcpu.table[REASON], vcpu.table[slot]) for vcpu in vcpus] == [("slow0", "one0"), ("slow1", "one1")]
     exits.front(REASON, Front(1, 3))
-    fronted = [
-        (vcpu.table[exits._keys[REASON].find(1)[0]], vcpu.table[exits._keys[REASON].find(3)[0]]) for vcpu in vcpus
-    ]
+    slots = [exits._keys[REASON].find(key)[0] for key in (1, 3)]
+    fronted = [tuple([vcpu.table[at] for at in slots]) for vcpu in vcpus]
     assert fronted == [("named>one0", "named>slow0"), ("named>one1", "named>slow1")]
     assert [exits.handler(REASON, vcpu) for vcpu in vcpus] == ["every>slow0", "every>slow1"]
     exits.divert(second, "step", {OTHER: None})
