@@ -343,8 +343,7 @@ class Cpuid:
         if not (
             leaf <= self.max_leaf or 0x80000000 <= leaf <= self.max_extended or leaf & 0xFFFF0000 == HYPERVISOR_LEAF
         ):
-            tally.count(self.unknown, leaf)
-            leaf = self.max_leaf  # as Intel CPUs answer: the highest basic leaf
+            leaf = self.max_leaf  # as Intel CPUs answer: the highest basic leaf; _other has counted it
         a, b, c, d = self.leaf(leaf, subleaf)
         if leaf == 1 and vcpu.cr4 & CR4_OSXSAVE:
             c |= x.LEAF_1_ECX_OSXSAVE
