@@ -1,12 +1,11 @@
 """Any instruction on device memory: the CPU executes it itself, on pages that stand in for the devices'.
 
-What vmm/emulation/operands.py says that the instruction reads is read from the devices, once, and put into pages of
-the monitor's; these lie at the guest-physical addresses of the devices' pages for one single step
-(vmm/policies/stepper.py). Faults of the instruction are the guest's as always, and no device is written then; else
-the devices get what the instruction has written. Interrupts and NMIs wait meanwhile. A MOV to SS and a POP of SS,
-after which no trap comes, are made here. Limits: the guest's other CPUs would see the page; a step that the prompt
-breaks off (a policy is detached in it) reads the devices again. Source: SDM Vol. 2, "MOV", "POP"; Vol. 3A, "Segment
-Descriptors".
+vmm/emulation/operands.py says what the instruction reads. That is read from the devices, once, into pages of the
+monitor's, which EPT maps at the devices' addresses for a single step (vmm/policies/stepper.py). If the instruction
+faults, the guest gets the fault and no device is written; else the devices get what the instruction has written.
+Interrupts and NMIs are held until the step is over. MOV SS and POP SS are done here, since no trap follows them.
+Limits: other CPUs of the guest would see the page; a step that is aborted at the prompt (its policy is detached) reads
+the devices again. Source: SDM Vol. 2, "MOV", "POP"; Vol. 3A, "Segment Descriptors".
 """
 
 import cpu
@@ -24,7 +23,7 @@ from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 from vmm.vtx.vmcs_bits import BLOCKING_BY_MOV_SS
 from vmm.vtx.x86 import CR0_PE, PAGE, PAGE_MASK, RFLAGS_VM
 
-_MOST = const(8)  # pages of one instruction: PUSHA, ENTER and all others have fewer
+_MOST = const(8)  # pages of one instruction; PUSHA, ENTER and all others need fewer
 _PUSHF = const(0x9C)
 _MOV_SREG = const(0x8E)
 _POP_SS = const(0x17)
@@ -34,7 +33,7 @@ _TF_IF = const(3 << 8)
 
 
 class _Place:
-    """Bytes of an operand within one page that is no RAM, or that a policy answers for."""
+    """Bytes of an operand within one page that is not RAM, or that a policy answers for."""
 
     def __init__(self, operand, at, gpa, size, answer):
         self.operand = operand
@@ -55,13 +54,14 @@ class OnCpu:
         self._operands = Operands(guest)
         self._free = []  # pages of the monitor's, hpa
         self._laid = {}  # gpa of a page: hpa
-        self._undo = []  # what Ept.lift() takes, the last first: its tables may be those of another
+        self._undo = []  # what Ept.lift() takes, last first: a later lay() may use an earlier one's tables
         self._places = []
 
     def execute(self, vcpu, code, answer):
         """Let the CPU execute the instruction at RIP, whose bytes are `code`; returns a verdict.
 
-        answer: what the operand on the page of the exit reads, or what is written there instead. Fault, DecodeError.
+        answer: the value that the operand on the exit's page reads, or that is written there instead. Fault,
+        DecodeError.
         """
         operands = self._operands.find(code)
         if self._loads_ss():
@@ -94,7 +94,7 @@ class OnCpu:
         return self._vm.stepper.step(None, RWX, self._done)
 
     def _find(self, vcpu, operands, answer):
-        """The places that no page stands in for yet."""
+        """The places that have no page standing in yet."""
         places = []
         for operand in operands:
             pieces = self._guest.memory.operand(operand.segment, operand.offset, operand.size, operand.access)
@@ -114,7 +114,7 @@ class OnCpu:
                 place.before = self._vm.mmio_bus.read_bytes(place.gpa, place.size, place.operand.unit)
 
     def _lay(self, page):
-        """A page of the monitor's stands in for that at gpa `page`."""
+        """Let a page of the monitor's stand in for the one at gpa `page`."""
         hpa = self._free.pop()
         rights = R | W
         if self._vm.memory.has(page):
@@ -134,7 +134,7 @@ class OnCpu:
         self._vm.flush()
 
     def _done(self, completed):
-        """The step is over: the devices get what was written. Returns a verdict."""
+        """The step is over: write what was written to the devices. Returns a verdict."""
         writes = []
         if completed:
             for place in self._places:
@@ -145,7 +145,7 @@ class OnCpu:
         for place, data in writes:
             i = 1 - place.at
             if self._operands.opcode == _PUSHF and place.answer is None and 0 <= i < place.size:
-                data[i] = data[i] & ~(_TF_IF >> 8) | (self._vm.vcpu.rflags & _TF_IF) >> 8  # not those of the step
+                data[i] = data[i] & ~(_TF_IF >> 8) | (self._vm.vcpu.rflags & _TF_IF) >> 8  # without the step's own
             self._write(place.gpa, data, place.operand)
         return self._vm.ports.outcome & ~verdict.ADVANCE
 
@@ -181,7 +181,7 @@ class OnCpu:
 
 
 def load_ss(vcpu, memory, selector):
-    """SS becomes `selector` as by MOV to SS; Fault where the CPU refuses. memory: vmm.memory.linear.Linear, loaded."""
+    """Load SS with `selector` as MOV SS does; Fault where the CPU refuses. memory: vmm.memory.linear.Linear, loaded."""
     if not vcpu.cr0 & CR0_PE:
         _, _, limit, rights = vcpu.segment("ss")
         vcpu.set_segment("ss", selector, selector << 4, limit, rights)
