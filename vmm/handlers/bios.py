@@ -1,10 +1,9 @@
-"""BIOS services for a guest that was entered in real mode: what INT 11h to 1Ah answer.
+"""BIOS services for a guest that was entered in real mode: INT 11h to 1Ah.
 
-The routines in the guest (vmm/loaders/bios.py) ask by VMCALL; registers and flags of the program are in the vCPU and
-on its stack. Characters go to the VGA page (vmm/handlers/bios_video.py); keys are what is typed on the guest's
-console. Limits: no disks of the BIOS's own, no APM, no PCI BIOS, no boot. Functions that are not there answer as
-those of an older BIOS and are counted. Source: IBM PC/AT Technical Reference, "ROM BIOS"; ACPI, "System Address Map
-Interfaces".
+The routines in the guest (vmm/loaders/bios.py) call by VMCALL; registers and flags of the program are in the vCPU and
+on its stack. Characters go to the VGA page (vmm/handlers/bios_video.py); keys are the characters typed on the guest's
+console. Limits: no disks, no APM, no PCI BIOS, no boot. Unsupported functions answer as those of an older BIOS do, and
+are counted. Source: IBM PC/AT Technical Reference, "ROM BIOS"; ACPI, "System Address Map Interfaces".
 """
 
 import struct
@@ -25,14 +24,14 @@ from vmm.vtx.vmcs import GUEST_CR0, GUEST_SS_ACCESS_RIGHTS, GUEST_SS_BASE
 from vmm.vtx.x86 import RFLAGS_CF, RFLAGS_ZF
 
 _SMAP = const(0x534D4150)
-_FROM_SETUP = const(0x86)  # AH for a function of INT 15h that is not there
+_FROM_SETUP = const(0x86)  # AH of an unsupported function of INT 15h
 _BIG = const(1 << 14)
 _DAY = const(0x1800B0)  # timer ticks
 _MOVED_MOST = const(0x8000)  # words of INT 15h, AH 87h
 _DATA_READY = const(1)  # of a UART's LSR
 _LSR = const(5)
 
-# What a terminal sends after ESC [ : the scan codes of the keys.
+# A terminal's characters after ESC [ : scan codes of the keys.
 _ARROWS = {ord("A"): 0x48, ord("B"): 0x50, ord("C"): 0x4D, ord("D"): 0x4B, ord("H"): 0x47, ord("F"): 0x4F}
 _SCAN_CODES = {
     character: code
@@ -44,7 +43,7 @@ _SHIFTED = dict(zip(b'!@#$%^&*()_+{}:"~|<>?', b"1234567890-=[];'`\\,./"))
 
 
 class Call:
-    """The registers of one call. eax, flags: those that the program gets back; the others are in the vCPU."""
+    """The registers of one call. eax, flags: returned to the program; the others are in the vCPU."""
 
     def __init__(self, vcpu):
         self.vcpu = vcpu
@@ -92,7 +91,7 @@ class Call:
             setattr(self.vcpu, name, getattr(self.vcpu, name) & ~0xFFFF | value & 0xFFFF)
 
     def finish(self):
-        """Flags to the program's stack; the new EAX."""
+        """Store the flags on the program's stack; returns the new EAX."""
         vcpu = self.vcpu
         if self.again:
             vcpu.rflags |= RFLAGS_CF  # for the routine
@@ -148,17 +147,17 @@ class Bios:
                 self._vm.count_refused("BIOS function of INT %02Xh" % vector)
             self._waiting[0] = len(self._keys)
             return call.finish()
-        except ValueError:  # the program's stack or buffer is not in its memory
+        except ValueError:  # the program's stack or buffer lies outside its memory
             self._vm.count_refused("BIOS call with an address outside RAM")
             return 0
 
-    # -- interrupts: each returns False for a function that is not there
+    # -- interrupts: each returns False for an unsupported function
 
     def _tick(self, call):
         count = self._memory.read_u32(bios.TICKS) + 1
         if count >= _DAY:
             count = 0
-            self._memory.write_u8(bios.TICKS + 4, 1)  # a midnight has passed
+            self._memory.write_u8(bios.TICKS + 4, 1)  # midnight has passed
         self._memory.write_u32(bios.TICKS, count)
 
     def _equipment(self, call):
@@ -168,7 +167,7 @@ class Bios:
         call.ax = self._memory.read_u16(bda.BASE_MEMORY_KIB)
 
     def _disk(self, call):
-        """There is no drive."""
+        """No drive is present."""
         call.carry(call.ah != 0x15)
         call.ah = 0 if call.ah == 0x15 else 0x01
 
@@ -195,7 +194,7 @@ class Bios:
         call.ah = 0x01  # time-out
 
     def _boot(self, call):
-        """Nothing to boot from: it says so and halts."""
+        """No boot device: print that and halt."""
         if not self._until:
             self._until = 1
             self._video.write("No bootable device.\r\n")
@@ -237,7 +236,7 @@ class Bios:
         return (selector, selector << 4) + self._vm.vcpu.segment("es")[2:]
 
     def _above_1_mib(self):
-        """KiB from there to the first hole."""
+        """KiB from 1 MiB to the first hole."""
         for base, size, kind in self._vm.e820:
             if kind == RAM and base == ONE_MIB:
                 return size >> 10
@@ -258,7 +257,7 @@ class Bios:
         return True
 
     def _move(self, call):
-        """A block between places of extended memory, by the descriptors that the caller has made."""
+        """Copy a block of extended memory, by the caller's descriptors."""
         vcpu = call.vcpu
         table = vcpu.peek(vcpu.segment("es")[1] + (vcpu.rsi & 0xFFFF), 0x20)
         source, target = [int.from_bytes(table[at + 2 : at + 5], "little") | table[at + 7] << 24 for at in (0x10, 0x18)]
@@ -304,13 +303,13 @@ class Bios:
         return True
 
     def _typed(self):
-        """Takes a key from the console's UART, unless one waits already."""
+        """Read a key from the console's UART, unless one waits already."""
         uart = self._vm.pc.com1
         if self._keys or not uart.read(_LSR, 1) & _DATA_READY:
             return
         character = uart.read(0, 1)
         if character == 0x0A:
-            character = 0x0D  # whoever sends lines means Enter
+            character = 0x0D  # a line feed counts as Enter
         code = _SCAN_CODES.get(character)
         if character == 0x1B and uart.read(_LSR, 1) & _DATA_READY:
             uart.read(0, 1)  # [ or O
@@ -353,10 +352,10 @@ class Bios:
         return self._vm.port_bus.read(0x71, 1)
 
 
-# Programs that wait for a key ask all the time: 70,000 ticks a call by `answer`.
+# Programs that wait for a key poll all the time: 70,000 ticks a call by `answer`.
 @micropython.viper
 def _poll(ram, waiting, lsr: int, slow, vcpu) -> int:
-    """INT 16h: whether a key waits, where none does; all else is slow's. ram: host address and bytes from gpa 0."""
+    """INT 16h: "no key waits"; slow(vcpu) handles all other cases. ram: host address and bytes from gpa 0."""
     r = ptr32(ram)
     stack = ptr32(vcpu)[RSP] & 0xFFFF
     at = int(vcpu.read(GUEST_SS_BASE)) + stack

@@ -1,10 +1,9 @@
-"""What a guest is offered against flaws of speculative execution, as far as the CPU has it.
+"""MSRs against flaws of speculative execution, offered to guests as far as the CPU has them.
 
-IA32_PRED_CMD and IA32_FLUSH_CMD are commands: no exit. IA32_SPEC_CTRL is the guest's own while it runs: from its
-first value that is not 0 the CPU itself swaps it with the monitor's, by the VMCS's MSR areas, and no access exits.
-Before, nothing is swapped, or only where the monitor has to write its own at each exit. IA32_ARCH_CAPABILITIES says
-what the CPU's does, of the bits that mean something in a guest. Source: SDM Vol. 4; Vol. 3C, "Saving MSRs", "Loading
-MSRs".
+IA32_PRED_CMD and IA32_FLUSH_CMD are commands and do not exit. IA32_SPEC_CTRL is swapped by the CPU through the VMCS's
+MSR areas, from the guest's first value that is not 0, and no access exits then. Before that nothing is swapped, or only
+the monitor's value is loaded at each exit. IA32_ARCH_CAPABILITIES shows those of the CPU's bits that apply to a guest.
+Source: SDM Vol. 4; Vol. 3C, "Saving MSRs", "Loading MSRs".
 """
 
 import struct
@@ -29,7 +28,7 @@ class SpecMsrs:
         self._mitigations = mitigations
         self._wrmsr = wrmsr
         self._allowed = 0
-        self._own = False  # whether the guest has IA32_SPEC_CTRL without exits
+        self._own = False  # whether IA32_SPEC_CTRL is swapped, without exits
         if features.IBRS_IBPB:
             self._allowed |= m.SPEC_CTRL_IBRS | m.SPEC_CTRL_STIBP
             msrs.add(m.IA32_PRED_CMD, None, self._command)
@@ -66,7 +65,7 @@ class SpecMsrs:
         self._switch(False)
 
     def _switch(self, own):
-        """Let the guest have IA32_SPEC_CTRL for its own, or not; fill the areas' counts."""
+        """Start or end the swapping of IA32_SPEC_CTRL; set the areas' counts."""
         self._own = own
         swapped = 1 if own or self._mitigations.always_switch else 0
         flush = 1 if self._mitigations.flush_l1d else 0
@@ -95,7 +94,7 @@ class SpecMsrs:
         return True
 
     def _command(self, index, value):
-        """IA32_PRED_CMD, IA32_FLUSH_CMD, where a policy watches them: bit 0 does it."""
+        """IA32_PRED_CMD and IA32_FLUSH_CMD where a policy watches them: bit 0 is the command."""
         if value & ~1:
             return False
         if value:
@@ -104,7 +103,7 @@ class SpecMsrs:
 
 
 def _shown(capabilities):
-    """IA32_ARCH_CAPABILITIES for guests: none of them runs guests of its own, so nobody there flushes the L1 cache."""
+    """IA32_ARCH_CAPABILITIES for guests. They run no guests of their own and need not flush the L1 cache."""
     shown = m.ArchCapabilities(capabilities.raw & sum([bits.mask for _, bits in capabilities.fields]))
     shown.SKIP_L1DFL_VMENTRY = 1
     return shown.raw
