@@ -1,9 +1,8 @@
 """One instruction of a guest, with the pages that a policy watches opened for it.
 
-Steps by the monitor trap flag (vmm/policies/monitortrap.py) where vmm/vtx/trial.py has seen it work, else by
-RFLAGS.TF (vmm/policies/trapflag.py), which every CPU has. The step ends with the trap after the instruction, or with
-an exit that the instruction itself causes. Source: SDM Vol. 3C, "Monitor Trap Flag"; Vol. 3B, "Single-Step Exception
-Condition".
+Steps by the monitor trap flag (vmm/policies/monitortrap.py) where vmm/vtx/trial.py has verified it, else by RFLAGS.TF
+(vmm/policies/trapflag.py), which every CPU has. The step ends with the trap after the instruction, or with an exit that
+the instruction itself causes. Source: SDM Vol. 3C, "Monitor Trap Flag"; Vol. 3B, "Single-Step Exception Condition".
 """
 
 from micropython import const
@@ -12,7 +11,7 @@ from vmm import verdict
 from vmm.memory.ept import RWX
 from vmm.vtx import reasons
 
-# Exits in which the instruction, or the event's delivery, has not happened and comes again.
+# Exits after which the instruction, or the event's delivery, is still to be done.
 _PASSING_DELIVERY = (
     reasons.EXTERNAL_INTERRUPT, reasons.INTERRUPT_WINDOW, reasons.NMI_WINDOW, reasons.ATTENTION,
 )  # fmt: skip
@@ -25,22 +24,22 @@ _WINDOWS = const(1 << 2 | 1 << 22)  # interrupt-window and NMI-window exiting
 class Stepper:
     """step(gpa, rights): let the next instruction reach the page at gpa; then close it again.
 
-    Interrupts and NMIs for the guest wait until it is over.
+    Interrupts and NMIs for the guest are held until it is over.
     """
 
     def __init__(self, vm, ways):
-        """ways: MonitorTrap, TrapFlag, or what is like them; the first that fits is taken, and the last always does."""
+        """ways: MonitorTrap, TrapFlag, or objects like them; the first that fits is used, and the last always fits."""
         self.vm = vm
         self._ways = ways
         self._way = ways[-1]
         self.armed = False
-        self._held = False  # an event waits
+        self._held = False  # an event is held
         self._done = None
 
     def step(self, gpa=None, rights=RWX, done=None):
-        """Let one instruction run; returns the verdict for the exit at hand.
+        """Let one instruction run; returns the verdict for the current exit.
 
-        done(completed) -> verdict: called once, after it; completed: it has ended without a fault or another exit.
+        done(completed) -> verdict: called once after it; completed: it ended without a fault or another exit.
         """
         vm = self.vm
         if not self.armed:
@@ -70,7 +69,7 @@ class Stepper:
         return self._ways[-1]
 
     def reset(self, completed=False):
-        """Close what is open; no step is under way any more. Returns done()'s verdict."""
+        """End the step: close the open pages. Returns done()'s verdict."""
         vm = self.vm
         if self.armed:
             self.armed = False
@@ -84,21 +83,21 @@ class Stepper:
         return done(completed) if done is not None else verdict.RESUME
 
     def _hold(self, vcpu):
-        """Slot PENDING: what the guest is to get would come between the instruction and its trap."""
+        """Handler of slot PENDING: hold the event, which would be delivered between the instruction and its trap."""
         self._held = True
         vcpu.pending = 0
         self.vm.events.set_primary(0, _WINDOWS)
         return verdict.RESUME
 
     def _violation(self, vcpu):
-        """An EPT violation: where the monitor completes the instruction, no trap of the CPU's ends the step."""
+        """An EPT violation: where the monitor completes the instruction, the CPU raises no trap to end the step."""
         answer = self.vm.exits.handler(reasons.EPT_VIOLATION)(vcpu)
         if answer & verdict.ADVANCE and self.armed and not self._way.traps_advance:
             answer |= self.reset(True)
         return answer
 
     def _interrupted(self, vcpu):
-        """Handler of all other exits while a step is under way: it is over."""
+        """Handler of all other exits during a step: they end it."""
         ended = self._way.ended(vcpu)
         answer = self.reset(ended)
         if ended:
