@@ -1,15 +1,15 @@
 // Timer advance: a halted guest of priority above 0 is woken before its deadline.
 //
-// The way from the scheduler to the entry takes some thousand ticks. The guest is woken by so
-// much before its timer is due (frame->lead, which vmx.earliest() subtracts), and the entry
-// waits for the deadline itself: no interrupt is early. The lead is learnt: an entry that was
-// late makes it longer, by a quarter of what was missing and 500 ticks at most, one that had to
-// wait shorter, by a 128th of that. It takes at most a quarter of the time between two
-// deadlines: what runs below gets the rest.
+// From the scheduler to the entry it takes some thousand ticks. The guest is woken that much
+// before its timer is due (frame->lead, which vmx.earliest() subtracts), and the entry waits for
+// the deadline: no interrupt is early. The lead adapts: an entry that was late lengthens it by a
+// quarter of the lateness, at most 500 ticks; one that had to wait shortens it by a 128th of the
+// wait. It is at most a quarter of the time between two deadlines, so that guests of lower
+// priority get the rest.
 #include "port/advance.h"
 #include "port/vmxops.h"
 
-#define LATE_MOST (2000) // host TSC ticks: what one entry that was late counts for
+#define LATE_MOST (2000) // host TSC ticks: lateness of one entry is cut to this
 #define LATE_PART (4)
 #define WAIT_PART (128)
 #define LEAD_MOST (10000)

@@ -4,7 +4,7 @@
 
 #include "port/vcpu.h"
 
-// The entry for a deadline of a guest that was halted (frame->due): its lateness is counted, and one of priority above
-// 0 waits here until the deadline.
+// Before the entry for a deadline of a guest that was halted (frame->due): counts the lateness; an entry of a guest of
+// priority above 0 waits here for the deadline.
 void advance_meet(vcpu_frame_t *frame);
 #endif

@@ -1,9 +1,9 @@
 // Local APIC (x2APIC MSRs where the CPU has them, MMIO otherwise) and the ISA
-// inputs of the I/O APIC. The two 8259s are moved out of the way and masked.
+// inputs of the I/O APIC. The two 8259s are moved to unused vectors and masked.
 //
 // Limit: the I/O APIC is taken at its customary address and ISA interrupts at the
-// inputs of the same number, which holds for the serial ports of every PC that we
-// know of.
+// inputs of the same number, which holds for the serial ports of every PC known
+// to us.
 // Source: SDM Vol. 3A, "Advanced Programmable Interrupt Controller"; 82093AA I/O
 // APIC data sheet; 8259A data sheet.
 #include "port/apic.h"

@@ -1,4 +1,4 @@
-// Work-arounds for Bochs 2.7 (bochs27.h; docs/engines.md has what it does).
+// Work-arounds for Bochs 2.7 (bochs27.h; docs/engines.md describes its bugs).
 #include "port/bochs27.h"
 #include "port/timer.h"
 #include "port/vmxops.h"
@@ -39,6 +39,6 @@ uint64_t bochs27_limit(const vcpu_frame_t *f, bool held, uint64_t left) {
     if ((f->rflags & RFLAGS_IF) && !held) {
         return left;
     }
-    uint64_t most = tsc_hz / 1000 >> f->timer_shift; // loses no character of a 16550's FIFO
+    uint64_t most = tsc_hz / 1000 >> f->timer_shift; // a 16550's FIFO does not overrun in that
     return most < left ? most : left;
 }

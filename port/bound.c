@@ -1,8 +1,7 @@
 // vmx.bind(function, context, ...): a callable that puts contexts before its arguments.
 //
-// What a bound method is, without its price: handlers of exits are called so often that
-// looking the function up again, a copy of the arguments in memory of the heap and the
-// checks of a general call cost more than most handlers do.
+// A bound method at a lower price: for handlers of exits, looking the function up, copying the
+// arguments to the heap and the checks of a general call would cost more than most handlers do.
 
 #include "port/bound.h"
 

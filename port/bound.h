@@ -17,7 +17,7 @@ typedef struct {
 extern const mp_obj_type_t bound_type;
 MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(bound_bind_obj);
 
-// As mp_call_function_n_kw(), but straight into functions of the viper emitter.
+// As mp_call_function_n_kw(), with direct calls of functions of the viper emitter.
 static inline mp_obj_t bound_direct(mp_obj_t function, size_t n_args, const mp_obj_t *args) {
     if (MP_LIKELY(mp_obj_is_exact_type(function, &mp_type_fun_viper))) {
         mp_call_fun_t fun =
@@ -39,7 +39,7 @@ static inline mp_obj_t bound_call_n(const bound_t *self, size_t n_args, const mp
     return bound_direct(self->function, n + n_args, all);
 }
 
-// A handler, which as a rule is one or the other.
+// Calls a handler, usually a viper function or a bound one.
 static inline mp_obj_t bound_handler(mp_obj_t function, mp_obj_t arg) {
     if (MP_LIKELY(mp_obj_is_obj(function))) {
         const mp_obj_fun_bc_t *self = MP_OBJ_TO_PTR(function);

@@ -1,9 +1,8 @@
 // The heap's room: cpu.guard() with a limit, cpu.refused(), cpu.collect_at().
 //
-// A collection that an allocation needs because the heap is full cannot be interrupted (collect.c).
-// So a call that is not trusted gets no more than its share, and nothing of the last part of the
-// heap; and whoever allocates much ends the turn of the guest that runs, so that the scheduler
-// collects in time.
+// A collection inside an allocation, because the heap is full, cannot be preempted (collect.c).
+// So an untrusted call gets no more than its share, and nothing of the last part of the heap; and
+// many allocations end the turn of the running guest, so that the scheduler collects in time.
 #include <string.h>
 #include "py/gc.h"
 #include "py/mpstate.h"
@@ -13,14 +12,13 @@
 #include "port/trap.h"
 #include "port/vcpu.h"
 
-#define BLOCK      MICROPY_BYTES_PER_GC_BLOCK
-#define KEPT_PART  (32) // of the heap: what a call with a limit leaves
-#define GRACE      (16) // blocks after the first refusal: for the exception and its traceback
-#define SOON       (4096) // blocks allocated since a collection after which another is worth it
-#define AT_LAST    (32768) // and after which there is one that nobody would interrupt
-#define LEAST_SOON (512) // whatever is left
-#define LEAST_AT_LAST                                                                              \
-    (8192) // not so soon that it meets the guest above itself rather than the idle time below it
+#define BLOCK           MICROPY_BYTES_PER_GC_BLOCK
+#define KEPT_PART       (32) // of the heap: a call with a limit leaves so much
+#define GRACE           (16) // blocks after the first refusal: for the exception and its traceback
+#define SOON            (4096) // blocks allocated since a collection after which another is worth it
+#define AT_LAST         (32768) // after which one runs even if nothing would preempt it
+#define LEAST_SOON      (512) // however little is left
+#define LEAST_AT_LAST   (8192) // late enough for idle time to come first
 #define BLOCKS_PER_WORD (32) // of the allocation table
 
 static budget_t budget = {BUDGET_NONE, 0}; // before budget_init(), too
@@ -153,14 +151,14 @@ void budget_collected(bool yields) {
     set_limits();
 }
 
-// refused() -> 0, or why the last call of guard() or attempt() that had a limit did not get the memory that it
-// asked for: 1, it had taken its part; 2, hardly anything was left.
+// refused() -> 0, or why the last call of guard() or attempt() with a limit was refused memory: 1, it had used up its
+// limit; 2, hardly anything was left.
 static mp_obj_t mod_refused(void) {
     return MP_OBJ_NEW_SMALL_INT(budget.refused);
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_refused_obj, mod_refused);
 
-// uncounted(f) -> f(). What it takes of the heap counts to no limit: the monitor's own work for a call that has one.
+// uncounted(f) -> f(). Its allocations count against no limit: the monitor's own work inside a call that has one.
 static mp_obj_t mod_uncounted(mp_obj_t function) {
     budget_t suspended = budget_suspend();
     nlr_buf_t nlr;
@@ -175,9 +173,9 @@ static mp_obj_t mod_uncounted(mp_obj_t function) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_uncounted_obj, mod_uncounted);
 
-// collect_at() -> hpa of three words of 64 bits. In blocks allocated since the last collection: after how many another
-// is worth it where guests above can interrupt it, and after how many in any case; and the frame of the guest for
-// which blocks are allocated now, 0 for none.
+// collect_at() -> hpa of three words of 64 bits: the number of blocks allocated since the last collection after which
+// another is worth it where it can be preempted; the number after which it is due in any case; the frame of the guest
+// that pays for allocations now, 0 for none.
 static mp_obj_t mod_collect_at(void) {
     return mp_obj_new_int_from_uint((uintptr_t)&limits);
 }

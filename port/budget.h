@@ -1,4 +1,4 @@
-// What a call may take of the heap, and from when on a collection is worth its time.
+// How much of the heap a call may take, and when a collection is due.
 #ifndef PCANEL_PORT_BUDGET_H
 #define PCANEL_PORT_BUDGET_H
 
@@ -9,8 +9,8 @@
 #define BUDGET_NONE (SIZE_MAX) // no limit
 
 // Why an allocation was refused.
-#define BUDGET_SPENT (1) // the call has taken what it may
-#define BUDGET_FULL  (2) // hardly anything is left of the heap
+#define BUDGET_SPENT (1) // the call has used up its limit
+#define BUDGET_FULL  (2) // the heap is nearly full
 
 typedef struct {
     size_t left; // blocks of the heap
@@ -20,27 +20,27 @@ typedef struct {
 // A new heap.
 void budget_init(void);
 
-// A call begins that may take so many bytes, 0: without a limit. What was valid until then is returned.
+// A call begins that may take so many bytes, 0: without a limit. Returns the outer call's budget.
 budget_t budget_begin(size_t bytes);
 
-// It has ended. Whether it was refused something stands until the next one begins.
+// It has ended. budget.refused stays valid until the next one begins.
 void budget_end(budget_t outer);
 
-// Code that has nothing to do with the call runs in the middle of it: a guest above, or what is shielded.
+// Suspends the budget for other code in the middle of the call: a preempting guest, or shield().
 budget_t budget_suspend(void);
 void budget_resume(budget_t suspended);
 
-// Whether the call may have so many blocks; then they are taken. There were none in one piece: it may not after all.
+// Charges so many blocks if the call may have them; returns whether. budget_none(): the allocation failed after all.
 bool budget_take(size_t blocks);
 void budget_none(void);
 
-// A call with a limit runs: it gets what is there, and never makes others wait for a collection.
+// Whether a call with a limit runs: its allocations never start a collection.
 bool budget_limits(void);
 
-// More has been allocated: before, gc_alloc_amount was that.
+// Blocks have been allocated: gc_alloc_amount was `before`.
 void budget_allocated(size_t before);
 
-// After a collection. yields: guests that are due may run in between.
+// After a collection. yields: it could be preempted.
 void budget_collected(bool yields);
 
 #endif

@@ -1,7 +1,7 @@
-// Host interrupts are coalesced: between two of them for which guests make way, guests run for a while.
+// Coalescing of host interrupts: after one has ended a guest's run, guests run for a while before the next does.
 //
-// Characters that are typed come faster than the monitor services a console. Without this the
-// guest would not be entered until all have come.
+// Typed characters arrive faster than the monitor services a console. Without coalescing the
+// guest would not be entered until all have arrived.
 #ifndef PCANEL_COALESCE_H
 #define PCANEL_COALESCE_H
 
@@ -9,10 +9,10 @@
 #include "port/vcpu.h"
 
 #define COALESCE_TICKS (10000) // host TSC ticks of guests
-#define COALESCE_EXIT  (1000) // what an exit counts for: a guest may exit at every instruction
+#define COALESCE_EXIT  (1000) // charged for an exit: a guest may exit at every instruction
 
-// Interrupts off. Whether what interrupts have brought is to be seen to before the entry that
-// would come now. keeps: not before this one, since a deadline does not wait for that.
+// Interrupts off. Whether the monitor has to service host interrupts before the next entry.
+// keeps: not before this one, since it serves a deadline.
 static inline bool coalesce_due(bool keeps) {
     if (__builtin_expect(!host_attention || vmx_cpu.holdoff != 0, 1)) {
         return false;
@@ -25,7 +25,7 @@ static inline bool coalesce_due(bool keeps) {
     return true;
 }
 
-// How long the guest may run, of `left` ticks: not longer than an interrupt may wait.
+// `left` ticks of the guest's run, cut to the time that an interrupt may wait.
 static inline uint64_t coalesce_limit(uint64_t left, unsigned shift) {
     if (__builtin_expect(vmx_cpu.holdoff != 0, 0) && host_attention) {
         uint64_t most = vmx_cpu.holdoff >> shift;
@@ -34,7 +34,7 @@ static inline uint64_t coalesce_limit(uint64_t left, unsigned shift) {
     return left;
 }
 
-// So many ticks of `rest` are over.
+// `rest` less the ticks that the guest ran.
 static inline uint64_t coalesce_less(uint64_t rest, uint64_t ran) {
     return rest > ran + COALESCE_EXIT ? rest - ran - COALESCE_EXIT : 0;
 }

@@ -1,21 +1,20 @@
 // Garbage collection that a guest of higher priority can interrupt.
 //
-// MicroPython's collector (py/gc.c) calls collect_look() in its loops. Where the scheduler is
-// due (port/preempt.h), guests run in the middle of the collection, and their handlers may
-// change objects and make new ones:
+// MicroPython's collector (py/gc.c) calls collect_look() in its loops. When the scheduler is due
+// (port/preempt.h), guests run in the middle of the collection, and their handlers may change
+// and create objects:
 //
-//  - while it marks, an object may be hidden from it by being moved from one that is still to
-//    be looked at into one that has been. So what was written meanwhile is looked at again:
-//    the heap has pages of 4 KiB whose dirty bits tell (port/paging.h);
+//  - while it marks, a reference may move from an object that is not scanned yet into one that
+//    is. So pages written meanwhile are scanned again, by the dirty bits of the heap's 4 KiB
+//    pages (port/paging.h);
 //  - while it sweeps, a new object is marked, and lies behind the place that the sweep has
 //    reached. The sweep unmarks it there;
 //  - nothing is freed, and nothing grows or shrinks in place.
 //
-// Only a collection that somebody asked for, the scheduler as a rule, is interrupted: one that
-// an allocation needs is not, for there the caller is in the middle of something, and memory
-// is short.
+// Only a requested collection, usually the scheduler's, can be preempted. One inside an
+// allocation cannot: its caller is in the middle of an operation, and memory is short.
 //
-// The linker leads calls of gc_alloc() and its like here (--wrap).
+// The linker redirects calls of gc_alloc() and its siblings here (--wrap).
 #include <string.h>
 #include "py/gc.h"
 #include "py/mpstate.h"
@@ -31,7 +30,7 @@
 #define BLOCKS_PER_BYTE (4) // of the allocation table
 #define TAIL            (2) // kinds in it
 #define MARK            (3)
-#define ROUNDS          (8) // over what was written meanwhile, before the last one that makes nobody wait
+#define ROUNDS          (8) // over pages written meanwhile, before the last one, which cannot be preempted
 
 bool collect_yields;
 collect_statistics_t collect_statistics;
@@ -39,9 +38,9 @@ collect_statistics_t collect_statistics;
 static struct {
     enum { NONE, MARKING, SWEEPING } phase;
     bool inside; // guests run in the middle of a collection
-    bool disturbed; // they did since the marked objects were looked at
+    bool disturbed; // they did since the marked objects were scanned
     unsigned allocating;
-    unsigned auto_collect; // what it was before an allocation that must not collect
+    unsigned auto_collect; // its value before an allocation that must not collect
 } state;
 
 void *__real_gc_alloc(size_t size, unsigned flags);
@@ -71,7 +70,7 @@ static size_t size_of(const void *ptr) {
     return (block - first) * BLOCK;
 }
 
-// -- what handlers in the middle of a collection ask for
+// -- allocations by handlers in the middle of a collection
 
 static size_t blocks(size_t size) {
     return (size + BLOCK - 1) / BLOCK;
@@ -243,7 +242,7 @@ static void collect_yielding(void) {
 
 void gc_collect(void) {
     if (state.phase != NONE) {
-        return; // in the middle of one: whoever needs memory gets none
+        return; // in the middle of one: the allocation fails
     }
     collect_statistics.count++;
     if (state.allocating == 0 && preempt_at != 0) {
@@ -263,7 +262,7 @@ static mp_obj_t mod_allocated(void) {
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_allocated_obj, mod_allocated);
 
 // heap() -> (bytes of the heap, of these free at its end at least, allocated since the last collection). It costs
-// nothing; gc.mem_free() looks at every block.
+// nothing; gc.mem_free() visits every block.
 static mp_obj_t mod_heap(void) {
     const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     size_t blocks = area->gc_alloc_table_byte_len * BLOCKS_PER_BYTE;

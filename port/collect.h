@@ -1,4 +1,4 @@
-// Garbage collection, and what it does for a guest of higher priority: it makes way.
+// Garbage collection that a guest of higher priority can preempt.
 //
 // Included by mpconfigport.h, so nothing of MicroPython is known here.
 #ifndef PCANEL_PORT_COLLECT_H
@@ -9,11 +9,11 @@
 #include <stdint.h>
 #include "port/preempt.h"
 
-extern bool collect_yields; // a collection is going on that can be interrupted
+extern bool collect_yields; // a collection that can be preempted is running
 
 typedef struct {
     uint64_t count, yields; // collections; how often guests ran in the middle of one
-    uint64_t latest; // TSC ticks that a guest which was due had to wait for a collection, at most
+    uint64_t latest; // longest wait of a guest that was due, in TSC ticks
 } collect_statistics_t;
 
 extern collect_statistics_t collect_statistics;

@@ -1,7 +1,7 @@
 """Constants of other modules, put in as numbers before a module is frozen.
 
 MicroPython knows the value of a `const` in the module that declares it only; anywhere else the name is a global that
-is looked up each time, and an object to viper. So that nobody copies a number, freeze.py has imports like this one
+is looked up each time, and an object to viper. So that no number is copied, freeze.py has imports like this one
 resolved before a module is compiled:
 
     from vmm.vtx.frame import DIRTY, PENDING

@@ -11,7 +11,7 @@
 
 typedef struct {
     uint64_t deadline; // host TSC; 0 = none
-    bool input; // something typed ends it: not for a sleeper
+    bool input; // console input ends it: not for a sleeper
 } wait_t;
 
 static struct {
@@ -19,7 +19,7 @@ static struct {
     bool forced; // the hook was interrupted because it did not return
     uint64_t calls; // of the hook
     uint64_t stuck; // the call that Ctrl-C found running
-    uint64_t idle_until; // until when the hook, when it returned, had nothing to run; 0: it had
+    uint64_t idle_until; // until when the hook had nothing to run when it returned; 0: it had
     wait_t wait; // the current one
 } state;
 
@@ -67,8 +67,8 @@ bool idle_wanted(void) {
            MP_STATE_VM(sched_state) == MP_SCHED_PENDING;
 }
 
-// The deadline is looked at with interrupts off: if its interrupt came before, no other
-// would end the HLT. attend: what interrupts have brought so far has not been seen to.
+// The deadline is tested with interrupts off: if its interrupt came before, no other would end
+// the HLT. attend: do not halt while host_attention is set.
 static void halt_until_interrupt(uint64_t deadline, bool attend) {
     irq_disable();
     if ((attend && host_attention) || idle_wanted() || due() ||
@@ -93,7 +93,7 @@ static void call_hook(mp_obj_t hook, uint64_t deadline) {
     state.idle_until = 0;
     state.forced = false;
     state.in_hook = true;
-    trap_alarm = false; // it looks at its start
+    trap_alarm = false; // the hook polls alarms at its start
     if (nlr_push(&nlr) == 0) {
         mp_call_function_1(hook, mp_obj_new_int_from_uint(deadline));
         nlr_pop();
@@ -120,9 +120,9 @@ void idle_awake(void) {
     state.idle_until = 0;
 }
 
-// A program's words come a hundred microseconds apart, and the hook takes most of that to find that
-// still nothing can run. So between two of them it is not asked where no guest's timer has come,
-// no guest's console has moved, and no Python has run since it was.
+// A program's characters arrive a hundred microseconds apart, and the hook takes most of that to
+// find that nothing can run. So between two of them it is not called unless a guest's timer is
+// due, a guest's console has moved, or Python has run since the last call.
 static bool stays_idle(void) {
     return state.idle_until != 0 && reading() && !uart_guests_moved && rdtsc() < state.idle_until;
 }
@@ -136,7 +136,7 @@ static void halt_until_due(void) {
 
 void idle_wait(uint64_t deadline, bool input) {
     mp_obj_t hook = MP_STATE_PORT(cpu_idle_hook);
-    wait_t outer = state.wait; // of the wait whose hook runs: a policy may sleep
+    wait_t outer = state.wait; // the wait whose hook runs: a policy may sleep inside it
     state.wait = (wait_t){deadline, input};
     timer_set(TIMER_WAIT, deadline);
     if (state.in_hook) {
@@ -149,7 +149,7 @@ void idle_wait(uint64_t deadline, bool input) {
     } else if (!idle_wanted() && !due()) {
         call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
-    state.wait = outer; // none: while a line runs, nothing is waited for
+    state.wait = outer; // while a line runs there is no wait
 }
 
 // idle_hook(f): f(deadline_tsc) runs while the prompt or a sleep waits; it returns
@@ -169,10 +169,10 @@ static mp_obj_t mod_wanted(void) {
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_wanted_obj, mod_wanted);
 
 // idle(deadline_tsc) -> bool: HLT until the next interrupt, or the deadline (0 = none).
-// True when there was more than the deadline: a host interrupt, or the monitor is wanted.
+// True where more than the deadline ended it: a host interrupt, or idle_wanted().
 static mp_obj_t mod_idle(mp_obj_t deadline_in) {
     uint64_t deadline = mp_obj_get_int_truncated(deadline_in);
-    uart_guests_moved = false; // what moved before has set host_attention: consoles are polled next
+    uart_guests_moved = false; // earlier moves have set host_attention: consoles are polled next
     timer_set(TIMER_CORE, deadline);
     halt_until_interrupt(deadline, true);
     timer_set(TIMER_CORE, 0);

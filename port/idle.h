@@ -12,10 +12,10 @@ void idle_init(void);
 // for the deadline (TSC ticks; 0 = none), running the idle hook if there is one. May raise.
 void idle_wait(uint64_t deadline, bool input);
 
-// Python has run, or will: what the idle hook found to be at rest may be so no longer.
+// Python has run, or will: guests that the idle hook found idle may be runnable.
 void idle_awake(void);
 
-// Guests run in the middle of a line: a wait in there halts, as in the idle hook. What enter returned goes to leave.
+// Guests run in the middle of a line: a wait inside halts, as in the idle hook. leave takes the result of enter.
 bool idle_enter_guests(void);
 void idle_leave_guests(bool inside);
 
@@ -23,7 +23,7 @@ void idle_leave_guests(bool inside);
 // the interrupt: a hook that does not return is interrupted after a second.
 void idle_ctrl_c(void);
 
-// That second is over. Called from the interrupt.
+// The second after Ctrl-C is over. Called from the interrupt.
 void idle_stuck(void);
 
 // True if the current wait has reason to end.

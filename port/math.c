@@ -1,4 +1,4 @@
-// Math functions that libm_dbl does not have, or not right.
+// Math functions that libm_dbl lacks or gets wrong.
 #include <math.h>
 
 double copysign(double x, double y) {

@@ -1,5 +1,5 @@
-// #MC in root mode. A guest's is an exit, and Python's business (vmm/machine_check.py), as is what follows from those
-// that are kept here. Compiled without SSE: the registers may be a guest's.
+// #MC in root mode. A guest's is an exit, which Python handles (vmm/machine_check.py), as it does those recorded here.
+// Compiled without SSE: the registers may be a guest's.
 // Source: SDM Vol. 3B, "Machine-Check Architecture".
 #include "py/runtime.h"
 #include "port/mce.h"
@@ -23,9 +23,9 @@ typedef struct {
 } record_t;
 
 static struct {
-    unsigned banks; // that vmm/machine_check.py has switched on
-    unsigned kept; // of record[]
-    uint64_t lost; // for which there was no room
+    unsigned banks; // enabled by vmm/machine_check.py
+    unsigned kept; // entries of record[] in use
+    uint64_t lost; // machine checks for which record[] had no room
     record_t record[KEPT];
 } mce;
 
@@ -35,7 +35,7 @@ static void put_hex(char *at, uint64_t value) {
     }
 }
 
-// "bank 00 status ... address ...", into what panic() prints.
+// "bank 00 status ... address ...", for panic().
 static const char *fatal(const record_t *r) {
     static char text[] = "#MC bank 00 status 0000000000000000 address 0000000000000000";
     text[9] = '0' + r->bank / 10 % 10;
@@ -45,7 +45,7 @@ static const char *fatal(const record_t *r) {
     return text;
 }
 
-// The context of the CPU is corrupt, or what was interrupted needs the data that is bad.
+// Whether the CPU's context is corrupt, or the interrupted code needs the bad data.
 static bool is_fatal(uint64_t status) {
     return (status & PCC) || (status & (UC | S | AR)) == (UC | S | AR);
 }
@@ -53,7 +53,7 @@ static bool is_fatal(uint64_t status) {
 bool mce_survived(const char **reason) {
     *reason = "#MC";
     if (mce.banks == 0) {
-        return false; // nobody to ask
+        return false; // no banks to read
     }
     bool goes_on = rdmsr(IA32_MCG_STATUS) & MCG_RIPV;
     for (unsigned i = 0; i < mce.banks; i++) {

@@ -1,7 +1,7 @@
 // memcpy, memmove and memset by the string instructions, eight bytes a step: guests'
 // memory is cleared and copied with them. Short ones go by plain loops, which start
 // faster. MicroPython's own (shared/libc/string0.c) take four bytes a step.
-// The direction flag is clear: the ABI says so, and trap_entry.S sees to it.
+// The direction flag is clear, by the ABI and by trap_entry.S.
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

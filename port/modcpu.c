@@ -163,7 +163,7 @@ static mp_obj_t mod_rdtsc(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_rdtsc_obj, mod_rdtsc);
 
-// alarm(tsc): a host interrupt at this TSC, which does nothing; 0 takes it back.
+// alarm(tsc): a host interrupt at this TSC, with no other effect; 0 disarms it.
 static mp_obj_t mod_alarm(mp_obj_t tsc) {
     timer_arm(mp_obj_get_int_truncated(tsc));
     return mp_const_none;
@@ -190,9 +190,9 @@ static mp_obj_t mod_copy(mp_obj_t to_hpa, mp_obj_t from_hpa, mp_obj_t size) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_3(mod_copy_obj, mod_copy);
 
-// counters(): what went unnoticed otherwise. Interrupts that nobody claimed, characters
+// counters(): unclaimed interrupts, characters
 // lost on COM1, bytes of the executable region in use; garbage collections, how often guests
-// ran in the middle of one, and how long one that was due had to wait at most (TSC ticks).
+// preempted one, and the longest time that a guest which was due waited for one (TSC ticks).
 static mp_obj_t mod_counters(void) {
     mp_obj_t dict = mp_obj_new_dict(6);
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_unclaimed_interrupts),

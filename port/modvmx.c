@@ -1,7 +1,7 @@
 // Module vmx: the VMX instructions, one function each, and the native type VCPU.
 //
-// Mechanism only. Which fields exist, what an exit means and what to do about it
-// is Python's business (vmm/). Every VMfail raises VmxError(op, number, name); the
+// Mechanism only. Which fields exist, what an exit means and how it is handled is
+// up to Python (vmm/). Every VMfail raises VmxError(op, number, name); the
 // names are those of SDM Vol. 3C, "VM-Instruction Error Numbers".
 
 #include <string.h>
@@ -66,7 +66,7 @@ void vmx_raise(const char *op, vmx_result_t result) {
 }
 
 void vmx_put_failed(void) {
-    // An entry holds the host's interrupts off from its last look at them on.
+    // The entry keeps host interrupts off from its last test of host_attention on.
     bochs27_release();
     __asm volatile("sti" ::: "memory");
     uint64_t number;
@@ -120,7 +120,7 @@ static mp_obj_t mod_flaws(mp_obj_t bits) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mod_flaws_obj, mod_flaws);
 
-// Leaves VMX operation and forgets what was loaded. Also called before a soft reset,
+// Leaves VMX operation; no VCPU is loaded any more. Also called before a soft reset,
 // when the heap with the VCPU objects goes away.
 void vmx_shutdown(void) {
     if (vmx_cpu.vmxon) {

@@ -13,7 +13,7 @@
 #include "shared/timeutils/timeutils.h"
 
 #define MS_MAX     (1ll << 40)
-#define LOOK_CHARS (32) // that are printed between two looks at the clock
+#define LOOK_CHARS (32) // printed between two readings of the clock
 
 static uint64_t scale(uint64_t ticks, uint64_t hz) {
     return mul_div(ticks, hz, tsc_hz);
@@ -34,7 +34,7 @@ int mp_hal_stdin_rx_chr(void) {
     }
 }
 
-// A line takes milliseconds: guests that go before what prints it do not wait for that.
+// A line takes milliseconds: guests of higher priority preempt the printing.
 static void wait_for_room(void) {
     preempt_look();
     bool preempts = preempt_at != 0 && preempt_holds == 0;
@@ -109,8 +109,8 @@ void mp_hal_delay_us(mp_uint_t us) {
     }
 }
 
-// What waits here has just looked at its streams. Input that lies there is not among them,
-// or came since: a millisecond later it looks again.
+// The caller has just polled its streams. Input that is there now belongs to other streams or
+// arrived since: the caller polls again a millisecond later.
 void mp_port_wait_ms(intptr_t timeout_ms) {
     bool lies = uart_rx_any(0) != 0;
     if (lies && timeout_ms != 0) {

@@ -1,9 +1,9 @@
-// What native and viper code calls most, made short.
+// Fast versions of the functions that native and viper code calls most.
 //
-// Compiled Python reaches MicroPython by a table of functions, mp_fun_table. The linker leads whoever names it to the
-// copy here (--wrap), in which five entries know the commonest cases: a call of a viper function, the words of a
+// Compiled Python calls MicroPython through a table of functions, mp_fun_table. The linker redirects references to the
+// copy here (--wrap), in which five entries handle the commonest cases: a call of a viper function, the words of a
 // vCPU's frame or of an array as a pointer, small integers, and an item of a list. Every other case goes to
-// MicroPython's own function, so that nothing means anything else than it does there.
+// MicroPython's own function, so that the semantics stay the same.
 
 #include "py/cstack.h"
 #include "py/nativeglue.h"
@@ -43,12 +43,12 @@ static mp_obj_t to_obj(mp_uint_t value, mp_uint_t type) {
     return __real_mp_fun_table.native_to_obj(value, type);
 }
 
-// list[i], to be read.
+// Loads list[i].
 static mp_obj_t subscript(mp_obj_t base, mp_obj_t index, mp_obj_t value) {
     if (MP_LIKELY(value == MP_OBJ_SENTINEL && mp_obj_is_small_int(index) &&
                   mp_obj_is_exact_type(base, &mp_type_list))) {
         const mp_obj_list_t *list = MP_OBJ_TO_PTR(base);
-        size_t i = MP_OBJ_SMALL_INT_VALUE(index); // one below 0 is large
+        size_t i = MP_OBJ_SMALL_INT_VALUE(index); // a negative index becomes large
         if (MP_LIKELY(i < list->len)) {
             return list->items[i];
         }

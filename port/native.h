@@ -1,4 +1,4 @@
-// What native and viper code calls of MicroPython.
+// MicroPython functions that native and viper code calls.
 #ifndef PCANEL_NATIVE_H
 #define PCANEL_NATIVE_H
 

@@ -55,7 +55,7 @@ static bool is_heap(uint64_t hpa) {
     return hpa - memory.heap_tables.hpa < memory.heap_tables.size + memory.heap.size;
 }
 
-// Its tables lie one behind the other.
+// Its tables are contiguous.
 static uint64_t *heap_entry(uint64_t hpa) {
     return (uint64_t *)memory.heap_tables.hpa + (hpa - memory.heap_tables.hpa) / PAGE_4K;
 }

@@ -1,4 +1,4 @@
-// The last words: registers and a backtrace on COM1, by polling; a word to QEMU; HLT.
+// Panic: registers and a backtrace on COM1, by polling; exit code to QEMU; HLT.
 //
 // The code is built without frame pointers, so the backtrace is a scan of the
 // stack for addresses that follow a CALL. It may show a stale return address;

@@ -1,8 +1,8 @@
-// Calls the scheduler out of the middle of bytecode, as if that were an interrupt.
+// Calls the scheduler from the middle of bytecode, like an interrupt.
 //
-// What the interrupted code had going with the port stands still meanwhile: its
-// watch() in particular does not run on, no exception meant for it is raised in between,
-// and what guests take of the heap counts to no limit of its own.
+// The interrupted code's state in the port is suspended meanwhile: its watch() does not run
+// on, no exception meant for it is raised, and allocations of guests do not count against its
+// limit.
 #include "py/runtime.h"
 #include "port/budget.h"
 #include "port/idle.h"
@@ -19,7 +19,7 @@ void preempt(void) {
         MP_STATE_VM(vm_abort)) {
         return;
     }
-    preempt_at = 0; // the hook itself is not interrupted
+    preempt_at = 0; // the hook itself is not preempted
     watch_t watch = watch_suspend();
     budget_t budget = budget_suspend();
     bool inside = idle_enter_guests();
@@ -31,7 +31,7 @@ void preempt(void) {
     } else if (mp_obj_exception_match(
                    MP_OBJ_FROM_PTR(nlr.ret_val), MP_OBJ_FROM_PTR(&mp_type_KeyboardInterrupt))) {
         again = preempt_at;
-        mp_sched_keyboard_interrupt(); // for whom it was meant
+        mp_sched_keyboard_interrupt(); // raised in the interrupted code
     } else {
         mp_printf(MICROPY_ERROR_PRINTER, "\nA guest did not get the CPU when it was due:\n");
         mp_obj_print_exception(MICROPY_ERROR_PRINTER, MP_OBJ_FROM_PTR(nlr.ret_val));

@@ -1,6 +1,6 @@
-// Bytecode that works for one guest, or a line at the prompt, makes way for a guest that goes before it.
+// Preemption of bytecode (a handler, or a line at the prompt) by a guest of higher priority.
 //
-// The scheduler says from which TSC on (preempt_at); the interpreter's loop looks at each
+// The scheduler sets the TSC from which on (preempt_at); the interpreter's loop tests it at each
 // branch. Included by mpconfigport.h, so nothing of MicroPython is known here.
 #ifndef PCANEL_PORT_PREEMPT_H
 #define PCANEL_PORT_PREEMPT_H
@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 extern uint64_t preempt_at; // host TSC, 0 = never
-extern unsigned preempt_holds; // not 0: not now
+extern unsigned preempt_holds; // not 0: disabled
 
 // Calls the function that cpu.preempt() was given. Raises nothing.
 void preempt(void);

@@ -1,7 +1,7 @@
-// Who asks for a soft reset, which destroys every guest. A program does by the raw REPL's Ctrl-D
-// (mpremote soft-reset), code does by machine.soft_reset(). A program's script that ends by
-// sys.exit() has just ended. At the prompt Ctrl-D and sys.exit() ask for one, and then the hook
-// has a say: Python knows whether there are guests.
+// Requests for a soft reset, which destroys every guest. A program makes one by the raw REPL's
+// Ctrl-D (mpremote soft-reset), code by machine.soft_reset(). sys.exit() only ends a program's
+// script. At the prompt Ctrl-D and sys.exit() request one, and the hook decides, since Python
+// knows whether there are guests.
 #include "py/runtime.h"
 #include "port/idle.h"
 #include "port/softreset.h"
@@ -30,7 +30,7 @@ static void say_status(mp_obj_t error) {
 void softreset_after_exec(unsigned exec_flags, void *error, int *ret) {
     idle_awake();
     if (!(*ret & PYEXEC_FORCED_EXIT)) {
-        asked = false; // and has thought better of it
+        asked = false; // the request is withdrawn
         return;
     }
     if (asked || exit_resets || !(exec_flags & EXEC_FLAG_PRINT_EOF)) {
@@ -51,7 +51,7 @@ bool softreset_wanted(void) {
     if (asked || pyexec_mode_kind == PYEXEC_MODE_RAW_REPL || hook == mp_const_none) {
         return true;
     }
-    bool wanted = true; // a hook that fails keeps nobody from getting out
+    bool wanted = true; // a failing hook does not prevent the reset
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
         wanted = mp_obj_is_true(mp_call_function_0(hook));
@@ -68,7 +68,7 @@ static mp_obj_t machine_soft_reset(void) {
 }
 MP_DEFINE_CONST_FUN_OBJ_0(machine_soft_reset_obj, machine_soft_reset);
 
-// soft_reset_hook(f): f() -> bool says whether a soft reset that was asked for at the prompt takes place.
+// soft_reset_hook(f): f() -> bool decides whether a soft reset requested at the prompt takes place.
 // None removes it.
 static mp_obj_t mod_soft_reset_hook(mp_obj_t hook) {
     if (hook != mp_const_none && !mp_obj_is_callable(hook)) {

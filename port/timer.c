@@ -1,7 +1,7 @@
-// The TSC is measured against channel 2 of the 8254; CPUID leaf 15h serves where
-// the 8254 does not count (and nowhere else: some machines state another clock's
-// rate there). Deadlines use TSC-deadline mode if present, else the one-shot mode
-// of the local APIC timer, whose rate is measured by the same ruler.
+// The TSC is measured against channel 2 of the 8254. CPUID leaf 15h is used only
+// where the 8254 does not count, since some machines report another clock's rate
+// there. Deadlines use TSC-deadline mode if present, else the one-shot mode
+// of the local APIC timer, whose rate is measured the same way.
 // Source: SDM Vol. 3A, "APIC Timer"; 8254 data sheet.
 #include "port/apic.h"
 #include "port/timer.h"
@@ -18,7 +18,7 @@ uint64_t tsc_hz;
 
 static struct {
     uint64_t deadline[TIMER_COUNT];
-    uint64_t armed; // what the hardware waits for; UINT64_MAX: nothing
+    uint64_t armed; // the hardware's deadline; UINT64_MAX: none
     uint64_t apic_hz; // 0: TSC-deadline mode
 } timer = {.armed = UINT64_MAX};
 
@@ -88,8 +88,8 @@ static void interrupt(trap_frame_t *frame) {
     program(next);
 }
 
-// The hardware is touched only for an earlier deadline than the one it has. It may fire
-// for a deadline that is gone; that costs less than taking each one back.
+// The hardware is programmed only for an earlier deadline than its current one. It may fire
+// for a deadline that was disarmed; that costs less than reprogramming it each time.
 void timer_set(timer_slot_t slot, uint64_t tsc) {
     uint64_t flags = irq_save();
     timer.deadline[slot] = tsc;

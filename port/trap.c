@@ -152,7 +152,7 @@ static void interrupt(trap_frame_t *frame) {
     }
     trap.depth--;
     if (frame->vector != TRAP_TIMER) {
-        host_attention = 1; // a guest that exits all the time would not notice
+        host_attention = 1; // a guest that exits all the time would delay it
     }
     if (MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL) {
         if (trap_in_generated_code(frame->rip)) {

@@ -19,18 +19,18 @@ typedef void (*trap_handler_t)(trap_frame_t *frame);
 #define TRAP_TIMER    0x40 // local APIC timer
 #define TRAP_SPURIOUS 0xff
 
-// Set by host interrupts, but for the timer's where nobody waits for it but the scheduler;
-// keeps vcpu_enter() from entering once.
+// Set by host interrupts, except a timer interrupt that only the scheduler has armed; makes
+// vcpu_enter() return to Python instead of entering.
 extern volatile uint32_t host_attention;
 
-// An NMI or a machine check has come that Python has not been told of: wanted() of a hook.
+// An NMI or a machine check has come that Python has not read yet; it ends the idle hook.
 extern volatile bool trap_alarm;
 
 // Sets the handler of a vector from 32 up. It runs with interrupts off, on the
 // interrupted stack, and must not touch the FPU.
 void trap_set_handler(unsigned vector, trap_handler_t handler);
 
-// Interrupts that nobody claimed.
+// Interrupts without a handler.
 uint64_t trap_unclaimed(void);
 
 // NMIs that the host has taken.

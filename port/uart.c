@@ -1,7 +1,7 @@
 // 16550 driver. The receive interrupt comes at the first of 16 characters, so at 115200
 // baud there are 1.3 ms to answer it. (With a higher trigger, the gap that also raises it
-// makes Bochs 2.7 hand out a character that nobody sent: its timer is armed again by one
-// that comes just then, and ends when that has been read.) Ctrl-C is recognized here, on
+// makes Bochs 2.7 return a character that was never sent: a character that arrives just then
+// rearms its timer, which expires after that one has been read.) Ctrl-C is recognized here, on
 // COM1 only, so that it stops code that never reads input.
 // Source: PC16550D data sheet.
 #include "py/runtime.h"
@@ -50,7 +50,7 @@ typedef struct {
     uint8_t irq;
     bool present;
     uint64_t overruns;
-    unsigned room; // in the transmit FIFO for sure
+    unsigned room; // known free in the transmit FIFO
     ring_t rx, tx;
 } uart_t;
 
@@ -123,7 +123,7 @@ static void transmit(uart_t *uart) {
     outb(uart->port + IER, IER_RX | IER_THRE);
 }
 
-// COM1 and COM3 share an edge-triggered line: go on until neither wants anything.
+// COM1 and COM3 share an edge-triggered line: loop until neither has an interrupt pending.
 static void interrupt(trap_frame_t *frame) {
     unsigned irq = frame->vector - TRAP_IRQ_BASE;
     bool again;
@@ -196,7 +196,7 @@ bool uart_tx_char(unsigned index, uint8_t c) {
     uint64_t flags = irq_save();
     bool idle = ring_used(&uart->tx) == 0;
     bool taken = true;
-    // At once where that is possible: an interrupt would end the turn of the guest whose character it is.
+    // Sent at once if possible: a transmit interrupt would end the sending guest's turn.
     if (idle && uart->room != 0) {
         outb(uart->port + THR, c);
         uart->room--;

@@ -13,7 +13,7 @@
 void uart_init(void);
 bool uart_present(unsigned index);
 
-// A port that is no prompt's has taken or sent something, as its interrupt says.
+// Another port than the prompt's has received or sent something, by its interrupt.
 extern volatile bool uart_guests_moved;
 
 size_t uart_rx_any(unsigned index); // characters that wait

@@ -1,4 +1,4 @@
-// vmx.Value(value), and vmx.numbers(): a box whose numbers viper reads as words, without a look at the object inside.
+// vmx.Value(value), and vmx.numbers(): a box whose numbers viper reads as words, without unpacking the object inside.
 #include "py/runtime.h"
 #include "port/value.h"
 

@@ -1,4 +1,4 @@
-// vmx.Value: what a function answers, in a form that viper reads.
+// vmx.Value: the answer of a function, in a form that viper reads.
 #ifndef PCANEL_VALUE_H
 #define PCANEL_VALUE_H
 

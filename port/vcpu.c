@@ -93,7 +93,7 @@ static uint64_t *word_of(vcpu_t *self, const register_t *r) {
     return (uint64_t *)((uint8_t *)self->frame + r->offset);
 }
 
-// RIP as the program sees it: an advance that is still due is made now.
+// Makes RIP current: an advance that is still due is done now.
 static void settle(vcpu_t *self) {
     if (self->frame->verdict & 1) {
         vcpu_need_loaded(self);
@@ -256,8 +256,8 @@ static mp_obj_t vcpu_msr(size_t n_args, const mp_obj_t *args) {
             }
             uint64_t value = mp_obj_get_int_truncated(args[2]);
             vcpu_need_loaded(self);
-            op_wrmsr(
-                index, value); // what the CPU refuses raises here and not when the vCPU is loaded
+            op_wrmsr(index,
+                value); // a value that the CPU refuses raises here, not when the vCPU is loaded
             m->value = value;
             return mp_const_none;
         }
@@ -332,7 +332,7 @@ static mp_obj_t vcpu_retire(mp_obj_t self_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_retire_obj, vcpu_retire);
 
-// vcpu.left(): the exit loop has come to an end; time from now on is not the guest's.
+// vcpu.left(): the exit loop has ended; time from now on is not charged to the guest.
 static mp_obj_t vcpu_left(mp_obj_t self_in) {
     vcpu_count_ticks(get(self_in)->frame, op_rdtsc());
     return mp_const_none;
@@ -348,8 +348,8 @@ static mp_obj_t advance_now(mp_obj_t self_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_advance_obj, advance_now);
 
-// vcpu.want(bits): words of the frame that an exit reads only where its reason wants them (WANT_... of
-// vmm/vtx/frame.py) are read now.
+// vcpu.want(bits): reads words of the frame now that an exit reads only for some reasons (WANT_... of
+// vmm/vtx/frame.py).
 static mp_obj_t want(mp_obj_t self_in, mp_obj_t bits) {
     vcpu_t *self = get(self_in);
     vcpu_need_loaded(self);

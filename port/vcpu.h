@@ -61,7 +61,7 @@ typedef struct {
     uint64_t verdict; // 0x100  bit 0: advance RIP before the next entry
     uint64_t pending; // 0x108  not 0: come back by VCPU_SLOT_PENDING instead of entering
     uint64_t
-        deadline; // 0x110  host TSC at which the preemption timer fires, 0 = off; found anew after FRAME_DIRTY_TIMERS
+        deadline; // 0x110  host TSC at which the preemption timer fires, 0 = off; recomputed after FRAME_DIRTY_TIMERS
     uint64_t exit_tsc; // 0x118  0 once what followed has been counted
     uint64_t entry_tsc; // 0x120
     uint64_t guest_ticks; // 0x128  host TSC ticks spent in the guest
@@ -104,9 +104,9 @@ typedef struct {
     uint64_t turn; // 0xb10
     uint64_t share; // 0xb18
     uint64_t wakes; // 0xb20
-    uint64_t late; // 0xb28  host TSC ticks from timers' deadlines to entries, all together
+    uint64_t late; // 0xb28  host TSC ticks from timers' deadlines to entries, in all
     uint64_t latest; // 0xb30
-    uint64_t due; // 0xb38  host TSC of the deadline that the next entry is for, 0: for none
+    uint64_t due; // 0xb38  host TSC of the deadline that the next entry serves, 0: none
     uint64_t apic_page; // 0xb40
     uint64_t next; // 0xb48
     uint64_t starts; // 0xb50
@@ -163,7 +163,7 @@ typedef struct {
     bool vmxon;
     uint32_t mitigations; // VCPU_MITIGATE_...
     int (*guest)(vcpu_frame_t *frame); // the way in: one of vmx.S
-    const vcpu_frame_t *ran; // what was entered last
+    const vcpu_frame_t *ran; // the last one that was entered
 } vmx_cpu_t;
 
 extern const mp_obj_type_t vcpu_type;
@@ -197,7 +197,7 @@ static inline void vcpu_need_loaded(vcpu_t *self) {
 void vcpu_advance(vcpu_t *self);
 // Reads words of the frame, by their bits in wants[].
 void vcpu_want(vcpu_t *self, uint32_t wants);
-// What the last exit has cost up to now is counted, once.
+// Charges the cost of the last exit up to now, once.
 void vcpu_count_ticks(vcpu_frame_t *frame, uint64_t now);
 
 // vmxfpu.c: whose FPU state is in the registers.

@@ -25,8 +25,8 @@
 #define IA32_PRED_CMD (0x49)
 #define PRED_CMD_IBPB (1)
 
-// Host TSC at which the first of the timers is due, 1 where it was due before the host's TSC began, 0 where none is
-// armed. except: bits of those that do not count.
+// Host TSC at which the first timer is due, 1 where that was before the host's TSC began, 0 where none is armed.
+// except: bits of the timers to ignore.
 static uint64_t first_timer(const vcpu_frame_t *f, uint64_t except) {
     uint64_t first = 0;
     for (uint64_t i = 0; i < f->timers; i++, except >>= 1) {
@@ -40,7 +40,7 @@ static uint64_t first_timer(const vcpu_frame_t *f, uint64_t except) {
 }
 
 // earliest(frame_hpa): frame.next becomes the host TSC at which a halted guest is to be woken for its next timer, 0
-// where none is armed but those that are parked.
+// where only parked ones are armed.
 static mp_obj_t mod_earliest(mp_obj_t frame) {
     vcpu_frame_t *f = (vcpu_frame_t *)(uintptr_t)mp_obj_get_int_truncated(frame);
     uint64_t first = first_timer(f, f->parked);
@@ -49,7 +49,7 @@ static mp_obj_t mod_earliest(mp_obj_t frame) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(vcpu_earliest_obj, mod_earliest);
 
-// What is dirty goes to the VMCS.
+// Writes the dirty words to the VMCS.
 static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
     if (f->dirty & FRAME_DIRTY_RIP) {
         vmx_put(GUEST_RIP, f->rip);
@@ -85,13 +85,13 @@ static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
     f->dirty = 0;
 }
 
-// Whether RIP has 64 bits: 64-bit mode, of which the CPU says that both bits are set.
+// Whether RIP has 64 bits: in 64-bit mode, that is, with both of these bits set.
 static __attribute__((noinline)) bool in_64_bit_mode(void) {
     return (vmx_get(VM_ENTRY_CONTROLS) & ENTRY_IA32E_MODE_GUEST) != 0 &&
            (vmx_get(GUEST_CS_ACCESS_RIGHTS) & CS_L) != 0;
 }
 
-// What of an instruction's completion is rare: RF, blocking by STI and MOV SS, a single step.
+// The rare parts of an instruction's completion: RF, blocking by STI and MOV SS, a single step.
 static __attribute__((noinline)) void complete(vcpu_frame_t *f) {
     if (f->rflags & RFLAGS_RF) {
         f->rflags &= ~RFLAGS_RF;
@@ -108,9 +108,9 @@ static __attribute__((noinline)) void complete(vcpu_frame_t *f) {
 }
 
 // Past the instruction that exited. Like its completion on the CPU, this clears RF,
-// ends blocking by STI and MOV SS and makes a single step due. EIP goes round at 4 GiB.
-// Which breakpoints it met the handler of VCPU_SLOT_COMPLETED finds out; an instruction whose handler asks for no DR7
-// meets none. KVM's shadow VMCS does not hold DR7: reading it costs a nested monitor an exit.
+// ends blocking by STI and MOV SS and makes a single step due. EIP wraps at 4 GiB. The
+// handler of VCPU_SLOT_COMPLETED finds the breakpoints that matched; an instruction whose handler does not read DR7
+// has none. KVM's shadow VMCS does not hold DR7: reading it costs a nested monitor an exit.
 static inline __attribute__((always_inline)) void advance(vcpu_frame_t *f) {
     f->verdict = 0;
     uint64_t rip = f->rip + f->length;
@@ -132,7 +132,7 @@ void vcpu_advance(vcpu_t *self) {
     advance(self->frame);
 }
 
-// What the last exit has cost up to now, unless left() has counted it already.
+// Charges the cost of the last exit up to now, unless left() has charged it already.
 static inline __attribute__((always_inline)) void count_ticks(vcpu_frame_t *f, uint64_t now) {
     uint64_t since = f->exit_tsc;
     if (MP_LIKELY(since != 0)) {
@@ -188,8 +188,8 @@ void vcpu_want(vcpu_t *self, uint32_t wants) {
     read_wanted(self->frame, wants & ((1u << MP_ARRAY_SIZE(wanted)) - 1));
 }
 
-// The slot of the table for an exit: that of its reason, or the one that the reason's
-// keys name for what a word of the frame says.
+// The slot of the table for an exit: its reason's, or the one that the reason's keys have
+// for a word of the frame.
 static inline __attribute__((always_inline)) uint64_t slot_of(vcpu_frame_t *f, uint64_t reason) {
     uint64_t keys_at = f->keys[reason];
     if (keys_at == 0) {
@@ -209,7 +209,7 @@ static inline __attribute__((always_inline)) uint64_t slot_of(vcpu_frame_t *f, u
     }
 }
 
-// Calls a handler; its verdict, which goes into the frame.
+// Calls a handler; stores its verdict in the frame and returns it.
 static inline __attribute__((always_inline)) mp_uint_t handle(
     vcpu_t *self, vcpu_frame_t *f, uint64_t slot) {
     mp_obj_t answer = bound_handler(self->table[slot], MP_OBJ_FROM_PTR(self));
@@ -224,7 +224,7 @@ static __attribute__((noinline)) void handle_no_exit(vcpu_t *self, uint64_t slot
     handle(self, self->frame, slot);
 }
 
-// Another guest is entered than before.
+// Another guest is entered than the last one.
 static __attribute__((noinline)) void other_guest(const vcpu_frame_t *f) {
     vmx_cpu.ran = f;
     if (vmx_cpu.mitigations & VCPU_MITIGATE_IBPB) {
@@ -232,7 +232,7 @@ static __attribute__((noinline)) void other_guest(const vcpu_frame_t *f) {
     }
 }
 
-// The guest runs until it exits: 0, or what VMLAUNCH or VMRESUME failed with. flawed: with work-arounds (bochs27.h).
+// Runs the guest until it exits: 0, or the error of VMLAUNCH or VMRESUME. flawed: with work-arounds (bochs27.h).
 static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, const bool flawed) {
     if (vmx_cpu.fpu_owner != f) {
         vmx_fpu_acquire(f);
@@ -274,7 +274,7 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
     return failed;
 }
 
-// The same with work-arounds (bochs27.h), out of the way of CPUs that need none.
+// The same with work-arounds (bochs27.h), out of line for CPUs that need none.
 static __attribute__((noinline)) int run_guest_flawed(vcpu_frame_t *f) {
     return run_guest(f, true);
 }
@@ -294,7 +294,7 @@ static __attribute__((noinline)) uint64_t unusual_reason(
     return basic;
 }
 
-// What the CPU says of the exit, into the frame; its basic reason.
+// Reads the exit information into the frame; returns the basic reason.
 static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
     uint64_t reason = vmx_get(EXIT_REASON);
     f->reason = reason;
@@ -312,7 +312,7 @@ static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
     return reason;
 }
 
-// The guest was not entered: a slot that says why. Whether it can be entered now.
+// Calls the slots of pending work before an entry. Whether the guest can be entered now.
 static __attribute__((noinline)) bool clear_the_way(vcpu_t *self, vcpu_frame_t *f) {
     if (MP_UNLIKELY(f->completed)) {
         f->completed = 0;
@@ -329,8 +329,8 @@ static __attribute__((noinline)) bool clear_the_way(vcpu_t *self, vcpu_frame_t *
     return true;
 }
 
-// The guest runs until it exits, and the table's handler deals with that: the one for the basic exit
-// reason, for the reason's key, or, where the guest was not entered, one of the slots that say why. Its verdict.
+// Runs the guest until it exits and calls the table's handler: by the basic exit reason, the reason's key, or, where
+// the guest was not entered, the slot that says why. Returns the verdict.
 static inline __attribute__((always_inline)) mp_uint_t enter_once(vcpu_t *self, vcpu_frame_t *f) {
     vcpu_need_loaded(self);
     if (f->verdict & 1) {
@@ -385,7 +385,7 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
     f->verdict &= 1;
     while (enter_once(self, f) <= 1) {
     }
-    vcpu_count_ticks(f, op_rdtsc()); // what follows is not the guest's
+    vcpu_count_ticks(f, op_rdtsc()); // later time is not charged to the guest
     return mp_const_none;
 }
 // A type of its own rather than a built-in function, whose call would check what is checked here.

@@ -5,8 +5,8 @@
 //   0 after an exit, 1 after VMfailInvalid, 2 after VMfailValid.
 // Called and left with interrupts off. HOST_RSP is written only when it moved.
 //
-// There are several of each: what is done against leaks of speculative execution (VCPU_MITIGATE_...) costs
-// those nothing that do without. vmx.mitigate() chooses the way in, and HOST_RIP the way out; any goes with any.
+// There are several of each, so that mitigations of speculative execution (VCPU_MITIGATE_...) cost
+// nothing where they are off. vmx.mitigate() chooses the way in, and HOST_RIP the way out; any goes with any.
 
 #include "port/segments.h"
 
@@ -63,7 +63,7 @@ vmx_verw_selector:
     mov     GPR(15)(%rdi), %r15
     mov     GPR(RDI)(%rdi), %rdi
     .if     \verw
-    verw    vmx_verw_selector(%rip)     // behind all loads of what is the monitor's
+    verw    vmx_verw_selector(%rip)     // after all loads of the monitor's data
     .endif
     jb      2f
     vmresume

@@ -88,8 +88,8 @@ static void disown(void) {
     __asm volatile("fninit; ldmxcsr %0" ::"m"(mxcsr));
 }
 
-// XRSTOR and XSETBV can fault, by what a policy has written into the frame. The registers are nobody's by then, so
-// that whoever is entered next loads its own.
+// XRSTOR and XSETBV can fault, on values that a policy has written into the frame. The registers have no owner by then,
+// so that the next guest to be entered loads its own.
 void vmx_fpu_acquire(vcpu_frame_t *frame) {
     __asm volatile("clts");
     if (vmx_cpu.fpu_owner != NULL) {
@@ -115,8 +115,8 @@ void vmx_fpu_release(vcpu_frame_t *frame) {
     }
 }
 
-// XCR0 of a vCPU: what the CPU refuses raises cpu.HostFault and changes nothing. False: a component that the CPU does
-// not offer, or that has no place in the frame.
+// XCR0 of a vCPU: a value that the CPU refuses raises cpu.HostFault and changes nothing. False: a component that the CPU
+// lacks, or that has no place in the frame.
 bool vmx_fpu_set_xcr0(vcpu_frame_t *frame, uint64_t xcr0) {
     vmx_fpu_release(frame); // the next entry loads the new value
     if (vmx_cpu.xcr0 != 0) {

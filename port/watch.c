@@ -28,7 +28,7 @@ void watch_expired(void) {
     if (nlr_get_abort() != NULL) {
         timer_set(TIMER_WATCH, rdtsc() + tsc_hz / 20);
         if (shots++ >= SHOTS) {
-            mp_sched_vm_abort(); // and the Timeout, which native code looks for
+            mp_sched_vm_abort(); // and the Timeout, which native code polls
         }
     }
     mp_obj_exception_t *timeout = MP_OBJ_TO_PTR(MP_STATE_PORT(cpu_timeout));
@@ -93,7 +93,7 @@ static mp_obj_t guarded(mp_obj_t function, mp_obj_t argument, size_t heap, mp_ob
     *raised = MP_OBJ_FROM_PTR(nlr.ret_val);
     if (nlr.ret_val == NULL) {
         watch(0);
-        // No frame in between has run to its end: what it would have put back is put back here.
+        // The frames in between were abandoned: restore what they would have restored.
         mp_globals_set(globals);
         mp_locals_set(locals);
         MP_STATE_THREAD(gc_lock_depth) = gc_locks;

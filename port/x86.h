@@ -1,4 +1,4 @@
-// Instructions that C has no name for, and the bits of control registers.
+// Instructions without a C equivalent, and the bits of control registers.
 // Source: SDM Vol. 2 for each instruction, Vol. 3A "Control Registers".
 #ifndef PCANEL_PORT_X86_H
 #define PCANEL_PORT_X86_H

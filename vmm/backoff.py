@@ -1,8 +1,8 @@
-"""A guest that resets itself soon after each start is held in reset, for longer each time.
+"""Backoff: a guest that resets itself soon after each start is held in reset, each time longer.
 
-What its loading costs is charged to it anyway (vmm/scheduling/accounting.py); this keeps a guest that
-cannot get up from loading all the time, and from filling the journal. One that stays up for some
-seconds is forgiven, and so is one that is started from the prompt.
+Loading is charged to the guest in any case (vmm/scheduling/accounting.py); the backoff keeps a guest that fails at
+every start from loading all the time and from filling the journal. It ends when the guest has run for some seconds, or
+when it is started from the prompt.
 """
 
 import cpu
@@ -14,10 +14,10 @@ from vmm.vtx import reasons
 from vmm.vtx.x86 import RFLAGS_TF
 
 _UP_S = const(5)
-_FREE = const(2)  # resets that are followed at once
+_FREE = const(2)  # resets that are not delayed
 _FIRST_MS = const(10)
 _MOST_MS = const(10000)
-_DOUBLINGS = const(10)  # from the first to beyond the most
+_DOUBLINGS = const(10)  # from the first delay to beyond the longest
 
 _RFLAGS_RESERVED = const(1 << 1)
 
@@ -27,7 +27,7 @@ class Backoff:
 
     def __init__(self, vm):
         self._vm = vm
-        self._timer = None  # made for the first guest that needs it: each timer costs every deadline a little
+        self._timer = None  # made when first needed: each timer costs every deadline a little
         self._started = 0
         self._soon = 0  # resets soon after a start, in a row
         self._over = False
@@ -41,14 +41,14 @@ class Backoff:
         self._soon = 0
 
     def release(self):
-        """The guest is loaded anew, for whatever reason."""
+        """The guest is loaded again: end the hold."""
         if self.held:
             self.held = False
             self._timer.cancel()
             self._vm.exits.replace(reasons.PENDING)
 
     def wait_ms(self):
-        """The guest has reset itself: how long it is to be held."""
+        """The guest has reset itself: milliseconds for which it is held."""
         if cpu.rdtsc() - self._started > _UP_S * cpu.tsc_hz:
             self._soon = 0
         self._soon += 1
@@ -57,11 +57,11 @@ class Backoff:
         return min(_FIRST_MS << min(self._soon - _FREE - 1, _DOUBLINGS), _MOST_MS)
 
     def says(self):
-        """Whether this reset is told: those that come after the first hold are not."""
+        """Whether this reset is reported: those after the first hold are not."""
         return self._soon <= _FREE + 1
 
     def hold(self, ms):
-        """The devices are reset and the vCPU stands still for so long. Its machine halts then, with a timer."""
+        """Reset the devices and hold the vCPU for so long: the VM is halted, with a timer armed."""
         vm = self._vm
         for vcpu in vm.vcpus:
             vcpu.stepper.reset()
@@ -91,7 +91,7 @@ class Backoff:
         vcpu.pending = 1
 
     def _pending(self, vcpu):
-        """In place of the handler of slot PENDING: not before the time is over."""
+        """Replaces the handler of slot PENDING until the time is over."""
         if self._over:
             return verdict.RESET
         self._still()

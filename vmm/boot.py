@@ -1,4 +1,4 @@
-"""What came with the image: guests, their images and policies are boot modules (docs/boot-modules.md)."""
+"""Guests, their images and policies from the image's boot modules (docs/boot-modules.md)."""
 
 import json
 import sys
@@ -19,10 +19,10 @@ def boot_modules():
 
 
 def load_guests(monitor):
-    """Create the guests that came as boot modules; a bad one gets one line, the others go on.
+    """Create the guests that came as boot modules; a bad one gets one line, and the others are created.
 
-    Those that name their console come first, so that nobody else has it by then; among them those
-    that name links, so that the guests at the far ends are made with the UARTs.
+    Guests that name their console come first, so that no other guest has taken it; among them those with links, so that
+    the guests at the far ends are made with the UARTs.
     """
     modules = boot_modules()
     configs = []
@@ -32,7 +32,7 @@ def load_guests(monitor):
                 config = json.loads(str(modules[name], "utf-8"))
                 description.check(config)
                 configs.append(config)
-            except Exception as error:  # whatever stands there: the others go on
+            except Exception as error:  # whatever the module holds: the others are created
                 _say_of(name[6:], error)
     for wanted in ((True, True), (True, False), (False, True), (False, False)):
         for config in configs:
@@ -49,13 +49,13 @@ def _create_or_say(monitor, config, modules):
 
 
 def _say_of(name, error):
-    """A line about a guest that there will not be."""
+    """Report a guest that is not created."""
     text = str(error)
     print(text if text.startswith("guest ") else "guest %s: %s: %s" % (name, type(error).__name__, text))
 
 
 def start_guests(monitor):
-    """Start those that were created and want it."""
+    """Start the created guests that have autostart set."""
     for vm in list(monitor.vms.values()):
         if vm.config.get("autostart", True):
             try:
@@ -66,7 +66,7 @@ def start_guests(monitor):
 
 
 def run_policies(modules, namespace):
-    """Execute the policy files among the boot modules; errors are printed, the rest goes on."""
+    """Execute the policy files among the boot modules; errors are printed, and the others are executed."""
     for name in modules:
         if name.startswith("policy:"):
             try:

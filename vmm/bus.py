@@ -1,7 +1,7 @@
-"""The buses: who answers at which port and at which guest-physical address.
+"""The buses: which device answers at which port and at which guest-physical address.
 
-Only the bus knows addresses; a device sees offsets. Overlaps are refused. What nobody
-claims reads as all ones, drops writes, and is counted in `unclaimed`.
+Only the bus knows addresses; a device sees offsets. Overlaps are refused. Unclaimed addresses read as all ones, drop
+writes, and are counted in `unclaimed`.
 """
 
 from micropython import const
@@ -12,7 +12,7 @@ _PORTS = const(0x10000)
 
 
 class Overlap(ValueError):
-    """Two devices want the same port or address."""
+    """Two devices claim the same port or address."""
 
 
 def _ones(size):
@@ -55,7 +55,7 @@ class PortBus:
         self.ranges.append((base, count, device, offset))
 
     def reserve_dword(self, port):
-        """Four bytes at `port` are one access, to a device that is not there; narrower ones are not concerned."""
+        """Keep a 4-byte access at `port` whole: an absent device has it. Narrower accesses are not affected."""
         self.dwords.add(port)
 
     def whole(self, port, size):
@@ -82,7 +82,7 @@ class PortBus:
             tally.count(self.misses, key)
 
     def read(self, port, size):
-        """Return what IN of size 1, 2 or 4 bytes reads."""
+        """IN of 1, 2 or 4 bytes; returns the value."""
         claim = self.claims.get(port)
         if size > 1 and self._splits(port, size, claim):
             half = size // 2
@@ -94,7 +94,7 @@ class PortBus:
         return claim[0](port - claim[2], size) & _ones(size)
 
     def write(self, port, size, value):
-        """What OUT of size 1, 2 or 4 bytes does."""
+        """OUT of 1, 2 or 4 bytes."""
         claim = self.claims.get(port)
         if size > 1 and self._splits(port, size, claim):
             half = size // 2
@@ -145,7 +145,7 @@ class MmioBus:
         return None
 
     def miss(self, page):
-        """An access to the page at this gpa that nobody claims."""
+        """Count an access to the unclaimed page at this gpa."""
         if page in self.unclaimed:
             self.unclaimed[page] += 1
         else:
@@ -165,10 +165,10 @@ class MmioBus:
         else:
             found[1].write(gpa - found[0], size, value & _ones(size))
 
-    # Operands wider than a device's registers: by accesses of `unit` bytes, the last ones narrower.
+    # Wider operands are split into accesses of `unit` bytes, the last ones narrower.
 
     def read_bytes(self, gpa, size, unit=8):
-        """Return what a wider read of devices returns."""
+        """Read an operand wider than a device's registers; returns bytes."""
         out = b""
         while size:
             while unit > size:
@@ -179,7 +179,7 @@ class MmioBus:
         return out
 
     def write_bytes(self, gpa, data, unit=8):
-        """Carry out a wider write to devices."""
+        """Write an operand wider than a device's registers."""
         at = 0
         while at < len(data):
             while unit > len(data) - at:

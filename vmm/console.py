@@ -1,7 +1,6 @@
 """A guest's console: its first UART on one side, a host UART or the prompt on the other.
 
-Output is kept in a ring, so that the prompt can show what a guest last printed even where
-no host UART is left for it.
+Output is kept in a ring, so that the prompt can show what a guest last printed even where it has no host UART.
 """
 
 from array import array
@@ -14,7 +13,7 @@ from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR, Uart16550
 
 _RING = const(8192)  # bytes, a power of two
 
-# What of the host is called, in Console._far.
+# Callables of the host, by their index in Console._far.
 _WRITECHAR = const(0)
 _READCHAR = const(1)
 _ANY = const(2)
@@ -23,10 +22,10 @@ _ANY = const(2)
 class Console:
     """Carries characters between a guest's UART and the outside.
 
-    host: an object with any() -> how many characters wait, readchar() -> int or -1, writechar(c) -> bool;
-    or None. attach(): what calling the console does (vmm/terminal.py). poll() moves what can be moved, ready() ->
-    whether there is anything; both call no bytecode and are there from when `uart` is. more(): the guest has taken
-    what came, and characters wait: poll() is wanted.
+    host: an object with any() -> how many characters wait, readchar() -> int or -1, writechar(c) -> bool; or None.
+    attach(): what calling the console does (vmm/terminal.py). poll() moves the characters that can be moved, ready() ->
+    whether there are any; both run no bytecode and exist once `uart` is set. more(): called when the guest has read its
+    input and more waits, so that poll() is due.
     """
 
     def __init__(self, host, more):
@@ -69,7 +68,7 @@ class Console:
         self.poll = bind(_poll, bind(Uart16550.poll, uart), bind(Uart16550.feed, uart), self._far)
 
     def plug(self, clock):
-        """The UART leads here again: its cable is gone. clock: the guest's."""
+        """Connect the UART here, when its cable is removed. clock: the guest's."""
         self.linked = False
         self.uart.connect(self.tx, _nothing, self.drained, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
 
@@ -86,7 +85,7 @@ class Console:
 
 
 def _nothing(_=None):
-    """Nobody out there looks at lines."""
+    """The host ignores the modem lines."""
 
 
 @micropython.viper

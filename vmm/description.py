@@ -1,7 +1,7 @@
-"""A guest's description, as monitor.create takes it: which keys there are and what they hold.
+"""A guest's description, as monitor.create takes it: its keys and their values.
 
-The same keys as in a guest file (docs/guests.md), with memory in bytes and boot modules by
-name. What is wrong is refused in one line that names guest, key and reason.
+The keys are those of a guest file (docs/guests.md), with memory in bytes and boot modules by name. A fault is refused
+in one line that names guest, key and reason.
 """
 
 from micropython import const
@@ -21,7 +21,7 @@ def _strings(values):
     return all([isinstance(value, str) for value in values])
 
 
-# Key: (type, what it must be, test or None). None is taken for a key that is left out.
+# Key: (type, what it must be, test or None). None counts as a key that is left out.
 _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
     "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
@@ -55,7 +55,7 @@ KEYS = tuple(_KEYS)
 
 
 def check(config):
-    """Raise ValueError for what monitor.create cannot take."""
+    """Raise ValueError for a description that monitor.create cannot take."""
     if not isinstance(config, dict):
         raise ValueError("a guest is described by a dict, not %s" % type(config).__name__)
     name = config.get("name")

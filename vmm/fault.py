@@ -1,7 +1,7 @@
-"""Exceptions for the guest: their vectors, and the Python exception that carries one to where it is delivered.
+"""Exceptions for the guest: their vectors, and the Python exception that carries one to its delivery.
 
-Who acts in the CPU's place raises Fault; who handles the exit delivers it (vmm/vtx/events.py, deliver()).
-Source: SDM Vol. 3A, "Exception and Interrupt Reference".
+Code that acts in the CPU's place raises Fault; the exit's handler delivers it (vmm/vtx/events.py, deliver()). Source:
+SDM Vol. 3A, "Exception and Interrupt Reference".
 """
 
 from micropython import const

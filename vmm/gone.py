@@ -1,4 +1,4 @@
-"""What stands in for the parts of a VM that has been destroyed: their memory may be another's by now."""
+"""Stands in for the parts of a destroyed VM, whose memory may be in use by another guest."""
 
 
 class Gone:

@@ -1,7 +1,7 @@
-"""The host's UARTs that are consoles of guests: which guest has which.
+"""The host's UARTs that are guests' consoles, and which guest has which.
 
-A guest file names COM2 or COM3, or takes the first that is free. A COM1 that a cable leads to another guest is no
-console, and has none.
+A guest file names COM2 or COM3, or gets the first that is free. A COM1 that is linked to another guest is no console
+and gets none.
 """
 
 import machine
@@ -45,8 +45,8 @@ class HostUarts:
             vm.uart = None
 
     def rewire(self, machines):
-        """A COM1 that has got a cable gives up its host UART; one that has lost it is a console again. What leads
-        outside then is watched. machines: all VMs."""
+        """A COM1 that has been linked gives up its host UART; one that has lost its link becomes a console again. The
+        scheduler then watches the consoles that lead outside. machines: all VMs."""
         for vm in machines:
             console = vm.console
             linked = self._links.at(vm.name, 0) is not None
@@ -59,5 +59,5 @@ class HostUarts:
                 try:
                     self.give(vm, self.choose(vm.config))
                 except ValueError:
-                    pass  # another guest has it by now: the prompt is left
+                    pass  # another guest has it by now: the prompt remains
         self._watch([vm for vm in machines if vm.uart is not None])

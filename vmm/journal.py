@@ -1,8 +1,8 @@
-"""What the monitor tells about guests, on the prompt's line: never more than a person can read.
+"""Messages about guests on the prompt's line, limited in rate.
 
-A guest may reset itself a thousand times a second; it gets a few lines a second, and the rest
-are counted. While a program is talking to the raw REPL nothing is printed, since the program
-would take it for an answer; it follows when that is over.
+A guest may reset itself a thousand times a second: it gets a few lines a second, and the rest are counted. While a
+program talks to the raw REPL nothing is printed, since the program would take it for an answer; the messages follow
+afterwards.
 """
 
 from micropython import const
@@ -19,11 +19,11 @@ class Journal:
         self._hz = hz
         self._reading = reading
         self._held = []
-        self._left_out = 0  # all guests' lines that are to be told as a number
+        self._left_out = 0  # lines of all guests that are only counted
         self._spoken = {}  # name: [start of its second, lines in it, lines left out]
 
     def say(self, name, text):
-        """Print `text` (one line or several) as news of guest `name`, now or soon or as a number."""
+        """Print `text` (one line or several) as news of guest `name`, at once, later, or as a count."""
         spoken = self._spoken.setdefault(name, [0, 0, 0])
         self._second(name, spoken)
         if spoken[1] >= _LINES:
@@ -34,8 +34,8 @@ class Journal:
         self._print("[%s] %s" % (name, text))
 
     def flush(self):
-        """Print what was held back; call it now and then."""
-        if self._left_out:  # the hook of every wait comes here: it makes no object for nothing
+        """Print the messages that were held back; called periodically."""
+        if self._left_out:  # every idle pass comes here: allocate only when there is something
             for name, spoken in self._spoken.items():
                 if spoken[2]:
                     self._second(name, spoken)
@@ -45,7 +45,7 @@ class Journal:
                 print(text)
 
     def forget(self, name):
-        """The guest is gone."""
+        """Drop the state of a removed guest."""
         spoken = self._spoken.pop(name, None)
         if spoken:
             self._left_out -= spoken[2]

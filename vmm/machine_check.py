@@ -1,9 +1,9 @@
-"""Machine checks of the host: reported, and whose memory or run they name is stopped.
+"""Machine checks of the host: reported, and the guest whose memory or run they name is stopped.
 
-At the start all banks are switched on. A #MC while a guest runs is an exit: that guest stops. One in the monitor
-itself is survived where the CPU says that the interrupted code can go on (port/mce.c keeps what the banks said until
-`look` comes by), and the guest in whose memory it was stops. All else is a panic of the monitor. Corrected errors are
-not looked for. Source: SDM Vol. 3B, "Machine-Check Architecture".
+At the start all banks are enabled. A #MC while a guest runs is an exit: that guest stops. A #MC in the monitor is
+survived where the CPU says that the interrupted code can continue (port/mce.c keeps the banks' contents until the next
+`look`), and the guest in whose memory it was stops. Every other one is a panic of the monitor. Corrected errors are not
+polled. Source: SDM Vol. 3B, "Machine-Check Architecture".
 """
 
 from micropython import const
@@ -91,13 +91,13 @@ class MachineChecks:
         return found
 
     def of_guest(self, vm):
-        """A guest's exit says that there was one: report, and stop those that the banks name. The exit's own guest is
-        the caller's to stop."""
+        """A guest's exit reported a machine check: report it, and stop the guests that the banks name. The caller stops
+        the exit's own guest."""
         lines = self._tell(self.take(), vm)
         vm.report(vm.vcpu, "\n".join(["machine check while the guest ran"] + lines))
 
     def look(self):
-        """Tell of NMIs and of machine checks that the monitor itself took. Makes no object where there is nothing."""
+        """Report NMIs and machine checks that the monitor itself took. Allocates nothing where there are none."""
         nmis = self._cpu.nmis()
         if nmis != self._nmis:
             self._journal.say(_JOURNAL, "NMI of the host (%d so far)" % nmis)
@@ -111,7 +111,7 @@ class MachineChecks:
                 self._journal.say(_JOURNAL, "... and more machine checks")
 
     def _tell(self, records, running):
-        """Return their lines; guests whose memory they name, but for `running`, stop."""
+        """Return their lines; stop the guests whose memory they name, except `running`."""
         lines = []
         for record in records:
             line = describe(record)

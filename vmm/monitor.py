@@ -30,11 +30,11 @@ from vmm.vtx.vmcs_bits import INVEPT_SINGLE_CONTEXT, INVVPID_SINGLE_CONTEXT
 from vmm.vtx.x86 import CR4_OSXSAVE, CR4_VMXE, PAGE
 
 _RAM = const(1)
-_GUEST_HEAP = const(64 << 10)  # bytes of heap that every guest takes at least
-_SCARCE = const(4)  # where less than this part of the heap is left in one piece, holes are filled first
-_NEW = const(8)  # if so much of it has been allocated since they were looked for
-_KEPT = const(8)  # what part of the heap new guests leave to the prompt and to destroy(): an eighth
-_NAMED = const(4)  # guests, where a line names some
+_GUEST_HEAP = const(64 << 10)  # bytes of heap that a guest takes at least
+_SCARCE = const(4)  # part of the heap: with less than that in one piece, holes are filled first
+_NEW = const(8)  # part of the heap: allocations after which the search for holes is worth repeating
+_KEPT = const(8)  # part of the heap that new guests leave to the prompt and to destroy(): an eighth
+_NAMED = const(4)  # guests that a line names at most
 _CTRL_D = b"\x04"
 
 
@@ -43,7 +43,7 @@ class NoVmx(RuntimeError):
 
 
 class Monitor:
-    """caps: what the CPU offers. mitigations: what is done against its flaws. pages: host memory. vms: the machines.
+    """caps: the CPU's capabilities. mitigations: against its flaws. pages: host memory. vms: the machines.
     scheduler, machine_checks."""
 
     def __init__(self):
@@ -63,12 +63,12 @@ class Monitor:
         self.windows = shared.Windows(self.pages, self.scheduler)
         self._vpids = list(range(self._most, 0, -1))  # of 65535, which no heap reaches
         self.uarts = HostUarts(self.links, self.scheduler.watch_consoles)
-        self._peak = 0  # guests at once so far: a destroyed guest's share of the heap is reserved for its successor
+        self._peak = 0  # most guests so far: a destroyed guest's share of the heap stays reserved for its successor
         self.xcr0 = 0
         self.compacts = False
-        self.trial = None  # vmm/vtx/trial.py: what the CPU does in a guest
-        self.gone = bytearray(PAGE)  # frame of all that are destroyed: in a full heap there is nothing for each
-        self.reserve = None  # memory that vmm/policies/policy.py gives up when a policy has taken all the rest
+        self.trial = None  # vmm/vtx/trial.py: how the CPU behaves in a guest
+        self.gone = bytearray(PAGE)  # the frame of all destroyed guests: a full heap has no room for one each
+        self.reserve = None  # memory that vmm/policies/policy.py frees when a policy has filled the heap
         self.active = False
         if self.caps.ok:
             self._vmxon()
@@ -94,9 +94,10 @@ class Monitor:
         self.active = True
 
     def idle(self, deadline):
-        """The port's idle hook: news, then guests until the prompt or the sleeper is wanted.
+        """The port's idle hook: messages, then guests until the prompt or the sleeper is due.
 
-        The port removes a hook that fails, and guests run no more: whatever fails here is said, and they go on.
+        The port removes a hook that fails, and no guest would run any more: an exception is reported here and the hook
+        stays.
         """
         try:
             self.machine_checks.look()
@@ -149,7 +150,7 @@ class Monitor:
         vpids = self._vpids[-cpus:]
         heap, left, since = cpu.heap()
         if left < heap // _SCARCE and since > heap // _NEW:
-            gc.collect()  # holes are filled before what is left in one piece
+            gc.collect()  # small objects then fill holes before they split the largest block
         try:
             self.links.add(name, config.get("links") or [])
         except ValueError as error:
@@ -176,7 +177,7 @@ class Monitor:
         return vm
 
     def _check_heap(self, vm):
-        """MemoryError where a new guest leaves too little: in a heap that is full to the last nobody could clean up."""
+        """MemoryError where a new guest would leave too little: in a full heap not even destroy() can run."""
         heap, left, _ = cpu.heap()
         kept = heap // _KEPT
         if left < kept:
@@ -186,7 +187,7 @@ class Monitor:
                 raise MemoryError
 
     def forget(self, vm):
-        """A VM goes away: its VPID, console and place in the schedule are free."""
+        """Remove a VM: free its VPID, console and place in the schedule."""
         self.links.remove(vm.name)
         self.vms.remove(vm)
         self.journal.forget(vm.name)

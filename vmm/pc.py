@@ -57,7 +57,7 @@ class Pc:
         self.gsi.heard(self.pit.heard)
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
         self._cut = None
-        self.hpet = None  # until the guest touches it
+        self.hpet = None  # None until the guest accesses it
         self.vga = Vga(clock)
         self.mirror = screen.Mirror(vm, self.vga) if vm.config.get("screen") == "console" else None
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
@@ -85,7 +85,7 @@ class Pc:
         ports.claim(0x3D4, 2, self.vga, 0x14)
         ports.claim(0x3DA, 1, self.vga, 0x1A)
         ports.claim(0xCF9, 1, self.cf9)
-        ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI, which chipsets keep from the register at CF9h
+        ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI: chipsets do not pass it to the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
         ports.claim(tables.PM_BASE, 16, self.pm, widest=4)
         mmio.claim(LAPIC, PAGE, self.local_apics)
@@ -94,7 +94,7 @@ class Pc:
         mmio.claim(tables.HPET, hpet.SIZE, Later(self._make_hpet))
 
     def com(self, n):
-        """The UART of COM1 to COM4, n from 0: beyond COM1 they are there from when a link wants them."""
+        """The UART of COM1 to COM4, n from 0; those beyond COM1 are made for the first link that names them."""
         if self.coms[n] is None:
             self.coms[n] = Uart16550(_gone, self.gsi.line(_COM_LINES[n]))
             self.vm.port_bus.claim(COM_PORTS[n], 8, self.coms[n])
@@ -112,7 +112,7 @@ class Pc:
     def reset(self):
         """The reset line: every chip."""
         if self.hpet:
-            self.hpet.reset()  # before the chips whose lines it may have
+            self.hpet.reset()  # before the chips whose lines it may drive
         self.vga.reset()
         if self.mirror:
             self.mirror.reset()
@@ -155,7 +155,7 @@ class Pc:
         return tables.install(memory, AML, self._cpus, com_ports, True, screen=told, hpet_id=hpet.ID)
 
     def _make_hpet(self):
-        """The HPET in the place of what stood for it; its page to itself, which makes access short."""
+        """Replace the placeholder by the HPET. The page is its own, so its accesses have a key of their own."""
         bus = self.vm.mmio_bus
         bus.release(bus.find(tables.HPET)[1])
         self.hpet = hpet.Hpet(self.vm.clock, self.gsi.line, self._replace_legacy)
@@ -169,7 +169,7 @@ class Pc:
             for line in self._cut[:2]:
                 line(0)
             self.pit.irq = self.rtc.irq = _gone
-            self.pit.timer.callback = self.pit._due  # the short way knows its line
+            self.pit.timer.callback = self.pit._due  # the fast path has the old line bound
         else:
             self.pit.irq, self.rtc.irq, self.pit.timer.callback = self._cut
             self.pit.irq(self.pit.level)
@@ -179,7 +179,7 @@ class Pc:
         self.vm.ports.outcome = verdict.ADVANCE | verdict.POWER_OFF
 
     def _a20(self, on):
-        """Address line 20 is never masked; who tries is counted."""
+        """Address line 20 is never masked; an attempt is counted."""
         if not on:
             self.vm.count_refused("A20 gate off")
 
@@ -232,13 +232,13 @@ class LocalApics:
 
 
 def _gone(_):
-    """What a UART without a far end sends is gone, and so is the level of a line that is cut."""
+    """Far end of a UART without one: characters and line levels are lost."""
     return 1
 
 
 @micropython.viper
 def _acknowledge(page: int, ack) -> int:
-    """The 8259s' interrupt is taken: its vector. page: address of the local APIC's."""
+    """Acknowledge the 8259s' interrupt; its vector. page: address of the local APIC's page."""
     r = ptr32(page)
     r[IO_EXTINT // 4] = 0
     return int(ack())

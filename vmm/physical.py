@@ -1,4 +1,4 @@
-"""A VM's memory as its CPU and its devices see it: by gpa, RAM or devices, and what device pages lie over RAM."""
+"""A VM's memory as its CPU and its devices see it: by gpa, RAM or devices, and the device pages that lie over RAM."""
 
 from vmm.memory import ept, paging
 
@@ -7,7 +7,7 @@ class Physical:
     """The part of vmm.vm.VM that owns its physical address space: memory (RAM), ept, rights, mmio_bus (devices)."""
 
     def cover(self, gpa):
-        """A device's page lies at gpa: RAM that is there is out of reach."""
+        """Hide the RAM at gpa behind a device's page."""
         if self.memory.has(gpa):
             self.ept.touch(gpa)
             self.rights.take(gpa, self, ept.RWX)
@@ -15,7 +15,7 @@ class Physical:
             self.memory.covered = gpa >> 12
 
     def uncover(self):
-        """What cover() hid is there again, as far as policies let it."""
+        """Map the RAM again that cover() hid, with the rights that policies leave."""
         gpa = self.memory.covered << 12
         if gpa >= 0:
             self.memory.covered = -1
@@ -40,7 +40,7 @@ class Physical:
         return self.walker
 
     def new_walker(self):
-        """Return a page walker of its own; it wants loading."""
+        """Return a new page walker; load() it before use."""
         return paging.Walker(self.memory, self.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
 
     def walk(self, vcpu, gva):

@@ -5,7 +5,7 @@ its console.
 from micropython import const
 
 BASE = const(0xB8000)
-SIZE = const(0x8000)  # the addresses wrap there
+SIZE = const(0x8000)  # addresses wrap at its end
 BLANK = b" \x07"
 _ROWS_MOST = const(60)
 _COLUMNS_MOST = const(132)
@@ -36,7 +36,7 @@ def blank(memory):
 
 
 class Screen:
-    """What the screen shows. cursor: (row, column), None where it is off or elsewhere."""
+    """The screen's contents. cursor: (row, column), None where it is off or elsewhere."""
 
     def __init__(self, memory, vga):
         self.rows = (vga.crtc(0x12) | vga.crtc(0x07) << 7 & 0x100 | vga.crtc(0x07) << 3 & 0x200) + 1
@@ -77,8 +77,8 @@ class Screen:
 class Mirror:
     """The screen of a VM on its console, ten times a second: rows that changed, by the terminal's cursor addressing.
 
-    It keeps the cells that the terminal shows, so it costs memory and time only where a guest's file asks for
-    it. Where the console has no room the rest of a row waits for the next look.
+    It keeps the cells that the terminal shows, so it exists only where a guest's file asks for it. Where the console
+    has no room, the rest of a row waits for the next pass.
     """
 
     def __init__(self, vm, vga):
@@ -115,7 +115,7 @@ class Mirror:
             self._send()
 
     def _send(self):
-        """What waits; True when all is sent."""
+        """Send what waits; True when all is sent."""
         tx = self._vm.console.tx
         data = self._waiting
         for at in range(len(data)):

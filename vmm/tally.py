@@ -1,8 +1,7 @@
-"""Counts of what guests try and no handler or device answers.
+"""Counts of accesses that no handler or device answers.
 
-A guest may try as much as it likes: beyond LIMIT different things, new ones are counted
-together, so that the table cannot eat the monitor's heap. A key that is not in a full table is
-compared with all that are, which nothing can interrupt.
+Beyond LIMIT different keys, new ones are counted together, so that a guest cannot fill the monitor's heap. A key that
+is not in a full table is compared with all keys in one go, which cannot be preempted; LIMIT bounds that too.
 """
 
 from array import array
@@ -21,7 +20,7 @@ def count(table, key):
 
 
 class Words:
-    """Counts in memory of their own, 64 bits each, for handlers without a look-up."""
+    """Counts in memory of their own, 64 bits each, for handlers that count without a dict look-up."""
 
     def __init__(self, most):
         self._words = array("I", bytes(8 * most))

@@ -1,8 +1,7 @@
-"""The prompt's terminal as a guest's console: vm.console(), vm.attach(), and Ctrl-] to come back.
+"""The prompt's terminal as a guest's console: vm.console(), vm.attach(), and Ctrl-] to return.
 
-While it is attached everything that is typed goes to the guest, Ctrl-C too, and all guests
-run. What is typed faster than the guest reads is kept up to a limit; beyond it the terminal
-rings.
+While it is attached, everything typed goes to the guest, Ctrl-C too, and all guests run. Characters typed faster than
+the guest reads are kept up to a limit; beyond it the terminal's bell rings.
 """
 
 import select
@@ -43,7 +42,7 @@ class Terminal:
         return c
 
     def poll(self):
-        """Collect what was typed, up to the key."""
+        """Collect the typed characters, up to the key."""
         while self._poll.poll(0):
             c = sys.stdin.buffer.read(1)[0]
             if c == self._key:
@@ -88,7 +87,7 @@ def attach(monitor, vm, key):
             terminal.poll()
             console.poll()
     finally:
-        if not console.linked:  # a policy may have made the guest at the other end
+        if not console.linked:  # a policy may have created the guest at the far end
             console.host = before
         cpu.idle_hook(monitor.idle)
         micropython.kbd_intr(_CTRL_C)

@@ -1,7 +1,7 @@
-"""What a handler answers, and what a policy answers.
+"""The answers of handlers and of policies.
 
-A handler returns a small int. Bit 0 moves RIP past the instruction; any higher bit
-makes the exit loop return to the scheduler with the verdict.
+A handler returns a small int. Bit 0 advances RIP past the instruction; any higher bit makes the exit loop return to the
+scheduler with the verdict.
 """
 
 from micropython import const
@@ -9,10 +9,10 @@ from vmx import Value  # noqa: F401  a policy's answer: the value that the guest
 
 RESUME = const(0)
 ADVANCE = const(1)
-YIELD = const(2)  # the monitor or another vCPU is wanted
+YIELD = const(2)  # the monitor or another vCPU is due
 WAIT = const(4)  # halted until an event
 STOP = const(8)  # cannot go on: dumped and stopped
-PAUSE = const(16)  # stands still until the prompt says otherwise
+PAUSE = const(16)  # stands still until resume() at the prompt
 RESET = const(32)
 POWER_OFF = const(64)
 TRIPLE_FAULT = const(128)  # the guest has shut down
@@ -21,14 +21,14 @@ SPIN = const(512)  # with YIELD: it waits for another vCPU of its VM, which goes
 BEYOND = const(0x7FFFFFF8 & ~768)  # all that VM.apply has to see to, but for WAIT
 
 _NMI = const(2)
-_ERROR_MAX = const(0x7FFF)  # VM entry takes no more
+_ERROR_MAX = const(0x7FFF)  # limit of VM entry
 
 # A policy's answers. None means DEFAULT.
 DEFAULT = "default"  # go on as if no policy were there
-HANDLED = "handled"  # done; past the instruction
+HANDLED = "handled"  # done; RIP advances
 RETRY = "retry"  # run the instruction again
-SKIP = "skip"  # past the instruction, nothing done; an exception is not delivered
-PAUSED = "pause"  # stop this guest at the prompt, at this instruction
+SKIP = "skip"  # nothing done; RIP advances, an exception is dropped
+PAUSED = "pause"  # pause this guest at this instruction
 
 
 class Inject:

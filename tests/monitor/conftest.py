@@ -24,6 +24,12 @@ def bench():
         assert bench.alive()
 
 
+@pytest.fixture(scope="module")
+def xsave(bench):
+    """Whether guests have XSAVE: CPU models before Sandy Bridge lack it."""
+    return bool(bench.eval("__import__('cpu').cpuid(1)[2] >> 26 & 1"))
+
+
 @pytest.fixture
 def guest(bench):
     """Makes guests of the test's own, which are gone after it."""

@@ -58,7 +58,7 @@ _PIECE = const(128)  # bytes
 
 def _checksum(data, at, length):
     data[at] = 0
-    # In pieces: a guest that goes before the one that is being loaded does not wait for a whole table.
+    # In pieces, so that a guest of higher priority can preempt the loading of another.
     view = memoryview(data)
     total = 0
     for start in range(0, length, _PIECE):
@@ -155,9 +155,9 @@ def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False
     aml        the compiled dsdt.asl
     cpus       processors, APIC IDs 0 to cpus - 1
     com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
-    screen     whether it is told that there is a VGA
+    screen     whether the tables report a VGA
     hpet_id    low half of the HPET's capabilities, 0: there is none
-    ValueError for too many processors, or a DSDT that is not ours.
+    ValueError for too many processors, or another DSDT than dsdt.asl's.
     """
     if not 1 <= cpus <= MAX_CPUS:
         raise ValueError("%d processors; the DSDT declares %d" % (cpus, MAX_CPUS))

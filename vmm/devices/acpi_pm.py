@@ -62,11 +62,11 @@ class AcpiPm:
         self._update()
 
     def reader(self, offset, size):
-        """reader(now) -> the four bytes at PM_TMR."""
+        """reader(now) -> the four bytes of PM_TMR."""
         return bind(_count, self._hz) if size == 4 and offset == PM_TMR else None
 
     def writer(self, offset, size):
-        """writer(value) -> 0: what ignores writes."""
+        """writer(value) -> 0, for registers that ignore writes."""
         return _ignored if size == 4 and offset >= PM_TMR else None
 
     def read(self, offset, size):
@@ -91,7 +91,7 @@ class AcpiPm:
         self._update()
 
     def press_power_button(self):
-        """A short press: PWRBTN_STS, and the SCI if the guest wants it."""
+        """A short press: PWRBTN_STS, and the SCI if PWRBTN_EN is set."""
         self._sts |= _PWRBTN_STS
         self._update()
 
@@ -135,7 +135,7 @@ class AcpiPm:
             self._cnt = self._cnt & keep | value & _CNT
 
     def _sync(self):
-        """TMR_STS if bit 31 has changed since the last look."""
+        """Set TMR_STS if bit 31 has changed since the last call."""
         toggles = self._periods() >> 31
         if toggles != self._toggles:
             self._toggles = toggles

@@ -1,11 +1,11 @@
-"""High-precision event timers: a 64-bit main counter of 10 MHz and three comparators, each of them
-one-shot or periodic, edge- or level-triggered (IA-PC HPET specification 1.0a).
+"""High-precision event timers: a 64-bit main counter of 10 MHz and three comparators, each one-shot or periodic, edge-
+or level-triggered (IA-PC HPET specification 1.0a).
 
-Nothing counts: the counter is computed from the clock, and so are the matches of a comparator that
-interrupts nobody. The clock's timer is there from the first comparator that does interrupt. Lost edges of
-a periodic comparator are made up for one by one, each as soon as the interrupt controller has taken the
-one before. A comparator that the counter has passed by less than a second when it is written matches at
-once: the guest may have stood still between its look at the counter and the write. Limits: no FSB (message) delivery.
+Nothing counts: the counter is computed from the clock, and so are the matches of a comparator whose interrupt is
+disabled. The clock's timer exists from the first enabled comparator on. Lost edges of a periodic comparator are made up
+for one by one, each as soon as the interrupt controller has taken the one before. A comparator that is written with a
+value less than a second behind the counter matches at once: the guest may have been descheduled between reading the
+counter and writing. Limits: no FSB (message) delivery.
 """
 
 from array import array
@@ -50,12 +50,12 @@ _COUNT = const(3)
 _LOW = const(0xFFFFFFFF)
 _ALL = const((1 << 64) - 1)
 _NEVER = const(-1)
-_JUST = const(FREQUENCY)  # periods: so far a comparator may lie back when it is written and matches still
+_JUST = const(FREQUENCY)  # periods: a comparator written at most this far behind the counter matches at once
 _MADE_UP = const(FREQUENCY)  # periods of lost matches that are made up for
-_CALLBACKS_HZ = const(20000)  # never faster
+_CALLBACKS_HZ = const(20000)  # the timer never runs faster
 
-# Words of `_plain`, 64 bits each: what `_tick` needs to serve the one comparator that interrupts.
-_PERIOD = const(0)  # 0: it is not that simple
+# Words of `_plain`, 64 bits each: what `_tick` needs where one periodic comparator is the only one enabled.
+_PERIOD = const(0)  # 0: Hpet._due serves it
 _MATCH = const(1)  # address of its match
 _BASE = const(2)
 _HZ = const(3)
@@ -76,7 +76,7 @@ class Hpet:
         self._line = line
         self._legacy = legacy
         self._lines = [None] * _COUNT  # (number, callable) of what each comparator drives
-        self._levels = 0  # a bit for each of them that is high
+        self._levels = 0  # a bit for each line that is high
         self._plain = array("q", [0] * 4)
         self._driven = [None]  # the callable of that comparator's line
         self.match = array("q", [_NEVER] * _COUNT)  # the counter at the next match
@@ -85,7 +85,7 @@ class Hpet:
         self.reset()
 
     def reset(self):
-        """The counter at 0 and halted, all comparators at the end and off."""
+        """The counter 0 and halted, all comparators all ones and disabled."""
         if self.conf & _LEGACY:
             self._legacy(0)
         for n in range(_COUNT):
@@ -94,14 +94,14 @@ class Hpet:
         self.conf = self.status = 0
         self._rebase(0)
         self.config = [0] * _COUNT
-        self.comparator = [_ALL] * _COUNT  # as written; of a periodic one the last that was set
+        self.comparator = [_ALL] * _COUNT  # as written; of a periodic one the value last set by _SET
         self.period = [0] * _COUNT
         for n in range(_COUNT):
             self.match[n] = _NEVER
         self._arm()
 
     def _rebase(self, base):
-        """base: the counter where it is halted; while it runs, that less the periods of the clock."""
+        """Set `base`: the counter while it is halted, else the counter minus the periods of the clock."""
         self.base = base
         self._rate[2] = base & _LOW
         self._rate[3] = self.conf & _ENABLE
@@ -112,8 +112,7 @@ class Hpet:
             return periods(self.clock.now(), self.clock.hz, FREQUENCY) + self.base
         return self.base
 
-    # In bytecode an access to the counter takes 4,000 ticks. Linux measures its TSC by it, and takes those for a
-    # disturbance.
+    # In bytecode a read of the counter takes 4,000 ticks: Linux calibrates its TSC by it and takes that for an SMI.
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
         """`size` bytes of the register at `offset`."""
@@ -152,7 +151,7 @@ class Hpet:
         return 0
 
     def write(self, offset, size, value):
-        """Sets the register at `offset`, or the half of it; narrower writes are not defined and ignored."""
+        """Write the register at `offset`, or half of it; narrower writes are undefined and ignored."""
         at = offset & ~7
         if size < 4 or offset & 3 or offset + size > at + 8:
             return
@@ -221,7 +220,7 @@ class Hpet:
         self._arm()
 
     def _compare(self, n, offset, size, value):
-        """The comparator is written; a periodic one also takes it as its period, as both halves of its life."""
+        """Write a comparator. In periodic mode the value is the period, and, after _SET, the next match too."""
         config = self.config[n]
         if config & _32BIT:
             if offset & 4:
@@ -241,7 +240,7 @@ class Hpet:
         self._arm()
 
     def _compared(self, n):
-        """What the comparator reads: of a periodic one the next match."""
+        """The comparator as it is read: in periodic mode the next match."""
         self._look()
         if self.config[n] & _PERIODIC and self.match[n] != _NEVER:
             return self.match[n] & (_LOW if self.config[n] & _32BIT else _ALL)
@@ -250,7 +249,7 @@ class Hpet:
     # -- matches
 
     def _begin(self, n, just):
-        """Find comparator n's next match by what it holds; one that is up to `just` periods past is now."""
+        """Compute comparator n's next match from its value; one at most `just` periods past matches now."""
         if not self.conf & _ENABLE:
             self.match[n] = _NEVER
             return
@@ -269,10 +268,10 @@ class Hpet:
             else:
                 self.match[n] = _NEVER
                 return
-        self.match[n] = now + ahead if now + ahead < _PLAIN_MAX else _NEVER  # in 3,000 years
+        self.match[n] = now + ahead if now + ahead < _PLAIN_MAX else _NEVER  # else in 3,000 years
 
     def _restart(self):
-        """The counter runs, stands or jumps."""
+        """The counter has been started, halted or written."""
         for n in range(_COUNT):
             if self.config[n] & _PERIODIC and self.match[n] != _NEVER:
                 self.comparator[n] = self.match[n] & (_LOW if self.config[n] & _32BIT else _ALL)
@@ -280,7 +279,7 @@ class Hpet:
         self._arm()
 
     def _advance(self, n, count):
-        """From the match of comparator n to its next."""
+        """Move comparator n to the match after the current one."""
         match = self.match[n]
         step = 0
         if self.config[n] & _PERIODIC:
@@ -295,7 +294,7 @@ class Hpet:
         self.match[n] = match + step
 
     def _look(self):
-        """Matches of comparators whose interrupts are off, up to now."""
+        """Catch up with the matches of comparators whose interrupt is disabled."""
         count = self.counter()
         for n in range(_COUNT):
             if self.match[n] == _NEVER or self.match[n] > count or self.config[n] & _INTERRUPTS:
@@ -330,7 +329,7 @@ class Hpet:
         self._arm(soonest)
 
     def _arm(self, soonest=0):
-        """The clock's timer for the earliest match that interrupts, periodic ones not before `soonest`."""
+        """Arm the clock's timer for the earliest enabled match; periodic ones not before `soonest`."""
         first = 0
         plain = _NEVER  # the only one
         self._plain[_PERIOD] = 0
@@ -358,7 +357,7 @@ class Hpet:
             self.timer.cancel()
 
     def _simplify(self, n):
-        """Comparator n is the only one that interrupts: `_tick` serves it if it is periodic, by edges."""
+        """Comparator n is the only one enabled: let `_tick` serve it if it is periodic and edge-triggered."""
         kind = self.config[n] & (_LEVEL | _PERIODIC)
         if kind != _PERIODIC or not self._levels >> n & 1 or not 0 < self.period[n] < _PLAIN_MAX:
             return
@@ -372,13 +371,13 @@ class Hpet:
     # -- lines
 
     def _drive(self):
-        """Level-triggered comparators ask as long as their status says so."""
+        """Level-triggered comparators hold their line up while their status bit is set."""
         for n in range(_COUNT):
             if self.config[n] & _LEVEL:
                 self._set(n, self.status >> n & 1 if self.config[n] & _INTERRUPTS else 0)
 
     def _set(self, n, level):
-        """The level of the line that comparator n drives; 0 where an edge found its predecessor not served, else 1."""
+        """Set the line that comparator n drives; returns 0 if an edge found its predecessor unserved, else 1."""
         if self._levels >> n & 1 == level:
             return 1
         self._levels ^= 1 << n
@@ -395,7 +394,7 @@ class Hpet:
         return self._lines[n][1](1)
 
 
-# What `Hpet._due` does for the tick of an operating system.
+# The fast path of `Hpet._due`, for an operating system's tick.
 @micropython.viper
 def _tick(plain: int, driven, arm, slow, now: int):
     """The timer's callback; slow(now) is for all other cases. plain: address of the words."""

@@ -94,7 +94,7 @@ class I8042:
         self._drive()
 
     def _look(self):
-        """Status: what is at the head of the queue shows in OBF, AUX and time-out."""
+        """Update the status from the byte at the head of the queue: OBF, AUX and time-out."""
         status = self._status
         if self._count:
             entry = self._queue[self._head]
@@ -110,7 +110,7 @@ class I8042:
         if self._count:
             self._count -= 1
             self._head = (self._head + 1) % _QUEUE
-            # Let the line fall for a moment: each byte is an edge.
+            # Lower the line first: each byte is an edge.
             self._fall()
             self._drive()
         return entry & 0xFF
@@ -153,7 +153,7 @@ class I8042:
         elif command == 0xA8:
             self._mode &= ~_AUX_OFF
         elif command == 0xA9:
-            self._put(0)  # the auxiliary interface is in order, there is just nothing behind it
+            self._put(0)  # the auxiliary interface passes its test; no mouse is connected
         elif command == 0xAA:
             self._head = self._count = 0
             self._mode |= _SELF_TESTED
@@ -172,7 +172,7 @@ class I8042:
             self.reset_cpu()  # pulses the output bits that are 0
 
     def _data(self, command, value):
-        """The byte that `command` waits for."""
+        """The data byte of a pending `command`."""
         if command == 0x60:
             self._mode = value & 0x7F
         elif command < 0x80:

@@ -1,13 +1,11 @@
 """8254 programmable interval timer and the PC's port 61h (Intel 82C54 and 82371SB data sheets).
 
-Counts are computed from the clock when somebody looks, in periods of 1193182 Hz since the clock's
-zero; a timer runs only for the rising edge of counter 0, the interrupt. A late timer loses no
-edge: those of the periodic modes are made up for one by one, up to 10 s of them, each as soon as
-the interrupt controller has taken the one before (`irq` returns 0 while it has not). While the line is masked no
-timer runs (`edge` returns 2), and its edges are none; `heard` goes on with the next.
-
-Gates 0 and 1 are tied high, gate 2 is bit 0 of port 61h. Between a write and the next period, in
-which the chip loads the count, the old count is not shown.
+Counts are computed from the clock when they are read, in periods of 1193182 Hz since the clock's zero; a timer runs
+only for the rising edge of counter 0, the interrupt. A late timer loses no edge: up to 10 s of edges of the periodic
+modes are made up for one by one, each as soon as the interrupt controller has taken the one before (`irq` returns 0
+until then). While the line is masked no timer runs (`edge` returns 2) and its edges are dropped; `heard` resumes with
+the next one. Gates 0 and 1 are tied high, gate 2 is bit 0 of port 61h. Between a write and the next period, in which
+the chip loads the count, the old count is not shown.
 """
 
 import micropython
@@ -67,16 +65,16 @@ def _never():
 class I8254(Counters):
     """Offsets 0..2 the counters (40h..42h), 3 the control word (43h), 4 port 61h.
 
-    `irq(level)` is OUT of counter 0; it may return 0 for "the edge before is still waiting".
-    `speaker(on)`, optional, hears of port 61h bit 1. `edge()`, optional, lowers and raises the line
-    at once: 0 or 1 as `irq`, 2 if nobody hears it until `heard` is called, or -1 if it has to be done by `irq`.
+    `irq(level)` is OUT of counter 0; it may return 0 for "the edge before is still waiting". `speaker(on)`, optional,
+    is called when port 61h bit 1 changes. `edge()`, optional, lowers and raises the line in one call: 0 or 1 as `irq`,
+    2 where the line is masked until `heard` is called, or -1 if `irq` has to be used.
     """
 
     def __init__(self, irq, clock, speaker=None, edge=_never):
         super().__init__(clock)
         self.irq = irq
         self.speaker = speaker
-        self.level = 0  # of OUT 0, as told
+        self.level = 0  # of OUT 0, as last given to irq()
         self.timer = clock.timer(self._due)
         self.timer.vain = self._vain
         self.timer.callback = bind(tick, self._counters[0], self.timer.arm, edge, self._due)
@@ -115,7 +113,7 @@ class I8254(Counters):
         return 0xFF
 
     def _read_count(self, c):
-        """What `counter_read` leaves over: a latched status, a stopped or BCD count."""
+        """The slow path of `counter_read`: a latched status, a stopped or BCD count."""
         s = self.state
         b = c << 5
         if s[b + STATUS_LATCHED]:
@@ -171,7 +169,7 @@ class I8254(Counters):
         t = self._periods()
         s[b + HELD] = self._count(c, t)
         if c == 0:
-            self._drive(self._out(0, t))  # the timer announces rising edges only, with the fall before
+            self._drive(self._out(0, t))  # the timer drives rising edges only, each after a fall
         mode = value >> 1 & 7
         s[b + MODE] = mode if mode < 6 else mode - 4
         s[b + RW] = value >> 4 & 3
@@ -215,13 +213,13 @@ class I8254(Counters):
         self._written(c, t)
 
     def _written(self, c, t):
-        """A whole count was written at `t`: when it is loaded depends on the mode."""
+        """A count is complete at `t`; the mode decides when it is loaded."""
         s = self.state
         b = c << 5
         mode = s[b + MODE]
         s[b + NULL] = 1
         if mode == 1 or mode == 5:
-            return  # the gate loads it
+            return  # loaded by the gate's rising edge
         if mode == 0 or mode == 4 or not s[b + ARMED]:
             self._load(c, t + 1)
             self._put(b + STOPPED, t + 1)
@@ -259,7 +257,7 @@ class I8254(Counters):
         self._plain(c)
 
     def _latch(self, c):
-        """Counter latch command: what is latched already stays."""
+        """Counter latch command: a value that is latched already stays."""
         s = self.state
         b = c << 5
         if not s[b + LATCHED]:
@@ -302,11 +300,11 @@ class I8254(Counters):
             self.irq(level)
 
     def _vain(self):
-        """An edge waits to be taken."""
+        """Whether the last edge still waits to be taken."""
         return self.state[LOOKS]
 
     def heard(self):
-        """The line may not be masked any more."""
+        """The line may have been unmasked."""
         s = self.state
         if s[ASLEEP]:
             s[ASLEEP] = 0
@@ -335,7 +333,7 @@ class I8254(Counters):
         self.timer.arm(ticks_at(self.edge - ZERO, self.clock.hz, FREQUENCY))
 
     def _due(self, now):
-        """The timer: OUT 0 rises, as often as it should have by now, each time after the last was taken."""
+        """The timer: one rising edge of OUT 0; further edges that are due follow as each is taken."""
         s = self.state
         hz = self.clock.hz
         t = periods(now, hz, FREQUENCY) + ZERO

@@ -1,6 +1,6 @@
-"""The counters of an 8254: what they show and what their outputs are at any time (Intel 82C54 data sheet).
+"""The counters of an 8254: counts and outputs at any time (Intel 82C54 data sheet).
 
-All is computed from the period at which a count was loaded. i8254.py has the chip around them.
+Everything is computed from the period at which a count was loaded. i8254.py has the chip around them.
 """
 
 from array import array
@@ -13,7 +13,7 @@ from vmx import bind
 from vmm.devices.oscillator import periods
 
 FREQUENCY = const(1193182)
-ZERO = const(0x20000)  # periods are numbered from here, so that no start of a count lies below 0
+ZERO = const(0x20000)  # number of the first period, so that no count starts below 0
 
 # State of counter c from word 32 * c on.
 MODE = const(0)
@@ -23,7 +23,7 @@ N = const(3)  # count in use, 1..10000h
 CR = const(4)  # count written last, 1..10000h; 0: none since the control word
 START = const(5)  # period at which the counter held N: low and high word
 ARMED = const(7)  # counting, or stopped by the gate only
-HELD = const(8)  # what an unarmed counter shows
+HELD = const(8)  # the count that an unarmed counter shows
 GATE = const(9)
 STOPPED = const(10)  # period at which the gate went low: low and high word
 PENDING = const(12)  # CR comes into use at SWITCH
@@ -36,26 +36,26 @@ LATCHED = const(19)
 LATCH = const(20)
 STATUS_LATCHED = const(21)
 STATUS = const(22)
-PLAIN = const(23)  # mode 2 or 3, else 1, if armed, gate high, nothing pending, binary; 5: not armed; 0: not so simple
+PLAIN = const(23)  # armed, gate high, nothing pending, binary: mode 2 or 3, else 1; not armed: 5; all other cases: 0
 NULL = const(24)  # CR was written and is not in use yet
-WAY = const(25)  # how `counter_read` gets the count: as PLAIN, or 4: the latched one, or 5: HELD
+WAY = const(25)  # where `counter_read` takes the count from: as PLAIN; 4: the latch; 5: HELD
 HZ = const(26)  # the clock's frequency: low and high word
 EDGE = const(28)  # counter 0: period of the next rising edge of OUT, 0 for none: low and high word
-ASLEEP = const(30)  # counter 0: nobody hears its edges, and no timer runs for them
-LOOKS = const(31)  # counter 0: since an edge began to wait to be taken
+ASLEEP = const(30)  # counter 0: its line is masked, and no timer runs
+LOOKS = const(31)  # counter 0: retries since the last edge was not taken
 _WORDS = const(96)
 
 MADE_UP = const(10 * 1193182)  # periods of lost edges that are made up for
 CALLBACKS_HZ = const(20000)  # the timer never runs faster
-_LOOKS_HZ = const(1000)  # while an edge waits to be taken, looks become as rare as this
-_LOOKS = const(5)  # after so many, each twice as long after the one before
+_LOOKS_HZ = const(1000)  # lowest rate of retries while an edge waits to be taken
+_LOOKS = const(5)  # retries until then, each twice as long after the one before
 
 
 @micropython.viper
 def counter_read(counter: int, now: int) -> int:
-    """The byte that a counter gives next, or -1 if that is not simple. counter: address of the counter's words
-    in `I8254.state`; now: the clock's time."""
-    s = ptr32(counter)  # a parameter of this type would first be looked at as a buffer
+    """The next byte that a counter gives, or -1 for the slow path. counter: address of the counter's words in
+    `I8254.state`; now: the clock's time."""
+    s = ptr32(counter)  # a ptr32 parameter would first be tried as a buffer
     way = s[WAY]
     if way == 4:
         count = s[LATCH]
@@ -96,7 +96,7 @@ def counter_read(counter: int, now: int) -> int:
 
 @micropython.viper
 def counter_latch(counter: int, now: int) -> int:
-    """The counter latch command: keeps what `counter_read` would show now; 0 if that is not simple."""
+    """The counter latch command: latch the count that `counter_read` would give now; 0: take the slow path."""
     s = ptr32(counter)
     if s[LATCHED]:
         return 1
@@ -113,7 +113,7 @@ def counter_latch(counter: int, now: int) -> int:
     return 1
 
 
-# What `I8254._due` does for a running count of modes 2 and 3, the ticks of an operating system.
+# The fast path of `I8254._due`, for a running count of modes 2 and 3: an operating system's tick.
 @micropython.viper
 def tick(counter: int, arm, edge, slow, now: int):
     """The timer's callback; counter: address of counter 0's words. slow(now) is for all other cases."""
@@ -152,7 +152,7 @@ def tick(counter: int, arm, edge, slow, now: int):
 
 @micropython.viper
 def pause(counter: int) -> int:
-    """Ticks of the clock until it is looked again whether counter 0's edge has been taken. counter: as for tick."""
+    """Ticks of the clock until the next retry of counter 0's edge. counter: as for tick."""
     s = ptr32(counter)
     hz = int(s[HZ]) | int(s[HZ + 1]) << 32
     step = int(s[N]) * hz // (4 * FREQUENCY)
@@ -213,7 +213,7 @@ class Counters:
         s[at + 1] = value >> 32
 
     def _passed(self, c, t):
-        """Periods since the counter was loaded, without those that the gate kept it from counting."""
+        """Periods since the counter was loaded, less those during which the gate stopped it."""
         b = c << 5
         s = self.state
         if not s[b + GATE] and s[b + MODE] not in (1, 5):
@@ -221,7 +221,7 @@ class Counters:
         return max(t - self._get(b + START), 0)
 
     def _sync(self, c, t):
-        """Takes a new count of modes 2 and 3 into use once its time has come."""
+        """Load the pending count of modes 2 and 3 if its time has come."""
         s = self.state
         b = c << 5
         if s[b + PENDING] and t >= self._get(b + SWITCH):

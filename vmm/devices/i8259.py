@@ -40,7 +40,7 @@ _EXPECT = const(7)  # the ICW that comes next: 2, 3, 4; 0 when initialized
 _LOWEST = const(8)  # the level that has the lowest priority
 _INT = const(9)  # level of the output
 _ICW3 = const(10)
-_ASLEEP = const(11)  # of the master: an edge has come to a masked input, see edge()
+_ASLEEP = const(11)  # of the master: an edge came to a masked input, see edge()
 _SLAVE = const(16)
 _LSB = const(32)  # 256 bytes: the lowest set bit of the index
 
@@ -61,8 +61,8 @@ def _nothing():
 class I8259:
     """Both chips. Offsets: 0, 1 the master's ports 20h, 21h; 2, 3 the slave's A0h, A1h; 4, 5 ELCR 4D0h, 4D1h.
 
-    `intr(level)` is the INT output of the master. Inputs are numbered 0..15; 2 does not exist. `heard()` is called
-    when an input may have been unmasked for which edge() has returned 2.
+    `intr(level)` is the INT output of the master. Inputs are numbered 0..15; 2 does not exist. `heard()` is called when
+    an input for which edge() has returned 2 may have been unmasked.
     """
 
     def __init__(self, intr):
@@ -76,7 +76,7 @@ class I8259:
         self.reset()
 
     def reset(self):
-        """Power-on: everything masked off, edge inputs, waiting for ICW1. The lines keep their levels."""
+        """Power-on: all inputs masked and edge-triggered, waiting for ICW1. The lines keep their levels."""
         s = self._state
         intr = s[_INT]
         for c in (0, _SLAVE):
@@ -155,8 +155,8 @@ class I8259:
         return bind(_set_irq, uctypes.addressof(self._state) + ((n & 8) << 1), 1 << (n & 7), self._update)
 
     def edge(self, n):
-        """For input `n` of the master, an edge, whose level is high: edge() -> what set_irq(n, 0) and
-        set_irq(n, 1) return; 2 where the input is masked; or -1: call those."""
+        """For input `n` of the master, an edge, whose level is high: edge() -> what set_irq(n, 0) and set_irq(n, 1)
+        return; 2 where the input is masked; -1 where the caller has to use set_irq()."""
         return bind(_edge, uctypes.addressof(self._state), 1 << n, self._update)
 
     def ack(self):
@@ -181,7 +181,7 @@ class I8259:
         s = self._state
         c = _SLAVE if offset & 1 else 0
         value &= 0xDE if c else 0xF8  # the clock, the keyboard, the cascade, the RTC and the FPU are edges
-        stays = ~(s[c + _ELCR] | value) & 0xFF  # an edge latch survives only where edges were and are meant
+        stays = ~(s[c + _ELCR] | value) & 0xFF  # an edge latch survives where the input was and stays an edge
         s[c + _ELCR] = value
         s[c + _IRR] = s[c + _IRR] & stays | s[c + _INPUTS] & value
         self._update()
@@ -278,10 +278,10 @@ def _mask(s: ptr8, now: int) -> int:
     return s[_IMR]
 
 
-# The priority resolver. Who calls it has seen, as a rule, that something is pending.
+# The priority resolver. Callers have checked, as a rule, that a request is pending.
 @micropython.viper
 def _request(state: int, c: int) -> int:
-    """The level that chip `c` wants served now, or _NONE: pending, unmasked, above all in service."""
+    """The level of the highest request of chip `c` that is unmasked and above all in service, or _NONE."""
     s = ptr8(state)
     pending = s[c + _IRR] & (s[c + _IMR] ^ 0xFF)
     if pending == 0:

@@ -1,8 +1,8 @@
-"""What stands on a bus for a device that few guests touch, until one does: the device's memory is not taken before."""
+"""Stands on a bus for a device that few guests use: the device is made, and its memory taken, at the first access."""
 
 
 class Later:
-    """make() puts the device in this one's place and returns it."""
+    """make() replaces this object by the device and returns it."""
 
     def __init__(self, make):
         self._make = make

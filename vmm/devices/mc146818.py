@@ -1,9 +1,9 @@
 """MC146818 real-time clock with 128 bytes of CMOS RAM (Motorola MC146818A data sheet).
 
-Time is the host's start time plus the clock, unless the guest sets it. The update itself takes no
-time: UIP announces it for the 244 us before each second. Flags are computed when somebody looks,
-a timer runs only for interrupts that are enabled. Periodic interrupts missed meanwhile are one.
-Register 32h is the century, as the FADT tells the guest. Daylight saving is not done.
+Time is the host's start time plus the clock, unless the guest sets it. The update itself takes no time: UIP announces
+it for the 244 us before each second. Flags are computed when they are read; a timer runs only for interrupts that are
+enabled. Several periodic interrupts that were missed count as one. Register 32h is the century, as the FADT tells the
+guest. Daylight saving is not done.
 """
 
 from micropython import const
@@ -43,7 +43,7 @@ class Mc146818:
     """Offset 0 the index port (70h, bit 7 masks NMIs), offset 1 the data port (71h).
 
     `epoch` is the time at the clock's now, in seconds since 1970. `irq(level)` is the interrupt line.
-    `nmi_mask(on)`, optional, hears of the NMI bit. `ram` holds the CMOS contents from 0Eh on.
+    `nmi_mask(on)`, optional, is called when the NMI bit changes. `ram` holds the CMOS contents from 0Eh on.
     """
 
     def __init__(self, irq, clock, epoch, nmi_mask=None):
@@ -57,7 +57,7 @@ class Mc146818:
         # The time is `_seconds` plus the whole seconds since tick `_tick`.
         self._seconds = epoch
         self._tick = clock.now()
-        self._seen = self._tick  # flags are right up to this tick
+        self._seen = self._tick  # the flags are up to date as of this tick
         self.ram[_A] = 0x26
         self.ram[_B] = _B_24H
         self.reset()
@@ -154,7 +154,7 @@ class Mc146818:
         return value if self.ram[_B] & _B_BINARY else (value >> 4) * 10 + (value & 15)
 
     def _hour(self, value):
-        """0..23 from an hours register; what cannot be is bounded."""
+        """0..23 from an hours register; impossible values are bounded."""
         if self.ram[_B] & _B_24H:
             return self._number(value) % 24
         return self._number(value & 0x7F) % 12 + (12 if value & _PM else 0)
@@ -233,7 +233,7 @@ class Mc146818:
         return 1 << (rate + 6 if rate < 3 else rate - 1)
 
     def _look(self):
-        """Brings the flags up to now."""
+        """Set the flags of all events up to now."""
         now = self.clock.now()
         seen = self._seen
         self._seen = now
@@ -259,7 +259,7 @@ class Mc146818:
         return (tick // hz * 32768 + tick % hz * 32768 // hz) // period
 
     def _drive(self):
-        """IRQF and the line from flags and enables, and the timer for what is enabled and has not happened."""
+        """Derive IRQF and the line from flags and enables; arm the timer for enabled events that are still to come."""
         ram = self.ram
         wanted = ram[_B] & (_B_PIE | _B_AIE | _B_UIE)
         level = 1 if ram[_C] & wanted else 0

@@ -1,10 +1,10 @@
-"""VGA in text mode: CRT controller, sequencer, graphics and attribute controllers, palette (IBM PS/2 Hardware
-Interface Technical Reference, "Video Subsystem").
+"""VGA in text mode: CRT controller, sequencer, graphics and attribute controllers, palette (IBM PS/2 Hardware Interface
+Technical Reference, "Video Subsystem").
 
-The text is in the guest's RAM from B8000h on, so writing it costs nothing; vmm/screen.py shows it by
-what the registers say. They start as a BIOS leaves mode 3, 80 columns and 25 rows in colour. The retrace
-bits follow the clock, 70 frames of 449 lines a second. Limits: no graphics; fonts and palette are kept and shown
-to nobody; no monochrome addresses.
+The text is in the guest's RAM from B8000h on, so that writing it causes no exit; vmm/screen.py renders it by the
+registers, which start as a BIOS sets them for mode 3, 80 columns and 25 rows in colour. The retrace bits follow the
+clock, 70 frames of 449 lines a second. Limits: no graphics; fonts and palette are stored and not shown; no monochrome
+addresses.
 """
 
 # Offsets from 3C0h.
@@ -61,7 +61,7 @@ class Vga:
     def reset(self):
         """Mode 3, the cursor at the start of the page."""
         self.state = bytearray(_MODE_3 + _MORE)
-        self.palette = None  # 768 bytes from when the guest writes one
+        self.palette = None  # 768 bytes once the guest has written one
 
     def crtc(self, n):
         """Register n (0 to 18h) of the CRT controller."""

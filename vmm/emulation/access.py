@@ -1,7 +1,7 @@
-"""A guest's instruction that touched memory which is no RAM, or that a policy answers: executed here.
+"""The slow path of an instruction that accessed device memory, or whose access a policy answers.
 
-`GuestCpu` is what vmm/emulation/emulate.py asks for: registers and operands of one vCPU. What the emulator does not
-know the CPU executes itself, on pages that stand in for the devices' (vmm/emulation/oncpu.py).
+`GuestCpu` gives vmm/emulation/emulate.py the registers and operands of one vCPU. An instruction that the emulator does
+not know is executed by the CPU itself, on pages that stand in for the devices' (vmm/emulation/oncpu.py).
 """
 
 from micropython import const
@@ -17,7 +17,7 @@ from vmm.vtx.x86 import PAGE, RFLAGS_TF
 
 GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 _MAX_LENGTH = const(15)
-_TURNS = const(64)  # of a repeated instruction that one exit makes at most
+_TURNS = const(64)  # iterations of a REP instruction in one exit
 
 
 class GuestCpu:
@@ -35,7 +35,7 @@ class GuestCpu:
         self._on_cpu = None
 
     def take(self, vcpu):
-        """Take over the vCPU's present mode."""
+        """Load the vCPU's current mode."""
         self.vcpu = vcpu
         self.bits = self.memory.load(vcpu).bits
 
@@ -73,13 +73,13 @@ class GuestCpu:
 
     def _by_cpu(self, vcpu, code, answer):
         if self._on_cpu is None:
-            from vmm.emulation import oncpu  # what few guests need is not loaded for all
+            from vmm.emulation import oncpu  # few guests need it: loaded on first use
 
             self._on_cpu = oncpu.OnCpu(self)
         return self._on_cpu.execute(vcpu, code, answer)
 
     def finish(self, vcpu, length):
-        """RIP moves past the instruction by the shim's advance, which knows about TF and blocking."""
+        """Advance RIP as the shim does, which also handles TF and the blocking by STI and MOV SS."""
         vcpu.length = length
         vcpu.advance()
 
@@ -99,7 +99,7 @@ class GuestCpu:
                 code += self.vm.memory.read(gpa, _MAX_LENGTH - len(code))
         return code
 
-    # -- what the emulator asks for
+    # -- the interface of vmm/emulation/emulate.py
 
     @property
     def rip(self):
@@ -145,7 +145,7 @@ class GuestCpu:
         self.memory.put(pieces, value)
 
     def _watched(self, pieces):
-        """An answer is for the operand that exited, not for a string's other end."""
+        """Whether this is the operand that exited: an answer does not apply to a string instruction's other operand."""
         for gpa, _ in pieces:
             if gpa >> 12 == self.vcpu.gpa >> 12:
                 return True

@@ -35,7 +35,7 @@ _READ = const(0)
 
 
 class Emulator:
-    """One vCPU's executor of decoded instructions; execute() advances everything but RIP."""
+    """Executes decoded instructions on one vCPU; execute() updates everything but RIP."""
 
     def __init__(self, cpu):
         self._cpu = cpu

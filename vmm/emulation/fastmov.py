@@ -1,18 +1,17 @@
-"""MOV and MOVZX between memory and a register, decoded and executed by viper.
+"""MOV and MOVZX between memory and a register, decoded and executed in viper.
 
-Nearly every access to a device's registers is one of them. For an exit that gives the
-gpa, no address is needed: decode() tells length, size and register as one number, load()
-and source() move the value. Whatever is not here (16-bit addressing, 8-byte accesses,
-other instructions) makes decode() return 0 and is left to vmm/emulation/decode.py. Nothing
-allocates. A decoded number depends on the instruction's bytes only, so it can be kept.
-Source: SDM Vol. 2A, "Instruction Format".
+Nearly every access to a device's registers is one of these two. An exit that gives the gpa needs no address: decode()
+returns length, size and register as one number, load() and source() move the value. For everything else (16-bit
+addressing, 8-byte accesses, other instructions) decode() returns 0, and vmm/emulation/decode.py takes over. Nothing
+allocates. A decoded number depends on the instruction's bytes only, so it can be cached. Source: SDM Vol. 2A,
+"Instruction Format".
 
-The number: bits 3:0 length; 7:4 bytes accessed; 11:8 register; 12 a byte register 4-7 is
-AH-BH; 13 memory is written; 14 the source is an immediate (the last bytes); 19:16 bytes
-of the register that a read changes, 4 clearing the upper half.
+The number: bits 3:0 length; 7:4 bytes accessed; 11:8 register; 12 set if byte register 4-7 is AH-BH; 13 memory is
+written; 14 the source is an immediate (the last bytes); 19:16 bytes of the register that a read changes, 4 clears the
+upper half.
 
-address() tells where the operand is, as far as that says where in its page it begins: bits 4:0 base register, or
-BASE_NONE, BASE_RIP; 9:5 index register, or BASE_NONE; 11:10 log2 of its factor; 14:12 segment (in the order of
+address() encodes the operand's address, as far as its offset in the page depends on it: bits 4:0 base register, or
+BASE_NONE, BASE_RIP; 9:5 index register, or BASE_NONE; 11:10 log2 of the scale; 14:12 segment (in the order of
 vmm/emulation/decode.py); 26:15 the low 12 bits of the displacement.
 """
 
@@ -125,7 +124,7 @@ def decode(code: ptr8, bits: int) -> int:
 
 @micropython.viper
 def address(code: ptr8, bits: int) -> int:
-    """Where the operand of an instruction that decode() knows is."""
+    """How the operand's address is computed, for an instruction that decode() knows (see above)."""
     at = 0
     rex = 0
     byte = int(code[0])
@@ -176,7 +175,7 @@ def address(code: ptr8, bits: int) -> int:
 
 @micropython.viper
 def load(registers: ptr32, number: int, value: int):
-    """Puts `value`, just read from memory, into the register that `number` names.
+    """Put `value`, just read from memory, into the register that `number` names.
 
     `registers` has two 32-bit words for each of RAX to R15, low half first.
     """

@@ -1,11 +1,11 @@
-"""Instructions between a register, or an immediate, and one operand in memory, executed by viper.
+"""Instructions with one memory operand and a register or immediate, executed in viper.
 
-What vmm/emulation/decode.py says of an instruction becomes a number that depends on the instruction's bytes only, so
-that it can be kept; operate() executes it without allocating. MOV, MOVZX, MOVSX, arithmetic, logic, exchanges, single
-bits, SETcc and CMOVcc are here; operands of 8 bytes for MOV only. Everything else is vmm/emulation/emulate.py's.
-Source: SDM Vol. 2, each instruction; Vol. 1, "EFLAGS Register".
+encode() turns what vmm/emulation/decode.py found into a number that depends on the instruction's bytes only, so that it
+can be cached; operate() executes it without allocating. MOV, MOVZX, MOVSX, arithmetic, logic, exchanges, bit tests,
+SETcc and CMOVcc are here; 8-byte operands for MOV only. Everything else goes to vmm/emulation/emulate.py. Source: SDM
+Vol. 2, each instruction; Vol. 1, "EFLAGS Register".
 
-The number is that of vmm/emulation/fastmov.py, and more: bit 15 memory is the first operand; 20 OTHER, set in all
+The number is that of vmm/emulation/fastmov.py, extended: bit 15 memory is the first operand; 20 OTHER, set in all
 numbers from here; 26:21 the operation (vmm/emulation/opcodes.py); 30:27 the condition.
 """
 
@@ -53,9 +53,9 @@ _TO_REGISTER = (o.G_E, o.G_EB, o.G_EW, o.G_ED, o.A_O)
 
 
 def encode(insn):
-    """Return (number, 32-bit immediate, place of the operand) of a decoded Instruction; (0, 0, 0): not one of these.
+    """Return (number, 32-bit immediate, operand's address) of a decoded Instruction; (0, 0, 0): not one of these.
 
-    The place is as vmm/emulation/fastmov.py's address() has it.
+    The address is encoded as vmm/emulation/fastmov.py's address() does it.
     """
     form = insn.form
     size = insn.mem_size
@@ -79,9 +79,9 @@ def encode(insn):
 
 
 def _place(insn):
-    """Where the operand is, as far as that says where in its page it begins."""
+    """The operand's address, encoded as far as its offset in the page depends on it."""
     if o.BT <= insn.op <= o.BTC and insn.form == o.E_G:
-        return NO_ADDRESS  # the bit's number counts, too
+        return NO_ADDRESS  # the bit number is part of the address
     base = BASE_RIP if insn.base == RIP else BASE_NONE if insn.base == NONE else insn.base
     index = BASE_NONE if insn.index == NONE else insn.index
     scale = {1: 0, 2: 1, 4: 2, 8: 3}[insn.scale]

@@ -1,8 +1,8 @@
-"""How long an instruction is: for going past one whose exit does not tell.
+"""The length of an instruction whose exit does not report one.
 
-All of the one-byte, 0F, 0F38 and 0F3A maps, VEX and EVEX, in 16-, 32- and 64-bit code.
-Limits: 3DNow! and XOP are not there; an opcode that the CPU does not know gets the length of
-its neighbours. Source: SDM Vol. 2A, "Instruction Format"; Vol. 2D, "Opcode Map".
+All of the one-byte, 0F, 0F38 and 0F3A maps, VEX and EVEX, in 16-, 32- and 64-bit code. Limits: no 3DNow!, no XOP; an
+undefined opcode gets the length of its neighbours in the map. Source: SDM Vol. 2A, "Instruction Format"; Vol. 2D,
+"Opcode Map".
 """
 
 from micropython import const
@@ -20,7 +20,7 @@ _BY_ADDRESS_SIZE = b"\xa0\xa1\xa2\xa3"
 
 
 class Unknown(ValueError):
-    """More than 15 bytes, or the code ends: no instruction."""
+    """No instruction: longer than 15 bytes, or the code ends first."""
 
 
 def _modrm_one(op):
@@ -73,7 +73,7 @@ def _immediate_two(op, bits, operand):
 
 
 def length(code, bits):
-    """Return the bytes of the instruction at the start of `code`. Unknown where it has no end."""
+    """Return the length in bytes of the instruction at the start of `code`. Unknown where it does not end."""
     try:
         count = _length(code, bits)
     except IndexError:
@@ -131,7 +131,7 @@ def _vector(code, at, op, address):
 
 
 def _after_modrm(code, at, address):
-    """Where ModR/M, SIB and displacement end."""
+    """The offset behind ModR/M, SIB and displacement."""
     modrm = code[at]
     at += 1
     mod, rm = modrm >> 6, modrm & 7
@@ -146,7 +146,7 @@ def _after_modrm(code, at, address):
 
 
 def skip(vcpu):
-    """Past the instruction at RIP; returns a verdict."""
+    """Advance RIP past the instruction at RIP; returns a verdict."""
     mmio = vcpu.vm.mmio
     known = mmio.length(vcpu) if vcpu.reason & 0xFFFF == reasons.EPT_VIOLATION else 0
     if known:

@@ -24,7 +24,7 @@ from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 from vmm.vtx.vmcs_bits import BLOCKING_BY_MOV_SS
 from vmm.vtx.x86 import CR0_PE, PAGE, PAGE_MASK, RFLAGS_VM
 
-_MOST = const(8)  # pages of one instruction: PUSHA, ENTER and all others have fewer
+_MOST = const(8)  # pages of one instruction; PUSHA, ENTER and all others need fewer
 _PUSHF = const(0x9C)
 _MOV_SREG = const(0x8E)
 _POP_SS = const(0x17)
@@ -34,7 +34,7 @@ _TF_IF = const(3 << 8)
 
 
 class _Place:
-    """Bytes of an operand within one page that is no RAM, or that a policy answers for."""
+    """Bytes of an operand within one page that is not RAM, or that a policy answers for."""
 
     def __init__(self, operand, at, gpa, size, answer):
         self.operand = operand
@@ -55,13 +55,14 @@ class OnCpu:
         self._operands = Operands(guest)
         self._free = []  # pages of the monitor's, hpa
         self._laid = {}  # gpa of a page: hpa
-        self._undo = []  # what Ept.lift() takes, the last first: its tables may be those of another
+        self._undo = []  # what Ept.lift() takes, last first: a later lay() may use an earlier one's tables
         self._places = []
 
     def execute(self, vcpu, code, answer):
         """Let the CPU execute the instruction at RIP, whose bytes are `code`; returns a verdict.
 
-        answer: what the operand on the page of the exit reads, or what is written there instead. Fault, DecodeError.
+        answer: the value that the operand on the exit's page reads, or that is written there instead. Fault,
+        DecodeError.
         """
         operands = self._operands.find(code)
         if self._loads_ss():
@@ -94,7 +95,7 @@ class OnCpu:
         return vcpu.stepper.step(None, RWX, self._done)
 
     def _find(self, vcpu, operands, answer):
-        """The places that no page stands in for yet."""
+        """The places that have no page standing in yet."""
         places = []
         for operand in operands:
             pieces = self._guest.memory.operand(operand.segment, operand.offset, operand.size, operand.access)
@@ -114,7 +115,7 @@ class OnCpu:
                 place.before = self._vm.mmio_bus.read_bytes(place.gpa, place.size, place.operand.unit)
 
     def _lay(self, page):
-        """A page of the monitor's stands in for that at gpa `page`."""
+        """Let a page of the monitor's stand in for the one at gpa `page`."""
         hpa = self._free.pop()
         rights = R | W
         if self._vm.memory.has(page):
@@ -134,7 +135,7 @@ class OnCpu:
         self._vm.flush()
 
     def _done(self, completed):
-        """The step is over: the devices get what was written. Returns a verdict."""
+        """The step is over: write what was written to the devices. Returns a verdict."""
         writes = []
         if completed:
             for place in self._places:
@@ -181,7 +182,7 @@ class OnCpu:
 
 
 def load_ss(vcpu, memory, selector):
-    """SS becomes `selector` as by MOV to SS; Fault where the CPU refuses. memory: vmm.memory.linear.Linear, loaded."""
+    """Load SS with `selector` as MOV SS does; Fault where the CPU refuses. memory: vmm.memory.linear.Linear, loaded."""
     if not vcpu.cr0 & CR0_PE:
         _, _, limit, rights = vcpu.segment("ss")
         vcpu.set_segment("ss", selector, selector << 4, limit, rights)

@@ -62,7 +62,7 @@ G_ED = const(10)
 A_O = const(11)  # accumulator from moffs
 O_A = const(12)
 STRING = const(13)
-GROUPS = const(14)  # ModR/M's reg decides: group_op()
+GROUPS = const(14)  # by ModR/M's reg: group_op()
 
 READ = const(1)
 WRITE = const(2)

@@ -1,9 +1,9 @@
-"""Which memory an instruction accesses, for those that the emulator does not know: where, how wide, in which way.
+"""Which memory an instruction accesses: address, size, and reads or writes. For instructions that the emulator lacks.
 
-The CPU executes them itself (vmm/emulation/oncpu.py); what has to be known before is what a device is asked for.
-SSE, AVX, x87, MMX, BMI, shifts, multiplications, system instructions and the near stack operations are here. Limits:
-no EVEX, no gathers, no masked moves, no XSAVE family, no far CALL, far RET, IRET or INT whose stack is device memory.
-Source: SDM Vol. 2A-2C, each instruction; Vol. 2D, "Opcode Map".
+The CPU executes them itself (vmm/emulation/oncpu.py); before that, their source operands have to be read from the
+devices. SSE, AVX, x87, MMX, BMI, shifts, multiplications, system instructions and the near stack operations are here.
+Limits: no EVEX, gathers, masked moves or XSAVE family; no far CALL, far RET, IRET or INT with its stack in device
+memory. Source: SDM Vol. 2A-2C, each instruction; Vol. 2D, "Opcode Map".
 """
 
 from micropython import const
@@ -12,7 +12,7 @@ from vmm.emulation import length
 from vmm.emulation.decode import DS, NONE, SS, DecodeError
 from vmm.memory.paging import WRITE
 
-# Kinds of access: of the explicit operand, and what else the instruction does.
+# Kinds of access.
 READ = const(0)
 UPDATE = const(1)  # read and written
 STORE = const(2)  # written
@@ -102,7 +102,7 @@ _XMM_SHIFTS = b"\xd1\xd2\xd3\xe1\xe2\xf1\xf2\xf3"  # their count is 16 bytes, wh
 
 
 def _range(opcode):
-    """What whole rows of the maps have in common, where the tables have nothing."""
+    """Entries that hold for whole rows of the maps, where the tables have none."""
     low = opcode & 0xFF
     if opcode < 0x100:
         return _X87[low & 7] if 0xD8 <= low <= 0xDF else None
@@ -136,7 +136,7 @@ class Operands:
         self.reg = 0
         self._size = 0  # bytes: operand size
         self._vector = 0  # bytes: 16 or 32; 0: no VEX
-        self._pp = 0  # prefix that chooses: none, 66, F3, F2
+        self._pp = 0  # mandatory prefix: none, 66, F3, F2
         self._wide = 0
 
     def find(self, code):
@@ -208,7 +208,7 @@ class Operands:
         return what
 
     def _fused(self, opcode):
-        """FMA: in its rows the odd ones from 9 on are scalar."""
+        """FMA: from opcode 9 of each row on, the odd ones are scalar."""
         low = opcode & 15
         if opcode & 0x3F0 not in (0x290, 0x2A0, 0x2B0) or low < 6:
             return None
@@ -279,7 +279,7 @@ class Operands:
         return Operand(SS, self._top(0), size * count, size, READ)
 
     def _stack(self, insn, code, at):
-        """The operands of an instruction whose one operand in memory is on the stack, or XLAT's; None for others."""
+        """The operands of an instruction whose one memory operand is on the stack, or XLAT's; None for others."""
         op = self.opcode
         size = self._width()
         long_mode = insn.bits == 64
@@ -304,7 +304,7 @@ class Operands:
         return None
 
     def _enter(self, size, room, level):
-        """ENTER: rBP, the frame pointers of the levels around, and the look at where rSP will be."""
+        """ENTER: push of rBP, the outer frame pointers, and the check of the page at the final rSP."""
         out = [self._push(size, level + 1)]
         if level > 1:
             count = size * (level - 1)

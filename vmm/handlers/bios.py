@@ -1,107 +1,26 @@
-"""BIOS services for a guest that was entered in real mode: what INT 11h to 1Ah answer.
+"""BIOS services for a guest that was entered in real mode: INT 11h to 1Ah.
 
-The routines in the guest (vmm/loaders/bios.py) ask by VMCALL; registers and flags of the program are in the vCPU and
-on its stack. Characters go to the VGA page (vmm/handlers/bios_video.py); keys are what is typed on the guest's
-console. Limits: no disks of the BIOS's own, no APM, no PCI BIOS, no boot. Functions that are not there answer as
-those of an older BIOS and are counted. Source: IBM PC/AT Technical Reference, "ROM BIOS"; ACPI, "System Address Map
-Interfaces".
+The routines in the guest (vmm/loaders/bios.py) call by VMCALL; registers and flags of the program are in the vCPU and
+on its stack (bios_call.py). Screen and keys are bios_video.py and bios_keyboard.py. Limits: no disks, no APM, no PCI
+BIOS, no boot. Unsupported functions answer as those of an older BIOS do, and are counted. Source: IBM PC/AT Technical
+Reference, "ROM BIOS"; ACPI, "System Address Map Interfaces".
 """
 
 import struct
-from array import array
 
-import micropython
-import uctypes
 from micropython import const
-from vmx import bind
 
 from vmm import bda
+from vmm.handlers.bios_call import Call
+from vmm.handlers.bios_keyboard import DATA_READY, LSR, Keyboard
 from vmm.handlers.bios_video import Video
 from vmm.loaders import bios
 from vmm.memory.e820 import ONE_MIB, RAM
-from vmm.vtx import vmcs as v
-from vmm.vtx.frame import RSP
-from vmm.vtx.vmcs import GUEST_CR0, GUEST_SS_ACCESS_RIGHTS, GUEST_SS_BASE
-from vmm.vtx.x86 import RFLAGS_CF, RFLAGS_ZF
 
 _SMAP = const(0x534D4150)
-_FROM_SETUP = const(0x86)  # AH for a function of INT 15h that is not there
-_BIG = const(1 << 14)
+_FROM_SETUP = const(0x86)  # AH of an unsupported function of INT 15h
 _DAY = const(0x1800B0)  # timer ticks
 _MOVED_MOST = const(0x8000)  # words of INT 15h, AH 87h
-_DATA_READY = const(1)  # of a UART's LSR
-_LSR = const(5)
-
-# What a terminal sends after ESC [ : the scan codes of the keys.
-_ARROWS = {ord("A"): 0x48, ord("B"): 0x50, ord("C"): 0x4D, ord("D"): 0x4B, ord("H"): 0x47, ord("F"): 0x4F}
-_SCAN_CODES = {
-    character: code
-    for first, row in ((0x02, b"1234567890-=\x08\t"), (0x10, b"qwertyuiop[]\r"), (0x1E, b"asdfghjkl;'`"),
-                       (0x2B, b"\\zxcvbnm,./"), (0x39, b" "), (0x01, b"\x1b"))
-    for code, character in enumerate(row, first)
-}  # fmt: skip
-_SHIFTED = dict(zip(b'!@#$%^&*()_+{}:"~|<>?', b"1234567890-=[];'`\\,./"))
-
-
-class Call:
-    """The registers of one call. eax, flags: those that the program gets back; the others are in the vCPU."""
-
-    def __init__(self, vcpu):
-        self.vcpu = vcpu
-        sp = vcpu.rsp & (0xFFFFFFFF if vcpu.read(v.GUEST_SS_ACCESS_RIGHTS) & 1 << 14 else 0xFFFF)
-        self._at = vcpu.read(v.GUEST_SS_BASE) + sp
-        self._paged = vcpu.cr0 >> 31
-        data = vcpu.peek(self._at, 10) if self._paged else vcpu.vm.memory.read(self._at, 10)
-        self.eax, self._return, self.flags = struct.unpack("<IIH", data)
-        self.again = False
-
-    @property
-    def ah(self):
-        return self.eax >> 8 & 0xFF
-
-    @ah.setter
-    def ah(self, value):
-        self.eax = self.eax & 0xFFFF00FF | value << 8
-
-    @property
-    def al(self):
-        return self.eax & 0xFF
-
-    @al.setter
-    def al(self, value):
-        self.eax = self.eax & 0xFFFFFF00 | value
-
-    @property
-    def ax(self):
-        return self.eax & 0xFFFF
-
-    @ax.setter
-    def ax(self, value):
-        self.eax = self.eax & 0xFFFF0000 | value
-
-    def carry(self, on):
-        self.flags = self.flags & ~RFLAGS_CF | (RFLAGS_CF if on else 0)
-
-    def zero(self, on):
-        self.flags = self.flags & ~RFLAGS_ZF | (RFLAGS_ZF if on else 0)
-
-    def put(self, **registers):
-        """16-bit registers of the vCPU, such as cx=1: the rest of each stays."""
-        for name, value in registers.items():
-            name = "r" + name
-            setattr(self.vcpu, name, getattr(self.vcpu, name) & ~0xFFFF | value & 0xFFFF)
-
-    def finish(self):
-        """Flags to the program's stack; the new EAX."""
-        vcpu = self.vcpu
-        if self.again:
-            vcpu.rflags |= RFLAGS_CF  # for the routine
-        data = struct.pack("<IIH", self.eax, self._return, self.flags)
-        if self._paged:
-            vcpu.poke(self._at, data)
-        else:
-            vcpu.vm.memory.write(self._at, data)
-        return self.eax
 
 
 class Bios:
@@ -111,20 +30,16 @@ class Bios:
         self._vm = vm
         self._memory = vm.memory
         self._until = 0
-        self._keys = []
+        self._keyboard = Keyboard(vm.memory, vm.pc.com1)
         self._video = Video(vm.memory, vm.pc.vga)
         self._services = {
             0x10: self._video.call, 0x11: self._equipment, 0x12: self._base_memory, 0x13: self._disk,
-            0x14: self._serial, 0x15: self._system, 0x16: self._keyboard, 0x17: self._printer,
+            0x14: self._serial, 0x15: self._system, 0x16: self._keyboard.call, 0x17: self._printer,
             0x18: self._boot, 0x19: self._boot, 0x1A: self._time, bios.TIMER: self._tick,
         }  # fmt: skip
-        _, size, hpa = vm.memory.segments[0]
-        self._ram = array("Q", (hpa, size))
-        self._waiting = bytearray(1)  # how many keys wait
         for vector in self._services:
             vm.hypercalls.add(bios.CALLS + vector, self.answer)
-        lsr = uctypes.addressof(vm.pc.com1.registers) + _LSR
-        vm.hypercalls.calls[bios.CALLS + 0x16] = bind(_poll, self._ram, self._waiting, lsr, self.answer)
+        vm.hypercalls.calls[bios.CALLS + 0x16] = self._keyboard.poll(self.answer)
 
     def start(self):
         """8259s at 8 and 70h with the timer's line open, the 8254 at 18.2 Hz, vectors and routines in memory."""
@@ -135,8 +50,7 @@ class Bios:
         ):  # fmt: skip
             write(port, 1, value)
         self._until = 0
-        self._keys = []
-        self._waiting[0] = 0
+        self._keyboard.reset()
         bios.install(self._memory)
 
     def answer(self, vcpu):
@@ -146,19 +60,18 @@ class Bios:
             call = Call(vcpu)
             if self._services[vector](call) is False:
                 self._vm.count_refused("BIOS function of INT %02Xh" % vector)
-            self._waiting[0] = len(self._keys)
             return call.finish()
-        except ValueError:  # the program's stack or buffer is not in its memory
+        except ValueError:  # the program's stack or buffer lies outside its memory
             self._vm.count_refused("BIOS call with an address outside RAM")
             return 0
 
-    # -- interrupts: each returns False for a function that is not there
+    # -- interrupts: each returns False for an unsupported function
 
     def _tick(self, call):
         count = self._memory.read_u32(bios.TICKS) + 1
         if count >= _DAY:
             count = 0
-            self._memory.write_u8(bios.TICKS + 4, 1)  # a midnight has passed
+            self._memory.write_u8(bios.TICKS + 4, 1)  # midnight has passed
         self._memory.write_u32(bios.TICKS, count)
 
     def _equipment(self, call):
@@ -168,7 +81,7 @@ class Bios:
         call.ax = self._memory.read_u16(bda.BASE_MEMORY_KIB)
 
     def _disk(self, call):
-        """There is no drive."""
+        """No drive is present."""
         call.carry(call.ah != 0x15)
         call.ah = 0 if call.ah == 0x15 else 0x01
 
@@ -182,11 +95,11 @@ class Bios:
         if function == 1:
             uart.write(0, 1, call.al)
         elif function == 2:
-            if not uart.read(_LSR, 1) & _DATA_READY:
+            if not uart.read(LSR, 1) & DATA_READY:
                 call.ah = 0x80
                 return True
             call.al = uart.read(0, 1)
-        call.ah = uart.read(_LSR, 1)
+        call.ah = uart.read(LSR, 1)
         if function in (0, 3):
             call.al = uart.read(6, 1)
         return True
@@ -195,7 +108,7 @@ class Bios:
         call.ah = 0x01  # time-out
 
     def _boot(self, call):
-        """Nothing to boot from: it says so and halts."""
+        """No boot device: print that and halt."""
         if not self._until:
             self._until = 1
             self._video.write("No bootable device.\r\n")
@@ -238,7 +151,7 @@ class Bios:
         return (selector, selector << 4) + vcpu.segment("es")[2:]
 
     def _above_1_mib(self):
-        """KiB from there to the first hole."""
+        """KiB from 1 MiB to the first hole."""
         for base, size, kind in self._vm.e820:
             if kind == RAM and base == ONE_MIB:
                 return size >> 10
@@ -259,7 +172,7 @@ class Bios:
         return True
 
     def _move(self, call):
-        """A block between places of extended memory, by the descriptors that the caller has made."""
+        """Copy a block of extended memory, by the caller's descriptors."""
         vcpu = call.vcpu
         table = vcpu.peek(vcpu.segment("es")[1] + (vcpu.rsi & 0xFFFF), 0x20)
         source, target = [int.from_bytes(table[at + 2 : at + 5], "little") | table[at + 7] << 24 for at in (0x10, 0x18)]
@@ -281,50 +194,6 @@ class Bios:
         if not call.again:
             self._until = 0
         return True
-
-    # -- keys: AH the scan code, AL the character
-
-    def _keyboard(self, call):
-        function = call.ah
-        if function in (0x02, 0x12):
-            call.al = 0
-            if function == 0x12:
-                call.ah = 0
-            return True
-        if function not in (0x00, 0x01, 0x10, 0x11):
-            return False
-        self._typed()
-        if function in (0x01, 0x11):
-            call.zero(not self._keys)
-            if self._keys:
-                call.ax = self._keys[0]
-        elif self._keys:
-            call.ax = self._keys.pop(0)
-        else:
-            call.again = True
-        return True
-
-    def _typed(self):
-        """Takes a key from the console's UART, unless one waits already."""
-        uart = self._vm.pc.com1
-        if self._keys or not uart.read(_LSR, 1) & _DATA_READY:
-            return
-        character = uart.read(0, 1)
-        if character == 0x0A:
-            character = 0x0D  # whoever sends lines means Enter
-        code = _SCAN_CODES.get(character)
-        if character == 0x1B and uart.read(_LSR, 1) & _DATA_READY:
-            uart.read(0, 1)  # [ or O
-            self._keys.append(_ARROWS.get(uart.read(0, 1), 0) << 8)
-            return
-        if code is None and 1 <= character <= 26:
-            code = _SCAN_CODES[character + 0x60]
-        elif code is None:
-            lower = character + 0x20 if 0x41 <= character <= 0x5A else _SHIFTED.get(character, 0)
-            code = _SCAN_CODES.get(lower, 0)
-        if character == 0x7F:
-            character, code = 0x08, 0x0E
-        self._keys.append(code << 8 | character)
 
     # -- time
 
@@ -352,23 +221,3 @@ class Bios:
     def _cmos(self, register):
         self._vm.port_bus.write(0x70, 1, register)
         return self._vm.port_bus.read(0x71, 1)
-
-
-# Programs that wait for a key ask all the time: 70,000 ticks a call by `answer`.
-@micropython.viper
-def _poll(ram, waiting, lsr: int, slow, vcpu) -> int:
-    """INT 16h: whether a key waits, where none does; all else is slow's. ram: host address and bytes from gpa 0."""
-    r = ptr32(ram)
-    stack = ptr32(vcpu)[RSP] & 0xFFFF
-    at = int(vcpu.read(GUEST_SS_BASE)) + stack
-    plain = int(vcpu.read(GUEST_SS_ACCESS_RIGHTS)) & _BIG == 0 and int(vcpu.read(GUEST_CR0)) >> 31 == 0
-    if not plain or at + 10 > (int(r[2]) | int(r[3]) << 32):
-        return int(slow(vcpu))
-    p = ptr8((int(r[0]) | int(r[1]) << 32) + at)
-    function = int(p[1])
-    if function != 0x01 and function != 0x11:
-        return int(slow(vcpu))
-    if ptr8(waiting)[0] or ptr8(lsr)[0] & 1:
-        return int(slow(vcpu))
-    p[8] |= 0x40  # ZF
-    return int(p[0]) | int(p[1]) << 8 | int(p[2]) << 16 | int(p[3]) << 24

@@ -24,7 +24,7 @@ class Video:
         self._vga = vga
 
     def call(self, call):
-        """INT 10h; False for a function that is not there."""
+        """INT 10h; False for an unsupported function."""
         vcpu = call.vcpu
         function = call.ah
         bx, cx, dx = vcpu.rbx & 0xFFFF, vcpu.rcx & 0xFFFF, vcpu.rdx & 0xFFFF
@@ -62,7 +62,7 @@ class Video:
         elif function == 0x1A and call.al == 0:
             call.al = 0x1A
             call.put(bx=8)  # VGA, a colour display
-        elif function not in (0x05, 0x0B, 0x10):  # pages, overscan, palette: nothing that shows
+        elif function not in (0x05, 0x0B, 0x10):  # pages, overscan, palette: no visible effect
             return False
         return True
 

@@ -1,7 +1,7 @@
-"""Control registers, debug registers, XSETBV, and what belongs to caches and TLBs.
+"""Control registers, debug registers, XSETBV, and instructions for caches and TLBs.
 
-Only bits in the guest/host masks exit: CR0.NE, CD, NW and ET (the CPU wants NE set, caching is the host's), MP, EM and
-TS as long as the guest's NE is clear, and the bits of CR4 that the guest may not have. Source: SDM Vol. 3C, "Exit
+Only bits in the guest/host masks exit: CR0.NE, CD, NW and ET (VMX operation requires NE, caching is the host's), MP, EM
+and TS while the guest's NE is clear, and the bits of CR4 that the guest may not set. Source: SDM Vol. 3C, "Exit
 qualification for control-register accesses"; Vol. 3A, "Control Registers".
 """
 
@@ -50,7 +50,7 @@ from vmm.vtx.x86 import (
 _GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 
 _CR0_RELOADS = const(CR0_PG | CR0_CD | CR0_NW)
-_CR0_MORE = const(CR0_PE | CR0_NE | CR0_PG | CR0_CD | CR0_NW)  # what changes more than CR0
+_CR0_MORE = const(CR0_PE | CR0_NE | CR0_PG | CR0_CD | CR0_NW)  # bits with effects beyond CR0
 
 # Exit qualification, bits 5:0: number and type; bits 11:8: the register
 _MOV_TO_CR0 = const(0)
@@ -62,7 +62,7 @@ _CS_L = const(1 << 13)
 _WBINVD_EXITING = const(1 << 6)
 _DR6_BD = const(1 << 13)
 _DR7_GD = const(1 << 13)
-_DR7_BITS = const(0xFFFF23FF)  # that can be set; RTM is no guest's
+_DR7_BITS = const(0xFFFF23FF)  # bits that can be set; guests have no RTM
 _DR7_FIXED = const(1 << 10)
 
 
@@ -118,8 +118,8 @@ def accesses(vcpu):
     return bind(_access, kernel_only(access), vcpu.lapic, bind(invvpid, INVVPID_SINGLE_CONTEXT, vcpu.vpid, 0))
 
 
-# Where a guest's CR0 and the CPU's differ (ET or NE is clear), each task switch comes here; and so does each change of
-# the interrupt level by MOV CR8 where the CPU does not virtualize it. In bytecode they cost 40,000.
+# Each task switch exits here where the guest's CR0 differs from the CPU's (ET or NE is clear), and each change of the
+# interrupt level by MOV CR8 where the CPU does not virtualize that. In bytecode an exit costs 40,000.
 @micropython.viper
 def _access(slow, lapic, forget, vcpu) -> int:
     """MOV to CR0 and CLTS that change neither PE, PG, NE, CD nor NW, and MOV CR8; slow(vcpu) is for the rest."""
@@ -146,7 +146,7 @@ def _access(slow, lapic, forget, vcpu) -> int:
     old = (int(f[CR0]) & (mask ^ 0xFFFFFFFF)) | (shadow & mask)
     if kind == _CLTS:
         value = old & (CR0_TS ^ 0xFFFFFFFF)
-    elif kind != _MOV_TO_CR0 or f[gpr + 1]:  # a high half is #GP(0) in 64-bit mode, and of no meaning elsewhere
+    elif kind != _MOV_TO_CR0 or f[gpr + 1]:  # a high half is #GP(0) in 64-bit mode, and ignored elsewhere
         return int(slow(vcpu))
     value = (value & CR0_DEFINED) | CR0_ET
     if (old ^ value) & _CR0_MORE:
@@ -156,7 +156,7 @@ def _access(slow, lapic, forget, vcpu) -> int:
     write(CR0_READ_SHADOW, value)
     write(GUEST_CR0, int(f[CR0]) ^ old)
     if old & CR0_WP:
-        forget()  # what is cached may say who may write
+        forget()  # cached translations may include write permission
     return ADVANCE
 
 
@@ -209,7 +209,7 @@ def pae_paging(vcpu):
 
 
 def load_pdptes(vcpu):
-    """PAE paging begins: the four PDPTEs come from memory. False, and nothing is loaded: one has reserved bits."""
+    """Load the four PDPTEs of PAE paging from memory. False, with nothing loaded, where one has reserved bits set."""
     base = vcpu.cr3 & 0xFFFFFFE0
     entries = [vcpu.vm.physical_load(base + 8 * i, 8) for i in range(4)]
     width = vcpu.vm.cpuid.leaf(0x80000008, 0)[0] & 0xFF
@@ -283,11 +283,11 @@ def xcr0_valid(value, allowed):
 
 
 def write_back(vcpu):
-    """INVD and WBINVD do nothing. Guests share the host's caches: INVD must not drop what others wrote, and WBINVD,
-    where it exits, must not take a guest of higher priority its time and its caches.
+    """INVD and WBINVD do nothing. Guests share the host's caches: INVD must not drop what others wrote, and a WBINVD
+    that exits must not cost a guest of higher priority its time and its caches.
 
-    That is what the guest asked for: its memory is write-back whatever it says (vmm/memory/ept.py), and nothing that
-    is not coherent with the caches ever reads it, for no device of the machine is a guest's.
+    The guest sees no difference: its memory is write-back whatever it sets (vmm/memory/ept.py), and no device of the
+    machine is passed through, so nothing reads it around the caches.
     """
     if vcpu.cpl:
         return events.general_protection(vcpu)
@@ -295,7 +295,7 @@ def write_back(vcpu):
 
 
 def exit_at_wbinvd(vcpu, on):
-    """Let WBINVD exit, or be carried out by the CPU, which has to offer the choice."""
+    """Let WBINVD exit, or let the CPU execute it; the CPU has to offer the control."""
     controls = vcpu.read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS) & ~_WBINVD_EXITING
     vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls | (_WBINVD_EXITING if on else 0))
 

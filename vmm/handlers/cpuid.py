@@ -348,8 +348,7 @@ class Cpuid:
         if not (
             leaf <= self.max_leaf or 0x80000000 <= leaf <= self.max_extended or leaf & 0xFFFF0000 == HYPERVISOR_LEAF
         ):
-            tally.count(self.unknown, leaf)
-            leaf = self.max_leaf  # as Intel CPUs answer: the highest basic leaf
+            leaf = self.max_leaf  # as Intel CPUs answer: the highest basic leaf; _other has counted it
         a, b, c, d = self.leaf(leaf, subleaf)
         if leaf == 1:
             b |= vcpu.lapic.apic_id << x.LEAF_1_EBX_APIC_ID

@@ -1,9 +1,8 @@
-"""SGDT, SIDT, LGDT, LIDT, SLDT, STR, LLDT, LTR, where a policy watches them.
+"""SGDT, SIDT, LGDT, LIDT, SLDT, STR, LLDT, LTR, while a policy arms descriptor-table exiting.
 
-The CPU makes its check of UMIP before it exits; CPL, operand and descriptor are
-checked here. Source: SDM Vol. 3C, "Format of the VM-Exit
-Instruction-Information Field as Used for LIDT, LGDT, SIDT, or SGDT" and "... for LLDT, LTR,
-SLDT, and STR"; Vol. 2, the instructions.
+The CPU checks UMIP before it exits; CPL, operand and descriptor are checked here. Source: SDM Vol. 3C, "Format of the
+VM-Exit Instruction-Information Field as Used for LIDT, LGDT, SIDT, or SGDT" and "... for LLDT, LTR, SLDT, and STR";
+Vol. 2, the instructions.
 """
 
 from micropython import const
@@ -29,7 +28,7 @@ _GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" %
 _MASKS = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)  # by address size
 _TABLES = ((GUEST_GDTR_BASE, GUEST_GDTR_LIMIT), (GUEST_IDTR_BASE, GUEST_IDTR_LIMIT))
 
-_LOAD = const(2)  # in IDENTITY: loads and not stores
+_LOAD = const(2)  # in IDENTITY: a load, else a store
 _BUSY = const(2)
 _ALIGNMENT = const(4)  # of a table register's operand
 _OPERAND_SIZE = const(0x66)
@@ -38,12 +37,12 @@ _PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 
 @register
 class InstructionInformation(Reg):
-    """Both layouts; in each the other's own fields are undefined."""
+    """Both layouts; fields of the other layout are undefined."""
 
     SCALING = Bits(1, 0)
     REG1 = Bits(6, 3)
     ADDRESS_SIZE = Bits(9, 7)
-    REGISTER = Bits(10)  # operand is REG1 and not memory
+    REGISTER = Bits(10)  # operand is REG1, else memory
     OPERAND_32 = Bits(11)  # of LGDT and LIDT
     SEGMENT = Bits(17, 15)
     INDEX = Bits(21, 18)
@@ -54,7 +53,7 @@ class InstructionInformation(Reg):
 
 
 def table_access(vcpu):
-    """Do what the instruction does, or deliver its fault."""
+    """Execute the instruction, or deliver its fault."""
     info = InstructionInformation(vcpu.instr_info)
     try:
         if info.IDENTITY >= _LOAD and vcpu.cpl:
@@ -125,7 +124,7 @@ def _selector(vcpu, info):
 
 
 def _operand_16(vcpu):
-    """Whether SLDT or STR writes 16 bits of a register: the exit does not say, the prefixes do."""
+    """Whether SLDT or STR writes 16 bits of a register: by the prefixes, since the exit does not report it."""
     code = vcpu.peek(vcpu.rip + (0 if vcpu.bits == 64 else vcpu.cs[1]), vcpu.length)
     override = wide = False
     for byte in code:

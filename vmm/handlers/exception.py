@@ -1,8 +1,7 @@
-"""Exceptions and NMIs that exit: those the monitor must see, and those a policy asked for.
+"""Exceptions and NMIs that exit: those of the monitor, and those that a policy watches.
 
-#DB and #AC always exit, since a guest could make the CPU loop in their delivery for ever;
-they are delivered on. #MC and NMIs are the host's. Source: SDM Vol. 3C, "Exceptions",
-"Exit qualification for debug exceptions".
+#DB and #AC always exit, since a guest could keep the CPU in an endless loop of delivering them; they are re-delivered.
+#MC and NMIs belong to the host. Source: SDM Vol. 3C, "Exceptions", "Exit qualification for debug exceptions".
 """
 
 import cpu
@@ -35,10 +34,10 @@ DR6_BITS = const(0xE00F)  # B0-B3, BD, BS, BT
 DR6_FIXED = const(0xFFFF0FF0)
 
 
-# A policy that watches page faults has each of them exit: as bytecode their delivery costs 8,000 more.
+# With a policy on page faults each of them exits: in bytecode their delivery costs 8,000 more.
 @micropython.viper
 def exit(vcpu) -> int:
-    """Deliver the exception to the guest: the usual ones here, in the middle of no other delivery."""
+    """Deliver the exception to the guest; here the usual ones, outside of another event's delivery."""
     f = ptr32(vcpu)
     info = int(f[INTR_INFO])
     vector = info & 0xFF
@@ -55,7 +54,7 @@ def exit(vcpu) -> int:
     else:
         if vector == PF:
             vcpu.cr2 = vcpu.qualification
-        f[RFLAGS] |= RFLAGS_RF  # so that a breakpoint on the instruction does not come twice
+        f[RFLAGS] |= RFLAGS_RF  # so that a breakpoint on the instruction is not taken twice
         f[DIRTY] |= DIRTY_RFLAGS
     f[ENTRY_INFO] = info & (ERROR_CODE | 0x7FF) | VALID
     f[ENTRY_INFO + 2] = f[INTR_ERROR] if info & ERROR_CODE else 0
@@ -65,7 +64,7 @@ def exit(vcpu) -> int:
 
 
 def _exit(vcpu):
-    """exit() of any of them."""
+    """The slow path of exit(): any exception."""
     info = vcpu.intr_info
     vector = info & 0xFF
     if info >> 8 & 7 == _NMI:
@@ -78,13 +77,13 @@ def _exit(vcpu):
 
 
 def machine_check(vcpu):
-    """A machine check while the guest ran, or was being entered: it stops."""
+    """A machine check while the guest ran or was being entered: stop it."""
     vcpu.vm.monitor.machine_checks.of_guest(vcpu.vm)
     return verdict.STOP
 
 
 def deliver(vcpu):
-    """Re-create the exception that exited, with what the CPU would have changed."""
+    """Deliver the exception that exited, with the side effects that the CPU omits at an exit."""
     info = vcpu.intr_info
     vector = info & 0xFF
     error = vcpu.intr_error
@@ -104,14 +103,15 @@ def deliver(vcpu):
 
 
 def _unblock(vcpu):
-    """A step over STI comes while STI still blocks: VM entry wants BS pending then, and delivery ends it anyway."""
+    """A step over STI exits while STI still blocks, and VM entry would demand BS pending. Delivery ends the blocking
+    anyway."""
     state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
     if state & BLOCKING_BY_STI_MOV_SS:
         vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI_MOV_SS)
 
 
 def debug_registers(vcpu, qualification):
-    """What #DB leaves behind: DR6, DR7.GD, DEBUGCTL.LBR and BTF clear."""
+    """Side effects of #DB: DR6; DR7.GD, DEBUGCTL.LBR and BTF are cleared."""
     debug = vcpu.debug()
     debug[4] = debug[4] & ~0xF | qualification & DR6_BITS | DR6_FIXED
     vcpu.write(GUEST_DR7, vcpu.read(GUEST_DR7) & ~_GD)

@@ -9,12 +9,12 @@ from vmm import verdict
 
 
 def external(vcpu):
-    """A host interrupt: the shim let the host take it at the exit."""
+    """A host interrupt, which the host took in the shim after the exit."""
     return verdict.YIELD | verdict.HOST
 
 
 def attention(vcpu):
-    """The host took an interrupt between two entries; an NMI or a machine check among them is told of."""
+    """The host took an interrupt between two entries; an NMI or a machine check is reported."""
     vcpu.vm.monitor.machine_checks.look()
     return verdict.YIELD | verdict.HOST
 

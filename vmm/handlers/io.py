@@ -1,9 +1,8 @@
 """IN, OUT, INS and OUTS.
 
-All ports exit unless the I/O bitmap lets them through; the port bus answers. The ports of the
-PC's own devices have handlers of their own for the usual sizes. Source: SDM
-Vol. 3C, "Exit Qualification for I/O Instructions", "VM-Exit Instruction-Information Field
-as Used for INS and OUTS".
+All ports exit unless the I/O bitmap lets them through; the port bus answers. The ports of the PC's own devices have
+handlers of their own for the usual sizes. Source: SDM Vol. 3C, "Exit Qualification for I/O Instructions", "VM-Exit
+Instruction-Information Field as Used for INS and OUTS".
 """
 
 import micropython
@@ -24,7 +23,7 @@ _KEY = const(0xFFFF001F)  # of the qualification: port, string, direction, size
 _KEYS_BITS = const(9)
 _IN = const(8)
 
-_CHUNK = const(64)  # elements of a REP string that one exit moves at most
+_CHUNK = const(64)  # most elements of a REP string that one exit moves
 
 
 @register
@@ -68,7 +67,7 @@ class PortIo:
         _set_word(self._vm.current, value)
 
     def install(self, exits):
-        """All ports that are claimed now have keys, by `reader` and `writer` where a device gives one."""
+        """Make keys for all ports claimed now, with the device's `reader` and `writer` where it has them."""
         exits.add(reasons.IO_INSTRUCTION, self.exit, frame.WANT_DR7)
         exits.keyed(reasons.IO_INSTRUCTION, 4 * QUALIFICATION, _KEY, _KEYS_BITS)
         ranges = {}  # id of a device: the device, its ports and their offsets
@@ -162,7 +161,7 @@ class PortIo:
             f[RAX + 1] = 0
 
     def string(self, vcpu):
-        """INS and OUTS, with REP at most _CHUNK elements an exit, and one at a time where traps may come between."""
+        """INS and OUTS; with REP at most _CHUNK elements an exit, and one where a trap may follow each."""
         q = IoQualification(vcpu.qualification)
         size = q.SIZE + 1
         instr_info = vcpu.read(VM_EXIT_INSTRUCTION_INFORMATION)
@@ -237,7 +236,7 @@ def _set_word(frame_, value: int):
     f[OUTCOME] = value
 
 
-# Handlers of single ports. `read` and `write` are a device's, frame.DATUM is the offset that it gets.
+# Handlers of single ports. `read` and `write` are a device's, frame.DATUM is the offset for them.
 @micropython.viper
 def _in8(read, vcpu) -> int:
     f = ptr32(vcpu)
@@ -274,7 +273,7 @@ def _out_wide(write, vcpu) -> int:
     return f[OUTCOME]
 
 
-# `reader` is what a device gave for one register: reader(now) -> value, or -1 for "ask read()".
+# `reader` is a device's fast path for one register: reader(now) -> value, or -1: call read().
 @micropython.viper
 def _in8_now(reader, vcpu) -> int:
     f = ptr32(vcpu)
@@ -300,7 +299,7 @@ def _in32_now(reader, vcpu) -> int:
     return f[OUTCOME]
 
 
-# `writer` is what a device gave for one register: writer(value) -> 0, or -1 for "ask write()".
+# `writer` is a device's fast path for one register: writer(value) -> 0, or -1: call write().
 @micropython.viper
 def _out8_quick(writer, vcpu) -> int:
     f = ptr32(vcpu)

@@ -1,8 +1,8 @@
-"""EPT violations and APIC accesses: devices in memory, memory that nobody claims, and pages that a policy watches.
+"""EPT violations and APIC accesses: device memory, unclaimed memory, and pages that a policy watches.
 
 An access by an instruction that vmm/emulation/sites.py knows is executed at once: on the device's registers, on
-nothing, or, where a policy has looked at it, on the page of RAM itself.
-Source: SDM Vol. 3C, "Exit Qualification for EPT Violations", "Exit Qualification for APIC-Access VM Exits".
+unclaimed memory, or, after a policy has seen it, on the page of RAM itself. Source: SDM Vol. 3C, "Exit Qualification
+for EPT Violations", "Exit Qualification for APIC-Access VM Exits".
 """
 
 import micropython
@@ -24,10 +24,10 @@ from vmm.vtx.x86 import PAGE, PAGE_MASK
 
 _APIC_BASE = const(0xFEE00000)
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
-_RIGHTS = const(7)  # R, W, X as the access wanted them
+_RIGHTS = const(7)  # R, W, X of the access
 _READS = const(0x181)  # what an EPT violation says of an operand that is read
 _WRITES = const(0x182)
-_MOST = const(16)  # pages of a device that are known one by one
+_MOST = const(16)  # most pages of a device with an entry each
 
 
 @register
@@ -54,18 +54,18 @@ class Mmio:
         self.cpu = GuestCpu(vm)
         self._sites = None
         self._exits = None
-        self._handlers = {}  # id(device): (device, its handler): there are as many as devices, wherever they go
-        self._pages = []  # that have a handler of their own now
-        self._ways = {}  # number of a page: (read, write) of who answers there
-        self._others = [None, None]  # (read, write) of RAM, and of pages where nobody answers
+        self._handlers = {}  # id(device): (device, its handler), kept when the device moves
+        self._pages = []  # pages that have a handler of their own now
+        self._ways = {}  # page number: (read, write) of its device, or of the bus
+        self._others = [None, None]  # (read, write) of RAM, and of unclaimed pages
         self._by_bus = self._bus_read, self._bus_write
-        # Of what the sites know, by viper (vmm/emulation/sites.py):
+        # Fast paths for the cached instructions (vmm/emulation/sites.py):
         self.length = None  # length(vcpu): bytes of the instruction, or 0
         self.quick_answer = None  # quick_answer(low, high, vcpu): a verdict, or -1
-        self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize: the page is a device
+        self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize: as of a device's page
 
     def install(self, exits):
-        """Pages that are one device's have handlers of their own."""
+        """Set the handlers; a page that is one device has a key of its own."""
         deferred = self.vm.demand_paging
         _, size, hpa = self.vm.memory.segments[0]
         self._sites = known = sites.Sites(hpa, size, not deferred, self._learn)
@@ -87,7 +87,7 @@ class Mmio:
         self._rewired()
 
     def _rewired(self):
-        """A device has come to the bus or has left it."""
+        """A device was added to the bus or removed."""
         for page in self._pages:
             self._exits.unkey(reasons.EPT_VIOLATION, page)
         self._pages = []
@@ -111,7 +111,7 @@ class Mmio:
         return self._sites.handler(device.read, device.write, self.violation)
 
     def _find_way(self, base, end, device):
-        """Who answers on the pages of a region: its device, or where several may, and on later pages, the bus."""
+        """Enter the pages of a region: its device, or the bus where the device has several pages or shares one."""
         first, last = base >> 12, end - 1 >> 12
         if last - first >= _MOST:
             self._others[1] = self._by_bus
@@ -138,7 +138,7 @@ class Mmio:
         return number
 
     def violation(self, vcpu):
-        """Handler of EPT violations by instructions that are not known, and by all else."""
+        """Handler of all other EPT violations, by instructions that are not cached among them."""
         gpa = vcpu.gpa
         answers.again(vcpu)
         if self.vm.demand_paging and self.vm.ept.touch(gpa):
@@ -156,14 +156,14 @@ class Mmio:
         return self.cpu.execute(vcpu)
 
     def _apic_otherwise(self, vcpu):
-        """An access to the APIC's page that is no operand's."""
+        """An APIC access that is not an instruction's operand."""
         if vcpu.vectoring_info & events.VALID:
             events.requeue(vcpu)
             return self._in_delivery(vcpu, _APIC_BASE | vcpu.qualification & (PAGE - 1))
         return self.cpu.execute(vcpu)
 
     def _in_delivery(self, vcpu, gpa):
-        """The access is the CPU's own, not that of the instruction at RIP: nothing to execute there."""
+        """The CPU made the access while it delivered an event: there is no instruction to execute."""
         self.vm.report(
             vcpu,
             "vector %d was being delivered when the CPU touched gpa %#x, where there is no RAM: "
@@ -174,7 +174,7 @@ class Mmio:
     # -- policies
 
     def answer(self, vcpu, value):
-        """A policy's Value for a memory access: what it reads, or what is written instead."""
+        """Carry out a policy's Value for a memory access: the value read, or written instead."""
         return self.cpu.execute(vcpu, value)
 
     def _store(self, offset, size, value):
@@ -183,7 +183,7 @@ class Mmio:
 
 @micropython.viper
 def _apic_access(short, otherwise, vcpu) -> int:
-    """As an EPT violation says it."""
+    """APIC access: as an EPT violation of the same access."""
     f = ptr32(vcpu)
     qualification = int(f[QUALIFICATION])
     kind = qualification >> 12 & 15

@@ -1,9 +1,9 @@
-"""Instructions for CPL 0, where the CPU exits before it has looked at the privilege level.
+"""Instructions for CPL 0, where the CPU may exit before it has checked the privilege level.
 
-The SDM gives faults for lack of privilege priority over exits; MOV DR and XSETBV are where CPUs and emulators
-of them do otherwise. So the monitor looks itself, but for HLT, RDMSR, WRMSR, IN and OUT, whose exits are too
-frequent for that: tests/monitor/test_privilege.py tells where an engine exits too early. Source: SDM
-Vol. 3C, "Relative Priority of Faults and VM Exits".
+The SDM gives faults for lack of privilege priority over exits; for MOV DR and XSETBV, CPUs and their emulators differ.
+So the monitor checks CPL itself, except for HLT, RDMSR, WRMSR, IN and OUT, whose exits are too frequent:
+tests/monitor/test_privilege.py shows where an engine exits too early. Source: SDM Vol. 3C, "Relative Priority of Faults
+and VM Exits".
 """
 
 import micropython
@@ -15,11 +15,11 @@ from vmm.vtx.vmcs_bits import RIGHTS_DPL
 
 
 def kernel_only(handler):
-    """The handler, with #GP(0) instead where the guest's CPL is not 0."""
+    """Return a handler that delivers #GP(0) where the CPL is not 0, and else calls `handler`."""
     return bind(_checked, handler)
 
 
-# As bytecode, by vcpu.cpl, it costs 2,200 more.
+# In bytecode, with vcpu.cpl, it costs 2,200 more.
 @micropython.viper
 def _checked(handler, vcpu) -> int:
     if int(vcpu.read(GUEST_SS_ACCESS_RIGHTS)) & RIGHTS_DPL:  # of SS: the CPL

@@ -1,7 +1,6 @@
-"""The end of a guest, or of an entry: triple fault, failed VM entry, misconfigured EPT.
+"""Exits that end a guest: triple fault, failed VM entry, EPT misconfiguration.
 
-Source: SDM Vol. 3C, "Basic VM-Exit Information", "VM-Entry Failures During or After
-Loading Guest State".
+Source: SDM Vol. 3C, "Basic VM-Exit Information", "VM-Entry Failures During or After Loading Guest State".
 """
 
 from vmm import verdict
@@ -9,24 +8,24 @@ from vmm.vtx import guest_checks
 
 
 def triple_fault(vcpu):
-    """The guest shut down; what follows is its `on_triple_fault` (VM.apply)."""
+    """The guest shut down; its `on_triple_fault` says what follows (VM.apply)."""
     return verdict.TRIPLE_FAULT
 
 
 def ignored(vcpu):
-    """INIT and SIPI for a CPU that is not there, SMIs without SMM: nothing to do."""
+    """INIT and SIPI for an absent CPU, SMIs without SMM: ignored."""
     return verdict.RESUME
 
 
 def misconfiguration(vcpu):
-    """An EPT entry that the CPU refuses: the monitor's own fault."""
+    """An EPT entry that the CPU refuses: an error of the monitor."""
     entry, size = vcpu.vm.ept.walk(vcpu.gpa)
     vcpu.vm.report(vcpu, "EPT misconfiguration at gpa %#x, entry %#x, page size %#x" % (vcpu.gpa, entry, size))
     return verdict.STOP
 
 
 def entry_failure(vcpu):
-    """The guest was not entered: say what is wrong with its state."""
+    """The guest was not entered: report what is wrong with its state."""
     reason = vcpu.reason & 0xFFFF
     names = {33: "invalid guest state", 34: "MSR loading"}
     faults = guest_checks.faults(vcpu) if reason == 33 else []

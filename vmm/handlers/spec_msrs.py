@@ -1,10 +1,9 @@
-"""What a guest is offered against flaws of speculative execution, as far as the CPU has it.
+"""MSRs against flaws of speculative execution, offered to guests as far as the CPU has them.
 
-IA32_PRED_CMD and IA32_FLUSH_CMD are commands: no exit. IA32_SPEC_CTRL is the guest's own while it runs: from its
-first value that is not 0 the CPU itself swaps it with the monitor's, by the VMCS's MSR areas, and no access exits.
-Before, nothing is swapped, or only where the monitor has to write its own at each exit. IA32_ARCH_CAPABILITIES says
-what the CPU's does, of the bits that mean something in a guest. Source: SDM Vol. 4; Vol. 3C, "Saving MSRs", "Loading
-MSRs".
+IA32_PRED_CMD and IA32_FLUSH_CMD are commands and do not exit. IA32_SPEC_CTRL is swapped by the CPU through the VMCS's
+MSR areas, from the guest's first value that is not 0, and no access exits then. Before that nothing is swapped, or only
+the monitor's value is loaded at each exit. IA32_ARCH_CAPABILITIES shows those of the CPU's bits that apply to a guest.
+Source: SDM Vol. 4; Vol. 3C, "Saving MSRs", "Loading MSRs".
 """
 
 import struct
@@ -109,7 +108,7 @@ def _put(vcpu, value):
 
 
 def _shown(capabilities):
-    """IA32_ARCH_CAPABILITIES for guests: none of them runs guests of its own, so nobody there flushes the L1 cache."""
+    """IA32_ARCH_CAPABILITIES for guests. They run no guests of their own and need not flush the L1 cache."""
     shown = m.ArchCapabilities(capabilities.raw & sum([bits.mask for _, bits in capabilities.fields]))
     shown.SKIP_L1DFL_VMENTRY = 1
     return shown.raw

@@ -1,15 +1,12 @@
-"""Hardware task switches, which VMX leaves to the monitor whole.
+"""Hardware task switches, which VMX leaves to the monitor entirely.
 
-To and from 16-bit and 32-bit TSSs; by CALL, JMP, IRET, and by a task gate that an event met in the IDT.
-Before the exit the CPU has checked gate and privileges; what it may not have checked is
-checked here again. Faults before the commit point belong to the old task, later ones to the
-new task, which then has its selectors but not their descriptors. Limits: no shadow stacks;
-RIP beyond the new CS limit is left to the CPU's fetch; the busy bit is no locked access.
-
-Source: SDM Vol. 3A, "Task Switching" (its numbered steps, and the table "Exception
-Conditions Checked During a Task Switch"); Vol. 3C, "Treatment of Task Switches". Where both
-leave it open (order of segment loads, #TS(0) for bad PDPTEs, upper halves of registers from
-a 16-bit TSS, CPL 3 until SS is loaded) this does what Bochs does.
+To and from 16-bit and 32-bit TSSs; by CALL, JMP, IRET, and by a task gate in the IDT. Before the exit the CPU has
+checked gate and privileges; checks that it may have skipped are made here. Faults before the commit point belong to the
+old task, later ones to the new task, which then has its selectors but not their descriptors. Limits: no shadow stacks;
+RIP beyond the new CS limit is left to the CPU's fetch; setting the busy bit is not a locked access. Source: SDM Vol.
+3A, "Task Switching" (its numbered steps, and the table "Exception Conditions Checked During a Task Switch"); Vol. 3C,
+"Treatment of Task Switches". Where both leave a detail open (order of segment loads, #TS(0) for bad PDPTEs, upper
+halves of registers from a 16-bit TSS, CPL 3 until SS is loaded) this follows Bochs.
 """
 
 import struct
@@ -95,7 +92,7 @@ class Switch:
         self.committed = False
 
     def run(self):
-        """Do it all; returns the T flag of the new TSS. Fault, Unbacked as vmm.memory.linear.Linear."""
+        """Make the switch; returns the T flag of the new TSS. Fault, Unbacked as vmm.memory.linear.Linear."""
         new = self._target()
         self._old = self._vcpu.segment("tr")
         old_tss = Tss32 if self._old[3] & 8 else Tss16
@@ -142,7 +139,7 @@ class Switch:
         return self._vcpu.read(GUEST_GDTR_BASE) + (self._old[0] & 0xFFF8) + 5
 
     def _probe(self, new, new_tss, old_tss):
-        """Nothing that is read or written up to the commit point may fault half-way."""
+        """Check every access up to the commit point, so that none faults half-way."""
         selector, base, limit, _ = self._old
         if limit < old_tss.END - 1:
             self._fault(events.TS, selector)
@@ -157,7 +154,7 @@ class Switch:
             memory.touch(new.gva + 5, 1, WRITE)
 
     def _save(self, tss):
-        """The old task's state into its TSS, its busy bit and NT as the source wants them."""
+        """Save the old task's state in its TSS; busy bit and NT by the source of the switch."""
         vcpu, memory = self._vcpu, self._memory
         eip, flags = vcpu.rip, vcpu.rflags & 0xFFFFFFFF
         if self._by_instruction:
@@ -199,7 +196,7 @@ class Switch:
         self._memory = vcpu.vm.linear.load(vcpu)
 
     def _load_selectors(self, task, flags):
-        """Selectors without descriptors: what a fault while these are loaded finds."""
+        """Load the selectors without descriptors, for a fault while those are loaded."""
         vcpu = self._vcpu
         vcpu.set_segment("ldtr", task.ldtr, 0, 0, segments.UNUSABLE)
         for i in range(6):
@@ -212,7 +209,7 @@ class Switch:
                 vcpu.set_segment(name, selector, 0, 0, segments.UNUSABLE | 3 << 5)
 
     def _no_code(self, selector, cpl):
-        """VM entry wants a valid CS, even if only to deliver an exception."""
+        """Set a valid CS: VM entry demands one even if it only delivers an exception."""
         self._vcpu.set_segment("cs", selector, 0, 0xFFFFFFFF, _CODE_32 | cpl << 5)
 
     def _load_segments(self, task):

@@ -1,8 +1,8 @@
-"""RAM that is mapped page by page, as the guest first touches it: `demand_paging` in its description.
+"""Demand paging: RAM that is mapped page by page at the guest's first touch (`demand_paging` in its description).
 
-The pages' frames are there from the start; what waits is the EPT entry, which has all but its
-rights (vmm/memory/ept.py, defer()). The CPU keeps nothing of such an entry, so there is nothing to
-invalidate. Source: SDM Vol. 3C, "EPT Violations"; "Invalidation of Cached EPT Information".
+The pages' frames are allocated from the start; the EPT entry is complete except for its rights (vmm/memory/ept.py,
+defer()). The CPU does not cache such an entry, so nothing has to be invalidated. Source: SDM Vol. 3C, "EPT Violations";
+"Invalidation of Cached EPT Information".
 """
 
 import micropython

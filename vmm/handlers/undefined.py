@@ -1,4 +1,4 @@
-"""Instructions that exit although the guest's CPUID says that they do not exist.
+"""Instructions that exit although the guest's CPUID denies them.
 
 Source: SDM Vol. 3C, "Instructions That Cause VM Exits Unconditionally".
 """

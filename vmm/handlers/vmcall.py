@@ -12,13 +12,14 @@ from vmm.vtx import reasons
 from vmm.vtx.frame import DATUM, RAX
 from vmm.vtx.privilege import cpl as cpl_of
 
-_KNOWN = const(32)  # unknown numbers that are counted in memory of their own
+_KNOWN = const(32)  # unknown numbers with a count and a key of their own
 _ALL_ONES = const(0xFFFFFFFFFFFFFFFF)
 _USER = const(3)
 
 
 class Hypercalls:
-    """One guest's hypercalls. calls {number: f(vcpu) -> value of RAX}; levels {number: the highest CPL that may}."""
+    """One guest's hypercalls. calls {number: f(vcpu) -> value of RAX}; levels {number: the highest CPL that may call
+    it}."""
 
     def __init__(self):
         self.calls = {}
@@ -28,7 +29,7 @@ class Hypercalls:
         self._exits = None
 
     def install(self, exits):
-        """Unknown numbers get handlers of their own when they come for the first time."""
+        """Set the handlers; an unknown number gets one of its own at its first call."""
         self._exits = exits
         exits.add(reasons.VMCALL, self.exit)
         exits.keyed(reasons.VMCALL, 4 * RAX, 0xFFFFFFFF, 6)
@@ -63,21 +64,21 @@ class Hypercalls:
             starts = vm.starts
             answer = call(vcpu)
             if vm.starts != starts:
-                return verdict.YIELD  # it has reset the guest: nobody waits for the answer any more
+                return verdict.YIELD  # it has reset the guest: the answer is obsolete
             vcpu.rax = answer
             return verdict.ADVANCE if vm.runs(vcpu) else verdict.ADVANCE | verdict.YIELD
         try:
             if number not in self._words:
                 self._exits.key(reasons.VMCALL, number, _unknown, self._words.address(number))
             self._words.count(number)
-        except ValueError:  # too many for that
+        except ValueError:  # too many unknown numbers
             tally.count(self._others, number)
         vcpu.rax = _ALL_ONES
         return verdict.ADVANCE
 
 
 def refused(vcpu):
-    """A hypercall that the guest's CPL may not make: answered as an unknown one, but counted as what it is."""
+    """A hypercall that the guest's CPL may not make: answered as an unknown one, and counted as refused."""
     vcpu.vm.count_refused("hypercall at too high a CPL")
     vcpu.rax = _ALL_ONES
     return verdict.ADVANCE

@@ -19,7 +19,7 @@ _ROUTINES = const(0x2000)  # offset in the segment
 _SIZE = const(32)
 _IRET = const(0xFF53)
 _MODEL = const(0xFFFE)
-_DISKETTE = const(0xEFC7)  # the diskette parameters, where they are in every BIOS
+_DISKETTE = const(0xEFC7)  # the diskette parameters: the same address in every BIOS
 _WAITING = (0x15, 0x16, 0x18, 0x19)  # routines that halt and ask again while the monitor sets CF
 _MASTER = tuple(range(0x09, 0x10))
 _SLAVE = tuple(range(0x70, 0x78))
@@ -57,11 +57,11 @@ def install(memory):
             memory.write(base + at, code)
             struct.pack_into("<HH", vectors, 4 * vector, at, SEGMENT)
             at += _SIZE
-        elif vector not in (0x1D, 0x1F, 0x41, 0x43, 0x46):  # pointers to tables that are not there
+        elif vector not in (0x1D, 0x1F, 0x41, 0x43, 0x46):  # pointers to tables, which are absent
             struct.pack_into("<HH", vectors, 4 * vector, _IRET, SEGMENT)
     struct.pack_into("<HH", vectors, 4 * 0x1E, _DISKETTE, SEGMENT)
     memory.write(base + _DISKETTE, b"\xdf\x02\x25\x02\x12\x1b\xff\x6c\xf6\x0f\x08")
     memory.write(base + _IRET, b"\xcf")
-    memory.write(base + 0xFFF0, b"\xcd\x19\xeb\xfe")  # where a reset goes on: int 19h
+    memory.write(base + 0xFFF0, b"\xcd\x19\xeb\xfe")  # the reset vector: int 19h
     memory.write(base + _MODEL, b"\xfc")
     memory.write(0, vectors)

@@ -1,11 +1,9 @@
 """A flat binary at an address, started there in real, protected or 64-bit mode.
 
-Real mode enters at CS:IP = 0:address below 64 KiB, else at (address / 16):(address
-mod 16). Protected and 64-bit mode have flat segments and a GDT at 0x1000, 64-bit mode
-an identity map of 4 GiB at 0x9000, each elsewhere where the image is there. The
-stack grows down from the address; in real mode from 64 KiB up SS lies 64 KiB below CS
-for that. Limits: no firmware is there, so interrupt vectors and BIOS calls are the
-guest's own business.
+Real mode enters at CS:IP = 0:address below 64 KiB, else at (address / 16):(address mod 16). Protected and 64-bit mode
+have flat segments and a GDT at 0x1000, 64-bit mode an identity map of 4 GiB at 0x9000; both move elsewhere where the
+image covers them. The stack grows down from the address; in real mode from 64 KiB up, SS therefore lies 64 KiB below
+CS. Limits: no firmware, so the guest sets up interrupt vectors itself and has no BIOS calls.
 """
 
 from micropython import const
@@ -81,7 +79,7 @@ def _part(register):
 
 
 def set_registers(state, registers):
-    """set_register for each of a dict: whole registers first, so that parts of one may be given beside it."""
+    """set_register() for each of a dict: whole registers first, so that parts of one may be given beside it."""
     for register in sorted(registers, key=lambda register: -(_part(register) or (0, 0, 0))[2]):
         set_register(state, register, registers[register])
 

@@ -1,7 +1,7 @@
 """Multiboot 1: ELF32, ELF64 and images with address fields; modules, command line, map.
 
-Limits: no symbols, drives, APM or VBE information, so the wish for a video mode (flag
-2) stays unanswered, as the information's flags say; addresses below 4 GiB.
+Limits: no symbols, drives, APM or VBE information, so a requested video mode (flag
+2) is not set, as the information's flags say; addresses below 4 GiB.
 Source: Multiboot Specification 0.6.96.
 """
 
@@ -25,7 +25,7 @@ _INFO_SIZE = const(120)
 _INFO_FLAGS = const(0x24D)  # memory, command line, modules, map, boot loader name
 _NAME = b"Pcanel/Py\0"
 _LOW_FLOOR = const(0x1000)
-_STACK_SIZE = const(0x1000)  # the specification promises none; other loaders leave theirs
+_STACK_SIZE = const(0x1000)  # the specification promises none; other loaders provide theirs
 _FOUR_GIB = const(1 << 32)
 
 

@@ -22,7 +22,7 @@ _LOW = (
 
 
 class Space:
-    """RAM of `e820`, with what has been claimed of it. `image` names errors' culprit."""
+    """RAM of `e820`, with what has been claimed of it. `image`: the name for error messages."""
 
     def __init__(self, memory, e820, image):
         self._memory = memory

@@ -1,9 +1,9 @@
 """Programs with the Linux boot header that are entered in real mode, by their own set-up code: kernels of protocols
-before 2.10, zImages, and what only looks like a kernel (iPXE, memdisk, GRUB, old memtest86).
+before 2.10, zImages, and other programs with that header (iPXE, memdisk, GRUB, old memtest86).
 
-They find the services of a BIOS (vmm/loaders/bios.py). Limits: protocol 2.00 or later; a kernel loaded low has
-to fit below the set-up code at 0x90000. Source: Linux, Documentation/arch/x86/boot.rst, "Memory Layout", "The Real-Mode
-Kernel Header".
+They get the services of a BIOS (vmm/loaders/bios.py). Limits: protocol 2.00 or later; a kernel loaded low has to fit
+below the set-up code at 0x90000. Source: Linux, Documentation/arch/x86/boot.rst, "Memory Layout", "The Real-Mode Kernel
+Header".
 """
 
 import struct

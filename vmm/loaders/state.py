@@ -1,7 +1,7 @@
-"""What a loader leaves behind for the vCPU: registers in plain numbers.
+"""The registers with which a loader starts the vCPU, in plain numbers.
 
-Access rights are in the VMCS format (SDM Vol. 3C, "Guest Register State"): type,
-S, DPL and P in bits 7:0, AVL 12, L 13, D/B 14, G 15, unusable 16.
+Access rights are in the VMCS format (SDM Vol. 3C, "Guest Register State"): type, S, DPL and P in bits 7:0, AVL 12, L
+13, D/B 14, G 15, unusable 16.
 """
 
 import struct
@@ -51,8 +51,8 @@ class State:
     gprs      {name: value} for all of GPRS, rsp included
     segments  {name: (selector, base, limit, access rights)} for all of SEGMENTS
 
-    selectors: of the flat code and data segments, which Linux wants at 10h and 18h and
-    what was made for QEMU's Multiboot loader or GRUB at 8 and 10h. Control registers are
+    selectors: of the flat code and data segments, which Linux expects at 10h and 18h, and
+    kernels made for QEMU's Multiboot loader or GRUB at 8 and 10h. Control registers are
     as the guest sees them; what VMX forces on top is the core's.
     """
 
@@ -60,7 +60,7 @@ class State:
         if mode not in ("real", "protected", "long"):
             raise ValueError("mode %s" % mode)
         self.mode = mode
-        self.bios = False  # the program wants the services of a BIOS
+        self.bios = False  # the program uses the services of a BIOS
         self.rip = rip
         self.rflags = RFLAGS_FIXED
         self.gprs = {name: 0 for name in GPRS}
@@ -100,7 +100,7 @@ class State:
     def write_gdt(self, memory, gpa):
         """Writes at `gpa` the GDT (GDT_SIZE bytes) that agrees with the flat segments.
 
-        Behind them are 16-bit code and data segments, which a way back to real mode takes.
+        Behind them are 16-bit code and data segments, for a return to real mode.
         """
         code, data = self.segments["cs"][0], self.segments["ds"][0]
         table = bytearray(GDT_SIZE)

@@ -1,9 +1,9 @@
 """Extended page tables: guest-physical to host-physical, with access rights.
 
-Maps with the largest pages that the CPU has and the alignment allows; splits them where a
-smaller piece gets rights of its own. A leaf keeps the rights that it was mapped with in bits that the
-CPU ignores: whoever watches a page narrows those (vmm/memory/rights.py), nobody sets others. Source: SDM
-Vol. 3C, "The Extended Page Table Mechanism (EPT)".
+Maps with the largest pages that the CPU has and the alignment allows; splits a page where a part of it gets other
+rights. A leaf keeps the rights that it was mapped with in bits that the CPU ignores. A watcher narrows them
+(vmm/memory/rights.py); nothing ever widens them beyond the mapping's. Source: SDM Vol. 3C, "The Extended Page Table
+Mechanism (EPT)".
 """
 
 import struct
@@ -25,9 +25,9 @@ _PAGE_4K = const(0x1000)
 _LARGE = const(1 << 7)
 _HPA = const(0xFFFFFFFFFF000)
 _LEVELS = const(4)
-_DEFERRED = const(1 << 52)  # a bit for software: the page shall be mapped when it is first touched
+_DEFERRED = const(1 << 52)  # software bit: the page is mapped at its first touch
 _DEFERRED_HIGH = const(1 << 20)
-_OWN = const(53)  # bits 55:53, for software too: the rights of the mapping itself
+_OWN = const(53)  # software bits 55:53: the rights of the mapping itself
 _OWN_HIGH = const(21)
 
 SIZES = (0x1000, 0x200000, 0x40000000)  # of a leaf at level 0, 1, 2
@@ -40,9 +40,9 @@ def _shift(level):
 class Ept:
     """One guest's tables.
 
-    pages: the allocator of host pages. levels: which leaf sizes the CPU has, from
-    SIZES. invalidate(): called after a change that takes rights away or moves a page.
-    made(gpa, size): called when leaves have been written anew, with their mapping's own rights.
+    pages: the allocator of host pages. levels: the leaf sizes that the CPU has, from SIZES. invalidate(): called after
+    a change that takes rights away or moves a page. made(gpa, size): called when leaves have been rewritten with their
+    mapping's own rights.
     """
 
     def __init__(self, pages, sizes, ad_bits=False):
@@ -60,7 +60,7 @@ class Ept:
         return hpa
 
     def release(self):
-        """Give all tables back. The guest must not run any more."""
+        """Free all tables. The guest must not run any more."""
         for hpa in self._tables:
             self._pages.give(hpa)
         self._tables = []
@@ -90,7 +90,7 @@ class Ept:
         return table, gpa >> _shift(level) & 0x1FF
 
     def _split(self, entry, level):
-        """Return an entry for a table of 512 leaves that together say what `entry` said."""
+        """Return an entry for a table of 512 leaves that together map what `entry` mapped."""
         table = self._table()
         step = SIZES[level - 1]
         large = _LARGE if level - 1 else 0
@@ -137,14 +137,14 @@ class Ept:
         self.made(start, size)
 
     def touch(self, gpa):
-        """Map the page at gpa if its first touch has been waited for, and return whether."""
+        """Map the page at gpa if it was deferred; returns whether."""
         if not self.walk(gpa)[0] & _DEFERRED:
             return False
         self.narrow(gpa, RWX)
         return True
 
     def touched(self, gpa, size):
-        """Return [(gpa, bytes), ...] of what is mapped in [gpa, gpa + size)."""
+        """Return [(gpa, bytes), ...] of the mapped parts of [gpa, gpa + size)."""
         runs = []
         end = gpa + size
         while gpa < end:
@@ -173,7 +173,7 @@ class Ept:
         return self.walk(gpa)[0] >> _OWN & RWX
 
     def narrow(self, gpa, rights):
-        """Leave the page at gpa those of `rights` that its mapping has; nothing where no page is mapped.
+        """Give the page at gpa its mapping's rights and-ed with `rights`; no effect where no page is mapped.
 
         The caller invalidates.
         """
@@ -183,7 +183,7 @@ class Ept:
             self._write(table, index, entry & ~(RWX | _DEFERRED) | entry >> _OWN & rights & RWX)
 
     def join(self, gpa):
-        """Where the small pages around gpa say what one large page can say, let that say it.
+        """Replace the small pages around gpa by one large page where that maps the same.
 
         The caller invalidates.
         """
@@ -205,9 +205,10 @@ class Ept:
             self._pages.give(table)
 
     def lay(self, gpa, hpa, rights):
-        """Map the page at gpa to a page of the monitor's for a while; returns what lift() takes back.
+        """Map the page at gpa to a page of the monitor's for a while; returns what lift() takes.
 
-        Tables that are made for it go with it, so that nothing grows. The caller invalidates where a page was there.
+        Tables that this adds are freed by lift(), so that nothing grows. The caller invalidates where a page was
+        mapped.
         """
         table = self.root
         for at in range(_LEVELS - 1, 0, -1):
@@ -268,7 +269,7 @@ def _defer(table: int, index: int, end: int, entry: int):
 
 @micropython.viper
 def _waiting(table: int, index: int) -> int:
-    """How many entries of a table, from `index` on, wait for their first touch."""
+    """How many entries of a table, from `index` on, are deferred."""
     t = ptr32(table)
     first = index
     while index < 512:

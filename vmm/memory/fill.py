@@ -1,4 +1,4 @@
-"""Host memory that is all ones, as the bitmaps of a VMCS are at first."""
+"""Host memory filled with ones: the initial state of a VMCS's bitmaps."""
 
 import micropython
 

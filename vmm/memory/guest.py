@@ -10,7 +10,7 @@ import struct
 import uctypes
 from micropython import const
 
-_PIECE = const(0x8000)  # bytes that are copied in one go: no guest can run meanwhile
+_PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
 
 
 class GuestMemory:
@@ -22,7 +22,7 @@ class GuestMemory:
         self.covered = -1  # number of a page that a device hides from the guest, -1: none
 
     def forget(self):
-        """There is no RAM from now on: it has been given back."""
+        """The RAM has been given back: every later access raises."""
         self.segments = ()
         self.size = 0
 
@@ -57,9 +57,9 @@ class GuestMemory:
             if size:
                 self.view(gpa, size)[:] = data
             return
-        self.hpa(gpa, size)  # all or nothing
+        self.hpa(gpa, size)  # checks all of it before the first byte is written
         source = memoryview(data)
-        for at in range(0, size, _PIECE):  # a whole view each: one that is larger than what is stored is slow
+        for at in range(0, size, _PIECE):  # views of equal size: storing into a larger view is slow
             piece = source[at : at + _PIECE]
             self.view(gpa + at, len(piece))[:] = piece
 

@@ -1,11 +1,11 @@
-"""Guest memory as the CPU itself reaches it: for whatever acts in the CPU's place.
+"""Guest memory as the CPU itself accesses it, for code that acts in the CPU's place.
 
-The emulator, string I/O, descriptor tables and task switches all come through here. An operand is checked as
-the CPU checks it (segment, canonical form, alignment, paging with all rights), every page of it before the first byte
-is read or written, and what the CPU refuses raises vmm.fault.Fault. Who only looks uses vmm/memory/look.py.
-Limits: shadow stacks are not checked; several pages are not one locked access.
-Source: SDM Vol. 3A, "Limit Checking", "Type Checking", "Null Segment Selector Checking", "Canonical Addressing",
-"Determination of Access Rights", "Interrupt 17 - Alignment Check Exception".
+The emulator, string I/O, descriptor tables and task switches use it. An operand is checked as the CPU checks it
+(segment, canonical form, alignment, paging with all rights), every page of it before the first byte is read or written;
+a check that fails raises vmm.fault.Fault. Debugging reads use vmm/memory/look.py instead. Limits: shadow stacks are not
+checked; an access to several pages is not one locked access. Source: SDM Vol. 3A, "Limit Checking", "Type Checking",
+"Null Segment Selector Checking", "Canonical Addressing", "Determination of Access Rights", "Interrupt 17 - Alignment
+Check Exception".
 """
 
 import struct
@@ -56,7 +56,7 @@ class Linear:
         self._aligned = False
 
     def load(self, vcpu):
-        """Take over the vCPU's present mode; returns this object."""
+        """Load the vCPU's current mode; returns this object."""
         self._vcpu = vcpu
         self.bits = vcpu.bits
         access = paging.USER if vcpu.cpl == 3 else 0
@@ -104,9 +104,9 @@ class Linear:
         return not self._vcpu.cr0 & CR0_PE or bool(self._vcpu.rflags & RFLAGS_VM)
 
     def operand(self, segment, offset, size, access, alignment=0):
-        """The pieces, page by page, of an operand of the instruction at RIP, which may be accessed so.
+        """The pieces, page by page, of an operand of the instruction at RIP, once the access is checked.
 
-        alignment: bytes that #AC asks for where they are not `size`.
+        alignment: bytes that #AC demands where they differ from `size`.
         """
         gva = self.address(segment, offset, size, access & paging.WRITE)
         if self._aligned:
@@ -151,7 +151,7 @@ class Linear:
     # -- the operand's value
 
     def get(self, pieces):
-        """What `pieces` hold, as an unsigned number; a device is read once."""
+        """The value of `pieces`, as an unsigned number; a device is read once."""
         if len(pieces) == 1:
             return self._vm.physical_load(pieces[0][0], pieces[0][1])
         return int.from_bytes(b"".join([self._vm.physical_read(gpa, size) for gpa, size in pieces]), "little")
@@ -170,7 +170,7 @@ class Linear:
     # -- bytes
 
     def touch(self, gva, size, access):
-        """Raise what an access would raise."""
+        """Raise the fault that an access would raise."""
         self.pieces(gva, size, access)
 
     def read(self, gva, size, access=0):

@@ -1,8 +1,8 @@
-"""Guest memory to look at: for the prompt, symbols, a debugger, a dump.
+"""Guest memory for reading without effects: the prompt, symbols, a debugger, a dump.
 
-A look never faults the guest: no rights are checked, no accessed or dirty flag is set, no device is read. It takes an
-address space, which need not be the one that runs, and says why an address cannot be read. What acts in the CPU's
-place uses vmm/memory/linear.py.
+A look never faults the guest: it checks no rights, sets no accessed or dirty flag and reads no device. It takes an
+address space, which need not be the current one, and an address that cannot be read raises an error that says why. Code
+that acts in the CPU's place uses vmm/memory/linear.py.
 """
 
 from micropython import const
@@ -14,7 +14,7 @@ _RSVD = const(1 << 3)
 
 
 class Space:
-    """One address space of a guest. walker: loaded, and of no other user; memory: vmm.memory.guest.GuestMemory."""
+    """One address space of a guest. walker: loaded, and used by nothing else; memory: vmm.memory.guest.GuestMemory."""
 
     def __init__(self, walker, memory):
         self._walker = walker

@@ -17,7 +17,7 @@ class OutOfMemory(MemoryError):
 
 
 def _nothing(_):
-    """No guests that could run meanwhile."""
+    """hold() where there are no guests."""
 
 
 def _round_up(value, align):
@@ -55,7 +55,7 @@ class Pages:
         return max([end - start for start, end in self.free] or [0])
 
     def reserve(self, start, size):
-        """Take [start, start + size) out of what is free, where it is free."""
+        """Remove [start, start + size) from the free ranges, as far as it is free."""
         end = _round_up(start + size, PAGE)
         start &= ~(PAGE - 1)
         kept = []

@@ -18,8 +18,8 @@ WRITE = const(1 << 1)
 USER = const(1 << 2)
 FETCH = const(1 << 4)
 AC = const(1 << 18)  # EFLAGS.AC: SMAP does not apply
-PEEK = const(1 << 19)  # a debugger's look: no rights, no accessed and dirty flags
-CHECK = const(1 << 20)  # rights, but no accessed and dirty flags
+PEEK = const(1 << 19)  # debugger: no rights checked, no accessed and dirty flags set
+CHECK = const(1 << 20)  # rights checked, no accessed and dirty flags set
 
 _P = const(1 << 0)
 _RSVD = const(1 << 3)
@@ -64,10 +64,10 @@ class Walker:
         self.load(cr0, cr3, cr4, efer, pdptes, vcpu)
 
     def load(self, cr0, cr3, cr4, efer, pdptes=None, vcpu=None):
-        """Takes over the control registers; `mode` is 0, 32, 36 (PAE), 48 or 57.
+        """Load the control registers; `mode` becomes 0, 32, 36 (PAE), 48 or 57.
 
-        pdptes: the four that MOV to CR3 loaded; without them they are read from memory. vcpu: its `pkru` is asked where
-        CR4.PKE is set and a user page is accessed, for that costs much.
+        pdptes: the four that MOV to CR3 loaded; without them they are read from memory. vcpu: its `pkru` is read only
+        where CR4.PKE is set and a user page is accessed, since that is expensive.
         """
         if not cr0 & CR0_PG:
             self.mode = self._shift = 0
@@ -178,7 +178,7 @@ class Walker:
         return bool(bits & 1 or (bits & 2 and access & WRITE and (access & USER or self._wp)))
 
     def _refused(self, access, rights, no_execute):
-        """Whether the rights gathered on the way forbid the access."""
+        """Whether the rights collected during the walk forbid the access."""
         if access & FETCH and no_execute:
             return True
         if access & USER:
@@ -198,7 +198,7 @@ class Walker:
             self._memory.write_u8(entry_gpa, (low | flags) & 0xFF)
 
     def _mark_64(self, gva, access):
-        """Sets accessed flags on the way to `gva`, and the dirty flag at its end."""
+        """Set the accessed flags on the way to `gva`, and the dirty flag at its end."""
         memory = self._memory
         shift = self._shift
         table = self._root

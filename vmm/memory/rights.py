@@ -1,9 +1,9 @@
-"""Who watches which page, and what that leaves of the page's rights.
+"""Which pages are watched, and the rights that remain to these pages.
 
-The rights of a page in EPT are its mapping's own, less what each watcher takes away, as far as EPT can say
-that: there are no pages that are written and not read, and none that are only executed where the CPU lacks
-them. Nobody else changes rights, so watchers come and go in any order, and a window that a guest may only read
-stays read-only. Source: SDM Vol. 3C, "EPT Misconfigurations".
+The rights of a page in EPT are its mapping's own, less those that each watcher takes away, rounded to what EPT can
+express: there are no pages that can be written and not read, and none that can only be executed where the CPU lacks
+them. Nothing else changes rights, so watchers come and go in any order, and a window that a guest may only read stays
+read-only. Source: SDM Vol. 3C, "EPT Misconfigurations".
 """
 
 from vmm.memory.ept import RWX, R, W, X
@@ -16,7 +16,7 @@ class Rights:
         self._ept = ept
         self._execute_only = execute_only
         self._taken = {}  # gpa: {watcher: rights that it takes away}
-        self._lent = {}  # gpa: rights that are back for one step
+        self._lent = {}  # gpa: rights lent for one step
         ept.made = self._made
 
     def take(self, gpa, watcher, rights):
@@ -34,7 +34,7 @@ class Rights:
         self._apply(gpa)
 
     def left(self, gpa):
-        """What the watchers leave of any rights at gpa: R, W, X or-ed."""
+        """The rights at gpa that no watcher takes away: R, W, X or-ed."""
         rights = RWX
         for taken in self._taken.get(gpa, {}).values():
             rights &= ~taken
@@ -45,10 +45,10 @@ class Rights:
         return rights
 
     def lend(self, gpa, rights):
-        """Give these rights of its own back to a watched page, until restore(), and what was lent there before."""
+        """Give a watched page these rights of its mapping, and those lent before, until restore()."""
         have = self._lent.get(gpa, self.left(gpa))
         if not rights & ~have:
-            have = RWX  # the CPU refused what should be there: do not go round in circles
+            have = RWX  # the CPU refused a right that should be there: lend all, or the exit repeats for ever
         have |= rights
         if have & W:
             have |= R
@@ -57,7 +57,7 @@ class Rights:
         self._ept.invalidate()
 
     def restore(self):
-        """What was lent is taken away again."""
+        """Take the lent rights away again."""
         if self._lent:
             lent, self._lent = self._lent, {}
             for gpa in lent:
@@ -68,7 +68,7 @@ class Rights:
         self._ept.narrow(gpa, self._lent.get(gpa, self.left(gpa)))
 
     def _made(self, gpa, size):
-        """Leaves are new: what is watched among them is narrowed again."""
+        """Leaves have been rewritten: narrow the watched pages among them again."""
         for page in self._taken:
             if gpa <= page < gpa + size:
                 self._apply(page)

@@ -1,6 +1,6 @@
-"""What a policy's calls have cost, and what one may take: words that cpu.limited() counts in and goes by.
+"""What a policy's calls have cost and may cost: words that cpu.limited() counts in and obeys.
 
-Also what the way to a policy has to look at before it calls the function (vmm/policies/link.py).
+Also the flags that vmm/policies/link.py checks before it calls the function.
 """
 
 from array import array
@@ -14,12 +14,12 @@ CALL_TICKS = const(2)  # host TSC
 CALL_LIMIT = const(4)  # host TSC ticks
 CALL_HEAP = const(6)  # bytes
 FLAGS = const(8)
-PLAIN = const(10)  # 1: HANDLED does no more than move RIP past the instruction (Event.plain)
+PLAIN = const(10)  # 1: HANDLED only advances RIP (Event.plain)
 _WORDS = const(12)
 
 # Bits of FLAGS: the policy is asked by vmm/policies/chain.py, the plain way.
 DETACHED = const(1 << 0)
-PASSES = const(1 << 1)  # it has paused the guest: it is not asked again at that RIP
+PASSES = const(1 << 1)  # it has paused the guest: not called again at that RIP
 NARROWED = const(1 << 2)  # a filter is a function: Event.accepts()
 
 

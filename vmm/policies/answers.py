@@ -1,6 +1,6 @@
-"""What answers share that are not about an instruction's end: exceptions and EPT violations.
+"""Parts that the answers of EXCEPTION and MEMORY share.
 
-Both can come in the middle of the delivery of another event, and before the instruction or after it.
+Both exits can occur during the delivery of another event, and before the instruction or after it.
 """
 
 from micropython import const
@@ -15,7 +15,7 @@ _NMI_UNBLOCKED = const(1 << 12)
 
 
 def again(vcpu):
-    """Before the instruction runs again: what the exit interrupted has to be delivered again.
+    """Before the instruction runs again: deliver the event again whose delivery the exit interrupted.
 
     For EPT violations and exceptions, whose frames hold the vectoring words.
     """
@@ -23,13 +23,13 @@ def again(vcpu):
         events.requeue(vcpu)
         return
     info = vcpu.intr_info if vcpu.reason & 0xFFFF == reasons.EXCEPTION_OR_NMI else vcpu.qualification
-    if info & _NMI_UNBLOCKED:  # IRET that unblocked NMIs faulted: it will unblock them again
+    if info & _NMI_UNBLOCKED:  # the faulting IRET has unblocked NMIs, and will again
         state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
         vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | BLOCKING_BY_NMI)
 
 
 def drop(vcpu):
-    """Past an instruction whose exception or access is dropped, or without the event whose delivery met it."""
+    """Skip the instruction whose exception or access is dropped, or the event whose delivery caused it."""
     if vcpu.vectoring_info & events.VALID:
         return verdict.RESUME
     return length.skip(vcpu)

@@ -1,4 +1,4 @@
-"""A policy's Value in EDX:EAX, where RDMSR and RDTSC leave what they read and WRMSR takes what it writes."""
+"""A policy's Value in EDX:EAX: the result of RDMSR and RDTSC, the operand of WRMSR."""
 
 import micropython
 
@@ -7,14 +7,14 @@ from vmm.vtx.x86 import MASK32
 
 
 def put(vcpu, value):
-    """value: 64 bits. What lies above EAX and EDX is cleared."""
+    """value: 64 bits. The upper halves of RAX and RDX are cleared."""
     vcpu.rax = value & MASK32
     vcpu.rdx = value >> 32 & MASK32
 
 
 @micropython.viper
 def quick_read(vcpu, numbers: int, handler) -> int:
-    """Event.quick of an instruction that reads: the Value, and past the instruction."""
+    """Event.quick of an instruction that reads: set EDX:EAX and advance RIP."""
     n = ptr32(numbers)
     if n[0] != 1:
         return -1

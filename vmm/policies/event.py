@@ -1,7 +1,7 @@
-"""What an event is: the base of the classes in vmm/policies/events, one file each.
+"""The base of the event classes in vmm/policies/events, one file each.
 
-An event says which exits are its own, how policies narrow them, what has to be armed so that they happen, and what
-the answers do. docs/policies.md, "How to add an event", has the steps.
+An event says which exits are its own, which filters narrow them, which controls have to be armed, and what the answers
+do. docs/policies.md, "How to add an event", has the steps.
 """
 
 from vmm import verdict
@@ -9,7 +9,7 @@ from vmm.policies.link import unable, unable_to_skip
 
 
 class Needs:
-    """What a policy needs armed while it is attached (arming.py): nothing, unless it is said.
+    """What has to be armed while a policy is attached (arming.py); by default nothing.
 
     exceptions: bits of the exception bitmap. msrs: ((index, write), ...) of the MSR bitmaps; all ports exit. primary,
     secondary: names of processor-based controls (vmm/vtx/controls.py). pages: page numbers of gpas, and rights, R, W
@@ -26,11 +26,10 @@ class Needs:
 
 
 class Event:
-    """One kind of exit. The instance is the word by which users name it: str() of it is its name.
+    """One kind of exit. The instance is the word that users write; str() of it is its name.
 
-    name: what the user reads. text: one line of help, with the SDM's section. reasons: its exit reasons. filters:
-    vmm.policies.filters.Filter objects, the one that most policies name first. plain: HANDLED and SKIP do no more
-    than move RIP past the instruction.
+    name: as the user sees it. text: one line of help, with the SDM's section. reasons: its exit reasons. filters:
+    vmm.policies.filters.Filter objects, the most used one first. plain: HANDLED and SKIP only advance RIP.
     """
 
     name = ""
@@ -39,10 +38,10 @@ class Event:
     filters = ()
     plain = True
 
-    # quick(vcpu, numbers, handler) -> verdict: as value(), for numbers at an address as vmx.numbers() gives it; -1, and
-    # nothing is done, where value() has to see to it. For viper.
+    # quick(vcpu, numbers, handler) -> verdict: value() in viper, for the numbers at an address from vmx.numbers(); -1,
+    # with nothing done, where value() has to be called.
     quick = staticmethod(unable)
-    # quick_skip(vcpu) -> verdict: in the same way, as skip(), for an event that is not plain.
+    # quick_skip(vcpu) -> verdict: skip() in viper, likewise, for an event that is not plain.
     quick_skip = staticmethod(unable_to_skip)
 
     def check(self, chosen):
@@ -58,23 +57,23 @@ class Event:
                 raise ValueError("a policy on %s names its %s=" % (self.name, f.name))
 
     def keys(self, chosen):
-        """The keys of the dispatch (Exits.keyed of its reason) that the filters name, a list; None: any key."""
+        """The keys of the dispatch (Exits.keyed of its reason) that the filters name, as a list; None: any key."""
         return None
 
     def tests(self, chosen):
-        """The filters as a list of tests of words of the frame (vmm/policies/link.py)."""
+        """The filters as tests of words of the frame (vmm/policies/link.py); a list."""
         return []
 
     def narrower(self, chosen):
-        """The same, less what is known of an exit with a key that keys() names."""
+        """tests() for an exit with a key of keys(): without the tests that the key implies."""
         return self.tests(chosen)
 
     def accepts(self, chosen):
-        """accepts(vcpu) -> bool for filters that no test of words can be; None: there are none."""
+        """Return accepts(vcpu) -> bool for filters that cannot be tests of words; None: there are none."""
         return None
 
     def needs(self, chosen):
-        """What has to be armed for a policy with these filters: Needs."""
+        """Return what has to be armed for a policy with these filters: Needs."""
         return Needs()
 
     def value(self, vcpu, value, handler):
@@ -83,14 +82,14 @@ class Event:
         raise ValueError("%s has no value" % self.name)
 
     def skip(self, vcpu):
-        """HANDLED or SKIP: past the instruction; returns a verdict."""
+        """HANDLED or SKIP: advance past the instruction; returns a verdict."""
         return verdict.ADVANCE
 
     def again(self, vcpu):
-        """The instruction is to run again: what its exit interrupted has to be delivered again."""
+        """RETRY: deliver the event again whose delivery the exit interrupted."""
 
     def vectoring(self, vcpu):
-        """Information on the event whose delivery the exit has interrupted, 0 for none: Inject is the second event."""
+        """Information on the event whose delivery the exit interrupted, 0 for none: an Inject is the second event."""
         return 0
 
     def __repr__(self):
@@ -103,7 +102,7 @@ class Event:
 
 
 class Instruction(Event):
-    """An event of an instruction that reads a number into registers, or writes one."""
+    """An event of an instruction that reads or writes a number in registers."""
 
     def number(self, value):
         """ValueError unless a policy's Value is a number."""

@@ -1,11 +1,11 @@
-"""Kinds of filters, of which each event of vmm/policies/events names its own.
+"""Kinds of filters, for the events of vmm/policies/events.
 
-A filter checks its value, and says in words what it takes.
+A filter checks its value and names the values that it takes.
 """
 
 
 class Filter:
-    """name: as in vm.on(EVENT, name=...). required: a policy has to say it. text: what it means, for help."""
+    """name: as in vm.on(EVENT, name=...). required: it must be given. text: its meaning, for help."""
 
     def __init__(self, name, text, required=False):
         self.name = name

@@ -1,8 +1,8 @@
-"""The way of an exit through policies: each is a link that stands in front of a handler, `below`.
+"""Policies in the dispatch table: each is a link in front of a handler, `below`.
 
-What is in the dispatch table is viper and allocates nothing: ask() calls one policy, each() several, filtered() looks
-at words of the frame first. Answers beyond None, HANDLED and Value, and errors, are Policy.finish's (policy.py).
-Plain Python took 16,000 ticks and more for what takes about 2,500 here.
+The entries of the table are viper and allocate nothing: ask() calls one policy, each() several, filtered() first tests
+words of the frame. Answers other than None, HANDLED and Value, and errors, go to Policy.finish (policy.py). In plain
+Python a call costs 16,000 ticks and more, here about 2,500.
 """
 
 from array import array
@@ -18,13 +18,13 @@ from vmm.scheduling.states import RUNS
 from vmm.verdict import ADVANCE, HANDLED, YIELD
 from vmm.vtx.frame import STARTS, STATE
 
-_UNANSWERED = const(-1)  # of a link among several: the next one is asked
+_UNANSWERED = const(-1)  # of a link among several: ask the next one
 _EQUAL = const(0)
 _DIFFERS = const(1)
 _WITHIN = const(2)
 _TEST = const(6)  # words of a test: kind, index in the frame, two numbers of 64 bits
 
-# Looked up here: in a module of C a name that does not lie in the interpreter's cache is searched from the first on.
+# Bound here: looking a name up in a C module is a linear search wherever the interpreter's cache misses.
 _limited = cpu.limited
 _numbers = numbers
 _none = None  # viper compares objects with objects only
@@ -69,10 +69,9 @@ def _no(frame):
 
 
 def before(policies, exact, below):
-    """Return the handler that asks policies in their order, and goes on to `below` where none answers.
+    """Return the handler that asks policies in their order, and calls `below` where none answers.
 
-    exact: the exits are those of a key that each of them names, or have no key that any of them names; else all
-    their filters are looked at.
+    exact: the exits have a key that each policy names, or no key that any names; else all their filters are tested.
     """
     if not policies:
         return below
@@ -83,7 +82,7 @@ def before(policies, exact, below):
 
 
 def _link(policy, exact, below, handler):
-    """below: what goes on where this policy does not answer. handler: what lies behind all policies."""
+    """below: goes on where this policy does not answer. handler: the handler behind all policies."""
     link = bind(ask, policy.account.address, policy.function, policy, below, handler)
     tests = policy.narrower if exact and policy.keys is not None else policy.tests
     return link if tests is None else bind(filtered, uctypes.addressof(tests), link, below)
@@ -91,7 +90,7 @@ def _link(policy, exact, below, handler):
 
 @micropython.viper
 def unanswered(vcpu) -> int:
-    """What lies below each of several links."""
+    """The `below` of each of several links."""
     return _UNANSWERED
 
 
@@ -137,19 +136,19 @@ def each(links, count: int, below, vcpu) -> int:
 
 @micropython.viper
 def unable(vcpu, numbers: int, handler) -> int:
-    """Of an event whose Value() is carried out by Event.value."""
+    """Event.quick of an event without one: Event.value has to be called."""
     return _UNANSWERED
 
 
 @micropython.viper
 def unable_to_skip(vcpu) -> int:
-    """The same of Event.skip."""
+    """Event.quick_skip of an event without one: Event.skip has to be called."""
     return _UNANSWERED
 
 
 @micropython.viper
 def ask(account: int, function, policy, below, handler, vcpu) -> int:
-    """Call one policy. It may have reset its guest: then there is no exit any more; or paused it."""
+    """Call one policy. It may have paused its guest, or reset it: then the exit is obsolete."""
     a = ptr32(account)
     f = ptr32(vcpu)
     if a[FLAGS]:

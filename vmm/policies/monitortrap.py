@@ -1,10 +1,10 @@
 """One instruction of a guest by the monitor trap flag, for vmm/policies/stepper.py.
 
-The exit comes behind the instruction, or behind the delivery of the event that the entry injects. Flags, stack and
-RIP are the guest's own all the time, whatever the instruction does with RFLAGS; exceptions exit meanwhile, so that a
-fault is not taken for the instruction's end. Where the CPU delivers interrupts by itself, blocking by STI keeps them
-back for the one instruction; VM entry does not allow that with RFLAGS.TF, which vmm/policies/trapflag.py has to
-serve then. Source: SDM Vol. 3C, "Monitor Trap Flag", "Checks on Guest Non-Register State".
+The exit follows the instruction, or the delivery of the event that the entry injects. Flags, stack and RIP stay the
+guest's own, whatever the instruction does with RFLAGS; exceptions exit meanwhile, so that a fault is not taken for the
+end of the instruction. Where the CPU delivers interrupts by itself, blocking by STI holds them for the one instruction;
+VM entry does not allow that with RFLAGS.TF set, and vmm/policies/trapflag.py steps then. Source: SDM Vol. 3C, "Monitor
+Trap Flag", "Checks on Guest Non-Register State".
 """
 
 from vmm import verdict
@@ -15,21 +15,21 @@ from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_TF
 
 
 class MonitorTrap:
-    """arm() before the entry, disarm() at the next exit that is no interruption."""
+    """arm() before the entry, disarm() at the next exit that is not an interruption."""
 
-    traps_advance = False  # an instruction that the monitor completes makes no trap
+    traps_advance = False  # an instruction that the monitor completes causes no trap
 
     def __init__(self, vcpu):
         self.vm = vcpu.vm
         self._delivery = False
-        self._blocks = False  # blocking by STI is the step's
+        self._blocks = False  # blocking by STI was set by the step
 
     def fits(self, vcpu):
         """Whether the vCPU can be stepped so."""
         return not vcpu.apicv or vcpu.rflags & (RFLAGS_TF | RFLAGS_IF) != RFLAGS_TF | RFLAGS_IF
 
     def instead(self, vcpu):
-        """Every instruction is stepped."""
+        """None: every instruction can be stepped."""
 
     def arm(self, vcpu):
         """Let one instruction run, or the delivery of the event that waits to be injected.
@@ -64,5 +64,5 @@ class MonitorTrap:
         return vcpu.reason & 0xFFFF == reasons.MONITOR_TRAP_FLAG
 
     def rest(self, vcpu):
-        """What the guest itself is to get waits in the pending debug exceptions."""
+        """Nothing: the guest's own traps are in the pending debug exceptions."""
         return verdict.RESUME

@@ -30,8 +30,8 @@ from vmm.scheduling.accounting import heap_of_call
 from vmm.vtx import events as injection
 
 LIMIT_MS = const(1000)
-_MOST_PART = const(4)  # of the heap: what limit_kib may say
-_RESERVE = const(0x10000)  # bytes: what the prompt gets back when a policy has filled the heap
+_MOST_PART = const(4)  # part of the heap: upper bound of limit_kib
+_RESERVE = const(0x10000)  # bytes, freed for the prompt when a policy has filled the heap
 
 
 _SPENT = "it wanted more than the %d KiB of heap that a call may take (limit_kib): "
@@ -39,7 +39,7 @@ _FULL = "the heap is nearly full: "
 
 
 def _every(vcpu):
-    """accepts() of a policy without filters that are functions."""
+    """accepts() of a policy without function filters."""
     return True
 
 
@@ -100,7 +100,7 @@ class Policy:
 
     @property
     def passes(self):
-        """RIP at which it paused the guest: not asked again there; or None."""
+        """RIP at which it paused the guest and is not called again; or None."""
         return self._passes
 
     @passes.setter
@@ -113,7 +113,7 @@ class Policy:
         return getattr(self.function, "__name__", "?")
 
     def attach(self):
-        """Arm what it needs, and let it stand in the dispatch table. Whole, or an exception and nothing."""
+        """Arm what it needs, and enter it in the dispatch table: both, or an exception and neither."""
         vm = self.vm
         vm.arming.arm(self)
         try:
@@ -136,16 +136,16 @@ class Policy:
 
     def _take_off(self):
         vm = self.vm
-        vm.policies = [other for other in vm.policies if other is not self]  # a loop over the old one goes on
+        vm.policies = [other for other in vm.policies if other is not self]  # a loop over the old list stays valid
         for reason in self.event.reasons:
             if reason in vm.chains:
                 vm.chains[reason].remove(self)
         vm.arming.disarm(self)
 
-    # -- at an exit: what link.py leaves over
+    # -- at an exit: the slow paths of link.py
 
     def ask(self, vcpu, below, handler):
-        """As link.ask, where FLAGS says that there is more to look at; returns a verdict."""
+        """link.ask where FLAGS demands more checks; returns a verdict."""
         if not self.attached or not self.accepts(vcpu):
             return below(vcpu)
         if self.passes is not None and self.passes == vcpu.rip:
@@ -156,16 +156,15 @@ class Policy:
         return self.finish(vcpu, answer, below, handler, starts)
 
     def finish(self, vcpu, answer, below, handler, starts):
-        """What follows from an answer, or from what the function has raised, which is one, too; returns a verdict.
+        """Carry out an answer, or handle an exception that the function raised; returns a verdict.
 
-        below, handler: what goes on after no answer, and what lies behind all policies. starts: VM.starts before the
-        call.
+        below, handler: called after no answer, and the handler behind all policies. starts: VM.starts before the call.
         """
         try:
             if isinstance(answer, BaseException):
                 raise answer  # so that its traceback has a line, where C has raised it
             if self.vm.starts != starts:
-                return verdict.YIELD  # it has reset the guest: there is no exit any more
+                return verdict.YIELD  # it has reset the guest: the exit is obsolete
             if answer is None or answer == verdict.DEFAULT:
                 done = below(vcpu)
             else:
@@ -178,7 +177,7 @@ class Policy:
             return self._failed(vcpu, error)
 
     def _apply(self, vcpu, answer, handler):
-        """Turn an answer into the handler's verdict. TypeError, ValueError for nonsense."""
+        """Turn an answer into the handler's verdict. TypeError, ValueError for an invalid one."""
         event = self.event
         if answer == verdict.HANDLED or answer == verdict.SKIP:
             return event.skip(vcpu)
@@ -199,11 +198,11 @@ class Policy:
         raise TypeError("a policy cannot answer %r" % (answer,))
 
     def _failed(self, vcpu, error):
-        """Pause this guest and say why: the instruction stays to be executed, an event in delivery to be delivered."""
+        """Pause this guest and report why. The instruction, or an interrupted delivery, is still to be done."""
         vm = self.vm
         why = ""
         if isinstance(error, MemoryError):
-            why = cpu.refused()  # before anything else is called with a limit
+            why = cpu.refused()  # before any other call with a limit
             why = (_SPENT % self.limit_kib if why == 1 else _FULL) if why else ""
             vm.monitor.reserve = None
             gc.collect()
@@ -227,7 +226,7 @@ def _show(value):
 
 
 def decorator(vm, event, filters):
-    """What attaches a function to an event of `vm` and returns the Policy. ValueError, at once, for bad filters."""
+    """Return the decorator that attaches a function to an event of `vm`. ValueError at once for bad filters."""
     event = events.find(event)
     event.check(filters)
     vm.arming.check(event, event.needs(filters))

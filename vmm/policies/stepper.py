@@ -1,9 +1,8 @@
 """One instruction of a vCPU, with the pages that a policy watches opened for it.
 
-Steps by the monitor trap flag (vmm/policies/monitortrap.py) where vmm/vtx/trial.py has seen it work, else by
-RFLAGS.TF (vmm/policies/trapflag.py), which every CPU has. The step ends with the trap after the instruction, or with
-an exit that the instruction itself causes. Source: SDM Vol. 3C, "Monitor Trap Flag"; Vol. 3B, "Single-Step Exception
-Condition".
+Steps by the monitor trap flag (vmm/policies/monitortrap.py) where vmm/vtx/trial.py has verified it, else by RFLAGS.TF
+(vmm/policies/trapflag.py), which every CPU has. The step ends with the trap after the instruction, or with an exit that
+the instruction itself causes. Source: SDM Vol. 3C, "Monitor Trap Flag"; Vol. 3B, "Single-Step Exception Condition".
 """
 
 from micropython import const
@@ -12,7 +11,7 @@ from vmm import verdict
 from vmm.memory.ept import RWX
 from vmm.vtx import reasons
 
-# Exits in which the instruction, or the event's delivery, has not happened and comes again.
+# Exits after which the instruction, or the event's delivery, is still to be done.
 _PASSING_DELIVERY = (
     reasons.EXTERNAL_INTERRUPT, reasons.INTERRUPT_WINDOW, reasons.NMI_WINDOW, reasons.ATTENTION,
 )  # fmt: skip
@@ -25,7 +24,7 @@ _WINDOWS = const(1 << 2 | 1 << 22)  # interrupt-window and NMI-window exiting
 class Stepper:
     """step(gpa, rights): let the next instruction reach the page at gpa; then close it again.
 
-    Interrupts and NMIs for the guest wait until it is over.
+    Interrupts and NMIs for the guest are held until it is over.
     """
 
     def __init__(self, vcpu, ways):
@@ -44,7 +43,7 @@ class Stepper:
         """Let one instruction run; returns the verdict for the exit at hand. Other vCPUs, which would find the page
         open, or what stands in for a device's, stand still meanwhile.
 
-        done(completed) -> verdict: called once, after it; completed: it has ended without a fault or another exit.
+        done(completed) -> verdict: called once after it; completed: it ended without a fault or another exit.
         """
         vm = self.vm
         if not self.armed:
@@ -77,7 +76,7 @@ class Stepper:
         return self._ways[-1]
 
     def reset(self, completed=False):
-        """Close what is open; no step is under way any more. Returns done()'s verdict."""
+        """End the step: close the open pages. Returns done()'s verdict."""
         vm = self.vm
         if self.armed:
             self.armed = False
@@ -94,7 +93,7 @@ class Stepper:
         return done(completed) if done is not None else verdict.RESUME
 
     def _hold(self, vcpu):
-        """Slot PENDING: what the guest is to get would come between the instruction and its trap."""
+        """Handler of slot PENDING: hold the event, which would be delivered between the instruction and its trap."""
         self._held = True
         vcpu.pending = 0
         vcpu.events.set_primary(0, _WINDOWS)
@@ -108,7 +107,7 @@ class Stepper:
         return answer
 
     def _interrupted(self, vcpu):
-        """Handler of all other exits while a step is under way: it is over."""
+        """Handler of all other exits during a step: they end it."""
         ended = self._way.ended(vcpu)
         answer = self.reset(ended)
         if ended:

@@ -1,10 +1,10 @@
 """One instruction of a guest by RFLAGS.TF, for vmm/policies/stepper.py.
 
-The guest must not see it: interrupts wait (IF is off meanwhile), every exception exits, and what the instruction
-itself does to TF and IF, or stores of them, is put right. INT n, which would store them and go on without a trap, is
-injected instead; a load of SS, after which no trap comes, is made here. DEBUGCTL.BTF and IA32_FMASK, which hold traps
-back, let them through meanwhile. Source: SDM Vol. 3B, "Single-Step Exception Condition"; Vol. 2, POPF, IRET, CLI, STI,
-SYSCALL, SYSENTER, PUSHF; Vol. 3C, "VMX-Preemption Timer".
+The guest must not see it: interrupts are held (IF is clear meanwhile), every exception exits, and the instruction's
+changes to TF and IF, and copies of them that it stored, are corrected. INT n, which would store them and go on without
+a trap, is injected instead; a load of SS, which no trap follows, is done here. DEBUGCTL.BTF and IA32_FMASK, which
+suppress traps, are changed meanwhile. Source: SDM Vol. 3B, "Single-Step Exception Condition"; Vol. 2, POPF, IRET, CLI,
+STI, SYSCALL, SYSENTER, PUSHF; Vol. 3C, "VMX-Preemption Timer".
 """
 
 from micropython import const
@@ -59,7 +59,7 @@ def find_opcode(code, bits):
 
 
 class TrapFlag:
-    """arm() before the entry, disarm() at the next exit that is no interruption."""
+    """arm() before the entry, disarm() at the next exit that is not an interruption."""
 
     traps_advance = True  # the shim's advance makes the single step due
 
@@ -68,10 +68,10 @@ class TrapFlag:
         self._flags = 0  # the guest's TF and IF
         self._opcode = 0
         self._next = 0  # RIP behind the instruction
-        self._owns = False  # it may change IF
-        self._btf = False  # the guest's own steps are of branches
+        self._owns = False  # the instruction may change IF
+        self._btf = False  # the guest itself steps by branches
         self._fmask = None  # IA32_FMASK where the step has changed it
-        self._held = 0  # pending debug exceptions that MOV SS keeps back until the instruction has ended
+        self._held = 0  # pending debug exceptions that MOV SS delays until the instruction has ended
         self._delivery = False
 
     def fits(self, vcpu):
@@ -79,7 +79,7 @@ class TrapFlag:
         return True
 
     def instead(self, vcpu):
-        """Carry out an instruction that cannot be stepped: a verdict, or None where it can, or where it is INT n."""
+        """Execute an instruction that cannot be stepped; returns a verdict, or None where it can, or is an INT n."""
         if vcpu.injecting():
             return None
         code, bits = self._fetch(vcpu)
@@ -98,7 +98,7 @@ class TrapFlag:
 
     def _mov_ss(self, vcpu, code, register):
         """MOV SS from a general register; from memory the emulator does it."""
-        from vmm.emulation.oncpu import load_ss  # what few guests need is not loaded for all
+        from vmm.emulation.oncpu import load_ss  # few guests need it: loaded on first use
 
         cpu = self.vm.mmio.cpu
         try:
@@ -112,7 +112,7 @@ class TrapFlag:
     def arm(self, vcpu):
         """Let one instruction run, or the delivery of the event that waits to be injected.
 
-        Returns whether the preemption timer ends the step, as it does a delivery's: before an instruction.
+        Returns whether the preemption timer ends the step: it does so after a delivery, before the next instruction.
         """
         self._delivery = bool(vcpu.injecting())
         if self._delivery:
@@ -148,7 +148,7 @@ class TrapFlag:
         return False
 
     def disarm(self, vcpu):
-        """The guest's flags and what kept its traps back are its own again."""
+        """Restore the guest's flags, DEBUGCTL.BTF and IA32_FMASK."""
         if self._delivery:
             return
         vcpu.write(EXCEPTION_BITMAP, self.vm.arming.exceptions())
@@ -166,7 +166,7 @@ class TrapFlag:
                 vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, pending | self._held)
 
     def again(self, vcpu):
-        """The instruction exited before its end: no trap is due for it (Bochs 2.7 notes one all the same)."""
+        """The instruction exited before its end: no trap is due (Bochs 2.7 sets one pending all the same)."""
         pending = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)
         if pending & PENDING_BS:
             vcpu.write(GUEST_PENDING_DEBUG_EXCEPTIONS, pending & ~PENDING_BS)
@@ -178,7 +178,7 @@ class TrapFlag:
         return vcpu.intr_info & 0xFF == _DB and bool(vcpu.qualification & PENDING_BS)
 
     def rest(self, vcpu):
-        """After ended(): the verdict for what else the trap says, a breakpoint or the guest's own step."""
+        """After ended(): deliver the trap's other causes, a breakpoint or the guest's own step; returns a verdict."""
         q = vcpu.qualification | self._held & _BREAKPOINTS
         if not self._flags & RFLAGS_TF or (self._btf and vcpu.rip == self._next):
             q &= ~PENDING_BS
@@ -197,7 +197,7 @@ class TrapFlag:
             return b"", cpu.bits
 
     def _put_right(self, vcpu):
-        """TF and IF as the instruction leaves them without a step; what it stored of them, too."""
+        """Set TF and IF to their values after the instruction without a step, also in the copies that it stored."""
         opcode = self._opcode
         flags = self._flags
         now = vcpu.rflags & _BOTH
@@ -227,7 +227,7 @@ class TrapFlag:
             vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI)
 
     def _patch(self, vcpu, flags):
-        """PUSHF stored the flags of the step. In virtual-8086 mode with VME its IF is VIF, and right."""
+        """Correct the flags that PUSHF stored. In virtual-8086 mode with VME the stored IF is VIF, which is right."""
         mask = _BOTH if self._owns or not vcpu.rflags & RFLAGS_VM else RFLAGS_TF
         gva = vcpu.rsp
         if vcpu.bits != 64:

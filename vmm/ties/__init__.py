@@ -1,1 +1,1 @@
-"""What ties guests to each other: null-modem links, shared memory with doorbells."""
+"""Connections between guests: null-modem links, shared memory with doorbells."""

@@ -1,7 +1,7 @@
-"""What a guest's description may say of its links and windows, and where each window lies.
+"""Validity of the links and windows in a guest's description, and where each window lies.
 
 The host checks guest files by the same code (host-tools/pcanel/guest/file.py). An error is a ValueError of one line
-that begins with the entry, and where it is about one key of it, the key: "[0].size: must be ...".
+that begins with the entry and, where one key of it is wrong, the key: "[0].size: must be ...".
 """
 
 from micropython import const
@@ -10,11 +10,11 @@ from vmm.memory.e820 import MMIO_HOLE
 from vmm.vtx.x86 import PAGE
 
 UARTS = ("com1", "com2", "com3", "com4")
-START = MMIO_HOLE  # behind a guest's low RAM
+START = MMIO_HOLE  # above a guest's low RAM
 END = const(0xFEC00000)  # the I/O APIC
 DOORBELLS = (5, 7, 10, 11, 15, 16, 17, 18, 19, 20, 21, 22, 23)  # lines that no device of the PC has
 
-_FIRST = const(0xD0000000)  # where windows go that name no gpa
+_FIRST = const(0xD0000000)  # the first window without a gpa
 _NAME_MAX = const(16)  # four registers of CPUID
 _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 _LINK = ("uart", "to")
@@ -51,7 +51,7 @@ def _link_fault(name, link):
 
 
 def windows(entries):
-    """Return the gpa of each window: [{"name": "board", "size": 65536}, ...]; access, gpa, gsi, cpl where wanted.
+    """Return the gpa of each window: [{"name": "board", "size": 65536}, ...]; access, gpa, gsi, cpl are optional.
 
     Sizes are bytes. A window without a gpa lies behind those before it, from 0xD0000000 up.
     """
@@ -64,7 +64,7 @@ def windows(entries):
 
 
 def _window_fault(window):
-    """(key, reason) of what a window cannot be wherever it lies, or None."""
+    """(key, reason) of a fault that does not depend on the window's place, or None."""
     if not isinstance(window, dict):
         return "", "must be a table of name and size, not %r" % (window,)
     for key in window:
@@ -87,7 +87,7 @@ def _window_fault(window):
 
 
 def _place(window, placed):
-    """Add (gpa, end, name) to those that are placed; (key, reason) where it cannot lie, or None."""
+    """Add (gpa, end, name) to the windows placed so far; returns (key, reason) where it cannot lie there, or None."""
     name, size, gpa = window["name"], window["size"], window.get("gpa")
     if name in [other for _, _, other in placed]:
         return ".name", "%r is there twice" % name

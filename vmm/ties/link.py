@@ -4,15 +4,15 @@
     uart = "com2"
     to = "rtos:com2"
 
-Crossed are data, RTS to CTS, DTR to DSR and DCD. There is no baud rate: a character moves at once into
-the far end's receive FIFO, and where that is full it stays in the sender's transmit FIFO until the other has
-been emptied, and 1.4 ms more. So a far end that is paused or does not read makes its sender wait and loses nothing,
-and a driver that reads all there is comes to an end of it. A far end without power (destroyed, off, never made) is
-an unplugged cable: its lines are low, and what is sent is gone and counted in `lost`.
+Crossed are data, RTS to CTS, DTR to DSR and DCD. There is no baud rate: a character moves at once into the far end's
+receive FIFO. Where that is full it stays in the sender's transmit FIFO until the receiver has emptied its FIFO, and 1.4
+ms longer. So a far end that is paused or does not read makes its sender wait and loses nothing, and a driver that reads
+until its FIFO is empty comes to an end. A far end without power (destroyed, off, never made) is an unplugged cable: its
+lines are low, and what is sent is lost and counted in `lost`.
 
-A guest may run while a handler of another is interrupted (vmm/scheduling/sched.py), perhaps one of the far UART.
-Then the far end is left alone: a character waits as if there were no room, and settle() makes up for
-it. No such interruption comes while one of these methods is at work.
+A guest may run while a handler of another is preempted (vmm/scheduling/sched.py), perhaps a handler of the far UART.
+The far UART is not touched then: the character waits as if there were no room, and settle() moves it later. The methods
+here are not preempted themselves.
 """
 
 from array import array
@@ -39,13 +39,13 @@ class End:
         self.number = number
         self.scheduler = scheduler
         self.far = None
-        self.vm = self.uart = None  # while the guest is there
+        self.vm = self.uart = None  # None while there is no guest
         self.powered = False
-        # Sent, lost, the end of the turn in which the far guest was roused last.
+        # Sent, lost, the end of the turn in which the far guest was last given work.
         self._counts = array("I", (0, 0, 1))
         self._here = self._there = 0  # frames (hpa) of the guests at both ends
         self._nested = scheduler.depth
-        self._accept = None  # where characters go: the far UART, while it has power
+        self._accept = None  # the far UART's accept() while it has power
         self._break = 0
 
     def __repr__(self):
@@ -73,14 +73,14 @@ class End:
         return (MSR_CTS if pins & _RTS else 0) | (MSR_DSR | MSR_DCD if pins & _DTR else 0)
 
     def plug(self, vm):
-        """The guest is there."""
+        """The guest has been created."""
         self.vm = vm
         self._here = self.far._there = vm.vcpus[0].frame_hpa
         self.uart = vm.pc.com(self.number)
         self.uart.connect(self.tx, self.modem, self.drained, self.bulk, self.far.lines(), vm.clock)
 
     def unplug(self):
-        """The guest, or the cable, goes away."""
+        """The guest or the cable is removed."""
         self.power(False)
         if self.uart:
             self.uart.connect(_gone, _nothing, _nothing, None, 0, self.vm.clock)
@@ -108,7 +108,7 @@ class End:
                 cpu.hold(-1)
 
     def room(self):
-        """The far end has room: what waits here goes on."""
+        """The far end has room: send what waits here."""
         if self.powered and self._may():
             cpu.hold(1)
             try:
@@ -118,7 +118,7 @@ class End:
                 cpu.hold(-1)
 
     def settle(self):
-        """What could not be done to this end, or told to the far one, while a handler was interrupted."""
+        """Do what was deferred while a handler was preempted, at this end and towards the far one."""
         if self.powered:
             self.modem(self.uart.pins)
             self.room()
@@ -156,7 +156,7 @@ class End:
         return True
 
     def bulk(self, uart):
-        """What waits in this end's transmit FIFO goes over as far as there is room."""
+        """Move this end's transmit FIFO to the far end, as far as there is room."""
         if self.far.powered and self._may():
             self._counts[0] += self.far.uart.pull(uart)
 
@@ -174,8 +174,8 @@ class End:
         self.far.hear()
 
     def drained(self):
-        """The guest has taken all that came. What waits at the far end comes after a rest: a sender without one would
-        keep a driver that reads until nothing is left in its interrupt handler for ever."""
+        """The guest has emptied its FIFO. The far end's characters follow after a pause: a sender that never paused
+        would keep a driver that reads until the FIFO is empty in its interrupt handler for ever."""
         if self.far.powered and self.far.uart.pending():
             self.uart.rest(self.far.room)
 
@@ -194,7 +194,7 @@ class Links:
     def _settle(self):
         for _, *ends in self.cables:
             for end in ends:
-                if end.vm:  # who sends pays for it
+                if end.vm:  # charged to the sender
                     self._scheduler.on_behalf(end.vm, end.settle)
 
     def ends(self, name):
@@ -236,7 +236,7 @@ class Links:
         self.cables += new
 
     def wire(self, machines):
-        """Put in the plugs of guests that are there now. machines: vmm.monitor.Machines."""
+        """Plug in the guests that exist now. machines: vmm.monitor.Machines."""
         for _, a, b in self.cables:
             for end in (a, b):
                 if end.uart is None and end.name in machines:
@@ -245,7 +245,7 @@ class Links:
                     end.power(vm.powered)
 
     def remove(self, name):
-        """A guest goes away: its plugs are pulled, and the cables that only its file had are gone."""
+        """A guest is removed: unplug it, and remove the cables that only its file had."""
         for end in self.ends(name):
             end.unplug()
         kept = []
@@ -271,4 +271,4 @@ def _gone(byte):
 
 
 def _nothing(_=None):
-    """Nobody listens."""
+    """A callback that does nothing."""

@@ -1,4 +1,4 @@
-"""Shared memory with a doorbell: the same host pages in several guests, and an interrupt to say "look".
+"""Shared memory with a doorbell: the same host pages in several guests, and an interrupt as the signal.
 
     [[shared]]               in each guest's file (docs/guests.md)
     name = "board"
@@ -8,8 +8,8 @@
     cpl = 0                  # the highest privilege level that may ring and acknowledge it
 
 A guest finds its windows in CPUID leaves 0x40000002 and 0x40000003, rings and acknowledges by hypercall
-(docs/hypercalls.md). EPT holds each side to its rights: what a side may not write stays as it was, the
-write is dropped as on ROM, and counted. No side may execute from a window.
+(docs/hypercalls.md). EPT enforces each side's rights: memory that a side may not write stays unchanged, the
+write is dropped as on ROM and counted. No side may execute from a window.
 """
 
 import cpu
@@ -41,9 +41,9 @@ class Side:
         self.gsi = gsi
         self.cpl = level
         self.line = vm.pc.gsi.line(gsi) if gsi is not None else None
-        self.rings = 0  # since the guest acknowledged
+        self.rings = 0  # since the last acknowledgement
         self._line = 0
-        self.rung = 0  # ever
+        self.rung = 0  # in all
         self.refused = 0  # writes
 
     def __repr__(self):
@@ -53,7 +53,7 @@ class Side:
         )  # fmt: skip
 
     def read(self, offset, size):
-        """An access that the CPU leaves to the monitor, such as a string instruction's between two devices."""
+        """An access that the monitor makes for the CPU, such as a string instruction's between two devices."""
         return int.from_bytes(self.window.view[offset : offset + size], "little")
 
     def write(self, offset, size, value):
@@ -78,7 +78,7 @@ class Side:
             self.settle()
 
     def settle(self):
-        """The line goes to where the rings want it."""
+        """Set the line's level by the rings."""
         level = int(self.rings > 0)
         if self.line and level != self._line:
             cpu.hold(1)
@@ -117,7 +117,7 @@ class Window:
 
 
 class Windows:
-    """All windows of a monitor, by name; they exist as long as a guest has them."""
+    """All windows of a monitor, by name; a window exists as long as a guest has a side."""
 
     def __init__(self, pages, scheduler):
         self._pages = pages
@@ -167,7 +167,7 @@ class Windows:
         return window
 
     def leave(self, vm):
-        """A guest goes away; its EPT is gone already."""
+        """A guest is removed; its EPT is freed already."""
         for name in list(self.by_name):
             window = self.by_name[name]
             window.sides = [side for side in window.sides if side.vm is not vm]

@@ -1,1 +1,1 @@
-"""VT-x as the SDM has it: capabilities, the VMCS and its checks, a vCPU, its exits, and events into it."""
+"""VT-x as the SDM describes it: capabilities, the VMCS and its checks, a vCPU, its exits, and event injection."""

@@ -1,9 +1,8 @@
 """APIC virtualization: the CPU reads and writes the virtual-APIC page and delivers its interrupts.
 
-In use where the CPU has TPR shadow, APIC accesses, APIC-register virtualization and
-virtual-interrupt delivery. Reads, EOI, TPR and self-IPI then do not exit; ICR and the
-timer's registers exit after the write. The page is the Lapic's register file, so the
-model and the CPU see the same bits. Source: SDM Vol. 3C, "APIC Virtualization and Virtual
+Used where the CPU has TPR shadow, APIC accesses, APIC-register virtualization and virtual-interrupt delivery. Reads,
+EOI, TPR and self-IPI then do not exit; writes to ICR and the timer's registers exit after the write. The page is the
+Lapic's register file, so the model and the CPU see the same bits. Source: SDM Vol. 3C, "APIC Virtualization and Virtual
 Interrupts".
 """
 
@@ -30,8 +29,8 @@ _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)
 _VIRTUALIZE_X2APIC_MODE = const(1 << 4)
 _APIC_BASE = const(0xFEE00000)
 
-# x2APIC MSRs that the CPU virtualizes: all that can be read (it would read what does not
-# exist, too), but for the current count, which is the model's.
+# x2APIC MSRs that the CPU virtualizes: all readable ones (it would also read nonexistent ones), except the
+# current count, which the model computes.
 _X2APIC_READS = (
     (0x802, 0x803, 0x808, 0x80A, 0x80D, 0x80F)
     + tuple(range(0x810, 0x829))
@@ -68,7 +67,7 @@ class Apicv:
     def mode(self, base=_APIC_BASE):
         """IA32_APIC_BASE changed: the page at the APIC base, the x2APIC MSRs, or neither.
 
-        Where the guest has moved the page, the Lapic itself answers: no operating system does so.
+        Where the guest has moved the page, the Lapic answers by exits: no operating system does that.
         """
         lapic = self._lapic
         controls = self._vcpu.read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS)
@@ -99,10 +98,10 @@ class Apicv:
         for i in range(4):
             self._vcpu.write(EOI_EXIT_BITMAP_0 + 2 * i, 0)
 
-    # In the page's words: a timer interrupt costs some 600 here, against 20,000 by the Lapic's methods.
+    # On the page's words: a timer interrupt costs some 600 here, against 20,000 by the Lapic's methods.
     @micropython.viper
     def sync(self):
-        """Tell the CPU what became pending: RVI, and which vectors are level-triggered."""
+        """Update RVI and the EOI-exit bitmap by the page's IRR and TMR."""
         page = ptr32(self._regs)
         vector = 0
         if self._lapic.enabled:
@@ -117,13 +116,13 @@ class Apicv:
             self.level_changed()
 
     def level_changed(self):
-        """Which vectors are level-triggered has changed: their EOIs exit."""
+        """TMR has changed: let the EOIs of level-triggered vectors exit."""
         lapic = self._lapic
         for pair in range(0, 8, 2):
             self._write(EOI_EXIT_BITMAP_0 + pair, lapic.level_vectors(pair) | lapic.level_vectors(pair + 1) << 32)
 
     def _eoi(self):
-        """An EOI that the CPU did not virtualize, in Lapic.eoi's place: SVI follows what is left in service.
+        """An EOI that the CPU did not virtualize, in place of Lapic.eoi: SVI becomes the highest vector in service.
 
         A stale SVI would hold up every interrupt of lower priority.
         """

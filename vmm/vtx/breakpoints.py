@@ -1,8 +1,8 @@
-"""Breakpoints of the guest that an instruction meets which the monitor completes for it.
+"""Breakpoints of the guest on accesses that the monitor makes for it.
 
-The CPU compares its own accesses with DR0-DR3; those that are made for the guest are compared here: an operand in
-memory (vmm/memory/linear.py), a port. What matches is a pending debug exception from the instruction's completion on,
-so that #DB comes where the CPU would raise it, behind MOV SS blocking too. The shim's advance sees whether DR7 enables
+The CPU compares its own accesses with DR0-DR3; the monitor's are compared here: operands in memory
+(vmm/memory/linear.py) and ports. A match is a pending debug exception from the instruction's completion on, so that #DB
+is raised where the CPU would raise it, also after MOV SS blocking. The shim's advance checks whether DR7 enables
 anything; where it does not, nothing here is called. Source: SDM Vol. 3B, "Debug Control Register (DR7)", "Data Memory
 and I/O Breakpoint Exception Conditions"; Vol. 3C, "Pending Debug Exceptions".
 """
@@ -26,10 +26,11 @@ _READS_AND_WRITES = const(3)
 
 
 def matching(dr7, addresses, first, size, kinds):
-    """Pending debug exceptions for an access to `size` bytes from `first` on: B0-B3, and bit 12; 0: none is enabled.
+    """Pending debug exceptions for an access to `size` bytes from `first` on: B0-B3, and bit 12; 0: no enabled one
+    matches.
 
-    addresses: DR0 to DR3. kinds: the R/Wn that the access meets. As on the CPU, where one matches that is enabled,
-    those that are not show as well.
+    addresses: DR0 to DR3. kinds: the R/Wn values that match this access. As on the CPU, once an enabled one matches,
+    disabled ones that match are reported as well.
     """
     hits = 0
     enabled = 0
@@ -46,7 +47,7 @@ def matching(dr7, addresses, first, size, kinds):
 
 
 class Breakpoints:
-    """One vCPU's. `armed`: DR7 enables one. `hits`: what the instruction at hand has met. Both since begin()."""
+    """One vCPU's. `armed`: DR7 enables one. `hits`: matches of the current instruction. Both since begin()."""
 
     def __init__(self):
         self.armed = 0
@@ -60,7 +61,7 @@ class Breakpoints:
         self.armed = self.hits = 0
 
     def begin(self, vcpu):
-        """An instruction is executed for the guest: before its accesses."""
+        """Before the accesses of an instruction that is executed for the guest."""
         self.hits = 0
         self._dr7 = vcpu.read(GUEST_DR7)
         self.armed = self._dr7 & _ENABLES
@@ -70,7 +71,7 @@ class Breakpoints:
             self._entry = vcpu.entry_tsc
 
     def memory(self, gva, size, write):
-        """An operand of the instruction, which may be accessed: linear address and bytes."""
+        """An operand of the instruction, its access checked: linear address and bytes."""
         if self.armed:
             kinds = (_WRITES, _READS_AND_WRITES) if write else (_READS_AND_WRITES,)
             self.hits |= matching(self._dr7, self._addresses, gva, size, kinds)

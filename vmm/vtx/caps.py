@@ -1,8 +1,8 @@
-"""What the CPU can do, and what of it is used: the one place that decides.
+"""What the CPU can do, and what of it the monitor uses: the only module that decides.
 
-`Caps(cpuid, rdmsr)` reads the capability MSRs; `missing` lists, one line each, what the monitor
-cannot do without and the bit that says so. `print(vmx_caps)` shows what was found and
-used. Source: SDM Vol. 3C, appendix "VMX Capability Reporting Facility".
+`Caps(cpuid, rdmsr)` reads the capability MSRs; `missing` lists what the monitor cannot run without, one line each with
+the bit that denies it. `print(vmx_caps)` shows what was found and is used. Source: SDM Vol. 3C, appendix "VMX
+Capability Reporting Facility".
 """
 
 from vmm.vtx import controls as c
@@ -11,7 +11,7 @@ _CPUID_VMX = 1 << 5  # leaf 1, ECX
 _LOCKED = 1 << 0
 _VMX_OUTSIDE_SMX = 1 << 2
 
-# Which controls the monitor needs, and which it takes where they are offered.
+# Controls that the monitor requires, and those that it uses where they are offered.
 _NEEDED = {
     "pin": ("EXTERNAL_INTERRUPT_EXITING", "NMI_EXITING", "VIRTUAL_NMIS", "ACTIVATE_VMX_PREEMPTION_TIMER"),
     "proc": (
@@ -110,7 +110,7 @@ class Caps:
         self.used[group] = cls(used)
 
     def _depend(self):
-        """Drop what is of no use alone: APIC virtualization goes all together or not at all, but for the TPR shadow."""
+        """Drop controls that are useless alone: APIC virtualization is all or nothing, except for the TPR shadow."""
         proc, proc2 = self.used["proc"], self.used["proc2"]
         apicv = (
             proc.USE_TPR_SHADOW

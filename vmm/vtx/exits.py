@@ -1,9 +1,8 @@
-"""The exit loop and its table: what happens when a guest comes back to the monitor.
+"""The exit loop and its dispatch table.
 
-`vmx.enter` runs the guest until it exits and calls the handler that the table names for the
-exit's reason, or for its key where the reason has keys (vmm/vtx/keys.py), again and again as long as
-handlers answer RESUME or ADVANCE; port/vcpu_enter.c keeps counts and times while it is there. Bit 0 of a
-verdict makes the next entry advance RIP. See vmm/handlers/__init__.py for the table's contents.
+`vmx.enter` runs the guest until it exits and calls the table's handler for the exit's reason, or for its key where the
+reason has keys (vmm/vtx/keys.py), again and again while handlers answer RESUME or ADVANCE; port/vcpu_enter.c counts and
+times the exits. Bit 0 of a verdict makes the next entry advance RIP. vmm/handlers/__init__.py fills the table.
 """
 
 from array import array
@@ -66,8 +65,8 @@ class Exits:
         self._covered = {}  # slot: its handler of layer 1, where another one stands in front of it
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
-        self._free = []  # slots beyond the reasons that were given back
-        self._unused = _SLOTS  # those from COMPLETED up to here were never taken
+        self._free = []  # slots for keys that were given back
+        self._unused = _SLOTS  # slots from COMPLETED up to here were never taken
         self._replaced = {}  # layer 2: {reason: handler}
         self._fronts = {}  # layer 3: {reason: front}
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
@@ -138,13 +137,13 @@ class Exits:
             keys.put_many(keys.find(pairs[0])[0], array("I", pairs[2:]))
 
     def unkey(self, reason, key):
-        """Leave a key to the reason's handler again."""
+        """Remove the handler of a key; the reason's handler serves it again."""
         self._put_key(reason, key, reason, 0)
         if reason in self._fronts:
             self._compute(reason)
 
     def default(self, slot):
-        """The handler of a reason, or of a slot for keys, by layer 1, whatever stands in front of it now."""
+        """The handler of a reason, or of a slot for keys, in layer 1, whatever covers it now."""
         return self._covered.get(slot, self._current[slot])
 
     def _take_slot(self):
@@ -159,7 +158,7 @@ class Exits:
         return bool(self._free) or self._unused > reasons.COMPLETED + 1
 
     def _put_key(self, reason, key, slot, datum):
-        """Into the table of keys, or where a front keeps what lies behind it."""
+        """Enter a key in the table of keys, or, while a front covers it, behind the front."""
         fronted = self._fronted[reason]
         if key in fronted:
             fronted[key] = slot, datum
@@ -169,7 +168,7 @@ class Exits:
     # -- layers 2 and 3
 
     def replace(self, reason, handler=None):
-        """Let `handler` do all exits of a reason, whatever their keys, in place of layer 1; None: no longer."""
+        """Let `handler` serve all exits of a reason, whatever their keys, in place of layer 1; None ends that."""
         if handler is None:
             self._replaced.pop(reason, None)
         else:
@@ -177,7 +176,7 @@ class Exits:
         self._compute(reason)
 
     def front(self, reason, front=None):
-        """Let `front` stand before the handlers of a reason; None: no longer. Called again when its keys change.
+        """Let `front` stand before the handlers of a reason; None ends that. Called again when its keys change.
 
         A front has keys(), those that it names, and three methods that return a handler to stand before the handler
         `below`, or `below` itself: named(key, below) for exits of a key that it names, others(below) for those of any
@@ -215,7 +214,7 @@ class Exits:
         self._use_keys(reason)
 
     def _cover(self, slot, handler, shown):
-        """A slot of layer 1: what stands in it is `shown`, for the `handler` behind."""
+        """Cover a slot of layer 1: `shown` stands in it, `handler` behind."""
         if shown is handler:
             self._covered.pop(slot, None)
         else:
@@ -235,7 +234,7 @@ class Exits:
             self._free.append(slot)
 
     def _place(self, reason, front):
-        """Give the keys that a front names slots of their own; False, and it has none, where there is no room."""
+        """Give the keys that a front names slots of their own; False, with none given, where there is no room."""
         fronted = self._fronted[reason]
         slots = self._front_slots[reason] = []
         known = {}  # handler: its slot
@@ -329,7 +328,7 @@ class Exits:
 
 
 def _alone(below):
-    """Of a reason without a front: nothing stands before its handlers."""
+    """The front of a reason without one: its handlers stand alone."""
     return below
 
 

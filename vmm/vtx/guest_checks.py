@@ -1,9 +1,9 @@
 """Why a VM entry failed with reason 33: each check on the guest-state area that it violates.
 
-The CPU only says "invalid guest state"; this makes the checks again, in the SDM's order and
-under its headings. Limits: reserved bits of model-specific MSRs (IA32_PERF_GLOBAL_CTRL,
-IA32_RTIT_CTL, IA32_LBR_CTL), SGX, CET tracking and what the VMCS link pointer points to are
-not looked at. Source: SDM Vol. 3C, "Checks on the Guest State Area".
+The CPU only reports "invalid guest state"; this repeats the checks, in the SDM's order and under its headings. It is
+one file because the SDM's list is one, and is read beside it. Limits: reserved bits of model-specific MSRs
+(IA32_PERF_GLOBAL_CTRL, IA32_RTIT_CTL, IA32_LBR_CTL), SGX, CET tracking and the target of the VMCS link pointer are not
+checked. Source: SDM Vol. 3C, "Checks on the Guest State Area".
 """
 
 from micropython import const

@@ -1,9 +1,8 @@
 """Keys: the second step of the dispatch, from one word of the frame to a handler of its own.
 
-A port, an MSR or a CPUID leaf that is touched often has a slot of the dispatch table for
-itself. The shim finds it here (port/vcpu_enter.c) by the reason's word, `offset`, of which
-`mask` says what counts, and gives the handler an integer of its own along, the datum. What is
-not found goes to the reason's handler.
+A port, an MSR or a CPUID leaf that is accessed often has a slot of the dispatch table for itself. The shim looks it up
+here (port/vcpu_enter.c) by the reason's word at `offset`, masked by `mask`, and stores an integer for the handler, the
+datum, in the frame. Other values go to the reason's handler.
 """
 
 from array import array
@@ -15,7 +14,7 @@ from micropython import const
 _FACTOR = const(0x9E3779B1)  # as in port/vcpu.h
 _HEADER = const(4)  # words: offset, mask, shift, 0
 _ENTRY = const(4)  # words: key, slot, datum, 0
-_TAIL = const(16)  # entries behind the last index, so that a search never wraps; the very last stays empty
+_TAIL = const(16)  # entries behind the last index, so that a search never wraps; the last one stays empty
 
 
 class Keys:
@@ -48,14 +47,14 @@ class Keys:
         return larger
 
     def put(self, key, slot, datum=0):
-        """Let `slot` serve a key. ValueError where there are too many keys."""
+        """Let `slot` serve a key. ValueError with too many keys."""
         if not self._place(key, slot, datum):
             self._purge()
             if not self._place(key, slot, datum):
                 raise ValueError("no room for key %#x: there are at most %d keys" % (key, self._most))
 
     def _place(self, key, slot, datum):
-        """Return whether there was room."""
+        """Insert an entry; returns whether there was room."""
         words = self._words
         at = _search(words, key)
         if at > len(words) - 2 * _ENTRY:
@@ -81,7 +80,7 @@ class Keys:
         self._count += done
 
     def _purge(self):
-        """Forget the keys that are left to the default slot."""
+        """Drop the keys that the default slot serves."""
         words = self._words
         kept = []
         for at in range(_HEADER, len(words), _ENTRY):
@@ -94,7 +93,7 @@ class Keys:
             self._place(*entry)
 
     def find(self, key):
-        """Return (slot, datum), or None: what the shim would find."""
+        """Return (slot, datum) as the shim would find them, or None."""
         words = self._words
         at = _search(words, key)
         return (words[at + 1], words[at + 2]) if words[at + 1] else None

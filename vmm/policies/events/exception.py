@@ -69,7 +69,7 @@ class Exception_(Event):
 
 
 def _trap(vcpu):
-    """Whether this #DB comes after its instruction: a step, or a breakpoint on data."""
+    """Whether this #DB follows its instruction: a step, or a data breakpoint."""
     hit = vcpu.qualification
     if hit & PENDING_BS:
         return True

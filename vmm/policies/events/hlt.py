@@ -5,7 +5,7 @@ from vmm.vtx import reasons
 
 
 class Hlt(Event):
-    """Without a policy, or with DEFAULT, the guest waits for an event; HANDLED and SKIP go past it at once."""
+    """Without a policy, or with DEFAULT, the guest waits for an event; HANDLED and SKIP advance past it at once."""
 
     name = "hlt"
     text = 'an instruction HLT. No value. SDM Vol. 2A, "HLT"'

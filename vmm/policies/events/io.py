@@ -39,7 +39,7 @@ def _quick(vcpu, numbers: int, handler) -> int:
     before = int(f[RAX])
     f[RAX] = n[2]
     done = int(handler(vcpu))
-    f[RAX] = before  # OUT changes no register; what lies above EAX no handler looks at
+    f[RAX] = before  # OUT changes no register; no handler reads above EAX
     return done
 
 

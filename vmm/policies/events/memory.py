@@ -14,8 +14,8 @@ from vmm.vtx.x86 import PAGE
 
 _FETCH = const(4)
 _OPERAND = const(0x180)  # linear address valid, and the access is to its translation
-_PAGES = const(1 << 14)  # of one policy: each takes a little of the heap
-_KEYS = const(16)  # pages that get keys of their own; the accesses to larger ranges are looked at one by one
+_PAGES = const(1 << 14)  # most pages of one policy: each takes a little of the heap
+_KEYS = const(16)  # most pages with keys of their own; in larger ranges each access is tested
 _ACCESS = Letters("access", {"r": R, "w": W, "x": X}, "letters of r, w and x, all by default")
 
 
@@ -71,7 +71,7 @@ class Memory(Instruction):
         return [page << 12 & 0xFFFFFFFF for page in pages] if len(pages) <= _KEYS else None
 
     def tests(self, chosen):
-        """Also for exits of a key: that is the page's, without what lies above 4 GiB."""
+        """Also for exits of a key, since the key lacks the bits of the gpa above 4 GiB."""
         rights = _ACCESS.bits(chosen.get("access", "rwx"))
         return [within(GPA, chosen["gpa"], chosen.get("length", PAGE)), differs(QUALIFICATION, rights)]
 

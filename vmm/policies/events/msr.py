@@ -23,7 +23,7 @@ def _write(vcpu, numbers: int, handler) -> int:
     f[RAX] = n[2]
     f[RDX] = n[3]
     done = int(handler(vcpu))
-    f[RAX] = low  # WRMSR changes no register; what lies above EAX and EDX no handler looks at
+    f[RAX] = low  # WRMSR changes no register; no handler reads above EAX and EDX
     f[RDX] = high
     return done
 
