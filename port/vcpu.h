@@ -124,7 +124,8 @@ typedef struct {
     uint64_t entry_controls; // 0xba8
     uint64_t ss_rights; // 0xbb0
     uint64_t cr0_shadow; // 0xbb8
-    uint64_t sibling; // 0xbc0  hpa of the frame of the guest's next vCPU, in a ring; 0: it has no other
+    uint64_t
+        sibling; // 0xbc0  hpa of the frame of the guest's next vCPU, in a ring; 0: it has no other
     uint64_t ordered; // 0xbc8  the guest's interleave says which of its vCPUs runs
     uint64_t reserved2[6]; // 0xbd0
     uint64_t stored[64]; // 0xc00  MSRs that live in memory (vmm/handlers/msr.py)
