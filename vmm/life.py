@@ -50,6 +50,8 @@ class Life:
         for vcpu in self.vcpus:
             vcpu.stepper.reset()
         self._init = None
+        if self.interleave:
+            self.interleave.restart()
         self.uncover()
         if self.demand_paging:
             for gpa, length, hpa in segments:

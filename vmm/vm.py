@@ -22,6 +22,7 @@ from vmm.memory.e820 import e820, ram
 from vmm.memory.fill import ones
 from vmm.physical import Physical
 from vmm.policies import arming, policy
+from vmm.scheduling.interleave import Interleaved
 from vmm.scheduling.preemption import rouse
 from vmm.scheduling.scheduled import ScheduledVm
 from vmm.vtx import exits, vcpu
@@ -32,7 +33,7 @@ _LOG_LINES = const(64)
 _GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
 
-class VM(Life, Physical, ScheduledVm):
+class VM(Life, Physical, ScheduledVm, Interleaved):
     """One guest. Attributes for users: name, state, vcpus, vcpu (the first of them), memory, clock, ports, mmio, msrs,
     policies."""
 

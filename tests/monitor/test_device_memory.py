@@ -405,7 +405,7 @@ def test_what_no_one_knows_stops_the_guest_with_its_bytes(bench):
     guest = bench.guest("mov rax, cr4\nor eax, 0x40000\nmov cr4, rax\nmov rsi, 0xfed40000\nxsave [rsi]\nhlt")
     guest.until("vm.state == 'stopped'")
     assert "0f ae 26" in guest.eval("vm.messages[-1]") or "0fae26" in guest.eval("vm.messages[-1]")
-    assert guest.eval("vm.stepper.armed") is False
+    assert guest.eval("vm.vcpu.stepper.armed") is False
     guest.destroy()
 
 

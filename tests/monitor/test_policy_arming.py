@@ -136,13 +136,13 @@ def test_a_page_that_the_guest_maps_again_is_still_watched(guest):
 def test_table_and_cost(guest):
     """The dispatch table is what it was; an unwatched exit never meets a hook."""
     made = guest(CPUID)
-    before = made.eval("[id(h) for h in vm.exits.table]")
+    before = made.eval("[id(h) for h in vm.exits.tables[0]]")
     made.policy("VMCALL", "pass")
     assert [
-        i for i, (a, b) in enumerate(zip(before, made.eval("[id(h) for h in vm.exits.table]"), strict=True)) if a != b
+        i for i, (a, b) in enumerate(zip(before, made.eval("[id(h) for h in vm.exits.tables[0]]"), strict=True)) if a != b
     ] == [18]
     made.exec("p.detach()")
-    assert made.eval("[id(h) for h in vm.exits.table]") == before
+    assert made.eval("[id(h) for h in vm.exits.tables[0]]") == before
     assert made.eval("(vm.policies, p.attached)") == ([], False)
 
 

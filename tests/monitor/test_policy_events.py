@@ -301,7 +301,7 @@ def test_many_keys_and_more_than_there_are_slots(guest):
     """Each leaf its own policy, more of them than the table has slots: all are found, and go when they are detached."""
     source = "\n".join(f"mov eax, {0x50000000 + leaf}\ncpuid\nadd r8, rbx" for leaf in (0, 7, 99, 180))
     made = guest("xor r8, r8\n" + source + f"\nmov [{DATA:#x}], r8\nhlt")
-    before = made.eval("[id(h) for h in vm.exits.table]")
+    before = made.eval("[id(h) for h in vm.exits.tables[0]]")
     made.exec(
         "def answer(vcpu):\n    return Value((0, vcpu.rax & 0xffff, 0, 0))\n"
         "held = [vm.on(CPUID, leaf=0x50000000 + leaf)(answer) for leaf in range(190)]",
@@ -311,7 +311,7 @@ def test_many_keys_and_more_than_there_are_slots(guest):
     assert made.word() == 7 + 99 + 180
     assert made.eval("[p.hits for p in held if p.hits]") == [1] * 4
     made.exec("for p in vm.policies: p.detach()", 300)
-    assert made.eval("[id(h) for h in vm.exits.table]") == before
+    assert made.eval("[id(h) for h in vm.exits.tables[0]]") == before
 
 
 def test_hlt(guest):

@@ -197,9 +197,9 @@ def watch(way):
     def prepare(made):
         made.exec(f"""
 from vmm.policies import monitortrap, stepper, trapflag
-ways = (trapflag.TrapFlag(vm),)
-if {way == "MonitorTrap"}: ways = (monitortrap.MonitorTrap(vm),) + ways
-vm.stepper = stepper.Stepper(vm, ways)
+ways = (trapflag.TrapFlag(vm.vcpu),)
+if {way == "MonitorTrap"}: ways = (monitortrap.MonitorTrap(vm.vcpu),) + ways
+vm.vcpu.stepper = stepper.Stepper(vm.vcpu, ways)
 n = [0]
 """)
         made.policy(f"MEMORY, gpa={PAGE}, length=4096, access='x'", "n[0] += 1")

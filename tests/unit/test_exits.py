@@ -48,7 +48,7 @@ class Vcpu(bytearray):
 
 def attach(exits, number=0):
     vcpu = Vcpu(number)
-    vcpu.table = exits.table()
+    vcpu.table = exits.new_table()
     exits.attach(vcpu, vcpu.table)
     return vcpu
 

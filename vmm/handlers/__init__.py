@@ -7,6 +7,7 @@ A handler is `handler(vcpu) -> verdict` (vmm/verdict.py).
 
 from vmm.handlers import control, descriptor, exception, interrupt, shutdown, task_switch, undefined
 from vmm.handlers.privileged import kernel_only
+from vmm.scheduling import interleave
 from vmm.vtx import events
 from vmm.vtx import frame as f
 from vmm.vtx import reasons as r
@@ -24,6 +25,7 @@ def install(vm, exits):
     add(r.INTERRUPT_WINDOW, events.window)
     add(r.NMI_WINDOW, events.window)
     add(r.ATTENTION, interrupt.attention)
+    add(r.MONITOR_TRAP_FLAG, interleave.handler())
     exits.add_completed(exits.each(lambda vcpu: vcpu.breakpoints.completed))
     add(r.PENDING, exits.each(lambda vcpu: vcpu.events.handler(vcpu.apic_page, vcpu.events.acknowledge)))
     add(r.HLT, exits.each(lambda vcpu: vcpu.tpr_shadow.halt()) if first.tpr_shadow else interrupt.halt)

@@ -48,7 +48,8 @@ class MonitorTrap:
 
     def disarm(self, vcpu):
         """Nothing is left of the step."""
-        vcpu.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG)
+        if not (self.vm.interleave and self.vm.interleave.instructions):
+            vcpu.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG)
         if self._delivery:
             return
         vcpu.write(EXCEPTION_BITMAP, self.vm.arming.exceptions())

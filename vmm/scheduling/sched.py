@@ -191,6 +191,10 @@ class Scheduler(Preemption):
             self._words[LAST] = self._frames[at]
             self._words[SWITCHES] += 1
 
+    def ordered(self, at):
+        """The number of the vCPU that runs in place of that with number `at`, by its VM's interleave."""
+        return self.vcpus.index(self.vcpus[at].vm.interleave.choose())
+
     def charge(self, vcpu, used):
         """So many ticks that a guest has used move the virtual time of its priority, by its share."""
         advance(self._levels, vcpu.scheduled.frame, used)

@@ -50,6 +50,7 @@ from vmm.vtx.frame import (
     HOST_TICKS,
     LEAD,
     NEXT,
+    ORDERED,
     PARKED,
     PENDING,
     PRIORITY,
@@ -210,6 +211,16 @@ def turns(sched, deadline: int, once: int):
         if missed:
             continue  # its timer has come since it was looked at: it need not wait for the look at all others
 
+        # -- the order of a guest's vCPUs that its user wants
+        ordered = 0
+        if best >= 0:
+            if ptr32(frames[best])[ORDERED]:
+                best = int(sched.ordered(best))
+                f = ptr32(frames[best])
+                ordered = int(f[ORDERED])
+                turn = int(f[TURN]) | int(f[TURN + 1]) << 32
+                place = 0
+
         # -- until when: the end of its slice, or when one that preempts it may wake up; alone it needs no turns
         stop = deadline
         if equals > 1:
@@ -254,6 +265,8 @@ def turns(sched, deadline: int, once: int):
 
         # -- run
         f = ptr32(frames[best])
+        if ordered > 1:
+            stop = 1  # MIN_RUN is the length of its turn
         f[SLICE_END] = stop
         f[SLICE_END + 1] = stop >> 32
         f[DIRTY] |= DIRTY_TIMERS

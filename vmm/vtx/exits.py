@@ -59,7 +59,7 @@ class Exits:
         self.unhandled = Unhandled(report).exit
         self.wants = [0] * reasons.SLOTS
         self._vcpus = []
-        self._tables = []  # by vCPU
+        self.tables = []  # the lists, by vCPU
         self._diversions = []  # by vCPU, layer 4: ({slot: handler}, table), or None
         self._kept = []  # by vCPU: (handler, table, {slot: handler}) of the last diversion, or None: most are alike
         self._covered = {}  # slot: its handler of layer 1, where another one stands in front of it
@@ -72,20 +72,37 @@ class Exits:
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
         self._front_slots = {}  # reason: slots that its front has
         self._current = [self.unhandled] * _SLOTS  # layers 1 to 3, by slot; the table itself where there is one vCPU
+        self._after = None
+        self._after_but = ()
         self._whole = {}  # reason with a front: what handler() has given since the front came
 
-    def table(self):
+    def new_table(self):
         """Return a new vCPU's table: a list for vmx.VCPU, and for attach()."""
-        return list(self._current) if self._tables else self._current
+        return list(self._current) if self.tables else self._current
 
     def attach(self, vcpu, table):
         """A vCPU, in the order of their numbers. vcpu.number, use(table)."""
-        if self._tables and self._tables[0] is self._current:
+        if self.tables and self.tables[0] is self._current:
             self._current = list(self._current)
-        self._tables.append(table)
+        self.tables.append(table)
         self._diversions.append(None)
         self._kept.append(None)
         self._vcpus.append(vcpu)
+
+    def after(self, make, but):
+        """Let make(handler) stand in the tables for each handler of layers 1 to 3 but those of slots `but`; None: no
+        longer. For a guest of several vCPUs."""
+        self._after = make
+        self._after_but = but
+        known = {}
+        for slot in range(_SLOTS):
+            for number, table in enumerate(self.tables):
+                handler = _of(self._current[slot], number)
+                if make is not None and slot not in but:
+                    if id(handler) not in known:
+                        known[id(handler)] = make(handler)
+                    handler = known[id(handler)]
+                table[slot] = handler
 
     def each(self, make):
         """Return make(vcpu), or where there are several vCPUs a tuple of them: a handler for add() and key()."""
@@ -290,7 +307,7 @@ class Exits:
         """No diversion of the vCPU any more."""
         others = self._diversions[vcpu.number][0]
         self._diversions[vcpu.number] = None
-        vcpu.use(self._tables[vcpu.number])
+        vcpu.use(self.tables[vcpu.number])
         self._divert_keys(others)
 
     def _divert_keys(self, others):
@@ -301,9 +318,12 @@ class Exits:
     def _put(self, slot, handler):
         """A slot by layers 1 to 3: into the tables."""
         self._current[slot] = handler
-        if len(self._tables) > 1:
-            for number, table in enumerate(self._tables):
-                table[slot] = _of(handler, number)
+        if len(self.tables) > 1:
+            for number, table in enumerate(self.tables):
+                shown = _of(handler, number)
+                if self._after is not None and slot not in self._after_but:
+                    shown = self._after(shown)
+                table[slot] = shown
         for vcpu, diversion in zip(self._vcpus, self._diversions):
             if diversion is not None and slot in diversion[0]:
                 diversion[1][slot] = diversion[0][slot] or self.handler(slot, vcpu)

@@ -75,7 +75,7 @@ class _Machine:
 class _Exits:
     """A table whose every handler ends the trial."""
 
-    def table(self):
+    def new_table(self):
         return [lambda _vcpu: verdict.STOP] * 256
 
     def attach(self, vcpu, table):

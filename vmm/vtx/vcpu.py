@@ -262,7 +262,7 @@ def make(vm, number, caps, take, exits, live_msrs):
     for i, index in enumerate(live_msrs):
         struct.pack_into("<I", table, 16 * i, index)
     struct.pack_into("<I", uctypes.bytearray_at(frame + XSAVE, 32), 24, 0x1F80)
-    dispatch = exits.table()
+    dispatch = exits.new_table()
     vcpu = vmx.VCPU(frame, region, dispatch, Vcpu)
     vcpu.vm = vm
     vcpu.number = number
