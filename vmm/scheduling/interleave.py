@@ -26,7 +26,7 @@ from vmm.scheduling.states import RUNNING
 from vmm.verdict import YIELD
 from vmm.vtx import reasons
 from vmm.vtx.frame import GUEST_TICKS, MIN_RUN, ORDERED
-from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
+from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG, CONTROL_PAUSE_EXITING
 
 _MOST = const(1 << 16)  # runs of a schedule that are kept
 _LIMIT_SLICES = const(10)  # the longest that a function may think
@@ -172,9 +172,8 @@ class Interleave:
         vm = self.vm
         for vcpu in vm.vcpus:
             _arm(vcpu, (_TICKS if self.ticks else _ON) if on else 0, self.instructions)
-            trap = CONTROL_MONITOR_TRAP_FLAG
-            if self.instructions:
-                vcpu.events.set_primary(trap if on else 0, 0 if on else trap)
+            bits = CONTROL_PAUSE_EXITING | (CONTROL_MONITOR_TRAP_FLAG if self.instructions else 0)
+            vcpu.events.set_primary(bits if on else 0, 0 if on else bits)
         vm.exits.after(_point if on else None, NO_POINTS)
 
     def choose(self):
