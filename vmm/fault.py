@@ -8,6 +8,7 @@ from micropython import const
 
 DE = const(0)
 DB = const(1)
+NMI = const(2)
 BP = const(3)
 OF = const(4)
 BR = const(5)

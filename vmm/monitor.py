@@ -21,6 +21,7 @@ from vmm import description, journal, machine_check
 from vmm.host_uarts import HostUarts
 from vmm.machines import Machines
 from vmm.memory import pages
+from vmm.memory.e820 import RAM
 from vmm.scheduling import sched
 from vmm.ties import link, shared
 from vmm.vm import VM
@@ -29,7 +30,6 @@ from vmm.vtx import controls, mitigations, trial
 from vmm.vtx.vmcs_bits import INVEPT_SINGLE_CONTEXT, INVVPID_SINGLE_CONTEXT
 from vmm.vtx.x86 import CR4_OSXSAVE, CR4_VMXE, PAGE
 
-_RAM = const(1)
 _GUEST_HEAP = const(64 << 10)  # bytes of heap that a guest takes at least
 _SCARCE = const(4)  # part of the heap: with less than that in one piece, holes are filled first
 _NEW = const(8)  # part of the heap: allocations after which the search for holes is worth repeating
@@ -218,7 +218,7 @@ def _mitigated():
 
 
 def _free_memory():
-    return [(base, length) for base, length, kind in multiboot.memory() if kind == _RAM]
+    return [(base, length) for base, length, kind in multiboot.memory() if kind == RAM]
 
 
 def _taken_memory():

@@ -30,8 +30,8 @@ from vmm.devices.port92 import Port92
 from vmm.devices.reset_cf9 import ResetCf9
 from vmm.devices.uart16550 import Uart16550
 from vmm.devices.vga import Vga
-from vmm.handlers.apic_msrs import LAPIC, ApicMsrs
-from vmm.vtx.x86 import PAGE
+from vmm.handlers.apic_msrs import ApicMsrs
+from vmm.vtx.x86 import APIC_BASE, PAGE
 
 IOAPIC = const(0xFEC00000)
 COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
@@ -88,8 +88,8 @@ class Pc:
         ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI: chipsets do not pass it to the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
         ports.claim(tables.PM_BASE, 16, self.pm, widest=4)
-        mmio.claim(LAPIC, PAGE, self.local_apics)
-        self._lapic_at = LAPIC
+        mmio.claim(APIC_BASE, PAGE, self.local_apics)
+        self._lapic_at = APIC_BASE
         mmio.claim(IOAPIC, PAGE, self.ioapic)
         mmio.claim(tables.HPET, hpet.SIZE, Later(self._make_hpet))
 
@@ -124,7 +124,7 @@ class Pc:
         self.ioapic.reset()
         for vcpu in self.vm.vcpus:
             vcpu.lapic.reset()
-            vcpu.lapic_at = LAPIC
+            vcpu.lapic_at = APIC_BASE
         self._place_lapic()
         self._virtual_wire()
 
@@ -151,7 +151,7 @@ class Pc:
             return 0
         screen.blank(memory)
         signature, _, _, features = self.vm.cpuid.leaf(1, 0)
-        mp.install(memory, self._cpus, signature, features, LAPIC, IOAPIC, _SCI)
+        mp.install(memory, self._cpus, signature, features, APIC_BASE, IOAPIC, _SCI)
         return tables.install(memory, AML, self._cpus, com_ports, True, screen=told, hpet_id=hpet.ID)
 
     def _make_hpet(self):

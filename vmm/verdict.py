@@ -7,6 +7,8 @@ scheduler with the verdict.
 from micropython import const
 from vmx import Value  # noqa: F401  a policy's answer: the value that the guest reads, or that is written instead
 
+from vmm.fault import NMI
+
 RESUME = const(0)
 ADVANCE = const(1)
 YIELD = const(2)  # the monitor or another vCPU is due
@@ -20,7 +22,6 @@ HOST = const(256)  # with YIELD: the host took an interrupt, consoles may have s
 SPIN = const(512)  # with YIELD: it waits for another vCPU of its VM, which goes before it now
 BEYOND = const(0x7FFFFFF8 & ~768)  # all that VM.apply has to see to, but for WAIT
 
-_NMI = const(2)
 _ERROR_MAX = const(0x7FFF)  # limit of VM entry
 
 # A policy's answers. None means DEFAULT.
@@ -38,7 +39,7 @@ class Inject:
     """
 
     def __init__(self, vector, error=None):
-        if not isinstance(vector, int) or not 0 <= vector < 32 or vector == _NMI:
+        if not isinstance(vector, int) or not 0 <= vector < 32 or vector == NMI:
             raise ValueError("vector %r is not an exception (an NMI: vm.nmi())" % (vector,))
         if error is not None and (not isinstance(error, int) or not 0 <= error <= _ERROR_MAX):
             raise ValueError("error code %r: a number up to %#x" % (error, _ERROR_MAX))

@@ -14,7 +14,7 @@ from micropython import const
 
 from vmm import apic_bus, backoff, bus, handlers, pc, processors, screen, tally, terminal
 from vmm.gone import Gone
-from vmm.handlers import cpuid, io, mmio, msr, spec_msrs, vmcall
+from vmm.handlers import cpu_msrs, cpuid, io, mmio, msr, spec_msrs, vmcall
 from vmm.life import Life
 from vmm.memory import ept, linear, rights
 from vmm.memory import guest as memory
@@ -26,7 +26,7 @@ from vmm.scheduling.interleave import Interleaved
 from vmm.scheduling.preemption import rouse
 from vmm.scheduling.scheduled import ScheduledVm
 from vmm.vtx import exits, vcpu
-from vmm.vtx.x86 import PAGE
+from vmm.vtx.x86 import IA32_TSC_AUX, IA32_XSS, PAGE
 
 _LARGE = const(0x200000)
 _LOG_LINES = const(64)
@@ -96,11 +96,11 @@ class VM(Life, Physical, ScheduledVm, Interleaved):
         )
         self.cr4_allowed = self.cpuid.cr4_allowed()
         self.xcr0_allowed = self.cpuid.xcr0
-        live = list(msr.LIVE)
+        live = list(cpu_msrs.LIVE)
         if self.cpuid.has_rdtscp:
-            live.append(msr.IA32_TSC_AUX)
+            live.append(IA32_TSC_AUX)
         if self.cpuid.has_xsaves:
-            live.append(msr.IA32_XSS)
+            live.append(IA32_XSS)
         self.msrs = msr.Msrs(cpu.rdmsr, live, self.cpuid.width)
         self.spec_msrs = spec_msrs.SpecMsrs(self.msrs, monitor.mitigations, cpu.wrmsr)
         self.port_bus = bus.PortBus()

@@ -7,6 +7,8 @@ import struct
 
 from micropython import const
 
+from vmm.acpi.tables import ACTIVE_HIGH_LEVEL
+
 POINTER = const(0xF0000)  # in the range that is scanned for it
 _TABLE = const(0xF0010)
 _SPECIFICATION = const(4)  # 1.4
@@ -23,7 +25,6 @@ _BOOT = const(2)
 _INT = const(0)
 _NMI = const(1)
 _EXTINT = const(3)
-_ACTIVE_HIGH_LEVEL = const(0x0D)
 
 _APIC_VERSION = const(0x14)
 _IO_APIC_VERSION = const(0x20)
@@ -46,7 +47,7 @@ def entries(cpus, signature, features, local_apic, io_apic, sci):
     out.append(struct.pack("<BBHBBBB", _IO_INTERRUPT, _EXTINT, 0, _ISA, 0, cpus, 0))
     for line in range(16):
         if line != 2:  # the 8259s' cascade, whose pin is the 8254's
-            flags = _ACTIVE_HIGH_LEVEL if line == sci else 0
+            flags = ACTIVE_HIGH_LEVEL if line == sci else 0
             out.append(struct.pack("<BBHBBBB", _IO_INTERRUPT, _INT, flags, _ISA, line, cpus, line or 2))
     out.append(struct.pack("<BBHBBBB", _LOCAL_INTERRUPT, _EXTINT, 0, _ISA, 0, _ALL, 0))
     out.append(struct.pack("<BBHBBBB", _LOCAL_INTERRUPT, _NMI, 0, _ISA, 0, _ALL, 1))

@@ -10,6 +10,9 @@ import struct
 
 from micropython import const
 
+from vmm.devices.mc146818 import CENTURY
+from vmm.vtx.x86 import APIC_BASE
+
 RSDP = const(0xE0000)
 _FACS = const(0xE0040)  # 64-byte aligned
 _TABLES = const(0xE0080)
@@ -24,8 +27,6 @@ RESET_PORT = const(0xCF9)
 RESET_VALUE = const(0x06)
 SCI_INT = const(9)
 
-CENTURY = const(0x32)  # register of the RTC, as vmm/devices/mc146818.py has it
-LOCAL_APIC = const(0xFEE00000)
 IO_APIC = const(0xFEC00000)
 HPET = const(0xFED00000)
 MAX_CPUS = const(16)
@@ -46,7 +47,7 @@ _LEGACY_DEVICES = const(1 << 0)
 _8042 = const(1 << 1)
 _VGA_NOT_PRESENT = const(1 << 2)
 # MPS INTI flags
-_ACTIVE_HIGH_LEVEL = const(0x0D)
+ACTIVE_HIGH_LEVEL = const(0x0D)
 
 # DSDT placeholders (dsdt.asl): NameOp, name, DWordPrefix, value
 _DEVS = b"\x08DEVS\x0c\x3c\x5a\xc3\xa5"
@@ -107,12 +108,12 @@ def fadt(dsdt, facs, keyboard, screen):
 
 def madt(cpus):
     """The MADT: `cpus` local APICs with IDs from 0, one I/O APIC with ID `cpus`."""
-    body = bytearray(struct.pack("<II", LOCAL_APIC, 1))  # PCAT_COMPAT: two 8259s too
+    body = bytearray(struct.pack("<II", APIC_BASE, 1))  # PCAT_COMPAT: two 8259s too
     for cpu in range(cpus):
         body.extend(struct.pack("<BBBBI", 0, 8, cpu, cpu, 1))
     body.extend(struct.pack("<BBBBII", 1, 12, cpus, 0, IO_APIC, 0))
     body.extend(struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0))  # 8254: IRQ 0 on pin 2
-    body.extend(struct.pack("<BBBBIH", 2, 10, 0, SCI_INT, SCI_INT, _ACTIVE_HIGH_LEVEL))
+    body.extend(struct.pack("<BBBBIH", 2, 10, 0, SCI_INT, SCI_INT, ACTIVE_HIGH_LEVEL))
     body.extend(struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1))  # NMI on LINT1 of all
     return _table(b"APIC", 3, body)
 

@@ -15,7 +15,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.oscillator import periods, ticks_at
+from vmm.devices.oscillator import CALLBACKS_HZ, periods, ticks_at
 
 FREQUENCY = const(10000000)
 PERIOD_FS = const(100000000)
@@ -52,7 +52,6 @@ _ALL = const((1 << 64) - 1)
 _NEVER = const(-1)
 _JUST = const(FREQUENCY)  # periods: a comparator written at most this far behind the counter matches at once
 _MADE_UP = const(FREQUENCY)  # periods of lost matches that are made up for
-_CALLBACKS_HZ = const(20000)  # the timer never runs faster
 
 # Words of `_plain`, 64 bits each: what `_tick` needs where one periodic comparator is the only one enabled.
 _PERIOD = const(0)  # 0: Hpet._due serves it
@@ -323,7 +322,7 @@ class Hpet:
                     retry = max(self.period[n] // 4, 1)
                     continue
             self._advance(n, count)
-        soonest = now + self.clock.hz // _CALLBACKS_HZ
+        soonest = now + self.clock.hz // CALLBACKS_HZ
         if retry:
             soonest = max(soonest, now + ticks_at(retry, self.clock.hz, FREQUENCY))
         self._arm(soonest)
@@ -414,7 +413,7 @@ def _tick(plain: int, driven, arm, slow, now: int):
         return
     line = driven[0]
     line(0)
-    soonest = now + hz // _CALLBACKS_HZ
+    soonest = now + hz // CALLBACKS_HZ
     if int(line(1)) == 0:
         when = now + (period >> 2) * hz // FREQUENCY
     else:

@@ -16,7 +16,6 @@ from vmm.devices.i8254_counters import (
     ARMED,
     ASLEEP,
     BCD,
-    CALLBACKS_HZ,
     CR,
     EDGE,
     FREQUENCY,
@@ -47,7 +46,7 @@ from vmm.devices.i8254_counters import (
     pause,
     tick,
 )
-from vmm.devices.oscillator import periods, ticks_at
+from vmm.devices.oscillator import CALLBACKS_HZ, periods, ticks_at
 
 _CONTROL = const(3)
 _PORT_61 = const(4)

@@ -23,9 +23,9 @@ from vmm.devices.lapic_registers import (
     TMR,
     VIRTUAL_DELIVERY,
 )
+from vmm.devices.oscillator import CALLBACKS_HZ
 from vmm.vtx.frame import DIRTY, DIRTY_RVI, PENDING, RVI
 
-_CALLBACKS_HZ = const(20000)  # a periodic timer never runs faster
 _MADE_UP_S = const(1)  # of lost periods that are made up for
 _LOOKS_HZ = const(1000)  # while an interrupt waits to be accepted, looks become as rare as this
 _LOOKS = const(5)  # after so many, each twice as long after the one before
@@ -186,7 +186,7 @@ class LapicTimer:
         if lvt & LVT_MASKED:
             return  # set_mode() makes up for it
         hz = self.clock.hz
-        soonest = hz // _CALLBACKS_HZ
+        soonest = hz // CALLBACKS_HZ
         legal = lvt & 0xFF > 15
         if self.deliver(lvt & 0xFF, 0) == 0 or not legal:
             if not legal:  # an error each time, which waits already

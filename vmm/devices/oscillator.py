@@ -4,6 +4,10 @@ Both count from 0 together. With `hz` below 2**40 and `frequency` below 2**22 al
 below 2**62. Hot methods of the chips write `periods` out.
 """
 
+from micropython import const
+
+CALLBACKS_HZ = const(20000)  # a chip's timer never runs faster
+
 
 def periods(ticks, hz, frequency):
     """How many periods of `frequency` have passed after `ticks` of a clock that runs at `hz`."""

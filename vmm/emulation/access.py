@@ -8,15 +8,15 @@ from micropython import const
 
 from vmm import verdict
 from vmm.emulation import decode, emulate
+from vmm.emulation.decode import MAX_LENGTH
 from vmm.fault import Fault
+from vmm.loaders.state import GPRS
 from vmm.memory import paging
 from vmm.memory.linear import Unbacked
 from vmm.vtx import events
 from vmm.vtx.vmcs import GUEST_CS_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
 from vmm.vtx.x86 import PAGE, RFLAGS_TF
 
-GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
-_MAX_LENGTH = const(15)
 _TURNS = const(64)  # iterations of a REP instruction in one exit
 
 
@@ -89,14 +89,14 @@ class GuestCpu:
         if self.bits != 64:
             gva = gva + vcpu.read(GUEST_CS_BASE) & 0xFFFFFFFF
         access = paging.FETCH | self.memory.explicit
-        code = self.vm.physical_read(self.memory.gpa(gva, access), min(_MAX_LENGTH, PAGE - (gva & (PAGE - 1))))
-        if len(code) < _MAX_LENGTH:
+        code = self.vm.physical_read(self.memory.gpa(gva, access), min(MAX_LENGTH, PAGE - (gva & (PAGE - 1))))
+        if len(code) < MAX_LENGTH:
             try:
                 gpa = self.memory.gpa(gva + len(code), access)
             except Fault:
                 return code  # the instruction may end before that page
-            if self.vm.memory.has(gpa, _MAX_LENGTH):
-                code += self.vm.memory.read(gpa, _MAX_LENGTH - len(code))
+            if self.vm.memory.has(gpa, MAX_LENGTH):
+                code += self.vm.memory.read(gpa, MAX_LENGTH - len(code))
         return code
 
     # -- the interface of vmm/emulation/emulate.py

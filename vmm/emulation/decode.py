@@ -39,11 +39,11 @@ GS = const(5)
 NONE = const(-1)
 RIP = const(16)  # as a base register: the address of the next instruction
 
-_MAX_LENGTH = const(15)
-_REX_W = const(8)
-_REX_R = const(4)
-_REX_X = const(2)
-_REX_B = const(1)
+MAX_LENGTH = const(15)
+REX_W = const(8)
+REX_R = const(4)
+REX_X = const(2)
+REX_B = const(1)
 
 # Base and index of the 16-bit addressing forms by r/m
 _BASE16 = b"\x03\x03\x05\x05\x06\x07\x05\x03"
@@ -87,7 +87,7 @@ class Instruction:
             self._decode(code, bits)
         except IndexError:
             raise DecodeError("cut off or too long: %s" % _hex(code)) from None
-        if self.length > _MAX_LENGTH:
+        if self.length > MAX_LENGTH:
             raise DecodeError("longer than 15 bytes: %s" % _hex(code))
         return self
 
@@ -130,7 +130,7 @@ class Instruction:
                 self._unknown(code)
         self._check_prefixes(code, op, opcode)
         self._sizes(op, form, opcode, opsize)
-        self.reg = modrm >> 3 & 7 | (8 if self.rex & _REX_R else 0)
+        self.reg = modrm >> 3 & 7 | (8 if self.rex & REX_R else 0)
         if form == E_S:
             self.reg &= 7
             if self.reg > GS:
@@ -185,7 +185,7 @@ class Instruction:
         self.operand_prefix = operand
         if bits == 64:
             self.address_size = 4 if address else 8
-            self.size = 8 if rex & _REX_W else 2 if operand else 4
+            self.size = 8 if rex & REX_W else 2 if operand else 4
         else:
             self.address_size = 2 if (bits == 16) != address else 4
             self.size = 2 if (bits == 16) != operand else 4
@@ -271,7 +271,7 @@ class Instruction:
             sib = code[at]
             at += 1
             base = sib & 7
-            index = sib >> 3 & 7 | (8 if self.rex & _REX_X else 0)
+            index = sib >> 3 & 7 | (8 if self.rex & REX_X else 0)
             if index != 4:
                 self.index = index
                 self.scale = 1 << (sib >> 6)
@@ -279,7 +279,7 @@ class Instruction:
                 base = NONE
         elif base == 5 and mod == 0:
             base = RIP if self.bits == 64 else NONE
-        if base >= 0 and base != RIP and self.rex & _REX_B:
+        if base >= 0 and base != RIP and self.rex & REX_B:
             base += 8
         self.base = base
         if mod == 1:
@@ -292,4 +292,4 @@ class Instruction:
 
 
 def _hex(code):
-    return " ".join(["%02x" % byte for byte in bytes(code[:_MAX_LENGTH])])
+    return " ".join(["%02x" % byte for byte in bytes(code[:MAX_LENGTH])])

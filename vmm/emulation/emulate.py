@@ -27,7 +27,7 @@ from vmm.vtx.x86 import MASK64
 
 _RAX = const(0)
 _RCX = const(1)
-_RSP = const(4)
+RSP = const(4)
 _RSI = const(6)
 _RDI = const(7)
 _REPNE = const(0xF2)
@@ -231,7 +231,7 @@ class Emulator:
         size = insn.size
         width = cpu.stack_size
         mask = (1 << 8 * width) - 1
-        rsp = cpu.reg(_RSP) & mask
+        rsp = cpu.reg(RSP) & mask
         if insn.op == o.PUSH:
             source = self._operand(insn, _READ)
             rsp = (rsp - size) & mask
@@ -240,9 +240,9 @@ class Emulator:
             source = cpu.operand(SS, rsp, size, _READ)
             rsp = (rsp + size) & mask
             # An address by rSP counts with its new value.
-            target = self._operand(insn, WRITE, size if insn.base == _RSP else 0)
+            target = self._operand(insn, WRITE, size if insn.base == RSP else 0)
         cpu.store(target, cpu.load(source))
-        self.put(_RSP, width, rsp)
+        self.put(RSP, width, rsp)
 
     # String instructions
 

@@ -18,7 +18,7 @@ vmm/emulation/decode.py); 26:15 the low 12 bits of the displacement.
 import micropython
 from micropython import const
 
-from vmm.emulation.decode import DS, SS
+from vmm.emulation.decode import DS, REX_B, REX_R, REX_W, REX_X, SS
 
 LENGTH = const(15)
 HIGH = const(1 << 12)
@@ -28,11 +28,6 @@ IMMEDIATE = const(1 << 14)
 BASE_NONE = const(16)
 BASE_RIP = const(17)
 NO_ADDRESS = const(1 << 27)
-
-_REX_W = const(8)
-_REX_R = const(4)
-_REX_X = const(2)
-_REX_B = const(1)
 
 
 # Instructions, call included, unix port -O2, callgrind: decode 410, load 330, source 380.
@@ -52,7 +47,7 @@ def decode(code: ptr8, bits: int) -> int:
         byte = int(code[1])
     if byte >= 0x40 and byte < 0x50 and bits == 64:
         rex = byte
-        if rex & _REX_W:
+        if rex & REX_W:
             full = 8
         at += 1
         byte = int(code[at])
@@ -112,7 +107,7 @@ def decode(code: ptr8, bits: int) -> int:
     elif mod == 2:
         at += 4
     at += immediate
-    if rex & _REX_R:
+    if rex & REX_R:
         reg += 8
     elif into == 1 and reg >= 4 and not rex:
         result |= HIGH
@@ -151,7 +146,7 @@ def address(code: ptr8, bits: int) -> int:
         base = sib & 7
         scale = sib >> 6
         index = sib >> 3 & 7
-        if rex & _REX_X:
+        if rex & REX_X:
             index += 8
         if index == 4:
             index = int(BASE_NONE)
@@ -167,7 +162,7 @@ def address(code: ptr8, bits: int) -> int:
             displacement |= 0xF00
     elif mod == 2 or base >= BASE_NONE:
         displacement = (int(code[at]) | int(code[at + 1]) << 8) & 0xFFF
-    if base < 8 and rex & _REX_B:
+    if base < 8 and rex & REX_B:
         base += 8
     segment = int(SS) if base == 4 or base == 5 else int(DS)
     return base | index << 5 | scale << 10 | segment << 12 | displacement << 15

@@ -8,14 +8,14 @@ undefined opcode gets the length of its neighbours in the map. Source: SDM Vol. 
 from micropython import const
 
 from vmm import verdict
+from vmm.emulation.decode import REX_W
 from vmm.fault import Fault
 from vmm.memory.linear import Unbacked
 from vmm.vtx import events, reasons
 
 _MAX = const(15)
-_REX_W = const(8)
 
-_PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
+PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 _BY_ADDRESS_SIZE = b"\xa0\xa1\xa2\xa3"
 
 
@@ -88,14 +88,14 @@ def _length(code, bits):
     operand = 2 if bits == 16 else 4
     address = bits
     wide = False
-    while code[at] in _PREFIXES:
+    while code[at] in PREFIXES:
         if code[at] == 0x66:
             operand = 4 if bits == 16 else 2
         elif code[at] == 0x67:
             address = 16 if bits == 32 else 32
         at += 1
     if bits == 64 and code[at] & 0xF0 == 0x40:
-        wide = bool(code[at] & _REX_W)
+        wide = bool(code[at] & REX_W)
         at += 1
     if wide:
         operand = 4

@@ -15,21 +15,21 @@ from micropython import const
 
 from vmm import fault, verdict
 from vmm.emulation.decode import SS, DecodeError
+from vmm.emulation.emulate import RSP
 from vmm.emulation.operands import READ, STORE, UPDATE, Operands
 from vmm.fault import Fault
 from vmm.memory.ept import RWX, R, W
 from vmm.memory.pages import OutOfMemory
 from vmm.vtx import segments
+from vmm.vtx.segments import V8086
 from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 from vmm.vtx.vmcs_bits import BLOCKING_BY_MOV_SS
 from vmm.vtx.x86 import CR0_PE, PAGE, PAGE_MASK, RFLAGS_VM
 
 _MOST = const(8)  # pages of one instruction; PUSHA, ENTER and all others need fewer
-_PUSHF = const(0x9C)
-_MOV_SREG = const(0x8E)
-_POP_SS = const(0x17)
-_RSP = const(4)
-_V8086 = const(0xF3)
+PUSHF = const(0x9C)
+MOV_SREG = const(0x8E)
+POP_SS = const(0x17)
 _TF_IF = const(3 << 8)
 
 
@@ -145,7 +145,7 @@ class OnCpu:
         self._lift()
         for place, data in writes:
             i = 1 - place.at
-            if self._operands.opcode == _PUSHF and place.answer is None and 0 <= i < place.size:
+            if self._operands.opcode == PUSHF and place.answer is None and 0 <= i < place.size:
                 data[i] = data[i] & ~(_TF_IF >> 8) | (self._guest.vcpu.rflags & _TF_IF) >> 8  # not those of the step
             self._write(place.gpa, data, place.operand)
         return self._vm.ports.outcome & ~verdict.ADVANCE
@@ -165,7 +165,7 @@ class OnCpu:
     # -- SS
 
     def _loads_ss(self):
-        return self._operands.opcode == _POP_SS or (self._operands.opcode == _MOV_SREG and self._operands.reg == SS)
+        return self._operands.opcode == POP_SS or (self._operands.opcode == MOV_SREG and self._operands.reg == SS)
 
     def _load_ss(self, vcpu, operand, answer):
         memory = self._guest.memory
@@ -173,8 +173,8 @@ class OnCpu:
         selector = answer if answer is not None else memory.get(pieces)
         width = self._guest.stack_size
         load_ss(vcpu, memory, selector & 0xFFFF)
-        if self._operands.opcode == _POP_SS:
-            self._guest.emulator.put(_RSP, width, self._guest.reg(_RSP) + operand.size)
+        if self._operands.opcode == POP_SS:
+            self._guest.emulator.put(RSP, width, self._guest.reg(RSP) + operand.size)
         self._guest.finish(vcpu, self._guest.instruction.length)
         state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
         vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | BLOCKING_BY_MOV_SS)
@@ -188,7 +188,7 @@ def load_ss(vcpu, memory, selector):
         vcpu.set_segment("ss", selector, selector << 4, limit, rights)
         return
     if vcpu.rflags & RFLAGS_VM:
-        vcpu.set_segment("ss", selector, selector << 4, 0xFFFF, _V8086)
+        vcpu.set_segment("ss", selector, selector << 4, 0xFFFF, V8086)
         return
     cpl = vcpu.cpl
     rpl = selector & 3

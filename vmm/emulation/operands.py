@@ -9,7 +9,8 @@ memory. Source: SDM Vol. 2A-2C, each instruction; Vol. 2D, "Opcode Map".
 from micropython import const
 
 from vmm.emulation import length
-from vmm.emulation.decode import DS, NONE, SS, DecodeError
+from vmm.emulation.decode import DS, NONE, REX_W, SS, DecodeError
+from vmm.emulation.emulate import RSP
 from vmm.memory.paging import WRITE
 
 # Kinds of access.
@@ -19,10 +20,8 @@ STORE = const(2)  # written
 NOTHING = const(3)  # only the page must be there: CLFLUSH
 
 _RBX = const(3)
-_RSP = const(4)
 _RBP = const(5)
 _VECTOR = const(16)
-_REX_W = const(8)
 _KINDS = "rmw."
 
 
@@ -160,7 +159,7 @@ class Operands:
         """Read the opcode, by VEX or not; returns the offset behind it."""
         self._size = insn.size
         self._vector = 0
-        self._wide = insn.rex & _REX_W
+        self._wide = insn.rex & REX_W
         self._pp = {0xF3: 2, 0xF2: 3}.get(insn.rep, 1 if insn.operand_prefix else 0)
         opcode = code[at]
         at += 1
@@ -269,7 +268,7 @@ class Operands:
             return 2 if self._size == 2 else 8
         return self._size
 
-    def _top(self, delta, register=_RSP):
+    def _top(self, delta, register=RSP):
         return self._cpu.reg(register) + delta & (1 << 8 * self._cpu.stack_size) - 1
 
     def _push(self, size, count=1):

@@ -12,10 +12,8 @@ from vmm.devices.lapic_registers import DEADLINE, ICR, ICR_UNUSUAL, ID, LVT_TIME
 from vmm.verdict import ADVANCE
 from vmm.vtx import reasons
 from vmm.vtx.frame import APIC_PAGE, CLOCK_OFFSET, DIRTY, DIRTY_TIMERS, RAX, RDX, TIMERS, TSC_OFFSET
+from vmm.vtx.x86 import APIC_BASE, IA32_APIC_BASE, IA32_TSC_DEADLINE
 
-LAPIC = const(0xFEE00000)
-IA32_APIC_BASE = const(0x1B)
-IA32_TSC_DEADLINE = const(0x6E0)
 _EOI = const(0x80B)
 _ICR = const(0x830)
 _SELF_IPI = const(0x83F)
@@ -35,14 +33,14 @@ class ApicMsrs:
         self._msrs = msrs
         self._changed = changed
         self._base = ((1 << width) - 1) & ~0xFFF
-        msrs.store(IA32_APIC_BASE, LAPIC | _ENABLE, self._set_base)
+        msrs.store(IA32_APIC_BASE, APIC_BASE | _ENABLE, self._set_base)
         msrs.add(IA32_TSC_DEADLINE, _deadline, _set_deadline)
         msrs.x2apic = _read_low, _read_high, _write_x2apic_pair
 
     def reset(self, vcpu):
         """Which of the processors boots; after Msrs.reset."""
         if not vcpu.number:
-            self._msrs.put(vcpu, IA32_APIC_BASE, LAPIC | _BSP | _ENABLE)
+            self._msrs.put(vcpu, IA32_APIC_BASE, APIC_BASE | _BSP | _ENABLE)
 
     def install(self, exits, ipi):
         """WRMSR of IA32_TSC_DEADLINE and of the x2APIC's EOI, ICR and SELF IPI have handlers of their own.

@@ -12,8 +12,8 @@ from vmx import bind, invvpid
 from vmm import verdict
 from vmm.devices.lapic_registers import TPR
 from vmm.handlers import exception
-from vmm.handlers.msr import IA32_TSC
 from vmm.handlers.privileged import kernel_only
+from vmm.loaders.state import GPRS
 from vmm.verdict import ADVANCE
 from vmm.vtx import events
 from vmm.vtx.frame import CR0, CR0_SHADOW, QUALIFICATION, SS_RIGHTS
@@ -44,10 +44,9 @@ from vmm.vtx.x86 import (
     CR4_TSD,
     EFER_LMA,
     EFER_LME,
+    IA32_TSC,
     RFLAGS_RF,
 )
-
-_GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 
 _CR0_RELOADS = const(CR0_PG | CR0_CD | CR0_NW)
 _CR0_MORE = const(CR0_PE | CR0_NE | CR0_PG | CR0_CD | CR0_NW)  # bits with effects beyond CR0
@@ -96,9 +95,9 @@ def access(vcpu):
         return write_cr0(vcpu, old & ~0xE | q.LMSW_SOURCE & 0xF | old & CR0_PE)
     if q.TYPE == 1:
         value = {3: lambda: vcpu.cr3, 8: lambda: vcpu.lapic.read(TPR, 4) >> 4}[q.NUMBER]()
-        setattr(vcpu, _GPRS[q.GPR], value)
+        setattr(vcpu, GPRS[q.GPR], value)
         return verdict.ADVANCE
-    value = getattr(vcpu, _GPRS[q.GPR])
+    value = getattr(vcpu, GPRS[q.GPR])
     if vcpu.bits != 64:
         value &= 0xFFFFFFFF
     if q.NUMBER == 0:
@@ -242,9 +241,9 @@ def mov_dr(vcpu):
     wide = vcpu.bits == 64
     if q.FROM:
         value = vcpu.read(GUEST_DR7) if number == 7 else vcpu.debug()[min(number, 4)]
-        setattr(vcpu, _GPRS[q.GPR], value if wide else value & 0xFFFFFFFF)
+        setattr(vcpu, GPRS[q.GPR], value if wide else value & 0xFFFFFFFF)
         return verdict.ADVANCE
-    value = getattr(vcpu, _GPRS[q.GPR])
+    value = getattr(vcpu, GPRS[q.GPR])
     if not wide:
         value &= 0xFFFFFFFF
     elif number >= 6 and value >> 32:

@@ -8,12 +8,15 @@ Vol. 2, the instructions.
 from micropython import const
 
 from vmm import verdict
+from vmm.emulation.length import PREFIXES
 from vmm.fault import Fault
+from vmm.loaders.state import GPRS
 from vmm.memory.linear import Unbacked, canonical
 from vmm.memory.paging import WRITE
 from vmm.vtx import events, segments
 from vmm.vtx.reasons import GDTR_OR_IDTR_ACCESS
 from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.segments import BUSY
 from vmm.vtx.vmcs import (
     GUEST_GDTR_BASE,
     GUEST_GDTR_LIMIT,
@@ -24,15 +27,12 @@ from vmm.vtx.vmcs import (
 )
 from vmm.vtx.x86 import EFER_LMA
 
-_GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple("r%d" % i for i in range(8, 16))
 _MASKS = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)  # by address size
 _TABLES = ((GUEST_GDTR_BASE, GUEST_GDTR_LIMIT), (GUEST_IDTR_BASE, GUEST_IDTR_LIMIT))
 
 _LOAD = const(2)  # in IDENTITY: a load, else a store
-_BUSY = const(2)
 _ALIGNMENT = const(4)  # of a table register's operand
 _OPERAND_SIZE = const(0x66)
-_PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 
 
 @register
@@ -74,9 +74,9 @@ def operand(vcpu, memory, info, size, write, alignment=0):
     """Return the pieces of the memory operand."""
     offset = vcpu.qualification
     if not info.NO_BASE:
-        offset += getattr(vcpu, _GPRS[info.BASE])
+        offset += getattr(vcpu, GPRS[info.BASE])
     if not info.NO_INDEX:
-        offset += getattr(vcpu, _GPRS[info.INDEX]) << info.SCALING
+        offset += getattr(vcpu, GPRS[info.INDEX]) << info.SCALING
     offset &= _MASKS[info.ADDRESS_SIZE]
     return memory.operand(info.SEGMENT, offset, size, WRITE if write else 0, alignment)
 
@@ -107,14 +107,14 @@ def _selector(vcpu, info):
     if info.IDENTITY < _LOAD:
         selector = vcpu.read(GUEST_TR_SELECTOR if task else GUEST_LDTR_SELECTOR)
         if info.REGISTER:
-            name = _GPRS[info.REG1]
+            name = GPRS[info.REG1]
             keep = getattr(vcpu, name) & ~0xFFFF if _operand_16(vcpu) else 0
             setattr(vcpu, name, keep | selector)
         else:
             memory.put(operand(vcpu, memory, info, 2, True), selector)
         return
     if info.REGISTER:
-        selector = getattr(vcpu, _GPRS[info.REG1]) & 0xFFFF
+        selector = getattr(vcpu, GPRS[info.REG1]) & 0xFFFF
     else:
         selector = memory.get(operand(vcpu, memory, info, 2, False))
     if task:
@@ -128,7 +128,7 @@ def _operand_16(vcpu):
     code = vcpu.peek(vcpu.rip + (0 if vcpu.bits == 64 else vcpu.cs[1]), vcpu.length)
     override = wide = False
     for byte in code:
-        if byte in _PREFIXES:
+        if byte in PREFIXES:
             override |= byte == _OPERAND_SIZE
         elif vcpu.bits == 64 and byte & 0xF0 == 0x40:
             wide = byte & 8
@@ -162,5 +162,5 @@ def _load_ldtr(vcpu, memory, selector):
 def _load_tr(vcpu, memory, selector):
     types = (segments.TSS_32,) if vcpu.efer & EFER_LMA else (segments.TSS_16, segments.TSS_32)
     found = _system(vcpu, memory, selector, types)
-    found.mark(memory, _BUSY)
+    found.mark(memory, BUSY)
     vcpu.set_segment("tr", selector, found.base, found.limit, found.rights)

@@ -11,7 +11,7 @@ from micropython import const
 from vmm import verdict
 from vmm.fault import DB, DF, MC, PF
 from vmm.vtx import events
-from vmm.vtx.events import ERROR_CODE, HARDWARE_EXCEPTION, SOFTWARE_EXCEPTION, VALID
+from vmm.vtx.events import ERROR_CODE, HARDWARE_EXCEPTION, NMI, SOFTWARE_EXCEPTION, VALID
 from vmm.vtx.frame import (
     DIRTY,
     DIRTY_ENTRY,
@@ -27,7 +27,6 @@ from vmm.vtx.vmcs import GUEST_CR0, GUEST_DR7, GUEST_IA32_DEBUGCTL, GUEST_INTERR
 from vmm.vtx.vmcs_bits import BLOCKING_BY_STI_MOV_SS
 from vmm.vtx.x86 import CR0_PE, RFLAGS_RF
 
-_NMI = const(2)
 _GD = const(1 << 13)
 _LBR_BTF = const(3)
 DR6_BITS = const(0xE00F)  # B0-B3, BD, BS, BT
@@ -67,7 +66,7 @@ def _exit(vcpu):
     """The slow path of exit(): any exception."""
     info = vcpu.intr_info
     vector = info & 0xFF
-    if info >> 8 & 7 == _NMI:
+    if info >> 8 & 7 == NMI:
         cpu.take_nmi()
         vcpu.vm.monitor.machine_checks.look()
         return verdict.YIELD

@@ -17,11 +17,11 @@ from vmm.vtx import events, frame, reasons
 from vmm.vtx.frame import CLOCK_OFFSET, DATUM, EXIT_TSC, OUTCOME, QUALIFICATION, RAX
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.vmcs import VM_EXIT_INSTRUCTION_INFORMATION
+from vmm.vtx.vmcs_bits import IO_IN
 from vmm.vtx.x86 import RFLAGS_DF, RFLAGS_TF
 
 _KEY = const(0xFFFF001F)  # of the qualification: port, string, direction, size
 _KEYS_BITS = const(9)
-_IN = const(8)
 
 _CHUNK = const(64)  # most elements of a REP string that one exit moves
 
@@ -93,9 +93,9 @@ class PortIo:
                 writer = quick_write(offset, size) if quick_write else None
                 if reader:
                     handler = bind(_in8_now if size == 1 else _in32_now, reader)
-                    exits.key(reasons.IO_INSTRUCTION, key | _IN, handler, offset)
+                    exits.key(reasons.IO_INSTRUCTION, key | IO_IN, handler, offset)
                 else:
-                    (reads if size == 1 else wide_reads).extend((key | _IN, offset))
+                    (reads if size == 1 else wide_reads).extend((key | IO_IN, offset))
                 if writer:
                     handler = bind(_out8_quick if size == 1 else _out32_quick, writer)
                     exits.key(reasons.IO_INSTRUCTION, key, handler, offset)

@@ -20,9 +20,8 @@ from vmm.policies import answers
 from vmm.vtx import events, frame, reasons
 from vmm.vtx.frame import GPA, QUALIFICATION
 from vmm.vtx.reg import Bits, Reg, register
-from vmm.vtx.x86 import PAGE, PAGE_MASK
+from vmm.vtx.x86 import APIC_BASE, PAGE, PAGE_MASK
 
-_APIC_BASE = const(0xFEE00000)
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
 _RIGHTS = const(7)  # R, W, X of the access
 _READS = const(0x181)  # what an EPT violation says of an operand that is read
@@ -159,7 +158,7 @@ class Mmio:
         """An APIC access that is not an instruction's operand."""
         if vcpu.vectoring_info & events.VALID:
             events.requeue(vcpu)
-            return self._in_delivery(vcpu, _APIC_BASE | vcpu.qualification & (PAGE - 1))
+            return self._in_delivery(vcpu, APIC_BASE | vcpu.qualification & (PAGE - 1))
         return self.cpu.execute(vcpu)
 
     def _in_delivery(self, vcpu, gpa):
@@ -189,7 +188,7 @@ def _apic_access(short, otherwise, vcpu) -> int:
     kind = qualification >> 12 & 15
     if kind > _LINEAR_WRITE:
         return int(otherwise(vcpu))
-    f[GPA] = _APIC_BASE | qualification & (PAGE - 1)
+    f[GPA] = APIC_BASE | qualification & (PAGE - 1)
     f[GPA + 1] = 0
     f[QUALIFICATION] = _WRITES if kind == _LINEAR_WRITE else _READS
     return int(short(vcpu))

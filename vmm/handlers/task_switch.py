@@ -14,18 +14,18 @@ import struct
 from micropython import const
 
 from vmm import verdict
+from vmm.emulation.decode import SS
 from vmm.fault import Fault
 from vmm.handlers import control, exception
 from vmm.memory.linear import Unbacked
 from vmm.memory.paging import WRITE
 from vmm.vtx import events, segments
 from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.segments import BUSY, V8086
 from vmm.vtx.tss import Tss16, Tss32
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_INTERRUPTIBILITY_STATE
 from vmm.vtx.vmcs_bits import BLOCKING_BY_NMI, BLOCKING_BY_STI_MOV_SS
 from vmm.vtx.x86 import CR0_PG, CR0_TS, CR4_PAE, RFLAGS_FIXED, RFLAGS_NT, RFLAGS_RF, RFLAGS_VM
-
-_SS = const(2)  # number of the segment
 
 _CALL = const(0)
 _IRET = const(1)
@@ -35,11 +35,9 @@ _GATE = const(3)
 _RFLAGS_DEFINED = const(0x3F7FD5)
 _DR7_LOCAL = const(0x155)  # L0-L3, LE
 _DR6_BT = const(1 << 15)
-_BUSY = const(2)
 _BY_INSTRUCTION = (events.SOFTWARE_INTERRUPT, events.PRIVILEGED_SOFTWARE_EXCEPTION, events.SOFTWARE_EXCEPTION)
 _NO_FAULT_CLASS = (events.DB, events.DF, events.MC)
 
-_V8086 = const(0xF3)
 _CODE_32 = const(0xC09B)
 
 _GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")
@@ -103,7 +101,7 @@ class Switch:
             self._memory.write(new.base, struct.pack("<H", self._old[0]))
         task = new_tss(self._memory.read(new.base, new_tss.SIZE))
         if self._source != _IRET:
-            new.mark(self._memory, _BUSY)
+            new.mark(self._memory, BUSY)
         self.committed = True
         self._load_registers(new, task)
         self._load_segments(task)
@@ -165,7 +163,7 @@ class Switch:
             flags &= ~RFLAGS_NT
         if self._source in (_JMP, _IRET):
             gva = self._old_descriptor()
-            memory.write(gva, bytes((memory.read(gva, 1)[0] & ~_BUSY,)))
+            memory.write(gva, bytes((memory.read(gva, 1)[0] & ~BUSY,)))
         base = self._old[1] + tss.START
         size = tss.END - tss.START
         image = bytearray(tss.START) + bytearray(memory.read(base, size))
@@ -177,7 +175,7 @@ class Switch:
 
     def _load_registers(self, new, task):
         vcpu = self._vcpu
-        vcpu.set_segment("tr", self._selector, new.base, new.limit, new.rights | _BUSY)
+        vcpu.set_segment("tr", self._selector, new.base, new.limit, new.rights | BUSY)
         vcpu.cr0 |= CR0_TS
         vcpu.dr7 &= ~_DR7_LOCAL
         flags = task.flags & _RFLAGS_DEFINED | RFLAGS_FIXED
@@ -202,7 +200,7 @@ class Switch:
         for i in range(6):
             name, selector = segments.NAMES[i], task.selectors[i]
             if flags & RFLAGS_VM:
-                vcpu.set_segment(name, selector, selector << 4, 0xFFFF, _V8086)
+                vcpu.set_segment(name, selector, selector << 4, 0xFFFF, V8086)
             elif name == "cs":
                 self._no_code(selector, 3)
             else:  # CPL, which is the DPL of SS, is 3: a handler gets a stack from the TSS
@@ -283,7 +281,7 @@ class Switch:
         mask = 0xFFFFFFFF if vcpu.segment("ss")[3] & segments.DB else 0xFFFF
         esp = vcpu.rsp - len(data) & mask
         try:
-            gva = memory.address(_SS, esp, len(data), True)
+            gva = memory.address(SS, esp, len(data), True)
         except Fault as fault:
             self._fault(fault.vector, 0)
         memory.write(gva, data, memory.explicit)

@@ -9,13 +9,10 @@ import micropython
 from micropython import const
 from vmx import bind
 
+from vmm.memory.ept import DEFERRED_HIGH, LARGE, OWN_HIGH, RWX
 from vmm.vtx.frame import GPA, QUALIFICATION, VECTORING_INFO
 
 _NMI_UNBLOCKING = const(1 << 12)  # of the qualification
-_RWX = const(7)
-_LARGE = const(0x80)
-_DEFERRED_HIGH = const(1 << 20)  # as in vmm/memory/ept.py, and so is
-_OWN_HIGH = const(21)
 
 
 def handler(root, slow):
@@ -34,16 +31,16 @@ def _touch(root: int, slow, vcpu) -> int:
             while shift > 12:
                 t = ptr32(table + ((gpa >> shift & 511) << 3))
                 low = int(t[0])
-                if low & _RWX == 0:
+                if low & RWX == 0:
                     return int(slow(vcpu))
-                if low & _LARGE:
+                if low & LARGE:
                     return int(slow(vcpu))
                 table = (low & 0xFFFFF000) | (int(t[1]) & 0xFFFFF) << 32
                 shift -= 9
             t = ptr32(table + ((gpa >> 12 & 511) << 3))
             high = int(t[1])
-            if high & _DEFERRED_HIGH:
-                t[1] = high ^ _DEFERRED_HIGH
-                t[0] = int(t[0]) | high >> _OWN_HIGH & _RWX
+            if high & DEFERRED_HIGH:
+                t[1] = high ^ DEFERRED_HIGH
+                t[0] = int(t[0]) | high >> OWN_HIGH & RWX
                 return 0
     return int(slow(vcpu))

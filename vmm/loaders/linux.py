@@ -14,6 +14,17 @@ import struct
 from micropython import const
 
 from vmm.loaders import elf, setup16
+from vmm.loaders.boot_header import (
+    CMD_LINE_PTR,
+    INITRD_ADDR_MAX,
+    LOADED_HIGH,
+    LOADER_UNDEFINED,
+    LOADFLAGS,
+    RAMDISK_IMAGE,
+    SETUP_SECTS,
+    TYPE_OF_LOADER,
+    VERSION,
+)
 from vmm.loaders.identity import TABLES_SIZE, identity_map
 from vmm.loaders.place import Space
 from vmm.loaders.state import LoadError, State
@@ -30,18 +41,10 @@ _E820_ENTRIES = const(0x1E8)
 _E820_TABLE = const(0x2D0)
 _E820_MAX = const(128)
 # Setup header
-_SETUP_SECTS = const(0x1F1)
 _SYSSIZE = const(0x1F4)
 _BOOT_FLAG = const(0x1FE)
 _HEADER_LENGTH = const(0x201)
 _HEADER = const(0x202)
-_VERSION = const(0x206)
-_TYPE_OF_LOADER = const(0x210)
-_LOADFLAGS = const(0x211)
-_RAMDISK_IMAGE = const(0x218)
-_RAMDISK_SIZE = const(0x21C)
-_CMD_LINE_PTR = const(0x228)
-_INITRD_ADDR_MAX = const(0x22C)
 _KERNEL_ALIGNMENT = const(0x230)
 _RELOCATABLE_KERNEL = const(0x234)
 _XLOADFLAGS = const(0x236)
@@ -51,10 +54,8 @@ _PREF_ADDRESS = const(0x258)
 _INIT_SIZE = const(0x260)
 _HEADER_MAX_END = const(0x290)
 
-_LOADED_HIGH = const(1)
 _XLF_KERNEL_64 = const(1)
 _ENTRY_64 = const(0x200)
-_LOADER_UNDEFINED = const(0xFF)
 
 # Where the loader's own data goes, below 640 KiB.
 _GDT = const(0x1000)
@@ -123,10 +124,10 @@ def _check_bzimage(name, blob):
 
 
 def _load_bzimage(space, name, blob, params):
-    version = struct.unpack_from("<H", blob, _VERSION)[0]
+    version = struct.unpack_from("<H", blob, VERSION)[0]
     header_end = min(_HEADER + blob[_HEADER_LENGTH], _HEADER_MAX_END)
-    params[_SETUP_SECTS:header_end] = blob[_SETUP_SECTS:header_end]
-    offset = ((blob[_SETUP_SECTS] or 4) + 1) * 512
+    params[SETUP_SECTS:header_end] = blob[SETUP_SECTS:header_end]
+    offset = ((blob[SETUP_SECTS] or 4) + 1) * 512
     size = struct.unpack_from("<I", blob, _SYSSIZE)[0] * 16
     if size == 0 or offset + size > len(blob) + 15:
         text = "%s: bzImage: kernel of 0x%x bytes cut off, at offset 0x%x"
@@ -159,9 +160,9 @@ def _load_vmlinux(space, name, blob, params):
     image.load(space)
     params[_HEADER : _HEADER + 4] = b"HdrS"
     struct.pack_into("<H", params, _BOOT_FLAG, 0xAA55)
-    struct.pack_into("<H", params, _VERSION, 0x20F)
-    params[_LOADFLAGS] = _LOADED_HIGH
-    struct.pack_into("<I", params, _INITRD_ADDR_MAX, _VMLINUX_INITRD_MAX)
+    struct.pack_into("<H", params, VERSION, 0x20F)
+    params[LOADFLAGS] = LOADED_HIGH
+    struct.pack_into("<I", params, INITRD_ADDR_MAX, _VMLINUX_INITRD_MAX)
     struct.pack_into("<I", params, _CMDLINE_SIZE, _VMLINUX_CMDLINE_SIZE)
     return "long" if image.bits == 64 else "protected", rip
 
@@ -180,19 +181,19 @@ def _finish_params(space, config, blobs, e820, rsdp, cmdline, params):
     limit = min(limit or 255, _CMDLINE_MAX - 1)
     if len(cmdline) > limit:
         raise space.error("command line of %d bytes, the kernel takes %d" % (len(cmdline), limit))
-    params[_TYPE_OF_LOADER] = _LOADER_UNDEFINED
+    params[TYPE_OF_LOADER] = LOADER_UNDEFINED
     if (config.get("screen") or "off") != "off":
         _tell_screen(params)
-    struct.pack_into("<I", params, _CMD_LINE_PTR, _CMDLINE)
+    struct.pack_into("<I", params, CMD_LINE_PTR, _CMDLINE)
     struct.pack_into("<Q", params, _SETUP_DATA, 0)
     struct.pack_into("<Q", params, _ACPI_RSDP_ADDR, rsdp)
     if config.get("initrd"):
         initrd = _named(blobs, config["initrd"], "initrd")
-        end = struct.unpack_from("<I", params, _INITRD_ADDR_MAX)[0] + 1
+        end = struct.unpack_from("<I", params, INITRD_ADDR_MAX)[0] + 1
         what = "initrd %s" % config["initrd"]
         gpa = space.high(len(initrd), PAGE, end, what)
         space.fill(gpa, initrd, len(initrd))
-        struct.pack_into("<II", params, _RAMDISK_IMAGE, gpa, len(initrd))
+        struct.pack_into("<II", params, RAMDISK_IMAGE, gpa, len(initrd))
     if len(e820) > _E820_MAX:
         raise space.error("%d memory ranges, the zero page takes %d" % (len(e820), _E820_MAX))
     params[_E820_ENTRIES] = len(e820)

@@ -12,7 +12,7 @@ from micropython import const
 from vmm.loaders import elf
 from vmm.loaders.place import Space
 from vmm.loaders.state import GDT_SIZE, MULTIBOOT_SELECTORS, LoadError, State
-from vmm.memory.e820 import ONE_MIB, RAM
+from vmm.memory.e820 import FOUR_GIB, ONE_MIB, RAM
 from vmm.vtx.x86 import PAGE
 
 _HEADER_MAGIC = const(0x1BADB002)
@@ -26,7 +26,6 @@ _INFO_FLAGS = const(0x24D)  # memory, command line, modules, map, boot loader na
 _NAME = b"Pcanel/Py\0"
 _LOW_FLOOR = const(0x1000)
 _STACK_SIZE = const(0x1000)  # the specification promises none; other loaders provide theirs
-_FOUR_GIB = const(1 << 32)
 
 
 def header_offset(blob):
@@ -62,7 +61,7 @@ def load(memory, config, blobs, e820, rsdp=0):
         image = elf.Elf(name, blob)
         entry, end = image.entry_gpa(), image.end()
         image.load(space)
-    if entry >= _FOUR_GIB:
+    if entry >= FOUR_GIB:
         raise space.error("Multiboot: entry 0x%x lies above 4 GiB" % entry)
     if not space.loaded(entry):
         raise space.error("Multiboot: entry 0x%x lies outside guest RAM" % entry)
@@ -104,7 +103,7 @@ def _load_modules(space, config, blobs, floor):
             raise LoadError("%s: no boot module of this name for a module" % name)
         data = memoryview(blobs[name])
         gpa = space.low(max(len(data), 1), PAGE, floor, "module %s" % name)
-        if gpa + len(data) > _FOUR_GIB:
+        if gpa + len(data) > FOUR_GIB:
             raise space.error("no guest RAM below 4 GiB left for module %s" % name)
         space.fill(gpa, data, len(data))
         placed.append((gpa, gpa + len(data), string.encode() + b"\0"))

@@ -10,25 +10,26 @@ import struct
 
 from micropython import const
 
+from vmm.loaders.boot_header import (
+    CMD_LINE_PTR,
+    INITRD_ADDR_MAX,
+    LOADED_HIGH,
+    LOADER_UNDEFINED,
+    LOADFLAGS,
+    RAMDISK_IMAGE,
+    SETUP_SECTS,
+    TYPE_OF_LOADER,
+    VERSION,
+)
 from vmm.loaders.state import State
 from vmm.vtx.x86 import PAGE
 
 # Offsets in the set-up code.
 _CL_MAGIC = const(0x020)
 _CL_OFFSET = const(0x022)
-_SETUP_SECTS = const(0x1F1)
-_VERSION = const(0x206)
-_TYPE_OF_LOADER = const(0x210)
-_LOADFLAGS = const(0x211)
-_RAMDISK_IMAGE = const(0x218)
-_RAMDISK_SIZE = const(0x21C)
 _HEAP_END_PTR = const(0x224)
-_CMD_LINE_PTR = const(0x228)
-_INITRD_ADDR_MAX = const(0x22C)
 
-_LOADED_HIGH = const(0x01)
 _CAN_USE_HEAP = const(0x80)
-_LOADER_UNDEFINED = const(0xFF)
 _MAGIC = const(0xA33F)
 _OLD_INITRD_MAX = const(0x37FFFFFF)
 _CMDLINE_MAX = const(255)  # a protocol before 2.06 does not say how much it takes
@@ -43,7 +44,7 @@ _SECTOR = const(512)
 
 def entered(blob):
     """Whether a program with the header has to be entered in real mode."""
-    return struct.unpack_from("<H", blob, _VERSION)[0] < 0x20A or not blob[_LOADFLAGS] & _LOADED_HIGH
+    return struct.unpack_from("<H", blob, VERSION)[0] < 0x20A or not blob[LOADFLAGS] & LOADED_HIGH
 
 
 def load(space, memory, blob, initrd, cmdline):
@@ -51,12 +52,12 @@ def load(space, memory, blob, initrd, cmdline):
 
     Raises LoadError by space.
     """
-    version = struct.unpack_from("<H", blob, _VERSION)[0]
+    version = struct.unpack_from("<H", blob, VERSION)[0]
     if version < 0x200:
         raise space.error("bzImage: boot protocol %d.%02d is older than 2.00, at offset 0x206" % divmod(version, 256))
-    high = blob[_LOADFLAGS] & _LOADED_HIGH
+    high = blob[LOADFLAGS] & LOADED_HIGH
     base, room, line = _NEW if high and version >= 0x202 else _OLD
-    length = ((blob[_SETUP_SECTS] or 4) + 1) * _SECTOR
+    length = ((blob[SETUP_SECTS] or 4) + 1) * _SECTOR
     if length >= len(blob) or length > room - PAGE:
         raise space.error("bzImage: set-up code of %d bytes does not fit, at offset 0x1f1" % length)
     if len(cmdline) > _CMDLINE_MAX:
@@ -66,19 +67,19 @@ def load(space, memory, blob, initrd, cmdline):
     kernel = blob[length:]
     space.copy(_HIGH if high else _LOW, kernel, len(kernel), "kernel")
     setup = bytearray(blob[:length])
-    setup[_TYPE_OF_LOADER] = _LOADER_UNDEFINED
+    setup[TYPE_OF_LOADER] = LOADER_UNDEFINED
     if version >= 0x201:
-        setup[_LOADFLAGS] |= _CAN_USE_HEAP
+        setup[LOADFLAGS] |= _CAN_USE_HEAP
         struct.pack_into("<H", setup, _HEAP_END_PTR, room - 0x200)
     if version >= 0x202:
-        struct.pack_into("<I", setup, _CMD_LINE_PTR, line)
+        struct.pack_into("<I", setup, CMD_LINE_PTR, line)
     else:
         struct.pack_into("<HH", setup, _CL_MAGIC, _MAGIC, line - base)
     if initrd is not None:
-        top = struct.unpack_from("<I", setup, _INITRD_ADDR_MAX)[0] if version >= 0x203 else _OLD_INITRD_MAX
+        top = struct.unpack_from("<I", setup, INITRD_ADDR_MAX)[0] if version >= 0x203 else _OLD_INITRD_MAX
         gpa = space.high(len(initrd), PAGE, top + 1, "initrd")
         space.fill(gpa, initrd, len(initrd))
-        struct.pack_into("<II", setup, _RAMDISK_IMAGE, gpa, len(initrd))
+        struct.pack_into("<II", setup, RAMDISK_IMAGE, gpa, len(initrd))
     memory.write(base, setup)
     memory.write(line, cmdline + b"\0")
     state = State("real", 0, room - 0x10)

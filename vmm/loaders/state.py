@@ -8,6 +8,9 @@ import struct
 
 from micropython import const
 
+from vmm.vtx.vmcs_bits import RIGHTS_UNUSABLE
+from vmm.vtx.x86 import CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS_FIXED
+
 CODE16 = const(0x009B)
 DATA16 = const(0x0093)
 CODE32 = const(0xC09B)
@@ -15,15 +18,7 @@ CODE64 = const(0xA09B)
 DATA32 = const(0xC093)
 TSS_BUSY = const(0x008B)
 LDT = const(0x0082)
-UNUSABLE = const(0x10000)
 
-CR0_PE = const(1 << 0)
-CR0_ET = const(1 << 4)
-CR0_PG = const(1 << 31)
-CR4_PAE = const(1 << 5)
-EFER_LME = const(1 << 8)
-EFER_LMA = const(1 << 10)
-RFLAGS_FIXED = const(1 << 1)
 
 LINUX_SELECTORS = (0x10, 0x18)  # __BOOT_CS, __BOOT_DS
 MULTIBOOT_SELECTORS = (0x08, 0x10)
@@ -89,7 +84,7 @@ class State:
         data_segment = (data_selector, 0, limit, data)
         self.segments = {name: data_segment for name in SEGMENTS}
         self.segments["cs"] = (code_selector, 0, limit, code)
-        self.segments["ldtr"] = (0, 0, 0xFFFF, LDT | UNUSABLE)
+        self.segments["ldtr"] = (0, 0, 0xFFFF, LDT | RIGHTS_UNUSABLE)
         self.segments["tr"] = (0, 0, 0xFFFF, TSS_BUSY)
 
     def segment_real(self, name, selector):

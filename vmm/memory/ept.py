@@ -22,13 +22,13 @@ WB = const(6)
 RAM = const(6 | 1 << 3)  # write-back, and "ignore PAT": whatever the guest's page tables say
 
 _PAGE_4K = const(0x1000)
-_LARGE = const(1 << 7)
+LARGE = const(1 << 7)
 _HPA = const(0xFFFFFFFFFF000)
 _LEVELS = const(4)
 _DEFERRED = const(1 << 52)  # software bit: the page is mapped at its first touch
-_DEFERRED_HIGH = const(1 << 20)
+DEFERRED_HIGH = const(1 << 20)
 _OWN = const(53)  # software bits 55:53: the rights of the mapping itself
-_OWN_HIGH = const(21)
+OWN_HIGH = const(21)
 
 SIZES = (0x1000, 0x200000, 0x40000000)  # of a leaf at level 0, 1, 2
 
@@ -80,7 +80,7 @@ class Ept:
         for at in range(_LEVELS - 1, level, -1):
             index = gpa >> _shift(at) & 0x1FF
             entry = self._read(table, index)
-            if entry & _LARGE and at in (1, 2):
+            if entry & LARGE and at in (1, 2):
                 entry = self._split(entry, at)
                 self._write(table, index, entry)
             elif not entry:
@@ -93,8 +93,8 @@ class Ept:
         """Return an entry for a table of 512 leaves that together map what `entry` mapped."""
         table = self._table()
         step = SIZES[level - 1]
-        large = _LARGE if level - 1 else 0
-        rest = entry & ~_LARGE
+        large = LARGE if level - 1 else 0
+        rest = entry & ~LARGE
         for i in range(512):
             self._write(table, i, rest + i * step | large)
         return table | RWX
@@ -117,7 +117,7 @@ class Ept:
                     level = at
                     break
             table, index = self._descend(gpa, level)
-            self._write(table, index, hpa | rest | (_LARGE if level else 0))
+            self._write(table, index, hpa | rest | (LARGE if level else 0))
             gpa += SIZES[level]
             hpa += SIZES[level]
         self.made(start, size)
@@ -193,14 +193,14 @@ class Ept:
             parent, at = self._descend(gpa, level)
             table = self._read(parent, at) & _HPA
             first = self._read(table, 0)
-            large = _LARGE if level > 1 else 0
+            large = LARGE if level > 1 else 0
             if not first & RWX or first & large != large or first & _HPA & (SIZES[level] - 1):
                 return
             step = SIZES[level - 1]
             for i in range(1, 512):
                 if self._read(table, i) != first + i * step:
                     return
-            self._write(parent, at, first | _LARGE)
+            self._write(parent, at, first | LARGE)
             self._tables.remove(table)
             self._pages.give(table)
 
@@ -214,7 +214,7 @@ class Ept:
         for at in range(_LEVELS - 1, 0, -1):
             index = gpa >> _shift(at) & 0x1FF
             entry = self._read(table, index)
-            if entry & _LARGE and at in (1, 2):
+            if entry & LARGE and at in (1, 2):
                 entry = self._split(entry, at)
                 self._write(table, index, entry)
             elif not entry:
@@ -243,7 +243,7 @@ class Ept:
             entry = self._read(table, gpa >> _shift(at) & 0x1FF)
             if not entry:
                 return 0, 0
-            if at == 0 or (entry & _LARGE and at < 3):
+            if at == 0 or (entry & LARGE and at < 3):
                 return entry, SIZES[at]
             table = entry & _HPA
         return 0, 0
@@ -262,7 +262,7 @@ def _defer(table: int, index: int, end: int, entry: int):
     t = ptr32(table)
     while index < end:
         t[2 * index] = entry
-        t[2 * index + 1] = (entry >> 32) | _DEFERRED_HIGH | RWX << _OWN_HIGH
+        t[2 * index + 1] = (entry >> 32) | DEFERRED_HIGH | RWX << OWN_HIGH
         entry += _PAGE_4K
         index += 1
 
@@ -273,7 +273,7 @@ def _waiting(table: int, index: int) -> int:
     t = ptr32(table)
     first = index
     while index < 512:
-        if int(t[2 * index + 1]) & _DEFERRED_HIGH == 0:
+        if int(t[2 * index + 1]) & DEFERRED_HIGH == 0:
             break
         index += 1
     return index - first

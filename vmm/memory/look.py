@@ -5,12 +5,9 @@ address space, which need not be the current one, and an address that cannot be 
 that acts in the CPU's place uses vmm/memory/linear.py.
 """
 
-from micropython import const
-
 from vmm.memory import paging
+from vmm.memory.paging import RSVD
 from vmm.vtx.x86 import MASK64, PAGE
-
-_RSVD = const(1 << 3)
 
 
 class Space:
@@ -29,7 +26,7 @@ class Space:
             why = "is not canonical"
         elif gpa == paging.UNBACKED:
             why = "has page tables outside guest memory"
-        elif ~gpa & _RSVD:
+        elif ~gpa & RSVD:
             why = "has a page-table entry with reserved bits"
         else:
             why = "is not mapped"

@@ -8,7 +8,8 @@ handed out is zeroed at the first hand-out.
 
 from micropython import const
 
-PAGE = const(0x1000)
+from vmm.vtx.x86 import PAGE
+
 _LOWEST = const(0x100000)  # below: BIOS, real-mode areas
 
 

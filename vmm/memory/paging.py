@@ -22,7 +22,7 @@ PEEK = const(1 << 19)  # debugger: no rights checked, no accessed and dirty flag
 CHECK = const(1 << 20)  # rights checked, no accessed and dirty flags set
 
 _P = const(1 << 0)
-_RSVD = const(1 << 3)
+RSVD = const(1 << 3)
 _PK = const(1 << 5)
 _CODE = const(0x16)  # WRITE | USER | FETCH
 
@@ -144,7 +144,7 @@ class Walker:
                 return self._fault(access, 0)
             high = memory.read_u32(entry_gpa + 4)
             if high & self._reserved_high:
-                return self._fault(access, _P | _RSVD)
+                return self._fault(access, _P | RSVD)
             table = (high & 0xFFFFF) << 32 | low & 0xFFFFF000
             if shift == 30 and self.mode == 36:
                 shift = 21  # a PDPTE of PAE has neither rights nor flags
@@ -156,9 +156,9 @@ class Walker:
                 break
             if low & _PS:
                 if shift > 30 or (shift == 30 and not self._page_1g):
-                    return self._fault(access, _P | _RSVD)
+                    return self._fault(access, _P | RSVD)
                 if low & ((1 << shift) - 1) & 0xFFFFE000:
-                    return self._fault(access, _P | _RSVD)
+                    return self._fault(access, _P | RSVD)
                 break
             shift -= 9
         if not access & PEEK:
@@ -228,7 +228,7 @@ class Walker:
         if pde & _PS and self._pse:
             width = max(min(self._maxphyaddr, 40) - 32, 0)
             if pde >> 21 & 1 or pde >> 13 & 0xFF & ~((1 << width) - 1):
-                return self._fault(access, _P | _RSVD)
+                return self._fault(access, _P | RSVD)
             if not access & PEEK:
                 if self._refused(access, pde, 0):
                     return self._fault(access, _P)

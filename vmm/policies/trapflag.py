@@ -11,8 +11,9 @@ from micropython import const
 
 from vmm import verdict
 from vmm.emulation.decode import SS
-from vmm.emulation.length import Unknown, length
-from vmm.fault import Fault
+from vmm.emulation.length import PREFIXES, Unknown, length
+from vmm.emulation.oncpu import MOV_SREG, POP_SS, PUSHF
+from vmm.fault import DB, Fault
 from vmm.handlers import exception
 from vmm.memory.linear import Unbacked
 from vmm.vtx import events
@@ -28,14 +29,9 @@ from vmm.vtx.vmcs_bits import BLOCKING_BY_MOV_SS, BLOCKING_BY_STI, BLOCKING_BY_S
 from vmm.vtx.x86 import CR0_PE, IA32_FMASK, RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
 
 _BOTH = const(RFLAGS_TF | RFLAGS_IF)
-_DB = const(1)
 _BREAKPOINTS = const(0xF)
 _BTF = const(1 << 1)
-_PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 
-_POP_SS = const(0x17)
-_MOV_SREG = const(0x8E)
-_PUSHF = const(0x9C)
 _POPF = const(0x9D)
 _INT = const(0xCD)
 _IRET = const(0xCF)
@@ -49,7 +45,7 @@ _SYSENTER = const(0x0F34)
 def find_opcode(code, bits):
     """(opcode, offset behind it) of an instruction's bytes: two bytes where the first is 0Fh; (0, 0) for none."""
     at = 0
-    while at < len(code) and (code[at] in _PREFIXES or (bits == 64 and code[at] & 0xF0 == 0x40)):
+    while at < len(code) and (code[at] in PREFIXES or (bits == 64 and code[at] & 0xF0 == 0x40)):
         at += 1
     if at + 1 >= len(code):
         return (code[at], at + 1) if at < len(code) else (0, 0)
@@ -87,12 +83,12 @@ class TrapFlag:
         if opcode == _INT and at < len(code):
             vcpu.event(events.VALID | events.SOFTWARE_INTERRUPT << 8 | code[at], 0, at + 1)
             return None
-        if opcode == _MOV_SREG and at < len(code) and code[at] >> 3 & 7 == SS:
+        if opcode == MOV_SREG and at < len(code) and code[at] >> 3 & 7 == SS:
             if code[at] >= 0xC0:
                 rex = code[at - 2] if bits == 64 and at > 1 and code[at - 2] & 0xF0 == 0x40 else 0
                 return self._mov_ss(vcpu, code, code[at] & 7 | (rex & 1) << 3)
             return self.vm.mmio.cpu.execute(vcpu)
-        if opcode == _POP_SS and bits != 64:
+        if opcode == POP_SS and bits != 64:
             return self.vm.mmio.cpu.execute(vcpu)
         return None
 
@@ -175,7 +171,7 @@ class TrapFlag:
         """Whether this exit is the trap after the instruction."""
         if self._delivery or vcpu.reason & 0xFFFF:
             return False
-        return vcpu.intr_info & 0xFF == _DB and bool(vcpu.qualification & PENDING_BS)
+        return vcpu.intr_info & 0xFF == DB and bool(vcpu.qualification & PENDING_BS)
 
     def rest(self, vcpu):
         """After ended(): deliver the trap's other causes, a breakpoint or the guest's own step; returns a verdict."""
@@ -216,7 +212,7 @@ class TrapFlag:
         elif opcode == _SYSCALL:
             vcpu.r11 = vcpu.r11 & ~_BOTH | flags
             flags &= ~self._fmask
-        elif opcode == _PUSHF:
+        elif opcode == PUSHF:
             self._patch(vcpu, flags)
         vcpu.rflags = vcpu.rflags & ~_BOTH | flags
 

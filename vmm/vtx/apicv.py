@@ -23,11 +23,10 @@ from vmm.vtx.vmcs import (
     TPR_THRESHOLD,
     VIRTUAL_APIC_ADDRESS,
 )
-from vmm.vtx.x86 import PAGE
+from vmm.vtx.x86 import APIC_BASE, PAGE
 
 _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)
 _VIRTUALIZE_X2APIC_MODE = const(1 << 4)
-_APIC_BASE = const(0xFEE00000)
 
 # x2APIC MSRs that the CPU virtualizes: all readable ones (it would also read nonexistent ones), except the
 # current count, which the model computes.
@@ -64,7 +63,7 @@ class Apicv:
         vcpu.write(APIC_ACCESS_ADDRESS, access_page)
         vcpu.write(TPR_THRESHOLD, 0)
 
-    def mode(self, base=_APIC_BASE):
+    def mode(self, base=APIC_BASE):
         """IA32_APIC_BASE changed: the page at the APIC base, the x2APIC MSRs, or neither.
 
         Where the guest has moved the page, the Lapic answers by exits: no operating system does that.
@@ -75,16 +74,16 @@ class Apicv:
         msrs = lapic.x2apic and self._x2apic
         if msrs:
             controls |= _VIRTUALIZE_X2APIC_MODE
-        elif lapic.enabled and not lapic.x2apic and base == _APIC_BASE:
+        elif lapic.enabled and not lapic.x2apic and base == APIC_BASE:
             controls |= _VIRTUALIZE_APIC_ACCESSES
         self._vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
         vm = self._vcpu.vm
         self.virtualizes = bool(controls & _VIRTUALIZE_APIC_ACCESSES)
         if self.virtualizes:
-            vm.ept.map(_APIC_BASE, self._access_page, PAGE)
+            vm.ept.map(APIC_BASE, self._access_page, PAGE)
             vm.ept.invalidate()
         elif not any([vcpu.apicv.virtualizes for vcpu in vm.vcpus]):
-            vm.ept.unmap(_APIC_BASE, PAGE)
+            vm.ept.unmap(APIC_BASE, PAGE)
         if not lapic.enabled:
             self._vcpu.write(GUEST_INTERRUPT_STATUS, 0)
         for index in _X2APIC_READS:

@@ -12,11 +12,11 @@ from micropython import const
 from vmm import verdict
 from vmm.vtx import reasons
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_PENDING_DEBUG_EXCEPTIONS
+from vmm.vtx.vmcs_bits import IO_STRING
 from vmm.vtx.x86 import CR4_DE
 
 _ENABLES = const(0xFF)  # of DR7: L0, G0 to L3, G3
 _ENABLED = const(1 << 12)  # of the pending debug exceptions: one that is enabled has matched
-_STRING = const(1 << 4)  # of the qualification of I/O instructions
 _BYTES = (1, 2, 8, 4)  # by LENn
 
 # R/Wn
@@ -84,7 +84,7 @@ class Breakpoints:
     def completed(self, vcpu):
         """Handler of slot COMPLETED: the shim has advanced, and DR7 enables a breakpoint."""
         q = vcpu.qualification
-        if vcpu.reason & 0xFFFF == reasons.IO_INSTRUCTION and not q & _STRING:
+        if vcpu.reason & 0xFFFF == reasons.IO_INSTRUCTION and not q & IO_STRING:
             self.begin(vcpu)
             self.port(q >> 16, (q & 7) + 1)
         if self.hits and self._entry == vcpu.entry_tsc:

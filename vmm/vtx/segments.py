@@ -18,6 +18,8 @@ S = const(1 << 4)
 P = const(1 << 7)
 
 LDT = const(2)
+BUSY = const(2)  # of the type of a TSS descriptor
+V8086 = const(0xF3)  # rights of each segment in virtual-8086 mode
 TSS_16, TSS_16_BUSY, TSS_32, TSS_32_BUSY = 1, 3, 9, 11
 
 _TI = const(4)

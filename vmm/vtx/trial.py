@@ -17,6 +17,7 @@ import vmx
 from micropython import const
 
 from vmm import verdict
+from vmm.devices.lapic_registers import IRR
 from vmm.loaders.state import State
 from vmm.memory import ept
 from vmm.vtx import msr_bitmap, reasons, vcpu
@@ -28,7 +29,6 @@ _VPID = const(0xFFFF)
 _SPIN = b"\xeb\xfe"  # jmp $
 _TOGGLE = b"\xfb\xfa" + _SPIN  # sti; cli: no interrupt comes between these two
 _VECTOR = const(0x40)
-_IRR = const(0x200)
 _ALARM = const(30_000)  # host TSC ticks from before the entry to the host's interrupt
 _LIMIT = const(300_000)  # and to the end of the trial
 _ATTEMPTS = const(100)  # entries that the host's attention may put off
@@ -156,7 +156,7 @@ class _Guest:
 
     def interrupt(self, guest):
         """An interrupt waits in virtual-interrupt delivery."""
-        uctypes.bytearray_at(self._page + _IRR + _VECTOR // 32 * 16, 4)[0] = 1 << _VECTOR % 8
+        uctypes.bytearray_at(self._page + IRR + _VECTOR // 32 * 16, 4)[0] = 1 << _VECTOR % 8
         guest.write(v.GUEST_INTERRUPT_STATUS, _VECTOR)
 
 

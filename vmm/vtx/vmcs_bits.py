@@ -1,7 +1,7 @@
 """Bits of VMCS fields that more than one module needs.
 
 SDM Vol. 3C, "Guest Register State", "Guest Non-Register State", "Processor-Based VM-Execution Controls",
-"VM-Entry Controls".
+"VM-Entry Controls", "Exit Qualification for I/O Instructions".
 """
 
 from micropython import const
@@ -25,6 +25,13 @@ CONTROL_PAUSE_EXITING = const(1 << 30)
 
 # VM_ENTRY_CONTROLS
 ENTRY_IA32E_MODE_GUEST = const(1 << 9)
+
+# EXIT_QUALIFICATION of I/O instructions
+IO_SIZE = const(7)  # bytes - 1
+IO_IN = const(1 << 3)
+IO_STRING = const(1 << 4)
+IO_PORT_SHIFT = const(16)
+IO_PORT = const(0xFFFF << 16)
 
 # Types of INVEPT and INVVPID
 INVEPT_SINGLE_CONTEXT = const(1)

@@ -8,6 +8,7 @@ PAGE = const(0x1000)  # bytes
 PAGE_MASK = const(0xFFFFFFFFFFFFF000)
 MASK32 = const(0xFFFFFFFF)
 MASK64 = const(0xFFFFFFFFFFFFFFFF)
+APIC_BASE = const(0xFEE00000)  # gpa of the local APIC after a reset
 
 CR0_PE = const(1 << 0)
 CR0_MP = const(1 << 1)

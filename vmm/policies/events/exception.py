@@ -4,6 +4,7 @@ import micropython
 from micropython import const
 
 from vmm import verdict
+from vmm.fault import NMI
 from vmm.policies import answers
 from vmm.policies.event import Event, Needs
 from vmm.policies.filters import Number
@@ -15,7 +16,6 @@ from vmm.vtx.vmcs import GUEST_DR7
 from vmm.vtx.vmcs_bits import PENDING_BS
 
 _ALL = const(0xFFFFFFFF)
-_NMI = const(2)
 _VECTOR = const(0xFF)
 _TYPE_SHIFT = const(8)
 _TYPE = const(7 << 8)
@@ -42,7 +42,7 @@ class Exception_(Event):
 
     def check(self, chosen):
         super().check(chosen)
-        if chosen.get("vector") in (_NMI, events.MC):
+        if chosen.get("vector") in (NMI, events.MC):
             raise ValueError("vector %d is the host's: no policy sees it" % chosen["vector"])
 
     def tests(self, chosen):

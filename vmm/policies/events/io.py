@@ -1,7 +1,6 @@
 """IN, OUT, INS and OUTS."""
 
 import micropython
-from micropython import const
 
 from vmm import verdict
 from vmm.handlers import io
@@ -10,13 +9,7 @@ from vmm.policies.filters import Number, OneOf
 from vmm.policies.link import equal
 from vmm.vtx import reasons
 from vmm.vtx.frame import QUALIFICATION, RAX
-
-# Of the exit qualification (vmm/handlers/io.py, IoQualification).
-_SIZE = const(7)
-_IN = const(8)
-_STRING = const(1 << 4)
-_PORT_SHIFT = const(16)
-_PORT = const(0xFFFF << 16)
+from vmm.vtx.vmcs_bits import IO_IN, IO_PORT, IO_PORT_SHIFT, IO_SIZE, IO_STRING
 
 
 @micropython.viper
@@ -24,10 +17,10 @@ def _quick(vcpu, numbers: int, handler) -> int:
     n = ptr32(numbers)
     f = ptr32(vcpu)
     q = int(f[QUALIFICATION])
-    if n[0] != 1 or q & _STRING:
+    if n[0] != 1 or q & IO_STRING:
         return -1
-    if q & _IN:
-        q &= _SIZE
+    if q & IO_IN:
+        q &= IO_SIZE
         if q == 0:
             f[RAX] = (f[RAX] & 0xFFFFFF00) | (n[2] & 0xFF)
         elif q == 1:
@@ -61,19 +54,19 @@ class Io(Instruction):
     def keys(self, chosen):
         if "port" not in chosen:
             return None
-        directions = (_IN, 0) if "write" not in chosen else (0,) if chosen["write"] else (_IN,)
+        directions = (IO_IN, 0) if "write" not in chosen else (0,) if chosen["write"] else (IO_IN,)
         sizes = (chosen["size"],) if "size" in chosen else (1, 2, 4)
-        port = chosen["port"] << _PORT_SHIFT
-        return [port | string | way | size - 1 for string in (0, _STRING) for way in directions for size in sizes]
+        port = chosen["port"] << IO_PORT_SHIFT
+        return [port | string | way | size - 1 for string in (0, IO_STRING) for way in directions for size in sizes]
 
     def tests(self, chosen):
         mask = value = 0
         if "port" in chosen:
-            mask, value = _PORT, chosen["port"] << _PORT_SHIFT
+            mask, value = IO_PORT, chosen["port"] << IO_PORT_SHIFT
         if "write" in chosen:
-            mask, value = mask | _IN, value | (0 if chosen["write"] else _IN)
+            mask, value = mask | IO_IN, value | (0 if chosen["write"] else IO_IN)
         if "size" in chosen:
-            mask, value = mask | _SIZE, value | chosen["size"] - 1
+            mask, value = mask | IO_SIZE, value | chosen["size"] - 1
         return [equal(QUALIFICATION, mask, value)] if mask else []
 
     def narrower(self, chosen):

@@ -1,0 +1,240 @@
+"""The MSRs of the processor itself: TSC, EFER, PAT, MTRRs, SYSENTER and SYSCALL, and the few others that kernels read.
+
+Those that the VMCS or the CPU keeps for a vCPU do not exit (vmm/vtx/msr_bitmap.py) unless a policy watches them.
+Source: SDM Vol. 4, "Model-Specific Registers (MSRs)"; Vol. 3A, "Memory Type Range Registers (MTRRs)".
+"""
+
+import micropython
+from micropython import const
+
+from vmm.devices.lapic_registers import DEADLINE
+from vmm.vtx import reasons
+from vmm.vtx import vmcs as v
+from vmm.vtx.frame import APIC_PAGE, DATUM, DIRTY, DIRTY_TSC_OFFSET, RAX, RDX, TSC_OFFSET
+from vmm.vtx.x86 import (
+    CR0_PG,
+    EFER_LMA,
+    EFER_LME,
+    EFER_NXE,
+    EFER_SCE,
+    IA32_EFER,
+    IA32_TSC,
+    IA32_TSC_ADJUST,
+    IA32_TSC_AUX,
+    IA32_XSS,
+)
+
+# In the CPU while the vCPU is loaded; read and written there without an exit.
+LIVE = (0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102)  # STAR LSTAR CSTAR FMASK KERNEL_GS_BASE
+# In the VMCS.
+_IN_VMCS = {
+    0x174: v.GUEST_IA32_SYSENTER_CS,
+    0x175: v.GUEST_IA32_SYSENTER_ESP,
+    0x176: v.GUEST_IA32_SYSENTER_EIP,
+    0x277: v.GUEST_IA32_PAT,
+    0xC0000080: v.GUEST_IA32_EFER,
+    0xC0000100: v.GUEST_FS_BASE,
+    0xC0000101: v.GUEST_GS_BASE,
+}
+
+_MTRR_VARIABLE = const(8)
+_MTRR_FIXED = (0x250, 0x258, 0x259) + tuple(range(0x268, 0x270))
+_MTRR_DEF_TYPE = const(0x2FF)
+_MTRR_TYPES = (0, 1, 4, 5, 6)  # UC, WC, WT, WP, WB
+_MISC_ENABLE_RESET = const(1 << 0 | 1 << 11 | 1 << 12)  # fast strings; neither BTS nor PEBS
+_DEBUGCTL_ALLOWED = const(3)  # LBR, BTF
+
+
+_EFER_ALLOWED = const(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
+_PAT = const(0x277)
+_PAT_TYPES = (0, 1, 4, 5, 6, 7)
+_HIGH_ZERO = (0x174, 0xC0000084, IA32_TSC_AUX)  # SYSENTER_CS, FMASK: 32 bits
+_ADDRESSES = (0x175, 0x176, 0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102)
+
+
+def _valid_for_cpu(index, value):
+    """Whether WRMSR by the guest itself would take the value, for MSRs that do not exit as a rule."""
+    if index in _ADDRESSES:
+        return value >> 47 in (0, 0x1FFFF)  # canonical
+    if index in _HIGH_ZERO:
+        return not value >> 32
+    if index == _PAT:
+        for i in range(8):
+            if value >> 8 * i & 0xFF not in _PAT_TYPES:
+                return False
+    return True
+
+
+def _fixed_range(index, value):
+    """IA32_MTRR_FIX...: eight types."""
+    for shift in range(0, 64, 8):
+        if value >> shift & 0xFF not in _MTRR_TYPES:
+            return False
+    return True
+
+
+def _default_type(index, value):
+    """IA32_MTRR_DEF_TYPE: E, FE, type."""
+    return not value & ~0xCFF and value & 0xFF in _MTRR_TYPES
+
+
+def _microcode(host_rdmsr):
+    """The host's IA32_BIOS_SIGN_ID; 0 where the CPU (an emulated one) has none and answers #GP."""
+    try:
+        return host_rdmsr(0x8B)
+    except Exception:
+        return 0
+
+
+class CpuMsrs:
+    """One guest's. msrs: the vmm.handlers.msr.Msrs that answers for them; the rest as for that."""
+
+    def __init__(self, msrs, host_rdmsr, live, width, xss_allowed):
+        self._msrs = msrs
+        self._width = width
+        self._xss_allowed = xss_allowed
+        self._live = live
+        self._fill(host_rdmsr)
+
+    def open(self, bitmap):
+        """As Msrs.open()."""
+        for index in self._live:
+            bitmap.set(index, False, False)
+            bitmap.set(index, True, index == IA32_XSS)
+        for index in _IN_VMCS:
+            bitmap.set(index, False, False)
+            bitmap.set(index, True, False)
+        bitmap.set(IA32_TSC, False, False)
+
+    def _fill(self, host_rdmsr):
+        add, store = self._msrs.add, self._msrs.store
+        add(IA32_TSC, _tsc, self._write_tsc)
+        store(IA32_TSC_ADJUST, writer=self._write_tsc_adjust)
+        store(0x17, writer=None)  # IA32_PLATFORM_ID
+        store(0x3A, 1, writer=None)  # IA32_FEATURE_CONTROL: locked, nothing on
+        store(0x8B, _microcode(host_rdmsr), writer=self._ignore)  # IA32_BIOS_SIGN_ID
+        add(0x79, None, self._ignore)  # IA32_BIOS_UPDT_TRIG: the host's microcode stays
+        store(0xFE, _MTRR_VARIABLE | 1 << 8 | 1 << 10, writer=None)  # IA32_MTRRCAP
+        writer = self._valid_writer(_fixed_range)
+        for index in _MTRR_FIXED:
+            store(index, 0, writer)
+        writer = self._valid_writer(self._variable_range)
+        for index in range(0x200, 0x200 + 2 * _MTRR_VARIABLE):
+            store(index, 0, writer)
+        store(_MTRR_DEF_TYPE, 0, self._valid_writer(_default_type))
+        store(0x179, writer=None)  # IA32_MCG_CAP: no banks
+        store(0x17A)  # IA32_MCG_STATUS
+        store(0x1A0, _MISC_ENABLE_RESET)  # IA32_MISC_ENABLE
+        add(0x1D9, lambda vcpu, index: vcpu.read(v.GUEST_IA32_DEBUGCTL), self._write_debugctl)
+        store(0xCE, writer=None)  # MSR_PLATFORM_INFO
+        store(0x34, writer=None)  # MSR_SMI_COUNT
+        store(0x140)  # MSR_MISC_FEATURE_ENABLES
+        for index in _IN_VMCS:
+            add(index, _read_vmcs, _write_vmcs)
+        for index in self._live:
+            add(index, _read_live, self._write_xss if index == IA32_XSS else _write_live)
+
+    def install(self, exits):
+        """WRMSR of IA32_TSC_ADJUST has a handler of its own."""
+        exits.key(reasons.WRMSR, IA32_TSC_ADJUST, _write_tsc_adjust, self._msrs.word(IA32_TSC_ADJUST))
+
+    def _valid_writer(self, valid):
+        """A writer that keeps what valid(index, value) is true for; the rest is #GP."""
+
+        def write(vcpu, index, value):
+            if not valid(index, value):
+                return False
+            self._msrs.put(vcpu, index, value)
+
+        return write
+
+    def _ignore(self, vcpu, index, value):
+        pass
+
+    def _variable_range(self, index, value):
+        """IA32_MTRR_PHYSBASEn, and PHYSMASKn at the odd numbers."""
+        beyond = value >> self._width
+        if index & 1:
+            return not beyond and not value & 0x7FF
+        return not beyond and not value & 0xF00 and value & 0xFF in _MTRR_TYPES
+
+    def _write_tsc(self, vcpu, index, value):
+        """The vCPU's TSC jumps, and TSC_ADJUST with it; the time of its devices does not."""
+        clock = vcpu.clock
+        delta = value - clock.now() - clock.skew
+        clock.skew += delta
+        self._msrs.put(vcpu, IA32_TSC_ADJUST, self._msrs.get(vcpu, IA32_TSC_ADJUST) + delta)
+        vcpu.lapic.timer.follow_tsc()
+
+    def _write_tsc_adjust(self, vcpu, index, value):
+        vcpu.clock.skew += value - self._msrs.get(vcpu, index)
+        self._msrs.put(vcpu, index, value)
+        vcpu.lapic.timer.follow_tsc()
+
+    def _write_debugctl(self, vcpu, index, value):
+        if value & ~_DEBUGCTL_ALLOWED:
+            return False
+        vcpu.write(v.GUEST_IA32_DEBUGCTL, value)
+        return True
+
+    def _write_xss(self, vcpu, index, value):
+        if value & ~self._xss_allowed:
+            return False
+        vcpu.msr(index, value)
+        return True
+
+
+def _tsc(vcpu, index):
+    return vcpu.clock.now() + vcpu.clock.skew & 0xFFFFFFFFFFFFFFFF
+
+
+def _read_vmcs(vcpu, index):
+    return vcpu.read(_IN_VMCS[index])
+
+
+def _write_vmcs(vcpu, index, value):
+    if not _valid_for_cpu(index, value):
+        return False
+    if index == IA32_EFER:
+        return _write_efer(vcpu, value)
+    vcpu.write(_IN_VMCS[index], value)
+    return True
+
+
+def _write_efer(vcpu, value):
+    old = vcpu.efer
+    if value & ~_EFER_ALLOWED or ((value ^ old) & EFER_LME and vcpu.cr0 & CR0_PG):
+        return False
+    vcpu.efer = value & ~EFER_LMA | old & EFER_LMA
+    return True
+
+
+def _read_live(vcpu, index):
+    return vcpu.msr(index)
+
+
+def _write_live(vcpu, index, value):
+    if not _valid_for_cpu(index, value):
+        return False
+    vcpu.msr(index, value)
+    return True
+
+
+@micropython.viper
+def _write_tsc_adjust(vcpu) -> int:
+    """Handler of WRMSR of IA32_TSC_ADJUST: the vCPU's TSC moves by the difference. frame.DATUM: as for RDMSR."""
+    f = ptr32(vcpu)
+    at = int(f[DATUM])
+    low = int(f[RAX])
+    high = int(f[RDX])
+    offset = int(f[TSC_OFFSET]) | int(f[TSC_OFFSET + 1]) << 32
+    offset += (high << 32 | low) - (int(f[at + 1]) << 32 | int(f[at]))
+    f[at] = low
+    f[at + 1] = high
+    f[TSC_OFFSET] = offset
+    f[TSC_OFFSET + 1] = offset >> 32
+    f[DIRTY] |= DIRTY_TSC_OFFSET
+    page = ptr32(f[APIC_PAGE])
+    if page[DEADLINE // 4] or page[DEADLINE // 4 + 1]:
+        vcpu.lapic.timer.follow_tsc()
+    return 1
