@@ -18,6 +18,7 @@ PCANEL := $(VENV)/bin/pcanel
 PYTHON := $(VENV)/bin/python
 
 MICROPYTHON ?= $(BUILD)/micropython
+MICROPYTHON_READY = $(if $(filter $(BUILD)/micropython,$(MICROPYTHON)),$(STAMPS)/micropython,$(MICROPYTHON))
 ENGINE ?= auto
 CPU ?=
 GUESTS ?= guests/linux.toml guests/rtos.toml
@@ -78,8 +79,9 @@ $(STAMPS)/apt-i386: | $(STAMPS)/packages
 	@$(SETUP)/apt-state.sh $(BUILD)/apt-i386 bookworm i386
 	@touch $@
 
-$(BUILD)/micropython: | $(STAMPS)/apt
-	@$(SETUP)/micropython.sh $(BUILD)/apt $@
+$(STAMPS)/micropython: $(SETUP)/micropython.sh $(wildcard $(SETUP)/micropython/*.patch) | $(STAMPS)/apt
+	@$(SETUP)/micropython.sh $(BUILD)/apt $(BUILD)/micropython
+	@touch $@
 
 $(BUILD)/guests/cloud: | $(STAMPS)/apt
 	@$(SETUP)/kernel.sh $(BUILD)/apt linux-image-cloud-amd64 $@
@@ -120,7 +122,7 @@ $(BUILD)/guests/ipxe: | $(STAMPS)/apt
 $(BUILD)/guests/memdisk: | $(STAMPS)/apt
 	@$(SETUP)/unpack.sh $(BUILD)/apt $@ syslinux-common
 
-setup: $(STAMPS)/packages $(STAMPS)/venv | $(MICROPYTHON) guests
+setup: $(STAMPS)/packages $(STAMPS)/venv $(MICROPYTHON_READY) | guests
 
 # For Debian's Bochs.
 $(BUILD)/loopback.so: host-tools/loopback/bind.c | $(STAMPS)/packages
@@ -128,7 +130,7 @@ $(BUILD)/loopback.so: host-tools/loopback/bind.c | $(STAMPS)/packages
 
 # ---- the image -------------------------------------------------------------
 
-elf: $(STAMPS)/venv $(BUILD)/loopback.so | $(MICROPYTHON)
+elf: $(STAMPS)/venv $(BUILD)/loopback.so $(MICROPYTHON_READY)
 	@$(MAKE) -j$(JOBS) --no-print-directory -C port BUILD=$(abspath $(BUILD)/port) \
 	    MICROPYTHON_DIR=$(abspath $(MICROPYTHON)) PYTHON=$(abspath $(PYTHON))
 

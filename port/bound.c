@@ -26,6 +26,10 @@ MP_DEFINE_CONST_OBJ_TYPE(
 static mp_obj_t bind(size_t n_args, const mp_obj_t *args) {
     bound_t *self = mp_obj_malloc_var(bound_t, context, mp_obj_t, n_args - 1, &bound_type);
     self->function = args[0];
+    self->entry = NULL;
+    if (mp_obj_is_exact_type(args[0], &mp_type_fun_viper)) {
+        self->entry = (mp_call_fun_t)((const mp_obj_fun_bc_t *)MP_OBJ_TO_PTR(args[0]))->bytecode;
+    }
     self->contexts = n_args - 1;
     for (size_t i = 1; i < n_args; i++) {
         self->context[i - 1] = args[i];

@@ -50,8 +50,12 @@ def run_manifest(top):
 
 
 def inline_constants(manifest, modules):
-    """Have a module's imported constants put in before it is compiled, and again when one of them may have changed."""
+    """Have a module's imported constants put in before it is compiled.
+
+    It is compiled again when one of them may have changed, or the compiler has.
+    """
     compile_file, timestamp = manifest.mpy_cross.compile, manifest.get_timestamp
+    compiler = os.path.getmtime(os.environ["MICROPY_MPYCROSS"])
 
     def compile_inlined(source, **options):
         try:
@@ -67,7 +71,7 @@ def inline_constants(manifest, modules):
         found = timestamp(path, default)
         module = path.partition("/frozen_mpy/")[2]
         source = modules.path(module[: -len(".mpy")].replace("/", ".")) if module.endswith(".mpy") else None
-        if source and os.path.isfile(path) and modules.newest(source) >= found:
+        if source and os.path.isfile(path) and max(modules.newest(source), compiler) >= found:
             return default
         return found
 

@@ -20,18 +20,19 @@ extern const mp_fun_table_t __real_mp_fun_table;
 mp_fun_table_t __wrap_mp_fun_table;
 
 static mp_uint_t from_obj(mp_obj_t obj, mp_uint_t type) {
-    if (mp_obj_is_small_int(obj)) {
-        if (MP_LIKELY(type >= MP_NATIVE_TYPE_INT && type <= MP_NATIVE_TYPE_PTR32)) {
-            return MP_OBJ_SMALL_INT_VALUE(obj);
+    if (MP_LIKELY(mp_obj_is_obj(obj))) {
+        if (type >= MP_NATIVE_TYPE_PTR && type <= MP_NATIVE_TYPE_PTR32) {
+            const mp_obj_type_t *of = ((const mp_obj_base_t *)MP_OBJ_TO_PTR(obj))->type;
+            if (MP_LIKELY(of == &vcpu_type)) {
+                return (mp_uint_t)((const vcpu_t *)MP_OBJ_TO_PTR(obj))->frame;
+            }
+            if (of == &mp_type_array || of == &mp_type_bytearray) {
+                return (mp_uint_t)((const mp_obj_array_t *)MP_OBJ_TO_PTR(obj))->items;
+            }
         }
-    } else if (type >= MP_NATIVE_TYPE_PTR && type <= MP_NATIVE_TYPE_PTR32 && mp_obj_is_obj(obj)) {
-        const mp_obj_type_t *of = ((const mp_obj_base_t *)MP_OBJ_TO_PTR(obj))->type;
-        if (of == &vcpu_type) {
-            return (mp_uint_t)((const vcpu_t *)MP_OBJ_TO_PTR(obj))->frame;
-        }
-        if (of == &mp_type_array || of == &mp_type_bytearray) {
-            return (mp_uint_t)((const mp_obj_array_t *)MP_OBJ_TO_PTR(obj))->items;
-        }
+    } else if (mp_obj_is_small_int(obj) && type >= MP_NATIVE_TYPE_INT &&
+               type <= MP_NATIVE_TYPE_PTR32) {
+        return MP_OBJ_SMALL_INT_VALUE(obj); // seldom: see host-tools/setup/micropython
     }
     return __real_mp_fun_table.native_from_obj(obj, type);
 }
@@ -58,7 +59,9 @@ static mp_obj_t subscript(mp_obj_t base, mp_obj_t index, mp_obj_t value) {
 
 // As mp_cstack_check(), without a call where there is room.
 static inline void check_stack(void) {
-    size_t used = MP_STATE_THREAD(stack_top) - (char *)__builtin_frame_address(0);
+    char *top;
+    __asm__("mov %%rsp, %0" : "=r"(top)); // __builtin_frame_address() would make a frame
+    size_t used = MP_STATE_THREAD(stack_top) - top;
     if (MP_UNLIKELY(used >= MP_STATE_THREAD(stack_limit))) {
         mp_cstack_check();
     }
