@@ -3,23 +3,21 @@
 // A collection inside an allocation, because the heap is full, cannot be preempted (collect.c).
 // So an untrusted call gets no more than its share, and nothing of the last part of the heap; and
 // many allocations end the turn of the running guest, so that the scheduler collects in time.
-#include <string.h>
 #include "py/gc.h"
 #include "py/mpstate.h"
 #include "py/runtime.h"
 #include "port/budget.h"
+#include "port/heap.h"
 #include "port/preempt.h"
 #include "port/trap.h"
 #include "port/vcpu.h"
 
-#define BLOCK           MICROPY_BYTES_PER_GC_BLOCK
-#define KEPT_PART       (32) // of the heap: a call with a limit leaves so much
-#define GRACE           (16) // blocks after the first refusal: for the exception and its traceback
-#define SOON            (4096) // blocks allocated since a collection after which another is worth it
-#define AT_LAST         (32768) // after which one runs even if nothing would preempt it
-#define LEAST_SOON      (512) // however little is left
-#define LEAST_AT_LAST   (8192) // late enough for idle time to come first
-#define BLOCKS_PER_WORD (32) // of the allocation table
+#define KEPT_PART     (32) // of the heap: a call with a limit leaves so much
+#define GRACE         (16) // blocks after the first refusal: for the exception and its traceback
+#define SOON          (4096) // blocks allocated since a collection after which another is worth it
+#define AT_LAST       (32768) // after which one runs even if nothing would preempt it
+#define LEAST_SOON    (512) // however little is left
+#define LEAST_AT_LAST (8192) // late enough for idle time to come first
 
 static budget_t budget = {BUDGET_NONE, 0}; // before budget_init(), too
 
@@ -32,7 +30,7 @@ static struct {
 static size_t free_blocks; // when gc_alloc_amount was 0
 
 static size_t blocks_of_heap(void) {
-    return MP_STATE_MEM(area).gc_alloc_table_byte_len * (BLOCKS_PER_WORD / sizeof(uint64_t));
+    return MP_STATE_MEM(area).gc_alloc_table_byte_len * (HEAP_BLOCKS_PER_WORD / sizeof(uint64_t));
 }
 
 static size_t within(size_t least, size_t blocks, size_t most) {
@@ -56,7 +54,7 @@ void budget_init(void) {
 
 budget_t budget_begin(size_t bytes) {
     budget_t outer = budget;
-    budget.left = bytes == 0 ? BUDGET_NONE : bytes / BLOCK;
+    budget.left = bytes == 0 ? BUDGET_NONE : bytes / HEAP_BLOCK;
     budget.refused = 0;
     return outer;
 }
@@ -125,28 +123,15 @@ void budget_allocated(size_t before) {
     }
 }
 
-// Free blocks among the 32 of one word of the allocation table: those of kind 0.
-static unsigned count_free(uint64_t kinds) {
-    uint64_t used = (kinds | kinds >> 1) & 0x5555555555555555;
-    used = (used & 0x3333333333333333) + (used >> 2 & 0x3333333333333333);
-    used = (used + (used >> 4)) & 0x0f0f0f0f0f0f0f0f;
-    return BLOCKS_PER_WORD - (used * 0x0101010101010101 >> 56);
-}
-
 void budget_collected(bool yields) {
-    const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
-    size_t words = area->gc_alloc_table_byte_len / sizeof(uint64_t);
-    size_t last = area->gc_last_used_block / BLOCKS_PER_WORD;
-    size_t free = 0;
-    for (size_t i = 0; i < words && i <= last; i++) {
-        uint64_t kinds;
-        memcpy(&kinds, area->gc_alloc_table_start + i * sizeof(kinds), sizeof(kinds));
-        free += count_free(kinds);
-        if (yields && i % 16 == 0) {
+    size_t used = heap_words_used();
+    size_t free = (heap_words() - used) * HEAP_BLOCKS_PER_WORD;
+    for (size_t word = 0; word < used; word++) {
+        free += heap_count(heap_free(heap_word(word)));
+        if (yields && word % 16 == 0) {
             preempt_look();
         }
     }
-    free += words > last + 1 ? (words - last - 1) * BLOCKS_PER_WORD : 0;
     free_blocks = free + MP_STATE_MEM(gc_alloc_amount);
     set_limits();
 }

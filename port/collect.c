@@ -7,30 +7,30 @@
 //  - while it marks, a reference may move from an object that is not scanned yet into one that
 //    is. So pages written meanwhile are scanned again, by the dirty bits of the heap's 4 KiB
 //    pages (port/paging.h);
-//  - while it sweeps, a new object is marked, and lies behind the place that the sweep has
-//    reached. The sweep unmarks it there;
+//  - while it sweeps (port/sweep.c), a new object is marked, and lies behind the place that the
+//    sweep has reached. The sweep unmarks it there;
 //  - nothing is freed, and nothing grows or shrinks in place.
 //
 // Only a requested collection, usually the scheduler's, can be preempted. One inside an
 // allocation cannot: its caller is in the middle of an operation, and memory is short.
 //
 // The linker redirects calls of gc_alloc() and its siblings here (--wrap).
-#include <string.h>
 #include "py/gc.h"
 #include "py/mpstate.h"
 #include "py/runtime.h"
 #include "shared/runtime/gchelper.h"
 #include "port/budget.h"
 #include "port/collect.h"
+#include "port/heap.h"
 #include "port/paging.h"
+#include "port/room.h"
+#include "port/sweep.h"
 #include "port/x86.h"
 
-#define BLOCK           MICROPY_BYTES_PER_GC_BLOCK
-#define PAGE            (4096)
-#define BLOCKS_PER_BYTE (4) // of the allocation table
-#define TAIL            (2) // kinds in it
-#define MARK            (3)
-#define ROUNDS          (8) // over pages written meanwhile, before the last one, which cannot be preempted
+#define BLOCK  HEAP_BLOCK
+#define PAGE   (4096)
+#define PIECE  (16) // words between two looks at the clock
+#define ROUNDS (8) // over pages written meanwhile, before the last one, which cannot be preempted
 
 bool collect_yields;
 collect_statistics_t collect_statistics;
@@ -52,22 +52,10 @@ void *__wrap_gc_realloc(void *ptr, size_t size, bool allow_move);
 
 // -- the heap's blocks
 
-static inline unsigned kind(size_t block) {
-    return MP_STATE_MEM(area).gc_alloc_table_start[block / BLOCKS_PER_BYTE] >> 2 * (block & 3) & 3;
-}
-
 static void mark(const void *ptr) {
-    size_t block = ((const byte *)ptr - MP_STATE_MEM(area).gc_pool_start) / BLOCK;
-    MP_STATE_MEM(area).gc_alloc_table_start[block / BLOCKS_PER_BYTE] |= MARK << 2 * (block & 3);
-}
-
-static size_t size_of(const void *ptr) {
-    size_t first = ((const byte *)ptr - MP_STATE_MEM(area).gc_pool_start) / BLOCK;
-    size_t block = first + 1;
-    while (kind(block) == TAIL) {
-        block++;
-    }
-    return (block - first) * BLOCK;
+    size_t block = heap_block(ptr);
+    MP_STATE_MEM(area).gc_alloc_table_start[block / HEAP_BLOCKS_PER_BYTE] |=
+        HEAP_MARK << 2 * (block % HEAP_BLOCKS_PER_BYTE);
 }
 
 // -- allocations by handlers in the middle of a collection
@@ -102,7 +90,9 @@ void *__wrap_gc_alloc(size_t size, unsigned flags) {
         return NULL;
     }
     size_t before = begin_allocating();
+    size_t begun = room_begin(blocks(size));
     void *ptr = __real_gc_alloc(size, flags);
+    room_end(begun);
     end_allocating(before, ptr == NULL && size != 0);
     if (state.inside && state.phase == SWEEPING && ptr != NULL) {
         mark(ptr);
@@ -113,24 +103,40 @@ void *__wrap_gc_alloc(size_t size, unsigned flags) {
 void __wrap_gc_free(void *ptr) {
     if (!state.inside) {
         __real_gc_free(ptr);
+        if (ptr != NULL) {
+            room_freed(heap_block(ptr));
+        }
     }
+}
+
+// Whether an object of so many bytes has to move to have `size`: the block behind it is in use.
+static bool has_to_move(const void *ptr, size_t had, size_t size) {
+    return ptr == NULL || (size > had && heap_kind(heap_block(ptr) + had / BLOCK) != HEAP_FREE);
+}
+
+static void *resize(void *ptr, size_t had, size_t size, bool allow_move) {
+    if (size > had && !budget_take(blocks(size - had))) {
+        return NULL;
+    }
+    size_t before = begin_allocating();
+    size_t begun = allow_move && has_to_move(ptr, had, size) ? room_begin(blocks(size)) : ROOM_KEEP;
+    void *moved = __real_gc_realloc(ptr, size, allow_move);
+    room_end(begun);
+    if (ptr != NULL && (moved != ptr || size < had)) {
+        room_freed(heap_block(ptr));
+    }
+    end_allocating(before, moved == NULL && size != 0 && allow_move);
+    return moved;
 }
 
 void *__wrap_gc_realloc(void *ptr, size_t size, bool allow_move) {
     if (!state.inside) {
-        size_t had = ptr != NULL ? size_of(ptr) : 0;
-        if (size > had && !budget_take(blocks(size - had))) {
-            return NULL;
-        }
-        size_t before = begin_allocating();
-        void *moved = __real_gc_realloc(ptr, size, allow_move);
-        end_allocating(before, moved == NULL && size != 0 && allow_move);
-        return moved;
+        return resize(ptr, ptr != NULL ? heap_size_of(ptr) : 0, size, allow_move);
     }
     if (ptr == NULL || size == 0) {
         return size == 0 ? NULL : __wrap_gc_alloc(size, 0);
     }
-    size_t had = size_of(ptr);
+    size_t had = heap_size_of(ptr);
     if (size <= had) {
         return ptr;
     }
@@ -160,7 +166,7 @@ void collect_yield(size_t at) {
     collect_yields = false;
     MP_STATE_THREAD(gc_lock_depth) = 0;
     if (state.phase == SWEEPING) {
-        area->gc_last_free_atb_index = at / BLOCKS_PER_BYTE + 1;
+        area->gc_last_free_atb_index = at / HEAP_BLOCKS_PER_BYTE + 1;
     }
     preempt();
     MP_STATE_THREAD(gc_lock_depth) = locks;
@@ -179,11 +185,13 @@ static void look_at_roots(void) {
 static void look_at_words(void **words, size_t count) {
     uintptr_t start = (uintptr_t)MP_STATE_MEM(area).gc_pool_start;
     uintptr_t size = (uintptr_t)MP_STATE_MEM(area).gc_pool_end - start;
-    for (size_t i = 0; i < count; i++) {
-        collect_look(i);
-        uintptr_t word = (uintptr_t)words[i];
-        if (word - start < size && word % BLOCK == 0) {
-            gc_collect_root(words + i, 1);
+    for (size_t i = 0; i < count;) {
+        collect_look(0);
+        for (size_t end = i + PIECE < count ? i + PIECE : count; i < end; i++) {
+            uintptr_t word = (uintptr_t)words[i];
+            if (word - start < size && word % BLOCK == 0) {
+                gc_collect_root(words + i, 1);
+            }
         }
     }
 }
@@ -191,11 +199,10 @@ static void look_at_words(void **words, size_t count) {
 static void look_at_dirty_pages(void) {
     const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     uintptr_t end = (uintptr_t)area->gc_pool_start + (area->gc_last_used_block + 1) * BLOCK;
-    for (uintptr_t page = (uintptr_t)area->gc_pool_start & -PAGE; page < end; page += PAGE) {
-        collect_look(0);
-        if (paging_take_dirty(page)) {
-            look_at_words((void **)page, PAGE / sizeof(void *));
-        }
+    uintptr_t page = (uintptr_t)area->gc_pool_start & -PAGE;
+    while ((page = paging_take_dirty(page, end)) < end) {
+        look_at_words((void **)page, PAGE / sizeof(void *));
+        page += PAGE;
     }
 }
 
@@ -205,9 +212,9 @@ static void look_at_overflow(void) {
     while (MP_STATE_MEM(gc_stack_overflow)) {
         MP_STATE_MEM(gc_stack_overflow) = 0;
         for (size_t block = 0; block <= area->gc_last_used_block; block++) {
-            if (kind(block) == MARK) {
+            if (heap_kind(block) == HEAP_MARK) {
                 byte *object = area->gc_pool_start + block * BLOCK;
-                look_at_words((void **)object, size_of(object) / sizeof(void *));
+                look_at_words((void **)object, heap_size_of(object) / sizeof(void *));
             }
         }
     }
@@ -229,9 +236,10 @@ static void collect_yielding(void) {
     }
     collect_yields = true;
     state.phase = SWEEPING;
-    gc_collect_end();
+    sweep();
     collect_yields = false;
     state.phase = NONE;
+    room_collected(true);
     budget_collected(true);
     if (preempt_due()) {
         notice_late();
@@ -252,6 +260,7 @@ void gc_collect(void) {
     gc_collect_start();
     gc_helper_collect_regs_and_stack();
     gc_collect_end();
+    room_collected(false);
     budget_collected(false);
 }
 
@@ -265,7 +274,7 @@ MP_DEFINE_CONST_FUN_OBJ_0(cpu_allocated_obj, mod_allocated);
 // nothing; gc.mem_free() visits every block.
 static mp_obj_t mod_heap(void) {
     const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
-    size_t blocks = area->gc_alloc_table_byte_len * BLOCKS_PER_BYTE;
+    size_t blocks = area->gc_alloc_table_byte_len * HEAP_BLOCKS_PER_BYTE;
     mp_obj_t sizes[] = {
         mp_obj_new_int_from_uint(blocks * BLOCK),
         mp_obj_new_int_from_uint((blocks - 1 - area->gc_last_used_block) * BLOCK),

@@ -16,6 +16,7 @@
 #include "shared/runtime/pyexec.h"
 #include "port/apic.h"
 #include "port/exec.h"
+#include "port/heap.h"
 #include "port/memory.h"
 #include "port/modcpu.h"
 #include "port/multiboot.h"
@@ -154,6 +155,7 @@ void port_main(uint32_t magic, uint64_t information) {
     for (;;) {
         exec_init();
         gc_init((void *)memory.heap.hpa, (void *)(memory.heap.hpa + memory.heap.size));
+        heap_init();
         mp_pystack_init(pystack, pystack + sizeof(pystack));
         mp_init();
         cpu_module_init();

@@ -39,7 +39,8 @@ void exec_free(void *ptr, size_t size);
 
 // A guest of higher priority does not wait for the end of another's handler.
 #include "port/preempt.h"
-#define MICROPY_VM_HOOK_LOOP preempt_look();
+#define MICROPY_VM_HOOK_LOOP   preempt_look();
+#define MICROPY_VM_HOOK_RETURN preempt_look();
 #include "port/collect.h"
 #define MICROPY_GC_HOOK_LOOP(i) collect_look(i)
 

@@ -56,7 +56,8 @@ mp_uint_t mp_hal_stdout_tx_strn(const char *str, size_t len) {
         while (!uart_tx_char(0, str[i])) {
             wait_for_room();
         }
-        if (i % LOOK_CHARS == LOOK_CHARS - 1) {
+        // A repr is printed by one call a character.
+        if (i % LOOK_CHARS == 0) {
             preempt_look();
         }
     }

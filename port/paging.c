@@ -141,12 +141,23 @@ void paging_clean(void) {
     write_cr3(read_cr3());
 }
 
-bool paging_take_dirty(uint64_t hpa) {
+// Few pages are: most entries are gone through eight at a time.
+uint64_t paging_take_dirty(uint64_t hpa, uint64_t end) {
     uint64_t *entry = heap_entry(hpa);
-    if (!(*entry & PTE_D)) {
-        return false;
+    uint64_t *last = heap_entry(end - 1) + 1;
+    while (last - entry >= 8 && !((entry[0] | entry[1] | entry[2] | entry[3] | entry[4] | entry[5] |
+                                      entry[6] | entry[7]) &
+                                    PTE_D)) {
+        entry += 8;
+    }
+    while (entry < last && !(*entry & PTE_D)) {
+        entry++;
+    }
+    if (entry == last) {
+        return end;
     }
     *entry &= ~PTE_D;
+    hpa = memory.heap_tables.hpa + (entry - heap_entry(memory.heap_tables.hpa)) * PAGE_4K;
     __asm volatile("invlpg (%0)" : : "r"(hpa) : "memory");
-    return true;
+    return hpa;
 }

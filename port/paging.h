@@ -10,7 +10,7 @@ void paging_init(void);
 // Forgets which pages of the heap have been written.
 void paging_clean(void);
 
-// Whether the heap's page of 4 KiB at hpa has been written since, and forgets that.
-bool paging_take_dirty(uint64_t hpa);
+// The first of the heap's pages of 4 KiB from hpa on that has been written since, and forgets that; end: none before it.
+uint64_t paging_take_dirty(uint64_t hpa, uint64_t end);
 
 #endif

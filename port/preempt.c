@@ -3,12 +3,20 @@
 // The interrupted code's state in the port is suspended meanwhile: its watch() does not run
 // on, no exception meant for it is raised, and allocations of guests do not count against its
 // limit.
+#include "py/emit.h"
+#include "py/lexer.h"
 #include "py/runtime.h"
+#include "py/scope.h"
 #include "port/budget.h"
 #include "port/idle.h"
 #include "port/watch.h"
 #include "port/preempt.h"
 #include "port/x86.h"
+
+#define QSTR_LONGEST ((1u << 8 * MICROPY_QSTR_BYTES_IN_LEN) - 1) // bytes
+#define HASH_START   (5381)
+#define HASH_FACTOR  (33)
+#define HASH_PIECE   (512) // bytes between two looks at the clock
 
 uint64_t preempt_at;
 unsigned preempt_holds;
@@ -40,6 +48,63 @@ void preempt(void) {
     watch_resume(watch);
     budget_resume(budget);
     preempt_at = again;
+}
+
+// In the middle of some functions of MicroPython, where nothing that others use is half changed: between two tokens of
+// a line that is compiled, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), the
+// pieces of a long string's hash. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c
+// only (Makefile).
+
+void __real_mp_lexer_to_next(mp_lexer_t *lex);
+void __wrap_mp_lexer_to_next(mp_lexer_t *lex);
+void __wrap_mp_lexer_to_next(mp_lexer_t *lex) {
+    preempt_look();
+    __real_mp_lexer_to_next(lex);
+}
+
+id_info_t *__real_scope_find_or_add_id(scope_t *scope, qstr name, id_info_kind_t kind);
+id_info_t *__wrap_scope_find_or_add_id(scope_t *scope, qstr name, id_info_kind_t kind);
+id_info_t *__wrap_scope_find_or_add_id(scope_t *scope, qstr name, id_info_kind_t kind) {
+    preempt_look();
+    return __real_scope_find_or_add_id(scope, name, kind);
+}
+
+qstr_short_t __real_mp_emit_common_use_qstr(mp_emit_common_t *emit, qstr name);
+qstr_short_t __wrap_mp_emit_common_use_qstr(mp_emit_common_t *emit, qstr name);
+qstr_short_t __wrap_mp_emit_common_use_qstr(mp_emit_common_t *emit, qstr name) {
+    preempt_look();
+    return __real_mp_emit_common_use_qstr(emit, name);
+}
+
+// Long strings: none of them is a qstr, and their hash takes five instructions a character.
+
+qstr __real_qstr_find_strn(const char *str, size_t len);
+qstr __wrap_qstr_find_strn(const char *str, size_t len);
+qstr __wrap_qstr_find_strn(const char *str, size_t len) {
+    return len > QSTR_LONGEST ? MP_QSTRnull : __real_qstr_find_strn(str, len);
+}
+
+size_t __real_qstr_compute_hash(const byte *data, size_t len);
+size_t __wrap_qstr_compute_hash(const byte *data, size_t len);
+size_t __wrap_qstr_compute_hash(const byte *data, size_t len) {
+    if (len <= QSTR_LONGEST) {
+        return __real_qstr_compute_hash(data, len);
+    }
+    size_t hash = HASH_START; // as py/qstr.c has it: frozen strings carry theirs
+    for (size_t i = 0; i < len; i++) {
+        hash = hash * HASH_FACTOR ^ data[i];
+        if (i % HASH_PIECE == 0) {
+            preempt_look();
+        }
+    }
+    hash &= (1u << 8 * MICROPY_QSTR_BYTES_IN_HASH) - 1;
+    return hash != 0 ? hash : 1;
+}
+
+mp_obj_t preempt_binary_op(mp_binary_op_t op, mp_obj_t left, mp_obj_t right);
+mp_obj_t preempt_binary_op(mp_binary_op_t op, mp_obj_t left, mp_obj_t right) {
+    preempt_look();
+    return mp_binary_op(op, left, right);
 }
 
 // preempt(hook) -> hpa of the word that holds the TSC from which on hook() is called, 0 for

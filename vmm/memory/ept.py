@@ -6,10 +6,7 @@ rights. A leaf keeps the rights that it was mapped with in bits that the CPU ign
 Mechanism (EPT)".
 """
 
-import struct
-
 import micropython
-import uctypes
 from micropython import const
 
 R = const(1)
@@ -25,6 +22,7 @@ _PAGE_4K = const(0x1000)
 LARGE = const(1 << 7)
 _HPA = const(0xFFFFFFFFFF000)
 _LEVELS = const(4)
+_ENTRIES = const(512)  # of a table
 _DEFERRED = const(1 << 52)  # software bit: the page is mapped at its first touch
 DEFERRED_HIGH = const(1 << 20)
 _OWN = const(53)  # software bits 55:53: the rights of the mapping itself
@@ -66,26 +64,18 @@ class Ept:
         self._tables = []
         self.root = self.eptp = 0
 
-    @staticmethod
-    def _read(table, index):
-        return struct.unpack_from("<Q", uctypes.bytearray_at(table + 8 * index, 8))[0]
-
-    @staticmethod
-    def _write(table, index, entry):
-        struct.pack_into("<Q", uctypes.bytearray_at(table + 8 * index, 8), 0, entry)
-
     def _descend(self, gpa, level):
         """Return (table, index) of the entry for gpa at `level`, splitting and making tables."""
         table = self.root
         for at in range(_LEVELS - 1, level, -1):
             index = gpa >> _shift(at) & 0x1FF
-            entry = self._read(table, index)
+            entry = _read(table, index)
             if entry & LARGE and at in (1, 2):
                 entry = self._split(entry, at)
-                self._write(table, index, entry)
+                _write(table, index, entry)
             elif not entry:
                 entry = self._table() | RWX
-                self._write(table, index, entry)
+                _write(table, index, entry)
             table = entry & _HPA
         return table, gpa >> _shift(level) & 0x1FF
 
@@ -95,8 +85,7 @@ class Ept:
         step = SIZES[level - 1]
         large = LARGE if level - 1 else 0
         rest = entry & ~LARGE
-        for i in range(512):
-            self._write(table, i, rest + i * step | large)
+        _fill(table, 0, _ENTRIES, rest | large, step)
         return table | RWX
 
     def map(self, gpa, hpa, size, rights=RWX, memory_type=RAM):
@@ -116,10 +105,12 @@ class Ept:
                 if step in self._sizes and not (gpa | hpa) & (step - 1) and end - gpa >= step:
                     level = at
                     break
+            step = SIZES[level]
             table, index = self._descend(gpa, level)
-            self._write(table, index, hpa | rest | (LARGE if level else 0))
-            gpa += SIZES[level]
-            hpa += SIZES[level]
+            count = min(_ENTRIES - index, (end - gpa) // step)  # beyond its table, a larger page may do
+            _fill(table, index, index + count, hpa | rest | (LARGE if level else 0), step)
+            gpa += count * step
+            hpa += count * step
         self.made(start, size)
 
     def defer(self, gpa, hpa, size):
@@ -130,8 +121,8 @@ class Ept:
         start, end = gpa, gpa + size
         while gpa < end:
             table, index = self._descend(gpa, 0)
-            count = min(512 - index, (end - gpa) // _PAGE_4K)
-            _defer(table, index, index + count, hpa | RAM << 3)
+            count = min(_ENTRIES - index, (end - gpa) // _PAGE_4K)
+            _fill(table, index, index + count, hpa | RWX << _OWN | _DEFERRED | RAM << 3, _PAGE_4K)
             gpa += count * _PAGE_4K
             hpa += count * _PAGE_4K
         self.made(start, size)
@@ -165,7 +156,7 @@ class Ept:
         """Let accesses to [gpa, gpa + size) exit as EPT violations."""
         for page in range(gpa, gpa + size, _PAGE_4K):
             table, index = self._descend(page, 0)
-            self._write(table, index, 0)
+            _write(table, index, 0)
         self.invalidate()
 
     def own(self, gpa):
@@ -179,8 +170,8 @@ class Ept:
         """
         if self.walk(gpa)[1]:
             table, index = self._descend(gpa, 0)
-            entry = self._read(table, index)
-            self._write(table, index, entry & ~(RWX | _DEFERRED) | entry >> _OWN & rights & RWX)
+            entry = _read(table, index)
+            _write(table, index, entry & ~(RWX | _DEFERRED) | entry >> _OWN & rights & RWX)
 
     def join(self, gpa):
         """Replace the small pages around gpa by one large page where that maps the same.
@@ -191,16 +182,15 @@ class Ept:
             if SIZES[level] not in self._sizes:
                 return
             parent, at = self._descend(gpa, level)
-            table = self._read(parent, at) & _HPA
-            first = self._read(table, 0)
+            table = _read(parent, at) & _HPA
+            first = _read(table, 0)
             large = LARGE if level > 1 else 0
             if not first & RWX or first & large != large or first & _HPA & (SIZES[level] - 1):
                 return
             step = SIZES[level - 1]
-            for i in range(1, 512):
-                if self._read(table, i) != first + i * step:
-                    return
-            self._write(parent, at, first | LARGE)
+            if not _continues(table, first, step):
+                return
+            _write(parent, at, first | LARGE)
             self._tables.remove(table)
             self._pages.give(table)
 
@@ -213,25 +203,25 @@ class Ept:
         table = self.root
         for at in range(_LEVELS - 1, 0, -1):
             index = gpa >> _shift(at) & 0x1FF
-            entry = self._read(table, index)
+            entry = _read(table, index)
             if entry & LARGE and at in (1, 2):
                 entry = self._split(entry, at)
-                self._write(table, index, entry)
+                _write(table, index, entry)
             elif not entry:
                 made = len(self._tables)
                 below, leaf = self._descend(gpa, 0)
-                self._write(below, leaf, rights << _OWN | hpa | rights | WB << 3)
+                _write(below, leaf, rights << _OWN | hpa | rights | WB << 3)
                 return table, index, 0, self._tables[made:]
             table = entry & _HPA
         index = gpa >> 12 & 0x1FF
-        entry = self._read(table, index)
-        self._write(table, index, rights << _OWN | hpa | rights | WB << 3)
+        entry = _read(table, index)
+        _write(table, index, rights << _OWN | hpa | rights | WB << 3)
         return table, index, entry, []
 
     def lift(self, laid):
         """Undo lay(), of several the last one first. The caller invalidates."""
         table, index, entry, made = laid
-        self._write(table, index, entry)
+        _write(table, index, entry)
         for hpa in made:
             self._tables.remove(hpa)
             self._pages.give(hpa)
@@ -240,7 +230,7 @@ class Ept:
         """Return (entry, page size) of the leaf for gpa, or (entry, 0) where there is none."""
         table = self.root
         for at in range(_LEVELS - 1, -1, -1):
-            entry = self._read(table, gpa >> _shift(at) & 0x1FF)
+            entry = _read(table, gpa >> _shift(at) & 0x1FF)
             if not entry:
                 return 0, 0
             if at == 0 or (entry & LARGE and at < 3):
@@ -256,15 +246,42 @@ class Ept:
         return entry & _HPA & ~(size - 1) | gpa & (size - 1)
 
 
+# Entries are below 2**62, and no object then.
 @micropython.viper
-def _defer(table: int, index: int, end: int, entry: int):
-    """Write entries of a table, one page further each."""
+def _read(table: int, index: int) -> int:
+    t = ptr32(table)
+    return int(t[2 * index]) | int(t[2 * index + 1]) << 32
+
+
+@micropython.viper
+def _write(table: int, index: int, entry: int):
+    t = ptr32(table)
+    t[2 * index] = entry
+    t[2 * index + 1] = entry >> 32
+
+
+@micropython.viper
+def _fill(table: int, index: int, end: int, entry: int, step: int):
+    """Write entries of a table, each `step` bytes further."""
     t = ptr32(table)
     while index < end:
         t[2 * index] = entry
-        t[2 * index + 1] = (entry >> 32) | DEFERRED_HIGH | RWX << OWN_HIGH
-        entry += _PAGE_4K
+        t[2 * index + 1] = entry >> 32
+        entry += step
         index += 1
+
+
+@micropython.viper
+def _continues(table: int, entry: int, step: int) -> int:
+    """Whether all entries of a table are what _fill() writes from `entry` on."""
+    t = ptr32(table)
+    index = 0
+    while index < _ENTRIES:
+        if int(t[2 * index]) | int(t[2 * index + 1]) << 32 != entry:
+            return 0
+        entry += step
+        index += 1
+    return 1
 
 
 @micropython.viper
@@ -272,7 +289,7 @@ def _waiting(table: int, index: int) -> int:
     """How many entries of a table, from `index` on, are deferred."""
     t = ptr32(table)
     first = index
-    while index < 512:
+    while index < _ENTRIES:
         if int(t[2 * index + 1]) & DEFERRED_HIGH == 0:
             break
         index += 1

@@ -1,0 +1,121 @@
+// First fit in the heap, a word of the allocation table at a time.
+//
+// gc_alloc() looks at each block from the first hole on, for every object of more than one block anew: 40,000 ticks
+// in a dense heap, in which nothing can be interrupted. Here the search takes some 200 ticks a thousand blocks, and
+// for each size it is known below which word there is no such run. gc_alloc() then begins at the right place.
+#include "py/gc.h"
+#include "port/heap.h"
+#include "port/preempt.h"
+#include "port/room.h"
+
+#define SIZES                                                                                      \
+    (16) // in blocks, for which it is known: what is larger begins where the largest of them does
+#define NONE ((size_t)-1)
+
+// Words of the table: below, there is no free run of so many blocks. It never falls from one size to the next.
+static size_t least[SIZES + 1];
+
+// Whether there are `size` free blocks in a row among these, 1 to 32; the first of the first such run.
+static bool fits(uint64_t free, size_t size, unsigned *first) {
+    for (size_t have = 1; have < size && free != 0;) {
+        size_t more = have < size - have ? have : size - have;
+        free &= free >> 2 * more;
+        have += more;
+    }
+    *first = free != 0 ? __builtin_ctzll(free) / 2 : 0;
+    return free != 0;
+}
+
+// The first block of the first run of so many, from a byte of the table on; NONE. yields: guests may run in between.
+static size_t find(size_t size, size_t from, bool yields) {
+    size_t words = heap_words();
+    size_t run = 0; // free blocks before this word
+    uint64_t mask = ~0ull << 8 * (from % sizeof(uint64_t));
+    for (size_t word = from / sizeof(uint64_t); word < words; word++, mask = ~0ull) {
+        if (yields) {
+            preempt_look();
+        }
+        uint64_t free = heap_free(heap_word(word)) & mask;
+        if (free == 0) {
+            run = 0;
+            continue;
+        }
+        uint64_t used = ~free & HEAP_EACH;
+        size_t low = used != 0 ? __builtin_ctzll(used) / 2 : HEAP_BLOCKS_PER_WORD;
+        if (run + low >= size) {
+            return word * HEAP_BLOCKS_PER_WORD - run;
+        }
+        if (used == 0) {
+            run += low;
+            continue;
+        }
+        unsigned first;
+        if (size <= HEAP_BLOCKS_PER_WORD && fits(free, size, &first)) {
+            return word * HEAP_BLOCKS_PER_WORD + first;
+        }
+        run = __builtin_clzll(used) / 2;
+    }
+    return NONE;
+}
+
+static void none_below(size_t size, size_t word) {
+    for (; size <= SIZES && least[size] < word; size++) {
+        least[size] = word;
+    }
+}
+
+// gc_alloc() keeps the first byte with a hole itself, but looks for it a block at a time.
+static void find_hole(mp_state_mem_area_t *area) {
+    size_t at = area->gc_last_free_atb_index;
+    if (at >= area->gc_alloc_table_byte_len || heap_free(area->gc_alloc_table_start[at]) & 0xff) {
+        return;
+    }
+    size_t block = find(1, at, false);
+    if (block != NONE) {
+        area->gc_last_free_atb_index = block / HEAP_BLOCKS_PER_BYTE;
+    }
+}
+
+size_t room_begin(size_t blocks) {
+    mp_state_mem_area_t *area = &MP_STATE_MEM(area);
+    if (blocks <= 1) {
+        find_hole(area);
+        return ROOM_KEEP;
+    }
+    size_t from = area->gc_last_free_atb_index;
+    size_t known = least[blocks < SIZES ? blocks : SIZES] * sizeof(uint64_t);
+    size_t block = find(blocks, from > known ? from : known, false);
+    if (block == NONE) {
+        return ROOM_KEEP; // gc_alloc() collects
+    }
+    none_below(blocks, block / HEAP_BLOCKS_PER_WORD);
+    area->gc_last_free_atb_index = block / HEAP_BLOCKS_PER_BYTE;
+    return from;
+}
+
+// gc_realloc() may have freed something below.
+void room_end(size_t begun) {
+    mp_state_mem_area_t *area = &MP_STATE_MEM(area);
+    if (begun < area->gc_last_free_atb_index) {
+        area->gc_last_free_atb_index = begun;
+    }
+}
+
+void room_freed(size_t block) {
+    size_t word = block / HEAP_BLOCKS_PER_WORD;
+    for (size_t size = SIZES; size > 0 && least[size] > word; size--) {
+        least[size] = word;
+    }
+}
+
+// What handlers free in between is left out until the next collection.
+void room_collected(bool learn) {
+    memset(least, 0, sizeof(least));
+    for (size_t size = 1; learn && size <= SIZES; size++) {
+        size_t block = find(size, least[size] * sizeof(uint64_t), true);
+        if (block == NONE) {
+            return;
+        }
+        none_below(size, block / HEAP_BLOCKS_PER_WORD);
+    }
+}
