@@ -43,8 +43,8 @@ static u32 sum(void) {
 static u32 ticks_to(u32 low, u32 destination, u32 each) {
     forget_counts();
     route(PIN_8254, low | VECTOR_LINE, destination);
-    sti();
     for (u32 tick = 1; tick <= TICKS; tick++) {
+        sti();
         pit_once(MILLISECOND);
         u64 start = rdtsc();
         while (sum() < tick * each && rdtsc() - start < soon) {
