@@ -183,6 +183,8 @@ $(BUILD)/guests/grub.lnx: | $(STAMPS)/packages
 guests: $(KERNELS) $(INITRD) $(I386_INITRD) $(RT_INITRD) $(MEMTEST) $(REAL_MODE) rtos
 	@echo 'guests: the small test guests'
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/tests BUILD=$(abspath $(BUILD)/guests/tests)
+	@echo 'guests: the test guests with several processors'
+	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/smp BUILD=$(abspath $(BUILD)/guests/smp)
 	@echo 'guests: the guest of the bench'
 	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)
 
@@ -247,7 +249,7 @@ size: elf
 	@$(PYTHON) -m pcanel.size $(BUILD)/pcanel.elf
 
 clean:
-	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/loopback.so $(BUILD)/run $(BUILD)/cache $(BUILD)/bench* $(BUILD)/kvmrun $(BUILD)/guests/exitbench $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/rtos
+	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/loopback.so $(BUILD)/run $(BUILD)/cache $(BUILD)/bench* $(BUILD)/kvmrun $(BUILD)/guests/exitbench $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/smp $(BUILD)/guests/rtos
 
 .PHONY: distclean
 distclean:

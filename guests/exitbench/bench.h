@@ -7,6 +7,7 @@
 #define EXITBENCH_BENCH_H
 
 #include "console.h"
+#include "options.h"
 #include "test.h"
 
 #define ROUNDS_MAX 4000
@@ -81,14 +82,6 @@ static inline void mark(void) {
 static inline const char *hypervisor_begin(void) {
     return cpuid(1, 0).ecx & HYPERVISOR ? NULL : "no monitor is here";
 }
-
-/* ---- options.c: the command line, KEY=VALUE a word ---- */
-void options_init(const void *multiboot);
-/* The value behind KEY, which ends at a space or at the end, or NULL. */
-const char *option(const char *key);
-u32 option_number(const char *key, u32 otherwise);
-/* Whether NAME is in the option's comma-separated list, or the option is absent. */
-bool option_lists(const char *key, const char *name);
 
 /* ---- interrupts.c: the 8259s are off ---- */
 #define X2APIC(offset) (0x800 + ((offset) >> 4))

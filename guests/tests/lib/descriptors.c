@@ -81,14 +81,7 @@ void traps_init(void) {
     load_idt(sizeof(idt) - 1);
 }
 
-void descriptors_init(void) {
-    fill_gdt();
-    tss.io_map = offsetof(__typeof__(tss), bitmap);
-    for (u32 byte = 0; byte < sizeof(tss.bitmap); byte++) {
-        tss.bitmap[byte] = 0xff;
-    }
-    set_descriptor(SEL_TSS, (word)&tss, sizeof(tss) - 1, ACCESS_TSS, 0);
-
+void descriptors_load(void) {
     struct table_register gdtr = {sizeof(gdt) - 1, (word)gdt};
     asm volatile("lgdt %0" : : "m"(gdtr));
 #if LONG64
@@ -98,11 +91,24 @@ void descriptors_init(void) {
                  : "rax", "memory");
 #else
     asm volatile("ljmp %0, $1f; 1:" : : "i"(KERNEL_CS) : "memory");
-    tss.ss0 = KERNEL_DS;
 #endif
     asm volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%fs; mov %0, %%gs; mov %0, %%ss"
                  :
                  : "r"(KERNEL_DS));
+}
+
+void descriptors_init(void) {
+    fill_gdt();
+    tss.io_map = offsetof(__typeof__(tss), bitmap);
+    for (u32 byte = 0; byte < sizeof(tss.bitmap); byte++) {
+        tss.bitmap[byte] = 0xff;
+    }
+    set_descriptor(SEL_TSS, (word)&tss, sizeof(tss) - 1, ACCESS_TSS, 0);
+
+#if !LONG64
+    tss.ss0 = KERNEL_DS;
+#endif
+    descriptors_load();
     asm volatile("ltr %w0; lldt %w1" : : "r"(SEL_TSS), "r"(0));
 }
 #endif

@@ -69,6 +69,10 @@ extern struct tss32 tss;
 #endif
 
 void descriptors_init(void);
+#if PAGED
+/* GDT and segments on a CPU; descriptors_init() has filled the table. No LTR: a TSS is one CPU's. */
+void descriptors_load(void);
+#endif
 void traps_init(void);
 
 #if PAGED

@@ -18,5 +18,8 @@ void main(void) {
 #if PAGED
     paging_init();
 #endif
-    run_suite();
+    for (u32 row = 0; row < suite_size; row++) {
+        run_subject(&suite[row]);
+    }
+    finish();
 }

@@ -2,9 +2,9 @@
 #ifndef TESTS_REPORT_H
 #define TESTS_REPORT_H
 
-#include "types.h"
+#include "test.h"
 
-void run_suite(void);
+void run_subject(const struct subject *subject);
 void finish(void) __attribute__((noreturn));
 
 /* An exception nobody expected: a FAIL, the summary, and the end. */

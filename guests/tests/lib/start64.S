@@ -43,6 +43,7 @@ start:
     call main
 
     .data
+    .global boot_pml4, boot_gdt /* other processors start with them */
     .balign 4096
 boot_pml4:
     .quad boot_pdpt + RIGHTS

@@ -36,6 +36,7 @@ struct trap {
 
 extern volatile struct trap trap;
 extern volatile word trap_resume;
+extern void (*trap_from_user)(void); /* where a trap from ring 3 leads; does not come back */
 
 void trap_clear(void);
 

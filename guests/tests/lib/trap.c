@@ -2,10 +2,10 @@
 #include "descriptors.h"
 #include "report.h"
 #include "test.h"
-#include "user.h"
 
 volatile struct trap trap;
 volatile word trap_resume;
+void (*trap_from_user)(void);
 
 static trap_hook hooks[VECTORS];
 
@@ -51,8 +51,8 @@ void trap_entry(struct frame *frame) {
     }
     record(frame);
 #if PAGED
-    if (frame->cs & 3) {
-        user_leave();
+    if (frame->cs & 3 && trap_from_user) {
+        trap_from_user();
     }
 #endif
     if (!trap_resume) {

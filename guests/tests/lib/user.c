@@ -47,7 +47,7 @@ asm(".text\nuser_enter:\n\t" SAVE "movl %esp, (%ecx)\n\tmovl %eax, %esp\n\tmovl 
                             "movl %eax, %fs\n\tmovl %eax, %gs\n\t" RESTORE "ret");
 #endif
 
-void user_leave(void) {
+static void user_leave(void) {
     user_back(kernel_sp);
 }
 
@@ -58,6 +58,7 @@ void user_run(const char *start, const char *end, word flags, word argument) {
     u8 *page = user_address();
     struct user_entry entry = {(word)page, USER_CS, flags, (word)page + USER_BYTES, USER_DS};
     STACK_TOP = (word)trap_stack + sizeof(trap_stack);
+    trap_from_user = user_leave;
     trap_clear();
     user_enter(&entry, argument, &kernel_sp);
 }

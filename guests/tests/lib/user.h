@@ -13,9 +13,6 @@ void user_run(const char *start, const char *end, word flags, word argument);
 /* Address of the page that user code runs in and that its stack ends in. */
 extern u8 user_page[USER_BYTES];
 
-/* For the trap handler: goes back to user_run(). */
-void user_leave(void) __attribute__((noreturn));
-
 /* Names a snippet: start and end are name_start and name_end. */
 #define USER_CODE(name, text)                                                                      \
     extern const char name##_start[], name##_end[];                                                \

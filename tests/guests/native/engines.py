@@ -23,7 +23,7 @@ _BOCHSRC = """\
 {program}romimage: file={bios}
 vgaromimage: file={vga_bios}
 memory: guest=64, host=64
-cpu: model={cpu}, ips={hz}, reset_on_triple_fault=0, ignore_bad_msrs=0
+cpu: count={cpus}, model={cpu}, ips={hz}, reset_on_triple_fault=0, ignore_bad_msrs=0
 clock: sync=none
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 {disk}
@@ -152,8 +152,8 @@ def _talk(start):
             yield Console(connection)
 
 
-def _bochs(image, cpu, cmdline, serial, directory):
-    """Writes Bochs's files and returns its command."""
+def _bochs(image, cpu, cmdline, serial, directory, cpus=1):
+    """Writes Bochs's files and returns its command. Several CPUs: only Debian's has them."""
     if is_flat(image):
         path = disk_image(image, directory)
         cylinders = path.stat().st_size // (16 * 63 * 512)
@@ -162,9 +162,11 @@ def _bochs(image, cpu, cmdline, serial, directory):
     else:
         iso = grub_iso(image, directory, cmdline)
         disk = f"ata0-master: type=cdrom, path={iso}, status=inserted\nboot: cdrom"
-    program = bochs_programs.first((bochs_programs.FAST, bochs_programs.DEBIAN))
+    single = (bochs_programs.FAST,) if cpus == 1 else ()
+    program = bochs_programs.first((*single, bochs_programs.DEBIAN))
     bios, vga_bios = bochs_programs.firmware()
     values = {"program": program.config, "bios": bios, "vga_bios": vga_bios, "cpu": cpu, "hz": BOCHS_HZ}
+    values["cpus"] = cpus
     bochsrc = directory / "bochsrc"
     bochsrc.write_text(_BOCHSRC.format(**values, disk=disk, serial=serial, log=directory / "log"))
     (directory / "debugger").write_text("c\n")
@@ -172,25 +174,25 @@ def _bochs(image, cpu, cmdline, serial, directory):
     return ["env", "-C", directory, *variables, program.path, "-q", "-f", bochsrc, *program.debugger]
 
 
-def _qemu(image, cmdline, serial, directory):
+def _qemu(image, cmdline, serial, directory, cpus=1):
     """QEMU without KVM (TCG), every feature that it has."""
     command = ["qemu-system-x86_64", "-M", "pc", "-accel", "tcg", "-cpu", "max", "-m", "64", "-display", "none"]
-    command += ["-nodefaults", "-serial", serial]
+    command += ["-nodefaults", "-serial", serial, "-smp", str(cpus)]
     if is_flat(image):
         return [*command, "-drive", f"file={disk_image(image, directory)},format=raw"]
     return [*command, "-kernel", image, "-append", cmdline]
 
 
-def run_bochs(image, cpu, timeout_s=120):
+def run_bochs(image, cpu, timeout_s=120, cpus=1, cmdline=""):
     with _directory() as directory:
         console = directory / "console"
-        return _run(_bochs(image, cpu, "", f"mode=file, dev={console}", directory), console, timeout_s)
+        return _run(_bochs(image, cpu, cmdline, f"mode=file, dev={console}", directory, cpus), console, timeout_s)
 
 
-def run_qemu(image, timeout_s=60):
+def run_qemu(image, timeout_s=60, cpus=1, cmdline=""):
     with _directory() as directory:
         console = directory / "console"
-        return _run([*_qemu(image, "", f"file:{console}", directory), "-no-reboot"], console, timeout_s)
+        return _run([*_qemu(image, cmdline, f"file:{console}", directory, cpus), "-no-reboot"], console, timeout_s)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
 /* The Multiboot command line. */
-#include "bench.h"
+#include "options.h"
 
 #define MULTIBOOT_CMDLINE 4u
 
