@@ -23,10 +23,15 @@ ENGINE ?= auto
 CPU ?=
 GUESTS ?= guests/linux.toml guests/rtos.toml
 JOBS ?= $(shell nproc)
+# For a make that is called: the jobs of this one, where it has some.
+PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
+# Where some only wait, for a network or a machine that sleeps: one more than there are CPUs.
+ALSO_WAITING := $(shell expr $(JOBS) + 1)
 TESTS ?= tests
 
 # Caches are output too.
 export PYTHONPYCACHEPREFIX := $(abspath $(BUILD)/pycache)
+export PYTHONDONTWRITEBYTECODE :=
 export HYPOTHESIS_STORAGE_DIRECTORY := $(abspath $(BUILD)/hypothesis)
 
 # Abbreviations of data sheets, not misspelt words.
@@ -37,7 +42,7 @@ PYTHON_SOURCES := vmm port tests host-tools guests
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
 C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h host-tools/*/*.c host-tools/*/*.h)
 
-.PHONY: all help setup elf iso bochs guests rtos run repl test test-long test-nested bench latency bench-quick check format size doctor clean
+.PHONY: all help setup elf iso bochs guests rtos run repl test ready-for-test test-long test-nested bench latency bench-quick check format size doctor clean
 .DELETE_ON_ERROR:
 
 all: elf iso
@@ -131,7 +136,7 @@ $(BUILD)/loopback.so: host-tools/loopback/bind.c | $(STAMPS)/packages
 # ---- the image -------------------------------------------------------------
 
 elf: $(STAMPS)/venv $(BUILD)/loopback.so $(MICROPYTHON_READY)
-	@$(MAKE) -j$(JOBS) --no-print-directory -C port BUILD=$(abspath $(BUILD)/port) \
+	@$(MAKE) $(PARALLEL) --no-print-directory -C port BUILD=$(abspath $(BUILD)/port) \
 	    MICROPYTHON_DIR=$(abspath $(MICROPYTHON)) PYTHON=$(abspath $(PYTHON))
 
 iso: elf
@@ -152,13 +157,16 @@ $(BUILD)/guests/%.bzImage: | $(BUILD)/guests/%
 $(BUILD)/guests/%.vmlinux: $(BUILD)/guests/%.bzImage $(STAMPS)/venv
 	@$(PYTHON) -m pcanel.guest.vmlinux $< $@
 
-$(INITRD): $(INITRAMFS)
+$(BUILD)/guests:
+	@mkdir -p $@
+
+$(INITRD): $(INITRAMFS) | $(BUILD)/guests
 	@$(PYTHON) -m pcanel.guest.initramfs guests/initramfs/init $@
 
-$(I386_INITRD): $(INITRAMFS) | $(BUILD)/guests/busybox-i386
+$(I386_INITRD): $(INITRAMFS) | $(BUILD)/guests $(BUILD)/guests/busybox-i386
 	@$(PYTHON) -m pcanel.guest.initramfs --busybox $(BUILD)/guests/busybox-i386/bin/busybox guests/initramfs/init $@
 
-$(RT_INITRD): $(INITRAMFS) | $(BUILD)/guests/rt-tests
+$(RT_INITRD): $(INITRAMFS) | $(BUILD)/guests $(BUILD)/guests/rt-tests
 	@$(PYTHON) -m pcanel.guest.initramfs guests/initramfs/init $@ $(BUILD)/guests/rt-tests usr/bin/cyclictest
 
 $(MEMTEST): | $(BUILD)/guests/memtest
@@ -182,15 +190,15 @@ $(BUILD)/guests/grub.lnx: | $(STAMPS)/packages
 
 guests: $(KERNELS) $(INITRD) $(I386_INITRD) $(RT_INITRD) $(MEMTEST) $(REAL_MODE) rtos
 	@echo 'guests: the small test guests'
-	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/tests BUILD=$(abspath $(BUILD)/guests/tests)
+	@$(MAKE) $(PARALLEL) --silent --no-print-directory -C guests/tests BUILD=$(abspath $(BUILD)/guests/tests)
 	@echo 'guests: the test guests with several processors'
-	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/smp BUILD=$(abspath $(BUILD)/guests/smp)
+	@$(MAKE) $(PARALLEL) --silent --no-print-directory -C guests/smp BUILD=$(abspath $(BUILD)/guests/smp)
 	@echo 'guests: the guest of the bench'
-	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)
+	@$(MAKE) $(PARALLEL) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)
 
 rtos: | $(STAMPS)/packages
 	@echo 'guests: the real-time guest'
-	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/rtos BUILD=$(abspath $(BUILD)/guests/rtos)
+	@$(MAKE) $(PARALLEL) --silent --no-print-directory -C guests/rtos BUILD=$(abspath $(BUILD)/guests/rtos)
 
 .SECONDARY: $(KERNELS)
 
@@ -206,18 +214,23 @@ repl: elf
 # An engine that is named is enough.
 FAST_BOCHS := $(if $(filter bochs27 qemu,$(ENGINE)),,bochs)
 
-test: check all $(FAST_BOCHS) guests $(BUILD)/kvmrun/kvmrun
-	@PCANEL_ENGINE=$(ENGINE) PCANEL_COMPLETE=1 $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+test: ready-for-test
+	@PCANEL_ENGINE=$(ENGINE) PCANEL_COMPLETE=1 $(PYTHON) -m pytest -n $(ALSO_WAITING) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# By itself a make does one thing at a time; here downloads, compilers and checks wait for each other only where they must.
+ready-for-test: $(STAMPS)/packages
+	@$(MAKE) --no-print-directory $(if $(PARALLEL),-j$(ALSO_WAITING)) \
+	    check all $(FAST_BOCHS) guests $(BUILD)/kvmrun/kvmrun
 
 # One at a time: each is a Bochs with a whole system in it.
 test-nested: all bochs guests
 	@$(PYTHON) -m pytest -m 'long or not long' tests/nested
 
 $(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/tests/lib/*)
-	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)
+	@$(MAKE) $(PARALLEL) --silent --no-print-directory -C guests/exitbench BUILD=$(abspath $(BUILD)/guests/exitbench)
 
 $(BUILD)/kvmrun/kvmrun: $(wildcard host-tools/kvmrun/*)
-	@$(MAKE) -j$(JOBS) --silent --no-print-directory -C host-tools/kvmrun BUILD=$(abspath $(BUILD)/kvmrun) $(abspath $@)
+	@$(MAKE) $(PARALLEL) --silent --no-print-directory -C host-tools/kvmrun BUILD=$(abspath $(BUILD)/kvmrun) $(abspath $@)
 
 bench: elf bochs $(BUILD)/bochs/bochs-debugger guests $(BUILD)/kvmrun/kvmrun
 	@$(PCANEL) bench

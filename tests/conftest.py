@@ -12,15 +12,20 @@ import vtx
 # Files that take minutes, the longest first (docs/testing.md, "Time"): begun last, they would run beside idle CPUs.
 LONG = (
     "port/test_micropython_suite.py",
-    "linux/test_linux_others.py",
-    "pair/test_clocks.py",
-    "nested/test_nested.py",
-    "guests/monitor/test_guests_cpu_models.py",
     "pair/test_pair.py",
+    "linux/test_linux_others.py",
     "linux/test_linux_cloud.py",
-    "monitor/test_steady_state.py",
-    "monitor/test_leak.py",
+    "nested/test_nested.py",
+    "cli/test_cli_run.py",
+    "guests/monitor/test_guests_cpu_models.py",
     "monitor/test_many.py",
+    "guests/monitor/test_real_mode.py",
+    "bench/test_bench.py",
+    "guests/native/test_rtos.py",
+    "monitor/test_hardening.py",
+    "monitor/test_accounting.py",
+    "monitor/test_hostile.py",
+    "monitor/test_device_memory.py",
 )
 
 

@@ -61,6 +61,7 @@ class Bench:
     def __init__(self, monitor: Monitor):
         self.monitor = monitor
         self._names = (f"t{i}" for i in itertools.count())
+        self._begin = len(monitor.console("repl").text())
         self.exec(_PRELUDE)
 
     def exec(self, code: str, timeout: float = 120) -> str:
@@ -79,6 +80,20 @@ class Bench:
 
     def alive(self) -> bool:
         return self.eval("6 * 7") == 42
+
+    def said(self) -> str:
+        """What the prompt has shown in this file of tests."""
+        return self.monitor.console("repl").text()[self._begin :]
+
+    def reset(self, timeout: float) -> None:
+        """The monitor as it boots, by a soft reset; there must be no guests."""
+        console = self.monitor.console("repl")
+        self.exec(f"print('last of {self._begin}')")
+        console.expect(rf"last of {self._begin}\n", timeout)
+        console.expect(r"^>>> $", timeout)
+        console.send("\x04")
+        console.expect(r"^MPY: soft reboot\n", timeout)
+        console.expect(r"^>>> $", timeout)
 
     def run(self, ms: int) -> str:
         """Let guests run for a while; what was printed meanwhile."""

@@ -1,9 +1,10 @@
-"""A monitor, and small guests made at its prompt (one boot per test file).
+"""A monitor, and small guests made at its prompt. Each file has the monitor as it boots; the engine is booted once.
 
 $PCANEL_ELF names another image than the build's, $PCANEL_CPU another model than the engine's default.
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,61 @@ from bench import Bench
 from pcanel.monitor import Monitor
 from pcanel.paths import ELF
 
+RESET_TIMEOUT = 120  # seconds
+
+
+class Engine:
+    """The engine for the tests of a process. From file to file the monitor resets, which takes a quarter of a boot;
+    in between the engine is stopped, as its idle loop would take a whole CPU. After a failure it goes.
+    """
+
+    def __init__(self):
+        self.monitor = None
+
+    def take(self) -> Bench:
+        if self.monitor:
+            os.kill(self.monitor.engine.pid, signal.SIGCONT)
+        else:
+            image = Path(os.environ.get("PCANEL_ELF") or ELF)
+            self.monitor = Monitor(engine=vtx.engine(), cpu=os.environ.get("PCANEL_CPU"), memory=256, image=image)
+            self.monitor.start()
+            self.monitor.wait_booted()
+        return Bench(self.monitor)
+
+    def give_back(self, bench: Bench) -> None:
+        assert bench.alive()
+        bench.exec("for vm in list(vms.values()): vm.destroy()")
+        bench.reset(RESET_TIMEOUT)
+        os.kill(self.monitor.engine.pid, signal.SIGSTOP)
+
+    def stop(self) -> None:
+        monitor, self.monitor = self.monitor, None
+        if monitor:
+            if monitor.engine.pid:
+                os.kill(monitor.engine.pid, signal.SIGCONT)
+            monitor.stop()
+
+
+@pytest.fixture(scope="session")
+def engine():
+    engine = Engine()
+    yield engine
+    engine.stop()
+
 
 @pytest.fixture(scope="module")
-def bench():
+def bench(engine, request):
     """The monitor without guests; the test makes its own."""
-    image = Path(os.environ.get("PCANEL_ELF") or ELF)
-    with Monitor(engine=vtx.engine(), cpu=os.environ.get("PCANEL_CPU"), memory=256, image=image) as monitor:
-        monitor.wait_booted()
-        bench = Bench(monitor)
+    failed = request.session.testsfailed
+    try:
+        bench = engine.take()
         yield bench
-        assert bench.alive()
+        engine.give_back(bench)
+    except BaseException:
+        engine.stop()
+        raise
+    if request.session.testsfailed > failed:
+        engine.stop()
 
 
 @pytest.fixture(scope="module")

@@ -136,13 +136,12 @@ def test_a_page_that_the_guest_maps_again_is_still_watched(guest):
 def test_table_and_cost(guest):
     """The dispatch table is what it was; an unwatched exit never meets a hook."""
     made = guest(CPUID)
-    before = made.eval("[id(h) for h in vm.exits.tables[0]]")
+    handlers = "[id(handler) for handler in vm.exits.tables[0]]"
+    before = made.eval(handlers)
     made.policy("VMCALL", "pass")
-    assert [
-        i for i, (a, b) in enumerate(zip(before, made.eval("[id(h) for h in vm.exits.tables[0]]"), strict=True)) if a != b
-    ] == [18]
+    assert [i for i, (a, b) in enumerate(zip(before, made.eval(handlers), strict=True)) if a != b] == [18]
     made.exec("p.detach()")
-    assert made.eval("[id(h) for h in vm.exits.tables[0]]") == before
+    assert made.eval(handlers) == before
     assert made.eval("(vm.policies, p.attached)") == ([], False)
 
 

@@ -5,6 +5,7 @@ import pytest
 from bench import DATA
 from test_policy_events import CPUID, SIGNATURE
 
+TAKEN = 60000  # bytes that a call keeps
 BOUND = 700_000  # ticks from a deadline to its handler when the heap is nearly full: the last look of a collection
 COUNT = f"""
 again:
@@ -126,7 +127,7 @@ def test_calls_that_keep_all_that_they_take(bench, guest):
     ticking = metronome.start(guest)
     made = guest(COUNT)
     bench.exec("hoard = []")
-    made.policy("CPUID", "hoard.append(bytearray(20000))")
+    made.policy("CPUID", f"hoard.append(bytearray({TAKEN}))")
     printed = made.exec(
         f"{ticking.ref}.memory.write_u64({DATA + 8 * metronome.SKIP:#x}, 5)\nvm.resume()\ntime.sleep_ms(20)\n"
         f"{ticking.ref}.memory.write_u64({DATA + 8 * metronome.LATEST:#x}, 0)\n"
@@ -139,7 +140,7 @@ def test_calls_that_keep_all_that_they_take(bench, guest):
     assert paused == "True"
     assert "the heap is nearly full: the guest is paused" in made.eval("vm.messages[-1]")
     assert int(latest) <= BOUND
-    assert int(kept) * 20000 > bench.eval("__import__('cpu').heap()[0]") // 2
+    assert int(kept) * TAKEN > bench.eval("__import__('cpu').heap()[0]") // 2
     made.exec("vm.resume()")
     bench.run(20)
     assert made.state == "running"

@@ -21,7 +21,7 @@ def counts(bench, guest):
     bench.run(50)
     assert made.word() > before
     assert made.state == "running"
-    assert "idle hook" not in bench.monitor.console("repl").text()
+    assert "idle hook" not in bench.said()
 
 
 RULE = "class Rule:\n    def pick(self, runnable): return runnable[-1]\nsched.policy = Rule()\n"

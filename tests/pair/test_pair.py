@@ -7,6 +7,7 @@ import zlib
 import pytest
 import vtx
 from both import guest_files
+from clocks import Clocks
 from elftools.elf.elffile import ELFFile
 from pcanel.monitor import Monitor
 from pcanel.paths import BUILD
@@ -15,6 +16,7 @@ from rtos import LIMIT, Rtos
 from shell import Shell
 
 RTOS = BUILD / "guests/rtos/rtos.elf"
+TICK_HZ = 100
 PATTERN_A, PATTERN_B = 1664525, 1013904223  # guests/rtos/transfer.c
 
 
@@ -94,7 +96,7 @@ def pattern(size):
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """The guests of `make run`, but Linux is quiet and the tick 100 Hz, which spares Bochs minutes."""
-    files = guest_files(tmp_path_factory.mktemp("pair"), {"hz=1000": "hz=100"})
+    files = guest_files(tmp_path_factory.mktemp("pair"), {"hz=1000": f"hz={TICK_HZ}"})
     with Monitor(engine=vtx.engine(), guests=files) as monitor:
         yield Pair(monitor)
 
@@ -132,6 +134,12 @@ def test_bytes_go_both_ways_and_none_is_lost(pair):
 @pytest.mark.long
 def test_a_mebibyte_goes_both_ways_and_none_is_lost(pair):
     pair.exchange(1 << 20)
+
+
+def test_both_clocks_agree_with_the_engines(pair):
+    clocks = Clocks(pair.monitor, pair.rtos, pair.linux, TICK_HZ)
+    clocks.agree(8, 0.01)
+    clocks.close()
 
 
 def test_linux_stops_while_the_real_time_guest_reads_nothing(pair):

@@ -12,6 +12,10 @@ static struct {
     const char *reason;
 } state;
 
+/* Cleared in a loaded image (tests/guests/monitor/suite.py), it leaves out the lines of checks that pass: nearly all
+ * exits of a run are those of its console. */
+volatile u8 passes_shown = 1;
+
 static void verdict(const char *outcome, const char *name) {
     print(outcome);
     print(": ");
@@ -37,6 +41,11 @@ void excuse(bool engine, u64 wrong, const char *reason) {
 }
 
 void check(const char *name, u64 got, u64 want) {
+    if (got == want && !passes_shown) {
+        state.checks++;
+        state.excused = false;
+        return;
+    }
     if (got == want) {
         verdict("PASS", name);
     } else if (state.excused && got == state.wrong) {
