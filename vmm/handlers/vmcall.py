@@ -45,6 +45,11 @@ class Hypercalls:
         self.levels[number] = cpl
         self.calls[number] = call
 
+    def remove(self, number):
+        """Nobody claims a number any more. KeyError where nobody does."""
+        del self.calls[number]
+        del self.levels[number]
+
     @property
     def unclaimed(self):
         """{number: count} of unknown hypercalls."""

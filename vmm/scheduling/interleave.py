@@ -67,13 +67,15 @@ class RoundRobin(_Order):
 
 
 class Random(_Order):
-    """Any, by a seed: the same seed gives the same order."""
+    """Any, by a seed: the same seed gives the same order. stay: at so many points for each other the same goes on."""
 
-    def __init__(self, seed, instructions=0, ticks=0):
+    def __init__(self, seed, instructions=0, ticks=0, stay=0):
         self.seed = seed
+        self.stay = stay
         super().__init__(instructions, ticks)
 
     def restart(self):
+        self._last = None
         self._state = (self.seed * 0x9E3779B1 ^ 0x2545F491) & 0xFFFFFFFF or 1
 
     def __call__(self, vm, runnable, why):
@@ -82,7 +84,9 @@ class Random(_Order):
         state ^= state >> 17
         state ^= state << 5 & 0xFFFFFFFF
         self._state = state
-        return runnable[(state >> 8) % len(runnable)]
+        if self._last not in runnable or (state >> 16) % (self.stay + 1) == 0:
+            self._last = runnable[(state >> 8) % len(runnable)]
+        return self._last
 
 
 class Starve(_Order):
@@ -152,15 +156,19 @@ class Interleave:
 
     def restart(self):
         """The guest starts, or the function is new."""
-        self.points = 0
-        self.truncated = False
-        self._runs = array("I")
+        self.begin()
         self._last = None
         self._entry = 0
         self._mark = 0
         restart = getattr(self.function, "restart", None)
         if restart:
             restart()
+
+    def begin(self):
+        """The schedule is that from now on."""
+        self.points = 0
+        self.truncated = False
+        self._runs = array("I")
 
     @property
     def schedule(self):
@@ -264,10 +272,11 @@ class Interleaved:
         if isinstance(function, Interleave):
             function = function.function
         new = None if function is None else Interleave(self, function)
-        if self._interleave:
-            self._interleave.arm(False)
-        self._interleave = new
-        if new:
+        old, self._interleave = self._interleave, new
+        if old and not (new and old.instructions == new.instructions and old.ticks == new.ticks):
+            old.arm(False)
+            old = None
+        if new and not old:
             new.arm(True)
 
 
