@@ -73,9 +73,10 @@ def connect(vm):
         if made.tpr_shadow:
             made.tpr_shadow.attach(made, made.apic_page)
             made.events.limit = made.tpr_shadow.update
-        made.lapic.arbitrates = len(vm.vcpus) > 1
     if len(vm.vcpus) > 1:
         for number, made in enumerate(vm.vcpus):
+            made.lapic.arbitrates = True
+            made.lapic.ipi = vm.apic_bus.quick
             made.scheduled.put(SIBLING, vm.vcpus[(number + 1) % len(vm.vcpus)].frame_hpa)
 
 

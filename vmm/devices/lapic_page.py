@@ -213,9 +213,16 @@ def receive(page: int, lapic, low: int, destination: int) -> int:
     return int(lapic.deliver(vector, 0))
 
 
+def _nobody(frame, low, destination):
+    """The other processors of one that is alone."""
+    return 0
+
+
 class LapicPage:
     """`regs`: the page and the one behind. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`,
     `received`, `write_register`, `apic_id` and `x2apic`."""
+
+    ipi = staticmethod(_nobody)  # ipi(frame, low, destination): ApicBus.quick where there are other processors
 
     def __init__(self, regs):
         self.regs = regs
@@ -289,6 +296,9 @@ class LapicPage:
                         if int(post(r, low & 0xFF)):
                             r[ICR >> 2] = low
                             return
+                if int(self.ipi(r[FRAME_AT >> 2], low, int(r[ICR_HIGH >> 2]) >> 24 & 0xFF)):
+                    r[ICR >> 2] = low
+                    return
         self.write_register(offset, size, value)
 
     def receive(self, low, destination):
