@@ -222,7 +222,7 @@ static mp_obj_t vcpu_write(mp_obj_t self_in, mp_obj_t field, mp_obj_t value) {
         "VMWRITE", vmx_vmwrite(mp_obj_get_int_truncated(field), mp_obj_get_int_truncated(value)));
     return mp_const_none;
 }
-static MP_DEFINE_CONST_FUN_OBJ_3(vcpu_write_obj, vcpu_write);
+MP_DEFINE_CONST_FUN_OBJ_3(vcpu_write_obj, vcpu_write); // also vmx.vmwrite, for viper: no look-up, no bound method
 
 // vcpu.event(info, error=0, length=0): the event that the next entry injects
 // (SDM Vol. 3C, "VM-Entry Controls for Event Injection"). info 0 takes it back.
