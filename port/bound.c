@@ -7,7 +7,7 @@
 
 static mp_obj_t bound_call(mp_obj_t self_in, size_t n_args, size_t n_kw, const mp_obj_t *args) {
     if (MP_UNLIKELY(n_args > BOUND_MOST || n_kw != 0)) {
-        mp_raise_TypeError(MP_ERROR_TEXT("at most 5 arguments, none by keyword"));
+        mp_raise_TypeError(MP_ERROR_TEXT("at most 8 arguments, none by keyword"));
     }
     return bound_call_n(MP_OBJ_TO_PTR(self_in), n_args, args);
 }
@@ -24,7 +24,11 @@ MP_DEFINE_CONST_OBJ_TYPE(
     bound_type, MP_QSTR_bound, MP_TYPE_FLAG_NONE, call, bound_call, print, bound_print);
 
 static mp_obj_t bind(size_t n_args, const mp_obj_t *args) {
-    bound_t *self = mp_obj_malloc_var(bound_t, context, mp_obj_t, n_args - 1, &bound_type);
+    size_t room = n_args - 1 < BOUND_FEW ? BOUND_FEW : n_args - 1;
+    bound_t *self = mp_obj_malloc_var(bound_t, context, mp_obj_t, room, &bound_type);
+    for (size_t i = 0; i < room; i++) {
+        self->context[i] = MP_OBJ_NULL;
+    }
     self->function = args[0];
     self->entry = NULL;
     if (mp_obj_is_exact_type(args[0], &mp_type_fun_viper)) {

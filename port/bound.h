@@ -5,7 +5,8 @@
 #include "py/objfun.h"
 #include "py/runtime.h"
 
-#define BOUND_MOST (5) // contexts, and arguments of a call
+#define BOUND_MOST (8) // contexts, and arguments of a call
+#define BOUND_FEW (4) // contexts that there is room for, used or not
 
 typedef struct {
     mp_obj_base_t base;
@@ -18,27 +19,18 @@ typedef struct {
 extern const mp_obj_type_t bound_type;
 MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(bound_bind_obj);
 
-// The copies are written out, which takes half as many instructions as loops do.
-_Static_assert(BOUND_MOST == 5, "a case for each");
+// A call. Most have few contexts: as many as there is always room for are copied without a look at how many there are.
 static inline mp_obj_t bound_call_n(const bound_t *self, size_t n_args, const mp_obj_t *args) {
     mp_obj_t all[2 * BOUND_MOST];
     size_t n = self->contexts;
     mp_obj_t *behind = &all[n];
-    switch (n) {
-        case 5:
-            all[4] = self->context[4];
-            // fall through
-        case 4:
-            all[3] = self->context[3];
-            // fall through
-        case 3:
-            all[2] = self->context[2];
-            // fall through
-        case 2:
-            all[1] = self->context[1];
-            // fall through
-        default:
-            all[0] = self->context[0];
+    all[0] = self->context[0];
+    all[1] = self->context[1];
+    all[2] = self->context[2];
+    all[3] = self->context[3];
+    _Static_assert(BOUND_FEW == 4, "copied above");
+    for (size_t i = BOUND_FEW; i < n; i++) {
+        all[i] = self->context[i];
     }
     if (MP_LIKELY(n_args == 1)) {
         behind[0] = args[0];

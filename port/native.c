@@ -1,7 +1,7 @@
 // Fast versions of the functions that native and viper code calls most.
 //
 // Compiled Python calls MicroPython through a table of functions, mp_fun_table. The linker redirects references to the
-// copy here (--wrap), in which five entries handle the commonest cases: a call of a viper function, the words of a
+// copy here (--wrap), in which five entries handle the commonest cases: a call of a viper or C function, the words of a
 // vCPU's frame or of an array as a pointer, small integers, and an item of a list. Every other case goes to
 // MicroPython's own function, so that the semantics stay the same.
 
@@ -78,6 +78,16 @@ static mp_obj_t call_function(mp_obj_t function, size_t n_args, const mp_obj_t *
         if (self->base.type == &bound_type && n_args <= BOUND_MOST) {
             check_stack();
             return bound_call_n(MP_OBJ_TO_PTR(function), n_args, args);
+        }
+        const mp_obj_fun_builtin_fixed_t *builtin = MP_OBJ_TO_PTR(function);
+        if (n_args == 3 && self->base.type == &mp_type_fun_builtin_3) {
+            return builtin->fun._3(args[0], args[1], args[2]);
+        }
+        if (n_args == 2 && self->base.type == &mp_type_fun_builtin_2) {
+            return builtin->fun._2(args[0], args[1]);
+        }
+        if (n_args == 1 && self->base.type == &mp_type_fun_builtin_1) {
+            return builtin->fun._1(args[0]);
         }
     }
     return __real_mp_fun_table.call_function_n_kw(function, n_args, args);

@@ -66,8 +66,11 @@ static void print(const mp_print_t *out, mp_obj_t self_in, mp_print_kind_t kind)
 MP_DEFINE_CONST_OBJ_TYPE(
     value_type, MP_QSTR_Value, MP_TYPE_FLAG_NONE, make_new, make_new, attr, attr, print, print);
 
-// numbers(object) -> address of a Value's numbers: their count, 0, and their words; 0 where the object is no Value.
+// numbers(object) -> address of a Value's numbers: their count, 0, and their words; -1 for None, 0 for any other object.
 static mp_obj_t numbers(mp_obj_t object) {
+    if (object == mp_const_none) {
+        return MP_OBJ_NEW_SMALL_INT(-1);
+    }
     if (!mp_obj_is_exact_type(object, &value_type)) {
         return MP_OBJ_NEW_SMALL_INT(0);
     }

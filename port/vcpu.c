@@ -20,8 +20,11 @@ _Static_assert(
 #define OFFSET(member) (offsetof(vcpu_frame_t, member))
 
 static vcpu_t *get(mp_obj_t self_in) {
-    vcpu_t *self = MP_OBJ_TO_PTR(mp_obj_cast_to_native_base(self_in, MP_OBJ_FROM_PTR(&vcpu_type)));
-    if (self == NULL || self->frame == NULL) {
+    vcpu_t *self = MP_OBJ_TO_PTR(self_in);
+    if (MP_UNLIKELY(!mp_obj_is_exact_type(self_in, &vcpu_type))) {
+        self = MP_OBJ_TO_PTR(mp_obj_cast_to_native_base(self_in, MP_OBJ_FROM_PTR(&vcpu_type)));
+    }
+    if (MP_UNLIKELY(self == NULL || self->frame == NULL)) {
         mp_raise_TypeError(MP_ERROR_TEXT("VCPU is gone"));
     }
     return self;
@@ -79,15 +82,6 @@ static const register_t registers[] = {
     WORD(min_run),
     WORD(virtual_apic),
 };
-
-static const register_t *find_register(qstr name) {
-    for (size_t i = 0; i < MP_ARRAY_SIZE(registers); i++) {
-        if (registers[i].name == name) {
-            return &registers[i];
-        }
-    }
-    return NULL;
-}
 
 static uint64_t *word_of(vcpu_t *self, const register_t *r) {
     return (uint64_t *)((uint8_t *)self->frame + r->offset);
@@ -170,9 +164,7 @@ static bool store_to_class(vcpu_t *self, mp_obj_t self_in, qstr name, mp_obj_t v
     return true;
 }
 
-static void vcpu_attr(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
-    vcpu_t *self = get(self_in);
-    const register_t *r = find_register(name);
+static void vcpu_attr(vcpu_t *self, mp_obj_t self_in, qstr name, const register_t *r, mp_obj_t *dest) {
     mp_map_t *members = mp_obj_dict_get_map(self->members);
     if (dest[0] == MP_OBJ_NULL) {
         if (r != NULL) {
@@ -222,7 +214,7 @@ static mp_obj_t vcpu_write(mp_obj_t self_in, mp_obj_t field, mp_obj_t value) {
         "VMWRITE", vmx_vmwrite(mp_obj_get_int_truncated(field), mp_obj_get_int_truncated(value)));
     return mp_const_none;
 }
-static MP_DEFINE_CONST_FUN_OBJ_3(vcpu_write_obj, vcpu_write);
+MP_DEFINE_CONST_FUN_OBJ_3(vcpu_write_obj, vcpu_write); // also vmx.vmwrite, for viper: no look-up, no bound method
 
 // vcpu.event(info, error=0, length=0): the event that the next entry injects
 // (SDM Vol. 3C, "VM-Entry Controls for Event Injection"). info 0 takes it back.
@@ -356,7 +348,7 @@ static mp_obj_t want(mp_obj_t self_in, mp_obj_t bits) {
     vcpu_want(self, mp_obj_get_int_truncated(bits));
     return mp_const_none;
 }
-static MP_DEFINE_CONST_FUN_OBJ_2(vcpu_want_obj, want);
+MP_DEFINE_CONST_FUN_OBJ_2(vcpu_want_obj, want); // also vmx.want
 
 static mp_obj_t *table_items(mp_obj_t table) {
     size_t len;
@@ -397,19 +389,48 @@ static const mp_rom_map_elem_t vcpu_locals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_clear), MP_ROM_PTR(&vcpu_clear_obj)},
     {MP_ROM_QSTR(MP_QSTR_retire), MP_ROM_PTR(&vcpu_retire_obj)},
 };
-static MP_DEFINE_CONST_DICT(vcpu_locals, vcpu_locals_table);
 
-static void vcpu_attr_or_method(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
-    if (dest[0] == MP_OBJ_NULL) {
-        mp_map_elem_t *elem =
-            mp_map_lookup((mp_map_t *)&vcpu_locals.map, MP_OBJ_NEW_QSTR(name), MP_MAP_LOOKUP);
-        if (elem != NULL) {
-            dest[0] = elem->value;
-            dest[1] = self_in;
-            return;
+#define REGISTERS MP_ARRAY_SIZE(registers)
+#define NAMES (REGISTERS + MP_ARRAY_SIZE(vcpu_locals_table))
+#define HASH (128)
+_Static_assert(2 * NAMES <= HASH, "names are found at once, as a rule");
+
+static qstr name_of(size_t i) {
+    return i < REGISTERS ? registers[i].name
+                         : MP_OBJ_QSTR_VALUE(vcpu_locals_table[i - REGISTERS].key);
+}
+
+// The index of a register, or REGISTERS and that of a method, or NAMES. Most look-ups are for neither: vcpu.vm.
+static size_t find_name(qstr name) {
+    static uint8_t slots[HASH]; // 1 + index
+    static bool filled;
+    if (MP_UNLIKELY(!filled)) {
+        for (size_t i = 0; i < NAMES; i++) {
+            size_t at = name_of(i) % HASH;
+            while (slots[at] != 0) {
+                at = (at + 1) % HASH;
+            }
+            slots[at] = 1 + i;
+        }
+        filled = true;
+    }
+    for (size_t at = name % HASH; slots[at] != 0; at = (at + 1) % HASH) {
+        if (name_of(slots[at] - 1) == name) {
+            return slots[at] - 1;
         }
     }
-    vcpu_attr(self_in, name, dest);
+    return NAMES;
+}
+
+static void vcpu_attr_or_method(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
+    vcpu_t *self = get(self_in);
+    size_t i = find_name(name);
+    if (dest[0] == MP_OBJ_NULL && i >= REGISTERS && i < NAMES) {
+        dest[0] = MP_OBJ_FROM_PTR(vcpu_locals_table[i - REGISTERS].value);
+        dest[1] = self_in;
+        return;
+    }
+    vcpu_attr(self, self_in, name, i < REGISTERS ? &registers[i] : NULL, dest);
 }
 
 // VCPU(frame_hpa, vmcs_hpa, table, cls): the frame's pages are zeroed by the caller.

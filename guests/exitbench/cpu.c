@@ -13,9 +13,11 @@ OPERATION(cpuid_unknown, cpuid(UNKNOWN_LEAF, 0))
 OPERATION(rdmsr, rdmsr(IA32_APIC_BASE))
 OPERATION(rdmsr_adjust, rdmsr(IA32_TSC_ADJUST))
 OPERATION(wrmsr, wrmsr(IA32_TSC_ADJUST, adjust))
+OPERATION(wrmsr_fs_base, wrmsr(IA32_FS_BASE, (word)&adjust))
 OPERATION(vmcall, asm volatile("vmcall" : : "a"(UNKNOWN_CALL) : "memory"))
 OPERATION(wbinvd, asm volatile("wbinvd" : : : "memory"))
 OPERATION(int3, asm volatile("int3" : : : "memory"))
+OPERATION(ud2, asm volatile("ud2" : : : "memory"))
 OPERATION(cr0_et, write_cr0(cr0 & ~(u64)CR0_ET))
 OPERATION(cr0_ts, write_cr0(cr0 ^ (i & 1 ? CR0_TS : 0)))
 STEPS(clts, write_cr0(cr0 | CR0_TS), asm volatile("clts" : : : "memory"), )
@@ -78,9 +80,11 @@ static const struct row cpu_rows[] = {
     ROW(rdmsr),
     ROW(rdmsr_adjust, .begin = adjust_begin),
     ROW(wrmsr, .begin = adjust_begin),
+    ROW(wrmsr_fs_base),
     ROW(vmcall, .begin = hypervisor_begin),
     ROW(wbinvd),
     ROW(int3),
+    ROW(ud2),
     ROW(cr0_et, .begin = cr0_begin),
     ROW(cr0_ts, .begin = ne_begin, .end = ne_end),
     ROW(clts, .begin = ne_begin, .end = ne_end),

@@ -3,7 +3,8 @@
 #include "bench.h"
 #include "descriptors.h"
 
-#define UART_IIR 0x3fa
+#define UART_IIR   0x3fa
+#define UD2_LENGTH 2
 
 struct interrupt_frame;
 
@@ -60,6 +61,11 @@ static void __attribute__((interrupt)) on_breakpoint(struct interrupt_frame *fra
     (void)frame;
 }
 
+/* Of the row ud2: RIP, what the CPU pushed last, goes past the instruction. */
+static void __attribute__((interrupt)) on_undefined(struct interrupt_frame *frame) {
+    *(volatile word *)frame += UD2_LENGTH;
+}
+
 static void __attribute__((interrupt)) on_spurious(struct interrupt_frame *frame) {
     (void)frame;
 }
@@ -71,6 +77,7 @@ void interrupts_init(void) {
     set_gate(VECTOR_IPI, KERNEL_CS, (word)on_ipi, ACCESS_INTERRUPT_GATE, 0);
     set_gate(VECTOR_UART, KERNEL_CS, (word)on_uart, ACCESS_INTERRUPT_GATE, 0);
     set_gate(BP, KERNEL_CS, (word)on_breakpoint, ACCESS_INTERRUPT_GATE, 0);
+    set_gate(UD, KERNEL_CS, (word)on_undefined, ACCESS_INTERRUPT_GATE, 0);
     set_gate(VECTOR_SPURIOUS, KERNEL_CS, (word)on_spurious, ACCESS_INTERRUPT_GATE, 0);
     outb(0x21, 0xff); /* both 8259s masked */
     outb(0xa1, 0xff);

@@ -49,11 +49,14 @@ def _attach_all(vm, function):
     vm.on(WRMSR, msr=0x3B)(function)
     vm.on(VMCALL, number=_CALL)(function)
     vm.on(EXCEPTION, vector=3)(function)
+    vm.on(EXCEPTION, vector=6)(function)
     vm.on(MEMORY, gpa=_RAM)(function)
 
 
 def _attach_watching(vm):
     _attach_all(vm, watch)
+    vm.on(IO, port=0x5F0, write=False)(watch)
+    vm.on(WRMSR, msr=0xC0000100)(watch)
     vm.on(MEMORY, gpa=_IOAPIC)(watch)
 
 

@@ -126,6 +126,34 @@ def test_wrmsr_value_and_skip(guest):
     assert made.word(0) == 0
 
 
+def test_wrmsr_default_of_msrs_that_do_not_exit_otherwise(guest):
+    """As the CPU does it: in the VMCS, or in the CPU; #GP(0) for an address that is not canonical."""
+    write = "mov ecx, {:#x}\nmov eax, {:#x}\nmov edx, {:#x}\nwrmsr\n"
+    read = "mov ecx, {:#x}\nrdmsr\nmov [rdi + {}], eax\nmov [rdi + {}], edx\n"
+    values = {
+        0xC0000100: 0x7FFF12345678,
+        0xC0000101: 0xFFFF800012345678,
+        0xC0000081: 0x0023001087654321,
+        0xC0000082: 0xFFFFFFFF81000000,
+        0xC0000084: 0x47700,
+        0x174: 0x10,
+        0x176: 0xFFFFFFFF82000000,
+    }
+    source = f"mov edi, {DATA:#x}\n"
+    source += "".join(write.format(msr, value & 0xFFFFFFFF, value >> 32) for msr, value in values.items())
+    source += "".join(read.format(msr, 8 * i, 8 * i + 4) for i, msr in enumerate(values))
+    refused = ((0xC0000100, 0x8000), (0xC0000082, 0xFFFF0000), (0xC0000102, 0x10000), (0xC0000084, 1), (0x174, 1))
+    faults = "".join(write.format(msr, 0, high) for msr, high in refused)
+    skip = "add dword ptr [rdi + 0x80], 1\nadd rsp, 8\nadd qword ptr [rsp], 2\niretq\n"
+    made = guest(source + faults + "hlt\n", handlers={13: skip})
+    for i, msr in enumerate((*values, 0xC0000102)):
+        made.policy(f"WRMSR, msr={msr:#x}", "pass", f"p{i}")
+    made.halted()
+    assert made.words(len(values)) == tuple(values.values())
+    assert made.word(16) == len(refused)
+    assert made.eval("p0.hits") == made.eval("p3.hits") == made.eval("p4.hits") == 2
+
+
 def test_port_value(guest):
     source = "mov rax, -1\nmov dx, 0x2f0\nin al, dx\nmov rbx, rax\nmov rax, -1\nin ax, dx\nmov rcx, rax\nin eax, dx\n"
     made = run(guest, source + STORE, "IO, port=0x2f0", "return Value(0x123456ab)")
@@ -185,6 +213,39 @@ def test_exception_default_is_delivered(guest):
 def test_exception_skip_goes_past_the_instruction(guest):
     made = run(guest, DIVIDE + "mov eax, 99\n" + STORE, "EXCEPTION, vector=0", "return SKIP")
     assert made.word(0) == 99
+
+
+def test_exception_skips_in_a_loop(guest):
+    """Of instructions with lengths of their own, which are kept; and of one whose bytes have changed since."""
+    source = """
+        xor ebx, ebx
+        xor esi, esi
+        lea rdi, [rip + changes]
+    again:
+        ud2
+        add ebx, 1
+    changes:
+        div ecx
+        nop
+        nop
+        add ebx, 0x100
+        div qword ptr [rcx + rcx*8 + 0x12345678]
+        add ebx, 0x10000
+        add esi, 1
+        cmp esi, 2
+        jne once
+        mov dword ptr [rdi], 0x0080b60f
+        mov dword ptr [rdi + 3], 0x90909000
+    once:
+        cmp esi, 4
+        jb again
+        xor eax, eax
+    """
+    made = guest("xor ecx, ecx\n" + source + STORE)
+    made.policy("EXCEPTION", "return HANDLED")
+    made.halted()
+    assert made.word(1) == 0x40404
+    assert made.eval("p.hits") == 10
 
 
 def test_exception_retry_after_repair(guest):

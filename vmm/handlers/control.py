@@ -7,7 +7,7 @@ qualification for control-register accesses"; Vol. 3A, "Control Registers".
 
 import micropython
 from micropython import const
-from vmx import bind, invvpid
+from vmx import bind, invvpid, vmwrite
 
 from vmm import verdict
 from vmm.devices.lapic_registers import TPR
@@ -114,13 +114,14 @@ def access(vcpu):
 
 def accesses(vcpu):
     """Return the handler of a vCPU's control-register accesses; the words that it reads: frame.WANT_CR0."""
-    return bind(_access, kernel_only(access), vcpu.lapic, bind(invvpid, INVVPID_SINGLE_CONTEXT, vcpu.vpid, 0))
+    forget = bind(invvpid, INVVPID_SINGLE_CONTEXT, vcpu.vpid, 0)
+    return bind(_access, kernel_only(access), vcpu.lapic, forget, vmwrite)
 
 
 # Each task switch exits here where the guest's CR0 differs from the CPU's (ET or NE is clear), and each change of the
 # interrupt level by MOV CR8 where the CPU does not virtualize that. In bytecode an exit costs 40,000.
 @micropython.viper
-def _access(slow, lapic, forget, vcpu) -> int:
+def _access(slow, lapic, forget, write, vcpu) -> int:
     """MOV to CR0 and CLTS that change neither PE, PG, NE, CD nor NW, and MOV CR8; slow(vcpu) is for the rest."""
     f = ptr32(vcpu)
     q = int(f[QUALIFICATION])
@@ -151,9 +152,8 @@ def _access(slow, lapic, forget, vcpu) -> int:
     if (old ^ value) & _CR0_MORE:
         return int(slow(vcpu))
     old ^= value
-    write = vcpu.write
-    write(CR0_READ_SHADOW, value)
-    write(GUEST_CR0, int(f[CR0]) ^ old)
+    write(vcpu, CR0_READ_SHADOW, value)
+    write(vcpu, GUEST_CR0, int(f[CR0]) ^ old)
     if old & CR0_WP:
         forget()  # cached translations may include write permission
     return ADVANCE

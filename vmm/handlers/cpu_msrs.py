@@ -6,6 +6,7 @@ Source: SDM Vol. 4, "Model-Specific Registers (MSRs)"; Vol. 3A, "Memory Type Ran
 
 import micropython
 from micropython import const
+from vmx import bind, vmwrite
 
 from vmm.devices.lapic_registers import DEADLINE
 from vmm.vtx import reasons
@@ -50,6 +51,17 @@ _PAT = const(0x277)
 _PAT_TYPES = (0, 1, 4, 5, 6, 7)
 _HIGH_ZERO = (0x174, 0xC0000084, IA32_TSC_AUX)  # SYSENTER_CS, FMASK: 32 bits
 _ADDRESSES = (0x175, 0x176, 0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102)
+
+
+# Limits of values.
+_ANY = const(0)
+_CANONICAL = const(1)
+_LOW = const(2)
+
+
+def _limit(index):
+    """What _valid_for_cpu() demands of an MSR other than the PAT."""
+    return _CANONICAL if index in _ADDRESSES else _LOW if index in _HIGH_ZERO else _ANY
 
 
 def _valid_for_cpu(index, value):
@@ -129,10 +141,15 @@ class CpuMsrs:
         store(0xCE, writer=None)  # MSR_PLATFORM_INFO
         store(0x34, writer=None)  # MSR_SMI_COUNT
         store(0x140)  # MSR_MISC_FEATURE_ENABLES
-        for index in _IN_VMCS:
+        halves = self._msrs.halves
+        for index, field in _IN_VMCS.items():
             add(index, _read_vmcs, _write_vmcs)
+            if index not in (IA32_EFER, _PAT):
+                halves[index] = bind(_write_field, vmwrite, field, _limit(index))
         for index in self._live:
             add(index, _read_live, self._write_xss if index == IA32_XSS else _write_live)
+            if index != IA32_XSS:
+                halves[index] = bind(_write_msr, index, _limit(index))
 
     def install(self, exits):
         """WRMSR of IA32_TSC_ADJUST has a handler of its own."""
@@ -207,6 +224,25 @@ def _write_efer(vcpu, value):
         return False
     vcpu.efer = value & ~EFER_LMA | old & EFER_LMA
     return True
+
+
+# WRMSR of an MSR that exits only because a policy watches it. In bytecode it costs 5,000 more.
+@micropython.viper
+def _write_field(vmwrite, field: int, limit: int, vcpu, low: int, high: int) -> int:
+    top = high >> 15
+    if limit == _CANONICAL and top != 0 and top != 0x1FFFF or limit == _LOW and high:
+        return 0
+    vmwrite(vcpu, field, high << 32 | low)
+    return 1
+
+
+@micropython.viper
+def _write_msr(index: int, limit: int, vcpu, low: int, high: int) -> int:
+    top = high >> 15
+    if limit == _CANONICAL and top != 0 and top != 0x1FFFF or limit == _LOW and high:
+        return 0
+    vcpu.msr(index, high << 32 | low)
+    return 1
 
 
 def _read_live(vcpu, index):

@@ -68,7 +68,7 @@ class PortIo:
 
     def install(self, exits):
         """Make keys for all ports claimed now, with the device's `reader` and `writer` where it has them."""
-        exits.add(reasons.IO_INSTRUCTION, self.exit, frame.WANT_DR7)
+        exits.add(reasons.IO_INSTRUCTION, bind(PortIo.exit, self), frame.WANT_DR7)
         exits.keyed(reasons.IO_INSTRUCTION, 4 * QUALIFICATION, _KEY, _KEYS_BITS)
         ranges = {}  # id of a device: the device, its ports and their offsets
         for base, count, device, offset in self.bus.ranges:
@@ -121,9 +121,11 @@ class PortIo:
             return f[OUTCOME]
         claim = self.claims.get(port)
         if not claim:
-            self.miss(port, q & 8 == 0)
             if q & 8:
+                self.miss(port, 0)
                 f[RAX] |= 0xFF
+            else:
+                self.miss(port, 1)
             return 1
         if q & 8:
             f[RAX] = (f[RAX] & 0xFFFFFF00) | (int(claim[0](port - int(claim[2]), 1)) & 0xFF)

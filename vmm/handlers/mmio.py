@@ -10,7 +10,7 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
-from vmm.emulation import fastops, sites
+from vmm.emulation import fastops, length, sites
 from vmm.emulation.access import GuestCpu
 from vmm.emulation.decode import DecodeError
 from vmm.fault import Fault
@@ -59,7 +59,8 @@ class Mmio:
         self._others = [None, None]  # (read, write) of RAM, and of unclaimed pages
         self._by_bus = self._bus_read, self._bus_write
         # Fast paths for the cached instructions (vmm/emulation/sites.py):
-        self.length = None  # length(vcpu): bytes of the instruction, or 0
+        self.length = None  # length(vcpu): bytes of the instruction that made an EPT violation, or 0
+        self._any_length = None
         self.quick_answer = None  # quick_answer(low, high, vcpu): a verdict, or -1
         self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize: as of a device's page
 
@@ -135,6 +136,24 @@ class Mmio:
         number, immediate, operand = fastops.encode(instruction)
         self._sites.told(immediate, operand)
         return number
+
+    def any_length(self):
+        """Return length(vcpu): bytes of the instruction at RIP, whatever it is; 0: not known. It reads frame.WANT_CODE.
+
+        What it knows takes 9 KiB, from the first call on.
+        """
+        if self._any_length is None:
+            _, size, hpa = self.vm.memory.segments[0]
+            self._any_length = sites.Sites(hpa, size, False, self._learn_length).lengths()
+        return self._any_length
+
+    def _learn_length(self, vcpu):
+        """The length of the instruction at RIP; 0 where it cannot be fetched."""
+        try:
+            self.cpu.take(vcpu)
+            return length.length(self.cpu.fetch(vcpu), self.cpu.bits)
+        except (length.Unknown, Fault, Unbacked):
+            return 0
 
     def violation(self, vcpu):
         """Handler of all other EPT violations, by instructions that are not cached among them."""

@@ -6,6 +6,7 @@ Source: SDM Vol. 2, "RDMSR", "WRMSR"; Vol. 3A, "x2APIC Register Address Space".
 
 import micropython
 from micropython import const
+from vmx import bind
 
 from vmm import tally
 from vmm.handlers.cpu_msrs import CpuMsrs
@@ -25,6 +26,7 @@ class Msrs:
     readers {index: f(vcpu, index) -> value}, writers {index: f(vcpu, index, value) -> False for #GP}.
     x2apic: those of the local APIC in x2APIC mode, as (low(vcpu, index) or -1 for #GP, high(vcpu, index),
     write(vcpu, index, low, high) -> True, or False for #GP): in halves, since their exits must not make big ints.
+    halves {index: f(vcpu, low, high) -> 1, or 0 for #GP}: what WRMSR calls instead of a writer, where there is one.
     Devices add theirs. unclaimed {(index, write): count}.
     """
 
@@ -34,6 +36,7 @@ class Msrs:
         self.readers = {}
         self.writers = {}
         self.x2apic = None
+        self.halves = {}
         self.unclaimed = {}
         self._at = {}  # index: word of the frame
         self._initial = {}
@@ -97,8 +100,8 @@ class Msrs:
 
     def install(self, exits):
         """Set the handlers; reads of stored MSRs have keys of their own."""
-        exits.add(reasons.RDMSR, self.read_exit)
-        exits.add(reasons.WRMSR, self.write_exit)
+        exits.add(reasons.RDMSR, bind(Msrs.read_exit, self))
+        exits.add(reasons.WRMSR, bind(Msrs.write_exit, self))
         exits.keyed(reasons.RDMSR, 4 * RCX, 0xFFFFFFFF)
         exits.keyed(reasons.WRMSR, 4 * RCX, 0xFFFFFFFF, _WRITTEN_BITS)
         pairs = []
@@ -141,7 +144,11 @@ class Msrs:
             pair = self.x2apic
             done = bool(pair[2](vcpu, index, int(f[RAX]), int(f[RDX])))
         else:
-            done = bool(self._write_whole(vcpu, index))
+            halves = self.halves.get(index)
+            if halves:
+                done = bool(int(halves(vcpu, int(f[RAX]), int(f[RDX]))))
+            else:
+                done = bool(self._write_whole(vcpu, index))
         if done:
             return 1
         return int(events.general_protection(vcpu))

@@ -44,6 +44,10 @@ class Event:
     # quick_skip(vcpu) -> verdict: skip() in viper, likewise, for an event that is not plain.
     quick_skip = staticmethod(unable_to_skip)
 
+    def quickly(self, vm):
+        """Return (quick, quick_skip) for a policy of this VM."""
+        return self.quick, self.quick_skip
+
     def check(self, chosen):
         """ValueError, in words for the user, unless the filters {name: value} make sense."""
         known = {f.name: f for f in self.filters}

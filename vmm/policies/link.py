@@ -24,11 +24,6 @@ _DIFFERS = const(1)
 _WITHIN = const(2)
 _TEST = const(6)  # words of a test: kind, index in the frame, two numbers of 64 bits
 
-# Bound here: looking a name up in a C module is a linear search wherever the interpreter's cache misses.
-_limited = cpu.limited
-_numbers = numbers
-_none = None  # viper compares objects with objects only
-
 
 def equal(word, mask, value):
     """A test: the bits of `mask` of a word of the frame are those of `value`."""
@@ -83,7 +78,7 @@ def before(policies, exact, below):
 
 def _link(policy, exact, below, handler):
     """below: goes on where this policy does not answer. handler: the handler behind all policies."""
-    link = bind(ask, policy.account.address, policy.function, policy, below, handler)
+    link = bind(ask, cpu.limited, numbers, HANDLED, policy.account.address, policy.function, policy, below, handler)
     tests = policy.narrower if exact and policy.keys is not None else policy.tests
     return link if tests is None else bind(filtered, uctypes.addressof(tests), link, below)
 
@@ -146,28 +141,28 @@ def unable_to_skip(vcpu) -> int:
     return _UNANSWERED
 
 
+# It names no global: each look-up would be 60.
 @micropython.viper
-def ask(account: int, function, policy, below, handler, vcpu) -> int:
+def ask(limited, numbers, handled, account: int, function, policy, below, handler, vcpu) -> int:
     """Call one policy. It may have paused its guest, or reset it: then the exit is obsolete."""
     a = ptr32(account)
     f = ptr32(vcpu)
     if a[FLAGS]:
         return int(policy.ask(vcpu, below, handler))
     starts = int(f[STARTS])
-    answer = _limited(function, vcpu, account)
+    answer = limited(function, vcpu, account)
     if int(f[STARTS]) == starts:
         done = _UNANSWERED
-        if answer is _none:
+        value = int(numbers(answer))
+        if value < 0:  # None
             done = int(below(vcpu))
             if f[STATE] != RUNS:
                 done |= YIELD
             return done
-        if answer is HANDLED:
+        if value:
+            done = int(policy.quick(vcpu, value, handler))
+        elif answer is handled:
             done = ADVANCE if a[PLAIN] else int(policy.quick_skip(vcpu))
-        else:
-            numbers = int(_numbers(answer))
-            if numbers:
-                done = int(policy.quick(vcpu, numbers, handler))
         if done != _UNANSWERED:
             if f[STATE] != RUNS:
                 done |= YIELD

@@ -54,7 +54,7 @@ class Policy:
         self.event = event
         self.function = function
         self.filters = filters
-        self.quick, self.quick_skip = event.quick, event.quick_skip
+        self.quick, self.quick_skip = event.quickly(vm)
         self.needs = event.needs(filters)
         self.keys = event.keys(filters)
         self.tests = link.compiled(event.tests(filters))

@@ -38,8 +38,11 @@ VARIANTS = {
     **_policies("cpuid", *POLICIES),
     **_policies("rdmsr", *POLICIES, peer="rdmsr_user"),
     **_policies("wrmsr", *POLICIES, peer="wrmsr_user"),
+    **_policies("wrmsr_fs_base", WATCH, peer="wrmsr_user"),
+    **_policies("in_nobody", WATCH, peer="in_nobody"),
     **_policies("vmcall", *POLICIES),
     **_policies("int3", WATCH, HANDLED, peer="int3_user"),
+    **_policies("ud2", WATCH, HANDLED),
     **_policies("ram", *POLICIES, peer="mmio_policy"),
     **_policies("ioapic_read", WATCH, VALUE, peer="mmio_policy"),
 }

@@ -2,7 +2,7 @@
 
 from functools import partial as bind
 
-__all__ = ["Value", "bind", "invvpid", "numbers"]
+__all__ = ["Value", "bind", "invvpid", "numbers", "vmwrite", "want"]
 
 
 class Value:
@@ -15,6 +15,15 @@ class Value:
 def numbers(_answer):
     """No address here: Value() is carried out by Event.value."""
     return 0
+
+
+def vmwrite(vcpu, field, value):
+    """VMWRITE on a vCPU's VMCS."""
+    vcpu.write(field, value)
+
+
+def want(vcpu, bits):
+    """A frame of a test has all words."""
 
 
 def invvpid(kind, vpid, gva):

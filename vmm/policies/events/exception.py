@@ -2,16 +2,17 @@
 
 import micropython
 from micropython import const
+from vmx import bind, want
 
 from vmm import verdict
-from vmm.fault import NMI
+from vmm.fault import DB, NMI, PF
 from vmm.policies import answers
 from vmm.policies.event import Event, Needs
 from vmm.policies.filters import Number
 from vmm.policies.link import differs, equal
 from vmm.vtx import events, reasons
-from vmm.vtx.events import PRIVILEGED_SOFTWARE_EXCEPTION, SOFTWARE_EXCEPTION
-from vmm.vtx.frame import INTR_INFO
+from vmm.vtx.events import HARDWARE_EXCEPTION, PRIVILEGED_SOFTWARE_EXCEPTION, SOFTWARE_EXCEPTION, VALID
+from vmm.vtx.frame import INTR_ERROR, INTR_INFO, LENGTH, VECTORING_INFO, WANT_CODE
 from vmm.vtx.vmcs import GUEST_DR7
 from vmm.vtx.vmcs_bits import PENDING_BS
 
@@ -19,17 +20,31 @@ _ALL = const(0xFFFFFFFF)
 _VECTOR = const(0xFF)
 _TYPE_SHIFT = const(8)
 _TYPE = const(7 << 8)
+_FETCH = const(1 << 4)  # of a page fault's error code
 _BREAKPOINTS = const(4)
 _SOFTWARE = (SOFTWARE_EXCEPTION, PRIVILEGED_SOFTWARE_EXCEPTION)
 
 
+# 147,000 where the instruction is decoded in bytecode each time.
 @micropython.viper
-def _quick_skip(vcpu) -> int:
+def _quick_skip(want, known, vcpu) -> int:
     f = ptr32(vcpu)
-    kind = (int(f[INTR_INFO]) & _TYPE) >> _TYPE_SHIFT
+    info = int(f[INTR_INFO])
+    kind = (info & _TYPE) >> _TYPE_SHIFT
     if kind == SOFTWARE_EXCEPTION or kind == PRIVILEGED_SOFTWARE_EXCEPTION:
         return 1
-    return -1
+    vector = info & _VECTOR
+    if kind != HARDWARE_EXCEPTION or vector == DB or int(f[VECTORING_INFO]) & VALID:
+        return -1
+    if vector == PF and f[INTR_ERROR] & _FETCH:
+        return -1
+    want(vcpu, WANT_CODE)
+    length = int(known(vcpu))
+    if length == 0:
+        return -1
+    f[LENGTH] = length
+    f[LENGTH + 1] = 0
+    return 1
 
 
 class Exception_(Event):
@@ -38,7 +53,9 @@ class Exception_(Event):
     reasons = (reasons.EXCEPTION_OR_NMI,)
     filters = (Number("vector", 31, "not 2 and not 18, which are the host's"),)
     plain = False
-    quick_skip = staticmethod(_quick_skip)
+
+    def quickly(self, vm):
+        return self.quick, bind(_quick_skip, want, vm.mmio.any_length())
 
     def check(self, chosen):
         super().check(chosen)

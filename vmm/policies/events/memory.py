@@ -2,6 +2,7 @@
 
 import micropython
 from micropython import const
+from vmx import bind
 
 from vmm.memory.ept import R, W, X
 from vmm.policies import answers
@@ -20,20 +21,19 @@ _ACCESS = Letters("access", {"r": R, "w": W, "x": X}, "letters of r, w and x, al
 
 
 @micropython.viper
-def _value(vcpu, numbers: int, handler) -> int:
+def _value(answer, vcpu, numbers: int, handler) -> int:
     n = ptr32(numbers)
     if n[0] != 1:
         return -1
-    return int(vcpu.vm.mmio.quick_answer(n[2], n[3], vcpu))
+    return int(answer(n[2], n[3], vcpu))
 
 
 @micropython.viper
-def _skip(vcpu) -> int:
+def _skip(known, vcpu) -> int:
     f = ptr32(vcpu)
-    vm = vcpu.vm
     if f[VECTORING_INFO] & events.VALID or vcpu.stepper.armed:
         return -1
-    length = int(vm.mmio.length(vcpu))
+    length = int(known(vcpu))
     if length == 0:
         return -1
     f[LENGTH] = length
@@ -53,8 +53,9 @@ class Memory(Instruction):
         _ACCESS,
     )
     plain = False
-    quick = staticmethod(_value)
-    quick_skip = staticmethod(_skip)
+
+    def quickly(self, vm):
+        return bind(_value, vm.mmio.quick_answer), bind(_skip, vm.mmio.length)
 
     def check(self, chosen):
         super().check(chosen)
