@@ -3,6 +3,7 @@
 // The interrupted code's state in the port is suspended meanwhile: its watch() does not run
 // on, no exception meant for it is raised, and allocations of guests do not count against its
 // limit.
+#include <stdarg.h>
 #include "py/emit.h"
 #include "py/lexer.h"
 #include "py/runtime.h"
@@ -51,8 +52,8 @@ void preempt(void) {
 }
 
 // In the middle of some functions of MicroPython, where nothing that others use is half changed: between two tokens of
-// a line that is compiled, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), the
-// pieces of a long string's hash. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c
+// a line that is compiled, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), two
+// pieces of what is printed, a repr's characters among them, or of a long string's hash. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c
 // only (Makefile).
 
 void __real_mp_lexer_to_next(mp_lexer_t *lex);
@@ -74,6 +75,23 @@ qstr_short_t __wrap_mp_emit_common_use_qstr(mp_emit_common_t *emit, qstr name);
 qstr_short_t __wrap_mp_emit_common_use_qstr(mp_emit_common_t *emit, qstr name) {
     preempt_look();
     return __real_mp_emit_common_use_qstr(emit, name);
+}
+
+void __real_scope_free(scope_t *scope);
+void __wrap_scope_free(scope_t *scope);
+void __wrap_scope_free(scope_t *scope) {
+    preempt_look();
+    __real_scope_free(scope);
+}
+
+int __wrap_mp_printf(const mp_print_t *print, const char *fmt, ...);
+int __wrap_mp_printf(const mp_print_t *print, const char *fmt, ...) {
+    preempt_look();
+    va_list args;
+    va_start(args, fmt);
+    int printed = mp_vprintf(print, fmt, args);
+    va_end(args);
+    return printed;
 }
 
 // Long strings: none of them is a qstr, and their hash takes five instructions a character.
