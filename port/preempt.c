@@ -54,7 +54,7 @@ void preempt(void) {
 // In the middle of some functions of MicroPython, where nothing that others use is half changed: between two tokens of
 // a line that is compiled, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), two
 // pieces of what is printed, a repr's characters among them, or of a long string's hash. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c
-// only (Makefile).
+// only, of mp_store_name() those of py/vm.c (Makefile).
 
 void __real_mp_lexer_to_next(mp_lexer_t *lex);
 void __wrap_mp_lexer_to_next(mp_lexer_t *lex);
@@ -123,6 +123,13 @@ mp_obj_t preempt_binary_op(mp_binary_op_t op, mp_obj_t left, mp_obj_t right);
 mp_obj_t preempt_binary_op(mp_binary_op_t op, mp_obj_t left, mp_obj_t right) {
     preempt_look();
     return mp_binary_op(op, left, right);
+}
+
+// A module's own code, which may go on for long without a branch.
+void preempt_store_name(qstr name, mp_obj_t object);
+void preempt_store_name(qstr name, mp_obj_t object) {
+    preempt_look();
+    mp_store_name(name, object);
 }
 
 // preempt(hook) -> hpa of the word that holds the TSC from which on hook() is called, 0 for
