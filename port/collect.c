@@ -109,9 +109,18 @@ void __wrap_gc_free(void *ptr) {
     }
 }
 
-// Whether an object of so many bytes has to move to have `size`: the block behind it is in use.
+// Whether an object of so many bytes has to move to have `size`: too few blocks behind it are free.
 static bool has_to_move(const void *ptr, size_t had, size_t size) {
-    return ptr == NULL || (size > had && heap_kind(heap_block(ptr) + had / BLOCK) != HEAP_FREE);
+    if (ptr == NULL) {
+        return true;
+    }
+    size_t block = heap_block(ptr) + had / BLOCK;
+    size_t end = heap_block(ptr) + blocks(size);
+    size_t last = heap_words() * HEAP_BLOCKS_PER_WORD;
+    while (block < end && block < last && heap_kind(block) == HEAP_FREE) {
+        block++;
+    }
+    return block < end;
 }
 
 static void *resize(void *ptr, size_t had, size_t size, bool allow_move) {

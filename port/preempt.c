@@ -3,6 +3,7 @@
 // The interrupted code's state in the port is suspended meanwhile: its watch() does not run
 // on, no exception meant for it is raised, and allocations of guests do not count against its
 // limit.
+#include <stdarg.h>
 #include "py/emit.h"
 #include "py/lexer.h"
 #include "py/runtime.h"
@@ -51,9 +52,9 @@ void preempt(void) {
 }
 
 // In the middle of some functions of MicroPython, where nothing that others use is half changed: between two tokens of
-// a line that is compiled, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), the
-// pieces of a long string's hash. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c
-// only (Makefile).
+// a line that is compiled, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), two
+// pieces of what is printed, a repr's characters among them, or of a long string's hash. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c
+// only, of mp_store_name() those of py/vm.c (Makefile).
 
 void __real_mp_lexer_to_next(mp_lexer_t *lex);
 void __wrap_mp_lexer_to_next(mp_lexer_t *lex);
@@ -74,6 +75,23 @@ qstr_short_t __wrap_mp_emit_common_use_qstr(mp_emit_common_t *emit, qstr name);
 qstr_short_t __wrap_mp_emit_common_use_qstr(mp_emit_common_t *emit, qstr name) {
     preempt_look();
     return __real_mp_emit_common_use_qstr(emit, name);
+}
+
+void __real_scope_free(scope_t *scope);
+void __wrap_scope_free(scope_t *scope);
+void __wrap_scope_free(scope_t *scope) {
+    preempt_look();
+    __real_scope_free(scope);
+}
+
+int __wrap_mp_printf(const mp_print_t *print, const char *fmt, ...);
+int __wrap_mp_printf(const mp_print_t *print, const char *fmt, ...) {
+    preempt_look();
+    va_list args;
+    va_start(args, fmt);
+    int printed = mp_vprintf(print, fmt, args);
+    va_end(args);
+    return printed;
 }
 
 // Long strings: none of them is a qstr, and their hash takes five instructions a character.
@@ -105,6 +123,13 @@ mp_obj_t preempt_binary_op(mp_binary_op_t op, mp_obj_t left, mp_obj_t right);
 mp_obj_t preempt_binary_op(mp_binary_op_t op, mp_obj_t left, mp_obj_t right) {
     preempt_look();
     return mp_binary_op(op, left, right);
+}
+
+// A module's own code, which may go on for long without a branch.
+void preempt_store_name(qstr name, mp_obj_t object);
+void preempt_store_name(qstr name, mp_obj_t object) {
+    preempt_look();
+    mp_store_name(name, object);
 }
 
 // preempt(hook) -> hpa of the word that holds the TSC from which on hook() is called, 0 for

@@ -46,7 +46,7 @@ from vmm.vtx.frame import (
 
 _DEPTH = const(16)
 _LINE_GRACE = const(10000)  # host TSC ticks that a line gets while a guest above can run all the time
-_LINE_LEAST = const(2000)  # and in any case
+_LINE_LEAST = const(2000)  # and in any case, once it was interrupted
 _LINE_LOOKS = const(1000)  # a second: so often guests above are looked at, and their consoles
 
 
@@ -165,8 +165,13 @@ def _preempted(scheduler) -> int:
     if line:
         arm_line(scheduler)
         p = ptr32(int(scheduler._preempt_at))
-        w[AGAIN] = p[0]
-        w[AGAIN + 1] = p[1]
+        first = int(p[0]) | int(p[1]) << 32
+        if first:
+            least = int(rdtsc()) + _LINE_LEAST
+            if first < least:
+                first = least
+        w[AGAIN] = first
+        w[AGAIN + 1] = first >> 32
     if error:
         raise error
     return int(w[AGAIN]) | int(w[AGAIN + 1]) << 32
@@ -228,8 +233,6 @@ def arm_line(scheduler):
                         if first > now + _LINE_GRACE:
                             first = now + _LINE_GRACE
                 i += 1
-            if first < now + _LINE_LEAST:
-                first = now + _LINE_LEAST
             if some == 0:  # all of them are switched off or paused
                 first = 0
     w[ABOVE] = 1

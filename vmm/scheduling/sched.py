@@ -373,7 +373,7 @@ class Scheduler(Preemption):
         for vcpu in self.vcpus:
             vm, scheduled = vcpu.vm, vcpu.scheduled
             name = vm.name if len(vm.vcpus) == 1 else "%s/%d" % (vm.name, vcpu.number)
-            guest, host, wakes, timed, late, latest = vm.steadily(scheduled.used)
+            guest, host, wakes, timed, late, latest = scheduled.used()
             print("%-14s %-8s %4d %7.2f %7.2f %9d %12d %12d" % (
                 name, scheduled.state, vm.priority, 100 * guest / passed, 100 * host / passed,
                 wakes, late // max(timed, 1), latest,

@@ -3,6 +3,8 @@
 Priority and share are the VM's; each frame has them, since the scheduler looks there. All else is the vCPU's.
 """
 
+from array import array
+
 import cpu
 import micropython
 import uctypes
@@ -31,6 +33,7 @@ from vmm.vtx.frame import (
 _STATES = {states.RUNNING: states.RUNS, states.HALTED: states.WAITS, states.WAIT_FOR_SIPI: states.WAITS}
 _ACTIVE = tuple(_STATES)
 _FRAME = const(0x1000)
+_COUNTS = array("I", [GUEST_TICKS, HOST_TICKS, WAKES, TIMED, LATE, LATEST])  # what used() returns
 
 
 class Scheduled:
@@ -114,15 +117,11 @@ class Scheduled:
 
     def used(self):
         """Return (guest ticks, host ticks, wake-ups, how many of them for a timer, the sum of their lateness, the
-        longest), all since the call before. The VM is held."""
-        guest, host = now = self.ticks()
-        used = guest - self._seen[0], host - self._seen[1]
-        self._seen = now
-        counts = WAKES, TIMED, LATE, LATEST
-        values = tuple([self.get(word) for word in counts])
-        for word in counts:
-            self.put(word, 0)
-        return used + values
+        longest), all since the call before. One step copies them: the vCPU may run in the middle of a line."""
+        now = array("Q", bytes(8 * len(_COUNTS)))
+        _take(self._words, _COUNTS, now)
+        seen, self._seen = self._seen, (now[0], now[1])
+        return (now[0] - seen[0], now[1] - seen[1]) + tuple(now[2:])
 
 
 class ScheduledVm:
@@ -236,13 +235,27 @@ class ScheduledVm:
 
     def used(self):
         """As Scheduled.used, of all vCPUs together."""
-        each = [self.steadily(scheduled.used) for scheduled in self._scheduled]
+        each = [scheduled.used() for scheduled in self._scheduled]
         return tuple([sum([used[i] for used in each]) for i in range(5)]) + (max([used[5] for used in each]),)
 
     def ticks(self):
         """(guest ticks, host ticks) so far, of all vCPUs together."""
         pairs = [scheduled.ticks() for scheduled in self._scheduled]
         return sum([guest for guest, _ in pairs]), sum([host for _, host in pairs])
+
+
+@micropython.viper
+def _take(words: ptr32, counts: ptr32, out: ptr32):
+    """Copy the words of _COUNTS. Those that are no ticks begin anew."""
+    i = 0
+    while i < 6:
+        at = int(counts[i])
+        out[2 * i] = words[at]
+        out[2 * i + 1] = words[at + 1]
+        if i > 1:
+            words[at] = 0
+            words[at + 1] = 0
+        i += 1
 
 
 @micropython.viper

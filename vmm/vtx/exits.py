@@ -331,7 +331,7 @@ class Exits:
     def statistics(self):
         """Return {reason name: (exits, host ticks)} of the reasons that occurred, of all vCPUs together."""
         out = {}
-        for reason, name in reasons.names().items():
+        for reason, name in reasons.each():
             count = sum([_word(vcpu, COUNT + 2 * reason) for vcpu in self._vcpus])
             if count:
                 out[name] = (count, sum([_word(vcpu, TICKS + 2 * reason) for vcpu in self._vcpus]))

@@ -87,10 +87,13 @@ SLOTS = const(80)
 COMPLETED = const(80)  # a slot only: neither counted nor timed
 
 
+def each():
+    """Yield (reason, name)."""
+    for name, value in globals().items():
+        if name[0].isupper() and isinstance(value, int) and name not in ("SLOTS", "COMPLETED"):
+            yield value, name
+
+
 def names():
     """Return {reason: name}."""
-    return {
-        value: name
-        for name, value in globals().items()
-        if name[0].isupper() and isinstance(value, int) and name not in ("SLOTS", "COMPLETED")
-    }
+    return dict(each())
