@@ -24,7 +24,7 @@ vms[{name!r}].console.host = machine.UART(1)
 vms[{name!r}].start()
 """
 # The guests come with the monitor's boot and would start by themselves.
-_HOLD = "import machine\nfor vm in vms.values():\n    vm.power_off()\n"
+HOLD = "import machine\nfor vm in vms.values():\n    vm.power_off()\n"
 
 
 def image():
@@ -38,7 +38,7 @@ def monitor(cpu, engine=None):
     engine = engine or vtx.engine()
     with Monitor(engine=engine, cpu=vtx.cpu(cpu), memory=256, guests=guests, image=image()) as running:
         running.wait_booted(BOOT_TIMEOUT)
-        running.exec(_HOLD)
+        running.exec(HOLD)
         yield running
 
 
