@@ -34,7 +34,7 @@ struct group {
 #define GROUP(subject) const struct group subject##_group = {subject##_rows, COUNT(subject##_rows)}
 
 extern const struct group cpu_group, ports_group, memory_group, xapic_group, x2apic_group,
-    timers_group, off_group;
+    second_group, timers_group, off_group;
 
 /* The low half of the TSC: two reads are never 2^32 ticks apart. */
 static inline u32 ticks(void) {
@@ -91,6 +91,8 @@ static inline const char *hypervisor_begin(void) {
 void interrupts_init(void);
 /* The page at XAPIC; says why not where the local APIC is in x2APIC mode already. */
 const char *xapic_on(void);
+/* The same on any CPU, which has it. */
+void x2apic_here(void);
 /* x2APIC mode, from which there is no way back; says why not where the CPU has none. */
 const char *x2apic_on(void);
 extern volatile u32

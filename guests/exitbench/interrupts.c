@@ -95,18 +95,22 @@ const char *xapic_on(void) {
     return NULL;
 }
 
+void x2apic_here(void) {
+    wrmsr(IA32_APIC_BASE, rdmsr(IA32_APIC_BASE) | X2APIC_ENABLE);
+    wrmsr(X2APIC(APIC_SVR), APIC_ENABLE | VECTOR_SPURIOUS);
+    wrmsr(X2APIC(APIC_TPR), 0);
+    wrmsr(X2APIC(APIC_LVT_TIMER), APIC_MASKED);
+    wrmsr(X2APIC(APIC_LVT_LINT0), APIC_MASKED);
+    wrmsr(X2APIC(APIC_LVT_LINT1), APIC_MASKED);
+}
+
 const char *x2apic_on(void) {
     if (!(cpuid(1, 0).ecx & CPUID_1_ECX_X2APIC)) {
         return "the CPU has no x2APIC";
     }
     if (!x2) {
         x2 = true;
-        wrmsr(IA32_APIC_BASE, rdmsr(IA32_APIC_BASE) | X2APIC_ENABLE);
-        wrmsr(X2APIC(APIC_SVR), APIC_ENABLE | VECTOR_SPURIOUS);
-        wrmsr(X2APIC(APIC_TPR), 0);
-        wrmsr(X2APIC(APIC_LVT_TIMER), APIC_MASKED);
-        wrmsr(X2APIC(APIC_LVT_LINT0), APIC_MASKED);
-        wrmsr(X2APIC(APIC_LVT_LINT1), APIC_MASKED);
+        x2apic_here();
     }
     return NULL;
 }

@@ -10,6 +10,7 @@ const struct group *const groups[] = {
     &memory_group,
     &xapic_group,
     &x2apic_group,
+    &second_group,
     &timers_group,
     &off_group,
 };

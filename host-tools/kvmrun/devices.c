@@ -147,8 +147,7 @@ static bool port_write(struct machine *machine, uint16_t port, uint32_t value) {
     return !(port == PM_CONTROL && value & SLEEP);
 }
 
-bool device_port(struct machine *machine) {
-    struct kvm_run *run = machine->run;
+bool device_port(struct machine *machine, struct kvm_run *run) {
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
     for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
         uint32_t value = 0;
@@ -165,8 +164,7 @@ bool device_port(struct machine *machine) {
     return true;
 }
 
-void device_memory(struct machine *machine) {
-    struct kvm_run *run = machine->run;
+void device_memory(struct kvm_run *run) {
     if (!run->mmio.is_write) {
         bool ours = run->mmio.phys_addr >> 13 == POLICY_MMIO >> 13;
         memset(run->mmio.data, ours ? 0 : 0xff, run->mmio.len);

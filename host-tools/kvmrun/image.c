@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MAGIC "PCKVM001"
+#define MAGIC "PCKVM002"
 
 /* Every page is touched here, so that KVM always finds it present. 4-KiB pages: a guest's first touch of each is then an
  * EPT violation of its own, which is what the row page_first_touch measures. */

@@ -10,7 +10,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,37 +87,81 @@ static void add_memory(struct machine *machine) {
     }
 }
 
-static void run(struct machine *machine) {
-    for (;;) {
-        if (ioctl(machine->vcpu, KVM_RUN, 0) < 0 && errno != EINTR && errno != EAGAIN) {
+static pthread_mutex_t devices = PTHREAD_MUTEX_INITIALIZER;
+
+/* False when the guest has switched itself off. */
+static bool exited(struct machine *machine, const struct vcpu *vcpu) {
+    bool on = true;
+    pthread_mutex_lock(&devices);
+    switch (vcpu->run->exit_reason) {
+        case KVM_EXIT_IO:
+            on = device_port(machine, vcpu->run);
+            break;
+        case KVM_EXIT_MMIO:
+            device_memory(vcpu->run);
+            break;
+        case KVM_EXIT_X86_RDMSR:
+        case KVM_EXIT_X86_WRMSR:
+            user_msr(vcpu->run);
+            break;
+        case KVM_EXIT_DEBUG:
+            user_breakpoint(vcpu);
+            break;
+        case KVM_EXIT_INTR:
+            break;
+        case KVM_EXIT_SHUTDOWN:
+            fprintf(stderr, "kvmrun: the guest has shut down by a triple fault\n");
+            exit(1);
+        default:
+            fprintf(stderr, "kvmrun: exit reason %u of KVM_RUN\n", vcpu->run->exit_reason);
+            exit(1);
+    }
+    pthread_mutex_unlock(&devices);
+    return on;
+}
+
+/* Whichever vCPU switches the machine off: main() goes on then. */
+static sem_t off;
+
+static void run(struct machine *machine, const struct vcpu *vcpu) {
+    do {
+        vcpu->run->exit_reason = KVM_EXIT_INTR; /* what an interrupted KVM_RUN leaves as it was */
+        if (ioctl(vcpu->file, KVM_RUN, 0) < 0 && errno != EINTR && errno != EAGAIN) {
             fail("KVM_RUN");
         }
-        switch (machine->run->exit_reason) {
-            case KVM_EXIT_IO:
-                if (!device_port(machine)) {
-                    return;
-                }
-                break;
-            case KVM_EXIT_MMIO:
-                device_memory(machine);
-                break;
-            case KVM_EXIT_X86_RDMSR:
-            case KVM_EXIT_X86_WRMSR:
-                user_msr(machine);
-                break;
-            case KVM_EXIT_DEBUG:
-                user_breakpoint(machine);
-                break;
-            case KVM_EXIT_INTR:
-                break;
-            case KVM_EXIT_SHUTDOWN:
-                fprintf(stderr, "kvmrun: the guest has shut down by a triple fault\n");
-                exit(1);
-            default:
-                fprintf(stderr, "kvmrun: exit reason %u of KVM_RUN\n", machine->run->exit_reason);
-                exit(1);
+    } while (exited(machine, vcpu));
+    sem_post(&off);
+}
+
+struct thread {
+    struct machine *machine;
+    const struct vcpu *vcpu;
+};
+
+static void *run_thread(void *argument) {
+    const struct thread *thread = argument;
+    run(thread->machine, thread->vcpu);
+    return NULL;
+}
+
+/* CPU 0 runs in this thread where it is the only one. */
+static void run_all(struct machine *machine) {
+    if (machine->cpus == 1) {
+        run(machine, &machine->vcpus[0]);
+        return;
+    }
+    static struct thread threads[VCPUS_MAX];
+    sem_init(&off, 0, 0);
+    for (unsigned number = 0; number < machine->cpus; number++) {
+        pthread_t id;
+        threads[number] = (struct thread){machine, &machine->vcpus[number]};
+        if (pthread_create(&id, NULL, run_thread, &threads[number])) {
+            fail("a thread for a vCPU");
         }
     }
+    while (sem_wait(&off) < 0) {
+    }
+    pthread_mutex_lock(&devices); /* the others print nothing any more */
 }
 
 int main(int count, char **arguments) {
@@ -130,7 +176,7 @@ int main(int count, char **arguments) {
     make(&machine);
     struct image_header header = image_read(&machine, arguments[1]);
     add_memory(&machine);
-    vcpu_make(&machine, &header);
+    vcpus_make(&machine, &header);
     if (user) {
         user_take(&machine);
     }
@@ -138,7 +184,7 @@ int main(int count, char **arguments) {
         raise_priority(atoi(arguments[2]));
     }
     uint64_t entered = vcpu_tsc(&machine);
-    run(&machine);
+    run_all(&machine);
     printf("kvm: entered_at %llu\n", (unsigned long long)entered);
     statistics_print(&machine);
     fflush(stdout);

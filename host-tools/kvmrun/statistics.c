@@ -1,4 +1,4 @@
-/* KVM's binary statistics of the vCPU (KVM_GET_STATS_FD). */
+/* KVM's binary statistics of the vCPUs (KVM_GET_STATS_FD). */
 #include "kvmrun.h"
 
 #include <stdio.h>
@@ -13,10 +13,14 @@ static void read_at(int file, void *target, size_t size, off_t offset) {
 }
 
 void statistics_print(const struct machine *machine) {
-    int file = ioctl(machine->vcpu, KVM_GET_STATS_FD, NULL);
-    if (file < 0) {
-        fail("KVM_GET_STATS_FD");
+    int files[VCPUS_MAX];
+    for (unsigned number = 0; number < machine->cpus; number++) {
+        files[number] = ioctl(machine->vcpus[number].file, KVM_GET_STATS_FD, NULL);
+        if (files[number] < 0) {
+            fail("KVM_GET_STATS_FD");
+        }
     }
+    int file = files[0]; /* they are all laid out alike */
     struct kvm_stats_header header;
     read_at(file, &header, sizeof(header), 0);
     size_t size = sizeof(struct kvm_stats_desc) + header.name_size;
@@ -26,12 +30,18 @@ void statistics_print(const struct machine *machine) {
         if (descriptor->size != 1) {
             continue; /* histograms */
         }
-        uint64_t value;
-        read_at(file, &value, sizeof(value), header.data_offset + descriptor->offset);
-        if (value) {
-            printf("kvm: %s %llu\n", descriptor->name, (unsigned long long)value);
+        uint64_t sum = 0;
+        for (unsigned number = 0; number < machine->cpus; number++) {
+            uint64_t value;
+            read_at(files[number], &value, sizeof(value), header.data_offset + descriptor->offset);
+            sum += value;
+        }
+        if (sum) {
+            printf("kvm: %s %llu\n", descriptor->name, (unsigned long long)sum);
         }
     }
     free(descriptor);
-    close(file);
+    for (unsigned number = 0; number < machine->cpus; number++) {
+        close(files[number]);
+    }
 }

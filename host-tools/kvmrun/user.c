@@ -22,24 +22,27 @@ void user_take(const struct machine *machine) {
     }
     struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP};
     if (ioctl(machine->vm, KVM_ENABLE_CAP, &exits) < 0 ||
-        ioctl(machine->vm, KVM_X86_SET_MSR_FILTER, &filter) < 0 ||
-        ioctl(machine->vcpu, KVM_SET_GUEST_DEBUG, &debug) < 0) {
-        fail("MSRs and breakpoints to user space");
+        ioctl(machine->vm, KVM_X86_SET_MSR_FILTER, &filter) < 0) {
+        fail("MSRs to user space");
+    }
+    for (unsigned number = 0; number < machine->cpus; number++) {
+        if (ioctl(machine->vcpus[number].file, KVM_SET_GUEST_DEBUG, &debug) < 0) {
+            fail("breakpoints to user space");
+        }
     }
 }
 
-void user_msr(const struct machine *machine) {
-    struct kvm_run *run = machine->run;
+void user_msr(struct kvm_run *run) {
     if (run->exit_reason == KVM_EXIT_X86_RDMSR) {
         run->msr.data = run->msr.index == IA32_APIC_BASE ? APIC_BASE_RESET : 0;
     }
     run->msr.error = 0;
 }
 
-void user_breakpoint(const struct machine *machine) {
+void user_breakpoint(const struct vcpu *vcpu) {
     struct kvm_guest_debug debug = {
         .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_INJECT_BP};
-    if (ioctl(machine->vcpu, KVM_SET_GUEST_DEBUG, &debug) < 0) {
+    if (ioctl(vcpu->file, KVM_SET_GUEST_DEBUG, &debug) < 0) {
         fail("KVM_GUESTDBG_INJECT_BP");
     }
 }

@@ -1,7 +1,8 @@
 """Rows that the table has once more, or only, under a condition of the monitor's.
 
-A condition is a pass of its own over the guest's rows: with policies on them, with demand_paging, with mitigations.
-Policies have a pass of their own because they stand in front of the operations that other rows measure.
+A condition is a pass of its own over the guest's rows: with policies on them, with demand_paging, with a second
+processor, with mitigations. Policies have a pass of their own because they stand in front of the operations that other
+rows measure.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ WATCH = "watch"  # a policy on each event, which answers None (guests/exitbench/
 VALUE = "value"  # ... a Value
 HANDLED = "handled"
 DEMAND = "demand"  # the guest with demand_paging
+SECOND = "second"  # the guest with two processors
 MITIGATED = "mitigated"  # a monitor without mitigations=off
 POLICIES = (WATCH, VALUE, HANDLED)
+SECOND_ROWS = ("ipi_hlt", "ipi_pause", "ipi_call")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ def _policies(row: str, *answers: str, peer: str | None = None) -> dict[str, Var
 VARIANTS = {
     "cpuid_mitigated": Variant("cpuid", MITIGATED),
     "page_first_touch_demand": Variant("page_first_touch", DEMAND, "page_first_touch"),
+    **{row: Variant(row, SECOND) for row in SECOND_ROWS},
     "out_policy": Variant("out_policy", HANDLED, "out_policy"),
     "memory_policy": Variant("memory_policy", VALUE, "memory_policy"),
     **_policies("in_pic", *POLICIES, peer="in_uart"),

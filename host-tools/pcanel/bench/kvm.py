@@ -25,14 +25,17 @@ status=$?
 if [ -e /user ]; then
     /kvmrun -u /user >> /printed || status=$?
 fi
+if [ -e /second ]; then
+    /kvmrun /second >> /printed || status=$?
+fi
 cat /printed
 exit $status
 """
 
 
-def machine_file(target: Path, memory: int, protocol: str, files: list[Path], cmdline: str) -> None:
+def machine_file(target: Path, memory: int, protocol: str, files: list[Path], cmdline: str, cpus: int = 1) -> None:
     """Writes what kvmrun takes: MiB of memory, protocol, kernel and perhaps initrd, command line."""
-    words = [str(target), str(memory), protocol, *map(str, files), cmdline]
+    words = [str(target), str(memory), str(cpus), protocol, *map(str, files), cmdline]
     done = subprocess.run(
         [sys.executable, "-m", "pcanel.bench.machine_file", *words], capture_output=True, text=True, check=False
     )
@@ -41,15 +44,22 @@ def machine_file(target: Path, memory: int, protocol: str, files: list[Path], cm
 
 
 def run(
-    machine: Path, cpu: str | None = None, memory: int = 1024, timeout: float = _TIMEOUT, user: Path | None = None
+    machine: Path,
+    cpu: str | None = None,
+    memory: int = 1024,
+    timeout: float = _TIMEOUT,
+    user: Path | None = None,
+    second: Path | None = None,
 ) -> str:
     """Runs a machine until it switches itself off; what it and kvmrun printed. Raises PcanelError.
 
-    user: another machine behind it, whose MSRs and breakpoints are answered in user space.
+    user: another machine behind it, whose MSRs and breakpoints are answered in user space; second: one more.
     """
     files: dict[str, bytes | Path] = {"/kvmrun": KVMRUN, "/machine": machine}
     if user:
         files["/user"] = user
+    if second:
+        files["/second"] = second
     with Outer(files, _SCRIPT, memory=memory, cpu=cpu) as outer:
         result = outer.result(timeout)
     text = "\n".join(result.lines) + "\n"
@@ -66,14 +76,19 @@ def statistics(text: str) -> dict[str, int]:
 def rows(cpu: str | None = None, rounds: int = guest.ROUNDS, names: list[str] | None = None) -> dict[str, guest.Row]:
     """All rows of the bench's guest, or those of these names, and the variants that have a peer."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        machine, user = Path(name) / "machine", Path(name) / "user"
-        for target, wanted in ((machine, names), (user, list(_USER))):
-            options = guest.cmdline(wanted, rounds, pm_timer=_PM_TIMER)
-            machine_file(target, _MEMORY, "multiboot", [guest.IMAGE], options)
-        text = run(machine, cpu, user=user)
+        machine, user, second = (Path(name) / part for part in ("machine", "user", "second"))
+        for target, wanted, cpus in (
+            (machine, names, 1),
+            (user, list(_USER), 1),
+            (second, list(conditions.SECOND_ROWS), 2),
+        ):
+            options = guest.cmdline(wanted, rounds, pm_timer=_PM_TIMER, cpus=cpus)
+            machine_file(target, _MEMORY, "multiboot", [guest.IMAGE], options, cpus)
+        text = run(machine, cpu, user=user, second=second)
     parts = re.split(guest.DONE, text, flags=re.MULTILINE)
-    if len(parts) != 3:  # what follows the second is kvmrun's
+    if len(parts) != 4:  # what follows the third is kvmrun's
         raise PcanelError(f"under KVM the guest did not come to its end\n{text}")
     found = guest.parse(parts[0])
     found.update((_USER[row], figures) for row, figures in guest.parse(parts[1]).items())
+    found.update(guest.parse(parts[2]))
     return found | conditions.peers(found)

@@ -2,7 +2,7 @@
 
 So the peer under KVM begins with the same bytes and registers as a guest of the monitor, ACPI tables included.
 
-usage: python -m pcanel.bench.machine_file FILE MEMORY_MIB PROTOCOL KERNEL [INITRD] CMDLINE
+usage: python -m pcanel.bench.machine_file FILE MEMORY_MIB CPUS PROTOCOL KERNEL [INITRD] CMDLINE
 """
 
 import struct
@@ -12,7 +12,7 @@ from pathlib import Path
 from pcanel.paths import BUILD
 from pcanel.vmm_import import importable
 
-_MAGIC = b"PCKVM001"
+_MAGIC = b"PCKVM002"
 _AML = BUILD / "port/generated/vmm/acpi/dsdt_aml.aml"
 _PAGE = 4096
 
@@ -57,7 +57,9 @@ class _Memory:
         return [(gpa, bytes(data)) for gpa, data in found]
 
 
-def build(memory_mib: int, protocol: str, kernel: bytes, initrd: bytes | None, cmdline: str, large: bool) -> bytes:
+def build(
+    memory_mib: int, cpus: int, protocol: str, kernel: bytes, initrd: bytes | None, cmdline: str, large: bool
+) -> bytes:
     """The file's bytes."""
     from vmm import bda
     from vmm.acpi import tables
@@ -66,7 +68,7 @@ def build(memory_mib: int, protocol: str, kernel: bytes, initrd: bytes | None, c
 
     memory = _Memory(memory_mib << 20)
     bda.install(memory, (0x3F8,))
-    rsdp = tables.install(memory, _AML.read_bytes(), 1, (0x3F8,))
+    rsdp = tables.install(memory, _AML.read_bytes(), cpus, (0x3F8,))
     config = {"name": "kvm", "protocol": protocol, "kernel": "kernel", "cmdline": cmdline}
     blobs = {"kernel": kernel}
     if initrd is not None:
@@ -75,20 +77,20 @@ def build(memory_mib: int, protocol: str, kernel: bytes, initrd: bytes | None, c
     chunks = memory.chunks()
     gprs = state.gprs
     header = struct.pack(
-        "<8s18Q", _MAGIC, memory.size, len(chunks), state.rip, gprs["rsp"], state.rflags, gprs["rax"], gprs["rbx"],
+        "<8s19Q", _MAGIC, memory.size, len(chunks), state.rip, gprs["rsp"], state.rflags, gprs["rax"], gprs["rbx"],
         gprs["rsi"], state.cr0, state.cr3, state.cr4, state.efer, state.gdt_base, state.gdt_limit,
-        state.segments["cs"][0], state.segments["ds"][0], state.mode == "long", large,
+        state.segments["cs"][0], state.segments["ds"][0], state.mode == "long", cpus, large,
     )  # fmt: skip
     return header + b"".join(struct.pack("<QQ", gpa, len(data)) + data for gpa, data in chunks)
 
 
 def main() -> None:
-    target, memory_mib, protocol, kernel, *initrd, cmdline = sys.argv[1:]
+    target, memory_mib, cpus, protocol, kernel, *initrd, cmdline = sys.argv[1:]
     initrd_data = Path(initrd[0]).read_bytes() if initrd else None
     large = protocol == "linux"  # the bench's guest measures small ones
     kernel_data = Path(kernel).read_bytes()
     with importable():
-        Path(target).write_bytes(build(int(memory_mib), protocol, kernel_data, initrd_data, cmdline, large))
+        Path(target).write_bytes(build(int(memory_mib), int(cpus), protocol, kernel_data, initrd_data, cmdline, large))
 
 
 if __name__ == "__main__":

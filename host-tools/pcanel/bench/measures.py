@@ -97,6 +97,9 @@ EXITS = (
     _exit("x2apic_icr", "IPI to itself by WRMSR of ICR, IF clear", 2000),
     _exit("x2apic_icr_nop", "the same, then STI and NOP, to the interrupted program's next instruction", 5500),
     _exit("x2apic_icr_hlt", "the same with STI and HLT", 6700),
+    _exit("ipi_hlt", "two vCPUs, each in HLT until the other's IPI: there and back"),
+    _exit("ipi_pause", "the same, each spinning with PAUSE"),
+    _exit("ipi_call", "an IPI to a vCPU in HLT, and PAUSE until its handler has written to memory"),
     _exit("tsc_deadline_arm", "WRMSR of IA32_TSC_DEADLINE", 650),
     _exit("tsc_deadline_round", "the same, and from the deadline over handler and EOI to the spinning program"),
     _exit(

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from pcanel.bench import conditions, guest
+from pcanel.console import Console
 from pcanel.engines.choose import Choice, choose
 from pcanel.errors import InputError
 from pcanel.monitor import Monitor
@@ -11,7 +12,20 @@ from pcanel.paths import ELF
 
 _MEMORY = 256  # MiB
 UNMITIGATED = "mitigations=off"  # the monitor's option; KVM's kernel has the same (pcanel.outer)
-DEMAND = guest.NAME + "-demand"  # the same guest, with demand_paging
+GUESTS = {  # by condition: the same guest with further keys
+    conditions.DEMAND: (guest.NAME + "-demand", "demand_paging = true"),
+    conditions.SECOND: (guest.NAME + "-second", 'cpus = 2\nconsole = "none"'),
+}
+_SHARED, _ = GUESTS[conditions.DEMAND]  # whose console the others of these use in turn
+_BEGIN = """
+import machine
+from vmm.acpi.tables import PM_TMR_BLK
+for name in {others!r}:
+    vms[name].console.host = machine.UART(2) if name == {name!r} else None
+vm = vms[{name!r}]
+vm.config['cmdline'] = {options!r} + ' pm_timer=%d cpus=%d' % (PM_TMR_BLK, len(vm.vcpus))
+vm.start()
+"""
 
 
 class Monitored:
@@ -24,11 +38,10 @@ class Monitored:
             raise InputError(f"{guest.IMAGE}: no such file (make guests builds it)")
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             files = []
-            for name, paging in ((guest.NAME, "false"), (DEMAND, "true")):
+            for name, keys in ((guest.NAME, ""), *GUESTS.values()):
                 files.append(Path(directory) / f"{name}.toml")
                 files[-1].write_text(
-                    f'memory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\n'
-                    f"autostart = false\ndemand_paging = {paging}\n"
+                    f'memory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\nautostart = false\n{keys}\n'
                 )
             self.monitor = Monitor(cpu=cpu, memory=_MEMORY, guests=files, image=image, cmdline=cmdline)
         self.monitor.choice = choice or choose("bochs")
@@ -47,19 +60,19 @@ class Monitored:
 
     def begin(self, options: str, name: str = guest.NAME) -> None:
         """Starts a pass with this command line, and does not wait for its end."""
-        self.monitor.exec(
-            "from vmm.acpi.tables import PM_TMR_BLK\n"
-            f"vm = vms[{name!r}]\n"
-            f"vm.config['cmdline'] = {options!r} + ' pm_timer=%d' % PM_TMR_BLK\n"
-            "vm.start()"
-        )
+        others = [other for other, _ in GUESTS.values()]
+        self.monitor.exec(_BEGIN.format(name=name, others=others, options=options))
+
+    def console(self, name: str = guest.NAME) -> Console:
+        """Where the guest of this name prints."""
+        return self.monitor.console(guest.NAME if name == guest.NAME else _SHARED)
 
     def run(
         self, rows: list[str] | None = None, rounds: int = guest.ROUNDS, timeout: float = 300, name: str = guest.NAME
     ) -> str:
         """One pass of the guest of this name; what it printed in it. Raises PcanelError."""
         self.begin(guest.cmdline(rows, rounds), name)
-        text = guest.wait(self.monitor.console(name), timeout)
+        text = guest.wait(self.console(name), timeout)
         guest.parse(text)
         return text
 
@@ -72,7 +85,8 @@ class Monitored:
         if not wanted:
             return {}
         self.attach(condition)
-        text = self.run(list(wanted), rounds, name=DEMAND if condition == conditions.DEMAND else guest.NAME)
+        name, _ = GUESTS.get(condition, (guest.NAME, ""))
+        text = self.run(list(wanted), rounds, name=name)
         self.monitor.exec(f"detach_policies(vms[{guest.NAME!r}])")
         return {wanted[row]: figures for row, figures in guest.parse(text).items()}
 
@@ -87,6 +101,6 @@ class Monitored:
         plain = conditions.plain(names)
         if plain or names is None:
             found.update(guest.parse(self.run(plain, rounds)))
-        for condition in (*conditions.POLICIES, conditions.DEMAND):
+        for condition in (*conditions.POLICIES, *GUESTS):
             found.update(self.under(condition, rounds, names))
         return found

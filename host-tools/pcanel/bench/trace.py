@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pcanel.bench import conditions, guest
-from pcanel.bench.monitored import DEMAND, UNMITIGATED, Monitored
+from pcanel.bench.monitored import GUESTS, UNMITIGATED, Monitored
 from pcanel.engines.bochs import BochsDebugger
 from pcanel.engines.choose import Choice
 from pcanel.errors import PcanelError
-from pcanel.monitor import Monitor
 from pcanel.paths import ELF
 
 _LINE = re.compile(r"^\(0\)\.\[(\d+)\] \[0x([0-9a-f]+)\] [0-9a-f]+:([0-9a-f]+) \([^)]*\): (.*)$")
@@ -79,23 +78,23 @@ def trace(row: str, cpu: str | None = None, image: Path = ELF) -> tuple[list[Ins
     variant = conditions.VARIANTS.get(row, conditions.Variant(row, ""))
     mitigations = "" if variant.condition == conditions.MITIGATED else UNMITIGATED
     with Monitored(cpu, image, Choice(_Traced, "the trace is its debugger's"), mitigations) as bench:
-        name = DEMAND if variant.condition == conditions.DEMAND else guest.NAME
+        name, _ = GUESTS.get(variant.condition, (guest.NAME, ""))
         bench.attach(variant.condition)
         functions = dict(line.split(" ", 1) for line in bench.monitor.exec(_FUNCTIONS).splitlines() if " " in line)
         bench.begin(guest.cmdline([variant.row], _ROUNDS, trace=1), name)
-        _wait_ended(bench.monitor, variant.row, name)
+        _wait_ended(bench, variant.row, name)
         return _parse(bench.monitor.engine.log), {int(address): name for address, name in functions.items()}
 
 
-def _wait_ended(monitor: Monitor, row: str, name: str) -> None:
+def _wait_ended(bench: Monitored, row: str, name: str) -> None:
     """The debugger ends Bochs behind the second mark; a guest that comes to its end has made none."""
     deadline = time.monotonic() + _TIMEOUT
-    while not monitor.engine.ended():
-        text = monitor.console(name).text()
+    while not bench.monitor.engine.ended():
+        text = bench.console(name).text()
         if re.search(guest.DONE, text, re.MULTILINE):
             raise PcanelError(f"row {row}: {guest.skipped(text).get(row, 'there is no such row')}")
         if time.monotonic() > deadline:
-            raise PcanelError(f"row {row}: not traced within {_TIMEOUT} s\n{monitor.tails()}")
+            raise PcanelError(f"row {row}: not traced within {_TIMEOUT} s\n{bench.monitor.tails()}")
         time.sleep(_PERIOD)
 
 

@@ -29,7 +29,7 @@ with still():
     vms[{name!r}].memory.write({gpa:#x}, bytes([{shown:d}]))
 """
 # The guests come with the monitor's boot and would start by themselves.
-_HOLD = "import machine\nfor vm in vms.values():\n    vm.power_off()\n"
+HOLD = "import machine\nfor vm in vms.values():\n    vm.power_off()\n"
 
 
 def image():
@@ -43,7 +43,7 @@ def monitor(cpu, engine=None):
     engine = engine or vtx.engine()
     with Monitor(engine=engine, cpu=vtx.cpu(cpu), memory=256, guests=guests, image=image()) as running:
         running.wait_booted(BOOT_TIMEOUT)
-        running.exec(_HOLD)
+        running.exec(HOLD)
         yield running
 
 
