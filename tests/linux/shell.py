@@ -1,13 +1,10 @@
 """A Linux guest's shell, as a person uses it: type a command, read what it prints."""
 
-import re
-
 PROMPT = rb"linux:~# "
 BOOT_TIMEOUT = 900  # seconds; a boot takes some 30 on an idle machine
-TROUBLE = re.compile(
-    rb"APIC error|lost interrupt|nobody cared|stalled CPU|rcu.*detected stall|soft lockup|unstable"
-    rb"|WARNING: CPU|BUG:|Oops|Call Trace|Spurious|clocksource.*skew|segfault|general protection",
-    re.IGNORECASE,
+TROUBLE = (
+    "APIC error|lost interrupt|nobody cared|stalled CPU|rcu.*detected stall|soft lockup|unstable"
+    "|WARNING: CPU|BUG:|Oops|Call Trace|Spurious|clocksource.*skew|segfault|general protection"
 )
 
 
@@ -36,4 +33,6 @@ class Shell:
 
     def troubles(self):
         """Lines of dmesg that speak of broken interrupts, clocks or the kernel itself."""
-        return [line for line in self.run("dmesg").splitlines() if TROUBLE.search(line.encode())]
+        # All of it would take the console two seconds of a whole CPU.
+        search = f"grep -iE '{TROUBLE}' /tmp/dmesg || test $? = 1"
+        return self.run(f"dmesg > /tmp/dmesg && test -s /tmp/dmesg && {{ {search}; }}").splitlines()

@@ -68,6 +68,7 @@ def test_guests_leave_nothing_behind(bench, guests):
 
 
 def test_a_guest_that_cannot_be_made_leaves_nothing_behind(bench):
+    bench.exec(CYCLE)
     before, heap = bench.eval(LOOK), bench.eval("used()")
     bench.exec(REFUSED, 300)
     assert bench.eval(LOOK) == before

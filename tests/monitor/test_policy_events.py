@@ -359,23 +359,23 @@ def test_string_io_is_seen_by_port_and_direction(guest):
 
 
 def test_many_keys_and_more_than_there_are_slots(guest):
-    """Each leaf its own policy, more of them than the table has slots left: all are found, and go when they are
-    detached."""
-    source = "\n".join(f"mov eax, {0x50000000 + leaf}\ncpuid\nadd r8, rbx" for leaf in (0, 7, 19, 39))
+    """Each leaf its own policy, more of them than the table has slots left, and than the keys have room for at first:
+    all are found, and go when they are detached."""
+    source = "\n".join(f"mov eax, {0x50000000 + leaf}\ncpuid\nadd r8, rbx" for leaf in (0, 7, 40, 75))
     made = guest("xor r8, r8\n" + source + f"\nmov [{DATA:#x}], r8\nhlt")
     made.exec(
         "from vmm.vtx import reasons\n"  # an attachment takes the longer the more there are
-        "while vm.exits._unused > reasons.COMPLETED + 20: vm.exits._take_slot()"
+        "while vm.exits._unused > reasons.COMPLETED + 70: vm.exits._take_slot()"
     )
     before = made.eval("[id(h) for h in vm.exits.tables[0]]")
     made.exec(
         "def answer(vcpu):\n    return Value((0, vcpu.rax & 0xffff, 0, 0))\n"
-        "held = [vm.on(CPUID, leaf=0x50000000 + leaf)(answer) for leaf in range(40)]",
+        "held = [vm.on(CPUID, leaf=0x50000000 + leaf)(answer) for leaf in range(76)]",
         300,
     )
-    assert made.eval("vm.exits._has_slot()") is False
+    assert made.eval("vm.exits._fronted[reasons.CPUID]") == {}
     made.halted()
-    assert made.word() == 7 + 19 + 39
+    assert made.word() == 7 + 40 + 75
     assert made.eval("[p.hits for p in held if p.hits]") == [1] * 4
     made.exec("for p in vm.policies: p.detach()", 300)
     assert made.eval("[id(h) for h in vm.exits.tables[0]]") == before

@@ -126,7 +126,7 @@ def test_the_prompt_pauses_one_and_the_other_goes_on(pair):
 
 
 def test_bytes_go_both_ways_and_none_is_lost(pair):
-    pair.exchange(32 << 10)
+    pair.exchange(16 << 10)
     cable = pair.monitor.exec("print(monitor.links)")
     assert cable.count(" 0 lost)") == 2
 

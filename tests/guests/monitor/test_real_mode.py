@@ -99,6 +99,7 @@ def test_grub_takes_commands(programs, program):
     assert "xi386" in screen(programs, "grub")
 
 
+@pytest.mark.long  # it writes beside its code, which takes Bochs half a minute
 def test_ipxe_starts(programs, program):
     """It has no console of the host's: its screen is looked at from the prompt."""
     program("ipxe")
