@@ -6,7 +6,7 @@
 #include "py/runtime.h"
 
 #define BOUND_MOST (8) // contexts, and arguments of a call
-#define BOUND_FEW (4) // contexts that there is room for, used or not
+#define BOUND_FEW  (4) // contexts that there is room for, used or not
 
 typedef struct {
     mp_obj_base_t base;

@@ -164,7 +164,8 @@ static bool store_to_class(vcpu_t *self, mp_obj_t self_in, qstr name, mp_obj_t v
     return true;
 }
 
-static void vcpu_attr(vcpu_t *self, mp_obj_t self_in, qstr name, const register_t *r, mp_obj_t *dest) {
+static void vcpu_attr(
+    vcpu_t *self, mp_obj_t self_in, qstr name, const register_t *r, mp_obj_t *dest) {
     mp_map_t *members = mp_obj_dict_get_map(self->members);
     if (dest[0] == MP_OBJ_NULL) {
         if (r != NULL) {
@@ -214,7 +215,8 @@ static mp_obj_t vcpu_write(mp_obj_t self_in, mp_obj_t field, mp_obj_t value) {
         "VMWRITE", vmx_vmwrite(mp_obj_get_int_truncated(field), mp_obj_get_int_truncated(value)));
     return mp_const_none;
 }
-MP_DEFINE_CONST_FUN_OBJ_3(vcpu_write_obj, vcpu_write); // also vmx.vmwrite, for viper: no look-up, no bound method
+MP_DEFINE_CONST_FUN_OBJ_3(
+    vcpu_write_obj, vcpu_write); // also vmx.vmwrite, for viper: no look-up, no bound method
 
 // vcpu.event(info, error=0, length=0): the event that the next entry injects
 // (SDM Vol. 3C, "VM-Entry Controls for Event Injection"). info 0 takes it back.
@@ -391,8 +393,8 @@ static const mp_rom_map_elem_t vcpu_locals_table[] = {
 };
 
 #define REGISTERS MP_ARRAY_SIZE(registers)
-#define NAMES (REGISTERS + MP_ARRAY_SIZE(vcpu_locals_table))
-#define HASH (128)
+#define NAMES     (REGISTERS + MP_ARRAY_SIZE(vcpu_locals_table))
+#define HASH      (128)
 _Static_assert(2 * NAMES <= HASH, "names are found at once, as a rule");
 
 static qstr name_of(size_t i) {
