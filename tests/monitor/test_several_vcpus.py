@@ -155,7 +155,8 @@ def test_equal_shares_whatever_the_number_of_vcpus(bench, several):
 
 def test_triple_fault_of_any_stops_all(several):
     made = several(SPIN, "lidt [0x7100]\nint3")
-    made.exec("vm.config['on_triple_fault'] = 'stop'\nwith still():\n    start()\n    vm.memory.write(0x7100, bytes(6))")
+    made.exec("vm.config['on_triple_fault'] = 'stop'")
+    made.exec("with still():\n    start()\n    vm.memory.write(0x7100, bytes(6))")
     assert made.eval("wait(vm, lambda: states() == ['stopped'] * 2)")
     assert made.eval("vm.why").startswith("triple fault at 0x")
 
@@ -173,7 +174,8 @@ def test_what_is_destroyed_leaves_room(bench):
     """Pages, VPIDs and places in the schedule come back."""
     create = (
         f"vm = monitor.create({{'name': 'x', 'memory': 4 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': {CODE}, "
-        f"'mode': 'long', 'console': 'none', 'cpus': 8}}, {{'k': b'\\xf4'}})\nvm.start()\ntime.sleep_ms(1)\nvm.destroy()\n"
+        f"'mode': 'long', 'console': 'none', 'cpus': 8}}, {{'k': b'\\xf4'}})\n"
+        "vm.start()\ntime.sleep_ms(1)\nvm.destroy()\n"
     )
     counts = "(monitor.pages.available, len(monitor._vpids), len(sched.vcpus))"
     bench.exec(create)

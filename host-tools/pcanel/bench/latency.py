@@ -28,12 +28,14 @@ SETTINGS = {
     "booting": "Linux boots, and when it has, again",
     "busy": "Linux runs dd, a fork loop and console output",
     "prompt": "the same, and a person types at the monitor's prompt and prints tables",
+    "busy, 4 vCPUs": "the same work on a Linux with 4 vCPUs",
 }
 GOALS = {"median": 5000, "max": 15000}  # ticks
 _RTOS = BUILD / "guests/rtos/rtos.elf"
 _VMLINUX = BUILD / "guests/cloud.vmlinux"
 _SCRIPTS = ROOT / "guests/latency"
-_FIRST = {"booting": "/again", "busy": "/busy", "prompt": "/busy"}
+_FIRST = {"booting": "/again", "busy": "/busy", "prompt": "/busy", "busy, 4 vCPUs": "/busy"}
+_SEVERAL = {"busy, 4 vCPUs": "linux4"}  # guests of settings that have one of their own
 # What the person types, again and again.
 _LINES = (
     "print(vms)",
@@ -121,18 +123,19 @@ class Monitored:
         self._directory = tempfile.TemporaryDirectory(prefix="latency-")  # read when the monitor starts
         directory = Path(self._directory.name)
         (directory / "initrd").write_bytes(initrd())
-        linux, rtos = directory / "linux.toml", directory / "rtos.toml"
-        linux.write_text(
-            f'name = "linux"\nmemory = "{_LINUX_MEMORY}M"\nprotocol = "linux"\nkernel = "{_VMLINUX}"\n'
-            'initrd = "initrd"\nautostart = false\n'
-        )
+        linux, several, rtos = [directory / f"{name}.toml" for name in ("linux", "linux4", "rtos")]
+        for file, cpus in ((linux, 1), (several, 4)):
+            file.write_text(
+                f'name = "{file.stem}"\nmemory = "{_LINUX_MEMORY}M"\nprotocol = "linux"\nkernel = "{_VMLINUX}"\n'
+                f'initrd = "initrd"\ncpus = {cpus}\nconsole = "{"com2" if cpus == 1 else "none"}"\nautostart = false\n'
+            )
         rtos.write_text(
             f'name = "rtos"\nmemory = "{_RTOS_MEMORY}M"\nprotocol = "multiboot"\nkernel = "{_RTOS}"\n'
             f'cmdline = "{rtos_cmdline(interrupts)}"\npriority = 10\nautostart = false\n'
         )
-        self.monitor = Monitor(cpu=cpu, guests=[linux, rtos], cmdline=UNMITIGATED)
+        self.monitor = Monitor(cpu=cpu, guests=[linux, several, rtos], cmdline=UNMITIGATED)
         self.monitor.choice = choose("bochs")
-        self._first: str | None = None  # the first process of the Linux that runs
+        self._runs: tuple[str, str] | None = None  # the Linux that runs, and its first process
 
     def __enter__(self) -> "Monitored":
         self.monitor.start()
@@ -144,7 +147,7 @@ class Monitored:
 
     def run(self, setting: str) -> Latency:
         monitor = self.monitor
-        self._have_linux(_FIRST.get(setting))
+        self._have_linux(_SEVERAL.get(setting, "linux"), _FIRST.get(setting))
         monitor.exec("import gc\ngc.collect()\nvms['rtos'].start()", 300)
         before = self._counters()
         text = self._at_the_prompt() if setting == "prompt" else _reported(monitor.console("rtos"))
@@ -155,18 +158,31 @@ class Monitored:
             waited=after["collections_latest"],
         )
 
-    def _have_linux(self, first: str | None) -> None:
-        """The Linux with this first process, or none. One that runs already goes on: a boot is most of a setting."""
-        if first == self._first:
+    def _have_linux(self, name: str, first: str | None) -> None:
+        """This Linux with this first process, or none. One that runs already goes on: a boot is most of a setting."""
+        wanted = (name, first) if first else None
+        if wanted == self._runs:
             return
-        if self._first:
-            self.monitor.exec("vms['linux'].power_off()")
-        self._first = first
+        if self._runs:
+            self.monitor.exec(f"vms[{self._runs[0]!r}].power_off()")
+        self._runs = wanted
         if first:
-            start = f"vm = vms['linux']\nvm.config['cmdline'] = {_CMDLINE + first!r}\nvm.start()"
+            start = f"vm = vms[{name!r}]\nvm.config['cmdline'] = {_CMDLINE + first!r}\nvm.start()"
             self.monitor.exec(start, 300)
         if first == "/busy":
-            self.monitor.console("linux").expect(r"^latency: busy", _TIMEOUT)
+            if name == "linux":
+                self.monitor.console(name).expect(r"^latency: busy", _TIMEOUT)
+            else:  # it has no line to the outside
+                self._await_work(name)
+
+    def _await_work(self, name: str) -> None:
+        """Until all vCPUs of a guest have worked for half a second of guest time."""
+        test = f"all(vcpu.guest_ticks > 50000000 for vcpu in vms[{name!r}].vcpus)"
+        end = time.monotonic() + _TIMEOUT
+        while not self.monitor.eval(test):
+            if time.monotonic() > end:
+                raise PcanelError(f"{name} does not come to its work")
+            self.monitor.exec("import time\ntime.sleep_ms(200)", 300)
 
     def _at_the_prompt(self) -> str:
         """What the guest reports, while a person uses the prompt."""
