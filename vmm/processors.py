@@ -8,6 +8,7 @@ boots; the others wait for SIPI. Source: SDM Vol. 3A, "Multiple-Processor (MP) I
 
 import cpu
 import uctypes
+from vmx import bind
 
 from vmm.devices import lapic, lapic_registers
 from vmm.loaders.state import State
@@ -44,7 +45,7 @@ def make(vm, number, vpid, live):
     registers = uctypes.bytearray_at(made.apic_page, lapic_registers.SIZE)
     made.lapic = lapic.Lapic(
         registers, made.clock, number, waiting.kick,
-        lambda: vm.steadily(waiting.nmi), lambda vector: vm.pc.ioapic.eoi(vector),
+        bind(events.raise_nmi, made), lambda vector: vm.pc.ioapic.eoi(vector),
         lambda low, destination: vm.apic_bus.ipi(made, low, destination),
     )  # fmt: skip
     made.apicv = made.tpr_shadow = None

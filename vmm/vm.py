@@ -150,7 +150,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved):
 
     def nmi(self):
         """Raise an NMI, which reaches LINT1 of the first vCPU."""
-        self.steadily(self.events.nmi)
+        self.events.nmi()
 
     # -- policies
 

@@ -8,9 +8,23 @@ from micropython import const
 from vmx import bind
 
 from vmm.devices.lapic_page import end, post
-from vmm.devices.lapic_registers import DEADLINE, ICR, ICR_UNUSUAL, ID, LVT_TIMER, SELF, TIMER_TSC_DEADLINE, X2APIC
+from vmm.devices.lapic_registers import (
+    DEADLINE,
+    ICR,
+    ICR_UNUSUAL,
+    ICR_WRITABLE,
+    ID,
+    LOGICAL,
+    LVT_TIMER,
+    MODE,
+    NMI,
+    SELF,
+    TIMER_TSC_DEADLINE,
+    X2APIC,
+)
 from vmm.verdict import ADVANCE
 from vmm.vtx import reasons
+from vmm.vtx.events import raise_nmi
 from vmm.vtx.frame import APIC_PAGE, CLOCK_OFFSET, DIRTY, DIRTY_TIMERS, RAX, RDX, TIMERS, TSC_OFFSET
 from vmm.vtx.x86 import APIC_BASE, IA32_APIC_BASE, IA32_TSC_DEADLINE
 
@@ -134,7 +148,7 @@ def _write_deadline(vcpu) -> int:
 # By Lapic.write_msr it is 19,400.
 @micropython.viper
 def _write_icr(slow, vcpu) -> int:
-    """Handler of WRMSR of the x2APIC's ICR: a fixed interrupt to the processor itself; slow(vcpu) sends all others."""
+    """Handler of WRMSR of the x2APIC's ICR: a fixed interrupt or an NMI to the processor itself; slow(vcpu) does the rest."""
     f = ptr32(vcpu)
     page = int(f[APIC_PAGE])
     r = ptr32(page)
@@ -144,6 +158,12 @@ def _write_icr(slow, vcpu) -> int:
     if low & ICR_UNUSUAL == 0:
         if low >> 18 == SELF or (low >> 18 == 0 and f[RDX] == r[ID // 4]):
             usual = int(r[X2APIC // 4])
+    elif low & ICR_WRITABLE == low and low & (MODE | LOGICAL) == NMI << 8 and r[X2APIC // 4]:
+        if low >> 18 == SELF or (low >> 18 == 0 and f[RDX] == r[ID // 4]):
+            r[ICR // 4] = low
+            r[ICR // 4 + 1] = f[RDX]
+            raise_nmi(vcpu)
+            return ADVANCE
     if usual == 0:
         return int(slow(vcpu))
     if int(post(page, low & 0xFF)) == 0:

@@ -158,6 +158,20 @@ def window(vcpu) -> int:
     return 0
 
 
+@micropython.viper
+def raise_nmi(vcpu):
+    """An NMI: one waits while another is delivered or handled (SDM Vol. 3A, "Handling Multiple NMIs")."""
+    f = ptr32(vcpu)
+    most = 2
+    if int(vcpu.read(GUEST_INTERRUPTIBILITY_STATE)) & BLOCKING_BY_NMI:
+        most = 1
+    elif f[DIRTY] & DIRTY_ENTRY and f[ENTRY_INFO] & VALID and (f[ENTRY_INFO] >> 8) & 7 == NMI:
+        most = 1
+    waiting = int(f[NMIS]) + 1
+    f[NMIS] = waiting if waiting < most else most
+    f[PENDING] = 1
+
+
 def _nothing():
     pass
 
@@ -196,11 +210,8 @@ class Events:
         _set_waiting(self._vcpu, value)
 
     def nmi(self):
-        """An NMI: one waits while another is delivered or handled (SDM Vol. 3A, "Handling Multiple NMIs")."""
-        vcpu = self._vcpu
-        handled = vcpu.read(GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_NMI or vcpu.injecting() >> 8 & 7 == NMI
-        self.nmis = min(self.nmis + 1, 1 if handled else 2)
-        self.kick()
+        """As raise_nmi()."""
+        raise_nmi(self._vcpu)
 
     def set_primary(self, set_=0, clear=0):
         """Set and clear bits of the primary controls."""
