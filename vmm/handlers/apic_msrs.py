@@ -148,7 +148,7 @@ def _write_deadline(vcpu) -> int:
 # By Lapic.write_msr it is 19,400.
 @micropython.viper
 def _write_icr(slow, vcpu) -> int:
-    """Handler of WRMSR of the x2APIC's ICR: a fixed interrupt or an NMI to the processor itself; slow(vcpu) does the rest."""
+    """Handler of WRMSR of the x2APIC's ICR: fixed interrupts and NMIs to the processor itself; the rest is slow's."""
     f = ptr32(vcpu)
     page = int(f[APIC_PAGE])
     r = ptr32(page)
