@@ -59,7 +59,7 @@ def run(rip, base, at, data, regs={}, flags=0x202):
     for name, value in regs.items(): setattr(vcpu, name, value)
     vcpu.fpu()[:] = fpu
     vcpu.rip, vcpu.rflags = rip, flags
-    vm.state = "running"
+    vcpu.scheduled.state = "running"
     if not wait(vm, lambda: vm.state != "running", 5000) or vm.state == "stopped":
         raise RuntimeError("%%r: %%s" %% (vm, vm.messages[-1:]))
     words = [vcpu.rip, vcpu.rflags] + [getattr(vcpu, n) for n in names]

@@ -103,7 +103,7 @@ def test_a_line_that_is_another_guests_by_then_is_not_taken_back(guest, bench):
     b.destroy()
     assert (host(a), host(c)) == ((None, False), (1, True))
     a.halted()
-    a.exec("vm.state = 'running'")
+    a.exec("vcpu.scheduled.state = 'running'")
     a.halted()
     assert a.eval("vm.console.tail()") == "!"  # the prompt is its console
 

@@ -102,7 +102,7 @@ def test_each_ring_that_is_answered_is_one_interrupt(guest):
         a.until("vm.state == 'halted'")
         b.until(f"vm.memory.read_u64({DATA + 8:#x}) == {count}")
         assert b.words(2) == (count, count)
-        a.exec("vm.state = 'running'")
+        a.exec("vcpu.scheduled.state = 'running'")
 
 
 def test_a_read_only_side_cannot_write(guest, bench):

@@ -6,7 +6,7 @@ import pytest
 import uctypes
 from realcpu import assemble
 
-from vmm.emulation import sites
+from vmm.emulation import site_paging, sites
 from vmm.emulation.decode import DecodeError, Instruction
 from vmm.emulation.fastops import encode
 from vmm.memory.paging import Walker
@@ -443,8 +443,8 @@ def test_as_the_walker_has_it(machine, mode, levels, large):
     want = walker.translate(linear, 0)
     site = bytearray(1024)
     table = 0x2000 if mode == 36 else CR3
-    kind = sites._32_PSE if mode == 32 else mode
-    got = sites._walk(machine.sites.words, uctypes.addressof(site), table, linear, kind)
+    kind = site_paging.PAGING_32_PSE if mode == 32 else mode
+    got = site_paging.walk(machine.sites.words, uctypes.addressof(site), table, linear, kind)
     assert got == (want if want >= 0 else -1)
 
 

@@ -20,14 +20,12 @@ PM1_EN = const(2)
 PM1_CNT = const(4)
 PM_TMR = const(8)
 GPE0_STS = const(12)
-GPE0_EN = const(14)
 SIZE = const(16)
 
 SLP_TYP_S5 = const(5)  # as the DSDT's \_S5 has it
 
 _TMR_STS = const(0x0001)
 _PWRBTN_STS = const(0x0100)
-_RTC_STS = const(0x0400)
 _STS = const(0x0501)  # the bits that can be set here
 _EN = const(0x0521)  # TMR, GBL, PWRBTN, RTC
 _SCI_EN = const(0x0001)
@@ -93,11 +91,6 @@ class AcpiPm:
     def press_power_button(self):
         """A short press: PWRBTN_STS, and the SCI if PWRBTN_EN is set."""
         self._sts |= _PWRBTN_STS
-        self._update()
-
-    def rtc_alarm(self):
-        """The RTC's interrupt as a wake-up event: RTC_STS."""
-        self._sts |= _RTC_STS
         self._update()
 
     def _periods(self):

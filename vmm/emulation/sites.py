@@ -1,15 +1,17 @@
-"""Instructions that access a page by way of an exit are found and decoded once, and kept.
+"""A cache of decoded instructions that access a page by an exit, by their place in the code.
 
-A driver has few places where it reads and writes a device's registers. What is kept of one is all that its
-decoding went by: mode, base of CS, the entries of the page tables that lead to it, its bytes. If they are what they
-were, the instruction is the same, and no more is asked; else it is decoded and kept anew. That holds for code of 16, 32
-and 64 bits, without paging, and with 32-bit, PAE and 4-level paging. An instruction that is not one of fastmov.py's
-or fastops.py's is kept as one that goes the longer way; so goes all of a guest that has breakpoints enabled.
+A driver accesses a device's registers from few places. A site keeps a decoded instruction and all that its decoding
+depended on: mode, base of CS, the page-table entries that map the code, its bytes (site_paging.py). While these are
+unchanged the instruction is executed without being decoded; else it is decoded and cached anew. That holds for code of
+16, 32 and 64 bits, without paging, and with 32-bit, PAE and 4-level paging. An instruction that neither fastmov.py nor
+fastops.py knows is cached as one for the slow path, which all instructions of a guest with enabled breakpoints take.
 
-Limits: code within a page, in the RAM from gpa 0; an operand that lies on two pages goes the longer way; a locked
-access to RAM is one step for a guest of one vCPU only (a device's registers are the monitor's in any case). Rights of
-the code's page are not looked at: the CPU has just fetched from it. Nor are those of the operand's: the CPU translated
-its address before it exited.
+Limits: code within one page, in the RAM from gpa 0; an operand on two pages takes the slow path; a locked access to RAM
+is one step for a guest of one vCPU only (a device's registers are the monitor's in any case). Rights of the code's page
+are not checked, since the CPU has just fetched from it; nor those of the operand's, which it translated before it
+exited.
+
+_access() is one long function: a call costs 200 ticks, as much as a third of a whole access.
 """
 
 import micropython
@@ -30,10 +32,27 @@ from vmm.emulation.fastmov import (
     source,
 )
 from vmm.emulation.fastops import OTHER, operate
+from vmm.emulation.site_paging import (
+    PAGING_4_LEVEL,
+    PAGING_PAE,
+    PRESENT,
+    REFUSED,
+    SITE_BASE,
+    SITE_END,
+    SITE_IMMEDIATE,
+    SITE_MODE,
+    SITE_NUMBER,
+    SITE_OPERAND,
+    SITE_PAIRS,
+    SITE_PLAIN,
+    SITE_RIGHTS,
+    SITE_TOP,
+    paging_mode,
+    same,
+    walk,
+)
 from vmm.vtx.frame import (
-    CR0,
     CR3,
-    CR4,
     CS_BASE,
     CS_RIGHTS,
     DR7,
@@ -47,47 +66,30 @@ from vmm.vtx.frame import (
     WANT_PAGING,
 )
 from vmm.vtx.vmcs import GUEST_ES_BASE, GUEST_PDPTE0
-from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_DB, RIGHTS_L
-from vmm.vtx.x86 import CR0_PG, CR4_PAE, CR4_PSE
+from vmm.vtx.vmcs_bits import (
+    ENTRY_IA32E_MODE_GUEST,
+    EPT_FETCH,
+    EPT_LINEAR_VALID,
+    EPT_TRANSLATED,
+    EPT_WRITE,
+    RIGHTS_DB,
+    RIGHTS_L,
+)
 
 _SITES = const(64)
 _WORDS = const(36)  # of a site: 14, three levels of four, four times two of code
 _HEADER = const(10)
 
 # The header: host address of the RAM (two words), its size, and
-_PAGE = const(3)  # number of the operand's page, for those who answer for any page
-_OPEN = const(4)  # pages from gpa 0 on that may be accessed in the guest's place
+_PAGE = const(3)  # number of the operand's page, where any page may be answered for
+_OPEN = const(4)  # pages from gpa 0 on that the monitor may access for the guest
 _VALUE = const(5)  # of an immediate operand: what learn() tells besides the number
 _PLACE = const(6)
 _ANSWER = const(8)  # two words
 
-# A site: RIP (two words), and
-_RIGHTS = const(2)  # of CS; _REFUSED where the instruction goes the longer way
-_NUMBER = const(3)  # as of fastmov.decode() or fastops.encode()
-_IMMEDIATE = const(4)  # operand
-_END = const(5)  # bytes of the pairs
-_TOP = const(6)  # offset in the first table, and the entry there (two words); with PAE the PDPTE
-_MODE = const(9)  # of paging, see _paging()
-_BASE = const(10)  # of CS
-_OPERAND = const(11)  # as of fastmov.address()
-_PLAIN = const(12)  # of an operand at a base register in 64-bit mode: bit 31, its displacement << 8, the frame's word
-_PAIRS = const(14)  # gpa, and the 32-bit word that must be there
-
-_REFUSED = const(1 << 31)
-_LARGE = const(0x80)
-_PRESENT = const(1)
-
-# Modes of paging.
-_NONE = const(0)
-_32 = const(32)
-_32_PSE = const(33)
-_PAE = const(36)
-_4_LEVEL = const(48)
-
 # The exit's qualification: an operand's access, by its linear address, and no fetch.
-_ACCESS = const(0x184)
-_OPERANDS = const(0x180)
-_WRITES = const(2)
+_ACCESS = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_FETCH)
+_OPERANDS = const(EPT_LINEAR_VALID | EPT_TRANSLATED)
 
 
 class Sites:
@@ -129,31 +131,31 @@ class Sites:
     def handler(self, read, write, slow):
         """Return the handler of EPT violations on one page.
 
-        read(offset, size), write(offset, size, value): who answers there. slow: the handler for what is not
-        known here.
+        read(offset, size), write(offset, size, value): the page's device. slow: the handler for instructions that are
+        not known here.
         """
         return bind(_access, self.words, read, write, slow, self._learn)
 
     def general(self, ways, others, slow):
-        """Return the handler of EPT violations on any page; who answers finds its number in `page`.
+        """Return the handler of EPT violations on any page; `page` is then its number.
 
-        ways: {number of a page: (read, write)}. others: [(read, write) for RAM that is open, (read, write) for pages
-        where there is neither RAM nor one of those].
+        ways: {number of a page: (read, write)}. others: [(read, write) for open RAM, (read, write) for pages
+        without RAM that are not in `ways`].
         """
         return bind(_general, self.words, ways, others, slow, self._learn)
 
     def nobody(self, miss):
-        """Return (read, write) for pages where nobody answers. miss(gpa of the page): counts it."""
+        """Return (read, write) for unclaimed pages. miss(gpa of the page): counts it."""
         return bind(_ones, self.words, miss), bind(_dropped, self.words, miss)
 
     def lengths(self):
-        """Return length(vcpu): bytes of the instruction at RIP, which has made an EPT violation; 0: not known here."""
+        """Return length(vcpu): bytes of the instruction at RIP, which caused an EPT violation; 0: not known here."""
         return bind(_length, self.words, self._learn)
 
     def answers(self, store):
-        """Return answer(low, high, vcpu) -> verdict: who made an EPT violation reads this value, or writes it.
+        """Return answer(low, high, vcpu) -> verdict: the instruction reads this value, or writes it.
 
-        -1, and nothing is done, for what is not known here. store(offset, size, value): to a page that is not open.
+        -1, with nothing done, where it is not known here. store(offset, size, value): to a page that is not open.
         """
         access = bind(
             _access, self.words, bind(_answered, self.words), bind(_replace, self.words, store), _unknown, self._learn
@@ -250,171 +252,68 @@ def _replace(sites: int, store, offset: int, size: int, value):
 
 
 @micropython.viper
-def _paging(frame: ptr32) -> int:
-    """How the guest's linear addresses are translated, by the words that WANT_PAGING asks for."""
-    if not frame[CR0] & CR0_PG:
-        return _NONE
-    if not frame[CR4] & CR4_PAE:
-        return _32_PSE if frame[CR4] & CR4_PSE else _32
-    return _4_LEVEL if frame[ENTRY_CONTROLS] & ENTRY_IA32E_MODE_GUEST else _PAE
-
-
-@micropython.viper
-def _walk(sites: int, site: int, table: int, linear: int, mode: int) -> int:
-    """The gpa of `linear`, after the entries that lead to it are kept; -1 where it is not in the RAM from gpa 0.
-
-    table: gpa of the first table, or what a PDPTE names.
-    """
-    c = ptr32(site)
-    c[_END] = 0
-    if mode == _NONE:
-        return linear
-    h = ptr32(sites)
-    ram = int(h[0]) | int(h[1]) << 32
-    wide = mode >= _PAE  # entries of 8 bytes
-    shift = 22
-    index = 1023
-    if wide:
-        shift = 39 if mode == _4_LEVEL else 21
-        index = 511
-    top = mode != _PAE
-    at = int(_PAIRS)
-    while True:
-        if table >= int(h[2]):
-            return -1
-        offset = (linear >> shift & index) << (3 if wide else 2)
-        w = ptr32(ram + table + offset)
-        low = int(w[0])
-        high = 0
-        if not low & _PRESENT:
-            return -1
-        if wide:
-            high = int(w[1])
-        if top:
-            c[_TOP] = offset
-            c[_TOP + 1] = low
-            c[_TOP + 2] = high
-            top = False
-        else:
-            c[at] = table + offset
-            c[at + 1] = low
-            at += 2
-            if wide:
-                c[at] = table + offset + 4
-                c[at + 1] = high
-                at += 2
-        table = (high & 0xFFFFF) << 32 | low & 0xFFFFF000
-        if shift == 12:
-            break
-        if low & _LARGE and mode != _32:
-            if shift > 30:
-                return -1
-            if mode == _32_PSE:
-                table = (low >> 13 & 0xFF) << 32 | low & 0xFFC00000
-            break
-        shift -= 9 if wide else 10
-    c[_END] = at - _PAIRS << 2
-    offset = (1 << shift) - 1
-    return table & (offset ^ -1) | linear & offset
-
-
-@micropython.viper
-def _same(sites: int, site: int, vcpu) -> int:
-    """Whether all that a site was decoded by is what it was, its RIP and CS excepted: 1, else 0."""
-    h = ptr32(sites)
-    c = ptr32(site)
-    f = ptr32(vcpu)
-    ram = int(h[0]) | int(h[1]) << 32
-    mode = int(c[_MODE])
-    if not c[_RIGHTS] & RIGHTS_L:
-        vcpu.want(WANT_PAGING)
-        if f[CS_BASE] != c[_BASE] or int(_paging(vcpu)) != mode:
-            return 0
-    if mode == _PAE:
-        linear = int(f[RIP]) + int(c[_BASE]) & 0xFFFFFFFF
-        entry = int(vcpu.read(GUEST_PDPTE0 + (linear >> 30) * 2))
-        if entry & 0xFFFFFFFF != int(c[_TOP + 1]) or entry >> 32 != int(c[_TOP + 2]):
-            return 0
-    elif mode != _NONE:
-        table = int(f[CR3]) & 0xFFFFF000
-        if table >= int(h[2]) or (mode == _4_LEVEL and int(f[CR3 + 1]) & 0xFFFFF):
-            return 0
-        w = ptr32(ram + table + int(c[_TOP]))
-        if int(w[0]) != int(c[_TOP + 1]) or (mode == _4_LEVEL and int(w[1]) != int(c[_TOP + 2])):
-            return 0
-    at = site + 4 * _PAIRS
-    end = at + int(c[_END])
-    while at < end:
-        w = ptr32(at)
-        if ptr32(ram + int(w[0]))[0] != w[1]:
-            return 0
-        at += 8
-    return 1
-
-
-@micropython.viper
 def _remember(sites: int, learn, vcpu) -> int:
-    """Keep the instruction at RIP: 1, or 0 where it is none of those."""
+    """Cache the instruction at RIP: 1, or 0 where it cannot be cached."""
     h = ptr32(sites)
     f = ptr32(vcpu)
     low = int(f[RIP])
     rights = int(f[CS_RIGHTS])
     site = sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
     c = ptr32(site)
-    if int(c[_RIGHTS]) == rights | _REFUSED and int(c[0]) == low and int(c[1]) == int(f[RIP + 1]):
-        if int(_same(sites, site, vcpu)):
+    if int(c[SITE_RIGHTS]) == rights | REFUSED and int(c[0]) == low and int(c[1]) == int(f[RIP + 1]):
+        if int(same(sites, site, vcpu)):
             return 0
-    c[_RIGHTS] = 0  # matches nothing, while it is not whole
+    c[SITE_RIGHTS] = 0  # matches nothing while it is incomplete
     bits = 64
-    mode = int(_4_LEVEL)
+    mode = int(PAGING_4_LEVEL)
     base = 0
     linear = low | int(f[RIP + 1]) << 32
     table = (int(f[CR3 + 1]) & 0xFFFFF) << 32 | int(f[CR3]) & 0xFFFFF000
     vcpu.want(WANT_PAGING)
     if rights & RIGHTS_L:
         if not f[ENTRY_CONTROLS] & ENTRY_IA32E_MODE_GUEST:
-            return 0  # a bit without a meaning
+            return 0  # a bit without effect
     else:
         bits = 32 if rights & RIGHTS_DB else 16
-        mode = int(_paging(vcpu))
+        mode = int(paging_mode(vcpu))
         base = int(f[CS_BASE])
         linear = low + base & 0xFFFFFFFF
-        if mode < _4_LEVEL:
+        if mode < PAGING_4_LEVEL:
             table &= 0xFFFFFFFF
-    if mode == _PAE:
+    if mode == PAGING_PAE:
         entry = int(vcpu.read(GUEST_PDPTE0 + (linear >> 30) * 2))
-        if not entry & _PRESENT:
+        if not entry & PRESENT:
             return 0
-        c[_TOP + 1] = entry & 0xFFFFFFFF
-        c[_TOP + 2] = entry >> 32 & 0xFFFFFFFF
+        c[SITE_TOP + 1] = entry & 0xFFFFFFFF
+        c[SITE_TOP + 2] = entry >> 32 & 0xFFFFFFFF
         table = entry & 0xFFFFFFFFFF000
-    gpa = int(_walk(sites, site, table, linear, mode))
+    gpa = int(walk(sites, site, table, linear, mode))
     if gpa < 0 or gpa + 16 > int(h[2]):
         return 0
     code = gpa + (int(h[0]) | int(h[1]) << 32)
     number = int(decode(code, bits))
     if number:
         if number & IMMEDIATE:
-            c[_IMMEDIATE] = int(source(vcpu, number, code))
-        c[_OPERAND] = int(address(code, bits))
+            c[SITE_IMMEDIATE] = int(source(vcpu, number, code))
+        c[SITE_OPERAND] = int(address(code, bits))
     else:
         number = int(learn(vcpu))
-        c[_IMMEDIATE] = h[_VALUE]
-        c[_OPERAND] = h[_PLACE]
+        c[SITE_IMMEDIATE] = h[_VALUE]
+        c[SITE_OPERAND] = h[_PLACE]
     length = number & 15
     if number == 0 or (linear & 0xFFF) + length > 0x1000:
         length = 15
-        rights |= _REFUSED
-    operand = int(c[_OPERAND])
+        rights |= REFUSED
+    operand = int(c[SITE_OPERAND])
     if operand & 31 == BASE_RIP:
-        c[_OPERAND] = (operand >> 15) + low + length << 15 & 0x7FF8000 | operand & 0x7FE0 | BASE_NONE
-    c[_PLAIN] = 0
+        c[SITE_OPERAND] = (operand >> 15) + low + length << 15 & 0x7FF8000 | operand & 0x7FE0 | BASE_NONE
+    c[SITE_PLAIN] = 0
     if bits == 64 and operand & 31 < BASE_NONE and operand >> 5 & 31 == BASE_NONE and operand >> 12 & 7 <= DS:
-        c[_PLAIN] = 1 << 31 | operand >> 15 << 8 & 0xFFF00 | (operand & 31) << 1
-    c[_NUMBER] = number
-    c[_MODE] = mode
-    c[_BASE] = base
-    at = (int(c[_END]) >> 2) + _PAIRS
+        c[SITE_PLAIN] = 1 << 31 | operand >> 15 << 8 & 0xFFF00 | (operand & 31) << 1
+    c[SITE_NUMBER] = number
+    c[SITE_MODE] = mode
+    c[SITE_BASE] = base
+    at = (int(c[SITE_END]) >> 2) + SITE_PAIRS
     end = gpa + length
     while gpa < end:
         c[at] = gpa
@@ -422,21 +321,21 @@ def _remember(sites: int, learn, vcpu) -> int:
         at += 2
         gpa += 4
         code += 4
-    c[_END] = at - _PAIRS << 2
+    c[SITE_END] = at - SITE_PAIRS << 2
     c[0] = low
     c[1] = f[RIP + 1]
-    c[_RIGHTS] = rights
-    if rights & _REFUSED:
+    c[SITE_RIGHTS] = rights
+    if rights & REFUSED:
         return 0
     return 1
 
 
 @micropython.viper
 def _before(site: int, vcpu) -> int:
-    """Where in a page the operand begins; not 0 where that is not known."""
+    """The offset of the operand in its page; not 0 where that is not known."""
     c = ptr32(site)
     f = ptr32(vcpu)
-    operand = int(c[_OPERAND])
+    operand = int(c[SITE_OPERAND])
     if operand & NO_ADDRESS:
         return 1
     at = operand >> 15
@@ -447,7 +346,7 @@ def _before(site: int, vcpu) -> int:
     if index < BASE_NONE:
         at += int(f[index << 1]) << (operand >> 10 & 3)
     segment = operand >> 12 & 7
-    if not c[_RIGHTS] & RIGHTS_L or segment > DS:
+    if not c[SITE_RIGHTS] & RIGHTS_L or segment > DS:
         at += int(vcpu.read(GUEST_ES_BASE + segment * 2))
     return at & 0xFFF
 
@@ -460,15 +359,15 @@ def _length(sites: int, learn, vcpu) -> int:
     c = ptr32(site)
     known = 1
     while True:
-        if low == int(c[0]) and int(f[RIP + 1]) == int(c[1]) and int(f[CS_RIGHTS]) == int(c[_RIGHTS]):
-            if int(_same(sites, site, vcpu)):
-                return int(c[_NUMBER]) & 15
+        if low == int(c[0]) and int(f[RIP + 1]) == int(c[1]) and int(f[CS_RIGHTS]) == int(c[SITE_RIGHTS]):
+            if int(same(sites, site, vcpu)):
+                return int(c[SITE_NUMBER]) & 15
         if known == 0 or int(_remember(sites, learn, vcpu)) == 0:
             return 0
         known = 0
 
 
-# What _same() finds stands here again for 64-bit mode, and what fastmov.load() does: a call costs 200.
+# same() for 64-bit mode and fastmov.load() are repeated here: a call costs 200.
 @micropython.viper
 def _access(sites: int, read, write, slow, learn, vcpu) -> int:
     h = ptr32(sites)
@@ -482,15 +381,15 @@ def _access(sites: int, read, write, slow, learn, vcpu) -> int:
     table = int(f[CR3]) & 0xFFFFF000
     known = 1
     while True:
-        if low == int(c[0]) and f[RIP + 1] == c[1] and f[CS_RIGHTS] == c[_RIGHTS]:
+        if low == int(c[0]) and f[RIP + 1] == c[1] and f[CS_RIGHTS] == c[SITE_RIGHTS]:
             if not f[CS_RIGHTS] & RIGHTS_L:
-                if int(_same(sites, site, vcpu)):
+                if int(same(sites, site, vcpu)):
                     break
             elif table < int(h[2]) and f[CR3 + 1] & 0xFFFFF == 0:
-                w = ptr32(ram + table + int(c[_TOP]))
-                if w[0] == c[_TOP + 1] and w[1] == c[_TOP + 2]:
-                    at = site + 4 * _PAIRS
-                    end = at + int(c[_END])
+                w = ptr32(ram + table + int(c[SITE_TOP]))
+                if w[0] == c[SITE_TOP + 1] and w[1] == c[SITE_TOP + 2]:
+                    at = site + 4 * SITE_PAIRS
+                    end = at + int(c[SITE_END])
                     while at < end:
                         w = ptr32(at)
                         if ptr32(ram + int(w[0]))[0] != w[1]:
@@ -501,13 +400,13 @@ def _access(sites: int, read, write, slow, learn, vcpu) -> int:
         if known == 0 or int(_remember(sites, learn, vcpu)) == 0:
             return int(slow(vcpu))
         known = 0
-    number = int(c[_NUMBER])
+    number = int(c[SITE_NUMBER])
     size = number >> 4 & 15
     offset = int(f[GPA]) & 0xFFF
     if offset + size > 0x1000:
         return int(slow(vcpu))
     if offset == 0:
-        at = int(c[_PLAIN])
+        at = int(c[SITE_PLAIN])
         if at:
             at = int(f[at & 31]) + (at >> 8) & 0xFFF
         else:
@@ -515,11 +414,11 @@ def _access(sites: int, read, write, slow, learn, vcpu) -> int:
         if at:
             return int(slow(vcpu))
     if number & OTHER:
-        if number & WRITE and not f[QUALIFICATION] & _WRITES:
-            return int(slow(vcpu))  # the page's rights have been looked at for a read only
+        if number & WRITE and not f[QUALIFICATION] & EPT_WRITE:
+            return int(slow(vcpu))  # the page's rights were checked for a read only
         f[LENGTH] = number & 15
         f[LENGTH + 1] = 0
-        operate(number, c[_IMMEDIATE], read, write, offset, vcpu)
+        operate(number, c[SITE_IMMEDIATE], read, write, offset, vcpu)
         return int(f[OUTCOME]) | 1
     f[LENGTH] = number & 15
     f[LENGTH + 1] = 0
@@ -527,7 +426,7 @@ def _access(sites: int, read, write, slow, learn, vcpu) -> int:
     if number & WRITE:
         value = int(f[register])
         if number & IMMEDIATE:
-            value = int(c[_IMMEDIATE])
+            value = int(c[SITE_IMMEDIATE])
         elif number & HIGH:
             value >>= 8
         if size < 4:

@@ -19,29 +19,15 @@ from vmm.memory.linear import Unbacked
 from vmm.policies import answers
 from vmm.vtx import events, frame, reasons
 from vmm.vtx.frame import GPA, QUALIFICATION
-from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.vmcs_bits import EPT_LINEAR_VALID, EPT_READ, EPT_TRANSLATED, EPT_WRITE
 from vmm.vtx.x86 import APIC_BASE, PAGE, PAGE_MASK
 
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
 _RIGHTS = const(7)  # R, W, X of the access
-_READS = const(0x181)  # what an EPT violation says of an operand that is read
-_WRITES = const(0x182)
+# An EPT violation by an operand that is read, and by one that is written.
+_READS = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_READ)
+_WRITES = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_WRITE)
 _MOST = const(16)  # most pages of a device with an entry each
-
-
-@register
-class EptViolation(Reg):
-    """Exit qualification for EPT violations."""
-
-    READ = Bits(0)
-    WRITE = Bits(1)
-    FETCH = Bits(2)
-    READABLE = Bits(3)
-    WRITABLE = Bits(4)
-    EXECUTABLE = Bits(5)
-    LINEAR_VALID = Bits(7)
-    TRANSLATED = Bits(8)  # else: an access to a paging structure
-    NMI_UNBLOCKING = Bits(12)
 
 
 class Mmio:

@@ -6,13 +6,11 @@ defer()). The CPU does not cache such an entry, so nothing has to be invalidated
 """
 
 import micropython
-from micropython import const
 from vmx import bind
 
 from vmm.memory.ept import DEFERRED_HIGH, LARGE, OWN_HIGH, RWX
 from vmm.vtx.frame import GPA, QUALIFICATION, VECTORING_INFO
-
-_NMI_UNBLOCKING = const(1 << 12)  # of the qualification
+from vmm.vtx.vmcs_bits import EPT_NMI_UNBLOCKING
 
 
 def handler(root, slow):
@@ -24,7 +22,7 @@ def handler(root, slow):
 def _touch(root: int, slow, vcpu) -> int:
     f = ptr32(vcpu)
     if int(f[VECTORING_INFO]) >> 31 == 0:
-        if int(f[QUALIFICATION]) & _NMI_UNBLOCKING == 0:
+        if int(f[QUALIFICATION]) & EPT_NMI_UNBLOCKING == 0:
             gpa = int(f[GPA]) | int(f[GPA + 1]) << 32
             table = root
             shift = 39

@@ -10,7 +10,6 @@ VERSION = const(0x206)
 TYPE_OF_LOADER = const(0x210)
 LOADFLAGS = const(0x211)
 RAMDISK_IMAGE = const(0x218)
-RAMDISK_SIZE = const(0x21C)
 CMD_LINE_PTR = const(0x228)
 INITRD_ADDR_MAX = const(0x22C)
 

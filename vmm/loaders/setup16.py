@@ -26,7 +26,6 @@ from vmm.vtx.x86 import PAGE
 
 # Offsets in the set-up code.
 _CL_MAGIC = const(0x020)
-_CL_OFFSET = const(0x022)
 _HEAP_END_PTR = const(0x224)
 
 _CAN_USE_HEAP = const(0x80)

@@ -8,8 +8,6 @@ checked; an access to several pages is not one locked access. Source: SDM Vol. 3
 Check Exception".
 """
 
-import struct
-
 from micropython import const
 
 from vmm import fault
@@ -183,7 +181,3 @@ class Linear:
         for gpa, piece in self.pieces(gva, len(data), access | paging.WRITE):
             self._vm.physical_write(gpa, data[at : at + piece])
             at += piece
-
-    def read_word(self, gva):
-        """Return the 16-bit word at gva."""
-        return struct.unpack("<H", self.read(gva, 2))[0]

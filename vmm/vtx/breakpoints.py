@@ -12,11 +12,10 @@ from micropython import const
 from vmm import verdict
 from vmm.vtx import reasons
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_PENDING_DEBUG_EXCEPTIONS
-from vmm.vtx.vmcs_bits import IO_STRING
+from vmm.vtx.vmcs_bits import IO_STRING, PENDING_ENABLED
 from vmm.vtx.x86 import CR4_DE
 
 _ENABLES = const(0xFF)  # of DR7: L0, G0 to L3, G3
-_ENABLED = const(1 << 12)  # of the pending debug exceptions: one that is enabled has matched
 _BYTES = (1, 2, 8, 4)  # by LENn
 
 # R/Wn
@@ -42,7 +41,7 @@ def matching(dr7, addresses, first, size, kinds):
             if first < start + length and start < first + size:
                 hits |= 1 << n
                 if dr7 >> 2 * n & 3:
-                    enabled = _ENABLED
+                    enabled = PENDING_ENABLED
     return hits | enabled if enabled else 0
 
 

@@ -1,7 +1,8 @@
 """Bits of VMCS fields that more than one module needs.
 
 SDM Vol. 3C, "Guest Register State", "Guest Non-Register State", "Processor-Based VM-Execution Controls",
-"VM-Entry Controls", "Exit Qualification for I/O Instructions".
+"VM-Entry Controls", "Exit Qualification for I/O Instructions", "Exit
+Qualification for EPT Violations".
 """
 
 from micropython import const
@@ -32,6 +33,14 @@ IO_IN = const(1 << 3)
 IO_STRING = const(1 << 4)
 IO_PORT_SHIFT = const(16)
 IO_PORT = const(0xFFFF << 16)
+
+# EXIT_QUALIFICATION of EPT violations
+EPT_READ = const(1 << 0)
+EPT_WRITE = const(1 << 1)
+EPT_FETCH = const(1 << 2)
+EPT_LINEAR_VALID = const(1 << 7)
+EPT_TRANSLATED = const(1 << 8)  # else an access to a paging structure
+EPT_NMI_UNBLOCKING = const(1 << 12)  # by IRET
 
 # Types of INVEPT and INVVPID
 INVEPT_SINGLE_CONTEXT = const(1)
