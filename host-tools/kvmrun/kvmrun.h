@@ -10,6 +10,7 @@
 
 struct vcpu {
     int file;
+    int statistics; /* opened early: KVM gives it for no vCPU that runs */
     struct kvm_run *run;
 };
 

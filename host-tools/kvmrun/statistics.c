@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 static void read_at(int file, void *target, size_t size, off_t offset) {
@@ -13,14 +12,7 @@ static void read_at(int file, void *target, size_t size, off_t offset) {
 }
 
 void statistics_print(const struct machine *machine) {
-    int files[VCPUS_MAX];
-    for (unsigned number = 0; number < machine->cpus; number++) {
-        files[number] = ioctl(machine->vcpus[number].file, KVM_GET_STATS_FD, NULL);
-        if (files[number] < 0) {
-            fail("KVM_GET_STATS_FD");
-        }
-    }
-    int file = files[0]; /* they are all laid out alike */
+    int file = machine->vcpus[0].statistics; /* they are all laid out alike */
     struct kvm_stats_header header;
     read_at(file, &header, sizeof(header), 0);
     size_t size = sizeof(struct kvm_stats_desc) + header.name_size;
@@ -33,7 +25,8 @@ void statistics_print(const struct machine *machine) {
         uint64_t sum = 0;
         for (unsigned number = 0; number < machine->cpus; number++) {
             uint64_t value;
-            read_at(files[number], &value, sizeof(value), header.data_offset + descriptor->offset);
+            read_at(machine->vcpus[number].statistics, &value, sizeof(value),
+                header.data_offset + descriptor->offset);
             sum += value;
         }
         if (sum) {
@@ -41,7 +34,4 @@ void statistics_print(const struct machine *machine) {
         }
     }
     free(descriptor);
-    for (unsigned number = 0; number < machine->cpus; number++) {
-        close(files[number]);
-    }
 }

@@ -111,6 +111,10 @@ static void make(struct machine *machine, unsigned number) {
     if (vcpu->run == MAP_FAILED) {
         fail("the vCPU's page");
     }
+    vcpu->statistics = ioctl(vcpu->file, KVM_GET_STATS_FD, NULL);
+    if (vcpu->statistics < 0) {
+        fail("KVM_GET_STATS_FD");
+    }
     set_cpuid(machine, number);
 }
 

@@ -86,14 +86,14 @@ def native(cpu: str | None = None) -> Boot:
     return Boot(came - int(stops[-1]))
 
 
-def monitored(cpu: str | None = None) -> Boot:
-    """Under the monitor, from the vmlinux."""
+def monitored(cpu: str | None = None, cpus: int = 1) -> Boot:
+    """Under the monitor, from the vmlinux, with so many processors."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         (Path(name) / "initrd").write_bytes(initrd())
         file = Path(name) / "linux.toml"
         file.write_text(
             f'name = "linux"\nmemory = "{_MEMORY}M"\nprotocol = "linux"\nkernel = "{_VMLINUX}"\n'
-            f'initrd = "initrd"\ncmdline = "{_CMDLINE}"\nautostart = false\n'
+            f'initrd = "initrd"\ncmdline = "{_CMDLINE}"\nautostart = false\ncpus = {cpus}\n'
         )
         monitor = Monitor(cpu=cpu, guests=[file], cmdline=UNMITIGATED)
         monitor.choice = choose("bochs")
@@ -110,13 +110,13 @@ def monitored(cpu: str | None = None) -> Boot:
     return Boot(came - int(lines[0]), exits, {name: ticks for name, (_, ticks) in counts.items()})
 
 
-def under_kvm(cpu: str | None = None) -> Boot:
-    """Under KVM, from the vmlinux."""
+def under_kvm(cpu: str | None = None, cpus: int = 1) -> Boot:
+    """Under KVM, from the vmlinux, with so many processors: a thread each, all on Bochs's one CPU."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         archive = Path(name) / "initrd"
         archive.write_bytes(initrd())
         machine = Path(name) / "machine"
-        kvm.machine_file(machine, _MEMORY, "linux", [_VMLINUX, archive], _CMDLINE)
+        kvm.machine_file(machine, _MEMORY, "linux", [_VMLINUX, archive], _CMDLINE, cpus)
         text = kvm.run(machine, cpu, timeout=_TIMEOUT)
     counts = kvm.statistics(text)
     return Boot(_came(text) - counts.pop("entered_at"), {name: counts[name] for name in counts if "exits" in name})

@@ -133,6 +133,8 @@ EXITS = (
     ),
 )
 
+LINUX_CPUS = (2, 4, 8)
+
 SYSTEM = (
     Measure(
         "linux_boot",
@@ -156,6 +158,10 @@ SYSTEM = (
         " whose devices are bytecode.",
     ),
     Measure("linux_boot_guest", "the guest's part of it", goal_of_native=1.002),
+    *(
+        Measure(f"linux_boot_{cpus}", f"the same kernel with {cpus} processors", no_more_than_kvm=True)
+        for cpus in LINUX_CPUS
+    ),
     Measure("guest_switch", "from the last instruction of one guest to the first of the next"),
     Measure("gc_pause_max", "longest garbage collection, one guest"),
     Measure("gc_pause", "garbage collection, one guest"),

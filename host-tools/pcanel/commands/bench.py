@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pcanel.bench import calls, conditions, kvm, latency, linux, native, nested, profile, prompt, versions
-from pcanel.bench.measures import ALL, BARE, BARE_CPU, EXITS
+from pcanel.bench.measures import ALL, BARE, BARE_CPU, EXITS, LINUX_CPUS
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, replace_table, table, write_document, write_json
 from pcanel.bench.trace import trace
@@ -100,6 +100,11 @@ def _system(results: Results, cpu: str) -> None:
         if boot.exit_ticks:
             column["linux_boot_monitor"] = prompt.one(boot.monitor)
             results.meta[f"linux_boot_ticks_{boot_linux.__name__}"] = boot.exit_ticks
+
+    for cpus in LINUX_CPUS:
+        say(f"a boot of Linux with {cpus} processors: monitored, under KVM")
+        results.pcanel[f"linux_boot_{cpus}"] = prompt.one(linux.monitored(cpu, cpus).ticks)
+        results.kvm[f"linux_boot_{cpus}"] = prompt.one(linux.under_kvm(cpu, cpus).ticks)
 
 
 def _latency(options: argparse.Namespace) -> int:
