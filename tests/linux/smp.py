@@ -25,6 +25,7 @@ def check_boot(shell, cpus):
     assert shell.run("cat /sys/devices/system/cpu/online") == f"0-{cpus - 1}\n"
     ids = re.findall(r"^(?:initial )?apicid\s*: (\d+)$", shell.run("cat /proc/cpuinfo"), re.MULTILINE)
     assert [int(i) for i in ids] == [number for number in range(cpus) for _ in range(2)]
+    # Without a rate from CPUID the kernel measures the TSC for a second or two before it settles.
     wait = f"for i in 1 2 3 4 5 6 7 8 9; do grep -qx tsc {CLOCK} && break; sleep 1; done"
     assert shell.run(f"{wait}; cat {CLOCK}") == "tsc\n"
     assert shell.troubles() == []

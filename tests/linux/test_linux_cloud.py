@@ -1,9 +1,10 @@
-"""Debian's cloud kernel, from the vmlinux inside its bzImage, on corei7_skylake_x: one boot."""
+"""Debian's cloud kernel with 2 processors, from the vmlinux inside its bzImage, on corei7_skylake_x: one boot."""
 
 import re
 import time
 
 import pytest
+import smp
 import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
@@ -63,6 +64,20 @@ def test_the_guests_clock_agrees_with_the_monitors(shell):
     third, ended, fourth = look()
     assert third - second - 0.1 <= ended - started <= fourth - first + 0.1
     assert fourth - first < 2 * (third - second)  # or the bounds say nothing
+
+
+def test_both_processors_are_there(shell):
+    smp.check_boot(shell, 2)
+
+
+def test_work_on_both_processors(shell):
+    before = smp.interrupts(shell)
+    smp.load(shell, 2, 1)
+    smp.check_interrupts(shell, 2, before)
+
+
+def test_a_processor_goes_and_comes_back(shell):
+    smp.check_hot_plug(shell, 1)
 
 
 def test_files_and_processes_work(shell):
