@@ -26,13 +26,29 @@ _HANDLER_SIZE = 0x100
 _CODE_SELECTOR = 0x10
 
 
-def deadline_timer(vector: int) -> str:
-    """Guest code: x2APIC mode on, and the local APIC's timer in TSC-deadline mode at this vector."""
-    return f"""
+_X2APIC = """
     mov ecx, 0x1b
     rdmsr
     or eax, 0xc00
     wrmsr
+"""
+
+
+def start_others(address: int) -> str:
+    """Guest code: x2APIC mode on, and the other processors start in real mode at this address, a page below 1 MiB."""
+    return f"""{_X2APIC}
+    mov ecx, 0x830
+    xor edx, edx
+    mov eax, 0xc4500
+    wrmsr
+    mov eax, {0xC4600 | address >> 12:#x}
+    wrmsr
+"""
+
+
+def deadline_timer(vector: int) -> str:
+    """Guest code: x2APIC mode on, and the local APIC's timer in TSC-deadline mode at this vector."""
+    return f"""{_X2APIC}
     mov ecx, 0x80f
     mov eax, 0x1ff
     xor edx, edx

@@ -1,7 +1,7 @@
 """vm.interleave: the order of a guest's vCPUs is the user's, and the same answers give the same order."""
 
 import pytest
-from bench import DATA
+from bench import DATA, start_others
 
 AP = 0x8000  # where the second processor starts
 COUNT = 0x3000
@@ -9,17 +9,7 @@ DONE = 0x3004
 ROUNDS = 5
 
 # Both add to a word, each by a load and a store of its own: an update is lost where the other comes in between.
-BOOT = f"""
-    mov ecx, 0x1b
-    rdmsr
-    or eax, 0xc00
-    wrmsr
-    mov ecx, 0x830
-    xor edx, edx
-    mov eax, 0xc4500
-    wrmsr
-    mov eax, {0xC4600 | AP >> 12:#x}
-    wrmsr
+BOOT = f"""{start_others(AP)}
     mov ebx, {COUNT:#x}
     mov edi, {DATA:#x}
     mov esi, {ROUNDS}

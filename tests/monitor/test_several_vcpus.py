@@ -1,28 +1,16 @@
 """A guest of several vCPUs at the prompt: policies, watched memory, pause, reset, destruction."""
 
 import pytest
-from bench import CODE
+from bench import CODE, start_others
 from pcanel.assemble import assemble
 
 AP = 0x8000  # where the others start
 WATCHED = 0x3000
 TURNS = 200
 
-START = f"""
-    mov ecx, 0x1b
-    rdmsr
-    or eax, 0xc00
-    wrmsr
-    mov ecx, 0x830
-    xor edx, edx
-    mov eax, 0xc4500
-    wrmsr
-    mov eax, {0xC4600 | AP >> 12:#x}
-    wrmsr
-"""
 # Both add to a watched word, locked and by an instruction of which the emulator knows nothing, and then wait.
 FIRST = (
-    START
+    start_others(AP)
     + f"""
     mov ebx, {WATCHED:#x}
     mov esi, {TURNS}
@@ -54,7 +42,7 @@ again:
     lock inc dword ptr [{WATCHED + 4:#x}]
     hlt
 """
-SPIN = START + "spin: jmp spin"
+SPIN = start_others(AP) + "spin: jmp spin"
 
 
 @pytest.fixture
