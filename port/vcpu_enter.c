@@ -1,4 +1,5 @@
-// Into the guest and back: vmx.enter().
+// Into the guest and back: vmx.enter(). One file, since the compiler puts each step of an entry and an exit into
+// enter_once(): a call that is not inlined would cost every exit.
 
 #include "py/runtime.h"
 #include "port/vmxops.h"

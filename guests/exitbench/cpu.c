@@ -1,7 +1,7 @@
 /* Rows of instructions that concern the CPU itself: CPUID, MSRs, VMCALL, control registers, exceptions. */
 #include "bench.h"
 
-#define UNKNOWN_CALL 0x7fff0001u /* a VMCALL number that nobody has */
+#define UNKNOWN_CALL 0x7fff0001u /* an unclaimed VMCALL number */
 #define UNKNOWN_LEAF 0x20000000u /* between the basic and the extended leaves of any CPU */
 
 static u64 adjust, cr0, cr4;

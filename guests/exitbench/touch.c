@@ -1,4 +1,4 @@
-/* The row of the first touch: one read from a page that nobody in this machine has touched yet. */
+/* The row of the first touch: one read from a page that nothing in this machine has touched yet. */
 #include "bench.h"
 
 #define FIRST 0x01000000u /* 16 MiB, behind everything else; the machine has PAGES more from here */

@@ -62,7 +62,7 @@ void interrupts_init(void) {
     outb(PIC_SLAVE + 1, 0xff);
 }
 
-/* IRQ7 and IRQ15 may be nobody's: then their bit in the ISR is clear, and there is no EOI for them. */
+/* IRQ7 and IRQ15 may be spurious: then their bit in the ISR is clear, and there is no EOI for them. */
 static bool is_spurious(u32 irq) {
     if ((irq & 7) != 7) {
         return false;

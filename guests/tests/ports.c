@@ -36,7 +36,7 @@ static void immediate(void) {
     outb(0x21, 0xff);
 }
 
-/* Wider accesses are made byte for byte at successive ports, whoever is there. */
+/* Wider accesses are made byte for byte at successive ports, with or without a device. */
 static void split(void) {
     if (on_tcg()) {
         skip("wide accesses are split", "QEMU leaves them to the device of the first port");
@@ -47,18 +47,18 @@ static void split(void) {
     check("OUT AX to 21h is no ICW1 for the slave", inb(0xa1), 0xff);
     pic_mask(0x5aa5);
     excuse(native(), 0xffffff, DROPPED);
-    check("IN EAX of 20h: nobody is at 22h", inl(0x20) >> 8, 0xffffa5);
+    check("IN EAX of 20h: no device at 22h", inl(0x20) >> 8, 0xffffa5);
     excuse(native(), 0xffff, DROPPED);
-    check("IN AX of A1h: nobody is at A2h", inw(0xa1), 0xff5a);
-    check("IN AX of 4D1h: nobody is at 4D2h", inw(0x4d1) >> 8, 0xff);
+    check("IN AX of A1h: no device at A2h", inw(0xa1), 0xff5a);
+    check("IN AX of 4D1h: no device at 4D2h", inw(0x4d1) >> 8, 0xff);
     pic_mask(0xffff);
     outb(0x61, (inb(0x61) & 0xc) | 1);
     outw(PIT_CONTROL, 0x00b0);
     check("OUT AX to 43h leaves port 61h alone", inb(0x61) & 3, 1);
-    check("IN AX of 43h: nobody is at 44h", inw(PIT_CONTROL) >> 8, 0xff);
+    check("IN AX of 43h: no device at 44h", inw(PIT_CONTROL) >> 8, 0xff);
     excuse(native(), 3, DROPPED);
     check("IN AX of 60h has port 61h in AH", inw(0x60) >> 8 & 3, 1);
-    check("IN AX of 92h: nobody is at 93h", inw(0x92) >> 8, 0xff);
+    check("IN AX of 92h: no device at 93h", inw(0x92) >> 8, 0xff);
     u8 old = rtc_read(0x50);
     outw(RTC_INDEX, 0x5a50);
     excuse(native(), old, DROPPED);

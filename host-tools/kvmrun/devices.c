@@ -1,4 +1,4 @@
-/* The devices that are not in KVM. Ports that nobody has read as all ones. */
+/* The devices that are not in KVM. Unclaimed ports read as all ones. */
 #include "kvmrun.h"
 
 #include <stdio.h>
@@ -109,7 +109,7 @@ static uint8_t uart_read(struct machine *machine, unsigned offset) {
     }
 }
 
-/* A clock that stands at the first of January 2026, in BCD; nobody here asks it twice. */
+/* A clock that stands at the first of January 2026, in BCD; it is read once only. */
 static uint8_t rtc_read(void) {
     static const uint8_t values[] = {
         [4] = 0x12, [7] = 1, [8] = 1, [9] = 0x26, [10] = 0x26, [11] = 2, [13] = 0x80};

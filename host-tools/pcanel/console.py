@@ -54,7 +54,7 @@ class Console:
             self.trouble = f"{self.log}: {error.strerror}; the run goes on without this log"
 
     def end(self, reason: str) -> None:
-        """No more output will come; wakes up everybody who waits for some. The first reason counts."""
+        """No more output will come; wakes up all waiters. The first reason counts."""
         with self._changed:
             self._ended = self._ended or reason
             self._changed.notify_all()

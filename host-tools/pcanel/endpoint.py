@@ -85,12 +85,12 @@ class Endpoint:
         self.console.close()
 
     def _wait_at(self, listener: socket.socket, accept: Callable[[int], None]) -> socket.socket:
-        listener.setblocking(False)  # who has gone again is not waited for
+        listener.setblocking(False)  # a client that has gone again is not waited for
         self._selector.register(listener, EVENT_READ, accept)
         return listener
 
     def _leave(self, listener: socket.socket) -> None:
-        """Nobody is let in there any more, or for now."""
+        """Refuse connections, for good or for now."""
         if listener.fileno() in self._selector.get_map():
             self._selector.unregister(listener)
 

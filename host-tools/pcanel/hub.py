@@ -75,7 +75,7 @@ class Hub:
         reason = "the run has ended"
         try:
             self._serve()
-        except Exception as error:  # a thread has nobody else who would hear of it
+        except Exception as error:  # nothing else would report it
             traceback.print_exc()
             reason = self.failure = f"the consoles have failed: {type(error).__name__}: {error}"
         for endpoint in self._endpoints:

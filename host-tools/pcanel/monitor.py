@@ -134,7 +134,7 @@ class Monitor:
             self._publish()
 
     def look_for_prompt(self) -> bool:
-        """Whether the prompt has shown; for those who do not wait for it."""
+        """Whether the prompt has shown; does not wait for it."""
         if not self.booted:
             with contextlib.suppress(PcanelError):
                 self.wait_booted(0)

@@ -55,7 +55,7 @@ class RunDirectory:
 
 @dataclass(frozen=True)
 class Run:
-    """Somebody else's running monitor."""
+    """A running monitor that another process started."""
 
     path: Path
     state: dict

@@ -11,7 +11,7 @@ class Stream:
     """Hands what it reads to `on_data`, queues what cannot be written at once.
 
     `limit` bounds that queue in bytes: a reader that stays behind it is cut off,
-    so that nobody who stopped reading can hold up a console. Used from the hub's
+    so that a client that stopped reading cannot hold up a console. Used from the hub's
     thread only.
     """
 
@@ -59,7 +59,7 @@ class Stream:
             data = os.read(self._fd, _CHUNK)
         except BlockingIOError:
             return
-        except OSError:  # the peer is gone: a reset socket, or a PTY that nobody has open
+        except OSError:  # the peer is gone: a reset socket, or a PTY that is not open
             data = b""
         if data:
             self._on_data(data)

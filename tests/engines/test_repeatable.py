@@ -8,7 +8,7 @@ from pcanel.monitor import Monitor
 
 LIMIT = 300  # seconds; a second or two of a whole CPU
 ROWS = ["cpuid", "in_pic", "tsc_deadline_arm", "late_spin", "late_hlt"]
-# The first call of the idle hook is the prompt that waits for somebody to type.
+# The first call of the idle hook is the prompt waiting for input.
 FIRST_IDLE = b"""
 import cpu
 def first(deadline):

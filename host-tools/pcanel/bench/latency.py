@@ -254,5 +254,5 @@ def table(document: dict) -> str:
         lines.append(f"| {row['system']} | {row['setting']} | {figures} | {met} |")
     versions = "; ".join(f"{key} {value}" for key, value in document["meta"].items())
     pause = f"{document['gc_pause_max']:,}"
-    lines += ["", f"Tick of the guest: {HZ} Hz. A whole garbage collection that nobody interrupts: {pause} ticks."]
+    lines += ["", f"Tick of the guest: {HZ} Hz. A whole garbage collection, not preempted: {pause} ticks."]
     return "\n".join([*lines, "", f"Measured with: {versions}."])

@@ -18,7 +18,7 @@ _COUNTS = (1, 10, 100)
 _MOST_OF_A_SWITCH = 1_000_000  # ticks; what is longer is no switch between the two
 _TIMEOUT = 600  # seconds
 
-# The first call of the idle hook is the prompt that waits for somebody to type.
+# The first call of the idle hook is the prompt waiting for input.
 _FIRST_IDLE = b"""
 import cpu
 idle_since = []

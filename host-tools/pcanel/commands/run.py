@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         image=options.image,
         uefi=options.uefi,
         paced=on_terminal,
-        reset_ends=batch,  # who waits for a result has not asked for a second boot
+        reset_ends=batch,  # a caller that waits for a result expects no second boot
     )
     if options.on is not None and options.on not in monitor.names:
         raise InputError(f"--on {options.on}: there is no such console; there are {', '.join(monitor.names)}")

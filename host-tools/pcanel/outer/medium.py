@@ -7,7 +7,7 @@ from pcanel.image import make_linux_iso
 from pcanel.outer import archives
 
 # The TSC counts ticks, 100 million to the second, whatever CPUID says; mitigations would
-# be paid by every exit, and by nobody who reads the figures. Bochs shows APERF and MPERF in
+# be paid by every exit and would not show in the figures. Bochs shows APERF and MPERF in
 # CPUID but lacks their MSRs, which the kernel would read at each of its ticks. What is left out
 # takes half of the boot: the cryptographic self-tests, keys, and what traces need.
 _LEFT_OUT = ("crypto_kdf108_init", "load_system_certificate_list", "init_blk_tracer", "init_kprobe_trace")
