@@ -61,6 +61,7 @@ def _attach_watching(vm):
 
 
 def _attach_handling(vm):
+    vm.on(EXCEPTION, vector=6)(handle)
     _attach_all(vm, handle)
     vm.on(IO, port=0x5E0, write=True)(handle)
 

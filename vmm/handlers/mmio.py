@@ -46,7 +46,7 @@ class Mmio:
         self._by_bus = self._bus_read, self._bus_write
         # Fast paths for the cached instructions (vmm/emulation/sites.py):
         self.length = None  # length(vcpu): bytes of the instruction that made an EPT violation, or 0
-        self._any_length = None
+        self._lengths = None  # Sites of instructions that any_length() knows
         self.quick_answer = None  # quick_answer(low, high, vcpu): a verdict, or -1
         self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize: as of a device's page
 
@@ -128,10 +128,10 @@ class Mmio:
 
         What it knows takes 9 KiB, from the first call on.
         """
-        if self._any_length is None:
+        if self._lengths is None:
             _, size, hpa = self.vm.memory.segments[0]
-            self._any_length = sites.Sites(hpa, size, False, self._learn_length).lengths()
-        return self._any_length
+            self._lengths = sites.Sites(hpa, size, False, self._learn_length)
+        return self._lengths.lengths()
 
     def _learn_length(self, vcpu):
         """The length of the instruction at RIP; 0 where it cannot be fetched."""

@@ -95,16 +95,18 @@ def filtered(tests: int, link, below, vcpu) -> int:
     t = ptr32(tests)
     f = ptr32(vcpu)
     i = 1
-    while i < int(t[0]):
+    end = int(t[0])
+    while i < end:
         word = int(t[i + 1])
         value = int(f[word]) | int(f[word + 1]) << 32
         first = int(t[i + 2]) | int(t[i + 3]) << 32
         second = int(t[i + 4]) | int(t[i + 5]) << 32
-        if int(t[i]) == _WITHIN:
+        kind = int(t[i])
+        if kind == _WITHIN:
             value -= first
             if value < 0 or value >= second:
                 return int(below(vcpu))
-        elif int(t[i]) == _EQUAL:
+        elif kind == _EQUAL:
             if value & first != second:
                 return int(below(vcpu))
         elif value & first == second:

@@ -46,7 +46,7 @@ VARIANTS = {
     **_policies("in_nobody", WATCH, peer="in_nobody"),
     **_policies("vmcall", *POLICIES),
     **_policies("int3", WATCH, HANDLED, peer="int3_user"),
-    **_policies("ud2", WATCH, HANDLED),
+    **_policies("ud2", HANDLED),
     **_policies("ram", *POLICIES, peer="mmio_policy"),
     **_policies("ioapic_read", WATCH, VALUE, peer="mmio_policy"),
 }
