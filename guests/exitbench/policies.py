@@ -49,7 +49,6 @@ def _attach_all(vm, function):
     vm.on(WRMSR, msr=0x3B)(function)
     vm.on(VMCALL, number=_CALL)(function)
     vm.on(EXCEPTION, vector=3)(function)
-    vm.on(EXCEPTION, vector=6)(function)
     vm.on(MEMORY, gpa=_RAM)(function)
 
 
