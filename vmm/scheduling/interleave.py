@@ -180,7 +180,7 @@ class Interleave:
         vm = self.vm
         for vcpu in vm.vcpus:
             _arm(vcpu, (_TICKS if self.ticks else _ON) if on else 0, self.instructions)
-            bits = CONTROL_PAUSE_EXITING | (CONTROL_MONITOR_TRAP_FLAG if self.instructions else 0)
+            bits = CONTROL_PAUSE_EXITING & ~vcpu.pause_exits | (CONTROL_MONITOR_TRAP_FLAG if self.instructions else 0)
             vcpu.events.set_primary(bits if on else 0, 0 if on else bits)
         vm.exits.after(_point if on else None, NO_POINTS)
 

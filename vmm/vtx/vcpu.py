@@ -287,7 +287,7 @@ def _controls(vcpu, caps):
     write = vcpu.write
     write(v.PIN_BASED_VM_EXECUTION_CONTROLS, used["pin"].raw)
     write(v.PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, used["proc"].raw)
-    spinning = len(vm.vpids) > 1 and caps.found["proc2"].raw & _PAUSE_LOOP_EXITING
+    spinning = caps.found["proc2"].raw & _PAUSE_LOOP_EXITING if len(vm.vpids) > 1 else 0
     write(v.SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, used["proc2"].raw | spinning)
     if spinning:
         write(v.PLE_GAP, _SPIN_GAP)
