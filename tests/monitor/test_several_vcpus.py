@@ -149,6 +149,23 @@ def test_triple_fault_of_any_stops_all(several):
     assert made.eval("vm.why").startswith("triple fault at 0x")
 
 
+@pytest.mark.parametrize("ends", ["stop", "reset"])
+def test_init_of_all_resets_the_machine(several, ends):
+    """As firmware would after INIT of the processor that boots: nobody goes on where it was."""
+    made = several(
+        start_others(AP)
+        + "mov ebx, 0x3000\nwait: cmp dword ptr [rbx], 1\njne wait\nmov eax, 0x8c500\nwrmsr\nspin: jmp spin",
+        "xor ax, ax\nmov ds, ax\nmov dword ptr [0x3000], 1\nspin: jmp spin",
+    )
+    made.exec(f"vm.config['on_reset'] = {ends!r}\nbefore = vm.starts\nstart()")
+    if ends == "stop":
+        assert made.eval("wait(vm, lambda: states() == ['stopped'] * 2)")
+        assert made.eval("vm.why") == "INIT of the processor that boots"
+    else:
+        assert made.eval("wait(vm, lambda: vm.starts == before + 2)")
+        assert made.eval("vm.state") == "running"
+
+
 def test_too_many_are_refused(bench):
     for cpus in (0, 17, "2"):
         said = bench.refused(
