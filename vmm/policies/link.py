@@ -13,15 +13,16 @@ import uctypes
 from micropython import const
 from vmx import bind, numbers
 
-from vmm.policies.account import FLAGS, PLAIN
+from vmm.policies.account import EVERY, FLAGS, LAST, LEFT, PASSES, PLAIN, SKIPPED
 from vmm.scheduling.states import RUNS
 from vmm.verdict import ADVANCE, HANDLED, YIELD
-from vmm.vtx.frame import STARTS, STATE
+from vmm.vtx.frame import QUALIFICATION, STARTS, STATE
 
 _UNANSWERED = const(-1)  # of a link among several: ask the next one
 _EQUAL = const(0)
 _DIFFERS = const(1)
 _WITHIN = const(2)
+_MOVED = const(3)
 _TEST = const(6)  # words of a test: kind, index in the frame, two numbers of 64 bits
 
 
@@ -38,6 +39,11 @@ def differs(word, mask, value=0):
 def within(word, first, count):
     """A test: a word of the frame lies in first ... first + count - 1."""
     return _WITHIN, word, first, count
+
+
+def moved(mask, value):
+    """A test: the bits of `mask` of the register that a MOV to a control register reads are those of `value`."""
+    return _MOVED, 0, mask, value
 
 
 def compiled(tests):
@@ -79,6 +85,11 @@ def before(policies, exact, below):
 def _link(policy, exact, below, handler):
     """below: goes on where this policy does not answer. handler: the handler behind all policies."""
     link = bind(ask, cpu.limited, numbers, HANDLED, policy.account.address, policy.function, policy, below, handler)
+    if policy.counts:
+        link = bind(counted, policy.account.address, link, below)
+    if policy.condition is not None:
+        asks = policy.condition, policy.condition_account.address
+        link = bind(conditional, cpu.limited, True, False, *asks, policy, link, below)
     tests = policy.narrower if exact and policy.keys is not None else policy.tests
     return link if tests is None else bind(filtered, uctypes.addressof(tests), link, below)
 
@@ -97,21 +108,61 @@ def filtered(tests: int, link, below, vcpu) -> int:
     i = 1
     end = int(t[0])
     while i < end:
+        kind = int(t[i])
         word = int(t[i + 1])
+        if kind == _MOVED:
+            word = (int(f[QUALIFICATION]) >> 7) & 30
         value = int(f[word]) | int(f[word + 1]) << 32
         first = int(t[i + 2]) | int(t[i + 3]) << 32
         second = int(t[i + 4]) | int(t[i + 5]) << 32
-        kind = int(t[i])
         if kind == _WITHIN:
             value -= first
             if value < 0 or value >= second:
                 return int(below(vcpu))
-        elif kind == _EQUAL:
+        elif kind != _DIFFERS:
             if value & first != second:
                 return int(below(vcpu))
         elif value & first == second:
             return int(below(vcpu))
         i += _TEST
+    return int(link(vcpu))
+
+
+@micropython.viper
+def conditional(limited, yes, no, condition, account: int, policy, link, below, vcpu) -> int:
+    """Go on to `link` where condition(vcpu) holds, else to `below`."""
+    a = ptr32(account)
+    f = ptr32(vcpu)
+    if a[FLAGS] & PASSES:  # it has been asked for this exit
+        return int(link(vcpu))
+    starts = int(f[STARTS])
+    answer = limited(condition, vcpu, account)
+    if int(f[STARTS]) == starts and f[STATE] == RUNS:
+        if answer is yes:
+            return int(link(vcpu))
+        if answer is no:
+            return int(below(vcpu))
+    return int(policy.judge(vcpu, answer, link, below, starts))
+
+
+@micropython.viper
+def counted(account: int, link, below, vcpu) -> int:
+    """Go on to `link` with each so many-th exit, and mark the last one that the policy is asked for."""
+    a = ptr32(account)
+    if a[FLAGS]:
+        return int(link(vcpu))
+    if a[EVERY]:
+        skipped = int(a[SKIPPED]) + 1
+        if skipped < int(a[EVERY]):
+            a[SKIPPED] = skipped
+            return int(below(vcpu))
+        a[SKIPPED] = 0
+    left = int(a[LEFT])
+    if left:
+        left -= 1
+        a[LEFT] = left
+        if left == 0:
+            a[FLAGS] |= LAST
     return int(link(vcpu))
 
 
