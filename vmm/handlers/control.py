@@ -15,7 +15,7 @@ from vmm.handlers import exception
 from vmm.handlers.privileged import kernel_only
 from vmm.loaders.state import GPRS
 from vmm.verdict import ADVANCE
-from vmm.vtx import events
+from vmm.vtx import events, reasons
 from vmm.vtx.frame import (
     CR0,
     CR0_SHADOW,
@@ -27,6 +27,7 @@ from vmm.vtx.frame import (
     SS_RIGHTS,
     WANT_CODE,
     WANT_MODE,
+    WANTS,
 )
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.vcpu import CR0_OWNED, CR0_OWNED_WITHOUT_NE
@@ -163,7 +164,8 @@ def _cr3(slow, want, write, forget, vcpu) -> int:
         return ADVANCE
     if kind != _MOV_TO_CR3:
         return int(slow(vcpu))
-    want(vcpu, WANT_MODE)
+    if f[WANTS + reasons.CONTROL_REGISTER_ACCESS] & WANT_MODE != WANT_MODE:
+        want(vcpu, WANT_MODE)
     value = int(f[gpr])
     stay = 0
     if f[ENTRY_CONTROLS] & ENTRY_IA32E_MODE_GUEST:

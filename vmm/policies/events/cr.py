@@ -9,7 +9,7 @@ from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Number, OneOf
 from vmm.policies.link import differs, equal, moved
 from vmm.vtx import reasons
-from vmm.vtx.frame import QUALIFICATION
+from vmm.vtx.frame import QUALIFICATION, WANT_MODE
 from vmm.vtx.vmcs_bits import CR_GPR, CR_MOV_FROM, CR_MOV_TO, CR_NUMBER, CR_TYPE
 
 _GPR_RSP = const(4 << 8)
@@ -71,16 +71,26 @@ class Cr(Instruction):
         return chosen.get("number", 3 if "cr3" in chosen else None)
 
     def tests(self, chosen):
-        tests = []
-        number = self._number(chosen)
-        if number is not None:
-            tests.append(equal(QUALIFICATION, CR_NUMBER, number))
-        if "write" in chosen or "cr3" in chosen:
-            test = differs if chosen.get("write", True) else equal
-            tests.append(test(QUALIFICATION, CR_TYPE, CR_MOV_FROM))
         if "cr3" in chosen:
-            tests.append(moved(_PAGE_TABLE, chosen["cr3"] & _PAGE_TABLE))
+            return [moved(3, _PAGE_TABLE, chosen["cr3"] & _PAGE_TABLE)]
+        mask = value = 0
+        if "number" in chosen:
+            mask, value = CR_NUMBER, chosen["number"]
+        tests = []
+        writes = chosen.get("write")
+        if writes is False:
+            mask, value = mask | CR_TYPE, value | CR_MOV_FROM
+        elif writes and value:
+            mask |= CR_TYPE  # MOV: CLTS and LMSW are of CR0
+        elif writes:
+            tests.append(differs(QUALIFICATION, CR_TYPE, CR_MOV_FROM))
+        if mask:
+            tests.append(equal(QUALIFICATION, mask, value))
         return tests
+
+    def wants(self, chosen):
+        """What the default of MOV to CR3 reads, cheaper than by itself."""
+        return ((reasons.CONTROL_REGISTER_ACCESS, WANT_MODE),)
 
     def needs(self, chosen):
         number = self._number(chosen)
