@@ -4,8 +4,8 @@ import cpu
 
 from vmm import loaders, processors, verdict
 from vmm.gone import Gone
-from vmm.handlers import control
 from vmm.scheduling import states
+from vmm.vtx.vmcs_bits import CONTROL_WBINVD_EXITING
 
 # What a destroyed VM no longer has.
 _PARTS = (
@@ -173,8 +173,7 @@ class Life:
         """Whether there are others of a higher priority: then WBINVD of this one must not hold them up."""
         if others != self._below and self.monitor.caps.found["proc2"].WBINVD_EXITING:
             self._below = others
-            for vcpu in self.vcpus:
-                control.exit_at_wbinvd(vcpu, others)
+            self.arming.secondary(CONTROL_WBINVD_EXITING, 1 if others else -1)
 
     def runs(self, vcpu):
         """Whether the vCPU may be entered again."""

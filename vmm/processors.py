@@ -41,10 +41,10 @@ def make(vm, number, vpid, live):
     made.msr_bitmap = msr_bitmap.Bitmap(vm._take(PAGE))
     vm.msrs.open(made.msr_bitmap)
     vcpu.prepare(made, caps)
-    made.pause_exits = 0  # without PAUSE-loop exiting each PAUSE of one of several is taken for a loop's
+    pause_exits = 0  # without PAUSE-loop exiting each PAUSE of one of several is taken for a loop's
     if len(vm.vpids) > 1 and not caps.found["proc2"].PAUSE_LOOP_EXITING:
-        made.pause_exits = CONTROL_PAUSE_EXITING
-    made.events = waiting = events.Events(made, caps.used["proc"].raw | made.pause_exits)
+        pause_exits = CONTROL_PAUSE_EXITING
+    made.events = waiting = events.Events(made, caps.used["proc"].raw | pause_exits)
     made.apic_page = vm._take(lapic_registers.SIZE)
     registers = uctypes.bytearray_at(made.apic_page, lapic_registers.SIZE)
     made.lapic = lapic.Lapic(

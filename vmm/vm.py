@@ -113,6 +113,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved):
         self.exits = exits.Exits(self.report)
         for number in range(cpus):
             processors.make(self, number, vpids[number], live)
+        self.arming = arming.Arming(self, self.vcpus, vcpu.EXCEPTIONS)
         first = self.vcpu
         self.clock, self.lapic, self.events = first.clock, first.lapic, first.events  # short names
         self.apic_bus = apic_bus.ApicBus(monitor.scheduler, self.vcpus, processors.initialize, processors.start_up)
@@ -127,7 +128,6 @@ class VM(Life, Physical, ScheduledVm, Interleaved):
         handlers.install(self, self.exits)
         self.exits.arm()
         self.ept.invalidate = self.flush
-        self.arming = arming.Arming(self, self.vcpus, vcpu.EXCEPTIONS)
         self.ports.attach(self)
         monitor.windows.join(self, config.get("shared") or [])
         self.cpuid.windows = self.windows

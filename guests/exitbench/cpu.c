@@ -5,6 +5,7 @@
 #define UNKNOWN_LEAF 0x20000000u /* between the basic and the extended leaves of any CPU */
 
 static u64 adjust, cr0, cr4;
+static word cr3;
 
 OPERATION(cpuid, cpuid(0, 0))
 OPERATION(cpuid_7, cpuid(7, 0))
@@ -21,6 +22,7 @@ OPERATION(ud2, asm volatile("ud2" : : : "memory"))
 OPERATION(cr0_et, write_cr0(cr0 & ~(u64)CR0_ET))
 OPERATION(cr0_ts, write_cr0(cr0 ^ (i & 1 ? CR0_TS : 0)))
 STEPS(clts, write_cr0(cr0 | CR0_TS), asm volatile("clts" : : : "memory"), )
+OPERATION(cr3_write, asm volatile("mov %0, %%cr3" : : "r"(cr3) : "memory"))
 OPERATION(cr4_write, write_cr4(cr4 ^ (i & 1 ? CR4_SMEP : 0)))
 OPERATION(cr8_write, asm volatile("movq %0, %%cr8" : : "r"((u64)(i & 1)) : "memory"))
 
@@ -58,6 +60,11 @@ static void ne_end(void) {
     write_cr0(cr0 | CR0_NE);
 }
 
+static const char *cr3_begin(void) {
+    asm volatile("mov %%cr3, %0" : "=r"(cr3));
+    return NULL;
+}
+
 static const char *smep_begin(void) {
     cr4 = read_cr4();
     return has_leaf(7) && cpuid(7, 0).ebx & CPUID_7_EBX_SMEP ? NULL : "the CPU has no SMEP";
@@ -88,6 +95,7 @@ static const struct row cpu_rows[] = {
     ROW(cr0_et, .begin = cr0_begin),
     ROW(cr0_ts, .begin = ne_begin, .end = ne_end),
     ROW(clts, .begin = ne_begin, .end = ne_end),
+    ROW(cr3_write, .begin = cr3_begin),
     ROW(cr4_write, .begin = smep_begin, .end = smep_end),
     ROW(cr8_write, .end = cr8_end),
 };

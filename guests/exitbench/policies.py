@@ -1,5 +1,5 @@
 # What the bench puts into the monitor for the rows that plain Python answers; executed at the prompt.
-from vmm.policies.events import CPUID, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
+from vmm.policies.events import CPUID, CR, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
 from vmm.verdict import HANDLED, Value
 
 _CALL = 0x7FFF0001  # as in cpu.c
@@ -55,6 +55,7 @@ def _attach_all(vm, function):
 def _attach_watching(vm):
     _attach_all(vm, watch)
     vm.on(IO, port=0x5F0, write=False)(watch)
+    vm.on(CR, number=3, write=True)(watch)
     vm.on(WRMSR, msr=0xC0000100)(watch)
     vm.on(MEMORY, gpa=_IOAPIC)(watch)
 
@@ -74,6 +75,7 @@ def _attach_answering(vm):
     vm.on(RDMSR, msr=0x1B)(lambda vcpu: Value(0xFEE00900))
     vm.on(WRMSR, msr=0x3B)(number)
     vm.on(VMCALL, number=_CALL)(number)
+    vm.on(CR, cr3=0x123456000)(number)
     vm.on(MEMORY, gpa=_RAM)(number)
     vm.on(MEMORY, gpa=_IOAPIC)(number)
     vm.on(MEMORY, gpa=_MEMORY, access="r")(number)

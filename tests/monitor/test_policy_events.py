@@ -1,6 +1,7 @@
 """Policies on each event, with each verdict: what the guest then sees."""
 
 from bench import CODE, DATA, HANDLERS
+from ring3 import ring3
 
 STORE = f"""
     mov rdi, {DATA:#x}
@@ -421,3 +422,205 @@ def test_mov_dr_by_number_and_direction(guest):
     made.halted()
     assert made.eval("seen") == ["to 0", "from", "from"]
     assert made.words(3)[1:] == (CODE, 0)
+
+
+# What policies arm: secondary controls, guest/host masks, primary controls but for the interrupt window.
+ARMED = "[vcpu.read(f) for f in (0x401E, 0x6000, 0x6002)] + [vcpu.events.primary & ~4]"
+
+
+def watched(guest, source, event, body="pass", **options):
+    """Run a guest with a policy that counts; [hits, whether detaching puts back all that was armed], and the guest."""
+    made = guest(source + STORE, **options)
+    before = made.eval(ARMED)
+    made.policy(event, body)
+    made.halted()
+    hits = made.eval("p.hits")
+    made.exec("p.detach()")
+    return [hits, made.eval(ARMED) == before], made
+
+
+def test_control_registers_by_number_and_direction(guest):
+    """Each default does what the CPU does; CR0 and CR4 exit where a bit changes."""
+    source = """
+        mov rax, cr3
+        mov cr3, rax
+        mov rsi, rax
+        mov rax, cr0
+        mov cr0, rax
+        xor eax, 0x10000
+        mov cr0, rax
+        mov rax, cr4
+        xor eax, 0x80
+        mov cr4, rax
+        mov r8, rax
+        mov eax, 5
+        mov cr8, rax
+        mov rbx, cr8
+        mov rcx, cr0
+        mov rdx, cr4
+    """
+    body = "seen.append((vcpu.qualification & 15, vcpu.qualification >> 4 & 3))"
+    _, bare = watched(guest, source, "CPUID")
+    made = guest(source + STORE)
+    before = made.eval(ARMED)
+    made.exec("seen = []")
+    made.policy("CR", body)
+    made.policy("CR, number=3, write=False", "return Value(0x123000) if len(seen) > 1 else None", "q")
+    made.halted()
+    assert made.eval("seen") == [(3, 1), (3, 0), (0, 0), (4, 0), (8, 0), (8, 1)]
+    assert made.words(4) == bare.words(4)
+    assert made.eval("q.hits") == 1
+    assert made.eval(ARMED) != before
+    made.exec("p.detach(); q.detach()")
+    assert made.eval(ARMED) == before
+    for filters, why in (("number=0, write=False", "does not exit"), ("cr3=0, number=4", "cr3="), ("number=2", "0, 3")):
+        assert why in made.refused(f"vm.on(CR, {filters})")
+
+
+def test_process_switch_and_the_value_of_cr3(guest):
+    """A copy of the page tables is another process; the tables' bits alone count. Reserved bits are refused."""
+    source = """
+        mov rsi, cr3
+        mov rbx, rsi
+        mov edi, 0x220000
+        mov ecx, 512
+        rep movsq
+        mov eax, 0x220018
+        mov cr3, rax
+        mov rcx, cr3
+        mov cr3, rbx
+        mov rdx, cr3
+        bts rax, 62
+        mov cr3, rax
+        mov eax, 7
+    """
+    made = guest(
+        source + STORE, handlers={13: f"mov qword ptr [{DATA + 0x40:#x}], 1\nadd rsp, 8\nadd qword ptr [rsp], 3\niretq"}
+    )
+    made.exec("seen = []")
+    made.policy("CR, cr3=0x220000", "seen.append(hex(vcpu.rax))")
+    made.policy("CR, number=3, write=False", "return Value(0x77) if vcpu.cr3 >> 12 == 0x220 else None", "q")
+    made.halted()
+    assert made.eval("seen") == ["0x220018", "0x4000000000220018"]
+    rbx, rcx, rdx = made.words(3, 1)
+    assert (made.word(), rcx, rdx) == (7, 0x77, rbx)
+    assert made.word(8) == 1
+
+
+INVLPG = "mov eax, 0x5000\ninvlpg [rax]\ninvlpg [rax + 0x1000]\n"
+TABLES = f"mov edi, {DATA + 0x100:#x}\nsgdt [rdi]\nsidt [rdi + 16]\nlgdt [rdi]\nstr ax\nsldt bx\nlldt bx\n"
+
+
+def test_each_instruction_that_only_exits_for_policies(guest):
+    """Default, filter, and what detaching leaves."""
+    assert watched(guest, INVLPG, "INVLPG")[0] == [2, True]
+    assert watched(guest, INVLPG, "INVLPG, gva=0x6000")[0] == [1, True]
+    assert watched(guest, "pause\npause\n", "PAUSE")[0] == [2, True]
+    assert watched(guest, "invd\nwbinvd\n", "INVD")[0] == [1, True]
+    assert watched(guest, "rdtsc\nrdtscp\n", "RDTSCP", "return Value(0x1122334455)")[0] == [1, True]
+    counted, made = watched(guest, "mov ecx, 7\nrdpmc\n", "RDPMC, counter=7", "return Value(0x1122334455)")
+    assert (counted, made.word(0), made.word(3)) == ([1, True], 0x22334455, 0x11)
+    for filters, hits in (("", 6), (", instruction='sidt'", 1), (", write=True", 2), (", instruction='ltr'", 0)):
+        assert watched(guest, TABLES, "DESCRIPTOR_TABLE" + filters)[0] == [hits, True]
+    counted, made = watched(guest, TABLES, "DESCRIPTOR_TABLE, instruction='str'", "vcpu.rax = 0x99\nreturn HANDLED")
+    assert (counted, made.word()) == ([1, True], 0x99)
+
+
+def test_wbinvd_where_the_cpu_can(guest, bench):
+    if not bench.eval("monitor.caps.found['proc2'].WBINVD_EXITING"):
+        assert "lacks WBINVD_EXITING" in guest("hlt").refused("vm.on(WBINVD)")
+        return
+    assert watched(guest, "wbinvd\ninvd\n", "WBINVD")[0] == [1, True]
+
+
+def test_invpcid_where_the_cpu_can(guest, bench):
+    """Types 0 to 3; type 4 and a PCID without CR4.PCIDE are #GP(0)."""
+    if not bench.eval("monitor.caps.found['proc2'].ENABLE_INVPCID"):
+        assert "lacks ENABLE_INVPCID" in guest("hlt").refused("vm.on(INVPCID)")
+        return
+    at = f"mov edi, {DATA + 0x200:#x}\n"
+    tries = "".join(f"mov eax, {kind}\ninvpcid rax, [rdi]\n" for kind in range(5))
+    source = at + tries + "mov qword ptr [rdi], 5\nmov eax, 1\ninvpcid rax, [rdi]\n"
+    skip = f"add qword ptr [{DATA + 0x40:#x}], 1\nadd rsp, 8\nadd qword ptr [rsp], 5\niretq\n"
+    counted, made = watched(guest, source, "INVPCID", data={DATA + 0x200: bytes(16)}, handlers={13: skip})
+    assert (counted, made.word(8)) == ([6, True], 2)
+
+
+def test_xsetbv(guest, xsave):
+    if not xsave:
+        return
+    source = "mov rax, cr4\nor eax, 0x40000\nmov cr4, rax\nmov eax, 1\nxor edx, edx\nxor ecx, ecx\nxsetbv\nxgetbv\n"
+    counted, made = watched(guest, source, "XSETBV", "return Value(3)")
+    assert (counted, made.word()) == ([1, True], 3)
+
+
+CPUIDS = "mov ebx, 9\nxor esi, esi\nagain:\nmov eax, 0x40000000\ncpuid\nadd esi, 1\ncmp esi, 9\njne again\n"
+
+
+def test_filters_of_every_event(guest):
+    """every= and limit= count what when= has let through; the last call detaches the policy."""
+    made = guest(CPUIDS + STORE)
+    made.exec(
+        "seen = {name: [] for name in 'abcdef'}\ndef note(name):\n    return lambda vcpu: seen[name].append(vcpu.rsi)"
+    )
+    made.exec("a = vm.on(CPUID, leaf=0x40000000, every=4)(note('a'))")
+    made.exec("b = vm.on(CPUID, leaf=0x40000000, limit=2)(note('b'))")
+    made.exec("c = vm.on(CPUID, once=True, when=lambda vcpu: vcpu.rsi > 4)(note('c'))")
+    made.exec("d = vm.on(CPUID, every=2, limit=2, when=lambda vcpu: vcpu.rsi & 1)(note('d'))")
+    made.exec("e = vm.on(CPUID, cpl=0, leaf=0x40000000)(note('e'))")
+    made.exec("f = vm.on(CPUID, cpl=3)(note('f'))")
+    made.halted()
+    expected = {"a": [3, 7], "b": [0, 1], "c": [5], "d": [3, 7], "e": list(range(9)), "f": []}
+    assert made.eval("seen") == expected
+    assert made.eval("[p.name for p in vm.policies]") == ["<lambda>"] * 3
+    assert made.eval("[p.attached for p in (a, b, c, d, e, f)]") == [True, False, False, False, True, True]
+    made.exec("for p in vm.policies: p.detach()")
+    for filters, why in (
+        ("cpl=4", "from 0 to 0x3"), ("every=0", "from 1"), ("limit=0", "from 1"), ("when=5", "a function"),
+        ("once=False", "True"), ("once=True, limit=1", "exclude each other"), ("leave=1", "cpl, when, once"),
+    ):  # fmt: skip
+        assert why in made.refused(f"vm.on(CPUID, {filters})")
+
+
+def test_privilege_level(guest):
+    """CPUID of the kernel and of a program; the word that the filter needs is read while the policy is there only."""
+    made = ring3(guest, "mov eax, 0x40000000\ncpuid\n", f"mov eax, 0x40000000\ncpuid\nmov [{DATA:#x}], rbx\nx: jmp x")
+    made.exec("vm.on(CPUID, cpl=3, leaf=0x40000000)(lambda vcpu: Value((0, 33, 0, 0)))")
+    made.exec("vm.on(CPUID, cpl=0, once=True)(lambda vcpu: Value((0, 11, 0, 0)))")
+    made.until(f"vm.memory.read_u64({DATA:#x}) == 33")
+    assert made.eval("[p.hits for p in vm.policies]") == [1]
+
+
+def test_a_pause_within_the_filters(guest):
+    """What is asked again after resume() is not counted again; a `when` that fails pauses as the function does."""
+    made = guest(CPUIDS + STORE)
+    made.exec("seen = []")
+    made.exec("def stop(vcpu):\n    seen.append(vcpu.rsi)\n    return PAUSED")
+    made.exec("p = vm.on(CPUID, every=3, limit=2, when=lambda vcpu: True)(stop)")
+    for count in (1, 2):
+        made.until("vm.state == 'paused'")
+        assert made.eval("(seen, p.attached)") == ([2, 5][:count], count == 1)
+        made.exec("vm.resume()")
+    made.halted()
+    made = guest(CPUIDS + STORE)
+    made.exec("p = vm.on(CPUID, once=True, when=lambda vcpu: 1 // (vcpu.rsi - 2))(lambda vcpu: seen.append(vcpu.rsi))")
+    assert made.eval("len(seen)") == 2
+    made.until("len(seen) == 3")
+    assert made.eval("(seen[2], p.attached)") == (0, False)
+    made = guest(CPUIDS + STORE)
+    made.exec("p = vm.on(CPUID, when=lambda vcpu: 1 // (vcpu.rsi - 2))(lambda vcpu: None)")
+    assert "ZeroDivisionError" in made.until("vm.state == 'paused'")
+    made.exec("p.detach(); vm.resume()")
+    made.halted()
+    assert made.word(1) == SIGNATURE
+
+
+def test_once_that_fails_is_asked_again(guest):
+    made = guest(CPUID)
+    made.exec("bad = [1]")
+    made.policy("CPUID, once=True", "if bad.pop(): raise ValueError\nreturn Value((1, 2, 3, 4))")
+    made.exec("bad[:] = [0, 1]")
+    made.until("vm.state == 'paused'")
+    made.exec("vm.resume()")
+    made.halted()
+    assert (made.word(1), made.eval("p.attached")) == (2, False)

@@ -5,7 +5,7 @@ reason, RIP, RSP, RFLAGS, qualification and length that the handler needs in the
 A handler is `handler(vcpu) -> verdict` (vmm/verdict.py).
 """
 
-from vmm.handlers import control, descriptor, exception, interrupt, shutdown, task_switch, undefined
+from vmm.handlers import control, descriptor, exception, interrupt, invpcid, shutdown, task_switch, undefined
 from vmm.handlers.privileged import kernel_only
 from vmm.scheduling import interleave
 from vmm.vtx import events
@@ -43,6 +43,7 @@ def install(vm, exits):
     add(r.WBINVD, kernel_only(control.write_back))
     add(r.INVD, kernel_only(control.write_back))
     add(r.INVLPG, kernel_only(control.invlpg))
+    add(r.INVPCID, kernel_only(invpcid.invpcid), f.WANT_INSTR_INFO | f.WANT_DR7)
     add(r.RDTSC, control.rdtsc)
     add(r.RDTSCP, control.rdtscp)
     add(r.GDTR_OR_IDTR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO | f.WANT_DR7)
@@ -75,7 +76,7 @@ def install(vm, exits):
     # instructions that this guest's CPUID denies
     for reason in (
         r.GETSEC, r.RSM, r.VMCLEAR, r.VMLAUNCH, r.VMPTRLD, r.VMPTRST, r.VMREAD, r.VMRESUME, r.VMWRITE,
-        r.VMXOFF, r.VMXON, r.INVEPT, r.INVVPID, r.VMFUNC, r.MONITOR, r.MWAIT, r.INVPCID, r.ENCLS, r.ENCLV,
+        r.VMXOFF, r.VMXON, r.INVEPT, r.INVVPID, r.VMFUNC, r.MONITOR, r.MWAIT, r.ENCLS, r.ENCLV,
         r.PCONFIG, r.UMWAIT, r.TPAUSE, r.LOADIWKEY, r.XSAVES, r.XRSTORS, r.RDRAND, r.RDSEED, r.SEAMCALL,
         r.TDCALL, r.ENQCMD_PASID_FAILURE, r.ENQCMDS_PASID_FAILURE,
     ):  # fmt: skip

@@ -7,7 +7,7 @@ qualification for control-register accesses"; Vol. 3A, "Control Registers".
 
 import micropython
 from micropython import const
-from vmx import bind, invvpid, vmwrite
+from vmx import bind, invvpid, vmwrite, want
 
 from vmm import verdict
 from vmm.devices.lapic_registers import TPR
@@ -15,18 +15,39 @@ from vmm.handlers import exception
 from vmm.handlers.privileged import kernel_only
 from vmm.loaders.state import GPRS
 from vmm.verdict import ADVANCE
-from vmm.vtx import events
-from vmm.vtx.frame import CR0, CR0_SHADOW, QUALIFICATION, SS_RIGHTS
+from vmm.vtx import events, reasons
+from vmm.vtx.frame import (
+    CR0,
+    CR0_SHADOW,
+    CR3,
+    CR4,
+    CS_RIGHTS,
+    ENTRY_CONTROLS,
+    QUALIFICATION,
+    SS_RIGHTS,
+    WANT_CODE,
+    WANT_MODE,
+    WANTS,
+)
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.vcpu import CR0_OWNED, CR0_OWNED_WITHOUT_NE
 from vmm.vtx.vmcs import (
     CR0_READ_SHADOW,
     GUEST_CR0,
+    GUEST_CR3,
     GUEST_DR7,
     GUEST_PDPTE0,
-    SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS,
 )
-from vmm.vtx.vmcs_bits import INVVPID_SINGLE_CONTEXT, RIGHTS_DPL
+from vmm.vtx.vmcs_bits import (
+    CR_GPR,
+    CR_NUMBER,
+    CR_TYPE,
+    ENTRY_IA32E_MODE_GUEST,
+    INVVPID_RETAINING_GLOBALS,
+    INVVPID_SINGLE_CONTEXT,
+    RIGHTS_DPL,
+    RIGHTS_L,
+)
 from vmm.vtx.x86 import (
     CR0_CD,
     CR0_DEFINED,
@@ -45,20 +66,25 @@ from vmm.vtx.x86 import (
     EFER_LMA,
     EFER_LME,
     IA32_TSC,
+    MASK32,
     RFLAGS_RF,
 )
 
 _CR0_RELOADS = const(CR0_PG | CR0_CD | CR0_NW)
 _CR0_MORE = const(CR0_PE | CR0_NE | CR0_PG | CR0_CD | CR0_NW)  # bits with effects beyond CR0
 
+_KEEP_TRANSLATIONS = const(1 << 63)  # of the operand of MOV to CR3 where PCIDs are in use
+_NARROW = const(4)  # a CR3 beyond 36 bits may have reserved bits set
+
 # Exit qualification, bits 5:0: number and type; bits 11:8: the register
 _MOV_TO_CR0 = const(0)
+_MOV_TO_CR3 = const(3)
+_MOV_FROM_CR3 = const(0x13)
 _MOV_TO_CR8 = const(8)
 _MOV_FROM_CR8 = const(0x18)
 _CLTS = const(0x20)
 _GPR_RSP = const(4 << 8)
 _CS_L = const(1 << 13)
-_WBINVD_EXITING = const(1 << 6)
 _DR6_BD = const(1 << 13)
 _DR7_GD = const(1 << 13)
 _DR7_BITS = const(0xFFFF23FF)  # bits that can be set; guests have no RTM
@@ -99,7 +125,7 @@ def access(vcpu):
         return verdict.ADVANCE
     value = getattr(vcpu, GPRS[q.GPR])
     if vcpu.bits != 64:
-        value &= 0xFFFFFFFF
+        value &= MASK32
     if q.NUMBER == 0:
         return write_cr0(vcpu, value)
     if q.NUMBER == 4:
@@ -115,7 +141,49 @@ def access(vcpu):
 def accesses(vcpu):
     """Return the handler of a vCPU's control-register accesses; the words that it reads: frame.WANT_CR0."""
     forget = bind(invvpid, INVVPID_SINGLE_CONTEXT, vcpu.vpid, 0)
-    return bind(_access, kernel_only(access), vcpu.lapic, forget, vmwrite)
+    globals_stay = vcpu.vm.monitor.caps.ept_vpid.INVVPID_RETAINING_GLOBALS
+    kind = INVVPID_RETAINING_GLOBALS if globals_stay else INVVPID_SINGLE_CONTEXT
+    slow = bind(_cr3, kernel_only(access), want, vmwrite, bind(invvpid, kind, vcpu.vpid, 0))
+    return bind(_access, slow, vcpu.lapic, forget, vmwrite)
+
+
+# With a policy on MOV to CR3 each process switch exits.
+@micropython.viper
+def _cr3(slow, want, write, forget, vcpu) -> int:
+    """MOV to and from CR3 but for PAE paging of 32-bit systems; slow(vcpu) is for the rest."""
+    f = ptr32(vcpu)
+    q = int(f[QUALIFICATION])
+    kind = q & (CR_TYPE | CR_NUMBER)
+    if f[SS_RIGHTS] & RIGHTS_DPL or q & CR_GPR == _GPR_RSP:
+        return int(slow(vcpu))
+    gpr = (q >> 7) & 30
+    if kind == _MOV_FROM_CR3:
+        want(vcpu, WANT_CODE)
+        f[gpr] = f[CR3]
+        f[gpr + 1] = f[CR3 + 1]
+        return ADVANCE
+    if kind != _MOV_TO_CR3:
+        return int(slow(vcpu))
+    if f[WANTS + reasons.CONTROL_REGISTER_ACCESS] & WANT_MODE != WANT_MODE:
+        want(vcpu, WANT_MODE)
+    value = int(f[gpr])
+    stay = 0
+    if f[ENTRY_CONTROLS] & ENTRY_IA32E_MODE_GUEST:
+        high = int(f[gpr + 1])
+        if high >> 31:  # bit 63 of the operand
+            if f[CR4] & CR4_PCIDE == 0:
+                return int(slow(vcpu))
+            stay = 1
+            high &= 0x7FFFFFFF
+        if high >> _NARROW or f[CS_RIGHTS] & RIGHTS_L == 0:
+            return int(slow(vcpu))
+        value |= high << 32
+    elif f[CR4] & CR4_PAE:
+        return int(slow(vcpu))
+    write(vcpu, GUEST_CR3, value)
+    if stay == 0:
+        forget()
+    return ADVANCE
 
 
 # Each task switch exits here where the guest's CR0 differs from the CPU's (ET or NE is clear), and each change of the
@@ -193,9 +261,14 @@ def write_cr4(vcpu, value):
 
 
 def write_cr3(vcpu, value):
-    """The guest's CR3 becomes `value`, where a policy watches it; with PAE paging #GP(0) for bad PDPTEs."""
+    """The guest's CR3 becomes `value`, where a policy watches it; #GP(0) for reserved bits, with PAE paging for bad
+    PDPTEs."""
     old = vcpu.cr3
-    vcpu.cr3 = value & ~(1 << 63)
+    if vcpu.cr4 & CR4_PCIDE:
+        value &= ~_KEEP_TRANSLATIONS
+    if value >> vcpu.vm.cpuid.width:
+        return events.general_protection(vcpu)
+    vcpu.cr3 = value
     if pae_paging(vcpu) and not load_pdptes(vcpu):
         vcpu.cr3 = old
         return events.general_protection(vcpu)
@@ -291,12 +364,6 @@ def write_back(vcpu):
     if vcpu.cpl:
         return events.general_protection(vcpu)
     return verdict.ADVANCE
-
-
-def exit_at_wbinvd(vcpu, on):
-    """Let WBINVD exit, or let the CPU execute it; the CPU has to offer the control."""
-    controls = vcpu.read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS) & ~_WBINVD_EXITING
-    vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls | (_WBINVD_EXITING if on else 0))
 
 
 def invlpg(vcpu):

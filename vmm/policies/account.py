@@ -15,12 +15,15 @@ CALL_LIMIT = const(4)  # host TSC ticks
 CALL_HEAP = const(6)  # bytes
 FLAGS = const(8)
 PLAIN = const(10)  # 1: HANDLED only advances RIP (Event.plain)
-_WORDS = const(12)
+EVERY = const(12)  # the policy is asked at each so many-th exit; 0: at each
+SKIPPED = const(14)  # exits since it was asked
+LEFT = const(16)  # calls that are left; 0: no limit
+_WORDS = const(18)
 
 # Bits of FLAGS: the policy is asked by vmm/policies/chain.py, the plain way.
 DETACHED = const(1 << 0)
 PASSES = const(1 << 1)  # it has paused the guest: not called again at that RIP
-NARROWED = const(1 << 2)  # a filter is a function: Event.accepts()
+LAST = const(1 << 2)  # after this call it is detached
 
 
 class Account:

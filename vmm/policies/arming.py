@@ -4,43 +4,25 @@ One class for each place that such bits lie in. CPUID and VMCALL always exit, an
 """
 
 from vmm.vtx.controls import ProcBased, ProcBased2
+from vmm.vtx.counted import Counted
 from vmm.vtx.vmcs import EXCEPTION_BITMAP, SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
+from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
 from vmm.vtx.x86 import PAGE
 
 
-class Counted:
-    """Bits of one word, each set while somebody needs it."""
-
-    def __init__(self):
-        self._needed = {}  # bit: by how many
-
-    def add(self, bits, count=1):
-        """`count` more, or less, need these bits; returns those that none needed before, or none needs now."""
-        changed = 0
-        while bits:
-            bit = bits & -bits
-            bits ^= bit
-            before = self._needed.get(bit, 0)
-            self._needed[bit] = before + count
-            if not before or not before + count:
-                changed |= bit
-        return changed
-
-    @property
-    def bits(self):
-        return sum([bit for bit, count in self._needed.items() if count])
-
-
 class Arming:
-    """One VM's: all its vCPUs are armed alike. vcpus: a list. base: exception bitmap without policies."""
+    """One VM's: all its vCPUs are armed alike. vcpus: a list; what their controls are now they stay whatever happens.
+
+    base: exception bitmap without policies.
+    """
 
     def __init__(self, vm, vcpus, base):
         self.vm = vm
         self._vcpus = vcpus
-        self._base = base
-        self._exceptions = Counted()
-        self._primary = Counted()
-        self._secondary = Counted()
+        self._exceptions = Counted(base)
+        self._primary = Counted(vcpus[0].events.primary)
+        self._secondary = Counted(vcpus[0].read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS))
+        self._registers = Counted()
         self._msrs = {}  # (index, write): how many policies
 
     def check(self, event, needs):
@@ -88,7 +70,31 @@ class Arming:
 
     def exceptions(self):
         """The exception bitmap that the attached policies need."""
-        return self._base | self._exceptions.bits
+        return self._exceptions.bits
+
+    def primary(self, bits, count):
+        """`count` more, or less, of the monitor's parts need these primary processor-based controls."""
+        changed = self._primary.add(bits, count)
+        if changed & CONTROL_MONITOR_TRAP_FLAG:
+            self._end_steps()
+        if changed:
+            on = count > 0
+            for vcpu in self._vcpus:
+                vcpu.events.set_primary(changed if on else 0, 0 if on else changed)
+
+    @property
+    def primary_bits(self):
+        """The primary controls that are needed: a step leaves them on."""
+        return self._primary.bits
+
+    def secondary(self, bits, count):
+        """The same for secondary controls."""
+        changed = self._secondary.add(bits, count)
+        if changed:
+            for vcpu in self._vcpus:
+                controls = vcpu.read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS) & ~changed
+                controls |= changed if count > 0 else 0
+                vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
 
     def _change(self, policy, count):
         """What is no memory: needed by `count` more policies."""
@@ -104,16 +110,11 @@ class Arming:
                     vcpu.msr_bitmap.watch(msr[0], msr[1], on)
             if not users:
                 del self._msrs[msr]
-        changed = self._primary.add(_bits(ProcBased, needs.primary), count)
-        if changed:
-            for vcpu in self._vcpus:
-                vcpu.events.set_primary(changed if on else 0, 0 if on else changed)
-        changed = self._secondary.add(_bits(ProcBased2, needs.secondary), count)
-        if changed:
-            for vcpu in self._vcpus:
-                controls = vcpu.read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS)
-                controls = controls | changed if on else controls & ~changed
-                vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
+        self.primary(_bits(ProcBased, needs.primary), count)
+        self.secondary(_bits(ProcBased2, needs.secondary), count)
+        changed = self._registers.add(sum([1 << number for number in needs.registers]), count)
+        for vcpu in self._vcpus if changed else ():
+            vcpu.own_registers(self._registers.bits & 1, self._registers.bits >> 4 & 1)
 
 
 def _bits(register, names):

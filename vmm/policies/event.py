@@ -5,6 +5,7 @@ do. docs/policies.md, "How to add an event", has the steps.
 """
 
 from vmm import verdict
+from vmm.policies import general
 from vmm.policies.link import unable, unable_to_skip
 
 
@@ -13,16 +14,18 @@ class Needs:
 
     exceptions: bits of the exception bitmap. msrs: ((index, write), ...) of the MSR bitmaps; all ports exit. primary,
     secondary: names of processor-based controls (vmm/vtx/controls.py). pages: page numbers of gpas, and rights, R, W
-    and X of EPT or-ed, that are taken from these.
+    and X of EPT or-ed, that are taken from these. registers: 0 and 4, control registers of which the change of any bit
+    exits.
     """
 
-    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0):
+    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=()):
         self.exceptions = exceptions
         self.msrs = msrs
         self.primary = primary
         self.secondary = secondary
         self.pages = pages
         self.rights = rights
+        self.registers = registers
 
 
 class Event:
@@ -50,15 +53,16 @@ class Event:
 
     def check(self, chosen):
         """ValueError, in words for the user, unless the filters {name: value} make sense."""
-        known = {f.name: f for f in self.filters}
+        known = {f.name: f for f in self.filters + general.FILTERS}
         for name in chosen:
             if name not in known:
-                has = ", ".join([f.name for f in self.filters]) or "none"
+                has = ", ".join([f.name for f in self.filters + general.FILTERS])
                 raise ValueError("%s has no filter %s=; it has %s" % (self.name, name, has))
             known[name].check(chosen[name])
         for f in self.filters:
             if f.required and f.name not in chosen:
                 raise ValueError("a policy on %s names its %s=" % (self.name, f.name))
+        general.check(chosen)
 
     def keys(self, chosen):
         """The keys of the dispatch (Exits.keyed of its reason) that the filters name, as a list; None: any key."""
@@ -71,6 +75,10 @@ class Event:
     def narrower(self, chosen):
         """tests() for an exit with a key of keys(): without the tests that the key implies."""
         return self.tests(chosen)
+
+    def wants(self, chosen):
+        """Return ((reason, bits of frame.WANTS), ...): words beyond the handler's that its tests need."""
+        return ()
 
     def accepts(self, chosen):
         """Return accepts(vcpu) -> bool for filters that cannot be tests of words; None: there are none."""
@@ -99,6 +107,7 @@ class Event:
     def __repr__(self):
         lines = ["%s: %s" % (self.name, self.text)]
         lines += ["    %s= %s%s" % (f.name, f.text, " (required)" if f.required else "") for f in self.filters]
+        lines.append("    as every event: %s" % ", ".join([f.name + "=" for f in general.FILTERS]))
         return "\n".join(lines)
 
     def __str__(self):

@@ -44,6 +44,14 @@ class OneOf(Filter):
             self._refuse(value, ", ".join([str(v) for v in self._values[:-1]]) + " or %s" % self._values[-1])
 
 
+class Function(Filter):
+    """A function of the vCPU."""
+
+    def check(self, value):
+        if not callable(value):
+            self._refuse(value, "a function of the vCPU")
+
+
 class Letters(Filter):
     """Some of a few letters, of which each is a bit."""
 

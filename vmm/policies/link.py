@@ -13,15 +13,18 @@ import uctypes
 from micropython import const
 from vmx import bind, numbers
 
-from vmm.policies.account import FLAGS, PLAIN
+from vmm.policies.account import EVERY, FLAGS, LAST, LEFT, PASSES, PLAIN, SKIPPED
 from vmm.scheduling.states import RUNS
 from vmm.verdict import ADVANCE, HANDLED, YIELD
-from vmm.vtx.frame import STARTS, STATE
+from vmm.vtx.frame import QUALIFICATION, STARTS, STATE
+from vmm.vtx.vmcs_bits import CR_NUMBER, CR_TYPE
 
 _UNANSWERED = const(-1)  # of a link among several: ask the next one
 _EQUAL = const(0)
 _DIFFERS = const(1)
 _WITHIN = const(2)
+_MOVED = const(3)
+_EQUAL_LOW = const(4)  # equal() of low halves: most tests are, and it takes half the time
 _TEST = const(6)  # words of a test: kind, index in the frame, two numbers of 64 bits
 
 
@@ -40,12 +43,19 @@ def within(word, first, count):
     return _WITHIN, word, first, count
 
 
+def moved(number, mask, value):
+    """A test: a MOV to CR`number` from a register of which the bits of `mask` are those of `value`."""
+    return _MOVED, number, mask, value
+
+
 def compiled(tests):
     """Return tests as an array for filtered(), or None where there are none."""
     if not tests:
         return None
     words = [1 + _TEST * len(tests)]
     for kind, word, a, b in tests:
+        if kind == _EQUAL and not a >> 32:
+            kind = _EQUAL_LOW
         words += [kind, word, a & 0xFFFFFFFF, a >> 32, b & 0xFFFFFFFF, b >> 32]
     return array("I", words)
 
@@ -79,6 +89,11 @@ def before(policies, exact, below):
 def _link(policy, exact, below, handler):
     """below: goes on where this policy does not answer. handler: the handler behind all policies."""
     link = bind(ask, cpu.limited, numbers, HANDLED, policy.account.address, policy.function, policy, below, handler)
+    if policy.counts:
+        link = bind(counted, policy.account.address, link, below)
+    if policy.condition is not None:
+        asks = policy.condition, policy.condition_account.address
+        link = bind(conditional, cpu.limited, True, False, *asks, policy, link, below)
     tests = policy.narrower if exact and policy.keys is not None else policy.tests
     return link if tests is None else bind(filtered, uctypes.addressof(tests), link, below)
 
@@ -97,21 +112,69 @@ def filtered(tests: int, link, below, vcpu) -> int:
     i = 1
     end = int(t[0])
     while i < end:
+        kind = int(t[i])
         word = int(t[i + 1])
+        if kind == _EQUAL_LOW:
+            if int(f[word]) & int(t[i + 2]) != int(t[i + 4]):
+                return int(below(vcpu))
+            i += _TEST
+            continue
+        if kind == _MOVED:
+            moved = int(f[QUALIFICATION])
+            if moved & (CR_NUMBER | CR_TYPE) != word:
+                return int(below(vcpu))
+            word = (moved >> 7) & 30
         value = int(f[word]) | int(f[word + 1]) << 32
         first = int(t[i + 2]) | int(t[i + 3]) << 32
         second = int(t[i + 4]) | int(t[i + 5]) << 32
-        kind = int(t[i])
         if kind == _WITHIN:
             value -= first
             if value < 0 or value >= second:
                 return int(below(vcpu))
-        elif kind == _EQUAL:
+        elif kind != _DIFFERS:
             if value & first != second:
                 return int(below(vcpu))
         elif value & first == second:
             return int(below(vcpu))
         i += _TEST
+    return int(link(vcpu))
+
+
+@micropython.viper
+def conditional(limited, yes, no, condition, account: int, policy, link, below, vcpu) -> int:
+    """Go on to `link` where condition(vcpu) holds, else to `below`."""
+    a = ptr32(account)
+    f = ptr32(vcpu)
+    if a[FLAGS] & PASSES:  # it has been asked for this exit
+        return int(link(vcpu))
+    starts = int(f[STARTS])
+    answer = limited(condition, vcpu, account)
+    if int(f[STARTS]) == starts and f[STATE] == RUNS:
+        if answer is yes:
+            return int(link(vcpu))
+        if answer is no:
+            return int(below(vcpu))
+    return int(policy.judge(vcpu, answer, link, below, starts))
+
+
+@micropython.viper
+def counted(account: int, link, below, vcpu) -> int:
+    """Go on to `link` with each so many-th exit, and mark the last one that the policy is asked for."""
+    a = ptr32(account)
+    if a[FLAGS]:
+        return int(link(vcpu))
+    if a[EVERY]:
+        skipped = int(a[SKIPPED]) + 1
+        if skipped < int(a[EVERY]):
+            a[SKIPPED] = skipped
+            return int(below(vcpu))
+        a[SKIPPED] = 0
+    left = int(a[LEFT])
+    if left:
+        left -= 1
+        a[LEFT] = left
+        if left == 0:
+            a[FLAGS] |= LAST
     return int(link(vcpu))
 
 

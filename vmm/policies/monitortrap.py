@@ -48,8 +48,7 @@ class MonitorTrap:
 
     def disarm(self, vcpu):
         """Nothing is left of the step."""
-        if not (self.vm.interleave and self.vm.interleave.instructions):
-            vcpu.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG)
+        vcpu.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG & ~self.vm.arming.primary_bits)
         if self._delivery:
             return
         vcpu.write(EXCEPTION_BITMAP, self.vm.arming.exceptions())
@@ -65,5 +64,8 @@ class MonitorTrap:
         return vcpu.reason & 0xFFFF == reasons.MONITOR_TRAP_FLAG
 
     def rest(self, vcpu):
-        """Nothing: the guest's own traps are in the pending debug exceptions."""
+        """Those that count or watch each instruction: the trap is theirs, too. The guest's own traps are in the
+        pending debug exceptions."""
+        if self.vm.arming.primary_bits & CONTROL_MONITOR_TRAP_FLAG:
+            return self.vm.exits.handler(reasons.MONITOR_TRAP_FLAG, vcpu)(vcpu)
         return verdict.RESUME

@@ -13,14 +13,17 @@ import cpu
 from micropython import const
 
 from vmm import verdict
-from vmm.policies import events, link
+from vmm.policies import events, general, link
 from vmm.policies.account import (
     CALL_COUNT,
     CALL_HEAP,
     CALL_LIMIT,
     CALL_TICKS,
     DETACHED,
-    NARROWED,
+    EVERY,
+    FLAGS,
+    LAST,
+    LEFT,
     PASSES,
     PLAIN,
     Account,
@@ -38,11 +41,6 @@ _SPENT = "it wanted more than the %d KiB of heap that a call may take (limit_kib
 _FULL = "the heap is nearly full: "
 
 
-def _every(vcpu):
-    """accepts() of a policy without function filters."""
-    return True
-
-
 class Policy:
     """One attached function. detach() takes it off; hits and ticks (host TSC) tell its cost.
 
@@ -57,17 +55,21 @@ class Policy:
         self.quick, self.quick_skip = event.quickly(vm)
         self.needs = event.needs(filters)
         self.keys = event.keys(filters)
-        self.tests = link.compiled(event.tests(filters))
-        self.narrower = link.compiled(event.narrower(filters))
+        self.tests = link.compiled(event.tests(filters) + general.tests(filters))
+        self.narrower = link.compiled(event.narrower(filters) + general.tests(filters))
         self.account = Account()
         self.account.put(PLAIN, int(event.plain))
+        self.account.put(EVERY, filters.get("every", 0))
+        self.account.put(LEFT, general.limit(filters))
+        self.counts = "every" in filters or bool(general.limit(filters))
+        self.condition = general.condition(event, filters)
+        self.condition_account = None if self.condition is None else Account()
         self.limit_ms = LIMIT_MS
         self.limit_kib = heap_of_call() >> 10
         self.attached = False
         self.passes = None
-        accepts = event.accepts(filters)
-        self.account.flag(NARROWED, accepts is not None)
-        self.accepts = accepts or _every
+        self._wants = general.wants(event, filters) + event.wants(filters)
+        self._succeeded = True
 
     @property
     def hits(self):
@@ -77,7 +79,7 @@ class Policy:
     @property
     def ticks(self):
         """Host TSC ticks that it took."""
-        return self.account.get(CALL_TICKS)
+        return sum([account.get(CALL_TICKS) for account in self._accounts()])
 
     @property
     def limit_ms(self):
@@ -85,7 +87,8 @@ class Policy:
 
     @limit_ms.setter
     def limit_ms(self, value):
-        self.account.put(CALL_LIMIT, cpu.tsc_hz * value // 1000)
+        for account in self._accounts():
+            account.put(CALL_LIMIT, cpu.tsc_hz * value // 1000)
 
     @property
     def limit_kib(self):
@@ -96,7 +99,12 @@ class Policy:
         most = cpu.heap()[0] // _MOST_PART >> 10
         if not isinstance(value, int) or not 1 <= value <= most:
             raise ValueError("limit_kib %r: a number from 1 to %d" % (value, most))
-        self.account.put(CALL_HEAP, value << 10)
+        for account in self._accounts():
+            account.put(CALL_HEAP, value << 10)
+
+    def _accounts(self):
+        """Those of the function, and of its condition where there is one."""
+        return [account for account in (self.account, self.condition_account) if account is not None]
 
     @property
     def passes(self):
@@ -106,7 +114,8 @@ class Policy:
     @passes.setter
     def passes(self, rip):
         self._passes = rip
-        self.account.flag(PASSES, rip is not None)
+        for account in self._accounts():
+            account.flag(PASSES, rip is not None)
 
     @property
     def name(self):
@@ -116,6 +125,8 @@ class Policy:
         """Arm what it needs, and enter it in the dispatch table: both, or an exception and neither."""
         vm = self.vm
         vm.arming.arm(self)
+        for reason, bits in self._wants:
+            vm.exits.want(reason, bits, 1)
         try:
             for reason in self.event.reasons:
                 if reason not in vm.chains:
@@ -140,20 +151,42 @@ class Policy:
         for reason in self.event.reasons:
             if reason in vm.chains:
                 vm.chains[reason].remove(self)
+        for reason, bits in self._wants:
+            vm.exits.want(reason, bits, -1)
         vm.arming.disarm(self)
 
     # -- at an exit: the slow paths of link.py
 
     def ask(self, vcpu, below, handler):
         """link.ask where FLAGS demands more checks; returns a verdict."""
-        if not self.attached or not self.accepts(vcpu):
+        if not self.attached:
             return below(vcpu)
         if self.passes is not None and self.passes == vcpu.rip:
             self.passes = None
             return below(vcpu)
+        last = self.account.get(FLAGS) & LAST
+        self.account.flag(LAST, False)
+        self._succeeded = True
         starts = self.vm.starts
         answer = cpu.limited(self.function, vcpu, self.account.address)
-        return self.finish(vcpu, answer, below, handler, starts)
+        done = self.finish(vcpu, answer, below, handler, starts)
+        if last and self._succeeded:
+            self.detach()
+        elif last:
+            self.account.put(LEFT, 1)  # the same exit is asked again for
+        return done
+
+    def judge(self, vcpu, answer, link, below, starts):
+        """link.conditional where the condition's answer is neither True nor False; returns a verdict."""
+        try:
+            if isinstance(answer, BaseException):
+                raise answer
+            if self.vm.starts != starts:
+                return verdict.YIELD
+            done = link(vcpu) if answer else below(vcpu)
+            return done if self.vm.runs(vcpu) else done | verdict.YIELD
+        except BaseException as error:
+            return self._broken(vcpu, error)
 
     def finish(self, vcpu, answer, below, handler, starts):
         """Carry out an answer, or handle an exception that the function raised; returns a verdict.
@@ -171,10 +204,15 @@ class Policy:
                 done = self._apply(vcpu, answer, handler)
             return done if self.vm.runs(vcpu) else done | verdict.YIELD  # it may have paused it, or switched it off
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                self.vm.apply(self._failed(vcpu, None), vcpu)
-                raise error
-            return self._failed(vcpu, error)
+            return self._broken(vcpu, error)
+
+    def _broken(self, vcpu, error):
+        """What was raised in a call: it pauses the guest; Ctrl-C goes to the prompt, too."""
+        self._succeeded = False
+        if isinstance(error, KeyboardInterrupt):
+            self.vm.apply(self._failed(vcpu, None), vcpu)
+            raise error
+        return self._failed(vcpu, error)
 
     def _apply(self, vcpu, answer, handler):
         """Turn an answer into the handler's verdict. TypeError, ValueError for an invalid one."""
@@ -222,6 +260,8 @@ class Policy:
 
 
 def _show(value):
+    if callable(value):
+        return getattr(value, "__name__", "?")
     return "%#x" % value if isinstance(value, int) and not isinstance(value, bool) else repr(value)
 
 

@@ -179,9 +179,9 @@ class Interleave:
         """Count the guest's instructions and ticks, and let its exits come back to the scheduler; or no longer."""
         vm = self.vm
         for vcpu in vm.vcpus:
-            _arm(vcpu, (_TICKS if self.ticks else _ON) if on else 0, self.instructions)
-            bits = CONTROL_PAUSE_EXITING & ~vcpu.pause_exits | (CONTROL_MONITOR_TRAP_FLAG if self.instructions else 0)
-            vcpu.events.set_primary(bits if on else 0, 0 if on else bits)
+            _arm(vcpu, (_TICKS if self.ticks else _ON) if on else 0, self.instructions if on else 0)
+        bits = CONTROL_PAUSE_EXITING | (CONTROL_MONITOR_TRAP_FLAG if self.instructions else 0)
+        vm.arming.primary(bits, 1 if on else -1)
         vm.exits.after(_point if on else None, NO_POINTS)
 
     def choose(self):
@@ -281,16 +281,21 @@ class Interleaved:
 
 
 def handler():
-    """Return the handler of the monitor trap flag's exits: one instruction is over."""
+    """Return the handler of the monitor trap flag's exits: one instruction is over. A policy may watch them alone."""
     return _instruction
 
 
 @micropython.viper
 def _instruction(vcpu) -> int:
     f = ptr32(vcpu)
-    left = int(f[ORDERED + 1]) - 1
+    left = int(f[ORDERED + 1])
+    if left == 0:
+        if f[ORDERED]:
+            return YIELD
+        return 0  # nothing is counted: a policy watches each instruction
+    left -= 1
     f[ORDERED + 1] = left
-    if left & 0x7FFFFFFF == 0 or left >> 31 & 1:
+    if left == 0:
         return YIELD
     return 0
 
@@ -314,8 +319,7 @@ def _arm(vcpu, word: int, instructions: int):
 
 @micropython.viper
 def _left(vcpu) -> int:
-    left = int(ptr32(vcpu)[ORDERED + 1])
-    return left - (left >> 31 << 32)
+    return int(ptr32(vcpu)[ORDERED + 1])
 
 
 @micropython.viper

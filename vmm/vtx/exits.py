@@ -12,6 +12,7 @@ from micropython import const
 
 from vmm import verdict
 from vmm.vtx import reasons
+from vmm.vtx.counted import Counted
 from vmm.vtx.frame import COUNT, KEYS, TICKS, VERDICT, WANTS
 from vmm.vtx.keys import Keys
 
@@ -58,6 +59,7 @@ class Exits:
         """report(vcpu, text): dump the guest's state for the user."""
         self.unhandled = Unhandled(report).exit
         self.wants = [0] * reasons.SLOTS
+        self._more = {}  # reason: Counted bits of WANTS that are needed beyond the handler's
         self._vcpus = []
         self.tables = []  # the lists, by vCPU
         self._diversions = []  # by vCPU, layer 4: ({slot: handler}, table), or None
@@ -337,12 +339,21 @@ class Exits:
                 out[name] = (count, sum([_word(vcpu, TICKS + 2 * reason) for vcpu in self._vcpus]))
         return out
 
+    def want(self, reason, bits, count):
+        """`count` more, or less, need words at exits of a reason beyond those of its handler. bits: of frame.WANTS."""
+        self._more.setdefault(reason, Counted()).add(bits, count)
+        self._want(reason)
+
+    def _want(self, reason):
+        wants = self.wants[reason] | (self._more[reason].bits if reason in self._more else 0)
+        for vcpu in self._vcpus:
+            _set(vcpu, WANTS + reason, wants)
+
     def arm(self):
         """Write the wanted words and the keys into the vCPUs' frames."""
         for reason, wants in enumerate(self.wants):
             if wants:
-                for vcpu in self._vcpus:
-                    _set(vcpu, WANTS + reason, wants)
+                self._want(reason)
         for reason in self._keys:
             self._use_keys(reason)
 

@@ -25,6 +25,7 @@ _CR0_CD_NW = const(CR0_CD | CR0_NW)
 CR0_OWNED = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD)
 CR0_OWNED_WITHOUT_NE = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD | CR0_MP | CR0_EM | CR0_TS)
 _CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shut the CPU down), VMXE
+_ALL = const(0xFFFFFFFFFFFFFFFF)
 _PAT_RESET = const(0x0007040600070406)
 EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
 
@@ -54,11 +55,25 @@ class Vcpu:
     @cr0.setter
     def cr0(self, value):
         self.write(v.CR0_READ_SHADOW, value)
-        self.write(v.CR0_GUEST_HOST_MASK, CR0_OWNED if value & CR0_NE else CR0_OWNED_WITHOUT_NE)
+        self.write(v.CR0_GUEST_HOST_MASK, self._cr0_mask(value))
         forced = self.cr0_fixed & ~(1 | CR0_PG)
         self.write(v.GUEST_CR0, (value | forced) & ~_CR0_CD_NW)
         lma = value & CR0_PG and self.read(v.GUEST_IA32_EFER) & 1 << 8
         self._long_mode(bool(lma))
+
+    def _cr0_mask(self, value):
+        if self.owns_cr0:
+            return _ALL
+        return CR0_OWNED if value & CR0_NE else CR0_OWNED_WITHOUT_NE
+
+    def own_registers(self, cr0, cr4):
+        """Let a write that changes any bit of CR0, of CR4 exit, or only those of the bits that the monitor has."""
+        value = self.cr0
+        self.owns_cr0 = cr0
+        self.write(v.CR0_READ_SHADOW, value)
+        self.write(v.CR0_GUEST_HOST_MASK, self._cr0_mask(value))
+        self.write(v.CR4_READ_SHADOW, self.cr4)
+        self.write(v.CR4_GUEST_HOST_MASK, _ALL if cr4 else _cr4_mask(self.vm))
 
     @property
     def cr4(self):
@@ -266,6 +281,7 @@ def make(vm, number, caps, take, exits, live_msrs):
     vcpu = vmx.VCPU(frame, region, dispatch, Vcpu)
     vcpu.vm = vm
     vcpu.number = number
+    vcpu.owns_cr0 = False
     vcpu.frame_hpa = frame
     vcpu.live_msrs = live_msrs
     vcpu.cr0_fixed = caps.cr0_fixed0
@@ -305,10 +321,14 @@ def _controls(vcpu, caps):
     for field in (v.VM_EXIT_MSR_STORE_COUNT, v.VM_EXIT_MSR_LOAD_COUNT, v.VM_ENTRY_MSR_LOAD_COUNT, v.CR3_TARGET_COUNT):
         write(field, 0)
     write(v.CR0_GUEST_HOST_MASK, CR0_OWNED)
-    write(v.CR4_GUEST_HOST_MASK, (~vm.cr4_allowed | _CR4_FORCED) & 0xFFFFFFFFFFFFFFFF)
-    write(v.VMCS_LINK_POINTER, 0xFFFFFFFFFFFFFFFF)
+    write(v.CR4_GUEST_HOST_MASK, _cr4_mask(vm))
+    write(v.VMCS_LINK_POINTER, _ALL)
     if used["proc2"].ENABLE_XSAVES:
         write(v.XSS_EXITING_BITMAP, 0)
+
+
+def _cr4_mask(vm):
+    return (~vm.cr4_allowed | _CR4_FORCED) & _ALL
 
 
 def _host(vcpu, caps):

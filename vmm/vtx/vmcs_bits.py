@@ -1,8 +1,8 @@
 """Bits of VMCS fields that more than one module needs.
 
 SDM Vol. 3C, "Guest Register State", "Guest Non-Register State", "Processor-Based VM-Execution Controls",
-"VM-Entry Controls", "Exit Qualification for I/O Instructions", "Exit
-Qualification for EPT Violations".
+"VM-Entry Controls", "Exit Qualification for I/O Instructions", "Exit Qualification for Control-Register Accesses",
+"Exit Qualification for EPT Violations".
 """
 
 from micropython import const
@@ -24,6 +24,9 @@ CONTROL_NMI_WINDOW = const(1 << 22)
 CONTROL_MONITOR_TRAP_FLAG = const(1 << 27)
 CONTROL_PAUSE_EXITING = const(1 << 30)
 
+# SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
+CONTROL_WBINVD_EXITING = const(1 << 6)
+
 # VM_ENTRY_CONTROLS
 ENTRY_IA32E_MODE_GUEST = const(1 << 9)
 
@@ -33,6 +36,13 @@ IO_IN = const(1 << 3)
 IO_STRING = const(1 << 4)
 IO_PORT_SHIFT = const(16)
 IO_PORT = const(0xFFFF << 16)
+
+# EXIT_QUALIFICATION of control-register accesses
+CR_NUMBER = const(15)
+CR_TYPE = const(3 << 4)
+CR_MOV_TO = const(0 << 4)
+CR_MOV_FROM = const(1 << 4)
+CR_GPR = const(15 << 8)
 
 # EXIT_QUALIFICATION of EPT violations
 EPT_READ = const(1 << 0)
@@ -45,6 +55,7 @@ EPT_NMI_UNBLOCKING = const(1 << 12)  # by IRET
 # Types of INVEPT and INVVPID
 INVEPT_SINGLE_CONTEXT = const(1)
 INVVPID_SINGLE_CONTEXT = const(1)
+INVVPID_RETAINING_GLOBALS = const(3)
 
 # Access rights of a segment
 RIGHTS_DPL = const(3 << 5)

@@ -43,6 +43,8 @@ VARIANTS = {
     **_policies("rdmsr", *POLICIES, peer="rdmsr_user"),
     **_policies("wrmsr", *POLICIES, peer="wrmsr_user"),
     **_policies("wrmsr_fs_base", WATCH, peer="wrmsr_user"),
+    **_policies("cr3_write", WATCH),
+    "cr3_write_other": Variant("cr3_write", VALUE),
     **_policies("in_nobody", WATCH, peer="in_nobody"),
     **_policies("vmcall", *POLICIES),
     **_policies("int3", WATCH, HANDLED, peer="int3_user"),

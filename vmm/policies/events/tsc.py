@@ -23,4 +23,11 @@ class Rdtsc(Instruction):
         return verdict.ADVANCE
 
 
+class Rdtscp(Rdtsc):
+    name = "rdtscp"
+    text = 'an instruction RDTSCP alone. Value(number) is what is read. SDM Vol. 2B, "RDTSCP"'
+    reasons = (reasons.RDTSCP,)
+
+
 RDTSC = Rdtsc()
+RDTSCP = Rdtscp()

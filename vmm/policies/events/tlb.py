@@ -1,0 +1,35 @@
+"""INVLPG and INVPCID: one control makes both exit, each event sees its own."""
+
+from vmm.policies.event import Event, Needs
+from vmm.policies.filters import Number
+from vmm.policies.link import equal
+from vmm.vtx import reasons
+from vmm.vtx.frame import QUALIFICATION
+
+_MASK64 = (1 << 64) - 1
+
+
+class Invlpg(Event):
+    name = "invlpg"
+    text = 'an instruction INVLPG. vcpu.qualification is the gva. No value. SDM Vol. 2A, "INVLPG"'
+    reasons = (reasons.INVLPG,)
+    filters = (Number("gva", _MASK64, "the instruction's operand"),)
+
+    def tests(self, chosen):
+        return [equal(QUALIFICATION, _MASK64, chosen["gva"])] if "gva" in chosen else []
+
+    def needs(self, chosen):
+        return Needs(primary=("INVLPG_EXITING",))
+
+
+class Invpcid(Event):
+    name = "invpcid"
+    text = 'an instruction INVPCID. No value. SDM Vol. 2A, "INVPCID"; Vol. 3C, "Enable INVPCID"'
+    reasons = (reasons.INVPCID,)
+
+    def needs(self, chosen):
+        return Needs(primary=("INVLPG_EXITING",), secondary=("ENABLE_INVPCID",))
+
+
+INVLPG = Invlpg()
+INVPCID = Invpcid()

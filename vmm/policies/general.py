@@ -1,0 +1,54 @@
+"""Filters that every event has: cpl=, when=, once=, every=, limit=.
+
+An exit meets them in this order, after the event's own: the privilege level, when=, and then those that count, so that
+every= and limit= count the exits that are left.
+"""
+
+from micropython import const
+
+from vmm.policies.filters import Function, Number, OneOf
+from vmm.policies.link import equal
+from vmm.vtx.frame import SS_RIGHTS, WANT_SS_RIGHTS
+from vmm.vtx.reasons import SLOTS
+
+_MOST = const(0xFFFFFFFF)
+_CPL_SHIFT = const(5)  # in the access rights of SS
+_CPL = const(3)
+
+FILTERS = (
+    Number("cpl", 3, "the privilege level at which it happens"),
+    Function("when", "when(vcpu): whether the policy is asked; within the limits of the policy"),
+    OneOf("once", (True,), "the policy is asked once and then detached; as limit=1"),
+    Number("every", _MOST, "only each N-th of them", low=1),
+    Number("limit", _MOST, "the policy is asked N times and then detached", low=1),
+)
+
+
+def check(chosen):
+    """ValueError for filters that contradict each other."""
+    if "once" in chosen and "limit" in chosen:
+        raise ValueError("once= and limit= exclude each other")
+
+
+def tests(chosen):
+    """The tests of words (vmm/policies/link.py) of an event of exits."""
+    return [equal(SS_RIGHTS, _CPL << _CPL_SHIFT, chosen["cpl"] << _CPL_SHIFT)] if "cpl" in chosen else []
+
+
+def wants(event, chosen):
+    """Return ((reason, bits of frame.WANTS), ...) that tests() need."""
+    return tuple([(reason, WANT_SS_RIGHTS) for reason in event.reasons if reason < SLOTS]) if "cpl" in chosen else ()
+
+
+def condition(event, chosen):
+    """Return the function of the vCPU that says whether the policy is asked, or None."""
+    found = [f for f in (event.accepts(chosen), chosen.get("when")) if f is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    first, second = found
+    return lambda vcpu: first(vcpu) and second(vcpu)
+
+
+def limit(chosen):
+    """After how many calls the policy is detached; 0: never."""
+    return 1 if "once" in chosen else chosen.get("limit", 0)

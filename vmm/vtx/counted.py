@@ -1,0 +1,26 @@
+"""Bits of a word that several parts need: each is set while any of them does."""
+
+
+class Counted:
+    """base: bits that are set whoever needs them."""
+
+    def __init__(self, base=0):
+        self._base = base
+        self._needed = {}  # bit: by how many
+
+    def add(self, bits, count=1):
+        """`count` more, or less, need these bits; returns those that change in the word."""
+        changed = 0
+        while bits:
+            bit = bits & -bits
+            bits ^= bit
+            before = self._needed.get(bit, 0)
+            self._needed[bit] = before + count
+            if not before or not before + count:
+                changed |= bit
+        return changed & ~self._base
+
+    @property
+    def bits(self):
+        """Those that are set."""
+        return self._base | sum([bit for bit, count in self._needed.items() if count and not self._base & bit])
