@@ -7,10 +7,13 @@
     >>> vms['linux'].symbols.search("do_sys_open*")
 
 A Linux guest's come from its own memory (vmm/insight/kallsyms.py), another's from the ELF file that it booted
-(vmm/insight/elfsyms.py). They are read at the first use, and again after the guest has started anew.
+(vmm/insight/elfsyms.py), either's from the file that `symbols` in its description names. They are read at the first
+use, and again after the guest has started anew.
 """
 
 from vmm.insight import elfsyms, kallsyms, vmcoreinfo
+from vmm.loaders.elf import MAGIC
+from vmm.vtx.x86 import IA32_LSTAR, PAGE
 
 _FOUND = 100  # names that search() returns
 _NEAR = 3
@@ -164,7 +167,10 @@ class Symbols:
 
 
 def _source(vm):
-    """Linux guests' own table; then the ELF file. Other guests: the other way around."""
+    """The file of the guest's description. Else Linux guests' own table; then the ELF file. Other guests: the other
+    way around."""
+    if vm.config.get("symbols"):
+        return _of_given(vm, vm.config["symbols"])
     linux = (vm.config.get("protocol") or "linux") == "linux"
     why = []
     for way in (_of_linux, _of_file) if linux else (_of_file, _of_linux):
@@ -173,6 +179,33 @@ def _source(vm):
         except ValueError as error:
             why.append(str(error))
     raise ValueError("guest %s has no symbols: %s; %s" % (vm.name, why[0], why[1]))
+
+
+def _of_given(vm, name):
+    """A file for a Linux with KASLR is moved to where LSTAR says that the kernel is."""
+    if name not in vm.blobs:
+        raise ValueError("guest %s has no symbols: there is no boot module %s" % (vm.name, name))
+    blob = vm.blobs[name]
+    if bytes(blob[:4]) == MAGIC:
+        found = elfsyms.ElfSymbols(name, blob)
+    else:
+        from vmm.insight.systemmap import SystemMap
+
+        found = SystemMap(name, blob)
+    entry, text = found.lookup("entry_SYSCALL_64"), found.lookup("_stext")
+    if len(entry) != 1 or len(text) != 1:
+        return found
+    live = vm.vcpu.msr(IA32_LSTAR)
+    if not live:
+        raise ValueError("guest %s has only begun to boot: it is not known where its kernel is" % vm.name)
+    by = live - entry[0]
+    if by & (PAGE - 1):
+        raise ValueError("guest %s runs another kernel than %s is of" % (vm.name, name))
+    if not by:
+        return found
+    from vmm.insight.moved import Moved
+
+    return Moved(found, min(entry[0], text[0]) & ~0x1FFFFF, by)
 
 
 def _of_linux(vm):
