@@ -29,6 +29,7 @@ _KEYS = {
     "protocol": (str, "linux, multiboot or flat", lambda v: v in ("linux", "multiboot", "flat")),
     "kernel": (str, "a boot module's name", None),
     "initrd": (str, "a boot module's name", None),
+    "symbols": (str, "a boot module's name", None),
     "cmdline": (str, "a string", None),
     "modules": (list, "a list of [module, string]",
                 lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),

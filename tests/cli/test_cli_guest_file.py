@@ -50,10 +50,11 @@ def test_multiboot(write, tmp_path):
     guest = load(write(cmdline='"a b"', modules='["initrd", ["kernel", "k -v"]]'))
     assert guest.config == {
         "name": "some", "memory": 16 << 20, "protocol": "multiboot",
-        "kernel": "some/kernel", "initrd": None, "cmdline": "a b",
+        "kernel": "some/kernel", "initrd": None, "symbols": None, "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
         "links": [], "shared": [],
-        "console": None, "screen": "off", "autostart": True, "demand_paging": False, "priority": 0, "share": 100,
+        "console": None, "screen": "off", "autostart": True, "cpus": 1,
+        "demand_paging": False, "priority": 0, "share": 100,
         "on_reset": "reset", "on_triple_fault": "reset", "on_power_off": "power-off",
     }  # fmt: skip
     modules = guest.boot_modules()
@@ -63,6 +64,9 @@ def test_multiboot(write, tmp_path):
 
 
 def test_linux(write):
+    guest = load(write(symbols='"initrd"'))
+    assert guest.config["symbols"] == "some/symbols"
+    assert [module.name for module in guest.boot_modules()] == ["guest:some", "some/kernel", "some/symbols"]
     guest = load(write(protocol='"linux"', initrd='"initrd"', memory="1073741824"))
     assert (guest.config["initrd"], guest.memory) == ("some/initrd", 1 << 30)
 
@@ -122,6 +126,7 @@ def test_not_toml(write, tmp_path):
         ("kernel", '"fifo"', "is a FIFO, not a file"),
         ("kernel", '"empty/below"', "not a directory"),
         ("initrd", '"."', "is a directory"),
+        ("symbols", '"nothing"', "no such file"),
         ("modules", '["."]', "is a directory"),
         ("initrd", '"initrd"', "use modules"),
         ("cmdline", "1", "must be a string"),

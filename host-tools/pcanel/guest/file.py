@@ -132,12 +132,14 @@ def _check(reader: _Reader) -> Guest:
     if kernel is None:
         raise reader.error("kernel", "is missing")
     initrd = reader.take("initrd", str, "a path")
+    symbols = reader.take("symbols", str, "a path")
     config = {
         "name": name,
         "memory": memory,
         "protocol": protocol,
         "kernel": blob("kernel", kernel, "kernel"),
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
+        "symbols": None,
         "cmdline": reader.take("cmdline", str, "a string", ""),
         "modules": _modules(reader, protocol, blob),
         **_flat(reader, protocol),
@@ -154,12 +156,14 @@ def _check(reader: _Reader) -> Guest:
         "on_triple_fault": reader.choice("on_triple_fault", RESPONSES, "reset"),
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
+    loaded = sum(module.size() for module in blobs)
+    if symbols is not None:
+        config["symbols"] = blob("symbols", symbols, "symbols")
     if initrd is not None and protocol != "linux":
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
     reader.finish()
-    content = sum(module.size() for module in blobs)
-    if content >= memory:
-        raise reader.error("memory", f"{memory >> 10} KiB cannot hold kernel, initrd and modules ({content >> 10} KiB)")
+    if loaded >= memory:
+        raise reader.error("memory", f"{memory >> 10} KiB cannot hold kernel, initrd and modules ({loaded >> 10} KiB)")
     return Guest(reader.path, config, tuple(blobs))
 
 

@@ -1,0 +1,40 @@
+"""The names of a file whose kernel runs elsewhere than the file says: KASLR."""
+
+
+class Moved:
+    """symbols: what answers for the file. Addresses from `least` on are `by` bytes further.
+
+    Those below are no places in the kernel's image but offsets of per-CPU variables, and constants.
+    """
+
+    def __init__(self, symbols, least, by):
+        self._symbols = symbols
+        self._least = least
+        self._by = by
+
+    def __len__(self):
+        return len(self._symbols)
+
+    def _there(self, gva):
+        return gva + self._by if gva >= self._least else gva
+
+    def lookup(self, name):
+        return [self._there(gva) for gva in self._symbols.lookup(name)]
+
+    def around(self, gva):
+        found = self._symbols.around(gva - self._by) if gva >= self._least + self._by else None
+        if found is None:
+            return None
+        name, start, end = found
+        return name, self._there(start), None if end is None else self._there(end)
+
+    def similar(self, name):
+        return self._symbols.similar(name)
+
+    def starting(self, prefix):
+        for name, gva in self._symbols.starting(prefix):
+            yield name, self._there(gva)
+
+    def containing(self, part):
+        for name, gva in self._symbols.containing(part):
+            yield name, self._there(gva)
