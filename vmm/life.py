@@ -65,7 +65,7 @@ class Life:
             self.spec_msrs.reset(vcpu)
             vcpu.clock.skew = 0
         rsdp = self.pc.tables()
-        state = loaders.load(self.memory, self.config, self._blobs, self.e820, rsdp)
+        state = loaders.load(self.memory, self.config, self.blobs, self.e820, rsdp)
         if state.bios:
             self._start_bios()
         skew = -self.clock.now()
@@ -188,7 +188,7 @@ class Life:
         elif answer & verdict.RESET and self.backoff.held:
             self._reset_itself(self.why)
         elif answer & verdict.TRIPLE_FAULT:
-            self._ended("on_triple_fault", "reset", "triple fault at %#x" % vcpu.rip)
+            self._ended("on_triple_fault", "reset", "triple fault at %#x%s" % (vcpu.rip, self.name_of(vcpu.rip)))
         elif answer & verdict.RESET:
             self._ended("on_reset", "reset", "reset by the guest")
         elif answer & verdict.POWER_OFF:

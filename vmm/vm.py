@@ -51,7 +51,8 @@ class VM(Life, Physical, ScheduledVm, Interleaved):
         self.bios = None  # vmm.handlers.bios.Bios where its program wants one
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
         self._below = False
-        self._blobs = blobs
+        self.blobs = blobs  # {name: buffer}, its boot modules
+        self._symbols = None
         self.vcpus = []
         self._scheduled = []
         self._taken = []
@@ -160,6 +161,19 @@ class VM(Life, Physical, ScheduledVm, Interleaved):
 
     # -- for people
 
+    @property
+    def symbols(self):
+        """Names and addresses of what runs in the guest (vmm/insight/symbols.py): symbols["name"], symbols.at(gva)."""
+        if self._symbols is None:
+            from vmm.insight.symbols import Symbols
+
+            self._symbols = Symbols(self)
+        return self._symbols
+
+    def name_of(self, gva):
+        """What is printed behind an address: " do_idle+0x1c"; "" as long as nobody has used `symbols`."""
+        return self._symbols.behind(gva) if self._symbols is not None else ""
+
     def _keep(self, text):
         self.messages.append(text)
         del self.messages[:-_LOG_LINES]
@@ -214,6 +228,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved):
     def __repr__(self):
         if isinstance(self.vcpu, Gone):
             return "<VM %s: destroyed>" % self.name
-        return "<VM %s: %s%s, %d MiB, rip %#x>" % (
-            self.name, self.state, " (%s)" % self.why if self.why else "", self.memory.size >> 20, self.vcpu.rip,
+        place = "%#x%s" % (self.vcpu.rip, self.name_of(self.vcpu.rip))
+        return "<VM %s: %s%s, %d MiB, rip %s>" % (
+            self.name, self.state, " (%s)" % self.why if self.why else "", self.memory.size >> 20, place,
         )  # fmt: skip

@@ -186,7 +186,8 @@ class Policy:
             return verdict.RESUME
         if answer == verdict.PAUSED:
             self.passes = vcpu.rip
-            self.vm.log("paused by policy %s on %s at rip %#x" % (self.name, event.name, vcpu.rip))
+            place = "%#x%s" % (vcpu.rip, self.vm.name_of(vcpu.rip))
+            self.vm.log("paused by policy %s on %s at rip %s" % (self.name, event.name, place))
             event.again(vcpu)
             return verdict.PAUSE
         if isinstance(answer, verdict.Inject):
@@ -207,8 +208,8 @@ class Policy:
             vm.monitor.reserve = None
             gc.collect()
         vm.log_error(
-            "policy %s failed on %s of guest %s at rip %#x: %sthe guest is paused; detach() the policy, then resume()"
-            % (self.name, self.event.name, vm.name, vcpu.rip, why),
+            "policy %s failed on %s of guest %s at rip %#x%s: %sthe guest is paused; detach() the policy, then resume()"
+            % (self.name, self.event.name, vm.name, vcpu.rip, vm.name_of(vcpu.rip), why),
             error or KeyboardInterrupt(),
         )
         self.event.again(vcpu)

@@ -244,6 +244,9 @@ class Vcpu:
         lines.append("cr3 %016x  cr4 %016x  efer %015x  dr7 %016x" % (self.cr3, self.cr4, self.efer, self.dr7))
         for name in SEGMENTS:
             lines.append("%-4s %04x base %016x limit %08x rights %05x" % ((name,) + self.segment(name)))
+        place = self.vm.name_of(self.rip)
+        if place:
+            lines.append("rip is" + place)
         return "\n".join(lines)
 
 

@@ -1,0 +1,150 @@
+"""The symbol table of an ELF file that a guest booted (.symtab), read where the boot module lies.
+
+The whole table is gone through for each question, which is fast enough for kernels of some thousand symbols. Addresses
+are those of the file. Limits: symbols of functions, objects and of no type that have a name and a section, or are
+absolute. Source: System V ABI, "Sections" and "Symbol Table".
+"""
+
+import struct
+
+import micropython
+from micropython import const
+
+from vmm.loaders.elf import MAGIC
+from vmm.vtx.x86 import MASK32, MASK64
+
+_SHT_SYMTAB = const(2)
+_SHT_STRTAB = const(3)
+_MOST_SECTIONS = const(4096)
+_STT_FUNC = const(2)  # types up to this one are names of addresses
+_LONGEST = const(512)
+_SAME = const(4096)  # symbols of one name
+
+
+@micropython.viper
+def _named(symbols: ptr8, at: int, size: int, entry: int, info: int, strings: ptr8, room: int, key: ptr8) -> int:
+    """The offset of the next symbol from `at` on with the name `key` (which ends with 0); -1 for none."""
+    while at + entry <= size:
+        if (symbols[at + info] & 15) <= _STT_FUNC and (symbols[at + info + 2] | symbols[at + info + 3]):
+            name = symbols[at] | (symbols[at + 1] << 8) | (symbols[at + 2] << 16) | (symbols[at + 3] << 24)
+            i = 0
+            while name < room and strings[name] == key[i]:
+                if key[i] == 0:
+                    return at
+                i += 1
+                name += 1
+        at += entry
+    return -1
+
+
+class ElfSymbols:
+    """Names of an ELF file in `blob`; `name` is for errors. len() is the number of its symbols."""
+
+    def __init__(self, name, blob):
+        self.name = name
+        self._blob = blob = memoryview(blob)
+        if len(blob) < 64 or bytes(blob[:4]) != MAGIC or blob[4] not in (1, 2) or blob[5] != 1:
+            raise ValueError("%s is no ELF file: it has no symbols" % name)
+        wide = blob[4] == 2
+        self._mask = MASK64 if wide else MASK32
+        self._entry, self._info = (24, 4) if wide else (16, 12)
+        self._format = "<IBBHQ" if wide else "<IIIBBH"
+        start = struct.unpack_from("<Q" if wide else "<I", blob, 40 if wide else 32)[0]
+        size, count = struct.unpack_from("<HH", blob, 58 if wide else 46)
+        headers = "<IIQQQQII" if wide else "<IIIIIIII"
+        sections = []
+        if size < (64 if wide else 40) or start + size * count > len(blob):
+            count = 0
+        for i in range(min(count, _MOST_SECTIONS)):
+            fields = struct.unpack_from(headers, blob, start + i * size)
+            sections.append((fields[1], fields[4], fields[5], fields[6]))
+        for kind, offset, length, link in sections:
+            if kind == _SHT_SYMTAB and link < len(sections) and sections[link][0] == _SHT_STRTAB:
+                self._symbols = self._piece(offset, length)
+                self._strings = self._piece(sections[link][1], sections[link][2])
+                return
+        raise ValueError("%s has no symbol table" % name)
+
+    def _piece(self, offset, length):
+        if offset + length > len(self._blob):
+            raise ValueError("%s is cut off: its symbol table is missing" % self.name)
+        return self._blob[offset : offset + length]
+
+    def __len__(self):
+        return len(self._symbols) // self._entry
+
+    def _fields(self, at):
+        """(offset of the name, address, size)."""
+        if self._entry == 24:
+            name, _, _, _, address, size = struct.unpack_from("<IBBHQQ", self._symbols, at)
+        else:
+            name, address, size = struct.unpack_from("<III", self._symbols, at)
+        return name, address, size
+
+    def _text(self, name):
+        end = name
+        strings = self._strings
+        limit = min(len(strings), name + _LONGEST)
+        while end < limit and strings[end]:
+            end += 1
+        return "".join([chr(byte) if 32 < byte < 127 else "?" for byte in strings[name:end]])
+
+    def _all(self):
+        """(name, address, size) of each."""
+        symbols = self._symbols
+        info = self._info
+        for at in range(0, len(symbols) - self._entry + 1, self._entry):
+            if symbols[at + info] & 15 <= _STT_FUNC and (symbols[at + info + 2] or symbols[at + info + 3]):
+                name, address, size = self._fields(at)
+                if name and name < len(self._strings) and self._strings[name]:
+                    yield self._text(name), address, size
+
+    def lookup(self, name):
+        """Addresses of all symbols of a name, ascending."""
+        symbols, strings = self._symbols, self._strings
+        key = name.encode() + b"\0"
+        found = []
+        at = 0
+        while len(found) < _SAME and name:
+            at = _named(symbols, at, len(symbols), self._entry, self._info, strings, len(strings), key)
+            if at < 0:
+                break
+            address = self._fields(at)[1]
+            if address not in found:
+                found.append(address)
+            at += self._entry
+        return sorted(found)
+
+    def around(self, gva):
+        """(name, address, end) of the symbol that a gva lies in; None: in no symbol. Where the file does not say a
+        symbol's size it ends at the next one."""
+        best = following = None
+        for name, address, size in self._all():
+            if address <= gva:
+                if best is None or (address, size) > (best[1], best[2]):
+                    best = (name, address, size)
+            elif following is None or address < following:
+                following = address
+        if best is None:
+            return None
+        name, address, size = best
+        end = address + size if size else following
+        if end is not None and gva >= end or (end is None and gva != address):
+            return None
+        return name, address, end
+
+    def similar(self, name):
+        """All names."""
+        return [text for text, _, _ in self._all()]
+
+    def starting(self, prefix):
+        """(name, address) of each symbol whose name starts so, in the file's order."""
+        for name, address, _ in self._all():
+            if name.startswith(prefix):
+                yield name, address
+
+    def containing(self, part):
+        """(name, address) of each symbol with `part` in its name, in the file's order."""
+        for name, address, _ in self._all():
+            if part in name:
+                yield name, address

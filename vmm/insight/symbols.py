@@ -1,0 +1,186 @@
+"""vm.symbols: addresses by name and names by address, of what a guest runs.
+
+    >>> vms['linux'].symbols["do_sys_openat2"]
+    18446744071583049216
+    >>> vms['linux'].symbols.at(vms['linux'].vcpu.rip)
+    'default_idle+0xb'
+    >>> vms['linux'].symbols.search("do_sys_open*")
+
+A Linux guest's come from its own memory (vmm/insight/kallsyms.py), another's from the ELF file that it booted
+(vmm/insight/elfsyms.py). They are read at the first use, and again after the guest has started anew.
+"""
+
+from vmm.insight import elfsyms, kallsyms, vmcoreinfo
+
+_FOUND = 100  # names that search() returns
+_NEAR = 3
+_SHOWN = 4
+
+
+def matches(name, pattern):
+    """Whether a pattern fits a name: `*` stands for any characters, `?` for one."""
+    at = start = 0
+    star = -1
+    while at < len(name):
+        if start < len(pattern) and pattern[start] == "*":
+            star = start
+            back = at
+            start += 1
+        elif start < len(pattern) and pattern[start] in ("?", name[at]):
+            at += 1
+            start += 1
+        elif star >= 0:
+            back += 1
+            at = back
+            start = star + 1
+        else:
+            return False
+    return all([character == "*" for character in pattern[start:]])
+
+
+def _likeness(name, other):
+    """How much of two names is the same at their beginnings and ends."""
+    least = min(len(name), len(other))
+    start = 0
+    while start < least and name[start] == other[start]:
+        start += 1
+    end = 0
+    while end < least - start and name[-1 - end] == other[-1 - end]:
+        end += 1
+    return 2 * (start + end) - max(len(name), len(other))
+
+
+def nearest(name, names, count=_NEAR):
+    """The `count` names that are most like `name`, best first."""
+    ranked = sorted([(-_likeness(name, other), other) for other in set(names)])
+    return [other for _, other in ranked[:count]]
+
+
+def _parts(pattern):
+    """What a pattern begins with, and its longest piece, without * and ?."""
+    pieces = pattern.replace("?", "*").split("*")
+    longest = ""
+    for piece in pieces:
+        if len(piece) > len(longest):
+            longest = piece
+    return pieces[0], longest
+
+
+class Symbols:
+    """Of one VM. symbols[name]: gva; KeyError tells the nearest names, or that several symbols have the name.
+
+    Each of them raises ValueError where the guest has no symbols now: it says why.
+    """
+
+    def __init__(self, vm):
+        self._vm = vm
+        self._source = None
+        self._starts = -1
+
+    def _load(self):
+        """What answers now: kallsyms.Kallsyms or elfsyms.ElfSymbols."""
+        vm = self._vm
+        vm.memory.size  # raises where the guest has been destroyed
+        if not self._is_loaded():
+            self._source = None
+            self._source = _source(vm)
+            self._starts = vm.starts
+        return self._source
+
+    def _is_loaded(self):
+        return self._source is not None and self._starts == self._vm.starts
+
+    def forget(self):
+        """Read them anew at the next use: another kernel runs (kexec)."""
+        self._source = None
+
+    def __getitem__(self, name):
+        found = self.all(name)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            places = ", ".join(["%#x" % gva for gva in found[:_SHOWN]])
+            if len(found) > _SHOWN:
+                places += ", ..."
+            raise KeyError("%s is the name of %d symbols: %s (symbols.all has them)" % (name, len(found), places))
+        near = nearest(name, self._load().similar(name))
+        raise KeyError("no symbol %s%s" % (name, "; there are " + ", ".join(near) if near else ""))
+
+    def all(self, name):
+        """Addresses of all symbols of a name, ascending: static functions may share one. Empty: there is none."""
+        return self._load().lookup(name)
+
+    def get(self, name, default=None):
+        """As symbols[name]; `default` where there is none, or several."""
+        found = self.all(name)
+        return found[0] if len(found) == 1 else default
+
+    def __contains__(self, name):
+        return bool(self.all(name))
+
+    def __len__(self):
+        return len(self._load())
+
+    def around(self, gva):
+        """(name, its address, where the next one begins, or None) of the symbol that an address lies in, or None."""
+        return self._load().around(gva)
+
+    def at(self, gva):
+        """The name of an address, such as "do_sys_openat2+0x1c"; None: it lies in no symbol."""
+        found = self.around(gva)
+        if found is None:
+            return None
+        name, start, _ = found
+        return "%s+%#x" % (name, gva - start) if gva != start else name
+
+    def behind(self, gva):
+        """What is printed behind an address: " do_idle+0x1c"; "" where symbols are not loaded. It never raises."""
+        try:
+            name = self.at(gva) if self._is_loaded() else None
+        except ValueError:  # the guest's tables have become nonsense
+            name = None
+        return " " + name if name else ""
+
+    def search(self, pattern, most=_FOUND):
+        """[(name, gva)], at most `most`, of the symbols whose name fits a pattern with * and ?, or has it as a part.
+
+        A pattern that begins with a name is fast where the kernel has a table of names in their order.
+        """
+        source = self._load()
+        if "*" not in pattern and "?" not in pattern:
+            pattern = "*" + pattern + "*"
+        first, longest = _parts(pattern)
+        found = []
+        for name, gva in source.starting(first) if first else source.containing(longest):
+            if matches(name, pattern):
+                found.append((name, gva))
+                if len(found) >= most:
+                    break
+        return found
+
+    def __repr__(self):
+        source = self._load()
+        return "<%d symbols of guest %s>" % (len(source), self._vm.name)
+
+
+def _source(vm):
+    """Linux guests' own table; then the ELF file. Other guests: the other way around."""
+    linux = (vm.config.get("protocol") or "linux") == "linux"
+    why = []
+    for way in (_of_linux, _of_file) if linux else (_of_file, _of_linux):
+        try:
+            return way(vm)
+        except ValueError as error:
+            why.append(str(error))
+    raise ValueError("guest %s has no symbols: %s; %s" % (vm.name, why[0], why[1]))
+
+
+def _of_linux(vm):
+    return kallsyms.Kallsyms(vmcoreinfo.of(vm))
+
+
+def _of_file(vm):
+    name = vm.config.get("kernel")
+    if name not in vm.blobs:
+        raise ValueError("it has no image")
+    return elfsyms.ElfSymbols(name, vm.blobs[name])

@@ -1,0 +1,137 @@
+"""VMCOREINFO: what a Linux kernel says of itself to whoever reads its memory; and the kernel's image, found by it.
+
+It is an ELF note at the beginning of a page of its own: "KEY=value" lines. The kernel's image is contiguous in
+guest-physical memory, so that it can be read without page tables, whatever CR3 is. Limits: kernels with
+CONFIG_VMCORE_INFO (CRASH_CORE, as it was called), once they have made the note, early in their boot; 32-bit kernels
+with the usual split of 3 GiB to 1. Source: Linux, Documentation/admin-guide/kdump/vmcoreinfo.rst.
+"""
+
+import struct
+
+import micropython
+from micropython import const
+
+from vmm.vtx.x86 import IA32_LSTAR, MASK32, MASK64, PAGE
+
+# The note's first words: sizes of name and text, type; then the name
+_NAME_SIZE = const(11)
+_VMCO = const(0x4F434D56)
+_REIN = const(0x4E494552)
+_TEXT = const(24)  # offset of the text
+_WORDS = const(PAGE >> 2)
+
+_MAP64 = const(0xFFFFFFFF80000000)  # gva of what lies at phys_base
+_MAP32 = const(0xC0000000)
+_IMAGE = const(1 << 30)  # bytes of address space that a kernel's image has at most
+_BELOW = const(1 << 24)  # of it before _stext: entry code, where that comes first
+_NAMES = const(0x200)  # bytes of init_uts_ns in which its release is
+_TRIED = const(64)  # notes
+
+
+@micropython.viper
+def _note(words: ptr32, page: int, pages: int) -> int:
+    """The number of the first page from `page` on that begins as the note does; `pages` where none does."""
+    while page < pages:
+        at = page * _WORDS
+        if words[at + 3] == _VMCO and words[at + 4] == _REIN and words[at] == _NAME_SIZE:
+            return page
+        page += 1
+    return page
+
+
+class Image:
+    """A Linux kernel in guest memory. release: text, as `uname -r` says; bits: 32 or 64; mask: of its addresses."""
+
+    def __init__(self, memory, text):
+        """text: of the note, bytes. ValueError where it is not of a kernel in this memory."""
+        self._memory = memory
+        self._text = b"\n" + text
+        self.release = self.value("OSRELEASE")
+        base = self._value(b"NUMBER(phys_base)")
+        self.bits = 64 if base is not None else 32
+        self.mask = MASK64 if base is not None else MASK32
+        self._shift = _MAP64 - _integer(base, 10) if base is not None else _MAP32
+        self._lowest = self.symbol("_stext") - _BELOW
+        names = bytes(self.view(self.symbol("init_uts_ns"), _NAMES))
+        if b"\0" + self.release.encode() + b"\0" not in names:
+            raise ValueError("VMCOREINFO tells of Linux %s, which is not there" % self.release)
+
+    def _value(self, key):
+        start = self._text.find(b"\n" + key + b"=")
+        if start < 0:
+            return None
+        start += len(key) + 2
+        end = self._text.find(b"\n", start)
+        return self._text[start : end if end >= 0 else len(self._text)]
+
+    def value(self, key):
+        """The text behind a key, such as "OSRELEASE". ValueError where it is not there."""
+        value = self._value(key.encode())
+        if value is None:
+            raise ValueError("VMCOREINFO has no %s" % key)
+        return "".join([chr(byte) if 32 <= byte < 127 else "?" for byte in value[:64]])
+
+    def symbol(self, name):
+        """The gva of one of the few symbols that VMCOREINFO names. ValueError."""
+        return _integer(self.value("SYMBOL(%s)" % name), 16) & self.mask
+
+    def has(self, name):
+        """Whether VMCOREINFO has SYMBOL(name)."""
+        return self._value(b"SYMBOL(" + name.encode() + b")") is not None
+
+    def view(self, gva, size, least=None):
+        """A memoryview of the image at a gva. least: this much will do, where memory ends. ValueError."""
+        gpa = (gva & self.mask) - self._shift
+        for base, length, _ in self._memory.segments:
+            if base <= gpa < base + length:
+                room = min(size, base + length - gpa)
+                if room >= (size if least is None else least):
+                    return self._memory.view(gpa, room)
+        raise ValueError("the kernel's tables say %#x, which is outside its memory" % (gva & self.mask))
+
+    def near(self, gva):
+        """Whether a gva can lie in the image."""
+        return 0 <= gva - self._lowest < _IMAGE
+
+    def is_live(self, entry):
+        """Whether it is the kernel that runs. entry: gva of its SYSCALL entry, 0: not set yet, or none."""
+        return self.bits == 32 or entry == 0 or self.near(entry)
+
+
+def _integer(text, base):
+    try:
+        return int(text, base)
+    except ValueError:
+        raise ValueError("VMCOREINFO has %s where a number belongs" % text)
+
+
+def find(memory, entry):
+    """Return the Image of the Linux that runs in a GuestMemory.
+
+    entry: the guest's LSTAR, which tells it from a kernel that was here before, or that a guest of this guest is.
+    ValueError where there is none; of several notes that are wrong the last one's reason.
+    """
+    why = "there is no VMCOREINFO in guest memory: no Linux, or one that has only begun to boot"
+    tried = 0
+    for base, size, _ in memory.segments:
+        pages = size // PAGE
+        words = memory.view(base, size)
+        page = _note(words, 0, pages)
+        while page < pages and tried < _TRIED:
+            tried += 1
+            try:
+                length = struct.unpack_from("<I", words, page * PAGE + 4)[0]
+                text = memory.read(base + page * PAGE + _TEXT, min(length, PAGE - _TEXT))
+                image = Image(memory, text)
+                if image.is_live(entry):
+                    return image
+                why = "Linux %s is in guest memory, but another kernel runs" % image.release
+            except ValueError as error:
+                why = str(error)
+            page = _note(words, page + 1, pages)
+    raise ValueError(why)
+
+
+def of(vm):
+    """The Image of the Linux that a VM runs. ValueError."""
+    return find(vm.memory, vm.vcpu.msr(IA32_LSTAR))
