@@ -1,12 +1,15 @@
 """Debian's cloud kernel with 2 processors, from the vmlinux inside its bzImage, on corei7_skylake_x: one boot."""
 
+import re
 import time
 
+import names
 import pytest
 import smp
 import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
+from pcanel.repl import RemoteError
 from shell import PROMPT, Shell
 
 
@@ -92,6 +95,47 @@ def test_the_prompt_sees_the_guest(shell):
     assert monitor.eval("vms['linux'].vcpu.rip") > 1 << 63 or monitor.eval("vms['linux'].vcpu.cpl") == 3
 
 
+def test_symbols_cost_what_was_promised(shell):
+    """The first use, and later ones: ticks, which Bochs counts as instructions, and heap."""
+    monitor = shell.monitor
+    monitor.exec(
+        "import cpu, gc\ndef cost(f):\n gc.collect()\n before = gc.mem_alloc()\n t = cpu.rdtsc()\n f()\n"
+        " return cpu.rdtsc() - t, gc.mem_alloc() - before\n"
+        "linux = vms['linux']\nassert linux.name_of(linux.vcpu.rip) == ''\n"
+        "first = cost(lambda: linux.symbols['do_sys_openat2'])\ngva = linux.symbols['do_sys_openat2'] + 0x1c\n"
+        "costs = [cost(lambda: linux.symbols['do_sys_openat2'])[0], cost(lambda: linux.symbols.at(gva))[0]]"
+    )
+    (ticks, heap), later = monitor.eval("first"), monitor.eval("costs")
+    print(ticks, heap, later)
+    assert heap < 300 << 10
+    if vtx.engine() == "bochs":
+        assert ticks < 20_000_000 and max(later) < 200_000
+
+
+def test_symbols_are_those_that_the_guest_tells(shell):
+    assert names.differences(shell, "linux", 800) == []
+    monitor = shell.monitor
+    gva = monitor.eval("vms['linux'].symbols['do_sys_openat2']")
+    assert monitor.eval(f"vms['linux'].symbols.at({gva + 0x1C})") == "do_sys_openat2+0x1c"
+    assert ("do_sys_openat2", gva) in monitor.eval("vms['linux'].symbols.search('do_sys_open*')")
+    with pytest.raises(RemoteError, match="KeyError: no symbol do_sys_opnat2; there are do_sys_openat2, "):
+        monitor.exec("vms['linux'].symbols['do_sys_opnat2']")
+    with pytest.raises(RemoteError, match="KeyError: init_once is the name of [0-9]+ symbols: 0xffffffff8"):
+        monitor.exec("vms['linux'].symbols['init_once']")
+
+
+def test_addresses_that_are_printed_have_names_then(shell):
+    """The guest stands in its idle loop when nothing happens."""
+    monitor = shell.monitor
+    for _ in range(60):
+        row = monitor.eval("[repr(vms), repr(vms['linux'])]")
+        if all("halt" in text for text in row):
+            break
+        time.sleep(1)
+    assert all(re.search(r"0xffffffff8[0-9a-f]{7} \w*halt\w*(\+0x[0-9a-f]+)?", text) for text in row), row
+    assert re.search(r"\nrip is \w*halt", monitor.eval("vms['linux'].vcpu.registers()"))
+
+
 def test_pause_and_resume(shell):
     monitor = shell.monitor
     monitor.exec("vms['linux'].pause()")
@@ -109,6 +153,7 @@ def test_reboot_starts_the_kernel_again(shell):
     shell.console.expect(rb"reboot: Restarting system", 240)
     shell.wait()
     assert float(shell.run("cut -d. -f1 /proc/uptime")) < 60
+    assert shell.monitor.eval("vms['linux'].symbols.at(vms['linux'].symbols['do_sys_openat2'])") == "do_sys_openat2"
     assert "reset by the guest" in shell.monitor.eval("vms['linux'].messages")
 
 

@@ -3,6 +3,7 @@ an older CPU. QUIET spares Bochs half of a boot; test_linux_cloud.py does withou
 
 import re
 
+import names
 import pytest
 import smp
 import vtx
@@ -48,6 +49,7 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
         assert shell.run("echo $((6 * 7))") == "42\n"
         assert "Local timer interrupts" in shell.run("cat /proc/interrupts")
         smp.check_boot(shell, cpus)
+        assert names.differences(shell, guest, 2000) == []
         if case == WITH_SCREEN:
             shell.run("dmesg | grep -F 'console [tty0] enabled'")
             shell.run("echo on the screen > /dev/tty0")

@@ -6,6 +6,7 @@ import pytest
 import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
+from pcanel.symbols import Symbols
 from suite import BOOT_TIMEOUT, HOLD, TIMEOUT, image
 
 _SUMMARY = re.compile(rb"^SUMMARY: .*\n", re.MULTILINE)
@@ -31,6 +32,13 @@ def run(monitor, name, options=""):
     lines = console.text()[before:].splitlines()
     passed = [line for line in lines if line.startswith("PASS: ")]
     return [line for line in lines if line.startswith("FAIL: ")], len(passed)
+
+
+def test_names_are_those_of_the_file_that_it_booted(running):
+    gva = Symbols(ROOT / "build/guests/smp/smp.elf")["stack_top"]
+    assert running.eval("vms['smp2'].symbols['stack_top']") == gva
+    assert running.eval(f"vms['smp2'].symbols.at({gva})") == "stack_top"
+    assert ("stack_top", gva) in running.eval("vms['smp2'].symbols.search('stack_*')")
 
 
 def test_two(running):
