@@ -5,9 +5,18 @@ address space, which need not be the current one, and an address that cannot be 
 that acts in the CPU's place uses vmm/memory/linear.py.
 """
 
+import micropython
+from micropython import const
+
 from vmm.memory import paging
+from vmm.memory.guest import FIRST_PAGE, HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, WORDS, locate
 from vmm.memory.paging import RSVD
-from vmm.vtx.x86 import MASK64, PAGE
+from vmm.vtx.vmcs import GUEST_CR0, GUEST_CR3, GUEST_CR4, GUEST_IA32_EFER
+from vmm.vtx.x86 import CR0_PG, CR4_LA57, EFER_LMA, EFER_NXE, MASK64, PAGE
+
+_NX = const(1 << 31)  # in an entry's upper half
+_PS = const(1 << 7)
+_TABLE = const(0xFFFFFFFFFF000)
 
 
 class Space:
@@ -16,9 +25,16 @@ class Space:
     def __init__(self, walker, memory):
         self._walker = walker
         self._memory = memory
+        long = walker.mode >= 48
+        self._root = walker.root if long else -1  # walk() leaves other modes to the Walker
+        self._shift = walker.shift if long else 39
+        self._reserved = walker.reserved_high
 
     def translate(self, gva):
         """Return the gpa. ValueError says why there is none."""
+        gpa = walk(self._memory.table, self._root, self._shift, self._reserved, gva)
+        if gpa >= 0:
+            return gpa
         gpa = self._walker.translate(gva, paging.PEEK)
         if gpa >= 0:
             return gpa
@@ -45,8 +61,36 @@ class Space:
             size -= piece
         return out
 
+    @micropython.viper
+    def number(self, gva: int, size: int) -> uint:
+        """Return the little-endian unsigned number of `size` bytes, 1 to 8."""
+        hpa = -1
+        if (gva & PAGE - 1) + size <= PAGE:
+            table = self._memory.table
+            gpa = int(walk(table, self._root, self._shift, self._reserved, gva))
+            if gpa >= 0:
+                hpa = int(locate(table, gpa, size))
+        if hpa < 0:
+            return uint(self._number(gva, size))
+        if size == 8:
+            words = ptr32(hpa)
+            return uint(words[0]) | uint(words[1]) << 32
+        data = ptr8(hpa)
+        value = uint(0)
+        while size > 0:
+            size -= 1
+            value = value << 8 | uint(data[size])
+        return value
+
+    def _number(self, gva, size):
+        return int.from_bytes(self.read(gva & MASK64, size), "little")
+
     def read(self, gva, size):
         """Return bytes."""
+        if size and (gva & (PAGE - 1)) + size <= PAGE:
+            gpa = self.translate(gva)
+            if self._memory.has(gpa, size):
+                return self._memory.read(gpa, size)
         return b"".join([self._memory.read(gpa, piece) for gpa, piece in self._pieces(gva, size)])
 
     def write(self, gva, data):
@@ -55,6 +99,62 @@ class Space:
         for gpa, piece in self._pieces(gva, len(data)):
             self._memory.write(gpa, data[at : at + piece])
             at += piece
+
+
+@micropython.viper
+def walk(table: ptr32, root: int, shift: int, reserved: int, gva: int) -> int:
+    """The gpa of a gva in 4-level or 5-level paging; below zero where there is none, and paging.Walker says why.
+
+    It computes what Walker.translate(gva, PEEK) does. table: of GuestMemory; root, shift, reserved: of the Walker. In
+    viper, since whoever looks at lists and objects does hardly anything else.
+    """
+    upper = gva >> (shift + 8) & (1 << 56 - shift) - 1
+    if upper != 0 and upper + 1 != 1 << 56 - shift:
+        return -1
+    end = int(table[0]) * WORDS
+    page = root
+    while True:
+        hpa = -1
+        i = 0
+        while i < end:  # locate(), without the call
+            at = page - (int(table[i + FIRST_PAGE]) << 12)
+            if at >= 0 and at + PAGE <= int(table[i + SIZE_LOW]) | int(table[i + SIZE_HIGH]) << 32:
+                hpa = (int(table[i + HPA_LOW]) | int(table[i + HPA_HIGH]) << 32) + at
+                break
+            i += WORDS
+        if hpa < 0:
+            return -1
+        entry = ptr32(hpa + ((gva >> shift & 511) << 3))
+        low = int(entry[0])
+        high = int(entry[1])
+        if not low & 1 or high & reserved:
+            return -1
+        page = (high & 0xFFFFF) << 32 | low & 0xFFFFF000
+        if shift == 12:
+            return page | gva & 0xFFF
+        if low & _PS:
+            offset = (1 << shift) - 1
+            if shift > 30 or low & offset & 0xFFFFE000:
+                return -1
+            return page & ~offset | gva & offset
+        shift -= 9
+
+
+@micropython.viper
+def translate(vcpu, gva: int) -> int:
+    """The gpa of a gva where the vCPU is in 64-bit paging; below zero: Space.translate() knows.
+
+    CR0.PG and CR4.LA57 in the VMCS are those that the guest sees.
+    """
+    efer = int(vcpu.read(GUEST_IA32_EFER))
+    if not efer & EFER_LMA or not int(vcpu.read(GUEST_CR0)) & CR0_PG:
+        return -1
+    shift = 48 if int(vcpu.read(GUEST_CR4)) & CR4_LA57 else 39
+    vm = vcpu.vm
+    reserved = int(vm.walker.wide_high)
+    if not efer & EFER_NXE:
+        reserved |= _NX
+    return int(walk(vm.memory.table, int(vcpu.read(GUEST_CR3)) & _TABLE, shift, reserved, gva))
 
 
 def space(vcpu, cr3=None):

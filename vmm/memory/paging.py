@@ -49,6 +49,7 @@ class Walker:
         self._memory = memory
         self._maxphyaddr = maxphyaddr
         self._page_1g = page_1g
+        self.wide_high = 0xFFFFF & ~((1 << max(maxphyaddr - 32, 0)) - 1)  # beyond the width, in an entry's upper half
         self.load(0, 0, 0, 0)
 
     def follow(self, vcpu, cr3=None):
@@ -70,19 +71,19 @@ class Walker:
         where CR4.PKE is set and a user page is accessed, since that is expensive.
         """
         if not cr0 & CR0_PG:
-            self.mode = self._shift = 0
+            self.mode = self.shift = 0
         elif not cr4 & CR4_PAE:
             self.mode = 32
         elif not efer & EFER_LMA:
             self.mode = 36
-            self._shift = 30
+            self.shift = 30
         elif not cr4 & CR4_LA57:
             self.mode = 48
-            self._shift = 39
+            self.shift = 39
         else:
             self.mode = 57
-            self._shift = 48
-        self._root = cr3 & (0xFFFFFFE0 if self.mode == 36 else 0xFFFFFFFFFF000)
+            self.shift = 48
+        self.root = cr3 & (0xFFFFFFE0 if self.mode == 36 else 0xFFFFFFFFFF000)
         self._pse = cr4 & CR4_PSE
         self._wp = cr0 & CR0_WP
         self._smep = cr4 & CR4_SMEP
@@ -91,10 +92,10 @@ class Walker:
         self._keys = vcpu if cr4 & CR4_PKE and self.mode >= 48 else None
         nxe = efer & EFER_NXE and self.mode > 32
         self._fetch_reported = bool(nxe or self._smep)
-        reserved = 0xFFFFF & ~((1 << max(self._maxphyaddr - 32, 0)) - 1)
+        reserved = self.wide_high
         if self.mode == 36:
             reserved |= 0x7FF00000
-        self._reserved_high = reserved if nxe else reserved | _NX
+        self.reserved_high = reserved if nxe else reserved | _NX
 
     def translate(self, gva, access):
         """The gpa of `gva` for `access` (WRITE, USER, FETCH, AC, PEEK, CHECK; 0 is a read).
@@ -127,8 +128,8 @@ class Walker:
 
     def _walk_64(self, gva, access):
         memory = self._memory
-        shift = self._shift
-        table = self._root
+        shift = self.shift
+        table = self.root
         rights = flags = 0xFFFFFFFF
         no_execute = 0
         if self._pdptes is not None:
@@ -143,7 +144,7 @@ class Walker:
             if not low & _P:
                 return self._fault(access, 0)
             high = memory.read_u32(entry_gpa + 4)
-            if high & self._reserved_high:
+            if high & self.reserved_high:
                 return self._fault(access, _P | RSVD)
             table = (high & 0xFFFFF) << 32 | low & 0xFFFFF000
             if shift == 30 and self.mode == 36:
@@ -200,8 +201,8 @@ class Walker:
     def _mark_64(self, gva, access):
         """Set the accessed flags on the way to `gva`, and the dirty flag at its end."""
         memory = self._memory
-        shift = self._shift
-        table = self._root
+        shift = self.shift
+        table = self.root
         if self._pdptes is not None:
             table = self._pdptes[gva >> 30] & 0xFFFFFFFFFF000
             shift = 21
@@ -220,7 +221,7 @@ class Walker:
 
     def _walk_32(self, gva, access):
         memory = self._memory
-        pde_gpa = self._root + (gva >> 22) * 4
+        pde_gpa = self.root + (gva >> 22) * 4
         pde = memory.read_u32(pde_gpa)
         if not pde & _P:
             return self._fault(access, 0)

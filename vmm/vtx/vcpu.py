@@ -157,7 +157,8 @@ class Vcpu:
 
     def translate(self, gva):
         """Return the gpa of a gva by the guest's page tables. ValueError says why it has none."""
-        return look.space(self).translate(gva)
+        gpa = look.translate(self, gva)
+        return gpa if gpa >= 0 else look.space(self).translate(gva)
 
     def pdptes(self):
         """The four page-directory-pointer-table entries that PAE paging uses: those of the last MOV to CR3."""
