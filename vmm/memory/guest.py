@@ -54,12 +54,7 @@ class GuestMemory:
 
     def has(self, gpa, size=1):
         """True where [gpa, gpa + size) is RAM that the guest reaches."""
-        if gpa >> 12 == self.covered:
-            return False
-        for base, length, _ in self.segments:
-            if base <= gpa and gpa + size <= base + length:
-                return True
-        return False
+        return gpa >> 12 != self.covered and locate(self.table, gpa, size) >= 0
 
     def view(self, gpa, size):
         """A writable memoryview of guest RAM: no copy."""
@@ -67,7 +62,8 @@ class GuestMemory:
 
     def read(self, gpa, size):
         """Return bytes."""
-        return bytes(self.view(gpa, size))
+        hpa = locate(self.table, gpa, size) if size >= 0 else -1
+        return uctypes.bytes_at(hpa, size) if hpa >= 0 else _outside(gpa, size)
 
     def write(self, gpa, data):
         """Write a bytes-like object."""

@@ -7,14 +7,14 @@ that acts in the CPU's place uses vmm/memory/linear.py.
 
 import micropython
 from micropython import const
+from vmx import vmread
 
 from vmm.memory import paging
 from vmm.memory.guest import FIRST_PAGE, HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, WORDS, locate
 from vmm.memory.paging import RSVD
-from vmm.vtx.vmcs import GUEST_CR0, GUEST_CR3, GUEST_CR4, GUEST_IA32_EFER
-from vmm.vtx.x86 import CR0_PG, CR4_LA57, EFER_LMA, EFER_NXE, MASK64, PAGE
+from vmm.vtx.vmcs import GUEST_CR3, GUEST_CR4, GUEST_IA32_EFER
+from vmm.vtx.x86 import CR4_LA57, EFER_LMA, EFER_NXE, MASK64, PAGE
 
-_NX = const(1 << 31)  # in an entry's upper half
 _PS = const(1 << 7)
 _TABLE = const(0xFFFFFFFFFF000)
 
@@ -142,19 +142,14 @@ def walk(table: ptr32, root: int, shift: int, reserved: int, gva: int) -> int:
 
 @micropython.viper
 def translate(vcpu, gva: int) -> int:
-    """The gpa of a gva where the vCPU is in 64-bit paging; below zero: Space.translate() knows.
-
-    CR0.PG and CR4.LA57 in the VMCS are those that the guest sees.
-    """
-    efer = int(vcpu.read(GUEST_IA32_EFER))
-    if not efer & EFER_LMA or not int(vcpu.read(GUEST_CR0)) & CR0_PG:
-        return -1
-    shift = 48 if int(vcpu.read(GUEST_CR4)) & CR4_LA57 else 39
-    vm = vcpu.vm
-    reserved = int(vm.walker.wide_high)
-    if not efer & EFER_NXE:
-        reserved |= _NX
-    return int(walk(vm.memory.table, int(vcpu.read(GUEST_CR3)) & _TABLE, shift, reserved, gva))
+    """The gpa of a gva in a vCPU's address space. ValueError says why there is none."""
+    if int(vmread(vcpu, GUEST_IA32_EFER)) & (EFER_LMA | EFER_NXE) == EFER_LMA | EFER_NXE:
+        shift = 48 if int(vmread(vcpu, GUEST_CR4)) & CR4_LA57 else 39  # CR4.LA57 is the one that the guest sees
+        vm = vcpu.vm
+        gpa = int(walk(vm.memory.table, int(vmread(vcpu, GUEST_CR3)) & _TABLE, shift, vm.walker.wide_high, gva))
+        if gpa >= 0:
+            return gpa
+    return int(space(vcpu).translate(gva))
 
 
 def space(vcpu, cr3=None):
