@@ -6,11 +6,12 @@ that acts in the CPU's place uses vmm/memory/linear.py.
 """
 
 import micropython
+import uctypes
 from micropython import const
 from vmx import vmread
 
 from vmm.memory import paging
-from vmm.memory.guest import FIRST_PAGE, HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, WORDS, locate
+from vmm.memory.guest import FIRST_PAGE, HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, WORDS
 from vmm.memory.paging import RSVD
 from vmm.vtx.vmcs import GUEST_CR3, GUEST_CR4, GUEST_IA32_EFER
 from vmm.vtx.x86 import CR4_LA57, EFER_LMA, EFER_NXE, MASK64, PAGE
@@ -25,14 +26,13 @@ class Space:
     def __init__(self, walker, memory):
         self._walker = walker
         self._memory = memory
-        long = walker.mode >= 48
+        long = walker.mode >= 48 and walker.no_execute
         self._root = walker.root if long else -1  # walk() leaves other modes to the Walker
         self._shift = walker.shift if long else 39
-        self._reserved = walker.reserved_high
 
     def translate(self, gva):
         """Return the gpa. ValueError says why there is none."""
-        gpa = walk(self._memory.table, self._root, self._shift, self._reserved, gva)
+        gpa = walk(self._memory.table, self._root, self._shift, gva, 0)
         if gpa >= 0:
             return gpa
         gpa = self._walker.translate(gva, paging.PEEK)
@@ -66,11 +66,9 @@ class Space:
         """Return the little-endian unsigned number of `size` bytes, 1 to 8."""
         hpa = -1
         if (gva & PAGE - 1) + size <= PAGE:
-            table = self._memory.table
-            gpa = int(walk(table, self._root, self._shift, self._reserved, gva))
-            if gpa >= 0:
-                hpa = int(locate(table, gpa, size))
-        if hpa < 0:
+            memory = self._memory
+            hpa = int(walk(memory.table, self._root, self._shift, gva, 1))
+        if hpa < 0 or int(memory.covered) >= 0:
             return uint(self._number(gva, size))
         if size == 8:
             words = ptr32(hpa)
@@ -87,10 +85,10 @@ class Space:
 
     def read(self, gva, size):
         """Return bytes."""
-        if size and (gva & (PAGE - 1)) + size <= PAGE:
-            gpa = self.translate(gva)
-            if self._memory.has(gpa, size):
-                return self._memory.read(gpa, size)
+        if 0 < size <= PAGE - (gva & (PAGE - 1)) and self._memory.covered < 0:
+            hpa = walk(self._memory.table, self._root, self._shift, gva, 1)
+            if hpa >= 0:
+                return uctypes.bytes_at(hpa, size)
         return b"".join([self._memory.read(gpa, piece) for gpa, piece in self._pieces(gva, size)])
 
     def write(self, gva, data):
@@ -102,17 +100,19 @@ class Space:
 
 
 @micropython.viper
-def walk(table: ptr32, root: int, shift: int, reserved: int, gva: int) -> int:
-    """The gpa of a gva in 4-level or 5-level paging; below zero where there is none, and paging.Walker says why.
+def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
+    """The gpa of a gva in 4-level or 5-level paging, or with `host` its hpa.
 
-    It computes what Walker.translate(gva, PEEK) does. table: of GuestMemory; root, shift, reserved: of the Walker. In
-    viper, since whoever looks at lists and objects does hardly anything else.
+    Below zero where it leads to no RAM: paging.Walker.translate(gva, PEEK), which computes the same, says why. Reserved
+    bits of an address lead there too; NXE must be set. table: of GuestMemory; root, shift: of the Walker. In viper,
+    since whoever looks at lists and objects does hardly anything else.
     """
     upper = gva >> (shift + 8) & (1 << 56 - shift) - 1
     if upper != 0 and upper + 1 != 1 << 56 - shift:
         return -1
     end = int(table[0]) * WORDS
     page = root
+    offset = 0
     while True:
         hpa = -1
         i = 0
@@ -124,19 +124,19 @@ def walk(table: ptr32, root: int, shift: int, reserved: int, gva: int) -> int:
             i += WORDS
         if hpa < 0:
             return -1
+        if offset:
+            offset = gva & 0xFFF
+            return hpa + offset if host else page + offset
         entry = ptr32(hpa + ((gva >> shift & 511) << 3))
         low = int(entry[0])
-        high = int(entry[1])
-        if not low & 1 or high & reserved:
+        if not low & 1:
             return -1
-        page = (high & 0xFFFFF) << 32 | low & 0xFFFFF000
-        if shift == 12:
-            return page | gva & 0xFFF
-        if low & _PS:
+        page = (int(entry[1]) & 0xFFFFF) << 32 | low & 0xFFFFF000
+        if shift == 12 or low & _PS:
             offset = (1 << shift) - 1
-            if shift > 30 or low & offset & 0xFFFFE000:
+            if shift > 30 or low & offset & 0xFFFFE000 and shift > 12:
                 return -1
-            return page & ~offset | gva & offset
+            page = page & ~offset | gva & offset & 0xFFFFFF000
         shift -= 9
 
 
@@ -145,8 +145,7 @@ def translate(vcpu, gva: int) -> int:
     """The gpa of a gva in a vCPU's address space. ValueError says why there is none."""
     if int(vmread(vcpu, GUEST_IA32_EFER)) & (EFER_LMA | EFER_NXE) == EFER_LMA | EFER_NXE:
         shift = 48 if int(vmread(vcpu, GUEST_CR4)) & CR4_LA57 else 39  # CR4.LA57 is the one that the guest sees
-        vm = vcpu.vm
-        gpa = int(walk(vm.memory.table, int(vmread(vcpu, GUEST_CR3)) & _TABLE, shift, vm.walker.wide_high, gva))
+        gpa = int(walk(vcpu.vm.memory.table, int(vmread(vcpu, GUEST_CR3)) & _TABLE, shift, gva, 0))
         if gpa >= 0:
             return gpa
     return int(space(vcpu).translate(gva))

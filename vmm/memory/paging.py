@@ -49,7 +49,6 @@ class Walker:
         self._memory = memory
         self._maxphyaddr = maxphyaddr
         self._page_1g = page_1g
-        self.wide_high = 0xFFFFF & ~((1 << max(maxphyaddr - 32, 0)) - 1)  # beyond the width, in an entry's upper half
         self.load(0, 0, 0, 0)
 
     def follow(self, vcpu, cr3=None):
@@ -91,11 +90,12 @@ class Walker:
         self._pdptes = pdptes
         self._keys = vcpu if cr4 & CR4_PKE and self.mode >= 48 else None
         nxe = efer & EFER_NXE and self.mode > 32
+        self.no_execute = nxe
         self._fetch_reported = bool(nxe or self._smep)
-        reserved = self.wide_high
+        reserved = 0xFFFFF & ~((1 << max(self._maxphyaddr - 32, 0)) - 1)
         if self.mode == 36:
             reserved |= 0x7FF00000
-        self.reserved_high = reserved if nxe else reserved | _NX
+        self._reserved_high = reserved if nxe else reserved | _NX
 
     def translate(self, gva, access):
         """The gpa of `gva` for `access` (WRITE, USER, FETCH, AC, PEEK, CHECK; 0 is a read).
@@ -144,7 +144,7 @@ class Walker:
             if not low & _P:
                 return self._fault(access, 0)
             high = memory.read_u32(entry_gpa + 4)
-            if high & self.reserved_high:
+            if high & self._reserved_high:
                 return self._fault(access, _P | RSVD)
             table = (high & 0xFFFFF) << 32 | low & 0xFFFFF000
             if shift == 30 and self.mode == 36:
