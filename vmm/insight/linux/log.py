@@ -49,7 +49,7 @@ def dmesg(kernel):
                 begin = 0  # a block that would wrap lies at the ring's start
             length = min(space.number(at + length_at, 2), _TEXT, max(size - begin % size - _HEADER, 0))
             text = space.read(data + begin % size + _HEADER, length)
-            log.append((space.number(at + time_at, 8) / 1000000000, objects.text(text)))
+            log.append((space.number(at + time_at, 8) // 1000 / 1000000, objects.text(text)))
         if number == head:
             return log
         number = number + 1 & _ID
