@@ -207,7 +207,7 @@ static mp_obj_t vcpu_read(mp_obj_t self_in, mp_obj_t field) {
     vmx_check("VMREAD", vmx_vmread(mp_obj_get_int_truncated(field), &value));
     return mp_obj_new_int_from_uint(value);
 }
-static MP_DEFINE_CONST_FUN_OBJ_2(vcpu_read_obj, vcpu_read);
+MP_DEFINE_CONST_FUN_OBJ_2(vcpu_read_obj, vcpu_read); // also vmx.vmread, as vmwrite
 
 static mp_obj_t vcpu_write(mp_obj_t self_in, mp_obj_t field, mp_obj_t value) {
     vcpu_need_loaded(get(self_in));

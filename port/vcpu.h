@@ -172,6 +172,7 @@ extern const mp_obj_base_t vcpu_enter_obj;
 MP_DECLARE_CONST_FUN_OBJ_1(vcpu_earliest_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(vcpu_host_state_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(vcpu_mitigate_obj);
+MP_DECLARE_CONST_FUN_OBJ_2(vcpu_read_obj);
 MP_DECLARE_CONST_FUN_OBJ_3(vcpu_write_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(vcpu_want_obj);
 

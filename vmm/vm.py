@@ -15,6 +15,7 @@ from micropython import const
 from vmm import apic_bus, backoff, bus, handlers, pc, processors, screen, tally, terminal
 from vmm.gone import Gone
 from vmm.handlers import cpu_msrs, cpuid, io, mmio, msr, spec_msrs, vmcall
+from vmm.insight.inside import Inside
 from vmm.life import Life
 from vmm.memory import ept, linear, rights
 from vmm.memory import guest as memory
@@ -33,7 +34,7 @@ _LOG_LINES = const(64)
 _GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
 
-class VM(Life, Physical, ScheduledVm, Interleaved):
+class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
     """One guest. Attributes for users: name, state, vcpus, vcpu (the first of them), memory, clock, ports, mmio, msrs,
     policies."""
 
@@ -57,6 +58,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved):
         self._scheduled = []
         self._taken = []
         self._init = None  # why it is to be reset
+        self._kernel = None  # vmm.insight.kernel.Kernel, once somebody has looked inside
         try:
             self._build(config, host_uart, vpids)
         except BaseException:

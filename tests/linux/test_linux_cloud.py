@@ -3,6 +3,7 @@
 import re
 import time
 
+import inside
 import names
 import pytest
 import smp
@@ -134,6 +135,24 @@ def test_addresses_that_are_printed_have_names_then(shell):
         time.sleep(1)
     assert all(re.search(r"0xffffffff8[0-9a-f]{7} \w*halt\w*(\+0x[0-9a-f]+)?", text) for text in row), row
     assert re.search(r"\nrip is \w*halt", monitor.eval("vms['linux'].vcpu.registers()"))
+
+
+def test_types_cost_what_was_promised(shell):
+    """Ticks of the first use and of later ones, and the heap that is kept."""
+    heap, costs = inside.costs(shell, "linux")
+    print(heap, costs)
+    assert heap < 300 << 10
+    if vtx.engine() == "bochs":
+        limits = {"first": 50_000_000, "later": 50_000, "ps": 5_000_000, "translate": 3000, "read_u64": 1500}
+        assert {name: ticks for name, ticks in costs.items() if ticks > limits[name]} == {}
+
+
+def test_the_view_from_outside_agrees_with_proc(shell):
+    inside.check(shell, "linux")
+
+
+def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):
+    inside.check_refusals(shell, "linux")
 
 
 def test_pause_and_resume(shell):

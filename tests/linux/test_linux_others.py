@@ -3,6 +3,7 @@ an older CPU. QUIET spares Bochs half of a boot; test_linux_cloud.py does withou
 
 import re
 
+import inside
 import names
 import pytest
 import smp
@@ -24,6 +25,7 @@ LONG = {
 }
 
 QUIET = "quiet cryptomgr.notests"
+TYPES = ("full-vmlinux", "newer-bzimage")
 WITH_SCREEN = "full-vmlinux"  # the case whose kernel is told of the screen, and logs there too
 
 
@@ -50,6 +52,8 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
         assert "Local timer interrupts" in shell.run("cat /proc/interrupts")
         smp.check_boot(shell, cpus)
         assert names.differences(shell, guest, 15000, 500) == []
+        if case in TYPES:
+            inside.check(shell, guest)
         if case == WITH_SCREEN:
             shell.run("dmesg | grep -F 'console [tty0] enabled'")
             shell.run("echo on the screen > /dev/tty0")

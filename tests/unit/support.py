@@ -1,6 +1,9 @@
 """Guest memory for tests: the protocol of vmm/memory/guest.py over a bytearray."""
 
 import struct
+from array import array
+
+import uctypes
 
 
 class Memory:
@@ -9,6 +12,8 @@ class Memory:
     def __init__(self, size):
         self.size = size
         self.data = bytearray(size)
+        hpa = uctypes.addressof(self.data)
+        self.table = array("I", [1, 0, size & 0xFFFFFFFF, size >> 32, hpa & 0xFFFFFFFF, hpa >> 32])  # for locate()
 
     def has(self, gpa, size=1):
         return 0 <= gpa and gpa + size <= self.size

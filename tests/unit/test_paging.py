@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from support import Memory
 
 from vmm.memory import paging
+from vmm.memory.look import walk
 from vmm.memory.paging import AC, FETCH, NOT_CANONICAL, PEEK, UNBACKED, USER, WRITE, Walker
 
 PG, WP, PE = 1 << 31, 1 << 16, 1
@@ -135,6 +136,10 @@ def test_against_the_model(mode, gva, words, large_at, leaf, access, extra4, wp,
     kind, value = model(mode, gva, entries, access, cr0, cr4, efer)
     got = walker.translate(gva, access)
     assert got == (value if kind == "gpa" else ~value)
+    if mode >= 48 and nxe:  # the short way for those who look, which knows RAM only
+        gpa = walker.translate(gva, PEEK)
+        ram = gpa >= 0 and MEMORY.has(gpa & ~0xFFF, 0x1000)
+        assert walk(MEMORY.table, TABLES, 39 if mode == 48 else 48, gva, 0) == (gpa if ram else -1)
     signed = gva - (1 << 64) if gva >> 63 else gva
     assert walker.translate(signed, access) == got
     used = 0

@@ -5,9 +5,19 @@ address space, which need not be the current one, and an address that cannot be 
 that acts in the CPU's place uses vmm/memory/linear.py.
 """
 
+import micropython
+import uctypes
+from micropython import const
+from vmx import vmread
+
 from vmm.memory import paging
+from vmm.memory.guest import FIRST_PAGE, HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, WORDS
 from vmm.memory.paging import RSVD
-from vmm.vtx.x86 import MASK64, PAGE
+from vmm.vtx.vmcs import GUEST_CR3, GUEST_CR4, GUEST_IA32_EFER
+from vmm.vtx.x86 import CR4_LA57, EFER_LMA, EFER_NXE, MASK64, PAGE
+
+_PS = const(1 << 7)
+_TABLE = const(0xFFFFFFFFFF000)
 
 
 class Space:
@@ -16,9 +26,15 @@ class Space:
     def __init__(self, walker, memory):
         self._walker = walker
         self._memory = memory
+        long = walker.mode >= 48 and walker.no_execute
+        self._root = walker.root if long else -1  # walk() leaves other modes to the Walker
+        self._shift = walker.shift if long else 39
 
     def translate(self, gva):
         """Return the gpa. ValueError says why there is none."""
+        gpa = walk(self._memory.table, self._root, self._shift, gva, 0)
+        if gpa >= 0:
+            return gpa
         gpa = self._walker.translate(gva, paging.PEEK)
         if gpa >= 0:
             return gpa
@@ -45,8 +61,34 @@ class Space:
             size -= piece
         return out
 
+    @micropython.viper
+    def number(self, gva: int, size: int) -> uint:
+        """Return the little-endian unsigned number of `size` bytes, 1 to 8."""
+        hpa = -1
+        if (gva & PAGE - 1) + size <= PAGE:
+            memory = self._memory
+            hpa = int(walk(memory.table, self._root, self._shift, gva, 1))
+        if hpa < 0 or int(memory.covered) >= 0:
+            return uint(self._number(gva, size))
+        if size == 8:
+            words = ptr32(hpa)
+            return uint(words[0]) | uint(words[1]) << 32
+        data = ptr8(hpa)
+        value = uint(0)
+        while size > 0:
+            size -= 1
+            value = value << 8 | uint(data[size])
+        return value
+
+    def _number(self, gva, size):
+        return int.from_bytes(self.read(gva & MASK64, size), "little")
+
     def read(self, gva, size):
         """Return bytes."""
+        if 0 < size <= PAGE - (gva & (PAGE - 1)) and self._memory.covered < 0:
+            hpa = walk(self._memory.table, self._root, self._shift, gva, 1)
+            if hpa >= 0:
+                return uctypes.bytes_at(hpa, size)
         return b"".join([self._memory.read(gpa, piece) for gpa, piece in self._pieces(gva, size)])
 
     def write(self, gva, data):
@@ -55,6 +97,58 @@ class Space:
         for gpa, piece in self._pieces(gva, len(data)):
             self._memory.write(gpa, data[at : at + piece])
             at += piece
+
+
+@micropython.viper
+def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
+    """The gpa of a gva in 4-level or 5-level paging, or with `host` its hpa.
+
+    Below zero where it leads to no RAM: paging.Walker.translate(gva, PEEK), which computes the same, says why. Reserved
+    bits of an address lead there too; NXE must be set. table: of GuestMemory; root, shift: of the Walker. In viper,
+    since whoever looks at lists and objects does hardly anything else.
+    """
+    upper = gva >> (shift + 8) & (1 << 56 - shift) - 1
+    if upper != 0 and upper + 1 != 1 << 56 - shift:
+        return -1
+    end = int(table[0]) * WORDS
+    page = root
+    offset = 0
+    while True:
+        hpa = -1
+        i = 0
+        while i < end:  # locate(), without the call
+            at = page - (int(table[i + FIRST_PAGE]) << 12)
+            if at >= 0 and at + PAGE <= int(table[i + SIZE_LOW]) | int(table[i + SIZE_HIGH]) << 32:
+                hpa = (int(table[i + HPA_LOW]) | int(table[i + HPA_HIGH]) << 32) + at
+                break
+            i += WORDS
+        if hpa < 0:
+            return -1
+        if offset:
+            offset = gva & 0xFFF
+            return hpa + offset if host else page + offset
+        entry = ptr32(hpa + ((gva >> shift & 511) << 3))
+        low = int(entry[0])
+        if not low & 1:
+            return -1
+        page = (int(entry[1]) & 0xFFFFF) << 32 | low & 0xFFFFF000
+        if shift == 12 or low & _PS:
+            offset = (1 << shift) - 1
+            if shift > 30 or low & offset & 0xFFFFE000 and shift > 12:
+                return -1
+            page = page & ~offset | gva & offset & 0xFFFFFF000
+        shift -= 9
+
+
+@micropython.viper
+def translate(vcpu, gva: int) -> int:
+    """The gpa of a gva in a vCPU's address space. ValueError says why there is none."""
+    if int(vmread(vcpu, GUEST_IA32_EFER)) & (EFER_LMA | EFER_NXE) == EFER_LMA | EFER_NXE:
+        shift = 48 if int(vmread(vcpu, GUEST_CR4)) & CR4_LA57 else 39  # CR4.LA57 is the one that the guest sees
+        gpa = int(walk(vcpu.vm.memory.table, int(vmread(vcpu, GUEST_CR3)) & _TABLE, shift, gva, 0))
+        if gpa >= 0:
+            return gpa
+    return int(space(vcpu).translate(gva))
 
 
 def space(vcpu, cr3=None):

@@ -70,19 +70,19 @@ class Walker:
         where CR4.PKE is set and a user page is accessed, since that is expensive.
         """
         if not cr0 & CR0_PG:
-            self.mode = self._shift = 0
+            self.mode = self.shift = 0
         elif not cr4 & CR4_PAE:
             self.mode = 32
         elif not efer & EFER_LMA:
             self.mode = 36
-            self._shift = 30
+            self.shift = 30
         elif not cr4 & CR4_LA57:
             self.mode = 48
-            self._shift = 39
+            self.shift = 39
         else:
             self.mode = 57
-            self._shift = 48
-        self._root = cr3 & (0xFFFFFFE0 if self.mode == 36 else 0xFFFFFFFFFF000)
+            self.shift = 48
+        self.root = cr3 & (0xFFFFFFE0 if self.mode == 36 else 0xFFFFFFFFFF000)
         self._pse = cr4 & CR4_PSE
         self._wp = cr0 & CR0_WP
         self._smep = cr4 & CR4_SMEP
@@ -90,6 +90,7 @@ class Walker:
         self._pdptes = pdptes
         self._keys = vcpu if cr4 & CR4_PKE and self.mode >= 48 else None
         nxe = efer & EFER_NXE and self.mode > 32
+        self.no_execute = nxe
         self._fetch_reported = bool(nxe or self._smep)
         reserved = 0xFFFFF & ~((1 << max(self._maxphyaddr - 32, 0)) - 1)
         if self.mode == 36:
@@ -127,8 +128,8 @@ class Walker:
 
     def _walk_64(self, gva, access):
         memory = self._memory
-        shift = self._shift
-        table = self._root
+        shift = self.shift
+        table = self.root
         rights = flags = 0xFFFFFFFF
         no_execute = 0
         if self._pdptes is not None:
@@ -200,8 +201,8 @@ class Walker:
     def _mark_64(self, gva, access):
         """Set the accessed flags on the way to `gva`, and the dirty flag at its end."""
         memory = self._memory
-        shift = self._shift
-        table = self._root
+        shift = self.shift
+        table = self.root
         if self._pdptes is not None:
             table = self._pdptes[gva >> 30] & 0xFFFFFFFFFF000
             shift = 21
@@ -220,7 +221,7 @@ class Walker:
 
     def _walk_32(self, gva, access):
         memory = self._memory
-        pde_gpa = self._root + (gva >> 22) * 4
+        pde_gpa = self.root + (gva >> 22) * 4
         pde = memory.read_u32(pde_gpa)
         if not pde & _P:
             return self._fault(access, 0)

@@ -170,9 +170,8 @@ class Vcpu:
         """Write bytes at a guest-virtual address, whatever the page's rights are."""
         look.space(self).write(gva, data)
 
-    def translate(self, gva):
-        """Return the gpa of a gva by the guest's page tables. ValueError says why it has none."""
-        return look.space(self).translate(gva)
+    # (gva): return the gpa of a gva by the guest's page tables. ValueError says why it has none.
+    translate = look.translate
 
     def pdptes(self):
         """The four page-directory-pointer-table entries that PAE paging uses: those of the last MOV to CR3."""

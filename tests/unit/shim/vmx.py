@@ -2,7 +2,7 @@
 
 from functools import partial as bind
 
-__all__ = ["Value", "bind", "invvpid", "numbers", "vmwrite", "want"]
+__all__ = ["Value", "bind", "invvpid", "numbers", "vmread", "vmwrite", "want"]
 
 
 class Value:
@@ -15,6 +15,11 @@ class Value:
 def numbers(_answer):
     """No address here: Value() is carried out by Event.value."""
     return 0
+
+
+def vmread(vcpu, field):
+    """VMREAD on a vCPU's VMCS."""
+    return vcpu.read(field)
 
 
 def vmwrite(vcpu, field, value):

@@ -1,0 +1,94 @@
+"""vm.type(), vm.object() and vm.linux beside the guest's own /proc."""
+
+import pytest
+from pcanel.repl import RemoteError
+
+_COST = """
+import cpu, gc
+def cost(f):
+    t = cpu.rdtsc()
+    f()
+    return cpu.rdtsc() - t
+def costs(vm):
+    vm.symbols['init_task']
+    gc.collect()
+    heap = gc.mem_alloc()
+    said = {'first': cost(lambda: vm.type('struct task_struct'))}
+    vm.linux.ps()
+    gc.collect()
+    heap = gc.mem_alloc() - heap
+    said['later'] = cost(lambda: vm.type('struct task_struct'))
+    said['ps'] = cost(vm.linux.ps) * 50 // len(vm.linux.ps())
+    vcpu, memory, gva = vm.vcpu, vm.memory, vm.symbols['linux_banner']
+    nothing = cost(lambda: None)
+    said['translate'] = cost(lambda: vcpu.translate(gva)) - nothing
+    said['read_u64'] = cost(lambda: memory.read_u64(0x1000)) - nothing
+    return heap, said
+"""
+
+
+def costs(shell, guest):
+    """(bytes of heap, {what: ticks})."""
+    shell.monitor.exec(_COST)
+    return shell.monitor.eval(f"costs(vms['{guest}'])")
+
+
+def check(shell, guest):
+    """Processes, log, modules and arguments are what the guest's own tools say."""
+    vm = f"vms['{guest}']"
+    ask = shell.monitor.eval
+    assert ask(f"{vm}.object('char [14]', {vm}.symbols['linux_banner'])") == "Linux version "
+
+    said = {}
+    for line in shell.run("cat /proc/[0-9]*/stat").splitlines():
+        pid, _, rest = line.partition(" (")
+        comm, _, rest = rest.rpartition(") ")
+        state, ppid = rest.split()[:2]
+        said[int(pid)] = (int(ppid), state, comm)
+    seen = {pid: tuple(rest) for pid, *rest in ask(f"[tuple(row) for row in {vm}.linux.ps()]")}
+    lasting = {pid for pid in said if not said[pid][2].startswith(("kworker", "cat"))}
+    assert {1, 2} < lasting and len(lasting) > 20 and lasting <= set(seen)
+    different = {pid: (seen[pid], said[pid]) for pid in lasting if seen[pid][::2] != said[pid][::2]}
+    assert different == {}
+    # One that runs at the one moment sleeps at the other.
+    quiet = [pid for pid in lasting if "R" not in (seen[pid][1], said[pid][1])]
+    assert [(seen[pid], said[pid]) for pid in quiet if seen[pid] != said[pid]] == []
+
+    count = int(shell.run("dmesg | wc -l"))
+    log = ask(f"str({vm}.linux.dmesg()).split('\\n')[-20:]")
+    assert shell.run("dmesg | tail -n 20").splitlines() == log
+    assert ask(f"str({vm}.linux.dmesg()).count('\\n') + 1") == count
+
+    modules = [line.split()[:3] for line in shell.run("cat /proc/modules").splitlines()]
+    assert ask(f"[tuple(row) for row in {vm}.linux.modules()]") == [
+        (n, int(size), int(used)) for n, size, used in modules
+    ]
+
+    pid = int(shell.run("echo $$"))
+    for number in (1, pid):
+        arguments = shell.run(f"tr '\\0' '\\n' < /proc/{number}/cmdline").splitlines()
+        assert ask(f"{vm}.linux.cmdline({number})") == arguments
+    assert ask(f"{vm}.linux.cmdline(2)") == []
+    assert ask(f"{vm}.linux.task({pid}).mm.mm_users.counter") >= 1
+    assert ask(f"{vm}.linux.task({pid}).real_parent.pid") == said[pid][0]
+    assert "comm = 'kthreadd'" in ask(f"repr({vm}.linux.task(2))")
+    again = f"{vm}.container_of({vm}.linux.task(1).at_('tasks'), 'struct task_struct', 'tasks')"
+    assert ask(f"{again}.pid") == 1
+    assert ask(f"repr({vm}.type('struct list_head'))").startswith(
+        "struct list_head {  // 16 bytes\n    0x0 struct list"
+    )
+
+
+def check_refusals(shell, guest):
+    """One line each, and the guest runs on."""
+    vm = f"vms['{guest}']"
+    for code, line in (
+        (f"{vm}.type('struct nope')", "ValueError: the guest's BTF has no type struct nope"),
+        (f"{vm}.linux.task(1).nope", "AttributeError: struct task_struct has no member nope"),
+        (f"{vm}.linux.task(99999)", "ValueError: no process has PID 99999"),
+        (f"{vm}.object('int', 0x1000)", "ValueError: gva 0x1000 is not mapped"),
+        (f"{vm}.linux.task(2).mm.pgd", "ValueError: struct mm_struct \\* is NULL: no pgd"),
+    ):
+        with pytest.raises(RemoteError, match=line + "$"):
+            shell.monitor.exec(code)
+    assert shell.run("echo $((6 * 7))") == "42\n"

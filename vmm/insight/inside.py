@@ -1,0 +1,39 @@
+"""What a VM has for those who look inside: vm.type(), vm.object(), vm.container_of(), vm.linux.
+
+Nothing is imported or read before its first use; what was found is forgotten when the guest starts anew.
+"""
+
+
+class Inside:
+    """The part of vmm.vm.VM that knows what runs in the guest. starts: counts the guest's starts."""
+
+    @property
+    def kernel(self):
+        """The guest's Linux (vmm/insight/kernel.py). ValueError where it has none yet, or one without BTF."""
+        known = self._kernel
+        if known is None or known.starts != self.starts:
+            from vmm.insight.kernel import Kernel
+
+            self._kernel = None
+            known = self._kernel = Kernel(self, self.symbols)
+        return known
+
+    def type(self, name, which=None):
+        """A type of the guest's kernel by its name in C: "struct file", "pid_t", "char *"; printed it is its text.
+
+        which: counts from 0 where several have the name.
+        """
+        return self.kernel.types.type(name, which)
+
+    def object(self, type, gva):
+        """What a type (its name, or from vm.type()) says of the memory at a kernel address."""
+        return self.kernel.object(type, gva)
+
+    def container_of(self, gva, type, member):
+        """The struct of a type (its name) whose member is at a kernel address."""
+        return self.kernel.container_of(gva, type, member)
+
+    @property
+    def linux(self):
+        """The guest's Linux as its own tools would show it: ps(), dmesg(), modules(), cmdline(pid), task(pid)."""
+        return self.kernel.linux

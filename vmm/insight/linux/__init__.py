@@ -1,0 +1,44 @@
+"""A guest's Linux from outside, as its own /proc shows it: one file a subject, imported at its first use."""
+
+
+class Linux:
+    """`vm.linux`. kernel: vmm.insight.kernel.Kernel."""
+
+    def __init__(self, kernel):
+        self._kernel = kernel
+
+    def tasks(self):
+        """Yield the struct task_struct of each process. ValueError where the list does not end."""
+        from vmm.insight.linux import tasks
+
+        return tasks.processes(self._kernel)
+
+    def task(self, pid):
+        """The struct task_struct of a process. ValueError where there is none."""
+        from vmm.insight.linux import tasks
+
+        return tasks.find(self._kernel, pid)
+
+    def ps(self):
+        """A table of the processes: PID, PPID, STATE (a letter as in /proc/PID/stat), COMM."""
+        from vmm.insight.linux import tasks
+
+        return tasks.ps(self._kernel)
+
+    def cmdline(self, pid):
+        """The arguments of a process, a list of str; empty for a kernel thread."""
+        from vmm.insight.linux import tasks
+
+        return tasks.cmdline(self._kernel, pid)
+
+    def dmesg(self):
+        """The kernel's log: [(seconds since boot, text), ...]; printed as dmesg prints it."""
+        from vmm.insight.linux import log
+
+        return log.dmesg(self._kernel)
+
+    def modules(self):
+        """A table of the modules: NAME, SIZE in bytes, USED."""
+        from vmm.insight.linux import modules
+
+        return modules.modules(self._kernel)

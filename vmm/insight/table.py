@@ -1,0 +1,18 @@
+"""A list of tuples that prints as a table."""
+
+
+class Table(list):
+    """columns: the names of the tuples' items. Text is on the left, numbers on the right."""
+
+    def __init__(self, columns, rows):
+        super().__init__(rows)
+        self.columns = columns
+
+    def __repr__(self):
+        texts = [[str(item) for item in row] for row in self]
+        widths = [max([len(name)] + [len(row[i]) for row in texts]) for i, name in enumerate(self.columns)]
+        left = [any([isinstance(row[i], str) for row in self]) for i in range(len(widths))]
+        form = "  ".join([("%%-%ds" if left[i] else "%%%ds") % width for i, width in enumerate(widths)])
+        return "\n".join([(form % tuple(row)).rstrip() for row in [list(self.columns)] + texts])
+
+    __str__ = __repr__
