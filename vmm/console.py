@@ -11,7 +11,7 @@ from vmx import bind
 
 from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR, Uart16550
 
-_RING = const(8192)  # bytes, a power of two
+RING = const(8192)  # bytes, a power of two
 
 # Callables of the host, by their index in Console._far.
 _WRITECHAR = const(0)
@@ -28,14 +28,15 @@ class Console:
     input and more waits, so that poll() is due.
     """
 
-    def __init__(self, host, more):
+    def __init__(self, host, more, ring):
+        """ring: a buffer of RING bytes."""
         self._far = [None] * 3
         self.drained = bind(_drained, self._far, more)
         self.host = host
         self._uart = self.ready = self.poll = None
         self.linked = False  # the UART has a cable to another guest instead (vmm/ties/link.py)
         self.attach = None
-        self._ring = bytearray(_RING)
+        self._ring = ring
         self._count = array("I", [0, 0])
         self.tx = bind(_tx, self._ring, self._count, self._far)
 
@@ -74,8 +75,8 @@ class Console:
 
     def tail(self, size=2000):
         """Return the last characters that the guest sent, as str."""
-        count = min(size, _RING, self.written)
-        end = self.written & (_RING - 1)
+        count = min(size, RING, self.written)
+        end = self.written & (RING - 1)
         start = end - count
         if start < 0:
             data = self._ring[start:] + self._ring[:end]

@@ -137,11 +137,10 @@ class Monitor:
         if name in self.vms:
             raise ValueError("there is a guest %s already" % name)
         cpus = config.get("cpus") or 1
+        if not self._vpids:
+            raise ValueError("guest %s: there are %d vCPUs, the most that there can be" % (name, self._most))
         if len(self._vpids) < cpus:
-            raise ValueError(
-                "guest %s: there are %d vCPUs, the most that there can be is %d"
-                % (name, self._most - len(self._vpids), self._most)
-            )
+            raise ValueError("guest %s: cpus: %d wanted, %d left" % (name, cpus, len(self._vpids)))
         if config["memory"] > self.pages.available:
             raise pages.OutOfMemory(
                 "guest %s: memory: %d KiB wanted, %d KiB free"

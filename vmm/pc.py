@@ -7,6 +7,7 @@ sheets); docs/memory-map.md lists them.
 import time
 
 import micropython
+import uctypes
 from micropython import const
 from vmx import bind
 
@@ -14,7 +15,7 @@ from vmm import bda, screen, verdict
 from vmm.acpi import mp, tables
 from vmm.acpi.dsdt_aml import AML
 from vmm.bus import Overlap
-from vmm.console import Console
+from vmm.console import RING, Console
 from vmm.devices import hpet, lapic_registers
 from vmm.devices.acpi_pm import AcpiPm
 from vmm.devices.gsi import Gsi
@@ -64,7 +65,7 @@ class Pc:
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
-        self.console = Console(host_uart, vm.more_typed)
+        self.console = Console(host_uart, vm.more_typed, uctypes.bytearray_at(vm._take(RING), RING))
         self.com1 = Uart16550(self.console.tx, self.gsi.line(_COM_LINES[0]), drained=self.console.drained)
         self.console.uart = self.com1
         self.coms = [self.com1, None, None, None]

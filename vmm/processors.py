@@ -18,7 +18,6 @@ from vmm.scheduling.preemption import end_turn
 from vmm.scheduling.scheduled import Scheduled
 from vmm.vtx import apicv, breakpoints, events, msr_bitmap, tpr_shadow, vcpu
 from vmm.vtx.frame import SIBLING
-from vmm.vtx.vmcs_bits import CONTROL_PAUSE_EXITING
 from vmm.vtx.x86 import CR0_CD, CR0_ET, CR0_NW, PAGE
 
 _RESET_VECTOR = 0xFFF0
@@ -41,10 +40,7 @@ def make(vm, number, vpid, live):
     made.msr_bitmap = msr_bitmap.Bitmap(vm._take(PAGE))
     vm.msrs.open(made.msr_bitmap)
     vcpu.prepare(made, caps)
-    pause_exits = 0  # without PAUSE-loop exiting each PAUSE of one of several is taken for a loop's
-    if len(vm.vpids) > 1 and not caps.found["proc2"].PAUSE_LOOP_EXITING:
-        pause_exits = CONTROL_PAUSE_EXITING
-    made.events = waiting = events.Events(made, caps.used["proc"].raw | pause_exits)
+    made.events = waiting = events.Events(made, caps.used["proc"].raw)
     made.apic_page = vm._take(lapic_registers.SIZE)
     registers = uctypes.bytearray_at(made.apic_page, lapic_registers.SIZE)
     made.lapic = lapic.Lapic(

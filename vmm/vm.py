@@ -27,6 +27,7 @@ from vmm.scheduling.interleave import Interleaved
 from vmm.scheduling.preemption import rouse
 from vmm.scheduling.scheduled import ScheduledVm
 from vmm.vtx import exits, vcpu
+from vmm.vtx.vmcs_bits import CONTROL_PAUSE_EXITING
 from vmm.vtx.x86 import IA32_TSC_AUX, IA32_XSS, PAGE
 
 _LARGE = const(0x200000)
@@ -131,6 +132,8 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         handlers.install(self, self.exits)
         self.exits.arm()
         self.ept.invalidate = self.flush
+        if cpus > 1 and not caps.found["proc2"].PAUSE_LOOP_EXITING:
+            self.arming.primary(CONTROL_PAUSE_EXITING, 1)  # each PAUSE is taken for a loop's
         self.ports.attach(self)
         monitor.windows.join(self, config.get("shared") or [])
         self.cpuid.windows = self.windows

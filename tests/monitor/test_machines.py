@@ -219,7 +219,7 @@ def test_where_no_vpid_is_left(bench, other):
     finally:
         bench.exec("monitor._vpids = vpids")
     most = bench.eval("monitor._most")
-    assert line == f"ValueError: guest no: there are {most} guests, the most that there can be"
+    assert line == f"ValueError: guest no: there are {most} vCPUs, the most that there can be"
     assert bench.eval("'no' in vms") is False
     assert other.advance()
 

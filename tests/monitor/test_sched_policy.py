@@ -193,7 +193,7 @@ def test_wake_ups_count_under_a_rule(rules, pair, guest, documented):
     rows = {line.split()[0]: [float(part) for part in line.split()[5:]] for line in rows.splitlines()[1:]}
     wakes, mean, most = rows[ticking.name]
     assert wakes == pytest.approx(32, abs=3)
-    assert 0 < mean < 300_000
-    assert mean <= most < 2_000_000  # by this rule it may find itself behind the other, for a turn of 10 ms
+    assert 0 < mean < 1_000_000  # by this rule it may find itself behind the other, for a turn of 10 ms
+    assert mean <= most < 2_000_000
     assert rows[woken.name] == [5, 0, 0]
     assert rows[pair[0].name] == [0, 0, 0]

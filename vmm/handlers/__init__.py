@@ -25,7 +25,7 @@ def install(vm, exits):
     add(r.INTERRUPT_WINDOW, events.window)
     add(r.NMI_WINDOW, events.window)
     add(r.ATTENTION, interrupt.attention)
-    add(r.MONITOR_TRAP_FLAG, interleave.handler())
+    add(r.MONITOR_TRAP_FLAG, interleave.handler(exits.unhandled))
     exits.add_completed(exits.each(lambda vcpu: vcpu.breakpoints.completed))
     add(r.PENDING, exits.each(lambda vcpu: vcpu.events.handler(vcpu.apic_page, vcpu.events.acknowledge)))
     add(r.HLT, exits.each(lambda vcpu: vcpu.tpr_shadow.halt()) if first.tpr_shadow else interrupt.halt)

@@ -280,24 +280,22 @@ class Interleaved:
             new.arm(True)
 
 
-def handler():
-    """Return the handler of the monitor trap flag's exits: one instruction is over. A policy may watch them alone."""
-    return _instruction
+def handler(unhandled):
+    """Return the handler of the monitor trap flag's exits: one instruction is over. unhandled: of one that nobody has
+    asked for."""
+    return bind(_instruction, unhandled)
 
 
 @micropython.viper
-def _instruction(vcpu) -> int:
+def _instruction(unhandled, vcpu) -> int:
     f = ptr32(vcpu)
     left = int(f[ORDERED + 1])
     if left == 0:
-        if f[ORDERED]:
-            return YIELD
-        return 0  # nothing is counted: a policy watches each instruction
-    left -= 1
-    f[ORDERED + 1] = left
-    if left == 0:
-        return YIELD
-    return 0
+        if int(vcpu.vm.arming.primary_bits) & CONTROL_MONITOR_TRAP_FLAG == 0:
+            return int(unhandled(vcpu))
+        return 0
+    f[ORDERED + 1] = left - 1
+    return YIELD if left == 1 else 0
 
 
 def _point(handler):

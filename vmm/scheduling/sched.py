@@ -244,6 +244,9 @@ class Scheduler(Preemption):
     def _failed(self, error):
         """Whose exit, or whose timer, it was is stopped; the others go on."""
         at, self._words[CALLED] = self._words[CALLED], 0
+        if self._serviced >= 0:
+            self._unplug(error)
+            return
         vcpu = self.inside_vcpu
         if vcpu is not None:
             self.set_aside(vcpu.vm, "exit reason %d, or the entry after it" % (vcpu.reason & 0xFFFF), error)

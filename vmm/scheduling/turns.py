@@ -333,7 +333,11 @@ def turns(sched, deadline: int, once: int):
                         return  # arm_line() says when they go on
             continue
         if w[DEFERRED]:
-            sched._run_deferred()
+            if int(w[DEFERRED]) == POLL:
+                w[DEFERRED] = 0
+                poll(sched, 0)
+            else:
+                sched._run_deferred()
         if once:
             return
         if wanted():

@@ -174,10 +174,13 @@ def _bochs(image, cpu, cmdline, serial, directory, cpus=1):
     return ["env", "-C", directory, *variables, program.path, "-q", "-f", bochsrc, *program.debugger]
 
 
-def _qemu(image, cmdline, serial, directory, cpus=1):
-    """QEMU without KVM (TCG), every feature that it has."""
+def _qemu(image, cmdline, serial, directory, cpus=1, counted=False):
+    """QEMU without KVM (TCG), every feature that it has. counted: its time is that of its instructions, so that CPUs,
+    which are threads otherwise, come by turns and wait for each other no longer on a busy machine."""
     command = ["qemu-system-x86_64", "-M", "pc", "-accel", "tcg", "-cpu", "max", "-m", "64", "-display", "none"]
     command += ["-nodefaults", "-serial", serial, "-smp", str(cpus)]
+    if counted:
+        command += ["-icount", "shift=2"]
     if is_flat(image):
         return [*command, "-drive", f"file={disk_image(image, directory)},format=raw"]
     return [*command, "-kernel", image, "-append", cmdline]
@@ -189,10 +192,11 @@ def run_bochs(image, cpu, timeout_s=120, cpus=1, cmdline=""):
         return _run(_bochs(image, cpu, cmdline, f"mode=file, dev={console}", directory, cpus), console, timeout_s)
 
 
-def run_qemu(image, timeout_s=60, cpus=1, cmdline=""):
+def run_qemu(image, timeout_s=60, cpus=1, cmdline="", counted=False):
     with _directory() as directory:
         console = directory / "console"
-        return _run([*_qemu(image, cmdline, f"file:{console}", directory, cpus), "-no-reboot"], console, timeout_s)
+        command = _qemu(image, cmdline, f"file:{console}", directory, cpus, counted)
+        return _run([*command, "-no-reboot"], console, timeout_s)
 
 
 @contextlib.contextmanager
