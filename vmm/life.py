@@ -5,6 +5,7 @@ import cpu
 from vmm import loaders, processors, verdict
 from vmm.gone import Gone
 from vmm.scheduling import states
+from vmm.vtx import reasons
 from vmm.vtx.vmcs_bits import CONTROL_WBINVD_EXITING
 
 # What a destroyed VM no longer has.
@@ -12,6 +13,7 @@ _PARTS = (
     "memory", "ept", "rights", "clock", "msrs", "spec_msrs", "ports", "mmio", "walker", "linear", "pc", "console",
     "lapic", "exits", "events", "arming", "apic_bus",
 )  # fmt: skip
+_ENDS = verdict.TRIPLE_FAULT | verdict.RESET
 _AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
 
 
@@ -181,6 +183,8 @@ class Life:
 
     def apply(self, answer, vcpu):
         """What a vCPU's exit loop came back with. A guest that was paused, or switched off, in that exit stays so."""
+        if answer & _ENDS and not self.backoff.held:
+            answer = self._ends(answer, vcpu)
         state = self.state
         if state == states.OFF:
             pass
@@ -215,9 +219,20 @@ class Life:
         """Carry out reset_soon()."""
         why, self._init = self._init, None
         if why and self.state != states.OFF:
+            answer = self._ends(verdict.RESET, self.vcpu)
+            if not answer & verdict.RESET:
+                self.apply(answer, self.vcpu)
+                return
             self._ended("on_reset", "reset", why)
             if self.state == states.OFF:
                 self._power(False)
+
+    def _ends(self, answer, vcpu):
+        """Ask the policies on a triple fault or a reset; what the answer is then."""
+        end = reasons.SHUTDOWN if answer & verdict.TRIPLE_FAULT else reasons.RESET_REQUEST
+        if end not in self.chains or self.state == states.OFF:
+            return answer
+        return answer & ~_ENDS | self.exits.handler(end, vcpu)(vcpu)
 
     def _stand(self, state, why):
         """Stand still; from a stop or a pause resume() lets it run."""

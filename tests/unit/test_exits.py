@@ -60,7 +60,7 @@ def exits():
     made.add(REASON, "slow")
     made.add(OTHER, "cpuid")
     made.add(reasons.PENDING, "pending")
-    made.add_completed("completed")
+    made.add_slot(reasons.COMPLETED, "completed")
     made.keyed(REASON, 0, 0xFFFFFFFF, 3)
     made.key(REASON, 1, "one", 11)
     made.key(REASON, 2, "two", 22)

@@ -12,6 +12,11 @@ def triple_fault(vcpu):
     return verdict.TRIPLE_FAULT
 
 
+def reset(vcpu):
+    """The guest resets itself; its `on_reset` says what follows."""
+    return verdict.RESET
+
+
 def ignored(vcpu):
     """INIT and SIPI for an absent CPU, SMIs without SMM: ignored."""
     return verdict.RESUME

@@ -32,6 +32,8 @@ class Arming:
             for name in names:
                 if not getattr(found[group], name):
                     raise ValueError("this CPU lacks %s, which a policy on %s needs" % (name, event.name))
+        if "MONITOR_TRAP_FLAG" in needs.primary and not self.vm.monitor.trial.mtf:
+            raise ValueError("this CPU's monitor trap flag does not work, which a policy on %s needs" % event.name)
 
     def arm(self, policy):
         """Let the exits that `policy` needs happen."""

@@ -33,6 +33,7 @@ class Event:
 
     name: as the user sees it. text: one line of help, with the SDM's section. reasons: its exit reasons. filters:
     vmm.policies.filters.Filter objects, the most used one first. plain: HANDLED and SKIP only advance RIP.
+    repeats: the instruction exits again after resume(), where a policy has paused the guest.
     """
 
     name = ""
@@ -40,6 +41,7 @@ class Event:
     reasons = ()
     filters = ()
     plain = True
+    repeats = True
 
     # quick(vcpu, numbers, handler) -> verdict: value() in viper, for the numbers at an address from vmx.numbers(); -1,
     # with nothing done, where value() has to be called.

@@ -9,7 +9,7 @@ from micropython import const
 from vmm.policies.filters import Function, Number, OneOf
 from vmm.policies.link import equal
 from vmm.vtx.frame import SS_RIGHTS, WANT_SS_RIGHTS
-from vmm.vtx.reasons import SLOTS
+from vmm.vtx.reasons import ATTENTION
 
 _MOST = const(0xFFFFFFFF)
 _CPL_SHIFT = const(5)  # in the access rights of SS
@@ -30,23 +30,31 @@ def check(chosen):
         raise ValueError("once= and limit= exclude each other")
 
 
-def tests(chosen):
-    """The tests of words (vmm/policies/link.py) of an event of exits."""
-    return [equal(SS_RIGHTS, _CPL << _CPL_SHIFT, chosen["cpl"] << _CPL_SHIFT)] if "cpl" in chosen else []
+def tests(event, chosen):
+    """The tests of words (vmm/policies/link.py)."""
+    if "cpl" not in chosen or not _exits(event):
+        return []
+    return [equal(SS_RIGHTS, _CPL << _CPL_SHIFT, chosen["cpl"] << _CPL_SHIFT)]
+
+
+def _exits(event):
+    """Whether the words of the frame are those of the event: it is a VM exit."""
+    return max(event.reasons) < ATTENTION
 
 
 def wants(event, chosen):
     """Return ((reason, bits of frame.WANTS), ...) that tests() need."""
-    return tuple([(reason, WANT_SS_RIGHTS) for reason in event.reasons if reason < SLOTS]) if "cpl" in chosen else ()
+    return tuple([(reason, WANT_SS_RIGHTS) for reason in event.reasons]) if tests(event, chosen) else ()
 
 
 def condition(event, chosen):
     """Return the function of the vCPU that says whether the policy is asked, or None."""
     found = [f for f in (event.accepts(chosen), chosen.get("when")) if f is not None]
+    if "cpl" in chosen and not _exits(event):
+        found.insert(0, lambda vcpu: vcpu.cpl == chosen["cpl"])
     if len(found) < 2:
         return found[0] if found else None
-    first, second = found
-    return lambda vcpu: first(vcpu) and second(vcpu)
+    return lambda vcpu: all(f(vcpu) for f in found)
 
 
 def limit(chosen):

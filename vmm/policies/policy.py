@@ -55,8 +55,8 @@ class Policy:
         self.quick, self.quick_skip = event.quickly(vm)
         self.needs = event.needs(filters)
         self.keys = event.keys(filters)
-        self.tests = link.compiled(event.tests(filters) + general.tests(filters))
-        self.narrower = link.compiled(event.narrower(filters) + general.tests(filters))
+        self.tests = link.compiled(event.tests(filters) + general.tests(event, filters))
+        self.narrower = link.compiled(event.narrower(filters) + general.tests(event, filters))
         self.account = Account()
         self.account.put(PLAIN, int(event.plain))
         self.account.put(EVERY, filters.get("every", 0))
@@ -223,7 +223,8 @@ class Policy:
             event.again(vcpu)
             return verdict.RESUME
         if answer == verdict.PAUSED:
-            self.passes = vcpu.rip
+            if event.repeats:
+                self.passes = vcpu.rip
             place = "%#x%s" % (vcpu.rip, self.vm.name_of(vcpu.rip))
             self.vm.log("paused by policy %s on %s at rip %s" % (self.name, event.name, place))
             event.again(vcpu)

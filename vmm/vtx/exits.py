@@ -68,7 +68,7 @@ class Exits:
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
         self._free = []  # slots for keys that were given back
-        self._unused = _SLOTS  # slots from COMPLETED up to here were never taken
+        self._unused = _SLOTS  # slots from ALL_SLOTS up to here were never taken
         self._replaced = {}  # layer 2: {reason: handler}
         self._fronts = {}  # layer 3: {reason: front}
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
@@ -121,9 +121,10 @@ class Exits:
         self.wants[reason] = wants
         self._put(reason, handler)
 
-    def add_completed(self, handler):
-        """Set the handler of slot COMPLETED, which no exit leads to and no other layer changes."""
-        self._put(reasons.COMPLETED, handler)
+    def add_slot(self, slot, handler):
+        """Set the handler of a slot that no exit leads to: COMPLETED, which no other layer changes, and those that
+        policies stand before."""
+        self._put(slot, handler)
 
     def keyed(self, reason, offset, mask, bits=7):
         """Let a word of the frame, at `offset` bytes, choose among handlers of this reason (Keys)."""
@@ -167,14 +168,14 @@ class Exits:
 
     def _take_slot(self):
         if not self._has_slot():
-            raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.COMPLETED - 1))
+            raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.ALL_SLOTS))
         if self._free:
             return self._free.pop()
         self._unused -= 1
         return self._unused
 
     def _has_slot(self):
-        return bool(self._free) or self._unused > reasons.COMPLETED + 1
+        return bool(self._free) or self._unused > reasons.ALL_SLOTS
 
     def _put_key(self, reason, key, slot, datum):
         """Enter a key in the table of keys, or, while a front covers it, behind the front."""

@@ -84,13 +84,18 @@ TDCALL = const(77)
 ATTENTION = const(78)
 PENDING = const(79)
 SLOTS = const(80)
-COMPLETED = const(80)  # a slot only: neither counted nor timed
+
+# Slots only, to which no exit leads: neither counted nor timed.
+COMPLETED = const(80)
+SHUTDOWN = const(81)  # the guest has come to a triple fault, however
+RESET_REQUEST = const(82)
+ALL_SLOTS = const(83)
 
 
 def each():
     """Yield (reason, name)."""
     for name, value in globals().items():
-        if name[0].isupper() and isinstance(value, int) and name not in ("SLOTS", "COMPLETED"):
+        if name[0].isupper() and isinstance(value, int) and value < SLOTS:
             yield value, name
 
 

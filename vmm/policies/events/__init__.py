@@ -7,6 +7,7 @@ from vmm.policies.events.caches import INVD, WBINVD
 from vmm.policies.events.cpuid import CPUID
 from vmm.policies.events.cr import CR
 from vmm.policies.events.descriptor_table import DESCRIPTOR_TABLE
+from vmm.policies.events.ends import RESET, TRIPLE_FAULT
 from vmm.policies.events.exception import EXCEPTION
 from vmm.policies.events.hlt import HLT
 from vmm.policies.events.io import IO
@@ -15,6 +16,7 @@ from vmm.policies.events.mov_dr import MOV_DR
 from vmm.policies.events.msr import RDMSR, WRMSR
 from vmm.policies.events.pause import PAUSE
 from vmm.policies.events.rdpmc import RDPMC
+from vmm.policies.events.step import STEP
 from vmm.policies.events.tlb import INVLPG, INVPCID
 from vmm.policies.events.tsc import RDTSC, RDTSCP
 from vmm.policies.events.vmcall import VMCALL
@@ -22,7 +24,7 @@ from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
     CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MOV_DR, PAUSE, RDMSR, RDPMC, RDTSC,
-    RDTSCP, VMCALL, WBINVD, WRMSR, XSETBV,
+    RDTSCP, RESET, STEP, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}
