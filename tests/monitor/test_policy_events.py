@@ -701,3 +701,22 @@ def test_reset(guest):
             made.halted()
         assert made.eval("p.hits") == 1
         assert state == "off" or made.word() == 7
+
+
+def test_what_several_need_is_counted_on_all_processors(guest, bench):
+    """Policies and vm.interleave need the same bits: each goes with the last of them."""
+    if not bench.eval("monitor.trial.mtf"):
+        return
+    made = guest("mov rax, cr0\nxor eax, 0x10000\nmov cr0, rax\nhlt", cpus=2)
+    armed = f"[{ARMED} for vcpu in vm.vcpus]"
+    before = made.eval(armed)
+    made.exec("held = [vm.on(event)(lambda vcpu: None) for event in (CR, STEP, PAUSE)]")
+    made.exec("vm.interleave = lambda vm, runnable, why: runnable[0]")
+    watched = made.eval(armed)
+    assert watched[0] == watched[1] != before[0]
+    made.halted()
+    assert made.eval("held[0].hits") == 1
+    made.exec("vm.interleave = None")
+    assert made.eval(armed) == watched
+    made.exec("for p in held: p.detach()")
+    assert made.eval(armed) == before
