@@ -1,6 +1,6 @@
 """The symbol table of an ELF file that a guest booted (.symtab), read where the boot module lies.
 
-The whole table is gone through for each question, which is fast enough for kernels of some thousand symbols. Addresses
+The whole table is gone through for each question, some 40 ticks a symbol. Addresses
 are those of the file. Limits: symbols of functions, objects and of no type that have a name and a section, or are
 absolute. Source: System V ABI, "Sections" and "Symbol Table".
 """
@@ -11,7 +11,6 @@ import micropython
 from micropython import const
 
 from vmm.loaders.elf import MAGIC
-from vmm.vtx.x86 import MASK32, MASK64
 
 _SHT_SYMTAB = const(2)
 _SHT_STRTAB = const(3)
@@ -37,6 +36,55 @@ def _named(symbols: ptr8, at: int, size: int, entry: int, info: int, strings: pt
     return -1
 
 
+@micropython.viper
+def _below(words: ptr32, count: int, wide: int, gva: int) -> int:
+    """The number of the symbol with the highest address up to gva, the largest of several; -1 for none."""
+    best = -1
+    most = 0
+    largest = 0
+    at = 0
+    i = 0
+    while i < count:
+        if wide:
+            kind = words[at + 1]
+            value = words[at + 2] | (words[at + 3] << 32)
+            size = words[at + 4]
+        else:
+            kind = words[at + 3]
+            value = words[at + 1]
+            size = words[at + 2]
+        if words[at] and (kind & 15) <= _STT_FUNC and (kind >> 16) and value <= gva:
+            if best < 0 or value > most or (value == most and size > largest):
+                best = i
+                most = value
+                largest = size
+        at += 6 if wide else 4
+        i += 1
+    return best
+
+
+@micropython.viper
+def _above(words: ptr32, count: int, wide: int, gva: int) -> int:
+    """The number of the symbol with the lowest address above gva; -1 for none."""
+    best = -1
+    least = 0
+    at = 0
+    i = 0
+    while i < count:
+        if wide:
+            kind = words[at + 1]
+            value = words[at + 2] | (words[at + 3] << 32)
+        else:
+            kind = words[at + 3]
+            value = words[at + 1]
+        if words[at] and (kind & 15) <= _STT_FUNC and (kind >> 16) and value > gva and (best < 0 or value < least):
+            best = i
+            least = value
+        at += 6 if wide else 4
+        i += 1
+    return best
+
+
 class ElfSymbols:
     """Names of an ELF file in `blob`; `name` is for errors. len() is the number of its symbols."""
 
@@ -46,9 +94,7 @@ class ElfSymbols:
         if len(blob) < 64 or bytes(blob[:4]) != MAGIC or blob[4] not in (1, 2) or blob[5] != 1:
             raise ValueError("%s is no ELF file: it has no symbols" % name)
         wide = blob[4] == 2
-        self._mask = MASK64 if wide else MASK32
         self._entry, self._info = (24, 4) if wide else (16, 12)
-        self._format = "<IBBHQ" if wide else "<IIIBBH"
         start = struct.unpack_from("<Q" if wide else "<I", blob, 40 if wide else 32)[0]
         size, count = struct.unpack_from("<HH", blob, 58 if wide else 46)
         headers = "<IIQQQQII" if wide else "<IIIIIIII"
@@ -60,7 +106,7 @@ class ElfSymbols:
             sections.append((fields[1], fields[4], fields[5], fields[6]))
         for kind, offset, length, link in sections:
             if kind == _SHT_SYMTAB and link < len(sections) and sections[link][0] == _SHT_STRTAB:
-                self._symbols = self._piece(offset, length)
+                self._symbols = self._piece(offset, length - length % self._entry)
                 self._strings = self._piece(sections[link][1], sections[link][2])
                 return
         raise ValueError("%s has no symbol table" % name)
@@ -118,20 +164,18 @@ class ElfSymbols:
     def around(self, gva):
         """(name, address, end) of the symbol that a gva lies in; None: in no symbol. Where the file does not say a
         symbol's size it ends at the next one."""
-        best = following = None
-        for name, address, size in self._all():
-            if address <= gva:
-                if best is None or (address, size) > (best[1], best[2]):
-                    best = (name, address, size)
-            elif following is None or address < following:
-                following = address
-        if best is None:
+        wide = self._entry == 24
+        number = _below(self._symbols, len(self), wide, gva)
+        if number < 0:
             return None
-        name, address, size = best
-        end = address + size if size else following
-        if end is not None and gva >= end or (end is None and gva != address):
+        name, address, size = self._fields(number * self._entry)
+        end = address + size
+        if not size:
+            number = _above(self._symbols, len(self), wide, gva)
+            end = self._fields(number * self._entry)[1] if number >= 0 else None
+        if address > gva or (gva != address if end is None else gva >= end):
             return None
-        return name, address, end
+        return self._text(name), address, end
 
     def similar(self, name):
         """All names."""

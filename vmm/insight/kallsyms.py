@@ -39,7 +39,7 @@ _PORTION = const(4096)  # symbols scanned in one piece
 
 @micropython.viper
 def _skip(names: ptr8, at: int, size: int, count: int) -> int:
-    """The offset behind `count` symbols; -1 where they pass `size`, or one is empty."""
+    """The offset behind `count` symbols; -1 where they pass `size`, or one is empty or too long."""
     while count > 0:
         if at + 2 > size:
             return -1
@@ -48,7 +48,7 @@ def _skip(names: ptr8, at: int, size: int, count: int) -> int:
         if length & 0x80:
             length = (length & 0x7F) | (names[at] << 7)
             at += 1
-        if length == 0:
+        if length == 0 or length > _LONGEST:
             return -1
         at += length
         count -= 1
@@ -109,7 +109,7 @@ def _scan(place: ptr32, names: ptr8, size: int, tokens: ptr8, room: int, index: 
             length = (length & 0x7F) | (names[at] << 7)
             at += 1
         end = at + length
-        if end > size:
+        if end > size or length > _LONGEST:
             left = 0
             break
         put = 0

@@ -140,7 +140,7 @@ class Symbols:
         """What is printed behind an address: " do_idle+0x1c"; "" where symbols are not loaded. It never raises."""
         try:
             name = self.at(gva) if self._is_loaded() else None
-        except ValueError:  # the guest's tables have become nonsense
+        except (ValueError, MemoryError):  # the guest's tables have become nonsense; a report of a full heap needs none
             name = None
         return " " + name if name else ""
 

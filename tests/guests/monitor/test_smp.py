@@ -35,10 +35,10 @@ def run(monitor, name, options=""):
 
 
 def test_names_are_those_of_the_file_that_it_booted(running):
-    gva = Symbols(ROOT / "build/guests/smp/smp.elf")["stack_top"]
-    assert running.eval("vms['smp2'].symbols['stack_top']") == gva
-    assert running.eval(f"vms['smp2'].symbols.at({gva})") == "stack_top"
-    assert ("stack_top", gva) in running.eval("vms['smp2'].symbols.search('stack_*')")
+    gva = Symbols(ROOT / "build/guests/smp/smp.elf")["main"]
+    assert running.eval("vms['smp2'].symbols['main']") == gva
+    assert running.eval(f"vms['smp2'].symbols.at({gva + 5})") == "main+0x5"
+    assert ("main", gva) in running.eval("vms['smp2'].symbols.search('mai*')")
 
 
 def test_two(running):
