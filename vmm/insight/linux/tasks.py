@@ -9,6 +9,8 @@ _LETTERS = "RSDTtXZPI"  # task_state_array: running, then one for each bit of th
 _REPORTED = const(0x7F)
 _IDLE = const(0x402)  # TASK_UNINTERRUPTIBLE | TASK_NOLOAD
 _WAITING = const(0x9000)  # TASK_RTLOCK_WAIT, TASK_FROZEN: shown as D
+_THREAD = const(0x00200000)  # PF_KTHREAD
+_WORKER = const(0x00000020)  # PF_WQ_WORKER
 _ARGUMENTS = const(0x10000)  # bytes
 _COLUMNS = ("PID", "PPID", "STATE", "COMM")
 
@@ -42,11 +44,23 @@ def state(task):
     return _LETTERS[number]
 
 
+def name(kernel, task):
+    """The name that /proc/PID/stat shows: that of a kernel thread may be longer than `comm` (Linux 5.17 on)."""
+    flags = task.flags
+    if flags & _THREAD and not flags & _WORKER and task.type_.has("worker_private"):
+        private = task.worker_private
+        if private:
+            full = kernel.object("struct kthread", private.value_).full_name
+            if full:
+                return full.string_()
+    return task.comm
+
+
 def ps(kernel):
     """A Table."""
     rows = []
     for task in processes(kernel):
-        rows.append((task.pid, task.real_parent.tgid, state(task), task.comm))
+        rows.append((task.pid, task.real_parent.tgid, state(task), name(kernel, task)))
     return Table(_COLUMNS, rows)
 
 
