@@ -49,7 +49,7 @@ def check(shell, guest):
     lasting = {pid for pid in said if not said[pid][2].startswith(("kworker", "cat"))}
     assert {1, 2} < lasting and len(lasting) > 20 and lasting <= set(seen)
     different = {pid: (seen[pid], said[pid]) for pid in lasting if seen[pid][::2] != said[pid][::2]}
-    assert different == {}
+    assert different == {}, different
     # One that runs at the one moment sleeps at the other.
     quiet = [pid for pid in lasting if "R" not in (seen[pid][1], said[pid][1])]
     assert [(seen[pid], said[pid]) for pid in quiet if seen[pid] != said[pid]] == []

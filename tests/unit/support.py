@@ -12,6 +12,7 @@ class Memory:
     def __init__(self, size):
         self.size = size
         self.data = bytearray(size)
+        self.covered = -1
         hpa = uctypes.addressof(self.data)
         self.table = array("I", [1, 0, size & 0xFFFFFFFF, size >> 32, hpa & 0xFFFFFFFF, hpa >> 32])  # for locate()
 

@@ -9,6 +9,9 @@ _LETTERS = "RSDTtXZPI"  # task_state_array: running, then one for each bit of th
 _REPORTED = const(0x7F)
 _IDLE = const(0x402)  # TASK_UNINTERRUPTIBLE | TASK_NOLOAD
 _WAITING = const(0x9000)  # TASK_RTLOCK_WAIT, TASK_FROZEN: shown as D
+_THREAD = const(0x00200000)  # PF_KTHREAD
+_WORKER = const(0x00000020)  # PF_WQ_WORKER
+_CUT = const(15)  # characters of a name that may be longer than task.comm
 _ARGUMENTS = const(0x10000)  # bytes
 _COLUMNS = ("PID", "PPID", "STATE", "COMM")
 
@@ -27,12 +30,11 @@ def find(kernel, pid):
     raise ValueError("no process has PID %d" % pid)
 
 
-def state(task):
-    """The letter that /proc/PID/stat shows."""
-    word = task.__state if task.type_.has("__state") else task.state
+def _letter(word, ended):
+    """The letter that /proc/PID/stat shows. word: __state; ended: exit_state."""
     if word & _IDLE == _IDLE:
         return "I"
-    bits = (word | task.exit_state) & _REPORTED
+    bits = (word | ended) & _REPORTED
     if word & _WAITING:
         bits |= 2
     number = 0
@@ -42,11 +44,30 @@ def state(task):
     return _LETTERS[number]
 
 
+def _full_name(kernel, task):
+    """Where struct kthread has a kernel thread's full name, or None: before Linux 5.17 there is `comm` only."""
+    if not task.has("worker_private"):
+        return None
+    kthread = kernel.types.type("struct kthread")
+    return kthread.offset("full_name") if kthread.has("full_name") else None
+
+
 def ps(kernel):
-    """A Table."""
+    """A Table. COMM of a kernel thread is its full name, as in /proc/PID/stat."""
+    type = kernel.types.type("struct task_struct")
+    word = "__state" if type.has("__state") else "state"  # before Linux 5.14
+    full = _full_name(kernel, type)
+    text = kernel.types.type("char *")
     rows = []
     for task in processes(kernel):
-        rows.append((task.pid, task.real_parent.tgid, state(task), task.comm))
+        name = task.comm
+        if len(name) >= _CUT and full is not None and task.flags & (_THREAD | _WORKER) == _THREAD:
+            private = task.worker_private
+            longer = private and kernel.object(text, private.value_ + full)
+            if longer:
+                name = longer.string_()
+        letter = _letter(getattr(task, word), task.exit_state)
+        rows.append((task.pid, task.real_parent.tgid, letter, name))
     return Table(_COLUMNS, rows)
 
 
