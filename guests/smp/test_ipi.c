@@ -85,7 +85,7 @@ static void set_cluster(void) {
 
 static void logical_by_page(void) {
     if (cpus > 8) {
-        skip("logical, flat: each set of CPUs", "more CPUs than bits");
+        skip("logical, flat, each set of CPUs", "more CPUs than bits");
         return;
     }
     run_everywhere(set_flat);
@@ -93,9 +93,9 @@ static void logical_by_page(void) {
     for (u32 set = 1; set <= ALL; set++) {
         wrong += send(LOGICAL, set, VECTOR_IPI) != set;
     }
-    check("logical, flat: each set of CPUs", wrong, 0);
-    check("logical, flat: none of the bits", send(LOGICAL, 0, VECTOR_IPI), 0);
-    check("logical, flat: all bits", send(LOGICAL, 0xff, VECTOR_IPI), ALL);
+    check("logical, flat, each set of CPUs", wrong, 0);
+    check("logical, flat, none of the bits", send(LOGICAL, 0, VECTOR_IPI), 0);
+    check("logical, flat, all bits", send(LOGICAL, 0xff, VECTOR_IPI), ALL);
 
     run_everywhere(set_cluster);
     wrong = 0;
@@ -105,10 +105,10 @@ static void logical_by_page(void) {
         wrong += send(LOGICAL, cluster << 4 | 1u << (number & 1), VECTOR_IPI) != 1u << number;
         wrong += send(LOGICAL, cluster << 4 | 3, VECTOR_IPI) != both;
     }
-    check("logical, cluster: each alone, and both of each cluster", wrong, 0);
-    check("logical, cluster: a cluster that is not there", send(LOGICAL, 0x7f, VECTOR_IPI), 0);
+    check("logical, cluster, each alone, and both of each cluster", wrong, 0);
+    check("logical, cluster, a cluster that is not there", send(LOGICAL, 0x7f, VECTOR_IPI), 0);
     excuse(on_tcg(), 0, "QEMU takes it for a cluster's number");
-    check("logical, cluster: all", send(LOGICAL, 0xff, VECTOR_IPI), ALL);
+    check("logical, cluster, all", send(LOGICAL, 0xff, VECTOR_IPI), ALL);
     run_everywhere(set_flat);
 }
 
