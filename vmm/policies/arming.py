@@ -21,6 +21,7 @@ class Arming:
         self._vcpus = vcpus
         self._exceptions = Counted(base)
         self._primary = Counted(vcpus[0].events.primary)
+        self.primary_bits = self._primary.bits  # the primary controls that are needed: a step leaves them on
         self._secondary = Counted(vcpus[0].read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS))
         self._registers = Counted()
         self._msrs = {}  # (index, write): how many policies
@@ -77,17 +78,13 @@ class Arming:
     def primary(self, bits, count):
         """`count` more, or less, of the monitor's parts need these primary processor-based controls."""
         changed = self._primary.add(bits, count)
+        self.primary_bits = self._primary.bits
         if changed & CONTROL_MONITOR_TRAP_FLAG:
             self._end_steps()
         if changed:
             on = count > 0
             for vcpu in self._vcpus:
                 vcpu.events.set_primary(changed if on else 0, 0 if on else changed)
-
-    @property
-    def primary_bits(self):
-        """The primary controls that are needed: a step leaves them on."""
-        return self._primary.bits
 
     def secondary(self, bits, count):
         """The same for secondary controls."""

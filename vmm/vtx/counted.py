@@ -7,6 +7,7 @@ class Counted:
     def __init__(self, base=0):
         self._base = base
         self._needed = {}  # bit: by how many
+        self.bits = base  # those that are set
 
     def add(self, bits, count=1):
         """`count` more, or less, need these bits; returns those that change in the word."""
@@ -18,9 +19,6 @@ class Counted:
             self._needed[bit] = before + count
             if not before or not before + count:
                 changed |= bit
-        return changed & ~self._base
-
-    @property
-    def bits(self):
-        """Those that are set."""
-        return self._base | sum([bit for bit, count in self._needed.items() if count and not self._base & bit])
+        changed &= ~self._base
+        self.bits ^= changed
+        return changed
