@@ -49,9 +49,9 @@ EXITS = (
         "cpuid",
         "CPUID, leaf 0",
         250,
-        note="in instructions, roughly: 65 are the handler and its answer; 45 leave the guest and enter it (16 registers"
-        " each way, VMRESUME); the rest is the loop: nine fields of the VMCS are read, two are written, the TSC is read"
-        " twice for the counts by reason, the key of leaf 0 is found by a hash, and a deadline is looked for.",
+        note="in instructions, roughly: 65 are the handler and its answer; 45 leave the guest and enter it (16"
+        " registers each way, VMRESUME); the rest is the loop: nine fields of the VMCS are read, two are written, the"
+        " TSC is read twice for the counts by reason, the key of leaf 0 is found by a hash, a deadline is looked for.",
     ),
     _exit("cpuid_mitigated", "the same with the mitigations that the CPU needs and has (docs/security.md)"),
     _exit("cpuid_7", "CPUID, leaf 7", 1000),
@@ -173,8 +173,8 @@ SYSTEM = (
         "linux_boot_guest",
         "the guest's part of it",
         goal_of_native=1.002,
-        note="it is not the same boot: natively there are PCI and disks to be found, here a hypervisor's leaves, an HPET"
-        " and other waits for a clock; what each of these adds or saves has not been counted.",
+        note="it is not the same boot: natively there are PCI and disks to be found, here a hypervisor's leaves, an"
+        " HPET and other waits for a clock; what each of these adds or saves has not been counted.",
     ),
     *(
         Measure(f"linux_boot_{cpus}", f"the same kernel with {cpus} processors", no_more_than_kvm=True)
