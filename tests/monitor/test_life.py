@@ -112,7 +112,7 @@ def test_a_hypercall_that_resets_its_guest(guest):
 
 def test_a_hypercall_whose_reset_fails(bench, guest):
     made = guest(ANSWERS)
-    called(made, "vcpu.vm._blobs = {}\n        vcpu.vm.reset()")
+    called(made, "vcpu.vm.blobs = {}\n        vcpu.vm.reset()")
     assert "LoadError" in made.until("vm.state != 'running'")
     assert made.eval("(vm.state, vm.powered)") == ("off", False)
     made.exec("vm.resume()")
@@ -149,7 +149,7 @@ class Waits:
     def __contains__(self, name):
         while True:
             pass
-vm._blobs = Waits()
+vm.blobs = Waits()
 print('waits')
 try:
     vm.start()
@@ -163,7 +163,7 @@ def cable(bench, guest):
     """A guest that looks at its modem inputs and rings; the one at the far end, which raises its lines."""
     shared = [{"name": "board", "size": 0x1000, "gsi": 5}]
     far = guest("mov dx, 0x2fc; mov al, 3; out dx, al; hlt", shared=shared, links=LINK)
-    bench.exec(f"far = {far.ref}\nblobs = far._blobs")
+    bench.exec(f"far = {far.ref}\nblobs = far.blobs")
     near = Guest(bench, "near", NEAR, shared=shared)
     near.go()
     far.halted()
@@ -187,7 +187,7 @@ def test_a_start_that_fails_is_a_guest_that_is_off(bench, cable, how):
         printed = bench.monitor.exec(code, 120, lambda data: repl.send("\x03") if b"s" in data else None)
         assert "interrupted" in printed
     else:
-        assert "no boot module of this name" in far.refused("vm._blobs = {}\nvm.start()")
+        assert "no boot module of this name" in far.refused("vm.blobs = {}\nvm.start()")
     assert far.eval("(vm.state, vm.why, vm.powered)") == ("off", "not started", False)
     assert bench.eval("[end.powered for end in monitor.links.ends(far.name)]") == [False]
     assert seen(near)[1] & 0xF0 == 0
@@ -195,6 +195,6 @@ def test_a_start_that_fails_is_a_guest_that_is_off(bench, cable, how):
     rung = far.eval("vm.windows[0].rung")
     bench.run(10)
     assert far.eval("vm.windows[0].rung") == rung
-    far.exec("vm._blobs = blobs\nvm.start()")
+    far.exec("vm.blobs = blobs\nvm.start()")
     far.halted()
     assert seen(near)[0] == 1 and seen(near)[1] & 0xF0 == 0xB0

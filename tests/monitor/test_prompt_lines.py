@@ -95,7 +95,7 @@ def test_still_ends_with_an_exception(bench, ticking):
 
 def test_guests_are_made_and_destroyed_beside_it(guest, ticking):
     lower = guest(COUNTS)
-    ticking.exec(f"lower = vms[{lower.name!r}]\nmade = lower.config, lower._blobs")
+    ticking.exec(f"lower = vms[{lower.name!r}]\nmade = lower.config, lower.blobs")
     latest, count = during(
         ticking,
         "for i in range(2):\n    lower.destroy()\n    lower = monitor.create(*made)\n    lower.start()",

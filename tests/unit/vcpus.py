@@ -25,6 +25,8 @@ class Monitor:
 
 
 class Cpuid:
+    width = 40
+
     def leaf(self, leaf, subleaf):
         return (0x3028, 0, 0, 0)  # 40 and 48 address bits
 

@@ -35,7 +35,7 @@ def _policies(row: str, *answers: str, peer: str | None = None) -> dict[str, Var
 VARIANTS = {
     "cpuid_mitigated": Variant("cpuid", MITIGATED),
     "page_first_touch_demand": Variant("page_first_touch", DEMAND, "page_first_touch"),
-    **{row: Variant(row, SECOND) for row in SECOND_ROWS},
+    **{row: Variant(row, SECOND, row) for row in SECOND_ROWS},
     "out_policy": Variant("out_policy", HANDLED, "out_policy"),
     "memory_policy": Variant("memory_policy", VALUE, "memory_policy"),
     **_policies("in_pic", *POLICIES, peer="in_uart"),
