@@ -177,7 +177,12 @@ SYSTEM = (
         " HPET and other waits for a clock; what each of these adds or saves has not been counted.",
     ),
     *(
-        Measure(f"linux_boot_{cpus}", f"the same kernel with {cpus} processors", no_more_than_kvm=True)
+        Measure(
+            f"linux_boot_{cpus}",
+            f"the same kernel with {cpus} processors",
+            no_more_than_kvm=True,
+            note="as linux_boot; what the further processors add is less than under KVM.",
+        )
         for cpus in LINUX_CPUS
     ),
     Measure("guest_switch", "from the last instruction of one guest to the first of the next"),
