@@ -61,25 +61,12 @@ done
 # The options of the make that calls this are not for Bochs's.
 unset MAKEFLAGS MFLAGS MAKELEVEL
 
-# A third of the compiler's time would go into reading cpu.h again for each file that needs it: once is enough
-# (a precompiled header; the objects are the same). One file has its own options for cpu.h; -O3 takes it 20 seconds.
-precompile() {
-    flags=$(sed -n 's/^CXXFLAGS = //p' cpu/Makefile)
-    printf '%s\n' '#define NEED_CPU_REG_SHORTCUTS 1' '#include "bochs.h"' '#include "cpu.h"' >cpu/precompiled.h
-    # shellcheck disable=SC2086 # the flags are words
-    (cd cpu && g++ -I.. -I../instrument/stubs $flags -x c++-header precompiled.h) || return 1
-    sed -i 's|^CXXFLAGS = .*|& -include precompiled.h|' cpu/Makefile
-    sed -i 's|^CXXFLAGS = .*|& -include ../precompiled.h|' cpu/avx/Makefile cpu/cpudb/Makefile cpu/fpu/Makefile
-    echo "decoder/fetchdecode32.o: CXXFLAGS = $flags -O2" >>cpu/Makefile
-}
-
 echo "setup: building Bochs 3.0 ($kind), two to five minutes on two CPUs; its log is $work/build.log"
 log=$work/build.log
 if ! (
     cd "$work"
     # shellcheck disable=SC2086 # the options are words
     ./configure $common $options CFLAGS=-O3 CXXFLAGS='-O3 -w' &&
-        precompile &&
         make -j"$(nproc)" bochs
 ) >"$log" 2>&1; then
     tail -n 20 "$log" >&2
