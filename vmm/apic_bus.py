@@ -25,6 +25,7 @@ from vmm.devices.lapic_registers import (
     LOGICAL,
     LOWEST,
     PPR,
+    SELF,
     STARTUP,
     SVR,
     SVR_ENABLED,
@@ -32,15 +33,13 @@ from vmm.devices.lapic_registers import (
     X2APIC,
 )
 from vmm.scheduling.clock import cut
-from vmm.scheduling.preemption import rouse
+from vmm.scheduling.preemption import GRACES, rouse
 from vmm.scheduling.states import WAITS
 from vmm.vtx.frame import APIC_PAGE, STATE
 
 _ALL_BUT_SELF = const(3)  # shorthands, bits 19:18 of ICR
 _ALL = const(2)
-_SELF = const(1)
 _UNUSUAL = const(ICR_UNUSUAL & ~LOGICAL)
-_GRACES = const(10000)  # a second: so long a vCPU runs on when it has woken another
 
 
 class ApicBus:
@@ -51,9 +50,8 @@ class ApicBus:
         self._vcpus = vcpus
         self._initialize = initialize
         self._start_up = start_up
-        self._grace = cpu.tsc_hz // _GRACES
         self._next = 0  # of equals, who gets the next message of lowest priority
-        self._pages = array("I", [len(vcpus), self._grace] + [vcpu.apic_page for vcpu in vcpus])
+        self._pages = array("I", [len(vcpus), cpu.tsc_hz // GRACES] + [vcpu.apic_page for vcpu in vcpus])
         # quick(frame, low, destination) -> 1, or 0 and nothing is done: an IPI of the vCPU with this frame (hpa).
         self.quick = bind(_quick, uctypes.addressof(self._pages))
 
@@ -66,7 +64,10 @@ class ApicBus:
             return  # INIT level de-assert, which local APICs since the Pentium 4 do not know
         named = []
         for vcpu in self._vcpus:
-            if vcpu is sender and (shorthand == _ALL_BUT_SELF or mode not in (INIT, STARTUP, LOWEST)):
+            if vcpu is sender:
+                if shorthand == _ALL_BUT_SELF or mode not in (INIT, STARTUP, LOWEST):
+                    continue
+            elif shorthand == SELF:
                 continue
             if shorthand or vcpu.lapic.matches(destination, low & LOGICAL):
                 named.append(vcpu)
@@ -92,7 +93,7 @@ class ApicBus:
             if mode == INIT:
                 self._initialize(vcpu)
                 continue
-            rouse(self._scheduler, vcpu.frame_hpa, cpu.rdtsc() + self._grace)
+            rouse(self._scheduler, vcpu.frame_hpa)
             if mode == STARTUP:
                 self._start_up(vcpu, low & 0xFF)
             else:
@@ -127,7 +128,7 @@ def _quick(pages: int, frame: int, low: int, destination: int) -> int:
         one = 0
         if shorthand:
             one = 1
-            if shorthand == _SELF and page != own:
+            if shorthand == SELF and page != own:
                 one = 0
             elif shorthand == _ALL_BUT_SELF and page == own:
                 one = 0

@@ -65,7 +65,7 @@ class Pc:
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
-        self.console = Console(host_uart, vm.more_typed, uctypes.bytearray_at(vm._take(RING), RING))
+        self.console = Console(host_uart, vm.more_typed, uctypes.bytearray_at(vm.take(RING), RING))
         self.com1 = Uart16550(self.console.tx, self.gsi.line(_COM_LINES[0]), drained=self.console.drained)
         self.console.uart = self.com1
         self.coms = [self.com1, None, None, None]

@@ -29,7 +29,7 @@ def make(vm, number, vpid, live):
     """Return a vCPU with its parts, which the machine's chips are not connected to yet. live: as for vcpu.make."""
     monitor = vm.monitor
     caps = monitor.caps
-    made = vcpu.make(vm, number, caps, vm._take, vm.exits, live)
+    made = vcpu.make(vm, number, caps, vm.take, vm.exits, live)
     vm.vcpus.append(made)  # so that release() finds it
     made.vpid = vpid
     if number:
@@ -37,11 +37,11 @@ def make(vm, number, vpid, live):
     else:
         made.clock = clock.Clock(cpu.tsc_hz, cpu.rdtsc)
     made.clock.attach(made)
-    made.msr_bitmap = msr_bitmap.Bitmap(vm._take(PAGE))
+    made.msr_bitmap = msr_bitmap.Bitmap(vm.take(PAGE))
     vm.msrs.open(made.msr_bitmap)
     vcpu.prepare(made, caps)
     made.events = waiting = events.Events(made, caps.used["proc"].raw)
-    made.apic_page = vm._take(lapic_registers.SIZE)
+    made.apic_page = vm.take(lapic_registers.SIZE)
     registers = uctypes.bytearray_at(made.apic_page, lapic_registers.SIZE)
     made.lapic = lapic.Lapic(
         registers, made.clock, number, waiting.kick,
@@ -64,7 +64,7 @@ def make(vm, number, vpid, live):
 
 def connect(vm):
     """The machine is there: its interrupts reach the vCPUs."""
-    access_page = vm._take(PAGE) if vm.monitor.caps.apicv else 0
+    access_page = vm.take(PAGE) if vm.monitor.caps.apicv else 0
     for made in vm.vcpus:
         vm.pc.connect(made)
         vm.spec_msrs.attach(made)

@@ -24,7 +24,7 @@ from vmm.memory.fill import ones
 from vmm.physical import Physical
 from vmm.policies import arming, policy
 from vmm.scheduling.interleave import Interleaved
-from vmm.scheduling.preemption import rouse
+from vmm.scheduling.preemption import GRACES, rouse
 from vmm.scheduling.scheduled import ScheduledVm
 from vmm.vtx import exits, vcpu
 from vmm.vtx.vmcs_bits import CONTROL_PAUSE_EXITING
@@ -32,7 +32,6 @@ from vmm.vtx.x86 import IA32_TSC_AUX, IA32_XSS, PAGE
 
 _LARGE = const(0x200000)
 _LOG_LINES = const(64)
-_GRACES = const(10000)  # a second: so long a guest runs on when it has given another something to do
 
 
 class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
@@ -66,14 +65,15 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
             self.release()
             raise
 
-    def _take(self, size, align=PAGE):
+    def take(self, size, align=PAGE):
+        """Host memory that is this VM's until its end: its hpa. OutOfMemory."""
         hpa = self.monitor.pages.take(size, align)
         self._taken.append(hpa)
         return hpa
 
     def take_page(self):
         """A page of host memory that is this VM's until its end: its hpa. OutOfMemory."""
-        return self._take(PAGE)
+        return self.take(PAGE)
 
     def _build(self, config, host_uart, vpids):
         monitor = self.monitor
@@ -82,7 +82,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         cpus = len(vpids)
         size = config["memory"]
         align = _LARGE if size >= _LARGE else PAGE
-        segments = [(gpa, length, self._take(length, align)) for gpa, length in ram(size)]
+        segments = [(gpa, length, self.take(length, align)) for gpa, length in ram(size)]
         self.memory = memory.GuestMemory(segments)
         self.e820 = e820(size)
         self.ept = ept.Ept(monitor.pages, caps.page_sizes)
@@ -91,7 +91,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         if not self.demand_paging:
             for gpa, length, hpa in segments:
                 self.ept.map(gpa, hpa, length)
-        self.io_bitmap = self._take(2 * PAGE)
+        self.io_bitmap = self.take(2 * PAGE)
         ones(self.io_bitmap, 2 * PAGE)
 
         others = [other.cpuid for other in monitor.vms.values() if other.cpuid.cpus == cpus]
@@ -147,12 +147,12 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
     def rouse(self):
         """Another guest, which runs now, has given this one something to do: that one's turn ends soon."""
         for scheduled in self._scheduled:
-            rouse(self.monitor.scheduler, scheduled.frame, cpu.rdtsc() + cpu.tsc_hz // _GRACES)
+            rouse(self.monitor.scheduler, scheduled.frame)
 
     def more_typed(self):
         """Characters wait for the room that its console's UART has now: they come when its turn ends, soon."""
         self.monitor.scheduler.poll_later()
-        self.current.clock.cut(cpu.tsc_hz // _GRACES)
+        self.current.clock.cut(cpu.tsc_hz // GRACES)
 
     def nmi(self):
         """Raise an NMI, which reaches LINT1 of the first vCPU."""

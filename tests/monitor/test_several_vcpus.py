@@ -149,11 +149,25 @@ def test_triple_fault_of_any_stops_all(several):
     assert made.eval("vm.why").startswith("triple fault at 0x")
 
 
+def test_init_by_the_shorthand_for_itself_is_nobody_elses(several):
+    """The second one sends it, in x2APIC mode; the others go on."""
+    made = several(
+        SPIN,
+        "mov ecx, 0x1b\nrdmsr\nor eax, 0xc00\nwrmsr\nmov ecx, 0x830\nxor edx, edx\nmov eax, 0x44500\nwrmsr\nhlt",
+    )
+    made.exec("before = vm.starts\nstart()")
+    assert made.eval("wait(vm, lambda: vm.vcpus[1].lapic.x2apic and states() == ['running', 'wait-for-SIPI'])")
+    made.exec("time.sleep_ms(2)")
+    assert made.eval("(vm.starts - before, states())") == (1, ["running", "wait-for-SIPI"])
+
+
 @pytest.mark.parametrize("ends", ["stop", "reset"])
 def test_init_of_all_resets_the_machine(several, ends):
     """As firmware would after INIT of the processor that boots: nobody goes on where it was."""
     made = several(
-        start_others(AP)
+        # Memory is empty after the reset: the second one then finds CLI, HLT.
+        f"mov edi, {AP:#x}\ncmp byte ptr [rdi], 0\njne begin\nmov word ptr [rdi], 0xf4fa\nbegin:\n"
+        + start_others(AP)
         + "mov ebx, 0x3000\nwait: cmp dword ptr [rbx], 1\njne wait\nmov eax, 0x8c500\nwrmsr\nspin: jmp spin",
         "xor ax, ax\nmov ds, ax\nmov dword ptr [0x3000], 1\nspin: jmp spin",
     )

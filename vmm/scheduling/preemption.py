@@ -44,6 +44,7 @@ from vmm.vtx.frame import (
     STATE,
 )
 
+GRACES = const(10000)  # a second: so long a vCPU runs on when it has given another something to do
 _DEPTH = const(16)
 _LINE_GRACE = const(10000)  # host TSC ticks that a line gets while a guest above can run all the time
 _LINE_LEAST = const(2000)  # and in any case, once it was interrupted
@@ -258,8 +259,8 @@ def hold(scheduler, frame: int, more: int):
 
 
 @micropython.viper
-def rouse(scheduler, frame: int, at: int):
-    """The guest that is inside has given a halted one something to do: its turn ends at this host TSC, and if the
+def rouse(scheduler, frame: int):
+    """The guest that is inside has given a halted one something to do: its turn ends soon, and if the
     other goes before it, whatever bytecode runs for it then is interrupted. frame: hpa of the halted one's."""
     w = ptr32(scheduler._words)
     inside = int(w[INSIDE])
@@ -269,6 +270,7 @@ def rouse(scheduler, frame: int, at: int):
     runs = int(ptr32(scheduler._frames)[inside - 1])
     if runs == frame:
         return
+    at = int(cpu.rdtsc()) + int(scheduler.hz) // int(GRACES)
     cut(runs, at)
     if f[PRIORITY] > ptr32(runs)[PRIORITY]:
         if not scheduler.policy:  # with a rule of the user's nothing is interrupted
