@@ -33,7 +33,7 @@ from vmm.devices.lapic_registers import (
     X2APIC,
 )
 from vmm.scheduling.clock import cut
-from vmm.scheduling.preemption import GRACES, rouse
+from vmm.scheduling.preemption import GRACES, preempt_soon
 from vmm.scheduling.states import WAITS
 from vmm.vtx.frame import APIC_PAGE, STATE
 
@@ -93,7 +93,7 @@ class ApicBus:
             if mode == INIT:
                 self._initialize(vcpu)
                 continue
-            rouse(self._scheduler, vcpu.frame_hpa)
+            preempt_soon(self._scheduler, vcpu.frame_hpa)
             if mode == STARTUP:
                 self._start_up(vcpu, low & 0xFF)
             else:

@@ -9,13 +9,13 @@ polled. Source: SDM Vol. 3B, "Machine-Check Architecture".
 from micropython import const
 
 from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.x86 import MASK64
 
 _CPUID_MCE_MCA = const(1 << 7 | 1 << 14)  # leaf 1, EDX
 _IA32_MCG_CAP = const(0x179)
 _IA32_MCG_STATUS = const(0x17A)
 _IA32_MCG_CTL = const(0x17B)
 _BANK = const(0x400)  # IA32_MC0_CTL; STATUS, ADDR and MISC follow, then the next bank's
-_ALL = const(0xFFFFFFFFFFFFFFFF)
 _CTL_P = const(1 << 8)
 _JOURNAL = "host"
 
@@ -67,9 +67,9 @@ class MachineChecks:
         rdmsr, wrmsr = self._cpu.rdmsr, self._cpu.wrmsr
         cap = rdmsr(_IA32_MCG_CAP)
         if cap & _CTL_P:
-            wrmsr(_IA32_MCG_CTL, _ALL)
+            wrmsr(_IA32_MCG_CTL, MASK64)
         for bank in range(cap & 0xFF):
-            wrmsr(_BANK + 4 * bank, _ALL)
+            wrmsr(_BANK + 4 * bank, MASK64)
             wrmsr(_BANK + 4 * bank + 1, 0)
         wrmsr(_IA32_MCG_STATUS, 0)
         self.banks = cap & 0xFF

@@ -103,11 +103,11 @@ class Monitor:
             self.machine_checks.look()
             self.journal.flush()
         except Exception as error:
-            self.scheduler.astray(error)
+            self.scheduler.report_error(error)
         try:
             self.scheduler.hook(deadline)
         except Exception as error:
-            self.scheduler.astray(error)
+            self.scheduler.report_error(error)
 
     def leave(self):
         """Whether a soft reset that was asked for at the prompt takes place: where there are guests, it asks."""

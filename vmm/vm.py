@@ -24,7 +24,7 @@ from vmm.memory.fill import ones
 from vmm.physical import Physical
 from vmm.policies import arming, policy
 from vmm.scheduling.interleave import Interleaved
-from vmm.scheduling.preemption import GRACES, rouse
+from vmm.scheduling.preemption import GRACES, preempt_soon
 from vmm.scheduling.scheduled import ScheduledVm
 from vmm.vtx import exits, vcpu
 from vmm.vtx.vmcs_bits import CONTROL_PAUSE_EXITING
@@ -144,10 +144,10 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         """The first vCPU, which most guests have alone."""
         return self.vcpus[0]
 
-    def rouse(self):
+    def preempt_soon(self):
         """Another guest, which runs now, has given this one something to do: that one's turn ends soon."""
         for scheduled in self._scheduled:
-            rouse(self.monitor.scheduler, scheduled.frame)
+            preempt_soon(self.monitor.scheduler, scheduled.frame)
 
     def more_typed(self):
         """Characters wait for the room that its console's UART has now: they come when its turn ends, soon."""

@@ -42,12 +42,12 @@ class Guest:
         self.pc = Pc()
         self.clock = Clock()
         self.powered = powered
-        self.roused = 0
+        self.preempted = 0
         self.frame = bytearray(SIZE)
         self.vcpus = [SimpleNamespace(frame_hpa=uctypes.addressof(self.frame))]
 
-    def rouse(self):
-        self.roused += 1
+    def preempt_soon(self):
+        self.preempted += 1
 
     def get(self, register, n=1):
         return self.pc.com(n).read(register, 1)
@@ -279,20 +279,20 @@ def test_a_break_arrives_as_one():
     assert not b.get(LSR) & 1
 
 
-def test_the_far_guest_is_roused_when_there_is_something_for_it():
+def test_the_far_guest_is_to_run_soon_when_there_is_something_for_it():
     _, _, a, b = pair()
     b.open()
     a.send(b"x")
-    assert not b.roused  # it runs
+    assert not b.preempted  # it runs
     b.receive()
-    assert a.roused
+    assert a.preempted
     frame = memoryview(b.frame).cast("I")
     turn = memoryview(a.frame).cast("I")
     frame[STATE] = WAITS
     for turn[SLICE_END] in (0, 1000, 1000, 0, 1000):
         a.send(b"x")
         b.receive()
-    assert b.roused == 4  # once a turn
+    assert b.preempted == 4  # once a turn
 
 
 def test_what_is_sent_while_a_handler_is_interrupted_waits():
@@ -303,13 +303,13 @@ def test_what_is_sent_while_a_handler_is_interrupted_waits():
     scheduler.depth[0] = 1
     a.send(b"x")
     a.put(MCR, 2)
-    assert not b.get(LSR) & 1 and not b.modem() and not b.roused
+    assert not b.get(LSR) & 1 and not b.modem() and not b.preempted
     assert scheduler.asked > asked
     scheduler.depth[0] = 0
     scheduler.settle()
     assert b.receive() == b"x"
     assert b.modem() == MSR_CTS
-    assert b.roused
+    assert b.preempted
 
 
 def test_two_uarts_of_one_guest_may_be_linked():

@@ -10,15 +10,14 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.lapic_registers import FRAME_AT, LINT0_LEVEL, LVT_LINT0, LVT_MODE
+from vmm.devices.ioapic import MASKED
+from vmm.devices.lapic_registers import FRAME_AT, LINT0_EXTINT, LINT0_LEVEL, LVT_LINT0, LVT_MODE
 from vmm.vtx.frame import PENDING
 
 _ISA = const(16)
 _LINES = const(24)
 
-_MASKED = const(0x10000)  # of a redirection entry
 _IOAPIC_LINES = const(50)  # word of IoApic.state
-_LINT0_EXTINT = const(0x700)
 
 
 class Gsi:
@@ -93,7 +92,7 @@ def _no_input(level):
 def _edge(asserting: int, entry: int, pic) -> int:
     count = ptr32(asserting)
     low = ptr32(entry)
-    if count[0] != 1 or low[0] & _MASKED == 0:
+    if count[0] != 1 or low[0] & MASKED == 0:
         return -1
     return int(pic())
 
@@ -103,14 +102,14 @@ def _intr(ioapic: int, page: int, slow, level: int):
     s = ptr32(ioapic)
     r = ptr32(page)
     frame = int(r[FRAME_AT // 4])
-    if frame == 0 or s[0] & _MASKED == 0:
+    if frame == 0 or s[0] & MASKED == 0:
         slow(level)
         return
     if level == 0:
         s[_IOAPIC_LINES] &= 0xFFFFFFFE
         r[LINT0_LEVEL // 4] = 0
         return
-    if r[LVT_LINT0 // 4] & LVT_MODE != _LINT0_EXTINT:
+    if r[LVT_LINT0 // 4] & LVT_MODE != LINT0_EXTINT:
         slow(level)
         return
     s[_IOAPIC_LINES] |= 1

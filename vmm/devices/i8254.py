@@ -75,7 +75,7 @@ class I8254(Counters):
         self.speaker = speaker
         self.level = 0  # of OUT 0, as last given to irq()
         self.timer = clock.timer(self._due)
-        self.timer.vain = self._vain
+        self.timer.still_pending = self._still_pending
         self.timer.callback = bind(tick, self._counters[0], self.timer.arm, edge, self._due)
         self._port61 = 0
         self.reset()
@@ -298,7 +298,7 @@ class I8254(Counters):
             self.level = level
             self.irq(level)
 
-    def _vain(self):
+    def _still_pending(self):
         """Whether the last edge still waits to be taken."""
         return self.state[LOOKS]
 

@@ -11,6 +11,8 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.devices.lapic_registers import REMOTE_IRR
+
 PINS = const(24)
 _VERSION = const(0x00170020)  # 24 entries, version 20h: the EOI register exists
 
@@ -24,9 +26,8 @@ _VER = const(0x01)
 _ARB = const(0x02)
 _TABLE = const(0x10)  # two words a pin
 
-_REMOTE_IRR = const(0x4000)
 _LEVEL = const(0x8000)
-_MASKED = const(0x10000)
+MASKED = const(0x10000)  # of a redirection entry
 _WRITABLE = const(0x1AFFF)  # all but delivery status and remote IRR
 _ICR_BITS = const(0x8FFF)  # what a message shares with ICR: vector, modes, trigger
 
@@ -54,7 +55,7 @@ class IoApic:
         """All pins masked. The lines keep their levels."""
         s = self.state
         for pin in range(PINS):
-            s[2 * pin] = _MASKED
+            s[2 * pin] = MASKED
             s[2 * pin + 1] = 0
         s[_SELECT] = 0
         s[_IDENTITY] = self.identity << 24
@@ -95,9 +96,9 @@ class IoApic:
             else:
                 low = value & _WRITABLE
                 if low & _LEVEL:  # an entry that becomes edge-triggered forgets remote IRR
-                    low |= s[at] & _REMOTE_IRR
+                    low |= s[at] & REMOTE_IRR
                 s[at] = low
-                if low & _MASKED == 0:
+                if low & MASKED == 0:
                     self._unmasked(at >> 1)
         elif offset == EOIR:
             self.eoi(value & 0xFF)
@@ -119,10 +120,10 @@ class IoApic:
         """Sends a level-triggered interrupt that is asserted, unmasked and not under way."""
         s = self.state
         low = s[2 * n]
-        if low & (_LEVEL | _MASKED | _REMOTE_IRR) != _LEVEL or not s[_LINES] >> n & 1:
+        if low & (_LEVEL | MASKED | REMOTE_IRR) != _LEVEL or not s[_LINES] >> n & 1:
             return
         if low >> 8 & 7 < 2:  # only fixed and lowest-priority messages end with an EOI
-            s[2 * n] = low | _REMOTE_IRR
+            s[2 * n] = low | REMOTE_IRR
         self.deliver(low & _ICR_BITS, s[2 * n + 1] >> 24)
 
     def eoi(self, vector):
@@ -130,8 +131,8 @@ class IoApic:
         s = self.state
         for n in range(PINS):
             low = s[2 * n]
-            if low & _REMOTE_IRR and low & 0xFF == vector:
-                s[2 * n] = low & ~_REMOTE_IRR
+            if low & REMOTE_IRR and low & 0xFF == vector:
+                s[2 * n] = low & ~REMOTE_IRR
                 self._level(n)
 
 
@@ -145,7 +146,7 @@ def _line(state: int, n: int, chip, level: int) -> int:
         return 1
     s[_LINES] = lines | bit
     low = s[2 * n]
-    if low & (_MASKED | _REMOTE_IRR):
+    if low & (MASKED | REMOTE_IRR):
         return 1
     if low & _LEVEL:
         chip._level(n)

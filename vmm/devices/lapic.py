@@ -44,6 +44,7 @@ from vmm.devices.lapic_registers import (
     LVT_TIMER,
     NMI,
     PPR,
+    REMOTE_IRR,
     RRD,
     SELF_IPI,
     STARTUP,
@@ -61,7 +62,6 @@ from vmm.devices.lapic_registers import (
 from vmm.devices.lapic_timer import LapicTimer
 
 _VERSION = const(0x00050014)
-_REMOTE_IRR = const(0x4000)
 
 _ERROR_SEND_VECTOR = const(0x20)
 _ERROR_REGISTER = const(0x80)
@@ -295,7 +295,7 @@ class Lapic(LapicPage):
                 return False
             self._effect(ESR)
         elif offset in _WRITABLE and offset not in (LDR, DFR, ICR_HIGH):
-            if low & ~(_WRITABLE[offset] | (0x1000 | _REMOTE_IRR if offset in _LVTS else 0)):
+            if low & ~(_WRITABLE[offset] | (0x1000 | REMOTE_IRR if offset in _LVTS else 0)):
                 return False
             self.set(offset, low)
             self._effect(offset)

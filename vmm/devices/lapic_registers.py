@@ -53,6 +53,8 @@ TPR_LIMIT = const(0x1030)  # what the VMCS's TPR threshold is: the class of an i
 APIC_ID = const(0x1034)  # as CPUID tells it: it never changes
 SIZE = const(0x2000)  # of both pages
 
+LINT0_EXTINT = const(0x700)  # delivery mode, not masked
+REMOTE_IRR = const(0x4000)  # of an LVT register and of a redirection entry
 LVT_MODE = const(0x10700)  # of an LVT register: mask and delivery mode
 ESR_RECEIVE_VECTOR = const(0x40)
 

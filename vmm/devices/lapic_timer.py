@@ -40,7 +40,7 @@ class LapicTimer:
         self.clock = clock
         self.deliver = deliver
         self.timer = clock.timer(bind(_due, uctypes.addressof(regs), self._due))
-        self.timer.vain = self._vain
+        self.timer.still_pending = self._still_pending
         self._arm = self.timer.arm
         self.reset()
 
@@ -121,7 +121,7 @@ class LapicTimer:
             self.expiry = self.clock.now() + (current << self.shift)
             self._wait()
 
-    def _vain(self):
+    def _still_pending(self):
         """A period's end raises nothing that does not wait already."""
         return self.looks and self._get(LVT_TIMER) >> 17 & 3 == TIMER_PERIODIC
 

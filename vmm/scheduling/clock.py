@@ -45,7 +45,7 @@ class Timer:
         self._index = index
         self.callback = callback
         self.arm = bind(Clock.arm, clock, self.word)  # arm(deadline): call callback(now) at or after it
-        self.vain = None  # vain(): whether its device can raise nothing but what waits already to be taken (Clock.park)
+        self.still_pending = None  # still_pending(): its device can raise only what is pending already (Clock.park)
 
     @property
     def deadline(self):
@@ -155,10 +155,10 @@ class Clock:
 
     def park(self):
         """The guest is halted, and those of its timers that were due have not woken it: the ones that are set again in
-        vain are left alone until it has run."""
+        still_pending are left alone until it has run."""
         parked = 0
         for i, timer in enumerate(self._timers):
-            if timer.vain and timer.deadline and timer.vain():
+            if timer.still_pending and timer.deadline and timer.still_pending():
                 parked |= 1 << i
         self.put(PARKED, parked)
 

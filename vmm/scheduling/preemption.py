@@ -259,7 +259,7 @@ def hold(scheduler, frame: int, more: int):
 
 
 @micropython.viper
-def rouse(scheduler, frame: int):
+def preempt_soon(scheduler, frame: int):
     """The guest that is inside has given a halted one something to do: its turn ends soon, and if the
     other goes before it, whatever bytecode runs for it then is interrupted. frame: hpa of the halted one's."""
     w = ptr32(scheduler._words)

@@ -58,11 +58,11 @@ def _next_timer(vcpu):
 
 
 def _wakes(scheduler, vcpu):
-    """Whether a halted vCPU goes on. The guest of one whose timer fails is set aside."""
+    """Whether a halted vCPU goes on. The guest of one whose timer fails is stopped."""
     try:
         return scheduler.on_behalf(vcpu.vm, _wake, vcpu)
     except Exception as error:
-        scheduler.set_aside(vcpu.vm, "a timer's end", error)
+        scheduler.stop_faulty(vcpu.vm, "a timer's end", error)
         return False
 
 

@@ -249,20 +249,20 @@ class Scheduler(Preemption):
             return
         vcpu = self.inside_vcpu
         if vcpu is not None:
-            self.set_aside(vcpu.vm, "exit reason %d, or the entry after it" % (vcpu.reason & 0xFFFF), error)
+            self.stop_faulty(vcpu.vm, "exit reason %d, or the entry after it" % (vcpu.reason & 0xFFFF), error)
         elif at:
-            self.set_aside(self.vcpus[at - 1].vm, "a timer's end", error)
+            self.stop_faulty(self.vcpus[at - 1].vm, "a timer's end", error)
         else:
-            self.astray(error)
+            self.report_error(error)
 
-    def set_aside(self, vm, what, error):
+    def stop_faulty(self, vm, what, error):
         """The monitor's work for this guest has failed: it is stopped, with a line."""
         vm.apply(verdict.STOP, vm.vcpus[0])  # before anything that needs memory
         if isinstance(error, MemoryError):
             gc.collect()
         vm.log_error("stopped: the monitor failed at %s" % what, error)
 
-    def astray(self, error):
+    def report_error(self, error):
         """What has failed is no guest's: it is said, and guests go on after a rest, since it may fail again at once."""
         self.failures += 1
         try:
@@ -293,7 +293,7 @@ class Scheduler(Preemption):
                 try:
                     settle()
                 except Exception as error:
-                    self.astray(error)
+                    self.report_error(error)
         self.poll()
 
     def poll(self):
@@ -319,11 +319,11 @@ class Scheduler(Preemption):
         """A console has failed: it is heard no more, and its guest is stopped."""
         at, self._serviced = self._serviced, -1
         if not 0 <= at < len(self._watched):
-            self.astray(error)
+            self.report_error(error)
             return
         vm = self._watched[at]
         self.watch_consoles([other for other in self._watched if other is not vm])
-        self.set_aside(vm, "its console, which is unplugged", error)
+        self.stop_faulty(vm, "its console, which is unplugged", error)
 
     def poll_later(self):
         """As poll(), when this turn is over."""

@@ -103,7 +103,7 @@ class End:
             try:
                 self.uart.modem_in(self.far.lines())
                 self.uart.poll()
-                self.vm.rouse()
+                self.vm.preempt_soon()
             finally:
                 cpu.hold(-1)
 
@@ -113,7 +113,7 @@ class End:
             cpu.hold(1)
             try:
                 self.uart.poll()
-                self.vm.rouse()
+                self.vm.preempt_soon()
             finally:
                 cpu.hold(-1)
 
@@ -149,7 +149,7 @@ class End:
             if there[STATE] == WAITS:
                 here = ptr32(int(self._here))
                 if here[SLICE_END] != counts[2]:
-                    self.far.vm.rouse()
+                    self.far.vm.preempt_soon()
                     counts[2] = here[SLICE_END]
         else:
             counts[1] += 1

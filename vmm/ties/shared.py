@@ -86,7 +86,7 @@ class Side:
                 self._line = level
                 self.line(level)
                 if level:
-                    self.vm.rouse()
+                    self.vm.preempt_soon()
             finally:
                 cpu.hold(-1)
 

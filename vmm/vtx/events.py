@@ -19,6 +19,7 @@ from vmm.devices.lapic_registers import (
     IRR,
     ISR,
     LEVELS_CHANGED,
+    LINT0_EXTINT,
     LINT0_LEVEL,
     LVT_LINT0,
     LVT_MODE,
@@ -57,8 +58,6 @@ from vmm.vtx.vmcs_bits import (
 from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_RF, RFLAGS_TF
 
 # For the hot path: words of the frame (vmm/vtx/frame.py), its dirty bit, and fields (vmm/vtx/vmcs.py).
-
-_LINT0_EXTINT = const(0x700)
 
 VALID = const(1 << 31)
 ERROR_CODE = const(1 << 11)
@@ -350,7 +349,7 @@ def wakes(frame: int) -> int:
     if r[IO_EXTINT // 4]:
         return 1
     if r[LINT0_LEVEL // 4]:
-        if r[LVT_LINT0 // 4] & LVT_MODE == _LINT0_EXTINT or r[ENABLED // 4] == 0:
+        if r[LVT_LINT0 // 4] & LVT_MODE == LINT0_EXTINT or r[ENABLED // 4] == 0:
             return 1
     at = IRR // 4 + 28
     while r[at] == 0:
@@ -415,7 +414,7 @@ def _pending(page: int, acknowledge, events, vcpu) -> int:
                 events.limit()
     waits = int(r[IO_EXTINT // 4])
     if r[LINT0_LEVEL // 4]:
-        if r[LVT_LINT0 // 4] & LVT_MODE == _LINT0_EXTINT or r[ENABLED // 4] == 0:
+        if r[LVT_LINT0 // 4] & LVT_MODE == LINT0_EXTINT or r[ENABLED // 4] == 0:
             waits = 1
     if waits or vector:
         free = f[RFLAGS] & RFLAGS_IF

@@ -12,11 +12,12 @@ import uctypes
 import vmx
 from micropython import const
 
+from vmm.loaders.state import SEGMENTS
 from vmm.memory import look
 from vmm.vtx import vmcs as v
 from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, INVVPID_SINGLE_CONTEXT
-from vmm.vtx.x86 import CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PG, CR0_TS, EFER_LMA, PAGE
+from vmm.vtx.x86 import CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PG, CR0_TS, EFER_LMA, MASK64, PAGE
 
 _CR0_CD_NW = const(CR0_CD | CR0_NW)
 # Bits of CR0 that the guest sees in the read shadow. KVM as host of a nested monitor leaves a cleared ET
@@ -25,7 +26,6 @@ _CR0_CD_NW = const(CR0_CD | CR0_NW)
 CR0_OWNED = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD)
 CR0_OWNED_WITHOUT_NE = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD | CR0_MP | CR0_EM | CR0_TS)
 _CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shut the CPU down), VMXE
-_ALL = const(0xFFFFFFFFFFFFFFFF)
 _PAT_RESET = const(0x0007040600070406)
 EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
 
@@ -37,8 +37,6 @@ _SPIN_WINDOW = const(512)  # ticks after which a loop exits: what another vCPU i
 _PKRU = const(9)
 _PKRU_HIGH = const(2)
 _XSTATE_BV = const(512)
-
-SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
 
 class Vcpu:
@@ -63,7 +61,7 @@ class Vcpu:
 
     def _cr0_mask(self, value):
         if self.owns_cr0:
-            return _ALL
+            return MASK64
         return CR0_OWNED if value & CR0_NE else CR0_OWNED_WITHOUT_NE
 
     def own_registers(self, cr0, cr4):
@@ -73,7 +71,7 @@ class Vcpu:
         self.write(v.CR0_READ_SHADOW, value)
         self.write(v.CR0_GUEST_HOST_MASK, self._cr0_mask(value))
         self.write(v.CR4_READ_SHADOW, self.cr4)
-        self.write(v.CR4_GUEST_HOST_MASK, _ALL if cr4 else _cr4_mask(self.vm))
+        self.write(v.CR4_GUEST_HOST_MASK, MASK64 if cr4 else _cr4_mask(self.vm))
 
     @property
     def cr4(self):
@@ -324,13 +322,13 @@ def _controls(vcpu, caps):
         write(field, 0)
     write(v.CR0_GUEST_HOST_MASK, CR0_OWNED)
     write(v.CR4_GUEST_HOST_MASK, _cr4_mask(vm))
-    write(v.VMCS_LINK_POINTER, _ALL)
+    write(v.VMCS_LINK_POINTER, MASK64)
     if used["proc2"].ENABLE_XSAVES:
         write(v.XSS_EXITING_BITMAP, 0)
 
 
 def _cr4_mask(vm):
-    return (~vm.cr4_allowed | _CR4_FORCED) & _ALL
+    return (~vm.cr4_allowed | _CR4_FORCED) & MASK64
 
 
 def _host(vcpu, caps):

@@ -1,4 +1,4 @@
-"""Whatever fails outside a guest's exit is said, and set aside; guests and prompt go on."""
+"""Whatever fails outside a guest's exit is reported and stops that guest alone; others and the prompt go on."""
 
 import json
 
