@@ -171,6 +171,18 @@ class Vcpu:
     # (gva): return the gpa of a gva by the guest's page tables. ValueError says why it has none.
     translate = look.translate
 
+    @property
+    def args(self):
+        """In a policy on CALL the function's arguments (vmm/debug/abi.py): args[0] is the first one."""
+        from vmm.debug.abi import Args
+
+        return Args(self)
+
+    @property
+    def result(self):
+        """In a policy on RETURN the function's value: RAX, as far as the code's width goes."""
+        return self.rax & ((1 << self.bits) - 1)
+
     def pdptes(self):
         """The four page-directory-pointer-table entries that PAE paging uses: those of the last MOV to CR3."""
         return tuple([self.read(v.GUEST_PDPTE0 + 2 * i) for i in range(4)])

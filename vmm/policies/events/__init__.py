@@ -4,6 +4,7 @@ port/modules/main.py puts WORDS at the prompt. docs/policies.md, "How to add an 
 """
 
 from vmm.policies.events.caches import INVD, WBINVD
+from vmm.policies.events.call import CALL, RETURN
 from vmm.policies.events.cpuid import CPUID
 from vmm.policies.events.cr import CR
 from vmm.policies.events.descriptor_table import DESCRIPTOR_TABLE
@@ -23,8 +24,8 @@ from vmm.policies.events.vmcall import VMCALL
 from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
-    CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MOV_DR, PAUSE, RDMSR, RDPMC, RDTSC,
-    RDTSCP, RESET, STEP, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
+    CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MOV_DR, PAUSE, RDMSR, RDPMC, RDTSC,
+    RDTSCP, RESET, RETURN, STEP, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}
