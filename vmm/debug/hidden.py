@@ -26,7 +26,8 @@ from micropython import const
 from vmx import bind
 
 from vmm.debug.face import Face, page_of
-from vmm.debug.past import Past, past, unless_begun
+from vmm.debug.past import Past, unless_begun
+from vmm.debug.quickstep import QuickStep
 from vmm.emulation.site_paging import PAGING_NONE, PAGING_PAE, paging_mode, walk
 from vmm.memory import look
 from vmm.policies import link
@@ -94,7 +95,7 @@ class Place:
         self.gpa = gpa
         self.policies = ()
         self.watchers = ()
-        self.past = Past(hidden.vm, gpa, hidden.below)
+        self.past = Past(hidden.vm, gpa, hidden.below, hidden.quick)
 
     def add(self, policy):
         self._change(self.policies + (policy,), self.watchers)
@@ -116,8 +117,13 @@ class Place:
                 self._hidden.leave(self)
             return
         if not before:
-            self._hidden.enter(self)
-        below = bind(past, self.past.address, self.past.slow)
+            try:
+                self._hidden.enter(self)
+            except BaseException:
+                self.policies = self.watchers = ()
+                self.past.close()
+                raise
+        below = self.past.handler
         asks = link.before(policies, True, below)
         for watcher in watchers:
             asks = watcher.before(asks)
@@ -132,6 +138,7 @@ class Hidden:
         self.table = {}  # gpa: handler
         self._places = {}  # gpa: Place
         self._faces = {}  # gpa of a page: Face
+        self.quick = QuickStep(vm) if vm.monitor.trial.mtf else None
         self._returns = {}  # gpa of a function: vmm.debug.returns.Returns
         _, size, hpa = vm.memory.segments[0]
         self._scratch = array("I", [hpa & 0xFFFFFFFF, hpa >> 32, size] + [0] * _SCRATCH)
@@ -174,7 +181,7 @@ class Hidden:
             return 0
         for watcher in place.watchers:
             watcher.settle(vcpu)
-        return place.past.slow(vcpu)
+        return place.past.handler(vcpu)
 
     def __len__(self):
         return len(self._places)
@@ -224,6 +231,7 @@ class Hidden:
             face = Face(vm, page, self._changed)
             self._faces[page] = face
         face.put(place.gpa - page)
+        place.past.open(vm.ept.place(page), vm.memory.hpa(page, PAGE))
         if not self._places:
             vm.memory.tell(self._written)
             vm.exits.want(EXCEPTION_OR_NMI, _WANTS, 1)
