@@ -29,22 +29,23 @@ _PIECE = 1 << 20
 def header(facts: Facts, with_memory: bool = True) -> tuple[bytes, list[tuple[int, int, int]]]:
     """The file up to its memory, in whole pages, and where that goes: (offset in the file, gpa, size).
 
-    with_memory: else the file has the memory's addresses, but no bytes of it.
+    with_memory: else it has none.
     """
+    segments = facts.segments if with_memory else []
     notes = b"".join(_status(number, vcpu["registers"]) for number, vcpu in enumerate(facts.vcpus))
     if facts.vmcoreinfo:
         notes += _note(b"VMCOREINFO", 0, facts.vmcoreinfo.encode())
-    count = 1 + len(facts.segments)
+    count = 1 + len(segments)
     start = _EHDR.size + count * _PHDR.size
     end = -(-(start + len(notes)) // PAGE) * PAGE
     words = [_EHDR.pack(_IDENT, _ET_CORE, _EM_X86_64, 1, 0, _EHDR.size, 0, 0, _EHDR.size, _PHDR.size, count, 0, 0, 0)]
     words.append(_PHDR.pack(_PT_NOTE, 0, start, 0, 0, len(notes), len(notes), 4))
     pieces, at = [], end
-    for gpa, size, _ in facts.segments:
+    for gpa, size, _ in segments:
         gva = (facts.page_offset + gpa) & (1 << 64) - 1
-        words.append(_PHDR.pack(_PT_LOAD, _RWX, at, gva, gpa, size if with_memory else 0, size, PAGE))
+        words.append(_PHDR.pack(_PT_LOAD, _RWX, at, gva, gpa, size, size, PAGE))
         pieces.append((at, gpa, size))
-        at += size if with_memory else 0
+        at += size
     data = b"".join(words) + notes
     return data + bytes(end - len(data)), pieces
 

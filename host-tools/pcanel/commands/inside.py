@@ -1,7 +1,7 @@
 """What `pcanel dump` and `pcanel drgn` share: the run, its prompt, a guest's memory."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from pcanel.ram.guest import Facts, GuestMemory, ask, held
 from pcanel.ram.line import LineMemory
 from pcanel.runs import find
 
+Execute = Callable[[str], str]
+
 _TIMEOUT = 120  # seconds for a line at the prompt
 
 
@@ -25,12 +27,19 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, GuestMemory]]:
-    """(what the monitor says of the guest, its memory); the guest stands still meanwhile unless options.live."""
+def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Execute, Path | None]]:
+    """(what the monitor says of the guest, its prompt, the run's directory); the guest stands still meanwhile unless
+    options.live."""
     execute, directory = _prompt(options)
+    with held(execute, name, not options.live):
+        yield ask(execute, name), execute, directory
+
+
+@contextmanager
+def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, GuestMemory]]:
+    """The same with its memory instead."""
     with ExitStack() as stack:
-        stack.enter_context(held(execute, name, not options.live))
-        facts = ask(execute, name)
+        facts, execute, directory = stack.enter_context(asked(options, name))
         memory = LineMemory(execute)
         if directory is not None:
             try:
@@ -40,7 +49,7 @@ def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Gues
         yield facts, GuestMemory(memory, facts.segments)
 
 
-def _prompt(options: argparse.Namespace):
+def _prompt(options: argparse.Namespace) -> tuple[Execute, Path | None]:
     """(execute(code), the run's directory or None)."""
     if options.line:
         return (lambda code: repl.execute(options.line, code, _TIMEOUT)), None

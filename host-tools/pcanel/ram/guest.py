@@ -62,6 +62,7 @@ class Cached:
     def __init__(self, memory: GuestMemory, most: int = 1 << 18):
         """most: pages kept."""
         self._memory = memory
+        self.segments = memory.segments
         self._most = most
         self._pages: dict[int, bytes] = {}
 
