@@ -4,6 +4,7 @@ import cpu
 
 from vmm import loaders, processors, verdict
 from vmm.gone import Gone
+from vmm.policies import policy
 from vmm.scheduling import states
 from vmm.vtx import reasons
 from vmm.vtx.vmcs_bits import CONTROL_WBINVD_EXITING
@@ -75,6 +76,7 @@ class Life:
             vcpu.clock.skew = skew  # their TSCs agree
             processors.power_up(vcpu, None if vcpu.number else state)
         self.ports.reset()
+        policy.restarted(self)
         if self._hidden is not None:
             self._hidden.restarted()
         self.flush()

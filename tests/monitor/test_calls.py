@@ -178,7 +178,8 @@ def test_two_vcpus(guest):
         mov cr0, eax
         """, 16, 0x8000,
     ) + b"\xea\x80\x80\x10\x00"  # fmt: skip
-    second = assemble(f"mov rsp, 0x1e0000\nmov rax, {OTHER:#x}\ncall rax\nlock inc qword ptr [{DATA:#x}]\nhlt", 64, 0x8080)
+    rest = f"mov rsp, 0x1e0000\nmov rax, {OTHER:#x}\ncall rax\nlock inc qword ptr [{DATA:#x}]\nhlt"
+    second = assemble(rest, 64, 0x8080)
     source = f"""
         sgdt [0x8100]
         mov rax, cr3

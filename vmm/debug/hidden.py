@@ -194,20 +194,15 @@ class Hidden:
         self._drop(lambda policy: True)
 
     def _drop(self, test):
-        """Detach the policies that fit; returns those of vm.on()."""
-        gone = []
+        """Detach the policies that fit."""
         for owner in list(self._returns.values()) + list(self._places.values()):
             for policy in owner.policies:
                 if test(policy):
                     policy.detach()
-                    if policy.listed:
-                        gone.append(policy)
-        return gone
 
     def restarted(self):
         """The guest starts anew: its page tables are gone, and what they led to."""
-        for policy in self._drop(lambda policy: policy.event.paged):
-            self.vm.log("policy %s on %s is detached: the guest starts anew" % (policy.name, policy.event))
+        self._drop(lambda policy: policy.event.paged)
         for returns in self._returns.values():
             returns.forget()
         for face in self._faces.values():

@@ -52,6 +52,7 @@ WORDS = const(_SLOTS + _SLOT * _MOST)
 
 STACK = const(1)
 
+
 class Past:
     """The instruction at one gpa. handler(vcpu) -> verdict executes it; closed, it lets RIP be executed again.
 

@@ -1,10 +1,10 @@
 """Returns from a function of the guest: a hidden breakpoint at its entry, and one at each address that it returns to.
 
 A call that has been entered is kept with its return address and the stack pointer behind the return, by which it is
-found again, whatever other calls there are: of the function by itself, by other tasks and vCPUs, or of tasks that sleep
-in it. In the lower half of the address space CR3 has to agree too, but for its low 13 bits. The stack pointer of a later
-call replaces one that never returned. Limits: 4096 calls at a time, the oldest of 8 neighbours goes first; 1024 return
-addresses. lost: how many calls went without.
+found again, whatever other calls there are: of the function by itself, by other tasks and vCPUs, or of tasks that
+sleep in it. In the lower half of the address space CR3 has to agree too, but for its low 13 bits. The stack pointer
+of a later call replaces one that never returned. Limits: 4096 calls at a time, the oldest of 8 neighbours goes first;
+1024 return addresses. lost: how many calls went without.
 """
 
 from array import array

@@ -20,8 +20,8 @@ _CR3 = Number("cr3", MASK64, "of the process in whose memory it is; the function
 class Call(Breakpoint):
     name = "call"
     text = (
-        "a function is entered: RIP is its first instruction, vcpu.args its arguments. Value(number): it returns this at "
-        'once; HANDLED: it returns what RAX has. SDM Vol. 3C, "EPT Violations", and a hidden INT3'
+        "a function is entered: RIP is its first instruction, vcpu.args its arguments. Value(number): it returns this "
+        'at once; HANDLED: it returns what RAX has. SDM Vol. 3C, "EPT Violations", and a hidden INT3'
     )
     filters = (_AT, _CR3)
     tells = True
