@@ -234,6 +234,6 @@ def test_bad_places(guest):
     made = make(guest, CALLS)
     assert "is not mapped" in made.refused("vm.on(CALL, at=0xffff800000000000)")
     assert "an address, or the name" in made.refused("vm.on(CALL, at=-1)")
-    assert "names its at=" in made.refused("vm.on(CALL)")
+    assert "names at= or gpa=" in made.refused("vm.on(CALL)")
     assert "has no symbols" in made.refused("vm.on(RETURN, at='main')")
     assert made.eval("vm._hidden is None")

@@ -24,7 +24,7 @@ WRITES = """
     mov [rsi + 8], al
     mov [rsi + 4], rax
     mov [rsi + 5], eax
-    add dword ptr [rsi + 8], 2
+    add qword ptr [rsi + 8], 2
     mov word ptr [rsi + 9], 0x1234
     mov [rsi + 12], al
     mov [rsi + 16], rax
@@ -43,7 +43,7 @@ def test_writes_to_the_byte(guest):
     assert seen[0] == (PAGE + 8, 0x11, 0x55)
     assert seen[1][2] == 0x55
     assert seen[3][2] == seen[3][1] + 2
-    assert seen[4][2] == 0x1234
+    assert seen[4][2] == 0x1234 and seen[5][2] == 0x55
     assert made.eval(f"vm.memory.read_u64({PAGE + 16:#x})") == 0x55
     made.exec("p0.detach()")
     assert made.eval(f"vm.ept.walk({PAGE:#x})[1]") > 4096

@@ -1,18 +1,15 @@
 """The value of the operand whose access has caused an EPT violation: before the instruction, and after it.
 
-The value after it is computed on a copy of the registers, for the instructions of vmm/emulation/fastops.py (MOV,
-arithmetic, logic, exchanges, bit tests, SETcc); it is None for others.
+The value after it is what vmm/emulation/emulate.py computes on a copy of the registers, with stores that are not
+made. It is None for instructions that it does not know (SSE, x87, XSAVE), and where another operand is a device's.
 """
 
-import uctypes
-from micropython import const
-
-from vmm.emulation.decode import DecodeError
-from vmm.emulation.fastops import encode, operate
+from vmm.emulation.decode import DecodeError, Instruction
+from vmm.emulation.emulate import Emulator
 from vmm.fault import Fault
+from vmm.loaders.state import GPRS
 from vmm.memory.linear import Unbacked
-
-_FRAME = const(0x110)  # bytes of the frame: registers, flags, dirty bits
+from vmm.vtx.x86 import PAGE_MASK
 
 
 def old(vcpu):
@@ -23,24 +20,50 @@ def old(vcpu):
 
 def new(vcpu):
     """The number that will be written; None where that cannot be told."""
-    cpu = vcpu.vm.mmio.cpu
+    guest = vcpu.vm.mmio.cpu
+    trial = _Trial(guest, vcpu)
     try:
-        cpu.take(vcpu)
-        code = cpu.fetch(vcpu)
-        instruction = cpu.instruction.decode(code, cpu.bits)
-    except (DecodeError, Fault, Unbacked):
+        guest.take(vcpu)
+        trial.bits = guest.bits
+        Emulator(trial).execute(Instruction().decode(guest.fetch(vcpu), guest.bits))
+    except (DecodeError, Fault, Unbacked, ValueError):
         return None
-    number, immediate, _ = encode(instruction)
-    if not number:
-        return None
-    written = []
-    frame = bytearray(uctypes.bytearray_at(vcpu.frame_hpa, _FRAME))
-    memory = vcpu.vm.memory
-    gpa = vcpu.gpa
-    operate(
-        number, immediate,
-        lambda offset, size: int.from_bytes(memory.read(gpa, size), "little"),
-        lambda offset, size, value: written.append(value),
-        gpa & 0xFFF, frame,
-    )  # fmt: skip
-    return written[-1] if written else None
+    return trial.written
+
+
+class _Trial:
+    """vmm.emulation.access.GuestCpu for one instruction that is not executed. written: to the operand."""
+
+    turns = 1
+
+    def __init__(self, guest, vcpu):
+        self.written = None
+        self.rip = vcpu.rip
+        self.rflags = vcpu.rflags
+        self._guest = guest
+        self._vcpu = vcpu
+        self._changed = {}
+        self.selector = guest.selector
+        self.operand = guest.operand
+
+    @property
+    def stack_size(self):
+        return self._guest.stack_size
+
+    def reg(self, n):
+        return self._changed.get(n, getattr(self._vcpu, GPRS[n]))
+
+    def set_reg(self, n, value):
+        self._changed[n] = value
+
+    def load(self, operand):
+        """ValueError where a device would be read."""
+        pieces, _ = operand
+        for gpa, size in pieces:
+            self._vcpu.vm.memory.hpa(gpa, size)
+        return self._guest.memory.get(pieces)
+
+    def store(self, operand, value):
+        pieces, size = operand
+        if self._vcpu.gpa & PAGE_MASK in [gpa & PAGE_MASK for gpa, _ in pieces]:
+            self.written = value & (1 << 8 * size) - 1

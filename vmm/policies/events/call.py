@@ -7,13 +7,15 @@ from vmx import bind
 from vmm import verdict
 from vmm.memory.look import walk
 from vmm.policies.events.breakpoint import Breakpoint
+from vmm.policies.events.watch import check_place, pieces_of
 from vmm.policies.filters import Number, Place
 from vmm.vtx.frame import CR3, CR4, CS_RIGHTS, DIRTY, DIRTY_RIP, DIRTY_RSP, RAX, RIP, RSP
 from vmm.vtx.vmcs_bits import RIGHTS_L
 from vmm.vtx.x86 import CR4_LA57, MASK64, PAGE
 
 _WORD = const(8)
-_AT = Place("at", "the function: its symbol, or its address", required=True)
+_AT = Place("at", "the function: its symbol, or its address")
+_GPA = Number("gpa", (1 << 52) - 1, "its guest-physical address, in place of at=")
 _CR3 = Number("cr3", MASK64, "of the process in whose memory it is; the function is watched for all that share it")
 
 
@@ -23,15 +25,17 @@ class Call(Breakpoint):
         "a function is entered: RIP is its first instruction, vcpu.args its arguments. Value(number): it returns this "
         'at once; HANDLED: it returns what RAX has. SDM Vol. 3C, "EPT Violations", and a hidden INT3'
     )
-    filters = (_AT, _CR3)
+    filters = (_AT, _GPA, _CR3)
     tells = True
     repeats = True
 
-    def of(self, vm, chosen):
-        from vmm.debug import where  # by those who use it
+    def check(self, chosen):
+        super().check(chosen)
+        check_place(self, chosen)
 
-        found = where.find(vm, chosen["at"], chosen.get("cr3"))
-        return self.at(found.gpa, found.paged)
+    def of(self, vm, chosen):
+        pieces, paged = pieces_of(vm, chosen)
+        return self.at(pieces[0][0], paged)
 
     def quickly(self, vm):
         return bind(_value, vm.memory.table), self.quick_skip
