@@ -85,7 +85,8 @@ class _Trace:
         )
         rings = [Ring(self._memory, hpa) for hpa, _ in self._guest.vcpus]
         stop = []
-        handlers = {number: signal.signal(number, lambda *_: stop.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
+        ends = (signal.SIGINT, signal.SIGTERM)
+        handlers = {number: signal.signal(number, lambda *_: stop.append(1)) for number in ends}
         say(f"recording the exits of {self._guest.name}; Ctrl-C ends it")
         end = time.monotonic() + options.seconds if options.seconds else None
         sample_at = 0.0
@@ -134,16 +135,18 @@ class _Trace:
             writer.exits(found, self._facts.hz)
             writer.counters(self._samples, self._facts.hz)
             writer.close()
-        samples.write(samples.file_of(options.file), self._samples)
+        beside = samples.file_of(options.file)
+        samples.write(beside, self._samples)
         lost = f", {self._lost} lost (a larger --ring loses fewer)" if self._lost else ", none lost"
-        print(f"{options.file}: {len(found)} exits{lost}; counters of all guests in {samples.file_of(options.file).name}")
+        print(f"{options.file}: {len(found)} exits{lost}; counters of all guests in {beside.name}")
 
     def _names(self, addresses: list[int]) -> dict[tuple[str, int], str]:
         """{(guest, RIP): symbol}; the monitor looks them up."""
         found = {}
         for at in range(0, len(addresses), _NAMES_AT_ONCE):
             piece = addresses[at : at + _NAMES_AT_ONCE]
-            code = f"from vmm.insight.exits import facts\nprint(facts.names(vms[{self._guest.name!r}], {piece}))\ndel facts"
+            line = f"print(facts.names(vms[{self._guest.name!r}], {piece}))"
+            code = f"from vmm.insight.exits import facts\n{line}\ndel facts"
             try:
                 texts = ast.literal_eval(self._execute(code).strip())
             except PcanelError as error:

@@ -73,7 +73,10 @@ def _guests(facts: Facts, before: Snapshot, after: Snapshot, span: int) -> Table
             inside, host = new.guest_ticks - old.guest_ticks, new.host_ticks - old.host_ticks
             exits = _sum(new) - _sum(old)
             timed, late, latest = new.timed()
-            mean = f"{(late - old.timed()[1]) * 1e6 / facts.hz / (timed - old.timed()[0]):.1f}" if timed > old.timed()[0] else "-"
+            timed_before, late_before, _ = old.timed()
+            mean = "-"
+            if timed > timed_before:
+                mean = f"{(late - late_before) * 1e6 / facts.hz / (timed - timed_before):.1f}"
             table.add_row(
                 guest.name if not number else "", state, str(number), str(guest.priority), str(guest.share),
                 _percent(inside + host, span), _percent(host, inside + host), f"{exits * facts.hz / span:.0f}",

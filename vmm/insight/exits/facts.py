@@ -4,7 +4,7 @@ import gc
 
 import cpu
 
-from vmm.insight.exits.records import name
+from vmm.insight.exits import records
 
 
 def of(vms):
@@ -24,4 +24,4 @@ def of(vms):
 
 def names(vm, addresses):
     """The symbols of addresses, "" for those in none."""
-    return [name(vm, gva) for gva in addresses]
+    return [records.name(vm, gva) for gva in addresses]
