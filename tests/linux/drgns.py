@@ -15,7 +15,8 @@ tasks = list(for_each_task(prog))
 shell = find_task(prog, PID)
 page = prog["PAGE_SIZE"].value_()
 print(json.dumps({
-    "tasks": {t.pid.value_(): [t.real_parent.tgid.value_(), task_state_to_char(t), text(t.comm.string_())] for t in tasks},
+    "tasks": {t.pid.value_(): [t.real_parent.tgid.value_(), task_state_to_char(t), text(t.comm.string_())]
+              for t in tasks},
     "stack": [frame.name for frame in prog.stack_trace(find_task(prog, 1))],
     "running": [[frame.name for frame in prog.stack_trace(cpu_curr(prog, cpu))] for cpu in for_each_online_cpu(prog)],
     "mounts": [[text(mount_src(m)), text(mount_dst(m)), text(mount_fstype(m))] for m in for_each_mount(prog)],
