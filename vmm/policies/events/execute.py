@@ -1,4 +1,4 @@
-"""Instructions at an address, a symbol, or anywhere in a range of bytes, by hidden breakpoints (vmm/debug/hidden.py)."""
+"""Instructions at an address, a symbol, or in a range of bytes, by hidden breakpoints (vmm/debug/hidden.py)."""
 
 from micropython import const
 

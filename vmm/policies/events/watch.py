@@ -86,8 +86,8 @@ class Read(Watch):
 class Write(Watch):
     name = "write"
     text = (
-        "bytes of RAM are written: vcpu.old and vcpu.new are their values before and after. Value(number): it is written "
-        'instead. HANDLED: nothing is written. SDM Vol. 3C, "EPT Violations"'
+        "bytes of RAM are written: vcpu.old and vcpu.new are the operand before and after. Value(number): it is "
+        'written instead. HANDLED: nothing is written. SDM Vol. 3C, "EPT Violations"'
     )
     access = W
 
