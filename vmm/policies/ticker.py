@@ -1,8 +1,7 @@
 """Guest time every N ticks, for policies on TIME: a timer of each vCPU's clock.
 
-Policies with the same period are asked together. What a policy that takes long has missed it is not asked for. They are
-asked by slot reasons.TIME; answers beyond RESUME end the vCPU's turn. Times are ticks of the guest's clock, which is the
-host's TSC.
+Policies with the same period are asked together, by slot reasons.TIME; answers beyond RESUME end the vCPU's turn. What
+a policy that takes long has missed it is not asked for. Times are ticks of the guest's clock, which is the host's TSC.
 """
 
 from micropython import const
