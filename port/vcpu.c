@@ -458,5 +458,20 @@ static mp_int_t vcpu_get_buffer(mp_obj_t self_in, mp_buffer_info_t *info, mp_uin
     return 0;
 }
 
-MP_DEFINE_CONST_OBJ_TYPE(vcpu_type, MP_QSTR_VCPU, MP_TYPE_FLAG_NONE, make_new, vcpu_make_new, attr,
-    vcpu_attr_or_method, buffer, vcpu_get_buffer);
+// As its class says; a retired one has no frame to read.
+static void vcpu_print(const mp_print_t *print, mp_obj_t self_in, mp_print_kind_t kind) {
+    (void)kind;
+    mp_obj_t text[2] = {MP_OBJ_NULL, MP_OBJ_NULL};
+    vcpu_t *self = MP_OBJ_TO_PTR(self_in);
+    if (self->frame != NULL) {
+        load_from_class(self, self_in, MP_QSTR___repr__, text);
+    }
+    if (text[0] == MP_OBJ_NULL) {
+        mp_print_str(print, "<VCPU>");
+    } else {
+        mp_obj_print_helper(print, mp_call_method_n_kw(0, 0, text), PRINT_STR);
+    }
+}
+
+MP_DEFINE_CONST_OBJ_TYPE(vcpu_type, MP_QSTR_VCPU, MP_TYPE_FLAG_NONE, make_new, vcpu_make_new, print,
+    vcpu_print, attr, vcpu_attr_or_method, buffer, vcpu_get_buffer);
