@@ -37,7 +37,8 @@ static struct {
     unsigned rows, columns;
 } terminal = {.rows = DEFAULT_ROWS, .columns = DEFAULT_COLUMNS};
 
-static char history[HISTORY_MAX]; // lines that end with NUL, the newest first; an empty one ends them
+static char
+    history[HISTORY_MAX]; // lines that end with NUL, the newest first; an empty one ends them
 
 // -- history
 
@@ -64,7 +65,7 @@ void prompt_init(void) {
     const char *lines[MICROPY_READLINE_HISTORY_SIZE];
     size_t count = 0;
     for (const char *line = history; *line && count < MP_ARRAY_SIZE(lines);
-        line += strlen(line) + 1) {
+         line += strlen(line) + 1) {
         lines[count++] = line;
     }
     while (count > 0) {
@@ -271,7 +272,7 @@ int __wrap_readline(vstr_t *line, const char *prompt) {
 // -- Tab
 
 // completer(f): f(line up to the cursor) -> what is to be inserted, as str; or True where it has printed
-// what fits. None removes it: then MicroPython's own completion answers.
+// what fits; or None, for MicroPython's own completion. completer(None) leaves all to that.
 static mp_obj_t mod_completer(mp_obj_t completer) {
     MP_STATE_PORT(prompt_completer) = completer;
     return mp_const_none;
@@ -294,6 +295,8 @@ size_t __wrap_mp_repl_autocomplete(
             *compl_str = mp_obj_str_get_data(answer, &found);
         } else if (answer == mp_const_true) {
             found = (size_t)-1;
+        } else if (answer == mp_const_none) {
+            found = __real_mp_repl_autocomplete(str, len, print, compl_str);
         }
         nlr_pop();
     }

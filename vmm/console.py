@@ -22,6 +22,8 @@ _ANY = const(2)
 class Console:
     """Carries characters between a guest's UART and the outside.
 
+    For users: attach, tail, written.
+
     host: an object with any() -> how many characters wait, readchar() -> int or -1, writechar(c) -> bool; or None.
     attach(): what calling the console does (vmm/terminal.py). poll() moves the characters that can be moved, ready() ->
     whether there are any; both run no bytecode and exist once `uart` is set. more(): called when the guest has read its

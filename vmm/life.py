@@ -18,7 +18,10 @@ _AGAIN = ": again and again; it is held in reset for longer each time, until it 
 
 
 class Life:
-    """The part of vmm.vm.VM that starts and stops it."""
+    """The part of vmm.vm.VM that starts and stops it.
+
+    For users: destroy, pause, power_off, reset, resume, start.
+    """
 
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""

@@ -4,7 +4,10 @@ from vmm.memory import ept, paging
 
 
 class Physical:
-    """The part of vmm.vm.VM that owns its physical address space: memory (RAM), ept, rights, mmio_bus (devices)."""
+    """The part of vmm.vm.VM that owns its physical address space: memory (RAM), ept, rights, mmio_bus (devices).
+
+    For users: physical_read, physical_write, touched.
+    """
 
     def cover(self, gpa):
         """Hide the RAM at gpa behind a device's page."""
@@ -55,6 +58,7 @@ class Physical:
         return self.mmio_bus.read_bytes(gpa, size)
 
     def physical_write(self, gpa, data):
+        """Write bytes at a gpa as the guest's CPU would: to RAM, or to devices."""
         if self.memory.has(gpa, len(data)):
             self.memory.write(gpa, data)
         else:
