@@ -11,6 +11,7 @@
 #include "port/prompt.h"
 #include "shared/readline/readline.h"
 #include "shared/runtime/interrupt_char.h"
+#include "shared/runtime/pyexec.h"
 
 #define ESC             27
 #define SEQUENCE_MAX    24
@@ -96,10 +97,12 @@ MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_history_obj, 0, 1, mod_history);
 
 // -- the terminal
 
-// terminal() -> (rows, columns) as it told them, else (24, 80); known by now or not.
+// terminal() -> (rows, columns, person): its size as it told it, else 24 and 80; whether a person is at it, as far
+// as is known, and no program by the raw REPL.
 static mp_obj_t mod_terminal(void) {
     mp_obj_t items[3] = {MP_OBJ_NEW_SMALL_INT(terminal.rows),
-        MP_OBJ_NEW_SMALL_INT(terminal.columns), mp_obj_new_bool(terminal.known)};
+        MP_OBJ_NEW_SMALL_INT(terminal.columns), 
+        mp_obj_new_bool(terminal.known && pyexec_mode_kind == PYEXEC_MODE_FRIENDLY_REPL)};
     return mp_obj_new_tuple(3, items);
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_terminal_obj, mod_terminal);

@@ -117,7 +117,10 @@ def _rows(table, width, indent):
 def described(value):
     """An object's names for users, one a line, with their values; of methods what they do."""
     cls = names.class_of(value)
-    lines = ["%s %s" % (cls.__name__, _first(names.entry(names.full_name(cls))))]
+    known = names.entry(names.full_name(cls))
+    if known is None:
+        return repr(value)
+    lines = ["%s: %s" % (cls.__name__, known[2].partition("\n")[0])]
     found = names.public(value)
     for name in sorted(found):
         signature, text = found[name]
@@ -130,10 +133,4 @@ def described(value):
                 what = "%s: %s" % (type(error).__name__, error)
             what = what.partition("\n")[0]
             lines.append("  %-14s %s" % (name, what if len(what) <= _WIDE else what[: _WIDE - 3] + "..."))
-    if len(lines) == 1:
-        return repr(value)
     return "\n".join(lines)
-
-
-def _first(known):
-    return known[2].partition("\n")[0] if known else ""
