@@ -101,7 +101,7 @@ MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_history_obj, 0, 1, mod_history);
 // as is known, and no program by the raw REPL.
 static mp_obj_t mod_terminal(void) {
     mp_obj_t items[3] = {MP_OBJ_NEW_SMALL_INT(terminal.rows),
-        MP_OBJ_NEW_SMALL_INT(terminal.columns), 
+        MP_OBJ_NEW_SMALL_INT(terminal.columns),
         mp_obj_new_bool(terminal.known && pyexec_mode_kind == PYEXEC_MODE_FRIENDLY_REPL)};
     return mp_obj_new_tuple(3, items);
 }

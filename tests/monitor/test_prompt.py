@@ -90,7 +90,8 @@ def test_symbols_of_a_guest_without_any_leave_the_prompt_as_it_is(line, vm):
 
 
 def test_help_is_text_with_an_example(line, vm):
-    assert all(word in line.answers("help()") for word in ("vm.on(", "verdicts", "sched", "monitor", "symbols", "recipes"))
+    said = line.answers("help()")
+    assert [word for word in ("vm.on(", "verdicts", "sched", "monitor", "symbols", "recipes") if word not in said] == []
     assert re.search(r"pause\(\) +Let the guest stand still", line.answers("help(vm)"))
     assert "@vm.on(IO, port=0x3f8" in line.answers("help(vm.on)")
     said = line.answers("help(CPUID)")
@@ -112,7 +113,7 @@ def test_values_are_shown_as_people_read_them(line, vm, bench):
     bench.exec("vm.port_bus.read(0x5678, 1); vm.port_bus.read(0x1234, 1)")
     said = line.answers("vm.unclaimed()")
     assert 0 < said.find("(0x1234, False): 1") < said.find("(0x5678, False): 1")
-    for shown in ("monitor", "sched", "caps", "vms", "vm", "vm.memory", "vm.console", "vm.pc", "still", "monitor.journal"):
+    for shown in ("monitor", "sched", "caps", "vms", "vm", "vm.memory", "vm.console", "vm.pc", "still"):
         assert " object at " not in line.answers(shown).split("\n")[0], shown
 
 
@@ -143,7 +144,7 @@ def test_a_paste_behind_what_is_typed(line):
     line.console.send("if True:\r" + PASTE + "a = 'pasted'\r\rb = a + 'once'\rprint(b)\r" + PASTED)
     line.console.expect(r"\npastedonce\n", LIMIT)
     line.console.send("print('x', " + PASTE + "'y')" + PASTED + "\r")
-    line.console.expect(r"\nx y\n", LIMIT)
+    line.console.expect(r"\x1b\[\?2004lx y\n", LIMIT)
 
 
 def test_a_paste_of_500_lines_and_a_line_of_3000_characters(line):
