@@ -75,6 +75,14 @@ class Console:
         self.linked = False
         self.uart.connect(self.tx, _nothing, self.drained, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
 
+    def notice(self, text):
+        """A line of the monitor's own, marked, for whoever looks at this console: its guest stands still, say. It is no
+        output of the guest's: tail() does not have it. Lost where nobody listens, or where there is no room."""
+        writechar = self._far[_WRITECHAR]
+        if writechar and not self.linked:
+            for byte in ("\r\n[pcanel: %s]\r\n" % text).encode():
+                writechar(byte)
+
     def tail(self, size=2000):
         """Return the last characters that the guest sent, as str."""
         count = min(size, RING, self.written)

@@ -29,8 +29,11 @@ class Physical:
     def touched(self):
         """Return [(gpa, bytes), ...] of its RAM that the guest has touched since it was started.
 
-        All of it, unless its description asks for demand_paging.
+        ValueError unless its description asks for demand_paging: without, all RAM is mapped at its start, and nothing
+        tells what of it is touched.
         """
+        if not self.demand_paging:
+            raise ValueError("guest %s: what it touches is known with demand_paging = true in its file" % self.name)
         return [run for gpa, size, _ in self.memory.segments for run in self.ept.touched(gpa, size)]
 
     def flush(self):

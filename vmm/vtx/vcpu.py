@@ -182,13 +182,17 @@ class Vcpu:
         """Its address space (vmm/memory/look.py); with `cr3` that of another task in the same paging mode."""
         return look.space(self, cr3)
 
-    def peek(self, gva, size):
-        """Return `size` bytes at a guest-virtual address. ValueError says why it cannot be read."""
-        return look.space(self).read(gva, size)
+    def peek(self, gva, size, space=None):
+        """Return `size` bytes at a guest-virtual address. ValueError says why it cannot be read.
 
-    def poke(self, gva, data):
-        """Write bytes at a guest-virtual address, whatever the page's rights are."""
-        look.space(self).write(gva, data)
+        space: the address space, a CR3 or a Space (vcpu.space(cr3), vm.kernel.space); None: the current one, and for an
+        address of the kernel that page-table isolation has taken out of it, the kernel's.
+        """
+        return look.holding(self, gva, space).read(gva, size)
+
+    def poke(self, gva, data, space=None):
+        """Write bytes at a guest-virtual address, whatever the page's rights are. space: as for peek()."""
+        look.holding(self, gva, space).write(gva, data)
 
     # (gva): return the gpa of a gva by the guest's page tables. ValueError says why it has none.
     translate = look.translate
