@@ -44,6 +44,10 @@ class Rights:
                 rights &= ~X
         return rights
 
+    def watchers(self, gpa):
+        """[(watcher, rights that it takes away), ...] of the page at gpa."""
+        return list(self._taken.get(gpa, {}).items())
+
     def lend(self, gpa, rights):
         """Give a watched page these rights of its mapping, and those lent before, until restore()."""
         have = self._lent.get(gpa, self.left(gpa))
