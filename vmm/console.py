@@ -73,6 +73,13 @@ class Console:
         self.linked = False
         self.uart.connect(self.tx, _nothing, self.drained, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
 
+    def notice(self, text):
+        """A line of the monitor's on the host's end, as far as there is room."""
+        if self._host:
+            for character in "\r\n[%s]\r\n" % text:
+                if not self._host.writechar(ord(character)):
+                    return
+
     def tail(self, size=2000):
         """Return the last characters that the guest sent, as str."""
         count = min(size, RING, self.written)

@@ -222,11 +222,15 @@ class Life:
             self._ended("on_power_off", "power-off", "powered off by the guest")
         elif answer & verdict.STOP:
             self._stand(states.STOPPED, "see the report")
+        elif answer & verdict.PAUSE and vcpu.scheduled.state != states.PAUSED:
+            why, self._pausing = self._pausing, None
+            self._stand(states.PAUSED, why or "by a policy")
+            self.console.notice("paused: %s; resume() at the prompt goes on" % self.why)
+            if answer & verdict.WAIT:
+                vcpu.scheduled.before = states.HALTED
         elif state == states.PAUSED:
             if answer & verdict.WAIT:
                 vcpu.scheduled.before = states.HALTED
-        elif answer & verdict.PAUSE:
-            self._stand(states.PAUSED, "by a policy")
         elif answer & verdict.WAIT and vcpu.scheduled.state == states.RUNNING and not vcpu.scheduled.wakes():
             vcpu.scheduled.state = states.HALTED
         if state == states.PAUSED:

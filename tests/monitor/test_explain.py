@@ -9,7 +9,6 @@ from pcanel.assemble import assemble
 GDTR, GDT = DATA + 0x8000, DATA + 0x8100
 CODE64, DATA64, CODE32 = 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000000FFFF
 AT = CODE + 7  # behind `mov rsp`
-LIDT = AT + 8
 SHUTDOWN = "an exception in the delivery of #DF: the CPU shuts down, a triple fault"
 DF = "#GP in the delivery of %s makes a double fault, #DF"
 

@@ -2,5 +2,5 @@
 
 `debugged` has what a VM has of it; the rest is imported at its first use. `hidden`, `face` and `past` are breakpoints.
 `pagewalk`, `descriptors` and `registers` decode what the CPU reads, `instructions` code, `chips` devices. `delivery`
-and `cause` say why an exception came, `replay` finds out which, `explain` and `hang` tell of a guest that died or hangs.
+and `cause` say why an exception came, `replay` finds out which, `explain` and `hang` tell of guests that died or hang.
 """
