@@ -13,7 +13,6 @@ from vmm.emulation import length
 from vmm.vtx.x86 import MASK64
 
 _MAX = const(15)
-_BYTES = const(10)  # bytes of an instruction that the column has room for
 FORM = "%s%#018x %d: %-30s %s"  # mark, gva, bits, bytes, text
 
 _STRINGS = ("movs", "stos", "lods", "scas", "cmps", "ins", "outs")
@@ -74,9 +73,7 @@ class Line:
         words = self.name
         if self.target is not None:
             words += " " + place(self.target)
-        shown = " ".join(["%02x" % byte for byte in self.code[:_BYTES]])
-        if len(self.code) > _BYTES:
-            shown += " ..."
+        shown = " ".join(["%02x" % byte for byte in self.code])
         return FORM % (mark, self.gva, self.bits, shown, words)
 
 
