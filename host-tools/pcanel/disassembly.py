@@ -10,7 +10,8 @@ import re
 import capstone
 
 _LINE = re.compile(
-    rb"(?P<head>[ =>]*0x(?P<gva>[0-9a-f]{16}) (?P<bits>16|32|64): )(?P<code>(?:[0-9a-f]{2} )+) *(?P<text>[^\r\n]*)(?P<end>\r*)"
+    rb"(?P<head>[ =>]*0x(?P<gva>[0-9a-f]{16}) (?P<bits>16|32|64): )"
+    rb"(?P<code>(?:[0-9a-f]{2} )+) *(?P<text>[^\r\n]*)(?P<end>\r*)"
 )
 _BEGINNING = re.compile(rb"[ =>]{0,8}(0(x([0-9a-f]{0,16}( ((16|32|64)?(: .*|:)?|1|3|6)?)?)?)?)?\r*", re.DOTALL)
 _TARGET = re.compile(r"0x[0-9a-f]+")
