@@ -294,5 +294,3 @@ def watch(vm, where, size, access, when, once, pid, cpl):
         raise ValueError("access %r: letters of r, w and x" % (access,))
     gva = places.resolve(vm, where)
     return vm.breakpoints.add(Watch(vm, where, gva, size, access, when, once, pid, cpl))
-
-
