@@ -13,6 +13,7 @@ import cpu
 from micropython import const
 
 from vmm import apic_bus, backoff, bus, handlers, pc, processors, screen, tally, terminal
+from vmm.debug.debugged import Debugged
 from vmm.gone import Gone
 from vmm.handlers import cpu_msrs, cpuid, io, mmio, msr, spec_msrs, vmcall
 from vmm.insight.exits.view import Exits
@@ -35,7 +36,7 @@ _LARGE = const(0x200000)
 _LOG_LINES = const(64)
 
 
-class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
+class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
     """One guest.
 
     For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, hidden, lapic, log, memory,
@@ -69,6 +70,8 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self._scheduled = []
         self._taken = []
         self._init = None  # why it is to be reset
+        self.ends = []  # how its last runs ended: vmm.life.End
+        self.deaths = None  # vmm.debug.explain.Deaths, once it has come to a triple fault
         self._kernel = None  # vmm.insight.kernel.Kernel, once somebody has looked inside
         try:
             self._build(config, host_uart, vpids)
