@@ -14,11 +14,13 @@ from vmm.policies.events.execute import EXECUTE
 from vmm.policies.events.hlt import HLT
 from vmm.policies.events.io import IO
 from vmm.policies.events.memory import MEMORY
+from vmm.policies.events.mode import MODE
 from vmm.policies.events.mov_dr import MOV_DR
 from vmm.policies.events.msr import RDMSR, WRMSR
 from vmm.policies.events.pause import PAUSE
 from vmm.policies.events.rdpmc import RDPMC
 from vmm.policies.events.step import STEP
+from vmm.policies.events.time import TIME
 from vmm.policies.events.tlb import INVLPG, INVPCID
 from vmm.policies.events.tsc import RDTSC, RDTSCP
 from vmm.policies.events.vmcall import VMCALL
@@ -26,8 +28,9 @@ from vmm.policies.events.watch import READ, WRITE
 from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
-    CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, EXECUTE, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MOV_DR, PAUSE,
-    RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, STEP, TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR, XSETBV,
+    CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, EXECUTE, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MODE, MOV_DR,
+    PAUSE, RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, STEP, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR,
+    XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}
