@@ -24,6 +24,8 @@ class Face:
     """
 
     def __init__(self, vm, gpa, changed):
+        if not vm.monitor.caps.ept_vpid.EXECUTE_ONLY:
+            raise ValueError("this CPU's EPT has no execute-only pages: the guest could read the INT3 of a breakpoint")
         if not vm.memory.has(gpa, PAGE):
             raise ValueError("gpa %#x: there is no RAM" % gpa)
         vm.ept.touch(gpa)
