@@ -36,8 +36,10 @@ def handle(vcpu):
 
 
 def attach_policies(vm, answer):
-    """One on each event. answer: "watch", "value" or "handled" (host-tools/pcanel/bench/conditions.py)."""
-    {"watch": _attach_watching, "value": _attach_answering, "handled": _attach_handling}[answer](vm)
+    """One on each event. answer: "watch", "value", "handled" or "hidden" (host-tools/pcanel/bench/conditions.py)."""
+    {"watch": _attach_watching, "value": _attach_answering, "handled": _attach_handling, "hidden": _attach_hidden}[
+        answer
+    ](vm)
 
 
 def detach_policies(vm):
@@ -62,6 +64,9 @@ def _attach_watching(vm):
     vm.on(CR, number=3, write=True)(watch)
     vm.on(WRMSR, msr=0xC0000100)(watch)
     vm.on(MEMORY, gpa=_IOAPIC)(watch)
+
+
+def _attach_hidden(vm):
     vm.on(EXECUTE, gpa=_HIDDEN_NOP)(watch)
     vm.on(EXECUTE, gpa=_HIDDEN_PUSH)(watch)
     vm.on(CALL, gpa=_CALL_RETURN)(watch)
