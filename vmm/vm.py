@@ -22,7 +22,7 @@ from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
 from vmm.memory.fill import ones
 from vmm.physical import Physical
-from vmm.policies import arming, policy
+from vmm.policies import arming, chain, policy
 from vmm.scheduling.interleave import Interleaved
 from vmm.scheduling.preemption import GRACES, preempt_soon
 from vmm.scheduling.scheduled import ScheduledVm
@@ -54,6 +54,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self._below = False
         self.blobs = blobs  # {name: buffer}, its boot modules
         self._symbols = None
+        self._entries = None
         self.vcpus = []
         self._scheduled = []
         self._taken = []
@@ -159,6 +160,21 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.events.nmi()
 
     # -- policies
+
+    def chain(self, reason):
+        """The Chain of an exit reason's policies."""
+        if reason not in self.chains:
+            self.chains[reason] = chain.Chain(self, reason)
+        return self.chains[reason]
+
+    @property
+    def entries(self):
+        """The system calls that exit for policies (vmm/policies/entries.py)."""
+        if self._entries is None:
+            from vmm.policies.entries import Entries
+
+            self._entries = Entries(self)
+        return self._entries
 
     def on(self, event, **filters):
         """Decorator: attach a function to an event (vmm/policies/policy.py); it becomes the Policy."""

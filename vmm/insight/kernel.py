@@ -13,7 +13,7 @@ class Kernel:
     def __init__(self, vm, symbols):
         self.starts = vm.starts
         self._vm = vm
-        self._symbols = symbols
+        self.symbols = symbols
         self._linux = None
         if not vm.vcpu.efer & EFER_LMA:
             raise ValueError("guest %s runs no 64-bit kernel: its types are not known" % vm.name)
@@ -40,7 +40,7 @@ class Kernel:
 
     def symbol(self, name):
         """The gva of a symbol. ValueError where there is none, or several."""
-        gva = self._symbols.get(name)
+        gva = self.symbols.get(name)
         if gva is None:
             raise ValueError("the guest's kernel has no symbol %s, or several" % name)
         return gva

@@ -12,13 +12,13 @@ from vmm.policies.link import unable, unable_to_skip
 class Needs:
     """What has to be armed while a policy is attached (arming.py); by default nothing.
 
-    exceptions: bits of the exception bitmap. msrs: ((index, write), ...) of the MSR bitmaps; all ports exit. primary,
+    exceptions: bits of the exception bitmap. fetches: page faults of the kernel's fetches. msrs: ((index, write), ...) of the MSR bitmaps; all ports exit. primary,
     secondary: names of processor-based controls (vmm/vtx/controls.py). pages: page numbers of gpas, and rights, R, W
     and X of EPT or-ed, that are taken from these. registers: 0 and 4, control registers of which the change of any bit
     exits.
     """
 
-    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=()):
+    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), fetches=False):
         self.exceptions = exceptions
         self.msrs = msrs
         self.primary = primary
@@ -26,6 +26,7 @@ class Needs:
         self.pages = pages
         self.rights = rights
         self.registers = registers
+        self.fetches = fetches
 
 
 class Event:
@@ -34,6 +35,7 @@ class Event:
     name: as the user sees it. text: one line of help, with the SDM's section. reasons: its exit reasons. filters:
     vmm.policies.filters.Filter objects, the most used one first. plain: HANDLED and SKIP only advance RIP.
     repeats: the instruction exits again after resume(), where a policy has paused the guest.
+    tells: a line for the user says which policy has paused the guest, and where.
     """
 
     name = ""
@@ -42,6 +44,7 @@ class Event:
     filters = ()
     plain = True
     repeats = True
+    tells = True
 
     # quick(vcpu, numbers, handler) -> verdict: value() in viper, for the numbers at an address from vmx.numbers(); -1,
     # with nothing done, where value() has to be called.
@@ -65,6 +68,14 @@ class Event:
             if f.required and f.name not in chosen:
                 raise ValueError("a policy on %s names its %s=" % (self.name, f.name))
         general.check(chosen)
+
+    def of(self, vm, chosen):
+        """Return the Event for these filters in this VM: itself, or one that knows their place there. ValueError."""
+        return self
+
+    def chains(self, vm):
+        """Return what a policy is entered in: of each of the event's exit reasons the Chain (vmm/policies/chain.py)."""
+        return [vm.chain(reason) for reason in self.reasons]
 
     def keys(self, chosen):
         """The keys of the dispatch (Exits.keyed of its reason) that the filters name, as a list; None: any key."""
@@ -101,6 +112,13 @@ class Event:
 
     def again(self, vcpu):
         """RETRY: deliver the event again whose delivery the exit interrupted."""
+
+    def stand(self, vcpu):
+        """PAUSED: what again() does, unless the guest is to stand elsewhere."""
+        self.again(vcpu)
+
+    def inject(self, vcpu):
+        """Inject: what has to be undone before the exception is delivered."""
 
     def vectoring(self, vcpu):
         """Information on the event whose delivery the exit interrupted, 0 for none: an Inject is the second event."""

@@ -6,6 +6,16 @@ class Linux:
 
     def __init__(self, kernel):
         self._kernel = kernel
+        self._calls = None
+
+    @property
+    def calls(self):
+        """The system calls that the kernel has, by number (vmm/insight/linux/calls.py)."""
+        if self._calls is None:
+            from vmm.insight.linux.calls import Calls
+
+            self._calls = Calls(self._kernel.space, self._kernel.symbols)
+        return self._calls
 
     def tasks(self):
         """Yield the struct task_struct of each process. ValueError where the list does not end."""

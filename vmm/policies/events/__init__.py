@@ -17,6 +17,7 @@ from vmm.policies.events.msr import RDMSR, WRMSR
 from vmm.policies.events.pause import PAUSE
 from vmm.policies.events.rdpmc import RDPMC
 from vmm.policies.events.step import STEP
+from vmm.policies.events.syscall import SYSCALL
 from vmm.policies.events.tlb import INVLPG, INVPCID
 from vmm.policies.events.tsc import RDTSC, RDTSCP
 from vmm.policies.events.vmcall import VMCALL
@@ -24,7 +25,7 @@ from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
     CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MOV_DR, PAUSE, RDMSR, RDPMC, RDTSC,
-    RDTSCP, RESET, STEP, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
+    RDTSCP, RESET, STEP, SYSCALL, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}
