@@ -55,6 +55,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.blobs = blobs  # {name: buffer}, its boot modules
         self._symbols = None
         self._entries = None
+        self.current_task = None  # vmm.insight.linux.current.Current, once somebody has asked for it
         self.vcpus = []
         self._scheduled = []
         self._taken = []

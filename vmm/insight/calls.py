@@ -10,8 +10,14 @@ def numbers(vm, which):
     several = which if isinstance(which, (list, tuple)) else (which,)
     found = set()
     for one in several:
-        number = vm.linux.calls.number(one) if isinstance(one, str) else one
+        number = _number(vm, one) if isinstance(one, str) else one
         if len(several) > 1 and number >= _MOST:
             raise ValueError("number=%r: in a list, numbers are below %d" % (one, _MOST))
         found.add(number)
     return sorted(found)
+
+
+def _number(vm, name):
+    from vmm.insight.linux import calls
+
+    return calls.number(vm.kernel, name)

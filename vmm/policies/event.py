@@ -12,13 +12,15 @@ from vmm.policies.link import unable, unable_to_skip
 class Needs:
     """What has to be armed while a policy is attached (arming.py); by default nothing.
 
-    exceptions: bits of the exception bitmap. fetches: page faults of the kernel's fetches. msrs: ((index, write), ...) of the MSR bitmaps; all ports exit. primary,
-    secondary: names of processor-based controls (vmm/vtx/controls.py). pages: page numbers of gpas, and rights, R, W
-    and X of EPT or-ed, that are taken from these. registers: 0 and 4, control registers of which the change of any bit
-    exits.
+    exceptions: bits of the exception bitmap. fetches: page faults of the kernel's fetches. msrs: ((index, write), ...)
+    of the MSR bitmaps; all ports exit. primary, secondary: names of processor-based controls (vmm/vtx/controls.py).
+    pages: page numbers of gpas, and rights, R, W and X of EPT or-ed, that are taken from these. registers: 0 and 4,
+    control registers of which the change of any bit exits.
     """
 
-    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), fetches=False):
+    def __init__(
+        self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), fetches=False
+    ):
         self.exceptions = exceptions
         self.msrs = msrs
         self.primary = primary
@@ -88,6 +90,10 @@ class Event:
     def narrower(self, chosen):
         """tests() for an exit with a key of keys(): without the tests that the key implies."""
         return self.tests(chosen)
+
+    def task(self, vm, chosen):
+        """The filters pid= and comm= (general.task)."""
+        return general.task(vm, chosen)
 
     def wants(self, chosen):
         """Return ((reason, bits of frame.WANTS), ...): words beyond the handler's that its tests need."""

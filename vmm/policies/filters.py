@@ -52,6 +52,18 @@ class Function(Filter):
             self._refuse(value, "a function of the vCPU")
 
 
+class Text(Filter):
+    """Some characters, of at most `most` bytes in UTF-8."""
+
+    def __init__(self, name, most, text):
+        super().__init__(name, text)
+        self._most = most
+
+    def check(self, value):
+        if not isinstance(value, str) or not 1 <= len(value.encode()) <= self._most:
+            self._refuse(value, "a str of 1 to %d bytes" % self._most)
+
+
 class Calls(Filter):
     """System calls: a number or a name, or a list or tuple of them."""
 

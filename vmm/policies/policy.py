@@ -61,6 +61,7 @@ class Policy:
         self.account.put(EVERY, filters.get("every", 0))
         self.account.put(LEFT, general.limit(filters))
         self.counts = "every" in filters or bool(general.limit(filters))
+        self.task = event.task(vm, filters)
         self.condition = general.condition(event, filters)
         self.condition_account = None if self.condition is None else Account()
         self.limit_ms = LIMIT_MS

@@ -6,16 +6,6 @@ class Linux:
 
     def __init__(self, kernel):
         self._kernel = kernel
-        self._calls = None
-
-    @property
-    def calls(self):
-        """The system calls that the kernel has, by number (vmm/insight/linux/calls.py)."""
-        if self._calls is None:
-            from vmm.insight.linux.calls import Calls
-
-            self._calls = Calls(self._kernel.space, self._kernel.symbols)
-        return self._calls
 
     def tasks(self):
         """Yield the struct task_struct of each process. ValueError where the list does not end."""
@@ -28,6 +18,10 @@ class Linux:
         from vmm.insight.linux import tasks
 
         return tasks.find(self._kernel, pid)
+
+    def current(self, vcpu):
+        """The struct task_struct that runs on a vCPU. ValueError: it runs no Linux yet."""
+        return self._kernel.current(vcpu)[0]
 
     def ps(self):
         """A table of the processes: PID, PPID, STATE (a letter as in /proc/PID/stat), COMM."""
@@ -52,3 +46,9 @@ class Linux:
         from vmm.insight.linux import modules
 
         return modules.modules(self._kernel)
+
+    def stack(self, pid):
+        """The kernel stack of a task, and the system call that it is in: a list of frames that prints as text."""
+        from vmm.insight.linux import stack, tasks
+
+        return stack.of_task(self._kernel, tasks.find(self._kernel, pid))

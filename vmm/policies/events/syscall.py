@@ -4,7 +4,6 @@ import uctypes
 from micropython import const
 from vmx import bind, vmwrite
 
-from vmm import verdict
 from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Calls
 from vmm.policies.link import among, equal
@@ -21,8 +20,8 @@ class Syscall(Instruction):
 
     name = "syscall"
     text = (
-        "a system call by SYSCALL, at the kernel's entry point: vcpu.syscall is its name and arguments. Value(number) is "
-        'its result, and the kernel is not called. SDM Vol. 2B, "SYSCALL"'
+        "a system call by SYSCALL, at the kernel's entry point: vcpu.syscall is its name and arguments. Value(number) "
+        'is its result, and the kernel is not called. SDM Vol. 2B, "SYSCALL"'
     )
     reasons = (reasons.EXCEPTION_OR_NMI,)
     filters = (Calls("number", "the call's number, its name in Linux, or a list of them"),)
