@@ -101,6 +101,14 @@ TASK = const(0xBD8 // 4)  # hpa of where Linux keeps the task that runs, 0: not 
 TASK_KNOWN = const(0xBE0 // 4)  # the task whose PID and name the next two are the hpas of
 TASK_PID = const(0xBE8 // 4)
 TASK_COMM = const(0xBF0 // 4)
+RECORDED = const(0xE00 // 4)  # exits are recorded or measured: these words are in use
+TRACE_RING = const(0xE08 // 4)  # hpa of the records of exits (vmm/vtx/recording.py), 0: none
+TRACE_MASK = const(0xE10 // 4)  # records in the ring, minus 1
+TRACE_HEAD = const(0xE18 // 4)  # records written so far
+TRACE_OPEN = const(0xE20 // 4)  # hpa of the one whose duration is not known yet
+TRACE_HOST = const(0xE28 // 4)  # HOST_TICKS when that exit occurred
+MEASURED = const(0xE30 // 4)  # hpa of the slots' distributions, 0: none
+MEASURED_SLOT = const(0xE38 // 4)  # 1 + the slot whose exit is not over yet, else 0
 STORED = const(0xC00 // 4)  # two words each: MSRs that live in memory (vmm/handlers/msr.py)
 STORED_MSRS = const(64)
 
