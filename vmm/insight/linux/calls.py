@@ -23,7 +23,8 @@ _ORIG_AX = const(15)
 _CS = const(17)
 _IN_REGISTERS = (14, 13, 12, 7, 9, 8)  # rdi, rsi, rdx, r10, r8, r9
 _CODE32 = const(0x23)
-_FRED = const(16)  # bytes above struct pt_regs where the kernel is made for FRED
+_AX = const(80)  # bytes
+_REGISTERS = const(168)
 _PREFIX = "sys_"
 # The names that the C library has for calls that the kernel calls otherwise.
 USUAL = {
@@ -112,20 +113,37 @@ def of(vcpu):
         return Call(kernel, vcpu.rax & 0xFFFFFFFF, values, False, vcpu.space())
     if vcpu.cpl:
         raise ValueError("vCPU %d runs a program, and is in no system call" % vcpu.number)
-    return of_registers(kernel, registers(kernel, kernel.current(vcpu)), vcpu.space())
+    if vcpu.rip in _returns(kernel):
+        gva = vcpu.rsp
+        result = signed("long", kernel.space.number(gva + _AX, 8))
+    else:
+        gva = registers(kernel, vcpu)
+        result = None
+    return of_registers(kernel, gva, vcpu.space(), result)
 
 
-def registers(kernel, task):
-    """gva of the struct pt_regs that a task's way into the kernel has saved. task: a pointer to its task_struct."""
-    top = int(task.stack) + kernel.types.type("union thread_union").size
-    if kernel.symbols.get("asm_fred_entrypoint_user") is not None:
-        top -= _FRED
-    return top - kernel.types.type("struct pt_regs").size
+def _returns(kernel):
+    """Where the kernel has a call's result."""
+    if "returns" not in kernel.calls:
+        from vmm.insight.linux import returns
+
+        kernel.calls["returns"] = returns.places(kernel)
+    return kernel.calls["returns"]
+
+
+def registers(kernel, vcpu):
+    """gva of the struct pt_regs that the current task's way into the kernel has saved: the end of its stack."""
+    number = kernel.processors.number_of(vcpu)
+    if kernel.symbols.get("pcpu_hot") is not None:  # Linux 6.2 to 6.14
+        top = kernel.per_cpu("pcpu_hot", number).top_of_stack
+    else:
+        top = kernel.per_cpu("cpu_current_top_of_stack", number, "unsigned long")
+    return top - _REGISTERS
 
 
 def of_registers(kernel, gva, space, result=None):
     """The Call of a struct pt_regs. ValueError: it is of no system call."""
-    words = struct.unpack("<21Q", kernel.space.read(gva, 168))
+    words = struct.unpack("<21Q", kernel.space.read(gva, _REGISTERS))
     number = words[_ORIG_AX]
     if number >> 63:
         raise ValueError("the way into the kernel was no system call")

@@ -116,7 +116,7 @@ def show(call, type, name, value):
     if type in _OCTAL:
         return "0%o" % number
     if type in ("unsigned long", "off_t", "loff_t") and number >= _ADDRESS or "flag" in name:
-        return hex(number)
+        return hex(number) if number else "0"
     return str(number)
 
 

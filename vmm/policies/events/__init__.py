@@ -18,6 +18,7 @@ from vmm.policies.events.pause import PAUSE
 from vmm.policies.events.rdpmc import RDPMC
 from vmm.policies.events.step import STEP
 from vmm.policies.events.syscall import SYSCALL
+from vmm.policies.events.sysret import SYSRET
 from vmm.policies.events.tlb import INVLPG, INVPCID
 from vmm.policies.events.tsc import RDTSC, RDTSCP
 from vmm.policies.events.vmcall import VMCALL
@@ -25,7 +26,7 @@ from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
     CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MOV_DR, PAUSE, RDMSR, RDPMC, RDTSC,
-    RDTSCP, RESET, STEP, SYSCALL, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
+    RDTSCP, RESET, STEP, SYSCALL, SYSRET, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}
