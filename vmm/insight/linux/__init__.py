@@ -19,10 +19,6 @@ class Linux:
 
         return tasks.find(self._kernel, pid)
 
-    def current(self, vcpu):
-        """The struct task_struct that runs on a vCPU. ValueError: it runs no Linux yet."""
-        return self._kernel.current(vcpu)[0]
-
     def ps(self):
         """A table of the processes: PID, PPID, STATE (a letter as in /proc/PID/stat), COMM."""
         from vmm.insight.linux import tasks
