@@ -38,6 +38,7 @@ class Arming:
         self._registers = Counted()
         self._msrs = {}  # (index, write): how many policies
         self._fetches = 0  # how many need page faults of the kernel's fetches
+        self._ticker = None
 
     def check(self, event, needs):
         """ValueError where this CPU does not have what an event needs."""
@@ -98,6 +99,15 @@ class Arming:
             _match(vcpu, _FETCH_BITS, _FETCH)
         vcpu.write(EXCEPTION_BITMAP, bits)
 
+    @property
+    def ticker(self):
+        """The timers of policies on TIME."""
+        if self._ticker is None:
+            from vmm.policies.ticker import Ticker
+
+            self._ticker = Ticker(self.vm, self._vcpus)
+        return self._ticker
+
     def primary(self, bits, count):
         """`count` more, or less, of the monitor's parts need these primary processor-based controls."""
         changed = self._primary.add(bits, count)
@@ -122,6 +132,8 @@ class Arming:
         """What is no memory: needed by `count` more policies."""
         needs = policy.needs
         on = count > 0
+        if needs.ticks:
+            self.ticker.change(needs.ticks, count)
         changed = self._exceptions.add(needs.exceptions, count)
         if needs.fetches:
             changed |= self._fetches in (0, 1)

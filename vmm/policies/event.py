@@ -15,11 +15,12 @@ class Needs:
     exceptions: bits of the exception bitmap. fetches: page faults of the kernel's fetches. msrs: ((index, write), ...)
     of the MSR bitmaps; all ports exit. primary, secondary: names of processor-based controls (vmm/vtx/controls.py).
     pages: page numbers of gpas, and rights, R, W and X of EPT or-ed, that are taken from these. registers: 0 and 4,
-    control registers of which the change of any bit exits.
+    control registers of which the change of any bit exits. ticks: of the guest's clock, after which it happens again
+    and again.
     """
 
     def __init__(
-        self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), fetches=False
+        self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), fetches=False, ticks=0
     ):
         self.exceptions = exceptions
         self.msrs = msrs
@@ -29,6 +30,7 @@ class Needs:
         self.rights = rights
         self.registers = registers
         self.fetches = fetches
+        self.ticks = ticks
 
 
 class Event:
