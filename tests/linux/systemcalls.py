@@ -76,3 +76,29 @@ def check_refusals(shell):
     ):
         with pytest.raises(RemoteError, match=line):
             shell.monitor.exec(code)
+
+
+def check_recipes(shell, guest):
+    """strace, files, faults, firewall on a running guest; what each has attached is gone afterwards."""
+    monitor = shell.monitor
+    monitor.exec(
+        f"from recipes import faults, files, firewall, strace\nvm = vms[{guest!r}]\nbefore = len(vm.policies)\n"
+        "trace, opened, begun = strace.trace(vm, comm='cat'), files.opens(vm, comm='cat'), files.execs(vm)"
+    )
+    assert shell.run("echo hello > /tmp/in; cat /tmp/in; /bin/busybox true one two") == "hello\n"
+    lines = monitor.eval("trace.lines")
+    assert any('"/tmp/in"' in line and " = 3" in line for line in lines), lines
+    assert any(("write(fd=1" in line or "sendfile(out_fd=1" in line) and line.endswith(" = 6") for line in lines), lines
+    assert "exit_group(error_code=0) = ?" in lines[-1]
+    assert any("cat[" in line and '"/tmp/in"' in line for line in monitor.eval("opened.lines"))
+    assert any('["/bin/busybox", "true", "one", "two"]' in line for line in monitor.eval("begun.lines"))
+    monitor.exec("for each in (trace, opened, begun): each.stop()")
+    monitor.exec("broken = faults.fail(vm, 'openat', 'EIO', every=2, comm='cat')")
+    said = shell.run("cat /tmp/in /tmp/in /tmp/in /tmp/in 2>&1 || true").splitlines()
+    assert said.count("hello") == 2 and sum("I/O error" in line or "nput/output" in line for line in said) == 2, said
+    monitor.exec("broken.detach()\nwall = firewall.deny(vm, ports=[0x71])")
+    shell.run("hwclock -r > /dev/null 2>&1 || true")
+    assert "in 0x71: " in monitor.eval("repr(wall)")
+    monitor.exec("wall.stop()")
+    assert monitor.eval("len(vm.policies) == before")
+    assert monitor.eval("len(vm.hidden)") == 0

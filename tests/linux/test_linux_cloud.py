@@ -178,6 +178,10 @@ def test_a_child_comes_back_too(shell):
     systemcalls.check_forks(shell)
 
 
+def test_recipes_of_system_calls(shell):
+    systemcalls.check_recipes(shell, "linux")
+
+
 def test_filters_of_tasks_and_calls_say_what_is_wrong(shell):
     systemcalls.check_refusals(shell)
 

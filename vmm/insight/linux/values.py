@@ -229,3 +229,11 @@ def result(name, number):
     if name in _POINTERS:
         return hex(number & 0xFFFFFFFFFFFFFFFF)
     return str(number)
+
+
+def number_of(name):
+    """The number of an error by its name. ValueError."""
+    names = _ERRORS.split(" ")
+    if name not in names or name == "-":
+        raise ValueError("there is no error %s" % name)
+    return names.index(name) + 1
