@@ -8,6 +8,7 @@ import inside
 import names
 import pytest
 import smp
+import systemcalls
 import view
 import vtx
 from pcanel.monitor import Monitor
@@ -167,6 +168,22 @@ def test_sockets_agree_with_proc(shell):
 
 def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):
     inside.check_refusals(shell, "linux")
+
+
+def test_system_calls_are_what_a_program_does(shell):
+    systemcalls.check(shell, "linux")
+
+
+def test_a_child_comes_back_too(shell):
+    systemcalls.check_forks(shell)
+
+
+def test_recipes_of_system_calls(shell):
+    systemcalls.check_recipes(shell, "linux")
+
+
+def test_filters_of_tasks_and_calls_say_what_is_wrong(shell):
+    systemcalls.check_refusals(shell)
 
 
 def test_drgn_sees_what_proc_says(shell, tmp_path):

@@ -26,7 +26,7 @@ def test_each_says_what_it_is(event):
     assert lines[0].startswith(f"{event.name}: ")
     assert "SDM Vol." in lines[0]
     assert len(lines) == 2 + len(event.filters)
-    assert lines[-1] == "    as every event: cpl=, when=, once=, every=, limit="
+    assert lines[-1] == "    as every event: cpl=, pid=, comm=, when=, once=, every=, limit="
     assert events.find(event.name) is event
     assert events.find(event) is event
     assert event.reasons

@@ -141,6 +141,7 @@ class Hidden:
         self.quick = QuickStep(vm) if vm.monitor.trial.mtf else None
         self._returns = {}  # gpa of a function: vmm.debug.returns.Returns
         _, size, hpa = vm.memory.segments[0]
+        self._head = self._before  # one object
         self._scratch = array("I", [hpa & 0xFFFFFFFF, hpa >> 32, size] + [0] * _SCRATCH)
         self._scratch_at = uctypes.addressof(self._scratch)
 
@@ -233,7 +234,7 @@ class Hidden:
             vm.exits.head(EXCEPTION_OR_NMI, self._head)
         self._places[place.gpa] = place
 
-    def _head(self, below):
+    def _before(self, below):
         self._below = below
         return bind(find, self.table, self.vm.memory.table, self._scratch_at, below)
 
@@ -258,7 +259,7 @@ class Hidden:
         if not self._places:
             vm.memory.tell(None)
             vm.exits.want(EXCEPTION_OR_NMI, _WANTS, -1)
-            vm.exits.head(EXCEPTION_OR_NMI)
+            vm.exits.head(EXCEPTION_OR_NMI, self._head, False)
 
     def _written(self, gpa, size):
         """The monitor has written to the guest's memory."""

@@ -12,13 +12,16 @@ from vmm.policies.link import unable, unable_to_skip
 class Needs:
     """What has to be armed while a policy is attached (arming.py); by default nothing.
 
-    exceptions: bits of the exception bitmap. msrs: ((index, write), ...) of the MSR bitmaps; all ports exit. primary,
-    secondary: names of processor-based controls (vmm/vtx/controls.py). pages: page numbers of gpas, and rights, R, W
-    and X of EPT or-ed, that are taken from these. registers: 0 and 4, control registers of which the change of any bit
-    exits. ticks: of the guest's clock, after which it happens again and again.
+    exceptions: bits of the exception bitmap. fetches: page faults of the kernel's fetches. msrs: ((index, write), ...)
+    of the MSR bitmaps; all ports exit. primary, secondary: names of processor-based controls (vmm/vtx/controls.py).
+    pages: page numbers of gpas, and rights, R, W and X of EPT or-ed, that are taken from these. registers: 0 and 4,
+    control registers of which the change of any bit exits. ticks: of the guest's clock, after which it happens again
+    and again.
     """
 
-    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), ticks=0):
+    def __init__(
+        self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), fetches=False, ticks=0
+    ):
         self.exceptions = exceptions
         self.msrs = msrs
         self.primary = primary
@@ -26,6 +29,7 @@ class Needs:
         self.pages = pages
         self.rights = rights
         self.registers = registers
+        self.fetches = fetches
         self.ticks = ticks
 
 
@@ -91,6 +95,10 @@ class Event:
         """tests() for an exit with a key of keys(): without the tests that the key implies."""
         return self.tests(chosen)
 
+    def task(self, vm, chosen):
+        """The filters pid= and comm= (general.task)."""
+        return general.task(vm, chosen)
+
     def wants(self, chosen):
         """Return ((reason, bits of frame.WANTS), ...): words beyond the handler's that its tests need."""
         return ()
@@ -119,6 +127,13 @@ class Event:
 
     def again(self, vcpu):
         """RETRY: deliver the event again whose delivery the exit interrupted."""
+
+    def stand(self, vcpu):
+        """PAUSED: what again() does, unless the guest is to stand elsewhere."""
+        self.again(vcpu)
+
+    def inject(self, vcpu):
+        """Inject: what has to be undone before the exception is delivered."""
 
     def vectoring(self, vcpu):
         """Information on the event whose delivery the exit interrupted, 0 for none: an Inject is the second event."""

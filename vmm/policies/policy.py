@@ -64,6 +64,7 @@ class Policy:
         self.account.put(LEFT, general.limit(filters))
         self.gate = event.gate(vm)
         self.counts = "every" in filters or bool(general.limit(filters))
+        self.task = event.task(vm, filters)
         self.condition = general.condition(event, filters)
         self.condition_account = None if self.condition is None else Account()
         self.limit_ms = LIMIT_MS
@@ -234,10 +235,11 @@ class Policy:
             if event.tells:
                 place = "%#x%s" % (vcpu.rip, self.vm.name_of(vcpu.rip))
                 self.vm.log("paused by policy %s on %s at rip %s" % (self.name, event.name, place))
-            event.again(vcpu)
+            event.stand(vcpu)
             return verdict.PAUSE
         if isinstance(answer, verdict.Inject):
             first = event.vectoring(vcpu)
+            event.inject(vcpu)
             vcpu.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
             return injection.inject(vcpu, answer.vector, answer.error or 0, first)
         if isinstance(answer, verdict.Value):

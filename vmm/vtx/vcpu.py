@@ -176,6 +176,20 @@ class Vcpu:
             return 64
         return 32 if rights & 1 << 14 else 16
 
+    # -- what Linux does there
+
+    @property
+    def task(self):
+        """The struct task_struct that runs. ValueError where the guest runs no Linux yet."""
+        return self.vm.linux.current(self)
+
+    @property
+    def syscall(self):
+        """The system call that the vCPU is in (vmm/insight/linux/calls.py). ValueError where it is in none."""
+        from vmm.insight.linux import calls
+
+        return calls.of(self)
+
     # -- memory as the guest's program sees it
 
     def space(self, cr3=None):
