@@ -118,6 +118,7 @@ class Life:
 
     def _pause(self):
         if self.state in (states.RUNNING, states.HALTED):
+            self._stopped = None
             self._stand(states.PAUSED, "by pause()")
 
     def resume(self):
@@ -224,6 +225,7 @@ class Life:
             self._stand(states.STOPPED, "see the report")
         elif answer & verdict.PAUSE and vcpu.scheduled.state != states.PAUSED:
             why, self._pausing = self._pausing, None
+            self._stopped = vcpu
             self._stand(states.PAUSED, why or "by a policy")
             self.console.notice("paused: %s; resume() at the prompt goes on" % self.why)
             if answer & verdict.WAIT:
@@ -271,6 +273,7 @@ class Life:
         return True
 
     def _died(self, vcpu):
+        self._stopped = vcpu
         death = self.deaths.last if self.deaths is not None else None
         why = "triple fault at %#x%s" % (vcpu.rip, self.name_of(vcpu.rip))
         told = ": %s; vm.explain() tells more" % death.short if death is not None else ""

@@ -1,8 +1,10 @@
 """What a VM has of the debugger: vm.explain(), vm.break_at(), vm.watch(), vm.step(), vm.backtrace(), vm.walk(), ...
 
 `where` is a gva, or the name of a symbol, "name+0x10" too. `vcpu` is the number of a vCPU, or the vCPU itself; without,
-the first. Everything is imported at its first use.
+the one that paused the guest, or the first. Everything is imported at its first use.
 """
+
+from vmm.scheduling.states import PAUSED, STOPPED
 
 
 class Debugged:
@@ -11,6 +13,13 @@ class Debugged:
     _points = None
     _steps = None
     _pausing = None  # what pauses it at this exit, in words
+    _stopped = None  # the vCPU that paused or ended it
+
+    @property
+    def stopped(self):
+        """The vCPU that paused the guest or came to a triple fault, where it stands; else the first one."""
+        at = self._stopped
+        return at if at in self.vcpus and self.state in (PAUSED, STOPPED) else self.vcpu
 
     # -- breakpoints and steps
 
