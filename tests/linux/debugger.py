@@ -38,7 +38,7 @@ def check(shell, guest):
     said = ask(f"{vm}.messages[-1]")
     print(said)
     old, new = said.split(": ")[1].split(",")[0].split(" -> ")
-    assert int(new, 16) == int(old, 16) + 1 and " do_timer" in said or "tick" in said
+    assert int(new, 16) > int(old, 16) and ("tick" in said or "do_timer" in said)
     walk = ask(f"repr({vm}.walk('linux_banner', 'w'))")
     assert "PML4E at" in walk and "RW = 0, and CR0.WP = 1" in walk
     assert "asm_exc_page_fault" in ask(f"repr({vm}.idt())") and "IST1" in ask(f"repr({vm}.tss())")

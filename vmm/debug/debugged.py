@@ -77,13 +77,15 @@ class Debugged:
         return backtrace.backtrace(self, places.vcpu(self, vcpu))
 
     def pausing(self, vcpu, what, text):
-        """The exit at hand pauses the guest: `what` did it, and `text` is said behind the place; None: nothing is."""
+        """The exit at hand pauses the guest: `what` did it, `text` says more; None: nothing is said."""
         place = "%#x%s" % (vcpu.rip, self.name_of(vcpu.rip))
         if len(self.vcpus) > 1:
             place += " on vCPU %d" % vcpu.number
         self._pausing = "%s at %s" % (what, place)
-        if text is not None:
-            self.log("%s%s: paused, resume() goes on" % (self._pausing, ", " + text if text else ""))
+        if text:
+            self.log("%s on %s: paused at %s, resume() goes on" % (what, text, place))
+        elif text is not None:
+            self.log("%s: paused, resume() goes on" % self._pausing)
 
     # -- what its state means
 
