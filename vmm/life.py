@@ -36,7 +36,12 @@ class End:
 
 
 class Life:
-    """The part of vmm.vm.VM that starts and stops it."""
+    """The part of vmm.vm.VM that starts and stops it.
+
+    For users: destroy, pause, power_off, reset, resume, start.
+    """
+
+    _stands = False  # its console has been told that it does
 
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
@@ -66,6 +71,7 @@ class Life:
         for _, length, hpa in segments:
             cpu.zero(hpa, length)
         self.starts += 1
+        self._stands = False
         self.backoff.release()
         for vcpu in self.vcpus:
             vcpu.stepper.reset()
@@ -125,7 +131,15 @@ class Life:
         """Let a paused or stopped guest go on from where it stands."""
         self.steadily(self._resume)
 
+    def stands(self, why):
+        """Its own console says that the guest stands still, where it looked hung otherwise; and when it goes on."""
+        self._stands = True
+        self.console.notice("%s is %s" % (self.name, why))
+
     def _resume(self):
+        if self._stands and self.state in (states.PAUSED, states.STOPPED):
+            self._stands = False
+            self.console.notice("%s goes on" % self.name)
         if self.state in (states.PAUSED, states.STOPPED):
             self.catch_up()
             for vcpu in self.vcpus:
@@ -223,11 +237,13 @@ class Life:
             self._ended("on_power_off", "power-off", "powered off by the guest")
         elif answer & verdict.STOP:
             self._stand(states.STOPPED, "see the report")
+            self.stands("stopped; the prompt has the report")
         elif answer & verdict.PAUSE and vcpu.scheduled.state != states.PAUSED:
             why, self._pausing = self._pausing, None
             self._stopped = vcpu
             self._stand(states.PAUSED, why or "by a policy")
-            self.console.notice("paused: %s; resume() at the prompt goes on" % self.why)
+            if not self._stands:  # a policy that failed has said so
+                self.stands("paused: %s; resume() at the prompt goes on" % self.why)
             if answer & verdict.WAIT:
                 vcpu.scheduled.before = states.HALTED
         elif state == states.PAUSED:

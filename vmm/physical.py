@@ -4,7 +4,10 @@ from vmm.memory import ept, paging
 
 
 class Physical:
-    """The part of vmm.vm.VM that owns its physical address space: memory (RAM), ept, rights, mmio_bus (devices)."""
+    """The part of vmm.vm.VM that owns its physical address space: memory (RAM), ept, rights, mmio_bus (devices).
+
+    For users: physical_read, physical_write, touched.
+    """
 
     def cover(self, gpa):
         """Hide the RAM at gpa behind a device's page."""
@@ -26,8 +29,11 @@ class Physical:
     def touched(self):
         """Return [(gpa, bytes), ...] of its RAM that the guest has touched since it was started.
 
-        All of it, unless its description asks for demand_paging.
+        ValueError unless its description asks for demand_paging: without, all RAM is mapped at its start, and nothing
+        tells what of it is touched.
         """
+        if not self.demand_paging:
+            raise ValueError("guest %s: what it touches is known with demand_paging = true in its file" % self.name)
         return [run for gpa, size, _ in self.memory.segments for run in self.ept.touched(gpa, size)]
 
     def flush(self):
@@ -55,6 +61,7 @@ class Physical:
         return self.mmio_bus.read_bytes(gpa, size)
 
     def physical_write(self, gpa, data):
+        """Write bytes at a gpa as the guest's CPU would: to RAM, or to devices."""
         if self.memory.has(gpa, len(data)):
             self.memory.write(gpa, data)
         else:
