@@ -317,7 +317,8 @@ class Life:
     def _ended(self, key, default, why, told="", death=None):
         """The guest has come to an end of its own making: the description says what follows. told: what the line has
         behind `why`."""
-        self.ends.append(End(self.starts, self.clock.now() / self.clock.hz, why, death))
+        when = death.when if death is not None else self.clock.now()
+        self.ends.append(End(self.starts, when / self.clock.hz, why, death))
         del self.ends[:-_ENDS_KEPT]
         response = self.config.get(key) or default
         if response == "reset":

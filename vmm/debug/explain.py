@@ -35,12 +35,14 @@ class Text:
 
 
 class Death:
-    """A triple fault: short (the exceptions' names), lines (with marks for named()), exits (lines on the last ones)."""
+    """A triple fault: short (the exceptions' names), lines (with marks for named()), exits (lines on the last ones),
+    when (ticks of the guest's clock)."""
 
     def __init__(self, short, lines):
         self.short = short
         self.lines = lines
         self.exits = []
+        self.when = 0
 
 
 class Deaths:
@@ -51,10 +53,12 @@ class Deaths:
         self._replay = None
         self.last = None  # the Death of the triple fault at hand
         self._exits = []
+        self._when = 0
 
     def begin(self, vcpu):
         """Whether the vCPU runs its triple fault again now; the exit loop then ends with that once more."""
         self.last = None
+        self._when = self._vm.clock.now()
         self._exits = _last_exits(self._vm)
         replay = Replay(vcpu, self._done)
         replay.begin()
@@ -69,6 +73,7 @@ class Deaths:
     def _done(self, replay):
         self.last = death(Machine(replay.vcpu), replay.chain, replay.interrupt)
         self.last.exits, self._exits = self._exits, []
+        self.last.when = self._when
 
 
 def _last_exits(vm):
