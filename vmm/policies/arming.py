@@ -26,6 +26,7 @@ class Arming:
         self._registers = Counted()
         self._msrs = {}  # (index, write): how many policies
         self._ticker = None
+        self._interrupts = None
 
     def check(self, event, needs):
         """ValueError where this CPU does not have what an event needs."""
@@ -81,6 +82,15 @@ class Arming:
             self._ticker = Ticker(self.vm, self._vcpus)
         return self._ticker
 
+    @property
+    def interrupts(self):
+        """What asks policies on INTERRUPT."""
+        if self._interrupts is None:
+            from vmm.policies.interrupts import Interrupts
+
+            self._interrupts = Interrupts(self.vm)
+        return self._interrupts
+
     def exceptions(self):
         """The exception bitmap that the attached policies need."""
         return self._exceptions.bits
@@ -111,6 +121,8 @@ class Arming:
         on = count > 0
         if needs.ticks:
             self.ticker.change(needs.ticks, count)
+        if needs.interrupts:
+            self.interrupts.change(count)
         if self._exceptions.add(needs.exceptions, count):
             for vcpu in self._vcpus:
                 vcpu.write(EXCEPTION_BITMAP, self.exceptions())

@@ -10,6 +10,7 @@ from vmm.policies.events.descriptor_table import DESCRIPTOR_TABLE
 from vmm.policies.events.ends import RESET, TRIPLE_FAULT
 from vmm.policies.events.exception import EXCEPTION
 from vmm.policies.events.hlt import HLT
+from vmm.policies.events.interrupt import INTERRUPT
 from vmm.policies.events.io import IO
 from vmm.policies.events.memory import MEMORY
 from vmm.policies.events.mode import MODE
@@ -25,8 +26,8 @@ from vmm.policies.events.vmcall import VMCALL
 from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
-    CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MODE, MOV_DR, PAUSE, RDMSR, RDPMC,
-    RDTSC, RDTSCP, RESET, STEP, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
+    CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INTERRUPT, INVD, INVLPG, INVPCID, IO, MEMORY, MODE, MOV_DR, PAUSE,
+    RDMSR, RDPMC, RDTSC, RDTSCP, RESET, STEP, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}
