@@ -39,6 +39,7 @@ class Arming:
         self._msrs = {}  # (index, write): how many policies
         self._fetches = 0  # how many need page faults of the kernel's fetches
         self._ticker = None
+        self._interrupts = None
 
     def check(self, event, needs):
         """ValueError where this CPU does not have what an event needs."""
@@ -108,6 +109,15 @@ class Arming:
             self._ticker = Ticker(self.vm, self._vcpus)
         return self._ticker
 
+    @property
+    def interrupts(self):
+        """What asks policies on INTERRUPT."""
+        if self._interrupts is None:
+            from vmm.policies.interrupts import Interrupts
+
+            self._interrupts = Interrupts(self.vm)
+        return self._interrupts
+
     def primary(self, bits, count):
         """`count` more, or less, of the monitor's parts need these primary processor-based controls."""
         changed = self._primary.add(bits, count)
@@ -134,6 +144,8 @@ class Arming:
         on = count > 0
         if needs.ticks:
             self.ticker.change(needs.ticks, count)
+        if needs.interrupts:
+            self.interrupts.change(count)
         changed = self._exceptions.add(needs.exceptions, count)
         if needs.fetches:
             changed |= self._fetches in (0, 1)

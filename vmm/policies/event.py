@@ -16,11 +16,21 @@ class Needs:
     of the MSR bitmaps; all ports exit. primary, secondary: names of processor-based controls (vmm/vtx/controls.py).
     pages: page numbers of gpas, and rights, R, W and X of EPT or-ed, that are taken from these. registers: 0 and 4,
     control registers of which the change of any bit exits. ticks: of the guest's clock, after which it happens again
-    and again.
+    and again. interrupts: 1: the monitor injects each.
     """
 
     def __init__(
-        self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), fetches=False, ticks=0
+        self,
+        exceptions=0,
+        msrs=(),
+        primary=(),
+        secondary=(),
+        pages=(),
+        rights=0,
+        registers=(),
+        fetches=False,
+        ticks=0,
+        interrupts=0,
     ):
         self.exceptions = exceptions
         self.msrs = msrs
@@ -31,6 +41,7 @@ class Needs:
         self.registers = registers
         self.fetches = fetches
         self.ticks = ticks
+        self.interrupts = interrupts
 
 
 class Event:
