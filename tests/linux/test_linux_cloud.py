@@ -3,6 +3,7 @@
 import re
 import time
 
+import broken
 import inside
 import names
 import pytest
@@ -158,6 +159,11 @@ def test_stacks_and_system_calls_agree_with_proc(shell):
 
 def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):
     inside.check_refusals(shell, "linux")
+
+
+def test_linux_survives_broken_policies(shell):
+    broken.check(shell, "linux")
+    assert shell.troubles() == []
 
 
 def test_pause_and_resume(shell):
