@@ -34,6 +34,7 @@ from vmm.vtx.x86 import IA32_TSC_AUX, IA32_XSS, PAGE
 
 _LARGE = const(0x200000)
 _LOG_LINES = const(64)
+_TRACE_LINES = const(24)
 
 
 class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
@@ -250,7 +251,11 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         out = io_streams.StringIO()
         sys.print_exception(error, out)
         self._keep(text)
-        self.monitor.journal.say(self.name, text + "\n" + out.getvalue().rstrip())
+        lines = out.getvalue().rstrip().split("\n")
+        if len(lines) > _TRACE_LINES:  # endless recursion has thousands
+            left_out = len(lines) - _TRACE_LINES
+            lines[_TRACE_LINES // 2 : -_TRACE_LINES // 2] = ["  ... %d more calls" % left_out]
+        self.monitor.journal.say(self.name, text + "\n" + "\n".join(lines))
 
     def report(self, vcpu, text):
         """Dump: why the guest cannot go on, and its registers."""

@@ -19,7 +19,7 @@ import multiboot
 import vmx
 
 from vmm import recipes
-from vmm.boot import load_guests, run_policies, start_guests
+from vmm.boot import load_guests, load_history, run_policies, start_guests
 from vmm.monitor import Monitor
 from vmm.policies.events import WORDS
 from vmm.prompt import Help, completer, displayer, more
@@ -40,6 +40,7 @@ builtins.__repl_print__ = displayer()
 for _line in vmx_caps.missing:
     print("no guests here: " + _line)
 _modules = load_guests(monitor)
+load_history(_modules)
 micropython.kbd_intr(3)
 run_policies(_modules, globals())
 micropython.kbd_intr(-1)

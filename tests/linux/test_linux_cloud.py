@@ -3,6 +3,7 @@
 import re
 import time
 
+import broken
 import debugger
 import drgns
 import inside
@@ -197,6 +198,11 @@ def test_dump_and_drgn_refuse_in_a_line(shell, tmp_path):
 
 def test_break_step_and_watch(shell):
     debugger.check(shell, "linux")
+
+
+def test_linux_survives_broken_policies(shell):
+    broken.check(shell, "linux")
+    assert shell.troubles() == []
 
 
 def test_pause_and_resume(shell):
