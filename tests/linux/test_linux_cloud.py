@@ -3,6 +3,7 @@
 import re
 import time
 
+import drgns
 import inside
 import names
 import pytest
@@ -178,6 +179,14 @@ def test_modules_have_symbols_and_types(shell):
 
 def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):
     inside.check_refusals(shell, "linux")
+
+
+def test_drgn_sees_what_proc_says(shell, tmp_path):
+    drgns.check(shell, "linux", tmp_path)
+
+
+def test_dump_and_drgn_refuse_in_a_line(shell, tmp_path):
+    drgns.check_refusals(shell, "linux", tmp_path)
 
 
 def test_pause_and_resume(shell):
