@@ -13,6 +13,7 @@ import smp
 import systemcalls
 import view
 import vtx
+import with_module
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
 from pcanel.repl import RemoteError
@@ -20,8 +21,15 @@ from shell import PROMPT, Shell
 
 
 @pytest.fixture(scope="module")
-def shell():
-    with Monitor(engine=vtx.engine(), guests=[ROOT / "guests/linux.toml"]) as monitor:
+def shell(tmp_path_factory):
+    """linux.toml as it is, but with a module in its initramfs."""
+    directory = tmp_path_factory.mktemp("cloud")
+    guests = ROOT / "build/guests"
+    with_module.initramfs(guests / "initrd.cpio", guests / "cloud", directory / "initrd.cpio")
+    text = (ROOT / "guests/linux.toml").read_text().replace("../build/guests/initrd.cpio", "initrd.cpio")
+    file = directory / "linux.toml"
+    file.write_text(text.replace('"../', f'"{ROOT}/'))
+    with Monitor(engine=vtx.engine(), guests=[file]) as monitor:
         yield Shell(monitor, "linux").wait()
 
 
@@ -166,6 +174,10 @@ def test_threads_files_mappings_mounts_agree_with_proc(shell):
 
 def test_sockets_agree_with_proc(shell):
     view.check_sockets(shell, "linux")
+
+
+def test_modules_have_symbols_and_types(shell):
+    with_module.check(shell, "linux", ROOT / "build/guests/cloud")
 
 
 def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):

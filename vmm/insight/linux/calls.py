@@ -207,7 +207,7 @@ def signature(kernel, number):
 
 
 def _signature(kernel, number):
-    table = kernel.symbols.get("syscalls_metadata")
+    table = kernel.find("syscalls_metadata")
     if table is not None and kernel.types.has("struct syscall_metadata"):
         pointer = kernel.object("struct syscall_metadata *", kernel.space.number(table, 8) + 8 * number)
         if pointer and pointer.syscall_nr == number:
@@ -229,7 +229,7 @@ def _short(name):
 
 def _of_table(kernel, number, table):
     """The name by the function in a table of the kernel."""
-    at = kernel.symbols.get(table)
+    at = kernel.find(table)
     found = kernel.symbols.around(at) if at is not None else None
     if found is None or not found[2] or at + 8 * number >= found[2]:
         return None
