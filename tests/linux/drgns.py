@@ -5,10 +5,15 @@ import io
 import json
 import subprocess
 import sys
+import time
 
+import pcanel
+import pytest
 from elftools.elf.elffile import ELFFile
 from pcanel.cli import main
 from pcanel.paths import ROOT
+from pcanel.repl import RemoteError
+from shell import PROMPT
 
 _SEEN = r"""
 import json
@@ -75,6 +80,52 @@ def check(shell, guest, directory):
         key: live[key] for key in ("mounts", "files", "areas", "boot")
     }
     core.unlink()
+
+
+def check_connect(shell, guest):
+    """Another process's view: values, and a function of the host that a CPUID of the guest waits for."""
+    shell.monitor.wait_booted()
+    seen = []
+    with pcanel.connect(shell.monitor.run.id) as remote:
+        vm = remote.vms[guest]
+        assert list(remote.vms) == [guest] and vm.state in ("running", "halted")
+        assert vm.symbols.at(vm.symbols["do_sys_openat2"] + 4) == "do_sys_openat2+0x4"
+        with pytest.raises(KeyError, match="there are do_sys_openat2"):
+            vm.symbols["do_sys_opnat2"]
+        with pytest.raises(RemoteError, match="ZeroDivisionError"):
+            remote.run("1 / 0")
+
+        @vm.on("CPUID", once=True)
+        def asked(event):
+            seen.append((vm.state, event.rip, event.thread.comm.string_()))
+            event.run("vm.seen = vcpu.number")
+
+        shell.console.send("ls /proc/self > /dev/null\n")
+        remote.wait(60, lambda: seen)
+        state, rip, comm = seen[0]
+        assert state == "paused" and rip and comm in (b"sh", b"ls", b"exe", b"busybox")
+        assert remote.evaluate(f"{vm.words}.seen") in (0, 1)
+        with pytest.raises(RemoteError, match="event 'nope' is unknown"):
+            vm.on("NOPE")(print)
+    shell.console.expect(PROMPT, 60)
+    for _ in range(50):
+        if shell.monitor.eval(f"len(vms[{guest!r}].policies)") == 0:
+            break
+        time.sleep(0.1)
+    assert shell.monitor.eval(f"len(vms[{guest!r}].policies)") == 0
+    assert shell.run("echo $((6 * 7))") == "42\n"
+
+
+def check_dump_at_the_prompt(shell, guest, directory):
+    """vm.dump() has the owner of the run write; errors are ValueErrors."""
+    core = directory / "prompt.core"
+    said = shell.monitor.exec(f"vms[{guest!r}].dump({str(core)!r})")
+    assert said.startswith(f"{core}: 256 MiB, ") and "Linux 6.1.0" in said
+    with core.open("rb") as file:
+        assert ELFFile(file).num_segments() == 2
+    core.unlink()
+    with pytest.raises(RemoteError, match=f"ValueError: {directory}/no/x: No such file or directory"):
+        shell.monitor.exec(f"vms[{guest!r}].dump({str(directory / 'no/x')!r})")
 
 
 def check_refusals(shell, guest, directory):

@@ -1,11 +1,12 @@
 """What `pcanel dump` and `pcanel drgn` share: the run, its prompt, a guest's memory."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pcanel import repl
+from pcanel.client import way_to
 from pcanel.commands.output import say
 from pcanel.errors import EngineError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
@@ -13,8 +14,6 @@ from pcanel.ram import served
 from pcanel.ram.guest import Facts, GuestMemory, ask, held
 from pcanel.ram.line import LineMemory
 from pcanel.runs import find
-
-Execute = Callable[[str], str]
 
 _TIMEOUT = 120  # seconds for a line at the prompt
 
@@ -27,33 +26,30 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Execute, Path | None]]:
-    """(what the monitor says of the guest, its prompt, the run's directory); the guest stands still meanwhile unless
+def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Path | None]]:
+    """(what the monitor says of the guest, the run's directory, None on a PC); the guest stands still meanwhile unless
     options.live."""
-    execute, directory = _prompt(options)
-    with held(execute, name, not options.live):
-        yield ask(execute, name), execute, directory
+    if options.line:
+        evaluate, directory = (lambda expression: repl.evaluate(options.line, expression, _TIMEOUT)), None
+    else:
+        run = find(options.run)
+        run.wait_booted(BOOT_TIMEOUT)
+        evaluate, directory = way_to(run), run.path
+    with held(evaluate, name, not options.live):
+        yield ask(evaluate, name), directory
 
 
 @contextmanager
 def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, GuestMemory]]:
-    """The same with its memory instead."""
+    """The same with the guest's memory."""
     with ExitStack() as stack:
-        facts, execute, directory = stack.enter_context(asked(options, name))
-        memory = LineMemory(execute)
+        facts, directory = stack.enter_context(asked(options, name))
+        line = options.line
+        memory = None
         if directory is not None:
             try:
                 memory = stack.enter_context(served.connect(directory))
             except EngineError as error:
                 say(f"{error}; its memory comes by the prompt's line, which is slow")
-        yield facts, GuestMemory(memory, facts.segments)
-
-
-def _prompt(options: argparse.Namespace) -> tuple[Execute, Path | None]:
-    """(execute(code), the run's directory or None)."""
-    if options.line:
-        return (lambda code: repl.execute(options.line, code, _TIMEOUT)), None
-    run = find(options.run)
-    run.wait_booted(BOOT_TIMEOUT)
-    path = Path(run.console(REPL)["socket"])
-    return (lambda code: repl.execute(path, code, _TIMEOUT)), run.path
+                line = Path(find(options.run).console(REPL)["socket"])
+        yield facts, GuestMemory(memory or LineMemory(lambda code: repl.execute(line, code, _TIMEOUT)), facts.segments)
