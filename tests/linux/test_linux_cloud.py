@@ -157,6 +157,14 @@ def test_stacks_and_system_calls_agree_with_proc(shell):
     view.check_stacks(shell, "linux")
 
 
+def test_threads_files_mappings_mounts_agree_with_proc(shell):
+    view.check_processes(shell, "linux")
+
+
+def test_sockets_agree_with_proc(shell):
+    view.check_sockets(shell, "linux")
+
+
 def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):
     inside.check_refusals(shell, "linux")
 

@@ -1,7 +1,7 @@
 """What `pcanel dump` and `pcanel drgn` share: the run, its prompt, a guest's memory."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -11,9 +11,11 @@ from pcanel.commands.output import say
 from pcanel.errors import EngineError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
 from pcanel.ram import served
-from pcanel.ram.guest import Facts, GuestMemory, ask, held
+from pcanel.ram.guest import Facts, GuestMemory, Memory, ask, held
 from pcanel.ram.line import LineMemory
 from pcanel.runs import find
+
+Execute = Callable[[str], str]
 
 _TIMEOUT = 120  # seconds for a line at the prompt
 
@@ -44,12 +46,33 @@ def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Gues
     """The same with the guest's memory."""
     with ExitStack() as stack:
         facts, directory = stack.enter_context(asked(options, name))
-        line = options.line
-        memory = None
-        if directory is not None:
-            try:
-                memory = stack.enter_context(served.connect(directory))
-            except EngineError as error:
-                say(f"{error}; its memory comes by the prompt's line, which is slow")
-                line = Path(find(options.run).console(REPL)["socket"])
-        yield facts, GuestMemory(memory or LineMemory(lambda code: repl.execute(line, code, _TIMEOUT)), facts.segments)
+        execute = _prompt(options)[0]
+        yield facts, GuestMemory(_memory(stack, execute, directory), facts.segments)
+
+
+@contextmanager
+def prompt(options: argparse.Namespace) -> Iterator[tuple[Execute, Memory]]:
+    """(its prompt, the machine's memory); guests run on."""
+    with ExitStack() as stack:
+        execute, directory = _prompt(options)
+        yield execute, _memory(stack, execute, directory)
+
+
+def _memory(stack: ExitStack, execute: Execute, directory: Path | None) -> Memory:
+    """The machine's memory, past the prompt where that can be."""
+    if directory is not None:
+        try:
+            return stack.enter_context(served.connect(directory))
+        except EngineError as error:
+            say(f"{error}; its memory comes by the prompt's line, which is slow")
+    return LineMemory(execute)
+
+
+def _prompt(options: argparse.Namespace) -> tuple[Execute, Path | None]:
+    """(execute(code), the run's directory or None)."""
+    if options.line:
+        return (lambda code: repl.execute(options.line, code, _TIMEOUT)), None
+    run = find(options.run)
+    run.wait_booted(BOOT_TIMEOUT)
+    path = Path(run.console(REPL)["socket"])
+    return (lambda code: repl.execute(path, code, _TIMEOUT)), run.path
