@@ -173,10 +173,6 @@ def test_drgn_sees_what_proc_says(shell, tmp_path):
     drgns.check(shell, "linux", tmp_path)
 
 
-def test_python_on_the_host_sees_and_stops_the_guest(shell):
-    drgns.check_connect(shell, "linux")
-
-
 def test_the_prompt_dumps_on_the_host(shell, tmp_path):
     drgns.check_dump_at_the_prompt(shell, "linux", tmp_path)
 
