@@ -204,6 +204,10 @@ def test_drgn_sees_what_proc_says(shell, tmp_path):
     drgns.check(shell, "linux", tmp_path)
 
 
+def test_the_prompt_dumps_on_the_host(shell, tmp_path):
+    drgns.check_dump_at_the_prompt(shell, "linux", tmp_path)
+
+
 def test_dump_and_drgn_refuse_in_a_line(shell, tmp_path):
     drgns.check_refusals(shell, "linux", tmp_path)
 
