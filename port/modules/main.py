@@ -1,7 +1,7 @@
 """What the image does after boot.py when the file system has no main.py: the monitor.
 
-Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, `still`, `recipes`, the native modules and the words of a policy at the
-prompt.
+Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, `still`, `recipes`, the native modules and the words of a
+policy at the prompt.
 """
 
 import micropython
