@@ -3,6 +3,7 @@
 import re
 import time
 
+import debugger
 import drgns
 import inside
 import names
@@ -192,6 +193,10 @@ def test_drgn_sees_what_proc_says(shell, tmp_path):
 
 def test_dump_and_drgn_refuse_in_a_line(shell, tmp_path):
     drgns.check_refusals(shell, "linux", tmp_path)
+
+
+def test_break_step_and_watch(shell):
+    debugger.check(shell, "linux")
 
 
 def test_pause_and_resume(shell):

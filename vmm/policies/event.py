@@ -39,6 +39,7 @@ class Event:
     name: as the user sees it. text: one line of help, with the SDM's section. reasons: its exit reasons. filters:
     vmm.policies.filters.Filter objects, the most used one first. plain: HANDLED and SKIP only advance RIP.
     repeats: the instruction exits again after resume(), where a policy has paused the guest.
+    paged: its place was found through the guest's page tables, and the policy goes when the guest starts anew.
     tells: a line for the user says which policy has paused the guest, and where.
     """
 
@@ -49,6 +50,7 @@ class Event:
     plain = True
     repeats = True
     tells = True
+    paged = False
 
     # quick(vcpu, numbers, handler) -> verdict: value() in viper, for the numbers at an address from vmx.numbers(); -1,
     # with nothing done, where value() has to be called.
@@ -103,6 +105,11 @@ class Event:
 
     def accepts(self, chosen):
         """Return accepts(vcpu) -> bool for filters that cannot be tests of words; None: there are none."""
+        return None
+
+    def gate(self, vm):
+        """Return (function, context, ...) for one more test: function(context, ..., link, below, vcpu) -> verdict, in
+        viper, goes on to `link` or to `below`. None: there is none."""
         return None
 
     def needs(self, chosen):

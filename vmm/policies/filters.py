@@ -101,3 +101,12 @@ class Letters(Filter):
     def _fail(self, value):
         letters = sorted(self._bits)
         self._refuse(value, "some of the letters %s and %s" % (", ".join(letters[:-1]), letters[-1]))
+
+
+class Place(Filter):
+    """An address, or the name of a symbol."""
+
+    def check(self, value):
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
+        if not number and not (isinstance(value, str) and value):
+            self._refuse(value, "an address, or the name of a symbol")

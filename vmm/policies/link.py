@@ -100,6 +100,8 @@ def _link(policy, exact, below, handler):
     if policy.condition is not None:
         asks = policy.condition, policy.condition_account.address
         link = bind(conditional, cpu.limited, True, False, *asks, policy, link, below)
+    if policy.gate is not None:
+        link = bind(*(policy.gate + (link, below)))
     if policy.task is not None:
         link = policy.task(link, below)
     tests = policy.narrower if exact and policy.keys is not None else policy.tests

@@ -62,6 +62,7 @@ class Policy:
         self.account.put(PLAIN, int(event.plain))
         self.account.put(EVERY, filters.get("every", 0))
         self.account.put(LEFT, general.limit(filters))
+        self.gate = event.gate(vm)
         self.counts = "every" in filters or bool(general.limit(filters))
         self.task = event.task(vm, filters)
         self.condition = general.condition(event, filters)
@@ -297,3 +298,11 @@ def attach(vm, event, function, filters, listed=True):
     policy.listed = listed
     vm.steadily(cpu.shield, policy.attach)
     return policy
+
+
+def restarted(vm):
+    """The guest starts anew: its page tables are gone, and the places that they led to."""
+    for policy in vm.policies:
+        if policy.event.paged:
+            policy.detach()
+            vm.log("policy %s on %s is detached: the guest starts anew" % (policy.name, policy.event.name))
