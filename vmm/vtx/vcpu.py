@@ -181,7 +181,9 @@ class Vcpu:
     @property
     def task(self):
         """The struct task_struct that runs. ValueError where the guest runs no Linux yet."""
-        return self.vm.linux.current(self)
+        from vmm.insight.linux import current
+
+        return current.of(self.vm).task(self)
 
     @property
     def syscall(self):

@@ -13,9 +13,11 @@ from array import array
 
 import cpu
 import micropython
+import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.insight.objects import Object
 from vmm.memory.look import walk
 from vmm.vtx.frame import TASK, TASK_COMM, TASK_KNOWN, TASK_PID
 from vmm.vtx.x86 import MASK64, PAGE
@@ -50,6 +52,7 @@ class Current:
         self.locate = bind(locate, self.words, vm.memory.table)
         self._starts = -1
         self._symbol = 0
+        self._type = None  # struct task_struct
         self._wait_ms = 0
         self._next = 0  # host TSC before which the kernel is not looked for again
 
@@ -75,6 +78,7 @@ class Current:
         self._symbol = kernel.symbol("current_task") if hot is None else hot
         if hot is not None:
             self._symbol += kernel.types.type("struct pcpu_hot").offset("current_task")
+        self._type = task
         self._starts = vm.starts
 
     def known(self):
@@ -109,6 +113,15 @@ class Current:
         vcpu.scheduled.put(TASK_KNOWN, 0)
         vcpu.scheduled.put(TASK, hpa)
         return hpa
+
+    def task(self, vcpu):
+        """The vCPU's struct task_struct, without the look-ups of symbols that kernel.current() takes. ValueError."""
+        self.learn()
+        hpa = vcpu.scheduled.get(TASK) or self._place(vcpu)
+        if not hpa:
+            raise ValueError("vCPU %d of guest %s runs no code of Linux yet" % (vcpu.number, self.vm.name))
+        gva = int.from_bytes(uctypes.bytes_at(hpa, 8), "little")
+        return Object(self._type, self.vm.kernel.space, gva)
 
     def filter(self, chosen):
         """Return filter(link, below) for pid= and comm= (vmm/policies/general.py)."""
