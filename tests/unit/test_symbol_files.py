@@ -55,7 +55,7 @@ class Vm:
     starts = 1
 
     def __init__(self, lstar):
-        self.memory = self.vcpu = self
+        self.memory = self.vcpu = self.msrs = self
         self.size = 1
         self.config = {"symbols": "linux/symbols"}
         self.blobs = {"linux/symbols": MAP}
@@ -65,7 +65,7 @@ class Vm:
     def kernel(self):
         raise ValueError("no kernel here")
 
-    def msr(self, _index):
+    def read(self, _vcpu, _index):
         return self.lstar
 
 
