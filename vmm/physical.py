@@ -49,7 +49,7 @@ class Physical:
         """Return a new page walker; load() it before use."""
         return paging.Walker(self.memory, self.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
 
-    def walk(self, vcpu, gva):
+    def find_gpa(self, vcpu, gva):
         """Return the gpa of gva, or None; rights and accessed flags are left alone."""
         gpa = self.load_walker(vcpu).translate(gva, paging.PEEK)
         return None if gpa < 0 else gpa

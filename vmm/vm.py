@@ -13,9 +13,10 @@ import cpu
 from micropython import const
 
 from vmm import apic_bus, backoff, bus, handlers, pc, processors, screen, tally, terminal
+from vmm.debug.debugged import Debugged
 from vmm.gone import Gone
 from vmm.handlers import cpu_msrs, cpuid, io, mmio, msr, spec_msrs, vmcall
-from vmm.insight.exits import Exits
+from vmm.insight.exits.view import Exits
 from vmm.insight.inside import Inside
 from vmm.life import Life
 from vmm.memory import ept, linear, rights
@@ -36,7 +37,7 @@ _LOG_LINES = const(64)
 _TRACE_LINES = const(24)
 
 
-class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
+class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
     """One guest.
 
     For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, hidden, lapic, log, memory,
@@ -70,6 +71,8 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self._scheduled = []
         self._taken = []
         self._init = None  # why it is to be reset
+        self.ends = []  # how its last runs ended: vmm.life.End
+        self.deaths = None  # vmm.debug.explain.Deaths, once it has come to a triple fault
         self._kernel = None  # vmm.insight.kernel.Kernel, once somebody has looked inside
         try:
             self._build(config, host_uart, vpids)

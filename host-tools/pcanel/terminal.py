@@ -18,6 +18,7 @@ from pathlib import Path
 from mpremote.console import Console as Tty
 
 from pcanel import history, paint
+from pcanel.disassembly import Disassembly
 from pcanel.replay import harmless
 
 _MENU_KEY = 0x1D  # Ctrl-]
@@ -68,6 +69,7 @@ class Terminal:
         self._tty = Tty()
         self._line: Line | None = None
         self._socket: socket.socket | None = None
+        self._listing = Disassembly()
         self._painter = paint.Painter() if paint.wanted() else None
         self._typed = history.Typed()
         self._told: tuple[int, int] | None = None  # the size that the prompt has been told
@@ -89,16 +91,15 @@ class Terminal:
             print()
 
     def _turn(self) -> None:
-        ready = select.select(
-            [self._tty.infd, self._socket], [], [], _PAUSE if self._painter and self._painter.waits else _PERIOD
-        )[0]
+        waits = self._listing.waits or self._painter and self._painter.waits
+        ready = select.select([self._tty.infd, self._socket], [], [], _PAUSE if waits else _PERIOD)[0]
         if self._socket in ready:
             data = self._socket.recv(65536)
             if not data:
                 raise Left(self._watch() or f"the console {self._line.name} has ended")
             self._output(data)
-        elif self._painter:
-            self._write(self._painter.flush())
+        elif waits:
+            self._flush()
         self._tell()
         if self._tty.infd in ready:
             self._type(os.read(self._tty.infd, 4096))
@@ -114,8 +115,14 @@ class Terminal:
             if _BOOT in data:
                 self._told = None
             self._typed.feed(data)
+            data = self._listing.feed(data)
             data = self._painter.feed(data) if self._painter else data
         self._write(data)
+
+    def _flush(self) -> None:
+        """Nothing has come for a while: what was held back of a line is shown."""
+        data = self._listing.flush()
+        self._write(self._painter.feed(data) + self._painter.flush() if self._painter else data)
 
     def _tell(self) -> None:
         """The prompt learns the terminal's size while it waits: a program at the raw REPL would take it for its own."""
@@ -165,6 +172,7 @@ class Terminal:
             hint = f"; stty rows {size.lines} cols {size.columns} tells it the size of this terminal"
             self._say(f"console {line.name}{'' if line.is_prompt or size == _USUAL else hint}")
             self._write(_last_lines(line.log))
+        self._listing.flush()
         self._line = line
         self._socket = line.connect()
 
