@@ -66,6 +66,8 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self._below = False
         self.blobs = blobs  # {name: buffer}, its boot modules
         self._symbols = None
+        self._entries = None
+        self.current_task = None  # vmm.insight.linux.current.Current, once somebody has asked for it
         self._hidden = None
         self.vcpus = []  # its processors; vcpu is the first
         self._scheduled = []
@@ -185,6 +187,15 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         if reason not in self.chains:
             self.chains[reason] = chain.Chain(self, reason)
         return self.chains[reason]
+
+    @property
+    def entries(self):
+        """The system calls that exit for policies (vmm/policies/entries.py)."""
+        if self._entries is None:
+            from vmm.policies.entries import Entries
+
+            self._entries = Entries(self)
+        return self._entries
 
     @property
     def hidden(self):

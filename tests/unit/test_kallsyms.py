@@ -239,6 +239,10 @@ class Vm:
         self.blobs = {"vmlinux": b"no ELF"}
         self.vcpu = self
 
+    @property
+    def kernel(self):
+        raise ValueError("no kernel here")
+
     def msr(self, _index):
         return 0
 

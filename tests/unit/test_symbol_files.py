@@ -61,6 +61,10 @@ class Vm:
         self.blobs = {"linux/symbols": MAP}
         self.lstar = lstar
 
+    @property
+    def kernel(self):
+        raise ValueError("no kernel here")
+
     def msr(self, _index):
         return self.lstar
 
