@@ -577,7 +577,7 @@ def test_filters_of_every_event(guest):
     made.exec("for p in vm.policies: p.detach()")
     for filters, why in (
         ("cpl=4", "from 0 to 0x3"), ("every=0", "from 1"), ("limit=0", "from 1"), ("when=5", "a function"),
-        ("once=False", "True"), ("once=True, limit=1", "exclude each other"), ("leave=1", "cpl, when, once"),
+        ("once=False", "True"), ("once=True, limit=1", "exclude each other"), ("leave=1", "cpl, pid, comm, when, once"),
     ):  # fmt: skip
         assert why in made.refused(f"vm.on(CPUID, {filters})")
 

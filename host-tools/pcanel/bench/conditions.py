@@ -84,6 +84,11 @@ def without_conditions(rows: dict[str, Row]) -> dict[str, Row]:
     return {name: rows[variant.row] for name, variant in VARIANTS.items() if variant.row in rows}
 
 
+def of_any_monitor(rows: dict[str, Row]) -> dict[str, Row]:
+    """Without the rows that measure nothing but under a condition which this monitor alone has."""
+    return {name: row for name, row in rows.items() if name not in VARIANTS or VARIANTS[name].peer}
+
+
 def peers(rows: dict[str, Row]) -> dict[str, Row]:
     """The variants under KVM."""
     return {name: rows[variant.peer] for name, variant in VARIANTS.items() if variant.peer in rows}

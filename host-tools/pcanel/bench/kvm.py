@@ -91,4 +91,4 @@ def rows(cpu: str | None = None, rounds: int = guest.ROUNDS, names: list[str] | 
     found = guest.parse(parts[0])
     found.update((_USER[row], figures) for row, figures in guest.parse(parts[1]).items())
     found.update(guest.parse(parts[2]))
-    return found | conditions.peers(found)
+    return conditions.of_any_monitor(found) | conditions.peers(found)
