@@ -121,7 +121,8 @@ def _proc(shell, pid):
         "tasks": tasks,
         "mounts": [line.split()[1:3] for line in shell.run("cat /proc/mounts").splitlines()],
         "areas": [[int(start, 16), int(end, 16)] for start, end in areas],
-        "files": {left.split()[-1]: target.removesuffix(" (deleted)") for left, target in links},  # drgn has no such word
+        # drgn does not say which are gone.
+        "files": {left.split()[-1]: target.removesuffix(" (deleted)") for left, target in links},
         "caches": len(shell.run("cat /proc/slabinfo").splitlines()) - 2,
         "modules": [line.split()[0] for line in shell.run("cat /proc/modules").splitlines()],
         "log": int(shell.run("dmesg | wc -l")),
