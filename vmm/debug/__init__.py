@@ -1,0 +1,1 @@
+"""Debuggers of guests: hidden breakpoints, and the gdb stub on COM4 (gdb.py)."""
