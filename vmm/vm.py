@@ -22,7 +22,7 @@ from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
 from vmm.memory.fill import ones
 from vmm.physical import Physical
-from vmm.policies import arming, policy
+from vmm.policies import arming, chain, policy
 from vmm.scheduling.interleave import Interleaved
 from vmm.scheduling.preemption import GRACES, preempt_soon
 from vmm.scheduling.scheduled import ScheduledVm
@@ -55,6 +55,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self._below = False
         self.blobs = blobs  # {name: buffer}, its boot modules
         self._symbols = None
+        self._hidden = None
         self.vcpus = []
         self._scheduled = []
         self._taken = []
@@ -160,6 +161,21 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.events.nmi()
 
     # -- policies
+
+    def chain(self, reason):
+        """The Chain of an exit reason's policies."""
+        if reason not in self.chains:
+            self.chains[reason] = chain.Chain(self, reason)
+        return self.chains[reason]
+
+    @property
+    def hidden(self):
+        """Breakpoints that the guest does not see (vmm/debug/hidden.py)."""
+        if self._hidden is None:
+            from vmm.debug.hidden import Hidden
+
+            self._hidden = Hidden(self)
+        return self._hidden
 
     def on(self, event, **filters):
         """Decorator: attach a function to an event (vmm/policies/policy.py); it becomes the Policy."""

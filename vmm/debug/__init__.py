@@ -1,1 +1,1 @@
-"""Debuggers of guests: hidden breakpoints, and the gdb stub on COM4 (gdb.py)."""
+"""Breakpoints, watches and stepping: what a debugger does to a guest, which does not see it."""
