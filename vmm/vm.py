@@ -15,6 +15,7 @@ from micropython import const
 from vmm import apic_bus, backoff, bus, handlers, pc, processors, screen, tally, terminal
 from vmm.gone import Gone
 from vmm.handlers import cpu_msrs, cpuid, io, mmio, msr, spec_msrs, vmcall
+from vmm.insight.exits import Exits
 from vmm.insight.inside import Inside
 from vmm.life import Life
 from vmm.memory import ept, linear, rights
@@ -26,7 +27,7 @@ from vmm.policies import arming, chain, policy
 from vmm.scheduling.interleave import Interleaved
 from vmm.scheduling.preemption import GRACES, preempt_soon
 from vmm.scheduling.scheduled import ScheduledVm
-from vmm.vtx import exits, vcpu
+from vmm.vtx import vcpu
 from vmm.vtx.vmcs_bits import CONTROL_PAUSE_EXITING
 from vmm.vtx.x86 import IA32_TSC_AUX, IA32_XSS, PAGE
 
@@ -77,6 +78,11 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         """A page of host memory that is this VM's until its end: its hpa. OutOfMemory."""
         return self.take(PAGE)
 
+    def give(self, hpa):
+        """Give back what take() returned, before the VM's end."""
+        self._taken.remove(hpa)
+        self.monitor.pages.give(hpa)
+
     def _build(self, config, host_uart, vpids):
         monitor = self.monitor
         caps = monitor.caps
@@ -116,7 +122,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.linear = linear.Linear(self)
         self.mmio = mmio.Mmio(self, self.mmio_bus)
         self.hypercalls = vmcall.Hypercalls()
-        self.exits = exits.Exits(self.report)
+        self.exits = Exits(self.report)
         for number in range(cpus):
             processors.make(self, number, vpids[number], live)
         self.arming = arming.Arming(self, self.vcpus, vcpu.EXCEPTIONS)

@@ -266,6 +266,7 @@ class Exits:
         for slot in self._front_slots.pop(reason, ()):
             self._put(slot, self.unhandled)
             self._free.append(slot)
+            self.gave_back(slot, reason)
 
     def _place(self, reason, front):
         """Give the keys that a front names slots of their own; False, with none given, where there is no room."""
@@ -344,6 +345,15 @@ class Exits:
         for vcpu, diversion in zip(self._vcpus, self._diversions):
             if diversion is not None and slot in diversion[0]:
                 diversion[1][slot] = diversion[0][slot] or self.handler(slot, vcpu)
+
+    def gave_back(self, slot, reason):
+        """A slot is no longer one of a reason's."""
+
+    def slots(self, reason):
+        """Yield (slot, keys that it serves) for a reason's slots: its own with None, which serves all other keys."""
+        yield reason, None
+        for slot in sorted(set(list(self._slots.get(reason, {}).values()) + self._front_slots.get(reason, []))):
+            yield slot, sorted(self._keys[reason].of_slot(slot))
 
     def statistics(self):
         """Return {reason name: (exits, host ticks)} of the reasons that occurred, of all vCPUs together."""
