@@ -63,14 +63,14 @@ class Guest:
         """
         vm = self.vm
         vm.debugger = self
-        self._ours = True
+        self._ours = vm.state not in (states.PAUSED, states.STOPPED)  # one that stood still before stays so in the end
         if vm.state == states.OFF:
             try:
                 vm.start()
             except BaseException:
                 vm.debugger = None
                 raise
-        else:
+        elif self._ours:
             self._stand()
         self._tell("[%s is stopped by gdb]" % vm.name)
 
@@ -82,7 +82,7 @@ class Guest:
         vm.debugger = None
         self._end_steps()
         self.points.clear()
-        if self._ours:
+        if self._ours and vm.state == states.PAUSED:
             self._tell("[%s goes on, without gdb]" % vm.name)
             vm.resume()
 
@@ -153,7 +153,7 @@ class Guest:
 
     def refuses(self):
         """Whether resume() at the prompt would let it run behind gdb's back."""
-        return self._ours
+        return self.stopped
 
     # -- going on
 
