@@ -72,7 +72,7 @@ class Guest:
                 raise
         elif self._ours:
             self._stand()
-        self._tell("[%s is stopped by gdb]" % vm.name)
+        vm.stands("stopped by gdb")
 
     def detach(self):
         """No breakpoint stays; it goes on where gdb has stopped it."""
@@ -83,21 +83,13 @@ class Guest:
         self._end_steps()
         self.points.clear()
         if self._ours and vm.state == states.PAUSED:
-            self._tell("[%s goes on, without gdb]" % vm.name)
             vm.resume()
-
-    def _tell(self, text):
-        """A line on the guest's console: it does not just hang."""
-        host = self.vm.console.host
-        if host is not None:
-            for c in "\r\n%s\r\n" % text:
-                host.writechar(ord(c))
 
     def said(self, vcpu):
         """gdb has been told: its console is told, too, but not at each of many stops."""
         now = cpu.rdtsc()
         if now > self._quiet:
-            self._tell("[%s is stopped by gdb at %#x%s]" % (self.vm.name, pc(vcpu), self.vm.name_of(pc(vcpu))))
+            self.vm.stands("stopped by gdb at %#x%s" % (pc(vcpu), self.vm.name_of(pc(vcpu))))
         self._quiet = now + cpu.tsc_hz
 
     # -- standing still
