@@ -93,10 +93,10 @@ static int ring_get(ring_t *ring) {
 }
 
 // The listener empties the ring: it is called for the first character of those that wait, or for
-// a later one where there was no place for the call.
-static void tell_listener(const uart_t *uart) {
+// a later one where there was no place for the call; and when all that waited has been sent.
+static void tell_listener(bool anew) {
     mp_obj_t listener = MP_STATE_PORT(uart_listener);
-    if (listener != MP_OBJ_NULL && (ring_used(&uart->rx) == 1 || !listener_told)) {
+    if (listener != MP_OBJ_NULL && (anew || !listener_told)) {
         listener_told = mp_sched_schedule(listener, mp_const_none);
     }
 }
@@ -121,7 +121,7 @@ static void receive(uart_t *uart) {
         } else if (!ring_put(&uart->rx, c)) {
             uart->overruns++;
         } else if (uart == &uarts[UART_LISTENS]) {
-            tell_listener(uart);
+            tell_listener(ring_used(&uart->rx) == 1);
         }
     }
 }
@@ -145,8 +145,12 @@ static bool serve(uart_t *uart) {
     if (!uart->present || inb(uart->port + IIR) & IIR_NONE) {
         return false;
     }
+    bool sends = ring_used(&uart->tx) != 0;
     receive(uart);
     transmit(uart);
+    if (sends && ring_used(&uart->tx) == 0 && uart == &uarts[UART_LISTENS]) {
+        tell_listener(true);
+    }
     uart_guests_moved |= uart != &uarts[0];
     inb(uart->port + MSR);
     return true;

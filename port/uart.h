@@ -18,7 +18,8 @@ bool uart_present(unsigned index);
 // Another port than the prompt's has received or sent something, by its interrupt.
 extern volatile bool uart_guests_moved;
 
-// listener(None) is scheduled when characters come to COM4; MP_OBJ_NULL: none is.
+// listener(None) is scheduled when characters come to COM4, and when all that waited has been sent;
+// MP_OBJ_NULL: none is.
 void uart_listen(mp_obj_t listener);
 
 size_t uart_rx_any(unsigned index); // characters that wait

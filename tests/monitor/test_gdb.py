@@ -4,9 +4,8 @@ import re
 import subprocess
 
 import pytest
-from pcanel.commands.gdb import LIBRARIES, _libraries, command_line
-from vmm.debug.gdb_packets import frame
 from bench import CODE, DATA, REAL
+from pcanel.commands.gdb import command_line, environment
 
 LOOP = f"""
     mov rbx, {DATA:#x}
@@ -22,6 +21,10 @@ INC = CODE + 15
 TIMEOUT = 60
 
 
+def frame(data: bytes) -> bytes:
+    return b"$%b#%02x" % (data, sum(data) & 0xFF)
+
+
 @pytest.fixture(scope="module")
 def gdb(bench):
     """gdb(guest, commands...) -> what it printed."""
@@ -31,10 +34,9 @@ def gdb(bench):
         number = guest.eval("min(vm.vpids)")
         rest = ["-nx", "-batch", *(word for command in commands for word in ("-ex", command))]
         words = command_line(target, number, None, 0, rest)
-        environment = {LIBRARIES: _libraries(), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
         words = [*words[:1], "-ex", "set remotetimeout 20", *words[1:]]
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, env=environment
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, env=environment()
         )
         return done.stdout + done.stderr
 
@@ -58,7 +60,6 @@ def test_registers_memory_and_steps(guest, gdb):
     assert "$1 = 0x100000" in out and f"$2 = {DATA:#x}" in out
     assert "$3 = 42" in out and "$4 = 1" in out and f"{DATA:#x}:\t0x000000000000004d" in out
     assert "$5 = [ PE ET PG ]" in out and "$6 = 64" in out and "$7 = [ IM DM ZM OM UM PM ]" in out
-    assert made.word() == 77
     left(made)
 
 
@@ -88,10 +89,7 @@ def test_a_breakpoint_waits_for_its_page(guest, gdb):
     """Above 4 GiB while nothing is mapped there; a page table of the guest's maps it later."""
     high = 1 << 39
     made = guest(
-        f"mov rax, cr3\nmov rcx, [rax]\nmov [rax + 8], rcx\nmov cr3, rax\nmov rax, {high + CODE + 0x100:#x}\njmp rax\n"
-        ".org 0x100\n nop\n nop\n hlt"
-        if False
-        else f"mov rax, cr3\nmov rcx, [rax]\nmov [rax + 8], rcx\nmov cr3, rax\nmov rax, {high + 0x100100:#x}\njmp rax\n",
+        f"mov rax, cr3\nmov rcx, [rax]\nmov [rax + 8], rcx\nmov cr3, rax\nmov rax, {high + 0x100100:#x}\njmp rax\n",
         data={0x100100: b"\x90\x90\xf4"},
     )
     out = gdb(made, f"break *{high + 0x100101:#x}", "continue", "p/x $rip", "stepi")
@@ -133,7 +131,10 @@ def test_attach_before_the_first_instruction(guest, gdb):
 
 def test_a_triple_fault_stops_and_a_reset_holds(guest, gdb):
     made = guest("xor eax, eax\nmov qword ptr [rsp - 16], 0\nlidt [rsp - 16]\nud2")
-    out = gdb(made, "continue", "p/x $rip", "monitor system_reset", "p/x $rip", "detach")
+    out = gdb(
+        made, "continue", "p/x $rip", "monitor system_reset",
+        "maintenance flush register-cache", "p/x $rip",
+    )  # fmt: skip
     assert "SIGSEGV" in out and "$2 = 0x100000" in out
 
 
@@ -149,8 +150,8 @@ def test_broken_packets_are_counted_and_nothing_is_lost(guest, bench):
     made = guest(LOOP)
     made.go()
     console = bench.monitor._endpoints["gdb"].console
-    for data in (b"$" + b"a" * 9000, b"$g#00", b"$m0,ffffffffffffffffff#00", frame(b"m,"), frame(b"P9999=00"), b"\x03" * 50,
-                 frame(b"Z9,0,0"), frame(b"vCont;q"), frame(b"qXfer:features:read:x:0,1"), frame(b"X0,5:}"), b"#" * 99):  # fmt: skip
+    packets = [b"m,", b"P9999=00", b"Z9,0,0", b"vCont;q", b"qXfer:features:read:x:0,1", b"X0,5:}", b"Hgp7.7"]
+    for data in (b"$" + b"a" * 9000, b"$g#00", b"\x03" * 50, *map(frame, packets), b"#" * 99):
         console.send(data)
     bench.run(200)
     assert bench.eval("monitor.gdb.bad") >= 2

@@ -1,6 +1,7 @@
 """Packets of gdb's protocol: framing, checksums, escapes, numbers; what is broken is refused."""
 
 import pytest
+
 from vmm.debug import gdb_packets as p
 
 

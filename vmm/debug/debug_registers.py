@@ -54,7 +54,7 @@ class DebugRegisters:
         return _COUNT - used - len(self._wanted)
 
     def take(self, gva, size, kind):
-        """Match an access of this kind to 1, 2, 4 or 8 bytes, aligned. Returns a Match, for give(); None: none is free."""
+        """Match an access of this kind to 1, 2, 4 or 8 bytes, aligned. Returns a Match, for give(), or None."""
         if self.free() < 1:
             return None
         wanted = Match(gva, size, kind)

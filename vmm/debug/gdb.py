@@ -3,11 +3,13 @@
     (gdb) target extended-remote SOCKET
     (gdb) attach 1
 
-All-stop, multiprocess: an inferior is a guest (`info os processes` lists them), a thread a vCPU. What gdb sends is looked
-at between two turns of guests; a packet that makes no sense is counted and refused. docs/gdb-drgn.md is for users.
+All-stop, multiprocess: an inferior is a guest (`info os processes` lists them), a thread a vCPU. What gdb sends is
+looked at between two turns of guests; a packet that makes no sense is counted and refused. docs/gdb-drgn.md is for
+users.
 Source: GDB manual, "Remote Serial Protocol".
 """
 
+import io
 import sys
 
 from micropython import const
@@ -38,6 +40,7 @@ _MOST = const(SIZE // 2 - 16)  # bytes of memory in a hexadecimal packet
 _TOLD = const(3)  # bad packets that get a line each
 _EXPEDITED = ("rbp", "rsp", "rip")  # in a stop reply
 _IDS = const(128)  # thread IDs in a packet
+_WITH_WORDS = (b"v", b"Z", b"z", b"D")  # packets whose error may be a text
 _SUPPORTED = (
     b"PacketSize=%x;qXfer:features:read+;qXfer:threads:read+;qXfer:osdata:read+;multiprocess+;swbreak+;hwbreak+;"
     b"vContSupported+;QStartNoAckMode+;binary-upload+"
@@ -125,19 +128,23 @@ class Stub:
             self._write(NAK)
 
     def _handle(self, packet):
+        why = None
         try:
             answer = self._answer(packet)
         except BadPacket as error:
             self._line.bad += 1
-            answer = b"E." + str(error).encode()
+            why = error
         except (ValueError, KeyError, RuntimeError, LoadError) as error:
-            answer = b"E." + str(error).encode()
+            why = error
         except MemoryError:
-            answer = b"E.the monitor's heap is full"
+            why = "the monitor's heap is full"
         except Exception as error:
-            self.monitor.journal.say("gdb", "the stub failed at a packet: %s: %s" % (type(error).__name__, error))
-            sys.print_exception(error)
-            answer = b"E.the stub failed"
+            out = io.StringIO()
+            sys.print_exception(error, out)
+            self.monitor.journal.say("gdb", "the stub failed at a packet:\n" + out.getvalue().rstrip())
+            why = "the stub failed"
+        if why is not None:  # gdb takes words as an answer to some packets, and only a number to the others
+            answer = b"E." + str(why).encode() if packet[:1] in _WITH_WORDS else b"E01"
         if answer is not None:
             self.send(answer)
 

@@ -35,7 +35,7 @@ class Step:
 
 
 class Guest:
-    """vm; pid. stopped: gdb has been told that it stands still. event: (vCPU, signal, words) that gdb is not told yet."""
+    """vm; pid. stopped: gdb knows that it stands still. event: (vCPU, signal, words) that gdb does not know yet."""
 
     def __init__(self, vm, pid, notice):
         """notice(): something has happened, look() is due."""
@@ -70,8 +70,8 @@ class Guest:
             except BaseException:
                 vm.debugger = None
                 raise
-        elif self._ours:
-            self._stand()
+        else:
+            vm.stand_for(WHY)
         vm.stands("stopped by gdb")
 
     def detach(self):
@@ -82,7 +82,9 @@ class Guest:
         vm.debugger = None
         self._end_steps()
         self.points.clear()
-        if self._ours and vm.state == states.PAUSED:
+        if vm.state == states.PAUSED and not self._ours:
+            vm.why = "by pause()"
+        elif vm.state == states.PAUSED:
             vm.resume()
 
     def said(self, vcpu):

@@ -6,7 +6,7 @@ from vmm.vtx import vmcs as v
 from vmm.vtx.x86 import CR0_PG
 
 _FLAGS = ((1 << 11, "O"), (1 << 10, "D"), (1 << 7, "S"), (1 << 6, "Z"), (1 << 4, "A"), (1 << 2, "P"), (1, "C"))
-_LINES = 4096  # of a table
+_LINES = 1024  # of a table
 _NX = 1 << 63
 _ADDRESS = 0xFFFFFFFFFF000
 _HALTED = "halted"
@@ -47,7 +47,7 @@ def _registers(vcpu):
 
 
 def _leaves(vcpu):
-    """Yield (gva, gpa, size, flags) of each page that is mapped; flags: those of its entry, with U and W of all levels."""
+    """Yield (gva, gpa, size, flags) of each page that is mapped; flags: its entry's, with U and W of all levels."""
     walker = vcpu.vm.new_walker()
     walker.follow(vcpu)
     mode = walker.mode
@@ -99,9 +99,9 @@ def _tlb(vcpu):
     lines = []
     for gva, gpa, size, flags, nx in _leaves(vcpu):
         letters = "".join([
-            "X" if nx else "-", "G" if flags & 0x100 else "-", "P" if size > 4096 else "-", "D" if flags & 0x40 else "-",
-            "A" if flags & 0x20 else "-", "C" if flags & 0x10 else "-", "T" if flags & 8 else "-",
-            "U" if flags & 4 else "-", "W" if flags & 2 else "-",
+            "X" if nx else "-", "G" if flags & 0x100 else "-", "P" if size > 4096 else "-",
+            "D" if flags & 0x40 else "-", "A" if flags & 0x20 else "-", "C" if flags & 0x10 else "-",
+            "T" if flags & 8 else "-", "U" if flags & 4 else "-", "W" if flags & 2 else "-",
         ])  # fmt: skip
         lines.append("%016x: %016x %s" % (gva, gpa, letters))
         if len(lines) == _LINES:

@@ -1,4 +1,4 @@
-"""Guest memory as gdb reads and writes it: by virtual address in the space of the chosen thread, or by physical address.
+"""Guest memory as gdb reads and writes it: by virtual address in the chosen thread's space, or by physical address.
 
 A look never faults the guest (vmm/memory/look.py). Where an address is not mapped in user mode because of page-table
 isolation, the kernel's half of the tables is tried.

@@ -2,8 +2,8 @@
 
 Numbers and layout are those of a 64-bit CPU whatever mode it is in, since gdb cannot change them in a session; register
 `mode` says 16, 32 or 64. `rip` is linear, CS base and RIP, so that breakpoints and disassembly are right in real mode;
-`ip` is RIP itself. Values are little-endian bytes. Source: GDB manual, "i386 Features"; SDM Vol. 1, "Legacy Region of an
-XSAVE Area".
+`ip` is RIP itself. Values are little-endian bytes. Source: GDB manual, "i386 Features"; SDM Vol. 1, "Legacy Region of
+an XSAVE Area".
 """
 
 import struct

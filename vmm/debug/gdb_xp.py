@@ -1,5 +1,5 @@
-"""`xp /FMT ADDR` and `x /FMT ADDR`: memory in the form of QEMU's monitor. FMT: a count, a format of x, d, u, o, c, and a
-size of b, h, w, g.
+"""`xp /FMT ADDR` and `x /FMT ADDR`: memory in the form of QEMU's monitor. FMT: a count, a format of x, d, u, o, c, and
+a size of b, h, w, g.
 """
 
 _SIZES = {"b": 1, "h": 2, "w": 4, "g": 8}

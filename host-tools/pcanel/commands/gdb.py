@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import capstone
+
 from pcanel import repl
 from pcanel.commands.output import say
 from pcanel.errors import InputError
@@ -50,7 +51,7 @@ def _gdb(options: argparse.Namespace) -> int:
             say("gdb is missing (Debian: apt-get install gdb); this is its command line:")
         print(f"{LIBRARIES}={shlex.quote(_libraries())} {shlex.join(words)}")
         return 0
-    return subprocess.run(words, env={**os.environ, LIBRARIES: _libraries()}).returncode
+    return subprocess.run(words, env=environment()).returncode
 
 
 def command_line(target: str, number: int, symbols: Path | None, offset: int, rest: list[str]) -> list[str]:
@@ -60,6 +61,11 @@ def command_line(target: str, number: int, symbols: Path | None, offset: int, re
         commands.append(f"symbol-file -o {offset:#x} {symbols.resolve()}")
     commands += [f"source {SCRIPT}", f"target extended-remote {target}", f"attach {number}"]
     return ["gdb", "-q", *(word for command in commands for word in ("-ex", command)), *rest]
+
+
+def environment() -> dict[str, str]:
+    """For gdb."""
+    return {**os.environ, LIBRARIES: _libraries()}
 
 
 def _libraries() -> str:

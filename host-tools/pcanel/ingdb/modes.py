@@ -11,7 +11,7 @@ import gdb
 from gdb.disassembler import Disassembler, DisassemblerResult, register_disassembler
 
 sys.path.append(os.environ.get("PCANEL_GDB_PATH", ""))
-import capstone  # noqa: E402
+import capstone
 
 _MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32}
 _SYNTAX = {"att": capstone.CS_OPT_SYNTAX_ATT, "intel": capstone.CS_OPT_SYNTAX_INTEL}
