@@ -19,7 +19,6 @@ from mpremote.console import Console as Tty
 
 from pcanel import history, paint
 from pcanel.disassembly import Disassembly
-from pcanel.monitor import REPL
 from pcanel.replay import harmless
 
 _MENU_KEY = 0x1D  # Ctrl-]
@@ -92,23 +91,21 @@ class Terminal:
             print()
 
     def _turn(self) -> None:
-        ready = select.select(
-            [self._tty.infd, self._socket], [], [], _PAUSE if self._painter and self._painter.waits else _PERIOD
-        )[0]
+        waits = self._listing.waits or self._painter and self._painter.waits
+        ready = select.select([self._tty.infd, self._socket], [], [], _PAUSE if waits else _PERIOD)[0]
         if self._socket in ready:
             data = self._socket.recv(65536)
             if not data:
                 raise Left(self._watch() or f"the console {self._line.name} has ended")
-            self._output(self._listing.feed(data) if self._line.name == REPL else data)
-        elif self._painter:
-            self._write(self._painter.flush())
+            self._output(data)
+        elif waits:
+            self._flush()
         self._tell()
         if self._tty.infd in ready:
             self._type(os.read(self._tty.infd, 4096))
         for line in self._news():
             self._say(line)
         if not ready:
-            self._write(self._listing.flush())
             reason = self._watch()
             if reason:
                 raise Left(reason)
@@ -118,8 +115,14 @@ class Terminal:
             if _BOOT in data:
                 self._told = None
             self._typed.feed(data)
+            data = self._listing.feed(data)
             data = self._painter.feed(data) if self._painter else data
         self._write(data)
+
+    def _flush(self) -> None:
+        """Nothing has come for a while: what was held back of a line is shown."""
+        data = self._listing.flush()
+        self._write(self._painter.feed(data) + self._painter.flush() if self._painter else data)
 
     def _tell(self) -> None:
         """The prompt learns the terminal's size while it waits: a program at the raw REPL would take it for its own."""

@@ -56,7 +56,7 @@ def line(bench):
 
 def test_tab_completes_what_there_is(line, vm):
     line.completes("moni", "monitor")
-    line.completes("vm.pau", "vm.pause")
+    line.completes("vm.unclai", "vm.unclaimed")
     line.completes(f"x = [vms['{vm.name[:1]}", f"vms['{vm.name}']")
     line.completes("vm.vcpu.rfl", "vm.vcpu.rflags")
     line.completes("vm.vcpu.own_", "vm.vcpu.own_registers")
@@ -162,10 +162,10 @@ def test_a_paste_that_is_broken_off(line):
 
 
 def test_ctrl_c_ends_output_and_line(line):
-    line.console.send("print('z' * 5000000); after = 1\r")
+    line.console.send("print('z' * 10000000); after = 1\r")
     line.console.expect("z{1000}", LIMIT)
     line.console.send("\x03")
-    line.console.expect("z+(Traceback(.*\n)+?)?KeyboardInterrupt", LIMIT)
+    line.console.expect("KeyboardInterrupt", LIMIT)
     assert line.answers("'after' in globals()") == "False\n"
 
 

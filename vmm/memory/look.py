@@ -173,11 +173,13 @@ def holding(vcpu, gva, where=None):
     cr3 = vcpu.cr3
     if not cr3 & PAGE or not vcpu.efer & EFER_LMA:
         return current
-    memory = vcpu.vm.memory
-    if walk(memory.table, current._root, current._shift, gva, 0) >= 0:
+    try:
+        current.translate(gva)
         return current
-    root = cr3 & _TABLE
-    return space(vcpu, cr3 & ~(PAGE | _PROGRAM_PCID)) if _are_pair(memory, root - PAGE, root) else current
+    except ValueError:
+        root = cr3 & _TABLE
+    pair = _are_pair(vcpu.vm.memory, root - PAGE, root)
+    return space(vcpu, cr3 & ~(PAGE | _PROGRAM_PCID)) if pair else current
 
 
 def _are_pair(memory, kernels, programs):
