@@ -14,8 +14,10 @@ import sys
 
 from micropython import const
 
-from vmm.debug import gdb_description, gdb_registers
-from vmm.debug.gdb_guest import CONTINUE, STEP, TRAP, Guest
+from vmm.debug import gdb_registers
+from vmm.debug.gdb_access import Access
+from vmm.debug.gdb_documents import Documents
+from vmm.debug.gdb_guest import TRAP, Guest
 from vmm.debug.gdb_memory import Memory
 from vmm.debug.gdb_packets import (
     ACK,
@@ -24,14 +26,12 @@ from vmm.debug.gdb_packets import (
     SIZE,
     BadPacket,
     Reader,
-    escape,
     frame,
     from_hex,
     number,
-    numbers,
     to_hex,
-    unescape,
 )
+from vmm.debug.gdb_running import Running
 from vmm.debug.gdb_threads import ALL, ANY, Threads, name, parse
 from vmm.loaders.state import LoadError
 from vmm.scheduling.states import OFF
@@ -47,7 +47,7 @@ _SUPPORTED = (
 )
 
 
-class Stub:
+class Stub(Access, Running, Documents):
     """One gdb's session. connected: gdb is there. guests: {pid: Guest} that it is attached to."""
 
     def __init__(self, monitor, uart, line):
@@ -376,179 +376,6 @@ class Stub:
     def _extra(self, rest):
         return to_hex(self.threads.words(*self._thread(rest)).encode())
 
-    # -- registers
-
-    def _read_all(self, _rest):
-        _, vcpu, task = self.chosen()
-        rows = self._rows[: gdb_registers.GENERAL]
-        return b"".join([_register(row, vcpu, task) for row in rows])
-
-    def _write_all(self, rest):
-        vcpu = self._stopped_vcpu()
-        data = from_hex(rest)
-        rows = self._rows[: gdb_registers.GENERAL]
-        if len(data) < sum([row.bits >> 3 for row in rows]):
-            raise BadPacket("G with %d bytes" % len(data))
-        for row in rows:
-            row.write(vcpu, data[: row.bits >> 3])
-            data = data[row.bits >> 3 :]
-        return b"OK"
-
-    def _stopped_vcpu(self):
-        """The chosen vCPU, to be written. ValueError for a task."""
-        _, vcpu, task = self.chosen()
-        if task is not None:
-            raise ValueError("registers of a task that sleeps are not written")
-        return vcpu
-
-    def _row(self, text):
-        at = number(text)
-        if at >= len(self._rows):
-            raise BadPacket("no register %d" % at)
-        return self._rows[at]
-
-    def _read_register(self, rest):
-        _, vcpu, task = self.chosen()
-        return _register(self._row(rest), vcpu, task)
-
-    def _write_register(self, rest):
-        at, _, value = rest.partition(b"=")
-        self._row(at).write(self._stopped_vcpu(), from_hex(value))
-        return b"OK"
-
-    # -- memory
-
-    def _memory(self, address, size):
-        _, vcpu, task = self.chosen()
-        return self.memory.read(vcpu, task.space if task else None, address, min(size, _MOST))
-
-    def _read_memory(self, rest):
-        return to_hex(self._memory(*numbers(rest)))
-
-    def _read_binary(self, rest):
-        return b"b" + escape(self._memory(*numbers(rest)))
-
-    def _store(self, place, data):
-        address, size = numbers(place)
-        if len(data) != size:
-            raise BadPacket("%d bytes, not %d" % (len(data), size))
-        _, vcpu, task = self.chosen()
-        if size:
-            self.memory.write(vcpu, task.space if task else None, address, data)
-        return b"OK"
-
-    def _write_memory(self, rest):
-        place, _, data = rest.partition(b":")
-        return self._store(place, from_hex(data))
-
-    def _write_binary(self, rest):
-        place, _, data = rest.partition(b":")
-        return self._store(place, unescape(data))
-
-    # -- breakpoints
-
-    def _point(self, rest):
-        kind, address, size = numbers(rest.split(b";")[0], 3)
-        if kind > 4:
-            raise BadPacket("no kind of breakpoint: %d" % kind)
-        return self.chosen()[:2] + (kind, address, size if kind > 1 else 0)
-
-    def _insert(self, rest):
-        guest, vcpu, kind, address, size = self._point(rest)
-        guest.points.insert(vcpu, kind, address, size)
-        return b"OK"
-
-    def _remove(self, rest):
-        guest, _, kind, address, size = self._point(rest)
-        guest.points.remove(kind, address, size)
-        return b"OK"
-
-    # -- running
-
-    def _cont(self, rest):
-        """vCont;ACTION[:THREAD];...: for each thread the first action that names it."""
-        chosen = {}  # pid: {vCPU's number: action}
-        for word in rest.split(b";"):
-            action, _, thread = word.partition(b":")
-            what = _action(action)
-            pid, tid = parse(thread) if thread else (ALL, ALL)
-            if pid is None:
-                pid = self.chosen()[0].pid
-            for guest in self.guests.values():
-                if pid in (ALL, guest.pid) and not guest.gone:
-                    mine = chosen.setdefault(guest.pid, {})
-                    for vcpu in guest.vm.vcpus:
-                        if tid in (ALL, ANY, vcpu.number + 1) or tid > len(guest.vm.vcpus) and vcpu.number == 0:
-                            mine.setdefault(vcpu.number, what)
-                elif pid == guest.pid:
-                    chosen[pid] = {}
-        self._go(chosen)
-
-    def _go(self, chosen):
-        actions = {pid: {n: what for n, what in mine.items() if what} for pid, mine in chosen.items()}
-        guests = [self.guests[pid] for pid in actions if actions[pid] or self.guests[pid].gone]
-        if not guests:
-            raise ValueError("no guest is to go on")
-        self.running = True
-        for guest in guests:
-            if guest.gone:
-                guest.stopped = False
-            else:
-                guest.go(actions[guest.pid])
-        self.monitor.scheduler.defer()
-
-    def _continue(self, rest):
-        self._go({self.chosen()[0].pid: {vcpu.number: CONTINUE for vcpu in self.chosen()[0].vm.vcpus}})
-
-    def _step(self, rest):
-        guest, vcpu, _ = self.chosen()
-        self._go({guest.pid: {vcpu.number: STEP}})
-
-    def _interrupt(self, _rest):
-        for guest in self.guests.values():
-            guest.interrupt()
-        return b"OK"
-
-    # -- documents
-
-    def _transfer(self, rest):
-        what, _, rest = rest.partition(b":read:")
-        annex, _, place = rest.partition(b":")
-        offset, size = numbers(place)
-        if offset == 0 or (what, annex) not in self._documents:
-            self._documents = {(what, annex): self._document(what, annex)}
-        document = self._documents[what, annex]
-        size = min(size, SIZE // 2)
-        return (b"m" if offset + size < len(document) else b"l") + escape(document[offset : offset + size])
-
-    def _document(self, what, annex):
-        if what == b"features" and annex == b"target.xml":
-            return gdb_description.xml(self._rows)
-        if what == b"threads":
-            return self._threads_xml()
-        if what == b"osdata":
-            return self._osdata(annex)
-        raise BadPacket("no such document")
-
-    def _threads_xml(self):
-        parts = ["<threads>"]
-        for guest in self.guests.values():
-            for tid in self.threads.ids(guest) if not guest.gone else ():
-                words = (name(guest.pid, tid).decode(), _text(self.threads.words(guest, tid)))
-                parts.append('<thread id="%s">%s</thread>' % words)
-        return ("\n".join(parts) + "</threads>").encode()
-
-    def _osdata(self, annex):
-        parts = ['<osdata type="%s">' % (annex.decode() or "types")]
-        if annex == b"processes":
-            for vm in self.monitor.vms.values():
-                cells = (("pid", min(vm.vpids)), ("user", vm.state), ("command", vm.name), ("cores", len(vm.vcpus)))
-                parts += ["<item>"] + ['<column name="%s">%s</column>' % cell for cell in cells] + ["</item>"]
-        elif not annex:
-            parts.append('<item><column name="Type">processes</column><column name="Description">The guests</column>')
-            parts.append("</item>")
-        return ("".join(parts) + "</osdata>").encode()
-
     def _monitor_command(self, rest):
         from vmm.debug import gdb_monitor
 
@@ -556,31 +383,6 @@ class Stub:
         for start in range(0, len(text), _MOST):
             self.send(b"O" + to_hex(text[start : start + _MOST].encode()))
         return b"OK"
-
-
-def _register(row, vcpu, task):
-    """A register in hexadecimal; x where it is not known."""
-    data = row.read(vcpu) if task is None else task.read(row)
-    return b"x" * (row.bits >> 2) if data is None else to_hex(data)
-
-
-def _action(word):
-    letter = word[:1]
-    if letter in (b"c", b"C"):
-        return CONTINUE
-    if letter in (b"s", b"S"):
-        return STEP
-    if letter == b"r":
-        return tuple(numbers(word[1:]))
-    if letter == b"t":
-        return None
-    raise BadPacket("no action")
-
-
-def _text(text):
-    for character, name_ in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(character, name_)
-    return text
 
 
 _LETTERS = {
