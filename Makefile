@@ -35,7 +35,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export HYPOTHESIS_STORAGE_DIRECTORY := $(abspath $(BUILD)/hypothesis)
 
 # Abbreviations of data sheets and kernels, not misspelt words.
-SPELLED := nin,thre,extint,ist,nd,unx
+SPELLED := nin,thre,extint,ist,nd,unx,ue
 
 PYTHON_SOURCES := vmm port tests host-tools guests
 

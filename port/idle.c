@@ -26,6 +26,7 @@ static struct {
 
 void idle_init(void) {
     MP_STATE_PORT(cpu_idle_hook) = mp_const_none;
+    uart_listen(MP_OBJ_NULL);
     state.in_hook = false;
     state.idle_until = 0;
     timer_set(TIMER_CORE, 0);

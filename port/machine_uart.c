@@ -15,6 +15,7 @@ static const machine_uart_obj_t uart_objects[UART_COUNT] = {
     {{&pcanel_uart_type}, 0},
     {{&pcanel_uart_type}, 1},
     {{&pcanel_uart_type}, 2},
+    {{&pcanel_uart_type}, 3},
 };
 
 static unsigned index_of(mp_obj_t self) {
@@ -32,7 +33,7 @@ static mp_obj_t uart_make_new(
     mp_arg_check_num(n_args, n_kw, 1, 1, false);
     mp_int_t index = mp_obj_get_int(args[0]);
     if (index < 1 || index >= UART_COUNT) {
-        mp_raise_ValueError(MP_ERROR_TEXT("UART 1 (COM2) or 2 (COM3)"));
+        mp_raise_ValueError(MP_ERROR_TEXT("UART 1 (COM2) to 3 (COM4)"));
     }
     if (!uart_present(index)) {
         mp_raise_OSError(MP_ENODEV);
@@ -69,6 +70,17 @@ static mp_obj_t uart_get_overruns(mp_obj_t self) {
     return mp_obj_new_int_from_uint(uart_overruns(index_of(self)));
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(uart_overruns_obj, uart_get_overruns);
+
+// listen(f): f(None) is called, as by micropython.schedule(), when characters come to COM4 and none
+// waited; f reads all that there are. None: nobody listens.
+static mp_obj_t uart_set_listener(mp_obj_t self, mp_obj_t listener) {
+    if (index_of(self) != UART_LISTENS) {
+        mp_raise_ValueError(MP_ERROR_TEXT("only UART 3 (COM4) has a listener"));
+    }
+    uart_listen(listener == mp_const_none ? MP_OBJ_NULL : listener);
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_2(uart_listen_obj, uart_set_listener);
 
 static mp_uint_t uart_read(mp_obj_t self, void *buf, mp_uint_t size, int *errcode) {
     uint8_t *to = buf;
@@ -129,6 +141,7 @@ static const mp_rom_map_elem_t uart_locals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_writechar), MP_ROM_PTR(&uart_writechar_obj)},
     {MP_ROM_QSTR(MP_QSTR_txroom), MP_ROM_PTR(&uart_txroom_obj)},
     {MP_ROM_QSTR(MP_QSTR_txdone), MP_ROM_PTR(&uart_txdone_obj)},
+    {MP_ROM_QSTR(MP_QSTR_listen), MP_ROM_PTR(&uart_listen_obj)},
     {MP_ROM_QSTR(MP_QSTR_overruns), MP_ROM_PTR(&uart_overruns_obj)},
 };
 static MP_DEFINE_CONST_DICT(uart_locals, uart_locals_table);

@@ -59,9 +59,13 @@ static uart_t uarts[UART_COUNT] = {
     {.port = 0x3f8, .irq = 4},
     {.port = 0x2f8, .irq = 3},
     {.port = 0x3e8, .irq = 4},
+    {.port = 0x2e8, .irq = 3},
 };
 
 volatile bool uart_guests_moved;
+
+MP_REGISTER_ROOT_POINTER(mp_obj_t uart_listener); // called when COM4 has received something
+static bool listener_told;
 
 static size_t ring_used(const ring_t *ring) {
     return ring->head - ring->tail;
@@ -88,6 +92,15 @@ static int ring_get(ring_t *ring) {
     return c;
 }
 
+// The listener empties the ring: it is called for the first character of those that wait, or for
+// a later one where there was no place for the call; and when all that waited has been sent.
+static void tell_listener(bool anew) {
+    mp_obj_t listener = MP_STATE_PORT(uart_listener);
+    if (listener != MP_OBJ_NULL && (anew || !listener_told)) {
+        listener_told = mp_sched_schedule(listener, mp_const_none);
+    }
+}
+
 static void receive(uart_t *uart) {
     uint8_t lsr;
     while ((lsr = inb(uart->port + LSR)) & (LSR_DR | LSR_OE)) {
@@ -107,6 +120,8 @@ static void receive(uart_t *uart) {
             idle_end();
         } else if (!ring_put(&uart->rx, c)) {
             uart->overruns++;
+        } else if (uart == &uarts[UART_LISTENS]) {
+            tell_listener(ring_used(&uart->rx) == 1);
         }
     }
 }
@@ -126,23 +141,28 @@ static void transmit(uart_t *uart) {
     outb(uart->port + IER, IER_RX | IER_THRE);
 }
 
-// COM1 and COM3 share an edge-triggered line: loop until neither has an interrupt pending.
+static bool serve(uart_t *uart) {
+    if (!uart->present || inb(uart->port + IIR) & IIR_NONE) {
+        return false;
+    }
+    bool sends = ring_used(&uart->tx) != 0;
+    receive(uart);
+    transmit(uart);
+    if (sends && ring_used(&uart->tx) == 0 && uart == &uarts[UART_LISTENS]) {
+        tell_listener(true);
+    }
+    uart_guests_moved |= uart != &uarts[0];
+    inb(uart->port + MSR);
+    return true;
+}
+
+// COM1 and COM3 share an edge-triggered line, as do COM2 and COM4: loop until neither has an
+// interrupt pending.
 static void interrupt(trap_frame_t *frame) {
-    unsigned irq = frame->vector - TRAP_IRQ_BASE;
-    bool again;
-    do {
-        again = false;
-        for (unsigned i = 0; i < UART_COUNT; i++) {
-            uart_t *uart = &uarts[i];
-            if (uart->present && uart->irq == irq && !(inb(uart->port + IIR) & IIR_NONE)) {
-                receive(uart);
-                transmit(uart);
-                uart_guests_moved |= i != 0;
-                inb(uart->port + MSR);
-                again = true;
-            }
-        }
-    } while (again);
+    uart_t *first = &uarts[frame->vector - TRAP_IRQ_BASE == uarts[0].irq ? 0 : 1];
+    uart_t *second = first + 2;
+    while (serve(first) | serve(second)) {
+    }
 }
 
 static bool probe(uart_t *uart) {
@@ -152,6 +172,11 @@ static bool probe(uart_t *uart) {
     }
     outb(uart->port + SCR, 0xa5);
     return inb(uart->port + SCR) == 0xa5;
+}
+
+void uart_listen(mp_obj_t listener) {
+    listener_told = false;
+    MP_STATE_PORT(uart_listener) = listener;
 }
 
 void uart_init(void) {

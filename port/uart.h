@@ -1,13 +1,15 @@
-// The host's 16550s: COM1 to COM3, by interrupt, with a ring buffer each way.
-// COM4 is never touched: it is free for a debugger.
+// The host's 16550s: COM1 to COM4, by interrupt, with a ring buffer each way. COM4 is the debugger's:
+// it has a listener, so that nobody looks there while nobody talks.
 #ifndef PCANEL_PORT_UART_H
 #define PCANEL_PORT_UART_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "py/obj.h"
 
-#define UART_COUNT     3
+#define UART_COUNT     4
+#define UART_LISTENS   3
 #define UART_RING_SIZE 8192
 
 void uart_init(void);
@@ -15,6 +17,10 @@ bool uart_present(unsigned index);
 
 // Another port than the prompt's has received or sent something, by its interrupt.
 extern volatile bool uart_guests_moved;
+
+// listener(None) is scheduled when characters come to COM4, and when all that waited has been sent;
+// MP_OBJ_NULL: none is.
+void uart_listen(mp_obj_t listener);
 
 size_t uart_rx_any(unsigned index); // characters that wait
 int uart_rx_char(unsigned index); // -1 if none

@@ -65,6 +65,8 @@ class Life:
             vcpu.scheduled.state = states.WAIT_FOR_SIPI if vcpu.number else states.RUNNING
         self.why = ""
         self._power(True)
+        if self.debugger:
+            self.debugger.started()
 
     def _load(self):
         """Memory, devices and the vCPUs as they are at the start."""
@@ -139,6 +141,12 @@ class Life:
         self.console.notice("%s is %s" % (self.name, why))
 
     def _resume(self):
+        if self.debugger and self.debugger.refuses():
+            raise RuntimeError("guest %s is stopped by gdb: continue there, or monitor.gdb.detach()" % self.name)
+        self.go_on()
+
+    def go_on(self):
+        """As resume(), for the debugger that has stopped it."""
         if self._stands and self.state in (states.PAUSED, states.STOPPED):
             self._stands = False
             self.console.notice("%s goes on" % self.name)
@@ -188,6 +196,8 @@ class Life:
         for part in _PARTS:
             setattr(self, part, gone)
         self.vcpus = [gone]
+        if self.debugger:
+            self.debugger.stood()
 
     def _check(self, what):
         if isinstance(self.vcpu, Gone):
@@ -230,6 +240,8 @@ class Life:
             pass
         elif answer & verdict.RESET and self.backoff.held:
             self._reset_itself(self.why)
+        elif answer & verdict.TRIPLE_FAULT and self.debugger and self.debugger.triple_fault(vcpu):
+            self.log("triple fault at %#x%s: gdb has it" % (vcpu.rip, self.name_of(vcpu.rip)))
         elif answer & verdict.TRIPLE_FAULT:
             if repeated or not self._repeats(vcpu):
                 self._died(vcpu)
@@ -309,6 +321,15 @@ class Life:
         self.why = why
         for vcpu in self.vcpus:
             vcpu.scheduled.stand(state)
+        if self.debugger:
+            self.debugger.stood()
+
+    def stand_for(self, why):
+        """A debugger lets it stand still."""
+        if self.state in (states.RUNNING, states.HALTED, states.WAIT_FOR_SIPI):
+            self._stand(states.PAUSED, why)
+        elif self.state == states.PAUSED:
+            self.why = why
 
     def fail(self, why):
         """It cannot go on, for a reason that is not its own."""

@@ -31,11 +31,13 @@ class Endpoint:
     Runs in the hub's thread, but for pair() and listen(), which are called before that starts.
     """
 
-    def __init__(self, selector, console: Console, path: Path, exclusive: bool):
+    def __init__(self, selector, console: Console, path: Path, exclusive: bool, goodbye: bytes = b""):
+        """goodbye: what the engine is sent when a client has left."""
         self.console = console
         self.path = path
         self._selector = selector
         self._exclusive = exclusive
+        self._goodbye = goodbye
         self._engine: Stream | None = None
         self._early = bytearray()  # typed before the engine had connected
         self._clients: list[Stream] = []
@@ -140,6 +142,8 @@ class Endpoint:
 
     def _client_leaves(self, stream: Stream) -> None:
         self._clients.remove(stream)
+        if self._goodbye:
+            self.transmit(self._goodbye)
         if stream is self._pty_stream:
             self._pty_stream = None
         else:

@@ -33,10 +33,13 @@ class Hub:
         self.failure: str | None = None  # what ended the thread before its time
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
 
-    def open(self, name: str, log: Path, exclusive: bool = False) -> Endpoint:
-        """Makes a console and its endpoint, whose socket lies beside the log. Only before start()."""
+    def open(self, name: str, log: Path, exclusive: bool = False, goodbye: bytes = b"") -> Endpoint:
+        """Makes a console and its endpoint, whose socket lies beside the log. Only before start().
+
+        goodbye: what the engine is sent when a client has left.
+        """
         console = Console(name, log)
-        endpoint = Endpoint(self._selector, console, log.with_name(f"{name}.sock"), exclusive)
+        endpoint = Endpoint(self._selector, console, log.with_name(f"{name}.sock"), exclusive, goodbye)
         console.connect(lambda data: self._call(lambda: endpoint.transmit(data)))
         self._endpoints.append(endpoint)
         return endpoint

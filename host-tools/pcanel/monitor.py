@@ -30,6 +30,8 @@ from pcanel.runs import RunDirectory
 
 REPL = "repl"
 LINES = ("com2", "com3")
+GDB = "gdb"  # COM4
+_DETACH = b"$D#44"  # a packet for the monitor's gdb stub: a serial line does not tell when gdb has ended
 DEFAULT_MEMORY = 1024  # MiB
 _MEMORY_MIN = 64
 _MEMORY_MAX = 512 << 10  # what the monitor maps (port/memory.c)
@@ -80,7 +82,7 @@ class Monitor:
         )
         self._machine.check()
         self.choice = choose(engine)
-        self.names = [REPL, *(self._lines.get(line) or line for line in LINES)]
+        self.names = [REPL, *(self._lines.get(line) or line for line in LINES)]  # of consoles; COM4 is gdb's
         self.engine: Engine | None = None
         self.consoles: dict[str, Console] = {}
         self._endpoints: dict[str, Endpoint] = {}
@@ -108,6 +110,7 @@ class Monitor:
                 endpoint = self._hub.open(name, self.run.path / f"{name}.log", exclusive=name == REPL)
                 self._endpoints[name] = endpoint
                 self.consoles[name] = endpoint.console
+            self._endpoints[GDB] = self._hub.open(GDB, self.run.path / f"{GDB}.log", True, _DETACH)
             self._post = Post(self.ram, self._type)
             self._hub.offer(self.run.path / post.NAME, self._post.serve)
             self._hub.offer(self.run.path / served.NAME, lambda line: served.answer(line, self.engine.open_memory))
@@ -218,5 +221,7 @@ class Monitor:
             consoles={
                 name: {"socket": str(endpoint.path), "pty": endpoint.pty, "log": str(endpoint.console.log)}
                 for name, endpoint in self._endpoints.items()
+                if name != GDB
             },
+            gdb=str(self._endpoints[GDB].path),
         )

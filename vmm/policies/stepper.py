@@ -69,6 +69,11 @@ class Stepper:
             self._way.again(self.vcpu)
         return verdict.RESUME
 
+    @property
+    def then(self):
+        """The `done` of the step that is armed, or None."""
+        return self._done
+
     def way(self):
         """The way in which the vCPU can be stepped now."""
         for way in self._ways:

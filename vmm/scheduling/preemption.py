@@ -81,6 +81,10 @@ class Preemption:
         else:
             self._words[DEFERRED] |= TIES
 
+    def defer_no_more(self, settle):
+        """The function has nothing to see to any more."""
+        self._settle.remove(settle)
+
     def arm(self, priority):
         """From now on guests above `priority` interrupt whatever bytecode runs, when their timers are due."""
         arm(self, priority)

@@ -214,10 +214,20 @@ class Scheduler(Preemption):
         finally:
             charge(frame, passed(words, began))
 
+    def begins(self):
+        """Now, for charge_since()."""
+        return begin(self._words)
+
+    def charge_since(self, vm, began):
+        """What has been done since begins() is charged to a guest."""
+        charge(vm.vcpus[0].scheduled.frame, passed(self._words, began))
+
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""
         # The port never nests hooks: a policy that sleeps runs no guest.
         self._words[INSIDE] = self._words[FLOOR] = self._words[CALLED] = self._interrupted[0] = 0
+        if self._words[DEFERRED]:
+            self._run_deferred()  # the debugger's line has been heard while no guest ran
         while not cpu.wanted():
             self._turns(deadline, False)
 
@@ -294,7 +304,7 @@ class Scheduler(Preemption):
         later = self._words[DEFERRED]
         self._words[DEFERRED] = 0
         if later & TIES:
-            for settle in self._settle:
+            for settle in list(self._settle):
                 try:
                     settle()
                 except Exception as error:

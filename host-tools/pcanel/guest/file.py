@@ -32,7 +32,7 @@ _MEMORY_MIN = 1 << 20
 _MEMORY_MAX = 512 << 30
 _PAGE = 4096
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
-_RESERVED_NAMES = ("repl", "com2", "com3", "engine", "bochs", "outer")  # consoles and logs that are not guests'
+_RESERVED_NAMES = ("repl", "com2", "com3", "gdb", "engine", "bochs", "outer")  # consoles and logs that are not guests'
 _FLAT_KEYS = ("address", "mode", "registers")
 
 

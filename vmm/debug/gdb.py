@@ -1,0 +1,399 @@
+"""The gdb stub: gdb's remote protocol on COM4.
+
+    (gdb) target extended-remote SOCKET
+    (gdb) attach 1
+
+All-stop, multiprocess: an inferior is a guest (`info os processes` lists them), a thread a vCPU. What gdb sends is
+looked at between two turns of guests; a packet that makes no sense is counted and refused. docs/gdb-drgn.md is for
+users.
+Source: GDB manual, "Remote Serial Protocol".
+"""
+
+import io
+import sys
+
+from micropython import const
+
+from vmm.debug import gdb_registers
+from vmm.debug.gdb_access import Access
+from vmm.debug.gdb_documents import Documents
+from vmm.debug.gdb_guest import TRAP, Guest
+from vmm.debug.gdb_memory import Memory
+from vmm.debug.gdb_packets import (
+    ACK,
+    BREAK,
+    NAK,
+    SIZE,
+    BadPacket,
+    Reader,
+    frame,
+    from_hex,
+    number,
+    to_hex,
+)
+from vmm.debug.gdb_running import Running
+from vmm.debug.gdb_threads import ALL, ANY, Threads, name, parse
+from vmm.loaders.state import LoadError
+from vmm.scheduling.states import OFF
+
+_MOST = const(SIZE // 2 - 16)  # bytes of memory in a hexadecimal packet
+_TOLD = const(3)  # bad packets that get a line each
+_EXPEDITED = ("rbp", "rsp", "rip")  # in a stop reply
+_IDS = const(128)  # thread IDs in a packet
+_WITH_WORDS = (b"v", b"Z", b"z", b"D")  # packets whose error may be a text
+_SUPPORTED = (
+    b"PacketSize=%x;qXfer:features:read+;qXfer:threads:read+;qXfer:osdata:read+;multiprocess+;swbreak+;hwbreak+;"
+    b"vContSupported+;QStartNoAckMode+;binary-upload+"
+)
+
+
+class Stub(Access, Running, Documents):
+    """One gdb's session. connected: gdb is there. guests: {pid: Guest} that it is attached to."""
+
+    def __init__(self, monitor, uart, line):
+        """uart: COM4; line: vmm.gdb_line.GdbLine, which counts bad packets."""
+        self.monitor = monitor
+        self.connected = False
+        self.guests = {}
+        self.memory = Memory()
+        self.threads = Threads()
+        self.current = None  # (Guest, TID) of `g`, `m` and others
+        self.running = False  # gdb waits for a stop reply
+        self._uart = uart
+        self._line = line
+        self._reader = Reader()
+        self._out = b""
+        self._last = b""  # what NAK has sent again
+        self._documents = {}  # for qXfer
+        self._extended = False
+        self._rows = gdb_registers.make(monitor.xcr0)
+
+    def __repr__(self):
+        names = ", ".join([guest.vm.name for guest in self.guests.values()])
+        return "gdb, %s" % ("attached to " + names if names else "attached to no guest")
+
+    # -- between the turns
+
+    def serve(self):
+        """Look at what has come, and whether a guest has stopped."""
+        scheduler = self.monitor.scheduler
+        began = scheduler.begins()
+        vm = self.current[0].vm if self.current and not self.current[0].gone else None
+        scheduler.arm(vm.priority if vm else 0)
+        try:
+            self._flush()
+            self._receive()
+            self._look()
+        finally:
+            scheduler.disarm()
+            if vm in self.monitor.vms.values():
+                scheduler.charge_since(vm, began)
+
+    def _receive(self):
+        while True:
+            try:
+                room = self._reader.room()
+                count = self._uart.readinto(room)
+                if count:
+                    self._reader.take(count)
+                self._packets()
+            except BadPacket as error:
+                self._bad(error)
+                continue
+            if not count:
+                return
+
+    def _packets(self):
+        while True:
+            packet = self._reader.next()
+            if packet is None:
+                return
+            if packet == BREAK:
+                for guest in self.guests.values():
+                    guest.interrupt()
+            elif packet == NAK:
+                self._write(self._last)
+            elif packet != ACK:
+                self.connected = True
+                if self._reader.acks:
+                    self._write(ACK)
+                self._handle(packet)
+
+    def _bad(self, error):
+        line = self._line
+        line.bad += 1
+        if line.bad <= _TOLD:
+            self.monitor.journal.say("gdb", "%s%s" % (error, ", and so on" if line.bad == _TOLD else ""))
+        if self._reader.acks:
+            self._write(NAK)
+
+    def _handle(self, packet):
+        why = None
+        try:
+            answer = self._answer(packet)
+        except BadPacket as error:
+            self._line.bad += 1
+            why = error
+        except (ValueError, KeyError, RuntimeError, LoadError) as error:
+            why = error
+        except MemoryError:
+            why = "the monitor's heap is full"
+        except Exception as error:
+            out = io.StringIO()
+            sys.print_exception(error, out)
+            self.monitor.journal.say("gdb", "the stub failed at a packet:\n" + out.getvalue().rstrip())
+            why = "the stub failed"
+        if why is not None:  # gdb takes words as an answer to some packets, and only a number to the others
+            answer = b"E." + str(why).encode() if packet[:1] in _WITH_WORDS else b"E01"
+        if answer is not None:
+            self.send(answer)
+
+    def send(self, data):
+        """A packet for gdb."""
+        self._last = frame(data)
+        self._write(self._last)
+
+    def _write(self, data):
+        self._out += data
+        self._flush()
+
+    def _flush(self):
+        """As much as there is room for; the port calls again when that has gone out."""
+        if self._out:
+            sent = self._uart.write(self._out)
+            if sent:
+                self._out = self._out[sent:]
+
+    # -- stops
+
+    def _look(self):
+        """Tell gdb that a guest has stopped; then all have."""
+        if not self.running:
+            return
+        for guest in list(self.guests.values()):
+            found = guest.look()
+            if found:
+                break
+        else:
+            return
+        self.running = False
+        for other in self.guests.values():
+            if other is not guest:
+                other.halt()
+        self.send(self._stop(guest, found))
+
+    def _stop(self, guest, found):
+        """The stop reply. found: what Guest.look() returned."""
+        if isinstance(found, bytes):
+            self._forget(guest)
+            return found + b";process:%x" % guest.pid
+        vcpu, signal, words = found
+        self.current = guest, vcpu.number + 1
+        guest.said(vcpu)
+        return self._reply(guest, vcpu, signal, words)
+
+    def _reply(self, guest, vcpu, signal=TRAP, words=b""):
+        parts = [b"T", signal, words, b"thread:", name(guest.pid, vcpu.number + 1), b";"]
+        for number_, row in enumerate(self._rows[: gdb_registers.GENERAL]):
+            if row.name in _EXPEDITED:
+                parts.append(b"%02x:" % number_ + to_hex(row.read(vcpu)) + b";")
+        return b"".join(parts)
+
+    # -- guests
+
+    def leave(self):
+        """The session ends: no breakpoint stays, and what it has stopped goes on."""
+        for guest in list(self.guests.values()):
+            self._forget(guest)
+        self.running = False
+        self.connected = False
+        self._reader.acks = True
+
+    def _forget(self, guest):
+        self.guests.pop(guest.pid, None)
+        guest.detach()
+        if self.current and self.current[0] is guest:
+            self.current = None
+            for other in self.guests.values():
+                self.current = other, 1
+
+    def vm(self, pid):
+        """The VM of a process ID. ValueError."""
+        for vm in self.monitor.vms.values():
+            if min(vm.vpids) == pid:
+                return vm
+        raise ValueError("no guest has number %d; there are %s" % (pid, self._numbers()))
+
+    def _numbers(self):
+        return ", ".join(["%d (%s)" % (min(vm.vpids), vm.name) for vm in self.monitor.vms.values()]) or "none"
+
+    def attach(self, vm):
+        """Stop a guest; returns the stop reply."""
+        pid = min(vm.vpids)
+        guest = self.guests.get(pid)
+        if guest is None:
+            guest = Guest(vm, pid, self.monitor.scheduler.defer)
+            guest.attach()
+            self.guests[pid] = guest
+        self.current = guest, 1
+        return self._reply(guest, vm.vcpus[0])
+
+    def chosen(self):
+        """(Guest, vCPU, Task or None) of the thread that gdb has chosen. ValueError where there is none."""
+        if self.current is None:
+            raise ValueError("no guest is attached: attach NUMBER; there are %s" % self._numbers())
+        guest, tid = self.current
+        if guest.gone:
+            raise ValueError("guest %s has been destroyed" % guest.vm.name)
+        return guest, self.threads.vcpu(guest, tid), self.threads.task(guest, tid)
+
+    def _thread(self, text):
+        """(Guest, TID) of a thread-id."""
+        pid, tid = parse(text)
+        if pid in (None, ANY, ALL):
+            if self.current is None:
+                raise ValueError("no guest is attached")
+            guest = self.current[0]
+            if tid in (ANY, ALL):
+                tid = self.current[1]
+        else:
+            guest = self.guests.get(pid)
+            if guest is None:
+                raise ValueError("guest %d is not attached" % pid)
+            if tid in (ANY, ALL):
+                tid = 1
+        if not guest.gone:
+            self.threads.vcpu(guest, tid)
+        return guest, tid
+
+    # -- packets
+
+    def _answer(self, packet):
+        """What is sent back, bytes; None: nothing, or later."""
+        if packet == b"vCont?":
+            return b"vCont;c;C;s;S;t;r"
+        method = _LETTERS.get(packet[:1])
+        if method is not None:
+            return method(self, packet[1:])
+        word = packet
+        for end in b";:,?":
+            word = word.split(bytes((end,)), 1)[0]
+        method = _WORDS.get(word)
+        return method(self, packet[len(word) + 1 :]) if method is not None else b""
+
+    def _supported(self, _rest):
+        self.leave()  # a gdb before this one has not said goodbye
+        self.connected = True
+        self._extended = False
+        self.memory.phys = self.threads.tasks = False
+        return _SUPPORTED % SIZE
+
+    def _no_acks(self, _rest):
+        self.send(b"OK")
+        self._reader.acks = False
+
+    def _extend(self, _rest):
+        self._extended = True
+        return b"OK"
+
+    def _why(self, _rest):
+        """`?`: without extended-remote, gdb takes what is there for its process."""
+        if not self.guests and not self._extended and len(self.monitor.vms):
+            return self.attach(next(iter(self.monitor.vms.values())))
+        for guest in self.guests.values():
+            return self._reply(guest, guest.vm.vcpus[0])
+        return b"W00"
+
+    def _attach(self, rest):
+        return self.attach(self.vm(number(rest)))
+
+    def _run(self, rest):
+        """vRun: start a guest anew, by name or the last one that gdb had."""
+        wanted = from_hex(rest.split(b";")[0]).decode()
+        vms = self.monitor.vms
+        if wanted not in vms:
+            raise ValueError("run starts a guest anew: `set remote exec-file NAME`; there are %s" % self._numbers())
+        vm = vms[wanted]
+        loaded = vm.state == OFF and min(vm.vpids) not in self.guests
+        reply = self.attach(vm)  # loads one that is off
+        if loaded:
+            return reply
+        vm.start()
+        return self.attach(vm)
+
+    def _kill(self, rest):
+        guest = self.guests.get(number(rest)) if rest else self.chosen()[0]
+        if guest is None:
+            raise ValueError("that guest is not attached")
+        self._forget(guest)
+        if not guest.gone:
+            guest.vm.power_off()
+        return b"OK"
+
+    def _detach(self, rest):
+        if not rest:
+            self.send(b"OK")
+            self.leave()
+            return None
+        guest = self.guests.get(number(rest.lstrip(b";")))
+        if guest is None:
+            raise ValueError("that guest is not attached")
+        self._forget(guest)
+        self.send(b"OK")
+        if not self.guests and not self._extended:
+            self.leave()
+        return None
+
+    def _attached(self, _rest):
+        return b"1"  # so that gdb detaches and does not kill when it ends
+
+    def _choose(self, rest):
+        if rest[:1] == b"g":
+            self.current = self._thread(rest[1:])
+        return b"OK"
+
+    def _current(self, _rest):
+        guest, tid = self.current or (None, 0)
+        return b"QC" + name(guest.pid, tid) if guest else b""
+
+    def _alive(self, rest):
+        guest, tid = self._thread(rest)
+        return b"OK" if not guest.gone and self.threads.alive(guest, tid) else b"E01"
+
+    def _first_threads(self, _rest):
+        ids = []
+        for guest in self.guests.values():
+            if not guest.gone:
+                ids += [name(guest.pid, tid) for tid in self.threads.ids(guest)]
+        self._documents["ids"] = ids
+        return self._next_threads(b"")
+
+    def _next_threads(self, _rest):
+        ids = self._documents.get("ids") or []
+        self._documents["ids"] = ids[_IDS:]
+        return b"m" + b",".join(ids[:_IDS]) if ids else b"l"
+
+    def _extra(self, rest):
+        return to_hex(self.threads.words(*self._thread(rest)).encode())
+
+    def _monitor_command(self, rest):
+        from vmm.debug import gdb_monitor
+
+        text = gdb_monitor.run(self, from_hex(rest).decode())
+        for start in range(0, len(text), _MOST):
+            self.send(b"O" + to_hex(text[start : start + _MOST].encode()))
+        return b"OK"
+
+
+_LETTERS = {
+    b"?": Stub._why, b"!": Stub._extend, b"g": Stub._read_all, b"G": Stub._write_all, b"p": Stub._read_register,
+    b"P": Stub._write_register, b"m": Stub._read_memory, b"x": Stub._read_binary, b"M": Stub._write_memory,
+    b"X": Stub._write_binary, b"Z": Stub._insert, b"z": Stub._remove, b"H": Stub._choose, b"T": Stub._alive,
+    b"D": Stub._detach, b"k": Stub._kill, b"c": Stub._continue, b"s": Stub._step,
+}  # fmt: skip
+_WORDS = {
+    b"qSupported": Stub._supported, b"QStartNoAckMode": Stub._no_acks, b"vAttach": Stub._attach, b"vRun": Stub._run,
+    b"vKill": Stub._kill, b"qAttached": Stub._attached, b"qC": Stub._current, b"qfThreadInfo": Stub._first_threads,
+    b"qsThreadInfo": Stub._next_threads, b"qThreadExtraInfo": Stub._extra, b"vCont": Stub._cont,
+    b"vCtrlC": Stub._interrupt, b"qXfer": Stub._transfer, b"qRcmd": Stub._monitor_command,
+}  # fmt: skip

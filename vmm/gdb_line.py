@@ -1,0 +1,52 @@
+"""COM4: gdb's line. monitor.gdb
+
+Nothing looks at the line until somebody talks there: the port calls the listener then, and the stub (vmm/debug/gdb.py)
+is imported. It is asked between two turns of guests, and forgotten when gdb has left.
+"""
+
+import machine
+from micropython import const
+
+_COM4 = const(3)
+
+
+class GdbLine:
+    """stub: vmm.debug.gdb.Stub while gdb is there, else None. bad: packets that were none."""
+
+    def __init__(self, monitor):
+        self._monitor = monitor
+        self._served = False
+        self.stub = None
+        self.bad = 0
+        try:
+            self._uart = machine.UART(_COM4)
+        except ValueError:
+            return  # this machine has no COM4
+        self._uart.listen(self._heard)
+
+    def _heard(self, _):
+        """Something has come: it is looked at when this turn is over."""
+        scheduler = self._monitor.scheduler
+        if not self._served:
+            self._served = True
+            scheduler.defer(self._serve)
+        scheduler.defer()
+
+    def _serve(self):
+        if self.stub is None:
+            from vmm.debug.gdb import Stub
+
+            self.stub = Stub(self._monitor, self._uart, self)
+        self.stub.serve()
+        if not self.stub.connected:
+            self.stub = None
+            self._served = False
+            self._monitor.scheduler.defer_no_more(self._serve)
+
+    def detach(self):
+        """End gdb's session, as gdb's `disconnect` and `detach` do: no breakpoint stays, its guests go on."""
+        if self.stub is not None:
+            self.stub.leave()
+
+    def __repr__(self):
+        return "<COM4: %s>" % (self.stub or "no gdb")
