@@ -55,6 +55,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.blobs = blobs  # {name: buffer}, its boot modules
         self._symbols = None
         self.vcpus = []
+        self.expansion = None  # vmm.expansion.Expansion, where its file asks for it
         self._scheduled = []
         self._taken = []
         self._init = None  # why it is to be reset
@@ -124,6 +125,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.pc = pc.Pc(self, host_uart)
         for end in monitor.links.ends(self.name):
             self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then
+        self.expansion = self.pc.expansion
         self.console = self.pc.console
         self.console.attach = self.attach
 
