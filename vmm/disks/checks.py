@@ -9,7 +9,7 @@ _KEYS = ("image", "mode", "transport")
 
 
 def disks(entries):
-    """Look at [{"image": "guest/disk0", "mode": "scratch", "transport": "virtio-pci"}, ...]; all but image are optional."""
+    """Look at [{"image": "guest/disk0", "mode": "scratch", "transport": "virtio-pci"}]; image alone is required."""
     for number, disk in enumerate(entries):
         if not isinstance(disk, dict):
             raise ValueError("[%d]: must be a table with image, not %r" % (number, disk))

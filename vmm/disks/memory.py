@@ -1,7 +1,7 @@
 """A disk in the host's memory: a boot module that is read and written in place, or whose copy is.
 
-"rw" writes to the module, so that guests which share it see it; "ro" refuses; "scratch" gives a chunk of its own to each
-64 KiB that is written, and forgets them at the guest's power-off.
+"rw" writes to the module, so that guests which share it see it; "ro" refuses; "scratch" gives a chunk of its own to
+each 64 KiB that is written, and forgets them at the guest's power-off.
 """
 
 from array import array
@@ -19,6 +19,7 @@ CHUNK = const(0x10000)
 _CHUNK_SHIFT = const(16)
 _OWN = const(1)  # of an entry of `table`: this disk's chunk
 _PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
+_MOST = const(0x10000)  # bytes that quick() moves at once
 
 # Words of `state`
 _HPA = const(0)  # of the image, low and high
@@ -115,8 +116,8 @@ def _fill(table: int, entries: int, hpa: int):
 
 
 @micropython.viper
-def _move(state: int, sector: int, buffers: int, count: int, write: int) -> int:
-    """MemoryDisk.quick: up to _PIECE bytes, to chunks that are there."""
+def _move(state: int, sector: int, buffers: int, count: int, write: int, skip: int) -> int:
+    """MemoryDisk.quick: at most _MOST bytes, from and to chunks that are there; all in whole sectors, or -1."""
     s = ptr32(state)
     b = ptr32(buffers)
     total = 0
@@ -125,39 +126,47 @@ def _move(state: int, sector: int, buffers: int, count: int, write: int) -> int:
         total += int(b[i * BUFFER + 2])
         i += 1
     at = sector << 9
-    if total > _PIECE or total & SECTOR - 1 or at + total > int(s[_BYTES]) | int(s[_BYTES + 1]) << 32:
+    if total & SECTOR - 1 or at + total > int(s[_BYTES]) | int(s[_BYTES + 1]) << 32:
         return -1
+    left = total - skip
+    if left > _MOST:
+        left = _MOST
+    at += skip
     table = int(s[_TABLE]) | int(s[_TABLE + 1]) << 32
     if table and write:
         first = at >> _CHUNK_SHIFT
-        last = at + total - 1 >> _CHUNK_SHIFT
+        last = at + left - 1 >> _CHUNK_SHIFT
         while first <= last:
             if int(ptr32(table + (first << 3))[0]) & _OWN == 0:
                 return -1
             first += 1
     base = int(s[_HPA]) | int(s[_HPA + 1]) << 32
-    i = 0
-    while i < count:
-        hpa = int(b[0]) | int(b[1]) << 32
+    moved = left
+    while left > 0:
         size = int(b[2])
-        while size > 0:
-            piece = size
-            if table:
-                t = ptr32(table + ((at >> _CHUNK_SHIFT) << 3))
-                place = int(t[0]) & ~_OWN | int(t[1]) << 32
-                place += at & CHUNK - 1
-                rest = CHUNK - (at & CHUNK - 1)
-                if piece > rest:
-                    piece = rest
-            else:
-                place = base + at
-            if write:
-                cpu.copy(place, hpa, piece)
-            else:
-                cpu.copy(hpa, place, piece)
-            hpa += piece
-            at += piece
-            size -= piece
-        b = ptr32(buffers + (i + 1) * BUFFER * 4)
-        i += 1
-    return total
+        if skip >= size:
+            skip -= size
+            buffers += BUFFER * 4
+            b = ptr32(buffers)
+            continue
+        hpa = (int(b[0]) | int(b[1]) << 32) + skip
+        piece = size - skip
+        if piece > left:
+            piece = left
+        if table:
+            t = ptr32(table + ((at >> _CHUNK_SHIFT) << 3))
+            place = int(t[0]) & ~_OWN | int(t[1]) << 32
+            place += at & CHUNK - 1
+            rest = CHUNK - (at & CHUNK - 1)
+            if piece > rest:
+                piece = rest
+        else:
+            place = base + at
+        if write:
+            cpu.copy(place, hpa, piece)
+        else:
+            cpu.copy(hpa, place, piece)
+        skip += piece
+        at += piece
+        left -= piece
+    return moved

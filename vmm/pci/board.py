@@ -1,7 +1,7 @@
-"""The PCI side of a guest's board: bridges, slots, the interrupt lines behind INTx, and addresses as firmware gives them.
+"""The PCI side of a guest's board: bridges, slots, interrupt lines behind INTx, and addresses as firmware gives them.
 
-INTA to INTD of a slot lead to PIRQA to PIRQD by turns, as on every board with a PIIX, and these to lines 10 and 11 of both
-interrupt controllers.
+INTA to INTD of a slot lead to PIRQA to PIRQD by turns, as on every board with a PIIX, and these to lines 10 and 11 of
+both interrupt controllers.
 """
 
 from micropython import const
@@ -18,8 +18,9 @@ IO_END = const(0x10000)
 
 
 class Board:
-    """ports, memory: the guest's buses; line(n): a new source on interrupt line n; pm_base: of ACPI's ports; refused(what)
-    counts."""
+    """ports, memory: the guest's buses; line(n): a new source on interrupt line n; pm_base: of ACPI's ports.
+
+    refused(what) counts."""
 
     def __init__(self, ports, memory, line, pm_base, refused):
         self.host = Host(ports, memory, line, LINES, refused)
@@ -35,8 +36,9 @@ class Board:
         self.host.reset()
 
     def assign(self):
-        """Give BARs their addresses and enable them, as firmware does before it boots a kernel. ValueError where there is
-        no room."""
+        """Give BARs their addresses and enable them, as firmware does before it boots a kernel.
+
+        ValueError where there is no room."""
         memory, io = MEMORY, IO
         for _, function in sorted(self.host.functions.items()):
             enabled = 0

@@ -33,10 +33,9 @@ class Msix:
     def __init__(self, function, bar, offset, vectors, deliver):
         """bar, offset: where the table is."""
         self.vectors = vectors
-        self.enabled = False
-        self._deliver = deliver
-        self._all = 4 * vectors  # the word of `table` that masks all of them
-        self.table = array("I", [0] * (4 * vectors + 1))
+        self._all = 4 * vectors  # the word of `table` that masks all of them; behind it, whether they are enabled
+        self.table = array("I", [0] * (4 * vectors + 2))
+        self.enabling = uctypes.addressof(self.table) + 4 * (self._all + 1)
         self._pending = array("I", [0])
         self.quick = bind(_raise, uctypes.addressof(self.table), vectors, deliver)
         self._function = function
@@ -50,14 +49,17 @@ class Msix:
     def reset(self):
         for i in range(self._all):
             self.table[i] = _MASKED if i & 3 == _CONTROL else 0
-        self.table[self._all] = self._pending[0] = 0
-        self.enabled = False
+        self.table[self._all] = self.table[self._all + 1] = self._pending[0] = 0
+
+    @property
+    def enabled(self):
+        return self.table[self._all + 1] != 0
 
     def wrote(self, offset, size):
         """The guest may have written to the message control."""
         if offset < self.at + 4 and offset + size > self.at + 2:
             control = self._function.read(self.at + 2, 2)
-            self.enabled = bool(control & _ENABLE)
+            self.table[self._all + 1] = 1 if control & _ENABLE else 0
             self.table[self._all] = 1 if control & _MASK_ALL else 0
             self._send_pending()
 

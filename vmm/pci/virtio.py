@@ -5,8 +5,12 @@ virtio 1.2, "Virtio Over PCI Bus".
 """
 
 import struct
+from array import array
 
+import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm.pci.function import Function
 from vmm.pci.msix import Msix
@@ -61,7 +65,6 @@ class VirtioPci(Function):
             self, _VENDOR, _DEVICES + kind, _CLASSES.get(kind, 0x00FF00), 1, (_VENDOR, _DEVICES + kind), pin=1
         )
         self.device = device
-        device.signal = self._signal
         device.changed = self._changed
         self._common = Common(self)
         self.bar(_BAR, "memory", _BAR_SIZE, ())
@@ -86,8 +89,10 @@ class VirtioPci(Function):
             (_MSIX_PAGE * PAGE, PAGE, self.msix),
         )
         self.isr = 0
-        self.vectors = [_NO_VECTOR] * len(device.queues)
+        self.vectors = array("I", [_NO_VECTOR] * len(device.queues))
         self.config_vector = _NO_VECTOR
+        vectors = uctypes.addressof(self.vectors)
+        device.signal = bind(_signal, vectors, self.msix.enabling, self.msix.quick, bind(VirtioPci._signal, self))
 
     def was_reset(self):
         self.msix.reset()
@@ -96,7 +101,8 @@ class VirtioPci(Function):
     def reset_device(self):
         """Status 0, or the reset line."""
         self.isr = 0
-        self.vectors = [_NO_VECTOR] * len(self.vectors)
+        for n in range(len(self.vectors)):
+            self.vectors[n] = _NO_VECTOR
         self.config_vector = _NO_VECTOR
         self.device.reset()
         self.interrupt(0)
@@ -128,12 +134,10 @@ class VirtioPci(Function):
     # -- what the device tells the driver
 
     def _signal(self, n):
-        if self.msix.enabled:
-            vector = self.vectors[n]
-            if vector != _NO_VECTOR:
-                self.msix.raise_(vector)
-        else:
+        if not self.msix.enabled:
             self._intx(_QUEUE_ISR)
+        elif self.vectors[n] != _NO_VECTOR:
+            self.msix.raise_(self.vectors[n])
 
     def _changed(self):
         self.device.generation = self.device.generation + 1 & 0xFF
@@ -159,7 +163,9 @@ class VirtioPci(Function):
 
     def load(self, saved):
         Function.load(self, saved)
-        self.isr, self.vectors, self.config_vector = saved["isr"], list(saved["vectors"]), saved["config_vector"]
+        self.isr, self.config_vector = saved["isr"], saved["config_vector"]
+        for n, vector in enumerate(saved["vectors"]):
+            self.vectors[n] = vector
         self._common.select(saved["selected"])
         self.msix.load(saved["msix"])
         self.device.load(saved["device"])
@@ -291,13 +297,26 @@ class Config:
 
 
 class Notify:
-    """The place of each queue's notifications."""
+    """The place of each queue's notifications. write(offset, size, value): which of them is told by the offset."""
 
     def __init__(self, device):
-        self._notify = device.notify
+        self.write = bind(_notify, device.kicks)
 
     def read(self, offset, size):
         return 0
 
-    def write(self, offset, size, value):
-        self._notify(offset // _NOTIFY_STEP)
+
+@micropython.viper
+def _notify(kicks, offset: int, size: int, value: int):
+    n = offset >> 2
+    if n < int(len(kicks)):
+        kicks[n]()
+
+
+# By VirtioPci._signal and Msix.raise_ it is 4,000.
+@micropython.viper
+def _signal(vectors: int, enabling: int, send, slow, n: int):
+    """An interrupt for queue n. enabling: address of Msix's word that says whether messages are enabled."""
+    vector = int(ptr32(vectors)[n])
+    if ptr32(enabling)[0] == 0 or vector == _NO_VECTOR or int(send(vector)) == 0:
+        slow(n)

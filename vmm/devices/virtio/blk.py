@@ -6,14 +6,13 @@ any cut.
 """
 
 import struct
-from array import array
 
 import micropython
 import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.virtio.device import Device
+from vmm.devices.virtio.device import DRIVER_OK, NEEDS_RESET, STATUS, Device
 from vmm.devices.virtio.queue import (
     BUFFER,
     BUFFERS,
@@ -21,10 +20,12 @@ from vmm.devices.virtio.queue import (
     HEAD,
     IN,
     MOST,
+    NOTHING,
     OUT,
     WRONG,
     buffers,
     gather,
+    interrupts,
     new_chain,
     pop,
     push,
@@ -48,11 +49,11 @@ _UNSUPP = const(2)
 _HEADER = const(16)
 _ID_BYTES = const(20)
 
-# Words of `counts`
-_READS = const(0)
-_READ_SECTORS = const(1)
-_WRITES = const(2)
-_WRITE_SECTORS = const(3)
+# Words of `words`, behind STATUS
+_WRITABLE = const(1)
+_COUNTS = const(2)  # reads, sectors read, writes, sectors written
+_TOTAL = const(6)  # bytes of the long request
+_SLOWLY = const(2)  # an answer of _serve(): a long request
 
 
 class Blk(Device):
@@ -60,6 +61,7 @@ class Blk(Device):
 
     kind = 2
     sizes = (256,)
+    own_words = 6
 
     def __init__(self, memory, refused, disk):
         self.own_features = _SEG_MAX | _BLK_SIZE | _FLUSH | (_RO if disk.read_only else 0)
@@ -68,12 +70,17 @@ class Blk(Device):
         self._chain = new_chain()
         self._round = 0  # counts resets: what a disk ends from an earlier round is dropped
         self.waiting = 0  # requests that the disk has
-        self.counts = array("I", [0] * 4)
+        self.words[_WRITABLE] = 0 if disk.read_only else 1
         self._serve = None
         if disk.quick:
-            writable = 0 if disk.read_only else 1
-            state, chain = uctypes.addressof(self.queues[0].state), uctypes.addressof(self._chain)
-            self._serve = bind(_serve, state, memory.table, chain, disk.quick, uctypes.addressof(self.counts), writable)
+            words, state, chain = [uctypes.addressof(a) for a in (self.words, self.queues[0].state, self._chain)]
+            self._serve = bind(_serve, words, state, memory.table, chain, disk.quick)
+            self.kicks[0] = bind(_kick, words, state, self._serve, self)
+
+    @property
+    def counts(self):
+        """(reads, sectors read, writes, sectors written)."""
+        return tuple(self.words[_COUNTS : _COUNTS + 4])
 
     def config(self):
         """capacity, size_max (not offered), seg_max, geometry (not offered), blk_size."""
@@ -84,15 +91,42 @@ class Blk(Device):
         self.waiting = 0
 
     def notified(self, n):
+        self.go_on(self._serve() if self._serve else self.queues[0].pop(self._chain))
+
+    def go_on(self, found):
+        """What is left of a notification after the quick way has come to `found`."""
         chain = self._chain
-        while True:
+        while found > NOTHING:
+            if found == _SLOWLY:
+                self._long(chain)
+            else:
+                self._request(chain)
             found = self._serve() if self._serve else self.queues[0].pop(chain)
-            if found != CHAIN:
-                break
-            self._request(chain)
         if found == WRONG:
             self.broken(0)
         self.done(0)
+
+    def _long(self, chain):
+        """A read or write of the usual form that the quick disk moves in parts, between which other guests may run."""
+        out, back = chain[OUT], chain[IN]
+        write = 1 if out > 1 else 0
+        count = out + back - 2
+        total = self.words[_TOTAL]
+        sector = int.from_bytes(uctypes.bytes_at(_address(chain, 0) + 8, 8), "little")
+        at = uctypes.addressof(chain) + 4 * (BUFFERS + BUFFER)
+        moved = 0
+        while moved < total:
+            some = self.disk.quick(sector, at, count, write, moved)
+            if some <= 0:
+                self._request(chain)
+                return
+            moved += some
+        self._count(write, total)
+        self._end(chain[HEAD], _address(chain, count + 1), _OK, 0 if write else total)
+
+    def _count(self, write, size):
+        self.words[_COUNTS + 2 * write] += 1
+        self.words[_COUNTS + 2 * write + 1] += size // SECTOR
 
     def _request(self, chain):
         """One that is not for the quick way."""
@@ -128,9 +162,7 @@ class Blk(Device):
         if size % SECTOR or sector + size // SECTOR > self.disk.sectors:
             self._end(head, status, _IOERR, 0)
             return
-        counts = self.counts
-        counts[2 * write] += 1
-        counts[2 * write + 1] += size // SECTOR
+        self._count(write, size)
         self._start()
         self.disk.transfer(sector, parts, write, bind(self._ended, self._round, head, status, 0 if write else size))
 
@@ -150,6 +182,12 @@ class Blk(Device):
         self.queues[0].push(head, written + 1)
 
 
+def _address(chain, i):
+    """The hpa of a chain's buffer."""
+    at = BUFFERS + BUFFER * i
+    return chain[at] | chain[at + 1] << 32
+
+
 def _cut(parts, start, size):
     """`size` bytes of [(hpa, bytes), ...] from byte `start` on."""
     out = []
@@ -166,8 +204,10 @@ def _cut(parts, start, size):
 
 
 @micropython.viper
-def _serve(queue: int, memory, chain: int, quick, counts: int, writable: int) -> int:
-    """Requests in the usual buffers, as long as the disk is quick. NOTHING, WRONG, or CHAIN: one for Blk._request."""
+def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
+    """Requests in the usual buffers, as long as the disk is quick: NOTHING; WRONG; CHAIN, one for Blk._request;
+    _SLOWLY, one for Blk._long."""
+    w = ptr32(words)
     c = ptr32(chain)
     while True:
         found = int(pop(queue, memory, chain))
@@ -182,18 +222,37 @@ def _serve(queue: int, memory, chain: int, quick, counts: int, writable: int) ->
         kind = int(header[0])
         if kind == _READ and out == 1 and back > 1:
             count = back - 1
-        elif kind == _WRITE and back == 1 and out > 1 and writable:
+        elif kind == _WRITE and back == 1 and out > 1 and w[_WRITABLE]:
             count = out - 1
         else:
             return CHAIN
         if header[3]:
             return CHAIN
-        moved = int(quick(int(header[2]), chain + (BUFFERS + BUFFER) * 4, count, kind))
+        i = BUFFERS + BUFFER
+        total = 0
+        while i <= BUFFER * count + BUFFERS:
+            total += int(c[i + 2])
+            i += BUFFER
+        moved = int(quick(int(header[2]), chain + (BUFFERS + BUFFER) * 4, count, kind, 0))
         if moved < 0:
             return CHAIN
-        n = ptr32(counts)
-        n[2 * kind] += 1
-        n[2 * kind + 1] += moved >> 9
+        if moved < total:
+            w[_TOTAL] = total
+            return _SLOWLY
+        w[_COUNTS + 2 * kind] += 1
+        w[_COUNTS + 2 * kind + 1] += total >> 9
         status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
         status[0] = _OK
-        push(queue, int(c[HEAD]), 1 if kind else moved + 1)
+        push(queue, int(c[HEAD]), 1 if kind else total + 1)
+
+
+@micropython.viper
+def _kick(words: int, queue: int, serve, device):
+    """Device.notify() of queue 0."""
+    if ptr32(words)[STATUS] & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
+        return
+    found = int(serve())
+    if found != NOTHING:
+        device.go_on(found)
+    elif int(interrupts(queue)):
+        device.signal(0)

@@ -3,7 +3,10 @@
 Source: virtio 1.2, "Basic Facilities of a Virtio Device", "General Initialization And Device Operation".
 """
 
+from array import array
+
 from micropython import const
+from vmx import bind
 
 from vmm.devices.virtio.queue import Queue
 from vmm.vtx.x86 import MASK32
@@ -21,6 +24,8 @@ INDIRECT_DESC = const(1 << 28)
 EVENT_IDX = const(1 << 29)
 VERSION_1 = const(1 << 32)
 
+STATUS = const(0)  # word of `words`; others are the device's own
+
 _COMMON = const(INDIRECT_DESC | EVENT_IDX | VERSION_1)
 
 
@@ -36,11 +41,12 @@ class Device:
     configure(offset, data)   the driver writes there; most devices have nothing to write
     stopped()      the driver has reset it: forget what is under way
 
-    The transport sets signal(n), an interrupt for queue n, and changed(), one for configuration or status.
-    refused(what) counts what a driver did wrong.
+    kicks[n]() is notify(n), or a faster one that the device has put there. The transport sets signal(n), an interrupt
+    for queue n, and changed(), one for configuration or status. refused(what) counts what a driver did wrong.
     """
 
     own_features = 0
+    own_words = 0
 
     def __init__(self, memory, refused):
         self._memory = memory
@@ -48,9 +54,19 @@ class Device:
         self.features = _COMMON | self.own_features
         self.queues = [Queue(memory, size) for size in self.sizes]
         self.signal = self.changed = _unwired
-        self.status = 0
+        self.words = array("I", [0] * (1 + self.own_words))
+        self.kicks = [bind(type(self).notify, self, n) for n in range(len(self.sizes))]
         self.accepted = 0
         self.generation = 0  # of the configuration space
+
+    @property
+    def status(self):
+        """The device status."""
+        return self.words[STATUS]
+
+    @status.setter
+    def status(self, value):
+        self.words[STATUS] = value
 
     def reset(self):
         """As after power-on, or as a driver asks for by status 0."""

@@ -11,7 +11,7 @@ import micropython
 import uctypes
 from micropython import const
 
-from vmm.memory.guest import locate
+from vmm.memory.guest import HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, locate
 
 MOST = const(258)  # buffers of a chain: 128 KiB of pages, twice, and a header and a status
 
@@ -80,7 +80,7 @@ class Queue:
         self.addresses = [0, 0, 0]  # gpas of descriptors, available ring, used ring
 
     def enable(self, event, indirect):
-        """Use the ring at `addresses`; event, indirect: features. False where it is not in RAM, or its size is wrong."""
+        """Use the ring at `addresses`; event, indirect: features. False where it is not in RAM or its size is wrong."""
         size = self.size
         if not 0 < size <= self.most or size & (size - 1):
             return False
@@ -167,6 +167,8 @@ def pop(state: ptr32, memory: ptr32, chain: ptr32) -> int:
     indirect = 0
     count = 0
     readable = 0
+    low = int(memory[SIZE_LOW]) | int(memory[SIZE_HIGH]) << 32  # of the first block of RAM, which begins at 0
+    base = int(memory[HPA_LOW]) | int(memory[HPA_HIGH]) << 32
     while True:
         if index >= entries:
             state[BROKEN] = _DESCRIPTOR
@@ -198,10 +200,13 @@ def pop(state: ptr32, memory: ptr32, chain: ptr32) -> int:
                 state[BROKEN] = _ORDER
                 return WRONG
             readable += 1
-        hpa = int(locate(memory, gpa, length))
-        if hpa < 0:
-            state[BROKEN] = _OUTSIDE
-            return WRONG
+        if gpa >= 0 and length <= low - gpa:  # locate() without the call
+            hpa = base + gpa
+        else:
+            hpa = int(locate(memory, gpa, length))
+            if hpa < 0:
+                state[BROKEN] = _OUTSIDE
+                return WRONG
         at = BUFFERS + BUFFER * count
         chain[at] = hpa & 0xFFFFFFFF
         chain[at + 1] = hpa >> 32
