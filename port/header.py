@@ -33,6 +33,11 @@ SHARED = (
     ("vmm.vtx.trial", "FLAW_", "FLAW_"),
     ("vmm.policies.account", "CALL_", "ACCOUNT_"),
     ("vmm.verdict", "ADVANCE", "VERDICT_ADVANCE"),
+    ("vmm.vtx.recording", "RECORD_SIZE", "TRACE_RECORD_SIZE"),
+    ("vmm.vtx.recording", "UNKNOWN_", "TRACE_UNKNOWN_"),
+    ("vmm.vtx.recording", "SLOT_SIZE", "TRACE_SLOT_SIZE"),
+    ("vmm.vtx.recording", "BUCKETS", "TRACE_BUCKETS"),
+    ("vmm.vtx.recording", "BUCKET_BITS", "TRACE_BUCKET_BITS"),
 )
 
 

@@ -60,6 +60,7 @@ void exec_free(void *ptr, size_t size);
 #define MICROPY_PY_SYS_STDIO_BUFFER             (1)
 #define MICROPY_PY_MICROPYTHON_HEAP_LOCKED      (1)
 #define MICROPY_PY_IO_BUFFEREDWRITER            (1)
+#define MICROPY_PY_DEFLATE_COMPRESS             (1)
 #define MICROPY_PY_OS_SYNC                      (1)
 #define MICROPY_PY_OS_UNAME                     (1)
 #define MICROPY_PY_OS_URANDOM                   (1)

@@ -129,7 +129,15 @@ typedef struct {
     uint64_t ordered; // 0xbc8  the guest's interleave says which of its vCPUs runs
     uint64_t reserved2[6]; // 0xbd0
     uint64_t stored[64]; // 0xc00  MSRs that live in memory (vmm/handlers/msr.py)
-    uint64_t reserved3[0x30]; // 0xe00
+    uint64_t recorded; // 0xe00  exits are recorded or measured: what follows is in use (trace.h)
+    uint64_t trace_ring; // 0xe08  hpa of the records, 0: exits are not recorded
+    uint64_t trace_mask; // 0xe10  records in the ring, minus 1
+    uint64_t trace_head; // 0xe18  records written so far
+    uint64_t trace_open; // 0xe20  hpa of the record whose duration is not known yet, else 0
+    uint64_t trace_host; // 0xe28  host_ticks when that exit occurred
+    uint64_t measured; // 0xe30  hpa of the slots' distributions, 0: exits are not measured
+    uint64_t measured_slot; // 0xe38  1 + the slot whose exit is not over yet, else 0
+    uint64_t reserved3[0x28]; // 0xe40
     // The VMCS's MSR areas (vmm/handlers/spec_msrs.py).
     vcpu_msr_t guest_msrs[4]; // 0xf80  loaded by entries, stored by exits
     vcpu_msr_t host_msrs[4]; // 0xfc0  loaded by exits

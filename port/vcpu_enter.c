@@ -10,6 +10,7 @@
 #include "port/advance.h"
 #include "port/bochs27.h"
 #include "port/coalesce.h"
+#include "port/trace.h"
 
 #define RFLAGS_TF              (1ull << 8)
 #define RFLAGS_RF              (1ull << 16)
@@ -296,7 +297,8 @@ static __attribute__((noinline)) uint64_t unusual_reason(
 }
 
 // Reads the exit information into the frame; returns the basic reason.
-static inline uint64_t read_exit(vcpu_frame_t *f, uint64_t launched) {
+static inline __attribute__((always_inline)) uint64_t read_exit(
+    vcpu_frame_t *f, uint64_t launched) {
     uint64_t reason = vmx_get(EXIT_REASON);
     f->reason = reason;
     f->rip = vmx_get(GUEST_RIP);
@@ -331,8 +333,9 @@ static __attribute__((noinline)) bool clear_the_way(vcpu_t *self, vcpu_frame_t *
 }
 
 // Runs the guest until it exits and calls the table's handler: by the basic exit reason, the reason's key, or, where
-// the guest was not entered, the slot that says why. Returns the verdict.
-static inline __attribute__((always_inline)) mp_uint_t enter_once(vcpu_t *self, vcpu_frame_t *f) {
+// the guest was not entered, the slot that says why. Returns the verdict. recorded: the exit is (trace.h).
+static inline __attribute__((always_inline)) mp_uint_t enter_once(
+    vcpu_t *self, vcpu_frame_t *f, const bool recorded) {
     vcpu_need_loaded(self);
     if (f->verdict & 1) {
         advance(f);
@@ -370,7 +373,26 @@ static inline __attribute__((always_inline)) mp_uint_t enter_once(vcpu_t *self, 
     }
     uint64_t basic = read_exit(f, launched);
     __asm volatile("sti" ::: "memory"); // a host interrupt that caused the exit is taken here
-    return handle(self, f, slot_of(f, basic));
+    uint64_t slot = slot_of(f, basic);
+    if (recorded) {
+        trace_exit(f, basic, slot);
+    }
+    mp_uint_t verdict = handle(self, f, slot);
+    if (recorded) {
+        trace_verdict(f, verdict);
+    }
+    return verdict;
+}
+
+// enter() for a vCPU whose exits are recorded or measured.
+static __attribute__((noinline)) mp_obj_t enter_recorded(vcpu_t *self) {
+    vcpu_frame_t *f = self->frame;
+    f->verdict &= 1;
+    while (enter_once(self, f, true) <= 1) {
+    }
+    vcpu_count_ticks(f, op_rdtsc());
+    trace_close(f);
+    return mp_const_none;
 }
 
 // enter(vcpu): the exit loop. The guest is entered again and again as long as handlers answer RESUME and ADVANCE;
@@ -383,10 +405,13 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
     (void)obj;
     vcpu_t *self = MP_OBJ_TO_PTR(args[0]);
     vcpu_frame_t *f = self->frame;
-    f->verdict &= 1;
-    while (enter_once(self, f) <= 1) {
+    if (MP_UNLIKELY(f->recorded)) {
+        return enter_recorded(self);
     }
-    vcpu_count_ticks(f, op_rdtsc()); // later time is not charged to the guest
+    f->verdict &= 1;
+    while (enter_once(self, f, false) <= 1) {
+    }
+    count_ticks(f, op_rdtsc()); // later time is not charged to the guest
     return mp_const_none;
 }
 // A type of its own rather than a built-in function, whose call would check what is checked here.

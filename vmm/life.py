@@ -75,6 +75,8 @@ class Life:
             vcpu.clock.skew = skew  # their TSCs agree
             processors.power_up(vcpu, None if vcpu.number else state)
         self.ports.reset()
+        if self._hidden is not None:
+            self._hidden.restarted()
         self.flush()
         self.backoff.started()
 
@@ -142,6 +144,8 @@ class Life:
     def _destroy(self):
         for attached in list(self.policies):
             attached.detach()
+        if self._hidden is not None:
+            self._hidden.close()
         self._stand(states.OFF, "destroyed")
         self.monitor.forget(self)
         self.memory.forget()

@@ -15,6 +15,7 @@ from micropython import const
 from vmm import apic_bus, backoff, bus, handlers, pc, processors, screen, tally, terminal
 from vmm.gone import Gone
 from vmm.handlers import cpu_msrs, cpuid, io, mmio, msr, spec_msrs, vmcall
+from vmm.insight.exits import Exits
 from vmm.insight.inside import Inside
 from vmm.life import Life
 from vmm.memory import ept, linear, rights
@@ -22,11 +23,11 @@ from vmm.memory import guest as memory
 from vmm.memory.e820 import e820, ram
 from vmm.memory.fill import ones
 from vmm.physical import Physical
-from vmm.policies import arming, policy
+from vmm.policies import arming, chain, policy
 from vmm.scheduling.interleave import Interleaved
 from vmm.scheduling.preemption import GRACES, preempt_soon
 from vmm.scheduling.scheduled import ScheduledVm
-from vmm.vtx import exits, vcpu
+from vmm.vtx import vcpu
 from vmm.vtx.vmcs_bits import CONTROL_PAUSE_EXITING
 from vmm.vtx.x86 import IA32_TSC_AUX, IA32_XSS, PAGE
 
@@ -54,6 +55,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self._below = False
         self.blobs = blobs  # {name: buffer}, its boot modules
         self._symbols = None
+        self._hidden = None
         self.vcpus = []
         self.expansion = None  # vmm.expansion.Expansion, where its file asks for it
         self._scheduled = []
@@ -75,6 +77,11 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
     def take_page(self):
         """A page of host memory that is this VM's until its end: its hpa. OutOfMemory."""
         return self.take(PAGE)
+
+    def give(self, hpa):
+        """Give back what take() returned, before the VM's end."""
+        self._taken.remove(hpa)
+        self.monitor.pages.give(hpa)
 
     def _build(self, config, host_uart, vpids):
         monitor = self.monitor
@@ -115,7 +122,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.linear = linear.Linear(self)
         self.mmio = mmio.Mmio(self, self.mmio_bus)
         self.hypercalls = vmcall.Hypercalls()
-        self.exits = exits.Exits(self.report)
+        self.exits = Exits(self.report)
         for number in range(cpus):
             processors.make(self, number, vpids[number], live)
         self.arming = arming.Arming(self, self.vcpus, vcpu.EXCEPTIONS)
@@ -161,6 +168,21 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.events.nmi()
 
     # -- policies
+
+    def chain(self, reason):
+        """The Chain of an exit reason's policies."""
+        if reason not in self.chains:
+            self.chains[reason] = chain.Chain(self, reason)
+        return self.chains[reason]
+
+    @property
+    def hidden(self):
+        """Breakpoints that the guest does not see (vmm/debug/hidden.py)."""
+        if self._hidden is None:
+            from vmm.debug.hidden import Hidden
+
+            self._hidden = Hidden(self)
+        return self._hidden
 
     def on(self, event, **filters):
         """Decorator: attach a function to an event (vmm/policies/policy.py); it becomes the Policy."""

@@ -96,7 +96,7 @@ class Endpoint:
 
     def _engine_connects(self, _events: int) -> None:
         """Any user can connect to a port; a process that is not ours is turned away, and the engine still gets in."""
-        line = _accept(self._engine_listener, local.tcp_peer_uid)
+        line = local.accept(self._engine_listener, local.tcp_peer_uid)
         if line is None:
             return
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -123,7 +123,7 @@ class Endpoint:
             stream.write(data)
 
     def _client_connects(self, _events: int) -> None:
-        line = _accept(self._client_listener, local.peer_uid)
+        line = local.accept(self._client_listener, local.peer_uid)
         if line is not None:
             self._add(line)
 
@@ -146,22 +146,6 @@ class Endpoint:
             stream.file.close()
         if self._exclusive:
             self._selector.register(self._client_listener, EVENT_READ, self._client_connects)
-
-
-def _accept(listener: socket.socket, uid_of: Callable[[socket.socket], int | None]) -> socket.socket | None:
-    """The next connection; None where that is a stranger's, or has gone again."""
-    try:
-        line, _ = listener.accept()
-    except OSError:
-        return None
-    try:
-        ours = local.is_ours(uid_of(line))
-    except OSError:
-        ours = False
-    if ours:
-        return line
-    line.close()
-    return None
 
 
 def _open_pty() -> tuple[int, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pcanel.console import Console
 from pcanel.endpoint import Endpoint
+from pcanel.offer import Offer
 
 _PTY_PERIOD = 0.25  # seconds between two looks at who has opened a PTY
 
@@ -21,6 +22,7 @@ class Hub:
     def __init__(self):
         self._selector = selectors.DefaultSelector()
         self._endpoints: list[Endpoint] = []
+        self._offers: list[Offer] = []
         self._jobs: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
@@ -38,6 +40,11 @@ class Hub:
         console.connect(lambda data: self._call(lambda: endpoint.transmit(data)))
         self._endpoints.append(endpoint)
         return endpoint
+
+    def offer(self, path: Path, serve: Callable[[socket.socket], None]) -> None:
+        """Each client of the socket at `path` is served by serve(its line), in a thread of its own. Only before
+        start()."""
+        self._offers.append(Offer(self._selector, path, serve))
 
     def look_on(self, endpoint: Endpoint) -> socket.socket:
         """A socket that shows the console of `endpoint` and types on it."""
@@ -82,6 +89,8 @@ class Hub:
             endpoint.console.end(reason)
             with contextlib.suppress(OSError):
                 endpoint.close()
+        for offer in self._offers:
+            offer.close()
         self._selector.close()
         with self._lock:
             self._ended = True

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid (linux/socket.h)
@@ -38,6 +38,22 @@ def connect(path: Path) -> socket.socket:
         line.close()
         raise
     return line
+
+
+def accept(listener: socket.socket, uid_of: Callable[[socket.socket], int | None]) -> socket.socket | None:
+    """The next connection; None where that is a stranger's, or has gone again."""
+    try:
+        line, _ = listener.accept()
+    except OSError:
+        return None
+    try:
+        ours = is_ours(uid_of(line))
+    except OSError:
+        ours = False
+    if ours:
+        return line
+    line.close()
+    return None
 
 
 def is_ours(uid: int | None) -> bool:

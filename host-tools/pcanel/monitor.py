@@ -23,6 +23,8 @@ from pcanel.guest.set import assign_lines, load_all
 from pcanel.hub import Hub
 from pcanel.modules import BootModule, check_names, policy
 from pcanel.paths import ELF
+from pcanel.ram import served
+from pcanel.ram.map import Ram
 from pcanel.runs import RunDirectory
 
 REPL = "repl"
@@ -104,6 +106,7 @@ class Monitor:
                 endpoint = self._hub.open(name, self.run.path / f"{name}.log", exclusive=name == REPL)
                 self._endpoints[name] = endpoint
                 self.consoles[name] = endpoint.console
+            self._hub.offer(self.run.path / served.NAME, lambda line: served.answer(line, self.engine.open_memory))
             self._machine.connect(self._endpoints.values(), self.engine.takes_descriptors)
             self._hub.start()
             self.engine.start()
@@ -154,6 +157,10 @@ class Monitor:
         """The value of an expression at the prompt, for values that print as literals."""
         self.wait_booted()
         return repl.evaluate(self._endpoints[REPL].path, expression, timeout)
+
+    def ram(self) -> Ram:
+        """The machine's memory, past the prompt; the caller closes it. EngineError where the engine shows none."""
+        return Ram(*self.engine.open_memory())
 
     def url(self, name: str) -> str:
         """What `mpremote connect` takes for this console: the path of a PTY."""

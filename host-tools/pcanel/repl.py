@@ -36,19 +36,20 @@ serial.protocol_handler_packages.append("pcanel.serial_urls")
 
 
 def execute(
-    path: Path,
+    path: Path | str,
     code: str,
     timeout: float = 60,
     on_output: Callable[[bytes], None] | None = None,
     failure: Callable[[], str | None] = lambda: None,
 ) -> str:
-    """Runs `code` by the raw REPL at the socket `path` and returns what it printed.
+    """Runs `code` by the raw REPL at the socket `path`, a Path, or at a serial line, a str, and returns what it printed.
 
     `on_output` gets the output as it comes. Raises RemoteError if the code raises,
     PcanelError if the prompt does not answer within `timeout` seconds or `failure` says why it never will.
     """
     try:
-        transport = SerialTransport(f"{PROTOCOL}://{path}", timeout=timeout)
+        url = f"{PROTOCOL}://{path}" if isinstance(path, Path) else path
+        transport = SerialTransport(url, timeout=timeout)
     except (TransportError, OSError) as error:
         raise PcanelError(f"{path}: {error}") from error
     transport.is_pty = True  # reads block; mpremote would look every 10 ms otherwise

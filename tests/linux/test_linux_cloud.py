@@ -7,6 +7,7 @@ import inside
 import names
 import pytest
 import smp
+import view
 import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
@@ -149,6 +150,10 @@ def test_types_cost_what_was_promised(shell):
 
 def test_the_view_from_outside_agrees_with_proc(shell):
     inside.check(shell, "linux")
+
+
+def test_stacks_and_system_calls_agree_with_proc(shell):
+    view.check_stacks(shell, "linux")
 
 
 def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):

@@ -7,6 +7,7 @@ import inside
 import names
 import pytest
 import smp
+import view
 import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
@@ -54,6 +55,7 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
         assert names.differences(shell, guest, 15000, 500) == []
         if case in TYPES:
             inside.check(shell, guest)
+            view.check_stacks(shell, guest)
         if case == WITH_SCREEN:
             shell.run("dmesg | grep -F 'console [tty0] enabled'")
             shell.run("echo on the screen > /dev/tty0")

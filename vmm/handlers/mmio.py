@@ -41,7 +41,8 @@ class Mmio:
         self._exits = None
         self._handlers = {}  # id(device): (device, its handler), kept when the device moves
         self._pages = []  # pages that have a handler of their own now
-        self._ways = {}  # page number: (read, write) of its device, or of the bus
+        self._ways = {}  # page number: (read, write) of its device, of the bus, or of RAM that is told
+        self._told = {}  # page number: (read, write) of RAM
         self._others = [None, None]  # (read, write) of RAM, and of unclaimed pages
         self._by_bus = self._bus_read, self._bus_write
         # Fast paths for the cached instructions (vmm/emulation/sites.py):
@@ -78,6 +79,7 @@ class Mmio:
             self._exits.unkey(reasons.EPT_VIOLATION, page)
         self._pages = []
         self._ways.clear()
+        self._ways.update(self._told)
         self._others[1] = self._sites.nobody(self.bus.miss)
         for base, end, device in self.bus.regions:
             if end - base == PAGE and not base >> 32:
@@ -105,6 +107,16 @@ class Mmio:
         for page in range(first, last + 1):
             alone = base == page << 12 and end - base >= PAGE and page not in self._ways
             self._ways[page] = (device.read, device.write) if alone else self._by_bus
+
+    def tell(self, page, make):
+        """Instructions that write to a page of RAM (its number) and exit call make(poke) in place of poke(offset, size,
+        value), which writes; None: no longer."""
+        peek, poke = self._sites.peek, self._sites.poke
+        if make is None:
+            self._told.pop(page, None)
+        else:
+            self._told[page] = peek, make(poke)
+        self._rewired()
 
     def _bus_read(self, offset, size):
         return self.bus.read(self._sites.page << 12 | offset, size)

@@ -8,24 +8,35 @@ _PTI = 0x1000  # with page-table isolation, what CR3 has more in user mode
 
 
 class Kernel:
-    """Of one start of a VM. symbols["name"]: gva. space: its address space; types: vmm.insight.types.Types."""
+    """Of one start of a VM. symbols: vmm.insight.symbols.Symbols; space: the kernel's address space; types, which are
+    read at their first use: vmm.insight.types.Types."""
 
     def __init__(self, vm, symbols):
         self.starts = vm.starts
-        self._vm = vm
-        self._symbols = symbols
+        self.vm = vm
+        self.symbols = symbols
         self._linux = None
+        self._types = None
+        self._per_cpu = None
+        self._orc = False  # not looked for yet
+        self.calls = {}  # number: vmm.insight.linux.calls.Signature
         if not vm.vcpu.efer & EFER_LMA:
             raise ValueError("guest %s runs no 64-bit kernel: its types are not known" % vm.name)
-        start, stop = symbols.get("__start_BTF"), symbols.get("__stop_BTF")
-        if start is None or stop is None:
-            raise ValueError("guest %s has a kernel without BTF: it does not tell its types" % vm.name)
         self.space = self._space()
-        self.types = types.Types(btf.Btf(vm.memory, self.space.translate, start, stop - start))
+
+    @property
+    def types(self):
+        """ValueError: the kernel has no BTF."""
+        if self._types is None:
+            start, stop = self.symbols.get("__start_BTF"), self.symbols.get("__stop_BTF")
+            if start is None or stop is None:
+                raise ValueError("guest %s has a kernel without BTF: it does not tell its types" % self.vm.name)
+            self._types = types.Types(btf.Btf(self.vm.memory, self.space.translate, start, stop - start))
+        return self._types
 
     def _space(self):
         """The kernel's own page tables: those of the task that runs may be the few of user mode."""
-        vcpu = self._vm.vcpu
+        vcpu = self.vm.vcpu
         directory = self.symbol("init_top_pgt")
         for cr3 in (vcpu.cr3, vcpu.cr3 & ~_PTI):
             try:
@@ -36,11 +47,11 @@ class Kernel:
 
     def user(self, mm):
         """The address space of a process. mm: an Object or Pointer, struct mm_struct."""
-        return look.space(self._vm.vcpu, self.space.translate(int(mm.pgd)))
+        return look.space(self.vm.vcpu, self.space.translate(int(mm.pgd)))
 
     def symbol(self, name):
         """The gva of a symbol. ValueError where there is none, or several."""
-        gva = self._symbols.get(name)
+        gva = self.symbols.get(name)
         if gva is None:
             raise ValueError("the guest's kernel has no symbol %s, or several" % name)
         return gva
@@ -58,6 +69,68 @@ class Kernel:
     def container_of(self, gva, type, member):
         """The struct of a type whose member is at gva."""
         return objects.container_of(self.types, self.space, gva, type, member)
+
+    # -- per CPU
+
+    @property
+    def processors(self):
+        """vmm.insight.percpu.PerCpu."""
+        if self._per_cpu is None:
+            from vmm.insight.percpu import PerCpu
+
+            self._per_cpu = PerCpu(self)
+        return self._per_cpu
+
+    def per_cpu(self, name, number, type=None):
+        """The value of a per-CPU variable of processor `number`. type: its name or Type; else what BTF says."""
+        return self.processors.get(name, number, type)
+
+    def current(self, vcpu):
+        """A pointer to the struct task_struct of what a vCPU runs. ValueError: it runs no Linux yet."""
+        number = self.processors.number_of(vcpu)
+        if self.symbols.get("pcpu_hot") is not None:  # Linux 6.2 to 6.14
+            return self.per_cpu("pcpu_hot", number).current_task
+        return self.per_cpu("current_task", number, "struct task_struct *")
+
+    # -- stacks
+
+    @property
+    def orc(self):
+        """vmm.insight.linux.orc.Orc, or None where the kernel has none."""
+        if self._orc is False:
+            from vmm.insight.linux import orc
+
+            try:
+                self._orc = orc.Orc(self)
+            except ValueError:
+                self._orc = None
+        return self._orc
+
+    def is_text(self, gva):
+        """Whether kernel code can be there: of the image, or of a module."""
+        for first, last in (("_stext", "_etext"), ("_sinittext", "_einittext")):
+            least, most = self.symbols.get(first), self.symbols.get(last)
+            if least is not None and most is not None and least <= gva < most:
+                return True
+        return self.module_orc(gva) is not None
+
+    def module_orc(self, gva):
+        """(gva of orc_unwind_ip, gva of orc_unwind, entries) of the module that an address lies in, or None."""
+        from vmm.insight.linux import modules
+
+        return modules.orc(self, gva)
+
+    def frames(self, vcpu):
+        """Yield the vmm.insight.linux.stack.Frames of the kernel code that a vCPU is in, innermost first."""
+        from vmm.insight.linux import stack
+
+        return iter(stack.of_vcpu(self, vcpu))
+
+    def stack(self, vcpu):
+        """The kernel stack of what a vCPU runs: a list of Frames that prints as text. ValueError: user mode."""
+        from vmm.insight.linux import stack
+
+        return stack.collect(self, stack.of_vcpu(self, vcpu), "vCPU %d" % vcpu.number)
 
     @property
     def linux(self):

@@ -131,8 +131,10 @@ class Symbols:
     def at(self, gva):
         """The name of an address, such as "do_sys_openat2+0x1c"; None: it lies in no symbol."""
         found = self.around(gva)
-        if found is None:
-            return None
+        return self.text(found, gva) if found is not None else None
+
+    def text(self, found, gva):
+        """An address as at() tells it, from what around() has found."""
         name, start, _ = found
         return "%s+%#x" % (name, gva - start) if gva != start else name
 

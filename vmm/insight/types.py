@@ -400,6 +400,14 @@ class Types:
             self._named[(name, which)] = found
         return found
 
+    def has(self, name):
+        """Whether there is a type of this name, or several."""
+        try:
+            self.type(name, 0)
+        except ValueError:
+            return False
+        return True
+
     def _one(self, name, which):
         prefix, _, rest = name.partition(" ")
         kinds = _PREFIXES.get(prefix)

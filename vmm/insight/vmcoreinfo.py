@@ -56,6 +56,11 @@ class Image:
         if b"\0" + self.release.encode() + b"\0" not in names:
             raise ValueError("VMCOREINFO tells of Linux %s, which is not there" % self.release)
 
+    @property
+    def text(self):
+        """What the kernel says; a character that is no ASCII is a question mark."""
+        return "".join([chr(byte) if byte == 10 or 32 <= byte < 127 else "?" for byte in self._text[1:]])
+
     def _value(self, key):
         start = self._text.find(b"\n" + key + b"=")
         if start < 0:

@@ -163,14 +163,16 @@ class Ept:
         """The rights that the page at gpa was mapped with (R, W, X or-ed); 0 where no page is mapped."""
         return self.walk(gpa)[0] >> _OWN & RWX
 
-    def narrow(self, gpa, rights):
+    def narrow(self, gpa, rights, hpa=None):
         """Give the page at gpa its mapping's rights and-ed with `rights`; no effect where no page is mapped.
 
-        The caller invalidates.
+        hpa: a page that it is mapped to from now on. The caller invalidates.
         """
         if self.walk(gpa)[1]:
             table, index = self._descend(gpa, 0)
             entry = _read(table, index)
+            if hpa is not None:
+                entry = entry & ~_HPA | hpa
             _write(table, index, entry & ~(RWX | _DEFERRED) | entry >> _OWN & rights & RWX)
 
     def join(self, gpa):

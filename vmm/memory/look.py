@@ -29,6 +29,7 @@ class Space:
         long = walker.mode >= 48 and walker.no_execute
         self._root = walker.root if long else -1  # walk() leaves other modes to the Walker
         self._shift = walker.shift if long else 39
+        self.paged = walker.mode != 0  # addresses are translated by tables in the guest's memory
 
     def translate(self, gva):
         """Return the gpa. ValueError says why there is none."""

@@ -4,6 +4,9 @@ The rights of a page in EPT are its mapping's own, less those that each watcher 
 express: there are no pages that can be written and not read, and none that can only be executed where the CPU lacks
 them. Nothing else changes rights, so watchers come and go in any order, and a window that a guest may only read stays
 read-only. Source: SDM Vol. 3C, "EPT Misconfigurations".
+
+A page can also have two faces: fetches see another page of the host than reads and writes do (show()). It can then be
+executed only, until a step lends it its other rights, and with them its own page.
 """
 
 from vmm.memory.ept import RWX, R, W, X
@@ -17,6 +20,7 @@ class Rights:
         self._execute_only = execute_only
         self._taken = {}  # gpa: {watcher: rights that it takes away}
         self._lent = {}  # gpa: rights lent for one step
+        self._shown = {}  # gpa: (hpa that fetches see, hpa of its own, written())
         ept.made = self._made
 
     def take(self, gpa, watcher, rights):
@@ -44,6 +48,20 @@ class Rights:
                 rights &= ~X
         return rights
 
+    def taken(self, gpa):
+        """Whether anybody has taken rights from the page at gpa."""
+        return gpa in self._taken
+
+    def show(self, gpa, hpa, own, written=None):
+        """Fetches from the page at gpa see the page at `hpa`, its own is `own`; None: they see its own again.
+
+        written(): called when a step has been lent the right to write to it. The caller takes R and W, and invalidates.
+        """
+        self._shown[gpa] = hpa, own, written
+        self._apply(gpa)
+        if hpa is None:
+            del self._shown[gpa]
+
     def lend(self, gpa, rights):
         """Give a watched page these rights of its mapping, and those lent before, until restore()."""
         have = self._lent.get(gpa, self.left(gpa))
@@ -62,10 +80,17 @@ class Rights:
             lent, self._lent = self._lent, {}
             for gpa in lent:
                 self._apply(gpa)
+                if gpa in self._shown and lent[gpa] & W:
+                    self._shown[gpa][2]()
             self._ept.invalidate()
 
     def _apply(self, gpa):
-        self._ept.narrow(gpa, self._lent.get(gpa, self.left(gpa)))
+        rights = self._lent.get(gpa, self.left(gpa))
+        hpa = None
+        if gpa in self._shown:
+            shown, own, _ = self._shown[gpa]
+            hpa = own if shown is None or rights & (R | W) else shown
+        self._ept.narrow(gpa, rights, hpa)
 
     def _made(self, gpa, size):
         """Leaves have been rewritten: narrow the watched pages among them again."""

@@ -34,6 +34,7 @@ class Event:
     name: as the user sees it. text: one line of help, with the SDM's section. reasons: its exit reasons. filters:
     vmm.policies.filters.Filter objects, the most used one first. plain: HANDLED and SKIP only advance RIP.
     repeats: the instruction exits again after resume(), where a policy has paused the guest.
+    tells: a line for the user says which policy has paused the guest, and where.
     """
 
     name = ""
@@ -42,6 +43,7 @@ class Event:
     filters = ()
     plain = True
     repeats = True
+    tells = True
 
     # quick(vcpu, numbers, handler) -> verdict: value() in viper, for the numbers at an address from vmx.numbers(); -1,
     # with nothing done, where value() has to be called.
@@ -65,6 +67,14 @@ class Event:
             if f.required and f.name not in chosen:
                 raise ValueError("a policy on %s names its %s=" % (self.name, f.name))
         general.check(chosen)
+
+    def of(self, vm, chosen):
+        """Return the Event for these filters in this VM: itself, or one that knows their place there. ValueError."""
+        return self
+
+    def chains(self, vm):
+        """Return what a policy is entered in: of each of the event's exit reasons the Chain (vmm/policies/chain.py)."""
+        return [vm.chain(reason) for reason in self.reasons]
 
     def keys(self, chosen):
         """The keys of the dispatch (Exits.keyed of its reason) that the filters name, as a list; None: any key."""

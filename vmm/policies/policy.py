@@ -28,7 +28,6 @@ from vmm.policies.account import (
     PLAIN,
     Account,
 )
-from vmm.policies.chain import Chain
 from vmm.scheduling.accounting import heap_of_call
 from vmm.vtx import events as injection
 
@@ -67,7 +66,9 @@ class Policy:
         self.limit_ms = LIMIT_MS
         self.limit_kib = heap_of_call() >> 10
         self.attached = False
+        self.listed = True  # in vm.policies
         self.passes = None
+        self._chains = ()
         self._wants = general.wants(event, filters) + event.wants(filters)
         self._succeeded = True
 
@@ -128,11 +129,11 @@ class Policy:
         for reason, bits in self._wants:
             vm.exits.want(reason, bits, 1)
         try:
-            for reason in self.event.reasons:
-                if reason not in vm.chains:
-                    vm.chains[reason] = Chain(vm, reason)
-                vm.chains[reason].add(self)
-            vm.policies = vm.policies + [self]
+            self._chains = self.event.chains(vm)
+            for chain in self._chains:
+                chain.add(self)
+            if self.listed:
+                vm.policies = vm.policies + [self]
             self.attached = True
         except BaseException:
             self._take_off()
@@ -148,9 +149,8 @@ class Policy:
     def _take_off(self):
         vm = self.vm
         vm.policies = [other for other in vm.policies if other is not self]  # a loop over the old list stays valid
-        for reason in self.event.reasons:
-            if reason in vm.chains:
-                vm.chains[reason].remove(self)
+        for chain in self._chains:
+            chain.remove(self)
         for reason, bits in self._wants:
             vm.exits.want(reason, bits, -1)
         vm.arming.disarm(self)
@@ -225,8 +225,9 @@ class Policy:
         if answer == verdict.PAUSED:
             if event.repeats:
                 self.passes = vcpu.rip
-            place = "%#x%s" % (vcpu.rip, self.vm.name_of(vcpu.rip))
-            self.vm.log("paused by policy %s on %s at rip %s" % (self.name, event.name, place))
+            if event.tells:
+                place = "%#x%s" % (vcpu.rip, self.vm.name_of(vcpu.rip))
+                self.vm.log("paused by policy %s on %s at rip %s" % (self.name, event.name, place))
             event.again(vcpu)
             return verdict.PAUSE
         if isinstance(answer, verdict.Inject):
@@ -271,11 +272,13 @@ def decorator(vm, event, filters):
     """Return the decorator that attaches a function to an event of `vm`. ValueError at once for bad filters."""
     event = events.find(event)
     event.check(filters)
+    event = event.of(vm, filters)
     vm.arming.check(event, event.needs(filters))
-    return lambda function: _attach(vm, event, function, filters)
+    return lambda function: attach(vm, event, function, filters)
 
 
-def _attach(vm, event, function, filters):
+def attach(vm, event, function, filters, listed=True):
+    """Attach a function to an event for vm.on(), or for a part of the monitor (listed: not); returns the Policy."""
     if isinstance(function, Policy):
         function = function.function
     if not callable(function):
@@ -283,5 +286,6 @@ def _attach(vm, event, function, filters):
     if not vm.monitor.reserve:
         vm.monitor.reserve = bytearray(_RESERVE)
     policy = Policy(vm, event, function, filters)
+    policy.listed = listed
     vm.steadily(cpu.shield, policy.attach)
     return policy

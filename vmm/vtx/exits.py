@@ -77,6 +77,7 @@ class Exits:
         self._after = None
         self._after_but = ()
         self._whole = {}  # reason with a front: what handler() has given since the front came
+        self._heads = {}  # {reason without keys: make}
 
     def new_table(self):
         """Return a new vCPU's table: a list for vmx.VCPU, and for attach()."""
@@ -208,13 +209,25 @@ class Exits:
             self._fronts[reason] = front
         self._compute(reason)
 
+    def head(self, reason, make=None):
+        """Let make(handler) stand before all handlers of a reason without keys, and before its front; None ends that.
+
+        For exits that the monitor causes for itself, which no policy sees.
+        """
+        if make is None:
+            self._heads.pop(reason, None)
+        else:
+            self._heads[reason] = make
+        self._compute(reason)
+
     def handler(self, reason, vcpu):
         """What does any exit of a reason of this vCPU, whatever its key, by layers 1 to 3."""
         if reason not in self._fronts:
             return _of(self._current[reason], vcpu.number)
         if reason not in self._whole:
             below = self._replaced.get(reason, self.default(reason))
-            self._whole[reason] = _before(self._fronts[reason].every, below)
+            whole = _before(self._fronts[reason].every, below)
+            self._whole[reason] = _before(self._heads.get(reason, _alone), whole)
         return _of(self._whole[reason], vcpu.number)
 
     def _compute(self, reason):
@@ -228,7 +241,8 @@ class Exits:
             before = front.every
             if reason in self._keys and reason not in self._replaced and self._place(reason, front):
                 before = front.others
-        self._cover(reason, handler, _before(before, self._replaced.get(reason, handler)))
+        shown = _before(before, self._replaced.get(reason, handler))
+        self._cover(reason, handler, _before(self._heads.get(reason, _alone), shown))
         for handler, slot in self._slots.get(reason, {}).items():
             self._cover(slot, handler, _before(before, handler))
         self._use_keys(reason)
@@ -252,6 +266,7 @@ class Exits:
         for slot in self._front_slots.pop(reason, ()):
             self._put(slot, self.unhandled)
             self._free.append(slot)
+            self.gave_back(slot, reason)
 
     def _place(self, reason, front):
         """Give the keys that a front names slots of their own; False, with none given, where there is no room."""
@@ -330,6 +345,15 @@ class Exits:
         for vcpu, diversion in zip(self._vcpus, self._diversions):
             if diversion is not None and slot in diversion[0]:
                 diversion[1][slot] = diversion[0][slot] or self.handler(slot, vcpu)
+
+    def gave_back(self, slot, reason):
+        """A slot is no longer one of a reason's."""
+
+    def slots(self, reason):
+        """Yield (slot, keys that it serves) for a reason's slots: its own with None, which serves all other keys."""
+        yield reason, None
+        for slot in sorted(set(list(self._slots.get(reason, {}).values()) + self._front_slots.get(reason, []))):
+            yield slot, sorted(self._keys[reason].of_slot(slot))
 
     def statistics(self):
         """Return {reason name: (exits, host ticks)} of the reasons that occurred, of all vCPUs together."""

@@ -95,6 +95,14 @@ SS_RIGHTS = const(0xBB0 // 4)
 CR0_SHADOW = const(0xBB8 // 4)
 SIBLING = const(0xBC0 // 4)  # hpa of the frame of the guest's next vCPU, in a ring; 0: it has no other
 ORDERED = const(0xBC8 // 4)  # the guest's interleave says which of its vCPUs runs (vmm/scheduling/interleave.py)
+RECORDED = const(0xE00 // 4)  # exits are recorded or measured: these words are in use
+TRACE_RING = const(0xE08 // 4)  # hpa of the records of exits (vmm/vtx/recording.py), 0: none
+TRACE_MASK = const(0xE10 // 4)  # records in the ring, minus 1
+TRACE_HEAD = const(0xE18 // 4)  # records written so far
+TRACE_OPEN = const(0xE20 // 4)  # hpa of the one whose duration is not known yet
+TRACE_HOST = const(0xE28 // 4)  # HOST_TICKS when that exit occurred
+MEASURED = const(0xE30 // 4)  # hpa of the slots' distributions, 0: none
+MEASURED_SLOT = const(0xE38 // 4)  # 1 + the slot whose exit is not over yet, else 0
 STORED = const(0xC00 // 4)  # two words each: MSRs that live in memory (vmm/handlers/msr.py)
 STORED_MSRS = const(64)
 

@@ -92,6 +92,13 @@ class Keys:
         for entry in kept:
             self._place(*entry)
 
+    def of_slot(self, slot):
+        """Yield the keys that a slot serves."""
+        words = self._words
+        for at in range(_HEADER, len(words), _ENTRY):
+            if words[at + 1] == slot:
+                yield words[at]
+
     def find(self, key):
         """Return (slot, datum) as the shim would find them, or None."""
         words = self._words

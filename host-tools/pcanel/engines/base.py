@@ -12,6 +12,7 @@ from pcanel.endpoint import Endpoint
 from pcanel.errors import EngineError, InputError
 from pcanel.modules import BootModule
 from pcanel.paths import lack_of
+from pcanel.ram.map import Map, open_memory
 
 
 @dataclass
@@ -120,6 +121,22 @@ class Engine:
     def pid(self) -> int | None:
         """Of the engine's process, None while there is none."""
         return self._process.pid if self._process else None
+
+    def memory_map(self, _descriptor: int) -> Map:
+        """Where the machine's memory lies in the engine's process. descriptor: of its /proc/PID/mem. EngineError."""
+        raise EngineError(f"the engine {self.name} does not show its memory")
+
+    def open_memory(self) -> tuple[int, Map]:
+        """(descriptor of the engine's /proc/PID/mem, which is the caller's; the Map). EngineError."""
+        why = self.ended()
+        if why:
+            raise EngineError(why)
+        descriptor = open_memory(self.pid)
+        try:
+            return descriptor, self.memory_map(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def ended(self) -> str | None:
         """Why the engine no longer runs, or None while it does."""

@@ -12,6 +12,8 @@ from pcanel.engines.base import Engine, Machine
 from pcanel.engines.bochs_programs import DEBIAN, DEBUGGER, FAST, firmware, first
 from pcanel.errors import InputError
 from pcanel.image import make_iso
+from pcanel.ram.bochs import find
+from pcanel.ram.map import Map
 
 _MEMORY_MAX = 2048  # MiB that Bochs takes without paging to a file
 _IPS = 100_000_000
@@ -115,6 +117,9 @@ class Bochs(Engine):
 
     def arguments(self) -> list[str]:
         return ["-q", "-f", "bochsrc", *self._bochs.debugger]
+
+    def memory_map(self, descriptor: int) -> Map:
+        return find(self.pid, descriptor, self.memory << 20)
 
     def log_lines(self) -> list[str]:
         """Errors and panics of Bochs's log; its standard output has nothing but greetings."""

@@ -8,12 +8,13 @@ reached as on every engine. The outer system's own console is the file outer.log
 import shlex
 from pathlib import Path
 
-from pcanel.engines.base import Machine
+from pcanel.engines.base import Engine, Machine
 from pcanel.engines.bochs import Bochs
 from pcanel.errors import InputError
 from pcanel.modules import check_paths
 from pcanel.outer import medium
 from pcanel.outer.system import ENDED, READY
+from pcanel.ram.map import Map
 
 _LINES = 3  # serial ports that are left
 
@@ -63,6 +64,10 @@ class Nested(Bochs):
         """The ticks from the outer kernel's start to QEMU's; None while it is not that far."""
         ready = READY.search(self._said())
         return round(float(ready[1]) * 100_000_000) if ready else None
+
+    def memory_map(self, descriptor: int) -> Map:
+        """QEMU's memory is scattered over that of the outer system."""
+        return Engine.memory_map(self, descriptor)
 
     def explain(self, code: int) -> str:
         ended = ENDED.search(self._said())

@@ -1,5 +1,6 @@
 """QEMU: with KVM where the host offers nested VMX, else by TCG, which has no VT-x at all."""
 
+import re
 import socket
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from pcanel.engines.host import nested_vmx
 from pcanel.engines.qmp import Qmp
 from pcanel.errors import EngineError, InputError
 from pcanel.modules import lay_out
+from pcanel.ram.map import Flat, Map
 
 _RESET = "RESET"
 # Events of QMP that end a run, as a person would say them; a reset only where machine.reset_ends says so.
@@ -17,6 +19,10 @@ _ENDINGS = {
     "SHUTDOWN": "the machine was switched off from inside",
     "STOP": "the machine was stopped; engine.log may say why",
 }
+
+_HOLES = (0x80000000, 0xC0000000, 0xE0000000)  # where memory below 4 GiB may end (QEMU, hw/i386/pc_piix.c, pc_q35.c)
+_ABOVE = 1 << 32
+_HVA = re.compile(r" is (0x[0-9a-f]+)")
 
 _SAME_RESET = 1  # seconds; SeaBIOS resets once more on its way
 
@@ -135,8 +141,7 @@ class Qemu(Engine):
 
     def machine_check(self, bank: int, status: int, mcg_status: int, address: int = 0, misc: int = 0) -> None:
         """Put this into a bank and IA32_MCG_STATUS, and raise #MC where the status says "uncorrected"."""
-        line = f"mce 0 {bank} {status:#x} {mcg_status:#x} {address:#x} {misc:#x}"
-        self._qmp.command("human-monitor-command", **{"command-line": line})
+        self._say(f"mce 0 {bank} {status:#x} {mcg_status:#x} {address:#x} {misc:#x}")
 
     def screendump(self, path: Path) -> None:
         """The screen as a PPM file."""
@@ -145,6 +150,33 @@ class Qemu(Engine):
     def save_memory(self, path: Path, hpa: int, size: int) -> None:
         """`size` bytes of the machine's memory from `hpa` on, as a raw file."""
         self._qmp.command("pmemsave", val=hpa, size=size, filename=str(path.resolve()))
+
+    def memory_map(self, _descriptor: int) -> Map:
+        """Memory below the hole for devices, and the rest from 4 GiB on, as QEMU says by gpa2hva."""
+        size = self.machine.memory << 20
+        below = size if size <= _HOLES[1] else self._below(size)
+        ranges = [(0, below, self._address(0))]
+        if size > below:
+            ranges.append((_ABOVE, size - below, self._address(_ABOVE)))
+        return Flat(tuple(ranges))
+
+    def _below(self, size: int) -> int:
+        """Bytes below 4 GiB of a machine with memory above it, which depends on the machine's type and version."""
+        for hole in _HOLES:
+            if size > hole and not _HVA.search(self._say(f"gpa2hva {hole:#x}")):
+                return hole
+        return size
+
+    def _address(self, hpa: int) -> int:
+        said = self._say(f"gpa2hva {hpa:#x}")  # "Host virtual address for 0x0 (pc.ram) is 0x7f..."
+        match = _HVA.search(said)
+        if not match:
+            raise EngineError(f"QEMU does not tell where its memory is: {said.strip()}")
+        return int(match[1], 16)
+
+    def _say(self, line: str) -> str:
+        """What QEMU's monitor for people answers."""
+        return self._qmp.command("human-monitor-command", **{"command-line": line})
 
     def stop(self) -> None:
         if self._qmp:

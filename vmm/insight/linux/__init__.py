@@ -42,3 +42,9 @@ class Linux:
         from vmm.insight.linux import modules
 
         return modules.modules(self._kernel)
+
+    def stack(self, pid):
+        """The kernel stack of a task, and the system call that it is in: a list of frames that prints as text."""
+        from vmm.insight.linux import stack, tasks
+
+        return stack.of_task(self._kernel, tasks.find(self._kernel, pid))

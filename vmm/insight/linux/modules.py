@@ -14,8 +14,33 @@ def modules(kernel):
     return Table(_COLUMNS, rows)
 
 
+def containing(kernel, gva):
+    """The struct module that an address lies in, or None."""
+    for module in objects.entries(kernel.types, kernel.space, kernel.symbol("modules"), "struct module", "list"):
+        for base, size in _parts(module):
+            if base <= gva < base + size:
+                return module
+    return None
+
+
+def orc(kernel, gva):
+    """(gva of orc_unwind_ip, gva of orc_unwind, entries) for an address in a module, or None."""
+    module = containing(kernel, gva)
+    if module is None or not module.arch.type_.has("num_orcs"):
+        return None
+    return int(module.arch.orc_unwind_ip), int(module.arch.orc_unwind), module.arch.num_orcs
+
+
+def _parts(module):
+    """Yield (gva, bytes) of each part of a module."""
+    if module.type_.has("mem"):
+        for part in module.mem:
+            yield int(part.base), part.size
+        return
+    for layout in (module.core_layout, module.init_layout):
+        yield int(layout.base), layout.size
+
+
 def _size(module):
     """Bytes; the parts of a module have been one array since Linux 6.4."""
-    if module.type_.has("mem"):
-        return sum([part.size for part in module.mem])
-    return module.core_layout.size + module.init_layout.size
+    return sum([size for _, size in _parts(module)])

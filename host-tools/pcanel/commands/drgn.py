@@ -1,0 +1,71 @@
+"""`pcanel drgn`: an unchanged drgn on a running guest, or on a core file of `pcanel dump`."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from pcanel import vmcore
+from pcanel.commands.inside import add_choice, asked
+from pcanel.errors import InputError
+from pcanel.kernel.variable import VARIABLE
+from pcanel.ram.guest import Facts
+
+_SYMBOLS = ("-s", "--symbols", "--main-symbols", "--extra-symbols", "--no-default-symbols", "--try-symbols-by")
+
+
+def add_to(commands) -> None:
+    parser = commands.add_parser(
+        "drgn", help="drgn on a running guest, or on a core file", description=__doc__, usage="%(prog)s [options] NAME ..."
+    )
+    add_choice(parser)
+    parser.add_argument("--crash", action="store_true", help="drgn-crash, which has the commands of crash")
+    parser.add_argument("name", metavar="NAME", help="the guest, or a core file")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="what drgn takes: options, a script")
+    parser.set_defaults(handler=_drgn)
+
+
+def _drgn(options: argparse.Namespace) -> int:
+    path = Path(options.name)
+    if path.is_file():
+        return _run(options, options.name, None)
+    with asked(options, options.name) as (facts, _, directory):
+        if not facts.vmcoreinfo:
+            raise InputError(f"guest {options.name} runs no Linux that drgn knows: {facts.why}")
+        line = options.line if directory is None else None
+        guest = {"run": str(directory), "line": line, "segments": facts.segments, "live": options.live}
+        with _headers(facts) as core:
+            return _run(options, f"/proc/self/fd/{core.fileno()}", guest, (core.fileno(),))
+
+
+def _headers(facts: Facts):
+    """An open core file that has registers and addresses, but no memory."""
+    core = os.fdopen(os.memfd_create(f"{facts.name}.core"), "wb")
+    core.write(vmcore.header(facts, with_memory=False)[0])
+    core.flush()
+    return core
+
+
+def _run(options: argparse.Namespace, core: str, guest: dict | None, descriptors: tuple[int, ...] = ()) -> int:
+    """drgn as a program of its own; Ctrl-C is its."""
+    environment = {**os.environ, VARIABLE: json.dumps(guest)} if guest else dict(os.environ)
+    if options.crash:
+        words = ["-m", "drgn.internal.crashcli", core, *options.rest]
+    else:
+        given = any(word.split("=", 1)[0] in _SYMBOLS for word in options.rest)
+        words = ["-m", "drgn", "-c", core, *([] if given else ["--no-default-symbols"]), *options.rest]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, *words], env=environment, pass_fds=descriptors, preexec_fn=_with_interrupts
+        )
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _with_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

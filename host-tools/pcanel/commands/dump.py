@@ -1,0 +1,46 @@
+"""`pcanel dump`: a guest as a core file that drgn, crash and readelf open."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from pcanel import vmcore
+from pcanel.commands.inside import add_choice, opened
+from pcanel.commands.output import say
+
+_PERIOD = 0.5  # seconds between two words of progress
+
+
+def add_to(commands) -> None:
+    parser = commands.add_parser("dump", help="write a guest's memory and registers as a core file", description=__doc__)
+    parser.add_argument("name", metavar="NAME", help="the guest")
+    parser.add_argument("file", type=Path, metavar="FILE")
+    add_choice(parser)
+    parser.set_defaults(handler=_dump)
+
+
+def _dump(options: argparse.Namespace) -> int:
+    with opened(options, options.name) as (facts, memory):
+        began = time.monotonic()
+        written = vmcore.write(options.file, facts, memory, Progress())
+        took = time.monotonic() - began
+    kind = _release(facts.vmcoreinfo) if facts.vmcoreinfo else f"no VMCOREINFO ({facts.why})"
+    print(f"{options.file}: {facts.size >> 20} MiB, {written >> 20} MiB of it not zero, {took:.1f} s; {kind}")
+    return 0
+
+
+def _release(vmcoreinfo: str) -> str:
+    return "Linux " + vmcoreinfo.partition("OSRELEASE=")[2].split("\n", 1)[0]
+
+
+class Progress:
+    """Tells now and then how far it is, on a terminal."""
+
+    def __init__(self):
+        self._next = time.monotonic() + _PERIOD
+
+    def __call__(self, done: int, size: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() >= self._next:
+            self._next += _PERIOD
+            say(f"{done >> 20} of {size >> 20} MiB")

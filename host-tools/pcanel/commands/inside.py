@@ -1,0 +1,59 @@
+"""What `pcanel dump` and `pcanel drgn` share: the run, its prompt, a guest's memory."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pcanel import repl
+from pcanel.commands.output import say
+from pcanel.errors import EngineError
+from pcanel.monitor import BOOT_TIMEOUT, REPL
+from pcanel.ram import served
+from pcanel.ram.guest import Facts, GuestMemory, ask, held
+from pcanel.ram.line import LineMemory
+from pcanel.runs import find
+
+Execute = Callable[[str], str]
+
+_TIMEOUT = 120  # seconds for a line at the prompt
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """The options that say which monitor, and how to treat its guest."""
+    parser.add_argument("--run", metavar="ID", help="which run, where there are several")
+    parser.add_argument("--line", metavar="DEVICE", help="a monitor on a PC, by this serial line")
+    parser.add_argument("--live", action="store_true", help="let the guest run on: what is read may not agree")
+
+
+@contextmanager
+def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Execute, Path | None]]:
+    """(what the monitor says of the guest, its prompt, the run's directory); the guest stands still meanwhile unless
+    options.live."""
+    execute, directory = _prompt(options)
+    with held(execute, name, not options.live):
+        yield ask(execute, name), execute, directory
+
+
+@contextmanager
+def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, GuestMemory]]:
+    """The same with its memory instead."""
+    with ExitStack() as stack:
+        facts, execute, directory = stack.enter_context(asked(options, name))
+        memory = LineMemory(execute)
+        if directory is not None:
+            try:
+                memory = stack.enter_context(served.connect(directory))
+            except EngineError as error:
+                say(f"{error}; its memory comes by the prompt's line, which is slow")
+        yield facts, GuestMemory(memory, facts.segments)
+
+
+def _prompt(options: argparse.Namespace) -> tuple[Execute, Path | None]:
+    """(execute(code), the run's directory or None)."""
+    if options.line:
+        return (lambda code: repl.execute(options.line, code, _TIMEOUT)), None
+    run = find(options.run)
+    run.wait_booted(BOOT_TIMEOUT)
+    path = Path(run.console(REPL)["socket"])
+    return (lambda code: repl.execute(path, code, _TIMEOUT)), run.path

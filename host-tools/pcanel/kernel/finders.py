@@ -1,0 +1,126 @@
+"""Gives a drgn.Program of a Linux what debugging symbols would: types, objects and symbols, from the kernel's own memory.
+
+They are asked last: with debugging symbols loaded those answer first.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+import drgn
+from drgn.helpers.linux.kallsyms import load_module_kallsyms, load_vmlinux_kallsyms
+
+from pcanel.kernel.btf import Btf
+from pcanel.kernel.variables import table
+
+_NAME = "pcanel"
+
+
+def add(prog: drgn.Program) -> None:
+    """Registers the finders; nothing is read before the first question."""
+    prog.register_symbol_finder(_NAME, _Symbols(load_vmlinux_kallsyms), enable_index=-1)
+    prog.register_symbol_finder(f"{_NAME} modules", _Symbols(load_module_kallsyms), enable_index=-1)
+    types = Types(prog)
+    prog.register_type_finder(_NAME, types.find_type, enable_index=-1)
+    prog.register_object_finder(_NAME, types.find_object, enable_index=-1)
+
+
+def bound(prog: drgn.Program) -> None:
+    """Tells drgn where the kernel's text is, where no debugging symbols have: else it does not use the kernel's ORC."""
+    try:
+        module = prog.main_module("kernel", create=True)
+        if module.address_range is None:
+            module.address_range = (prog.symbol("_stext").address, prog.symbol("_end").address)
+    except (LookupError, ValueError):
+        pass
+
+
+class _Symbols:
+    """Symbols that are read at the first question: those of the kernel, or of its modules."""
+
+    def __init__(self, load: Callable[[drgn.Program], drgn.SymbolIndex]):
+        self._load = load
+        self._index: Callable | None = None
+
+    def __call__(self, prog: drgn.Program, name: str | None, address: int | None, one: bool) -> Sequence[drgn.Symbol]:
+        if self._index is None:
+            self._index = _nothing  # reading them may ask for symbols
+            with contextlib.suppress(LookupError, ValueError, drgn.FaultError):
+                self._index = self._load(prog)
+        return self._index(prog, name, address, one)
+
+
+def _nothing(_prog, _name, _address, _one) -> Sequence[drgn.Symbol]:
+    return []
+
+
+class Types:
+    """Types and objects by name. BTF is read at the first question; a kernel without answers none."""
+
+    def __init__(self, prog: drgn.Program):
+        self._prog = prog
+        self._btf: Btf | None = None
+        self._read = False
+        self._variables = table()
+
+    @property
+    def btf(self) -> Btf | None:
+        if not self._read:
+            try:
+                start = self._prog.symbol("__start_BTF").address
+                size = self._prog.symbol("__stop_BTF").address - start
+            except LookupError:
+                return None  # while symbols themselves are read, or for good
+            self._read = True
+            with contextlib.suppress(ValueError, drgn.FaultError):
+                self._btf = Btf(self._prog, self._prog.read(start, size))
+        return self._btf
+
+    def find_type(self, _prog, kinds, name: str, filename: str | None) -> drgn.Type | None:
+        """As drgn.Program.register_type_finder() wants it."""
+        return self.btf.find_type(kinds, name) if self.btf and not filename else None
+
+    def find_object(self, prog, name: str, flags, filename: str | None) -> drgn.Object | None:
+        """As drgn.Program.register_object_finder() wants it."""
+        if not self.btf or filename:
+            return None
+        if drgn.FindObjectFlags.VARIABLE & flags:
+            kind = self.btf.find_variable(name) or self._variable(name)
+            if kind is not None:
+                return self._at(name, kind)
+        if drgn.FindObjectFlags.CONSTANT & flags:
+            found = self.btf.find_constant(name)
+            if found is not None:
+                return found
+        if drgn.FindObjectFlags.FUNCTION & flags:
+            kind = self.btf.find_function(name)
+            if kind is not None:
+                return self._at(name, kind)
+        return None
+
+    def _at(self, name: str, kind: drgn.Type) -> drgn.Object | None:
+        try:
+            return drgn.Object(self._prog, kind, address=self._prog.symbol(name).address)
+        except LookupError:
+            return None
+
+    def _variable(self, name: str) -> drgn.Type | None:
+        """The first type in the table that this kernel has."""
+        for text in self._variables.get(name, ()):
+            try:
+                if not text.endswith("[]"):
+                    return self._prog.type(text)
+                element = self._prog.type(text[:-2])
+                return self._prog.array_type(element, self._prog.symbol(name).size // drgn.sizeof(element))
+            except LookupError:
+                continue
+        return self._timekeeper() if name == "tk_core" else None
+
+    def _timekeeper(self) -> drgn.Type | None:
+        """Of tk_core before Linux 6.13, a struct without a name: a sequence count, then struct timekeeper."""
+        try:
+            seq, keeper = self._prog.type("seqcount_raw_spinlock_t"), self._prog.type("struct timekeeper")
+        except LookupError:
+            return None
+        at = -(-drgn.sizeof(seq) // 8) * 8
+        members = [drgn.TypeMember(seq, "seq"), drgn.TypeMember(keeper, "timekeeper", 8 * at)]
+        return self._prog.struct_type(None, at + drgn.sizeof(keeper), members)

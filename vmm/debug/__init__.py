@@ -1,0 +1,1 @@
+"""Breakpoints, watches and stepping: what a debugger does to a guest, which does not see it."""

@@ -1,0 +1,138 @@
+"""The face of a page: what the CPU executes there, while the guest reads and writes the page itself.
+
+The page is mapped for execution only, and to a copy that has INT3 at some bytes. A read or a write of it is an EPT
+violation, which is executed on the page itself (vmm/emulation/sites.py), or stepped with the page itself in place; a
+write then goes to the copy, too. Source: SDM Vol. 3C, "EPT Misconfigurations" (execute-only translations).
+"""
+
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm.memory.ept import R, W, X
+from vmm.vtx.x86 import PAGE, PAGE_MASK
+
+_INT3 = const(0xCC)
+_LONGEST = const(15)  # bytes of an instruction
+
+
+class Face:
+    """One page of a guest's RAM. gpa: the page's. changed(offset, size): bytes of instructions with INT3 were written.
+
+    ValueError where there is no RAM that can be executed.
+    """
+
+    def __init__(self, vm, gpa, changed):
+        if not vm.memory.has(gpa, PAGE):
+            raise ValueError("gpa %#x: there is no RAM" % gpa)
+        vm.ept.touch(gpa)
+        if not vm.ept.own(gpa) & X:
+            raise ValueError("gpa %#x: the page cannot be executed" % gpa)
+        self.vm = vm
+        self.gpa = gpa
+        self.places = {}  # offset of an INT3: how many need it
+        self._own = vm.memory.hpa(gpa, PAGE)
+        self._changed = changed
+        self._near = bytearray(PAGE // 8)  # bits: bytes of an instruction at which INT3 is
+        self._hpa = vm.monitor.pages.take(PAGE)
+        self.refresh(0, PAGE)
+        vm.rights.take(gpa, self, R | W)
+        vm.rights.show(gpa, self._hpa, self._own, self._stepped)
+        vm.mmio.tell(gpa >> 12, self._make)
+        vm.flush()
+
+    def close(self):
+        """The page is as it was."""
+        vm = self.vm
+        vm.mmio.tell(self.gpa >> 12, None)
+        vm.rights.show(self.gpa, None, self._own)
+        vm.rights.take(self.gpa, self, 0)
+        vm.ept.join(self.gpa)
+        vm.flush()
+        vm.monitor.pages.give(self._hpa)
+
+    def _make(self, poke):
+        near = uctypes.addressof(self._near)
+        return bind(_write, poke, self._hpa, near, self._changed_there)
+
+    def _changed_there(self, offset, size):
+        self.refresh(offset, size)
+        self._changed(self.gpa + offset, size)
+
+    def _stepped(self):
+        self._changed_there(0, PAGE)
+
+    def refresh(self, offset, size):
+        """Bytes of the page have been written: the copy gets them."""
+        _copy(self._hpa + offset, self._own + offset, size)
+        for at in self.places:
+            if offset <= at < offset + size:
+                _put(self._hpa, at, _INT3)
+
+    def put(self, offset):
+        """INT3 at this byte."""
+        self.places[offset] = 1
+        self._mark()
+        _put(self._hpa, offset, _INT3)
+
+    def remove(self, offset):
+        """The page's own byte again."""
+        del self.places[offset]
+        self._mark()
+        self.refresh(offset, 1)
+
+    def _mark(self):
+        near = self._near
+        for i in range(len(near)):
+            near[i] = 0
+        for at in self.places:
+            for byte in range(at, min(at + _LONGEST, PAGE)):
+                near[byte >> 3] |= 1 << (byte & 7)
+
+
+def page_of(gpa):
+    return gpa & PAGE_MASK
+
+
+@micropython.viper
+def _copy(to: int, source: int, size: int):
+    if size & 7 == 0:
+        t = ptr32(to)
+        s = ptr32(source)
+        i = 0
+        while i < size >> 2:
+            t[i] = s[i]
+            i += 1
+        return
+    b = ptr8(to)
+    c = ptr8(source)
+    i = 0
+    while i < size:
+        b[i] = c[i]
+        i += 1
+
+
+@micropython.viper
+def _put(hpa: int, offset: int, value: int):
+    ptr8(hpa)[offset] = value
+
+
+@micropython.viper
+def _write(poke, copy: int, near: int, changed, offset: int, size: int, value):
+    """Write to the page and to its copy."""
+    poke(offset, size, value)
+    bits = ptr8(near)
+    at = offset
+    while at < offset + size:
+        if bits[at >> 3] >> (at & 7) & 1:
+            changed(offset, size)
+            return
+        at += 1
+    wide = uint(value)
+    to = ptr8(copy + offset)
+    at = 0
+    while at < size:
+        to[at] = int(wide & uint(0xFF))
+        wide = wide >> uint(8)
+        at += 1

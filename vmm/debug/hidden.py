@@ -1,0 +1,263 @@
+"""Breakpoints that the guest does not see.
+
+    handle = vm.hidden.insert(gpa, call)                  # or insert_gva(space, gva, call), space: vcpu.space()
+    handle.remove()
+
+INT3 stands in a copy of the page that the CPU executes (vmm/debug/face.py); whatever reads or writes the page meets
+the page itself, and so does the monitor. The INT3's exit is found by the guest-physical address of RIP, so a
+breakpoint holds in every address space that maps the page, and an INT3 of the guest's own goes on to policies and to
+the guest. It stands before the policies on EXCEPTION.
+
+call(vcpu) is asked before the instruction executes, and answers as a policy does, within a policy's limits; it is
+one, but not in vm.policies: None lets the instruction execute, PAUSED leaves the guest at it, and it is not asked
+again when the guest goes on; RETRY executes at RIP, which it may have changed; HANDLED skips the instruction;
+Inject(vector, error). What a call raises pauses the guest. Several at one place are asked in their order until one
+answers.
+
+Where the guest starts anew, breakpoints that were found through its page tables are removed. Source: SDM Vol. 3C,
+"Exception Bitmap", "Information for VM Exits Due to Vectored Events".
+"""
+
+from array import array
+
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm.debug.face import Face, page_of
+from vmm.debug.past import Past, past, unless_begun
+from vmm.emulation.site_paging import PAGING_NONE, PAGING_PAE, paging_mode, walk
+from vmm.memory import look
+from vmm.policies import link
+from vmm.policies.events.breakpoint import BREAKPOINT
+from vmm.policies.policy import attach
+from vmm.vtx.events import SOFTWARE_EXCEPTION
+from vmm.vtx.frame import (
+    CR3,
+    CR4,
+    CS_BASE,
+    CS_RIGHTS,
+    ENTRY_CONTROLS,
+    INTR_INFO,
+    RIP,
+    WANT_CODE,
+    WANT_PAGING,
+)
+from vmm.vtx.reasons import EXCEPTION_OR_NMI
+from vmm.vtx.vmcs import GUEST_PDPTE0
+from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_L
+from vmm.vtx.x86 import CR4_LA57, PAGE
+
+_INFO = const(0x7FF)  # type and vector
+_INT3 = const(SOFTWARE_EXCEPTION << 8 | 3)
+_WANTS = WANT_CODE | WANT_PAGING
+_LONGEST = const(15)
+_SCRATCH = const(40)  # words for a walk of page tables (vmm/emulation/site_paging.py)
+_HEADER = const(3)
+_MOST = const(4096)  # places with breakpoints
+
+
+class Handle:
+    """One breakpoint of insert(). gpa, gva (None: by gpa only); hits."""
+
+    def __init__(self, policy, gpa, gva):
+        self._policy = policy
+        self.gpa = gpa
+        self.gva = gva
+
+    @property
+    def hits(self):
+        return self._policy.hits
+
+    @property
+    def attached(self):
+        """False once it has been removed, by whatever."""
+        return self._policy.attached
+
+    def remove(self):
+        self._policy.detach()
+
+    def __repr__(self):
+        place = "gpa %#x" % self.gpa if self.gva is None else "%#x" % self.gva
+        return "<hidden breakpoint at %s: %d hits%s>" % (place, self.hits, "" if self.attached else ", removed")
+
+
+class Place:
+    """One gpa with breakpoints; for policies what vmm/policies/chain.py is for an exit reason's. lasting: it stays when
+    the guest starts anew."""
+
+    def __init__(self, hidden, gpa):
+        self._hidden = hidden
+        self.gpa = gpa
+        self.policies = ()
+        self.past = Past(hidden.vm, gpa, hidden.below)
+
+    def add(self, policy):
+        if not self.policies:
+            self._hidden.enter(self)
+        self._change(self.policies + (policy,))
+
+    def remove(self, policy):
+        if policy in self.policies:
+            self._change(tuple([other for other in self.policies if other is not policy]))
+            if not self.policies:
+                self._hidden.leave(self)
+
+    def _change(self, policies):
+        self.policies = policies
+        below = bind(past, self.past.address, self.past.slow)
+        asks = link.before(policies, True, below)
+        self._hidden.table[self.gpa] = bind(unless_begun, self.past.address, below, asks)
+
+
+class Hidden:
+    """One guest's: vm.hidden."""
+
+    def __init__(self, vm):
+        self.vm = vm
+        self.table = {}  # gpa: handler
+        self._places = {}  # gpa: Place
+        self._faces = {}  # gpa of a page: Face
+        _, size, hpa = vm.memory.segments[0]
+        self._scratch = array("I", [hpa & 0xFFFFFFFF, hpa >> 32, size] + [0] * _SCRATCH)
+
+    def insert(self, gpa, call):
+        """A breakpoint at a guest-physical address; returns its Handle. ValueError where no RAM can be executed."""
+        return self._insert(BREAKPOINT.at(gpa), call, gpa, None)
+
+    def insert_gva(self, space, gva, call):
+        """The same at a guest-virtual address, translated now. ValueError says why it is not mapped."""
+        gpa = space.translate(gva)
+        return self._insert(BREAKPOINT.at(gpa, space.paged), call, gpa, gva)
+
+    def _insert(self, event, call, gpa, gva):
+        return Handle(attach(self.vm, event, call, {}, False), gpa, gva)
+
+    def at(self, gpa):
+        """The Place of a gpa. ValueError where there are too many."""
+        place = self._places.get(gpa)
+        if place is None:
+            if len(self._places) >= _MOST:
+                raise ValueError("%d places have hidden breakpoints: no more" % _MOST)
+            place = Place(self, gpa)
+        return place
+
+    def __len__(self):
+        return len(self._places)
+
+    def __repr__(self):
+        return "<hidden breakpoints of %s: %d, on %d pages>" % (self.vm.name, len(self._places), len(self._faces))
+
+    def close(self):
+        """The guest is destroyed."""
+        for place in list(self._places.values()):
+            for policy in place.policies:
+                policy.detach()
+
+    def restarted(self):
+        """The guest starts anew: its page tables are gone, and what they led to."""
+        for place in list(self._places.values()):
+            for policy in place.policies:
+                if policy.event.paged:
+                    policy.detach()
+                    if policy.listed:
+                        self.vm.log("policy %s on %s is detached: the guest starts anew" % (policy.name, policy.event))
+        for face in self._faces.values():
+            face.refresh(0, PAGE)
+        self._changed(0, 1 << 52)
+
+    # -- for places
+
+    def enter(self, place):
+        """A place has its first policy."""
+        vm = self.vm
+        page = page_of(place.gpa)
+        for vcpu in vm.vcpus:
+            vcpu.stepper.reset()
+        face = self._faces.get(page)
+        if face is None:
+            face = Face(vm, page, self._changed)
+            self._faces[page] = face
+        face.put(place.gpa - page)
+        if not self._places:
+            vm.memory.tell(self._written)
+            vm.exits.want(EXCEPTION_OR_NMI, _WANTS, 1)
+            scratch = uctypes.addressof(self._scratch)
+            vm.exits.head(EXCEPTION_OR_NMI, lambda below: self._head(scratch, below))
+        self._places[place.gpa] = place
+
+    def _head(self, scratch, below):
+        self._below = below
+        return bind(find, self.table, self.vm.memory.table, scratch, below)
+
+    def below(self, vcpu):
+        """An INT3 of the guest's own."""
+        return self._below(vcpu)
+
+    def leave(self, place):
+        """A place has none any more."""
+        vm = self.vm
+        page = page_of(place.gpa)
+        for vcpu in vm.vcpus:
+            vcpu.stepper.reset()
+        place.past.close()
+        del self._places[place.gpa]
+        del self.table[place.gpa]
+        face = self._faces[page]
+        face.remove(place.gpa - page)
+        if not face.places:
+            del self._faces[page]
+            face.close()
+        if not self._places:
+            vm.memory.tell(None)
+            vm.exits.want(EXCEPTION_OR_NMI, _WANTS, -1)
+            vm.exits.head(EXCEPTION_OR_NMI)
+
+    def _written(self, gpa, size):
+        """The monitor has written to the guest's memory."""
+        end = gpa + size
+        for page, face in self._faces.items():
+            if page < end and gpa < page + PAGE:
+                first = max(gpa, page)
+                face.refresh(first - page, min(end, page + PAGE) - first)
+        self._changed(gpa, size)
+
+    def _changed(self, gpa, size):
+        """Instructions under breakpoints may have changed."""
+        for place in self._places.values():
+            if gpa - _LONGEST < place.gpa < gpa + size:
+                place.past.changed()
+
+
+@micropython.viper
+def find(table, memory, scratch: int, below, vcpu) -> int:
+    """The handler of exceptions while there are hidden breakpoints."""
+    f = ptr32(vcpu)
+    if int(f[INTR_INFO]) & _INFO == _INT3:
+        return int(table.get(int(rip(memory, scratch, vcpu)), below)(vcpu))
+    return int(below(vcpu))
+
+
+@micropython.viper
+def rip(memory, scratch: int, vcpu) -> int:
+    """The gpa of the instruction at RIP, by the words of WANT_CODE and WANT_PAGING; below 0: none in RAM."""
+    f = ptr32(vcpu)
+    gva = int(f[RIP]) | int(f[RIP + 1]) << 32
+    root = (int(f[CR3 + 1]) & 0xFFFFF) << 32 | int(f[CR3]) & 0xFFFFF000
+    long = int(f[ENTRY_CONTROLS]) & ENTRY_IA32E_MODE_GUEST
+    if not long or not f[CS_RIGHTS] & RIGHTS_L:
+        gva = gva + int(f[CS_BASE]) & 0xFFFFFFFF
+    if long:
+        return int(look.walk(memory, root, 48 if f[CR4] & CR4_LA57 else 39, gva, 0))
+    mode = int(paging_mode(vcpu))
+    if mode == PAGING_NONE:
+        return gva
+    if mode == PAGING_PAE:
+        entry = int(vcpu.read(GUEST_PDPTE0 + (gva >> 30) * 2))
+        if not entry & 1:
+            return -1
+        root = entry & 0xFFFFFFFFFF000
+    else:
+        root &= 0xFFFFF000
+    return int(walk(scratch, scratch + 4 * _HEADER, root, gva, mode))

@@ -1,0 +1,74 @@
+"""What a guest is for whoever reads its memory from outside: where that lies, registers, what Linux says of itself.
+
+pcanel dump and pcanel drgn ask for it at the prompt, vm.dump() hands it to the host. Registers are those of struct
+user_regs_struct, which a core file's NT_PRSTATUS has (Linux, arch/x86/include/asm/user_64.h).
+"""
+
+import struct
+
+from vmm.insight import vmcoreinfo
+from vmm.scheduling import states
+from vmm.vtx.x86 import MASK64
+
+_FIRST = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi")
+_NO_CALL = MASK64  # orig_rax: in no system call
+
+
+def registers(vcpu):
+    """The 27 numbers of struct user_regs_struct."""
+    values = [getattr(vcpu, name) & MASK64 for name in _FIRST]
+    values += [_NO_CALL, vcpu.rip & MASK64, vcpu.cs[0], vcpu.rflags, vcpu.rsp & MASK64, vcpu.ss[0]]
+    fs, gs = vcpu.segment("fs"), vcpu.segment("gs")
+    return values + [fs[1] & MASK64, gs[1] & MASK64, vcpu.segment("ds")[0], vcpu.segment("es")[0], fs[0], gs[0]]
+
+
+def _page_offset(vm, image):
+    """The gva of gpa 0 in a 64-bit kernel's direct map, 0 where that is not known."""
+    try:
+        gva = vm.symbols.get("page_offset_base")
+        return struct.unpack("<Q", image.view(gva, 8))[0] if gva else 0
+    except ValueError:
+        return 0
+
+
+def of(vm):
+    """A dict of numbers, texts and lists of them.
+
+    segments: (gpa, size, hpa); vcpus: state, registers, cr3 of each; vmcoreinfo: the text of VMCOREINFO, "" where the
+    guest has none, and why says the reason; page_offset: gva of gpa 0 in a Linux's direct map, or 0.
+    """
+    text, why, offset = "", "", 0
+    try:
+        image = vmcoreinfo.of(vm)
+        text = image.text
+        offset = _page_offset(vm, image)
+    except ValueError as error:
+        why = str(error)
+    return {
+        "name": vm.name,
+        "state": vm.state,
+        "starts": vm.starts,
+        "segments": [tuple(segment) for segment in vm.memory.segments],
+        "vcpus": [
+            {"state": vcpu.scheduled.state, "cr3": vcpu.cr3 & MASK64, "registers": registers(vcpu)}
+            for vcpu in vm.vcpus
+        ],
+        "vmcoreinfo": text,
+        "why": why,
+        "page_offset": offset,
+    }
+
+
+def hold(vm):
+    """Pause a guest for a reader, who releases it later; returns whether that changed anything."""
+    if vm.state not in (states.RUNNING, states.HALTED):
+        return False
+    vm.pause()
+    vm.why = "for pcanel"
+    return True
+
+
+def release(vm):
+    """Let a guest go on that hold() has paused, unless it was started or stopped meanwhile."""
+    if vm.state == states.PAUSED and vm.why == "for pcanel":
+        vm.resume()

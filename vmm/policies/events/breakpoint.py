@@ -1,0 +1,40 @@
+"""Hidden breakpoints (vmm/debug/hidden.py) as an event: of parts of the monitor, and the base of CALL and RETURN."""
+
+from micropython import const
+
+from vmm.emulation import length
+from vmm.policies.event import Event, Needs
+from vmm.vtx import reasons
+
+_BP = const(3)
+
+
+class Breakpoint(Event):
+    """gpa: where it is. paged: that was found through the guest's page tables."""
+
+    name = "breakpoint"
+    text = "a hidden breakpoint: RIP is the instruction's, which has not been executed. HANDLED skips it. No value"
+    reasons = (reasons.EXCEPTION_OR_NMI,)
+    plain = False
+    gpa = None
+    paged = False
+    tells = False
+
+    def at(self, gpa, paged=False):
+        """The same event at a place."""
+        placed = type(self)()
+        placed.gpa = gpa
+        placed.paged = paged
+        return placed
+
+    def chains(self, vm):
+        return [vm.hidden.at(self.gpa)]
+
+    def needs(self, chosen):
+        return Needs(exceptions=1 << _BP)
+
+    def skip(self, vcpu):
+        return length.skip(vcpu)
+
+
+BREAKPOINT = Breakpoint()

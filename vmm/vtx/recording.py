@@ -1,0 +1,112 @@
+"""Records and measures of a VM's exits, as port/trace.h writes them into memory outside Python's heap.
+
+While neither is on, the guest is entered by a loop that has no instruction for them. A record costs an exit some 45
+ticks, a measure some 30 (docs/tracing.md). Each vCPU has a ring of its own: a record is RECORD_SIZE bytes, little
+endian, as RECORD_FORMAT says. A measure is a slot of the dispatch table's distribution of host TSC ticks.
+Times are host TSC.
+"""
+
+from micropython import const
+
+from vmm.vtx.frame import MEASURED, MEASURED_SLOT, RECORDED, TRACE_HEAD, TRACE_HOST, TRACE_MASK, TRACE_OPEN, TRACE_RING
+
+RECORD_SIZE = const(64)
+# TSC at the exit, RIP, qualification, RAX, low halves of RCX and RDX, gpa, duration, interruption information, reason,
+# verdict, slot, instruction length, 0. The gpa and the interruption information hold for the reasons that have them.
+RECORD_FORMAT = "<QQQQIIQIIHHBBH"
+UNKNOWN_DURATION = const(0xFFFFFFFF)  # the exit is not over
+UNKNOWN_VERDICT = const(0xFFFF)
+
+SLOTS = const(256)
+SLOT_SIZE = const(1040)  # bytes: ticks in all, the longest, BUCKETS counts of 32 bits
+BUCKETS = const(256)
+BUCKET_BITS = const(34)  # longer exits are counted in the last bucket
+_COUNTS = const(16)  # bytes: where a slot's counts begin
+
+LEAST = const(64)  # records of a ring
+MOST = const(1 << 20)
+
+
+def bucket_start(index):
+    """The least number of ticks that a bucket counts. Eight buckets cover each power of two."""
+    if index < 8:
+        return index
+    return (8 + (index & 7)) << (index >> 3) - 1
+
+
+def quantile(counts, part):
+    """The number of ticks (a bucket's middle) below which `part` of the exits of a distribution lie; None of none."""
+    total = sum(counts)
+    if not total:
+        return None
+    wanted = part * total
+    seen = 0
+    for index, count in enumerate(counts):
+        seen += count
+        if count and seen >= wanted:
+            return (bucket_start(index) + bucket_start(index + 1)) // 2
+    return bucket_start(BUCKETS - 1)
+
+
+class Recording:
+    """Of one VM's vCPUs. take(size), give(hpa): memory of the VM's outside the heap."""
+
+    def __init__(self, vcpus, take, give):
+        self._vcpus = vcpus
+        self._take = take
+        self._give = give
+        self.size = 0  # records of each vCPU's ring
+        self.measures = False
+
+    def rings(self, size):
+        """Record exits: the last `size`, a power of two, of each vCPU; 0 ends that and forgets them. OutOfMemory."""
+        if size and not LEAST <= size <= MOST:
+            raise ValueError("%r records: a ring has from %d to %d" % (size, LEAST, MOST))
+        if size & (size - 1):
+            raise ValueError("%r records: a ring has a power of two of them" % size)
+        self._put(TRACE_RING, size * RECORD_SIZE, lambda vcpu: self._clear(vcpu, size))
+        self.size = size
+
+    def _clear(self, vcpu, size):
+        put = vcpu.scheduled.put
+        put(TRACE_OPEN, 0)
+        put(TRACE_HEAD, 0)
+        put(TRACE_MASK, size - 1 if size else 0)
+
+    def measure(self, on):
+        """Measure exits from now on, or no longer. OutOfMemory."""
+        self._put(MEASURED, SLOTS * SLOT_SIZE if on else 0, lambda vcpu: vcpu.scheduled.put(MEASURED_SLOT, 0))
+        self.measures = bool(on)
+
+    def _put(self, word, size, clear):
+        """Other memory for each vCPU's `word` of the frame, all zero; none where `size` is 0."""
+        fresh = []
+        try:
+            for _ in self._vcpus if size else ():
+                fresh.append(self._take(size))
+        except MemoryError:
+            for hpa in fresh:
+                self._give(hpa)
+            raise
+        for number, vcpu in enumerate(self._vcpus):
+            scheduled = vcpu.scheduled
+            old = scheduled.get(word)
+            scheduled.put(word, 0)
+            clear(vcpu)
+            scheduled.put(word, fresh[number] if size else 0)
+            on = scheduled.get(TRACE_RING) or scheduled.get(MEASURED)
+            if on and not scheduled.get(RECORDED):
+                scheduled.put(TRACE_HOST, vcpu.host_ticks)
+            scheduled.put(RECORDED, int(bool(on)))
+            if old:
+                self._give(old)
+
+    def ring(self, vcpu):
+        """(hpa of a vCPU's records, how many fit, how many have been written)."""
+        get = vcpu.scheduled.get
+        return get(TRACE_RING), self.size, get(TRACE_HEAD)
+
+    def distribution(self, vcpu, slot):
+        """hpa of a slot's distribution; its counts lie COUNTS bytes further. 0 while exits are not measured."""
+        base = vcpu.scheduled.get(MEASURED)
+        return base + slot * SLOT_SIZE if base else 0
