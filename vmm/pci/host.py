@@ -26,6 +26,7 @@ class Host:
         self.address = 0
         self.data = Data(self)
         ports.claim(CONFIG_ADDRESS, 1, self, widest=4)
+        ports.reserve_dword(CONFIG_ADDRESS)  # and the register at CF9h has nothing of it
         ports.claim(CONFIG_DATA, 4, self.data, widest=4)
 
     def add(self, function, device, number=0):
