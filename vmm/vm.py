@@ -15,7 +15,7 @@ from micropython import const
 from vmm import apic_bus, backoff, bus, handlers, pc, processors, screen, tally, terminal
 from vmm.gone import Gone
 from vmm.handlers import cpu_msrs, cpuid, io, mmio, msr, spec_msrs, vmcall
-from vmm.insight.exits import Exits
+from vmm.insight.exits.view import Exits
 from vmm.insight.inside import Inside
 from vmm.life import Life
 from vmm.memory import ept, linear, rights

@@ -42,7 +42,9 @@ def execute(
     on_output: Callable[[bytes], None] | None = None,
     failure: Callable[[], str | None] = lambda: None,
 ) -> str:
-    """Runs `code` by the raw REPL at the socket `path`, a Path, or at a serial line, a str, and returns what it printed.
+    """Runs `code` by the raw REPL at the socket `path`, or at a serial line, and returns what it printed.
+
+    path: a Path is a socket's, a str is what pyserial takes.
 
     `on_output` gets the output as it comes. Raises RemoteError if the code raises,
     PcanelError if the prompt does not answer within `timeout` seconds or `failure` says why it never will.

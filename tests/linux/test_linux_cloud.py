@@ -3,6 +3,7 @@
 import re
 import time
 
+import drgns
 import inside
 import names
 import pytest
@@ -156,8 +157,24 @@ def test_stacks_and_system_calls_agree_with_proc(shell):
     view.check_stacks(shell, "linux")
 
 
+def test_threads_files_mappings_mounts_agree_with_proc(shell):
+    view.check_processes(shell, "linux")
+
+
+def test_sockets_agree_with_proc(shell):
+    view.check_sockets(shell, "linux")
+
+
 def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):
     inside.check_refusals(shell, "linux")
+
+
+def test_drgn_sees_what_proc_says(shell, tmp_path):
+    drgns.check(shell, "linux", tmp_path)
+
+
+def test_dump_and_drgn_refuse_in_a_line(shell, tmp_path):
+    drgns.check_refusals(shell, "linux", tmp_path)
 
 
 def test_pause_and_resume(shell):

@@ -56,6 +56,8 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
         if case in TYPES:
             inside.check(shell, guest)
             view.check_stacks(shell, guest)
+            view.check_processes(shell, guest)
+            view.check_sockets(shell, guest)
         if case == WITH_SCREEN:
             shell.run("dmesg | grep -F 'console [tty0] enabled'")
             shell.run("echo on the screen > /dev/tty0")

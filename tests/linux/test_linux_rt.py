@@ -2,7 +2,9 @@
 
 import re
 
+import inside
 import pytest
+import view
 import vtx
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
@@ -24,4 +26,8 @@ def test_cyclictest_runs_to_its_summary():
         assert cycles == LOOPS
         assert least <= mean <= most < 20000  # microseconds; a wake-up that is lost takes longer
         assert shell.troubles() == []
+        inside.check(shell, "rt-linux")
+        view.check_stacks(shell, "rt-linux")
+        view.check_processes(shell, "rt-linux")
+        view.check_sockets(shell, "rt-linux")
         print(report)

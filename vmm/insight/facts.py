@@ -50,8 +50,7 @@ def of(vm):
         "starts": vm.starts,
         "segments": [tuple(segment) for segment in vm.memory.segments],
         "vcpus": [
-            {"state": vcpu.scheduled.state, "cr3": vcpu.cr3 & MASK64, "registers": registers(vcpu)}
-            for vcpu in vm.vcpus
+            {"state": vcpu.scheduled.state, "cr3": vcpu.cr3 & MASK64, "registers": registers(vcpu)} for vcpu in vm.vcpus
         ],
         "vmcoreinfo": text,
         "why": why,

@@ -137,8 +137,28 @@ class Object:
             return hlist(types, self.space_, self.gva_, type, member)
         return entries(types, self.space_, self.gva_, type, member)
 
+    def rb_(self, type, member):
+        """Yield the structs in the tree whose `struct rb_root` or rb_root_cached this is, linked by `member`."""
+        from vmm.insight import trees
+
+        return trees.rbtree(self.type_._types, self.space_, self.gva_, type, member)
+
+    def xarray_(self, type=None):
+        """Yield (index, struct of a type) of this `struct xarray` (radix_tree_root); without a type (index, gva)."""
+        from vmm.insight import trees
+
+        return trees.xarray(self.type_._types, self.space_, self.gva_, type)
+
+    def maple_(self, type=None):
+        """Yield (first, last, struct of a type) of this `struct maple_tree`; without a type (first, last, gva)."""
+        from vmm.insight import trees
+
+        return trees.maple(self.type_._types, self.space_, self.gva_, type)
+
     def __eq__(self, other):
-        return isinstance(other, Object) and self.gva_ == other.gva_
+        return isinstance(other, (Object, Pointer)) and self.gva_ == (
+            other.gva_ if isinstance(other, Object) else other.value_
+        )
 
     def __hash__(self):
         return hash(self.gva_)

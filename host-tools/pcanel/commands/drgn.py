@@ -19,7 +19,10 @@ _SYMBOLS = ("-s", "--symbols", "--main-symbols", "--extra-symbols", "--no-defaul
 
 def add_to(commands) -> None:
     parser = commands.add_parser(
-        "drgn", help="drgn on a running guest, or on a core file", description=__doc__, usage="%(prog)s [options] NAME ..."
+        "drgn",
+        help="drgn on a running guest, or on a core file",
+        description=__doc__,
+        usage="%(prog)s [options] NAME ...",
     )
     add_choice(parser)
     parser.add_argument("--crash", action="store_true", help="drgn-crash, which has the commands of crash")

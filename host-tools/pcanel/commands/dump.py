@@ -13,7 +13,7 @@ _PERIOD = 0.5  # seconds between two words of progress
 
 
 def add_to(commands) -> None:
-    parser = commands.add_parser("dump", help="write a guest's memory and registers as a core file", description=__doc__)
+    parser = commands.add_parser("dump", help="write a guest as a core file", description=__doc__)
     parser.add_argument("name", metavar="NAME", help="the guest")
     parser.add_argument("file", type=Path, metavar="FILE")
     add_choice(parser)

@@ -10,7 +10,7 @@ from pcanel.commands.output import say
 from pcanel.errors import EngineError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
 from pcanel.ram import served
-from pcanel.ram.guest import Facts, GuestMemory, ask, held
+from pcanel.ram.guest import Facts, GuestMemory, Memory, ask, held
 from pcanel.ram.line import LineMemory
 from pcanel.runs import find
 
@@ -40,13 +40,25 @@ def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Gues
     """The same with its memory instead."""
     with ExitStack() as stack:
         facts, execute, directory = stack.enter_context(asked(options, name))
-        memory = LineMemory(execute)
-        if directory is not None:
-            try:
-                memory = stack.enter_context(served.connect(directory))
-            except EngineError as error:
-                say(f"{error}; its memory comes by the prompt's line, which is slow")
-        yield facts, GuestMemory(memory, facts.segments)
+        yield facts, GuestMemory(_memory(stack, execute, directory), facts.segments)
+
+
+@contextmanager
+def prompt(options: argparse.Namespace) -> Iterator[tuple[Execute, Memory]]:
+    """(its prompt, the machine's memory); guests run on."""
+    with ExitStack() as stack:
+        execute, directory = _prompt(options)
+        yield execute, _memory(stack, execute, directory)
+
+
+def _memory(stack: ExitStack, execute: Execute, directory: Path | None) -> Memory:
+    """The machine's memory, past the prompt where that can be."""
+    if directory is not None:
+        try:
+            return stack.enter_context(served.connect(directory))
+        except EngineError as error:
+            say(f"{error}; its memory comes by the prompt's line, which is slow")
+    return LineMemory(execute)
 
 
 def _prompt(options: argparse.Namespace) -> tuple[Execute, Path | None]:

@@ -1,1 +1,1 @@
-"""A Linux in a guest for drgn: types from the kernel's own BTF, symbols from its kallsyms, without debugging symbols."""
+"""A Linux in a guest for drgn: types from the kernel's BTF, symbols from its kallsyms."""

@@ -1,6 +1,6 @@
-"""Gives a drgn.Program of a Linux what debugging symbols would: types, objects and symbols, from the kernel's own memory.
+"""Gives a drgn.Program of a Linux what debugging symbols would: types, objects, symbols.
 
-They are asked last: with debugging symbols loaded those answer first.
+They come from the kernel's own memory and are asked last: with debugging symbols loaded those answer first.
 """
 
 import contextlib

@@ -6,8 +6,8 @@ symbol, which may be some too many, of zeros. From the declarations in Linux 5.1
 """
 
 _TABLE = """
-struct list_head: modules slab_caches super_blocks net_namespace_list pci_root_buses vmap_area_list cgroup_roots workqueues
-struct list_head: clocksource_list tty_drivers input_dev_list input_handler_list bdi_list
+struct list_head: modules slab_caches super_blocks net_namespace_list pci_root_buses vmap_area_list cgroup_roots
+struct list_head: workqueues clocksource_list tty_drivers input_dev_list input_handler_list bdi_list
 struct task_struct: init_task
 struct mm_struct: init_mm
 struct files_struct: init_files
@@ -76,7 +76,8 @@ nodemask_t[]: node_states
 atomic_long_t[]: vm_zone_stat vm_node_stat vm_numa_stat vm_numa_event
 atomic_long_t: _totalram_pages nr_swap_pages
 unsigned long: page_offset_base vmalloc_base vmemmap_base max_pfn min_low_pfn max_low_pfn tainted_mask jiffies
-unsigned long: __highest_present_section_nr phys_base sysctl_overcommit_kbytes total_forks loops_per_jiffy vmap_zone_size
+unsigned long: __highest_present_section_nr phys_base sysctl_overcommit_kbytes total_forks loops_per_jiffy
+unsigned long: vmap_zone_size
 u64: jiffies_64
 long: total_swap_pages
 unsigned int: nr_cpu_ids nr_node_ids total_nr_irqs

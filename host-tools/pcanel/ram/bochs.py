@@ -1,7 +1,7 @@
 """Finds the machine's memory in a Bochs process, 2.7 or 3.0, which says nothing of it and has no symbols.
 
-Its object for memory is a variable of the program: len and allocated (both the size of the memory, 64 bits), in 3.0 the size
-of a block, then actual_vector, vector (the next page boundary), blocks, rom (behind the memory in the vector), bogus.
+Its object for memory is a variable of the program: len and allocated (both the size of the memory, 64 bits), in 3.0
+the size of a block, then actual_vector, vector (the next page boundary), blocks, rom (behind the memory in the vector).
 The array `blocks` has a pointer for each block (Bochs, memory/memory-bochs.h, memory/misc_mem.cc).
 """
 

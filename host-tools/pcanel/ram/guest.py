@@ -5,16 +5,27 @@ past the prompt (ram/map.py), or by the line where the engine shows none (ram/li
 """
 
 import ast
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from pcanel.errors import EngineError, InputError
+from pcanel.errors import EngineError, InputError, PcanelError
 from pcanel.repl import RemoteError
 
 PAGE = 0x1000
+_CODE = """\
+def _ask():
+ from vmm.insight import facts
+ if {name!r} not in vms:
+  return sorted(vms)
+ vm = vms[{name!r}]
+ return ({expression},)
+print(_ask())
+del _ask
+"""
 _NAME = re.compile(r"[^\s'\\]{1,120}")
 
 
@@ -110,16 +121,13 @@ def held(execute: Callable[[str], str], name: str, wanted: bool = True) -> Itera
 
 
 def _release(execute: Callable[[str], str], name: str) -> None:
-    try:
+    with contextlib.suppress(PcanelError):  # it was destroyed, or all has ended meanwhile
         _answer(execute, name, "facts.release(vm)")
-    except (InputError, EngineError, RemoteError):
-        pass  # it was destroyed, or all has ended meanwhile
 
 
 def _answer(execute: Callable[[str], str], name: str, expression: str):
-    code = f"from vmm.insight import facts\nvm = vms[{check_name(name)!r}] if {name!r} in vms else None\nprint(sorted(vms) if vm is None else ({expression},))"
     try:
-        said = ast.literal_eval(execute("def _ask():\n " + code.replace("\n", "\n ") + "\n_ask()\ndel _ask").strip())
+        said = ast.literal_eval(execute(_CODE.format(name=check_name(name), expression=expression)).strip())
     except RemoteError as error:
         raise EngineError(f"guest {name}: {error.traceback.strip().splitlines()[-1]}") from error
     if isinstance(said, list):

@@ -1,6 +1,6 @@
 """Memory by the prompt's line, where there is no way past it: a PC, or a monitor inside a machine inside Bochs.
 
-Pieces travel compressed (DEFLATE, as base64), a page of zeros as nothing. Slow: the line does 11,520 characters a second.
+Pieces travel compressed (DEFLATE, as base64). The line does 11,520 characters a second.
 """
 
 import base64

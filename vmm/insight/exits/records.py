@@ -44,10 +44,7 @@ class Record:
     @property
     def symbol(self):
         """The name of RIP; "" where the guest has no symbols."""
-        try:
-            return self._vm.symbols.at(self.rip) or ""
-        except ValueError:
-            return ""
+        return name(self._vm, self.rip)
 
     def __repr__(self):
         return "<%s at %#x %s: %s; %s, %s ticks>" % (
@@ -75,6 +72,14 @@ class Trace(Table):
         return repr(Table(_COLUMNS, rows))
 
     __str__ = __repr__
+
+
+def name(vm, gva):
+    """The symbol of an address, "" where it lies in none or the guest has none."""
+    try:
+        return vm.symbols.at(gva) or ""
+    except ValueError:
+        return ""
 
 
 def numbers(reason):

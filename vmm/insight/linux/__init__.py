@@ -14,7 +14,7 @@ class Linux:
         return tasks.processes(self._kernel)
 
     def task(self, pid):
-        """The struct task_struct of a process. ValueError where there is none."""
+        """The struct task_struct of a process or thread. ValueError where there is none."""
         from vmm.insight.linux import tasks
 
         return tasks.find(self._kernel, pid)
@@ -24,6 +24,46 @@ class Linux:
         from vmm.insight.linux import tasks
 
         return tasks.ps(self._kernel)
+
+    def threads(self, pid):
+        """A table of a process's threads: TID, STATE, COMM."""
+        from vmm.insight.linux import tasks
+
+        return tasks.threads(self._kernel, tasks.find(self._kernel, pid))
+
+    def files(self, pid):
+        """A table of a process's open files: FD, MODE, POS, PATH."""
+        from vmm.insight.linux import files
+
+        return files.files(self._kernel, self.task(pid))
+
+    def maps(self, pid):
+        """A table of a process's mappings, with the columns of /proc/PID/maps."""
+        from vmm.insight.linux import maps
+
+        return maps.maps(self._kernel, self.task(pid))
+
+    def read(self, pid, gva, size):
+        """Bytes at an address of a process, whatever runs. ValueError: nothing is mapped there, or it is paged out."""
+        from vmm.insight.linux import maps
+
+        return maps.read(self._kernel, self.task(pid), gva, size)
+
+    def mounts(self, pid=1):
+        """A table of the mounts that a process sees: SOURCE, PATH, TYPE, OPTIONS."""
+        from vmm.insight.linux import mounts
+
+        return mounts.mounts(self._kernel, self.task(pid))
+
+    def sockets(self, pid=1):
+        """A table of the sockets of a process's network: PROTO, STATE, LOCAL, PEER, INODE."""
+        from vmm.insight.linux import sockets
+
+        return sockets.sockets(self._kernel, self.task(pid))
+
+    def current(self, vcpu):
+        """The struct task_struct of what a vCPU runs. ValueError: no Linux yet."""
+        return self._kernel.current(vcpu)[0]
 
     def cmdline(self, pid):
         """The arguments of a process, a list of str; empty for a kernel thread."""

@@ -2,7 +2,7 @@
 
 from micropython import const
 
-from vmm.insight import objects
+from vmm.insight import objects, trees
 from vmm.insight.table import Table
 
 _LETTERS = "RSDTtXZPI"  # task_state_array: running, then one for each bit of the state
@@ -13,6 +13,7 @@ _THREAD = const(0x00200000)  # PF_KTHREAD
 _WORKER = const(0x00000020)  # PF_WQ_WORKER
 _CUT = const(15)  # characters of a name that may be longer than task.comm
 _ARGUMENTS = const(0x10000)  # bytes
+_THREADS = ("TID", "STATE", "COMM")
 _COLUMNS = ("PID", "PPID", "STATE", "COMM")
 
 
@@ -23,11 +24,21 @@ def processes(kernel):
 
 
 def find(kernel, pid):
-    """The task of a process by its PID in the first PID namespace."""
-    for task in processes(kernel):
-        if task.pid == pid:
-            return task
+    """The struct task_struct of a process or thread by its PID in the first PID namespace."""
+    if pid > 0:
+        namespace = kernel.variable("init_pid_ns", "struct pid_namespace")
+        index = pid - namespace.idr.idr_base
+        found = trees.XArray(kernel.types, kernel.space, namespace.at_("idr.idr_rt")).load(index) if index >= 0 else 0
+        first = kernel.object("struct pid", found).tasks[0].first if found else None  # of PIDTYPE_PID
+        if first:
+            type = kernel.types.type("struct task_struct")
+            return kernel.object(type, int(first) - type.offset("pid_links"))
     raise ValueError("no process has PID %d" % pid)
+
+
+def group(task):
+    """Yield the threads of a task's process."""
+    return task.signal.thread_head.list_("struct task_struct", "thread_node")
 
 
 def _letter(word, ended):
@@ -69,6 +80,15 @@ def ps(kernel):
         letter = _letter(getattr(task, word), task.exit_state)
         rows.append((task.pid, task.real_parent.tgid, letter, name))
     return Table(_COLUMNS, rows)
+
+
+def threads(kernel, task):
+    """A Table: TID, STATE, COMM of each thread of a process."""
+    rows = []
+    word = "__state" if task.type_.has("__state") else "state"
+    for thread in group(task):
+        rows.append((thread.pid, _letter(getattr(thread, word), thread.exit_state), thread.comm))
+    return Table(_THREADS, rows)
 
 
 def cmdline(kernel, pid):

@@ -1,0 +1,121 @@
+"""drgn on the live guest and on its dump, beside what the guest's own /proc says."""
+
+import json
+import subprocess
+import sys
+
+from elftools.elf.elffile import ELFFile
+from pcanel.paths import ROOT
+
+_SEEN = r"""
+import json
+from drgn.helpers.linux import *
+def text(data): return data.decode()
+tasks = list(for_each_task(prog))
+shell = find_task(prog, PID)
+page = prog["PAGE_SIZE"].value_()
+print(json.dumps({
+    "tasks": {t.pid.value_(): [t.real_parent.tgid.value_(), task_state_to_char(t), text(t.comm.string_())]
+              for t in tasks},
+    "stack": [frame.name for frame in prog.stack_trace(find_task(prog, 1))],
+    "running": [[frame.name for frame in prog.stack_trace(cpu_curr(prog, cpu))] for cpu in for_each_online_cpu(prog)],
+    "mounts": [[text(mount_src(m)), text(mount_dst(m)), text(mount_fstype(m))] for m in for_each_mount(prog)],
+    "files": {fd: text(d_path(file.f_path)) for fd, file in for_each_file(shell)},
+    "areas": [[v.vm_start.value_(), v.vm_end.value_()] for v in for_each_vma(shell.mm)],
+    "caches": len(list(for_each_slab_cache(prog))),
+    "modules": [text(m.name.string_()) for m in for_each_module(prog)],
+    "devices": [text(d.name.string_()) for d in for_each_netdev(prog["init_net"].address_of_())],
+    "log": text(get_dmesg(prog)).count("\n"),
+    "threads": len(list(prog.threads())),
+    "cmdline": [text(word) for word in cmdline(shell)],
+    "boot": prog["saved_command_line"].string_().decode(),
+}))
+"""
+
+
+def check(shell, guest, directory):
+    """The two views agree; the dump has what the live guest has, and readelf's names in it."""
+    pid = int(shell.run("echo $$"))
+    code = _SEEN.replace("PID", str(pid), 1)
+    proc = _proc(shell, pid)
+    run = shell.monitor.run.id
+    live = json.loads(_pcanel("drgn", "--run", run, guest, "-e", code))
+    assert shell.run("echo $((6 * 7))") == "42\n"  # it runs again
+
+    lasting = {number for number, row in proc["tasks"].items() if not row[2].startswith(("kworker", "cat", "sh"))}
+    seen = {int(number): row for number, row in live["tasks"].items()}
+    assert len(lasting) > 20 and lasting <= set(seen)
+    quiet = [number for number in lasting if "R" not in (seen[number][1], proc["tasks"][number][1])]
+    assert {number: seen[number] for number in quiet} == {number: proc["tasks"][number] for number in quiet}
+    assert live["stack"][0] == "__schedule" and live["stack"][-2].startswith("entry_SYSCALL_64")
+    assert len(live["running"]) == 2 and all("cpu_startup_entry" in frames for frames in live["running"])
+    assert [row[1:] for row in live["mounts"]] == proc["mounts"]
+    assert proc["files"].items() <= live["files"].items()
+    assert live["areas"] == proc["areas"]
+    assert live["caches"] == proc["caches"] > 20 and live["modules"] == proc["modules"]
+    assert live["devices"] == ["lo"] and live["threads"] >= len(lasting)
+    assert live["log"] == proc["log"]
+    assert live["cmdline"] == ["-sh"] and live["boot"] == proc["boot"]
+
+    core = directory / "linux.core"
+    said = _pcanel("dump", "--run", run, guest, str(core))
+    assert "256 MiB" in said and "Linux 6.1.0" in said
+    with core.open("rb") as file:
+        elf = ELFFile(file)
+        notes = [note["n_name"] for segment in elf.iter_segments("PT_NOTE") for note in segment.iter_notes()]
+        loads = [(segment["p_paddr"], segment["p_filesz"]) for segment in elf.iter_segments("PT_LOAD")]
+    assert elf.header["e_type"] == "ET_CORE" and notes == ["CORE", "CORE", "VMCOREINFO"] and loads == [(0, 256 << 20)]
+    assert core.stat().st_blocks * 512 < 160 << 20  # pages of zeros are holes
+    dead = json.loads(_pcanel("drgn", str(core), "-e", code))
+    assert {key: dead[key] for key in ("mounts", "files", "areas", "boot")} == {
+        key: live[key] for key in ("mounts", "files", "areas", "boot")
+    }
+    core.unlink()
+
+
+def check_refusals(shell, guest, directory):
+    """One line each, and nothing is left behind."""
+    run = shell.monitor.run.id
+    for words, line in (
+        (("dump", "--run", run, "nobody", str(directory / "x")), "there is no guest nobody; there are: linux"),
+        (("dump", "--run", run, guest, "/dev/full"), "/dev/full: is no file"),
+        (("dump", "--run", run, guest, str(directory / "no/x")), f"{directory / 'no/x'}: No such file or directory"),
+        (("drgn", "--run", run, "no body"), "'no body' cannot be a guest's name"),
+    ):
+        result = _run(*words)
+        assert result.returncode in (1, 2) and result.stderr.strip().splitlines()[-1].endswith(line), result.stderr
+    assert list(directory.iterdir()) == []
+    assert shell.run("echo $((6 * 7))") == "42\n"
+
+
+def _proc(shell, pid):
+    tasks = {}
+    for line in shell.run("cat /proc/[0-9]*/stat").splitlines():
+        number, _, rest = line.partition(" (")
+        comm, _, rest = rest.rpartition(") ")
+        state, parent = rest.split()[:2]
+        tasks[int(number)] = [int(parent), state, comm[:15]]
+    areas = [line.split()[0].split("-") for line in shell.run(f"cat /proc/{pid}/maps").splitlines() if "[v" not in line]
+    links = [line.split(" -> ") for line in shell.run(f"ls -l /proc/{pid}/fd").splitlines() if " -> " in line]
+    return {
+        "tasks": tasks,
+        "mounts": [line.split()[1:3] for line in shell.run("cat /proc/mounts").splitlines()],
+        "areas": [[int(start, 16), int(end, 16)] for start, end in areas],
+        "files": {left.split()[-1]: target for left, target in links},
+        "caches": len(shell.run("cat /proc/slabinfo").splitlines()) - 2,
+        "modules": [line.split()[0] for line in shell.run("cat /proc/modules").splitlines()],
+        "log": int(shell.run("dmesg | wc -l")),
+        "boot": shell.run("cat /proc/cmdline").strip(),
+    }
+
+
+def _run(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "pcanel.cli", *words], capture_output=True, text=True, timeout=120, cwd=ROOT, check=False
+    )
+
+
+def _pcanel(*words):
+    result = _run(*words)
+    assert result.returncode == 0, result.stderr
+    return result.stdout

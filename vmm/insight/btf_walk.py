@@ -1,0 +1,104 @@
+"""Walks over the records of a BTF section in place, in viper: what they say is checked in the step that reads it."""
+
+import micropython
+from micropython import const
+
+KINDS = const(20)  # kinds are numbers below it
+RECORD = const(12)  # bytes of a type's record
+STRIDE = const(32)  # types for one mark
+
+
+@micropython.viper
+def scan(types: int, length: int, shape: ptr8, marks: ptr32) -> int:
+    """Count the types, and mark the offset of each 32nd; ~offset of the first broken type."""
+    at = 0
+    count = 0
+    while at < length:
+        if at + RECORD > length:
+            return -1 - at
+        if count & (STRIDE - 1) == 0:
+            marks[count // STRIDE] = at
+        info = int(ptr32(types + at)[1])
+        kind = info >> 24 & 31
+        if kind == 0 or kind >= KINDS:
+            return -1 - at
+        size = RECORD + int(shape[kind]) + int(shape[KINDS + kind]) * (info & 0xFFFF)
+        if at + size > length:
+            return -1 - at
+        at += size
+        count += 1
+    return count
+
+
+@micropython.viper
+def following(types: int, length: int, shape: ptr8, at: int, steps: int) -> int:
+    """The offset of the type so many types after the one at `at`; -1 at the end, or where one is broken."""
+    while True:
+        if at + RECORD > length:
+            return -1
+        if steps == 0:
+            return at
+        info = int(ptr32(types + at)[1])
+        kind = info >> 24 & 31
+        if kind == 0 or kind >= KINDS:
+            return -1
+        at += RECORD + int(shape[kind]) + int(shape[KINDS + kind]) * (info & 0xFFFF)
+        steps -= 1
+
+
+@micropython.viper
+def find(
+    types: int, end: int, strings: int, string_length: int,
+    shape: ptr8, at: int, wanted: int, name: ptr8, size: int,
+) -> int:  # fmt: skip
+    """The offset of the next type from `at` on, before `end`, with a kind and name; -1: none."""
+    first = int(name[0])
+    while at + RECORD <= end:
+        record = ptr32(types + at)
+        info = int(record[1])
+        kind = info >> 24 & 31
+        if kind == 0 or kind >= KINDS:
+            return -1
+        if kind == wanted:
+            offset = int(record[0])
+            if offset + size < string_length:
+                text = ptr8(strings + offset)
+                if int(text[0]) == first and int(text[size]) == 0:
+                    i = 1
+                    while i < size and text[i] == name[i]:
+                        i += 1
+                    if i >= size:
+                        return at
+        at += RECORD + int(shape[kind]) + int(shape[KINDS + kind]) * (info & 0xFFFF)
+    return -1
+
+
+@micropython.viper
+def named(part: int, count: int, step: int, strings: int, string_length: int, name: ptr8, size: int) -> int:
+    """The number of the part, of `step` bytes, that has this name; -1: none."""
+    number = 0
+    while number < count:
+        offset = int(ptr32(part)[0])
+        if offset + size < string_length:
+            text = ptr8(strings + offset)
+            if int(text[size]) == 0:
+                i = 0
+                while i < size and text[i] == name[i]:
+                    i += 1
+                if i >= size:
+                    return number
+        part += step
+        number += 1
+    return -1
+
+
+@micropython.viper
+def with_value(part: int, count: int, step: int, column: int, value: int) -> int:
+    number = 0
+    value &= 0xFFFFFFFF
+    while number < count:
+        if int(ptr32(part)[column]) == value:
+            return number
+        part += step
+        number += 1
+    return -1

@@ -1,0 +1,182 @@
+"""Sockets of a network namespace, as /proc/net and `ss` show them: TCP, UDP, Unix, netlink.
+
+Each protocol has a hash table; its buckets are read in one piece and those that are empty are skipped. What the guest
+says is bounded: 2^20 buckets, 65,536 sockets. Source: Linux, include/net/inet_hashtables.h, udp.h, af_unix.h,
+include/linux/rhashtable.h.
+"""
+
+import struct
+
+import micropython
+from micropython import const
+
+from vmm.insight import objects
+from vmm.insight.linux import inet
+from vmm.insight.table import Table
+
+_COLUMNS = ("PROTO", "STATE", "LOCAL", "PEER", "INODE")
+_BUCKETS = const(1 << 20)
+_MOST = const(65536)  # sockets
+_PORTION = const(512)  # buckets read at once
+_UNIX = const(512)  # hash chains of Unix sockets
+_LINKS = const(32)  # netlink protocols
+_PATH = const(108)  # bytes of a Unix socket's name
+_FAMILY = const(2)  # bytes before it
+_TYPES = {1: "u_str", 2: "u_dgr", 5: "u_seq"}
+_NETLINK = {0: "route", 2: "usersock", 4: "sock_diag", 5: "nflog", 6: "xfrm", 7: "selinux", 8: "iscsi", 9: "audit",
+            10: "fib_lookup", 11: "connector", 12: "netfilter", 15: "kobject_uevent", 16: "generic", 20: "rdma",
+            21: "crypto"}  # fmt: skip
+
+
+@micropython.viper
+def _pointer(data: ptr8, at: int, size: int, step: int) -> int:
+    """Where the next word is from `at` on, `step` bytes apart, that is a kernel's address and even; -1: none.
+
+    The others are NULL, or the odd marker of an end. In viper: nearly all of some thousand buckets are empty.
+    """
+    while at + 8 <= size:
+        if data[at + 7] and not data[at] & 1:
+            return at
+        at += step
+    return -1
+
+
+class _Reader:
+    """Walks hash tables of sockets of one namespace."""
+
+    def __init__(self, kernel, net):
+        self.kernel = kernel
+        self.space = kernel.space
+        self.net = net
+        self.common = kernel.types.type("struct sock_common")
+        self._net_at = self.common.offset("skc_net.net")
+        self._left = _MOST
+
+    def heads(self, gva, count, step, offset):
+        """Yield the word at `offset` of each of `count` buckets of `step` bytes that holds a pointer."""
+        if count > _BUCKETS:
+            raise ValueError("the kernel says that a table of sockets has %d buckets" % count)
+        for first in range(0, count, _PORTION):
+            size = min(_PORTION, count - first) * step
+            data = self.space.read(gva + first * step, size)
+            at = _pointer(data, offset, size, step)
+            while at >= 0:
+                yield struct.unpack_from("<Q", data, at)[0]
+                at = _pointer(data, at + step, size, step)
+
+    def chain(self, node, offset):
+        """Yield the addresses of what is linked from `node` on by a member at `offset`, to NULL or a marker (odd)."""
+        while node and not node & 1:
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError("more than %d sockets: a chain loops" % _MOST)
+            yield node - offset & 0xFFFFFFFFFFFFFFFF
+            node = self.space.number(node, 8)
+
+    def has(self, sock):
+        """Whether a socket is of the namespace."""
+        return self.space.number(sock + self._net_at, 8) == self.net
+
+
+def sockets(kernel, task):
+    """A Table of the sockets in the network namespace of a task: PROTO, STATE, LOCAL, PEER, INODE."""
+    if not task.nsproxy:
+        raise ValueError("task %d is ending: it has no network any more" % task.pid)
+    net = task.nsproxy.net_ns
+    reader = _Reader(kernel, int(net))
+    rows = []
+    for part in (_tcp, _udp, _unix, _netlink):
+        rows += part(reader, net)
+    return Table(_COLUMNS, rows)
+
+
+def _tcp(reader, net):
+    kernel = reader.kernel
+    table = kernel.variable("tcp_hashinfo", "struct inet_hashinfo")
+    node = reader.common.offset("skc_nulls_node")
+    rows = []
+    listening = table.lhash2
+    if listening:
+        bucket = listening.target_
+        member = "nulls_head" if bucket.has("nulls_head") else "head"
+        for head in reader.heads(int(listening), table.lhash2_mask + 1, bucket.size, bucket.offset(member)):
+            for sock in reader.chain(head, node):
+                if reader.has(sock):
+                    rows.append(inet.row(kernel, "tcp", sock))
+    for head in reader.heads(int(table.ehash), table.ehash_mask + 1, table.ehash.target_.size, 0):
+        for sock in reader.chain(head, node):
+            if reader.has(sock):
+                rows.append(inet.row(kernel, "tcp", sock))
+    return rows
+
+
+def _udp(reader, net):
+    kernel = reader.kernel
+    table = kernel.variable("udp_table", "struct udp_table")
+    slot = table.hash.target_
+    node = reader.common.offset("skc_node")
+    rows = []
+    for head in reader.heads(int(table.hash), table.mask + 1, slot.size, slot.offset("head")):
+        for sock in reader.chain(head, node):
+            if reader.has(sock):
+                rows.append(inet.row(kernel, "udp", sock))
+    return rows
+
+
+def _unix(reader, net):
+    kernel = reader.kernel
+    if net.unx.type_.has("table"):  # one for each namespace, from Linux 6.0 on
+        table = int(net.unx.table.buckets)
+    else:
+        table = kernel.symbol("unix_socket_table")
+    node = reader.common.offset("skc_node")
+    type = kernel.types.type("struct unix_sock")
+    rows = []
+    for head in reader.heads(table, _UNIX, 8, 0):
+        for gva in reader.chain(head, node):
+            if reader.has(gva):
+                sock = objects.Object(type, kernel.space, gva)
+                kind = _TYPES.get(sock.sk.sk_type, "u_?")
+                peer = _unix_name(kernel, sock.peer) if sock.peer else "*"
+                state = inet.STATES.get(sock.sk.__sk_common.skc_state, "?")
+                rows.append((kind, state, _unix_name(kernel, sock), peer, inet.inode(kernel, sock.sk)))
+    return rows
+
+
+def _unix_name(kernel, sock):
+    """Its path; "@name" of the abstract name space; "*" without a name."""
+    if isinstance(sock, objects.Pointer):
+        sock = kernel.object("struct unix_sock", int(sock))
+    address = sock.addr
+    if not address:
+        return "*"
+    size = min(max(address.len - _FAMILY, 0), _PATH)
+    data = kernel.space.read(int(address) + address.target_.offset("name") + _FAMILY, size)
+    if data[:1] == b"\0":
+        return "@" + "".join([chr(byte) if 32 < byte < 127 else "@" for byte in data[1:]])
+    found = objects.text(data)
+    return found if isinstance(found, str) else repr(found)[2:-1]
+
+
+def _netlink(reader, net):
+    kernel = reader.kernel
+    tables = kernel.variable("nl_table", "struct netlink_table *")
+    type = kernel.types.type("struct netlink_sock")
+    node = type.offset("node")
+    rows = []
+    for protocol in range(_LINKS):
+        buckets = tables[protocol].hash.tbl
+        if not buckets:
+            continue
+        if buckets.nest:
+            raise ValueError("the table of netlink sockets is a nested one: not known here")
+        gva = int(buckets) + buckets.target_.offset("buckets")
+        for head in reader.heads(gva, buckets.size, 8, 0):
+            for sock in reader.chain(head, node):
+                if reader.has(sock):
+                    sock = objects.Object(type, kernel.space, sock)
+                    local = "%s:%d" % (_NETLINK.get(protocol, str(protocol)), sock.portid)
+                    peer = str(sock.dst_portid) if sock.dst_portid else "*"
+                    state = inet.STATES.get(sock.sk.__sk_common.skc_state, "?")
+                    rows.append(("nl", state, local, peer, inet.inode(kernel, sock.sk)))
+    return rows
