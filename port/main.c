@@ -22,6 +22,7 @@
 #include "port/multiboot.h"
 #include "port/native.h"
 #include "port/paging.h"
+#include "port/prompt.h"
 #include "port/rtc.h"
 #include "port/segments.h"
 #include "port/softreset.h"
@@ -160,6 +161,7 @@ void port_main(uint32_t magic, uint64_t information) {
         mp_init();
         cpu_module_init();
         readline_init0();
+        prompt_init();
         run_python();
         mp_printf(&mp_plat_print, "MPY: soft reboot\n");
         vmx_shutdown();

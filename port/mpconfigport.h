@@ -29,6 +29,10 @@
 #define MICROPY_ENABLE_VM_ABORT                (1)
 #define MICROPY_SCHEDULER_DEPTH                (8)
 #define MICROPY_REPL_STDIN_BUFFER_MAX          (1024)
+#define MICROPY_READLINE_HISTORY_SIZE          (100)
+#define MICROPY_REPL_EMACS_WORDS_MOVE          (1)
+#define MICROPY_REPL_EMACS_EXTRA_WORDS_MOVE    (1)
+#define MICROPY_HAL_HAS_VT100                  (0) // mphalport.h: its own breaks at 1000 characters
 #define MICROPY_WARNINGS                       (1)
 #define MICROPY_ERROR_REPORTING                (MICROPY_ERROR_REPORTING_DETAILED)
 

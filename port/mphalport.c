@@ -7,6 +7,7 @@
 #include "py/stream.h"
 #include "lib/oofatfs/ff.h"
 #include "port/idle.h"
+#include "port/prompt.h"
 #include "port/rtc.h"
 #include "port/timer.h"
 #include "port/uart.h"
@@ -21,7 +22,10 @@ static uint64_t scale(uint64_t ticks, uint64_t hz) {
 
 int mp_hal_stdin_rx_chr(void) {
     for (;;) {
-        int c = uart_rx_char(0);
+        int c = prompt_pasted();
+        if (c < 0) {
+            c = uart_rx_char(0);
+        }
         if (c >= 0) {
             return c;
         }
@@ -51,9 +55,19 @@ static void wait_for_room(void) {
     }
 }
 
+// Ctrl-C has been typed, and the code that prints will have its KeyboardInterrupt at the next bytecode: what a
+// long repr still prints until then is dropped.
+static bool interrupted(void) {
+    return mp_interrupt_char >= 0 && MP_STATE_MAIN_THREAD(mp_pending_exception) ==
+                                         MP_OBJ_FROM_PTR(&MP_STATE_VM(mp_kbd_exception));
+}
+
 mp_uint_t mp_hal_stdout_tx_strn(const char *str, size_t len) {
     for (size_t i = 0; i < len; i++) {
         while (!uart_tx_char(0, str[i])) {
+            if (interrupted()) {
+                return len;
+            }
             wait_for_room();
         }
         // A repr is printed by one call a character.
@@ -62,6 +76,19 @@ mp_uint_t mp_hal_stdout_tx_strn(const char *str, size_t len) {
         }
     }
     return len;
+}
+
+void mp_hal_move_cursor_back(unsigned pos) {
+    if (pos <= 4) {
+        mp_hal_stdout_tx_strn("\b\b\b\b", pos);
+    } else {
+        mp_printf(&mp_plat_print, "\x1b[%uD", pos);
+    }
+}
+
+void mp_hal_erase_line_from_cursor(unsigned chars) {
+    (void)chars;
+    mp_hal_stdout_tx_strn("\x1b[K", 3);
 }
 
 uintptr_t mp_hal_stdio_poll(uintptr_t poll_flags) {

@@ -435,6 +435,23 @@ static void vcpu_attr_or_method(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
     vcpu_attr(self, self_in, name, i < REGISTERS ? &registers[i] : NULL, dest);
 }
 
+// vmx.names(vcpu) -> its registers and methods of C, and what Python has put there.
+static mp_obj_t mod_names(mp_obj_t self_in) {
+    vcpu_t *self = get(self_in);
+    mp_obj_t list = mp_obj_new_list(0, NULL);
+    for (size_t i = 0; i < NAMES; i++) {
+        mp_obj_list_append(list, MP_OBJ_NEW_QSTR(name_of(i)));
+    }
+    mp_map_t *members = mp_obj_dict_get_map(self->members);
+    for (size_t i = 0; i < members->alloc; i++) {
+        if (mp_map_slot_is_filled(members, i)) {
+            mp_obj_list_append(list, members->table[i].key);
+        }
+    }
+    return list;
+}
+MP_DEFINE_CONST_FUN_OBJ_1(vmx_names_obj, mod_names);
+
 // VCPU(frame_hpa, vmcs_hpa, table, cls): the frame's pages are zeroed by the caller.
 static mp_obj_t vcpu_make_new(
     const mp_obj_type_t *type, size_t n_args, size_t n_kw, const mp_obj_t *args) {
@@ -458,5 +475,20 @@ static mp_int_t vcpu_get_buffer(mp_obj_t self_in, mp_buffer_info_t *info, mp_uin
     return 0;
 }
 
-MP_DEFINE_CONST_OBJ_TYPE(vcpu_type, MP_QSTR_VCPU, MP_TYPE_FLAG_NONE, make_new, vcpu_make_new, attr,
-    vcpu_attr_or_method, buffer, vcpu_get_buffer);
+// As its class says; a retired one has no frame to read.
+static void vcpu_print(const mp_print_t *print, mp_obj_t self_in, mp_print_kind_t kind) {
+    (void)kind;
+    mp_obj_t text[2] = {MP_OBJ_NULL, MP_OBJ_NULL};
+    vcpu_t *self = MP_OBJ_TO_PTR(self_in);
+    if (self->frame != NULL) {
+        load_from_class(self, self_in, MP_QSTR___repr__, text);
+    }
+    if (text[0] == MP_OBJ_NULL) {
+        mp_print_str(print, "<VCPU>");
+    } else {
+        mp_obj_print_helper(print, mp_call_method_n_kw(0, 0, text), PRINT_STR);
+    }
+}
+
+MP_DEFINE_CONST_OBJ_TYPE(vcpu_type, MP_QSTR_VCPU, MP_TYPE_FLAG_NONE, make_new, vcpu_make_new, print,
+    vcpu_print, attr, vcpu_attr_or_method, buffer, vcpu_get_buffer);

@@ -183,6 +183,7 @@ MP_DECLARE_CONST_FUN_OBJ_1(vcpu_mitigate_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(vcpu_read_obj);
 MP_DECLARE_CONST_FUN_OBJ_3(vcpu_write_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(vcpu_want_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(vmx_names_obj);
 
 extern vmx_cpu_t vmx_cpu;
 

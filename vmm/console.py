@@ -22,6 +22,8 @@ _ANY = const(2)
 class Console:
     """Carries characters between a guest's UART and the outside.
 
+    For users: attach, tail, written.
+
     host: an object with any() -> how many characters wait, readchar() -> int or -1, writechar(c) -> bool; or None.
     attach(): what calling the console does (vmm/terminal.py). poll() moves the characters that can be moved, ready() ->
     whether there are any; both run no bytecode and exist once `uart` is set. more(): called when the guest has read its
@@ -72,6 +74,14 @@ class Console:
         """Connect the UART here, when its cable is removed. clock: the guest's."""
         self.linked = False
         self.uart.connect(self.tx, _nothing, self.drained, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
+
+    def notice(self, text):
+        """A line of the monitor's own, marked, for whoever looks at this console: its guest stands still, say. It is no
+        output of the guest's: tail() does not have it. Lost where nobody listens, or where there is no room."""
+        writechar = self._far[_WRITECHAR]
+        if writechar and not self.linked:
+            for byte in ("\r\n[pcanel: %s]\r\n" % text).encode():
+                writechar(byte)
 
     def tail(self, size=2000):
         """Return the last characters that the guest sent, as str."""

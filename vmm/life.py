@@ -1,6 +1,7 @@
 """A VM's life: start, pause, reset, power, its end; and what follows when the exit loop comes back."""
 
 import cpu
+from micropython import const
 
 from vmm import loaders, processors, verdict
 from vmm.gone import Gone
@@ -17,8 +18,30 @@ _ENDS = verdict.TRIPLE_FAULT | verdict.RESET
 _AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
 
 
+_ENDS_KEPT = const(8)
+
+
+class End:
+    """How a run of a guest ended. start: its number; seconds since it; death: of a triple fault, or None
+    (vmm.debug.explain.Death)."""
+
+    def __init__(self, start, seconds, why, death):
+        self.start = start
+        self.seconds = seconds
+        self.why = why
+        self.death = death
+
+    def __repr__(self):
+        return "<run %d ended after %.6f s: %s>" % (self.start, self.seconds, self.why)
+
+
 class Life:
-    """The part of vmm.vm.VM that starts and stops it."""
+    """The part of vmm.vm.VM that starts and stops it.
+
+    For users: destroy, pause, power_off, reset, resume, start.
+    """
+
+    _stands = False  # its console has been told that it does
 
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
@@ -48,6 +71,7 @@ class Life:
         for _, length, hpa in segments:
             cpu.zero(hpa, length)
         self.starts += 1
+        self._stands = False
         self.backoff.release()
         for vcpu in self.vcpus:
             vcpu.stepper.reset()
@@ -108,7 +132,15 @@ class Life:
         """Let a paused or stopped guest go on from where it stands."""
         self.steadily(self._resume)
 
+    def stands(self, why):
+        """Its own console says that the guest stands still, where it looked hung otherwise; and when it goes on."""
+        self._stands = True
+        self.console.notice("%s is %s" % (self.name, why))
+
     def _resume(self):
+        if self._stands and self.state in (states.PAUSED, states.STOPPED):
+            self._stands = False
+            self.console.notice("%s goes on" % self.name)
         if self.state in (states.PAUSED, states.STOPPED):
             self.catch_up()
             for vcpu in self.vcpus:
@@ -191,7 +223,8 @@ class Life:
 
     def apply(self, answer, vcpu):
         """What a vCPU's exit loop came back with. A guest that was paused, or switched off, in that exit stays so."""
-        if answer & _ENDS and not self.backoff.held:
+        repeated = self.deaths is not None and self.deaths.over(vcpu)
+        if answer & _ENDS and not self.backoff.held and not repeated:
             answer = self._ends(answer, vcpu)
         state = self.state
         if state == states.OFF:
@@ -199,18 +232,25 @@ class Life:
         elif answer & verdict.RESET and self.backoff.held:
             self._reset_itself(self.why)
         elif answer & verdict.TRIPLE_FAULT:
-            self._ended("on_triple_fault", "reset", "triple fault at %#x%s" % (vcpu.rip, self.name_of(vcpu.rip)))
+            if repeated or not self._repeats(vcpu):
+                self._died(vcpu)
         elif answer & verdict.RESET:
             self._ended("on_reset", "reset", "reset by the guest")
         elif answer & verdict.POWER_OFF:
             self._ended("on_power_off", "power-off", "powered off by the guest")
         elif answer & verdict.STOP:
             self._stand(states.STOPPED, "see the report")
+            self.stands("stopped; the prompt has the report")
+        elif answer & verdict.PAUSE and vcpu.scheduled.state != states.PAUSED:
+            why, self._pausing = self._pausing, None
+            self._stand(states.PAUSED, why or "by a policy")
+            if not self._stands:  # a policy that failed has said so
+                self.stands("paused: %s; resume() at the prompt goes on" % self.why)
+            if answer & verdict.WAIT:
+                vcpu.scheduled.before = states.HALTED
         elif state == states.PAUSED:
             if answer & verdict.WAIT:
                 vcpu.scheduled.before = states.HALTED
-        elif answer & verdict.PAUSE:
-            self._stand(states.PAUSED, "by a policy")
         elif answer & verdict.WAIT and vcpu.scheduled.state == states.RUNNING and not vcpu.scheduled.wakes():
             vcpu.scheduled.state = states.HALTED
         if state == states.PAUSED:
@@ -235,6 +275,27 @@ class Life:
             if self.state == states.OFF:
                 self._power(False)
 
+    def _repeats(self, vcpu):
+        """Whether the vCPU runs its triple fault once more, to find out how it came to it (vmm/debug/replay.py)."""
+        if self.interleave or vcpu.scheduled.state != states.RUNNING:
+            return False
+        try:
+            if self.deaths is None:
+                from vmm.debug.explain import Deaths
+
+                self.deaths = Deaths(self)
+            self.deaths.begin(vcpu)
+        except MemoryError:  # a full heap: the guest ends without an explanation
+            self.deaths = None
+            return False
+        return True
+
+    def _died(self, vcpu):
+        death = self.deaths.last if self.deaths is not None else None
+        why = "triple fault at %#x%s" % (vcpu.rip, self.name_of(vcpu.rip))
+        told = ": %s; vm.explain() tells more" % death.short if death is not None else ""
+        self._ended("on_triple_fault", "stop", why, told, death)
+
     def _ends(self, answer, vcpu):
         """Ask the policies on a triple fault or a reset; what the answer is then."""
         end = reasons.SHUTDOWN if answer & verdict.TRIPLE_FAULT else reasons.RESET_REQUEST
@@ -254,20 +315,23 @@ class Life:
             self._stand(states.STOPPED, why)
             self.log("stopped: " + why)
 
-    def _ended(self, key, default, why):
-        """The guest has come to an end of its own making: the description says what follows."""
+    def _ended(self, key, default, why, told="", death=None):
+        """The guest has come to an end of its own making: the description says what follows. told: what the line has
+        behind `why`."""
+        self.ends.append(End(self.starts, self.clock.now() / self.clock.hz, why, death))
+        del self.ends[:-_ENDS_KEPT]
         response = self.config.get(key) or default
         if response == "reset":
-            self._reset_itself(why)
+            self._reset_itself(why, told)
         else:
-            self.log(why)
+            self.log(why + told)
             self._stand(states.STOPPED if response == "stop" else states.OFF, why)
 
-    def _reset_itself(self, why):
+    def _reset_itself(self, why, told=""):
         held = self.backoff.held
         ms = 0 if held else self.backoff.wait_ms()
         if not held and self.backoff.says():
-            self.log(why + (_AGAIN if ms else ""))
+            self.log(why + told + (_AGAIN if ms else ""))
         if ms:
             self.backoff.hold(ms)
             return

@@ -2,13 +2,19 @@
 
 
 class Machines:
-    """The VMs by name: vms['linux'], iteration over names, a table when printed."""
+    """The guests by name: vms['linux'], iteration over names, a table when printed.
+
+    For users: values.
+    """
 
     def __init__(self):
         self._by_name = {}
 
     def __getitem__(self, name):
-        return self._by_name[name]
+        try:
+            return self._by_name[name]
+        except (KeyError, TypeError):
+            raise KeyError("no guest %r; guests: %s" % (name, ", ".join(self._by_name) or "none")) from None
 
     def __contains__(self, name):
         return name in self._by_name
@@ -20,7 +26,12 @@ class Machines:
         return len(self._by_name)
 
     def values(self):
+        """The VM objects."""
         return self._by_name.values()
+
+    def complete_keys(self, _):
+        """For Tab within the brackets."""
+        return self._by_name
 
     def add(self, vm):
         self._by_name[vm.name] = vm

@@ -43,33 +43,36 @@ class NoVmx(RuntimeError):
 
 
 class Monitor:
-    """caps: the CPU's capabilities. mitigations: against its flaws. pages: host memory. vms: the machines.
-    scheduler, machine_checks."""
+    """The one object that owns the CPU and all guests.
+
+    For users: active, caps, create, journal, links, machine_checks, mitigations, pages, scheduler, trial, uarts, vms,
+    windows, xcr0.
+    """
 
     def __init__(self):
-        self.caps = caps_module.Caps(cpu.cpuid, cpu.rdmsr)
+        self.caps = caps_module.Caps(cpu.cpuid, cpu.rdmsr)  # what the CPU's VMX offers, and what of it is used
         self.mitigations = mitigations.Mitigations(cpu.cpuid, cpu.rdmsr, _mitigated())
-        self.vms = Machines()
-        self.pages = pages.Pages(_free_memory(), cpu.zero, cpu.hold)
+        self.vms = Machines()  # the guests by name
+        self.pages = pages.Pages(_free_memory(), cpu.zero, cpu.hold)  # host memory: available, largest, take(), give()
         for start, size in _taken_memory():
             self.pages.reserve(start, size)
-        self.journal = journal.Journal(cpu.rdtsc, cpu.tsc_hz, cpu.reading)
+        self.journal = journal.Journal(cpu.rdtsc, cpu.tsc_hz, cpu.reading)  # lines about guests on the prompt
         self.machine_checks = machine_check.MachineChecks(cpu, self.journal, self.vms)
         self._most = cpu.heap()[0] // _GUEST_HEAP
         self.scheduler = sched.Scheduler(cpu.tsc_hz, self._most)
         self.scheduler.say = self.journal.say
         self.scheduler.defer(self._settle)
-        self.links = link.Links(self.scheduler)
-        self.windows = shared.Windows(self.pages, self.scheduler)
+        self.links = link.Links(self.scheduler)  # cables between the UARTs of guests
+        self.windows = shared.Windows(self.pages, self.scheduler)  # memory that guests share
         self._vpids = list(range(self._most, 0, -1))  # of 65535, which no heap reaches
         self.uarts = HostUarts(self.links, self.scheduler.watch_consoles)
         self._peak = 0  # most guests so far: a destroyed guest's share of the heap stays reserved for its successor
-        self.xcr0 = 0
+        self.xcr0 = 0  # the XSAVE features that the CPU has, as XCR0
         self.compacts = False
         self.trial = None  # vmm/vtx/trial.py: how the CPU behaves in a guest
         self.gone = bytearray(PAGE)  # the frame of all destroyed guests: a full heap has no room for one each
         self.reserve = None  # memory that vmm/policies/policy.py frees when a policy has filled the heap
-        self.active = False
+        self.active = False  # whether guests can run here
         if self.caps.ok:
             self._vmxon()
         cpu.idle_hook(self.idle)
@@ -92,6 +95,16 @@ class Monitor:
         self.trial = trial.run(self.pages, caps)
         cpu.soft_reset_hook(self.leave)
         self.active = True
+
+    def __repr__(self):
+        rows = [repr(self.vms)] if len(self.vms) else ["no guests"]
+        rows += ["no guest can run: " + line for line in self.caps.missing]
+        rows.append("host memory: %d MiB free, %d MiB in one piece" % (
+            self.pages.available >> 20, self.pages.largest >> 20,
+        ))  # fmt: skip
+        heap, left, _ = cpu.heap()
+        rows.append("heap: %d KiB, of which %d KiB lie free in one piece" % (heap >> 10, left >> 10))
+        return "\n".join(rows)
 
     def idle(self, deadline):
         """The port's idle hook: messages, then guests until the prompt or the sleeper is due.

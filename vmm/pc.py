@@ -99,6 +99,11 @@ class Pc:
         mmio.claim(IOAPIC, PAGE, self.ioapic)
         mmio.claim(tables.HPET, hpet.SIZE, Later(self._make_hpet))
 
+    def __repr__(self):
+        from vmm.debug import chips
+
+        return chips.pc(self)
+
     def com(self, n):
         """The UART of COM1 to COM4, n from 0; those beyond COM1 are made for the first link that names them."""
         if self.coms[n] is None:

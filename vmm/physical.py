@@ -4,7 +4,10 @@ from vmm.memory import ept, paging
 
 
 class Physical:
-    """The part of vmm.vm.VM that owns its physical address space: memory (RAM), ept, rights, mmio_bus (devices)."""
+    """The part of vmm.vm.VM that owns its physical address space: memory (RAM), ept, rights, mmio_bus (devices).
+
+    For users: physical_read, physical_write, touched.
+    """
 
     def cover(self, gpa):
         """Hide the RAM at gpa behind a device's page."""
@@ -26,8 +29,11 @@ class Physical:
     def touched(self):
         """Return [(gpa, bytes), ...] of its RAM that the guest has touched since it was started.
 
-        All of it, unless its description asks for demand_paging.
+        ValueError unless its description asks for demand_paging: without, all RAM is mapped at its start, and nothing
+        tells what of it is touched.
         """
+        if not self.demand_paging:
+            raise ValueError("guest %s: what it touches is known with demand_paging = true in its file" % self.name)
         return [run for gpa, size, _ in self.memory.segments for run in self.ept.touched(gpa, size)]
 
     def flush(self):
@@ -43,7 +49,7 @@ class Physical:
         """Return a new page walker; load() it before use."""
         return paging.Walker(self.memory, self.cpuid.leaf(0x80000008, 0)[0] & 0xFF)
 
-    def walk(self, vcpu, gva):
+    def find_gpa(self, vcpu, gva):
         """Return the gpa of gva, or None; rights and accessed flags are left alone."""
         gpa = self.load_walker(vcpu).translate(gva, paging.PEEK)
         return None if gpa < 0 else gpa
@@ -55,6 +61,7 @@ class Physical:
         return self.mmio_bus.read_bytes(gpa, size)
 
     def physical_write(self, gpa, data):
+        """Write bytes at a gpa as the guest's CPU would: to RAM, or to devices."""
         if self.memory.has(gpa, len(data)):
             self.memory.write(gpa, data)
         else:

@@ -13,6 +13,7 @@ import cpu
 from micropython import const
 
 from vmm import apic_bus, backoff, bus, handlers, pc, processors, screen, tally, terminal
+from vmm.debug.debugged import Debugged
 from vmm.gone import Gone
 from vmm.handlers import cpu_msrs, cpuid, io, mmio, msr, spec_msrs, vmcall
 from vmm.insight.exits.view import Exits
@@ -35,20 +36,29 @@ _LARGE = const(0x200000)
 _LOG_LINES = const(64)
 
 
-class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
-    """One guest. Attributes for users: name, state, vcpus, vcpu (the first of them), memory, clock, ports, mmio, msrs,
-    policies."""
+class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
+    """One guest.
+
+    For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, hidden, lapic, log, memory,
+    messages, mmio, msrs, name, name_of, nmi, on, pc, policies, ports, rights, screen, symbols, unclaimed, vcpu,
+    vcpus, why, windows.
+
+    Example:
+
+        vm = vms["linux"]
+        vm.pause(); vm.vcpu; vm.resume()
+    """
 
     def __init__(self, monitor, config, blobs, host_uart, vpids):
         """vpids: one for each vCPU."""
         self.monitor = monitor
-        self.config = config
-        self.name = config["name"]
-        self.why = "not started"
-        self.messages = []
+        self.config = config  # its description, a dict (docs/guests.md)
+        self.name = config["name"]  # as in vms["..."]
+        self.why = "not started"  # what it stands still for, a text
+        self.messages = []  # its last lines on the prompt
         self.refused = {}
         self.chains = {}  # exit reason: the policies in front of its handlers
-        self.policies = []
+        self.policies = []  # those attached
         self.powered = False
         self.bios = None  # vmm.handlers.bios.Bios where its program wants one
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
@@ -56,11 +66,13 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.blobs = blobs  # {name: buffer}, its boot modules
         self._symbols = None
         self._hidden = None
-        self.vcpus = []
+        self.vcpus = []  # its processors; vcpu is the first
         self.expansion = None  # vmm.expansion.Expansion, where its file asks for it
         self._scheduled = []
         self._taken = []
         self._init = None  # why it is to be reset
+        self.ends = []  # how its last runs ended: vmm.life.End
+        self.deaths = None  # vmm.debug.explain.Deaths, once it has come to a triple fault
         self._kernel = None  # vmm.insight.kernel.Kernel, once somebody has looked inside
         try:
             self._build(config, host_uart, vpids)
@@ -91,8 +103,8 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         size = config["memory"]
         align = _LARGE if size >= _LARGE else PAGE
         segments = [(gpa, length, self.take(length, align)) for gpa, length in ram(size)]
-        self.memory = memory.GuestMemory(segments)
-        self.e820 = e820(size)
+        self.memory = memory.GuestMemory(segments)  # its RAM by gpa: read, write, read_u64, ...
+        self.e820 = e820(size)  # ((gpa, bytes, kind), ...) as it is told
         self.ept = ept.Ept(monitor.pages, caps.page_sizes)
         self.rights = rights.Rights(self.ept, caps.ept_vpid.EXECUTE_ONLY)
         self.demand_paging = config.get("demand_paging") or False
@@ -122,18 +134,18 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         self.linear = linear.Linear(self)
         self.mmio = mmio.Mmio(self, self.mmio_bus)
         self.hypercalls = vmcall.Hypercalls()
-        self.exits = Exits(self.report)
+        self.exits = Exits(self.report)  # top(), trace(): what exits, and what it costs
         for number in range(cpus):
             processors.make(self, number, vpids[number], live)
         self.arming = arming.Arming(self, self.vcpus, vcpu.EXCEPTIONS)
         first = self.vcpu
         self.clock, self.lapic, self.events = first.clock, first.lapic, first.events  # short names
         self.apic_bus = apic_bus.ApicBus(monitor.scheduler, self.vcpus, processors.initialize, processors.start_up)
-        self.pc = pc.Pc(self, host_uart)
+        self.pc = pc.Pc(self, host_uart)  # its chips
         for end in monitor.links.ends(self.name):
             self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then
         self.expansion = self.pc.expansion
-        self.console = self.pc.console
+        self.console = self.pc.console  # console() attaches; console.tail(): what it last printed
         self.console.attach = self.attach
 
         self.schedule(config.get("priority") or 0, config.get("share") or 100)
@@ -185,7 +197,19 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside):
         return self._hidden
 
     def on(self, event, **filters):
-        """Decorator: attach a function to an event (vmm/policies/policy.py); it becomes the Policy."""
+        """Decorator: attach a function of the vCPU to an event of this guest; the function's name is the Policy then.
+
+        event: CPUID, IO, RDMSR and so on, or the name as text; help(IO) has the filters of one, vm.on(<Tab> the events.
+        The function answers None or DEFAULT (as without it), HANDLED, SKIP, RETRY, PAUSED, Inject(vector, error) or
+        Value(number). Several are asked in the order of attachment until one answers. ValueError at once for a filter
+        that makes no sense. policy.hits, policy.ticks and policy.detach(); vm.policies lists all.
+
+        Example:
+
+            @vm.on(IO, port=0x3f8, write=True)
+            def seen(vcpu):
+                print(chr(vcpu.rax & 0xff))
+        """
         return policy.decorator(self, event, filters)
 
     # -- for people

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from mpremote.console import Console as Tty
 
+from pcanel.disassembly import Disassembly
+from pcanel.monitor import REPL
 from pcanel.replay import harmless
 
 _MENU_KEY = 0x1D  # Ctrl-]
@@ -60,6 +62,7 @@ class Terminal:
         self._tty = Tty()
         self._line: Line | None = None
         self._socket: socket.socket | None = None
+        self._listing = Disassembly()
 
     def run(self, first: str) -> str:
         """Until the user leaves or `watch` returns a reason; returns that reason ('' if left)."""
@@ -81,12 +84,13 @@ class Terminal:
             data = self._socket.recv(65536)
             if not data:
                 raise Left(self._watch() or f"the console {self._line.name} has ended")
-            self._write(data)
+            self._write(self._listing.feed(data) if self._line.name == REPL else data)
         if self._tty.infd in ready:
             self._type(os.read(self._tty.infd, 4096))
         for line in self._news():
             self._say(line)
         if not ready:
+            self._write(self._listing.flush())
             reason = self._watch()
             if reason:
                 raise Left(reason)
@@ -121,6 +125,7 @@ class Terminal:
         if replay:
             self._say(f"console {line.name}")
             self._write(_last_lines(line.log))
+        self._listing.flush()
         self._line = line
         self._socket = line.connect()
 

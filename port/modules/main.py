@@ -10,6 +10,8 @@ import micropython
 # prompt it is a character like any other, but for policy files, which may loop.
 micropython.kbd_intr(-1)
 
+import builtins
+
 import cpu
 import machine
 import multiboot
@@ -18,6 +20,7 @@ import vmx
 from vmm.boot import load_guests, run_policies, start_guests
 from vmm.monitor import Monitor
 from vmm.policies.events import WORDS
+from vmm.prompt import Help, completer, displayer, more
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
 globals().update(WORDS)  # CPUID, IO, ...
@@ -27,6 +30,9 @@ caps = vmx_caps = monitor.caps
 mitigations = monitor.mitigations
 sched = monitor.scheduler
 still = sched.still
+help = Help(globals())
+cpu.completer(completer(globals()))
+builtins.__repl_print__ = displayer()
 
 for _line in vmx_caps.missing:
     print("no guests here: " + _line)

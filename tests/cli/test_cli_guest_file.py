@@ -55,7 +55,7 @@ def test_multiboot(write, tmp_path):
         "links": [], "shared": [],
         "console": None, "screen": "off", "autostart": True, "cpus": 1,
         "demand_paging": False, "priority": 0, "share": 100,
-        "on_reset": "reset", "on_triple_fault": "reset", "on_power_off": "power-off",
+        "on_reset": "reset", "on_triple_fault": "stop", "on_power_off": "power-off",
     }  # fmt: skip
     modules = guest.boot_modules()
     assert [module.name for module in modules] == ["guest:some", "some/kernel", "some/mod0", "some/mod1"]

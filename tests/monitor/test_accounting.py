@@ -27,7 +27,11 @@ def top(bench, ms):
 
 # Everything that a guest can have done for it, beside an equal that only counts.
 LOADS = {
-    "starts again and again": ("ud2", {"memory": 16 << 20}, "vm.backoff.wait_ms = lambda: 0"),
+    "starts again and again": (
+        "ud2",
+        {"memory": 16 << 20, "on_triple_fault": "reset"},
+        "vm.backoff.wait_ms = lambda: 0",
+    ),
     "makes garbage": ("again: cpuid; jmp again", {}, GARBAGE),
     "prints without end": (PRINTS, {"handlers": {0x40: SENDS}, "console": "com2"}, ""),
     "wakes up all the time": ("again: sti; hlt; cli; jmp again", {}, ""),
@@ -209,14 +213,15 @@ def test_a_timer_that_is_unmasked_later(guest, name):
 
 def test_resets_back_off(guest):
     """Two at once, then later and later; said a few times and no more, whatever it does."""
-    made = guest("ud2")
+    made = guest("ud2", on_triple_fault="reset")
     said = made.exec("vm.resume()\ntime.sleep_ms(1500)\nprint('now', vm.starts, vm.state, vm.why)")
     starts, state, why = said.rpartition("now ")[2].strip().split(" ", 2)
     assert 6 <= int(starts) <= 12  # held for 10 ms, 20, 40, ... 640
     assert (state, why) == ("halted", "resets again and again: held")
     made.bench.run(1)  # for what was held back while the line ran
     lines = made.eval("vm.messages")
-    assert lines[:-1] == [f"triple fault at {CODE + 7:#x}"] * 2
+    why = f"triple fault at {CODE + 7:#x}: #UD, #GP(0x33), #GP(0x6b), #DF, #GP(0x43); vm.explain() tells more"
+    assert lines[:-1] == [why] * 2
     assert lines[-1].endswith("again and again; it is held in reset for longer each time, until it stays up")
 
 
@@ -246,7 +251,7 @@ show(vm.backoff.held)
 
 def test_a_guest_that_is_held_in_reset(guest):
     """What the prompt does to it takes effect, and nothing else wakes it."""
-    made = guest("ud2")
+    made = guest("ud2", on_triple_fault="reset")
     printed = [line for line in made.exec(HELD).splitlines() if line.startswith("is")]
     assert printed == ["is halted 0", "is paused 0", "is halted 1", "is off 1", "is paused 2 False"]
 
@@ -273,8 +278,9 @@ def test_resets_of_all_kinds_back_off(guest, by):
         "keyboard controller": "mov al, 0xfe; out 0x64, al", "port 92h": "mov al, 1; out 0x92, al",
         "CF9": "mov dx, 0xcf9; mov al, 6; out dx, al", "triple fault": "ud2",
     }[by]  # fmt: skip
-    other = "on_reset" if by == "triple fault" else "on_triple_fault"
-    made = guest(source + "\nhlt", **{other: "stop"})
+    ends = {"on_reset": "stop", "on_triple_fault": "stop"}
+    ends["on_triple_fault" if by == "triple fault" else "on_reset"] = "reset"
+    made = guest(source + "\nhlt", **ends)
     made.until("vm.backoff.held")
     made.until("vm.starts > 4")
     assert made.state != "stopped"

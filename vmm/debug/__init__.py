@@ -1,1 +1,6 @@
-"""Breakpoints, watches and stepping: what a debugger does to a guest, which does not see it."""
+"""The debugger: breakpoints, watches, steps, and what a guest's state means in words. The guest does not see it.
+
+`debugged` has what a VM has of it; the rest is imported at its first use. `hidden`, `face` and `past` are breakpoints.
+`pagewalk`, `descriptors` and `registers` decode what the CPU reads, `instructions` code, `chips` devices. `delivery`
+and `cause` say why an exception came, `replay` finds out which, `explain` and `hang` tell of guests that died or hang.
+"""

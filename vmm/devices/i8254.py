@@ -97,6 +97,11 @@ class I8254(Counters):
         self._port61 = 0
         self._drive(1)
 
+    def __repr__(self):
+        from vmm.debug import chips
+
+        return chips.pit(self)
+
     # 1,490 for a running count, of which `now` 360.
     @micropython.viper
     def read(self, offset: int, size: int) -> int:

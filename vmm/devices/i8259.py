@@ -87,6 +87,20 @@ class I8259:
         if intr:
             self.intr(0)
 
+    @property
+    def state(self):
+        """Both chips' state, by the words of i8259_lines.py: to look at."""
+        return self._state
+
+    def vector(self, n):
+        """The vector of input `n`."""
+        return self._state[((n & 8) << 1) + BASE] + (n & 7)
+
+    def __repr__(self):
+        from vmm.debug import chips
+
+        return chips.pic(self)
+
     def reader(self, offset, size):
         """reader(now) -> the byte of an IMR, or -1 where a poll command waits: ask read()."""
         if size != 1 or offset not in (1, 3):

@@ -60,6 +60,11 @@ class IoApic:
         s[_SELECT] = 0
         s[_IDENTITY] = self.identity << 24
 
+    def __repr__(self):
+        from vmm.debug import chips
+
+        return chips.ioapic(self)
+
     # 560
     @micropython.viper
     def read(self, offset: int, size: int) -> int:

@@ -146,6 +146,11 @@ class Lapic(LapicPage):
         else:
             self.set(ID, self.apic_id << 24 & 0xFFFFFFFF)
 
+    def __repr__(self):
+        from vmm.debug import chips
+
+        return chips.lapic(self)
+
     @property
     def enabled(self):
         """IA32_APIC_BASE bit 11."""

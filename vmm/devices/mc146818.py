@@ -69,6 +69,11 @@ class Mc146818:
         self.index = 0
         self._drive()
 
+    def __repr__(self):
+        from vmm.debug import chips
+
+        return chips.rtc(self)
+
     def read(self, offset, size):
         """The index, or the register that it selects."""
         if offset == 0:

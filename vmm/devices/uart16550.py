@@ -269,6 +269,11 @@ class Uart16550:
         self.modem_in(inputs)
         self._pins()
 
+    def __repr__(self):
+        from vmm.debug import chips
+
+        return chips.uart(self)
+
     @property
     def registers(self):
         """Its state, LSR at its offset: to look at without a read's side effects."""

@@ -37,3 +37,8 @@ def entry_failure(vcpu):
     text = "VM entry failed (exit reason %d, %s), qualification %d" % (reason, names[reason], vcpu.qualification)
     vcpu.vm.report(vcpu, "\n".join([text] + faults))
     return verdict.STOP
+
+
+def nothing(vcpu):
+    """Behind policies of what is no exit and needs nothing."""
+    return verdict.RESUME

@@ -17,6 +17,7 @@ from vmm.vtx.x86 import IA32_LSTAR, PAGE
 
 _FOUND = 100  # names that search() returns
 _NEAR = 3
+_TABBED = 400
 _SHOWN = 4
 
 
@@ -123,6 +124,26 @@ class Symbols:
 
     def __len__(self):
         return len(self._load())
+
+    def __getattr__(self, name):
+        """symbols.NAME, as symbols["NAME"], for names that are not those of these methods."""
+        if name.startswith("__"):  # Python itself asks
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(error.value) from None
+
+    def complete_keys(self, typed):
+        """For Tab: names that begin so; of very many, some."""
+        found = []
+        for name, _ in self._load().starting(typed) if typed else ():
+            found.append(name)
+            if len(found) == _TABBED:
+                break
+        return found
+
+    complete_attributes = complete_keys
 
     def around(self, gva):
         """(name, its address, where the next one begins, or None) of the symbol that an address lies in, or None."""

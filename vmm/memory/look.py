@@ -5,6 +5,8 @@ address space, which need not be the current one, and an address that cannot be 
 that acts in the CPU's place uses vmm/memory/linear.py.
 """
 
+import struct
+
 import micropython
 import uctypes
 from micropython import const
@@ -17,6 +19,8 @@ from vmm.vtx.vmcs import GUEST_CR3, GUEST_CR4, GUEST_IA32_EFER
 from vmm.vtx.x86 import CR4_LA57, EFER_LMA, EFER_NXE, MASK64, PAGE
 
 _PS = const(1 << 7)
+_XD = 1 << 63
+_PROGRAM_PCID = const(1 << 11)
 _TABLE = const(0xFFFFFFFFFF000)
 
 
@@ -150,6 +154,40 @@ def translate(vcpu, gva: int) -> int:
         if gpa >= 0:
             return gpa
     return int(space(vcpu).translate(gva))
+
+
+def holding(vcpu, gva, where=None):
+    """The address space that is named, by a CR3 or a Space; else the current one, or that of the kernel's half where
+    the current one is its counterpart for programs and lacks the page.
+
+    Linux's page-table isolation has the program's table 4 KiB behind the kernel's, and another PCID: bits 12 and 11 of
+    CR3 (arch/x86/entry/calling.h); what they map for programs is the same.
+    """
+    if isinstance(where, Space):
+        return where
+    if where is not None:
+        return space(vcpu, where)
+    current = space(vcpu)
+    if not gva >> 63 & 1:
+        return current
+    cr3 = vcpu.cr3
+    if not cr3 & PAGE or not vcpu.efer & EFER_LMA:
+        return current
+    memory = vcpu.vm.memory
+    if walk(memory.table, current._root, current._shift, gva, 0) >= 0:
+        return current
+    root = cr3 & _TABLE
+    return space(vcpu, cr3 & ~(PAGE | _PROGRAM_PCID)) if _are_pair(memory, root - PAGE, root) else current
+
+
+def _are_pair(memory, kernels, programs):
+    """Whether two top tables, by gpa, map the same for programs; the kernel's forbids execution of that."""
+    if not memory.has(kernels, 2 * PAGE):
+        return False
+    first = struct.unpack("<256Q", memory.read(kernels, PAGE // 2))
+    second = struct.unpack("<256Q", memory.read(programs, PAGE // 2))
+    differ = [i for i in range(256) if (first[i] ^ second[i]) & ~_XD]
+    return not differ and any(first)
 
 
 def space(vcpu, cr3=None):

@@ -48,6 +48,10 @@ class Rights:
                 rights &= ~X
         return rights
 
+    def watchers(self, gpa):
+        """[(watcher, rights that it takes away), ...] of the page at gpa."""
+        return list(self._taken.get(gpa, {}).items())
+
     def taken(self, gpa):
         """Whether anybody has taken rights from the page at gpa."""
         return gpa in self._taken

@@ -25,6 +25,7 @@ class Arming:
         self._secondary = Counted(vcpus[0].read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS))
         self._registers = Counted()
         self._msrs = {}  # (index, write): how many policies
+        self._ticker = None
 
     def check(self, event, needs):
         """ValueError where this CPU does not have what an event needs."""
@@ -71,6 +72,15 @@ class Arming:
         for vcpu in self._vcpus:
             vcpu.stepper.reset()
 
+    @property
+    def ticker(self):
+        """The timers of policies on TIME."""
+        if self._ticker is None:
+            from vmm.policies.ticker import Ticker
+
+            self._ticker = Ticker(self.vm, self._vcpus)
+        return self._ticker
+
     def exceptions(self):
         """The exception bitmap that the attached policies need."""
         return self._exceptions.bits
@@ -99,6 +109,8 @@ class Arming:
         """What is no memory: needed by `count` more policies."""
         needs = policy.needs
         on = count > 0
+        if needs.ticks:
+            self.ticker.change(needs.ticks, count)
         if self._exceptions.add(needs.exceptions, count):
             for vcpu in self._vcpus:
                 vcpu.write(EXCEPTION_BITMAP, self.exceptions())

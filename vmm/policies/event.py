@@ -15,10 +15,10 @@ class Needs:
     exceptions: bits of the exception bitmap. msrs: ((index, write), ...) of the MSR bitmaps; all ports exit. primary,
     secondary: names of processor-based controls (vmm/vtx/controls.py). pages: page numbers of gpas, and rights, R, W
     and X of EPT or-ed, that are taken from these. registers: 0 and 4, control registers of which the change of any bit
-    exits.
+    exits. ticks: of the guest's clock, after which it happens again and again.
     """
 
-    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=()):
+    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), ticks=0):
         self.exceptions = exceptions
         self.msrs = msrs
         self.primary = primary
@@ -26,6 +26,7 @@ class Needs:
         self.pages = pages
         self.rights = rights
         self.registers = registers
+        self.ticks = ticks
 
 
 class Event:

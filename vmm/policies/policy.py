@@ -43,6 +43,8 @@ _FULL = "the heap is nearly full: "
 class Policy:
     """One attached function. detach() takes it off; hits and ticks (host TSC) tell its cost.
 
+    For users: attached, detach, event, filters, function, hits, limit_kib, limit_ms, name, ticks, vm.
+
     limit_ms: longest that a call may take. limit_kib: how much of the heap.
     """
 
@@ -84,6 +86,7 @@ class Policy:
 
     @property
     def limit_ms(self):
+        """The longest that a call may take, in ms; it can be set."""
         return self.account.get(CALL_LIMIT) * 1000 // cpu.tsc_hz
 
     @limit_ms.setter
@@ -93,6 +96,7 @@ class Policy:
 
     @property
     def limit_kib(self):
+        """How much of the heap a call may take, in KiB; it can be set."""
         return self.account.get(CALL_HEAP) >> 10
 
     @limit_kib.setter
@@ -120,6 +124,7 @@ class Policy:
 
     @property
     def name(self):
+        """The function's name."""
         return getattr(self.function, "__name__", "?")
 
     def attach(self):
@@ -252,6 +257,7 @@ class Policy:
             % (self.name, self.event.name, vm.name, vcpu.rip, vm.name_of(vcpu.rip), why),
             error or KeyboardInterrupt(),
         )
+        vm.stands("paused: policy %s failed on %s; the prompt has the report" % (self.name, self.event.name))
         self.event.again(vcpu)
         return verdict.PAUSE
 

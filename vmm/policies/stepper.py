@@ -47,7 +47,7 @@ class Stepper:
         """
         vm = self.vm
         if not self.armed:
-            self._way = self._fitting(self.vcpu)
+            self._way = self.way()
             instead = self._way.instead(self.vcpu)
             if instead is not None:
                 return instead
@@ -69,9 +69,10 @@ class Stepper:
             self._way.again(self.vcpu)
         return verdict.RESUME
 
-    def _fitting(self, vcpu):
+    def way(self):
+        """The way in which the vCPU can be stepped now."""
         for way in self._ways:
-            if way.fits(vcpu):
+            if way.fits(self.vcpu):
                 return way
         return self._ways[-1]
 

@@ -232,7 +232,7 @@ class TrapFlag:
             gva = gva + 1 + vcpu.read(GUEST_SS_BASE) & 0xFFFFFFFF
         else:
             gva += 1
-        gpa = self.vm.walk(vcpu, gva)
+        gpa = self.vm.find_gpa(vcpu, gva)
         if gpa is not None and self.vm.memory.has(gpa):
             stored = self.vm.memory.read_u8(gpa)  # bits 8 to 15: no page ends between them
             self.vm.memory.write_u8(gpa, stored & ~(mask >> 8) | flags >> 8 & mask >> 8)

@@ -40,7 +40,7 @@ class Timer:
     """One deadline of one device, in ticks of its clock; 0 is off. `word`: where it is in the frame."""
 
     def __init__(self, clock, index, callback):
-        self._clock = clock
+        self.clock = clock
         self.word = TIMERS + 2 * index
         self._index = index
         self.callback = callback
@@ -49,15 +49,15 @@ class Timer:
 
     @property
     def deadline(self):
-        return self._clock.get(self.word)
+        return self.clock.get(self.word)
 
     @property
     def callback(self):
-        return self._clock.callbacks[self._index]
+        return self.clock.callbacks[self._index]
 
     @callback.setter
     def callback(self, callback):
-        self._clock.callbacks[self._index] = callback
+        self.clock.callbacks[self._index] = callback
 
     def cancel(self):
         self.arm(0)

@@ -51,8 +51,13 @@ _BLOCK = const(128)  # bytes of one of the heap
 
 
 class Scheduler(Preemption):
-    """vcpus: those of all VMs, the highest priority first, those of one in the order in which they came to have it.
-    policy: None, or an object with pick(runnable). most: how many vCPUs there can be."""
+    """Who runs when: sched at the prompt.
+
+    vcpus: those of all VMs, the highest priority first, those of one in the order in which they came to have it.
+    policy: None, or an object with pick(runnable). most: how many vCPUs there can be.
+
+    For users: hz, inside, machines, policy, slice_ticks, still, switches, top, vcpus.
+    """
 
     def __init__(self, tsc_hz, most):
         self.vcpus = []
@@ -361,6 +366,16 @@ class Scheduler(Preemption):
         finally:
             self.disarm()
             charge_all(words, self._frames, passed(words, began), blocks)
+
+    def __repr__(self):
+        rows = ["%-14s %-13s %4s %5s %14s %14s" % ("NAME", "STATE", "PRIO", "SHARE", "GUEST TICKS", "HOST TICKS")]
+        for vcpu in self.vcpus:
+            vm = vcpu.vm
+            name = vm.name if len(vm.vcpus) == 1 else "%s/%d" % (vm.name, vcpu.number)
+            rows.append("%-14s %-13s %4d %5d %14d %14d" % (
+                (name, vcpu.scheduled.state, vm.priority, vm.share) + vcpu.scheduled.ticks()
+            ))  # fmt: skip
+        return "\n".join(rows)
 
     def top(self):
         """Print the share of the CPU, wake-ups and their lateness of each vCPU since the call before.

@@ -126,7 +126,9 @@ class Scheduled:
 
 class ScheduledVm:
     """A VM for the scheduler: its vCPUs run, each by its vcpu.scheduled; priority and share are the VM's.
-    share: of equals, 100 is usual."""
+
+    For users: priority, share, starts, state, ticks.
+    """
 
     def schedule(self, priority, share):
         """The vCPUs are there."""
@@ -183,6 +185,7 @@ class ScheduledVm:
 
     @property
     def priority(self):
+        """0 to 255; guests of a higher one go first. It can be set."""
         return self._scheduled[0].get(PRIORITY)
 
     @priority.setter
@@ -201,6 +204,7 @@ class ScheduledVm:
 
     @property
     def share(self):
+        """Its share of the CPU among guests of its priority, 1 to 10000; 100 is usual. It can be set."""
         return self._scheduled[0].get(SHARE)
 
     @share.setter

@@ -89,7 +89,8 @@ SLOTS = const(80)
 COMPLETED = const(80)
 SHUTDOWN = const(81)  # the guest has come to a triple fault, however
 RESET_REQUEST = const(82)
-ALL_SLOTS = const(83)
+TIME = const(83)  # guest time, for policies
+ALL_SLOTS = const(84)
 
 
 def each():

@@ -40,13 +40,27 @@ _XSTATE_BV = const(512)
 
 
 class Vcpu:
-    """Methods of vmx.VCPU. `self.vm` is the machine, `self.number` counts its vCPUs from 0 and is the APIC ID;
-    vmm/processors.py says what else hangs on it."""
+    """A virtual processor. Registers are attributes, which may be set while the guest stands still.
+
+    `vm` is the machine, `number` counts its vCPUs from 0 and is the APIC ID; vmm/processors.py says what else hangs on
+    it.
+
+    For users: rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags, cr0, cr2,
+    cr3, cr4, efer, dr7, xcr0, cs, ss, segment, set_segment, cpl, bits, pkru, pdptes, reason, qualification, gpa,
+    intr_info, intr_error, guest_ticks, host_ticks, read, write, msr, dr, fpu, event, peek, poke, space, translate,
+    registers, flush, vm, number, clock, lapic, events, scheduled.
+
+    Example:
+
+        vcpu = vms["linux"].vcpu
+        vcpu.peek(vcpu.rsp, 16)
+    """
 
     # -- control registers as the guest sees them
 
     @property
     def cr0(self):
+        """CR0 as the guest sees it. It can be set, as cr3, cr4, efer and dr7."""
         mask = self.read(v.CR0_GUEST_HOST_MASK)
         return self.read(v.GUEST_CR0) & ~mask | self.read(v.CR0_READ_SHADOW) & mask
 
@@ -75,6 +89,7 @@ class Vcpu:
 
     @property
     def cr4(self):
+        """CR4 as the guest sees it."""
         mask = self.read(v.CR4_GUEST_HOST_MASK)
         return self.read(v.GUEST_CR4) & ~mask | self.read(v.CR4_READ_SHADOW) & mask
 
@@ -85,6 +100,7 @@ class Vcpu:
 
     @property
     def cr3(self):
+        """CR3: the gpa of the top page table, PCID and flags."""
         return self.read(v.GUEST_CR3)
 
     @cr3.setter
@@ -93,6 +109,7 @@ class Vcpu:
 
     @property
     def efer(self):
+        """IA32_EFER."""
         return self.read(v.GUEST_IA32_EFER)
 
     @efer.setter
@@ -109,6 +126,7 @@ class Vcpu:
 
     @property
     def dr7(self):
+        """DR7; dr(0) to dr(3) are the others."""
         return self.read(v.GUEST_DR7)
 
     @dr7.setter
@@ -118,6 +136,7 @@ class Vcpu:
     # -- segments: (selector, base, limit, access rights)
 
     def segment(self, name):
+        """(selector, base, limit, access rights) of "cs", "ss", "ds", "es", "fs", "gs", "ldtr" or "tr"."""
         i = 2 * SEGMENTS.index(name)
         return (
             self.read(v.GUEST_ES_SELECTOR + i),
@@ -127,6 +146,7 @@ class Vcpu:
         )
 
     def set_segment(self, name, selector, base, limit, rights):
+        """Load a segment register's four parts."""
         i = 2 * SEGMENTS.index(name)
         self.write(v.GUEST_ES_SELECTOR + i, selector)
         self.write(v.GUEST_ES_BASE + i, base)
@@ -135,10 +155,12 @@ class Vcpu:
 
     @property
     def cs(self):
+        """segment("cs")."""
         return self.segment("cs")
 
     @property
     def ss(self):
+        """segment("ss")."""
         return self.segment("ss")
 
     @property
@@ -160,13 +182,17 @@ class Vcpu:
         """Its address space (vmm/memory/look.py); with `cr3` that of another task in the same paging mode."""
         return look.space(self, cr3)
 
-    def peek(self, gva, size):
-        """Return `size` bytes at a guest-virtual address. ValueError says why it cannot be read."""
-        return look.space(self).read(gva, size)
+    def peek(self, gva, size, space=None):
+        """Return `size` bytes at a guest-virtual address. ValueError says why it cannot be read.
 
-    def poke(self, gva, data):
-        """Write bytes at a guest-virtual address, whatever the page's rights are."""
-        look.space(self).write(gva, data)
+        space: the address space, a CR3 or a Space (vcpu.space(cr3), vm.kernel.space); None: the current one, and for an
+        address of the kernel that page-table isolation has taken out of it, the kernel's.
+        """
+        return look.holding(self, gva, space).read(gva, size)
+
+    def poke(self, gva, data, space=None):
+        """Write bytes at a guest-virtual address, whatever the page's rights are. space: as for peek()."""
+        look.holding(self, gva, space).write(gva, data)
 
     # (gva): return the gpa of a gva by the guest's page tables. ValueError says why it has none.
     translate = look.translate
@@ -260,6 +286,11 @@ class Vcpu:
         if place:
             lines.append("rip is" + place)
         return "\n".join(lines)
+
+    def __repr__(self):
+        vm = self.vm
+        where = "vCPU %d of %s, %s, %d-bit, CPL %d" % (self.number, vm.name, self.scheduled.state, self.bits, self.cpl)
+        return where + "\n" + self.registers()
 
 
 def make(vm, number, caps, take, exits, live_msrs):

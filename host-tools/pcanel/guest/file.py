@@ -163,7 +163,7 @@ def _check(reader: _Reader) -> Guest:
         "priority": reader.number("priority", 0, 255, 0),
         "share": reader.number("share", 1, 10000, 100),
         "on_reset": reader.choice("on_reset", RESPONSES, "reset"),
-        "on_triple_fault": reader.choice("on_triple_fault", RESPONSES, "reset"),
+        "on_triple_fault": reader.choice("on_triple_fault", RESPONSES, "stop"),
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     loaded = sum(module.size() for module in blobs)

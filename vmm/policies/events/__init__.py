@@ -12,19 +12,21 @@ from vmm.policies.events.exception import EXCEPTION
 from vmm.policies.events.hlt import HLT
 from vmm.policies.events.io import IO
 from vmm.policies.events.memory import MEMORY
+from vmm.policies.events.mode import MODE
 from vmm.policies.events.mov_dr import MOV_DR
 from vmm.policies.events.msr import RDMSR, WRMSR
 from vmm.policies.events.pause import PAUSE
 from vmm.policies.events.rdpmc import RDPMC
 from vmm.policies.events.step import STEP
+from vmm.policies.events.time import TIME
 from vmm.policies.events.tlb import INVLPG, INVPCID
 from vmm.policies.events.tsc import RDTSC, RDTSCP
 from vmm.policies.events.vmcall import VMCALL
 from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
-    CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MOV_DR, PAUSE, RDMSR, RDPMC, RDTSC,
-    RDTSCP, RESET, STEP, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
+    CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MODE, MOV_DR, PAUSE, RDMSR, RDPMC,
+    RDTSC, RDTSCP, RESET, STEP, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}

@@ -1,0 +1,158 @@
+"""Breakpoints, watches and steps at the prompt, of small guests of one and of two processors."""
+
+import pytest
+from bench import CODE, DATA, HANDLERS
+
+# f counts at DATA and calls g, which counts at DATA + 8; main loops.
+LOOP = f"""
+    mov rbp, 0
+again:
+    call f
+    jmp again
+f:
+    push rbp
+    mov rbp, rsp
+    inc qword ptr [{DATA:#x}]
+    call g
+    pop rbp
+    mov eax, 77
+    ret
+g:
+    push rbp
+    mov rbp, rsp
+    inc qword ptr [{DATA + 8:#x}]
+    nop
+    pop rbp
+    ret
+"""
+
+
+@pytest.fixture
+def made(guest):
+    made = guest(LOOP)
+    lines = made.eval("[(line.gva, line.name) for line in vm.disassemble(count=16)]")
+    made.at = [gva for gva, _ in lines]
+    # 0 mov rsp, 1 mov rbp, 2 call f, 3 jmp, 4 f: push, 5 mov, 6 inc, 7 call g, 8 pop, 9 mov eax, 10 ret, 11 g: push ...
+    names = " ".join([name for _, name in lines[2:12]])
+    assert names == "call jmp push mov inc call pop mov ret push"
+    return made
+
+
+def paused(made) -> str:
+    made.exec("vm.resume()")
+    made.until("vm.state == 'paused'")
+    return made.eval("vm.why")
+
+
+def test_a_breakpoint(made):
+    f, g = made.at[4], made.at[11]
+    assert made.eval(f"repr(vm.break_at({f:#x}))") == f"<breakpoint 1 at {f:#x}: 0 hits, enabled>"
+    assert paused(made) == f"breakpoint 1 at {f:#x}"
+    assert (made.eval("vcpu.rip"), made.word()) == (f, 0)
+    assert made.eval("vm.messages[-1]") == f"breakpoint 1 at {f:#x}: paused, resume() goes on"
+    assert made.eval(f"bytes(vcpu.peek({f:#x}, 1))") == b"\x55"
+    assert paused(made) and (made.eval("vcpu.rip"), made.word()) == (f, 1)
+    made.exec(f"vm.break_at({g:#x}, when=lambda vcpu: vm.memory.read_u64({DATA:#x}) == 5, once=True)")
+    made.exec("vm.breakpoints[1].disable()")
+    assert paused(made) == f"breakpoint 2 at {g:#x}"
+    assert made.words(2) == (5, 4)
+    row = made.eval("repr(vm.breakpoints)").splitlines()[1]
+    assert row.split()[:5] == ["1", "breakpoint", f"{f:#x}", "2", "disabled"]
+    assert made.eval("len(vm.breakpoints)") == 1
+    made.exec("vm.breakpoints[1].enable()")
+    assert paused(made) == f"breakpoint 1 at {f:#x}"
+    made.exec("vm.breakpoints.remove()\nvm.resume()\ntime.sleep_ms(5)")
+    assert made.state == "running" and made.eval("(len(vm.breakpoints), len(vm.hidden))") == (0, 0)
+    assert "breakpoint 1 at" in made.exec("vm.pause()\nprint(vm.messages[-1])")
+
+
+def test_a_watch(made):
+    assert made.eval(f"repr(vm.watch({DATA + 8:#x}, 8))") == f"<watch 1 at {DATA + 8:#x}, 8 bytes, w: 0 hits, enabled>"
+    inc = made.at[13]
+    assert paused(made).startswith("watch 1 at 0x")
+    line = made.eval("vm.messages[-1]")
+    assert f"{DATA + 8:#x}, 8 bytes, w: 0x0 -> 0x1, written by {inc:#x}: paused" in line
+    assert (made.eval("vcpu.rip"), made.words(2)) == (made.at[14], (1, 1))
+    assert made.eval("(vm.breakpoints[1].old, vm.breakpoints[1].new)") == (0, 1)
+    paused(made)
+    assert made.words(2) == (2, 2)
+    made.exec(f"vm.breakpoints.remove()\nvm.watch({DATA:#x}, 8, 'r', when=lambda vcpu: False)")
+    made.exec("vm.resume()\ntime.sleep_ms(20)")
+    assert made.state == "running"
+
+
+def test_steps(made):
+    call, f, g = made.at[2], made.at[4], made.at[11]
+    made.exec(f"vm.until({call:#x})")
+    stop = made.exec("print(vm.step())").splitlines()
+    assert stop[0] == f"{f:#x}" and stop[1].startswith(f"=> {f:#018x} 64: 55 ")
+    assert made.eval("(vcpu.rip, vm.why)") == (f, f"by a step at {f:#x}")
+    assert made.eval("vm.step(3).gva") == made.at[7]
+    assert made.eval("vm.next().gva") == made.at[8]
+    assert made.words(2) == (1, 1)
+    assert made.eval(f"vm.until({g:#x}).gva") == g
+    trace = made.eval("[frame.pc for frame in vm.backtrace()]")
+    assert trace == [g, made.at[8], made.at[3]]
+    assert "by frame pointers" in made.eval("repr(vm.backtrace())")
+    assert made.eval("vm.finish().gva") == made.at[8]
+    assert made.eval("vm.finish().note") == "returned 0x4d"
+    assert made.eval("vcpu.rip") == made.at[3]
+    made.exec("vm.resume()\ntime.sleep_ms(5)")
+    assert made.state == "running"
+    line = f"ValueError: guest {made.name} is running: pause() it, or let a breakpoint do so"
+    assert made.refused("vm.step()") == line
+
+
+def test_steps_over_breakpoints(made):
+    """A step at a breakpoint executes the instruction, and the breakpoint holds afterwards."""
+    f, g = made.at[4], made.at[11]
+    made.exec(f"vm.break_at({f:#x})")
+    paused(made)
+    assert made.eval("vm.step().gva") == made.at[5]
+    assert paused(made) == f"breakpoint 1 at {f:#x}" and made.word() == 1
+    made.exec(f"vm.break_at({g:#x})")
+    assert made.eval("vm.step(3).gva") == made.at[7]
+    made.exec("stop = vm.next()")
+    assert made.bench.eval("(stop.gva, stop.note)") == (g, f"stopped before: breakpoint 2 at {g:#x}")
+    made.exec("stop = vm.until(0x134000, seconds=0.05)")
+    assert made.bench.eval("stop.note").startswith("stopped before: breakpoint 1")
+    made.exec("vm.breakpoints.remove()")
+    assert made.eval("vm.until(0x134000, seconds=0.05).note") == "it was not there after 0.05 s: paused where it is"
+    assert made.eval("(vm.state, len(vm.hidden))") == ("paused", 0)
+
+
+def test_steps_into_a_handler(guest):
+    """A step of an instruction that faults ends at the handler's first one; a step of CPUID behind it."""
+    made = guest("ud2\ncpuid\nhlt", handlers={6: "add qword ptr [rsp], 2; iretq"})
+    made.exec("vm.step(2)")
+    assert made.eval("vm.step().gva") == HANDLERS
+    assert made.eval("vm.step(2).gva") == CODE + 7 + 7 + 2
+    assert made.eval("vm.step().gva") == CODE + 7 + 7 + 4
+
+
+def test_what_makes_no_sense(made):
+    for call, line in (
+        ("vm.break_at(1 << 62)", "ValueError: gva 0x4000000000000000 is not canonical"),
+        ("vm.break_at(0x1000, when=3)", "ValueError: when=3: a function of the vCPU"),
+        ("vm.break_at(0x1000, cpl=7)", "ValueError: cpl=7: 0 to 3"),
+        ("vm.watch(0x1000, 0)", "ValueError: size 0: 1 to 1048576 bytes"),
+        ("vm.watch(0x1000, 8, 'q')", "ValueError: access 'q': letters of r, w and x"),
+        ("vm.breakpoints[7]", "KeyError: no breakpoint 7"),
+        ("vm.step(0)", "ValueError: step(0): a number from 1 up"),
+    ):
+        assert made.refused(call) == line
+    assert made.eval("(len(vm.breakpoints), len(vm.hidden), vm.policies)") == (0, 0, [])
+
+
+def test_a_restart_takes_breakpoints_away(made):
+    f = made.at[4]
+    made.exec(f"vm.break_at({f:#x})\nvm.start()\ntime.sleep_ms(5)")
+    assert made.state == "running"
+    assert made.eval("repr(vm.breakpoints[1])") == f"<breakpoint 1 at {f:#x}: 0 hits, gone: the guest started anew>"
+
+
+def test_a_scan_of_the_stack(guest):
+    made = guest(f"mov rbp, 0; call f; hlt; f: sub rsp, 0x20; again: inc qword ptr [{DATA:#x}]; jmp again")
+    made.exec("vm.resume()\ntime.sleep_ms(5)\nvm.pause()")
+    text = made.eval("repr(vm.backtrace())")
+    assert "by a scan of the stack" in text and f"{CODE + 7 + 7 + 5:#018x}" in text

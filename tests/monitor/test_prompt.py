@@ -1,0 +1,195 @@
+"""The friendly prompt as a person at a terminal has it: Tab, help, values, pastes, history, Ctrl-C."""
+
+import re
+
+import pytest
+
+LIMIT = 60  # seconds
+KILL = "\x15"  # Ctrl-U: the line is empty
+MARK = "\x1b[?2004h"  # pastes are to be marked
+PASTE, PASTED = "\x1b[200~", "\x1b[201~"
+
+
+class Line:
+    """The prompt's console."""
+
+    def __init__(self, bench):
+        self.console = bench.monitor.console("repl")
+        self.console.send("\r\x1b[8;40;100t\r")
+        self.console.expect(re.escape(MARK + ">>> "), LIMIT)
+
+    def completes(self, typed, whole):
+        """Tab behind `typed` makes it `whole`."""
+        self.console.send(typed + "\t")
+        self.console.expect("(?<![a-z.])" + re.escape(whole), LIMIT)
+        self.console.send(KILL)
+
+    def offers(self, typed, *names):
+        """Tab prints names, these among them; returns what was printed."""
+        self.console.send(typed + "\t")
+        printed = self.console.expect(f"{re.escape(typed)}\n((?s:.*?))>>> {re.escape(typed)}", LIMIT).group(1).decode()
+        self.console.send(KILL)
+        assert set(names) <= set(printed.split())
+        return printed.split()
+
+    def answers(self, line):
+        """What a line prints."""
+        self.console.send(line + "\r")
+        pattern = re.escape(line + "\n\x1b[?2004l") + r"((?s:.*?))" + re.escape(MARK + ">>> ")
+        return self.console.expect(pattern, LIMIT).group(1).decode()
+
+
+@pytest.fixture
+def vm(bench, guest):
+    made = guest("again: hlt\njmp again")
+    bench.exec(f"vm = {made.ref}")
+    return made
+
+
+@pytest.fixture
+def line(bench):
+    made = Line(bench)
+    yield made
+    made.console.send("\x03\x1b[8;0;0t\r")
+    made.console.expect(r"\n>>> ", LIMIT)
+
+
+def test_tab_completes_what_there_is(line, vm):
+    line.completes("moni", "monitor")
+    line.completes("vm.pau", "vm.pause")
+    line.completes(f"x = [vms['{vm.name[:1]}", f"vms['{vm.name}']")
+    line.completes("vm.vcpu.rfl", "vm.vcpu.rflags")
+    line.completes("vm.vcpu.own_", "vm.vcpu.own_registers")
+    line.completes("vm.on(IO, po", "vm.on(IO, port=")
+    line.completes("vm.on('mem", "vm.on('memory'")
+    line.completes("vm.vcpu.peek(gv", "vm.vcpu.peek(gva=")
+    line.completes("from vmm.recipes import rac", "race")
+    line.completes("import multib", "import multiboot")
+
+
+def test_tab_offers_the_words_for_users_alone(line, vm):
+    names = line.offers("vm.", "pause", "on", "vcpu", "name", "memory", "symbols")
+    assert not {"take_page", "settle", "preempt_soon", "refused", "_keep"} & set(names)
+    assert "prefetch" not in line.offers("vm.p", "pause", "pc", "policies", "priority")
+    line.offers("vm.on(IO,", "port=", "write=", "size=", "cpl=", "when=", "limit=")
+    assert "vm" not in line.offers("vm.on(", "CPUID", "MEMORY", "STEP")
+    line.offers("vm.vcpu.", "rax", "cr3", "peek", "registers")
+
+
+def test_tab_says_nothing_of_what_is_not_there(line, vm):
+    before = line.answers("6 * 7")
+    for typed in ("vm.nothing", "nope.x", "vms['nope'].x", "1 // 0 .x", "vm.on(NOPE, p", "'text", "f().x"):
+        line.console.send(typed + "\t")
+        line.console.send(KILL)
+    assert line.answers("6 * 7") == before == "42\n"
+
+
+def test_symbols_of_a_guest_without_any_leave_the_prompt_as_it_is(line, vm):
+    line.console.send("vm.symbols.do_\t" + KILL)
+    assert line.answers("6 * 7") == "42\n"
+
+
+def test_help_is_text_with_an_example(line, vm):
+    said = line.answers("help()")
+    assert [word for word in ("vm.on(", "verdicts", "sched", "monitor", "symbols", "recipes") if word not in said] == []
+    assert re.search(r"pause\(\) +Let the guest stand still", line.answers("help(vm)"))
+    assert "@vm.on(IO, port=0x3f8" in line.answers("help(vm.on)")
+    said = line.answers("help(CPUID)")
+    assert "leaf= EAX" in said and "@vm.on(CPUID, leaf=1)" in said
+    assert "Return `size` bytes" in line.answers("help(vm.vcpu.peek)")
+    assert "until vm.resume()" in line.answers("help(PAUSED)")
+    assert "exception to the guest" in line.answers("help(Inject)")
+    assert "__main__" in line.answers("help('modules')")
+
+
+def test_values_are_shown_as_people_read_them(line, vm, bench):
+    assert line.answers("0x12345678") == "305419896 = 0x12345678\n"
+    assert line.answers("65535, True, None, 0x10000") == "(65535, True, None, 0x10000)\n"
+    assert line.answers("_") == "(65535, True, None, 0x10000)\n"
+    assert line.answers("'one'") == "'one'\n"
+    assert line.answers("'one\\ntwo'") == "one\ntwo\n"
+    assert line.answers("vm.vcpu").startswith(f"vCPU 0 of {vm.name}, ")
+    assert re.search(r"^rip 0{10}100[0-9a-f]{3}  rfl", line.answers("vm.vcpu"), re.MULTILINE)
+    bench.exec("vm.port_bus.read(0x5678, 1); vm.port_bus.read(0x1234, 1)")
+    said = line.answers("vm.unclaimed()")
+    assert 0 < said.find("(0x1234, False): 1") < said.find("(0x5678, False): 1")
+    for shown in ("monitor", "sched", "caps", "vms", "vm", "vm.memory", "vm.console", "vm.pc", "still"):
+        assert " object at " not in line.answers(shown).split("\n")[0], shown
+
+
+def test_a_guest_that_is_not_there_is_named_with_those_that_are(line, vm):
+    assert line.answers("vms['nope']").endswith(f"KeyError: no guest 'nope'; guests: {vm.name}\n")
+
+
+CLASS = """class Two:
+    def one(self):
+        return 1
+
+    @property
+    def two(self):
+        return 2
+
+
+print(Two().one() + Two().two, '\tend')
+"""
+
+
+def test_a_paste_is_one_piece(line):
+    line.console.send(PASTE + CLASS.replace("\n", "\r") + PASTED)
+    line.console.expect(r"\n3 \tend\n", LIMIT)
+    assert line.answers("Two().two") == "2\n"
+
+
+def test_a_paste_behind_what_is_typed(line):
+    line.console.send("if True:\r" + PASTE + "a = 'pasted'\r\rb = a + 'once'\rprint(b)\r" + PASTED)
+    line.console.expect(r"\npastedonce\n", LIMIT)
+    line.console.send("print('x', " + PASTE + "'y')" + PASTED + "\r")
+    line.console.expect(r"\x1b\[\?2004lx y\n", LIMIT)
+
+
+def test_a_paste_of_500_lines_and_a_line_of_3000_characters(line):
+    text = "".join(f"total = total + {i}  # {'x' * 40}\r" for i in range(500))
+    line.console.send(PASTE + "total = 0\r" + text + "print('sum', total)\r" + PASTED)
+    line.console.expect(rf"\nsum {sum(range(500))}\n", LIMIT)
+    line.console.send("'" + "y" * 3000 + "'\x1b[Hlen(\x1b[F)\r")
+    line.console.expect(r"\n[^y]*3000\n", LIMIT)
+
+
+def test_a_paste_that_is_broken_off(line):
+    line.console.send(PASTE + "def f():\r    return")
+    line.console.send("\x03")
+    assert line.answers("6 * 7") == "42\n"
+
+
+def test_ctrl_c_ends_output_and_line(line):
+    line.console.send("print('z' * 5000000); after = 1\r")
+    line.console.expect("z{1000}", LIMIT)
+    line.console.send("\x03")
+    line.console.expect("z+(Traceback(.*\n)+?)?KeyboardInterrupt", LIMIT)
+    assert line.answers("'after' in globals()") == "False\n"
+
+
+def test_more_shows_a_page_at_a_time(line):
+    line.console.send("more('\\n'.join(['row %d' % i for i in range(100)]))\r")
+    line.console.expect(r"row 38\n-- Space", LIMIT)
+    line.console.send("\r")
+    line.console.expect(r"row 39\n-- Space", LIMIT)
+    line.console.send("q")
+    line.console.expect(">>> ", LIMIT)
+    assert line.answers("6 * 7") == "42\n"
+
+
+def test_a_program_at_the_prompt_sees_none_of_it(line, bench):
+    assert bench.exec("print(repr(0x12345678), end='')") == "305419896"
+    assert bench.exec("more('a\\n' * 100, )") == "a\n" * 100 + "\n"
+
+
+def test_history_outlives_a_soft_reset(line, bench, guest):
+    assert line.answers("'kept ' + 'line'") == "'kept line'\n"
+    bench.exec("for vm in list(vms.values()): vm.destroy()")
+    line.console.send("\x04")
+    line.console.expect(r"MPY: soft reboot\n", LIMIT)
+    line.console.expect(re.escape(MARK + ">>> "), LIMIT)
+    line.console.send("\x1b[A\r")
+    line.console.expect(r"'kept line'\n", LIMIT)
+    assert "'kept ' + 'line'" in bench.eval("__import__('cpu').history()")

@@ -1,0 +1,296 @@
+"""Breakpoints and watches of a person at the prompt: vm.break_at(), vm.watch(), vm.breakpoints.
+
+    >>> vms['linux'].break_at("do_sys_openat2", once=True)
+
+Breakpoints are hidden (vmm/debug/hidden.py): the guest stands at the instruction, which has not been executed, and
+nothing in its memory shows it. A watch stands on guest-physical pages: it stops the guest behind the instruction that
+accessed the bytes, and what the CPU accesses by itself (page tables, descriptors) too. Either pauses the whole guest
+and says so in one line. Limits: a watch is translated when it is made, and is removed when the guest starts anew, as
+are breakpoints in mapped memory; an access that no CPU instruction makes, by the prompt, is not seen.
+"""
+
+from micropython import const
+
+from vmm import verdict
+from vmm.debug import places
+from vmm.insight.table import Table
+from vmm.memory.ept import RWX
+from vmm.policies.events.memory import Memory
+from vmm.policies.policy import attach
+from vmm.vtx.x86 import MASK64, PAGE, PAGE_MASK
+
+_MOST = const(256)
+_WATCHED = const(0x100000)  # bytes of a watch at most
+_WRITE = const(2)
+
+
+class Points:
+    """One guest's, by number: points[3], iteration, a table when printed."""
+
+    def __init__(self, vm):
+        self._vm = vm
+        self._points = []
+        self._next = 1
+
+    def add(self, point):
+        if len(self._points) >= _MOST:
+            raise ValueError("guest %s has %d breakpoints and watches: no more" % (self._vm.name, _MOST))
+        point.number = self._next
+        point.enable()
+        self._next += 1
+        self._points.append(point)
+        return point
+
+    def drop(self, point):
+        if point in self._points:
+            self._points.remove(point)
+
+    def __getitem__(self, number):
+        for point in self._points:
+            if point.number == number:
+                return point
+        raise KeyError("no breakpoint %r" % (number,))
+
+    def __iter__(self):
+        return iter(list(self._points))
+
+    def __len__(self):
+        return len(self._points)
+
+    def remove(self):
+        """Remove them all."""
+        for point in list(self._points):
+            point.remove()
+
+    def __repr__(self):
+        if not self._points:
+            return "guest %s has no breakpoints" % self._vm.name
+        rows = [(p.number, p.kind, p.place(), p.hits, p.state(), p.conditions()) for p in self._points]
+        return repr(Table(("NUM", "KIND", "WHERE", "HITS", "STATE", "CONDITION"), rows))
+
+
+class Point:
+    """number, hits; enable(), disable(), remove()."""
+
+    kind = ""
+
+    def __init__(self, vm, where, gva, when, once, pid, cpl):
+        if when is not None and not callable(when):
+            raise ValueError("when=%r: a function of the vCPU" % (when,))
+        if pid is not None and (not isinstance(pid, int) or pid < 0):
+            raise ValueError("pid=%r: a number" % (pid,))
+        if cpl is not None and cpl not in (0, 1, 2, 3):
+            raise ValueError("cpl=%r: 0 to 3" % (cpl,))
+        if pid is not None:
+            vm.kernel  # ValueError: no Linux
+        self.number = 0
+        self.hits = 0
+        self.vm = vm
+        self.gva = gva
+        self.where = where
+        self.when = when
+        self.once = once
+        self.pid = pid
+        self.cpl = cpl
+        self._starts = vm.starts
+
+    def applies(self, vcpu):
+        """Whether the conditions hold."""
+        if self.cpl is not None and vcpu.cpl != self.cpl:
+            return False
+        if self.pid is not None and self.vm.kernel.current(vcpu).tgid != self.pid:
+            return False
+        return self.when is None or bool(self.when(vcpu))
+
+    def place(self):
+        return self.where if isinstance(self.where, str) else "%#x%s" % (self.gva, self.vm.name_of(self.gva))
+
+    def conditions(self):
+        words = []
+        if self.when is not None:
+            words.append("when=%s" % getattr(self.when, "__name__", "?"))
+        for name in ("pid", "cpl"):
+            if getattr(self, name) is not None:
+                words.append("%s=%d" % (name, getattr(self, name)))
+        return " ".join(words + (["once"] if self.once else []))
+
+    def state(self):
+        if self.enabled:
+            return "enabled"
+        return "gone: the guest started anew" if self._starts != self.vm.starts else "disabled"
+
+    def remove(self):
+        """Take it away for good."""
+        self.disable()
+        self.vm.breakpoints.drop(self)
+
+    def hit(self, vcpu, text):
+        """One hit: the guest is to pause, and this is said."""
+        self.hits += 1
+        if self.once:
+            self.remove()
+        self.vm.pausing(vcpu, "%s %d" % (self.kind, self.number), text)
+
+    def __repr__(self):
+        conditions = self.conditions()
+        return "<%s %d at %s: %d hits, %s%s>" % (
+            self.kind, self.number, self.place(), self.hits, self.state(), ", " + conditions if conditions else "",
+        )  # fmt: skip
+
+
+class Breakpoint(Point):
+    kind = "breakpoint"
+
+    def __init__(self, vm, where, gva, when, once, pid, cpl):
+        super().__init__(vm, where, gva, when, once, pid, cpl)
+        self._handle = None
+
+    @property
+    def enabled(self):
+        return self._handle is not None and self._handle.attached
+
+    def enable(self):
+        if not self.enabled:
+            self._handle = insert(self.vm, self.gva, self._asked)
+            self._starts = self.vm.starts
+
+    def disable(self):
+        if self.enabled:
+            self._handle.remove()
+        self._handle = None
+
+    def _asked(self, vcpu):
+        if not self.applies(vcpu):
+            return None
+        self.hit(vcpu, "")
+        return verdict.PAUSED
+
+
+class Watched(Memory):
+    """The event of a watch: HANDLED executes the access, and done() follows it."""
+
+    name = "watch"
+    tells = False
+
+    def __init__(self, done=None):
+        self._done = done
+
+    def skip(self, vcpu):
+        return vcpu.stepper.step(vcpu.gpa & PAGE_MASK, RWX, self._done)
+
+
+class Watch(Point):
+    kind = "watch"
+
+    def __init__(self, vm, where, gva, size, access, when, once, pid, cpl):
+        super().__init__(vm, where, gva, when, once, pid, cpl)
+        self.size = size
+        self.access = access
+        self._space = space_of(vm, gva)
+        self._pieces = pieces(self._space, gva, size)
+        self._policies = []
+        self._vcpu = None
+        self._before = b""
+        self._rip = 0
+        self._wrote = False
+        self.old = self.new = None
+
+    @property
+    def enabled(self):
+        return any([policy.attached for policy in self._policies])
+
+    def enable(self):
+        if not self.enabled:
+            event = Watched(self._done)
+            for gpa, length in self._pieces:
+                filters = {"gpa": gpa, "length": length, "access": self.access}
+                event.check(filters)
+                self._policies.append(attach(self.vm, event, self._asked, filters, False))
+            self._starts = self.vm.starts
+
+    def disable(self):
+        for policy in self._policies:
+            policy.detach()
+        self._policies = []
+
+    def _read(self):
+        return b"".join([self.vm.memory.read(gpa, min(length, 8)) for gpa, length in self._pieces])[:8]
+
+    def _asked(self, vcpu):
+        """The access is about to be made."""
+        if not self.applies(vcpu):
+            return None
+        self._vcpu, self._rip, self._before = vcpu, places.linear_rip(vcpu), self._read()
+        self._wrote = bool(vcpu.qualification & _WRITE)
+        return verdict.HANDLED
+
+    def _done(self, completed):
+        """It has been made."""
+        vcpu, self._vcpu = self._vcpu, None
+        if vcpu is None or not self.enabled:
+            return verdict.RESUME
+        self.old, self.new = _number(self._before), _number(self._read())
+        if self._wrote and not completed and self.old == self.new:
+            return verdict.RESUME  # a fault: the instruction runs again
+        by = "%#x%s" % (self._rip, self.vm.name_of(self._rip))
+        if self._wrote:
+            text = "%s: %#x -> %#x, written by %s" % (self.place(), self.old, self.new, by)
+        else:
+            text = "%s: %#x, read by %s" % (self.place(), self.new, by)
+        self.hit(vcpu, text)
+        return verdict.PAUSE
+
+    def place(self):
+        return "%s, %d bytes, %s" % (super().place(), self.size, self.access)
+
+
+def _number(data):
+    return int.from_bytes(data, "little")
+
+
+def space_of(vm, gva, vcpu=None):
+    """The address space in which a gva is mapped now: the vCPU's, or the kernel's own. ValueError: in neither."""
+    space = (vcpu or vm.vcpu).space()
+    try:
+        space.translate(gva)
+        return space
+    except ValueError:
+        if not gva >> 63:
+            raise
+    try:
+        kernel = vm.kernel.space
+    except ValueError:
+        kernel = space
+    kernel.translate(gva)
+    return kernel
+
+
+def insert(vm, gva, call, vcpu=None):
+    """A hidden breakpoint at a gva; its Handle."""
+    space = space_of(vm, gva, vcpu)
+    return vm.hidden.insert_gva(space, gva, call)
+
+
+def pieces(space, gva, size):
+    """[(gpa, bytes), ...] of a range, a page or a part of it each."""
+    out = []
+    while size:
+        length = min(size, PAGE - (gva & PAGE - 1))
+        out.append((space.translate(gva), length))
+        gva = gva + length & MASK64
+        size -= length
+    return out
+
+
+def break_at(vm, where, when, once, pid, cpl):
+    gva = places.resolve(vm, where)
+    return vm.breakpoints.add(Breakpoint(vm, where, gva, when, once, pid, cpl))
+
+
+def watch(vm, where, size, access, when, once, pid, cpl):
+    if not isinstance(size, int) or not 1 <= size <= _WATCHED:
+        raise ValueError("size %r: 1 to %d bytes" % (size, _WATCHED))
+    if not access or any([letter not in "rwx" for letter in access]):
+        raise ValueError("access %r: letters of r, w and x" % (access,))
+    gva = places.resolve(vm, where)
+    return vm.breakpoints.add(Watch(vm, where, gva, size, access, when, once, pid, cpl))

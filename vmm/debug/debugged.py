@@ -1,0 +1,144 @@
+"""What a VM has of the debugger: vm.explain(), vm.break_at(), vm.watch(), vm.step(), vm.backtrace(), vm.walk(), ...
+
+`where` is a gva, or the name of a symbol, "name+0x10" too. `vcpu` is the number of a vCPU, or the vCPU itself; without,
+the first. Everything is imported at its first use.
+"""
+
+
+class Debugged:
+    """The part of vmm.vm.VM that a debugger's user asks."""
+
+    _points = None
+    _steps = None
+    _pausing = None  # what pauses it at this exit, in words
+
+    # -- breakpoints and steps
+
+    @property
+    def breakpoints(self):
+        """The breakpoints and watches: a table; breakpoints[3] is one, breakpoints.remove() takes all away."""
+        if self._points is None:
+            from vmm.debug.breakpoints import Points
+
+            self._points = Points(self)
+        return self._points
+
+    def break_at(self, where, when=None, once=False, pid=None, cpl=None):
+        """A breakpoint that the guest does not see: it pauses there, before the instruction. Returns the Breakpoint.
+
+        when: a function of the vCPU that says whether; once: it goes after one hit; pid: of a process of its Linux.
+        """
+        from vmm.debug import breakpoints
+
+        return breakpoints.break_at(self, where, when, once, pid, cpl)
+
+    def watch(self, where, size=8, access="w", when=None, once=False, pid=None, cpl=None):
+        """Pause behind an instruction that reads or writes these bytes, with what they were. access: letters of rwx."""
+        from vmm.debug import breakpoints
+
+        return breakpoints.watch(self, where, size, access, when, once, pid, cpl)
+
+    def step(self, count=1, vcpu=None, seconds=10):
+        """Execute `count` instructions of one vCPU of the paused guest; the others stand still."""
+        return self._stepping().step(count, vcpu, seconds)
+
+    def next(self, vcpu=None, seconds=10):
+        """As step(), but a call is executed with all that it calls; the other vCPUs run then."""
+        return self._stepping().next(vcpu, seconds)
+
+    def finish(self, vcpu=None, seconds=10):
+        """Let the guest run until this function returns."""
+        return self._stepping().finish(vcpu, seconds)
+
+    def until(self, where, vcpu=None, seconds=10):
+        """Let the guest run until the vCPU comes to an address or a symbol."""
+        return self._stepping().until(where, vcpu, seconds)
+
+    def _stepping(self):
+        if self._steps is None:
+            from vmm.debug.stepping import Steps
+
+            self._steps = Steps(self)
+        return self._steps
+
+    def backtrace(self, vcpu=None):
+        """Who called whom: by the Linux kernel's ORC, by frame pointers, or by a scan of the stack."""
+        from vmm.debug import backtrace, places
+
+        return backtrace.backtrace(self, places.vcpu(self, vcpu))
+
+    def pausing(self, vcpu, what, text):
+        """The exit at hand pauses the guest: `what` did it, and `text` is said behind the place; None: nothing is."""
+        place = "%#x%s" % (vcpu.rip, self.name_of(vcpu.rip))
+        if len(self.vcpus) > 1:
+            place += " on vCPU %d" % vcpu.number
+        self._pausing = "%s at %s" % (what, place)
+        if text is not None:
+            self.log("%s%s: paused, resume() goes on" % (self._pausing, ", " + text if text else ""))
+
+    # -- what its state means
+
+    def explain(self):
+        """Why the guest died, loops or hangs, in words: after a triple fault the exceptions that led to it."""
+        from vmm.debug import explain
+
+        return explain.explain(self)
+
+    def record_faults(self, most=64):
+        """Record every exception from now on, the last `most` of them: printed they are a table; stop() ends it."""
+        from vmm.debug import faults
+
+        return faults.FaultRecord(self, most)
+
+    def walk(self, where, access="r", cpl=None, vcpu=None, cr3=None):
+        """The page tables' entries on the way to a gva, and why an access faults. access: "r", "w" or "x"; cpl: 0 to 3,
+        the vCPU's own without; cr3: of another task."""
+        from vmm.debug import pagewalk, places
+
+        found = places.vcpu(self, vcpu)
+        if access not in pagewalk.ACCESSES:
+            raise ValueError('access %r: one of "r", "w", "x"' % (access,))
+        if cpl is not None and cpl not in (0, 1, 2, 3):
+            raise ValueError("cpl %r: 0 to 3" % (cpl,))
+        gva = places.resolve(self, where)
+        level = found.cpl if cpl is None else cpl
+        done = pagewalk.walk(self.memory, pagewalk.mode_of(found, cr3), gva, pagewalk.ACCESSES[access], level)
+        if done.gpa is not None:
+            done.behind = pagewalk.behind(self, done.gpa)
+        return done
+
+    def gdt(self, vcpu=None):
+        """The GDT, a table."""
+        from vmm.debug import descriptors, places
+
+        return descriptors.gdt(places.vcpu(self, vcpu))
+
+    def idt(self, vcpu=None):
+        """The IDT, a table: handlers by name, and what is wrong with a gate."""
+        from vmm.debug import descriptors, places
+
+        return descriptors.idt(places.vcpu(self, vcpu))
+
+    def tss(self, vcpu=None):
+        """The TSS, a table: the stacks, and whether they can be written."""
+        from vmm.debug import descriptors, places
+
+        return descriptors.tss(places.vcpu(self, vcpu))
+
+    def cr(self, vcpu=None):
+        """CR0, CR2, CR3, CR4, CR8, EFER, RFLAGS and XCR0, decoded."""
+        from vmm.debug import places, registers
+
+        return registers.control_registers(places.vcpu(self, vcpu))
+
+    def disassemble(self, where=None, count=8, vcpu=None):
+        """`count` instructions from a gva on, or from RIP: a list of lines that prints as text."""
+        from vmm.debug import instructions, places
+        from vmm.debug.machine import Machine, namer
+
+        found = places.vcpu(self, vcpu)
+        rip = places.linear_rip(found)
+        gva = rip if where is None else places.resolve(self, where)
+        if not isinstance(count, int) or count < 1:
+            raise ValueError("count %r: a number from 1 up" % (count,))
+        return instructions.disassemble(Machine(found), gva, count, namer(self), rip)

@@ -1,0 +1,71 @@
+"""Changes of the CPU's mode: real, protected, long."""
+
+from micropython import const
+
+from vmm import verdict
+from vmm.loaders.state import GPRS
+from vmm.policies.event import Event, Needs
+from vmm.policies.filters import OneOf
+from vmm.vtx import reasons
+from vmm.vtx.vmcs_bits import CR_GPR, CR_MOV_TO, CR_NUMBER, CR_TYPE
+from vmm.vtx.x86 import CR0_PE, CR0_PG, EFER_LME
+
+_LMSW = const(3 << 4)
+_GPR_SHIFT = const(8)
+
+
+def _mode(cr0, efer):
+    """The mode by CR0.PE, CR0.PG and EFER.LME."""
+    if not cr0 & CR0_PE:
+        return "real"
+    return "long" if cr0 & CR0_PG and efer & EFER_LME else "protected"
+
+
+def written(vcpu):
+    """What a MOV to CR0 or LMSW writes to CR0; of any other access what it has."""
+    q = vcpu.qualification
+    if q & CR_NUMBER == 0 and q & CR_TYPE == CR_MOV_TO:
+        return getattr(vcpu, GPRS[(q & CR_GPR) >> _GPR_SHIFT])
+    if q & CR_TYPE == _LMSW:
+        return vcpu.cr0 | q >> 16 & CR0_PE
+    return vcpu.cr0
+
+
+def change(vcpu):
+    """(mode before, mode after) of the exit."""
+    efer = vcpu.efer
+    return _mode(vcpu.cr0, efer), _mode(written(vcpu), efer)
+
+
+class Mode(Event):
+    """The write of CR0 that changes the mode. Limit: compatibility mode and rings change by loads of CS, of which no
+    VM exit tells; cpl= says at which one other events occur."""
+
+    name = "mode"
+    text = (
+        "a write of CR0 that changes between real, protected and long mode, before it is made. HANDLED: it is not. "
+        'No value. SDM Vol. 3A, "Mode Switching"'
+    )
+    reasons = (reasons.CONTROL_REGISTER_ACCESS,)
+    filters = (
+        OneOf("to", ("real", "protected", "long"), "the mode that follows"),
+        OneOf("before", ("real", "protected", "long"), "the mode until then"),
+    )
+
+    def accepts(self, chosen):
+        to, before = chosen.get("to"), chosen.get("before")
+
+        def accepts(vcpu):
+            old, new = change(vcpu)
+            return old != new and to in (None, new) and before in (None, old)
+
+        return accepts
+
+    def needs(self, chosen):
+        return Needs(registers=(0,))
+
+    def skip(self, vcpu):
+        return verdict.ADVANCE
+
+
+MODE = Mode()

@@ -1,0 +1,106 @@
+"""Which names an object has for users, and what is said of them (vmm/prompt/texts.py, which the build makes).
+
+A class says in its docstring which names are for users; without, it is those that have a text. Other names are there
+as well, for who types their beginning.
+"""
+
+import sys
+
+import vmx
+
+from vmm.prompt.texts import TEXTS
+from vmm.vtx.vcpu import Vcpu
+
+
+def entry(name):
+    """The entry of a module, class or function by its full name (port/texts.py), or None."""
+    low, high = 0, len(TEXTS)
+    while low < high:
+        middle = (low + high) // 2
+        if TEXTS[middle][0] < name:
+            low = middle + 1
+        else:
+            high = middle
+    return TEXTS[low] if low < len(TEXTS) and TEXTS[low][0] == name else None
+
+
+def is_module(known):
+    """Whether an entry is a module's."""
+    return not known[1]
+
+
+def full_name(cls):
+    """ "vmm.vm.VM" of a class."""
+    return "%s.%s" % (getattr(cls, "__module__", ""), cls.__name__)
+
+
+def class_of(value):
+    """The class whose names a value has: a vCPU's is written in Python."""
+    return Vcpu if type(value) is vmx.VCPU else type(value)
+
+
+def family(cls):
+    """A class and those that it derives from, itself first."""
+    found = [cls]
+    for base in getattr(cls, "__bases__", ()):
+        found += [other for other in family(base) if other not in found]
+    return found
+
+
+def public(value):
+    """{name: (signature, text)} of what a value has for users; {} where nothing is known of its class."""
+    found = {}
+    for cls in reversed(family(class_of(value))):
+        known = entry(full_name(cls))
+        if known is None:
+            continue
+        users = known[3]
+        texts = {name: (signature, text) for name, signature, text in known[4]}
+        for name in users or texts:
+            found[name] = texts.get(name) or found.get(name) or ("", "")
+    return found
+
+
+def every(value):
+    """All names of a value, without evaluating one."""
+    if isinstance(value, type(sys)) or isinstance(value, type):
+        return list(value.__dict__) if hasattr(value, "__dict__") else dir(value)
+    names = set()
+    known = False
+    for cls in family(class_of(value)):
+        if cls is not object:
+            inside = getattr(cls, "__dict__", None)
+            known = known or (inside is not None and "__module__" in inside)
+            names.update(inside or ())
+    if not known:
+        return dir(value)  # MicroPython's own types have no properties
+    if type(value) is vmx.VCPU:
+        names.update(vmx.names(value))
+    else:
+        names.update(getattr(value, "__dict__", ()))
+    return list(names)
+
+
+def special(value, kind):
+    """The method `kind` where the value's class has one: complete_attributes or complete_keys; else None."""
+    for cls in family(class_of(value)):
+        if kind in getattr(cls, "__dict__", ()):
+            return getattr(value, kind)
+    return None
+
+
+def function_entries(function):
+    """[(full name, signature, text)] of what a function or method may be: those of its name in its module."""
+    name = getattr(function, "__name__", None)
+    module = getattr(function, "__globals__", {}).get("__name__") if name else None
+    if not module or not module.startswith("vmm."):
+        return []
+    found = []
+    for known in TEXTS:
+        if known[0] == module + "." + name:
+            found.append((known[0], known[1], known[2]))
+        elif known[0].startswith(module + "."):
+            for member, signature, text in known[4]:
+                if member == name and signature:
+                    found.append((known[0] + "." + name, signature, text))
+    return found
