@@ -34,8 +34,8 @@ export PYTHONPYCACHEPREFIX := $(abspath $(BUILD)/pycache)
 export PYTHONDONTWRITEBYTECODE :=
 export HYPOTHESIS_STORAGE_DIRECTORY := $(abspath $(BUILD)/hypothesis)
 
-# Abbreviations of data sheets, not misspelt words.
-SPELLED := nin,thre,extint,ist,nd
+# Abbreviations of data sheets and kernels, not misspelt words.
+SPELLED := nin,thre,extint,ist,nd,unx
 
 PYTHON_SOURCES := vmm port tests host-tools guests
 

@@ -125,8 +125,8 @@ def _udp(reader, net):
 
 def _unix(reader, net):
     kernel = reader.kernel
-    if net.unix.type_.has("table"):  # one for each namespace, from Linux 6.0 on
-        table = int(net.unix.table.buckets)
+    if net.unx.type_.has("table"):  # one for each namespace, from Linux 6.0 on
+        table = int(net.unx.table.buckets)
     else:
         table = kernel.symbol("unix_socket_table")
     node = reader.common.offset("skc_node")
