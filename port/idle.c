@@ -1,6 +1,7 @@
 // Waiting: the prompt's and a sleeper's, with the idle hook in which guests run.
 #include "py/runtime.h"
 #include "port/idle.h"
+#include "port/mailbox.h"
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/uart.h"
@@ -134,7 +135,21 @@ static void halt_until_due(void) {
     timer_set(TIMER_CORE, 0);
 }
 
+// Something that pends ends the hook; there is nothing to do about it.
+static mp_obj_t nothing(mp_obj_t arg) {
+    return arg;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(nothing_obj, nothing);
+
+void idle_end(void) {
+    mp_sched_schedule(MP_OBJ_FROM_PTR(&nothing_obj), mp_const_none);
+}
+
 void idle_wait(uint64_t deadline, bool input) {
+    if (!state.in_hook && mailbox_rung()) {
+        mailbox_serve();
+        return;
+    }
     mp_obj_t hook = MP_STATE_PORT(cpu_idle_hook);
     wait_t outer = state.wait; // the wait whose hook runs: a policy may sleep inside it
     state.wait = (wait_t){deadline, input};
@@ -164,7 +179,7 @@ static mp_obj_t mod_idle_hook(mp_obj_t hook) {
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_idle_hook_obj, mod_idle_hook);
 
 static mp_obj_t mod_wanted(void) {
-    return mp_obj_new_bool(idle_wanted() || due() || trap_alarm);
+    return mp_obj_new_bool(idle_wanted() || due() || trap_alarm || mailbox_rung());
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_wanted_obj, mod_wanted);
 

@@ -29,4 +29,7 @@ void idle_stuck(void);
 // True if the current wait has reason to end.
 bool idle_wanted(void);
 
+// From an interrupt: the hook, if it runs, returns soon.
+void idle_end(void);
+
 #endif

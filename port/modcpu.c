@@ -26,6 +26,7 @@ MP_DECLARE_CONST_FUN_OBJ_1(cpu_completer_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_idle_hook_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_soft_reset_hook_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_exit_resets_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(cpu_mailbox_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_wanted_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_idle_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_reading_obj);
@@ -262,6 +263,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_idle_hook), MP_ROM_PTR(&cpu_idle_hook_obj)},
     {MP_ROM_QSTR(MP_QSTR_soft_reset_hook), MP_ROM_PTR(&cpu_soft_reset_hook_obj)},
     {MP_ROM_QSTR(MP_QSTR_exit_resets), MP_ROM_PTR(&cpu_exit_resets_obj)},
+    {MP_ROM_QSTR(MP_QSTR_mailbox), MP_ROM_PTR(&cpu_mailbox_obj)},
     {MP_ROM_QSTR(MP_QSTR_wanted), MP_ROM_PTR(&cpu_wanted_obj)},
     {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&cpu_idle_obj)},
     {MP_ROM_QSTR(MP_QSTR_guard), MP_ROM_PTR(&cpu_guard_obj)},

@@ -128,9 +128,19 @@ static void resize(const char *parameters) {
 }
 
 static void mark_pastes(bool on) {
-    if (terminal.known) {
+    static bool marked;
+    if (on != marked && (terminal.known || !on)) {
         mp_hal_stdout_tx_str(on ? "\x1b[?2004h" : "\x1b[?2004l");
+        marked = on;
     }
+}
+
+// A character for readline. The line that Enter runs prints from the beginning of the next one.
+static int process(int c) {
+    if (c == '\r') {
+        mark_pastes(false);
+    }
+    return readline_process_char(c);
 }
 
 // -- pasting
@@ -149,7 +159,7 @@ static int type(const char *text, size_t len) {
         if (text[i] == '\t') { // not the key, which completes
             ret = type("    ", 4);
         } else {
-            ret = readline_process_char((byte)text[i]);
+            ret = process((byte)text[i]);
         }
     }
     return ret;
@@ -221,7 +231,7 @@ static int paste(vstr_t *line, bool continued) {
         return run_paste(line, &text, continued);
     }
     int ret = type(text.buf, len);
-    return ret >= 0 || len == text.len ? ret : readline_process_char('\r');
+    return ret >= 0 || len == text.len ? ret : process('\r');
 }
 
 // -- reading a line
@@ -262,7 +272,7 @@ int __wrap_readline(vstr_t *line, const char *prompt) {
             ret = escape(line, continued);
         } else {
             terminal.known |= c == '\t';
-            ret = readline_process_char(c);
+            ret = process(c);
         }
     } while (ret < 0);
     mark_pastes(false);

@@ -8,6 +8,7 @@
 #include "py/mphal.h"
 #include "port/apic.h"
 #include "port/idle.h"
+#include "port/mailbox.h"
 #include "port/trap.h"
 #include "port/uart.h"
 #include "port/x86.h"
@@ -102,6 +103,8 @@ static void receive(uart_t *uart) {
         }
         if (uart == &uarts[0] && c == mp_interrupt_char) {
             mp_sched_keyboard_interrupt();
+        } else if (uart == &uarts[0] && mailbox_bell(c)) {
+            idle_end();
         } else if (!ring_put(&uart->rx, c)) {
             uart->overruns++;
         }

@@ -127,7 +127,12 @@ typedef struct {
     uint64_t
         sibling; // 0xbc0  hpa of the frame of the guest's next vCPU, in a ring; 0: it has no other
     uint64_t ordered; // 0xbc8  the guest's interleave says which of its vCPUs runs
-    uint64_t reserved2[6]; // 0xbd0
+    uint64_t lstar; // 0xbd0  the guest's own while the CPU's leads to the monitor
+    uint64_t task; // 0xbd8  these four are of vmm/insight/linux/current.py
+    uint64_t task_known; // 0xbe0
+    uint64_t task_pid; // 0xbe8
+    uint64_t task_comm; // 0xbf0
+    uint64_t reserved2; // 0xbf8
     uint64_t stored[64]; // 0xc00  MSRs that live in memory (vmm/handlers/msr.py)
     uint64_t recorded; // 0xe00  exits are recorded or measured: what follows is in use (trace.h)
     uint64_t trace_ring; // 0xe08  hpa of the records, 0: exits are not recorded

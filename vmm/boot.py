@@ -4,6 +4,7 @@ import json
 import sys
 from collections import OrderedDict
 
+import cpu
 import multiboot
 import uctypes
 
@@ -52,6 +53,15 @@ def _say_of(name, error):
     """Report a guest that is not created."""
     text = str(error)
     print(text if text.startswith("guest ") else "guest %s: %s: %s" % (name, type(error).__name__, text))
+
+
+def load_history(modules):
+    """The lines typed at the prompt in earlier runs, where the host has kept them and this is a start."""
+    if "prompt:history" in modules and not cpu.history():
+        try:
+            cpu.history(str(modules["prompt:history"], "utf-8").splitlines())
+        except (ValueError, MemoryError):
+            print("the history of earlier runs is not text")
 
 
 def start_guests(monitor):

@@ -5,6 +5,7 @@ from micropython import const
 
 from vmm import loaders, processors, verdict
 from vmm.gone import Gone
+from vmm.policies import policy
 from vmm.scheduling import states
 from vmm.vtx import reasons
 from vmm.vtx.vmcs_bits import CONTROL_WBINVD_EXITING
@@ -99,6 +100,7 @@ class Life:
             vcpu.clock.skew = skew  # their TSCs agree
             processors.power_up(vcpu, None if vcpu.number else state)
         self.ports.reset()
+        policy.restarted(self)
         if self._hidden is not None:
             self._hidden.restarted()
         self.flush()
@@ -126,6 +128,7 @@ class Life:
 
     def _pause(self):
         if self.state in (states.RUNNING, states.HALTED):
+            self._stopped = None
             self._stand(states.PAUSED, "by pause()")
 
     def resume(self):
@@ -243,6 +246,7 @@ class Life:
             self.stands("stopped; the prompt has the report")
         elif answer & verdict.PAUSE and vcpu.scheduled.state != states.PAUSED:
             why, self._pausing = self._pausing, None
+            self._stopped = vcpu
             self._stand(states.PAUSED, why or "by a policy")
             if not self._stands:  # a policy that failed has said so
                 self.stands("paused: %s; resume() at the prompt goes on" % self.why)
@@ -291,6 +295,7 @@ class Life:
         return True
 
     def _died(self, vcpu):
+        self._stopped = vcpu
         death = self.deaths.last if self.deaths is not None else None
         why = "triple fault at %#x%s" % (vcpu.rip, self.name_of(vcpu.rip))
         told = ": %s; vm.explain() tells more" % death.short if death is not None else ""
@@ -318,7 +323,8 @@ class Life:
     def _ended(self, key, default, why, told="", death=None):
         """The guest has come to an end of its own making: the description says what follows. told: what the line has
         behind `why`."""
-        self.ends.append(End(self.starts, self.clock.now() / self.clock.hz, why, death))
+        when = death.when if death is not None else self.clock.now()
+        self.ends.append(End(self.starts, when / self.clock.hz, why, death))
         del self.ends[:-_ENDS_KEPT]
         response = self.config.get(key) or default
         if response == "reset":

@@ -17,7 +17,7 @@ from vmm.scheduling import clock, states
 from vmm.scheduling.preemption import end_turn
 from vmm.scheduling.scheduled import Scheduled
 from vmm.vtx import apicv, breakpoints, events, msr_bitmap, tpr_shadow, vcpu
-from vmm.vtx.frame import SIBLING
+from vmm.vtx.frame import SIBLING, TASK
 from vmm.vtx.x86 import CR0_CD, CR0_ET, CR0_NW, PAGE
 
 _RESET_VECTOR = 0xFFF0
@@ -84,6 +84,7 @@ def connect(vm):
 def power_up(made, state):
     """Its state at the start: a loader's State, or None for one that waits for SIPI."""
     made.breakpoints.reset()
+    made.scheduled.put(TASK, 0)
     made.start(state or _reset_state(made, 0))
     _begin_delivery(made)
 

@@ -34,6 +34,7 @@ from vmm.vtx.x86 import IA32_TSC_AUX, IA32_XSS, PAGE
 
 _LARGE = const(0x200000)
 _LOG_LINES = const(64)
+_TRACE_LINES = const(24)
 
 
 class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
@@ -65,6 +66,8 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self._below = False
         self.blobs = blobs  # {name: buffer}, its boot modules
         self._symbols = None
+        self._entries = None
+        self.current_task = None  # vmm.insight.linux.current.Current, once somebody has asked for it
         self._hidden = None
         self.vcpus = []  # its processors; vcpu is the first
         self.expansion = None  # vmm.expansion.Expansion, where its file asks for it
@@ -188,6 +191,15 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         return self.chains[reason]
 
     @property
+    def entries(self):
+        """The system calls that exit for policies (vmm/policies/entries.py)."""
+        if self._entries is None:
+            from vmm.policies.entries import Entries
+
+            self._entries = Entries(self)
+        return self._entries
+
+    @property
     def hidden(self):
         """Breakpoints that the guest does not see (vmm/debug/hidden.py)."""
         if self._hidden is None:
@@ -241,7 +253,11 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         out = io_streams.StringIO()
         sys.print_exception(error, out)
         self._keep(text)
-        self.monitor.journal.say(self.name, text + "\n" + out.getvalue().rstrip())
+        lines = out.getvalue().rstrip().split("\n")
+        if len(lines) > _TRACE_LINES:  # endless recursion has thousands
+            left_out = len(lines) - _TRACE_LINES
+            lines[_TRACE_LINES // 2 : -_TRACE_LINES // 2] = ["  ... %d more calls" % left_out]
+        self.monitor.journal.say(self.name, text + "\n" + "\n".join(lines))
 
     def report(self, vcpu, text):
         """Dump: why the guest cannot go on, and its registers."""

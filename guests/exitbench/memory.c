@@ -5,6 +5,10 @@
 #define POLICY_MEMORY  0xc8001000u
 #define NOBODYS_MEMORY 0xc8002000u
 #define POLICY_RAM     0x00f00000u /* behind the image, before what page_first_touch uses */
+#define HIDDEN_NOP     0x00f02000u /* functions, under breakpoints that this guest does not see */
+#define HIDDEN_PUSH    0x00f03000u
+#define CALL_RETURN    0x00f04000u
+#define WATCHED        0x00f05000u /* a policy watches 8 bytes */
 #define IOAPIC_SELECT  0xfec00000u
 #define IOAPIC_WINDOW  0xfec00010u
 #define IOAPIC_VERSION 1
@@ -14,11 +18,19 @@
 static u32 directory[1024] __attribute__((aligned(4096))); /* 4-MiB pages, one to one */
 static u64 pointers[4] __attribute__((aligned(32))); /* PAE's, to the directories of 64-bit mode */
 
+static inline void call(word function) {
+    asm volatile("call *%0" : : "r"(function) : "memory");
+}
+
 OPERATION(mmio_policy, (void)MMIO(POLICY_MMIO))
 OPERATION(memory_policy, (void)MMIO(POLICY_MEMORY))
 OPERATION(memory_nobody, (void)MMIO(NOBODYS_MEMORY))
 OPERATION(memory_nobody_write, MMIO(NOBODYS_MEMORY) = 0)
 OPERATION(ram, (void)MMIO(POLICY_RAM))
+OPERATION(hidden_nop, call(HIDDEN_NOP))
+OPERATION(hidden_push, call(HIDDEN_PUSH))
+OPERATION(call_return, call(CALL_RETURN))
+OPERATION(write_beside, MMIO(WATCHED + 64) = i)
 OPERATION(ioapic_read, (void)MMIO(IOAPIC_WINDOW))
 OPERATION(ioapic_write, MMIO(IOAPIC_WINDOW) = MASKED)
 OPERATION(ioapic_or, asm volatile("orl %1, %0" : "+m"(MMIO(IOAPIC_WINDOW)) : "r"(MASKED)))
@@ -58,6 +70,25 @@ static u32 pae_cr3(void) {
 LEGACY(ioapic_read_prot32, prot32_cr3(), CR4_PSE)
 LEGACY(ioapic_read_pae, pae_cr3(), CR4_PAE)
 
+/* push %rbp; pop %rbp; ret, and NOPs */
+#define NOP_RET  0xc3909090u
+#define PUSH_RET 0x90c35d55u
+
+static const char *hidden_nop_begin(void) {
+    MMIO(HIDDEN_NOP) = NOP_RET;
+    return NULL;
+}
+
+static const char *hidden_push_begin(void) {
+    MMIO(HIDDEN_PUSH) = PUSH_RET;
+    return NULL;
+}
+
+static const char *call_return_begin(void) {
+    MMIO(CALL_RETURN) = PUSH_RET;
+    return NULL;
+}
+
 static const char *version_begin(void) {
     MMIO(IOAPIC_SELECT) = IOAPIC_VERSION;
     return NULL;
@@ -74,6 +105,10 @@ static const struct row memory_rows[] = {
     ROW(memory_nobody),
     ROW(memory_nobody_write),
     ROW(ram),
+    ROW(hidden_nop, .begin = hidden_nop_begin),
+    ROW(hidden_push, .begin = hidden_push_begin),
+    ROW(call_return, .begin = call_return_begin),
+    ROW(write_beside),
     ROW(ioapic_read, .begin = version_begin),
     ROW(ioapic_read_prot32, .begin = version_begin),
     ROW(ioapic_read_pae, .begin = version_begin),

@@ -1,9 +1,13 @@
 # What the bench puts into the monitor for the rows that plain Python answers; executed at the prompt.
-from vmm.policies.events import CPUID, CR, EXCEPTION, IO, MEMORY, RDMSR, VMCALL, WRMSR
+from vmm.policies.events import CALL, CPUID, CR, EXCEPTION, EXECUTE, IO, MEMORY, RDMSR, RETURN, VMCALL, WRITE, WRMSR
 from vmm.verdict import HANDLED, Value
 
 _CALL = 0x7FFF0001  # as in cpu.c
 _RAM = 0xF00000  # as in memory.c
+_HIDDEN_NOP = 0xF02000
+_HIDDEN_PUSH = 0xF03000
+_CALL_RETURN = 0xF04000
+_WATCHED = 0xF05000
 _MEMORY = 0xC8001000
 _IOAPIC = 0xFEC00000
 
@@ -32,8 +36,10 @@ def handle(vcpu):
 
 
 def attach_policies(vm, answer):
-    """One on each event. answer: "watch", "value" or "handled" (host-tools/pcanel/bench/conditions.py)."""
-    {"watch": _attach_watching, "value": _attach_answering, "handled": _attach_handling}[answer](vm)
+    """One on each event. answer: "watch", "value", "handled" or "hidden" (host-tools/pcanel/bench/conditions.py)."""
+    {"watch": _attach_watching, "value": _attach_answering, "handled": _attach_handling, "hidden": _attach_hidden}[
+        answer
+    ](vm)
 
 
 def detach_policies(vm):
@@ -58,6 +64,14 @@ def _attach_watching(vm):
     vm.on(CR, number=3, write=True)(watch)
     vm.on(WRMSR, msr=0xC0000100)(watch)
     vm.on(MEMORY, gpa=_IOAPIC)(watch)
+
+
+def _attach_hidden(vm):
+    vm.on(EXECUTE, gpa=_HIDDEN_NOP)(watch)
+    vm.on(EXECUTE, gpa=_HIDDEN_PUSH)(watch)
+    vm.on(CALL, gpa=_CALL_RETURN)(watch)
+    vm.on(RETURN, gpa=_CALL_RETURN)(watch)
+    vm.on(WRITE, gpa=_WATCHED, size=8)(watch)
 
 
 def _attach_handling(vm):

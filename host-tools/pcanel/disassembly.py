@@ -27,6 +27,11 @@ class Disassembly:
         self._engines = {bits: capstone.Cs(capstone.CS_ARCH_X86, mode) for bits, mode in _MODES.items()}
         self._line = b""
 
+    @property
+    def waits(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._line)
+
     def feed(self, data: bytes) -> bytes:
         *lines, last = (self._line + data).split(b"\n")
         shown = b"".join(self.line(line) + b"\n" for line in lines)

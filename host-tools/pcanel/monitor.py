@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pcanel import repl
+from pcanel import post, repl
 from pcanel.console import Console
 from pcanel.endpoint import Endpoint
 from pcanel.engines.base import Engine, Machine
@@ -23,6 +23,7 @@ from pcanel.guest.set import assign_lines, load_all
 from pcanel.hub import Hub
 from pcanel.modules import BootModule, check_names, policy
 from pcanel.paths import ELF
+from pcanel.post import Post
 from pcanel.ram import served
 from pcanel.ram.map import Ram
 from pcanel.runs import RunDirectory
@@ -84,6 +85,7 @@ class Monitor:
         self.consoles: dict[str, Console] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._hub: Hub | None = None
+        self._post: Post | None = None
         self.run: RunDirectory | None = None
         self.booted = False
         self._told: list[str] = []  # troubles with logs
@@ -106,6 +108,8 @@ class Monitor:
                 endpoint = self._hub.open(name, self.run.path / f"{name}.log", exclusive=name == REPL)
                 self._endpoints[name] = endpoint
                 self.consoles[name] = endpoint.console
+            self._post = Post(self.ram, self._type)
+            self._hub.offer(self.run.path / post.NAME, self._post.serve)
             self._hub.offer(self.run.path / served.NAME, lambda line: served.answer(line, self.engine.open_memory))
             self._machine.connect(self._endpoints.values(), self.engine.takes_descriptors)
             self._hub.start()
@@ -117,6 +121,8 @@ class Monitor:
 
     def stop(self) -> None:
         """Ends the engine and the consoles; logs stay in the run's directory."""
+        if self._post:
+            self._post.stop()
         if self.engine:
             self.engine.stop()
         if self._hub:
@@ -134,6 +140,7 @@ class Monitor:
         if not self.booted:
             self.console(REPL).wait(_PROMPT, timeout)
             self.booted = True
+            self._post.start()
             self._publish()
 
     def look_for_prompt(self) -> bool:
@@ -161,6 +168,10 @@ class Monitor:
     def ram(self) -> Ram:
         """The machine's memory, past the prompt; the caller closes it. EngineError where the engine shows none."""
         return Ram(*self.engine.open_memory())
+
+    def _type(self, data: bytes) -> None:
+        """On COM1, whatever client the prompt has now."""
+        self.consoles[REPL].send(data)
 
     def url(self, name: str) -> str:
         """What `mpremote connect` takes for this console: the path of a PTY."""

@@ -63,7 +63,7 @@ def execute(
         transport.serial.close()
 
 
-def evaluate(path: Path, expression: str, timeout: float = 60):
+def evaluate(path: Path | str, expression: str, timeout: float = 60):
     """The value of a Python expression on the monitor, for values that print as literals."""
     return ast.literal_eval(execute(path, f"print(repr({expression}))", timeout).strip())
 

@@ -1,11 +1,14 @@
 """A terminal on the consoles: raw mode, Ctrl-] for the menu.
 
 The menu's keys switch from console to console, so that one terminal is enough for
-the prompt and every guest.
+the prompt and every guest. The prompt is told how large the terminal is, so that it marks pastes, fills lines and shows
+pages (port/prompt.c), is shown in colour (paint.py), and its lines go to the history (history.py).
 """
 
+import contextlib
 import os
 import select
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -14,12 +17,15 @@ from pathlib import Path
 
 from mpremote.console import Console as Tty
 
+from pcanel import history, paint
 from pcanel.disassembly import Disassembly
-from pcanel.monitor import REPL
 from pcanel.replay import harmless
 
 _MENU_KEY = 0x1D  # Ctrl-]
 _PERIOD = 0.5  # seconds between two calls of `watch`
+_PAUSE = 0.05  # seconds without output after which a line is shown as far as it is
+_BOOT = b"\nPcanel/Py on "  # the monitor starts, and knows no terminal
+_USUAL = (80, 24)  # columns and rows that a guest believes in
 _REPLAY = 2048  # bytes of a console's log that are shown when it comes to the front
 
 
@@ -30,6 +36,7 @@ class Line:
     name: str
     connect: Callable[[], socket.socket]
     log: Path
+    is_prompt: bool = False
 
 
 class Left(Exception):
@@ -63,6 +70,9 @@ class Terminal:
         self._line: Line | None = None
         self._socket: socket.socket | None = None
         self._listing = Disassembly()
+        self._painter = paint.Painter() if paint.wanted() else None
+        self._typed = history.Typed()
+        self._told: tuple[int, int] | None = None  # the size that the prompt has been told
 
     def run(self, first: str) -> str:
         """Until the user leaves or `watch` returns a reason; returns that reason ('' if left)."""
@@ -74,26 +84,60 @@ class Terminal:
         except Left as reason:
             return str(reason)
         finally:
+            self._untell()
             self._tty.exit()
             self._socket.close()
+            history.save(self._typed.lines)
             print()
 
     def _turn(self) -> None:
-        ready = select.select([self._tty.infd, self._socket], [], [], _PERIOD)[0]
+        waits = self._listing.waits or self._painter and self._painter.waits
+        ready = select.select([self._tty.infd, self._socket], [], [], _PAUSE if waits else _PERIOD)[0]
         if self._socket in ready:
             data = self._socket.recv(65536)
             if not data:
                 raise Left(self._watch() or f"the console {self._line.name} has ended")
-            self._write(self._listing.feed(data) if self._line.name == REPL else data)
+            self._output(data)
+        elif waits:
+            self._flush()
+        self._tell()
         if self._tty.infd in ready:
             self._type(os.read(self._tty.infd, 4096))
         for line in self._news():
             self._say(line)
         if not ready:
-            self._write(self._listing.flush())
             reason = self._watch()
             if reason:
                 raise Left(reason)
+
+    def _output(self, data: bytes) -> None:
+        if self._line.is_prompt:
+            if _BOOT in data:
+                self._told = None
+            self._typed.feed(data)
+            data = self._listing.feed(data)
+            data = self._painter.feed(data) if self._painter else data
+        self._write(data)
+
+    def _flush(self) -> None:
+        """Nothing has come for a while: what was held back of a line is shown."""
+        data = self._listing.flush()
+        self._write(self._painter.feed(data) + self._painter.flush() if self._painter else data)
+
+    def _tell(self) -> None:
+        """The prompt learns the terminal's size while it waits: a program at the raw REPL would take it for its own."""
+        size = shutil.get_terminal_size(_USUAL)
+        if self._line.is_prompt and self._told != size and self._typed.waits:
+            self._told = size
+            self._socket.sendall(b"\x1b[8;%d;%dt" % (size.lines, size.columns))
+
+    def _untell(self) -> None:
+        if self._line and self._line.is_prompt and self._told and self._typed.waits:
+            with contextlib.suppress(OSError):
+                self._socket.sendall(b"\x1b[8;0;0t")
+        if self._told:
+            self._write(b"\x1b[?2004l")
+        self._told = None
 
     def _type(self, data: bytes) -> None:
         if not data:
@@ -121,9 +165,12 @@ class Terminal:
         if line is self._line:
             return
         if self._socket:
+            self._untell()
             self._socket.close()
         if replay:
-            self._say(f"console {line.name}")
+            size = shutil.get_terminal_size(_USUAL)
+            hint = f"; stty rows {size.lines} cols {size.columns} tells it the size of this terminal"
+            self._say(f"console {line.name}{'' if line.is_prompt or size == _USUAL else hint}")
             self._write(_last_lines(line.log))
         self._listing.flush()
         self._line = line

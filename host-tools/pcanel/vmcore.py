@@ -87,6 +87,13 @@ def write(path: Path, facts: Facts, memory: GuestMemory, progress: Callable[[int
     return written
 
 
+def summary(path: Path, facts: Facts, written: int, seconds: float) -> str:
+    """One line about a core file that was written."""
+    release = facts.vmcoreinfo.partition("OSRELEASE=")[2].split("\n", 1)[0]
+    kind = f"Linux {release}" if facts.vmcoreinfo else f"no VMCOREINFO ({facts.why})"
+    return f"{path}: {facts.size >> 20} MiB, {written >> 20} MiB of it not zero, {seconds:.1f} s; {kind}"
+
+
 def _write(file, facts: Facts, memory: GuestMemory, progress: Callable[[int, int], None]) -> int:
     head, pieces = header(facts)
     file.write(head)

@@ -1,7 +1,7 @@
 """What the image does after boot.py when the file system has no main.py: the monitor.
 
-Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, `still`, the native modules and the words of a policy at the
-prompt.
+Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, `still`, `recipes`, the native modules and the words of a
+policy at the prompt.
 """
 
 import micropython
@@ -11,19 +11,22 @@ import micropython
 micropython.kbd_intr(-1)
 
 import builtins
+import sys
 
 import cpu
 import machine
 import multiboot
 import vmx
 
-from vmm.boot import load_guests, run_policies, start_guests
+from vmm import recipes
+from vmm.boot import load_guests, load_history, run_policies, start_guests
 from vmm.monitor import Monitor
 from vmm.policies.events import WORDS
 from vmm.prompt import Help, completer, displayer, more
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
 globals().update(WORDS)  # CPUID, IO, ...
+sys.modules["recipes"] = recipes  # from recipes import strace
 monitor = Monitor()
 vms = monitor.vms
 caps = vmx_caps = monitor.caps
@@ -37,6 +40,7 @@ builtins.__repl_print__ = displayer()
 for _line in vmx_caps.missing:
     print("no guests here: " + _line)
 _modules = load_guests(monitor)
+load_history(_modules)
 micropython.kbd_intr(3)
 run_policies(_modules, globals())
 micropython.kbd_intr(-1)

@@ -15,7 +15,7 @@ class Command:
     """Calls `pcanel`; every call has a limit."""
 
     def __init__(self, runs: Path):
-        self.environment = {**os.environ, "PCANEL_RUNS": str(runs)}
+        self.environment = {**os.environ, "PCANEL_RUNS": str(runs), "XDG_STATE_HOME": str(runs.parent / "state")}
 
     def __call__(self, *arguments, timeout: float = 120, **options) -> subprocess.CompletedProcess:
         return subprocess.run(

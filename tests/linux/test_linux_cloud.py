@@ -3,13 +3,17 @@
 import re
 import time
 
+import broken
+import debugger
 import drgns
 import inside
 import names
 import pytest
 import smp
+import systemcalls
 import view
 import vtx
+import with_module
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
 from pcanel.repl import RemoteError
@@ -17,8 +21,15 @@ from shell import PROMPT, Shell
 
 
 @pytest.fixture(scope="module")
-def shell():
-    with Monitor(engine=vtx.engine(), guests=[ROOT / "guests/linux.toml"]) as monitor:
+def shell(tmp_path_factory):
+    """linux.toml as it is, but with a module in its initramfs."""
+    directory = tmp_path_factory.mktemp("cloud")
+    guests = ROOT / "build/guests"
+    with_module.initramfs(guests / "initrd.cpio", guests / "cloud", directory / "initrd.cpio")
+    text = (ROOT / "guests/linux.toml").read_text().replace("../build/guests/initrd.cpio", "initrd.cpio")
+    file = directory / "linux.toml"
+    file.write_text(text.replace('"../', f'"{ROOT}/'))
+    with Monitor(engine=vtx.engine(), guests=[file]) as monitor:
         yield Shell(monitor, "linux").wait()
 
 
@@ -165,16 +176,49 @@ def test_sockets_agree_with_proc(shell):
     view.check_sockets(shell, "linux")
 
 
+def test_modules_have_symbols_and_types(shell):
+    with_module.check(shell, "linux", ROOT / "build/guests/cloud")
+
+
 def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):
     inside.check_refusals(shell, "linux")
+
+
+def test_system_calls_are_what_a_program_does(shell):
+    systemcalls.check(shell, "linux")
+
+
+def test_a_child_comes_back_too(shell):
+    systemcalls.check_forks(shell)
+
+
+def test_recipes_of_system_calls(shell):
+    systemcalls.check_recipes(shell, "linux")
+
+
+def test_filters_of_tasks_and_calls_say_what_is_wrong(shell):
+    systemcalls.check_refusals(shell)
 
 
 def test_drgn_sees_what_proc_says(shell, tmp_path):
     drgns.check(shell, "linux", tmp_path)
 
 
+def test_the_prompt_dumps_on_the_host(shell, tmp_path):
+    drgns.check_dump_at_the_prompt(shell, "linux", tmp_path)
+
+
 def test_dump_and_drgn_refuse_in_a_line(shell, tmp_path):
     drgns.check_refusals(shell, "linux", tmp_path)
+
+
+def test_break_step_and_watch(shell):
+    debugger.check(shell, "linux")
+
+
+def test_linux_survives_broken_policies(shell):
+    broken.check(shell, "linux")
+    assert shell.troubles() == []
 
 
 def test_pause_and_resume(shell):

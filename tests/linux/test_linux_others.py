@@ -7,6 +7,7 @@ import inside
 import names
 import pytest
 import smp
+import systemcalls
 import view
 import vtx
 from pcanel.monitor import Monitor
@@ -55,6 +56,7 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
         assert names.differences(shell, guest, 15000, 500) == []
         if case in TYPES:
             inside.check(shell, guest)
+            systemcalls.check(shell, guest)
             view.check_stacks(shell, guest)
             view.check_processes(shell, guest)
             view.check_sockets(shell, guest)

@@ -1,7 +1,10 @@
 """Breakpoints, watches and steps at the prompt, of small guests of one and of two processors."""
 
 import pytest
-from bench import CODE, DATA, HANDLERS
+from bench import CODE, DATA, HANDLERS, start_others
+from pcanel.assemble import assemble
+
+COUNT = 0x500
 
 # f counts at DATA and calls g, which counts at DATA + 8; main loops.
 LOOP = f"""
@@ -128,6 +131,26 @@ def test_steps_into_a_handler(guest):
     assert made.eval("vm.step().gva") == HANDLERS
     assert made.eval("vm.step(2).gva") == CODE + 7 + 7 + 2
     assert made.eval("vm.step().gva") == CODE + 7 + 7 + 4
+
+
+def test_two_processors(guest):
+    """The vCPU that came to the breakpoint is the one that steps; the other stands still meanwhile."""
+    made = guest(f"{start_others(0x8000)}\nagain: call f; jmp again\nf: nop; nop; nop; ret", cpus=2, data={
+        0x8000: assemble(f"mov ax, 0; mov ds, ax; other: inc dword ptr [{COUNT:#x}]; jmp other", 16, 0),
+    })  # fmt: skip
+    made.until(f"vm.memory.read_u32({COUNT:#x}) > 100")
+    made.exec("vm.break_at(0x8005)")
+    made.until("vm.state == 'paused'")
+    assert made.eval("(vm.stopped.number, vm.why)") == (1, "breakpoint 1 at 0x5 on vCPU 1")
+    made.exec("first = vm.vcpus[0].guest_ticks")
+    assert made.eval("vm.step().vcpu.number") == 1
+    assert made.bench.eval("vm.vcpus[0].guest_ticks - first") == 0
+    assert made.eval("vm.step(5).vcpu.number") == 1
+    count = made.eval(f"vm.memory.read_u32({COUNT:#x})")
+    assert made.eval("vm.step(4, vcpu=0).vcpu.number") == 0
+    assert made.eval(f"vm.memory.read_u32({COUNT:#x})") == count
+    made.exec("vm.breakpoints.remove()\nvm.resume()\ntime.sleep_ms(5)")
+    assert made.state == "running" and made.eval(f"vm.memory.read_u32({COUNT:#x})") > count
 
 
 def test_what_makes_no_sense(made):

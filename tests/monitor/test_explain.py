@@ -210,6 +210,13 @@ def test_ends_of_earlier_runs_are_kept(guest):
     assert made.eval("len(vm.ends)") == 8
 
 
+def test_the_last_exits_where_they_are_recorded(guest):
+    made = guest("mov eax, 0; cpuid; ud2")
+    made.exec("vm.exits.record(64)")
+    text = "\n".join(explained(made))
+    assert text.split("the last exits before it:")[1].count("CPUID") == 1 and SHUTDOWN in text
+
+
 def test_a_policy_on_triple_faults_is_asked_once_and_before(guest):
     made = guest(f"ud2\nmov dword ptr [{DATA:#x}], 5\nhlt")
     made.policy("TRIPLE_FAULT", "vcpu.rip += 2\nreturn HANDLED")

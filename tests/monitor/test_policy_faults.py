@@ -195,7 +195,7 @@ def test_destroy_by_a_policy_is_refused(guest):
         ("CPUID, leaf=-1", "leaf=-1: a number from 0 to 0xffffffff"),
         ("CPUID, leaf='1'", "leaf='1': a number from 0 to 0xffffffff"),
         ("IO, prt=1", "io has no filter prt=; it has port, write, size"),
-        ("HLT, port=1", "hlt has no filter port=; it has cpl, when, once, every, limit"),
+        ("HLT, port=1", "hlt has no filter port=; it has cpl, pid, comm, when, once, every, limit"),
         ("RDMSR", "a policy on rdmsr names its msr="),
         ("MEMORY", "a policy on memory names its gpa="),
         ("MEMORY, gpa=0, access='q'", "access='q': some of the letters r, w and x"),

@@ -35,7 +35,7 @@ class Line:
     def answers(self, line):
         """What a line prints."""
         self.console.send(line + "\r")
-        pattern = re.escape(line + "\n\x1b[?2004l") + r"((?s:.*?))" + re.escape(MARK + ">>> ")
+        pattern = re.escape(line + "\x1b[?2004l\n") + r"((?s:.*?))" + re.escape(MARK + ">>> ")
         return self.console.expect(pattern, LIMIT).group(1).decode()
 
 
@@ -56,7 +56,7 @@ def line(bench):
 
 def test_tab_completes_what_there_is(line, vm):
     line.completes("moni", "monitor")
-    line.completes("vm.pau", "vm.pause")
+    line.completes("vm.unclai", "vm.unclaimed")
     line.completes(f"x = [vms['{vm.name[:1]}", f"vms['{vm.name}']")
     line.completes("vm.vcpu.rfl", "vm.vcpu.rflags")
     line.completes("vm.vcpu.own_", "vm.vcpu.own_registers")
@@ -144,7 +144,7 @@ def test_a_paste_behind_what_is_typed(line):
     line.console.send("if True:\r" + PASTE + "a = 'pasted'\r\rb = a + 'once'\rprint(b)\r" + PASTED)
     line.console.expect(r"\npastedonce\n", LIMIT)
     line.console.send("print('x', " + PASTE + "'y')" + PASTED + "\r")
-    line.console.expect(r"\x1b\[\?2004lx y\n", LIMIT)
+    line.console.expect(r"\nx y\n", LIMIT)
 
 
 def test_a_paste_of_500_lines_and_a_line_of_3000_characters(line):
@@ -162,10 +162,10 @@ def test_a_paste_that_is_broken_off(line):
 
 
 def test_ctrl_c_ends_output_and_line(line):
-    line.console.send("print('z' * 5000000); after = 1\r")
+    line.console.send("print('z' * 10000000); after = 1\r")
     line.console.expect("z{1000}", LIMIT)
     line.console.send("\x03")
-    line.console.expect("z+(Traceback(.*\n)+?)?KeyboardInterrupt", LIMIT)
+    line.console.expect("KeyboardInterrupt", LIMIT)
     assert line.answers("'after' in globals()") == "False\n"
 
 

@@ -26,11 +26,13 @@ def test_each_says_what_it_is(event):
     assert lines[0].startswith(f"{event.name}: ")
     assert "SDM Vol." in lines[0]
     assert len(lines) == 2 + len(event.filters)
-    assert lines[-1] == "    as every event: cpl=, when=, once=, every=, limit="
+    assert lines[-1] == "    as every event: cpl=, pid=, comm=, when=, once=, every=, limit="
     assert events.find(event.name) is event
     assert events.find(event) is event
     assert event.reasons
     chosen = {f.name: 1 << 16 if f.name == "ticks" else 1 for f in event.filters if f.required}
+    if any(f.name == "gpa" and not f.required for f in event.filters):
+        chosen["gpa"] = 0x1000  # or at=: one of the two
     event.check(chosen)
     for f in event.filters:
         if f.required:
@@ -39,7 +41,7 @@ def test_each_says_what_it_is(event):
 
 
 def test_an_unknown_event_names_those_that_there_are():
-    known = "event 'nothing' is unknown; there are cpuid, cr, descriptor_table, exception, hlt, "
+    known = "event 'nothing' is unknown; there are call, cpuid, cr, descriptor_table, exception, execute, hlt, "
     with pytest.raises(ValueError, match=known):
         events.find("nothing")
 

@@ -205,3 +205,15 @@ def test_several_vcpus_share_handlers_and_have_some_of_their_own():
     exits.restore(second)
     exits.front(REASON)
     assert [(vcpu.table[REASON], vcpu.table[slot]) for vcpu in vcpus] == [("slow0", "one0"), ("slow1", "one1")]
+
+
+def test_a_head_stands_before_the_front_and_goes(exits):
+    exits.front(OTHER, Front(unnamed=True))
+    before = exits.vcpu.table[OTHER]
+    head = lambda below: f"head>{below}"  # noqa: E731
+    exits.head(OTHER, head)
+    assert exits.vcpu.table[OTHER] == f"head>{before}" == exits.handler(OTHER, exits.vcpu)
+    exits.front(OTHER, None)
+    assert exits.vcpu.table[OTHER] == "head>cpuid"
+    exits.head(OTHER, head, False)
+    assert exits.vcpu.table[OTHER] == "cpuid"

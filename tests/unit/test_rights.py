@@ -71,3 +71,22 @@ def test_a_page_that_is_mapped_again_is_still_watched():
     assert ept.walk(0)[0] & RWX == R | X
     rights.take(0, "policy", 0)
     assert ept.walk(0)[0] & RWX == RWX
+
+
+def test_fetches_see_another_page_until_a_step_is_lent_the_pages_own():
+    ept, rights = make()
+    shown, own = 0x20 * PAGE, 8 * PAGE
+    written = []
+    rights.take(0, "face", R | W)
+    rights.show(0, shown, own, lambda: written.append(1))
+    assert ept.translate(0) == shown and ept.walk(0)[0] & RWX == X
+    rights.lend(0, R)
+    assert ept.translate(0) == own and not written
+    rights.restore()
+    assert ept.translate(0) == shown and not written
+    rights.lend(0, W)
+    rights.restore()
+    assert ept.translate(0) == shown and written == [1]
+    rights.show(0, None, own)
+    rights.take(0, "face", 0)
+    assert ept.translate(0) == own and ept.walk(0)[0] & RWX == RWX

@@ -53,6 +53,9 @@ class Kernel:
             self.space.write(ENTRIES + 6 * i, struct.pack("<hhH", sp, bp, flags))
         self.orc = orc.Orc(self) if tables else None
 
+    def find(self, name):
+        return self.symbols.get(name)
+
     def is_text(self, gva):
         return TEXT <= gva < TEXT + 0x10000
 

@@ -55,13 +55,17 @@ class Vm:
     starts = 1
 
     def __init__(self, lstar):
-        self.memory = self.vcpu = self
+        self.memory = self.vcpu = self.msrs = self
         self.size = 1
         self.config = {"symbols": "linux/symbols"}
         self.blobs = {"linux/symbols": MAP}
         self.lstar = lstar
 
-    def msr(self, _index):
+    @property
+    def kernel(self):
+        raise ValueError("no kernel here")
+
+    def read(self, _vcpu, _index):
         return self.lstar
 
 

@@ -1,8 +1,10 @@
 """What a VM has of the debugger: vm.explain(), vm.break_at(), vm.watch(), vm.step(), vm.backtrace(), vm.walk(), ...
 
 `where` is a gva, or the name of a symbol, "name+0x10" too. `vcpu` is the number of a vCPU, or the vCPU itself; without,
-the first. Everything is imported at its first use.
+the one that paused the guest, or the first. Everything is imported at its first use.
 """
+
+from vmm.scheduling.states import PAUSED, STOPPED
 
 
 class Debugged:
@@ -11,6 +13,13 @@ class Debugged:
     _points = None
     _steps = None
     _pausing = None  # what pauses it at this exit, in words
+    _stopped = None  # the vCPU that paused or ended it
+
+    @property
+    def stopped(self):
+        """The vCPU that paused the guest or came to a triple fault, where it stands; else the first one."""
+        at = self._stopped
+        return at if at in self.vcpus and self.state in (PAUSED, STOPPED) else self.vcpu
 
     # -- breakpoints and steps
 
@@ -68,13 +77,15 @@ class Debugged:
         return backtrace.backtrace(self, places.vcpu(self, vcpu))
 
     def pausing(self, vcpu, what, text):
-        """The exit at hand pauses the guest: `what` did it, and `text` is said behind the place; None: nothing is."""
+        """The exit at hand pauses the guest: `what` did it, `text` says more; None: nothing is said."""
         place = "%#x%s" % (vcpu.rip, self.name_of(vcpu.rip))
         if len(self.vcpus) > 1:
             place += " on vCPU %d" % vcpu.number
         self._pausing = "%s at %s" % (what, place)
-        if text is not None:
-            self.log("%s%s: paused, resume() goes on" % (self._pausing, ", " + text if text else ""))
+        if text:
+            self.log("%s on %s: paused at %s, resume() goes on" % (what, text, place))
+        elif text is not None:
+            self.log("%s: paused, resume() goes on" % self._pausing)
 
     # -- what its state means
 

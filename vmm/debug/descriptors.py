@@ -13,6 +13,7 @@ from vmm.debug.machine import TSS_ESP0, TSS_IST, TSS_RSP0, Machine, namer
 from vmm.debug.names import EXCEPTIONS
 from vmm.insight.table import Table
 
+_RARE = ("RSP1", "RSP2")  # of rings that nobody uses: Linux keeps a value there
 _MOST = const(8192)  # descriptors in a table at most
 _LONG_SYSTEM = {2: "LDT", 9: "TSS", 11: "TSS busy", 12: "call gate", 14: "interrupt gate", 15: "trap gate"}
 _SYSTEM = {
@@ -127,7 +128,7 @@ def tss(vcpu):
             fields += [("IST%d" % i, TSS_IST + 8 * i) for i in range(1, 8)]
             for name, offset in fields:
                 value = m.number(base + offset, 8)
-                rows.append((name, "%#x" % value, m.stack_note(value) if value else ""))
+                rows.append((name, "%#x" % value, m.stack_note(value) if value and name not in _RARE else ""))
         else:
             for i in range(3):
                 esp, ss = m.number(base + TSS_ESP0 + 8 * i, 4), m.number(base + TSS_ESP0 + 4 + 8 * i, 2)

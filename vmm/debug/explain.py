@@ -18,6 +18,7 @@ from vmm.memory.paging import FETCH
 from vmm.scheduling import states
 
 _SHOWN = const(4)  # earlier ends
+_EXITS = const(8)
 _HANDLER = const(16)  # bytes from a handler's start that count as its beginning
 
 
@@ -34,11 +35,14 @@ class Text:
 
 
 class Death:
-    """A triple fault: short (the exceptions' names), lines (with marks for named())."""
+    """A triple fault: short (the exceptions' names), lines (with marks for named()), exits (lines on the last ones),
+    when (ticks of the guest's clock)."""
 
     def __init__(self, short, lines):
         self.short = short
         self.lines = lines
+        self.exits = []
+        self.when = 0
 
 
 class Deaths:
@@ -48,10 +52,14 @@ class Deaths:
         self._vm = vm
         self._replay = None
         self.last = None  # the Death of the triple fault at hand
+        self._exits = []
+        self._when = 0
 
     def begin(self, vcpu):
         """Whether the vCPU runs its triple fault again now; the exit loop then ends with that once more."""
         self.last = None
+        self._when = self._vm.clock.now()
+        self._exits = _last_exits(self._vm)
         replay = Replay(vcpu, self._done)
         replay.begin()
         self._replay = replay
@@ -64,6 +72,16 @@ class Deaths:
 
     def _done(self, replay):
         self.last = death(Machine(replay.vcpu), replay.chain, replay.interrupt)
+        self.last.exits, self._exits = self._exits, []
+        self.last.when = self._when
+
+
+def _last_exits(vm):
+    """Lines on the last exits, where they are recorded (vm.exits.record())."""
+    recording = vm.exits._recording
+    if recording is None or not recording.size:
+        return []
+    return repr(vm.exits.trace(_EXITS)).split("\n")
 
 
 def death(m, chain, interrupt):
@@ -184,4 +202,6 @@ def _tell(vm, end, behind):
         else:
             number += 1
             lines.append("%2d. %s" % (number, named(line, behind)))
+    if end.death is not None and end.death.exits:
+        lines += ["the last exits before it:"] + [" " + line for line in end.death.exits]
     return lines

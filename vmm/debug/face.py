@@ -24,6 +24,8 @@ class Face:
     """
 
     def __init__(self, vm, gpa, changed):
+        if not vm.monitor.caps.ept_vpid.EXECUTE_ONLY:
+            raise ValueError("this CPU's EPT has no execute-only pages: the guest could read the INT3 of a breakpoint")
         if not vm.memory.has(gpa, PAGE):
             raise ValueError("gpa %#x: there is no RAM" % gpa)
         vm.ept.touch(gpa)
@@ -31,7 +33,7 @@ class Face:
             raise ValueError("gpa %#x: the page cannot be executed" % gpa)
         self.vm = vm
         self.gpa = gpa
-        self.places = {}  # offset of an INT3: how many need it
+        self.places = {}  # offsets of INT3s
         self._own = vm.memory.hpa(gpa, PAGE)
         self._changed = changed
         self._near = bytearray(PAGE // 8)  # bits: bytes of an instruction at which INT3 is
@@ -72,23 +74,15 @@ class Face:
 
     def put(self, offset):
         """INT3 at this byte."""
-        self.places[offset] = 1
-        self._mark()
+        self.places[offset] = True
+        for byte in range(offset, min(offset + _LONGEST, PAGE)):
+            self._near[byte >> 3] |= 1 << (byte & 7)  # they stay when it goes: writes there are slower, no more
         _put(self._hpa, offset, _INT3)
 
     def remove(self, offset):
         """The page's own byte again."""
         del self.places[offset]
-        self._mark()
         self.refresh(offset, 1)
-
-    def _mark(self):
-        near = self._near
-        for i in range(len(near)):
-            near[i] = 0
-        for at in self.places:
-            for byte in range(at, min(at + _LONGEST, PAGE)):
-                near[byte >> 3] |= 1 << (byte & 7)
 
 
 def page_of(gpa):

@@ -153,7 +153,8 @@ def _at_pic(vm, vcpu):
         for i in range(8):
             if requests >> i & 1 and not (c == 0 and i == 2):
                 if masked >> i & 1:
-                    out.append("%s asks, and is masked at the 8259 (bit %d of its IMR)" % (_line(first + i), i))
+                    if vm.pc.ioapic.state[2 * (first + i or 2)] & _MASKED:  # else it goes that way
+                        out.append("%s asks, and is masked at the 8259 (bit %d of its IMR)" % (_line(first + i), i))
                 elif s[c + lines_of_pic.ISR] and s[c + lines_of_pic.ISR] & -s[c + lines_of_pic.ISR] <= 1 << i:
                     out.append(
                         "%s asks, and waits for the end (EOI) of %s, which is in service at the 8259"

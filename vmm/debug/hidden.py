@@ -26,7 +26,8 @@ from micropython import const
 from vmx import bind
 
 from vmm.debug.face import Face, page_of
-from vmm.debug.past import Past, past, unless_begun
+from vmm.debug.past import Past, unless_begun
+from vmm.debug.quickstep import QuickStep
 from vmm.emulation.site_paging import PAGING_NONE, PAGING_PAE, paging_mode, walk
 from vmm.memory import look
 from vmm.policies import link
@@ -84,30 +85,48 @@ class Handle:
 
 
 class Place:
-    """One gpa with breakpoints; for policies what vmm/policies/chain.py is for an exit reason's. lasting: it stays when
-    the guest starts anew."""
+    """One gpa with breakpoints; for policies what vmm/policies/chain.py is for an exit reason's.
+
+    watchers: of vmm/debug/returns.py; each puts before(vcpu handler) in front of the policies.
+    """
 
     def __init__(self, hidden, gpa):
         self._hidden = hidden
         self.gpa = gpa
         self.policies = ()
-        self.past = Past(hidden.vm, gpa, hidden.below)
+        self.watchers = ()
+        self.past = Past(hidden.vm, gpa, hidden.below, hidden.quick)
 
     def add(self, policy):
-        if not self.policies:
-            self._hidden.enter(self)
-        self._change(self.policies + (policy,))
+        self._change(self.policies + (policy,), self.watchers)
 
     def remove(self, policy):
-        if policy in self.policies:
-            self._change(tuple([other for other in self.policies if other is not policy]))
-            if not self.policies:
-                self._hidden.leave(self)
+        self._change(tuple([other for other in self.policies if other is not policy]), self.watchers)
 
-    def _change(self, policies):
+    def watch(self, watcher, on):
+        """A watcher comes or goes; or it has changed, and is there already."""
+        others = tuple([other for other in self.watchers if other is not watcher])
+        self._change(self.policies, others + (watcher,) if on else others)
+
+    def _change(self, policies, watchers):
+        before = self.policies or self.watchers
         self.policies = policies
-        below = bind(past, self.past.address, self.past.slow)
+        self.watchers = watchers
+        if not policies and not watchers:
+            if before:
+                self._hidden.leave(self)
+            return
+        if not before:
+            try:
+                self._hidden.enter(self)
+            except BaseException:
+                self.policies = self.watchers = ()
+                self.past.close()
+                raise
+        below = self.past.handler
         asks = link.before(policies, True, below)
+        for watcher in watchers:
+            asks = watcher.before(asks)
         self._hidden.table[self.gpa] = bind(unless_begun, self.past.address, below, asks)
 
 
@@ -119,8 +138,12 @@ class Hidden:
         self.table = {}  # gpa: handler
         self._places = {}  # gpa: Place
         self._faces = {}  # gpa of a page: Face
+        self.quick = QuickStep(vm) if vm.monitor.trial.mtf else None
+        self._returns = {}  # gpa of a function: vmm.debug.returns.Returns
         _, size, hpa = vm.memory.segments[0]
+        self._head = self._before  # one object
         self._scratch = array("I", [hpa & 0xFFFFFFFF, hpa >> 32, size] + [0] * _SCRATCH)
+        self._scratch_at = uctypes.addressof(self._scratch)
 
     def insert(self, gpa, call):
         """A breakpoint at a guest-physical address; returns its Handle. ValueError where no RAM can be executed."""
@@ -143,6 +166,24 @@ class Hidden:
             place = Place(self, gpa)
         return place
 
+    def returns(self, gpa, paged):
+        """The Returns of the function at a gpa: what policies on RETURN are entered in."""
+        found = self._returns.get(gpa)
+        if found is None:
+            from vmm.debug.returns import Returns
+
+            found = self._returns[gpa] = Returns(self, gpa, paged)
+        return found
+
+    def returned(self, vcpu):
+        """No further policy is asked at this return; returns a verdict."""
+        place = self._places.get(rip(self.vm.memory.table, self._scratch_at, vcpu))
+        if place is None:
+            return 0
+        for watcher in place.watchers:
+            watcher.settle(vcpu)
+        return place.past.handler(vcpu)
+
     def __len__(self):
         return len(self._places)
 
@@ -151,23 +192,29 @@ class Hidden:
 
     def close(self):
         """The guest is destroyed."""
-        for place in list(self._places.values()):
-            for policy in place.policies:
-                policy.detach()
+        self._drop(lambda policy: True)
+
+    def _drop(self, test):
+        """Detach the policies that fit."""
+        for owner in list(self._returns.values()) + list(self._places.values()):
+            for policy in owner.policies:
+                if test(policy):
+                    policy.detach()
 
     def restarted(self):
         """The guest starts anew: its page tables are gone, and what they led to."""
-        for place in list(self._places.values()):
-            for policy in place.policies:
-                if policy.event.paged:
-                    policy.detach()
-                    if policy.listed:
-                        self.vm.log("policy %s on %s is detached: the guest starts anew" % (policy.name, policy.event))
+        self._drop(lambda policy: policy.event.paged)
+        for returns in self._returns.values():
+            returns.forget()
         for face in self._faces.values():
             face.refresh(0, PAGE)
         self._changed(0, 1 << 52)
 
-    # -- for places
+    # -- for places and returns
+
+    def forget(self, gpa):
+        """The Returns of a function have no policy any more."""
+        self._returns.pop(gpa, None)
 
     def enter(self, place):
         """A place has its first policy."""
@@ -180,16 +227,16 @@ class Hidden:
             face = Face(vm, page, self._changed)
             self._faces[page] = face
         face.put(place.gpa - page)
+        place.past.open(vm.ept.place(page), vm.memory.hpa(page, PAGE))
         if not self._places:
             vm.memory.tell(self._written)
             vm.exits.want(EXCEPTION_OR_NMI, _WANTS, 1)
-            scratch = uctypes.addressof(self._scratch)
-            vm.exits.head(EXCEPTION_OR_NMI, lambda below: self._head(scratch, below))
+            vm.exits.head(EXCEPTION_OR_NMI, self._head)
         self._places[place.gpa] = place
 
-    def _head(self, scratch, below):
+    def _before(self, below):
         self._below = below
-        return bind(find, self.table, self.vm.memory.table, scratch, below)
+        return bind(find, self.table, self.vm.memory.table, self._scratch_at, below)
 
     def below(self, vcpu):
         """An INT3 of the guest's own."""
@@ -212,7 +259,7 @@ class Hidden:
         if not self._places:
             vm.memory.tell(None)
             vm.exits.want(EXCEPTION_OR_NMI, _WANTS, -1)
-            vm.exits.head(EXCEPTION_OR_NMI)
+            vm.exits.head(EXCEPTION_OR_NMI, self._head, False)
 
     def _written(self, gpa, size):
         """The monitor has written to the guest's memory."""

@@ -1,7 +1,7 @@
 """Past a hidden breakpoint: the instruction that stands under it is executed, and the guest goes on.
 
 NOP and ENDBR, with which most functions begin, are skipped. Any other instruction is stepped with the page itself in
-place of its copy (vmm/policies/stepper.py). Where the step does not end it, by a fault or between two turns of REP,
+place of its copy (vmm/debug/quickstep.py). Where the step does not end it, by a fault or between two turns of REP,
 it is still to be done when the CPU comes to the breakpoint again with the same stack pointer and address space;
 nobody is asked again then. RFLAGS.RF is set for the step: the guest's own breakpoints on the instruction have been
 looked for when the INT3 was fetched. An INT3 of the guest's own is the guest's. Source: SDM Vol. 3B, "Instruction-
@@ -13,6 +13,7 @@ from array import array
 import micropython
 import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm.debug.face import page_of
 from vmm.emulation import length
@@ -27,73 +28,109 @@ from vmm.vtx.x86 import RFLAGS_RF
 _MODE = const(RIGHTS_L | RIGHTS_DB)
 _KNOWN = const(1)
 _PREFIXES = b"\x66\x67\x2e\x3e\x26\x36\x64\x65\xf0\xf2\xf3"
+_INT3 = const(0xCC)
+_LEA = const(0x8D)
+_MOV_IMMEDIATE = const(0xB8)
+_REGISTERS = b"\x01\x03\x09\x0b\x21\x23\x29\x2b\x31\x33\x39\x3b\x63\x81\x83\x84\x85\x88\x89\x8a\x8b"  # with mod 3
+_JUMPS = b"\xe9\xeb\x70\x71\x72\x73\x74\x75\x76\x77\x78\x79\x7a\x7b\x7c\x7d\x7e\x7f"
 _STRINGS = b"\x6c\x6d\x6e\x6f\xa4\xa5\xa6\xa7\xaa\xab\xac\xad\xae\xaf"
 
 # Words of a place:
 _ALIVE = const(0)
 _DECODED = const(1)  # mode that it was decoded in, and _KNOWN
 _SKIP = const(2)  # bytes of an instruction without effect; 0: another one
-_BEGUN = const(3)  # 1: the call has been asked, and the instruction is still to be done, where these are the same:
-_RSP = const(4)  # two words
-_CR3 = const(6)
-_WORDS = const(7)
+_BEGUN = const(3)  # how many have been asked for the instruction, which is still to be done
+_OWN = const(7)  # 1: it is an INT3 of the guest's own
+CAREFUL = const(8)  # 0: it cannot fault; STACK: it can on the stack only; 2: it can
+REPEATS = const(9)  # 1: it has REP
+ENTRY = const(10)  # two words: hpa of the page's entry in EPT
+PAGE_ITSELF = const(12)  # two words: hpa of the page
+_SLOTS = const(14)  # for those that are begun, of vCPUs and tasks: 1, RSP (two words), CR3
+_SLOT = const(4)
+_MOST = const(8)
+WORDS = const(_SLOTS + _SLOT * _MOST)
+
+STACK = const(1)
 
 
 class Past:
-    """The instruction at one gpa. past(vcpu) -> verdict executes it; closed, it lets RIP be executed again.
+    """The instruction at one gpa. handler(vcpu) -> verdict executes it; closed, it lets RIP be executed again.
 
-    below: the handler of an INT3 that is the guest's own.
+    below: the handler of an INT3 that is the guest's own. quick: vmm.debug.quickstep.QuickStep; None: the CPU has no
+    monitor trap flag, or the guest's memory may move. place(entry, page): as open() says.
     """
 
-    def __init__(self, vm, gpa, below):
+    def __init__(self, vm, gpa, below, quick):
         self.vm = vm
-        self._page = page_of(gpa)
+        self._gpa = gpa
         self._below = below
-        self._own = False
-        self._repeats = False
-        self.words = array("I", [0] * _WORDS)
+        self._quick = quick
+        self.words = array("I", [0] * WORDS)
         self.words[_ALIVE] = 1
         self.address = uctypes.addressof(self.words)
+        step = self.step if quick is None else quick.of(self)
+        self.handler = bind(past, self.address, self._first, step, below)
+
+    def open(self, entry, page):
+        """The place has INT3. entry: hpa of the page's entry in EPT; page: of the page itself."""
+        for word, hpa in ((ENTRY, entry), (PAGE_ITSELF, page)):
+            self.words[word] = hpa & 0xFFFFFFFF
+            self.words[word + 1] = hpa >> 32
 
     def close(self):
         self.words[_ALIVE] = 0
+        if self._quick is not None:
+            self._quick.forget(self)
 
     def changed(self):
         """The instruction has been written to."""
         self.words[_DECODED] = 0
 
-    def slow(self, vcpu):
-        """The rest of past()."""
-        if not self.words[_DECODED]:
-            self._decode(vcpu)
-            if self.words[_SKIP]:
-                return past(self.address, self.slow, vcpu)
-        if self._own:
-            return self._below(vcpu)
+    def done(self, slot):
+        """It has been executed. slot: what begin() returned."""
+        if self.words[slot]:
+            self.words[slot] = 0
+            self.words[_BEGUN] -= 1
+
+    def step(self, vcpu):
+        """Step it the slow way; returns a verdict."""
         rip = vcpu.rip
         vcpu.rflags |= RFLAGS_RF
-        _begin(self.address, vcpu)
-        return vcpu.stepper.step(self._page, R | X, lambda completed: self._ended(vcpu, rip, completed))
+        slot = begin(self.address, vcpu)
+        return vcpu.stepper.step(page_of(self._gpa), R | X, lambda completed: self._ended(vcpu, rip, slot, completed))
 
-    def _ended(self, vcpu, rip, completed):
-        if completed and not (self._repeats and vcpu.rip == rip):
-            self.words[_BEGUN] = 0
+    def violation(self, vcpu):
+        """It has caused an EPT violation; returns a verdict."""
+        self.step(vcpu)
+        return vcpu.stepper.violation(vcpu)
+
+    def _ended(self, vcpu, rip, slot, completed):
+        if completed and not (self.words[REPEATS] and vcpu.rip == rip):
+            self.done(slot)
         return 0
 
+    def _first(self, vcpu):
+        """It has not been decoded in this mode."""
+        if self._decode(vcpu):
+            return self.handler(vcpu)
+        return self.step(vcpu)
+
     def _decode(self, vcpu):
+        """Whether its bytes can be read."""
         words = self.words
         cpu = self.vm.mmio.cpu
-        words[_SKIP] = 0
-        self._own = self._repeats = False
         try:
             cpu.take(vcpu)
             code = cpu.fetch(vcpu)
         except (Fault, Unbacked):
-            return
-        self._own = code[0] == 0xCC
-        self._repeats = repeats(code, cpu.bits)
-        words[_SKIP] = without_effect(code, cpu.bits)
+            return False
+        bits = cpu.bits
+        words[_OWN] = code[0] == _INT3
+        words[REPEATS] = repeats(code, bits)
+        words[CAREFUL] = care(code, bits)
+        words[_SKIP] = without_effect(code, bits)
         words[_DECODED] = vcpu.read(GUEST_CS_ACCESS_RIGHTS) & _MODE | _KNOWN
+        return True
 
 
 def _prefixes(code, bits):
@@ -128,14 +165,54 @@ def repeats(code, bits):
     return repeat and code[at : at + 1] in [_STRINGS[i : i + 1] for i in range(len(_STRINGS))]
 
 
+def care(code, bits):
+    """What the instruction can do to its step: 0: it cannot fault; STACK: on the stack only; 2: it can.
+
+    The first two for a few instructions of 64-bit code, with which functions begin.
+    """
+    if bits != 64:
+        return 2
+    at = 1 if code[0] & 0xF0 == 0x40 else 0
+    opcode = code[at]
+    if opcode & 0xF8 == 0x50 or (opcode == 0xE8 and not at):
+        return STACK
+    registers = code[at + 1] >= 0xC0 if at + 1 < len(code) else False
+    if opcode in _REGISTERS and registers:
+        return 0
+    return 0 if opcode == _LEA and not registers or opcode & 0xF8 == _MOV_IMMEDIATE or opcode in _JUMPS else 2
+
+
 @micropython.viper
-def _begin(words: int, vcpu):
+def _find(words: int, vcpu) -> int:
+    """The slot of the instruction that this stack and address space have begun; 0: none."""
     w = ptr32(words)
     f = ptr32(vcpu)
-    w[_RSP] = f[RSP]
-    w[_RSP + 1] = f[RSP + 1]
-    w[_CR3] = f[CR3]
-    w[_BEGUN] = 1
+    at = int(_SLOTS)
+    while at < WORDS:
+        if w[at] and w[at + 1] == f[RSP] and w[at + 2] == f[RSP + 1] and w[at + 3] == f[CR3]:
+            return at
+        at += _SLOT
+    return 0
+
+
+@micropython.viper
+def begin(words: int, vcpu) -> int:
+    """The instruction at RIP is to be done, and has been asked for; returns its slot."""
+    w = ptr32(words)
+    f = ptr32(vcpu)
+    found = int(_find(words, vcpu)) if w[_BEGUN] else 0
+    if found:
+        return found
+    at = int(_SLOTS)
+    while at < WORDS - _SLOT and w[at]:
+        at += _SLOT
+    if w[at] == 0:
+        w[_BEGUN] = int(w[_BEGUN]) + 1
+    w[at] = 1
+    w[at + 1] = f[RSP]
+    w[at + 2] = f[RSP + 1]
+    w[at + 3] = f[CR3]
+    return at
 
 
 @micropython.viper
@@ -143,23 +220,27 @@ def unless_begun(words: int, past, link, vcpu) -> int:
     """Ask for the instruction at RIP, or go past where that has been done."""
     w = ptr32(words)
     if w[_BEGUN]:
-        f = ptr32(vcpu)
-        if w[_RSP] == f[RSP] and w[_RSP + 1] == f[RSP + 1] and w[_CR3] == f[CR3]:
-            w[_BEGUN] = 0
+        at = int(_find(words, vcpu))
+        if at:
+            w[at] = 0
+            w[_BEGUN] = int(w[_BEGUN]) - 1
             return int(past(vcpu))
     return int(link(vcpu))
 
 
 @micropython.viper
-def past(words: int, slow, vcpu) -> int:
+def past(words: int, first, step, below, vcpu) -> int:
     """Past the breakpoint at RIP; returns a verdict."""
     w = ptr32(words)
     f = ptr32(vcpu)
     if w[_ALIVE] == 0:
         return 0
-    if int(f[CS_RIGHTS]) & _MODE | _KNOWN == int(w[_DECODED]):
-        if w[_SKIP]:
-            f[LENGTH] = w[_SKIP]
-            f[LENGTH + 1] = 0
-            return 1
-    return int(slow(vcpu))
+    if int(f[CS_RIGHTS]) & _MODE | _KNOWN != int(w[_DECODED]):
+        return int(first(vcpu))
+    if w[_SKIP]:
+        f[LENGTH] = w[_SKIP]
+        f[LENGTH + 1] = 0
+        return 1
+    if w[_OWN]:
+        return int(below(vcpu))
+    return int(step(vcpu))

@@ -26,9 +26,9 @@ def resolve(vm, where):
 
 
 def vcpu(vm, which):
-    """The vCPU of a number or None (the first), or itself."""
+    """The vCPU of a number, or itself; None: the one that paused the guest, else the first."""
     if which is None:
-        return vm.vcpu
+        return vm.stopped
     if isinstance(which, int):
         if not 0 <= which < len(vm.vcpus):
             raise ValueError("vcpu=%d: guest %s has %d vCPUs, from 0" % (which, vm.name, len(vm.vcpus)))

@@ -19,7 +19,6 @@ from vmm.vtx import reasons
 from vmm.vtx.events import ERROR_CODE, EXTERNAL_INTERRUPT, HARDWARE_EXCEPTION, NMI, VALID
 from vmm.vtx.frame import ENTRY_INFO
 from vmm.vtx.vmcs import (
-    EXCEPTION_BITMAP,
     GUEST_DR7,
     GUEST_IA32_DEBUGCTL,
     GUEST_INTERRUPTIBILITY_STATE,
@@ -103,7 +102,7 @@ class Replay:
         vcpu = self.vcpu
         self._way = vcpu.stepper.way()
         delivery = self._way.arm(vcpu)
-        vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
+        self._vm.arming.all_exceptions(vcpu)
         instead = dict.fromkeys(_PASSING)
         if not delivery:
             instead[reasons.PREEMPTION_TIMER_EXPIRED] = None
@@ -189,7 +188,7 @@ class Replay:
         """The state of the triple fault again."""
         vcpu, vm = self.vcpu, self._vm
         self._restore()
-        vcpu.write(EXCEPTION_BITMAP, vm.arming.exceptions())
+        vm.arming.own_exceptions(vcpu)
         vm.exits.restore(vcpu)
         if len(vm.vcpus) > 1:
             vm.hold_others(vcpu, -1)

@@ -2,9 +2,10 @@
 
 Each lets the guest run, waits until the vCPU is there, and returns a Stop, which prints as the place. step() runs one
 vCPU and holds the others; no interrupt is delivered meanwhile, one that waits comes when the guest goes on. next() over
-a call, finish() and until() let all vCPUs run, interrupts too, and stop where that very vCPU comes by with the same
-stack (next, finish) or any (until). Ctrl-C, a breakpoint, or `seconds` end the wait: the guest then stands where it is.
-A guest's other stops (breakpoints, policies) count as usual. Source: vmm/policies/stepper.py, vmm/debug/hidden.py.
+a call, finish() and until() let all vCPUs run, interrupts too, and stop where a vCPU comes by with the same stack
+(next, finish; the task may have moved to another one), or any, or the one that was named (until). Ctrl-C, a breakpoint,
+or `seconds` end the wait: the guest then stands where it is. Other stops (breakpoints, policies) count as usual.
+Source: vmm/policies/stepper.py, vmm/debug/hidden.py.
 """
 
 import time
@@ -148,20 +149,23 @@ class Steps:
         self._vm.why = "by a step that was interrupted"
 
     def run_to(self, vcpu, gva, test, seconds):
-        """All run until `vcpu` comes to gva and test(vcpu) holds; the note."""
+        """All run until a vCPU comes to gva and test(that vCPU) holds; (the vCPU, note)."""
         vm = self._vm
         self._there = False
+        at = [vcpu]
 
         def there(found):
-            if found is not vcpu or not test(found):
+            if not test(found):
                 return None
             self._there = True
+            at[0] = found
             vm.pausing(found, _HERE, None)
             return verdict.PAUSED
 
         handle = breakpoints.insert(vm, gva, there, vcpu)
         try:
-            return self._go(vcpu, seconds, lambda: None, vm._resume)
+            note = self._go(vcpu, seconds, lambda: None, vm._resume)
+            return (at[0] if self._there else vm.stopped), note
         finally:
             handle.remove()
 
@@ -177,7 +181,7 @@ class Steps:
         if line is None or not (line.name.startswith("call") or rep or line.name in ("syscall", "int")):
             return Stop(vcpu, self._one(vcpu, seconds))
         rsp = vcpu.rsp
-        return Stop(vcpu, self.run_to(vcpu, gva + len(line.code), lambda v: _same(v.rsp, rsp), seconds))
+        return Stop(*self.run_to(vcpu, gva + len(line.code), lambda v: _same(v.rsp, rsp), seconds))
 
     def finish(self, which, seconds):
         from vmm.debug import backtrace
@@ -188,14 +192,13 @@ class Steps:
             raise ValueError("the caller is not known: %s" % trace.end)
         rsp = vcpu.rsp
         gva = trace[1].pc
-        note = self.run_to(vcpu, gva, lambda v: rsp < v.rsp < rsp + _STACK, seconds)
-        if not note:
-            note = "returned %#x" % vcpu.rax
-        return Stop(vcpu, note)
+        at, note = self.run_to(vcpu, gva, lambda v: rsp < v.rsp < rsp + _STACK, seconds)
+        return Stop(at, note or "returned %#x" % at.rax)
 
     def until(self, where, which, seconds):
         vcpu = self._ready(which)
-        return Stop(vcpu, self.run_to(vcpu, places.resolve(self._vm, where), lambda v: True, seconds))
+        gva = places.resolve(self._vm, where)
+        return Stop(*self.run_to(vcpu, gva, lambda v: which is None or v is vcpu, seconds))
 
 
 def _same(rsp, before):

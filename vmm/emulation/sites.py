@@ -150,7 +150,11 @@ class Sites:
 
     def lengths(self):
         """Return length(vcpu): bytes of the instruction at RIP, which caused an EPT violation; 0: not known here."""
-        return bind(_length, self.words, self._learn)
+        return bind(_length, self.words, self._learn, 0)
+
+    def sizes(self):
+        """Return size(vcpu): bytes of that instruction's operand; 0: not known here."""
+        return bind(_length, self.words, self._learn, 4)
 
     def answers(self, store):
         """Return answer(low, high, vcpu) -> verdict: the instruction reads this value, or writes it.
@@ -352,7 +356,8 @@ def _before(site: int, vcpu) -> int:
 
 
 @micropython.viper
-def _length(sites: int, learn, vcpu) -> int:
+def _length(sites: int, learn, shift: int, vcpu) -> int:
+    """Bytes of the instruction, or with shift 4 of its operand; 0: not known."""
     f = ptr32(vcpu)
     low = int(f[RIP])
     site = sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
@@ -361,7 +366,7 @@ def _length(sites: int, learn, vcpu) -> int:
     while True:
         if low == int(c[0]) and int(f[RIP + 1]) == int(c[1]) and int(f[CS_RIGHTS]) == int(c[SITE_RIGHTS]):
             if int(same(sites, site, vcpu)):
-                return int(c[SITE_NUMBER]) & 15
+                return int(c[SITE_NUMBER]) >> shift & 15
         if known == 0 or int(_remember(sites, learn, vcpu)) == 0:
             return 0
         known = 0

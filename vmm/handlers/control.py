@@ -22,8 +22,11 @@ from vmm.vtx.frame import (
     CR3,
     CR4,
     CS_RIGHTS,
+    DIRTY,
+    DIRTY_RSP,
     ENTRY_CONTROLS,
     QUALIFICATION,
+    RSP,
     SS_RIGHTS,
     WANT_CODE,
     WANT_MODE,
@@ -78,6 +81,7 @@ _NARROW = const(4)  # a CR3 beyond 36 bits may have reserved bits set
 
 # Exit qualification, bits 5:0: number and type; bits 11:8: the register
 _MOV_TO_CR0 = const(0)
+_CR3 = const(3)
 _MOV_TO_CR3 = const(3)
 _MOV_FROM_CR3 = const(0x13)
 _MOV_TO_CR8 = const(8)
@@ -154,13 +158,15 @@ def _cr3(slow, want, write, forget, vcpu) -> int:
     f = ptr32(vcpu)
     q = int(f[QUALIFICATION])
     kind = q & (CR_TYPE | CR_NUMBER)
-    if f[SS_RIGHTS] & RIGHTS_DPL or q & CR_GPR == _GPR_RSP:
+    if f[SS_RIGHTS] & RIGHTS_DPL:
         return int(slow(vcpu))
     gpr = (q >> 7) & 30
     if kind == _MOV_FROM_CR3:
         want(vcpu, WANT_CODE)
         f[gpr] = f[CR3]
         f[gpr + 1] = f[CR3 + 1]
+        if gpr == RSP:  # which Linux uses on its way in
+            f[DIRTY] |= DIRTY_RSP
         return ADVANCE
     if kind != _MOV_TO_CR3:
         return int(slow(vcpu))
@@ -193,9 +199,9 @@ def _access(slow, lapic, forget, write, vcpu) -> int:
     """MOV to CR0 and CLTS that change neither PE, PG, NE, CD nor NW, and MOV CR8; slow(vcpu) is for the rest."""
     f = ptr32(vcpu)
     q = int(f[QUALIFICATION])
-    if f[SS_RIGHTS] & RIGHTS_DPL or q & 0xF00 == _GPR_RSP:
-        return int(slow(vcpu))
     kind = q & 0x3F
+    if f[SS_RIGHTS] & RIGHTS_DPL or q & CR_GPR == _GPR_RSP or kind & CR_NUMBER == _CR3:
+        return int(slow(vcpu))
     gpr = (q >> 7) & 30
     if kind == _MOV_FROM_CR8:
         f[gpr] = int(lapic.get(TPR)) >> 4

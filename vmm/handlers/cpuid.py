@@ -11,7 +11,7 @@ from array import array
 import micropython
 import uctypes
 from micropython import const
-from vmx import bind
+from vmx import bind, vmread
 
 from vmm import tally, verdict
 from vmm.devices.lapic_registers import APIC_ID, ENABLED
@@ -327,7 +327,12 @@ class Cpuid:
         """Each leaf has a handler of its own, which finds its words by frame.DATUM."""
         base = uctypes.addressof(self._answers)
         exit_ = self.exit
-        handlers = {1: _leaf_1, 4: bind(_subleaf, exit_), 7: bind(_leaf_7, exit_), 0xD: bind(_leaf_d, exit_)}
+        handlers = {
+            1: bind(_leaf_1, vmread),  # looked up at each exit it costs 100 or 200, as its place among names may be
+            4: bind(_subleaf, exit_),
+            7: bind(_leaf_7, exit_, vmread),
+            0xD: bind(_leaf_d, exit_),
+        }
         handlers[0xB] = handlers[0x1F] = bind(_topology, exit_)
         highest = handlers.get(self.max_leaf, _leaf)
         self._limits = array("I", [self.max_leaf, self.max_extended, base + 4 * self._at[self.max_leaf]])
@@ -427,7 +432,7 @@ def _leaf(f: ptr32) -> int:
 
 
 @micropython.viper
-def _leaf_1(vcpu) -> int:
+def _leaf_1(read, vcpu) -> int:
     """The same for leaf 1, which has the APIC ID, and where OSXSAVE follows CR4 and APIC IA32_APIC_BASE.
 
     Source: SDM Vol. 3A, "Enabling or Disabling the Local APIC".
@@ -443,7 +448,7 @@ def _leaf_1(vcpu) -> int:
     f[RBX + 1] = 0
     f[RCX + 1] = 0
     f[RDX + 1] = 0
-    if int(vcpu.read(GUEST_CR4)) & CR4_OSXSAVE:
+    if int(read(vcpu, GUEST_CR4)) & CR4_OSXSAVE:
         f[RCX] |= x.LEAF_1_ECX_OSXSAVE
     return ADVANCE
 
@@ -477,7 +482,7 @@ def _topology(exit_, vcpu) -> int:
 
 
 @micropython.viper
-def _leaf_7(exit_, vcpu) -> int:
+def _leaf_7(exit_, read, vcpu) -> int:
     """The same for leaf 7, where OSPKE follows CR4."""
     f = ptr32(vcpu)
     w = ptr32(f[DATUM])
@@ -491,7 +496,7 @@ def _leaf_7(exit_, vcpu) -> int:
     f[RBX + 1] = 0
     f[RCX + 1] = 0
     f[RDX + 1] = 0
-    if int(vcpu.read(GUEST_CR4)) & CR4_PKE:
+    if int(read(vcpu, GUEST_CR4)) & CR4_PKE:
         f[RCX] |= x.LEAF_7_ECX_OSPKE
     return ADVANCE
 

@@ -48,6 +48,7 @@ class Mmio:
         # Fast paths for the cached instructions (vmm/emulation/sites.py):
         self.length = None  # length(vcpu): bytes of the instruction that made an EPT violation, or 0
         self._lengths = None  # Sites of instructions that any_length() knows
+        self.size = None  # size(vcpu): bytes of that instruction's operand, or 0
         self.quick_answer = None  # quick_answer(low, high, vcpu): a verdict, or -1
         self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize: as of a device's page
 
@@ -59,6 +60,7 @@ class Mmio:
         self._others[0] = known.peek, known.poke
         general = known.general(self._ways, self._others, self.violation)
         self.length = known.lengths()
+        self.size = known.sizes()
         self.quick_answer = known.answers(self._store)
         exits.add(
             reasons.EPT_VIOLATION,
@@ -134,6 +136,17 @@ class Mmio:
         number, immediate, operand = fastops.encode(instruction)
         self._sites.told(immediate, operand)
         return number
+
+    def operand_size(self, vcpu):
+        """Bytes of the operand of the instruction that made an EPT violation; 0: not known."""
+        size = self.size(vcpu)
+        if size:
+            return size
+        try:
+            self.cpu.take(vcpu)
+            return self.cpu.instruction.decode(self.cpu.fetch(vcpu), self.cpu.bits).mem_size
+        except (DecodeError, Fault, Unbacked):
+            return 0
 
     def any_length(self):
         """Return length(vcpu): bytes of the instruction at RIP, whatever it is; 0: not known. It reads frame.WANT_CODE.

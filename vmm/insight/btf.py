@@ -45,9 +45,10 @@ _SHAPE = b"\0\4\0\x0c\0\0\0\0\0\0\0\0\0\0\4\0\0\4\0\0" + b"\0\0\0\0\x0c\x0c\x08\
 
 
 class Btf:
-    """One section. memory: vmm.memory.guest.GuestMemory; translate(gva): the gpa, or ValueError."""
+    """One section. memory: vmm.memory.guest.GuestMemory; translate(gva): the gpa, or ValueError; base: the kernel's Btf
+    for that of a module. first: the first type's ID."""
 
-    def __init__(self, memory, translate, gva, size):
+    def __init__(self, memory, translate, gva, size, base=None):
         if not _HEADER <= size <= _LARGEST:
             raise ValueError("BTF of %d bytes" % size)
         gpa = translate(gva)
@@ -55,6 +56,9 @@ class Btf:
             if translate(gva + page) != gpa + page:
                 raise ValueError("BTF at %#x is not contiguous in physical memory" % gva)
         self._memory = memory
+        self._kernel = base
+        self.first = base.first + base.count if base else 1
+        self._since = base._since + base._string_length if base else 0  # offset of the first string
         self._gpa = gpa
         self._size = size
         magic, version, _, header, types, self._length, strings, self._string_length = struct.unpack(
@@ -86,7 +90,7 @@ class Btf:
         if not wanted:
             return []
         found = []
-        if not btf_names.indexed(kind):
+        if self._kernel or not btf_names.indexed(kind):
             self._find(found, 0, self._length, kind, wanted)
             return found
         if self._names is None:
@@ -102,24 +106,31 @@ class Btf:
             self._find(found, self._marks[mark], end, kind, wanted)
         return sorted(found)
 
-    def _find(self, found, at, end, kind, wanted):
-        """Add the offsets of the types from `at` on, before `end`, that have a kind and a name."""
-        base = self._base()
-        while at >= 0 and len(found) < 8:
-            at = btf_walk.find(
-                base + self._types, end, base + self._strings, self._string_length,
-                _SHAPE, at, kind, wanted, len(wanted),
-            )  # fmt: skip
-            if at >= 0:
-                found.append(at)
-                at = btf_walk.following(base + self._types, self._length, _SHAPE, at, 1)
+    def _find(self, found, first, end, kind, wanted):
+        """Add the offsets of the types from `first` on, before `end`, that have a kind and a name."""
+        base = self._base() + self._types
+        for strings, length, since in self._texts():
+            at = first
+            while at >= 0 and len(found) < 8:
+                at = btf_walk.find(
+                    base, end, strings, length, since, _SHAPE, at, kind, wanted, len(wanted)
+                )  # fmt: skip
+                if at >= 0:
+                    found.append(at)
+                    at = btf_walk.following(base, self._length, _SHAPE, at, 1)
+
+    def _texts(self):
+        """[(host-physical address, bytes, offset of the first)] of the strings: of its own, and the kernel's."""
+        own = [(self._base() + self._strings, self._string_length, self._since)]
+        return own + self._kernel._texts() if self._kernel else own
 
     def offset(self, number):
         """The offset of a type by its ID, not 0 (void)."""
-        if not 0 < number <= self.count:
+        index = number - self.first
+        if not 0 <= index < self.count:
             raise ValueError("BTF: no type has ID %d" % number)
-        mark = self._marks[(number - 1) // STRIDE]
-        at = btf_walk.following(self._base() + self._types, self._length, _SHAPE, mark, (number - 1) % STRIDE)
+        mark = self._marks[index // STRIDE]
+        at = btf_walk.following(self._base() + self._types, self._length, _SHAPE, mark, index % STRIDE)
         if at < 0:
             raise ValueError("BTF: the types before ID %d are broken" % number)
         return at
@@ -150,7 +161,11 @@ class Btf:
         if name is None:
             return btf_walk.with_value(first, vlen, size, column, value)
         wanted = name.encode()
-        return btf_walk.named(first, vlen, size, base + self._strings, self._string_length, wanted, len(wanted))
+        for strings, length, since in self._texts():
+            number = btf_walk.named(first, vlen, size, strings, length, since, wanted, len(wanted))
+            if number >= 0:
+                return number
+        return -1
 
     def nameless(self, at, vlen, size):
         """Yield the numbers of the parts without a name."""
@@ -169,6 +184,9 @@ class Btf:
         """The string at an offset; bytes that are no ASCII as they would be in a repr."""
         if not offset:
             return ""
+        if offset < self._since:
+            return self._kernel.text(offset)
+        offset -= self._since
         if offset >= self._string_length:
             raise ValueError("BTF: a name at offset %#x, beyond the strings" % offset)
         size = min(self._string_length - offset, _NAME)

@@ -48,10 +48,13 @@ def following(types: int, length: int, shape: ptr8, at: int, steps: int) -> int:
 
 @micropython.viper
 def find(
-    types: int, end: int, strings: int, string_length: int,
+    types: int, end: int, strings: int, string_length: int, since: int,
     shape: ptr8, at: int, wanted: int, name: ptr8, size: int,
 ) -> int:  # fmt: skip
-    """The offset of the next type from `at` on, before `end`, with a kind and name; -1: none."""
+    """The offset of the next type from `at` on, before `end`, with a kind and name; -1: none.
+
+    since: the offset of the first string.
+    """
     first = int(name[0])
     while at + RECORD <= end:
         record = ptr32(types + at)
@@ -60,8 +63,8 @@ def find(
         if kind == 0 or kind >= KINDS:
             return -1
         if kind == wanted:
-            offset = int(record[0])
-            if offset + size < string_length:
+            offset = int(record[0]) - since
+            if offset >= 0 and offset + size < string_length:
                 text = ptr8(strings + offset)
                 if int(text[0]) == first and int(text[size]) == 0:
                     i = 1
@@ -74,12 +77,12 @@ def find(
 
 
 @micropython.viper
-def named(part: int, count: int, step: int, strings: int, string_length: int, name: ptr8, size: int) -> int:
+def named(part: int, count: int, step: int, strings: int, string_length: int, since: int, name: ptr8, size: int) -> int:
     """The number of the part, of `step` bytes, that has this name; -1: none."""
     number = 0
     while number < count:
-        offset = int(ptr32(part)[0])
-        if offset + size < string_length:
+        offset = int(ptr32(part)[0]) - since
+        if offset >= 0 and offset + size < string_length:
             text = ptr8(strings + offset)
             if int(text[size]) == 0:
                 i = 0

@@ -71,3 +71,8 @@ def release(vm):
     """Let a guest go on that hold() has paused, unless it was started or stopped meanwhile."""
     if vm.state == states.PAUSED and vm.why == "for pcanel":
         vm.resume()
+
+
+def ask(vms, name, what):
+    """(what(vm),) of the guest of a name, for an expression of the host; the names that there are where it is none."""
+    return (what(vms[name]),) if name in vms else sorted(vms)

@@ -33,6 +33,13 @@ class Inside:
         """The struct of a type (its name) whose member is at a kernel address."""
         return self.kernel.container_of(gva, type, member)
 
+    def dump(self, file):
+        """Have the host write a core file of this guest, which drgn, crash and readelf open. The file's path is the
+        host's, from the directory of `pcanel run`. The guest stands still meanwhile, as it does for each line."""
+        from vmm.debug import mailbox
+
+        mailbox.dump(self, file)
+
     @property
     def linux(self):
         """The guest's Linux as its own tools would show it: ps(), dmesg(), modules(), cmdline(pid), task(pid)."""

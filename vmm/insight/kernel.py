@@ -1,9 +1,12 @@
 """A guest's Linux kernel: its address space, its types, and objects at its symbols."""
 
+from micropython import const
+
 from vmm.insight import btf, objects, types
 from vmm.memory import look
 from vmm.vtx.x86 import EFER_LMA
 
+_FOUND = const(128)  # symbols remembered
 _PTI = 0x1000  # with page-table isolation, what CR3 has more in user mode
 
 
@@ -17,7 +20,9 @@ class Kernel:
         self.symbols = symbols
         self._linux = None
         self._types = None
+        self._found = {}  # symbol: gva
         self._per_cpu = None
+        self._module_symbols = None
         self._orc = False  # not looked for yet
         self.calls = {}  # number: vmm.insight.linux.calls.Signature
         if not vm.vcpu.efer & EFER_LMA:
@@ -28,10 +33,14 @@ class Kernel:
     def types(self):
         """ValueError: the kernel has no BTF."""
         if self._types is None:
-            start, stop = self.symbols.get("__start_BTF"), self.symbols.get("__stop_BTF")
+            start, stop = self.find("__start_BTF"), self.find("__stop_BTF")
             if start is None or stop is None:
                 raise ValueError("guest %s has a kernel without BTF: it does not tell its types" % self.vm.name)
-            self._types = types.Types(btf.Btf(self.vm.memory, self.space.translate, start, stop - start))
+            section = btf.Btf(self.vm.memory, self.space.translate, start, stop - start)
+            self._types = types.Types(section)
+            from vmm.insight.linux import module_types
+
+            self._types.more = module_types.ModuleTypes(self)
         return self._types
 
     def _space(self):
@@ -49,9 +58,21 @@ class Kernel:
         """The address space of a process. mm: an Object or Pointer, struct mm_struct."""
         return look.space(self.vm.vcpu, self.space.translate(int(mm.pgd)))
 
+    def find(self, name):
+        """The gva of a symbol of the kernel's image, no module's; None where there is none, or several."""
+        gva = self._found.get(name)
+        if gva is None:
+            found = self.symbols.own(name)
+            if len(found) != 1:
+                return None
+            if len(self._found) >= _FOUND:
+                self._found.clear()
+            gva = self._found[name] = found[0]
+        return gva
+
     def symbol(self, name):
         """The gva of a symbol. ValueError where there is none, or several."""
-        gva = self.symbols.get(name)
+        gva = self.find(name)
         if gva is None:
             raise ValueError("the guest's kernel has no symbol %s, or several" % name)
         return gva
@@ -88,7 +109,7 @@ class Kernel:
     def current(self, vcpu):
         """A pointer to the struct task_struct of what a vCPU runs. ValueError: it runs no Linux yet."""
         number = self.processors.number_of(vcpu)
-        if self.symbols.get("pcpu_hot") is not None:  # Linux 6.2 to 6.14
+        if self.find("pcpu_hot") is not None:  # Linux 6.2 to 6.14
             return self.per_cpu("pcpu_hot", number).current_task
         return self.per_cpu("current_task", number, "struct task_struct *")
 
@@ -109,10 +130,20 @@ class Kernel:
     def is_text(self, gva):
         """Whether kernel code can be there: of the image, or of a module."""
         for first, last in (("_stext", "_etext"), ("_sinittext", "_einittext")):
-            least, most = self.symbols.get(first), self.symbols.get(last)
+            least, most = self.find(first), self.find(last)
             if least is not None and most is not None and least <= gva < most:
                 return True
         return self.module_orc(gva) is not None
+
+    @property
+    def module_symbols(self):
+        """vmm.insight.linux.module_symbols.ModuleSymbols. ValueError: the kernel has no BTF."""
+        if self._module_symbols is None:
+            from vmm.insight.linux import module_symbols
+
+            self.types.type("struct module")
+            self._module_symbols = module_symbols.ModuleSymbols(self)
+        return self._module_symbols
 
     def module_orc(self, gva):
         """(gva of orc_unwind_ip, gva of orc_unwind, entries) of the module that an address lies in, or None."""

@@ -21,7 +21,7 @@ class PerCpu:
     def __init__(self, kernel):
         self._kernel = kernel
         self._offsets = kernel.symbol("__per_cpu_offset")
-        count = kernel.symbols.get("nr_cpu_ids")
+        count = kernel.find("nr_cpu_ids")
         self.count = min(kernel.space.number(count, 4), _MOST) if count is not None else len(kernel.vm.vcpus)
         self._types = {}  # name: Type
 

@@ -19,6 +19,7 @@ _FOUND = 100  # names that search() returns
 _NEAR = 3
 _TABBED = 400
 _SHOWN = 4
+_HIGH = 0x1FFFFFFFF  # the upper bits of addresses of modules
 
 
 def matches(name, pattern):
@@ -110,9 +111,25 @@ class Symbols:
         near = nearest(name, self._load().similar(name))
         raise KeyError("no symbol %s%s" % (name, "; there are " + ", ".join(near) if near else ""))
 
-    def all(self, name):
-        """Addresses of all symbols of a name, ascending: static functions may share one. Empty: there is none."""
+    def own(self, name):
+        """As all(), without those of Linux's modules."""
         return self._load().lookup(name)
+
+    def all(self, name):
+        """Addresses of all symbols of a name, ascending: static functions may share one. Empty: there is none.
+
+        A module's is found where the kernel itself has none of the name, or as "name [module]".
+        """
+        found = self.own(name)
+        modules = None if found else self._modules()
+        return modules.lookup(name) if modules else found
+
+    def _modules(self):
+        """Those of the modules of a Linux (vmm/insight/linux/module_symbols.py), or None."""
+        try:
+            return self._vm.kernel.module_symbols
+        except ValueError:
+            return None
 
     def get(self, name, default=None):
         """As symbols[name]; `default` where there is none, or several."""
@@ -146,8 +163,15 @@ class Symbols:
     complete_attributes = complete_keys
 
     def around(self, gva):
-        """(name, its address, where the next one begins, or None) of the symbol that an address lies in, or None."""
-        return self._load().around(gva)
+        """(name, its address, where the next one begins, or None) of the symbol that an address lies in, or None.
+
+        The name of a module's symbol is "name [module]".
+        """
+        found = self._load().around(gva)
+        if found is None and gva >> 31 == _HIGH:
+            modules = self._modules()
+            found = modules.around(gva) if modules else None
+        return found
 
     def at(self, gva):
         """The name of an address, such as "do_sys_openat2+0x1c"; None: it lies in no symbol."""
@@ -157,7 +181,10 @@ class Symbols:
     def text(self, found, gva):
         """An address as at() tells it, from what around() has found."""
         name, start, _ = found
-        return "%s+%#x" % (name, gva - start) if gva != start else name
+        if gva == start:
+            return name
+        name, space, module = name.partition(" ")
+        return "%s+%#x%s%s" % (name, gva - start, space, module)
 
     def behind(self, gva):
         """What is printed behind an address: " do_idle+0x1c"; "" where symbols are not loaded. It never raises."""
@@ -177,11 +204,14 @@ class Symbols:
             pattern = "*" + pattern + "*"
         first, longest = _parts(pattern)
         found = []
-        for name, gva in source.starting(first) if first else source.containing(longest):
-            if matches(name, pattern):
-                found.append((name, gva))
-                if len(found) >= most:
-                    break
+        for known in (source, self._modules()):
+            if known is None:
+                break
+            for name, gva in known.starting(first) if first else known.containing(longest):
+                if matches(name.partition(" ")[0], pattern):
+                    found.append((name, gva))
+                    if len(found) >= most:
+                        return found
         return found
 
     def __repr__(self):
@@ -218,7 +248,7 @@ def _of_given(vm, name):
     entry, text = found.lookup("entry_SYSCALL_64"), found.lookup("_stext")
     if len(entry) != 1 or len(text) != 1:
         return found
-    live = vm.vcpu.msr(IA32_LSTAR)
+    live = vm.msrs.read(vm.vcpu, IA32_LSTAR)
     if not live:
         raise ValueError("guest %s has only begun to boot: it is not known where its kernel is" % vm.name)
     by = live - entry[0]

@@ -139,4 +139,4 @@ def find(memory, entry):
 
 def of(vm):
     """The Image of the Linux that a VM runs. ValueError."""
-    return find(vm.memory, vm.vcpu.msr(IA32_LSTAR))
+    return find(vm.memory, vm.msrs.read(vm.vcpu, IA32_LSTAR))

@@ -175,6 +175,12 @@ class Ept:
                 entry = entry & ~_HPA | hpa
             _write(table, index, entry & ~(RWX | _DEFERRED) | entry >> _OWN & rights & RWX)
 
+    def place(self, gpa):
+        """The hpa of the entry of the page at gpa, which is mapped by an entry of its own as long as somebody narrows
+        it."""
+        table, index = self._descend(gpa, 0)
+        return table + 8 * index
+
     def join(self, gpa):
         """Replace the small pages around gpa by one large page where that maps the same.
 

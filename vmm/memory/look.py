@@ -31,13 +31,13 @@ class Space:
         self._walker = walker
         self._memory = memory
         long = walker.mode >= 48 and walker.no_execute
-        self._root = walker.root if long else -1  # walk() leaves other modes to the Walker
-        self._shift = walker.shift if long else 39
+        self.root = walker.root if long else -1  # walk() leaves other modes to the Walker
+        self.shift = walker.shift if long else 39
         self.paged = walker.mode != 0  # addresses are translated by tables in the guest's memory
 
     def translate(self, gva):
         """Return the gpa. ValueError says why there is none."""
-        gpa = walk(self._memory.table, self._root, self._shift, gva, 0)
+        gpa = walk(self._memory.table, self.root, self.shift, gva, 0)
         if gpa >= 0:
             return gpa
         gpa = self._walker.translate(gva, paging.PEEK)
@@ -72,7 +72,7 @@ class Space:
         hpa = -1
         if (gva & PAGE - 1) + size <= PAGE:
             memory = self._memory
-            hpa = int(walk(memory.table, self._root, self._shift, gva, 1))
+            hpa = int(walk(memory.table, self.root, self.shift, gva, 1))
         if hpa < 0 or int(memory.covered) >= 0:
             return uint(self._number(gva, size))
         if size == 8:
@@ -91,7 +91,7 @@ class Space:
     def read(self, gva, size):
         """Return bytes."""
         if 0 < size <= PAGE - (gva & (PAGE - 1)) and self._memory.covered < 0:
-            hpa = walk(self._memory.table, self._root, self._shift, gva, 1)
+            hpa = walk(self._memory.table, self.root, self.shift, gva, 1)
             if hpa >= 0:
                 return uctypes.bytes_at(hpa, size)
         return b"".join([self._memory.read(gpa, piece) for gpa, piece in self._pieces(gva, size)])
@@ -173,11 +173,13 @@ def holding(vcpu, gva, where=None):
     cr3 = vcpu.cr3
     if not cr3 & PAGE or not vcpu.efer & EFER_LMA:
         return current
-    memory = vcpu.vm.memory
-    if walk(memory.table, current._root, current._shift, gva, 0) >= 0:
+    try:
+        current.translate(gva)
         return current
-    root = cr3 & _TABLE
-    return space(vcpu, cr3 & ~(PAGE | _PROGRAM_PCID)) if _are_pair(memory, root - PAGE, root) else current
+    except ValueError:
+        root = cr3 & _TABLE
+    pair = _are_pair(vcpu.vm.memory, root - PAGE, root)
+    return space(vcpu, cr3 & ~(PAGE | _PROGRAM_PCID)) if pair else current
 
 
 def _are_pair(memory, kernels, programs):

@@ -3,11 +3,23 @@
 One class for each place that such bits lie in. CPUID and VMCALL always exit, and so does every port.
 """
 
+from micropython import const
+
+from vmm.fault import PF
 from vmm.vtx.controls import ProcBased, ProcBased2
 from vmm.vtx.counted import Counted
-from vmm.vtx.vmcs import EXCEPTION_BITMAP, SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS
+from vmm.vtx.vmcs import (
+    EXCEPTION_BITMAP,
+    PAGE_FAULT_ERROR_CODE_MASK,
+    PAGE_FAULT_ERROR_CODE_MATCH,
+    SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS,
+)
 from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
 from vmm.vtx.x86 import PAGE
+
+# Of a page fault's error code: a fetch by the kernel.
+_FETCH_BITS = const(1 << 4 | 1 << 2)
+_FETCH = const(1 << 4)
 
 
 class Arming:
@@ -25,7 +37,9 @@ class Arming:
         self._secondary = Counted(vcpus[0].read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS))
         self._registers = Counted()
         self._msrs = {}  # (index, write): how many policies
+        self._fetches = 0  # how many need page faults of the kernel's fetches
         self._ticker = None
+        self._interrupts = None
 
     def check(self, event, needs):
         """ValueError where this CPU does not have what an event needs."""
@@ -72,6 +86,20 @@ class Arming:
         for vcpu in self._vcpus:
             vcpu.stepper.reset()
 
+    def all_exceptions(self, vcpu):
+        """Let each exception exit, for a step."""
+        vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
+        if self._fetches:
+            _match(vcpu, 0, 0)
+
+    def own_exceptions(self, vcpu):
+        """Let those exit that are needed. Source: SDM Vol. 3C, "Exception Bitmap"."""
+        bits = self._exceptions.bits
+        if self._fetches and not bits >> PF & 1:
+            bits |= 1 << PF
+            _match(vcpu, _FETCH_BITS, _FETCH)
+        vcpu.write(EXCEPTION_BITMAP, bits)
+
     @property
     def ticker(self):
         """The timers of policies on TIME."""
@@ -81,9 +109,14 @@ class Arming:
             self._ticker = Ticker(self.vm, self._vcpus)
         return self._ticker
 
-    def exceptions(self):
-        """The exception bitmap that the attached policies need."""
-        return self._exceptions.bits
+    @property
+    def interrupts(self):
+        """What asks policies on INTERRUPT."""
+        if self._interrupts is None:
+            from vmm.policies.interrupts import Interrupts
+
+            self._interrupts = Interrupts(self.vm)
+        return self._interrupts
 
     def primary(self, bits, count):
         """`count` more, or less, of the monitor's parts need these primary processor-based controls."""
@@ -111,9 +144,15 @@ class Arming:
         on = count > 0
         if needs.ticks:
             self.ticker.change(needs.ticks, count)
-        if self._exceptions.add(needs.exceptions, count):
-            for vcpu in self._vcpus:
-                vcpu.write(EXCEPTION_BITMAP, self.exceptions())
+        if needs.interrupts:
+            self.interrupts.change(count)
+        changed = self._exceptions.add(needs.exceptions, count)
+        if needs.fetches:
+            changed |= self._fetches in (0, 1)
+            self._fetches += count
+        for vcpu in self._vcpus if changed else ():
+            _match(vcpu, 0, 0)
+            self.own_exceptions(vcpu)
         for msr in needs.msrs:
             users = self._msrs[msr] = self._msrs.get(msr, 0) + count
             if users == (1 if on else 0):
@@ -126,6 +165,12 @@ class Arming:
         changed = self._registers.add(sum([1 << number for number in needs.registers]), count)
         for vcpu in self._vcpus if changed else ():
             vcpu.own_registers(self._registers.bits & 1, self._registers.bits >> 4 & 1)
+
+
+def _match(vcpu, mask, match):
+    """Of which page faults the exception bitmap's bit says that they exit: of the others it says the opposite."""
+    vcpu.write(PAGE_FAULT_ERROR_CODE_MASK, mask)
+    vcpu.write(PAGE_FAULT_ERROR_CODE_MATCH, match)
 
 
 def _bits(register, names):

@@ -12,13 +12,26 @@ from vmm.policies.link import unable, unable_to_skip
 class Needs:
     """What has to be armed while a policy is attached (arming.py); by default nothing.
 
-    exceptions: bits of the exception bitmap. msrs: ((index, write), ...) of the MSR bitmaps; all ports exit. primary,
-    secondary: names of processor-based controls (vmm/vtx/controls.py). pages: page numbers of gpas, and rights, R, W
-    and X of EPT or-ed, that are taken from these. registers: 0 and 4, control registers of which the change of any bit
-    exits. ticks: of the guest's clock, after which it happens again and again.
+    exceptions: bits of the exception bitmap. fetches: page faults of the kernel's fetches. msrs: ((index, write), ...)
+    of the MSR bitmaps; all ports exit. primary, secondary: names of processor-based controls (vmm/vtx/controls.py).
+    pages: page numbers of gpas, and rights, R, W and X of EPT or-ed, that are taken from these. registers: 0 and 4,
+    control registers of which the change of any bit exits. ticks: of the guest's clock, after which it happens again
+    and again. interrupts: 1: the monitor injects each.
     """
 
-    def __init__(self, exceptions=0, msrs=(), primary=(), secondary=(), pages=(), rights=0, registers=(), ticks=0):
+    def __init__(
+        self,
+        exceptions=0,
+        msrs=(),
+        primary=(),
+        secondary=(),
+        pages=(),
+        rights=0,
+        registers=(),
+        fetches=False,
+        ticks=0,
+        interrupts=0,
+    ):
         self.exceptions = exceptions
         self.msrs = msrs
         self.primary = primary
@@ -26,7 +39,9 @@ class Needs:
         self.pages = pages
         self.rights = rights
         self.registers = registers
+        self.fetches = fetches
         self.ticks = ticks
+        self.interrupts = interrupts
 
 
 class Event:
@@ -35,6 +50,7 @@ class Event:
     name: as the user sees it. text: one line of help, with the SDM's section. reasons: its exit reasons. filters:
     vmm.policies.filters.Filter objects, the most used one first. plain: HANDLED and SKIP only advance RIP.
     repeats: the instruction exits again after resume(), where a policy has paused the guest.
+    paged: its place was found through the guest's page tables, and the policy goes when the guest starts anew.
     tells: a line for the user says which policy has paused the guest, and where.
     """
 
@@ -45,6 +61,7 @@ class Event:
     plain = True
     repeats = True
     tells = True
+    paged = False
 
     # quick(vcpu, numbers, handler) -> verdict: value() in viper, for the numbers at an address from vmx.numbers(); -1,
     # with nothing done, where value() has to be called.
@@ -89,12 +106,21 @@ class Event:
         """tests() for an exit with a key of keys(): without the tests that the key implies."""
         return self.tests(chosen)
 
+    def task(self, vm, chosen):
+        """The filters pid= and comm= (general.task)."""
+        return general.task(vm, chosen)
+
     def wants(self, chosen):
         """Return ((reason, bits of frame.WANTS), ...): words beyond the handler's that its tests need."""
         return ()
 
     def accepts(self, chosen):
         """Return accepts(vcpu) -> bool for filters that cannot be tests of words; None: there are none."""
+        return None
+
+    def gate(self, vm):
+        """Return (function, context, ...) for one more test: function(context, ..., link, below, vcpu) -> verdict, in
+        viper, goes on to `link` or to `below`. None: there is none."""
         return None
 
     def needs(self, chosen):
@@ -112,6 +138,13 @@ class Event:
 
     def again(self, vcpu):
         """RETRY: deliver the event again whose delivery the exit interrupted."""
+
+    def stand(self, vcpu):
+        """PAUSED: what again() does, unless the guest is to stand elsewhere."""
+        self.again(vcpu)
+
+    def inject(self, vcpu):
+        """Inject: what has to be undone before the exception is delivered."""
 
     def vectoring(self, vcpu):
         """Information on the event whose delivery the exit interrupted, 0 for none: an Inject is the second event."""

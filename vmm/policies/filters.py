@@ -52,6 +52,30 @@ class Function(Filter):
             self._refuse(value, "a function of the vCPU")
 
 
+class Text(Filter):
+    """Some characters, of at most `most` bytes in UTF-8."""
+
+    def __init__(self, name, most, text):
+        super().__init__(name, text)
+        self._most = most
+
+    def check(self, value):
+        if not isinstance(value, str) or not 1 <= len(value.encode()) <= self._most:
+            self._refuse(value, "a str of 1 to %d bytes" % self._most)
+
+
+class Calls(Filter):
+    """System calls: a number or a name, or a list or tuple of them."""
+
+    def check(self, value):
+        several = value if isinstance(value, (list, tuple)) else (value,)
+        for one in several:
+            if isinstance(one, bool) or not isinstance(one, (int, str)) or isinstance(one, int) and one < 0:
+                self._refuse(value, "a number or a name of a system call, or a list of them")
+        if not several:
+            self._refuse(value, "the list is empty")
+
+
 class Letters(Filter):
     """Some of a few letters, of which each is a bit."""
 
@@ -77,3 +101,12 @@ class Letters(Filter):
     def _fail(self, value):
         letters = sorted(self._bits)
         self._refuse(value, "some of the letters %s and %s" % (", ".join(letters[:-1]), letters[-1]))
+
+
+class Place(Filter):
+    """An address, or the name of a symbol."""
+
+    def check(self, value):
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
+        if not number and not (isinstance(value, str) and value):
+            self._refuse(value, "an address, or the name of a symbol")

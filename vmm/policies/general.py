@@ -1,12 +1,12 @@
-"""Filters that every event has: cpl=, when=, once=, every=, limit=.
+"""Filters that every event has: cpl=, pid=, comm=, when=, once=, every=, limit=.
 
-An exit meets them in this order, after the event's own: the privilege level, when=, and then those that count, so that
-every= and limit= count the exits that are left.
+An exit meets them in this order, after the event's own: the privilege level, the task, when=, and then those that
+count, so that every= and limit= count the exits that are left.
 """
 
 from micropython import const
 
-from vmm.policies.filters import Function, Number, OneOf
+from vmm.policies.filters import Function, Number, OneOf, Text
 from vmm.policies.link import equal
 from vmm.vtx.frame import SS_RIGHTS, WANT_SS_RIGHTS
 from vmm.vtx.reasons import ATTENTION
@@ -14,9 +14,13 @@ from vmm.vtx.reasons import ATTENTION
 _MOST = const(0xFFFFFFFF)
 _CPL_SHIFT = const(5)  # in the access rights of SS
 _CPL = const(3)
+_PIDS = const(1 << 22)
+_COMM = const(15)  # bytes
 
 FILTERS = (
     Number("cpl", 3, "the privilege level at which it happens"),
+    Number("pid", _PIDS, "Linux: the process that runs, all its threads"),
+    Text("comm", _COMM, "Linux: the name of the task that runs"),
     Function("when", "when(vcpu): whether the policy is asked; within the limits of the policy"),
     OneOf("once", (True,), "the policy is asked once and then detached; as limit=1"),
     Number("every", _MOST, "only each N-th of them", low=1),
@@ -45,6 +49,18 @@ def _exits(event):
 def wants(event, chosen):
     """Return ((reason, bits of frame.WANTS), ...) that tests() need."""
     return tuple([(reason, WANT_SS_RIGHTS) for reason in event.reasons]) if tests(event, chosen) else ()
+
+
+def task(vm, chosen):
+    """Return filter(link, below) -> the handler that goes on to `link` for the tasks that the filters name, or None.
+
+    ValueError where the guest runs something else than Linux.
+    """
+    if "pid" not in chosen and "comm" not in chosen:
+        return None
+    from vmm.insight.linux import current
+
+    return current.of(vm).filter(chosen)
 
 
 def condition(event, chosen):

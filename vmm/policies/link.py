@@ -24,6 +24,7 @@ _EQUAL = const(0)
 _DIFFERS = const(1)
 _WITHIN = const(2)
 _MOVED = const(3)
+_AMONG = const(5)
 _EQUAL_LOW = const(4)  # equal() of low halves: most tests are, and it takes half the time
 _TEST = const(6)  # words of a test: kind, index in the frame, two numbers of 64 bits
 
@@ -46,6 +47,11 @@ def within(word, first, count):
 def moved(number, mask, value):
     """A test: a MOV to CR`number` from a register of which the bits of `mask` are those of `value`."""
     return _MOVED, number, mask, value
+
+
+def among(word, bits, count):
+    """A test: the low half of a word is below `count`, and so numbered is a bit that is set. bits: address of bytes."""
+    return _AMONG, word, bits, count
 
 
 def compiled(tests):
@@ -94,6 +100,10 @@ def _link(policy, exact, below, handler):
     if policy.condition is not None:
         asks = policy.condition, policy.condition_account.address
         link = bind(conditional, cpu.limited, True, False, *asks, policy, link, below)
+    if policy.gate is not None:
+        link = bind(*(policy.gate + (link, below)))
+    if policy.task is not None:
+        link = policy.task(link, below)
     tests = policy.narrower if exact and policy.keys is not None else policy.tests
     return link if tests is None else bind(filtered, uctypes.addressof(tests), link, below)
 
@@ -116,6 +126,13 @@ def filtered(tests: int, link, below, vcpu) -> int:
         word = int(t[i + 1])
         if kind == _EQUAL_LOW:
             if int(f[word]) & int(t[i + 2]) != int(t[i + 4]):
+                return int(below(vcpu))
+            i += _TEST
+            continue
+        if kind == _AMONG:
+            number = int(f[word])
+            bits = ptr8(int(t[i + 2]) | int(t[i + 3]) << 32)
+            if number >= int(t[i + 4]) or not bits[number >> 3] >> (number & 7) & 1:
                 return int(below(vcpu))
             i += _TEST
             continue

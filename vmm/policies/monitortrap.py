@@ -9,7 +9,7 @@ Trap Flag", "Checks on Guest Non-Register State".
 
 from vmm import verdict
 from vmm.vtx import reasons
-from vmm.vtx.vmcs import EXCEPTION_BITMAP, GUEST_INTERRUPTIBILITY_STATE
+from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 from vmm.vtx.vmcs_bits import BLOCKING_BY_STI, BLOCKING_BY_STI_MOV_SS, CONTROL_MONITOR_TRAP_FLAG
 from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_TF
 
@@ -39,7 +39,7 @@ class MonitorTrap:
         self._delivery = bool(vcpu.injecting())
         vcpu.events.set_primary(CONTROL_MONITOR_TRAP_FLAG)
         if not self._delivery:
-            vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
+            self.vm.arming.all_exceptions(vcpu)
             state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
             self._blocks = bool(vcpu.apicv and vcpu.rflags & RFLAGS_IF and not state & BLOCKING_BY_STI_MOV_SS)
             if self._blocks:
@@ -51,7 +51,7 @@ class MonitorTrap:
         vcpu.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG & ~self.vm.arming.primary_bits)
         if self._delivery:
             return
-        vcpu.write(EXCEPTION_BITMAP, self.vm.arming.exceptions())
+        self.vm.arming.own_exceptions(vcpu)
         if self._blocks and not self.ended(vcpu):
             state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
             vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI)

@@ -62,7 +62,9 @@ class Policy:
         self.account.put(PLAIN, int(event.plain))
         self.account.put(EVERY, filters.get("every", 0))
         self.account.put(LEFT, general.limit(filters))
+        self.gate = event.gate(vm)
         self.counts = "every" in filters or bool(general.limit(filters))
+        self.task = event.task(vm, filters)
         self.condition = general.condition(event, filters)
         self.condition_account = None if self.condition is None else Account()
         self.limit_ms = LIMIT_MS
@@ -233,10 +235,11 @@ class Policy:
             if event.tells:
                 place = "%#x%s" % (vcpu.rip, self.vm.name_of(vcpu.rip))
                 self.vm.log("paused by policy %s on %s at rip %s" % (self.name, event.name, place))
-            event.again(vcpu)
+            event.stand(vcpu)
             return verdict.PAUSE
         if isinstance(answer, verdict.Inject):
             first = event.vectoring(vcpu)
+            event.inject(vcpu)
             vcpu.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
             return injection.inject(vcpu, answer.vector, answer.error or 0, first)
         if isinstance(answer, verdict.Value):
@@ -295,3 +298,11 @@ def attach(vm, event, function, filters, listed=True):
     policy.listed = listed
     vm.steadily(cpu.shield, policy.attach)
     return policy
+
+
+def restarted(vm):
+    """The guest starts anew: its page tables are gone, and the places that they led to."""
+    for policy in vm.policies:
+        if policy.event.paged:
+            policy.detach()
+            vm.log("policy %s on %s is detached: the guest starts anew" % (policy.name, policy.event.name))

@@ -63,7 +63,7 @@ class Stepper:
             delivery = self._way.arm(self.vcpu)
             instead = dict.fromkeys(_PASSING_DELIVERY if delivery else _PASSING)
             instead[reasons.PENDING] = self._hold
-            instead[reasons.EPT_VIOLATION] = self._violation
+            instead[reasons.EPT_VIOLATION] = self.violation
             vm.exits.divert(self.vcpu, self._interrupts, instead)
         else:
             self._way.again(self.vcpu)
@@ -100,7 +100,7 @@ class Stepper:
         vcpu.events.set_primary(0, _WINDOWS)
         return verdict.RESUME
 
-    def _violation(self, vcpu):
+    def violation(self, vcpu):
         """An EPT violation: where the monitor completes the instruction, no trap of the CPU's ends the step."""
         answer = self.vm.exits.handler(reasons.EPT_VIOLATION, vcpu)(vcpu)
         if answer & verdict.ADVANCE and self.armed and not self._way.traps_advance:

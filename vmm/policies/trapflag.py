@@ -18,7 +18,6 @@ from vmm.handlers import exception
 from vmm.memory.linear import Unbacked
 from vmm.vtx import events
 from vmm.vtx.vmcs import (
-    EXCEPTION_BITMAP,
     GUEST_IA32_DEBUGCTL,
     GUEST_INTERRUPTIBILITY_STATE,
     GUEST_PENDING_DEBUG_EXCEPTIONS,
@@ -140,14 +139,14 @@ class TrapFlag:
         self._fmask = vcpu.msr(IA32_FMASK) if self._opcode == _SYSCALL else None
         if self._fmask is not None:
             vcpu.msr(IA32_FMASK, self._fmask & ~RFLAGS_TF)
-        vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
+        self.vm.arming.all_exceptions(vcpu)
         return False
 
     def disarm(self, vcpu):
         """Restore the guest's flags, DEBUGCTL.BTF and IA32_FMASK."""
         if self._delivery:
             return
-        vcpu.write(EXCEPTION_BITMAP, self.vm.arming.exceptions())
+        self.vm.arming.own_exceptions(vcpu)
         if self._btf:
             vcpu.write(GUEST_IA32_DEBUGCTL, vcpu.read(GUEST_IA32_DEBUGCTL) | _BTF)
         if self._fmask is not None:

@@ -10,7 +10,7 @@ from vmm.prompt.words import WORDS
 _SAMPLES = {
     "port": "0x3f8", "leaf": "1", "msr": "0x10", "gpa": "0x100000", "vector": "14", "number": "3", "write": "True",
     "instruction": "'lidt'", "counter": "0", "gva": "0xffffffff81000000", "symbol": "'do_sys_openat2'",
-    "where": "'do_sys_openat2'", "function": "'do_sys_openat2'", "name": "'openat'",
+    "at": "'do_sys_openat2'", "where": "'do_sys_openat2'", "function": "'do_sys_openat2'", "name": "'openat'",
 }  # fmt: skip
 _USUAL = {"EXCEPTION": "vector", "CPUID": "leaf", "IO": "port", "CR": "number", "DESCRIPTOR_TABLE": "instruction"}
 

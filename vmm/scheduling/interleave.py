@@ -187,6 +187,9 @@ class Interleave:
     def choose(self):
         """The vCPU that runs now."""
         vm = self.vm
+        free = [vcpu for vcpu in vm.vcpus if not vcpu.scheduled.held]
+        if len(free) == 1:
+            return free[0]  # it is in a step for which the others are held: no point in between
         why = self._why()
         last = self._last
         if why:

@@ -80,6 +80,11 @@ class Scheduled:
         held = _get(self._words, STATE) & ~(states.HOLD - 1)
         _put(self._words, STATE, held | _STATES.get(value, states.STILL))
 
+    @property
+    def held(self):
+        """Whether it is not to be entered, whatever its state (ScheduledVm.hold)."""
+        return _get(self._words, STATE) >= states.HOLD
+
     def wait_for_sipi(self):
         """INIT has come: now, or once its VM goes on, it waits for SIPI."""
         if self.state in _ACTIVE:
@@ -161,7 +166,7 @@ class ScheduledVm:
     @property
     def held(self):
         """Whether something changes it in more than one step."""
-        return self._scheduled[0].get(STATE) >= states.HOLD
+        return self._scheduled[0].held
 
     def hold_others(self, vcpu, more):
         """more: 1, no vCPU but this one is entered until hold_others(vcpu, -1)."""

@@ -12,9 +12,9 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
-from vmm.devices.lapic_page import highest_bit, post
-from vmm.devices.lapic_registers import ICR, ICR_HIGH, ICR_UNUSUAL, ID, IRR, LEVELS_CHANGED, SELF
-from vmm.vtx.frame import QUALIFICATION
+from vmm.devices.lapic_page import highest_bit, post, reprioritize
+from vmm.devices.lapic_registers import ICR, ICR_HIGH, ICR_UNUSUAL, ID, IRR, LEVELS_CHANGED, SELF, VIRTUAL_DELIVERY
+from vmm.vtx.frame import DIRTY, DIRTY_RVI, QUALIFICATION
 from vmm.vtx.vmcs import (
     APIC_ACCESS_ADDRESS,
     EOI_EXIT_BITMAP_0,
@@ -27,6 +27,7 @@ from vmm.vtx.x86 import APIC_BASE, PAGE
 
 _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)
 _VIRTUALIZE_X2APIC_MODE = const(1 << 4)
+_VIRTUAL_INTERRUPT_DELIVERY = const(1 << 9)
 
 # x2APIC MSRs that the CPU virtualizes: all readable ones (it would also read nonexistent ones), except the
 # current count, which the model computes.
@@ -96,6 +97,29 @@ class Apicv:
         self._vcpu.write(GUEST_INTERRUPT_STATUS, 0)
         for i in range(4):
             self._vcpu.write(EOI_EXIT_BITMAP_0 + 2 * i, 0)
+
+    def inject_all(self, on):
+        """Let the monitor inject each interrupt, without virtual-interrupt delivery, or no longer.
+
+        EOIs exit meanwhile; those by WRMSR, and self-IPIs, have to be armed. A lower TPR that the guest writes to the
+        page is seen at the next exit.
+        """
+        vcpu = self._vcpu
+        lapic = self._lapic
+        lapic.set(VIRTUAL_DELIVERY, 0 if on else 1)
+        vcpu.events.delivers(None if on else self.sync)
+        controls = vcpu.read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS) & ~_VIRTUAL_INTERRUPT_DELIVERY
+        controls |= 0 if on else _VIRTUAL_INTERRUPT_DELIVERY
+        vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
+        if on:
+            scheduled = vcpu.scheduled
+            scheduled.put(DIRTY, scheduled.get(DIRTY) & ~DIRTY_RVI)
+            reprioritize(self._regs)
+        else:
+            self._write(GUEST_INTERRUPT_STATUS, max(lapic.service_vector(), 0) << 8)
+            self.level_changed()
+            self.sync()
+        vcpu.events.kick()
 
     # On the page's words: a timer interrupt costs some 600 here, against 20,000 by the Lapic's methods.
     @micropython.viper

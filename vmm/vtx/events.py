@@ -195,6 +195,10 @@ class Events:
         self._vcpu.pending = 0
         self.primary = self.primary & ~(CONTROL_INTERRUPT_WINDOW | CONTROL_NMI_WINDOW)
 
+    def delivers(self, sync):
+        """sync() tells the CPU, which delivers interrupts, what is pending; None: they are injected."""
+        self.sync = sync or self._no_sync
+
     def kick(self):
         """Something changed that may want delivery."""
         self._vcpu.pending = 1

@@ -77,7 +77,7 @@ class Exits:
         self._after = None
         self._after_but = ()
         self._whole = {}  # reason with a front: what handler() has given since the front came
-        self._heads = {}  # {reason without keys: make}
+        self._heads = {}  # {reason without keys: (make, ...)}
 
     def new_table(self):
         """Return a new vCPU's table: a list for vmx.VCPU, and for attach()."""
@@ -209,16 +209,20 @@ class Exits:
             self._fronts[reason] = front
         self._compute(reason)
 
-    def head(self, reason, make=None):
-        """Let make(handler) stand before all handlers of a reason without keys, and before its front; None ends that.
+    def head(self, reason, make, on=True):
+        """Let make(handler) stand before all handlers of a reason without keys, and before its front; or no longer.
 
-        For exits that the monitor causes for itself, which no policy sees.
+        For exits that the monitor causes for itself, which no policy sees. Several stand before each other.
         """
-        if make is None:
-            self._heads.pop(reason, None)
-        else:
-            self._heads[reason] = make
+        heads = [other for other in self._heads.get(reason, ()) if other is not make]
+        self._heads[reason] = tuple(heads + [make] if on else heads)
         self._compute(reason)
+
+    def _headed(self, reason, shown):
+        """A handler with what head() puts before it."""
+        for make in self._heads.get(reason, ()):
+            shown = _before(make, shown)
+        return shown
 
     def handler(self, reason, vcpu):
         """What does any exit of a reason of this vCPU, whatever its key, by layers 1 to 3."""
@@ -227,7 +231,7 @@ class Exits:
         if reason not in self._whole:
             below = self._replaced.get(reason, self.default(reason))
             whole = _before(self._fronts[reason].every, below)
-            self._whole[reason] = _before(self._heads.get(reason, _alone), whole)
+            self._whole[reason] = self._headed(reason, whole)
         return _of(self._whole[reason], vcpu.number)
 
     def _compute(self, reason):
@@ -242,7 +246,7 @@ class Exits:
             if reason in self._keys and reason not in self._replaced and self._place(reason, front):
                 before = front.others
         shown = _before(before, self._replaced.get(reason, handler))
-        self._cover(reason, handler, _before(self._heads.get(reason, _alone), shown))
+        self._cover(reason, handler, self._headed(reason, shown))
         for handler, slot in self._slots.get(reason, {}).items():
             self._cover(slot, handler, _before(before, handler))
         self._use_keys(reason)

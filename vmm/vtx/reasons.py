@@ -90,7 +90,8 @@ COMPLETED = const(80)
 SHUTDOWN = const(81)  # the guest has come to a triple fault, however
 RESET_REQUEST = const(82)
 TIME = const(83)  # guest time, for policies
-ALL_SLOTS = const(84)
+INTERRUPT = const(84)  # one is injected, for policies
+ALL_SLOTS = const(85)
 
 
 def each():

@@ -176,6 +176,22 @@ class Vcpu:
             return 64
         return 32 if rights & 1 << 14 else 16
 
+    # -- what Linux does there
+
+    @property
+    def task(self):
+        """The struct task_struct that runs. ValueError where the guest runs no Linux yet."""
+        from vmm.insight.linux import current
+
+        return current.of(self.vm).task(self)
+
+    @property
+    def syscall(self):
+        """The system call that the vCPU is in (vmm/insight/linux/calls.py). ValueError where it is in none."""
+        from vmm.insight.linux import calls
+
+        return calls.of(self)
+
     # -- memory as the guest's program sees it
 
     def space(self, cr3=None):
@@ -196,6 +212,32 @@ class Vcpu:
 
     # (gva): return the gpa of a gva by the guest's page tables. ValueError says why it has none.
     translate = look.translate
+
+    @property
+    def args(self):
+        """In a policy on CALL the function's arguments (vmm/debug/abi.py): args[0] is the first one."""
+        from vmm.debug.abi import Args
+
+        return Args(self)
+
+    @property
+    def result(self):
+        """In a policy on RETURN the function's value: RAX, as far as the code's width goes."""
+        return self.rax & ((1 << self.bits) - 1)
+
+    @property
+    def old(self):
+        """In a policy on READ, WRITE or MEMORY the operand's value before the instruction."""
+        from vmm.debug import operand
+
+        return operand.old(self)
+
+    @property
+    def new(self):
+        """In a policy on WRITE or MEMORY the value that the instruction writes; None where it cannot be told."""
+        from vmm.debug import operand
+
+        return operand.new(self)
 
     def pdptes(self):
         """The four page-directory-pointer-table entries that PAE paging uses: those of the last MOV to CR3."""

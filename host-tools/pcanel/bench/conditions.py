@@ -15,7 +15,9 @@ HANDLED = "handled"
 DEMAND = "demand"  # the guest with demand_paging
 SECOND = "second"  # the guest with two processors
 MITIGATED = "mitigated"  # a monitor without mitigations=off
+HIDDEN = "hidden"  # policies that only look, by hidden breakpoints and at watched bytes
 POLICIES = (WATCH, VALUE, HANDLED)
+ATTACHED = (*POLICIES, HIDDEN)
 SECOND_ROWS = ("ipi_hlt", "ipi_pause", "ipi_call")
 
 
@@ -38,6 +40,10 @@ VARIANTS = {
     **{row: Variant(row, SECOND, row) for row in SECOND_ROWS},
     "out_policy": Variant("out_policy", HANDLED, "out_policy"),
     "memory_policy": Variant("memory_policy", VALUE, "memory_policy"),
+    "hidden_nop": Variant("hidden_nop", HIDDEN),
+    "hidden_push": Variant("hidden_push", HIDDEN),
+    "call_return": Variant("call_return", HIDDEN),
+    "write_beside": Variant("write_beside", HIDDEN),
     **_policies("in_pic", *POLICIES, peer="in_uart"),
     **_policies("cpuid", *POLICIES),
     **_policies("rdmsr", *POLICIES, peer="rdmsr_user"),

@@ -42,6 +42,8 @@ def _policies(row: str, operation: str, *answers: str, goal: float | None = None
 
 
 POLICY = 3000  # KVM's way to user space and back
+HIDDEN = 5000
+BESIDE = 3000
 MEMORY_POLICY = 5884  # the same, with the instruction decoded
 
 EXITS = (
@@ -140,6 +142,10 @@ EXITS = (
     *_policies("ud2", "UD2", conditions.HANDLED),
     _exit("ram", "memory read of RAM, to compare with the next"),
     *_policies("ram", "memory read of RAM", *conditions.POLICIES, goal=MEMORY_POLICY),
+    Measure("hidden_nop", "a function that begins with NOP, under a hidden breakpoint with an empty policy", HIDDEN),
+    Measure("hidden_push", "the same where it begins with PUSH, which is stepped", HIDDEN),
+    Measure("call_return", "the same with CALL and RETURN: two breakpoints, and two steps"),
+    Measure("write_beside", "memory write of a page of which a policy watches other bytes", BESIDE),
     *_policies(
         "ioapic_read", "memory read of the I/O APIC's window", conditions.WATCH, conditions.VALUE, goal=MEMORY_POLICY
     ),

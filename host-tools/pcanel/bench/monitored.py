@@ -92,7 +92,7 @@ class Monitored:
 
     def attach(self, condition: str) -> None:
         """Attaches a condition's policies to the guest, if it has any."""
-        if condition in conditions.POLICIES:
+        if condition in conditions.ATTACHED:
             self.monitor.exec(f"attach_policies(vms[{guest.NAME!r}], {condition!r})")
 
     def rows(self, rounds: int = guest.ROUNDS, names: list[str] | None = None) -> dict[str, guest.Row]:
@@ -101,6 +101,6 @@ class Monitored:
         plain = conditions.plain(names)
         if plain or names is None:
             found.update(guest.parse(self.run(plain, rounds)))
-        for condition in (*conditions.POLICIES, *GUESTS):
+        for condition in (*conditions.ATTACHED, *GUESTS):
             found.update(self.under(condition, rounds, names))
         return found

@@ -65,7 +65,7 @@ def _attach(run: Run, name: str) -> int:
 
 def _line(run: Run, name: str) -> Line:
     console = run.console(name)
-    return Line(name, lambda: local.connect(Path(console["socket"])), Path(console["log"]))
+    return Line(name, lambda: local.connect(Path(console["socket"])), Path(console["log"]), name == REPL)
 
 
 def _pass_through(line: Line) -> int:

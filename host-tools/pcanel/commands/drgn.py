@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pcanel import vmcore
 from pcanel.commands.inside import add_choice, asked
 from pcanel.errors import InputError
 from pcanel.kernel.variable import VARIABLE
-from pcanel.ram.guest import Facts
 
 _SYMBOLS = ("-s", "--symbols", "--main-symbols", "--extra-symbols", "--no-default-symbols", "--try-symbols-by")
 
@@ -35,21 +33,14 @@ def _drgn(options: argparse.Namespace) -> int:
     path = Path(options.name)
     if path.is_file():
         return _run(options, options.name, None)
-    with asked(options, options.name) as (facts, _, directory):
+    with asked(options, options.name) as (facts, directory):
         if not facts.vmcoreinfo:
             raise InputError(f"guest {options.name} runs no Linux that drgn knows: {facts.why}")
-        line = options.line if directory is None else None
-        guest = {"run": str(directory), "line": line, "segments": facts.segments, "live": options.live}
-        with _headers(facts) as core:
+        guest = {"run": str(directory), "line": options.line, "segments": facts.segments, "live": options.live}
+        from pcanel.kernel.program import core_file  # imports drgn
+
+        with core_file(facts) as core:
             return _run(options, f"/proc/self/fd/{core.fileno()}", guest, (core.fileno(),))
-
-
-def _headers(facts: Facts):
-    """An open core file that has registers and addresses, but no memory."""
-    core = os.fdopen(os.memfd_create(f"{facts.name}.core"), "wb")
-    core.write(vmcore.header(facts, with_memory=False)[0])
-    core.flush()
-    return core
 
 
 def _run(options: argparse.Namespace, core: str, guest: dict | None, descriptors: tuple[int, ...] = ()) -> int:

@@ -25,13 +25,8 @@ def _dump(options: argparse.Namespace) -> int:
         began = time.monotonic()
         written = vmcore.write(options.file, facts, memory, Progress())
         took = time.monotonic() - began
-    kind = _release(facts.vmcoreinfo) if facts.vmcoreinfo else f"no VMCOREINFO ({facts.why})"
-    print(f"{options.file}: {facts.size >> 20} MiB, {written >> 20} MiB of it not zero, {took:.1f} s; {kind}")
+    print(vmcore.summary(options.file, facts, written, took))
     return 0
-
-
-def _release(vmcoreinfo: str) -> str:
-    return "Linux " + vmcoreinfo.partition("OSRELEASE=")[2].split("\n", 1)[0]
 
 
 class Progress:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pcanel import repl
+from pcanel.client import way_to
 from pcanel.commands.output import say
 from pcanel.errors import EngineError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
@@ -27,19 +28,25 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Execute, Path | None]]:
-    """(what the monitor says of the guest, its prompt, the run's directory); the guest stands still meanwhile unless
+def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Path | None]]:
+    """(what the monitor says of the guest, the run's directory, None on a PC); the guest stands still meanwhile unless
     options.live."""
-    execute, directory = _prompt(options)
-    with held(execute, name, not options.live):
-        yield ask(execute, name), execute, directory
+    if options.line:
+        evaluate, directory = (lambda expression: repl.evaluate(options.line, expression, _TIMEOUT)), None
+    else:
+        run = find(options.run)
+        run.wait_booted(BOOT_TIMEOUT)
+        evaluate, directory = way_to(run), run.path
+    with held(evaluate, name, not options.live):
+        yield ask(evaluate, name), directory
 
 
 @contextmanager
 def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, GuestMemory]]:
-    """The same with its memory instead."""
+    """The same with the guest's memory."""
     with ExitStack() as stack:
-        facts, execute, directory = stack.enter_context(asked(options, name))
+        facts, directory = stack.enter_context(asked(options, name))
+        execute = _prompt(options)[0]
         yield facts, GuestMemory(_memory(stack, execute, directory), facts.segments)
 
 

@@ -5,6 +5,7 @@ import re
 import time
 from pathlib import Path
 
+from pcanel import history
 from pcanel.commands.output import check_timeout, program, say, show
 from pcanel.console import compile_pattern, readable
 from pcanel.engines.choose import ENGINES
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         memory=options.memory,
         guests=options.guests,
         policies=options.policy,
-        modules=[_module(word) for word in options.module],
+        modules=[_module(word) for word in options.module] + (_history() if on_terminal else []),
         cmdline=" ".join(options.option),
         image=options.image,
         uefi=options.uefi,
@@ -108,6 +109,12 @@ def _module(word: str) -> BootModule:
     return BootModule(name, Path(path))
 
 
+def _history() -> list[BootModule]:
+    """The lines that were typed in earlier runs."""
+    lines = history.load()
+    return [BootModule(history.MODULE, lines)] if lines else []
+
+
 def _introduce(monitor: Monitor, on_terminal: bool) -> None:
     """Says on stderr what was started and where its consoles are."""
     engine = monitor.engine
@@ -126,7 +133,7 @@ def _introduce(monitor: Monitor, on_terminal: bool) -> None:
 
 def _at_the_terminal(monitor: Monitor) -> int:
     def line(name: str) -> Line:
-        return Line(name, lambda: monitor.look_on(name), monitor.console(name).log)
+        return Line(name, lambda: monitor.look_on(name), monitor.console(name).log, name == REPL)
 
     def watch() -> str | None:
         monitor.look_for_prompt()

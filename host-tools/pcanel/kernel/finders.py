@@ -44,8 +44,11 @@ class _Symbols:
     def __call__(self, prog: drgn.Program, name: str | None, address: int | None, one: bool) -> Sequence[drgn.Symbol]:
         if self._index is None:
             self._index = _nothing  # reading them may ask for symbols
-            with contextlib.suppress(LookupError, ValueError, drgn.FaultError):
+            try:
                 self._index = self._load(prog)
+            except (LookupError, ValueError, drgn.FaultError):
+                self._index = None  # its memory may come yet
+                return []
         return self._index(prog, name, address, one)
 
 

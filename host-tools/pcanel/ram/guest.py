@@ -4,28 +4,18 @@ The monitor is asked once, at its prompt, where the guest's memory lies and what
 past the prompt (ram/map.py), or by the line where the engine shows none (ram/line.py).
 """
 
-import ast
 import contextlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pcanel.errors import EngineError, InputError, PcanelError
 from pcanel.repl import RemoteError
 
 PAGE = 0x1000
-_CODE = """\
-def _ask():
- from vmm.insight import facts
- if {name!r} not in vms:
-  return sorted(vms)
- vm = vms[{name!r}]
- return ({expression},)
-print(_ask())
-del _ask
-"""
+_MODULE = "__import__('vmm.insight.facts', None, None, ['of'])"
 _NAME = re.compile(r"[^\s'\\]{1,120}")
 
 
@@ -104,30 +94,29 @@ def check_name(name: str) -> str:
     return name
 
 
-def ask(execute: Callable[[str], str], name: str) -> Facts:
-    """What the monitor says of a guest. execute(code): runs a line at its prompt. InputError: there is none."""
-    return Facts(**_answer(execute, name, "facts.of(vm)"))
+Evaluate = Callable[[str], Any]  # the value of an expression at the monitor's prompt
+
+
+def ask(evaluate: Evaluate, name: str) -> Facts:
+    """What the monitor says of a guest. InputError: there is none."""
+    return Facts(**_answer(evaluate, name, "of"))
 
 
 @contextmanager
-def held(execute: Callable[[str], str], name: str, wanted: bool = True) -> Iterator[None]:
+def held(evaluate: Evaluate, name: str, wanted: bool = True) -> Iterator[None]:
     """The guest stands still meanwhile; it goes on afterwards if it did before. wanted: False leaves it alone."""
-    paused = wanted and _answer(execute, name, "facts.hold(vm)")
+    paused = wanted and _answer(evaluate, name, "hold")
     try:
         yield
     finally:
         if paused:
-            _release(execute, name)
+            with contextlib.suppress(PcanelError):  # it was destroyed, or all has ended meanwhile
+                _answer(evaluate, name, "release")
 
 
-def _release(execute: Callable[[str], str], name: str) -> None:
-    with contextlib.suppress(PcanelError):  # it was destroyed, or all has ended meanwhile
-        _answer(execute, name, "facts.release(vm)")
-
-
-def _answer(execute: Callable[[str], str], name: str, expression: str):
+def _answer(evaluate: Evaluate, name: str, what: str):
     try:
-        said = ast.literal_eval(execute(_CODE.format(name=check_name(name), expression=expression)).strip())
+        said = evaluate(f"{_MODULE}.ask(vms, {check_name(name)!r}, {_MODULE}.{what})")
     except RemoteError as error:
         raise EngineError(f"guest {name}: {error.traceback.strip().splitlines()[-1]}") from error
     if isinstance(said, list):

@@ -33,8 +33,8 @@ def areas(kernel, mm):
 
 def _gate(kernel):
     """The page of vsyscalls, which each process sees, or None."""
-    mode = kernel.symbols.get("vsyscall_mode")
-    area = kernel.symbols.get("gate_vma")
+    mode = kernel.find("vsyscall_mode")
+    area = kernel.find("gate_vma")
     if mode is None or area is None or kernel.space.number(mode, 4) == _NO_VSYSCALL:
         return None
     return kernel.object("struct vm_area_struct", area)
@@ -45,7 +45,7 @@ def maps(kernel, task):
     rows = []
     if task.mm:
         mm = task.mm[0]
-        special = kernel.symbols.get("special_mapping_vmops")
+        special = kernel.find("special_mapping_vmops")
         for area in areas(kernel, mm):
             rows.append(_row(kernel, mm, area, special))
         gate = _gate(kernel)
@@ -101,7 +101,7 @@ def read(kernel, task, gva, size):
 def _why(kernel, task, where, space):
     """Why nothing can be read at an address, which space.read() has told as text."""
     gva = int(where, 16)
-    special = kernel.symbols.get("special_mapping_vmops")
+    special = kernel.find("special_mapping_vmops")
     for area in areas(kernel, task.mm[0]):
         if area.vm_start <= gva < area.vm_end:
             name = _name(kernel, task.mm[0], area, special)

@@ -6,18 +6,23 @@ from vmm.insight.table import Table
 _COLUMNS = ("NAME", "SIZE", "USED")
 
 
+def each(kernel):
+    """Yield the struct module of each module."""
+    return objects.entries(kernel.types, kernel.space, kernel.symbol("modules"), "struct module", "list")
+
+
 def modules(kernel):
     """A Table, in the order of /proc/modules."""
     rows = []
-    for module in objects.entries(kernel.types, kernel.space, kernel.symbol("modules"), "struct module", "list"):
+    for module in each(kernel):
         rows.append((module.name, _size(module), module.refcnt.counter - 1))
     return Table(_COLUMNS, rows)
 
 
 def containing(kernel, gva):
     """The struct module that an address lies in, or None."""
-    for module in objects.entries(kernel.types, kernel.space, kernel.symbol("modules"), "struct module", "list"):
-        for base, size in _parts(module):
+    for module in each(kernel):
+        for base, size in parts(module):
             if base <= gva < base + size:
                 return module
     return None
@@ -31,7 +36,7 @@ def orc(kernel, gva):
     return int(module.arch.orc_unwind_ip), int(module.arch.orc_unwind), module.arch.num_orcs
 
 
-def _parts(module):
+def parts(module):
     """Yield (gva, bytes) of each part of a module."""
     if module.type_.has("mem"):
         for part in module.mem:
@@ -43,4 +48,4 @@ def _parts(module):
 
 def _size(module):
     """Bytes; the parts of a module have been one array since Linux 6.4."""
-    return sum([size for _, size in _parts(module)])
+    return sum([size for _, size in parts(module)])

@@ -38,15 +38,14 @@ class Orc:
 
     def __init__(self, kernel):
         self._space = kernel.space
-        self._tables = []  # [(first gva, end, gva of ips, gva of entries, count)]: the kernel's, then modules'
         ips, end, entries = [
-            kernel.symbols.get(name) for name in ("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind")
+            kernel.find(name) for name in ("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind")
         ]
         if ips is None or end is None or entries is None or not 0 < end - ips <= 4 * _MOST:
             raise ValueError("the guest's kernel has no ORC tables")
         self._table = (ips, entries, (end - ips) >> 2)
         self._registers = _REGISTERS
-        header = kernel.symbols.get("__start_orc_header")
+        header = kernel.find("__start_orc_header")
         self._release = 0  # of the layout
         if header is not None:
             said = self._space.read(header, 4)
@@ -54,7 +53,7 @@ class Orc:
             if said == _HEADER_7_1:
                 self._registers = _REGISTERS_7_1
         self._least = self._place(self._table, 0)
-        self._most = max(kernel.symbols.get("_etext", 0), kernel.symbols.get("_einittext", 0))
+        self._most = max(kernel.find("_etext") or 0, kernel.find("_einittext") or 0)
         self._modules = kernel.module_orc
 
     def _place(self, table, number):

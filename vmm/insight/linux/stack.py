@@ -178,7 +178,7 @@ def of_sleeping(kernel, task):
     sp = task.thread.sp
     saved = kernel.object("struct inactive_task_frame", sp)
     ip = saved.ret_addr
-    exact = ip == kernel.symbols.get("ret_from_fork")  # a new task has never called
+    exact = ip == kernel.find("ret_from_fork")  # a new task has never called
     return Unwinder(kernel, ip, sp + saved.type_.size, saved.bp, exact, None, "saved")
 
 

@@ -4,12 +4,15 @@ port/modules/main.py puts WORDS at the prompt. docs/policies.md, "How to add an 
 """
 
 from vmm.policies.events.caches import INVD, WBINVD
+from vmm.policies.events.call import CALL, RETURN
 from vmm.policies.events.cpuid import CPUID
 from vmm.policies.events.cr import CR
 from vmm.policies.events.descriptor_table import DESCRIPTOR_TABLE
 from vmm.policies.events.ends import RESET, TRIPLE_FAULT
 from vmm.policies.events.exception import EXCEPTION
+from vmm.policies.events.execute import EXECUTE
 from vmm.policies.events.hlt import HLT
+from vmm.policies.events.interrupt import INTERRUPT
 from vmm.policies.events.io import IO
 from vmm.policies.events.memory import MEMORY
 from vmm.policies.events.mode import MODE
@@ -18,15 +21,19 @@ from vmm.policies.events.msr import RDMSR, WRMSR
 from vmm.policies.events.pause import PAUSE
 from vmm.policies.events.rdpmc import RDPMC
 from vmm.policies.events.step import STEP
+from vmm.policies.events.syscall import SYSCALL
+from vmm.policies.events.sysret import SYSRET
 from vmm.policies.events.time import TIME
 from vmm.policies.events.tlb import INVLPG, INVPCID
 from vmm.policies.events.tsc import RDTSC, RDTSCP
 from vmm.policies.events.vmcall import VMCALL
+from vmm.policies.events.watch import READ, WRITE
 from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
-    CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, HLT, INVD, INVLPG, INVPCID, IO, MEMORY, MODE, MOV_DR, PAUSE, RDMSR, RDPMC,
-    RDTSC, RDTSCP, RESET, STEP, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRMSR, XSETBV,
+    CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, EXECUTE, HLT, INTERRUPT, INVD, INVLPG, INVPCID, IO, MEMORY, MODE,
+    MOV_DR, PAUSE, RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, STEP, SYSCALL, SYSRET, TIME, TRIPLE_FAULT, VMCALL,
+    WBINVD, WRITE, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}

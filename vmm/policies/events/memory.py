@@ -16,7 +16,7 @@ from vmm.vtx.x86 import PAGE
 _FETCH = const(4)
 _OPERAND = const(0x180)  # linear address valid, and the access is to its translation
 _PAGES = const(1 << 14)  # most pages of one policy: each takes a little of the heap
-_KEYS = const(16)  # most pages with keys of their own; in larger ranges each access is tested
+KEYS = const(16)  # most pages with keys of their own; in larger ranges each access is tested
 _ACCESS = Letters("access", {"r": R, "w": W, "x": X}, "letters of r, w and x, all by default")
 
 
@@ -69,7 +69,7 @@ class Memory(Instruction):
 
     def keys(self, chosen):
         pages = self._pages(chosen)
-        return [page << 12 & 0xFFFFFFFF for page in pages] if len(pages) <= _KEYS else None
+        return [page << 12 & 0xFFFFFFFF for page in pages] if len(pages) <= KEYS else None
 
     def tests(self, chosen):
         """Also for exits of a key, since the key lacks the bits of the gpa above 4 GiB."""

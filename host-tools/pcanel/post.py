@@ -1,0 +1,116 @@
+"""The owner of a run answers at its mailbox: for other processes of this user, and for the monitor itself.
+
+A client of the socket sends lines of JSON: {"code": text, "timeout": seconds} is answered by {"value": text} or
+{"error": text}; {"events": prefix} is answered by a line for each event whose key begins so, until it leaves.
+"""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pcanel import vmcore
+from pcanel.errors import PcanelError
+from pcanel.mailbox import Mailbox
+from pcanel.ram.guest import Facts, GuestMemory
+from pcanel.ram.map import Ram
+from pcanel.repl import RemoteError
+
+NAME = "mailbox.sock"
+_PERIOD = 0.02  # seconds between two looks into the mailbox
+_LEAVE_TIMEOUT = 10  # seconds
+
+
+class Post:
+    """ram(): the machine's memory; ring(data): types on COM1. Nothing happens before start()."""
+
+    def __init__(self, ram: Callable[[], Ram], ring: Callable[[bytes], None]):
+        self._open = ram
+        self._ring = ring
+        self._lock = threading.Lock()  # of the mailbox
+        self._ram: Ram | None = None
+        self._box: Mailbox | None = None
+        self._listeners: dict[str, socket.socket] = {}
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.why = "the monitor has not shown its prompt"
+
+    def start(self) -> None:
+        """The prompt is there: from now on the monitor may ask."""
+        try:
+            self._ram = self._open()
+            self._box = Mailbox(self._ram, self._ring)
+        except PcanelError as error:
+            self.why = str(error)
+            return
+        self._thread = threading.Thread(target=self._watch, name="mailbox", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ending.set()
+        if self._thread:
+            self._thread.join()
+        if self._ram:
+            self._ram.close()
+
+    def serve(self, line: socket.socket) -> None:
+        """A client, until it leaves."""
+        with line, line.makefile("rw") as stream, contextlib.suppress(OSError, ValueError):
+            for text in stream:
+                said = json.loads(text)
+                if "events" in said:
+                    self._listeners[said["events"]] = line
+                    with contextlib.suppress(OSError):
+                        line.recv(1)  # until it leaves
+                    self._left(said["events"])
+                    return
+                stream.write(json.dumps(self._request(said["code"], said["timeout"])) + "\n")
+                stream.flush()
+
+    def _request(self, code: str, timeout: float) -> dict:
+        if self._box is None:
+            return {"error": self.why}
+        try:
+            with self._lock:
+                return {"value": self._box.request(code, timeout)}
+        except RemoteError as error:
+            return {"error": error.traceback.strip(), "remote": True}
+        except PcanelError as error:
+            return {"error": str(error)}
+
+    def _left(self, prefix: str) -> None:
+        self._listeners.pop(prefix, None)
+        self._request(f"__import__('vmm.debug.mailbox', None, None, ['left']).left({prefix!r})", _LEAVE_TIMEOUT)
+
+    def _watch(self) -> None:
+        """What the monitor tells and asks. It ends with the engine."""
+        with contextlib.suppress(PcanelError):
+            while not self._ending.wait(_PERIOD):
+                self._box.announce()
+                asked = self._box.asked()
+                if asked:
+                    self._box.answer(self._do(asked))
+                for event in self._box.events():
+                    self._hand_out(event)
+
+    def _hand_out(self, event: dict) -> None:
+        for prefix, line in list(self._listeners.items()):
+            if event["key"].startswith(prefix):
+                with contextlib.suppress(OSError):
+                    line.sendall(json.dumps(event).encode() + b"\n")
+
+    def _do(self, asked: dict) -> str:
+        try:
+            if asked.get("do") == "dump":
+                return "=" + self._dump(Path(asked["file"]), Facts(**asked["facts"]))
+            return f"!the host does not know how to {asked.get('do')}"
+        except (PcanelError, OSError, ValueError, TypeError) as error:
+            return f"!{error}"
+
+    def _dump(self, path: Path, facts: Facts) -> str:
+        began = time.monotonic()
+        written = vmcore.write(path, facts, GuestMemory(self._ram, facts.segments), lambda *_: None)
+        return vmcore.summary(path, facts, written, time.monotonic() - began)

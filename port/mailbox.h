@@ -1,0 +1,14 @@
+// A place in the image's memory by which host tools ask and are asked, where the engine shows them its memory.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MAILBOX_BELL 0x00 // what the host types on COM1 after it has put a request
+
+// From the receive interrupt of COM1: whether this character was the bell, not somebody's input.
+bool mailbox_bell(uint8_t c);
+
+// Whether a request waits; serving it runs Python, and may take the time that it takes.
+bool mailbox_rung(void);
+void mailbox_serve(void);

@@ -1,0 +1,112 @@
+"""Hundreds of randomly broken policies of all events on a running Linux, which runs on afterwards.
+
+Broken is what a person may get wrong: functions that raise, loop, fill the heap, answer nonsense, or have another
+number of arguments, and filters of any value. Answers that are right and harm the guest, such as Inject, are none of
+that.
+"""
+
+SEED = 15
+POLICIES = 300
+
+_CODE = """
+import random, time
+from vmm.policies import general
+from vmm.policies.events import EVENTS
+
+def raises(vcpu): 1 // 0
+def misses(vcpu): return vcpu.no_such_thing
+def exits(vcpu): raise SystemExit(3)
+def interrupts(vcpu): raise KeyboardInterrupt
+def loops(vcpu):
+    while True: pass
+def hides(vcpu):
+    while True:
+        try:
+            while True: pass
+        except BaseException: pass
+def fills(vcpu):
+    kept = []
+    while True: kept.append(bytearray(10000))
+def deep(vcpu): return deep(vcpu)
+def few(): return None
+def many(vcpu, more): return None
+def reads(vcpu): return vcpu.peek(0x123456789000, 8)
+def asks(vcpu): return vcpu.vm.symbols['no_such_symbol']
+def attaches(vcpu): vcpu.vm.on('nothing')(raises)
+def looks(vcpu): vcpu.read(0xffff)
+NONSENSE = (3.5, 'x', b'y', (), [], {}, object(), True, -1, 1 << 80, Value('x'), Value(None), Value(()), Value((1,)),
+            Value(1.5), Value(object()))
+FUNCTIONS = (raises, misses, exits, interrupts, loops, hides, fills, deep, few, many, reads, asks, attaches, looks)
+VALUES = (0, 1, 2, 3, 4, 8, 14, 0x10, 0x3f8, 0x3fd, 0x6e0, 0x80000001, -1, 1 << 70, 1.5, None, True, False, '', 'r',
+'w',
+          'rwx', 'lidt', 'read', 'openat', 'vfs_read', 'no_such', (), (0, 1), raises, len)
+
+def choose(items): return items[random.randrange(len(items))]
+
+def broken():
+    if random.randrange(3):
+        return choose(FUNCTIONS)
+    answer = choose(NONSENSE)
+    return lambda vcpu: answer
+
+def attach(vm, event, text):
+    "A policy with as many filters as the dice say, or None: it was refused."
+    chosen = {}
+    for filter in event.filters:
+        if filter.required or not random.randrange(4):
+            chosen[filter.name] = choose(VALUES)
+            if filter.name == 'gpa' and random.randrange(4):
+                chosen['gpa'] = text + 4096 * random.randrange(64)
+    if not random.randrange(3):
+        name = choose(general.FILTERS).name
+        chosen[name] = broken() if name == 'when' else choose(VALUES)
+    try:
+        policy = vm.on(event, **chosen)(broken())
+    except (ValueError, TypeError, KeyError):
+        return None
+    policy.limit_ms = 5
+    policy.limit_kib = 64
+    return policy
+
+def attack(vm, count, seed):
+    "{event: (policies attached, those that paused the guest)}"
+    random.seed(seed)
+    text = vm.vcpu.translate(vm.symbols['vfs_read']) & ~0xfff
+    made = {name: [0, 0] for name in EVENTS}
+    names = sorted(EVENTS)
+    for number in range(count):
+        name = names[number % len(names)]
+        policy = None
+        for again in range(8):
+            policy = policy or attach(vm, EVENTS[name], text)
+        if policy is None:
+            continue
+        made[name][0] += 1
+        for wait in range(4):
+            try:
+                time.sleep_ms(1)
+            except KeyboardInterrupt:  # a Ctrl-C in a policy is the prompt's, too
+                pass
+            if vm.state == 'paused':
+                made[name][1] += 1
+                break
+        policy.detach()
+        vm.resume()
+    return made
+"""
+
+
+def check(shell, guest):
+    """The guest is at work meanwhile, and says so afterwards."""
+    shell.run("(while :; do cat /proc/self/maps /proc/uptime; done) > /dev/null & echo $! > /tmp/worker")
+    shell.monitor.exec(_CODE)
+    shell.monitor.exec(f"vm = vms['{guest}']\nmade = attack(vm, {POLICIES}, {SEED})", 240)
+    made = shell.monitor.eval("made")
+    print(made)
+    assert sum(attached for attached, _ in made.values()) > POLICIES // 2
+    assert sum(paused for _, paused in made.values()) > POLICIES // 8
+    assert shell.monitor.eval("[str(policy) for policy in vm.policies]") == []
+    assert shell.monitor.eval("vm.state") in ("running", "halted")
+    shell.console.send("kill `cat /tmp/worker`; wait\n")
+    shell.console.expect(rb"linux:~# ", 60)
+    assert shell.run("echo $((6 * 7))") == "42\n"

@@ -1,0 +1,50 @@
+"""Break in Debian's kernel by name, a backtrace, steps, a watch on a global, as a person at the prompt does it."""
+
+import time
+
+from shell import PROMPT
+
+
+def check(shell, guest):
+    monitor = shell.monitor
+    vm = f"vms['{guest}']"
+    ask = monitor.eval
+
+    def wait():
+        for _ in range(200):
+            if ask(f"{vm}.state") == "paused":
+                return ask(f"{vm}.why")
+            time.sleep(0.1)
+        raise AssertionError(ask(f"repr({vm})"))
+
+    monitor.exec(f"{vm}.break_at('do_sys_openat2', once=True)")
+    shell.console.send("cat /proc/sys/kernel/ostype\n")
+    assert "breakpoint 1 at 0x" in wait() and "do_sys_openat2 on vCPU" in ask(f"{vm}.why")
+    assert "do_sys_openat2" in ask("repr(vms)")
+    assert f"[pcanel: {guest} is paused: breakpoint 1" in shell.monitor.console(guest).text()
+    trace = ask(f"repr({vm}.backtrace())")
+    print(trace)
+    lines = trace.splitlines()
+    assert lines[0].endswith("by ORC") and lines[1].endswith(" do_sys_openat2")
+    assert "__x64_sys_open" in lines[2] and "do_syscall_64" in trace and "(user mode)" in trace
+    listing = ask(f"repr({vm}.disassemble('do_sys_openat2', 12))")
+    assert listing.startswith("do_sys_openat2:\n=> 0xffffffff")
+    stop = ask(f"repr({vm}.step())")
+    assert "do_sys_openat2+0x" in stop
+    stop = ask(f"repr({vm}.finish())")
+    print(stop)
+    assert "__x64_sys_open" in stop and "returned 0x" in stop
+    monitor.exec(f"{vm}.watch('jiffies_64', 8, once=True)\n{vm}.resume()")
+    assert "watch 2 at 0x" in wait()
+    said = ask(f"{vm}.messages[-1]")
+    print(said)
+    old, new = said.split(": ")[1].split(",")[0].split(" -> ")
+    assert int(new, 16) > int(old, 16) and ("tick" in said or "do_timer" in said)
+    walk = ask(f"repr({vm}.walk('linux_banner', 'w'))")
+    assert "PML4E at" in walk and "RW = 0, and CR0.WP = 1" in walk
+    assert "asm_exc_page_fault" in ask(f"repr({vm}.idt())") and "IST1" in ask(f"repr({vm}.tss())")
+    assert ask(f"len({vm}.breakpoints)") == 0
+    monitor.exec(f"{vm}.resume()")
+    shell.console.expect(rb"Linux\n", 120)
+    shell.console.expect(PROMPT, 60)
+    assert shell.run("echo $((6 * 7))") == "42\n"

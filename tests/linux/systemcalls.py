@@ -1,0 +1,104 @@
+"""System calls and tasks as the monitor sees them, beside what a program in the guest does."""
+
+import pytest
+from pcanel.repl import RemoteError
+
+_BEGIN = """
+vm = vms[%r]
+entered, left = [], []
+@vm.on(SYSCALL, comm='ls')
+def enters(vcpu):
+    call = vcpu.syscall
+    entered.append((vcpu.task.tgid, call.name, call.args, repr(call)))
+@vm.on(SYSRET, comm='ls')
+def leaves(vcpu):
+    call = vcpu.syscall
+    left.append((vcpu.task.tgid, call.name, call.result, call.error))
+"""
+
+
+def check(shell, guest):
+    """Calls, arguments and results of one program; answers instead of the kernel's; and nothing stays behind."""
+    monitor = shell.monitor
+    monitor.exec(f"vm = vms[{guest!r}]\nlstar = vm.vcpu.msr(0xC0000082)")
+    monitor.exec(_BEGIN % guest)
+    pid = int(shell.run("sh -c 'echo $$; exec ls /bin/busybox /nowhere' 2> /dev/null || true").split()[0])
+    entered, left = monitor.eval("entered"), monitor.eval("left")
+    monitor.exec("enters.detach(); leaves.detach()")
+    assert {row[0] for row in entered} == {pid}
+    # The call that gives the name is left under it (busybox: prctl); exit_group never returns.
+    assert left[0][1] in ("execve", "prctl") and left[0][2:] == (0, None)
+    assert [name for _, name, _, _ in entered][:-1] == [name for _, name, _, _ in left][1:]
+    assert entered[-1][1] == "exit_group"
+    looks = [text for _, name, _, text in entered if name in ("newfstatat", "lstat", "statx")]
+    assert any('filename="/nowhere"' in text for text in looks) and any('"/bin/busybox"' in text for text in looks)
+    assert [row[3] for row in left if row[1] in ("newfstatat", "lstat", "statx")].count("ENOENT") == 1
+    said = [text for _, name, args, text in entered if name == "write" and args[0] == 1]
+    assert any('buf="/bin/busybox\\n"' in text for text in said), said
+
+    for event in ("SYSCALL", "SYSRET"):
+        monitor.exec(
+            f"@vm.on({event}, number=['mkdir', 'mkdirat'], pid=1)\ndef other(vcpu): pass\n"
+            f"@vm.on({event}, number='mkdir')\ndef denied(vcpu): return Value(-13)"
+        )
+        assert "Permission denied" in shell.run("mkdir /tmp/denied 2>&1 || true")
+        assert shell.run("mkdir /tmp/allowed && rmdir /tmp/allowed || echo not") == "mkdir: can't create " + (
+            "directory '/tmp/allowed': Permission denied\nnot\n"
+        )
+        assert monitor.eval("(denied.hits, other.hits)") == (2, 0)
+        monitor.exec("denied.detach(); other.detach()")
+        shell.run("rmdir /tmp/denied /tmp/allowed 2>/dev/null; mkdir /tmp/allowed && rmdir /tmp/allowed")
+    assert monitor.eval("vm.vcpu.msr(0xC0000082) == lstar")
+    assert monitor.eval("len(vm.hidden)") == 0
+
+
+def check_forks(shell):
+    """A child's own way back is seen, too."""
+    monitor = shell.monitor
+    monitor.exec(
+        "forks = []\n@vm.on(SYSRET, number=['clone', 'fork', 'vfork', 'clone3'])\ndef forked(vcpu):\n"
+        "    forks.append((vcpu.task.tgid, vcpu.syscall.result))"
+    )
+    pid = int(shell.run("sh -c 'echo $$; (true) & wait'").split()[0])
+    forks = monitor.eval("forks")
+    monitor.exec("forked.detach()")
+    child = next(result for who, result in forks if who == pid and result)
+    assert (child, 0) in forks
+
+
+def check_refusals(shell):
+    """One line each."""
+    for code, line in (
+        ("vm.on(SYSCALL, number='opennat')", "ValueError: Linux has no system call opennat; there are open"),
+        ("vm.on(SYSCALL, number=[])", r"ValueError: number=\[\]: the list is empty"),
+        ("vm.on(SYSCALL, comm='a name that is too long')", "ValueError: comm='a name .*: a str of 1 to 15 bytes"),
+        ("vm.on(CPUID, pid=-1)", "ValueError: pid=-1: a number from 0"),
+    ):
+        with pytest.raises(RemoteError, match=line):
+            shell.monitor.exec(code)
+
+
+def check_recipes(shell, guest):
+    """strace, files, faults, firewall on a running guest; what each has attached is gone afterwards."""
+    monitor = shell.monitor
+    monitor.exec(
+        f"from recipes import faults, files, firewall, strace\nvm = vms[{guest!r}]\nbefore = len(vm.policies)\n"
+        "trace, opened, begun = strace.trace(vm, comm='cat'), files.opens(vm, comm='cat'), files.execs(vm)"
+    )
+    assert shell.run("echo hello > /tmp/in; cat /tmp/in; /bin/busybox true one two") == "hello\n"
+    lines = monitor.eval("trace.lines")
+    assert any('"/tmp/in"' in line and " = 3" in line for line in lines), lines
+    assert any(("write(fd=1" in line or "sendfile(out_fd=1" in line) and line.endswith(" = 6") for line in lines), lines
+    assert "exit_group(error_code=0) = ?" in lines[-1]
+    assert any("cat[" in line and '"/tmp/in"' in line for line in monitor.eval("opened.lines"))
+    assert any('["/bin/busybox", "true", "one", "two"]' in line for line in monitor.eval("begun.lines"))
+    monitor.exec("for each in (trace, opened, begun): each.stop()")
+    monitor.exec("broken = faults.fail(vm, 'openat', 'EIO', every=2, comm='cat')")
+    said = shell.run("cat /tmp/in /tmp/in /tmp/in /tmp/in 2>&1 || true").splitlines()
+    assert said.count("hello") == 2 and sum("I/O error" in line or "nput/output" in line for line in said) == 2, said
+    monitor.exec("broken.detach()\nwall = firewall.deny(vm, ports=[0x71])")
+    shell.run("hwclock -r > /dev/null 2>&1 || true")
+    assert "in 0x71: " in monitor.eval("repr(wall)")
+    monitor.exec("wall.stop()")
+    assert monitor.eval("len(vm.policies) == before")
+    assert monitor.eval("len(vm.hidden)") == 0

@@ -1,0 +1,152 @@
+"""The monitor's side of the mailbox: host tools ask and are told here, past the prompt (port/mailbox.c).
+
+The host finds the mailbox in the machine's memory, which the engine shows it. Its request runs between the guests'
+turns, while the prompt or a sleep waits, as a line at the prompt would; a line that runs is not interrupted. What the
+monitor has to say goes into a ring that the host reads. On a PC nobody reads it.
+"""
+
+import io
+import json
+import struct
+import sys
+
+import cpu
+from micropython import const
+
+from vmm import verdict
+
+# Words; host-tools/pcanel/mailbox.py has the same
+_RUNG = const(0)
+_HOST = const(3)
+_REQUEST_SIZE = const(4)
+_REPLY_SIZE = const(5)
+_REPLIED = const(6)  # the number of the request whose reply is there
+_ASK = const(7)  # _NONE, _ASKED, _ANSWERED
+_ASK_SIZE = const(8)
+_HEAD = const(9)  # of the ring of events, bytes so far
+_TAIL = const(10)
+_ASKED = const(1)
+_ANSWERED = const(2)
+
+# Offsets and sizes in bytes
+_ASK_AT = const(0x100)
+_ASK_ROOM = const(0x3F00)
+_REQUEST_AT = const(0x4000)
+_REPLY_AT = const(0xC000)
+_REPLY_ROOM = const(0xC000)
+_RING_AT = const(0x18000)
+_RING = const(0x8000)
+
+_policies = {}  # of host functions: {key: Policy}
+
+
+def _get(box, word):
+    return struct.unpack_from("<I", box, 4 * word)[0]
+
+
+def _put(box, word, value):
+    struct.pack_into("<I", box, 4 * word, value & 0xFFFFFFFF)
+
+
+def serve():
+    """Answer the host's request: "=" and the value of an expression, "=" for statements, "!" and a traceback."""
+    box = cpu.mailbox()
+    size = min(_get(box, _REQUEST_SIZE), _REPLY_AT - _REQUEST_AT)
+    number = _get(box, _RUNG)
+    reply = _answer(str(box[_REQUEST_AT : _REQUEST_AT + size], "utf-8")).encode()
+    if len(reply) > _REPLY_ROOM:
+        reply = b"!ValueError: the answer is longer than %d bytes" % _REPLY_ROOM
+    box[_REPLY_AT : _REPLY_AT + len(reply)] = reply
+    _put(box, _REPLY_SIZE, len(reply))
+    _put(box, _REPLIED, number)
+
+
+def _answer(text):
+    namespace = __import__("__main__").__dict__
+    try:
+        try:
+            code = compile(text, "<host>", "eval")
+        except SyntaxError:
+            exec(compile(text, "<host>", "exec"), namespace)
+            return "="
+        return "=" + repr(eval(code, namespace))
+    except BaseException as error:
+        out = io.StringIO()
+        sys.print_exception(error, out)
+        return "!" + out.getvalue()
+
+
+def tell(event):
+    """Put a dict into the ring of events; False where it is full, or nobody reads it."""
+    box = cpu.mailbox()
+    data = json.dumps(event).encode() + b"\n"
+    head = _get(box, _HEAD)
+    if not _get(box, _HOST) or len(data) > _RING - (head - _get(box, _TAIL) & 0xFFFFFFFF):
+        return False
+    at = head % _RING
+    first = min(len(data), _RING - at)
+    box[_RING_AT + at : _RING_AT + at + first] = data[:first]
+    box[_RING_AT : _RING_AT + len(data) - first] = data[first:]
+    _put(box, _HEAD, head + len(data))
+    return True
+
+
+def ask(what):
+    """Have the owner of the run do something, and return what it says; guests stand still meanwhile.
+
+    ValueError where no host tools see the mailbox, or with the owner's reason; Ctrl-C ends it.
+    """
+    box = cpu.mailbox()
+    if not _get(box, _HOST):
+        raise ValueError("no host tools see this machine's memory")
+    data = json.dumps(what).encode()
+    if len(data) > _ASK_ROOM:
+        raise ValueError("%d bytes are too many to ask" % len(data))
+    box[_ASK_AT : _ASK_AT + len(data)] = data
+    _put(box, _ASK_SIZE, len(data))
+    _put(box, _ASK, _ASKED)
+    while _get(box, _ASK) != _ANSWERED:
+        pass
+    _put(box, _ASK, 0)
+    size = min(_get(box, _ASK_SIZE), _ASK_ROOM)
+    said = str(box[_ASK_AT : _ASK_AT + size], "utf-8")
+    if said[:1] == "!":
+        raise ValueError(said[1:])
+    return said[1:]
+
+
+def dump(vm, file):
+    """Have the host write a core file of a guest; a relative path is one of the directory of `pcanel run`."""
+    from vmm.insight import facts
+
+    if not _get(cpu.mailbox(), _HOST):
+        raise ValueError("no host tools see this machine's memory: pcanel dump %s FILE --line DEVICE does" % vm.name)
+    print(ask({"do": "dump", "file": str(file), "facts": facts.of(vm)}))
+
+
+def attach(vm, key, event, filters):
+    """Attach a policy that pauses the guest at an event and tells the host, which lets it go on."""
+
+    def told(vcpu):
+        if tell({"key": key, "guest": vm.name, "vcpu": vcpu.number, "rip": vcpu.rip, "event": event}):
+            return verdict.PAUSED
+        return None  # nobody listens any more: the guest is not held up
+
+    detach(key)
+    _policies[key] = vm.on(event, **filters)(told)
+
+
+def detach(key):
+    """Take such a policy off."""
+    policy = _policies.pop(key, None)
+    if policy is not None:
+        policy.detach()
+
+
+def left(prefix):
+    """A client has gone: its policies, whose keys begin so, go too, and guests that they have paused go on."""
+    for key in [key for key in _policies if key.startswith(prefix)]:
+        vm = _policies[key].vm
+        detach(key)
+        if vm.state == "paused" and vm.why == "by a policy":
+            vm.resume()

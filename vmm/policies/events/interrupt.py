@@ -1,0 +1,44 @@
+"""Interrupts and NMIs that are delivered to the guest."""
+
+from micropython import const
+
+from vmm import verdict
+from vmm.policies.event import Event, Needs
+from vmm.policies.filters import Number
+from vmm.policies.link import equal
+from vmm.vtx import reasons
+from vmm.vtx.frame import DATUM
+
+_EOI = const(0x80B)  # x2APIC MSRs that virtual-interrupt delivery writes without an exit
+_SELF_IPI = const(0x83F)
+
+
+class Interrupt(Event):
+    """Asked when the guest can take it, before the VM entry that injects it; RIP is where it interrupts."""
+
+    name = "interrupt"
+    text = (
+        "an interrupt, or an NMI as vector 2, is about to be injected. HANDLED: it is dropped. Inject: the exception "
+        'comes first. No value. SDM Vol. 3C, "Event Injection", "Virtual-Interrupt Delivery"'
+    )
+    reasons = (reasons.INTERRUPT,)
+    filters = (Number("vector", 255, "its vector"),)
+    plain = False
+    repeats = False
+
+    def tests(self, chosen):
+        return [equal(DATUM, 0xFF, chosen["vector"])] if "vector" in chosen else []
+
+    def needs(self, chosen):
+        return Needs(interrupts=1, msrs=((_EOI, True), (_SELF_IPI, True)), primary=("CR8_LOAD_EXITING",))
+
+    def skip(self, vcpu):
+        vcpu.vm.arming.interrupts.take_back(vcpu, False)
+        return verdict.RESUME
+
+    def vectoring(self, vcpu):
+        vcpu.vm.arming.interrupts.take_back(vcpu, True)
+        return 0
+
+
+INTERRUPT = Interrupt()

@@ -1,0 +1,48 @@
+"""A guest may not touch these MSRs and ports.
+
+    from vmm.recipes import firewall
+    f = firewall.deny(vms['linux'], msrs=[0x1A0], ports=[0x70, 0xCF8])
+    f                                      # what was refused, and how often; f.stop()
+
+RDMSR and WRMSR are #GP(0), IN reads all ones, OUT has no effect.
+"""
+
+from vmm.policies.events.io import IO
+from vmm.policies.events.msr import RDMSR, WRMSR
+from vmm.verdict import HANDLED, Inject, Value
+
+_GP = 13
+
+
+class Firewall:
+    """policies: [(text, policy), ...]."""
+
+    def __init__(self, vm, msrs, ports):
+        refuse = Inject(_GP, 0)
+        ones = Value(0xFFFFFFFF)
+        self.policies = []
+        try:
+            for msr in msrs:
+                for event in (RDMSR, WRMSR):
+                    self._add("%s %#x" % (event, msr), vm.on(event, msr=msr)(lambda vcpu: refuse))
+            for port in ports:
+                self._add("in %#x" % port, vm.on(IO, port=port, write=False)(lambda vcpu: ones))
+                self._add("out %#x" % port, vm.on(IO, port=port, write=True)(lambda vcpu: HANDLED))
+        except BaseException:
+            self.stop()
+            raise
+
+    def _add(self, text, policy):
+        self.policies.append((text, policy))
+
+    def stop(self):
+        for _, policy in self.policies:
+            policy.detach()
+
+    def __repr__(self):
+        return "\n".join(["%s: %d refused" % (text, policy.hits) for text, policy in self.policies])
+
+
+def deny(vm, msrs=(), ports=()):
+    """Refuse accesses from now on; returns the Firewall."""
+    return Firewall(vm, msrs, ports)
