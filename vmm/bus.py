@@ -55,6 +55,14 @@ class PortBus:
             self.claims[port] = entry
         self.ranges.append((base, count, device, offset))
 
+    def release(self, device):
+        """Take a device off the ports that it has; those of an absent device can be released too."""
+        for base, count, other, _ in self.ranges:
+            if other is device:
+                for port in range(base, base + count):
+                    del self.claims[port]
+        self.ranges = [entry for entry in self.ranges if entry[2] is not device]
+
     def reserve_dword(self, port):
         """Keep a 4-byte access at `port` whole: an absent device has it. Narrower accesses are not affected."""
         self.dwords.add(port)

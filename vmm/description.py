@@ -6,6 +6,7 @@ in one line that names guest, key and reason.
 
 from micropython import const
 
+from vmm.disks import checks as disk_checks
 from vmm.ties import checks
 from vmm.vtx.x86 import PAGE
 
@@ -44,6 +45,9 @@ _KEYS = {
     "demand_paging": (bool, "True or False", None),
     "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),
     "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
+    "pci": (bool, "True or False", None),
+    "rng": (bool, "True or False", None),
+    "disks": (list, "a list of {image} and, if wanted, mode, transport", None),
     "links": (list, "a list of {uart, to}", None),
     "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi, cpl", None),
     "on_reset": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
@@ -78,5 +82,7 @@ def check(config):
         checks.links(name, config.get(key) or [])
         key = "shared"
         checks.windows(config.get(key) or [])
+        key = "disks"
+        disk_checks.disks(config.get(key) or [])
     except ValueError as error:
         raise ValueError("guest %s: %s%s" % (name, key, error)) from None

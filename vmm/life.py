@@ -119,6 +119,8 @@ class Life:
     def _power(self, on):
         """The cables of its UARTs: a guest that is off holds no line up."""
         self.powered = on
+        if self.expansion and not on:
+            self.expansion.power_off()
         for end in self.monitor.links.ends(self.name):
             end.power(on)
 
@@ -214,6 +216,8 @@ class Life:
         if getattr(self, "ept", None) is not None:
             self.ept.release()
         self.monitor.windows.leave(self)
+        if self.expansion:
+            self.expansion.close()
         for hpa in self._taken:
             self.monitor.pages.give(hpa)
         self._taken = []

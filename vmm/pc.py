@@ -70,6 +70,11 @@ class Pc:
         self.console.uart = self.com1
         self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
+        self.expansion = None  # what the guest's file plugs in
+        if wanted(vm.config):
+            from vmm.expansion import Expansion
+
+            self.expansion = Expansion(vm, self.gsi.line, carry)
         self.apic_msrs = ApicMsrs(vm.msrs, vm.cpuid.width, self._apic_base_changed)
 
     def _wire(self, ports, mmio):
@@ -127,6 +132,8 @@ class Pc:
         for uart in self.coms:
             if uart:
                 uart.reset()
+        if self.expansion:
+            self.expansion.reset()
         self.ioapic.reset()
         for vcpu in self.vm.vcpus:
             vcpu.lapic.reset()
@@ -158,7 +165,11 @@ class Pc:
         screen.blank(memory)
         signature, _, _, features = self.vm.cpuid.leaf(1, 0)
         mp.install(memory, self._cpus, signature, features, APIC_BASE, IOAPIC, _SCI)
-        return tables.install(memory, AML, self._cpus, com_ports, True, screen=told, hpet_id=hpet.ID)
+        pci = None
+        if self.expansion:
+            self.expansion.assign()
+            pci = self.expansion.acpi()
+        return tables.install(memory, AML, self._cpus, com_ports, True, screen=told, hpet_id=hpet.ID, pci=pci)
 
     def _make_hpet(self):
         """Replace the placeholder by the HPET. The page is its own, so its accesses have a key of their own."""
@@ -235,6 +246,11 @@ class LocalApics:
 
     def write(self, offset, size, value):
         self._vm.current.lapic.write(offset, size, value)
+
+
+def wanted(config):
+    """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
+    return bool(config.get("pci") or config.get("rng") or config.get("disks"))
 
 
 def _gone(_):

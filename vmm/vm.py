@@ -71,6 +71,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self.current_task = None  # vmm.insight.linux.current.Current, once somebody has asked for it
         self._hidden = None
         self.vcpus = []  # its processors; vcpu is the first
+        self.expansion = None  # vmm.expansion.Expansion, where its file asks for it
         self._scheduled = []
         self._taken = []
         self._init = None  # why it is to be reset
@@ -147,6 +148,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self.pc = pc.Pc(self, host_uart)  # its chips
         for end in monitor.links.ends(self.name):
             self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then
+        self.expansion = self.pc.expansion
         self.console = self.pc.console  # console() attaches; console.tail(): what it last printed
         self.console.attach = self.attach
 

@@ -106,14 +106,16 @@ def fadt(dsdt, facs, keyboard, screen):
     return _table(b"FACP", 5, body)
 
 
-def madt(cpus):
-    """The MADT: `cpus` local APICs with IDs from 0, one I/O APIC with ID `cpus`."""
+def madt(cpus, levels=()):
+    """The MADT: `cpus` local APICs with IDs from 0, one I/O APIC with ID `cpus`. levels: ISA lines that PCI shares."""
     body = bytearray(struct.pack("<II", APIC_BASE, 1))  # PCAT_COMPAT: two 8259s too
     for cpu in range(cpus):
         body.extend(struct.pack("<BBBBI", 0, 8, cpu, cpu, 1))
     body.extend(struct.pack("<BBBBII", 1, 12, cpus, 0, IO_APIC, 0))
     body.extend(struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0))  # 8254: IRQ 0 on pin 2
     body.extend(struct.pack("<BBBBIH", 2, 10, 0, SCI_INT, SCI_INT, ACTIVE_HIGH_LEVEL))
+    for line in levels:
+        body.extend(struct.pack("<BBBBIH", 2, 10, 0, line, line, ACTIVE_HIGH_LEVEL))
     body.extend(struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1))  # NMI on LINT1 of all
     return _table(b"APIC", 3, body)
 
@@ -150,7 +152,7 @@ def _rsdp(rsdt, xsdt):
     return data
 
 
-def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, screen=False, hpet_id=0):
+def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, screen=False, hpet_id=0, pci=None):
     """Writes all tables into `memory`; returns the gpa of the RSDP.
 
     aml        the compiled dsdt.asl
@@ -158,6 +160,7 @@ def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False
     com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
     screen     whether the tables report a VGA
     hpet_id    low half of the HPET's capabilities, 0: there is none
+    pci        (the compiled pci.asl, the lines of PCI's interrupts), None: there is none
     ValueError for too many processors, or another DSDT than dsdt.asl's.
     """
     if not 1 <= cpus <= MAX_CPUS:
@@ -171,7 +174,9 @@ def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False
     placed = []
     dsdt_gpa = at
     timers = (hpet(hpet_id),) if hpet_id else ()
-    for table in (dsdt(aml, present, cpus), fadt(dsdt_gpa, _FACS, keyboard, screen), madt(cpus)) + timers:
+    more = (bytes(pci[0]),) if pci else ()
+    first = dsdt(aml, present, cpus), fadt(dsdt_gpa, _FACS, keyboard, screen), madt(cpus, pci[1] if pci else ())
+    for table in first + timers + more:
         at = _place(memory, at, table, placed)
     listed = placed[1:]  # the FADT points to the DSDT
     rsdt = _table(b"RSDT", 1, struct.pack("<%dI" % len(listed), *listed))

@@ -155,7 +155,7 @@ def locate(table: ptr32, gpa: int, size: int) -> int:
     end = int(table[0]) * WORDS
     while i < end:
         at = gpa - (int(table[i + FIRST_PAGE]) << 12)
-        if at >= 0 and at + size <= int(table[i + SIZE_LOW]) | int(table[i + SIZE_HIGH]) << 32:
+        if at >= 0 and size <= (int(table[i + SIZE_LOW]) | int(table[i + SIZE_HIGH]) << 32) - at:
             return (int(table[i + HPA_LOW]) | int(table[i + HPA_HIGH]) << 32) + at
         i += WORDS
     return -1

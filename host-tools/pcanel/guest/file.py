@@ -17,6 +17,7 @@ from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
+    from vmm.disks import checks as disk_checks
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.ties import checks
@@ -128,6 +129,12 @@ def _check(reader: _Reader) -> Guest:
         blobs.append(BootModule(f"{name}/{label}", reader.file(key, value)))
         return blobs[-1].name
 
+    images: list[BootModule] = []
+
+    def attach(key: str, value: str, label: str) -> str:
+        images.append(BootModule(f"{name}/{label}", reader.file(key, value)))
+        return images[-1].name
+
     kernel = reader.take("kernel", str, "a path")
     if kernel is None:
         raise reader.error("kernel", "is missing")
@@ -144,6 +151,9 @@ def _check(reader: _Reader) -> Guest:
         "modules": _modules(reader, protocol, blob),
         **_flat(reader, protocol),
         "links": _links(reader, name),
+        "pci": reader.take("pci", bool, "true or false", False),
+        "rng": reader.take("rng", bool, "true or false", False),
+        "disks": _disks(reader, attach),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
@@ -157,6 +167,7 @@ def _check(reader: _Reader) -> Guest:
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     loaded = sum(module.size() for module in blobs)
+    blobs += images
     if symbols is not None:
         config["symbols"] = blob("symbols", symbols, "symbols")
     if initrd is not None and protocol != "linux":
@@ -243,6 +254,22 @@ def _shared(reader: _Reader) -> list[dict]:
     except ValueError as error:
         raise reader.error(f"shared{error}") from None
     return windows
+
+
+def _disks(reader: _Reader, attach) -> list[dict]:
+    """Disks: `[[disk]]` tables with `image`, and optionally `mode`, `transport`."""
+    disks = []
+    for number, table in enumerate(reader.take("disk", list, "[[disk]] tables", [])):
+        if not isinstance(table, dict):
+            raise reader.error(f"disk[{number}]", f"must be a table, not {table!r}")
+        disks.append({"mode": "scratch", "transport": "virtio-pci", **table})
+    try:
+        disk_checks.disks(disks)
+    except ValueError as error:
+        raise reader.error(f"disk{error}") from None
+    for number, disk in enumerate(disks):
+        disk["image"] = attach(f"disk[{number}].image", disk["image"], f"disk{number}")
+    return disks
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:

@@ -1,5 +1,7 @@
 """The parts of the port's `cpu` module that pure modules use."""
 
+import ctypes
+
 
 def hold(_more):
     """Nobody interrupts anybody here."""
@@ -8,3 +10,8 @@ def hold(_more):
 def limited(function, argument, _account):
     """Without limits here."""
     return function(argument)
+
+
+def copy(to, source, size):
+    """Copy `size` bytes from one address to another."""
+    ctypes.memmove(to, source, size)

@@ -1,0 +1,302 @@
+"""PCI: configuration mechanism 1, BARs, MSI-X, INTx, and virtio's structures behind them."""
+
+import pytest
+import rings
+
+from vmm.bus import MmioBus, PortBus
+from vmm.devices.virtio.rng import Rng
+from vmm.pci.board import MEMORY, Board
+from vmm.pci.function import Function
+from vmm.pci.virtio import VirtioPci
+
+SLOT = 2 << 3
+
+
+class Registers:
+    def __init__(self):
+        self.seen = []
+
+    def read(self, offset, size):
+        return 0x40 + offset
+
+    def write(self, offset, size, value):
+        self.seen.append((offset, size, value))
+
+
+class Bench:
+    def __init__(self):
+        self.ports, self.memory = PortBus(), MmioBus()
+        self.levels = {}
+        self.refused = []
+        self.sent = []
+        self.board = Board(self.ports, self.memory, self.line, 0x600, self.refused.append)
+        self.ram = rings.memory()
+
+    def line(self, n):
+        return lambda level: self.levels.__setitem__(n, level)
+
+    def deliver(self, low, destination):
+        self.sent.append((low, destination))
+        return 1
+
+    def get(self, address, offset, size=4):
+        self.ports.write(0xCF8, 4, 0x80000000 | address << 8 | offset & 0xFC)
+        return self.ports.read(0xCFC + (offset & 3), size)
+
+    def put(self, address, offset, value, size=4):
+        self.ports.write(0xCF8, 4, 0x80000000 | address << 8 | offset & 0xFC)
+        self.ports.write(0xCFC + (offset & 3), size, value)
+
+    def virtio(self):
+        self.function = VirtioPci(Rng(self.ram, self.refused.append), self.deliver)
+        self.board.add(self.function)
+        self.board.assign()
+        return self.function
+
+
+def plain(*bars):
+    function = Function(0x1234, 0x5678, 0xFF0000, pin=1)
+    for n, (kind, size, device) in enumerate(bars):
+        function.bar(n, kind, size, ((0, size, device),))
+    return function
+
+
+def test_the_bus_is_scanned():
+    b = Bench()
+    found = {at: b.get(at, 0) for at in range(256) if b.get(at, 0) != 0xFFFFFFFF}
+    assert found == {0x00: 0x12378086, 0x08: 0x70008086, 0x0B: 0x71138086}
+    assert b.get(0x08, 0x0E, 1) == 0x80  # more functions
+    b.ports.write(0xCF8, 4, 0x80010000)  # bus 1
+    assert b.ports.read(0xCFC, 4) == 0xFFFFFFFF
+    b.ports.write(0xCF8, 4, 0)  # not enabled
+    assert b.ports.read(0xCFC, 4) == 0xFFFFFFFF
+    b.ports.write(0xCF8, 4, 0xFFFFFFFF)
+    assert b.ports.read(0xCF8, 4) == 0x80FFFFFC
+    b.ports.write(0xCF8, 1, 0x12)
+    assert b.ports.read(0xCF8, 4) == 0x80FFFFFC  # only a dword is the register
+
+
+def test_bars_tell_their_size_and_move():
+    b = Bench()
+    io, memory = Registers(), Registers()
+    b.board.add(plain(("io", 32, io), ("memory", 0x2000, memory)))
+    for n, size, kind in ((0, 0xFFFFFFE1, 1), (1, 0xFFFFE000, 0)):
+        b.put(SLOT, 0x10 + 4 * n, 0xFFFFFFFF)
+        assert b.get(SLOT, 0x10 + 4 * n) == size
+        b.put(SLOT, 0x10 + 4 * n, kind)
+    assert b.get(SLOT, 0x18) == 0
+    b.put(SLOT, 0x10, 0xC100)
+    b.put(SLOT, 0x14, 0xE0004000)
+    assert b.ports.read(0xC101, 1) == 0xFF and b.memory.find(0xE0004000) is None
+    b.put(SLOT, 4, 3, 2)
+    assert b.ports.read(0xC101, 1) == 0x41 and b.memory.read(0xE0005008, 4) == 0x1048
+    b.put(SLOT, 0x14, 0xE0100000)
+    b.memory.write(0xE0101004, 2, 7)
+    assert b.memory.find(0xE0004000) is None and memory.seen == [(0x1004, 2, 7)]
+    b.put(SLOT, 4, 1, 2)
+    assert b.memory.find(0xE0100000) is None and b.ports.read(0xC101, 1) == 0x41
+    b.board.reset()
+    assert b.ports.read(0xC101, 1) == 0xFF and b.get(SLOT, 0x10) == 1
+
+
+def test_a_bar_over_another_is_refused_and_counted():
+    b = Bench()
+    first, second = Registers(), Registers()
+    b.board.add(plain(("memory", 0x1000, first)))
+    b.board.add(plain(("memory", 0x1000, second)))
+    for slot in (SLOT, SLOT + 8):
+        b.put(slot, 0x10, 0xE0000000)
+        b.put(slot, 4, 2, 2)
+    assert b.memory.find(0xE0000000)[1] is first
+    assert len(b.refused) == 1 and "overlaps" in b.refused[0]
+    b.put(SLOT + 8, 0x10, 0xE0002000)
+    assert b.memory.find(0xE0002000)[1] is second
+
+
+def test_slots():
+    b = Bench()
+    b.board.add(plain(), 5)
+    with pytest.raises(ValueError, match="there is a PCI device at 00:05.0 already"):
+        b.board.add(plain(), 5)
+    for _ in range(29):
+        b.board.add(plain())
+    with pytest.raises(ValueError, match="all 32 places of the PCI bus are taken"):
+        b.board.add(plain())
+
+
+def test_addresses_without_room():
+    b = Bench()
+    b.board.add(plain(("memory", 1 << 28, Registers())))
+    b.board.add(plain(("memory", 1 << 28, Registers())))
+    with pytest.raises(ValueError, match="no room for the BARs of PCI device 00:03.0"):
+        b.board.assign()
+
+
+def test_the_lines_of_intx():
+    b = Bench()
+    for slot in range(2, 6):
+        function = plain()
+        b.board.add(function, slot)
+        function.interrupt(1)
+        line = b.get(slot << 3, 0x3C, 1)
+        assert line == (10, 10, 11, 11)[slot - 1 & 3] and b.levels[line] == 1
+        assert b.get(slot << 3, 6, 2) & 8
+        b.put(slot << 3, 4, 0x400, 2)  # INTx disable
+        assert b.levels[line] == 0 and b.get(slot << 3, 6, 2) & 8
+        b.put(slot << 3, 4, 0, 2)
+        assert b.levels[line] == 1
+        function.interrupt(0)
+        assert b.levels[line] == 0
+
+
+def capabilities(b, address=SLOT):
+    """{virtio's type or the capability's ID as a negative number: offset}."""
+    out, at = {}, b.get(address, 0x34, 1)
+    while at:
+        identity = b.get(address, at, 1)
+        out[b.get(address, at + 3, 1) if identity == 9 else -identity] = at
+        at = b.get(address, at + 1, 1)
+    return out
+
+
+def test_virtio_shows_its_structures():
+    b = Bench()
+    b.virtio()
+    assert b.get(SLOT, 0) == 0x10441AF4 and b.get(SLOT, 8, 1) == 1
+    found = capabilities(b)
+    assert set(found) == {1, 2, 3, 4, 5, -0x11}
+    assert all(b.get(SLOT, found[kind] + 4, 1) == 4 for kind in (1, 2, 3, 4))
+    assert b.get(SLOT, 0x20) == MEMORY
+    assert b.memory.read(MEMORY + 0x12, 2) == 1  # num_queues
+
+
+def start(b, vectors):
+    """A driver's way to DRIVER_OK; the driver's side of the queue."""
+    base = MEMORY
+    memory = b.memory
+    memory.write(base + 0x14, 1, 0)
+    assert memory.read(base + 0x14, 1) == 0
+    memory.write(base + 0x14, 1, 3)
+    for page in (0, 1):
+        memory.write(base, 4, page)
+        memory.write(base + 8, 4, page)
+        memory.write(base + 12, 4, memory.read(base + 4, 4) if page else 0)
+    memory.write(base + 0x14, 1, 11)
+    assert memory.read(base + 0x14, 1) == 11
+    memory.write(base + 0x16, 2, 0)
+    driver = rings.Driver(b.ram, b.function.device.queues[0])
+    memory.write(base + 0x18, 2, 8)
+    if vectors:
+        memory.write(base + 0x1A, 2, 1)
+        assert memory.read(base + 0x1A, 2) == 1
+    for i, gpa in enumerate((driver.desc, driver.avail, driver.used)):
+        memory.write(base + 0x20 + 8 * i, 4, gpa)
+        memory.write(base + 0x24 + 8 * i, 4, 0)
+    memory.write(base + 0x1C, 2, 1)
+    assert memory.read(base + 0x1C, 2) == 1
+    memory.write(base + 0x14, 1, 15)
+    return driver
+
+
+def ask(b, driver):
+    driver.chain(0, (rings.DATA, 64, 1))
+    driver.add(0)
+    b.memory.write(MEMORY + 0x3000, 2, 0)
+    return driver.back()
+
+
+def test_virtio_with_intx():
+    b = Bench()
+    b.virtio()
+    driver = start(b, vectors=False)
+    line = b.get(SLOT, 0x3C, 1)
+    assert ask(b, driver) == [(0, 64)] and b.levels[line] == 1
+    assert b.memory.read(MEMORY + 0x1000, 1) == 1 and b.levels[line] == 0
+    assert b.memory.read(MEMORY + 0x1000, 1) == 0
+    assert b.ram.read(rings.DATA, 64) != bytes(64)
+
+
+def test_virtio_with_messages():
+    b = Bench()
+    b.virtio()
+    at = capabilities(b)[-0x11]
+    driver = start(b, vectors=True)
+    b.put(SLOT, at + 2, 0x8000, 2)
+    table = MEMORY + 0x4000
+    for word, value in enumerate((0xFEE03004, 0, 0x41, 1)):
+        b.memory.write(table + 16 + 4 * word, 4, value)
+    ask(b, driver)
+    assert b.sent == [] and b.memory.read(table + 0x800, 4) == 2  # masked: it waits
+    b.memory.write(table + 28, 4, 0)
+    assert b.sent == [(0x841, 3)] and b.memory.read(table + 0x800, 4) == 0
+    ask(b, driver)
+    assert len(b.sent) == 2
+    b.put(SLOT, at + 2, 0xC000, 2)  # all are masked
+    ask(b, driver)
+    assert len(b.sent) == 2
+    b.put(SLOT, at + 2, 0x8000, 2)
+    assert len(b.sent) == 3
+    b.memory.write(table + 16, 4, 0xFED00000)  # no local APIC's address
+    ask(b, driver)
+    assert len(b.sent) == 3
+    b.memory.write(MEMORY + 0x1A, 2, 5)
+    assert b.memory.read(MEMORY + 0x1A, 2) == 0xFFFF  # no such message
+
+
+def test_virtio_by_configuration_space():
+    """Where a BAR cannot be reached: the window of the fifth structure."""
+    b = Bench()
+    b.virtio()
+    at = capabilities(b)[5]
+    b.put(SLOT, at + 4, 4, 1)
+    b.put(SLOT, at + 8, 0x12)
+    b.put(SLOT, at + 12, 2)
+    assert b.get(SLOT, at + 16, 2) == 1
+    b.put(SLOT, at + 8, 0x14)
+    b.put(SLOT, at + 12, 1)
+    b.put(SLOT, at + 16, 3, 1)
+    assert b.function.device.status == 3
+    b.put(SLOT, at + 12, 3)
+    assert b.get(SLOT, at + 16, 1) == 3  # no access of three bytes: what was there
+
+
+def test_saved_and_loaded():
+    b = Bench()
+    b.virtio()
+    driver = start(b, vectors=False)
+    ask(b, driver)
+    saved = b.board.host.save()
+    other = Bench()
+    other.ram = b.ram
+    other.function = VirtioPci(Rng(other.ram, other.refused.append), other.deliver)
+    other.board.add(other.function)
+    other.board.host.load(saved)
+    assert other.board.host.save() == saved
+    driver.queue = other.function.device.queues[0]
+    line = other.get(SLOT, 0x3C, 1)
+    assert other.levels[line] == 1
+    other.memory.read(MEMORY + 0x1000, 1)
+    assert ask(other, driver) == [(0, 64)] and other.levels[line] == 1
+
+
+def test_random_accesses_to_configuration_space_and_registers():
+    import random
+
+    chance = random.Random(3)
+    b = Bench()
+    b.virtio()
+    for _ in range(3000):
+        size = chance.choice((1, 2, 4))
+        offset = chance.randrange(0, 256) & -size
+        address = chance.choice((SLOT, 0, 8, 11))
+        if chance.random() < 0.5:
+            b.get(address, offset, size)
+        else:
+            b.put(address, offset, chance.getrandbits(8 * size), size)
+        b.put(SLOT, 0x20, MEMORY)
+        b.put(SLOT, 4, 2, 2)
+        at = MEMORY + (chance.choice((0, 0x1000, 0x2000, 0x3000, 0x4000, 0x4800)) + chance.randrange(64) & -size)
+        if chance.random() < 0.5:
+            assert 0 <= b.memory.read(at, size) < 1 << 8 * size
+        else:
+            b.memory.write(at, size, chance.getrandbits(8 * size))

@@ -1,0 +1,258 @@
+"""A disk by virtio. Source: virtio 1.2, "Block Device".
+
+Requests whose disk is quick (vmm/disks) are served in viper, within the exit by which the driver notifies; others when
+the disk has done them, in any order. A request is a header of 16 bytes, data, and a status of one byte, in buffers of
+any cut.
+"""
+
+import struct
+
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm.devices.virtio.device import DRIVER_OK, NEEDS_RESET, STATUS, Device
+from vmm.devices.virtio.queue import (
+    BUFFER,
+    BUFFERS,
+    CHAIN,
+    HEAD,
+    IN,
+    MOST,
+    NOTHING,
+    OUT,
+    WRONG,
+    buffers,
+    gather,
+    interrupts,
+    new_chain,
+    pop,
+    push,
+)
+from vmm.disks import SECTOR
+
+_SEG_MAX = const(1 << 2)
+_RO = const(1 << 5)
+_BLK_SIZE = const(1 << 6)
+_FLUSH = const(1 << 9)
+
+_READ = const(0)
+_WRITE = const(1)
+_SYNC = const(4)
+_GET_ID = const(8)
+
+_OK = const(0)
+_IOERR = const(1)
+_UNSUPP = const(2)
+
+_HEADER = const(16)
+_ID_BYTES = const(20)
+
+# Words of `words`, behind STATUS
+_WRITABLE = const(1)
+_COUNTS = const(2)  # reads, sectors read, writes, sectors written
+_TOTAL = const(6)  # bytes of the long request
+_SLOWLY = const(2)  # an answer of _serve(): a long request
+
+
+class Blk(Device):
+    """disk: as vmm/disks says. Queue 0: requests."""
+
+    kind = 2
+    sizes = (256,)
+    own_words = 6
+
+    def __init__(self, memory, refused, disk):
+        self.own_features = _SEG_MAX | _BLK_SIZE | _FLUSH | (_RO if disk.read_only else 0)
+        Device.__init__(self, memory, refused)
+        self.disk = disk
+        self._chain = new_chain()
+        self._round = 0  # counts resets: what a disk ends from an earlier round is dropped
+        self.waiting = 0  # requests that the disk has
+        self.words[_WRITABLE] = 0 if disk.read_only else 1
+        self._serve = None
+        if disk.quick:
+            words, state, chain = [uctypes.addressof(a) for a in (self.words, self.queues[0].state, self._chain)]
+            self._serve = bind(_serve, words, state, memory.table, chain, disk.quick)
+            self.kicks[0] = bind(_kick, words, state, self._serve, self)
+
+    @property
+    def counts(self):
+        """(reads, sectors read, writes, sectors written)."""
+        return tuple(self.words[_COUNTS : _COUNTS + 4])
+
+    def config(self):
+        """capacity, size_max (not offered), seg_max, geometry (not offered), blk_size."""
+        return struct.pack("<QIIIIQ", self.disk.sectors, 0, MOST - 4, 0, SECTOR, 0)
+
+    def stopped(self):
+        self._round += 1
+        self.waiting = 0
+
+    def notified(self, n):
+        self.go_on(self._serve() if self._serve else self.queues[0].pop(self._chain))
+
+    def go_on(self, found):
+        """What is left of a notification after the quick way has come to `found`."""
+        chain = self._chain
+        while found > NOTHING:
+            if found == _SLOWLY:
+                self._long(chain)
+            else:
+                self._request(chain)
+            found = self._serve() if self._serve else self.queues[0].pop(chain)
+        if found == WRONG:
+            self.broken(0)
+        self.done(0)
+
+    def _long(self, chain):
+        """A read or write of the usual form that the quick disk moves in parts, between which other guests may run."""
+        out, back = chain[OUT], chain[IN]
+        write = 1 if out > 1 else 0
+        count = out + back - 2
+        total = self.words[_TOTAL]
+        sector = int.from_bytes(uctypes.bytes_at(_address(chain, 0) + 8, 8), "little")
+        at = uctypes.addressof(chain) + 4 * (BUFFERS + BUFFER)
+        moved = 0
+        while moved < total:
+            some = self.disk.quick(sector, at, count, write, moved)
+            if some <= 0:
+                self._request(chain)
+                return
+            moved += some
+        self._count(write, total)
+        self._end(chain[HEAD], _address(chain, count + 1), _OK, 0 if write else total)
+
+    def _count(self, write, size):
+        self.words[_COUNTS + 2 * write] += 1
+        self.words[_COUNTS + 2 * write + 1] += size // SECTOR
+
+    def _request(self, chain):
+        """One that is not for the quick way."""
+        head = chain[HEAD]
+        readable, writable = buffers(chain)
+        out, room = sum([size for _, size in readable]), sum([size for _, size in writable])
+        if out < _HEADER or room < 1:
+            self.fail("block request without header or status")
+            return
+        kind, _, sector = struct.unpack("<IIQ", gather(readable, _HEADER))
+        status = writable[-1][0] + writable[-1][1] - 1
+        writable = _cut(writable, 0, room - 1)
+        if kind == _READ:
+            self._transfer(head, sector, writable, room - 1, 0, status)
+        elif kind == _WRITE and not self.disk.read_only:
+            self._transfer(head, sector, _cut(readable, _HEADER, out - _HEADER), out - _HEADER, 1, status)
+        elif kind == _SYNC:
+            self._start()
+            self.disk.flush(bind(self._ended, self._round, head, status, 0))
+        elif kind == _GET_ID:
+            identity = (self.disk.identity + bytes(_ID_BYTES))[:_ID_BYTES]
+            at = 0
+            for hpa, size in writable:
+                part = identity[at : at + size]
+                if part:
+                    uctypes.bytearray_at(hpa, len(part))[:] = part
+                at += size
+            self._end(head, status, _OK, min(at, _ID_BYTES))
+        else:
+            self._end(head, status, _IOERR if kind == _WRITE else _UNSUPP, 0)
+
+    def _transfer(self, head, sector, parts, size, write, status):
+        if size % SECTOR or sector + size // SECTOR > self.disk.sectors:
+            self._end(head, status, _IOERR, 0)
+            return
+        self._count(write, size)
+        self._start()
+        self.disk.transfer(sector, parts, write, bind(self._ended, self._round, head, status, 0 if write else size))
+
+    def _start(self):
+        self.waiting += 1
+
+    def _ended(self, turn, head, status, written, ok):
+        """The disk has done it, within transfer() or later."""
+        if turn != self._round:
+            return  # the driver has reset the device since
+        self.waiting -= 1
+        self._end(head, status, _OK if ok else _IOERR, written if ok else 0)
+        self.done(0)
+
+    def _end(self, head, status, code, written):
+        uctypes.bytearray_at(status, 1)[0] = code
+        self.queues[0].push(head, written + 1)
+
+
+def _address(chain, i):
+    """The hpa of a chain's buffer."""
+    at = BUFFERS + BUFFER * i
+    return chain[at] | chain[at + 1] << 32
+
+
+def _cut(parts, start, size):
+    """`size` bytes of [(hpa, bytes), ...] from byte `start` on."""
+    out = []
+    for hpa, length in parts:
+        if start >= length:
+            start -= length
+            continue
+        length = min(length - start, size)
+        if length:
+            out.append((hpa + start, length))
+        size -= length
+        start = 0
+    return out
+
+
+@micropython.viper
+def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
+    """Requests in the usual buffers, as long as the disk is quick: NOTHING; WRONG; CHAIN, one for Blk._request;
+    _SLOWLY, one for Blk._long."""
+    w = ptr32(words)
+    c = ptr32(chain)
+    while True:
+        found = int(pop(queue, memory, chain))
+        if found != CHAIN:
+            return found
+        out = int(c[OUT])
+        back = int(c[IN])
+        last = BUFFERS + BUFFER * (out + back - 1)
+        if out == 0 or back == 0 or int(c[BUFFERS + 2]) != _HEADER or int(c[last + 2]) != 1:
+            return CHAIN
+        header = ptr32(int(c[BUFFERS]) | int(c[BUFFERS + 1]) << 32)
+        kind = int(header[0])
+        if kind == _READ and out == 1 and back > 1:
+            count = back - 1
+        elif kind == _WRITE and back == 1 and out > 1 and w[_WRITABLE]:
+            count = out - 1
+        else:
+            return CHAIN
+        if header[3]:
+            return CHAIN
+        i = BUFFERS + BUFFER
+        total = 0
+        while i <= BUFFER * count + BUFFERS:
+            total += int(c[i + 2])
+            i += BUFFER
+        moved = int(quick(int(header[2]), chain + (BUFFERS + BUFFER) * 4, count, kind, 0))
+        if moved < 0:
+            return CHAIN
+        if moved < total:
+            w[_TOTAL] = total
+            return _SLOWLY
+        w[_COUNTS + 2 * kind] += 1
+        w[_COUNTS + 2 * kind + 1] += total >> 9
+        status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
+        status[0] = _OK
+        push(queue, int(c[HEAD]), 1 if kind else total + 1)
+
+
+@micropython.viper
+def _kick(words: int, queue: int, serve, device):
+    """Device.notify() of queue 0."""
+    if ptr32(words)[STATUS] & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
+        return
+    found = int(serve())
+    if found != NOTHING:
+        device.go_on(found)
+    elif int(interrupts(queue)):
+        device.signal(0)

@@ -1,0 +1,18 @@
+"""What a guest's disk consists of, whatever controller it hangs on.
+
+A disk has `sectors` of 512 bytes, `read_only`, `identity` (20 bytes), and
+
+    transfer(sector, parts, write, done)   move [(hpa, bytes), ...], in all whole sectors; done(ok) at once or later
+    flush(done)                            what was written is kept; done(ok)
+    quick(sector, buffers, count, write, skip)   the same for buffers of a virtqueue's chain (an address), from byte
+                                           `skip` on, as much as one step may take: bytes, or -1 where transfer() has
+                                           to do it; None where nothing is that quick
+    forget()                               the guest is switched off
+    close()
+
+The caller has checked that the sectors are the disk's.
+"""
+
+from micropython import const
+
+SECTOR = const(512)

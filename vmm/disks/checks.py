@@ -1,0 +1,25 @@
+"""Validity of the disks in a guest's description. The host checks guest files by the same code.
+
+An error is a ValueError of one line that begins with the entry and, where one key of it is wrong, the key.
+"""
+
+MODES = ("rw", "ro", "scratch")
+TRANSPORTS = ("virtio-pci",)
+_KEYS = ("image", "mode", "transport")
+
+
+def disks(entries):
+    """Look at [{"image": "guest/disk0", "mode": "scratch", "transport": "virtio-pci"}]; image alone is required."""
+    for number, disk in enumerate(entries):
+        if not isinstance(disk, dict):
+            raise ValueError("[%d]: must be a table with image, not %r" % (number, disk))
+        for key in disk:
+            if key not in _KEYS:
+                raise ValueError("[%d].%s: unknown key; there are %s" % (number, key, ", ".join(_KEYS)))
+        image = disk.get("image")
+        if not isinstance(image, str) or not image:
+            raise ValueError("[%d].image: must be an image, not %r" % (number, image))
+        for key, choices in (("mode", MODES), ("transport", TRANSPORTS)):
+            value = disk.get(key)
+            if value is not None and value not in choices:
+                raise ValueError("[%d].%s: must be one of %s, not %r" % (number, key, ", ".join(choices), value))

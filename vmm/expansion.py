@@ -1,0 +1,72 @@
+"""What a guest's file plugs into its PC: PCI, and the devices behind it.
+
+A guest without such keys has none of this, and pays nothing for it.
+"""
+
+import uctypes
+
+from vmm.acpi import tables
+from vmm.acpi.pci_aml import AML
+from vmm.devices.virtio.blk import Blk
+from vmm.devices.virtio.rng import Rng
+from vmm.disks.memory import MemoryDisk
+from vmm.pci.board import LINES, Board
+from vmm.pci.virtio import VirtioPci
+
+
+class Expansion:
+    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s consist of, in their order."""
+
+    def __init__(self, vm, line, deliver):
+        """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
+        self._deliver = deliver
+        self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
+        self.disks = []
+        config = vm.config
+        try:
+            for number, entry in enumerate(config.get("disks") or []):
+                self._add_disk(vm, number, entry)
+            if config.get("rng"):
+                self.plug(Rng(vm.memory, vm.count_refused))
+        except BaseException:
+            self.close()
+            raise
+
+    def _add_disk(self, vm, number, entry):
+        name = entry["image"]
+        blob = vm.blobs.get(name)
+        if blob is None:
+            raise ValueError("guest %s: disks[%d].image: there is no boot module %s" % (vm.name, number, name))
+        if len(blob) < 512:
+            raise ValueError("guest %s: disks[%d].image: %s has no whole sector" % (vm.name, number, name))
+        mode = entry.get("mode") or "scratch"
+        disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, b"disk%d" % number)
+        self.disks.append(disk)
+        self.plug(Blk(vm.memory, vm.count_refused, disk))
+
+    def plug(self, device):
+        """A virtio device into the next free slot."""
+        self.board.add(VirtioPci(device, self._deliver))
+
+    def acpi(self):
+        """What vmm.acpi.tables.install() has to know: (SSDT, lines that are levels)."""
+        return AML, sorted(set(LINES))
+
+    def reset(self):
+        """The reset line."""
+        self.board.reset()
+
+    def assign(self):
+        """What firmware does before a kernel is entered."""
+        self.board.assign()
+
+    def power_off(self):
+        """The guest is switched off: what disks keep only until then is gone."""
+        for disk in self.disks:
+            disk.forget()
+
+    def close(self):
+        """The guest is destroyed."""
+        for disk in self.disks:
+            disk.close()
+        self.disks = []

@@ -1,0 +1,1 @@
+"""PCI of a guest: configuration space and its access, BARs, MSI-X, bridges, virtio's transport."""

@@ -1,0 +1,60 @@
+"""The PCI side of a guest's board: bridges, slots, interrupt lines behind INTx, and addresses as firmware gives them.
+
+INTA to INTD of a slot lead to PIRQA to PIRQD by turns, as on every board with a PIIX, and these to lines 10 and 11 of
+both interrupt controllers.
+"""
+
+from micropython import const
+
+from vmm.pci import bridges
+from vmm.pci.function import BUS_MASTER, COMMAND, IO_SPACE, MEMORY_SPACE
+from vmm.pci.host import Host
+
+LINES = (10, 10, 11, 11)  # of PIRQA to PIRQD; vmm/acpi/pci.asl says the same
+MEMORY = const(0xE0000000)  # what the DSDT gives to BARs
+MEMORY_END = const(0xFEC00000)
+IO = const(0xC000)
+IO_END = const(0x10000)
+
+
+class Board:
+    """ports, memory: the guest's buses; line(n): a new source on interrupt line n; pm_base: of ACPI's ports.
+
+    refused(what) counts."""
+
+    def __init__(self, ports, memory, line, pm_base, refused):
+        self.host = Host(ports, memory, line, LINES, refused)
+        self.host.add(bridges.HostBridge(), 0)
+        self.host.add(bridges.IsaBridge(LINES), 1)
+        self.host.add(bridges.PowerManagement(pm_base), 1, 3)
+
+    def add(self, function, device=None):
+        """Plug a function in, at the next free place or at device number `device`. ValueError where that is taken."""
+        self.host.add(function, self.host.free() if device is None else device)
+
+    def reset(self):
+        self.host.reset()
+
+    def assign(self):
+        """Give BARs their addresses and enable them, as firmware does before it boots a kernel.
+
+        ValueError where there is no room."""
+        memory, io = MEMORY, IO
+        for _, function in sorted(self.host.functions.items()):
+            enabled = 0
+            for n, bar in enumerate(function.bars):
+                if bar is None:
+                    continue
+                if bar.kind == "io":
+                    at = io + bar.size - 1 & -bar.size
+                    io = at + bar.size
+                    enabled |= IO_SPACE
+                else:
+                    at = memory + bar.size - 1 & -bar.size
+                    memory = at + bar.size
+                    enabled |= MEMORY_SPACE
+                if io > IO_END or memory > MEMORY_END:
+                    raise ValueError("no room for the BARs of PCI device 00:%02x.0" % (function.address >> 3))
+                function.write(0x10 + 4 * n, 4, at)
+            if enabled:
+                function.write(COMMAND, 2, enabled | BUS_MASTER)

@@ -1,0 +1,46 @@
+"""The bridges that firmware and kernels expect on bus 0: 440FX host bridge, PIIX3 ISA bridge, PIIX4 power management.
+
+Source: Intel 82441FX, 82371SB and 82371AB data sheets.
+"""
+
+from micropython import const
+
+from vmm.pci.function import Function
+
+_INTEL = const(0x8086)
+_PAM = const(0x59)  # to 0x5F
+_PIRQ = const(0x60)  # to 0x63
+_PMBASE = const(0x40)
+_PMREGMISC = const(0x80)
+
+
+class HostBridge(Function):
+    """440FX. Its PAM registers are kept; memory from 0xC0000 to 0xFFFFF is RAM, whatever they say."""
+
+    def __init__(self):
+        Function.__init__(self, _INTEL, 0x1237, 0x060000, 2)
+        for i in range(_PAM - 1, _PAM + 7):
+            self._writable[i] = 0xFF
+        self.config[_PAM] = 0x10  # the firmware's code is in RAM: it need not copy itself
+
+
+class IsaBridge(Function):
+    """PIIX3: PIRQA to PIRQD lead to interrupt lines. route(): they have changed."""
+
+    def __init__(self, lines):
+        Function.__init__(self, _INTEL, 0x7000, 0x060100)
+        self.config[0x0E] = 0x80  # more functions follow
+        for i, line in enumerate(lines):
+            self.config[_PIRQ + i] = line
+            self._writable[_PIRQ + i] = 0x8F
+
+
+class PowerManagement(Function):
+    """PIIX4's function 3. base: of the PM block's ports, which stay where they are."""
+
+    def __init__(self, base):
+        Function.__init__(self, _INTEL, 0x7113, 0x068000, 3)
+        self.config[_PMBASE : _PMBASE + 4] = (base | 1).to_bytes(4, "little")
+        self.config[_PMREGMISC] = 1
+        self._writable[_PMREGMISC] = 1
+        self.config[0x3D] = 1

@@ -1,0 +1,200 @@
+"""One PCI function: its configuration space, and where its BARs lie on the guest's buses.
+
+Source: PCI Local Bus Specification 3.0, "Configuration Space"; "Address Maps".
+"""
+
+import struct
+
+from micropython import const
+
+from vmm.bus import Overlap
+
+# Offsets
+VENDOR = const(0x00)
+COMMAND = const(0x04)
+STATUS = const(0x06)
+REVISION = const(0x08)
+CACHE_LINE = const(0x0C)
+HEADER_TYPE = const(0x0E)
+BARS = const(0x10)
+SUBSYSTEM = const(0x2C)
+ROM = const(0x30)
+CAPABILITIES = const(0x34)
+INTERRUPT_LINE = const(0x3C)
+INTERRUPT_PIN = const(0x3D)
+_FIRST_CAPABILITY = const(0x40)
+_SIZE = const(256)
+_BARS_END = const(0x28)
+
+# Command
+IO_SPACE = const(1)
+MEMORY_SPACE = const(2)
+BUS_MASTER = const(4)
+INTX_DISABLE = const(0x400)
+_COMMAND_WRITABLE = const(0x0547)  # with parity, SERR# and INTx disable
+_INTERRUPT_STATUS = const(0x08)
+_CAPABILITIES_LIST = const(0x10)
+
+
+class Bar:
+    """kind: "io" or "memory"; size: a power of two; pieces: [(offset, bytes, device)], what answers within it."""
+
+    def __init__(self, kind, size, pieces):
+        self.kind = kind
+        self.size = size
+        self.pieces = pieces
+        self.at = None  # where it is on the bus, None: nowhere
+
+    @property
+    def flags(self):
+        return 1 if self.kind == "io" else 0
+
+
+class Function:
+    """A function of type 0. irq(level): its INTx, once the board has wired it."""
+
+    def __init__(self, vendor, device, klass, revision=0, subsystem=(0, 0), pin=0):
+        """klass: base class, sub-class, interface as 24 bits. pin: 1 to 4 for INTA to INTD, 0: none."""
+        self.config = struct.pack("<HHHHIII", vendor, device, 0, 0, klass << 8 | revision, 0, 0)
+        self.config = bytearray(self.config + bytes(_SIZE - len(self.config)))
+        self._writable = bytearray(_SIZE)
+        struct.pack_into("<HH", self.config, SUBSYSTEM, subsystem[0], subsystem[1])
+        struct.pack_into("<H", self._writable, COMMAND, _COMMAND_WRITABLE)
+        self._writable[CACHE_LINE] = self._writable[INTERRUPT_LINE] = 0xFF
+        self.config[INTERRUPT_PIN] = pin
+        self.bars = [None] * 6
+        self.irq = None
+        self.board = None  # vmm.pci.host.Host
+        self.address = None  # device << 3 | function
+        self._level = 0
+        self._next = _FIRST_CAPABILITY
+        self._last = CAPABILITIES
+        self._at_reset = None
+
+    def bar(self, n, kind, size, pieces):
+        """Declare BAR n. 32-bit memory, not prefetchable, or I/O."""
+        self.bars[n] = Bar(kind, size, pieces)
+        least = 4 if kind == "io" else 16
+        if size & (size - 1) or size < least:
+            raise ValueError("a BAR of %d bytes" % size)
+        struct.pack_into("<I", self._writable, BARS + 4 * n, -size & 0xFFFFFFFF)
+        self.config[BARS + 4 * n] = self.bars[n].flags
+
+    def capability(self, identity, body, writable=b""):
+        """Add a capability; body: what follows its two first bytes; writable: its mask. Returns its offset."""
+        at = self._next
+        self.config[self._last] = at
+        self._last = at + 1
+        self.config[at] = identity
+        self.config[at + 2 : at + 2 + len(body)] = body
+        self._writable[at + 2 : at + 2 + len(writable)] = writable
+        self._next = at + 2 + len(body) + 3 & ~3
+        self.config[STATUS] |= _CAPABILITIES_LIST
+        return at
+
+    def reset(self):
+        """As after power-on: BARs are nowhere, nothing is enabled."""
+        if self._at_reset is None:
+            self._at_reset = bytes(self.config)
+        self._unmap()
+        self.config[:] = self._at_reset
+        self.interrupt(0)
+        self.was_reset()
+
+    def was_reset(self):
+        """For a class on top."""
+
+    def wrote(self, offset, size):
+        """For a class on top: the guest has written to these bytes of its configuration space."""
+
+    @property
+    def command(self):
+        return struct.unpack_from("<H", self.config, COMMAND)[0]
+
+    def read(self, offset, size):
+        """Configuration space."""
+        return int.from_bytes(self.config[offset : offset + size], "little")
+
+    def write(self, offset, size, value):
+        config, writable = self.config, self._writable
+        for i in range(offset, offset + size):
+            mask = writable[i]
+            config[i] = config[i] & ~mask | value & mask
+            value >>= 8
+        if offset < BARS and offset + size > COMMAND or offset < _BARS_END and offset + size > BARS:
+            self._place()
+            self._drive()
+        self.wrote(offset, size)
+
+    # -- interrupts
+
+    def interrupt(self, level):
+        """INTx, as the device drives it."""
+        self._level = level
+        self.config[STATUS] = self.config[STATUS] & ~_INTERRUPT_STATUS | (_INTERRUPT_STATUS if level else 0)
+        self._drive()
+
+    def _drive(self):
+        if self.irq:
+            self.irq(1 if self._level and not self.command & INTX_DISABLE else 0)
+
+    # -- BARs
+
+    def base(self, n):
+        """The address in BAR n."""
+        return struct.unpack_from("<I", self.config, BARS + 4 * n)[0] & ~0xF
+
+    def _place(self):
+        """Move BARs on the buses to where the guest has put them."""
+        command = self.command
+        moved = []
+        for n, bar in enumerate(self.bars):
+            if bar is None:
+                continue
+            on = command & (IO_SPACE if bar.kind == "io" else MEMORY_SPACE)
+            base = struct.unpack_from("<I", self.config, BARS + 4 * n)[0] & -bar.size & 0xFFFFFFFF
+            # All ones are how a guest asks for the size; 0 is no place either.
+            at = base if on and base and base + bar.size < 1 << 32 else None
+            if at != bar.at:
+                moved.append((bar, at))
+        for bar, _ in moved:
+            self._take_off(bar)
+        for bar, at in moved:
+            if at is not None:
+                self._put_on(bar, at)
+
+    def _unmap(self):
+        for bar in self.bars:
+            if bar is not None:
+                self._take_off(bar)
+
+    def _take_off(self, bar):
+        if bar.at is not None:
+            bar.at = None
+            for _, _, device in bar.pieces:
+                self.board.release(bar.kind, device)
+
+    def _put_on(self, bar, at):
+        done = []
+        try:
+            for offset, size, device in bar.pieces:
+                self.board.claim(bar.kind, at + offset, size, device)
+                done.append(device)
+        except (Overlap, ValueError) as error:
+            for device in done:
+                self.board.release(bar.kind, device)
+            self.board.refused("BAR overlaps: %s" % error)
+            return
+        bar.at = at
+
+    # -- state as data
+
+    def save(self):
+        """Plain data."""
+        return {"config": bytes(self.config), "level": self._level}
+
+    def load(self, saved):
+        self.reset()
+        self.config[:] = saved["config"]
+        self._place()
+        self.interrupt(saved["level"])

@@ -1,0 +1,117 @@
+"""Configuration mechanism 1, and bus 0 behind it. Source: PCI Local Bus Specification 3.0, "Software Generation of
+Configuration Transactions"."""
+
+from micropython import const
+
+CONFIG_ADDRESS = const(0xCF8)
+CONFIG_DATA = const(0xCFC)
+_ENABLE = const(0x80000000)
+_WRITABLE = const(0x80FFFFFC)
+_DEVICES = const(32)
+
+
+class Host:
+    """Bus 0 of a guest: functions by their address (device << 3 | function).
+
+    ports, memory: its buses; line(n): a new source on interrupt line n; lines: of PIRQA to PIRQD; refused(what) counts.
+    """
+
+    def __init__(self, ports, memory, line, lines, refused):
+        self._ports = ports
+        self._memory = memory
+        self._line = line
+        self._lines = lines
+        self.refused = refused
+        self.functions = {}
+        self.address = 0
+        self.data = Data(self)
+        ports.claim(CONFIG_ADDRESS, 1, self, widest=4)
+        ports.reserve_dword(CONFIG_ADDRESS)  # and the register at CF9h has nothing of it
+        ports.claim(CONFIG_DATA, 4, self.data, widest=4)
+
+    def add(self, function, device, number=0):
+        """Plug a function in. ValueError where there is one."""
+        address = device << 3 | number
+        if address in self.functions or not 0 <= device < _DEVICES:
+            raise ValueError("there is a PCI device at 00:%02x.%d already" % (device, number))
+        function.board = self
+        function.address = address
+        pin = function.config[0x3D]
+        if pin:
+            n = self._lines[(pin - 1 + device - 1) & 3]
+            function.irq = self._line(n)
+            function.config[0x3C] = n
+        self.functions[address] = function
+        function.reset()
+
+    def free(self):
+        """The lowest device number from 2 on that nothing has."""
+        for device in range(2, _DEVICES):
+            if device << 3 not in self.functions:
+                return device
+        raise ValueError("all %d places of the PCI bus are taken" % _DEVICES)
+
+    def reset(self):
+        self.address = 0
+        for function in self.functions.values():
+            function.reset()
+
+    # CONFIG_ADDRESS: only a dword is it.
+
+    def read(self, offset, size):
+        return self.address if size == 4 else 0xFFFFFFFF
+
+    def write(self, offset, size, value):
+        if size == 4:
+            self.address = value & _WRITABLE
+
+    def target(self, offset):
+        """(the function that CONFIG_ADDRESS names, or None; the offset in its configuration space)."""
+        address = self.address
+        if not address & _ENABLE or address >> 16 & 0xFF:
+            return None, 0
+        return self.functions.get(address >> 8 & 0xFF), (address & 0xFC) + offset
+
+    # For BARs.
+
+    def claim(self, kind, at, size, device):
+        if kind == "io":
+            self._ports.claim(at, size, device, widest=4)
+        else:
+            self._memory.claim(at, size, device)
+
+    def release(self, kind, device):
+        (self._ports if kind == "io" else self._memory).release(device)
+
+    # -- state as data
+
+    def save(self):
+        """Plain data, that of all functions."""
+        return {"address": self.address, "functions": {at: function.save() for at, function in self.functions.items()}}
+
+    def load(self, saved):
+        self.address = saved["address"]
+        for at, state in saved["functions"].items():
+            self.functions[at].load(state)
+
+    def __repr__(self):
+        rows = []
+        for at, function in sorted(self.functions.items()):
+            rows.append("00:%02x.%d %04x:%04x" % (at >> 3, at & 7, function.read(0, 2), function.read(2, 2)))
+        return "\n".join(rows)
+
+
+class Data:
+    """CONFIG_DATA."""
+
+    def __init__(self, host):
+        self._host = host
+
+    def read(self, offset, size):
+        function, at = self._host.target(offset)
+        return function.read(at, size) if function else (1 << 8 * size) - 1
+
+    def write(self, offset, size, value):
+        function, at = self._host.target(offset)
+        if function:
+            function.write(at, size, value)

@@ -1,0 +1,322 @@
+"""virtio by PCI, as a modern device: its structures in one BAR, messages by MSI-X or INTx.
+
+Each structure has a page of its own, so that the page of notifications has its own key in the table of exits. Source:
+virtio 1.2, "Virtio Over PCI Bus".
+"""
+
+import struct
+from array import array
+
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm.pci.function import Function
+from vmm.pci.msix import Msix
+from vmm.vtx.x86 import MASK32, PAGE
+
+_VENDOR = const(0x1AF4)
+_DEVICES = const(0x1040)
+_VENDOR_CAPABILITY = const(0x09)
+_BAR = const(4)
+_BAR_SIZE = const(8 * PAGE)
+
+_COMMON = const(1)
+_NOTIFY = const(2)
+_ISR = const(3)
+_DEVICE = const(4)
+_CONFIG_ACCESS = const(5)
+_NOTIFY_PAGE = const(3)
+_MSIX_PAGE = const(4)
+_NOTIFY_STEP = const(4)  # bytes between the places of two queues
+
+_NO_VECTOR = const(0xFFFF)
+_QUEUE_ISR = const(1)
+_CONFIG_ISR = const(2)
+
+# Registers of the common structure: offset -> bytes
+_FEATURE_SELECT = const(0x00)
+_FEATURE = const(0x04)
+_DRIVER_SELECT = const(0x08)
+_DRIVER_FEATURE = const(0x0C)
+_CONFIG_VECTOR = const(0x10)
+_NUM_QUEUES = const(0x12)
+_STATUS = const(0x14)
+_GENERATION = const(0x15)
+_QUEUE_SELECT = const(0x16)
+_QUEUE_SIZE = const(0x18)
+_QUEUE_VECTOR = const(0x1A)
+_QUEUE_ENABLE = const(0x1C)
+_QUEUE_NOTIFY_OFF = const(0x1E)
+_QUEUE_ADDRESSES = const(0x20)  # descriptors, driver area, device area: 8 bytes each
+_QUEUE_ADDRESSES_END = const(0x38)
+
+# Base class, sub-class, interface by device ID
+_CLASSES = {1: 0x020000, 2: 0x018000, 3: 0x078000, 4: 0x00FF00, 8: 0x010000}
+
+
+class VirtioPci(Function):
+    """A virtio device as a PCI function. deliver: carries messages to local APICs (vmm/pci/msix.py)."""
+
+    def __init__(self, device, deliver):
+        kind = device.kind
+        Function.__init__(
+            self, _VENDOR, _DEVICES + kind, _CLASSES.get(kind, 0x00FF00), 1, (_VENDOR, _DEVICES + kind), pin=1
+        )
+        self.device = device
+        device.changed = self._changed
+        self._common = Common(self)
+        self.bar(_BAR, "memory", _BAR_SIZE, ())
+        for kind, page, length, more in (
+            (_COMMON, 0, _QUEUE_ADDRESSES_END, b""),
+            (_ISR, 1, 1, b""),
+            (_DEVICE, 2, PAGE, b""),
+            (_NOTIFY, _NOTIFY_PAGE, _NOTIFY_STEP * len(device.queues), struct.pack("<I", _NOTIFY_STEP)),
+        ):
+            body = struct.pack("<BBB3xII", 16 + len(more), kind, _BAR, page * PAGE, length) + more
+            self.capability(_VENDOR_CAPABILITY, body)
+        # Source: "PCI configuration access capability"
+        mask = b"\x00\x00\xff\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+        body = struct.pack("<BBB3xIII", 20, _CONFIG_ACCESS, 0, 0, 0, 0)
+        self._access = self.capability(_VENDOR_CAPABILITY, body, mask)
+        self.msix = Msix(self, _BAR, _MSIX_PAGE * PAGE, len(device.queues) + 1, deliver)
+        self.bars[_BAR].pieces = (
+            (0, PAGE, self._common),
+            (PAGE, PAGE, Isr(self)),
+            (2 * PAGE, PAGE, Config(device)),
+            (_NOTIFY_PAGE * PAGE, PAGE, Notify(device)),
+            (_MSIX_PAGE * PAGE, PAGE, self.msix),
+        )
+        self.isr = 0
+        self.vectors = array("I", [_NO_VECTOR] * len(device.queues))
+        self.config_vector = _NO_VECTOR
+        vectors = uctypes.addressof(self.vectors)
+        device.signal = bind(_signal, vectors, self.msix.enabling, self.msix.quick, bind(VirtioPci._signal, self))
+
+    def was_reset(self):
+        self.msix.reset()
+        self.reset_device()
+
+    def reset_device(self):
+        """Status 0, or the reset line."""
+        self.isr = 0
+        for n in range(len(self.vectors)):
+            self.vectors[n] = _NO_VECTOR
+        self.config_vector = _NO_VECTOR
+        self.device.reset()
+        self.interrupt(0)
+
+    def read(self, offset, size):
+        if offset == self._access + 16:
+            window, at, length = self._window()
+            if window:
+                struct.pack_into("<I", self.config, self._access + 16, window.read(at, length))
+        return Function.read(self, offset, size)
+
+    def wrote(self, offset, size):
+        self.msix.wrote(offset, size)
+        if offset == self._access + 16:
+            window, at, length = self._window()
+            if window:
+                window.write(at, length, Function.read(self, offset, length))
+
+    def _window(self):
+        """(the page's device, the offset in it, bytes) that the configuration access capability names."""
+        bar, at, length = struct.unpack_from("<B3xII", self.config, self._access + 4)
+        if bar != _BAR or length not in (1, 2, 4) or at % length:
+            return None, 0, 0
+        for offset, size, device in self.bars[_BAR].pieces:
+            if offset <= at < offset + size:
+                return device, at - offset, length
+        return None, 0, 0
+
+    # -- what the device tells the driver
+
+    def _signal(self, n):
+        if not self.msix.enabled:
+            self._intx(_QUEUE_ISR)
+        elif self.vectors[n] != _NO_VECTOR:
+            self.msix.raise_(self.vectors[n])
+
+    def _changed(self):
+        self.device.generation = self.device.generation + 1 & 0xFF
+        if self.msix.enabled:
+            if self.config_vector != _NO_VECTOR:
+                self.msix.raise_(self.config_vector)
+        else:
+            self._intx(_CONFIG_ISR)
+
+    def _intx(self, why):
+        self.isr |= why
+        self.interrupt(1)
+
+    # -- state as data
+
+    def save(self):
+        saved = Function.save(self)
+        saved["isr"], saved["vectors"], saved["config_vector"] = self.isr, list(self.vectors), self.config_vector
+        saved["selected"] = self._common.selected()
+        saved["msix"] = self.msix.save()
+        saved["device"] = self.device.save()
+        return saved
+
+    def load(self, saved):
+        Function.load(self, saved)
+        self.isr, self.config_vector = saved["isr"], saved["config_vector"]
+        for n, vector in enumerate(saved["vectors"]):
+            self.vectors[n] = vector
+        self._common.select(saved["selected"])
+        self.msix.load(saved["msix"])
+        self.device.load(saved["device"])
+
+
+class Common:
+    """The common configuration structure. Registers are accessed by their own size; those of 8 bytes by halves, too."""
+
+    def __init__(self, function):
+        self._function = function
+        self._device = function.device
+        self.select((0, 0, 0))
+
+    def selected(self):
+        return self._feature_page, self._driver_page, self._queue
+
+    def select(self, selected):
+        self._feature_page, self._driver_page, self._queue = selected
+
+    def read(self, offset, size):
+        device, function = self._device, self._function
+        if offset == _STATUS:
+            return device.status
+        if offset == _FEATURE:
+            return device.features >> 32 * self._feature_page & MASK32 if self._feature_page < 2 else 0
+        if offset == _DRIVER_FEATURE:
+            return device.accepted >> 32 * self._driver_page & MASK32 if self._driver_page < 2 else 0
+        if offset == _FEATURE_SELECT:
+            return self._feature_page
+        if offset == _DRIVER_SELECT:
+            return self._driver_page
+        if offset == _CONFIG_VECTOR:
+            return function.config_vector
+        if offset == _NUM_QUEUES:
+            return len(device.queues)
+        if offset == _GENERATION:
+            return device.generation
+        if offset == _QUEUE_SELECT:
+            return self._queue
+        if self._queue >= len(device.queues):
+            return 0
+        queue = device.queues[self._queue]
+        if offset == _QUEUE_SIZE:
+            return queue.size
+        if offset == _QUEUE_VECTOR:
+            return function.vectors[self._queue]
+        if offset == _QUEUE_ENABLE:
+            return 1 if queue.enabled else 0
+        if offset == _QUEUE_NOTIFY_OFF:
+            return self._queue
+        if _QUEUE_ADDRESSES <= offset < _QUEUE_ADDRESSES_END:
+            return queue.addresses[offset - _QUEUE_ADDRESSES >> 3] >> 8 * (offset & 7)
+        return 0
+
+    def write(self, offset, size, value):
+        device, function = self._device, self._function
+        if offset == _STATUS:
+            if value:
+                device.write_status(value)
+            else:
+                function.reset_device()
+        elif offset == _FEATURE_SELECT:
+            self._feature_page = value
+        elif offset == _DRIVER_SELECT:
+            self._driver_page = value
+        elif offset == _DRIVER_FEATURE:
+            device.accept(self._driver_page, value)
+        elif offset == _CONFIG_VECTOR:
+            function.config_vector = self._vector(value)
+        elif offset == _QUEUE_SELECT:
+            self._queue = value
+        elif self._queue < len(device.queues):
+            self._write_queue(offset, size, value)
+
+    def _write_queue(self, offset, size, value):
+        queue = self._device.queues[self._queue]
+        if offset == _QUEUE_VECTOR:
+            self._function.vectors[self._queue] = self._vector(value)
+        elif offset == _QUEUE_ENABLE:
+            if value & 1 and not queue.enabled:
+                self._device.enable(self._queue)
+        elif queue.enabled:
+            return
+        elif offset == _QUEUE_SIZE:
+            queue.size = value
+        elif _QUEUE_ADDRESSES <= offset < _QUEUE_ADDRESSES_END:
+            which, at = offset - _QUEUE_ADDRESSES >> 3, offset & 7
+            if size == 8 and at == 0:
+                queue.set_address(which, 0, value)
+                queue.set_address(which, 32, value >> 32)
+            elif size == 4 and at in (0, 4):
+                queue.set_address(which, 8 * at, value)
+
+    def _vector(self, value):
+        """A vector as the driver reads it back: none where there is no such message."""
+        return value if value < self._function.msix.vectors else _NO_VECTOR
+
+
+class Isr:
+    """The ISR status: reading it clears it, and lowers INTx."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def read(self, offset, size):
+        function = self._function
+        if offset:
+            return 0
+        value, function.isr = function.isr, 0
+        function.interrupt(0)
+        return value
+
+    def write(self, offset, size, value):
+        pass
+
+
+class Config:
+    """The device's own configuration structure."""
+
+    def __init__(self, device):
+        self._device = device
+
+    def read(self, offset, size):
+        config = self._device.config()
+        return int.from_bytes(config[offset : offset + size], "little")
+
+    def write(self, offset, size, value):
+        self._device.configure(offset, value.to_bytes(size, "little"))
+
+
+class Notify:
+    """The place of each queue's notifications. write(offset, size, value): which of them is told by the offset."""
+
+    def __init__(self, device):
+        self.write = bind(_notify, device.kicks)
+
+    def read(self, offset, size):
+        return 0
+
+
+@micropython.viper
+def _notify(kicks, offset: int, size: int, value: int):
+    n = offset >> 2
+    if n < int(len(kicks)):
+        kicks[n]()
+
+
+# By VirtioPci._signal and Msix.raise_ it is 4,000.
+@micropython.viper
+def _signal(vectors: int, enabling: int, send, slow, n: int):
+    """An interrupt for queue n. enabling: address of Msix's word that says whether messages are enabled."""
+    vector = int(ptr32(vectors)[n])
+    if ptr32(enabling)[0] == 0 or vector == _NO_VECTOR or int(send(vector)) == 0:
+        slow(n)
