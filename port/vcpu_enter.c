@@ -125,7 +125,7 @@ static inline __attribute__((always_inline)) void advance(vcpu_frame_t *f) {
                     (f->interruptibility & BLOCKING_BY_STI_MOV_SS))) {
         complete(f);
     }
-    if ((f->wants[f->reason & 0x7f] & FRAME_WANT_DR7) && MP_UNLIKELY(f->dr7 & DR7_ENABLES)) {
+    if ((f->wants[f->reason] & FRAME_WANT_DR7) && MP_UNLIKELY(f->dr7 & DR7_ENABLES)) {
         f->completed = f->pending = 1;
     }
 }
@@ -134,25 +134,28 @@ void vcpu_advance(vcpu_t *self) {
     advance(self->frame);
 }
 
-// Charges the cost of the last exit up to now, unless left() has charged it already.
-static inline __attribute__((always_inline)) void count_ticks(vcpu_frame_t *f, uint64_t now) {
+// Charges the cost of the last exit up to now, unless left() has charged it already; the cost, else 0.
+static inline __attribute__((always_inline)) uint64_t count_ticks(vcpu_frame_t *f, uint64_t now) {
     uint64_t since = f->exit_tsc;
-    if (MP_LIKELY(since != 0)) {
-        uint64_t last = f->reason & 0x7f;
-        uint64_t cost = now - since;
-        f->host_ticks += cost;
-        if (MP_LIKELY(last < VCPU_REASONS)) {
-            f->ticks[last] += cost;
-        }
-        if (MP_UNLIKELY(f->min_run == MIN_RUN_AS_LONG)) {
-            f->min_run = cost;
-        }
-        f->exit_tsc = 0;
+    if (MP_UNLIKELY(since == 0)) {
+        return 0;
+    }
+    uint64_t cost = now - since;
+    f->host_ticks += cost;
+    f->ticks[f->reason] += cost;
+    f->exit_tsc = 0;
+    return cost;
+}
+
+// As many ticks of the guest as its last exit cost.
+static void run_as_long(vcpu_frame_t *f, uint64_t cost) {
+    if (f->min_run == MIN_RUN_AS_LONG && cost != 0) {
+        f->min_run = cost;
     }
 }
 
 void vcpu_count_ticks(vcpu_frame_t *f, uint64_t now) {
-    count_ticks(f, now);
+    run_as_long(f, count_ticks(f, now));
 }
 
 // The words of the frame that wants[] can ask for, bit 0 first.
@@ -244,7 +247,7 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
     }
     bool held = flawed && (vmx_cpu.flaws & FLAW_UNMASKED_VIRTUAL) && bochs27_hold(f);
     uint64_t now = op_rdtsc();
-    count_ticks(f, now);
+    uint64_t cost = count_ticks(f, now);
     if (f->timer_shift < 64) {
         uint64_t left = 0xffffffff;
         if (f->deadline != 0) {
@@ -255,6 +258,7 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
             left = bochs27_limit(f, held, left);
         }
         if (MP_UNLIKELY((f->min_run | vmx_cpu.holdoff) != 0)) {
+            run_as_long(f, cost);
             uint64_t min_run = f->min_run >> f->timer_shift;
             left = left < min_run ? min_run : left;
             left = coalesce_limit(left, f->timer_shift);
@@ -281,13 +285,14 @@ static __attribute__((noinline)) int run_guest_flawed(vcpu_frame_t *f) {
     return run_guest(f, true);
 }
 
-// A reason with bits above the basic one, or beyond the table: the basic reason, or RuntimeError.
+// A reason with bits above the basic one, or beyond the table: the basic reason, also in the frame, or RuntimeError.
 static __attribute__((noinline)) uint64_t unusual_reason(
     vcpu_frame_t *f, uint64_t reason, uint64_t launched) {
     if (reason & REASON_ENTRY_FAILURE) {
         f->launched = launched;
     }
     uint64_t basic = reason & 0xffff;
+    f->reason = basic < VCPU_REASONS ? basic : VCPU_REASONS - 1;
     if (basic >= VCPU_SLOT_ATTENTION) {
         __asm volatile("sti" ::: "memory");
         mp_raise_msg_varg(
@@ -301,12 +306,12 @@ static inline __attribute__((always_inline)) uint64_t read_exit(
     vcpu_frame_t *f, uint64_t launched) {
     uint64_t reason = vmx_get(EXIT_REASON);
     f->reason = reason;
-    f->rip = vmx_get(GUEST_RIP);
-    f->rflags = vmx_get(GUEST_RFLAGS);
-    f->gpr[4] = vmx_get(GUEST_RSP);
-    f->qualification = vmx_get(EXIT_QUALIFICATION);
-    f->length = vmx_get(EXIT_INSTRUCTION_LENGTH);
-    f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
+    vmx_save(GUEST_RIP, &f->rip);
+    vmx_save(GUEST_RFLAGS, &f->rflags);
+    vmx_save(GUEST_RSP, &f->gpr[4]);
+    vmx_save(EXIT_QUALIFICATION, &f->qualification);
+    vmx_save(EXIT_INSTRUCTION_LENGTH, &f->length);
+    vmx_save(GUEST_INTERRUPTIBILITY, &f->interruptibility);
     if (MP_UNLIKELY(reason >= VCPU_SLOT_ATTENTION)) {
         reason = unusual_reason(f, reason, launched);
     }
@@ -411,7 +416,7 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
     f->verdict &= 1;
     while (enter_once(self, f, false) <= 1) {
     }
-    count_ticks(f, op_rdtsc()); // later time is not charged to the guest
+    vcpu_count_ticks(f, op_rdtsc()); // later time is not charged to the guest
     return mp_const_none;
 }
 // A type of its own rather than a built-in function, whose call would check what is checked here.
