@@ -74,7 +74,7 @@ class _Reader:
             node = self.space.number(node, 8)
 
     def socks(self, gva, count, step, head, node):
-        """Yield the sockets of the namespace: `count` buckets of `step` bytes, their heads and nodes at these offsets."""
+        """Yield the sockets of the namespace in `count` buckets of `step` bytes, heads and nodes at these offsets."""
         for first in self.heads(gva, count, step, head):
             for sock in self.chain(first, node):
                 if self.space.number(sock + self._net_at, 8) == self.net:
