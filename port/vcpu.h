@@ -30,7 +30,7 @@ typedef struct {
     uint32_t offset; // of a 64-bit word of the frame
     uint32_t mask; // which of its low bits are the key
     uint32_t shift; // 32 - log2 of the entries
-    uint32_t reserved;
+    uint32_t scaled; // the same for offsets in bytes: shift - 4
     vcpu_key_t entry[];
 } vcpu_keys_t;
 
