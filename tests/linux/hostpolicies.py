@@ -53,17 +53,18 @@ def _events_are_told(shell, monitor, vm, pid):
 
     @vm.break_at("do_sys_openat2", pid=pid, limit=2)
     def opened(event):
-        name = event.argument(1, "char *")
-        seen.append((event.thread.comm.string_(), event.thread.pid.value_(), event.vm.prog.symbol(event.rip).name, name))
+        task, prog = event.thread, event.vm.prog
+        assert event.argument(1, "char *").type_.type_name() == "char *"
+        seen.append((task.comm.string_(), task.pid.value_(), prog.symbol(event.rip).name))
         assert event.rip == event.registers["rip"] == vm.symbols["do_sys_openat2"] and event.kind == "call"
         assert event.register("cr3") and event.run("assert vcpu.rip == %d and vm.state == 'paused'" % event.rip) == ""
-        assert [frame.name for frame in event.vm.prog.stack_trace(event.thread)][0] == "do_sys_openat2"
+        assert [frame.name for frame in prog.stack_trace(task)][0] == "do_sys_openat2"
 
     words = "echo a > /dev/null; echo b > /dev/null; echo c > /dev/null; echo $((6 * 7))"
     _type(shell, words)
     monitor.wait(_SECONDS, lambda: opened.hits == 2)
     assert _finish(shell, words) == "42\n"  # and the third one asks nobody
-    assert [row[:3] for row in seen] == [(b"sh", pid, "do_sys_openat2")] * 2
+    assert seen == [(b"sh", pid, "do_sys_openat2")] * 2
     assert opened.hits == 2
 
     for kind in ("CPUID", "SYSCALL", "IO"):  # one of each, whatever the guest does at that moment
@@ -88,7 +89,7 @@ def _answers_are_carried_out(shell, monitor, vm):
     monitor.wait(_SECONDS, lambda: user.hits)
     assert _finish(shell, words) == "4711\n0\n"
 
-    for answer, line in (("Value(4711)", "ValueError: syscall happens once"), ("Vlaue(1)", "NameError")):
+    for answer, line in (("Value(4711)", "ValueError: syscall happens once"), ("Walue(1)", "NameError")):
 
         @vm.on("SYSCALL", comm="sh", once=True)
         def called(event, answer=answer):

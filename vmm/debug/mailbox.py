@@ -35,6 +35,7 @@ _REPLY_ROOM = const(0xC000)
 _RING_AT = const(0x18000)
 _RING = const(0x8000)
 
+
 def _get(box, word):
     return struct.unpack_from("<I", box, 4 * word)[0]
 
