@@ -1,5 +1,5 @@
-"""A guest's own firmware: its ROM, and what it asks the machine for by fw_cfg and CMOS. Debian's SeaBIOS is what this is
-made for (docs/firmware.md).
+"""A guest's own firmware: its ROM, and what it asks the machine for by fw_cfg and CMOS. It is made for Debian's SeaBIOS
+(docs/firmware.md).
 
 The whole file lies at 4 GiB - its size, readable and executable; its last part, at most 256 KiB, is also in RAM below
 1 MiB, as after a chipset's shadowing, and is fresh at each start. The vCPU starts at the reset vector.

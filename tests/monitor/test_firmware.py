@@ -1,4 +1,4 @@
-"""A guest with SeaBIOS that boots GRUB from a disk: what GRUB's shell on the serial line tells of the machine. One boot."""
+"""A guest with SeaBIOS that boots GRUB from a disk: what GRUB's shell on the serial line tells of the machine."""
 
 import re
 

@@ -1,8 +1,8 @@
 """A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT.
 
 They lie at 0xE0000, in memory that the map reserves, so that a scan for the RSDP
-finds them too; firmware gets them from vmm/acpi/loader.py. The fixed hardware (not hardware-reduced, always in ACPI mode) is a
-block of 16 ports at PM_BASE. Limits: up to 16 processors, one I/O APIC.
+finds them too; firmware gets them from vmm/acpi/loader.py. The fixed hardware (not
+hardware-reduced, always in ACPI mode) is a block of 16 ports at PM_BASE. Limits: up to 16 processors, one I/O APIC.
 Source: ACPI Specification 6.4, "ACPI Software Programming Model", revisions of 5.1.
 """
 
