@@ -53,8 +53,8 @@ def test_vectors_and_the_x87(guest, gdb, xsave):
         pytest.skip("this CPU model has no XSAVE")
     made = guest(
         f"mov rax, cr4\nor rax, 0x40600\nmov cr4, rax\nxor ecx, ecx\nxgetbv\nor eax, 7\nxsetbv\nmov rbx, {DATA:#x}\n"
-        "movdqu xmm3, [rbx]\nfninit\nfld1\nfldpi\nvmovdqu ymm5, [rbx]\nvmovdqu [rbx + 64], ymm5\nmovdqu [rbx + 96], xmm3"
-        "\nfxch st(1)\nfstp qword ptr [rbx + 112]\nhlt",
+        "movdqu xmm3, [rbx]\nfninit\nfld1\nfldpi\nvmovdqu ymm5, [rbx]\nvmovdqu [rbx + 64], ymm5\n"
+        "movdqu [rbx + 96], xmm3\nfxch st(1)\nfstp qword ptr [rbx + 112]\nhlt",
         data={DATA: bytes(range(64))},
     )
     session = gdb(made)
