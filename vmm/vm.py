@@ -266,7 +266,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         """Dump: why the guest cannot go on, and its registers."""
         self._keep(text)
         rest = "exit reason %d, qualification %#x, instruction length %d\n%s" % (
-            vcpu.reason & 0xFFFF, vcpu.qualification, vcpu.length, vcpu.registers(),
+            vcpu.reason, vcpu.qualification, vcpu.length, vcpu.registers(),
         )  # fmt: skip
         self.monitor.journal.say(self.name, text + "\n" + rest)
 
