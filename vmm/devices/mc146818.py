@@ -81,7 +81,7 @@ class Mc146818:
         """reader(now) -> the register that the index selects, or -1: ask read()."""
         return self._register if size == 1 and offset == 1 else None
 
-    # A kernel that waits for an update's end, and then reads the time, reads some hundred times: in bytecode 17,000 each.
+    # A kernel that waits for an update's end and then reads the time reads some hundred times: 17,000 each in bytecode.
     @micropython.viper
     def _register(self, now: int) -> int:
         """For reader()."""

@@ -8,8 +8,8 @@ allocates. A decoded number depends on the instruction's bytes only, so it can b
 
 The number: bits 3:0 length; 7:4 bytes accessed; 11:8 register; 12 set if byte register 4-7 is AH-BH; 13 memory is
 written; 14 the source is an immediate (the last bytes); 19:16 bytes of the register that a read changes, 4 clears the
-upper half. A MOV of 8 bytes has the number that fastops.py executes: bit 15 memory is the first operand; 20 OTHER; 26:21
-the operation.
+upper half. A MOV of 8 bytes has the number that fastops.py executes: bit 15 memory is the first operand; 20 OTHER;
+26:21 the operation.
 
 address() encodes the operand's address, as far as its offset in the page depends on it: bits 4:0 base register, or
 BASE_NONE, BASE_RIP; 9:5 index register, or BASE_NONE; 11:10 log2 of the scale; 14:12 segment (in the order of
