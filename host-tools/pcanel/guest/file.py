@@ -18,6 +18,7 @@ from pcanel.vmm_import import importable
 
 with importable():
     from vmm.disks import checks as disk_checks
+    from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.ties import checks
@@ -147,6 +148,7 @@ def _check(reader: _Reader) -> Guest:
         "kernel": blob("kernel", kernel, "kernel"),
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
+        "system": reader.choice("system", tuple(SYSTEMS), None),
         "cmdline": reader.take("cmdline", str, "a string", ""),
         "modules": _modules(reader, protocol, blob),
         **_flat(reader, protocol),
