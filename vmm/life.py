@@ -95,7 +95,7 @@ class Life:
             vcpu.clock.skew = 0
         rsdp = self.pc.tables()
         state = loaders.load(self.memory, self.config, self.blobs, self.e820, rsdp)
-        if state.bios:
+        if state is not None and state.bios:
             self._start_bios()
         skew = -self.clock.now()
         for vcpu in self.vcpus:
