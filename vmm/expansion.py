@@ -9,6 +9,7 @@ from vmm.acpi import tables
 from vmm.acpi.pci_aml import AML
 from vmm.devices.virtio.blk import Blk
 from vmm.devices.virtio.rng import Rng
+from vmm.disks.checks import HOST, LIMIT
 from vmm.disks.memory import MemoryDisk
 from vmm.pci.board import LINES, Board
 from vmm.pci.virtio import VirtioPci
@@ -34,15 +35,33 @@ class Expansion:
 
     def _add_disk(self, vm, number, entry):
         name = entry["image"]
+        mode = entry.get("mode") or "scratch"
+        identity = b"disk%d" % number
+        if name.startswith(HOST):
+            self.disks.append(self._host_disk(vm, number, name[len(HOST) :], mode, entry, identity))
+            self.plug(Blk(vm.memory, vm.count_refused, self.disks[-1]))
+            return
         blob = vm.blobs.get(name)
         if blob is None:
             raise ValueError("guest %s: disks[%d].image: there is no boot module %s" % (vm.name, number, name))
         if len(blob) < 512:
             raise ValueError("guest %s: disks[%d].image: %s has no whole sector" % (vm.name, number, name))
-        mode = entry.get("mode") or "scratch"
-        disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, b"disk%d" % number)
+        disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity, _limit(entry))
         self.disks.append(disk)
         self.plug(Blk(vm.memory, vm.count_refused, disk))
+
+    def _host_disk(self, vm, number, name, mode, entry, identity):
+        """A disk of the host's machine."""
+        from vmm.disks.host import HostDisk, Scratch
+
+        drives = vm.monitor.drives
+        try:
+            drive = drives.take(name, vm, mode == "rw")
+        except ValueError as error:
+            raise ValueError("guest %s: disks[%d].image: %s" % (vm.name, number, error)) from None
+        if mode == "scratch":
+            return Scratch(vm, drives, drive, vm.monitor.pages, _limit(entry), identity)
+        return HostDisk(vm, drives, drive, mode, identity)
 
     def plug(self, device):
         """A virtio device into the next free slot."""
@@ -70,3 +89,8 @@ class Expansion:
         for disk in self.disks:
             disk.close()
         self.disks = []
+
+
+def _limit(entry):
+    """Bytes of memory that "scratch" may take."""
+    return entry.get("limit") or LIMIT

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pcanel import post, repl
 from pcanel.console import Console
+from pcanel.disks import distinct
 from pcanel.endpoint import Endpoint
 from pcanel.engines.base import Engine, Machine
 from pcanel.engines.choose import choose
@@ -80,6 +81,7 @@ class Monitor:
         self._machine = Machine(
             Path(), Path(image), memory, cpu, self._modules, cmdline, paced=paced, uefi=uefi, reset_ends=reset_ends
         )
+        self._machine.disks = distinct(disk for guest in self.guests for disk in guest.disks)
         self._machine.check()
         self.choice = choose(engine)
         self.names = [REPL, *(self._lines.get(line) or line for line in LINES)]  # of consoles; COM4 is gdb's
