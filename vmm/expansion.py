@@ -23,6 +23,7 @@ class Expansion:
         self._deliver = deliver
         self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
         self.disks = []
+        self.bootable = []  # their PCI functions
         config = vm.config
         try:
             for number, entry in enumerate(config.get("disks") or []):
@@ -48,7 +49,7 @@ class Expansion:
             raise ValueError("guest %s: disks[%d].image: %s has no whole sector" % (vm.name, number, name))
         disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity, _limit(entry))
         self.disks.append(disk)
-        self.plug(Blk(vm.memory, vm.count_refused, disk))
+        self.bootable.append(self.plug(Blk(vm.memory, vm.count_refused, disk)))
 
     def _host_disk(self, vm, number, name, mode, entry, identity):
         """A disk of the host's machine."""
@@ -64,12 +65,18 @@ class Expansion:
         return HostDisk(vm, drives, drive, mode, identity)
 
     def plug(self, device):
-        """A virtio device into the next free slot."""
-        self.board.add(VirtioPci(device, self._deliver))
+        """A virtio device into the next free slot; its function."""
+        function = VirtioPci(device, self._deliver)
+        self.board.add(function)
+        return function
 
     def acpi(self):
         """What vmm.acpi.tables.install() has to know: (SSDT, lines that are levels)."""
         return AML, sorted(set(LINES))
+
+    def order(self):
+        """Where firmware finds what it may boot: device paths as SeaBIOS has them, the first disk first."""
+        return ["/pci@i0cf8/*@%x" % (function.address >> 3) for function in self.bootable]
 
     def reset(self):
         """The reset line."""

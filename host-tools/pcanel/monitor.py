@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pcanel import post, repl
 from pcanel.console import Console
-from pcanel.disks import distinct
 from pcanel.endpoint import Endpoint
 from pcanel.engines.base import Engine, Machine
 from pcanel.engines.choose import choose
@@ -21,6 +20,7 @@ from pcanel.errors import InputError, PcanelError
 from pcanel.guest import trial
 from pcanel.guest.file import Guest
 from pcanel.guest.set import assign_lines, load_all
+from pcanel.hostdisks import distinct
 from pcanel.hub import Hub
 from pcanel.modules import BootModule, check_names, policy
 from pcanel.paths import ELF

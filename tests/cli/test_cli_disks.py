@@ -4,13 +4,13 @@ import subprocess
 import sys
 
 import pytest
-from pcanel.disks import Disk, Locks, check, distinct
 from pcanel.engines.base import Machine
 from pcanel.engines.bochs import Bochs
 from pcanel.engines.qemu import Qemu
 from pcanel.errors import InputError
 from pcanel.guest.file import load
 from pcanel.guest.set import load_all
+from pcanel.hostdisks import Disk, Locks, check, distinct
 
 GUEST = 'memory = "16M"\nprotocol = "multiboot"\nkernel = "kernel"\n'
 
@@ -92,7 +92,7 @@ def test_an_image_that_is_written_to_has_one_guest(write, tmp_path):
         load(write({"image": "large.img"}, {"image": "large.img", "mode": "rw"}))
 
 
-HOLD = "import sys; from pcanel.disks import *; from pathlib import Path; l = Locks(); l.take([Disk(Path(sys.argv[1]), {})])"
+HOLD = "import sys; from pcanel.hostdisks import *; from pathlib import Path; l = Locks(); l.take([Disk(Path(sys.argv[1]), {})])"
 
 
 @pytest.mark.parametrize("theirs, ours, fits", [(True, True, 0), (True, False, 0), (False, True, 0), (False, False, 1)])

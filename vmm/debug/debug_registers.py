@@ -9,9 +9,9 @@ Exceptions".
 from micropython import const
 
 from vmm import verdict
-from vmm.debug.gdb_policy import attach
 from vmm.handlers import control as handlers
 from vmm.policies.events import EXCEPTION
+from vmm.policies.policy import decorator
 from vmm.vtx import reasons
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_PENDING_DEBUG_EXCEPTIONS
 from vmm.vtx.vmcs_bits import PENDING_BS, PENDING_ENABLED
@@ -79,7 +79,7 @@ class DebugRegisters:
             self._placed[vcpu.number] = {}
         vm.exits.replace(reasons.MOV_DR, self._mov_dr)
         vm.arming.primary(_CONTROL, 1)
-        self._policy = attach(vm, EXCEPTION, self._exception, {"vector": _DB})
+        self._policy = decorator(vm, EXCEPTION, {"vector": _DB}, False)(self._exception)
 
     def _end(self):
         vm = self.vm
@@ -181,7 +181,7 @@ class DebugRegisters:
         if not self._wanted:
             return []
         found, mine = [], 0
-        if completed and vcpu.reason & 0xFFFF == reasons.EXCEPTION_OR_NMI:
+        if completed and vcpu.reason == reasons.EXCEPTION_OR_NMI:
             found, mine = self.matches(vcpu, vcpu.qualification)
             vcpu.qualification &= ~mine
         pending = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)

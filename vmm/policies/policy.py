@@ -72,6 +72,7 @@ class Policy:
         self.attached = False
         self.listed = True  # in vm.policies
         self.passes = None
+        self.reply = None  # a function of nothing: what it answers after all at the exit that it passes
         self._chains = ()
         self._wants = general.wants(event, filters) + event.wants(filters)
         self._succeeded = True
@@ -170,7 +171,10 @@ class Policy:
             return below(vcpu)
         if self.passes is not None and self.passes == vcpu.rip:
             self.passes = None
-            return below(vcpu)
+            reply, self.reply = self.reply, None
+            if reply is None:
+                return below(vcpu)
+            return self.finish(vcpu, reply(), below, handler, self.vm.starts)
         last = self.account.get(FLAGS) & LAST
         self.account.flag(LAST, False)
         self._succeeded = True
@@ -232,7 +236,7 @@ class Policy:
         if answer == verdict.PAUSED:
             if event.repeats:
                 self.passes = vcpu.rip
-            if event.tells:
+            if event.tells and not self.vm.silent:
                 place = "%#x%s" % (vcpu.rip, self.vm.name_of(vcpu.rip))
                 self.vm.log("paused by policy %s on %s at rip %s" % (self.name, event.name, place))
             event.stand(vcpu)
@@ -277,13 +281,16 @@ def _show(value):
     return "%#x" % value if isinstance(value, int) and not isinstance(value, bool) else repr(value)
 
 
-def decorator(vm, event, filters):
-    """Return the decorator that attaches a function to an event of `vm`. ValueError at once for bad filters."""
+def decorator(vm, event, filters, listed=True):
+    """Return the decorator that attaches a function to an event of `vm`. ValueError at once for bad filters.
+
+    listed: in vm.policies; a part of the monitor's is not.
+    """
     event = events.find(event)
     event.check(filters)
     event = event.of(vm, filters)
     vm.arming.check(event, event.needs(filters))
-    return lambda function: attach(vm, event, function, filters)
+    return lambda function: attach(vm, event, function, filters, listed)
 
 
 def attach(vm, event, function, filters, listed=True):

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pcanel.disks import Disk, Locks
 from pcanel.endpoint import Endpoint
 from pcanel.errors import EngineError, InputError
+from pcanel.hostdisks import Disk, Locks
 from pcanel.modules import BootModule
 from pcanel.paths import lack_of
 from pcanel.ram.map import Map, open_memory

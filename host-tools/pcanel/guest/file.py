@@ -11,20 +11,22 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcanel import disks as host_disks
-from pcanel.disks import Disk
+from pcanel import hostdisks
 from pcanel.errors import InputError
+from pcanel.hostdisks import Disk
 from pcanel.modules import BootModule
 from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
+    from vmm.description import FIRMWARE_MEMORY
     from vmm.disks import checks as disk_checks
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.ties import checks
 
-PROTOCOLS = ("linux", "multiboot", "flat")
+PROTOCOLS = ("linux", "multiboot", "flat", "bios")
+FIRMWARE = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
 SCREENS = ("off", "on", "console")
@@ -140,16 +142,15 @@ def _check(reader: _Reader) -> Guest:
         return images[-1].name
 
     disks: list[Disk] = []
-    kernel = reader.take("kernel", str, "a path")
-    if kernel is None:
-        raise reader.error("kernel", "is missing")
+    kernel, firmware = _entered(reader, protocol)
     initrd = reader.take("initrd", str, "a path")
     symbols = reader.take("symbols", str, "a path")
     config = {
         "name": name,
         "memory": memory,
         "protocol": protocol,
-        "kernel": blob("kernel", kernel, "kernel"),
+        "kernel": blob("kernel", kernel, "kernel") if kernel is not None else None,
+        "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
         "cmdline": reader.take("cmdline", str, "a string", ""),
@@ -175,12 +176,32 @@ def _check(reader: _Reader) -> Guest:
     blobs += images
     if symbols is not None:
         config["symbols"] = blob("symbols", symbols, "symbols")
+    if protocol == "bios":
+        if memory < FIRMWARE_MEMORY:
+            raise reader.error("memory", "firmware needs at least 16 MiB")
+        if config["cmdline"]:
+            raise reader.error("cmdline", "has no meaning for protocol bios: the boot loader on the disk has it")
     if initrd is not None and protocol != "linux":
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
     reader.finish()
     if loaded >= memory:
         raise reader.error("memory", f"{memory >> 10} KiB cannot hold kernel, initrd and modules ({loaded >> 10} KiB)")
     return Guest(reader.path, config, tuple(blobs), tuple(disks))
+
+
+def _entered(reader: _Reader, protocol: str) -> tuple[str | None, str | None]:
+    """What the guest starts with: a kernel's path, or firmware's."""
+    kernel = reader.take("kernel", str, "a path")
+    firmware = reader.take("firmware", str, "a path")
+    if protocol == "bios":
+        if kernel is not None:
+            raise reader.error("kernel", "has no meaning for protocol bios, which boots from a disk")
+        return None, firmware or FIRMWARE
+    if firmware is not None:
+        raise reader.error("firmware", f"has no meaning for protocol {protocol}")
+    if kernel is None:
+        raise reader.error("kernel", "is missing")
+    return kernel, None
 
 
 def _name(reader: _Reader) -> str:
@@ -283,7 +304,7 @@ def _disks(reader: _Reader, attach, machines: list[Disk]) -> list[dict]:
             continue
         path = reader.file(key, disk["image"])
         writable = disk["mode"] == "rw"
-        lack = host_disks.check(path, writable)
+        lack = hostdisks.check(path, writable)
         if lack:
             raise reader.error(key, f"{path}: {lack}")
         if writable or path.stat().st_size > _LARGE:
