@@ -22,6 +22,9 @@ class Expansion:
         """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
         self._deliver = deliver
         self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
+        self.places = None  # of virtio by registers in memory (vmm/devices/virtio/places.py)
+        self._mmio_bus = vm.mmio_bus
+        self._line = line
         self.disks = []
         self.bootable = []  # their PCI functions
         config = vm.config
@@ -38,18 +41,21 @@ class Expansion:
         name = entry["image"]
         mode = entry.get("mode") or "scratch"
         identity = b"disk%d" % number
-        if name.startswith(HOST):
-            self.disks.append(self._host_disk(vm, number, name[len(HOST) :], mode, entry, identity))
-            self.plug(Blk(vm.memory, vm.count_refused, self.disks[-1]))
-            return
+        make = self._host_disk if name.startswith(HOST) else self._memory_disk
+        disk = make(vm, number, name, mode, entry, identity)
+        self.disks.append(disk)
+        plugged = self.plug(Blk(vm.memory, vm.count_refused, disk), entry.get("transport"))
+        if plugged:
+            self.bootable.append(plugged)
+
+    def _memory_disk(self, vm, number, name, mode, entry, identity):
+        """A boot module."""
         blob = vm.blobs.get(name)
         if blob is None:
             raise ValueError("guest %s: disks[%d].image: there is no boot module %s" % (vm.name, number, name))
         if len(blob) < 512:
             raise ValueError("guest %s: disks[%d].image: %s has no whole sector" % (vm.name, number, name))
-        disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity, _limit(entry))
-        self.disks.append(disk)
-        self.bootable.append(self.plug(Blk(vm.memory, vm.count_refused, disk)))
+        return MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity, _limit(entry))
 
     def _host_disk(self, vm, number, name, mode, entry, identity):
         """A disk of the host's machine."""
@@ -57,22 +63,30 @@ class Expansion:
 
         drives = vm.monitor.drives
         try:
-            drive = drives.take(name, vm, mode == "rw")
+            drive = drives.take(name[len(HOST) :], vm, mode == "rw")
         except ValueError as error:
             raise ValueError("guest %s: disks[%d].image: %s" % (vm.name, number, error)) from None
         if mode == "scratch":
             return Scratch(vm, drives, drive, vm.monitor.pages, _limit(entry), identity)
         return HostDisk(vm, drives, drive, mode, identity)
 
-    def plug(self, device):
-        """A virtio device into the next free slot; its function."""
+    def plug(self, device, transport=None):
+        """A virtio device into the next free slot; its PCI function, None where the transport is "virtio-mmio"."""
+        if transport == "virtio-mmio":
+            if self.places is None:
+                from vmm.devices.virtio.places import Places
+
+                self.places = Places(self._mmio_bus, self._line)
+            self.places.plug(device)
+            return None
         function = VirtioPci(device, self._deliver)
         self.board.add(function)
         return function
 
     def acpi(self):
-        """What vmm.acpi.tables.install() has to know: (SSDT, lines that are levels)."""
-        return AML, sorted(set(LINES))
+        """What vmm.acpi.tables.install() has to know: (SSDTs, lines that are levels)."""
+        more = [self.places.ssdt()] if self.places else []
+        return [AML] + more, sorted(set(LINES))
 
     def order(self):
         """Where firmware finds what it may boot: device paths as SeaBIOS has them, the first disk first."""
@@ -81,6 +95,8 @@ class Expansion:
     def reset(self):
         """The reset line."""
         self.board.reset()
+        if self.places:
+            self.places.reset()
 
     def assign(self):
         """What firmware does before a kernel is entered."""

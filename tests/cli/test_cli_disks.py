@@ -92,13 +92,21 @@ def test_an_image_that_is_written_to_has_one_guest(write, tmp_path):
         load(write({"image": "large.img"}, {"image": "large.img", "mode": "rw"}))
 
 
-HOLD = "import sys; from pcanel.hostdisks import *; from pathlib import Path; l = Locks(); l.take([Disk(Path(sys.argv[1]), {})])"
+HOLD = """
+import sys
+from pathlib import Path
+from pcanel.hostdisks import Disk, Locks
+locks = Locks()
+locks.take([Disk(Path(sys.argv[1]), {})])
+print('has it', flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.mark.parametrize("theirs, ours, fits", [(True, True, 0), (True, False, 0), (False, True, 0), (False, False, 1)])
 def test_two_runs_and_one_image(write, tmp_path, theirs, ours, fits):
     image = tmp_path / "small.img"
-    code = HOLD.format(theirs) + "; print('has it', flush=True); sys.stdin.read()"
+    code = HOLD.format(theirs)
     other = subprocess.Popen(
         [sys.executable, "-c", code, image], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -4,7 +4,7 @@ An error is a ValueError of one line that begins with the entry and, where one k
 """
 
 MODES = ("rw", "ro", "scratch")
-TRANSPORTS = ("virtio-pci",)
+TRANSPORTS = ("virtio-pci", "virtio-mmio")
 HOST = "host:"  # and the model or serial number: an image that is a disk of the host's machine
 _LEAST = 64 << 10
 LIMIT = 256 << 20  # bytes of memory that "scratch" takes, where its description says nothing
