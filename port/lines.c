@@ -29,8 +29,8 @@ static mp_obj_t mod_line(mp_obj_t line_in, mp_obj_t kind_in) {
     mp_int_t line = mp_obj_get_int(line_in);
     mp_int_t kind = mp_obj_get_int(kind_in);
     unsigned vector = TRAP_IRQ_BASE + line;
-    if (line < 0 || line >= PINS || vector == TRAP_TIMER || line == 3 || line == 4 || kind < MASKED ||
-        kind > LEVEL) {
+    if (line < 0 || line >= PINS || vector == TRAP_TIMER || line == 3 || line == 4 ||
+        kind < MASKED || kind > LEVEL) {
         mp_raise_ValueError(MP_ERROR_TEXT("no such interrupt line"));
     }
     uint64_t flags = irq_save();
