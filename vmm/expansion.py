@@ -15,18 +15,20 @@ from vmm.pci.virtio import VirtioPci
 
 
 class Expansion:
-    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s consist of, in their order."""
+    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order."""
 
     def __init__(self, vm, line, deliver):
         """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
         self._deliver = deliver
         self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
         self.disks = []
-        self.bootable = []  # their PCI functions
+        self._bootable = []  # device paths as SeaBIOS has them
         config = vm.config
         try:
             for number, entry in enumerate(config.get("disks") or []):
                 self._add_disk(vm, number, entry)
+            for number, entry in enumerate(config.get("cds") or []):
+                self._add_cd(vm, number, entry)
             if config.get("rng"):
                 self.plug(Rng(vm.memory, vm.count_refused))
         except BaseException:
@@ -34,16 +36,29 @@ class Expansion:
             raise
 
     def _add_disk(self, vm, number, entry):
+        disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)
+        function = self.plug(Blk(vm.memory, vm.count_refused, disk))
+        self._bootable.append("/pci@i0cf8/scsi@%x/disk@0,0" % (function.address >> 3))
+
+    def _add_cd(self, vm, number, entry):
+        from vmm.devices.scsi_cdrom import BLOCK, ScsiCdrom
+        from vmm.devices.virtio.scsi import Scsi
+
+        disk = self._image(vm, "cds", number, entry, BLOCK, "ro", b"cd%d" % number)
+        function = self.plug(Scsi(vm.memory, vm.count_refused, ScsiCdrom(disk, disk.identity)))
+        self._bootable.append("/pci@i0cf8/scsi@%x/channel@0/disk@0,0" % (function.address >> 3))
+
+    def _image(self, vm, key, number, entry, block, mode, identity):
+        """The boot module that an entry of config[key] names, as a disk of blocks of that many bytes."""
         name = entry["image"]
         blob = vm.blobs.get(name)
         if blob is None:
-            raise ValueError("guest %s: disks[%d].image: there is no boot module %s" % (vm.name, number, name))
-        if len(blob) < 512:
-            raise ValueError("guest %s: disks[%d].image: %s has no whole sector" % (vm.name, number, name))
-        mode = entry.get("mode") or "scratch"
-        disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, b"disk%d" % number)
+            raise ValueError("guest %s: %s[%d].image: there is no boot module %s" % (vm.name, key, number, name))
+        if len(blob) < block:
+            raise ValueError("guest %s: %s[%d].image: %s has no whole sector" % (vm.name, key, number, name))
+        disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity)
         self.disks.append(disk)
-        self.bootable.append(self.plug(Blk(vm.memory, vm.count_refused, disk)))
+        return disk
 
     def plug(self, device):
         """A virtio device into the next free slot; its function."""
@@ -56,8 +71,8 @@ class Expansion:
         return AML, sorted(set(LINES))
 
     def order(self):
-        """Where firmware finds what it may boot: device paths as SeaBIOS has them, the first disk first."""
-        return ["/pci@i0cf8/*@%x" % (function.address >> 3) for function in self.bootable]
+        """Where firmware finds what it may boot: device paths as SeaBIOS has them, disks first, then CDs."""
+        return self._bootable
 
     def reset(self):
         """The reset line."""

@@ -261,7 +261,7 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    return bool(config["protocol"] == "bios" or config.get("pci") or config.get("rng") or config.get("disks"))
+    return config["protocol"] == "bios" or any([config.get(key) for key in ("pci", "rng", "disks", "cds")])
 
 
 def _gone(_):

@@ -1,4 +1,4 @@
-"""A guest with SeaBIOS that boots GRUB from a disk: what GRUB's shell on the serial line tells of the machine."""
+"""Guests with SeaBIOS that boot GRUB from a disk and from a CD: what GRUB's shell on the serial line tells."""
 
 import re
 
@@ -6,6 +6,7 @@ import pytest
 import vtx
 from pcanel.disks import bootable
 from pcanel.guest.file import FIRMWARE
+from pcanel.image import burn
 from pcanel.monitor import Monitor
 
 MODULES = ("biosdisk", "part_msdos", "ext2", "normal", "serial", "terminal", "ls", "lsmmap", "lsacpi", "lspci",
@@ -26,13 +27,21 @@ def monitor(tmp_path_factory):
     bootable.write_boot(image, grub, SIZE // 512, 0x12345678)
     file = directory / "grub.toml"
     file.write_text(f'memory = {MEMORY}\nprotocol = "bios"\ncpus = 2\n[[disk]]\nimage = "{image}"\n')
-    with Monitor(engine=vtx.engine(), guests=[file], memory=256) as monitor:
+    iso = directory / "cd.iso"
+    burn(iso, EARLY, {"said": b"from the CD\n"}, "serial terminal cat ls halt")
+    other = directory / "cd.toml"
+    other.write_text(f'memory = {MEMORY}\nprotocol = "bios"\n[[cd]]\nimage = "{iso}"\n')
+    with Monitor(engine=vtx.engine(), guests=[file, other], memory=256) as monitor:
         yield monitor
 
 
 @pytest.fixture(scope="module")
 def grub(monitor):
-    console = monitor.console("grub")
+    return shell(monitor, "grub")
+
+
+def shell(monitor, name):
+    console = monitor.console(name)
     console.expect(PROMPT, 300)
 
     def run(command):
@@ -47,7 +56,7 @@ def grub(monitor):
 def test_the_firmware_has_found_the_machine(monitor, grub):
     log = monitor.eval("vms['grub'].firmware.log")
     for line in ("QEMU fw_cfg DMA interface supported", "Found 2 cpu(s) max supported 2 cpu(s)",
-                 "1: /pci@i0cf8/*@2", "Booting from Hard Disk..."):  # fmt: skip
+                 "1: /pci@i0cf8/scsi@2/disk@0,0", "Booting from Hard Disk..."):  # fmt: skip
         assert line in log, log
     assert "Unable" not in log and "WARNING" not in log
 
@@ -70,6 +79,14 @@ def test_pci_and_the_disk(grub):
     assert re.findall(r"\w{4}:\w{4}", grub("lspci")) == ["8086:1237", "8086:7000", "8086:7113", "1af4:1042"]
     assert "(hd0,msdos1)" in grub("ls")
     assert "55 aa" in grub("hexdump -s 496 -n 16 (hd0)")
+
+
+def test_a_cd_by_el_torito(monitor):
+    run = shell(monitor, "cd")
+    assert "Booting from DVD/CD..." in monitor.eval("vms['cd'].firmware.log")
+    assert "(cd)" in run("ls")
+    assert run("cat /said").startswith("from the CD\n")
+    monitor.exec("vms['cd'].destroy()")
 
 
 def test_the_rom_is_not_written(monitor):

@@ -17,13 +17,12 @@ from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.description import FIRMWARE_MEMORY
+    from vmm.description import FIRMWARE_MEMORY, PROTOCOLS
     from vmm.disks import checks as disk_checks
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.ties import checks
 
-PROTOCOLS = ("linux", "multiboot", "flat", "bios")
 FIRMWARE = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
@@ -155,6 +154,7 @@ def _check(reader: _Reader) -> Guest:
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
         "disks": _disks(reader, attach),
+        "cds": _cds(reader, attach),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
@@ -176,7 +176,7 @@ def _check(reader: _Reader) -> Guest:
             raise reader.error("memory", "firmware needs at least 16 MiB")
         if config["cmdline"]:
             raise reader.error("cmdline", "has no meaning for protocol bios: the boot loader on the disk has it")
-    if initrd is not None and protocol != "linux":
+    if initrd is not None and protocol not in ("linux", "pvh"):
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
     reader.finish()
     if loaded >= memory:
@@ -291,6 +291,16 @@ def _disks(reader: _Reader, attach) -> list[dict]:
     for number, disk in enumerate(disks):
         disk["image"] = attach(f"disk[{number}].image", disk["image"], f"disk{number}")
     return disks
+
+
+def _cds(reader: _Reader, attach) -> list[dict]:
+    """CDs: `[[cd]]` tables with `image`."""
+    cds = reader.take("cd", list, "[[cd]] tables", [])
+    try:
+        disk_checks.cds(cds)
+    except ValueError as error:
+        raise reader.error(f"cd{error}") from None
+    return [{"image": attach(f"cd[{n}].image", cd["image"], f"cd{n}")} for n, cd in enumerate(cds)]
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:
