@@ -31,6 +31,7 @@ _KEYS = {
     "protocol": (str, "linux, multiboot, pvh, flat or bios", lambda v: v in PROTOCOLS),
     "firmware": (str, "a boot module's name", None),
     "kernel": (str, "a boot module's name", None),
+    "vgabios": (str, "a boot module's name", None),
     "initrd": (str, "a boot module's name", None),
     "symbols": (str, "a boot module's name", None),
     "cmdline": (str, "a string", None),

@@ -1,6 +1,8 @@
-"""Guests with SeaBIOS that boot GRUB from a disk and from a CD: what GRUB's shell on the serial line tells."""
+"""Guests with SeaBIOS that boot GRUB: from a disk, with GRUB's shell on the serial line, and from a CD, with it on the
+screen and the keyboard."""
 
 import re
+import time
 
 import pytest
 import vtx
@@ -28,9 +30,9 @@ def monitor(tmp_path_factory):
     file = directory / "grub.toml"
     file.write_text(f'memory = {MEMORY}\nprotocol = "bios"\ncpus = 2\n[[disk]]\nimage = "{image}"\n')
     iso = directory / "cd.iso"
-    burn(iso, EARLY, {"said": b"from the CD\n"}, "serial terminal cat ls halt")
+    burn(iso, "", {"said": b"from the CD\n"}, "cat ls")
     other = directory / "cd.toml"
-    other.write_text(f'memory = {MEMORY}\nprotocol = "bios"\n[[cd]]\nimage = "{iso}"\n')
+    other.write_text(f'memory = {MEMORY}\nprotocol = "bios"\nscreen = "on"\n[[cd]]\nimage = "{iso}"\n')
     with Monitor(engine=vtx.engine(), guests=[file, other], memory=256) as monitor:
         yield monitor
 
@@ -81,11 +83,22 @@ def test_pci_and_the_disk(grub):
     assert "55 aa" in grub("hexdump -s 496 -n 16 (hd0)")
 
 
-def test_a_cd_by_el_torito(monitor):
-    run = shell(monitor, "cd")
+def test_a_cd_with_screen_and_keyboard(monitor):
+    def shows(text, wanted):
+        monitor.exec(f"vms['cd'].keyboard.type({text!r})")
+        end = time.monotonic() + 240
+        while True:
+            rows = monitor.eval("vms['cd'].screen().text")
+            if re.search(wanted, "\n".join(rows)):
+                return
+            assert time.monotonic() < end, rows
+            time.sleep(0.3)
+
+    shows("", "^grub>")
     assert "Booting from DVD/CD..." in monitor.eval("vms['cd'].firmware.log")
-    assert "(cd)" in run("ls")
-    assert run("cat /said").startswith("from the CD\n")
+    shows("ls\n", r"\(cd\)")
+    shows("cat /said\n", "\nfrom the CD\n")
+    assert "SeaBIOS" not in monitor.console("cd").text
     monitor.exec("vms['cd'].destroy()")
 
 

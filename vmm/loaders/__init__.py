@@ -10,7 +10,7 @@ __all__ = ("LoadError", "State", "load")
 
 
 def load(memory, config, blobs, e820, rsdp=0):
-    """Loads by config['protocol']: 'linux', 'multiboot', 'pvh' or 'flat'. None for 'bios': the vCPU is as after a reset."""
+    """Loads by config['protocol']. None for 'bios': the vCPU is as after a reset."""
     protocol = config.get("protocol", "linux")
     if protocol == "bios":
         return None

@@ -23,6 +23,7 @@ with importable():
     from vmm.loaders.state import State
     from vmm.ties import checks
 
+VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
 FIRMWARE = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
@@ -145,6 +146,7 @@ def _check(reader: _Reader) -> Guest:
         "protocol": protocol,
         "kernel": blob("kernel", kernel, "kernel") if kernel is not None else None,
         "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
+        "vgabios": None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
         "cmdline": reader.take("cmdline", str, "a string", ""),
@@ -168,6 +170,8 @@ def _check(reader: _Reader) -> Guest:
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     loaded = sum(module.size() for module in blobs)
+    if protocol == "bios" and config["screen"] != "off":
+        config["vgabios"] = attach("screen", VGA_BIOS, "vgabios")
     blobs += images
     if symbols is not None:
         config["symbols"] = blob("symbols", symbols, "symbols")
