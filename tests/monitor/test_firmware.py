@@ -98,7 +98,7 @@ def test_a_cd_with_screen_and_keyboard(monitor):
     assert "Booting from DVD/CD..." in monitor.eval("vms['cd'].firmware.log")
     shows("ls\n", r"\(cd\)")
     shows("cat /said\n", "\nfrom the CD\n")
-    assert "SeaBIOS" not in monitor.console("cd").text
+    assert "SeaBIOS" not in monitor.console("cd").text()
     monitor.exec("vms['cd'].destroy()")
 
 
