@@ -89,7 +89,7 @@ def test_a_cd_with_screen_and_keyboard(monitor):
         end = time.monotonic() + 240
         while True:
             rows = monitor.eval("vms['cd'].screen().text")
-            if re.search(wanted, "\n".join(rows)):
+            if re.search(wanted, "\n".join(rows), re.M):
                 return
             assert time.monotonic() < end, rows
             time.sleep(0.3)
@@ -97,7 +97,7 @@ def test_a_cd_with_screen_and_keyboard(monitor):
     shows("", "^grub>")
     assert "Booting from DVD/CD..." in monitor.eval("vms['cd'].firmware.log")
     shows("ls\n", r"\(cd\)")
-    shows("cat /said\n", "\nfrom the CD\n")
+    shows("cat /said\n", "^from the CD$")
     assert "SeaBIOS" not in monitor.console("cd").text()
     monitor.exec("vms['cd'].destroy()")
 
