@@ -137,9 +137,6 @@ def test_arrivals_are_seen_when_they_come(guest):
     assert made.eval("seen") == [(0x50, 0), (0x40, 0), (0x60, 0)] * 2
     assert made.eval("q.hits") == 2
     assert made.words(4) == (5, 2, 1, 2) and order(made, 5) == (3, 1, 3, 2, 1)
-    made.exec("p.detach(); q.detach()")
-    made.exec("vm.reset()\nwait(vm, lambda: vm.state == 'halted')")
-    assert made.words(4) == (6, 2, 2, 2)
 
 
 def test_arrivals_and_deliveries_at_once(guest):
@@ -149,5 +146,4 @@ def test_arrivals_and_deliveries_at_once(guest):
     made.policy("INTERRUPT", "seen.append(vcpu.scheduled.get(DATUM) & 0xFF)", "q")
     made.halted()
     assert made.eval("seen") == [-0x50, -0x40, -0x60, 0x60, 0x50, 0x40] * 2
-    made.exec("p.detach()\nseen.clear()\nvm.reset()\nwait(vm, lambda: vm.state == 'halted')")
-    assert made.eval("seen") == [0x60, 0x50, 0x40] * 2
+    assert made.words(4) == (6, 2, 2, 2)
