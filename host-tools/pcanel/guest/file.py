@@ -19,14 +19,14 @@ from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.description import FIRMWARE_MEMORY
+    from vmm.description import FIRMWARE_MEMORY, PROTOCOLS
     from vmm.disks import checks as disk_checks
     from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.ties import checks
 
-PROTOCOLS = ("linux", "multiboot", "flat", "bios")
+VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
 FIRMWARE = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
@@ -152,6 +152,7 @@ def _check(reader: _Reader) -> Guest:
         "protocol": protocol,
         "kernel": blob("kernel", kernel, "kernel") if kernel is not None else None,
         "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
+        "vgabios": None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
         "system": reader.choice("system", tuple(SYSTEMS), None),
@@ -161,7 +162,12 @@ def _check(reader: _Reader) -> Guest:
         "links": _links(reader, name),
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
+<<<<<<< HEAD
         "disks": _disks(reader, attach, disks),
+=======
+        "disks": _disks(reader, attach),
+        "cds": _cds(reader, attach),
+>>>>>>> f32076341745db412c49c0efe98d192806da8f67
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
@@ -175,6 +181,8 @@ def _check(reader: _Reader) -> Guest:
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     loaded = sum(module.size() for module in blobs)
+    if protocol == "bios" and config["screen"] != "off":
+        config["vgabios"] = attach("screen", VGA_BIOS, "vgabios")
     blobs += images
     if symbols is not None:
         config["symbols"] = blob("symbols", symbols, "symbols")
@@ -183,7 +191,7 @@ def _check(reader: _Reader) -> Guest:
             raise reader.error("memory", "firmware needs at least 16 MiB")
         if config["cmdline"]:
             raise reader.error("cmdline", "has no meaning for protocol bios: the boot loader on the disk has it")
-    if initrd is not None and protocol != "linux":
+    if initrd is not None and protocol not in ("linux", "pvh"):
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
     reader.finish()
     if loaded >= memory:
@@ -317,6 +325,16 @@ def _disks(reader: _Reader, attach, machines: list[Disk]) -> list[dict]:
         else:
             disk["image"] = attach(key, disk["image"], f"disk{number}")
     return disks
+
+
+def _cds(reader: _Reader, attach) -> list[dict]:
+    """CDs: `[[cd]]` tables with `image`."""
+    cds = reader.take("cd", list, "[[cd]] tables", [])
+    try:
+        disk_checks.cds(cds)
+    except ValueError as error:
+        raise reader.error(f"cd{error}") from None
+    return [{"image": attach(f"cd[{n}].image", cd["image"], f"cd{n}")} for n, cd in enumerate(cds)]
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:
