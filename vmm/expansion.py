@@ -9,18 +9,22 @@ from vmm.acpi import tables
 from vmm.acpi.pci_aml import AML
 from vmm.devices.virtio.blk import Blk
 from vmm.devices.virtio.rng import Rng
+from vmm.disks.checks import HOST, LIMIT
 from vmm.disks.memory import MemoryDisk
 from vmm.pci.board import LINES, Board
 from vmm.pci.virtio import VirtioPci
 
 
 class Expansion:
-    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order."""
+    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s consist of, in their order."""
 
     def __init__(self, vm, line, deliver):
         """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
         self._deliver = deliver
         self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
+        self.places = None  # of virtio by registers in memory (vmm/devices/virtio/places.py)
+        self._mmio_bus = vm.mmio_bus
+        self._line = line
         self.disks = []
         self._bootable = []  # device paths as SeaBIOS has them
         config = vm.config
@@ -36,39 +40,71 @@ class Expansion:
             raise
 
     def _add_disk(self, vm, number, entry):
-        disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)
-        function = self.plug(Blk(vm.memory, vm.count_refused, disk))
-        self._bootable.append("/pci@i0cf8/scsi@%x/disk@0,0" % (function.address >> 3))
+        name = entry["image"]
+        mode = entry.get("mode") or "scratch"
+        identity = b"disk%d" % number
+        make = self._host_disk if name.startswith(HOST) else self._memory_disk
+        disk = make(vm, number, name, mode, entry, identity)
+        self.disks.append(disk)
+        plugged = self.plug(Blk(vm.memory, vm.count_refused, disk), entry.get("transport"))
+        if plugged:
+            self._bootable.append("/pci@i0cf8/scsi@%x/disk@0,0" % (plugged.address >> 3))
 
     def _add_cd(self, vm, number, entry):
         from vmm.devices.scsi_cdrom import BLOCK, ScsiCdrom
         from vmm.devices.virtio.scsi import Scsi
 
-        disk = self._image(vm, "cds", number, entry, BLOCK, "ro", b"cd%d" % number)
-        function = self.plug(Scsi(vm.memory, vm.count_refused, ScsiCdrom(disk, disk.identity)))
-        self._bootable.append("/pci@i0cf8/scsi@%x/channel@0/disk@0,0" % (function.address >> 3))
+        blob = self._module(vm, "cds", number, entry["image"], BLOCK)
+        disk = MemoryDisk(uctypes.addressof(blob), len(blob), "ro", vm.monitor.pages, b"cd%d" % number)
+        self.disks.append(disk)
+        plugged = self.plug(Scsi(vm.memory, vm.count_refused, ScsiCdrom(disk, disk.identity)))
+        self._bootable.append("/pci@i0cf8/scsi@%x/channel@0/disk@0,0" % (plugged.address >> 3))
 
-    def _image(self, vm, key, number, entry, block, mode, identity):
-        """The boot module that an entry of config[key] names, as a disk of blocks of that many bytes."""
-        name = entry["image"]
+    @staticmethod
+    def _module(vm, key, number, name, least):
+        """The boot module that an entry of config[key] names, of `least` bytes or more."""
         blob = vm.blobs.get(name)
         if blob is None:
             raise ValueError("guest %s: %s[%d].image: there is no boot module %s" % (vm.name, key, number, name))
-        if len(blob) < block:
+        if len(blob) < least:
             raise ValueError("guest %s: %s[%d].image: %s has no whole sector" % (vm.name, key, number, name))
-        disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity)
-        self.disks.append(disk)
-        return disk
+        return blob
 
-    def plug(self, device):
-        """A virtio device into the next free slot; its function."""
+    def _memory_disk(self, vm, number, name, mode, entry, identity):
+        """A boot module."""
+        blob = self._module(vm, "disks", number, name, 512)
+        return MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity, _limit(entry))
+
+    def _host_disk(self, vm, number, name, mode, entry, identity):
+        """A disk of the host's machine."""
+        from vmm.disks.host import HostDisk, Scratch
+
+        drives = vm.monitor.drives
+        try:
+            drive = drives.take(name[len(HOST) :], vm, mode == "rw")
+        except ValueError as error:
+            raise ValueError("guest %s: disks[%d].image: %s" % (vm.name, number, error)) from None
+        if mode == "scratch":
+            return Scratch(vm, drives, drive, vm.monitor.pages, _limit(entry), identity)
+        return HostDisk(vm, drives, drive, mode, identity)
+
+    def plug(self, device, transport=None):
+        """A virtio device into the next free slot; its PCI function, None where the transport is "virtio-mmio"."""
+        if transport == "virtio-mmio":
+            if self.places is None:
+                from vmm.devices.virtio.places import Places
+
+                self.places = Places(self._mmio_bus, self._line)
+            self.places.plug(device)
+            return None
         function = VirtioPci(device, self._deliver)
         self.board.add(function)
         return function
 
     def acpi(self):
-        """What vmm.acpi.tables.install() has to know: (SSDT, lines that are levels)."""
-        return AML, sorted(set(LINES))
+        """What vmm.acpi.tables.install() has to know: (SSDTs, lines that are levels)."""
+        more = [self.places.ssdt()] if self.places else []
+        return [AML] + more, sorted(set(LINES))
 
     def order(self):
         """Where firmware finds what it may boot: device paths as SeaBIOS has them, disks first, then CDs."""
@@ -77,6 +113,8 @@ class Expansion:
     def reset(self):
         """The reset line."""
         self.board.reset()
+        if self.places:
+            self.places.reset()
 
     def assign(self):
         """What firmware does before a kernel is entered."""
@@ -92,3 +130,8 @@ class Expansion:
         for disk in self.disks:
             disk.close()
         self.disks = []
+
+
+def _limit(entry):
+    """Bytes of memory that "scratch" may take."""
+    return entry.get("limit") or LIMIT
