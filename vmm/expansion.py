@@ -16,7 +16,7 @@ from vmm.pci.virtio import VirtioPci
 
 
 class Expansion:
-    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s consist of, in their order."""
+    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order."""
 
     def __init__(self, vm, line, deliver):
         """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
@@ -40,50 +40,45 @@ class Expansion:
             raise
 
     def _add_disk(self, vm, number, entry):
-        name = entry["image"]
-        mode = entry.get("mode") or "scratch"
-        identity = b"disk%d" % number
-        make = self._host_disk if name.startswith(HOST) else self._memory_disk
-        disk = make(vm, number, name, mode, entry, identity)
-        self.disks.append(disk)
-        plugged = self.plug(Blk(vm.memory, vm.count_refused, disk), entry.get("transport"))
-        if plugged:
-            self._bootable.append("/pci@i0cf8/scsi@%x/disk@0,0" % (plugged.address >> 3))
+        disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)
+        function = self.plug(Blk(vm.memory, vm.count_refused, disk), entry.get("transport"))
+        if function:
+            self._bootable.append("/pci@i0cf8/scsi@%x/disk@0,0" % (function.address >> 3))
 
     def _add_cd(self, vm, number, entry):
         from vmm.devices.scsi_cdrom import BLOCK, ScsiCdrom
         from vmm.devices.virtio.scsi import Scsi
 
-        blob = self._module(vm, "cds", number, entry["image"], BLOCK)
-        disk = MemoryDisk(uctypes.addressof(blob), len(blob), "ro", vm.monitor.pages, b"cd%d" % number)
-        self.disks.append(disk)
-        plugged = self.plug(Scsi(vm.memory, vm.count_refused, ScsiCdrom(disk, disk.identity)))
-        self._bootable.append("/pci@i0cf8/scsi@%x/channel@0/disk@0,0" % (plugged.address >> 3))
+        disk = self._image(vm, "cds", number, entry, BLOCK, "ro", b"cd%d" % number)
+        function = self.plug(Scsi(vm.memory, vm.count_refused, ScsiCdrom(disk, disk.identity)))
+        self._bootable.append("/pci@i0cf8/scsi@%x/channel@0/disk@0,0" % (function.address >> 3))
 
-    @staticmethod
-    def _module(vm, key, number, name, least):
-        """The boot module that an entry of config[key] names, of `least` bytes or more."""
+    def _image(self, vm, key, number, entry, block, mode, identity):
+        """What an entry of config[key] names, as a disk of blocks of that many bytes."""
+        make = self._host_disk if entry["image"].startswith(HOST) else self._memory_disk
+        try:
+            disk = make(vm, entry, block, mode, identity)
+        except ValueError as error:
+            raise ValueError("guest %s: %s[%d].image: %s" % (vm.name, key, number, error)) from None
+        self.disks.append(disk)
+        return disk
+
+    def _memory_disk(self, vm, entry, block, mode, identity):
+        """A boot module."""
+        name = entry["image"]
         blob = vm.blobs.get(name)
         if blob is None:
-            raise ValueError("guest %s: %s[%d].image: there is no boot module %s" % (vm.name, key, number, name))
-        if len(blob) < least:
-            raise ValueError("guest %s: %s[%d].image: %s has no whole sector" % (vm.name, key, number, name))
-        return blob
-
-    def _memory_disk(self, vm, number, name, mode, entry, identity):
-        """A boot module."""
-        blob = self._module(vm, "disks", number, name, 512)
+            raise ValueError("there is no boot module %s" % name)
+        if len(blob) < block:
+            raise ValueError("%s has no whole sector" % name)
         return MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity, _limit(entry))
 
-    def _host_disk(self, vm, number, name, mode, entry, identity):
+    def _host_disk(self, vm, entry, block, mode, identity):
         """A disk of the host's machine."""
         from vmm.disks.host import HostDisk, Scratch
 
         drives = vm.monitor.drives
-        try:
-            drive = drives.take(name[len(HOST) :], vm, mode == "rw")
-        except ValueError as error:
-            raise ValueError("guest %s: disks[%d].image: %s" % (vm.name, number, error)) from None
+        drive = drives.take(entry["image"][len(HOST) :], vm, mode == "rw")
         if mode == "scratch":
             return Scratch(vm, drives, drive, vm.monitor.pages, _limit(entry), identity)
         return HostDisk(vm, drives, drive, mode, identity)
