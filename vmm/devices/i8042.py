@@ -7,6 +7,8 @@ with the time-out bit, which ends the search for one.
 
 from micropython import const
 
+from vmm.devices import saved
+
 _STATUS = const(4)
 
 _OBF = const(0x01)
@@ -31,6 +33,9 @@ _A20 = const(0x02)
 _QUEUE = const(16)
 _FROM_AUX = const(0x100)
 _FAILED = const(0x200)
+
+
+_SAVED = ("_queue", "_head", "_count", "_mode", "_output", "_pending", "_argument", "_status", "ram")
 
 
 def _ignore(_):
@@ -61,6 +66,16 @@ class I8042:
         self._argument = 0  # the keyboard command that takes the next keyboard byte
         self._status = _SYSTEM | _UNLOCKED
         self.ram = bytearray(32)
+        self._drive()
+
+    def save(self):
+        return saved.save(self, _SAVED)
+
+    def load(self, state):
+        output = self._output
+        saved.load(self, _SAVED, state)
+        if (output ^ self._output) & _A20:
+            self.a20(self._output >> 1 & 1)
         self._drive()
 
     def read(self, offset, size):
