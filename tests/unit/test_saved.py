@@ -1,4 +1,4 @@
-"""A board of chips under random accesses: its state, as plain data, makes another board that answers alike from then on."""
+"""A board of chips under random accesses: its state, as plain data, makes another board answer alike from then on."""
 
 import random
 

@@ -44,7 +44,7 @@ _FROM_AUX = const(0x100)
 _FAILED = const(0x200)
 
 
-_SAVED = ("_queue", "_head", "_count", "_mode", "_output", "_pending", "_argument", "_status", "ram")
+_SAVED = ("_queue", "_head", "_count", "_mode", "_output", "_pending", "_argument", "_scanning", "_status", "ram")
 
 
 def _ignore(_):

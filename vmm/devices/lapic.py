@@ -90,8 +90,8 @@ _WRITABLE = {
 }
 # What save() has of the words behind the registers.
 _WORDS = (
-    ("id", APIC_ID), ("enabled", ENABLED), ("x2apic", X2APIC), ("deadline_low", DEADLINE), ("deadline_high", DEADLINE + 4),
-    ("io_extint", IO_EXTINT), ("lint0", LINT0_LEVEL), ("lint1", LINT0_LEVEL + 4),
+    ("id", APIC_ID), ("enabled", ENABLED), ("x2apic", X2APIC), ("deadline_low", DEADLINE),
+    ("deadline_high", DEADLINE + 4), ("io_extint", IO_EXTINT), ("lint0", LINT0_LEVEL), ("lint1", LINT0_LEVEL + 4),
 )  # fmt: skip
 _LVTS = (LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR)
 
