@@ -11,6 +11,7 @@ import inside
 import jobs
 import names
 import pytest
+import saved
 import smp
 import switches
 import systemcalls
@@ -235,6 +236,10 @@ def test_the_jobs_of_the_readme(shell):
 def test_linux_survives_broken_policies(shell):
     broken.check(shell, "linux")
     assert shell.troubles() == []
+
+
+def test_devices_are_saved_and_loaded_at_work(shell):
+    saved.check(shell.monitor, shell)
 
 
 def test_pause_and_resume(shell):
