@@ -261,7 +261,13 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    return bool(config["protocol"] == "bios" or config.get("pci") or config.get("rng") or config.get("disks"))
+    return bool(
+        config["protocol"] == "bios"
+        or config.get("pci")
+        or config.get("rng")
+        or config.get("disks")
+        or config.get("devices")
+    )
 
 
 def _gone(_):

@@ -159,6 +159,7 @@ def _check(reader: _Reader) -> Guest:
         "links": _links(reader, name),
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
+        "devices": _devices(reader, attach),
         "disks": _disks(reader, attach, disks),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
@@ -280,6 +281,23 @@ def _shared(reader: _Reader) -> list[dict]:
     except ValueError as error:
         raise reader.error(f"shared{error}") from None
     return windows
+
+
+def _devices(reader: _Reader, attach) -> list[list[str]]:
+    """PCI devices of the user's own: "FILE.py:CLASS"."""
+    devices = []
+    what = 'a list of "FILE.py:CLASS"'
+    for number, entry in enumerate(reader.take("devices", list, what, [])):
+        file, colon, name = entry.rpartition(":") if isinstance(entry, str) else ("", "", "")
+        if not (file and colon and name.isidentifier()):
+            raise reader.error("devices", f"must be {what}; entry {number} is {entry!r}")
+        path = reader.file("devices", file)
+        try:
+            compile(path.read_bytes(), str(path), "exec")
+        except (SyntaxError, ValueError) as error:
+            raise reader.error("devices", f"{path}: {error}") from error
+        devices.append([attach("devices", file, f"device{number}"), name])
+    return devices
 
 
 def _disks(reader: _Reader, attach, machines: list[Disk]) -> list[dict]:
