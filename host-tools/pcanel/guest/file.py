@@ -21,6 +21,7 @@ from pcanel.vmm_import import importable
 with importable():
     from vmm.description import FIRMWARE_MEMORY
     from vmm.disks import checks as disk_checks
+    from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.ties import checks
@@ -153,6 +154,7 @@ def _check(reader: _Reader) -> Guest:
         "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
+        "system": reader.choice("system", tuple(SYSTEMS), None),
         "cmdline": reader.take("cmdline", str, "a string", ""),
         "modules": _modules(reader, protocol, blob),
         **_flat(reader, protocol),
