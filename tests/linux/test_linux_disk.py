@@ -161,8 +161,8 @@ def test_both_processors_get_messages(shell):
 
 def test_a_device_of_ones_own(shell):
     """The example of docs/devices.md, with the driver for programs: it rings, and again once that has been served."""
-    shell.run("cd /sys/bus/pci/devices/0000:00:06.0; echo 1234 0e66 > /sys/bus/pci/drivers/uio_pci_generic/new_id")
-    base = int(shell.run("head -n1 resource").split()[0], 16)
+    shell.run("d=/sys/bus/pci/devices/0000:00:06.0; echo 1234 0e66 > /sys/bus/pci/drivers/uio_pci_generic/new_id")
+    base = int(shell.run("head -n1 $d/resource").split()[0], 16)
     shell.run("exec 3</dev/uio0")
     for count in (1, 2):
         shell.run(f"devmem {base + 4:#x} 32 1000")
@@ -170,8 +170,8 @@ def test_a_device_of_ones_own(shell):
         assert [int(shell.run(f"devmem {base + at:#x} 32"), 16) for at in (0, 8)] == [count, 1]
         shell.run(f"devmem {base + 8:#x} 32 0")
         assert int(shell.run(f"devmem {base + 8:#x} 32"), 16) == 0
-        shell.run(r"printf '\003\000' | dd of=config bs=1 seek=4 conv=notrunc")  # the driver has disabled INTx
-    shell.run("exec 3<&-; cd /")
+        shell.run(r"printf '\003\000' | dd of=$d/config bs=1 seek=4 conv=notrunc")  # the driver has disabled INTx
+    shell.run("exec 3<&-")
 
 
 def test_entropy(shell):

@@ -46,8 +46,8 @@ class Scsi(Device):
         self._round = 0  # counts resets
 
     def config(self):
-        """num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel, max_target,
-        max_lun."""
+        """num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel,
+        max_target, max_lun."""
         return struct.pack("<IIIIIIIHHI", 1, MOST - 2, _SECTORS_MOST, 64, 16, _SENSE, _CDB, 0, 0, 0)
 
     def stopped(self):
@@ -117,7 +117,8 @@ class Scsi(Device):
         self.done(_REQUESTS)
 
     def _end(self, head, writable, response, status, left, data, moved=0):
-        """Give the request back. left: bytes of its buffers that stay as they are; moved: bytes that are there already."""
+        """Give the request back. left: bytes of its buffers that stay as they are; moved: bytes that are there
+        already."""
         sense = self.target.sense if status == CHECK_CONDITION else b""
         answer = struct.pack("<IIHBB", len(sense), left, 0, status, response) + sense + bytes(_SENSE - len(sense))
         written = _scatter(writable, answer + data)
