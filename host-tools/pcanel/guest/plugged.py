@@ -65,3 +65,13 @@ def disks(reader, attach, machines: list[Disk], size) -> list[dict]:
         else:
             disk["image"] = attach(key, disk["image"], f"disk{number}")
     return found
+
+
+def cds(reader, attach) -> list[dict]:
+    """CDs: `[[cd]]` tables with `image`."""
+    found = reader.take("cd", list, "[[cd]] tables", [])
+    try:
+        checks.cds(found)
+    except ValueError as error:
+        raise reader.error(f"cd{error}") from None
+    return [{"image": attach(f"cd[{n}].image", cd["image"], f"cd{n}")} for n, cd in enumerate(found)]
