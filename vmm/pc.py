@@ -304,7 +304,7 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    return config["protocol"] == "bios" or any([config.get(key) for key in ("pci", "rng", "disks", "cds")])
+    return config["protocol"] == "bios" or any([config.get(key) for key in ("pci", "rng", "disks", "cds", "devices")])
 
 
 def _gone(_):
