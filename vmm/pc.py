@@ -63,6 +63,7 @@ class Pc:
         self.mirror = screen.Mirror(vm, self.vga) if vm.config.get("screen") == "console" else None
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
+        self.typist = None  # vmm.keys.Typist, once somebody has typed
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
         self.console = Console(host_uart, vm.more_typed, uctypes.bytearray_at(vm.take(RING), RING))
@@ -116,6 +117,14 @@ class Pc:
             self.vm.port_bus.claim(COM_PORTS[n], 8, self.coms[n])
         return self.coms[n]
 
+    def typing(self):
+        """The Typist of its keyboard."""
+        if self.typist is None:
+            from vmm.keys import Typist
+
+            self.typist = Typist(self.vm.clock, self.keyboard)
+        return self.typist
+
     def connect(self, vcpu):
         """Interrupts reach a vCPU through its Events, or through the words of its frame."""
         lapic, events = vcpu.lapic, vcpu.events
@@ -134,6 +143,8 @@ class Pc:
             self.mirror.reset()
         for chip in (self.pic, self.pit, self.rtc, self.pm, self.keyboard, self.port92, self.cf9):
             chip.reset()
+        if self.typist:
+            self.typist.reset()
         for uart in self.coms:
             if uart:
                 uart.reset()
@@ -261,7 +272,7 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    return bool(config["protocol"] == "bios" or config.get("pci") or config.get("rng") or config.get("disks"))
+    return config["protocol"] == "bios" or any([config.get(key) for key in ("pci", "rng", "disks", "cds")])
 
 
 def _gone(_):

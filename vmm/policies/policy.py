@@ -52,6 +52,7 @@ class Policy:
         self.vm = vm
         self.event = event
         self.function = function
+        self.record = getattr(function, "record", None)  # viper that is called in place of the function (link.py)
         self.filters = filters
         self.quick, self.quick_skip = event.quickly(vm)
         self.needs = event.needs(filters)
@@ -74,7 +75,7 @@ class Policy:
         self.passes = None
         self.reply = None  # a function of nothing: what it answers after all at the exit that it passes
         self._chains = ()
-        self._wants = general.wants(event, filters) + event.wants(filters)
+        self._wants = general.wants(event, filters) + event.wants(filters) + getattr(function, "wants", ())
         self._succeeded = True
 
     @property

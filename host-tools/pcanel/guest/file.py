@@ -11,19 +11,22 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcanel import hostdisks
 from pcanel.errors import InputError
+from pcanel.hostdisks import Disk
 from pcanel.modules import BootModule
 from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.description import FIRMWARE_MEMORY
+    from vmm.description import FIRMWARE_MEMORY, PROTOCOLS
     from vmm.disks import checks as disk_checks
+    from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.ties import checks
 
-PROTOCOLS = ("linux", "multiboot", "flat", "bios")
+VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
 FIRMWARE = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
@@ -34,6 +37,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MEMORY_MIN = 1 << 20
 _MEMORY_MAX = 512 << 30
 _PAGE = 4096
+_LARGE = 32 << 20  # bytes of an image that is a disk of the machine, and no boot module
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
 _RESERVED_NAMES = ("repl", "com2", "com3", "gdb", "engine", "bochs", "outer")  # consoles and logs that are not guests'
 _FLAT_KEYS = ("address", "mode", "registers")
@@ -46,6 +50,7 @@ class Guest:
     path: Path
     config: dict
     blobs: tuple[BootModule, ...]
+    disks: tuple[Disk, ...] = ()  # images that the engine gives its machine
 
     @property
     def name(self) -> str:
@@ -137,6 +142,7 @@ def _check(reader: _Reader) -> Guest:
         images.append(BootModule(f"{name}/{label}", reader.file(key, value)))
         return images[-1].name
 
+    disks: list[Disk] = []
     kernel, firmware = _entered(reader, protocol)
     initrd = reader.take("initrd", str, "a path")
     symbols = reader.take("symbols", str, "a path")
@@ -146,15 +152,22 @@ def _check(reader: _Reader) -> Guest:
         "protocol": protocol,
         "kernel": blob("kernel", kernel, "kernel") if kernel is not None else None,
         "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
+        "vgabios": None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
+        "system": reader.choice("system", tuple(SYSTEMS), None),
         "cmdline": reader.take("cmdline", str, "a string", ""),
         "modules": _modules(reader, protocol, blob),
         **_flat(reader, protocol),
         "links": _links(reader, name),
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
+<<<<<<< HEAD
+        "disks": _disks(reader, attach, disks),
+=======
         "disks": _disks(reader, attach),
+        "cds": _cds(reader, attach),
+>>>>>>> f32076341745db412c49c0efe98d192806da8f67
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
@@ -168,6 +181,8 @@ def _check(reader: _Reader) -> Guest:
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     loaded = sum(module.size() for module in blobs)
+    if protocol == "bios" and config["screen"] != "off":
+        config["vgabios"] = attach("screen", VGA_BIOS, "vgabios")
     blobs += images
     if symbols is not None:
         config["symbols"] = blob("symbols", symbols, "symbols")
@@ -176,12 +191,12 @@ def _check(reader: _Reader) -> Guest:
             raise reader.error("memory", "firmware needs at least 16 MiB")
         if config["cmdline"]:
             raise reader.error("cmdline", "has no meaning for protocol bios: the boot loader on the disk has it")
-    if initrd is not None and protocol != "linux":
+    if initrd is not None and protocol not in ("linux", "pvh"):
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
     reader.finish()
     if loaded >= memory:
         raise reader.error("memory", f"{memory >> 10} KiB cannot hold kernel, initrd and modules ({loaded >> 10} KiB)")
-    return Guest(reader.path, config, tuple(blobs))
+    return Guest(reader.path, config, tuple(blobs), tuple(disks))
 
 
 def _entered(reader: _Reader, protocol: str) -> tuple[str | None, str | None]:
@@ -277,20 +292,49 @@ def _shared(reader: _Reader) -> list[dict]:
     return windows
 
 
-def _disks(reader: _Reader, attach) -> list[dict]:
-    """Disks: `[[disk]]` tables with `image`, and optionally `mode`, `transport`."""
+def _disks(reader: _Reader, attach, machines: list[Disk]) -> list[dict]:
+    """Disks: `[[disk]]` tables with `image`, and optionally `mode`, `transport`, `limit`.
+
+    machines: gets the images that are to be disks of the machine: those that are written to, and large ones."""
     disks = []
     for number, table in enumerate(reader.take("disk", list, "[[disk]] tables", [])):
         if not isinstance(table, dict):
             raise reader.error(f"disk[{number}]", f"must be a table, not {table!r}")
-        disks.append({"mode": "scratch", "transport": "virtio-pci", **table})
+        disk = {"mode": "scratch", "transport": "virtio-pci", **table}
+        if isinstance(disk.get("limit"), str):
+            disk["limit"] = _size(reader, f"disk[{number}].limit", disk["limit"])
+        disks.append(disk)
     try:
         disk_checks.disks(disks)
     except ValueError as error:
         raise reader.error(f"disk{error}") from None
     for number, disk in enumerate(disks):
-        disk["image"] = attach(f"disk[{number}].image", disk["image"], f"disk{number}")
+        key = f"disk[{number}].image"
+        if disk["image"].startswith(disk_checks.HOST):
+            continue
+        path = reader.file(key, disk["image"])
+        writable = disk["mode"] == "rw"
+        lack = hostdisks.check(path, writable)
+        if lack:
+            raise reader.error(key, f"{path}: {lack}")
+        if writable or path.stat().st_size > _LARGE:
+            if any(other.path == path and (writable or other.writable) for other in machines):
+                raise reader.error(key, f"{path}: an image that is written to is one disk, not two")
+            machines.append(Disk(path, writable))
+            disk["image"] = disk_checks.HOST + machines[-1].model
+        else:
+            disk["image"] = attach(key, disk["image"], f"disk{number}")
     return disks
+
+
+def _cds(reader: _Reader, attach) -> list[dict]:
+    """CDs: `[[cd]]` tables with `image`."""
+    cds = reader.take("cd", list, "[[cd]] tables", [])
+    try:
+        disk_checks.cds(cds)
+    except ValueError as error:
+        raise reader.error(f"cd{error}") from None
+    return [{"image": attach(f"cd[{n}].image", cd["image"], f"cd{n}")} for n, cd in enumerate(cds)]
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:
