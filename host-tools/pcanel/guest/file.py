@@ -162,12 +162,8 @@ def _check(reader: _Reader) -> Guest:
         "links": _links(reader, name),
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
-<<<<<<< HEAD
         "disks": _disks(reader, attach, disks),
-=======
-        "disks": _disks(reader, attach),
         "cds": _cds(reader, attach),
->>>>>>> f32076341745db412c49c0efe98d192806da8f67
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
