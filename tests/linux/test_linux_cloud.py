@@ -6,6 +6,7 @@ import time
 import broken
 import debugger
 import drgns
+import gdbs
 import hostpolicies
 import inside
 import jobs
@@ -211,6 +212,10 @@ def test_filters_of_tasks_and_calls_say_what_is_wrong(shell):
 
 def test_drgn_sees_what_proc_says(shell, tmp_path):
     drgns.check(shell, "linux", tmp_path)
+
+
+def test_gdb_knows_names_frames_and_tasks(shell):
+    gdbs.check(shell, "linux")
 
 
 def test_the_prompt_dumps_on_the_host(shell, tmp_path):
