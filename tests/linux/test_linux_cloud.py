@@ -212,6 +212,10 @@ def test_drgn_sees_what_proc_says(shell, tmp_path):
     drgns.check(shell, "linux", tmp_path)
 
 
+def test_drgn_knows_types_of_modules(shell):
+    drgns.check_modules(shell, "linux")
+
+
 def test_the_prompt_dumps_on_the_host(shell, tmp_path):
     drgns.check_dump_at_the_prompt(shell, "linux", tmp_path)
 
