@@ -214,6 +214,10 @@ def test_drgn_sees_what_proc_says(shell, tmp_path):
     drgns.check(shell, "linux", tmp_path)
 
 
+def test_drgn_knows_types_of_modules(shell):
+    drgns.check_modules(shell, "linux")
+
+
 def test_gdb_knows_names_frames_and_tasks(shell):
     gdbs.check(shell, "linux")
 
