@@ -7,10 +7,12 @@ in one line that names guest, key and reason.
 from micropython import const
 
 from vmm.disks import checks as disk_checks
+from vmm.insight.systems import SYSTEMS
 from vmm.ties import checks
 from vmm.vtx.x86 import PAGE
 
 SCREENS = ("off", "on", "console")
+PROTOCOLS = ("linux", "multiboot", "pvh", "flat", "bios")
 RESPONSES = ("reset", "stop", "power-off")
 
 _MEMORY_MIN = const(1 << 20)
@@ -27,11 +29,13 @@ _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
     "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
                lambda v: _MEMORY_MIN <= v <= _MEMORY_MAX and not v % PAGE),
-    "protocol": (str, "linux, multiboot, flat or bios", lambda v: v in ("linux", "multiboot", "flat", "bios")),
+    "protocol": (str, "linux, multiboot, pvh, flat or bios", lambda v: v in PROTOCOLS),
     "firmware": (str, "a boot module's name", None),
     "kernel": (str, "a boot module's name", None),
+    "vgabios": (str, "a boot module's name", None),
     "initrd": (str, "a boot module's name", None),
     "symbols": (str, "a boot module's name", None),
+    "system": (str, "one of " + ", ".join(SYSTEMS), lambda v: v in SYSTEMS),
     "cmdline": (str, "a string", None),
     "modules": (list, "a list of [module, string]",
                 lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
@@ -48,7 +52,10 @@ _KEYS = {
     "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
     "pci": (bool, "True or False", None),
     "rng": (bool, "True or False", None),
+    "devices": (list, "a list of [boot module, class]",
+                lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
     "disks": (list, "a list of {image} and, if wanted, mode, transport", None),
+    "cds": (list, "a list of {image}", None),
     "links": (list, "a list of {uart, to}", None),
     "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi, cpl", None),
     "on_reset": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
@@ -91,5 +98,7 @@ def check(config):
         checks.windows(config.get(key) or [])
         key = "disks"
         disk_checks.disks(config.get(key) or [])
+        key = "cds"
+        disk_checks.cds(config.get(key) or [])
     except ValueError as error:
         raise ValueError("guest %s: %s%s" % (name, key, error)) from None

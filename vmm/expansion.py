@@ -9,63 +9,143 @@ from vmm.acpi import tables
 from vmm.acpi.pci_aml import AML
 from vmm.devices.virtio.blk import Blk
 from vmm.devices.virtio.rng import Rng
+from vmm.disks.checks import HOST, LIMIT
 from vmm.disks.memory import MemoryDisk
 from vmm.pci.board import LINES, Board
 from vmm.pci.virtio import VirtioPci
 
 
 class Expansion:
-    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s consist of, in their order."""
+    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order."""
 
     def __init__(self, vm, line, deliver):
         """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
         self._deliver = deliver
         self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
+        self.places = None  # of virtio by registers in memory (vmm/devices/virtio/places.py)
+        self._mmio_bus = vm.mmio_bus
+        self._line = line
         self.disks = []
-        self.bootable = []  # their PCI functions
+        self._bootable = []  # device paths as SeaBIOS has them
         config = vm.config
         try:
             for number, entry in enumerate(config.get("disks") or []):
                 self._add_disk(vm, number, entry)
+            for number, entry in enumerate(config.get("cds") or []):
+                self._add_cd(vm, number, entry)
+            for number, (module, name) in enumerate(config.get("devices") or []):
+                self._add_device(vm, number, module, name)
             if config.get("rng"):
                 self.plug(Rng(vm.memory, vm.count_refused))
         except BaseException:
             self.close()
             raise
 
+    def _add_device(self, vm, number, module, name):
+        """A PCI device of the user's own: a class in Python that a boot module has."""
+        where = "guest %s: devices[%d]: " % (vm.name, number)
+        source = vm.blobs.get(module)
+        if source is None:
+            raise ValueError(where + "there is no boot module %s" % module)
+        words = {"__name__": module}
+        try:
+            exec(compile(str(source, "utf-8"), module, "exec"), words)
+            self.board.add(words[name](vm))
+        except KeyError:
+            raise ValueError(where + "%s has no class %s" % (module, name)) from None
+        except Exception as error:
+            raise ValueError(where + "%s: %s: %s" % (name, type(error).__name__, error)) from error
+
     def _add_disk(self, vm, number, entry):
+        disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)
+        function = self.plug(Blk(vm.memory, vm.count_refused, disk), entry.get("transport"))
+        if function:
+            self._bootable.append("/pci@i0cf8/scsi@%x/disk@0,0" % (function.address >> 3))
+
+    def _add_cd(self, vm, number, entry):
+        from vmm.devices.scsi_cdrom import BLOCK, ScsiCdrom
+        from vmm.devices.virtio.scsi import Scsi
+
+        disk = self._image(vm, "cds", number, entry, BLOCK, "ro", b"cd%d" % number)
+        function = self.plug(Scsi(vm.memory, vm.count_refused, ScsiCdrom(disk, disk.identity)))
+        self._bootable.append("/pci@i0cf8/scsi@%x/channel@0/disk@0,0" % (function.address >> 3))
+
+    def _image(self, vm, key, number, entry, block, mode, identity):
+        """What an entry of config[key] names, as a disk of blocks of that many bytes."""
+        make = self._host_disk if entry["image"].startswith(HOST) else self._memory_disk
+        try:
+            disk = make(vm, entry, block, mode, identity)
+        except ValueError as error:
+            raise ValueError("guest %s: %s[%d].image: %s" % (vm.name, key, number, error)) from None
+        self.disks.append(disk)
+        return disk
+
+    def _memory_disk(self, vm, entry, block, mode, identity):
+        """A boot module."""
         name = entry["image"]
         blob = vm.blobs.get(name)
         if blob is None:
-            raise ValueError("guest %s: disks[%d].image: there is no boot module %s" % (vm.name, number, name))
-        if len(blob) < 512:
-            raise ValueError("guest %s: disks[%d].image: %s has no whole sector" % (vm.name, number, name))
-        mode = entry.get("mode") or "scratch"
-        disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, b"disk%d" % number)
-        self.disks.append(disk)
-        self.bootable.append(self.plug(Blk(vm.memory, vm.count_refused, disk)))
+            raise ValueError("there is no boot module %s" % name)
+        if len(blob) < block:
+            raise ValueError("%s has no whole sector" % name)
+        return MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity, _limit(entry))
 
-    def plug(self, device):
-        """A virtio device into the next free slot; its function."""
+    def _host_disk(self, vm, entry, block, mode, identity):
+        """A disk of the host's machine."""
+        from vmm.disks.host import HostDisk, Scratch
+
+        drives = vm.monitor.drives
+        drive = drives.take(entry["image"][len(HOST) :], vm, mode == "rw")
+        if mode == "scratch":
+            return Scratch(vm, drives, drive, vm.monitor.pages, _limit(entry), identity)
+        return HostDisk(vm, drives, drive, mode, identity)
+
+    def plug(self, device, transport=None):
+        """A virtio device into the next free slot; its PCI function, None where the transport is "virtio-mmio"."""
+        if transport == "virtio-mmio":
+            if self.places is None:
+                from vmm.devices.virtio.places import Places
+
+                self.places = Places(self._mmio_bus, self._line)
+            self.places.plug(device)
+            return None
         function = VirtioPci(device, self._deliver)
         self.board.add(function)
         return function
 
     def acpi(self):
-        """What vmm.acpi.tables.install() has to know: (SSDT, lines that are levels)."""
-        return AML, sorted(set(LINES))
+        """What vmm.acpi.tables.install() has to know: (SSDTs, lines that are levels)."""
+        more = [self.places.ssdt()] if self.places else []
+        return [AML] + more, sorted(set(LINES))
 
     def order(self):
-        """Where firmware finds what it may boot: device paths as SeaBIOS has them, the first disk first."""
-        return ["/pci@i0cf8/*@%x" % (function.address >> 3) for function in self.bootable]
+        """Where firmware finds what it may boot: device paths as SeaBIOS has them, disks first, then CDs."""
+        return self._bootable
 
     def reset(self):
         """The reset line."""
         self.board.reset()
+        if self.places:
+            self.places.reset()
 
     def assign(self):
         """What firmware does before a kernel is entered."""
         self.board.assign()
+
+    def save(self):
+        """Plain data of the board, its devices and the disks."""
+        return {
+            "board": self.board.host.save(),
+            "places": self.places.save() if self.places else [],
+            "disks": [disk.save() for disk in self.disks],
+        }
+
+    def load(self, saved):
+        for disk, state in zip(self.disks, saved["disks"]):
+            disk.load(state)
+        self.board.host.load(saved["board"])
+        if self.places:
+            self.places.load(saved["places"])
 
     def power_off(self):
         """The guest is switched off: what disks keep only until then is gone."""
@@ -77,3 +157,8 @@ class Expansion:
         for disk in self.disks:
             disk.close()
         self.disks = []
+
+
+def _limit(entry):
+    """Bytes of memory that "scratch" may take."""
+    return entry.get("limit") or LIMIT

@@ -6,11 +6,15 @@ import time
 import broken
 import debugger
 import drgns
+import gdbs
 import hostpolicies
 import inside
+import jobs
 import names
 import pytest
+import saved
 import smp
+import switches
 import systemcalls
 import view
 import vtx
@@ -140,8 +144,9 @@ def test_symbols_are_those_that_the_guest_tells(shell):
 
 
 def test_addresses_that_are_printed_have_names_then(shell):
-    """The guest stands in its idle loop when nothing happens."""
+    """Once symbols are used. The guest stands in its idle loop when nothing happens."""
     monitor = shell.monitor
+    monitor.exec("vms['linux'].symbols['do_sys_openat2']")
     for _ in range(60):
         row = monitor.eval("[repr(vms), repr(vms['linux'])]")
         if all("halt" in text for text in row):
@@ -189,6 +194,10 @@ def test_system_calls_are_what_a_program_does(shell):
     systemcalls.check(shell, "linux")
 
 
+def test_switches_are_seen(shell):
+    switches.check(shell, "linux")
+
+
 def test_a_child_comes_back_too(shell):
     systemcalls.check_forks(shell)
 
@@ -203,6 +212,10 @@ def test_filters_of_tasks_and_calls_say_what_is_wrong(shell):
 
 def test_drgn_sees_what_proc_says(shell, tmp_path):
     drgns.check(shell, "linux", tmp_path)
+
+
+def test_gdb_knows_names_frames_and_tasks(shell):
+    gdbs.check(shell, "linux")
 
 
 def test_the_prompt_dumps_on_the_host(shell, tmp_path):
@@ -221,9 +234,17 @@ def test_break_step_and_watch(shell):
     debugger.check(shell, "linux")
 
 
+def test_the_jobs_of_the_readme(shell):
+    jobs.check(shell, "linux")
+
+
 def test_linux_survives_broken_policies(shell):
     broken.check(shell, "linux")
     assert shell.troubles() == []
+
+
+def test_devices_are_saved_and_loaded_at_work(shell):
+    saved.check(shell.monitor, shell)
 
 
 def test_pause_and_resume(shell):

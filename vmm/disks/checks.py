@@ -4,21 +4,32 @@ An error is a ValueError of one line that begins with the entry and, where one k
 """
 
 MODES = ("rw", "ro", "scratch")
-TRANSPORTS = ("virtio-pci",)
-_KEYS = ("image", "mode", "transport")
+TRANSPORTS = ("virtio-pci", "virtio-mmio")
+HOST = "host:"  # and the model or serial number: an image that is a disk of the host's machine
+_LEAST = 64 << 10
+LIMIT = 256 << 20  # bytes of memory that "scratch" takes, where its description says nothing
+_KEYS = ("image", "mode", "transport", "limit")
 
 
-def disks(entries):
+def cds(entries):
+    """Look at [{"image": "guest/cd0"}]."""
+    disks(entries, _KEYS[:1])
+
+
+def disks(entries, keys=_KEYS):
     """Look at [{"image": "guest/disk0", "mode": "scratch", "transport": "virtio-pci"}]; image alone is required."""
     for number, disk in enumerate(entries):
         if not isinstance(disk, dict):
             raise ValueError("[%d]: must be a table with image, not %r" % (number, disk))
         for key in disk:
-            if key not in _KEYS:
-                raise ValueError("[%d].%s: unknown key; there are %s" % (number, key, ", ".join(_KEYS)))
+            if key not in keys:
+                raise ValueError("[%d].%s: unknown key; there are %s" % (number, key, ", ".join(keys)))
         image = disk.get("image")
         if not isinstance(image, str) or not image:
             raise ValueError("[%d].image: must be an image, not %r" % (number, image))
+        limit = disk.get("limit")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < _LEAST):
+            raise ValueError("[%d].limit: must be bytes, 64 KiB at least, not %r" % (number, limit))
         for key, choices in (("mode", MODES), ("transport", TRANSPORTS)):
             value = disk.get(key)
             if value is not None and value not in choices:

@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcanel.errors import InputError
+from pcanel.guest import plugged
+from pcanel.hostdisks import Disk
 from pcanel.modules import BootModule
 from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.description import FIRMWARE_MEMORY
-    from vmm.disks import checks as disk_checks
+    from vmm.description import FIRMWARE_MEMORY, PROTOCOLS
+    from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.ties import checks
 
-PROTOCOLS = ("linux", "multiboot", "flat", "bios")
+VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
 FIRMWARE = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
@@ -46,6 +48,7 @@ class Guest:
     path: Path
     config: dict
     blobs: tuple[BootModule, ...]
+    disks: tuple[Disk, ...] = ()  # images that the engine gives its machine
 
     @property
     def name(self) -> str:
@@ -137,6 +140,7 @@ def _check(reader: _Reader) -> Guest:
         images.append(BootModule(f"{name}/{label}", reader.file(key, value)))
         return images[-1].name
 
+    disks: list[Disk] = []
     kernel, firmware = _entered(reader, protocol)
     initrd = reader.take("initrd", str, "a path")
     symbols = reader.take("symbols", str, "a path")
@@ -146,15 +150,19 @@ def _check(reader: _Reader) -> Guest:
         "protocol": protocol,
         "kernel": blob("kernel", kernel, "kernel") if kernel is not None else None,
         "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
+        "vgabios": None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
+        "system": reader.choice("system", tuple(SYSTEMS), None),
         "cmdline": reader.take("cmdline", str, "a string", ""),
         "modules": _modules(reader, protocol, blob),
         **_flat(reader, protocol),
         "links": _links(reader, name),
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
-        "disks": _disks(reader, attach),
+        "devices": plugged.devices(reader, attach),
+        "disks": plugged.disks(reader, attach, disks, _size),
+        "cds": plugged.cds(reader, attach),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
@@ -168,6 +176,8 @@ def _check(reader: _Reader) -> Guest:
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     loaded = sum(module.size() for module in blobs)
+    if protocol == "bios" and config["screen"] != "off":
+        config["vgabios"] = attach("screen", VGA_BIOS, "vgabios")
     blobs += images
     if symbols is not None:
         config["symbols"] = blob("symbols", symbols, "symbols")
@@ -176,12 +186,12 @@ def _check(reader: _Reader) -> Guest:
             raise reader.error("memory", "firmware needs at least 16 MiB")
         if config["cmdline"]:
             raise reader.error("cmdline", "has no meaning for protocol bios: the boot loader on the disk has it")
-    if initrd is not None and protocol != "linux":
+    if initrd is not None and protocol not in ("linux", "pvh"):
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
     reader.finish()
     if loaded >= memory:
         raise reader.error("memory", f"{memory >> 10} KiB cannot hold kernel, initrd and modules ({loaded >> 10} KiB)")
-    return Guest(reader.path, config, tuple(blobs))
+    return Guest(reader.path, config, tuple(blobs), tuple(disks))
 
 
 def _entered(reader: _Reader, protocol: str) -> tuple[str | None, str | None]:
@@ -275,22 +285,6 @@ def _shared(reader: _Reader) -> list[dict]:
     except ValueError as error:
         raise reader.error(f"shared{error}") from None
     return windows
-
-
-def _disks(reader: _Reader, attach) -> list[dict]:
-    """Disks: `[[disk]]` tables with `image`, and optionally `mode`, `transport`."""
-    disks = []
-    for number, table in enumerate(reader.take("disk", list, "[[disk]] tables", [])):
-        if not isinstance(table, dict):
-            raise reader.error(f"disk[{number}]", f"must be a table, not {table!r}")
-        disks.append({"mode": "scratch", "transport": "virtio-pci", **table})
-    try:
-        disk_checks.disks(disks)
-    except ValueError as error:
-        raise reader.error(f"disk{error}") from None
-    for number, disk in enumerate(disks):
-        disk["image"] = attach(f"disk[{number}].image", disk["image"], f"disk{number}")
-    return disks
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:

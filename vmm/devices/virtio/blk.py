@@ -24,6 +24,7 @@ from vmm.devices.virtio.queue import (
     OUT,
     WRONG,
     buffers,
+    cut,
     gather,
     interrupts,
     new_chain,
@@ -47,6 +48,7 @@ _IOERR = const(1)
 _UNSUPP = const(2)
 
 _HEADER = const(16)
+_DATA = const(BUFFERS + BUFFER)  # of a chain: its first buffer behind the header
 _ID_BYTES = const(20)
 
 # Words of `words`, behind STATUS
@@ -69,7 +71,7 @@ class Blk(Device):
         self.disk = disk
         self._chain = new_chain()
         self._round = 0  # counts resets: what a disk ends from an earlier round is dropped
-        self.waiting = 0  # requests that the disk has
+        self._heads = []  # of the chains that the disk has
         self.words[_WRITABLE] = 0 if disk.read_only else 1
         self._serve = None
         if disk.quick:
@@ -82,13 +84,20 @@ class Blk(Device):
         """(reads, sectors read, writes, sectors written)."""
         return tuple(self.words[_COUNTS : _COUNTS + 4])
 
+    @property
+    def waiting(self):
+        """Requests that the disk has."""
+        return len(self._heads)
+
     def config(self):
         """capacity, size_max (not offered), seg_max, geometry (not offered), blk_size."""
         return struct.pack("<QIIIIQ", self.disk.sectors, 0, MOST - 4, 0, SECTOR, 0)
 
     def stopped(self):
         self._round += 1
-        self.waiting = 0
+        if self._heads:
+            self.disk.cancel()
+        self._heads = []
 
     def notified(self, n):
         self.go_on(self._serve() if self._serve else self.queues[0].pop(self._chain))
@@ -99,7 +108,7 @@ class Blk(Device):
         while found > NOTHING:
             if found == _SLOWLY:
                 self._long(chain)
-            else:
+            elif not self.disk.words or not self._usual(chain):
                 self._request(chain)
             found = self._serve() if self._serve else self.queues[0].pop(chain)
         if found == WRONG:
@@ -124,6 +133,24 @@ class Blk(Device):
         self._count(write, total)
         self._end(chain[HEAD], _address(chain, count + 1), _OK, 0 if write else total)
 
+    def _usual(self, chain):
+        """A read or write of the usual form for a disk that takes the chain's words. False: it is for _request()."""
+        total = usual(chain, self.words[_WRITABLE])
+        if total < 0:
+            return False
+        write, total = total & 1, total >> 1
+        sector = int.from_bytes(uctypes.bytes_at(_address(chain, 0) + 8, 8), "little")
+        sectors = total // SECTOR
+        if total % SECTOR or sector + sectors > self.disk.sectors:
+            return False
+        count = chain[OUT] + chain[IN] - 2
+        status = _address(chain, count + 1)
+        self._count(write, total)
+        self._heads.append(chain[HEAD])
+        done = bind(self._ended, self._round, chain[HEAD], status, 0 if write else total)
+        self.disk.words(sector, chain[_DATA : _DATA + BUFFER * count], sectors, write, done)
+        return True
+
     def _count(self, write, size):
         self.words[_COUNTS + 2 * write] += 1
         self.words[_COUNTS + 2 * write + 1] += size // SECTOR
@@ -138,13 +165,13 @@ class Blk(Device):
             return
         kind, _, sector = struct.unpack("<IIQ", gather(readable, _HEADER))
         status = writable[-1][0] + writable[-1][1] - 1
-        writable = _cut(writable, 0, room - 1)
+        writable = cut(writable, 0, room - 1)
         if kind == _READ:
             self._transfer(head, sector, writable, room - 1, 0, status)
         elif kind == _WRITE and not self.disk.read_only:
-            self._transfer(head, sector, _cut(readable, _HEADER, out - _HEADER), out - _HEADER, 1, status)
+            self._transfer(head, sector, cut(readable, _HEADER, out - _HEADER), out - _HEADER, 1, status)
         elif kind == _SYNC:
-            self._start()
+            self._heads.append(head)
             self.disk.flush(bind(self._ended, self._round, head, status, 0))
         elif kind == _GET_ID:
             identity = (self.disk.identity + bytes(_ID_BYTES))[:_ID_BYTES]
@@ -163,23 +190,34 @@ class Blk(Device):
             self._end(head, status, _IOERR, 0)
             return
         self._count(write, size)
-        self._start()
+        self._heads.append(head)
         self.disk.transfer(sector, parts, write, bind(self._ended, self._round, head, status, 0 if write else size))
-
-    def _start(self):
-        self.waiting += 1
 
     def _ended(self, turn, head, status, written, ok):
         """The disk has done it, within transfer() or later."""
         if turn != self._round:
             return  # the driver has reset the device since
-        self.waiting -= 1
+        self._heads.remove(head)
         self._end(head, status, _OK if ok else _IOERR, written if ok else 0)
         self.done(0)
 
     def _end(self, head, status, code, written):
         uctypes.bytearray_at(status, 1)[0] = code
         self.queues[0].push(head, written + 1)
+
+    # -- state as data
+
+    def save(self):
+        """Plain data. Requests that the disk has are asked for again by load(): the disk is told of them twice."""
+        saved = Device.save(self)
+        saved["under_way"] = list(self._heads)
+        return saved
+
+    def load(self, saved):
+        Device.load(self, saved)
+        for head in saved["under_way"]:
+            if self.queues[0].again(head, self._chain) == CHAIN:
+                self._request(self._chain)
 
 
 def _address(chain, i):
@@ -188,19 +226,27 @@ def _address(chain, i):
     return chain[at] | chain[at + 1] << 32
 
 
-def _cut(parts, start, size):
-    """`size` bytes of [(hpa, bytes), ...] from byte `start` on."""
-    out = []
-    for hpa, length in parts:
-        if start >= length:
-            start -= length
-            continue
-        length = min(length - start, size)
-        if length:
-            out.append((hpa + start, length))
-        size -= length
-        start = 0
-    return out
+@micropython.viper
+def usual(c: ptr32, writable: int) -> int:
+    """Bytes of a read or write whose header, data and status have buffers of their own, times 2, plus 1 where it is a
+    write; -1 for any other request."""
+    out = int(c[OUT])
+    back = int(c[IN])
+    last = BUFFERS + BUFFER * (out + back - 1)
+    if out == 0 or back == 0 or int(c[BUFFERS + 2]) != _HEADER or int(c[last + 2]) != 1:
+        return -1
+    kind = int(ptr32(int(c[BUFFERS]) | int(c[BUFFERS + 1]) << 32)[0])
+    if kind == _READ:
+        if out != 1 or back == 1:
+            return -1
+    elif kind != _WRITE or back != 1 or out == 1 or not writable:
+        return -1
+    i = _DATA
+    total = 0
+    while i < last:
+        total += int(c[i + 2])
+        i += BUFFER
+    return total << 1 | kind
 
 
 @micropython.viper
@@ -224,6 +270,11 @@ def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
             count = back - 1
         elif kind == _WRITE and back == 1 and out > 1 and w[_WRITABLE]:
             count = out - 1
+        elif kind == _SYNC and back == 1 and out == 1:  # what is written to memory is kept
+            status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
+            status[0] = _OK
+            push(queue, int(c[HEAD]), 1)
+            continue
         else:
             return CHAIN
         if header[3]:

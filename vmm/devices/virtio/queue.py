@@ -117,6 +117,15 @@ class Queue:
         """Take the next chain of buffers: NOTHING, CHAIN, or WRONG (`broken` says what). chain: of new_chain()."""
         return pop(self.state, self._memory.table, chain)
 
+    def again(self, head, chain):
+        """pop() of the chain that begins at descriptor `head`, which has been taken before."""
+        ring = array("H", [0, 1, head])
+        at = uctypes.addressof(ring)
+        state = array("I", self.state)
+        state[AVAIL], state[AVAIL + 1] = at & 0xFFFFFFFF, at >> 32
+        state[NEXT] = state[EVENT] = state[BROKEN] = 0
+        return pop(state, self._memory.table, chain)
+
     def push(self, head, written):
         """Give a chain back. written: bytes that the device has written to it."""
         push(self.state, head, written)
@@ -270,3 +279,18 @@ def gather(parts, most):
             break
         data += uctypes.bytes_at(hpa, min(size, most - len(data)))
     return data
+
+
+def cut(parts, start, size):
+    """`size` bytes of [(hpa, bytes), ...] from byte `start` on."""
+    out = []
+    for hpa, length in parts:
+        if start >= length:
+            start -= length
+            continue
+        length = min(length - start, size)
+        if length:
+            out.append((hpa + start, length))
+        size -= length
+        start = 0
+    return out
