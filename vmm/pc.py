@@ -140,6 +140,8 @@ class Pc:
             yield name, getattr(self, name)
         for n, uart in enumerate(self.coms, 1):
             yield "com%d" % n, uart
+        if self.expansion:
+            yield "expansion", self.expansion
         for name in ("pic", "ioapic"):
             yield name, getattr(self, name)
         for vcpu in self.vm.vcpus:

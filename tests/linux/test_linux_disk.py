@@ -208,6 +208,18 @@ def test_what_was_flushed_is_there_whenever_it_is_looked_at(shell, images):
     shell.run("umount /j")
 
 
+def test_state_is_saved_and_loaded_under_load(shell, images):
+    """Both transports, disks in memory and of the machine, while the guest reads them."""
+    expected = hashlib.md5(images[3].read_bytes()[: 2 << 20]).hexdigest()  # scratch has been written to behind that
+    shell.run("echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vdd bs=64k count=32 2>/dev/null | md5sum > /tmp/s & true")
+    for _ in range(6):
+        shell.monitor.exec("pc = vms['linux'].pc\npc.load(pc.save())")
+        time.sleep(random.random() / 5)
+    assert shell.run("wait; cut -c1-32 /tmp/s").strip() == expected
+    shell.run("dd if=/dev/vde of=/dev/null bs=512 count=77 && dd if=/dev/vda of=/dev/null bs=64k count=8 iflag=direct")
+    assert shell.monitor.eval("vms['linux'].unclaimed()['refused']") == {}
+
+
 def test_switched_off_it_forgets(shell, images):
     shell.console.send("poweroff\n")
     shell.monitor.console("repl").expect(rb"powered off by the guest", 240)
