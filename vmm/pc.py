@@ -134,6 +134,38 @@ class Pc:
         events.highest = lapic.highest
         events.accept = lapic.accept
 
+    def chips(self):
+        """Yield (name, chip), those that drive others' inputs first."""
+        for name in ("hpet", "vga", "pit", "rtc", "pm", "keyboard", "port92", "cf9"):
+            yield name, getattr(self, name)
+        for n, uart in enumerate(self.coms, 1):
+            yield "com%d" % n, uart
+        for name in ("pic", "ioapic"):
+            yield name, getattr(self, name)
+        for vcpu in self.vm.vcpus:
+            yield "lapic%d" % vcpu.number, vcpu.lapic
+
+    def save(self):
+        """The state of all devices as plain data, {name: state}; None for one that has not been made."""
+        with self.vm.monitor.scheduler.still:
+            return {name: chip and chip.save() for name, chip in self.chips()}
+
+    def load(self, states):
+        """Set what save() returned, also that of another guest with the same description. ValueError, with nothing
+        changed, where devices are missing."""
+        if states.get("hpet") and not self.hpet:
+            self._make_hpet()
+        chips = [(name, chip) for name, chip in self.chips() if chip]
+        for name, _ in chips:
+            if states.get(name) is None and name != "hpet":
+                raise ValueError("the saved state has no %s" % name)
+        with self.vm.monitor.scheduler.still:
+            for name, chip in chips:
+                if states.get(name):
+                    chip.load(states[name])
+                else:
+                    chip.reset()
+
     def reset(self):
         """The reset line: every chip."""
         if self.hpet:
@@ -272,7 +304,7 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    return config["protocol"] == "bios" or any([config.get(key) for key in ("pci", "rng", "disks", "cds")])
+    return config["protocol"] == "bios" or any([config.get(key) for key in ("pci", "rng", "disks", "cds", "devices")])
 
 
 def _gone(_):

@@ -7,6 +7,8 @@ with the time-out bit, which ends the search for one.
 
 from micropython import const
 
+from vmm.devices import saved
+
 _STATUS = const(4)
 
 _OBF = const(0x01)
@@ -42,6 +44,9 @@ _FROM_AUX = const(0x100)
 _FAILED = const(0x200)
 
 
+_SAVED = ("_queue", "_head", "_count", "_mode", "_output", "_pending", "_argument", "_scanning", "_status", "ram")
+
+
 def _ignore(_):
     """An output that leads nowhere."""
 
@@ -71,6 +76,16 @@ class I8042:
         self._scanning = True  # keys are sent
         self._status = _SYSTEM | _UNLOCKED
         self.ram = bytearray(32)
+        self._drive()
+
+    def save(self):
+        return saved.save(self, _SAVED)
+
+    def load(self, state):
+        output = self._output
+        saved.load(self, _SAVED, state)
+        if (output ^ self._output) & _A20:
+            self.a20(self._output >> 1 & 1)
         self._drive()
 
     def read(self, offset, size):
