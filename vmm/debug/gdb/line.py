@@ -18,10 +18,11 @@ class GdbLine:
         self._served = False
         self.stub = None
         self.bad = 0
+        self._uart = None
         try:
             self._uart = machine.UART(_COM4)
-        except ValueError:
-            return  # this machine has no COM4
+        except OSError:
+            return  # ENODEV: a machine without COM4
         self._uart.listen(self._heard)
 
     def _heard(self, _):
@@ -49,4 +50,4 @@ class GdbLine:
             self.stub.leave()
 
     def __repr__(self):
-        return "<COM4: %s>" % (self.stub or "no gdb")
+        return "<COM4: %s>" % (self.stub or ("no gdb" if self._uart else "this machine has none"))
