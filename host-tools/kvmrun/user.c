@@ -49,8 +49,7 @@ void user_msr(struct kvm_run *run) {
 }
 
 static void set_debug(const struct vcpu *vcpu, uint32_t more) {
-    struct kvm_guest_debug debug = {
-        .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP | more};
+    struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP | more};
     if (ioctl(vcpu->file, KVM_SET_GUEST_DEBUG, &debug) < 0) {
         fail("KVM_SET_GUEST_DEBUG");
     }
