@@ -7,6 +7,7 @@ in one line that names guest, key and reason.
 from micropython import const
 
 from vmm.disks import checks as disk_checks
+from vmm.network import checks as net_checks
 from vmm.ties import checks
 from vmm.vtx.x86 import PAGE
 
@@ -48,6 +49,7 @@ _KEYS = {
     "pci": (bool, "True or False", None),
     "rng": (bool, "True or False", None),
     "disks": (list, "a list of {image} and, if wanted, mode, transport", None),
+    "nets": (list, "a list of {switch} and, if wanted, mac", None),
     "links": (list, "a list of {uart, to}", None),
     "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi, cpl", None),
     "on_reset": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
@@ -84,5 +86,7 @@ def check(config):
         checks.windows(config.get(key) or [])
         key = "disks"
         disk_checks.disks(config.get(key) or [])
+        key = "nets"
+        net_checks.nets(name, config.get(key) or [])
     except ValueError as error:
         raise ValueError("guest %s: %s%s" % (name, key, error)) from None

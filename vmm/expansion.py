@@ -15,19 +15,23 @@ from vmm.pci.virtio import VirtioPci
 
 
 class Expansion:
-    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s consist of, in their order."""
+    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s consist of, in their order; ports: its
+    [[net]]s at their switches (vmm/network/port.py)."""
 
     def __init__(self, vm, line, deliver):
         """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
         self._deliver = deliver
         self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
         self.disks = []
+        self.ports = []
         config = vm.config
         try:
             for number, entry in enumerate(config.get("disks") or []):
                 self._add_disk(vm, number, entry)
             if config.get("rng"):
                 self.plug(Rng(vm.memory, vm.count_refused))
+            for number, entry in enumerate(config.get("nets") or []):
+                self._add_net(vm, number, entry)
         except BaseException:
             self.close()
             raise
@@ -43,6 +47,20 @@ class Expansion:
         disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, b"disk%d" % number)
         self.disks.append(disk)
         self.plug(Blk(vm.memory, vm.count_refused, disk))
+
+    def _add_net(self, vm, number, entry):
+        from vmm.devices.virtio.net import Net
+        from vmm.network import checks
+        from vmm.network.port import Port
+
+        device = Net(vm.memory, vm.count_refused, checks.address(vm.name, number, entry))
+        self.plug(device)
+        port = Port(vm, device, "%s/net%d" % (vm.name, number))
+        try:
+            vm.monitor.switches.join(entry["switch"], port)
+        except ValueError as error:
+            raise ValueError("guest %s: nets[%d]: %s" % (vm.name, number, error)) from None
+        self.ports.append(port)
 
     def plug(self, device):
         """A virtio device into the next free slot."""
@@ -60,13 +78,22 @@ class Expansion:
         """What firmware does before a kernel is entered."""
         self.board.assign()
 
+    def power_on(self):
+        """The guest is started."""
+        for port in self.ports:
+            port.power(True)
+
     def power_off(self):
         """The guest is switched off: what disks keep only until then is gone."""
         for disk in self.disks:
             disk.forget()
+        for port in self.ports:
+            port.power(False)
 
     def close(self):
         """The guest is destroyed."""
         for disk in self.disks:
             disk.close()
-        self.disks = []
+        for port in self.ports:
+            port.vm.monitor.switches.leave(port)
+        self.disks, self.ports = [], []

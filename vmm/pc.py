@@ -250,7 +250,7 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    return bool(config.get("pci") or config.get("rng") or config.get("disks"))
+    return bool(config.get("pci") or config.get("rng") or config.get("disks") or config.get("nets"))
 
 
 def _gone(_):

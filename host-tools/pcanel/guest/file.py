@@ -20,6 +20,7 @@ with importable():
     from vmm.disks import checks as disk_checks
     from vmm.loaders import flat
     from vmm.loaders.state import State
+    from vmm.network import checks as net_checks
     from vmm.ties import checks
 
 PROTOCOLS = ("linux", "multiboot", "flat")
@@ -154,6 +155,7 @@ def _check(reader: _Reader) -> Guest:
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
         "disks": _disks(reader, attach),
+        "nets": _nets(reader, name),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
@@ -270,6 +272,16 @@ def _disks(reader: _Reader, attach) -> list[dict]:
     for number, disk in enumerate(disks):
         disk["image"] = attach(f"disk[{number}].image", disk["image"], f"disk{number}")
     return disks
+
+
+def _nets(reader: _Reader, name: str) -> list[dict]:
+    """Network interfaces: `[[net]]` tables with `switch`, and optionally `mac`."""
+    nets = reader.take("net", list, "[[net]] tables", [])
+    try:
+        net_checks.nets(name, nets)
+    except ValueError as error:
+        raise reader.error(f"net{error}") from None
+    return nets
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:
