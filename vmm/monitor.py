@@ -17,7 +17,8 @@ import uctypes
 import vmx
 from micropython import const
 
-from vmm import description, gdb_line, journal, machine_check
+from vmm import description, journal, machine_check
+from vmm.debug.gdb.line import GdbLine
 from vmm.host_uarts import HostUarts
 from vmm.machines import Machines
 from vmm.memory import pages
@@ -77,7 +78,7 @@ class Monitor:
         self.active = False  # whether guests can run here
         if self.caps.ok:
             self._vmxon()
-        self.gdb = gdb_line.GdbLine(self)
+        self.gdb = GdbLine(self)
         cpu.idle_hook(self.idle)
 
     def _vmxon(self):

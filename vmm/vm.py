@@ -61,7 +61,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self.chains = {}  # exit reason: the policies in front of its handlers
         self.policies = []  # those attached
         self.powered = False
-        self.debugger = None  # vmm.debug.gdb_guest.Guest while gdb is attached
+        self.debugger = None  # vmm.debug.gdb.guest.Guest while gdb is attached
         self.bios = None  # vmm.handlers.bios.Bios where its program wants one
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
         self._below = False

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vmm.debug import gdb_packets as p
+from vmm.debug.gdb import packets as p
 
 
 def reader(*pieces):

@@ -138,7 +138,8 @@ def test_header_with_data_and_data_with_status():
     [
         (READ, SECTORS, (), (512,), IOERR), (READ, SECTORS - 1, (), (1024,), IOERR), (READ, 0, (), (511,), IOERR),
         (READ, (1 << 64) - 1, (), (512,), IOERR), (READ, 1 << 55, (), (512,), IOERR),
-        (WRITE, SECTORS, (bytes(512),), (), IOERR), (WRITE, 0, (bytes(100),), (), IOERR), (99, 0, (), (512,), UNSUPP), (11, 0, (bytes(16),), (), UNSUPP),
+        (WRITE, SECTORS, (bytes(512),), (), IOERR), (WRITE, 0, (bytes(100),), (), IOERR),
+        (99, 0, (), (512,), UNSUPP), (11, 0, (bytes(16),), (), UNSUPP),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done(kind, sector, data, back, status, quick):

@@ -9,9 +9,9 @@ Exceptions".
 from micropython import const
 
 from vmm import verdict
-from vmm.debug.gdb_policy import attach
 from vmm.handlers import control as handlers
 from vmm.policies.events import EXCEPTION
+from vmm.policies.policy import decorator
 from vmm.vtx import reasons
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_PENDING_DEBUG_EXCEPTIONS
 from vmm.vtx.vmcs_bits import PENDING_BS, PENDING_ENABLED
@@ -79,7 +79,7 @@ class DebugRegisters:
             self._placed[vcpu.number] = {}
         vm.exits.replace(reasons.MOV_DR, self._mov_dr)
         vm.arming.primary(_CONTROL, 1)
-        self._policy = attach(vm, EXCEPTION, self._exception, {"vector": _DB})
+        self._policy = decorator(vm, EXCEPTION, {"vector": _DB}, False)(self._exception)
 
     def _end(self):
         vm = self.vm

@@ -23,7 +23,7 @@ _IER = const(1)  # DLM with DLAB
 _IIR = const(2)  # FCR on write
 _LCR = const(3)
 _MCR = const(4)
-_LSR = const(5)
+LSR = const(5)
 _MSR = const(6)
 _SCR = const(7)
 
@@ -52,7 +52,7 @@ _MCR_RTS = const(0x02)
 _MCR_OUT2 = const(0x08)
 _MCR_LOOP = const(0x10)
 
-_LSR_DR = const(0x01)
+LSR_DR = const(0x01)
 _LSR_OE = const(0x02)
 _LSR_BI = const(0x10)
 _LSR_ERRORS = const(0x1E)  # OE, PE, FE, BI
@@ -128,7 +128,7 @@ class Uart16550:
         for i in range(_STATE_SIZE):
             s[i] = 0
         s[_INPUTS] = s[_MSR] = inputs
-        s[_LSR] = _LSR_THRE | _LSR_TEMT
+        s[LSR] = _LSR_THRE | _LSR_TEMT
         s[_DLL] = 1  # 115200, as firmware leaves it
         s[_TRIGGER] = s[_DEPTH] = 1
         s[_OPEN] = 1
@@ -141,12 +141,12 @@ class Uart16550:
     def read(self, offset: int, size: int) -> int:
         """The register at `offset` (0..7)."""
         s = ptr8(self._state)
-        if offset == _LSR:
+        if offset == LSR:
             if s[_TX_COUNT]:
                 self.poll()
-            value = s[_LSR]
+            value = s[LSR]
             if value & _LSR_ERRORS:
-                s[_LSR] = value & (_LSR_ERRORS ^ 0xFF)
+                s[LSR] = value & (_LSR_ERRORS ^ 0xFF)
                 self._update()
             return value
         if offset == _DATA:
@@ -159,7 +159,7 @@ class Uart16550:
             value = s[_RX + head]
             s[_RX_HEAD] = (head + 1) & 15
             s[_RX_COUNT] = count - 1
-            if count == 1 or s[_LSR] & _LSR_FIFO_ERROR:
+            if count == 1 or s[LSR] & _LSR_FIFO_ERROR:
                 self._received()
             return value
         if offset == _IIR:
@@ -203,7 +203,7 @@ class Uart16550:
                     if s[_LINE] == 0 and s[_IER] & _IER_THRE:
                         self._update()
                     return
-                s[_LSR] &= (_LSR_THRE | _LSR_TEMT) ^ 0xFF
+                s[LSR] &= (_LSR_THRE | _LSR_TEMT) ^ 0xFF
             if count < s[_DEPTH]:  # a full FIFO loses the new one
                 s[_TX + ((s[_TX_HEAD] + count) & 15)] = value
                 s[_TX_COUNT] = count + 1
@@ -215,7 +215,7 @@ class Uart16550:
                 s[_DLM] = value
                 return
             value &= 0x0F
-            if value & _IER_THRE and s[_IER] & _IER_THRE == 0 and s[_LSR] & _LSR_THRE:
+            if value & _IER_THRE and s[_IER] & _IER_THRE == 0 and s[LSR] & _LSR_THRE:
                 s[_THRE] = 1  # enabling it with an empty THR asks at once
             s[_IER] = value
             self._update()
@@ -352,7 +352,7 @@ class Uart16550:
         if count == had:
             return 0
         s[_RX_COUNT] = count
-        s[_LSR] |= _LSR_DR
+        s[LSR] |= LSR_DR
         s[_AGED] = 1
         self._update()
         return count - had
@@ -414,7 +414,7 @@ class Uart16550:
         """The receive FIFO is no longer empty; what is in it ages from now on."""
         s = ptr8(self._state)
         s[_AGED] = 0
-        s[_LSR] |= _LSR_DR
+        s[LSR] |= LSR_DR
         self._quiet.arm(int(self._clock.now()) + int(self._clock.hz) // _SILENCES)
 
     @micropython.viper
@@ -426,7 +426,7 @@ class Uart16550:
     @micropython.viper
     def _emptied(self):
         s = ptr8(self._state)
-        s[_LSR] |= _LSR_THRE | _LSR_TEMT
+        s[LSR] |= _LSR_THRE | _LSR_TEMT
         s[_THRE] = 1
         self._update()
 
@@ -446,7 +446,7 @@ class Uart16550:
             self._expose()
             self._update()
         else:
-            s[_LSR] &= (_LSR_DR | _LSR_FIFO_ERROR) ^ 0xFF
+            s[LSR] &= (LSR_DR | _LSR_FIFO_ERROR) ^ 0xFF
             self._update()
             self.drained()
 
@@ -454,10 +454,10 @@ class Uart16550:
         """The flags of the character at the head show in LSR; bit 7 says that one in the FIFO has any."""
         s = self._state
         flags = s[_RX_FLAGS + s[_RX_HEAD]]
-        s[_LSR] |= _LSR_DR | flags
-        s[_LSR] &= _LSR_FIFO_ERROR ^ 0xFF
+        s[LSR] |= LSR_DR | flags
+        s[LSR] &= _LSR_FIFO_ERROR ^ 0xFF
         if s[_FCR] and s[_MARKS]:
-            s[_LSR] |= _LSR_FIFO_ERROR
+            s[LSR] |= _LSR_FIFO_ERROR
         if flags:
             s[_RX_FLAGS + s[_RX_HEAD]] = 0
             s[_MARKS] -= 1
@@ -466,7 +466,7 @@ class Uart16550:
         s = self._state
         count = s[_RX_COUNT]
         if count >= s[_DEPTH]:
-            s[_LSR] |= _LSR_OE
+            s[LSR] |= _LSR_OE
             self.overruns += 1
             if not s[_FCR]:  # without FIFOs the newer character overwrites the older
                 s[_RX + s[_RX_HEAD]] = byte
@@ -491,7 +491,7 @@ class Uart16550:
             s[_RX_COUNT] = s[_MARKS] = 0
             for i in range(16):
                 s[_RX_FLAGS + i] = 0
-            s[_LSR] &= (_LSR_DR | _LSR_FIFO_ERROR) ^ 0xFF
+            s[LSR] &= (LSR_DR | _LSR_FIFO_ERROR) ^ 0xFF
         if (changed or (enable and value & _FCR_CLEAR_TX)) and s[_TX_COUNT]:
             s[_TX_COUNT] = 0
             self._emptied()
@@ -526,7 +526,7 @@ class Uart16550:
         """IIR bits 3..0: the pending interrupt of the highest priority, or _IIR_NONE."""
         s = ptr8(self._state)
         ier = s[_IER]
-        if ier & _IER_LINE and s[_LSR] & _LSR_ERRORS:
+        if ier & _IER_LINE and s[LSR] & _LSR_ERRORS:
             return _IIR_LINE
         if ier & _IER_RX and s[_RX_COUNT]:
             if s[_RX_COUNT] >= s[_TRIGGER]:
@@ -551,7 +551,7 @@ def _update(state: int, far):
             line = 1
         elif ier & _IER_RX and s[_RX_COUNT] and (s[_RX_COUNT] >= s[_TRIGGER] or s[_AGED]):
             line = 1
-        elif ier & _IER_LINE and s[_LSR] & _LSR_ERRORS:
+        elif ier & _IER_LINE and s[LSR] & _LSR_ERRORS:
             line = 1
         elif ier & _IER_MODEM and s[_MSR] & 0x0F:
             line = 1
@@ -569,7 +569,7 @@ def _iir(state: int, far, now: int) -> int:
         if s[_OPEN]:
             return fifo | _IIR_NONE
         return -1
-    if s[_IER] & _IER_LINE and s[_LSR] & _LSR_ERRORS:
+    if s[_IER] & _IER_LINE and s[LSR] & _LSR_ERRORS:
         return -1
     if s[_IER] & _IER_RX and s[_RX_COUNT] or s[_IER] & _IER_THRE == 0 or s[_THRE] == 0:
         return -1

@@ -11,8 +11,9 @@ import struct
 from micropython import const
 
 from vmm import bda
+from vmm.devices.uart16550 import LSR, LSR_DR
 from vmm.handlers.bios_call import Call
-from vmm.handlers.bios_keyboard import DATA_READY, LSR, Keyboard
+from vmm.handlers.bios_keyboard import Keyboard
 from vmm.handlers.bios_video import Video
 from vmm.loaders import bios
 from vmm.memory.e820 import ONE_MIB, RAM
@@ -95,7 +96,7 @@ class Bios:
         if function == 1:
             uart.write(0, 1, call.al)
         elif function == 2:
-            if not uart.read(LSR, 1) & DATA_READY:
+            if not uart.read(LSR, 1) & LSR_DR:
                 call.ah = 0x80
                 return True
             call.al = uart.read(0, 1)

@@ -7,15 +7,12 @@ from array import array
 
 import micropython
 import uctypes
-from micropython import const
 from vmx import bind
 
+from vmm.devices.uart16550 import LSR, LSR_DR
 from vmm.vtx.frame import RSP
 from vmm.vtx.vmcs import GUEST_CR0, GUEST_SS_ACCESS_RIGHTS, GUEST_SS_BASE
 from vmm.vtx.vmcs_bits import RIGHTS_DB
-
-LSR = const(5)
-DATA_READY = const(1)  # of a UART's LSR
 
 # A terminal's characters after ESC [ : scan codes of the keys.
 _ARROWS = {ord("A"): 0x48, ord("B"): 0x50, ord("C"): 0x4D, ord("D"): 0x4B, ord("H"): 0x47, ord("F"): 0x4F}
@@ -72,13 +69,13 @@ class Keyboard:
     def _read(self):
         """Read a key from the console's UART, unless one waits already."""
         uart = self._uart
-        if self._keys or not uart.read(LSR, 1) & DATA_READY:
+        if self._keys or not uart.read(LSR, 1) & LSR_DR:
             return
         character = uart.read(0, 1)
         if character == 0x0A:
             character = 0x0D  # a line feed counts as Enter
         code = _SCAN_CODES.get(character)
-        if character == 0x1B and uart.read(LSR, 1) & DATA_READY:
+        if character == 0x1B and uart.read(LSR, 1) & LSR_DR:
             uart.read(0, 1)  # [ or O
             self._keys.append(_ARROWS.get(uart.read(0, 1), 0) << 8)
             return
@@ -106,7 +103,7 @@ def _poll(ram, waiting, lsr: int, slow, vcpu) -> int:
     function = int(p[1])
     if function != 0x01 and function != 0x11:
         return int(slow(vcpu))
-    if ptr8(waiting)[0] or ptr8(lsr)[0] & DATA_READY:
+    if ptr8(waiting)[0] or ptr8(lsr)[0] & LSR_DR:
         return int(slow(vcpu))
     p[8] |= 0x40  # ZF
     return int(p[0]) | int(p[1]) << 8 | int(p[2]) << 16 | int(p[3]) << 24

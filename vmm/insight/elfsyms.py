@@ -37,10 +37,10 @@ def _named(symbols: ptr8, at: int, size: int, entry: int, info: int, strings: pt
 
 
 @micropython.viper
-def _below(words: ptr32, count: int, wide: int, gva: int) -> int:
-    """The number of the symbol with the highest address up to gva, the largest of several; -1 for none."""
+def _nearest(words: ptr32, count: int, wide: int, gva: int, above: int) -> int:
+    """The number of the symbol nearest to gva: at or below it (of several the largest), or `above` it; -1 for none."""
     best = -1
-    most = 0
+    nearest = 0
     largest = 0
     at = 0
     i = 0
@@ -53,33 +53,12 @@ def _below(words: ptr32, count: int, wide: int, gva: int) -> int:
             kind = words[at + 3]
             value = words[at + 1]
             size = words[at + 2]
-        if words[at] and (kind & 15) <= _STT_FUNC and (kind >> 16) and value <= gva:
-            if best < 0 or value > most or (value == most and size > largest):
+        if words[at] and (kind & 15) <= _STT_FUNC and (kind >> 16):
+            away = value - gva if above else gva - value
+            if away >= above and (best < 0 or away < nearest or (away == nearest and size > largest)):
                 best = i
-                most = value
+                nearest = away
                 largest = size
-        at += 6 if wide else 4
-        i += 1
-    return best
-
-
-@micropython.viper
-def _above(words: ptr32, count: int, wide: int, gva: int) -> int:
-    """The number of the symbol with the lowest address above gva; -1 for none."""
-    best = -1
-    least = 0
-    at = 0
-    i = 0
-    while i < count:
-        if wide:
-            kind = words[at + 1]
-            value = words[at + 2] | (words[at + 3] << 32)
-        else:
-            kind = words[at + 3]
-            value = words[at + 1]
-        if words[at] and (kind & 15) <= _STT_FUNC and (kind >> 16) and value > gva and (best < 0 or value < least):
-            best = i
-            least = value
         at += 6 if wide else 4
         i += 1
     return best
@@ -165,13 +144,13 @@ class ElfSymbols:
         """(name, address, end) of the symbol that a gva lies in; None: in no symbol. Where the file does not say a
         symbol's size it ends at the next one."""
         wide = self._entry == 24
-        number = _below(self._symbols, len(self), wide, gva)
+        number = _nearest(self._symbols, len(self), wide, gva, 0)
         if number < 0:
             return None
         name, address, size = self._fields(number * self._entry)
         end = address + size
         if not size:
-            number = _above(self._symbols, len(self), wide, gva)
+            number = _nearest(self._symbols, len(self), wide, gva, 1)
             end = self._fields(number * self._entry)[1] if number >= 0 else None
         if address > gva or (gva != address if end is None else gva >= end):
             return None

@@ -8,13 +8,11 @@ CS. Limits: no firmware, so the guest sets up interrupt vectors itself and has n
 
 from micropython import const
 
-from vmm.loaders.identity import TABLES_SIZE, identity_map
+from vmm.loaders.identity import TABLES, TABLES_SIZE, identity_map
 from vmm.loaders.place import Space
-from vmm.loaders.state import GDT_SIZE, GPRS, LoadError, State
+from vmm.loaders.state import GDT, GDT_SIZE, GPRS, LoadError, State
 from vmm.vtx.x86 import PAGE
 
-_GDT = const(0x1000)
-_PAGE_TABLES = const(0x9000)
 _SEGMENT = const(0x10000)  # what SP reaches
 _NUMBERED = {"d": 32, "w": 16, "b": 8}  # suffixes of r8 to r15
 _LEGACY = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
@@ -50,10 +48,10 @@ def load(memory, config, blobs, e820, rsdp=0):
         if not [name for name in ("sp", "esp", "rsp", "spl") if name in registers]:
             state.segment_real("ss", (gpa - _SEGMENT) >> 4)
     if mode == "long":
-        state.cr3 = space.low(TABLES_SIZE, PAGE, _PAGE_TABLES, "page tables")
+        state.cr3 = space.low(TABLES_SIZE, PAGE, TABLES, "page tables")
         identity_map(memory, state.cr3)
     if mode != "real":
-        state.write_gdt(memory, space.low(GDT_SIZE, 16, _GDT, "GDT"))
+        state.write_gdt(memory, space.low(GDT_SIZE, 16, GDT, "GDT"))
     try:
         set_registers(state, registers)
     except ValueError as error:

@@ -6,6 +6,7 @@ from micropython import const
 
 from vmm.vtx.x86 import PAGE
 
+TABLES = const(0x9000)  # where loaders put them
 TABLES_SIZE = const(0x6000)  # PML4, page-directory-pointer table, four page directories
 _P_RW = const(0x03)
 _P_RW_PS = const(0x83)

@@ -25,9 +25,9 @@ from vmm.loaders.boot_header import (
     TYPE_OF_LOADER,
     VERSION,
 )
-from vmm.loaders.identity import TABLES_SIZE, identity_map
+from vmm.loaders.identity import TABLES, TABLES_SIZE, identity_map
 from vmm.loaders.place import Space
-from vmm.loaders.state import LoadError, State
+from vmm.loaders.state import GDT, LoadError, State
 from vmm.vtx.x86 import PAGE
 
 # Zero page
@@ -58,10 +58,8 @@ _XLF_KERNEL_64 = const(1)
 _ENTRY_64 = const(0x200)
 
 # Where the loader's own data goes, below 640 KiB.
-_GDT = const(0x1000)
 _STACK_TOP = const(0x7000)
 _BOOT_PARAMS = const(0x7000)
-_PAGE_TABLES = const(0x9000)
 _CMDLINE = const(0x20000)
 _CMDLINE_MAX = const(0x10000)
 _KERNEL_FLOOR = const(0x100000)
@@ -98,10 +96,10 @@ def load(memory, config, blobs, e820, rsdp=0):
             initrd = _named(blobs, config["initrd"], "initrd") if config.get("initrd") else None
             return setup16.load(space, memory, blob, initrd, (config.get("cmdline") or "").encode())
     params = bytearray(PAGE)
-    space.claim(_GDT, PAGE, "GDT")
+    space.claim(GDT, PAGE, "GDT")
     space.claim(_STACK_TOP - PAGE, PAGE, "stack")
     space.claim(_BOOT_PARAMS, PAGE, "zero page")
-    space.claim(_PAGE_TABLES, TABLES_SIZE, "page tables")
+    space.claim(TABLES, TABLES_SIZE, "page tables")
     cmdline = (config.get("cmdline") or "").encode()
     space.claim(_CMDLINE, min(len(cmdline) + 1, _CMDLINE_MAX), "command line")
     if is_bzimage(blob):
@@ -205,9 +203,9 @@ def _finish_params(space, config, blobs, e820, rsdp, cmdline, params):
 def _start(memory, mode, rip):
     """The registers of the 32-bit and 64-bit boot protocol, GDT and page tables."""
     state = State(mode, rip, _STACK_TOP)
-    state.write_gdt(memory, _GDT)
+    state.write_gdt(memory, GDT)
     state.gprs["rsi"] = _BOOT_PARAMS
     if mode == "long":
-        identity_map(memory, _PAGE_TABLES)
-        state.cr3 = _PAGE_TABLES
+        identity_map(memory, TABLES)
+        state.cr3 = TABLES
     return state

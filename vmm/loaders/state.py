@@ -22,6 +22,7 @@ LDT = const(0x0082)
 
 LINUX_SELECTORS = (0x10, 0x18)  # __BOOT_CS, __BOOT_DS
 MULTIBOOT_SELECTORS = (0x08, 0x10)
+GDT = const(0x1000)  # where loaders put it
 GDT_SIZE = const(48)
 _GDT_CODE64 = const(0x00AF9B000000FFFF)
 _GDT_CODE32 = const(0x00CF9B000000FFFF)

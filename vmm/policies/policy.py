@@ -277,13 +277,16 @@ def _show(value):
     return "%#x" % value if isinstance(value, int) and not isinstance(value, bool) else repr(value)
 
 
-def decorator(vm, event, filters):
-    """Return the decorator that attaches a function to an event of `vm`. ValueError at once for bad filters."""
+def decorator(vm, event, filters, listed=True):
+    """Return the decorator that attaches a function to an event of `vm`. ValueError at once for bad filters.
+
+    listed: in vm.policies; a part of the monitor's is not.
+    """
     event = events.find(event)
     event.check(filters)
     event = event.of(vm, filters)
     vm.arming.check(event, event.needs(filters))
-    return lambda function: attach(vm, event, function, filters)
+    return lambda function: attach(vm, event, function, filters, listed)
 
 
 def attach(vm, event, function, filters, listed=True):

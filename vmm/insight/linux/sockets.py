@@ -73,9 +73,12 @@ class _Reader:
             yield node - offset & 0xFFFFFFFFFFFFFFFF
             node = self.space.number(node, 8)
 
-    def has(self, sock):
-        """Whether a socket is of the namespace."""
-        return self.space.number(sock + self._net_at, 8) == self.net
+    def socks(self, gva, count, step, head, node):
+        """Yield the sockets of the namespace in `count` buckets of `step` bytes, heads and nodes at these offsets."""
+        for first in self.heads(gva, count, step, head):
+            for sock in self.chain(first, node):
+                if self.space.number(sock + self._net_at, 8) == self.net:
+                    yield sock
 
 
 def sockets(kernel, task):
@@ -99,14 +102,10 @@ def _tcp(reader, net):
     if listening:
         bucket = listening.target_
         member = "nulls_head" if bucket.has("nulls_head") else "head"
-        for head in reader.heads(int(listening), table.lhash2_mask + 1, bucket.size, bucket.offset(member)):
-            for sock in reader.chain(head, node):
-                if reader.has(sock):
-                    rows.append(inet.row(kernel, "tcp", sock))
-    for head in reader.heads(int(table.ehash), table.ehash_mask + 1, table.ehash.target_.size, 0):
-        for sock in reader.chain(head, node):
-            if reader.has(sock):
-                rows.append(inet.row(kernel, "tcp", sock))
+        for sock in reader.socks(int(listening), table.lhash2_mask + 1, bucket.size, bucket.offset(member), node):
+            rows.append(inet.row(kernel, "tcp", sock))
+    for sock in reader.socks(int(table.ehash), table.ehash_mask + 1, table.ehash.target_.size, 0, node):
+        rows.append(inet.row(kernel, "tcp", sock))
     return rows
 
 
@@ -115,12 +114,8 @@ def _udp(reader, net):
     table = kernel.variable("udp_table", "struct udp_table")
     slot = table.hash.target_
     node = reader.common.offset("skc_node")
-    rows = []
-    for head in reader.heads(int(table.hash), table.mask + 1, slot.size, slot.offset("head")):
-        for sock in reader.chain(head, node):
-            if reader.has(sock):
-                rows.append(inet.row(kernel, "udp", sock))
-    return rows
+    socks = reader.socks(int(table.hash), table.mask + 1, slot.size, slot.offset("head"), node)
+    return [inet.row(kernel, "udp", sock) for sock in socks]
 
 
 def _unix(reader, net):
@@ -132,14 +127,12 @@ def _unix(reader, net):
     node = reader.common.offset("skc_node")
     type = kernel.types.type("struct unix_sock")
     rows = []
-    for head in reader.heads(table, _UNIX, 8, 0):
-        for gva in reader.chain(head, node):
-            if reader.has(gva):
-                sock = objects.Object(type, kernel.space, gva)
-                kind = _TYPES.get(sock.sk.sk_type, "u_?")
-                peer = _unix_name(kernel, sock.peer) if sock.peer else "*"
-                state = inet.STATES.get(sock.sk.__sk_common.skc_state, "?")
-                rows.append((kind, state, _unix_name(kernel, sock), peer, inet.inode(kernel, sock.sk)))
+    for gva in reader.socks(table, _UNIX, 8, 0, node):
+        sock = objects.Object(type, kernel.space, gva)
+        kind = _TYPES.get(sock.sk.sk_type, "u_?")
+        peer = _unix_name(kernel, sock.peer) if sock.peer else "*"
+        state = inet.STATES.get(sock.sk.__sk_common.skc_state, "?")
+        rows.append((kind, state, _unix_name(kernel, sock), peer, inet.inode(kernel, sock.sk)))
     return rows
 
 
@@ -171,12 +164,10 @@ def _netlink(reader, net):
         if buckets.nest:
             raise ValueError("the table of netlink sockets is a nested one: not known here")
         gva = int(buckets) + buckets.target_.offset("buckets")
-        for head in reader.heads(gva, buckets.size, 8, 0):
-            for sock in reader.chain(head, node):
-                if reader.has(sock):
-                    sock = objects.Object(type, kernel.space, sock)
-                    local = "%s:%d" % (_NETLINK.get(protocol, str(protocol)), sock.portid)
-                    peer = str(sock.dst_portid) if sock.dst_portid else "*"
-                    state = inet.STATES.get(sock.sk.__sk_common.skc_state, "?")
-                    rows.append(("nl", state, local, peer, inet.inode(kernel, sock.sk)))
+        for at in reader.socks(gva, buckets.size, 8, 0, node):
+            sock = objects.Object(type, kernel.space, at)
+            local = "%s:%d" % (_NETLINK.get(protocol, str(protocol)), sock.portid)
+            peer = str(sock.dst_portid) if sock.dst_portid else "*"
+            state = inet.STATES.get(sock.sk.__sk_common.skc_state, "?")
+            rows.append(("nl", state, local, peer, inet.inode(kernel, sock.sk)))
     return rows

@@ -4,8 +4,9 @@ import builtins
 import io
 import sys
 
-from vmm.debug import gdb_info, gdb_xp
-from vmm.debug.gdb_memory import translate
+from vmm.debug.gdb import info as qemu
+from vmm.debug.gdb import xp
+from vmm.debug.gdb.memory import translate
 
 _OUTPUT = 1 << 18  # characters of a command's output
 
@@ -60,7 +61,7 @@ def _help(_stub, _rest):
 def _info(stub, rest):
     if rest == "guests":
         return "%s\n" % stub.monitor.vms
-    return gdb_info.info(stub.chosen()[1], rest)
+    return qemu.info(stub.chosen()[1], rest)
 
 
 def _switch(words, rest):
@@ -118,19 +119,19 @@ def _gva2gpa(stub, rest):
 
 def _xp(stub, rest):
     _, vcpu, _ = stub.chosen()
-    form, place = gdb_xp.parse(rest)
-    return gdb_xp.dump(vcpu.vm.memory.read, form, address(stub, place))
+    form, place = xp.parse(rest)
+    return xp.dump(vcpu.vm.memory.read, form, address(stub, place))
 
 
 def _x(stub, rest):
     _, vcpu, task = stub.chosen()
-    form, place = gdb_xp.parse(rest)
+    form, place = xp.parse(rest)
     space = task.space if task else None
 
     def read(gva, size):
         return stub.memory.read(vcpu, space, gva, size)
 
-    return gdb_xp.dump(read, form, address(stub, place))
+    return xp.dump(read, form, address(stub, place))
 
 
 def _python(_stub, rest):

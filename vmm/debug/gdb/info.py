@@ -1,7 +1,7 @@
 """`monitor info registers|mem|tlb|pic|lapic`, in the form of QEMU's monitor."""
 
 from vmm.devices import lapic_registers as r
-from vmm.devices.i8259_lines import BASE, IMR, INT, IRR, ISR, SLAVE
+from vmm.devices.i8259_lines import BASE, ELCR, IMR, INT, IRR, ISR, SLAVE
 from vmm.vtx import vmcs as v
 from vmm.vtx.x86 import CR0_PG
 
@@ -138,12 +138,12 @@ def _range(start, end, flags):
 
 
 def _pic(vcpu):
-    state = vcpu.vm.pc.pic._state
-    elcr = vcpu.vm.pc.pic.read(4, 1), vcpu.vm.pc.pic.read(5, 1)
+    state = vcpu.vm.pc.pic.state
     lines = []
     for number, at in enumerate((0, SLAVE)):
         lines.append("pic%d: irr=%02x imr=%02x isr=%02x irq_base=%02x int=%d elcr=%02x" % (
-            number, state[at + IRR], state[at + IMR], state[at + ISR], state[at + BASE], state[at + INT], elcr[number],
+            number, state[at + IRR], state[at + IMR], state[at + ISR], state[at + BASE], state[at + INT],
+            state[at + ELCR],
         ))  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -65,7 +65,7 @@ def _vectors():
 
 
 def xml(rows):
-    """The document, bytes. rows: of gdb_registers.make()."""
+    """The document, bytes. rows: of registers.make()."""
     parts = ['<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target version="1.0">']
     parts.append("<architecture>i386:x86-64</architecture><osabi>none</osabi>")
     feature = None

@@ -2,24 +2,24 @@
 
 from micropython import const
 
-from vmm.debug import gdb_registers
-from vmm.debug.gdb_packets import SIZE, BadPacket, escape, from_hex, number, numbers, to_hex, unescape
+from vmm.debug.gdb import registers
+from vmm.debug.gdb.packets import SIZE, BadPacket, escape, from_hex, number, numbers, to_hex, unescape
 
 _MOST = const(SIZE // 2 - 16)  # bytes of memory in a hexadecimal packet
 
 
 class Access:
-    """The part of vmm.debug.gdb.Stub that answers them, for the thread that gdb has chosen."""
+    """The part of vmm.debug.gdb.stub.Stub that answers them, for the thread that gdb has chosen."""
 
     def _read_all(self, _rest):
         _, vcpu, task = self.chosen()
-        rows = self._rows[: gdb_registers.GENERAL]
+        rows = self._rows[: registers.GENERAL]
         return b"".join([_register(row, vcpu, task) for row in rows])
 
     def _write_all(self, rest):
         vcpu = self._stopped_vcpu()
         data = from_hex(rest)
-        rows = self._rows[: gdb_registers.GENERAL]
+        rows = self._rows[: registers.GENERAL]
         if len(data) < sum([row.bits >> 3 for row in rows]):
             raise BadPacket("G with %d bytes" % len(data))
         for row in rows:

@@ -1,12 +1,12 @@
 """Documents that gdb reads by qXfer: the target description, threads, and guests (`info os processes`)."""
 
-from vmm.debug import gdb_description
-from vmm.debug.gdb_packets import SIZE, BadPacket, escape, numbers
-from vmm.debug.gdb_threads import name
+from vmm.debug.gdb import description
+from vmm.debug.gdb.packets import SIZE, BadPacket, escape, numbers
+from vmm.debug.gdb.threads import name
 
 
 class Documents:
-    """The part of vmm.debug.gdb.Stub that answers them."""
+    """The part of vmm.debug.gdb.stub.Stub that answers them."""
 
     def _transfer(self, rest):
         what, _, rest = rest.partition(b":read:")
@@ -20,7 +20,7 @@ class Documents:
 
     def _document(self, what, annex):
         if what == b"features" and annex == b"target.xml":
-            return gdb_description.xml(self._rows)
+            return description.xml(self._rows)
         if what == b"threads":
             return self._threads_xml()
         if what == b"osdata":

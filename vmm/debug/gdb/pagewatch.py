@@ -7,9 +7,9 @@ sees a write that has been done. Every access to the page exits. Addresses are t
 from micropython import const
 
 from vmm import verdict
-from vmm.debug.gdb_policy import attach
 from vmm.memory.ept import RWX
 from vmm.policies.events import MEMORY
+from vmm.policies.policy import decorator
 from vmm.vtx.x86 import PAGE, PAGE_MASK
 
 MOST = const(1 << 16)  # bytes of a watchpoint
@@ -38,7 +38,7 @@ class PageWatch:
         self._policies = []
         for gpa, piece in self._pieces:
             filters = {"gpa": gpa & PAGE_MASK, "length": PAGE, "access": "rw" if reads else "w"}
-            self._policies.append(attach(vm, MEMORY, self._access, filters))
+            self._policies.append(decorator(vm, MEMORY, filters, False)(self._access))
 
     def close(self):
         for policy in self._policies:

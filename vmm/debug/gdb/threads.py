@@ -6,8 +6,8 @@ scheduler has kept on the task's stack. Source: GDB manual, "thread-id syntax"; 
 
 from micropython import const
 
-from vmm.debug.gdb_packets import BadPacket, number
-from vmm.debug.gdb_registers import pc
+from vmm.debug.gdb.packets import BadPacket, number
+from vmm.debug.gdb.registers import pc
 
 TASKS = const(1 << 24)  # above all vCPUs
 ANY = const(0)
@@ -58,7 +58,7 @@ class Task:
 
 
 class Threads:
-    """Those of a Guest (gdb_guest.py). tasks: whether Linux tasks are threads."""
+    """Those of a Guest (guest.py). tasks: whether Linux tasks are threads."""
 
     def __init__(self):
         self.tasks = False

@@ -1,12 +1,12 @@
 """Packets of gdb that let guests go on and stop them: Z, z, vCont, c, s, vCtrlC."""
 
-from vmm.debug.gdb_guest import CONTINUE, STEP
-from vmm.debug.gdb_packets import BadPacket, numbers
-from vmm.debug.gdb_threads import ALL, ANY, parse
+from vmm.debug.gdb.guest import CONTINUE, STEP
+from vmm.debug.gdb.packets import BadPacket, numbers
+from vmm.debug.gdb.threads import ALL, ANY, parse
 
 
 class Running:
-    """The part of vmm.debug.gdb.Stub that answers them."""
+    """The part of vmm.debug.gdb.stub.Stub that answers them."""
 
     # -- breakpoints
 

@@ -1,7 +1,7 @@
 """COM4: gdb's line. monitor.gdb
 
-Nothing looks at the line until somebody talks there: the port calls the listener then, and the stub (vmm/debug/gdb.py)
-is imported. It is asked between two turns of guests, and forgotten when gdb has left.
+Nothing looks at the line until somebody talks there: the port calls the listener then, and the stub (stub.py) is
+imported. It is asked between two turns of guests, and forgotten when gdb has left.
 """
 
 import machine
@@ -11,7 +11,7 @@ _COM4 = const(3)
 
 
 class GdbLine:
-    """stub: vmm.debug.gdb.Stub while gdb is there, else None. bad: packets that were none."""
+    """stub: vmm.debug.gdb.stub.Stub while gdb is there, else None. bad: packets that were none."""
 
     def __init__(self, monitor):
         self._monitor = monitor
@@ -34,7 +34,7 @@ class GdbLine:
 
     def _serve(self):
         if self.stub is None:
-            from vmm.debug.gdb import Stub
+            from vmm.debug.gdb.stub import Stub
 
             self.stub = Stub(self._monitor, self._uart, self)
         self.stub.serve()

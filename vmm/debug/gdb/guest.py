@@ -8,8 +8,8 @@ import cpu
 from micropython import const
 
 from vmm import verdict
-from vmm.debug.gdb_points import Points
-from vmm.debug.gdb_registers import pc
+from vmm.debug.gdb.points import Points
+from vmm.debug.gdb.registers import pc
 from vmm.gone import Gone
 from vmm.scheduling import states
 from vmm.scheduling.preemption import hold

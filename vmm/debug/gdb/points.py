@@ -3,19 +3,19 @@
 A software breakpoint is a hidden one (vmm/debug/hidden.py) where its page is mapped. Where it is not yet, and for a
 hardware breakpoint or a watchpoint, a debug register of the CPU's matches the address, mapped or not
 (debug_registers.py). Where none is free a breakpoint waits, and is looked at whenever the guest changes its page tables
-by MOV to CR0, CR3 or CR4; a watchpoint takes the rights of its pages (gdb_watch.py).
+by MOV to CR0, CR3 or CR4; a watchpoint takes the rights of its pages (pagewatch.py).
 """
 
 from micropython import const
 
 from vmm import verdict
 from vmm.debug import debug_registers
-from vmm.debug.gdb_memory import translate
-from vmm.debug.gdb_policy import attach
-from vmm.debug.gdb_registers import pc
+from vmm.debug.gdb.memory import translate
+from vmm.debug.gdb.registers import pc
 from vmm.loaders.state import GPRS
 from vmm.memory import look
 from vmm.policies.events import CR
+from vmm.policies.policy import decorator
 from vmm.vtx.vmcs_bits import CR_GPR, CR_MOV_TO, CR_NUMBER, CR_TYPE
 from vmm.vtx.x86 import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE
 
@@ -120,7 +120,7 @@ class Points:
     def _wait(self):
         """Look at the waiting ones while there are any."""
         if self._waiting and self._policy is None:
-            self._policy = attach(self.vm, CR, self._changes, {"write": True})
+            self._policy = decorator(self.vm, CR, {"write": True}, False)(self._changes)
         elif not self._waiting and self._policy is not None:
             self._policy.detach()
             self._policy = None
@@ -188,7 +188,7 @@ class Points:
             for gva, length in pieces:
                 self._match(point, gva, length, kind)
             return
-        from vmm.debug.gdb_watch import PageWatch
+        from vmm.debug.gdb.pagewatch import PageWatch
 
         watch = PageWatch(
             self.vm, point.gva, size, point.kind != WRITE, lambda gva: translate(vcpu, gva), self._met(point)

@@ -1,4 +1,4 @@
-"""A vCPU's registers as gdb has them: the rows of the target description (gdb_description.py), read and written.
+"""A vCPU's registers as gdb has them: the rows of the target description (description.py), read and written.
 
 Numbers and layout are those of a 64-bit CPU whatever mode it is in, since gdb cannot change them in a session; register
 `mode` says 16, 32 or 64. `rip` is linear, CS base and RIP, so that breakpoints and disassembly are right in real mode;
