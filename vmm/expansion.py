@@ -24,6 +24,8 @@ class Expansion:
         self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
         self.disks = []
         self.ports = []
+        self.packets = None  # vmm.policies.packets.Packets, once there was a policy on PACKET
+        self.capture = None  # vmm.network.capture.Capture while frames are captured
         config = vm.config
         try:
             for number, entry in enumerate(config.get("disks") or []):

@@ -400,5 +400,3 @@ def test_a_saved_interface_goes_on():
     assert lan["lan"].known == {"02:00:00:00:00:01": "g1/net0"}
     a.send(frame(b.mac, a.mac))
     assert len(b.got()) == 1
-
-

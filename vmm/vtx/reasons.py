@@ -91,7 +91,8 @@ SHUTDOWN = const(81)  # the guest has come to a triple fault, however
 RESET_REQUEST = const(82)
 TIME = const(83)  # guest time, for policies
 INTERRUPT = const(84)  # one is injected, for policies
-ALL_SLOTS = const(85)
+PACKET = const(85)  # a frame of its network interfaces, for policies
+ALL_SLOTS = const(86)
 
 
 def each():
