@@ -109,6 +109,9 @@ $(BUILD)/guests/busybox-i386: | $(STAMPS)/apt-i386
 $(BUILD)/guests/rt-tests: | $(STAMPS)/apt
 	@$(SETUP)/unpack.sh $(BUILD)/apt $@ rt-tests libnuma1 libc6
 
+$(BUILD)/guests/strace: | $(STAMPS)/apt
+	@$(SETUP)/unpack.sh $(BUILD)/apt $@ strace libunwind8 liblzma5 libgcc-s1 libc6
+
 $(BUILD)/guests/memtest: | $(STAMPS)/apt
 	@$(SETUP)/unpack.sh $(BUILD)/apt $@ memtest86+
 
@@ -232,7 +235,7 @@ $(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/te
 $(BUILD)/kvmrun/kvmrun: $(wildcard host-tools/kvmrun/*)
 	@$(MAKE) $(PARALLEL) --silent --no-print-directory -C host-tools/kvmrun BUILD=$(abspath $(BUILD)/kvmrun) $(abspath $@)
 
-bench: elf bochs $(BUILD)/bochs/bochs-debugger guests $(BUILD)/kvmrun/kvmrun
+bench: elf bochs $(BUILD)/bochs/bochs-debugger guests $(BUILD)/guests/strace $(BUILD)/kvmrun/kvmrun
 	@$(PCANEL) bench
 
 latency: elf bochs guests $(BUILD)/kvmrun/kvmrun

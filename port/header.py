@@ -14,7 +14,8 @@ from constants import Tree
 FRAME = "vmm.vtx.frame"
 GPRS = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI")  # in encoding order
 MEMBERS = {name: f"gpr[{index}]" for index, name in enumerate(GPRS)}
-MEMBERS |= {"R11": "gpr[11]", "TIMERS": "timer", "TIMER_COUNT": "timers", "MSRS": "msr"}
+MEMBERS |= {f"R{index}": f"gpr[{index}]" for index in range(8, 16)}
+MEMBERS |= {"TIMERS": "timer", "TIMER_COUNT": "timers", "MSRS": "msr"}
 BYTES = ("MSRS", "GUEST_MSRS", "HOST_MSRS", "XSAVE")  # offsets in bytes; the others are of 32-bit words
 NO_MEMBERS = ("MSR_SLOTS", "STORED_MSRS", "SIZE")
 

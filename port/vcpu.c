@@ -186,7 +186,11 @@ static void vcpu_attr(
             if (r->dirty == FRAME_DIRTY_RIP) {
                 settle(self);
             }
-            *word_of(self, r) = mp_obj_get_int_truncated(dest[1]);
+            uint64_t value = mp_obj_get_int_truncated(dest[1]);
+            if (name == MP_QSTR_reason && value >= VCPU_REASONS) { // the exit loop counts by it
+                raise_value("reason", value);
+            }
+            *word_of(self, r) = value;
             self->frame->dirty |= r->dirty;
         } else if (!store_special(self, name, dest[1]) &&
                    !store_to_class(self, self_in, name, dest[1])) {

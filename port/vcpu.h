@@ -30,7 +30,7 @@ typedef struct {
     uint32_t offset; // of a 64-bit word of the frame
     uint32_t mask; // which of its low bits are the key
     uint32_t shift; // 32 - log2 of the entries
-    uint32_t reserved;
+    uint32_t scaled; // the same for offsets in bytes: shift - 4
     vcpu_key_t entry[];
 } vcpu_keys_t;
 
@@ -44,7 +44,7 @@ typedef struct {
     uint64_t gpr[16]; // 0x000  in encoding order: RAX RCX RDX RBX RSP RBP RSI RDI R8-R15
     uint64_t rip; // 0x080
     uint64_t rflags; // 0x088
-    uint64_t reason; // 0x090
+    uint64_t reason; // 0x090  basic exit reason, below VCPU_REASONS
     uint64_t qualification; // 0x098
     uint64_t length; // 0x0a0
     uint64_t linear; // 0x0a8  these seven only where wants[reason] asks

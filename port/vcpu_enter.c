@@ -125,7 +125,7 @@ static inline __attribute__((always_inline)) void advance(vcpu_frame_t *f) {
                     (f->interruptibility & BLOCKING_BY_STI_MOV_SS))) {
         complete(f);
     }
-    if ((f->wants[f->reason & 0x7f] & FRAME_WANT_DR7) && MP_UNLIKELY(f->dr7 & DR7_ENABLES)) {
+    if ((f->wants[f->reason] & FRAME_WANT_DR7) && MP_UNLIKELY(f->dr7 & DR7_ENABLES)) {
         f->completed = f->pending = 1;
     }
 }
@@ -138,20 +138,22 @@ void vcpu_advance(vcpu_t *self) {
 static inline __attribute__((always_inline)) void count_ticks(vcpu_frame_t *f, uint64_t now) {
     uint64_t since = f->exit_tsc;
     if (MP_LIKELY(since != 0)) {
-        uint64_t last = f->reason & 0x7f;
         uint64_t cost = now - since;
         f->host_ticks += cost;
-        if (MP_LIKELY(last < VCPU_REASONS)) {
-            f->ticks[last] += cost;
-        }
-        if (MP_UNLIKELY(f->min_run == MIN_RUN_AS_LONG)) {
-            f->min_run = cost;
-        }
+        f->ticks[f->reason] += cost;
         f->exit_tsc = 0;
     }
 }
 
+// Resolves "as long as this exit cost"; since: its exit_tsc, 0 where it has been charged.
+static void run_as_long(vcpu_frame_t *f, uint64_t since, uint64_t now) {
+    if (f->min_run == MIN_RUN_AS_LONG && since != 0) {
+        f->min_run = now - since;
+    }
+}
+
 void vcpu_count_ticks(vcpu_frame_t *f, uint64_t now) {
+    run_as_long(f, f->exit_tsc, now);
     count_ticks(f, now);
 }
 
@@ -199,7 +201,10 @@ static inline __attribute__((always_inline)) uint64_t slot_of(vcpu_frame_t *f, u
     }
     const vcpu_keys_t *keys = (const vcpu_keys_t *)keys_at;
     uint32_t key = *(const uint64_t *)((const uint8_t *)f + keys->offset) & keys->mask;
-    for (const vcpu_key_t *entry = &keys->entry[key * VCPU_KEY_FACTOR >> keys->shift];; entry++) {
+    _Static_assert(sizeof(vcpu_key_t) == 16, "keys->scaled");
+    uint64_t at = keys_at + (key * VCPU_KEY_FACTOR >> keys->scaled & ~15u);
+    for (;; at += sizeof(vcpu_key_t)) {
+        const vcpu_key_t *entry = ((const vcpu_keys_t *)at)->entry;
         uint64_t slot = entry->slot;
         if (slot == 0) {
             return reason;
@@ -234,6 +239,20 @@ static __attribute__((noinline)) void other_guest(const vcpu_frame_t *f) {
     }
 }
 
+// Ticks of the preemption timer for a guest that may run for a while (min_run), or has to stop soon (holdoff).
+static __attribute__((noinline)) uint64_t limited_run(
+    vcpu_frame_t *f, uint64_t left, uint64_t since, uint64_t now) {
+    run_as_long(f, since, now);
+    uint64_t min_run = f->min_run >> f->timer_shift;
+    return coalesce_limit(left < min_run ? min_run : left, f->timer_shift);
+}
+
+// It has run for so many ticks.
+static __attribute__((noinline)) void has_run(vcpu_frame_t *f, uint64_t ticks) {
+    f->min_run = coalesce_less(f->min_run, ticks);
+    vmx_cpu.holdoff = coalesce_less(vmx_cpu.holdoff, ticks);
+}
+
 // Runs the guest until it exits: 0, or the error of VMLAUNCH or VMRESUME. flawed: with work-arounds (bochs27.h).
 static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, const bool flawed) {
     if (vmx_cpu.fpu_owner != f) {
@@ -244,7 +263,9 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
     }
     bool held = flawed && (vmx_cpu.flaws & FLAW_UNMASKED_VIRTUAL) && bochs27_hold(f);
     uint64_t now = op_rdtsc();
+    uint64_t since = f->exit_tsc;
     count_ticks(f, now);
+    bool limited = (f->min_run | vmx_cpu.holdoff) != 0;
     if (f->timer_shift < 64) {
         uint64_t left = 0xffffffff;
         if (f->deadline != 0) {
@@ -254,10 +275,8 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
         if (flawed) {
             left = bochs27_limit(f, held, left);
         }
-        if (MP_UNLIKELY((f->min_run | vmx_cpu.holdoff) != 0)) {
-            uint64_t min_run = f->min_run >> f->timer_shift;
-            left = left < min_run ? min_run : left;
-            left = coalesce_limit(left, f->timer_shift);
+        if (MP_UNLIKELY(limited)) {
+            left = limited_run(f, left, since, now);
         }
         vmx_put(PREEMPTION_TIMER_VALUE, left);
     }
@@ -267,9 +286,8 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
         bochs27_release();
     }
     f->guest_ticks += exit_tsc - now;
-    if (MP_UNLIKELY((f->min_run | vmx_cpu.holdoff) != 0)) {
-        f->min_run = coalesce_less(f->min_run, exit_tsc - now);
-        vmx_cpu.holdoff = coalesce_less(vmx_cpu.holdoff, exit_tsc - now);
+    if (MP_UNLIKELY(limited)) {
+        has_run(f, exit_tsc - now);
     }
     f->entry_tsc = now;
     f->exit_tsc = exit_tsc;
@@ -281,13 +299,13 @@ static __attribute__((noinline)) int run_guest_flawed(vcpu_frame_t *f) {
     return run_guest(f, true);
 }
 
-// A reason with bits above the basic one, or beyond the table: the basic reason, or RuntimeError.
-static __attribute__((noinline)) uint64_t unusual_reason(
-    vcpu_frame_t *f, uint64_t reason, uint64_t launched) {
-    if (reason & REASON_ENTRY_FAILURE) {
-        f->launched = launched;
+// A reason with bits above the basic one, or beyond the table: the basic reason, also in the frame, or RuntimeError.
+static __attribute__((noinline)) uint64_t unusual_reason(vcpu_frame_t *f, uint64_t reason) {
+    if (!(reason & REASON_ENTRY_FAILURE)) {
+        f->launched = 1;
     }
     uint64_t basic = reason & 0xffff;
+    f->reason = basic < VCPU_REASONS ? basic : VCPU_REASONS - 1;
     if (basic >= VCPU_SLOT_ATTENTION) {
         __asm volatile("sti" ::: "memory");
         mp_raise_msg_varg(
@@ -297,18 +315,19 @@ static __attribute__((noinline)) uint64_t unusual_reason(
 }
 
 // Reads the exit information into the frame; returns the basic reason.
-static inline __attribute__((always_inline)) uint64_t read_exit(
-    vcpu_frame_t *f, uint64_t launched) {
+static inline __attribute__((always_inline)) uint64_t read_exit(vcpu_frame_t *f) {
     uint64_t reason = vmx_get(EXIT_REASON);
     f->reason = reason;
-    f->rip = vmx_get(GUEST_RIP);
-    f->rflags = vmx_get(GUEST_RFLAGS);
-    f->gpr[4] = vmx_get(GUEST_RSP);
-    f->qualification = vmx_get(EXIT_QUALIFICATION);
-    f->length = vmx_get(EXIT_INSTRUCTION_LENGTH);
-    f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
+    vmx_save(GUEST_RIP, &f->rip);
+    vmx_save(GUEST_RFLAGS, &f->rflags);
+    vmx_save(GUEST_RSP, &f->gpr[4]);
+    vmx_save(EXIT_QUALIFICATION, &f->qualification);
+    vmx_save(EXIT_INSTRUCTION_LENGTH, &f->length);
+    vmx_save(GUEST_INTERRUPTIBILITY, &f->interruptibility);
     if (MP_UNLIKELY(reason >= VCPU_SLOT_ATTENTION)) {
-        reason = unusual_reason(f, reason, launched);
+        reason = unusual_reason(f, reason);
+    } else {
+        f->launched = 1; // after an entry that failed the VMCS is as it was
     }
     f->count[reason]++;
     read_wanted(f, f->wants[reason]);
@@ -351,13 +370,14 @@ static inline __attribute__((always_inline)) mp_uint_t enter_once(
             write_back(f);
         }
     }
-    bool meets = f->due != 0;
-    if (MP_UNLIKELY(meets)) {
+    if (MP_UNLIKELY(f->due != 0)) {
         advance_meet(f);
+        __asm volatile("cli" ::: "memory");
+        coalesce_due(true); // host interrupts wait for this entry
     }
 
     __asm volatile("cli" ::: "memory");
-    if (MP_UNLIKELY(coalesce_due(meets))) {
+    if (MP_UNLIKELY(coalesce_due(false))) {
         __asm volatile("sti" ::: "memory");
         if (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) {
             f->dirty |= FRAME_DIRTY_ENTRY; // an event waits until the guest has been entered
@@ -365,13 +385,12 @@ static inline __attribute__((always_inline)) mp_uint_t enter_once(
         handle_no_exit(self, VCPU_SLOT_ATTENTION);
         return f->verdict;
     }
-    uint64_t launched = f->launched;
     int failed = MP_UNLIKELY(vmx_cpu.flaws != 0) ? run_guest_flawed(f) : run_guest(f, false);
     if (MP_UNLIKELY(failed)) {
         __asm volatile("sti" ::: "memory");
-        vmx_raise(launched ? "VMRESUME" : "VMLAUNCH", failed);
+        vmx_raise(f->launched ? "VMRESUME" : "VMLAUNCH", failed);
     }
-    uint64_t basic = read_exit(f, launched);
+    uint64_t basic = read_exit(f);
     __asm volatile("sti" ::: "memory"); // a host interrupt that caused the exit is taken here
     uint64_t slot = slot_of(f, basic);
     if (recorded) {
@@ -411,7 +430,7 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
     f->verdict &= 1;
     while (enter_once(self, f, false) <= 1) {
     }
-    count_ticks(f, op_rdtsc()); // later time is not charged to the guest
+    vcpu_count_ticks(f, op_rdtsc()); // later time is not charged to the guest
     return mp_const_none;
 }
 // A type of its own rather than a built-in function, whose call would check what is checked here.

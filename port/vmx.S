@@ -107,7 +107,6 @@ vmx_fail:                               // CF: VMfailInvalid, ZF: VMfailValid
     mov     %r14, GPR(14)(%rdi)
     mov     %r15, GPR(15)(%rdi)
     pop     GPR(RDI)(%rdi)
-    movl    $1, FRAME_LAUNCHED(%rdi)
     .if     \rsb == 1
     call    1f
     int3                                // only speculation gets here

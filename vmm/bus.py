@@ -95,10 +95,26 @@ class PortBus:
         else:
             tally.count(table, key)
 
+    @micropython.viper
+    def _absent(self, port: int, size: int, write: int) -> int:
+        """Whether an access of several bytes is to unclaimed ports alone: it is counted then, at each of them."""
+        end = port + size
+        at = port
+        while at < end:
+            if self.claims.get(at):
+                return 0
+            at += 1
+        while port < end:
+            self.miss(port, write)
+            port += 1
+        return 1
+
     def read(self, port, size):
         """IN of 1, 2 or 4 bytes; returns the value."""
         claim = self.claims.get(port)
         if size > 1 and self._splits(port, size, claim):
+            if claim is None and self._absent(port, size, 0):
+                return _ones(size)
             half = size // 2
             low = self.read(port, half)
             return low | self.read(port + half, half) << 8 * half
@@ -111,6 +127,8 @@ class PortBus:
         """OUT of 1, 2 or 4 bytes."""
         claim = self.claims.get(port)
         if size > 1 and self._splits(port, size, claim):
+            if claim is None and self._absent(port, size, 1):
+                return
             half = size // 2
             self.write(port, half, value & _ones(half))
             self.write(port + half, half, value >> 8 * half)

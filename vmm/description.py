@@ -28,7 +28,8 @@ _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
     "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
                lambda v: _MEMORY_MIN <= v <= _MEMORY_MAX and not v % PAGE),
-    "protocol": (str, "linux, multiboot or flat", lambda v: v in ("linux", "multiboot", "flat")),
+    "protocol": (str, "linux, multiboot, flat or bios", lambda v: v in ("linux", "multiboot", "flat", "bios")),
+    "firmware": (str, "a boot module's name", None),
     "kernel": (str, "a boot module's name", None),
     "initrd": (str, "a boot module's name", None),
     "symbols": (str, "a boot module's name", None),
@@ -56,7 +57,8 @@ _KEYS = {
     "on_triple_fault": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
     "on_power_off": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
 }  # fmt: skip
-_REQUIRED = ("name", "memory", "protocol", "kernel")
+_REQUIRED = ("name", "memory", "protocol")
+FIRMWARE_MEMORY = const(16 << 20)  # bytes that a guest with firmware has at least
 
 KEYS = tuple(_KEYS)
 
@@ -77,6 +79,11 @@ def check(config):
             continue
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or (test and not test(value)):
             raise ValueError("guest %s: %s: must be %s, not %r" % (name, key, what, value))
+    key = "firmware" if config["protocol"] == "bios" else "kernel"
+    if config.get(key) is None:
+        raise ValueError("guest %s: %s: is missing" % (name, key))
+    if key == "firmware" and config["memory"] < FIRMWARE_MEMORY:
+        raise ValueError("guest %s: memory: firmware needs at least 16 MiB" % name)
     if config["protocol"] == "flat" and config.get("address") is None:
         raise ValueError("guest %s: address: is missing: where the flat binary is loaded and entered" % name)
     key = "links"

@@ -26,6 +26,7 @@ class Expansion:
         self.ports = []
         self.packets = None  # vmm.policies.packets.Packets, once there was a policy on PACKET
         self.capture = None  # vmm.network.capture.Capture while frames are captured
+        self.bootable = []  # their PCI functions
         config = vm.config
         try:
             for number, entry in enumerate(config.get("disks") or []):
@@ -48,7 +49,7 @@ class Expansion:
         mode = entry.get("mode") or "scratch"
         disk = MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, b"disk%d" % number)
         self.disks.append(disk)
-        self.plug(Blk(vm.memory, vm.count_refused, disk))
+        self.bootable.append(self.plug(Blk(vm.memory, vm.count_refused, disk)))
 
     def _add_net(self, vm, number, entry):
         from vmm.devices.virtio.net import Net
@@ -65,12 +66,18 @@ class Expansion:
         self.ports.append(port)
 
     def plug(self, device):
-        """A virtio device into the next free slot."""
-        self.board.add(VirtioPci(device, self._deliver))
+        """A virtio device into the next free slot; its function."""
+        function = VirtioPci(device, self._deliver)
+        self.board.add(function)
+        return function
 
     def acpi(self):
         """What vmm.acpi.tables.install() has to know: (SSDT, lines that are levels)."""
         return AML, sorted(set(LINES))
+
+    def order(self):
+        """Where firmware finds what it may boot: device paths as SeaBIOS has them, the first disk first."""
+        return ["/pci@i0cf8/*@%x" % (function.address >> 3) for function in self.bootable]
 
     def reset(self):
         """The reset line."""

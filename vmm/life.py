@@ -95,7 +95,7 @@ class Life:
             vcpu.clock.skew = 0
         rsdp = self.pc.tables()
         state = loaders.load(self.memory, self.config, self.blobs, self.e820, rsdp)
-        if state.bios:
+        if state is not None and state.bios:
             self._start_bios()
         skew = -self.clock.now()
         for vcpu in self.vcpus:
@@ -260,7 +260,8 @@ class Life:
             why, self._pausing = self._pausing, None
             self._stopped = vcpu
             self._stand(states.PAUSED, why or "by a policy")
-            if not self._stands:  # a policy that failed has said so
+            silent, self.silent = self.silent, False
+            if not self._stands and not silent:  # a policy that failed has said so
                 self.stands("paused: %s; resume() at the prompt goes on" % self.why)
             if answer & verdict.WAIT:
                 vcpu.scheduled.before = states.HALTED

@@ -70,6 +70,11 @@ class Pc:
         self.console.uart = self.com1
         self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
+        self.firmware = None  # vmm.firmware.Firmware, where the guest has one of its own
+        if vm.config["protocol"] == "bios":
+            from vmm.firmware import Firmware
+
+            self.firmware = Firmware(vm)
         self.expansion = None  # what the guest's file plugs in
         if wanted(vm.config):
             from vmm.expansion import Expansion
@@ -152,24 +157,30 @@ class Pc:
         lapic.write(lapic_registers.LVT_LINT1, 4, lapic_registers.NMI << 8)
 
     def tables(self):
-        """Write what firmware leaves: BIOS data area, a blank screen, ACPI's and the MP table.
+        """Write what firmware leaves: BIOS data area, a blank screen, ACPI's and the MP table. Or have the guest's own
+        firmware do that.
 
-        Return the gpa of the RSDP, 0 where there is no room.
+        Return the gpa of the RSDP, 0 where there is no room, or none yet.
         """
         memory = self.vm.memory
-        told = (self.vm.config.get("screen") or "off") != "off"
         com_ports = [COM_PORTS[n] if self.coms[n] else 0 for n in range(4)]
+        acpi = {
+            "cpus": self._cpus, "com_ports": com_ports, "keyboard": True, "hpet_id": hpet.ID,
+            "screen": (self.vm.config.get("screen") or "off") != "off",
+            "pci": self.expansion.acpi() if self.expansion else None,
+        }  # fmt: skip
+        if self.firmware:
+            self.firmware.start(self.expansion.order(), AML, **acpi)
+            return 0
         bda.install(memory, com_ports)
         if memory.size < 0x100000:
             return 0
         screen.blank(memory)
         signature, _, _, features = self.vm.cpuid.leaf(1, 0)
         mp.install(memory, self._cpus, signature, features, APIC_BASE, IOAPIC, _SCI)
-        pci = None
         if self.expansion:
             self.expansion.assign()
-            pci = self.expansion.acpi()
-        return tables.install(memory, AML, self._cpus, com_ports, True, screen=told, hpet_id=hpet.ID, pci=pci)
+        return tables.install(memory, AML, **acpi)
 
     def _make_hpet(self):
         """Replace the placeholder by the HPET. The page is its own, so its accesses have a key of their own."""
@@ -250,7 +261,8 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    return bool(config.get("pci") or config.get("rng") or config.get("disks") or config.get("nets"))
+    keys = ("pci", "rng", "disks", "nets")
+    return config["protocol"] == "bios" or any([config.get(key) for key in keys])
 
 
 def _gone(_):

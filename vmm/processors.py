@@ -82,7 +82,7 @@ def connect(vm):
 
 
 def power_up(made, state):
-    """Its state at the start: a loader's State, or None for one that waits for SIPI."""
+    """Its state at the start: a loader's State, or None for that after a reset."""
     made.breakpoints.reset()
     made.scheduled.put(TASK, 0)
     made.start(state or _reset_state(made, 0))

@@ -40,9 +40,9 @@ _TRACE_LINES = const(24)
 class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
     """One guest.
 
-    For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, hidden, lapic, log, memory,
-    messages, mmio, msrs, name, name_of, nmi, on, pc, policies, ports, rights, screen, symbols, unclaimed, vcpu,
-    vcpus, why, windows.
+    For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, firmware,
+    hidden, lapic, log, memory, messages, mmio, msrs, name, name_of, nmi, on, pc, policies, ports, rights, screen,
+    symbols, unclaimed, vcpu, vcpus, why, windows.
 
     Example:
 
@@ -72,6 +72,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self._hidden = None
         self.vcpus = []  # its processors; vcpu is the first
         self.expansion = None  # vmm.expansion.Expansion, where its file asks for it
+        self.firmware = None  # vmm.firmware.Firmware, where it has one of its own
         self._scheduled = []
         self._taken = []
         self._init = None  # why it is to be reset
@@ -149,6 +150,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         for end in monitor.links.ends(self.name):
             self.pc.com(end.number)  # before exits are given their handlers: fast ports are those that are there then
         self.expansion = self.pc.expansion
+        self.firmware = self.pc.firmware  # printed, what it has said
         self.console = self.pc.console  # console() attaches; console.tail(): what it last printed
         self.console.attach = self.attach
 
@@ -264,7 +266,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         """Dump: why the guest cannot go on, and its registers."""
         self._keep(text)
         rest = "exit reason %d, qualification %#x, instruction length %d\n%s" % (
-            vcpu.reason & 0xFFFF, vcpu.qualification, vcpu.length, vcpu.registers(),
+            vcpu.reason, vcpu.qualification, vcpu.length, vcpu.registers(),
         )  # fmt: skip
         self.monitor.journal.say(self.name, text + "\n" + rest)
 

@@ -7,14 +7,15 @@
     with vm.still():                         # it stands still, and drgn sees it
         print(vm.prog["init_task"].comm)
 
-    @vm.on("CPUID", leaf=0)                  # a function of the host; the guest waits for it
-    def asked(event):
-        print(event.vcpu, event.vm.prog.stack_trace(event.thread))
+    @vm.break_at("do_sys_openat2")           # a function of the host; the guest waits for it
+    def opened(event):
+        print(event.thread.comm, event.vm.prog.stack_trace(event.thread))
 
     monitor.wait(10)                         # functions run here, for ten seconds
 
 An event pauses its guest, travels to the host, and the guest goes on when the function returns: some 30 ms and more
-each. Code in a string runs on the monitor: monitor.run("..."), event.run("vcpu.rax = 0").
+each. Code in a string runs on the monitor: monitor.run("..."), event.run("vcpu.rax = 0"). What the function returns is
+None, or its answer in the words of the prompt: "Value(5)", "HANDLED", "Inject(13, 0)", "PAUSED".
 """
 
 import contextlib
@@ -30,9 +31,10 @@ from pcanel.errors import InputError, PcanelError
 from pcanel.monitor import BOOT_TIMEOUT
 from pcanel.ram import served
 from pcanel.ram.guest import Cached, Facts, GuestMemory, ask, check_name, held
+from pcanel.repl import RemoteError
 from pcanel.runs import find
 
-_MAILBOX = "__import__('vmm.debug.mailbox', None, None, ['attach'])"
+_POLICIES = "__import__('vmm.debug.hostpolicy', None, None, ['attach'])"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RESUME_TIMEOUT = 30  # seconds
 
@@ -53,7 +55,7 @@ class Remote:
         self._prefix = f"{os.getpid()}.{id(self):x}."
         self._keys = itertools.count()
         self._events: Events | None = None
-        self._functions: dict[str, tuple[RemoteVm, Callable]] = {}
+        self._policies: dict[str, HostPolicy] = {}
         self.vms = RemoteVms(self)
 
     def run(self, code: str, timeout: float = 60) -> str:
@@ -68,18 +70,19 @@ class Remote:
         """The machine's memory (pcanel.ram.map.Ram); the caller closes it."""
         return served.connect(self._run.path)
 
-    def attach(self, vm: "RemoteVm", event: str, filters: dict, function: Callable) -> str:
-        """A policy that asks a function of the host. Its key, for detach()."""
+    def attach(self, vm: "RemoteVm", event: str, filters: dict, function: Callable) -> "HostPolicy":
+        """A policy that asks a function of the host."""
         if self._events is None:
             self._events = self._client.events(self._prefix)
         key = f"{self._prefix}{next(self._keys)}"
-        self.run(f"{_MAILBOX}.attach({vm.words}, {key!r}, {event.lower()!r}, {filters!r})")
-        self._functions[key] = (vm, function)
-        return key
+        self.run(f"{_POLICIES}.attach({vm.words}, {key!r}, {event.lower()!r}, {filters!r})")
+        self._policies[key] = HostPolicy(vm, key, event, function)
+        return self._policies[key]
 
     def detach(self, key: str) -> None:
-        if self._functions.pop(key, None):
-            self.run(f"{_MAILBOX}.detach({key!r})")
+        """Takes a policy off; what it has been told and has not served yet is dropped."""
+        if self._policies.pop(key, None):
+            self.run(f"{_POLICIES}.detach({key!r})")
 
     def wait(self, seconds: float | None = None, until: Callable[[], Any] = lambda: False) -> None:
         """Serves events for so long, None: for ever, or until until() is true."""
@@ -95,14 +98,25 @@ class Remote:
                 self._serve(said)
 
     def _serve(self, said: dict) -> None:
-        vm, function = self._functions.get(said["key"], (self.vms[said["guest"]], None))
+        policy = self._policies.get(said["key"])
+        vm = policy.vm if policy else self.vms[said["guest"]]
         vm.forget()
+        answer = None
         try:
-            if function:
-                function(Event(vm, said))
+            if policy:
+                answer = policy.call(Event(vm, said))
         finally:
             vm.forget()
-            self.run(f"{vm.words}.resume()", _RESUME_TIMEOUT)
+            self._go(vm, said["key"], answer)
+
+    def _go(self, vm: "RemoteVm", key: str, answer: str | None) -> None:
+        """Lets the guest go on, also where the monitor refuses the answer."""
+        go = f"{_POLICIES}.go({vm.words}, {key!r}"
+        try:
+            self.run(f"{go}, {answer})", _RESUME_TIMEOUT)
+        except RemoteError:
+            self.run(f"{go})", _RESUME_TIMEOUT)
+            raise
 
     def close(self) -> None:
         """Takes the policies off; the run goes on."""
@@ -136,14 +150,41 @@ class RemoteVms:
         return self._remote.evaluate("repr(vms)")
 
 
+class HostPolicy:
+    """A function of the host that is attached to an event. hits: how often it was called; detach() takes it off."""
+
+    def __init__(self, vm: "RemoteVm", key: str, event: str, function: Callable[["Event"], str | None]):
+        self.vm = vm
+        self.event = event
+        self.function = function
+        self.hits = 0
+        self._key = key
+
+    def call(self, event: "Event") -> str | None:
+        """Its answer. InputError: it is neither None nor a text."""
+        self.hits += 1
+        answer = self.function(event)
+        if answer is not None and not isinstance(answer, str):
+            raise InputError(f'a function of the host answers None or a text such as "Value(5)", not {answer!r}')
+        return answer
+
+    def detach(self) -> None:
+        self.vm.remote.detach(self._key)
+
+
 class Event:
-    """What has happened. vm; vcpu: its number; rip; registers: a dict."""
+    """What has happened. vm; vcpu: its number; rip; registers: a dict; kind: the event's name."""
 
     def __init__(self, vm: "RemoteVm", said: dict):
         self.vm = vm
         self.vcpu: int = said["vcpu"]
-        self.rip: int = said["rip"]
+        self.registers: dict[str, int] = said["registers"]
         self.kind: str = said["event"]
+        self._words = f"{vm.words}.vcpus[{self.vcpu}]"
+
+    @property
+    def rip(self) -> int:
+        return self.registers["rip"]
 
     @property
     def thread(self):
@@ -152,16 +193,26 @@ class Event:
 
         return cpu_curr(self.vm.prog, self.vcpu)
 
+    def object(self, type: str, value: int):
+        """A drgn object: what a register or an argument is, such as "struct file *"."""
+        import drgn
+
+        return drgn.Object(self.vm.prog, type, value=value)
+
+    def argument(self, index: int, type: str = "unsigned long"):
+        """The argument of a function that has just been entered, from 0, as a drgn object of this type."""
+        return self.object(type, self.vm.remote.evaluate(f"{self._words}.args[{index:d}]"))
+
     def run(self, code: str) -> str:
         """Runs code on the monitor, in which `vm` and `vcpu` are this event's."""
-        lines = [f"vm = {self.vm.words}", f"vcpu = vm.vcpus[{self.vcpu}]", *code.split("\n")]
+        lines = [f"vm = {self.vm.words}", f"vcpu = {self._words}", *code.split("\n")]
         return self.vm.remote.run("def _event():\n" + "".join(f" {line}\n" for line in lines) + "_event()\ndel _event")
 
     def register(self, name: str) -> int:
-        """A register of the vCPU by its name at the prompt, such as "rax"."""
+        """A register of the vCPU by its name at the prompt, such as "cr3"; `registers` has the general ones."""
         if not _NAME.fullmatch(name):
             raise InputError(f"{name!r} is no register")
-        return self.vm.remote.evaluate(f"{self.vm.words}.vcpus[{self.vcpu}].{name}")
+        return self.vm.remote.evaluate(f"{self._words}.{name}")
 
 
 class RemoteVm:
@@ -226,15 +277,17 @@ class RemoteVm:
             self._cached.forget()
         self._prog = None
 
-    def on(self, event: str, **filters) -> Callable[[Callable], Callable]:
+    def on(self, event: str, **filters) -> Callable[[Callable[["Event"], str | None]], "HostPolicy"]:
         """Decorator: a function of the host for an event of the guest, with the prompt's events and filters."""
+        return lambda function: self.remote.attach(self, event, filters, function)
 
-        def attach(function: Callable[[Event], Any]) -> Callable:
-            key = self.remote.attach(self, event, filters, function)
-            function.detach = lambda: self.remote.detach(key)
-            return function
+    def break_at(self, where: str | int, **filters) -> Callable[[Callable[["Event"], str | None]], "HostPolicy"]:
+        """Decorator: a function of the host for each arrival at a symbol or an address."""
+        return self.on("CALL", at=where, **filters)
 
-        return attach
+    def watch(self, where: str | int, size: int = 8, **filters) -> Callable:
+        """Decorator: a function of the host for each write to these bytes."""
+        return self.on("WRITE", at=where, size=size, **filters)
 
     def __repr__(self) -> str:
         return self.remote.evaluate(f"repr({self.words})")

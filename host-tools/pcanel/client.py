@@ -63,6 +63,8 @@ class Events:
         self._line = _connect(directory)
         self._line.sendall(json.dumps({"events": prefix}).encode() + b"\n")
         self._data = b""
+        if not self.next(_TIMEOUT):  # from here on none is missed
+            raise EngineError("the run does not answer")
 
     def next(self, timeout: float | None) -> dict | None:
         """The next event; None after `timeout` seconds. EngineError: the run has ended."""
@@ -72,6 +74,8 @@ class Events:
                 more = self._line.recv(65536)
             except TimeoutError:
                 return None
+            except OSError as error:
+                raise EngineError(f"the run does not answer: {error}") from error
             if not more:
                 raise EngineError("the run has ended")
             self._data += more

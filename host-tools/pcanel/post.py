@@ -1,7 +1,8 @@
 """The owner of a run answers at its mailbox: for other processes of this user, and for the monitor itself.
 
 A client of the socket sends lines of JSON: {"code": text, "timeout": seconds} is answered by {"value": text} or
-{"error": text}; {"events": prefix} is answered by a line for each event whose key begins so, until it leaves.
+{"error": text}; {"events": prefix} is answered by {"listening": prefix}, and then by a line for each event whose key
+begins so, until it leaves.
 """
 
 import contextlib
@@ -63,6 +64,8 @@ class Post:
                 said = json.loads(text)
                 if "events" in said:
                     self._listeners[said["events"]] = line
+                    stream.write(json.dumps({"listening": said["events"]}) + "\n")
+                    stream.flush()
                     with contextlib.suppress(OSError):
                         line.recv(1)  # until it leaves
                     self._left(said["events"])
@@ -83,7 +86,11 @@ class Post:
 
     def _left(self, prefix: str) -> None:
         self._listeners.pop(prefix, None)
-        self._request(f"__import__('vmm.debug.mailbox', None, None, ['left']).left({prefix!r})", _LEAVE_TIMEOUT)
+        code = f"__import__('vmm.debug.hostpolicy', None, None, ['left']).left({prefix!r})"
+        while not self._ending.is_set():
+            said = self._request(code, _LEAVE_TIMEOUT)
+            if "value" in said or said.get("remote"):
+                return  # else a line runs at the prompt: its guest waits until that is over
 
     def _watch(self) -> None:
         """What the monitor tells and asks. It ends with the engine."""

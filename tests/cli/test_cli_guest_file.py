@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from pcanel.errors import InputError
-from pcanel.guest.file import load
+from pcanel.guest.file import FIRMWARE, load
 from pcanel.guest.set import assign_lines, load_all
 
 GUESTS = Path(__file__).resolve().parents[2] / "guests"
@@ -50,9 +50,9 @@ def test_multiboot(write, tmp_path):
     guest = load(write(cmdline='"a b"', modules='["initrd", ["kernel", "k -v"]]'))
     assert guest.config == {
         "name": "some", "memory": 16 << 20, "protocol": "multiboot",
-        "kernel": "some/kernel", "initrd": None, "symbols": None, "cmdline": "a b",
+        "kernel": "some/kernel", "firmware": None, "initrd": None, "symbols": None, "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
-        "links": [], "shared": [],
+        "links": [], "shared": [], "pci": False, "rng": False, "disks": [],
         "console": None, "screen": "off", "autostart": True, "cpus": 1,
         "demand_paging": False, "priority": 0, "share": 100,
         "on_reset": "reset", "on_triple_fault": "stop", "on_power_off": "power-off",
@@ -61,6 +61,21 @@ def test_multiboot(write, tmp_path):
     assert [module.name for module in modules] == ["guest:some", "some/kernel", "some/mod0", "some/mod1"]
     assert json.loads(modules[0].content) == guest.config
     assert modules[1].content == tmp_path / "kernel"
+
+
+def test_firmware(write, tmp_path):
+    guest = load(write(protocol='"bios"', kernel=None))
+    assert (guest.config["kernel"], guest.config["firmware"]) == (None, "some/firmware")
+    assert guest.boot_modules()[1].content == Path(FIRMWARE)
+    guest = load(write(protocol='"bios"', kernel=None, firmware='"kernel"'))
+    assert guest.boot_modules()[1].content == tmp_path / "kernel"
+    for changes, key, word in (
+        ({}, "kernel", "boots from a disk"),
+        ({"kernel": None, "memory": '"15M"'}, "memory", "at least 16 MiB"),
+        ({"kernel": None, "cmdline": '"a"'}, "cmdline", "boot loader"),
+        ({"kernel": None, "firmware": '"absent"'}, "firmware", "no such file"),
+    ):
+        refused(write(protocol='"bios"', **changes), key, word)
 
 
 def test_linux(write):
@@ -117,7 +132,8 @@ def test_not_toml(write, tmp_path):
         ("memory", "1048577", "multiple"),
         ("memory", "true", "must be"),
         ("protocol", None, "missing"),
-        ("protocol", '"dos"', "linux, multiboot, flat"),
+        ("protocol", '"dos"', "linux, multiboot, flat, bios"),
+        ("firmware", '"kernel"', "no meaning"),
         ("kernel", None, "missing"),
         ("kernel", '"none"', "no such file"),
         ("kernel", '"empty"', "empty"),

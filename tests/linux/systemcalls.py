@@ -78,6 +78,24 @@ def check_refusals(shell):
             shell.monitor.exec(code)
 
 
+def check_ring(shell, monitor):
+    """A small ring keeps the newest calls, and tells how many records are gone; a call that waits is shown."""
+    with pytest.raises(RemoteError, match="ValueError: size=5: a log has from 16384 to"):
+        monitor.exec("strace.trace(vm, size=5)")
+    monitor.exec("taken, numbers = len(vm._taken), ['write', 'read', 'poll']")
+    monitor.exec("trace = strace.trace(vm, 0x4000, comm='sh', number=numbers)")
+    shell.run("sh -c 'i=100; while [ $i -lt 300 ]; do echo $i > /dev/null; i=$((i + 1)); done'")
+    lines, dropped = monitor.eval("(trace.lines, trace.dropped)")
+    written = [line for line in lines if "write(fd=1" in line and line.endswith(" = 4")]
+    written = [line.split('buf="')[1][:3] for line in written[1:]]  # of the first, the beginning may be gone
+    assert written[-40:] == [str(i) for i in range(260, 300)] and len(written) < 190 < dropped, (written, dropped)
+    waits = monitor.eval("trace.unfinished()")  # the shell at its prompt
+    assert any("read(fd=0" in line or "poll(" in line for line in waits), waits
+    assert all(line.endswith(" <unfinished ...>") for line in waits)
+    monitor.exec("trace.stop()")
+    assert monitor.eval("(trace.lines, trace.dropped, len(vm._taken) - taken)") == (lines, dropped, 0)
+
+
 def check_recipes(shell, guest):
     """strace, files, faults, firewall on a running guest; what each has attached is gone afterwards."""
     monitor = shell.monitor
@@ -87,12 +105,15 @@ def check_recipes(shell, guest):
     )
     assert shell.run("echo hello > /tmp/in; cat /tmp/in; /bin/busybox true one two") == "hello\n"
     lines = monitor.eval("trace.lines")
+    assert monitor.eval("repr(trace).split('\\n') == trace.lines[-40:] and trace.unfinished() == []")
     assert any('"/tmp/in"' in line and " = 3" in line for line in lines), lines
     assert any(("write(fd=1" in line or "sendfile(out_fd=1" in line) and line.endswith(" = 6") for line in lines), lines
     assert "exit_group(error_code=0) = ?" in lines[-1]
     assert any("cat[" in line and '"/tmp/in"' in line for line in monitor.eval("opened.lines"))
     assert any('["/bin/busybox", "true", "one", "two"]' in line for line in monitor.eval("begun.lines"))
     monitor.exec("for each in (trace, opened, begun): each.stop()")
+    assert monitor.eval("trace.lines") == lines
+    check_ring(shell, monitor)
     monitor.exec("broken = faults.fail(vm, 'openat', 'EIO', every=2, comm='cat')")
     said = shell.run("cat /tmp/in /tmp/in /tmp/in /tmp/in 2>&1 || true").splitlines()
     assert said.count("hello") == 2 and sum("I/O error" in line or "nput/output" in line for line in said) == 2, said

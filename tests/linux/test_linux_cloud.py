@@ -6,6 +6,7 @@ import time
 import broken
 import debugger
 import drgns
+import hostpolicies
 import inside
 import names
 import pytest
@@ -210,6 +211,10 @@ def test_the_prompt_dumps_on_the_host(shell, tmp_path):
 
 def test_dump_and_drgn_refuse_in_a_line(shell, tmp_path):
     drgns.check_refusals(shell, "linux", tmp_path)
+
+
+def test_functions_of_the_host_see_events(shell):
+    hostpolicies.check(shell, "linux")
 
 
 def test_break_step_and_watch(shell):

@@ -3,6 +3,7 @@
 import hashlib
 import random
 
+import network
 import pytest
 import vtx
 from pcanel.guest.initramfs import Archive
@@ -11,8 +12,9 @@ from pcanel.paths import ROOT
 from shell import Shell
 
 DRIVERS = (
-    "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci_modern_dev",
-    "virtio/virtio_pci", "block/virtio_blk", "char/hw_random/virtio-rng",
+    "drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci_modern_dev", "drivers/virtio/virtio_pci", "drivers/block/virtio_blk",
+    "drivers/char/hw_random/virtio-rng", *network.DRIVERS,
 )  # fmt: skip
 SECTORS = 4096
 INSMOD = "for m in /m/*; do insmod $m || echo failed $m; done"
@@ -31,7 +33,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shell(images, tmp_path_factory):
     directory = tmp_path_factory.mktemp("guest")
-    (tree,) = (ROOT / "build/guests/cloud/lib/modules").glob("*/kernel/drivers")
+    (tree,) = (ROOT / "build/guests/cloud/lib/modules").glob("*/kernel")
     archive = Archive()
     archive.add("m", 0o40755)
     for n, driver in enumerate(DRIVERS):
@@ -52,7 +54,7 @@ image = "{images[0]}"
 [[disk]]
 image = "{images[1]}"
 mode = "ro"
-""")
+{network.KEYS}""")
     with Monitor(engine=vtx.engine(), guests=[file]) as monitor:
         shell = Shell(monitor, "linux").wait()
         assert "failed" not in shell.run(INSMOD)
@@ -102,10 +104,19 @@ def test_entropy(shell):
     assert shell.run("cat /sys/class/misc/hw_random/rng_current") == "virtio_rng.0\n"
 
 
+def test_network_interfaces_and_their_switch(shell, tmp_path):
+    network.prepare(shell)
+    network.check_ping(shell)
+    network.check_tcp(shell)
+    network.check_without_offloads(shell)
+    network.check_policies(shell)
+    network.check_capture(shell, tmp_path / "linux.pcapng")
+
+
 def test_the_board_is_listed_and_nothing_is_refused(shell):
     assert shell.monitor.eval("repr(vms['linux'].expansion.board.host)").splitlines() == [
         "00:00.0 8086:1237", "00:01.0 8086:7000", "00:01.3 8086:7113", "00:02.0 1af4:1042", "00:03.0 1af4:1042",
-        "00:04.0 1af4:1044",
+        "00:04.0 1af4:1044", "00:05.0 1af4:1041", "00:06.0 1af4:1041",
     ]  # fmt: skip
     assert shell.monitor.eval("vms['linux'].unclaimed()['refused']") == {}
     assert shell.troubles() == []

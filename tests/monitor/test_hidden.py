@@ -1,6 +1,7 @@
 """Hidden breakpoints: what they see, and that the guest sees nothing of them."""
 
 import pytest
+import vtx
 from bench import CODE, DATA
 from pcanel.assemble import assemble
 
@@ -87,6 +88,54 @@ def test_reads_see_the_guests_own_bytes(guest):
     assert made.words(3)[2] == own
     assert made.words(5)[4] == own
     assert made.eval("len(seen)") == 1
+
+
+def test_an_instruction_that_reads_two_such_pages(guest):
+    """The quick step opens one page; the other is opened by the slow one, and REP ends."""
+    other = FUNCTION + 0x1000
+    then = f"""
+        mov rsi, {FUNCTION:#x}
+        mov rdi, {other:#x}
+        mov ecx, 2
+        repe cmpsq
+        setne al
+        movzx eax, al
+        mov [{DATA + 8:#x}], rax
+        mov [{DATA + 0x10:#x}], rcx
+        call rdi
+        hlt
+    """
+    body = function("mov eax, 7\nret") + b"\x90" * 10
+    then = then.replace("call rdi", f"mov rdi, {other:#x}\ncall rdi\nmov [{DATA + 0x18:#x}], rax")
+    made = guest(CALLER + then, data={FUNCTION: body, other: body})
+    made.exec("seen = []")
+    insert(made)
+    insert(made, gpa=other, name="g")
+    made.halted()
+    assert made.words(4) == (7, 0, 0, 7)
+    assert made.eval("seen") == [FUNCTION, other]
+    made.exec("h.remove(); g.remove()")
+    assert made.eval("vm.ept.walk(%#x)[1]" % FUNCTION) > 4096
+
+
+def test_a_read_by_any_instruction_costs_a_quick_step(guest):
+    """VERW, which Linux executes at each way back to a program, on its own page of entry code."""
+    loops = 200
+    then = f"""
+        mov rsi, {FUNCTION + 0x40:#x}
+        mov ecx, {loops}
+    again:
+        verw word ptr [rsi]
+        dec ecx
+        jnz again
+        hlt
+    """
+    made = make(guest, "push", then, data={FUNCTION + 0x40: b"\x10\0"})
+    insert(made)
+    made.halted()
+    counts = made.eval("vm.exit_counts()")
+    assert counts["EPT_VIOLATION"][0] >= loops
+    assert (counts["EPT_VIOLATION"][1] + counts["MONITOR_TRAP_FLAG"][1]) / loops < 4500 or vtx.engine() != "bochs"
 
 
 def test_writes_reach_what_is_executed(guest):

@@ -11,7 +11,7 @@ from clock import Clock
 from needs import lacking
 from support import Memory
 
-from vmm.acpi import install, tables
+from vmm.acpi import install, loader, tables
 from vmm.devices import acpi_pm, hpet, mc146818
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +100,46 @@ def test_the_hpet_table_names_what_the_chip_says(aml):
     chip = hpet.Hpet(Clock(), None, None)
     assert struct.unpack_from("<IBBBBQBHB", table, 36) == (chip.read(0, 4), 0, 64, 0, 0, 0xFED00000, 0, 0, 0)
     assert len(table) == 56
+
+
+def firmware(files, memory, places):
+    """What firmware does with the loader's commands."""
+    files = {name: bytearray(data) for name, data in files.items()}
+    at = {}
+    script = bytes(files[loader.LOADER_FILE])
+    assert len(script) % 128 == 0
+    for start in range(0, len(script), 128):
+        command, body = struct.unpack_from("<I", script, start)[0], script[start + 4 : start + 128]
+        name = body[:56].rstrip(b"\0").decode()
+        if command == 1:
+            align, zone = struct.unpack_from("<IB", body, 56)
+            at[name] = places[zone]
+            assert at[name] % align == 0
+        elif command == 2:
+            source = body[56:112].rstrip(b"\0").decode()
+            offset, size = struct.unpack_from("<IB", body, 112)
+            value = int.from_bytes(files[name][offset : offset + size], "little") + at[source]
+            files[name][offset : offset + size] = value.to_bytes(size, "little")
+        else:
+            assert command == 3
+            offset, begin, length = struct.unpack_from("<III", body, 56)
+            assert files[name][offset] == 0
+            files[name][offset] = -sum(files[name][begin : begin + length]) & 0xFF
+    for name, gpa in at.items():
+        memory.write(gpa, files[name])
+
+
+def test_firmware_that_places_them_finds_the_same_tables(aml):
+    machine = {"cpus": 2, "com_ports": (0x3F8, 0, 0x3E8), "keyboard": True, "hpet_id": hpet.ID}
+    machine["pci"] = (tables._table(b"SSDT", 2, bytes(40)), [10, 11])
+    ours, theirs = Memory(1 << 20), Memory(1 << 20)
+    install(ours, aml, **machine)
+    firmware(loader.files(aml, **machine), theirs, {1: 0x80000, 2: 0xF6790})
+    want, found = collect(ours), collect(theirs)
+    assert set(found) == set(want)
+    for name in (b"APIC", b"HPET", b"DSDT", b"FACS", b"SSDT"):
+        assert found[name] == want[name]
+    assert struct.unpack_from("<I", found[b"FACP"], 36)[0] == 0x80000
 
 
 def test_whether_there_is_a_vga_is_told(aml):

@@ -183,7 +183,7 @@ def test_alarm_against_counting_seconds(rnd):
             break
     timer = b.clock.next_timer()
     if expected:
-        assert timer.deadline == b.rtc._tick + (expected - b.rtc._seconds) * HZ
+        assert timer.deadline == b.rtc.tick + (expected - b.rtc._seconds) * HZ
         b.clock.until(timer.deadline)
         assert b.line.level == 1 and b.get(12) & 0xA0 == 0xA0
     else:

@@ -1,8 +1,8 @@
 """A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT.
 
 They lie at 0xE0000, in memory that the map reserves, so that a scan for the RSDP
-finds them too. The fixed hardware (not hardware-reduced, always in ACPI mode) is a
-block of 16 ports at PM_BASE. Limits: up to 16 processors, one I/O APIC, no PCI.
+finds them too; firmware gets them from vmm/acpi/loader.py. The fixed hardware (not
+hardware-reduced, always in ACPI mode) is a block of 16 ports at PM_BASE. Limits: up to 16 processors, one I/O APIC.
 Source: ACPI Specification 6.4, "ACPI Software Programming Model", revisions of 5.1.
 """
 
@@ -14,8 +14,7 @@ from vmm.devices.mc146818 import CENTURY
 from vmm.vtx.x86 import APIC_BASE
 
 RSDP = const(0xE0000)
-_FACS = const(0xE0040)  # 64-byte aligned
-_TABLES = const(0xE0080)
+_FACS = const(0xE0040)  # 64-byte aligned; the others follow
 _TABLES_END = const(0xF0000)  # the MP table follows (vmm/acpi/mp.py)
 
 PM_BASE = const(0x600)
@@ -144,7 +143,8 @@ def _facs():
     return data
 
 
-def _rsdp(rsdt, xsdt):
+def rsdp(rsdt, xsdt):
+    """The RSDP for tables at these gpas."""
     data = bytearray(36)
     struct.pack_into("<8sB6sBIIQ", data, 0, b"RSD PTR ", 0, _OEM_ID, 2, rsdt, len(data), xsdt)
     _checksum(data, 8, 20)
@@ -152,8 +152,8 @@ def _rsdp(rsdt, xsdt):
     return data
 
 
-def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, screen=False, hpet_id=0, pci=None):
-    """Writes all tables into `memory`; returns the gpa of the RSDP.
+def lay_out(base, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, screen=False, hpet_id=0, pci=None):
+    """All tables but the RSDP as [(gpa, bytes), ...] from `base` (a multiple of 64) on; RSDT and XSDT are the last two.
 
     aml        the compiled dsdt.asl
     cpus       processors, APIC IDs 0 to cpus - 1
@@ -169,27 +169,33 @@ def install(memory, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False
     for index in range(len(com_ports)):
         if com_ports[index]:
             present |= 1 << index
-    memory.write(_FACS, _facs())
-    at = _TABLES
-    placed = []
-    dsdt_gpa = at
+    facs = _facs()
+    placed = [(base, facs)]
+    dsdt_gpa = base + len(facs)
     timers = (hpet(hpet_id),) if hpet_id else ()
     more = (bytes(pci[0]),) if pci else ()
-    first = dsdt(aml, present, cpus), fadt(dsdt_gpa, _FACS, keyboard, screen), madt(cpus, pci[1] if pci else ())
+    first = dsdt(aml, present, cpus), fadt(dsdt_gpa, base, keyboard, screen), madt(cpus, pci[1] if pci else ())
     for table in first + timers + more:
-        at = _place(memory, at, table, placed)
-    listed = placed[1:]  # the FADT points to the DSDT
-    rsdt = _table(b"RSDT", 1, struct.pack("<%dI" % len(listed), *listed))
-    xsdt = _table(b"XSDT", 1, struct.pack("<%dQ" % len(listed), *listed))
-    _place(memory, _place(memory, at, rsdt, placed), xsdt, placed)
-    memory.write(RSDP, _rsdp(placed[-2], placed[-1]))
+        _append(placed, table)
+    listed = [gpa for gpa, _ in placed[2:]]  # the FADT points to FACS and DSDT
+    _append(placed, _table(b"RSDT", 1, struct.pack("<%dI" % len(listed), *listed)))
+    _append(placed, _table(b"XSDT", 1, struct.pack("<%dQ" % len(listed), *listed)))
+    return placed
+
+
+def _append(placed, table):
+    """At the next 16-byte boundary."""
+    gpa, last = placed[-1]
+    placed.append(((gpa + len(last) + 15) & ~15, table))
+
+
+def install(memory, aml, **machine):
+    """Writes all tables into `memory`; returns the gpa of the RSDP. aml, machine: as for lay_out()."""
+    placed = lay_out(_FACS, aml, **machine)
+    end = placed[-1][0] + len(placed[-1][1])
+    if end > _TABLES_END:
+        raise ValueError("ACPI tables of %d bytes do not fit" % (end - _FACS))
+    for gpa, table in placed:
+        memory.write(gpa, table)
+    memory.write(RSDP, rsdp(placed[-2][0], placed[-1][0]))
     return RSDP
-
-
-def _place(memory, at, table, placed):
-    """Writes `table` at `at` and notes it; returns the next 16-byte boundary."""
-    if at + len(table) > _TABLES_END:
-        raise ValueError("ACPI tables of %d bytes do not fit" % (at + len(table) - _TABLES))
-    memory.write(at, table)
-    placed.append(at)
-    return (at + len(table) + 15) & ~15

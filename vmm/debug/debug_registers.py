@@ -181,7 +181,7 @@ class DebugRegisters:
         if not self._wanted:
             return []
         found, mine = [], 0
-        if completed and vcpu.reason & 0xFFFF == reasons.EXCEPTION_OR_NMI:
+        if completed and vcpu.reason == reasons.EXCEPTION_OR_NMI:
             found, mine = self.matches(vcpu, vcpu.qualification)
             vcpu.qualification &= ~mine
         pending = vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)

@@ -13,6 +13,7 @@ class Debugged:
     _points = None
     _steps = None
     _pausing = None  # what pauses it at this exit, in words
+    silent = False  # and nobody is told of that pause
     _stopped = None  # the vCPU that paused or ended it
 
     @property
@@ -86,6 +87,11 @@ class Debugged:
             self.log("%s on %s: paused at %s, resume() goes on" % (what, text, place))
         elif text is not None:
             self.log("%s: paused, resume() goes on" % self._pausing)
+
+    def pause_quietly(self, why):
+        """The exit at hand pauses the guest, which goes on soon: no line for the user, none on its console."""
+        self._pausing = why
+        self.silent = True
 
     # -- what its state means
 

@@ -1,15 +1,19 @@
 """The face of a page: what the CPU executes there, while the guest reads and writes the page itself.
 
 The page is mapped for execution only, and to a copy that has INT3 at some bytes. A read or a write of it is an EPT
-violation, which is executed on the page itself (vmm/emulation/sites.py), or stepped with the page itself in place; a
-write then goes to the copy, too. Source: SDM Vol. 3C, "EPT Misconfigurations" (execute-only translations).
+violation, which is executed on the page itself (vmm/emulation/sites.py), or stepped with the page itself in place, a
+read by the quick way (vmm/debug/quickstep.py); a write then goes to the copy, too. Source:
+SDM Vol. 3C, "EPT Misconfigurations" (execute-only translations).
 """
+
+from array import array
 
 import micropython
 import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.debug import past
 from vmm.memory.ept import R, W, X
 from vmm.vtx.x86 import PAGE, PAGE_MASK
 
@@ -19,11 +23,12 @@ _LONGEST = const(15)  # bytes of an instruction
 
 class Face:
     """One page of a guest's RAM. gpa: the page's. changed(offset, size): bytes of instructions with INT3 were written.
+    quick: vmm.debug.quickstep.QuickStep, or None.
 
     ValueError where there is no RAM that can be executed.
     """
 
-    def __init__(self, vm, gpa, changed):
+    def __init__(self, vm, gpa, changed, quick=None):
         if not vm.monitor.caps.ept_vpid.EXECUTE_ONLY:
             raise ValueError("this CPU's EPT has no execute-only pages: the guest could read the INT3 of a breakpoint")
         if not vm.memory.has(gpa, PAGE):
@@ -42,12 +47,17 @@ class Face:
         vm.rights.take(gpa, self, R | W)
         vm.rights.show(gpa, self._hpa, self._own, self._stepped)
         vm.mmio.tell(gpa >> 12, self._make)
+        self._reads = None
+        if quick is not None:
+            self._reads = Reads(vm, gpa, self._own, quick)
         vm.flush()
 
     def close(self):
         """The page is as it was."""
         vm = self.vm
         vm.mmio.tell(self.gpa >> 12, None)
+        if self._reads is not None:
+            self._reads.close()
         vm.rights.show(self.gpa, None, self._own)
         vm.rights.take(self.gpa, self, 0)
         vm.ept.join(self.gpa)
@@ -83,6 +93,40 @@ class Face:
         """The page's own byte again."""
         del self.places[offset]
         self.refresh(offset, 1)
+
+
+class Reads:
+    """For vmm.debug.quickstep.QuickStep what vmm.debug.past.Past is for an instruction under a breakpoint: any one that
+    reads the page."""
+
+    def __init__(self, vm, gpa, own, quick):
+        self.vm = vm
+        self._gpa = gpa
+        self._quick = quick
+        self.words = words = array("I", [0] * past.WORDS)
+        self.address = uctypes.addressof(words)
+        entry = vm.ept.place(gpa)
+        for word, hpa in ((past.ENTRY, entry), (past.PAGE_ITSELF, own | R)):
+            words[word] = hpa & 0xFFFFFFFF
+            words[word + 1] = hpa >> 32
+        words[past.CAREFUL] = 2
+        vm.mmio.step_reads(gpa, quick.of(self))
+
+    def close(self):
+        self.vm.mmio.step_reads(self._gpa, None)
+        self._quick.forget(self)
+
+    def step(self, vcpu):
+        """The slow way."""
+        return vcpu.stepper.step(self._gpa, R)
+
+    def violation(self, vcpu):
+        """The instruction accesses another page that is watched, too."""
+        self.step(vcpu)
+        return vcpu.stepper.violation(vcpu)
+
+    def done(self, slot):
+        pass
 
 
 def page_of(gpa):

@@ -82,7 +82,7 @@ def _sample(vm):
 
 def _about(vcpu):
     """What the last exit was about."""
-    reason = vcpu.reason & 0xFFFF
+    reason = vcpu.reason
     if reason == reasons.IO_INSTRUCTION:
         q = vcpu.qualification
         return "%s port %#x" % ("IN from" if q & 8 else "OUT to", q >> 16)

@@ -224,7 +224,7 @@ class Hidden:
             vcpu.stepper.reset()
         face = self._faces.get(page)
         if face is None:
-            face = Face(vm, page, self._changed)
+            face = Face(vm, page, self._changed, self.quick)
             self._faces[page] = face
         face.put(place.gpa - page)
         place.past.open(vm.ept.place(page), vm.memory.hpa(page, PAGE))

@@ -13,8 +13,6 @@ import sys
 import cpu
 from micropython import const
 
-from vmm import verdict
-
 # Words; host-tools/pcanel/mailbox.py has the same
 _RUNG = const(0)
 _HOST = const(3)
@@ -36,8 +34,6 @@ _REPLY_AT = const(0xC000)
 _REPLY_ROOM = const(0xC000)
 _RING_AT = const(0x18000)
 _RING = const(0x8000)
-
-_policies = {}  # of host functions: {key: Policy}
 
 
 def _get(box, word):
@@ -122,31 +118,3 @@ def dump(vm, file):
     if not _get(cpu.mailbox(), _HOST):
         raise ValueError("no host tools see this machine's memory: pcanel dump %s FILE --line DEVICE does" % vm.name)
     print(ask({"do": "dump", "file": str(file), "facts": facts.of(vm)}))
-
-
-def attach(vm, key, event, filters):
-    """Attach a policy that pauses the guest at an event and tells the host, which lets it go on."""
-
-    def told(vcpu):
-        if tell({"key": key, "guest": vm.name, "vcpu": vcpu.number, "rip": vcpu.rip, "event": event}):
-            return verdict.PAUSED
-        return None  # nobody listens any more: the guest is not held up
-
-    detach(key)
-    _policies[key] = vm.on(event, **filters)(told)
-
-
-def detach(key):
-    """Take such a policy off."""
-    policy = _policies.pop(key, None)
-    if policy is not None:
-        policy.detach()
-
-
-def left(prefix):
-    """A client has gone: its policies, whose keys begin so, go too, and guests that they have paused go on."""
-    for key in [key for key in _policies if key.startswith(prefix)]:
-        vm = _policies[key].vm
-        detach(key)
-        if vm.state == "paused" and vm.why == "by a policy":
-            vm.resume()

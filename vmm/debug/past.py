@@ -15,7 +15,6 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.debug.face import page_of
 from vmm.emulation import length
 from vmm.fault import Fault
 from vmm.memory.ept import R, X
@@ -23,7 +22,7 @@ from vmm.memory.linear import Unbacked
 from vmm.vtx.frame import CR3, CS_RIGHTS, LENGTH, RSP
 from vmm.vtx.vmcs import GUEST_CS_ACCESS_RIGHTS
 from vmm.vtx.vmcs_bits import RIGHTS_DB, RIGHTS_L
-from vmm.vtx.x86 import RFLAGS_RF
+from vmm.vtx.x86 import PAGE_MASK, RFLAGS_RF
 
 _MODE = const(RIGHTS_L | RIGHTS_DB)
 _KNOWN = const(1)
@@ -97,7 +96,8 @@ class Past:
         rip = vcpu.rip
         vcpu.rflags |= RFLAGS_RF
         slot = begin(self.address, vcpu)
-        return vcpu.stepper.step(page_of(self._gpa), R | X, lambda completed: self._ended(vcpu, rip, slot, completed))
+        page = self._gpa & PAGE_MASK
+        return vcpu.stepper.step(page, R | X, lambda completed: self._ended(vcpu, rip, slot, completed))
 
     def violation(self, vcpu):
         """It has caused an EPT violation; returns a verdict."""

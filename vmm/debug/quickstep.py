@@ -99,7 +99,7 @@ class QuickStep:
         place = self._place()
         rip = words[_RIP] | words[_RIP + 1] << 32
         slot = self.close(vcpu)
-        reason = vcpu.reason & 0xFFFF
+        reason = vcpu.reason
         if reason == reasons.EPT_VIOLATION:
             return place.violation(vcpu)
         answer = self.vm.exits.handler(reason, vcpu)(vcpu)

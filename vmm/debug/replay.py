@@ -118,7 +118,7 @@ class Replay:
 
     def _exit(self, vcpu):
         """Handler of all other exits."""
-        reason = vcpu.reason & 0xFFFF
+        reason = vcpu.reason
         self._exits += 1
         kind = vcpu.intr_info >> 8 & 7
         if reason == reasons.EXCEPTION_OR_NMI and kind == NMI:

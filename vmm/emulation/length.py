@@ -148,7 +148,7 @@ def _after_modrm(code, at, address):
 def skip(vcpu):
     """Advance RIP past the instruction at RIP; returns a verdict."""
     mmio = vcpu.vm.mmio
-    known = mmio.length(vcpu) if vcpu.reason & 0xFFFF == reasons.EPT_VIOLATION else 0
+    known = mmio.length(vcpu) if vcpu.reason == reasons.EPT_VIOLATION else 0
     if known:
         vcpu.length = known
         return verdict.ADVANCE

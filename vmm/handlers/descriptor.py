@@ -58,7 +58,7 @@ def table_access(vcpu):
     try:
         if info.IDENTITY >= _LOAD and vcpu.cpl:
             raise Fault(events.GP)
-        if vcpu.reason & 0xFFFF == GDTR_OR_IDTR_ACCESS:
+        if vcpu.reason == GDTR_OR_IDTR_ACCESS:
             _table(vcpu, info)
         else:
             _selector(vcpu, info)

@@ -18,12 +18,14 @@ from vmm.handlers import touch
 from vmm.memory.linear import Unbacked
 from vmm.policies import answers
 from vmm.vtx import events, frame, reasons
-from vmm.vtx.frame import GPA, QUALIFICATION
-from vmm.vtx.vmcs_bits import EPT_LINEAR_VALID, EPT_READ, EPT_TRANSLATED, EPT_WRITE
+from vmm.vtx.events import VALID
+from vmm.vtx.frame import GPA, QUALIFICATION, VECTORING_INFO
+from vmm.vtx.vmcs_bits import EPT_LINEAR_VALID, EPT_NMI_UNBLOCKING, EPT_READ, EPT_TRANSLATED, EPT_WRITE
 from vmm.vtx.x86 import APIC_BASE, PAGE, PAGE_MASK
 
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
 _RIGHTS = const(7)  # R, W, X of the access
+_STEPPED = const(_RIGHTS | EPT_NMI_UNBLOCKING)
 # An EPT violation by an operand that is read, and by one that is written.
 _READS = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_READ)
 _WRITES = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_WRITE)
@@ -44,6 +46,8 @@ class Mmio:
         self._ways = {}  # page number: (read, write) of its device, of the bus, or of RAM that is told
         self._told = {}  # page number: (read, write) of RAM
         self._others = [None, None]  # (read, write) of RAM, and of unclaimed pages
+        self._steps = {}  # gpa of a page of RAM: what steps an instruction that reads it
+        self._stepped = None
         self._by_bus = self._bus_read, self._bus_write
         # Fast paths for the cached instructions (vmm/emulation/sites.py):
         self.length = None  # length(vcpu): bytes of the instruction that made an EPT violation, or 0
@@ -119,6 +123,23 @@ class Mmio:
         else:
             self._told[page] = peek, make(poke)
         self._rewired()
+
+    def step_reads(self, gpa, step):
+        """An instruction that reads the page of RAM at gpa is stepped by step(vcpu) -> verdict; None: no longer.
+
+        Where the page has no key, because there are too many or it lies above 4 GiB, it is stepped the slow way.
+        """
+        if self._stepped is None:
+            self._stepped = bind(_step_read, self._steps, self._exits.default(reasons.EPT_VIOLATION))
+        if step is None:
+            if self._steps.pop(gpa, None) is not None:
+                self._exits.unkey(reasons.EPT_VIOLATION, gpa)
+        elif not gpa >> 32:
+            try:
+                self._exits.key(reasons.EPT_VIOLATION, gpa, self._stepped)
+                self._steps[gpa] = step
+            except ValueError:
+                pass
 
     def _bus_read(self, offset, size):
         return self.bus.read(self._sites.page << 12 | offset, size)
@@ -208,6 +229,16 @@ class Mmio:
 
     def _store(self, offset, size, value):
         self.vm.physical_store(self._sites.page << 12 | offset, size, value)
+
+
+@micropython.viper
+def _step_read(steps, otherwise, vcpu) -> int:
+    """A violation at a page of step_reads()."""
+    f = ptr32(vcpu)
+    if int(f[QUALIFICATION]) & _STEPPED != EPT_READ or int(f[VECTORING_INFO]) & VALID:
+        return int(otherwise(vcpu))
+    gpa = int(f[GPA]) & 0xFFFFF000 | int(f[GPA + 1]) << 32
+    return int(steps.get(gpa, otherwise)(vcpu))
 
 
 @micropython.viper

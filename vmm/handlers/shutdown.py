@@ -31,7 +31,7 @@ def misconfiguration(vcpu):
 
 def entry_failure(vcpu):
     """The guest was not entered: report what is wrong with its state."""
-    reason = vcpu.reason & 0xFFFF
+    reason = vcpu.reason
     names = {33: "invalid guest state", 34: "MSR loading"}
     faults = guest_checks.faults(vcpu) if reason == 33 else []
     text = "VM entry failed (exit reason %d, %s), qualification %d" % (reason, names[reason], vcpu.qualification)

@@ -8,7 +8,7 @@ from vmm.vtx import events
 
 def exit(vcpu):
     """#UD, as on a CPU without the instruction."""
-    vcpu.vm.count_refused("instruction of exit reason %d" % (vcpu.reason & 0xFFFF))
+    vcpu.vm.count_refused("instruction of exit reason %d" % vcpu.reason)
     return events.undefined(vcpu)
 
 

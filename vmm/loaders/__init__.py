@@ -1,7 +1,7 @@
 """Loaders: a guest's boot modules into its memory, and its vCPU's first registers.
 
 Every loader has load(memory, config, blobs, e820, rsdp) -> State and raises
-LoadError. `config` is the guest's JSON.
+LoadError. `config` is the guest's JSON. A guest with firmware of its own has no loader: vmm/firmware.py.
 """
 
 from vmm.loaders.state import LoadError, State
@@ -10,8 +10,10 @@ __all__ = ("LoadError", "State", "load")
 
 
 def load(memory, config, blobs, e820, rsdp=0):
-    """Loads by config['protocol']: 'linux', 'multiboot' or 'flat'."""
+    """Loads by config['protocol']: 'linux', 'multiboot' or 'flat'. None for 'bios': the vCPU is as after a reset."""
     protocol = config.get("protocol", "linux")
+    if protocol == "bios":
+        return None
     if protocol == "linux":
         from vmm.loaders import linux as loader
     elif protocol == "multiboot":

@@ -12,6 +12,8 @@ _PAM = const(0x59)  # to 0x5F
 _PIRQ = const(0x60)  # to 0x63
 _PMBASE = const(0x40)
 _PMREGMISC = const(0x80)
+_DEVACTB = const(0x58)
+_APMC_EN = const(1 << 25)  # an SMI at a write to port B2h
 
 
 class HostBridge(Function):
@@ -36,11 +38,13 @@ class IsaBridge(Function):
 
 
 class PowerManagement(Function):
-    """PIIX4's function 3. base: of the PM block's ports, which stay where they are."""
+    """PIIX4's function 3. base: of the PM block's ports, which stay where they are. There is no SMM: firmware finds SMI
+    enabled, takes it for set up, and leaves it alone."""
 
     def __init__(self, base):
         Function.__init__(self, _INTEL, 0x7113, 0x068000, 3)
         self.config[_PMBASE : _PMBASE + 4] = (base | 1).to_bytes(4, "little")
         self.config[_PMREGMISC] = 1
         self._writable[_PMREGMISC] = 1
+        self.config[_DEVACTB : _DEVACTB + 4] = _APMC_EN.to_bytes(4, "little")
         self.config[0x3D] = 1

@@ -22,7 +22,7 @@ def again(vcpu):
     if vcpu.vectoring_info & events.VALID:
         events.requeue(vcpu)
         return
-    info = vcpu.intr_info if vcpu.reason & 0xFFFF == reasons.EXCEPTION_OR_NMI else vcpu.qualification
+    info = vcpu.intr_info if vcpu.reason == reasons.EXCEPTION_OR_NMI else vcpu.qualification
     if info & _NMI_UNBLOCKED:  # the faulting IRET has unblocked NMIs, and will again
         state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
         vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state | BLOCKING_BY_NMI)

@@ -13,7 +13,7 @@ import uctypes
 from micropython import const
 from vmx import bind, numbers
 
-from vmm.policies.account import EVERY, FLAGS, LAST, LEFT, PASSES, PLAIN, SKIPPED
+from vmm.policies.account import CALL_COUNT, EVERY, FLAGS, LAST, LEFT, PASSES, PLAIN, SKIPPED
 from vmm.scheduling.states import RUNS
 from vmm.verdict import ADVANCE, HANDLED, YIELD
 from vmm.vtx.frame import QUALIFICATION, STARTS, STATE
@@ -95,6 +95,8 @@ def before(policies, exact, below):
 def _link(policy, exact, below, handler):
     """below: goes on where this policy does not answer. handler: the handler behind all policies."""
     link = bind(ask, cpu.limited, numbers, HANDLED, policy.account.address, policy.function, policy, below, handler)
+    if policy.record is not None:
+        link = bind(recorded, policy.account.address, policy.record, link, below)
     if policy.counts:
         link = bind(counted, policy.account.address, link, below)
     if policy.condition is not None:
@@ -193,6 +195,19 @@ def counted(account: int, link, below, vcpu) -> int:
         if left == 0:
             a[FLAGS] |= LAST
     return int(link(vcpu))
+
+
+@micropython.viper
+def recorded(account: int, record, link, below, vcpu) -> int:
+    """Call record(vcpu), viper that answers nothing, in place of the policy's function."""
+    a = ptr32(account)
+    if a[FLAGS]:
+        return int(link(vcpu))
+    record(vcpu)
+    hits = int(a[CALL_COUNT]) + 1
+    a[CALL_COUNT] = hits
+    a[CALL_COUNT + 1] = int(a[CALL_COUNT + 1]) + (hits >> 32)
+    return int(below(vcpu))
 
 
 @micropython.viper

@@ -61,7 +61,7 @@ class MonitorTrap:
 
     def ended(self, vcpu):
         """Whether this exit is the trap after the instruction."""
-        return vcpu.reason & 0xFFFF == reasons.MONITOR_TRAP_FLAG
+        return vcpu.reason == reasons.MONITOR_TRAP_FLAG
 
     def rest(self, vcpu):
         """Those that count or watch each instruction: the trap is theirs, too. The guest's own traps are in the

@@ -4,12 +4,14 @@ vmm/network/port.py shows each to Packets.sees(), on its way out of the guest's 
 receive buffers.
 """
 
+from micropython import const
+
 from vmm.network.packet import Packet
 from vmm.policies.chain import Chain
 from vmm.scheduling.clock import cut
 from vmm.vtx import reasons
 
-_AT_ONCE = 1  # a host TSC that has passed
+_AT_ONCE = const(1)  # a host TSC that has passed
 
 
 class Packets(Chain):

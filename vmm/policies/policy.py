@@ -52,6 +52,7 @@ class Policy:
         self.vm = vm
         self.event = event
         self.function = function
+        self.record = getattr(function, "record", None)  # viper that is called in place of the function (link.py)
         self.filters = filters
         self.quick, self.quick_skip = event.quickly(vm)
         self.needs = event.needs(filters)
@@ -72,8 +73,9 @@ class Policy:
         self.attached = False
         self.listed = True  # in vm.policies
         self.passes = None
+        self.reply = None  # a function of nothing: what it answers after all at the exit that it passes
         self._chains = ()
-        self._wants = general.wants(event, filters) + event.wants(filters)
+        self._wants = general.wants(event, filters) + event.wants(filters) + getattr(function, "wants", ())
         self._succeeded = True
 
     @property
@@ -170,7 +172,10 @@ class Policy:
             return below(vcpu)
         if self.passes is not None and self.passes == vcpu.rip:
             self.passes = None
-            return below(vcpu)
+            reply, self.reply = self.reply, None
+            if reply is None:
+                return below(vcpu)
+            return self.finish(vcpu, reply(), below, handler, self.vm.starts)
         last = self.account.get(FLAGS) & LAST
         self.account.flag(LAST, False)
         self._succeeded = True
@@ -232,7 +237,7 @@ class Policy:
         if answer == verdict.PAUSED:
             if event.repeats:
                 self.passes = vcpu.rip
-            if event.tells:
+            if event.tells and not self.vm.silent:
                 place = "%#x%s" % (vcpu.rip, self.vm.name_of(vcpu.rip))
                 self.vm.log("paused by policy %s on %s at rip %s" % (self.name, event.name, place))
             event.stand(vcpu)

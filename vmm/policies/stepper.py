@@ -118,4 +118,4 @@ class Stepper:
         answer = self.reset(ended)
         if ended:
             return answer | (self._way.rest(vcpu) or verdict.RESUME)
-        return answer | self.vm.exits.handler(vcpu.reason & 0xFFFF, vcpu)(vcpu)
+        return answer | self.vm.exits.handler(vcpu.reason, vcpu)(vcpu)

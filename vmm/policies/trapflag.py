@@ -168,7 +168,7 @@ class TrapFlag:
 
     def ended(self, vcpu):
         """Whether this exit is the trap after the instruction."""
-        if self._delivery or vcpu.reason & 0xFFFF:
+        if self._delivery or vcpu.reason:
             return False
         return vcpu.intr_info & 0xFF == DB and bool(vcpu.qualification & PENDING_BS)
 

@@ -76,7 +76,7 @@ class Record:
         self._policy.detach()
 
     def _touched(self, vcpu):
-        key = _WAYS[vcpu.reason & 0xFFFF](vcpu)
+        key = _WAYS[vcpu.reason](vcpu)
         entry = self.found.get(key)
         if entry:
             entry[0] += 1

@@ -220,7 +220,7 @@ class Interleave:
             return "INSTRUCTIONS"
         if self.ticks and last.scheduled.get(GUEST_TICKS) - self._mark >= self.ticks:
             return "TICKS"
-        reason = last.reason & 0xFFFF
+        reason = last.reason
         return None if reason in NO_POINTS else self._names.get(reason, "EXIT")
 
     def _ask(self, runnable, why):

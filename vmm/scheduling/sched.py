@@ -264,7 +264,7 @@ class Scheduler(Preemption):
             return
         vcpu = self.inside_vcpu
         if vcpu is not None:
-            self.stop_faulty(vcpu.vm, "exit reason %d, or the entry after it" % (vcpu.reason & 0xFFFF), error)
+            self.stop_faulty(vcpu.vm, "exit reason %d, or the entry after it" % vcpu.reason, error)
         elif at:
             self.stop_faulty(self.vcpus[at - 1].vm, "a timer's end", error)
         else:

@@ -83,7 +83,7 @@ class Breakpoints:
     def completed(self, vcpu):
         """Handler of slot COMPLETED: the shim has advanced, and DR7 enables a breakpoint."""
         q = vcpu.qualification
-        if vcpu.reason & 0xFFFF == reasons.IO_INSTRUCTION and not q & IO_STRING:
+        if vcpu.reason == reasons.IO_INSTRUCTION and not q & IO_STRING:
             self.begin(vcpu)
             self.port(q >> 16, (q & 7) + 1)
         if self.hits and self._entry == vcpu.entry_tsc:

@@ -12,7 +12,7 @@ import uctypes
 from micropython import const
 
 _FACTOR = const(0x9E3779B1)  # as in port/vcpu.h
-_HEADER = const(4)  # words: offset, mask, shift, 0
+_HEADER = const(4)  # words: offset, mask, shift of an index, shift of an offset in bytes
 _ENTRY = const(4)  # words: key, slot, datum, 0
 _TAIL = const(16)  # entries behind the last index, so that a search never wraps; the last one stays empty
 
@@ -31,6 +31,7 @@ class Keys:
         self._words[0] = offset
         self._words[1] = mask
         self._words[2] = self._shift
+        self._words[3] = self._shift - 4
         self._count = 0
 
     @property

@@ -24,6 +24,7 @@ class Measure:
     unit: str = TICKS
     goal_of_native: float | None = None
     no_more_than_kvm: bool = False
+    goal_of_row: tuple[float, str] | None = None  # so many times the monitor's figure of another row
     note: str = ""  # why it does not meet its goal; stands below the table while it does not
 
 
@@ -191,6 +192,14 @@ SYSTEM = (
         )
         for cpus in LINUX_CPUS
     ),
+    Measure(
+        "strace_below",
+        "`ls -lR /usr` while vmm/recipes/strace.py records its system calls, to the same untraced",
+        unit="times",
+        goal_of_row=(0.5, "strace_debian"),
+    ),
+    Measure("strace_debian", "the same under Debian's own strace in the same guest: the peer", unit="times"),
+    Measure("strace_line", "to make a recorded call a line of text, when somebody looks"),
     Measure("guest_switch", "from the last instruction of one guest to the first of the next"),
     Measure("gc_pause_max", "longest garbage collection, one guest"),
     Measure("gc_pause", "garbage collection, one guest"),

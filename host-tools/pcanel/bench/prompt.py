@@ -72,7 +72,7 @@ class _Prompt:
         return {name: of(map(int, figures)) for name, *figures in lines}
 
 
-def one(value: int) -> Row:
+def one(value: float) -> Row:
     return Row(value, value, value)
 
 

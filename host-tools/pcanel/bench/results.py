@@ -41,6 +41,9 @@ class Results:
         goal = measure.goal
         if measure.goal_of_native is not None and native:
             goal = round(native.median * measure.goal_of_native)
+        if measure.goal_of_row is not None and measure.goal_of_row[1] in self.pcanel:
+            factor, other = measure.goal_of_row
+            goal = round(factor * self.pcanel[other].median, 2)
         if measure.no_more_than_kvm and kvm and (goal is None or kvm.median >= SHORTEST_EXIT):
             goal = kvm.median if goal is None else min(goal, kvm.median)
         return {

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import calls, conditions, kvm, latency, linux, native, nested, profile, prompt, versions
+from pcanel.bench import calls, conditions, kvm, latency, linux, native, nested, profile, prompt, strace, versions
 from pcanel.bench.measures import ALL, BARE, BARE_CPU, EXITS, LINUX_CPUS
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, replace_table, table, write_document, write_json
@@ -105,6 +105,12 @@ def _system(results: Results, cpu: str) -> None:
         say(f"a boot of Linux with {cpus} processors: monitored, under KVM")
         results.pcanel[f"linux_boot_{cpus}"] = prompt.one(linux.monitored(cpu, cpus).ticks)
         results.kvm[f"linux_boot_{cpus}"] = prompt.one(linux.under_kvm(cpu, cpus).ticks)
+
+    say("system calls of ls in Linux: alone, recorded from below, under strace")
+    figures = strace.measure(cpu)
+    results.pcanel["strace_below"] = prompt.one(figures.below_to_alone)
+    results.pcanel["strace_debian"] = prompt.one(figures.strace_to_alone)
+    results.pcanel["strace_line"] = prompt.one(figures.line)
 
 
 def _latency(options: argparse.Namespace) -> int:

@@ -17,13 +17,15 @@ from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
+    from vmm.description import FIRMWARE_MEMORY
     from vmm.disks import checks as disk_checks
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.network import checks as net_checks
     from vmm.ties import checks
 
-PROTOCOLS = ("linux", "multiboot", "flat")
+PROTOCOLS = ("linux", "multiboot", "flat", "bios")
+FIRMWARE = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
 SCREENS = ("off", "on", "console")
@@ -136,16 +138,15 @@ def _check(reader: _Reader) -> Guest:
         images.append(BootModule(f"{name}/{label}", reader.file(key, value)))
         return images[-1].name
 
-    kernel = reader.take("kernel", str, "a path")
-    if kernel is None:
-        raise reader.error("kernel", "is missing")
+    kernel, firmware = _entered(reader, protocol)
     initrd = reader.take("initrd", str, "a path")
     symbols = reader.take("symbols", str, "a path")
     config = {
         "name": name,
         "memory": memory,
         "protocol": protocol,
-        "kernel": blob("kernel", kernel, "kernel"),
+        "kernel": blob("kernel", kernel, "kernel") if kernel is not None else None,
+        "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
         "cmdline": reader.take("cmdline", str, "a string", ""),
@@ -172,12 +173,32 @@ def _check(reader: _Reader) -> Guest:
     blobs += images
     if symbols is not None:
         config["symbols"] = blob("symbols", symbols, "symbols")
+    if protocol == "bios":
+        if memory < FIRMWARE_MEMORY:
+            raise reader.error("memory", "firmware needs at least 16 MiB")
+        if config["cmdline"]:
+            raise reader.error("cmdline", "has no meaning for protocol bios: the boot loader on the disk has it")
     if initrd is not None and protocol != "linux":
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
     reader.finish()
     if loaded >= memory:
         raise reader.error("memory", f"{memory >> 10} KiB cannot hold kernel, initrd and modules ({loaded >> 10} KiB)")
     return Guest(reader.path, config, tuple(blobs))
+
+
+def _entered(reader: _Reader, protocol: str) -> tuple[str | None, str | None]:
+    """What the guest starts with: a kernel's path, or firmware's."""
+    kernel = reader.take("kernel", str, "a path")
+    firmware = reader.take("firmware", str, "a path")
+    if protocol == "bios":
+        if kernel is not None:
+            raise reader.error("kernel", "has no meaning for protocol bios, which boots from a disk")
+        return None, firmware or FIRMWARE
+    if firmware is not None:
+        raise reader.error("firmware", f"has no meaning for protocol {protocol}")
+    if kernel is None:
+        raise reader.error("kernel", "is missing")
+    return kernel, None
 
 
 def _name(reader: _Reader) -> str:

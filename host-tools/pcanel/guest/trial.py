@@ -28,7 +28,9 @@ class _Memory:
 
 
 def check(guest: Guest) -> None:
-    """Raises InputError in the words of the loader where the guest cannot be loaded."""
+    """Raises InputError in the words of the loader where the guest cannot be loaded. Firmware is not tried."""
+    if guest.config["kernel"] is None:
+        return
     paths = {blob.name: str(blob.content) for blob in guest.blobs}
     blobs = {str(blob.content): blob.content.read_bytes() for blob in guest.blobs}
     config = {**guest.config, "kernel": paths[guest.config["kernel"]]}

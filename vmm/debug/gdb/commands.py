@@ -7,6 +7,7 @@ import sys
 from vmm.debug.gdb import info as qemu
 from vmm.debug.gdb import xp
 from vmm.debug.gdb.memory import translate
+from vmm.vtx.x86 import MASK64
 
 _OUTPUT = 1 << 18  # characters of a command's output
 
@@ -45,6 +46,8 @@ def run(stub, line):
     """Carry out a command; returns its output, lines of text. An unknown one is told what there is."""
     word, _, rest = line.strip().partition(" ")
     rest = rest.strip()
+    if not word:
+        return HELP
     command = _COMMANDS.get(word.split("/")[0])
     if command is None:
         return "unknown command %s\n%s" % (word, HELP)
@@ -103,16 +106,25 @@ def address(stub, text):
     """A number, $REGISTER, or a symbol of the guest's. ValueError."""
     _, vcpu, _ = stub.chosen()
     if text.startswith("$"):
-        return getattr(vcpu, text[1:])
+        value = getattr(vcpu, text[1:], None)
+        if not isinstance(value, int):
+            raise ValueError("no register %s" % text[1:])
+        return value
     try:
-        return int(text, 0)
+        value = int(text, 0)
     except ValueError:
         return vcpu.vm.symbols[text]
+    if not 0 <= value <= MASK64:
+        raise ValueError("%s is no 64-bit address" % text)
+    return value
 
 
 def _gva2gpa(stub, rest):
+    if not rest:
+        raise ValueError("gva2gpa ADDR")
+    gva = address(stub, rest)
     try:
-        return "gpa: %#x\n" % translate(stub.chosen()[1], address(stub, rest))
+        return "gpa: %#x\n" % translate(stub.chosen()[1], gva)
     except ValueError as error:
         return "Unmapped: %s\n" % error
 

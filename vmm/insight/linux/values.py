@@ -84,7 +84,8 @@ _ONE = {
     ("clock_gettime", "which_clock"): "CLOCK_REALTIME=0 CLOCK_MONOTONIC=1 CLOCK_BOOTTIME=7",
     ("clock_nanosleep", "which_clock"): "CLOCK_REALTIME=0 CLOCK_MONOTONIC=1 CLOCK_BOOTTIME=7",
 }  # fmt: skip
-# Buffers: where their size is: the number of an argument that the program gives, or -1: the result.
+BY_RESULT = const(-1)
+# Buffers: where their size is: the number of an argument that the program gives, or BY_RESULT.
 _BUFFERS = {
     ("read", "buf"): -1, ("pread64", "buf"): -1, ("write", "buf"): 2, ("pwrite64", "buf"): 2, ("sendto", "buff"): 2,
     ("recvfrom", "ubuf"): -1, ("readlink", "buf"): -1, ("readlinkat", "buf"): -1, ("getcwd", "buf"): -1,
@@ -118,6 +119,11 @@ def show(call, type, name, value):
     if type in ("unsigned long", "off_t", "loff_t") and number >= _ADDRESS or "flag" in name:
         return hex(number) if number else "0"
     return str(number)
+
+
+def buffer_of(call, name):
+    """Which argument is the size of a call's buffer, BY_RESULT, or None where it is no buffer."""
+    return _BUFFERS.get((call, name))
 
 
 def pointed(call, type, value):

@@ -1,0 +1,285 @@
+"""A log of system calls: policies on SYSCALL and SYSRET that only write records (vmm/insight/linux/callring.py), and
+lines that are made of them when they are read.
+
+    log = CallLog(vm, (SYSCALL, SYSRET), {"comm": "ls"})
+    log.lines, log.dropped, log.follow(), log.stop()
+
+A line joins a call's beginning with its result, by thread. A call costs some 1,000 ticks at each of the two, besides
+the exit; formatting it costs some 300,000, when somebody looks. Limit: of what the arguments point to, strings, argv
+and buffers of the calls that vmm/insight/linux/values.py names are kept, by their first bytes.
+"""
+
+import struct
+import time
+from array import array
+
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm.insight.linux import callring, current, values
+from vmm.insight.linux.calls import Call, signature
+from vmm.vtx.frame import WANT_CODE, WANT_PAGING
+from vmm.vtx.reasons import EXCEPTION_OR_NMI
+
+SIZE = const(0x100000)  # bytes
+_LEAST = const(0x4000)
+_LARGEST = const(0x10000000)
+_SHOWN = const(40)  # lines
+_LOOK_MS = const(20)
+_OPEN = const(4096)  # threads with a call that is not over
+_ENDS = ("exit", "exit_group")
+_HEAD = "<IIQII"  # what a scan reads of a record
+_AT_ENTRY = const(1 << callring.STRING | 1 << callring.STRINGS | 1 << callring.GIVEN)
+_AT_RESULT = const(1 << callring.FILLED)
+
+
+class Recorder:
+    """What is attached to an event: record (viper) writes a record, and so does a call. wants: words of the frame."""
+
+    wants = ((EXCEPTION_OR_NMI, WANT_CODE | WANT_PAGING),)
+
+    def __init__(self, name, record):
+        self.__name__ = name
+        self.record = record
+
+    def __call__(self, vcpu):
+        self.record(vcpu)
+
+
+class Captured:
+    """The bytes that a record has of a program's memory, in place of its address space."""
+
+    def __init__(self):
+        self._pieces = []
+
+    def add(self, record):
+        """The pieces of a record, bytes."""
+        at = callring.HEADER
+        while at < len(record):
+            gva, size, _ = struct.unpack_from(callring.PIECE_FORMAT, record, at)
+            at += callring.PIECE
+            self._pieces.append((gva, record[at : at + size]))
+            at += size + 7 & ~7
+
+    def read(self, gva, size):
+        """Return bytes. ValueError where they were not captured."""
+        for start, data in self._pieces:
+            if start <= gva and gva + size <= start + len(data):
+                return data[gva - start : gva - start + size]
+        raise ValueError("gva %#x: %d bytes were not recorded" % (gva, size))
+
+    def number(self, gva, size):
+        return int.from_bytes(self.read(gva, size), "little")
+
+
+class CallLog:
+    """Of one VM. dropped: how many of the oldest records have made room for newer ones.
+
+    events: SYSCALL, SYSRET or both; filters: theirs; size: bytes of the ring, a power of two at the end; named: lines
+    begin with the program's name.
+    """
+
+    def __init__(self, vm, events, filters, size=SIZE, named=False):
+        if not isinstance(size, int) or isinstance(size, bool) or not _LEAST <= size <= _LARGEST:
+            raise ValueError("size=%r: a log has from %d to %d bytes" % (size, _LEAST, _LARGEST))
+        rounded = _LEAST
+        while rounded < size:
+            rounded *= 2
+        self.vm = vm
+        self.policies = []
+        self._kernel = vm.kernel
+        self._named = named
+        self._events = [event.name for event in events]
+        self._words = words = array("I", bytes(4 * callring.WORDS))
+        space = self._kernel.space
+        self._put(callring.ROOT, space.root)
+        words[callring.SHIFT] = space.shift
+        words[callring.SIZE] = rounded
+        self._ring = self._taken = vm.take(rounded)
+        self._kept = None
+        self._put(callring.RING, self._ring)
+        self._followed = None
+        try:
+            for event in events:
+                self.policies.append(vm.on(event, **filters)(self._recorder(event.name)))
+        except BaseException:
+            self.stop()
+            raise
+
+    def _recorder(self, name):
+        task = current.of(self.vm)
+        task.learn()
+        write = callring.entry if name == "syscall" else callring.result
+        copies = _AT_ENTRY if name == "syscall" else _AT_RESULT if len(self._events) > 1 else _AT_ENTRY | _AT_RESULT
+        words = uctypes.addressof(self._words)
+        return Recorder(
+            "log", bind(write, words, copies, self.vm.memory.table, task.locate, task.place, self._plan)
+        )  # fmt: skip
+
+    def _plan(self, number):
+        """What the arguments of a call point to, when it is met for the first time."""
+        plan = 0
+        try:
+            plan = plan_of(signature(self._kernel, number))
+        except (ValueError, KeyError, AttributeError, MemoryError):
+            pass  # the kernel does not say: its arguments are numbers
+        self._words[callring.PLANS + number] = plan | callring.KNOWN
+
+    def _put(self, word, value):
+        self._words[word] = value & 0xFFFFFFFF
+        self._words[word + 1] = value >> 32
+
+    def _get(self, word):
+        return self._words[word] | self._words[word + 1] << 32
+
+    # -- reading
+
+    @property
+    def dropped(self):
+        return self._words[callring.DROPPED]
+
+    def _read(self, position, size):
+        at = self._ring + (position & self._words[callring.SIZE] - 1)
+        return uctypes.bytes_at(at, size)
+
+    def _check(self):
+        """RuntimeError where the guest and its memory are gone."""
+        if self._taken:
+            self.vm.vcpu.number
+
+    def record(self, position):
+        """(kind, tsc, pid, tgid, comm, number, result, arguments, the record's bytes)."""
+        data = self._read(position, struct.unpack("<I", self._read(position, 4))[0])
+        _, kind, tsc, pid, tgid, comm, number, _, result, *arguments = struct.unpack_from(callring.HEADER_FORMAT, data)
+        return kind, tsc, pid, tgid, comm, number, result, tuple(arguments), data
+
+    def calls(self, reader):
+        """Yield (position of the beginning or -1, of the result or -1) of the calls that are over, from where `reader`
+        is."""
+        self._check()
+        both = len(self._events) > 1
+        if reader.position < self._get(callring.TAIL):
+            reader.position = self._get(callring.TAIL)
+        while reader.position < self._get(callring.HEAD):
+            at = reader.position
+            size, kind, _, pid, _ = struct.unpack(_HEAD, self._read(at, struct.calcsize(_HEAD)))
+            reader.position += size
+            if kind == callring.ENTRY:
+                before = reader.open.pop(pid, -1)
+                if before >= self._get(callring.TAIL):
+                    yield before, -1  # it has no result, as sigreturn
+                if not both or self._ends(at):
+                    yield at, -1
+                elif len(reader.open) < _OPEN:
+                    reader.open[pid] = at
+            elif kind == callring.RESULT:
+                began = reader.open.pop(pid, -1)
+                yield began if began >= self._get(callring.TAIL) else -1, at
+
+    def _ends(self, position):
+        number = self.record(position)[5]
+        known = self._kernel.calls.get(number)
+        return known is not None and known.name in _ENDS
+
+    def line(self, began, ended, end=""):
+        """The line of a call, by the positions of its records."""
+        record = self.record(began if began >= 0 else ended)
+        _, _, pid, tgid, comm, number, result, arguments, data = record
+        space = Captured()
+        space.add(data)
+        if began >= 0:
+            result = None
+            if ended >= 0:
+                *_, its, result, _, data = self.record(ended)
+                if its != number:
+                    return self._head(record) + "%r = ?" % Call(self._kernel, number, arguments, False, space)
+                space.add(data)
+            elif "sysret" in self._events:
+                end = end or " = ?"
+        return self._head(record) + repr(Call(self._kernel, number, arguments, False, space, result)) + end
+
+    def _head(self, record):
+        if self._named:
+            name = record[4].split(b"\0")[0].decode("utf-8", "replace")
+            return "%s[%d] " % (name, record[3])
+        return "[%d] " % record[2]
+
+    @property
+    def lines(self):
+        """The calls that are over, oldest first: a list of str."""
+        return [self.line(*pair) for pair in self.calls(Reader())]
+
+    def unfinished(self):
+        """Lines of the calls that have no result yet."""
+        reader = Reader()
+        for _ in self.calls(reader):
+            pass
+        return self._unfinished(reader)
+
+    def _unfinished(self, reader):
+        return [self.line(at, -1, " <unfinished ...>") for at in sorted(reader.open.values())]
+
+    def follow(self):
+        """Print the calls as they come, until Ctrl-C; what the ring could not hold meanwhile is told."""
+        reader = self._followed = self._followed or Reader()
+        dropped = self.dropped
+        try:
+            while True:
+                for pair in self.calls(reader):
+                    if self.dropped != dropped:
+                        print("... %d records are lost" % (self.dropped - dropped))
+                        dropped = self.dropped
+                    print(self.line(*pair))
+                time.sleep_ms(_LOOK_MS)
+        except KeyboardInterrupt:
+            pass
+
+    def stop(self):
+        """Record no longer. What was recorded stays, on the heap where there is room for it."""
+        for policy in self.policies:
+            policy.detach()
+        if self._taken:
+            self._check()
+            try:
+                used = min(self._get(callring.HEAD), self._words[callring.SIZE])
+                self._kept = uctypes.bytes_at(self._ring, used)
+            except MemoryError:
+                return  # it stays where it is until the guest's end
+            self._ring = uctypes.addressof(self._kept)
+            self.vm.give(self._taken)
+            self._taken = 0
+
+    def __repr__(self):
+        reader = Reader()
+        pairs = list(self.calls(reader))
+        lines = [self.line(*pair) for pair in pairs[-_SHOWN:]] + self._unfinished(reader)
+        return "\n".join(lines) or "no system call yet"
+
+
+class Reader:
+    """How far a log has been read. open: {thread: position of its call's beginning}."""
+
+    def __init__(self):
+        self.position = 0
+        self.open = {}
+
+
+def plan_of(known):
+    """Four bits for each argument: what it points to (callring.STRING ...). known: a Signature, or None."""
+    plan = 0
+    for index, (type, name) in enumerate((known.arguments if known else None) or ()):
+        buffer = values.buffer_of(known.name, name)
+        what = 0
+        if "*" not in type:
+            pass
+        elif buffer == values.BY_RESULT:
+            what = callring.FILLED
+        elif buffer is not None:
+            what = callring.GIVEN if buffer == index + 1 else 0
+        elif type == "const char *":
+            what = callring.STRING
+        elif type == "const char *const *":
+            what = callring.STRINGS
+        plan |= what << 4 * index
+    return plan
