@@ -142,7 +142,7 @@ class Monitor:
         if self._switches is None:
             from vmm.network.switch import Switches
 
-            self._switches = Switches(self.scheduler, vmx.bind(preempt_soon, self.scheduler))
+            self._switches = Switches(self.scheduler, vmx.bind(preempt_soon, self.scheduler), self.pages)
         return self._switches
 
     @property

@@ -9,12 +9,8 @@ import struct
 
 import cpu
 import uctypes
-from micropython import const
 
-HEAD = const(32)
-RECORD = const(24)
-LEAST = const(1 << 16)
-MOST = const(1 << 26)
+from vmm.network.words import HEAD, LEAST, MOST, RECORD
 
 
 class Capture:

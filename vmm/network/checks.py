@@ -3,6 +3,7 @@
 An error is a ValueError of one line that begins with the entry and, where one key of it is wrong, the key.
 """
 
+HOST = "host"  # the switch that leads to the machine's own network
 _KEYS = ("switch", "mac")
 _MOST = 8
 

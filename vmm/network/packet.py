@@ -109,9 +109,11 @@ class Packet:
     def __repr__(self):
         kind = self.ethertype
         ports = self.ports
-        return "<%s net%d, %s to %s, %s%s, %d bytes>" % (
-            "from" if self.out else "to", self.net, self.source, self.destination, _NAMES.get(kind, hex(kind)),
-            " %s port %d to %d" % (("TCP" if self.protocol == _TCP else "UDP",) + ports) if ports else "", len(self.data),
+        name = _NAMES.get(kind, hex(kind))
+        if ports:
+            name += " %s port %d to %d" % (("TCP" if self.protocol == _TCP else "UDP",) + ports)
+        return "<%s net%d, %s to %s, %s, %d bytes>" % (
+            "from" if self.out else "to", self.net, self.source, self.destination, name, len(self.data),
         )  # fmt: skip
 
 

@@ -111,6 +111,8 @@ class Port:
     def power(self, on):
         """Its guest is started, or switched off."""
         self.words[UP] = 1 if on else 0
+        if self.switch.uplink:
+            self.switch.uplink.power(self, on)
         if not on:
             self._waits = False
             self.switch.forget(self)

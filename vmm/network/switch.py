@@ -13,6 +13,7 @@ from array import array
 import uctypes
 
 from vmm.network import move
+from vmm.network.checks import HOST
 from vmm.network.port import text
 from vmm.network.words import (
     COUNT,
@@ -32,7 +33,7 @@ from vmm.network.words import (
 
 
 class Switch:
-    """For users: known, name, ports, up.
+    """For users: known, name, ports, uplink.
 
     ports: by number, None where one is free. signals: of their devices.
     """
@@ -41,6 +42,7 @@ class Switch:
         """soon(frame): ends the turn of the guest that runs soon, for the one with this frame."""
         self.name = name
         self.soon = soon
+        self.uplink = None  # its way to the host's network
         self.words = array("I", [0] * SWITCH_WORDS)
         self.at = uctypes.addressof(self.words)
         self.ports = []
@@ -138,9 +140,12 @@ class Switch:
 class Switches:
     """All of a monitor, by name; one exists as long as it has a port."""
 
-    def __init__(self, scheduler, soon):
+    def __init__(self, scheduler, soon, pages=None):
         scheduler.defer(self._settle)
+        self._scheduler = scheduler
         self._soon = soon
+        self._pages = pages
+        self._uplink = None  # vmm.network.uplink.Uplink, once a guest has asked for it
         self.by_name = {}
 
     def __getitem__(self, name):
@@ -155,17 +160,33 @@ class Switches:
 
     def join(self, name, port):
         """Plug a port into the switch of this name, which is made for the first. ValueError."""
-        switch = self.by_name.get(name) or Switch(name, self._soon)
+        switch = self.by_name.get(name)
+        if switch is None:
+            switch = Switch(name, self._soon)
+            if name == HOST:
+                switch.uplink = self._host()
+                switch.join(switch.uplink)
         switch.join(port)
+        if switch.uplink:
+            switch.uplink.serve(port)
         self.by_name[name] = switch
+
+    def _host(self):
+        if self._uplink is None:
+            from vmm.network import uplink
+
+            self._uplink = uplink.find(self._scheduler, self._pages)
+        return self._uplink
 
     def leave(self, port):
         switch = port.switch
         if switch is None:
             return
+        if switch.uplink:
+            switch.uplink.serve_no_more(port)
         switch.leave(port)
         port.switch = None
-        if not any(switch.ports):
+        if not any([other for other in switch.ports if other is not switch.uplink]):
             del self.by_name[switch.name]
 
     def lonely(self):

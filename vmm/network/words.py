@@ -55,3 +55,9 @@ TCPV6 = const(4)
 ETHERNET = const(14)
 LONGEST = const(1518)  # bytes of a frame that no segmentation is wanted for: an MTU of 1500 and a VLAN tag
 MOST_BYTES = const(65554)  # of one that is to be cut
+
+# The ring of captured frames (vmm/network/capture.py): bytes before the ring, and before a record's frame
+HEAD = const(32)
+RECORD = const(24)
+LEAST = const(1 << 16)  # bytes of a ring
+MOST = const(1 << 26)

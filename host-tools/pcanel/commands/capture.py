@@ -22,7 +22,7 @@ from pcanel.ram.guest import check_name
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.network.capture import HEAD, LEAST, MOST, RECORD
+    from vmm.network.words import HEAD, LEAST, MOST, RECORD
 
 _PERIOD = 0.02  # seconds between two looks at the ring
 _ETHERNET = 1  # LINKTYPE
@@ -54,20 +54,20 @@ def _capture(options: argparse.Namespace) -> int:
         if "error" in facts:
             raise InputError(facts["error"])
         with options.file.open("wb") as file:
-            hpa = int(execute(_CALL.format(name=options.name, call=f"print(capture.start(vms[{options.name!r}], {size}))")))
+            hpa = int(execute(_CALL.format(f"print(capture.start(vms[{options.name!r}], {size}))")))
             writer = _Writer(file, facts)
             ring = _Ring(memory, hpa, size)
             try:
                 _record(options, ring, writer)
             finally:
                 with suppress(PcanelError):
-                    execute(_CALL.format(name=options.name, call=f"capture.stop(vms[{options.name!r}])"))
+                    execute(_CALL.format(f"capture.stop(vms[{options.name!r}])"))
     lost = f", {ring.lost} bytes lost (a larger --ring loses fewer)" if ring.lost else ", none lost"
     print(f"{options.file}: {writer.count} frames{lost}")
     return 0
 
 
-_CALL = "from vmm.network import capture\n{call}\ndel capture"
+_CALL = "from vmm.network import capture\n{}\ndel capture"
 _FACTS = """
 def facts(name):
     import cpu, time

@@ -11,8 +11,8 @@ class PacketEvent(Event):
 
     name = "packet"
     text = (
-        "a frame from a network interface of the guest, or for one: vcpu.packet, whose data may be changed. HANDLED: it "
-        'is dropped. Value(bytes): that goes instead. virtio 1.2, "Network Device"'
+        "a frame from a network interface of the guest, or for one: vcpu.packet, whose data may be changed. HANDLED: "
+        'it is dropped. Value(bytes): that goes instead. virtio 1.2, "Network Device"'
     )
     reasons = (reasons.PACKET,)
     filters = (
