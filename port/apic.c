@@ -57,10 +57,10 @@ static void ioapic_write(unsigned index, uint32_t value) {
     *(volatile uint32_t *)(IOAPIC_HPA + 0x10) = value;
 }
 
-void ioapic_route(unsigned irq, unsigned vector) {
+void ioapic_route(unsigned irq, unsigned entry) {
     uint32_t id = x2apic ? apic_read(0x20) : apic_read(0x20) >> 24;
     ioapic_write(IOAPIC_REDIRECTION + 2 * irq + 1, id << 24);
-    ioapic_write(IOAPIC_REDIRECTION + 2 * irq, vector);
+    ioapic_write(IOAPIC_REDIRECTION + 2 * irq, entry);
 }
 
 static void i8259_disable(void) {

@@ -25,7 +25,10 @@ void apic_eoi(void);
 // Whether the interrupt of a vector below 32 has been delivered and not been ended.
 bool apic_in_service(unsigned vector);
 
-// Routes an ISA interrupt (edge-triggered, active high) to this CPU.
-void ioapic_route(unsigned irq, unsigned vector);
+#define IOAPIC_LEVEL  0x8000
+#define IOAPIC_MASKED 0x10000
+
+// Routes a pin of the I/O APIC (active high) to this CPU. entry: vector, IOAPIC_LEVEL, IOAPIC_MASKED.
+void ioapic_route(unsigned irq, unsigned entry);
 
 #endif

@@ -1,5 +1,5 @@
 // The cpu module: instructions for Python; its other functions are those of idle.c, watch.c,
-// preempt.c and hostfault.c.
+// preempt.c, lines.c and hostfault.c.
 //
 // Values below 2**62 come and go as small ints and allocate nothing; larger ones
 // (some MSRs) are big ints.
@@ -44,6 +44,9 @@ MP_DECLARE_CONST_FUN_OBJ_0(cpu_machine_checks_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_refused_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_collect_at_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_uncounted_obj);
+MP_DECLARE_CONST_FUN_OBJ_2(cpu_line_obj);
+MP_DECLARE_CONST_FUN_OBJ_3(cpu_insl_obj);
+MP_DECLARE_CONST_FUN_OBJ_3(cpu_outsl_obj);
 
 void cpu_module_init(void) {
     budget_init();
@@ -253,6 +256,9 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_outb), MP_ROM_PTR(&mod_outb_obj)},
     {MP_ROM_QSTR(MP_QSTR_outw), MP_ROM_PTR(&mod_outw_obj)},
     {MP_ROM_QSTR(MP_QSTR_outl), MP_ROM_PTR(&mod_outl_obj)},
+    {MP_ROM_QSTR(MP_QSTR_insl), MP_ROM_PTR(&cpu_insl_obj)},
+    {MP_ROM_QSTR(MP_QSTR_outsl), MP_ROM_PTR(&cpu_outsl_obj)},
+    {MP_ROM_QSTR(MP_QSTR_line), MP_ROM_PTR(&cpu_line_obj)},
     {MP_ROM_QSTR(MP_QSTR_rdtsc), MP_ROM_PTR(&mod_rdtsc_obj)},
     {MP_ROM_QSTR(MP_QSTR_alarm), MP_ROM_PTR(&mod_alarm_obj)},
     {MP_ROM_QSTR(MP_QSTR_zero), MP_ROM_PTR(&mod_zero_obj)},

@@ -20,6 +20,7 @@ from vmm.devices.lapic_registers import (
     FRAME_AT,
     ICR_UNUSUAL,
     INIT,
+    IRR,
     LDR,
     LEVEL_ASSERT,
     LOGICAL,
@@ -54,6 +55,9 @@ class ApicBus:
         self._pages = array("I", [len(vcpus), cpu.tsc_hz // GRACES] + [vcpu.apic_page for vcpu in vcpus])
         # quick(frame, low, destination) -> 1, or 0 and nothing is done: an IPI of the vCPU with this frame (hpa).
         self.quick = bind(_quick, uctypes.addressof(self._pages))
+        # message(low, destination): from the I/O APIC or a device. 0 where an edge finds its predecessor not accepted
+        # yet, else 1.
+        self.message = bind(_message, uctypes.addressof(self._pages), scheduler, self.carry)
 
     def ipi(self, sender, low, destination):
         """An IPI for other processors, or INIT or STARTUP for any. low: as in ICR. destination: 8 bits, 32 in x2APIC
@@ -73,8 +77,8 @@ class ApicBus:
                 named.append(vcpu)
         self._carry(named, low & ~TRIGGER_LEVEL)
 
-    def message(self, low, destination):
-        """A message of the I/O APIC's: 0 where an edge finds its predecessor not accepted yet, else 1."""
+    def carry(self, low, destination):
+        """message() for any kind of message and destination."""
         return self._carry(
             [
                 vcpu
@@ -109,6 +113,45 @@ class ApicBus:
         able = [vcpu for vcpu in able if vcpu.lapic.get(PPR) >> 4 == least]
         self._next += 1
         return able[self._next % len(able)]
+
+
+# What a device sends as a rule: an edge for one processor. By ApicBus.carry it is 30,000.
+@micropython.viper
+def _message(pages: int, scheduler, carry, low: int, destination: int) -> int:
+    """ApicBus.message(). pages: as of _quick()."""
+    t = ptr32(pages)
+    found = 0
+    if low & (_UNUSUAL | TRIGGER_LEVEL) == 0:
+        i = 0
+        while i < int(t[0]):
+            page = int(t[2 + i])
+            r = ptr32(page)
+            if r[ENABLED // 4]:
+                if destination == 0xFF:
+                    return int(carry(low, destination))
+                one = 0
+                if low & LOGICAL == 0:
+                    if destination == i:
+                        one = 1
+                elif r[X2APIC // 4] or int(r[DFR // 4]) >> 28 & 15 != 15:
+                    return int(carry(low, destination))
+                elif destination & (int(r[LDR // 4]) >> 24 & 0xFF):
+                    one = 1
+                if one:
+                    if found:
+                        return int(carry(low, destination))
+                    found = page
+            i += 1
+    if found == 0:
+        return int(carry(low, destination))
+    r = ptr32(found)
+    vector = low & 0xFF
+    if r[IRR // 4 + ((vector >> 5) << 2)] & 1 << (vector & 31):
+        return int(carry(low, destination))
+    if int(post(found, vector)) == 0:
+        return int(carry(low, destination))
+    preempt_soon(scheduler, int(r[FRAME_AT // 4]))
+    return 1
 
 
 # What Linux sends: reschedule, function call, TLB shoot-down. By ApicBus.ipi it is 30,000.

@@ -7,6 +7,7 @@ in one line that names guest, key and reason.
 from micropython import const
 
 from vmm.disks import checks as disk_checks
+from vmm.insight.systems import SYSTEMS
 from vmm.network import checks as net_checks
 from vmm.ties import checks
 from vmm.vtx.x86 import PAGE
@@ -33,6 +34,7 @@ _KEYS = {
     "kernel": (str, "a boot module's name", None),
     "initrd": (str, "a boot module's name", None),
     "symbols": (str, "a boot module's name", None),
+    "system": (str, "one of " + ", ".join(SYSTEMS), lambda v: v in SYSTEMS),
     "cmdline": (str, "a string", None),
     "modules": (list, "a list of [module, string]",
                 lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),

@@ -47,8 +47,8 @@ class NoVmx(RuntimeError):
 class Monitor:
     """The one object that owns the CPU and all guests.
 
-    For users: active, caps, create, journal, links, machine_checks, mitigations, pages, scheduler, switches, trial,
-    uarts, vms, windows, xcr0.
+    For users: active, caps, create, drives, journal, links, machine_checks, mitigations, pages, scheduler, switches,
+    trial, uarts, vms, windows, xcr0.
     """
 
     def __init__(self):
@@ -73,6 +73,7 @@ class Monitor:
         self.xcr0 = 0  # the XSAVE features that the CPU has, as XCR0
         self.compacts = False
         self.trial = None  # vmm/vtx/trial.py: how the CPU behaves in a guest
+        self._drives = None
         self.gone = bytearray(PAGE)  # the frame of all destroyed guests: a full heap has no room for one each
         self.reserve = None  # memory that vmm/policies/policy.py frees when a policy has filled the heap
         self.active = False  # whether guests can run here
@@ -125,6 +126,15 @@ class Monitor:
             self.scheduler.hook(deadline)
         except Exception as error:
             self.scheduler.report_error(error)
+
+    @property
+    def drives(self):
+        """The machine's disks (vmm.host.drives.Drives), looked for at the first call."""
+        if self._drives is None:
+            from vmm.host.drives import Drives
+
+            self._drives = Drives(self.scheduler)
+        return self._drives
 
     def leave(self):
         """Whether a soft reset that was asked for at the prompt takes place: where there are guests, it asks."""

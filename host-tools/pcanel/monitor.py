@@ -20,6 +20,7 @@ from pcanel.errors import InputError, PcanelError
 from pcanel.guest import trial
 from pcanel.guest.file import Guest
 from pcanel.guest.set import assign_lines, load_all
+from pcanel.hostdisks import distinct
 from pcanel.hub import Hub
 from pcanel.modules import BootModule, check_names, policy
 from pcanel.paths import ELF
@@ -80,6 +81,7 @@ class Monitor:
         self._machine = Machine(
             Path(), Path(image), memory, cpu, self._modules, cmdline, paced=paced, uefi=uefi, reset_ends=reset_ends
         )
+        self._machine.disks = distinct(disk for guest in self.guests for disk in guest.disks)
         self._machine.check()
         self.choice = choose(engine)
         self.names = [REPL, *(self._lines.get(line) or line for line in LINES)]  # of consoles; COM4 is gdb's

@@ -15,6 +15,7 @@ def importable() -> Iterator[None]:
     if added:
         stand_in = ModuleType("micropython")
         stand_in.const = lambda value: value
+        stand_in.viper = lambda function: function
         sys.modules["micropython"] = stand_in
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))

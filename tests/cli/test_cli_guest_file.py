@@ -50,7 +50,7 @@ def test_multiboot(write, tmp_path):
     guest = load(write(cmdline='"a b"', modules='["initrd", ["kernel", "k -v"]]'))
     assert guest.config == {
         "name": "some", "memory": 16 << 20, "protocol": "multiboot",
-        "kernel": "some/kernel", "firmware": None, "initrd": None, "symbols": None, "cmdline": "a b",
+        "kernel": "some/kernel", "firmware": None, "initrd": None, "symbols": None, "system": None, "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
         "links": [], "shared": [], "pci": False, "rng": False, "disks": [],
         "console": None, "screen": "off", "autostart": True, "cpus": 1,

@@ -27,13 +27,15 @@ def check(shell, guest):
     lines = trace.splitlines()
     assert lines[0].endswith("by ORC") and lines[1].endswith(" do_sys_openat2")
     assert "__x64_sys_open" in lines[2] and "do_syscall_64" in trace and "(user mode)" in trace
+    assert ask(f"{vm}.args()[0]") == 0xFFFFFF9C and ask(f"{vm}.args()[1] == {vm}.stopped.rsi")  # AT_FDCWD
+    assert ask(f"repr({vm}.args(0))").startswith("(0x")
     listing = ask(f"repr({vm}.disassemble('do_sys_openat2', 12))")
     assert listing.startswith("do_sys_openat2:\n=> 0xffffffff")
     stop = ask(f"repr({vm}.step())")
     assert "do_sys_openat2+0x" in stop
     stop = ask(f"repr({vm}.finish())")
     print(stop)
-    assert "__x64_sys_open" in stop and "returned 0x" in stop
+    assert "__x64_sys_open" in stop and f"returned {ask(f'{vm}.result()'):#x}" in stop
     monitor.exec(f"{vm}.watch('jiffies_64', 8, once=True)\n{vm}.resume()")
     assert "watch 2 at 0x" in wait()
     said = ask(f"{vm}.messages[-1]")

@@ -12,7 +12,7 @@ switch = "lan"
 switch = "lan"
 mac = "52:54:00:00:00:02"
 """
-DRIVERS = ("net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net")
+DRIVERS = "../net/core/failover", "net/net_failover", "net/virtio_net"
 OTHER = "nsenter -n -t $(cat /tmp/other)"
 PORTS = "vms['linux'].expansion.ports"
 

@@ -11,6 +11,7 @@ import inside
 import names
 import pytest
 import smp
+import switches
 import systemcalls
 import view
 import vtx
@@ -187,6 +188,10 @@ def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):
 
 def test_system_calls_are_what_a_program_does(shell):
     systemcalls.check(shell, "linux")
+
+
+def test_switches_are_seen(shell):
+    switches.check(shell, "linux")
 
 
 def test_a_child_comes_back_too(shell):

@@ -1,8 +1,13 @@
 """Debian's cloud kernel with disks and an entropy device on PCI: its own drivers, loaded as modules."""
 
 import hashlib
+import os
 import random
+import shutil
+import signal
+import time
 
+import journal
 import network
 import pytest
 import vtx
@@ -12,22 +17,25 @@ from pcanel.paths import ROOT
 from shell import Shell
 
 DRIVERS = (
-    "drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev",
-    "drivers/virtio/virtio_pci_modern_dev", "drivers/virtio/virtio_pci", "drivers/block/virtio_blk",
-    "drivers/char/hw_random/virtio-rng", *network.DRIVERS,
+    "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci_modern_dev",
+    "virtio/virtio_pci", "virtio/virtio_mmio", "block/virtio_blk", "char/hw_random/virtio-rng",
 )  # fmt: skip
 SECTORS = 4096
+LARGE = 33 << 20  # no boot module
 INSMOD = "for m in /m/*; do insmod $m || echo failed $m; done"
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Two images, one of which does not end at a chunk of 64 KiB."""
+    """Two small images, one of which does not end at a chunk of 64 KiB; one to write to; a large one."""
     paths = []
     for n, sectors in enumerate((SECTORS, 77)):
         paths.append(tmp_path_factory.mktemp("disks") / f"disk{n}.img")
         paths[-1].write_bytes(random.Random(n).randbytes(sectors * 512))
-    return paths
+    written, large = paths[0].parent / "written.img", paths[0].parent / "large.img"
+    journal.make(written)
+    large.write_bytes(random.Random(2).randbytes(LARGE))
+    return [*paths, written, large]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +44,8 @@ def shell(images, tmp_path_factory):
     (tree,) = (ROOT / "build/guests/cloud/lib/modules").glob("*/kernel")
     archive = Archive()
     archive.add("m", 0o40755)
-    for n, driver in enumerate(DRIVERS):
-        archive.add(f"m/{n}.ko", 0o100644, (tree / f"{driver}.ko").read_bytes())
+    for n, driver in enumerate(DRIVERS + network.DRIVERS):
+        archive.add(f"m/{n:02}.ko", 0o100644, (tree / f"{driver}.ko").read_bytes())
     initrd = directory / "initrd.cpio"
     initrd.write_bytes((ROOT / "build/guests/initrd.cpio").read_bytes() + archive.finish())
     file = directory / "linux.toml"
@@ -54,6 +62,14 @@ image = "{images[0]}"
 [[disk]]
 image = "{images[1]}"
 mode = "ro"
+[[disk]]
+image = "{images[2]}"
+mode = "rw"
+[[disk]]
+image = "{images[3]}"
+[[disk]]
+image = "{images[1]}"
+transport = "virtio-mmio"
 {network.KEYS}""")
     with Monitor(engine=vtx.engine(), guests=[file]) as monitor:
         shell = Shell(monitor, "linux").wait()
@@ -67,9 +83,21 @@ def exits(shell, reason):
 
 def test_the_whole_disk_is_read(shell, images):
     said = shell.run("md5sum /dev/vda /dev/vdb")
-    assert [line.split()[0] for line in said.splitlines()] == [hashlib.md5(i.read_bytes()).hexdigest() for i in images]
+    assert [line.split()[0] for line in said.splitlines()] == [
+        hashlib.md5(i.read_bytes()).hexdigest() for i in images[:2]
+    ]
     told = shell.run("cat /sys/block/vda/serial; echo; cat /sys/block/vdb/ro /sys/block/vdb/size").split()
     assert told == ["disk0", "1", "77"]
+
+
+def test_a_disk_by_registers_in_memory(shell, images):
+    """ACPI tells the kernel of it."""
+    assert shell.run("md5sum /dev/vde").split()[0] == hashlib.md5(images[1].read_bytes()).hexdigest()
+    shell.run("dd if=/dev/vda of=/dev/vde bs=512 count=7 conv=fsync; echo 3 > /proc/sys/vm/drop_caches")
+    assert shell.run("dd if=/dev/vde bs=512 count=7 2>/dev/null | md5sum") == shell.run(
+        "dd if=/dev/vda bs=512 count=7 2>/dev/null | md5sum"
+    )
+    assert "LNRO0005:00" in shell.run("ls /sys/bus/platform/drivers/virtio-mmio")
 
 
 def test_a_request_costs_one_exit(shell):
@@ -90,11 +118,43 @@ def test_what_is_written_is_read_and_the_image_is_as_it_was(shell, images):
     assert "rror" in shell.run("dd if=/tmp/a of=/dev/vdb bs=512 count=1 2>&1; echo x > /dev/vdb; true")
 
 
+def test_a_disk_of_the_machine_is_read_and_scratch_is_written(shell, images):
+    content = images[3].read_bytes()
+    some = content[5 << 16 : 13 << 16]
+    assert (
+        shell.run("dd if=/dev/vdd bs=64k skip=5 count=8 2>/dev/null | md5sum").split()[0]
+        == hashlib.md5(some).hexdigest()
+    )
+    shell.run(
+        "dd if=/dev/vdd of=/tmp/b bs=64k skip=5 count=8; dd if=/tmp/b of=/dev/vdd bs=4k seek=1001 count=100 conv=fsync"
+    )
+    shell.run("echo 3 > /proc/sys/vm/drop_caches")
+    after = bytearray(content[: 6 << 20])
+    after[1001 << 12 : 1101 << 12] = some[: 100 << 12]
+    assert shell.run("dd if=/dev/vdd bs=64k count=96 2>/dev/null | md5sum").split()[0] == hashlib.md5(after).hexdigest()
+    assert shell.monitor.eval("vms['linux'].expansion.disks[3].changed") == 7 << 16
+    assert images[3].read_bytes() == content
+
+
+def test_what_is_flushed_is_in_the_image(shell, images):
+    shell.run("dd if=/dev/vda of=/tmp/c bs=64k count=8; dd if=/tmp/c of=/dev/vdc bs=4k seek=5500 count=100 conv=fsync")
+    assert images[2].read_bytes()[5500 << 12 : 5600 << 12] == images[0].read_bytes()[: 100 << 12]
+
+
+def test_a_disk_is_not_waited_for_within_an_exit(shell):
+    """Reads far apart, for which the disk seeks some 300,000 ticks each."""
+    before = shell.monitor.eval("(vms['linux'].exit_counts()['EPT_VIOLATION'], vms['linux'].clock.now())")
+    shell.run("for i in 1 8000 2 7000 3 6000; do dd if=/dev/vdd of=/dev/null bs=4k skip=$i count=1 iflag=direct; done")
+    after = shell.monitor.eval("(vms['linux'].exit_counts()['EPT_VIOLATION'], vms['linux'].clock.now())")
+    assert 6 <= after[0][0] - before[0][0] < 40
+    assert after[0][1] - before[0][1] < 1_200_000 < 1_800_000 < after[1] - before[1]
+
+
 def test_both_processors_get_messages(shell):
     """The kernel keeps a disk's interrupt where it is; the entropy device's can be moved."""
-    shell.run("for c in 1 2; do for i in /proc/irq/*/virtio2-input; do echo $c > ${i%/*}/smp_affinity; done; "
+    shell.run("for c in 1 2; do for i in /proc/irq/*/virtio4-input; do echo $c > ${i%/*}/smp_affinity; done; "
               "dd if=/dev/hwrng of=/dev/null bs=64 count=20; done")  # fmt: skip
-    line = next(line for line in shell.run("cat /proc/interrupts").splitlines() if "virtio2-input" in line)
+    line = next(line for line in shell.run("cat /proc/interrupts").splitlines() if "virtio4-input" in line)
     assert all(int(count) >= 10 for count in line.split()[1:3]), line
 
 
@@ -116,10 +176,30 @@ def test_network_interfaces_and_their_switch(shell, tmp_path):
 def test_the_board_is_listed_and_nothing_is_refused(shell):
     assert shell.monitor.eval("repr(vms['linux'].expansion.board.host)").splitlines() == [
         "00:00.0 8086:1237", "00:01.0 8086:7000", "00:01.3 8086:7113", "00:02.0 1af4:1042", "00:03.0 1af4:1042",
-        "00:04.0 1af4:1044", "00:05.0 1af4:1041", "00:06.0 1af4:1041",
+        "00:04.0 1af4:1042", "00:05.0 1af4:1042", "00:06.0 1af4:1044",
+        "00:07.0 1af4:1041", "00:08.0 1af4:1041",
     ]  # fmt: skip
     assert shell.monitor.eval("vms['linux'].unclaimed()['refused']") == {}
     assert shell.troubles() == []
+
+
+def test_what_was_flushed_is_there_whenever_it_is_looked_at(shell, images):
+    """The engine stands still while the image is copied: so it would be had the engine been killed then."""
+    shell.console.send(journal.LOAD.format(device="/dev/vdc") + "\n")
+    copy = images[2].with_suffix(".copy")
+    for n in range(3):
+        shell.console.expect(rb"flushed %d\r?\n" % (10 * n + 5), 240)
+        time.sleep(random.random() / 2)
+        numbers = journal.told(shell.console.log.read_bytes())
+        os.kill(shell.monitor.engine.pid, signal.SIGSTOP)
+        try:
+            shutil.copyfile(images[2], copy)
+        finally:
+            os.kill(shell.monitor.engine.pid, signal.SIGCONT)
+        assert len(numbers) >= 10 * n + 5
+        journal.check(copy, numbers)
+    shell.console.send("\x03")
+    shell.run("umount /j")
 
 
 def test_switched_off_it_forgets(shell, images):
@@ -129,3 +209,4 @@ def test_switched_off_it_forgets(shell, images):
     free = shell.monitor.eval("monitor.pages.available")
     shell.monitor.exec("vms['linux'].destroy()")
     assert shell.monitor.eval("monitor.pages.available") - free > 256 << 20
+    assert shell.monitor.eval("monitor.scheduler.failures") == 0

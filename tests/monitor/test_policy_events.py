@@ -507,6 +507,36 @@ def test_process_switch_and_the_value_of_cr3(guest):
     assert made.word(8) == 1
 
 
+def test_switches_of_page_tables(guest):
+    """Of a system that is no Linux: a write of the same tables is none, one of others is told before it is done."""
+    source = """
+        mov rsi, cr3
+        mov rbx, rsi
+        mov edi, 0x220000
+        mov ecx, 512
+        rep movsq
+        mov cr3, rbx
+        mov eax, 0x220018
+        mov cr3, rax
+        mov eax, 0x220000
+        mov cr3, rax
+        mov cr3, rbx
+        mov rcx, cr3
+    """
+    made = guest(source + STORE)
+    before = made.eval(ARMED)
+    made.exec("seen = []")
+    made.policy("SWITCH", "seen.append(vcpu.cr3)")
+    made.policy("SWITCH, cr3=0x220000", "pass", "q")
+    made.halted()
+    rbx = made.word(1)
+    assert made.eval("seen") == [rbx, 0x220018] or made.eval("seen") == [rbx, 0x220000]
+    assert made.eval("(p.hits, q.hits)") == (2, 2) and made.word(2) == rbx
+    made.exec("p.detach(); q.detach()")
+    assert made.eval(ARMED) == before
+    assert "switch has no filter at=" in made.refused("vm.on(SWITCH, at=1)")
+
+
 INVLPG = "mov eax, 0x5000\ninvlpg [rax]\ninvlpg [rax + 0x1000]\n"
 TABLES = f"mov edi, {DATA + 0x100:#x}\nsgdt [rdi]\nsidt [rdi + 16]\nlgdt [rdi]\nstr ax\nsldt bx\nlldt bx\n"
 

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from realcpu import assemble
 
-from vmm.emulation import fastmov, opcodes
+from vmm.emulation import fastmov, fastops, opcodes
 from vmm.emulation.decode import DecodeError, Instruction
 from vmm.emulation.emulate import Emulator
 
@@ -52,6 +52,8 @@ class OneOperand:
 @settings(max_examples=4000, deadline=None)
 @given(CODE, BITS, st.lists(st.integers(0, 2**64 - 1), min_size=16, max_size=16), st.integers(0, 2**32 - 1))
 @example(assemble("mov [rbx], ah").ljust(15, b"\0"), 64, [0x1122334455667788 + n for n in range(16)], 9)
+@example(assemble("mov r12, [rcx + 0xf0]").ljust(15, b"\0"), 64, [2**64 - 1] * 16, 0x12345678)
+@example(assemble("mov [r9], rdx").ljust(15, b"\0"), 64, [2**64 - 1] * 16, 0x12345678)
 @example(assemble("mov r15w, [rbp + 8]").ljust(15, b"\0"), 64, [2**64 - 1] * 16, 0x12345678)
 def test_agrees(code, bits, registers, value):
     number = fastmov.decode(code, bits)
@@ -66,6 +68,10 @@ def test_agrees(code, bits, registers, value):
     assert insn.op in (opcodes.MOV, opcodes.MOVZX)
     assert number & fastmov.LENGTH == insn.length
     assert number >> 4 & 15 == insn.mem_size
+    if insn.mem_size == 8:
+        assert number == fastops.encode(insn)[0] & (1 << 27) - 1 != 0  # no condition
+        return
+    assert not number & fastmov.OTHER
     writes = opcodes.access(insn.op, insn.form) == opcodes.WRITE
     assert bool(number & fastmov.WRITE) == writes
     slow = OneOperand(registers, value)
@@ -81,7 +87,7 @@ def test_agrees(code, bits, registers, value):
 def claimed(insn, code):
     """Whether fastmov should have taken it."""
     plain = insn.op in (opcodes.MOV, opcodes.MOVZX) and insn.form != opcodes.E_S and insn.opcode != 0x1C3
-    wide = insn.mem_size == 8 or insn.bits == 16
+    wide = insn.mem_size == 8 and insn.form not in (opcodes.E_G, opcodes.G_E) or insn.bits == 16
     at = 1 if code[0] == 0x66 else 0
     at += 1 if insn.rex else 0
     direct = code[at] == insn.opcode if insn.opcode < 0x100 else code[at] == 0x0F  # few prefixes, in order

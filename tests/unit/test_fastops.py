@@ -28,7 +28,7 @@ def executed(code, registers, memory, bits=64):
     number, immediate, _ = fastops.encode(insn)
     if not number:
         return None
-    assert number & fastops.OTHER and number & 15 == insn.length and not number >> 31
+    assert number & fastmov.OTHER and number & 15 == insn.length and not number >> 31
     model = Model(registers, memory, BASE)
     model.bits = bits
     Emulator(model).execute(insn)

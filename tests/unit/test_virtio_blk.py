@@ -223,7 +223,7 @@ def test_features_are_checked():
 class Slow:
     """A disk that ends what it is asked for later, in any order."""
 
-    sectors, read_only, identity, quick = 16, False, b"", None
+    sectors, read_only, identity, quick, words = 16, False, b"", None, None
 
     def __init__(self):
         self.under_way = []
@@ -233,6 +233,9 @@ class Slow:
 
     def flush(self, done):
         self.under_way.append(done)
+
+    def cancel(self):
+        self.cancelled = True
 
 
 def test_requests_end_in_any_order_and_not_after_a_reset():
@@ -252,6 +255,7 @@ def test_requests_end_in_any_order_and_not_after_a_reset():
     second(True)
     assert b.driver.back() == [(4, 513)]
     b.start()
+    assert b.disk.cancelled
     first(False)
     assert b.device.waiting == 0 and b.driver.used_index() == 1 and b.memory.read_u8(0x9000) == 0
 

@@ -66,7 +66,7 @@ def _checksum(data, at, length):
     data[at] = -total & 0xFF
 
 
-def _table(signature, revision, body):
+def table(signature, revision, body):
     """A system description table: header, `body`, checksum."""
     data = bytearray(36 + len(body))
     struct.pack_into("<4sIBB6s8sI4sI", data, 0, signature, len(data), revision, 0,
@@ -102,7 +102,7 @@ def fadt(dsdt, facs, keyboard, screen):
     body[172 - at : 184 - at] = _gas(PM1A_CNT_BLK, 16, 2)
     body[208 - at : 220 - at] = _gas(PM_TMR_BLK, 32, 3)
     body[220 - at : 232 - at] = _gas(GPE0_BLK, 32, 1)
-    return _table(b"FACP", 5, body)
+    return table(b"FACP", 5, body)
 
 
 def madt(cpus, levels=()):
@@ -116,12 +116,12 @@ def madt(cpus, levels=()):
     for line in levels:
         body.extend(struct.pack("<BBBBIH", 2, 10, 0, line, line, ACTIVE_HIGH_LEVEL))
     body.extend(struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1))  # NMI on LINT1 of all
-    return _table(b"APIC", 3, body)
+    return table(b"APIC", 3, body)
 
 
 def hpet(identity):
     """The HPET table: where the timers of vmm/devices/hpet.py are; any period will do. identity: the chip's."""
-    return _table(b"HPET", 1, struct.pack("<IBBBBQBHB", identity, _SYSTEM_MEMORY, 64, 0, 0, HPET, 0, 0, 0))
+    return table(b"HPET", 1, struct.pack("<IBBBBQBHB", identity, _SYSTEM_MEMORY, 64, 0, 0, HPET, 0, 0, 0))
 
 
 def dsdt(aml, present, cpus):
@@ -160,7 +160,7 @@ def lay_out(base, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, 
     com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
     screen     whether the tables report a VGA
     hpet_id    low half of the HPET's capabilities, 0: there is none
-    pci        (the compiled pci.asl, the lines of PCI's interrupts), None: there is none
+    pci        ([SSDTs of what a guest's file plugs in], the lines of PCI's interrupts), None: there is none
     ValueError for too many processors, or another DSDT than dsdt.asl's.
     """
     if not 1 <= cpus <= MAX_CPUS:
@@ -173,20 +173,20 @@ def lay_out(base, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, 
     placed = [(base, facs)]
     dsdt_gpa = base + len(facs)
     timers = (hpet(hpet_id),) if hpet_id else ()
-    more = (bytes(pci[0]),) if pci else ()
+    more = tuple([bytes(ssdt) for ssdt in pci[0]]) if pci else ()
     first = dsdt(aml, present, cpus), fadt(dsdt_gpa, base, keyboard, screen), madt(cpus, pci[1] if pci else ())
-    for table in first + timers + more:
-        _append(placed, table)
+    for one in first + timers + more:
+        _append(placed, one)
     listed = [gpa for gpa, _ in placed[2:]]  # the FADT points to FACS and DSDT
-    _append(placed, _table(b"RSDT", 1, struct.pack("<%dI" % len(listed), *listed)))
-    _append(placed, _table(b"XSDT", 1, struct.pack("<%dQ" % len(listed), *listed)))
+    _append(placed, table(b"RSDT", 1, struct.pack("<%dI" % len(listed), *listed)))
+    _append(placed, table(b"XSDT", 1, struct.pack("<%dQ" % len(listed), *listed)))
     return placed
 
 
-def _append(placed, table):
+def _append(placed, one):
     """At the next 16-byte boundary."""
     gpa, last = placed[-1]
-    placed.append(((gpa + len(last) + 15) & ~15, table))
+    placed.append(((gpa + len(last) + 15) & ~15, one))
 
 
 def install(memory, aml, **machine):
@@ -195,7 +195,7 @@ def install(memory, aml, **machine):
     end = placed[-1][0] + len(placed[-1][1])
     if end > _TABLES_END:
         raise ValueError("ACPI tables of %d bytes do not fit" % (end - _FACS))
-    for gpa, table in placed:
-        memory.write(gpa, table)
+    for gpa, one in placed:
+        memory.write(gpa, one)
     memory.write(RSDP, rsdp(placed[-2][0], placed[-1][0]))
     return RSDP

@@ -62,7 +62,23 @@ def backtrace(vm, vcpu):
     _by_frames(m, trace)
     if len(trace) < 2:
         trace.by = "a scan of the stack"
-        _by_scan(m, trace)
+        _by_scan(m, trace, vcpu.rsp)
+    return trace
+
+
+def of_saved(vm, title, pc, sp, bp=None):
+    """The Backtrace of a task that a system has set aside; in the mode and the address space of the first vCPU.
+
+    pc: where the task goes on, sp: its stack pointer then; bp: its frame pointer, None where its code has none.
+    """
+    m = Machine(vm.vcpu)
+    trace = Backtrace(vm, title, "frame pointers")
+    trace.append(Frame(pc, sp, "saved"))
+    if bp is not None:
+        _up_the_frames(m, trace, sp, bp)
+    if len(trace) < 2:
+        trace.by = "a scan of the stack"
+        _by_scan(m, trace, sp)
     return trace
 
 
@@ -118,7 +134,13 @@ def _by_frames(m, trace):
         pc = _word(m, base + rsp, size)  # at the first or the last instruction: its own frame is not there
         if pc is not None and _called(m, pc):
             trace.append(Frame(pc, rsp + size, "stack"))
-    least = rsp
+    _up_the_frames(m, trace, rsp, bp)
+
+
+def _up_the_frames(m, trace, least, bp):
+    """Along the chain of frame pointers; least: the lowest address at which a frame may be."""
+    size = m.vcpu.bits // 8
+    base = 0 if size == 8 else m.vcpu.segment("ss")[1]
     while len(trace) < FRAMES:
         if bp < least or bp & (size - 1):
             trace.end = "no frame pointer" if len(trace) < 2 else "the first frame"
@@ -132,11 +154,9 @@ def _by_frames(m, trace):
     trace.end = "more than %d frames" % FRAMES
 
 
-def _by_scan(m, trace):
-    vcpu = m.vcpu
-    size = 8 if vcpu.bits == 64 else 4 if vcpu.bits == 32 else 2
-    base = 0 if size == 8 else vcpu.segment("ss")[1]
-    sp = vcpu.rsp
+def _by_scan(m, trace, sp):
+    size = m.vcpu.bits // 8
+    base = 0 if size == 8 else m.vcpu.segment("ss")[1]
     for at in range(sp, sp + _SCAN, size):
         pc = _word(m, base + at, size)
         if pc is None:

@@ -77,6 +77,19 @@ class Debugged:
 
         return backtrace.backtrace(self, places.vcpu(self, vcpu))
 
+    def args(self, vcpu=None):
+        """Arguments of the function at whose first instruction a vCPU stands: args()[0] is the first one."""
+        from vmm.debug import places
+        from vmm.debug.abi import Args
+
+        return Args(places.vcpu(self, vcpu))
+
+    def result(self, vcpu=None):
+        """The value of a function that has just returned: RAX, as far as the code's width goes."""
+        from vmm.debug import places
+
+        return places.vcpu(self, vcpu).result
+
     def pausing(self, vcpu, what, text):
         """The exit at hand pauses the guest: `what` did it, `text` says more; None: nothing is said."""
         place = "%#x%s" % (vcpu.rip, self.name_of(vcpu.rip))

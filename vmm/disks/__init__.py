@@ -7,6 +7,9 @@ A disk has `sectors` of 512 bytes, `read_only`, `identity` (20 bytes), and
     quick(sector, buffers, count, write, skip)   the same for buffers of a virtqueue's chain (an address), from byte
                                            `skip` on, as much as one step may take: bytes, or -1 where transfer() has
                                            to do it; None where nothing is that quick
+    words(sector, words, sectors, write, done)   transfer() of whole buffers of a chain, three words each; None: by
+                                           transfer() only
+    cancel()                               what is under way moves nothing any more when this returns
     forget()                               the guest is switched off
     close()
 

@@ -4,8 +4,11 @@ An error is a ValueError of one line that begins with the entry and, where one k
 """
 
 MODES = ("rw", "ro", "scratch")
-TRANSPORTS = ("virtio-pci",)
-_KEYS = ("image", "mode", "transport")
+TRANSPORTS = ("virtio-pci", "virtio-mmio")
+HOST = "host:"  # and the model or serial number: an image that is a disk of the host's machine
+_LEAST = 64 << 10
+LIMIT = 256 << 20  # bytes of memory that "scratch" takes, where its description says nothing
+_KEYS = ("image", "mode", "transport", "limit")
 
 
 def disks(entries):
@@ -19,6 +22,9 @@ def disks(entries):
         image = disk.get("image")
         if not isinstance(image, str) or not image:
             raise ValueError("[%d].image: must be an image, not %r" % (number, image))
+        limit = disk.get("limit")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < _LEAST):
+            raise ValueError("[%d].limit: must be bytes, 64 KiB at least, not %r" % (number, limit))
         for key, choices in (("mode", MODES), ("transport", TRANSPORTS)):
             value = disk.get(key)
             if value is not None and value not in choices:

@@ -29,13 +29,17 @@ _WORDS = const(6)
 
 
 class MemoryDisk:
-    """hpa, size: the image in host memory, whole sectors of it count. pages: vmm.memory.pages.Pages, for "scratch"."""
+    """hpa, size: the image in host memory, whole sectors of it count. pages: vmm.memory.pages.Pages, for "scratch",
+    of which it takes `limit` bytes at most."""
 
-    def __init__(self, hpa, size, mode, pages, identity=b""):
+    words = None
+
+    def __init__(self, hpa, size, mode, pages, identity=b"", limit=1 << 62):
         self.sectors = size // SECTOR
         self.read_only = mode == "ro"
         self.identity = identity
         self._pages = pages
+        self._limit = limit
         self._chunks = []
         self._table = 0
         size = self.sectors * SECTOR
@@ -86,6 +90,9 @@ class MemoryDisk:
     def flush(self, done):
         done(True)
 
+    def cancel(self):
+        pass
+
     def _place(self, at, write):
         """The hpa of byte `at`; a chunk of its own for what is written. OutOfMemory."""
         s = self.state
@@ -94,6 +101,8 @@ class MemoryDisk:
         entry = uctypes.bytearray_at(self._table + (at >> _CHUNK_SHIFT) * 8, 8)
         hpa = int.from_bytes(entry, "little")
         if write and not hpa & _OWN:
+            if self.changed + CHUNK > self._limit:
+                raise MemoryError
             mine = self._pages.take(CHUNK)
             self._chunks.append(mine)
             rest = min(CHUNK, self.sectors * SECTOR - (at & ~(CHUNK - 1)))

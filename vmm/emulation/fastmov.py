@@ -2,13 +2,14 @@
 
 Nearly every access to a device's registers is one of these two. An exit that gives the gpa needs no address: decode()
 returns length, size and register as one number, load() and source() move the value. For everything else (16-bit
-addressing, 8-byte accesses, other instructions) decode() returns 0, and vmm/emulation/decode.py takes over. Nothing
+addressing, 8-byte immediates, other instructions) decode() returns 0, and vmm/emulation/decode.py takes over. Nothing
 allocates. A decoded number depends on the instruction's bytes only, so it can be cached. Source: SDM Vol. 2A,
 "Instruction Format".
 
 The number: bits 3:0 length; 7:4 bytes accessed; 11:8 register; 12 set if byte register 4-7 is AH-BH; 13 memory is
 written; 14 the source is an immediate (the last bytes); 19:16 bytes of the register that a read changes, 4 clears the
-upper half.
+upper half. A MOV of 8 bytes has the number that fastops.py executes: bit 15 memory is the first operand; 20 OTHER;
+26:21 the operation.
 
 address() encodes the operand's address, as far as its offset in the page depends on it: bits 4:0 base register, or
 BASE_NONE, BASE_RIP; 9:5 index register, or BASE_NONE; 11:10 log2 of the scale; 14:12 segment (in the order of
@@ -19,11 +20,14 @@ import micropython
 from micropython import const
 
 from vmm.emulation.decode import DS, REX_B, REX_R, REX_W, REX_X, SS
+from vmm.emulation.opcodes import MOV
 
 LENGTH = const(15)
 HIGH = const(1 << 12)
 WRITE = const(1 << 13)
 IMMEDIATE = const(1 << 14)
+MEMORY_FIRST = const(1 << 15)
+OTHER = const(1 << 20)
 
 BASE_NONE = const(16)
 BASE_RIP = const(17)
@@ -63,6 +67,10 @@ def decode(code: ptr8, bits: int) -> int:
             size = into = 1
         if not byte & 2:
             result = WRITE
+        if size == 8:
+            result |= OTHER | MOV << 21
+            if result & WRITE:
+                result |= MEMORY_FIRST
     elif byte & 0xFC == 0xA0:
         if not byte & 1:
             size = into = 1
@@ -87,7 +95,7 @@ def decode(code: ptr8, bits: int) -> int:
             return 0
     else:
         return 0
-    if size == 8:
+    if size == 8 and not result & OTHER:
         return 0
     modrm = int(code[at])
     at += 1

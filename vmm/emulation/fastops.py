@@ -5,17 +5,15 @@ can be cached; operate() executes it without allocating. MOV, MOVZX, MOVSX, arit
 SETcc and CMOVcc are here; 8-byte operands for MOV only. Everything else goes to vmm/emulation/emulate.py. Source: SDM
 Vol. 2, each instruction; Vol. 1, "EFLAGS Register".
 
-The number is that of vmm/emulation/fastmov.py, extended: bit 15 memory is the first operand; 20 OTHER, set in all
-numbers from here; 26:21 the operation (vmm/emulation/opcodes.py); 30:27 the condition.
+The number is that of vmm/emulation/fastmov.py, extended: OTHER is set in all numbers from here; 30:27 the condition.
 """
 
 import micropython
-from micropython import const
 
 from vmm.emulation import opcodes as o
 from vmm.emulation.alu import AF, CF, OF, PF, SF, STATUS, ZF
 from vmm.emulation.decode import NONE, RIP
-from vmm.emulation.fastmov import BASE_NONE, BASE_RIP, HIGH, IMMEDIATE, NO_ADDRESS, WRITE, load
+from vmm.emulation.fastmov import BASE_NONE, BASE_RIP, HIGH, IMMEDIATE, MEMORY_FIRST, NO_ADDRESS, OTHER, WRITE, load
 from vmm.emulation.opcodes import (
     ADC,
     ADD,
@@ -44,8 +42,6 @@ from vmm.emulation.opcodes import (
 )
 from vmm.vtx.frame import DIRTY, DIRTY_RFLAGS, RFLAGS
 
-OTHER = const(1 << 20)
-_MEMORY_FIRST = const(1 << 15)
 _UP_TO_8 = (o.MOV, o.MOVZX, o.MOVSX)
 _KNOWN = tuple(range(o.ADD, o.BTC + 1)) + (o.CMOV, o.SETCC)
 _IMMEDIATES = (o.E_I, o.E_I8)
@@ -72,7 +68,7 @@ def encode(insn):
     if form in _IMMEDIATES:
         number |= IMMEDIATE
     if form not in _TO_REGISTER:
-        number |= _MEMORY_FIRST
+        number |= MEMORY_FIRST
     if o.access(insn.op, form) & o.WRITE:
         number |= WRITE
     return number | register << 8, insn.imm & 0xFFFFFFFF, _place(insn)
@@ -187,7 +183,7 @@ def operate(number: int, immediate: int, read, write, offset: int, vcpu):
     found = 0  # of the flags
     a = old
     b = source
-    if number & _MEMORY_FIRST == 0:
+    if number & MEMORY_FIRST == 0:
         a = source
         b = old
     if op >= BT and op <= BTC:
@@ -254,7 +250,7 @@ def operate(number: int, immediate: int, read, write, offset: int, vcpu):
         write(offset, size, a)
         if op == XADD:
             load(vcpu, number, old)
-    elif number & _MEMORY_FIRST == 0:
+    elif number & MEMORY_FIRST == 0:
         if op != CMP:
             load(vcpu, number, a)
     f[RFLAGS] = flags & (changed ^ 0xFFFFFFFF) | found & changed

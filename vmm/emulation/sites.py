@@ -26,12 +26,13 @@ from vmm.emulation.fastmov import (
     HIGH,
     IMMEDIATE,
     NO_ADDRESS,
+    OTHER,
     WRITE,
     address,
     decode,
     source,
 )
-from vmm.emulation.fastops import OTHER, operate
+from vmm.emulation.fastops import operate
 from vmm.emulation.site_paging import (
     PAGING_4_LEVEL,
     PAGING_PAE,

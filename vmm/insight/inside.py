@@ -1,4 +1,4 @@
-"""What a VM has for those who look inside: vm.type(), vm.object(), vm.container_of(), vm.linux.
+"""What a VM has for those who look inside: vm.type(), vm.object(), vm.container_of(), vm.linux, vm.system.
 
 Nothing is imported or read before its first use; what was found is forgotten when the guest starts anew.
 """
@@ -44,3 +44,27 @@ class Inside:
     def linux(self):
         """The guest's Linux as its own tools would show it: ps(), dmesg(), modules(), cmdline(pid), task(pid)."""
         return self.kernel.linux
+
+    _view = None  # a class that somebody has set, of vmm.insight.system.System
+
+    @property
+    def system(self):
+        """The view of a guest that runs something else than Linux: system.ps(), system.stack(name).
+
+        vm.system = CLASS, derived from vmm.insight.system.System, gives a guest one (docs/task-views.md).
+        """
+        from vmm.insight import system
+
+        return system.of(self, self._view)
+
+    @system.setter
+    def system(self, view):
+        if view is not None and not callable(view):
+            raise ValueError("vm.system = %r: a class derived from vmm.insight.system.System" % (view,))
+        self._view = view
+
+    def tasks(self):
+        """The tasks of the guest, a table: of the system that its file names, or of its Linux."""
+        if self._view is None and not self.config.get("system") and self.config.get("protocol") == "linux":
+            return self.linux.ps()
+        return self.system.ps()

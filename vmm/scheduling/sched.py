@@ -73,6 +73,7 @@ class Scheduler(Preemption):
         self._ready = []
         self._polls = []
         self._console_frames = array("I", bytes(4 * most))
+        self.drivers = []  # look(floor) of each, called when a host interrupt has come (vmm/host)
         self._serviced = -1  # the number of the one that is looked after
         self.say = print  # Monitor puts its journal here
         self.failures = 0  # of what is no guest's
@@ -359,6 +360,24 @@ class Scheduler(Preemption):
         finally:
             disarm(self._preempt_at)
         charge(frame, passed(words, began))
+
+    def look_at_drivers(self, floor):
+        for look in self.drivers:
+            try:
+                look(floor)
+            except Exception as error:
+                self.report_error(error)
+
+    def serve(self, vm, work):
+        """work() of a driver for a guest, between turns: it is charged to the guest, and those above do not wait."""
+        words = self._words
+        began = begin(words)
+        try:
+            arm(self, vm.priority)
+            return work()
+        finally:
+            disarm(self._preempt_at)
+            charge(vm.vcpus[0].frame_hpa, passed(words, began))
 
     def takes_no_input(self, at):
         """Whether a guest that stands still takes nothing that is typed: it is off, and has nothing to say."""

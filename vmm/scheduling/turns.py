@@ -378,3 +378,5 @@ def poll(sched, floor: int):
             if f[STATE] != STILL or int(sched.takes_no_input(i)) == 0:
                 sched.service_console(i, f[PRIORITY])
         i += 1
+    if int(len(sched.drivers)):
+        sched.look_at_drivers(floor)

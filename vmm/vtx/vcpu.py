@@ -232,6 +232,11 @@ class Vcpu:
         return self.rax & ((1 << self.bits) - 1)
 
     @property
+    def previous(self):
+        """In a policy on SWITCH the struct task_struct that has left the vCPU (Linux)."""
+        return self.vm.kernel.object("struct task_struct", self.rdi)
+
+    @property
     def old(self):
         """In a policy on READ, WRITE or MEMORY the operand's value before the instruction."""
         from vmm.debug import operand

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pcanel.endpoint import Endpoint
 from pcanel.errors import EngineError, InputError
+from pcanel.hostdisks import Disk, Locks
 from pcanel.modules import BootModule
 from pcanel.paths import lack_of
 from pcanel.ram.map import Map, open_memory
@@ -27,6 +28,7 @@ class Machine:
     cmdline: str = ""
     ports: list[int] = field(default_factory=list)  # loopback ports to connect COM1, COM2, ... to
     lines: list[socket.socket] = field(default_factory=list)  # or COM1, COM2, ... themselves; the engine closes them
+    disks: list[Disk] = field(default_factory=list)
     paced: bool = False  # keep pace with the clock on the wall, for a person
     uefi: bool = False
     reset_ends: bool = False  # a reset from inside ends the run; else the monitor boots again
@@ -49,6 +51,8 @@ class Machine:
             raise InputError(f"{self.image}: {lack.replace('no such file', 'no such image (make all builds it)')}")
         if not self.is_iso and not _is_elf(self.image):
             raise InputError(f"{self.image}: is no ELF file; an ISO's name ends in .iso")
+        if self.is_iso and self.disks:
+            raise InputError(f"{self.image}: an ISO has its guests inside, no disk can be added")
         if self.is_iso and (self.modules or self.cmdline):
             raise InputError(f"{self.image}: an ISO has its boot modules inside, none can be added")
 
@@ -64,6 +68,7 @@ class Engine:
     name = ""
     program = ""
     default_cpu = ""
+    most_disks = 0  # of its machine, besides the one that is booted
     pass_fds: tuple[int, ...] = ()  # descriptors that the subprocess inherits, besides the machine's lines
     takes_descriptors = False  # for its serial lines; else it connects to loopback ports
     cpus: tuple[str, ...] | None = None  # the models there are; None: the engine itself checks
@@ -74,7 +79,10 @@ class Engine:
         self.cpu = machine.cpu or self.default_cpu
         if self.cpus is not None and self.cpu not in self.cpus:
             raise InputError(f"--cpu {self.cpu}: {self.name} has no such model; it has {', '.join(self.cpus)}")
+        if len(machine.disks) > self.most_disks:
+            raise InputError(f"{len(machine.disks)} images are disks of the machine; {self.name} has {self.most_disks}")
         self._process: subprocess.Popen | None = None
+        self._locks = Locks()
 
     @property
     def words(self) -> str:
@@ -104,6 +112,7 @@ class Engine:
         """Starts the engine. It dies with us, whatever kills us."""
         if shutil.which(self.program) is None:
             raise EngineError(f"{self.program} is missing (pcanel doctor says what installs it)")
+        self._locks.take(self.machine.disks)
         self.prepare()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -112,7 +121,7 @@ class Engine:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=(*self.pass_fds, *(line.fileno() for line in self.machine.lines)),
+                pass_fds=(*self.pass_fds, *self._locks.descriptors, *(line.fileno() for line in self.machine.lines)),
                 env={**os.environ, **self.environment()},
             )
         self._close_lines()
@@ -159,6 +168,7 @@ class Engine:
     def stop(self) -> None:
         """Ends the engine and waits for that."""
         self._close_lines()
+        self._locks.release()
         process, self._process = self._process, None
         if process is None:
             return

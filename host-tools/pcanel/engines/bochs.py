@@ -33,6 +33,13 @@ panic: action=fatal
 info: action=report, cpu0=ignore
 """
 
+# Where disks are: the CD from which the monitor boots is ata0-master.
+_CHANNELS = """\
+ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
+ata2: enabled={more}, ioaddr1=0x1e8, ioaddr2=0x3e0, irq=11
+ata3: enabled={most}, ioaddr1=0x168, ioaddr2=0x360, irq=9
+"""
+_PLACES = ("ata1-master", "ata1-slave", "ata0-slave", "ata2-master", "ata2-slave", "ata3-master", "ata3-slave")
 _LEVEL = 11  # column of a log line, behind the ticks: i, e or p
 _CMOS_SIZE = 128
 _CDROM = 3  # the BIOS's number of the device to boot from
@@ -44,6 +51,7 @@ class Bochs(Engine):
     name = "bochs"
     default_cpu = "corei7_skylake_x"
     programs = (FAST, DEBIAN)  # the first that is there is taken
+    most_disks = len(_PLACES)
     _more_memory = 0  # MiB beyond what the monitor's machine has
 
     def __init__(self, machine: Machine):
@@ -103,10 +111,24 @@ class Bochs(Engine):
         for number, line in enumerate(self.lines(), 1):
             mode = f"mode=file, dev={line}" if isinstance(line, Path) else f"mode=socket-client, dev=127.0.0.1:{line}"
             config += f"com{number}: enabled=1, {mode}\n"
+        config += self._disks()
         (machine.directory / "bochsrc").write_text(config)
         (machine.directory / "cmos").write_bytes(_cmos(self.memory))
         if self._bochs.debugger:
             (machine.directory / "debugger").write_text(self.debugger_script())
+
+    def _disks(self) -> str:
+        """Their lines of bochsrc. One that is not written to keeps its image as it is by a log of Bochs's."""
+        disks = self.machine.disks
+        if not disks:
+            return ""
+        lines = _CHANNELS.format(more=int(len(disks) > 3), most=int(len(disks) > 5))
+        for number, (disk, place) in enumerate(zip(disks, _PLACES, strict=False)):
+            _unlock(disk.path)
+            mode = "flat" if disk.writable else f"volatile, journal=disk{number}.redolog"
+            lines += f'{place}: type=disk, path="{disk.path}", mode={mode}, cylinders=0, heads=0, spt=0'
+            lines += f', translation=none, model="{disk.model}"\n'
+        return lines
 
     def environment(self) -> dict[str, str]:
         return self._bochs.environment(self.machine.directory)
@@ -134,6 +156,8 @@ class Bochs(Engine):
 
     def stop(self) -> None:
         super().stop()
+        for disk in self.machine.disks:
+            _unlock(disk.path)
         if not self.machine.is_iso:
             self._iso.unlink(missing_ok=True)
 
@@ -149,6 +173,11 @@ class BochsDebugger(Bochs):
     """A Bochs whose debugger takes a script: subclasses give it."""
 
     programs = (DEBUGGER, DEBIAN)
+
+
+def _unlock(image: Path) -> None:
+    """Bochs leaves a lock file behind when it is killed. Ours is flock(), which we have."""
+    Path(f"{image}.lock").unlink(missing_ok=True)
 
 
 def _cmos(memory: int) -> bytes:

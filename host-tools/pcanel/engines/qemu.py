@@ -34,6 +34,7 @@ class Qemu(Engine):
 
     name = "qemu"
     takes_descriptors = True
+    most_disks = 4
     program = "qemu-system-x86_64"
 
     def __init__(self, machine: Machine):
@@ -70,6 +71,11 @@ class Qemu(Engine):
         for number, line in enumerate(machine.lines, 1):
             words += ["-chardev", f"socket,id=com{number},fd={line.fileno()}"]
             words += ["-device", f"isa-serial,chardev=com{number},index={number - 1}"]
+        for number, disk in enumerate(machine.disks):
+            how = "" if disk.writable else ",snapshot=on"
+            words += ["-drive", f"if=none,id=disk{number},format=raw,werror=report{how},file={_option(disk.path)}"]
+            place = f"bus=ide.{number // 2},unit={number % 2}"
+            words += ["-device", f"ide-hd,drive=disk{number},{place},model={disk.model},serial={disk.model}"]
         if machine.uefi:
             words += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_option(self._firmware)}"]
         if machine.is_iso:

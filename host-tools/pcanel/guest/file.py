@@ -11,7 +11,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcanel import hostdisks
 from pcanel.errors import InputError
+from pcanel.hostdisks import Disk
 from pcanel.modules import BootModule
 from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
@@ -19,6 +21,7 @@ from pcanel.vmm_import import importable
 with importable():
     from vmm.description import FIRMWARE_MEMORY
     from vmm.disks import checks as disk_checks
+    from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
     from vmm.network import checks as net_checks
@@ -35,6 +38,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MEMORY_MIN = 1 << 20
 _MEMORY_MAX = 512 << 30
 _PAGE = 4096
+_LARGE = 32 << 20  # bytes of an image that is a disk of the machine, and no boot module
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
 _RESERVED_NAMES = ("repl", "com2", "com3", "gdb", "engine", "bochs", "outer")  # consoles and logs that are not guests'
 _FLAT_KEYS = ("address", "mode", "registers")
@@ -47,6 +51,7 @@ class Guest:
     path: Path
     config: dict
     blobs: tuple[BootModule, ...]
+    disks: tuple[Disk, ...] = ()  # images that the engine gives its machine
 
     @property
     def name(self) -> str:
@@ -138,6 +143,7 @@ def _check(reader: _Reader) -> Guest:
         images.append(BootModule(f"{name}/{label}", reader.file(key, value)))
         return images[-1].name
 
+    disks: list[Disk] = []
     kernel, firmware = _entered(reader, protocol)
     initrd = reader.take("initrd", str, "a path")
     symbols = reader.take("symbols", str, "a path")
@@ -149,13 +155,14 @@ def _check(reader: _Reader) -> Guest:
         "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
+        "system": reader.choice("system", tuple(SYSTEMS), None),
         "cmdline": reader.take("cmdline", str, "a string", ""),
         "modules": _modules(reader, protocol, blob),
         **_flat(reader, protocol),
         "links": _links(reader, name),
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
-        "disks": _disks(reader, attach),
+        "disks": _disks(reader, attach, disks),
         "nets": _nets(reader, name),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
@@ -183,7 +190,7 @@ def _check(reader: _Reader) -> Guest:
     reader.finish()
     if loaded >= memory:
         raise reader.error("memory", f"{memory >> 10} KiB cannot hold kernel, initrd and modules ({loaded >> 10} KiB)")
-    return Guest(reader.path, config, tuple(blobs))
+    return Guest(reader.path, config, tuple(blobs), tuple(disks))
 
 
 def _entered(reader: _Reader, protocol: str) -> tuple[str | None, str | None]:
@@ -279,19 +286,38 @@ def _shared(reader: _Reader) -> list[dict]:
     return windows
 
 
-def _disks(reader: _Reader, attach) -> list[dict]:
-    """Disks: `[[disk]]` tables with `image`, and optionally `mode`, `transport`."""
+def _disks(reader: _Reader, attach, machines: list[Disk]) -> list[dict]:
+    """Disks: `[[disk]]` tables with `image`, and optionally `mode`, `transport`, `limit`.
+
+    machines: gets the images that are to be disks of the machine: those that are written to, and large ones."""
     disks = []
     for number, table in enumerate(reader.take("disk", list, "[[disk]] tables", [])):
         if not isinstance(table, dict):
             raise reader.error(f"disk[{number}]", f"must be a table, not {table!r}")
-        disks.append({"mode": "scratch", "transport": "virtio-pci", **table})
+        disk = {"mode": "scratch", "transport": "virtio-pci", **table}
+        if isinstance(disk.get("limit"), str):
+            disk["limit"] = _size(reader, f"disk[{number}].limit", disk["limit"])
+        disks.append(disk)
     try:
         disk_checks.disks(disks)
     except ValueError as error:
         raise reader.error(f"disk{error}") from None
     for number, disk in enumerate(disks):
-        disk["image"] = attach(f"disk[{number}].image", disk["image"], f"disk{number}")
+        key = f"disk[{number}].image"
+        if disk["image"].startswith(disk_checks.HOST):
+            continue
+        path = reader.file(key, disk["image"])
+        writable = disk["mode"] == "rw"
+        lack = hostdisks.check(path, writable)
+        if lack:
+            raise reader.error(key, f"{path}: {lack}")
+        if writable or path.stat().st_size > _LARGE:
+            if any(other.path == path and (writable or other.writable) for other in machines):
+                raise reader.error(key, f"{path}: an image that is written to is one disk, not two")
+            machines.append(Disk(path, writable))
+            disk["image"] = disk_checks.HOST + machines[-1].model
+        else:
+            disk["image"] = attach(key, disk["image"], f"disk{number}")
     return disks
 
 

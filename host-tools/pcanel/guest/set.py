@@ -40,7 +40,22 @@ def load_all(paths: list[Path], memory: int, cmdline: str = "") -> list[Guest]:
         guests.append(guest)
     _check_links(guests)
     _check_addresses(guests)
+    _check_disks(guests)
     return guests
+
+
+def _check_disks(guests: list[Guest]) -> None:
+    """An image that is written to has one guest."""
+    users: dict[Path, list[tuple[Guest, bool]]] = {}
+    for guest in guests:
+        for disk in guest.disks:
+            for other, writable in users.setdefault(disk.path, []):
+                if other is not guest and (writable or disk.writable):
+                    raise InputError(
+                        f"{guest.path}: disk: {disk.path}: is a disk of {other.name}, too; "
+                        "an image that is written to has one guest"
+                    )
+            users[disk.path].append((guest, disk.writable))
 
 
 def _check_links(guests: list[Guest]) -> None:

@@ -47,6 +47,7 @@ _IOERR = const(1)
 _UNSUPP = const(2)
 
 _HEADER = const(16)
+_DATA = const(BUFFERS + BUFFER)  # of a chain: its first buffer behind the header
 _ID_BYTES = const(20)
 
 # Words of `words`, behind STATUS
@@ -88,6 +89,8 @@ class Blk(Device):
 
     def stopped(self):
         self._round += 1
+        if self.waiting:
+            self.disk.cancel()
         self.waiting = 0
 
     def notified(self, n):
@@ -99,7 +102,7 @@ class Blk(Device):
         while found > NOTHING:
             if found == _SLOWLY:
                 self._long(chain)
-            else:
+            elif not self.disk.words or not self._usual(chain):
                 self._request(chain)
             found = self._serve() if self._serve else self.queues[0].pop(chain)
         if found == WRONG:
@@ -123,6 +126,24 @@ class Blk(Device):
             moved += some
         self._count(write, total)
         self._end(chain[HEAD], _address(chain, count + 1), _OK, 0 if write else total)
+
+    def _usual(self, chain):
+        """A read or write of the usual form for a disk that takes the chain's words. False: it is for _request()."""
+        total = usual(chain, self.words[_WRITABLE])
+        if total < 0:
+            return False
+        write, total = total & 1, total >> 1
+        sector = int.from_bytes(uctypes.bytes_at(_address(chain, 0) + 8, 8), "little")
+        sectors = total // SECTOR
+        if total % SECTOR or sector + sectors > self.disk.sectors:
+            return False
+        count = chain[OUT] + chain[IN] - 2
+        status = _address(chain, count + 1)
+        self._count(write, total)
+        self.waiting += 1
+        done = bind(self._ended, self._round, chain[HEAD], status, 0 if write else total)
+        self.disk.words(sector, chain[_DATA : _DATA + BUFFER * count], sectors, write, done)
+        return True
 
     def _count(self, write, size):
         self.words[_COUNTS + 2 * write] += 1
@@ -201,6 +222,29 @@ def _cut(parts, start, size):
         size -= length
         start = 0
     return out
+
+
+@micropython.viper
+def usual(c: ptr32, writable: int) -> int:
+    """Bytes of a read or write whose header, data and status have buffers of their own, times 2, plus 1 where it is a
+    write; -1 for any other request."""
+    out = int(c[OUT])
+    back = int(c[IN])
+    last = BUFFERS + BUFFER * (out + back - 1)
+    if out == 0 or back == 0 or int(c[BUFFERS + 2]) != _HEADER or int(c[last + 2]) != 1:
+        return -1
+    kind = int(ptr32(int(c[BUFFERS]) | int(c[BUFFERS + 1]) << 32)[0])
+    if kind == _READ:
+        if out != 1 or back == 1:
+            return -1
+    elif kind != _WRITE or back != 1 or out == 1 or not writable:
+        return -1
+    i = _DATA
+    total = 0
+    while i < last:
+        total += int(c[i + 2])
+        i += BUFFER
+    return total << 1 | kind
 
 
 @micropython.viper

@@ -1,0 +1,226 @@
+"""A disk that is one of the host machine's (vmm/host): what a guest has written is there when its flush has ended.
+
+Scratch is one whose writes stay in memory: 64 KiB at the first write there, as far as its limit; they are forgotten at
+the guest's power-off.
+"""
+
+from array import array
+
+import cpu
+from micropython import const
+
+from vmm.disks import SECTOR
+from vmm.host import FLUSH, READ, WRITE, Request, words_of
+
+_CHUNK = const(0x10000)
+_SECTORS = const(_CHUNK // SECTOR)
+_NOTHING = array("I")
+_PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
+
+
+class HostDisk:
+    """drive: of vmm.host; drives: vmm.host.drives.Drives, which get it back."""
+
+    quick = None
+    changed = 0
+
+    def __init__(self, vm, drives, drive, mode, identity=b""):
+        self.vm = vm
+        self.drive = drive
+        self._drives = drives
+        self.sectors = drive.sectors
+        self.read_only = mode == "ro"
+        self.identity = identity
+
+    def transfer(self, sector, parts, write, done):
+        words, sectors = words_of(parts)
+        self.words(sector, words, sectors, write, done)
+
+    def words(self, sector, words, sectors, write, done):
+        """transfer() of buffers as a virtqueue's chain has them."""
+        self.drive.submit(Request(self.vm, WRITE if write else READ, sector, words, sectors, done))
+
+    def flush(self, done):
+        self.drive.submit(Request(self.vm, FLUSH, 0, _NOTHING, 0, done))
+
+    def cancel(self):
+        self.drive.cancel(self.vm)
+
+    def forget(self):
+        self.cancel()
+
+    def close(self):
+        self.cancel()
+        self._drives.give(self.drive, self.vm)
+
+
+class Scratch(HostDisk):
+    """pages: vmm.memory.pages.Pages; limit: bytes of memory at most."""
+
+    words = None
+
+    def __init__(self, vm, drives, drive, pages, limit, identity=b""):
+        HostDisk.__init__(self, vm, drives, drive, "scratch", identity)
+        self._pages = pages
+        self._limit = limit
+        self._chunks = {}  # number -> hpa
+        self._loading = []  # hpa of a chunk that is being read before it is written to
+        self._writes = []  # one after the other, so that two of them do not make the same chunk
+        self._busy = False
+
+    @property
+    def changed(self):
+        """Bytes of memory that it has taken."""
+        return (len(self._chunks) + len(self._loading)) * _CHUNK
+
+    def transfer(self, sector, parts, write, done):
+        transfer = _Transfer(self, list(_by_chunks(sector, parts)), write, done)
+        if write:
+            self._writes.append(transfer)
+            self.go_on()
+        else:
+            transfer.go_on(True)
+
+    def go_on(self):
+        """With writes, until one waits for the drive."""
+        if self._busy:
+            return
+        self._busy = True
+        while self._writes:
+            first = self._writes[0]
+            if not first.began:
+                first.go_on(True)
+            if not first.ended:
+                break
+            self._writes.pop(0)
+        self._busy = False
+
+    def flush(self, done):
+        done(True)
+
+    def cancel(self):
+        HostDisk.cancel(self)
+        self._writes = []
+        for hpa in self._loading:
+            self._pages.give(hpa)
+        self._loading = []
+
+    def forget(self):
+        self.cancel()
+        for hpa in self._chunks.values():
+            self._pages.give(hpa)
+        self._chunks = {}
+
+    def close(self):
+        self.forget()
+        HostDisk.close(self)
+
+    def own(self, number):
+        """The hpa of a chunk that has been written, or None."""
+        return self._chunks.get(number)
+
+    def load(self, number, whole, done):
+        """Make a chunk of its own: read, unless the whole of it is written next. MemoryError."""
+        if self.changed + _CHUNK > self._limit:
+            raise MemoryError
+        hpa = self._pages.take(_CHUNK)
+        self._loading.append(hpa)
+
+        def loaded(ok):
+            self._loading.remove(hpa)
+            if ok:
+                self._chunks[number] = hpa
+            else:
+                self._pages.give(hpa)
+            done(ok)
+
+        if whole:
+            loaded(True)
+            return
+        first = number * _SECTORS
+        self.read(first, [(hpa, min(_CHUNK, (self.sectors - first) * SECTOR))], loaded)
+
+    def read(self, sector, parts, done):
+        """From the drive."""
+        words, sectors = words_of(parts)
+        self.drive.submit(Request(self.vm, READ, sector, words, sectors, done))
+
+
+class _Transfer:
+    """A transfer, chunk after chunk. began; ended."""
+
+    def __init__(self, disk, pieces, write, done):
+        self._disk = disk
+        self._pieces = pieces
+        self._write = write
+        self._done = done
+        self._answer = None  # of the step that has ended
+        self._inside = False
+        self.began = self.ended = False
+
+    def go_on(self, ok):
+        """A step has ended. Not recursive: the drive may answer at once."""
+        self.began = True
+        self._answer = ok
+        if self._inside:
+            return
+        self._inside = True
+        while self._answer is not None:
+            ok, self._answer = self._answer, None
+            if not ok or not self._pieces:
+                self.ended = True
+                self._done(ok)
+                self._disk.go_on()
+                break
+            self._next()
+        self._inside = False
+
+    def _next(self):
+        disk = self._disk
+        sector, parts, size = self._pieces[0]
+        number, within = sector // _SECTORS, sector % _SECTORS * SECTOR
+        own = disk.own(number)
+        if own is None and self._write:
+            try:
+                disk.load(number, size == _CHUNK, self.go_on)
+            except MemoryError:
+                self._answer = False
+            return
+        self._pieces.pop(0)
+        if own is None:
+            disk.read(sector, parts, self.go_on)
+            return
+        _copy(own + within, parts, self._write)
+        self._answer = True
+
+
+def _copy(at, parts, write):
+    """Between memory at `at` and [(hpa, bytes), ...]."""
+    for hpa, size in parts:
+        for i in range(0, size, _PIECE):
+            some = min(_PIECE, size - i)
+            if write:
+                cpu.copy(at + i, hpa + i, some)
+            else:
+                cpu.copy(hpa + i, at + i, some)
+        at += size
+
+
+def _by_chunks(sector, parts):
+    """(sector, [(hpa, bytes), ...], bytes in all) of each chunk that the transfer touches."""
+    room = _CHUNK - sector % _SECTORS * SECTOR
+    mine, size = [], 0
+    for hpa, length in parts:
+        while length:
+            piece = min(length, room)
+            mine.append((hpa, piece))
+            hpa += piece
+            length -= piece
+            room -= piece
+            size += piece
+            if not room:
+                yield sector, mine, size
+                sector += size // SECTOR
+                room, mine, size = _CHUNK, [], 0
+    if mine:
+        yield sector, mine, size

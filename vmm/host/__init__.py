@@ -1,0 +1,38 @@
+"""Drivers for the machine's own devices: the only Python that touches host hardware besides console and timer.
+
+A disk of the host (drive) has `sectors` of 512 bytes, `model`, `serial`, and takes a Request by submit().
+"""
+
+from array import array
+
+from micropython import const
+
+READ = const(0)
+WRITE = const(1)
+FLUSH = const(2)
+
+
+class Request:
+    """What a guest wants of a disk. words: an array, three a buffer: hpa low, hpa high, bytes; sectors: in all; vm: for
+    whom; done(ok) is called once it is done, perhaps within submit()."""
+
+    def __init__(self, vm, kind, sector, words, sectors, done):
+        self.vm = vm
+        self.kind = kind
+        self.sector = sector
+        self.words = words
+        self.left = sectors  # that no command has been sent for
+        self.done = done
+
+
+def words_of(parts):
+    """(words of a Request, sectors) of [(hpa, bytes), ...]."""
+    words = array("I", [0] * (3 * len(parts)))
+    at = total = 0
+    for hpa, size in parts:
+        words[at] = hpa & 0xFFFFFFFF
+        words[at + 1] = hpa >> 32
+        words[at + 2] = size
+        at += 3
+        total += size
+    return words, total >> 9

@@ -1,0 +1,311 @@
+"""ATA disks by PIO: the machine's own, on its four legacy channels.
+
+A channel serves one command at a time, for the guest of the highest priority first; all others run while the disk
+seeks. A block of sectors is moved when the disk has it (pio.py), which nothing interrupts: 16 sectors at most. Source:
+ATA/ATAPI-6, "Register delivered data transfer command protocol".
+"""
+
+from array import array
+
+from micropython import const
+
+from vmm.host import FLUSH, READ
+from vmm.host.moving import scatter
+from vmm.host.pio import (
+    BSY,
+    COMMAND,
+    COUNT,
+    DATA,
+    DEVICE,
+    DF,
+    DRQ,
+    ERR,
+    FAILED,
+    HIGH,
+    LOW,
+    MID,
+    MORE,
+    NIEN,
+    SECTORS,
+    STATUS,
+    UNEVEN,
+    WAITS,
+    WORDS,
+    begin,
+    issue,
+    run,
+)
+
+# (ports of the command block, of the control block, interrupt line)
+CHANNELS = ((0x1F0, 0x3F6, 14), (0x170, 0x376, 15), (0x1E8, 0x3E6, 11), (0x168, 0x366, 9))
+_EDGE = const(1)
+
+_SRST = const(0x04)  # of the device control
+
+# Commands
+_IDENTIFY = const(0xEC)
+_SET_MULTIPLE = const(0xC6)
+_READ_MULTIPLE = const(0xC4)
+_READ_MULTIPLE_EXT = const(0x29)
+_WRITE_MULTIPLE = const(0xC5)
+_WRITE_MULTIPLE_EXT = const(0x39)
+_FLUSH_CACHE = const(0xE7)
+_FLUSH_CACHE_EXT = const(0xEA)
+
+_LBA = const(0x40)
+_LBA28 = const(1 << 28)
+_AT_ONCE = const(256)  # sectors of one command
+_BLOCK = const(16)  # sectors that one interrupt announces, at most
+_PROBES = const(2)  # a second: so long a disk is waited for that may not be there
+_ANSWER_S = const(20)  # after that a command has failed
+
+
+class Drive:
+    """One disk. number: 0 master, 1 slave; block: sectors that an interrupt announces."""
+
+    def __init__(self, channel, number, identity):
+        words = identity
+        self.channel = channel
+        self.number = number
+        self.model = _text(words, 27, 47)
+        self.serial = _text(words, 10, 20)
+        self.long = bool(words[83] >> 10 & 1)
+        self.sectors = words[60] | words[61] << 16
+        if self.long:
+            self.sectors = words[100] | words[101] << 16 | words[102] << 32 | words[103] << 48
+        self.block = min(words[47] & 0xFF, _BLOCK)
+
+    def submit(self, request):
+        """A request is done when the disk comes to it."""
+        self.channel.submit(self, request)
+
+    def cancel(self, vm):
+        """Requests of this guest are forgotten: when this returns, none moves anything any more. Writes that have
+        begun are done."""
+        self.channel.cancel(self, vm)
+
+    def __repr__(self):
+        return "%s, %s, %d MiB" % (self.model, self.serial, self.sectors >> 11)
+
+
+class Channel:
+    """io: the module cpu, or what stands for it in a test. scheduler: charges guests, says who may have the CPU."""
+
+    def __init__(self, io, scheduler, ports, control, line):
+        self._io = io
+        self._scheduler = scheduler
+        self._ports = ports
+        self._control = control
+        self._line = line
+        self._waiting = []  # [(drive, request)]
+        self._current = None
+        self._state = array("I", [0] * WORDS)  # of the command that runs
+        self._parts = None
+        self._inside = self._more = False
+        self._deadline = 0
+        self._patience = _ANSWER_S * io.tsc_hz
+        self.timeouts = 0
+
+    # -- finding disks
+
+    def probe(self):
+        """The disks that are there."""
+        io = self._io
+        io.outb(self._control, NIEN)
+        drives = []
+        for number in (0, 1):
+            drive = self._identify(number)
+            if drive:
+                drives.append(drive)
+        if drives:
+            io.line(self._line, _EDGE)
+            io.outb(self._control, 0)
+        return drives
+
+    def _identify(self, number):
+        io, ports = self._io, self._ports
+        io.outb(ports + DEVICE, 0xA0 | number << 4)
+        self._pause()
+        if io.inb(ports + STATUS) in (0, 0xFF, 0x7F):
+            return None
+        io.outb(ports + COUNT, 0)
+        io.outb(ports + LOW, 0)
+        io.outb(ports + MID, 0)
+        io.outb(ports + HIGH, 0)
+        io.outb(ports + COMMAND, _IDENTIFY)
+        self._pause()
+        status = self._settled()
+        if status & (ERR | DF) or not status & DRQ or io.inb(ports + MID) or io.inb(ports + HIGH):
+            return None  # none, or one with packets (a CD)
+        words = [io.inw(ports + DATA) for _ in range(256)]
+        if not words[49] & 1 << 9 or not words[47] & 0xFF:
+            return None  # it has no LBA, or no blocks
+        drive = Drive(self, number, words)
+        io.outb(ports + COUNT, drive.block)
+        io.outb(ports + COMMAND, _SET_MULTIPLE)
+        self._pause()
+        return None if self._settled() & (ERR | DF) else drive
+
+    def _pause(self):
+        """400 ns, until the status is valid."""
+        for _ in range(4):
+            self._io.inb(self._control)
+
+    def _settled(self):
+        """The status once BSY has gone; 0xFF where it does not go."""
+        io = self._io
+        end = io.rdtsc() + io.tsc_hz // _PROBES
+        while io.rdtsc() < end:
+            status = io.inb(self._ports + STATUS)
+            if not status & BSY:
+                return status
+        return 0xFF
+
+    # -- requests
+
+    def submit(self, drive, request):
+        self._waiting.append((drive, request))
+        if self._inside:  # in the middle of a step, that of a guest of lower priority for instance
+            self._more = True
+        elif not self._current:
+            self._go_on(0, request.vm)
+
+    def look(self, floor):
+        """A host interrupt has come. floor: only for guests of this priority and above."""
+        if self._current or self._waiting:
+            self._go_on(floor, None)
+
+    def _go_on(self, floor, inside):
+        """Serve what can be served without waiting for the disk. inside: the guest whose exit this is part of, whose
+        requests alone are served; None: between turns."""
+        while not self._inside:
+            self._inside = True
+            try:
+                served = self._serve(floor, inside)
+            finally:
+                self._inside = False
+            if not served:
+                if not self._more:
+                    return
+                self._more = False
+
+    def _serve(self, floor, inside):
+        """One step: False where the disk, or another guest's turn, is waited for."""
+        if not self._current:
+            if not self._waiting:
+                return False
+            best = self._choose()
+            if not self._may(self._waiting[best][1].vm, floor, inside):
+                return False
+            self._current = self._waiting.pop(best)
+            self._begin()
+        vm = self._current[1].vm
+        if not self._may(vm, floor, inside):
+            return False
+        return self._step() if inside else self._scheduler.serve(vm, self._step)
+
+    def _may(self, vm, floor, inside):
+        if vm is inside or not inside and vm.priority >= floor:
+            return True
+        self._scheduler.poll_later()
+        return False
+
+    def _choose(self):
+        best = 0
+        for i in range(1, len(self._waiting)):
+            if self._waiting[i][1].vm.priority > self._waiting[best][1].vm.priority:
+                best = i
+        return best
+
+    def _begin(self):
+        """The current request's first command."""
+        drive, request = self._current
+        self._parts = words = request.words
+        begin(self._state, words, len(words) // 3, drive.block, 1 if request.kind == READ else 0)
+        self._issue()
+
+    def _issue(self):
+        """The current request's next command."""
+        io = self._io
+        drive, request = self._current
+        sector, kind = request.sector, request.kind
+        count = self._state[SECTORS] = min(request.left, _AT_ONCE)
+        device = 0xA0 | _LBA | drive.number << 4
+        if kind == FLUSH:
+            command = _FLUSH_CACHE_EXT if drive.long else _FLUSH_CACHE
+            count = -1
+        elif drive.long and sector + count > _LBA28:
+            command = _READ_MULTIPLE_EXT if kind == READ else _WRITE_MULTIPLE_EXT
+            count |= 1 << 16
+        else:
+            command = _READ_MULTIPLE if kind == READ else _WRITE_MULTIPLE
+            device |= sector >> 24 & 0xF
+        request.sector += self._state[SECTORS]
+        request.left -= self._state[SECTORS]
+        self._deadline = io.rdtsc() + self._patience
+        issue(io, self._ports, self._control, device, sector, count, command)
+
+    def _step(self):
+        """Move what the disk is ready for: False where it is waited for."""
+        io, state = self._io, self._state
+        while True:
+            answer = run(io, self._ports, self._control, state, self._parts)
+            if answer == MORE:
+                continue
+            if answer == UNEVEN:
+                scatter(io, self._ports + DATA, state, self._parts)
+            elif answer == WAITS:
+                return self._overdue()
+            elif answer == FAILED or not self._current[1].left:
+                self._end(answer != FAILED)
+                return True
+            else:
+                self._issue()
+
+    def _overdue(self):
+        """Whether the disk has not answered for too long."""
+        io = self._io
+        if io.rdtsc() < self._deadline:
+            io.alarm(self._deadline)
+            return False
+        self.timeouts += 1
+        self._reset()
+        self._end(False)
+        return True
+
+    def _end(self, ok):
+        _, request = self._current
+        self._current = None
+        if request.done:
+            request.done(ok)
+
+    def _reset(self):
+        """A disk that does not answer: the channel's reset."""
+        io = self._io
+        io.outb(self._control, _SRST | NIEN)
+        self._rest(100000)
+        io.outb(self._control, NIEN)
+        self._rest(500)
+        self._settled()
+
+    def _rest(self, part):
+        """A second divided by `part`."""
+        end = self._io.rdtsc() + self._io.tsc_hz // part + 1
+        while self._io.rdtsc() < end:
+            pass
+
+    def cancel(self, drive, vm):
+        self._waiting = [(d, r) for d, r in self._waiting if d is not drive or r.vm is not vm]
+        current = self._current
+        if current and current[0] is drive and current[1].vm is vm:
+            current[1].done = None
+            while self._current is current and not self._inside:
+                self._go_on(0, vm)
+
+
+def _text(words, start, end):
+    """A string of IDENTIFY: its bytes are swapped."""
+    data = bytearray()
+    for word in words[start:end]:
+        data += bytes((word >> 8, word & 0xFF))
+    return str(data, "ascii").strip("\0 ") if max(data) < 128 else ""
