@@ -41,7 +41,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shell(images, tmp_path_factory):
     directory = tmp_path_factory.mktemp("guest")
-    (tree,) = (ROOT / "build/guests/cloud/lib/modules").glob("*/kernel")
+    (tree,) = (ROOT / "build/guests/cloud/lib/modules").glob("*/kernel/drivers")
     archive = Archive()
     archive.add("m", 0o40755)
     for n, driver in enumerate(DRIVERS + network.DRIVERS):

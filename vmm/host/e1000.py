@@ -1,7 +1,8 @@
 """The machine's network card, an Intel 82540EM: Bochs has it, QEMU has it, PCs have had it.
 
-Frames are moved by rings in the monitor's memory. The card is polled, and raises no interrupts. It hears all addresses, since each guest has its own. Checksums are the card's work. Source: Intel,
-"PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual".
+Frames are moved by rings in the monitor's memory. The card is polled, and raises no interrupts. It hears all addresses,
+since each guest has its own. Checksums are the card's work. Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet
+Controllers Software Developer's Manual".
 """
 
 import cpu
