@@ -1,7 +1,7 @@
 """The machine's network card, an Intel 82540EM: Bochs has it, QEMU has it, PCs have had it.
 
 Frames are moved by rings in the monitor's memory. The card is polled, and raises no interrupts. It hears all addresses,
-since each guest has its own. Checksums are the card's work. Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet
+since each guest has its own. Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet
 Controllers Software Developer's Manual".
 """
 
@@ -43,7 +43,6 @@ _BYTES = const(_TX_BUFFERS + _COUNT * _BUFFER)
 _DONE = const(1)
 _LAST = const(1)  # commands of a transmit descriptor
 _FCS = const(2)
-_CHECKSUM = const(4)
 _REPORT = const(8)
 
 
@@ -97,8 +96,8 @@ class E1000:
     def _write(self, at: int, value: int):
         ptr32(int(self._registers) + at)[0] = value
 
-    def send(self, frame, start, offset):
-        """Send one frame. start, offset: of a checksum to be filled in, 0 for none."""
+    def send(self, frame):
+        """Send one frame, or drop it where the ring is full."""
         n = self._free
         at = self.hpa + _RING + n * _ENTRY
         entry = uctypes.bytearray_at(at, _ENTRY)
@@ -111,11 +110,8 @@ class E1000:
         entry[:8] = buffer.to_bytes(8, "little")
         entry[8] = size & 0xFF
         entry[9] = size >> 8
-        entry[10] = start + offset if start else 0
-        entry[12] = 0
-        entry[13] = start
-        entry[14] = entry[15] = 0
-        entry[11] = _LAST | _FCS | _REPORT | (_CHECKSUM if start else 0)
+        entry[10] = entry[12] = entry[13] = entry[14] = entry[15] = 0
+        entry[11] = _LAST | _FCS | _REPORT
         self._free = n + 1 & _COUNT - 1
         self._write(_TDBAL + 0x18, self._free)
 
