@@ -1,5 +1,9 @@
-"""Two network interfaces of one Linux guest at one switch, the second in a namespace of its own."""
+"""Network interfaces of one Linux guest: two at one switch, the second in a namespace of its own; one at the host's."""
 
+import functools
+import hashlib
+import http.server
+import random
 import threading
 
 from pcanel import cli
@@ -11,10 +15,12 @@ switch = "lan"
 [[net]]
 switch = "lan"
 mac = "52:54:00:00:00:02"
+[[net]]
+switch = "host"
 """
 DRIVERS = "../net/core/failover", "net/net_failover", "net/virtio_net"
 OTHER = "nsenter -n -t $(cat /tmp/other)"
-PORTS = "vms['linux'].expansion.ports"
+PORTS = "vms['linux'].expansion.ports[:2]"
 
 
 def prepare(shell):
@@ -101,7 +107,24 @@ def check_capture(shell, path):
         found = list(FileScanner(file))
     packets = [block for block in found if isinstance(block, blocks.EnhancedPacket)]
     names = [block.options["if_name"] for block in found if isinstance(block, blocks.InterfaceDescription)]
-    assert names == ["linux/net0", "linux/net1"] and len(packets) == 6
+    assert names == ["linux/net0", "linux/net1", "linux/net2"] and len(packets) == 6
     pings = [packet.packet_data for packet in packets if packet.packet_data[12:14] == b"\x08\x00"]
     assert len(pings) >= 4 and pings[0][26:34] in (b"\x0a\0\0\1\x0a\0\0\2", b"\x0a\0\0\2\x0a\0\0\1")
-    assert {packet.interface_id for packet in packets} == {0, 1}
+    assert {packet.interface_id for packet in packets} >= {0, 1}
+
+
+def check_host(shell, directory):
+    """DHCP, ping and HTTP by the engine's user-mode network, from a server on the host's loopback."""
+    data = random.Random(5).randbytes(100_000)
+    (directory / "file").write_bytes(data)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        said = shell.run(
+            "ip link set eth2 up; udhcpc -i eth2 -n -q -t 5 -s /bin/true 2>&1; ip addr add 10.0.2.15/24 dev eth2; "
+            f"ping -c 2 10.0.2.2; wget -q -O - http://10.0.2.2:{server.server_port}/file | md5sum"
+        )
+        server.shutdown()
+    assert "lease of 10.0.2.15 obtained from 10.0.2.2" in said
+    assert " 0% packet loss" in said
+    assert hashlib.md5(data).hexdigest() in said

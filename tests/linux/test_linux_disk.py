@@ -171,6 +171,7 @@ def test_network_interfaces_and_their_switch(shell, tmp_path):
     network.check_without_offloads(shell)
     network.check_policies(shell)
     network.check_capture(shell, tmp_path / "linux.pcapng")
+    network.check_host(shell, tmp_path)
 
 
 def test_the_board_is_listed_and_nothing_is_refused(shell):
@@ -178,6 +179,7 @@ def test_the_board_is_listed_and_nothing_is_refused(shell):
         "00:00.0 8086:1237", "00:01.0 8086:7000", "00:01.3 8086:7113", "00:02.0 1af4:1042", "00:03.0 1af4:1042",
         "00:04.0 1af4:1042", "00:05.0 1af4:1042", "00:06.0 1af4:1044",
         "00:07.0 1af4:1041", "00:08.0 1af4:1041",
+        "00:09.0 1af4:1041",
     ]  # fmt: skip
     assert shell.monitor.eval("vms['linux'].unclaimed()['refused']") == {}
     assert shell.troubles() == []
