@@ -13,6 +13,7 @@ from vmm.ties import checks
 from vmm.vtx.x86 import PAGE
 
 SCREENS = ("off", "on", "console")
+PROTOCOLS = ("linux", "multiboot", "pvh", "flat", "bios")
 RESPONSES = ("reset", "stop", "power-off")
 
 _MEMORY_MIN = const(1 << 20)
@@ -29,9 +30,10 @@ _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
     "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
                lambda v: _MEMORY_MIN <= v <= _MEMORY_MAX and not v % PAGE),
-    "protocol": (str, "linux, multiboot, flat or bios", lambda v: v in ("linux", "multiboot", "flat", "bios")),
+    "protocol": (str, "linux, multiboot, pvh, flat or bios", lambda v: v in PROTOCOLS),
     "firmware": (str, "a boot module's name", None),
     "kernel": (str, "a boot module's name", None),
+    "vgabios": (str, "a boot module's name", None),
     "initrd": (str, "a boot module's name", None),
     "symbols": (str, "a boot module's name", None),
     "system": (str, "one of " + ", ".join(SYSTEMS), lambda v: v in SYSTEMS),
@@ -53,6 +55,7 @@ _KEYS = {
     "rng": (bool, "True or False", None),
     "disks": (list, "a list of {image} and, if wanted, mode, transport", None),
     "nets": (list, "a list of {switch} and, if wanted, mac", None),
+    "cds": (list, "a list of {image}", None),
     "links": (list, "a list of {uart, to}", None),
     "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi, cpl", None),
     "on_reset": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
@@ -97,5 +100,7 @@ def check(config):
         disk_checks.disks(config.get(key) or [])
         key = "nets"
         net_checks.nets(name, config.get(key) or [])
+        key = "cds"
+        disk_checks.cds(config.get(key) or [])
     except ValueError as error:
         raise ValueError("guest %s: %s%s" % (name, key, error)) from None

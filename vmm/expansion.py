@@ -16,8 +16,8 @@ from vmm.pci.virtio import VirtioPci
 
 
 class Expansion:
-    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s consist of, in their order; ports: its
-    [[net]]s at their switches (vmm/network/port.py)."""
+    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order; ports:
+    its [[net]]s at their switches (vmm/network/port.py)."""
 
     def __init__(self, vm, line, deliver):
         """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
@@ -30,11 +30,13 @@ class Expansion:
         self.ports = []
         self.packets = None  # vmm.policies.packets.Packets, once there was a policy on PACKET
         self.capture = None  # vmm.network.capture.Capture while frames are captured
-        self.bootable = []  # their PCI functions
+        self._bootable = []  # device paths as SeaBIOS has them
         config = vm.config
         try:
             for number, entry in enumerate(config.get("disks") or []):
                 self._add_disk(vm, number, entry)
+            for number, entry in enumerate(config.get("cds") or []):
+                self._add_cd(vm, number, entry)
             if config.get("rng"):
                 self.plug(Rng(vm.memory, vm.count_refused))
             for number, entry in enumerate(config.get("nets") or []):
@@ -44,23 +46,37 @@ class Expansion:
             raise
 
     def _add_disk(self, vm, number, entry):
-        name = entry["image"]
-        mode = entry.get("mode") or "scratch"
-        identity = b"disk%d" % number
-        make = self._host_disk if name.startswith(HOST) else self._memory_disk
-        disk = make(vm, number, name, mode, entry, identity)
-        self.disks.append(disk)
-        plugged = self.plug(Blk(vm.memory, vm.count_refused, disk), entry.get("transport"))
-        if plugged:
-            self.bootable.append(plugged)
+        disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)
+        function = self.plug(Blk(vm.memory, vm.count_refused, disk), entry.get("transport"))
+        if function:
+            self._bootable.append("/pci@i0cf8/scsi@%x/disk@0,0" % (function.address >> 3))
 
-    def _memory_disk(self, vm, number, name, mode, entry, identity):
+    def _add_cd(self, vm, number, entry):
+        from vmm.devices.scsi_cdrom import BLOCK, ScsiCdrom
+        from vmm.devices.virtio.scsi import Scsi
+
+        disk = self._image(vm, "cds", number, entry, BLOCK, "ro", b"cd%d" % number)
+        function = self.plug(Scsi(vm.memory, vm.count_refused, ScsiCdrom(disk, disk.identity)))
+        self._bootable.append("/pci@i0cf8/scsi@%x/channel@0/disk@0,0" % (function.address >> 3))
+
+    def _image(self, vm, key, number, entry, block, mode, identity):
+        """What an entry of config[key] names, as a disk of blocks of that many bytes."""
+        make = self._host_disk if entry["image"].startswith(HOST) else self._memory_disk
+        try:
+            disk = make(vm, entry, block, mode, identity)
+        except ValueError as error:
+            raise ValueError("guest %s: %s[%d].image: %s" % (vm.name, key, number, error)) from None
+        self.disks.append(disk)
+        return disk
+
+    def _memory_disk(self, vm, entry, block, mode, identity):
         """A boot module."""
+        name = entry["image"]
         blob = vm.blobs.get(name)
         if blob is None:
-            raise ValueError("guest %s: disks[%d].image: there is no boot module %s" % (vm.name, number, name))
-        if len(blob) < 512:
-            raise ValueError("guest %s: disks[%d].image: %s has no whole sector" % (vm.name, number, name))
+            raise ValueError("there is no boot module %s" % name)
+        if len(blob) < block:
+            raise ValueError("%s has no whole sector" % name)
         return MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity, _limit(entry))
 
     def _add_net(self, vm, number, entry):
@@ -77,15 +93,12 @@ class Expansion:
             raise ValueError("guest %s: nets[%d]: %s" % (vm.name, number, error)) from None
         self.ports.append(port)
 
-    def _host_disk(self, vm, number, name, mode, entry, identity):
+    def _host_disk(self, vm, entry, block, mode, identity):
         """A disk of the host's machine."""
         from vmm.disks.host import HostDisk, Scratch
 
         drives = vm.monitor.drives
-        try:
-            drive = drives.take(name[len(HOST) :], vm, mode == "rw")
-        except ValueError as error:
-            raise ValueError("guest %s: disks[%d].image: %s" % (vm.name, number, error)) from None
+        drive = drives.take(entry["image"][len(HOST) :], vm, mode == "rw")
         if mode == "scratch":
             return Scratch(vm, drives, drive, vm.monitor.pages, _limit(entry), identity)
         return HostDisk(vm, drives, drive, mode, identity)
@@ -109,8 +122,8 @@ class Expansion:
         return [AML] + more, sorted(set(LINES))
 
     def order(self):
-        """Where firmware finds what it may boot: device paths as SeaBIOS has them, the first disk first."""
-        return ["/pci@i0cf8/*@%x" % (function.address >> 3) for function in self.bootable]
+        """Where firmware finds what it may boot: device paths as SeaBIOS has them, disks first, then CDs."""
+        return self._bootable
 
     def reset(self):
         """The reset line."""

@@ -46,10 +46,13 @@ class Firmware:
     """Of one guest. log: what it has said on its debug console, a text."""
 
     def __init__(self, vm):
-        name = vm.config["firmware"]
-        blob = vm.blobs.get(name)
-        if blob is None:
-            raise ValueError("guest %s: firmware: there is no boot module %s" % (vm.name, name))
+        for key in ("firmware", "vgabios"):
+            name = vm.config.get(key)
+            if name and name not in vm.blobs:
+                raise ValueError("guest %s: %s: there is no boot module %s" % (vm.name, key, name))
+        blob = vm.blobs[vm.config["firmware"]]
+        video = vm.config.get("vgabios")
+        self._video = memoryview(vm.blobs[video]) if video else None
         size = len(blob)
         if size % PAGE or not 0 < size <= SIZES_MOST:
             raise ValueError("guest %s: firmware: %d bytes are no ROM: whole pages, at most 8 MiB" % (vm.name, size))
@@ -91,7 +94,10 @@ class Firmware:
         ):  # fmt: skip
             items.put(key, struct.pack(code, value))
         items.put_file(_E820, b"".join([struct.pack("<QQI", at, size, RAM) for at, size in ram(self._vm.memory.size)]))
-        items.put_file("etc/sercon-port", struct.pack("<H", _SERIAL_CONSOLE))
+        if self._video is None:
+            items.put_file("etc/sercon-port", struct.pack("<H", _SERIAL_CONSOLE))
+        else:
+            items.put_file("vgaroms/vgabios.bin", self._video)
         items.put_file("etc/boot-fail-wait", struct.pack("<I", 0xFFFFFFFF))  # then it stays where it is
         if order:
             items.put_file("bootorder", ("\n".join(order) + "\n").encode() + b"\0")

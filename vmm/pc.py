@@ -63,6 +63,7 @@ class Pc:
         self.mirror = screen.Mirror(vm, self.vga) if vm.config.get("screen") == "console" else None
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
+        self.typist = None  # vmm.keys.Typist, once somebody has typed
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
         self.console = Console(host_uart, vm.more_typed, uctypes.bytearray_at(vm.take(RING), RING))
@@ -116,6 +117,14 @@ class Pc:
             self.vm.port_bus.claim(COM_PORTS[n], 8, self.coms[n])
         return self.coms[n]
 
+    def typing(self):
+        """The Typist of its keyboard."""
+        if self.typist is None:
+            from vmm.keys import Typist
+
+            self.typist = Typist(self.vm.clock, self.keyboard)
+        return self.typist
+
     def connect(self, vcpu):
         """Interrupts reach a vCPU through its Events, or through the words of its frame."""
         lapic, events = vcpu.lapic, vcpu.events
@@ -124,6 +133,38 @@ class Pc:
         lapic.wire(vcpu.frame_hpa, vcpu.apicv is not None)
         events.highest = lapic.highest
         events.accept = lapic.accept
+
+    def _chips(self):
+        """Yield (name, chip), those that drive others' inputs first."""
+        for name in ("hpet", "vga", "pit", "rtc", "pm", "keyboard", "port92", "cf9"):
+            yield name, getattr(self, name)
+        for n, uart in enumerate(self.coms, 1):
+            yield "com%d" % n, uart
+        for name in ("pic", "ioapic"):
+            yield name, getattr(self, name)
+        for vcpu in self.vm.vcpus:
+            yield "lapic%d" % vcpu.number, vcpu.lapic
+
+    def save(self):
+        """The state of all devices as plain data, {name: state}; None for one that has not been made."""
+        with self.vm.monitor.scheduler.still:
+            return {name: chip and chip.save() for name, chip in self._chips()}
+
+    def load(self, states):
+        """Set what save() returned, also that of another guest with the same description. ValueError, with nothing
+        changed, where devices are missing."""
+        if states.get("hpet") and not self.hpet:
+            self._make_hpet()
+        chips = [(name, chip) for name, chip in self._chips() if chip]
+        for name, _ in chips:
+            if states.get(name) is None and name != "hpet":
+                raise ValueError("the saved state has no %s" % name)
+        with self.vm.monitor.scheduler.still:
+            for name, chip in chips:
+                if states.get(name):
+                    chip.load(states[name])
+                else:
+                    chip.reset()
 
     def reset(self):
         """The reset line: every chip."""
@@ -134,6 +175,8 @@ class Pc:
             self.mirror.reset()
         for chip in (self.pic, self.pit, self.rtc, self.pm, self.keyboard, self.port92, self.cf9):
             chip.reset()
+        if self.typist:
+            self.typist.reset()
         for uart in self.coms:
             if uart:
                 uart.reset()
@@ -261,7 +304,7 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    keys = ("pci", "rng", "disks", "nets")
+    keys = ("pci", "rng", "disks", "cds", "nets")
     return config["protocol"] == "bios" or any([config.get(key) for key in keys])
 
 

@@ -40,8 +40,8 @@ _TRACE_LINES = const(24)
 class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
     """One guest.
 
-    For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, firmware,
-    hidden, lapic, log, memory, messages, mmio, msrs, name, name_of, nmi, on, pc, policies, ports, rights, screen,
+    For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, firmware, hidden,
+    keyboard, lapic, log, memory, messages, mmio, msrs, name, name_of, nmi, on, pc, policies, ports, rights, screen,
     symbols, unclaimed, vcpu, vcpus, why, windows.
 
     Example:
@@ -292,6 +292,11 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
     def screen(self):
         """Return its VGA text screen as it is now (vmm/screen.py): printed it is the rows; text, cursor."""
         return screen.Screen(self.memory, self.pc.vga)
+
+    @property
+    def keyboard(self):
+        """Its PS/2 keyboard (vmm/keys.py): vm.keyboard.type("root\\n"), vm.keyboard.press("ctrl", "alt", "delete")."""
+        return self.pc.typing()
 
     def attach(self, key=terminal.DETACH):
         """Put this guest's console on the prompt's terminal until `key` (Ctrl-]) is typed."""

@@ -8,6 +8,7 @@ import debugger
 import drgns
 import hostpolicies
 import inside
+import jobs
 import names
 import pytest
 import smp
@@ -141,8 +142,9 @@ def test_symbols_are_those_that_the_guest_tells(shell):
 
 
 def test_addresses_that_are_printed_have_names_then(shell):
-    """The guest stands in its idle loop when nothing happens."""
+    """Once symbols are used. The guest stands in its idle loop when nothing happens."""
     monitor = shell.monitor
+    monitor.exec("vms['linux'].symbols['do_sys_openat2']")
     for _ in range(60):
         row = monitor.eval("[repr(vms), repr(vms['linux'])]")
         if all("halt" in text for text in row):
@@ -224,6 +226,10 @@ def test_functions_of_the_host_see_events(shell):
 
 def test_break_step_and_watch(shell):
     debugger.check(shell, "linux")
+
+
+def test_the_jobs_of_the_readme(shell):
+    jobs.check(shell, "linux")
 
 
 def test_linux_survives_broken_policies(shell):

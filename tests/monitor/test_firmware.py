@@ -1,11 +1,14 @@
-"""A guest with SeaBIOS that boots GRUB from a disk: what GRUB's shell on the serial line tells of the machine."""
+"""Guests with SeaBIOS that boot GRUB: from a disk, with GRUB's shell on the serial line, and from a CD, with it on the
+screen and the keyboard."""
 
 import re
+import time
 
 import pytest
 import vtx
 from pcanel.disks import bootable
 from pcanel.guest.file import FIRMWARE
+from pcanel.image import burn
 from pcanel.monitor import Monitor
 
 MODULES = ("biosdisk", "part_msdos", "ext2", "normal", "serial", "terminal", "ls", "lsmmap", "lsacpi", "lspci",
@@ -26,13 +29,21 @@ def monitor(tmp_path_factory):
     bootable.write_boot(image, grub, SIZE // 512, 0x12345678)
     file = directory / "grub.toml"
     file.write_text(f'memory = {MEMORY}\nprotocol = "bios"\ncpus = 2\n[[disk]]\nimage = "{image}"\n')
-    with Monitor(engine=vtx.engine(), guests=[file], memory=256) as monitor:
+    iso = directory / "cd.iso"
+    burn(iso, "", {"said": b"from the CD\n"}, "cat ls")
+    other = directory / "cd.toml"
+    other.write_text(f'memory = {MEMORY}\nprotocol = "bios"\nscreen = "on"\n[[cd]]\nimage = "{iso}"\n')
+    with Monitor(engine=vtx.engine(), guests=[file, other], memory=256) as monitor:
         yield monitor
 
 
 @pytest.fixture(scope="module")
 def grub(monitor):
-    console = monitor.console("grub")
+    return shell(monitor, "grub")
+
+
+def shell(monitor, name):
+    console = monitor.console(name)
     console.expect(PROMPT, 300)
 
     def run(command):
@@ -47,7 +58,7 @@ def grub(monitor):
 def test_the_firmware_has_found_the_machine(monitor, grub):
     log = monitor.eval("vms['grub'].firmware.log")
     for line in ("QEMU fw_cfg DMA interface supported", "Found 2 cpu(s) max supported 2 cpu(s)",
-                 "1: /pci@i0cf8/*@2", "Booting from Hard Disk..."):  # fmt: skip
+                 "1: /pci@i0cf8/scsi@2/disk@0,0", "Booting from Hard Disk..."):  # fmt: skip
         assert line in log, log
     assert "Unable" not in log and "WARNING" not in log
 
@@ -70,6 +81,25 @@ def test_pci_and_the_disk(grub):
     assert re.findall(r"\w{4}:\w{4}", grub("lspci")) == ["8086:1237", "8086:7000", "8086:7113", "1af4:1042"]
     assert "(hd0,msdos1)" in grub("ls")
     assert "55 aa" in grub("hexdump -s 496 -n 16 (hd0)")
+
+
+def test_a_cd_with_screen_and_keyboard(monitor):
+    def shows(text, wanted):
+        monitor.exec(f"vms['cd'].keyboard.type({text!r})")
+        end = time.monotonic() + 240
+        while True:
+            rows = monitor.eval("vms['cd'].screen().text")
+            if re.search(wanted, "\n".join(rows), re.M):
+                return
+            assert time.monotonic() < end, rows
+            time.sleep(0.3)
+
+    shows("", "^grub>")
+    assert "Booting from DVD/CD..." in monitor.eval("vms['cd'].firmware.log")
+    shows("ls\n", r"\(cd\)")
+    shows("cat /said\n", "^from the CD$")
+    assert "SeaBIOS" not in monitor.console("cd").text()
+    monitor.exec("vms['cd'].destroy()")
 
 
 def test_the_rom_is_not_written(monitor):

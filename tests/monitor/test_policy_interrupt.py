@@ -125,3 +125,25 @@ def test_nmis_and_a_timer_at_hlt(guest):
     before = made.word()
     made.exec(f"vm.resume()\nwait(vm, lambda: vm.memory.read_u64({DATA:#x}) > {before + 20})")
     assert made.word() > before + 20
+
+
+def test_arrivals_are_seen_when_they_come(guest):
+    """Before the guest can take any of them, and each once; one that is dropped is not delivered."""
+    made = guest(TWICE, handlers=HANDLERS)
+    made.exec("seen = []\nfrom vmm.vtx.frame import DATUM")
+    made.policy("ARRIVAL", "seen.append((vcpu.scheduled.get(DATUM), vcpu.rflags >> 9 & 1))")
+    made.policy("ARRIVAL, vector=0x50", "if q.hits == 1: return HANDLED", "q")
+    made.halted()
+    assert made.eval("seen") == [(0x50, 0), (0x40, 0), (0x60, 0)] * 2
+    assert made.eval("q.hits") == 2
+    assert made.words(4) == (5, 2, 1, 2) and order(made, 5) == (3, 1, 3, 2, 1)
+
+
+def test_arrivals_and_deliveries_at_once(guest):
+    made = guest(TWICE, handlers=HANDLERS)
+    made.exec("seen = []\nfrom vmm.vtx.frame import DATUM")
+    made.policy("ARRIVAL", "seen.append(-(vcpu.scheduled.get(DATUM) & 0xFF))")
+    made.policy("INTERRUPT", "seen.append(vcpu.scheduled.get(DATUM) & 0xFF)", "q")
+    made.halted()
+    assert made.eval("seen") == [-0x50, -0x40, -0x60, 0x60, 0x50, 0x40] * 2
+    assert made.words(4) == (6, 2, 2, 2)

@@ -95,6 +95,21 @@ def test_top_shows_guests_and_exits(guest, pcanel):
     assert made.name in out and "CPUID" in out and "IO_INSTRUCTION" in out and "heap" in out, out
 
 
+def test_a_person_who_types_is_not_disturbed(bench, guest, pcanel, tmp_path):
+    """A line that is half typed stays, and nothing of the questions is seen at the prompt."""
+    made = guest(LOOP)
+    made.go()
+    prompt = bench.monitor.console("repl")
+    prompt.send("\r")
+    prompt.expect(rb">>> ", 60)
+    prompt.send("6 *")
+    prompt.expect(rb"6 \*", 60)
+    assert pcanel("top", "--count", 12, "--every", 0.5)[0] == 0  # it asks every five seconds
+    assert pcanel("trace", made.name, tmp_path / "t.csv", "--count", 100)[0] == 0
+    prompt.send(" 7\r")
+    assert prompt.expect(rb"((?s:.*?))>>> ", 60)[1].split() == [b"7", b"42"]
+
+
 def test_bad_input_has_one_line(guest, pcanel, tmp_path, capsys):
     made = guest(LOOP)
     for arguments, text in (

@@ -38,7 +38,7 @@ def test_every_key_of_the_monitor_is_one_of_guest_files(tmp_path):
         ({"memory": 1 << 60}, "guest g: memory: must be"),
         ({"memory": "1M"}, "guest g: memory: must be"),
         ({"memory": True}, "guest g: memory: must be"),
-        ({"protocol": "dos"}, "guest g: protocol: must be linux, multiboot, flat or bios, not 'dos'"),
+        ({"protocol": "dos"}, "guest g: protocol: must be linux, multiboot, pvh, flat or bios, not 'dos'"),
         ({"protocol": "bios"}, "guest g: firmware: is missing"),
         ({"protocol": "bios", "firmware": "f", "memory": 1 << 20}, "guest g: memory: firmware needs at least 16 MiB"),
         ({"kernel": None}, "guest g: kernel: is missing"),

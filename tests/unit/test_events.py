@@ -41,7 +41,7 @@ def test_each_says_what_it_is(event):
 
 
 def test_an_unknown_event_names_those_that_there_are():
-    known = "event 'nothing' is unknown; there are call, cpuid, cr, descriptor_table, exception, execute, hlt, "
+    known = "event 'nothing' is unknown; there are arrival, call, cpuid, cr, descriptor_table, exception, execute, "
     with pytest.raises(ValueError, match=known):
         events.find("nothing")
 

@@ -72,6 +72,15 @@ def _answer(text):
         return "!" + out.getvalue()
 
 
+def printed(code):
+    """Execute statements and return what they print. Names that they make are gone afterwards."""
+    out = io.StringIO()
+    names = dict(__import__("__main__").__dict__)
+    names["print"] = lambda *values: out.write(" ".join([str(value) for value in values]) + "\n")
+    exec(code, names)
+    return out.getvalue()
+
+
 def tell(event):
     """Put a dict into the ring of events; False where it is full, or nobody reads it."""
     box = cpu.mailbox()

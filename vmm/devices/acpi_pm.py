@@ -10,6 +10,7 @@ import micropython
 from micropython import const
 from vmx import bind
 
+from vmm.devices import saved
 from vmm.devices.oscillator import periods, ticks_at
 
 FREQUENCY = const(3579545)
@@ -31,6 +32,8 @@ _EN = const(0x0521)  # TMR, GBL, PWRBTN, RTC
 _SCI_EN = const(0x0001)
 _CNT = const(0x1C02)  # BM_RLD and SLP_TYP: what CNT keeps
 _SLP_EN = const(0x2000)
+
+_SAVED = ("_sts", "_en", "_cnt", "_toggles")
 
 
 class AcpiPm:
@@ -57,6 +60,13 @@ class AcpiPm:
         self._hz[1] = self.hz >> 32
         self._sts = self._en = self._cnt = 0
         self._toggles = self._periods() >> 31
+        self._update()
+
+    def save(self):
+        return saved.save(self, _SAVED)
+
+    def load(self, state):
+        saved.load(self, _SAVED, state)
         self._update()
 
     def reader(self, offset, size):

@@ -11,6 +11,7 @@ counter and writing. Limits: no FSB (message) delivery.
 import micropython
 from micropython import const
 
+from vmm.devices import saved
 from vmm.devices.hpet_comparators import (
     COUNT,
     ENABLE,
@@ -47,6 +48,8 @@ _SET = const(1 << 6)
 _WRITABLE = const(0x3F4E)
 _ROUTE = const(0x3E00)
 
+_SAVED = ("status", "config", "comparator", "period", "match")
+
 
 class Hpet(Comparators):
     """Registers at their offsets.
@@ -76,6 +79,27 @@ class Hpet(Comparators):
         for n in range(COUNT):
             self.match[n] = NEVER
         self._arm()
+
+    def save(self):
+        state = saved.save(self, _SAVED)
+        state["conf"], state["base"], state["levels"] = self.conf, self.base, self._levels
+        state["timer"] = self.timer.deadline if self.timer else 0
+        return state
+
+    def load(self, state):
+        saved.need(self, ("conf", "base", "levels", "timer"), state)
+        for n in range(COUNT):
+            self._set(n, 0)
+        if (self.conf ^ state["conf"]) & LEGACY:
+            self._legacy(state["conf"] >> 1 & 1)
+        saved.load(self, _SAVED, state)
+        self.conf = state["conf"]
+        self._rebase(state["base"])
+        for n in range(COUNT):
+            self._set(n, state["levels"] >> n & 1)
+        self._arm()
+        if self.timer:
+            saved.wait(self.timer, state["timer"])
 
     # In bytecode a read of the counter takes 4,000 ticks: Linux calibrates its TSC by it and takes that for an SMI.
     @micropython.viper

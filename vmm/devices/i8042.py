@@ -1,11 +1,13 @@
-"""Keyboard controller 8042 with a keyboard that answers but is never typed on, and no mouse (IBM PS/2
-Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller").
+"""Keyboard controller 8042 with a keyboard (vmm/keys.py types on it), and no mouse (IBM PS/2 Hardware Interface
+Technical Reference, "Keyboard and Auxiliary Device Controller").
 
 Answers are ready at once, so a probe never waits. A byte for the missing mouse comes back as FEh
 with the time-out bit, which ends the search for one.
 """
 
 from micropython import const
+
+from vmm.devices import saved
 
 _STATUS = const(4)
 
@@ -29,8 +31,20 @@ _NOT_RESET = const(0x01)
 _A20 = const(0x02)
 
 _QUEUE = const(16)
+
+# The codes of set 2, which the keyboard sends and the controller translates, of set 1's codes 01h to 58h.
+_SET_2 = (
+    b"\x76\x16\x1e\x26\x25\x2e\x36\x3d\x3e\x46\x45\x4e\x55\x66\x0d\x15\x1d\x24\x2d\x2c\x35\x3c\x43\x44\x4d\x54"
+    b"\x5b\x5a\x14\x1c\x1b\x23\x2b\x34\x33\x3b\x42\x4b\x4c\x52\x0e\x12\x5d\x1a\x22\x21\x2a\x32\x31\x3a\x41\x49"
+    b"\x4a\x59\x7c\x11\x29\x58\x05\x06\x04\x0c\x03\x0b\x83\x0a\x01\x09\x77\x7e\x6c\x75\x7d\x7b\x6b\x73\x74\x79"
+    b"\x69\x72\x7a\x70\x71\x84\x60\x61\x78\x07"
+)
+_BREAK = const(0xF0)  # in front of set 2's code of a key that is released
 _FROM_AUX = const(0x100)
 _FAILED = const(0x200)
+
+
+_SAVED = ("_queue", "_head", "_count", "_mode", "_output", "_pending", "_argument", "_scanning", "_status", "ram")
 
 
 def _ignore(_):
@@ -59,8 +73,19 @@ class I8042:
         self._output = _NOT_RESET | _A20
         self._pending = 0  # the command that takes the next data byte
         self._argument = 0  # the keyboard command that takes the next keyboard byte
+        self._scanning = True  # keys are sent
         self._status = _SYSTEM | _UNLOCKED
         self.ram = bytearray(32)
+        self._drive()
+
+    def save(self):
+        return saved.save(self, _SAVED)
+
+    def load(self, state):
+        output = self._output
+        saved.load(self, _SAVED, state)
+        if (output ^ self._output) & _A20:
+            self.a20(self._output >> 1 & 1)
         self._drive()
 
     def read(self, offset, size):
@@ -88,9 +113,21 @@ class I8042:
                 self._keyboard(value)
         self._drive()
 
+    @property
+    def idle(self):
+        """Whether the guest has taken all bytes and wants more from the keyboard."""
+        return not self._count and not self._mode & _KBD_OFF and self._scanning
+
     def key(self, code):
-        """A scan code arrives from the keyboard (set 1); lost if the queue is full."""
-        self._put(code & 0xFF)
+        """A byte of a scan code of set 1 arrives from the keyboard, translated or as set 2 has it; lost if the queue is
+        full."""
+        code &= 0xFF
+        if self._mode & _TRANSLATE or not 0 < code & 0x7F <= len(_SET_2):
+            self._put(code)
+        else:
+            if code & 0x80:
+                self._put(_BREAK)
+            self._put(_SET_2[(code & 0x7F) - 1])
         self._drive()
 
     def _look(self):
@@ -208,6 +245,8 @@ class I8042:
             self._put(0xFE)
             return
         self._put(0xFA)
+        if value in (0xF4, 0xF5, 0xF6, 0xFF):
+            self._scanning = value != 0xF5
         if value == 0xFF:
             self._put(0xAA)
         elif value == 0xF2:

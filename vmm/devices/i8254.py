@@ -12,6 +12,7 @@ import micropython
 from micropython import const
 from vmx import bind
 
+from vmm.devices import saved
 from vmm.devices.i8254_counters import (
     ARMED,
     ASLEEP,
@@ -50,6 +51,8 @@ from vmm.devices.oscillator import CALLBACKS_HZ, periods, ticks_at
 
 _CONTROL = const(3)
 _PORT_61 = const(4)
+
+_SAVED = ("state", "_port61")
 
 _REFRESH_PERIODS = const(18)  # 15 us, port 61h bit 4 toggles
 
@@ -96,6 +99,20 @@ class I8254(Counters):
         self.clear()
         self._port61 = 0
         self._drive(1)
+
+    def save(self):
+        state = saved.save(self, _SAVED)
+        state["level"], state["timer"] = self.level, self.timer.deadline
+        return state
+
+    def load(self, state):
+        saved.need(self, ("level", "timer"), state)
+        saved.load(self, _SAVED, state)
+        self.count_by(self.clock.hz)
+        saved.wait(self.timer, state["timer"])
+        if self.speaker:
+            self.speaker(self._port61 >> 1 & 1)
+        self._drive(state["level"])
 
     def __repr__(self):
         from vmm.debug import chips

@@ -188,8 +188,6 @@ class Counters:
         for i in range(_WORDS):
             s[i] = 0
         for b in (0, 32, 64):
-            s[b + HZ] = self.clock.hz & 0xFFFFFFFF
-            s[b + HZ + 1] = self.clock.hz >> 32
             s[b + MODE] = 3
             s[b + RW] = 3
             s[b + N] = 0x10000
@@ -197,6 +195,13 @@ class Counters:
             s[b + GATE] = 1
             self._plain(b >> 5)
         s[64 + GATE] = 0
+        self.count_by(self.clock.hz)
+
+    def count_by(self, hz):
+        """The clock's frequency, for the fast paths."""
+        for b in (0, 32, 64):
+            self.state[b + HZ] = hz & 0xFFFFFFFF
+            self.state[b + HZ + 1] = hz >> 32
 
     def _periods(self):
         return periods(self.now(), self.clock.hz, FREQUENCY) + ZERO

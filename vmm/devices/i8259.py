@@ -14,6 +14,7 @@ from micropython import const
 from vmx import bind
 
 from vmm.devices import i8259_lines as lines
+from vmm.devices import saved
 from vmm.devices.i8259_lines import (
     BASE,
     ELCR,
@@ -86,6 +87,17 @@ class I8259:
             s[c + LOWEST] = 7
         if intr:
             self.intr(0)
+
+    def save(self):
+        return {"chips": bytes(self._state[:LSB])}
+
+    def load(self, state):
+        saved.need(self, ("chips",), state)
+        level = self._state[INT]
+        saved.fill(self, "chips", memoryview(self._state)[:LSB], state["chips"])
+        if self._state[INT] != level:
+            self.intr(self._state[INT])
+        self.heard()
 
     @property
     def state(self):

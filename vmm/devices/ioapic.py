@@ -11,6 +11,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.devices import saved
 from vmm.devices.lapic_registers import REMOTE_IRR
 
 PINS = const(24)
@@ -59,6 +60,13 @@ class IoApic:
             s[2 * pin + 1] = 0
         s[_SELECT] = 0
         s[_IDENTITY] = self.identity << 24
+
+    def save(self):
+        return saved.save(self, ("state",))
+
+    def load(self, state):
+        """Nothing is sent: what was under way is in the local APICs."""
+        saved.load(self, ("state",), state)
 
     def __repr__(self):
         from vmm.debug import chips

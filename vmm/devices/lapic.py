@@ -13,12 +13,15 @@ Version 14h with seven LVT entries minus CMCI, no EOI-broadcast suppression.
 
 from micropython import const
 
+from vmm.devices import saved
 from vmm.devices.lapic_page import LapicPage
 from vmm.devices.lapic_registers import (
     APIC_ID,
     APR,
+    DEADLINE,
     DFR,
     ENABLED,
+    END,
     EOI,
     ESR,
     EXTINT,
@@ -32,6 +35,7 @@ from vmm.devices.lapic_registers import (
     IO_EXTINT,
     ISR,
     LDR,
+    LEVELS_CHANGED,
     LINT0_LEVEL,
     LOGICAL,
     LOWEST,
@@ -54,6 +58,7 @@ from vmm.devices.lapic_registers import (
     TIMER_DIVIDE,
     TIMER_INITIAL,
     TPR,
+    TPR_KNOWN,
     TRIGGER_LEVEL,
     VERSION,
     VIRTUAL_DELIVERY,
@@ -83,6 +88,11 @@ _WRITABLE = {
     TIMER_INITIAL: 0xFFFFFFFF,
     TIMER_DIVIDE: 0xB,
 }
+# What save() has of the words behind the registers.
+_WORDS = (
+    ("id", APIC_ID), ("enabled", ENABLED), ("x2apic", X2APIC), ("deadline_low", DEADLINE),
+    ("deadline_high", DEADLINE + 4), ("io_extint", IO_EXTINT), ("lint0", LINT0_LEVEL), ("lint1", LINT0_LEVEL + 4),
+)  # fmt: skip
 _LVTS = (LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR)
 
 
@@ -100,6 +110,7 @@ class Lapic(LapicPage):
     """
 
     arbitrates = False
+    loaded = staticmethod(_ignore)  # loaded(): load() has set another state
 
     def __init__(self, regs, clock, apic_id=0, kick=_ignore, nmi=_ignore, eoi_broadcast=_ignore, send=_ignore):
         super().__init__(regs)
@@ -137,6 +148,30 @@ class Lapic(LapicPage):
         self.set(VERSION, _VERSION)
         self.set(DFR, 0xFFFFFFFF)
         self.set(SVR, 0xFF)
+
+    def save(self):
+        """Registers, and the words behind them that are not how the vCPU is wired."""
+        words = {name: self.get(offset) for name, offset in _WORDS}
+        page = bytes(memoryview(self.regs)[:END])
+        return {"page": page, "words": words, "errors": self.errors, "timer": self.timer.save()}
+
+    def load(self, state):
+        """ValueError for the state of another processor."""
+        saved.need(self, ("page", "words", "errors", "timer"), state)
+        words = state["words"]
+        saved.need(self, [name for name, _ in _WORDS], words)
+        if words["id"] != self.apic_id:
+            raise ValueError("Lapic: the state of processor %r is not for %d" % (words["id"], self.apic_id))
+        saved.fill(self, "page", memoryview(self.regs)[:END], state["page"])
+        for name, offset in _WORDS:
+            self.set(offset, words[name])
+        self._set_x2apic(bool(words["x2apic"]))
+        self.errors = state["errors"]
+        self.timer.load(state["timer"])
+        self.set(LEVELS_CHANGED, 1)
+        self.set(TPR_KNOWN, 0x100)  # PPR is computed anew
+        self.loaded()
+        self.kick()
 
     def _identify(self):
         """ID, and in x2APIC mode LDR, by the mode."""

@@ -9,6 +9,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.devices import saved
 from vmm.devices.lapic_registers import (
     DEADLINE,
     FRAME_AT,
@@ -30,6 +31,7 @@ _MADE_UP_S = const(1)  # of lost periods that are made up for
 _LOOKS_HZ = const(1000)  # while an interrupt waits to be accepted, looks become as rare as this
 _LOOKS = const(5)  # after so many, each twice as long after the one before
 _NEVER = const((1 << 62) - 1)
+_SAVED = ("expiry", "shift", "looks", "deadline_mode")
 
 
 class LapicTimer:
@@ -50,6 +52,17 @@ class LapicTimer:
         self.shift = 1  # log2 of the divisor
         self.looks = 0  # since an interrupt began to wait to be accepted
         self.deadline_mode = False
+
+    def save(self):
+        """What is not in the pages."""
+        state = saved.save(self, _SAVED)
+        state["timer"] = self.timer.deadline
+        return state
+
+    def load(self, state):
+        saved.need(self, ("timer",), state)
+        saved.load(self, _SAVED, state)
+        saved.wait(self.timer, state["timer"])
 
     @micropython.viper
     def _get(self, offset: int) -> int:

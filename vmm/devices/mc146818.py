@@ -9,6 +9,8 @@ guest. Daylight saving is not done.
 import micropython
 from micropython import const
 
+from vmm.devices import saved
+
 CENTURY = const(0x32)
 
 _SECONDS = const(0)
@@ -39,6 +41,8 @@ _ANY = const(0xC0)  # an alarm register with both bits matches always
 _UIP_HZ = const(4098)  # 244 us
 _DAY_S = const(86400)
 _NEVER = const(-(1 << 60))
+
+_SAVED = ("ram", "index", "tick", "shown", "_seconds", "_seen")
 
 
 class Mc146818:
@@ -76,6 +80,17 @@ class Mc146818:
         from vmm.debug import chips
 
         return chips.rtc(self)
+
+    def save(self):
+        """Its time goes by the guest's clock from `tick` on."""
+        return saved.save(self, _SAVED)
+
+    def load(self, state):
+        masked = self.index & 0x80
+        saved.load(self, _SAVED, state)
+        if self.nmi_mask and masked ^ self.index & 0x80:
+            self.nmi_mask(self.index >> 7)
+        self._drive()
 
     def reader(self, offset, size):
         """reader(now) -> the register that the index selects, or -1: ask read()."""

@@ -1,5 +1,7 @@
 """System control port A, 92h: fast A20 gate and fast reset."""
 
+from vmm.devices import saved
+
 
 def _ignore(_):
     """An output that leads nowhere."""
@@ -17,6 +19,16 @@ class Port92:
     def reset(self):
         """A20 passes, as firmware leaves it."""
         self.value = 0x02
+
+    def save(self):
+        return {"value": self.value}
+
+    def load(self, state):
+        saved.need(self, ("value",), state)
+        changed = self.value ^ state["value"]
+        self.value = state["value"]
+        if changed & 0x02:
+            self.a20(self.value >> 1 & 1)
 
     def read(self, offset, size):
         """Bit 1 the A20 gate, bit 0 as written."""

@@ -2,6 +2,8 @@
 
 from micropython import const
 
+from vmm.devices import saved
+
 _SYSTEM = const(0x02)  # hard reset
 _CPU = const(0x04)  # going from 0 to 1: reset
 _FULL = const(0x08)  # with a power cycle
@@ -16,6 +18,13 @@ class ResetCf9:
 
     def reset(self):
         self.value = 0
+
+    def save(self):
+        return {"value": self.value}
+
+    def load(self, state):
+        saved.need(self, ("value",), state)
+        self.value = state["value"]
 
     def read(self, offset, size):
         """As written; bit 2 reads 0."""

@@ -88,9 +88,7 @@ class ScsiCdrom:
         if not cdb[1] & 1:
             if cdb[2]:
                 return self.fail(_NO_FIELD)
-            data = struct.pack(
-                ">8B8s16s4s", _CD_ROM, 0x80, 5, 2, 31, 0, 0, 0, b"PCANEL  ", b"CD-ROM          ", b"1.0 "
-            )
+            data = bytes((_CD_ROM, 0x80, 5, 2, 31, 0, 0, 0)) + b"PCANEL  CD-ROM          1.0 "
             return GOOD, data[:room]
         if cdb[2] == 0x00:
             page = b"\x00\x80\x83"

@@ -17,6 +17,8 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.devices import saved
+
 # Registers by offset.
 _DATA = const(0)  # RBR, THR; DLL with DLAB
 _IER = const(1)  # DLM with DLAB
@@ -113,7 +115,7 @@ class Uart16550:
         self.modem = modem
         self.drained = drained
         self.overruns = 0  # characters lost by `rx` on a full FIFO
-        self._quiet = None
+        self._quiet = self._rest = None
         self.bulk = None
         self._state = bytearray(_STATE_SIZE)
         self._update = bind(_update, uctypes.addressof(self._state), self._far)
@@ -268,6 +270,26 @@ class Uart16550:
             self._rest = clock.timer(self._rested)
         self.modem_in(inputs)
         self._pins()
+
+    def save(self):
+        """The far end is not of it: the modem inputs stay what that end gives."""
+        waits = [timer.deadline if timer else 0 for timer in (self._quiet, self._rest)]
+        return {"registers": bytes(self._state), "overruns": self.overruns, "timers": waits}
+
+    def load(self, state):
+        saved.need(self, ("registers", "overruns", "timers"), state)
+        s = self._state
+        inputs, line, pins = s[_INPUTS], s[_LINE], self.pins
+        saved.fill(self, "registers", s, state["registers"])
+        self.overruns = state["overruns"]
+        if s[_LINE] != line:
+            self._far[_IRQ](s[_LINE])
+        for timer, deadline in zip((self._quiet, self._rest), state["timers"]):
+            if timer:
+                saved.wait(timer, deadline)
+        if self.pins != pins:
+            self._pins()
+        self.modem_in(inputs)
 
     def __repr__(self):
         from vmm.debug import chips

@@ -7,6 +7,8 @@ clock, 70 frames of 449 lines a second. Limits: no graphics; fonts and palette a
 addresses.
 """
 
+from vmm.devices import saved
+
 # Offsets from 3C0h.
 _ATTRIBUTE = 0x00
 _ATTRIBUTE_DATA = 0x01
@@ -62,6 +64,16 @@ class Vga:
         """Mode 3, the cursor at the start of the page."""
         self.state = bytearray(_MODE_3 + _MORE)
         self.palette = None  # 768 bytes once the guest has written one
+
+    def save(self):
+        """The text is the guest's RAM."""
+        return {"state": bytes(self.state), "palette": None if self.palette is None else bytes(self.palette)}
+
+    def load(self, state):
+        saved.need(self, ("state", "palette"), state)
+        saved.fill(self, "state", self.state, state["state"])
+        palette = state["palette"]
+        self.palette = None if palette is None else bytearray(palette)
 
     def crtc(self, n):
         """Register n (0 to 18h) of the CRT controller."""

@@ -11,14 +11,19 @@ LIMIT = 256 << 20  # bytes of memory that "scratch" takes, where its description
 _KEYS = ("image", "mode", "transport", "limit")
 
 
-def disks(entries):
+def cds(entries):
+    """Look at [{"image": "guest/cd0"}]."""
+    disks(entries, _KEYS[:1])
+
+
+def disks(entries, keys=_KEYS):
     """Look at [{"image": "guest/disk0", "mode": "scratch", "transport": "virtio-pci"}]; image alone is required."""
     for number, disk in enumerate(entries):
         if not isinstance(disk, dict):
             raise ValueError("[%d]: must be a table with image, not %r" % (number, disk))
         for key in disk:
-            if key not in _KEYS:
-                raise ValueError("[%d].%s: unknown key; there are %s" % (number, key, ", ".join(_KEYS)))
+            if key not in keys:
+                raise ValueError("[%d].%s: unknown key; there are %s" % (number, key, ", ".join(keys)))
         image = disk.get("image")
         if not isinstance(image, str) or not image:
             raise ValueError("[%d].image: must be an image, not %r" % (number, image))

@@ -10,7 +10,7 @@ __all__ = ("LoadError", "State", "load")
 
 
 def load(memory, config, blobs, e820, rsdp=0):
-    """Loads by config['protocol']: 'linux', 'multiboot' or 'flat'. None for 'bios': the vCPU is as after a reset."""
+    """Loads by config['protocol']. None for 'bios': the vCPU is as after a reset."""
     protocol = config.get("protocol", "linux")
     if protocol == "bios":
         return None
@@ -18,6 +18,8 @@ def load(memory, config, blobs, e820, rsdp=0):
         from vmm.loaders import linux as loader
     elif protocol == "multiboot":
         from vmm.loaders import multiboot as loader
+    elif protocol == "pvh":
+        from vmm.loaders import pvh as loader
     elif protocol == "flat":
         from vmm.loaders import flat as loader
     else:

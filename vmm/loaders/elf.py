@@ -14,6 +14,7 @@ MAGIC = b"\x7fELF"
 EM_386 = const(3)
 EM_X86_64 = const(62)
 PT_LOAD = const(1)
+_PT_NOTE = const(4)
 _ET_EXEC = const(2)
 _ET_DYN = const(3)
 _MAX_SEGMENTS = const(64)
@@ -40,6 +41,7 @@ class Elf:
     bits      32 or 64
     entry     e_entry as it stands
     segments  PT_LOAD headers whose memory size is not zero, file ranges checked
+    notes     (offset, bytes) of each PT_NOTE that the file has whole
     """
 
     def __init__(self, name, blob):
@@ -58,6 +60,7 @@ class Elf:
             raise self._error("type %d is no executable" % kind, 16)
         if self.machine not in (EM_386, EM_X86_64):
             raise self._error("machine %d is no x86" % self.machine, 18)
+        self.notes = []
         self.segments = self._program_headers(phoff, phentsize, phnum)
 
     def _error(self, text, offset):
@@ -76,6 +79,8 @@ class Elf:
                 kind, _, offset, vaddr, paddr, filesz, memsz = struct.unpack_from("<IIQQQQQ", self.blob, at)
             else:
                 kind, offset, vaddr, paddr, filesz, memsz = struct.unpack_from("<IIIIII", self.blob, at)
+            if kind == _PT_NOTE and offset + filesz <= len(self.blob):
+                self.notes.append((offset, filesz))
             if kind != PT_LOAD or memsz == 0:
                 continue
             if filesz > memsz:

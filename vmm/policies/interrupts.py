@@ -1,14 +1,21 @@
-"""Interrupts and NMIs as the monitor injects them, one by one, for policies on INTERRUPT.
+"""Interrupts and NMIs as the monitor injects them, one by one, for policies on INTERRUPT; and their arrival, ARRIVAL.
 
 They are chosen by the handler of slot PENDING (vmm/vtx/events.py). While a policy is attached, a handler stands in its
 place that calls it and then asks the policies about what it has put into the entry fields. Where the CPU delivers
 interrupts by itself (vmm/vtx/apicv.py) it does not meanwhile: each EOI exits.
+
+Whatever sets a bit of the local APIC's IRR has the next entry come by slot PENDING, so arrivals are the bits that are
+new there.
 """
+
+from micropython import const
 
 from vmm.devices.lapic_page import reprioritize
 from vmm.devices.lapic_registers import IRR, ISR
 from vmm.vtx import reasons
 from vmm.vtx.frame import DATUM
+
+_WORDS = const(8)  # of IRR, 16 bytes apart
 
 
 class _Watch:
@@ -16,11 +23,45 @@ class _Watch:
 
     def __init__(self, vm, vcpu, below):
         self._vm = vm
+        self._requests = [vcpu.lapic.get(IRR + 16 * i) for i in range(_WORDS)]
         self._below = below
         self.local = False  # what is to be injected came from the local APIC
         self.vector = 0
 
     def __call__(self, vcpu):
+        if self._vm.chains.get(reasons.ARRIVAL):
+            answer = self._arrivals(vcpu)
+            if not self._vm.runs(vcpu):
+                return answer
+            return answer | self._deliver(vcpu)
+        return self._deliver(vcpu)
+
+    def _arrivals(self, vcpu):
+        """Ask about each request that is new since the last entry that came by here; the verdict."""
+        lapic, requests = vcpu.lapic, self._requests
+        answer = 0
+        for i in range(_WORDS):
+            there = lapic.get(IRR + 16 * i)
+            fresh = there & ~requests[i]
+            requests[i] = there
+            bit = 0
+            while fresh:
+                if fresh & 1:
+                    self.vector = 32 * i + bit
+                    vcpu.scheduled.put(DATUM, self.vector)
+                    answer |= self._vm.exits.handler(reasons.ARRIVAL, vcpu)(vcpu)
+                fresh >>= 1
+                bit += 1
+        return answer
+
+    def _deliver(self, vcpu):
+        answer = self._inject(vcpu)
+        lapic, requests = vcpu.lapic, self._requests
+        for i in range(_WORDS):
+            requests[i] &= lapic.get(IRR + 16 * i)  # one that is delivered may arrive again
+        return answer
+
+    def _inject(self, vcpu):
         before = vcpu.injecting()
         serviced = vcpu.lapic.service_vector()
         answer = self._below(vcpu)
@@ -59,6 +100,13 @@ class Interrupts:
         for vcpu in vm.vcpus:
             if vcpu.apicv:
                 vcpu.apicv.inject_all(bool(self._users))
+
+    def withdraw(self, vcpu):
+        """The request that a policy is asked about is dropped: its bit in IRR is clear."""
+        vector = self._watches[vcpu.number].vector
+        at, bit = IRR + (vector >> 5 << 4), 1 << (vector & 31)
+        vcpu.lapic.set(at, vcpu.lapic.get(at) & ~bit)
+        reprioritize(vcpu.lapic.regs)
 
     def take_back(self, vcpu, keep):
         """The interrupt that policies are asked about is not injected. keep: it stays pending in the local APIC."""

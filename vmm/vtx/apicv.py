@@ -52,6 +52,7 @@ class Apicv:
         self._regs = lapic.regs
         self._end = lapic.eoi
         lapic.eoi = self._eoi
+        lapic.loaded = self._loaded
 
     def attach(self, vcpu, page, access_page):
         """page: hpa of the virtual-APIC page. access_page: hpa of a page that EPT maps at the APIC base."""
@@ -137,6 +138,13 @@ class Apicv:
         if page[LEVELS_CHANGED >> 2]:
             page[LEVELS_CHANGED >> 2] = 0
             self.level_changed()
+
+    def _loaded(self):
+        """The Lapic has another state."""
+        lapic = self._lapic
+        if self.virtualizes and (lapic.x2apic or not lapic.enabled):
+            self.mode()
+        self._write(GUEST_INTERRUPT_STATUS, max(lapic.service_vector(), 0) << 8 if lapic.get(VIRTUAL_DELIVERY) else 0)
 
     def level_changed(self):
         """TMR has changed: let the EOIs of level-triggered vectors exit."""

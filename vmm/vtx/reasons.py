@@ -91,8 +91,9 @@ SHUTDOWN = const(81)  # the guest has come to a triple fault, however
 RESET_REQUEST = const(82)
 TIME = const(83)  # guest time, for policies
 INTERRUPT = const(84)  # one is injected, for policies
-PACKET = const(85)  # a frame of its network interfaces, for policies
-ALL_SLOTS = const(86)
+ARRIVAL = const(85)  # a request of one has come to the local APIC, for policies
+PACKET = const(86)  # a frame of its network interfaces, for policies
+ALL_SLOTS = const(87)
 
 
 def each():

@@ -23,9 +23,7 @@ def add_to(commands) -> None:
     one = kinds.add_parser("debian", help="a Debian system")
     one.add_argument("name", metavar="NAME", help="of the image, build/images/NAME.img, and of the machine")
     one.add_argument("--suite", choices=debian.SUITES, default="bookworm")
-    one.add_argument(
-        "--kernel", choices=tuple(debian.KERNELS), default="cloud", help="cloud is smaller and starts sooner"
-    )
+    one.add_argument("--kernel", choices=tuple(debian.KERNELS), default="cloud", help="cloud starts sooner")
     one.add_argument("--size", metavar="SIZE", help="of the disk, such as 2G (what is installed, and 96M)")
     one.add_argument("--include", metavar="PACKAGES", default="", help="more packages, separated by commas")
     parser.set_defaults(handler=_image)

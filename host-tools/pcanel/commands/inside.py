@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pcanel import repl
-from pcanel.client import way_to
+from pcanel.client import Client, way_to
 from pcanel.commands.output import say
 from pcanel.errors import EngineError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
@@ -69,10 +69,12 @@ def _memory(stack: ExitStack, execute: Execute, directory: Path | None) -> Memor
 
 
 def _prompt(options: argparse.Namespace) -> tuple[Execute, Path | None]:
-    """(execute(code), the run's directory or None)."""
+    """(execute(code), the run's directory or None). But with --line a person at the prompt sees nothing of it."""
     if options.line:
         return (lambda code: repl.execute(options.line, code, _TIMEOUT)), None
     run = find(options.run)
     run.wait_booted(BOOT_TIMEOUT)
+    with suppress(EngineError):
+        return Client(run).printed, run.path
     path = Path(run.console(REPL)["socket"])
     return (lambda code: repl.execute(path, code, _TIMEOUT)), run.path

@@ -19,7 +19,7 @@ from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.description import FIRMWARE_MEMORY
+    from vmm.description import FIRMWARE_MEMORY, PROTOCOLS
     from vmm.disks import checks as disk_checks
     from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
@@ -27,7 +27,7 @@ with importable():
     from vmm.network import checks as net_checks
     from vmm.ties import checks
 
-PROTOCOLS = ("linux", "multiboot", "flat", "bios")
+VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
 FIRMWARE = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
@@ -153,6 +153,7 @@ def _check(reader: _Reader) -> Guest:
         "protocol": protocol,
         "kernel": blob("kernel", kernel, "kernel") if kernel is not None else None,
         "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
+        "vgabios": None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
         "system": reader.choice("system", tuple(SYSTEMS), None),
@@ -164,6 +165,7 @@ def _check(reader: _Reader) -> Guest:
         "rng": reader.take("rng", bool, "true or false", False),
         "disks": _disks(reader, attach, disks),
         "nets": _nets(reader, name),
+        "cds": _cds(reader, attach),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
@@ -177,6 +179,8 @@ def _check(reader: _Reader) -> Guest:
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     loaded = sum(module.size() for module in blobs)
+    if protocol == "bios" and config["screen"] != "off":
+        config["vgabios"] = attach("screen", VGA_BIOS, "vgabios")
     blobs += images
     if symbols is not None:
         config["symbols"] = blob("symbols", symbols, "symbols")
@@ -185,7 +189,7 @@ def _check(reader: _Reader) -> Guest:
             raise reader.error("memory", "firmware needs at least 16 MiB")
         if config["cmdline"]:
             raise reader.error("cmdline", "has no meaning for protocol bios: the boot loader on the disk has it")
-    if initrd is not None and protocol != "linux":
+    if initrd is not None and protocol not in ("linux", "pvh"):
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
     reader.finish()
     if loaded >= memory:
@@ -329,6 +333,16 @@ def _nets(reader: _Reader, name: str) -> list[dict]:
     except ValueError as error:
         raise reader.error(f"net{error}") from None
     return nets
+
+
+def _cds(reader: _Reader, attach) -> list[dict]:
+    """CDs: `[[cd]]` tables with `image`."""
+    cds = reader.take("cd", list, "[[cd]] tables", [])
+    try:
+        disk_checks.cds(cds)
+    except ValueError as error:
+        raise reader.error(f"cd{error}") from None
+    return [{"image": attach(f"cd[{n}].image", cd["image"], f"cd{n}")} for n, cd in enumerate(cds)]
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:

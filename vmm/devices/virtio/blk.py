@@ -24,6 +24,7 @@ from vmm.devices.virtio.queue import (
     OUT,
     WRONG,
     buffers,
+    cut,
     gather,
     interrupts,
     new_chain,
@@ -159,11 +160,11 @@ class Blk(Device):
             return
         kind, _, sector = struct.unpack("<IIQ", gather(readable, _HEADER))
         status = writable[-1][0] + writable[-1][1] - 1
-        writable = _cut(writable, 0, room - 1)
+        writable = cut(writable, 0, room - 1)
         if kind == _READ:
             self._transfer(head, sector, writable, room - 1, 0, status)
         elif kind == _WRITE and not self.disk.read_only:
-            self._transfer(head, sector, _cut(readable, _HEADER, out - _HEADER), out - _HEADER, 1, status)
+            self._transfer(head, sector, cut(readable, _HEADER, out - _HEADER), out - _HEADER, 1, status)
         elif kind == _SYNC:
             self._start()
             self.disk.flush(bind(self._ended, self._round, head, status, 0))
@@ -207,21 +208,6 @@ def _address(chain, i):
     """The hpa of a chain's buffer."""
     at = BUFFERS + BUFFER * i
     return chain[at] | chain[at + 1] << 32
-
-
-def _cut(parts, start, size):
-    """`size` bytes of [(hpa, bytes), ...] from byte `start` on."""
-    out = []
-    for hpa, length in parts:
-        if start >= length:
-            start -= length
-            continue
-        length = min(length - start, size)
-        if length:
-            out.append((hpa + start, length))
-        size -= length
-        start = 0
-    return out
 
 
 @micropython.viper

@@ -304,3 +304,18 @@ def gather(parts, most):
             break
         data += uctypes.bytes_at(hpa, min(size, most - len(data)))
     return data
+
+
+def cut(parts, start, size):
+    """`size` bytes of [(hpa, bytes), ...] from byte `start` on."""
+    out = []
+    for hpa, length in parts:
+        if start >= length:
+            start -= length
+            continue
+        length = min(length - start, size)
+        if length:
+            out.append((hpa + start, length))
+        size -= length
+        start = 0
+    return out

@@ -13,7 +13,7 @@ from vmx import bind
 
 from vmm.devices.scsi_cdrom import CHECK_CONDITION, GOOD
 from vmm.devices.virtio.device import Device
-from vmm.devices.virtio.queue import CHAIN, HEAD, MOST, WRONG, buffers, gather, new_chain
+from vmm.devices.virtio.queue import CHAIN, HEAD, MOST, WRONG, buffers, cut, gather, new_chain
 from vmm.disks import SECTOR
 
 _CONTROL = const(0)
@@ -46,8 +46,8 @@ class Scsi(Device):
         self._round = 0  # counts resets
 
     def config(self):
-        """num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel, max_target,
-        max_lun."""
+        """num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel,
+        max_target, max_lun."""
         return struct.pack("<IIIIIIIHHI", 1, MOST - 2, _SECTORS_MOST, 64, 16, _SENSE, _CDB, 0, 0, 0)
 
     def stopped(self):
@@ -72,7 +72,7 @@ class Scsi(Device):
     def _control(self, chain):
         """Task management; and asynchronous notification, of which no event is supported."""
         readable, writable = buffers(chain)
-        (kind,) = struct.unpack("<I", gather(readable, 4) + bytes(4 - min(4, sum([size for _, size in readable]))))
+        (kind,) = struct.unpack("<I", (gather(readable, 4) + bytes(4))[:4])
         answer = bytes((_OK,)) if kind == _TASK_MANAGEMENT else struct.pack("<IB", 0, _OK)
         self.queues[_CONTROL].push(chain[HEAD], _scatter(writable, answer))
 
@@ -102,7 +102,7 @@ class Scsi(Device):
         elif not count:
             self._end(head, writable, _OK, GOOD, room, b"")
         else:
-            parts = _cut(writable, _RESPONSE + _SENSE, count * SECTOR)
+            parts = cut(writable, _RESPONSE + _SENSE, count * SECTOR)
             done = bind(self._read, self._round, head, writable, room, count * SECTOR)
             self.target.disk.transfer(first, parts, 0, done)
 
@@ -117,7 +117,7 @@ class Scsi(Device):
         self.done(_REQUESTS)
 
     def _end(self, head, writable, response, status, left, data, moved=0):
-        """Give the request back. left: bytes of its buffers that stay as they are; moved: bytes that are there already."""
+        """Give the request back. left: bytes of its buffers that stay as they are; moved: that are there already."""
         sense = self.target.sense if status == CHECK_CONDITION else b""
         answer = struct.pack("<IIHBB", len(sense), left, 0, status, response) + sense + bytes(_SENSE - len(sense))
         written = _scatter(writable, answer + data)
@@ -134,18 +134,3 @@ def _scatter(parts, data):
         uctypes.bytearray_at(hpa, len(piece))[:] = piece
         at += len(piece)
     return at
-
-
-def _cut(parts, start, size):
-    """`size` bytes of [(hpa, bytes), ...] from byte `start` on."""
-    out = []
-    for hpa, length in parts:
-        if start >= length:
-            start -= length
-            continue
-        length = min(length - start, size)
-        if length:
-            out.append((hpa + start, length))
-        size -= length
-        start = 0
-    return out

@@ -1,4 +1,4 @@
-"""Interrupts and NMIs that are delivered to the guest."""
+"""Interrupts: as they arrive at the local APIC, and, with NMIs, as they are delivered to the guest."""
 
 from micropython import const
 
@@ -41,4 +41,23 @@ class Interrupt(Event):
         return 0
 
 
+class Arrival(Interrupt):
+    """Asked before the next VM entry, whether or not the guest can take it then."""
+
+    name = "arrival"
+    text = (
+        "the request of an interrupt has arrived at the local APIC: a device's, an IPI, its timer's. HANDLED: it is "
+        'dropped. No value. SDM Vol. 3A, "Interrupt Acceptance for Fixed Interrupts"'
+    )
+    reasons = (reasons.ARRIVAL,)
+
+    def skip(self, vcpu):
+        vcpu.vm.arming.interrupts.withdraw(vcpu)
+        return verdict.RESUME
+
+    def vectoring(self, vcpu):
+        return vcpu.injecting()
+
+
 INTERRUPT = Interrupt()
+ARRIVAL = Arrival()
