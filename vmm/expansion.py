@@ -16,8 +16,8 @@ from vmm.pci.virtio import VirtioPci
 
 
 class Expansion:
-    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order; ports:
-    its [[net]]s at their switches (vmm/network/port.py)."""
+    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order;
+    ports: its [[net]]s at their switches (vmm/network/port.py)."""
 
     def __init__(self, vm, line, deliver):
         """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
