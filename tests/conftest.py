@@ -15,6 +15,7 @@ LONG = (
     "pair/test_pair.py",
     "linux/test_linux_others.py",
     "linux/test_linux_cloud.py",
+    "linux/test_linux_disk.py",
     "nested/test_nested.py",
     "cli/test_cli_run.py",
     "guests/monitor/test_guests_cpu_models.py",

@@ -37,6 +37,8 @@ class Expansion:
                 self._add_disk(vm, number, entry)
             for number, entry in enumerate(config.get("cds") or []):
                 self._add_cd(vm, number, entry)
+            for number, (module, name) in enumerate(config.get("devices") or []):
+                self._add_device(vm, number, module, name)
             if config.get("rng"):
                 self.plug(Rng(vm.memory, vm.count_refused))
             for number, entry in enumerate(config.get("nets") or []):
@@ -44,6 +46,21 @@ class Expansion:
         except BaseException:
             self.close()
             raise
+
+    def _add_device(self, vm, number, module, name):
+        """A PCI device of the user's own: a class in Python that a boot module has."""
+        where = "guest %s: devices[%d]: " % (vm.name, number)
+        source = vm.blobs.get(module)
+        if source is None:
+            raise ValueError(where + "there is no boot module %s" % module)
+        words = {"__name__": module}
+        try:
+            exec(compile(str(source, "utf-8"), module, "exec"), words)
+            self.board.add(words[name](vm))
+        except KeyError:
+            raise ValueError(where + "%s has no class %s" % (module, name)) from None
+        except Exception as error:
+            raise ValueError(where + "%s: %s: %s" % (name, type(error).__name__, error)) from error
 
     def _add_disk(self, vm, number, entry):
         disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)
@@ -139,6 +156,21 @@ class Expansion:
         """The guest is started."""
         for port in self.ports:
             port.power(True)
+
+    def save(self):
+        """Plain data of the board, its devices and the disks."""
+        return {
+            "board": self.board.host.save(),
+            "places": self.places.save() if self.places else [],
+            "disks": [disk.save() for disk in self.disks],
+        }
+
+    def load(self, saved):
+        for disk, state in zip(self.disks, saved["disks"]):
+            disk.load(state)
+        self.board.host.load(saved["board"])
+        if self.places:
+            self.places.load(saved["places"])
 
     def power_off(self):
         """The guest is switched off: what disks keep only until then is gone."""

@@ -134,12 +134,14 @@ class Pc:
         events.highest = lapic.highest
         events.accept = lapic.accept
 
-    def _chips(self):
+    def chips(self):
         """Yield (name, chip), those that drive others' inputs first."""
         for name in ("hpet", "vga", "pit", "rtc", "pm", "keyboard", "port92", "cf9"):
             yield name, getattr(self, name)
         for n, uart in enumerate(self.coms, 1):
             yield "com%d" % n, uart
+        if self.expansion:
+            yield "expansion", self.expansion
         for name in ("pic", "ioapic"):
             yield name, getattr(self, name)
         for vcpu in self.vm.vcpus:
@@ -148,14 +150,14 @@ class Pc:
     def save(self):
         """The state of all devices as plain data, {name: state}; None for one that has not been made."""
         with self.vm.monitor.scheduler.still:
-            return {name: chip and chip.save() for name, chip in self._chips()}
+            return {name: chip and chip.save() for name, chip in self.chips()}
 
     def load(self, states):
         """Set what save() returned, also that of another guest with the same description. ValueError, with nothing
         changed, where devices are missing."""
         if states.get("hpet") and not self.hpet:
             self._make_hpet()
-        chips = [(name, chip) for name, chip in self._chips() if chip]
+        chips = [(name, chip) for name, chip in self.chips() if chip]
         for name, _ in chips:
             if states.get(name) is None and name != "hpet":
                 raise ValueError("the saved state has no %s" % name)
@@ -304,7 +306,7 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    keys = ("pci", "rng", "disks", "cds", "nets")
+    keys = ("pci", "rng", "disks", "cds", "devices", "nets")
     return config["protocol"] == "bios" or any([config.get(key) for key in keys])
 
 

@@ -1,7 +1,9 @@
 /* Rows of instructions that concern the CPU itself: CPUID, MSRs, VMCALL, control registers, exceptions. */
 #include "bench.h"
+#include "descriptors.h"
 
 #define UNKNOWN_CALL 0x7fff0001u /* an unclaimed VMCALL number */
+#define SYSTEM_CALL  1u /* the number of one */
 #define UNKNOWN_LEAF 0x20000000u /* between the basic and the extended leaves of any CPU */
 
 static u64 adjust, cr0, cr4;
@@ -16,6 +18,11 @@ OPERATION(rdmsr_adjust, rdmsr(IA32_TSC_ADJUST))
 OPERATION(wrmsr, wrmsr(IA32_TSC_ADJUST, adjust))
 OPERATION(wrmsr_fs_base, wrmsr(IA32_FS_BASE, (word)&adjust))
 OPERATION(vmcall, asm volatile("vmcall" : : "a"(UNKNOWN_CALL) : "memory"))
+OPERATION(syscall, {
+    u64 number = SYSTEM_CALL;
+    asm volatile("syscall" : "+a"(number) : : "rcx", "r11", "memory", "cc");
+})
+OPERATION(nop, asm volatile("nop" : : : "memory"))
 OPERATION(wbinvd, asm volatile("wbinvd" : : : "memory"))
 OPERATION(int3, asm volatile("int3" : : : "memory"))
 OPERATION(ud2, asm volatile("ud2" : : : "memory"))
@@ -25,6 +32,18 @@ STEPS(clts, write_cr0(cr0 | CR0_TS), asm volatile("clts" : : : "memory"), )
 OPERATION(cr3_write, asm volatile("mov %0, %%cr3" : : "r"(cr3) : "memory"))
 OPERATION(cr4_write, write_cr4(cr4 ^ (i & 1 ? CR4_SMEP : 0)))
 OPERATION(cr8_write, asm volatile("movq %0, %%cr8" : : "r"((u64)(i & 1)) : "memory"))
+
+/* Back from a system call, to a caller that is no program: SYSRET would go to CPL 3. */
+extern const u8 syscall_entry[];
+asm("syscall_entry: jmp *%rcx");
+
+static const char *syscall_begin(void) {
+    wrmsr(IA32_EFER, rdmsr(IA32_EFER) | EFER_SCE);
+    wrmsr(IA32_STAR, (u64)KERNEL_CS << 32);
+    wrmsr(IA32_FMASK, 0);
+    wrmsr(IA32_LSTAR, (word)syscall_entry);
+    return NULL;
+}
 
 /* A policy that skips CPUID leaves the leaf's number in EAX, which is no highest leaf. */
 static bool has_leaf(u32 leaf) {
@@ -89,6 +108,8 @@ static const struct row cpu_rows[] = {
     ROW(wrmsr, .begin = adjust_begin),
     ROW(wrmsr_fs_base),
     ROW(vmcall, .begin = hypervisor_begin),
+    ROW(syscall, .begin = syscall_begin),
+    ROW(nop),
     ROW(wbinvd),
     ROW(int3),
     ROW(ud2),

@@ -1,7 +1,8 @@
 /* Runs the rows, and prints a line for each.
  *
  * On the command line: rows=NAME,... (default all), rounds=N (default 2000), trace=1 (one more round of each row, between
- * marks for Bochs's debugger), pm_timer=PORT (default none: no such row), cpus=N (default 1: no rows with a second).
+ * marks for Bochs's debugger), pm_timer=PORT (default none: no such row), cpus=N (default 1: no rows with a second),
+ * breakpoints=1 (the functions under breakpoints begin with INT3).
  */
 #include "rows.h"
 

@@ -74,13 +74,18 @@ LEGACY(ioapic_read_pae, pae_cr3(), CR4_PAE)
 #define NOP_RET  0xc3909090u
 #define PUSH_RET 0x90c35d55u
 
+/* breakpoints=1: with the INT3 of a debugger outside that writes it into the guest's code. */
+static void put_function(word gpa, u32 code) {
+    MMIO(gpa) = option_number("breakpoints", 0) ? (code & ~0xffu) | 0xcc : code;
+}
+
 static const char *hidden_nop_begin(void) {
-    MMIO(HIDDEN_NOP) = NOP_RET;
+    put_function(HIDDEN_NOP, NOP_RET);
     return NULL;
 }
 
 static const char *hidden_push_begin(void) {
-    MMIO(HIDDEN_PUSH) = PUSH_RET;
+    put_function(HIDDEN_PUSH, PUSH_RET);
     return NULL;
 }
 

@@ -1,8 +1,24 @@
 # What the bench puts into the monitor for the rows that plain Python answers; executed at the prompt.
-from vmm.policies.events import CALL, CPUID, CR, EXCEPTION, EXECUTE, IO, MEMORY, RDMSR, RETURN, VMCALL, WRITE, WRMSR
+from vmm.policies.events import (
+    CALL,
+    CPUID,
+    CR,
+    EXCEPTION,
+    EXECUTE,
+    IO,
+    MEMORY,
+    RDMSR,
+    RETURN,
+    STEP,
+    SYSCALL,
+    VMCALL,
+    WRITE,
+    WRMSR,
+)  # fmt: skip
 from vmm.verdict import HANDLED, Value
 
 _CALL = 0x7FFF0001  # as in cpu.c
+_OTHER = 2  # the number of a system call that it does not make
 _RAM = 0xF00000  # as in memory.c
 _HIDDEN_NOP = 0xF02000
 _HIDDEN_PUSH = 0xF03000
@@ -36,10 +52,14 @@ def handle(vcpu):
 
 
 def attach_policies(vm, answer):
-    """One on each event. answer: "watch", "value", "handled" or "hidden" (host-tools/pcanel/bench/conditions.py)."""
-    {"watch": _attach_watching, "value": _attach_answering, "handled": _attach_handling, "hidden": _attach_hidden}[
-        answer
-    ](vm)
+    """One on each event. answer: "watch", "value" and so on (host-tools/pcanel/bench/conditions.py)."""
+    {
+        "watch": _attach_watching,
+        "value": _attach_answering,
+        "handled": _attach_handling,
+        "hidden": _attach_hidden,
+        "step": lambda vm: vm.on(STEP)(watch),
+    }[answer](vm)
 
 
 def detach_policies(vm):
@@ -64,6 +84,7 @@ def _attach_watching(vm):
     vm.on(CR, number=3, write=True)(watch)
     vm.on(WRMSR, msr=0xC0000100)(watch)
     vm.on(MEMORY, gpa=_IOAPIC)(watch)
+    vm.on(SYSCALL)(watch)
 
 
 def _attach_hidden(vm):
@@ -90,6 +111,7 @@ def _attach_answering(vm):
     vm.on(WRMSR, msr=0x3B)(number)
     vm.on(VMCALL, number=_CALL)(number)
     vm.on(CR, cr3=0x123456000)(number)
+    vm.on(SYSCALL, number=_OTHER)(number)
     vm.on(MEMORY, gpa=_RAM)(number)
     vm.on(MEMORY, gpa=_IOAPIC)(number)
     vm.on(MEMORY, gpa=_MEMORY, access="r")(number)

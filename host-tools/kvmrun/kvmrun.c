@@ -105,7 +105,7 @@ static bool exited(struct machine *machine, const struct vcpu *vcpu) {
             user_msr(vcpu->run);
             break;
         case KVM_EXIT_DEBUG:
-            user_breakpoint(vcpu);
+            user_breakpoint(machine, vcpu);
             break;
         case KVM_EXIT_INTR:
             break;

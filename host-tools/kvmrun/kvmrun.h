@@ -51,10 +51,11 @@ uint64_t vcpu_tsc(const struct machine *machine);
 bool device_port(struct machine *machine, struct kvm_run *run);
 void device_memory(struct kvm_run *run);
 
-/* user.c: takes MSRs and INT3 from KVM, and answers their exits: MSRs as at reset, and the guest's own #BP. */
+/* user.c: takes MSRs and INT3 from KVM, and answers their exits: MSRs as at reset, a debugger's breakpoints,
+ * and the guest's own #BP. */
 void user_take(const struct machine *machine);
 void user_msr(struct kvm_run *run);
-void user_breakpoint(const struct vcpu *vcpu);
+void user_breakpoint(const struct machine *machine, const struct vcpu *vcpu);
 
 /* statistics.c: KVM's own counts, of all vCPUs together, one `kvm: NAME COUNT` a line, those that are not 0. */
 void statistics_print(const struct machine *machine);

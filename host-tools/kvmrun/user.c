@@ -1,4 +1,7 @@
-/* What KVM leaves to user space on request (`kvmrun -u`): two MSRs, and INT3. The peers of a monitor's policies. */
+/* What KVM leaves to user space on request (`kvmrun -u`): two MSRs, and INT3. The peers of a monitor's policies.
+ *
+ * An INT3 at one of two functions of the bench's guest is a debugger's: the instruction under it is put back, stepped and
+ * covered again. */
 #include "kvmrun.h"
 
 #include <sys/ioctl.h>
@@ -6,6 +9,12 @@
 #define IA32_APIC_BASE  0x1b
 #define IA32_TSC_ADJUST 0x3b
 #define APIC_BASE_RESET 0xfee00900 /* BSP, enabled */
+#define HIDDEN_NOP      0x00f02000 /* as in guests/exitbench/memory.c */
+#define HIDDEN_PUSH     0x00f03000
+#define NOP             0x90
+#define PUSH_RBP        0x55
+#define INT3            0xcc
+#define BP_VECTOR       3
 
 void user_take(const struct machine *machine) {
     static uint8_t denied[8]; /* a bit that is clear: to user space */
@@ -39,10 +48,24 @@ void user_msr(struct kvm_run *run) {
     run->msr.error = 0;
 }
 
-void user_breakpoint(const struct vcpu *vcpu) {
-    struct kvm_guest_debug debug = {
-        .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_INJECT_BP};
+static void set_debug(const struct vcpu *vcpu, uint32_t more) {
+    struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP | more};
     if (ioctl(vcpu->file, KVM_SET_GUEST_DEBUG, &debug) < 0) {
-        fail("KVM_GUESTDBG_INJECT_BP");
+        fail("KVM_SET_GUEST_DEBUG");
+    }
+}
+
+void user_breakpoint(const struct machine *machine, const struct vcpu *vcpu) {
+    static uint64_t stepped; /* the address of a breakpoint whose instruction is being stepped */
+    const struct kvm_debug_exit_arch *stop = &vcpu->run->debug.arch;
+    if (stop->exception != BP_VECTOR) {
+        machine->memory[stepped] = INT3;
+        set_debug(vcpu, 0);
+    } else if (stop->pc == HIDDEN_NOP || stop->pc == HIDDEN_PUSH) {
+        stepped = stop->pc;
+        machine->memory[stepped] = stepped == HIDDEN_NOP ? NOP : PUSH_RBP;
+        set_debug(vcpu, KVM_GUESTDBG_SINGLESTEP);
+    } else {
+        set_debug(vcpu, KVM_GUESTDBG_INJECT_BP);
     }
 }

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from person import Person
 
 ROOT = Path(__file__).resolve().parents[2]
 PCANEL = Path(sys.executable).with_name("pcanel")
@@ -46,3 +48,17 @@ def runs(tmp_path: Path) -> Path:
 @pytest.fixture
 def pcanel(runs: Path) -> Command:
     return Command(runs)
+
+
+@pytest.fixture
+def person(pcanel):
+    """person(*arguments): a Person at a terminal with a `pcanel` of its own, until the test's end."""
+    people = []
+
+    def sit_down(*arguments):
+        people.append(Person(partial(pcanel.start, *arguments)))
+        return people[-1]
+
+    yield sit_down
+    for each in reversed(people):
+        each.close()

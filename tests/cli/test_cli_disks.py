@@ -143,3 +143,31 @@ def test_too_many(tmp_path, engine, most):
     engine(machine(tmp_path, most))
     with pytest.raises(InputError, match=f"{most + 1} images are disks of the machine; .* has {most}$"):
         engine(machine(tmp_path, most + 1))
+
+
+def devices(write, text):
+    path = write()
+    path.write_text(GUEST + f"devices = {text}\n")
+    return path
+
+
+def test_devices_of_ones_own(write, tmp_path):
+    (tmp_path / "egg.py").write_text("class Egg: pass\n")
+    guest = load(devices(write, '["egg.py:Egg"]'))
+    assert guest.config["devices"] == [["some/device0", "Egg"]]
+    assert guest.blobs[-1].content == tmp_path / "egg.py"
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ('["egg.py"]', r"devices: must be a list of \"FILE.py:CLASS\"; entry 0 is 'egg\.py'$"),
+        ("[5]", r"devices: must be a list .* entry 0 is 5$"),
+        ('["none.py:Egg"]', r"devices: .*none\.py: no such file"),
+        ('["bad.py:Egg"]', r"devices: .*bad\.py: .*syntax"),
+    ],
+)
+def test_devices_that_are_none(write, tmp_path, text, said):
+    (tmp_path / "bad.py").write_text("class class\n")
+    with pytest.raises(InputError, match=said):
+        load(devices(write, text))

@@ -1,24 +1,12 @@
 """The prompt in `pcanel run` as a person sees it, on a PTY that is a terminal with colours."""
 
-from functools import partial
-
 import pytest
-from person import Person
 
 
-@pytest.fixture
-def person(pcanel):
+@pytest.fixture(autouse=True)
+def colours(pcanel):
     pcanel.environment.update(TERM="xterm", COLUMNS="120", LINES="30")
     pcanel.environment.pop("NO_COLOR", None)
-    people = []
-
-    def sit_down(*arguments):
-        people.append(Person(partial(pcanel.start, *arguments)))
-        return people[-1]
-
-    yield sit_down
-    for each in reversed(people):
-        each.close()
 
 
 def test_tab_colours_and_a_history_that_lasts(person, pcanel):

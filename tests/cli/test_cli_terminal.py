@@ -1,23 +1,6 @@
 """`pcanel run` and `pcanel console` as a person sees them, on a PTY."""
 
 import time
-from functools import partial
-
-import pytest
-from person import Person
-
-
-@pytest.fixture
-def person(pcanel):
-    people = []
-
-    def sit_down(*arguments):
-        people.append(Person(partial(pcanel.start, *arguments)))
-        return people[-1]
-
-    yield sit_down
-    for each in reversed(people):
-        each.close()
 
 
 def test_the_prompt_and_the_consoles(person, pcanel):

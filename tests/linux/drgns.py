@@ -77,6 +77,22 @@ def check(shell, guest, directory):
     core.unlink()
 
 
+def check_modules(shell, guest):
+    """Types and functions of a module, which BTF's split section has."""
+    shell.monitor.wait_booted()
+    shell.run("insmod /loop.ko max_loop=2")
+    code = """
+from drgn.helpers.linux import *
+idr = Object(prog, "struct idr", address=prog.symbol("loop_index_idr").address)
+loops = [cast("struct loop_device *", entry) for _, entry in idr_for_each(idr)]
+print([(loop.lo_number.value_(), loop.lo_disk.disk_name.string_().decode()) for loop in loops])
+print(prog["Lo_bound"].value_(), prog["lo_ioctl"].type_.type.type_name())
+"""
+    said = _pcanel("drgn", "--run", shell.monitor.run.id, guest, "-e", code).splitlines()
+    shell.run("rmmod loop")
+    assert said == ["[(0, 'loop0'), (1, 'loop1')]", "1 int"], said
+
+
 def check_dump_at_the_prompt(shell, guest, directory):
     """vm.dump() has the owner of the run write; errors are ValueErrors."""
     core = directory / "prompt.core"

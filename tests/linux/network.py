@@ -4,9 +4,11 @@ import functools
 import hashlib
 import http.server
 import random
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
-from pcanel import cli
 from pcapng import FileScanner, blocks
 
 KEYS = """
@@ -94,15 +96,11 @@ def check_policies(shell):
 
 def check_capture(shell, path):
     """pcanel capture, read by a library of another hand."""
-    run = shell.monitor.run.id
-    status = []
-    thread = threading.Thread(
-        target=lambda: status.append(cli.main(["capture", "linux", str(path), "--count", "6", "--run", run]))
-    )
-    thread.start()
-    while thread.is_alive():
-        shell.run("ping -c 2 -i 0.1 10.0.0.2")
-    assert status == [0]
+    command = [Path(sys.executable).parent / "pcanel", "capture", "linux", path, "--count", "6"]
+    with subprocess.Popen([*command, "--run", shell.monitor.run.id]) as capture:
+        while capture.poll() is None:
+            shell.run("ping -c 2 -i 0.1 10.0.0.2")
+    assert capture.returncode == 0
     with path.open("rb") as file:
         found = list(FileScanner(file))
     packets = [block for block in found if isinstance(block, blocks.EnhancedPacket)]

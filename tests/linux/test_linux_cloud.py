@@ -6,11 +6,13 @@ import time
 import broken
 import debugger
 import drgns
+import gdbs
 import hostpolicies
 import inside
 import jobs
 import names
 import pytest
+import saved
 import smp
 import switches
 import systemcalls
@@ -212,6 +214,14 @@ def test_drgn_sees_what_proc_says(shell, tmp_path):
     drgns.check(shell, "linux", tmp_path)
 
 
+def test_drgn_knows_types_of_modules(shell):
+    drgns.check_modules(shell, "linux")
+
+
+def test_gdb_knows_names_frames_and_tasks(shell):
+    gdbs.check(shell, "linux")
+
+
 def test_the_prompt_dumps_on_the_host(shell, tmp_path):
     drgns.check_dump_at_the_prompt(shell, "linux", tmp_path)
 
@@ -235,6 +245,10 @@ def test_the_jobs_of_the_readme(shell):
 def test_linux_survives_broken_policies(shell):
     broken.check(shell, "linux")
     assert shell.troubles() == []
+
+
+def test_devices_are_saved_and_loaded_at_work(shell):
+    saved.check(shell.monitor, shell)
 
 
 def test_pause_and_resume(shell):

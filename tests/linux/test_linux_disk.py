@@ -19,6 +19,7 @@ from shell import Shell
 DRIVERS = (
     "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci_modern_dev",
     "virtio/virtio_pci", "virtio/virtio_mmio", "block/virtio_blk", "char/hw_random/virtio-rng",
+    "uio/uio", "uio/uio_pci_generic",
 )  # fmt: skip
 SECTORS = 4096
 LARGE = 33 << 20  # no boot module
@@ -57,6 +58,7 @@ initrd = "{initrd}"
 cmdline = "console=ttyS0 quiet cryptomgr.notests"
 cpus = 2
 rng = true
+devices = ["{ROOT}/guests/devices/egg.py:Egg"]
 [[disk]]
 image = "{images[0]}"
 [[disk]]
@@ -158,6 +160,21 @@ def test_both_processors_get_messages(shell):
     assert all(int(count) >= 10 for count in line.split()[1:3]), line
 
 
+def test_a_device_of_ones_own(shell):
+    """The example of docs/devices.md, with the driver for programs: it rings, and again once that has been served."""
+    shell.run("d=/sys/bus/pci/devices/0000:00:06.0; echo 1234 0e66 > /sys/bus/pci/drivers/uio_pci_generic/new_id")
+    base = int(shell.run("head -n1 $d/resource").split()[0], 16)
+    shell.run("exec 3</dev/uio0")
+    for count in (1, 2):
+        shell.run(f"devmem {base + 4:#x} 32 1000")
+        assert shell.run("dd bs=4 count=1 <&3 2>/dev/null | od -An -tu4").split() == [str(count)]
+        assert [int(shell.run(f"devmem {base + at:#x} 32"), 16) for at in (0, 8)] == [count, 1]
+        shell.run(f"devmem {base + 8:#x} 32 0")
+        assert int(shell.run(f"devmem {base + 8:#x} 32"), 16) == 0
+        shell.run(r"printf '\003\000' | dd of=$d/config bs=1 seek=4 conv=notrunc")  # the driver has disabled INTx
+    shell.run("exec 3<&-")
+
+
 def test_entropy(shell):
     first, second = [shell.run("dd if=/dev/hwrng bs=32 count=1 2>/dev/null | md5sum") for _ in range(2)]
     assert first != second and len(first.split()[0]) == 32
@@ -177,9 +194,8 @@ def test_network_interfaces_and_their_switch(shell, tmp_path):
 def test_the_board_is_listed_and_nothing_is_refused(shell):
     assert shell.monitor.eval("repr(vms['linux'].expansion.board.host)").splitlines() == [
         "00:00.0 8086:1237", "00:01.0 8086:7000", "00:01.3 8086:7113", "00:02.0 1af4:1042", "00:03.0 1af4:1042",
-        "00:04.0 1af4:1042", "00:05.0 1af4:1042", "00:06.0 1af4:1044",
-        "00:07.0 1af4:1041", "00:08.0 1af4:1041",
-        "00:09.0 1af4:1041",
+        "00:04.0 1af4:1042", "00:05.0 1af4:1042", "00:06.0 1234:0e66", "00:07.0 1af4:1044",
+        "00:08.0 1af4:1041", "00:09.0 1af4:1041", "00:0a.0 1af4:1041",
     ]  # fmt: skip
     assert shell.monitor.eval("vms['linux'].unclaimed()['refused']") == {}
     assert shell.troubles() == []
@@ -202,6 +218,18 @@ def test_what_was_flushed_is_there_whenever_it_is_looked_at(shell, images):
         journal.check(copy, numbers)
     shell.console.send("\x03")
     shell.run("umount /j")
+
+
+def test_state_is_saved_and_loaded_under_load(shell, images):
+    """Both transports, disks in memory and of the machine, while the guest reads them."""
+    expected = hashlib.md5(images[3].read_bytes()[: 2 << 20]).hexdigest()  # scratch has been written to behind that
+    shell.run("echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vdd bs=64k count=32 2>/dev/null | md5sum > /tmp/s & true")
+    for _ in range(6):
+        shell.monitor.exec("pc = vms['linux'].pc\npc.load(pc.save())")
+        time.sleep(random.random() / 5)
+    assert shell.run("wait; cut -c1-32 /tmp/s").strip() == expected
+    shell.run("dd if=/dev/vde of=/dev/null bs=512 count=77 && dd if=/dev/vda of=/dev/null bs=64k count=8 iflag=direct")
+    assert shell.monitor.eval("vms['linux'].unclaimed()['refused']") == {}
 
 
 def test_switched_off_it_forgets(shell, images):

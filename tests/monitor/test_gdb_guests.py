@@ -3,7 +3,7 @@
 import pytest
 from bench import DATA
 from gdb_guests import COUNT, INC, LOOP, NOP
-from gdb_session import Gdb
+from gdb_session import attached
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def gdb(bench):
     made = []
 
     def start(guest, **options):
-        made.append(Gdb(bench, number(guest), **options))
+        made.append(attached(bench.monitor, number(guest), **options))
         return made[-1]
 
     yield start

@@ -73,6 +73,13 @@ def test_a_disk_is_found(b):
     assert b.io.lines == {14: 1} and b.io.block == b.drive.block
 
 
+def test_a_disk_that_was_left_in_the_middle_of_a_command():
+    b = Bench()
+    b.io.status, b.io.left, b.io.data, b.io.reads = 0x48, 5, bytearray(512), True
+    (again,) = Channel(b.io, b.scheduler, 0x1F0, 0x3F6, 14).probe()
+    assert again.model == b.drive.model and b.io.left == 0
+
+
 def test_no_disk():
     class Nothing(Io):
         def look(self):

@@ -134,7 +134,7 @@ ESCAPES = {0: b"", 1: b"\x0f", 2: b"\x0f\x38"}
 PLAIN = (0x66, 0x67, 0x64, 0x65, 0x26, 0x2E, 0x36, 0x3E)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1200, deadline=None)
 @given(
     st.sampled_from([16, 32, 64]),
     PREFIXES,
@@ -186,7 +186,7 @@ def known(code, bits):
     return not to_segment
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1200, deadline=None)
 @given(st.sampled_from([16, 32, 64]), st.binary(min_size=15, max_size=15))
 def test_random_bytes(bits, code):
     try:

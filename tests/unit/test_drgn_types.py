@@ -42,6 +42,39 @@ def test_sections_that_lie():
         btf.find_type({drgn.TypeKind.TYPEDEF}, "far")
 
 
+def test_a_modules_section_goes_on_where_the_kernels_ends():
+    """Numbers and names of both: a struct whose name the kernel's strings have, with a member of the kernel's type."""
+    kernel = btfs.Section()
+    number = kernel.integer("int", 4, 1)
+    kernel.struct("place", 8, [("x", number, 0)])
+    below = _btf(kernel)
+    names = len(kernel.strings)
+    split = btfs.Section()
+    split.strings = b""  # no empty name at its beginning
+
+    def name(text):
+        at = kernel.strings.find(b"\0" + text.encode() + b"\0")
+        if at >= 0:
+            return at + 1
+        split.strings += text.encode() + b"\0"
+        return names + len(split.strings) - len(text) - 1
+
+    split.name = name
+    split.add(btfs.TYPEDEF, "first", 2)  # number 3
+    split.struct("x", 16, [("place", 3, 0), ("own", 1, 64)])
+    split.add(btfs.ENUM, "kind", 4, [(name("GREEN"), 9)])
+    split.add(btfs.PTR, "", 77)
+    drgn_of = Btf(below._prog, split.blob(), below)
+    found = drgn_of.find_type({drgn.TypeKind.STRUCT}, "x")
+    assert found.size == 16 and [member.name for member in found.members] == ["place", "own"]
+    assert found.members[0].type.type.tag == "place" and found.members[0].type.type.size == 8
+    assert found.members[1].type.type_name() == "int" and drgn_of.find_constant("GREEN").value_() == 9
+    assert drgn_of.find_type({drgn.TypeKind.TYPEDEF}, "first").type_name() == "first"
+    assert drgn_of.find_type({drgn.TypeKind.STRUCT}, "place") is None  # the kernel's is asked for there
+    with pytest.raises(LookupError, match="has no type 77"):
+        drgn_of.type(6)
+
+
 def test_the_table_of_variables_has_types():
     assert table()["init_task"] == ["struct task_struct"] and table()["avenrun"] == ["unsigned long[3]"]
     assert len(table()) > 140 and all(all(kinds) for kinds in table().values())

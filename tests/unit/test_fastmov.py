@@ -49,7 +49,7 @@ class OneOperand:
         self.written = value
 
 
-@settings(max_examples=4000, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(CODE, BITS, st.lists(st.integers(0, 2**64 - 1), min_size=16, max_size=16), st.integers(0, 2**32 - 1))
 @example(assemble("mov [rbx], ah").ljust(15, b"\0"), 64, [0x1122334455667788 + n for n in range(16)], 9)
 @example(assemble("mov r12, [rcx + 0xf0]").ljust(15, b"\0"), 64, [2**64 - 1] * 16, 0x12345678)

@@ -51,7 +51,7 @@ def executed(code, registers, memory, bits=64):
     return (model.words, model.memory), (words, data)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.sampled_from(TEXTS), st.lists(WORD, min_size=16, max_size=16), st.integers(0, 0xFFF), WORD)
 def test_the_same_as_the_emulator(text, registers, flags, value):
     if text.startswith("bt"):  # the exit's gpa is that of the bit's own bytes
@@ -90,7 +90,7 @@ def test_16_bit_code(text):
     assert both[0] == both[1]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.binary(min_size=15, max_size=15), st.sampled_from([32, 64]))
 def test_where_the_operand_is(tail, bits):
     """address() of fastmov.py and encode() say what the decoder says."""

@@ -100,7 +100,7 @@ HIGH = st.sampled_from([0, 0, 0, NX, 1 << 51, 1 << 41, 1 << 58])
 LEAF = st.sampled_from([0, 0x5000, 0x80000000, 0x3FC0000000, 1 << 13, 1 << 21, 1 << 20, 0xC0000000])
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
     st.sampled_from(list(SHAPES)),
     st.integers(0, 2**57 - 1),

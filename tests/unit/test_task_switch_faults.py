@@ -133,7 +133,7 @@ def test_no_room_for_the_error_code():
     assert vcpu.rsp == 0x8000
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.randoms(use_true_random=False))
 def test_hostile_tables_never_leave_a_state_that_cannot_be_entered(random):
     vcpu = machine()

@@ -50,7 +50,7 @@ def guests(draw):
     return keys, bytes(image[: draw(st.just(len(image)) | st.integers(1, 0x300))]), draw(st.sampled_from([1, MIB // 2]))
 
 
-@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(guests())
 def test_only_input_errors(tmp_path, guest):
     keys, image, initrd = guest

@@ -291,3 +291,49 @@ def test_a_saved_device_goes_on():
     b.device = other
     b.driver.queue = other.queues[0]
     assert b.request(READ, 2, back=(512,)) == (OK, b.before[1024:1536])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_saved_and_loaded_at_random_moments(seed):
+    """Requests to a disk that takes its time: each is given back once, though the device is replaced meanwhile."""
+    random = chance.Random(seed)
+    b = Bench()
+
+    def another():
+        b.disk = Slow()
+        b.device = Blk(b.memory, b.refused.append, b.disk)
+        b.device.signal = b.signals.append
+        b.device.changed = lambda: None
+
+    another()
+    b.start(VERSION_1 | EVENT_IDX | INDIRECT_DESC)
+    free, given, back = [4 * n for n in range(16)], [], []
+
+    def look():
+        for head, _ in b.driver.back():
+            back.append(head)
+            free.append(head)
+
+    for _ in range(60):
+        what = random.choice(("add", "add", "end", "save"))
+        if what == "add" and free:
+            head = free.pop(0)
+            header, status = 0x8000 + 4 * head, 0x9000 + head
+            b.memory.write(header, struct.pack("<IIQ", random.choice((READ, FLUSH)), 0, head // 4))
+            b.driver.chain(head, (header, 16, 0), (DATA, 512, 1), (status, 1, 1))
+            b.driver.add(head)
+            b.device.kicks[0]()
+            given.append(head)
+        elif what == "end" and b.disk.under_way:
+            b.disk.under_way.pop(random.randrange(len(b.disk.under_way)))(True)
+        elif what == "save":
+            saved = b.device.save()
+            another()
+            b.device.load(saved)
+            b.driver.queue = b.device.queues[0]
+            assert b.device.waiting == len(b.disk.under_way)
+        look()
+    while b.disk.under_way:
+        b.disk.under_way.pop()(True)
+    look()
+    assert sorted(back) == sorted(given) and len(given) > 3

@@ -21,7 +21,12 @@ from vmm.debug.past import CAREFUL, ENTRY, PAGE_ITSELF, REPEATS, STACK, begin
 from vmm.memory.ept import X
 from vmm.vtx import reasons
 from vmm.vtx.frame import CONTROLS, DIRTY, DIRTY_CONTROLS, DIRTY_RFLAGS, INTERRUPTIBILITY, RFLAGS, RIP, RSP
-from vmm.vtx.vmcs import EXCEPTION_BITMAP, GUEST_INTERRUPTIBILITY_STATE
+from vmm.vtx.vmcs import (
+    EXCEPTION_BITMAP,
+    GUEST_INTERRUPTIBILITY_STATE,
+    PAGE_FAULT_ERROR_CODE_MASK,
+    PAGE_FAULT_ERROR_CODE_MATCH,
+)
 from vmm.vtx.vmcs_bits import BLOCKING_BY_STI, BLOCKING_BY_STI_MOV_SS, CONTROL_MONITOR_TRAP_FLAG, INVEPT_SINGLE_CONTEXT
 from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_RF, RFLAGS_TF
 
@@ -36,7 +41,8 @@ _ENTRY = const(8)  # hpa of the page's entry
 _CLOSED = const(10)  # the entry without the step
 _PLACE = const(12)  # address of the words of past.py
 _RIP = const(14)
-_WORDS = const(16)
+_FAULTS = const(16)  # mask and match of page faults' error codes, before; 0 where there is none
+_WORDS = const(18)
 
 _LOW = const(0xFFF ^ 7)  # of an entry: all below the address but the rights
 _HIGH = const(0xFFF00000)  # and above it
@@ -134,6 +140,12 @@ def _begin(words: int, table, invept, vmread, vmwrite, place: int, slow, vcpu) -
     if careful:
         w[_EXCEPTIONS] = int(vmread(vcpu, EXCEPTION_BITMAP))
         vmwrite(vcpu, EXCEPTION_BITMAP, 0xFFFFFFFF)
+        mask = int(vmread(vcpu, PAGE_FAULT_ERROR_CODE_MASK))
+        w[_FAULTS] = mask
+        if mask:
+            w[_FAULTS + 1] = int(vmread(vcpu, PAGE_FAULT_ERROR_CODE_MATCH))
+            vmwrite(vcpu, PAGE_FAULT_ERROR_CODE_MASK, 0)
+            vmwrite(vcpu, PAGE_FAULT_ERROR_CODE_MATCH, 0)
         w[_CAUGHT] = 1
     w[_PLACE] = place
     w[_PLACE + 1] = place >> 32
@@ -170,6 +182,9 @@ def _ended(words: int, invept, vmwrite, tables, vcpu) -> int:
     f[DIRTY] |= DIRTY_CONTROLS
     if w[_CAUGHT]:
         vmwrite(vcpu, EXCEPTION_BITMAP, w[_EXCEPTIONS])
+        if w[_FAULTS]:
+            vmwrite(vcpu, PAGE_FAULT_ERROR_CODE_MASK, w[_FAULTS])
+            vmwrite(vcpu, PAGE_FAULT_ERROR_CODE_MATCH, w[_FAULTS + 1])
     vcpu.use(tables[int(w[_ARMED]) - 1])
     w[_ARMED] = 0
     invept(INVEPT_SINGLE_CONTEXT, int(w[_EPTP]) | int(w[_EPTP + 1]) << 32)

@@ -15,6 +15,7 @@ from vmm import verdict
 from vmm.fault import MC
 from vmm.handlers import exception
 from vmm.loaders.state import GPRS
+from vmm.policies.stepper import Diverted
 from vmm.vtx import reasons
 from vmm.vtx.events import ERROR_CODE, EXTERNAL_INTERRUPT, HARDWARE_EXCEPTION, NMI, VALID
 from vmm.vtx.frame import ENTRY_INFO
@@ -29,10 +30,6 @@ from vmm.vtx.x86 import RFLAGS_IF
 
 _MOST = const(8)  # events of a chain
 _EXITS = const(64)  # exits of a replay at most
-_WINDOWS = const(1 << 2 | 1 << 22)  # interrupt-window and NMI-window exiting
-_PASSING = (
-    reasons.EXTERNAL_INTERRUPT, reasons.INTERRUPT_WINDOW, reasons.NMI_WINDOW, reasons.ATTENTION,
-)  # fmt: skip
 # Exits of instructions that have effects outside, or that cannot fault any more.
 _EFFECTS = (
     reasons.IO_INSTRUCTION, reasons.HLT, reasons.VMCALL, reasons.PAUSE, reasons.CPUID, reasons.TASK_SWITCH,
@@ -54,7 +51,7 @@ class Step:
         self.during = during
 
 
-class Replay:
+class Replay(Diverted):
     """Of one vCPU at a triple fault. begin(); then done(self) is called, `chain` has the Steps, `interrupt` the vector
     of the interrupt that began it, or None; the vCPU's exit loop ends with the triple fault."""
 
@@ -67,7 +64,6 @@ class Replay:
         self._handler = self._exit
         self._way = None
         self._exits = 0
-        self._held = False
         self._saved = None
         self._tries = []
 
@@ -85,8 +81,7 @@ class Replay:
                 self._tries.append(last & 0xFF)
             if vcpu.apicv and vcpu.lapic.service_vector() >= 0:
                 self._tries.append(vcpu.lapic.service_vector())
-        if len(self._vm.vcpus) > 1:
-            self._vm.hold_others(vcpu, 1)
+        self.alone(vcpu)
         self._try()
 
     def _try(self):
@@ -103,18 +98,7 @@ class Replay:
         self._way = vcpu.stepper.way()
         delivery = self._way.arm(vcpu)
         self._vm.arming.all_exceptions(vcpu)
-        instead = dict.fromkeys(_PASSING)
-        if not delivery:
-            instead[reasons.PREEMPTION_TIMER_EXPIRED] = None
-        instead[reasons.PENDING] = self._hold
-        self._vm.exits.divert(vcpu, self._handler, instead)
-
-    def _hold(self, vcpu):
-        """Handler of slot PENDING: other events wait."""
-        self._held = True
-        vcpu.pending = 0
-        vcpu.events.set_primary(0, _WINDOWS)
-        return verdict.RESUME
+        self.divert(vcpu, self._handler, delivery)
 
     def _exit(self, vcpu):
         """Handler of all other exits."""
@@ -189,11 +173,7 @@ class Replay:
         vcpu, vm = self.vcpu, self._vm
         self._restore()
         vm.arming.own_exceptions(vcpu)
-        vm.exits.restore(vcpu)
-        if len(vm.vcpus) > 1:
-            vm.hold_others(vcpu, -1)
-        if self._held:
-            vcpu.events.kick()
+        self.rejoin(vcpu)
         self._done(self)
         return verdict.TRIPLE_FAULT
 

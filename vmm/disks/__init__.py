@@ -12,6 +12,7 @@ A disk has `sectors` of 512 bytes, `read_only`, `identity` (20 bytes), and
     cancel()                               what is under way moves nothing any more when this returns
     forget()                               the guest is switched off
     close()
+    save(), load(saved)                    what it alone has, as plain data: what "scratch" was given, not the image
 
 The caller has checked that the sectors are the disk's.
 """

@@ -7,6 +7,7 @@ the guest's power-off.
 from array import array
 
 import cpu
+import uctypes
 from micropython import const
 
 from vmm.disks import SECTOR
@@ -42,6 +43,12 @@ class HostDisk:
 
     def flush(self, done):
         self.drive.submit(Request(self.vm, FLUSH, 0, _NOTHING, 0, done))
+
+    def save(self):
+        return {}
+
+    def load(self, saved):
+        pass
 
     def cancel(self):
         self.drive.cancel(self.vm)
@@ -115,11 +122,22 @@ class Scratch(HostDisk):
         self.forget()
         HostDisk.close(self)
 
+    def save(self):
+        """{number of a chunk: bytes} of what has been written."""
+        return {number: uctypes.bytes_at(hpa, _CHUNK) for number, hpa in self._chunks.items()}
+
+    def load(self, saved):
+        self.forget()
+        for number, data in saved.items():
+            hpa = self._pages.take(_CHUNK)
+            self._chunks[number] = hpa
+            uctypes.bytearray_at(hpa, _CHUNK)[:] = data
+
     def own(self, number):
         """The hpa of a chunk that has been written, or None."""
         return self._chunks.get(number)
 
-    def load(self, number, whole, done):
+    def fill(self, number, whole, done):
         """Make a chunk of its own: read, unless the whole of it is written next. MemoryError."""
         if self.changed + _CHUNK > self._limit:
             raise MemoryError
@@ -182,7 +200,7 @@ class _Transfer:
         own = disk.own(number)
         if own is None and self._write:
             try:
-                disk.load(number, size == _CHUNK, self.go_on)
+                disk.fill(number, size == _CHUNK, self.go_on)
             except MemoryError:
                 self._answer = False
             return

@@ -65,6 +65,20 @@ class MemoryDisk:
             s = self.state
             _fill(self._table, self._entries, s[_HPA] | s[_HPA + 1] << 32)
 
+    def save(self):
+        """{number of a chunk: bytes} of what has been written to "scratch"."""
+        saved = {}
+        for number in range(self._entries if self._table else 0):
+            hpa = self._entry(number)
+            if hpa & _OWN:
+                saved[number] = uctypes.bytes_at(hpa & ~_OWN, CHUNK)
+        return saved
+
+    def load(self, saved):
+        self.forget()
+        for number, data in saved.items():
+            uctypes.bytearray_at(self._place(number * CHUNK, 1), CHUNK)[:] = data
+
     def close(self):
         self.forget()
         if self._table:
@@ -93,13 +107,15 @@ class MemoryDisk:
     def cancel(self):
         pass
 
+    def _entry(self, number):
+        return int.from_bytes(uctypes.bytes_at(self._table + number * 8, 8), "little")
+
     def _place(self, at, write):
         """The hpa of byte `at`; a chunk of its own for what is written. OutOfMemory."""
         s = self.state
         if not self._table:
             return (s[_HPA] | s[_HPA + 1] << 32) + at
-        entry = uctypes.bytearray_at(self._table + (at >> _CHUNK_SHIFT) * 8, 8)
-        hpa = int.from_bytes(entry, "little")
+        hpa = self._entry(at >> _CHUNK_SHIFT)
         if write and not hpa & _OWN:
             if self.changed + CHUNK > self._limit:
                 raise MemoryError
@@ -109,7 +125,7 @@ class MemoryDisk:
             for i in range(0, rest, _PIECE):
                 cpu.copy(mine + i, hpa + i, min(_PIECE, rest - i))
             hpa = mine | _OWN
-            entry[:] = hpa.to_bytes(8, "little")
+            uctypes.bytearray_at(self._table + (at >> _CHUNK_SHIFT) * 8, 8)[:] = hpa.to_bytes(8, "little")
         return (hpa & ~_OWN) + (at & CHUNK - 1)
 
 

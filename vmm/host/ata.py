@@ -112,6 +112,9 @@ class Channel:
         """The disks that are there."""
         io = self._io
         io.outb(self._control, NIEN)
+        status = io.inb(self._ports + STATUS)
+        if status & (BSY | DRQ) and status not in (0xFF, 0x7F):
+            self._reset()  # a soft reset of the monitor has left it in the middle of a command
         drives = []
         for number in (0, 1):
             drive = self._identify(number)

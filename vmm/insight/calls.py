@@ -1,8 +1,10 @@
 """System calls of a guest by number and by name, for filters: Linux's names come from the guest's own tables."""
 
+from array import array
+
 from micropython import const
 
-_MOST = const(1024)  # numbers that a list may name
+MOST = const(1024)  # numbers of system calls that a set may have
 
 
 def numbers(vm, which):
@@ -11,8 +13,8 @@ def numbers(vm, which):
     found = set()
     for one in several:
         number = _number(vm, one) if isinstance(one, str) else one
-        if len(several) > 1 and number >= _MOST:
-            raise ValueError("number=%r: in a list, numbers are below %d" % (one, _MOST))
+        if len(several) > 1 and number >= MOST:
+            raise ValueError("number=%r: in a list, numbers are below %d" % (one, MOST))
         found.add(number)
     return sorted(found)
 
@@ -21,3 +23,13 @@ def _number(vm, name):
     from vmm.insight.linux import calls
 
     return calls.number(vm.kernel, name)
+
+
+def bitmap(numbers):
+    """A bit for each number below MOST, as 32-bit words. ValueError for a higher one."""
+    words = array("I", bytes(MOST // 8))
+    for number in numbers:
+        if number >= MOST:
+            raise ValueError("number=%r: numbers are below %d" % (number, MOST))
+        words[number >> 5] |= 1 << (number & 31)
+    return words

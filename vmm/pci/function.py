@@ -128,6 +128,11 @@ class Function:
 
     # -- interrupts
 
+    @property
+    def level(self):
+        """Of INTx, as the device drives it."""
+        return self._level
+
     def interrupt(self, level):
         """INTx, as the device drives it."""
         self._level = level

@@ -15,11 +15,13 @@ from vmm.vtx.vmcs import (
     SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS,
 )
 from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
-from vmm.vtx.x86 import PAGE
+from vmm.vtx.x86 import CR4_SMEP, EFER_NXE, PAGE
 
-# Of a page fault's error code: a fetch by the kernel.
+# Of a page fault's error code: a fetch by the kernel; and where the CPU does not tell fetches from reads, since neither
+# EFER.NXE nor CR4.SMEP is set, a read by the kernel, of a page that is not present.
 _FETCH_BITS = const(1 << 4 | 1 << 2)
 _FETCH = const(1 << 4)
+_READ_BITS = const(1 << 2 | 1 << 1 | 1 << 0)
 
 
 class Arming:
@@ -97,7 +99,8 @@ class Arming:
         bits = self._exceptions.bits
         if self._fetches and not bits >> PF & 1:
             bits |= 1 << PF
-            _match(vcpu, _FETCH_BITS, _FETCH)
+            told = vcpu.efer & EFER_NXE or vcpu.cr4 & CR4_SMEP
+            _match(vcpu, _FETCH_BITS if told else _READ_BITS, _FETCH if told else 0)
         vcpu.write(EXCEPTION_BITMAP, bits)
 
     @property

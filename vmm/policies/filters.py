@@ -65,7 +65,10 @@ class Text(Filter):
 
 
 class Calls(Filter):
-    """System calls: a number or a name, or a list or tuple of them."""
+    """number=: system calls by a number or a name, or a list or tuple of them."""
+
+    def __init__(self):
+        super().__init__("number", "the call's number, its name in Linux, or a list of them")
 
     def check(self, value):
         several = value if isinstance(value, (list, tuple)) else (value,)

@@ -21,7 +21,46 @@ _PASSING = _PASSING_DELIVERY + (reasons.PREEMPTION_TIMER_EXPIRED,)
 _WINDOWS = const(1 << 2 | 1 << 22)  # interrupt-window and NMI-window exiting
 
 
-class Stepper:
+class Diverted:
+    """A vCPU whose exits go to one handler for a while; events for the guest wait. Base of Stepper and of
+    vmm.debug.replay.Replay."""
+
+    _held = False  # an event waits
+    _alone = False  # the other vCPUs stand still
+
+    def alone(self, vcpu):
+        """The other vCPUs, where there are any, stand still until rejoin()."""
+        self._alone = len(vcpu.vm.vcpus) > 1
+        if self._alone:
+            vcpu.vm.hold_others(vcpu, 1)
+
+    def divert(self, vcpu, handler, delivery, violation=None):
+        """Until rejoin(). delivery: the preemption timer ends it, too. violation: handler of EPT violations, if any."""
+        instead = dict.fromkeys(_PASSING_DELIVERY if delivery else _PASSING)
+        instead[reasons.PENDING] = self._hold
+        if violation is not None:
+            instead[reasons.EPT_VIOLATION] = violation
+        vcpu.vm.exits.divert(vcpu, handler, instead)
+
+    def _hold(self, vcpu):
+        """Handler of slot PENDING: hold the event, which would be delivered between the instruction and its trap."""
+        self._held = True
+        vcpu.pending = 0
+        vcpu.events.set_primary(0, _WINDOWS)
+        return verdict.RESUME
+
+    def rejoin(self, vcpu):
+        """Exits, other vCPUs and events are as before."""
+        vcpu.vm.exits.restore(vcpu)
+        if self._alone:
+            self._alone = False
+            vcpu.vm.hold_others(vcpu, -1)
+        if self._held:
+            self._held = False
+            vcpu.events.kick()
+
+
+class Stepper(Diverted):
     """step(gpa, rights): let the next instruction reach the page at gpa; then close it again.
 
     Interrupts and NMIs for the guest are held until it is over.
@@ -34,9 +73,7 @@ class Stepper:
         self._ways = ways
         self._way = ways[-1]
         self.armed = False
-        self._held = False  # an event waits
         self._interrupts = self._interrupted  # one object: Exits keeps the table of the last diversion
-        self._alone = False  # the other vCPUs stand still
         self._done = None
 
     def step(self, gpa=None, rights=RWX, done=None):
@@ -57,14 +94,9 @@ class Stepper:
             vm.rights.lend(gpa, rights)
         if not self.armed:
             self.armed = True
-            self._alone = len(vm.vcpus) > 1 and (gpa is not None or done is not None)
-            if self._alone:
-                vm.hold_others(self.vcpu, 1)
-            delivery = self._way.arm(self.vcpu)
-            instead = dict.fromkeys(_PASSING_DELIVERY if delivery else _PASSING)
-            instead[reasons.PENDING] = self._hold
-            instead[reasons.EPT_VIOLATION] = self.violation
-            vm.exits.divert(self.vcpu, self._interrupts, instead)
+            if gpa is not None or done is not None:
+                self.alone(self.vcpu)
+            self.divert(self.vcpu, self._interrupts, self._way.arm(self.vcpu), self.violation)
         else:
             self._way.again(self.vcpu)
         return verdict.RESUME
@@ -87,23 +119,10 @@ class Stepper:
         if self.armed:
             self.armed = False
             self._way.disarm(self.vcpu)
-            vm.exits.restore(self.vcpu)
-            if self._alone:
-                self._alone = False
-                vm.hold_others(self.vcpu, -1)
-            if self._held:
-                self._held = False
-                self.vcpu.events.kick()
+            self.rejoin(self.vcpu)
         vm.rights.restore()
         done, self._done = self._done, None
         return done(completed) if done is not None else verdict.RESUME
-
-    def _hold(self, vcpu):
-        """Handler of slot PENDING: hold the event, which would be delivered between the instruction and its trap."""
-        self._held = True
-        vcpu.pending = 0
-        vcpu.events.set_primary(0, _WINDOWS)
-        return verdict.RESUME
 
     def violation(self, vcpu):
         """An EPT violation: where the monitor completes the instruction, no trap of the CPU's ends the step."""

@@ -16,8 +16,9 @@ DEMAND = "demand"  # the guest with demand_paging
 SECOND = "second"  # the guest with two processors
 MITIGATED = "mitigated"  # a monitor without mitigations=off
 HIDDEN = "hidden"  # policies that only look, by hidden breakpoints and at watched bytes
+STEP = "step"  # a policy on each instruction
 POLICIES = (WATCH, VALUE, HANDLED)
-ATTACHED = (*POLICIES, HIDDEN)
+ATTACHED = (*POLICIES, HIDDEN, STEP)
 SECOND_ROWS = ("ipi_hlt", "ipi_pause", "ipi_call")
 
 
@@ -40,8 +41,11 @@ VARIANTS = {
     **{row: Variant(row, SECOND, row) for row in SECOND_ROWS},
     "out_policy": Variant("out_policy", HANDLED, "out_policy"),
     "memory_policy": Variant("memory_policy", VALUE, "memory_policy"),
-    "hidden_nop": Variant("hidden_nop", HIDDEN),
-    "hidden_push": Variant("hidden_push", HIDDEN),
+    "hidden_nop": Variant("hidden_nop", HIDDEN, "hidden_nop_user"),
+    "hidden_push": Variant("hidden_push", HIDDEN, "hidden_push_user"),
+    "syscall_watch": Variant("syscall", WATCH),
+    "syscall_other": Variant("syscall", VALUE),
+    "step": Variant("nop", STEP),
     "call_return": Variant("call_return", HIDDEN),
     "write_beside": Variant("write_beside", HIDDEN),
     **_policies("in_pic", *POLICIES, peer="in_uart"),

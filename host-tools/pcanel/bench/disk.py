@@ -52,7 +52,7 @@ def monitored(cpu: str | None = None) -> dict[str, int]:
         raise InputError(f"{_PROGRAM}: no such file (make guests builds it)")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
-        (directory / "initrd").write_bytes((BUILD / "guests/initrd.cpio").read_bytes() + _archive())
+        (directory / "initrd").write_bytes((BUILD / "guests/initrd.cpio").read_bytes() + archive())
         for image in ("memory", "host"):
             with (directory / image).open("wb") as file:
                 file.truncate(_IMAGE)
@@ -76,15 +76,16 @@ def monitored(cpu: str | None = None) -> dict[str, int]:
     return _figures(said)
 
 
-def _archive() -> bytes:
+def archive() -> bytes:
+    """An initramfs with the modules and the program."""
     (kernel,) = _MODULES.glob("*/kernel")
-    archive = Archive()
-    archive.add("m", 0o40755)
+    files = Archive()
+    files.add("m", 0o40755)
     for n, driver in enumerate(_DRIVERS):
         (path,) = kernel.rglob(f"{driver}.ko")
-        archive.add(f"m/{n}.ko", 0o100644, path.read_bytes())
-    archive.add("disk", 0o100755, _PROGRAM.read_bytes())
-    return archive.finish()
+        files.add(f"m/{n}.ko", 0o100644, path.read_bytes())
+    files.add("disk", 0o100755, _PROGRAM.read_bytes())
+    return files.finish()
 
 
 def _figures(said: str) -> dict[str, int]:

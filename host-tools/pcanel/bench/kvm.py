@@ -15,7 +15,9 @@ KVMRUN = BUILD / "kvmrun/kvmrun"
 _TIMEOUT = 300  # seconds
 _MEMORY = 32  # MiB of the bench's guest
 _PM_TIMER = 0x608  # the monitor's ACPI tables are in the guest's memory, kvmrun has the timer
-_USER = {row: f"{row}_user" for row in ("rdmsr", "wrmsr", "int3")}  # that user space answers
+_USER = {
+    row: f"{row}_user" for row in ("rdmsr", "wrmsr", "int3", "hidden_nop", "hidden_push")
+}  # that user space answers
 _STATISTIC = re.compile(r"^kvm: (\w+) (\d+)$", re.MULTILINE)
 
 # What the guest prints is kept until it has ended, so that the outer system's own console costs it nothing.
@@ -82,7 +84,8 @@ def rows(cpu: str | None = None, rounds: int = guest.ROUNDS, names: list[str] | 
             (user, list(_USER), 1),
             (second, list(conditions.SECOND_ROWS), 2),
         ):
-            options = guest.cmdline(wanted, rounds, pm_timer=_PM_TIMER, cpus=cpus)
+            more = {"breakpoints": 1} if target is user else {}
+            options = guest.cmdline(wanted, rounds, pm_timer=_PM_TIMER, cpus=cpus, **more)
             machine_file(target, _MEMORY, "multiboot", [guest.IMAGE], options, cpus)
         text = run(machine, cpu, user=user, second=second)
     parts = re.split(guest.DONE, text, flags=re.MULTILINE)

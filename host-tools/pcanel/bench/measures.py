@@ -143,9 +143,17 @@ EXITS = (
     *_policies("ud2", "UD2", conditions.HANDLED),
     _exit("ram", "memory read of RAM, to compare with the next"),
     *_policies("ram", "memory read of RAM", *conditions.POLICIES, goal=MEMORY_POLICY),
-    Measure("hidden_nop", "a function that begins with NOP, under a hidden breakpoint with an empty policy", HIDDEN),
-    Measure("hidden_push", "the same where it begins with PUSH, which is stepped", HIDDEN),
+    _exit(
+        "hidden_nop",
+        "a function that begins with NOP, under a hidden breakpoint with an empty policy; KVM: a"
+        " debugger in user space, which puts the instruction back and steps it",
+        HIDDEN,
+    ),
+    _exit("hidden_push", "the same where it begins with PUSH, which is stepped", HIDDEN),
     Measure("call_return", "the same with CALL and RETURN: two breakpoints, and two steps"),
+    Measure("syscall_watch", "SYSCALL, there and past its entry point, under a policy that answers None", 4000),
+    Measure("syscall_other", "SYSCALL, of a number that the policy's number= leaves out", 1500),
+    Measure("step", "an instruction under a policy on each, which answers None", 3500),
     Measure("write_beside", "memory write of a page of which a policy watches other bytes", BESIDE),
     *_policies(
         "ioapic_read", "memory read of the I/O APIC's window", conditions.WATCH, conditions.VALUE, goal=MEMORY_POLICY
@@ -206,6 +214,8 @@ SYSTEM = (
         goal_of_row=(0.5, "strace_debian"),
     ),
     Measure("strace_debian", "the same under Debian's own strace in the same guest: the peer", unit="times"),
+    Measure("cr3_pid_other", "an exit by MOV to CR3 in Linux, of another process than a policy's pid=", 1200),
+    Measure("syscall_pid_other", "an exit by SYSCALL in Linux, of another process than a policy's pid=", 1500),
     Measure("strace_line", "to make a recorded call a line of text, when somebody looks"),
     Measure("guest_switch", "from the last instruction of one guest to the first of the next"),
     Measure("gc_pause_max", "longest garbage collection, one guest"),

@@ -31,13 +31,18 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Figures:
-    """Ticks of one run each; lines: calls that the recipe has seen; line: ticks to format one of them."""
+    """Ticks of one run each; lines: calls that the recipe has seen; line: ticks to format one of them.
+
+    cr3_pid, syscall_pid: ticks of an exit by a write of CR3, by SYSCALL, where a policy's pid= is another process's.
+    """
 
     alone: int
     below: int
     strace: int
     lines: int
     line: int
+    cr3_pid: int
+    syscall_pid: int
 
     @property
     def below_to_alone(self) -> float:
@@ -102,4 +107,12 @@ def measure(cpu: str | None = None) -> Figures:
                 "(lambda before, lines: (len(lines), cpu.rdtsc() - before))(cpu.rdtsc(), t.lines)", _TIMEOUT
             )
             monitor.exec("t.stop()")
-            return Figures(alone, below, strace, lines, ticks // lines)
+            others = []
+            for event, reason in (("CR, number=3", "CONTROL_REGISTER_ACCESS"), ("SYSCALL", "EXCEPTION_OR_NMI")):
+                monitor.exec(f"vm = vms['linux']\n@vm.on({event}, pid=1 << 20)\ndef other(vcpu): pass")
+                before = monitor.eval("vms['linux'].exit_counts()")[reason]
+                run(f"ticks {_LS}")
+                after = monitor.eval("vms['linux'].exit_counts()")[reason]
+                monitor.exec("other.detach()")
+                others.append((after[1] - before[1]) // (after[0] - before[0]))
+            return Figures(alone, below, strace, lines, ticks // lines, *others)

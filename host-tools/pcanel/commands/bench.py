@@ -114,6 +114,8 @@ def _system(results: Results, cpu: str) -> None:
     figures = strace.measure(cpu)
     results.pcanel["strace_below"] = prompt.one(figures.below_to_alone)
     results.pcanel["strace_debian"] = prompt.one(figures.strace_to_alone)
+    results.pcanel["cr3_pid_other"] = prompt.one(figures.cr3_pid)
+    results.pcanel["syscall_pid_other"] = prompt.one(figures.syscall_pid)
     results.pcanel["strace_line"] = prompt.one(figures.line)
 
 

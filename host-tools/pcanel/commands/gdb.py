@@ -10,9 +10,11 @@ from pathlib import Path
 import capstone
 
 from pcanel import repl
+from pcanel.commands.inside import opened
 from pcanel.commands.output import say
-from pcanel.errors import InputError
+from pcanel.errors import InputError, PcanelError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
+from pcanel.ram.guest import Cached
 from pcanel.runs import Run, find
 
 SCRIPT = Path(__file__).parents[1] / "ingdb" / "modes.py"
@@ -44,7 +46,11 @@ def _gdb(options: argparse.Namespace) -> int:
         run = find(options.run)
         run.wait_booted(BOOT_TIMEOUT)
         target, number = run.state["gdb"], _number(run, options.name)
+        if not options.only_print and _ask(run, "monitor.gdb.stub is not None"):
+            raise InputError("another gdb is connected: it has to end first")
         offset = _offset(run, options)
+        if not options.symbols:
+            options.symbols = _names(run, options.name)
     words = command_line(target, number, options.symbols, offset, options.rest)
     if options.only_print or shutil.which("gdb") is None:
         if not options.only_print:
@@ -96,6 +102,25 @@ def _offset(run: Run, options: argparse.Namespace) -> int:
     except repl.RemoteError as error:
         say(f"the guest does not say where its kernel is: {str(error).splitlines()[-1]}; --offset N does")
         return 0
+
+
+def _names(run: Run, name: str) -> Path | None:
+    """The names and frames of a Linux from its own memory, as an ELF; None for other guests."""
+    from pcanel.kernel import symbolfile  # imports drgn
+    from pcanel.kernel.program import program
+
+    choice = argparse.Namespace(run=run.id, line=None, live=False)
+    try:
+        with opened(choice, name) as (facts, memory):
+            if not facts.vmcoreinfo:
+                return None
+            path = run.path / f"{name}.elf"
+            count = symbolfile.write(program(facts, Cached(memory)), path)
+    except (PcanelError, LookupError, ValueError, MemoryError) as error:
+        say(f"no names from guest {name}: {str(error).splitlines()[-1] if str(error) else type(error).__name__}")
+        return None
+    say(f"{count} names from guest {name}")
+    return path
 
 
 def _address(path: Path, name: str) -> int | None:

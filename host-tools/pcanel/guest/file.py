@@ -11,8 +11,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcanel import hostdisks
 from pcanel.errors import InputError
+from pcanel.guest import plugged
 from pcanel.hostdisks import Disk
 from pcanel.modules import BootModule
 from pcanel.paths import lack_of
@@ -20,7 +20,6 @@ from pcanel.vmm_import import importable
 
 with importable():
     from vmm.description import FIRMWARE_MEMORY, PROTOCOLS
-    from vmm.disks import checks as disk_checks
     from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
@@ -38,7 +37,6 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MEMORY_MIN = 1 << 20
 _MEMORY_MAX = 512 << 30
 _PAGE = 4096
-_LARGE = 32 << 20  # bytes of an image that is a disk of the machine, and no boot module
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
 _RESERVED_NAMES = ("repl", "com2", "com3", "gdb", "engine", "bochs", "outer")  # consoles and logs that are not guests'
 _FLAT_KEYS = ("address", "mode", "registers")
@@ -163,9 +161,10 @@ def _check(reader: _Reader) -> Guest:
         "links": _links(reader, name),
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
-        "disks": _disks(reader, attach, disks),
+        "devices": plugged.devices(reader, attach),
+        "disks": plugged.disks(reader, attach, disks, _size),
+        "cds": plugged.cds(reader, attach),
         "nets": _nets(reader, name),
-        "cds": _cds(reader, attach),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
@@ -290,41 +289,6 @@ def _shared(reader: _Reader) -> list[dict]:
     return windows
 
 
-def _disks(reader: _Reader, attach, machines: list[Disk]) -> list[dict]:
-    """Disks: `[[disk]]` tables with `image`, and optionally `mode`, `transport`, `limit`.
-
-    machines: gets the images that are to be disks of the machine: those that are written to, and large ones."""
-    disks = []
-    for number, table in enumerate(reader.take("disk", list, "[[disk]] tables", [])):
-        if not isinstance(table, dict):
-            raise reader.error(f"disk[{number}]", f"must be a table, not {table!r}")
-        disk = {"mode": "scratch", "transport": "virtio-pci", **table}
-        if isinstance(disk.get("limit"), str):
-            disk["limit"] = _size(reader, f"disk[{number}].limit", disk["limit"])
-        disks.append(disk)
-    try:
-        disk_checks.disks(disks)
-    except ValueError as error:
-        raise reader.error(f"disk{error}") from None
-    for number, disk in enumerate(disks):
-        key = f"disk[{number}].image"
-        if disk["image"].startswith(disk_checks.HOST):
-            continue
-        path = reader.file(key, disk["image"])
-        writable = disk["mode"] == "rw"
-        lack = hostdisks.check(path, writable)
-        if lack:
-            raise reader.error(key, f"{path}: {lack}")
-        if writable or path.stat().st_size > _LARGE:
-            if any(other.path == path and (writable or other.writable) for other in machines):
-                raise reader.error(key, f"{path}: an image that is written to is one disk, not two")
-            machines.append(Disk(path, writable))
-            disk["image"] = disk_checks.HOST + machines[-1].model
-        else:
-            disk["image"] = attach(key, disk["image"], f"disk{number}")
-    return disks
-
-
 def _nets(reader: _Reader, name: str) -> list[dict]:
     """Network interfaces: `[[net]]` tables with `switch`, and optionally `mac`."""
     nets = reader.take("net", list, "[[net]] tables", [])
@@ -333,16 +297,6 @@ def _nets(reader: _Reader, name: str) -> list[dict]:
     except ValueError as error:
         raise reader.error(f"net{error}") from None
     return nets
-
-
-def _cds(reader: _Reader, attach) -> list[dict]:
-    """CDs: `[[cd]]` tables with `image`."""
-    cds = reader.take("cd", list, "[[cd]] tables", [])
-    try:
-        disk_checks.cds(cds)
-    except ValueError as error:
-        raise reader.error(f"cd{error}") from None
-    return [{"image": attach(f"cd[{n}].image", cd["image"], f"cd{n}")} for n, cd in enumerate(cds)]
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:

@@ -2,7 +2,8 @@
 
 Names are looked up in the section's strings, where each stands once; types are made when they are asked for, members
 at their first use. Source: Linux, Documentation/bpf/btf.rst. What the section says is the guest's: a number that leads
-out of it, or types that lead to themselves, are a LookupError.
+out of it, or types that lead to themselves, are a LookupError. A module's section is split: its numbers and the offsets
+of its names go on where the kernel's end.
 """
 
 import struct
@@ -34,8 +35,8 @@ _QUALIFIED = {VOLATILE: drgn.Qualifiers.VOLATILE, CONST: drgn.Qualifiers.CONST, 
 class Btf:
     """The types of one section for one drgn.Program."""
 
-    def __init__(self, prog: drgn.Program, data: bytes):
-        """ValueError where this is no BTF."""
+    def __init__(self, prog: drgn.Program, data: bytes, below: "Btf | None" = None):
+        """below: the kernel's, for a module's section. ValueError where this is no BTF."""
         try:
             magic, version, _, head, types, types_size, strings, strings_size = struct.unpack_from("<HBBIIIII", data)
         except struct.error:
@@ -45,7 +46,10 @@ class Btf:
         self._prog = prog
         self._data = data[head + types : head + types + types_size]
         self._strings = data[head + strings : head + strings + strings_size]
-        self._at: list[int] = [0]
+        self._below = below
+        self._first = below.end if below else 1  # the number of the first type in this section
+        self._names_from = below.names_end if below else 0
+        self._at: list[int] = []
         self._by_name: dict[int, list[int]] = {}
         self._enums: list[int] = []
         self._types: dict[int, drgn.Type] = {}
@@ -60,7 +64,7 @@ class Btf:
         unpack = struct.Struct("<II").unpack_from
         while at + 12 <= end:
             name, info = unpack(data, at)
-            number = len(self._at)
+            number = self.end
             self._at.append(at)
             kind = info >> 24 & 31
             if name:
@@ -71,23 +75,45 @@ class Btf:
                 self.variables.append(number)
             at += 12 + _EXTRA.get(kind, 0) + _EACH.get(kind, 0) * (info & 0xFFFF)
 
+    @property
+    def end(self) -> int:
+        """The number behind the last type."""
+        return self._first + len(self._at)
+
+    @property
+    def names_end(self) -> int:
+        """The offset behind the last name."""
+        return self._names_from + len(self._strings)
+
     def _record(self, number: int) -> tuple[int, int, int, int, int, int]:
         """(kind, flag, vlen, name, size or type, where its parts begin)."""
-        if not 0 < number < len(self._at):
+        if not self._first <= number < self.end:
             raise LookupError(f"the kernel's BTF has no type {number}")
-        at = self._at[number]
+        at = self._at[number - self._first]
         name, info, size = struct.unpack_from("<III", self._data, at)
         return info >> 24 & 31, info >> 31, info & 0xFFFF, name, size, at + 12
 
     def _name(self, offset: int) -> str | None:
         if not offset:
             return None
+        if self._below and offset < self._names_from:
+            return self._below._name(offset)
+        offset -= self._names_from
         end = self._strings.find(b"\0", offset)
         return self._strings[offset:end].decode(errors="replace") if end >= 0 else None
 
+    def _offset(self, name: str) -> int | None:
+        """Where a name stands in the section's own strings."""
+        text = name.encode() + b"\0"
+        if self._strings.startswith(text):
+            return self._names_from
+        at = self._strings.find(b"\0" + text)
+        return self._names_from + at + 1 if at >= 0 else None
+
     def _numbers(self, name: str) -> list[int]:
-        at = self._strings.find(b"\0" + name.encode() + b"\0")
-        return self._by_name.get(at + 1, []) if at >= 0 else []
+        """The section's own types of a name, which may stand in the kernel's strings."""
+        places = [self._offset(name)] + ([self._below._offset(name)] if self._below else [])
+        return [number for place in places if place is not None for number in self._by_name.get(place, [])]
 
     def _parts(self, format: str, count: int, at: int) -> Iterator[tuple]:
         size = struct.calcsize(format)
@@ -142,6 +168,8 @@ class Btf:
         """The drgn.Type of a number. LookupError."""
         if number == 0:
             return self._prog.void_type()
+        if self._below and number < self._first:
+            return self._below.type(number)
         made = self._types.get(number)
         if made is None:
             if self._depth > _DEPTH:

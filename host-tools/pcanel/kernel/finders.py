@@ -4,15 +4,19 @@ They come from the kernel's own memory and are asked last: with debugging symbol
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import drgn
 from drgn.helpers.linux.kallsyms import load_module_kallsyms, load_vmlinux_kallsyms
+from drgn.helpers.linux.list import list_for_each_entry
 
 from pcanel.kernel.btf import Btf
 from pcanel.kernel.variables import table
 
 _NAME = "pcanel"
+_LARGEST = 1 << 20  # bytes of a module's section
+_MODULES = 1024
 
 
 def add(prog: drgn.Program) -> None:
@@ -63,6 +67,7 @@ class Types:
         self._prog = prog
         self._btf: Btf | None = None
         self._read = False
+        self._modules: list[Btf] | None = None
         self._variables = table()
 
     @property
@@ -78,9 +83,33 @@ class Types:
                 self._btf = Btf(self._prog, self._prog.read(start, size))
         return self._btf
 
+    @property
+    def sections(self) -> Iterator[Btf]:
+        """The kernel's, and those of the modules that were there at the first question that the kernel's left open."""
+        if self.btf:
+            yield self.btf
+            if self._modules is None:
+                self._modules = []  # reading them asks for types
+                with contextlib.suppress(LookupError, ValueError, drgn.FaultError):
+                    self._modules = list(self._read_modules())
+            yield from self._modules
+
+    def _read_modules(self) -> Iterator[Btf]:
+        """btf_modules: the list that the kernel itself keeps (kernel/bpf/btf.c)."""
+        prog = self._prog
+        head = drgn.Object(prog, "struct list_head", address=prog.symbol("btf_modules").address)
+        entries = list_for_each_entry("struct btf_module", head.address_of_(), "list")
+        for entry in itertools.islice(entries, _MODULES):
+            size = entry.btf.data_size.value_()
+            if size <= _LARGEST:
+                with contextlib.suppress(ValueError):
+                    yield Btf(prog, prog.read(entry.btf.data.value_(), size), self.btf)
+
     def find_type(self, _prog, kinds, name: str, filename: str | None) -> drgn.Type | None:
         """As drgn.Program.register_type_finder() wants it."""
-        return self.btf.find_type(kinds, name) if self.btf and not filename else None
+        if filename:
+            return None
+        return next((found for each in self.sections if (found := each.find_type(kinds, name)) is not None), None)
 
     def find_object(self, prog, name: str, flags, filename: str | None) -> drgn.Object | None:
         """As drgn.Program.register_object_finder() wants it."""
@@ -90,12 +119,20 @@ class Types:
             kind = self.btf.find_variable(name) or self._variable(name)
             if kind is not None:
                 return self._at(name, kind)
+        for section in self.sections:
+            found = self._find(section, name, flags)
+            if found is not None:
+                return found
+        return None
+
+    def _find(self, section: Btf, name: str, flags) -> drgn.Object | None:
+        """An enumerator or a function of a section."""
         if drgn.FindObjectFlags.CONSTANT & flags:
-            found = self.btf.find_constant(name)
+            found = section.find_constant(name)
             if found is not None:
                 return found
         if drgn.FindObjectFlags.FUNCTION & flags:
-            kind = self.btf.find_function(name)
+            kind = section.find_function(name)
             if kind is not None:
                 return self._at(name, kind)
         return None

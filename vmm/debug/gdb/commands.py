@@ -99,6 +99,7 @@ def _triple_fault(stub, rest):
 def _system_reset(stub, _rest):
     guest = stub.chosen()[0]
     guest.vm.start()
+    stub.threads.forget()
     return "guest %s stands at its first instruction\n" % guest.vm.name
 
 

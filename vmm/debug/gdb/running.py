@@ -53,6 +53,7 @@ class Running:
         if not guests:
             raise ValueError("no guest is to go on")
         self.running = True
+        self.threads.forget()
         for guest in guests:
             if guest.gone:
                 guest.stopped = False

@@ -62,6 +62,17 @@ class Threads:
 
     def __init__(self):
         self.tasks = False
+        self._found = {}  # of the stop at hand: {Guest: {PID: the kernel's task}}
+
+    def forget(self):
+        """Guests go on: their tasks are looked up anew."""
+        self._found = {}
+
+    def _of(self, guest):
+        found = self._found.get(guest)
+        if found is None:
+            found = self._found[guest] = {task.pid: task for task in _tasks(guest.vm)}
+        return found
 
     def vcpu(self, guest, tid):
         """The vCPU of a TID; for a task's, ANY and ALL the first one. BadPacket."""
@@ -76,18 +87,17 @@ class Threads:
         """The Task of a TID, or None for a vCPU's. ValueError where it has ended."""
         if tid < TASKS:
             return None
-        kernel = guest.vm.kernel
-        for task in _tasks(guest.vm):
-            if task.pid == tid - TASKS:
-                return Task(kernel, task)
-        raise ValueError("the task %d has ended" % (tid - TASKS))
+        task = self._of(guest).get(tid - TASKS)
+        if task is None:
+            raise ValueError("the task %d has ended" % (tid - TASKS))
+        return Task(guest.vm.kernel, task)
 
     def ids(self, guest):
         """TIDs."""
         found = [vcpu.number + 1 for vcpu in guest.vm.vcpus]
         if self.tasks:
             running = self._running(guest)
-            found += [TASKS + task.pid for task in _tasks(guest.vm) if task.pid not in running]
+            found += sorted([TASKS + pid for pid in self._of(guest) if pid not in running])
         return found
 
     def _running(self, guest):
@@ -97,7 +107,7 @@ class Threads:
 
     def alive(self, guest, tid):
         if tid >= TASKS:
-            return any([task.pid == tid - TASKS for task in _tasks(guest.vm)])
+            return tid - TASKS in self._of(guest)
         return tid <= len(guest.vm.vcpus)
 
     def words(self, guest, tid):
@@ -118,10 +128,12 @@ class Threads:
 
 def _tasks(vm):
     """All threads of all processes, bounded."""
+    from vmm.insight.linux.tasks import group
+
     found = []
-    linux = vm.linux
-    for leader in linux.tasks():
-        found.append(leader)
-        if len(found) == _MOST:
-            break
+    for leader in vm.linux.tasks():
+        for task in group(leader):
+            found.append(task)
+            if len(found) == _MOST:
+                return found
     return found

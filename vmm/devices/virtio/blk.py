@@ -71,7 +71,7 @@ class Blk(Device):
         self.disk = disk
         self._chain = new_chain()
         self._round = 0  # counts resets: what a disk ends from an earlier round is dropped
-        self.waiting = 0  # requests that the disk has
+        self._heads = []  # of the chains that the disk has
         self.words[_WRITABLE] = 0 if disk.read_only else 1
         self._serve = None
         if disk.quick:
@@ -84,15 +84,20 @@ class Blk(Device):
         """(reads, sectors read, writes, sectors written)."""
         return tuple(self.words[_COUNTS : _COUNTS + 4])
 
+    @property
+    def waiting(self):
+        """Requests that the disk has."""
+        return len(self._heads)
+
     def config(self):
         """capacity, size_max (not offered), seg_max, geometry (not offered), blk_size."""
         return struct.pack("<QIIIIQ", self.disk.sectors, 0, MOST - 4, 0, SECTOR, 0)
 
     def stopped(self):
         self._round += 1
-        if self.waiting:
+        if self._heads:
             self.disk.cancel()
-        self.waiting = 0
+        self._heads = []
 
     def notified(self, n):
         self.go_on(self._serve() if self._serve else self.queues[0].pop(self._chain))
@@ -141,7 +146,7 @@ class Blk(Device):
         count = chain[OUT] + chain[IN] - 2
         status = _address(chain, count + 1)
         self._count(write, total)
-        self.waiting += 1
+        self._heads.append(chain[HEAD])
         done = bind(self._ended, self._round, chain[HEAD], status, 0 if write else total)
         self.disk.words(sector, chain[_DATA : _DATA + BUFFER * count], sectors, write, done)
         return True
@@ -166,7 +171,7 @@ class Blk(Device):
         elif kind == _WRITE and not self.disk.read_only:
             self._transfer(head, sector, cut(readable, _HEADER, out - _HEADER), out - _HEADER, 1, status)
         elif kind == _SYNC:
-            self._start()
+            self._heads.append(head)
             self.disk.flush(bind(self._ended, self._round, head, status, 0))
         elif kind == _GET_ID:
             identity = (self.disk.identity + bytes(_ID_BYTES))[:_ID_BYTES]
@@ -185,23 +190,34 @@ class Blk(Device):
             self._end(head, status, _IOERR, 0)
             return
         self._count(write, size)
-        self._start()
+        self._heads.append(head)
         self.disk.transfer(sector, parts, write, bind(self._ended, self._round, head, status, 0 if write else size))
-
-    def _start(self):
-        self.waiting += 1
 
     def _ended(self, turn, head, status, written, ok):
         """The disk has done it, within transfer() or later."""
         if turn != self._round:
             return  # the driver has reset the device since
-        self.waiting -= 1
+        self._heads.remove(head)
         self._end(head, status, _OK if ok else _IOERR, written if ok else 0)
         self.done(0)
 
     def _end(self, head, status, code, written):
         uctypes.bytearray_at(status, 1)[0] = code
         self.queues[0].push(head, written + 1)
+
+    # -- state as data
+
+    def save(self):
+        """Plain data. Requests that the disk has are asked for again by load(): the disk is told of them twice."""
+        saved = Device.save(self)
+        saved["under_way"] = list(self._heads)
+        return saved
+
+    def load(self, saved):
+        Device.load(self, saved)
+        for head in saved["under_way"]:
+            if self.queues[0].again(head, self._chain) == CHAIN:
+                self._request(self._chain)
 
 
 def _address(chain, i):
@@ -254,6 +270,11 @@ def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
             count = back - 1
         elif kind == _WRITE and back == 1 and out > 1 and w[_WRITABLE]:
             count = out - 1
+        elif kind == _SYNC and back == 1 and out == 1:  # what is written to memory is kept
+            status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
+            status[0] = _OK
+            push(queue, int(c[HEAD]), 1)
+            continue
         else:
             return CHAIN
         if header[3]:

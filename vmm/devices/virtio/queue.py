@@ -119,6 +119,15 @@ class Queue:
         """Take the next chain of buffers: NOTHING, CHAIN, or WRONG (`broken` says what). chain: of new_chain()."""
         return pop(self.state, self._memory.table, chain)
 
+    def again(self, head, chain):
+        """pop() of the chain that begins at descriptor `head`, which has been taken before."""
+        ring = array("H", [0, 1, head])
+        at = uctypes.addressof(ring)
+        state = array("I", self.state)
+        state[AVAIL], state[AVAIL + 1] = at & 0xFFFFFFFF, at >> 32
+        state[NEXT] = state[EVENT] = state[BROKEN] = 0
+        return pop(state, self._memory.table, chain)
+
     def push(self, head, written):
         """Give a chain back. written: bytes that the device has written to it."""
         push(self.state, head, written)

@@ -33,6 +33,31 @@ _KINDS_OLD = (CALL, REGS, PARTIAL, UNDEFINED)  # type 0 to 3, before 6.4
 FRAME_POINTER = ("bp", 16, "prev_sp", -16, CALL, False)
 
 
+def layout(header):
+    """(release of the layout, names of registers). header: the bytes at __start_orc_header, None before Linux 6.3."""
+    if header is None:
+        return 0, _REGISTERS
+    release = 1 if header[:3] == _HEADER_6_3 else 2
+    return release, _REGISTERS_7_1 if header[:4] == _HEADER_7_1 else _REGISTERS
+
+
+def decode(flags, release, registers):
+    """(sp_reg, bp_reg, kind, exact) of an entry's flags, as Orc.find() has them; None for those that make no sense."""
+    sp = flags & 15
+    bp = flags >> 4 & 15
+    if sp >= len(registers) or bp >= len(registers):
+        return None
+    if release < 2:
+        kind = _KINDS_OLD[flags >> 8 & 3]
+        exact = kind in (REGS, PARTIAL) if release == 0 else bool(flags >> 10 & 1)
+        if flags >> (10 + release) & 1 or not sp:
+            kind = END if flags >> (10 + release) & 1 else UNDEFINED
+    else:
+        kind = flags >> 8 & 7
+        exact = bool(flags >> 11 & 1)
+    return registers[sp], registers[bp], kind, exact
+
+
 class Orc:
     """The tables of one kernel. ValueError: it has none (it was built with frame pointers)."""
 
@@ -44,14 +69,8 @@ class Orc:
         if ips is None or end is None or entries is None or not 0 < end - ips <= 4 * _MOST:
             raise ValueError("the guest's kernel has no ORC tables")
         self._table = (ips, entries, (end - ips) >> 2)
-        self._registers = _REGISTERS
         header = kernel.find("__start_orc_header")
-        self._release = 0  # of the layout
-        if header is not None:
-            said = self._space.read(header, 4)
-            self._release = 1 if said[:3] == _HEADER_6_3 else 2
-            if said == _HEADER_7_1:
-                self._registers = _REGISTERS_7_1
+        self._release, self._registers = layout(None if header is None else self._space.read(header, 4))
         self._least = self._place(self._table, 0)
         self._most = max(kernel.find("_etext") or 0, kernel.find("_einittext") or 0)
         self._modules = kernel.module_orc
@@ -83,16 +102,8 @@ class Orc:
 
     def _entry(self, gva):
         sp_offset, bp_offset, flags = struct.unpack("<hhH", self._space.read(gva, _SIZE))
-        sp = flags & 15
-        bp = flags >> 4 & 15
-        if sp >= len(self._registers) or bp >= len(self._registers):
+        found = decode(flags, self._release, self._registers)
+        if found is None:
             return None
-        if self._release < 2:
-            kind = _KINDS_OLD[flags >> 8 & 3]
-            exact = kind in (REGS, PARTIAL) if self._release == 0 else bool(flags >> 10 & 1)
-            if flags >> (10 + self._release) & 1 or not sp:
-                kind = END if flags >> (10 + self._release) & 1 else UNDEFINED
-        else:
-            kind = flags >> 8 & 7
-            exact = bool(flags >> 11 & 1)
-        return self._registers[sp], sp_offset, self._registers[bp], bp_offset, kind, exact
+        sp, bp, kind, exact = found
+        return sp, sp_offset, bp, bp_offset, kind, exact

@@ -4,6 +4,8 @@ import uctypes
 from micropython import const
 from vmx import bind, vmwrite
 
+from vmm.insight import calls
+from vmm.insight.calls import MOST
 from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Calls
 from vmm.policies.link import among, equal
@@ -12,7 +14,6 @@ from vmm.vtx.frame import RAX
 from vmm.vtx.x86 import IA32_LSTAR, MASK32, MASK64
 
 _LENGTH = const(2)  # bytes of the instruction
-_MOST = const(1024)  # numbers of system calls
 
 
 class Syscall(Instruction):
@@ -24,7 +25,7 @@ class Syscall(Instruction):
         'is its result, and the kernel is not called. SDM Vol. 2B, "SYSCALL"'
     )
     reasons = (reasons.EXCEPTION_OR_NMI,)
-    filters = (Calls("number", "the call's number, its name in Linux, or a list of them"),)
+    filters = (Calls(),)
     plain = False
     repeats = False
 
@@ -32,16 +33,12 @@ class Syscall(Instruction):
         """numbers: of the calls that a policy watches; None: all."""
         self.numbers = numbers
         if numbers is not None and len(numbers) > 1:
-            self._bits = bytearray(_MOST // 8)
-            for number in numbers:
-                self._bits[number >> 3] |= 1 << (number & 7)
+            self._bits = calls.bitmap(numbers)
 
     def of(self, vm, chosen):
         vm.entries.check()
         if "number" not in chosen:
             return self
-        from vmm.insight import calls
-
         return type(self)(calls.numbers(vm, chosen["number"]))
 
     def chains(self, vm):
@@ -52,7 +49,7 @@ class Syscall(Instruction):
             return []
         if len(self.numbers) == 1:
             return [equal(RAX, MASK32, self.numbers[0])]
-        return [among(RAX, uctypes.addressof(self._bits), _MOST)]
+        return [among(RAX, uctypes.addressof(self._bits), MOST)]
 
     def needs(self, chosen):
         return Needs(fetches=True, msrs=((IA32_LSTAR, False), (IA32_LSTAR, True)))

@@ -7,6 +7,8 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.insight import calls
+from vmm.insight.calls import MOST
 from vmm.memory.look import walk
 from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Calls
@@ -15,7 +17,6 @@ from vmm.vtx.frame import RSP
 from vmm.vtx.x86 import MASK64, PAGE
 
 _BP = const(3)
-_MOST = const(1024)  # numbers of system calls
 _AX = const(80)  # offsets in struct pt_regs (vmm/insight/linux/returns.py)
 _ORIG_AX = const(120)
 
@@ -33,7 +34,7 @@ class Sysret(Instruction):
         'its result. Value(number) is the result instead. SDM Vol. 2B, "SYSRET"'
     )
     reasons = (reasons.EXCEPTION_OR_NMI,)
-    filters = (Calls("number", "the call's number, its name in Linux, or a list of them"),)
+    filters = (Calls(),)
     plain = False
     paged = True  # its places are found through the guest's page tables (vmm/debug/hidden.py)
 
@@ -41,18 +42,13 @@ class Sysret(Instruction):
         """With filters: in a VM."""
         if vm is None:
             return
-        from vmm.insight import calls
         from vmm.insight.linux import returns
 
         kernel = vm.kernel
         self._gpas = [kernel.space.translate(gva) for gva in returns.places(kernel)]
         root = kernel.space.root
-        self._words = words = array("I", [root & 0xFFFFFFFF, root >> 32, kernel.space.shift] + [0] * (_MOST // 32))
-        numbers = calls.numbers(vm, chosen["number"]) if "number" in chosen else range(_MOST)
-        for number in numbers:
-            if number >= _MOST:
-                raise ValueError("number=%r: numbers are below %d" % (number, _MOST))
-            words[_BITS + (number >> 5)] |= 1 << (number & 31)
+        numbers = calls.numbers(vm, chosen["number"]) if "number" in chosen else range(MOST)
+        self._words = array("I", [root & 0xFFFFFFFF, root >> 32, kernel.space.shift]) + calls.bitmap(numbers)
 
     def of(self, vm, chosen):
         return type(self)(vm, chosen)
@@ -97,7 +93,7 @@ def numbered(words: ptr32, table, link, below, vcpu) -> int:
         return int(below(vcpu))
     n = ptr32(hpa)
     number = int(n[0])
-    if n[1] or number >= _MOST or not int(words[_BITS + (number >> 5)]) >> (number & 31) & 1:
+    if n[1] or number >= MOST or not int(words[_BITS + (number >> 5)]) >> (number & 31) & 1:
         return int(below(vcpu))
     return int(link(vcpu))
 

@@ -16,12 +16,10 @@ _MARK = "@@done"
 
 
 class Gdb:
-    """gdb on a guest of a Bench. args: options of gdb's before those of `pcanel gdb`."""
+    """words: gdb's command line, as `pcanel gdb` has it."""
 
-    def __init__(self, bench, number: int, symbols=None, offset: int = 0):
-        target = str(bench.monitor.run.path / "gdb.sock")
-        words = command_line(target, number, symbols, offset, ["-nx"])
-        words[1:1] = ["-ex", "set height 0", "-ex", "set width 0", "-ex", "set remotetimeout 20"]
+    def __init__(self, words: list[str]):
+        words = [*words, "-nx", "-ex", "set height 0", "-ex", "set width 0"]
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(), bufsize=0
         )
@@ -70,3 +68,8 @@ class Gdb:
             self._process.communicate(b"quit\n", _QUIT_TIMEOUT)
         finally:
             self.kill()
+
+
+def attached(monitor, number: int, symbols=None) -> Gdb:
+    """gdb on a guest of a Monitor, by its number."""
+    return Gdb(command_line(str(monitor.run.path / "gdb.sock"), number, symbols, 0, []))
