@@ -12,6 +12,7 @@ import inside
 import jobs
 import names
 import pytest
+import recipes
 import saved
 import smp
 import switches
@@ -204,6 +205,10 @@ def test_a_child_comes_back_too(shell):
 
 def test_recipes_of_system_calls(shell):
     systemcalls.check_recipes(shell, "linux")
+
+
+def test_recipes_that_guard_and_look(shell):
+    recipes.check(shell, "linux")
 
 
 def test_filters_of_tasks_and_calls_say_what_is_wrong(shell):
