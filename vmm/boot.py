@@ -73,6 +73,8 @@ def start_guests(monitor):
             except Exception as error:
                 vm.why = str(error)
                 print("guest %s does not start: %s: %s" % (vm.name, type(error).__name__, error))
+    for line in monitor.switches.lonely() if monitor.has_switches else ():
+        print(line)
 
 
 def run_policies(modules, namespace):

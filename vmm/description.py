@@ -8,6 +8,7 @@ from micropython import const
 
 from vmm.disks import checks as disk_checks
 from vmm.insight.systems import SYSTEMS
+from vmm.network import checks as net_checks
 from vmm.ties import checks
 from vmm.vtx.x86 import PAGE
 
@@ -55,6 +56,7 @@ _KEYS = {
     "devices": (list, "a list of [boot module, class]",
                 lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
     "disks": (list, "a list of {image} and, if wanted, mode, transport", None),
+    "nets": (list, "a list of {switch} and, if wanted, mac", None),
     "cds": (list, "a list of {image}", None),
     "links": (list, "a list of {uart, to}", None),
     "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi, cpl", None),
@@ -98,6 +100,8 @@ def check(config):
         checks.windows(config.get(key) or [])
         key = "disks"
         disk_checks.disks(config.get(key) or [])
+        key = "nets"
+        net_checks.nets(name, config.get(key) or [])
         key = "cds"
         disk_checks.cds(config.get(key) or [])
     except ValueError as error:

@@ -16,7 +16,8 @@ from vmm.pci.virtio import VirtioPci
 
 
 class Expansion:
-    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order."""
+    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order;
+    ports: its [[net]]s at their switches (vmm/network/port.py)."""
 
     def __init__(self, vm, line, deliver):
         """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
@@ -26,6 +27,9 @@ class Expansion:
         self._mmio_bus = vm.mmio_bus
         self._line = line
         self.disks = []
+        self.ports = []
+        self.packets = None  # vmm.policies.packets.Packets, once there was a policy on PACKET
+        self.capture = None  # vmm.network.capture.Capture while frames are captured
         self._bootable = []  # device paths as SeaBIOS has them
         config = vm.config
         try:
@@ -37,6 +41,8 @@ class Expansion:
                 self._add_device(vm, number, module, name)
             if config.get("rng"):
                 self.plug(Rng(vm.memory, vm.count_refused))
+            for number, entry in enumerate(config.get("nets") or []):
+                self._add_net(vm, number, entry)
         except BaseException:
             self.close()
             raise
@@ -90,6 +96,20 @@ class Expansion:
             raise ValueError("%s has no whole sector" % name)
         return MemoryDisk(uctypes.addressof(blob), len(blob), mode, vm.monitor.pages, identity, _limit(entry))
 
+    def _add_net(self, vm, number, entry):
+        from vmm.devices.virtio.net import Net
+        from vmm.network import checks
+        from vmm.network.port import Port
+
+        device = Net(vm.memory, vm.count_refused, checks.address(vm.name, number, entry))
+        self.plug(device)
+        port = Port(vm, device, "%s/net%d" % (vm.name, number))
+        try:
+            vm.monitor.switches.join(entry["switch"], port)
+        except ValueError as error:
+            raise ValueError("guest %s: nets[%d]: %s" % (vm.name, number, error)) from None
+        self.ports.append(port)
+
     def _host_disk(self, vm, entry, block, mode, identity):
         """A disk of the host's machine."""
         from vmm.disks.host import HostDisk, Scratch
@@ -132,6 +152,11 @@ class Expansion:
         """What firmware does before a kernel is entered."""
         self.board.assign()
 
+    def power_on(self):
+        """The guest is started."""
+        for port in self.ports:
+            port.power(True)
+
     def save(self):
         """Plain data of the board, its devices and the disks."""
         return {
@@ -151,12 +176,16 @@ class Expansion:
         """The guest is switched off: what disks keep only until then is gone."""
         for disk in self.disks:
             disk.forget()
+        for port in self.ports:
+            port.power(False)
 
     def close(self):
         """The guest is destroyed."""
         for disk in self.disks:
             disk.close()
-        self.disks = []
+        for port in self.ports:
+            port.vm.monitor.switches.leave(port)
+        self.disks, self.ports = [], []
 
 
 def _limit(entry):

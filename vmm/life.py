@@ -119,8 +119,8 @@ class Life:
     def _power(self, on):
         """The cables of its UARTs: a guest that is off holds no line up."""
         self.powered = on
-        if self.expansion and not on:
-            self.expansion.power_off()
+        if self.expansion:
+            self.expansion.power_on() if on else self.expansion.power_off()
         for end in self.monitor.links.ends(self.name):
             end.power(on)
 

@@ -24,6 +24,7 @@ from vmm.machines import Machines
 from vmm.memory import pages
 from vmm.memory.e820 import RAM
 from vmm.scheduling import sched
+from vmm.scheduling.preemption import preempt_soon
 from vmm.ties import link, shared
 from vmm.vm import VM
 from vmm.vtx import caps as caps_module
@@ -46,8 +47,8 @@ class NoVmx(RuntimeError):
 class Monitor:
     """The one object that owns the CPU and all guests.
 
-    For users: active, caps, create, drives, journal, links, machine_checks, mitigations, pages, scheduler, trial,
-    uarts, vms, windows, xcr0.
+    For users: active, caps, create, drives, journal, links, machine_checks, mitigations, pages, scheduler, switches,
+    trial, uarts, vms, windows, xcr0.
     """
 
     def __init__(self):
@@ -67,6 +68,7 @@ class Monitor:
         self.windows = shared.Windows(self.pages, self.scheduler)  # memory that guests share
         self._vpids = list(range(self._most, 0, -1))  # of 65535, which no heap reaches
         self.uarts = HostUarts(self.links, self.scheduler.watch_consoles)
+        self._switches = None
         self._peak = 0  # most guests so far: a destroyed guest's share of the heap stays reserved for its successor
         self.xcr0 = 0  # the XSAVE features that the CPU has, as XCR0
         self.compacts = False
@@ -143,6 +145,20 @@ class Monitor:
         text = "A soft reset destroys the guests %s%s. Ctrl-D once more does it, any other key stays."
         print(text % (", ".join(names[:_NAMED]), more))
         return sys.stdin.buffer.read(1) == _CTRL_D
+
+    @property
+    def switches(self):
+        """The switches that guests' network interfaces are plugged into, by name (vmm/network/switch.py)."""
+        if self._switches is None:
+            from vmm.network.switch import Switches
+
+            self._switches = Switches(self.scheduler, vmx.bind(preempt_soon, self.scheduler), self.pages)
+        return self._switches
+
+    @property
+    def has_switches(self):
+        """Whether a guest has a network interface."""
+        return bool(self._switches and self._switches.by_name)
 
     # -- machines
 

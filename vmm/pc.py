@@ -306,7 +306,8 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    return config["protocol"] == "bios" or any([config.get(key) for key in ("pci", "rng", "disks", "cds", "devices")])
+    keys = ("pci", "rng", "disks", "cds", "devices", "nets")
+    return config["protocol"] == "bios" or any([config.get(key) for key in keys])
 
 
 def _gone(_):

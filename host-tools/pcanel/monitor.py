@@ -28,6 +28,10 @@ from pcanel.post import Post
 from pcanel.ram import served
 from pcanel.ram.map import Ram
 from pcanel.runs import RunDirectory
+from pcanel.vmm_import import importable
+
+with importable():
+    from vmm.network.checks import HOST
 
 REPL = "repl"
 LINES = ("com2", "com3")
@@ -81,6 +85,7 @@ class Monitor:
         self._machine = Machine(
             Path(), Path(image), memory, cpu, self._modules, cmdline, paced=paced, uefi=uefi, reset_ends=reset_ends
         )
+        self._machine.network = any(net["switch"] == HOST for guest in self.guests for net in guest.config["nets"])
         self._machine.disks = distinct(disk for guest in self.guests for disk in guest.disks)
         self._machine.check()
         self.choice = choose(engine)

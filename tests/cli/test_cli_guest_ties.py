@@ -136,3 +136,32 @@ def test_a_window_counts_once_as_memory(write):
     assert len(load_all(files, 1024)) == 2
     with pytest.raises(InputError, match="do not fit"):
         load_all([*files, write(shared(name='"b"', size='"700M"'), "third")], 1024)
+
+
+def net(**keys):
+    return "".join(f"[[net]]\n{''.join(f'{key} = {value!r}{chr(10)}' for key, value in keys.items())}")
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("[[net]]\n", r"net\[0\]\.switch: must be the name of a switch, not None"),
+        (net(switch="a b"), r"net\[0\]\.switch: must be the name of a switch, not 'a b'"),
+        (net(switch="lan", speed=3), r"net\[0\]\.speed: unknown key; there are switch, mac"),
+        (net(switch="lan", mac="52:54"), r"net\[0\]\.mac: must be an address such as"),
+        (net(switch="lan", mac="01:00:5e:00:00:01"), r"net\[0\]\.mac: 01:00:5e:00:00:01 is no address of one"),
+        (2 * net(switch="lan", mac="02:00:00:00:00:01"), r"net\[1\]\.mac: that of \[0\] at the same switch"),
+        (9 * net(switch="lan"), r"net\[8\]: a guest has 8 network interfaces at most"),
+    ],
+)
+def test_what_no_interface_can_be(write, text, why):
+    with pytest.raises(InputError, match=why):
+        load_all([write(text, "a")], 1024)
+
+
+def test_addresses_differ_at_a_switch(write):
+    same = net(switch="lan", mac="02:00:00:00:00:01")
+    with pytest.raises(InputError, match=r"b\.toml: net\[0\]\.mac: 02:00:00:00:00:01 is the address of .*a\.toml too$"):
+        load_all([write(same, "a"), write(same, "b")], 1024)
+    assert len(load_all([write(same, "a"), write(same.replace("lan", "dmz"), "b")], 1024)) == 2
+    assert len(load_all([write(net(switch="lan"), name) for name in ("a", "b", "c")], 1024)) == 3

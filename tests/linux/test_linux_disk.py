@@ -8,6 +8,7 @@ import signal
 import time
 
 import journal
+import network
 import pytest
 import vtx
 from pcanel.guest.initramfs import Archive
@@ -44,8 +45,8 @@ def shell(images, tmp_path_factory):
     (tree,) = (ROOT / "build/guests/cloud/lib/modules").glob("*/kernel/drivers")
     archive = Archive()
     archive.add("m", 0o40755)
-    for n, driver in enumerate(DRIVERS):
-        archive.add(f"m/{n}.ko", 0o100644, (tree / f"{driver}.ko").read_bytes())
+    for n, driver in enumerate(DRIVERS + network.DRIVERS):
+        archive.add(f"m/{n:02}.ko", 0o100644, (tree / f"{driver}.ko").read_bytes())
     initrd = directory / "initrd.cpio"
     initrd.write_bytes((ROOT / "build/guests/initrd.cpio").read_bytes() + archive.finish())
     file = directory / "linux.toml"
@@ -71,7 +72,7 @@ image = "{images[3]}"
 [[disk]]
 image = "{images[1]}"
 transport = "virtio-mmio"
-""")
+{network.KEYS}""")
     with Monitor(engine=vtx.engine(), guests=[file]) as monitor:
         shell = Shell(monitor, "linux").wait()
         assert "failed" not in shell.run(INSMOD)
@@ -180,10 +181,21 @@ def test_entropy(shell):
     assert shell.run("cat /sys/class/misc/hw_random/rng_current") == "virtio_rng.0\n"
 
 
+def test_network_interfaces_and_their_switch(shell, tmp_path):
+    network.prepare(shell)
+    network.check_ping(shell)
+    network.check_tcp(shell)
+    network.check_without_offloads(shell)
+    network.check_policies(shell)
+    network.check_capture(shell, tmp_path / "linux.pcapng")
+    network.check_host(shell, tmp_path)
+
+
 def test_the_board_is_listed_and_nothing_is_refused(shell):
     assert shell.monitor.eval("repr(vms['linux'].expansion.board.host)").splitlines() == [
         "00:00.0 8086:1237", "00:01.0 8086:7000", "00:01.3 8086:7113", "00:02.0 1af4:1042", "00:03.0 1af4:1042",
         "00:04.0 1af4:1042", "00:05.0 1af4:1042", "00:06.0 1234:0e66", "00:07.0 1af4:1044",
+        "00:08.0 1af4:1041", "00:09.0 1af4:1041", "00:0a.0 1af4:1041",
     ]  # fmt: skip
     assert shell.monitor.eval("vms['linux'].unclaimed()['refused']") == {}
     assert shell.troubles() == []

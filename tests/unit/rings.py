@@ -49,18 +49,18 @@ class Driver:
         return out
 
 
-def nonsense(random, memory):
-    """Fill the rings with random words, most of them nearly valid."""
+def nonsense(random, memory, base=0):
+    """Fill the rings, `base` behind the usual place, with random words, most of them nearly valid."""
     for index in range(64):
         gpa = random.choice((random.randrange(SIZE), random.randrange(1 << 64), SIZE - 1, DESC, AVAIL, USED))
         length = random.choice((0, 1, 16, 512, 513, random.randrange(1 << 32), SIZE))
         some = random.randrange(1 << 16)
         flags = random.choice((0, NEXT, NEXT, WRITE, NEXT | WRITE, INDIRECT, INDIRECT | NEXT, some))
         following = random.choice((random.randrange(9), random.randrange(1 << 16)))
-        memory.write(DESC + 16 * index, struct.pack("<QIHH", gpa, length, flags, following))
+        memory.write(base + DESC + 16 * index, struct.pack("<QIHH", gpa, length, flags, following))
     ring = [random.choice((0, 1)), random.choice((0, 1, 3, 8, 9, random.randrange(1 << 16)))]
     ring += [random.choice((random.randrange(8), random.randrange(1 << 16))) for _ in range(9)]
-    memory.write(AVAIL, struct.pack("<11H", *ring))
+    memory.write(base + AVAIL, struct.pack("<11H", *ring))
 
 
 def memory():

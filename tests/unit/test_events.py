@@ -20,11 +20,11 @@ def passes(event, chosen, narrower=False, **words):
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=str)
 def test_each_says_what_it_is(event):
-    """One line, with the SDM's section; a line a filter, and one for those of every event; and nothing is required of
-    whom it does not say so."""
+    """One line, with the section of the SDM or of virtio; a line a filter, and one for those of every event; nothing is
+    required of whom it does not say so."""
     lines = repr(event).split("\n")
     assert lines[0].startswith(f"{event.name}: ")
-    assert "SDM Vol." in lines[0]
+    assert "SDM Vol." in lines[0] or "virtio 1.2" in lines[0]
     assert len(lines) == 2 + len(event.filters)
     assert lines[-1] == "    as every event: cpl=, pid=, comm=, when=, once=, every=, limit="
     assert events.find(event.name) is event

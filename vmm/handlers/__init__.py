@@ -69,6 +69,7 @@ def install(vm, exits):
     exits.add_slot(r.RESET_REQUEST, shutdown.reset)
     exits.add_slot(r.TIME, shutdown.nothing)
     exits.add_slot(r.INTERRUPT, shutdown.nothing)
+    exits.add_slot(r.PACKET, shutdown.nothing)
     exits.add_slot(r.ARRIVAL, shutdown.nothing)
     add(r.INIT_SIGNAL, shutdown.ignored)
     add(r.STARTUP_IPI, shutdown.ignored)

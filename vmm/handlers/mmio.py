@@ -96,8 +96,11 @@ class Mmio:
                     else:
                         known = device, self._of_device(device)
                     self._handlers[id(device)] = known
-                self._exits.key(reasons.EPT_VIOLATION, base, known[1])
-                self._pages.append(base)
+                try:
+                    self._exits.key(reasons.EPT_VIOLATION, base, known[1])
+                    self._pages.append(base)
+                except ValueError:
+                    pass  # too many keys: the handler of all other pages finds its way
             self._find_way(base, end, device)
 
     def _of_device(self, device):

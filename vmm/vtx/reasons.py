@@ -92,7 +92,8 @@ RESET_REQUEST = const(82)
 TIME = const(83)  # guest time, for policies
 INTERRUPT = const(84)  # one is injected, for policies
 ARRIVAL = const(85)  # a request of one has come to the local APIC, for policies
-ALL_SLOTS = const(86)
+PACKET = const(86)  # a frame of its network interfaces, for policies
+ALL_SLOTS = const(87)
 
 
 def each():

@@ -192,6 +192,12 @@ class Vcpu:
 
         return calls.of(self)
 
+    @property
+    def packet(self):
+        """The frame that a policy on PACKET is asked about (vmm/network/packet.py); None elsewhere."""
+        expansion = self.vm.expansion
+        return expansion.packets.packet if expansion is not None and expansion.packets is not None else None
+
     # -- memory as the guest's program sees it
 
     def space(self, cr3=None):

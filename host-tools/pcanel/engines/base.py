@@ -28,6 +28,7 @@ class Machine:
     cmdline: str = ""
     ports: list[int] = field(default_factory=list)  # loopback ports to connect COM1, COM2, ... to
     lines: list[socket.socket] = field(default_factory=list)  # or COM1, COM2, ... themselves; the engine closes them
+    network: bool = False  # a card that leads to the host's network, by the engine's user-mode network
     disks: list[Disk] = field(default_factory=list)
     paced: bool = False  # keep pace with the clock on the wall, for a person
     uefi: bool = False

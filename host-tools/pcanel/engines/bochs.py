@@ -33,6 +33,8 @@ panic: action=fatal
 info: action=report, cpu0=ignore
 """
 
+_CARD = "e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp\n"  # the host's own address; guests have theirs
+
 # Where disks are: the CD from which the monitor boots is ata0-master.
 _CHANNELS = """\
 ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
@@ -112,6 +114,8 @@ class Bochs(Engine):
             mode = f"mode=file, dev={line}" if isinstance(line, Path) else f"mode=socket-client, dev=127.0.0.1:{line}"
             config += f"com{number}: enabled=1, {mode}\n"
         config += self._disks()
+        if machine.network:
+            config += _CARD
         (machine.directory / "bochsrc").write_text(config)
         (machine.directory / "cmos").write_bytes(_cmos(self.memory))
         if self._bochs.debugger:

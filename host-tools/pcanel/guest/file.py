@@ -23,6 +23,7 @@ with importable():
     from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
+    from vmm.network import checks as net_checks
     from vmm.ties import checks
 
 VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
@@ -163,6 +164,7 @@ def _check(reader: _Reader) -> Guest:
         "devices": plugged.devices(reader, attach),
         "disks": plugged.disks(reader, attach, disks, _size),
         "cds": plugged.cds(reader, attach),
+        "nets": _nets(reader, name),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
@@ -285,6 +287,16 @@ def _shared(reader: _Reader) -> list[dict]:
     except ValueError as error:
         raise reader.error(f"shared{error}") from None
     return windows
+
+
+def _nets(reader: _Reader, name: str) -> list[dict]:
+    """Network interfaces: `[[net]]` tables with `switch`, and optionally `mac`."""
+    nets = reader.take("net", list, "[[net]] tables", [])
+    try:
+        net_checks.nets(name, nets)
+    except ValueError as error:
+        raise reader.error(f"net{error}") from None
+    return nets
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:

@@ -5,6 +5,10 @@ from pathlib import Path
 from pcanel.errors import InputError
 from pcanel.guest.file import Guest, load
 from pcanel.options import sizes
+from pcanel.vmm_import import importable
+
+with importable():
+    from vmm.network import checks as net_checks
 
 _MONITOR = 32 << 20  # bytes kept for the monitor's image, its page tables, the boot loader
 _LINES = ("com2", "com3")
@@ -35,6 +39,7 @@ def load_all(paths: list[Path], memory: int, cmdline: str = "") -> list[Guest]:
             )
         guests.append(guest)
     _check_links(guests)
+    _check_addresses(guests)
     _check_disks(guests)
     return guests
 
@@ -62,6 +67,17 @@ def _check_links(guests: list[Guest]) -> None:
             for here, there in (ends, ends[::-1]):
                 if far.setdefault(here, there) != there:
                     raise InputError(f"{guest.path}: link: {here} is linked to {far[here]} already")
+
+
+def _check_addresses(guests: list[Guest]) -> None:
+    """Two interfaces at one switch have two addresses."""
+    owners: dict[tuple[str, bytes], Guest] = {}
+    for guest in guests:
+        for number, net in enumerate(guest.config["nets"]):
+            mac = net_checks.address(guest.name, number, net)
+            other = owners.setdefault((net["switch"], mac), guest)
+            if other is not guest:
+                raise InputError(f"{guest.path}: net[{number}].mac: {mac.hex(':')} is the address of {other.path} too")
 
 
 def _linked(guests: list[Guest]) -> dict[str, str]:

@@ -27,7 +27,7 @@ def _pointer(code):
     kind = {"B": ctypes.c_uint8, "H": ctypes.c_uint16, "I": ctypes.c_uint32}[code]
 
     def cast(target):
-        if isinstance(target, int):
+        if isinstance(target, int | ctypes._Pointer):
             return ctypes.cast(target, ctypes.POINTER(kind))
         return memoryview(target).cast("B").cast(code)
 

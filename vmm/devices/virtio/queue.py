@@ -39,6 +39,7 @@ _DESC_NEXT = const(1)
 _DESC_WRITE = const(2)
 _DESC_INDIRECT = const(4)
 _NO_INTERRUPT = const(1)
+_NO_NOTIFY = const(1)
 
 # pop()
 NOTHING = const(0)
@@ -52,9 +53,10 @@ _TABLE = const(4)
 _LONG = const(5)
 _OUTSIDE = const(6)
 _EMPTY = const(7)
+MISSHAPEN = const(8)
 REASONS = (
     "", "available index too far ahead", "descriptor out of range", "readable buffer behind a writable one",
-    "wrong indirect table", "chain too long", "address outside RAM", "empty buffer",
+    "wrong indirect table", "chain too long", "address outside RAM", "empty buffer", "buffers of a wrong kind",
 )  # fmt: skip
 
 
@@ -245,6 +247,38 @@ def push(state: ptr32, head: int, written: int):
     filled = filled + 1 & 0xFFFF
     state[FILLED] = filled
     ptr16(used)[1] = filled
+
+
+# What one frame fills is shown to the driver all at once: put() for each chain, then show(); or take_back().
+
+
+@micropython.viper
+def put(state: ptr32, ahead: int, head: int, written: int):
+    """Write the used ring's entry that is `ahead` of those which the driver sees."""
+    at = (int(state[FILLED]) + ahead & int(state[SIZE]) - 1) << 3
+    entry = ptr32((int(state[USED]) | int(state[USED + 1]) << 32) + 4 + at)
+    entry[0] = head
+    entry[1] = written
+
+
+@micropython.viper
+def show(state: ptr32, count: int, quiet: int):
+    """The driver sees `count` more entries. quiet: and is asked for no notification when it adds buffers."""
+    used = ptr16(int(state[USED]) | int(state[USED + 1]) << 32)
+    filled = int(state[FILLED]) + count & 0xFFFF
+    state[FILLED] = filled
+    used[1] = filled
+    if quiet:
+        if state[EVENT]:
+            used[2 + 4 * int(state[SIZE])] = int(state[NEXT]) - 1  # an index that it has passed
+        else:
+            used[0] = _NO_NOTIFY
+
+
+@micropython.viper
+def take_back(state: ptr32, count: int):
+    """The last `count` chains of pop() have not been taken."""
+    state[NEXT] = int(state[NEXT]) - count & 0xFFFF
 
 
 @micropython.viper

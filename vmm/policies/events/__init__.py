@@ -18,6 +18,7 @@ from vmm.policies.events.memory import MEMORY
 from vmm.policies.events.mode import MODE
 from vmm.policies.events.mov_dr import MOV_DR
 from vmm.policies.events.msr import RDMSR, WRMSR
+from vmm.policies.events.packet import PACKET
 from vmm.policies.events.pause import PAUSE
 from vmm.policies.events.rdpmc import RDPMC
 from vmm.policies.events.step import STEP
@@ -33,7 +34,7 @@ from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
     ARRIVAL, CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, EXECUTE, HLT, INTERRUPT, INVD, INVLPG, INVPCID, IO, MEMORY,
-    MODE, MOV_DR, PAUSE, RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, STEP, SWITCH, SYSCALL, SYSRET, TIME,
+    MODE, MOV_DR, PACKET, PAUSE, RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, STEP, SWITCH, SYSCALL, SYSRET, TIME,
     TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}

@@ -1,0 +1,128 @@
+"""Network interfaces of one Linux guest: two at one switch, the second in a namespace of its own; one at the host's."""
+
+import functools
+import hashlib
+import http.server
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from pcapng import FileScanner, blocks
+
+KEYS = """
+[[net]]
+switch = "lan"
+[[net]]
+switch = "lan"
+mac = "52:54:00:00:00:02"
+[[net]]
+switch = "host"
+"""
+DRIVERS = "../net/core/failover", "net/net_failover", "net/virtio_net"
+OTHER = "nsenter -n -t $(cat /tmp/other)"
+PORTS = "vms['linux'].expansion.ports[:2]"
+
+
+def prepare(shell):
+    """10.0.0.1 here, 10.0.0.2 in the namespace."""
+    shell.run(
+        "unshare -n sleep 99999 & echo $! > /tmp/other; sleep 0.1; ip link set eth1 netns $(cat /tmp/other); "
+        f"ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up; {OTHER} ip addr add 10.0.0.2/24 dev eth1; "
+        f"{OTHER} ip link set eth1 up"
+    )
+
+
+def check_ping(shell):
+    said = shell.run("ping -c 5 -i 0.1 10.0.0.2; cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu")
+    assert "5 packets received, 0% packet loss" in said
+    assert said.splitlines()[-1] == "1500"
+    known = shell.monitor.eval("monitor.switches['lan'].known")
+    assert known == {said.splitlines()[-2]: "linux/net0", "52:54:00:00:00:02": "linux/net1"}
+
+
+def check_tcp(shell):
+    """A stream both ways, whose segments no one cuts between two that need not."""
+    before = shell.monitor.eval(f"[port.sent for port in {PORTS}]")
+    said = shell.run(
+        "dd if=/dev/urandom of=/tmp/sent bs=64k count=16 2>/dev/null; md5sum < /tmp/sent; "
+        f"{OTHER} nc -l -p 5000 -e cat > /tmp/err & sleep 0.2; nc 10.0.0.2 5000 < /tmp/sent | head -c 1048576 | md5sum"
+    )
+    first, second = said.split()[0], said.split()[2]
+    assert first == second
+    after = shell.monitor.eval(f"[port.sent for port in {PORTS}]")
+    assert all(then - size > 1 << 20 for (_, size), (_, then) in zip(before, after, strict=True))
+    assert shell.monitor.eval(f"[port.words[2] for port in {PORTS}]") == [15, 15], "all that there is is negotiated"
+    assert shell.monitor.eval(f"[port.refused for port in {PORTS}]") == [0, 0]
+
+
+def check_without_offloads(shell):
+    """A receiver that can do nothing gets segments and checksums that are right."""
+    words = "from vmm.network.words import CAN, MERGES\n"
+    shell.monitor.exec(f"{words}can = {PORTS}[1].words[CAN]\n{PORTS}[1].words[CAN] = MERGES")
+    try:
+        said = shell.run(
+            f"{OTHER} nc -l -p 5001 > /tmp/got & sleep 0.2; head -c 200000 /tmp/sent | nc 10.0.0.2 5001; sleep 0.2; "
+            f"head -c 200000 /tmp/sent | cmp - /tmp/got && {OTHER} cat /proc/net/snmp | grep ^Tcp"
+        )
+    finally:
+        shell.monitor.exec(f"{PORTS}[1].words[CAN] = can")
+    names, values = [line.split() for line in said.splitlines()]
+    assert dict(zip(names, values, strict=True))["InCsumErrors"] == "0"
+
+
+def check_policies(shell):
+    """Frames are seen, dropped and changed; afterwards the quick way is back."""
+    monitor = shell.monitor
+    monitor.exec(
+        "vm = vms['linux']\nseen = []\n"
+        "@vm.on(PACKET, protocol=1, out=True, net=0)\ndef pings(vcpu):\n"
+        "    seen.append(repr(vcpu.packet))\n    return HANDLED if len(seen) == 2 else None\n"
+        "@vm.on(PACKET, port=7777, out=False)\ndef shout(vcpu):\n"
+        "    data = vcpu.packet.data\n    at = data.find(b'hello')\n"
+        "    if at >= 0:\n        data[at:at + 5] = b'HELLO'\n        vcpu.packet.fix()\n"
+    )
+    try:
+        assert "3 packets transmitted, 2 packets received" in shell.run("ping -c 3 -i 0.2 -W 1 10.0.0.2")
+        said = shell.run(f"{OTHER} nc -l -p 7777 & sleep 0.2; echo hello world | nc 10.0.0.2 7777; sleep 0.3")
+        assert "HELLO world" in said
+        seen = monitor.eval("seen")
+        assert len(seen) == 3 and "to 52:54:00:00:00:02, IPv4, 98 bytes>" in seen[0]
+    finally:
+        monitor.exec("pings.detach()\nshout.detach()")
+    assert monitor.eval(f"[port.words[1] for port in {PORTS}]") == [0, 0]
+
+
+def check_capture(shell, path):
+    """pcanel capture, read by a library of another hand."""
+    command = [Path(sys.executable).parent / "pcanel", "capture", "linux", path, "--count", "6"]
+    with subprocess.Popen([*command, "--run", shell.monitor.run.id]) as capture:
+        while capture.poll() is None:
+            shell.run("ping -c 2 -i 0.1 10.0.0.2")
+    assert capture.returncode == 0
+    with path.open("rb") as file:
+        found = list(FileScanner(file))
+    packets = [block for block in found if isinstance(block, blocks.EnhancedPacket)]
+    names = [block.options["if_name"] for block in found if isinstance(block, blocks.InterfaceDescription)]
+    assert names == ["linux/net0", "linux/net1", "linux/net2"] and len(packets) == 6
+    pings = [packet.packet_data for packet in packets if packet.packet_data[12:14] == b"\x08\x00"]
+    assert len(pings) >= 4 and pings[0][26:34] in (b"\x0a\0\0\1\x0a\0\0\2", b"\x0a\0\0\2\x0a\0\0\1")
+    assert {packet.interface_id for packet in packets} >= {0, 1}
+
+
+def check_host(shell, directory):
+    """DHCP, ping and HTTP by the engine's user-mode network, from a server on the host's loopback."""
+    data = random.Random(5).randbytes(100_000)
+    (directory / "file").write_bytes(data)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        said = shell.run(
+            "ip link set eth2 up; udhcpc -i eth2 -n -q -t 5 -s /bin/true 2>&1; ip addr add 10.0.2.15/24 dev eth2; "
+            f"ping -c 2 10.0.2.2; wget -q -O - http://10.0.2.2:{server.server_port}/file | md5sum"
+        )
+        server.shutdown()
+    assert "lease of 10.0.2.15 obtained from 10.0.2.2" in said
+    assert " 0% packet loss" in said
+    assert hashlib.md5(data).hexdigest() in said

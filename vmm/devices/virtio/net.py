@@ -1,0 +1,126 @@
+"""A network interface by virtio. Source: virtio 1.2, "Network Device".
+
+Two queues, receive and transmit; frames go to a port of a switch (vmm/network). Checksums and the cutting of TCP's
+data into frames are left to the receiver where it can do without (VIRTIO_NET_F_GUEST_*), so that between two guests
+that can, nobody does them. A driver that cannot merge receive buffers gives some that hold a whole frame, headers and
+all. No control queue: an address or a filter that the driver would set there it keeps to itself.
+"""
+
+import struct
+
+import micropython
+from micropython import const
+from vmx import bind
+
+from vmm.devices.virtio.device import DRIVER_OK, NEEDS_RESET, STATUS, Device
+from vmm.devices.virtio.queue import CHAIN, HEAD, NOTHING, WRONG, interrupts, new_chain
+from vmm.network.words import MERGES, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6
+
+RX = const(0)  # queues
+TX = const(1)
+
+_CSUM = const(1 << 0)
+_GUEST_CSUM = const(1 << 1)
+_MTU = const(1 << 3)
+_MAC = const(1 << 5)
+_GUEST_TSO4 = const(1 << 7)
+_GUEST_TSO6 = const(1 << 8)
+_HOST_TSO4 = const(1 << 11)
+_HOST_TSO6 = const(1 << 12)
+_MRG_RXBUF = const(1 << 15)
+_STATUS = const(1 << 16)
+
+_LINK_UP = const(1)
+_BYTES = const(1500)  # MTU
+
+
+class Net(Device):
+    """mac: 6 bytes. port: vmm.network.port.Port, which plug() has given it."""
+
+    kind = 1
+    sizes = (256, 256)
+    own_features = (
+        _CSUM | _GUEST_CSUM | _MTU | _MAC | _GUEST_TSO4 | _GUEST_TSO6 | _HOST_TSO4 | _HOST_TSO6 | _MRG_RXBUF | _STATUS
+    )
+
+    def __init__(self, memory, refused, mac):
+        Device.__init__(self, memory, refused)
+        self.mac = bytes(mac)
+        self.memory = memory
+        self.port = None
+        self.chains = new_chain(), new_chain()
+        self.kicks[RX] = _nothing
+
+    def plug(self, port):
+        """A port of a switch."""
+        self.port = port
+        self.kicks[TX] = bind(_kick, port.send, self.words, self.queues[TX].state, port.depth, self)
+
+    def config(self):
+        """mac, status, max_virtqueue_pairs (not offered), mtu."""
+        return self.mac + struct.pack("<HHH", _LINK_UP, 1, _BYTES)
+
+    def can(self):
+        """What its driver does with frames that it receives: bits of vmm.network.words."""
+        accepted = self.accepted
+        out = MERGES if accepted & _MRG_RXBUF else 0
+        for feature, bit in ((_GUEST_CSUM, NEEDS_CSUM), (_GUEST_TSO4, NEEDS_TSO4), (_GUEST_TSO6, NEEDS_TSO6)):
+            if accepted & feature:
+                out |= bit
+        return out
+
+    def write_status(self, value):
+        Device.write_status(self, value)
+        if self.port:
+            self.port.set_can(self.can() if self.status & DRIVER_OK else 0)
+
+    def stopped(self):
+        if self.port:
+            self.port.set_can(0)
+
+    def load(self, saved):
+        Device.load(self, saved)
+        if self.port:
+            self.port.set_can(self.can() if self.status & DRIVER_OK else 0)
+
+    def notified(self, n):
+        if n == TX and self.port:
+            self.kicks[TX]()
+
+    def put_off(self):
+        """A handler of another guest is preempted: what is to be sent waits until it is done."""
+        self.port.put_off()
+
+    def go_on(self, found):
+        """What is left of a notification after the quick way has come to `found`. Others may run between its parts."""
+        queue, chain = self.queues[TX], self.chains[TX]
+        while found > NOTHING:
+            if found == CHAIN:
+                self.port.send_slowly(chain)
+                queue.push(chain[HEAD], 0)
+            found = self.port.send()
+        if found == WRONG:
+            self.broken(TX)
+
+    def broken_receiver(self):
+        """The receive queue has been found broken."""
+        self.broken(RX)
+
+
+def _nothing():
+    """New receive buffers: they are looked at when a frame is there."""
+
+
+@micropython.viper
+def _kick(send, words: ptr32, queue, depth: ptr32, net):
+    """Device.notify() of the transmit queue. depth: of the scheduler."""
+    if words[STATUS] & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
+        return
+    if depth[0]:
+        net.put_off()
+        return
+    found = int(send())
+    if found != NOTHING:
+        net.go_on(found)
+    if int(interrupts(queue)):
+        net.signal(TX)

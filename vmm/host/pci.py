@@ -1,0 +1,67 @@
+"""The machine's PCI functions, by configuration mechanism 1. Source: PCI Local Bus Specification 3.0."""
+
+import cpu
+from micropython import const
+
+_ADDRESS = const(0xCF8)
+_DATA = const(0xCFC)
+_COMMAND = const(0x04)
+_HEADER_TYPE = const(0x0C)
+_LINE = const(0x3C)
+MEMORY = const(2)  # of the command
+MASTER = const(4)
+_BUSES = const(8)
+
+
+class Function:
+    """address: bus << 16 | device << 11 | function << 8."""
+
+    def __init__(self, address):
+        self.address = address
+        word = self.read(0)
+        self.vendor, self.device = word & 0xFFFF, word >> 16
+
+    def read(self, offset):
+        """A dword of its configuration space."""
+        cpu.outl(_ADDRESS, 1 << 31 | self.address | offset)
+        return cpu.inl(_DATA)
+
+    def write(self, offset, value):
+        cpu.outl(_ADDRESS, 1 << 31 | self.address | offset)
+        cpu.outl(_DATA, value)
+
+    def enable(self, bits):
+        self.write(_COMMAND, self.read(_COMMAND) & 0xFFFF | bits)
+
+    def memory(self, n):
+        """The hpa in BAR n."""
+        low = self.read(0x10 + 4 * n)
+        high = self.read(0x14 + 4 * n) if low & 6 == 4 else 0
+        return low & ~0xF | high << 32
+
+    @property
+    def line(self):
+        """Its interrupt, as firmware has set it."""
+        return self.read(_LINE) & 0xFF
+
+    def __repr__(self):
+        at = self.address
+        return "%02x:%02x.%d %04x:%04x" % (at >> 16, at >> 11 & 31, at >> 8 & 7, self.vendor, self.device)
+
+
+def functions():
+    """All functions of the first buses."""
+    found = []
+    for bus in range(_BUSES):
+        for device in range(32):
+            at = bus << 16 | device << 11
+            for number in range(8):
+                cpu.outl(_ADDRESS, 1 << 31 | at | number << 8)
+                if cpu.inl(_DATA) & 0xFFFF == 0xFFFF:
+                    if number == 0:
+                        break
+                    continue
+                found.append(Function(at | number << 8))
+                if number == 0 and not found[-1].read(_HEADER_TYPE) >> 23 & 1:
+                    break
+    return found

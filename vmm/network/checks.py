@@ -1,0 +1,57 @@
+"""Validity of the network interfaces in a guest's description. The host checks guest files by the same code.
+
+An error is a ValueError of one line that begins with the entry and, where one key of it is wrong, the key.
+"""
+
+HOST = "host"  # the switch that leads to the machine's own network
+_KEYS = ("switch", "mac")
+_MOST = 8
+
+
+def nets(name, entries):
+    """Look at [{"switch": "lan", "mac": "02:50:00:00:00:01"}]; switch alone is required. name: the guest's."""
+    if len(entries) > _MOST:
+        raise ValueError("[%d]: a guest has %d network interfaces at most" % (_MOST, _MOST))
+    seen = {}
+    for number, net in enumerate(entries):
+        if not isinstance(net, dict):
+            raise ValueError("[%d]: must be a table with switch, not %r" % (number, net))
+        for key in net:
+            if key not in _KEYS:
+                raise ValueError("[%d].%s: unknown key; there are %s" % (number, key, ", ".join(_KEYS)))
+        switch = net.get("switch")
+        if not isinstance(switch, str) or not _word(switch):
+            raise ValueError("[%d].switch: must be the name of a switch, not %r" % (number, switch))
+        try:
+            mac = address(name, number, net)
+        except ValueError as error:
+            raise ValueError("[%d].mac: %s" % (number, error)) from None
+        if (switch, mac) in seen:
+            raise ValueError("[%d].mac: that of [%d] at the same switch" % (number, seen[switch, mac]))
+        seen[switch, mac] = number
+
+
+def _word(text):
+    """Whether this can be a switch's name."""
+    return 0 < len(text) < 32 and all([c.isalpha() or c.isdigit() or c in "_-." for c in text])
+
+
+def address(name, number, net):
+    """The 6 bytes of an interface's address: its mac, or a locally administered one that follows from the guest's name.
+    ValueError."""
+    given = net.get("mac")
+    if given is None:
+        value = 0x811C9DC5  # FNV-1a
+        for byte in ("%s/%d" % (name, number)).encode():
+            value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+        return b"\x02P" + value.to_bytes(4, "big")
+    parts = given.split(":") if isinstance(given, str) else ()
+    try:
+        mac = bytes([int(part, 16) for part in parts])
+    except ValueError:
+        mac = b""
+    if len(mac) != 6 or any([len(part) != 2 for part in parts]):
+        raise ValueError("must be an address such as 02:50:00:00:00:01, not %r" % (given,))
+    if mac[0] & 1 or mac == bytes(6):
+        raise ValueError("%s is no address of one interface" % given)
+    return mac

@@ -1,0 +1,378 @@
+"""The quick way of frames: from a guest's transmit queue into receive buffers of others, copied once, in viper.
+
+What is not usual is left to Python (vmm/network/switch.py): ports that policies or captures watch, uplinks, receivers
+that cannot do what the frame needs, headers that are cut.
+"""
+
+import cpu
+import micropython
+from micropython import const
+
+from vmm.devices.virtio.device import DRIVER_OK, NEEDS_RESET, STATUS
+from vmm.devices.virtio.queue import (
+    BROKEN,
+    BUFFER,
+    BUFFERS,
+    CHAIN,
+    HEAD,
+    IN,
+    MISSHAPEN,
+    NOTHING,
+    OUT,
+    WRONG,
+    interrupts,
+    pop,
+    push,
+    put,
+    show,
+    take_back,
+)
+from vmm.network.words import (
+    CAN,
+    COUNT,
+    CSUM,
+    DROPPED,
+    ENTRIES,
+    ENTRY,
+    ETHERNET,
+    FRAME,
+    HEADER,
+    HEADER_BYTES,
+    KNOWN,
+    LONGEST,
+    MEMORY,
+    MERGES,
+    MOST_BYTES,
+    NEEDS_CSUM,
+    NEEDS_TSO4,
+    NEEDS_TSO6,
+    NUMBER,
+    PORTS,
+    RECEIVED,
+    REFUSED,
+    RX,
+    RX_CHAIN,
+    SENT,
+    SIZE,
+    SKIP,
+    SOURCE,
+    STATUS_AT,
+    TABLE,
+    TARGET,
+    TCPV4,
+    TCPV6,
+    TX,
+    TX_CHAIN,
+    UP,
+    WATCHED,
+    WAYS,
+)
+
+MORE = const(2)  # an answer of send(): there is more, after others had the chance to run
+
+_AT_ONCE = const(0x20000)  # bytes that send() moves before it returns
+
+
+@micropython.viper
+def find(switch: int, low: int, high: int) -> int:
+    """The place of an address in the switch's table, in words; -1: it is not known."""
+    t = ptr32(switch)
+    slot = low >> 16 ^ low >> 24 ^ high
+    slot = slot ^ slot >> 8
+    high |= KNOWN
+    i = 0
+    while i < WAYS:
+        at = TABLE + ENTRY * (slot + i & ENTRIES - 1)
+        if int(t[at]) == low and int(t[at + 1]) == high:
+            return at
+        i += 1
+    return -1
+
+
+@micropython.viper
+def learn(switch: int, low: int, high: int, number: int) -> int:
+    """An address is behind this port; its place."""
+    t = ptr32(switch)
+    at = int(find(switch, low, high))
+    if at < 0:
+        slot = low >> 16 ^ low >> 24 ^ high
+        slot = slot ^ slot >> 8
+        i = 0
+        while i < WAYS:
+            at = TABLE + ENTRY * (slot + i & ENTRIES - 1)
+            if t[at + 1] == 0:
+                break
+            i += 1
+        t[at] = low
+        t[at + 1] = high | KNOWN
+    t[at + 2] = number
+    return at
+
+
+@micropython.viper
+def receive(port: int, parts: int, skip: int, size: int, header: int) -> int:
+    """Put a frame of `size` bytes into the receive buffers of a guest: CHAIN; NOTHING, it is dropped; WRONG, the ring
+    is broken. parts: address of what it consists of, behind `skip` bytes; header: address of its 12 bytes."""
+    p = ptr32(port)
+    w = ptr32(int(p[STATUS_AT]) | int(p[STATUS_AT + 1]) << 32)
+    if p[UP] == 0 or int(w[STATUS]) & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
+        return NOTHING
+    state = int(p[RX]) | int(p[RX + 1]) << 32
+    memory = int(p[MEMORY]) | int(p[MEMORY + 1]) << 32
+    chain = int(p[RX_CHAIN]) | int(p[RX_CHAIN + 1]) << 32
+    c = ptr32(chain)
+    copy = cpu.copy
+    s = ptr32(parts)
+    at = (int(s[0]) | int(s[1]) << 32) + skip
+    here = int(s[2]) - skip  # bytes left of this part
+    left = size
+    first = 0  # where the header went
+    count = 0
+    while True:
+        found = int(pop(state, memory, chain))
+        if found != CHAIN:
+            break
+        count += 1
+        if c[OUT]:
+            found = WRONG
+            break
+        written = 0
+        i = BUFFERS
+        end = BUFFERS + BUFFER * int(c[IN])
+        while i < end:
+            to = int(c[i]) | int(c[i + 1]) << 32
+            room = int(c[i + 2])
+            i += BUFFER
+            if first == 0:
+                if room < HEADER_BYTES:
+                    found = WRONG
+                    break
+                first = to
+                h = ptr32(header)
+                d = ptr32(to)
+                d[0] = h[0]
+                d[1] = h[1]
+                d[2] = h[2]
+                to += HEADER_BYTES
+                room -= HEADER_BYTES
+                written = HEADER_BYTES
+            while left and room:
+                if here <= 0:
+                    parts += BUFFER * 4
+                    s = ptr32(parts)
+                    at = int(s[0]) | int(s[1]) << 32
+                    here = int(s[2])
+                    continue
+                piece = here if here < room else room
+                if piece > left:
+                    piece = left
+                copy(to, at, piece)
+                to += piece
+                at += piece
+                room -= piece
+                here -= piece
+                left -= piece
+                written += piece
+            if left == 0:
+                break
+        if found == WRONG:
+            break
+        put(state, count - 1, int(c[HEAD]), written)
+        if left == 0:
+            ptr16(first + HEADER_BYTES - 2)[0] = count
+            show(state, count, 1)
+            p[RECEIVED] += 1
+            left = (int(p[RECEIVED + 1]) | int(p[RECEIVED + 2]) << 32) + size
+            p[RECEIVED + 1] = left
+            p[RECEIVED + 2] = left >> 32
+            return CHAIN
+        if int(p[CAN]) & MERGES == 0:
+            found = NOTHING  # longer than its buffers are
+            break
+    if count:
+        take_back(state, count)
+    if found == WRONG:
+        if ptr32(state)[BROKEN] == 0:
+            ptr32(state)[BROKEN] = MISSHAPEN
+    else:
+        p[DROPPED] += 1
+    return found
+
+
+@micropython.viper
+def _look(port: int) -> int:
+    """The frame in the port's transmit chain: its header goes to the port's words, SKIP and SIZE are set.
+
+    CHAIN; 0 where the quick way cannot take it; -1 where it is no frame."""
+    p = ptr32(port)
+    c = ptr32(int(p[TX_CHAIN]) | int(p[TX_CHAIN + 1]) << 32)
+    if c[IN] or c[OUT] == 0:
+        return -1
+    size = 0
+    i = BUFFERS
+    end = BUFFERS + BUFFER * int(c[OUT])
+    while i < end:
+        size += int(c[i + 2])
+        i += BUFFER
+    size -= HEADER_BYTES
+    if size < ETHERNET:
+        return -1
+    p[SIZE] = size
+    here = int(c[BUFFERS + 2])
+    if here == HEADER_BYTES:
+        p[SKIP] = 0
+        here = int(c[BUFFERS + BUFFER + 2])
+    else:
+        p[SKIP] = HEADER_BYTES
+        here -= HEADER_BYTES
+    if here < ETHERNET:
+        return 0
+    return int(check(port, int(c[BUFFERS]) | int(c[BUFFERS + 1]) << 32))
+
+
+@micropython.viper
+def check(port: int, header: int) -> int:
+    """Take the header at this address over into the port's words: CHAIN, or -1 where it makes no sense for the frame of
+    SIZE bytes. The features that it uses are looked at by the receiver's side alone."""
+    p = ptr32(port)
+    h = ptr32(header)
+    size = int(p[SIZE])
+    flags = int(h[0]) & CSUM
+    gso = int(h[0]) >> 8 & 0xFF
+    word = flags | gso << 8
+    p[HEADER + 1] = 0
+    p[HEADER + 2] = 0x10000
+    if flags:
+        start = int(h[1]) >> 16
+        offset = int(h[2]) & 0xFFFF
+        if start < ETHERNET or start + offset + 2 > size:
+            return -1
+        p[HEADER + 1] = start << 16
+        p[HEADER + 2] = offset | 0x10000
+    if gso:
+        if flags == 0 or (gso != TCPV4 and gso != TCPV6) or int(h[1]) & 0xFFFF == 0 or size > MOST_BYTES:
+            return -1
+        word |= int(h[0]) & 0xFFFF0000
+        p[HEADER + 1] |= int(h[1]) & 0xFFFF
+    elif size > LONGEST:
+        return -1
+    p[HEADER] = word
+    return CHAIN
+
+
+@micropython.viper
+def needs(port: int) -> int:
+    """What has to be done to the frame whose header is in the port's words."""
+    word = int(ptr32(port)[HEADER])
+    gso = word >> 8 & 0xFF
+    if gso == TCPV4:
+        return NEEDS_TSO4 | NEEDS_CSUM
+    if gso == TCPV6:
+        return NEEDS_TSO6 | NEEDS_CSUM
+    return word & NEEDS_CSUM
+
+
+# A ping's two frames take this 2,900 each, with the interrupts.
+@micropython.viper
+def send(port: int, switch: int, signals, soon, broken) -> int:
+    """Carry what a guest's transmit queue has: NOTHING; CHAIN, one for Python; WRONG, a broken ring; MORE.
+
+    signals: of the switch, signal(0) of each port's device; soon(frame): preempt_soon() of vmm.scheduling;
+    broken(n): the receive queue of port n is.
+    """
+    p = ptr32(port)
+    t = ptr32(switch)
+    state = int(p[TX]) | int(p[TX + 1]) << 32
+    memory = int(p[MEMORY]) | int(p[MEMORY + 1]) << 32
+    chain = int(p[TX_CHAIN]) | int(p[TX_CHAIN + 1]) << 32
+    c = ptr32(chain)
+    header = port + 4 * HEADER
+    own = int(p[NUMBER])
+    moved = 0
+    last = -1  # the port that is to be told
+    found = NOTHING
+    while True:
+        if moved >= _AT_ONCE:
+            found = MORE
+            break
+        found = int(pop(state, memory, chain))
+        if found != CHAIN:
+            break
+        shape = int(_look(port))
+        if shape < 0:
+            p[REFUSED] += 1
+            push(state, int(c[HEAD]), 0)
+            continue
+        if shape == 0 or p[WATCHED]:
+            break
+        size = int(p[SIZE])
+        skip = int(p[SKIP])
+        parts = chain + 4 * BUFFERS
+        if skip == 0:
+            parts += 4 * BUFFER
+        a = ptr32(parts)
+        a = ptr32((int(a[0]) | int(a[1]) << 32) + skip)
+        # -- from where: a group address is no source
+        low = int(a[1]) >> 16 | (int(a[2]) & 0xFFFF) << 16
+        high = int(a[2]) >> 16
+        at = int(p[SOURCE])
+        if int(t[at]) != low or int(t[at + 1]) != high | KNOWN or int(t[at + 2]) != own:
+            if low & 1 == 0:
+                p[SOURCE] = int(learn(switch, low, high, own))
+        # -- whereto
+        low = int(a[0])
+        high = int(a[1]) & 0xFFFF
+        at = int(p[TARGET])
+        if int(t[at]) != low or int(t[at + 1]) != high | KNOWN:
+            at = -1 if low & 1 else int(find(switch, low, high))
+            if at >= 0:
+                p[TARGET] = at
+        need = int(needs(port))
+        first = 0
+        end = int(t[COUNT])
+        if at >= 0:
+            first = int(t[at + 2])
+            end = first + 1
+        n = first
+        while n < end:  # all of them can take it, or Python does it
+            there = int(t[PORTS + 2 * n]) | int(t[PORTS + 2 * n + 1]) << 32
+            if there and n != own:
+                r = ptr32(there)
+                if r[WATCHED] or need & ~int(r[CAN]):
+                    break
+            n += 1
+        if n < end:
+            break
+        while first < end:
+            there = int(t[PORTS + 2 * first]) | int(t[PORTS + 2 * first + 1]) << 32
+            if there and first != own:
+                done = int(receive(there, parts, skip, size, header))
+                if done == CHAIN:
+                    if last != first:
+                        if last >= 0:
+                            tell(switch, last, signals, soon)
+                        last = first
+                elif done == WRONG:
+                    broken(first)
+            first += 1
+        p[SENT] += 1
+        high = (int(p[SENT + 1]) | int(p[SENT + 2]) << 32) + size
+        p[SENT + 1] = high
+        p[SENT + 2] = high >> 32
+        moved += size
+        push(state, int(c[HEAD]), 0)
+    if last >= 0:
+        tell(switch, last, signals, soon)
+    return found
+
+
+@micropython.viper
+def tell(switch: int, number: int, signals, soon):
+    """Frames have arrived at a guest's port: an interrupt where its driver waits for one, and its turn soon."""
+    t = ptr32(switch)
+    p = ptr32(int(t[PORTS + 2 * number]) | int(t[PORTS + 2 * number + 1]) << 32)
+    if int(interrupts(int(p[RX]) | int(p[RX + 1]) << 32)):
+        signals[number](0)
+        frame = int(p[FRAME]) | int(p[FRAME + 1]) << 32
+        if frame:
+            soon(frame)

@@ -1,0 +1,107 @@
+"""What a receiver cannot do itself: TCP's data cut into frames, and checksums.
+
+Source: virtio 1.2, "Packet Transmission"; RFC 1071; RFC 9293, "TCP Header Format"; RFC 791; RFC 8200.
+"""
+
+import struct
+
+import micropython
+import uctypes
+from micropython import const
+
+from vmm.network.words import CSUM, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6, TCPV4
+
+_PLAIN = bytes(10) + b"\x01\x00"  # a header that wants nothing
+_IPV4 = const(0x0800)
+_IPV6 = const(0x86DD)
+_FIN = const(0x01)
+_PSH = const(0x08)
+_CWR = const(0x80)
+
+
+@micropython.viper
+def add_up(at: int, size: int, total: int) -> int:
+    """The sum of 16-bit words, the first byte the lower, folded to 16 bits."""
+    while size >= 4:
+        total += int(ptr32(at)[0])
+        at += 4
+        size -= 4
+    if size >= 2:
+        total += int(ptr16(at)[0])
+        at += 2
+        size -= 2
+    if size:
+        total += int(ptr8(at)[0])
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def complete(frame, start, offset):
+    """Fill in the checksum from `start` on at `offset` behind it; the frame has that of its pseudo header there."""
+    total = add_up(uctypes.addressof(frame) + start, len(frame) - start, 0)
+    # UDP: a sum of zero would say that there is none.
+    struct.pack_into("<H", frame, start + offset, ~total & 0xFFFF or 0xFFFF)
+
+
+def finish(frame, header, can):
+    """[(frame, header), ...] that a receiver which can do so much takes, for a frame of which more is wanted.
+
+    A frame that is not what its header says is dropped.
+    """
+    flags, kind, size, start, offset = struct.unpack("<BB2xHHH", header[:10])
+    cut = kind and not can & (NEEDS_TSO4 if kind == TCPV4 else NEEDS_TSO6)
+    if not cut:
+        if flags & CSUM and not can & NEEDS_CSUM:
+            frame = bytearray(frame)  # others get it as it was
+            complete(frame, start, offset)
+            header = bytearray(_PLAIN)
+        return [(frame, header)]
+    return _segments(frame, kind == TCPV4, size, can)
+
+
+def _segments(frame, four, most, can):
+    at = 12
+    while frame[at : at + 2] == b"\x81\x00" and at < 20:
+        at += 4
+    ip = at + 2
+    kind = frame[at] << 8 | frame[at + 1]
+    if kind != (_IPV4 if four else _IPV6) or len(frame) < ip + 40:
+        return []
+    tcp = ip + ((frame[ip] & 15) * 4 if four else 40)
+    if frame[ip + (9 if four else 6)] != 6 or len(frame) < tcp + 20:
+        return []
+    data = tcp + (frame[tcp + 12] >> 4) * 4
+    if data > len(frame) or data < tcp + 20:
+        return []
+    out = []
+    sequence = struct.unpack_from(">I", frame, tcp + 4)[0]
+    number = struct.unpack_from(">H", frame, ip + 4)[0]
+    last = frame[tcp + 13]
+    addresses = add_up(uctypes.addressof(frame) + ip + (12 if four else 8), 8 if four else 32, 0)
+    begin = data
+    while True:
+        size = min(most, len(frame) - begin)
+        end = begin + size >= len(frame)
+        one = bytearray(frame[:data]) + frame[begin : begin + size]
+        struct.pack_into(">I", one, tcp + 4, sequence + (begin - data) & 0xFFFFFFFF)
+        one[tcp + 13] = last & ~(0 if end else _FIN | _PSH) & ~(0 if begin == data else _CWR)
+        if four:
+            struct.pack_into(">HH", one, ip + 2, len(one) - ip, number + len(out) & 0xFFFF)
+            struct.pack_into(">H", one, ip + 10, 0)
+            total = add_up(uctypes.addressof(one) + ip, tcp - ip, 0)
+            struct.pack_into("<H", one, ip + 10, ~total & 0xFFFF)
+        else:
+            struct.pack_into(">H", one, ip + 4, len(one) - ip - 40)
+        length = len(one) - tcp
+        pseudo = bytearray(struct.pack(">BBH", 0, 6, length))
+        struct.pack_into("<H", one, tcp + 16, add_up(uctypes.addressof(pseudo), 4, addresses))
+        if can & NEEDS_CSUM:
+            header = bytearray(struct.pack("<BBHHHHH", CSUM, 0, 0, 0, tcp, 16, 1))
+        else:
+            complete(one, tcp, 16)
+            header = bytearray(_PLAIN)
+        out.append((one, header))
+        begin += size
+        if end:
+            return out
