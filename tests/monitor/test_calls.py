@@ -41,7 +41,7 @@ def make(guest, source, function=SUM, **options):
 
 def test_arguments_and_the_value(guest):
     made = make(guest, CALLS)
-    made.policy(f"CALL, at={FUNCTION:#x}", "seen.append([vcpu.args[i] for i in (0, 1, 6, 7)])")
+    made.policy(f"CALL, at={FUNCTION:#x}", "seen.append([vcpu.args[0]] + vcpu.args[1:2] + vcpu.args[6:8])")
     made.policy(f"RETURN, at={FUNCTION:#x}", "seen.append(vcpu.result)", "q")
     made.halted()
     assert made.eval("seen") == [[3, 4, 0x77, 0x88], 7]

@@ -10,13 +10,15 @@ _MOST = 64
 
 
 class Args:
-    """args[0] is the first one. vcpu: at the function's first instruction."""
+    """args[0] is the first one, args[:3] a list of three. vcpu: at the function's first instruction."""
 
     def __init__(self, vcpu):
         self._vcpu = vcpu
         self._bits = vcpu.bits
 
     def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(_MOST))]
         if not isinstance(index, int) or not 0 <= index < _MOST:
             raise IndexError("argument %r: from 0 to %d" % (index, _MOST - 1))
         if self._bits == 64:

@@ -28,9 +28,8 @@ class Keys:
         self.policy = vm.on(CALL, at=_FUNCTION)(self._received)
 
     def _received(self, vcpu):
-        args = vcpu.args
-        start, count = args[1], args[3]
-        name = self._vm.object("struct tty_ldisc", args[0]).tty.name
+        discipline, start, _, count = vcpu.args[:4]
+        name = self._vm.object("struct tty_ldisc", discipline).tty.name
         if self._tty in (None, name) and (name in self.typed or len(self.typed) < _TERMINALS):
             data = vcpu.peek(start, min(count & 0xFFFFFFFF, MOST))
             self.typed[name] = (self.typed.get(name, b"") + data)[-MOST:]
