@@ -13,7 +13,7 @@ FEW = 20
 LOOPS = 2000
 BY_THE_CPU = {
     "wbinvd", "int3", "cr4_write", "cr8_write", "ram", "page_first_touch", "xapic_read", "xapic_eoi", "xapic_icr",
-    "x2apic_read", "x2apic_eoi", "wrmsr_fs_base", "ud2", "cr3_write",
+    "x2apic_read", "x2apic_eoi", "wrmsr_fs_base", "ud2", "cr3_write", "syscall", "nop",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What vm.linux says of stacks, processes and sockets, beside the guest's own /proc."""
 
 import ipaddress
+import time
 
 _STACKS = """
 def stacks(vm, pids):
@@ -127,6 +128,10 @@ def check_sockets(shell, guest):
     """What listens, is connected or bound."""
     shell.run("ifconfig lo up; httpd -p 127.0.0.1:80; httpd -p 8080; syslogd -R 127.0.0.1; logger hello; sleep 1")
     shell.run("(sleep 1000 | nc 127.0.0.1 80 > /dev/null 2>&1 &); sleep 1")
+    for _ in range(30):  # syslogd sends when it has something
+        if len(_rows(shell.run("logger hello; cat /proc/net/udp"), 1)):
+            break
+        time.sleep(1)
     theirs = set()
     for protocol in ("tcp", "tcp6", "udp", "udp6"):
         for row in _rows(shell.run(f"cat /proc/net/{protocol}"), 1):

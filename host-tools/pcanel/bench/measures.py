@@ -151,6 +151,8 @@ EXITS = (
     ),
     _exit("hidden_push", "the same where it begins with PUSH, which is stepped", HIDDEN),
     Measure("call_return", "the same with CALL and RETURN: two breakpoints, and two steps"),
+    Measure("syscall", "SYSCALL to its entry point and back: no exit"),
+    Measure("nop", "NOP: no exit"),
     Measure("syscall_watch", "SYSCALL, there and past its entry point, under a policy that answers None", 4000),
     Measure("syscall_other", "SYSCALL, of a number that the policy's number= leaves out", 1500),
     Measure("step", "an instruction under a policy on each, which answers None", 3500),

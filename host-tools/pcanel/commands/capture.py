@@ -145,12 +145,12 @@ class _Writer:
         self.count = 0
         options = {"shb_userappl": "pcanel"}
         section = blocks.SectionHeader(options=options)
-        for name, mac in facts["ports"]:
+        for name, _ in facts["ports"]:
             section.new_member(
                 blocks.InterfaceDescription,
                 link_type=_ETHERNET,
                 snaplen=0,
-                options={"if_name": name, "if_MACaddr": mac, "if_tsresol": bytes((_NANOSECONDS,))},
+                options={"if_name": name, "if_tsresol": bytes((_NANOSECONDS,))},
             )
         self._section = section
         self._writer = FileWriter(file, section)
