@@ -7,7 +7,6 @@ Ctrl-C, or with the run.
 
 import argparse
 import ast
-import signal
 import struct
 import time
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pcapng import FileWriter, blocks
 
 from pcanel.commands.inside import add_choice, prompt
 from pcanel.commands.output import say
+from pcanel.commands.recording import add_ends, check_ends, until_stopped
 from pcanel.errors import InputError, PcanelError
 from pcanel.ram.guest import check_name
 from pcanel.vmm_import import importable
@@ -33,18 +33,14 @@ def add_to(commands) -> None:
     parser = commands.add_parser("capture", help="record a guest's network frames into a file", description=__doc__)
     parser.add_argument("name", metavar="NAME", help="the guest")
     parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--seconds", type=float, metavar="S", help="end after so long")
-    parser.add_argument("--count", type=int, metavar="N", help="end after so many frames")
+    add_ends(parser, "frames")
     parser.add_argument("--ring", type=int, default=1 << 20, metavar="BYTES", help="in the monitor's memory (1048576)")
     add_choice(parser)
     parser.set_defaults(handler=_capture)
 
 
 def _capture(options: argparse.Namespace) -> int:
-    for name in ("seconds", "count"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise InputError(f"--{name} {value:g}: must be more than 0")
+    check_ends(options)
     size = options.ring
     if not LEAST <= size <= MOST or size & size - 1:
         raise InputError(f"--ring {size}: must be a power of two from {LEAST} to {MOST}")
@@ -76,7 +72,7 @@ def facts(name):
     expansion = vms[name].expansion
     if expansion is None or not expansion.ports:
         return {{"error": "guest %s has no network interface: its file has no [[net]]" % name}}
-    ports = [(port.name, bytes(port.mac)) for port in expansion.ports]
+    ports = [port.name for port in expansion.ports]
     return {{"hz": cpu.tsc_hz, "tsc": cpu.rdtsc(), "time": time.time(), "ports": ports}}
 print(facts({name!r}))
 del facts
@@ -84,22 +80,15 @@ del facts
 
 
 def _record(options: argparse.Namespace, ring: "_Ring", writer: "_Writer") -> None:
-    stop = []
-    ends = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.signal(number, lambda *_: stop.append(1)) for number in ends}
-    say(f"recording the frames of {options.name}; Ctrl-C ends it")
-    end = time.monotonic() + options.seconds if options.seconds else None
     most = options.count or float("inf")
-    try:
-        while not stop and not (end and time.monotonic() >= end) and writer.count < most:
+    with until_stopped(options, "frames") as goes_on:
+        try:
+            while goes_on() and writer.count < most:
+                writer.write(ring.take(), most)
+                time.sleep(_PERIOD)
             writer.write(ring.take(), most)
-            time.sleep(_PERIOD)
-        writer.write(ring.take(), most)
-    except (OSError, ValueError, PcanelError) as error:
-        say(f"the recording ends here: {error}")
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        except (OSError, ValueError, PcanelError) as error:
+            say(f"the recording ends here: {error}")
 
 
 class _Ring:
@@ -145,7 +134,7 @@ class _Writer:
         self.count = 0
         options = {"shb_userappl": "pcanel"}
         section = blocks.SectionHeader(options=options)
-        for name, _ in facts["ports"]:
+        for name in facts["ports"]:
             section.new_member(
                 blocks.InterfaceDescription,
                 link_type=_ETHERNET,

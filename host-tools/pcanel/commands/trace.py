@@ -7,7 +7,6 @@ It ends with --seconds, --count, Ctrl-C, or with the run.
 import argparse
 import ast
 import csv
-import signal
 import tempfile
 import time
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from pcanel.commands.inside import add_choice, prompt
 from pcanel.commands.output import say
+from pcanel.commands.recording import add_ends, check_ends, until_stopped
 from pcanel.errors import InputError, PcanelError
 from pcanel.ram.guest import check_name
 from pcanel.tracing import samples
@@ -35,8 +35,7 @@ def add_to(commands) -> None:
     parser = commands.add_parser("trace", help="record a guest's exits into a file", description=__doc__)
     parser.add_argument("name", metavar="NAME", help="the guest")
     parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--seconds", type=float, metavar="S", help="end after so long")
-    parser.add_argument("--count", type=int, metavar="N", help="end after so many exits")
+    add_ends(parser, "exits")
     parser.add_argument("--ring", type=int, default=1 << 15, metavar="N", help="records of a vCPU's ring (32768)")
     parser.add_argument("--no-symbols", action="store_true", help="do not look up the names of RIPs at the end")
     add_choice(parser)
@@ -44,10 +43,7 @@ def add_to(commands) -> None:
 
 
 def _trace(options: argparse.Namespace) -> int:
-    for name in ("seconds", "count"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise InputError(f"--{name} {value:g}: must be more than 0")
+    check_ends(options)
     if not LEAST <= options.ring <= MOST:
         raise InputError(f"--ring {options.ring}: must be from {LEAST} to {MOST}")
     check_name(options.name)
@@ -84,30 +80,24 @@ class _Trace:
             self._execute(f"print({vm}.exits.recording.size)\n{vm}.exits.record({options.ring})").strip()
         )
         rings = [Ring(self._memory, hpa) for hpa, _ in self._guest.vcpus]
-        stop = []
-        ends = (signal.SIGINT, signal.SIGTERM)
-        handlers = {number: signal.signal(number, lambda *_: stop.append(1)) for number in ends}
-        say(f"recording the exits of {self._guest.name}; Ctrl-C ends it")
-        end = time.monotonic() + options.seconds if options.seconds else None
         sample_at = 0.0
-        try:
-            while not stop and not (end and time.monotonic() >= end):
+        with until_stopped(options, "exits") as goes_on:
+            try:
+                while goes_on():
+                    self._take(rings)
+                    if options.count and self._count >= options.count:
+                        break
+                    if time.monotonic() >= sample_at:
+                        sample_at = time.monotonic() + _SAMPLE
+                        self._samples += samples.take(self._memory, self._facts)
+                    time.sleep(_PERIOD)
                 self._take(rings)
-                if options.count and self._count >= options.count:
-                    break
-                if time.monotonic() >= sample_at:
-                    sample_at = time.monotonic() + _SAMPLE
-                    self._samples += samples.take(self._memory, self._facts)
-                time.sleep(_PERIOD)
-            self._take(rings)
-            self._samples += samples.take(self._memory, self._facts)
-        except (OSError, ValueError, PcanelError) as error:
-            say(f"the trace ends here: {error}")
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            with suppress(PcanelError):
-                self._execute(f"{vm}.exits.record({had})")
+                self._samples += samples.take(self._memory, self._facts)
+            except (OSError, ValueError, PcanelError) as error:
+                say(f"the trace ends here: {error}")
+            finally:
+                with suppress(PcanelError):
+                    self._execute(f"{vm}.exits.record({had})")
         self._lost = sum(ring.lost for ring in rings)
 
     def _take(self, rings: list[Ring]) -> None:
