@@ -8,7 +8,9 @@ that can be refused is refused here, by file, key and reason.
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pcanel.errors import InputError
@@ -106,6 +108,34 @@ class _Reader:
             raise self.error(key, f"{path}: the file is empty")
         return path
 
+    def size(self, key: str, value: str | int) -> int:
+        """Bytes of a size such as "256M"."""
+        if isinstance(value, str):
+            match = re.fullmatch(r"(\d+)\s*([KMG]?)(i?B)?", value)
+            if not match:
+                raise self.error(key, f'must be a size such as "256M", not {value!r}')
+            value = int(match[1]) * _UNITS[match[2]]
+        return value
+
+    def tables(self, key: str, check: Callable[[list], None], defaults: dict | None = None, sized: str = "") -> list:
+        """[[key]] tables, with their defaults; check(tables) raises ValueError. sized: a key that may be "256M"."""
+        found = self.take(key, list, f"[[{key}]] tables", [])
+        if defaults is not None:
+            found = [self._filled(f"{key}[{number}]", table, defaults, sized) for number, table in enumerate(found)]
+        try:
+            check(found)
+        except ValueError as error:
+            raise self.error(f"{key}{error}") from None
+        return found
+
+    def _filled(self, key: str, table: object, defaults: dict, sized: str) -> dict:
+        if not isinstance(table, dict):
+            raise self.error(key, f"must be a table, not {table!r}")
+        table = {**defaults, **table}
+        if isinstance(table.get(sized), str):
+            table[sized] = self.size(f"{key}.{sized}", table[sized])
+        return table
+
     def finish(self) -> None:
         for key in self._table:
             raise self.error(key, "unknown key")
@@ -162,7 +192,7 @@ def _check(reader: _Reader) -> Guest:
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
         "devices": plugged.devices(reader, attach),
-        "disks": plugged.disks(reader, attach, disks, _size),
+        "disks": plugged.disks(reader, attach, disks),
         "cds": plugged.cds(reader, attach),
         "nets": _nets(reader, name),
         "shared": _shared(reader),
@@ -220,21 +250,11 @@ def _name(reader: _Reader) -> str:
     return name
 
 
-def _size(reader: _Reader, key: str, value: str | int) -> int:
-    """Bytes of a size such as "256M"."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+)\s*([KMG]?)(i?B)?", value)
-        if not match:
-            raise reader.error(key, f'must be a size such as "256M", not {value!r}')
-        value = int(match[1]) * _UNITS[match[2]]
-    return value
-
-
 def _memory(reader: _Reader) -> int:
     value = reader.take("memory", (str, int), 'a size such as "256M"')
     if value is None:
         raise reader.error("memory", 'is missing, e.g. "256M"')
-    value = _size(reader, "memory", value)
+    value = reader.size("memory", value)
     if not _MEMORY_MIN <= value <= _MEMORY_MAX:
         raise reader.error("memory", f"{value} bytes is not between 1 MiB and 512 GiB")
     if value % _PAGE:
@@ -259,11 +279,7 @@ def _modules(reader: _Reader, protocol: str, blob) -> list[list[str]]:
 
 def _links(reader: _Reader, name: str) -> list[dict]:
     """Null-modem cables: `[[link]]` tables with `uart` and `to`."""
-    links = reader.take("link", list, "[[link]] tables", [])
-    try:
-        checks.links(name, links)
-    except ValueError as error:
-        raise reader.error(f"link{error}") from None
+    links = reader.tables("link", partial(checks.links, name))
     for number, link in enumerate(links):
         guest, _ = checks.far_end(link["to"])
         if not _NAME.fullmatch(guest):
@@ -274,29 +290,12 @@ def _links(reader: _Reader, name: str) -> list[dict]:
 def _shared(reader: _Reader) -> list[dict]:
     """Windows of shared memory: `[[shared]]` tables with `name`, `size`, and optionally `access`, `gpa`, `gsi`,
     `cpl`."""
-    windows = []
-    for number, table in enumerate(reader.take("shared", list, "[[shared]] tables", [])):
-        if not isinstance(table, dict):
-            raise reader.error(f"shared[{number}]", f"must be a table, not {table!r}")
-        window = {"access": "rw", "gpa": None, "gsi": None, "cpl": 0, **table}
-        if isinstance(window.get("size"), str):
-            window["size"] = _size(reader, f"shared[{number}].size", window["size"])
-        windows.append(window)
-    try:
-        checks.windows(windows)
-    except ValueError as error:
-        raise reader.error(f"shared{error}") from None
-    return windows
+    return reader.tables("shared", checks.windows, {"access": "rw", "gpa": None, "gsi": None, "cpl": 0}, sized="size")
 
 
 def _nets(reader: _Reader, name: str) -> list[dict]:
     """Network interfaces: `[[net]]` tables with `switch`, and optionally `mac`."""
-    nets = reader.take("net", list, "[[net]] tables", [])
-    try:
-        net_checks.nets(name, nets)
-    except ValueError as error:
-        raise reader.error(f"net{error}") from None
-    return nets
+    return reader.tables("net", partial(net_checks.nets, name))
 
 
 def _flat(reader: _Reader, protocol: str) -> dict:

@@ -31,23 +31,12 @@ def devices(reader, attach) -> list[list[str]]:
     return found
 
 
-def disks(reader, attach, machines: list[Disk], size) -> list[dict]:
+def disks(reader, attach, machines: list[Disk]) -> list[dict]:
     """Disks: `[[disk]]` tables with `image`, and optionally `mode`, `transport`, `limit`.
 
-    machines: gets the images that are to be disks of the machine: those that are written to, and large ones. size:
-    bytes of a word such as "256M"."""
-    found = []
-    for number, table in enumerate(reader.take("disk", list, "[[disk]] tables", [])):
-        if not isinstance(table, dict):
-            raise reader.error(f"disk[{number}]", f"must be a table, not {table!r}")
-        disk = {"mode": "scratch", "transport": "virtio-pci", **table}
-        if isinstance(disk.get("limit"), str):
-            disk["limit"] = size(reader, f"disk[{number}].limit", disk["limit"])
-        found.append(disk)
-    try:
-        checks.disks(found)
-    except ValueError as error:
-        raise reader.error(f"disk{error}") from None
+    machines: gets the images that are to be disks of the machine: those that are written to, and large ones."""
+    defaults = {"mode": "scratch", "transport": "virtio-pci"}
+    found = reader.tables("disk", checks.disks, defaults, sized="limit")
     for number, disk in enumerate(found):
         key = f"disk[{number}].image"
         if disk["image"].startswith(checks.HOST):
@@ -69,9 +58,5 @@ def disks(reader, attach, machines: list[Disk], size) -> list[dict]:
 
 def cds(reader, attach) -> list[dict]:
     """CDs: `[[cd]]` tables with `image`."""
-    found = reader.take("cd", list, "[[cd]] tables", [])
-    try:
-        checks.cds(found)
-    except ValueError as error:
-        raise reader.error(f"cd{error}") from None
+    found = reader.tables("cd", checks.cds)
     return [{"image": attach(f"cd[{n}].image", cd["image"], f"cd{n}")} for n, cd in enumerate(found)]
