@@ -28,7 +28,10 @@ CASES = {
     "odd size": ("'memory': (1 << 20) + 5", "ValueError: guest x: memory: must be bytes"),
     "more than there is": ("'memory': 1 << 34", "OutOfMemory: guest x: memory: 16777216 KiB wanted, "),
     "a wrong type": ("'share': '7'", "ValueError: guest x: share: must be a number from 1 to 10000, not '7'"),
-    "protocol": ("'protocol': 'dos'", "ValueError: guest x: protocol: must be linux, multiboot, pvh, flat"),
+    "protocol": (
+        "'protocol': 'dos'",
+        "ValueError: guest x: protocol: must be linux, multiboot, pvh, flat or bios, not 'dos'",
+    ),
     "console": ("'console': 'com9'", "ValueError: guest x: console: must be com2, com3 or none, not 'com9'"),
     "no address": ("'address': None", "ValueError: guest x: address: is missing: where the flat binary is loaded"),
     "a register without a name": ("'registers': {'': 1}", "ValueError: guest x: registers: must be a dict of"),

@@ -189,7 +189,8 @@ def test_destroy_by_a_policy_is_refused(guest):
     [
         (
             "'cpuidd'",
-            "event 'cpuidd' is unknown; there are arrival, call, cpuid, cr, descriptor_table, exception, execute, ",
+            "event 'cpuidd' is unknown; there are arrival, call, cpuid, cr, descriptor_table, exception, execute, "
+            "hlt, ",
         ),
         ("CPUID, lead=1", "cpuid has no filter lead=; it has leaf, subleaf"),
         ("CPUID, leaf=-1", "leaf=-1: a number from 0 to 0xffffffff"),
