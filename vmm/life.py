@@ -211,13 +211,13 @@ class Life:
 
     def release(self):
         """Give back host memory."""
+        if self.expansion:
+            self.expansion.close()  # its devices have timers in a vCPU's frame
         for vcpu_ in self.vcpus:
             vcpu_.retire()  # no CPU knows its VMCS and its frame any more
         if getattr(self, "ept", None) is not None:
             self.ept.release()
         self.monitor.windows.leave(self)
-        if self.expansion:
-            self.expansion.close()
         for hpa in self._taken:
             self.monitor.pages.give(hpa)
         self._taken = []
