@@ -43,6 +43,7 @@ class Switch:
         self.name = name
         self.soon = soon
         self.uplink = None  # its way to the host's network
+        self.card = []  # of its uplink
         self.words = array("I", [0] * SWITCH_WORDS)
         self.at = uctypes.addressof(self.words)
         self.ports = []
