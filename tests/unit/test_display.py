@@ -38,7 +38,7 @@ class Ept:
 
 
 class Vm:
-    def __init__(self, rom=bytearray(b"\x55\xaa" + bytes(5000))):
+    def __init__(self, rom=b"\x55\xaa" + bytes(5000)):
         self.port_bus, self.mmio_bus, self.ept = PortBus(), MmioBus(), Ept()
         self.memory = Memory(RAM)
         ram = uctypes.addressof(self.memory.data)
@@ -47,7 +47,7 @@ class Vm:
         self.refused, self.flushes, self._taken = [], 0, []
         self.vga = Vga(Clock(100000000))
         self.board = Board(self.port_bus, self.mmio_bus, lambda n: None, 0x600, self.refused.append)
-        self.display = display.Display(self, self.vga, rom)
+        self.display = display.Display(self, self.vga, rom and bytearray(rom))
         self.board.add(self.display)
         self.board.assign()
 
