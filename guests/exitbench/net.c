@@ -56,8 +56,9 @@ static int echo(int fd, const struct sockaddr_in *to, unsigned short number) {
         if (size < 0) {
             return -1;
         }
-        if (size >= (ssize_t)(sizeof(struct iphdr) + sizeof *answer) && answer->type == ICMP_ECHOREPLY &&
-            answer->un.echo.id == 7 && answer->un.echo.sequence == number) {
+        if (size >= (ssize_t)(sizeof(struct iphdr) + sizeof *answer) &&
+            answer->type == ICMP_ECHOREPLY && answer->un.echo.id == 7 &&
+            answer->un.echo.sequence == number) {
             return 0;
         }
     }
@@ -67,7 +68,8 @@ static int ping(const struct sockaddr_in *to, unsigned count) {
     int fd = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
     struct timeval patience = {.tv_sec = 5};
     unsigned long long *ticks = calloc(count + 1, sizeof *ticks);
-    if (fd < 0 || !ticks || !count || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience)) {
+    if (fd < 0 || !ticks || !count ||
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience)) {
         return fail("ping");
     }
     for (unsigned i = 0; i < count; i++) {
@@ -126,7 +128,8 @@ static int get_all(int fd, size_t mib) {
     return size < 0 || got != mib * MIB;
 }
 
-static int stream(const struct sockaddr_in *to, size_t mib, int (*move)(int, size_t), const char *name) {
+static int stream(
+    const struct sockaddr_in *to, size_t mib, int (*move)(int, size_t), const char *name) {
     unsigned long long ticks = 0;
     if (!mib) {
         return fail(name);
@@ -166,6 +169,7 @@ int main(int argc, char **argv) {
             return stream(&to, atoi(argv[4]), get_all, what);
         }
     }
-    fputs("net ping IP COUNT | net sink PORT | net send IP PORT MIB | net get IP PORT MIB\n", stderr);
+    fputs(
+        "net ping IP COUNT | net sink PORT | net send IP PORT MIB | net get IP PORT MIB\n", stderr);
     return 2;
 }
