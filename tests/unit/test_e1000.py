@@ -9,6 +9,7 @@ import pytest
 
 from vmm.devices.virtio.queue import CHAIN, NOTHING
 from vmm.host import e1000_rings as rings
+from vmm.host.buffers import BUFFER, COUNT
 from vmm.network import offload
 from vmm.network.words import NEEDS_CSUM, TCPV4, TCPV6
 
@@ -35,9 +36,9 @@ class Card:
         self.words[rings.REGISTERS : rings.REGISTERS + 2] = array("I", halves(ctypes.addressof(self.registers)))
         self.words[rings.RINGS : rings.RINGS + 2] = array("I", halves(self.hpa))
         self.at = self.words.buffer_info()[0]
-        for n in range(rings.COUNT):
-            struct.pack_into("<Q", self.memory, n * rings.ENTRY, self.hpa + rings.BUFFERS + n * rings.BUFFER)
-        self.set(rings.RX_TAIL, rings.COUNT - 1)
+        for n in range(COUNT):
+            struct.pack_into("<Q", self.memory, n * rings.ENTRY, self.hpa + rings.BUFFERS + n * BUFFER)
+        self.set(rings.RX_TAIL, COUNT - 1)
         self.head = 0
         self.sent = []
         self.context = self.data = None
@@ -66,7 +67,7 @@ class Card:
                     self.frame(self.data)
                     self.data = None
             struct.pack_into("<I", self.memory, at + 12, upper | DONE)
-            self.head = (self.head + 1) % rings.COUNT
+            self.head = (self.head + 1) % COUNT
 
     def frame(self, data):
         if not self.fill:
@@ -102,7 +103,7 @@ class Card:
         (address,) = struct.unpack_from("<Q", self.memory, at)
         ctypes.memmove(address, frame, len(frame))
         struct.pack_into("<HHBBH", self.memory, at + 8, len(frame), 0, status, errors, 0)
-        self.set(RX_HEAD, (n + 1) % rings.COUNT)
+        self.set(RX_HEAD, (n + 1) % COUNT)
 
     # -- what the monitor does
 
@@ -163,7 +164,7 @@ def test_a_frame_is_sent_from_any_pieces():
     card = Card()
     random = chance.Random(4)
     frames = []
-    for _ in range(3 * rings.COUNT):
+    for _ in range(3 * COUNT):
         frame = random.randbytes(random.choice((60, 61, 1514, random.randrange(14, 1519))))
         cuts = [random.randrange(1, 700) for _ in range(random.randrange(3))]
         if sum(cuts) >= len(frame):
@@ -183,7 +184,7 @@ def test_a_full_ring_takes_no_more_until_the_card_has_sent():
     count = 0
     while card.put(bytes(60)) == CHAIN:
         count += 1
-    assert count in (rings.COUNT - 1, rings.COUNT - 2)
+    assert count in (COUNT - 1, COUNT - 2)
     rings.tell(card.at)
     card.transmit()
     assert card.put(bytes(60)) == CHAIN and len(card.sent) == count
@@ -232,7 +233,7 @@ def test_what_is_no_tcp_is_dropped():
 def test_frames_are_taken_in_order_and_their_buffers_given_back():
     card = Card()
     random = chance.Random(9)
-    frames = [random.randbytes(random.randrange(60, 1519)) for _ in range(4 * rings.COUNT)]
+    frames = [random.randbytes(random.randrange(60, 1519)) for _ in range(4 * COUNT)]
     waiting = []
     for frame in frames:
         assert rings.has(card.at) == (1 if waiting else 0)

@@ -1,14 +1,17 @@
 """The machine's disks, found when a guest first asks for one, and which guest writes to which."""
 
 import cpu
+from micropython import const
 
-from vmm.host import ata
+from vmm.host import ata, pci, virtio, virtio_blk
+
+_BLOCK = const(2)  # virtio's device ID
 
 
 class Drives:
-    """found: the disks of the machine."""
+    """found: the disks of the machine. pages: vmm.memory.pages.Pages. report(text): of a disk that does not work."""
 
-    def __init__(self, scheduler):
+    def __init__(self, scheduler, pages, report=print):
         self.found = []
         self._writers = []  # [(drive, name of the guest)]
         for place in ata.CHANNELS:
@@ -17,6 +20,15 @@ class Drives:
             if drives:
                 self.found += drives
                 scheduler.drivers.append(channel.look)
+        for function in pci.functions():
+            if virtio.kind(function) == _BLOCK:
+                try:
+                    drive = virtio_blk.Drive(function, scheduler, pages.take)
+                except ValueError as error:
+                    report("%r: %s" % (function, error))
+                    continue
+                self.found.append(drive)
+                scheduler.drivers.append(drive.look)
 
     def take(self, identity, vm, write):
         """The disk of this model or serial number. One guest alone may write to it, and then no other has it.
@@ -40,6 +52,11 @@ class Drives:
             if taken is drive and name == vm.name:
                 del self._writers[i]
                 return
+
+    def close(self):
+        """A soft reset: no disk goes on with what was under way. One by PIO moves nothing by itself."""
+        for drive in self.found:
+            drive.close()
 
     def __repr__(self):
         return "\n".join([repr(drive) for drive in self.found]) or "no disks"

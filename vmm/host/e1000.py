@@ -13,12 +13,11 @@ from micropython import const
 from vmx import bind
 
 from vmm.host import e1000_rings as rings
+from vmm.host.buffers import BUFFER, COUNT
 from vmm.host.e1000_rings import (
-    BUFFER,
     BUFFERS,
     BYTES,
     CARD_WORDS,
-    COUNT,
     ENTRY,
     ICR,
     IMC,

@@ -5,18 +5,15 @@ been received is copied once by whoever takes it. Source: Intel, "PCI/PCI-X Fami
 Software Developer's Manual", "Receive and Transmit Description".
 """
 
-import cpu
 import micropython
 from micropython import const
 
-from vmm.devices.virtio.queue import BUFFER as PART
 from vmm.devices.virtio.queue import CHAIN, NOTHING
+from vmm.host.buffers import BUFFER, COUNT, fill
 from vmm.network.offload import add_up
 from vmm.network.words import CSUM, ETHERNET, TCPV4, TCPV6
 
-COUNT = const(256)  # descriptors of a ring
 ENTRY = const(16)
-BUFFER = const(2048)
 RING = const(COUNT * ENTRY)
 BUFFERS = const(2 * RING)  # from here on those of the receive ring
 _TX_BUFFERS = const(BUFFERS + COUNT * BUFFER)
@@ -166,16 +163,16 @@ def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
     first = n + near & COUNT - 1
     buffers = rings + _TX_BUFFERS
     frame = buffers + first * BUFFER
-    _fill(buffers, first, parts, skip, size)
+    fill(buffers, first, 0, parts, skip, size)
     command = _FCS | _REPORT
-    fill = 0
+    sums = 0
     if segments:
-        fill = int(_segment(ring + n * ENTRY, frame, size, segments, int(h[1]) & 0xFFFF))
-        if fill == 0:
+        sums = int(_segment(ring + n * ENTRY, frame, size, segments, int(h[1]) & 0xFFFF))
+        if sums == 0:
             return NOTHING
         command |= _SEGMENTS
     elif near:
-        fill = _FILL
+        sums = _FILL
         context = ptr32(ring + n * ENTRY)
         context[0] = 0
         context[1] = start | start + offset << 8
@@ -185,7 +182,7 @@ def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
         total = ~int(add_up(frame + start, size - start, 0)) & 0xFFFF
         ptr8(frame + start + offset)[0] = total
         ptr8(frame + start + offset)[1] = total >> 8
-    if fill:
+    if sums:
         command |= _EXTENDED | _DATA
     at = frame
     n = first
@@ -196,43 +193,13 @@ def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
         entry[1] = at >> 32
         size -= piece
         entry[2] = piece | command | (0 if size else _LAST)
-        entry[3] = fill
+        entry[3] = sums
         n = n + 1 & COUNT - 1
         at += BUFFER
         if at == buffers + COUNT * BUFFER:
             at = buffers
     c[FREE] = n
     return CHAIN
-
-
-@micropython.viper
-def _fill(buffers: int, n: int, parts: int, skip: int, size: int):
-    """Copy a frame into buffers from that of descriptor n on; they begin anew behind the last."""
-    copy = cpu.copy
-    s = ptr32(parts)
-    at = (int(s[0]) | int(s[1]) << 32) + skip
-    here = int(s[2]) - skip
-    to = buffers + n * BUFFER
-    room = (COUNT - n) * BUFFER
-    while size > 0:
-        if here <= 0:
-            parts += PART * 4
-            s = ptr32(parts)
-            at = int(s[0]) | int(s[1]) << 32
-            here = int(s[2])
-            continue
-        if room == 0:
-            to = buffers
-            room = COUNT * BUFFER
-        piece = here if here < size else size
-        if piece > room:
-            piece = room
-        copy(to, at, piece)
-        to += piece
-        at += piece
-        here -= piece
-        room -= piece
-        size -= piece
 
 
 @micropython.viper

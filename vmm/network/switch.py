@@ -190,6 +190,11 @@ class Switches:
         if not any([other for other in switch.ports if other is not switch.uplink]):
             del self.by_name[switch.name]
 
+    def close(self):
+        """The card of the uplink receives nothing any more."""
+        if self._uplink:
+            self._uplink.card.close()
+
     def lonely(self):
         """Lines about switches with one port."""
         lines = []

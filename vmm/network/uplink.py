@@ -38,11 +38,12 @@ _LATE = const(4000)
 _RARELY = const(100000)  # where interrupts come
 _PASSES = const(16)  # of move.send(), before others have the CPU
 _LEVEL = const(2)  # cpu.line()
+_NETWORK = const(1)  # the device ID of virtio
 _PLAIN = bytes(10) + b"\x01\x00"
 
 
 class Uplink:
-    """card: of vmm.host (e1000.E1000). For users: card, dropped, received, sent."""
+    """card: of vmm.host (E1000, VirtioNet). For users: card, dropped, received, sent."""
 
     def __init__(self, card, scheduler):
         self.card = card
@@ -103,7 +104,7 @@ class Uplink:
         card = self.card
         switch.card[:] = card.put, card.take
         self._send = bind(move.send, self.at, switch.at, switch.signals, switch.soon, switch.broken, switch.card)
-        self.signal = bind(_kick, card.tell, self._send, card.listen, self._later)
+        self.signal = bind(_kick, card.tell, self._send, card.listen, self._go_on)
         switch.signals[number] = self.signal
 
     def settle(self):
@@ -127,10 +128,11 @@ class Uplink:
         else:
             self._scheduler.serve(vm, self._serve)
 
-    def _later(self, found):
-        """There is more than fits into one exit, or a frame for Python."""
+    def _go_on(self, found):
+        """In the exit that has sent, there is more than one pass of send() takes, or a frame for Python. In one
+        interrupt the guest gets all of it: it answers less often, and merges more."""
         self._found = found
-        self._scheduler.poll_later()
+        self._serve()
 
     def _serve(self):
         """Give the switch what the card has received. Those of higher priority may run between two passes."""
@@ -215,22 +217,26 @@ class Uplink:
 
 
 @micropython.viper
-def _kick(tell, send, listen, later, n: int):
+def _kick(tell, send, listen, go_on, n: int):
     """Frames have been put into the card's ring. What it answers at once is taken without an interrupt."""
     tell()
     found = int(send())
     if found == NOTHING:
         listen()
     else:
-        later(found)
+        go_on(found)
 
 
 def find(scheduler, pages):
     """The uplink of this machine. ValueError where it has no card that the monitor can drive."""
-    from vmm.host import e1000, pci
+    from vmm.host import e1000, pci, virtio
 
     for function in pci.functions():
         if (function.vendor, function.device) in e1000.DEVICES:
             function.enable(pci.MEMORY | pci.MASTER)
             return Uplink(e1000.E1000(function, pages.take), scheduler)
-    raise ValueError("this machine has no network card that the monitor can drive (an Intel 82540EM)")
+        if virtio.kind(function) == _NETWORK:
+            from vmm.host.virtio_net import VirtioNet
+
+            return Uplink(VirtioNet(function, pages.take), scheduler)
+    raise ValueError("this machine has no network card that the monitor can drive (an Intel 82540EM, or virtio)")
