@@ -3,9 +3,10 @@
 import cpu
 from micropython import const
 
-from vmm.host import ata, pci, virtio, virtio_blk
+from vmm.host import ata, pci, virtio
 
 _BLOCK = const(2)  # virtio's device ID
+_AHCI = const(0x010601)  # a class of PCI
 
 
 class Drives:
@@ -21,14 +22,25 @@ class Drives:
                 self.found += drives
                 scheduler.drivers.append(channel.look)
         for function in pci.functions():
-            if virtio.kind(function) == _BLOCK:
-                try:
-                    drive = virtio_blk.Drive(function, scheduler, pages.take)
-                except ValueError as error:
-                    report("%r: %s" % (function, error))
-                    continue
-                self.found.append(drive)
-                scheduler.drivers.append(drive.look)
+            try:
+                self._find(function, scheduler, pages.take, report)
+            except ValueError as error:
+                report("%r: %s" % (function, error))
+
+    def _find(self, function, scheduler, take, report):
+        """Disks of a PCI function."""
+        if virtio.kind(function) == _BLOCK:
+            from vmm.host.virtio_blk import VirtioBlk
+
+            drive = VirtioBlk(function, scheduler, take)
+            self.found.append(drive)
+            scheduler.drivers.append(drive.look)
+        elif function.kind == _AHCI:
+            from vmm.host.ahci import Controller
+
+            controller = Controller(function, scheduler, take, report)
+            self.found += controller.disks
+            scheduler.drivers.append(controller.look)
 
     def take(self, identity, vm, write):
         """The disk of this model or serial number. One guest alone may write to it, and then no other has it.

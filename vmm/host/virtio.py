@@ -71,13 +71,13 @@ class Virtio:
         function.enable(MEMORY | MASTER)
         self._find(function)
         if not all(self._at[1:]):
-            raise ValueError("%r is a virtio device without the modern structures" % function)
+            raise ValueError("it is a virtio device without the modern structures")
         self.common, self.isr, self.device = self._at[_COMMON], self._at[_ISR], self._at[_DEVICE]
         write8(self.common + _STATUS, 0)
         end = cpu.rdtsc() + cpu.tsc_hz
         while read8(self.common + _STATUS):
             if cpu.rdtsc() > end:
-                raise ValueError("%r does not come out of reset" % function)
+                raise ValueError("it does not come out of reset")
         self._status = 0
         self._add(ACKNOWLEDGE)
         self._add(DRIVER)

@@ -56,7 +56,7 @@ class VirtioNet:
                 self.can |= bit
         self._rings = [device.ring(n, COUNT) for n in (0, 1)]
         if min([ring[SIZE] for ring in self._rings]) < COUNT:
-            raise ValueError("%r has queues that are too short" % function)
+            raise ValueError("its queues are too short")
         hpa = take(_BYTES)
         self.words = array("I", [0] * _CARD_WORDS)
         rx, tx = [uctypes.addressof(ring) for ring in self._rings]

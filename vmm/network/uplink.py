@@ -15,6 +15,7 @@ from micropython import const
 from vmx import bind
 
 from vmm.devices.virtio.queue import BUFFERS, CHAIN, NOTHING, new_chain
+from vmm.host import LEVEL
 from vmm.network import move, offload
 from vmm.network.words import (
     CAN,
@@ -37,7 +38,6 @@ _SOON = const(30)  # microseconds
 _LATE = const(4000)
 _RARELY = const(100000)  # where interrupts come
 _PASSES = const(16)  # of move.send(), before others have the CPU
-_LEVEL = const(2)  # cpu.line()
 _NETWORK = const(1)  # the device ID of virtio
 _PLAIN = bytes(10) + b"\x01\x00"
 
@@ -75,7 +75,7 @@ class Uplink:
         self.card.answered()
         if self.card.line is not None:
             try:
-                cpu.line(self.card.line, _LEVEL)
+                cpu.line(self.card.line, LEVEL)
             except ValueError:
                 self.card.line = None  # the timers do without
         self.card.listen()
@@ -238,5 +238,8 @@ def find(scheduler, pages):
         if virtio.kind(function) == _NETWORK:
             from vmm.host.virtio_net import VirtioNet
 
-            return Uplink(VirtioNet(function, pages.take), scheduler)
+            try:
+                return Uplink(VirtioNet(function, pages.take), scheduler)
+            except ValueError as error:
+                raise ValueError("this machine's network card, %r: %s" % (function, error)) from None
     raise ValueError("this machine has no network card that the monitor can drive (an Intel 82540EM, or virtio)")

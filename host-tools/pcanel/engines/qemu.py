@@ -72,7 +72,7 @@ class Qemu(Engine):
             words += ["-chardev", f"socket,id=com{number},fd={line.fileno()}"]
             words += ["-device", f"isa-serial,chardev=com{number},index={number - 1}"]
         if machine.network:
-            words += ["-nic", ",".join(["user,model=e1000", *(f"hostfwd={rule}" for rule in machine.rules())])]
+            words += ["-nic", ",".join(["user,model=virtio-net-pci", *(f"hostfwd={rule}" for rule in machine.rules())])]
         for number, disk in enumerate(machine.disks):
             how = "" if disk.writable else ",snapshot=on"
             words += ["-drive", f"if=none,id=disk{number},format=raw,werror=report{how},file={_option(disk.path)}"]
