@@ -191,7 +191,7 @@ class Monitored:
         repl.send("\r")
         while True:
             for line in _LINES:
-                repl.expect(r"^>>> $", _TIMEOUT)
+                repl.expect(r"^>>> ", _TIMEOUT)
                 repl.send(line + "\r")
             try:
                 text = _reported(rtos, _GLANCE)
@@ -199,7 +199,7 @@ class Monitored:
                 if time.monotonic() > end:
                     raise
             else:
-                repl.expect(r"^>>> $", _TIMEOUT)
+                repl.expect(r"^>>> ", _TIMEOUT)
                 return text
 
     def _counters(self) -> dict:
