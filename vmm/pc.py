@@ -306,7 +306,7 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    keys = ("pci", "rng", "disks", "cds", "devices", "nets")
+    keys = ("pci", "rng", "hvc", "disks", "cds", "devices", "nets")
     return config["protocol"] == "bios" or config.get("screen") == "graphics" or any([config.get(key) for key in keys])
 
 

@@ -3,7 +3,21 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import calls, conditions, disk, kvm, latency, linux, native, nested, profile, prompt, strace, versions
+from pcanel.bench import (
+    calls,
+    conditions,
+    disk,
+    kvm,
+    latency,
+    linux,
+    native,
+    nested,
+    network,
+    profile,
+    prompt,
+    strace,
+    versions,
+)
 from pcanel.bench.measures import ALL, BARE, BARE_CPU, EXITS, LINUX_CPUS
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, replace_table, table, write_document, write_json
@@ -101,10 +115,11 @@ def _system(results: Results, cpu: str) -> None:
             column["linux_boot_monitor"] = prompt.one(boot.monitor)
             results.meta[f"linux_boot_ticks_{boot_linux.__name__}"] = boot.exit_ticks
 
-    say("a Linux guest's disks")
-    results.pcanel.update({row: prompt.one(ticks) for row, ticks in disk.monitored(cpu).items()})
-    results.kvm.update({row: prompt.one(ticks) for row, ticks in disk.KVM_ONCE.items()})
-    results.native.update({row: prompt.one(ticks) for row, ticks in disk.NATIVE_ONCE.items()})
+    for name, devices in (("disks", disk), ("network", network)):
+        say(f"a Linux guest's {name}")
+        results.pcanel.update({row: prompt.one(ticks) for row, ticks in devices.monitored(cpu).items()})
+        results.kvm.update({row: prompt.one(ticks) for row, ticks in devices.KVM_ONCE.items()})
+        results.native.update({row: prompt.one(ticks) for row, ticks in devices.NATIVE_ONCE.items()})
     for cpus in LINUX_CPUS:
         say(f"a boot of Linux with {cpus} processors: monitored, under KVM")
         results.pcanel[f"linux_boot_{cpus}"] = prompt.one(linux.monitored(cpu, cpus).ticks)
