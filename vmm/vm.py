@@ -42,7 +42,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
 
     For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, firmware, hidden,
     keyboard, lapic, log, memory, messages, mmio, msrs, name, name_of, nmi, on, pc, policies, ports, rights, screen,
-    symbols, unclaimed, vcpu, vcpus, why, windows.
+    screenshot, symbols, unclaimed, vcpu, vcpus, why, windows.
 
     Example:
 
@@ -293,6 +293,14 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         """Return its VGA screen as it is now (vmm/screen.py): printed it is the rows; text, cursor. In a mode with
         graphics: width, height, bits."""
         return screen.of(self.memory, self.pc.vga)
+
+    def screenshot(self, file):
+        """Have the host write a picture of its screen, such as "x.png". The file's path is the host's, from the
+        directory of `pcanel run`."""
+        from vmm.debug import mailbox
+        from vmm.insight import facts
+
+        mailbox.write("screenshot", self, file, facts.screen)
 
     @property
     def keyboard(self):
