@@ -41,8 +41,8 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
     """One guest.
 
     For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, firmware, hidden,
-    keyboard, lapic, log, memory, messages, mmio, msrs, name, name_of, nmi, on, pc, policies, ports, rights, screen,
-    screenshot, symbols, unclaimed, vcpu, vcpus, why, windows.
+    keyboard, lapic, log, memory, messages, mmio, mouse, msrs, name, name_of, nmi, on, pc, policies, ports, rights,
+    screen, screenshot, symbols, unclaimed, vcpu, vcpus, why, windows.
 
     Example:
 
@@ -306,6 +306,16 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
     def keyboard(self):
         """Its PS/2 keyboard (vmm/keys.py): vm.keyboard.type("root\\n"), vm.keyboard.press("ctrl", "alt", "delete")."""
         return self.pc.typing()
+
+    @property
+    def mouse(self):
+        """Its PS/2 mouse (vmm/pointer.py): vm.mouse.move(10, 0), vm.mouse.click("left"). ValueError: it has none."""
+        from vmm.pointer import Pointer
+
+        mouse = self.pc.keyboard.mouse
+        if mouse is None:
+            raise ValueError('guest %s has no mouse: screen = "graphics" in its file gives it one' % self.name)
+        return Pointer(mouse)
 
     def attach(self, key=terminal.DETACH):
         """Put this guest's console on the prompt's terminal until `key` (Ctrl-]) is typed."""
