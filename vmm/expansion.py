@@ -31,6 +31,7 @@ class Expansion:
         self.disks = []
         self.ports = []
         self.packets = None  # vmm.policies.packets.Packets, once there was a policy on PACKET
+        self.display = None  # vmm.pci.display.Display
         self.capture = None  # vmm.network.capture.Capture while frames are captured
         self.hvc = None  # vmm.console.Console of its virtio-console
         self._bootable = []  # device paths as SeaBIOS has them
@@ -72,7 +73,8 @@ class Expansion:
     def _add_display(self, vm, vga):
         from vmm.pci.display import Display
 
-        self.board.add(Display(vm, vga, vm.blobs.get(vm.config.get("vgabios"))))
+        self.display = Display(vm, vga, vm.blobs.get(vm.config.get("vgabios")))
+        self.board.add(self.display)
 
     def _add_disk(self, vm, number, entry):
         disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)
