@@ -8,7 +8,11 @@ from vmm.scheduling.states import PAUSED, STOPPED
 
 
 class Debugged:
-    """The part of vmm.vm.VM that a debugger's user asks."""
+    """The part of vmm.vm.VM that a debugger's user asks.
+
+    For users: args, backtrace, break_at, breakpoints, cr, disassemble, explain, finish, gdt, idt, next, record_faults,
+    result, step, stopped, tss, until, walk, watch.
+    """
 
     _points = None
     _steps = None
