@@ -3,7 +3,7 @@
 import pytest
 from pcanel.errors import InputError
 from pcanel.guest.file import load
-from pcanel.guest.set import assign_lines, load_all
+from pcanel.guest.set import alone, assign_lines, load_all
 
 HEAD = 'memory = "16M"\nprotocol = "multiboot"\nkernel = "kernel"\n'
 
@@ -157,6 +157,13 @@ def net(**keys):
 def test_what_no_interface_can_be(write, text, why):
     with pytest.raises(InputError, match=why):
         load_all([write(text, "a")], 1024)
+
+
+def test_a_switch_with_one_interface_is_told_of(write):
+    text = net(switch="lan") + net(switch="lna") + net(switch="host")
+    guests = load_all([write(text, "a"), write(net(switch="lan"), "b")], 1024)
+    (line,) = alone(guests)
+    assert line.endswith("a.toml: net[1].switch: nothing else is at the switch lna")
 
 
 def test_addresses_differ_at_a_switch(write):
