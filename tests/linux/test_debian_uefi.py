@@ -1,5 +1,5 @@
-"""The newest Debian from its own disk by UEFI: OVMF, GRUB on the EFI System Partition, its kernel, systemd, a login; the
-firmware's variables in their file; a CD by Linux's own driver."""
+"""The newest Debian from its own disk by UEFI: OVMF, GRUB on the EFI System Partition, its kernel, systemd, a login;
+the firmware's variables in their file; a CD by Linux's own driver."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ def directory(tmp_path_factory):
 @pytest.fixture(scope="module")
 def monitor(directory):
     image = BUILD / "images/trixie.img"
-    assert image.is_file(), f"{image} is missing (make debian)"
+    assert image.is_file(), f"{image} is missing (`pcanel image debian trixie --suite trixie` makes it)"
     shutil.copyfile(UEFI_VARIABLES, directory / "variables.fd")
     burn(directory / "cd.iso", "", {"said": b"from the CD\n"}, "cat ls")
     file = directory / "trixie.toml"

@@ -13,7 +13,8 @@ SIZE = 2 << 20
 LIMIT = 1 << 20  # bytes that the file system has room for
 MEMORY = 1 << 20
 AT = MEMORY - 4096
-DO = """
+DO = (
+    """
 from vmm.disks import SECTOR
 def transfer(name, sector, write):
     vm, answer = vms[name], []
@@ -21,7 +22,9 @@ def transfer(name, sector, write):
     disk.transfer(sector, [(vm.memory.segments[0][2] + %d, 8 * SECTOR)], write, answer.append)
     disk.drive.finish(vm)
     return answer
-""" % AT
+"""
+    % AT
+)
 FULL = """#!/bin/sh
 # A limit on the size of files stands for a full disk: writes fail, and no signal tells.
 trap '' XFSZ

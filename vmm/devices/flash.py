@@ -30,8 +30,8 @@ _ARRAY, _STATUS, _NAME = 0, 1, 2  # what reads answer with
 
 
 class Flash:
-    """data: its contents, a buffer of whole blocks. direct(on): whether reads answer with the contents, so that they need
-    not come here: not from the first command on, and again at a read in array mode, not before: commands come in
+    """data: its contents, a buffer of whole blocks. direct(on): whether reads answer with the contents and need not
+    come here: no longer with the first command, and again at a read in array mode, not before: commands come in
     hundreds. changed(offset, size): these bytes have been programmed or erased; ended(): the chip is in array mode
     again; refused(what) counts."""
 
