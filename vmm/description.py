@@ -12,7 +12,7 @@ from vmm.network import checks as net_checks
 from vmm.ties import checks
 from vmm.vtx.x86 import PAGE
 
-SCREENS = ("off", "on", "console")
+SCREENS = ("off", "on", "console", "graphics")
 FIRMWARE = ("bios", "uefi")  # protocols of guests with firmware of their own
 PROTOCOLS = ("linux", "multiboot", "pvh", "flat") + FIRMWARE
 RESPONSES = ("reset", "stop", "power-off")
@@ -48,7 +48,7 @@ _KEYS = {
     "registers": (dict, "a dict of names and numbers",
                   lambda v: "" not in v and _strings(v) and all([isinstance(number, int) for number in v.values()])),
     "console": (str, "com2, com3 or none", lambda v: v in ("com2", "com3", "none")),
-    "screen": (str, "off, on or console", lambda v: v in SCREENS),
+    "screen": (str, "off, on, console or graphics", lambda v: v in SCREENS),
     "cpus": (int, "a number from 1 to 16", lambda v: 1 <= v <= 16),
     "autostart": (bool, "True or False", None),
     "demand_paging": (bool, "True or False", None),

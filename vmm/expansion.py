@@ -19,8 +19,9 @@ class Expansion:
     """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order;
     ports: its [[net]]s at their switches (vmm/network/port.py)."""
 
-    def __init__(self, vm, line, deliver):
-        """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
+    def __init__(self, vm, vga, line, deliver):
+        """vga: its VGA; line(n): a new source on interrupt line n; deliver(low, destination): messages to the local
+        APICs."""
         self._deliver = deliver
         self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused, vm.log)
         self.places = None  # of virtio by registers in memory (vmm/devices/virtio/places.py)
@@ -33,6 +34,8 @@ class Expansion:
         self._bootable = []  # device paths as SeaBIOS has them
         config = vm.config
         try:
+            if config.get("screen") == "graphics":
+                self._add_display(vm, vga)
             for number, entry in enumerate(config.get("disks") or []):
                 self._add_disk(vm, number, entry)
             for number, entry in enumerate(config.get("cds") or []):
@@ -61,6 +64,11 @@ class Expansion:
             raise ValueError(where + "%s has no class %s" % (module, name)) from None
         except Exception as error:
             raise ValueError(where + "%s: %s: %s" % (name, type(error).__name__, error)) from error
+
+    def _add_display(self, vm, vga):
+        from vmm.pci.display import Display
+
+        self.board.add(Display(vm, vga, vm.blobs.get(vm.config.get("vgabios"))))
 
     def _add_disk(self, vm, number, entry):
         disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)

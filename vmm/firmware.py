@@ -114,9 +114,10 @@ class Firmware:
         ):  # fmt: skip
             items.put(key, struct.pack(code, value))
         items.put_file(_E820, b"".join([struct.pack("<QQI", at, size, RAM) for at, size in ram(self._vm.memory.size)]))
-        if self._video is None:
+        screen = self._vm.config.get("screen") or "off"
+        if screen == "off":
             items.put_file("etc/sercon-port", struct.pack("<H", _SERIAL_CONSOLE))
-        else:
+        elif screen != "graphics" and self._video is not None:  # else the display has it in its ROM
             items.put_file("vgaroms/vgabios.bin", self._video)
         items.put_file("etc/boot-fail-wait", struct.pack("<I", 0xFFFFFFFF))  # then it stays where it is
         if order:

@@ -81,7 +81,7 @@ class Pc:
         if wanted(vm.config):
             from vmm.expansion import Expansion
 
-            self.expansion = Expansion(vm, self.gsi.line, carry)
+            self.expansion = Expansion(vm, self.vga, self.gsi.line, carry)
         self.apic_msrs = ApicMsrs(vm.msrs, vm.cpuid.width, self._apic_base_changed)
 
     def _wire(self, ports, mmio):
@@ -310,7 +310,8 @@ class LocalApics:
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
     keys = ("pci", "rng", "disks", "cds", "devices", "nets")
-    return config["protocol"] in FIRMWARE or any([config.get(key) for key in keys])
+    graphics = config.get("screen") == "graphics"
+    return config["protocol"] in FIRMWARE or graphics or any([config.get(key) for key in keys])
 
 
 def _gone(_):

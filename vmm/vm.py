@@ -290,8 +290,9 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         }
 
     def screen(self):
-        """Return its VGA text screen as it is now (vmm/screen.py): printed it is the rows; text, cursor."""
-        return screen.Screen(self.memory, self.pc.vga)
+        """Return its VGA screen as it is now (vmm/screen.py): printed it is the rows; text, cursor. In a mode with
+        graphics: width, height, bits."""
+        return screen.of(self.memory, self.pc.vga)
 
     @property
     def keyboard(self):

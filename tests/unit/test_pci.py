@@ -111,9 +111,9 @@ def test_a_bar_over_another_is_refused_and_counted():
     assert b.memory.find(0xE0000000)[1] is first
     b.put(SLOT + 8, 4, 0, 2)
     b.put(SLOT + 8, 4, 2, 2)
-    assert b.refused == 2 * ["BAR at the address of another device"]
+    assert b.refused == 2 * ["BAR at an address that is taken"]
     assert b.said == [
-        "the BAR of PCI device 00:03.0 is at the address of another device: gpa 0xe0000000+0x1000 overlaps 0xe0000000"
+        "a BAR of PCI device 00:03.0 is at an address that is taken: gpa 0xe0000000+0x1000 overlaps 0xe0000000"
     ]
     b.put(SLOT + 8, 0x10, 0xE0002000)
     assert b.memory.find(0xE0002000)[1] is second

@@ -7,6 +7,7 @@ from clock import Clock
 
 from vmm.devices import lapic_registers as apic
 from vmm.devices.acpi_pm import AcpiPm
+from vmm.devices.bochs_vbe import BochsVbe
 from vmm.devices.gsi import Gsi
 from vmm.devices.hpet import Hpet
 from vmm.devices.i8042 import I8042
@@ -25,6 +26,7 @@ HZ = 100000000
 ACCESSES = (
     ("pit", range(5), (1,)), ("rtc", range(2), (1,)), ("pm", range(16), (1, 2, 4)), ("keyboard", (0, 4), (1,)),
     ("port92", (0,), (1,)), ("cf9", (0,), (1,)), ("uart", range(8), (1,)), ("vga", range(27), (1,)),
+    ("vbe", (0, 1), (1, 2)),
     ("pic", range(6), (1,)), ("ioapic", (0, 0x10, 0x40), (4,)), ("hpet", range(0, 0x160, 4), (4, 8)),
     ("lapic", range(0x20, 0x400, 16), (4,)),
 )  # fmt: skip
@@ -47,6 +49,7 @@ class Board:
         self.cf9 = ResetCf9(self.tell("reset"))
         self.uart = Uart16550(lambda byte: True, self.gsi.line(4))
         self.vga = Vga(clock)
+        self.vbe = self.vga.vbe = BochsVbe(16 << 20, self.tell("clear"), self.tell("changed"))
         self.hpet = Hpet(clock, self.gsi.line, self.tell("legacy"))
 
     def tell(self, what):
@@ -56,7 +59,21 @@ class Board:
         self.ioapic.eoi(vector)
 
     def chips(self):
-        names = ("hpet", "vga", "pit", "rtc", "pm", "keyboard", "port92", "cf9", "uart", "pic", "ioapic", "lapic")
+        names = (
+            "hpet",
+            "vga",
+            "vbe",
+            "pit",
+            "rtc",
+            "pm",
+            "keyboard",
+            "port92",
+            "cf9",
+            "uart",
+            "pic",
+            "ioapic",
+            "lapic",
+        )
         return [(name, getattr(self, name)) for name in names]
 
     def save(self):

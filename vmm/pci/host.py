@@ -85,11 +85,11 @@ class Host:
             self._memory.claim(at, size, device)
 
     def overlaps(self, function, error):
-        """A BAR's address has another device: the BAR is nowhere. error: of the bus."""
-        self.refused("BAR at the address of another device")
+        """A BAR's address is taken: the BAR is nowhere. error: of the bus."""
+        self.refused("BAR at an address that is taken")
         if function.address not in self._told:
             self._told.add(function.address)
-            self._say("the BAR of PCI device %s is at the address of another device: %s" % (_name(function), error))
+            self._say("a BAR of PCI device %s is at an address that is taken: %s" % (_name(function), error))
 
     def release(self, kind, device):
         (self._ports if kind == "io" else self._memory).release(device)

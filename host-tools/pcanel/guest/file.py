@@ -21,7 +21,7 @@ from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.description import FIRMWARE, PROTOCOLS, least_memory
+    from vmm.description import FIRMWARE, PROTOCOLS, SCREENS, least_memory
     from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
@@ -29,12 +29,12 @@ with importable():
     from vmm.ties import checks
 
 VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
+DISPLAY_BIOS = "/usr/share/seabios/vgabios-stdvga.bin"  # of the display on PCI
 BIOS = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 UEFI = "/usr/share/OVMF/OVMF_CODE_4M.fd"  # of Debian's package ovmf
 UEFI_VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
-SCREENS = ("off", "on", "console")
 RESPONSES = ("reset", "stop", "power-off")  # to a reset, a triple fault, a power-off of the guest's own
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -211,7 +211,9 @@ def _check(reader: _Reader) -> Guest:
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     loaded = sum(module.size() for module in blobs)
-    if protocol == "bios" and config["screen"] != "off":
+    if config["screen"] == "graphics":
+        config["vgabios"] = attach("screen", DISPLAY_BIOS, "vgabios")
+    elif protocol == "bios" and config["screen"] != "off":
         config["vgabios"] = attach("screen", VGA_BIOS, "vgabios")
     blobs += images
     if symbols is not None:
