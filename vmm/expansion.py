@@ -24,7 +24,7 @@ class Expansion:
         """vga: its VGA; line(n): a new source on interrupt line n; deliver(low, destination): messages to the local
         APICs."""
         self._deliver = deliver
-        self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
+        self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused, vm.log)
         self.places = None  # of virtio by registers in memory (vmm/devices/virtio/places.py)
         self._mmio_bus = vm.mmio_bus
         self._line = line
