@@ -58,6 +58,7 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
             smp.check_hot_plug(shell, cpus - 1)
         assert names.differences(shell, guest, 15000, 500) == []
         if case in TYPES:
+            names.check_search(shell, guest)
             inside.check(shell, guest)
             systemcalls.check(shell, guest)
             view.check_stacks(shell, guest)
