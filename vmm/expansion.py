@@ -24,13 +24,14 @@ class Expansion:
         """vga: its VGA; line(n): a new source on interrupt line n; deliver(low, destination): messages to the local
         APICs."""
         self._deliver = deliver
-        self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
+        self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused, vm.log)
         self.places = None  # of virtio by registers in memory (vmm/devices/virtio/places.py)
         self._mmio_bus = vm.mmio_bus
         self._line = line
         self.disks = []
         self.ports = []
         self.packets = None  # vmm.policies.packets.Packets, once there was a policy on PACKET
+        self.display = None  # vmm.pci.display.Display
         self.capture = None  # vmm.network.capture.Capture while frames are captured
         self.hvc = None  # vmm.console.Console of its virtio-console
         self._bootable = []  # device paths as SeaBIOS has them
@@ -72,7 +73,8 @@ class Expansion:
     def _add_display(self, vm, vga):
         from vmm.pci.display import Display
 
-        self.board.add(Display(vm, vga, vm.blobs.get(vm.config.get("vgabios"))))
+        self.display = Display(vm, vga, vm.blobs.get(vm.config.get("vgabios")))
+        self.board.add(self.display)
 
     def _add_disk(self, vm, number, entry):
         disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)

@@ -6,7 +6,7 @@ import pytest
 from pcanel.engines.base import Machine
 from pcanel.errors import InputError
 from pcanel.guest.file import load
-from pcanel.guest.set import assign_lines, forwards, load_all
+from pcanel.guest.set import alone, assign_lines, forwards, load_all
 
 HEAD = 'memory = "16M"\nprotocol = "multiboot"\nkernel = "kernel"\n'
 
@@ -189,6 +189,13 @@ def test_a_port_that_is_taken_is_said(tmp_path):
         with pytest.raises(InputError, match=f"^forward: tcp port {port} of the host: Address already in use"):
             machine.check_ports()
     machine.check_ports()
+
+
+def test_a_switch_with_one_interface_is_told_of(write):
+    text = net(switch="lan") + net(switch="lna") + net(switch="host")
+    guests = load_all([write(text, "a"), write(net(switch="lan"), "b")], 1024)
+    (line,) = alone(guests)
+    assert line.endswith("a.toml: net[1].switch: nothing else is at the switch lna")
 
 
 def test_addresses_differ_at_a_switch(write):

@@ -83,6 +83,10 @@ class Drive:
         begun are done."""
         self.channel.cancel(self, vm)
 
+    def finish(self, vm):
+        """Requests of this guest are done when this returns."""
+        self.channel.finish(self, vm)
+
     def close(self):
         """Nothing moves but by the monitor's own instructions."""
 
@@ -298,6 +302,15 @@ class Channel:
         end = self._io.rdtsc() + self._io.tsc_hz // part + 1
         while self._io.rdtsc() < end:
             pass
+
+    def finish(self, drive, vm):
+        while not self._inside and self._has(drive, vm):
+            self._go_on(0, None)
+
+    def _has(self, drive, vm):
+        """Whether there are requests of this guest."""
+        requests = self._waiting + ([self._current] if self._current else [])
+        return any([d is drive and r.vm is vm for d, r in requests])
 
     def cancel(self, drive, vm):
         self._waiting = [(d, r) for d, r in self._waiting if d is not drive or r.vm is not vm]

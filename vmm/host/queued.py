@@ -134,9 +134,18 @@ class Queued:
             request.done = None
             request.parts = []
         while any([request.under_way for request in mine]):
-            one = self._ended.pop(0) if self._ended else self._next()
-            if one >= 0:
-                self._end(one)
+            self._end_one()
+
+    def finish(self, vm):
+        """Requests of this guest are done when this returns."""
+        while any([request and request.vm is vm for request in self._slots + self._waiting]):
+            self._end_one()
+
+    def _end_one(self):
+        """Look once whether a command has ended."""
+        one = self._ended.pop(0) if self._ended else self._next()
+        if one >= 0:
+            self._end(one)
 
     def close(self):
         """A soft reset: it moves nothing any more."""

@@ -213,7 +213,7 @@ class Monitored:
         repl.send("\r")
         while True:
             for line in _LINES:
-                repl.expect(r"^>>> $", _TIMEOUT)
+                repl.expect(r"^>>> ", _TIMEOUT)
                 repl.send(line + "\r")
             try:
                 text = _reported(rtos, _GLANCE)
@@ -221,7 +221,7 @@ class Monitored:
                 if time.monotonic() > end:
                     raise
             else:
-                repl.expect(r"^>>> $", _TIMEOUT)
+                repl.expect(r"^>>> ", _TIMEOUT)
                 return text
 
     def _counters(self) -> dict:

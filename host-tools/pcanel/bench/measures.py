@@ -246,6 +246,20 @@ SYSTEM = (
     Measure("guests_slope", "what each further guest adds to that, from 1 to 100", unit="ticks/s"),
 )
 
+# What it costs to look into a Linux (inside.py). The heap is what stays in use.
+INSIDE = (
+    Measure("symbols_ready", "a Linux's symbols: the first question", 20_000_000),
+    Measure("symbols_heap", "heap for that", 300 << 10, unit="bytes"),
+    Measure("symbol_by_name", "vm.symbols[name]", 200_000),
+    Measure("symbol_by_address", "vm.symbols.at(gva)", 200_000),
+    Measure("type_first", "a struct of the kernel's BTF: the first look-up", 50_000_000),
+    Measure("types_heap", "heap for that and vm.linux.ps()", 300 << 10, unit="bytes"),
+    Measure("type_later", "the same struct again", 50_000),
+    Measure("ps_50", "vm.linux.ps(), for 50 tasks", 5_000_000),
+    Measure("translate", "vcpu.translate(gva)", 2000),
+    Measure("read_u64", "memory.read_u64(gpa)", 1500),
+)
+
 # The monitor under KVM: the goal of CPUID is what a minimal monitor's took, and 2 exits are the least there can be.
 _NESTED = (
     ("cpuid", "CPUID, leaf 0", 15331, 2),
@@ -262,7 +276,7 @@ NESTED = tuple(
     )
 )
 
-ALL = EXITS + SYSTEM + NESTED
+ALL = EXITS + SYSTEM + INSIDE + NESTED
 
 # On a CPU without APIC virtualization: what meets the local APIC, and the commonest of the others. Goal: KVM's there.
 BARE_CPU = "corei5_arrandale_m520"

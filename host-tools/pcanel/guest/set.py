@@ -100,6 +100,19 @@ def forwards(guests: list[Guest]) -> list[tuple[str, int, str, int]]:
     return list(found.values())
 
 
+def alone(guests: list[Guest]) -> list[str]:
+    """A line for each interface whose switch nothing else is at: two names that should be one, perhaps."""
+    ports: dict[str, list[str]] = {}
+    for guest in guests:
+        for number, net in enumerate(guest.config["nets"]):
+            ports.setdefault(net["switch"], []).append(f"{guest.path}: net[{number}].switch")
+    return [
+        f"{places[0]}: nothing else is at the switch {switch}"
+        for switch, places in ports.items()
+        if len(places) == 1 and switch != net_checks.HOST
+    ]
+
+
 def _linked(guests: list[Guest]) -> dict[str, str]:
     """The guests whose COM1 has a cable, whichever file lays it, and where that leads."""
     far: dict[str, str] = {}
