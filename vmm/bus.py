@@ -99,19 +99,24 @@ class PortBus:
     def absent(self, port: int, size: int, write: int) -> int:
         """Whether an access of several bytes is to unclaimed ports alone: it is counted then, at each of them, or once
         where it stays whole."""
+        claimed = self.claims.get
         end = port + size
         if size == 4 and self.dwords.get(port):
-            if self.claims.get(port):
-                return 0
-            self.miss(port, write)
-            return 1
+            end = port + 1
         at = port
         while at < end:
-            if self.claims.get(at):
+            if claimed(at):
                 return 0
             at += 1
+        table = self.misses
+        known = table.get
         while port < end:
-            self.miss(port, write)
+            key = port << 1 | write
+            count = known(key)
+            if count:
+                table[key] = int(count) + 1
+            else:
+                tally.count(table, key)
             port += 1
         return 1
 

@@ -221,6 +221,8 @@ class Hpet(Comparators):
     def _configure(self, value):
         changed = self.conf ^ value
         self._look()
+        if not changed:
+            return
         if changed & ENABLE:
             count = self.counter() & MASK64
             self.conf ^= ENABLE
@@ -242,6 +244,8 @@ class Hpet(Comparators):
         self._look()
         if not ROUTES >> (value >> 9 & 31) & 1:
             value = value & ~_ROUTE | old & _ROUTE
+        if value == old:
+            return
         if (old ^ value) & (_ROUTE | LEVEL | INTERRUPTS):
             self._set(n, 0)
         if not value & LEVEL:
