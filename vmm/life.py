@@ -122,6 +122,8 @@ class Life:
         self.powered = on
         if self.expansion:
             self.expansion.power_on() if on else self.expansion.power_off()
+        if self.firmware and not on:
+            self.firmware.power_off()
         for end in self.monitor.links.ends(self.name):
             end.power(on)
 
@@ -214,6 +216,8 @@ class Life:
         """Give back host memory."""
         if self.expansion:
             self.expansion.close()  # its devices have timers in a vCPU's frame
+        if self.firmware:
+            self.firmware.close()
         for vcpu_ in self.vcpus:
             vcpu_.retire()  # no CPU knows its VMCS and its frame any more
         if getattr(self, "ept", None) is not None:

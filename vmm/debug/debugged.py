@@ -10,7 +10,11 @@ GOES_ON = "resume() at the prompt goes on"
 
 
 class Debugged:
-    """The part of vmm.vm.VM that a debugger's user asks."""
+    """The part of vmm.vm.VM that a debugger's user asks.
+
+    For users: args, backtrace, break_at, breakpoints, cr, disassemble, explain, finish, gdt, idt, next, record_faults,
+    result, step, stopped, tss, until, walk, watch.
+    """
 
     _points = None
     _steps = None
