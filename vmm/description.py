@@ -56,6 +56,7 @@ _KEYS = {
     "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
     "pci": (bool, "True or False", None),
     "rng": (bool, "True or False", None),
+    "hvc": (bool, "True or False", None),
     "devices": (list, "a list of [boot module, class]",
                 lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
     "disks": (list, "a list of {image} and, if wanted, mode, transport", None),

@@ -63,7 +63,8 @@ class Pc:
         self.vga = Vga(clock)
         self.mirror = screen.Mirror(vm, self.vga) if vm.config.get("screen") == "console" else None
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
-        self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
+        display = vm.config.get("screen") == "graphics"
+        self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20, mouse=display)
         self.typist = None  # vmm.keys.Typist, once somebody has typed
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
@@ -213,7 +214,8 @@ class Pc:
         memory = self.vm.memory
         com_ports = [COM_PORTS[n] if self.coms[n] else 0 for n in range(4)]
         acpi = {
-            "cpus": self._cpus, "com_ports": com_ports, "keyboard": True, "hpet_id": hpet.ID,
+            "cpus": self._cpus, "com_ports": com_ports, "keyboard": True,
+            "mouse": self.keyboard.mouse is not None, "hpet_id": hpet.ID,
             "screen": (self.vm.config.get("screen") or "off") != "off",
             "pci": self.expansion.acpi() if self.expansion else None,
         }  # fmt: skip
@@ -309,7 +311,7 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    keys = ("pci", "rng", "disks", "cds", "devices", "nets")
+    keys = ("pci", "rng", "hvc", "disks", "cds", "devices", "nets")
     graphics = config.get("screen") == "graphics"
     return config["protocol"] in FIRMWARE or graphics or any([config.get(key) for key in keys])
 

@@ -44,7 +44,7 @@ class Board:
         self.gsi.heard(self.pit.heard)
         self.rtc = Mc146818(self.gsi.line(8), clock, 1709164798)
         self.pm = AcpiPm(self.gsi.line(9), clock, self.tell("off"), self.tell("sleep"))
-        self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self.tell("reset"), self.tell("a20"))
+        self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self.tell("reset"), self.tell("a20"), mouse=True)
         self.port92 = Port92(self.tell("reset"), self.tell("a20"))
         self.cf9 = ResetCf9(self.tell("reset"))
         self.uart = Uart16550(lambda byte: True, self.gsi.line(4))
@@ -93,6 +93,8 @@ class Board:
             return chip.write(offset, size, value & (1 << 8 * size) - 1)
         if what == "type":
             return self.uart.rx(value & 0xFF)
+        if what == "move":
+            return self.keyboard.mouse.event(value % 999 - 499, value % 99, value & 3, value & 7)
         if what == "serve":
             vector = self.lapic.highest()
             if vector >= 0:
@@ -114,7 +116,7 @@ def steps(rnd, count):
     found = []
     for _ in range(count):
         name, offsets, sizes = rnd.choice(ACCESSES)
-        what = rnd.choice(("read", "read", "write", "write", "write", "pass", "serve", "type"))
+        what = rnd.choice(("read", "read", "write", "write", "write", "pass", "serve", "type", "move"))
         value = rnd.getrandbits(64) & rnd.getrandbits(64) if rnd.random() < 0.5 else rnd.getrandbits(8)
         found.append((what, name, rnd.choice(offsets), rnd.choice(sizes), value))
     return found

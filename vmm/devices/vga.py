@@ -35,6 +35,7 @@ _MODE_3 = (
     b"\x00\x01\x02\x03\x04\x05\x14\x07\x38\x39\x3a\x3b\x3c\x3d\x3e\x3f\x0c\x00\x0f\x08\x00"
 )
 _CRTC_BASE = 14
+_ATTRIBUTE_BASE = 39
 _MEMORY_MODE = 4  # of the sequencer
 _CHAIN_4 = 0x08
 _GRAPHICS_MISC = _AT[_GRAPHICS][0] + 6
@@ -53,6 +54,9 @@ _READING = 68
 _COLOUR = 69  # which byte of the palette is next: two bytes
 _MORE = b"\0\0\0\x20\x67\0\0\xff\0\0\0"
 
+STATE = len(_MODE_3 + _MORE)  # bytes
+PALETTE = 768
+
 _FRAMES = 70  # a second
 _LINES = 449
 _SHOWN = 400
@@ -65,7 +69,7 @@ class Vga:
     def __init__(self, clock):
         self.clock = clock
         self.vbe = None
-        self.state = bytearray(len(_MODE_3 + _MORE))
+        self.state = bytearray(STATE)
         self._colour_mask = 0x3F
         self.reset()
 
@@ -103,6 +107,14 @@ class Vga:
     def crtc(self, n):
         """Register n (0 to 18h) of the CRT controller."""
         return self.state[_CRTC_BASE + n]
+
+    def sequencer(self, n):
+        """Register n (0 to 4) of the sequencer."""
+        return self.state[n]
+
+    def attribute(self, n):
+        """Register n (0 to 14h) of the attribute controller."""
+        return self.state[_ATTRIBUTE_BASE + n]
 
     def set_crtc(self, n, value):
         self.state[_CRTC_BASE + n] = value & 0xFF
@@ -162,14 +174,14 @@ class Vga:
             s[_READING] = offset == _DAC_READ
         elif offset == _DAC_DATA:
             if self.palette is None:
-                self.palette = bytearray(768)
+                self.palette = bytearray(PALETTE)
             self.palette[self._colour(1)] = value & self._colour_mask
 
     def _colour(self, step):
         """Which byte of the palette is next; the one after that by `step`."""
         s = self.state
         at = s[_COLOUR] | s[_COLOUR + 1] << 8
-        after = (at + step) % 768
+        after = (at + step) % PALETTE
         s[_COLOUR], s[_COLOUR + 1] = after & 0xFF, after >> 8
         return at
 

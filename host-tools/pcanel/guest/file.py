@@ -194,6 +194,7 @@ def _check(reader: _Reader) -> Guest:
         "links": _links(reader, name),
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
+        "hvc": reader.take("hvc", bool, "true or false", False),
         "devices": plugged.devices(reader, attach),
         "disks": plugged.disks(reader, attach, disks),
         "cds": plugged.cds(reader, attach),
