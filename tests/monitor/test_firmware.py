@@ -33,7 +33,9 @@ def monitor(tmp_path_factory):
     burn(iso, "", {"said": b"from the CD\n"}, "cat ls")
     other = directory / "cd.toml"
     other.write_text(f'memory = {MEMORY}\nprotocol = "bios"\nscreen = "on"\n[[cd]]\nimage = "{iso}"\n')
-    with Monitor(engine=vtx.engine(), guests=[file, other], memory=256) as monitor:
+    hybrid = directory / "hybrid.toml"
+    hybrid.write_text(other.read_text().replace("[[cd]]", "[[disk]]"))
+    with Monitor(engine=vtx.engine(), guests=[file, other, hybrid], memory=256) as monitor:
         yield monitor
 
 
@@ -83,23 +85,27 @@ def test_pci_and_the_disk(grub):
     assert "55 aa" in grub("hexdump -s 496 -n 16 (hd0)")
 
 
-def test_a_cd_with_screen_and_keyboard(monitor):
+@pytest.mark.parametrize(
+    ("name", "booting", "device"), [("cd", "DVD/CD", r"\(cd\)"), ("hybrid", "Hard Disk", r"\(hd0\)")]
+)
+def test_an_iso_with_screen_and_keyboard(monitor, name, booting, device):
+    """In a CD drive, and as a disk."""
+
     def shows(text, wanted):
-        monitor.exec(f"vms['cd'].keyboard.type({text!r})")
+        monitor.exec(f"vms[{name!r}].keyboard.type({text!r})")
         end = time.monotonic() + 240
         while True:
-            rows = monitor.eval("vms['cd'].screen().text")
+            rows = monitor.eval(f"vms[{name!r}].screen().text")
             if re.search(wanted, "\n".join(rows), re.M):
                 return
             assert time.monotonic() < end, rows
             time.sleep(0.3)
 
     shows("", "^grub>")
-    assert "Booting from DVD/CD..." in monitor.eval("vms['cd'].firmware.log")
-    shows("ls\n", r"\(cd\)")
+    assert f"Booting from {booting}..." in monitor.eval(f"vms[{name!r}].firmware.log")
+    shows("ls\n", device)
     shows("cat /said\n", "^from the CD$")
-    assert "SeaBIOS" not in monitor.console("cd").text()
-    monitor.exec("vms['cd'].destroy()")
+    monitor.exec(f"vms[{name!r}].destroy()")
 
 
 def test_the_rom_is_not_written(monitor):
