@@ -118,6 +118,10 @@ class Post:
                 return "=" + self._dump(Path(asked["file"]), Facts(**asked["facts"]))
             if asked.get("do") in ("read", "write"):
                 return f"={self._copy(**asked)}"
+            if asked.get("do") == "screenshot":
+                from pcanel.screen import file, source  # with numpy: only where it is used
+
+                return "=" + file.write(Path(asked["file"]), source.Facts(**asked["facts"]), self._ram)
             return f"!the host does not know how to {asked.get('do')}"
         except OSError as error:
             return f"!{error.filename}: {error.strerror}" if error.filename else f"!{error.strerror}"

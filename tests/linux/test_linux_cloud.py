@@ -4,6 +4,7 @@ import re
 import time
 
 import broken
+import calls32
 import debugger
 import drgns
 import gdbs
@@ -31,7 +32,8 @@ def shell(tmp_path_factory):
     """linux.toml as it is, but with a module in its initramfs."""
     directory = tmp_path_factory.mktemp("cloud")
     guests = ROOT / "build/guests"
-    with_module.initramfs(guests / "initrd.cpio", guests / "cloud", directory / "initrd.cpio")
+    programs = [(calls32.NAME, calls32.program())]
+    with_module.initramfs(guests / "initrd.cpio", guests / "cloud", directory / "initrd.cpio", programs)
     text = (ROOT / "guests/linux.toml").read_text().replace("../build/guests/initrd.cpio", "initrd.cpio")
     file = directory / "linux.toml"
     file.write_text(text.replace('"../', f'"{ROOT}/'))
@@ -176,6 +178,10 @@ def test_questions_about_what_is_not_there_are_answered_in_a_line(shell):
 
 def test_system_calls_are_what_a_program_does(shell):
     systemcalls.check(shell, "linux")
+
+
+def test_system_calls_of_32_bit_programs(shell):
+    calls32.check(shell, "linux")
 
 
 def test_switches_are_seen(shell):

@@ -203,12 +203,17 @@ SYSTEM = (
         for cpus in LINUX_CPUS
     ),
     Measure("disk_read", "a Linux guest's read of 4 KiB, past its page cache, image in memory", 34_000),
+    Measure("disk_read_64k", "a read of 64 KiB, image in memory", no_more_than_kvm=True),
     Measure("disk_sequential", "sequential reads of 64 KiB, image in memory, each MiB", 1_100_000),
     Measure("disk_fsync", "fsync of a write of 4 KiB, image in memory", 36_000),
     Measure("disk_mmio_read", "a read of 4 KiB by virtio-mmio, image in memory", 53_000),
     Measure("disk_host_sequential", "sequential reads of 64 KiB from the host's disk (ATA PIO), each MiB", 3_500_000),
     Measure("disk_host_read", "a read of 4 KiB from it, its seek included"),
     Measure("disk_host_fsync", "fsync of a write of 4 KiB to it"),
+    Measure("net_ping", "a ping from one Linux guest to another, there and back", 60_000),
+    Measure("net_tcp", "TCP from one Linux guest to another, each MiB", 5_000_000),
+    Measure("net_host_ping", "a ping from a Linux guest to the network of the host (e1000)", 39_000),
+    Measure("net_host_tcp", "TCP from the host to a Linux guest, each MiB", 8_000_000),
     Measure(
         "strace_below",
         "`ls -lR /usr` while vmm/recipes/strace.py records its system calls, to the same untraced",

@@ -13,6 +13,7 @@ from pcanel.bench import (
     linux,
     native,
     nested,
+    network,
     profile,
     prompt,
     strace,
@@ -123,10 +124,11 @@ def _system(results: Results, cpu: str) -> None:
     say("questions about a Linux")
     results.pcanel.update(inside.rows(cpu))
 
-    say("a Linux guest's disks")
-    results.pcanel.update({row: prompt.one(ticks) for row, ticks in disk.monitored(cpu).items()})
-    results.kvm.update({row: prompt.one(ticks) for row, ticks in disk.KVM_ONCE.items()})
-    results.native.update({row: prompt.one(ticks) for row, ticks in disk.NATIVE_ONCE.items()})
+    for name, devices in (("disks", disk), ("network", network)):
+        say(f"a Linux guest's {name}")
+        results.pcanel.update({row: prompt.one(ticks) for row, ticks in devices.monitored(cpu).items()})
+        results.kvm.update({row: prompt.one(ticks) for row, ticks in devices.KVM_ONCE.items()})
+        results.native.update({row: prompt.one(ticks) for row, ticks in devices.NATIVE_ONCE.items()})
     for cpus in LINUX_CPUS:
         say(f"a boot of Linux with {cpus} processors: monitored, under KVM")
         results.pcanel[f"linux_boot_{cpus}"] = prompt.one(linux.monitored(cpu, cpus).ticks)

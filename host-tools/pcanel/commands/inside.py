@@ -1,9 +1,10 @@
-"""What `pcanel dump` and `pcanel drgn` share: the run, its prompt, a guest's memory."""
+"""What commands that look into a guest share: the run, its prompt, the guest's memory, its screen."""
 
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pcanel import repl
 from pcanel.client import Client, way_to
@@ -31,18 +32,18 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Run | None]]:
     """(what the monitor says of the guest, the run, None on a PC); the guest stands still meanwhile unless
     options.live."""
-    run = None
-    if options.line:
-
-        def evaluate(expression):
-            return repl.evaluate(options.line, expression, _TIMEOUT)
-
-    else:
-        run = find(options.run)
-        run.wait_booted(BOOT_TIMEOUT)
-        evaluate = way_to(run)
+    evaluate, run = _evaluate(options)
     with held(evaluate, name, not options.live):
         yield ask(evaluate, name), run
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[Callable[[str], Any], Run | None]:
+    """(evaluate(expression) at the monitor, the run or None)."""
+    if options.line:
+        return (lambda expression: repl.evaluate(options.line, expression, _TIMEOUT)), None
+    run = find(options.run)
+    run.wait_booted(BOOT_TIMEOUT)
+    return way_to(run), run
 
 
 @contextmanager
@@ -60,6 +61,14 @@ def prompt(options: argparse.Namespace) -> Iterator[tuple[Execute, Memory]]:
     with ExitStack() as stack:
         execute, directory = _prompt(options)
         yield execute, _memory(stack, execute, directory)
+
+
+@contextmanager
+def looked_at(options: argparse.Namespace) -> Iterator[tuple[Callable[[str], Any], Memory]]:
+    """(evaluate(expression) at the monitor, the machine's memory); guests run on."""
+    with ExitStack() as stack:
+        execute, directory = _prompt(options)
+        yield _evaluate(options)[0], _memory(stack, execute, directory)
 
 
 def _memory(stack: ExitStack, execute: Execute, directory: Path | None) -> Memory:

@@ -108,22 +108,23 @@ Evaluate = Callable[[str], Any]  # the value of an expression at the monitor's p
 
 def ask(evaluate: Evaluate, name: str) -> Facts:
     """What the monitor says of a guest. InputError: there is none."""
-    return Facts(**_answer(evaluate, name, "of"))
+    return Facts(**answer(evaluate, name, "of"))
 
 
 @contextmanager
 def held(evaluate: Evaluate, name: str, wanted: bool = True) -> Iterator[None]:
     """The guest stands still meanwhile; it goes on afterwards if it did before. wanted: False leaves it alone."""
-    paused = wanted and _answer(evaluate, name, "hold")
+    paused = wanted and answer(evaluate, name, "hold")
     try:
         yield
     finally:
         if paused:
             with contextlib.suppress(PcanelError):  # it was destroyed, or all has ended meanwhile
-                _answer(evaluate, name, "release")
+                answer(evaluate, name, "release")
 
 
-def _answer(evaluate: Evaluate, name: str, what: str):
+def answer(evaluate: Evaluate, name: str, what: str):
+    """What the function `what` of vmm.insight.facts says of a guest. InputError: there is none."""
     try:
         said = evaluate(f"{_MODULE}.ask(vms, {check_name(name)!r}, {_MODULE}.{what})")
     except RemoteError as error:
