@@ -137,9 +137,13 @@ setup: $(STAMPS)/packages $(STAMPS)/venv $(MICROPYTHON_READY) | guests
 $(BUILD)/loopback.so: host-tools/loopback/bind.c | $(STAMPS)/packages
 	@gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o $@ $<
 
+# For `pcanel view`.
+$(BUILD)/vnc.so: host-tools/vnc/server.c | $(STAMPS)/packages
+	@gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o $@ $< -lvncserver
+
 # ---- the image -------------------------------------------------------------
 
-elf: $(STAMPS)/venv $(BUILD)/loopback.so $(MICROPYTHON_READY)
+elf: $(STAMPS)/venv $(BUILD)/loopback.so $(BUILD)/vnc.so $(MICROPYTHON_READY)
 	@$(MAKE) $(PARALLEL) --no-print-directory -C port BUILD=$(abspath $(BUILD)/port) \
 	    MICROPYTHON_DIR=$(abspath $(MICROPYTHON)) PYTHON=$(abspath $(PYTHON))
 
@@ -272,7 +276,7 @@ size: elf
 	@$(PYTHON) -m pcanel.size $(BUILD)/pcanel.elf
 
 clean:
-	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/loopback.so $(BUILD)/run $(BUILD)/cache $(BUILD)/bench* $(BUILD)/kvmrun $(BUILD)/guests/exitbench $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/smp $(BUILD)/guests/rtos
+	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/loopback.so $(BUILD)/vnc.so $(BUILD)/run $(BUILD)/cache $(BUILD)/bench* $(BUILD)/kvmrun $(BUILD)/guests/exitbench $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/smp $(BUILD)/guests/rtos
 
 .PHONY: distclean
 distclean:
