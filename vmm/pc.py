@@ -16,6 +16,7 @@ from vmm.acpi import mp, tables
 from vmm.acpi.dsdt_aml import AML
 from vmm.bus import Overlap
 from vmm.console import RING, Console
+from vmm.description import FIRMWARE
 from vmm.devices import hpet, lapic_registers
 from vmm.devices.acpi_pm import AcpiPm
 from vmm.devices.gsi import Gsi
@@ -73,7 +74,7 @@ class Pc:
         self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
         self.firmware = None  # vmm.firmware.Firmware, where the guest has one of its own
-        if vm.config["protocol"] == "bios":
+        if vm.config["protocol"] in FIRMWARE:
             from vmm.firmware import Firmware
 
             self.firmware = Firmware(vm)
@@ -141,8 +142,9 @@ class Pc:
             yield name, getattr(self, name)
         for n, uart in enumerate(self.coms, 1):
             yield "com%d" % n, uart
-        if self.expansion:
-            yield "expansion", self.expansion
+        for name in ("firmware", "expansion"):
+            if getattr(self, name):
+                yield name, getattr(self, name)
         for name in ("pic", "ioapic"):
             yield name, getattr(self, name)
         for vcpu in self.vm.vcpus:
@@ -183,8 +185,9 @@ class Pc:
         for uart in self.coms:
             if uart:
                 uart.reset()
-        if self.expansion:
-            self.expansion.reset()
+        for part in (self.firmware, self.expansion):
+            if part:
+                part.reset()
         self.ioapic.reset()
         for vcpu in self.vm.vcpus:
             vcpu.lapic.reset()
@@ -308,8 +311,9 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    keys = ("pci", "rng", "disks", "cds", "devices", "nets")
-    return config["protocol"] == "bios" or config.get("screen") == "graphics" or any([config.get(key) for key in keys])
+    keys = ("pci", "rng", "hvc", "disks", "cds", "devices", "nets")
+    graphics = config.get("screen") == "graphics"
+    return config["protocol"] in FIRMWARE or graphics or any([config.get(key) for key in keys])
 
 
 def _gone(_):

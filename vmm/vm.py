@@ -319,7 +319,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
 
     def attach(self, key=terminal.DETACH):
         """Put this guest's console on the prompt's terminal until `key` (Ctrl-]) is typed."""
-        terminal.attach(self.monitor, self, key)
+        terminal.attach(self.monitor, self, key, self.console)
 
     def __repr__(self):
         if isinstance(self.vcpu, Gone):

@@ -16,10 +16,12 @@ def module(tree):
     return lzma.decompress(found.read_bytes()) if found.suffix == ".xz" else found.read_bytes()
 
 
-def initramfs(initrd, tree, target):
-    """Write a copy of an initramfs with /loop.ko."""
+def initramfs(initrd, tree, target, programs=()):
+    """Write a copy of an initramfs with /loop.ko, and programs: ((name, bytes), ...)."""
     archive = Archive()
     archive.add(NAME, stat.S_IFREG | 0o644, module(tree))
+    for name, data in programs:
+        archive.add(name, stat.S_IFREG | 0o755, data)
     target.write_bytes(initrd.read_bytes() + archive.finish())
     return target
 

@@ -13,7 +13,7 @@ import numpy
 import pytest
 import vtx
 from pcanel.disks import bootable
-from pcanel.guest.file import FIRMWARE
+from pcanel.guest.file import BIOS
 from pcanel.image import burn
 from pcanel.monitor import Monitor
 from PIL import Image
@@ -212,7 +212,7 @@ def test_drawing_causes_no_exits(monitor, shows):
 def test_the_rom_is_not_written(monitor):
     """Its page is read and executed; a write is counted."""
     reading = "vms['grub'].physical_read({:#x}, 16)"
-    with open(FIRMWARE, "rb") as file:
+    with open(BIOS, "rb") as file:
         end = file.read()[-16:]
     assert monitor.eval(reading.format(0xFFFFFFF0)) == end
     monitor.exec("vms['grub'].physical_write(0xFFFFFFF0, bytes(16))")

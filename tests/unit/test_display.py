@@ -44,9 +44,9 @@ class Vm:
         ram = uctypes.addressof(self.memory.data)
         self.memory.segments = ((0, RAM, ram),)
         self.memory.hpa = lambda gpa, size: ram + gpa
-        self.refused, self.flushes, self._taken = [], 0, []
+        self.refused, self.said, self.flushes, self._taken = [], [], 0, []
         self.vga = Vga(Clock(100000000))
-        self.board = Board(self.port_bus, self.mmio_bus, lambda n: None, 0x600, self.refused.append)
+        self.board = Board(self.port_bus, self.mmio_bus, lambda n: None, 0x600, self.refused.append, self.said.append)
         self.display = display.Display(self, self.vga, rom and bytearray(rom))
         self.board.add(self.display)
         self.board.assign()
@@ -156,7 +156,8 @@ def test_video_memory_is_mapped_where_its_bar_is(vm):
 def test_a_bar_over_ram_is_refused(vm):
     vm.memory.segments += ((1 << 30, 64 * MIB, 0),)
     vm.display.write(0x10, 4, (1 << 30) + 32 * MIB)
-    assert vm.refused == ["BAR overlaps: the guest's RAM"] and vm.display.bars[0].at is None
+    assert vm.said == ["a BAR of PCI device 00:02.0 is at an address that is taken: the guest's RAM"]
+    assert vm.refused == ["BAR at an address that is taken"] and vm.display.bars[0].at is None
     assert list(vm.ept.maps) == [] and vm.mmio_bus.find((1 << 30) + 32 * MIB) is None
     vm.display.write(0x10, 4, MEMORY)
     assert vm.display.bars[0].at == MEMORY

@@ -7,22 +7,25 @@ from micropython import const
 MOST = const(1024)  # numbers of system calls that a set may have
 
 
-def numbers(vm, which):
-    """The sorted numbers of a number, a name, or a list of them. ValueError where a name is not known."""
+def numbers(vm, which, old=False):
+    """The sorted numbers of a number, a name, or a list of them. old: of 32-bit programs.
+
+    ValueError where a name is not known.
+    """
     several = which if isinstance(which, (list, tuple)) else (which,)
     found = set()
     for one in several:
-        number = _number(vm, one) if isinstance(one, str) else one
+        number = _number(vm, one, old) if isinstance(one, str) else one
         if len(several) > 1 and number >= MOST:
             raise ValueError("number=%r: in a list, numbers are below %d" % (one, MOST))
         found.add(number)
     return sorted(found)
 
 
-def _number(vm, name):
+def _number(vm, name, old):
     from vmm.insight.linux import calls
 
-    return calls.number(vm.kernel, name)
+    return calls.number(vm.kernel, name, old)
 
 
 def bitmap(numbers):

@@ -20,10 +20,10 @@ IO_END = const(0x10000)
 class Board:
     """ports, memory: the guest's buses; line(n): a new source on interrupt line n; pm_base: of ACPI's ports.
 
-    refused(what) counts."""
+    refused(what) counts; say(text) tells the user."""
 
-    def __init__(self, ports, memory, line, pm_base, refused):
-        self.host = Host(ports, memory, line, LINES, refused)
+    def __init__(self, ports, memory, line, pm_base, refused, say):
+        self.host = Host(ports, memory, line, LINES, refused, say)
         self.host.add(bridges.HostBridge(), 0)
         self.host.add(bridges.IsaBridge(LINES), 1)
         self.host.add(bridges.PowerManagement(pm_base), 1, 3)

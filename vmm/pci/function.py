@@ -216,7 +216,7 @@ class Function:
         except (Overlap, ValueError) as error:
             for device in done:
                 self.board.release(bar.kind, device)
-            self.board.refused("BAR overlaps: %s" % error)
+            self.board.overlaps(self, error)
             return
         bar.at = at
 

@@ -62,7 +62,8 @@ def brief(value, depth=0, small=_SMALL):
             items = ", ".join([brief(item, depth + 1, small) for item in value])
             return "(%s%s)" % (items, "," if len(value) == 1 else "")
         if type(value) is dict:
-            pairs = [(brief(key, depth + 1), brief(value[key], depth + 1, _ADDRESS)) for key in ordered(value)]
+            hexadecimal = _numbers(value)
+            pairs = [(_key(key, hexadecimal), brief(value[key], depth + 1, _ADDRESS)) for key in ordered(value)]
             return "{%s}" % ", ".join(["%s: %s" % pair for pair in pairs])
     return repr(value)
 

@@ -9,8 +9,9 @@ import struct
 
 from micropython import const
 
+from vmm.insight.linux.returns import AX, CALL_BYTES
 from vmm.insight.objects import text
-from vmm.vtx.x86 import IA32_LSTAR, PAGE
+from vmm.vtx.x86 import IA32_LSTAR, MASK32, PAGE
 
 _MOST = const(1024)  # numbers
 _ARGUMENTS = const(6)
@@ -22,8 +23,8 @@ _UNSIGNED = ("unsigned int", "unsigned", "u32", "uid_t", "gid_t", "umode_t")
 _ORIG_AX = const(15)
 _CS = const(17)
 _IN_REGISTERS = (14, 13, 12, 7, 9, 8)  # rdi, rsi, rdx, r10, r8, r9
+_IN_REGISTERS_32 = (5, 11, 12, 13, 14, 4)  # ebx, ecx, edx, esi, edi, ebp
 _CODE32 = const(0x23)
-_AX = const(80)  # bytes
 _REGISTERS = const(168)
 _PREFIX = "sys_"
 # The names that the C library has for calls that the kernel calls otherwise.
@@ -49,15 +50,15 @@ class Call:
     """
 
     def __init__(self, kernel, number, values, old=False, space=None, result=None):
-        """old: a 32-bit program's, by INT 0x80 or SYSENTER."""
+        """old: as 32-bit programs call, by INT 0x80 or SYSENTER."""
         self.number = number
         self.values = values
         self.result = result
         self.old = old
         self._kernel = kernel
         self.space = space
-        found = None if old else signature(kernel, number)
-        self.name = found.name if found else _of_table(kernel, number, "ia32_sys_call_table") if old else None
+        found = signature(kernel, number, old)
+        self.name = found.name if found else None
         self._signature = found.arguments if found is not None else None
 
     @property
@@ -76,7 +77,7 @@ class Call:
         """The arguments as numbers, as many as the call has; signed where they are so in C."""
         if self._signature is None:
             return tuple(self.values)
-        return tuple([signed(type, value) for (type, _), value in zip(self._signature, self.values)])
+        return tuple([signed(type, value, self.old) for (type, _), value in zip(self._signature, self.values)])
 
     @property
     def error(self):
@@ -113,22 +114,44 @@ def of(vcpu):
         return Call(kernel, vcpu.rax & 0xFFFFFFFF, values, False, vcpu.space())
     if vcpu.cpl:
         raise ValueError("vCPU %d runs a program, and is in no system call" % vcpu.number)
-    if vcpu.rip in _returns(kernel):
+    returns, ways = _places(kernel)
+    if vcpu.rip in ways:
+        from vmm.insight.linux import compat
+
+        return _of_way(kernel, vcpu, compat.saved_number(kernel, vcpu.rsp), vcpu.rip == ways[1])
+    if vcpu.rip in returns or vcpu.rip - CALL_BYTES in ways:
         gva = vcpu.rsp
-        result = signed("long", kernel.space.number(gva + _AX, 8))
+        result = signed("long", kernel.space.number(gva + AX, 8))
     else:
         gva = registers(kernel, vcpu)
         result = None
-    return of_registers(kernel, gva, vcpu.space(), result)
+    return of_registers(kernel, gva, vcpu.space(), result, vcpu.rip - CALL_BYTES in ways)
 
 
-def _returns(kernel):
-    """Where the kernel has a call's result."""
-    if "returns" not in kernel.calls:
-        from vmm.insight.linux import returns
+def _of_way(kernel, vcpu, number, sysenter):
+    """The Call at one of compat.ways(). By SYSENTER EBP is the stack pointer, and leads to what it was."""
+    words = struct.unpack("<21Q", kernel.space.read(vcpu.rsp, _REGISTERS))
+    values = [words[at] & MASK32 for at in _IN_REGISTERS_32]
+    space = vcpu.space()
+    if sysenter:
+        try:
+            values[-1] = space.number(values[-1], 4)
+        except ValueError:
+            pass  # the call will be EFAULT
+    return Call(kernel, number, tuple(values), True, space)
 
-        kernel.calls["returns"] = returns.places(kernel)
-    return kernel.calls["returns"]
+
+def _places(kernel):
+    """(where the kernel has a call's result, the ways of 32-bit programs or (None, None))."""
+    if "places" not in kernel.calls:
+        from vmm.insight.linux import compat, returns
+
+        try:
+            ways = compat.ways(kernel)
+        except ValueError:
+            ways = None, None
+        kernel.calls["places"] = returns.places(kernel), ways
+    return kernel.calls["places"]
 
 
 def registers(kernel, vcpu):
@@ -141,14 +164,16 @@ def registers(kernel, vcpu):
     return top - _REGISTERS
 
 
-def of_registers(kernel, gva, space, result=None):
-    """The Call of a struct pt_regs. ValueError: it is of no system call."""
+def of_registers(kernel, gva, space, result=None, old=False):
+    """The Call of a struct pt_regs. old: it is known to be one of a 32-bit program. ValueError: it is of no system
+    call."""
     words = struct.unpack("<21Q", kernel.space.read(gva, _REGISTERS))
     number = words[_ORIG_AX]
     if number >> 63:
         raise ValueError("the way into the kernel was no system call")
-    values = tuple([words[at] for at in _IN_REGISTERS])
-    return Call(kernel, number & 0xFFFFFFFF, values, words[_CS] == _CODE32, space, result)
+    old = old or words[_CS] & 0xFFFF == _CODE32
+    values = [words[at] & MASK32 for at in _IN_REGISTERS_32] if old else [words[at] for at in _IN_REGISTERS]
+    return Call(kernel, number & MASK32, tuple(values), old, space, result)
 
 
 def string(space, gva, limit):
@@ -167,10 +192,10 @@ def string(space, gva, limit):
     return b"".join(parts)
 
 
-def signed(type, value):
-    """An argument as the number that it is by its type in C."""
+def signed(type, value, old=False):
+    """An argument as the number that it is by its type in C. old: of a 32-bit program."""
     if type in _SIGNED:
-        bits = 64 if type in ("long", "ssize_t") else 32
+        bits = 64 if type in ("long", "ssize_t") and not old else 32
     elif type in _UNSIGNED:
         return value & 0xFFFFFFFF
     else:
@@ -179,8 +204,15 @@ def signed(type, value):
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
-def number(kernel, name):
-    """The number of a call by its name, the kernel's or the C library's. ValueError where there is none."""
+def number(kernel, name, old=False):
+    """The number of a call by its name, the kernel's or the C library's. ValueError where there is none.
+
+    old: among those of 32-bit programs.
+    """
+    return (_number_32 if old else _number_64)(kernel, name)
+
+
+def _number_64(kernel, name):
     table = kernel.symbol("sys_call_table")
     _, start, end = kernel.symbols.around(table)
     code = kernel.space.read(table, min((end or start) - start, 8 * _MOST))
@@ -196,14 +228,47 @@ def number(kernel, name):
     raise ValueError("Linux has no system call %s%s" % (name, "; there are " + ", ".join(near) if near else ""))
 
 
-def signature(kernel, number):
-    """The Signature of a system call of 64-bit programs, or None where there is none of that number."""
+def _number_32(kernel, name):
+    from vmm.insight.linux import compat
+
+    functions = compat.functions(kernel)
+    names = {compat.name(functions[number])[0]: number for number in functions}
+    for own in [own for own in USUAL if USUAL[own] == name] + [name]:
+        if own in names:
+            return names[own]
+    near = sorted([own for own in names if own.startswith(name[:4])])[:5]
+    raise ValueError("Linux's 32-bit programs have no system call %s%s" % (
+        name, "; there are " + ", ".join(near) if near else ""
+    ))  # fmt: skip
+
+
+def signature(kernel, number, old=False):
+    """The Signature of a system call, or None where there is none of that number. old: of 32-bit programs."""
     known = kernel.calls
-    if number not in known:
-        if len(known) > _MOST:
+    key = (number,) if old else number
+    if key not in known:
+        if len(known) > 2 * _MOST:
             known.clear()
-        known[number] = _signature(kernel, number) if number < _MOST else None
-    return known[number]
+        known[key] = (_signature_32 if old else _signature)(kernel, number) if number < _MOST else None
+    return known[key]
+
+
+def _signature_32(kernel, number):
+    """By the function; its arguments are those of the 64-bit call of that name, where it is the same."""
+    from vmm.insight.linux import compat
+
+    try:
+        function = compat.functions(kernel).get(number)
+    except ValueError:
+        return None
+    if function is None:
+        return None
+    own, same = compat.name(function)
+    try:
+        found = signature(kernel, _number_64(kernel, own)) if same else None
+    except ValueError:
+        found = None
+    return Signature(USUAL.get(own, own), found.arguments if found is not None else None)
 
 
 def _signature(kernel, number):

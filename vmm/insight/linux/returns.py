@@ -14,23 +14,24 @@ CHILDREN = (56, 57, 58, 435)  # clone, fork, vfork, clone3
 AX = const(80)  # offsets in struct pt_regs
 ORIG_AX = const(120)
 
-_CALL = const(0xE8)
+CALL = const(0xE8)
+CALL_BYTES = const(5)
 _JMP = const(0xE9)
 _SIZE = const(0x180)  # bytes that are looked through; the symbols have labels within the functions
 
 
 def places(kernel):
     """gvas: the first is behind do_syscall_64, the rest are of children. ValueError where the first is not found."""
-    found = _branches(kernel, ("entry_SYSCALL_64",), _CALL, ("do_syscall_64",))
+    found = branches(kernel, ("entry_SYSCALL_64",), CALL, ("do_syscall_64",))
     if not found:
         raise ValueError("the guest's entry_SYSCALL_64 has no call of do_syscall_64: its returns are not found")
-    out = [found[0] + 5]
+    out = [found[0] + CALL_BYTES]
     ends = "swapgs_restore_regs_and_return_to_usermode", "common_interrupt_return"
-    out += _branches(kernel, ("ret_from_fork_asm", "ret_from_fork"), _JMP, ends)[:1]
+    out += branches(kernel, ("ret_from_fork_asm", "ret_from_fork"), _JMP, ends)[:1]
     return out
 
 
-def _branches(kernel, names, opcode, targets):
+def branches(kernel, names, opcode, targets):
     """gvas of the CALLs or JMPs in the first of these functions that lead to one of the targets."""
     wanted = [gva for target in targets for gva in kernel.symbols.all(target)]
     for name in names:

@@ -27,9 +27,6 @@ IP = const(128)
 CS = const(136)
 _SP = const(152)
 _SAVED = {"r13": 16, "bp": 32, "r10": 56, "rdx": 96, "rdi": 112}
-_CODE32 = const(0x23)
-_ARGUMENTS = (112, 104, 96, 56, 72, 64)  # rdi, rsi, rdx, r10, r8, r9
-_ARGUMENTS_32 = (40, 88, 96, 104, 112, 32)  # ebx, ecx, edx, esi, edi, ebp
 
 # pc: gva; sp: where its caller's frame ends; how: "registers", "saved", "orc" or "frame pointer", by which it was
 # found; exact: pc is the instruction itself, of a vCPU or of an interrupted function, not the one behind a CALL
@@ -200,9 +197,7 @@ def _add_call(kernel, stack):
         return  # an interrupt or exception
     from vmm.insight.linux import calls
 
-    old = kernel.space.number(stack.regs + CS, 8) & 0xFFFF == _CODE32
-    values = [kernel.space.number(stack.regs + at, 4 if old else 8) for at in (_ARGUMENTS_32 if old else _ARGUMENTS)]
-    stack.call = calls.Call(kernel, number & 0xFFFFFFFF, values, old)
+    stack.call = calls.of_registers(kernel, stack.regs, None)
 
 
 def of_task(kernel, task):

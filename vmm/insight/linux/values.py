@@ -105,7 +105,7 @@ def show(call, type, name, value):
         return _buffer(call, value, _BUFFERS[known])
     if "*" in type:
         return pointed(call, type, value)
-    number = signed(type, value)
+    number = signed(type, value, call.old)
     if known in _BITS:
         return bits(_BITS[known], number)
     if known in _ONE:
@@ -136,7 +136,7 @@ def pointed(call, type, value):
             if type == "const char *":
                 return quoted(_string(space, value))
             if type == "const char *const *":
-                return _strings(space, value)
+                return _strings(space, value, 4 if call.old else 8)
         except ValueError:
             pass
     return hex(value)
@@ -148,14 +148,15 @@ def _string(space, gva):
     return string(space, gva, _SHOWN + 1)
 
 
-def _strings(space, gva):
+def _strings(space, gva, size):
+    """size: bytes of a pointer."""
     found = []
     while len(found) < _LISTED:
-        at = space.number(gva, 8)
+        at = space.number(gva, size)
         if not at:
             return "[%s]" % ", ".join(found)
         found.append(quoted(_string(space, at)))
-        gva += 8
+        gva += size
     return "[%s, ...]" % ", ".join(found)
 
 

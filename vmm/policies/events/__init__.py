@@ -24,7 +24,7 @@ from vmm.policies.events.rdpmc import RDPMC
 from vmm.policies.events.step import STEP
 from vmm.policies.events.switch import SWITCH
 from vmm.policies.events.syscall import SYSCALL
-from vmm.policies.events.sysret import SYSRET
+from vmm.policies.events.sysret import SYSCALL32, SYSRET, SYSRET32
 from vmm.policies.events.time import TIME
 from vmm.policies.events.tlb import INVLPG, INVPCID
 from vmm.policies.events.tsc import RDTSC, RDTSCP
@@ -34,8 +34,8 @@ from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
     ARRIVAL, CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, EXECUTE, HLT, INTERRUPT, INVD, INVLPG, INVPCID, IO, MEMORY,
-    MODE, MOV_DR, PACKET, PAUSE, RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, STEP, SWITCH, SYSCALL, SYSRET, TIME,
-    TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR, XSETBV,
+    MODE, MOV_DR, PACKET, PAUSE, RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, STEP, SWITCH, SYSCALL, SYSCALL32,
+    SYSRET, SYSRET32, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}

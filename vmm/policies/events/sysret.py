@@ -1,4 +1,5 @@
-"""Results of system calls, on their way back to the program."""
+"""System calls where Linux has saved the program's registers and RSP leads to them: results on their way back to the
+program, and the calls of 32-bit programs. Each place has a hidden breakpoint (vmm/debug/hidden.py)."""
 
 from array import array
 
@@ -7,8 +8,10 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm import verdict
 from vmm.insight import calls
 from vmm.insight.calls import MOST
+from vmm.insight.linux.returns import AX, CALL_BYTES, ORIG_AX
 from vmm.memory.look import walk
 from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Calls
@@ -17,38 +20,35 @@ from vmm.vtx.frame import RSP
 from vmm.vtx.x86 import MASK64, PAGE
 
 _BP = const(3)
-_AX = const(80)  # offsets in struct pt_regs (vmm/insight/linux/returns.py)
-_ORIG_AX = const(120)
+_NO_CALL = const(-1)  # in orig_ax: the kernel calls nothing, and leaves ax
+_ENOSYS = const(-38)
 
 # Words: root 2, shift, then the bits of the numbers
 _SHIFT = const(2)
-_BITS = const(3)
+_UNSAVED = const(3)  # 1: where orig_ax has no number, ax has it
+_BITS = const(4)
 
 
-class Sysret(Instruction):
-    """The vCPU is in the kernel, behind do_syscall_64; in a child, at the end of ret_from_fork."""
+class Saved(Instruction):
+    """The base of the three events. old: of 32-bit programs; unsaved: as _UNSAVED."""
 
-    name = "sysret"
-    text = (
-        "Linux has a system call's result and goes back to the program, in whatever way: vcpu.syscall is the call with "
-        'its result. Value(number) is the result instead. SDM Vol. 2B, "SYSRET"'
-    )
     reasons = (reasons.EXCEPTION_OR_NMI,)
     filters = (Calls(),)
     plain = False
     paged = True  # its places are found through the guest's page tables (vmm/debug/hidden.py)
+    old = False
+    unsaved = False
 
     def __init__(self, vm=None, chosen=None):
         """With filters: in a VM."""
         if vm is None:
             return
-        from vmm.insight.linux import returns
-
         kernel = vm.kernel
-        self._gpas = [kernel.space.translate(gva) for gva in returns.places(kernel)]
+        self._gpas = [kernel.space.translate(gva) for gva in self.places(kernel)]
         root = kernel.space.root
-        numbers = calls.numbers(vm, chosen["number"]) if "number" in chosen else range(MOST)
-        self._words = array("I", [root & 0xFFFFFFFF, root >> 32, kernel.space.shift]) + calls.bitmap(numbers)
+        numbers = calls.numbers(vm, chosen["number"], self.old) if "number" in chosen else range(MOST)
+        self._words = array("I", [root & 0xFFFFFFFF, root >> 32, kernel.space.shift, int(self.unsaved)])
+        self._words += calls.bitmap(numbers)
 
     def of(self, vm, chosen):
         return type(self)(vm, chosen)
@@ -69,29 +69,99 @@ class Sysret(Instruction):
     def needs(self, chosen):
         return Needs(exceptions=1 << _BP)
 
-    def value(self, vcpu, value, handler):
+    def put(self, vcpu, offset, value):
+        """Change a word of the saved registers. ValueError unless it is a number."""
         self.number(value)
-        vcpu.vm.kernel.space.write(vcpu.rsp + _AX, (value & MASK64).to_bytes(8, "little"))
+        vcpu.vm.kernel.space.write(vcpu.rsp + offset, (value & MASK64).to_bytes(8, "little"))
+
+    def value(self, vcpu, value, handler):
+        self.put(vcpu, AX, value)
         return handler(vcpu)
 
     def skip(self, vcpu):
         """There is nothing to be skipped: on."""
-        from vmm.debug import past
+        vm = vcpu.vm
+        return vm.hidden.at(vm.kernel.space.translate(vcpu.rip)).past.handler(vcpu)
 
-        gpa = vcpu.vm.kernel.space.translate(vcpu.rip)
-        there = vcpu.vm.hidden.at(gpa).past
-        return past.past(there.address, there.slow, vcpu)
+    def inject(self, vcpu):
+        raise ValueError("%s is in the kernel: an exception there would be the kernel's own" % self.name)
+
+
+class Sysret(Saved):
+    """The vCPU is behind do_syscall_64; in a child, at the end of ret_from_fork."""
+
+    name = "sysret"
+    text = (
+        "Linux has a system call's result and goes back to the program, in whatever way: vcpu.syscall is the call with "
+        'its result. Value(number) is the result instead. SDM Vol. 2B, "SYSRET"'
+    )
+
+    def places(self, kernel):
+        from vmm.insight.linux import returns
+
+        return returns.places(kernel)
+
+
+class Syscall32(Saved):
+    """The vCPU is at the CALL of the kernel's C function."""
+
+    name = "syscall32"
+    text = (
+        "a system call of a 32-bit program of a 64-bit Linux, by INT 80H or SYSENTER: vcpu.syscall is its "
+        "name and arguments. Value(number) is its result, and the kernel is not called. "
+        'SDM Vol. 2A, "INT n"; Vol. 2B, "SYSENTER"'
+    )
+    old = True
+    unsaved = True
+
+    def places(self, kernel):
+        from vmm.insight.linux import compat
+
+        self._int80 = compat.ways(kernel)[0]
+        return [gva for gva in compat.ways(kernel) if gva is not None]
+
+    def value(self, vcpu, value, handler):
+        """Behind INT 80H's CALL; by SYSENTER the kernel finds the way back, and is told that there is no call."""
+        self.put(vcpu, AX, value)
+        if vcpu.rip == self._int80:
+            vcpu.rip += CALL_BYTES
+            return verdict.RESUME
+        self.put(vcpu, ORIG_AX, _NO_CALL)
+        return handler(vcpu)
+
+    def skip(self, vcpu):
+        """HANDLED: as if the call did not exist."""
+        vm = vcpu.vm
+        return self.value(vcpu, _ENOSYS, vm.hidden.at(vm.kernel.space.translate(vcpu.rip)).past.handler)
+
+
+class Sysret32(Saved):
+    """The vCPU is behind the CALL."""
+
+    name = "sysret32"
+    text = (
+        "the same behind the kernel's function: vcpu.syscall is the call with its result. Value(number) is the result "
+        'instead. SDM Vol. 2A, "IRET", Vol. 2B, "SYSEXIT"'
+    )
+    old = True
+
+    def places(self, kernel):
+        from vmm.insight.linux import compat
+
+        return [gva + CALL_BYTES for gva in compat.ways(kernel) if gva is not None]
 
 
 @micropython.viper
 def numbered(words: ptr32, table, link, below, vcpu) -> int:
     """Go on to `link` where the saved registers are of a call that is watched, else to `below`."""
     f = ptr32(vcpu)
-    gva = (int(f[RSP]) | int(f[RSP + 1]) << 32) + _ORIG_AX
+    gva = (int(f[RSP]) | int(f[RSP + 1]) << 32) + ORIG_AX
     hpa = int(walk(table, int(words[0]) | int(words[1]) << 32, int(words[_SHIFT]), gva, 1))
     if hpa < 0 or hpa & PAGE - 1 > PAGE - 8:
         return int(below(vcpu))
     n = ptr32(hpa)
+    if words[_UNSAVED] and n[1] and hpa & PAGE - 1 >= ORIG_AX - AX:
+        n = ptr32(hpa - (ORIG_AX - AX))
     number = int(n[0])
     if n[1] or number >= MOST or not int(words[_BITS + (number >> 5)]) >> (number & 31) & 1:
         return int(below(vcpu))
@@ -99,3 +169,5 @@ def numbered(words: ptr32, table, link, below, vcpu) -> int:
 
 
 SYSRET = Sysret()
+SYSCALL32 = Syscall32()
+SYSRET32 = Sysret32()
