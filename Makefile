@@ -206,9 +206,12 @@ rtos: | $(STAMPS)/packages
 
 .SECONDARY: $(KERNELS)
 
-# A Debian disk, for guests/debian.toml and the long tests.
+# Debian disks, for guests/debian.toml, guests/trixie.toml and the long tests.
 $(BUILD)/images/debian.img: $(wildcard $(SETUP)/debian/*) | $(STAMPS)/venv $(STAMPS)/apt
 	@$(PCANEL) image debian debian
+
+$(BUILD)/images/trixie.img: $(wildcard $(SETUP)/debian/*) | $(STAMPS)/venv $(STAMPS)/apt-trixie
+	@$(PCANEL) image debian trixie --suite trixie
 
 debian: $(BUILD)/images/debian.img
 
@@ -251,7 +254,7 @@ latency: elf bochs guests $(BUILD)/kvmrun/kvmrun
 bench-quick: elf bochs $(BUILD)/guests/exitbench/exitbench.elf
 	@$(PCANEL) bench --quick
 
-test-long: all $(FAST_BOCHS) guests debian
+test-long: all $(FAST_BOCHS) guests debian $(BUILD)/images/trixie.img
 	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m long --ignore tests/nested $(TESTS)
 
 doctor: $(STAMPS)/venv

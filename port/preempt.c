@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include "py/emit.h"
 #include "py/lexer.h"
+#include "py/objtype.h"
 #include "py/runtime.h"
 #include "py/scope.h"
 #include "port/budget.h"
@@ -130,6 +131,24 @@ void preempt_store_name(qstr name, mp_obj_t object);
 void preempt_store_name(qstr name, mp_obj_t object) {
     preempt_look();
     mp_store_name(name, object);
+}
+
+// A constructor, which may set dozens of attributes without a branch: each new one can move all of the object's others.
+// Attributes that are there already change without an interruption.
+static bool adds_attribute(mp_obj_t object, qstr name) {
+    if (!mp_obj_is_instance_type(mp_obj_get_type(object))) {
+        return false;
+    }
+    mp_obj_instance_t *instance = MP_OBJ_TO_PTR(object);
+    return mp_map_lookup(&instance->members, MP_OBJ_NEW_QSTR(name), MP_MAP_LOOKUP) == NULL;
+}
+
+void preempt_store_attr(mp_obj_t object, qstr name, mp_obj_t value);
+void preempt_store_attr(mp_obj_t object, qstr name, mp_obj_t value) {
+    if (preempt_due() && adds_attribute(object, name)) {
+        preempt();
+    }
+    mp_store_attr(object, name, value);
 }
 
 // preempt(hook) -> hpa of the word that holds the TSC from which on hook() is called, 0 for

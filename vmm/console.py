@@ -1,4 +1,4 @@
-"""A guest's console: its first UART on one side, a host UART or the prompt on the other.
+"""A guest's console: its first UART, or its virtio-console, on one side, a host UART or the prompt on the other.
 
 Output is kept in a ring, so that the prompt can show what a guest last printed even where it has no host UART.
 """
@@ -9,7 +9,7 @@ import micropython
 from micropython import const
 from vmx import bind
 
-from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR, Uart16550
+from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR
 
 RING = const(8192)  # bytes, a power of two
 
@@ -67,8 +67,9 @@ class Console:
     @uart.setter
     def uart(self, uart):
         self._uart = uart
-        self.ready = bind(_ready, bind(Uart16550.pending, uart), self._far)
-        self.poll = bind(_poll, bind(Uart16550.poll, uart), bind(Uart16550.feed, uart), self._far)
+        kind = type(uart)
+        self.ready = bind(_ready, bind(kind.pending, uart), self._far)
+        self.poll = bind(_poll, bind(kind.poll, uart), bind(kind.feed, uart), self._far)
 
     def plug(self, clock):
         """Connect the UART here, when its cable is removed. clock: the guest's."""

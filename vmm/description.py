@@ -12,8 +12,9 @@ from vmm.network import checks as net_checks
 from vmm.ties import checks
 from vmm.vtx.x86 import PAGE
 
-SCREENS = ("off", "on", "console")
-PROTOCOLS = ("linux", "multiboot", "pvh", "flat", "bios")
+SCREENS = ("off", "on", "console", "graphics")
+FIRMWARE = ("bios", "uefi")  # protocols of guests with firmware of their own
+PROTOCOLS = ("linux", "multiboot", "pvh", "flat") + FIRMWARE
 RESPONSES = ("reset", "stop", "power-off")
 
 _MEMORY_MIN = const(1 << 20)
@@ -30,9 +31,11 @@ _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
     "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
                lambda v: _MEMORY_MIN <= v <= _MEMORY_MAX and not v % PAGE),
-    "protocol": (str, "linux, multiboot, pvh, flat or bios", lambda v: v in PROTOCOLS),
+    "protocol": (str, "one of " + ", ".join(PROTOCOLS), lambda v: v in PROTOCOLS),
     "firmware": (str, "a boot module's name", None),
     "kernel": (str, "a boot module's name", None),
+    "variables": (str, "a boot module's name", None),
+    "variables_disk": (str, "a disk's model or serial number", None),
     "vgabios": (str, "a boot module's name", None),
     "initrd": (str, "a boot module's name", None),
     "symbols": (str, "a boot module's name", None),
@@ -45,7 +48,7 @@ _KEYS = {
     "registers": (dict, "a dict of names and numbers",
                   lambda v: "" not in v and _strings(v) and all([isinstance(number, int) for number in v.values()])),
     "console": (str, "com2, com3 or none", lambda v: v in ("com2", "com3", "none")),
-    "screen": (str, "off, on or console", lambda v: v in SCREENS),
+    "screen": (str, "off, on, console or graphics", lambda v: v in SCREENS),
     "cpus": (int, "a number from 1 to 16", lambda v: 1 <= v <= 16),
     "autostart": (bool, "True or False", None),
     "demand_paging": (bool, "True or False", None),
@@ -53,6 +56,7 @@ _KEYS = {
     "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
     "pci": (bool, "True or False", None),
     "rng": (bool, "True or False", None),
+    "hvc": (bool, "True or False", None),
     "devices": (list, "a list of [boot module, class]",
                 lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
     "disks": (list, "a list of {image} and, if wanted, mode, transport", None),
@@ -65,9 +69,15 @@ _KEYS = {
     "on_power_off": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
 }  # fmt: skip
 _REQUIRED = ("name", "memory", "protocol")
-FIRMWARE_MEMORY = const(16 << 20)  # bytes that a guest with firmware has at least
+_BIOS_MEMORY = const(16 << 20)
+_UEFI_MEMORY = const(64 << 20)
 
 KEYS = tuple(_KEYS)
+
+
+def least_memory(protocol):
+    """Bytes that a guest with this firmware has at least."""
+    return _UEFI_MEMORY if protocol == "uefi" else _BIOS_MEMORY
 
 
 def check(config):
@@ -86,11 +96,13 @@ def check(config):
             continue
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or (test and not test(value)):
             raise ValueError("guest %s: %s: must be %s, not %r" % (name, key, what, value))
-    key = "firmware" if config["protocol"] == "bios" else "kernel"
+    key = "firmware" if config["protocol"] in FIRMWARE else "kernel"
     if config.get(key) is None:
         raise ValueError("guest %s: %s: is missing" % (name, key))
-    if key == "firmware" and config["memory"] < FIRMWARE_MEMORY:
-        raise ValueError("guest %s: memory: firmware needs at least 16 MiB" % name)
+    if key == "firmware":
+        least = least_memory(config["protocol"])
+        if config["memory"] < least:
+            raise ValueError("guest %s: memory: firmware needs at least %d MiB" % (name, least >> 20))
     if config["protocol"] == "flat" and config.get("address") is None:
         raise ValueError("guest %s: address: is missing: where the flat binary is loaded and entered" % name)
     key = "links"

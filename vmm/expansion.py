@@ -13,26 +13,32 @@ from vmm.disks.checks import HOST, LIMIT
 from vmm.disks.memory import MemoryDisk
 from vmm.pci.board import LINES, Board
 from vmm.pci.virtio import VirtioPci
+from vmm.terminal import DETACH, attach
 
 
 class Expansion:
     """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order;
-    ports: its [[net]]s at their switches (vmm/network/port.py)."""
+    ports: its [[net]]s at their switches (vmm/network/port.py); hvc: the end of its virtio-console."""
 
-    def __init__(self, vm, line, deliver):
-        """line(n): a new source on interrupt line n; deliver(low, destination): messages to the local APICs."""
+    def __init__(self, vm, vga, line, deliver):
+        """vga: its VGA; line(n): a new source on interrupt line n; deliver(low, destination): messages to the local
+        APICs."""
         self._deliver = deliver
-        self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused)
+        self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused, vm.log)
         self.places = None  # of virtio by registers in memory (vmm/devices/virtio/places.py)
         self._mmio_bus = vm.mmio_bus
         self._line = line
         self.disks = []
         self.ports = []
         self.packets = None  # vmm.policies.packets.Packets, once there was a policy on PACKET
+        self.display = None  # vmm.pci.display.Display
         self.capture = None  # vmm.network.capture.Capture while frames are captured
+        self.hvc = None  # vmm.console.Console of its virtio-console
         self._bootable = []  # device paths as SeaBIOS has them
         config = vm.config
         try:
+            if config.get("screen") == "graphics":
+                self._add_display(vm, vga)
             for number, entry in enumerate(config.get("disks") or []):
                 self._add_disk(vm, number, entry)
             for number, entry in enumerate(config.get("cds") or []):
@@ -43,6 +49,8 @@ class Expansion:
                 self.plug(Rng(vm.memory, vm.count_refused))
             for number, entry in enumerate(config.get("nets") or []):
                 self._add_net(vm, number, entry)
+            if config.get("hvc"):
+                self._add_hvc(vm)
         except BaseException:
             self.close()
             raise
@@ -61,6 +69,12 @@ class Expansion:
             raise ValueError(where + "%s has no class %s" % (module, name)) from None
         except Exception as error:
             raise ValueError(where + "%s: %s: %s" % (name, type(error).__name__, error)) from error
+
+    def _add_display(self, vm, vga):
+        from vmm.pci.display import Display
+
+        self.display = Display(vm, vga, vm.blobs.get(vm.config.get("vgabios")))
+        self.board.add(self.display)
 
     def _add_disk(self, vm, number, entry):
         disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)
@@ -109,6 +123,17 @@ class Expansion:
         except ValueError as error:
             raise ValueError("guest %s: nets[%d]: %s" % (vm.name, number, error)) from None
         self.ports.append(port)
+
+    def _add_hvc(self, vm):
+        """A virtio-console, with an end at the prompt like that of COM1: vm.expansion.hvc()."""
+        from vmm.console import RING
+        from vmm.console import Console as Line
+        from vmm.devices.virtio.console import Console
+
+        line = self.hvc = Line(None, vm.more_typed, uctypes.bytearray_at(vm.take(RING), RING))
+        line.uart = Console(vm.memory, vm.count_refused, line.tx)
+        line.attach = lambda key=DETACH: attach(vm.monitor, vm, key, line)
+        self.plug(line.uart)
 
     def _host_disk(self, vm, entry, block, mode, identity):
         """A disk of the host's machine."""

@@ -1,8 +1,9 @@
 """A guest's own firmware: its ROM, and what it asks the machine for by fw_cfg and CMOS. It is made for Debian's SeaBIOS
-(docs/firmware.md).
+and OVMF (docs/firmware.md).
 
-The whole file lies at 4 GiB - its size, readable and executable; its last part, at most 256 KiB, is also in RAM below
-1 MiB, as after a chipset's shadowing, and is fresh at each start. The vCPU starts at the reset vector.
+The whole file lies at 4 GiB - its size, readable and executable. Of a BIOS the last part, at most 256 KiB, is also in
+RAM below 1 MiB, as after a chipset's shadowing, and is fresh at each start; below UEFI firmware is the flash with its
+variables. The vCPU starts at the reset vector.
 """
 
 import struct
@@ -46,7 +47,7 @@ class Firmware:
     """Of one guest. log: what it has said on its debug console, a text."""
 
     def __init__(self, vm):
-        for key in ("firmware", "vgabios"):
+        for key in ("firmware", "variables", "vgabios"):
             name = vm.config.get(key)
             if name and name not in vm.blobs:
                 raise ValueError("guest %s: %s: there is no boot module %s" % (vm.name, key, name))
@@ -69,6 +70,24 @@ class Firmware:
             cpu.copy(hpa + at, source + at, min(_PIECE, size - at))
         vm.ept.map(FOUR_GIB - size, hpa, size, ept.R | ept.X)
         vm.mmio_bus.claim(FOUR_GIB - size, size, Rom(self._data, vm.count_refused))
+        self._shadows = vm.config["protocol"] == "bios"
+        self.variables = None  # vmm.variables.Variables
+        if vm.config.get("variables"):
+            self.variables = self._make_variables(FOUR_GIB - size)
+
+    def _make_variables(self, end):
+        from vmm.variables import Variables
+
+        vm, drive = self._vm, None
+        place = vm.config.get("variables_disk")
+        try:
+            if place:
+                drive = vm.monitor.drives.take(place, vm, True)
+            return Variables(vm, vm.blobs[vm.config["variables"]], end, drive)
+        except ValueError as error:
+            if drive:
+                vm.monitor.drives.give(drive, vm)
+            raise ValueError("guest %s: variables: %s" % (vm.name, error)) from None
 
     @property
     def log(self):
@@ -82,7 +101,8 @@ class Firmware:
 
         order: device paths of what it may boot, the first one first; aml, acpi: as for vmm.acpi.loader.files().
         """
-        self._shadow()
+        if self._shadows:
+            self._shadow()
         self._set_cmos()
         self.debug_console.clear()
         items = self.fw_cfg
@@ -94,9 +114,10 @@ class Firmware:
         ):  # fmt: skip
             items.put(key, struct.pack(code, value))
         items.put_file(_E820, b"".join([struct.pack("<QQI", at, size, RAM) for at, size in ram(self._vm.memory.size)]))
-        if self._video is None:
+        screen = self._vm.config.get("screen") or "off"
+        if screen == "off":
             items.put_file("etc/sercon-port", struct.pack("<H", _SERIAL_CONSOLE))
-        else:
+        elif screen != "graphics" and self._video is not None:  # else the display has it in its ROM
             items.put_file("vgaroms/vgabios.bin", self._video)
         items.put_file("etc/boot-fail-wait", struct.pack("<I", 0xFFFFFFFF))  # then it stays where it is
         if order:
@@ -120,3 +141,29 @@ class Firmware:
         struct.pack_into("<H", ram, _ABOVE_16_MIB, max(low - (16 << 20), 0) >> 16)
         ram[_ABOVE_4_GIB : _ABOVE_4_GIB + 3] = (high >> 16).to_bytes(3, "little")
         ram[_MORE_CPUS] = 0  # fw_cfg tells
+
+    def reset(self):
+        """The reset line."""
+        if self.variables:
+            self.variables.flash.reset()
+
+    def power_off(self):
+        """The guest is switched off."""
+        if self.variables:
+            self.variables.forget()
+
+    def close(self):
+        """The guest is destroyed."""
+        if self.variables:
+            self.variables.close()
+
+    # -- state as data
+
+    def save(self):
+        """Plain data of fw_cfg and the variables."""
+        return {"fw_cfg": self.fw_cfg.save(), "variables": self.variables.save() if self.variables else None}
+
+    def load(self, saved):
+        self.fw_cfg.load(saved["fw_cfg"])
+        if self.variables:
+            self.variables.load(saved["variables"])

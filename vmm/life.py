@@ -4,6 +4,7 @@ import cpu
 from micropython import const
 
 from vmm import loaders, processors, verdict
+from vmm.debug.debugged import GOES_ON
 from vmm.gone import Gone
 from vmm.policies import policy
 from vmm.scheduling import states
@@ -121,6 +122,8 @@ class Life:
         self.powered = on
         if self.expansion:
             self.expansion.power_on() if on else self.expansion.power_off()
+        if self.firmware and not on:
+            self.firmware.power_off()
         for end in self.monitor.links.ends(self.name):
             end.power(on)
 
@@ -213,6 +216,8 @@ class Life:
         """Give back host memory."""
         if self.expansion:
             self.expansion.close()  # its devices have timers in a vCPU's frame
+        if self.firmware:
+            self.firmware.close()
         for vcpu_ in self.vcpus:
             vcpu_.retire()  # no CPU knows its VMCS and its frame any more
         if getattr(self, "ept", None) is not None:
@@ -256,16 +261,9 @@ class Life:
         elif answer & verdict.STOP:
             self._stand(states.STOPPED, "see the report")
             self.stands("stopped; the prompt has the report")
-        elif answer & verdict.PAUSE and vcpu.scheduled.state != states.PAUSED:
-            why, self._pausing = self._pausing, None
-            self._stopped = vcpu
-            self._stand(states.PAUSED, why or "by a policy")
-            silent, self.silent = self.silent, False
-            if not self._stands and not silent:  # a policy that failed has said so
-                self.stands("paused: %s; resume() at the prompt goes on" % self.why)
-            if answer & verdict.WAIT:
-                vcpu.scheduled.before = states.HALTED
-        elif state == states.PAUSED:
+        elif answer & verdict.PAUSE or state == states.PAUSED:
+            if answer & verdict.PAUSE:
+                self._pauses(vcpu)
             if answer & verdict.WAIT:
                 vcpu.scheduled.before = states.HALTED
         elif answer & verdict.WAIT and vcpu.scheduled.state == states.RUNNING and not vcpu.scheduled.wakes():
@@ -274,6 +272,16 @@ class Life:
             self._pause()
         if self.state == states.OFF:
             self._power(False)
+
+    def _pauses(self, vcpu):
+        """A vCPU's exit has paused the guest, unless it was paused in the middle of that: its console says why."""
+        why, adds = self._pausing or ("by a policy", GOES_ON)
+        self._pausing = None
+        if vcpu.scheduled.state != states.PAUSED:
+            self._stopped = vcpu
+            self._stand(states.PAUSED, why)
+            if adds and not self._stands:
+                self.stands("paused: %s; %s" % (why, adds))
 
     def reset_soon(self, why):
         """The machine is reset when the exit at hand is over."""

@@ -133,14 +133,25 @@ class Monitor:
         if self._drives is None:
             from vmm.host.drives import Drives
 
-            self._drives = Drives(self.scheduler)
+            self._drives = Drives(self.scheduler, self.pages)
         return self._drives
 
     def leave(self):
         """Whether a soft reset that was asked for at the prompt takes place: where there are guests, it asks."""
         names = list(self.vms)
-        if not names:
+        if not names or self._agreed(names):
+            self._stop_devices()
             return True
+        return False
+
+    def _stop_devices(self):
+        """The machine's devices write to no memory any more: it is about to be used anew."""
+        if self._drives:
+            self._drives.close()
+        if self._switches:
+            self._switches.close()
+
+    def _agreed(self, names):
         more = " and %d more" % (len(names) - _NAMED) if len(names) > _NAMED else ""
         text = "A soft reset destroys the guests %s%s. Ctrl-D once more does it, any other key stays."
         print(text % (", ".join(names[:_NAMED]), more))

@@ -16,6 +16,7 @@ from vmm.acpi import mp, tables
 from vmm.acpi.dsdt_aml import AML
 from vmm.bus import Overlap
 from vmm.console import RING, Console
+from vmm.description import FIRMWARE
 from vmm.devices import hpet, lapic_registers
 from vmm.devices.acpi_pm import AcpiPm
 from vmm.devices.gsi import Gsi
@@ -62,7 +63,8 @@ class Pc:
         self.vga = Vga(clock)
         self.mirror = screen.Mirror(vm, self.vga) if vm.config.get("screen") == "console" else None
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
-        self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20)
+        display = vm.config.get("screen") == "graphics"
+        self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20, mouse=display)
         self.typist = None  # vmm.keys.Typist, once somebody has typed
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
@@ -72,7 +74,7 @@ class Pc:
         self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
         self.firmware = None  # vmm.firmware.Firmware, where the guest has one of its own
-        if vm.config["protocol"] == "bios":
+        if vm.config["protocol"] in FIRMWARE:
             from vmm.firmware import Firmware
 
             self.firmware = Firmware(vm)
@@ -80,7 +82,7 @@ class Pc:
         if wanted(vm.config):
             from vmm.expansion import Expansion
 
-            self.expansion = Expansion(vm, self.gsi.line, carry)
+            self.expansion = Expansion(vm, self.vga, self.gsi.line, carry)
         self.apic_msrs = ApicMsrs(vm.msrs, vm.cpuid.width, self._apic_base_changed)
 
     def _wire(self, ports, mmio):
@@ -140,8 +142,9 @@ class Pc:
             yield name, getattr(self, name)
         for n, uart in enumerate(self.coms, 1):
             yield "com%d" % n, uart
-        if self.expansion:
-            yield "expansion", self.expansion
+        for name in ("firmware", "expansion"):
+            if getattr(self, name):
+                yield name, getattr(self, name)
         for name in ("pic", "ioapic"):
             yield name, getattr(self, name)
         for vcpu in self.vm.vcpus:
@@ -182,8 +185,9 @@ class Pc:
         for uart in self.coms:
             if uart:
                 uart.reset()
-        if self.expansion:
-            self.expansion.reset()
+        for part in (self.firmware, self.expansion):
+            if part:
+                part.reset()
         self.ioapic.reset()
         for vcpu in self.vm.vcpus:
             vcpu.lapic.reset()
@@ -210,7 +214,8 @@ class Pc:
         memory = self.vm.memory
         com_ports = [COM_PORTS[n] if self.coms[n] else 0 for n in range(4)]
         acpi = {
-            "cpus": self._cpus, "com_ports": com_ports, "keyboard": True, "hpet_id": hpet.ID,
+            "cpus": self._cpus, "com_ports": com_ports, "keyboard": True,
+            "mouse": self.keyboard.mouse is not None, "hpet_id": hpet.ID,
             "screen": (self.vm.config.get("screen") or "off") != "off",
             "pci": self.expansion.acpi() if self.expansion else None,
         }  # fmt: skip
@@ -306,8 +311,9 @@ class LocalApics:
 
 def wanted(config):
     """Whether a guest's description plugs something into its PC (vmm/expansion.py)."""
-    keys = ("pci", "rng", "disks", "cds", "devices", "nets")
-    return config["protocol"] == "bios" or any([config.get(key) for key in keys])
+    keys = ("pci", "rng", "hvc", "disks", "cds", "devices", "nets")
+    graphics = config.get("screen") == "graphics"
+    return config["protocol"] in FIRMWARE or graphics or any([config.get(key) for key in keys])
 
 
 def _gone(_):

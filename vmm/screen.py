@@ -1,5 +1,5 @@
-"""A guest's text screen: the VGA's page in its memory as text, for the prompt and, where its file asks for it, on
-its console.
+"""A guest's screen for the prompt: the VGA's text page in its memory as text, which its console has too where its file
+asks for it, or which mode with graphics is on. Pictures are drawn on the host (host-tools/pcanel/screen).
 """
 
 from micropython import const
@@ -33,6 +33,29 @@ def blank(memory):
     if memory.size >= BASE + SIZE:
         for row in range(25):
             memory.write(BASE + 160 * row, BLANK * 80)
+
+
+def of(memory, vga):
+    """A Screen, or Graphics where a mode with graphics is on."""
+    return Screen(memory, vga) if vga.graphics is None else Graphics(*vga.graphics)
+
+
+class Graphics:
+    """A screen in a mode with graphics: width and height in pixels, bits of each (4: planes). It has no text."""
+
+    rows = columns = 0
+    cursor = None
+    text = ()
+
+    def __init__(self, width, height, bits):
+        self.width = width
+        self.height = height
+        self.bits = bits
+
+    def __repr__(self):
+        return "<graphics of %d x %d, %d bits a pixel: vm.screenshot(FILE) shows it>" % (
+            self.width, self.height, self.bits,
+        )  # fmt: skip
 
 
 class Screen:
@@ -98,7 +121,7 @@ class Mirror:
         self._timer.arm(now + self._vm.clock.hz // _LOOKS)
         if not self._send():
             return
-        screen = Screen(self._vm.memory, self._vga)
+        screen = of(self._vm.memory, self._vga)
         if len(self._shown) != screen.rows:
             self._shown = [BLANK * screen.columns] * screen.rows
         for n in range(screen.rows):

@@ -59,8 +59,8 @@ def key_name(key):
     return key if key >= " " else "Ctrl-" + chr(ord(key) | 0x40)
 
 
-def attach(monitor, vm, key):
-    """Give the terminal to a guest's console until `key` is typed, and let guests run meanwhile.
+def attach(monitor, vm, key, console):
+    """Give the terminal to a console of a guest until `key` is typed, and let guests run meanwhile.
 
     RuntimeError inside an exit (a policy cannot attach) and for a linked COM1, ValueError for a bad key.
     """
@@ -69,7 +69,6 @@ def attach(monitor, vm, key):
         raise RuntimeError("a policy cannot attach to a console: its guest is in an exit")
     if not isinstance(key, str) or len(key) != 1 or ord(key) > 0x7F:
         raise ValueError("key=%r: one character" % (key,))
-    console = vm.console
     if console.linked:
         end = monitor.links.at(vm.name, 0)
         raise RuntimeError("guest %s has no console: its COM1 is linked to %s" % (vm.name, end.far.place()))

@@ -41,8 +41,8 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
     """One guest.
 
     For users: attach, clock, config, console, cpuid, e820, ept, events, exit_counts, exits, firmware, hidden,
-    keyboard, lapic, log, memory, messages, mmio, msrs, name, name_of, nmi, on, pc, policies, ports, rights, screen,
-    symbols, unclaimed, vcpu, vcpus, why, windows.
+    keyboard, lapic, log, memory, messages, mmio, mouse, msrs, name, name_of, nmi, on, pc, policies, ports, rights,
+    screen, screenshot, symbols, unclaimed, vcpu, vcpus, why, windows.
 
     Example:
 
@@ -290,17 +290,36 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         }
 
     def screen(self):
-        """Return its VGA text screen as it is now (vmm/screen.py): printed it is the rows; text, cursor."""
-        return screen.Screen(self.memory, self.pc.vga)
+        """Return its VGA screen as it is now (vmm/screen.py): printed it is the rows; text, cursor. In a mode with
+        graphics: width, height, bits."""
+        return screen.of(self.memory, self.pc.vga)
+
+    def screenshot(self, file):
+        """Have the host write a picture of its screen, such as "x.png". The file's path is the host's, from the
+        directory of `pcanel run`."""
+        from vmm.debug import mailbox
+        from vmm.insight import facts
+
+        mailbox.write("screenshot", self, file, facts.screen)
 
     @property
     def keyboard(self):
         """Its PS/2 keyboard (vmm/keys.py): vm.keyboard.type("root\\n"), vm.keyboard.press("ctrl", "alt", "delete")."""
         return self.pc.typing()
 
+    @property
+    def mouse(self):
+        """Its PS/2 mouse (vmm/pointer.py): vm.mouse.move(10, 0), vm.mouse.click("left"). ValueError: it has none."""
+        from vmm.pointer import Pointer
+
+        mouse = self.pc.keyboard.mouse
+        if mouse is None:
+            raise ValueError('guest %s has no mouse: screen = "graphics" in its file gives it one' % self.name)
+        return Pointer(mouse)
+
     def attach(self, key=terminal.DETACH):
         """Put this guest's console on the prompt's terminal until `key` (Ctrl-]) is typed."""
-        terminal.attach(self.monitor, self, key)
+        terminal.attach(self.monitor, self, key, self.console)
 
     def __repr__(self):
         if isinstance(self.vcpu, Gone):

@@ -8,7 +8,7 @@ import argparse
 import signal
 import sys
 
-from pcanel.commands import bench, capture, client, doctor, drgn, dump, gdb, image, plot, run, top, trace
+from pcanel.commands import bench, capture, client, doctor, drgn, dump, gdb, image, plot, run, screenshot, top, trace
 from pcanel.errors import InputError, PcanelError
 
 EXIT_FAILED = 1
@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(prog="pcanel", description="Runs and steers the Pcanel/Py monitor.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (run, client, dump, drgn, gdb, trace, capture, plot, top, image, bench, doctor):
+    for module in (run, client, dump, drgn, gdb, trace, capture, plot, top, screenshot, image, bench, doctor):
         module.add_to(commands)
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):

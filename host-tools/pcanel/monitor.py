@@ -19,7 +19,7 @@ from pcanel.engines.choose import choose
 from pcanel.errors import InputError, PcanelError
 from pcanel.guest import trial
 from pcanel.guest.file import Guest
-from pcanel.guest.set import assign_lines, load_all
+from pcanel.guest.set import assign_lines, forwards, load_all
 from pcanel.hostdisks import distinct
 from pcanel.hub import Hub
 from pcanel.modules import BootModule, check_names, policy
@@ -86,6 +86,7 @@ class Monitor:
             Path(), Path(image), memory, cpu, self._modules, cmdline, paced=paced, uefi=uefi, reset_ends=reset_ends
         )
         self._machine.network = any(net["switch"] == HOST for guest in self.guests for net in guest.config["nets"])
+        self._machine.forwards = forwards(self.guests)
         self._machine.disks = distinct(disk for guest in self.guests for disk in guest.disks)
         self._machine.check()
         self.choice = choose(engine)
@@ -108,6 +109,7 @@ class Monitor:
 
     def start(self) -> None:
         """Starts the engine; its consoles are there when this returns, the prompt is not yet."""
+        self._machine.check_ports()
         self.engine = self.choice.engine(self._machine)
         self.run = RunDirectory()
         self._machine.directory = self.run.path

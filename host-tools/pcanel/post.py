@@ -113,6 +113,10 @@ class Post:
         try:
             if asked.get("do") == "dump":
                 return "=" + self._dump(Path(asked["file"]), Facts(**asked["facts"]))
+            if asked.get("do") == "screenshot":
+                from pcanel.screen import file, source  # with numpy: only where it is used
+
+                return "=" + file.write(Path(asked["file"]), source.Facts(**asked["facts"]), self._ram)
             return f"!the host does not know how to {asked.get('do')}"
         except (PcanelError, OSError, ValueError, TypeError) as error:
             return f"!{error}"

@@ -6,8 +6,10 @@ Never soft-resets: the guests and everything at the prompt stay as they are.
 import ast
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import serial
 from mpremote.transport import TransportError
@@ -19,6 +21,7 @@ from pcanel.serial_urls.protocol_unix import PROTOCOL
 _LEAVE_TIMEOUT = 3  # seconds
 _PERIOD = 0.25  # seconds of silence after which to look whether the monitor still lives
 _END = b"\x04"  # of what a script prints, and of its traceback
+_RAW = b"\x01"  # Ctrl-A
 _DETACH = b"\x1d"  # Ctrl-]: vm.console() gives the prompt back; the prompt itself ignores it
 
 
@@ -49,18 +52,8 @@ def execute(
     `on_output` gets the output as it comes. Raises RemoteError if the code raises,
     PcanelError if the prompt does not answer within `timeout` seconds or `failure` says why it never will.
     """
-    try:
-        url = f"{PROTOCOL}://{path}" if isinstance(path, Path) else path
-        transport = SerialTransport(url, timeout=timeout)
-    except (TransportError, OSError) as error:
-        raise PcanelError(f"{path}: {error}") from error
-    transport.is_pty = True  # reads block; mpremote would look every 10 ms otherwise
-    try:
-        return _execute(transport, code, timeout, on_output, failure)
-    except (TransportError, OSError, IndexError, struct.error) as error:
-        raise PcanelError(f"the prompt did not answer: {error}") from error
-    finally:
-        transport.serial.close()
+    with Session(path, timeout) as session:
+        return session.execute(code, timeout, on_output, failure)
 
 
 def evaluate(path: Path | str, expression: str, timeout: float = 60):
@@ -68,32 +61,81 @@ def evaluate(path: Path | str, expression: str, timeout: float = 60):
     return ast.literal_eval(execute(path, f"print(repr({expression}))", timeout).strip())
 
 
-def _execute(transport: SerialTransport, code: str, timeout: float, on_output, failure) -> str:
-    transport.serial.write(_DETACH)
-    transport.enter_raw_repl(soft_reset=False, timeout_overall=timeout)
+class Session:
+    """The raw REPL for several pieces of code: entered once, left by close(). Arguments and errors as of execute()."""
+
+    def __init__(self, path: Path | str, timeout: float = 60):
+        try:
+            url = f"{PROTOCOL}://{path}" if isinstance(path, Path) else path
+            self._transport = SerialTransport(url, timeout=timeout)
+        except (TransportError, OSError) as error:
+            raise PcanelError(f"{path}: {error}") from error
+        self._transport.is_pty = True  # reads block; mpremote would look every 10 ms otherwise
+        self._inside = self._used = False
+        try:
+            with _told():
+                self._transport.serial.write(_DETACH)
+                self._transport.enter_raw_repl(soft_reset=False, timeout_overall=timeout)
+        except BaseException:
+            self._transport.serial.close()
+            raise
+        self._inside = True
+
+    def execute(self, code: str, timeout: float = 60, on_output=None, failure=lambda: None) -> str:
+        """Runs code and returns what it printed. Where that ends by PcanelError the raw REPL has been left."""
+        transport = self._transport
+        try:
+            with _told():
+                transport.serial.timeout = timeout
+                if self._used:
+                    transport.serial.write(_RAW)  # it says its > again, which mpremote waits for
+                self._used = True
+                transport.exec_raw_no_follow(code)
+                transport.serial.timeout = _PERIOD
+                printed = _read_part(transport, timeout, _Output(on_output), failure)
+                raised = _read_part(transport, timeout, None, failure)
+                status = _read_status(transport, timeout, failure)
+        except _Gone:
+            self._inside = False
+            raise
+        except PcanelError:
+            with _told():
+                transport.serial.write(b"\x03")  # guests stand still while code runs at the prompt
+                transport.read_until(1, b"\x04>", timeout=_LEAVE_TIMEOUT, timeout_overall=_LEAVE_TIMEOUT)
+                self._leave()
+            raise
+        if raised or status:
+            raise RemoteError(printed, raised or status)
+        return printed
+
+    def _leave(self) -> None:
+        """Back to the friendly prompt."""
+        self._inside = False
+        self._transport.exit_raw_repl()
+        self._transport.read_until(1, b">>> ", timeout=_LEAVE_TIMEOUT, timeout_overall=_LEAVE_TIMEOUT)
+
+    def close(self) -> None:
+        try:
+            if self._inside:
+                with _told():
+                    self._leave()
+        finally:
+            self._transport.serial.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What mpremote raises is a PcanelError."""
     try:
-        transport.exec_raw_no_follow(code)
-        transport.serial.timeout = _PERIOD
-        printed = _read_part(transport, timeout, _Output(on_output), failure)
-        raised = _read_part(transport, timeout, None, failure)
-        status = _read_status(transport, timeout, failure)
-    except _Gone:
-        raise
-    except PcanelError:
-        transport.serial.write(b"\x03")  # guests stand still while code runs at the prompt
-        transport.read_until(1, b"\x04>", timeout=_LEAVE_TIMEOUT, timeout_overall=_LEAVE_TIMEOUT)
-        _leave(transport)
-        raise
-    _leave(transport)
-    if raised or status:
-        raise RemoteError(printed, raised or status)
-    return printed
-
-
-def _leave(transport: SerialTransport) -> None:
-    """Back to the friendly prompt."""
-    transport.exit_raw_repl()
-    transport.read_until(1, b">>> ", timeout=_LEAVE_TIMEOUT, timeout_overall=_LEAVE_TIMEOUT)
+        yield
+    except (TransportError, OSError, IndexError, struct.error) as error:
+        raise PcanelError(f"the prompt did not answer: {error}") from error
 
 
 class _Gone(PcanelError):

@@ -135,7 +135,7 @@ def test_what_qemu_gets(tmp_path):
     first, second = machine(tmp_path, 2).disks
     words = " ".join(Qemu(machine(tmp_path, 2)).arguments())
     assert f"werror=report,file={first.path}" in words and f"snapshot=on,file={second.path}" in words
-    assert f"ide-hd,drive=disk1,bus=ide.0,unit=1,model={second.model},serial={second.model}" in words
+    assert f"virtio-blk-pci,drive=disk1,serial={second.model}" in words
 
 
 @pytest.mark.parametrize("engine, most", [(Bochs, 7), (Qemu, 4)])

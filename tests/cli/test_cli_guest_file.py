@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from pcanel.errors import InputError
-from pcanel.guest.file import FIRMWARE, load
+from pcanel.guest.file import BIOS, UEFI, UEFI_VARIABLES, load
 from pcanel.guest.set import assign_lines, load_all
+from pcanel.hostdisks import Disk
 
 GUESTS = Path(__file__).resolve().parents[2] / "guests"
 
@@ -50,7 +51,8 @@ def test_multiboot(write, tmp_path):
     guest = load(write(cmdline='"a b"', modules='["initrd", ["kernel", "k -v"]]'))
     assert guest.config == {
         "name": "some", "memory": 16 << 20, "protocol": "multiboot",
-        "kernel": "some/kernel", "firmware": None, "vgabios": None, "initrd": None, "symbols": None, "system": None,
+        "kernel": "some/kernel", "firmware": None, "variables": None, "variables_disk": None, "vgabios": None,
+        "initrd": None, "symbols": None, "system": None,
         "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
         "links": [], "shared": [], "pci": False, "rng": False, "disks": [], "cds": [],
@@ -68,7 +70,7 @@ def test_multiboot(write, tmp_path):
 def test_firmware(write, tmp_path):
     guest = load(write(protocol='"bios"', kernel=None))
     assert (guest.config["kernel"], guest.config["firmware"]) == (None, "some/firmware")
-    assert guest.boot_modules()[1].content == Path(FIRMWARE)
+    assert guest.boot_modules()[1].content == Path(BIOS)
     guest = load(write(protocol='"bios"', kernel=None, firmware='"kernel"'))
     assert guest.boot_modules()[1].content == tmp_path / "kernel"
     for changes, key, word in (
@@ -78,6 +80,28 @@ def test_firmware(write, tmp_path):
         ({"kernel": None, "firmware": '"absent"'}, "firmware", "no such file"),
     ):
         refused(write(protocol='"bios"', **changes), key, word)
+
+
+def test_uefi(write, tmp_path):
+    keys = {"protocol": '"uefi"', "kernel": None, "memory": '"64M"'}
+    guest = load(write(**keys))
+    assert (guest.config["variables"], guest.config["variables_disk"]) == ("some/variables", None)
+    assert [module.content for module in guest.boot_modules()[1:]] == [Path(UEFI), Path(UEFI_VARIABLES)]
+    assert guest.disks == ()
+    mine = tmp_path / "mine.fd"
+    mine.write_bytes(bytes(8192))
+    guest = load(write(**keys, variables='"mine.fd"'))
+    assert guest.disks == (Disk(mine, True),)
+    assert guest.config["variables_disk"] == guest.disks[0].model
+    assert guest.boot_modules()[2].content == mine
+    mine.write_bytes(bytes(8191))
+    for changes, key, word in (
+        ({"variables": '"mine.fd"'}, "variables", "8191 bytes, which are no variable store"),
+        ({"variables": '"absent.fd"'}, "variables", "no such file"),
+        ({"memory": '"63M"'}, "memory", "at least 64 MiB"),
+        ({"protocol": '"bios"', "variables": '"kernel"'}, "variables", "for protocol uefi only"),
+    ):
+        refused(write(**{**keys, **changes}), key, word)
 
 
 def test_linux(write):
@@ -134,7 +158,7 @@ def test_not_toml(write, tmp_path):
         ("memory", "1048577", "multiple"),
         ("memory", "true", "must be"),
         ("protocol", None, "missing"),
-        ("protocol", '"dos"', "linux, multiboot, pvh, flat, bios"),
+        ("protocol", '"dos"', "linux, multiboot, pvh, flat, bios, uefi"),
         ("firmware", '"kernel"', "no meaning"),
         ("kernel", None, "missing"),
         ("kernel", '"none"', "no such file"),
@@ -233,8 +257,9 @@ def test_the_monitors_heap_needs_memory_too(write):
 
 @pytest.mark.parametrize("path", sorted(GUESTS.rglob("*.toml")), ids=lambda path: path.stem)
 def test_the_guest_files_of_the_repository(path):
-    if path.stem == "debian" and not (GUESTS.parent / "build/images/debian.img").exists():
-        pytest.skip("its image is made by `pcanel image debian debian`")
+    image = GUESTS.parent / f"build/images/{path.stem}.img"
+    if path.stem in ("debian", "trixie") and not image.exists():
+        pytest.skip("its image is made by `pcanel image debian`")
     guest = load(path)
     assert guest.name == path.stem
     if guest.config["protocol"] == "linux" and guest.config["screen"] == "off":

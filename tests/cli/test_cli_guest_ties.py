@@ -1,9 +1,12 @@
 """Links and shared memory in guest files: what they become, and what is refused."""
 
+import socket
+
 import pytest
+from pcanel.engines.base import Machine
 from pcanel.errors import InputError
 from pcanel.guest.file import load
-from pcanel.guest.set import assign_lines, load_all
+from pcanel.guest.set import alone, assign_lines, forwards, load_all
 
 HEAD = 'memory = "16M"\nprotocol = "multiboot"\nkernel = "kernel"\n'
 
@@ -151,12 +154,48 @@ def net(**keys):
         (net(switch="lan", mac="52:54"), r"net\[0\]\.mac: must be an address such as"),
         (net(switch="lan", mac="01:00:5e:00:00:01"), r"net\[0\]\.mac: 01:00:5e:00:00:01 is no address of one"),
         (2 * net(switch="lan", mac="02:00:00:00:00:01"), r"net\[1\]\.mac: that of \[0\] at the same switch"),
+        (net(switch="lan", forward=["tcp:2222:22"]), r"net\[0\]\.forward: only the switch 'host' leads to the host"),
+        (net(switch="host", forward="tcp:2222:22"), r"net\[0\]\.forward: must be a list of strings such as"),
+        (net(switch="host", forward=["icmp:1:2"]), r"net\[0\]\.forward: must be such as \"tcp:2222:22\" or"),
+        (net(switch="host", forward=["tcp:2222:0"]), r"tcp:2222:0: a port is a number from 1 to 65535"),
+        (net(switch="host", forward=["tcp:2222:10.0.3.4:22"]), r"the guest's address is one of 10.0.2.4 to 10.0.2.254"),
+        (net(switch="host", forward=2 * ["tcp:2222:22"]), r"tcp port 2222 of the host is forwarded already"),
         (9 * net(switch="lan"), r"net\[8\]: a guest has 8 network interfaces at most"),
     ],
 )
 def test_what_no_interface_can_be(write, text, why):
     with pytest.raises(InputError, match=why):
         load_all([write(text, "a")], 1024)
+
+
+def test_forwards_of_several_guests_lead_to_several_addresses(write):
+    def host(*rules):
+        return net(switch="host", forward=list(rules))
+
+    with pytest.raises(InputError, match=r"b\.toml: net\[0\]\.forward: 10\.0\.2\.15 is the address of .*a\.toml, too"):
+        load_all([write(host("tcp:2222:22"), "a"), write(host("tcp:2223:22"), "b")], 1024)
+    files = [write(host("tcp:2222:22", "udp:53:53"), "a"), write(host("tcp:2223:10.0.2.16:22"), "b")]
+    assert forwards(load_all(files, 1024)) == [
+        ("tcp", 2222, "10.0.2.15", 22),
+        ("udp", 53, "10.0.2.15", 53),
+        ("tcp", 2223, "10.0.2.16", 22),
+    ]
+
+
+def test_a_port_that_is_taken_is_said(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        machine = Machine(tmp_path, tmp_path, 64, forwards=[("tcp", port, "10.0.2.15", 22)])
+        with pytest.raises(InputError, match=f"^forward: tcp port {port} of the host: Address already in use"):
+            machine.check_ports()
+    machine.check_ports()
+
+
+def test_a_switch_with_one_interface_is_told_of(write):
+    text = net(switch="lan") + net(switch="lna") + net(switch="host")
+    guests = load_all([write(text, "a"), write(net(switch="lan"), "b")], 1024)
+    (line,) = alone(guests)
+    assert line.endswith("a.toml: net[1].switch: nothing else is at the switch lna")
 
 
 def test_addresses_differ_at_a_switch(write):

@@ -3,13 +3,16 @@
 import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
 
 import pytest
 from elftools.elf.elffile import ELFFile
 from pcanel.cli import main
+from pcanel.kernel.image import known
 from pcanel.paths import ROOT
+from pcanel.ram.guest import GuestMemory, ask
 from pcanel.repl import RemoteError
 
 _SEEN = r"""
@@ -75,6 +78,35 @@ def check(shell, guest, directory):
         key: live[key] for key in ("mounts", "files", "areas")
     }
     core.unlink()
+
+
+def check_by_line(shell, guest):
+    """By a serial line alone. Symbols, types and ORC are those of the kernel's file, which are those in memory: what
+    travels is less than a tenth of them. Told to end, drgn lets the guest go on."""
+    shell.monitor.wait_booted()
+    facts = ask(shell.monitor.eval, guest)
+    parts = known(facts.vmcoreinfo, [ROOT / "build/guests/full.vmlinux", ROOT / "build/guests/cloud.bzImage"])
+    assert sum(len(data) for _, data in parts) > 9_000_000
+    with shell.monitor.ram() as ram:
+        memory = GuestMemory(ram, facts.segments)
+        assert all(memory.read(gpa, len(data)) == data for gpa, data in parts)
+
+    line = shell.monitor.url("repl")
+    log = shell.monitor.console("repl").log
+    before = log.stat().st_size
+    code = "task = find_task(prog, 1); print(task.comm.string_(), [frame.name for frame in prog.stack_trace(task)][-2])"
+    said = _pcanel("drgn", "--line", line, guest, "-e", code)
+    assert said.startswith("b'init' entry_SYSCALL_64"), said
+    assert log.stat().st_size - before < 900_000
+    assert shell.monitor.eval(f"vms[{guest!r}].state") in ("running", "halted")
+
+    code = "print(prog.symbol('_stext').name, flush=True); import time; time.sleep(600)"
+    words = [sys.executable, "-m", "pcanel.cli", "drgn", "--line", line, guest, "-e", code]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "_stext\n"
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert shell.run("echo $((6 * 7))") == "42\n"
 
 
 def check_modules(shell, guest):

@@ -1,36 +1,18 @@
 """vm.type(), vm.object() and vm.linux beside the guest's own /proc."""
 
 import pytest
+import vtx
+from pcanel.bench import inside as bench_inside
+from pcanel.bench.measures import INSIDE
 from pcanel.repl import RemoteError
 
-_COST = """
-import cpu, gc
-def cost(f):
-    t = cpu.rdtsc()
-    f()
-    return cpu.rdtsc() - t
-def costs(vm):
-    vm.symbols['init_task']
-    gc.collect()
-    heap = gc.mem_alloc()
-    said = {'first': cost(lambda: vm.type('struct task_struct'))}
-    vm.linux.ps()
-    gc.collect()
-    heap = gc.mem_alloc() - heap
-    said['later'] = cost(lambda: vm.type('struct task_struct'))
-    said['ps'] = cost(vm.linux.ps) * 50 // len(vm.linux.ps())
-    vcpu, memory, gva = vm.vcpu, vm.memory, vm.symbols['linux_banner']
-    nothing = cost(lambda: None)
-    said['translate'] = cost(lambda: vcpu.translate(gva)) - nothing
-    said['read_u64'] = cost(lambda: memory.read_u64(0x1000)) - nothing
-    return heap, said
-"""
 
-
-def costs(shell, guest):
-    """(bytes of heap, {what: ticks})."""
-    shell.monitor.exec(_COST)
-    return shell.monitor.eval(f"costs(vms['{guest}'])")
+def check_costs(shell, guest):
+    """Ticks and heap of first questions and later ones are those that are promised (pcanel bench --inside)."""
+    costs = bench_inside.costs(shell.monitor, guest)
+    print(costs)
+    goals = {measure.name: measure.goal for measure in INSIDE if measure.unit == "bytes" or vtx.engine() == "bochs"}
+    assert {name: costs[name] for name in goals if costs[name] > goals[name]} == {}
 
 
 def check(shell, guest):

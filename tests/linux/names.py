@@ -1,5 +1,7 @@
 """The symbols that the monitor finds in a Linux guest's memory, beside the guest's own /proc/kallsyms."""
 
+import time
+
 _COMPARE = """
 def compare(known, rows):
     wrong = []
@@ -18,10 +20,79 @@ def compare(known, rows):
 def differences(shell, guest, lines, step):
     """[(address, name, what the monitor says)] that differ, of every step-th of the first lines: the guest spells a
     hundred thousand for half a minute."""
+    rows = _rows(shell, lines, step)
+    assert len(rows) >= lines // step
+    shell.monitor.exec(_COMPARE)
+    return shell.monitor.eval(f"compare(vms['{guest}'].symbols, {rows!r})")
+
+
+def _rows(shell, lines, step):
     rows = []
     for line in shell.run(f"head -n {lines} /proc/kallsyms | awk 'NR % {step} == 1'").splitlines():
         gva, _, name = line.split()
         rows.append((int(gva, 16), name))
-    assert len(rows) >= lines // step
-    shell.monitor.exec(_COMPARE)
-    return shell.monitor.eval(f"compare(vms['{guest}'].symbols, {rows!r})")
+    return rows
+
+
+_SEARCH = """
+def searched(vm, rows):
+    import cpu
+    from vmm.insight import vmcoreinfo
+    memory = vm.memory
+    size = memory.segments[0][1]
+    words = memory.view(0, size)
+    kept = []
+    page = vmcoreinfo._note(words, 0, size >> 12)
+    while page < size >> 12:
+        kept.append((page << 12, memory.read(page << 12, 4096)))
+        page = vmcoreinfo._note(words, page + 1, size >> 12)
+    said = []
+    try:
+        for change in (lambda data: data.replace(b"(kallsyms_", b"(hallsyms_"), lambda data: bytes(4096)):
+            for gpa, data in kept:
+                memory.write(gpa, change(data))
+            vm.symbols.forget()
+            began = cpu.rdtsc()
+            len(vm.symbols)
+            said.append((cpu.rdtsc() - began, vm.symbols._source._image.release, compare(vm.symbols, rows)))
+    finally:
+        for gpa, data in kept:
+            memory.write(gpa, data)
+        vm.symbols.forget()
+    return said
+"""
+
+
+def check_search(shell, guest):
+    """The tables are found without what VMCOREINFO says of them, as before Linux 6.0, and without VMCOREINFO, as early
+    in a boot: it is changed in the guest's memory."""
+    rows = _rows(shell, 3000, 100)
+    shell.monitor.exec(_COMPARE + _SEARCH)
+    said = shell.monitor.eval(f"searched(vms['{guest}'], {rows!r})")
+    print([ticks for ticks, _, _ in said])
+    release = shell.run("uname -r").strip()
+    assert [rest for _, *rest in said] == 2 * [[release, []]]
+    assert shell.monitor.eval(f"vms['{guest}'].symbols._source._image.has('_stext')")  # by VMCOREINFO again
+
+
+_EARLY = """
+def early(vm):
+    try:
+        return vm.symbols['start_kernel']
+    except ValueError as error:
+        return str(error)
+"""
+
+
+def check_early(monitor, guest):
+    """While a guest boots anew each question has the right answer or one line that says that it has only begun."""
+    monitor.exec(_EARLY)
+    said = []
+    deadline = time.monotonic() + 120
+    while not said or not isinstance(said[-1], int):
+        assert time.monotonic() < deadline, said
+        said.append(monitor.eval(f"early(vms['{guest}'])"))
+        assert isinstance(said[-1], int) or ("begun to boot" in said[-1] or "yet" in said[-1]), said
+    print(said)
+    found = monitor.eval(f"(vms['{guest}'].symbols.at({said[-1]}), type(vms['{guest}'].symbols._source).__name__)")
+    assert found == ("start_kernel", "Kallsyms")

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,14 @@ from pathlib import Path
 
 from pcapng import FileScanner, blocks
 
-KEYS = """
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+PORT = _free_port()  # of the host, which leads to the guest's 7000
+KEYS = f"""
 [[net]]
 switch = "lan"
 [[net]]
@@ -19,6 +27,7 @@ switch = "lan"
 mac = "52:54:00:00:00:02"
 [[net]]
 switch = "host"
+forward = ["tcp:{PORT}:7000"]
 """
 DRIVERS = "../net/core/failover", "net/net_failover", "net/virtio_net"
 OTHER = "nsenter -n -t $(cat /tmp/other)"
@@ -126,3 +135,18 @@ def check_host(shell, directory):
     assert "lease of 10.0.2.15 obtained from 10.0.2.2" in said
     assert " 0% packet loss" in said
     assert hashlib.md5(data).hexdigest() in said
+
+
+def check_forward(shell):
+    """A port of the host leads to the guest; what comes back is cut into frames by the card, and its sums are right."""
+    sums = shell.run("md5sum < /tmp/sent; nc -l -p 7000 < /tmp/sent > /tmp/came & sleep 0.2")
+    with socket.create_connection(("127.0.0.1", PORT), timeout=120) as stream:
+        stream.sendall(b"hello from outside\n")
+        stream.shutdown(socket.SHUT_WR)
+        data = b"".join(iter(lambda: stream.recv(1 << 16), b""))
+    assert hashlib.md5(data).hexdigest() == sums.split()[0] and len(data) == 1 << 20
+    assert "hello from outside" in shell.run("cat /tmp/came")
+    received, sent, dropped = shell.monitor.eval(
+        "(lambda uplink: (uplink.received[1], uplink.sent[1], uplink.dropped))(monitor.switches['host'].uplink)"
+    )
+    assert received > 100_000 and sent > 1 << 20 and dropped == 0

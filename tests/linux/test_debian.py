@@ -4,15 +4,11 @@ import re
 
 import pytest
 import vtx
+from login import BOOT, MACHINE, log_in, run
 from pcanel.monitor import Monitor
 from pcanel.paths import BUILD, ROOT
 
 pytestmark = pytest.mark.long
-
-LOGIN = rb"debian login: "
-PROMPT = rb"root@debian:\S+# "
-BOOT = 1800  # seconds; 150 on an idle machine
-MACHINE = 800  # MiB: the guest, what it changes on its disk, the monitor
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +24,6 @@ def console(monitor):
     console = monitor.console("debian")
     log_in(console)
     return console
-
-
-def log_in(console):
-    console.expect(LOGIN, BOOT)
-    console.send("root\n")
-    console.expect(PROMPT, 300)
-    console.send("bind 'set enable-bracketed-paste off'; TERM=dumb PS1='\\u@\\h:\\w# '\n")
-    console.expect(PROMPT, 300)
-
-
-def run(console, command):
-    console.send(command + "; echo status=$?\n")
-    match = console.expect(rb"echo status=\$\?\n((?s:.*?))status=(\d+)\n", 600)
-    console.expect(PROMPT, 300)
-    assert match.group(2) == b"0", match.group(1).decode()
-    return match.group(1).decode()
 
 
 def test_it_is_the_disks_own_system(monitor, console):

@@ -190,6 +190,7 @@ def test_network_interfaces_and_their_switch(shell, tmp_path):
     network.check_policies(shell)
     network.check_capture(shell, tmp_path / "linux.pcapng")
     network.check_host(shell, tmp_path)
+    network.check_forward(shell)
 
 
 def test_the_board_is_listed_and_nothing_is_refused(shell):

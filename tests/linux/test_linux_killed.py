@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 SECONDS = int(os.environ.get("PCANEL_KILL_SECONDS", "3600"))
 
 
-def test_no_flushed_byte_is_lost(tmp_path):
+def test_no_flushed_byte_is_lost(tmp_path, record_property):
     image = tmp_path / "disk.img"
     (tmp_path / "initrd").write_bytes((ROOT / "build/guests/initrd.cpio").read_bytes() + archive())
     file = tmp_path / "linux.toml"
@@ -45,3 +45,5 @@ mode = "rw"
             os.kill(monitor.engine.pid, signal.SIGKILL)
         journal.check(image, numbers)
         kills += 1
+        print(f"kill {kills}: {len(numbers)} flushed files are there", flush=True)
+    record_property("kills", kills)

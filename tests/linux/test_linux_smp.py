@@ -36,12 +36,8 @@ CASES = {
 }
 
 
-IN_EACH_RUN = "686-4"
-
-
-@pytest.mark.parametrize(
-    "case", [case if case == IN_EACH_RUN else pytest.param(case, marks=pytest.mark.long) for case in CASES]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("case", CASES)
 def test_the_others(case, tmp_path):
     name, cpus, model = CASES[case]
     with Monitor(engine=vtx.engine(), cpu=vtx.cpu(model), guests=[guest_file(name, cpus, tmp_path)]) as monitor:

@@ -124,26 +124,35 @@ def _address(text):
     return f"[{ipaddress.ip_address(data)}]", int(port, 16)
 
 
-def check_sockets(shell, guest):
-    """What listens, is connected or bound."""
-    shell.run("ifconfig lo up; httpd -p 127.0.0.1:80; httpd -p 8080; syslogd -R 127.0.0.1; logger hello; sleep 1")
-    shell.run("(sleep 1000 | nc 127.0.0.1 80 > /dev/null 2>&1 &); sleep 1")
-    for _ in range(30):  # syslogd sends when it has something
-        if len(_rows(shell.run("logger hello; cat /proc/net/udp"), 1)):
-            break
-        time.sleep(1)
-    theirs = set()
+def _internet_sockets(shell):
+    """(protocol, state, local address, peer, inode) of each, as /proc has them."""
+    found = set()
     for protocol in ("tcp", "tcp6", "udp", "udp6"):
         for row in _rows(shell.run(f"cat /proc/net/{protocol}"), 1):
             local, peer = _address(row[1]), _address(row[2])
-            state = {1: "ESTAB", 6: "TIME-WAIT", 7: "UNCONN", 10: "LISTEN"}[int(row[3], 16)]
-            theirs.add((protocol, state, "%s:%d" % local, f"{peer[0]}:{peer[1] or '*'}", int(row[9])))
+            state = {1: "ESTAB", 6: "TIME-WAIT", 7: "UNCONN", 10: "LISTEN"}.get(int(row[3], 16), row[3])
+            found.add((protocol, state, "%s:%d" % local, f"{peer[0]}:{peer[1] or '*'}", int(row[9])))
+    return found
+
+
+def check_sockets(shell, guest):
+    """What listens, is connected or bound."""
+    shell.run("ifconfig lo up; httpd -p 127.0.0.1:80; httpd -p 8080; syslogd -R 127.0.0.1")
+    shell.run("(sleep 1000 | nc 127.0.0.1 80 > /dev/null 2>&1 &)")
+    for _ in range(60):  # nc connects, and syslogd sends, when they come to it; nothing may change between the looks
+        shell.run("logger hello")
+        before = _internet_sockets(shell)
+        ours = [tuple(row) for row in shell.monitor.eval(f"[tuple(row) for row in vms['{guest}'].linux.sockets()]")]
+        theirs = _internet_sockets(shell)
+        kinds = {row[:2] for row in theirs}
+        if before == theirs and kinds >= {("tcp", "ESTAB"), ("tcp", "LISTEN")} and "udp" in {row[0] for row in theirs}:
+            break
+        time.sleep(0.5)
+    else:
+        raise AssertionError(f"the guest's programs have not come to their sockets, or its sockets change: {theirs}")
     unix = {(int(row[6]), *row[7:]) for row in _rows(shell.run("cat /proc/net/unix"), 1)}
     netlink = {int(row[9]) for row in _rows(shell.run("cat /proc/net/netlink"), 1)}
-    ours = [tuple(row) for row in shell.monitor.eval(f"[tuple(row) for row in vms['{guest}'].linux.sockets()]")]
-    assert {row for row in ours if row[0][:3] in ("tcp", "udp")} == theirs
-    assert {row[1] for row in theirs if row[0] == "tcp"} >= {"ESTAB", "LISTEN"} and len(theirs) >= 4
-    assert any(row[0] == "udp" for row in theirs)
+    assert {row for row in ours if row[0][:3] in ("tcp", "udp")} == theirs and len(theirs) >= 4
     assert {(row[4], *([row[2]] if row[2] != "*" else [])) for row in ours if row[0].startswith("u_")} == unix
     assert any("/dev/log" in row for row in unix)
     assert {row[4] for row in ours if row[0] == "nl"} == netlink

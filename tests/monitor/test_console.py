@@ -155,6 +155,7 @@ def test_pcanel_repl(line, bench):
         person.sees("[detached]")
         person.types("6 * 7\r")
         person.sees("42")
+        person.sees(">>> ")  # it waits, and so is told that the terminal has left
     finally:
         person.types("\x1dq")
         person.process.wait(20)

@@ -7,7 +7,7 @@ import time
 import pytest
 import vtx
 from pcanel.disks import bootable
-from pcanel.guest.file import FIRMWARE
+from pcanel.guest.file import BIOS
 from pcanel.image import burn
 from pcanel.monitor import Monitor
 
@@ -105,7 +105,7 @@ def test_a_cd_with_screen_and_keyboard(monitor):
 def test_the_rom_is_not_written(monitor):
     """Its page is read and executed; a write is counted."""
     reading = "vms['grub'].physical_read({:#x}, 16)"
-    with open(FIRMWARE, "rb") as file:
+    with open(BIOS, "rb") as file:
         end = file.read()[-16:]
     assert monitor.eval(reading.format(0xFFFFFFF0)) == end
     monitor.exec("vms['grub'].physical_write(0xFFFFFFF0, bytes(16))")

@@ -66,4 +66,4 @@ def test_a_word_that_is_none_is_refused(bench):
         "monitor.create({'name': 'x', 'memory': 1 << 20, 'protocol': 'flat', 'kernel': 'k', 'address': 0,"
         " 'screen': 'colour'}, {})"
     )
-    assert "screen: must be off, on or console" in said
+    assert "screen: must be off, on, console or graphics" in said

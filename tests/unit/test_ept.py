@@ -88,6 +88,24 @@ def test_unmapped_pages_have_no_translation():
     assert ept.translate(GIB) is None
 
 
+def test_unmapping_whole_large_pages_gives_their_tables_back():
+    pages = Pages()
+    ept = Ept(pages, SIZES)
+    ept.map(0, 0, 8 << 21)
+    before = len(pages.live)
+    ept.narrow(0x5000, R)
+    ept.narrow((3 << 21) + 0x7000, R)
+    assert len(pages.live) == before + 2
+    ept.unmap(0, 4 << 21)
+    assert len(pages.live) == before
+    assert ept.translate(0x5000) is None and ept.translate((4 << 21) - 1) is None
+    assert ept.walk(4 << 21) == (OWN | 4 << 21 | RWX | RAM << 3 | 1 << 7, 1 << 21)
+    ept.map(GIB, 0, GIB)
+    ept.narrow(GIB + 0x5000, R)
+    ept.unmap(GIB, GIB)
+    assert ept.walk(GIB) == (0, 0) and len(pages.live) == before
+
+
 def test_the_memory_type_is_kept_when_a_page_is_split():
     ept = Ept(Pages(), SIZES)
     ept.map(0, 0, 0x200000, R | W, UC)

@@ -217,3 +217,64 @@ def test_a_head_stands_before_the_front_and_goes(exits):
     assert exits.vcpu.table[OTHER] == "head>cpuid"
     exits.head(OTHER, head, False)
     assert exits.vcpu.table[OTHER] == "cpuid"
+
+
+class Counting(Front):
+    """Counts what it is asked for."""
+
+    asked = 0
+
+    def __init__(self, *named):
+        super().__init__(*named)
+        self._named = list(named)
+
+    def add(self, exits, key):
+        self._named.append(key)
+        self.asked = 0
+        exits.front(REASON, self, (key,))
+
+    def named(self, key, below):
+        self.asked += 1
+        return f"named {key}>{below}"
+
+
+def test_a_further_key_of_a_front_leaves_the_others_alone(exits):
+    front = Counting(1)
+    exits.front(REASON, front, (1,))
+    for key in range(2, 60):
+        front.add(exits, key)
+        assert front.asked == 1
+    assert found(exits, 1) == ("named 1>one", 11)
+    assert found(exits, 2) == ("named 2>two", 22)
+    assert found(exits, 59) == ("named 59>slow", 0)
+    assert found(exits, 60) == ("slow", 0)
+
+
+def test_a_front_that_loses_keys_one_by_one_leaves_nothing(exits):
+    before, free = state(exits), exits._unused - len(exits._free)
+    front = Counting(1, 2)
+    exits.front(REASON, front)
+    front.add(exits, 3)
+    for key in (1, 3):
+        front._named.remove(key)
+        exits.front(REASON, front, (key,))
+    assert found(exits, 1) == ("one", 11)
+    assert found(exits, 2) == ("named 2>two", 22)
+    assert found(exits, 3) == ("slow", 0)
+    exits.front(REASON, None, (2,))
+    assert state(exits) == before
+    assert exits._unused + len(exits._free) >= free
+
+
+def test_a_front_that_grows_beyond_the_slots_stands_before_all(exits):
+    front = Counting()
+    exits.front(REASON, front, ())
+    for key in range(300):
+        front.add(exits, key)
+    assert found(exits, 1) == ("every>one", 11)
+    assert found(exits, 299) == ("every>slow", 0)
+    for key in range(200):
+        front._named.remove(key)
+        exits.front(REASON, front, (key,))
+    assert found(exits, 299) == ("named 299>slow", 0)
+    assert found(exits, 1) == ("one", 11)

@@ -1,5 +1,6 @@
 """8042, port 92h and CF9h: the sequences of Linux's i8042 and atkbd, A20, resets."""
 
+import pytest
 from clock import Line
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,15 +8,16 @@ from hypothesis import strategies as st
 from vmm.devices.i8042 import I8042
 from vmm.devices.port92 import Port92
 from vmm.devices.reset_cf9 import ResetCf9
+from vmm.pointer import Pointer
 
 
 class Bench:
-    def __init__(self):
+    def __init__(self, mouse=False):
         self.resets = 0
         self.a20 = []
         self.irq1 = Line()
         self.irq12 = Line()
-        self.kbc = I8042(self.irq1, self.irq12, self.reset, self.a20.append)
+        self.kbc = I8042(self.irq1, self.irq12, self.reset, self.a20.append, mouse=mouse)
 
     def reset(self):
         self.resets += 1
@@ -127,3 +129,129 @@ def test_any_access_is_survived(rnd):
             b.kbc.write(4 * rnd.randrange(2), (1, 2, 4)[rnd.randrange(3)], rnd.getrandbits(32))
         status = b.kbc.read(4, 1)
         assert b.irq1.level + b.irq12.level <= status & 1
+
+
+def signed(value, negative):
+    return value - 256 if negative else value
+
+
+class Mouse(Bench):
+    """A guest with a mouse, its driver ready."""
+
+    def __init__(self):
+        super().__init__(mouse=True)
+        self.mouse = self.kbc.mouse
+        self.command(0x60, 0x47)  # both interrupts, both interfaces
+
+    def tell(self, *values):
+        """Bytes for the mouse; what it answers."""
+        for value in values:
+            self.command(0xD4, value)
+        return self.drain()
+
+    def packets(self, size=3):
+        got = self.drain()
+        assert len(got) % size == 0
+        found = []
+        for at in range(0, len(got), size):
+            first, x, y, *rest = got[at : at + size]
+            assert first & 0xC8 == 8
+            found.append((first & 7, signed(x, first & 0x10), signed(y, first & 0x20), *rest))
+        return found
+
+
+def test_a_driver_finds_the_mouse():
+    b = Mouse()
+    assert b.tell(0xFF) == [0xFA, 0xAA, 0]
+    assert b.tell(0xF2) == [0xFA, 0]
+    b.command(0xD4, 0xE9)
+    assert b.kbc.read(4, 1) & 0x21 == 0x21 and b.irq12.level and not b.irq1.level
+    assert b.drain() == [0xFA, 0x00, 2, 100]
+    assert b.tell(0xE8, 3, 0xE7, 0xF3, 40, 0xF4) == [0xFA] * 6
+    assert b.tell(0xE9) == [0xFA, 0x30, 3, 40]
+    assert b.tell(0xE1) == [0xFE]
+    assert b.tell(0xEE, 0x55, 0xF4, 0xEC) == [0xFA, 0x55, 0xF4, 0xFA]
+    assert b.tell(0xF6, 0xE9) == [0xFA, 0xFA, 0x00, 2, 100]
+
+
+def test_movements_and_buttons():
+    b = Mouse()
+    assert b.mouse.event(5, 5, 0, 1) and b.drain() == []  # it is not asked to report
+    b.tell(0xF4)
+    b.mouse.event(3, -4, 0, 0)
+    assert b.irq12.level
+    b.mouse.event(1, 0, 0, 0)  # waits, as the guest has not taken the first
+    b.mouse.event(2, 7, 0, 0)
+    b.mouse.event(0, 0, 0, 1)
+    b.mouse.event(0, 0, 0, 0)
+    assert b.packets() == [(0, 3, 4), (0, 3, -7), (1, 0, 0), (0, 0, 0)]
+    b.mouse.event(-600, 300, 0, 2)
+    assert b.packets() == [(2, -255, -255), (2, -255, -45), (2, -90, 0)]
+    assert b.drain() == [] and not b.irq12.level
+
+
+def test_the_wheel():
+    b = Mouse()
+    b.tell(0xF4)
+    b.mouse.event(0, 0, 1, 0)
+    assert b.packets() == [(0, 0, 0)]
+    for rate in (200, 100, 80):
+        b.tell(0xF3, rate)
+    assert b.tell(0xF2) == [0xFA, 3]
+    b.mouse.event(0, 0, -9, 4)
+    assert b.packets(4) == [(4, 0, 0, 0xF9), (4, 0, 0, 0xFE)]
+    for rate in (200, 200, 80):
+        b.tell(0xF3, rate)
+    assert b.tell(0xF2) == [0xFA, 4]
+    b.mouse.event(0, 0, -1, 8)
+    assert b.packets(4) == [(0, 0, 0, 0x1F)]
+
+
+def test_remote_mode_reports_when_it_is_asked():
+    b = Mouse()
+    b.tell(0xF0)
+    b.mouse.event(9, 0, 0, 1)
+    assert b.drain() == []
+    assert b.tell(0xEB) == [0xFA, 9, 9, 0]
+    assert b.tell(0xEB) == [0xFA, 9, 0, 0]
+
+
+def test_what_waits_for_the_guest_is_bounded():
+    b = Mouse()
+    b.tell(0xF4)
+    taken = [b.mouse.event(1, 0, 0, n & 1) for n in range(100)]
+    assert taken[:66] == [True] * 65 + [False]
+    assert len(b.packets()) == 65
+    b.command(0xA7)  # its interface is off: it waits
+    b.mouse.event(4, 0, 0, 0)
+    assert b.drain() == []
+    b.command(0xA8)
+    assert b.packets() == [(0, 4, 0)]
+
+
+@given(st.lists(st.integers(0, 255), max_size=30))
+def test_any_bytes_for_the_mouse(values):
+    b = Mouse()
+    for value in values:
+        b.tell(value)
+        b.mouse.event(1, 2, 3, value & 31)
+    b.drain()
+    b.command(0xD4, 0xFF)
+    assert b.drain()[-3:] == [0xFA, 0xAA, 0]
+
+
+def test_a_hand_on_the_mouse():
+    b = Mouse()
+    b.tell(0xF4)
+    hand = Pointer(b.mouse)
+    hand.click()
+    hand.press("right", "middle")
+    hand.move(7, -8)
+    hand.release("right", "middle")
+    hand.wheel(1)
+    assert b.packets() == [(1, 0, 0), (0, 0, 0), (6, 7, 8), (0, 0, 0)]
+    with pytest.raises(ValueError, match="there is no button 'up'; there are extra, left, middle, right, side"):
+        hand.press("up")
+    with pytest.raises(MemoryError, match="the guest takes none"):
+        for _ in range(99):
+            hand.click()

@@ -5,7 +5,8 @@ import struct
 import pytest
 from support import Memory
 
-from vmm.insight import kallsyms, symbols, vmcoreinfo
+from vmm.insight import kallsyms, kallsyms_search, symbols, vmcoreinfo
+from vmm.memory import look
 
 RELEASE = "6.1.0-test"
 PHYS_BASE = -0xF00000
@@ -19,6 +20,9 @@ LONG = "_R" + "x" * 180  # longer than one byte of length can say
 def functions():
     """(gva, type, name) by address: 700 of them, two static ones of one name, two names of one address."""
     rows = [(TEXT + 0x40 * i, "t", "handler_%03d" % (i * 7 % 700)) for i in range(700)]
+    rows[0] = (TEXT, "T", "_stext")
+    rows[699] = (rows[699][0], "B", "_end")
+    rows[30] = (rows[30][0], "R", "linux_banner")
     rows[3] = (rows[3][0], "t", "init_once")
     rows[600] = (rows[600][0], "t", "init_once")
     rows[10] = (rows[10][0], "T", "do_sys_openat2")
@@ -53,7 +57,7 @@ class Kernel:
 
     def _tables(self):
         align = 4 if self.layout == "7.0" else 8
-        tokens = [bytes((i,)) if 32 < i < 127 else b"" for i in range(256)]
+        tokens = [bytes((i,)) if 32 < i < 127 else b"%02x_" % i for i in range(256)]
         tokens[1], tokens[2] = b"handler_", b"do_sys_"
         entries, markers = [], []
         names = bytearray()
@@ -103,6 +107,7 @@ class Kernel:
         return b"".join(struct.pack("<I", offset(i, row[0])) for i, row in enumerate(self.rows))
 
     def _note(self):
+        self.memory.write(self.gpa(TEXT + 0x40 * 30), b"Linux version " + RELEASE.encode() + b" (x@y)")
         uts = self.at + 0x100
         self.memory.write(
             self.gpa(uts), b"Linux\0".ljust(65, b"\0") + b"host\0".ljust(65, b"\0") + RELEASE.encode() + b"\0"
@@ -238,13 +243,14 @@ class Vm:
         self.config = {"protocol": "linux", "kernel": "vmlinux"}
         self.blobs = {"vmlinux": b"no ELF"}
         self.vcpu = self.msrs = self
+        self.entry = self.rip = TEXT + 0x40
 
     @property
     def kernel(self):
         raise ValueError("no kernel here")
 
     def read(self, _vcpu, _index):
-        return 0
+        return self.entry
 
 
 def test_vm_symbols():
@@ -274,6 +280,7 @@ def test_a_guest_that_starts_anew_is_read_anew():
     assert known.behind(TEXT) == ""
     assert known["other"] == TEXT
     vm.starts = 3
+    vm.entry = vm.rip = 0
     vm.memory = Memory(1 << 20)
     vm.memory.segments = ((0, 1 << 20, 0),)
     with pytest.raises(
@@ -297,3 +304,73 @@ def test_a_guest_that_starts_anew_is_read_anew():
 )
 def test_matches(name, pattern, fits):
     assert symbols.matches(name, pattern) == fits
+
+
+# -- kernels that do not say where their tables are
+
+
+class Straight:
+    """An address space in which the kernel's image lies where it does."""
+
+    def __init__(self, kernel):
+        self.translate = kernel.gpa
+
+
+ENTRY = TEXT + 0x40 * 600
+
+
+def searched(kernel, monkeypatch):
+    """A Vm without VMCOREINFO."""
+    kernel.memory.write(NOTE, bytes(24))
+    monkeypatch.setattr(look, "holding", lambda _vcpu, _gva: Straight(kernel))
+    vm = Vm(kernel.memory)
+    vm.entry = ENTRY
+    return vm
+
+
+def test_tables_are_found_without_vmcoreinfo(kernel, monkeypatch):
+    vm = searched(kernel, monkeypatch)
+    known = symbols.Symbols(vm)
+    assert len(known) == len(kernel.rows)
+    for gva, _, name in kernel.rows[1:40] + kernel.rows[-40:] + kernel.rows[250:262]:
+        assert gva in known.all(name)
+    assert known.at(TEXT + 0x40 * 10 + 0x1C) == "do_sys_openat2+0x1c"
+    assert known._source._image.release == RELEASE
+
+
+def test_tables_are_found_early_in_the_boot(monkeypatch):
+    """LSTAR is not set yet: RIP tells where the kernel is, once it is at its addresses."""
+    vm = searched(Kernel("6.4"), monkeypatch)
+    vm.entry, vm.rip = 0, 0x1000200
+    known = symbols.Symbols(vm)
+    with pytest.raises(ValueError, match="no VMCOREINFO in guest memory: no Linux, or one that has only begun to boot"):
+        known["do_sys_openat2"]
+    vm.rip = ENTRY
+    assert known["do_sys_openat2"] == TEXT + 0x40 * 10
+
+
+@pytest.mark.parametrize("layout", ["6.1", "6.1 without seqs"])
+def test_vmcoreinfo_that_says_nothing_of_kallsyms(layout):
+    """As before Linux 6.0: it says where the image is."""
+    kernel = Kernel(layout)
+    text = bytes(kernel.memory.read(NOTE + 24, 2000)).rstrip(b"\0")
+    kernel.note(text.replace(b"SYMBOL(kallsyms_", b"SYMBOL(hallsyms_"))
+    vm = Vm(kernel.memory)
+    vm.entry = ENTRY
+    assert symbols.Symbols(vm)["do_sys_openat2"] == TEXT + 0x40 * 10
+
+
+@pytest.mark.parametrize("table", ["names", "token_table", "markers", "offsets"])
+def test_search_of_broken_tables_ends_in_a_line(table):
+    kernel = Kernel("6.4")
+    kernel.memory.write(kernel.gpa(kernel.places[table]), b"\x81\xff" * 200)
+    image = kallsyms_search.Mapped(kernel.memory, ENTRY, kernel.gpa(ENTRY))
+    with pytest.raises(ValueError, match="no symbols are found in the memory of a Linux"):
+        kallsyms_search.find(image, ENTRY)
+
+
+def test_kernel_that_does_not_run_is_not_told_of():
+    """A guest that starts anew has the memory of before: its loader's RIP is not the kernel's."""
+    kernel = Kernel("6.4")
+    with pytest.raises(ValueError, match="6.1.0-test is in guest memory, but no kernel runs at its addresses yet"):
+        vmcoreinfo.find(kernel.memory, 0)

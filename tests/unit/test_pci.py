@@ -29,7 +29,8 @@ class Bench:
         self.levels = {}
         self.refused = []
         self.sent = []
-        self.board = Board(self.ports, self.memory, self.line, 0x600, self.refused.append)
+        self.said = []
+        self.board = Board(self.ports, self.memory, self.line, 0x600, self.refused.append, self.said.append)
         self.ram = rings.memory()
 
     def line(self, n):
@@ -108,7 +109,12 @@ def test_a_bar_over_another_is_refused_and_counted():
         b.put(slot, 0x10, 0xE0000000)
         b.put(slot, 4, 2, 2)
     assert b.memory.find(0xE0000000)[1] is first
-    assert len(b.refused) == 1 and "overlaps" in b.refused[0]
+    b.put(SLOT + 8, 4, 0, 2)
+    b.put(SLOT + 8, 4, 2, 2)
+    assert b.refused == 2 * ["BAR at an address that is taken"]
+    assert b.said == [
+        "a BAR of PCI device 00:03.0 is at an address that is taken: gpa 0xe0000000+0x1000 overlaps 0xe0000000"
+    ]
     b.put(SLOT + 8, 0x10, 0xE0002000)
     assert b.memory.find(0xE0002000)[1] is second
 

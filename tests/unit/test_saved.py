@@ -7,6 +7,7 @@ from clock import Clock
 
 from vmm.devices import lapic_registers as apic
 from vmm.devices.acpi_pm import AcpiPm
+from vmm.devices.bochs_vbe import BochsVbe
 from vmm.devices.gsi import Gsi
 from vmm.devices.hpet import Hpet
 from vmm.devices.i8042 import I8042
@@ -25,6 +26,7 @@ HZ = 100000000
 ACCESSES = (
     ("pit", range(5), (1,)), ("rtc", range(2), (1,)), ("pm", range(16), (1, 2, 4)), ("keyboard", (0, 4), (1,)),
     ("port92", (0,), (1,)), ("cf9", (0,), (1,)), ("uart", range(8), (1,)), ("vga", range(27), (1,)),
+    ("vbe", (0, 1), (1, 2)),
     ("pic", range(6), (1,)), ("ioapic", (0, 0x10, 0x40), (4,)), ("hpet", range(0, 0x160, 4), (4, 8)),
     ("lapic", range(0x20, 0x400, 16), (4,)),
 )  # fmt: skip
@@ -42,11 +44,12 @@ class Board:
         self.gsi.heard(self.pit.heard)
         self.rtc = Mc146818(self.gsi.line(8), clock, 1709164798)
         self.pm = AcpiPm(self.gsi.line(9), clock, self.tell("off"), self.tell("sleep"))
-        self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self.tell("reset"), self.tell("a20"))
+        self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self.tell("reset"), self.tell("a20"), mouse=True)
         self.port92 = Port92(self.tell("reset"), self.tell("a20"))
         self.cf9 = ResetCf9(self.tell("reset"))
         self.uart = Uart16550(lambda byte: True, self.gsi.line(4))
         self.vga = Vga(clock)
+        self.vbe = self.vga.vbe = BochsVbe(16 << 20, self.tell("clear"), self.tell("changed"))
         self.hpet = Hpet(clock, self.gsi.line, self.tell("legacy"))
 
     def tell(self, what):
@@ -56,7 +59,21 @@ class Board:
         self.ioapic.eoi(vector)
 
     def chips(self):
-        names = ("hpet", "vga", "pit", "rtc", "pm", "keyboard", "port92", "cf9", "uart", "pic", "ioapic", "lapic")
+        names = (
+            "hpet",
+            "vga",
+            "vbe",
+            "pit",
+            "rtc",
+            "pm",
+            "keyboard",
+            "port92",
+            "cf9",
+            "uart",
+            "pic",
+            "ioapic",
+            "lapic",
+        )
         return [(name, getattr(self, name)) for name in names]
 
     def save(self):
@@ -76,6 +93,8 @@ class Board:
             return chip.write(offset, size, value & (1 << 8 * size) - 1)
         if what == "type":
             return self.uart.rx(value & 0xFF)
+        if what == "move":
+            return self.keyboard.mouse.event(value % 999 - 499, value % 99, value & 3, value & 7)
         if what == "serve":
             vector = self.lapic.highest()
             if vector >= 0:
@@ -97,7 +116,7 @@ def steps(rnd, count):
     found = []
     for _ in range(count):
         name, offsets, sizes = rnd.choice(ACCESSES)
-        what = rnd.choice(("read", "read", "write", "write", "write", "pass", "serve", "type"))
+        what = rnd.choice(("read", "read", "write", "write", "write", "pass", "serve", "type", "move"))
         value = rnd.getrandbits(64) & rnd.getrandbits(64) if rnd.random() < 0.5 else rnd.getrandbits(8)
         found.append((what, name, rnd.choice(offsets), rnd.choice(sizes), value))
     return found

@@ -8,6 +8,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from pcanel import vmcore
 from pcanel.errors import InputError, PcanelError
+from pcanel.kernel.image import Overlaid, known
 from pcanel.ram import bochs
 from pcanel.ram.guest import Cached, Facts, GuestMemory
 from pcanel.ram.map import Blocks, Flat, Ram, from_data, to_data
@@ -65,10 +66,35 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path):
 def test_pages_are_read_once_until_the_guest_has_run():
     fake = Fake()
     memory = Cached(GuestMemory(fake, _SEGMENTS))
-    assert memory.read(0xFFC, 8) == bytes(4) + b"\1" * 4 and memory.read(0x1000, 1) == b"\1" and fake.reads == 2
+    assert memory.read(0xFFC, 8) == bytes(4) + b"\1" * 4 and memory.read(0x1000, 1) == b"\1" and fake.reads == 1
     memory.forget()
     memory.read(0, 1)
-    assert fake.reads == 3
+    assert fake.reads == 2
+    assert memory.read(0, 0x3000) == bytes(0x1000) + b"\1" * 0x1000 + bytes(0x1000) and fake.reads == 3
+
+
+def test_blocks_between_known_ones_are_read_together():
+    fake = Fake()
+    memory = Cached(GuestMemory(fake, _SEGMENTS), 256)
+    memory.read(0x1200, 4)
+    assert memory.read(0x10FE, 0x300) == b"\1" * 0x300 and fake.reads == 3
+    with pytest.raises(ValueError, match="outside the guest's memory"):
+        memory.read(0x2FFE, 4)
+
+
+def test_what_is_known_is_not_read():
+    fake = Fake()
+    memory = Overlaid(GuestMemory(fake, _SEGMENTS), [(0x800, b"a" * 0x10), (0x1000, b"b" * 0x1000)])
+    assert memory.read(0x800, 0x10) == b"a" * 0x10 and memory.read(0x1FFF, 1) == b"b" and fake.reads == 0
+    assert memory.read(0x7FF, 0x12) == b"\0" + b"a" * 0x10 + b"\0" and fake.reads == 2
+    assert memory.read(0xFFF, 0x1002) == b"\0" + b"b" * 0x1000 + b"\0" and fake.reads == 4
+    assert memory.read(0x2000, 4) == bytes(4) and fake.reads == 5
+
+
+def test_a_kernels_file_of_another_build_is_not_used(tmp_path):
+    (tmp_path / "x").write_bytes(b"no kernel")
+    told = "BUILD-ID=00\nKERNELOFFSET=0\nNUMBER(phys_base)=0\n"
+    assert known(told, [tmp_path / "x", tmp_path / "none"]) == [] == known("OSRELEASE=5.10\n", [])
 
 
 def test_memory_of_a_process_by_blocks_as_bochs_has_them():

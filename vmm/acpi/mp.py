@@ -7,7 +7,7 @@ import struct
 
 from micropython import const
 
-from vmm.acpi.tables import ACTIVE_HIGH_LEVEL
+from vmm.acpi.tables import ACTIVE_HIGH_LEVEL, checksum
 
 POINTER = const(0xF0000)  # in the range that is scanned for it
 _TABLE = const(0xF0010)
@@ -30,10 +30,6 @@ _APIC_VERSION = const(0x14)
 _IO_APIC_VERSION = const(0x20)
 _ISA = const(0)  # the bus's ID
 _ALL = const(0xFF)
-
-
-def _sum(data):
-    return -sum(data) & 0xFF
 
 
 def entries(cpus, signature, features, local_apic, io_apic, sci):
@@ -67,10 +63,10 @@ def install(memory, cpus, signature, features, local_apic, io_apic, sci):
         0, 0, count, local_apic, 0,
     )  # fmt: skip
     table.extend(body)
-    table[7] = _sum(table)
+    checksum(table, 7, len(table))
     memory.write(_TABLE, table)
     pointer = bytearray(16)
     struct.pack_into("<4sIBB", pointer, 0, b"_MP_", _TABLE, 1, _SPECIFICATION)
-    pointer[10] = _sum(pointer)
+    checksum(pointer, 10, len(pointer))
     memory.write(POINTER, pointer)
     return _TABLE + len(table)

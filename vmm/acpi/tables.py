@@ -53,10 +53,11 @@ _DEVS = b"\x08DEVS\x0c\x3c\x5a\xc3\xa5"
 _CPUS = b"\x08CPUS\x0c\x3d\x5a\xc3\xa5"
 
 
-_PIECE = const(128)  # bytes
+_PIECE = const(32)  # bytes between two looks at the clock
 
 
-def _checksum(data, at, length):
+def checksum(data, at, length):
+    """Set the byte at `at` so that the first `length` bytes add up to 0."""
     data[at] = 0
     # In pieces, so that a guest of higher priority can preempt the loading of another.
     view = memoryview(data)
@@ -72,7 +73,7 @@ def table(signature, revision, body):
     struct.pack_into("<4sIBB6s8sI4sI", data, 0, signature, len(data), revision, 0,
                      _OEM_ID, _OEM_TABLE_ID, 1, b"PCPY", 1)  # fmt: skip
     data[36:] = body
-    _checksum(data, 9, len(data))
+    checksum(data, 9, len(data))
     return data
 
 
@@ -132,7 +133,7 @@ def dsdt(aml, present, cpus):
         if at < 0:
             raise ValueError("DSDT has no %s" % pattern[1:5].decode())
         struct.pack_into("<I", data, at + 6, value)
-    _checksum(data, 9, len(data))
+    checksum(data, 9, len(data))
     return data
 
 
@@ -147,8 +148,8 @@ def rsdp(rsdt, xsdt):
     """The RSDP for tables at these gpas."""
     data = bytearray(36)
     struct.pack_into("<8sB6sBIIQ", data, 0, b"RSD PTR ", 0, _OEM_ID, 2, rsdt, len(data), xsdt)
-    _checksum(data, 8, 20)
-    _checksum(data, 32, len(data))
+    checksum(data, 8, 20)
+    checksum(data, 32, len(data))
     return data
 
 

@@ -6,6 +6,8 @@ the one that paused the guest, or the first. Everything is imported at its first
 
 from vmm.scheduling.states import PAUSED, STOPPED
 
+GOES_ON = "resume() at the prompt goes on"
+
 
 class Debugged:
     """The part of vmm.vm.VM that a debugger's user asks.
@@ -16,8 +18,7 @@ class Debugged:
 
     _points = None
     _steps = None
-    _pausing = None  # what pauses it at this exit, in words
-    silent = False  # and nobody is told of that pause
+    _pausing = None  # (what pauses it at this exit, in words; what its console adds to that, None: it says nothing)
     _stopped = None  # the vCPU that paused or ended it
 
     @property
@@ -99,16 +100,25 @@ class Debugged:
         place = "%#x%s" % (vcpu.rip, self.name_of(vcpu.rip))
         if len(self.vcpus) > 1:
             place += " on vCPU %d" % vcpu.number
-        self._pausing = "%s at %s" % (what, place)
+        why = "%s at %s" % (what, place)
+        self._pausing = why, GOES_ON
         if text:
             self.log("%s on %s: paused at %s, resume() goes on" % (what, text, place))
         elif text is not None:
-            self.log("%s: paused, resume() goes on" % self._pausing)
+            self.log("%s: paused, resume() goes on" % why)
+
+    def failing(self, why):
+        """The exit at hand pauses the guest for a failure that the prompt has the report of."""
+        self._pausing = why, "the prompt has the report"
 
     def pause_quietly(self, why):
         """The exit at hand pauses the guest, which goes on soon: no line for the user, none on its console."""
-        self._pausing = why
-        self.silent = True
+        self._pausing = why, None
+
+    @property
+    def silent(self):
+        """Whether nobody is told of the pause at hand."""
+        return self._pausing is not None and self._pausing[1] is None
 
     # -- what its state means
 

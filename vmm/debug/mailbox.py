@@ -120,10 +120,12 @@ def ask(what):
     return said[1:]
 
 
-def dump(vm, file):
-    """Have the host write a core file of a guest; a relative path is one of the directory of `pcanel run`."""
-    from vmm.insight import facts
+def write(what, vm, file, facts):
+    """Have the host write a file about a guest; a relative path is one of the directory of `pcanel run`.
 
+    what: "dump", "screenshot", the commands of pcanel; facts(vm): what that has to know."""
     if not _get(cpu.mailbox(), _HOST):
-        raise ValueError("no host tools see this machine's memory: pcanel dump %s FILE --line DEVICE does" % vm.name)
-    print(ask({"do": "dump", "file": str(file), "facts": facts.of(vm)}))
+        raise ValueError(
+            "no host tools see this machine's memory: pcanel %s %s FILE --line DEVICE does" % (what, vm.name)
+        )
+    print(ask({"do": what, "file": str(file), "facts": facts(vm)}))

@@ -15,7 +15,6 @@ from vmm.devices import saved
 from vmm.devices.hpet_comparators import (
     COUNT,
     ENABLE,
-    FREQUENCY,
     INTERRUPTS,
     JUST,
     LEGACY,
@@ -23,8 +22,10 @@ from vmm.devices.hpet_comparators import (
     NEVER,
     ONLY_32_BITS,
     PERIODIC,
+    RATE_WIDE,
     ROUTES,
     Comparators,
+    count_of,
 )
 from vmm.vtx.x86 import MASK32, MASK64
 
@@ -60,7 +61,6 @@ class Hpet(Comparators):
 
     def __init__(self, clock, line, legacy):
         Comparators.__init__(self, clock, line)
-        self._now = clock.now
         self._legacy = legacy
         self.reset()
 
@@ -73,10 +73,10 @@ class Hpet(Comparators):
         self._lines = [None] * COUNT
         self.conf = self.status = 0
         self._rebase(0)
-        self.config = [0] * COUNT
         self.comparator = [MASK64] * COUNT  # as written; of a periodic one the value last set by _SET
         self.period = [0] * COUNT
         for n in range(COUNT):
+            self.config[n] = 0
             self.match[n] = NEVER
         self._arm()
 
@@ -105,15 +105,24 @@ class Hpet(Comparators):
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
         """`size` bytes of the register at `offset`."""
-        if offset != _COUNTER or size != 4:
-            return int(self._read(offset, size))
+        at = offset & 0xFF8
+        value = 0
         rate = ptr32(self._rate)
-        if rate[3] == 0:
-            return int(rate[2])
-        now = int(self._now())
-        hz = int(rate[0]) | int(rate[1]) << 32
-        seconds = now // hz
-        return (seconds * FREQUENCY + (now - seconds * hz) * FREQUENCY // hz + int(rate[2])) & MASK32
+        if size < 4 or offset & 3 or offset + size > at + 8:
+            return int(self._read(offset, size))
+        if at == _COUNTER and rate[RATE_WIDE] == 0:
+            value = int(count_of(rate, self._now))
+        elif at == _CONF:
+            value = int(self.conf)
+        elif at == _CAP:
+            value = PERIOD_FS << 32 | ID
+        elif at >= _TIMERS and at < _TIMERS_END and at & 0x1F == _TIMER_CONF:
+            value = ROUTES << 32 | int(ptr32(self.config)[at - _TIMERS >> 5]) | _CAPABLE
+        else:
+            return int(self._read(offset, size))
+        if size == 4:
+            value = value >> ((offset & 4) << 3) & MASK32
+        return value
 
     def _read(self, offset, size):
         if offset + size > (offset | 7) + 1:  # across two registers
@@ -179,7 +188,9 @@ class Hpet(Comparators):
         if changed & ENABLE:
             count = self.counter() & MASK64
             self.conf ^= ENABLE
-            self._rebase(self.base + count - self.counter())
+            self._rebase(count)
+            if value & ENABLE:
+                self._rebase(2 * count - self.counter())
         if changed & LEGACY:
             for n in range(COUNT):
                 self._set(n, 0)

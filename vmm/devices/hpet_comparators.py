@@ -39,6 +39,12 @@ _BASE = const(2)
 _HZ = const(3)
 _PLAIN_MAX = const(1 << 60)
 
+# Words of `_rate`.
+_CLOCK_HZ = const(0)  # two, as `base`
+RATE_BASE = const(2)
+_ENABLED = const(4)
+RATE_WIDE = const(5)  # `base` has more than 60 bits, and count_of() cannot be used
+
 
 class Comparators:
     """The counter, and `match`, `config`, `comparator` and `period` of each comparator. Hpet adds the registers.
@@ -55,27 +61,41 @@ class Comparators:
         self._plain = array("q", [0] * 4)
         self._driven = [None]  # the callable of that comparator's line
         self.match = array("q", [NEVER] * COUNT)  # the counter at the next match
+        self.config = array("I", [0] * COUNT)
         self.conf = 0
-        self._rate = array("I", [clock.hz & MASK32, clock.hz >> 32, 0, 0])  # clock's hz, two words; base; enabled
+        self._now = clock.now
+        self._rate = array("I", [clock.hz & MASK32, clock.hz >> 32, 0, 0, 0, 0])
 
     def _rebase(self, base):
         """Set `base`: the counter while it is halted, else the counter minus the periods of the clock."""
         self.base = base
-        self._rate[2] = base & MASK32
-        self._rate[3] = self.conf & ENABLE
+        rate = self._rate
+        rate[RATE_BASE] = base & MASK32
+        rate[RATE_BASE + 1] = base >> 32 & MASK32
+        rate[_ENABLED] = self.conf & ENABLE
+        rate[RATE_WIDE] = 0 if -_PLAIN_MAX < base < _PLAIN_MAX else 1
 
     def counter(self):
         """The main counter, unlimited."""
+        if not self._rate[RATE_WIDE]:
+            return count_of(self._rate, self._now)
         if self.conf & ENABLE:
-            return periods(self.clock.now(), self.clock.hz, FREQUENCY) + self.base
+            return periods(self._now(), self.clock.hz, FREQUENCY) + self.base
         return self.base
 
-    def _begin(self, n, just):
-        """Compute comparator n's next match from its value; one at most `just` periods past matches now."""
+    def _begin(self, n, just, now=None):
+        """Compute comparator n's next match from its value; one at most `just` periods past matches now.
+
+        now: the counter, where the caller knows it.
+        """
         if not self.conf & ENABLE:
             self.match[n] = NEVER
             return
-        now = self.counter()
+        if now is None:
+            now = self.counter()
+        if self.comparator[n] >= _PLAIN_MAX and now < _PLAIN_MAX:
+            self.match[n] = NEVER  # in 3,000 years
+            return
         ahead = self.comparator[n] - now
         if self.config[n] & ONLY_32_BITS:
             ahead &= MASK32
@@ -90,14 +110,15 @@ class Comparators:
             else:
                 self.match[n] = NEVER
                 return
-        self.match[n] = now + ahead if now + ahead < _PLAIN_MAX else NEVER  # else in 3,000 years
+        self.match[n] = now + ahead if now + ahead < _PLAIN_MAX else NEVER
 
     def _restart(self):
         """The counter has been started, halted or written."""
+        now = self.counter()
         for n in range(COUNT):
             if self.config[n] & PERIODIC and self.match[n] != NEVER:
                 self.comparator[n] = self.match[n] & (MASK32 if self.config[n] & ONLY_32_BITS else MASK64)
-            self._begin(n, 0)
+            self._begin(n, 0, now)
         self._arm()
 
     def _advance(self, n, count):
@@ -117,6 +138,8 @@ class Comparators:
 
     def _look(self):
         """Catch up with the matches of comparators whose interrupt is disabled."""
+        if not _any(self.match, self.config, 0):
+            return
         count = self.counter()
         for n in range(COUNT):
             if self.match[n] == NEVER or self.match[n] > count or self.config[n] & INTERRUPTS:
@@ -155,7 +178,7 @@ class Comparators:
         first = 0
         plain = NEVER  # the only one
         self._plain[_PERIOD] = 0
-        if self.conf & ENABLE:
+        if self.conf & ENABLE and _any(self.match, self.config, INTERRUPTS):
             for n in range(COUNT):
                 match = self.match[n]
                 if match == NEVER or not self.config[n] & INTERRUPTS or match - self.base >> 48:  # beyond a year
@@ -214,6 +237,32 @@ class Comparators:
         if self._lines[n] is None or self._lines[n][0] != number:
             self._lines[n] = number, self._line(number)
         return self._lines[n][1](1)
+
+
+@micropython.viper
+def count_of(rate: ptr32, now) -> int:
+    """The main counter. rate: `_rate`, without RATE_WIDE. now: the clock's."""
+    high = int(rate[RATE_BASE + 1])
+    if high >> 31:
+        high -= 1 << 32
+    base = high << 32 | int(rate[RATE_BASE])
+    if rate[_ENABLED] == 0:
+        return base
+    ticks = int(now())
+    hz = int(rate[_CLOCK_HZ]) | int(rate[_CLOCK_HZ + 1]) << 32
+    seconds = ticks // hz
+    return seconds * FREQUENCY + (ticks - seconds * hz) * FREQUENCY // hz + base
+
+
+@micropython.viper
+def _any(match: ptr32, config: ptr32, interrupts: int) -> int:
+    """Whether a comparator has a match before it, one whose bit INTERRUPTS is this."""
+    n = 0
+    while n < COUNT:
+        if int(match[2 * n + 1]) >> 31 == 0 and int(config[n]) & INTERRUPTS == interrupts:
+            return 1
+        n += 1
+    return 0
 
 
 # The fast path of `Comparators._due`, for an operating system's tick.

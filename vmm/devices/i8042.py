@@ -1,13 +1,15 @@
-"""Keyboard controller 8042 with a keyboard (vmm/keys.py types on it), and no mouse (IBM PS/2 Hardware Interface
-Technical Reference, "Keyboard and Auxiliary Device Controller").
+"""Keyboard controller 8042 with a keyboard (vmm/keys.py types on it), and a mouse where the guest has one
+(vmm/devices/ps2_mouse.py). Source: IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
+Controller".
 
-Answers are ready at once, so a probe never waits. A byte for the missing mouse comes back as FEh
+Answers are ready at once, so a probe never waits. A byte for a missing mouse comes back as FEh
 with the time-out bit, which ends the search for one.
 """
 
 from micropython import const
 
 from vmm.devices import saved
+from vmm.devices.ps2_mouse import Ps2Mouse
 
 _STATUS = const(4)
 
@@ -54,16 +56,18 @@ def _ignore(_):
 class I8042:
     """Offset 0 the data port (60h), 4 status and command (64h).
 
-    `irq1(level)`, `irq12(level)`; `reset_cpu()` for the pulse on output bit 0; `a20(on)` for bit 1.
+    `irq1(level)`, `irq12(level)`; `reset_cpu()` for the pulse on output bit 0; `a20(on)` for bit 1. mouse: whether one
+    is connected; it is `mouse` then, a Ps2Mouse.
     """
 
-    def __init__(self, irq1, irq12, reset_cpu, a20=_ignore):
+    def __init__(self, irq1, irq12, reset_cpu, a20=_ignore, mouse=False):
         self.irq1 = irq1
         self.irq12 = irq12
         self.reset_cpu = reset_cpu
         self.a20 = a20
         self._queue = [0] * _QUEUE  # bytes to be read, with _FROM_AUX and _FAILED
         self._levels = 0
+        self.mouse = Ps2Mouse(self._from_mouse, self._takes_mouse) if mouse else None
         self.reset()
 
     def reset(self):
@@ -76,14 +80,21 @@ class I8042:
         self._scanning = True  # keys are sent
         self._status = _SYSTEM | _UNLOCKED
         self.ram = bytearray(32)
+        if self.mouse:
+            self.mouse.reset()
         self._drive()
 
     def save(self):
-        return saved.save(self, _SAVED)
+        state = saved.save(self, _SAVED)
+        state["mouse"] = self.mouse.save() if self.mouse else None
+        return state
 
     def load(self, state):
+        saved.need(self, ("mouse",) if self.mouse else (), state)
         output = self._output
         saved.load(self, _SAVED, state)
+        if self.mouse:
+            self.mouse.load(state["mouse"])
         if (output ^ self._output) & _A20:
             self.a20(self._output >> 1 & 1)
         self._drive()
@@ -130,6 +141,14 @@ class I8042:
             self._put(_SET_2[(code & 0x7F) - 1])
         self._drive()
 
+    def _from_mouse(self, byte):
+        self._put(byte | _FROM_AUX)
+        self._drive()
+
+    def _takes_mouse(self):
+        """Whether the guest has taken all bytes and wants more from the mouse."""
+        return not self._count and not self._mode & _AUX_OFF
+
     def _look(self):
         """Update the status from the byte at the head of the queue: OBF, AUX and time-out."""
         status = self._status
@@ -149,6 +168,8 @@ class I8042:
             self._head = (self._head + 1) % _QUEUE
             # Lower the line first: each byte is an edge.
             self._fall()
+            if self.mouse and not self._count:
+                self.mouse.go_on()
             self._drive()
         return entry & 0xFF
 
@@ -189,8 +210,10 @@ class I8042:
             self._mode |= _AUX_OFF
         elif command == 0xA8:
             self._mode &= ~_AUX_OFF
+            if self.mouse:
+                self.mouse.go_on()
         elif command == 0xA9:
-            self._put(0)  # the auxiliary interface passes its test; no mouse is connected
+            self._put(0)  # the auxiliary interface passes its test, with a mouse or without
         elif command == 0xAA:
             self._head = self._count = 0
             self._mode |= _SELF_TESTED
@@ -212,6 +235,8 @@ class I8042:
         """The data byte of a pending `command`."""
         if command == 0x60:
             self._mode = value & 0x7F
+            if self.mouse:
+                self.mouse.go_on()
         elif command < 0x80:
             self.ram[command & 31] = value
         elif command == 0xD1:
@@ -225,6 +250,8 @@ class I8042:
             self._put(value)
         elif command == 0xD3:
             self._put(value | _FROM_AUX)
+        elif self.mouse:
+            self.mouse.command(value)
         else:
             self._put(0xFE | _FROM_AUX | _FAILED)
 

@@ -52,7 +52,7 @@ def fill(device, name, buffer, data):
 def _typecode(buffer):
     if isinstance(buffer, bytearray):
         return "B"
-    return {1: "B", 4: "I", 8: "q"}[len(bytes(buffer)) // len(buffer)]
+    return {1: "B", 2: "H", 4: "I", 8: "q"}[len(bytes(buffer)) // len(buffer)]
 
 
 def _plain(value):

@@ -1,10 +1,11 @@
-"""VGA in text mode: CRT controller, sequencer, graphics and attribute controllers, palette (IBM PS/2 Hardware Interface
+"""VGA: CRT controller, sequencer, graphics and attribute controllers, palette (IBM PS/2 Hardware Interface
 Technical Reference, "Video Subsystem").
 
 The text is in the guest's RAM from B8000h on, so that writing it causes no exit; vmm/screen.py renders it by the
 registers, which start as a BIOS sets them for mode 3, 80 columns and 25 rows in colour. The retrace bits follow the
-clock, 70 frames of 449 lines a second. Limits: no graphics; fonts and palette are stored and not shown; no monochrome
-addresses.
+clock, 70 frames of 449 lines a second. The 64 KiB at A0000h are the guest's RAM, too: plane 2 with the font for who
+loads one, the pixels of mode 13h. A display on PCI adds modes with a framebuffer (vmm/devices/bochs_vbe.py).
+Limits: no planes otherwise, so no graphics of 16 colours; no monochrome addresses.
 """
 
 from vmm.devices import saved
@@ -34,6 +35,11 @@ _MODE_3 = (
     b"\x00\x01\x02\x03\x04\x05\x14\x07\x38\x39\x3a\x3b\x3c\x3d\x3e\x3f\x0c\x00\x0f\x08\x00"
 )
 _CRTC_BASE = 14
+_ATTRIBUTE_BASE = 39
+_MEMORY_MODE = 4  # of the sequencer
+_CHAIN_4 = 0x08
+_GRAPHICS_MISC = _AT[_GRAPHICS][0] + 6
+_GRAPHICS_MODE = 0x01
 _PROTECT = 0x80  # in CRTC register 11h: 0 to 7 are not written
 _OVERFLOW = 7
 _LINE_COMPARE_8 = 0x10  # the one bit of the overflow register that is written all the same
@@ -48,21 +54,28 @@ _READING = 68
 _COLOUR = 69  # which byte of the palette is next: two bytes
 _MORE = b"\0\0\0\x20\x67\0\0\xff\0\0\0"
 
+STATE = len(_MODE_3 + _MORE)  # bytes
+PALETTE = 768
+
 _FRAMES = 70  # a second
 _LINES = 449
 _SHOWN = 400
 
 
 class Vga:
-    """Offsets from 3C0h: 0 to Fh, 14h and 15h, 1Ah. `state`: the indexed registers."""
+    """Offsets from 3C0h: 0 to Fh, 14h and 15h, 1Ah. `state`: the indexed registers, at a fixed place: a viewer reads
+    them. vbe: vmm.devices.bochs_vbe.BochsVbe, where there is one."""
 
     def __init__(self, clock):
         self.clock = clock
+        self.vbe = None
+        self.state = bytearray(STATE)
+        self._colour_mask = 0x3F
         self.reset()
 
     def reset(self):
         """Mode 3, the cursor at the start of the page."""
-        self.state = bytearray(_MODE_3 + _MORE)
+        self.state[:] = _MODE_3 + _MORE
         self.palette = None  # 768 bytes once the guest has written one
 
     def save(self):
@@ -75,9 +88,33 @@ class Vga:
         palette = state["palette"]
         self.palette = None if palette is None else bytearray(palette)
 
+    def colour_bits(self, wide):
+        """Whether the palette takes 8 bits a colour instead of 6."""
+        self._colour_mask = 0xFF if wide else 0x3F
+
+    @property
+    def graphics(self):
+        """(width, height, bits a pixel) of a mode with graphics; bits is 4 for one of planes. None: it shows text."""
+        if self.vbe is not None and self.vbe.on:
+            return self.vbe.mode[:3]
+        if not self.state[_GRAPHICS_MISC] & _GRAPHICS_MODE:
+            return None
+        if self.state[_MEMORY_MODE] & _CHAIN_4:
+            return 320, 200, 8
+        height = (self.crtc(0x12) | self.crtc(0x07) << 7 & 0x100 | self.crtc(0x07) << 3 & 0x200) + 1
+        return 8 * (self.crtc(0x01) + 1), height, 4
+
     def crtc(self, n):
         """Register n (0 to 18h) of the CRT controller."""
         return self.state[_CRTC_BASE + n]
+
+    def sequencer(self, n):
+        """Register n (0 to 4) of the sequencer."""
+        return self.state[n]
+
+    def attribute(self, n):
+        """Register n (0 to 14h) of the attribute controller."""
+        return self.state[_ATTRIBUTE_BASE + n]
 
     def set_crtc(self, n, value):
         self.state[_CRTC_BASE + n] = value & 0xFF
@@ -137,14 +174,14 @@ class Vga:
             s[_READING] = offset == _DAC_READ
         elif offset == _DAC_DATA:
             if self.palette is None:
-                self.palette = bytearray(768)
-            self.palette[self._colour(1)] = value & 0x3F
+                self.palette = bytearray(PALETTE)
+            self.palette[self._colour(1)] = value & self._colour_mask
 
     def _colour(self, step):
         """Which byte of the palette is next; the one after that by `step`."""
         s = self.state
         at = s[_COLOUR] | s[_COLOUR + 1] << 8
-        after = (at + step) % 768
+        after = (at + step) % PALETTE
         s[_COLOUR], s[_COLOUR + 1] = after & 0xFF, after >> 8
         return at
 

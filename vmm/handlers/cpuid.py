@@ -148,7 +148,7 @@ class Cpuid:
         self.windows = ()
         if like:
             self._at = like._at
-            self._answers = array("I", like._answers)
+            self._answers = array("I", bytes(like._answers))  # from another array it goes word by word
             if 0xD in self._at:
                 self._answers[self._at[0xD] + 1] = _NO_XCR0
         else:

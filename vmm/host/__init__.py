@@ -11,6 +11,10 @@ READ = const(0)
 WRITE = const(1)
 FLUSH = const(2)
 
+# How an interrupt line of the I/O APIC is used: cpu.line()
+EDGE = const(1)
+LEVEL = const(2)
+
 
 class Request:
     """What a guest wants of a disk. words: an array, three a buffer: hpa low, hpa high, bytes; sectors: in all; vm: for

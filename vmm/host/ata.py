@@ -9,7 +9,7 @@ from array import array
 
 from micropython import const
 
-from vmm.host import FLUSH, READ
+from vmm.host import EDGE, FLUSH, READ
 from vmm.host.moving import scatter
 from vmm.host.pio import (
     BSY,
@@ -38,7 +38,6 @@ from vmm.host.pio import (
 
 # (ports of the command block, of the control block, interrupt line)
 CHANNELS = ((0x1F0, 0x3F6, 14), (0x170, 0x376, 15), (0x1E8, 0x3E6, 11), (0x168, 0x366, 9))
-_EDGE = const(1)
 
 _SRST = const(0x04)  # of the device control
 
@@ -67,8 +66,8 @@ class Drive:
         words = identity
         self.channel = channel
         self.number = number
-        self.model = _text(words, 27, 47)
-        self.serial = _text(words, 10, 20)
+        self.model = text(words, 27, 47)
+        self.serial = text(words, 10, 20)
         self.long = bool(words[83] >> 10 & 1)
         self.sectors = words[60] | words[61] << 16
         if self.long:
@@ -83,6 +82,13 @@ class Drive:
         """Requests of this guest are forgotten: when this returns, none moves anything any more. Writes that have
         begun are done."""
         self.channel.cancel(self, vm)
+
+    def finish(self, vm):
+        """Requests of this guest are done when this returns."""
+        self.channel.finish(self, vm)
+
+    def close(self):
+        """Nothing moves but by the monitor's own instructions."""
 
     def __repr__(self):
         return "%s, %s, %d MiB" % (self.model, self.serial, self.sectors >> 11)
@@ -121,7 +127,7 @@ class Channel:
             if drive:
                 drives.append(drive)
         if drives:
-            io.line(self._line, _EDGE)
+            io.line(self._line, EDGE)
             io.outb(self._control, 0)
         return drives
 
@@ -297,6 +303,15 @@ class Channel:
         while self._io.rdtsc() < end:
             pass
 
+    def finish(self, drive, vm):
+        while not self._inside and self._has(drive, vm):
+            self._go_on(0, None)
+
+    def _has(self, drive, vm):
+        """Whether there are requests of this guest."""
+        requests = self._waiting + ([self._current] if self._current else [])
+        return any([d is drive and r.vm is vm for d, r in requests])
+
     def cancel(self, drive, vm):
         self._waiting = [(d, r) for d, r in self._waiting if d is not drive or r.vm is not vm]
         current = self._current
@@ -306,7 +321,7 @@ class Channel:
                 self._go_on(0, vm)
 
 
-def _text(words, start, end):
+def text(words, start, end):
     """A string of IDENTIFY: its bytes are swapped."""
     data = bytearray()
     for word in words[start:end]:

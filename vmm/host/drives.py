@@ -1,14 +1,18 @@
 """The machine's disks, found when a guest first asks for one, and which guest writes to which."""
 
 import cpu
+from micropython import const
 
-from vmm.host import ata
+from vmm.host import ata, pci, virtio
+
+_BLOCK = const(2)  # virtio's device ID
+_AHCI = const(0x010601)  # a class of PCI
 
 
 class Drives:
-    """found: the disks of the machine."""
+    """found: the disks of the machine. pages: vmm.memory.pages.Pages. report(text): of a disk that does not work."""
 
-    def __init__(self, scheduler):
+    def __init__(self, scheduler, pages, report=print):
         self.found = []
         self._writers = []  # [(drive, name of the guest)]
         for place in ata.CHANNELS:
@@ -17,6 +21,26 @@ class Drives:
             if drives:
                 self.found += drives
                 scheduler.drivers.append(channel.look)
+        for function in pci.functions():
+            try:
+                self._find(function, scheduler, pages.take, report)
+            except ValueError as error:
+                report("%r: %s" % (function, error))
+
+    def _find(self, function, scheduler, take, report):
+        """Disks of a PCI function."""
+        if virtio.kind(function) == _BLOCK:
+            from vmm.host.virtio_blk import VirtioBlk
+
+            drive = VirtioBlk(function, scheduler, take)
+            self.found.append(drive)
+            scheduler.drivers.append(drive.look)
+        elif function.kind == _AHCI:
+            from vmm.host.ahci import Controller
+
+            controller = Controller(function, scheduler, take, report)
+            self.found += controller.disks
+            scheduler.drivers.append(controller.look)
 
     def take(self, identity, vm, write):
         """The disk of this model or serial number. One guest alone may write to it, and then no other has it.
@@ -40,6 +64,11 @@ class Drives:
             if taken is drive and name == vm.name:
                 del self._writers[i]
                 return
+
+    def close(self):
+        """A soft reset: no disk goes on with what was under way. One by PIO moves nothing by itself."""
+        for drive in self.found:
+            drive.close()
 
     def __repr__(self):
         return "\n".join([repr(drive) for drive in self.found]) or "no disks"

@@ -6,6 +6,7 @@ from micropython import const
 _ADDRESS = const(0xCF8)
 _DATA = const(0xCFC)
 _COMMAND = const(0x04)
+_CLASS = const(0x08)
 _HEADER_TYPE = const(0x0C)
 _LINE = const(0x3C)
 MEMORY = const(2)  # of the command
@@ -38,6 +39,11 @@ class Function:
         low = self.read(0x10 + 4 * n)
         high = self.read(0x14 + 4 * n) if low & 6 == 4 else 0
         return low & ~0xF | high << 32
+
+    @property
+    def kind(self):
+        """Base class, sub-class, interface."""
+        return self.read(_CLASS) >> 8
 
     @property
     def line(self):

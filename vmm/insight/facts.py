@@ -1,10 +1,13 @@
 """What a guest is for whoever reads its memory from outside: where that lies, registers, what Linux says of itself.
 
-pcanel dump and pcanel drgn ask for it at the prompt, vm.dump() hands it to the host. Registers are those of struct
-user_regs_struct, which a core file's NT_PRSTATUS has (Linux, arch/x86/include/asm/user_64.h).
+pcanel dump, drgn, screenshot and view ask for it at the prompt, vm.dump() and vm.screenshot() hand it to the host.
+Registers are those of struct user_regs_struct, which a core file's NT_PRSTATUS has (Linux,
+arch/x86/include/asm/user_64.h).
 """
 
 import struct
+
+import uctypes
 
 from vmm.insight import vmcoreinfo
 from vmm.scheduling import states
@@ -55,6 +58,24 @@ def of(vm):
         "vmcoreinfo": text,
         "why": why,
         "page_offset": offset,
+    }
+
+
+def screen(vm):
+    """Where the host finds what a guest's screen shows: addresses of its registers and of its memory, 0 for none."""
+    vga = vm.pc.vga
+    vbe = vga.vbe
+    display = vm.expansion.display if vm.expansion else None
+    return {
+        "name": vm.name,
+        "starts": vm.starts,
+        "size": vm.memory.segments[0][1],
+        "low": vm.memory.segments[0][2],
+        "vga": uctypes.addressof(vga.state),
+        "palette": uctypes.addressof(vga.palette) if vga.palette else 0,
+        "vbe": uctypes.addressof(vbe.state) if vbe else 0,
+        "video": display.memory if display else 0,
+        "video_size": vbe.size if vbe else 0,
     }
 
 

@@ -37,8 +37,9 @@ class Inside:
         """Have the host write a core file of this guest, which drgn, crash and readelf open. The file's path is the
         host's, from the directory of `pcanel run`. The guest stands still meanwhile, as it does for each line."""
         from vmm.debug import mailbox
+        from vmm.insight import facts
 
-        mailbox.dump(self, file)
+        mailbox.write("dump", self, file, facts.of)
 
     @property
     def linux(self):

@@ -8,9 +8,10 @@
     offsets      i32: their addresses, in one of three forms (below)
 
 Nothing is copied and no index is made: names are found by binary search in `seqs`, addresses in `offsets`. Where things
-lie is told by VMCOREINFO (from Linux 6.0 on), the rest by what they contain: up to 6.3 `offsets` is the first of the
-tables, from 6.4 on it comes behind the tokens. What the guest's tables say is checked before use; if they lie the names
-are wrong, or ValueError is raised. Source: Linux, scripts/kallsyms.c and kernel/kallsyms.c.
+lie is told by VMCOREINFO (from Linux 6.0 on) or found (kallsyms_search.py), the rest by what they contain: up to 6.3
+`offsets` is the first of the tables, from 6.4 on it comes behind the tokens. What the guest's tables say is checked
+before use; if they lie the names are wrong, or ValueError is raised. Source: Linux, scripts/kallsyms.c and
+kernel/kallsyms.c.
 """
 
 import struct
@@ -38,7 +39,7 @@ _PORTION = const(4096)  # symbols scanned in one piece
 
 
 @micropython.viper
-def _skip(names: ptr8, at: int, size: int, count: int) -> int:
+def skip(names: ptr8, at: int, size: int, count: int) -> int:
     """The offset behind `count` symbols; -1 where they pass `size`, or one is empty or too long."""
     while count > 0:
         if at + 2 > size:
@@ -142,6 +143,52 @@ def _scan(place: ptr32, names: ptr8, size: int, tokens: ptr8, room: int, index: 
 
 
 @micropython.viper
+def _same(place: ptr32, names: ptr8, size: int, tokens: ptr8, room: int, index: ptr16, key: ptr8, wanted: int) -> int:
+    """Whether one of the next symbols is called key[:wanted]. place: as of _scan().
+
+    A name is spelled as far as it agrees: for kernels without an order of names this is the way to one.
+    """
+    at = int(place[0])
+    left = int(place[1])
+    found = 0
+    while left > 0 and found == 0:
+        if at + 2 > size:
+            left = 0
+            break
+        length = names[at]
+        at += 1
+        if length & 0x80:
+            length = (length & 0x7F) | (names[at] << 7)
+            at += 1
+        end = at + length
+        if end > size or length > _LONGEST:
+            left = 0
+            break
+        same = -1  # the type comes first
+        while at < end:
+            token = index[names[at]]
+            at += 1
+            while token < room:
+                character = tokens[token]
+                if character == 0:
+                    break
+                token += 1
+                if same >= 0 and (same >= wanted or character != key[same]):
+                    same = -2
+                    break
+                same += 1
+            if same < -1:
+                break
+        if same == wanted:
+            found = 1
+        at = end
+        left -= 1
+    place[0] = at
+    place[1] = left
+    return found
+
+
+@micropython.viper
 def _first(
     seqs: ptr8,
     count: int,
@@ -228,7 +275,7 @@ def _last(offsets: ptr32, count: int, form: int, target: int) -> int:
     return low - 1
 
 
-def _align(gva, to):
+def align_up(gva, to):
     return (gva + to - 1) & ~(to - 1)
 
 
@@ -268,13 +315,13 @@ class Kallsyms:
     def _find_markers(self, names):
         """Walk all names once; the markers are behind them. Return where the names end."""
         count = self._count
-        first = _skip(names, 0, len(names), min(count, 256))
-        end = _skip(names, first, len(names), count - min(count, 256)) if first >= 0 else -1
+        first = skip(names, 0, len(names), min(count, 256))
+        end = skip(names, first, len(names), count - min(count, 256)) if first >= 0 else -1
         if end < 0:
             raise self._nonsense("names end outside of memory")
         number = (count + 255) >> 8
         for align in (4, 8):
-            at = _align(self._names_at + end, align)
+            at = align_up(self._names_at + end, align)
             markers = self._image.view(at, 4 * number)
             start = struct.unpack_from("<I", markers)[0]
             if start == 0 and (number == 1 or struct.unpack_from("<I", markers, 4)[0] == first):
@@ -308,7 +355,7 @@ class Kallsyms:
             start = self._base_at + (self._image.bits >> 3)
         for align in (4, 8):
             try:
-                seqs = self._image.view(_align(start, align), size)
+                seqs = self._image.view(align_up(start, align), size)
                 if self._is_sorted(seqs):
                     return seqs
             except ValueError:
@@ -393,16 +440,32 @@ class Kallsyms:
             elif left:
                 break
 
+    def _called(self, key):
+        """The number of each symbol of a name (bytes), by address. All names are looked at."""
+        place = bytearray(8)
+        names = self._names
+        tokens = self._tokens
+        at = done = 0
+        while done < self._count:
+            portion = min(_PORTION, self._count - done)
+            struct.pack_into("<II", place, 0, at, portion)
+            found = _same(place, names, len(names), tokens, len(tokens), self._index, key, len(key))
+            at, left = struct.unpack("<II", place)
+            done += portion - left
+            if found:
+                yield done - 1
+            elif left:
+                break
+
     def lookup(self, name):
         """Addresses of all symbols of a name, ascending."""
         key = name.encode()
         found = []
         if self._seqs is None:
-            for number, text in self._containing(key):
-                if text == key:
-                    found.append(self._address(number))
-                    if len(found) == _SAME:
-                        break
+            for number in self._called(key):
+                found.append(self._address(number))
+                if len(found) == _SAME:
+                    break
             return found
         at = self._lower(key)
         while at < self._count and len(found) < _SAME:

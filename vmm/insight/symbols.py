@@ -262,7 +262,25 @@ def _of_given(vm, name):
 
 
 def _of_linux(vm):
-    return kallsyms.Kallsyms(vmcoreinfo.of(vm))
+    """By VMCOREINFO. Where that does not say it, or is not made yet, the tables are searched for."""
+    entry = vmcoreinfo.entry_of(vm)
+    image = None
+    try:
+        image = vmcoreinfo.find(vm.memory, entry)
+        if image.has("kallsyms_names"):
+            return kallsyms.Kallsyms(image)
+    except ValueError as error:
+        if image or entry < vmcoreinfo.MAP64:
+            raise
+        why = str(error)
+    from vmm.insight import kallsyms_search
+
+    if image is not None:
+        return kallsyms_search.find(image, entry if image.near(entry) else image.symbol("_stext"))
+    try:
+        return kallsyms_search.of(vm, entry)
+    except ValueError as error:
+        raise ValueError("%s; %s" % (why, error))
 
 
 def _of_file(vm):

@@ -20,7 +20,7 @@ _REIN = const(0x4E494552)
 _TEXT = const(24)  # offset of the text
 _WORDS = const(PAGE >> 2)
 
-_MAP64 = const(0xFFFFFFFF80000000)  # gva of what lies at phys_base
+MAP64 = const(0xFFFFFFFF80000000)  # gva of what lies at phys_base
 _MAP32 = const(0xC0000000)
 _IMAGE = const(1 << 30)  # bytes of address space that a kernel's image has at most
 _BELOW = const(1 << 24)  # of it before _stext: entry code, where that comes first
@@ -50,7 +50,7 @@ class Image:
         base = self._value(b"NUMBER(phys_base)")
         self.bits = 64 if base is not None else 32
         self.mask = MASK64 if base is not None else MASK32
-        self._shift = _MAP64 - _integer(base, 10) if base is not None else _MAP32
+        self._shift = MAP64 - _integer(base, 10) if base is not None else _MAP32
         self._lowest = self.symbol("_stext") - _BELOW
         names = bytes(self.view(self.symbol("init_uts_ns"), _NAMES))
         if b"\0" + self.release.encode() + b"\0" not in names:
@@ -99,8 +99,8 @@ class Image:
         return 0 <= gva - self._lowest < _IMAGE
 
     def is_live(self, entry):
-        """Whether it is the kernel that runs. entry: gva of its SYSCALL entry, 0: not set yet, or none."""
-        return self.bits == 32 or entry == 0 or self.near(entry)
+        """Whether it is the kernel that runs. entry: as of find()."""
+        return self.bits == 32 or self.near(entry)
 
 
 def _integer(text, base):
@@ -113,7 +113,7 @@ def _integer(text, base):
 def find(memory, entry):
     """Return the Image of the Linux that runs in a GuestMemory.
 
-    entry: the guest's LSTAR, which tells it from a kernel that was here before, or that a guest of this guest is.
+    entry: entry_of(), which tells it from a kernel that was here before, or that a guest of this guest is.
     ValueError where there is none; of several notes that are wrong the last one's reason.
     """
     why = "there is no VMCOREINFO in guest memory: no Linux, or one that has only begun to boot"
@@ -130,7 +130,8 @@ def find(memory, entry):
                 image = Image(memory, text)
                 if image.is_live(entry):
                     return image
-                why = "Linux %s is in guest memory, but another kernel runs" % image.release
+                another = "another kernel runs" if entry else "no kernel runs at its addresses yet"
+                why = "Linux %s is in guest memory, but %s" % (image.release, another)
             except ValueError as error:
                 why = str(error)
             page = _note(words, page + 1, pages)
@@ -139,4 +140,14 @@ def find(memory, entry):
 
 def of(vm):
     """The Image of the Linux that a VM runs. ValueError."""
-    return find(vm.memory, vm.msrs.read(vm.vcpu, IA32_LSTAR))
+    return find(vm.memory, entry_of(vm))
+
+
+def entry_of(vm):
+    """A gva in the text of the 64-bit kernel that runs: its SYSCALL entry, or early in its boot RIP. 0: neither yet."""
+    entry = vm.msrs.read(vm.vcpu, IA32_LSTAR)
+    if not entry:
+        rip = vm.vcpu.rip & MASK64
+        if rip >= MAP64:
+            return rip
+    return entry

@@ -4,15 +4,16 @@ Every loader has load(memory, config, blobs, e820, rsdp) -> State and raises
 LoadError. `config` is the guest's JSON. A guest with firmware of its own has no loader: vmm/firmware.py.
 """
 
+from vmm.description import FIRMWARE
 from vmm.loaders.state import LoadError, State
 
 __all__ = ("LoadError", "State", "load")
 
 
 def load(memory, config, blobs, e820, rsdp=0):
-    """Loads by config['protocol']. None for 'bios': the vCPU is as after a reset."""
+    """Loads by config['protocol']. None for firmware: the vCPU is as after a reset."""
     protocol = config.get("protocol", "linux")
-    if protocol == "bios":
+    if protocol in FIRMWARE:
         return None
     if protocol == "linux":
         from vmm.loaders import linux as loader

@@ -153,11 +153,30 @@ class Ept:
         return runs
 
     def unmap(self, gpa, size):
-        """Let accesses to [gpa, gpa + size) exit as EPT violations."""
-        for page in range(gpa, gpa + size, _PAGE_4K):
-            table, index = self._descend(page, 0)
+        """Let accesses to [gpa, gpa + size) exit as EPT violations; both are whole pages."""
+        end = gpa + size
+        while gpa < end:
+            level = 0
+            for at in (2, 1):
+                if not gpa & (SIZES[at] - 1) and end - gpa >= SIZES[at]:
+                    level = at
+                    break
+            table, index = self._descend(gpa, level)
+            entry = _read(table, index)
             _write(table, index, 0)
+            if level and entry and not entry & LARGE:
+                self._drop(entry & _HPA, level - 1)
+            gpa += SIZES[level]
         self.invalidate()
+
+    def _drop(self, table, level):
+        """Free a table that nothing leads to any more, and those behind it. level: of its entries."""
+        for index in range(_ENTRIES if level else 0):
+            entry = _read(table, index)
+            if entry and not entry & LARGE:
+                self._drop(entry & _HPA, level - 1)
+        self._tables.remove(table)
+        self._pages.give(table)
 
     def own(self, gpa):
         """The rights that the page at gpa was mapped with (R, W, X or-ed); 0 where no page is mapped."""

@@ -109,14 +109,14 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
     """The gpa of a gva in 4-level or 5-level paging, or with `host` its hpa.
 
     Below zero where it leads to no RAM: paging.Walker.translate(gva, PEEK), which computes the same, says why. Reserved
-    bits of an address lead there too; NXE must be set. table: of GuestMemory; root, shift: of the Walker. In viper,
-    since whoever looks at lists and objects does hardly anything else.
+    bits of an address lead there too; NXE must be set. table: of GuestMemory; root: a CR3; shift: of the Walker. In
+    viper, since whoever looks at lists and objects does hardly anything else.
     """
     upper = gva >> (shift + 8) & (1 << 56 - shift) - 1
     if upper != 0 and upper + 1 != 1 << 56 - shift:
         return -1
     end = int(table[0]) * WORDS
-    page = root
+    page = root & _TABLE
     offset = 0
     while True:
         hpa = -1
@@ -146,14 +146,15 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
 
 
 @micropython.viper
-def translate(vcpu, gva: int) -> int:
+def translate(vcpu, gva):
     """The gpa of a gva in a vCPU's address space. ValueError says why there is none."""
-    if int(vmread(vcpu, GUEST_IA32_EFER)) & (EFER_LMA | EFER_NXE) == EFER_LMA | EFER_NXE:
-        shift = 48 if int(vmread(vcpu, GUEST_CR4)) & CR4_LA57 else 39  # CR4.LA57 is the one that the guest sees
-        gpa = int(walk(vcpu.vm.memory.table, int(vmread(vcpu, GUEST_CR3)) & _TABLE, shift, gva, 0))
-        if gpa >= 0:
+    read = vmread  # nothing here is converted twice, as numbers above 2**62 are objects
+    if int(read(vcpu, GUEST_IA32_EFER)) & (EFER_LMA | EFER_NXE) == EFER_LMA | EFER_NXE:
+        shift = 48 if int(read(vcpu, GUEST_CR4)) & CR4_LA57 else 39  # CR4.LA57 is the one that the guest sees
+        gpa = walk(vcpu.vm.memory.table, read(vcpu, GUEST_CR3), shift, gva, 0)
+        if int(gpa) >= 0:
             return gpa
-    return int(space(vcpu).translate(gva))
+    return space(vcpu).translate(gva)
 
 
 def holding(vcpu, gva, where=None):

@@ -1,11 +1,15 @@
 """Validity of the network interfaces in a guest's description. The host checks guest files by the same code.
 
+`forward` is for the host's side alone: the engine's user-mode network carries it.
+
 An error is a ValueError of one line that begins with the entry and, where one key of it is wrong, the key.
 """
 
 HOST = "host"  # the switch that leads to the machine's own network
-_KEYS = ("switch", "mac")
+_KEYS = ("switch", "mac", "forward")
 _MOST = 8
+_NETWORK = "10.0.2."  # of the engine's user-mode network
+FIRST_ADDRESS = "10.0.2.15"  # that its DHCP gives
 
 
 def nets(name, entries):
@@ -26,9 +30,39 @@ def nets(name, entries):
             mac = address(name, number, net)
         except ValueError as error:
             raise ValueError("[%d].mac: %s" % (number, error)) from None
+        try:
+            if forwards(net) and switch != HOST:
+                raise ValueError("only the switch %r leads to the host" % HOST)
+        except ValueError as error:
+            raise ValueError("[%d].forward: %s" % (number, error)) from None
         if (switch, mac) in seen:
             raise ValueError("[%d].mac: that of [%d] at the same switch" % (number, seen[switch, mac]))
         seen[switch, mac] = number
+
+
+def forwards(net):
+    """[("tcp" or "udp", port of the host, the guest's address, its port), ...] of an interface's `forward`: strings
+    such as "tcp:2222:22" or, for a guest that does not have the first address that DHCP gives, "tcp:2222:10.0.2.16:22".
+    ValueError."""
+    given = net.get("forward", [])
+    if not isinstance(given, (list, tuple)):
+        raise ValueError('must be a list of strings such as "tcp:2222:22", not %r' % (given,))
+    return [_forward(text) for text in given]
+
+
+def _forward(text):
+    parts = text.split(":") if isinstance(text, str) else ()
+    if len(parts) == 3:
+        parts.insert(2, FIRST_ADDRESS)
+    if len(parts) != 4 or parts[0] not in ("tcp", "udp"):
+        raise ValueError('must be such as "tcp:2222:22" or "tcp:2222:10.0.2.16:22", not %r' % (text,))
+    kind, there, address, here = parts
+    if not all([port.isdigit() and 0 < int(port) < 65536 for port in (there, here)]):
+        raise ValueError("%s: a port is a number from 1 to 65535" % text)
+    last = address[len(_NETWORK) :]
+    if address[: len(_NETWORK)] != _NETWORK or not last.isdigit() or not 3 < int(last) < 255:
+        raise ValueError("%s: the guest's address is one of %s4 to %s254" % (text, _NETWORK, _NETWORK))
+    return kind, int(there), address, int(here)
 
 
 def _word(text):

@@ -29,6 +29,7 @@ from vmm.devices.virtio.queue import (
 )
 from vmm.network.words import (
     CAN,
+    CARD,
     COUNT,
     CSUM,
     DROPPED,
@@ -70,7 +71,9 @@ from vmm.network.words import (
 
 MORE = const(2)  # an answer of send(): there is more, after others had the chance to run
 
-_AT_ONCE = const(0x20000)  # bytes that send() moves before it returns
+# Before send() returns, that it may be preempted: bytes that it moves, and what a frame counts besides them.
+_AT_ONCE = const(0x2000)
+_FRAME = const(0x400)
 
 
 @micropython.viper
@@ -274,11 +277,12 @@ def needs(port: int) -> int:
 
 # A ping's two frames take this 2,900 each, with the interrupts.
 @micropython.viper
-def send(port: int, switch: int, signals, soon, broken) -> int:
-    """Carry what a guest's transmit queue has: NOTHING; CHAIN, one for Python; WRONG, a broken ring; MORE.
+def send(port: int, switch: int, signals, soon, broken, card) -> int:
+    """Carry what a guest's transmit queue, or the card of an uplink, has: NOTHING; CHAIN, one for Python; WRONG, a
+    broken ring; MORE.
 
     signals: of the switch, signal(0) of each port's device; soon(frame): preempt_soon() of vmm.scheduling;
-    broken(n): the receive queue of port n is.
+    broken(n): the receive queue of port n is; card: [put, take] of the uplink's card (vmm/host), where there is one.
     """
     p = ptr32(port)
     t = ptr32(switch)
@@ -295,20 +299,27 @@ def send(port: int, switch: int, signals, soon, broken) -> int:
         if moved >= _AT_ONCE:
             found = MORE
             break
-        found = int(pop(state, memory, chain))
-        if found != CHAIN:
-            break
-        shape = int(_look(port))
-        if shape < 0:
-            p[REFUSED] += 1
-            push(state, int(c[HEAD]), 0)
-            continue
-        if shape == 0 or p[WATCHED]:
-            break
+        if state:
+            found = int(pop(state, memory, chain))
+            if found != CHAIN:
+                break
+            shape = int(_look(port))
+            if shape < 0:
+                p[REFUSED] += 1
+                push(state, int(c[HEAD]), 0)
+                continue
+            if shape == 0 or p[WATCHED]:
+                break
+        else:
+            found = NOTHING
+            p[SIZE] = int(card[1](chain + 4 * BUFFERS))
+            if p[SIZE] == 0:
+                break
+            found = CHAIN
         size = int(p[SIZE])
         skip = int(p[SKIP])
         parts = chain + 4 * BUFFERS
-        if skip == 0:
+        if skip == 0 and state:
             parts += 4 * BUFFER
         a = ptr32(parts)
         a = ptr32((int(a[0]) | int(a[1]) << 32) + skip)
@@ -346,7 +357,11 @@ def send(port: int, switch: int, signals, soon, broken) -> int:
         while first < end:
             there = int(t[PORTS + 2 * first]) | int(t[PORTS + 2 * first + 1]) << 32
             if there and first != own:
-                done = int(receive(there, parts, skip, size, header))
+                if ptr32(there)[CARD]:
+                    done = int(card[0](parts, skip, size, header))
+                    add(there, RECEIVED if done == CHAIN else DROPPED, size)
+                else:
+                    done = int(receive(there, parts, skip, size, header))
                 if done == CHAIN:
                     if last != first:
                         if last >= 0:
@@ -359,11 +374,23 @@ def send(port: int, switch: int, signals, soon, broken) -> int:
         high = (int(p[SENT + 1]) | int(p[SENT + 2]) << 32) + size
         p[SENT + 1] = high
         p[SENT + 2] = high >> 32
-        moved += size
-        push(state, int(c[HEAD]), 0)
+        moved += size + _FRAME
+        if state:
+            push(state, int(c[HEAD]), 0)
     if last >= 0:
         tell(switch, last, signals, soon)
     return found
+
+
+@micropython.viper
+def add(port: int, word: int, size: int):
+    """One more frame is counted; DROPPED has no bytes."""
+    p = ptr32(port)
+    p[word] += 1
+    if word != DROPPED:
+        total = (int(p[word + 1]) | int(p[word + 2]) << 32) + size
+        p[word + 1] = total
+        p[word + 2] = total >> 32
 
 
 @micropython.viper
@@ -371,7 +398,9 @@ def tell(switch: int, number: int, signals, soon):
     """Frames have arrived at a guest's port: an interrupt where its driver waits for one, and its turn soon."""
     t = ptr32(switch)
     p = ptr32(int(t[PORTS + 2 * number]) | int(t[PORTS + 2 * number + 1]) << 32)
-    if int(interrupts(int(p[RX]) | int(p[RX + 1]) << 32)):
+    if p[CARD]:
+        signals[number](0)
+    elif int(interrupts(int(p[RX]) | int(p[RX + 1]) << 32)):
         signals[number](0)
         frame = int(p[FRAME]) | int(p[FRAME + 1]) << 32
         if frame:

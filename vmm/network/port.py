@@ -105,7 +105,7 @@ class Port:
         """For Switch.join()."""
         self.switch = switch
         self.words[NUMBER] = number
-        self.send = bind(move.send, self.at, switch.at, switch.signals, switch.soon, switch.broken)
+        self.send = bind(move.send, self.at, switch.at, switch.signals, switch.soon, switch.broken, switch.card)
         self.device.plug(self)
 
     def power(self, on):
@@ -156,18 +156,12 @@ class Port:
                 return
             header = bytearray(uctypes.bytearray_at(self.at + 4 * HEADER, HEADER_BYTES))
             frame = data[HEADER_BYTES:]
-            self._add(SENT, len(frame))
+            move.add(self.at, SENT, len(frame))
             frame = self._seen(frame, header, True)
             if frame is not None:
                 self.switch.forward(self, frame, header)
         finally:
             cpu.hold(-1)
-
-    def _add(self, word, size):
-        """One more frame."""
-        words = self.words
-        words[word] = words[word] + 1 & 0xFFFFFFFF
-        self._put(word + 1, (words[word + 1] | words[word + 2] << 32) + size)
 
     def _seen(self, frame, header, out):
         """The frame as watchers leave it, or None."""

@@ -43,6 +43,7 @@ class Switch:
         self.name = name
         self.soon = soon
         self.uplink = None  # its way to the host's network
+        self.card = []  # of its uplink
         self.words = array("I", [0] * SWITCH_WORDS)
         self.at = uctypes.addressof(self.words)
         self.ports = []
@@ -188,6 +189,11 @@ class Switches:
         port.switch = None
         if not any([other for other in switch.ports if other is not switch.uplink]):
             del self.by_name[switch.name]
+
+    def close(self):
+        """The card of the uplink receives nothing any more."""
+        if self._uplink:
+            self._uplink.card.close()
 
     def lonely(self):
         """Lines about switches with one port."""

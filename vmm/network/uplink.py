@@ -1,28 +1,49 @@
 """The way from a switch to the machine's own network: a port with the machine's network card behind it.
 
-A switch that is called "host" has it. The card is polled, by a timer of each guest that is plugged in there: soon after
-frames went out or came in, and less and less often where nothing happens.
+A switch that is called "host" has it. Frames go both ways in vmm/network/move.py, those of guests into the card's rings
+within the exit by which the driver notifies. The card is looked at in the same exit, since an answer may be there at
+once, and when it interrupts. In case its interrupt line is not the one that firmware has named, a timer of each guest
+at the switch looks, too: rarely, and often once it has found frames that no interrupt had announced.
 """
 
 from array import array
 
 import cpu
+import micropython
 import uctypes
 from micropython import const
+from vmx import bind
 
-from vmm.network import offload
-from vmm.network.words import NUMBER, PORT_WORDS, SOURCE, TABLE, TARGET, UP, WATCHED
+from vmm.devices.virtio.queue import BUFFERS, CHAIN, NOTHING, new_chain
+from vmm.host import LEVEL
+from vmm.network import move, offload
+from vmm.network.words import (
+    CAN,
+    CARD,
+    DROPPED,
+    HEADER,
+    NUMBER,
+    PORT_WORDS,
+    RECEIVED,
+    SENT,
+    SIZE,
+    SOURCE,
+    TABLE,
+    TARGET,
+    TX_CHAIN,
+    UP,
+)
 
 _SOON = const(30)  # microseconds
 _LATE = const(4000)
-_AT_ONCE = const(32)  # frames
+_RARELY = const(100000)  # where interrupts come
+_PASSES = const(16)  # of move.send(), before others have the CPU
+_NETWORK = const(1)  # the device ID of virtio
 _PLAIN = bytes(10) + b"\x01\x00"
 
 
 class Uplink:
-    """card: vmm.host.e1000.E1000. For users: card, dropped, received, sent."""
-
-    signal = None
+    """card: of vmm.host (E1000, VirtioNet). For users: card, dropped, received, sent."""
 
     def __init__(self, card, scheduler):
         self.card = card
@@ -31,100 +52,194 @@ class Uplink:
         self.switch = None
         self.device = self
         self._scheduler = scheduler
-        self.words = array("I", [0] * PORT_WORDS)
-        self.at = uctypes.addressof(self.words)
-        self.words[UP] = self.words[WATCHED] = 1
-        self.words[SOURCE] = self.words[TARGET] = TABLE
-        self.sent = 0
-        self.received = 0
-        self._period = _SOON
+        self._chain = new_chain()
+        words = self.words = array("I", [0] * PORT_WORDS)
+        self.at = uctypes.addressof(words)
+        words[UP] = words[CARD] = 1
+        words[CAN] = card.can
+        words[SOURCE] = words[TARGET] = TABLE
+        chain = uctypes.addressof(self._chain)
+        words[TX_CHAIN], words[TX_CHAIN + 1] = chain & 0xFFFFFFFF, chain >> 32
+        words[HEADER + 2] = 0x10000  # one buffer: frames of the card are whole
+        self._found = NOTHING  # what the last look has left
+        self._send = self.signal = None
+        self._silent = False  # frames have come without interrupts
+        self._period = _RARELY
         self._timers = {}  # of ports
+        self._payer = None  # the guest for which the card is served between turns
+        scheduler.drivers.append(self.look)
+        self._listen()
+
+    def _listen(self):
+        """Its interrupts have been answered: they may come again."""
+        self.card.answered()
+        if self.card.line is not None:
+            try:
+                cpu.line(self.card.line, LEVEL)
+            except ValueError:
+                self.card.line = None  # the timers do without
+        self.card.listen()
+
+    def _count(self, word):
+        return self.words[word], self.words[word + 1] | self.words[word + 2] << 32
+
+    @property
+    def sent(self):
+        """(frames, bytes) that guests have sent to the host's network; frames modulo 2**32."""
+        return self._count(RECEIVED)
+
+    @property
+    def received(self):
+        """(frames, bytes) that have come from there."""
+        return self._count(SENT)
 
     @property
     def dropped(self):
         """Frames for which the card had no room."""
-        return self.card.dropped
+        return self.words[DROPPED]
 
     def plug(self, switch, number):
         self.switch = switch
         self.words[NUMBER] = number
+        card = self.card
+        switch.card[:] = card.put, card.take
+        self._send = bind(move.send, self.at, switch.at, switch.signals, switch.soon, switch.broken, switch.card)
+        self.signal = bind(_kick, card.tell, self._send, card.listen, self._go_on)
+        switch.signals[number] = self.signal
 
     def settle(self):
         """Nothing of its own waits."""
 
-    # -- polling
+    # -- frames from the card
+
+    def look(self, floor):
+        """A host interrupt has come. floor: only for guests of this priority and above."""
+        if self.switch is None:
+            return
+        if self._found == NOTHING:
+            if not self.card.has():
+                return
+            self._silent = False
+        vm = self._payer
+        if vm is None:
+            self._serve()
+        elif vm.priority < floor:
+            self._scheduler.poll_later()
+        else:
+            self._scheduler.serve(vm, self._serve)
+
+    def _go_on(self, found):
+        """In the exit that has sent, there is more than one pass of send() takes, or a frame for Python. In one
+        interrupt the guest gets all of it: it answers less often, and merges more."""
+        self._found = found
+        self._serve()
+
+    def _serve(self):
+        """Give the switch what the card has received. Those of higher priority may run between two passes."""
+        for _ in range(_PASSES):
+            if self._found == CHAIN:
+                self._slowly()
+            self._found = self._send()
+            if self._found == NOTHING:
+                self._listen()
+                return
+        self._scheduler.poll_later()
+
+    def _slowly(self):
+        """A frame that send() has left to Python."""
+        chain = self._chain
+        hpa = chain[BUFFERS] | chain[BUFFERS + 1] << 32
+        frame = bytearray(uctypes.bytearray_at(hpa, self.words[SIZE]))
+        cpu.hold(1)
+        try:
+            move.add(self.at, SENT, len(frame))
+            self.switch.forward(self, frame, bytearray(_PLAIN))
+        finally:
+            cpu.hold(-1)
+
+    # -- where no interrupts come
 
     def serve(self, port):
-        """A port's guest polls from now on, while it is on."""
+        """A port's guest looks from now on, while it is on."""
         clock = port.vm.vcpus[0].clock
         self._timers[port] = clock.timer(lambda now: self._due(port, now)), clock
 
     def serve_no_more(self, port):
         timer, _ = self._timers.pop(port)
         timer.cancel()
+        self._choose()
 
     def power(self, port, on):
         timer, clock = self._timers[port]
         timer.arm(self._after(clock) if on else 0)
+        self._choose()
+
+    def _choose(self):
+        """Who pays: the guest of the highest priority at this switch."""
+        self._payer = None
+        for port in self._timers:
+            if port.up and (self._payer is None or port.vm.priority > self._payer.priority):
+                self._payer = port.vm
 
     def _after(self, clock):
         return clock.now() + clock.hz * self._period // 1000000
 
     def _due(self, port, now):
         if not self._scheduler.nested:
-            self._period = _SOON if self.poll() else min(2 * self._period, _LATE)
+            if self._found == NOTHING and self.card.has_frame():
+                self._silent = True
+                self._period = _SOON
+                self._found = self._send()
+                self._scheduler.poll_later()
+            else:
+                self._period = min(2 * self._period, _LATE if self._silent else _RARELY)
         timer, clock = self._timers[port]
         timer.arm(self._after(clock))
-
-    def _hurry(self):
-        """An answer may come: look soon."""
-        if self._period > 2 * _SOON:
-            self._period = _SOON
-            for timer, clock in self._timers.values():
-                if timer.deadline:
-                    timer.arm(self._after(clock))
-
-    def poll(self):
-        """Give what the card has received to the switch; how many frames."""
-        card, count = self.card, 0
-        if not card.ready():
-            return 0
-        cpu.hold(1)
-        try:
-            while count < _AT_ONCE:
-                frame = card.receive()
-                if frame is None:
-                    break
-                count += 1
-                if len(frame) >= 14:
-                    self.switch.forward(self, frame, bytearray(_PLAIN))
-            self.received += count
-        finally:
-            cpu.hold(-1)
-        return count
 
     # -- what the switch calls
 
     def deliver(self, frame, header, needs):
-        """A frame of a guest for the host's network."""
-        for one, _ in offload.finish(frame, header, 0) if needs else ((frame, header),):
-            self.card.send(one)
-            self.sent += 1
-        self._hurry()
+        """A frame that has come through Python, for the host's network."""
+        for one, rest in offload.finish(frame, header, self.card.can) if needs else ((frame, header),):
+            at = uctypes.addressof(one)
+            part = array("I", [at & 0xFFFFFFFF, at >> 32, len(one)])
+            done = self.card.put(uctypes.addressof(part), 0, len(one), uctypes.addressof(rest))
+            move.add(self.at, RECEIVED if done == CHAIN else DROPPED, len(one))
+        self.signal(0)
 
     def broken_receiver(self):
         """There is none to break."""
 
     def __repr__(self):
-        return "%-16s sent %d, received %d, dropped %d" % (self.name, self.sent, self.received, self.dropped)
+        return "%-16s sent %d (%d bytes), received %d (%d bytes), dropped %d" % (
+            (self.name,) + self.sent + self.received + (self.dropped,)
+        )
+
+
+@micropython.viper
+def _kick(tell, send, listen, go_on, n: int):
+    """Frames have been put into the card's ring. What it answers at once is taken without an interrupt."""
+    tell()
+    found = int(send())
+    if found == NOTHING:
+        listen()
+    else:
+        go_on(found)
 
 
 def find(scheduler, pages):
     """The uplink of this machine. ValueError where it has no card that the monitor can drive."""
-    from vmm.host import e1000, pci
+    from vmm.host import e1000, pci, virtio
 
     for function in pci.functions():
         if (function.vendor, function.device) in e1000.DEVICES:
             function.enable(pci.MEMORY | pci.MASTER)
-            return Uplink(e1000.E1000(function.memory(0), pages.take), scheduler)
-    raise ValueError("this machine has no network card that the monitor can drive (an Intel 82540EM)")
+            return Uplink(e1000.E1000(function, pages.take), scheduler)
+        if virtio.kind(function) == _NETWORK:
+            from vmm.host.virtio_net import VirtioNet
+
+            try:
+                return Uplink(VirtioNet(function, pages.take), scheduler)
+            except ValueError as error:
+                raise ValueError("this machine's network card, %r: %s" % (function, error)) from None
+    raise ValueError("this machine has no network card that the monitor can drive (an Intel 82540EM, or virtio)")

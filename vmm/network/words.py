@@ -27,7 +27,8 @@ SENT = const(25)  # frames, bytes (two words)
 RECEIVED = const(28)  # likewise
 DROPPED = const(31)  # frames for which it had no buffers
 REFUSED = const(32)  # frames of its guest that are none
-PORT_WORDS = const(33)
+CARD = const(33)  # it is an uplink, behind which is a card of the machine
+PORT_WORDS = const(34)
 
 # Bits of CAN, and of what a frame needs
 NEEDS_CSUM = const(1)

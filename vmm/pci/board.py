@@ -20,10 +20,10 @@ IO_END = const(0x10000)
 class Board:
     """ports, memory: the guest's buses; line(n): a new source on interrupt line n; pm_base: of ACPI's ports.
 
-    refused(what) counts."""
+    refused(what) counts; say(text) tells the user."""
 
-    def __init__(self, ports, memory, line, pm_base, refused):
-        self.host = Host(ports, memory, line, LINES, refused)
+    def __init__(self, ports, memory, line, pm_base, refused, say):
+        self.host = Host(ports, memory, line, LINES, refused, say)
         self.host.add(bridges.HostBridge(), 0)
         self.host.add(bridges.IsaBridge(LINES), 1)
         self.host.add(bridges.PowerManagement(pm_base), 1, 3)
@@ -42,9 +42,7 @@ class Board:
         memory, io = MEMORY, IO
         for _, function in sorted(self.host.functions.items()):
             enabled = 0
-            for n, bar in enumerate(function.bars):
-                if bar is None:
-                    continue
+            for bar, register in function.places():
                 if bar.kind == "io":
                     at = io + bar.size - 1 & -bar.size
                     io = at + bar.size
@@ -55,6 +53,6 @@ class Board:
                     enabled |= MEMORY_SPACE
                 if io > IO_END or memory > MEMORY_END:
                     raise ValueError("no room for the BARs of PCI device 00:%02x.0" % (function.address >> 3))
-                function.write(0x10 + 4 * n, 4, at)
+                function.write(register, 4, at)
             if enabled:
                 function.write(COMMAND, 2, enabled | BUS_MASTER)

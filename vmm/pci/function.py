@@ -25,6 +25,13 @@ INTERRUPT_PIN = const(0x3D)
 _FIRST_CAPABILITY = const(0x40)
 _SIZE = const(256)
 _BARS_END = const(0x28)
+_ROM_END = const(0x34)
+
+# In a base address register
+_IO = const(1)
+_PREFETCHABLE = const(8)
+_ROM_ENABLE = const(1)
+_ROM_LEAST = const(0x800)
 
 # Command
 IO_SPACE = const(1)
@@ -37,17 +44,17 @@ _CAPABILITIES_LIST = const(0x10)
 
 
 class Bar:
-    """kind: "io" or "memory"; size: a power of two; pieces: [(offset, bytes, device)], what answers within it."""
+    """kind: "io" or "memory"; size: a power of two; pieces: [(offset, bytes, device)], what answers within it.
 
-    def __init__(self, kind, size, pieces):
+    moved(at): called when it has come to an address, and with None before it leaves it; ValueError refuses a place.
+    """
+
+    def __init__(self, kind, size, pieces, moved=None):
         self.kind = kind
         self.size = size
         self.pieces = pieces
+        self.moved = moved
         self.at = None  # where it is on the bus, None: nowhere
-
-    @property
-    def flags(self):
-        return 1 if self.kind == "io" else 0
 
 
 class Function:
@@ -63,6 +70,7 @@ class Function:
         self._writable[CACHE_LINE] = self._writable[INTERRUPT_LINE] = 0xFF
         self.config[INTERRUPT_PIN] = pin
         self.bars = [None] * 6
+        self.rom = None
         self.irq = None
         self.board = None  # vmm.pci.host.Host
         self.address = None  # device << 3 | function
@@ -71,14 +79,21 @@ class Function:
         self._last = CAPABILITIES
         self._at_reset = None
 
-    def bar(self, n, kind, size, pieces):
-        """Declare BAR n. 32-bit memory, not prefetchable, or I/O."""
-        self.bars[n] = Bar(kind, size, pieces)
+    def bar(self, n, kind, size, pieces, prefetchable=False, moved=None):
+        """Declare BAR n: 32-bit memory, or I/O. moved: as Bar has it."""
+        self.bars[n] = Bar(kind, size, pieces, moved)
         least = 4 if kind == "io" else 16
         if size & (size - 1) or size < least:
             raise ValueError("a BAR of %d bytes" % size)
         struct.pack_into("<I", self._writable, BARS + 4 * n, -size & 0xFFFFFFFF)
-        self.config[BARS + 4 * n] = self.bars[n].flags
+        self.config[BARS + 4 * n] = _IO if kind == "io" else _PREFETCHABLE if prefetchable else 0
+
+    def rom_bar(self, size, pieces, moved=None):
+        """Declare the expansion ROM's base address register."""
+        if size & (size - 1) or size < _ROM_LEAST:
+            raise ValueError("a ROM of %d bytes" % size)
+        self.rom = Bar("memory", size, pieces, moved)
+        struct.pack_into("<I", self._writable, ROM, -size & 0xFFFFFFFF | _ROM_ENABLE)
 
     def capability(self, identity, body, writable=b""):
         """Add a capability; body: what follows its two first bytes; writable: its mask. Returns its offset."""
@@ -121,7 +136,8 @@ class Function:
             mask = writable[i]
             config[i] = config[i] & ~mask | value & mask
             value >>= 8
-        if offset < BARS and offset + size > COMMAND or offset < _BARS_END and offset + size > BARS:
+        end = offset + size
+        if offset < BARS and end > COMMAND or offset < _BARS_END and end > BARS or offset < _ROM_END and end > ROM:
             self._place()
             self._drive()
         self.wrote(offset, size)
@@ -149,15 +165,24 @@ class Function:
         """The address in BAR n."""
         return struct.unpack_from("<I", self.config, BARS + 4 * n)[0] & ~0xF
 
+    def places(self):
+        """Yield (Bar, offset of its register) of all that there are, the ROM's last."""
+        for n, bar in enumerate(self.bars):
+            if bar is not None:
+                yield bar, BARS + 4 * n
+        if self.rom is not None:
+            yield self.rom, ROM
+
     def _place(self):
         """Move BARs on the buses to where the guest has put them."""
         command = self.command
         moved = []
-        for n, bar in enumerate(self.bars):
-            if bar is None:
-                continue
+        for bar, register in self.places():
             on = command & (IO_SPACE if bar.kind == "io" else MEMORY_SPACE)
-            base = struct.unpack_from("<I", self.config, BARS + 4 * n)[0] & -bar.size & 0xFFFFFFFF
+            base = struct.unpack_from("<I", self.config, register)[0]
+            if register == ROM and not base & _ROM_ENABLE:
+                on = 0
+            base = base & -bar.size & 0xFFFFFFFF
             # All ones are how a guest asks for the size; 0 is no place either.
             at = base if on and base and base + bar.size < 1 << 32 else None
             if at != bar.at:
@@ -169,12 +194,13 @@ class Function:
                 self._put_on(bar, at)
 
     def _unmap(self):
-        for bar in self.bars:
-            if bar is not None:
-                self._take_off(bar)
+        for bar, _ in self.places():
+            self._take_off(bar)
 
     def _take_off(self, bar):
         if bar.at is not None:
+            if bar.moved:
+                bar.moved(None)
             bar.at = None
             for _, _, device in bar.pieces:
                 self.board.release(bar.kind, device)
@@ -185,10 +211,12 @@ class Function:
             for offset, size, device in bar.pieces:
                 self.board.claim(bar.kind, at + offset, size, device)
                 done.append(device)
+            if bar.moved:
+                bar.moved(at)
         except (Overlap, ValueError) as error:
             for device in done:
                 self.board.release(bar.kind, device)
-            self.board.refused("BAR overlaps: %s" % error)
+            self.board.overlaps(self, error)
             return
         bar.at = at
 

@@ -13,15 +13,18 @@ _DEVICES = const(32)
 class Host:
     """Bus 0 of a guest: functions by their address (device << 3 | function).
 
-    ports, memory: its buses; line(n): a new source on interrupt line n; lines: of PIRQA to PIRQD; refused(what) counts.
+    ports, memory: its buses; line(n): a new source on interrupt line n; lines: of PIRQA to PIRQD; refused(what) counts;
+    say(text) tells the user.
     """
 
-    def __init__(self, ports, memory, line, lines, refused):
+    def __init__(self, ports, memory, line, lines, refused, say):
         self._ports = ports
         self._memory = memory
         self._line = line
         self._lines = lines
         self.refused = refused
+        self._say = say
+        self._told = set()  # addresses of functions whose overlap has been told, once a start
         self.functions = {}
         self.address = 0
         self.data = Data(self)
@@ -53,6 +56,7 @@ class Host:
 
     def reset(self):
         self.address = 0
+        self._told.clear()
         for function in self.functions.values():
             function.reset()
 
@@ -80,6 +84,13 @@ class Host:
         else:
             self._memory.claim(at, size, device)
 
+    def overlaps(self, function, error):
+        """A BAR's address is taken: the BAR is nowhere. error: of the bus."""
+        self.refused("BAR at an address that is taken")
+        if function.address not in self._told:
+            self._told.add(function.address)
+            self._say("a BAR of PCI device %s is at an address that is taken: %s" % (_name(function), error))
+
     def release(self, kind, device):
         (self._ports if kind == "io" else self._memory).release(device)
 
@@ -96,9 +107,14 @@ class Host:
 
     def __repr__(self):
         rows = []
-        for at, function in sorted(self.functions.items()):
-            rows.append("00:%02x.%d %04x:%04x" % (at >> 3, at & 7, function.read(0, 2), function.read(2, 2)))
+        for _, function in sorted(self.functions.items()):
+            rows.append("%s %04x:%04x" % (_name(function), function.read(0, 2), function.read(2, 2)))
         return "\n".join(rows)
+
+
+def _name(function):
+    """Bus, device and function, as lspci writes them."""
+    return "00:%02x.%d" % (function.address >> 3, function.address & 7)
 
 
 class Data:

@@ -1,7 +1,8 @@
 """The policies in front of the handlers of one exit reason: layer 3 of the dispatch table (vmm/vtx/exits.py).
 
 They are asked in the order of attachment until one answers; else the very handler that they stand in front of goes
-on, that of the key where the exit has one. vmm/policies/link.py makes the handlers that do so.
+on, that of the key where the exit has one. vmm/policies/link.py makes the handlers that do so. A policy that names keys
+changes what stands before exits of these keys, and nothing else, however many others are attached.
 """
 
 from vmm.policies import link
@@ -13,34 +14,41 @@ class Chain:
     def __init__(self, vm, reason):
         self.vm = vm
         self.reason = reason
-        self.policies = ()
-        self._named = {}  # key: the policies that its exits concern
-        self._unnamed = ()  # those that exits of any key concern
-        self._known = {}  # (policies' ids, below): handler, while the table is computed
+        self._all = _Asked((), False)
+        self._named = {}  # key that a policy names: what its exits ask
+        self._unnamed = _Asked((), True)  # what exits with any other key ask
+
+    @property
+    def policies(self):
+        """All of them, a tuple."""
+        return self._all.policies
 
     def add(self, policy):
-        self._change(self.policies + (policy,))
+        self._all = self._all.plus(policy)
+        changed = {}  # id of a set before: (it, the set after), which its keys share
+        if policy.keys is None:
+            self._unnamed = _once(changed, self._unnamed, policy, _Asked.plus)
+        for key in set(self._named if policy.keys is None else policy.keys):
+            self._named[key] = _once(changed, self._named.get(key, self._unnamed), policy, _Asked.plus)
+        self._changed(policy)
 
     def remove(self, policy):
-        self._change(tuple([other for other in self.policies if other is not policy]))
+        if policy not in self.policies:
+            return
+        self._all = self._all.less(policy)
+        changed = {}
+        if policy.keys is None:
+            self._unnamed = _once(changed, self._unnamed, policy, _Asked.less)
+        for key in set(self._named if policy.keys is None else policy.keys):
+            left = _once(changed, self._named[key], policy, _Asked.less)
+            if any([other.keys is not None for other in left.policies]):
+                self._named[key] = left
+            else:
+                del self._named[key]
+        self._changed(policy)
 
-    def _change(self, policies):
-        """A new tuple: the one before may be in use by an exit that this happens in."""
-        self.policies = policies
-        self._known = {}
-        self._named = named = {}
-        unnamed = []
-        for policy in policies:
-            if policy.keys is None:
-                unnamed.append(policy)
-                for key in named:
-                    named[key].append(policy)
-            for key in policy.keys or ():
-                if key not in named:
-                    named[key] = list(unnamed)
-                named[key].append(policy)
-        self._unnamed = unnamed
-        self.vm.exits.front(self.reason, self if policies else None)
+    def _changed(self, policy):
+        self.vm.exits.front(self.reason, self if self.policies else None, policy.keys)
 
     # -- for Exits.front
 
@@ -50,19 +58,58 @@ class Chain:
 
     def named(self, key, below):
         """Return what stands before `below` for exits with a key of keys()."""
-        return self._before(self._named[key], True, below)
+        return self._named[key].before(below)
 
     def others(self, below):
         """The same for exits with any other key."""
-        return self._before(self._unnamed, True, below)
+        return self._unnamed.before(below)
 
     def every(self, below):
         """The same for exits of any key."""
-        return self._before(self.policies, False, below)
+        return self._all.before(below)
 
-    def _before(self, policies, exact, below):
-        """One handler object where policies and `below` are the same: it needs one slot of the table."""
-        known = tuple([id(policy) for policy in policies] + [exact, id(below)])
-        if known not in self._known:
-            self._known[known] = link.before(policies, exact, below)
-        return self._known[known]
+
+class _Asked:
+    """Policies that are asked one after the other; it does not change, since an exit may be in the middle of it.
+
+    One handler object stands before each `below`: it needs one slot of the table. exact: as link.before has it.
+    """
+
+    def __init__(self, policies, exact):
+        self.policies = policies
+        self._exact = exact
+        self._made = {}  # id(below): (it, the handler, its links)
+
+    def before(self, below):
+        """Return the handler that asks them, and calls `below` where none answers."""
+        made = self._made.get(id(below))
+        if made is None:
+            handler, links = link.chained(self.policies, self._exact, below)
+            made = self._made[id(below)] = below, handler, links
+        return made[1]
+
+    def plus(self, policy):
+        """With a further policy, the last to be asked. The links of the others stay."""
+        more = _Asked(self.policies + (policy,), self._exact)
+        for below, _, links in self._made.values():
+            if links:
+                links += (link.one_of(policy, self._exact, below),)
+                more._made[id(below)] = below, link.several(links, below), links
+        return more
+
+    def less(self, policy):
+        """Without a policy."""
+        at = self.policies.index(policy)
+        fewer = _Asked(self.policies[:at] + self.policies[at + 1 :], self._exact)
+        for below, _, links in self._made.values():
+            if len(links) > 2:
+                links = links[:at] + links[at + 1 :]
+                fewer._made[id(below)] = below, link.several(links, below), links
+        return fewer
+
+
+def _once(changed, asked, policy, change):
+    """change(asked, policy), the same for the same `asked`."""
+    if id(asked) not in changed:
+        changed[id(asked)] = asked, change(asked, policy)
+    return changed[id(asked)][1]

@@ -84,11 +84,26 @@ def before(policies, exact, below):
 
     exact: the exits have a key that each policy names, or no key that any names; else all their filters are tested.
     """
+    return chained(policies, exact, below)[0]
+
+
+def chained(policies, exact, below):
+    """Return the handler of before(), and of several policies their links, a tuple; else ()."""
     if not policies:
-        return below
+        return below, ()
     if len(policies) == 1:
-        return _link(policies[0], exact, below, below)
-    links = tuple([_link(policy, exact, unanswered, below) for policy in policies])
+        return _link(policies[0], exact, below, below), ()
+    links = tuple([one_of(policy, exact, below) for policy in policies])
+    return several(links, below), links
+
+
+def one_of(policy, exact, below):
+    """Return the link of one policy among several."""
+    return _link(policy, exact, unanswered, below)
+
+
+def several(links, below):
+    """Return the handler that asks links in their order."""
     return bind(each, links, len(links), below)
 
 

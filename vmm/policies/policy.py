@@ -265,7 +265,7 @@ class Policy:
             % (self.name, self.event.name, vm.name, vcpu.rip, vm.name_of(vcpu.rip), why),
             error or KeyboardInterrupt(),
         )
-        vm.stands("paused: policy %s failed on %s; the prompt has the report" % (self.name, self.event.name))
+        vm.failing("policy %s failed on %s" % (self.name, self.event.name))
         self.event.again(vcpu)
         return verdict.PAUSE
 

@@ -72,7 +72,7 @@ class Exits:
         self._replaced = {}  # layer 2: {reason: handler}
         self._fronts = {}  # layer 3: {reason: front}
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
-        self._front_slots = {}  # reason: slots that its front has
+        self._front_slots = {}  # reason: {handler of its front, before keys: [its slot, how many keys have it]}
         self._current = [self.unhandled] * _SLOTS  # layers 1 to 3, by slot; the table itself where there is one vCPU
         self._after = None
         self._after_but = ()
@@ -196,18 +196,21 @@ class Exits:
             self._replaced[reason] = handler
         self._compute(reason)
 
-    def front(self, reason, front=None):
-        """Let `front` stand before the handlers of a reason; None ends that. Called again when its keys change.
+    def front(self, reason, front=None, keys=None):
+        """Let `front` stand before the handlers of a reason; None ends that. Called again when it changes: keys are
+        those whose exits that concerns, None: any.
 
         A front has keys(), those that it names, and three methods that return a handler to stand before the handler
         `below`, or `below` itself: named(key, below) for exits of a key that it names, others(below) for those of any
         other, every(below) for exits of any key.
         """
+        alone = front is None or self._fronts.get(reason) is not front
         if front is None:
             self._fronts.pop(reason, None)
         else:
             self._fronts[reason] = front
-        self._compute(reason)
+        if keys is None or alone or reason not in self._front_slots or not self._replace_keys(reason, front, keys):
+            self._compute(reason)
 
     def head(self, reason, make, on=True):
         """Let make(handler) stand before all handlers of a reason without keys, and before its front; or no longer.
@@ -267,34 +270,63 @@ class Exits:
             for key, under in fronted.items():
                 keys.put(key, *under)
             fronted.clear()
-        for slot in self._front_slots.pop(reason, ()):
-            self._put(slot, self.unhandled)
-            self._free.append(slot)
-            self.gave_back(slot, reason)
+        for slot, _ in self._front_slots.pop(reason, {}).values():
+            self._give_back(slot, reason)
+
+    def _give_back(self, slot, reason):
+        self._put(slot, self.unhandled)
+        self._free.append(slot)
+        self.gave_back(slot, reason)
 
     def _place(self, reason, front):
         """Give the keys that a front names slots of their own; False, with none given, where there is no room."""
-        fronted = self._fronted[reason]
-        slots = self._front_slots[reason] = []
-        known = {}  # handler: its slot
+        self._front_slots[reason] = {}
         for key in front.keys():
-            under = self._keys[reason].find(key) or (reason, 0)
-            handler = _before(lambda below: front.named(key, below), self.default(under[0]))
-            slot = known.get(handler)
-            if slot is None:
-                if not self._has_slot():
-                    self._withdraw(reason)
-                    return False
-                slot = known[handler] = self._take_slot()
-                slots.append(slot)
-                self._put(slot, handler)
-            try:
-                self._keys[reason].put(key, slot, under[1])
-            except ValueError:
-                self._keys[reason] = self._keys[reason].grown()
-                self._use_keys(reason)
-                self._keys[reason].put(key, slot, under[1])
-            fronted[key] = under
+            if not self._place_key(reason, front, key):
+                self._withdraw(reason)
+                return False
+        return True
+
+    def _place_key(self, reason, front, key):
+        """Give a key that a front names, and that has none, a slot of its own: whether there was one."""
+        under = self._keys[reason].find(key) or (reason, 0)
+        handler = _before(lambda below: front.named(key, below), self.default(under[0]))
+        slots = self._front_slots[reason]
+        found = slots.get(handler)
+        if found is None:
+            if not self._has_slot():
+                return False
+            found = slots[handler] = [self._take_slot(), 0]
+            self._put(found[0], handler)
+        found[1] += 1
+        self._enter(reason, key, found[0], under[1])
+        self._fronted[reason][key] = under
+        return True
+
+    def _enter(self, reason, key, slot, datum):
+        try:
+            self._keys[reason].put(key, slot, datum)
+        except ValueError:
+            self._keys[reason] = self._keys[reason].grown()
+            self._use_keys(reason)
+            self._keys[reason].put(key, slot, datum)
+
+    def _replace_keys(self, reason, front, keys):
+        """Bring into the table what a front now puts before exits of these keys; False where there is no room."""
+        self._whole.pop(reason, None)
+        fronted, slots, named = self._fronted[reason], self._front_slots[reason], front.keys()
+        for key in keys:
+            if key in fronted:
+                handler = self._current[self._keys[reason].find(key)[0]]
+                found = slots[handler]
+                found[1] -= 1
+                if not found[1]:
+                    del slots[handler]
+                    self._give_back(found[0], reason)
+                self._enter(reason, key, *fronted.pop(key))
+            if key in named and not self._place_key(reason, front, key):
+                return False
+        self._put(reason, self._current[reason])  # a diverted vCPU has what stands before all keys
         return True
 
     def _use_keys(self, reason):
@@ -356,7 +388,8 @@ class Exits:
     def slots(self, reason):
         """Yield (slot, keys that it serves) for a reason's slots: its own with None, which serves all other keys."""
         yield reason, None
-        for slot in sorted(set(list(self._slots.get(reason, {}).values()) + self._front_slots.get(reason, []))):
+        fronts = [slot for slot, _ in self._front_slots.get(reason, {}).values()]
+        for slot in sorted(set(list(self._slots.get(reason, {}).values()) + fronts)):
             yield slot, sorted(self._keys[reason].of_slot(slot))
 
     def statistics(self):

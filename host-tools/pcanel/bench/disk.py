@@ -9,30 +9,21 @@ import re
 import tempfile
 from pathlib import Path
 
+from pcanel.bench import modules
 from pcanel.bench.monitored import UNMITIGATED
 from pcanel.engines.choose import choose
-from pcanel.errors import InputError, PcanelError
-from pcanel.guest.initramfs import Archive
+from pcanel.errors import PcanelError
 from pcanel.monitor import Monitor
 from pcanel.paths import BUILD
 
 _PROGRAM = BUILD / "guests/exitbench/disk"
-_MODULES = BUILD / "guests/cloud/lib/modules"
-_DRIVERS = (
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "virtio_mmio",
-    "virtio_blk",
-)
 _TIMEOUT = 900  # seconds
 _IMAGE = 32 << 20
 _MIB = 1 << 20
 # Row: (device, what, bytes, count)
 RUNS = {
     "disk_read": ("vda", "read", 4096, 500),
+    "disk_read_64k": ("vda", "read", 65536, 200),
     "disk_sequential": ("vda", "sequential", 65536, 200),
     "disk_fsync": ("vda", "fsync", 4096, 200),
     "disk_mmio_read": ("vdc", "read", 4096, 500),
@@ -41,18 +32,23 @@ RUNS = {
     "disk_host_fsync": ("vdb", "fsync", 4096, 60),
 }
 # Ticks, QEMU 7.2 with KVM; natively, Linux's ata_piix with PIO.
-KVM_ONCE = {"disk_read": 68116, "disk_sequential": 2_060_000, "disk_fsync": 71853, "disk_mmio_read": 106564}
+KVM_ONCE = {
+    "disk_read": 68116,
+    "disk_read_64k": 124691,
+    "disk_sequential": 2_060_000,
+    "disk_fsync": 71853,
+    "disk_mmio_read": 106564,
+}
 NATIVE_ONCE = {"disk_host_sequential": 2_690_000, "disk_host_read": 153785}
 _SAID = re.compile(r"^disk: /dev/(\w+) (\w+) (\d+): (\d+) (\d+) (\d+)\s*$", re.MULTILINE)
 
 
 def monitored(cpu: str | None = None) -> dict[str, int]:
     """Row -> ticks (median of a request; of sequential ones, a MiB)."""
-    if not _PROGRAM.is_file():
-        raise InputError(f"{_PROGRAM}: no such file (make guests builds it)")
+    files = modules.with_program(modules.VIRTIO + modules.BLK, _PROGRAM)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
-        (directory / "initrd").write_bytes((BUILD / "guests/initrd.cpio").read_bytes() + archive())
+        (directory / "initrd").write_bytes((BUILD / "guests/initrd.cpio").read_bytes() + files)
         for image in ("memory", "host"):
             with (directory / image).open("wb") as file:
                 file.truncate(_IMAGE)
@@ -68,24 +64,12 @@ def monitored(cpu: str | None = None) -> dict[str, int]:
         with monitor:
             console = monitor.console("linux")
             console.expect(rb"linux:~# ", _TIMEOUT)
-            console.send("stty cols 1000; for m in /m/*; do insmod $m; done\n")
+            console.send("stty cols 1000; " + modules.INSMOD + "\n")
             for row, (device, what, size, count) in RUNS.items():
                 console.send(f"/disk /dev/{device} {what} {size} {count}; echo done {row}\n")
                 console.expect(f"^done {row}", _TIMEOUT)
             said = console.text()
     return _figures(said)
-
-
-def archive() -> bytes:
-    """An initramfs with the modules and the program."""
-    (kernel,) = _MODULES.glob("*/kernel")
-    files = Archive()
-    files.add("m", 0o40755)
-    for n, driver in enumerate(_DRIVERS):
-        (path,) = kernel.rglob(f"{driver}.ko")
-        files.add(f"m/{n}.ko", 0o100644, path.read_bytes())
-    files.add("disk", 0o100755, _PROGRAM.read_bytes())
-    return files.finish()
 
 
 def _figures(said: str) -> dict[str, int]:

@@ -4,14 +4,18 @@ The guest (guests/rtos) measures by itself and says so when it has had enough in
 kernel; its first process is one of guests/latency. Lines run at the monitor's prompt in the setting for that only.
 """
 
+import contextlib
+import http.server
 import re
 import stat
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pcanel.bench import kvm
+from pcanel.bench import kvm, modules
 from pcanel.bench.monitored import UNMITIGATED
 from pcanel.console import Console
 from pcanel.engines.choose import choose
@@ -29,13 +33,17 @@ SETTINGS = {
     "busy": "Linux runs dd, a fork loop and console output",
     "prompt": "the same, and a person types at the monitor's prompt and prints tables",
     "busy, 4 vCPUs": "the same work on a Linux with 4 vCPUs",
+    "transfers": "Linux runs dd on its disk and wget from the host's network",
 }
 GOALS = {"median": 5000, "max": 15000}  # ticks
 _RTOS = BUILD / "guests/rtos/rtos.elf"
 _VMLINUX = BUILD / "guests/cloud.vmlinux"
 _SCRIPTS = ROOT / "guests/latency"
-_FIRST = {"booting": "/again", "busy": "/busy", "prompt": "/busy", "busy, 4 vCPUs": "/busy"}
-_SEVERAL = {"busy, 4 vCPUs": "linux4"}  # guests of settings that have one of their own
+_FIRST = {"booting": "/again", "busy": "/busy", "prompt": "/busy", "busy, 4 vCPUs": "/busy", "transfers": "/transfers"}
+_OWN = {"busy, 4 vCPUs": "linux4", "transfers": "linux-devices"}  # guests of settings that have one of their own
+_DEVICES = '[[disk]]\nimage = "disk"\n[[net]]\nswitch = "host"\n'
+_DISK = 8 << 20  # bytes
+_FILE = bytes(4 << 20)  # what wget gets
 # What the person types, again and again.
 _LINES = (
     "print(vms)",
@@ -107,7 +115,8 @@ def initrd() -> bytes:
     """busybox, and a first process for each setting with Linux."""
     archive = Archive()
     add_system(archive, _SCRIPTS / "busy")
-    for name in ("busy", "again"):
+    modules.add_modules(archive, (*modules.VIRTIO, *modules.BLK, *modules.NET))
+    for name in ("busy", "again", "transfers"):
         archive.add(name, stat.S_IFREG | 0o755, (_SCRIPTS / name).read_bytes())
     return archive.finish()
 
@@ -123,31 +132,41 @@ class Monitored:
         self._directory = tempfile.TemporaryDirectory(prefix="latency-")  # read when the monitor starts
         directory = Path(self._directory.name)
         (directory / "initrd").write_bytes(initrd())
-        linux, several, rtos = [directory / f"{name}.toml" for name in ("linux", "linux4", "rtos")]
-        for file, cpus in ((linux, 1), (several, 4)):
+        (directory / "disk").write_bytes(bytes(_DISK))
+        linux, several, devices, rtos = [
+            directory / f"{name}.toml" for name in ("linux", "linux4", "linux-devices", "rtos")
+        ]
+        for file, cpus, console, more in (
+            (linux, 1, "com2", ""),
+            (several, 4, "none", ""),
+            (devices, 1, "none", _DEVICES),
+        ):
             file.write_text(
                 f'name = "{file.stem}"\nmemory = "{_LINUX_MEMORY}M"\nprotocol = "linux"\nkernel = "{_VMLINUX}"\n'
-                f'initrd = "initrd"\ncpus = {cpus}\nconsole = "{"com2" if cpus == 1 else "none"}"\nautostart = false\n'
+                f'initrd = "initrd"\ncpus = {cpus}\nconsole = "{console}"\nautostart = false\n{more}'
             )
         rtos.write_text(
             f'name = "rtos"\nmemory = "{_RTOS_MEMORY}M"\nprotocol = "multiboot"\nkernel = "{_RTOS}"\n'
             f'cmdline = "{rtos_cmdline(interrupts)}"\npriority = 10\nautostart = false\n'
         )
-        self.monitor = Monitor(cpu=cpu, guests=[linux, several, rtos], cmdline=UNMITIGATED)
+        self.monitor = Monitor(cpu=cpu, guests=[linux, several, devices, rtos], cmdline=UNMITIGATED)
         self.monitor.choice = choose("bochs")
         self._runs: tuple[str, str] | None = None  # the Linux that runs, and its first process
 
     def __enter__(self) -> "Monitored":
-        self.monitor.start()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._directory.cleanup)
+            self._port = stack.enter_context(_server())
+            stack.enter_context(self.monitor)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_exception) -> None:
-        self.monitor.stop()
-        self._directory.cleanup()
+        self._stack.close()
 
     def run(self, setting: str) -> Latency:
         monitor = self.monitor
-        self._have_linux(_SEVERAL.get(setting, "linux"), _FIRST.get(setting))
+        self._have_linux(_OWN.get(setting, "linux"), _FIRST.get(setting))
         monitor.exec("import gc\ngc.collect()\nvms['rtos'].start()", 300)
         before = self._counters()
         text = self._at_the_prompt() if setting == "prompt" else _reported(monitor.console("rtos"))
@@ -167,17 +186,20 @@ class Monitored:
             self.monitor.exec(f"vms[{self._runs[0]!r}].power_off()")
         self._runs = wanted
         if first:
-            start = f"vm = vms[{name!r}]\nvm.config['cmdline'] = {_CMDLINE + first!r}\nvm.start()"
+            cmdline = f"{_CMDLINE}{first} port={self._port}"
+            start = f"vm = vms[{name!r}]\nvm.config['cmdline'] = {cmdline!r}\nvm.start()"
             self.monitor.exec(start, 300)
-        if first == "/busy":
-            if name == "linux":
+        if name == "linux":
+            if first == "/busy":
                 self.monitor.console(name).expect(r"^latency: busy", _TIMEOUT)
-            else:  # it has no line to the outside
-                self._await_work(name)
+        else:  # it has no line to the outside
+            self._await_work(name)
 
     def _await_work(self, name: str) -> None:
-        """Until all vCPUs of a guest have worked for half a second of guest time."""
+        """Until all vCPUs of a guest have worked for half a second of guest time, or it has got data by its network."""
         test = f"all(vcpu.guest_ticks > 50000000 for vcpu in vms[{name!r}].vcpus)"
+        if name == _OWN["transfers"]:
+            test = f"vms[{name!r}].expansion.ports[0].received[1] > {len(_FILE)}"
         end = time.monotonic() + _TIMEOUT
         while not self.monitor.eval(test):
             if time.monotonic() > end:
@@ -191,7 +213,7 @@ class Monitored:
         repl.send("\r")
         while True:
             for line in _LINES:
-                repl.expect(r"^>>> $", _TIMEOUT)
+                repl.expect(r"^>>> ", _TIMEOUT)
                 repl.send(line + "\r")
             try:
                 text = _reported(rtos, _GLANCE)
@@ -199,7 +221,7 @@ class Monitored:
                 if time.monotonic() > end:
                     raise
             else:
-                repl.expect(r"^>>> $", _TIMEOUT)
+                repl.expect(r"^>>> ", _TIMEOUT)
                 return text
 
     def _counters(self) -> dict:
@@ -213,6 +235,29 @@ class Monitored:
                 "    longest = max(longest, cpu.rdtsc() - began)\nprint(longest)"
             )
         )
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[int]:
+    """A port of the loopback that serves _FILE by HTTP."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(_FILE)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(_FILE)
+
+        def log_message(self, *_arguments) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
 
 
 def _reported(console: Console, timeout: float = _TIMEOUT) -> str:

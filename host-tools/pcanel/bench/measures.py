@@ -203,12 +203,17 @@ SYSTEM = (
         for cpus in LINUX_CPUS
     ),
     Measure("disk_read", "a Linux guest's read of 4 KiB, past its page cache, image in memory", 34_000),
+    Measure("disk_read_64k", "a read of 64 KiB, image in memory", no_more_than_kvm=True),
     Measure("disk_sequential", "sequential reads of 64 KiB, image in memory, each MiB", 1_100_000),
     Measure("disk_fsync", "fsync of a write of 4 KiB, image in memory", 36_000),
     Measure("disk_mmio_read", "a read of 4 KiB by virtio-mmio, image in memory", 53_000),
     Measure("disk_host_sequential", "sequential reads of 64 KiB from the host's disk (ATA PIO), each MiB", 3_500_000),
     Measure("disk_host_read", "a read of 4 KiB from it, its seek included"),
     Measure("disk_host_fsync", "fsync of a write of 4 KiB to it"),
+    Measure("net_ping", "a ping from one Linux guest to another, there and back", 60_000),
+    Measure("net_tcp", "TCP from one Linux guest to another, each MiB", 5_000_000),
+    Measure("net_host_ping", "a ping from a Linux guest to the network of the host (e1000)", 39_000),
+    Measure("net_host_tcp", "TCP from the host to a Linux guest, each MiB", 8_000_000),
     Measure(
         "strace_below",
         "`ls -lR /usr` while vmm/recipes/strace.py records its system calls, to the same untraced",
@@ -235,6 +240,20 @@ SYSTEM = (
     Measure("guests_slope", "what each further guest adds to that, from 1 to 100", unit="ticks/s"),
 )
 
+# What it costs to look into a Linux (inside.py). The heap is what stays in use.
+INSIDE = (
+    Measure("symbols_ready", "a Linux's symbols: the first question", 20_000_000),
+    Measure("symbols_heap", "heap for that", 300 << 10, unit="bytes"),
+    Measure("symbol_by_name", "vm.symbols[name]", 200_000),
+    Measure("symbol_by_address", "vm.symbols.at(gva)", 200_000),
+    Measure("type_first", "a struct of the kernel's BTF: the first look-up", 50_000_000),
+    Measure("types_heap", "heap for that and vm.linux.ps()", 300 << 10, unit="bytes"),
+    Measure("type_later", "the same struct again", 50_000),
+    Measure("ps_50", "vm.linux.ps(), for 50 tasks", 5_000_000),
+    Measure("translate", "vcpu.translate(gva)", 2000),
+    Measure("read_u64", "memory.read_u64(gpa)", 1500),
+)
+
 # The monitor under KVM: the goal of CPUID is what a minimal monitor's took, and 2 exits are the least there can be.
 _NESTED = (
     ("cpuid", "CPUID, leaf 0", 15331, 2),
@@ -251,7 +270,7 @@ NESTED = tuple(
     )
 )
 
-ALL = EXITS + SYSTEM + NESTED
+ALL = EXITS + SYSTEM + INSIDE + NESTED
 
 # On a CPU without APIC virtualization: what meets the local APIC, and the commonest of the others. Goal: KVM's there.
 BARE_CPU = "corei5_arrandale_m520"

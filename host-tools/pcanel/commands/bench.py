@@ -3,8 +3,23 @@
 import argparse
 from pathlib import Path
 
-from pcanel.bench import calls, conditions, disk, kvm, latency, linux, native, nested, profile, prompt, strace, versions
-from pcanel.bench.measures import ALL, BARE, BARE_CPU, EXITS, LINUX_CPUS
+from pcanel.bench import (
+    calls,
+    conditions,
+    disk,
+    inside,
+    kvm,
+    latency,
+    linux,
+    native,
+    nested,
+    network,
+    profile,
+    prompt,
+    strace,
+    versions,
+)
+from pcanel.bench.measures import ALL, BARE, BARE_CPU, EXITS, INSIDE, LINUX_CPUS
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, replace_table, table, write_document, write_json
 from pcanel.bench.trace import trace
@@ -30,6 +45,7 @@ def add_to(commands) -> None:
     parser.add_argument(
         "--interrupts", type=int, default=latency.INTERRUPTS, metavar="N", help="of the guest's timer, with --latency"
     )
+    parser.add_argument("--inside", action="store_true", help="names and types of a Linux instead, 40 s")
     parser.add_argument("--profile", metavar="ROW", help="where the instructions of one exit of this row go")
     parser.set_defaults(handler=_bench)
 
@@ -41,6 +57,10 @@ def _bench(options: argparse.Namespace) -> int:
         return _latency(options)
     cpu = options.cpu or Bochs.default_cpu
     results = Results(versions.collect("bochs", cpu), cpu)
+    if options.inside:
+        results.pcanel = inside.rows(cpu)
+        print(table(results.document(INSIDE)))
+        return 0
     if options.rows:
         return _some(results, cpu, options.rows)
     _exits(results, cpu, options.quick)
@@ -101,10 +121,14 @@ def _system(results: Results, cpu: str) -> None:
             column["linux_boot_monitor"] = prompt.one(boot.monitor)
             results.meta[f"linux_boot_ticks_{boot_linux.__name__}"] = boot.exit_ticks
 
-    say("a Linux guest's disks")
-    results.pcanel.update({row: prompt.one(ticks) for row, ticks in disk.monitored(cpu).items()})
-    results.kvm.update({row: prompt.one(ticks) for row, ticks in disk.KVM_ONCE.items()})
-    results.native.update({row: prompt.one(ticks) for row, ticks in disk.NATIVE_ONCE.items()})
+    say("questions about a Linux")
+    results.pcanel.update(inside.rows(cpu))
+
+    for name, devices in (("disks", disk), ("network", network)):
+        say(f"a Linux guest's {name}")
+        results.pcanel.update({row: prompt.one(ticks) for row, ticks in devices.monitored(cpu).items()})
+        results.kvm.update({row: prompt.one(ticks) for row, ticks in devices.KVM_ONCE.items()})
+        results.native.update({row: prompt.one(ticks) for row, ticks in devices.NATIVE_ONCE.items()})
     for cpus in LINUX_CPUS:
         say(f"a boot of Linux with {cpus} processors: monitored, under KVM")
         results.pcanel[f"linux_boot_{cpus}"] = prompt.one(linux.monitored(cpu, cpus).ticks)

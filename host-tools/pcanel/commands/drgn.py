@@ -1,16 +1,21 @@
 """`pcanel drgn`: an unchanged drgn on a running guest, or on a core file of `pcanel dump`."""
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from pcanel.commands.inside import add_choice, asked
 from pcanel.errors import InputError
 from pcanel.kernel.variable import VARIABLE
+from pcanel.monitor import REPL
+from pcanel.paths import ROOT, lack_of
+from pcanel.runs import Run
 
 _SYMBOLS = ("-s", "--symbols", "--main-symbols", "--extra-symbols", "--no-default-symbols", "--try-symbols-by")
 
@@ -23,6 +28,13 @@ def add_to(commands) -> None:
         usage="%(prog)s [options] NAME ...",
     )
     add_choice(parser)
+    parser.add_argument(
+        "--kernel",
+        type=Path,
+        metavar="FILE",
+        help="the guest's vmlinux or bzImage, whose symbols and types then do not come by a serial line"
+        " (default: that of the guest file)",
+    )
     parser.add_argument("--crash", action="store_true", help="drgn-crash, which has the commands of crash")
     parser.add_argument("name", metavar="NAME", help="the guest, or a core file")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="what drgn takes: options, a script")
@@ -33,14 +45,36 @@ def _drgn(options: argparse.Namespace) -> int:
     path = Path(options.name)
     if path.is_file():
         return _run(options, options.name, None)
-    with asked(options, options.name) as (facts, directory):
+    with asked(options, options.name) as (facts, run):
         if not facts.vmcoreinfo:
             raise InputError(f"guest {options.name} runs no Linux that drgn knows: {facts.why}")
-        guest = {"run": str(directory), "line": options.line, "segments": facts.segments, "live": options.live}
+        guest = {
+            "run": str(run.path) if run else None,
+            "prompt": run.console(REPL)["socket"] if run else None,
+            "line": options.line,
+            "segments": facts.segments,
+            "live": options.live,
+            "kernels": [str(file) for file in _kernels(options, run)],
+        }
         from pcanel.kernel.program import core_file  # imports drgn
 
         with core_file(facts) as core:
             return _run(options, f"/proc/self/fd/{core.fileno()}", guest, (core.fileno(),))
+
+
+def _kernels(options: argparse.Namespace, run: Run | None) -> list[Path]:
+    """Files that the guest's kernel may be from: the one that is named, or those that guest files of its name boot."""
+    if options.kernel:
+        if lack_of(options.kernel):
+            raise InputError(f"{options.kernel}: {lack_of(options.kernel)}")
+        return [options.kernel.absolute()]
+    found = []
+    for path in map(Path, run.state["guests"] if run else sorted((ROOT / "guests").glob("*.toml"))):
+        with contextlib.suppress(OSError, tomllib.TOMLDecodeError):
+            table = tomllib.loads(path.read_text())
+            if table.get("name", path.stem) == options.name and isinstance(table.get("kernel"), str):
+                found.append((path.parent / table["kernel"]).absolute())
+    return found
 
 
 def _run(options: argparse.Namespace, core: str, guest: dict | None, descriptors: tuple[int, ...] = ()) -> int:
@@ -56,7 +90,12 @@ def _run(options: argparse.Namespace, core: str, guest: dict | None, descriptors
         process = subprocess.Popen(
             [sys.executable, *words], env=environment, pass_fds=descriptors, preexec_fn=_with_interrupts
         )
-        return process.wait()
+        try:
+            return process.wait()
+        except BaseException:  # this program is told to end
+            process.terminate()
+            process.wait()
+            raise
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -1,9 +1,10 @@
-"""What `pcanel dump` and `pcanel drgn` share: the run, its prompt, a guest's memory."""
+"""What commands that look into a guest share: the run, its prompt, the guest's memory, its screen."""
 
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pcanel import repl
 from pcanel.client import Client, way_to
@@ -13,7 +14,7 @@ from pcanel.monitor import BOOT_TIMEOUT, REPL
 from pcanel.ram import served
 from pcanel.ram.guest import Facts, GuestMemory, Memory, ask, held
 from pcanel.ram.line import LineMemory
-from pcanel.runs import find
+from pcanel.runs import Run, find
 
 Execute = Callable[[str], str]
 
@@ -28,26 +29,30 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Path | None]]:
-    """(what the monitor says of the guest, the run's directory, None on a PC); the guest stands still meanwhile unless
+def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Run | None]]:
+    """(what the monitor says of the guest, the run, None on a PC); the guest stands still meanwhile unless
     options.live."""
-    if options.line:
-        evaluate, directory = (lambda expression: repl.evaluate(options.line, expression, _TIMEOUT)), None
-    else:
-        run = find(options.run)
-        run.wait_booted(BOOT_TIMEOUT)
-        evaluate, directory = way_to(run), run.path
+    evaluate, run = _evaluate(options)
     with held(evaluate, name, not options.live):
-        yield ask(evaluate, name), directory
+        yield ask(evaluate, name), run
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[Callable[[str], Any], Run | None]:
+    """(evaluate(expression) at the monitor, the run or None)."""
+    if options.line:
+        return (lambda expression: repl.evaluate(options.line, expression, _TIMEOUT)), None
+    run = find(options.run)
+    run.wait_booted(BOOT_TIMEOUT)
+    return way_to(run), run
 
 
 @contextmanager
 def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, GuestMemory]]:
     """The same with the guest's memory."""
     with ExitStack() as stack:
-        facts, directory = stack.enter_context(asked(options, name))
+        facts, run = stack.enter_context(asked(options, name))
         execute = _prompt(options)[0]
-        yield facts, GuestMemory(_memory(stack, execute, directory), facts.segments)
+        yield facts, GuestMemory(_memory(stack, execute, run.path if run else None), facts.segments)
 
 
 @contextmanager
@@ -56,6 +61,14 @@ def prompt(options: argparse.Namespace) -> Iterator[tuple[Execute, Memory]]:
     with ExitStack() as stack:
         execute, directory = _prompt(options)
         yield execute, _memory(stack, execute, directory)
+
+
+@contextmanager
+def looked_at(options: argparse.Namespace) -> Iterator[tuple[Callable[[str], Any], Memory]]:
+    """(evaluate(expression) at the monitor, the machine's memory); guests run on."""
+    with ExitStack() as stack:
+        execute, directory = _prompt(options)
+        yield _evaluate(options)[0], _memory(stack, execute, directory)
 
 
 def _memory(stack: ExitStack, execute: Execute, directory: Path | None) -> Memory:

@@ -10,6 +10,7 @@ from pcanel.commands.output import check_timeout, program, say, show
 from pcanel.console import compile_pattern, readable
 from pcanel.engines.choose import ENGINES
 from pcanel.errors import EngineError, InputError, PcanelError, PolicyError
+from pcanel.guest.set import alone
 from pcanel.modules import BootModule
 from pcanel.monitor import DEFAULT_MEMORY, REPL, Monitor
 from pcanel.options import check_option
@@ -124,6 +125,8 @@ def _introduce(monitor: Monitor, on_terminal: bool) -> None:
     for name in [REPL, *guests]:
         attach = "repl" if name == REPL else f"console {name}"
         say(f"{name}: {program()} {attach}, or mpremote connect {monitor.url(name)}")
+    for line in alone(monitor.guests):
+        say(line)
     if on_terminal:
         keys = ", ".join(f"Ctrl-] {monitor.names.index(name)} for {name}" for name in guests)
         say(f"this terminal shows the prompt{'; ' if keys else ''}{keys}; Ctrl-] q ends the run, Ctrl-] ? tells more")

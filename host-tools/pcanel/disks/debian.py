@@ -22,7 +22,7 @@ PACKAGES = ("systemd-sysv", "udev", "kmod", "iproute2", "iputils-ping", "wget", 
 _SETUP = ROOT / "host-tools/setup"
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 _MIB = 1 << 20
-_SPARE = 96 * _MIB  # journal, tables, and room to work
+_SPARE = 104 * _MIB  # EFI System Partition, journal, tables, and room to work
 _SIZE_MOST = 64 << 30
 
 

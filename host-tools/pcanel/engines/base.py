@@ -29,6 +29,7 @@ class Machine:
     ports: list[int] = field(default_factory=list)  # loopback ports to connect COM1, COM2, ... to
     lines: list[socket.socket] = field(default_factory=list)  # or COM1, COM2, ... themselves; the engine closes them
     network: bool = False  # a card that leads to the host's network, by the engine's user-mode network
+    forwards: list[tuple[str, int, str, int]] = field(default_factory=list)  # of pcanel.guest.set.forwards()
     disks: list[Disk] = field(default_factory=list)
     paced: bool = False  # keep pace with the clock on the wall, for a person
     uefi: bool = False
@@ -38,6 +39,10 @@ class Machine:
     def is_iso(self) -> bool:
         return self.image.suffix == ".iso"
 
+    def rules(self) -> list[str]:
+        """The forwards as the user-mode network takes them: both engines have the same (libslirp)."""
+        return [f"{kind}:127.0.0.1:{port}-{address}:{there}" for kind, port, address, there in self.forwards]
+
     def connect(self, endpoints: Iterable[Endpoint], by_descriptor: bool) -> None:
         """Gives COM1, COM2, ... their endpoints. Only before the hub starts."""
         for endpoint in endpoints:
@@ -45,6 +50,16 @@ class Machine:
                 self.lines.append(endpoint.pair())
             else:
                 self.ports.append(endpoint.listen())
+
+    def check_ports(self) -> None:
+        """The host's ports that are to be forwarded are free: an engine would go on without one."""
+        for kind, port, _, _ in self.forwards:
+            with socket.socket(type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise InputError(f"forward: {kind} port {port} of the host: {error.strerror}") from None
 
     def check(self) -> None:
         lack = lack_of(self.image)

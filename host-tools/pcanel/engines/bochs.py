@@ -33,7 +33,8 @@ panic: action=fatal
 info: action=report, cpu0=ignore
 """
 
-_CARD = "e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp\n"  # the host's own address; guests have theirs
+_FORWARDS_MOST = 5  # of Bochs's user-mode network
+_CARD = "e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp{more}\n"  # the host's own address; guests have theirs
 
 # Where disks are: the CD from which the monitor boots is ata0-master.
 _CHANNELS = """\
@@ -115,11 +116,24 @@ class Bochs(Engine):
             config += f"com{number}: enabled=1, {mode}\n"
         config += self._disks()
         if machine.network:
-            config += _CARD
+            config += _CARD.format(more=self._forwards())
         (machine.directory / "bochsrc").write_text(config)
         (machine.directory / "cmos").write_bytes(_cmos(self.memory))
         if self._bochs.debugger:
             (machine.directory / "debugger").write_text(self.debugger_script())
+
+    def _forwards(self) -> str:
+        """Further words of the card's line: the user-mode network's own file."""
+        rules = self.machine.rules()
+        if len(rules) > _FORWARDS_MOST:
+            raise InputError(
+                f"forward: Bochs forwards {_FORWARDS_MOST} ports at most, not {len(rules)}; QEMU has no limit"
+            )
+        if not rules:
+            return ""
+        lines = ["# slirp config", *(f"hostfwd = {rule}" for rule in rules)]
+        (self.machine.directory / "slirp").write_text("\n".join(lines) + "\n")
+        return ", script=slirp"
 
     def _disks(self) -> str:
         """Their lines of bochsrc. One that is not written to keeps its image as it is by a log of Bochs's."""

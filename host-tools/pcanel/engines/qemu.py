@@ -72,12 +72,15 @@ class Qemu(Engine):
             words += ["-chardev", f"socket,id=com{number},fd={line.fileno()}"]
             words += ["-device", f"isa-serial,chardev=com{number},index={number - 1}"]
         if machine.network:
-            words += ["-nic", "user,model=e1000"]
+            words += ["-nic", ",".join(["user,model=virtio-net-pci", *(f"hostfwd={rule}" for rule in machine.rules())])]
         for number, disk in enumerate(machine.disks):
             how = "" if disk.writable else ",snapshot=on"
             words += ["-drive", f"if=none,id=disk{number},format=raw,werror=report{how},file={_option(disk.path)}"]
-            place = f"bus=ide.{number // 2},unit={number % 2}"
-            words += ["-device", f"ide-hd,drive=disk{number},{place},model={disk.model},serial={disk.model}"]
+            if machine.uefi:  # a Q35: AHCI
+                place = f"bus=ide.{number // 2},unit={number % 2}"
+                words += ["-device", f"ide-hd,drive=disk{number},{place},model={disk.model},serial={disk.model}"]
+            else:
+                words += ["-device", f"virtio-blk-pci,drive=disk{number},serial={disk.model}"]
         if machine.uefi:
             words += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_option(self._firmware)}"]
         if machine.is_iso:

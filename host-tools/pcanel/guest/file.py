@@ -21,7 +21,7 @@ from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.description import FIRMWARE_MEMORY, PROTOCOLS
+    from vmm.description import FIRMWARE, PROTOCOLS, SCREENS, least_memory
     from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
@@ -29,10 +29,12 @@ with importable():
     from vmm.ties import checks
 
 VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
-FIRMWARE = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
+DISPLAY_BIOS = "/usr/share/seabios/vgabios-stdvga.bin"  # of the display on PCI
+BIOS = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
+UEFI = "/usr/share/OVMF/OVMF_CODE_4M.fd"  # of Debian's package ovmf
+UEFI_VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 MODES = ("real", "protected", "long")
 CONSOLES = ("com2", "com3", "none")
-SCREENS = ("off", "on", "console")
 RESPONSES = ("reset", "stop", "power-off")  # to a reset, a triple fault, a power-off of the guest's own
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -181,6 +183,7 @@ def _check(reader: _Reader) -> Guest:
         "protocol": protocol,
         "kernel": blob("kernel", kernel, "kernel") if kernel is not None else None,
         "firmware": attach("firmware", firmware, "firmware") if firmware is not None else None,
+        **plugged.variables(reader, attach, disks, UEFI_VARIABLES if protocol == "uefi" else None),
         "vgabios": None,
         "initrd": blob("initrd", initrd, "initrd") if initrd is not None else None,
         "symbols": None,
@@ -191,6 +194,7 @@ def _check(reader: _Reader) -> Guest:
         "links": _links(reader, name),
         "pci": reader.take("pci", bool, "true or false", False),
         "rng": reader.take("rng", bool, "true or false", False),
+        "hvc": reader.take("hvc", bool, "true or false", False),
         "devices": plugged.devices(reader, attach),
         "disks": plugged.disks(reader, attach, disks),
         "cds": plugged.cds(reader, attach),
@@ -208,16 +212,19 @@ def _check(reader: _Reader) -> Guest:
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
     loaded = sum(module.size() for module in blobs)
-    if protocol == "bios" and config["screen"] != "off":
+    if config["screen"] == "graphics":
+        config["vgabios"] = attach("screen", DISPLAY_BIOS, "vgabios")
+    elif protocol == "bios" and config["screen"] != "off":
         config["vgabios"] = attach("screen", VGA_BIOS, "vgabios")
     blobs += images
     if symbols is not None:
         config["symbols"] = blob("symbols", symbols, "symbols")
-    if protocol == "bios":
-        if memory < FIRMWARE_MEMORY:
-            raise reader.error("memory", "firmware needs at least 16 MiB")
+    if protocol in FIRMWARE:
+        least = least_memory(protocol)
+        if memory < least:
+            raise reader.error("memory", f"firmware needs at least {least >> 20} MiB")
         if config["cmdline"]:
-            raise reader.error("cmdline", "has no meaning for protocol bios: the boot loader on the disk has it")
+            raise reader.error("cmdline", f"has no meaning for protocol {protocol}: the boot loader on the disk has it")
     if initrd is not None and protocol not in ("linux", "pvh"):
         raise reader.error("initrd", f"has no meaning for protocol {protocol}; use modules")
     reader.finish()
@@ -230,10 +237,10 @@ def _entered(reader: _Reader, protocol: str) -> tuple[str | None, str | None]:
     """What the guest starts with: a kernel's path, or firmware's."""
     kernel = reader.take("kernel", str, "a path")
     firmware = reader.take("firmware", str, "a path")
-    if protocol == "bios":
+    if protocol in FIRMWARE:
         if kernel is not None:
-            raise reader.error("kernel", "has no meaning for protocol bios, which boots from a disk")
-        return None, firmware or FIRMWARE
+            raise reader.error("kernel", f"has no meaning for protocol {protocol}, which boots from a disk")
+        return None, firmware or (UEFI if protocol == "uefi" else BIOS)
     if firmware is not None:
         raise reader.error("firmware", f"has no meaning for protocol {protocol}")
     if kernel is None:

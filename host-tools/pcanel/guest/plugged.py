@@ -11,6 +11,7 @@ from pcanel.vmm_import import importable
 with importable():
     from vmm.disks import checks
 
+_BLOCK = 4096  # what the flash of variables erases at once
 _LARGE = 32 << 20  # bytes of an image that is a disk of the machine, and no boot module
 
 
@@ -54,6 +55,34 @@ def disks(reader, attach, machines: list[Disk]) -> list[dict]:
         else:
             disk["image"] = attach(key, disk["image"], f"disk{number}")
     return found
+
+
+def variables(reader, attach, machines: list[Disk], template: str | None) -> dict:
+    """`variables = "FILE"`: where UEFI firmware keeps its variables. template: what they are without that key, for each
+    run anew; None: this firmware has none.
+
+    The file is a boot module, which the firmware begins with, and a disk of the machine, which changes go to."""
+    given = reader.take("variables", str, "a path")
+    if template is None:
+        if given is not None:
+            raise reader.error("variables", "has a meaning for protocol uefi only")
+        return {"variables": None, "variables_disk": None}
+    path = reader.file("variables", given or template)
+    if path.stat().st_size % _BLOCK:
+        raise reader.error("variables", f"{path}: has {path.stat().st_size} bytes, which are no variable store")
+    disk = None
+    if given is not None:
+        lack = hostdisks.check(path, True)
+        if lack:
+            raise reader.error("variables", f"{path}: {lack}")
+        disk = Disk(path, True)
+        if any(other.path == path for other in machines):
+            raise reader.error("variables", f"{path}: is a [[disk]], too")
+        machines.append(disk)
+    return {
+        "variables": attach("variables", given or template, "variables"),
+        "variables_disk": disk.model if disk else None,
+    }
 
 
 def cds(reader, attach) -> list[dict]:

@@ -41,6 +41,7 @@ def load_all(paths: list[Path], memory: int, cmdline: str = "") -> list[Guest]:
     _check_links(guests)
     _check_addresses(guests)
     _check_disks(guests)
+    forwards(guests)
     return guests
 
 
@@ -78,6 +79,38 @@ def _check_addresses(guests: list[Guest]) -> None:
             other = owners.setdefault((net["switch"], mac), guest)
             if other is not guest:
                 raise InputError(f"{guest.path}: net[{number}].mac: {mac.hex(':')} is the address of {other.path} too")
+
+
+def forwards(guests: list[Guest]) -> list[tuple[str, int, str, int]]:
+    """What the engine's user-mode network is to forward: protocol, port of the host's loopback, the guest's address and
+    port. A port of the host leads to one guest, an address is that of one."""
+    found: dict[tuple[str, int], tuple[str, int, str, int]] = {}
+    owners: dict[str, tuple[Guest, int]] = {}
+    for guest in guests:
+        for number, net in enumerate(guest.config["nets"]):
+            for rule in net_checks.forwards(net):
+                where = f"{guest.path}: net[{number}].forward"
+                kind, port, address, _ = rule
+                if (kind, port) in found:
+                    raise InputError(f"{where}: {kind} port {port} of the host is forwarded already")
+                if owners.setdefault(address, (guest, number)) != (guest, number):
+                    owner = owners[address][0].path
+                    raise InputError(f"{where}: {address} is the address of {owner}, too: name another in the string")
+                found[kind, port] = rule
+    return list(found.values())
+
+
+def alone(guests: list[Guest]) -> list[str]:
+    """A line for each interface whose switch nothing else is at: two names that should be one, perhaps."""
+    ports: dict[str, list[str]] = {}
+    for guest in guests:
+        for number, net in enumerate(guest.config["nets"]):
+            ports.setdefault(net["switch"], []).append(f"{guest.path}: net[{number}].switch")
+    return [
+        f"{places[0]}: nothing else is at the switch {switch}"
+        for switch, places in ports.items()
+        if len(places) == 1 and switch != net_checks.HOST
+    ]
 
 
 def _linked(guests: list[Guest]) -> dict[str, str]:

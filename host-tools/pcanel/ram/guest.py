@@ -58,33 +58,42 @@ class GuestMemory:
 
 
 class Cached:
-    """The same, with each page read once: for a guest that stands still."""
+    """The same, with each block read once: for a guest that stands still."""
 
-    def __init__(self, memory: GuestMemory, most: int = 1 << 18):
-        """most: pages kept."""
+    def __init__(self, memory: GuestMemory, block: int = PAGE, most: int = 1 << 30):
+        """block: bytes read at once, at least; most: bytes kept."""
         self._memory = memory
         self.segments = memory.segments
-        self._most = most
-        self._pages: dict[int, bytes] = {}
+        self._size = block
+        self._most = most // block
+        self._blocks: dict[int, bytes] = {}
 
     def read(self, gpa: int, size: int) -> bytes:
-        page, at = divmod(gpa, PAGE)
-        if at + size <= PAGE:
-            return self._page(page)[at : at + size]
-        last = (gpa + size - 1) // PAGE
-        return b"".join([self._page(number) for number in range(page, last + 1)])[at : at + size]
+        first, at = divmod(gpa, self._size)
+        if at + size <= self._size and first in self._blocks:
+            return self._blocks[first][at : at + size]
+        last = max(gpa, gpa + size - 1) // self._size
+        self._fetch(first, last)
+        return b"".join([self._blocks[number] for number in range(first, last + 1)])[at : at + size]
 
-    def _page(self, number: int) -> bytes:
-        data = self._pages.get(number)
-        if data is None:
-            if len(self._pages) >= self._most:
-                self._pages.clear()
-            data = self._pages[number] = self._memory.read(number * PAGE, PAGE)
-        return data
+    def _fetch(self, first: int, last: int) -> None:
+        """Reads the blocks that are not known, those that adjoin at once."""
+        blocks, size = self._blocks, self._size
+        if len(blocks) + last + 1 - first > self._most:
+            blocks.clear()
+        while first <= last:
+            end = first
+            while end <= last and end not in blocks:
+                end += 1
+            if end > first:
+                data = self._memory.read(first * size, (end - first) * size)
+                for number in range(first, end):
+                    blocks[number] = data[(number - first) * size : (number - first + 1) * size]
+            first = end + 1
 
     def forget(self) -> None:
         """The guest has run meanwhile."""
-        self._pages.clear()
+        self._blocks.clear()
 
 
 def check_name(name: str) -> str:
@@ -99,22 +108,23 @@ Evaluate = Callable[[str], Any]  # the value of an expression at the monitor's p
 
 def ask(evaluate: Evaluate, name: str) -> Facts:
     """What the monitor says of a guest. InputError: there is none."""
-    return Facts(**_answer(evaluate, name, "of"))
+    return Facts(**answer(evaluate, name, "of"))
 
 
 @contextmanager
 def held(evaluate: Evaluate, name: str, wanted: bool = True) -> Iterator[None]:
     """The guest stands still meanwhile; it goes on afterwards if it did before. wanted: False leaves it alone."""
-    paused = wanted and _answer(evaluate, name, "hold")
+    paused = wanted and answer(evaluate, name, "hold")
     try:
         yield
     finally:
         if paused:
             with contextlib.suppress(PcanelError):  # it was destroyed, or all has ended meanwhile
-                _answer(evaluate, name, "release")
+                answer(evaluate, name, "release")
 
 
-def _answer(evaluate: Evaluate, name: str, what: str):
+def answer(evaluate: Evaluate, name: str, what: str):
+    """What the function `what` of vmm.insight.facts says of a guest. InputError: there is none."""
     try:
         said = evaluate(f"{_MODULE}.ask(vms, {check_name(name)!r}, {_MODULE}.{what})")
     except RemoteError as error:

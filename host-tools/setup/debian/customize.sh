@@ -35,9 +35,14 @@ rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/log/*
 
 mkdir -p "$root/boot/grub"
 cat > "$root/boot/grub/grub.cfg" <<GRUB
-serial --unit=0 --speed=115200
-terminal_input serial console
-terminal_output serial console
+if [ "\$grub_platform" = efi ]; then
+    terminal_input console
+    terminal_output console
+else
+    serial --unit=0 --speed=115200
+    terminal_input serial console
+    terminal_output serial console
+fi
 set timeout=0
 menuentry Debian {
     linux /vmlinuz root=UUID=$PCANEL_UUID ro quiet console=ttyS0,115200

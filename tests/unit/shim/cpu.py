@@ -15,3 +15,8 @@ def limited(function, argument, _account):
 def copy(to, source, size):
     """Copy `size` bytes from one address to another."""
     ctypes.memmove(to, source, size)
+
+
+def zero(hpa, size):
+    """Clear `size` bytes at an address."""
+    ctypes.memset(hpa, 0, size)

@@ -1,0 +1,118 @@
+"""A NOR flash chip of one byte's width with Intel's basic command set, in which firmware keeps its variables.
+
+In its array mode a CPU reads it as memory; any write is a command, and brings it into the mode where reads answer with
+the status register, or with the chip's identity. Commands take no time. A program cycle sets a byte to its value, also
+bits that were 0 (as QEMU's chip, which firmware of virtual machines is made for). Source: Intel 28F640J3 data sheet,
+"Command Definitions"; JEDEC JEP137, 0001h.
+"""
+
+from micropython import const
+
+from vmm.devices import saved
+
+BLOCK = const(0x1000)  # bytes that are erased together
+
+# Commands, and second cycles
+_READ_ARRAY = const(0xFF)
+_READ_STATUS = const(0x70)
+_CLEAR_STATUS = const(0x50)
+_READ_IDENTITY = const(0x90)
+_PROGRAMS = (0x10, 0x40)
+_ERASE = const(0x20)
+_CONFIRM = const(0xD0)
+
+_READY = const(0x80)  # status
+_IDENTITY = (0x89, 0x17)  # Intel, 28F640
+_BAD_SEQUENCE = const(0xB0)  # ready; erase and program have failed
+
+_SAVED = ("_command", "_status", "_answers")
+_ARRAY, _STATUS, _NAME = 0, 1, 2  # what reads answer with
+
+
+class Flash:
+    """data: its contents, a buffer of whole blocks. direct(on): whether reads answer with the contents and need not
+    come here: no longer with the first command, and again at a read in array mode, not before: commands come in
+    hundreds. changed(offset, size): these bytes have been programmed or erased; ended(): the chip is in array mode
+    again; refused(what) counts."""
+
+    def __init__(self, data, direct, changed, ended, refused):
+        self._data = data
+        self._set_direct = direct
+        self._changed = changed
+        self._ended = ended
+        self._refused = refused
+        self._direct = True
+        self._answers = _ARRAY
+        self._command = self._status = 0
+
+    def reset(self):
+        """Power-on; the contents stay."""
+        self._command = self._status = 0
+        self._answer(_ARRAY)
+
+    def _answer(self, what):
+        before, self._answers = self._answers, what
+        if what != _ARRAY:
+            self._read_directly(False)
+        elif before != _ARRAY:
+            self._ended()
+
+    def _read_directly(self, on):
+        if on != self._direct:
+            self._direct = on
+            self._set_direct(on)
+
+    def read(self, offset, size):
+        if self._answers == _ARRAY:
+            self._read_directly(True)
+            return int.from_bytes(self._data[offset : offset + size], "little")
+        value = self._status
+        if self._answers == _NAME:
+            value = _IDENTITY[offset & 1]
+        return int.from_bytes(bytes([value] * size), "little")
+
+    def write(self, offset, size, value):
+        """A byte is a cycle of a command. Wider writes are as many cycles."""
+        for at in range(offset, offset + size):
+            self._cycle(at, value & 0xFF)
+            value >>= 8
+
+    def _cycle(self, at, value):
+        command, self._command = self._command, 0
+        if command in _PROGRAMS:
+            self._data[at] = value
+            self._status |= _READY
+            self._changed(at, 1)
+        elif command == _ERASE and value == _CONFIRM:
+            at &= ~(BLOCK - 1)
+            self._data[at : at + BLOCK] = b"\xff" * BLOCK
+            self._status |= _READY
+            self._changed(at, BLOCK)
+        elif command:
+            self._status |= _BAD_SEQUENCE
+        elif value == _READ_ARRAY:
+            self._answer(_ARRAY)
+            return
+        elif value in _PROGRAMS or value == _ERASE:
+            self._command = value
+        elif value == _CLEAR_STATUS:
+            self._status = 0
+        elif value == _READ_IDENTITY:
+            self._answer(_NAME)
+            return
+        elif value != _READ_STATUS:
+            self._refused("command to the firmware's flash")
+            return
+        self._answer(_STATUS)
+
+    # -- state as data: without the contents, which are not the chip's own
+
+    def save(self):
+        """Plain data."""
+        return saved.save(self, _SAVED)
+
+    def load(self, state):
+        before = self._answers
+        saved.load(self, _SAVED, state)
+        now, self._answers = self._answers, before
+        self._answer(now)

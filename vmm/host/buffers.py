@@ -1,0 +1,41 @@
+"""Buffers of a network card's transmit ring: one of 2 KiB for each descriptor, one behind the other."""
+
+import cpu
+import micropython
+from micropython import const
+
+from vmm.devices.virtio.queue import BUFFER as PART
+
+COUNT = const(256)  # descriptors of a ring
+BUFFER = const(2048)
+
+
+@micropython.viper
+def fill(buffers: int, n: int, begin: int, parts: int, skip: int, size: int):
+    """Copy a frame into buffers, from byte `begin` of that of descriptor n on; they begin anew behind the last. parts:
+    what it consists of, behind `skip` bytes, three words each."""
+    copy = cpu.copy
+    s = ptr32(parts)
+    at = (int(s[0]) | int(s[1]) << 32) + skip
+    here = int(s[2]) - skip
+    to = buffers + n * BUFFER + begin
+    room = (COUNT - n) * BUFFER - begin
+    while size > 0:
+        if here <= 0:
+            parts += PART * 4
+            s = ptr32(parts)
+            at = int(s[0]) | int(s[1]) << 32
+            here = int(s[2])
+            continue
+        if room == 0:
+            to = buffers
+            room = COUNT * BUFFER
+        piece = here if here < size else size
+        if piece > room:
+            piece = room
+        copy(to, at, piece)
+        to += piece
+        at += piece
+        here -= piece
+        room -= piece
+        size -= piece

@@ -1,0 +1,175 @@
+"""What disks share that take several commands at once, and move the data themselves: their requests, cut into commands.
+
+Commands of guests of the highest priority are sent first. Buffers that a device cannot take, odd ones or too many for a
+sector, go by a buffer in between.
+"""
+
+import cpu
+from micropython import const
+
+from vmm.devices.virtio.queue import cut
+from vmm.host import FLUSH, LEVEL, WRITE
+
+_SECTOR = const(512)
+_BETWEEN = const(32)  # sectors
+
+
+class Queued:
+    """A class on top has _send(slot, kind, sector, parts), _caused() (whether it has interrupted), _next() (slot << 1 |
+    ok of the next command that has ended, or -1), _stop().
+
+    slots: how many commands; most: buffers of one; largest: bytes of a buffer; align: of its address and size; line:
+    its interrupt's, or None. scheduler: charges guests, says who may have the CPU. take(size): host memory.
+    """
+
+    flushes = True  # it has something to flush
+
+    def __init__(self, scheduler, take, slots, most, largest, align, line):
+        self._scheduler = scheduler
+        self._most = most
+        self._largest = largest
+        self._align = align
+        self._line = line
+        self._slots = [None] * slots  # requests
+        self._between = [take(_BETWEEN * _SECTOR) for _ in range(slots)]
+        self._copies = [None] * slots  # buffers that what has been read is to be copied to
+        self._waiting = []
+        self._ended = []  # slots << 1 | ok that _next() has given, of guests that have to wait
+
+    def submit(self, request):
+        """A request is done when all its commands are."""
+        if request.kind == FLUSH and not self.flushes:
+            request.done(True)  # what it has written is there
+            return
+        request.parts = joined(request.words, self._largest)
+        request.under_way = 0
+        request.ok = True
+        at = len(self._waiting)
+        while at and self._waiting[at - 1].vm.priority < request.vm.priority:
+            at -= 1
+        self._waiting.insert(at, request)
+        self._go_on()
+
+    def _go_on(self):
+        """Send what there are slots for."""
+        for slot in range(len(self._slots)):
+            if not self._waiting:
+                return
+            if self._slots[slot] is None:
+                request = self._waiting[0]
+                self._slots[slot] = request
+                request.under_way += 1
+                parts, sector = self._command(slot, request), request.sector
+                request.sector += _bytes(parts) // _SECTOR
+                if not request.parts:
+                    self._waiting.pop(0)
+                self._send(slot, request.kind, sector, parts)
+
+    def _command(self, slot, request):
+        """The buffers of the request's next command."""
+        parts = request.parts
+        taken = parts[: self._most]
+        size = _bytes(taken) // _SECTOR * _SECTOR
+        if parts and (not size or any([(hpa | length) % self._align for hpa, length in taken])):
+            size = min(_bytes(parts), _BETWEEN * _SECTOR)
+            between = self._between[slot]
+            ours = cut(parts, 0, size)
+            if request.kind == WRITE:
+                at = between
+                for hpa, length in ours:
+                    cpu.copy(at, hpa, length)
+                    at += length
+            else:
+                self._copies[slot] = ours
+            taken = [(between, size)]
+        elif size != _bytes(taken):
+            taken = cut(taken, 0, size)
+        request.parts = cut(parts, size, _bytes(parts) - size) if size < _bytes(parts) else []
+        return taken
+
+    def look(self, floor):
+        """A host interrupt has come. floor: only for guests of this priority and above."""
+        caused = self._caused()
+        ended, self._ended = self._ended, []
+        one = self._next()
+        while one >= 0:
+            ended.append(one)
+            one = self._next()
+        for one in ended:
+            vm = self._slots[one >> 1].vm
+            if vm.priority < floor:
+                self._ended.append(one)
+                self._scheduler.poll_later()
+            else:
+                self._scheduler.serve(vm, lambda one=one: self._end(one))
+        if caused and self._line is not None:
+            cpu.line(self._line, LEVEL)
+
+    def _end(self, one):
+        """A command has ended."""
+        slot = one >> 1
+        request, self._slots[slot] = self._slots[slot], None
+        copies, self._copies[slot] = self._copies[slot], None
+        request.under_way -= 1
+        if not one & 1:
+            request.ok = False
+            if request.parts:
+                request.parts = []
+                self._waiting.remove(request)
+        elif copies and request.done:
+            at = self._between[slot]
+            for hpa, length in copies:
+                cpu.copy(hpa, at, length)
+                at += length
+        if not request.under_way and not request.parts and request.done:
+            request.done(request.ok)
+        self._go_on()
+
+    def cancel(self, vm):
+        """Requests of this guest are forgotten: when this returns, none moves anything any more. Writes that have
+        begun are done."""
+        self._waiting = [request for request in self._waiting if request.vm is not vm]
+        mine = [request for request in self._slots if request and request.vm is vm]
+        for request in mine:
+            request.done = None
+            request.parts = []
+        while any([request.under_way for request in mine]):
+            self._end_one()
+
+    def finish(self, vm):
+        """Requests of this guest are done when this returns."""
+        while any([request and request.vm is vm for request in self._slots + self._waiting]):
+            self._end_one()
+
+    def _end_one(self):
+        """Look once whether a command has ended."""
+        one = self._ended.pop(0) if self._ended else self._next()
+        if one >= 0:
+            self._end(one)
+
+    def close(self):
+        """A soft reset: it moves nothing any more."""
+        self._stop()
+
+    def __repr__(self):
+        return "%s, %s, %d MiB" % (self.model, self.serial, self.sectors >> 11)
+
+
+def _bytes(parts):
+    return sum([size for _, size in parts])
+
+
+def joined(words, most):
+    """[(hpa, bytes), ...] of a request's words: buffers that lie one behind the other are one, up to `most` bytes."""
+    out = []
+    for at in range(0, len(words), 3):
+        hpa, size = words[at] | words[at + 1] << 32, words[at + 2]
+        if out and out[-1][0] + out[-1][1] == hpa and out[-1][1] + size <= most:
+            hpa, before = out.pop()
+            size += before
+        while size > most:
+            out.append((hpa, most))
+            hpa += most
+            size -= most
+        out.append((hpa, size))
+    return out

@@ -1,0 +1,222 @@
+"""Virtio devices of the machine, by PCI: what the drivers of all of them share. QEMU has such devices.
+
+Modern ones (virtio 1.0 and later) with split rings, and their one interrupt line. Source: virtio 1.2, "Virtio Over PCI
+Bus", "Split Virtqueues".
+"""
+
+from array import array
+
+import cpu
+import micropython
+from micropython import const
+
+from vmm.devices.virtio.device import ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, VERSION_1
+from vmm.host.pci import MASTER, MEMORY
+
+VENDOR = const(0x1AF4)
+_MODERN = const(0x1040)  # the device ID of its kind 0
+_TRANSITIONAL = {0x1000: 1, 0x1001: 2}
+
+# Structures, by the capability's cfg_type
+_COMMON = const(1)
+_NOTIFY = const(2)
+_ISR = const(3)
+_DEVICE = const(4)
+_STRUCTURES = const(4)
+_CAPABILITIES = const(0x34)
+_VENDOR_CAPABILITY = const(9)
+
+# The common structure
+_FEATURE_SELECT = const(0x00)
+_FEATURE = const(0x04)
+_DRIVER_SELECT = const(0x08)
+_DRIVER_FEATURE = const(0x0C)
+_STATUS = const(0x14)
+_QUEUE_SELECT = const(0x16)
+_QUEUE_SIZE = const(0x18)
+_QUEUE_ENABLE = const(0x1C)
+_QUEUE_NOTIFY_OFF = const(0x1E)
+_QUEUE_ADDRESSES = const(0x20)
+
+DESC_NEXT = const(1)
+DESC_WRITE = const(2)
+
+# Words of a ring
+DESC = const(0)  # hpa, low and high; likewise those that follow
+AVAIL = const(2)
+USED = const(4)
+BELL = const(6)  # where it is notified
+NUMBER = const(8)
+SIZE = const(9)
+ADDED = const(10)  # entries of the available ring that were filled, 16 bits
+SEEN = const(11)  # entries of the used ring that were looked at, 16 bits
+RING_WORDS = const(12)
+
+
+def kind(function):
+    """The virtio device ID of a PCI function (1 network, 2 block), 0 for one that is none."""
+    if function.vendor != VENDOR:
+        return 0
+    return _TRANSITIONAL.get(function.device, max(function.device - _MODERN, 0))
+
+
+class Virtio:
+    """One device, reset. function: of vmm.host.pci; take(size): host memory. ValueError where it is none of 1.0."""
+
+    def __init__(self, function, take):
+        self._take = take
+        self.line = function.line
+        self._at = [0] * (_STRUCTURES + 1)
+        self._step = 0
+        function.enable(MEMORY | MASTER)
+        self._find(function)
+        if not all(self._at[1:]):
+            raise ValueError("it is a virtio device without the modern structures")
+        self.common, self.isr, self.device = self._at[_COMMON], self._at[_ISR], self._at[_DEVICE]
+        write8(self.common + _STATUS, 0)
+        end = cpu.rdtsc() + cpu.tsc_hz
+        while read8(self.common + _STATUS):
+            if cpu.rdtsc() > end:
+                raise ValueError("it does not come out of reset")
+        self._status = 0
+        self._add(ACKNOWLEDGE)
+        self._add(DRIVER)
+
+    def _find(self, function):
+        at = function.read(_CAPABILITIES) & 0xFC
+        for _ in range(48):
+            if not at:
+                return
+            word = function.read(at)
+            what = word >> 24
+            if word & 0xFF == _VENDOR_CAPABILITY and 0 < what <= _STRUCTURES and not self._at[what]:
+                self._at[what] = function.memory(function.read(at + 4) & 0xFF) + function.read(at + 8)
+                if what == _NOTIFY:
+                    self._step = function.read(at + 16)
+            at = word >> 8 & 0xFC
+
+    def _add(self, bits):
+        self._status |= bits
+        write8(self.common + _STATUS, self._status)
+
+    def negotiate(self, wanted):
+        """The features among `wanted` that the device has. ValueError where it does not take them."""
+        common, offered = self.common, 0
+        for page in (0, 1):
+            write32(common + _FEATURE_SELECT, page)
+            offered |= read32(common + _FEATURE) << 32 * page
+        taken = offered & (wanted | VERSION_1)
+        for page in (0, 1):
+            write32(common + _DRIVER_SELECT, page)
+            write32(common + _DRIVER_FEATURE, taken >> 32 * page & 0xFFFFFFFF)
+        self._add(FEATURES_OK)
+        if not taken & VERSION_1 or not read8(common + _STATUS) & FEATURES_OK:
+            self._add(FAILED)
+            raise ValueError("a virtio device does not take the monitor's features")
+        return taken
+
+    def ring(self, number, most):
+        """Queue `number`, of `most` entries or, where the device has fewer, so many: an array of RING_WORDS."""
+        common = self.common
+        write16(common + _QUEUE_SELECT, number)
+        size = min(read16(common + _QUEUE_SIZE), most)
+        if not size:
+            raise ValueError("a virtio device has no queue %d" % number)
+        write16(common + _QUEUE_SIZE, size)
+        hpa = self._take(16 * size + 8 * size + 4096 + 2 * size)
+        cpu.zero(hpa, 16 * size + 8 * size + 4096 + 2 * size)
+        avail = hpa + 16 * size
+        used = avail + 6 + 2 * size + 63 & ~63
+        bell = self._at[_NOTIFY] + read16(common + _QUEUE_NOTIFY_OFF) * self._step
+        words = array("I", [0] * RING_WORDS)
+        for i, value in enumerate((hpa, avail, used, bell)):
+            words[2 * i], words[2 * i + 1] = value & 0xFFFFFFFF, value >> 32
+        words[NUMBER], words[SIZE] = number, size
+        for i, value in enumerate((hpa, avail, used)):
+            write32(common + _QUEUE_ADDRESSES + 8 * i, value & 0xFFFFFFFF)
+            write32(common + _QUEUE_ADDRESSES + 8 * i + 4, value >> 32)
+        write16(common + _QUEUE_ENABLE, 1)
+        return words
+
+    def start(self):
+        self._add(DRIVER_OK)
+
+    def caused(self):
+        """Whether it has interrupted since the last call; its line falls."""
+        return read8(self.isr)
+
+    def stop(self):
+        write8(self.common + _STATUS, 0)
+
+
+@micropython.viper
+def read8(at: int) -> int:
+    return int(ptr8(at)[0])
+
+
+@micropython.viper
+def read16(at: int) -> int:
+    return int(ptr16(at)[0])
+
+
+@micropython.viper
+def read32(at: int) -> uint:
+    return uint(ptr32(at)[0])
+
+
+@micropython.viper
+def write8(at: int, value: int):
+    ptr8(at)[0] = value
+
+
+@micropython.viper
+def write16(at: int, value: int):
+    ptr16(at)[0] = value
+
+
+@micropython.viper
+def write32(at: int, value: int):
+    ptr32(at)[0] = value
+
+
+@micropython.viper
+def describe(ring: ptr32, n: int, hpa: int, size: int, flags: int):
+    """Descriptor n; with DESC_NEXT, the one behind it follows, the first behind the last."""
+    d = ptr32((int(ring[DESC]) | int(ring[DESC + 1]) << 32) + (n << 4))
+    d[0] = hpa & 0xFFFFFFFF
+    d[1] = hpa >> 32
+    d[2] = size
+    d[3] = flags | (n + 1 & int(ring[SIZE]) - 1) << 16
+
+
+@micropython.viper
+def add(ring: ptr32, head: int):
+    """Make a chain available; the device need not look until notify()."""
+    avail = ptr16(int(ring[AVAIL]) | int(ring[AVAIL + 1]) << 32)
+    added = int(ring[ADDED])
+    avail[2 + (added & int(ring[SIZE]) - 1)] = head
+    added = added + 1 & 0xFFFF
+    ring[ADDED] = added
+    avail[1] = added
+
+
+@micropython.viper
+def notify(ring: ptr32):
+    """Tell the device, unless it has said that it looks by itself."""
+    used = ptr16(int(ring[USED]) | int(ring[USED + 1]) << 32)
+    if int(used[0]) & 1 == 0:
+        ptr16(int(ring[BELL]) | int(ring[BELL + 1]) << 32)[0] = int(ring[NUMBER])
+
+
+@micropython.viper
+def used(ring: ptr32, out: ptr32) -> int:
+    """The next chain that has come back: 1, and its head and length in out[0] and out[1]; 0 where none has."""
+    base = int(ring[USED]) | int(ring[USED + 1]) << 32
+    seen = int(ring[SEEN])
+    if int(ptr16(base)[1]) == seen:
+        return 0
+    entry = ptr32(base + 4 + ((seen & int(ring[SIZE]) - 1) << 3))
+    out[0] = entry[0]
+    out[1] = entry[1]
+    ring[SEEN] = seen + 1 & 0xFFFF
+    return 1

@@ -1,0 +1,193 @@
+"""A virtio network card of the machine: QEMU's. Source: virtio 1.2, "Network Device".
+
+It has the methods of the e1000 (vmm/host/e1000.py), and buffers of 2 KiB in the monitor's memory, one for each
+descriptor; the header of virtio stands before each frame, so that what a guest's driver has said of checksums and
+segments goes on as it is.
+"""
+
+from array import array
+
+import cpu
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm.devices.virtio.queue import CHAIN, NOTHING
+from vmm.host import virtio
+from vmm.host.buffers import BUFFER, COUNT, fill
+from vmm.host.virtio import ADDED, AVAIL, DESC_NEXT, DESC_WRITE, SIZE, USED, add, describe, notify, read8, used
+from vmm.network.words import ETHERNET, HEADER_BYTES, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6
+
+_CSUM = const(1 << 0)
+_MAC = const(1 << 5)
+_HOST_TSO4 = const(1 << 11)
+_HOST_TSO6 = const(1 << 12)
+
+# Words of a card
+_RX = const(0)  # address of the receive ring's words, low and high; likewise those that follow
+_TX = const(2)
+_BUFFERS = const(4)  # hpa of those of the receive ring; those of the transmit ring follow
+_ISR = const(6)
+_TAKEN = const(8)  # 1 + the receive descriptor whose frame is being used
+_FREE = const(9)  # transmit descriptor that is filled next
+_SENT = const(10)  # oldest that is not known to have been sent
+_TOLD = const(11)  # ADDED when the card was last told
+_OWED = const(12)  # its interrupt has come and its line is masked
+_OUT = const(13)  # two words for used()
+_LENGTHS = const(15)  # of the chains that begin at each transmit descriptor; bit 31: it has come back
+_CARD_WORDS = const(_LENGTHS + COUNT)
+_BACK = const(1 << 31)
+_BYTES = const(2 * COUNT * BUFFER)
+_SILENT = const(1)  # flags of the available ring: no interrupts
+
+
+class VirtioNet:
+    """function: of vmm.host.pci; take(size): host memory. ValueError."""
+
+    def __init__(self, function, take):
+        self._device = device = virtio.Virtio(function, take)
+        features = device.negotiate(_CSUM | _MAC | _HOST_TSO4 | _HOST_TSO6)
+        self.line = device.line
+        self.mac = bytes([read8(device.device + i) for i in range(6)]) if features & _MAC else b"\x02P\0\0\0\1"
+        self.can = 0
+        for feature, bit in ((_CSUM, NEEDS_CSUM), (_HOST_TSO4, NEEDS_TSO4), (_HOST_TSO6, NEEDS_TSO6)):
+            if features & feature and features & _CSUM:
+                self.can |= bit
+        self._rings = [device.ring(n, COUNT) for n in (0, 1)]
+        if min([ring[SIZE] for ring in self._rings]) < COUNT:
+            raise ValueError("its queues are too short")
+        hpa = take(_BYTES)
+        self.words = array("I", [0] * _CARD_WORDS)
+        rx, tx = [uctypes.addressof(ring) for ring in self._rings]
+        for word, value in ((_RX, rx), (_TX, tx), (_BUFFERS, hpa), (_ISR, device.isr)):
+            self.words[word], self.words[word + 1] = value & 0xFFFFFFFF, value >> 32
+        for n in range(COUNT):
+            describe(rx, n, hpa + n * BUFFER, BUFFER, DESC_WRITE)
+            add(rx, n)
+        virtio.write16(_address(self._rings[1], AVAIL), _SILENT)
+        device.start()
+        notify(rx)
+        at = uctypes.addressof(self.words)
+        self.put = bind(_put, at)
+        self.take = bind(_take, at)
+        self.tell = bind(_tell, at)
+        self.listen = bind(_listen, at)
+        self.answered = bind(_answered, at)
+        self.has = bind(_has, at)
+        self.has_frame = bind(_has_frame, at)
+
+    def close(self):
+        self._device.stop()
+
+
+def _address(words, at):
+    return words[at] | words[at + 1] << 32
+
+
+@micropython.viper
+def _has_frame(card: int) -> int:
+    c = ptr32(card)
+    r = ptr32(int(c[_RX]) | int(c[_RX + 1]) << 32)
+    there = int(ptr16(int(r[USED]) | int(r[USED + 1]) << 32)[1])
+    return 0 if there == int(r[virtio.SEEN]) else 1
+
+
+@micropython.viper
+def _has(card: int) -> int:
+    c = ptr32(card)
+    if int(ptr8(int(c[_ISR]) | int(c[_ISR + 1]) << 32)[0]):
+        c[_OWED] = 1
+    return 1 if c[_OWED] else int(_has_frame(card))
+
+
+@micropython.viper
+def _tell(card: int):
+    c = ptr32(card)
+    _quiet(card, _SILENT)
+    tx = int(c[_TX]) | int(c[_TX + 1]) << 32
+    if c[_TOLD] != ptr32(tx)[ADDED]:
+        c[_TOLD] = ptr32(tx)[ADDED]
+        notify(tx)
+
+
+@micropython.viper
+def _quiet(card: int, flags: int):
+    c = ptr32(card)
+    r = ptr32(int(c[_RX]) | int(c[_RX + 1]) << 32)
+    ptr16(int(r[AVAIL]) | int(r[AVAIL + 1]) << 32)[0] = flags
+
+
+@micropython.viper
+def _listen(card: int):
+    _quiet(card, 0)
+
+
+@micropython.viper
+def _answered(card: int):
+    ptr32(card)[_OWED] = 0
+
+
+@micropython.viper
+def _take(card: int, part: ptr32) -> int:
+    c = ptr32(card)
+    rx = int(c[_RX]) | int(c[_RX + 1]) << 32
+    if c[_TAKEN]:
+        add(rx, int(c[_TAKEN]) - 1)
+        c[_TAKEN] = 0
+        notify(rx)
+    while int(used(rx, card + 4 * _OUT)):
+        n = int(c[_OUT])
+        size = int(c[_OUT + 1]) - HEADER_BYTES
+        if n < COUNT and size >= ETHERNET and size <= BUFFER - HEADER_BYTES:
+            here = (int(c[_BUFFERS]) | int(c[_BUFFERS + 1]) << 32) + n * BUFFER + HEADER_BYTES
+            part[0] = here & 0xFFFFFFFF
+            part[1] = here >> 32
+            part[2] = size
+            c[_TAKEN] = n + 1
+            return size
+        if n < COUNT:
+            add(rx, n)
+    return 0
+
+
+@micropython.viper
+def _reclaim(card: int) -> int:
+    """How many transmit descriptors are free."""
+    c = ptr32(card)
+    tx = int(c[_TX]) | int(c[_TX + 1]) << 32
+    while int(used(tx, card + 4 * _OUT)):
+        n = int(c[_OUT])
+        if n < COUNT:
+            c[_LENGTHS + n] = int(c[_LENGTHS + n]) | _BACK
+    sent = int(c[_SENT])
+    while int(c[_LENGTHS + sent]) & _BACK:
+        size = int(c[_LENGTHS + sent]) & 0xFFFF
+        c[_LENGTHS + sent] = 0
+        sent = sent + size & COUNT - 1
+    c[_SENT] = sent
+    return sent - int(c[_FREE]) - 1 & COUNT - 1
+
+
+@micropython.viper
+def _put(card: int, parts: int, skip: int, size: int, header: int) -> int:
+    c = ptr32(card)
+    left = size + HEADER_BYTES
+    count = (left + BUFFER - 1) // BUFFER
+    if int(_reclaim(card)) < count:
+        return NOTHING
+    tx = int(c[_TX]) | int(c[_TX + 1]) << 32
+    first = int(c[_FREE])
+    buffers = (int(c[_BUFFERS]) | int(c[_BUFFERS + 1]) << 32) + COUNT * BUFFER
+    cpu.copy(buffers + first * BUFFER, header, HEADER_BYTES)
+    fill(buffers, first, HEADER_BYTES, parts, skip, size)
+    n = first
+    while left > 0:
+        piece = BUFFER if left > BUFFER else left
+        left -= piece
+        describe(tx, n, buffers + n * BUFFER, piece, DESC_NEXT if left else 0)
+        n = n + 1 & COUNT - 1
+    c[_LENGTHS + first] = count
+    c[_FREE] = n
+    add(tx, first)
+    return CHAIN
