@@ -12,10 +12,7 @@ from pcanel.commands import (
     bench,
     capture,
     client,
-<<<<<<< HEAD
     copy,
-=======
->>>>>>> de02aa5122060fc786ccd8e7d75fcdaaf3b231ab
     doctor,
     drgn,
     dump,
@@ -26,10 +23,7 @@ from pcanel.commands import (
     screenshot,
     top,
     trace,
-<<<<<<< HEAD
-=======
     view,
->>>>>>> de02aa5122060fc786ccd8e7d75fcdaaf3b231ab
 )
 from pcanel.errors import InputError, PcanelError
 
@@ -47,11 +41,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(prog="pcanel", description="Runs and steers the Pcanel/Py monitor.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-<<<<<<< HEAD
-    for module in (run, client, copy, dump, drgn, gdb, trace, capture, plot, top, screenshot, image, bench, doctor):
-=======
-    for module in (run, client, dump, drgn, gdb, trace, capture, plot, top, screenshot, view, image, bench, doctor):
->>>>>>> de02aa5122060fc786ccd8e7d75fcdaaf3b231ab
+    modules = (
+        run, client, copy, dump, drgn, gdb, trace, capture, plot, top, screenshot, view, image, bench, doctor,
+    )  # fmt: skip
+    for module in modules:
         module.add_to(commands)
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
