@@ -2,6 +2,7 @@
 run."""
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -35,7 +36,8 @@ def shell(monitor):
 
 def has_kept(console):
     console.send(f"setvar {NAME} -guid {GUID}\r")
-    return b"resets" in console.expect(rb"((?s:.*))" + PROMPT, 300).group(1)
+    shown = re.sub(rb"\x1b\[[0-9;]*[A-Za-z]", b"", console.expect(rb"((?s:.*))" + PROMPT, 300).group(1))
+    return VALUE.encode().hex(" ").upper().encode() in shown
 
 
 def test_variables_outlive_resets_and_runs(file):
