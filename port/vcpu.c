@@ -240,13 +240,16 @@ MP_DEFINE_CONST_FUN_OBJ_2(vcpu_read_obj, vcpu_read); // also vmx.vmread, as vmwr
 static mp_obj_t vcpu_tables(mp_obj_t self_in) {
     vcpu_need_loaded(get(self_in));
     uint64_t efer, cr4, cr3;
-    vmx_check("VMREAD", vmx_vmread(GUEST_IA32_EFER, &efer));
+    vmx_result_t result = vmx_vmread(GUEST_IA32_EFER, &efer);
+    result = result == VMX_OK ? vmx_vmread(GUEST_CR4, &cr4) : result;
+    result = result == VMX_OK ? vmx_vmread(GUEST_CR3, &cr3) : result;
+    if (MP_UNLIKELY(result != VMX_OK)) {
+        vmx_raise("VMREAD", result);
+    }
     if ((efer & (EFER_LMA | EFER_NXE)) != (EFER_LMA | EFER_NXE)) {
         return MP_OBJ_NEW_SMALL_INT(0);
     }
-    vmx_check("VMREAD", vmx_vmread(GUEST_CR4, &cr4));
-    vmx_check("VMREAD", vmx_vmread(GUEST_CR3, &cr3));
-    return mp_obj_new_int_from_uint((cr3 & 0xffffffffff000) | (cr4 & CR4_LA57 ? 5 : 4));
+    return MP_OBJ_NEW_SMALL_INT((cr3 & 0xffffffffff000) | (cr4 & CR4_LA57 ? 5 : 4));
 }
 MP_DEFINE_CONST_FUN_OBJ_1(vcpu_tables_obj, vcpu_tables);
 
