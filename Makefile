@@ -42,7 +42,7 @@ PYTHON_SOURCES := vmm port tests host-tools guests
 RUN_OPTIONS = --engine $(ENGINE) $(if $(CPU),--cpu $(CPU))
 C_SOURCES = $(wildcard port/*.c port/*.h guests/*/*.c guests/*/*.h host-tools/*/*.c host-tools/*/*.h)
 
-.PHONY: all help setup elf iso bochs guests rtos debian run repl test ready-for-test test-long test-nested bench latency bench-quick check format size doctor clean
+.PHONY: all help setup elf iso bochs guests rtos debian installer run repl test ready-for-test test-long test-nested bench latency bench-quick check format size doctor clean
 .DELETE_ON_ERROR:
 
 all: elf iso
@@ -53,6 +53,7 @@ help:
 	@echo 'make repl     boot it without guests: the Python prompt only'
 	@echo 'make bochs    Bochs 3.0 built for speed, which all of these use from then on (test, bench, latency build it)'
 	@echo 'make debian   a Debian disk for guests/debian.toml (three minutes, 200 MB from the mirror)'
+	@echo 'make installer  the netboot installer of guests/installer.toml (133 MB)'
 	@echo 'make test     all tests'
 	@echo 'make test-long  those that take minutes each: 1 MiB over the link, cyclictest'
 	@echo 'make test-nested  the monitor under QEMU with nested VMX, in an emulated machine'
@@ -128,6 +129,9 @@ bochs: $(BUILD)/bochs/bochs
 $(BUILD)/guests/ipxe: | $(STAMPS)/apt
 	@$(SETUP)/unpack.sh $(BUILD)/apt $@ ipxe
 
+$(BUILD)/guests/installer: | $(STAMPS)/apt
+	@$(SETUP)/unpack.sh $(BUILD)/apt $@ debian-installer-12-netboot-amd64
+
 $(BUILD)/guests/memdisk: | $(STAMPS)/apt
 	@$(SETUP)/unpack.sh $(BUILD)/apt $@ syslinux-common
 
@@ -137,9 +141,13 @@ setup: $(STAMPS)/packages $(STAMPS)/venv $(MICROPYTHON_READY) | guests
 $(BUILD)/loopback.so: host-tools/loopback/bind.c | $(STAMPS)/packages
 	@gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o $@ $<
 
+# For `pcanel view`.
+$(BUILD)/vnc.so: host-tools/vnc/server.c | $(STAMPS)/packages
+	@gcc -O2 -Wall -Wextra -Werror -shared -fPIC -o $@ $< -lvncserver
+
 # ---- the image -------------------------------------------------------------
 
-elf: $(STAMPS)/venv $(BUILD)/loopback.so $(MICROPYTHON_READY)
+elf: $(STAMPS)/venv $(BUILD)/loopback.so $(BUILD)/vnc.so $(MICROPYTHON_READY)
 	@$(MAKE) $(PARALLEL) --no-print-directory -C port BUILD=$(abspath $(BUILD)/port) \
 	    MICROPYTHON_DIR=$(abspath $(MICROPYTHON)) PYTHON=$(abspath $(PYTHON))
 
@@ -215,6 +223,8 @@ $(BUILD)/images/trixie.img: $(wildcard $(SETUP)/debian/*) | $(STAMPS)/venv $(STA
 
 debian: $(BUILD)/images/debian.img
 
+installer: $(BUILD)/guests/installer
+
 # ---- use -------------------------------------------------------------------
 
 # The default guests need one kernel and rtos.elf; anybody else's may need all there is.
@@ -254,7 +264,7 @@ latency: elf bochs guests $(BUILD)/kvmrun/kvmrun
 bench-quick: elf bochs $(BUILD)/guests/exitbench/exitbench.elf
 	@$(PCANEL) bench --quick
 
-test-long: all $(FAST_BOCHS) guests debian $(BUILD)/images/trixie.img
+test-long: all $(FAST_BOCHS) guests debian installer $(BUILD)/images/trixie.img
 	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m long --ignore tests/nested $(TESTS)
 
 doctor: $(STAMPS)/venv
@@ -275,7 +285,7 @@ size: elf
 	@$(PYTHON) -m pcanel.size $(BUILD)/pcanel.elf
 
 clean:
-	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/loopback.so $(BUILD)/run $(BUILD)/cache $(BUILD)/bench* $(BUILD)/kvmrun $(BUILD)/guests/exitbench $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/smp $(BUILD)/guests/rtos
+	rm -rf $(BUILD)/port $(BUILD)/pcanel.* $(BUILD)/loopback.so $(BUILD)/vnc.so $(BUILD)/run $(BUILD)/cache $(BUILD)/bench* $(BUILD)/kvmrun $(BUILD)/guests/exitbench $(BUILD)/outer $(BUILD)/guests/tests $(BUILD)/guests/smp $(BUILD)/guests/rtos
 
 .PHONY: distclean
 distclean:

@@ -10,7 +10,7 @@ _MOST = const(4096)  # scan codes that wait
 _PERIODS = const(200)  # a second: how often the next byte may come
 _UP = const(0x80)
 _EXTENDED = const(0xE0)
-_SHIFT = const(0x2A)
+SHIFT = const(0x2A)
 
 # By scan code from 02h on: alone, with shift.
 _ROWS = (
@@ -54,8 +54,8 @@ def key(name):
     return code
 
 
-def _bytes(code, up):
-    """A scan code as the keyboard sends it."""
+def scan(code, up):
+    """A scan code as the keyboard sends it: bytes of a key that is pressed, or released."""
     last = code & 0xFF | (_UP if up else 0)
     return [_EXTENDED, last] if code > 0xFF else [last]
 
@@ -63,7 +63,7 @@ def _bytes(code, up):
 class Typist:
     """Of one guest. keyboard: its vmm.devices.i8042.I8042.
 
-    For users: press, type.
+    For users: press, send, type.
     """
 
     def __init__(self, clock, keyboard):
@@ -83,17 +83,18 @@ class Typist:
         codes = []
         for c in text:
             code, shifted = character(c)
-            around = ([_SHIFT], [_SHIFT | _UP]) if shifted else ([], [])
-            codes += around[0] + _bytes(code, False) + _bytes(code, True) + around[1]
-        self._send(codes)
+            around = ([SHIFT], [SHIFT | _UP]) if shifted else ([], [])
+            codes += around[0] + scan(code, False) + scan(code, True) + around[1]
+        self.send(codes)
 
     def press(self, *names):
         """Press keys one after the other, and release them: press("ctrl", "alt", "delete"). ValueError."""
         codes = [key(name) for name in names]
-        down = [byte for code in codes for byte in _bytes(code, False)]
-        self._send(down + [byte for code in reversed(codes) for byte in _bytes(code, True)])
+        down = [byte for code in codes for byte in scan(code, False)]
+        self.send(down + [byte for code in reversed(codes) for byte in scan(code, True)])
 
-    def _send(self, codes):
+    def send(self, codes):
+        """Bytes of scan codes of set 1. MemoryError where too much waits; none is sent then."""
         if len(self._waiting) + len(codes) > _MOST:
             raise MemoryError("%d scan codes wait already; the guest takes none" % len(self._waiting))
         idle = not self._waiting

@@ -8,7 +8,23 @@ import argparse
 import signal
 import sys
 
-from pcanel.commands import bench, capture, client, doctor, drgn, dump, gdb, image, plot, run, screenshot, top, trace
+from pcanel.commands import (
+    bench,
+    capture,
+    client,
+    copy,
+    doctor,
+    drgn,
+    dump,
+    gdb,
+    image,
+    plot,
+    run,
+    screenshot,
+    top,
+    trace,
+    view,
+)
 from pcanel.errors import InputError, PcanelError
 
 EXIT_FAILED = 1
@@ -25,7 +41,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(prog="pcanel", description="Runs and steers the Pcanel/Py monitor.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (run, client, dump, drgn, gdb, trace, capture, plot, top, screenshot, image, bench, doctor):
+    modules = (
+        run, client, copy, dump, drgn, gdb, trace, capture, plot, top, screenshot, view, image, bench, doctor,
+    )  # fmt: skip
+    for module in modules:
         module.add_to(commands)
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,15 +1,22 @@
 """Guests with SeaBIOS that boot GRUB: from a disk, with GRUB's shell on the serial line, and from a CD, with it on the
 screen and the keyboard."""
 
+import asyncio
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import asyncvnc
+import numpy
 import pytest
 import vtx
 from pcanel.disks import bootable
 from pcanel.guest.file import BIOS
 from pcanel.image import burn
 from pcanel.monitor import Monitor
+from PIL import Image
 
 MODULES = ("biosdisk", "part_msdos", "ext2", "normal", "serial", "terminal", "ls", "lsmmap", "lsacpi", "lspci",
            "hexdump", "reboot", "halt")  # fmt: skip
@@ -17,6 +24,9 @@ EARLY = "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output 
 MEMORY = 32 << 20
 SIZE = 4 << 20
 PROMPT = rb"grub> "
+PCANEL = Path(sys.executable).parent / "pcanel"
+FONT = Path("/usr/share/grub/ascii.pf2")
+GRAPHICS = "function graphics {\n loadfont /ascii.pf2\n set gfxmode=640x480x32\n terminal_output gfxterm\n}\n"
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +40,12 @@ def monitor(tmp_path_factory):
     file = directory / "grub.toml"
     file.write_text(f'memory = {MEMORY}\nprotocol = "bios"\ncpus = 2\n[[disk]]\nimage = "{image}"\n')
     iso = directory / "cd.iso"
-    burn(iso, "", {"said": b"from the CD\n"}, "cat ls")
+    burn(iso, GRAPHICS, {"said": b"from the CD\n", FONT.name: FONT}, "cat ls vbe gfxterm font")
     other = directory / "cd.toml"
-    other.write_text(f'memory = {MEMORY}\nprotocol = "bios"\nscreen = "on"\n[[cd]]\nimage = "{iso}"\n')
-    with Monitor(engine=vtx.engine(), guests=[file, other], memory=256) as monitor:
+    other.write_text(f'memory = {MEMORY}\nprotocol = "bios"\nscreen = "graphics"\n[[cd]]\nimage = "{iso}"\n')
+    hybrid = directory / "hybrid.toml"
+    hybrid.write_text(other.read_text().replace("[[cd]]", "[[disk]]").replace("graphics", "on"))
+    with Monitor(engine=vtx.engine(), guests=[file, other, hybrid], memory=256) as monitor:
         yield monitor
 
 
@@ -83,23 +95,133 @@ def test_pci_and_the_disk(grub):
     assert "55 aa" in grub("hexdump -s 496 -n 16 (hd0)")
 
 
-def test_a_cd_with_screen_and_keyboard(monitor):
-    def shows(text, wanted):
-        monitor.exec(f"vms['cd'].keyboard.type({text!r})")
-        end = time.monotonic() + 240
-        while True:
-            rows = monitor.eval("vms['cd'].screen().text")
-            if re.search(wanted, "\n".join(rows), re.M):
-                return
-            assert time.monotonic() < end, rows
-            time.sleep(0.3)
+def typed(monitor, name, text, wanted):
+    """Types on the keyboard of a guest with a screen, until that shows what is wanted."""
+    monitor.exec(f"vms[{name!r}].keyboard.type({text!r})")
+    end = time.monotonic() + 240
+    while True:
+        shown = monitor.eval(f"str(vms[{name!r}].screen())")
+        if re.search(wanted, shown, re.M):
+            return
+        assert time.monotonic() < end, shown
+        time.sleep(0.3)
 
-    shows("", "^grub>")
+
+@pytest.fixture(scope="module")
+def shows(monitor):
+    """shows(typed, wanted) at the guest with the CD."""
+
+    def run(text, wanted):
+        typed(monitor, "cd", text, wanted)
+
+    run("", "^grub>")
+    return run
+
+
+@pytest.fixture
+def view(monitor):
+    """A `pcanel view` of this guest: its port."""
+    command = [PCANEL, "view", "cd", "--port", "0", "--run", monitor.run.id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        port = int(re.search(r"^cd: vnc://127.0.0.1:(\d+); Ctrl-C ends it$", served.stdout.readline()).group(1))
+        yield port
+        served.terminate()
+
+
+def picture(path):
+    return numpy.asarray(Image.open(path))
+
+
+def test_a_cd_with_screen_and_keyboard(monitor, shows):
     assert "Booting from DVD/CD..." in monitor.eval("vms['cd'].firmware.log")
     shows("ls\n", r"\(cd\)")
     shows("cat /said\n", "^from the CD$")
     assert "SeaBIOS" not in monitor.console("cd").text()
+
+
+def test_a_screenshot_of_text(monitor, shows, tmp_path):
+    """In the font that the VGA BIOS has loaded, grey on black."""
+    file = tmp_path / "text.png"
+    said = monitor.exec(f"vms['cd'].screenshot({str(file)!r})")
+    assert said.strip() == f"{file}: the screen of cd, 720 x 400"
+    shown = picture(file)
+    rows = monitor.eval("vms['cd'].screen().text")
+    row = rows.index("from the CD")
+    glyph = monitor.eval("vms['cd'].memory.read(0xA0000 + 32 * ord('f'), 16)")
+    dots = numpy.unpackbits(numpy.frombuffer(glyph, numpy.uint8).reshape(16, 1), axis=1)
+    assert dots.any()
+    assert (shown[16 * row : 16 * row + 16, :8] == 0xAA * dots[:, :, None]).all()
+    assert set(numpy.unique(shown)) == {0, 0xAA}
+
+
+def test_a_viewer_sees_the_screen_and_types(monitor, shows, view, tmp_path):
+    def taken(*words):
+        done = subprocess.run([PCANEL, "screenshot", *words, "--run", monitor.run.id], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    def size():
+        return monitor.eval("str(vms['cd'].screen())")
+
+    async def at_the_text():
+        async with asyncvnc.connect("127.0.0.1", view) as client:
+            seen = await client.screenshot()
+            assert seen.shape == (400, 720, 4)
+            assert (seen[:, :, :3] == picture(text)).all(axis=2).mean() > 0.999  # but for the cursor
+            client.keyboard.write("echo Typed_HERE | ")
+            client.keyboard.press("BackSpace")
+            client.keyboard.press("Return")
+            await client.drain()
+            await until(lambda: "Typed_HERE" in size())
+            with client.mouse.hold():
+                await client.drain()
+                await until(lambda: monitor.eval("vms['cd'].pc.keyboard.mouse.buttons") == 1)
+            await client.drain()
+            client.keyboard.write("graphics")
+            client.keyboard.press("Return")
+            await client.drain()
+            await until(lambda: size() == "<graphics of 640 x 480, 32 bits a pixel: vm.screenshot(FILE) shows it>")
+
+    async def in_graphics():
+        async with asyncvnc.connect("127.0.0.1", view) as client:
+            end = time.monotonic() + 60
+            while True:
+                seen = await client.screenshot()
+                taken("cd", str(pixels))
+                same = (seen[:, :, :3] == picture(pixels)).all(axis=2).mean()
+                if same > 0.999 and (seen[:, :, :3] > 0x80).any(axis=2).sum() > 500:  # it has written its prompt
+                    return seen
+                assert time.monotonic() < end, same
+
+    async def until(condition):
+        end = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < end
+            await asyncio.sleep(0.2)
+
+    text, pixels = tmp_path / "text.png", tmp_path / "pixels.png"
+    assert taken("cd", str(text)) == (0, f"{text}: the screen of cd, 720 x 400\n")
+    asyncio.run(at_the_text())
+    assert asyncio.run(in_graphics()).shape == (480, 640, 4)
+    assert picture(pixels).shape == (480, 640, 3)
+    assert taken("nobody", "x.png") == (2, "pcanel screenshot: there is no guest nobody; there are: cd, grub, hybrid\n")
+    assert taken("cd", "x.txt") == (2, "pcanel screenshot: x.txt: the name of a picture ends with .png\n")
+
+
+def test_drawing_causes_no_exits(monitor, shows):
+    """The framebuffer is the guest's memory, where its BAR is."""
+    display = "vms['cd'].expansion.display"
+    base = monitor.eval(f"{display}.bars[0].at")
+    assert monitor.eval(f"vms['cd'].ept.translate({base}) == {display}.memory")
+    assert monitor.eval(f"vms['cd'].ept.walk({base})[1]") == 2 << 20
     monitor.exec("vms['cd'].destroy()")
+
+
+def test_the_same_iso_as_a_disk(monitor):
+    typed(monitor, "hybrid", "", "^grub>")
+    assert "Booting from Hard Disk..." in monitor.eval("vms['hybrid'].firmware.log")
+    typed(monitor, "hybrid", "ls\n", r"\(hd0\)")
+    typed(monitor, "hybrid", "cat /said\n", "^from the CD$")
+    monitor.exec("vms['hybrid'].destroy()")
 
 
 def test_the_rom_is_not_written(monitor):

@@ -1,0 +1,1 @@
+"""A guest's screen by VNC."""
