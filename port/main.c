@@ -163,6 +163,7 @@ void port_main(uint32_t magic, uint64_t information) {
         readline_init0();
         prompt_init();
         run_python();
+        prompt_keep();
         mp_printf(&mp_plat_print, "MPY: soft reboot\n");
         vmx_shutdown();
         gc_sweep_all();

@@ -208,6 +208,7 @@ static const mp_rom_map_elem_t vmx_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_write), MP_ROM_PTR(&mod_write_obj)},
     {MP_ROM_QSTR(MP_QSTR_vmread), MP_ROM_PTR(&vcpu_read_obj)},
     {MP_ROM_QSTR(MP_QSTR_vmwrite), MP_ROM_PTR(&vcpu_write_obj)},
+    {MP_ROM_QSTR(MP_QSTR_tables), MP_ROM_PTR(&vcpu_tables_obj)},
     {MP_ROM_QSTR(MP_QSTR_names), MP_ROM_PTR(&vmx_names_obj)},
     {MP_ROM_QSTR(MP_QSTR_want), MP_ROM_PTR(&vcpu_want_obj)},
     {MP_ROM_QSTR(MP_QSTR_invept), MP_ROM_PTR(&mod_invept_obj)},

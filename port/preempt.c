@@ -4,8 +4,10 @@
 // on, no exception meant for it is raised, and allocations of guests do not count against its
 // limit.
 #include <stdarg.h>
+#include <string.h>
 #include "py/emit.h"
 #include "py/lexer.h"
+#include "py/mpprint.h"
 #include "py/objtype.h"
 #include "py/runtime.h"
 #include "py/scope.h"
@@ -131,6 +133,30 @@ void preempt_store_name(qstr name, mp_obj_t object);
 void preempt_store_name(qstr name, mp_obj_t object) {
     preempt_look();
     mp_store_name(name, object);
+}
+
+// An import: among some hundred frozen modules the right one is found by its name.
+size_t preempt_strlen(const char *name);
+size_t preempt_strlen(const char *name) {
+    preempt_look();
+    return strlen(name);
+}
+
+// The % of strings, between two of what it converts; floating point is not for this file (float.mk).
+int preempt_print_strn(
+    const mp_print_t *print, const char *str, size_t len, int flags, char fill, int width);
+int preempt_print_strn(
+    const mp_print_t *print, const char *str, size_t len, int flags, char fill, int width) {
+    preempt_look();
+    return mp_print_strn(print, str, len, flags, fill, width);
+}
+
+int preempt_print_mp_int(const mp_print_t *print, mp_obj_t value, int base, int base_char,
+    int flags, char fill, int width, int precision);
+int preempt_print_mp_int(const mp_print_t *print, mp_obj_t value, int base, int base_char,
+    int flags, char fill, int width, int precision) {
+    preempt_look();
+    return mp_print_mp_int(print, value, base, base_char, flags, fill, width, precision);
 }
 
 // A constructor, which may set dozens of attributes without a branch: each new one can move all of the object's others.

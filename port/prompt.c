@@ -8,6 +8,7 @@
 #include <string.h>
 #include "py/mphal.h"
 #include "py/runtime.h"
+#include "port/preempt.h"
 #include "port/prompt.h"
 #include "shared/readline/readline.h"
 #include "shared/runtime/interrupt_char.h"
@@ -43,7 +44,7 @@ static char
 
 // -- history
 
-static void keep_history(void) {
+void prompt_keep(void) {
     size_t at = 0;
     for (size_t i = 0; i < MICROPY_READLINE_HISTORY_SIZE; i++) {
         const char *line = MP_STATE_PORT(readline_hist)[i];
@@ -82,7 +83,6 @@ static mp_obj_t mod_history(size_t n_args, const mp_obj_t *args) {
         for (mp_obj_t line; (line = mp_iternext(lines)) != MP_OBJ_STOP_ITERATION;) {
             readline_push_history(mp_obj_str_get_str(line));
         }
-        keep_history();
     }
     mp_obj_t list = mp_obj_new_list(0, NULL);
     for (size_t i = MICROPY_READLINE_HISTORY_SIZE; i-- > 0;) {
@@ -276,9 +276,7 @@ int __wrap_readline(vstr_t *line, const char *prompt) {
         }
     } while (ret < 0);
     mark_pastes(false);
-    if (ret == 0) {
-        keep_history();
-    }
+    preempt_look();
     return ret;
 }
 

@@ -17,6 +17,9 @@ _Static_assert(
     offsetof(vcpu_frame_t, guest_msrs) == 0xf80 && offsetof(vcpu_frame_t, xsave) == 0x1000,
     "vmm/vtx/frame.py says so");
 
+// Room for more than twice the members that there are: a look-up for a method, which is none of them, ends early.
+#define MEMBERS (47)
+
 #define OFFSET(member) (offsetof(vcpu_frame_t, member))
 
 static vcpu_t *get(mp_obj_t self_in) {
@@ -132,9 +135,28 @@ static bool store_special(vcpu_t *self, qstr name, mp_obj_t value) {
     return true;
 }
 
+// A property or function of the class itself, which most look-ups are for, or MP_OBJ_NULL.
+static mp_obj_t own_member(mp_obj_t cls, qstr name) {
+    const mp_obj_type_t *type = MP_OBJ_TO_PTR(cls);
+    if (!mp_obj_is_type(cls, &mp_type_type) || !MP_OBJ_TYPE_HAS_SLOT(type, locals_dict)) {
+        return MP_OBJ_NULL;
+    }
+    mp_map_t *locals =
+        mp_obj_dict_get_map(MP_OBJ_FROM_PTR(MP_OBJ_TYPE_GET_SLOT(type, locals_dict)));
+    mp_map_elem_t *elem = mp_map_lookup(locals, MP_OBJ_NEW_QSTR(name), MP_MAP_LOOKUP);
+    if (elem == NULL || !mp_obj_is_obj(elem->value)) {
+        return MP_OBJ_NULL;
+    }
+    const mp_obj_type_t *kind = mp_obj_get_type(elem->value);
+    bool plain = kind == &mp_type_property || (kind->flags & MP_TYPE_FLAG_BINDS_SELF);
+    return plain ? elem->value : MP_OBJ_NULL;
+}
+
 static void load_from_class(vcpu_t *self, mp_obj_t self_in, qstr name, mp_obj_t *dest) {
-    mp_obj_t member[2] = {MP_OBJ_NULL, MP_OBJ_NULL};
-    mp_load_method_maybe(self->cls, name, member);
+    mp_obj_t member[2] = {own_member(self->cls, name), MP_OBJ_NULL};
+    if (member[0] == MP_OBJ_NULL) {
+        mp_load_method_maybe(self->cls, name, member);
+    }
     if (member[0] == MP_OBJ_NULL) {
         return;
     }
@@ -212,6 +234,24 @@ static mp_obj_t vcpu_read(mp_obj_t self_in, mp_obj_t field) {
     return mp_obj_new_int_from_uint(value);
 }
 MP_DEFINE_CONST_FUN_OBJ_2(vcpu_read_obj, vcpu_read); // also vmx.vmread, as vmwrite
+
+// vmx.tables(vcpu) -> CR3's table with the number of levels in its low bits, where paging is that of IA-32e mode with
+// NXE; else 0. CR4.LA57 in the VMCS is the one that the guest sees.
+static mp_obj_t vcpu_tables(mp_obj_t self_in) {
+    vcpu_need_loaded(get(self_in));
+    uint64_t efer, cr4, cr3;
+    vmx_result_t result = vmx_vmread(GUEST_IA32_EFER, &efer);
+    result = result == VMX_OK ? vmx_vmread(GUEST_CR4, &cr4) : result;
+    result = result == VMX_OK ? vmx_vmread(GUEST_CR3, &cr3) : result;
+    if (MP_UNLIKELY(result != VMX_OK)) {
+        vmx_raise("VMREAD", result);
+    }
+    if ((efer & (EFER_LMA | EFER_NXE)) != (EFER_LMA | EFER_NXE)) {
+        return MP_OBJ_NEW_SMALL_INT(0);
+    }
+    return MP_OBJ_NEW_SMALL_INT((cr3 & 0xffffffffff000) | (cr4 & CR4_LA57 ? 5 : 4));
+}
+MP_DEFINE_CONST_FUN_OBJ_1(vcpu_tables_obj, vcpu_tables);
 
 static mp_obj_t vcpu_write(mp_obj_t self_in, mp_obj_t field, mp_obj_t value) {
     vcpu_need_loaded(get(self_in));
@@ -467,7 +507,7 @@ static mp_obj_t vcpu_make_new(
     self->table = items;
     self->table_obj = args[2];
     self->cls = args[3];
-    self->members = mp_obj_new_dict(8);
+    self->members = mp_obj_new_dict(MEMBERS);
     return MP_OBJ_FROM_PTR(self);
 }
 

@@ -186,6 +186,7 @@ MP_DECLARE_CONST_FUN_OBJ_1(vcpu_earliest_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(vcpu_host_state_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(vcpu_mitigate_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(vcpu_read_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(vcpu_tables_obj);
 MP_DECLARE_CONST_FUN_OBJ_3(vcpu_write_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(vcpu_want_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(vmx_names_obj);

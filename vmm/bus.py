@@ -31,7 +31,7 @@ class PortBus:
 
     def __init__(self):
         self.claims = {}
-        self.dwords = set()
+        self.dwords = {}  # ports whose 4-byte accesses an absent device has
         self.ranges = []
         self.misses = {}
 
@@ -65,7 +65,7 @@ class PortBus:
 
     def reserve_dword(self, port):
         """Keep a 4-byte access at `port` whole: an absent device has it. Narrower accesses are not affected."""
-        self.dwords.add(port)
+        self.dwords[port] = True
 
     def whole(self, port, size):
         """Whether an access of `size` bytes is one access to the device that has `port`."""
@@ -96,16 +96,27 @@ class PortBus:
             tally.count(table, key)
 
     @micropython.viper
-    def _absent(self, port: int, size: int, write: int) -> int:
-        """Whether an access of several bytes is to unclaimed ports alone: it is counted then, at each of them."""
+    def absent(self, port: int, size: int, write: int) -> int:
+        """Whether an access of several bytes is to unclaimed ports alone: it is counted then, at each of them, or once
+        where it stays whole."""
+        claimed = self.claims.get
         end = port + size
+        if size == 4 and self.dwords.get(port):
+            end = port + 1
         at = port
         while at < end:
-            if self.claims.get(at):
+            if claimed(at):
                 return 0
             at += 1
+        table = self.misses
+        known = table.get
         while port < end:
-            self.miss(port, write)
+            key = port << 1 | write
+            count = known(key)
+            if count:
+                table[key] = int(count) + 1
+            else:
+                tally.count(table, key)
             port += 1
         return 1
 
@@ -113,7 +124,7 @@ class PortBus:
         """IN of 1, 2 or 4 bytes; returns the value."""
         claim = self.claims.get(port)
         if size > 1 and self._splits(port, size, claim):
-            if claim is None and self._absent(port, size, 0):
+            if claim is None and self.absent(port, size, 0):
                 return _ones(size)
             half = size // 2
             low = self.read(port, half)
@@ -127,7 +138,7 @@ class PortBus:
         """OUT of 1, 2 or 4 bytes."""
         claim = self.claims.get(port)
         if size > 1 and self._splits(port, size, claim):
-            if claim is None and self._absent(port, size, 1):
+            if claim is None and self.absent(port, size, 1):
                 return
             half = size // 2
             self.write(port, half, value & _ones(half))
@@ -164,6 +175,11 @@ class MmioBus:
                 self._change()
                 return base, end - base
         raise ValueError("device is not on the bus")
+
+    def replace(self, other, base, size, device):
+        """Put a device in the place of another one, of which it has at least all."""
+        self.regions = [region for region in self.regions if region[2] is not other]
+        self.claim(base, size, device)
 
     def _change(self):
         if self.changed:

@@ -235,9 +235,8 @@ class Pc:
     def _make_hpet(self):
         """Replace the placeholder by the HPET. The page is its own, so its accesses have a key of their own."""
         bus = self.vm.mmio_bus
-        bus.release(bus.find(tables.HPET)[1])
         self.hpet = hpet.Hpet(self.vm.clock, self.gsi.line, self._replace_legacy)
-        bus.claim(tables.HPET, PAGE, self.hpet)
+        bus.replace(bus.find(tables.HPET)[1], tables.HPET, PAGE, self.hpet)
         return self.hpet
 
     def _replace_legacy(self, on):

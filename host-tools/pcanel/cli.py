@@ -12,6 +12,7 @@ from pcanel.commands import (
     bench,
     capture,
     client,
+    copy,
     doctor,
     drgn,
     dump,
@@ -40,7 +41,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(prog="pcanel", description="Runs and steers the Pcanel/Py monitor.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (run, client, dump, drgn, gdb, trace, capture, plot, top, screenshot, view, image, bench, doctor):
+    modules = (
+        run, client, copy, dump, drgn, gdb, trace, capture, plot, top, screenshot, view, image, bench, doctor,
+    )  # fmt: skip
+    for module in modules:
         module.add_to(commands)
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -22,6 +22,7 @@ from pcanel.repl import RemoteError
 
 NAME = "mailbox.sock"
 _PERIOD = 0.02  # seconds between two looks into the mailbox
+_SOON = 0.0005  # the same after a question of the monitor: a file is many
 _LEAVE_TIMEOUT = 10  # seconds
 
 
@@ -95,11 +96,13 @@ class Post:
     def _watch(self) -> None:
         """What the monitor tells and asks. It ends with the engine."""
         with contextlib.suppress(PcanelError):
-            while not self._ending.wait(_PERIOD):
+            busy = 0.0  # until then the next question is near
+            while not self._ending.wait(_SOON if time.monotonic() < busy else _PERIOD):
                 self._box.announce()
                 asked = self._box.asked()
                 if asked:
                     self._box.answer(self._do(asked))
+                    busy = time.monotonic() + _PERIOD
                 for event in self._box.events():
                     self._hand_out(event)
 
@@ -113,13 +116,29 @@ class Post:
         try:
             if asked.get("do") == "dump":
                 return "=" + self._dump(Path(asked["file"]), Facts(**asked["facts"]))
+            if asked.get("do") in ("read", "write"):
+                return f"={self._copy(**asked)}"
             if asked.get("do") == "screenshot":
                 from pcanel.screen import file, source  # with numpy: only where it is used
 
                 return "=" + file.write(Path(asked["file"]), source.Facts(**asked["facts"]), self._ram)
             return f"!the host does not know how to {asked.get('do')}"
-        except (PcanelError, OSError, ValueError, TypeError) as error:
+        except OSError as error:
+            return f"!{error.filename}: {error.strerror}" if error.filename else f"!{error.strerror}"
+        except (PcanelError, ValueError, TypeError) as error:
             return f"!{error}"
+
+    def _copy(self, do: str, file: str, at: int, hpa: int, size: int) -> int:
+        """A piece of a file into the machine's memory or out of it; how many bytes."""
+        if do == "read":
+            with Path(file).open("rb") as source:
+                source.seek(at)
+                data = source.read(size)
+            self._ram.write(hpa, data)
+            return len(data)
+        with Path(file).open("r+b" if at else "wb") as target:
+            target.seek(at)
+            return target.write(self._ram.read(hpa, size))
 
     def _dump(self, path: Path, facts: Facts) -> str:
         began = time.monotonic()

@@ -56,7 +56,7 @@ def test_multiboot(write, tmp_path):
         "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
         "links": [], "shared": [], "pci": False, "rng": False, "disks": [], "cds": [],
-        "nets": [], "devices": [],
+        "nets": [], "devices": [], "hvc": False,
         "console": None, "screen": "off", "autostart": True, "cpus": 1,
         "demand_paging": False, "priority": 0, "share": 100,
         "on_reset": "reset", "on_triple_fault": "stop", "on_power_off": "power-off",

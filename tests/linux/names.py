@@ -72,7 +72,8 @@ def check_search(shell, guest):
     print([ticks for ticks, _, _ in said])
     release = shell.run("uname -r").strip()
     assert [rest for _, *rest in said] == 2 * [[release, []]]
-    assert shell.monitor.eval(f"vms['{guest}'].symbols._source._image.has('_stext')")  # by VMCOREINFO again
+    again = f"(len(vms['{guest}'].symbols), vms['{guest}'].symbols._source._image.has('_stext'))"
+    assert shell.monitor.eval(again)[1]  # by VMCOREINFO
 
 
 _EARLY = """
@@ -84,11 +85,14 @@ def early(vm):
 """
 
 
-def check_early(monitor, guest):
-    """While a guest boots anew each question has the right answer or one line that says that it has only begun."""
+def check_early(monitor, guest, starts):
+    """While a guest boots anew each question has the right answer or one line that says that it has only begun.
+    starts: vm.starts before."""
     monitor.exec(_EARLY)
     said = []
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
+    while monitor.eval(f"vms['{guest}'].starts") == starts:
+        assert time.monotonic() < deadline, "the guest does not start anew"
     while not said or not isinstance(said[-1], int):
         assert time.monotonic() < deadline, said
         said.append(monitor.eval(f"early(vms['{guest}'])"))

@@ -96,6 +96,15 @@ def check_ring(shell, monitor):
     assert monitor.eval("(trace.lines, trace.dropped, len(vm._taken) - taken)") == (lines, dropped, 0)
 
 
+def check_faults(shell):
+    """Every second call of a function fails."""
+    monitor = shell.monitor
+    monitor.exec("broken = faults.function(vm, 'do_filp_open', 'EIO', comm='cat', every=2)")
+    said = shell.run("cat /tmp/in /tmp/in /tmp/in /tmp/in 2>&1 || true").splitlines()
+    assert said.count("hello") == 2 and sum("I/O error" in line or "nput/output" in line for line in said) == 2, said
+    monitor.exec("broken.detach()")
+
+
 def check_recipes(shell, guest):
     """strace, files, faults, firewall on a running guest; what each has attached is gone afterwards."""
     monitor = shell.monitor
@@ -117,7 +126,9 @@ def check_recipes(shell, guest):
     monitor.exec("broken = faults.fail(vm, 'openat', 'EIO', every=2, comm='cat')")
     said = shell.run("cat /tmp/in /tmp/in /tmp/in /tmp/in 2>&1 || true").splitlines()
     assert said.count("hello") == 2 and sum("I/O error" in line or "nput/output" in line for line in said) == 2, said
-    monitor.exec("broken.detach()\nwall = firewall.deny(vm, ports=[0x71])")
+    monitor.exec("broken.detach()")
+    check_faults(shell)
+    monitor.exec("wall = firewall.deny(vm, ports=[0x71])")
     shell.run("hwclock -r > /dev/null 2>&1 || true")
     assert "in 0x71: " in monitor.eval("repr(wall)")
     monitor.exec("wall.stop()")

@@ -3,6 +3,8 @@ an older CPU. QUIET spares Bochs half of a boot; test_linux_cloud.py does withou
 
 import re
 
+import calls32
+import gdbs
 import inside
 import names
 import pytest
@@ -10,6 +12,7 @@ import smp
 import systemcalls
 import view
 import vtx
+import with_module
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
 from shell import Shell
@@ -26,6 +29,7 @@ LONG = {
     "full-bzimage": ("linux-full-bzimage", "corei7_skylake_x", 1),
 }
 
+WITH_MODULE = "linux-trixie"  # the guest with a module and a 32-bit program: gdb by newer ORC, newer entry code
 QUIET = "quiet cryptomgr.notests"
 TYPES = ("full-vmlinux", "newer-bzimage")
 HOT_PLUG = "32-bit-vmlinux"
@@ -40,6 +44,10 @@ def changed(file, directory, screen, cpus):
     text = text.replace('"../', f'"{file.parent.parent}/').replace(
         "console=ttyS0", "console=tty0 console=ttyS0 cryptomgr.notests" if screen else f"console=ttyS0 {QUIET}"
     )
+    if file.stem == WITH_MODULE:
+        guests, own = ROOT / "build/guests", directory / "initrd.cpio"
+        with_module.initramfs(guests / "initrd.cpio", guests / "trixie", own, [(calls32.NAME, calls32.program())])
+        text = text.replace(f"{guests}/initrd.cpio", str(own))
     copy = directory / file.name
     copy.write_text(text + ('\nscreen = "on"\n' if screen else ""))
     return copy
@@ -64,6 +72,9 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
             view.check_stacks(shell, guest)
             view.check_processes(shell, guest)
             view.check_sockets(shell, guest)
+        if guest == WITH_MODULE:
+            calls32.check(shell, guest)
+            gdbs.check(shell, guest)
         if case == WITH_SCREEN:
             shell.run("dmesg | grep -F 'console [tty0] enabled'")
             shell.run("echo on the screen > /dev/tty0")

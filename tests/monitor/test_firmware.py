@@ -45,7 +45,9 @@ def monitor(tmp_path_factory):
     burn(iso, GRAPHICS, {"said": b"from the CD\n", FONT.name: FONT}, "cat ls vbe gfxterm font")
     other = directory / "cd.toml"
     other.write_text(f'memory = {MEMORY}\nprotocol = "bios"\nscreen = "graphics"\n[[cd]]\nimage = "{iso}"\n')
-    with Monitor(engine=vtx.engine(), guests=[file, other], memory=256) as monitor:
+    hybrid = directory / "hybrid.toml"
+    hybrid.write_text(other.read_text().replace("[[cd]]", "[[disk]]").replace("graphics", "on"))
+    with Monitor(engine=vtx.engine(), guests=[file, other, hybrid], memory=256) as monitor:
         yield monitor
 
 
@@ -95,19 +97,24 @@ def test_pci_and_the_disk(grub):
     assert "55 aa" in grub("hexdump -s 496 -n 16 (hd0)")
 
 
+def typed(monitor, name, text, wanted):
+    """Types on the keyboard of a guest with a screen, until that shows what is wanted."""
+    monitor.exec(f"vms[{name!r}].keyboard.type({text!r})")
+    end = time.monotonic() + 240
+    while True:
+        shown = monitor.eval(f"str(vms[{name!r}].screen())")
+        if re.search(wanted, shown, re.M):
+            return
+        assert time.monotonic() < end, shown
+        time.sleep(0.3)
+
+
 @pytest.fixture(scope="module")
 def shows(monitor):
-    """shows(typed, wanted): types on the keyboard of the guest with a screen, until that shows what is wanted."""
+    """shows(typed, wanted) at the guest with the CD."""
 
     def run(text, wanted):
-        monitor.exec(f"vms['cd'].keyboard.type({text!r})")
-        end = time.monotonic() + 240
-        while True:
-            shown = monitor.eval("str(vms['cd'].screen())")
-            if re.search(wanted, shown, re.M):
-                return
-            assert time.monotonic() < end, shown
-            time.sleep(0.3)
+        typed(monitor, "cd", text, wanted)
 
     run("", "^grub>")
     return run
@@ -198,7 +205,7 @@ def test_a_viewer_sees_the_screen_and_types(monitor, shows, view, tmp_path):
     asyncio.run(at_the_text())
     assert asyncio.run(in_graphics()).shape == (480, 640, 4)
     assert picture(pixels).shape == (480, 640, 3)
-    assert taken("nobody", "x.png") == (2, "pcanel screenshot: there is no guest nobody; there are: cd, grub\n")
+    assert taken("nobody", "x.png") == (2, "pcanel screenshot: there is no guest nobody; there are: cd, grub, hybrid\n")
     assert taken("cd", "x.txt") == (2, "pcanel screenshot: x.txt: the name of a picture ends with .png\n")
 
 
@@ -209,6 +216,14 @@ def test_drawing_causes_no_exits(monitor, shows):
     assert monitor.eval(f"vms['cd'].ept.translate({base}) == {display}.memory")
     assert monitor.eval(f"vms['cd'].ept.walk({base})[1]") == 2 << 20
     monitor.exec("vms['cd'].destroy()")
+
+
+def test_the_same_iso_as_a_disk(monitor):
+    typed(monitor, "hybrid", "", "^grub>")
+    assert "Booting from Hard Disk..." in monitor.eval("vms['hybrid'].firmware.log")
+    typed(monitor, "hybrid", "ls\n", r"\(hd0\)")
+    typed(monitor, "hybrid", "cat /said\n", "^from the CD$")
+    monitor.exec("vms['hybrid'].destroy()")
 
 
 def test_the_rom_is_not_written(monitor):

@@ -24,6 +24,19 @@ FIRST = {
 }
 
 
+# Also as on a CPU whose EPT has no execute-only pages: guests that are made then have none.
+BOTH = pytest.mark.parametrize("execute_only", [True, False], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def execute_only(request, bench):
+    """Whether guests have execute-only pages."""
+    wanted = getattr(request, "param", True)
+    bench.exec(f"monitor.caps.ept_vpid.EXECUTE_ONLY = {int(wanted)}")
+    yield wanted
+    bench.exec("monitor.caps.ept_vpid.EXECUTE_ONLY = 1")
+
+
 def function(source):
     return assemble(source, 64, FUNCTION)
 
@@ -54,6 +67,50 @@ def test_called_once_and_passed(guest, first):
     assert made.eval("h.hits") == 1
 
 
+@BOTH
+def test_what_the_page_may_be_accessed_for(guest, execute_only):
+    """Without execute-only pages for nothing: each fetch from it is an exit, and the neighbours are stepped."""
+    loops = 100
+    made = make(
+        guest,
+        "push",
+        "hlt",
+        data={FUNCTION: function(f"push rbp\nmov ecx, {loops}\nagain: dec ecx\njnz again\npop rbp\nmov eax, 7\nret")},
+    )
+    insert(made)
+    assert made.eval("vm.ept.walk(%#x)[0] & 7" % FUNCTION) == (4 if execute_only else 0)
+    made.halted()
+    assert (made.word(), made.eval("seen")) == (7, [FUNCTION])
+    counts = made.eval("vm.exit_counts()")
+    steps = 2 * loops + 5  # of the function
+    if execute_only:
+        assert "EPT_VIOLATION" not in counts
+    else:
+        assert counts["MONITOR_TRAP_FLAG"][0] == steps <= counts["EPT_VIOLATION"][0]
+        cost = (counts["EPT_VIOLATION"][1] + counts["MONITOR_TRAP_FLAG"][1]) / steps
+        print(f"{cost:.0f} ticks an instruction")
+        assert cost < 7000 or vtx.engine() != "bochs"
+
+
+@pytest.mark.parametrize("execute_only", [False], indirect=True)
+def test_an_instruction_across_two_closed_pages(guest):
+    """It begins on the page before; each may have breakpoints, at it and behind it."""
+    at = FUNCTION + 0x1000 - 3
+    code = function("mov eax, 7\nret")
+    made = guest(CALLER.replace(f"{FUNCTION:#x}", f"{at:#x}") + "hlt", data={at: code})
+    made.exec("seen = []")
+    insert(made, gpa=at)
+    insert(made, gpa=at + 5, name="g")
+    made.halted()
+    assert (made.word(), made.eval("seen")) == (7, [at, at + 5])
+    made = guest(CALLER.replace(f"{FUNCTION:#x}", f"{at:#x}") + "hlt", data={at: code})
+    made.exec("seen = []")
+    insert(made, gpa=at + 5)
+    made.halted()
+    assert (made.word(), made.eval("seen")) == (7, [at + 5])
+
+
+@BOTH
 def test_removed(guest):
     made = make(guest, then="call rbx\ncall rbx\nhlt")
     insert(made, "seen.append(vcpu.rip)\nif len(seen) == 2: h.remove()")
@@ -65,6 +122,7 @@ def test_removed(guest):
     assert made.eval("(len(vm.hidden), h.attached)") == (0, False)
 
 
+@BOTH
 def test_reads_see_the_guests_own_bytes(guest):
     """By plain loads, by a string instruction and by SSE; the monitor's looks too."""
     then = f"""
@@ -90,6 +148,7 @@ def test_reads_see_the_guests_own_bytes(guest):
     assert made.eval("len(seen)") == 1
 
 
+@BOTH
 def test_an_instruction_that_reads_two_such_pages(guest):
     """The quick step opens one page; the other is opened by the slow one, and REP ends."""
     other = FUNCTION + 0x1000
@@ -138,6 +197,7 @@ def test_a_read_by_any_instruction_costs_a_quick_step(guest):
     assert (counts["EPT_VIOLATION"][1] + counts["MONITOR_TRAP_FLAG"][1]) / loops < 4500 or vtx.engine() != "bochs"
 
 
+@BOTH
 def test_writes_reach_what_is_executed(guest):
     """Beside the breakpoint, and over it: the breakpoint stays, with the new instruction under it."""
     then = f"""
@@ -170,6 +230,7 @@ def test_the_monitors_writes_reach_what_is_executed(guest):
     assert (made.word(), made.eval("len(seen)")) == (0x2A, 1)
 
 
+@BOTH
 def test_verdicts(guest):
     made = make(guest, "mov", "hlt")
     insert(made, "vcpu.rax = 3\nreturn HANDLED")
@@ -185,6 +246,7 @@ def test_verdicts(guest):
     assert made.word() == 13
 
 
+@BOTH
 def test_paused_at_it_and_going_on(guest):
     made = make(guest)
     insert(made, "return PAUSED")
@@ -213,6 +275,7 @@ OWN = f"""
 """
 
 
+@BOTH
 def test_the_guests_own_int3(guest):
     """It is delivered, and policies on vector 3 see it alone."""
     made = make(guest, "push", "own:\nint3\nhlt", handlers={3: OWN})
@@ -224,6 +287,7 @@ def test_the_guests_own_int3(guest):
     assert CODE < made.word(17) < CODE + 0x40
 
 
+@BOTH
 def test_the_guests_own_int3_under_it(guest):
     made = make(guest, "push", "hlt", handlers={3: OWN}, data={FUNCTION: b"\xcc" + function("mov eax, 7\nret")})
     insert(made)
@@ -245,6 +309,7 @@ DEBUG = f"""
 """
 
 
+@BOTH
 @pytest.mark.parametrize("first", ["nop", "push", "mov"])
 def test_the_guests_own_breakpoint_at_the_same_place(guest, first):
     source, _ = FIRST[first]
@@ -284,6 +349,7 @@ def test_the_guests_own_single_step(guest, first):
     assert made.eval("seen") == [FUNCTION]
 
 
+@BOTH
 def test_a_fault_of_the_instruction_under_it(guest):
     """It is the guest's, with the registers as they were; the call is not asked again when the instruction is."""
     handler = f"""
@@ -314,6 +380,7 @@ def test_several_at_one_place(guest):
     assert made.eval("seen") == [2, 3]
 
 
+@BOTH
 def test_16_and_32_bit_code(guest):
     made = guest("call f\nmov [0x600], ax\nhlt\nf:\nmov ax, 7\nret", bits=16)
     made.exec("seen = []")
@@ -324,6 +391,7 @@ def test_16_and_32_bit_code(guest):
     assert made.eval("vm.memory.read_u16(0x600)") == 7
 
 
+@BOTH
 def test_a_guest_that_starts_anew_or_is_destroyed(guest, bench):
     free = bench.eval("monitor.pages.available")
     made = make(guest)

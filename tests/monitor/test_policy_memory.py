@@ -227,3 +227,31 @@ def test_a_policy_that_comes_in_the_middle_of_a_step(guest):
     made.halted()
     assert made.word() == 0x55
     assert made.eval("seen") == [1, 2]
+
+
+def test_reads_that_fail(guest):
+    """The recipe faults: every second read of a device's register, and of a port, is all ones."""
+    made = guest(
+        f"""
+        mov rsi, 0xfed00000
+        mov rax, [rsi]
+        mov [{DATA:#x}], rax
+        mov rax, [rsi]
+        mov [{DATA + 8:#x}], rax
+        mov rax, [rsi]
+        mov [{DATA + 16:#x}], rax
+        xor eax, eax
+        in al, 0x61
+        mov [{DATA + 24:#x}], rax
+        in al, 0x61
+        mov [{DATA + 32:#x}], rax
+        hlt
+    """
+    )
+    made.exec("from recipes import faults")
+    made.exec("read, port = faults.memory(vm, 0xFED00000, 8, every=2), faults.port(vm, 0x61, every=2)")
+    made.halted()
+    first, second, third, own, failed = made.words(5)
+    assert first == third != second == 0xFFFFFFFFFFFFFFFF
+    assert own != failed == 0xFF
+    assert made.eval("(read.hits, port.hits)") == (1, 1)

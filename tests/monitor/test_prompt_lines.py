@@ -101,7 +101,7 @@ def test_guests_are_made_and_destroyed_beside_it(guest, ticking):
         "for i in range(2):\n    lower.destroy()\n    lower = monitor.create(*made)\n    lower.start()",
     )
     assert count > 100
-    assert latest <= 15 * LATE  # single functions of MicroPython take so long
+    assert latest <= 4 * LATE  # a dictionary that grows takes so long
     assert lower.state == "running"
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pcanel.cli import main
 
 MPREMOTE = Path(sys.executable).with_name("mpremote")
 
@@ -119,3 +120,29 @@ def test_mpremote_soft_reset_and_reset(fresh):
     console.expect("^Pcanel/Py on ", 60)
     console.expect(rb"^>>> ", 60)
     assert machine.exec("import os\nprint(os.listdir('/'))").strip() == "[]"
+
+
+def test_pcanel_cp_copies_past_the_line(fresh, files, capsys):
+    machine = fresh()
+    machine.wait_booted()
+    data = bytes(range(256)) * 4096 + b"end"
+    (files / "there").write_bytes(data)
+    run = machine.run.id
+    for words in (
+        (str(files / "there"), ":/copied"),
+        (":/copied", str(files / "back")),
+        (":/copied", str(files)),
+    ):
+        assert main(["cp", "--run", run, *words]) == 0, capsys.readouterr()
+    assert (files / "back").read_bytes() == data == (files / "copied").read_bytes()
+    (files / "nothing").write_bytes(b"")
+    assert main(["cp", "--run", run, str(files / "nothing"), ":"]) == 0
+    assert machine.eval("open('nothing', 'rb').read()") == b""
+    capsys.readouterr()
+    for words, line in (
+        ((":/no", str(files / "x")), "OSError: [Errno 2] ENOENT"),
+        ((":/copied", str(files / "no/x")), "No such file or directory"),
+        (("a", "b"), "one of SOURCE and TARGET is :PATH, a file of the monitor's"),
+    ):
+        assert main(["cp", "--run", run, *words]) in (1, 2)
+        assert capsys.readouterr().err.strip().endswith(line)

@@ -50,7 +50,7 @@ def prompt(image, kind):
     monitor._machine.disks = [Disk(image, True)]
     monitor._machine.network = True
     with monitor:
-        monitor.exec(SOURCE)
+        monitor.exec(f"import uctypes\nfrom vmm.host import FLUSH, READ, WRITE\n{SOURCE}")
         monitor.exec("a, b = bytearray(300 * 512), bytearray(300 * 512)\nat, bt = map(uctypes.addressof, (a, b))")
         yield monitor
 

@@ -1,6 +1,9 @@
 """HPET against its specification, and the sequences of Linux's driver."""
 
+from random import Random
+
 import micropython
+import pytest
 from clock import Clock, Line
 from hypothesis import given
 from hypothesis import strategies as st
@@ -318,3 +321,27 @@ def test_steady_state_allocates_nothing():
     finally:
         micropython.heap_unlock()
     assert b.rises(20) >= 54
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_fast_ways_are_the_plain_ones(seed):
+    """read() and write() in viper, against the registers in plain Python."""
+    random = Random(seed)
+    fast, plain = Board(), Board()
+    registers = [CAP, CONF, STATUS, COUNTER, *[at(n) for at in (timer, comparator) for n in range(3)]]
+    values = [0, 1, 500, 20000, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 61, (1 << 64) - 1]
+    for _ in range(60):
+        register, size = random.choice(registers), random.choice((4, 8))
+        value = random.choice((*values, fast.get(COUNTER, 8) + random.randrange(-3000, 3000)))
+        if register in (timer(0), timer(1), timer(2)):
+            value = random.choice((0, BITS32, PERIODIC, PERIODIC | SET, LEVEL, INT | LEVEL, INT | PERIODIC)) | route(20)
+        value &= (1 << 8 * size) - 1
+        fast.chip.write(register, size, value)
+        plain.chip._write(register, size, value)
+        periods = random.randrange(0, 3000)
+        for board in (fast, plain):
+            board.run(periods)
+        states = [{key: value for key, value in board.chip.save().items() if key != "timer"} for board in (fast, plain)]
+        assert states[0] == states[1]
+        register, size = random.choice(registers), random.choice((4, 8))
+        assert fast.get(register, size) & (1 << 8 * size) - 1 == plain.chip._read(register, size)

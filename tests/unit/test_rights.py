@@ -47,6 +47,16 @@ def test_watchers_come_and_go_in_any_order(execute_only, steps):
     assert not rights._taken
 
 
+@given(st.integers(0, 2), RIGHTS, st.sampled_from([R, W, X]))
+def test_nothing_is_lent_that_ept_cannot_express(page, taken, lent):
+    """Without execute-only pages what can be executed can be read."""
+    ept, rights = make(False)
+    rights.take(page * PAGE, "policy", taken)
+    rights.lend(page * PAGE, lent)
+    now = ept.walk(page * PAGE)[0] & RWX
+    assert now & R or not now
+
+
 @given(st.integers(0, 2), RIGHTS, st.lists(st.sampled_from([R, W, X, R | W]), min_size=1, max_size=3))
 def test_what_is_lent_is_the_mappings_own_and_taken_away_again(page, taken, lent):
     ept, rights = make()

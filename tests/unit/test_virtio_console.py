@@ -88,16 +88,16 @@ def test_output_is_kept_and_shown():
 def test_output_waits_for_room():
     host = Host(room=3)
     bench = Bench(host)
-    bench.print(b"hello")
-    assert host.heard == b"hel" and bench.device.pending() == 2 and bench.line.ready()
+    bench.print(b"12345")
+    assert host.heard == b"123" and bench.device.pending() == 2 and bench.line.ready()
     bench.print(b"world")
-    assert host.heard == b"hel"
+    assert host.heard == b"123"
     host.room = 7
     bench.line.poll()
-    assert host.heard == b"hellowo"
+    assert host.heard == b"12345wo"
     host.room = 99
     bench.line.poll()
-    assert host.heard == b"helloworld" and bench.device.pending() == 0
+    assert host.heard == b"12345world" and bench.device.pending() == 0
     assert bench.drivers[TX].back() == [(0, 0), (0, 0)]
 
 

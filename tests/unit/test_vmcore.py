@@ -93,7 +93,7 @@ def test_what_is_known_is_not_read():
 
 def test_a_kernels_file_of_another_build_is_not_used(tmp_path):
     (tmp_path / "x").write_bytes(b"no kernel")
-    told = "BUILD-ID=00\nKERNELOFFSET=0\nNUMBER(phys_base)=0\n"
+    told = "\n".join(("BUILD-ID=00", "KERNELOFFSET=0", "NUMBER(phys_base)=0", ""))
     assert known(told, [tmp_path / "x", tmp_path / "none"]) == [] == known("OSRELEASE=5.10\n", [])
 
 

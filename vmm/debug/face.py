@@ -2,8 +2,11 @@
 
 The page is mapped for execution only, and to a copy that has INT3 at some bytes. A read or a write of it is an EPT
 violation, which is executed on the page itself (vmm/emulation/sites.py), or stepped with the page itself in place, a
-read by the quick way (vmm/debug/quickstep.py); a write then goes to the copy, too. Source:
-SDM Vol. 3C, "EPT Misconfigurations" (execute-only translations).
+read by the quick way (vmm/debug/quickstep.py); a write then goes to the copy, too.
+
+Where EPT has no execute-only pages, a copy that is executed could be read. There the page is closed: each fetch from it
+is a violation, too, by which breakpoints are found in place of INT3s (vmm/debug/hidden.py), and each of its other
+instructions is stepped. Source: SDM Vol. 3C, "EPT Misconfigurations" (execute-only translations).
 """
 
 from array import array
@@ -23,14 +26,13 @@ _LONGEST = const(15)  # bytes of an instruction
 
 class Face:
     """One page of a guest's RAM. gpa: the page's. changed(offset, size): bytes of instructions with INT3 were written.
-    quick: vmm.debug.quickstep.QuickStep, or None.
+    quick: vmm.debug.quickstep.QuickStep, or None. fetched(vcpu) -> verdict: the handler of fetches, where EPT has no
+    execute-only pages.
 
-    ValueError where there is no RAM that can be executed.
+    ValueError where there is no RAM that can be executed, and for the page's fetches where too many pages are watched.
     """
 
-    def __init__(self, vm, gpa, changed, quick=None):
-        if not vm.monitor.caps.ept_vpid.EXECUTE_ONLY:
-            raise ValueError("this CPU's EPT has no execute-only pages: the guest could read the INT3 of a breakpoint")
+    def __init__(self, vm, gpa, changed, quick=None, fetched=None):
         if not vm.memory.has(gpa, PAGE):
             raise ValueError("gpa %#x: there is no RAM" % gpa)
         vm.ept.touch(gpa)
@@ -43,14 +45,26 @@ class Face:
         self._changed = changed
         self._near = bytearray(PAGE // 8)  # bits: bytes of an instruction at which INT3 is
         self._hpa = vm.monitor.pages.take(PAGE)
+        self._reads = None
+        try:
+            self._step(quick, fetched)
+        except BaseException:
+            vm.ept.join(gpa)
+            vm.monitor.pages.give(self._hpa)
+            raise
         self.refresh(0, PAGE)
         vm.rights.take(gpa, self, R | W)
         vm.rights.show(gpa, self._hpa, self._own, self._stepped)
         vm.mmio.tell(gpa >> 12, self._make)
-        self._reads = None
-        if quick is not None:
-            self._reads = Reads(vm, gpa, self._own, quick)
         vm.flush()
+
+    def _step(self, quick, fetched):
+        """Instructions that access the page are stepped."""
+        vm, gpa = self.vm, self.gpa
+        if quick is not None:
+            self._reads = Reads(vm, gpa, self._own, quick, fetched)
+        elif fetched is not None:
+            vm.mmio.step_reads(gpa, lambda vcpu: vcpu.stepper.step(gpa, R | X), fetched)
 
     def close(self):
         """The page is as it was."""
@@ -58,6 +72,7 @@ class Face:
         vm.mmio.tell(self.gpa >> 12, None)
         if self._reads is not None:
             self._reads.close()
+        vm.mmio.step_reads(self.gpa, None)
         vm.rights.show(self.gpa, None, self._own)
         vm.rights.take(self.gpa, self, 0)
         vm.ept.join(self.gpa)
@@ -97,9 +112,9 @@ class Face:
 
 class Reads:
     """For vmm.debug.quickstep.QuickStep what vmm.debug.past.Past is for an instruction under a breakpoint: any one that
-    reads the page."""
+    reads the page, or is fetched from it."""
 
-    def __init__(self, vm, gpa, own, quick):
+    def __init__(self, vm, gpa, own, quick, fetched):
         self.vm = vm
         self._gpa = gpa
         self._quick = quick
@@ -110,10 +125,9 @@ class Reads:
             words[word] = hpa & 0xFFFFFFFF
             words[word + 1] = hpa >> 32
         words[past.CAREFUL] = 2
-        vm.mmio.step_reads(gpa, quick.of(self))
+        vm.mmio.step_reads(gpa, quick.of(self), fetched)
 
     def close(self):
-        self.vm.mmio.step_reads(self._gpa, None)
         self._quick.forget(self)
 
     def step(self, vcpu):

@@ -6,7 +6,8 @@
 INT3 stands in a copy of the page that the CPU executes (vmm/debug/face.py); whatever reads or writes the page meets
 the page itself, and so does the monitor. The INT3's exit is found by the guest-physical address of RIP, so a
 breakpoint holds in every address space that maps the page, and an INT3 of the guest's own goes on to policies and to
-the guest. It stands before the policies on EXCEPTION.
+the guest. It stands before the policies on EXCEPTION. Where EPT has no execute-only pages there is no INT3: fetches
+from the page are exits, and a breakpoint is found by the same address; the page's other instructions are stepped.
 
 call(vcpu) is asked before the instruction executes, and answers as a policy does, within a policy's limits; it is
 one, but not in vm.policies: None lets the instruction execute, PAUSED leaves the guest at it, and it is not asked
@@ -30,6 +31,7 @@ from vmm.debug.past import Past, unless_begun
 from vmm.debug.quickstep import QuickStep
 from vmm.emulation.site_paging import PAGING_NONE, PAGING_PAE, paging_mode, walk
 from vmm.memory import look
+from vmm.memory.ept import R, X
 from vmm.policies import link
 from vmm.policies.events.breakpoint import BREAKPOINT
 from vmm.policies.policy import attach
@@ -40,19 +42,22 @@ from vmm.vtx.frame import (
     CS_BASE,
     CS_RIGHTS,
     ENTRY_CONTROLS,
+    GPA,
     INTR_INFO,
     RIP,
     WANT_CODE,
     WANT_PAGING,
+    WANT_SS_RIGHTS,
 )
-from vmm.vtx.reasons import EXCEPTION_OR_NMI
+from vmm.vtx.reasons import EPT_VIOLATION, EXCEPTION_OR_NMI
 from vmm.vtx.vmcs import GUEST_PDPTE0
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_L
-from vmm.vtx.x86 import CR4_LA57, PAGE
+from vmm.vtx.x86 import CR4_LA57, PAGE, PAGE_MASK
 
 _INFO = const(0x7FF)  # type and vector
 _INT3 = const(SOFTWARE_EXCEPTION << 8 | 3)
 _WANTS = WANT_CODE | WANT_PAGING
+_FETCH_WANTS = _WANTS | WANT_SS_RIGHTS  # the policies' own are of EXCEPTION
 _LONGEST = const(15)
 _SCRATCH = const(40)  # words for a walk of page tables (vmm/emulation/site_paging.py)
 _HEADER = const(3)
@@ -95,7 +100,7 @@ class Place:
         self.gpa = gpa
         self.policies = ()
         self.watchers = ()
-        self.past = Past(hidden.vm, gpa, hidden.below, hidden.quick)
+        self.past = Past(hidden.vm, gpa, hidden.below if hidden.fetched is None else None, hidden.quick)
 
     def add(self, policy):
         self._change(self.policies + (policy,), self.watchers)
@@ -144,6 +149,14 @@ class Hidden:
         self._head = self._before  # one object
         self._scratch = array("I", [hpa & 0xFFFFFFFF, hpa >> 32, size] + [0] * _SCRATCH)
         self._scratch_at = uctypes.addressof(self._scratch)
+        self.fetched = None  # the handler of fetches from pages that are closed
+        if not vm.monitor.caps.ept_vpid.EXECUTE_ONLY:
+            step = vm.mmio.step_there()
+            self.fetched = bind(find_fetch, self.table, vm.memory.table, self._scratch_at, step, self._rest)
+
+    def _rest(self, vcpu):
+        """An instruction that began on the page before reaches into the page."""
+        return vcpu.stepper.step(vcpu.gpa & PAGE_MASK, R | X)
 
     def insert(self, gpa, call):
         """A breakpoint at a guest-physical address; returns its Handle. ValueError where no RAM can be executed."""
@@ -224,14 +237,13 @@ class Hidden:
             vcpu.stepper.reset()
         face = self._faces.get(page)
         if face is None:
-            face = Face(vm, page, self._changed, self.quick)
+            face = Face(vm, page, self._changed, self.quick, self.fetched)
             self._faces[page] = face
         face.put(place.gpa - page)
-        place.past.open(vm.ept.place(page), vm.memory.hpa(page, PAGE))
+        place.past.open(vm.ept.place(page), vm.memory.hpa(page, PAGE) | (0 if self.fetched is None else R))
         if not self._places:
             vm.memory.tell(self._written)
-            vm.exits.want(EXCEPTION_OR_NMI, _WANTS, 1)
-            vm.exits.head(EXCEPTION_OR_NMI, self._head)
+            self._watch(True)
         self._places[place.gpa] = place
 
     def _before(self, below):
@@ -258,8 +270,16 @@ class Hidden:
             face.close()
         if not self._places:
             vm.memory.tell(None)
-            vm.exits.want(EXCEPTION_OR_NMI, _WANTS, -1)
-            vm.exits.head(EXCEPTION_OR_NMI, self._head, False)
+            self._watch(False)
+
+    def _watch(self, on):
+        """The exits by which breakpoints are found."""
+        exits = self.vm.exits
+        if self.fetched is not None:
+            exits.want(EPT_VIOLATION, _FETCH_WANTS, 1 if on else -1)
+        else:
+            exits.want(EXCEPTION_OR_NMI, _WANTS, 1 if on else -1)
+            exits.head(EXCEPTION_OR_NMI, self._head, on)
 
     def _written(self, gpa, size):
         """The monitor has written to the guest's memory."""
@@ -284,6 +304,16 @@ def find(table, memory, scratch: int, below, vcpu) -> int:
     if int(f[INTR_INFO]) & _INFO == _INT3:
         return int(table.get(int(rip(memory, scratch, vcpu)), below)(vcpu))
     return int(below(vcpu))
+
+
+@micropython.viper
+def find_fetch(table, memory, scratch: int, step, rest, vcpu) -> int:
+    """The handler of fetches from pages with breakpoints, where EPT has no execute-only pages."""
+    f = ptr32(vcpu)
+    gpa = int(rip(memory, scratch, vcpu))
+    if gpa >> 12 != (int(f[GPA]) | int(f[GPA + 1]) << 32) >> 12:
+        return int(rest(vcpu))
+    return int(table.get(gpa, step)(vcpu))
 
 
 @micropython.viper

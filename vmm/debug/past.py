@@ -55,8 +55,9 @@ STACK = const(1)
 class Past:
     """The instruction at one gpa. handler(vcpu) -> verdict executes it; closed, it lets RIP be executed again.
 
-    below: the handler of an INT3 that is the guest's own. quick: vmm.debug.quickstep.QuickStep; None: the CPU has no
-    monitor trap flag, or the guest's memory may move. place(entry, page): as open() says.
+    below: the handler of an INT3 that is the guest's own; None: it is stepped as any other instruction. quick:
+    vmm.debug.quickstep.QuickStep; None: the CPU has no monitor trap flag, or the guest's memory may move.
+    place(entry, page): as open() says.
     """
 
     def __init__(self, vm, gpa, below, quick):
@@ -125,7 +126,7 @@ class Past:
         except (Fault, Unbacked):
             return False
         bits = cpu.bits
-        words[_OWN] = code[0] == _INT3
+        words[_OWN] = self._below is not None and code[0] == _INT3
         words[REPEATS] = repeats(code, bits)
         words[CAREFUL] = care(code, bits)
         words[_SKIP] = without_effect(code, bits)

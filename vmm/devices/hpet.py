@@ -22,9 +22,11 @@ from vmm.devices.hpet_comparators import (
     NEVER,
     ONLY_32_BITS,
     PERIODIC,
+    PLAIN_BITS,
     RATE_WIDE,
     ROUTES,
     Comparators,
+    any_match,
     count_of,
 )
 from vmm.vtx.x86 import MASK32, MASK64
@@ -148,8 +150,42 @@ class Hpet(Comparators):
                 return self._compared(n)
         return 0
 
-    def write(self, offset, size, value):
+    # In bytecode a comparator takes 28,000 ticks.
+    @micropython.viper
+    def write(self, offset: int, size: int, value):
         """Write the register at `offset`, or half of it; narrower writes are undefined and ignored."""
+        if size != 8 or offset & 0x1F != _COMPARATOR or offset < _TIMERS or offset >= _TIMERS_END:
+            self._write(offset, size, value)
+            return
+        n = offset - _TIMERS >> 5
+        rate = ptr32(self._rate)
+        config = ptr32(self.config)
+        match = ptr32(self.match)
+        number = int(value)
+        if config[n] & ONLY_32_BITS:
+            number &= MASK32
+        if config[n] & (PERIODIC | INTERRUPTS) or rate[RATE_WIDE] or number >> PLAIN_BITS:
+            self._write(offset, size, value)
+            return
+        count = int(count_of(rate, self._now))
+        if count >> PLAIN_BITS or int(any_match(match, config, 0, count)):
+            self._write(offset, size, value)
+            return
+        self.comparator[n] = number
+        ahead = number - count
+        if config[n] & ONLY_32_BITS:
+            ahead &= MASK32
+            if ahead > MASK32 - JUST:
+                ahead = 0
+        if ahead < 0 and ahead >= 0 - JUST:
+            ahead = 0
+        at = count + ahead
+        if ahead < 0 or int(self.conf) & ENABLE == 0:
+            at = int(NEVER)
+        match[2 * n] = at & MASK32
+        match[2 * n + 1] = at >> 32 & MASK32
+
+    def _write(self, offset, size, value):
         at = offset & ~7
         if size < 4 or offset & 3 or offset + size > at + 8:
             return
@@ -185,6 +221,8 @@ class Hpet(Comparators):
     def _configure(self, value):
         changed = self.conf ^ value
         self._look()
+        if not changed:
+            return
         if changed & ENABLE:
             count = self.counter() & MASK64
             self.conf ^= ENABLE
@@ -206,6 +244,8 @@ class Hpet(Comparators):
         self._look()
         if not ROUTES >> (value >> 9 & 31) & 1:
             value = value & ~_ROUTE | old & _ROUTE
+        if value == old:
+            return
         if (old ^ value) & (_ROUTE | LEVEL | INTERRUPTS):
             self._set(n, 0)
         if not value & LEVEL:

@@ -37,7 +37,9 @@ _PERIOD = const(0)  # 0: Comparators._due serves it
 _MATCH = const(1)  # address of its match
 _BASE = const(2)
 _HZ = const(3)
-_PLAIN_MAX = const(1 << 60)
+PLAIN_BITS = const(60)
+_PLAIN_MAX = const(1 << PLAIN_BITS)
+NEVER_REACHED = const(1 << 62 - 1)
 
 # Words of `_rate`.
 _CLOCK_HZ = const(0)  # two, as `base`
@@ -134,11 +136,12 @@ class Comparators:
             return
         if count - match > _MADE_UP:
             match += (count - match) // step * step
-        self.match[n] = match + step
+        match += step
+        self.match[n] = match if match < _PLAIN_MAX else NEVER
 
     def _look(self):
         """Catch up with the matches of comparators whose interrupt is disabled."""
-        if not _any(self.match, self.config, 0):
+        if not any_match(self.match, self.config, 0, NEVER_REACHED):
             return
         count = self.counter()
         for n in range(COUNT):
@@ -178,7 +181,7 @@ class Comparators:
         first = 0
         plain = NEVER  # the only one
         self._plain[_PERIOD] = 0
-        if self.conf & ENABLE and _any(self.match, self.config, INTERRUPTS):
+        if self.conf & ENABLE and any_match(self.match, self.config, INTERRUPTS, NEVER_REACHED):
             for n in range(COUNT):
                 match = self.match[n]
                 if match == NEVER or not self.config[n] & INTERRUPTS or match - self.base >> 48:  # beyond a year
@@ -255,12 +258,13 @@ def count_of(rate: ptr32, now) -> int:
 
 
 @micropython.viper
-def _any(match: ptr32, config: ptr32, interrupts: int) -> int:
-    """Whether a comparator has a match before it, one whose bit INTERRUPTS is this."""
+def any_match(match: ptr32, config: ptr32, interrupts: int, until: int) -> int:
+    """Whether a comparator whose bit INTERRUPTS is this matches at `until` of the counter or before."""
     n = 0
     while n < COUNT:
         if int(match[2 * n + 1]) >> 31 == 0 and int(config[n]) & INTERRUPTS == interrupts:
-            return 1
+            if int(match[2 * n]) | int(match[2 * n + 1]) << 32 <= until:
+                return 1
         n += 1
     return 0
 

@@ -144,6 +144,13 @@ class PortIo:
         whole = False
         if claim:
             whole = int(claim[3]) >= size and port + size <= int(claim[4])
+        elif int(self.bus.absent(port, size, 0 if q & 8 else 1)):
+            if q & 8:
+                f[RAX] |= 0xFFFF
+                if size == 4:
+                    f[RAX] = 0xFFFFFFFF
+                    f[RAX + 1] = 0
+            return
         if q & 8 == 0:
             if whole:
                 if size == 2:

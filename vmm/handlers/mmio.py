@@ -20,7 +20,7 @@ from vmm.policies import answers
 from vmm.vtx import events, frame, reasons
 from vmm.vtx.events import VALID
 from vmm.vtx.frame import GPA, QUALIFICATION, VECTORING_INFO
-from vmm.vtx.vmcs_bits import EPT_LINEAR_VALID, EPT_NMI_UNBLOCKING, EPT_READ, EPT_TRANSLATED, EPT_WRITE
+from vmm.vtx.vmcs_bits import EPT_FETCH, EPT_LINEAR_VALID, EPT_NMI_UNBLOCKING, EPT_READ, EPT_TRANSLATED, EPT_WRITE
 from vmm.vtx.x86 import APIC_BASE, PAGE, PAGE_MASK
 
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
@@ -48,6 +48,7 @@ class Mmio:
         self._others = [None, None]  # (read, write) of RAM, and of unclaimed pages
         self._steps = {}  # gpa of a page of RAM: what steps an instruction that reads it
         self._stepped = None
+        self._fetched = None
         self._by_bus = self._bus_read, self._bus_write
         # Fast paths for the cached instructions (vmm/emulation/sites.py):
         self.length = None  # length(vcpu): bytes of the instruction that made an EPT violation, or 0
@@ -127,22 +128,32 @@ class Mmio:
             self._told[page] = peek, make(poke)
         self._rewired()
 
-    def step_reads(self, gpa, step):
+    def step_reads(self, gpa, step, fetched=None):
         """An instruction that reads the page of RAM at gpa is stepped by step(vcpu) -> verdict; None: no longer.
 
         Where the page has no key, because there are too many or it lies above 4 GiB, it is stepped the slow way.
+        fetched(vcpu) -> verdict: the handler of fetches from the page; ValueError where it can have no key.
         """
         if self._stepped is None:
             self._stepped = bind(_step_read, self._steps, self._exits.default(reasons.EPT_VIOLATION))
         if step is None:
             if self._steps.pop(gpa, None) is not None:
                 self._exits.unkey(reasons.EPT_VIOLATION, gpa)
-        elif not gpa >> 32:
-            try:
-                self._exits.key(reasons.EPT_VIOLATION, gpa, self._stepped)
-                self._steps[gpa] = step
-            except ValueError:
-                pass
+            return
+        if fetched is not None and self._fetched is None:  # one object for all pages: a handler takes a slot
+            self._fetched = bind(_fetch, fetched, self._stepped)
+        try:
+            if gpa >> 32:
+                raise ValueError("gpa %#x lies above 4 GiB" % gpa)
+            self._exits.key(reasons.EPT_VIOLATION, gpa, self._stepped if fetched is None else self._fetched)
+            self._steps[gpa] = step
+        except ValueError as error:
+            if fetched is not None:
+                raise ValueError("fetches from the page at gpa %#x cannot be watched: %s" % (gpa, error))
+
+    def step_there(self):
+        """Return the handler that steps an instruction at a page of step_reads(), whatever it accesses there."""
+        return bind(_step_there, self._steps)
 
     def _bus_read(self, offset, size):
         return self.bus.read(self._sites.page << 12 | offset, size)
@@ -242,6 +253,21 @@ def _step_read(steps, otherwise, vcpu) -> int:
         return int(otherwise(vcpu))
     gpa = int(f[GPA]) & 0xFFFFF000 | int(f[GPA + 1]) << 32
     return int(steps.get(gpa, otherwise)(vcpu))
+
+
+@micropython.viper
+def _step_there(steps, vcpu) -> int:
+    f = ptr32(vcpu)
+    return int(steps[int(f[GPA]) & 0xFFFFF000](vcpu))
+
+
+@micropython.viper
+def _fetch(fetched, otherwise, vcpu) -> int:
+    """A violation at a page of step_reads() with fetches."""
+    f = ptr32(vcpu)
+    if int(f[QUALIFICATION]) & _STEPPED != EPT_FETCH or int(f[VECTORING_INFO]) & VALID:
+        return int(otherwise(vcpu))
+    return int(fetched(vcpu))
 
 
 @micropython.viper

@@ -17,7 +17,8 @@ from vmm.devices.virtio.queue import CHAIN, NOTHING
 from vmm.host import virtio
 from vmm.host.buffers import BUFFER, COUNT, fill
 from vmm.host.virtio import ADDED, AVAIL, DESC_NEXT, DESC_WRITE, SIZE, USED, add, describe, notify, read8, used
-from vmm.network.words import ETHERNET, HEADER_BYTES, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6
+from vmm.network.offload import add_up
+from vmm.network.words import CSUM, ETHERNET, HEADER_BYTES, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6
 
 _CSUM = const(1 << 0)
 _MAC = const(1 << 5)
@@ -35,7 +36,8 @@ _SENT = const(10)  # oldest that is not known to have been sent
 _TOLD = const(11)  # ADDED when the card was last told
 _OWED = const(12)  # its interrupt has come and its line is masked
 _OUT = const(13)  # two words for used()
-_LENGTHS = const(15)  # of the chains that begin at each transmit descriptor; bit 31: it has come back
+_SUMS = const(15)  # the device fills in checksums
+_LENGTHS = const(16)  # of the chains that begin at each transmit descriptor; bit 31: it has come back
 _CARD_WORDS = const(_LENGTHS + COUNT)
 _BACK = const(1 << 31)
 _BYTES = const(2 * COUNT * BUFFER)
@@ -50,8 +52,8 @@ class VirtioNet:
         features = device.negotiate(_CSUM | _MAC | _HOST_TSO4 | _HOST_TSO6)
         self.line = device.line
         self.mac = bytes([read8(device.device + i) for i in range(6)]) if features & _MAC else b"\x02P\0\0\0\1"
-        self.can = 0
-        for feature, bit in ((_CSUM, NEEDS_CSUM), (_HOST_TSO4, NEEDS_TSO4), (_HOST_TSO6, NEEDS_TSO6)):
+        self.can = NEEDS_CSUM  # QEMU's user-mode network does not: _put() does it then
+        for feature, bit in ((_HOST_TSO4, NEEDS_TSO4), (_HOST_TSO6, NEEDS_TSO6)):
             if features & feature and features & _CSUM:
                 self.can |= bit
         self._rings = [device.ring(n, COUNT) for n in (0, 1)]
@@ -59,6 +61,7 @@ class VirtioNet:
             raise ValueError("its queues are too short")
         hpa = take(_BYTES)
         self.words = array("I", [0] * _CARD_WORDS)
+        self.words[_SUMS] = 1 if features & _CSUM else 0
         rx, tx = [uctypes.addressof(ring) for ring in self._rings]
         for word, value in ((_RX, rx), (_TX, tx), (_BUFFERS, hpa), (_ISR, device.isr)):
             self.words[word], self.words[word + 1] = value & 0xFFFFFFFF, value >> 32
@@ -181,6 +184,17 @@ def _put(card: int, parts: int, skip: int, size: int, header: int) -> int:
     buffers = (int(c[_BUFFERS]) | int(c[_BUFFERS + 1]) << 32) + COUNT * BUFFER
     cpu.copy(buffers + first * BUFFER, header, HEADER_BYTES)
     fill(buffers, first, HEADER_BYTES, parts, skip, size)
+    h = ptr32(buffers + first * BUFFER)
+    if int(h[0]) & CSUM and c[_SUMS] == 0:  # a frame in one buffer: without the feature nothing is cut
+        frame = buffers + first * BUFFER + HEADER_BYTES
+        start = int(h[1]) >> 16
+        at = frame + start + (int(h[2]) & 0xFFFF)
+        total = ~int(add_up(frame + start, size - start, 0)) & 0xFFFF
+        ptr8(at)[0] = total
+        ptr8(at)[1] = total >> 8
+        h[0] = 0
+        h[1] = 0
+        h[2] = 0
     n = first
     while left > 0:
         piece = BUFFER if left > BUFFER else left

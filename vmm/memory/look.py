@@ -10,13 +10,12 @@ import struct
 import micropython
 import uctypes
 from micropython import const
-from vmx import vmread
+from vmx import tables
 
 from vmm.memory import paging
 from vmm.memory.guest import FIRST_PAGE, HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, WORDS
 from vmm.memory.paging import RSVD
-from vmm.vtx.vmcs import GUEST_CR3, GUEST_CR4, GUEST_IA32_EFER
-from vmm.vtx.x86 import CR4_LA57, EFER_LMA, EFER_NXE, MASK64, PAGE
+from vmm.vtx.x86 import EFER_LMA, MASK64, PAGE
 
 _PS = const(1 << 7)
 _XD = 1 << 63
@@ -148,10 +147,11 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
 @micropython.viper
 def translate(vcpu, gva):
     """The gpa of a gva in a vCPU's address space. ValueError says why there is none."""
-    read = vmread  # nothing here is converted twice, as numbers above 2**62 are objects
-    if int(read(vcpu, GUEST_IA32_EFER)) & (EFER_LMA | EFER_NXE) == EFER_LMA | EFER_NXE:
-        shift = 48 if int(read(vcpu, GUEST_CR4)) & CR4_LA57 else 39  # CR4.LA57 is the one that the guest sees
-        gpa = walk(vcpu.vm.memory.table, read(vcpu, GUEST_CR3), shift, gva, 0)
+    root = tables(vcpu)
+    levels = int(root) & 7
+    if levels:
+        # Numbers are passed on as the objects that they are: to make one again takes 40 ticks, above 2**62 more.
+        gpa = walk(vcpu.vm.memory.table, root, 3 + 9 * levels, gva, 0)
         if int(gpa) >= 0:
             return gpa
     return space(vcpu).translate(gva)

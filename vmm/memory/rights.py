@@ -6,7 +6,8 @@ them. Nothing else changes rights, so watchers come and go in any order, and a w
 read-only. Source: SDM Vol. 3C, "EPT Misconfigurations".
 
 A page can also have two faces: fetches see another page of the host than reads and writes do (show()). It can then be
-executed only, until a step lends it its other rights, and with them its own page.
+executed only, until a step lends it its other rights, and with them its own page. Where EPT has no such pages it cannot
+be accessed at all meanwhile.
 """
 
 from vmm.memory.ept import RWX, R, W, X
@@ -72,7 +73,7 @@ class Rights:
         if not rights & ~have:
             have = RWX  # the CPU refused a right that should be there: lend all, or the exit repeats for ever
         have |= rights
-        if have & W:
+        if have & W or have & X and not self._execute_only:
             have |= R
         self._lent[gpa] = have
         self._apply(gpa)

@@ -25,7 +25,7 @@ def shown(value):
     if isinstance(value, int):
         return "%d = %#x%s" % (value, value, _symbol(value)) if abs(value) >= _SMALL else None
     if type(value) is str:
-        return value if "\n" in value.strip("\n") else None
+        return value if "\n" in value.lstrip("\n").rstrip("\n") else None  # strip() visits each character
     if type(value) in (list, tuple, dict):
         return _container(value, cpu.terminal()[1])
     if any(["__str__" in getattr(cls, "__dict__", ()) for cls in names.family(type(value))]):

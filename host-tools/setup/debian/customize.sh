@@ -14,9 +14,10 @@ printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$PCANEL_NAME" > "$etc/hosts"
 echo "UUID=$PCANEL_UUID / ext4 errors=remount-ro 0 1" > "$etc/fstab"
 # A known machine need not be set up at each start from a disk whose changes are forgotten.
 printf '%s' "$PCANEL_UUID" | tr -d - > "$etc/machine-id"
-: > "$etc/resolv.conf"
-
-# Addresses by DHCP, where there is a network.
+# Addresses by DHCP, where there is a network. The resolver is that of the engines' user-mode network.
+echo "nameserver 10.0.2.3" > "$etc/resolv.conf"
+mkdir -p "$etc/systemd/system/multi-user.target.wants"
+ln -sf /lib/systemd/system/systemd-networkd.service "$etc/systemd/system/multi-user.target.wants/"
 cat > "$etc/systemd/network/80-dhcp.network" <<NETWORK
 [Match]
 Name=en* eth*

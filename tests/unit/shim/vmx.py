@@ -2,7 +2,7 @@
 
 from functools import partial as bind
 
-__all__ = ["Value", "bind", "invvpid", "numbers", "vmread", "vmwrite", "want"]
+__all__ = ["Value", "bind", "invvpid", "numbers", "tables", "vmread", "vmwrite", "want"]
 
 
 class Value:
@@ -25,6 +25,11 @@ def vmread(vcpu, field):
 def vmwrite(vcpu, field, value):
     """VMWRITE on a vCPU's VMCS."""
     vcpu.write(field, value)
+
+
+def tables(vcpu):
+    """No paging of IA-32e mode that could be walked in short."""
+    return 0
 
 
 def want(vcpu, bits):

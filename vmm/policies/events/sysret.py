@@ -51,6 +51,11 @@ class Saved(Instruction):
         self._words += calls.bitmap(numbers)
 
     def of(self, vm, chosen):
+        if vm.hidden.fetched is not None:
+            raise ValueError(
+                "%s: this CPU's EPT has no execute-only pages, so that all the kernel's entry code would be stepped"
+                % self.name
+            )
         return type(self)(vm, chosen)
 
     def chains(self, vm):
