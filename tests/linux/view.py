@@ -9,7 +9,7 @@ def stacks(vm, pids):
     for pid in pids:
         stack = vm.linux.stack(pid)
         call = stack.call
-        said[pid] = (stack.names(), call and [call.number, *call.values], {frame.how for frame in stack})
+        said[pid] = (stack.names(), call and [call.number] + list(call.values), {frame.how for frame in stack})
     return said
 """
 
