@@ -10,6 +10,7 @@ POLICIES = 300
 
 _CODE = """
 import random, time
+from vmm.memory import look
 from vmm.policies import general
 from vmm.policies.events import EVENTS
 
@@ -71,7 +72,8 @@ def attach(vm, event, text):
 def attack(vm, count, seed):
     "{event: (policies attached, those that paused the guest)}"
     random.seed(seed)
-    text = vm.vcpu.translate(vm.symbols['vfs_read']) & ~0xfff
+    at = vm.symbols['vfs_read']
+    text = look.holding(vm.vcpu, at).translate(at) & ~0xfff  # a program may run, whose tables lack it
     made = {name: [0, 0] for name in EVENTS}
     names = sorted(EVENTS)
     for number in range(count):

@@ -8,7 +8,8 @@ import time
 import journal
 import pytest
 import vtx
-from pcanel.bench.disk import archive
+from pcanel.bench import modules
+from pcanel.guest.initramfs import Archive
 from pcanel.monitor import Monitor
 from pcanel.paths import ROOT
 from shell import Shell
@@ -19,7 +20,9 @@ SECONDS = int(os.environ.get("PCANEL_KILL_SECONDS", "3600"))
 
 def test_no_flushed_byte_is_lost(tmp_path, record_property):
     image = tmp_path / "disk.img"
-    (tmp_path / "initrd").write_bytes((ROOT / "build/guests/initrd.cpio").read_bytes() + archive())
+    drivers = Archive()
+    modules.add_modules(drivers, modules.VIRTIO + modules.BLK)
+    (tmp_path / "initrd").write_bytes((ROOT / "build/guests/initrd.cpio").read_bytes() + drivers.finish())
     file = tmp_path / "linux.toml"
     file.write_text(f"""
 memory = "256M"
@@ -37,7 +40,7 @@ mode = "rw"
         journal.make(image)
         with Monitor(engine=vtx.engine(), guests=[file]) as monitor:
             shell = Shell(monitor, "linux").wait()
-            shell.run("for m in /m/*; do insmod $m; done")
+            shell.run(modules.INSMOD)
             shell.console.send(journal.LOAD.format(device="/dev/vda") + "\n")
             shell.console.expect(rb"flushed 3\r?\n", 240)
             time.sleep(random.random() * 5)

@@ -30,7 +30,7 @@ CASES = {
     "a wrong type": ("'share': '7'", "ValueError: guest x: share: must be a number from 1 to 10000, not '7'"),
     "protocol": (
         "'protocol': 'dos'",
-        "ValueError: guest x: protocol: must be linux, multiboot, pvh, flat or bios, not 'dos'",
+        "ValueError: guest x: protocol: must be one of linux, multiboot, pvh, flat, bios, uefi, not 'dos'",
     ),
     "console": ("'console': 'com9'", "ValueError: guest x: console: must be com2, com3 or none, not 'com9'"),
     "no address": ("'address': None", "ValueError: guest x: address: is missing: where the flat binary is loaded"),

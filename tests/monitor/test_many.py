@@ -71,7 +71,7 @@ def fill(bench):
 @pytest.mark.parametrize(
     ("options", "memory", "least"),
     [
-        ("heap=6M", 256, 38),
+        ("heap=6M", 256, 37),
         pytest.param("", 1024, 110, marks=pytest.mark.long),
         pytest.param("heap=42M", 1024, 300, marks=pytest.mark.long),
     ],

@@ -10,6 +10,7 @@ from test_guests import verdict
 
 IMAGE = BUILD / "guests/smp/smp.elf"
 RACE = BUILD / "guests/smp/race.elf"
+TRIES = 20
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,8 +30,12 @@ def test_bochs():
 
 @pytest.mark.parametrize(("lock", "breaks"), [("hole", True), ("sound", False)])
 def test_the_race(lock, breaks):
-    """Two threads of QEMU's find the hole; the sound lock has none."""
-    output = engines.run_qemu(RACE, 120, 2, f"rounds=100000 lock={lock}")
-    rounds, broken = map(int, re.search(r"^race: (\d+) rounds, (\d+) broken$", output, re.MULTILINE).groups())
-    assert rounds == 100000
+    """Two threads of QEMU's find the hole, once they run at the same time: a busy host may run one after the other. The
+    sound lock has none."""
+    for _ in range(TRIES if breaks else 1):
+        output = engines.run_qemu(RACE, 120, 2, f"rounds=100000 lock={lock}")
+        rounds, broken = map(int, re.search(r"^race: (\d+) rounds, (\d+) broken$", output, re.MULTILINE).groups())
+        assert rounds == 100000
+        if broken:
+            break
     assert (broken > 0) == breaks
