@@ -24,7 +24,9 @@ from vmm.scheduling.words import (
     COUNT,
     DEFERRED,
     FLOOR,
+    HOLDER,
     INSIDE,
+    LEVEL,
     LINE,
     LINE_INTERRUPTED,
     LINE_RUNS,
@@ -248,7 +250,11 @@ def arm_line(scheduler):
 
 @micropython.viper
 def hold(scheduler, frame: int, more: int):
-    """VM.hold. frame: hpa of the guest's. Once nobody holds it, it takes the CPU if it is due."""
+    """VM.hold. frame: hpa of the guest's. Once nobody holds it, it takes the CPU if it is due.
+
+    An equal whose turn ended meanwhile runs without an end, as nobody else could: its turn ends now. Else a vCPU whose
+    every instruction is a step, for which the others are held, might never reach the end of a turn outside a step.
+    """
     f = ptr32(frame)
     f[STATE] += more * HOLD
     if int(f[STATE]) >= HOLD:
@@ -258,7 +264,12 @@ def hold(scheduler, frame: int, more: int):
     if w[LINE] == LINE_RUNS:
         arm_line(scheduler)
     elif inside:
-        if f[PRIORITY] > ptr32(ptr32(scheduler._frames)[inside - 1])[PRIORITY] and not scheduler.policy:
+        runs = int(ptr32(scheduler._frames)[inside - 1])
+        rank = int(f[PRIORITY])
+        if rank == int(ptr32(runs)[PRIORITY]):
+            if int(f[STATE]) == RUNS and ptr32(scheduler._levels)[(rank << LEVEL) + HOLDER] == 0:
+                cut(runs, int(cpu.rdtsc()))
+        elif rank > int(ptr32(runs)[PRIORITY]) and not scheduler.policy:
             arm_by(scheduler._preempt_at, cpu.rdtsc())
 
 
