@@ -128,7 +128,10 @@ def _number(path: Path) -> int:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.stat().st_uid == os.geteuid() and (path / "lock").exists()
+    try:
+        return path.stat().st_uid == os.geteuid() and (path / "lock").exists()
+    except FileNotFoundError:  # another run has removed it just now
+        return False
 
 
 def _prune(parent: Path) -> None:
