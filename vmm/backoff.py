@@ -85,7 +85,7 @@ class Backoff:
             vcpu.events.reset()
 
     def _due(self, now):
-        vcpu = self._vm.vcpu
+        vcpu = self._vm.vcpus[0]
         self._over = True
         vcpu.rflags = _RFLAGS_RESERVED | RFLAGS_TF  # `wakes` lets a HLT end that is stepped
         vcpu.pending = 1

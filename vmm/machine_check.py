@@ -90,11 +90,11 @@ class MachineChecks:
             wrmsr(_IA32_MCG_STATUS, 0)  # or the next one would shut the CPU down
         return found
 
-    def of_guest(self, vm):
+    def of_guest(self, vcpu):
         """A guest's exit reported a machine check: report it, and stop the guests that the banks name. The caller stops
         the exit's own guest."""
-        lines = self._tell(self.take(), vm)
-        vm.report(vm.vcpu, "\n".join(["machine check while the guest ran"] + lines))
+        lines = self._tell(self.take(), vcpu.vm)
+        vcpu.vm.report(vcpu, "\n".join(["machine check while the guest ran"] + lines))
 
     def look(self):
         """Report NMIs and machine checks that the monitor itself took. Allocates nothing where there are none."""

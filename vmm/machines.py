@@ -42,7 +42,7 @@ class Machines:
     def __repr__(self):
         rows = ["%-14s %-8s %-26s %8s %s" % ("NAME", "STATE", "WHY", "MEMORY", "RIP")]
         for vm in self.values():
-            rip = vm.vcpu.rip
+            rip = vm.vcpus[0].rip
             place = "%#018x%s" % (rip, vm.name_of(rip))
             rows.append("%-14s %-8s %-26s %4d MiB %s" % (vm.name, vm.state, vm.why, vm.memory.size >> 20, place))
         return "\n".join(rows)

@@ -47,11 +47,11 @@ class Pc:
     def __init__(self, vm, host_uart):
         self.vm = vm
         clock = vm.clock
-        self.lapic = first = vm.vcpu.lapic
+        self.lapic = first = vm.vcpus[0].lapic
         self._cpus = len(vm.vcpus)
         alone = self._cpus == 1
         self.local_apics = first if alone else LocalApics(vm)  # as a device in memory
-        carry = bind(receive, vm.vcpu.apic_page, first) if alone else vm.apic_bus.message
+        carry = bind(receive, vm.vcpus[0].apic_page, first) if alone else vm.apic_bus.message
         self.ioapic = IoApic(carry, self._cpus)  # APIC IDs from 0; the I/O APIC's is the next
         self.gsi = Gsi(self.ioapic, self.lapic)
         self.pic = self.gsi.pic = I8259(self.gsi.quick_intr())

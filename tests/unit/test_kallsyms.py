@@ -242,7 +242,8 @@ class Vm:
         self.memory = memory
         self.config = {"protocol": "linux", "kernel": "vmlinux"}
         self.blobs = {"vmlinux": b"no ELF"}
-        self.vcpu = self.msrs = self
+        self.msrs = self
+        self.vcpus = [self]
         self.entry = self.rip = TEXT + 0x40
 
     @property

@@ -47,6 +47,12 @@ class Cpu:
         self.told = count
 
 
+class Vcpu:
+    def __init__(self, vm, number):
+        self.vm = vm
+        self.number = number
+
+
 class Vm:
     def __init__(self, name, hpa):
         self.name = name
@@ -54,13 +60,13 @@ class Vm:
         self.segments = [(0, 0x1000, hpa), (0x100000, 0x2000, hpa + 0x10000)]
         self.stopped = None
         self.reports = []
-        self.vcpu = None
+        self.vcpus = [Vcpu(self, 0), Vcpu(self, 1)]
 
     def fail(self, why):
         self.stopped = why
 
     def report(self, vcpu, text):
-        self.reports.append(text)
+        self.reports.append((vcpu.number, text))
 
 
 @pytest.fixture
@@ -91,10 +97,11 @@ def test_a_cpu_without(cpu):
 def test_a_guests_exit_stops_those_whose_memory_is_named(made):
     checks, cpu, vms, said = made
     cpu.msrs |= {0x405: VAL | UC | ADDRV, 0x406: 0x810800, 0x409: VAL | UC, 0x17A: 5}
-    checks.of_guest(vms["a"])
+    checks.of_guest(vms["a"].vcpus[1])
     assert vms["a"].stopped is None  # by its caller
     assert vms["b"].stopped == "machine check in its memory"
-    (text,) = vms["a"].reports
+    ((number, text),) = vms["a"].reports
+    assert number == 1  # whose exit it was
     assert "bank 1," in text and "address 0x810800, in memory of guest b" in text and "bank 2," in text
     assert cpu.msrs[0x405] == cpu.msrs[0x409] == cpu.msrs[0x17A] == 0 and said == []
 

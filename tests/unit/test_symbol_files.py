@@ -55,7 +55,8 @@ class Vm:
     starts = 1
 
     def __init__(self, lstar):
-        self.memory = self.vcpu = self.msrs = self
+        self.memory = self.msrs = self
+        self.vcpus = [self]
         self.size = 1
         self.config = {"symbols": "linux/symbols"}
         self.blobs = {"linux/symbols": MAP}

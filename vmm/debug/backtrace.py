@@ -71,7 +71,7 @@ def of_saved(vm, title, pc, sp, bp=None):
 
     pc: where the task goes on, sp: its stack pointer then; bp: its frame pointer, None where its code has none.
     """
-    m = Machine(vm.vcpu)
+    m = Machine(vm.vcpus[0])
     trace = Backtrace(vm, title, "frame pointers")
     trace.append(Frame(pc, sp, "saved"))
     if bp is not None:

@@ -250,7 +250,7 @@ def _number(data):
 
 def space_of(vm, gva, vcpu=None):
     """The address space in which a gva is mapped now: the vCPU's, or the kernel's own. ValueError: in neither."""
-    space = (vcpu or vm.vcpu).space()
+    space = (vcpu or vm.vcpus[0]).space()
     try:
         space.translate(gva)
         return space

@@ -44,7 +44,6 @@ def look(vm):
 
 
 def _standing(vm):
-    m = Machine(vm.vcpu)
     out = ["%s is %s, %s" % (vm.name, vm.state, vm.why)]
     for vcpu in vm.vcpus:
         m = Machine(vcpu)
@@ -69,9 +68,9 @@ def _sample(vm):
         time.sleep_ms(_EVERY_MS)
         for vcpu in vm.vcpus:
             seen[vcpu.number].append((vcpu.scheduled.state, linear_rip(vcpu), vcpu.rflags))
-        about = _about(vm.vcpu)
-        if about:
-            what[about] = what.get(about, 0) + 1
+            about = _about(vcpu)
+            if about:
+                what[about] = what.get(about, 0) + 1
     counts = {}
     for name, (count, _) in vm.exit_counts().items():
         more = count - before.get(name, (0, 0))[0]

@@ -56,7 +56,7 @@ class QuickStep:
         self._places = {}  # address of its words: vmm.debug.past.Past
         self._words = array("I", [0] * _WORDS)
         self._address = uctypes.addressof(self._words)
-        self._words[_APICV] = int(bool(vm.vcpu.apicv))
+        self._words[_APICV] = int(bool(vm.vcpus[0].apicv))
         self._words[_EPTP] = vm.ept.eptp & 0xFFFFFFFF
         self._words[_EPTP + 1] = vm.ept.eptp >> 32
         self._table = [self._exit] * len(vm.exits.tables[0])

@@ -16,7 +16,7 @@ from vmm.vtx import reasons as r
 def install(vm, exits):
     """Fill a VM's dispatch table. ValueError where a reason is named twice."""
     add = exits.add
-    first = vm.vcpu  # all vCPUs have the same parts
+    first = vm.vcpus[0]  # all vCPUs have the same parts
     several = len(vm.vcpus) > 1
 
     # interrupts and time

@@ -77,7 +77,7 @@ def _exit(vcpu):
 
 def machine_check(vcpu):
     """A machine check while the guest ran or was being entered: stop it."""
-    vcpu.vm.monitor.machine_checks.of_guest(vcpu.vm)
+    vcpu.vm.monitor.machine_checks.of_guest(vcpu)
     return verdict.STOP
 
 

@@ -128,7 +128,7 @@ class Mapped:
 
 def of(vm, entry):
     """The Kallsyms of the 64-bit kernel that a VM runs, by `entry`, a gva in its text. ValueError."""
-    gpa = look.holding(vm.vcpu, entry).translate(entry)
+    gpa = look.holding(vm.vcpus[0], entry).translate(entry)
     image = Mapped(vm.memory, entry, gpa)
     known = find(image, entry)
     image.release = release(known, image) or image.release

@@ -25,7 +25,7 @@ class Kernel:
         self._module_symbols = None
         self._orc = False  # not looked for yet
         self.calls = {}  # number: vmm.insight.linux.calls.Signature
-        if not vm.vcpu.efer & EFER_LMA:
+        if not vm.vcpus[0].efer & EFER_LMA:
             raise ValueError("guest %s runs no 64-bit kernel: its types are not known" % vm.name)
         self.space = self._space()
 
@@ -45,7 +45,7 @@ class Kernel:
 
     def _space(self):
         """The kernel's own page tables: those of the task that runs may be the few of user mode."""
-        vcpu = self.vm.vcpu
+        vcpu = self.vm.vcpus[0]
         directory = self.symbol("init_top_pgt")
         for cr3 in (vcpu.cr3, vcpu.cr3 & ~_PTI):
             try:
@@ -56,7 +56,7 @@ class Kernel:
 
     def user(self, mm):
         """The address space of a process. mm: an Object or Pointer, struct mm_struct."""
-        return look.space(self.vm.vcpu, self.space.translate(int(mm.pgd)))
+        return look.space(self.vm.vcpus[0], self.space.translate(int(mm.pgd)))
 
     def find(self, name):
         """The gva of a symbol of the kernel's image, no module's; None where there is none, or several."""

@@ -248,7 +248,7 @@ def _of_given(vm, name):
     entry, text = found.lookup("entry_SYSCALL_64"), found.lookup("_stext")
     if len(entry) != 1 or len(text) != 1:
         return found
-    live = vm.msrs.read(vm.vcpu, IA32_LSTAR)
+    live = vm.msrs.read(vm.vcpus[0], IA32_LSTAR)
     if not live:
         raise ValueError("guest %s has only begun to boot: it is not known where its kernel is" % vm.name)
     by = live - entry[0]

@@ -106,7 +106,7 @@ class System:
     def space(self):
         """The address space that is read: the first vCPU's as it is now. A system with one for each process overrides
         it."""
-        return look.space(self.vm.vcpu)
+        return look.space(self.vm.vcpus[0])
 
     def at(self, where):
         """The gva of a symbol, or of an address. ValueError: the guest has no such symbol, or several."""

@@ -145,9 +145,9 @@ def of(vm):
 
 def entry_of(vm):
     """A gva in the text of the 64-bit kernel that runs: its SYSCALL entry, or early in its boot RIP. 0: neither yet."""
-    entry = vm.msrs.read(vm.vcpu, IA32_LSTAR)
+    entry = vm.msrs.read(vm.vcpus[0], IA32_LSTAR)
     if not entry:
-        rip = vm.vcpu.rip & MASK64
+        rip = vm.vcpus[0].rip & MASK64
         if rip >= MAP64:
             return rip
     return entry

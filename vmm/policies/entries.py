@@ -48,14 +48,14 @@ class Entries:
 
     def check(self):
         """ValueError where the address is mapped."""
-        vcpu = self.vm.vcpu
-        if not vcpu.cr0 & CR0_PG:
-            return
-        try:
-            look.translate(vcpu, ADDRESS)
-        except ValueError:
-            return
-        raise ValueError("guest %s maps the page at %#x: its SYSCALLs cannot be watched" % (self.vm.name, ADDRESS))
+        for vcpu in self.vm.vcpus:
+            if not vcpu.cr0 & CR0_PG:
+                continue
+            try:
+                look.translate(vcpu, ADDRESS)
+            except ValueError:
+                continue
+            raise ValueError("guest %s maps the page at %#x: its SYSCALLs cannot be watched" % (self.vm.name, ADDRESS))
 
     def add(self, policy):
         self._change(self.policies + (policy,))

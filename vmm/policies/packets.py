@@ -41,7 +41,7 @@ class Packets(Chain):
     def sees(self, port, frame, header, out):
         """Ask the policies: the frame as they leave it, or None."""
         vm = self.vm
-        vcpu = vm.vcpu
+        vcpu = vm.vcpus[0]
         outer, self.packet = self.packet, Packet(port, bytearray(frame), header, out)
         packet = self.packet
         try:

@@ -54,7 +54,7 @@ class Guest:
 
     @property
     def gone(self):
-        return isinstance(self.vm.vcpu, Gone)
+        return isinstance(self.vm.vcpus[0], Gone)
 
     def attach(self):
         """It stands still from now on; one that is off is loaded, and stands at its first instruction.

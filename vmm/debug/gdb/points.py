@@ -150,7 +150,7 @@ class Points:
         for point in self._all.values():
             if point.kind == SOFTWARE or point in self._waiting:
                 self._close(point)
-                self._break(self.vm.vcpu, point)
+                self._break(self.vm.vcpus[0], point)
 
     # -- debug registers
 

@@ -146,7 +146,7 @@ class CallLog:
     def _check(self):
         """RuntimeError where the guest and its memory are gone."""
         if self._taken:
-            self.vm.vcpu.number
+            self.vm.vcpus[0].number
 
     def record(self, position):
         """(kind, tsc, pid, tgid, comm, number, result, arguments, the record's bytes)."""
