@@ -73,7 +73,10 @@ def check_processes(shell, guest):
     vm = f"vms['{guest}']"
     ask = shell.monitor.eval
     shell.monitor.exec("def refused(f):\n try: f()\n except ValueError as error: return str(error)")
-    table = lambda code: [tuple(row) for row in ask(f"[tuple(row) for row in {vm}.linux.{code}]")]  # noqa: E731
+
+    def table(code):
+        return [tuple(row) for row in ask(f"[tuple(row) for row in {vm}.linux.{code}]")]
+
     pid = int(shell.run("exec 7</etc/passwd 8>/tmp/gone; rm /tmp/gone; echo $$"))
 
     threads = [line.split()[0] for line in shell.run(f"ls /proc/{pid}/task").splitlines()]

@@ -210,7 +210,10 @@ def test_several_vcpus_share_handlers_and_have_some_of_their_own():
 def test_a_head_stands_before_the_front_and_goes(exits):
     exits.front(OTHER, Front(unnamed=True))
     before = exits.vcpu.table[OTHER]
-    head = lambda below: f"head>{below}"  # noqa: E731
+
+    def head(below):
+        return f"head>{below}"
+
     exits.head(OTHER, head)
     assert exits.vcpu.table[OTHER] == f"head>{before}" == exits.handler(OTHER, exits.vcpu)
     exits.front(OTHER, None)

@@ -129,7 +129,7 @@ class Sites:
     def page(self, value):
         self._put(_PAGE, value)
 
-    def handler(self, read, write, slow):
+    def one_page(self, read, write, slow):
         """Return the handler of EPT violations on one page.
 
         read(offset, size), write(offset, size, value): the page's device. slow: the handler for instructions that are

@@ -21,13 +21,13 @@ def install(vm, exits):
 
     # interrupts and time
     add(r.EXTERNAL_INTERRUPT, interrupt.external)
-    add(r.PREEMPTION_TIMER_EXPIRED, exits.each(lambda vcpu: vcpu.clock.handler()))
+    add(r.PREEMPTION_TIMER_EXPIRED, exits.each(lambda vcpu: vcpu.clock.preemption_timer()))
     add(r.INTERRUPT_WINDOW, events.window)
     add(r.NMI_WINDOW, events.window)
     add(r.ATTENTION, interrupt.attention)
-    add(r.MONITOR_TRAP_FLAG, interleave.handler(exits.unhandled))
+    add(r.MONITOR_TRAP_FLAG, interleave.monitor_trap_flag(exits.unhandled))
     exits.add_slot(r.COMPLETED, exits.each(lambda vcpu: vcpu.breakpoints.completed))
-    add(r.PENDING, exits.each(lambda vcpu: vcpu.events.handler(vcpu.apic_page, vcpu.events.acknowledge)))
+    add(r.PENDING, exits.each(lambda vcpu: vcpu.events.injector(vcpu.apic_page, vcpu.events.acknowledge)))
     add(r.HLT, exits.each(lambda vcpu: vcpu.tpr_shadow.halt()) if first.tpr_shadow else interrupt.halt)
     add(r.PAUSE, interrupt.spin if several else interrupt.pause)
 

@@ -69,7 +69,7 @@ class Mmio:
         self.quick_answer = known.answers(self._store)
         exits.add(
             reasons.EPT_VIOLATION,
-            touch.handler(self.vm.ept.root, general) if deferred else general,
+            touch.ept_violation(self.vm.ept.root, general) if deferred else general,
             frame.WANT_GPA | frame.WANT_LINEAR | frame.WANT_VECTORING | frame.WANT_CODE | frame.WANT_DR7,
         )
         exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, 0xFFFFF000, 6)
@@ -106,7 +106,7 @@ class Mmio:
 
     def _of_device(self, device):
         """The handler of accesses to a page that is one device's."""
-        return self._sites.handler(device.read, device.write, self.violation)
+        return self._sites.one_page(device.read, device.write, self.violation)
 
     def _find_way(self, base, end, device):
         """Enter the pages of a region: its device, or the bus where the device has several pages or shares one."""

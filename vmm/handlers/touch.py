@@ -13,7 +13,7 @@ from vmm.vtx.frame import GPA, QUALIFICATION, VECTORING_INFO
 from vmm.vtx.vmcs_bits import EPT_NMI_UNBLOCKING
 
 
-def handler(root, slow):
+def ept_violation(root, slow):
     """Return the handler of EPT violations. root: hpa of the EPT PML4; slow: for all other violations."""
     return bind(_touch, root, slow)
 

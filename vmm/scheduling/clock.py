@@ -178,7 +178,7 @@ class Clock:
         expire(self.callbacks, uctypes.addressof(self._frame), now)
         return now
 
-    def handler(self):
+    def preemption_timer(self):
         """Return the handler of the VMX-preemption timer: RESUME, or YIELD at the end of the slice."""
         return bind(_exit, self.callbacks)
 

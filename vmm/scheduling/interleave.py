@@ -283,7 +283,7 @@ class Interleaved:
             new.arm(True)
 
 
-def handler(unhandled):
+def monitor_trap_flag(unhandled):
     """Return the handler of the monitor trap flag's exits: one instruction is over. unhandled: of one that nobody has
     asked for."""
     return bind(_instruction, unhandled)

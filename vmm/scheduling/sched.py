@@ -279,7 +279,7 @@ class Scheduler(Preemption):
         vm.log_error("stopped: the monitor failed at %s" % what, error)
 
     def report_error(self, error):
-        """What has failed is no guest's: it is said, and guests go on after a rest, since it may fail again at once."""
+        """What has failed is no guest's. Guests go on a time slice later, since it may fail again at once."""
         self.failures += 1
         try:
             if isinstance(error, MemoryError):

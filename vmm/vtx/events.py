@@ -239,7 +239,7 @@ class Events:
                 return 1
         return 0
 
-    def handler(self, page, acknowledge):
+    def injector(self, page, acknowledge):
         """Return the handler of slot PENDING: inject what can be taken now.
 
         page: address of the local APIC's page. acknowledge() -> vector of the 8259s' interrupt.
