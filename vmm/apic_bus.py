@@ -13,7 +13,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.lapic_page import post
+from vmm.devices.lapic_page import post, post_level
 from vmm.devices.lapic_registers import (
     DFR,
     ENABLED,
@@ -115,13 +115,13 @@ class ApicBus:
         return able[self._next % len(able)]
 
 
-# What a device sends as a rule: an edge for one processor. By ApicBus.carry it is 30,000.
+# What a device sends as a rule: an interrupt for one processor. By ApicBus.carry it is 30,000.
 @micropython.viper
 def _message(pages: int, scheduler, carry, low: int, destination: int) -> int:
     """ApicBus.message(). pages: as of _quick()."""
     t = ptr32(pages)
     found = 0
-    if low & (_UNUSUAL | TRIGGER_LEVEL) == 0:
+    if low & _UNUSUAL == 0:
         i = 0
         while i < int(t[0]):
             page = int(t[2 + i])
@@ -148,7 +148,10 @@ def _message(pages: int, scheduler, carry, low: int, destination: int) -> int:
     vector = low & 0xFF
     if r[IRR // 4 + ((vector >> 5) << 2)] & 1 << (vector & 31):
         return int(carry(low, destination))
-    if int(post(found, vector)) == 0:
+    if low & TRIGGER_LEVEL:
+        if int(post_level(found, vector)) == 0:
+            return int(carry(low, destination))
+    elif int(post(found, vector)) == 0:
         return int(carry(low, destination))
     preempt_soon(scheduler, int(r[FRAME_AT // 4]))
     return 1

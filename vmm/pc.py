@@ -132,6 +132,7 @@ class Pc:
         lapic, events = vcpu.lapic, vcpu.events
         events.extint = lapic.extint
         events.acknowledge = bind(_acknowledge, vcpu.apic_page, self.pic.quick_ack)
+        lapic.eoi_broadcast = self.ioapic.eoi
         lapic.wire(vcpu.frame_hpa, vcpu.apicv is not None)
         events.highest = lapic.highest
         events.accept = lapic.accept

@@ -45,8 +45,8 @@ def make(vm, number, vpid, live):
     registers = uctypes.bytearray_at(made.apic_page, lapic_registers.SIZE)
     made.lapic = lapic.Lapic(
         registers, made.clock, number, waiting.kick,
-        bind(events.raise_nmi, made), lambda vector: vm.pc.ioapic.eoi(vector),
-        lambda low, destination: vm.apic_bus.ipi(made, low, destination),
+        bind(events.raise_nmi, made),
+        send=lambda low, destination: vm.apic_bus.ipi(made, low, destination),
     )  # fmt: skip
     made.apicv = made.tpr_shadow = None
     if caps.apicv:

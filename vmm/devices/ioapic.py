@@ -30,6 +30,8 @@ _TABLE = const(0x10)  # two words a pin
 _LEVEL = const(0x8000)
 MASKED = const(0x10000)  # of a redirection entry
 _WRITABLE = const(0x1AFFF)  # all but delivery status and remote IRR
+_MODE = const(0x700)  # delivery mode
+_SMI = const(0x200)  # the first mode that is neither fixed nor lowest priority
 _ICR_BITS = const(0x8FFF)  # what a message shares with ICR: vector, modes, trigger
 
 # Words behind the table.
@@ -129,24 +131,29 @@ class IoApic:
         """Sets pin `n` (0..23). Returns 0 if an edge found its predecessor not accepted yet, else 1."""
         return _line(uctypes.addressof(self.state), n, self, level) if 0 <= n < PINS else 1
 
-    def _level(self, n):
+    @micropython.viper
+    def _level(self, n: int):
         """Sends a level-triggered interrupt that is asserted, unmasked and not under way."""
-        s = self.state
+        s = ptr32(self.state)
         low = s[2 * n]
-        if low & (_LEVEL | MASKED | REMOTE_IRR) != _LEVEL or not s[_LINES] >> n & 1:
+        if low & (_LEVEL | MASKED | REMOTE_IRR) != _LEVEL or (s[_LINES] >> n) & 1 == 0:
             return
-        if low >> 8 & 7 < 2:  # only fixed and lowest-priority messages end with an EOI
+        if low & _MODE < _SMI:  # only fixed and lowest-priority messages end with an EOI
             s[2 * n] = low | REMOTE_IRR
         self.deliver(low & _ICR_BITS, s[2 * n + 1] >> 24)
 
-    def eoi(self, vector):
+    @micropython.viper
+    def eoi(self, vector: int):
         """A local APIC has ended level-triggered `vector`: pins that still ask send it again."""
-        s = self.state
-        for n in range(PINS):
-            low = s[2 * n]
+        s = ptr32(self.state)
+        at = 0
+        while at < 2 * PINS:
+            low = s[at]
             if low & REMOTE_IRR and low & 0xFF == vector:
-                s[2 * n] = low & ~REMOTE_IRR
-                self._level(n)
+                s[at] = low & (REMOTE_IRR ^ 0xFFFFFFFF)
+                if (s[_LINES] >> (at >> 1)) & 1:
+                    self._level(at >> 1)
+            at += 2
 
 
 @micropython.viper

@@ -189,6 +189,27 @@ def post(page: int, vector: int) -> int:
     return 1
 
 
+# Apart from post(), which timers and IPIs take.
+@micropython.viper
+def post_level(page: int, vector: int) -> int:
+    """post() of a level-triggered interrupt, where the vector's last one was level-triggered too."""
+    r = ptr32(page)
+    at = (vector >> 5) << 2
+    bit = 1 << (vector & 31)
+    frame = int(r[FRAME_AT >> 2])
+    if frame == 0 or vector < 16 or r[SVR >> 2] & SVR_ENABLED == 0 or r[(TMR >> 2) + at] & bit == 0:
+        return 0
+    r[(IRR >> 2) + at] |= bit
+    f = ptr32(frame)
+    if r[VIRTUAL_DELIVERY >> 2] == 0:
+        f[PENDING] = 1
+        return 1
+    if f[RVI] < vector or f[DIRTY] & DIRTY_RVI == 0:
+        f[RVI] = vector
+    f[DIRTY] |= DIRTY_RVI
+    return 1
+
+
 # A device's interrupt. By received() it is 10,000.
 @micropython.viper
 def receive(page: int, lapic, low: int, destination: int) -> int:
@@ -206,11 +227,13 @@ def receive(page: int, lapic, low: int, destination: int) -> int:
     vector = low & 0xFF
     at = (vector >> 5) << 2
     bit = 1 << (vector & 31)
-    if r[(IRR >> 2) + at] & bit or low & TRIGGER_LEVEL:
-        return int(lapic.deliver(vector, low & TRIGGER_LEVEL))
-    if int(post(page, vector)):
-        return 1
-    return int(lapic.deliver(vector, 0))
+    if r[(IRR >> 2) + at] & bit == 0:
+        if low & TRIGGER_LEVEL:
+            if int(post_level(page, vector)):
+                return 1
+        elif int(post(page, vector)):
+            return 1
+    return int(lapic.deliver(vector, low & TRIGGER_LEVEL))
 
 
 def _nobody(frame, low, destination):
@@ -477,7 +500,9 @@ class LapicPage:
         """TMR as 32-bit words 0..7: two of them make one EOI_EXIT field."""
         return self.get(TMR + 16 * group)
 
-    def eoi_exit(self, vector):
+    @micropython.viper
+    def eoi_exit(self, vector: int):
         """Virtualized EOI (EOI-induced exit): the CPU has ended `vector`, the I/O APIC must hear of it."""
-        if self.get(TMR + (vector >> 5 << 4)) >> (vector & 31) & 1:
+        r = ptr32(self.regs)
+        if (r[(TMR >> 2) + ((vector >> 5) << 2)] >> (vector & 31)) & 1:
             self.eoi_broadcast(vector)

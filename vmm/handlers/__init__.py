@@ -58,7 +58,7 @@ def install(vm, exits):
     if first.apicv:
         ipi = vm.apic_bus.quick if several else None
         add(r.APIC_WRITE, exits.each(lambda vcpu: vcpu.apicv.write_exits(ipi)))
-        add(r.VIRTUALIZED_EOI, exits.each(lambda vcpu: vcpu.apicv.eoi_exit))
+        add(r.VIRTUALIZED_EOI, exits.each(lambda vcpu: vcpu.apicv.eoi_exits()))
     add(r.TPR_BELOW_THRESHOLD, events.window)
 
     # exceptions, and what the CPU does not finish by itself

@@ -11,7 +11,6 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm import verdict
 from vmm.devices.lapic_page import highest_bit, post, reprioritize
 from vmm.devices.lapic_registers import ICR, ICR_HIGH, ICR_UNUSUAL, ID, IRR, LEVELS_CHANGED, SELF, VIRTUAL_DELIVERY
 from vmm.vtx.frame import DIRTY, DIRTY_RVI, QUALIFICATION
@@ -170,10 +169,15 @@ class Apicv:
             return bind(_written, uctypes.addressof(self._regs), self._lapic)
         return bind(_written_to, uctypes.addressof(self._regs), ipi, self._lapic)
 
-    def eoi_exit(self, vcpu):
-        """Handler of virtualized EOI: trap-like; the I/O APIC must hear of it."""
-        self._lapic.eoi_exit(vcpu.qualification & 0xFF)
-        return verdict.RESUME
+    def eoi_exits(self):
+        """Return the handler of virtualized EOIs: trap-like; the I/O APIC must hear of them."""
+        return bind(_ended, self._lapic)
+
+
+@micropython.viper
+def _ended(lapic, vcpu) -> int:
+    lapic.eoi_exit(int(ptr32(vcpu)[QUALIFICATION]) & 0xFF)
+    return 0
 
 
 @micropython.viper
