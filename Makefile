@@ -52,7 +52,7 @@ help:
 	@echo 'make run      boot it with Linux and the real-time guest (GUESTS=..., ENGINE=..., CPU=...)'
 	@echo 'make repl     boot it without guests: the Python prompt only'
 	@echo 'make bochs    Bochs 3.0 built for speed, which all of these use from then on (test, bench, latency build it)'
-	@echo 'make debian   a Debian disk for guests/debian.toml (three minutes, 200 MB from the mirror)'
+	@echo 'make debian   a Debian disk for guests/debian.toml (a minute of a CPU, 200 MB from the mirror)'
 	@echo 'make installer  the netboot installer of guests/installer.toml (133 MB)'
 	@echo 'make test     all tests'
 	@echo 'make test-long  those that take minutes each: 1 MiB over the link, cyclictest'
@@ -214,7 +214,7 @@ rtos: | $(STAMPS)/packages
 
 .SECONDARY: $(KERNELS)
 
-# Debian disks, for guests/debian.toml, guests/trixie.toml and the long tests.
+# Debian disks, for guests/debian.toml and guests/trixie.toml, and for tests.
 $(BUILD)/images/debian.img: $(wildcard $(SETUP)/debian/*) | $(STAMPS)/venv $(STAMPS)/apt
 	@$(PCANEL) image debian debian
 
@@ -243,7 +243,7 @@ test: ready-for-test
 # By itself a make does one thing at a time; here downloads, compilers and checks wait for each other only where they must.
 ready-for-test: $(STAMPS)/packages
 	@$(MAKE) --no-print-directory $(if $(PARALLEL),-j$(ALSO_WAITING)) \
-	    check all $(FAST_BOCHS) guests $(BUILD)/kvmrun/kvmrun
+	    check all $(FAST_BOCHS) guests $(BUILD)/kvmrun/kvmrun $(BUILD)/images/debian.img
 
 # One at a time: each is a Bochs with a whole system in it.
 test-nested: all bochs guests

@@ -14,6 +14,7 @@ LONG = (
     "port/test_micropython_suite.py",
     "pair/test_pair.py",
     "linux/test_linux_others.py",
+    "linux/test_debian.py",
     "linux/test_linux_cloud.py",
     "linux/test_linux_disk.py",
     "nested/test_nested.py",

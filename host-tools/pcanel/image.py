@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pcanel import programs
 from pcanel.errors import InputError, PcanelError
 from pcanel.modules import BootModule
 
@@ -71,7 +72,7 @@ def burn(iso: Path, config: str, files: dict[str, Path | bytes], loaders: str | 
         command = [tool, "-o", str(iso), "--locales=", "--themes=", "--fonts="]
         if loaders:
             command += ["-d", "/usr/lib/grub/i386-pc", f"--install-modules={_LEAN_MODULES} {loaders}"]
-        done = subprocess.run([*command, "-f", str(tree)], capture_output=True, text=True)
+        done = programs.call([*command, "-f", str(tree)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             raise PcanelError(f"{iso}: grub-mkrescue failed: {_cause(done.stderr)}")
 

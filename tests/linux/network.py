@@ -1,5 +1,6 @@
 """Network interfaces of one Linux guest: two at one switch, the second in a namespace of its own; one at the host's."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
@@ -120,18 +121,27 @@ def check_capture(shell, path):
     assert {packet.interface_id for packet in packets} >= {0, 1}
 
 
-def check_host(shell, directory):
-    """DHCP, ping and HTTP by the engine's user-mode network, from a server on the host's loopback."""
-    data = random.Random(5).randbytes(100_000)
+@contextlib.contextmanager
+def served(directory, data):
+    """Serves `data` on the host's loopback, by a file in the directory; gives the URL that a guest takes."""
     (directory / "file").write_bytes(data)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://10.0.2.2:{server.server_port}/file"
+        finally:
+            server.shutdown()
+
+
+def check_host(shell, directory):
+    """DHCP, ping and HTTP by the engine's user-mode network."""
+    data = random.Random(5).randbytes(100_000)
+    with served(directory, data) as url:
         said = shell.run(
             "ip link set eth2 up; udhcpc -i eth2 -n -q -t 5 -s /bin/true 2>&1; ip addr add 10.0.2.15/24 dev eth2; "
-            f"ping -c 2 10.0.2.2; wget -q -O - http://10.0.2.2:{server.server_port}/file | md5sum"
+            f"ping -c 2 10.0.2.2; wget -q -O - {url} | md5sum"
         )
-        server.shutdown()
     assert "lease of 10.0.2.15 obtained from 10.0.2.2" in said
     assert " 0% packet loss" in said
     assert hashlib.md5(data).hexdigest() in said

@@ -5,15 +5,15 @@ import re
 import shutil
 
 import pytest
-import vtx
-from login import BOOT, MACHINE, log_in, run
+from login import BOOT, log_in, made, run, start
 from pcanel.guest.file import UEFI_VARIABLES
 from pcanel.image import burn
-from pcanel.monitor import Monitor
 from pcanel.paths import BUILD
 
 pytestmark = pytest.mark.long
 
+IMAGE = BUILD / "images/trixie.img"
+HOW = "pcanel image debian trixie --suite trixie"
 NAME = "Pcanel-5a3f9e02-5f0d-4c1c-8a63-3c4e8f6f0b11"  # of a variable
 VALUE = b"kept over resets"
 
@@ -25,8 +25,6 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def monitor(directory):
-    image = BUILD / "images/trixie.img"
-    assert image.is_file(), f"{image} is missing (`pcanel image debian trixie --suite trixie` makes it)"
     shutil.copyfile(UEFI_VARIABLES, directory / "variables.fd")
     burn(directory / "cd.iso", "", {"said": b"from the CD\n"}, "cat ls")
     file = directory / "trixie.toml"
@@ -35,19 +33,12 @@ memory = "512M"
 protocol = "uefi"
 variables = "variables.fd"
 [[disk]]
-image = "{image}"
+image = "{made(IMAGE, HOW)}"
 [[cd]]
 image = "cd.iso"
 """)
-    with Monitor(engine=vtx.engine(), guests=[file], memory=MACHINE) as monitor:
+    with start(file) as monitor:
         yield monitor
-
-
-@pytest.fixture(scope="module")
-def console(monitor):
-    console = monitor.console("trixie")
-    log_in(console)
-    return console
 
 
 def test_it_is_entered_by_uefi(monitor, console):

@@ -8,10 +8,10 @@ is patched. Sources: GRUB 2.06, grub-core/boot/i386/pc; UEFI specification, "Sys
 
 import shutil
 import struct
-import subprocess
 from pathlib import Path
 
 from pcanel.errors import InputError, PcanelError
+from pcanel.programs import run
 
 SECTOR = 512
 EFI_FIRST = 2048  # sector of the EFI System Partition: 1 MiB, as installers do it
@@ -103,11 +103,3 @@ def _tool(name: str, package: str) -> str:
     if found is None:
         raise PcanelError(f"{name} is missing (Debian: apt-get install {package})")
     return found
-
-
-def run(command: list[str], what: str, **options) -> None:
-    """Runs a program; PcanelError with its last words where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    if done.returncode:
-        words = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise PcanelError(f"{what}: {words[-1] if words else f'status {done.returncode}'}")

@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from pcanel import programs
 from pcanel.disks import bootable
 from pcanel.errors import InputError, PcanelError
 from pcanel.paths import BUILD, ROOT
@@ -61,7 +62,7 @@ def _install(archive: Path, work: Path, name: str, identity: str, suite: str, pa
     log = work.parent / f"{name}.log"
     environment = {**os.environ, "PCANEL_NAME": name, "PCANEL_UUID": identity}
     with log.open("w") as file:
-        done = subprocess.run(
+        done = programs.call(
             [*command, suite, str(archive), str(sources)], stdout=file, stderr=subprocess.STDOUT, env=environment
         )
     if done.returncode:
@@ -89,9 +90,9 @@ def _pack(image: Path, archive: Path, tree: Path, identity: str, size: int) -> N
         prefix = ("fakeroot", "-i", str(tree) + ".owners", "-s", str(tree) + ".owners")
         Path(str(tree) + ".owners").touch()
     tree.mkdir()
-    bootable.run([*prefix, "tar", "-x", "--numeric-owner", "--exclude=./dev/*", "-C", str(tree), "-f", str(archive)],
+    programs.run([*prefix, "tar", "-x", "--numeric-owner", "--exclude=./dev/*", "-C", str(tree), "-f", str(archive)],
                  f"{archive}: could not be unpacked")  # fmt: skip
     archive.unlink()
     # Files that nobody may read cannot be copied either.
-    bootable.run([*prefix, "chmod", "-R", "u+rX", str(tree)], f"{tree}: chmod failed")
+    programs.run([*prefix, "chmod", "-R", "u+rX", str(tree)], f"{tree}: chmod failed")
     bootable.make(image, tree, size, identity, prefix)

@@ -29,7 +29,8 @@ NETWORK
 # What has nothing to do here, and what a first start would do for a quarter of an hour of an emulated machine.
 for unit in e2scrub_reap.service ldconfig.service systemd-journal-flush.service systemd-firstboot.service \
     apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer dpkg-db-backup.timer \
-    systemd-hwdb-update.service systemd-journal-catalog-update.service; do
+    systemd-hwdb-update.service systemd-journal-catalog-update.service systemd-repart.service systemd-pstore.service \
+    getty-static.service; do
     ln -sf /dev/null "$etc/systemd/system/$unit"
 done
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/log/*.log "$root"/var/log/apt
@@ -46,7 +47,7 @@ else
 fi
 set timeout=0
 menuentry Debian {
-    linux /vmlinuz root=UUID=$PCANEL_UUID ro quiet console=ttyS0,115200
+    linux /vmlinuz root=UUID=$PCANEL_UUID ro quiet cryptomgr.notests console=ttyS0,115200
     initrd /initrd.img
 }
 GRUB

@@ -1,0 +1,45 @@
+"""Programs that make disks and boot media, each with all that it starts: they end where this program is told to."""
+
+import contextlib
+import os
+import signal
+import subprocess
+
+from pcanel.errors import PcanelError
+
+_GRACE = 20  # seconds in which a program that is told to end removes what it has made
+
+
+def call(command: list[str], **options) -> subprocess.CompletedProcess:
+    """As subprocess.run() does, in a session of its own and without input. An exception meanwhile, such as Ctrl-C or
+    SIGTERM, ends all that runs in this session before it goes on."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options) as process:
+        try:
+            said, errors = process.communicate()
+        except BaseException:
+            _end(process)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, said, errors)
+
+
+def run(command: list[str], what: str) -> None:
+    """Runs a program; PcanelError with its last words where it fails."""
+    done = call(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        words = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise PcanelError(f"{what}: {words[-1] if words else f'status {done.returncode}'}")
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Tells the whole session to end, and makes an end of what has not."""
+    _signal(process, signal.SIGTERM)
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+    finally:  # a second signal does not wait
+        _signal(process, signal.SIGKILL)
+
+
+def _signal(process: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
