@@ -48,7 +48,7 @@ class Machines:
         row = "%%-%ds %%-8s %%-%ds %%8s %%s" % (name, _WHY)
         rows = [row % ("NAME", "STATE", "WHY", "MEMORY", "RIP")]
         for vm in self.values():
-            rip = vm.vcpu.rip
+            rip = vm.stopped.rip
             place = "%#018x%s" % (rip, vm.name_of(rip))
             rows.append(row % (vm.name, vm.state, _cut(vm.why), "%d MiB" % (vm.memory.size >> 20), place))
         return "\n".join(rows)
