@@ -31,4 +31,5 @@ const char pcanel_help_text[] =
     "line\n"
     "and its output, Ctrl-D on an empty line resets this prompt, Ctrl-E is paste mode (a terminal\n"
     "that marks pastes needs none), Ctrl-A raw REPL, Ctrl-B back.\n"
-    "help(object) tells of an object, more(object) shows it a page at a time, help('modules').\n";
+    "help(object) tells of an object, more(object) shows it a page at a time, help('modules');\n"
+    "traceback() shows how the last error came about.\n";

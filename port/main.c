@@ -15,6 +15,7 @@
 #include "shared/readline/readline.h"
 #include "shared/runtime/pyexec.h"
 #include "port/apic.h"
+#include "port/errors.h"
 #include "port/exec.h"
 #include "port/heap.h"
 #include "port/memory.h"
@@ -162,6 +163,7 @@ void port_main(uint32_t magic, uint64_t information) {
         cpu_module_init();
         readline_init0();
         prompt_init();
+        errors_init();
         run_python();
         prompt_keep();
         mp_printf(&mp_plat_print, "MPY: soft reboot\n");

@@ -23,6 +23,7 @@ extern const mp_obj_type_t hostfault_type;
 MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_history_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_terminal_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_completer_obj);
+MP_DECLARE_CONST_FUN_OBJ_1(cpu_errors_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_idle_hook_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_soft_reset_hook_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_exit_resets_obj);
@@ -266,6 +267,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_history), MP_ROM_PTR(&cpu_history_obj)},
     {MP_ROM_QSTR(MP_QSTR_terminal), MP_ROM_PTR(&cpu_terminal_obj)},
     {MP_ROM_QSTR(MP_QSTR_completer), MP_ROM_PTR(&cpu_completer_obj)},
+    {MP_ROM_QSTR(MP_QSTR_errors), MP_ROM_PTR(&cpu_errors_obj)},
     {MP_ROM_QSTR(MP_QSTR_idle_hook), MP_ROM_PTR(&cpu_idle_hook_obj)},
     {MP_ROM_QSTR(MP_QSTR_soft_reset_hook), MP_ROM_PTR(&cpu_soft_reset_hook_obj)},
     {MP_ROM_QSTR(MP_QSTR_exit_resets), MP_ROM_PTR(&cpu_exit_resets_obj)},

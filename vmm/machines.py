@@ -1,5 +1,9 @@
 """The machines by name, as the prompt has them."""
 
+from micropython import const
+
+_NAME, _WHY = const(14), const(26)  # characters of these columns
+
 
 class Machines:
     """The guests by name: vms['linux'], iteration over names, a table when printed.
@@ -40,9 +44,16 @@ class Machines:
         del self._by_name[vm.name]
 
     def __repr__(self):
-        rows = ["%-14s %-8s %-26s %8s %s" % ("NAME", "STATE", "WHY", "MEMORY", "RIP")]
+        name = max([_NAME] + [len(vm.name) for vm in self.values()])
+        row = "%%-%ds %%-8s %%-%ds %%8s %%s" % (name, _WHY)
+        rows = [row % ("NAME", "STATE", "WHY", "MEMORY", "RIP")]
         for vm in self.values():
-            rip = vm.vcpus[0].rip
+            rip = vm.stopped.rip
             place = "%#018x%s" % (rip, vm.name_of(rip))
-            rows.append("%-14s %-8s %-26s %4d MiB %s" % (vm.name, vm.state, vm.why, vm.memory.size >> 20, place))
+            rows.append(row % (vm.name, vm.state, _cut(vm.why), "%d MiB" % (vm.memory.size >> 20), place))
         return "\n".join(rows)
+
+
+def _cut(why):
+    """What fits into its column; vm.why has all of it."""
+    return why if len(why) <= _WHY else why[: _WHY - 3] + "..."

@@ -1,4 +1,4 @@
-"""The prompt in colour: the prompt itself, tracebacks and lines about guests, in what a terminal shows.
+"""The prompt in colour: the prompt itself, errors and lines about guests, in what a terminal shows.
 
 Only bytes that select colours are added, and none is held back for longer than flush() allows. $NO_COLOR, or a terminal
 that is "dumb", leaves it as it is. Source: ECMA-48, "SGR".
@@ -17,6 +17,8 @@ _TRACEBACK = b"Traceback (most recent call last):"
 _PLAIN = {b">>> ": _PROMPT, b"... ": _PROMPT, b"=== ": _PROMPT, _TRACEBACK: _TRACE}
 _NAME = re.compile(rb"\[[\w.-]{1,64}\] ")
 _NAME_BEGUN = re.compile(rb"\[[\w.-]{0,64}\]?$")
+_MISTAKE = re.compile(rb"[A-Z][A-Za-z]{0,32}Error: ")  # told without a traceback
+_MISTAKE_BEGUN = re.compile(rb"[A-Z][A-Za-z]{0,37}:?$")
 _CSI = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
 _CSI_BEGUN = re.compile(rb"\x1b(\[[0-?]*[ -/]*)?$")
 
@@ -84,7 +86,9 @@ class Painter:
             return self._show(colour)
         if _NAME.fullmatch(begun):
             return self._show(_GUEST)
-        if _NAME_BEGUN.match(begun) or any(word.startswith(begun) for word in _PLAIN):
+        if _MISTAKE.fullmatch(begun):
+            return self._show(_ERROR)
+        if _NAME_BEGUN.match(begun) or _MISTAKE_BEGUN.match(begun) or any(word.startswith(begun) for word in _PLAIN):
             return b""
         return self._show(b"")
 

@@ -1,7 +1,7 @@
 """What the image does after boot.py when the file system has no main.py: the monitor.
 
-Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, `still`, `recipes`, the native modules and the words of a
-policy at the prompt.
+Leaves `monitor`, `vms`, `caps`, `mitigations`, `sched`, `still`, `recipes`, `traceback`, the native modules and the
+words of a policy at the prompt.
 """
 
 import micropython
@@ -22,7 +22,7 @@ from vmm import recipes
 from vmm.boot import load_guests, load_history, run_policies, start_guests
 from vmm.monitor import Monitor
 from vmm.policies.events import WORDS
-from vmm.prompt import Help, completer, displayer, more
+from vmm.prompt import Help, Traceback, completer, displayer, more
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
 globals().update(WORDS)  # CPUID, IO, ...
@@ -36,6 +36,8 @@ still = sched.still
 help = Help(globals())
 cpu.completer(completer(globals()))
 builtins.__repl_print__ = displayer()
+traceback = Traceback()
+cpu.errors(traceback.tell)
 
 for _line in vmx_caps.missing:
     print("no guests here: " + _line)

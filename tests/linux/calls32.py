@@ -101,3 +101,22 @@ def check(shell, guest):
     assert shell.run("/calls32 || echo $?") == "by 80\nby se\n98\n"
     assert shell.run("mkdir /tmp/wide && rmdir /tmp/wide && echo made") == "made\n"
     assert monitor.eval("(gone.attached, len(vm.hidden))") == (False, 0)
+    check_strace(shell)
+
+
+def check_strace(shell):
+    """The recipe has them among the calls of 64-bit programs."""
+    monitor = shell.monitor
+    monitor.exec("from recipes import strace\ntrace = strace.trace(vm, comm='calls32')")
+    shell.run("/calls32 || true")
+    lines = [line.partition("] ")[2] for line in monitor.eval("trace.lines")]
+    called = [f'write(fd=1, buf="by {way}\\n", count=6) = 6' for way in ("80", "se")]
+    called += ['mkdir(pathname="/nowhere/x", mode=0700) = -1 ENOENT'] * 2 + ["exit(error_code=34) = ?"]
+    assert lines == ["execve(filename=NULL, argv=NULL, envp=NULL) = 0", *called], lines
+    monitor.exec("trace.stop()\ntrace = strace.trace(vm, number=['mkdir'], old=True)")
+    shell.run("/calls32 || true; mkdir /tmp && false || true")
+    lines = monitor.eval("trace.lines")
+    assert [line.partition("] ")[2] for line in lines[:2]] == called[2:4], lines
+    assert len(lines) == 3 and 'mkdir(pathname="/tmp"' in lines[2] and "EEXIST" in lines[2], lines
+    monitor.exec("trace.stop()")
+    assert monitor.eval("(len(vm.hidden), len(vm.policies))") == (0, 0)

@@ -17,9 +17,10 @@ def check(shell, guest):
             time.sleep(0.1)
         raise AssertionError(ask(f"repr({vm})"))
 
-    monitor.exec(f"{vm}.break_at('do_sys_openat2', once=True)")
+    assert "comm='cat' once" in ask(f"repr({vm}.break_at('do_sys_openat2', comm='cat', once=True))")
     shell.console.send("cat /proc/sys/kernel/ostype\n")
     assert "breakpoint 1 at 0x" in wait() and "do_sys_openat2 on vCPU" in ask(f"{vm}.why")
+    assert ask(f"{vm}.stopped.task.comm") == "cat"
     assert "do_sys_openat2" in ask("repr(vms)")
     assert f"[pcanel: {guest} is paused: breakpoint 1" in shell.monitor.console(guest).text()
     trace = ask(f"repr({vm}.backtrace())")

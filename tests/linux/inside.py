@@ -1,5 +1,7 @@
 """vm.type(), vm.object() and vm.linux beside the guest's own /proc."""
 
+import re
+
 import pytest
 import vtx
 from pcanel.bench import inside as bench_inside
@@ -61,6 +63,15 @@ def check(shell, guest):
     )
 
 
+def typed(monitor, line):
+    """What the prompt prints of a line that a person types."""
+    console = monitor.console("repl")
+    console.send("\r")
+    console.expect(r"\n>>> $", 60)
+    console.send(line + "\r")
+    return console.expect(re.escape(line) + r"\n((?s:.*?))>>> ", 60).group(1).decode()
+
+
 def check_refusals(shell, guest):
     """One line each, and the guest runs on."""
     vm = f"vms['{guest}']"
@@ -73,4 +84,7 @@ def check_refusals(shell, guest):
     ):
         with pytest.raises(RemoteError, match=line + "$"):
             shell.monitor.exec(code)
+        assert re.fullmatch(line + "\n", typed(shell.monitor, code))
+    said = typed(shell.monitor, f"{vm}.break_at('vfs_raed')")
+    assert re.fullmatch(r"KeyError: no symbol vfs_raed; there are vfs_read, \w+, \w+\n", said), said
     assert shell.run("echo $((6 * 7))") == "42\n"

@@ -34,6 +34,34 @@ def _rows(shell, lines, step):
     return rows
 
 
+_KASLR_FLAG = 1 << 1  # of hdr.loadflags: the kernel's own word that it has chosen its addresses
+_LINKED = 0xFFFFFFFF81000000
+
+
+def check_moved(shell, guest):
+    """With KASLR: nothing is where the kernel was linked to, and names, types and breakpoints hold."""
+    monitor, vm = shell.monitor, f"vms['{guest}']"
+    header = f"{vm}.object('struct boot_params', {vm}.symbols['boot_params']).hdr"
+    assert monitor.eval(f"{header}.loadflags") & _KASLR_FLAG and "nokaslr" not in shell.run("cat /proc/cmdline")
+    text = monitor.eval(f"{vm}.symbols['_text']")
+    direct = monitor.eval(f"int({vm}.object('unsigned long', {vm}.symbols['page_offset_base']))")
+    print(hex(text), hex(direct))
+    assert (text - _LINKED) % (1 << 21) == 0 and text >= _LINKED
+    assert f"{text:x} T _text\n" in shell.run("grep ' _text$' /proc/kallsyms")
+    assert monitor.eval(f"[task.comm for task in {vm}.linux.tasks() if task.pid == 1]") == ["init"]
+    monitor.exec(f"{vm}.break_at('do_sys_openat2', comm='cat', once=True)")
+    shell.console.send("cat /proc/sys/kernel/ostype\n")
+    deadline = time.monotonic() + 60
+    while monitor.eval(f"{vm}.state") != "paused":
+        assert time.monotonic() < deadline, monitor.eval(f"repr({vm})")
+        time.sleep(0.1)
+    trace = monitor.eval(f"repr({vm}.backtrace())")
+    assert "do_sys_openat2" in trace and "do_syscall_64" in trace, trace
+    monitor.exec(f"{vm}.resume()")
+    shell.console.expect(rb"Linux\n", 120)
+    shell.console.expect(rb"linux:~# ", 60)
+
+
 _SEARCH = """
 def searched(vm, rows):
     import cpu

@@ -32,6 +32,7 @@ LONG = {
 WITH_MODULE = "linux-trixie"  # the guest with a module and a 32-bit program: gdb by newer ORC, newer entry code
 QUIET = "quiet cryptomgr.notests"
 TYPES = ("full-vmlinux", "newer-bzimage")
+MOVED = "newer-bzimage"  # the case whose kernel unpacks itself to an address of its own choice
 HOT_PLUG = "32-bit-vmlinux"
 WITH_SCREEN = "newer-bzimage"  # the case whose kernel is told of the screen, and logs there too
 
@@ -65,6 +66,8 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
         if case == HOT_PLUG:
             smp.check_hot_plug(shell, cpus - 1)
         assert names.differences(shell, guest, 15000, 500) == []
+        if case == MOVED:
+            names.check_moved(shell, guest)
         if case in TYPES:
             names.check_search(shell, guest)
             inside.check(shell, guest)

@@ -157,7 +157,9 @@ def test_what_makes_no_sense(made):
     for call, line in (
         ("vm.break_at(1 << 62)", "ValueError: gva 0x4000000000000000 is not canonical"),
         ("vm.break_at(0x1000, when=3)", "ValueError: when=3: a function of the vCPU"),
-        ("vm.break_at(0x1000, cpl=7)", "ValueError: cpl=7: 0 to 3"),
+        ("vm.break_at(0x1000, cpl=7)", "ValueError: cpl=7: a number from 0 to 0x3"),
+        ("vm.break_at(0x1000, comm=7)", "ValueError: comm=7: a str of 1 to 15 bytes"),
+        ("vm.watch(0x1000, comm='')", "ValueError: comm='': a str of 1 to 15 bytes"),
         ("vm.watch(0x1000, 0)", "ValueError: size 0: 1 to 1048576 bytes"),
         ("vm.watch(0x1000, 8, 'q')", "ValueError: access 'q': letters of r, w and x"),
         ("vm.breakpoints[7]", "KeyError: no breakpoint 7"),

@@ -537,16 +537,21 @@ def test_switches_of_page_tables(guest):
     assert "switch has no filter at=" in made.refused("vm.on(SWITCH, at=1)")
 
 
+def only(test):
+    """A policy's lines: it fails, and the guest never comes to its HLT, unless it sees what it should."""
+    return f"if not ({test}): raise AssertionError\n"
+
+
 INVLPG = "mov eax, 0x5000\ninvlpg [rax]\ninvlpg [rax + 0x1000]\n"
 TABLES = f"mov edi, {DATA + 0x100:#x}\nsgdt [rdi]\nsidt [rdi + 16]\nlgdt [rdi]\nstr ax\nsldt bx\nlldt bx\n"
 
 
 def test_each_instruction_that_only_exits_for_policies(guest):
     """Default, filter, and what detaching leaves."""
-    assert watched(guest, INVLPG, "INVLPG")[0] == [2, True]
+    assert watched(guest, INVLPG, "INVLPG", only("vcpu.qualification in (0x5000, 0x6000)"))[0] == [2, True]
     assert watched(guest, INVLPG, "INVLPG, gva=0x6000")[0] == [1, True]
-    assert watched(guest, "pause\npause\n", "PAUSE")[0] == [2, True]
-    assert watched(guest, "invd\nwbinvd\n", "INVD")[0] == [1, True]
+    assert watched(guest, "pause\npause\n", "PAUSE", only("vcpu.peek(vcpu.rip, 2) == b'\\xf3\\x90'"))[0] == [2, True]
+    assert watched(guest, "invd\nwbinvd\n", "INVD", only("vcpu.peek(vcpu.rip, 2) == b'\\x0f\\x08'"))[0] == [1, True]
     assert watched(guest, "rdtsc\nrdtscp\n", "RDTSCP", "return Value(0x1122334455)")[0] == [1, True]
     counted, made = watched(guest, "mov ecx, 7\nrdpmc\n", "RDPMC, counter=7", "return Value(0x1122334455)")
     assert (counted, made.word(0), made.word(3)) == ([1, True], 0x22334455, 0x11)
@@ -560,7 +565,7 @@ def test_wbinvd_where_the_cpu_can(guest, bench):
     if not bench.eval("monitor.caps.found['proc2'].WBINVD_EXITING"):
         assert "lacks WBINVD_EXITING" in guest("hlt").refused("vm.on(WBINVD)")
         return
-    assert watched(guest, "wbinvd\ninvd\n", "WBINVD")[0] == [1, True]
+    assert watched(guest, "wbinvd\ninvd\n", "WBINVD", only("vcpu.peek(vcpu.rip, 2) == b'\\x0f\\x09'"))[0] == [1, True]
 
 
 def test_invpcid_where_the_cpu_can(guest, bench):
@@ -580,7 +585,7 @@ def test_xsetbv(guest, xsave):
     if not xsave:
         return
     source = "mov rax, cr4\nor eax, 0x40000\nmov cr4, rax\nmov eax, 1\nxor edx, edx\nxor ecx, ecx\nxsetbv\nxgetbv\n"
-    counted, made = watched(guest, source, "XSETBV", "return Value(3)")
+    counted, made = watched(guest, source, "XSETBV", only("(vcpu.rcx, vcpu.rax) == (0, 1)") + "return Value(3)")
     assert (counted, made.word()) == ([1, True], 3)
 
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from pcanel.repl import RemoteError
 
 LIMIT = 60  # seconds
 KILL = "\x15"  # Ctrl-U: the line is empty
@@ -117,8 +118,63 @@ def test_values_are_shown_as_people_read_them(line, vm, bench):
         assert " object at " not in line.answers(shown).split("\n")[0], shown
 
 
-def test_a_guest_that_is_not_there_is_named_with_those_that_are(line, vm):
-    assert line.answers("vms['nope']").endswith(f"KeyError: no guest 'nope'; guests: {vm.name}\n")
+def test_a_mistake_is_told_in_one_line(line, vm):
+    """Without the calls of the monitor's own code, which traceback() has."""
+    for typed, told in (
+        ("vms['nope']", f"KeyError: no guest 'nope'; guests: {vm.name}"),
+        ("vm.vcpu.peek(0x123456789000, 8)", "ValueError: gva 0x123456789000 is not mapped"),
+        ("vm.memory.read(1 << 50, 8)", "ValueError: "),
+        ("vm.on(IO, pot=1)", "ValueError: io has no filter pot=; it has port, write, size, cpl,"),
+        ("vm.on('nope')", "ValueError: event 'nope' is unknown; there are arrival,"),
+        ("vm.on(CPUID, cpl=4)", "ValueError: cpl=4: a number from 0 to 0x3"),
+        ("vm.on(CPUID)(5)", "TypeError: a policy is a function of the vCPU, not 5"),
+        ("vm.on(EXECUTE, at=0x123456789000)", "ValueError: gva 0x123456789000 is not mapped"),
+        ("vm.symbols['do_sys_openat2']", "ValueError: "),
+        ("vm.symbols.do_sys_openat2", "ValueError: "),
+        ("vm.type('struct file')", "ValueError: "),
+        ("vm.linux.ps()", "ValueError: "),
+        ("vm.break_at('nope')", "ValueError: "),
+        ("vm.break_at(vm.vcpu.rip, comm=5)", "ValueError: comm=5: a str of 1 to 15 bytes"),
+        ("vm.break_at(vm.vcpu.rip, pid=1)", "ValueError: "),
+        ("vm.breakpoints[3]", "KeyError: no breakpoint 3"),
+        ("vm.step(0)", "ValueError: step(0): a number from 1 up"),
+    ):
+        said = line.answers(typed)
+        assert said.startswith(told) and said.count("\n") == 1, (typed, said)
+    whole = line.answers("traceback()")
+    calls = r'  File "<stdin>", line 1, in <module>\n(  File "vmm/.*\n)+'
+    assert re.fullmatch(rf"Traceback .*\n{calls}ValueError: step\(0\): .*\n", whole), whole
+    assert "the last error" in line.answers("traceback")
+
+
+def test_code_of_ones_own_keeps_its_traceback(line, vm):
+    """Of a fault in it all calls, of a mistake that the monitor names its own calls."""
+    assert re.fullmatch(r'Traceback .*\n  File "<stdin>", line 1, in <module>\nZero.*\n', line.answers("1 // 0"))
+    wrong = line.answers("vm.memory.read('here', 8)")
+    assert 'File "<stdin>", line 1' in wrong and 'File "vmm/' in wrong, wrong
+    line.answers("f = lambda: vm.on(IO, pot=1)")
+    said = line.answers("f()")
+    calls = r'  File "<stdin>", line 1, in <module>\n  File "<stdin>", line 1, in <lambda>\n'
+    assert re.fullmatch(rf"Traceback .*\n{calls}ValueError: io has no .*\n", said), said
+    line.console.send(PASTE + "\rvm.policies\rvm.on(IO, pot=1)\r" + PASTED)
+    line.console.expect(r'Traceback .*\n  File "<stdin>", line 3, in <module>\nValueError: io has no ', LIMIT)
+    line.console.expect(re.escape(MARK + ">>> "), LIMIT)
+
+
+def test_a_programs_errors_have_the_whole_traceback(vm):
+    with pytest.raises(RemoteError) as raised:
+        vm.exec("vm.on(IO, pot=1)")
+    assert 'File "vmm/' in str(raised.value)
+
+
+def test_a_long_reason_moves_no_column(line, bench, guest):
+    bench.exec(f"vm = {guest('again: hlt; jmp again', cpus=2).ref}")
+    line.answers("vm.break_at(vm.vcpu.rip, when=lambda vcpu: True, once=True); vm.resume()")
+    assert line.answers("wait(vm, lambda: vm.state == 'paused')") == "True\n"
+    head, row = line.answers("vms").splitlines()
+    assert row[head.index("WHY") : head.index("RIP")].split("  ")[0] == "breakpoint 1 at 0x10000..."
+    assert row[head.index("RIP") :].startswith("0x00000000")
+    assert line.answers("vm.why").startswith("'breakpoint 1 at 0x100")
 
 
 CLASS = """class Two:

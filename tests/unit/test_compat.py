@@ -102,3 +102,38 @@ def test_a_kernel_without_such_calls_says_so():
 )
 def test_names(function, name):
     assert compat.name(function) == name
+
+
+class WithTable(Kernel):
+    """Before 6.9: ia32_sys_call_table, and the functions behind it."""
+
+    TABLE = START + 0x200000
+
+    def __init__(self, names):
+        super().__init__(b"")
+        self.entries = [START + 0x100000 + 0x100 * list(NAMES).index(name) for name in names]
+
+    def find(self, name):
+        return self.TABLE if name == "ia32_sys_call_table" else None
+
+    def around(self, gva):
+        return "ia32_sys_call_table", self.TABLE, self.TABLE + 8 * len(self.entries)
+
+    def number(self, gva, size):
+        assert size == 8
+        return self.entries[(gva - self.TABLE) // 8]
+
+
+def test_a_table_of_functions():
+    names = ["restart", "exit", "fork", "ni", "write"]
+    expected = {number: NAMES[name] for number, name in enumerate(names) if name != "ni"}
+    assert compat.functions(WithTable(names)) == expected
+    kernel = WithTable(names)
+    assert [compat.function(kernel, number) for number in range(6)] == [expected.get(number) for number in range(6)]
+
+
+def test_one_number_is_found_alone():
+    kernel = assembled(CODE)
+    assert {number: compat.function(kernel, number) for number in NUMBERS} == {n: NAMES[v] for n, v in NUMBERS.items()}
+    assert compat.function(kernel, 0x126) is compat.function(kernel, 0x200) is None
+    assert kernel.calls == {}

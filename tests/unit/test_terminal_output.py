@@ -8,7 +8,8 @@ from pcanel.paint import Painter
 
 SESSION = (
     b"\x1b[?2004h>>> vms['nope']\r\n\x1b[?2004lTraceback (most recent call last):\r\n  File \"<stdin>\", line 1\r\n"
-    b"KeyError: no guest\r\n>>> x\r\n[linux] paused\r\nplain [1] text\r\n[1, 2]\r\n"
+    b"KeyError: no guest\r\n>>> y\r\nValueError: no x\r\nErrors\r\n"
+    b">>> x\r\n[linux] paused\r\nplain [1] text\r\n[1, 2]\r\n"
 )
 
 
@@ -23,6 +24,7 @@ def test_prompt_traceback_and_guests_have_colours():
     assert b"\x1b[1;32m>>> \x1b[mvms['nope']\r\n" in shown
     assert b"\x1b[31mTraceback (most recent call last):\x1b[m\r\n\x1b[31m  File" in shown
     assert b"\x1b[1;31mKeyError: no guest\x1b[m\r\n" in shown
+    assert b"y\r\n\x1b[1;31mValueError: no x\x1b[m\r\nErrors\r\n" in shown
     assert b"\x1b[36m[linux] paused\x1b[m\r\n" in shown
     assert shown.endswith(b"plain [1] text\r\n[1, 2]\r\n")
 

@@ -15,8 +15,9 @@ from vmm import verdict
 from vmm.debug import places
 from vmm.insight.table import Table
 from vmm.memory.ept import RWX
+from vmm.policies.events.breakpoint import BREAKPOINT
 from vmm.policies.events.memory import Memory
-from vmm.policies.policy import attach
+from vmm.policies.policy import attach, show
 from vmm.vtx.x86 import MASK64, PAGE, PAGE_MASK
 
 _MOST = const(256)
@@ -74,44 +75,22 @@ class Point:
 
     kind = ""
 
-    def __init__(self, vm, where, gva, when, once, pid, cpl):
-        if when is not None and not callable(when):
-            raise ValueError("when=%r: a function of the vCPU" % (when,))
-        if pid is not None and (not isinstance(pid, int) or pid < 0):
-            raise ValueError("pid=%r: a number" % (pid,))
-        if cpl is not None and cpl not in (0, 1, 2, 3):
-            raise ValueError("cpl=%r: 0 to 3" % (cpl,))
-        if pid is not None:
-            vm.kernel  # ValueError: no Linux
+    def __init__(self, vm, where, gva, once, filters):
+        """filters: those of every event (vmm/policies/general.py)."""
         self.number = 0
         self.hits = 0
         self.vm = vm
         self.gva = gva
         self.where = where
-        self.when = when
         self.once = once
-        self.pid = pid
-        self.cpl = cpl
+        self.filters = filters
         self._starts = vm.starts
-
-    def applies(self, vcpu):
-        """Whether the conditions hold."""
-        if self.cpl is not None and vcpu.cpl != self.cpl:
-            return False
-        if self.pid is not None and self.vm.kernel.current(vcpu).tgid != self.pid:
-            return False
-        return self.when is None or bool(self.when(vcpu))
 
     def place(self):
         return self.where if isinstance(self.where, str) else "%#x%s" % (self.gva, self.vm.name_of(self.gva))
 
     def conditions(self):
-        words = []
-        if self.when is not None:
-            words.append("when=%s" % getattr(self.when, "__name__", "?"))
-        for name in ("pid", "cpl"):
-            if getattr(self, name) is not None:
-                words.append("%s=%d" % (name, getattr(self, name)))
+        words = ["%s=%s" % (name, show(self.filters[name])) for name in sorted(self.filters)]
         return " ".join(words + (["once"] if self.once else []))
 
     def state(self):
@@ -141,8 +120,8 @@ class Point:
 class Breakpoint(Point):
     kind = "breakpoint"
 
-    def __init__(self, vm, where, gva, when, once, pid, cpl):
-        super().__init__(vm, where, gva, when, once, pid, cpl)
+    def __init__(self, vm, where, gva, once, filters):
+        super().__init__(vm, where, gva, once, filters)
         self._handle = None
 
     @property
@@ -151,7 +130,7 @@ class Breakpoint(Point):
 
     def enable(self):
         if not self.enabled:
-            self._handle = insert(self.vm, self.gva, self._asked)
+            self._handle = insert(self.vm, self.gva, self._asked, filters=self.filters)
             self._starts = self.vm.starts
 
     def disable(self):
@@ -160,8 +139,6 @@ class Breakpoint(Point):
         self._handle = None
 
     def _asked(self, vcpu):
-        if not self.applies(vcpu):
-            return None
         self.hit(vcpu, "")
         return verdict.PAUSED
 
@@ -182,8 +159,8 @@ class Watched(Memory):
 class Watch(Point):
     kind = "watch"
 
-    def __init__(self, vm, where, gva, size, access, when, once, pid, cpl):
-        super().__init__(vm, where, gva, when, once, pid, cpl)
+    def __init__(self, vm, where, gva, size, access, once, filters):
+        super().__init__(vm, where, gva, once, filters)
         self.size = size
         self.access = access
         self._space = space_of(vm, gva)
@@ -203,7 +180,7 @@ class Watch(Point):
         if not self.enabled:
             event = Watched(self._done)
             for gpa, length in self._pieces:
-                filters = {"gpa": gpa, "length": length, "access": self.access}
+                filters = dict(self.filters, gpa=gpa, length=length, access=self.access)
                 event.check(filters)
                 self._policies.append(attach(self.vm, event, self._asked, filters, False))
             self._starts = self.vm.starts
@@ -218,8 +195,6 @@ class Watch(Point):
 
     def _asked(self, vcpu):
         """The access is about to be made."""
-        if not self.applies(vcpu):
-            return None
         self._vcpu, self._rip, self._before = vcpu, places.linear_rip(vcpu), self._read()
         self._wrote = bool(vcpu.qualification & _WRITE)
         return verdict.HANDLED
@@ -265,10 +240,10 @@ def space_of(vm, gva, vcpu=None):
     return kernel
 
 
-def insert(vm, gva, call, vcpu=None):
+def insert(vm, gva, call, vcpu=None, filters=None):
     """A hidden breakpoint at a gva; its Handle."""
     space = space_of(vm, gva, vcpu)
-    return vm.hidden.insert_gva(space, gva, call)
+    return vm.hidden.insert_gva(space, gva, call, filters)
 
 
 def pieces(space, gva, size):
@@ -282,15 +257,22 @@ def pieces(space, gva, size):
     return out
 
 
-def break_at(vm, where, when, once, pid, cpl):
+def break_at(vm, where, once, filters):
     gva = places.resolve(vm, where)
-    return vm.breakpoints.add(Breakpoint(vm, where, gva, when, once, pid, cpl))
+    return vm.breakpoints.add(Breakpoint(vm, where, gva, once, _given(filters)))
 
 
-def watch(vm, where, size, access, when, once, pid, cpl):
+def watch(vm, where, size, access, once, filters):
     if not isinstance(size, int) or not 1 <= size <= _WATCHED:
         raise ValueError("size %r: 1 to %d bytes" % (size, _WATCHED))
     if not access or any([letter not in "rwx" for letter in access]):
         raise ValueError("access %r: letters of r, w and x" % (access,))
     gva = places.resolve(vm, where)
-    return vm.breakpoints.add(Watch(vm, where, gva, size, access, when, once, pid, cpl))
+    return vm.breakpoints.add(Watch(vm, where, gva, size, access, once, _given(filters)))
+
+
+def _given(filters):
+    """Those that were given a value. ValueError for one that makes no sense."""
+    given = {name: filters[name] for name in filters if filters[name] is not None}
+    BREAKPOINT.check(given)
+    return given

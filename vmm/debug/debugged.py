@@ -38,20 +38,22 @@ class Debugged:
             self._points = Points(self)
         return self._points
 
-    def break_at(self, where, when=None, once=False, pid=None, cpl=None):
+    def break_at(self, where, when=None, once=False, pid=None, comm=None, cpl=None):
         """A breakpoint that the guest does not see: it pauses there, before the instruction. Returns the Breakpoint.
 
-        when: a function of the vCPU that says whether; once: it goes after one hit; pid: of a process of its Linux.
+        when: a function of the vCPU that says whether; once: it goes after one hit; pid, comm: of a process, or the
+        name of a task, of its Linux; cpl: 0 to 3.
         """
         from vmm.debug import breakpoints
 
-        return breakpoints.break_at(self, where, when, once, pid, cpl)
+        return breakpoints.break_at(self, where, once, dict(when=when, pid=pid, comm=comm, cpl=cpl))
 
-    def watch(self, where, size=8, access="w", when=None, once=False, pid=None, cpl=None):
-        """Pause behind an instruction that reads or writes these bytes, with what they were. access: letters of rwx."""
+    def watch(self, where, size=8, access="w", when=None, once=False, pid=None, comm=None, cpl=None):
+        """Pause behind an instruction that reads or writes these bytes, with what they were. access: letters of rwx;
+        the others as break_at()."""
         from vmm.debug import breakpoints
 
-        return breakpoints.watch(self, where, size, access, when, once, pid, cpl)
+        return breakpoints.watch(self, where, size, access, once, dict(when=when, pid=pid, comm=comm, cpl=cpl))
 
     def step(self, count=1, vcpu=None, seconds=10):
         """Execute `count` instructions of one vCPU of the paused guest; the others stand still."""

@@ -162,13 +162,16 @@ class Hidden:
         """A breakpoint at a guest-physical address; returns its Handle. ValueError where no RAM can be executed."""
         return self._insert(BREAKPOINT.at(gpa), call, gpa, None)
 
-    def insert_gva(self, space, gva, call):
-        """The same at a guest-virtual address, translated now. ValueError says why it is not mapped."""
-        gpa = space.translate(gva)
-        return self._insert(BREAKPOINT.at(gpa, space.paged), call, gpa, gva)
+    def insert_gva(self, space, gva, call, filters=None):
+        """The same at a guest-virtual address, translated now. ValueError says why it is not mapped.
 
-    def _insert(self, event, call, gpa, gva):
-        return Handle(attach(self.vm, event, call, {}, False), gpa, gva)
+        filters: of every event (vmm/policies/general.py), as a dict.
+        """
+        gpa = space.translate(gva)
+        return self._insert(BREAKPOINT.at(gpa, space.paged), call, gpa, gva, filters)
+
+    def _insert(self, event, call, gpa, gva, filters=None):
+        return Handle(attach(self.vm, event, call, filters or {}, False), gpa, gva)
 
     def at(self, gpa):
         """The Place of a gpa. ValueError where there are too many."""

@@ -270,13 +270,14 @@ class Policy:
         return verdict.PAUSE
 
     def __repr__(self):
-        filters = ", ".join(["%s=%s" % (name, _show(self.filters[name])) for name in sorted(self.filters)])
+        filters = ", ".join(["%s=%s" % (name, show(self.filters[name])) for name in sorted(self.filters)])
         return "<policy %s on %s(%s) of %s: %d hits%s>" % (
             self.name, self.event.name, filters, self.vm.name, self.hits, "" if self.attached else ", detached",
         )  # fmt: skip
 
 
-def _show(value):
+def show(value):
+    """A filter's value, as it is printed."""
     if callable(value):
         return getattr(value, "__name__", "?")
     return "%#x" % value if isinstance(value, int) and not isinstance(value, bool) else repr(value)

@@ -1,10 +1,14 @@
-"""What a person at the prompt has: Tab, help(), more(), and how values are shown.
+"""What a person at the prompt has: Tab, help(), more(), and how values and errors are shown.
 
 Each part is imported when it is first used; here is only what leads there. port/modules/main.py puts these at the
 prompt.
 """
 
 import builtins
+import sys
+
+_TYPED = "<stdin>"  # the file of what is typed at the prompt
+_OURS = "vmm/"
 
 
 class Help:
@@ -52,6 +56,38 @@ def displayer():
             builtins._ = value
 
     return display
+
+
+class Traceback:
+    """traceback(): how the last error at the prompt came about, with the monitor's own calls.
+
+    A mistake in a line that is typed, which the monitor names in words, is told in one line, or in a longer piece of
+    code with the user's own calls alone. Any other exception is told as Python does.
+    """
+
+    def __init__(self):
+        self._last = None
+
+    def tell(self, error, calls, raised):
+        """What cpu.errors() takes: whether it has printed it."""
+        self._last = error
+        if not raised or calls[0][0] != _TYPED or not calls[-1][0].startswith(_OURS):
+            return False
+        own = [call for call in calls if not call[0].startswith(_OURS)]
+        if len(own) > 1 or own[0][1] > 1:
+            print("Traceback (most recent call last):")
+            for call in own:
+                print('  File "%s", line %d, in %s' % call)
+        text = str(error)
+        print("%s: %s" % (type(error).__name__, text) if text else type(error).__name__)
+        return True
+
+    def __call__(self):
+        if self._last is not None:
+            sys.print_exception(self._last)
+
+    def __repr__(self):
+        return "traceback() shows how the last error came about, through the monitor's own code too"
 
 
 def more(value):

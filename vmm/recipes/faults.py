@@ -23,7 +23,11 @@ _WIDE_ONES = 0xFFFFFFFFFFFFFFFF
 
 def _answer(value):
     answer = Value(value)
-    return lambda vcpu: answer
+
+    def fails(vcpu):
+        return answer
+
+    return fails
 
 
 def _error(error):

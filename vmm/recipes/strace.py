@@ -13,9 +13,15 @@ The program does not see it, but by the 4,000 ticks that a call takes longer.
 
 from vmm.insight.linux.calllog import SIZE, CallLog
 from vmm.policies.events.syscall import SYSCALL
-from vmm.policies.events.sysret import SYSRET
+from vmm.policies.events.sysret import SYSCALL32, SYSRET, SYSRET32
 
 
-def trace(vm, size=SIZE, **filters):
-    """Begin; returns the log. size: bytes that are kept. filters: of SYSCALL: number=, pid=, comm= and so on."""
-    return CallLog(vm, (SYSCALL, SYSRET), filters, size)
+def trace(vm, size=SIZE, old=None, **filters):
+    """Begin; returns the log. size: bytes that are kept. filters: of SYSCALL: number=, pid=, comm= and so on.
+
+    old: calls of 32-bit programs, too; by default where there is no number=, as their names take a second to be found
+    all, once in a boot. Numbers that are no names are of 64-bit programs alone.
+    """
+    if old is None:
+        old = "number" not in filters
+    return CallLog(vm, (SYSCALL, SYSRET), filters, size, old=(SYSCALL32, SYSRET32) if old else ())

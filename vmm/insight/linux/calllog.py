@@ -1,5 +1,5 @@
-"""A log of system calls: policies on SYSCALL and SYSRET that only write records (vmm/insight/linux/callring.py), and
-lines that are made of them when they are read.
+"""A log of system calls: policies on SYSCALL, SYSRET, SYSCALL32 and SYSRET32 that only write records, in viper
+(vmm/insight/linux/callring.py), and lines that are made of them when they are read.
 
     log = CallLog(vm, (SYSCALL, SYSRET), {"comm": "ls"})
     log.lines, log.dropped, log.follow(), log.stop()
@@ -17,7 +17,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.insight.linux import callring, current, values
+from vmm.insight.linux import callring, calls, compat, current, values
 from vmm.insight.linux.calls import Call, signature
 from vmm.vtx.frame import WANT_CODE, WANT_PAGING
 from vmm.vtx.reasons import EXCEPTION_OR_NMI
@@ -77,10 +77,11 @@ class CallLog:
     """Of one VM. dropped: how many of the oldest records have made room for newer ones.
 
     events: SYSCALL, SYSRET or both; filters: theirs; size: bytes of the ring, a power of two at the end; named: lines
-    begin with the program's name.
+    begin with the program's name; old: SYSCALL32, SYSRET32 or both, for the calls of 32-bit programs where the kernel
+    has any. number= in filters is of 64-bit programs where it is a number, of either where it is a name.
     """
 
-    def __init__(self, vm, events, filters, size=SIZE, named=False):
+    def __init__(self, vm, events, filters, size=SIZE, named=False, old=()):
         if not isinstance(size, int) or isinstance(size, bool) or not _LEAST <= size <= _LARGEST:
             raise ValueError("size=%r: a log has from %d to %d bytes" % (size, _LEAST, _LARGEST))
         rounded = _LEAST
@@ -90,7 +91,8 @@ class CallLog:
         self.policies = []
         self._kernel = vm.kernel
         self._named = named
-        self._events = [event.name for event in events]
+        self._begins = any([event.name == "syscall" for event in events])
+        self._returns = any([event.name == "sysret" for event in events])
         self._words = words = array("I", bytes(4 * callring.WORDS))
         space = self._kernel.space
         self._put(callring.ROOT, space.root)
@@ -103,6 +105,9 @@ class CallLog:
         try:
             for event in events:
                 self.policies.append(vm.on(event, **filters)(self._recorder(event.name)))
+            filters = self._old(filters) if old else None
+            for event in old if filters is not None else ():
+                self.policies.append(vm.on(event, **filters)(self._recorder(event.name)))
         except BaseException:
             self.stop()
             raise
@@ -110,18 +115,35 @@ class CallLog:
     def _recorder(self, name):
         task = current.of(self.vm)
         task.learn()
-        write = callring.entry if name == "syscall" else callring.result
-        copies = _AT_ENTRY if name == "syscall" else _AT_RESULT if len(self._events) > 1 else _AT_ENTRY | _AT_RESULT
-        words = uctypes.addressof(self._words)
-        return Recorder(
-            "log", bind(write, words, copies, self.vm.memory.table, task.locate, task.place, self._plan)
-        )  # fmt: skip
+        begins = name.startswith("syscall")
+        copies = _AT_ENTRY if begins else _AT_RESULT if self._begins else _AT_ENTRY | _AT_RESULT
+        parts = [uctypes.addressof(self._words), copies, self.vm.memory.table, task.locate, task.place, self._plan]
+        if name == "syscall":
+            return Recorder("log", bind(callring.entry, *parts))
+        if begins:
+            return Recorder("log", bind(callring.entry_32, *parts, compat.ways(self._kernel)[1] or 0))
+        return Recorder("log", bind(callring.result, *parts, int(name == "sysret32")))
+
+    def _old(self, filters):
+        """The filters for 32-bit programs' calls; None: there are none of them."""
+        kernel = self._kernel
+        try:
+            compat.ways(kernel)
+        except ValueError:
+            return None
+        if "number" not in filters:
+            return filters
+        several = filters["number"]
+        several = several if isinstance(several, (list, tuple)) else (several,)
+        numbers = calls.numbers_32(kernel, [name for name in several if isinstance(name, str)])
+        return dict(filters, number=numbers) if numbers else None
 
     def _plan(self, number):
         """What the arguments of a call point to, when it is met for the first time."""
         plan = 0
         try:
-            plan = plan_of(signature(self._kernel, number))
+            old = number >= callring.NUMBERS
+            plan = plan_of(signature(self._kernel, number - callring.NUMBERS if old else number, old), old)
         except (ValueError, KeyError, AttributeError, MemoryError):
             pass  # the kernel does not say: its arguments are numbers
         self._words[callring.PLANS + number] = plan | callring.KNOWN
@@ -149,16 +171,18 @@ class CallLog:
             self.vm.vcpus[0].number
 
     def record(self, position):
-        """(kind, tsc, pid, tgid, comm, number, result, arguments, the record's bytes)."""
+        """(kind, tsc, pid, tgid, comm, (number, whether it is of 32-bit programs), result, arguments, its bytes)."""
         data = self._read(position, struct.unpack("<I", self._read(position, 4))[0])
-        _, kind, tsc, pid, tgid, comm, number, _, result, *arguments = struct.unpack_from(callring.HEADER_FORMAT, data)
-        return kind, tsc, pid, tgid, comm, number, result, tuple(arguments), data
+        _, kind, tsc, pid, tgid, comm, number, old, result, *arguments = struct.unpack_from(
+            callring.HEADER_FORMAT, data
+        )
+        return kind, tsc, pid, tgid, comm, (number, bool(old)), result, tuple(arguments), data
 
     def calls(self, reader):
         """Yield (position of the beginning or -1, of the result or -1) of the calls that are over, from where `reader`
         is."""
         self._check()
-        both = len(self._events) > 1
+        both = self._begins and self._returns
         if reader.position < self._get(callring.TAIL):
             reader.position = self._get(callring.TAIL)
         while reader.position < self._get(callring.HEAD):
@@ -178,8 +202,7 @@ class CallLog:
                 yield began if began >= self._get(callring.TAIL) else -1, at
 
     def _ends(self, position):
-        number = self.record(position)[5]
-        known = self._kernel.calls.get(number)
+        known = signature(self._kernel, *self.record(position)[5])
         return known is not None and known.name in _ENDS
 
     def line(self, began, ended, end=""):
@@ -192,12 +215,12 @@ class CallLog:
             result = None
             if ended >= 0:
                 *_, its, result, _, data = self.record(ended)
-                if its != number:
-                    return self._head(record) + "%r = ?" % Call(self._kernel, number, arguments, False, space)
+                if its[1] == number[1] and its != number:  # an execve() may change which programs they are of
+                    return self._head(record) + "%r = ?" % Call(self._kernel, number[0], arguments, number[1], space)
                 space.add(data)
-            elif "sysret" in self._events:
+            elif self._returns:
                 end = end or " = ?"
-        return self._head(record) + repr(Call(self._kernel, number, arguments, False, space, result)) + end
+        return self._head(record) + repr(Call(self._kernel, number[0], arguments, number[1], space, result)) + end
 
     def _head(self, record):
         if self._named:
@@ -265,8 +288,9 @@ class Reader:
         self.open = {}
 
 
-def plan_of(known):
-    """Four bits for each argument: what it points to (callring.STRING ...). known: a Signature, or None."""
+def plan_of(known, old):
+    """Four bits for each argument: what it points to (callring.STRING ...). known: a Signature, or None; old: of 32-bit
+    programs."""
     plan = 0
     for index, (type, name) in enumerate((known.arguments if known else None) or ()):
         buffer = values.buffer_of(known.name, name)
@@ -279,7 +303,7 @@ def plan_of(known):
             what = callring.GIVEN if buffer == index + 1 else 0
         elif type == "const char *":
             what = callring.STRING
-        elif type == "const char *const *":
+        elif type == "const char *const *" and not old:
             what = callring.STRINGS
         plan |= what << 4 * index
     return plan

@@ -22,6 +22,7 @@ from vmm.vtx.frame import (
     RAX,
     RDI,
     RDX,
+    RIP,
     RSI,
     RSP,
     TASK,
@@ -39,9 +40,9 @@ TAIL = const(5)  # two words: position of the first
 DROPPED = const(7)  # records that have made room
 ROOT = const(8)  # two words: the kernel's page tables
 SHIFT = const(10)
-PLANS = const(11)  # of each number: KNOWN, and four bits for each argument
-WORDS = const(11 + 1024)
 NUMBERS = const(1024)
+PLANS = const(11)  # of each number: KNOWN, and four bits for each argument; then those of 32-bit programs' numbers
+WORDS = const(PLANS + 2 * NUMBERS)
 
 # Of a record, 32-bit words
 R_SIZE = const(0)  # bytes, a multiple of 8
@@ -50,7 +51,7 @@ R_TSC = const(2)  # host TSC
 R_PID = const(4)  # of the thread
 R_TGID = const(5)  # of the process
 R_COMM = const(6)  # 4
-R_NUMBER = const(10)
+R_NUMBER = const(10)  # and OLD behind it: 1: of 32-bit programs
 R_RESULT = const(12)  # two words
 R_ARGS = const(14)  # 6 times two words
 HEADER = const(104)  # bytes; pieces follow
@@ -75,8 +76,10 @@ CAPTURED = const(33)  # bytes: what is shown, and one to know that there is more
 LISTED = const(8)  # pointers of STRINGS
 _COMM = const(4)  # words
 _HALF = const(47)  # bits of a program's address
-# Of struct pt_regs, whose words result() names by their numbers (include/uapi/asm/ptrace.h)
-_ORIG_AX = const(120)
+# Of struct pt_regs, whose words are named by their numbers (include/uapi/asm/ptrace.h)
+_REGISTERS = const(168)  # bytes of it
+_CS = const(34)
+_CODE32 = const(0x23)
 
 
 @micropython.viper
@@ -176,6 +179,8 @@ def _end(words: int, copies: int, memory, plan, at: int, vcpu):
     number = int(r[R_NUMBER])
     wanted = 0
     if number < NUMBERS:
+        if r[R_NUMBER + 1]:
+            number += NUMBERS
         wanted = int(w[PLANS + number])
         if wanted == 0:
             plan(number)
@@ -225,7 +230,7 @@ def _end(words: int, copies: int, memory, plan, at: int, vcpu):
 def entry(words: int, copies: int, memory, locate, place, plan, vcpu):
     """A call begins: the vCPU is at the kernel's entry point. copies: bits of STRING ... FILLED.
 
-    plan(number) puts the plan of a call into the words.
+    plan(number) puts the plan of a call into the words; numbers of 32-bit programs begin with NUMBERS.
     """
     f = ptr32(vcpu)
     at = int(_begin(words, ENTRY, locate, place, vcpu))
@@ -250,21 +255,73 @@ def entry(words: int, copies: int, memory, locate, place, plan, vcpu):
 
 
 @micropython.viper
-def result(words: int, copies: int, memory, locate, place, plan, vcpu):
-    """A call has its result: RSP leads to the program's registers, struct pt_regs."""
+def _saved(words: int, memory, vcpu) -> int:
+    """hpa of the program's registers, struct pt_regs, which RSP leads to; 0: they are not there."""
     w = ptr32(words)
     f = ptr32(vcpu)
     gva = int(f[RSP]) | int(f[RSP + 1]) << 32
     hpa = int(walk(memory, int(w[ROOT]) | int(w[ROOT + 1]) << 32, int(w[SHIFT]), gva, 1))
-    if hpa < 0 or hpa & PAGE - 1 > PAGE - _ORIG_AX - 8:
+    return 0 if hpa < 0 or hpa & PAGE - 1 > PAGE - _REGISTERS else hpa
+
+
+@micropython.viper
+def _arguments_32(at: int, saved: int):
+    """EBX, ECX, EDX, ESI, EDI, EBP."""
+    r = ptr32(at)
+    s = ptr32(saved)
+    r[R_NUMBER + 1] = 1
+    i = int(R_ARGS)
+    while i < R_ARGS + 12:
+        r[i + 1] = 0
+        i += 2
+    r[R_ARGS] = s[10]
+    r[R_ARGS + 2] = s[22]
+    r[R_ARGS + 4] = s[24]
+    r[R_ARGS + 6] = s[26]
+    r[R_ARGS + 8] = s[28]
+    r[R_ARGS + 10] = s[8]
+
+
+@micropython.viper
+def entry_32(words: int, copies: int, memory, locate, place, plan, sysenter: int, vcpu):
+    """A call of a 32-bit program begins: the vCPU is at the CALL of the kernel's function. sysenter: gva of the CALL
+    of those by SYSENTER, where EBP leads to the last argument."""
+    f = ptr32(vcpu)
+    saved = int(_saved(words, memory, vcpu))
+    if saved == 0:
+        return
+    at = int(_begin(words, ENTRY, locate, place, vcpu))
+    r = ptr32(at)
+    s = ptr32(saved)
+    r[R_NUMBER] = s[20] if s[31] else s[30]  # INT 80H as an exception: in AX
+    r[R_RESULT] = 0
+    r[R_RESULT + 1] = 0
+    _arguments_32(at, saved)
+    if f[RIP] == sysenter & 0xFFFFFFFF:
+        root = (int(f[CR3 + 1]) & 0xFFFFF) << 32 | int(f[CR3]) & 0xFFFFF000
+        hpa = int(walk(memory, root, 48 if f[CR4] & CR4_LA57 else 39, int(s[8]), 1))
+        if hpa >= 0 and hpa & PAGE - 1 <= PAGE - 4:
+            r[R_ARGS + 10] = ptr32(hpa)[0]
+    _end(words, copies, memory, plan, at, vcpu)
+
+
+@micropython.viper
+def result(words: int, copies: int, memory, locate, place, plan, old: int, vcpu):
+    """A call has its result. old: 1: it is one of 32-bit programs, as are those from 32-bit code."""
+    saved = int(_saved(words, memory, vcpu))
+    if saved == 0:
         return
     at = int(_begin(words, RESULT, locate, place, vcpu))
     r = ptr32(at)
-    s = ptr32(hpa)
+    s = ptr32(saved)
     r[R_NUMBER] = s[30]
-    r[R_NUMBER + 1] = 0
     r[R_RESULT] = s[20]
     r[R_RESULT + 1] = s[21]
+    if old or int(s[_CS]) & 0xFFFF == _CODE32:
+        _arguments_32(at, saved)
+        _end(words, copies, memory, plan, at, vcpu)
+        return
+    r[R_NUMBER + 1] = 0
     r[R_ARGS] = s[28]
     r[R_ARGS + 1] = s[29]
     r[R_ARGS + 2] = s[26]

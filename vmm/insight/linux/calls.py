@@ -228,14 +228,25 @@ def _number_64(kernel, name):
     raise ValueError("Linux has no system call %s%s" % (name, "; there are " + ", ".join(near) if near else ""))
 
 
-def _number_32(kernel, name):
+def _names_32(kernel):
     from vmm.insight.linux import compat
 
     functions = compat.functions(kernel)
-    names = {compat.name(functions[number])[0]: number for number in functions}
-    for own in [own for own in USUAL if USUAL[own] == name] + [name]:
-        if own in names:
-            return names[own]
+    return {compat.name(functions[number])[0]: number for number in functions}
+
+
+def numbers_32(kernel, names):
+    """The numbers that 32-bit programs' calls of these names have, of those that there are."""
+    known = _names_32(kernel) if names else {}
+    usual = [own for own in USUAL if USUAL[own] in names]
+    return sorted([known[name] for name in usual + list(names) if name in known])
+
+
+def _number_32(kernel, name):
+    names = _names_32(kernel)
+    found = numbers_32(kernel, [name])
+    if found:
+        return found[0]
     near = sorted([own for own in names if own.startswith(name[:4])])[:5]
     raise ValueError("Linux's 32-bit programs have no system call %s%s" % (
         name, "; there are " + ", ".join(near) if near else ""
@@ -258,7 +269,7 @@ def _signature_32(kernel, number):
     from vmm.insight.linux import compat
 
     try:
-        function = compat.functions(kernel).get(number)
+        function = compat.function(kernel, number)
     except ValueError:
         return None
     if function is None:

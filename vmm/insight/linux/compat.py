@@ -19,6 +19,7 @@ _SYSENTER_TARGETS = ("do_SYSENTER_32",)
 _TREE = 0x4000  # bytes of code that are looked through, at most
 _STEPS = 8192  # instructions
 _LONGEST = 15
+_ALL = "functions of 32-bit programs"  # where vmm.insight.kernel.Kernel.calls has them
 
 _JCC8 = 0x70
 _JCC32 = 0x80
@@ -41,22 +42,30 @@ def ways(kernel):
 
 def functions(kernel):
     """{number: name of the kernel's function} of 32-bit programs' calls. ValueError where the kernel has none."""
-    known = kernel.calls.get("functions of 32-bit programs")
+    known = kernel.calls.get(_ALL)
     if known is None:
         known = _from_table(kernel) or _from_code(kernel)
         if not known:
             raise ValueError("the guest's kernel does not tell its system calls of 32-bit programs")
-        kernel.calls["functions of 32-bit programs"] = known
+        kernel.calls[_ALL] = known
     return known
 
 
-def _from_table(kernel):
+def function(kernel, number):
+    """The name of the kernel's function for one of them, or None: that is found much sooner than all."""
+    known = kernel.calls.get(_ALL)
+    if known is None:
+        known = _from_table(kernel, number, number) or _from_code(kernel, number, number) or {}
+    return known.get(number)
+
+
+def _from_table(kernel, low=0, high=MOST - 1):
     table = kernel.find("ia32_sys_call_table")
     if table is None:
         return None
     _, start, end = kernel.symbols.around(table)
     found = {}
-    for number in range(min(((end or start) - start) // 8, MOST)):
+    for number in range(low, min(((end or start) - start) // 8, high + 1)):
         _put(kernel, found, kernel.space.number(table + 8 * number, 8), number, number)
     return found
 
@@ -70,7 +79,7 @@ def _put(kernel, found, function, low, high):
         found.setdefault(number, name)
 
 
-def _from_code(kernel):
+def _from_code(kernel, low=0, high=MOST - 1):
     """By the comparisons: ranges of the number are followed down the tree, each branch once."""
     start = kernel.find("ia32_sys_call")
     if start is None:
@@ -79,7 +88,7 @@ def _from_code(kernel):
     most = min((end or start + _TREE) - start, _TREE)
     code = kernel.space.read(start, most) + bytes(_LONGEST)
     found = {}
-    todo = [(0, None, 0, MOST - 1)]  # (offset, what the number was compared with last, range of the number)
+    todo = [(0, None, low, high)]  # (offset, what the number was compared with last, range of the number)
     steps = 0
     while todo and steps < _STEPS:
         at, compared, low, high = todo.pop()
