@@ -105,7 +105,7 @@ class Port:
         """For Switch.join()."""
         self.switch = switch
         self.words[NUMBER] = number
-        self.send = bind(move.send, self.at, switch.at, switch.signals, switch.soon, switch.broken, switch.card)
+        self.send = bind(move.send, self.at, *switch.ways)
         self.device.plug(self)
 
     def power(self, on):
@@ -191,7 +191,7 @@ class Port:
     def _put_in(self, frame, header):
         at = uctypes.addressof(frame)
         parts = array("I", [at & 0xFFFFFFFF, at >> 32, len(frame)])
-        found = move.receive(self.at, uctypes.addressof(parts), 0, len(frame), uctypes.addressof(header))
+        found = move.receive(self.at, uctypes.addressof(parts), 0, len(frame), uctypes.addressof(header), self.switch.pause)
         if found < 0:
             self.device.broken_receiver()
 

@@ -10,6 +10,7 @@ without buffers loses the frame, as on any Ethernet. Source: IEEE 802.1D, "Princ
 
 from array import array
 
+import cpu
 import uctypes
 
 from vmm.network import move
@@ -48,6 +49,7 @@ class Switch:
         self.at = uctypes.addressof(self.words)
         self.ports = []
         self.signals = []
+        self.ways = self.at, self.signals, soon, self.broken, self.pause, self.card  # of move.send(), behind the port
 
     def join(self, port):
         """Plug a port in. ValueError where its address is taken or there are too many."""
@@ -87,6 +89,17 @@ class Switch:
     def broken(self, number):
         """The receive queue of a port has been found broken."""
         self.ports[number].device.broken_receiver()
+
+    def pause(self, number, more):
+        """In the middle of a long frame for a port guests of a higher priority run. The port's guest does not (more: 1,
+        0 where that is so already) until the frame is whole (-1)."""
+        port = self.ports[number]
+        cpu.hold(1)
+        try:
+            if more and port is not None:
+                port.vm.hold(more)
+        finally:
+            cpu.hold(-1)
 
     @property
     def known(self):
