@@ -119,6 +119,8 @@ class Clock:
 class HostGuest(Guest):
     """At the host's switch."""
 
+    frame_hpa = 0
+
     def __init__(self, lan, number, priority=0, **options):
         self.clock = Clock()
         before = lan.join
@@ -136,7 +138,7 @@ class HostGuest(Guest):
 class Lan(Switches):
     def __init__(self, card):
         self.scheduler = Turns()
-        Switches.__init__(self, self.scheduler, None)
+        Switches.__init__(self, self.scheduler, None, None)
         self.uplink = self._uplink = Uplink(card, self.scheduler)
 
 

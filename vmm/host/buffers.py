@@ -8,7 +8,7 @@ from vmm.devices.virtio.queue import BUFFER as PART
 
 COUNT = const(256)  # descriptors of a ring
 BUFFER = const(2048)
-STRETCH = const(0x2000)  # bytes that are copied between two looks whether a guest of a higher priority is due
+STRETCH = const(0x1000)  # bytes that are copied between two looks whether a guest of a higher priority is due
 
 
 @micropython.viper

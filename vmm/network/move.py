@@ -39,6 +39,7 @@ from vmm.network.words import (
     ENTRIES,
     ENTRY,
     ETHERNET,
+    FIRST,
     FRAME,
     HEADER,
     HEADER_BYTES,
@@ -71,6 +72,7 @@ from vmm.network.words import (
     WATCHED,
     WAYS,
 )
+from vmm.vtx.frame import SIBLING
 
 MORE = const(2)  # an answer of send(): there is more, after others had the chance to run
 
@@ -118,10 +120,11 @@ def learn(switch: int, low: int, high: int, number: int) -> int:
 
 
 @micropython.viper
-def receive(port: int, parts: int, skip: int, size: int, header: int, pause) -> int:
+def receive(port: int, parts: int, skip: int, size: int, header: int, hold) -> int:
     """Put a frame of `size` bytes into the receive buffers of a guest: CHAIN; NOTHING, it is dropped; WRONG, the ring
-    is broken. parts: address of what it consists of, behind `skip` bytes; header: address of its 12 bytes; pause: the
-    switch's, for long frames: in their middle guests of a higher priority run, but not the one that gets the frame."""
+    is broken. parts: address of what it consists of, behind `skip` bytes; header: address of its 12 bytes; hold(frame,
+    more): hold() of vmm.scheduling: in the middle of a long frame guests of a higher priority run, but not the one that
+    gets it."""
     p = ptr32(port)
     w = ptr32(int(p[STATUS_AT]) | int(p[STATUS_AT + 1]) << 32)
     if p[UP] == 0 or int(w[STATUS]) & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
@@ -177,8 +180,10 @@ def receive(port: int, parts: int, skip: int, size: int, header: int, pause) -> 
                 if left < mark:
                     mark -= STRETCH
                     if int(cpu.due()):
-                        pause(int(p[NUMBER]), 1 - held)
-                        held = 1
+                        if held == 0:
+                            held = 1
+                            _hold(port, hold, 1)
+                        cpu.look()
                         if p[UP] == 0 or ptr32(state)[queue.SIZE] == 0:  # it has been switched off meanwhile
                             found = NOTHING
                             count = 0
@@ -207,7 +212,7 @@ def receive(port: int, parts: int, skip: int, size: int, header: int, pause) -> 
             p[RECEIVED + 1] = left
             p[RECEIVED + 2] = left >> 32
             if held:
-                pause(int(p[NUMBER]), -1)
+                _hold(port, hold, -1)
             return CHAIN
         if int(p[CAN]) & MERGES == 0:
             found = NOTHING  # longer than its buffers are
@@ -220,8 +225,21 @@ def receive(port: int, parts: int, skip: int, size: int, header: int, pause) -> 
     else:
         p[DROPPED] += 1
     if held:
-        pause(int(p[NUMBER]), -1)
+        _hold(port, hold, -1)
     return found
+
+
+@micropython.viper
+def _hold(port: int, hold, more: int):
+    """VM.hold(more) of a port's guest."""
+    p = ptr32(port)
+    first = int(p[FIRST]) | int(p[FIRST + 1]) << 32
+    at = first
+    while at:
+        hold(at, more)
+        at = int(ptr32(at)[SIBLING])
+        if at == first:
+            break
 
 
 @micropython.viper
@@ -299,12 +317,12 @@ def needs(port: int) -> int:
 
 # A ping's two frames take this 2,900 each, with the interrupts.
 @micropython.viper
-def send(port: int, switch: int, signals, soon, broken, pause, card) -> int:
+def send(port: int, switch: int, signals, soon, broken, hold, card) -> int:
     """Carry what a guest's transmit queue, or the card of an uplink, has: NOTHING; CHAIN, one for Python; WRONG, a
     broken ring; MORE.
 
     signals: of the switch, signal(0) of each port's device; soon(frame): preempt_soon() of vmm.scheduling;
-    broken(n): the receive queue of port n is; pause: Switch.pause; card: [put, take, peek, keep] of the uplink's card
+    broken(n): the receive queue of port n is; hold: of receive(); card: [put, take, peek, keep] of the uplink's card
     (vmm/host), where there is one. Between two frames guests of a higher priority run.
     """
     p = ptr32(port)
@@ -379,6 +397,7 @@ def send(port: int, switch: int, signals, soon, broken, pause, card) -> int:
                         if int(merge(port, parts, card[2], card[3])):
                             size = int(p[SIZE])
                             need = _LONG
+                            look()
         n = first
         while n < end:  # all of them can take it, or Python does it
             there = int(t[PORTS + 2 * n]) | int(t[PORTS + 2 * n + 1]) << 32
@@ -396,7 +415,7 @@ def send(port: int, switch: int, signals, soon, broken, pause, card) -> int:
                     done = int(card[0](parts, skip, size, header))
                     add(there, RECEIVED if done == CHAIN else DROPPED, size)
                 else:
-                    done = int(receive(there, parts, skip, size, header, pause))
+                    done = int(receive(there, parts, skip, size, header, hold))
                     if at < 0:
                         look()
                 if done == CHAIN:
