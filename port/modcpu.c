@@ -43,6 +43,7 @@ MP_DECLARE_CONST_FUN_OBJ_0(cpu_heap_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_machine_check_banks_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_machine_checks_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_refused_obj);
+MP_DECLARE_CONST_FUN_OBJ_3(cpu_add_up_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_collect_at_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_uncounted_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(cpu_line_obj);
@@ -191,6 +192,19 @@ static mp_obj_t mod_zero(mp_obj_t hpa, mp_obj_t size) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mod_zero_obj, mod_zero);
 
+// look(): guests of a higher priority that are due run now.
+static mp_obj_t mod_look(void) {
+    preempt_look();
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(mod_look_obj, mod_look);
+
+// due(): whether there is one.
+static mp_obj_t mod_due(void) {
+    return mp_obj_new_bool(preempt_due());
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(mod_due_obj, mod_due);
+
 static mp_obj_t mod_copy(mp_obj_t to_hpa, mp_obj_t from_hpa, mp_obj_t size) {
     memmove((void *)mp_obj_get_int_truncated(to_hpa), (void *)mp_obj_get_int_truncated(from_hpa),
         mp_obj_get_int(size));
@@ -264,6 +278,9 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_alarm), MP_ROM_PTR(&mod_alarm_obj)},
     {MP_ROM_QSTR(MP_QSTR_zero), MP_ROM_PTR(&mod_zero_obj)},
     {MP_ROM_QSTR(MP_QSTR_copy), MP_ROM_PTR(&mod_copy_obj)},
+    {MP_ROM_QSTR(MP_QSTR_look), MP_ROM_PTR(&mod_look_obj)},
+    {MP_ROM_QSTR(MP_QSTR_due), MP_ROM_PTR(&mod_due_obj)},
+    {MP_ROM_QSTR(MP_QSTR_add_up), MP_ROM_PTR(&cpu_add_up_obj)},
     {MP_ROM_QSTR(MP_QSTR_history), MP_ROM_PTR(&cpu_history_obj)},
     {MP_ROM_QSTR(MP_QSTR_terminal), MP_ROM_PTR(&cpu_terminal_obj)},
     {MP_ROM_QSTR(MP_QSTR_completer), MP_ROM_PTR(&cpu_completer_obj)},

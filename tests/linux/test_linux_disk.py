@@ -19,7 +19,7 @@ from shell import PROMPT, Shell
 
 DRIVERS = (
     "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci_modern_dev",
-    "virtio/virtio_pci", "virtio/virtio_mmio", "block/virtio_blk", "char/hw_random/virtio-rng",
+    "virtio/virtio_pci", "virtio/virtio_mmio", "block/virtio_blk", "char/hw_random/virtio-rng", "char/virtio_console",
     "uio/uio", "uio/uio_pci_generic",
 )  # fmt: skip
 SECTORS = 4096
@@ -59,6 +59,7 @@ initrd = "{initrd}"
 cmdline = "console=ttyS0 quiet cryptomgr.notests"
 cpus = 2
 rng = true
+hvc = true
 devices = ["{ROOT}/guests/devices/egg.py:Egg"]
 [[disk]]
 image = "{images[0]}"
@@ -193,11 +194,25 @@ def test_network_interfaces_and_their_switch(shell, tmp_path):
     network.check_forward(shell)
 
 
+def test_hvc0_is_typed_at_and_answers_at_the_prompt(shell):
+    shell.run("{ read line; echo heard $line; } < /dev/hvc0 > /dev/hvc0 2>&1 & true")
+    repl = shell.monitor.console("repl")
+    repl.send("\r")
+    repl.expect(rb"^>>> ", 240)
+    repl.send("vms['linux'].expansion.hvc()\r")
+    repl.expect(rb"Ctrl-\]", 240)
+    repl.send("by virtio\r")
+    repl.expect(rb"heard by virtio", 240)
+    repl.send("\x1d")
+    repl.expect(rb"^>>> ", 240)
+    assert shell.monitor.eval("vms['linux'].expansion.hvc.tail()").endswith("by virtio\r\nheard by virtio\r\n")
+
+
 def test_the_board_is_listed_and_nothing_is_refused(shell):
     assert shell.monitor.eval("repr(vms['linux'].expansion.board.host)").splitlines() == [
         "00:00.0 8086:1237", "00:01.0 8086:7000", "00:01.3 8086:7113", "00:02.0 1af4:1042", "00:03.0 1af4:1042",
         "00:04.0 1af4:1042", "00:05.0 1af4:1042", "00:06.0 1234:0e66", "00:07.0 1af4:1044",
-        "00:08.0 1af4:1041", "00:09.0 1af4:1041", "00:0a.0 1af4:1041",
+        "00:08.0 1af4:1041", "00:09.0 1af4:1041", "00:0a.0 1af4:1041", "00:0b.0 1af4:1043",
     ]  # fmt: skip
     assert shell.monitor.eval("vms['linux'].unclaimed()['refused']") == {}
     assert shell.troubles() == []

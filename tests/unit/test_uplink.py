@@ -6,12 +6,13 @@ from array import array
 
 import pytest
 import uctypes
-from test_virtio_net import BROADCAST, Guest, Scheduler, frame
+from test_virtio_net import BASE, BROADCAST, CSUM, GUEST_CSUM, MERGE, Guest, Scheduler, frame
 
 from vmm.devices.virtio.queue import CHAIN, NOTHING
+from vmm.network import offload
 from vmm.network.switch import Switches
 from vmm.network.uplink import Uplink
-from vmm.network.words import NEEDS_CSUM
+from vmm.network.words import HEADER, NEEDS_CSUM, TCPV4
 
 FAR = b"\x52\x55\x0a\0\2\2"
 PLAIN = bytes(10) + b"\1\0"
@@ -25,7 +26,7 @@ class Card:
     can = NEEDS_CSUM
 
     def __init__(self, answer=lambda one: []):
-        self.sent, self.waiting, self.heard, self.kept = [], [], [], None
+        self.sent, self.waiting, self.heard, self.kept, self.used = [], [], [], {}, []
         self.put_off = []
         self.answer = answer
         self.room = 1000
@@ -42,12 +43,22 @@ class Card:
         return CHAIN
 
     def take(self, part):
-        if not self.waiting:
+        self.used = []
+        size = self.peek(part, 0)
+        self.keep(1 if size else 0)
+        return size
+
+    def peek(self, part, ahead):
+        if ahead >= len(self.waiting):
             return 0
-        self.kept = ctypes.create_string_buffer(self.waiting.pop(0))
-        at = ctypes.addressof(self.kept)
-        ctypes.memmove(part, struct.pack("<III", at & 0xFFFFFFFF, at >> 32, len(self.kept) - 1), 12)
-        return len(self.kept) - 1
+        one = self.kept.setdefault(id(self.waiting[ahead]), ctypes.create_string_buffer(self.waiting[ahead]))
+        at = ctypes.addressof(one)
+        ctypes.memmove(part, struct.pack("<III", at & 0xFFFFFFFF, at >> 32, len(one) - 1), 12)
+        return len(one) - 1
+
+    def keep(self, count):
+        self.used += self.waiting[:count]
+        del self.waiting[:count]
 
     def tell(self):
         for one in self.put_off:
@@ -108,6 +119,8 @@ class Clock:
 class HostGuest(Guest):
     """At the host's switch."""
 
+    frame_hpa = 0
+
     def __init__(self, lan, number, priority=0, **options):
         self.clock = Clock()
         before = lan.join
@@ -125,7 +138,7 @@ class HostGuest(Guest):
 class Lan(Switches):
     def __init__(self, card):
         self.scheduler = Turns()
-        Switches.__init__(self, self.scheduler, None)
+        Switches.__init__(self, self.scheduler, None, None)
         self.uplink = self._uplink = Uplink(card, self.scheduler)
 
 
@@ -240,3 +253,120 @@ def test_a_line_that_cannot_be_had_is_done_without(line, monkeypatch):
     card.line = line
     lan = Lan(card)
     assert lan.uplink.card.line == (9 if line == 9 else None) and uctypes.addressof(lan.uplink.words)
+
+
+# -- frames that are merged
+
+
+def stream(guest, **fields):
+    """The frames of a stretch of TCP's data to a guest, the long one that they are cut from, and its header.
+
+    size: bytes of data, most: of a frame, head: of TCP's header, number: of the first segment.
+    """
+    size, most = fields.get("size", 8000), fields.get("most", 1460)
+    options = bytes(range(1, fields.get("head", 20) - 19))
+    flags = 0x10 | fields.get("push", 8)
+    sequence = fields.get("number", 0xFFFFF000)
+    tcp = struct.pack(">HHIIBBHHH", 80, 5000, sequence, 7, (20 + len(options)) << 2, flags, 1024, 0, 0) + options
+    addresses = bytes((10, 0, 2, 2, 10, 0, 2, 15))
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp) + size, 0xFFFE, 0x4000, 64, 6, 0) + addresses
+    long = bytearray(guest.mac + FAR + b"\x08\0" + ip + tcp + bytes(i * 7 & 0xFF for i in range(size)))
+    data = len(long) - size
+    long[24:26] = struct.pack("<H", ~cpu_sum(long[14:34]) & 0xFFFF)
+    pseudo = addresses + struct.pack(">HH", 6, len(long) - 34)
+    long[50:52] = struct.pack("<H", cpu_sum(pseudo))
+    header = struct.pack("<BBHHHHH", 1, TCPV4, data, most, 34, 16, 1)
+    return [bytes(one) for one, _ in offload.finish(bytearray(long), header, 0)], bytes(long), header
+
+
+def cpu_sum(data):
+    total = sum(memoryview(bytes(data)).cast("H"))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def arrived(frames, guest, lan, card):
+    """What a guest gets for frames that the card has at once: [(header, frame), ...]."""
+    guest.send(frame(FAR, guest.mac))  # the switch learns who is where
+    card.waiting += frames
+    while card.waiting:
+        lan.scheduler.drivers[0](0)
+    return guest.got()
+
+
+def receiver(**options):
+    card = Card()
+    lan = Lan(card)
+    return card, lan, HostGuest(lan, 1, buffers=(6000,) * 8, **options)
+
+
+@pytest.mark.parametrize("fields", [{}, {"head": 32}, {"size": 2920}, {"size": 1461, "push": 0}, {"most": 536}])
+def test_the_frames_of_a_stream_become_the_long_one_that_they_are_cut_from(fields):
+    card, lan, guest = receiver()
+    frames, long, header = stream(guest, **fields)
+    assert len(frames) > 1
+    ((got, one),) = arrived(frames, guest, lan, card)
+    assert one == long and got[:10] == header[:10]
+    assert lan.uplink.received == (1, len(long)) and lan.uplink.words[HEADER] == 0
+
+
+def changed(data, *places):
+    """A frame with other bytes, and right checksums; places: (offset, value)."""
+    out = bytearray(data)
+    for at, value in places:
+        out[at] = value
+    out[24:26] = out[50:52] = bytes(2)
+    out[24:26] = struct.pack("<H", ~cpu_sum(out[14:34]) & 0xFFFF)
+    segment = bytes(out[34:]) + bytes(len(out) & 1)
+    pseudo = bytes(out[26:34]) + struct.pack(">HH", 6, len(out) - 34)
+    out[50:52] = struct.pack("<H", ~cpu_sum(pseudo + segment) & 0xFFFF)
+    return bytes(out)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (6, 0x54), (15, 2), (22, 63), (29, 9), (33, 16), (34, 1), (37, 9), (41, 1), (45, 9), (47, 0x11), (47, 0x30),
+        (47, 0x12), (47, 0x14), (47, 0x50), (48, 9), (20, 0x20), (21, 1), (18, 9), (13, 6), (54, 9),
+    ],
+)  # fmt: skip
+def test_what_differs_stays_a_frame_of_its_own(place):
+    """Another sender, service, life, address, port, number, acknowledgement, flag, window, fragment, identity, type, or
+    option: the frames before it are merged, and those behind it among themselves."""
+    card, lan, guest = receiver()
+    frames, _, _ = stream(guest, size=4 * 1460, head=32)
+    frames[2] = changed(frames[2], place)
+    got = arrived(frames, guest, lan, card)
+    assert [len(one) for _, one in got] == [66 + 2920, 66 + 1460, 66 + 1460]
+    assert got[1] == (PLAIN, frames[2]) and got[2] == (PLAIN, frames[3])
+
+
+def test_a_frame_with_a_wrong_checksum_stays_alone():
+    for at in (24, 50, 700):
+        for which in (0, 1):
+            card, lan, guest = receiver()
+            frames, _, _ = stream(guest, size=2 * 1460)
+            frames[which] = frames[which][:at] + bytes((frames[which][at] ^ 1,)) + frames[which][at + 1 :]
+            assert [one for _, one in arrived(frames, guest, lan, card)] == frames
+
+
+def test_nothing_is_merged_for_a_driver_that_takes_no_long_frames():
+    card, lan, guest = receiver(features=BASE | CSUM | GUEST_CSUM | MERGE)
+    frames, _, _ = stream(guest)
+    assert arrived(frames, guest, lan, card) == [(PLAIN, one) for one in frames]
+
+
+def test_a_stream_longer_than_a_frame_can_be_becomes_several():
+    card, lan, guest = receiver()
+    guest.net.write_status(0)
+    guest.start(buffers=(24000,) * 5)
+    one = stream(guest, size=2 * 1460)[0][0]
+    frames = []
+    for n in range(60):
+        identity, number = struct.pack(">H", n), struct.pack(">I", n * 1460)
+        places = [*enumerate(identity, 18), *enumerate(number, 38), (54, n)]
+        frames.append(changed(one, *places))
+    got = arrived(frames, guest, lan, card)
+    assert [len(long) for _, long in got] == [54 + 44 * 1460, 54 + 16 * 1460]
+    assert b"".join(long[54:] for _, long in got) == b"".join(short[54:] for short in frames)

@@ -37,8 +37,12 @@ class Scheduler:
         work()
 
 
+class Cpu:
+    frame_hpa = 0
+
+
 class Vm:
-    vcpus = (1, 2)
+    vcpus = (Cpu, Cpu)
 
     def __init__(self, scheduler):
         self.monitor = self
@@ -115,7 +119,7 @@ class Guest:
 class Lan(Switches):
     def __init__(self):
         self.scheduler = Scheduler()
-        Switches.__init__(self, self.scheduler, None)
+        Switches.__init__(self, self.scheduler, None, None)
 
 
 def frame(to, source, size=60, kind=0x88B5):

@@ -20,6 +20,7 @@ _CHUNK_SHIFT = const(16)
 _OWN = const(1)  # of an entry of `table`: this disk's chunk
 _PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
 _MOST = const(0x10000)  # bytes that quick() moves at once
+_STRETCH = const(0x4000)  # and between two looks whether a guest of a higher priority is due
 
 # Words of `state`
 _HPA = const(0)  # of the image, low and high
@@ -142,7 +143,8 @@ def _fill(table: int, entries: int, hpa: int):
 
 @micropython.viper
 def _move(state: int, sector: int, buffers: int, count: int, write: int, skip: int) -> int:
-    """MemoryDisk.quick: at most _MOST bytes, from and to chunks that are there; all in whole sectors, or -1."""
+    """MemoryDisk.quick: at most _MOST bytes, from and to chunks that are there; all in whole sectors, or -1. In the
+    middle guests of a higher priority may run."""
     s = ptr32(state)
     b = ptr32(buffers)
     total = 0
@@ -167,6 +169,7 @@ def _move(state: int, sector: int, buffers: int, count: int, write: int, skip: i
             first += 1
     base = int(s[_HPA]) | int(s[_HPA + 1]) << 32
     moved = left
+    mark = left - _STRETCH
     while left > 0:
         size = int(b[2])
         if skip >= size:
@@ -178,6 +181,8 @@ def _move(state: int, sector: int, buffers: int, count: int, write: int, skip: i
         piece = size - skip
         if piece > left:
             piece = left
+        if piece > _STRETCH:
+            piece = _STRETCH
         if table:
             t = ptr32(table + ((at >> _CHUNK_SHIFT) << 3))
             place = int(t[0]) & ~_OWN | int(t[1]) << 32
@@ -194,4 +199,7 @@ def _move(state: int, sector: int, buffers: int, count: int, write: int, skip: i
         skip += piece
         at += piece
         left -= piece
+        if left < mark:
+            mark -= _STRETCH
+            cpu.look()
     return moved

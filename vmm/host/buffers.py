@@ -8,13 +8,15 @@ from vmm.devices.virtio.queue import BUFFER as PART
 
 COUNT = const(256)  # descriptors of a ring
 BUFFER = const(2048)
+STRETCH = const(0x1000)  # bytes that are copied between two looks whether a guest of a higher priority is due
 
 
 @micropython.viper
 def fill(buffers: int, n: int, begin: int, parts: int, skip: int, size: int):
     """Copy a frame into buffers, from byte `begin` of that of descriptor n on; they begin anew behind the last. parts:
-    what it consists of, behind `skip` bytes, three words each."""
+    what it consists of, behind `skip` bytes, three words each. In the middle guests of a higher priority may run."""
     copy = cpu.copy
+    mark = size - STRETCH
     s = ptr32(parts)
     at = (int(s[0]) | int(s[1]) << 32) + skip
     here = int(s[2]) - skip
@@ -27,6 +29,9 @@ def fill(buffers: int, n: int, begin: int, parts: int, skip: int, size: int):
             at = int(s[0]) | int(s[1]) << 32
             here = int(s[2])
             continue
+        if size < mark:
+            mark -= STRETCH
+            cpu.look()
         if room == 0:
             to = buffers
             room = COUNT * BUFFER

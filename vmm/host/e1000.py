@@ -54,7 +54,7 @@ _APART = const(80)  # interrupts, in 256 ns
 class E1000:
     """function: of vmm.host.pci; take(size): host memory. mac: its own address. can: bits of vmm.network.words.
 
-    put(), take(), tell(), listen(), answered(), has(), has_frame(): vmm/host/e1000_rings.py.
+    put(), take(), peek(), keep(), tell(), listen(), answered(), has(), has_frame(): vmm/host/e1000_rings.py.
     """
 
     can = NEEDS_CSUM | NEEDS_TSO4 | NEEDS_TSO6
@@ -83,6 +83,8 @@ class E1000:
         self._write(_RCTL, _RECEIVES)
         self.put = bind(rings.put, at)
         self.take = bind(rings.take, at)
+        self.peek = bind(rings.peek, at)
+        self.keep = bind(rings.keep, at)
         self.tell = bind(rings.tell, at)
         self.listen = bind(rings.listen, at)
         self.answered = bind(rings.answered, at)

@@ -5,12 +5,12 @@ been received is copied once by whoever takes it. Source: Intel, "PCI/PCI-X Fami
 Software Developer's Manual", "Receive and Transmit Description".
 """
 
+import cpu
 import micropython
 from micropython import const
 
 from vmm.devices.virtio.queue import CHAIN, NOTHING
 from vmm.host.buffers import BUFFER, COUNT, fill
-from vmm.network.offload import add_up
 from vmm.network.words import CSUM, ETHERNET, TCPV4, TCPV6
 
 ENTRY = const(16)
@@ -138,6 +138,40 @@ def take(card: int, part: ptr32) -> int:
 
 
 @micropython.viper
+def peek(card: int, part: ptr32, ahead: int) -> int:
+    """The frame that is `ahead` frames behind the next one, which stays in the ring: as take()."""
+    c = ptr32(card)
+    rings = int(c[RINGS]) | int(c[RINGS + 1]) << 32
+    n = int(c[NEXT]) + ahead & COUNT - 1
+    entry = ptr32(rings + n * ENTRY)
+    if int(entry[3]) & 0xFF03 != _WHOLE | _DONE:
+        return 0
+    size = int(entry[2]) & 0xFFFF
+    if size < ETHERNET or size > BUFFER:
+        return 0
+    here = rings + BUFFERS + n * BUFFER
+    part[0] = here & 0xFFFFFFFF
+    part[1] = here >> 32
+    part[2] = size
+    return size
+
+
+@micropython.viper
+def keep(card: int, count: int):
+    """The next `count` frames are being used like the one before them."""
+    c = ptr32(card)
+    rings = int(c[RINGS]) | int(c[RINGS + 1]) << 32
+    n = int(c[NEXT])
+    while count > 0:
+        entry = ptr32(rings + n * ENTRY)
+        entry[2] = 0
+        entry[3] = 0
+        n = n + 1 & COUNT - 1
+        count -= 1
+    c[NEXT] = n
+
+
+@micropython.viper
 def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
     """Copy a frame of `size` bytes into the transmit ring: CHAIN; NOTHING where the ring is full, or the frame is not
     what its header says. Arguments: as of vmm.network.move.receive()."""
@@ -179,7 +213,7 @@ def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
         context[2] = _EXTENDED | _REPORT
         context[3] = 0
     elif flags:
-        total = ~int(add_up(frame + start, size - start, 0)) & 0xFFFF
+        total = ~int(cpu.add_up(frame + start, size - start, 0)) & 0xFFFF
         ptr8(frame + start + offset)[0] = total
         ptr8(frame + start + offset)[1] = total >> 8
     if sums:
@@ -219,12 +253,12 @@ def _segment(context: ptr32, frame: int, size: int, segments: int, most: int) ->
         tcp = (int(p[0]) & 15) * 4
         if kind != 0x0800 or tcp < 20 or p[9] != 6:
             return 0
-        total = int(add_up(frame + ip + 12, 8, 0x0600))
+        total = int(cpu.add_up(frame + ip + 12, 8, 0x0600))
     elif segments == TCPV6:
         tcp = 40
         if kind != 0x86DD or p[6] != 6:
             return 0
-        total = int(add_up(frame + ip + 8, 32, 0x0600))
+        total = int(cpu.add_up(frame + ip + 8, 32, 0x0600))
     else:
         return 0
     data = ip + tcp

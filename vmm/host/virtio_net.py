@@ -17,7 +17,6 @@ from vmm.devices.virtio.queue import CHAIN, NOTHING
 from vmm.host import virtio
 from vmm.host.buffers import BUFFER, COUNT, fill
 from vmm.host.virtio import ADDED, AVAIL, DESC_NEXT, DESC_WRITE, SIZE, USED, add, describe, notify, read8, used
-from vmm.network.offload import add_up
 from vmm.network.words import CSUM, ETHERNET, HEADER_BYTES, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6
 
 _CSUM = const(1 << 0)
@@ -30,7 +29,7 @@ _RX = const(0)  # address of the receive ring's words, low and high; likewise th
 _TX = const(2)
 _BUFFERS = const(4)  # hpa of those of the receive ring; those of the transmit ring follow
 _ISR = const(6)
-_TAKEN = const(8)  # 1 + the receive descriptor whose frame is being used
+_TAKEN = const(8)  # frames that are being used: as many of the used ring's entries that were looked at last
 _FREE = const(9)  # transmit descriptor that is filled next
 _SENT = const(10)  # oldest that is not known to have been sent
 _TOLD = const(11)  # ADDED when the card was last told
@@ -74,6 +73,8 @@ class VirtioNet:
         at = uctypes.addressof(self.words)
         self.put = bind(_put, at)
         self.take = bind(_take, at)
+        self.peek = bind(_peek, at)
+        self.keep = bind(_keep, at)
         self.tell = bind(_tell, at)
         self.listen = bind(_listen, at)
         self.answered = bind(_answered, at)
@@ -135,9 +136,14 @@ def _answered(card: int):
 def _take(card: int, part: ptr32) -> int:
     c = ptr32(card)
     rx = int(c[_RX]) | int(c[_RX + 1]) << 32
-    if c[_TAKEN]:
-        add(rx, int(c[_TAKEN]) - 1)
+    count = int(c[_TAKEN])
+    if count:
         c[_TAKEN] = 0
+        r = ptr32(rx)
+        entries = (int(r[USED]) | int(r[USED + 1]) << 32) + 4
+        while count:
+            add(rx, int(ptr32(entries + ((int(r[virtio.SEEN]) - count & int(r[SIZE]) - 1) << 3))[0]))
+            count -= 1
         notify(rx)
     while int(used(rx, card + 4 * _OUT)):
         n = int(c[_OUT])
@@ -147,11 +153,39 @@ def _take(card: int, part: ptr32) -> int:
             part[0] = here & 0xFFFFFFFF
             part[1] = here >> 32
             part[2] = size
-            c[_TAKEN] = n + 1
+            c[_TAKEN] = 1
             return size
         if n < COUNT:
             add(rx, n)
     return 0
+
+
+@micropython.viper
+def _peek(card: int, part: ptr32, ahead: int) -> int:
+    c = ptr32(card)
+    r = ptr32(int(c[_RX]) | int(c[_RX + 1]) << 32)
+    base = int(r[USED]) | int(r[USED + 1]) << 32
+    seen = int(r[virtio.SEEN])
+    if (int(ptr16(base)[1]) - seen & 0xFFFF) <= ahead:
+        return 0
+    entry = ptr32(base + 4 + ((seen + ahead & int(r[SIZE]) - 1) << 3))
+    n = int(entry[0])
+    size = int(entry[1]) - HEADER_BYTES
+    if n >= COUNT or size < ETHERNET or size > BUFFER - HEADER_BYTES:
+        return 0
+    here = (int(c[_BUFFERS]) | int(c[_BUFFERS + 1]) << 32) + n * BUFFER + HEADER_BYTES
+    part[0] = here & 0xFFFFFFFF
+    part[1] = here >> 32
+    part[2] = size
+    return size
+
+
+@micropython.viper
+def _keep(card: int, count: int):
+    c = ptr32(card)
+    r = ptr32(int(c[_RX]) | int(c[_RX + 1]) << 32)
+    r[virtio.SEEN] = int(r[virtio.SEEN]) + count & 0xFFFF
+    c[_TAKEN] = int(c[_TAKEN]) + count
 
 
 @micropython.viper
@@ -189,7 +223,7 @@ def _put(card: int, parts: int, skip: int, size: int, header: int) -> int:
         frame = buffers + first * BUFFER + HEADER_BYTES
         start = int(h[1]) >> 16
         at = frame + start + (int(h[2]) & 0xFFFF)
-        total = ~int(add_up(frame + start, size - start, 0)) & 0xFFFF
+        total = ~int(cpu.add_up(frame + start, size - start, 0)) & 0xFFFF
         ptr8(at)[0] = total
         ptr8(at)[1] = total >> 8
         h[0] = 0

@@ -8,6 +8,7 @@ import cpu
 import micropython
 from micropython import const
 
+from vmm.devices.virtio import queue
 from vmm.devices.virtio.device import DRIVER_OK, NEEDS_RESET, STATUS
 from vmm.devices.virtio.queue import (
     BROKEN,
@@ -27,6 +28,8 @@ from vmm.devices.virtio.queue import (
     show,
     take_back,
 )
+from vmm.host.buffers import STRETCH
+from vmm.network.merge import merge
 from vmm.network.words import (
     CAN,
     CARD,
@@ -36,6 +39,7 @@ from vmm.network.words import (
     ENTRIES,
     ENTRY,
     ETHERNET,
+    FIRST,
     FRAME,
     HEADER,
     HEADER_BYTES,
@@ -68,12 +72,15 @@ from vmm.network.words import (
     WATCHED,
     WAYS,
 )
+from vmm.vtx.frame import SIBLING
 
 MORE = const(2)  # an answer of send(): there is more, after others had the chance to run
 
-# Before send() returns, that it may be preempted: bytes that it moves, and what a frame counts besides them.
-_AT_ONCE = const(0x2000)
+# Before send() tells a receiver, and returns: bytes that it moves, and what a frame counts besides them.
+_AT_ONCE = const(0x4000)
 _FRAME = const(0x400)
+
+_LONG = const(NEEDS_TSO4 | NEEDS_CSUM)  # what a receiver can for which frames are merged
 
 
 @micropython.viper
@@ -113,9 +120,11 @@ def learn(switch: int, low: int, high: int, number: int) -> int:
 
 
 @micropython.viper
-def receive(port: int, parts: int, skip: int, size: int, header: int) -> int:
+def receive(port: int, parts: int, skip: int, size: int, header: int, hold) -> int:
     """Put a frame of `size` bytes into the receive buffers of a guest: CHAIN; NOTHING, it is dropped; WRONG, the ring
-    is broken. parts: address of what it consists of, behind `skip` bytes; header: address of its 12 bytes."""
+    is broken. parts: address of what it consists of, behind `skip` bytes; header: address of its 12 bytes; hold(frame,
+    more): hold() of vmm.scheduling: in the middle of a long frame guests of a higher priority run, but not the one that
+    gets it."""
     p = ptr32(port)
     w = ptr32(int(p[STATUS_AT]) | int(p[STATUS_AT + 1]) << 32)
     if p[UP] == 0 or int(w[STATUS]) & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
@@ -131,6 +140,8 @@ def receive(port: int, parts: int, skip: int, size: int, header: int) -> int:
     left = size
     first = 0  # where the header went
     count = 0
+    mark = size - STRETCH
+    held = 0
     while True:
         found = int(pop(state, memory, chain))
         if found != CHAIN:
@@ -166,6 +177,18 @@ def receive(port: int, parts: int, skip: int, size: int, header: int) -> int:
                     at = int(s[0]) | int(s[1]) << 32
                     here = int(s[2])
                     continue
+                if left < mark:
+                    mark -= STRETCH
+                    if int(cpu.due()):
+                        if held == 0:
+                            held = 1
+                            _hold(port, hold, 1)
+                        cpu.look()
+                        if p[UP] == 0 or ptr32(state)[queue.SIZE] == 0:  # it has been switched off meanwhile
+                            found = NOTHING
+                            count = 0
+                            left = 0
+                            break
                 piece = here if here < room else room
                 if piece > left:
                     piece = left
@@ -178,7 +201,7 @@ def receive(port: int, parts: int, skip: int, size: int, header: int) -> int:
                 written += piece
             if left == 0:
                 break
-        if found == WRONG:
+        if found != CHAIN:
             break
         put(state, count - 1, int(c[HEAD]), written)
         if left == 0:
@@ -188,6 +211,8 @@ def receive(port: int, parts: int, skip: int, size: int, header: int) -> int:
             left = (int(p[RECEIVED + 1]) | int(p[RECEIVED + 2]) << 32) + size
             p[RECEIVED + 1] = left
             p[RECEIVED + 2] = left >> 32
+            if held:
+                _hold(port, hold, -1)
             return CHAIN
         if int(p[CAN]) & MERGES == 0:
             found = NOTHING  # longer than its buffers are
@@ -199,7 +224,22 @@ def receive(port: int, parts: int, skip: int, size: int, header: int) -> int:
             ptr32(state)[BROKEN] = MISSHAPEN
     else:
         p[DROPPED] += 1
+    if held:
+        _hold(port, hold, -1)
     return found
+
+
+@micropython.viper
+def _hold(port: int, hold, more: int):
+    """VM.hold(more) of a port's guest."""
+    p = ptr32(port)
+    first = int(p[FIRST]) | int(p[FIRST + 1]) << 32
+    at = first
+    while at:
+        hold(at, more)
+        at = int(ptr32(at)[SIBLING])
+        if at == first:
+            break
 
 
 @micropython.viper
@@ -277,12 +317,13 @@ def needs(port: int) -> int:
 
 # A ping's two frames take this 2,900 each, with the interrupts.
 @micropython.viper
-def send(port: int, switch: int, signals, soon, broken, card) -> int:
+def send(port: int, switch: int, signals, soon, broken, hold, card) -> int:
     """Carry what a guest's transmit queue, or the card of an uplink, has: NOTHING; CHAIN, one for Python; WRONG, a
     broken ring; MORE.
 
     signals: of the switch, signal(0) of each port's device; soon(frame): preempt_soon() of vmm.scheduling;
-    broken(n): the receive queue of port n is; card: [put, take] of the uplink's card (vmm/host), where there is one.
+    broken(n): the receive queue of port n is; hold: of receive(); card: [put, take, peek, keep] of the uplink's card
+    (vmm/host), where there is one. Between two frames guests of a higher priority run.
     """
     p = ptr32(port)
     t = ptr32(switch)
@@ -295,10 +336,13 @@ def send(port: int, switch: int, signals, soon, broken, card) -> int:
     moved = 0
     last = -1  # the port that is to be told
     found = NOTHING
+    look = cpu.look
     while True:
-        if moved >= _AT_ONCE:
-            found = MORE
-            break
+        if moved:
+            if moved >= _AT_ONCE:
+                found = MORE
+                break
+            look()
         if state:
             found = int(pop(state, memory, chain))
             if found != CHAIN:
@@ -307,6 +351,7 @@ def send(port: int, switch: int, signals, soon, broken, card) -> int:
             if shape < 0:
                 p[REFUSED] += 1
                 push(state, int(c[HEAD]), 0)
+                moved += _FRAME
                 continue
             if shape == 0 or p[WATCHED]:
                 break
@@ -344,6 +389,15 @@ def send(port: int, switch: int, signals, soon, broken, card) -> int:
         if at >= 0:
             first = int(t[at + 2])
             end = first + 1
+            if state == 0:
+                there = int(t[PORTS + 2 * first]) | int(t[PORTS + 2 * first + 1]) << 32
+                if there:
+                    r = ptr32(there)
+                    if r[WATCHED] == 0 and int(r[CAN]) & _LONG == _LONG:
+                        if int(merge(port, parts, card[2], card[3])):
+                            size = int(p[SIZE])
+                            need = _LONG
+                            look()
         n = first
         while n < end:  # all of them can take it, or Python does it
             there = int(t[PORTS + 2 * n]) | int(t[PORTS + 2 * n + 1]) << 32
@@ -361,7 +415,9 @@ def send(port: int, switch: int, signals, soon, broken, card) -> int:
                     done = int(card[0](parts, skip, size, header))
                     add(there, RECEIVED if done == CHAIN else DROPPED, size)
                 else:
-                    done = int(receive(there, parts, skip, size, header))
+                    done = int(receive(there, parts, skip, size, header, hold))
+                    if at < 0:
+                        look()
                 if done == CHAIN:
                     if last != first:
                         if last >= 0:
@@ -377,6 +433,10 @@ def send(port: int, switch: int, signals, soon, broken, card) -> int:
         moved += size + _FRAME
         if state:
             push(state, int(c[HEAD]), 0)
+        elif need:
+            p[HEADER] = 0  # the card's next one may be alone
+            p[HEADER + 1] = 0
+            p[HEADER + 2] = 0x10000
     if last >= 0:
         tell(switch, last, signals, soon)
     return found

@@ -5,8 +5,8 @@ Source: virtio 1.2, "Packet Transmission"; RFC 1071; RFC 9293, "TCP Header Forma
 
 import struct
 
-import micropython
 import uctypes
+from cpu import add_up
 from micropython import const
 
 from vmm.network.words import CSUM, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6, TCPV4
@@ -17,24 +17,6 @@ _IPV6 = const(0x86DD)
 _FIN = const(0x01)
 _PSH = const(0x08)
 _CWR = const(0x80)
-
-
-@micropython.viper
-def add_up(at: int, size: int, total: int) -> int:
-    """The sum of 16-bit words, the first byte the lower, folded to 16 bits."""
-    while size >= 4:
-        total += int(ptr32(at)[0])
-        at += 4
-        size -= 4
-    if size >= 2:
-        total += int(ptr16(at)[0])
-        at += 2
-        size -= 2
-    if size:
-        total += int(ptr8(at)[0])
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 def complete(frame, start, offset):

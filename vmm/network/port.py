@@ -12,6 +12,7 @@ from vmm.network import move
 from vmm.network.words import (
     CAN,
     DROPPED,
+    FIRST,
     FRAME,
     HEADER,
     HEADER_BYTES,
@@ -64,6 +65,7 @@ class Port:
         self._put(MEMORY, uctypes.addressof(device.memory.table))
         self._put(RX_CHAIN, uctypes.addressof(device.chains[_RX]))
         self._put(TX_CHAIN, uctypes.addressof(device.chains[_TX]))
+        self._put(FIRST, vm.vcpus[0].frame_hpa)
         if len(vm.vcpus) == 1:
             self._put(FRAME, vm.vcpus[0].frame_hpa)
         self.words[SOURCE] = self.words[TARGET] = TABLE
@@ -105,7 +107,7 @@ class Port:
         """For Switch.join()."""
         self.switch = switch
         self.words[NUMBER] = number
-        self.send = bind(move.send, self.at, switch.at, switch.signals, switch.soon, switch.broken, switch.card)
+        self.send = bind(move.send, self.at, *switch.ways)
         self.device.plug(self)
 
     def power(self, on):
@@ -191,7 +193,9 @@ class Port:
     def _put_in(self, frame, header):
         at = uctypes.addressof(frame)
         parts = array("I", [at & 0xFFFFFFFF, at >> 32, len(frame)])
-        found = move.receive(self.at, uctypes.addressof(parts), 0, len(frame), uctypes.addressof(header))
+        found = move.receive(
+            self.at, uctypes.addressof(parts), 0, len(frame), uctypes.addressof(header), self.switch.hold
+        )
         if found < 0:
             self.device.broken_receiver()
 

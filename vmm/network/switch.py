@@ -38,16 +38,19 @@ class Switch:
     ports: by number, None where one is free. signals: of their devices.
     """
 
-    def __init__(self, name, soon):
-        """soon(frame): ends the turn of the guest that runs soon, for the one with this frame."""
+    def __init__(self, name, soon, hold):
+        """soon(frame): ends the turn of the guest that runs soon, for the one with this frame; hold(frame, more): as
+        VM.hold(more)."""
         self.name = name
         self.soon = soon
+        self.hold = hold
         self.uplink = None  # its way to the host's network
         self.card = []  # of its uplink
         self.words = array("I", [0] * SWITCH_WORDS)
         self.at = uctypes.addressof(self.words)
         self.ports = []
         self.signals = []
+        self.ways = self.at, self.signals, soon, self.broken, hold, self.card  # of move.send(), behind the port
 
     def join(self, port):
         """Plug a port in. ValueError where its address is taken or there are too many."""
@@ -141,10 +144,11 @@ class Switch:
 class Switches:
     """All of a monitor, by name; one exists as long as it has a port."""
 
-    def __init__(self, scheduler, soon, pages=None):
+    def __init__(self, scheduler, soon, hold, pages=None):
         scheduler.defer(self._settle)
         self._scheduler = scheduler
         self._soon = soon
+        self._hold = hold
         self._pages = pages
         self._uplink = None  # vmm.network.uplink.Uplink, once a guest has asked for it
         self.by_name = {}
@@ -163,7 +167,7 @@ class Switches:
         """Plug a port into the switch of this name, which is made for the first. ValueError."""
         switch = self.by_name.get(name)
         if switch is None:
-            switch = Switch(name, self._soon)
+            switch = Switch(name, self._soon, self._hold)
             if name == HOST:
                 switch.uplink = self._host()
                 switch.join(switch.uplink)

@@ -102,8 +102,8 @@ class Uplink:
         self.switch = switch
         self.words[NUMBER] = number
         card = self.card
-        switch.card[:] = card.put, card.take
-        self._send = bind(move.send, self.at, switch.at, switch.signals, switch.soon, switch.broken, switch.card)
+        switch.card[:] = card.put, card.take, card.peek, card.keep
+        self._send = bind(move.send, self.at, *switch.ways)
         self.signal = bind(_kick, card.tell, self._send, card.listen, self._go_on)
         switch.signals[number] = self.signal
 

@@ -28,7 +28,8 @@ RECEIVED = const(28)  # likewise
 DROPPED = const(31)  # frames for which it had no buffers
 REFUSED = const(32)  # frames of its guest that are none
 CARD = const(33)  # it is an uplink, behind which is a card of the machine
-PORT_WORDS = const(34)
+FIRST = const(34)  # hpa of the frame of its guest's first vCPU
+PORT_WORDS = const(36)
 
 # Bits of CAN, and of what a frame needs
 NEEDS_CSUM = const(1)

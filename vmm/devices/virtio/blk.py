@@ -7,6 +7,7 @@ any cut.
 
 import struct
 
+import cpu
 import micropython
 import uctypes
 from micropython import const
@@ -252,13 +253,17 @@ def usual(c: ptr32, writable: int) -> int:
 @micropython.viper
 def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
     """Requests in the usual buffers, as long as the disk is quick: NOTHING; WRONG; CHAIN, one for Blk._request;
-    _SLOWLY, one for Blk._long."""
+    _SLOWLY, one for Blk._long. Between two of them guests of a higher priority may run."""
     w = ptr32(words)
     c = ptr32(chain)
+    served = 0
     while True:
         found = int(pop(queue, memory, chain))
         if found != CHAIN:
             return found
+        if served:
+            cpu.look()
+        served = 1
         out = int(c[OUT])
         back = int(c[IN])
         last = BUFFERS + BUFFER * (out + back - 1)

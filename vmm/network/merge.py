@@ -1,0 +1,162 @@
+"""TCP's data from the machine's network card, frame by frame, becomes one long frame for a guest that takes such.
+
+A guest's kernel takes thousands of ticks for a frame that comes to it, whatever its size. The frames lie in the card's
+ring already: none is waited for. They are of one connection, one behind the other, and differ in nothing that a
+receiver could not work out again: what comes out is what a sender that leaves the cutting of TCP's data to others would
+have sent. Checksums are looked at before, since a guest looks at none of a long frame. Source: virtio 1.2, "Processing
+of Incoming Packets"; RFC 791; RFC 9293, "TCP Header Format".
+"""
+
+import cpu
+import micropython
+from micropython import const
+
+from vmm.devices.virtio.queue import BUFFER
+from vmm.network.words import CSUM, ETHERNET, HEADER, SIZE, TCPV4
+
+_IPV4 = const(0x0008)  # as 16 bits of memory
+_NO_OPTIONS = const(0x45)
+_IP = const(20)  # bytes of such a header
+_IP_SUM = const(5)  # its half word
+_ADDRESSES = const(12)  # its byte; those of TCP follow
+_TCP = const(6)
+_DONT_FRAGMENT = const(0x0040)
+_ACK = const(0x10)
+_PSH = const(0x08)
+_TCP_SUM = const(16)
+_MOST_FRAMES = const(44)  # 64 KiB by an Ethernet's
+_MOST = const(ETHERNET + 0xFFFF)  # bytes
+_RIGHT = const(0xFFFF)  # the sum of what has a right checksum
+
+
+# 1,300 a frame of 1,460 bytes, 250 of them for its checksums.
+@micropython.viper
+def merge(port: int, parts: int, peek, keep) -> int:
+    """Merge the frames behind the one that the card has given into it: how many. parts: the address of its three words,
+    behind which there is room for others; peek, keep: the card's. The port's SIZE and HEADER say what it is then.
+
+    In the middle of it guests of a higher priority may run.
+    """
+    if int(peek(parts + BUFFER * 4, 0)) == 0:
+        return 0
+    part = ptr32(parts)
+    size = int(part[2])
+    frame = int(part[0]) | int(part[1]) << 32
+    if size < ETHERNET + 2 * _IP or int(ptr16(frame)[6]) != _IPV4:
+        return 0
+    f = ptr32(frame)
+    i = ptr32(frame + ETHERNET)
+    t = ptr32(frame + ETHERNET + _IP)
+    fixed = int(i[0]) & 0xFFFF
+    if fixed & 0xFF != _NO_OPTIONS or int(i[2]) >> 8 & 0xFF != _TCP:
+        return 0
+    n = int(i[0]) >> 16
+    if ((n & 0xFF) << 8 | n >> 8) != size - ETHERNET:
+        return 0
+    n = int(i[1])
+    fragment = n >> 16
+    number = (n & 0xFF) << 8 | n >> 8 & 0xFF
+    words = int(t[3])
+    head = (words & 0xF0) >> 2
+    data = ETHERNET + _IP + head  # bytes of all headers
+    most = size - data
+    if fragment | _DONT_FRAGMENT != _DONT_FRAGMENT or head < _IP or most <= 0 or words >> 8 & 0xFF != _ACK:
+        return 0
+    n = int(t[1])
+    sequence = ((n & 0xFF) << 24 | (n & 0xFF00) << 8 | n >> 8 & 0xFF00 | n >> 24) + most & 0xFFFFFFFF
+    add_up = cpu.add_up
+    look = cpu.look
+    total = size
+    count = 0
+    pushed = 0
+    while count < _MOST_FRAMES:
+        parts += BUFFER * 4
+        part = ptr32(parts)
+        if count:
+            if int(peek(parts, count)) == 0:
+                break
+        size = int(part[2]) - data
+        if size <= 0 or size > most or total + size > _MOST:
+            break
+        at = int(part[0]) | int(part[1]) << 32
+        a = ptr32(at)
+        if int(a[0]) != int(f[0]) or int(a[1]) != int(f[1]) or int(a[2]) != int(f[2]):
+            break
+        if int(ptr16(at)[6]) != _IPV4:
+            break
+        a = ptr32(at + ETHERNET)
+        n = size + data - ETHERNET
+        if int(a[0]) != (fixed | (n & 0xFF) << 24 | (n & 0xFF00) << 8):
+            break
+        n = int(a[1])
+        if n >> 16 != fragment or (int(a[2]) ^ int(i[2])) & 0xFFFF or int(a[3]) != int(i[3]) or int(a[4]) != int(i[4]):
+            break
+        n = (n & 0xFF) << 8 | n >> 8 & 0xFF
+        if n != (number + count + 1 & 0xFFFF):
+            if n != number or fragment == 0:
+                break
+        a = ptr32(at + ETHERNET + _IP)
+        if int(a[0]) != int(t[0]) or int(a[2]) != int(t[2]):
+            break
+        pushed = (int(a[3]) ^ words) & 0xFFFFFFFF
+        if pushed:
+            if pushed != _PSH << 8:
+                break
+        n = int(a[1])
+        if ((n & 0xFF) << 24 | (n & 0xFF00) << 8 | n >> 8 & 0xFF00 | n >> 24) != sequence:
+            break
+        n = _IP  # options
+        while n < head:
+            if int(a[n >> 2]) != int(t[n >> 2]):
+                break
+            n += 4
+        if n < head:
+            break
+        if count == 0:
+            if int(_right(frame + ETHERNET, most + head)) == 0:
+                break
+        if int(add_up(at + ETHERNET, _IP, 0)) != _RIGHT:
+            break
+        n = size + head
+        if int(add_up(at + ETHERNET + _ADDRESSES, n + 8, (_TCP << 8) + ((n & 0xFF) << 8 | n >> 8))) != _RIGHT:
+            break
+        at += data
+        part[0] = at & 0xFFFFFFFF
+        part[1] = at >> 32
+        part[2] = size
+        total += size
+        count += 1
+        if size < most or pushed:
+            words |= pushed
+            break
+        sequence = sequence + size & 0xFFFFFFFF
+        look()
+    if count == 0:
+        return 0
+    keep(count)
+    n = total - ETHERNET
+    i[0] = fixed | (n & 0xFF) << 24 | (n & 0xFF00) << 8
+    ptr16(frame + ETHERNET)[_IP_SUM] = 0
+    ptr16(frame + ETHERNET)[_IP_SUM] = ~int(add_up(frame + ETHERNET, _IP, 0))
+    t[3] = words
+    ptr16(frame + ETHERNET + _IP)[_TCP_SUM >> 1] = int(_pseudo(frame + ETHERNET, n - _IP))
+    p = ptr32(port)
+    p[SIZE] = total
+    p[HEADER] = CSUM | TCPV4 << 8 | data << 16
+    p[HEADER + 1] = most | ETHERNET + _IP << 16
+    p[HEADER + 2] = _TCP_SUM | 1 << 16
+    return count
+
+
+@micropython.viper
+def _pseudo(ip: int, size: int) -> int:
+    """The sum of the pseudo header of so many bytes of TCP behind an IP header."""
+    return int(cpu.add_up(ip + _ADDRESSES, 8, (_TCP << 8) + ((size & 0xFF) << 8 | size >> 8)))
+
+
+@micropython.viper
+def _right(ip: int, size: int) -> int:
+    """Whether the checksums of an IP header and the `size` bytes of TCP behind it are right."""
+    if int(cpu.add_up(ip, _IP, 0)) != _RIGHT:
+        return 0
+    return 1 if int(cpu.add_up(ip + _IP, size, int(_pseudo(ip, size)))) == _RIGHT else 0
