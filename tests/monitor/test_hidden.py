@@ -412,3 +412,13 @@ def test_bad_places(guest):
     assert "there is no RAM" in made.refused("vm.hidden.insert(0xfee00000, print)")
     assert "is not mapped" in made.refused("vm.hidden.insert_gva(vcpu.space(), 0xffff800000000000, print)")
     assert made.eval("len(vm.hidden)") == 0
+
+
+@pytest.mark.parametrize("execute_only", [False], indirect=True)
+def test_events_of_the_entry_code_need_execute_only_pages(guest):
+    """All the kernel's entry code would be stepped, interrupts too: a timer's would take longer than its period."""
+    made = make(guest)
+    for event in ("SYSRET", "SYSCALL32", "SYSRET32"):
+        line = f"ValueError: {event.lower()}: this CPU's EPT has no execute-only pages"
+        assert made.refused(f"vm.on({event})(lambda vcpu: None)").startswith(line)
+    assert made.eval("(len(vm.hidden), vm.policies)") == (0, [])
