@@ -20,9 +20,9 @@ from vmm.devices.virtio.queue import (
     CHAIN,
     HEAD,
     IN,
-    MOST,
     NOTHING,
     OUT,
+    SEGMENTS,
     WRONG,
     buffers,
     cut,
@@ -92,7 +92,7 @@ class Blk(Device):
 
     def config(self):
         """capacity, size_max (not offered), seg_max, geometry (not offered), blk_size."""
-        return struct.pack("<QIIIIQ", self.disk.sectors, 0, MOST - 4, 0, SECTOR, 0)
+        return struct.pack("<QIIIIQ", self.disk.sectors, 0, SEGMENTS, 0, SECTOR, 0)
 
     def stopped(self):
         self._round += 1

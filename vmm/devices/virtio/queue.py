@@ -14,6 +14,7 @@ from micropython import const
 from vmm.memory.guest import HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, locate
 
 MOST = const(258)  # buffers of a chain: 128 KiB of pages, twice, and a header and a status
+SEGMENTS = const(62)  # of data that disks ask drivers for at most: pop() takes 100 ticks a buffer, uninterrupted
 
 # Words of `state`
 SIZE = const(0)  # entries, 0: the queue is not enabled

@@ -13,7 +13,7 @@ from vmx import bind
 
 from vmm.devices.scsi_cdrom import CHECK_CONDITION, GOOD
 from vmm.devices.virtio.device import Device
-from vmm.devices.virtio.queue import CHAIN, HEAD, MOST, WRONG, buffers, cut, gather, new_chain
+from vmm.devices.virtio.queue import CHAIN, HEAD, SEGMENTS, WRONG, buffers, cut, gather, new_chain
 from vmm.disks import SECTOR
 
 _CONTROL = const(0)
@@ -48,7 +48,7 @@ class Scsi(Device):
     def config(self):
         """num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel,
         max_target, max_lun."""
-        return struct.pack("<IIIIIIIHHI", 1, MOST - 2, _SECTORS_MOST, 64, 16, _SENSE, _CDB, 0, 0, 0)
+        return struct.pack("<IIIIIIIHHI", 1, SEGMENTS, _SECTORS_MOST, 64, 16, _SENSE, _CDB, 0, 0, 0)
 
     def stopped(self):
         self._round += 1
