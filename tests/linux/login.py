@@ -29,9 +29,10 @@ def log_in(console):
 
 
 def settle(console):
-    """At a shell's first prompt: lines without colours, wide enough for the echo of a command."""
+    """At a shell's first prompt: lines without colours, wide enough for the echo of a command. The echo of this one
+    does not look like the prompt."""
     console.expect(rb"root@\S+:\S+# ", BOOT)
-    console.send("bind 'set enable-bracketed-paste off'; stty cols 300; TERM=dumb PS1='root@debian:\\w# '\n")
+    console.send("bind 'set enable-bracketed-paste off'; stty cols 300; TERM=dumb PS1='root@''debian:\\w# '\n")
     console.expect(PROMPT, 300)
 
 
