@@ -63,7 +63,7 @@ class Machine:
 
         monkeypatch.setattr(sites, "_remember", counted)
         self.sites = sites.Sites(uctypes.addressof(self.ram), SIZE, True, self.learn)
-        self.handler = self.sites.handler(self.read, self.write, self.otherwise)
+        self.handler = self.sites.one_page(self.read, self.write, self.otherwise)
         self.put(f.GPA, GPA)
         self.put(f.CR3, CR3)
         self.put(f.CS_RIGHTS, LONG)
