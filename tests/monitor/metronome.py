@@ -71,6 +71,18 @@ def latest(metronome, ms):
     return int(printed.rpartition("latest ")[2])
 
 
+def forget(metronome):
+    """Lateness counts anew, from five ticks on."""
+    metronome.exec(
+        f"vm.memory.write_u64({DATA + 8 * SKIP:#x}, 5)\nvm.memory.write_u64({DATA + 8 * LATEST:#x}, 0)"
+    )
+
+
+def so_far(metronome):
+    """Ticks from a deadline to its handler at most, since forget()."""
+    return metronome.word(LATEST)
+
+
 def least(metronome):
     """Ticks from a deadline to its handler at least, below 0 where an interrupt came early, else 0."""
     word = metronome.word(LEAST)

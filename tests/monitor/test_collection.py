@@ -93,6 +93,21 @@ def test_a_collection_at_a_busy_prompt(bench, guest, wasteful):
     assert ticking.state in ("running", "halted")
 
 
+def test_lines_without_a_pause_that_leave_garbage(bench, guest):
+    """The collection that is due in any case lets a guest that has just been woken go first."""
+    ticking = metronome.start(guest)
+    bench.run(50)
+    metronome.forget(ticking)
+    before, _ = collections(bench)
+    for _ in range(25):
+        bench.exec("for _ in range(4500): bytes(1000)")
+    after, _ = collections(bench)
+    worst = metronome.so_far(ticking)
+    print("latest", worst, "collections", after - before)
+    assert after - before >= 12
+    assert worst <= BOUND
+
+
 def test_memory_that_runs_out_during_a_policy(bench, guest, wasteful):
     """A policy that takes all that it gets: MemoryError; the others go on, and a guest above in time."""
     ticking = metronome.start(guest)

@@ -262,9 +262,11 @@ def turns(sched, deadline: int, once: int):
                 return
             continue
         if allocated[0] > collect_at[COLLECT]:
-            if once != 2 and (above or allocated[0] > collect_at[COLLECT_AT_LAST]):
-                sched.collect(rank)
-                continue
+            if once != 2:
+                # None would preempt it: one that has just been woken goes first, as it is likely to wait again soon.
+                if above or allocated[0] >> (1 if woken == best else 0) > collect_at[COLLECT_AT_LAST]:
+                    sched.collect(rank)
+                    continue
 
         # -- run
         f = ptr32(frames[best])
@@ -341,10 +343,9 @@ def turns(sched, deadline: int, once: int):
                 poll(sched, 0)
             else:
                 sched._run_deferred()
-        if once:
-            return
-        if wanted():
-            return
+        if once or wanted():
+            if allocated[0] <= collect_at[COLLECT_AT_LAST]:
+                return  # else a collection first, now that it can be preempted
         if deadline:
             if int(rdtsc()) >= deadline:
                 return
