@@ -8,18 +8,16 @@ Vol. 2A, "CPUID - CPU Identification".
 
 from array import array
 
-import micropython
 import uctypes
 from micropython import const
 from vmx import bind, vmread
 
-from vmm import tally, verdict
-from vmm.devices.lapic_registers import APIC_ID, ENABLED
-from vmm.verdict import ADVANCE
+from vmm import verdict
+from vmm.handlers import cpuid_exits
+from vmm.handlers.cpuid_exits import COUNTED, HYPERVISOR_LEAF
 from vmm.vtx import cpuid_bits as x
 from vmm.vtx import reasons
-from vmm.vtx.frame import APIC_PAGE, DATUM, RAX, RBX, RCX, RDX, XCR0
-from vmm.vtx.vmcs import GUEST_CR4
+from vmm.vtx.frame import RAX
 from vmm.vtx.x86 import (
     CR4_FSGSBASE,
     CR4_OSXSAVE,
@@ -30,10 +28,8 @@ from vmm.vtx.x86 import (
     CR4_UMIP,
 )
 
-HYPERVISOR_LEAF = const(0x40000000)
 SIGNATURE = b"PcanelPy    "
 
-_COUNTED = const(2)  # words in front of a leaf with subleaves: how many answers follow, XCR0
 _MOST = const(16)  # subleaves of a leaf that are kept; the others are made anew each time
 _LAST = const(0x1F)  # the highest basic leaf that is shown
 _SUBLEAVES = (4, 7, 0xB, 0xD, 0x1F)
@@ -327,16 +323,19 @@ class Cpuid:
         """Each leaf has a handler of its own, which finds its words by frame.DATUM."""
         base = uctypes.addressof(self._answers)
         exit_ = self.exit
-        handlers = {
-            1: bind(_leaf_1, vmread),  # looked up at each exit it costs 100 or 200, as its place among names may be
-            4: bind(_subleaf, exit_),
-            7: bind(_leaf_7, exit_, vmread),
-            0xD: bind(_leaf_d, exit_),
+        handlers = {  # vmread, looked up at each exit, costs 100 or 200, as its place among names may be
+            1: bind(cpuid_exits.leaf_1, vmread),
+            4: bind(cpuid_exits.subleaf, exit_),
+            7: bind(cpuid_exits.leaf_7, exit_, vmread),
+            0xD: bind(cpuid_exits.leaf_d, exit_),
         }
-        handlers[0xB] = handlers[0x1F] = bind(_topology, exit_)
-        highest = handlers.get(self.max_leaf, _leaf)
+        handlers[0xB] = handlers[0x1F] = bind(cpuid_exits.topology, exit_)
+        highest = handlers.get(self.max_leaf, cpuid_exits.leaf)
         self._limits = array("I", [self.max_leaf, self.max_extended, base + 4 * self._at[self.max_leaf]])
-        exits.add(reasons.CPUID, bind(_other, self.unknown, self.unknown.get, uctypes.addressof(self._limits), highest))
+        exits.add(
+            reasons.CPUID,
+            bind(cpuid_exits.other, self.unknown, self.unknown.get, uctypes.addressof(self._limits), highest),
+        )
         exits.keyed(reasons.CPUID, 4 * RAX, 0xFFFFFFFF)
         pairs = []
         for leaf, at in self._at.items():
@@ -344,7 +343,7 @@ class Cpuid:
                 exits.key(reasons.CPUID, leaf, handlers[leaf], base + 4 * at)
             else:
                 pairs.extend((leaf, base + 4 * at))
-        exits.key_many(reasons.CPUID, _leaf, pairs)
+        exits.key_many(reasons.CPUID, cpuid_exits.leaf, pairs)
 
     def exit(self, vcpu):
         """Handler of CPUID: any leaf."""
@@ -353,7 +352,7 @@ class Cpuid:
         if not (
             leaf <= self.max_leaf or 0x80000000 <= leaf <= self.max_extended or leaf & 0xFFFF0000 == HYPERVISOR_LEAF
         ):
-            leaf = self.max_leaf  # as Intel CPUs answer: the highest basic leaf; _other has counted it
+            leaf = self.max_leaf  # as Intel CPUs answer: the highest basic leaf; cpuid_exits.other has counted it
         a, b, c, d = self.leaf(leaf, subleaf)
         if leaf == 1:
             b |= vcpu.lapic.apic_id << x.LEAF_1_EBX_APIC_ID
@@ -376,145 +375,7 @@ class Cpuid:
         words = self._answers
         if self.xcr0:
             words[at + 1] = xcr0
-            words[at + _COUNTED + 1] = self.xsave_size(xcr0)
-            if words[at + _COUNTED + 4] & x.LEAF_D_1_EAX_XSAVEC:
-                words[at + _COUNTED + 5] = self.xsave_size(xcr0, True)
-        return words[at + _COUNTED + 1 + 4 * subleaf]
-
-
-# Linux looks for hypervisors at 256 leaves, each time that it asks for one.
-@micropython.viper
-def _other(unknown, count_of, limits: int, highest, vcpu) -> int:
-    """Handler of all other leaves: zero where other hypervisors begin, and beyond the last what `highest` answers
-    for the highest basic leaf. limits: address of that leaf, the last extended one, the answer's address. The rest is
-    Cpuid.exit's. unknown: the counts, and their get()."""
-    f = ptr32(vcpu)
-    w = ptr32(limits)
-    leaf = int(f[RAX])
-    if leaf >> 16 == HYPERVISOR_LEAF >> 16:
-        if leaf & 0xFFFF <= 3:
-            return int(vcpu.vm.cpuid.exit(vcpu))
-        f[RAX] = 0
-        f[RBX] = 0
-        f[RCX] = 0
-        f[RDX] = 0
-        f[RAX + 1] = 0
-        f[RBX + 1] = 0
-        f[RCX + 1] = 0
-        f[RDX + 1] = 0
-        return ADVANCE
-    if leaf <= int(w[0]) or (leaf >= 0x80000000 and leaf <= int(w[1])):
-        return int(vcpu.vm.cpuid.exit(vcpu))
-    count = count_of(leaf)
-    if count:
-        unknown[leaf] = int(count) + 1
-    else:
-        tally.count(unknown, leaf)
-    f[DATUM] = w[2]
-    return int(highest(vcpu))
-
-
-# Functions rather than one that calls others: a call costs a fifth of what the exit may. Each takes the frame alone
-# where it can: it has two registers for local variables, and a third lies in memory.
-@micropython.viper
-def _leaf(f: ptr32) -> int:
-    """Handler of a leaf whose four words are at frame.DATUM."""
-    w = ptr32(f[DATUM])
-    f[RAX] = w[0]
-    f[RBX] = w[1]
-    f[RCX] = w[2]
-    f[RDX] = w[3]
-    f[RAX + 1] = 0
-    f[RBX + 1] = 0
-    f[RCX + 1] = 0
-    f[RDX + 1] = 0
-    return ADVANCE
-
-
-@micropython.viper
-def _leaf_1(read, vcpu) -> int:
-    """The same for leaf 1, which has the APIC ID, and where OSXSAVE follows CR4 and APIC IA32_APIC_BASE.
-
-    Source: SDM Vol. 3A, "Enabling or Disabling the Local APIC".
-    """
-    f = ptr32(vcpu)
-    w = ptr32(f[DATUM])
-    r = ptr32(f[APIC_PAGE])
-    f[RAX] = w[0]
-    f[RBX] = int(w[1]) | int(r[APIC_ID // 4]) << x.LEAF_1_EBX_APIC_ID
-    f[RCX] = w[2]
-    f[RDX] = w[3] if r[ENABLED // 4] else int(w[3]) ^ x.LEAF_1_EDX_APIC
-    f[RAX + 1] = 0
-    f[RBX + 1] = 0
-    f[RCX + 1] = 0
-    f[RDX + 1] = 0
-    if int(read(vcpu, GUEST_CR4)) & CR4_OSXSAVE:
-        f[RCX] |= x.LEAF_1_ECX_OSXSAVE
-    return ADVANCE
-
-
-@micropython.viper
-def _subleaf(exit_, vcpu) -> int:
-    """Handler of a leaf with subleaves: at frame.DATUM how many there are, a word for _leaf_d, and four words each."""
-    f = ptr32(vcpu)
-    w = ptr32(f[DATUM])
-    if f[RCX] >= w[0]:
-        return int(exit_(vcpu))
-    w = ptr32(int(w) + 4 * _COUNTED + (int(f[RCX]) << 4))
-    f[RAX] = w[0]
-    f[RBX] = w[1]
-    f[RCX] = w[2]
-    f[RDX] = w[3]
-    f[RAX + 1] = 0
-    f[RBX + 1] = 0
-    f[RCX + 1] = 0
-    f[RDX + 1] = 0
-    return ADVANCE
-
-
-@micropython.viper
-def _topology(exit_, vcpu) -> int:
-    """The same for leaves 0BH and 1FH, which have the APIC ID."""
-    f = ptr32(vcpu)
-    done = int(_subleaf(exit_, vcpu))
-    f[RDX] = ptr32(f[APIC_PAGE])[APIC_ID // 4]
-    return done
-
-
-@micropython.viper
-def _leaf_7(exit_, read, vcpu) -> int:
-    """The same for leaf 7, where OSPKE follows CR4."""
-    f = ptr32(vcpu)
-    w = ptr32(f[DATUM])
-    if f[RCX] >= w[0]:
-        return int(exit_(vcpu))
-    f[RAX] = w[_COUNTED]
-    f[RBX] = w[_COUNTED + 1]
-    f[RCX] = w[_COUNTED + 2]
-    f[RDX] = w[_COUNTED + 3]
-    f[RAX + 1] = 0
-    f[RBX + 1] = 0
-    f[RCX + 1] = 0
-    f[RDX + 1] = 0
-    if int(read(vcpu, GUEST_CR4)) & CR4_PKE:
-        f[RCX] |= x.LEAF_7_ECX_OSPKE
-    return ADVANCE
-
-
-@micropython.viper
-def _leaf_d(exit_, vcpu) -> int:
-    """The same for leaf 0DH, whose sizes are those of the XCR0 in the word behind the count."""
-    f = ptr32(vcpu)
-    w = ptr32(f[DATUM])
-    if f[RCX] >= w[0] or (f[RCX] < 2 and f[XCR0] != w[1]):
-        return int(exit_(vcpu))
-    w = ptr32(int(w) + 4 * _COUNTED + (int(f[RCX]) << 4))
-    f[RAX] = w[0]
-    f[RBX] = w[1]
-    f[RCX] = w[2]
-    f[RDX] = w[3]
-    f[RAX + 1] = 0
-    f[RBX + 1] = 0
-    f[RCX + 1] = 0
-    f[RDX + 1] = 0
-    return ADVANCE
+            words[at + COUNTED + 1] = self.xsave_size(xcr0)
+            if words[at + COUNTED + 4] & x.LEAF_D_1_EAX_XSAVEC:
+                words[at + COUNTED + 5] = self.xsave_size(xcr0, True)
+        return words[at + COUNTED + 1 + 4 * subleaf]
