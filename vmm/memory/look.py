@@ -117,15 +117,19 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
     end = int(table[0]) * WORDS
     page = root & _TABLE
     offset = 0
+    i = 0
     while True:
         hpa = -1
-        i = 0
-        while i < end:  # locate(), without the call
+        left = end
+        while left:  # locate(), without the call, from the piece of RAM on that the table before was in
             at = page - (int(table[i + FIRST_PAGE]) << 12)
             if at >= 0 and at + PAGE <= int(table[i + SIZE_LOW]) | int(table[i + SIZE_HIGH]) << 32:
                 hpa = (int(table[i + HPA_LOW]) | int(table[i + HPA_HIGH]) << 32) + at
                 break
             i += WORDS
+            if i == end:
+                i = 0
+            left -= WORDS
         if hpa < 0:
             return -1
         if offset:
@@ -151,7 +155,7 @@ def translate(vcpu, gva):
     levels = int(root) & 7
     if levels:
         # Numbers are passed on as the objects that they are: to make one again takes 40 ticks, above 2**62 more.
-        gpa = walk(vcpu.vm.memory.table, root, 3 + 9 * levels, gva, 0)
+        gpa = walk(vcpu.memory.table, root, 3 + 9 * levels, gva, 0)
         if int(gpa) >= 0:
             return gpa
     return space(vcpu).translate(gva)
