@@ -73,9 +73,7 @@ def latest(metronome, ms):
 
 def forget(metronome):
     """Lateness counts anew, from five ticks on."""
-    metronome.exec(
-        f"vm.memory.write_u64({DATA + 8 * SKIP:#x}, 5)\nvm.memory.write_u64({DATA + 8 * LATEST:#x}, 0)"
-    )
+    metronome.exec(f"vm.memory.write_u64({DATA + 8 * SKIP:#x}, 5)\nvm.memory.write_u64({DATA + 8 * LATEST:#x}, 0)")
 
 
 def so_far(metronome):
