@@ -200,8 +200,6 @@ class Life:
         gone = Gone(self.name)
         for part in _PARTS:
             setattr(self, part, gone)
-        for vcpu in self.vcpus:
-            vcpu.memory = gone
         self.vcpus = [gone]
         if self.debugger:
             self.debugger.stood()
