@@ -18,7 +18,7 @@ NAMES = ("real16", "prot32", "pae", "long64")
 BOOT_TIMEOUT = 900  # seconds; the engine nested takes 60 of a whole CPU, the others a few
 TIMEOUT = 240  # seconds for one guest, which takes two of a whole CPU
 _SUMMARY = re.compile(rb"^SUMMARY: (\d+) tests, (\d+) failures, (\d+) skipped\n", re.MULTILINE)
-_REPORT = re.compile("(SKIP|PASS|FAIL|SUMMARY): ")
+_REPORT = re.compile("(SKIP|PASS|FAIL|SUMMARY): (?!(SKIP|PASS|FAIL|SUMMARY): )")
 _CONSOLE = """
 for vm in vms.values():
     vm.console.host = None
@@ -63,7 +63,7 @@ def run(running, name, timeout=TIMEOUT, passes=False):
     running.console("repl").expect(rf"\[{name}\] powered off by the guest", timeout)
     console.expect(_SUMMARY, 30)
     text = console.text()[before:]
-    text = text[_REPORT.search(text).start() :]  # the end of what the guest before has printed may have come late
+    text = text[_REPORT.search(text).start() :]  # what was switched off before may end late, in mid-line
     return text[: text.rindex("SUMMARY: ")].splitlines() + [text[text.rindex("SUMMARY: ") :].splitlines()[0]]
 
 
