@@ -3,7 +3,7 @@
 from bench import CODE
 
 ROUNDS = 60
-SERVICE = 15_000  # ticks: a console that is served in between is charged to the guest, and is no exit
+SERVICE = 15_000  # ticks: host interrupts between exits are charged to the guest, 2,000 to 5,000 each, and are no exits
 LOOP = f"""
     mov esi, {ROUNDS}
 again:
