@@ -8,6 +8,7 @@
 #include <string.h>
 #include "py/mphal.h"
 #include "py/runtime.h"
+#include "py/repl.h"
 #include "port/preempt.h"
 #include "port/prompt.h"
 #include "shared/readline/readline.h"
@@ -257,6 +258,23 @@ static int escape(vstr_t *line, bool continued) {
     return type(sequence, len);
 }
 
+// Enter in a line that has nothing but its indentation, which readline() has put there, ends the statement. MicroPython
+// alone would need two more. Behind a colon, and within brackets and strings, the statement goes on.
+static void end_statement(vstr_t *line) {
+    size_t whole = line->len, len = whole;
+    while (len > 0 && line->buf[len - 1] == ' ') {
+        len--;
+    }
+    if (len == whole || len < 2 || line->buf[len - 1] != '\n' || line->buf[len - 2] == ':') {
+        return;
+    }
+    line->len = len;
+    if (mp_repl_continue_with_input(vstr_null_terminated_str(line))) {
+        line->buf[len] = ' ';
+        line->len = whole;
+    }
+}
+
 int __wrap_readline(vstr_t *line, const char *prompt) {
     if (pasted.waits) {
         pasted.waits = false;
@@ -275,6 +293,9 @@ int __wrap_readline(vstr_t *line, const char *prompt) {
             ret = process(c);
         }
     } while (ret < 0);
+    if (ret == 0 && continued) {
+        end_statement(line);
+    }
     mark_pastes(false);
     preempt_look();
     return ret;

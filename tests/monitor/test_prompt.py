@@ -177,6 +177,15 @@ def test_a_long_reason_moves_no_column(line, bench, guest):
     assert line.answers("vm.why").startswith("'breakpoint 1 at 0x100")
 
 
+def test_one_empty_line_ends_what_is_typed(line):
+    """Behind a colon and within brackets it ends nothing."""
+    for typed in ("def typed(a):\rreturn a + 1\r\r", "def typed(a):\r\rreturn sum([\r\ra, 1])\r\r"):
+        line.console.send(typed)
+        line.console.expect(re.escape(MARK + ">>> "), LIMIT)
+        assert line.answers("typed(41)") == "42\n"
+        line.answers("del typed")
+
+
 CLASS = """class Two:
     def one(self):
         return 1
