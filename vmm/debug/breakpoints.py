@@ -90,8 +90,7 @@ class Point:
         return self.where if isinstance(self.where, str) else "%#x%s" % (self.gva, self.vm.name_of(self.gva))
 
     def conditions(self):
-        words = ["%s=%s" % (name, show(self.filters[name])) for name in sorted(self.filters)]
-        return " ".join(words + (["once"] if self.once else []))
+        return " ".join(show(self.filters) + (["once"] if self.once else []))
 
     def state(self):
         if self.enabled:

@@ -33,6 +33,7 @@ from vmm.vtx import events as injection
 
 LIMIT_MS = const(1000)
 _MOST_PART = const(4)  # part of the heap: upper bound of limit_kib
+_DECIMAL = "pid", "size", "length", "ticks", "every", "limit"  # filters
 _RESERVE = const(0x10000)  # bytes, freed for the prompt when a policy has filled the heap
 
 
@@ -270,17 +271,24 @@ class Policy:
         return verdict.PAUSE
 
     def __repr__(self):
-        filters = ", ".join(["%s=%s" % (name, show(self.filters[name])) for name in sorted(self.filters)])
         return "<policy %s on %s(%s) of %s: %d hits%s>" % (
-            self.name, self.event.name, filters, self.vm.name, self.hits, "" if self.attached else ", detached",
+            self.name, self.event.name, ", ".join(show(self.filters)), self.vm.name, self.hits, "" if self.attached else ", detached",
         )  # fmt: skip
 
 
-def show(value):
-    """A filter's value, as it is printed."""
-    if callable(value):
-        return getattr(value, "__name__", "?")
-    return "%#x" % value if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+def show(filters):
+    """Filters as they are printed, a list of texts. What is counted is decimal, other numbers are hexadecimal."""
+    texts = []
+    for name in sorted(filters):
+        value = filters[name]
+        if callable(value):
+            text = getattr(value, "__name__", "?")
+        elif isinstance(value, int) and not isinstance(value, bool) and name not in _DECIMAL:
+            text = "%#x" % value
+        else:
+            text = repr(value)
+        texts.append("%s=%s" % (name, text))
+    return texts
 
 
 def decorator(vm, event, filters, listed=True):
