@@ -63,7 +63,8 @@ static inline __attribute__((always_inline)) void trace_measure(
     sums->bucket[trace_bucket(cost)]++;
 }
 
-// The exit before this one is over: its cost is what host_ticks has grown by.
+// The exit before this one is over: its cost is what host_ticks has grown by. What has been charged since the exit loop
+// ended, a turn's beginning or the services of host interrupts, is of no exit.
 static inline __attribute__((always_inline)) void trace_close(vcpu_frame_t *f) {
     uint64_t host = f->host_ticks;
     uint64_t cost = host - f->trace_host;
@@ -77,6 +78,8 @@ static inline __attribute__((always_inline)) void trace_close(vcpu_frame_t *f) {
     if (slot != 0) {
         trace_measure(f->measured, slot - 1, cost);
         f->measured_slot = 0;
+    } else if (open == NULL) {
+        f->trace_between += cost;
     }
 }
 

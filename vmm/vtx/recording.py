@@ -8,7 +8,17 @@ Times are host TSC.
 
 from micropython import const
 
-from vmm.vtx.frame import MEASURED, MEASURED_SLOT, RECORDED, TRACE_HEAD, TRACE_HOST, TRACE_MASK, TRACE_OPEN, TRACE_RING
+from vmm.vtx.frame import (
+    MEASURED,
+    MEASURED_SLOT,
+    RECORDED,
+    TRACE_BETWEEN,
+    TRACE_HEAD,
+    TRACE_HOST,
+    TRACE_MASK,
+    TRACE_OPEN,
+    TRACE_RING,
+)
 
 RECORD_SIZE = const(64)
 # TSC at the exit, RIP, qualification, RAX, low halves of RCX and RDX, gpa, duration, interruption information, reason,
@@ -97,6 +107,7 @@ class Recording:
             on = scheduled.get(TRACE_RING) or scheduled.get(MEASURED)
             if on and not scheduled.get(RECORDED):
                 scheduled.put(TRACE_HOST, vcpu.host_ticks)
+                scheduled.put(TRACE_BETWEEN, 0)
             scheduled.put(RECORDED, int(bool(on)))
             if old:
                 self._give(old)
@@ -110,3 +121,12 @@ class Recording:
         """hpa of a slot's distribution; its counts lie COUNTS bytes further. 0 while exits are not measured."""
         base = vcpu.scheduled.get(MEASURED)
         return base + slot * SLOT_SIZE if base else 0
+
+    def between(self, vcpu):
+        """Host TSC ticks that the monitor has used for a vCPU since it records or measures, and that are of no exit:
+        turns' beginnings, services of host interrupts, wake-ups."""
+        get = vcpu.scheduled.get
+        ticks = get(TRACE_BETWEEN)
+        if not (get(TRACE_OPEN) or get(MEASURED_SLOT)):
+            ticks += vcpu.host_ticks - get(TRACE_HOST)
+        return ticks

@@ -111,7 +111,8 @@ def measured(exits, most):
         if len(parts) > 1:
             parts.sort(key=lambda item: -item[0].ticks)
             rows += [part.row("  " + text, total) for part, text in parts]
-    rows = rows[:most] + _policies(exits._vcpus[0].vm, total)
+    between = sum([exits.recording.between(vcpu) for vcpu in exits._vcpus])
+    rows = rows[:most] + [("between exits", "", between, "", "", "", "")] + _policies(exits._vcpus[0].vm, total)
     return Top(rows, _times(exits._vcpus))
 
 
