@@ -66,6 +66,35 @@ def check_forks(shell):
     assert (child, 0) in forks
 
 
+_PIPES = "/tmp/caught /tmp/again"
+_CAUGHT = "sh -c 'trap \"echo done\" USR1; (sleep 1; kill -USR1 $$) & read x < /tmp/caught; echo $?' 2>/dev/null; wait"
+_AGAIN = "/bin/busybox cat /tmp/again & sleep 1; kill -STOP $!; sleep 1; kill -CONT $!; sleep 1; echo > /tmp/again; wait"
+
+
+def check_signals(shell):
+    """A call that a signal interrupts keeps its arguments, and has its result: where a handler comes first, and where
+    the call is done again."""
+    monitor = shell.monitor
+    shell.run(f"mkfifo {_PIPES}")
+    monitor.exec(
+        "from recipes import files, strace\nseen = []\n"
+        "opened, trace = files.opens(vm, comm='sh'), strace.trace(vm, comm='busybox', number='openat')\n"
+        "@vm.on(SYSRET, number='openat', when=lambda vcpu: vcpu.task.comm in ('sh', 'busybox'))\n"
+        "def leaves(vcpu): seen.append((vcpu.syscall.string(1), vcpu.syscall.result))"
+    )
+    assert "done\n1\n" in shell.run(_CAUGHT)
+    shell.run(_AGAIN)
+    monitor.exec("leaves.detach(); opened.stop(); trace.stop()")
+    shell.run(f"rm {_PIPES}")
+    seen = monitor.eval("seen")
+    assert [result for path, result in seen if path == "/tmp/caught"] == [-4], seen
+    assert [result for path, result in seen if path == "/tmp/again"][:2] == [-512, 3], seen
+    lines = [line.partition("] ")[2] for line in monitor.eval("opened.lines + trace.lines")]
+    text = 'openat(dfd=AT_FDCWD, filename="/tmp/%s", flags=O_RDONLY, mode=00) = %s'
+    for end in (("caught", "-1 EINTR"), ("again", "? ERESTARTSYS"), ("again", "3")):
+        assert lines.count(text % end) == 1, lines
+
+
 def check_refusals(shell):
     """One line each."""
     for code, line in (

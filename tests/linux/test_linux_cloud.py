@@ -192,6 +192,10 @@ def test_a_child_comes_back_too(shell):
     systemcalls.check_forks(shell)
 
 
+def test_calls_that_signals_interrupt(shell):
+    systemcalls.check_signals(shell)
+
+
 def test_recipes_of_system_calls(shell):
     systemcalls.check_recipes(shell, "linux")
 

@@ -271,8 +271,9 @@ class Policy:
         return verdict.PAUSE
 
     def __repr__(self):
+        filters = ", ".join(show(self.filters))
         return "<policy %s on %s(%s) of %s: %d hits%s>" % (
-            self.name, self.event.name, ", ".join(show(self.filters)), self.vm.name, self.hits, "" if self.attached else ", detached",
+            self.name, self.event.name, filters, self.vm.name, self.hits, "" if self.attached else ", detached",
         )  # fmt: skip
 
 

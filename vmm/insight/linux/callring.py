@@ -11,6 +11,27 @@ What a guest points to is copied at most CAPTURED bytes an argument, and only fr
 import micropython
 from micropython import const
 
+from vmm.insight.linux.signals import (
+    AX,
+    CX,
+    FRAME,
+    FRAME_AX,
+    FRAME_BYTES,
+    FRAME_CX,
+    FRAME_DI,
+    FRAME_DX,
+    FRAME_IP,
+    FRAME_R8,
+    FRAME_R9,
+    FRAME_R10,
+    FRAME_SI,
+    IP,
+    RESTART,
+    RESTART_BLOCK,
+    RESTART_SYSCALL,
+    SP,
+    SYSCALL,
+)
 from vmm.memory.look import walk
 from vmm.vtx.frame import (
     CR3,
@@ -306,6 +327,45 @@ def entry_32(words: int, copies: int, memory, locate, place, plan, sysenter: int
 
 
 @micropython.viper
+def _word(words: ptr32, at: int) -> int:
+    return int(words[2 * at]) | int(words[2 * at + 1]) << 32
+
+
+@micropython.viper
+def _undone(memory, at: int, saved: int, vcpu):
+    """A signal came on the way back: arguments and result as signals.undone() has them, through the record's room."""
+    f = ptr32(vcpu)
+    r = ptr32(at)
+    cx = int(_word(saved, CX))
+    result = int(RESTART)
+    if int(_word(saved, IP)) + SYSCALL == cx:
+        if int(_word(saved, AX)) == RESTART_SYSCALL:
+            result = int(RESTART_BLOCK)
+    else:
+        room = at + HEADER
+        root = (int(f[CR3 + 1]) & 0xFFFFF) << 32 | int(f[CR3]) & 0xFFFFF000
+        _piece(memory, root, 48 if f[CR4] & CR4_LA57 else 39, int(_word(saved, SP)) + FRAME, FRAME_BYTES, room)
+        p = ptr32(room)
+        kept = room + PIECE
+        if cx == 0 or p[2] != FRAME_BYTES or int(_word(kept, FRAME_CX)) != cx:
+            return
+        if int(_word(kept, FRAME_IP)) + SYSCALL != cx:
+            result = int(_word(kept, FRAME_AX))
+        k = ptr32(kept)
+        i = 0
+        while i < 2:
+            r[R_ARGS + i] = k[2 * FRAME_DI + i]
+            r[R_ARGS + 2 + i] = k[2 * FRAME_SI + i]
+            r[R_ARGS + 4 + i] = k[2 * FRAME_DX + i]
+            r[R_ARGS + 6 + i] = k[2 * FRAME_R10 + i]
+            r[R_ARGS + 8 + i] = k[2 * FRAME_R8 + i]
+            r[R_ARGS + 10 + i] = k[2 * FRAME_R9 + i]
+            i += 1
+    r[R_RESULT] = result
+    r[R_RESULT + 1] = result >> 32
+
+
+@micropython.viper
 def result(words: int, copies: int, memory, locate, place, plan, old: int, vcpu):
     """A call has its result. old: 1: it is one of 32-bit programs, as are those from 32-bit code."""
     saved = int(_saved(words, memory, vcpu))
@@ -334,4 +394,6 @@ def result(words: int, copies: int, memory, locate, place, plan, old: int, vcpu)
     r[R_ARGS + 9] = s[19]
     r[R_ARGS + 10] = s[16]
     r[R_ARGS + 11] = s[17]
+    if s[2 * IP] != s[2 * CX]:
+        _undone(memory, at, saved, vcpu)
     _end(words, copies, memory, plan, at, vcpu)

@@ -173,6 +173,12 @@ def of_registers(kernel, gva, space, result=None, old=False):
         raise ValueError("the way into the kernel was no system call")
     old = old or words[_CS] & 0xFFFF == _CODE32
     values = [words[at] & MASK32 for at in _IN_REGISTERS_32] if old else [words[at] for at in _IN_REGISTERS]
+    if result is not None and not old:
+        from vmm.insight.linux import signals
+
+        found = signals.undone(words, space)
+        if found is not None:
+            values, result = found[0] or values, found[1]
     return Call(kernel, number & MASK32, tuple(values), old, space, result)
 
 
