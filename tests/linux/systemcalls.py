@@ -68,7 +68,7 @@ def check_forks(shell):
 
 _PIPES = "/tmp/caught /tmp/again"
 _CAUGHT = "sh -c 'trap \"echo done\" USR1; (sleep 1; kill -USR1 $$) & read x < /tmp/caught; echo $?' 2>/dev/null; wait"
-_AGAIN = "/bin/busybox cat /tmp/again & sleep 1; kill -STOP $!; sleep 1; kill -CONT $!; sleep 1; echo > /tmp/again; wait"
+_AGAIN = "busybox cat /tmp/again & sleep 1; kill -STOP $!; sleep 1; kill -CONT $!; sleep 1; echo > /tmp/again; wait"
 
 
 def check_signals(shell):
