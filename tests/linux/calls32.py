@@ -101,7 +101,24 @@ def check(shell, guest):
     assert shell.run("/calls32 || echo $?") == "by 80\nby se\n98\n"
     assert shell.run("mkdir /tmp/wide && rmdir /tmp/wide && echo made") == "made\n"
     assert monitor.eval("(gone.attached, len(vm.hidden))") == (False, 0)
+    check_execve(shell)
     check_strace(shell)
+
+
+def check_execve(shell):
+    """A 64-bit program becomes one of 32 bits: the call's number has become that of 32-bit programs' execve, which is
+    munmap of others."""
+    monitor = shell.monitor
+    monitor.exec(
+        "from recipes import strace\ntrace = strace.trace(vm, number='execve')\nran, freed = [], []\n"
+        "@vm.on(SYSRET, number='execve', comm='calls32')\ndef runs(vcpu): ran.append(repr(vcpu.syscall))\n"
+        "@vm.on(SYSRET, number='munmap', comm='calls32')\ndef frees(vcpu): freed.append(repr(vcpu.syscall))"
+    )
+    shell.run("/calls32 || true")
+    monitor.exec("for each in (runs, frees, trace): (each.detach if each is not trace else each.stop)()")
+    ran, freed, lines = monitor.eval("(ran, freed, trace.lines)")
+    assert len(ran) == 1 and ran[0].startswith("execve(") and ran[0].endswith(" = 0") and freed == [], (ran, freed)
+    assert len(lines) == 1 and 'execve(filename="/calls32", ' in lines[0] and lines[0].endswith(" = 0"), lines
 
 
 def check_strace(shell):

@@ -65,6 +65,10 @@ class Kernel:
         index, rest = divmod(gva - START - 0x100000, 0x100)
         return list(NAMES.values())[index] + ("+0x%x" % rest if rest else "")
 
+    def own(self, name):
+        names = list(NAMES.values())
+        return [START + 0x100000 + 0x100 * names.index(name)] if name in names else []
+
     def read(self, gva, size):
         assert gva == START and size == len(self.code)
         return self.code
@@ -137,3 +141,10 @@ def test_one_number_is_found_alone():
     assert {number: compat.function(kernel, number) for number in NUMBERS} == {n: NAMES[v] for n, v in NUMBERS.items()}
     assert compat.function(kernel, 0x126) is compat.function(kernel, 0x200) is None
     assert kernel.calls == {}
+
+
+def test_numbers_of_a_few_names():
+    kernel = assembled(CODE)
+    expected = {"openat": [0x127], "fork": [2], "open": [5]}
+    assert compat.numbers(kernel, ["openat", "fork", "open", "nothing"]) == expected
+    assert compat.numbers(WithTable(["restart", "fork", "ni", "fork"]), ["fork"]) == {"fork": [1, 3]}

@@ -19,8 +19,8 @@ from vmm.policies.events.sysret import SYSCALL32, SYSRET, SYSRET32
 def trace(vm, size=SIZE, old=None, **filters):
     """Begin; returns the log. size: bytes that are kept. filters: of SYSCALL: number=, pid=, comm= and so on.
 
-    old: calls of 32-bit programs, too; by default where there is no number=, as their names take a second to be found
-    all, once in a boot. Numbers that are no names are of 64-bit programs alone.
+    old: calls of 32-bit programs, too; by default where there is no number=, as the kernel's code has to be looked
+    through for their numbers, once in a boot. Numbers that are no names are of 64-bit programs alone.
     """
     if old is None:
         old = "number" not in filters

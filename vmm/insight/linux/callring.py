@@ -11,6 +11,7 @@ What a guest points to is copied at most CAPTURED bytes an argument, and only fr
 import micropython
 from micropython import const
 
+from vmm.insight.linux.returns import CODE32, CODE64, EXECVE
 from vmm.insight.linux.signals import (
     AX,
     CX,
@@ -100,7 +101,6 @@ _HALF = const(47)  # bits of a program's address
 # Of struct pt_regs, whose words are named by their numbers (include/uapi/asm/ptrace.h)
 _REGISTERS = const(168)  # bytes of it
 _CS = const(34)
-_CODE32 = const(0x23)
 
 
 @micropython.viper
@@ -377,7 +377,8 @@ def result(words: int, copies: int, memory, locate, place, plan, old: int, vcpu)
     r[R_NUMBER] = s[30]
     r[R_RESULT] = s[20]
     r[R_RESULT + 1] = s[21]
-    if old or int(s[_CS]) & 0xFFFF == _CODE32:
+    code = int(s[_CS]) & 0xFFFF
+    if code == CODE32 or (old and not (int(s[30]) == EXECVE and code == CODE64)):  # which execve made another
         _arguments_32(at, saved)
         _end(words, copies, memory, plan, at, vcpu)
         return

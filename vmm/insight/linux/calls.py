@@ -9,7 +9,7 @@ import struct
 
 from micropython import const
 
-from vmm.insight.linux.returns import AX, CALL_BYTES
+from vmm.insight.linux.returns import AX, CALL_BYTES, CODE32, CODE64, EXECVE
 from vmm.insight.objects import text
 from vmm.vtx.x86 import IA32_LSTAR, MASK32, PAGE
 
@@ -24,7 +24,6 @@ _ORIG_AX = const(15)
 _CS = const(17)
 _IN_REGISTERS = (14, 13, 12, 7, 9, 8)  # rdi, rsi, rdx, r10, r8, r9
 _IN_REGISTERS_32 = (5, 11, 12, 13, 14, 4)  # ebx, ecx, edx, esi, edi, ebp
-_CODE32 = const(0x23)
 _REGISTERS = const(168)
 _PREFIX = "sys_"
 # The names that the C library has for calls that the kernel calls otherwise.
@@ -171,7 +170,8 @@ def of_registers(kernel, gva, space, result=None, old=False):
     number = words[_ORIG_AX]
     if number >> 63:
         raise ValueError("the way into the kernel was no system call")
-    old = old or words[_CS] & 0xFFFF == _CODE32
+    code = words[_CS] & 0xFFFF
+    old = code == CODE32 or old and not (number == EXECVE and code == CODE64)  # of which an execve made another
     values = [words[at] & MASK32 for at in _IN_REGISTERS_32] if old else [words[at] for at in _IN_REGISTERS]
     if result is not None and not old:
         from vmm.insight.linux import signals
@@ -234,25 +234,22 @@ def _number_64(kernel, name):
     raise ValueError("Linux has no system call %s%s" % (name, "; there are " + ", ".join(near) if near else ""))
 
 
-def _names_32(kernel):
-    from vmm.insight.linux import compat
-
-    functions = compat.functions(kernel)
-    return {compat.name(functions[number])[0]: number for number in functions}
-
-
 def numbers_32(kernel, names):
     """The numbers that 32-bit programs' calls of these names have, of those that there are."""
-    known = _names_32(kernel) if names else {}
-    usual = [own for own in USUAL if USUAL[own] in names]
-    return sorted([known[name] for name in usual + list(names) if name in known])
+    from vmm.insight.linux import compat
+
+    found = compat.numbers(kernel, [own for own in USUAL if USUAL[own] in names] + list(names)) if names else {}
+    return sorted([number for several in found.values() for number in several])
 
 
 def _number_32(kernel, name):
-    names = _names_32(kernel)
     found = numbers_32(kernel, [name])
     if found:
         return found[0]
+    from vmm.insight.linux import compat
+
+    functions = compat.functions(kernel)
+    names = set([compat.name(functions[number])[0] for number in functions])
     near = sorted([own for own in names if own.startswith(name[:4])])[:5]
     raise ValueError("Linux's 32-bit programs have no system call %s%s" % (
         name, "; there are " + ", ".join(near) if near else ""

@@ -19,7 +19,12 @@ _SYSENTER_TARGETS = ("do_SYSENTER_32",)
 _TREE = 0x4000  # bytes of code that are looked through, at most
 _STEPS = 8192  # instructions
 _LONGEST = 15
-_ALL = "functions of 32-bit programs"  # where vmm.insight.kernel.Kernel.calls has them
+_ALL = "functions of 32-bit programs"  # where vmm.insight.kernel.Kernel.calls has their names
+_ADDRESSES = "addresses of functions of 32-bit programs"
+_PREFIXES = (
+    "__ia32_sys_", "__ia32_compat_sys_", "__ia32_sys_ia32_", "__ia32_compat_sys_ia32_", "__do_sys_", "__x64_sys_",
+    "compat_sys_", "sys_",
+)  # fmt: skip
 
 _JCC8 = 0x70
 _JCC32 = 0x80
@@ -41,22 +46,69 @@ def ways(kernel):
 
 
 def functions(kernel):
-    """{number: name of the kernel's function} of 32-bit programs' calls. ValueError where the kernel has none."""
+    """{number: name of the kernel's function} of 32-bit programs' calls. ValueError where the kernel has none.
+
+    Naming them all takes 70 million ticks: numbers() is the way to a few.
+    """
     known = kernel.calls.get(_ALL)
     if known is None:
-        known = _from_table(kernel) or _from_code(kernel)
+        names = {}
+        known = {}
+        for number, gva in _addresses(kernel).items():
+            if gva not in names:
+                names[gva] = _name(kernel, gva)
+            if names[gva]:
+                known[number] = names[gva]
         if not known:
-            raise ValueError("the guest's kernel does not tell its system calls of 32-bit programs")
+            raise _unknown()
         kernel.calls[_ALL] = known
     return known
 
 
 def function(kernel, number):
     """The name of the kernel's function for one of them, or None: that is found much sooner than all."""
-    known = kernel.calls.get(_ALL)
+    known = kernel.calls.get(_ADDRESSES)
     if known is None:
         known = _from_table(kernel, number, number) or _from_code(kernel, number, number) or {}
-    return known.get(number)
+    return _name(kernel, known[number]) if number in known else None
+
+
+def numbers(kernel, names):
+    """{name: the numbers of its calls, ascending} of those names that there are. ValueError where the kernel has no
+    calls of 32-bit programs."""
+    wanted = {}
+    for own in names:
+        for prefix in _PREFIXES:
+            for gva in kernel.symbols.own(prefix + own):
+                wanted[gva] = own
+    found = {}
+    known = _addresses(kernel)
+    for number in sorted(known):
+        own = wanted.get(known[number])
+        if own is not None:
+            found.setdefault(own, []).append(number)
+    return found
+
+
+def _addresses(kernel):
+    """{number: gva of its function}, those that are not implemented among them."""
+    known = kernel.calls.get(_ADDRESSES)
+    if known is None:
+        known = _from_table(kernel) or _from_code(kernel)
+        if not known:
+            raise _unknown()
+        kernel.calls[_ADDRESSES] = known
+    return known
+
+
+def _unknown():
+    return ValueError("the guest's kernel does not tell its system calls of 32-bit programs")
+
+
+def _name(kernel, gva):
+    """The name of a function, or None where it is that of calls that are not there."""
+    name = kernel.symbols.at(gva)
+    return None if name is None or "+" in name or "ni_syscall" in name else name
 
 
 def _from_table(kernel, low=0, high=MOST - 1):
@@ -66,17 +118,8 @@ def _from_table(kernel, low=0, high=MOST - 1):
     _, start, end = kernel.symbols.around(table)
     found = {}
     for number in range(low, min(((end or start) - start) // 8, high + 1)):
-        _put(kernel, found, kernel.space.number(table + 8 * number, 8), number, number)
+        found[number] = kernel.space.number(table + 8 * number, 8)
     return found
-
-
-def _put(kernel, found, function, low, high):
-    """These numbers, as far as none has a function yet, lead to a function."""
-    name = kernel.symbols.at(function)
-    if name is None or "+" in name or "ni_syscall" in name:
-        return
-    for number in range(low, high + 1):
-        found.setdefault(number, name)
 
 
 def _from_code(kernel, low=0, high=MOST - 1):
@@ -94,11 +137,12 @@ def _from_code(kernel, low=0, high=MOST - 1):
         at, compared, low, high = todo.pop()
         while low <= high and steps < _STEPS:
             if not 0 <= at < most:
-                _put(kernel, found, start + at, low, high)
+                for number in range(low, high + 1):  # those that have one already keep it
+                    found.setdefault(number, start + at)
                 break
             steps += 1
             op = code[at]
-            size = length.length(code[at : at + _LONGEST], 64)
+            size = _size(code, at)
             if op in (0x81, 0x83) and code[at + 1] & 0xF8 == 0xF8:  # CMP r32, imm
                 compared = int.from_bytes(code[at + 2 : at + size], "little")
             elif op == 0x85:  # TEST r32, r32: as CMP with 0
@@ -120,6 +164,22 @@ def _from_code(kernel, low=0, high=MOST - 1):
     if steps >= _STEPS:
         raise ValueError("the guest's ia32_sys_call is no tree of comparisons")
     return found
+
+
+def _size(code, at):
+    """The length of an instruction; of those that such a tree is made of, without the decoder."""
+    op, register = code[at], code[at + 1] >= 0xC0
+    if op in (0x83, 0x85) and register:
+        return 3 if op == 0x83 else 2
+    if op == 0x81 and register:
+        return 6
+    if op in (CALL, _JMP32):
+        return 5
+    if op == _JMP8 or op & 0xF0 == _JCC8:
+        return 2
+    if op == 0x0F and code[at + 1] & 0xF0 == _JCC32:
+        return 6
+    return length.length(code[at : at + _LONGEST], 64)
 
 
 def _displacement(code, at, size):

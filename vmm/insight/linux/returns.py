@@ -13,6 +13,12 @@ from micropython import const
 CHILDREN = (56, 57, 58, 435)  # clone, fork, vfork, clone3
 AX = const(80)  # offsets in struct pt_regs
 ORIG_AX = const(120)
+CODE32 = const(0x23)  # CS of programs
+CODE64 = const(0x33)
+EXECVE = const(59)
+EXECVEAT = const(322)
+EXECVE_32 = const(11)  # of 32-bit programs
+EXECVEAT_32 = const(358)
 
 CALL = const(0xE8)
 CALL_BYTES = const(5)

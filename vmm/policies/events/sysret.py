@@ -11,7 +11,17 @@ from vmx import bind
 from vmm import verdict
 from vmm.insight import calls
 from vmm.insight.calls import MOST
-from vmm.insight.linux.returns import AX, CALL_BYTES, ORIG_AX
+from vmm.insight.linux.returns import (
+    AX,
+    CALL_BYTES,
+    CODE32,
+    CODE64,
+    EXECVE,
+    EXECVE_32,
+    EXECVEAT,
+    EXECVEAT_32,
+    ORIG_AX,
+)
 from vmm.memory.look import walk
 from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Calls
@@ -26,11 +36,18 @@ _ENOSYS = const(-38)
 # Words: root 2, shift, then the bits of the numbers
 _SHIFT = const(2)
 _UNSAVED = const(3)  # 1: where orig_ax has no number, ax has it
-_BITS = const(4)
+_EXECVE = const(4)  # the number of execve where the new program is of the other kind, and CS of that
+_CS = const(5)
+_WHICH = const(6)  # bit 0: calls of that number are watched; bit 1: such an execve is
+_BITS = const(7)
 
 
 class Saved(Instruction):
-    """The base of the three events. old: of 32-bit programs; unsaved: as _UNSAVED."""
+    """The base of the three events. old: of 32-bit programs; unsaved: as _UNSAVED.
+
+    execve, others: the number of execve, and numbers that come back from it under execve_as, in code of CS execve_cs:
+    Linux renames it for a new program of the other kind (arch/x86/kernel/process_64.c).
+    """
 
     reasons = (reasons.EXCEPTION_OR_NMI,)
     filters = (Calls(),)
@@ -38,6 +55,8 @@ class Saved(Instruction):
     paged = True  # its places are found through the guest's page tables (vmm/debug/hidden.py)
     old = False
     unsaved = False
+    execves = ()
+    execve_as = execve_cs = MOST  # none
 
     def __init__(self, vm=None, chosen=None):
         """With filters: in a VM."""
@@ -46,8 +65,13 @@ class Saved(Instruction):
         kernel = vm.kernel
         self._gpas = [kernel.space.translate(gva) for gva in self.places(kernel)]
         root = kernel.space.root
-        numbers = calls.numbers(vm, chosen["number"], self.old) if "number" in chosen else range(MOST)
+        numbers = list(calls.numbers(vm, chosen["number"], self.old) if "number" in chosen else range(MOST))
+        which = int(self.execve_as in numbers)
+        if any([number in numbers for number in self.execves]):
+            which |= 2
+            numbers.append(self.execve_as)
         self._words = array("I", [root & 0xFFFFFFFF, root >> 32, kernel.space.shift, int(self.unsaved)])
+        self._words += array("I", [self.execve_as, self.execve_cs, which])
         self._words += calls.bitmap(numbers)
 
     def of(self, vm, chosen):
@@ -100,6 +124,9 @@ class Sysret(Saved):
         "Linux has a system call's result and goes back to the program, in whatever way: vcpu.syscall is the call with "
         'its result. Value(number) is the result instead. SDM Vol. 2B, "SYSRET"'
     )
+    execves = EXECVE, EXECVEAT
+    execve_as = EXECVE_32
+    execve_cs = CODE32
 
     def places(self, kernel):
         from vmm.insight.linux import returns
@@ -149,6 +176,9 @@ class Sysret32(Saved):
         'instead. SDM Vol. 2A, "IRET", Vol. 2B, "SYSEXIT"'
     )
     old = True
+    execves = EXECVE_32, EXECVEAT_32
+    execve_as = EXECVE
+    execve_cs = CODE64
 
     def places(self, kernel):
         from vmm.insight.linux import compat
@@ -170,6 +200,10 @@ def numbered(words: ptr32, table, link, below, vcpu) -> int:
     number = int(n[0])
     if n[1] or number >= MOST or not int(words[_BITS + (number >> 5)]) >> (number & 31) & 1:
         return int(below(vcpu))
+    if number == words[_EXECVE]:
+        other = int(hpa & PAGE - 1 <= PAGE - 24 and n[4] & 0xFFFF == words[_CS])  # CS is two words behind
+        if not int(words[_WHICH]) >> other & 1:
+            return int(below(vcpu))
     return int(link(vcpu))
 
 
