@@ -33,7 +33,7 @@ WITH_MODULE = "linux-trixie"  # the guest with a module and a 32-bit program: gd
 QUIET = "quiet cryptomgr.notests"
 TYPES = ("full-vmlinux", "newer-bzimage")
 MOVED = "newer-bzimage"  # the case whose kernel unpacks itself to an address of its own choice
-HOT_PLUG = "32-bit-vmlinux"
+HOT_PLUG = OF_32_BITS = "32-bit-vmlinux"
 WITH_SCREEN = "newer-bzimage"  # the case whose kernel is told of the screen, and logs there too
 
 
@@ -68,8 +68,9 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
         assert names.differences(shell, guest, 15000, 500) == []
         if case == MOVED:
             names.check_moved(shell, guest)
-        if case in TYPES:
+        if case in TYPES or case == OF_32_BITS:
             names.check_search(shell, guest)
+        if case in TYPES:
             inside.check(shell, guest)
             systemcalls.check(shell, guest)
             view.check_stacks(shell, guest)

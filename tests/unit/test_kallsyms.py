@@ -7,6 +7,7 @@ from support import Memory
 
 from vmm.insight import kallsyms, kallsyms_search, symbols, vmcoreinfo
 from vmm.memory import look
+from vmm.vtx.x86 import CR0_PG, EFER_LMA
 
 RELEASE = "6.1.0-test"
 PHYS_BASE = -0xF00000
@@ -245,6 +246,7 @@ class Vm:
         self.msrs = self
         self.vcpus = [self]
         self.entry = self.rip = TEXT + 0x40
+        self.cr0, self.efer = CR0_PG, EFER_LMA
 
     @property
     def kernel(self):

@@ -3,8 +3,9 @@
 The tables are found by what they contain, from `token_index` on, which hardly anything looks like: 256 offsets that
 begin with 0 and ascend by the length of a token. token_table ends before it, markers before that (or before `seqs`,
 which is then as long as the number of markers says), names before these, and offsets are the first or the last of all.
-Limits: 64-bit kernels of more than 256 symbols, Linux 4.6 on, whose image lies at its own addresses: that is known from
-the guest's SYSCALL entry or its RIP. Source: Linux, scripts/kallsyms.c; vmm/insight/kallsyms.py has the tables' forms.
+Limits: kernels of more than 256 symbols, Linux 4.6 on, whose image lies at its own addresses: that is known from the
+guest's SYSCALL or SYSENTER entry or its RIP. A 32-bit kernel's tables are aligned to 4 bytes, others to 8 or 4. Source:
+Linux, scripts/kallsyms.c; vmm/insight/kallsyms.py has the tables' forms.
 """
 
 import struct
@@ -13,9 +14,9 @@ import micropython
 from micropython import const
 
 from vmm.insight.kallsyms import Kallsyms, align_up, skip
-from vmm.insight.vmcoreinfo import MAP64
+from vmm.insight.vmcoreinfo import MAP32, MAP64
 from vmm.memory import look
-from vmm.vtx.x86 import MASK64
+from vmm.vtx.x86 import MASK32, MASK64
 
 _REACH = const(64 << 20)  # bytes behind the entry in which the tables are
 _PORTION = const(1 << 16)  # bytes scanned at once: guests of a higher priority preempt in between
@@ -102,13 +103,13 @@ class _Places:
 
 
 class Mapped:
-    """The image of a 64-bit kernel, by one of its addresses and the page tables that are live."""
+    """The image of a kernel, by one of its addresses and the page tables that are live."""
 
-    bits = 64
-    mask = MASK64
     release = "of an unknown release"
 
     def __init__(self, memory, entry, gpa):
+        self.bits = 64 if entry >= MAP64 else 32
+        self.mask = MASK64 if entry >= MAP64 else MASK32
         self._memory = memory
         self._shift = entry - gpa
 
@@ -123,11 +124,16 @@ class Mapped:
         raise ValueError("the kernel's tables say %#x, which is outside its memory" % gva)
 
     def near(self, gva):
-        return 0 <= gva - MAP64 < _WINDOW
+        return _is_near(gva, self.bits)
+
+
+def is_entry(gva):
+    """Whether a kernel may have its text there."""
+    return gva >= MAP64 or MAP32 <= gva <= MASK32
 
 
 def of(vm, entry):
-    """The Kallsyms of the 64-bit kernel that a VM runs, by `entry`, a gva in its text. ValueError."""
+    """The Kallsyms of the kernel that a VM runs, by `entry`, a gva in its text. ValueError."""
     gpa = look.holding(vm.vcpus[0], entry).translate(entry)
     image = Mapped(vm.memory, entry, gpa)
     known = find(image, entry)
@@ -146,7 +152,7 @@ def find(image, entry):
             raise ValueError("no symbols are found in the memory of a Linux %s" % image.release)
         table = _token_table(data, at)
         if table >= 0:
-            for places in _places(data, start, table, at):
+            for places in _places(data, start, table, at, image.bits):
                 try:
                     found = Kallsyms(_Places(image, places))
                     if _fits(found, entry):
@@ -189,8 +195,9 @@ def _token_table(data, index):
     return table
 
 
-def _places(data, start, table, index):
+def _places(data, start, table, index, bits):
     """Yield {name: gva}, as the tables before and behind may be meant. start: gva of data."""
+    width = bits >> 3
     words = table >> 2
     behind = _behind_markers(data, words, max(0, words - _SEQS))
     if behind < 0:
@@ -207,14 +214,14 @@ def _places(data, start, table, index):
             "kallsyms_token_table": start + table,
             "kallsyms_token_index": start + index,
         }
-        base = number - 8  # before Linux 6.4
-        offsets = base - align_up(4 * count, 8)
-        if offsets >= 0 and _in_window(data, base):
+        base = number - width  # before Linux 6.4
+        offsets = base - align_up(4 * count, width)
+        if offsets >= 0 and _in_window(data, base, bits):
             yield _with(said, start + offsets, start + base)
         offsets = index + _INDEX
-        base = align_up(offsets + 4 * count, 8)
-        if base + 8 <= len(data):
-            yield _with(said, start + offsets, start + base if _in_window(data, base) else None)
+        base = align_up(offsets + 4 * count, width)
+        if base + width <= len(data):
+            yield _with(said, start + offsets, start + base if _in_window(data, base, bits) else None)
 
 
 def _with(said, offsets, base):
@@ -225,8 +232,12 @@ def _with(said, offsets, base):
     return said
 
 
-def _in_window(data, at):
-    return 0 <= struct.unpack_from("<Q", data, at)[0] - MAP64 < _WINDOW
+def _in_window(data, at, bits):
+    return _is_near(struct.unpack_from("<Q" if bits == 64 else "<I", data, at)[0], bits)
+
+
+def _is_near(gva, bits):
+    return 0 <= gva - (MAP64 if bits == 64 else MAP32) < _WINDOW
 
 
 def _names(data, first, last, groups):

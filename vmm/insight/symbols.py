@@ -270,11 +270,13 @@ def _of_linux(vm):
         if image.has("kallsyms_names"):
             return kallsyms.Kallsyms(image)
     except ValueError as error:
-        if image or entry < vmcoreinfo.MAP64:
+        if image or not entry:
             raise
         why = str(error)
     from vmm.insight import kallsyms_search
 
+    if image is None and not kallsyms_search.is_entry(entry):
+        raise ValueError(why)
     if image is not None:
         return kallsyms_search.find(image, entry if image.near(entry) else image.symbol("_stext"))
     try:

@@ -11,7 +11,7 @@ import struct
 import micropython
 from micropython import const
 
-from vmm.vtx.x86 import IA32_LSTAR, MASK32, MASK64, PAGE
+from vmm.vtx.x86 import CR0_PG, EFER_LMA, IA32_LSTAR, IA32_SYSENTER_EIP, MASK32, MASK64, PAGE
 
 # The note's first words: sizes of name and text, type; then the name
 _NAME_SIZE = const(11)
@@ -21,7 +21,7 @@ _TEXT = const(24)  # offset of the text
 _WORDS = const(PAGE >> 2)
 
 MAP64 = const(0xFFFFFFFF80000000)  # gva of what lies at phys_base
-_MAP32 = const(0xC0000000)
+MAP32 = const(0xC0000000)
 _IMAGE = const(1 << 30)  # bytes of address space that a kernel's image has at most
 _BELOW = const(1 << 24)  # of it before _stext: entry code, where that comes first
 _NAMES = const(0x200)  # bytes of init_uts_ns in which its release is
@@ -50,7 +50,7 @@ class Image:
         base = self._value(b"NUMBER(phys_base)")
         self.bits = 64 if base is not None else 32
         self.mask = MASK64 if base is not None else MASK32
-        self._shift = MAP64 - _integer(base, 10) if base is not None else _MAP32
+        self._shift = MAP64 - _integer(base, 10) if base is not None else MAP32
         self._lowest = self.symbol("_stext") - _BELOW
         names = bytes(self.view(self.symbol("init_uts_ns"), _NAMES))
         if b"\0" + self.release.encode() + b"\0" not in names:
@@ -100,7 +100,7 @@ class Image:
 
     def is_live(self, entry):
         """Whether it is the kernel that runs. entry: as of find()."""
-        return self.bits == 32 or self.near(entry)
+        return self.near(entry) if entry else self.bits == 32
 
 
 def _integer(text, base):
@@ -144,10 +144,16 @@ def of(vm):
 
 
 def entry_of(vm):
-    """A gva in the text of the 64-bit kernel that runs: its SYSCALL entry, or early in its boot RIP. 0: neither yet."""
-    entry = vm.msrs.read(vm.vcpus[0], IA32_LSTAR)
-    if not entry:
-        rip = vm.vcpus[0].rip & MASK64
-        if rip >= MAP64:
-            return rip
-    return entry
+    """A gva in the text of the kernel that runs: its entry by SYSCALL, or by SYSENTER where it has 32 bits, or early in
+    its boot RIP. 0: neither yet."""
+    vcpu = vm.vcpus[0]
+    entry = vm.msrs.read(vcpu, IA32_LSTAR)
+    rip = vcpu.rip & MASK64
+    if entry or rip >= MAP64:
+        return entry or rip
+    if not vcpu.cr0 & CR0_PG or vcpu.efer & EFER_LMA:
+        return 0
+    for gva in (vm.msrs.read(vcpu, IA32_SYSENTER_EIP), rip):
+        if MAP32 <= gva <= MASK32:
+            return gva
+    return 0
