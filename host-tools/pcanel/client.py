@@ -1,19 +1,13 @@
-"""A running monitor from another process: its mailbox, by the owner of the run, else its prompt.
-
-A person at the prompt sees nothing of the mailbox. By the prompt, a line that is half typed is lost.
-"""
+"""A running monitor from another process: its mailbox, by the owner of the run, unseen by a person at the prompt."""
 
 import ast
-import contextlib
 import json
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pcanel import local, post, repl
+from pcanel import local, post
 from pcanel.errors import EngineError
-from pcanel.monitor import REPL
 from pcanel.repl import RemoteError
 from pcanel.runs import Run
 
@@ -95,10 +89,3 @@ def _connect(directory: Path) -> socket.socket:
         return local.connect(directory / post.NAME)
     except OSError as error:
         raise EngineError(f"the run has no mailbox: {error.strerror}") from error
-
-
-def way_to(run: Run) -> Callable[[str], Any]:
-    """Evaluates expressions on the monitor by its mailbox, or by its prompt where it has none."""
-    with contextlib.suppress(EngineError):
-        return Client(run).evaluate
-    return lambda expression: repl.evaluate(Path(run.console(REPL)["socket"]), expression, _TIMEOUT)

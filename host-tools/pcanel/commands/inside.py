@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pcanel import repl
-from pcanel.client import Client, way_to
+from pcanel.client import Client
 from pcanel.commands.output import say
 from pcanel.errors import EngineError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
@@ -28,66 +29,75 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--live", action="store_true", help="let the guest run on: what is read may not agree")
 
 
+@dataclass(frozen=True)
+class _Way:
+    """To the monitor. run: None on a PC, whose prompt it is; elsewhere a person at the prompt sees nothing of it."""
+
+    evaluate: Callable[[str], Any]  # the value of an expression
+    execute: Execute
+    run: Run | None
+
+
+def _way(options: argparse.Namespace) -> _Way:
+    run = None if options.line else find(options.run)
+    if run:
+        run.wait_booted(BOOT_TIMEOUT)
+        with suppress(EngineError):  # it has no mailbox
+            client = Client(run)
+            return _Way(client.evaluate, client.printed, run)
+    at = Path(run.console(REPL)["socket"]) if run else options.line
+    return _Way(
+        lambda expression: repl.evaluate(at, expression, _TIMEOUT), lambda code: repl.execute(at, code, _TIMEOUT), run
+    )
+
+
+@contextmanager
+def _asked(way: _Way, options: argparse.Namespace, name: str) -> Iterator[Facts]:
+    with held(way.evaluate, name, not options.live):
+        yield ask(way.evaluate, name)
+
+
 @contextmanager
 def asked(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Run | None]]:
     """(what the monitor says of the guest, the run, None on a PC); the guest stands still meanwhile unless
     options.live."""
-    evaluate, run = _evaluate(options)
-    with held(evaluate, name, not options.live):
-        yield ask(evaluate, name), run
-
-
-def _evaluate(options: argparse.Namespace) -> tuple[Callable[[str], Any], Run | None]:
-    """(evaluate(expression) at the monitor, the run or None)."""
-    if options.line:
-        return (lambda expression: repl.evaluate(options.line, expression, _TIMEOUT)), None
-    run = find(options.run)
-    run.wait_booted(BOOT_TIMEOUT)
-    return way_to(run), run
+    way = _way(options)
+    with _asked(way, options, name) as facts:
+        yield facts, way.run
 
 
 @contextmanager
 def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, GuestMemory]]:
     """The same with the guest's memory."""
-    with ExitStack() as stack:
-        facts, run = stack.enter_context(asked(options, name))
-        execute = _prompt(options)[0]
-        yield facts, GuestMemory(_memory(stack, execute, run.path if run else None), facts.segments)
+    way = _way(options)
+    with _asked(way, options, name) as facts, _memory(way) as memory:
+        yield facts, GuestMemory(memory, facts.segments)
 
 
 @contextmanager
 def prompt(options: argparse.Namespace) -> Iterator[tuple[Execute, Memory]]:
     """(its prompt, the machine's memory); guests run on."""
-    with ExitStack() as stack:
-        execute, directory = _prompt(options)
-        yield execute, _memory(stack, execute, directory)
+    way = _way(options)
+    with _memory(way) as memory:
+        yield way.execute, memory
 
 
 @contextmanager
 def looked_at(options: argparse.Namespace) -> Iterator[tuple[Callable[[str], Any], Memory]]:
     """(evaluate(expression) at the monitor, the machine's memory); guests run on."""
-    with ExitStack() as stack:
-        execute, directory = _prompt(options)
-        yield _evaluate(options)[0], _memory(stack, execute, directory)
+    way = _way(options)
+    with _memory(way) as memory:
+        yield way.evaluate, memory
 
 
-def _memory(stack: ExitStack, execute: Execute, directory: Path | None) -> Memory:
+@contextmanager
+def _memory(way: _Way) -> Iterator[Memory]:
     """The machine's memory, past the prompt where that can be."""
-    if directory is not None:
+    ram = None
+    if way.run is not None:
         try:
-            return stack.enter_context(served.connect(directory))
+            ram = served.connect(way.run.path)
         except EngineError as error:
             say(f"{error}; its memory comes by the prompt's line, which is slow")
-    return LineMemory(execute)
-
-
-def _prompt(options: argparse.Namespace) -> tuple[Execute, Path | None]:
-    """(execute(code), the run's directory or None). But with --line a person at the prompt sees nothing of it."""
-    if options.line:
-        return (lambda code: repl.execute(options.line, code, _TIMEOUT)), None
-    run = find(options.run)
-    run.wait_booted(BOOT_TIMEOUT)
-    with suppress(EngineError):
-        return Client(run).printed, run.path
-    path = Path(run.console(REPL)["socket"])
-    return (lambda code: repl.execute(path, code, _TIMEOUT)), run.path
+    with ram or nullcontext(LineMemory(way.execute)) as memory:
+        yield memory
