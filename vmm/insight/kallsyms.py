@@ -19,6 +19,7 @@ import struct
 import micropython
 from micropython import const
 
+from vmm.insight.kallsyms_names import LONGEST, lower_bound, next_called, next_containing, skip, spell
 from vmm.vtx.x86 import PAGE
 
 # Forms of `offsets`
@@ -29,229 +30,12 @@ SELF = const(2)  # address = that of o itself + o: from 7.0 on
 _MOST = const(1 << 20)  # symbols
 _SAME = const(4096)  # symbols of one name: Debian's kernels have some hundred __func__.0
 _TOKENS = const(1 << 14)  # bytes of token_table, at most
-_LONGEST = const(512)  # characters of a name, with its type
 _SIGN = const(0x80000000)
 _WRAP = const(0x100000000)
 _SAMPLES = const(8)
 _ALIASES = const(256)  # symbols of one address
 _AROUND = const(16)  # neighbours among which similar names are looked for
 _PORTION = const(4096)  # symbols scanned in one piece
-
-
-@micropython.viper
-def skip(names: ptr8, at: int, size: int, count: int) -> int:
-    """The offset behind `count` symbols; -1 where they pass `size`, or one is empty or too long."""
-    while count > 0:
-        if at + 2 > size:
-            return -1
-        length = names[at]
-        at += 1
-        if length & 0x80:
-            length = (length & 0x7F) | (names[at] << 7)
-            at += 1
-        if length == 0 or length > _LONGEST:
-            return -1
-        at += length
-        count -= 1
-    return at if at <= size else -1
-
-
-@micropython.viper
-def _spell(names: ptr8, at: int, size: int, count: int, tokens: ptr8, room: int, index: ptr16, out: ptr8) -> int:
-    """Skip `count` symbols from offset `at` and spell the next into out: its length, or -1 for nonsense."""
-    while True:
-        if at + 2 > size:
-            return -1
-        length = names[at]
-        at += 1
-        if length & 0x80:
-            length = (length & 0x7F) | (names[at] << 7)
-            at += 1
-        if count == 0:
-            break
-        at += length
-        count -= 1
-    end = at + length
-    if end > size:
-        return -1
-    put = 0
-    while at < end:
-        token = index[names[at]]
-        at += 1
-        while token < room:
-            character = tokens[token]
-            if character == 0:
-                break
-            if put == _LONGEST:
-                return -1
-            out[put] = character
-            put += 1
-            token += 1
-    return put
-
-
-@micropython.viper
-def _scan(place: ptr32, names: ptr8, size: int, tokens: ptr8, room: int, index: ptr16, out: ptr8, needle: ptr8) -> int:
-    """The next symbol whose name contains needle[1:1 + needle[0]], spelled into out; its length, or 0 for none.
-
-    place: [offset, symbols to look at]; both go on behind what was looked at.
-    """
-    at = int(place[0])
-    left = int(place[1])
-    wanted = int(needle[0])
-    found = 0
-    while left > 0 and found == 0:
-        if at + 2 > size:
-            left = 0
-            break
-        length = names[at]
-        at += 1
-        if length & 0x80:
-            length = (length & 0x7F) | (names[at] << 7)
-            at += 1
-        end = at + length
-        if end > size or length > _LONGEST:
-            left = 0
-            break
-        put = 0
-        same = 0
-        if wanted == 0:
-            found = 1
-        while at < end:
-            token = index[names[at]]
-            at += 1
-            while token < room and put < _LONGEST:
-                character = tokens[token]
-                if character == 0:
-                    break
-                out[put] = character
-                token += 1
-                put += 1
-                if found == 0 and put > 1:  # behind the type
-                    start = put - 1
-                    same = 0
-                    while same < wanted and start - same > 0 and out[start - same] == needle[wanted - same]:
-                        same += 1
-                    if same == wanted:
-                        found = 1
-        left -= 1
-        if found:
-            found = put
-    place[0] = at
-    place[1] = left
-    return found
-
-
-@micropython.viper
-def _same(place: ptr32, names: ptr8, size: int, tokens: ptr8, room: int, index: ptr16, key: ptr8, wanted: int) -> int:
-    """Whether one of the next symbols is called key[:wanted]. place: as of _scan().
-
-    A name is spelled as far as it agrees: for kernels without an order of names this is the way to one.
-    """
-    at = int(place[0])
-    left = int(place[1])
-    found = 0
-    while left > 0 and found == 0:
-        if at + 2 > size:
-            left = 0
-            break
-        length = names[at]
-        at += 1
-        if length & 0x80:
-            length = (length & 0x7F) | (names[at] << 7)
-            at += 1
-        end = at + length
-        if end > size or length > _LONGEST:
-            left = 0
-            break
-        same = -1  # the type comes first
-        while at < end:
-            token = index[names[at]]
-            at += 1
-            while token < room:
-                character = tokens[token]
-                if character == 0:
-                    break
-                token += 1
-                if same >= 0 and (same >= wanted or character != key[same]):
-                    same = -2
-                    break
-                same += 1
-            if same < -1:
-                break
-        if same == wanted:
-            found = 1
-        at = end
-        left -= 1
-    place[0] = at
-    place[1] = left
-    return found
-
-
-@micropython.viper
-def _first(
-    seqs: ptr8,
-    count: int,
-    names: ptr8,
-    size: int,
-    markers: ptr32,
-    tokens: ptr8,
-    room: int,
-    index: ptr16,
-    key: ptr8,
-    wanted: int,
-) -> int:
-    """The place in seqs of the first name that is not before key[:wanted]; -1 for nonsense.
-
-    In one function, spelling only as far as names agree: called for each of 18 names _spell() would cost twice as much.
-    """
-    low = 0
-    high = count
-    while low < high:
-        middle = (low + high) >> 1
-        number = (seqs[3 * middle] << 16) | (seqs[3 * middle + 1] << 8) | seqs[3 * middle + 2]
-        if number >= count:
-            return -1
-        at = int(markers[number >> 8])
-        skip = number & 255
-        start = 0
-        while skip >= 0:
-            if at + 2 > size:
-                return -1
-            length = names[at]
-            at += 1
-            if length & 0x80:
-                length = (length & 0x7F) | (names[at] << 7)
-                at += 1
-            start = at
-            at += length
-            skip -= 1
-        if at > size:
-            return -1
-        same = -1  # the type comes first
-        order = 0  # of the name, less the key's
-        while start < at and order == 0:
-            token = index[names[start]]
-            start += 1
-            while token < room and order == 0:
-                character = tokens[token]
-                token += 1
-                if character == 0:
-                    token = room
-                elif same < 0:
-                    same = 0
-                elif same == wanted:
-                    order = 1
-                else:
-                    order = character - key[same]
-                    same += 1
-        if order == 0 and same < wanted:
-            order = -1
-        if order < 0:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 @micropython.viper
@@ -294,11 +78,11 @@ class Kallsyms:
         self._names_at = image.symbol("kallsyms_names")
         self._tokens_at = image.symbol("kallsyms_token_table")
         self._offsets_at = image.symbol("kallsyms_offsets")
-        names = image.view(self._names_at, count * _LONGEST, count)
+        names = image.view(self._names_at, count * LONGEST, count)
         self._tokens = image.view(self._tokens_at, _TOKENS, 1)
         self._index = image.view(image.symbol("kallsyms_token_index"), 512)
         self._offsets = image.view(self._offsets_at, 4 * count)
-        self._out = bytearray(_LONGEST)
+        self._out = bytearray(LONGEST)
         end = self._find_markers(names)
         self._names = names[:end]
         self._find_form()
@@ -386,7 +170,7 @@ class Kallsyms:
         at = markers[at] | markers[at + 1] << 8 | markers[at + 2] << 16 | markers[at + 3] << 24
         names = self._names
         tokens = self._tokens
-        length = _spell(names, at, len(names), number & 255, tokens, len(tokens), self._index, self._out)
+        length = spell(names, at, len(names), number & 255, tokens, len(tokens), self._index, self._out)
         if length < 1:
             raise self._nonsense("symbol %d has no name" % number)
         return self._out[1:length]
@@ -414,7 +198,7 @@ class Kallsyms:
         """The place in seqs of the first name that is not before `name` (bytes)."""
         names = self._names
         tokens = self._tokens
-        at = _first(
+        at = lower_bound(
             self._seqs, self._count, names, len(names), self._markers, tokens, len(tokens), self._index, name, len(name)
         )
         if at < 0:
@@ -432,7 +216,7 @@ class Kallsyms:
         while done < self._count:
             portion = min(_PORTION, self._count - done)
             struct.pack_into("<II", place, 0, at, portion)
-            length = _scan(place, names, len(names), tokens, len(tokens), self._index, self._out, wanted)
+            length = next_containing(place, names, len(names), tokens, len(tokens), self._index, self._out, wanted)
             at, left = struct.unpack("<II", place)
             done += portion - left
             if length:
@@ -449,7 +233,7 @@ class Kallsyms:
         while done < self._count:
             portion = min(_PORTION, self._count - done)
             struct.pack_into("<II", place, 0, at, portion)
-            found = _same(place, names, len(names), tokens, len(tokens), self._index, key, len(key))
+            found = next_called(place, names, len(names), tokens, len(tokens), self._index, key, len(key))
             at, left = struct.unpack("<II", place)
             done += portion - left
             if found:

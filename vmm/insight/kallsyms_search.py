@@ -13,7 +13,8 @@ import struct
 import micropython
 from micropython import const
 
-from vmm.insight.kallsyms import Kallsyms, align_up, skip
+from vmm.insight.kallsyms import Kallsyms, align_up
+from vmm.insight.kallsyms_names import skip
 from vmm.insight.vmcoreinfo import MAP32, MAP64
 from vmm.memory import look
 from vmm.vtx.x86 import MASK32, MASK64
