@@ -99,7 +99,9 @@ def check_search(shell, guest):
     said = shell.monitor.eval(f"searched(vms['{guest}'], {rows!r})")
     print([ticks for ticks, _, _ in said])
     release = shell.run("uname -r").strip()
-    assert [rest for _, *rest in said] == 2 * [[release, []]]
+    banner = shell.run("grep -c ' linux_banner$' /proc/kallsyms || true") != "0\n"  # Debian's 32-bit kernel has none
+    releases = [release, release if banner else "of an unknown release"]
+    assert [rest for _, *rest in said] == [[release, []] for release in releases]
     again = f"(len(vms['{guest}'].symbols), vms['{guest}'].symbols._source._image.has('_stext'))"
     assert shell.monitor.eval(again)[1]  # by VMCOREINFO
 

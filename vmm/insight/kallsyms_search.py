@@ -255,13 +255,17 @@ def _names(data, first, last, groups):
 
 
 def _fits(known, entry):
-    """Whether these are symbols of the kernel that has `entry`: it lies between its ends."""
-    first, last = known.lookup("_stext"), known.lookup("_end")
+    """Whether these are symbols of the kernel that has `entry`: it lies between its ends.
+
+    Without CONFIG_KALLSYMS_ALL there are symbols of code alone.
+    """
+    first, last = known.lookup("_stext"), known.lookup("_end") or known.lookup("_einittext") or known.lookup("_etext")
     return len(first) == 1 and len(last) == 1 and first[0] & ~0x1FFFFF <= entry < last[0]
 
 
 def release(known, image):
-    """What the kernel says of its version, or None. known: its Kallsyms."""
+    """What the kernel says of its version, or None: without CONFIG_KALLSYMS_ALL it is not known where. known: its
+    Kallsyms."""
     for gva in known.lookup("linux_banner")[:1]:
         text = bytes(image.view(gva, len(_BANNER) + _RELEASE))
         if text.startswith(_BANNER):
