@@ -3,7 +3,7 @@
 
 class Table(list):
     """columns: the names of the tuples' items; formats: of each item, such as "%x". Text is on the left, numbers on the
-    right."""
+    right, also where some rows have "" in their place."""
 
     def __init__(self, columns, rows, formats=None):
         super().__init__(rows)
@@ -13,7 +13,7 @@ class Table(list):
     def __repr__(self):
         texts = [[self.formats[i] % (row[i],) for i in range(len(row))] for row in self]
         widths = [max([len(name)] + [len(row[i]) for row in texts]) for i, name in enumerate(self.columns)]
-        left = [any([isinstance(row[i], str) for row in self]) for i in range(len(widths))]
+        left = [any([isinstance(row[i], str) and row[i] for row in self]) for i in range(len(widths))]
         form = "  ".join([("%%-%ds" if left[i] else "%%%ds") % width for i, width in enumerate(widths)])
         return "\n".join([(form % tuple(row)).rstrip() for row in [list(self.columns)] + texts])
 

@@ -105,7 +105,7 @@ class Recording:
             clear(vcpu)
             scheduled.put(word, fresh[number] if size else 0)
             on = scheduled.get(TRACE_RING) or scheduled.get(MEASURED)
-            if on and not scheduled.get(RECORDED):
+            if size:  # within an exit nothing has been charged since it began
                 scheduled.put(TRACE_HOST, vcpu.host_ticks)
                 scheduled.put(TRACE_BETWEEN, 0)
             scheduled.put(RECORDED, int(bool(on)))
@@ -123,8 +123,8 @@ class Recording:
         return base + slot * SLOT_SIZE if base else 0
 
     def between(self, vcpu):
-        """Host TSC ticks that the monitor has used for a vCPU since it records or measures, and that are of no exit:
-        turns' beginnings, services of host interrupts, wake-ups."""
+        """Host TSC ticks that the monitor has used for a vCPU since rings() or measure(), the later, and that are of
+        no exit: turns' beginnings, services of host interrupts, wake-ups."""
         get = vcpu.scheduled.get
         ticks = get(TRACE_BETWEEN)
         if not (get(TRACE_OPEN) or get(MEASURED_SLOT)):
