@@ -33,6 +33,20 @@ from vmm.emulation.fastmov import (
     source,
 )
 from vmm.emulation.fastops import operate
+from vmm.emulation.site_pages import (
+    HEAD_OPEN,
+    HEAD_PAGE,
+    HEAD_PLACE,
+    HEAD_VALUE,
+    HEADER,
+    answer,
+    answered,
+    dropped,
+    ones,
+    peek,
+    poke,
+    replace,
+)
 from vmm.emulation.site_paging import (
     PAGING_4_LEVEL,
     PAGING_PAE,
@@ -79,14 +93,6 @@ from vmm.vtx.vmcs_bits import (
 
 _SITES = const(64)
 _WORDS = const(36)  # of a site: 14, three levels of four, four times two of code
-_HEADER = const(10)
-
-# The header: host address of the RAM (two words), its size, and
-_PAGE = const(3)  # number of the operand's page, where any page may be answered for
-_OPEN = const(4)  # pages from gpa 0 on that the monitor may access for the guest
-_VALUE = const(5)  # of an immediate operand: what learn() tells besides the number
-_PLACE = const(6)
-_ANSWER = const(8)  # two words
 
 # The exit's qualification: an operand's access, by its linear address, and no fetch.
 _ACCESS = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_FETCH)
@@ -102,32 +108,32 @@ class Sites:
     """
 
     def __init__(self, ram, size, open_, learn):
-        self._buffer = bytearray(4 * (_HEADER + _WORDS * _SITES))
+        self._buffer = bytearray(4 * (HEADER + _WORDS * _SITES))
         self.words = uctypes.addressof(self._buffer)
         self._learn = learn
         self._put(0, ram & 0xFFFFFFFF)
         self._put(1, ram >> 32)
         self._put(2, size)
-        self._put(_OPEN, size >> 12 if open_ else 0)
-        self.peek = bind(_peek, self.words)
-        self.poke = bind(_poke, self.words)
+        self._put(HEAD_OPEN, size >> 12 if open_ else 0)
+        self.peek = bind(peek, self.words)
+        self.poke = bind(poke, self.words)
 
     def _put(self, word, value):
         _set(self.words, word, value)
 
     def told(self, immediate, operand):
         """What learn() found besides the number: fastops.encode()."""
-        self._put(_VALUE, immediate)
-        self._put(_PLACE, operand)
+        self._put(HEAD_VALUE, immediate)
+        self._put(HEAD_PLACE, operand)
 
     @property
     def page(self):
         """Number of the page that an access is to, where any page is answered for."""
-        return _get(self.words, _PAGE)
+        return _get(self.words, HEAD_PAGE)
 
     @page.setter
     def page(self, value):
-        self._put(_PAGE, value)
+        self._put(HEAD_PAGE, value)
 
     def one_page(self, read, write, slow):
         """Return the handler of EPT violations on one page.
@@ -147,7 +153,7 @@ class Sites:
 
     def nobody(self, miss):
         """Return (read, write) for unclaimed pages. miss(gpa of the page): counts it."""
-        return bind(_ones, self.words, miss), bind(_dropped, self.words, miss)
+        return bind(ones, self.words, miss), bind(dropped, self.words, miss)
 
     def lengths(self):
         """Return length(vcpu): bytes of the instruction at RIP, which caused an EPT violation; 0: not known here."""
@@ -163,9 +169,9 @@ class Sites:
         -1, with nothing done, where it is not known here. store(offset, size, value): to a page that is not open.
         """
         access = bind(
-            _access, self.words, bind(_answered, self.words), bind(_replace, self.words, store), _unknown, self._learn
+            _access, self.words, bind(answered, self.words), bind(replace, self.words, store), _unknown, self._learn
         )
-        return bind(_answer, self.words, access)
+        return bind(answer, self.words, access)
 
 
 @micropython.viper
@@ -179,81 +185,8 @@ def _get(words: int, word: int) -> int:
 
 
 @micropython.viper
-def _ones(sites: int, miss, offset: int, size: int) -> int:
-    miss(int(ptr32(sites)[_PAGE]) << 12)
-    return -1 if size == 8 else 0xFFFFFFFF
-
-
-@micropython.viper
-def _dropped(sites: int, miss, offset: int, size: int, value):
-    miss(int(ptr32(sites)[_PAGE]) << 12)
-
-
-@micropython.viper
-def _peek(sites: int, offset: int, size: int) -> uint:
-    """RAM of the page in the header."""
-    h = ptr32(sites)
-    at = (int(h[0]) | int(h[1]) << 32) + (int(h[_PAGE]) << 12) + offset
-    if size == 4:
-        return uint(ptr32(at)[0])
-    if size == 1:
-        return uint(ptr8(at)[0])
-    if size == 2:
-        return uint(ptr16(at)[0])
-    w = ptr32(at)
-    return uint(w[0]) | uint(w[1]) << 32
-
-
-@micropython.viper
-def _poke(sites: int, offset: int, size: int, value):
-    h = ptr32(sites)
-    at = (int(h[0]) | int(h[1]) << 32) + (int(h[_PAGE]) << 12) + offset
-    if size == 1:
-        ptr8(at)[0] = int(value)
-    elif size == 2:
-        ptr16(at)[0] = int(value)
-    else:
-        wide = uint(value)
-        w = ptr32(at)
-        w[0] = int(wide & uint(0xFFFFFFFF))
-        if size == 8:
-            w[1] = int(wide >> uint(32))
-
-
-@micropython.viper
 def _unknown(vcpu) -> int:
     return -1
-
-
-@micropython.viper
-def _answer(sites: int, access, low: int, high: int, vcpu) -> int:
-    h = ptr32(sites)
-    h[_ANSWER] = low
-    h[_ANSWER + 1] = high
-    h[_PAGE] = int(ptr32(vcpu)[GPA]) >> 12
-    return int(access(vcpu))
-
-
-@micropython.viper
-def _answered(sites: int, offset: int, size: int) -> uint:
-    h = ptr32(sites)
-    if size == 8:
-        return uint(h[_ANSWER]) | uint(h[_ANSWER + 1]) << 32
-    return uint(h[_ANSWER])
-
-
-@micropython.viper
-def _replace(sites: int, store, offset: int, size: int, value):
-    h = ptr32(sites)
-    answer = uint(h[_ANSWER])
-    if size == 8:
-        answer |= uint(h[_ANSWER + 1]) << 32
-    else:
-        answer &= uint((1 << (size << 3)) - 1)
-    if int(h[_PAGE]) < int(h[_OPEN]):
-        _poke(sites, offset, size, answer)
-    else:
-        store(offset, size, answer)
 
 
 @micropython.viper
@@ -263,7 +196,7 @@ def _remember(sites: int, learn, vcpu) -> int:
     f = ptr32(vcpu)
     low = int(f[RIP])
     rights = int(f[CS_RIGHTS])
-    site = sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
+    site = sites + 4 * HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
     c = ptr32(site)
     if int(c[SITE_RIGHTS]) == rights | REFUSED and int(c[0]) == low and int(c[1]) == int(f[RIP + 1]):
         if int(same(sites, site, vcpu)):
@@ -303,8 +236,8 @@ def _remember(sites: int, learn, vcpu) -> int:
         c[SITE_OPERAND] = int(address(code, bits))
     else:
         number = int(learn(vcpu))
-        c[SITE_IMMEDIATE] = h[_VALUE]
-        c[SITE_OPERAND] = h[_PLACE]
+        c[SITE_IMMEDIATE] = h[HEAD_VALUE]
+        c[SITE_OPERAND] = h[HEAD_PLACE]
     length = number & 15
     if number == 0 or (linear & 0xFFF) + length > 0x1000:
         length = 15
@@ -361,7 +294,7 @@ def _length(sites: int, learn, shift: int, vcpu) -> int:
     """Bytes of the instruction, or with shift 4 of its operand; 0: not known."""
     f = ptr32(vcpu)
     low = int(f[RIP])
-    site = sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
+    site = sites + 4 * HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
     c = ptr32(site)
     known = 1
     while True:
@@ -379,7 +312,7 @@ def _access(sites: int, read, write, slow, learn, vcpu) -> int:
     h = ptr32(sites)
     f = ptr32(vcpu)
     low = int(f[RIP])
-    site = sites + 4 * _HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
+    site = sites + 4 * HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
     c = ptr32(site)
     if f[GPA + 1] or f[VECTORING_INFO] & 0x80000000 or f[DR7] & 0xFF or f[QUALIFICATION] & _ACCESS != _OPERANDS:
         return int(slow(vcpu))
@@ -463,12 +396,12 @@ def _general(sites: int, ways, others, slow, learn, vcpu) -> int:
     if f[GPA + 1]:
         return int(slow(vcpu))
     page = int(f[GPA]) >> 12
-    h[_PAGE] = page
+    h[HEAD_PAGE] = page
     way = ways.get(page, others)
     if way is others:
         way = others[1]
         if page < int(h[2]) >> 12:
-            if page >= int(h[_OPEN]):
+            if page >= int(h[HEAD_OPEN]):
                 return int(slow(vcpu))
             way = others[0]
     return int(_access(sites, way[0], way[1], slow, learn, vcpu))

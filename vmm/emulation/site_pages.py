@@ -1,0 +1,90 @@
+"""What sites.py's instructions find on pages that are no device's: RAM, nothing, or a policy's value.
+
+Each function takes `sites`, the address of the words that all sites of a guest share. The page is the one in there.
+"""
+
+import micropython
+from micropython import const
+
+from vmm.vtx.frame import GPA
+
+# Words at `sites`, before the sites themselves: host address of the RAM (two), its size, and
+HEADER = const(10)  # words in all
+HEAD_PAGE = const(3)  # number of the operand's page, where any page may be answered for
+HEAD_OPEN = const(4)  # pages from gpa 0 on that the monitor may access for the guest
+HEAD_VALUE = const(5)  # of an immediate operand: what learn() tells besides the number
+HEAD_PLACE = const(6)
+HEAD_ANSWER = const(8)  # two words: what answer() was given
+
+
+@micropython.viper
+def ones(sites: int, miss, offset: int, size: int) -> int:
+    miss(int(ptr32(sites)[HEAD_PAGE]) << 12)
+    return -1 if size == 8 else 0xFFFFFFFF
+
+
+@micropython.viper
+def dropped(sites: int, miss, offset: int, size: int, value):
+    miss(int(ptr32(sites)[HEAD_PAGE]) << 12)
+
+
+@micropython.viper
+def peek(sites: int, offset: int, size: int) -> uint:
+    """RAM of the page in the header."""
+    h = ptr32(sites)
+    at = (int(h[0]) | int(h[1]) << 32) + (int(h[HEAD_PAGE]) << 12) + offset
+    if size == 4:
+        return uint(ptr32(at)[0])
+    if size == 1:
+        return uint(ptr8(at)[0])
+    if size == 2:
+        return uint(ptr16(at)[0])
+    w = ptr32(at)
+    return uint(w[0]) | uint(w[1]) << 32
+
+
+@micropython.viper
+def poke(sites: int, offset: int, size: int, value):
+    h = ptr32(sites)
+    at = (int(h[0]) | int(h[1]) << 32) + (int(h[HEAD_PAGE]) << 12) + offset
+    if size == 1:
+        ptr8(at)[0] = int(value)
+    elif size == 2:
+        ptr16(at)[0] = int(value)
+    else:
+        wide = uint(value)
+        w = ptr32(at)
+        w[0] = int(wide & uint(0xFFFFFFFF))
+        if size == 8:
+            w[1] = int(wide >> uint(32))
+
+
+@micropython.viper
+def answer(sites: int, access, low: int, high: int, vcpu) -> int:
+    h = ptr32(sites)
+    h[HEAD_ANSWER] = low
+    h[HEAD_ANSWER + 1] = high
+    h[HEAD_PAGE] = int(ptr32(vcpu)[GPA]) >> 12
+    return int(access(vcpu))
+
+
+@micropython.viper
+def answered(sites: int, offset: int, size: int) -> uint:
+    h = ptr32(sites)
+    if size == 8:
+        return uint(h[HEAD_ANSWER]) | uint(h[HEAD_ANSWER + 1]) << 32
+    return uint(h[HEAD_ANSWER])
+
+
+@micropython.viper
+def replace(sites: int, store, offset: int, size: int, value):
+    h = ptr32(sites)
+    answer = uint(h[HEAD_ANSWER])
+    if size == 8:
+        answer |= uint(h[HEAD_ANSWER + 1]) << 32
+    else:
+        answer &= uint((1 << (size << 3)) - 1)
+    if int(h[HEAD_PAGE]) < int(h[HEAD_OPEN]):
+        poke(sites, offset, size, answer)
+    else:
+        store(offset, size, answer)
