@@ -83,8 +83,8 @@ def numbers(kernel, names):
                 wanted[gva] = own
     found = {}
     known = _addresses(kernel)
-    for number in sorted(known):
-        own = wanted.get(known[number])
+    for number in range(MOST):
+        own = wanted.get(known.get(number))
         if own is not None:
             found.setdefault(own, []).append(number)
     return found
