@@ -23,7 +23,7 @@ from vmm.memory import ept
 from vmm.vtx import msr_bitmap, reasons, vcpu
 from vmm.vtx import vmcs as v
 from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
-from vmm.vtx.x86 import PAGE
+from vmm.vtx.x86 import IA32_PAT, PAGE
 
 _VPID = const(0xFFFF)
 _SPIN = b"\xeb\xfe"  # jmp $
@@ -139,7 +139,7 @@ class _Guest:
         ):  # fmt: skip
             guest.write(field, 0)
         guest.write(v.GUEST_DR7, 0x400)
-        guest.write(v.GUEST_IA32_PAT, cpu.rdmsr(0x277))
+        guest.write(v.GUEST_IA32_PAT, cpu.rdmsr(IA32_PAT))
 
     def _apic(self, guest):
         """No IDT is there: an interrupt that is delivered shuts the guest down."""

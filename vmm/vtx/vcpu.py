@@ -12,12 +12,30 @@ import uctypes
 import vmx
 from micropython import const
 
+from vmm.fault import AC, DB, MC
 from vmm.loaders.state import SEGMENTS
 from vmm.memory import look
 from vmm.vtx import vmcs as v
 from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, INVVPID_SINGLE_CONTEXT
-from vmm.vtx.x86 import CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PG, CR0_TS, EFER_LMA, MASK64, PAGE
+from vmm.vtx.x86 import (
+    CR0_CD,
+    CR0_EM,
+    CR0_ET,
+    CR0_MP,
+    CR0_NE,
+    CR0_NW,
+    CR0_PG,
+    CR0_TS,
+    CR4_MCE,
+    CR4_VMXE,
+    EFER_LMA,
+    IA32_EFER,
+    IA32_PAT,
+    MASK64,
+    PAGE,
+    XSTATE_BV,
+)
 
 _CR0_CD_NW = const(CR0_CD | CR0_NW)
 # Bits of CR0 that the guest sees in the read shadow. KVM as host of a nested monitor leaves a cleared ET
@@ -25,9 +43,9 @@ _CR0_CD_NW = const(CR0_CD | CR0_NW)
 # as long as the guest's NE is not the real one.
 CR0_OWNED = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD)
 CR0_OWNED_WITHOUT_NE = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD | CR0_MP | CR0_EM | CR0_TS)
-_CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shut the CPU down), VMXE
+_CR4_FORCED = const(CR4_MCE | CR4_VMXE)  # without MCE a machine check would shut the CPU down
 _PAT_RESET = const(0x0007040600070406)
-EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
+EXCEPTIONS = const(1 << DB | 1 << AC | 1 << MC)  # #DB and #AC: a guest could loop in them for ever
 
 _PAUSE_LOOP_EXITING = const(1 << 10)
 _SPIN_GAP = const(128)  # ticks between two PAUSEs of one loop
@@ -36,7 +54,6 @@ _SPIN_WINDOW = const(512)  # ticks after which a loop exits: what another vCPU i
 # State component 9 of the XSAVE area.
 _PKRU = const(9)
 _PKRU_HIGH = const(2)
-_XSTATE_BV = const(512)
 
 
 class Vcpu:
@@ -258,7 +275,7 @@ class Vcpu:
     def pkru(self):
         """The protection-key rights of user pages. That takes the FPU's state out of the registers."""
         area = self.fpu()
-        if not area[_XSTATE_BV + 1] & _PKRU_HIGH:
+        if not area[XSTATE_BV + 1] & _PKRU_HIGH:
             return 0
         return struct.unpack_from("<I", area, cpu.cpuid(0xD, _PKRU)[1])[0]
 
@@ -434,7 +451,7 @@ def _host(vcpu, caps):
     for field in (v.HOST_FS_BASE, v.HOST_GS_BASE, v.HOST_IA32_SYSENTER_CS, v.HOST_IA32_SYSENTER_ESP):
         write(field, 0)
     write(v.HOST_IA32_SYSENTER_EIP, 0)
-    write(v.HOST_IA32_EFER, cpu.rdmsr(0xC0000080))
-    write(v.HOST_IA32_PAT, cpu.rdmsr(0x277))
+    write(v.HOST_IA32_EFER, cpu.rdmsr(IA32_EFER))
+    write(v.HOST_IA32_PAT, cpu.rdmsr(IA32_PAT))
     if caps.used["exit"].LOAD_IA32_PERF_GLOBAL_CTRL:
         write(v.HOST_IA32_PERF_GLOBAL_CTRL, 0)
