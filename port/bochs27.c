@@ -7,7 +7,7 @@
 #define BLOCKING_BY_STI_MOV_SS (3)
 #define PRIORITY_ALL           (15) // task-priority class of the local APIC that lets no interrupt through
 
-// Words of the guest's local APIC (vmm/devices/lapic_page.py), its IRR 16 bytes a register.
+// Words of the guest's local APIC (vmm/devices/lapic_registers.py), its IRR 16 bytes a register.
 #define APIC_PPR (0x0a0 / 4)
 #define APIC_IRR (0x200 / 4)
 

@@ -7,7 +7,6 @@ import micropython
 from micropython import const
 from vmx import bind
 
-from vmm.devices.lapic_page import end, post
 from vmm.devices.lapic_registers import (
     DEADLINE,
     ICR,
@@ -22,6 +21,7 @@ from vmm.devices.lapic_registers import (
     TIMER_TSC_DEADLINE,
     X2APIC,
 )
+from vmm.devices.lapic_vectors import end, post
 from vmm.verdict import ADVANCE
 from vmm.vtx import reasons
 from vmm.vtx.events import raise_nmi

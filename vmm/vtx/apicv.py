@@ -11,8 +11,8 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.lapic_page import highest_bit, post, reprioritize
 from vmm.devices.lapic_registers import ICR, ICR_HIGH, ICR_UNUSUAL, ID, IRR, LEVELS_CHANGED, SELF, VIRTUAL_DELIVERY
+from vmm.devices.lapic_vectors import highest_bit, post, reprioritize
 from vmm.vtx.frame import DIRTY, DIRTY_RVI, QUALIFICATION
 from vmm.vtx.vmcs import (
     APIC_ACCESS_ADDRESS,

@@ -12,7 +12,6 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
-from vmm.devices.lapic_page import reprioritize
 from vmm.devices.lapic_registers import (
     ENABLED,
     IO_EXTINT,
@@ -30,6 +29,7 @@ from vmm.devices.lapic_registers import (
     TPR_SHADOW,
     VIRTUAL_DELIVERY,
 )
+from vmm.devices.lapic_vectors import reprioritize
 from vmm.fault import BP, DB, DE, DF, GP, MC, NP, OF, PF, SS, TS, UD, WITH_ERROR
 from vmm.vtx.frame import (
     APIC_PAGE,

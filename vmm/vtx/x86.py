@@ -11,6 +11,8 @@ MASK64 = const(0xFFFFFFFFFFFFFFFF)
 INSTRUCTION_BYTES = const(15)  # of the longest instruction
 INT3 = const(0xCC)  # its opcode
 XSTATE_BV = const(512)  # offset in an XSAVE area
+MXCSR = const(24)  # likewise
+MXCSR_RESET = const(0x1F80)
 APIC_BASE = const(0xFEE00000)  # gpa of the local APIC after a reset
 
 CR0_PE = const(1 << 0)

@@ -10,7 +10,6 @@ import struct
 
 from micropython import const
 
-CHILDREN = (56, 57, 58, 435)  # clone, fork, vfork, clone3
 AX = const(80)  # offsets in struct pt_regs
 
 CALL = const(0xE8)
