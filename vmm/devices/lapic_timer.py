@@ -217,7 +217,7 @@ class LapicTimer:
         self.timer.arm(max(soonest, self.expiry))
 
 
-# What `LapicTimer._due` and lapic_page.post() do for the deadlines of a running system; as a call, post() costs 200.
+# What `LapicTimer._due` and lapic_vectors.post() do for the deadlines of a running system; as a call, post() costs 200.
 @micropython.viper
 def _due(page: int, slow, now: int):
     """The timer's callback; slow(now) is for all that is not usual."""
