@@ -99,7 +99,7 @@ LISTED = const(8)  # pointers of STRINGS
 _COMM = const(4)  # words
 _HALF = const(47)  # bits of a program's address
 # Of struct pt_regs, whose words are named by their numbers (include/uapi/asm/ptrace.h)
-_REGISTERS = const(168)  # bytes of it
+REGISTERS = const(168)  # bytes of it
 _CS = const(34)
 
 
@@ -282,7 +282,7 @@ def _saved(words: int, memory, vcpu) -> int:
     f = ptr32(vcpu)
     gva = int(f[RSP]) | int(f[RSP + 1]) << 32
     hpa = int(walk(memory, int(w[ROOT]) | int(w[ROOT + 1]) << 32, int(w[SHIFT]), gva, 1))
-    return 0 if hpa < 0 or hpa & PAGE - 1 > PAGE - _REGISTERS else hpa
+    return 0 if hpa < 0 or hpa & PAGE - 1 > PAGE - REGISTERS else hpa
 
 
 @micropython.viper

@@ -10,9 +10,7 @@ import struct
 
 from micropython import const
 
-CHILDREN = (56, 57, 58, 435)  # clone, fork, vfork, clone3
 AX = const(80)  # offsets in struct pt_regs
-ORIG_AX = const(120)
 CODE32 = const(0x23)  # CS of programs
 CODE64 = const(0x33)
 EXECVE = const(59)
