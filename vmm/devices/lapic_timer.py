@@ -242,6 +242,7 @@ def _due(page: int, slow, now: int):
     if r[VIRTUAL_DELIVERY >> 2] == 0:
         f[PENDING] = 1
         return
-    if f[RVI] < vector or f[DIRTY] & DIRTY_RVI == 0:
+    dirty = f[DIRTY]
+    if f[RVI] < vector or dirty & DIRTY_RVI == 0:
         f[RVI] = vector
-    f[DIRTY] |= DIRTY_RVI
+    f[DIRTY] = dirty | DIRTY_RVI
