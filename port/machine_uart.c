@@ -72,7 +72,7 @@ static mp_obj_t uart_get_overruns(mp_obj_t self) {
 static MP_DEFINE_CONST_FUN_OBJ_1(uart_overruns_obj, uart_get_overruns);
 
 // listen(f): f(None) is called, as by micropython.schedule(), when characters come to COM4 and none
-// waited; f reads all that there are. None: nobody listens.
+// waited; f reads all that there are. None: no listener.
 static mp_obj_t uart_set_listener(mp_obj_t self, mp_obj_t listener) {
     if (index_of(self) != UART_LISTENS) {
         mp_raise_ValueError(MP_ERROR_TEXT("only UART 3 (COM4) has a listener"));

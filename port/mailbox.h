@@ -6,7 +6,7 @@
 
 #define MAILBOX_BELL 0x00 // what the host types on COM1 after it has put a request
 
-// From the receive interrupt of COM1: whether this character was the bell, not somebody's input.
+// From the receive interrupt of COM1: whether this character was the bell, not input.
 bool mailbox_bell(uint8_t c);
 
 // Whether a request waits; serving it runs Python, and may take the time that it takes.

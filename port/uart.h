@@ -1,5 +1,5 @@
 // The host's 16550s: COM1 to COM4, by interrupt, with a ring buffer each way. COM4 is the debugger's:
-// it has a listener, so that nobody looks there while nobody talks.
+// it has a listener, so that it is not polled while it is silent.
 #ifndef PCANEL_PORT_UART_H
 #define PCANEL_PORT_UART_H
 

@@ -77,8 +77,8 @@ class Console:
         self.uart.connect(self.tx, _nothing, self.drained, None, MSR_CTS | MSR_DSR | MSR_DCD, clock)
 
     def notice(self, text):
-        """A line of the monitor's own, marked, for whoever looks at this console: its guest stands still, say. It is no
-        output of the guest's: tail() does not have it. Lost where nobody listens, or where there is no room."""
+        """A line of the monitor's own, marked, on this console: its guest stands still, say. It is no
+        output of the guest's: tail() does not have it. Lost where no UART is attached or no room is left."""
         writechar = self._far[_WRITECHAR]
         if writechar and not self.linked:
             for byte in ("\r\n[pcanel: %s]\r\n" % text).encode():

@@ -374,5 +374,5 @@ class Life:
         self._stand(states.OFF, why)
         try:
             self._start()
-        except Exception as error:  # its images have become bad: nobody else suffers from that
+        except Exception as error:  # its images have become bad: no other guest is affected
             self.log("does not start again: %s: %s" % (type(error).__name__, error))

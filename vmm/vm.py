@@ -62,13 +62,13 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self.policies = []  # those attached
         self.powered = False
         self.debugger = None  # vmm.debug.gdb.guest.Guest while gdb is attached
-        self.bios = None  # vmm.handlers.bios.Bios where its program wants one
+        self.bios = None  # vmm.handlers.bios.Bios where its program needs one
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
         self._below = False
         self.blobs = blobs  # {name: buffer}, its boot modules
         self._symbols = None
         self._entries = None
-        self.current_task = None  # vmm.insight.linux.current.Current, once somebody has asked for it
+        self.current_task = None  # vmm.insight.linux.current.Current, from its first use on
         self._hidden = None
         self.vcpus = []  # its processors; vcpu is the first
         self.expansion = None  # vmm.expansion.Expansion, where its file asks for it
@@ -78,7 +78,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self._init = None  # why it is to be reset
         self.ends = []  # how its last runs ended: vmm.life.End
         self.deaths = None  # vmm.debug.explain.Deaths, once it has come to a triple fault
-        self._kernel = None  # vmm.insight.kernel.Kernel, once somebody has looked inside
+        self._kernel = None  # vmm.insight.kernel.Kernel, from its first use on
         try:
             self._build(config, host_uart, vpids)
         except BaseException:
@@ -239,7 +239,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         return self._symbols
 
     def name_of(self, gva):
-        """What is printed behind an address: " do_idle+0x1c"; "" as long as nobody has used `symbols`."""
+        """What is printed behind an address: " do_idle+0x1c"; "" until `symbols` has been used."""
         return self._symbols.behind(gva) if self._symbols is not None else ""
 
     def _keep(self, text):

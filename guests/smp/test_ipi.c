@@ -1,4 +1,5 @@
-/* Interprocessor interrupts of every kind, by the page and by the MSRs (SDM Vol. 3A, "Issuing Interprocessor Interrupts"). */
+/* Interprocessor interrupts of every kind, by the page and by the MSRs (SDM Vol. 3A, "Issuing Interprocessor
+   Interrupts"). One subject, hence one file: the kinds share the handlers that count. */
 #include "suite.h"
 
 #define LOGICAL    0x800u /* ICR */

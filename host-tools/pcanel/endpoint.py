@@ -171,7 +171,7 @@ def _open_pty() -> tuple[int, str]:
 
 
 def _is_open(master: int) -> bool:
-    """Whether anybody has the PTY's other side open."""
+    """Whether the PTY's other side is open."""
     poll = select.poll()
     poll.register(master, select.POLLIN)
     return not any(events & select.POLLHUP for _, events in poll.poll(0))

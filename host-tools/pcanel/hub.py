@@ -1,4 +1,4 @@
-"""The thread that moves bytes between the engine's serial lines and everybody else."""
+"""The thread that moves bytes between the engine's serial lines and their readers and writers."""
 
 import contextlib
 import os

@@ -15,7 +15,7 @@ _TCP = Path("/proc/net/tcp")
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket at `path`, with mode 0600 before anybody can connect to it."""
+    """A listening socket at `path`, with mode 0600 before a client can connect to it."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _short(path) as name:

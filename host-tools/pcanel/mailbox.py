@@ -43,7 +43,7 @@ class Mailbox:
         self._ram.write(self._at + 4 * word, struct.pack("<I", value & 0xFFFFFFFF))
 
     def announce(self) -> None:
-        """Tells the monitor that somebody is here; a machine that was reset has forgotten it."""
+        """Tells the monitor that a client is here; a machine that was reset has forgotten it."""
         if not self._get(_HOST):
             self._put(_HOST, 1)
 

@@ -52,7 +52,7 @@ def lay_out(modules: list[BootModule], directory: Path) -> list[str]:
 
 
 def check_paths(modules: list[BootModule]) -> None:
-    """Refuses a name that is no plain relative path, which QEMU wants."""
+    """Refuses a name that is no plain relative path, as QEMU needs it."""
     for module in modules:
         path = os.path.normpath(module.name)
         if module.name.startswith("/") or path != module.name or path.split("/")[0] == "..":

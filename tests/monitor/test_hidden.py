@@ -1,4 +1,7 @@
-"""Hidden breakpoints: what they see, and that the guest sees nothing of them."""
+"""Hidden breakpoints: what they see, and that the guest sees nothing of them.
+
+One file: all cases share the functions and callers that are assembled here.
+"""
 
 import pytest
 import vtx

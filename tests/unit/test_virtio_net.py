@@ -1,4 +1,7 @@
-"""Network interfaces and the switch between them: frames of every cut, offloads, rings of nonsense."""
+"""Network interfaces and the switch between them: frames of every cut, offloads, rings of nonsense.
+
+One file: all of it needs two guests' drivers, whose rings are built here.
+"""
 
 import random as chance
 import struct

@@ -1,4 +1,4 @@
-"""Who called whom, of a vCPU: vm.backtrace().
+"""The callers of what a vCPU executes: vm.backtrace().
 
 Three ways, and the first line says which: a Linux kernel's own tables (ORC, vmm/insight/linux/stack.py); frame
 pointers, where RBP leads to return addresses in code; else a scan of the stack for addresses behind a CALL, which may

@@ -79,7 +79,7 @@ class Debugged:
         return self._steps
 
     def backtrace(self, vcpu=None):
-        """Who called whom: by the Linux kernel's ORC, by frame pointers, or by a scan of the stack."""
+        """The callers: by the Linux kernel's ORC, by frame pointers, or by a scan of the stack."""
         from vmm.debug import backtrace, places
 
         return backtrace.backtrace(self, places.vcpu(self, vcpu))
@@ -119,7 +119,7 @@ class Debugged:
 
     @property
     def silent(self):
-        """Whether nobody is told of the pause at hand."""
+        """Whether the pause at hand is not reported."""
         return self._pausing is not None and self._pausing[1] is None
 
     # -- what its state means

@@ -13,7 +13,7 @@ from vmm.debug.machine import TSS_ESP0, TSS_IST, TSS_RSP0, Machine, namer
 from vmm.debug.names import EXCEPTIONS
 from vmm.insight.table import Table
 
-_RARE = ("RSP1", "RSP2")  # of rings that nobody uses: Linux keeps a value there
+_RARE = ("RSP1", "RSP2")  # of rings that are not used: Linux keeps a value there
 _MOST = const(8192)  # descriptors in a table at most
 _LONG_SYSTEM = {2: "LDT", 9: "TSS", 11: "TSS busy", 12: "call gate", 14: "interrupt gate", 15: "trap gate"}
 _SYSTEM = {

@@ -1,8 +1,8 @@
-"""The face of a page: what the CPU executes there, while the guest reads and writes the page itself.
+"""What the CPU executes of a page with breakpoints: a copy, while the guest reads and writes the page itself.
 
 The page is mapped for execution only, and to a copy that has INT3 at some bytes. A read or a write of it is an EPT
 violation, which is executed on the page itself (vmm/emulation/sites.py), or stepped with the page itself in place, a
-read by the quick way (vmm/debug/quickstep.py); a write then goes to the copy, too.
+read by the fast step (vmm/debug/quickstep.py); a write then goes to the copy, too.
 
 Where EPT has no execute-only pages, a copy that is executed could be read. There the page is closed: each fetch from it
 is a violation, too, by which breakpoints are found in place of INT3s (vmm/debug/hidden.py), and each of its other

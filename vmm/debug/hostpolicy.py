@@ -40,7 +40,7 @@ class _HostPolicy:
             "registers": {name: getattr(vcpu, name) for name in _NAMES},
         }  # fmt: skip
         if not mailbox.tell(event):
-            return None  # nobody listens any more: the guest is not held up
+            return None  # its client has gone: the guest is not held up
         if self._left:
             self._left -= 1
             self._over = not self._left

@@ -1,8 +1,8 @@
-"""The monitor's side of the mailbox: host tools ask and are told here, past the prompt (port/mailbox.c).
+"""The monitor's side of the mailbox: host tools send requests and get messages here, past the prompt (port/mailbox.c).
 
 The host finds the mailbox in the machine's memory, which the engine shows it. Its request runs between the guests'
 turns, while the prompt or a sleep waits, as a line at the prompt would; a line that runs is not interrupted. What the
-monitor has to say goes into a ring that the host reads. On a PC nobody reads it.
+monitor has to say goes into a ring that the host reads. On a PC it is not read.
 """
 
 import io
@@ -82,7 +82,7 @@ def printed(code):
 
 
 def tell(event):
-    """Put a dict into the ring of events; False where it is full, or nobody reads it."""
+    """Put a dict into the ring of events; False where it is full or not read."""
     box = cpu.mailbox()
     data = json.dumps(event).encode() + b"\n"
     head = _get(box, _HEAD)

@@ -1,4 +1,4 @@
-"""One instruction under a hidden breakpoint, with the page itself in place of its copy: the quick way, in viper.
+"""One instruction under a hidden breakpoint, with the page itself in place of its copy: the fast step, in viper.
 
 The page's entry in EPT, the monitor trap flag and a dispatch table are set, and put back at the next exit, whatever it
 is; so no other vCPU ever finds the page open, and nothing has to be held. An exit by something else than the trap goes

@@ -1,6 +1,6 @@
 """The debug console of virtual machines, port 402h: what firmware says of itself, a character a write.
 
-A read gives E9h, by which firmware knows that somebody listens. The last lines are kept.
+A read gives E9h, by which firmware detects the port. The last lines are kept.
 """
 
 from micropython import const

@@ -126,7 +126,7 @@ class I8042:
 
     @property
     def idle(self):
-        """Whether the guest has taken all bytes and wants more from the keyboard."""
+        """Whether the guest has taken all bytes and has the keyboard enabled."""
         return not self._count and not self._mode & _KBD_OFF and self._scanning
 
     def key(self, code):
@@ -146,7 +146,7 @@ class I8042:
         self._drive()
 
     def _takes_mouse(self):
-        """Whether the guest has taken all bytes and wants more from the mouse."""
+        """Whether the guest has taken all bytes and has the mouse enabled."""
         return not self._count and not self._mode & _AUX_OFF
 
     def _look(self):

@@ -8,7 +8,8 @@ delivery is on, the CPU moves bits between VIRR and VISR itself, so that `accept
 called; then `pending_vector` gives RVI, `service_vector` SVI, `level_vectors` the EOI-exit bitmap, and
 `eoi_exit` handles the exit.
 
-Version 14h with seven LVT entries minus CMCI, no EOI-broadcast suppression.
+Version 14h with seven LVT entries minus CMCI, no EOI-broadcast suppression. The page's hot paths are lapic_page.py and
+lapic_vectors.py, the timer lapic_timer.py.
 """
 
 from micropython import const
@@ -233,8 +234,8 @@ class Lapic(LapicPage):
         """Whether `destination` (8 bits, 32 in x2APIC mode) names this processor."""
         if not self.enabled:
             return False
-        everybody = 0xFFFFFFFF if self.x2apic else 0xFF
-        if destination == everybody:
+        broadcast = 0xFFFFFFFF if self.x2apic else 0xFF
+        if destination == broadcast:
             return True
         if not logical:
             return destination == (self.apic_id if self.x2apic else self.apic_id & 0xFF)
@@ -400,7 +401,7 @@ class Lapic(LapicPage):
         return self._take(lvt, 0)
 
     def _ipi(self, low):
-        """ICR was written: shorthand, destination mode and destination say to whom."""
+        """ICR was written: shorthand, destination mode and destination name the targets."""
         mode = low >> 8 & 7
         if (mode == FIXED or mode == LOWEST) and low & 0xFF < 16:
             self.error(_ERROR_SEND_VECTOR)

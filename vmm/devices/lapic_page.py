@@ -168,34 +168,14 @@ class LapicPage:
             self.kick()
         return 1
 
-    # 520 to 650
     @micropython.viper
     def highest(self) -> int:
         """The vector to inject next: the highest in IRR if its class is above PPR's, else -1."""
         r = ptr32(self.regs)
         if r[TPR >> 2] != r[TPR_KNOWN >> 2]:
             self.settle()
-        at = (IRR >> 2) + 28
-        while r[at] == 0:
-            if at == (IRR >> 2):
-                return -1
-            at -= 4
-        word = r[at]
-        vector = (at - (IRR >> 2)) << 3
-        if word >> 16:
-            word >>= 16
-            vector += 16
-        if word >> 8:
-            word >>= 8
-            vector += 8
-        if word >> 4:
-            word >>= 4
-            vector += 4
-        if word >> 2:
-            word >>= 2
-            vector += 2
-        vector += word >> 1
-        if vector >> 4 > (r[PPR >> 2] >> 4) & 15:
+        vector = int(highest_bit(self.regs, IRR))
+        if vector >> 4 > int(r[PPR >> 2]) >> 4 & 15:
             return vector
         return -1
 

@@ -2,6 +2,9 @@
 
 Viper functions of the address of the page, for callers without a Lapic object: timers, IPIs, exits by EOI. LapicPage
 (lapic_page.py) handles the unusual cases.
+
+highest_bit() finds a vector. reprioritize() and end() here, wakes() and _pending() in vmm/vtx/events.py scan IRR
+themselves: they run at each interrupt, a call costs 70 ticks, and all but the last need the vector's class only.
 """
 
 import micropython
@@ -69,7 +72,7 @@ def reprioritize(regs: ptr32) -> int:
         at -= 4
     ppr = int(regs[TPR >> 2]) & 0xFF
     regs[TPR_KNOWN >> 2] = ppr
-    held = ppr >> 4  # a vector up to this class cannot be taken, and nobody needs to look for it
+    held = ppr >> 4  # a vector up to this class cannot be taken, so IRR need not be scanned for it
     if regs[TPR_SHADOW >> 2]:
         held = 0
     if regs[at]:

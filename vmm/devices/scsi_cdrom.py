@@ -142,7 +142,7 @@ class ScsiCdrom:
 
     @staticmethod
     def _place(cdb, block):
-        """A block's address as READ TOC wants it: a number, or minutes, seconds and frames."""
+        """A block's address as READ TOC returns it: a number, or minutes, seconds and frames."""
         if not cdb[1] & _MSF:
             return struct.pack(">I", block)
         block += 150

@@ -7,7 +7,7 @@ character. While `tx` refuses, characters wait in the transmit FIFO,
 THRE and TEMT stay clear, and `poll()` (or a guest's look at LSR) tries again.
 
 As on a PC, OUT2 gates the interrupt onto the ISA bus, but only from when the guest sets it first: a
-guest that knows of no gate was made for QEMU, whose UART has none.
+guest that never sets it was made for QEMU, whose UART has no gate.
 
 All of it is one class, since a method of a base class costs each access some hundred instructions more.
 """
@@ -107,7 +107,7 @@ class Uart16550:
     `tx(byte) -> bool` takes a character or refuses it (no room). `irq(level)` is the interrupt
     output. Optional: `modem(mcr)` hears of each change of DTR (bit 0), RTS (bit 1), OUT1, OUT2 and
     break (bit 6, from LCR), as the pins show them; `drained()` is called when the guest has
-    emptied the receive FIFO, so that whoever feeds it may go on.
+    emptied the receive FIFO, so that its feeder may go on.
     """
 
     def __init__(self, tx, irq, modem=_ignore, drained=_ignore):

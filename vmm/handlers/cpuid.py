@@ -1,8 +1,8 @@
-"""CPUID: what the guest is told that it has.
+"""CPUID: what a guest is shown of the CPU.
 
 Default-deny: leaves and feature bits not named here read 0. What is named shows as far as
 the host has it. VMX, SMX, performance counters, thermal and power features, SGX, processor
-trace are hidden; the hypervisor bit and leaves 0x40000000-1 say who is there. Source: SDM
+trace are hidden; the hypervisor bit and leaves 0x40000000-1 name the monitor. Source: SDM
 Vol. 2A, "CPUID - CPU Identification".
 """
 

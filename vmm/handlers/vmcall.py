@@ -46,7 +46,7 @@ class Hypercalls:
         self.calls[number] = call
 
     def remove(self, number):
-        """Nobody claims a number any more. KeyError where nobody does."""
+        """Give a number back. KeyError where it is not taken."""
         del self.calls[number]
         del self.levels[number]
 

@@ -17,8 +17,8 @@ LEVEL = const(2)
 
 
 class Request:
-    """What a guest wants of a disk. words: an array, three a buffer: hpa low, hpa high, bytes; sectors: in all; vm: for
-    whom; done(ok) is called once it is done, perhaps within submit()."""
+    """A guest's request to a disk. words: an array, three a buffer: hpa low, hpa high, bytes; sectors: in all; vm: the
+    guest's; done(ok) is called once it is done, perhaps within submit()."""
 
     def __init__(self, vm, kind, sector, words, sectors, done):
         self.vm = vm

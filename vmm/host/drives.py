@@ -1,4 +1,4 @@
-"""The machine's disks, found when a guest first asks for one, and which guest writes to which."""
+"""The machine's disks, found when a guest first needs one, and which guest writes to which."""
 
 import cpu
 from micropython import const

@@ -1,7 +1,7 @@
 """The descriptor rings of an 82540EM, in viper: by bytecode a frame took 30,000 ticks, here some hundreds.
 
 A frame to be sent is copied once, into the buffers of its descriptors, which lie one behind the other; one that has
-been received is copied once by whoever takes it. Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet Controllers
+been received is copied once by its receiver. Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet Controllers
 Software Developer's Manual", "Receive and Transmit Description".
 """
 

@@ -1,4 +1,4 @@
-"""A block through a data port where buffers are no whole dwords: by a buffer in between."""
+"""Moves a block through a data port by a bounce buffer, where the request's buffers are not whole dwords."""
 
 import cpu
 import uctypes

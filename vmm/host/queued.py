@@ -1,7 +1,7 @@
 """What disks share that take several commands at once, and move the data themselves: their requests, cut into commands.
 
 Commands of guests of the highest priority are sent first. Buffers that a device cannot take, odd ones or too many for a
-sector, go by a buffer in between.
+sector, go by a bounce buffer.
 """
 
 import cpu

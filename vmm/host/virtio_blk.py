@@ -47,7 +47,7 @@ class VirtioBlk(Queued):
         device.caused()
 
     def _identify(self, take):
-        """Its serial number, by a command that is waited for: nobody else uses the disk yet."""
+        """Its serial number, by a command that is waited for: the disk is not in use yet."""
         at = take(ID_BYTES)
         cpu.zero(at, ID_BYTES)
         self._put(0, GET_ID, 0, [(at, ID_BYTES)])

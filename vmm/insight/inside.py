@@ -1,4 +1,4 @@
-"""What a VM has for those who look inside: vm.type(), vm.object(), vm.container_of(), vm.linux, vm.system.
+"""What a VM has to look inside its guest: vm.type(), vm.object(), vm.container_of(), vm.linux, vm.system.
 
 Nothing is imported or read before its first use; what was found is forgotten when the guest starts anew.
 """
@@ -46,7 +46,7 @@ class Inside:
         """The guest's Linux as its own tools would show it: ps(), dmesg(), modules(), cmdline(pid), task(pid)."""
         return self.kernel.linux
 
-    _view = None  # a class that somebody has set, of vmm.insight.system.System
+    _view = None  # a class that was set, of vmm.insight.system.System
 
     @property
     def system(self):

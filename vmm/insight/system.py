@@ -159,7 +159,7 @@ class System:
 
 
 def of(vm, chosen):
-    """The view of a guest. chosen: the class that somebody has set, or None. ValueError: nobody knows what it runs."""
+    """The view of a guest. chosen: the class that was set, or None. ValueError: it is not known what it runs."""
     if chosen is not None:
         return chosen(vm)
     name = vm.config.get("system")

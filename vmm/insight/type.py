@@ -6,7 +6,7 @@
         0x8 struct list_head *prev
     }
 
-A guest's lies end in ValueError: references that loop, structs within structs without end, sizes beyond reason.
+Inconsistent data ends in ValueError: references that loop, structs within structs without end, sizes beyond reason.
 """
 
 from micropython import const

@@ -195,7 +195,7 @@ class Ept:
             _write(table, index, entry & ~(RWX | _DEFERRED) | entry >> _OWN & rights & RWX)
 
     def place(self, gpa):
-        """The hpa of the entry of the page at gpa, which is mapped by an entry of its own as long as somebody narrows
+        """The hpa of the entry of the page at gpa, which is mapped by an entry of its own as long as a watcher narrows
         it."""
         table, index = self._descend(gpa, 0)
         return table + 8 * index

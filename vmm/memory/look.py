@@ -108,7 +108,7 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
 
     Below zero where it leads to no RAM: paging.Walker.translate(gva, PEEK), which computes the same, says why. Reserved
     bits of an address lead there too; NXE must be set. table: of GuestMemory; root: a CR3; shift: of the Walker. In
-    viper, since whoever looks at lists and objects does hardly anything else.
+    viper, since reading lists and objects is hardly anything else.
     """
     upper = gva >> (shift + 8) & (1 << 56 - shift) - 1
     if upper != 0 and upper + 1 != 1 << 56 - shift:

@@ -5,8 +5,8 @@ express: there are no pages that can be written and not read, and none that can 
 them. Nothing else changes rights, so watchers come and go in any order, and a window that a guest may only read stays
 read-only. Source: SDM Vol. 3C, "EPT Misconfigurations".
 
-A page can also have two faces: fetches see another page of the host than reads and writes do (show()). It can then be
-executed only, until a step lends it its other rights, and with them its own page. Where EPT has no such pages it cannot
+A page can also be split: fetches go to another page of the host than reads and writes do (show()). It is execute-only
+then, except during a step, which has its other rights and the page itself. Where EPT has no such pages it cannot
 be accessed at all meanwhile.
 """
 
@@ -54,7 +54,7 @@ class Rights:
         return list(self._taken.get(gpa, {}).items())
 
     def taken(self, gpa):
-        """Whether anybody has taken rights from the page at gpa."""
+        """Whether a watcher has taken rights from the page at gpa."""
         return gpa in self._taken
 
     def show(self, gpa, hpa, own, written=None):

@@ -3,7 +3,7 @@
 A guest's kernel takes thousands of ticks for a frame that comes to it, whatever its size. The frames lie in the card's
 ring already: none is waited for. They are of one connection, one behind the other, and differ in nothing that a
 receiver could not work out again: what comes out is what a sender that leaves the cutting of TCP's data to others would
-have sent. Checksums are looked at before, since a guest looks at none of a long frame. Source: virtio 1.2, "Processing
+have sent. Checksums are looked at before, since a guest checks none of a long frame. Source: virtio 1.2, "Processing
 of Incoming Packets"; RFC 791; RFC 9293, "TCP Header Format".
 """
 

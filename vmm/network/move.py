@@ -1,4 +1,4 @@
-"""The quick way of frames: from a guest's transmit queue into receive buffers of others, copied once, in viper.
+"""The fast path of frames: from a guest's transmit queue into receive buffers of others, copied once, in viper.
 
 What is not usual is left to Python (vmm/network/switch.py): ports that policies or captures watch, uplinks, receivers
 that cannot do what the frame needs, headers that are cut.
@@ -71,7 +71,7 @@ _LONG = const(NEEDS_TSO4 | NEEDS_CSUM)  # what a receiver can for which frames a
 def _look(port: int) -> int:
     """The frame in the port's transmit chain: its header goes to the port's words, SKIP and SIZE are set.
 
-    CHAIN; 0 where the quick way cannot take it; -1 where it is no frame."""
+    CHAIN; 0 where the fast path cannot take it; -1 where it is no frame."""
     p = ptr32(port)
     c = ptr32(int(p[TX_CHAIN]) | int(p[TX_CHAIN + 1]) << 32)
     if c[IN] or c[OUT] == 0:

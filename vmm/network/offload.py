@@ -11,7 +11,7 @@ from micropython import const
 
 from vmm.network.words import CSUM, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6, TCPV4
 
-_PLAIN = bytes(10) + b"\x01\x00"  # a header that wants nothing
+_PLAIN = bytes(10) + b"\x01\x00"  # a header without requests
 _IPV4 = const(0x0800)
 _IPV6 = const(0x86DD)
 _FIN = const(0x01)

@@ -105,7 +105,7 @@ class Msix:
 
 @micropython.viper
 def _raise(table: int, vectors: int, deliver, n: int) -> int:
-    """Send message n: 1, or 0 where it is masked. One whose address is no local APIC's is a write that nobody needs."""
+    """Send message n: 1, or 0 where it is masked. One whose address is no local APIC's is a write without effect."""
     t = ptr32(table)
     if n >= vectors or t[4 * vectors]:
         return 0

@@ -1,7 +1,7 @@
 """Tab: what fits at the end of a line.
 
     vms['li<Tab>          keys of what is indexed: guests, symbols, a dict's
-    vm.symbols.do_<Tab>   attributes; those for users, others for who types their beginning
+    vm.symbols.do_<Tab>   attributes; those for users, others once their beginning is typed
     vm.on(IO, po<Tab>     events, their filters, arguments by name
     vm.break_at("do_<Tab> symbols, in a text that a method of a VM gets
 

@@ -1,7 +1,7 @@
 """Which names an object has for users, and what is said of them (vmm/prompt/texts.py, which the build makes).
 
 A class says in its docstring which names are for users; without, it is those that have a text. Other names are there
-as well, for who types their beginning.
+as well, for a user who types their beginning.
 """
 
 import sys

@@ -17,7 +17,7 @@ from vmm.policies.events.memory import MEMORY
 from vmm.policies.events.syscall import SYSCALL
 from vmm.verdict import Value
 
-_ONES = 0xFFFFFFFF  # what nobody answers reads as
+_ONES = 0xFFFFFFFF  # what no device answers reads as
 _WIDE_ONES = 0xFFFFFFFFFFFFFFFF
 
 

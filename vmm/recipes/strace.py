@@ -7,7 +7,7 @@
     t.follow()                                     # lines as they come, until Ctrl-C
     t.stop()
 
-A call is recorded at its beginning and its end, and made a line when somebody looks (vmm/insight/linux/calllog.py).
+A call is recorded at its beginning and its end, and made a line when it is read (vmm/insight/linux/calllog.py).
 The program does not see it, but by the 4,000 ticks that a call takes longer.
 """
 

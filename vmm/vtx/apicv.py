@@ -197,7 +197,7 @@ def _written(page: int, lapic, vcpu) -> int:
 
 @micropython.viper
 def _written_to(page: int, ipi, lapic, vcpu) -> int:
-    """The same where there are other processors, whom fixed interrupts may be for."""
+    """The same where there are other processors, for which fixed interrupts may be."""
     r = ptr32(page)
     f = ptr32(vcpu)
     offset = int(f[QUALIFICATION]) & 0xFFF

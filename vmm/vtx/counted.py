@@ -2,7 +2,7 @@
 
 
 class Counted:
-    """base: bits that are set whoever needs them."""
+    """base: bits that are always set."""
 
     def __init__(self, base=0):
         self._base = base

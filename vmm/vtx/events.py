@@ -5,6 +5,8 @@ until the guest can take them; `kick` sets the frame's pending word, and the shi
 calls `pending` (slot PENDING) before it enters. Where virtual-interrupt delivery is in
 use, local-APIC interrupts are the CPU's business (vmm/vtx/apicv.py) and only 8259 interrupts
 and NMIs come this way. Source: SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting".
+
+One file, since the three share the entry fields, and the order among them is the subject.
 """
 
 import micropython

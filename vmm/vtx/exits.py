@@ -3,6 +3,8 @@
 `vmx.enter` runs the guest until it exits and calls the table's handler for the exit's reason, or for its key where the
 reason has keys (vmm/vtx/keys.py), again and again while handlers answer RESUME or ADVANCE; port/vcpu_enter.c counts and
 times the exits. Bit 0 of a verdict makes the next entry advance RIP. vmm/handlers/__init__.py fills the table.
+
+One class, since each change of a layer recomputes slots from all of them (docs/exits.md).
 """
 
 from array import array
@@ -52,7 +54,7 @@ class Exits:
     4. the diversion of all slots of one vCPU for one instruction (divert).
     A handler is the same for all vCPUs and finds what is a vCPU's by its argument; or it is a tuple that has one for
     each of them, where an attribute look-up would cost too much (each).
-    Whoever changes a layer says so here; nobody else writes into the table. docs/exits.md has a picture.
+    Each change of a layer is made by a method here; no other code writes into the table. docs/exits.md has a picture.
     """
 
     def __init__(self, report):

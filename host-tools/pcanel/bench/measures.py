@@ -231,7 +231,7 @@ SYSTEM = (
     Measure("strace_debian", "the same under Debian's own strace in the same guest: the peer", unit="times"),
     Measure("cr3_pid_other", "an exit by MOV to CR3 in Linux, of another process than a policy's pid=", 1200),
     Measure("syscall_pid_other", "an exit by SYSCALL in Linux, of another process than a policy's pid=", 1500),
-    Measure("strace_line", "to make a recorded call a line of text, when somebody looks"),
+    Measure("strace_line", "to make a recorded call a line of text, when it is read"),
     Measure("guest_switch", "from the last instruction of one guest to the first of the next"),
     Measure("gc_pause_max", "longest garbage collection, one guest"),
     Measure("gc_pause", "garbage collection, one guest"),

@@ -2,7 +2,7 @@
 
 One guest, Debian's cloud kernel, in which ls (busybox's) runs alone, under the recipe, and under strace. The tree is
 that of a few Debian packages, its files empty. Ticks are those of the guest's TSC from the program's fork to its end;
-what of the recipe comes later, when somebody reads the log, is a row of its own.
+what of the recipe comes later, when the log is read, is a row of its own.
 """
 
 import re

@@ -1,6 +1,6 @@
 """`pcanel top`: guests, CPU use, exits by reason, latency and heap, in a table that is kept up to date.
 
-Counters are read from the monitor's memory, not at its prompt: guests run on, and somebody may be at the prompt. The
+Counters are read from the monitor's memory, not at its prompt: guests run on, and the prompt may be in use. The
 list of guests and the heap are asked for by the monitor's mailbox whenever no line runs there. Ctrl-C ends it.
 """
 

@@ -62,7 +62,7 @@ def _trace(options: argparse.Namespace) -> int:
 
 
 class _Trace:
-    """One recording. The ring is made here, and given back unless somebody else wanted one."""
+    """One recording. The ring is made here, and given back unless it was there before."""
 
     def __init__(self, execute, memory, facts, guest):
         self._execute = execute

@@ -93,6 +93,6 @@ def _pack(image: Path, archive: Path, tree: Path, identity: str, size: int) -> N
     programs.run([*prefix, "tar", "-x", "--numeric-owner", "--exclude=./dev/*", "-C", str(tree), "-f", str(archive)],
                  f"{archive}: could not be unpacked")  # fmt: skip
     archive.unlink()
-    # Files that nobody may read cannot be copied either.
+    # Files without read permission cannot be copied either.
     programs.run([*prefix, "chmod", "-R", "u+rX", str(tree)], f"{tree}: chmod failed")
     bootable.make(image, tree, size, identity, prefix)

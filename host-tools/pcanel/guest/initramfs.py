@@ -54,7 +54,7 @@ class Archive:
 
 
 def applets(busybox: Path = BUSYBOX) -> list[str]:
-    """The paths, relative to /, at which this busybox wants to be found. It is run, so it is this machine's."""
+    """The paths, relative to /, at which this busybox is to be found. It is run, so it is this machine's."""
     done = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True)
     return sorted(set(done.stdout.split()))
 

@@ -127,7 +127,7 @@ def assign_lines(guests: list[Guest]) -> dict[str, str]:
     """Gives each guest its console's serial line; returns {'com2': name, 'com3': name}.
 
     Lines that guest files ask for go first, the others in the order of the guests, and
-    the monitor is told of each. A guest for whom none is left has its console at the
+    the monitor is told of each. A guest for which none is left has its console at the
     prompt only, one whose COM1 has a cable has none.
     """
     owners: dict[str, str] = {}

@@ -106,13 +106,13 @@ class Types:
                     yield Btf(prog, prog.read(entry.btf.data.value_(), size), self.btf)
 
     def find_type(self, _prog, kinds, name: str, filename: str | None) -> drgn.Type | None:
-        """As drgn.Program.register_type_finder() wants it."""
+        """As drgn.Program.register_type_finder() takes it."""
         if filename:
             return None
         return next((found for each in self.sections if (found := each.find_type(kinds, name)) is not None), None)
 
     def find_object(self, prog, name: str, flags, filename: str | None) -> drgn.Object | None:
-        """As drgn.Program.register_object_finder() wants it."""
+        """As drgn.Program.register_object_finder() takes it."""
         if not self.btf or filename:
             return None
         if drgn.FindObjectFlags.VARIABLE & flags:

@@ -1,7 +1,7 @@
 """Where a machine's memory lies in its engine's process, and copies out of it and into it.
 
 A Map is plain data, so that the owner of a run can hand it to another process together with a descriptor of the
-engine's /proc/PID/mem: whoever has that descriptor needs no right of its own to look into the engine.
+engine's /proc/PID/mem: a process with that descriptor needs no right of its own to read the engine.
 """
 
 import os

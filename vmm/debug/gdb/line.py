@@ -1,6 +1,6 @@
 """COM4: gdb's line. monitor.gdb
 
-Nothing looks at the line until somebody talks there: the port calls the listener then, and the stub (stub.py) is
+The line is not read until its first character: the port calls the listener then, and the stub (stub.py) is
 imported. It is asked between two turns of guests, and forgotten when gdb has left.
 """
 

@@ -104,7 +104,7 @@ class Blk(Device):
         self.go_on(self._serve() if self._serve else self.queues[0].pop(self._chain))
 
     def go_on(self, found):
-        """What is left of a notification after the quick way has come to `found`."""
+        """What is left of a notification after the fast path has come to `found`."""
         chain = self._chain
         while found > NOTHING:
             if found == _SLOWLY:
@@ -157,7 +157,7 @@ class Blk(Device):
         self.words[_COUNTS + 2 * write + 1] += size // SECTOR
 
     def _request(self, chain):
-        """One that is not for the quick way."""
+        """One that is not for the fast path."""
         head = chain[HEAD]
         readable, writable = buffers(chain)
         out, room = sum([size for _, size in readable]), sum([size for _, size in writable])

@@ -111,7 +111,7 @@ class Device:
             self.notified(n)
 
     def done(self, n):
-        """Buffers of queue n have been given back: an interrupt, if the driver wants one."""
+        """Buffers of queue n have been given back: an interrupt, if the driver asks for one."""
         if self.queues[n].interrupts():
             self.signal(n)
 

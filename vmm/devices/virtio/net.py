@@ -2,8 +2,8 @@
 
 Two queues, receive and transmit; frames go to a port of a switch (vmm/network). Checksums and the cutting of TCP's
 data into frames are left to the receiver where it can do without (VIRTIO_NET_F_GUEST_*), so that between two guests
-that can, nobody does them. A driver that cannot merge receive buffers gives some that hold a whole frame, headers and
-all. No control queue: an address or a filter that the driver would set there it keeps to itself.
+that can, they are not done at all. A driver that cannot merge receive buffers gives some that hold a whole frame,
+headers and all. No control queue: a driver cannot set an address or a filter.
 """
 
 import struct
@@ -101,7 +101,7 @@ class Net(Device):
         self.port.put_off()
 
     def go_on(self, found):
-        """What is left of a notification after the quick way has come to `found`. Others may run between its parts."""
+        """What is left of a notification after the fast path has come to `found`. Others may run between its parts."""
         queue, chain = self.queues[TX], self.chains[TX]
         while found > NOTHING:
             if found == CHAIN:

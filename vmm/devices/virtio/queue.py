@@ -134,7 +134,7 @@ class Queue:
         push(self.state, head, written)
 
     def interrupts(self):
-        """Whether the driver wants an interrupt for what was given back since the last call."""
+        """Whether the driver asks for an interrupt for what was given back since the last call."""
         return interrupts(self.state)
 
     def save(self):

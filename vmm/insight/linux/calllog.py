@@ -5,7 +5,7 @@
     log.lines, log.dropped, log.follow(), log.stop()
 
 A line joins a call's beginning with its result, by thread. A call costs some 1,000 ticks at each of the two, besides
-the exit; formatting it costs some 300,000, when somebody looks. Limit: of what the arguments point to, strings, argv
+the exit; formatting it costs some 300,000, when it is read. Limit: of what the arguments point to, strings, argv
 and buffers of the calls that vmm/insight/linux/values.py names are kept, by their first bytes.
 """
 

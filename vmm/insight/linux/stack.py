@@ -1,4 +1,4 @@
-"""Kernel stacks: who called whom, of a vCPU that runs kernel code, or of a task that sleeps.
+"""Kernel stacks: the callers, of a vCPU that runs kernel code, or of a task that sleeps.
 
     >>> vm.linux.stack(98)
     task 98 (sh) in system call 0: read(fd=0, buf=0x7ffd5a0c1a37, count=1)
