@@ -56,7 +56,8 @@ void preempt(void) {
 
 // In the middle of some functions of MicroPython, where nothing that others use is half changed: between two tokens of
 // a line that is compiled, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), two
-// pieces of what is printed, a repr's characters among them, or of a long string's hash. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c
+// pieces of what is printed, a repr's characters among them, or of a long string's hash, before a name is looked up among
+// all there are. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c
 // only, of mp_store_name() those of py/vm.c (Makefile).
 
 void __real_mp_lexer_to_next(mp_lexer_t *lex);
@@ -102,7 +103,19 @@ int __wrap_mp_printf(const mp_print_t *print, const char *fmt, ...) {
 qstr __real_qstr_find_strn(const char *str, size_t len);
 qstr __wrap_qstr_find_strn(const char *str, size_t len);
 qstr __wrap_qstr_find_strn(const char *str, size_t len) {
-    return len > QSTR_LONGEST ? MP_QSTRnull : __real_qstr_find_strn(str, len);
+    if (len > QSTR_LONGEST) {
+        return MP_QSTRnull;
+    }
+    preempt_look();
+    return __real_qstr_find_strn(str, len);
+}
+
+// A name, sought among all there are; an import does so for each part of its own.
+qstr __real_qstr_from_strn(const char *str, size_t len);
+qstr __wrap_qstr_from_strn(const char *str, size_t len);
+qstr __wrap_qstr_from_strn(const char *str, size_t len) {
+    preempt_look();
+    return __real_qstr_from_strn(str, len);
 }
 
 size_t __real_qstr_compute_hash(const byte *data, size_t len);

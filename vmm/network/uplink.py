@@ -123,7 +123,7 @@ class Uplink:
         vm = self._payer
         if vm is None:
             self._serve()
-        elif vm.priority < floor:
+        elif floor and vm.priority < floor:
             self._scheduler.poll_later()
         else:
             self._scheduler.serve(vm, self._serve)

@@ -12,6 +12,7 @@ from array import array
 
 import cpu
 import micropython
+import uctypes
 from micropython import const
 from vmx import bind, earliest
 
@@ -54,12 +55,16 @@ _LINE_LOOKS = const(1000)  # a second: so often guests above are looked at, and 
 
 
 class Preemption:
-    """The part of the scheduler that interrupts. `_run_above(self)` runs those at or above the floor until none can."""
+    """The part of the scheduler that interrupts. run_above(2) runs those at or above the floor until none can."""
 
-    def __init__(self):
+    def __init__(self, run_above):
         self._interrupted = array("I", [0] * (1 + _DEPTH))  # how many, and the frames of their guests
         self._settle = []
-        self._preempt_at = cpu.preempt(bind(_preempted, self))
+        address = uctypes.addressof
+        self._preempt_at = cpu.preempt(bind(
+            _preempted, self, address(self._words), address(self._frames), address(self._interrupted),
+            self._collect_at, run_above, cpu.rdtsc, cpu.attempt,
+        ))  # fmt: skip
 
     @property
     def depth(self):
@@ -105,12 +110,10 @@ class Preemption:
 
 
 @micropython.viper
-def _preempted(scheduler) -> int:
-    """Those that go before what is done now run until none of them can; returns when to do that again, 0: never."""
-    w = ptr32(scheduler._words)
-    frames = ptr32(scheduler._frames)
-    stack = ptr32(scheduler._interrupted)
-    payer = ptr32(int(scheduler._collect_at))
+def _preempted(scheduler, w: ptr32, frames: ptr32, stack: ptr32, payer: ptr32, run_above, rdtsc, attempt) -> int:
+    """Those that go before what is done now run until none of them can; returns when to do that again, 0: never.
+
+    All that it works with is bound, since guests wait for it: to load an attribute or a global takes some 200 ticks."""
     depth = int(stack[0])
     if depth == _DEPTH:
         return 0
@@ -135,11 +138,10 @@ def _preempted(scheduler) -> int:
     if line == 0:  # no handler is interrupted by those that interrupt a line
         stack[depth + 1] = frame
         stack[0] = depth + 1
-    rdtsc = cpu.rdtsc
     pays = int(payer[PAYER])
     nested = int(w[NESTED]) | int(w[NESTED + 1]) << 32
     began = int(rdtsc())
-    error = cpu.attempt(scheduler._run_above, scheduler)
+    error = attempt(run_above, 2)
     if error:
         error = cpu.attempt(scheduler._nested_failed, error)
     if line and not error:
@@ -208,6 +210,12 @@ def arm(scheduler, priority: int):
     w[ABOVE] = priority + 1
     p[0] = first
     p[1] = first >> 32
+
+
+@micropython.viper
+def arm_over(scheduler, frame: int):
+    """As arm, for guests above the one with this frame (hpa)."""
+    arm(scheduler, ptr32(frame)[PRIORITY])
 
 
 @micropython.viper

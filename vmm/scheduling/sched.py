@@ -17,14 +17,15 @@ from array import array
 
 import cpu
 from micropython import const
+from vmx import bind
 
 from vmm import verdict
 from vmm.scheduling import rule
 from vmm.scheduling.accounting import advance, begin, charge, charge_all, passed
-from vmm.scheduling.preemption import Preemption, arm, arm_line, disarm
+from vmm.scheduling.preemption import Preemption, arm, arm_line, arm_over, disarm
 from vmm.scheduling.states import OFF
 from vmm.scheduling.still import Still
-from vmm.scheduling.turns import nobody_pays, poll, run_above, turns
+from vmm.scheduling.turns import nobody_pays, parts, poll, turns
 from vmm.scheduling.words import (
     CALLED,
     COUNT,
@@ -80,8 +81,8 @@ class Scheduler(Preemption):
         self._started = cpu.rdtsc()
         self._allocated = cpu.allocated()
         self._collect_at = cpu.collect_at()
-        self._run_above = run_above
-        super().__init__()
+        super().__init__(bind(turns, self, 0))
+        self._parts = parts(self)
 
     @property
     def machines(self):
@@ -371,13 +372,14 @@ class Scheduler(Preemption):
     def serve(self, vm, work):
         """work() of a driver for a guest, between turns: it is charged to the guest, and those above do not wait."""
         words = self._words
+        frame = vm.vcpus[0].frame_hpa
         began = begin(words)
         try:
-            arm(self, vm.priority)
+            arm_over(self, frame)
             return work()
         finally:
             disarm(self._preempt_at)
-            charge(vm.vcpus[0].frame_hpa, passed(words, began))
+            charge(frame, passed(words, began))
 
     def takes_no_input(self, at):
         """Whether a guest that stands still takes nothing that is typed: it is off, and has nothing to say."""

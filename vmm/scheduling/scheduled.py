@@ -33,6 +33,7 @@ from vmm.vtx.frame import (
 _STATES = {states.RUNNING: states.RUNS, states.HALTED: states.WAITS, states.WAIT_FOR_SIPI: states.WAITS}
 _ACTIVE = tuple(_STATES)
 _FRAME = const(0x1000)
+_SEEN = const(4)  # words of the first two
 _COUNTS = array("I", [GUEST_TICKS, HOST_TICKS, WAKES, TIMED, LATE, LATEST])  # what used() returns
 
 
@@ -46,7 +47,7 @@ class Scheduled:
         self._still = states.OFF
         self.waits_for_sipi = False
         self.before = states.RUNNING
-        self._seen = (0, 0)
+        self._seen = array("I", bytes(4 * _SEEN))  # guest and host ticks at the last used()
         _put(self._words, APIC_PAGE, apic_page)
 
     def detach(self, words):
@@ -122,11 +123,11 @@ class Scheduled:
 
     def used(self):
         """Return (guest ticks, host ticks, wake-ups, how many of them for a timer, the sum of their lateness, the
-        longest), all since the call before. One step copies them: the vCPU may run in the middle of a line."""
-        now = array("Q", bytes(8 * len(_COUNTS)))
-        _take(self._words, _COUNTS, now)
-        seen, self._seen = self._seen, (now[0], now[1])
-        return (now[0] - seen[0], now[1] - seen[1]) + tuple(now[2:])
+        longest), all since the call before. One step copies them: the vCPU may run in the middle of a line. Between two
+        of the numbers that are made of them guests above may run: all six took 13,000 ticks without a branch."""
+        taken = array("I", bytes(8 * len(_COUNTS)))
+        _take(self._words, _COUNTS, taken, self._seen)
+        return tuple([_get(taken, at) for at in range(0, 2 * len(_COUNTS), 2)])
 
 
 class ScheduledVm:
@@ -254,16 +255,22 @@ class ScheduledVm:
 
 
 @micropython.viper
-def _take(words: ptr32, counts: ptr32, out: ptr32):
-    """Copy the words of _COUNTS. Those that are no ticks begin anew."""
+def _take(words: ptr32, counts: ptr32, out: ptr32, seen: ptr32):
+    """Copy the words of _COUNTS, as they have changed since the last time. Ticks go on; the others begin anew."""
     i = 0
     while i < 6:
         at = int(counts[i])
-        out[2 * i] = words[at]
-        out[2 * i + 1] = words[at + 1]
-        if i > 1:
+        value = int(words[at]) | int(words[at + 1]) << 32
+        if 2 * i < int(_SEEN):
+            before = int(seen[2 * i]) | int(seen[2 * i + 1]) << 32
+            seen[2 * i] = value
+            seen[2 * i + 1] = value >> 32
+            value -= before
+        else:
             words[at] = 0
             words[at + 1] = 0
+        out[2 * i] = value
+        out[2 * i + 1] = value >> 32
         i += 1
 
 
