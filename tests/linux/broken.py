@@ -125,11 +125,22 @@ def check(shell, guest):
 
 def check_one(shell, guest, event):
     """A policy that fails at a program's first event; without it the program goes on."""
+    attach = _CPUID if event == "CPUID" else f"@vm.on({event}, comm='calls32')\ndef broken(vcpu): 1 // 0"
+    shell.monitor.exec(f"vm = vms[{guest!r}]\n{attach}")
+    _fails(shell, event, "/calls32 || /bin/busybox true")
+
+
+def check_packet(shell):
+    """The same of a frame that a guest with a network sends."""
+    shell.monitor.exec("vm = vms['linux']\n@vm.on(PACKET, out=True)\ndef broken(vcpu): 1 // 0")
+    _fails(shell, "PACKET", "ping -c 1 -W 1 10.0.0.2 > /dev/null; true")
+
+
+def _fails(shell, event, command):
     monitor = shell.monitor
-    monitor.exec(f"@vm.on({event}, comm='calls32')\ndef broken(vcpu): 1 // 0" if event != "CPUID" else _CPUID)
-    shell.console.send("/calls32 || /bin/busybox echo went on\n")
+    shell.console.send(f"{command}; echo went on\n")
     deadline = time.monotonic() + 60
-    while monitor.eval(f"vms[{guest!r}].state") != "paused":
+    while monitor.eval("vm.state") != "paused":
         assert time.monotonic() < deadline, event
         time.sleep(0.1)
     assert monitor.eval("vm.why") == f"policy broken failed on {event.lower()}"

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import broken
 from pcapng import FileScanner, blocks
 
 
@@ -99,6 +100,7 @@ def check_policies(shell):
         assert "HELLO world" in said
         seen = monitor.eval("seen")
         assert len(seen) == 3 and "to 52:54:00:00:00:02, IPv4, 98 bytes>" in seen[0]
+        broken.check_packet(shell)
     finally:
         monitor.exec("pings.detach()\nshout.detach()")
     assert monitor.eval(f"[port.words[1] for port in {PORTS}]") == [0, 0]
