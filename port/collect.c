@@ -230,9 +230,9 @@ static void look_at_overflow(void) {
 }
 
 static void collect_yielding(void) {
+    paging_clean(); // guests that run meanwhile do so before the collection
     state.phase = MARKING;
     state.disturbed = false;
-    paging_clean();
     collect_yields = true;
     gc_collect_start();
     gc_helper_collect_regs_and_stack();

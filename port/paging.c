@@ -13,6 +13,7 @@
 #include "port/memory.h"
 #include "port/multiboot.h"
 #include "port/paging.h"
+#include "port/preempt.h"
 #include "port/segments.h"
 #include "port/x86.h"
 
@@ -29,6 +30,8 @@
 #define PAGE_1G  0x40000000ull
 #define FOUR_GIB 0x100000000ull
 #define FINE_END 0x800000ull // below it, 4 KiB pages
+
+#define PIECE (64) // entries between two looks at the clock
 
 extern uint64_t paging_pml4[512], paging_pdpt[512], paging_low_pd[4 * 512];
 extern char image_start[], text_end[], rodata_end[], image_end[];
@@ -135,8 +138,13 @@ void paging_init(void) {
 
 void paging_clean(void) {
     uint64_t *end = heap_entry(memory.heap.hpa + memory.heap.size);
-    for (uint64_t *entry = heap_entry(memory.heap.hpa); entry < end; entry++) {
-        *entry &= ~PTE_D;
+    uint64_t *entry = heap_entry(memory.heap.hpa);
+    while (entry < end) {
+        uint64_t *piece = end - entry > PIECE ? entry + PIECE : end;
+        for (; entry < piece; entry++) {
+            *entry &= ~PTE_D;
+        }
+        preempt_look();
     }
     write_cr3(read_cr3());
 }

@@ -7,7 +7,7 @@
 
 void paging_init(void);
 
-// Forgets which pages of the heap have been written.
+// Forgets which pages of the heap have been written. Guests may run meanwhile; what they write then may be forgotten.
 void paging_clean(void);
 
 // The first of the heap's pages of 4 KiB from hpa on that has been written since, and forgets that; end: none before it.
