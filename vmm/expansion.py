@@ -11,7 +11,7 @@ from vmm.devices.virtio.blk import Blk
 from vmm.devices.virtio.rng import Rng
 from vmm.disks.checks import HOST, LIMIT
 from vmm.disks.memory import MemoryDisk
-from vmm.pci.board import LINES, Board
+from vmm.pci.board import ECAM, LINES, Board
 from vmm.pci.virtio import VirtioPci
 from vmm.terminal import DETACH, attach
 
@@ -24,7 +24,7 @@ class Expansion:
         """vga: its VGA; line(n): a new source on interrupt line n; deliver(low, destination): messages to the local
         APICs."""
         self._deliver = deliver
-        self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused, vm.log)
+        self.board = Board(vm.port_bus, vm.mmio_bus, line, deliver, tables.PM_BASE, vm.count_refused, vm.log)
         self.places = None  # of virtio by registers in memory (vmm/devices/virtio/places.py)
         self._mmio_bus = vm.mmio_bus
         self._line = line
@@ -159,9 +159,9 @@ class Expansion:
         return function
 
     def acpi(self):
-        """What vmm.acpi.tables.install() has to know: (SSDTs, lines that are levels)."""
+        """What vmm.acpi.tables.install() has to know: (SSDTs, lines that are levels, gpa of configuration space)."""
         more = [self.places.ssdt()] if self.places else []
-        return [AML] + more, sorted(set(LINES))
+        return [AML] + more, sorted(set(LINES)), ECAM
 
     def order(self):
         """Where firmware finds what it may boot: device paths as SeaBIOS has them, disks first, then CDs."""
@@ -196,6 +196,12 @@ class Expansion:
         self.board.host.load(saved["board"])
         if self.places:
             self.places.load(saved["places"])
+
+    def resume(self):
+        """All of the guest has been loaded: devices go on with what was under way, and may raise interrupts."""
+        self.board.host.resume()
+        if self.places:
+            self.places.resume()
 
     def power_off(self):
         """The guest is switched off: what disks keep only until then is gone."""

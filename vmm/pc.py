@@ -171,6 +171,8 @@ class Pc:
                     chip.load(states[name])
                 else:
                     chip.reset()
+            if self.expansion:
+                self.expansion.resume()
 
     def reset(self):
         """The reset line: every chip."""

@@ -1,4 +1,4 @@
-"""A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT.
+"""A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT; with PCI, MCFG and SSDTs.
 
 They lie at 0xE0000, in memory that the map reserves, so that a scan for the RSDP
 finds them too; firmware gets them from vmm/acpi/loader.py. The fixed hardware (not
@@ -125,6 +125,11 @@ def hpet(identity):
     return table(b"HPET", 1, struct.pack("<IBBBBQBHB", identity, _SYSTEM_MEMORY, 64, 0, 0, HPET, 0, 0, 0))
 
 
+def mcfg(gpa):
+    """The MCFG table: configuration space of PCI's bus 0 in memory. Source: PCI Firmware Specification 3.0, 4.1.2."""
+    return table(b"MCFG", 1, struct.pack("<8xQHBB4x", gpa, 0, 0, 0))
+
+
 def dsdt(aml, present, cpus):
     """The compiled DSDT `aml` with its placeholders filled in."""
     data = bytearray(aml)
@@ -161,7 +166,8 @@ def lay_out(base, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, 
     com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
     screen     whether the tables report a VGA
     hpet_id    low half of the HPET's capabilities, 0: there is none
-    pci        ([SSDTs of what a guest's file plugs in], the lines of PCI's interrupts), None: there is none
+    pci        ([SSDTs of what a guest's file plugs in], the lines of PCI's interrupts, the gpa of its configuration
+               space), None: there is none
     ValueError for too many processors, or another DSDT than dsdt.asl's.
     """
     if not 1 <= cpus <= MAX_CPUS:
@@ -174,7 +180,7 @@ def lay_out(base, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, 
     placed = [(base, facs)]
     dsdt_gpa = base + len(facs)
     timers = (hpet(hpet_id),) if hpet_id else ()
-    more = tuple([bytes(ssdt) for ssdt in pci[0]]) if pci else ()
+    more = tuple([bytes(ssdt) for ssdt in pci[0]] + [mcfg(pci[2])]) if pci else ()
     first = dsdt(aml, present, cpus), fadt(dsdt_gpa, base, keyboard, screen), madt(cpus, pci[1] if pci else ())
     for one in first + timers + more:
         _append(placed, one)

@@ -54,3 +54,7 @@ class Places:
     def load(self, saved):
         for transport, state in zip(self.transports, saved):
             transport.load(state)
+
+    def resume(self):
+        for transport in self.transports:
+            transport.resume()
