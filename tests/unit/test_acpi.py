@@ -131,7 +131,7 @@ def firmware(files, memory, places):
 
 def test_firmware_that_places_them_finds_the_same_tables(aml):
     machine = {"cpus": 2, "com_ports": (0x3F8, 0, 0x3E8), "keyboard": True, "hpet_id": hpet.ID}
-    machine["pci"] = ([tables.table(b"SSDT", 2, bytes(40))], [10, 11], 0xFEF00000)
+    machine["pci"] = ([tables.table(b"SSDT", 2, bytes(40))], [10, 11], 0xFEF00000, b"")
     ours, theirs = Memory(1 << 20), Memory(1 << 20)
     install(ours, aml, **machine)
     firmware(loader.files(aml, **machine), theirs, {1: 0x80000, 2: 0xF6790})
