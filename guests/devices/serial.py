@@ -13,13 +13,15 @@ _SERIAL_NUMBER = 3  # an extended capability
 
 class Serial(Function):
     def __init__(self, vm):
-        Function.__init__(self, 0x9710, 0x9900, 0x078000, subsystem=(0xA000, 0x1000), pin=1)
+        Function.__init__(self, 0x9710, 0x9900, 0x070002, subsystem=(0xA000, 0x1000), pin=1)
         self.express()
         self.messages()
         self.extended(_SERIAL_NUMBER, 1, b"PCANELPY")
         self.sent = bytearray()
         self.uart = Uart16550(self.tx, self.line)
         self.bar(0, "io", 8, ((0, 8, self.uart),))
+        self.bar(1, "memory", 4096, ())  # the chip has them; by its BARs a driver tells it from others
+        self.bar(5, "memory", 4096, ())
 
     def tx(self, byte):
         if len(self.sent) == _MOST:

@@ -191,8 +191,8 @@ def test_configuration_space_in_memory(shell):
 def test_messages_without_a_table(shell):
     """The kernel's own driver of a serial port with MSI, which types and is typed at."""
     monitor = shell.monitor
-    tty = "/dev/" + shell.run("ls $p:07.0/tty").strip()
-    shell.run(f"stty -F {tty} raw -echo 115200; exec 3<>{tty}; echo by message >&3")
+    tty = "/dev/" + shell.run(r"dmesg | sed -n 's/.* 0000:00:07\.0: \(ttyS[0-9]*\) at .*/\1/p'").strip()
+    shell.run(f"stty -F {tty} raw -echo 115200; exec 3<>{tty}; echo by message >&3; sleep 0.2")
     uart = "[f for f in vms['linux'].expansion.board.host.functions.values() if hasattr(f, 'uart')][0]"
     assert monitor.eval(f"bytes({uart}.sent)") == b"by message\n"
     monitor.exec(f"for byte in b'and back\\n': {uart}.uart.rx(byte)")
@@ -273,7 +273,7 @@ def test_state_is_saved_and_loaded_under_load(shell, images):
     expected = hashlib.md5(images[3].read_bytes()[: 2 << 20]).hexdigest()  # scratch has been written to behind that
     shell.run("echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vdd bs=64k count=32 2>/dev/null | md5sum > /tmp/s & true")
     for _ in range(6):
-        shell.monitor.exec("pc = vms['linux'].pc\nwith still: pc.load(pc.save())")
+        shell.monitor.exec("pc = vms['linux'].pc\nwith still: pc.load(pc.save())", timeout=240)
         time.sleep(random.random() / 5)
     assert shell.run("wait; cut -c1-32 /tmp/s").strip() == expected
     shell.run("dd if=/dev/vde of=/dev/null bs=512 count=77 && dd if=/dev/vda of=/dev/null bs=64k count=8 iflag=direct")
