@@ -10,13 +10,11 @@
 #include "port/trap.h"
 #include "port/x86.h"
 
-#define APIC_HPA           0xfee00000ull
 #define IOAPIC_HPA         0xfec00000ull
 #define X2APIC_MSR(offset) (0x800 + ((offset) >> 4))
 
 #define APIC_BASE_EXTD (1 << 10)
 #define APIC_BASE_EN   (1 << 11)
-#define SVR_ENABLE     0x100
 
 #define IOAPIC_VERSION     0x01
 #define IOAPIC_REDIRECTION 0x10
@@ -28,14 +26,14 @@ uint32_t apic_read(unsigned offset) {
     if (x2apic) {
         return rdmsr(X2APIC_MSR(offset));
     }
-    return *(volatile uint32_t *)(APIC_HPA + offset);
+    return *(volatile uint32_t *)(APIC_BASE + offset);
 }
 
 void apic_write(unsigned offset, uint32_t value) {
     if (x2apic) {
         wrmsr(X2APIC_MSR(offset), value);
     } else {
-        *(volatile uint32_t *)(APIC_HPA + offset) = value;
+        *(volatile uint32_t *)(APIC_BASE + offset) = value;
     }
 }
 
@@ -84,11 +82,11 @@ void apic_init(void) {
         wrmsr(IA32_APIC_BASE, base | APIC_BASE_EXTD);
         x2apic = true;
     } else {
-        wrmsr(IA32_APIC_BASE, (base & 0xfff) | APIC_HPA);
+        wrmsr(IA32_APIC_BASE, (base & 0xfff) | APIC_BASE);
     }
     apic_write(APIC_LVT_LINT0, APIC_LVT_MASKED);
     apic_write(APIC_TPR, 0);
-    apic_write(APIC_SVR, SVR_ENABLE | TRAP_SPURIOUS);
+    apic_write(APIC_SVR, APIC_SVR_ENABLED | TRAP_SPURIOUS);
 
     unsigned inputs = (ioapic_read(IOAPIC_VERSION) >> 16 & 0xff) + 1;
     for (unsigned i = 0; i < inputs; i++) {

@@ -5,17 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define APIC_TPR           0x80
-#define APIC_EOI           0xb0
-#define APIC_SVR           0xf0
-#define APIC_ISR           0x100
-#define APIC_LVT_TIMER     0x320
-#define APIC_LVT_LINT0     0x350
-#define APIC_TIMER_INITIAL 0x380
-#define APIC_TIMER_CURRENT 0x390
-#define APIC_TIMER_DIVIDE  0x3e0
+#include "shared_constants.h" // offsets of registers (vmm/devices/lapic_registers.py)
 
-#define APIC_LVT_MASKED       0x10000
 #define APIC_LVT_TSC_DEADLINE 0x40000
 
 void apic_init(void);

@@ -3,13 +3,7 @@
 #include "port/timer.h"
 #include "port/vmxops.h"
 
-#define RFLAGS_IF              (1ull << 9)
-#define BLOCKING_BY_STI_MOV_SS (3)
-#define PRIORITY_ALL           (15) // task-priority class of the local APIC that lets no interrupt through
-
-// Words of the guest's local APIC (vmm/devices/lapic_page.py), its IRR 16 bytes a register.
-#define APIC_PPR (0x0a0 / 4)
-#define APIC_IRR (0x200 / 4)
+#define PRIORITY_ALL (15) // task-priority class of the local APIC that lets no interrupt through
 
 // Interrupts wait for the guest, the first of them RVI. Where one will do so beyond this entry, since it is not
 // alone or the guest cannot take it now, the host's own wait, too.
@@ -19,10 +13,11 @@ bool bochs27_hold(const vcpu_frame_t *f) {
         return false;
     }
     const uint32_t *page = (const uint32_t *)(uintptr_t)f->virtual_apic;
-    bool waits = !(f->rflags & RFLAGS_IF) || (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) ||
-                 (f->interruptibility & BLOCKING_BY_STI_MOV_SS) || rvi >> 4 <= page[APIC_PPR] >> 4;
+    bool waits =
+        !(f->rflags & RFLAGS_IF) || (vmx_get(VM_ENTRY_INTERRUPTION_INFORMATION) & INFO_VALID) ||
+        (f->interruptibility & BLOCKING_BY_STI_MOV_SS) || rvi >> 4 <= page[APIC_PPR / 4] >> 4;
     for (uint32_t i = 0; i < 8 && !waits; i++) {
-        uint32_t bits = page[APIC_IRR + 4 * i];
+        uint32_t bits = page[APIC_IRR / 4 + 4 * i];
         waits = bits != 0 && (i != rvi >> 5 || bits != 1u << (rvi & 31));
     }
     if (waits) {

@@ -1,4 +1,4 @@
-"""Writes the header by which C has what the tables of vmm/ declare: the frame's offsets, bits and slots.
+"""Writes the header by which C has what the tables of vmm/ declare: the frame's offsets, VMCS encodings, bits, slots.
 
     header.py OUTPUT
 
@@ -21,7 +21,7 @@ NO_MEMBERS = ("MSR_SLOTS", "STORED_MSRS", "SIZE")
 
 ASSEMBLY = ("HOST_RSP", "LAUNCHED")  # offsets that vmx.S uses
 
-# (module, prefix in Python, prefix in C): constants that both sides use.
+# (module, name or prefix in Python, in C): constants that both sides use. A prefix ends in "_", or is empty: all.
 SHARED = (
     (FRAME, "DIRTY_", "FRAME_DIRTY_"),
     (FRAME, "WANT_", "FRAME_WANT_"),
@@ -34,10 +34,33 @@ SHARED = (
     ("vmm.vtx.trial", "FLAW_", "FLAW_"),
     ("vmm.policies.account", "CALL_", "ACCOUNT_"),
     ("vmm.verdict", "ADVANCE", "VERDICT_ADVANCE"),
-    ("vmm.vtx.vmcs", "GUEST_IA32_EFER", "GUEST_IA32_EFER"),
-    ("vmm.vtx.x86", "EFER_LMA", "EFER_LMA"),
-    ("vmm.vtx.x86", "EFER_NXE", "EFER_NXE"),
-    ("vmm.vtx.x86", "CR4_LA57", "CR4_LA57"),
+    (FRAME, "MSR_SLOTS", "VCPU_MSRS"),
+    ("vmm.vtx.exits", "SLOTS", "VCPU_SLOTS"),
+    ("vmm.vtx.vmcs", "", ""),
+    ("vmm.vtx.vmcs_bits", "BLOCKING_BY_STI_MOV_SS", "BLOCKING_BY_STI_MOV_SS"),
+    ("vmm.vtx.vmcs_bits", "PENDING_BS", "PENDING_BS"),
+    ("vmm.vtx.vmcs_bits", "ENTRY_IA32E_MODE_GUEST", "ENTRY_IA32E_MODE_GUEST"),
+    ("vmm.vtx.vmcs_bits", "RIGHTS_L", "RIGHTS_L"),
+    ("vmm.vtx.events", "VALID", "INFO_VALID"),
+    ("vmm.vtx.breakpoints", "ENABLES", "DR7_ENABLES"),
+    ("vmm.vtx.x86", "CR0_", "CR0_"),
+    ("vmm.vtx.x86", "CR4_", "CR4_"),
+    ("vmm.vtx.x86", "EFER_", "EFER_"),
+    ("vmm.vtx.x86", "RFLAGS_", "RFLAGS_"),
+    ("vmm.vtx.x86", "IA32_", "IA32_"),
+    ("vmm.vtx.x86", "APIC_BASE", "APIC_BASE"),
+    ("vmm.vtx.x86", "INSTRUCTION_BYTES", "INSTRUCTION_BYTES"),
+    ("vmm.vtx.x86", "MXCSR_RESET", "MXCSR_RESET"),
+    ("vmm.vtx.mitigations", "IA32_PRED_CMD", "IA32_PRED_CMD"),
+    ("vmm.devices.lapic_registers", "TPR", "APIC_TPR"),
+    ("vmm.devices.lapic_registers", "PPR", "APIC_PPR"),
+    ("vmm.devices.lapic_registers", "EOI", "APIC_EOI"),
+    ("vmm.devices.lapic_registers", "SVR", "APIC_SVR"),
+    ("vmm.devices.lapic_registers", "SVR_ENABLED", "APIC_SVR_ENABLED"),
+    ("vmm.devices.lapic_registers", "ISR", "APIC_ISR"),
+    ("vmm.devices.lapic_registers", "IRR", "APIC_IRR"),
+    ("vmm.devices.lapic_registers", "LVT_", "APIC_LVT_"),
+    ("vmm.devices.lapic_registers", "TIMER_", "APIC_TIMER_"),
     ("vmm.vtx.recording", "RECORD_SIZE", "TRACE_RECORD_SIZE"),
     ("vmm.vtx.recording", "UNKNOWN_", "TRACE_UNKNOWN_"),
     ("vmm.vtx.recording", "SLOT_SIZE", "TRACE_SLOT_SIZE"),
@@ -54,15 +77,22 @@ def names(tree, module):
     return [name for name in targets if tree.value(module, name) is not None]
 
 
+def number(value):
+    """As C has it: from bit 31 on of 64 bits, so that its complement is, too."""
+    return f"{value:#x}ull" if value >> 31 else f"{value:#x}"
+
+
 def header(tree):
     lines = ["// Made by port/header.py from the tables in vmm/."]
     for module, python, c in SHARED:
         found = [
-            name for name in names(tree, module) if name == python or python[-1] == "_" and name.startswith(python)
+            name
+            for name in names(tree, module)
+            if name == python or (python[-1:] in ("_", "") and name.startswith(python))
         ]
         if not found:
             raise SystemExit(f"header.py: {module} has no {python}")
-        lines += [f"#define {c}{name[len(python) :]} ({tree.value(module, name):#x})" for name in found]
+        lines += [f"#define {c}{name[len(python) :]} ({number(tree.value(module, name))})" for name in found]
     members = []
     for name in names(tree, FRAME):
         if name not in NO_MEMBERS and not name.startswith(("DIRTY_", "WANT_")):

@@ -10,12 +10,8 @@
 
 #include "shared_constants.h"
 
-#define VCPU_SLOTS       (256) // of the dispatch table; those from VCPU_REASONS on are for keys
-#define VCPU_MSRS        (16)
 #define VCPU_TIMERS      (16)
 #define VCPU_XSAVE_PAGES (3)
-
-#define INFO_VALID (1ull << 31) // of interruption information
 
 // Keys: a hash table, open addressing, its last entries beyond the highest index and the
 // very last one empty (slot 0). vmm/vtx/keys.py makes them.

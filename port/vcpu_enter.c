@@ -12,19 +12,10 @@
 #include "port/coalesce.h"
 #include "port/trace.h"
 
-#define RFLAGS_TF              (1ull << 8)
-#define RFLAGS_RF              (1ull << 16)
-#define DEBUGCTL_BTF           (1ull << 1)
-#define PENDING_BS             (1ull << 14)
-#define BLOCKING_BY_STI_MOV_SS (3)
-#define DR7_ENABLES            (0xff) // L0, G0 to L3, G3
-#define REASON_ENTRY_FAILURE   (1ull << 31)
-#define ENTRY_IA32E_MODE_GUEST (1ull << 9)
-#define CS_L                   (1ull << 13)
-#define LENGTH_MOST            (15) // bytes of an instruction
-#define MIN_RUN_AS_LONG        (~0ull)
+#define DEBUGCTL_BTF         (1ull << 1)
+#define REASON_ENTRY_FAILURE (1ull << 31)
+#define MIN_RUN_AS_LONG      (~0ull)
 
-#define IA32_PRED_CMD (0x49)
 #define PRED_CMD_IBPB (1)
 
 // Host TSC at which the first timer is due, 1 where that was before the host's TSC began, 0 where none is armed.
@@ -71,7 +62,7 @@ static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
             first == 0 || (f->slice_end != 0 && f->slice_end < first) ? f->slice_end : first;
     }
     if (f->dirty & FRAME_DIRTY_CONTROLS) {
-        vmx_put(PRIMARY_CONTROLS, f->controls);
+        vmx_put(PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, f->controls);
     }
     if (f->dirty & FRAME_DIRTY_RVI) {
         uint64_t status = vmx_get(GUEST_INTERRUPT_STATUS);
@@ -80,9 +71,9 @@ static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
         }
     }
     if (f->dirty & FRAME_DIRTY_ENTRY) {
-        vmx_put(ENTRY_INTERRUPTION_INFO, f->entry_info);
-        vmx_put(ENTRY_EXCEPTION_ERROR_CODE, f->entry_error);
-        vmx_put(ENTRY_INSTRUCTION_LENGTH, f->entry_length);
+        vmx_put(VM_ENTRY_INTERRUPTION_INFORMATION, f->entry_info);
+        vmx_put(VM_ENTRY_EXCEPTION_ERROR_CODE, f->entry_error);
+        vmx_put(VM_ENTRY_INSTRUCTION_LENGTH, f->entry_length);
     }
     f->dirty = 0;
 }
@@ -90,7 +81,7 @@ static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
 // Whether RIP has 64 bits: in 64-bit mode, that is, with both of these bits set.
 static __attribute__((noinline)) bool in_64_bit_mode(void) {
     return (vmx_get(VM_ENTRY_CONTROLS) & ENTRY_IA32E_MODE_GUEST) != 0 &&
-           (vmx_get(GUEST_CS_ACCESS_RIGHTS) & CS_L) != 0;
+           (vmx_get(GUEST_CS_ACCESS_RIGHTS) & RIGHTS_L) != 0;
 }
 
 // The rare parts of an instruction's completion: RF, blocking by STI and MOV SS, a single step.
@@ -101,7 +92,8 @@ static __attribute__((noinline)) void complete(vcpu_frame_t *f) {
     }
     if (f->interruptibility & BLOCKING_BY_STI_MOV_SS) {
         f->interruptibility &= ~(uint64_t)BLOCKING_BY_STI_MOV_SS;
-        vmx_put(GUEST_INTERRUPTIBILITY, vmx_get(GUEST_INTERRUPTIBILITY) & ~BLOCKING_BY_STI_MOV_SS);
+        vmx_put(GUEST_INTERRUPTIBILITY_STATE,
+            vmx_get(GUEST_INTERRUPTIBILITY_STATE) & ~BLOCKING_BY_STI_MOV_SS);
     }
     if ((f->rflags & RFLAGS_TF) && !(vmx_get(GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF)) {
         vmx_put(
@@ -116,7 +108,7 @@ static __attribute__((noinline)) void complete(vcpu_frame_t *f) {
 static inline __attribute__((always_inline)) void advance(vcpu_frame_t *f) {
     f->verdict = 0;
     uint64_t rip = f->rip + f->length;
-    if (MP_UNLIKELY((uint32_t)rip <= LENGTH_MOST) && !in_64_bit_mode()) {
+    if (MP_UNLIKELY((uint32_t)rip <= INSTRUCTION_BYTES) && !in_64_bit_mode()) {
         rip = (uint32_t)rip;
     }
     f->rip = rip;
@@ -165,11 +157,11 @@ static const struct {
     {GUEST_DR7, offsetof(vcpu_frame_t, dr7)},
     {GUEST_LINEAR_ADDRESS, offsetof(vcpu_frame_t, linear)},
     {GUEST_PHYSICAL_ADDRESS, offsetof(vcpu_frame_t, gpa)},
-    {EXIT_INTERRUPTION_INFO, offsetof(vcpu_frame_t, intr_info)},
-    {EXIT_INTERRUPTION_ERROR_CODE, offsetof(vcpu_frame_t, intr_error)},
-    {IDT_VECTORING_INFO, offsetof(vcpu_frame_t, vectoring_info)},
+    {VM_EXIT_INTERRUPTION_INFORMATION, offsetof(vcpu_frame_t, intr_info)},
+    {VM_EXIT_INTERRUPTION_ERROR_CODE, offsetof(vcpu_frame_t, intr_error)},
+    {IDT_VECTORING_INFORMATION, offsetof(vcpu_frame_t, vectoring_info)},
     {IDT_VECTORING_ERROR_CODE, offsetof(vcpu_frame_t, vectoring_error)},
-    {EXIT_INSTRUCTION_INFO, offsetof(vcpu_frame_t, instr_info)},
+    {VM_EXIT_INSTRUCTION_INFORMATION, offsetof(vcpu_frame_t, instr_info)},
     {GUEST_CR3, offsetof(vcpu_frame_t, cr3)},
     {GUEST_CS_ACCESS_RIGHTS, offsetof(vcpu_frame_t, cs_rights)},
     {GUEST_CS_BASE, offsetof(vcpu_frame_t, cs_base)},
@@ -278,7 +270,7 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
         if (MP_UNLIKELY(limited)) {
             left = limited_run(f, left, since, now);
         }
-        vmx_put(PREEMPTION_TIMER_VALUE, left);
+        vmx_put(VMX_PREEMPTION_TIMER_VALUE, left);
     }
     int failed = vmx_cpu.guest(f);
     uint64_t exit_tsc = op_rdtsc();
@@ -322,8 +314,8 @@ static inline __attribute__((always_inline)) uint64_t read_exit(vcpu_frame_t *f)
     vmx_save(GUEST_RFLAGS, &f->rflags);
     vmx_save(GUEST_RSP, &f->gpr[4]);
     vmx_save(EXIT_QUALIFICATION, &f->qualification);
-    vmx_save(EXIT_INSTRUCTION_LENGTH, &f->length);
-    vmx_save(GUEST_INTERRUPTIBILITY, &f->interruptibility);
+    vmx_save(VM_EXIT_INSTRUCTION_LENGTH, &f->length);
+    vmx_save(GUEST_INTERRUPTIBILITY_STATE, &f->interruptibility);
     if (MP_UNLIKELY(reason >= VCPU_SLOT_ATTENTION)) {
         reason = unusual_reason(f, reason);
     } else {
@@ -341,7 +333,7 @@ static __attribute__((noinline)) bool clear_the_way(vcpu_t *self, vcpu_frame_t *
         handle_no_exit(self, VCPU_SLOT_COMPLETED);
         vcpu_need_loaded(self);
     }
-    f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY);
+    f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY_STATE);
     f->pending_debug = vmx_get(GUEST_PENDING_DEBUG_EXCEPTIONS);
     handle_no_exit(self, VCPU_SLOT_PENDING);
     if (f->pending || f->verdict) {
@@ -379,7 +371,7 @@ static inline __attribute__((always_inline)) mp_uint_t enter_once(
     __asm volatile("cli" ::: "memory");
     if (MP_UNLIKELY(coalesce_due(false))) {
         __asm volatile("sti" ::: "memory");
-        if (vmx_get(ENTRY_INTERRUPTION_INFO) & INFO_VALID) {
+        if (vmx_get(VM_ENTRY_INTERRUPTION_INFORMATION) & INFO_VALID) {
             f->dirty |= FRAME_DIRTY_ENTRY; // an event waits until the guest has been entered
         }
         handle_no_exit(self, VCPU_SLOT_ATTENTION);

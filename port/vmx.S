@@ -19,8 +19,6 @@
 #define RDI 7
 #include "shared_constants.h"
 
-#define HOST_RSP 0x6c14
-
 #define RSB_ENTRIES 32
 
     .text

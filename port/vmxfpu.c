@@ -8,9 +8,6 @@
 #include "port/vmxops.h"
 #include "port/vcpu.h"
 
-#define CR0_TS       (1ull << 3)
-#define CR4_OSXSAVE  (1ull << 18)
-#define MXCSR_RESET  (0x1f80)
 #define SSE_AND_AVX  (6) // state components
 #define XSAVEC_THERE (1u << 1) // CPUID leaf 0DH, subleaf 1, EAX
 

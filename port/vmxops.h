@@ -6,43 +6,9 @@
 #include <stdint.h>
 #include <stdbool.h>
 
-typedef enum { VMX_OK = 0, VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 } vmx_result_t;
+#include "shared_constants.h" // VMCS encodings (vmm/vtx/vmcs.py)
 
-// VMCS encodings that the shim itself touches (vmm/vtx/vmcs.py has all of them).
-#define GUEST_INTERRUPTIBILITY         (0x4824)
-#define GUEST_PENDING_DEBUG_EXCEPTIONS (0x6822)
-#define GUEST_RSP                      (0x681c)
-#define GUEST_RIP                      (0x681e)
-#define GUEST_RFLAGS                   (0x6820)
-#define GUEST_DR7                      (0x681a)
-#define GUEST_IA32_DEBUGCTL            (0x2802)
-#define TSC_OFFSET                     (0x2010)
-#define VM_INSTRUCTION_ERROR           (0x4400)
-#define EXIT_REASON                    (0x4402)
-#define EXIT_INTERRUPTION_INFO         (0x4404)
-#define EXIT_INTERRUPTION_ERROR_CODE   (0x4406)
-#define IDT_VECTORING_INFO             (0x4408)
-#define IDT_VECTORING_ERROR_CODE       (0x440a)
-#define EXIT_INSTRUCTION_LENGTH        (0x440c)
-#define EXIT_INSTRUCTION_INFO          (0x440e)
-#define EXIT_QUALIFICATION             (0x6400)
-#define GUEST_LINEAR_ADDRESS           (0x640a)
-#define GUEST_PHYSICAL_ADDRESS         (0x2400)
-#define ENTRY_INTERRUPTION_INFO        (0x4016)
-#define ENTRY_EXCEPTION_ERROR_CODE     (0x4018)
-#define ENTRY_INSTRUCTION_LENGTH       (0x401a)
-#define PREEMPTION_TIMER_VALUE         (0x482e)
-#define PRIMARY_CONTROLS               (0x4002)
-#define VM_ENTRY_CONTROLS              (0x4012)
-#define GUEST_INTERRUPT_STATUS         (0x0810)
-#define GUEST_CR0                      (0x6800)
-#define GUEST_CR3                      (0x6802)
-#define GUEST_CR4                      (0x6804)
-#define GUEST_CS_BASE                  (0x6808)
-#define GUEST_CS_ACCESS_RIGHTS         (0x4816)
-#define GUEST_SS_ACCESS_RIGHTS         (0x4818)
-#define GUEST_CR0                      (0x6800)
-#define CR0_READ_SHADOW                (0x6004)
+typedef enum { VMX_OK = 0, VMX_FAIL_INVALID = 1, VMX_FAIL_VALID = 2 } vmx_result_t;
 
 #define VMX_FLAGS(c, z) ((c) ? VMX_FAIL_INVALID : (z) ? VMX_FAIL_VALID : VMX_OK)
 

@@ -6,12 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CR4_MCE     (1ull << 6)
-#define CR4_OSXSAVE (1ull << 18)
-#define RFLAGS_IF   (1ull << 9)
-
-#define IA32_APIC_BASE    0x1b
-#define IA32_TSC_DEADLINE 0x6e0
+#include "shared_constants.h" // bits of control registers, MSRs (vmm/vtx/x86.py)
 
 static inline void outb(uint16_t port, uint8_t value) {
     __asm volatile("outb %0, %1" : : "a"(value), "Nd"(port));

@@ -13,7 +13,6 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.lapic_page import post, post_level
 from vmm.devices.lapic_registers import (
     DFR,
     ENABLED,
@@ -33,6 +32,7 @@ from vmm.devices.lapic_registers import (
     TRIGGER_LEVEL,
     X2APIC,
 )
+from vmm.devices.lapic_vectors import post, post_level
 from vmm.scheduling.clock import cut
 from vmm.scheduling.preemption import GRACES, preempt_soon
 from vmm.scheduling.states import WAITS

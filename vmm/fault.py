@@ -23,6 +23,7 @@ PF = const(14)
 MF = const(16)
 AC = const(17)
 MC = const(18)
+WITH_ERROR = const(1 << DF | 1 << TS | 1 << NP | 1 << SS | 1 << GP | 1 << PF | 1 << AC)  # push an error code
 
 
 class Fault(Exception):

@@ -24,8 +24,8 @@ from vmm.devices.i8042 import I8042
 from vmm.devices.i8254 import I8254
 from vmm.devices.i8259 import I8259
 from vmm.devices.ioapic import IoApic
-from vmm.devices.lapic_page import receive
 from vmm.devices.lapic_registers import IO_EXTINT
+from vmm.devices.lapic_vectors import receive
 from vmm.devices.later import Later
 from vmm.devices.mc146818 import Mc146818
 from vmm.devices.port92 import Port92

@@ -16,7 +16,7 @@ from vmm.policies import monitortrap, stepper, trapflag
 from vmm.scheduling import clock, states
 from vmm.scheduling.preemption import end_turn
 from vmm.scheduling.scheduled import Scheduled
-from vmm.vtx import apicv, breakpoints, events, msr_bitmap, tpr_shadow, vcpu
+from vmm.vtx import apicv, breakpoints, events, making, msr_bitmap, tpr_shadow
 from vmm.vtx.frame import SIBLING, TASK
 from vmm.vtx.x86 import CR0_CD, CR0_ET, CR0_NW, PAGE
 
@@ -26,10 +26,10 @@ _BOOT_PROCESSOR = "INIT of the processor that boots"
 
 
 def make(vm, number, vpid, live):
-    """Return a vCPU with its parts, which the machine's chips are not connected to yet. live: as for vcpu.make."""
+    """Return a vCPU with its parts, which the machine's chips are not connected to yet. live: as for making.make."""
     monitor = vm.monitor
     caps = monitor.caps
-    made = vcpu.make(vm, number, caps, vm.take, vm.exits, live)
+    made = making.make(vm, number, caps, vm.take, vm.exits, live)
     vm.vcpus.append(made)  # so that release() finds it
     made.memory = vm.memory  # for what looks into it often: finding it by the VM takes 100 ticks more
     made.vpid = vpid
@@ -40,7 +40,7 @@ def make(vm, number, vpid, live):
     made.clock.attach(made)
     made.msr_bitmap = msr_bitmap.Bitmap(vm.take(PAGE))
     vm.msrs.open(made.msr_bitmap)
-    vcpu.prepare(made, caps)
+    making.prepare(made, caps)
     made.events = waiting = events.Events(made, caps.used["proc"].raw)
     made.apic_page = vm.take(lapic_registers.SIZE)
     registers = uctypes.bytearray_at(made.apic_page, lapic_registers.SIZE)

@@ -28,7 +28,7 @@ from vmm.policies import arming, chain, policy
 from vmm.scheduling.interleave import Interleaved
 from vmm.scheduling.preemption import GRACES, preempt_soon
 from vmm.scheduling.scheduled import ScheduledVm
-from vmm.vtx import vcpu
+from vmm.vtx import making
 from vmm.vtx.vmcs_bits import CONTROL_PAUSE_EXITING
 from vmm.vtx.x86 import IA32_TSC_AUX, IA32_XSS, PAGE
 
@@ -142,7 +142,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self.exits = Exits(self.report)  # top(), trace(): what exits, and what it costs
         for number in range(cpus):
             processors.make(self, number, vpids[number], live)
-        self.arming = arming.Arming(self, self.vcpus, vcpu.EXCEPTIONS)
+        self.arming = arming.Arming(self, self.vcpus, making.EXCEPTIONS)
         first = self.vcpu
         self.clock, self.lapic, self.events = first.clock, first.lapic, first.events  # short names
         self.apic_bus = apic_bus.ApicBus(monitor.scheduler, self.vcpus, processors.initialize, processors.start_up)

@@ -21,7 +21,7 @@ cpu.idle_hook(first)
 def run(directory):
     file = directory / "exitbench.toml"
     file.write_text(
-        f'name = "{guest.NAME}"\nmemory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\n'
+        f'name = "{guest.NAME}"\nmemory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.image()}"\n'
         f'cmdline = "{guest.cmdline(ROWS, 50)}"\n'
     )
     modules = [BootModule("policy:first.py", FIRST_IDLE)]

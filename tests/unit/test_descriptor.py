@@ -4,9 +4,8 @@ import struct
 
 from vcpus import TSS, UNUSABLE, Vcpu
 
-from vmm import verdict
+from vmm import fault, verdict
 from vmm.handlers import descriptor
-from vmm.vtx import events
 from vmm.vtx.reasons import GDTR_OR_IDTR_ACCESS, LDTR_OR_TR_ACCESS
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT
 
@@ -92,12 +91,12 @@ def test_16_bit_addresses_wrap_and_add_the_segment_base():
 
 def test_segment_checks():
     for segment, change, vector in (
-        (DS, (0x10, 0, 0x4004, 0x4093), events.GP),  # beyond the limit
-        (SS, (0x10, 0, 0x4004, 0x4093), events.SS),
-        (DS, (0x10, 0, 0xFFFFFFFF, 0xC091), events.GP),  # read-only
-        (ES, (0, 0, 0, UNUSABLE), events.GP),
-        (SS, (0x10, 0, 0x4000, 0xC097), events.SS),  # expand-down
-        (CS, (0x08, 0, 0xFFFFFFFF, 0xC09B), events.GP),  # code is never written
+        (DS, (0x10, 0, 0x4004, 0x4093), fault.GP),  # beyond the limit
+        (SS, (0x10, 0, 0x4004, 0x4093), fault.SS),
+        (DS, (0x10, 0, 0xFFFFFFFF, 0xC091), fault.GP),  # read-only
+        (ES, (0, 0, 0, UNUSABLE), fault.GP),
+        (SS, (0x10, 0, 0x4000, 0xC097), fault.SS),  # expand-down
+        (CS, (0x08, 0, 0xFFFFFFFF, 0xC09B), fault.GP),  # code is never written
     ):
         vcpu = machine()
         vcpu.set_segment(("es", "cs", "ss", "ds")[segment], *change)
@@ -111,7 +110,7 @@ def test_segment_checks():
 def test_page_fault():
     vcpu = machine(True)
     assert table(vcpu, SGDT, 0x10FFC, size=2) == verdict.RESUME
-    assert injected(vcpu) == (events.PF, 2) and vcpu.cr2 == 0x10FFC
+    assert injected(vcpu) == (fault.PF, 2) and vcpu.cr2 == 0x10FFC
 
 
 def test_64_bit():
@@ -126,10 +125,10 @@ def test_64_bit():
     assert vcpu.vm.memory.read(0x5000, 10) == vcpu.vm.memory.read(0x4000, 10)
     vcpu.vm.memory.write_u64(0x4002, 1 << 47)
     assert table(vcpu, LIDT, 0x4000, size=2) == verdict.RESUME
-    assert injected(vcpu) == (events.GP, 0)
+    assert injected(vcpu) == (fault.GP, 0)
     vcpu = machine(True)
     assert table(vcpu, LIDT, 1 << 47, size=2, segment=SS) == verdict.RESUME
-    assert injected(vcpu) == (events.SS, 0)
+    assert injected(vcpu) == (fault.SS, 0)
 
 
 def test_sldt_and_str():
@@ -168,12 +167,12 @@ def test_lldt_and_ltr():
 
 def test_bad_selectors():
     for identity, value, vector, error in (
-        (LTR, 0, events.GP, 0),
-        (LTR, 0x1C, events.GP, 0x1C),  # in the LDT
-        (LTR, 0x38, events.GP, 0x38),  # beyond the GDT
-        (LTR, 0x13, events.GP, 0x10),  # an LDT
-        (LTR, 0x20, events.NP, 0x20),
-        (LLDT, 0x18, events.GP, 0x18),
+        (LTR, 0, fault.GP, 0),
+        (LTR, 0x1C, fault.GP, 0x1C),  # in the LDT
+        (LTR, 0x38, fault.GP, 0x38),  # beyond the GDT
+        (LTR, 0x13, fault.GP, 0x10),  # an LDT
+        (LTR, 0x20, fault.NP, 0x20),
+        (LLDT, 0x18, fault.GP, 0x18),
     ):
         vcpu = machine()
         vcpu.rax = value
@@ -184,9 +183,9 @@ def test_bad_selectors():
 def test_16_byte_descriptors():
     for value, base, upper, want in (
         (0x28, 0x7F, 0, None),
-        (0x28, 0xFFFFFF, 0, (events.GP, 0x28)),  # not canonical
-        (0x28, 0, 1 << 9, (events.GP, 0x28)),  # the second half has a type
-        (0x30, 0, 0, (events.GP, 0x30)),  # and is beyond the limit
+        (0x28, 0xFFFFFF, 0, (fault.GP, 0x28)),  # not canonical
+        (0x28, 0, 1 << 9, (fault.GP, 0x28)),  # the second half has a type
+        (0x30, 0, 0, (fault.GP, 0x30)),  # and is beyond the limit
     ):
         vcpu = machine(True)
         vcpu.vm.memory.write(GDT + 0x30, struct.pack("<II", base, upper))

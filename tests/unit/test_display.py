@@ -10,10 +10,10 @@ from support import Memory
 
 from vmm.bus import MmioBus, PortBus
 from vmm.devices import bochs_vbe as vbe
+from vmm.devices.pci_header import COMMAND, ROM
 from vmm.devices.vga import Vga
 from vmm.pci import display
 from vmm.pci.board import MEMORY, Board
-from vmm.pci.function import COMMAND, ROM
 
 MIB = 1 << 20
 RAM = 8 * MIB

@@ -156,12 +156,17 @@ SEEDS = [
 ]
 
 
+# Where a segment that begins below 1 MiB may be loaded, besides RAM: below the ACPI tables, and above them.
+FIRMWARE_AREA = ((0xC0000, 0xE0000), (0xF1000, 0x100000))
+
+
 class Guarded(Memory):
-    """Refuses writes to what is not RAM in its map."""
+    """Refuses writes where the map has no RAM and nothing is loaded."""
 
     def write(self, gpa, data):
         end = gpa + len(data)
-        assert any(b <= gpa and end <= b + n for b, n, kind in e820(self.size) if kind == 1)
+        allowed = [(b, b + n) for b, n, kind in e820(self.size) if kind == 1]
+        assert any(first <= gpa and end <= last for first, last in allowed + list(FIRMWARE_AREA)), (hex(gpa), hex(end))
         super().write(gpa, data)
 
 

@@ -41,7 +41,7 @@ from tasks import (
 from vcpus import DATA, GPRS, UNUSABLE
 
 from vmm import verdict
-from vmm.vtx import events
+from vmm.fault import DB
 from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 
 
@@ -164,6 +164,6 @@ def test_debug_trap():
     vcpu = machine()
     new_task(vcpu, trap=1)
     assert switch(vcpu, JMP) == verdict.RESUME
-    assert injected(vcpu) == (events.DB, 0) and vcpu.rip == 0x4000
+    assert injected(vcpu) == (DB, 0) and vcpu.rip == 0x4000
     assert vcpu.debug()[4] == 0xFFFF8FF0
     entered(vcpu)

@@ -40,19 +40,19 @@ from tasks import (
 )
 
 from vmm import verdict
-from vmm.vtx import events
+from vmm.fault import DF, GP, NP, SS, TS
 from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
 
 
 def test_faults_of_the_old_task():
     for source, selector, vector, error in (
-        (JMP, 0, events.GP, 0),
-        (JMP, NEW | 4, events.GP, NEW | 4),
-        (CALL, OLD, events.GP, OLD),  # busy
-        (JMP, CODE, events.GP, CODE),
-        (JMP, 0x1F8, events.GP, 0x1F8),
-        (IRET, NEW, events.TS, NEW),  # not busy
-        (IRET, 0x1F8, events.TS, 0x1F8),
+        (JMP, 0, GP, 0),
+        (JMP, NEW | 4, GP, NEW | 4),
+        (CALL, OLD, GP, OLD),  # busy
+        (JMP, CODE, GP, CODE),
+        (JMP, 0x1F8, GP, 0x1F8),
+        (IRET, NEW, TS, NEW),  # not busy
+        (IRET, 0x1F8, TS, 0x1F8),
     ):
         vcpu = machine()
         before = vcpu.vm.memory.read(0, 0x10000), dict(vcpu.fields)
@@ -63,7 +63,7 @@ def test_faults_of_the_old_task():
 
 
 def test_tss_not_present_and_too_short():
-    for limit, rights_, vector in ((0x67, 0x09, events.NP), (0x66, 0x89, events.TS)):
+    for limit, rights_, vector in ((0x67, 0x09, NP), (0x66, 0x89, TS)):
         for source, kind, external in (
             (CALL, None, 0),
             (GATE, EXTERNAL, 1),
@@ -78,27 +78,27 @@ def test_tss_not_present_and_too_short():
 
 def test_faults_of_the_new_task():
     for task, vector, error in (
-        ({"ldtr": 0x3C}, events.TS, 0x3C),
-        ({"ldtr": STACK}, events.TS, STACK),
-        ({"ldtr": 0x1F8}, events.TS, 0x1F8),
-        ({"ss": 0}, events.TS, 0),
-        ({"ss": 3}, events.TS, 0),
-        ({"ss": CODE}, events.TS, CODE),
-        ({"ss": READ_ONLY}, events.TS, READ_ONLY),
-        ({"ss": ABSENT}, events.SS, ABSENT),
-        ({"ss": STACK | 3}, events.TS, STACK),
-        ({"ss": DATA3}, events.TS, DATA3 & ~3),
-        ({"cs": 0}, events.TS, 0),
-        ({"cs": STACK}, events.TS, STACK),
-        ({"cs": 0x04}, events.TS, 0x04),  # no LDT
-        ({"cs": CODE3 & ~3}, events.TS, CODE3 & ~3),
-        ({"cs": CODE | 3, "ss": DATA3, "ds": 0}, events.TS, CODE),
-        ({"cs": CODE_ABSENT}, events.NP, CODE_ABSENT),
-        ({"ds": ABSENT}, events.NP, ABSENT),
-        ({"es": EXECUTE_ONLY}, events.TS, EXECUTE_ONLY),
-        ({"fs": NEW}, events.TS, NEW),
-        ({"gs": STACK | 3}, events.TS, STACK),
-        ({"cs": CODE3, "ss": DATA3, "ds": STACK}, events.TS, STACK),
+        ({"ldtr": 0x3C}, TS, 0x3C),
+        ({"ldtr": STACK}, TS, STACK),
+        ({"ldtr": 0x1F8}, TS, 0x1F8),
+        ({"ss": 0}, TS, 0),
+        ({"ss": 3}, TS, 0),
+        ({"ss": CODE}, TS, CODE),
+        ({"ss": READ_ONLY}, TS, READ_ONLY),
+        ({"ss": ABSENT}, SS, ABSENT),
+        ({"ss": STACK | 3}, TS, STACK),
+        ({"ss": DATA3}, TS, DATA3 & ~3),
+        ({"cs": 0}, TS, 0),
+        ({"cs": STACK}, TS, STACK),
+        ({"cs": 0x04}, TS, 0x04),  # no LDT
+        ({"cs": CODE3 & ~3}, TS, CODE3 & ~3),
+        ({"cs": CODE | 3, "ss": DATA3, "ds": 0}, TS, CODE),
+        ({"cs": CODE_ABSENT}, NP, CODE_ABSENT),
+        ({"ds": ABSENT}, NP, ABSENT),
+        ({"es": EXECUTE_ONLY}, TS, EXECUTE_ONLY),
+        ({"fs": NEW}, TS, NEW),
+        ({"gs": STACK | 3}, TS, STACK),
+        ({"cs": CODE3, "ss": DATA3, "ds": STACK}, TS, STACK),
     ):
         vcpu = machine()
         new_task(vcpu, **task)
@@ -114,12 +114,12 @@ def test_a_fault_in_the_delivery_of_a_fault_is_a_double_fault():
     vcpu = machine()
     new_task(vcpu, ds=ABSENT)
     switch(vcpu, GATE, NEW, EXCEPTION, 13, 0)
-    assert injected(vcpu) == (events.DF, 0)
+    assert injected(vcpu) == (DF, 0)
     entered(vcpu)
     vcpu = machine()
     new_task(vcpu, ds=ABSENT)
     switch(vcpu, GATE, NEW, INT_N, 0x80)
-    assert injected(vcpu) == (events.NP, ABSENT)
+    assert injected(vcpu) == (NP, ABSENT)
     vcpu = machine()
     new_task(vcpu, ds=ABSENT)
     assert switch(vcpu, GATE, NEW, EXCEPTION, 8, 0) == verdict.TRIPLE_FAULT
@@ -129,7 +129,7 @@ def test_no_room_for_the_error_code():
     vcpu = machine()
     vcpu.vm.memory.write(GDT + STACK, descriptor(0, 0xFFF, 0x4093))
     switch(vcpu, GATE, NEW, EXCEPTION, 17, 0)
-    assert injected(vcpu) == (events.SS, 1)
+    assert injected(vcpu) == (SS, 1)
     assert vcpu.rsp == 0x8000
 
 

@@ -3,7 +3,7 @@
 from tasks import EXCEPTION, GATE, JMP, NEW, entered, injected, machine, new_task, switch, switched
 
 from vmm import verdict
-from vmm.vtx import events
+from vmm.fault import PF, TS
 from vmm.vtx.vmcs import GUEST_PDPTE0
 
 
@@ -33,7 +33,7 @@ def test_page_faults_come_before_any_change():
         paging_on(vcpu, 0x9000, 0xA000, (absent,))
         fields = dict(vcpu.fields)
         switch(vcpu, JMP, selector)
-        assert injected(vcpu) == (events.PF, error)
+        assert injected(vcpu) == (PF, error)
         assert vcpu.cr2 == cr2 and vcpu.fields == fields and vcpu.rip == 0x1234
 
 
@@ -44,12 +44,12 @@ def test_page_fault_in_the_new_address_space():
     paging_on(vcpu, 0xB000, 0xC000, (7,))
     new_task(vcpu, cr3=0xB000)
     switch(vcpu, GATE, NEW, EXCEPTION, 17, 0)
-    assert injected(vcpu) == (events.PF, 2) and vcpu.cr2 == 0x7FFC and vcpu.rip == 0x4000
+    assert injected(vcpu) == (PF, 2) and vcpu.cr2 == 0x7FFC and vcpu.rip == 0x4000
     entered(vcpu)
 
 
 def test_pae_loads_pdptes():
-    for low, want in ((0xC001, None), (0xC007, (events.TS, 0))):
+    for low, want in ((0xC001, None), (0xC007, (TS, 0))):
         vcpu = machine()
         memory = vcpu.vm.memory
         for pdpt, entry in ((0x9000, 0xC001), (0x9020, low)):

@@ -10,6 +10,7 @@ from vmm.debug import instructions
 from vmm.debug.machine import Unreadable
 from vmm.emulation.decode import NONE, RIP, DecodeError, Instruction
 from vmm.fault import AC, BP, DE, GP, NM, NP, PF, SS, TS, UD
+from vmm.loaders.state import GPRS
 from vmm.memory.linear import canonical
 from vmm.memory.paging import FETCH, USER, WRITE
 from vmm.vtx.x86 import CR0_EM, CR0_MP, CR0_TS, CR4_LA57, MASK64
@@ -17,7 +18,6 @@ from vmm.vtx.x86 import CR0_EM, CR0_MP, CR0_TS, CR4_LA57, MASK64
 _OSFXSR = const(1 << 9)
 _OSXSAVE = const(1 << 18)
 _NULL = const(0x1000)
-_GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple(["r%d" % i for i in range(8, 16)])
 _PRIVILEGED = (
     "hlt", "cli", "sti", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "invd", "wbinvd", "wrmsr", "rdmsr",
     "mov to cr", "mov from cr", "mov to dr", "mov from dr", "sysret", "swapgs", "xsetbv", "in", "out",
@@ -161,7 +161,7 @@ def _general(m, line):
             text += " with %#x" % ((vcpu.rdx & 0xFFFFFFFF) << 32 | vcpu.rax & 0xFFFFFFFF)
         return [text + ": this CPU has no such MSR, or refuses the value"]
     if name == "mov to cr":
-        value = getattr(vcpu, _GPRS[line.code[-1] & 7 | (8 if line.code[0] & 0xF1 == 0x41 else 0)])
+        value = getattr(vcpu, GPRS[line.code[-1] & 7 | (8 if line.code[0] & 0xF1 == 0x41 else 0)])
         number = line.code[-1] >> 3 & 7
         return ["MOV to CR%d of %#x: a reserved bit, or a combination that is not allowed" % (number, value)]
     if name == "xsetbv":
@@ -194,9 +194,9 @@ def _operand(m, line):
     if found.base == RIP:
         gva += vcpu.rip + len(line.code)
     elif found.base != NONE:
-        gva += getattr(vcpu, _GPRS[found.base])
+        gva += getattr(vcpu, GPRS[found.base])
     if found.index != NONE:
-        gva += getattr(vcpu, _GPRS[found.index]) * found.scale
+        gva += getattr(vcpu, GPRS[found.index]) * found.scale
     gva &= MASK64
     width = 57 if m.mode.cr4 & CR4_LA57 else 48
     if not canonical(gva, width):

@@ -7,6 +7,7 @@ from vmm.debug.names import LINES
 from vmm.devices import i8254_counters as counters
 from vmm.devices import i8259_lines as pic_lines
 from vmm.devices import lapic_registers as r
+from vmm.devices.ioapic import MASKED, PINS
 from vmm.insight.table import Table
 
 _MODES = ("fixed", "lowest priority", "SMI", "reserved", "NMI", "INIT", "start-up", "ExtINT")
@@ -15,9 +16,7 @@ _LVT = (
     ("timer", r.LVT_TIMER), ("LINT0", r.LVT_LINT0), ("LINT1", r.LVT_LINT1), ("error", r.LVT_ERROR),
     ("performance", r.LVT_PERF), ("thermal", r.LVT_THERMAL),
 )  # fmt: skip
-_PINS = 24
 _LINES_AT = 50  # word of IoApic.state
-_MASKED = 0x10000
 
 
 def vectors(lapic, at):
@@ -69,17 +68,17 @@ def ioapic(chip):
     """The I/O APIC: pins that are unmasked or asserted."""
     s = chip.state
     rows = []
-    for pin in range(_PINS):
+    for pin in range(PINS):
         low, high = s[2 * pin], s[2 * pin + 1]
         asserted = s[_LINES_AT] >> pin & 1
-        if low & _MASKED and not asserted and not low & 0xFF:
+        if low & MASKED and not asserted and not low & 0xFF:
             continue
         rows.append((
             pin, "%#x" % (low & 0xFF), _MODES[low >> 8 & 7], "level" if low & 0x8000 else "edge",
-            "%s %#x" % ("logical" if low & 0x800 else "APIC", high >> 24), "masked" if low & _MASKED else "",
+            "%s %#x" % ("logical" if low & 0x800 else "APIC", high >> 24), "masked" if low & MASKED else "",
             ("asserted" if asserted else "") + (" remote IRR" if low & 0x4000 else ""),
         ))  # fmt: skip
-    title = "I/O APIC, ID %d: %d of %d pins in use" % (s[49] >> 24, len(rows), _PINS)
+    title = "I/O APIC, ID %d: %d of %d pins in use" % (s[49] >> 24, len(rows), PINS)
     if not rows:
         return title
     return title + "\n" + repr(Table(("PIN", "VECTOR", "MODE", "TRIGGER", "TO", "MASK", "NOW"), rows))

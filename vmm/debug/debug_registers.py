@@ -22,7 +22,6 @@ READ_WRITE = const(3)
 
 _COUNT = const(4)
 _LENGTHS = {1: 0, 2: 1, 4: 3, 8: 2}  # LENn
-_ENABLES = const(0xFF)
 _CONTROL = const(1 << 23)  # primary controls: MOV-DR exiting
 _DB = const(1)
 _ALL = const(0xF)

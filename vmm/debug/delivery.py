@@ -9,21 +9,16 @@ Mode Exceptions and Interrupts"; Vol. 2A, "INT n/INTO/INT3/INT1".
 from micropython import const
 
 from vmm.debug.machine import TSS_ESP0, TSS_IST, TSS_RSP0, Unreadable
-from vmm.fault import GP, NP, PF, SS, TS
-from vmm.memory.linear import canonical
+from vmm.fault import GP, NP, PF, SS, TS, WITH_ERROR
+from vmm.memory.linear import DB, UNUSABLE, WRITABLE, canonical
 from vmm.memory.paging import FETCH, WRITE
 from vmm.vtx.x86 import CR4_LA57, MASK64, PAGE
 
 _EXT = const(1)
 _IDT = const(2)
 _TASK_GATE = const(5)
-_WITH_ERROR = const(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17)
-_CODE = const(8)
 _CONFORMING = const(4)
-_WRITABLE = const(2)
-_DB = const(1 << 14)
 _L = const(1 << 13)
-_UNUSABLE = const(1 << 16)
 
 
 class Event:
@@ -32,7 +27,7 @@ class Event:
     def __init__(self, vector, exception=True, software=False):
         self.vector = vector
         self.software = software
-        self.pushes = bool(exception and _WITH_ERROR >> vector & 1)
+        self.pushes = bool(exception and WITH_ERROR >> vector & 1)
         self.ext = 0 if software else _EXT
 
 
@@ -154,7 +149,7 @@ def _code(m, event, gate):
         raise Failure(GP, code, "%s, a code segment of DPL %d, and CPL is %d" % (what, found.dpl, m.cpl))
     if not found.present:
         raise Failure(NP, code, "%s, a code segment that is not present (P = 0)" % what)
-    if m.long and (not found.rights & _L or found.rights & _DB):
+    if m.long and (not found.rights & _L or found.rights & DB):
         raise Failure(GP, code, "%s, which is no 64-bit code segment (L = 1, D = 0)" % what)
     return found
 
@@ -168,7 +163,7 @@ def _tss(m, offset, size, event):
     """A field of the TSS."""
     selector, base, limit, rights = m.vcpu.segment("tr")
     what = "the TSS, which has the handler's stack,"
-    if rights & _UNUSABLE or offset + size - 1 > limit:
+    if rights & UNUSABLE or offset + size - 1 > limit:
         raise Failure(
             TS, selector & 0xFFFC | event.ext, "%s ends before it: TR is %#x, limit %#x" % (what, selector, limit)
         )
@@ -210,9 +205,9 @@ def _stack(m, event, gate, segment):
         base, limit, rights = _inner_stack(m, event, selector, inner)
         count += 6 if m.v8086 else 2
     size = 4 if wide else 2
-    if not rights & _DB:
+    if not rights & DB:
         sp &= 0xFFFF
-    least, most = (limit + 1, 0xFFFFFFFF if rights & _DB else 0xFFFF) if rights & 4 else (0, limit)
+    least, most = (limit + 1, 0xFFFFFFFF if rights & DB else 0xFFFF) if rights & 4 else (0, limit)
     bottom = sp - count * size
     if bottom < least or sp - 1 > most:
         raise Failure(
@@ -234,7 +229,7 @@ def _inner_stack(m, event, selector, inner):
     if (selector & 0xFFF8) + 7 > limit:
         raise Failure(TS, code, "%s, beyond the %s's limit %#x" % (what, table, limit))
     found = _read(m, lambda: m.descriptor(base + (selector & 0xFFF8)), "%s, whose descriptor" % what)
-    if selector & 3 != inner or found.dpl != inner or found.system or found.code or not found.rights & _WRITABLE:
+    if selector & 3 != inner or found.dpl != inner or found.system or found.code or not found.rights & WRITABLE:
         raise Failure(TS, code, "%s, which is no writable data segment of DPL %d" % (what, inner))
     if not found.present:
         raise Failure(SS, code, "%s, a segment that is not present (P = 0)" % what)

@@ -13,15 +13,11 @@ from array import array
 
 import micropython
 import uctypes
-from micropython import const
 from vmx import bind
 
 from vmm.debug import past
 from vmm.memory.ept import R, W, X
-from vmm.vtx.x86 import PAGE, PAGE_MASK
-
-_INT3 = const(0xCC)
-_LONGEST = const(15)  # bytes of an instruction
+from vmm.vtx.x86 import INSTRUCTION_BYTES, INT3, PAGE, PAGE_MASK
 
 
 class Face:
@@ -95,14 +91,14 @@ class Face:
         _copy(self._hpa + offset, self._own + offset, size)
         for at in self.places:
             if offset <= at < offset + size:
-                _put(self._hpa, at, _INT3)
+                _put(self._hpa, at, INT3)
 
     def put(self, offset):
         """INT3 at this byte."""
         self.places[offset] = True
-        for byte in range(offset, min(offset + _LONGEST, PAGE)):
+        for byte in range(offset, min(offset + INSTRUCTION_BYTES, PAGE)):
             self._near[byte >> 3] |= 1 << (byte & 7)  # they stay when it goes: writes there are slower, no more
-        _put(self._hpa, offset, _INT3)
+        _put(self._hpa, offset, INT3)
 
     def remove(self, offset):
         """The page's own byte again."""

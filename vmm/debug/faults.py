@@ -5,11 +5,10 @@ keeps the last of them. Interrupts are not exceptions and are not in it.
 """
 
 from vmm.debug.names import vector_name
+from vmm.fault import PF
 from vmm.insight.table import Table
 from vmm.policies.events.exception import EXCEPTION
 from vmm.vtx.events import ERROR_CODE, VALID
-
-_PF = 14
 
 
 class FaultRecord:
@@ -32,7 +31,7 @@ class FaultRecord:
         self.count += 1
         self._kept.append((
             clock.now() * 1000000 // clock.hz, vcpu.number, vcpu.rip, vector,
-            vcpu.intr_error if info & ERROR_CODE else None, vcpu.qualification if vector == _PF else None,
+            vcpu.intr_error if info & ERROR_CODE else None, vcpu.qualification if vector == PF else None,
             first & 0xFF if first & VALID else None,
         ))  # fmt: skip
         if len(self._kept) > self._most:

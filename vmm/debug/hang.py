@@ -16,6 +16,7 @@ from vmm.debug.places import linear_rip
 from vmm.devices import i8254_counters
 from vmm.devices import i8259_lines as lines_of_pic
 from vmm.devices import lapic_registers as r
+from vmm.devices.ioapic import MASKED
 from vmm.scheduling import states
 from vmm.vtx import reasons
 from vmm.vtx.x86 import RFLAGS_IF
@@ -24,7 +25,6 @@ SAMPLES = const(40)
 _EVERY_MS = const(2)
 _LOOP = const(96)  # bytes from the first to the last RIP of a loop
 _LINES = const(6)
-_MASKED = const(0x10000)
 
 
 def look(vm):
@@ -152,7 +152,7 @@ def _at_pic(vm, vcpu):
         for i in range(8):
             if requests >> i & 1 and not (c == 0 and i == 2):
                 if masked >> i & 1:
-                    if vm.pc.ioapic.state[2 * (first + i or 2)] & _MASKED:  # else it goes that way
+                    if vm.pc.ioapic.state[2 * (first + i or 2)] & MASKED:  # else it goes that way
                         out.append("%s asks, and is masked at the 8259 (bit %d of its IMR)" % (_line(first + i), i))
                 elif s[c + lines_of_pic.ISR] and s[c + lines_of_pic.ISR] & -s[c + lines_of_pic.ISR] <= 1 << i:
                     out.append(
@@ -163,7 +163,7 @@ def _at_pic(vm, vcpu):
                     out.append("%s asks, and the 8259 is not initialized" % _line(first + i))
     if s[lines_of_pic.INT]:
         lint0 = vcpu.lapic.get(r.LVT_LINT0)
-        if vcpu.lapic.enabled and lint0 & _MASKED:
+        if vcpu.lapic.enabled and lint0 & MASKED:
             out.append("the 8259s' INT is high, and LINT0 of the local APIC, which leads to the CPU, is masked")
         elif vcpu.rflags & RFLAGS_IF:
             out.append("the 8259s' INT is high: an interrupt is about to be delivered")
@@ -181,7 +181,7 @@ def _at_ioapic(vm):
             if low & 0x8000 and low & 0x4000:
                 text = "pin %d of the I/O APIC is asserted, and waits for the EOI of vector %#x"
                 out.append(text % (pin, low & 0xFF))
-            elif low & _MASKED and low & 0xFF:
+            elif low & MASKED and low & 0xFF:
                 out.append("pin %d of the I/O APIC is asserted, and masked" % pin)
     return out
 
@@ -214,7 +214,7 @@ def _timers(vm, vcpu):
     if state[i8254_counters.ARMED] and state[i8254_counters.RW]:  # counter 0 has been programmed
         masked = pc.pic.state[lines_of_pic.IMR] & 1
         entry = pc.ioapic.state[2 * 2]
-        if masked and entry & _MASKED:
+        if masked and entry & MASKED:
             out.append("the 8254 ticks, and its line 0 is masked at the 8259 and at the I/O APIC (pin 2)")
     lvt = vcpu.lapic.get(r.LVT_TIMER)
     if vcpu.lapic.timer.timer.deadline or (lvt & r.LVT_MASKED and vcpu.lapic.get(r.TIMER_INITIAL)):

@@ -52,13 +52,12 @@ from vmm.vtx.frame import (
 from vmm.vtx.reasons import EPT_VIOLATION, EXCEPTION_OR_NMI
 from vmm.vtx.vmcs import GUEST_PDPTE0
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_L
-from vmm.vtx.x86 import CR4_LA57, PAGE, PAGE_MASK
+from vmm.vtx.x86 import CR4_LA57, INSTRUCTION_BYTES, PAGE, PAGE_MASK
 
 _INFO = const(0x7FF)  # type and vector
 _INT3 = const(SOFTWARE_EXCEPTION << 8 | 3)
 _WANTS = WANT_CODE | WANT_PAGING
 _FETCH_WANTS = _WANTS | WANT_SS_RIGHTS  # the policies' own are of EXCEPTION
-_LONGEST = const(15)
 _SCRATCH = const(40)  # words for a walk of page tables (vmm/emulation/site_paging.py)
 _HEADER = const(3)
 _MOST = const(4096)  # places with breakpoints
@@ -296,7 +295,7 @@ class Hidden:
     def _changed(self, gpa, size):
         """Instructions under breakpoints may have changed."""
         for place in self._places.values():
-            if gpa - _LONGEST < place.gpa < gpa + size:
+            if gpa - INSTRUCTION_BYTES < place.gpa < gpa + size:
                 place.past.changed()
 
 

@@ -7,12 +7,9 @@ capstone's text there (host-tools/pcanel/disassembly.py). Source: SDM Vol. 2A, "
 Map".
 """
 
-from micropython import const
-
 from vmm.emulation import length
-from vmm.vtx.x86 import MASK64
+from vmm.vtx.x86 import INSTRUCTION_BYTES, MASK64
 
-_MAX = const(15)
 FORM = "%s%#018x %d: %-30s %s"  # mark, gva, bits, bytes, text
 
 _STRINGS = ("movs", "stos", "lods", "scas", "cmps", "ins", "outs")
@@ -191,18 +188,18 @@ def disassemble(m, gva, count, behind, rip=None):
     def place(gva):
         return "%#x%s" % (gva, behind(gva))
 
-    code = read(m, gva, min(_MAX * count, 0x1000))
+    code = read(m, gva, min(INSTRUCTION_BYTES * count, 0x1000))
     at = 0
     while len(lines) < count:
-        if len(code) - at < _MAX:
-            code, at = read(m, gva, _MAX), 0
+        if len(code) - at < INSTRUCTION_BYTES:
+            code, at = read(m, gva, INSTRUCTION_BYTES), 0
         name = behind(gva)
         if name and "+" not in name:
             texts.append("%s:" % name[1:])
         try:
             if not code[at:]:
                 raise ValueError("cannot be read: %s" % m.walk(gva).why)
-            line = decode(code[at : at + _MAX], bits, gva)
+            line = decode(code[at : at + INSTRUCTION_BYTES], bits, gva)
         except ValueError as error:
             texts.append("   %#018x %s" % (gva, error))
             break

@@ -10,6 +10,7 @@ import struct
 from micropython import const
 
 from vmm.debug import pagewalk
+from vmm.memory.linear import UNUSABLE
 from vmm.memory.paging import WRITE
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT
 from vmm.vtx.x86 import CR0_PE, MASK64, PAGE, RFLAGS_VM
@@ -17,7 +18,6 @@ from vmm.vtx.x86 import CR0_PE, MASK64, PAGE, RFLAGS_VM
 TSS_RSP0 = const(0x04)
 TSS_IST = const(0x1C)  # IST1 is at 0x24
 TSS_ESP0 = const(0x04)
-_UNUSABLE = const(1 << 16)
 _TI = const(4)
 
 
@@ -132,7 +132,7 @@ class Machine:
         if not selector & _TI:
             return "GDT", self.gdt_base, self.gdt_limit
         _, base, limit, rights = self.vcpu.segment("ldtr")
-        return "LDT", base, -1 if rights & _UNUSABLE else limit
+        return "LDT", base, -1 if rights & UNUSABLE else limit
 
     # -- words
 

@@ -10,7 +10,7 @@ is given. vmm/memory/paging.py computes the same for the CPU's place; a test hol
 from micropython import const
 
 from vmm.memory.ept import R, W, X
-from vmm.memory.paging import FETCH, RSVD, USER, WRITE
+from vmm.memory.paging import FETCH, PS, RSVD, RW, US, USER, WRITE, P
 from vmm.vtx.x86 import (
     CR0_PG,
     CR0_WP,
@@ -26,14 +26,10 @@ from vmm.vtx.x86 import (
     RFLAGS_AC,
 )
 
-_P = const(1 << 0)
-_RW = const(1 << 1)
-_US = const(1 << 2)
-_PS = const(1 << 7)
 _G = const(1 << 8)
 _PK_ERROR = const(1 << 5)  # of the error code
 _PK_AT = const(59)
-_ADDRESS = const(0xFFFFFFFFFF000)
+ADDRESS = const(0xFFFFFFFFFF000)
 
 _FLAGS = ((0, "P"), (1, "RW"), (2, "US"), (3, "PWT"), (4, "PCD"), (5, "A"))
 _LEVELS = {12: "PTE", 21: "PDE", 30: "PDPTE", 39: "PML4E", 48: "PML5E"}
@@ -151,10 +147,10 @@ def _levels(memory, mode, gva, done):
     mask = 511 if mode.wide else 1023
     size = 8 if mode.wide else 4
     if mode.long:
-        table = mode.cr3 & _ADDRESS
+        table = mode.cr3 & ADDRESS
     else:
         table = mode.cr3 & (0xFFFFFFE0 if mode.wide else 0xFFFFF000)
-    rights = _RW | _US
+    rights = RW | US
     no_execute = None  # the level that forbids execution
     refused = {}  # right: the level without it
     while True:
@@ -166,17 +162,17 @@ def _levels(memory, mode, gva, done):
             gpa = table + (gva >> shift & mask) * size
             entry = memory.read_u64(gpa) if size == 8 else memory.read_u32(gpa)
         pointer = shift == 30 and not mode.long  # has neither rights nor flags
-        leaf = shift == 12 or (bool(entry & _PS) and not pointer and (mode.wide or mode.cr4 & CR4_PSE))
+        leaf = shift == 12 or (bool(entry & PS) and not pointer and (mode.wide or mode.cr4 & CR4_PSE))
         done.steps.append((name, gpa, entry, _text(entry, shift, leaf, mode, pointer)))
-        if not entry & _P:
+        if not entry & P:
             done.refuse("the %s is not present (P = 0)" % name, _error(done.access, 0, mode))
             return
         bad = _reserved(entry, shift, leaf, mode)
         if bad:
-            done.refuse("the %s has reserved bits set: %s" % (name, bad), _error(done.access, _P | RSVD, mode))
+            done.refuse("the %s has reserved bits set: %s" % (name, bad), _error(done.access, P | RSVD, mode))
             return
         if not pointer:
-            for right, word in ((_RW, "RW"), (_US, "US")):
+            for right, word in ((RW, "RW"), (US, "US")):
                 if rights & ~entry & right:
                     refused[word] = name
             rights &= entry
@@ -184,11 +180,11 @@ def _levels(memory, mode, gva, done):
                 no_execute = name
         if leaf:
             break
-        table = entry & (_ADDRESS if mode.wide else 0xFFFFF000)
+        table = entry & (ADDRESS if mode.wide else 0xFFFFF000)
         shift = 12 if shift == 22 else shift - 9
     offset = (1 << shift) - 1
     if mode.wide:
-        base = entry & _ADDRESS & ~offset
+        base = entry & ADDRESS & ~offset
     elif shift == 22:
         base = (entry >> 13 & 0xFF) << 32 | entry & 0xFFC00000
     else:
@@ -201,8 +197,8 @@ def _levels(memory, mode, gva, done):
 def _rights(done, mode, rights, refused, no_execute, entry):
     """Whether the rights of all levels together allow the access."""
     access = done.access
-    user_page = rights & _US
-    fault = _error(access, _P, mode)
+    user_page = rights & US
+    fault = _error(access, P, mode)
     if mode.long and mode.cr4 & CR4_PKE and user_page and not access & FETCH:
         key = entry >> _PK_AT & 15
         bits = mode.pkru >> 2 * key
@@ -214,10 +210,10 @@ def _rights(done, mode, rights, refused, no_execute, entry):
     if access & USER:
         if not user_page:
             done.refuse("the page is the supervisor's: the %s has US = 0" % refused["US"], fault)
-        if access & WRITE and not rights & _RW:
+        if access & WRITE and not rights & RW:
             done.refuse("the page is read-only: the %s has RW = 0" % refused["RW"], fault)
         return
-    if access & WRITE and not rights & _RW and mode.cr0 & CR0_WP:
+    if access & WRITE and not rights & RW and mode.cr0 & CR0_WP:
         done.refuse("the page is read-only: the %s has RW = 0, and CR0.WP = 1" % refused["RW"], fault)
     if user_page and access & FETCH and mode.cr4 & CR4_SMEP:
         done.refuse("the page is the user's, and CR4.SMEP = 1", fault)
@@ -241,8 +237,8 @@ def _reserved(entry, shift, leaf, mode):
             bad |= 1 << 63
         if shift == 30 and not mode.long:
             return _bits(bad)  # bits 1, 2, 5 to 8 are checked by MOV to CR3 alone
-        if entry & _PS and (shift > 30 or (shift == 30 and not mode.page_1g)):
-            bad |= _PS
+        if entry & PS and (shift > 30 or (shift == 30 and not mode.page_1g)):
+            bad |= PS
         elif leaf and shift > 12:
             bad |= entry & ((1 << shift) - 1) & 0xFFFFE000
     elif leaf and shift == 22:
@@ -257,7 +253,7 @@ def _bits(value):
 
 def _text(entry, shift, leaf, mode, pointer):
     """The flags of an entry that are set, and where it points to."""
-    if not entry & _P:
+    if not entry & P:
         return "not present" if entry else "not present, all zero"
     words = [name for bit, name in _FLAGS if entry >> bit & 1]
     if leaf and not pointer:
@@ -283,13 +279,13 @@ def behind(vm, gpa):
     entry, size = vm.ept.walk(gpa)
     if not size:
         return ["no RAM and no device there"]
-    hpa = entry & _ADDRESS & ~(size - 1) | gpa & (size - 1)
+    hpa = entry & ADDRESS & ~(size - 1) | gpa & (size - 1)
     own, now = vm.ept.own(gpa), entry & (R | W | X)
     text = "EPT: hpa %#x, page of %s, %s" % (hpa, _SIZES[len(bin(size)) - 3], _letters(now))
     if now != own:
         text += " of %s" % _letters(own)
     lines = [text]
-    for watcher, taken in vm.rights.watchers(gpa & _ADDRESS):
+    for watcher, taken in vm.rights.watchers(gpa & ADDRESS):
         lines.append("watched by %r, which takes %s away" % (watcher, _letters(taken)))
     return lines
 

@@ -22,12 +22,11 @@ from vmm.memory.linear import Unbacked
 from vmm.vtx.frame import CR3, CS_RIGHTS, LENGTH, RSP
 from vmm.vtx.vmcs import GUEST_CS_ACCESS_RIGHTS
 from vmm.vtx.vmcs_bits import RIGHTS_DB, RIGHTS_L
-from vmm.vtx.x86 import PAGE_MASK, RFLAGS_RF
+from vmm.vtx.x86 import INT3, PAGE_MASK, RFLAGS_RF
 
 _MODE = const(RIGHTS_L | RIGHTS_DB)
 _KNOWN = const(1)
 _PREFIXES = b"\x66\x67\x2e\x3e\x26\x36\x64\x65\xf0\xf2\xf3"
-_INT3 = const(0xCC)
 _LEA = const(0x8D)
 _MOV_IMMEDIATE = const(0xB8)
 _REGISTERS = b"\x01\x03\x09\x0b\x21\x23\x29\x2b\x31\x33\x39\x3b\x63\x81\x83\x84\x85\x88\x89\x8a\x8b"  # with mod 3
@@ -126,7 +125,7 @@ class Past:
         except (Fault, Unbacked):
             return False
         bits = cpu.bits
-        words[_OWN] = self._below is not None and code[0] == _INT3
+        words[_OWN] = self._below is not None and code[0] == INT3
         words[REPEATS] = repeats(code, bits)
         words[CAREFUL] = care(code, bits)
         words[_SKIP] = without_effect(code, bits)

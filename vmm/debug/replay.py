@@ -12,7 +12,7 @@ import micropython
 from micropython import const
 
 from vmm import verdict
-from vmm.fault import MC
+from vmm.fault import MC, PF
 from vmm.handlers import exception
 from vmm.loaders.state import GPRS
 from vmm.policies.stepper import Diverted
@@ -38,7 +38,6 @@ _EFFECTS = (
 _FIELDS = (
     GUEST_INTERRUPTIBILITY_STATE, GUEST_PENDING_DEBUG_EXCEPTIONS, GUEST_DR7, GUEST_IA32_DEBUGCTL,
 )  # fmt: skip
-_PF = const(14)
 
 
 class Step:
@@ -123,7 +122,7 @@ class Replay(Diverted):
         first = vcpu.vectoring_info
         during = first & 0xFF if first & VALID else None
         error = vcpu.intr_error if info & ERROR_CODE else None
-        self.chain.append(Step(vector, error, vcpu.qualification if vector == _PF else None, during))
+        self.chain.append(Step(vector, error, vcpu.qualification if vector == PF else None, during))
         answer = exception.deliver(vcpu)
         return self._continue(answer)
 
@@ -144,7 +143,7 @@ class Replay(Diverted):
         if info >> 8 & 7 == HARDWARE_EXCEPTION and not self.chain:
             vector = info & 0xFF
             error = _entry(vcpu, 2) if info & ERROR_CODE else None
-            self.chain.append(Step(vector, error, vcpu.cr2 if vector == _PF else None, None))
+            self.chain.append(Step(vector, error, vcpu.cr2 if vector == PF else None, None))
         return self._continue(answer)
 
     def _next(self):

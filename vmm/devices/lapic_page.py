@@ -9,7 +9,6 @@ import uctypes
 
 from vmm.devices.lapic_registers import (
     DEADLINE,
-    DFR,
     ENABLED,
     END,
     EOI,
@@ -24,14 +23,10 @@ from vmm.devices.lapic_registers import (
     IO_EXTINT,
     IRR,
     ISR,
-    LDR,
     LEVELS_CHANGED,
     LINT0_LEVEL,
-    LOGICAL,
-    LOWEST,
     LVT_LINT0,
     LVT_MASKED,
-    MODE,
     PPR,
     SELF,
     SELF_IPI,
@@ -42,198 +37,10 @@ from vmm.devices.lapic_registers import (
     TPR,
     TPR_KNOWN,
     TPR_LIMIT,
-    TPR_SHADOW,
-    TRIGGER_LEVEL,
     VIRTUAL_DELIVERY,
-    X2APIC,
 )
-from vmm.vtx.frame import DIRTY, DIRTY_RVI, PENDING, RVI
-
-
-# A vector's register is 10h bytes behind the one before, hence word 4 * i behind the first.
-@micropython.viper
-def highest_bit(regs: ptr32, offset: int) -> int:
-    """The highest vector set in IRR, ISR or TMR at `offset` of the page, or -1."""
-    first = offset >> 2
-    at = first + 28
-    while regs[at] == 0:
-        if at == first:
-            return -1
-        at -= 4
-    word = regs[at]
-    vector = (at - first) << 3
-    if word >> 16:
-        word >>= 16
-        vector += 16
-    if word >> 8:
-        word >>= 8
-        vector += 8
-    if word >> 4:
-        word >>= 4
-        vector += 4
-    if word >> 2:
-        word >>= 2
-        vector += 2
-    return vector + (word >> 1)
-
-
-@micropython.viper
-def reprioritize(regs: ptr32) -> int:
-    """PPR from TPR and ISR. Returns 1 if the highest vector in IRR is of a class above it, else 0.
-
-    Where MOV to CR8 does not exit: 1 if it is of a class above those in service, for TPR's threshold is to be set.
-    """
-    at = (ISR >> 2) + 28
-    while regs[at] == 0 and at > ISR >> 2:
-        at -= 4
-    ppr = int(regs[TPR >> 2]) & 0xFF
-    regs[TPR_KNOWN >> 2] = ppr
-    held = ppr >> 4  # a vector up to this class cannot be taken, and nobody needs to look for it
-    if regs[TPR_SHADOW >> 2]:
-        held = 0
-    if regs[at]:
-        priority = (at - (ISR >> 2)) >> 1  # of its 32 vectors the lower half
-        if regs[at] >> 16:
-            priority += 1
-        if priority > ppr >> 4:
-            ppr = priority << 4
-        if priority > held:
-            held = priority
-    regs[PPR >> 2] = ppr
-    at = (IRR >> 2) + 28
-    while regs[at] == 0 and at > IRR >> 2:
-        at -= 4
-    priority = (at - (IRR >> 2)) >> 1
-    if regs[at] >> 16:
-        priority += 1
-    if regs[at] == 0:
-        return 0
-    return 1 if priority > held else 0
-
-
-# On CPUs without APIC virtualization each interrupt ends here, hence reprioritize() without the call.
-@micropython.viper
-def end(page: int) -> int:
-    """EOI: ends the interrupt in service of the highest priority, of the APIC whose pages begin at address `page`.
-
-    1 where it is done, 0 where nothing is, for it is no usual case: a level-triggered one, or the CPU delivers.
-    """
-    r = ptr32(page)
-    at = (ISR >> 2) + 28
-    frame = int(r[FRAME_AT >> 2])
-    if frame == 0 or r[VIRTUAL_DELIVERY >> 2]:
-        return 0
-    while r[at] == 0:
-        if at == ISR >> 2:
-            return 1
-        at -= 4
-    word = int(r[at])
-    bit = word
-    while bit & (bit - 1):
-        bit &= bit - 1
-    if r[at + ((TMR - ISR) >> 2)] & bit:
-        return 0
-    word ^= bit
-    r[at] = word
-    while word == 0 and at > ISR >> 2:
-        at -= 4
-        word = int(r[at])
-    ppr = int(r[TPR >> 2]) & 0xFF
-    r[TPR_KNOWN >> 2] = ppr
-    held = ppr >> 4
-    if r[TPR_SHADOW >> 2]:
-        held = 0
-    if word:
-        priority = (at - (ISR >> 2)) >> 1
-        if word >> 16:
-            priority += 1
-        if priority > ppr >> 4:
-            ppr = priority << 4
-        if priority > held:
-            held = priority
-    r[PPR >> 2] = ppr
-    at = (IRR >> 2) + 28
-    while r[at] == 0:
-        if at == IRR >> 2:
-            return 1
-        at -= 4
-    priority = (at - (IRR >> 2)) >> 1
-    if r[at] >> 16:
-        priority += 1
-    if priority > held:  # it has waited for this one to end
-        ptr32(frame)[PENDING] = 1
-    return 1
-
-
-# What a timer's deadline and an IPI come to, as a rule: Lapic.deliver() without its calls.
-@micropython.viper
-def post(page: int, vector: int) -> int:
-    """A fixed, edge-triggered interrupt for the processor whose APIC's pages begin at address `page`.
-
-    1 where it is done, 0 where nothing is, for it is no usual case.
-    """
-    r = ptr32(page)
-    at = (vector >> 5) << 2
-    bit = 1 << (vector & 31)
-    frame = int(r[FRAME_AT >> 2])
-    if frame == 0 or vector < 16 or r[SVR >> 2] & SVR_ENABLED == 0 or r[(TMR >> 2) + at] & bit:
-        return 0
-    r[(IRR >> 2) + at] |= bit
-    f = ptr32(frame)
-    if r[VIRTUAL_DELIVERY >> 2] == 0:
-        f[PENDING] = 1
-        return 1
-    if f[RVI] < vector or f[DIRTY] & DIRTY_RVI == 0:
-        f[RVI] = vector
-    f[DIRTY] |= DIRTY_RVI
-    return 1
-
-
-# Apart from post(), which timers and IPIs take.
-@micropython.viper
-def post_level(page: int, vector: int) -> int:
-    """post() of a level-triggered interrupt, where the vector's last one was level-triggered too."""
-    r = ptr32(page)
-    at = (vector >> 5) << 2
-    bit = 1 << (vector & 31)
-    frame = int(r[FRAME_AT >> 2])
-    if frame == 0 or vector < 16 or r[SVR >> 2] & SVR_ENABLED == 0 or r[(TMR >> 2) + at] & bit == 0:
-        return 0
-    r[(IRR >> 2) + at] |= bit
-    f = ptr32(frame)
-    if r[VIRTUAL_DELIVERY >> 2] == 0:
-        f[PENDING] = 1
-        return 1
-    if f[RVI] < vector or f[DIRTY] & DIRTY_RVI == 0:
-        f[RVI] = vector
-    f[DIRTY] |= DIRTY_RVI
-    return 1
-
-
-# A device's interrupt. By received() it is 10,000.
-@micropython.viper
-def receive(page: int, lapic, low: int, destination: int) -> int:
-    """LapicPage.receive(). page: address of the APIC's pages."""
-    r = ptr32(page)
-    if low & MODE > LOWEST << 8 or r[ENABLED >> 2] == 0 or r[X2APIC >> 2]:
-        return int(lapic.received(low, destination))
-    ours = int(r[ID >> 2]) >> 24
-    if low & LOGICAL:
-        ours = -1
-        if int(r[DFR >> 2]) >> 28 & 15 == 15 and destination & (int(r[LDR >> 2]) >> 24 & 0xFF):
-            ours = destination
-    if destination != ours:
-        return int(lapic.received(low, destination))
-    vector = low & 0xFF
-    at = (vector >> 5) << 2
-    bit = 1 << (vector & 31)
-    if r[(IRR >> 2) + at] & bit == 0:
-        if low & TRIGGER_LEVEL:
-            if int(post_level(page, vector)):
-                return 1
-        elif int(post(page, vector)):
-            return 1
-    return int(lapic.deliver(vector, low & TRIGGER_LEVEL))
+from vmm.devices.lapic_vectors import end, highest_bit, post, receive, reprioritize
+from vmm.vtx.frame import PENDING
 
 
 def _nobody(frame, low, destination):

@@ -217,7 +217,7 @@ class LapicTimer:
         self.timer.arm(max(soonest, self.expiry))
 
 
-# What `LapicTimer._due` and lapic_page.post() do for the deadlines of a running system; as a call, post() costs 200.
+# What `LapicTimer._due` and lapic_vectors.post() do for the deadlines of a running system; as a call, post() costs 200.
 @micropython.viper
 def _due(page: int, slow, now: int):
     """The timer's callback; slow(now) is for all that is not usual."""
@@ -242,6 +242,7 @@ def _due(page: int, slow, now: int):
     if r[VIRTUAL_DELIVERY >> 2] == 0:
         f[PENDING] = 1
         return
-    if f[RVI] < vector or f[DIRTY] & DIRTY_RVI == 0:
+    dirty = f[DIRTY]
+    if f[RVI] < vector or dirty & DIRTY_RVI == 0:
         f[RVI] = vector
-    f[DIRTY] |= DIRTY_RVI
+    f[DIRTY] = dirty | DIRTY_RVI

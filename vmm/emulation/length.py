@@ -5,15 +5,12 @@ undefined opcode gets the length of its neighbours in the map. Source: SDM Vol. 
 "Opcode Map".
 """
 
-from micropython import const
-
 from vmm import verdict
 from vmm.emulation.decode import REX_W
 from vmm.fault import Fault
 from vmm.memory.linear import Unbacked
 from vmm.vtx import events, reasons
-
-_MAX = const(15)
+from vmm.vtx.x86 import INSTRUCTION_BYTES
 
 PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 _BY_ADDRESS_SIZE = b"\xa0\xa1\xa2\xa3"
@@ -78,7 +75,7 @@ def length(code, bits):
         count = _length(code, bits)
     except IndexError:
         raise Unknown("the instruction %s does not end" % bytes(code).hex())
-    if count > _MAX or count > len(code):
+    if count > INSTRUCTION_BYTES or count > len(code):
         raise Unknown("the instruction %s does not end" % bytes(code).hex())
     return count
 

@@ -19,6 +19,7 @@ from vmm.emulation.emulate import RSP
 from vmm.emulation.operands import READ, STORE, UPDATE, Operands
 from vmm.fault import Fault
 from vmm.memory.ept import RWX, R, W
+from vmm.memory.linear import CODE, UNUSABLE, WRITABLE
 from vmm.memory.pages import OutOfMemory
 from vmm.vtx import segments
 from vmm.vtx.segments import V8086
@@ -195,13 +196,13 @@ def load_ss(vcpu, memory, selector):
     if not selector & 0xFFFC:
         if vcpu.bits != 64 or cpl == 3 or rpl != cpl:
             raise Fault(fault.GP)
-        vcpu.set_segment("ss", selector, 0, 0, segments.UNUSABLE | cpl << 5)
+        vcpu.set_segment("ss", selector, 0, 0, UNUSABLE | cpl << 5)
         return
     error = selector & 0xFFFC
     found = segments.find(vcpu, memory, selector)
     if found is None or rpl != cpl or found.system or found.dpl != cpl:
         raise Fault(fault.GP, error)
-    if found.type & (segments.CODE | segments.WRITABLE) != segments.WRITABLE:
+    if found.type & (CODE | WRITABLE) != WRITABLE:
         raise Fault(fault.GP, error)
     if not found.present:
         raise Fault(fault.SS, error)

@@ -7,7 +7,6 @@ import micropython
 from micropython import const
 from vmx import bind
 
-from vmm.devices.lapic_page import end, post
 from vmm.devices.lapic_registers import (
     DEADLINE,
     ICR,
@@ -22,15 +21,20 @@ from vmm.devices.lapic_registers import (
     TIMER_TSC_DEADLINE,
     X2APIC,
 )
+from vmm.devices.lapic_vectors import end, post
 from vmm.verdict import ADVANCE
 from vmm.vtx import reasons
 from vmm.vtx.events import raise_nmi
 from vmm.vtx.frame import APIC_PAGE, CLOCK_OFFSET, DIRTY, DIRTY_TIMERS, RAX, RDX, TIMERS, TSC_OFFSET
-from vmm.vtx.x86 import APIC_BASE, IA32_APIC_BASE, IA32_TSC_DEADLINE
+from vmm.vtx.x86 import (
+    APIC_BASE,
+    IA32_APIC_BASE,
+    IA32_TSC_DEADLINE,
+    IA32_X2APIC_EOI,
+    IA32_X2APIC_ICR,
+    IA32_X2APIC_SELF_IPI,
+)
 
-_EOI = const(0x80B)
-_ICR = const(0x830)
-_SELF_IPI = const(0x83F)
 # Bit n: register n is in the page as RDMSR gives it: ID, version, TPR, LDR, SVR, ISR and TMR; IRR, ESR, ICR, LVTs,
 # initial count, divide configuration.
 _PLAIN_LOW = const(0xFFFFA10C)
@@ -63,9 +67,11 @@ class ApicMsrs:
         """
         slow = self._msrs.write_exit
         exits.key(reasons.WRMSR, IA32_TSC_DEADLINE, _write_deadline)
-        exits.key(reasons.WRMSR, _ICR, bind(_write_icr, slow) if ipi is None else bind(_write_icr_to, ipi, slow))
-        exits.key(reasons.WRMSR, _EOI, bind(_write_eoi, slow))
-        exits.key(reasons.WRMSR, _SELF_IPI, bind(_write_self_ipi, slow))
+        exits.key(
+            reasons.WRMSR, IA32_X2APIC_ICR, bind(_write_icr, slow) if ipi is None else bind(_write_icr_to, ipi, slow)
+        )
+        exits.key(reasons.WRMSR, IA32_X2APIC_EOI, bind(_write_eoi, slow))
+        exits.key(reasons.WRMSR, IA32_X2APIC_SELF_IPI, bind(_write_self_ipi, slow))
 
     def _set_base(self, vcpu, index, value):
         """The states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""

@@ -11,6 +11,7 @@ from vmx import bind, invvpid, vmwrite, want
 
 from vmm import verdict
 from vmm.devices.lapic_registers import TPR
+from vmm.fault import DB
 from vmm.handlers import exception
 from vmm.handlers.privileged import kernel_only
 from vmm.loaders.state import GPRS
@@ -43,6 +44,7 @@ from vmm.vtx.vmcs import (
 )
 from vmm.vtx.vmcs_bits import (
     CR_GPR,
+    CR_GPR_RSP,
     CR_NUMBER,
     CR_TYPE,
     ENTRY_IA32E_MODE_GUEST,
@@ -69,6 +71,7 @@ from vmm.vtx.x86 import (
     EFER_LMA,
     EFER_LME,
     IA32_TSC,
+    IA32_TSC_AUX,
     MASK32,
     RFLAGS_RF,
 )
@@ -87,7 +90,6 @@ _MOV_FROM_CR3 = const(0x13)
 _MOV_TO_CR8 = const(8)
 _MOV_FROM_CR8 = const(0x18)
 _CLTS = const(0x20)
-_GPR_RSP = const(4 << 8)
 _CS_L = const(1 << 13)
 _DR6_BD = const(1 << 13)
 _DR7_GD = const(1 << 13)
@@ -200,7 +202,7 @@ def _access(slow, lapic, forget, write, vcpu) -> int:
     f = ptr32(vcpu)
     q = int(f[QUALIFICATION])
     kind = q & 0x3F
-    if f[SS_RIGHTS] & RIGHTS_DPL or q & CR_GPR == _GPR_RSP or kind & CR_NUMBER == _CR3:
+    if f[SS_RIGHTS] & RIGHTS_DPL or q & CR_GPR == CR_GPR_RSP or kind & CR_NUMBER == _CR3:
         return int(slow(vcpu))
     gpr = (q >> 7) & 30
     if kind == _MOV_FROM_CR8:
@@ -316,7 +318,7 @@ def mov_dr(vcpu):
     if vcpu.read(GUEST_DR7) & _DR7_GD:
         exception.debug_registers(vcpu, _DR6_BD)
         vcpu.rflags |= RFLAGS_RF
-        return events.inject(vcpu, events.DB)
+        return events.inject(vcpu, DB)
     wide = vcpu.bits == 64
     if q.FROM:
         value = vcpu.read(GUEST_DR7) if number == 7 else vcpu.debug()[min(number, 4)]
@@ -392,5 +394,5 @@ def rdtscp(vcpu):
         return events.undefined(vcpu)
     answer = rdtsc(vcpu)
     if answer == verdict.ADVANCE:
-        vcpu.rcx = vcpu.msr(0xC0000103) & 0xFFFFFFFF
+        vcpu.rcx = vcpu.msr(IA32_TSC_AUX) & 0xFFFFFFFF
     return answer

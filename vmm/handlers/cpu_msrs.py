@@ -18,7 +18,19 @@ from vmm.vtx.x86 import (
     EFER_LME,
     EFER_NXE,
     EFER_SCE,
+    IA32_BIOS_SIGN_ID,
+    IA32_CSTAR,
     IA32_EFER,
+    IA32_FMASK,
+    IA32_FS_BASE,
+    IA32_GS_BASE,
+    IA32_KERNEL_GS_BASE,
+    IA32_LSTAR,
+    IA32_PAT,
+    IA32_STAR,
+    IA32_SYSENTER_CS,
+    IA32_SYSENTER_EIP,
+    IA32_SYSENTER_ESP,
     IA32_TSC,
     IA32_TSC_ADJUST,
     IA32_TSC_AUX,
@@ -26,16 +38,16 @@ from vmm.vtx.x86 import (
 )
 
 # In the CPU while the vCPU is loaded; read and written there without an exit.
-LIVE = (0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102)  # STAR LSTAR CSTAR FMASK KERNEL_GS_BASE
+LIVE = (IA32_STAR, IA32_LSTAR, IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GS_BASE)
 # In the VMCS.
 _IN_VMCS = {
-    0x174: v.GUEST_IA32_SYSENTER_CS,
-    0x175: v.GUEST_IA32_SYSENTER_ESP,
-    0x176: v.GUEST_IA32_SYSENTER_EIP,
-    0x277: v.GUEST_IA32_PAT,
-    0xC0000080: v.GUEST_IA32_EFER,
-    0xC0000100: v.GUEST_FS_BASE,
-    0xC0000101: v.GUEST_GS_BASE,
+    IA32_SYSENTER_CS: v.GUEST_IA32_SYSENTER_CS,
+    IA32_SYSENTER_ESP: v.GUEST_IA32_SYSENTER_ESP,
+    IA32_SYSENTER_EIP: v.GUEST_IA32_SYSENTER_EIP,
+    IA32_PAT: v.GUEST_IA32_PAT,
+    IA32_EFER: v.GUEST_IA32_EFER,
+    IA32_FS_BASE: v.GUEST_FS_BASE,
+    IA32_GS_BASE: v.GUEST_GS_BASE,
 }
 
 _MTRR_VARIABLE = const(8)
@@ -47,10 +59,17 @@ _DEBUGCTL_ALLOWED = const(3)  # LBR, BTF
 
 
 _EFER_ALLOWED = const(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
-_PAT = const(0x277)
 _PAT_TYPES = (0, 1, 4, 5, 6, 7)
-_HIGH_ZERO = (0x174, 0xC0000084, IA32_TSC_AUX)  # SYSENTER_CS, FMASK: 32 bits
-_ADDRESSES = (0x175, 0x176, 0xC0000082, 0xC0000083, 0xC0000100, 0xC0000101, 0xC0000102)
+_HIGH_ZERO = (IA32_SYSENTER_CS, IA32_FMASK, IA32_TSC_AUX)  # 32 bits
+_ADDRESSES = (
+    IA32_SYSENTER_ESP,
+    IA32_SYSENTER_EIP,
+    IA32_LSTAR,
+    IA32_CSTAR,
+    IA32_FS_BASE,
+    IA32_GS_BASE,
+    IA32_KERNEL_GS_BASE,
+)
 
 
 # Limits of values.
@@ -70,7 +89,7 @@ def _valid_for_cpu(index, value):
         return value >> 47 in (0, 0x1FFFF)  # canonical
     if index in _HIGH_ZERO:
         return not value >> 32
-    if index == _PAT:
+    if index == IA32_PAT:
         for i in range(8):
             if value >> 8 * i & 0xFF not in _PAT_TYPES:
                 return False
@@ -93,7 +112,7 @@ def _default_type(index, value):
 def _microcode(host_rdmsr):
     """The host's IA32_BIOS_SIGN_ID; 0 where the CPU (an emulated one) has none and answers #GP."""
     try:
-        return host_rdmsr(0x8B)
+        return host_rdmsr(IA32_BIOS_SIGN_ID)
     except Exception:
         return 0
 
@@ -144,7 +163,7 @@ class CpuMsrs:
         halves = self._msrs.halves
         for index, field in _IN_VMCS.items():
             add(index, _read_vmcs, _write_vmcs)
-            if index not in (IA32_EFER, _PAT):
+            if index not in (IA32_EFER, IA32_PAT):
                 halves[index] = bind(_write_field, vmwrite, field, _limit(index))
         for index in self._live:
             add(index, _read_live, self._write_xss if index == IA32_XSS else _write_live)

@@ -9,9 +9,9 @@ from micropython import const
 
 from vmm import verdict
 from vmm.emulation.length import PREFIXES
-from vmm.fault import Fault
+from vmm.fault import GP, NP, Fault
 from vmm.loaders.state import GPRS
-from vmm.memory.linear import Unbacked, canonical
+from vmm.memory.linear import UNUSABLE, Unbacked, canonical
 from vmm.memory.paging import WRITE
 from vmm.vtx import events, segments
 from vmm.vtx.reasons import GDTR_OR_IDTR_ACCESS
@@ -57,7 +57,7 @@ def table_access(vcpu):
     info = InstructionInformation(vcpu.instr_info)
     try:
         if info.IDENTITY >= _LOAD and vcpu.cpl:
-            raise Fault(events.GP)
+            raise Fault(GP)
         if vcpu.reason == GDTR_OR_IDTR_ACCESS:
             _table(vcpu, info)
         else:
@@ -94,7 +94,7 @@ def _table(vcpu, info):
     limit, base = value & 0xFFFF, value >> 16
     if long_mode:
         if not canonical(base):
-            raise Fault(events.GP)
+            raise Fault(GP)
     elif not info.OPERAND_32:
         base &= 0xFFFFFF
     vcpu.write(base_field, base)
@@ -143,17 +143,17 @@ def _system(vcpu, memory, selector, types):
     error = selector & 0xFFFC
     found = None if selector & 4 else segments.find(vcpu, memory, selector, wide)
     if found is None or not found.system or found.type not in types:
-        raise Fault(events.GP, error)
+        raise Fault(GP, error)
     if wide and (found.upper >> 8 & 0x1F or not canonical(found.base)):
-        raise Fault(events.GP, error)
+        raise Fault(GP, error)
     if not found.present:
-        raise Fault(events.NP, error)
+        raise Fault(NP, error)
     return found
 
 
 def _load_ldtr(vcpu, memory, selector):
     if not selector & 0xFFFC:
-        vcpu.set_segment("ldtr", selector, 0, 0, segments.UNUSABLE)
+        vcpu.set_segment("ldtr", selector, 0, 0, UNUSABLE)
         return
     found = _system(vcpu, memory, selector, (segments.LDT,))
     vcpu.set_segment("ldtr", selector, found.base, found.limit, found.rights)

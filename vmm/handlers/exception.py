@@ -70,7 +70,7 @@ def _exit(vcpu):
         cpu.take_nmi()
         vcpu.vm.monitor.machine_checks.look()
         return verdict.YIELD
-    if vector == events.MC:
+    if vector == MC:
         return machine_check(vcpu)
     return deliver(vcpu)
 
@@ -87,11 +87,11 @@ def deliver(vcpu):
     vector = info & 0xFF
     error = vcpu.intr_error
     kind = info >> 8 & 7
-    if vector == events.DB:
+    if vector == DB:
         _unblock(vcpu)
         if kind != events.PRIVILEGED_SOFTWARE_EXCEPTION:
             debug_registers(vcpu, vcpu.qualification)
-    if vector == events.PF:
+    if vector == PF:
         vcpu.cr2 = vcpu.qualification
     if vcpu.vectoring_info & events.VALID:
         return events.inject(vcpu, vector, error, vcpu.vectoring_info)

@@ -14,12 +14,11 @@ from vmm.loaders.state import GPRS
 from vmm.memory.linear import Unbacked, canonical
 from vmm.vtx import events
 from vmm.vtx.cpuid_bits import LEAF_7_EBX_INVPCID
-from vmm.vtx.x86 import CR4_PCIDE
+from vmm.vtx.x86 import CR4_PCIDE, MASK64
 
 _SIZE = const(16)
 _REG2_SHIFT = const(28)  # where LGDT has IDENTITY
 _PCID = const(0xFFF)
-_MASK64 = const(0xFFFFFFFFFFFFFFFF)
 _ADDRESS = const(0)  # types: one address of one PCID, one PCID, all with global ones, all without
 _CONTEXT = const(1)
 _MOST = const(3)
@@ -41,7 +40,7 @@ def invpcid(vcpu):
     except Unbacked as error:
         vcpu.vm.report(vcpu, "INVPCID: %s" % error)
         return verdict.STOP
-    pcid, gva = descriptor & _MASK64, descriptor >> 64
+    pcid, gva = descriptor & MASK64, descriptor >> 64
     if kind > _MOST or pcid & ~_PCID:
         return events.general_protection(vcpu)
     if kind in (_ADDRESS, _CONTEXT) and pcid and not vcpu.cr4 & CR4_PCIDE:

@@ -15,16 +15,17 @@ from micropython import const
 
 from vmm import verdict
 from vmm.emulation.decode import SS
-from vmm.fault import Fault
+from vmm.fault import DB, DF, GP, MC, NP, TS, Fault
+from vmm.fault import SS as STACK_FAULT
 from vmm.handlers import control, exception
-from vmm.memory.linear import Unbacked
+from vmm.memory.linear import CODE, EXPAND_DOWN, UNUSABLE, WRITABLE, Unbacked
 from vmm.memory.paging import WRITE
 from vmm.vtx import events, segments
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.segments import BUSY, V8086
 from vmm.vtx.tss import Tss16, Tss32
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_INTERRUPTIBILITY_STATE
-from vmm.vtx.vmcs_bits import BLOCKING_BY_NMI, BLOCKING_BY_STI_MOV_SS
+from vmm.vtx.vmcs_bits import BLOCKING_BY_NMI, BLOCKING_BY_STI_MOV_SS, RIGHTS_DB
 from vmm.vtx.x86 import CR0_PG, CR0_TS, CR4_PAE, RFLAGS_FIXED, RFLAGS_NT, RFLAGS_RF, RFLAGS_VM
 
 _CALL = const(0)
@@ -36,7 +37,7 @@ _RFLAGS_DEFINED = const(0x3F7FD5)
 _DR7_LOCAL = const(0x155)  # L0-L3, LE
 _DR6_BT = const(1 << 15)
 _BY_INSTRUCTION = (events.SOFTWARE_INTERRUPT, events.PRIVILEGED_SOFTWARE_EXCEPTION, events.SOFTWARE_EXCEPTION)
-_NO_FAULT_CLASS = (events.DB, events.DF, events.MC)
+_NO_FAULT_CLASS = (DB, DF, MC)
 
 _CODE_32 = const(0xC09B)
 
@@ -67,7 +68,7 @@ def exit(vcpu):
         answer = verdict.RESUME
         if trap:
             exception.debug_registers(vcpu, _DR6_BT)
-            answer = events.inject(vcpu, events.DB)
+            answer = events.inject(vcpu, DB)
     if switch.committed:
         switch.unblock()
     return answer
@@ -117,7 +118,7 @@ class Switch:
     def _target(self):
         """The descriptor of the new TSS."""
         selector = self._selector
-        refused = events.TS if self._source == _IRET else events.GP
+        refused = TS if self._source == _IRET else GP
         found = None if selector & 4 else segments.find(self._vcpu, self._memory, selector)
         right = (
             (segments.TSS_16_BUSY, segments.TSS_32_BUSY)
@@ -127,9 +128,9 @@ class Switch:
         if found is None or not found.system or found.type not in right:
             self._fault(refused, selector)
         if not found.present:
-            self._fault(events.NP, selector)
+            self._fault(NP, selector)
         if found.limit < (Tss32.SIZE if found.rights & 8 else Tss16.SIZE) - 1:
-            self._fault(events.TS, selector)
+            self._fault(TS, selector)
         return found
 
     def _old_descriptor(self):
@@ -140,7 +141,7 @@ class Switch:
         """Check every access up to the commit point, so that none faults half-way."""
         selector, base, limit, _ = self._old
         if limit < old_tss.END - 1:
-            self._fault(events.TS, selector)
+            self._fault(TS, selector)
         memory = self._memory
         memory.touch(new.base, new_tss.SIZE, 0)
         memory.touch(base + old_tss.START, old_tss.END - old_tss.START, WRITE)
@@ -190,13 +191,13 @@ class Switch:
             vcpu.cr3 = task.cr3
             vcpu.vm.flush()
             if vcpu.cr4 & CR4_PAE and not control.load_pdptes(vcpu):
-                self._fault(events.TS, 0)
+                self._fault(TS, 0)
         self._memory = vcpu.vm.linear.load(vcpu)
 
     def _load_selectors(self, task, flags):
         """Load the selectors without descriptors, for a fault while those are loaded."""
         vcpu = self._vcpu
-        vcpu.set_segment("ldtr", task.ldtr, 0, 0, segments.UNUSABLE)
+        vcpu.set_segment("ldtr", task.ldtr, 0, 0, UNUSABLE)
         for i in range(6):
             name, selector = segments.NAMES[i], task.selectors[i]
             if flags & RFLAGS_VM:
@@ -204,7 +205,7 @@ class Switch:
             elif name == "cs":
                 self._no_code(selector, 3)
             else:  # CPL, which is the DPL of SS, is 3: a handler gets a stack from the TSS
-                vcpu.set_segment(name, selector, 0, 0, segments.UNUSABLE | 3 << 5)
+                vcpu.set_segment(name, selector, 0, 0, UNUSABLE | 3 << 5)
 
     def _no_code(self, selector, cpl):
         """Set a valid CS: VM entry demands one even if it only delivers an exception."""
@@ -223,7 +224,7 @@ class Switch:
         self._load_cs(cs)
 
     def _find(self, selector):
-        return segments.find(self._vcpu, self._memory, selector) or self._fault(events.TS, selector)
+        return segments.find(self._vcpu, self._memory, selector) or self._fault(TS, selector)
 
     def _set(self, name, selector, found):
         if not found.system:
@@ -232,53 +233,53 @@ class Switch:
 
     def _load_ldtr(self, selector):
         if selector & 4:
-            self._fault(events.TS, selector)
+            self._fault(TS, selector)
         if not selector & 0xFFFC:
             return
         found = self._find(selector)
         if not found.system or found.type != segments.LDT or not found.present:
-            self._fault(events.TS, selector)
+            self._fault(TS, selector)
         self._set("ldtr", selector, found)
 
     def _load_ss(self, selector, cpl):
         found = self._find(selector)
-        if found.system or found.type & (segments.CODE | segments.WRITABLE) != segments.WRITABLE:
-            self._fault(events.TS, selector)
+        if found.system or found.type & (CODE | WRITABLE) != WRITABLE:
+            self._fault(TS, selector)
         if not found.present:
-            self._fault(events.SS, selector)
+            self._fault(STACK_FAULT, selector)
         if found.dpl != cpl or selector & 3 != cpl:
-            self._fault(events.TS, selector)
+            self._fault(TS, selector)
         self._set("ss", selector, found)
 
     def _load_data(self, name, selector, cpl):
         if not selector & 0xFFFC:
             return
         found = self._find(selector)
-        if found.system or found.type & (segments.CODE | segments.WRITABLE) == segments.CODE:
-            self._fault(events.TS, selector)
-        conforming = segments.CODE | segments.EXPAND_DOWN
+        if found.system or found.type & (CODE | WRITABLE) == CODE:
+            self._fault(TS, selector)
+        conforming = CODE | EXPAND_DOWN
         if found.type & conforming != conforming and found.dpl < max(cpl, selector & 3):
-            self._fault(events.TS, selector)
+            self._fault(TS, selector)
         if not found.present:
-            self._fault(events.NP, selector)
+            self._fault(NP, selector)
         self._set(name, selector, found)
 
     def _load_cs(self, selector):
         found = self._find(selector)
         rpl = selector & 3
-        if found.system or not found.type & segments.CODE:
-            self._fault(events.TS, selector)
-        if found.dpl > rpl or (found.dpl != rpl and not found.type & segments.EXPAND_DOWN):
-            self._fault(events.TS, selector)
+        if found.system or not found.type & CODE:
+            self._fault(TS, selector)
+        if found.dpl > rpl or (found.dpl != rpl and not found.type & EXPAND_DOWN):
+            self._fault(TS, selector)
         if not found.present:
-            self._fault(events.NP, selector)
+            self._fault(NP, selector)
         self._set("cs", selector, found)
 
     def _push(self, data):
         """The event's error code onto the new task's stack."""
         vcpu = self._vcpu
         memory = self._memory.load(vcpu)  # with the new CPL
-        mask = 0xFFFFFFFF if vcpu.segment("ss")[3] & segments.DB else 0xFFFF
+        mask = 0xFFFFFFFF if vcpu.segment("ss")[3] & RIGHTS_DB else 0xFFFF
         esp = vcpu.rsp - len(data) & mask
         try:
             gva = memory.address(SS, esp, len(data), True)

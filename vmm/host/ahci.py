@@ -10,9 +10,9 @@ import cpu
 import uctypes
 from micropython import const
 
+from vmm.devices.pci_header import BUS_MASTER, MEMORY_SPACE
 from vmm.host import FLUSH, LEVEL, READ, WRITE
 from vmm.host.ata import text
-from vmm.host.pci import MASTER, MEMORY
 from vmm.host.queued import Queued
 from vmm.host.virtio import read32, write32
 
@@ -71,7 +71,7 @@ class Controller:
     """function: of vmm.host.pci. disks: what is at its ports. ValueError where it does not work."""
 
     def __init__(self, function, scheduler, take, report):
-        function.enable(MEMORY | MASTER)
+        function.enable(MEMORY_SPACE | BUS_MASTER)
         self._base = base = function.memory(_ABAR)
         write32(base + _GHC, read32(base + _GHC) | _AHCI)
         write32(base + _GHC, read32(base + _GHC) | _RESET)

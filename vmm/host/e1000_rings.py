@@ -174,7 +174,7 @@ def keep(card: int, count: int):
 @micropython.viper
 def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
     """Copy a frame of `size` bytes into the transmit ring: CHAIN; NOTHING where the ring is full, or the frame is not
-    what its header says. Arguments: as of vmm.network.move.receive()."""
+    what its header says. Arguments: as of vmm.network.receive.receive()."""
     c = ptr32(card)
     rings = int(c[RINGS]) | int(c[RINGS + 1]) << 32
     ring = rings + RING

@@ -3,14 +3,10 @@
 import cpu
 from micropython import const
 
-_ADDRESS = const(0xCF8)
-_DATA = const(0xCFC)
-_COMMAND = const(0x04)
+from vmm.devices.pci_header import COMMAND, CONFIG_ADDRESS, CONFIG_DATA, INTERRUPT_LINE
+
 _CLASS = const(0x08)
 _HEADER_TYPE = const(0x0C)
-_LINE = const(0x3C)
-MEMORY = const(2)  # of the command
-MASTER = const(4)
 _BUSES = const(8)
 
 
@@ -24,15 +20,15 @@ class Function:
 
     def read(self, offset):
         """A dword of its configuration space."""
-        cpu.outl(_ADDRESS, 1 << 31 | self.address | offset)
-        return cpu.inl(_DATA)
+        cpu.outl(CONFIG_ADDRESS, 1 << 31 | self.address | offset)
+        return cpu.inl(CONFIG_DATA)
 
     def write(self, offset, value):
-        cpu.outl(_ADDRESS, 1 << 31 | self.address | offset)
-        cpu.outl(_DATA, value)
+        cpu.outl(CONFIG_ADDRESS, 1 << 31 | self.address | offset)
+        cpu.outl(CONFIG_DATA, value)
 
     def enable(self, bits):
-        self.write(_COMMAND, self.read(_COMMAND) & 0xFFFF | bits)
+        self.write(COMMAND, self.read(COMMAND) & 0xFFFF | bits)
 
     def memory(self, n):
         """The hpa in BAR n."""
@@ -48,7 +44,7 @@ class Function:
     @property
     def line(self):
         """Its interrupt, as firmware has set it."""
-        return self.read(_LINE) & 0xFF
+        return self.read(INTERRUPT_LINE) & 0xFF
 
     def __repr__(self):
         at = self.address
@@ -62,8 +58,8 @@ def functions():
         for device in range(32):
             at = bus << 16 | device << 11
             for number in range(8):
-                cpu.outl(_ADDRESS, 1 << 31 | at | number << 8)
-                if cpu.inl(_DATA) & 0xFFFF == 0xFFFF:
+                cpu.outl(CONFIG_ADDRESS, 1 << 31 | at | number << 8)
+                if cpu.inl(CONFIG_DATA) & 0xFFFF == 0xFFFF:
                     if number == 0:
                         break
                     continue

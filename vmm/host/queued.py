@@ -8,9 +8,9 @@ import cpu
 from micropython import const
 
 from vmm.devices.virtio.queue import cut
+from vmm.disks import SECTOR
 from vmm.host import FLUSH, LEVEL, WRITE
 
-_SECTOR = const(512)
 _BETWEEN = const(32)  # sectors
 
 
@@ -31,7 +31,7 @@ class Queued:
         self._align = align
         self._line = line
         self._slots = [None] * slots  # requests
-        self._between = [take(_BETWEEN * _SECTOR) for _ in range(slots)]
+        self._between = [take(_BETWEEN * SECTOR) for _ in range(slots)]
         self._copies = [None] * slots  # buffers that what has been read is to be copied to
         self._waiting = []
         self._ended = []  # slots << 1 | ok that _next() has given, of guests that have to wait
@@ -60,7 +60,7 @@ class Queued:
                 self._slots[slot] = request
                 request.under_way += 1
                 parts, sector = self._command(slot, request), request.sector
-                request.sector += _bytes(parts) // _SECTOR
+                request.sector += _bytes(parts) // SECTOR
                 if not request.parts:
                     self._waiting.pop(0)
                 self._send(slot, request.kind, sector, parts)
@@ -69,9 +69,9 @@ class Queued:
         """The buffers of the request's next command."""
         parts = request.parts
         taken = parts[: self._most]
-        size = _bytes(taken) // _SECTOR * _SECTOR
+        size = _bytes(taken) // SECTOR * SECTOR
         if parts and (not size or any([(hpa | length) % self._align for hpa, length in taken])):
-            size = min(_bytes(parts), _BETWEEN * _SECTOR)
+            size = min(_bytes(parts), _BETWEEN * SECTOR)
             between = self._between[slot]
             ours = cut(parts, 0, size)
             if request.kind == WRITE:

@@ -10,36 +10,32 @@ import cpu
 import micropython
 from micropython import const
 
+from vmm.devices.pci_header import BUS_MASTER, CAPABILITIES, MEMORY_SPACE
 from vmm.devices.virtio.device import ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, VERSION_1
-from vmm.host.pci import MASTER, MEMORY
+from vmm.devices.virtio.pci_layout import (
+    COMMON,
+    DEVICE,
+    DEVICES,
+    DRIVER_FEATURE,
+    DRIVER_SELECT,
+    FEATURE,
+    FEATURE_SELECT,
+    ISR,
+    NOTIFY,
+    QUEUE_ADDRESSES,
+    QUEUE_ENABLE,
+    QUEUE_NOTIFY_OFF,
+    QUEUE_SELECT,
+    QUEUE_SIZE,
+    STATUS,
+    VENDOR,
+    VENDOR_CAPABILITY,
+)
 
-VENDOR = const(0x1AF4)
-_MODERN = const(0x1040)  # the device ID of its kind 0
 _TRANSITIONAL = {0x1000: 1, 0x1001: 2}
 
-# Structures, by the capability's cfg_type
-_COMMON = const(1)
-_NOTIFY = const(2)
-_ISR = const(3)
-_DEVICE = const(4)
 _STRUCTURES = const(4)
-_CAPABILITIES = const(0x34)
-_VENDOR_CAPABILITY = const(9)
 
-# The common structure
-_FEATURE_SELECT = const(0x00)
-_FEATURE = const(0x04)
-_DRIVER_SELECT = const(0x08)
-_DRIVER_FEATURE = const(0x0C)
-_STATUS = const(0x14)
-_QUEUE_SELECT = const(0x16)
-_QUEUE_SIZE = const(0x18)
-_QUEUE_ENABLE = const(0x1C)
-_QUEUE_NOTIFY_OFF = const(0x1E)
-_QUEUE_ADDRESSES = const(0x20)
-
-DESC_NEXT = const(1)
-DESC_WRITE = const(2)
 
 # Words of a ring
 DESC = const(0)  # hpa, low and high; likewise those that follow
@@ -57,7 +53,7 @@ def kind(function):
     """The virtio device ID of a PCI function (1 network, 2 block), 0 for one that is none."""
     if function.vendor != VENDOR:
         return 0
-    return _TRANSITIONAL.get(function.device, max(function.device - _MODERN, 0))
+    return _TRANSITIONAL.get(function.device, max(function.device - DEVICES, 0))
 
 
 class Virtio:
@@ -68,14 +64,14 @@ class Virtio:
         self.line = function.line
         self._at = [0] * (_STRUCTURES + 1)
         self._step = 0
-        function.enable(MEMORY | MASTER)
+        function.enable(MEMORY_SPACE | BUS_MASTER)
         self._find(function)
         if not all(self._at[1:]):
             raise ValueError("it is a virtio device without the modern structures")
-        self.common, self.isr, self.device = self._at[_COMMON], self._at[_ISR], self._at[_DEVICE]
-        write8(self.common + _STATUS, 0)
+        self.common, self.isr, self.device = self._at[COMMON], self._at[ISR], self._at[DEVICE]
+        write8(self.common + STATUS, 0)
         end = cpu.rdtsc() + cpu.tsc_hz
-        while read8(self.common + _STATUS):
+        while read8(self.common + STATUS):
             if cpu.rdtsc() > end:
                 raise ValueError("it does not come out of reset")
         self._status = 0
@@ -83,34 +79,34 @@ class Virtio:
         self._add(DRIVER)
 
     def _find(self, function):
-        at = function.read(_CAPABILITIES) & 0xFC
+        at = function.read(CAPABILITIES) & 0xFC
         for _ in range(48):
             if not at:
                 return
             word = function.read(at)
             what = word >> 24
-            if word & 0xFF == _VENDOR_CAPABILITY and 0 < what <= _STRUCTURES and not self._at[what]:
+            if word & 0xFF == VENDOR_CAPABILITY and 0 < what <= _STRUCTURES and not self._at[what]:
                 self._at[what] = function.memory(function.read(at + 4) & 0xFF) + function.read(at + 8)
-                if what == _NOTIFY:
+                if what == NOTIFY:
                     self._step = function.read(at + 16)
             at = word >> 8 & 0xFC
 
     def _add(self, bits):
         self._status |= bits
-        write8(self.common + _STATUS, self._status)
+        write8(self.common + STATUS, self._status)
 
     def negotiate(self, wanted):
         """The features among `wanted` that the device has. ValueError where it does not take them."""
         common, offered = self.common, 0
         for page in (0, 1):
-            write32(common + _FEATURE_SELECT, page)
-            offered |= read32(common + _FEATURE) << 32 * page
+            write32(common + FEATURE_SELECT, page)
+            offered |= read32(common + FEATURE) << 32 * page
         taken = offered & (wanted | VERSION_1)
         for page in (0, 1):
-            write32(common + _DRIVER_SELECT, page)
-            write32(common + _DRIVER_FEATURE, taken >> 32 * page & 0xFFFFFFFF)
+            write32(common + DRIVER_SELECT, page)
+            write32(common + DRIVER_FEATURE, taken >> 32 * page & 0xFFFFFFFF)
         self._add(FEATURES_OK)
-        if not taken & VERSION_1 or not read8(common + _STATUS) & FEATURES_OK:
+        if not taken & VERSION_1 or not read8(common + STATUS) & FEATURES_OK:
             self._add(FAILED)
             raise ValueError("a virtio device does not take the monitor's features")
         return taken
@@ -118,24 +114,24 @@ class Virtio:
     def ring(self, number, most):
         """Queue `number`, of `most` entries or, where the device has fewer, so many: an array of RING_WORDS."""
         common = self.common
-        write16(common + _QUEUE_SELECT, number)
-        size = min(read16(common + _QUEUE_SIZE), most)
+        write16(common + QUEUE_SELECT, number)
+        size = min(read16(common + QUEUE_SIZE), most)
         if not size:
             raise ValueError("a virtio device has no queue %d" % number)
-        write16(common + _QUEUE_SIZE, size)
+        write16(common + QUEUE_SIZE, size)
         hpa = self._take(16 * size + 8 * size + 4096 + 2 * size)
         cpu.zero(hpa, 16 * size + 8 * size + 4096 + 2 * size)
         avail = hpa + 16 * size
         used = avail + 6 + 2 * size + 63 & ~63
-        bell = self._at[_NOTIFY] + read16(common + _QUEUE_NOTIFY_OFF) * self._step
+        bell = self._at[NOTIFY] + read16(common + QUEUE_NOTIFY_OFF) * self._step
         words = array("I", [0] * RING_WORDS)
         for i, value in enumerate((hpa, avail, used, bell)):
             words[2 * i], words[2 * i + 1] = value & 0xFFFFFFFF, value >> 32
         words[NUMBER], words[SIZE] = number, size
         for i, value in enumerate((hpa, avail, used)):
-            write32(common + _QUEUE_ADDRESSES + 8 * i, value & 0xFFFFFFFF)
-            write32(common + _QUEUE_ADDRESSES + 8 * i + 4, value >> 32)
-        write16(common + _QUEUE_ENABLE, 1)
+            write32(common + QUEUE_ADDRESSES + 8 * i, value & 0xFFFFFFFF)
+            write32(common + QUEUE_ADDRESSES + 8 * i + 4, value >> 32)
+        write16(common + QUEUE_ENABLE, 1)
         return words
 
     def start(self):
@@ -146,7 +142,7 @@ class Virtio:
         return read8(self.isr)
 
     def stop(self):
-        write8(self.common + _STATUS, 0)
+        write8(self.common + STATUS, 0)
 
 
 @micropython.viper

@@ -6,22 +6,17 @@ import cpu
 import uctypes
 from micropython import const
 
+from vmm.devices.virtio.blk import BLK_FLUSH, BLK_IN, BLK_OUT, BLK_SYNC, GET_ID, HEADER, ID_BYTES, SEG_MAX
+from vmm.devices.virtio.queue import DESC_NEXT, DESC_WRITE
 from vmm.host import FLUSH, LEVEL, READ, WRITE, virtio
 from vmm.host.queued import Queued
-from vmm.host.virtio import DESC_NEXT, DESC_WRITE, SIZE, add, describe, notify, read8, read32, used, write8, write32
+from vmm.host.virtio import SIZE, add, describe, notify, read8, read32, used, write8, write32
 
 _SIZE_MAX = const(1 << 1)
-_SEG_MAX = const(1 << 2)
-_FLUSH = const(1 << 9)
-_IN = const(0)  # kinds of a request
-_OUT = const(1)
-_KINDS = {READ: _IN, WRITE: _OUT, FLUSH: 4}
-_GET_ID = const(8)
-_ID_BYTES = const(20)
+_KINDS = {READ: BLK_IN, WRITE: BLK_OUT, FLUSH: BLK_SYNC}
 
 _SLOTS = const(8)
 _WIDE = const(32)  # descriptors of a slot: header, buffers, status
-_HEADER = const(16)
 _SLOT_BYTES = const(64)  # header, and the status behind it
 _LARGEST = const(1 << 22)  # bytes of a buffer, where the device names no other
 _WAIT_S = const(10)  # for the answer to a command of the monitor's own
@@ -34,11 +29,11 @@ class VirtioBlk(Queued):
 
     def __init__(self, function, scheduler, take):
         self._device = device = virtio.Virtio(function, take)
-        features = device.negotiate(_SIZE_MAX | _SEG_MAX | _FLUSH)
-        self.flushes = bool(features & _FLUSH)
+        features = device.negotiate(_SIZE_MAX | SEG_MAX | BLK_FLUSH)
+        self.flushes = bool(features & BLK_FLUSH)
         self.sectors = read32(device.device) | read32(device.device + 4) << 32
         largest = read32(device.device + 8) if features & _SIZE_MAX else _LARGEST
-        most = read32(device.device + 12) if features & _SEG_MAX else 1
+        most = read32(device.device + 12) if features & SEG_MAX else 1
         self._ring = device.ring(0, _SLOTS * _WIDE)
         slots = self._ring[SIZE] // _WIDE
         if not slots or not largest:
@@ -53,16 +48,16 @@ class VirtioBlk(Queued):
 
     def _identify(self, take):
         """Its serial number, by a command that is waited for: nobody else uses the disk yet."""
-        at = take(_ID_BYTES)
-        cpu.zero(at, _ID_BYTES)
-        self._put(0, _GET_ID, 0, [(at, _ID_BYTES)])
+        at = take(ID_BYTES)
+        cpu.zero(at, ID_BYTES)
+        self._put(0, GET_ID, 0, [(at, ID_BYTES)])
         end = cpu.rdtsc() + _WAIT_S * cpu.tsc_hz
         one = self._next()
         while one < 0:
             if cpu.rdtsc() > end:
                 raise ValueError("it does not answer")
             one = self._next()
-        return str(uctypes.bytes_at(at, _ID_BYTES), "ascii").strip("\0 ") if one & 1 else ""
+        return str(uctypes.bytes_at(at, ID_BYTES), "ascii").strip("\0 ") if one & 1 else ""
 
     def _send(self, slot, kind, sector, parts):
         self._put(slot, _KINDS[kind], sector, parts)
@@ -72,12 +67,12 @@ class VirtioBlk(Queued):
         header = self._hpa + slot * _SLOT_BYTES
         for i, word in enumerate((kind, 0, sector & 0xFFFFFFFF, sector >> 32)):
             write32(header + 4 * i, word)
-        write8(header + _HEADER, 0xFF)
-        describe(ring, n, header, _HEADER, DESC_NEXT)
+        write8(header + HEADER, 0xFF)
+        describe(ring, n, header, HEADER, DESC_NEXT)
         for hpa, size in parts:
             n += 1
-            describe(ring, n, hpa, size, DESC_NEXT if kind == _OUT else DESC_NEXT | DESC_WRITE)
-        describe(ring, n + 1, header + _HEADER, 1, DESC_WRITE)
+            describe(ring, n, hpa, size, DESC_NEXT if kind == BLK_OUT else DESC_NEXT | DESC_WRITE)
+        describe(ring, n + 1, header + HEADER, 1, DESC_WRITE)
         add(ring, slot * _WIDE)
         notify(ring)
 
@@ -88,7 +83,7 @@ class VirtioBlk(Queued):
         if not used(self._ring, self._out):
             return -1
         slot = self._out[0] // _WIDE
-        return slot << 1 | (read8(self._hpa + slot * _SLOT_BYTES + _HEADER) == 0)
+        return slot << 1 | (read8(self._hpa + slot * _SLOT_BYTES + HEADER) == 0)
 
     def _stop(self):
         self._device.stop()

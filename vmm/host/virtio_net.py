@@ -13,16 +13,12 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.virtio.queue import CHAIN, NOTHING
+from vmm.devices.virtio.net import F_CSUM, F_HOST_TSO4, F_HOST_TSO6, F_MAC
+from vmm.devices.virtio.queue import CHAIN, DESC_NEXT, DESC_WRITE, NOTHING
 from vmm.host import virtio
 from vmm.host.buffers import BUFFER, COUNT, fill
-from vmm.host.virtio import ADDED, AVAIL, DESC_NEXT, DESC_WRITE, SIZE, USED, add, describe, notify, read8, used
+from vmm.host.virtio import ADDED, AVAIL, SIZE, USED, add, describe, notify, read8, used
 from vmm.network.words import CSUM, ETHERNET, HEADER_BYTES, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6
-
-_CSUM = const(1 << 0)
-_MAC = const(1 << 5)
-_HOST_TSO4 = const(1 << 11)
-_HOST_TSO6 = const(1 << 12)
 
 # Words of a card
 _RX = const(0)  # address of the receive ring's words, low and high; likewise those that follow
@@ -48,19 +44,19 @@ class VirtioNet:
 
     def __init__(self, function, take):
         self._device = device = virtio.Virtio(function, take)
-        features = device.negotiate(_CSUM | _MAC | _HOST_TSO4 | _HOST_TSO6)
+        features = device.negotiate(F_CSUM | F_MAC | F_HOST_TSO4 | F_HOST_TSO6)
         self.line = device.line
-        self.mac = bytes([read8(device.device + i) for i in range(6)]) if features & _MAC else b"\x02P\0\0\0\1"
+        self.mac = bytes([read8(device.device + i) for i in range(6)]) if features & F_MAC else b"\x02P\0\0\0\1"
         self.can = NEEDS_CSUM  # QEMU's user-mode network does not: _put() does it then
-        for feature, bit in ((_HOST_TSO4, NEEDS_TSO4), (_HOST_TSO6, NEEDS_TSO6)):
-            if features & feature and features & _CSUM:
+        for feature, bit in ((F_HOST_TSO4, NEEDS_TSO4), (F_HOST_TSO6, NEEDS_TSO6)):
+            if features & feature and features & F_CSUM:
                 self.can |= bit
         self._rings = [device.ring(n, COUNT) for n in (0, 1)]
         if min([ring[SIZE] for ring in self._rings]) < COUNT:
             raise ValueError("its queues are too short")
         hpa = take(_BYTES)
         self.words = array("I", [0] * _CARD_WORDS)
-        self.words[_SUMS] = 1 if features & _CSUM else 0
+        self.words[_SUMS] = 1 if features & F_CSUM else 0
         rx, tx = [uctypes.addressof(ring) for ring in self._rings]
         for word, value in ((_RX, rx), (_TX, tx), (_BUFFERS, hpa), (_ISR, device.isr)):
             self.words[word], self.words[word + 1] = value & 0xFFFFFFFF, value >> 32

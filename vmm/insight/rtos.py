@@ -7,7 +7,6 @@ from vmm.insight.system import System, Task
 
 _TASKS = const(24)
 _STACK = const(8192)
-_UNUSED = b"\xee\xee\xee\xee"
 _STATES = ("free", "ready", "delay", "pend")
 _SUSPENDED = ("free", "suspend", "delay+s", "pend+s")
 _SAVED = const(16)  # bytes that switch_stack() pushes below the return address

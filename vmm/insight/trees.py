@@ -7,12 +7,12 @@ with more than 65,536 entries, ends with ValueError. Source: Linux, include/linu
 from micropython import const
 
 from vmm.insight import objects
+from vmm.vtx.x86 import MASK64
 
 _MOST = const(65536)  # entries
 _NODES = const(1 << 17)  # of a tree that has few entries
 _DEEPEST_RB = const(128)  # of 2^64 nodes
 _DEEPEST = const(24)
-_MASK = const(0xFFFFFFFFFFFFFFFF)
 _NODE = const(4096)  # an internal entry above it is a node
 _MAPLE_MASK = const(0xFF)
 _DENSE, _LEAF, _RANGE, _ARANGE = const(0), const(1), const(2), const(3)
@@ -44,7 +44,7 @@ def rbtree(types, space, root, type, member):
         count += 1
         if count > _MOST:
             raise _too_many("rbtree", root)
-        yield objects.Object(type, space, gva - offset & _MASK)
+        yield objects.Object(type, space, gva - offset & MASK64)
         gva = following
 
 
@@ -137,7 +137,7 @@ def maple(types, space, gva, type=None):
         layouts[kind] = node.offset("pivot"), node.offset("slot"), node.member("slot").type.plain.length
     layouts[_LEAF] = layouts[_RANGE]
     left = [_MOST, _NODES]
-    for first, last, entry in _maple(space, layouts, gva, root, 0, _MASK, 0, left):
+    for first, last, entry in _maple(space, layouts, gva, root, 0, MASK64, 0, left):
         left[0] -= 1
         if left[0] < 0:
             raise _too_many("maple tree", gva)

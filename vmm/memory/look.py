@@ -14,10 +14,9 @@ from vmx import tables
 
 from vmm.memory import paging
 from vmm.memory.guest import FIRST_PAGE, HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, WORDS
-from vmm.memory.paging import RSVD
+from vmm.memory.paging import PS, RSVD
 from vmm.vtx.x86 import EFER_LMA, MASK64, PAGE
 
-_PS = const(1 << 7)
 _XD = 1 << 63
 _PROGRAM_PCID = const(1 << 11)
 _TABLE = const(0xFFFFFFFFFF000)
@@ -140,7 +139,7 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
         if not low & 1:
             return -1
         page = (int(entry[1]) & 0xFFFFF) << 32 | low & 0xFFFFF000
-        if shift == 12 or low & _PS:
+        if shift == 12 or low & PS:
             offset = (1 << shift) - 1
             if shift > 30 or low & offset & 0xFFFFE000 and shift > 12:
                 return -1

@@ -21,7 +21,7 @@ AC = const(1 << 18)  # EFLAGS.AC: SMAP does not apply
 PEEK = const(1 << 19)  # debugger: no rights checked, no accessed and dirty flags set
 CHECK = const(1 << 20)  # rights checked, no accessed and dirty flags set
 
-_P = const(1 << 0)
+P = const(1 << 0)
 RSVD = const(1 << 3)
 _PK = const(1 << 5)
 _CODE = const(0x16)  # WRITE | USER | FETCH
@@ -30,11 +30,11 @@ _CODE = const(0x16)  # WRITE | USER | FETCH
 NOT_CANONICAL = const(-0x10000)
 UNBACKED = const(-0x10001)  # a paging structure outside guest RAM
 
-_RW = const(1 << 1)
-_US = const(1 << 2)
+RW = const(1 << 1)
+US = const(1 << 2)
 _A = const(1 << 5)
 _D = const(1 << 6)
-_PS = const(1 << 7)
+PS = const(1 << 7)
 _NX = const(1 << 31)  # in an entry's upper half
 
 
@@ -134,18 +134,18 @@ class Walker:
         no_execute = 0
         if self._pdptes is not None:
             pdpte = self._pdptes[gva >> 30]
-            if not pdpte & _P:
+            if not pdpte & P:
                 return self._fault(access, 0)
             table = pdpte & 0xFFFFFFFFFF000
             shift = 21
         while True:
             entry_gpa = table + (gva >> shift & 511) * 8
             low = memory.read_u32(entry_gpa)
-            if not low & _P:
+            if not low & P:
                 return self._fault(access, 0)
             high = memory.read_u32(entry_gpa + 4)
             if high & self._reserved_high:
-                return self._fault(access, _P | RSVD)
+                return self._fault(access, P | RSVD)
             table = (high & 0xFFFFF) << 32 | low & 0xFFFFF000
             if shift == 30 and self.mode == 36:
                 shift = 21  # a PDPTE of PAE has neither rights nor flags
@@ -155,17 +155,17 @@ class Walker:
             no_execute |= high & _NX
             if shift == 12:
                 break
-            if low & _PS:
+            if low & PS:
                 if shift > 30 or (shift == 30 and not self._page_1g):
-                    return self._fault(access, _P | RSVD)
+                    return self._fault(access, P | RSVD)
                 if low & ((1 << shift) - 1) & 0xFFFFE000:
-                    return self._fault(access, _P | RSVD)
+                    return self._fault(access, P | RSVD)
                 break
             shift -= 9
         if not access & PEEK:
-            denied = _PK if self._keys is not None and rights & _US and self._key_denies(access, high) else 0
+            denied = _PK if self._keys is not None and rights & US and self._key_denies(access, high) else 0
             if denied or self._refused(access, rights, no_execute):
-                return self._fault(access, _P | denied)
+                return self._fault(access, P | denied)
             if not access & CHECK and (not flags & _A or (access & WRITE and not low & _D)):
                 self._mark_64(gva, access)
         offset = (1 << shift) - 1
@@ -183,12 +183,12 @@ class Walker:
         if access & FETCH and no_execute:
             return True
         if access & USER:
-            if not rights & _US:
+            if not rights & US:
                 return True
-            return access & WRITE and not rights & _RW
-        if access & WRITE and self._wp and not rights & _RW:
+            return access & WRITE and not rights & RW
+        if access & WRITE and self._wp and not rights & RW:
             return True
-        if rights & _US:
+        if rights & US:
             if access & FETCH:
                 return self._smep
             return self._smap and not access & AC
@@ -213,7 +213,7 @@ class Walker:
             if shift == 30 and self.mode == 36:
                 shift = 21
                 continue
-            if shift == 12 or low & _PS:
+            if shift == 12 or low & PS:
                 self._mark(entry_gpa, low, _A | _D if access & WRITE else _A)
                 return
             self._mark(entry_gpa, low, _A)
@@ -223,26 +223,26 @@ class Walker:
         memory = self._memory
         pde_gpa = self.root + (gva >> 22) * 4
         pde = memory.read_u32(pde_gpa)
-        if not pde & _P:
+        if not pde & P:
             return self._fault(access, 0)
         leaf = _A | _D if access & WRITE else _A
-        if pde & _PS and self._pse:
+        if pde & PS and self._pse:
             width = max(min(self._maxphyaddr, 40) - 32, 0)
             if pde >> 21 & 1 or pde >> 13 & 0xFF & ~((1 << width) - 1):
-                return self._fault(access, _P | RSVD)
+                return self._fault(access, P | RSVD)
             if not access & PEEK:
                 if self._refused(access, pde, 0):
-                    return self._fault(access, _P)
+                    return self._fault(access, P)
                 if not access & CHECK:
                     self._mark(pde_gpa, pde, leaf)
             return (pde >> 13 & 0xFF) << 32 | pde & 0xFFC00000 | gva & 0x3FFFFF
         pte_gpa = (pde & 0xFFFFF000) + (gva >> 12 & 1023) * 4
         pte = memory.read_u32(pte_gpa)
-        if not pte & _P:
+        if not pte & P:
             return self._fault(access, 0)
         if not access & PEEK:
             if self._refused(access, pde & pte, 0):
-                return self._fault(access, _P)
+                return self._fault(access, P)
             if not access & CHECK:
                 self._mark(pde_gpa, pde, _A)
                 self._mark(pte_gpa, pte, leaf)

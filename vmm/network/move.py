@@ -8,45 +8,35 @@ import cpu
 import micropython
 from micropython import const
 
-from vmm.devices.virtio import queue
-from vmm.devices.virtio.device import DRIVER_OK, NEEDS_RESET, STATUS
 from vmm.devices.virtio.queue import (
-    BROKEN,
     BUFFER,
     BUFFERS,
     CHAIN,
     HEAD,
     IN,
-    MISSHAPEN,
     NOTHING,
     OUT,
     WRONG,
     interrupts,
     pop,
     push,
-    put,
-    show,
-    take_back,
 )
-from vmm.host.buffers import STRETCH
+from vmm.network.addresses import find, learn
 from vmm.network.merge import merge
+from vmm.network.receive import receive
 from vmm.network.words import (
     CAN,
     CARD,
     COUNT,
     CSUM,
     DROPPED,
-    ENTRIES,
-    ENTRY,
     ETHERNET,
-    FIRST,
     FRAME,
     HEADER,
     HEADER_BYTES,
     KNOWN,
     LONGEST,
     MEMORY,
-    MERGES,
     MOST_BYTES,
     NEEDS_CSUM,
     NEEDS_TSO4,
@@ -56,23 +46,17 @@ from vmm.network.words import (
     RECEIVED,
     REFUSED,
     RX,
-    RX_CHAIN,
     SENT,
     SIZE,
     SKIP,
     SOURCE,
-    STATUS_AT,
-    TABLE,
     TARGET,
     TCPV4,
     TCPV6,
     TX,
     TX_CHAIN,
-    UP,
     WATCHED,
-    WAYS,
 )
-from vmm.vtx.frame import SIBLING
 
 MORE = const(2)  # an answer of send(): there is more, after others had the chance to run
 
@@ -81,165 +65,6 @@ _AT_ONCE = const(0x4000)
 _FRAME = const(0x400)
 
 _LONG = const(NEEDS_TSO4 | NEEDS_CSUM)  # what a receiver can for which frames are merged
-
-
-@micropython.viper
-def find(switch: int, low: int, high: int) -> int:
-    """The place of an address in the switch's table, in words; -1: it is not known."""
-    t = ptr32(switch)
-    slot = low >> 16 ^ low >> 24 ^ high
-    slot = slot ^ slot >> 8
-    high |= KNOWN
-    i = 0
-    while i < WAYS:
-        at = TABLE + ENTRY * (slot + i & ENTRIES - 1)
-        if int(t[at]) == low and int(t[at + 1]) == high:
-            return at
-        i += 1
-    return -1
-
-
-@micropython.viper
-def learn(switch: int, low: int, high: int, number: int) -> int:
-    """An address is behind this port; its place."""
-    t = ptr32(switch)
-    at = int(find(switch, low, high))
-    if at < 0:
-        slot = low >> 16 ^ low >> 24 ^ high
-        slot = slot ^ slot >> 8
-        i = 0
-        while i < WAYS:
-            at = TABLE + ENTRY * (slot + i & ENTRIES - 1)
-            if t[at + 1] == 0:
-                break
-            i += 1
-        t[at] = low
-        t[at + 1] = high | KNOWN
-    t[at + 2] = number
-    return at
-
-
-@micropython.viper
-def receive(port: int, parts: int, skip: int, size: int, header: int, hold) -> int:
-    """Put a frame of `size` bytes into the receive buffers of a guest: CHAIN; NOTHING, it is dropped; WRONG, the ring
-    is broken. parts: address of what it consists of, behind `skip` bytes; header: address of its 12 bytes; hold(frame,
-    more): hold() of vmm.scheduling: in the middle of a long frame guests of a higher priority run, but not the one that
-    gets it."""
-    p = ptr32(port)
-    w = ptr32(int(p[STATUS_AT]) | int(p[STATUS_AT + 1]) << 32)
-    if p[UP] == 0 or int(w[STATUS]) & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
-        return NOTHING
-    state = int(p[RX]) | int(p[RX + 1]) << 32
-    memory = int(p[MEMORY]) | int(p[MEMORY + 1]) << 32
-    chain = int(p[RX_CHAIN]) | int(p[RX_CHAIN + 1]) << 32
-    c = ptr32(chain)
-    copy = cpu.copy
-    s = ptr32(parts)
-    at = (int(s[0]) | int(s[1]) << 32) + skip
-    here = int(s[2]) - skip  # bytes left of this part
-    left = size
-    first = 0  # where the header went
-    count = 0
-    mark = size - STRETCH
-    held = 0
-    while True:
-        found = int(pop(state, memory, chain))
-        if found != CHAIN:
-            break
-        count += 1
-        if c[OUT]:
-            found = WRONG
-            break
-        written = 0
-        i = BUFFERS
-        end = BUFFERS + BUFFER * int(c[IN])
-        while i < end:
-            to = int(c[i]) | int(c[i + 1]) << 32
-            room = int(c[i + 2])
-            i += BUFFER
-            if first == 0:
-                if room < HEADER_BYTES:
-                    found = WRONG
-                    break
-                first = to
-                h = ptr32(header)
-                d = ptr32(to)
-                d[0] = h[0]
-                d[1] = h[1]
-                d[2] = h[2]
-                to += HEADER_BYTES
-                room -= HEADER_BYTES
-                written = HEADER_BYTES
-            while left and room:
-                if here <= 0:
-                    parts += BUFFER * 4
-                    s = ptr32(parts)
-                    at = int(s[0]) | int(s[1]) << 32
-                    here = int(s[2])
-                    continue
-                if left < mark:
-                    mark -= STRETCH
-                    if int(cpu.due()):
-                        if held == 0:
-                            held = 1
-                            _hold(port, hold, 1)
-                        cpu.look()
-                        if p[UP] == 0 or ptr32(state)[queue.SIZE] == 0:  # it has been switched off meanwhile
-                            found = NOTHING
-                            count = 0
-                            left = 0
-                            break
-                piece = here if here < room else room
-                if piece > left:
-                    piece = left
-                copy(to, at, piece)
-                to += piece
-                at += piece
-                room -= piece
-                here -= piece
-                left -= piece
-                written += piece
-            if left == 0:
-                break
-        if found != CHAIN:
-            break
-        put(state, count - 1, int(c[HEAD]), written)
-        if left == 0:
-            ptr16(first + HEADER_BYTES - 2)[0] = count
-            show(state, count, 1)
-            p[RECEIVED] += 1
-            left = (int(p[RECEIVED + 1]) | int(p[RECEIVED + 2]) << 32) + size
-            p[RECEIVED + 1] = left
-            p[RECEIVED + 2] = left >> 32
-            if held:
-                _hold(port, hold, -1)
-            return CHAIN
-        if int(p[CAN]) & MERGES == 0:
-            found = NOTHING  # longer than its buffers are
-            break
-    if count:
-        take_back(state, count)
-    if found == WRONG:
-        if ptr32(state)[BROKEN] == 0:
-            ptr32(state)[BROKEN] = MISSHAPEN
-    else:
-        p[DROPPED] += 1
-    if held:
-        _hold(port, hold, -1)
-    return found
-
-
-@micropython.viper
-def _hold(port: int, hold, more: int):
-    """VM.hold(more) of a port's guest."""
-    p = ptr32(port)
-    first = int(p[FIRST]) | int(p[FIRST + 1]) << 32
-    at = first
-    while at:
-        hold(at, more)
-        at = int(ptr32(at)[SIBLING])
-        if at == first:
-            break
 
 
 @micropython.viper

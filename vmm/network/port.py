@@ -9,6 +9,7 @@ from vmx import bind
 
 from vmm.devices.virtio.queue import buffers
 from vmm.network import move
+from vmm.network.receive import receive
 from vmm.network.words import (
     CAN,
     DROPPED,
@@ -58,10 +59,10 @@ class Port:
         self.at = uctypes.addressof(self.words)
         self.watchers = []  # each with sees(port, frame, header, out) -> the frame, another, or None
         self._waits = False
-        receive, transmit = device.queues
+        rx, tx = device.queues
         self._put(STATUS_AT, uctypes.addressof(device.words))
-        self._put(RX, uctypes.addressof(receive.state))
-        self._put(TX, uctypes.addressof(transmit.state))
+        self._put(RX, uctypes.addressof(rx.state))
+        self._put(TX, uctypes.addressof(tx.state))
         self._put(MEMORY, uctypes.addressof(device.memory.table))
         self._put(RX_CHAIN, uctypes.addressof(device.chains[_RX]))
         self._put(TX_CHAIN, uctypes.addressof(device.chains[_TX]))
@@ -193,9 +194,7 @@ class Port:
     def _put_in(self, frame, header):
         at = uctypes.addressof(frame)
         parts = array("I", [at & 0xFFFFFFFF, at >> 32, len(frame)])
-        found = move.receive(
-            self.at, uctypes.addressof(parts), 0, len(frame), uctypes.addressof(header), self.switch.hold
-        )
+        found = receive(self.at, uctypes.addressof(parts), 0, len(frame), uctypes.addressof(header), self.switch.hold)
         if found < 0:
             self.device.broken_receiver()
 

@@ -12,7 +12,7 @@ from array import array
 
 import uctypes
 
-from vmm.network import move
+from vmm.network import addresses
 from vmm.network.checks import HOST
 from vmm.network.port import text
 from vmm.network.words import (
@@ -107,11 +107,11 @@ class Switch:
         """A frame that goes through Python. source: its port, None for none; header: 12 bytes of virtio's."""
         if source is not None and not frame[6] & 1:
             low, high = int.from_bytes(frame[6:10], "little"), int.from_bytes(frame[10:12], "little")
-            move.learn(self.at, low, high, self.ports.index(source))
+            addresses.learn(self.at, low, high, self.ports.index(source))
         at = -1
         if not frame[0] & 1:
             low, high = int.from_bytes(frame[0:4], "little"), int.from_bytes(frame[4:6], "little")
-            at = move.find(self.at, low, high)
+            at = addresses.find(self.at, low, high)
         needs = wanted(header)
         if at >= 0:
             targets = [self.ports[self.words[at + 2]]]
@@ -133,7 +133,7 @@ class Switch:
             self.words[at] = 0
         for low, high, number in saved["known"]:
             if number < len(self.ports) and self.ports[number] is not None:
-                move.learn(self.at, low, high & 0xFFFF, number)
+                addresses.learn(self.at, low, high & 0xFFFF, number)
 
     def __repr__(self):
         rows = ["switch %s" % self.name]

@@ -229,11 +229,12 @@ def _kick(tell, send, listen, go_on, n: int):
 
 def find(scheduler, pages):
     """The uplink of this machine. ValueError where it has no card that the monitor can drive."""
+    from vmm.devices.pci_header import BUS_MASTER, MEMORY_SPACE
     from vmm.host import e1000, pci, virtio
 
     for function in pci.functions():
         if (function.vendor, function.device) in e1000.DEVICES:
-            function.enable(pci.MEMORY | pci.MASTER)
+            function.enable(MEMORY_SPACE | BUS_MASTER)
             return Uplink(e1000.E1000(function, pages.take), scheduler)
         if virtio.kind(function) == _NETWORK:
             from vmm.host.virtio_net import VirtioNet

@@ -6,8 +6,8 @@ both interrupt controllers.
 
 from micropython import const
 
+from vmm.devices.pci_header import BUS_MASTER, COMMAND, IO_SPACE, MEMORY_SPACE
 from vmm.pci import bridges
-from vmm.pci.function import BUS_MASTER, COMMAND, IO_SPACE, MEMORY_SPACE
 from vmm.pci.host import Host
 
 LINES = (10, 10, 11, 11)  # of PIRQA to PIRQD; vmm/acpi/pci.asl says the same

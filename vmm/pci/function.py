@@ -8,21 +8,22 @@ import struct
 from micropython import const
 
 from vmm.bus import Overlap
+from vmm.devices.pci_header import (
+    BARS,
+    CACHE_LINE,
+    CAPABILITIES,
+    COMMAND,
+    INTERRUPT_LINE,
+    INTERRUPT_PIN,
+    INTX_DISABLE,
+    IO_SPACE,
+    MEMORY_SPACE,
+    ROM,
+    STATUS,
+    SUBSYSTEM,
+)
 from vmm.pci.msi import Msi
 
-# Offsets
-VENDOR = const(0x00)
-COMMAND = const(0x04)
-STATUS = const(0x06)
-REVISION = const(0x08)
-CACHE_LINE = const(0x0C)
-HEADER_TYPE = const(0x0E)
-BARS = const(0x10)
-SUBSYSTEM = const(0x2C)
-ROM = const(0x30)
-CAPABILITIES = const(0x34)
-INTERRUPT_LINE = const(0x3C)
-INTERRUPT_PIN = const(0x3D)
 _FIRST_CAPABILITY = const(0x40)
 _SIZE = const(256)
 _EXPRESS_SIZE = const(4096)
@@ -42,11 +43,6 @@ _PREFETCHABLE = const(8)
 _ROM_ENABLE = const(1)
 _ROM_LEAST = const(0x800)
 
-# Command
-IO_SPACE = const(1)
-MEMORY_SPACE = const(2)
-BUS_MASTER = const(4)
-INTX_DISABLE = const(0x400)
 _COMMAND_WRITABLE = const(0x0547)  # with parity, SERR# and INTx disable
 _INTERRUPT_STATUS = const(0x08)
 _CAPABILITIES_LIST = const(0x10)

@@ -12,21 +12,38 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.devices.virtio.pci_layout import (
+    COMMON,
+    CONFIG_ACCESS,
+    CONFIG_VECTOR,
+    DEVICE,
+    DEVICES,
+    DRIVER_FEATURE,
+    DRIVER_SELECT,
+    FEATURE,
+    FEATURE_SELECT,
+    GENERATION,
+    ISR,
+    NOTIFY,
+    NUM_QUEUES,
+    QUEUE_ADDRESSES,
+    QUEUE_ADDRESSES_END,
+    QUEUE_ENABLE,
+    QUEUE_NOTIFY_OFF,
+    QUEUE_SELECT,
+    QUEUE_SIZE,
+    QUEUE_VECTOR,
+    STATUS,
+    VENDOR,
+    VENDOR_CAPABILITY,
+)
 from vmm.pci.function import Function
 from vmm.pci.msix import Msix
 from vmm.vtx.x86 import MASK32, PAGE
 
-_VENDOR = const(0x1AF4)
-_DEVICES = const(0x1040)
-_VENDOR_CAPABILITY = const(0x09)
 _BAR = const(4)
 _BAR_SIZE = const(8 * PAGE)
 
-_COMMON = const(1)
-_NOTIFY = const(2)
-_ISR = const(3)
-_DEVICE = const(4)
-_CONFIG_ACCESS = const(5)
 _NOTIFY_PAGE = const(3)
 _MSIX_PAGE = const(4)
 _NOTIFY_STEP = const(4)  # bytes between the places of two queues
@@ -34,23 +51,6 @@ _NOTIFY_STEP = const(4)  # bytes between the places of two queues
 _NO_VECTOR = const(0xFFFF)
 _QUEUE_ISR = const(1)
 _CONFIG_ISR = const(2)
-
-# Registers of the common structure: offset -> bytes
-_FEATURE_SELECT = const(0x00)
-_FEATURE = const(0x04)
-_DRIVER_SELECT = const(0x08)
-_DRIVER_FEATURE = const(0x0C)
-_CONFIG_VECTOR = const(0x10)
-_NUM_QUEUES = const(0x12)
-_STATUS = const(0x14)
-_GENERATION = const(0x15)
-_QUEUE_SELECT = const(0x16)
-_QUEUE_SIZE = const(0x18)
-_QUEUE_VECTOR = const(0x1A)
-_QUEUE_ENABLE = const(0x1C)
-_QUEUE_NOTIFY_OFF = const(0x1E)
-_QUEUE_ADDRESSES = const(0x20)  # descriptors, driver area, device area: 8 bytes each
-_QUEUE_ADDRESSES_END = const(0x38)
 
 # Base class, sub-class, interface by device ID
 _CLASSES = {1: 0x020000, 2: 0x018000, 3: 0x078000, 4: 0x00FF00, 8: 0x010000}
@@ -62,24 +62,24 @@ class VirtioPci(Function):
     def __init__(self, device, deliver):
         kind = device.kind
         Function.__init__(
-            self, _VENDOR, _DEVICES + kind, _CLASSES.get(kind, 0x00FF00), 1, (_VENDOR, _DEVICES + kind), pin=1
+            self, VENDOR, DEVICES + kind, _CLASSES.get(kind, 0x00FF00), 1, (VENDOR, DEVICES + kind), pin=1
         )
         self.device = device
         device.changed = self._changed
         self._common = Common(self)
         self.bar(_BAR, "memory", _BAR_SIZE, ())
         for kind, page, length, more in (
-            (_COMMON, 0, _QUEUE_ADDRESSES_END, b""),
-            (_ISR, 1, 1, b""),
-            (_DEVICE, 2, PAGE, b""),
-            (_NOTIFY, _NOTIFY_PAGE, _NOTIFY_STEP * len(device.queues), struct.pack("<I", _NOTIFY_STEP)),
+            (COMMON, 0, QUEUE_ADDRESSES_END, b""),
+            (ISR, 1, 1, b""),
+            (DEVICE, 2, PAGE, b""),
+            (NOTIFY, _NOTIFY_PAGE, _NOTIFY_STEP * len(device.queues), struct.pack("<I", _NOTIFY_STEP)),
         ):
             body = struct.pack("<BBB3xII", 16 + len(more), kind, _BAR, page * PAGE, length) + more
-            self.capability(_VENDOR_CAPABILITY, body)
+            self.capability(VENDOR_CAPABILITY, body)
         # Source: "PCI configuration access capability"
         mask = b"\x00\x00\xff\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
-        body = struct.pack("<BBB3xIII", 20, _CONFIG_ACCESS, 0, 0, 0, 0)
-        self._access = self.capability(_VENDOR_CAPABILITY, body, mask)
+        body = struct.pack("<BBB3xIII", 20, CONFIG_ACCESS, 0, 0, 0, 0)
+        self._access = self.capability(VENDOR_CAPABILITY, body, mask)
         self.msix = Msix(self, _BAR, _MSIX_PAGE * PAGE, len(device.queues) + 1, deliver)
         self.bars[_BAR].pieces = (
             (0, PAGE, self._common),
@@ -190,72 +190,72 @@ class Common:
 
     def read(self, offset, size):
         device, function = self._device, self._function
-        if offset == _STATUS:
+        if offset == STATUS:
             return device.status
-        if offset == _FEATURE:
+        if offset == FEATURE:
             return device.features >> 32 * self._feature_page & MASK32 if self._feature_page < 2 else 0
-        if offset == _DRIVER_FEATURE:
+        if offset == DRIVER_FEATURE:
             return device.accepted >> 32 * self._driver_page & MASK32 if self._driver_page < 2 else 0
-        if offset == _FEATURE_SELECT:
+        if offset == FEATURE_SELECT:
             return self._feature_page
-        if offset == _DRIVER_SELECT:
+        if offset == DRIVER_SELECT:
             return self._driver_page
-        if offset == _CONFIG_VECTOR:
+        if offset == CONFIG_VECTOR:
             return function.config_vector
-        if offset == _NUM_QUEUES:
+        if offset == NUM_QUEUES:
             return len(device.queues)
-        if offset == _GENERATION:
+        if offset == GENERATION:
             return device.generation
-        if offset == _QUEUE_SELECT:
+        if offset == QUEUE_SELECT:
             return self._queue
         if self._queue >= len(device.queues):
             return 0
         queue = device.queues[self._queue]
-        if offset == _QUEUE_SIZE:
+        if offset == QUEUE_SIZE:
             return queue.size
-        if offset == _QUEUE_VECTOR:
+        if offset == QUEUE_VECTOR:
             return function.vectors[self._queue]
-        if offset == _QUEUE_ENABLE:
+        if offset == QUEUE_ENABLE:
             return 1 if queue.enabled else 0
-        if offset == _QUEUE_NOTIFY_OFF:
+        if offset == QUEUE_NOTIFY_OFF:
             return self._queue
-        if _QUEUE_ADDRESSES <= offset < _QUEUE_ADDRESSES_END:
-            return queue.addresses[offset - _QUEUE_ADDRESSES >> 3] >> 8 * (offset & 7)
+        if QUEUE_ADDRESSES <= offset < QUEUE_ADDRESSES_END:
+            return queue.addresses[offset - QUEUE_ADDRESSES >> 3] >> 8 * (offset & 7)
         return 0
 
     def write(self, offset, size, value):
         device, function = self._device, self._function
-        if offset == _STATUS:
+        if offset == STATUS:
             if value:
                 device.write_status(value)
             else:
                 function.reset_device()
-        elif offset == _FEATURE_SELECT:
+        elif offset == FEATURE_SELECT:
             self._feature_page = value
-        elif offset == _DRIVER_SELECT:
+        elif offset == DRIVER_SELECT:
             self._driver_page = value
-        elif offset == _DRIVER_FEATURE:
+        elif offset == DRIVER_FEATURE:
             device.accept(self._driver_page, value)
-        elif offset == _CONFIG_VECTOR:
+        elif offset == CONFIG_VECTOR:
             function.config_vector = self._vector(value)
-        elif offset == _QUEUE_SELECT:
+        elif offset == QUEUE_SELECT:
             self._queue = value
         elif self._queue < len(device.queues):
             self._write_queue(offset, size, value)
 
     def _write_queue(self, offset, size, value):
         queue = self._device.queues[self._queue]
-        if offset == _QUEUE_VECTOR:
+        if offset == QUEUE_VECTOR:
             self._function.vectors[self._queue] = self._vector(value)
-        elif offset == _QUEUE_ENABLE:
+        elif offset == QUEUE_ENABLE:
             if value & 1 and not queue.enabled:
                 self._device.enable(self._queue)
         elif queue.enabled:
             return
-        elif offset == _QUEUE_SIZE:
+        elif offset == QUEUE_SIZE:
             queue.size = value
-        elif _QUEUE_ADDRESSES <= offset < _QUEUE_ADDRESSES_END:
-            which, at = offset - _QUEUE_ADDRESSES >> 3, offset & 7
+        elif QUEUE_ADDRESSES <= offset < QUEUE_ADDRESSES_END:
+            which, at = offset - QUEUE_ADDRESSES >> 3, offset & 7
             if size == 8 and at == 0:
                 queue.set_address(which, 0, value)
                 queue.set_address(which, 32, value >> 32)

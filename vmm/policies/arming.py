@@ -6,6 +6,7 @@ One class for each place that such bits lie in. CPUID and VMCALL always exit, an
 from micropython import const
 
 from vmm.fault import PF
+from vmm.memory.paging import FETCH
 from vmm.vtx.controls import ProcBased, ProcBased2
 from vmm.vtx.counted import Counted
 from vmm.vtx.vmcs import (
@@ -20,7 +21,6 @@ from vmm.vtx.x86 import CR4_SMEP, EFER_NXE, PAGE
 # Of a page fault's error code: a fetch by the kernel; and where the CPU does not tell fetches from reads, since neither
 # EFER.NXE nor CR4.SMEP is set, a read by the kernel, of a page that is not present.
 _FETCH_BITS = const(1 << 4 | 1 << 2)
-_FETCH = const(1 << 4)
 _READ_BITS = const(1 << 2 | 1 << 1 | 1 << 0)
 
 
@@ -100,7 +100,7 @@ class Arming:
         if self._fetches and not bits >> PF & 1:
             bits |= 1 << PF
             told = vcpu.efer & EFER_NXE or vcpu.cr4 & CR4_SMEP
-            _match(vcpu, _FETCH_BITS if told else _READ_BITS, _FETCH if told else 0)
+            _match(vcpu, _FETCH_BITS if told else _READ_BITS, FETCH if told else 0)
         vcpu.write(EXCEPTION_BITMAP, bits)
 
     @property

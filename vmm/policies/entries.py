@@ -15,6 +15,7 @@ from vmx import bind, vmwrite
 
 from vmm.fault import PF
 from vmm.memory import look
+from vmm.memory.paging import USER
 from vmm.policies import link
 from vmm.vtx.frame import DIRTY, DIRTY_RFLAGS, DIRTY_RIP, INTR_ERROR, INTR_INFO, LSTAR, R11, RAX, RCX, RFLAGS, RIP
 from vmm.vtx.reasons import EXCEPTION_OR_NMI
@@ -29,7 +30,6 @@ from vmm.vtx.x86 import CR0_PG, IA32_LSTAR, IA32_STAR, MASK64, RFLAGS_FIXED
 ADDRESS = const(0xFFFFFFFFFFFFF000)
 _LOW = const(0xFFFFF000)
 _HIGH = const(0xFFFFFFFF)
-_USER = const(1 << 2)  # of a page fault's error code
 _FLAGS = const(0x3C7FD7)  # those that SYSRET loads
 _USER_CODE = const(0xA0FB)
 _USER_DATA = const(0xC0F3)
@@ -125,7 +125,7 @@ def _keep(vcpu, value: int):
 def entered(handler, below, vcpu) -> int:
     """The handler of exceptions while SYSCALL is watched."""
     f = ptr32(vcpu)
-    if int(f[RIP]) != _LOW or int(f[RIP + 1]) != _HIGH or int(f[INTR_INFO]) & 0xFF != PF or f[INTR_ERROR] & _USER:
+    if int(f[RIP]) != _LOW or int(f[RIP + 1]) != _HIGH or int(f[INTR_INFO]) & 0xFF != PF or f[INTR_ERROR] & USER:
         return int(below(vcpu))
     f[RIP] = f[LSTAR]
     f[RIP + 1] = f[LSTAR + 1]

@@ -10,8 +10,8 @@ new there.
 
 from micropython import const
 
-from vmm.devices.lapic_page import reprioritize
 from vmm.devices.lapic_registers import IRR, ISR
+from vmm.devices.lapic_vectors import reprioritize
 from vmm.vtx import reasons
 from vmm.vtx.frame import DATUM
 

@@ -12,9 +12,9 @@ from micropython import const
 
 from vmm.debug import where
 from vmm.emulation import length
+from vmm.vtx.x86 import INSTRUCTION_BYTES
 
 MOST = const(1000)  # instructions
-_LONGEST = const(15)
 
 
 class Coverage:
@@ -72,7 +72,7 @@ def _instructions(code, gva, bits):
             raise ValueError("more than %d instructions: name a part by size=" % MOST)
         found.append(gva + at)
         try:
-            at += length.length(code[at : at + _LONGEST], bits)
+            at += length.length(code[at : at + INSTRUCTION_BYTES], bits)
         except length.Unknown:
             raise ValueError("no instruction is known at %#x: name a part by size=" % (gva + at))
     return found

@@ -7,18 +7,17 @@
 RDMSR and WRMSR are #GP(0), IN reads all ones, OUT has no effect.
 """
 
+from vmm.fault import GP
 from vmm.policies.events.io import IO
 from vmm.policies.events.msr import RDMSR, WRMSR
 from vmm.verdict import HANDLED, Inject, Value
-
-_GP = 13
 
 
 class Firewall:
     """policies: [(text, policy), ...]."""
 
     def __init__(self, vm, msrs, ports):
-        refuse = Inject(_GP, 0)
+        refuse = Inject(GP, 0)
         ones = Value(0xFFFFFFFF)
         self.policies = []
         try:

@@ -20,11 +20,11 @@ from vmm.policies import policy
 from vmm.policies.event import Event
 from vmm.vtx import reasons
 from vmm.vtx.vmcs_bits import EPT_WRITE, IO_IN, IO_PORT_SHIFT, IO_SIZE
+from vmm.vtx.x86 import MASK32
 
 MOST = const(4096)  # different accesses; more are counted together
 KINDS = ("port", "memory", "msr", "cpuid", "hypercall", "apic")
 _COLUMNS = "kind", "which", "access", "count", "device", "first at", "symbol"
-_LOW = const(0xFFFFFFFF)
 _APIC_WRITES = const(1 << 12)
 
 
@@ -45,10 +45,10 @@ def _apic_access(vcpu):
 _WAYS = {
     reasons.IO_INSTRUCTION: _port,
     reasons.EPT_VIOLATION: _memory,
-    reasons.RDMSR: lambda vcpu: ("msr", vcpu.rcx & _LOW, "read"),
-    reasons.WRMSR: lambda vcpu: ("msr", vcpu.rcx & _LOW, "write"),
-    reasons.CPUID: lambda vcpu: ("cpuid", vcpu.rax & _LOW, "read"),
-    reasons.VMCALL: lambda vcpu: ("hypercall", vcpu.rax & _LOW, "call"),
+    reasons.RDMSR: lambda vcpu: ("msr", vcpu.rcx & MASK32, "read"),
+    reasons.WRMSR: lambda vcpu: ("msr", vcpu.rcx & MASK32, "write"),
+    reasons.CPUID: lambda vcpu: ("cpuid", vcpu.rax & MASK32, "read"),
+    reasons.VMCALL: lambda vcpu: ("hypercall", vcpu.rax & MASK32, "call"),
     reasons.APIC_ACCESS: _apic_access,
     reasons.APIC_WRITE: lambda vcpu: ("apic", vcpu.qualification & 0xFFF, "write"),
 }

@@ -216,25 +216,28 @@ def expire(callbacks, frame: int, now: int):
 # As expire, without a call in between: the guest waits.
 @micropython.viper
 def _exit(callbacks, vcpu) -> int:
-    """The guest then runs for at least as long as this took, however its timers are set: one
-    that is due again at once must not starve what it interrupts."""
+    """Where a callback sets its timer again, the guest then runs for at least as long as this took: a timer that is
+    due again at once must not starve what it interrupts. One that the guest has to set again cannot."""
     f = ptr32(vcpu)
     host = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
     now = host + (int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32)
-    f[MIN_RUN] = 0xFFFFFFFF
-    f[MIN_RUN + 1] = 0xFFFFFFFF
-    at = int(TIMERS)
-    end = at + (int(f[TIMER_COUNT]) << 1)
+    first = int(f) + 4 * int(TIMERS)
+    at = first
+    end = at + (f[TIMER_COUNT] << 3)
     while at < end:
-        deadline = int(f[at]) | int(f[at + 1]) << 32
+        timer = ptr32(at)
+        deadline = timer[0] | timer[1] << 32
         if deadline:
             if deadline <= now:
-                f[at] = 0
-                f[at + 1] = 0
+                timer[0] = 0
+                timer[1] = 0
                 f[DIRTY] |= DIRTY_TIMERS
-                callbacks[(at - int(TIMERS)) >> 1](now)
-        at += 2
-    stop = int(f[SLICE_END]) | int(f[SLICE_END + 1]) << 32
+                callbacks[(at - first) >> 3](now)
+                if timer[0] | timer[1]:
+                    f[MIN_RUN] = 0xFFFFFFFF
+                    f[MIN_RUN + 1] = 0xFFFFFFFF
+        at += 8
+    stop = f[SLICE_END] | f[SLICE_END + 1] << 32
     if stop:
         if host >= stop:
             return 2

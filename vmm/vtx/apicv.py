@@ -11,8 +11,8 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.lapic_page import highest_bit, post, reprioritize
 from vmm.devices.lapic_registers import ICR, ICR_HIGH, ICR_UNUSUAL, ID, IRR, LEVELS_CHANGED, SELF, VIRTUAL_DELIVERY
+from vmm.devices.lapic_vectors import highest_bit, post, reprioritize
 from vmm.vtx.frame import DIRTY, DIRTY_RVI, QUALIFICATION
 from vmm.vtx.vmcs import (
     APIC_ACCESS_ADDRESS,
@@ -22,7 +22,7 @@ from vmm.vtx.vmcs import (
     TPR_THRESHOLD,
     VIRTUAL_APIC_ADDRESS,
 )
-from vmm.vtx.x86 import APIC_BASE, PAGE
+from vmm.vtx.x86 import APIC_BASE, IA32_X2APIC_EOI, IA32_X2APIC_SELF_IPI, IA32_X2APIC_TPR, PAGE
 
 _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)
 _VIRTUALIZE_X2APIC_MODE = const(1 << 4)
@@ -35,7 +35,7 @@ _X2APIC_READS = (
     + tuple(range(0x810, 0x829))
     + (0x830, 0x832, 0x833, 0x834, 0x835, 0x836, 0x837, 0x838, 0x83E)
 )
-_X2APIC_WRITES = (0x808, 0x80B, 0x83F)  # TPR, EOI, self-IPI
+_X2APIC_WRITES = (IA32_X2APIC_TPR, IA32_X2APIC_EOI, IA32_X2APIC_SELF_IPI)
 
 
 class Apicv:

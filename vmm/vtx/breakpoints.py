@@ -15,7 +15,7 @@ from vmm.vtx.vmcs import GUEST_DR7, GUEST_PENDING_DEBUG_EXCEPTIONS
 from vmm.vtx.vmcs_bits import IO_STRING, PENDING_ENABLED
 from vmm.vtx.x86 import CR4_DE
 
-_ENABLES = const(0xFF)  # of DR7: L0, G0 to L3, G3
+ENABLES = const(0xFF)  # of DR7: L0, G0 to L3, G3
 _BYTES = (1, 2, 8, 4)  # by LENn
 
 # R/Wn
@@ -63,7 +63,7 @@ class Breakpoints:
         """Before the accesses of an instruction that is executed for the guest."""
         self.hits = 0
         self._dr7 = vcpu.read(GUEST_DR7)
-        self.armed = self._dr7 & _ENABLES
+        self.armed = self._dr7 & ENABLES
         if self.armed:
             self._addresses = [vcpu.dr(n) for n in range(4)]
             self._ports = bool(vcpu.cr4 & CR4_DE)

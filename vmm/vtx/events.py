@@ -12,7 +12,6 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
-from vmm.devices.lapic_page import reprioritize
 from vmm.devices.lapic_registers import (
     ENABLED,
     IO_EXTINT,
@@ -30,7 +29,8 @@ from vmm.devices.lapic_registers import (
     TPR_SHADOW,
     VIRTUAL_DELIVERY,
 )
-from vmm.fault import AC, BP, BR, DB, DE, DF, GP, MC, MF, NM, NP, OF, PF, SS, TS, UD  # noqa: F401
+from vmm.devices.lapic_vectors import reprioritize
+from vmm.fault import BP, DB, DE, DF, GP, MC, NP, OF, PF, SS, TS, UD, WITH_ERROR
 from vmm.vtx.frame import (
     APIC_PAGE,
     COMPLETED,
@@ -71,9 +71,8 @@ SOFTWARE_INTERRUPT = const(4)
 PRIVILEGED_SOFTWARE_EXCEPTION = const(5)
 SOFTWARE_EXCEPTION = const(6)
 
-_WITH_ERROR = const(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17)
-_NO_FAULT = const(1 << 1 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 18)  # traps and aborts: #DB, #BP, #OF, #DF, #MC
-_CONTRIBUTORY = const(1 << 0 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13)
+_NO_FAULT = const(1 << DB | 1 << BP | 1 << OF | 1 << DF | 1 << MC)  # traps and aborts
+_CONTRIBUTORY = const(1 << DE | 1 << TS | 1 << NP | 1 << SS | 1 << GP)
 
 _DEBUG_TRAP = const(1 << 12 | 1 << 14)  # enabled breakpoint, BS
 
@@ -98,7 +97,7 @@ def inject(vcpu, vector, error=0, first=0):
         if not benign:
             vector, error = DF, 0
     info = VALID | HARDWARE_EXCEPTION << 8 | vector
-    if _WITH_ERROR >> vector & 1 and vcpu.cr0 & 1:
+    if WITH_ERROR >> vector & 1 and vcpu.cr0 & 1:
         info |= ERROR_CODE
     else:
         error = 0

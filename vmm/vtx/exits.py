@@ -16,7 +16,7 @@ from vmm.vtx.counted import Counted
 from vmm.vtx.frame import COUNT, KEYS, TICKS, VERDICT, WANTS
 from vmm.vtx.keys import Keys
 
-_SLOTS = const(256)  # of the table; those beyond the reasons are for keys
+SLOTS = const(256)  # of the table; those beyond the reasons are for keys
 
 
 @micropython.viper
@@ -68,12 +68,12 @@ class Exits:
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
         self._free = []  # slots for keys that were given back
-        self._unused = _SLOTS  # slots from ALL_SLOTS up to here were never taken
+        self._unused = SLOTS  # slots from ALL_SLOTS up to here were never taken
         self._replaced = {}  # layer 2: {reason: handler}
         self._fronts = {}  # layer 3: {reason: front}
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
         self._front_slots = {}  # reason: {handler of its front, before keys: [its slot, how many keys have it]}
-        self._current = [self.unhandled] * _SLOTS  # layers 1 to 3, by slot; the table itself where there is one vCPU
+        self._current = [self.unhandled] * SLOTS  # layers 1 to 3, by slot; the table itself where there is one vCPU
         self._after = None
         self._after_but = ()
         self._whole = {}  # reason with a front: what handler() has given since the front came
@@ -98,7 +98,7 @@ class Exits:
         self._after = make
         self._after_but = but
         known = {}
-        for slot in range(_SLOTS):
+        for slot in range(SLOTS):
             for number, table in enumerate(self.tables):
                 handler = _of(self._current[slot], number)
                 if make is not None and slot not in but:
@@ -169,7 +169,7 @@ class Exits:
 
     def _take_slot(self):
         if not self._has_slot():
-            raise ValueError("more than %d handlers of keys" % (_SLOTS - reasons.ALL_SLOTS))
+            raise ValueError("more than %d handlers of keys" % (SLOTS - reasons.ALL_SLOTS))
         if self._free:
             return self._free.pop()
         self._unused -= 1
@@ -347,7 +347,7 @@ class Exits:
         others.update(instead)
         kept, table, before = self._kept[vcpu.number] or (None, None, ())
         if kept is not handler:
-            table, before = [handler] * _SLOTS, ()
+            table, before = [handler] * SLOTS, ()
         for slot in before:
             table[slot] = handler
         self._kept[vcpu.number] = handler, table, others

@@ -8,6 +8,7 @@ checked. Source: SDM Vol. 3C, "Checks on the Guest State Area".
 
 from micropython import const
 
+from vmm.fault import DB, MC
 from vmm.vtx import controls, events, vmcs
 from vmm.vtx.vmcs_bits import PENDING_BS, PENDING_RTM, RIGHTS_DB, RIGHTS_L, RIGHTS_UNUSABLE
 from vmm.vtx.x86 import CR0_PE, CR0_PG, CR0_WP, CR4_CET, CR4_PAE, CR4_PCIDE, RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
@@ -316,9 +317,9 @@ def _activity(c):
         exception = c.vector if c.event == events.HARDWARE_EXCEPTION else None
         wakes = {
             _HLT: c.event in (events.EXTERNAL_INTERRUPT, events.NMI)
-            or exception in (events.DB, events.MC)
+            or exception in (DB, MC)
             or (c.event == _OTHER_EVENT and c.vector == 0),
-            _SHUTDOWN: c.event == events.NMI or exception == events.MC,
+            _SHUTDOWN: c.event == events.NMI or exception == MC,
             _WAIT_FOR_SIPI: False,
         }
         text = "does not admit the injected event, type %d vector %d" % (c.event, c.vector)

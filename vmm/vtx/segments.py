@@ -7,7 +7,7 @@ import struct
 
 from micropython import const
 
-from vmm.memory.linear import CODE, DB, EXPAND_DOWN, SEGMENTS, UNUSABLE, WRITABLE  # noqa: F401
+from vmm.memory.linear import SEGMENTS, UNUSABLE
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT
 
 NAMES = SEGMENTS

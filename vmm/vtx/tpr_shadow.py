@@ -11,8 +11,8 @@ import micropython
 import uctypes
 from vmx import bind
 
-from vmm.devices.lapic_page import reprioritize
 from vmm.devices.lapic_registers import TPR, TPR_KNOWN, TPR_LIMIT, TPR_SHADOW
+from vmm.devices.lapic_vectors import reprioritize
 from vmm.verdict import ADVANCE, WAIT
 from vmm.vtx.vmcs import TPR_THRESHOLD, VIRTUAL_APIC_ADDRESS
 

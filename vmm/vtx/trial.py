@@ -20,10 +20,11 @@ from vmm import verdict
 from vmm.devices.lapic_registers import IRR
 from vmm.loaders.state import State
 from vmm.memory import ept
-from vmm.vtx import msr_bitmap, reasons, vcpu
+from vmm.vtx import making, msr_bitmap, reasons
 from vmm.vtx import vmcs as v
+from vmm.vtx.exits import SLOTS
 from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
-from vmm.vtx.x86 import PAGE
+from vmm.vtx.x86 import IA32_PAT, PAGE
 
 _VPID = const(0xFFFF)
 _SPIN = b"\xeb\xfe"  # jmp $
@@ -47,7 +48,7 @@ class Trial:
 
 
 class _Machine:
-    """What vcpu.prepare() takes of a VM: its tables and bitmaps. Closing gives the memory back."""
+    """What making.prepare() takes of a VM: its tables and bitmaps. Closing gives the memory back."""
 
     cr4_allowed = 0
     vpids = (_VPID,)
@@ -76,7 +77,7 @@ class _Exits:
     """A table whose every handler ends the trial."""
 
     def new_table(self):
-        return [lambda _vcpu: verdict.STOP] * 256
+        return [lambda _vcpu: verdict.STOP] * SLOTS
 
     def attach(self, vcpu, table):
         pass
@@ -87,7 +88,7 @@ class _Guest:
 
     def __init__(self, pages, caps):
         self._machine = _Machine(pages, caps)
-        self._vcpu = vcpu.make(self._machine, 0, caps, self._machine.take, _Exits(), ())
+        self._vcpu = making.make(self._machine, 0, caps, self._machine.take, _Exits(), ())
         self._vcpu.vpid = _VPID
         self._vcpu.msr_bitmap = self._machine.msr_bitmap
         self._caps = caps
@@ -98,7 +99,7 @@ class _Guest:
 
     def reason(self, code, arm=None, alarm=False):
         guest = self._vcpu
-        vcpu.prepare(guest, self._caps)
+        making.prepare(guest, self._caps)
         uctypes.bytearray_at(self._machine.code, len(code))[:] = code
         self._registers(guest)
         if self._caps.apicv or self._caps.tpr_shadow:
@@ -139,7 +140,7 @@ class _Guest:
         ):  # fmt: skip
             guest.write(field, 0)
         guest.write(v.GUEST_DR7, 0x400)
-        guest.write(v.GUEST_IA32_PAT, cpu.rdmsr(0x277))
+        guest.write(v.GUEST_IA32_PAT, cpu.rdmsr(IA32_PAT))
 
     def _apic(self, guest):
         """No IDT is there: an interrupt that is delivered shuts the guest down."""

@@ -15,9 +15,24 @@ from micropython import const
 from vmm.loaders.state import SEGMENTS
 from vmm.memory import look
 from vmm.vtx import vmcs as v
-from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, INVVPID_SINGLE_CONTEXT
-from vmm.vtx.x86 import CR0_CD, CR0_EM, CR0_ET, CR0_MP, CR0_NE, CR0_NW, CR0_PG, CR0_TS, EFER_LMA, MASK64, PAGE
+from vmm.vtx.x86 import (
+    CR0_CD,
+    CR0_EM,
+    CR0_ET,
+    CR0_MP,
+    CR0_NE,
+    CR0_NW,
+    CR0_PG,
+    CR0_TS,
+    CR4_MCE,
+    CR4_VMXE,
+    EFER_LMA,
+    MASK64,
+    MXCSR,
+    MXCSR_RESET,
+    XSTATE_BV,
+)
 
 _CR0_CD_NW = const(CR0_CD | CR0_NW)
 # Bits of CR0 that the guest sees in the read shadow. KVM as host of a nested monitor leaves a cleared ET
@@ -25,18 +40,13 @@ _CR0_CD_NW = const(CR0_CD | CR0_NW)
 # as long as the guest's NE is not the real one.
 CR0_OWNED = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD)
 CR0_OWNED_WITHOUT_NE = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD | CR0_MP | CR0_EM | CR0_TS)
-_CR4_FORCED = const(1 << 6 | 1 << 13)  # MCE (without, a machine check would shut the CPU down), VMXE
+_CR4_FORCED = const(CR4_MCE | CR4_VMXE)  # without MCE a machine check would shut the CPU down
 _PAT_RESET = const(0x0007040600070406)
-EXCEPTIONS = const(1 << 1 | 1 << 17 | 1 << 18)  # #DB, #AC (a guest could loop in them for ever), #MC
 
-_PAUSE_LOOP_EXITING = const(1 << 10)
-_SPIN_GAP = const(128)  # ticks between two PAUSEs of one loop
-_SPIN_WINDOW = const(512)  # ticks after which a loop exits: what another vCPU is waited for does not come by itself
 
 # State component 9 of the XSAVE area.
 _PKRU = const(9)
 _PKRU_HIGH = const(2)
-_XSTATE_BV = const(512)
 
 
 class Vcpu:
@@ -85,7 +95,7 @@ class Vcpu:
         self.write(v.CR0_READ_SHADOW, value)
         self.write(v.CR0_GUEST_HOST_MASK, self._cr0_mask(value))
         self.write(v.CR4_READ_SHADOW, self.cr4)
-        self.write(v.CR4_GUEST_HOST_MASK, MASK64 if cr4 else _cr4_mask(self.vm))
+        self.write(v.CR4_GUEST_HOST_MASK, MASK64 if cr4 else cr4_mask(self.vm))
 
     @property
     def cr4(self):
@@ -258,7 +268,7 @@ class Vcpu:
     def pkru(self):
         """The protection-key rights of user pages. That takes the FPU's state out of the registers."""
         area = self.fpu()
-        if not area[_XSTATE_BV + 1] & _PKRU_HIGH:
+        if not area[XSTATE_BV + 1] & _PKRU_HIGH:
             return 0
         return struct.unpack_from("<I", area, cpu.cpuid(0xD, _PKRU)[1])[0]
 
@@ -320,8 +330,8 @@ class Vcpu:
         cpu.zero(uctypes.addressof(area), len(area))
         struct.pack_into("<H", area, 0, 0x0040)  # FCW after RESET
         area[4] = 0xFF  # abridged FTW: FXRSTOR image says "in use", as FTW 5555h does
-        struct.pack_into("<I", area, 24, 0x1F80)  # MXCSR
-        struct.pack_into("<Q", area, 512, 1)  # XSTATE_BV: x87
+        struct.pack_into("<I", area, MXCSR, MXCSR_RESET)
+        struct.pack_into("<Q", area, XSTATE_BV, 1)  # x87
 
     # -- for people
 
@@ -346,95 +356,6 @@ class Vcpu:
         return where + "\n" + self.registers()
 
 
-def make(vm, number, caps, take, exits, live_msrs):
-    """Return a vmx.VCPU; nothing is in its VMCS yet.
-
-    number: among its VM's, from 0. take(size) -> hpa of memory that is the VM's. live_msrs: MSRs that the guest has
-    for itself and that are swapped between vCPUs.
-    """
-    region = take(PAGE)
-    struct.pack_into("<I", uctypes.bytearray_at(region, 4), 0, caps.revision)
-    frame = take(SIZE)
-    table = uctypes.bytearray_at(frame + MSRS, 16 * MSR_SLOTS)
-    if len(live_msrs) > MSR_SLOTS:
-        raise ValueError("%d MSRs for %d slots" % (len(live_msrs), MSR_SLOTS))
-    for i, index in enumerate(live_msrs):
-        struct.pack_into("<I", table, 16 * i, index)
-    struct.pack_into("<I", uctypes.bytearray_at(frame + XSAVE, 32), 24, 0x1F80)
-    dispatch = exits.new_table()
-    vcpu = vmx.VCPU(frame, region, dispatch, Vcpu)
-    vcpu.vm = vm
-    vcpu.number = number
-    vcpu.owns_cr0 = False
-    vcpu.frame_hpa = frame
-    vcpu.live_msrs = live_msrs
-    vcpu.cr0_fixed = caps.cr0_fixed0
-    vcpu.timer_shift = caps.misc.PREEMPTION_TIMER_SHIFT
-    exits.attach(vcpu, dispatch)
-    return vcpu
-
-
-def prepare(vcpu, caps):
-    """Controls and host state, into its VMCS; guest state comes by start(). vpid and msr_bitmap are the vCPU's."""
-    vcpu.clear()
-    _controls(vcpu, caps)
-    _host(vcpu, caps)
-
-
-def _controls(vcpu, caps):
-    vm = vcpu.vm
-    used = caps.used
-    write = vcpu.write
-    write(v.PIN_BASED_VM_EXECUTION_CONTROLS, used["pin"].raw)
-    write(v.PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, used["proc"].raw)
-    spinning = caps.found["proc2"].raw & _PAUSE_LOOP_EXITING if len(vm.vpids) > 1 else 0
-    write(v.SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, used["proc2"].raw | spinning)
-    if spinning:
-        write(v.PLE_GAP, _SPIN_GAP)
-        write(v.PLE_WINDOW, _SPIN_WINDOW)
-    write(v.PRIMARY_VM_EXIT_CONTROLS, used["exit"].raw)
-    write(v.VM_ENTRY_CONTROLS, used["entry"].raw)
-    write(v.VIRTUAL_PROCESSOR_IDENTIFIER, vcpu.vpid)
-    write(v.EPT_POINTER, vm.ept.eptp)
-    write(v.IO_BITMAP_A, vm.io_bitmap)
-    write(v.IO_BITMAP_B, vm.io_bitmap + PAGE)
-    write(v.MSR_BITMAPS, vcpu.msr_bitmap.hpa)
-    write(v.EXCEPTION_BITMAP, EXCEPTIONS)
-    write(v.PAGE_FAULT_ERROR_CODE_MASK, 0)
-    write(v.PAGE_FAULT_ERROR_CODE_MATCH, 0)
-    for field in (v.VM_EXIT_MSR_STORE_COUNT, v.VM_EXIT_MSR_LOAD_COUNT, v.VM_ENTRY_MSR_LOAD_COUNT, v.CR3_TARGET_COUNT):
-        write(field, 0)
-    write(v.CR0_GUEST_HOST_MASK, CR0_OWNED)
-    write(v.CR4_GUEST_HOST_MASK, _cr4_mask(vm))
-    write(v.VMCS_LINK_POINTER, MASK64)
-    if used["proc2"].ENABLE_XSAVES:
-        write(v.XSS_EXITING_BITMAP, 0)
-
-
-def _cr4_mask(vm):
+def cr4_mask(vm):
+    """CR4's guest/host mask: the bits that a guest may not change."""
     return (~vm.cr4_allowed | _CR4_FORCED) & MASK64
-
-
-def _host(vcpu, caps):
-    write = vcpu.write
-    rip, cs, ds, tr, gdt, idt, tss = vmx.host_state()
-    write(v.HOST_RIP, rip)
-    write(v.HOST_CR0, cpu.cr(0) | CR0_TS)
-    write(v.HOST_CR3, cpu.cr(3))
-    write(v.HOST_CR4, cpu.cr(4))
-    write(v.HOST_CS_SELECTOR, cs)
-    for field in (v.HOST_SS_SELECTOR, v.HOST_DS_SELECTOR, v.HOST_ES_SELECTOR):
-        write(field, ds)
-    write(v.HOST_FS_SELECTOR, 0)
-    write(v.HOST_GS_SELECTOR, 0)
-    write(v.HOST_TR_SELECTOR, tr)
-    write(v.HOST_TR_BASE, tss)
-    write(v.HOST_GDTR_BASE, gdt)
-    write(v.HOST_IDTR_BASE, idt)
-    for field in (v.HOST_FS_BASE, v.HOST_GS_BASE, v.HOST_IA32_SYSENTER_CS, v.HOST_IA32_SYSENTER_ESP):
-        write(field, 0)
-    write(v.HOST_IA32_SYSENTER_EIP, 0)
-    write(v.HOST_IA32_EFER, cpu.rdmsr(0xC0000080))
-    write(v.HOST_IA32_PAT, cpu.rdmsr(0x277))
-    if caps.used["exit"].LOAD_IA32_PERF_GLOBAL_CTRL:
-        write(v.HOST_IA32_PERF_GLOBAL_CTRL, 0)

@@ -43,6 +43,8 @@ CR_TYPE = const(3 << 4)
 CR_MOV_TO = const(0 << 4)
 CR_MOV_FROM = const(1 << 4)
 CR_GPR = const(15 << 8)
+CR_GPR_SHIFT = const(8)
+CR_GPR_RSP = const(4 << 8)
 
 # EXIT_QUALIFICATION of EPT violations
 EPT_READ = const(1 << 0)

@@ -2,14 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from pcanel.console import Console
-from pcanel.errors import PcanelError
+from pcanel.errors import InputError, PcanelError
 from pcanel.paths import BUILD, ROOT
 
-IMAGE = BUILD / "guests/exitbench/exitbench.elf"
 POLICIES = ROOT / "guests/exitbench/policies.py"
 NAME = "exitbench"
+_IMAGE = BUILD / "guests/exitbench/exitbench.elf"
 DONE = r"^exitbench: done\n"
 FAILED = r"^failed: .*\n"
 ROUNDS = 2000
@@ -25,6 +26,13 @@ class Row:
     median: int
     min: int
     max: int
+
+
+def image() -> Path:
+    """The guest's file. InputError where it has not been built."""
+    if not _IMAGE.is_file():
+        raise InputError(f"{_IMAGE}: no such file (make guests builds it)")
+    return _IMAGE
 
 
 def cmdline(rows: list[str] | None = None, rounds: int = ROUNDS, **options) -> str:

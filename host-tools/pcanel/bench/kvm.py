@@ -86,7 +86,7 @@ def rows(cpu: str | None = None, rounds: int = guest.ROUNDS, names: list[str] | 
         ):
             more = {"breakpoints": 1} if target is user else {}
             options = guest.cmdline(wanted, rounds, pm_timer=_PM_TIMER, cpus=cpus, **more)
-            machine_file(target, _MEMORY, "multiboot", [guest.IMAGE], options, cpus)
+            machine_file(target, _MEMORY, "multiboot", [guest.image()], options, cpus)
         text = run(machine, cpu, user=user, second=second)
     parts = re.split(guest.DONE, text, flags=re.MULTILINE)
     if len(parts) != 4:  # what follows the third is kvmrun's

@@ -119,12 +119,6 @@ EXITS = (
         "late_spin",
         "from a deadline to its handler, the guest spinning",
         2158,
-        note="KVM lets its timer expire ahead of the deadline and spins until that has come"
-        " (lapic_timer_advance_ns): the exit itself is over by then; here the guest runs until its deadline. Of what is"
-        " then done, in instructions: 25 to leave the guest; 66 to read the exit's fields and find its handler; 175 in"
-        " the clock's handler until the APIC's timer is known to be due; 190 for the call of that timer and its"
-        " interrupt in IRR and RVI; 120 until the next deadline is found and the handler has returned; 170 to write"
-        " RVI and the preemption timer and enter the guest, whose handler then reads the TSC after 24.",
     ),
     _exit("late_hlt", "from a deadline to its handler, the guest in HLT", 3200),
     _exit("page_first_touch", "first read of a page; KVM: an EPT violation, the page is present", 2812),

@@ -6,7 +6,6 @@ from pathlib import Path
 from pcanel.bench import conditions, guest
 from pcanel.console import Console
 from pcanel.engines.choose import Choice, choose
-from pcanel.errors import InputError
 from pcanel.monitor import Monitor
 from pcanel.paths import ELF
 
@@ -35,14 +34,12 @@ class Monitored:
     def __init__(
         self, cpu: str | None = None, image: Path = ELF, choice: Choice | None = None, cmdline: str = UNMITIGATED
     ):
-        if not guest.IMAGE.is_file():
-            raise InputError(f"{guest.IMAGE}: no such file (make guests builds it)")
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             files = []
             for name, keys in ((guest.NAME, ""), *GUESTS.values()):
                 files.append(Path(directory) / f"{name}.toml")
                 files[-1].write_text(
-                    f'memory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\nautostart = false\n{keys}\n'
+                    f'memory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.image()}"\nautostart = false\n{keys}\n'
                 )
             self.monitor = Monitor(cpu=cpu, memory=_MEMORY, guests=files, image=image, cmdline=cmdline)
         self.monitor.choice = choice or choose("bochs")

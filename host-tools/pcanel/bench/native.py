@@ -16,7 +16,7 @@ def rows(cpu: str | None = None, rounds: int = guest.ROUNDS, names: list[str] | 
 
     def medium(iso: Path) -> None:
         config = f"set timeout=0\nmenuentry bench {{\n    multiboot /boot/guest.elf {options}\n}}\n"
-        burn(iso, config, {"boot/guest.elf": guest.IMAGE}, "multiboot")
+        burn(iso, config, {"boot/guest.elf": guest.image()}, "multiboot")
 
     with Bare(medium, cpu) as machine:
         found = guest.parse(guest.wait(machine.console, _TIMEOUT))

@@ -42,7 +42,7 @@ def rows(cpu: str | None = None) -> dict[str, Row]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         file = Path(name) / f"{guest.NAME}.toml"
         file.write_text(
-            f'memory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.IMAGE}"\nautostart = false\nconsole = "com2"\n'
+            f'memory = "32M"\nprotocol = "multiboot"\nkernel = "{guest.image()}"\nautostart = false\nconsole = "com2"\n'
         )
         monitor = Monitor(cpu=cpu, memory=256, guests=[file], cmdline=UNMITIGATED)
     monitor.choice = Choice(_Counted, "it counts KVM's exits")

@@ -17,7 +17,6 @@ with importable():
     from vmm.screen import Screen
 
 _CHAIN_4_AT = 0xA0000
-_CHAIN_4_SIZE = (320, 200)
 
 
 @dataclass(frozen=True)

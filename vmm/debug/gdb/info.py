@@ -1,15 +1,15 @@
 """`monitor info registers|mem|tlb|pic|lapic`, in the form of QEMU's monitor."""
 
+from vmm.debug.pagewalk import ADDRESS
 from vmm.devices import lapic_registers as r
 from vmm.devices.i8259_lines import BASE, ELCR, IMR, INT, IRR, ISR, SLAVE
+from vmm.scheduling.states import HALTED
 from vmm.vtx import vmcs as v
 from vmm.vtx.x86 import CR0_PG
 
 _FLAGS = ((1 << 11, "O"), (1 << 10, "D"), (1 << 7, "S"), (1 << 6, "Z"), (1 << 4, "A"), (1 << 2, "P"), (1, "C"))
 _LINES = 1024  # of a table
 _NX = 1 << 63
-_ADDRESS = 0xFFFFFFFFFF000
-_HALTED = "halted"
 
 
 def info(vcpu, what):
@@ -26,7 +26,7 @@ def _registers(vcpu):
         lines.append(" ".join(["%-3s=%016x" % (name.upper(), getattr(vcpu, name)) for name in names]))
     flags = "".join([letter if vcpu.rflags & bit else "-" for bit, letter in _FLAGS])
     blocked = int(bool(vcpu.read(v.GUEST_INTERRUPTIBILITY_STATE) & 3))
-    halted = int(vcpu.scheduled.before == _HALTED)
+    halted = int(vcpu.scheduled.before == HALTED)
     lines.append("RIP=%016x RFL=%08x [%s] CPL=%d II=%d A20=1 SMM=0 HLT=%d" % (
         vcpu.rip, vcpu.rflags, flags, vcpu.cpl, blocked, halted,
     ))  # fmt: skip
@@ -71,7 +71,7 @@ def _table(memory, levels, entry_size, table, level, gva, rights, no_execute):
     if not memory.has(table, count * entry_size):
         return
     read = memory.read_u32 if entry_size == 4 else memory.read_u64
-    address = _ADDRESS if entry_size == 8 else 0xFFFFF000
+    address = ADDRESS if entry_size == 8 else 0xFFFFF000
     for i in range(count):
         entry = read(table + i * entry_size)
         if not entry & 1:

@@ -7,10 +7,9 @@ isolation, the kernel's half of the tables is tried.
 from micropython import const
 
 from vmm.memory import look
-from vmm.vtx.x86 import CR0_PG, EFER_LMA, PAGE
+from vmm.vtx.x86 import CR0_PG, EFER_LMA, MASK32, PAGE
 
 _ISOLATED = const(0x1000)  # of CR3: the tables of user mode (Linux)
-_BELOW_4G = const(0xFFFFFFFF)
 
 
 class Memory:
@@ -74,7 +73,7 @@ def _first(places, gva, size):
 
 def translate(vcpu, gva):
     """The gpa of a linear address now. ValueError where it has none: without paging those above 4 GiB, too."""
-    if not vcpu.cr0 & CR0_PG and gva > _BELOW_4G:
+    if not vcpu.cr0 & CR0_PG and gva > MASK32:
         raise ValueError("gva %#x is above 4 GiB, and paging is off" % gva)
     try:
         return look.space(vcpu).translate(gva)

@@ -16,7 +16,7 @@ from vmm.loaders.state import GPRS
 from vmm.memory import look
 from vmm.policies.events import CR
 from vmm.policies.policy import decorator
-from vmm.vtx.vmcs_bits import CR_GPR, CR_MOV_TO, CR_NUMBER, CR_TYPE
+from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_SHIFT, CR_MOV_TO, CR_NUMBER, CR_TYPE
 from vmm.vtx.x86 import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE
 
 SOFTWARE = const(0)  # the numbers of gdb's packets
@@ -27,7 +27,6 @@ ACCESS = const(4)
 
 _WORDS = {WRITE: b"watch", READ: b"rwatch", ACCESS: b"awatch"}
 _MOST = const(256)
-_GPR_SHIFT = const(8)
 
 
 class Point:
@@ -132,7 +131,7 @@ class Points:
         now = {0: vcpu.cr0, 3: vcpu.cr3, 4: vcpu.cr4}
         if number not in now or q & CR_TYPE != CR_MOV_TO:
             return
-        now[number] = getattr(vcpu, GPRS[(q & CR_GPR) >> _GPR_SHIFT])
+        now[number] = getattr(vcpu, GPRS[(q & CR_GPR) >> CR_GPR_SHIFT])
         efer = vcpu.efer
         if now[0] & CR0_PG and efer & EFER_LME:
             efer |= EFER_LMA

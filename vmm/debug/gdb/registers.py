@@ -14,14 +14,11 @@ from micropython import const
 from vmm.devices.lapic_registers import TPR
 from vmm.loaders.state import SEGMENTS
 from vmm.vtx import vmcs as v
-from vmm.vtx.x86 import CR0_PE, MASK64, RFLAGS_VM
+from vmm.vtx.x86 import CR0_PE, IA32_KERNEL_GS_BASE, MASK64, RFLAGS_VM, XSTATE_BV
 
-_KERNEL_GS_BASE = const(0xC0000102)
 _AVX = const(2)  # component of the XSAVE area, and its bit
-_XSTATE_BV = const(512)
 _LEGACY = const(3)  # XSTATE_BV: x87 and SSE
 _FCW = const(0x37F)
-_MXCSR = const(0x1F80)
 
 GENERAL = const(24)  # the first rows: those of a `g` packet
 
@@ -111,14 +108,14 @@ def _selector(name):
 def _area(vcpu, component):
     """The XSAVE area with one component in use: where it was not, with its initial values. Writing there is allowed."""
     area = vcpu.fpu()
-    if not area[_XSTATE_BV] >> component & 1:
+    if not area[XSTATE_BV] >> component & 1:
         start, size = ((0, 160), (160, 256))[component] if component < _AVX else (_avx(), 256)
         for i in range(size):
             if component or not 24 <= i < 32:
                 area[start + i] = 0
         if component == 0:
             struct.pack_into("<H", area, 0, _FCW)
-        area[_XSTATE_BV] |= 1 << component
+        area[XSTATE_BV] |= 1 << component
     return area
 
 
@@ -220,7 +217,7 @@ def make(xsave):
 def _system(add):
     """Registers that gdb does not know."""
     add("k_gs_base", 64, "int64", (
-        lambda vcpu: vcpu.msr(_KERNEL_GS_BASE), lambda vcpu, value: vcpu.msr(_KERNEL_GS_BASE, value),
+        lambda vcpu: vcpu.msr(IA32_KERNEL_GS_BASE), lambda vcpu, value: vcpu.msr(IA32_KERNEL_GS_BASE, value),
     ))  # fmt: skip
     for name in _CONTROL:
         add(name, 64, "cr0" if name == "cr0" else "cr4" if name == "cr4" else "int64", _control(name))

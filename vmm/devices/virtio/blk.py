@@ -34,23 +34,23 @@ from vmm.devices.virtio.queue import (
 )
 from vmm.disks import SECTOR
 
-_SEG_MAX = const(1 << 2)
+SEG_MAX = const(1 << 2)
 _RO = const(1 << 5)
 _BLK_SIZE = const(1 << 6)
-_FLUSH = const(1 << 9)
+BLK_FLUSH = const(1 << 9)
 
-_READ = const(0)
-_WRITE = const(1)
-_SYNC = const(4)
-_GET_ID = const(8)
+BLK_IN = const(0)
+BLK_OUT = const(1)
+BLK_SYNC = const(4)
+GET_ID = const(8)
 
 _OK = const(0)
 _IOERR = const(1)
 _UNSUPP = const(2)
 
-_HEADER = const(16)
+HEADER = const(16)
 _DATA = const(BUFFERS + BUFFER)  # of a chain: its first buffer behind the header
-_ID_BYTES = const(20)
+ID_BYTES = const(20)
 
 # Words of `words`, behind STATUS
 _WRITABLE = const(1)
@@ -67,7 +67,7 @@ class Blk(Device):
     own_words = 6
 
     def __init__(self, memory, refused, disk):
-        self.own_features = _SEG_MAX | _BLK_SIZE | _FLUSH | (_RO if disk.read_only else 0)
+        self.own_features = SEG_MAX | _BLK_SIZE | BLK_FLUSH | (_RO if disk.read_only else 0)
         Device.__init__(self, memory, refused)
         self.disk = disk
         self._chain = new_chain()
@@ -163,30 +163,30 @@ class Blk(Device):
         head = chain[HEAD]
         readable, writable = buffers(chain)
         out, room = sum([size for _, size in readable]), sum([size for _, size in writable])
-        if out < _HEADER or room < 1:
+        if out < HEADER or room < 1:
             self.fail("block request without header or status")
             return
-        kind, _, sector = struct.unpack("<IIQ", gather(readable, _HEADER))
+        kind, _, sector = struct.unpack("<IIQ", gather(readable, HEADER))
         status = writable[-1][0] + writable[-1][1] - 1
         writable = cut(writable, 0, room - 1)
-        if kind == _READ:
+        if kind == BLK_IN:
             self._transfer(head, sector, writable, room - 1, 0, status)
-        elif kind == _WRITE and not self.disk.read_only:
-            self._transfer(head, sector, cut(readable, _HEADER, out - _HEADER), out - _HEADER, 1, status)
-        elif kind == _SYNC:
+        elif kind == BLK_OUT and not self.disk.read_only:
+            self._transfer(head, sector, cut(readable, HEADER, out - HEADER), out - HEADER, 1, status)
+        elif kind == BLK_SYNC:
             self._heads.append(head)
             self.disk.flush(bind(self._ended, self._round, head, status, 0))
-        elif kind == _GET_ID:
-            identity = (self.disk.identity + bytes(_ID_BYTES))[:_ID_BYTES]
+        elif kind == GET_ID:
+            identity = (self.disk.identity + bytes(ID_BYTES))[:ID_BYTES]
             at = 0
             for hpa, size in writable:
                 part = identity[at : at + size]
                 if part:
                     uctypes.bytearray_at(hpa, len(part))[:] = part
                 at += size
-            self._end(head, status, _OK, min(at, _ID_BYTES))
+            self._end(head, status, _OK, min(at, ID_BYTES))
         else:
-            self._end(head, status, _IOERR if kind == _WRITE else _UNSUPP, 0)
+            self._end(head, status, _IOERR if kind == BLK_OUT else _UNSUPP, 0)
 
     def _transfer(self, head, sector, parts, size, write, status):
         if size % SECTOR or sector + size // SECTOR > self.disk.sectors:
@@ -240,13 +240,13 @@ def usual(c: ptr32, writable: int) -> int:
     out = int(c[OUT])
     back = int(c[IN])
     last = BUFFERS + BUFFER * (out + back - 1)
-    if out == 0 or back == 0 or int(c[BUFFERS + 2]) != _HEADER or int(c[last + 2]) != 1:
+    if out == 0 or back == 0 or int(c[BUFFERS + 2]) != HEADER or int(c[last + 2]) != 1:
         return -1
     kind = int(ptr32(int(c[BUFFERS]) | int(c[BUFFERS + 1]) << 32)[0])
-    if kind == _READ:
+    if kind == BLK_IN:
         if out != 1 or back == 1:
             return -1
-    elif kind != _WRITE or back != 1 or out == 1 or not writable:
+    elif kind != BLK_OUT or back != 1 or out == 1 or not writable:
         return -1
     i = _DATA
     total = 0
@@ -273,15 +273,15 @@ def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
         out = int(c[OUT])
         back = int(c[IN])
         last = BUFFERS + BUFFER * (out + back - 1)
-        if out == 0 or back == 0 or int(c[BUFFERS + 2]) != _HEADER or int(c[last + 2]) != 1:
+        if out == 0 or back == 0 or int(c[BUFFERS + 2]) != HEADER or int(c[last + 2]) != 1:
             return CHAIN
         header = ptr32(int(c[BUFFERS]) | int(c[BUFFERS + 1]) << 32)
         kind = int(header[0])
-        if kind == _READ and out == 1 and back > 1:
+        if kind == BLK_IN and out == 1 and back > 1:
             count = back - 1
-        elif kind == _WRITE and back == 1 and out > 1 and w[_WRITABLE]:
+        elif kind == BLK_OUT and back == 1 and out > 1 and w[_WRITABLE]:
             count = out - 1
-        elif kind == _SYNC and back == 1 and out == 1:  # what is written to memory is kept
+        elif kind == BLK_SYNC and back == 1 and out == 1:  # what is written to memory is kept
             status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
             status[0] = _OK
             push(queue, int(c[HEAD]), 1)

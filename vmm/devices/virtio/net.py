@@ -19,14 +19,14 @@ from vmm.network.words import MERGES, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6
 RX = const(0)  # queues
 TX = const(1)
 
-_CSUM = const(1 << 0)
+F_CSUM = const(1 << 0)
 _GUEST_CSUM = const(1 << 1)
 _MTU = const(1 << 3)
-_MAC = const(1 << 5)
+F_MAC = const(1 << 5)
 _GUEST_TSO4 = const(1 << 7)
 _GUEST_TSO6 = const(1 << 8)
-_HOST_TSO4 = const(1 << 11)
-_HOST_TSO6 = const(1 << 12)
+F_HOST_TSO4 = const(1 << 11)
+F_HOST_TSO6 = const(1 << 12)
 _MRG_RXBUF = const(1 << 15)
 _STATUS = const(1 << 16)
 
@@ -40,7 +40,16 @@ class Net(Device):
     kind = 1
     sizes = (256, 256)
     own_features = (
-        _CSUM | _GUEST_CSUM | _MTU | _MAC | _GUEST_TSO4 | _GUEST_TSO6 | _HOST_TSO4 | _HOST_TSO6 | _MRG_RXBUF | _STATUS
+        F_CSUM
+        | _GUEST_CSUM
+        | _MTU
+        | F_MAC
+        | _GUEST_TSO4
+        | _GUEST_TSO6
+        | F_HOST_TSO4
+        | F_HOST_TSO6
+        | _MRG_RXBUF
+        | _STATUS
     )
 
     def __init__(self, memory, refused, mac):

@@ -36,8 +36,8 @@ IN = const(2)  # buffers that it writes
 BUFFERS = const(3)  # from here on, three words each: hpa low, hpa high, bytes
 BUFFER = const(3)
 
-_DESC_NEXT = const(1)
-_DESC_WRITE = const(2)
+DESC_NEXT = const(1)
+DESC_WRITE = const(2)
 _DESC_INDIRECT = const(4)
 _NO_INTERRUPT = const(1)
 _NO_NOTIFY = const(1)
@@ -190,7 +190,7 @@ def pop(state: ptr32, memory: ptr32, chain: ptr32) -> int:
         length = int(d[2])
         flags = int(d[3])
         if flags & _DESC_INDIRECT:
-            if indirect or state[INDIRECT] == 0 or flags & _DESC_NEXT or length == 0 or length & 15:
+            if indirect or state[INDIRECT] == 0 or flags & DESC_NEXT or length == 0 or length & 15:
                 state[BROKEN] = _TABLE
                 return WRONG
             entries = length >> 4
@@ -207,7 +207,7 @@ def pop(state: ptr32, memory: ptr32, chain: ptr32) -> int:
         if count == MOST:
             state[BROKEN] = _LONG
             return WRONG
-        if flags & _DESC_WRITE == 0:
+        if flags & DESC_WRITE == 0:
             if readable != count:
                 state[BROKEN] = _ORDER
                 return WRONG
@@ -224,7 +224,7 @@ def pop(state: ptr32, memory: ptr32, chain: ptr32) -> int:
         chain[at + 1] = hpa >> 32
         chain[at + 2] = length
         count += 1
-        if flags & _DESC_NEXT == 0:
+        if flags & DESC_NEXT == 0:
             break
         index = flags >> 16
     chain[OUT] = readable

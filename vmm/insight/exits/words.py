@@ -5,10 +5,11 @@ It imports on CPython. Source: SDM Vol. 3C, "Basic VM-Exit Information"; the rea
 
 from micropython import const
 
+from vmm.loaders.state import GPRS
 from vmm.vtx import reasons, x86
 from vmm.vtx import vmcs_bits as b
+from vmm.vtx.x86 import MASK32
 
-GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi") + tuple(["r%d" % n for n in range(8, 16)])
 EXCEPTIONS = {
     0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF", 10: "#TS", 11: "#NP",
     12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC", 19: "#XM", 20: "#VE", 21: "#CP",
@@ -20,7 +21,6 @@ _VERDICTS = (
     (256, "host interrupt"), (512, "spin"),
 )  # fmt: skip
 
-_LOW = const(0xFFFFFFFF)
 _REP = const(1 << 5)
 _CLTS = const(2)
 _LMSW = const(3)
@@ -96,20 +96,20 @@ def _apic_access(r):
 _DETAILS = {
     reasons.EXCEPTION_OR_NMI: _exception,
     reasons.TASK_SWITCH: _task_switch,
-    reasons.CPUID: lambda r: "leaf %#x, subleaf %#x" % (r.rax & _LOW, r.rcx),
+    reasons.CPUID: lambda r: "leaf %#x, subleaf %#x" % (r.rax & MASK32, r.rcx),
     reasons.INVLPG: lambda r: "gva %#x" % r.qualification,
     reasons.RDPMC: lambda r: "counter %#x" % r.rcx,
-    reasons.VMCALL: lambda r: "number %#x" % (r.rax & _LOW),
+    reasons.VMCALL: lambda r: "number %#x" % (r.rax & MASK32),
     reasons.CONTROL_REGISTER_ACCESS: _control_register,
     reasons.MOV_DR: _debug_register,
     reasons.IO_INSTRUCTION: _io,
     reasons.RDMSR: lambda r: msr(r.rcx),
-    reasons.WRMSR: lambda r: "%s = %#x" % (msr(r.rcx), r.rdx << 32 | r.rax & _LOW),
+    reasons.WRMSR: lambda r: "%s = %#x" % (msr(r.rcx), r.rdx << 32 | r.rax & MASK32),
     reasons.APIC_ACCESS: _apic_access,
     reasons.VIRTUALIZED_EOI: lambda r: "vector %d" % (r.qualification & 0xFF),
     reasons.EPT_VIOLATION: _violation,
     reasons.EPT_MISCONFIGURATION: lambda r: "gpa %#x" % r.gpa,
-    reasons.XSETBV: lambda r: "xcr%d = %#x" % (r.rcx, r.rdx << 32 | r.rax & _LOW),
+    reasons.XSETBV: lambda r: "xcr%d = %#x" % (r.rcx, r.rdx << 32 | r.rax & MASK32),
     reasons.APIC_WRITE: lambda r: "offset %#x" % (r.qualification & 0xFFF),
 }
 

@@ -77,9 +77,9 @@ LISTED = const(8)  # pointers of STRINGS
 _COMM = const(4)  # words
 _HALF = const(47)  # bits of a program's address
 # Of struct pt_regs, whose words are named by their numbers (include/uapi/asm/ptrace.h)
-_REGISTERS = const(168)  # bytes of it
+REGISTERS = const(168)  # bytes of it
 _CS = const(34)
-_CODE32 = const(0x23)
+CODE32 = const(0x23)
 
 
 @micropython.viper
@@ -261,7 +261,7 @@ def _saved(words: int, memory, vcpu) -> int:
     f = ptr32(vcpu)
     gva = int(f[RSP]) | int(f[RSP + 1]) << 32
     hpa = int(walk(memory, int(w[ROOT]) | int(w[ROOT + 1]) << 32, int(w[SHIFT]), gva, 1))
-    return 0 if hpa < 0 or hpa & PAGE - 1 > PAGE - _REGISTERS else hpa
+    return 0 if hpa < 0 or hpa & PAGE - 1 > PAGE - REGISTERS else hpa
 
 
 @micropython.viper
@@ -317,7 +317,7 @@ def result(words: int, copies: int, memory, locate, place, plan, old: int, vcpu)
     r[R_NUMBER] = s[30]
     r[R_RESULT] = s[20]
     r[R_RESULT + 1] = s[21]
-    if old or int(s[_CS]) & 0xFFFF == _CODE32:
+    if old or int(s[_CS]) & 0xFFFF == CODE32:
         _arguments_32(at, saved)
         _end(words, copies, memory, plan, at, vcpu)
         return

@@ -9,6 +9,7 @@ import struct
 
 from micropython import const
 
+from vmm.insight.linux.callring import CODE32, REGISTERS
 from vmm.insight.linux.returns import AX, CALL_BYTES
 from vmm.insight.objects import text
 from vmm.vtx.x86 import IA32_LSTAR, MASK32, PAGE
@@ -24,8 +25,6 @@ _ORIG_AX = const(15)
 _CS = const(17)
 _IN_REGISTERS = (14, 13, 12, 7, 9, 8)  # rdi, rsi, rdx, r10, r8, r9
 _IN_REGISTERS_32 = (5, 11, 12, 13, 14, 4)  # ebx, ecx, edx, esi, edi, ebp
-_CODE32 = const(0x23)
-_REGISTERS = const(168)
 _PREFIX = "sys_"
 # The names that the C library has for calls that the kernel calls otherwise.
 USUAL = {
@@ -130,7 +129,7 @@ def of(vcpu):
 
 def _of_way(kernel, vcpu, number, sysenter):
     """The Call at one of compat.ways(). By SYSENTER EBP is the stack pointer, and leads to what it was."""
-    words = struct.unpack("<21Q", kernel.space.read(vcpu.rsp, _REGISTERS))
+    words = struct.unpack("<21Q", kernel.space.read(vcpu.rsp, REGISTERS))
     values = [words[at] & MASK32 for at in _IN_REGISTERS_32]
     space = vcpu.space()
     if sysenter:
@@ -161,17 +160,17 @@ def registers(kernel, vcpu):
         top = kernel.per_cpu("pcpu_hot", number).top_of_stack
     else:
         top = kernel.per_cpu("cpu_current_top_of_stack", number, "unsigned long")
-    return top - _REGISTERS
+    return top - REGISTERS
 
 
 def of_registers(kernel, gva, space, result=None, old=False):
     """The Call of a struct pt_regs. old: it is known to be one of a 32-bit program. ValueError: it is of no system
     call."""
-    words = struct.unpack("<21Q", kernel.space.read(gva, _REGISTERS))
+    words = struct.unpack("<21Q", kernel.space.read(gva, REGISTERS))
     number = words[_ORIG_AX]
     if number >> 63:
         raise ValueError("the way into the kernel was no system call")
-    old = old or words[_CS] & 0xFFFF == _CODE32
+    old = old or words[_CS] & 0xFFFF == CODE32
     values = [words[at] & MASK32 for at in _IN_REGISTERS_32] if old else [words[at] for at in _IN_REGISTERS]
     return Call(kernel, number & MASK32, tuple(values), old, space, result)
 

@@ -9,8 +9,9 @@ none. Source: Linux, arch/x86/entry/entry_64_compat.S, arch/x86/entry/syscall_32
 
 from vmm.emulation import length
 from vmm.insight.calls import MOST
-from vmm.insight.linux.returns import AX, CALL, ORIG_AX, branches
-from vmm.vtx.x86 import MASK32
+from vmm.insight.linux.returns import AX, CALL, branches
+from vmm.insight.linux.stack import ORIG_AX
+from vmm.vtx.x86 import INSTRUCTION_BYTES, MASK32
 
 INT80 = ("asm_int80_emulation", "entry_INT80_compat")
 SYSENTER = ("entry_SYSENTER_compat_after_hwframe", "entry_SYSENTER_compat")
@@ -18,7 +19,6 @@ _INT80_TARGETS = "do_int80_emulation", "int80_emulation", "do_int80_syscall_32"
 _SYSENTER_TARGETS = ("do_SYSENTER_32",)
 _TREE = 0x4000  # bytes of code that are looked through, at most
 _STEPS = 8192  # instructions
-_LONGEST = 15
 _ALL = "functions of 32-bit programs"  # where vmm.insight.kernel.Kernel.calls has them
 
 _JCC8 = 0x70
@@ -86,7 +86,7 @@ def _from_code(kernel, low=0, high=MOST - 1):
         return None
     _, _, end = kernel.symbols.around(start)
     most = min((end or start + _TREE) - start, _TREE)
-    code = kernel.space.read(start, most) + bytes(_LONGEST)
+    code = kernel.space.read(start, most) + bytes(INSTRUCTION_BYTES)
     found = {}
     todo = [(0, None, low, high)]  # (offset, what the number was compared with last, range of the number)
     steps = 0
@@ -98,7 +98,7 @@ def _from_code(kernel, low=0, high=MOST - 1):
                 break
             steps += 1
             op = code[at]
-            size = length.length(code[at : at + _LONGEST], 64)
+            size = length.length(code[at : at + INSTRUCTION_BYTES], 64)
             if op in (0x81, 0x83) and code[at + 1] & 0xF8 == 0xF8:  # CMP r32, imm
                 compared = int.from_bytes(code[at + 2 : at + size], "little")
             elif op == 0x85:  # TEST r32, r32: as CMP with 0

@@ -10,9 +10,7 @@ import struct
 
 from micropython import const
 
-CHILDREN = (56, 57, 58, 435)  # clone, fork, vfork, clone3
 AX = const(80)  # offsets in struct pt_regs
-ORIG_AX = const(120)
 
 CALL = const(0xE8)
 CALL_BYTES = const(5)

@@ -15,10 +15,10 @@ from collections import namedtuple
 from micropython import const
 
 from vmm.insight.linux import orc
+from vmm.vtx.x86 import MASK64
 
 _FRAMES = const(256)
 _KERNEL = const(1 << 63)
-_MASK = const(0xFFFFFFFFFFFFFFFF)
 
 # Offsets in struct pt_regs, which is part of the kernel's ABI
 BP = const(32)
@@ -126,7 +126,7 @@ class Unwinder:
         pc = self._space.number(cfa - 8, 8)
         if bp_register:
             base = cfa if bp_register == "prev_sp" else self._bp
-            self._bp = self._space.number(base + bp_offset & _MASK, 8)
+            self._bp = self._space.number(base + bp_offset & MASK64, 8)
         if not pc or (how == "frame pointer" and not self._kernel.is_text(pc)):
             self.end = "first frame of the task" if not pc else "no code at %#x" % pc
             return None
@@ -135,17 +135,17 @@ class Unwinder:
     def _cfa(self, frame, register, offset):
         """Where the caller's frame begins."""
         if register == "sp":
-            return frame.sp + offset & _MASK
+            return frame.sp + offset & MASK64
         if register == "bp":
-            return self._bp + offset & _MASK
+            return self._bp + offset & MASK64
         if register == "sp_indirect":
-            return self._space.number(frame.sp, 8) + offset & _MASK
+            return self._space.number(frame.sp, 8) + offset & MASK64
         if register == "bp_indirect":
-            return self._space.number(self._bp + offset & _MASK, 8)
+            return self._space.number(self._bp + offset & MASK64, 8)
         if self._interrupted and register in _SAVED:
-            return self._space.number(self._interrupted + _SAVED[register], 8) + offset & _MASK
+            return self._space.number(self._interrupted + _SAVED[register], 8) + offset & MASK64
         if self._vcpu is not None and frame is self._frame and register in _SAVED:
-            return getattr(self._vcpu, register) + offset & _MASK
+            return getattr(self._vcpu, register) + offset & MASK64
         raise ValueError("register %s of the frame is not known" % (register or "none"))
 
     def _of_regs(self, gva, partial, how, exact):

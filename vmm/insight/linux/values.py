@@ -6,8 +6,9 @@ calls that are met most. Values: the kernel's ABI on x86-64 (include/uapi, arch/
 
 from micropython import const
 
+from vmm.insight.linux.callring import LISTED
+
 _SHOWN = const(32)  # bytes of a string or a buffer
-_LISTED = const(8)  # strings of an argv
 _ADDRESS = const(1 << 20)  # an unsigned long from here on is shown as an address
 
 _ERRORS = (
@@ -151,7 +152,7 @@ def _string(space, gva):
 def _strings(space, gva, size):
     """size: bytes of a pointer."""
     found = []
-    while len(found) < _LISTED:
+    while len(found) < LISTED:
         at = space.number(gva, size)
         if not at:
             return "[%s]" % ", ".join(found)

@@ -1,12 +1,9 @@
 """Hidden breakpoints (vmm/debug/hidden.py) as an event: of parts of the monitor, and the base of CALL and RETURN."""
 
-from micropython import const
-
 from vmm.emulation import length
+from vmm.fault import BP
 from vmm.policies.event import Event, Needs
 from vmm.vtx import reasons
-
-_BP = const(3)
 
 
 class Breakpoint(Event):
@@ -31,7 +28,7 @@ class Breakpoint(Event):
         return [vm.hidden.at(self.gpa)]
 
     def needs(self, chosen):
-        return Needs(exceptions=1 << _BP)
+        return Needs(exceptions=1 << BP)
 
     def skip(self, vcpu):
         return length.skip(vcpu)

@@ -10,10 +10,8 @@ from vmm.policies.filters import Number, OneOf
 from vmm.policies.link import differs, equal, moved
 from vmm.vtx import reasons
 from vmm.vtx.frame import QUALIFICATION, WANT_MODE
-from vmm.vtx.vmcs_bits import CR_GPR, CR_MOV_FROM, CR_MOV_TO, CR_NUMBER, CR_TYPE
+from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_RSP, CR_GPR_SHIFT, CR_MOV_FROM, CR_MOV_TO, CR_NUMBER, CR_TYPE
 
-_GPR_RSP = const(4 << 8)
-_GPR_SHIFT = const(8)
 _PAGE_TABLE = const(0x000FFFFFFFFFF000)  # of CR3: without PCID, flags, and the bit that keeps translations
 
 
@@ -23,7 +21,7 @@ def _quick(vcpu, numbers: int, handler) -> int:
     f = ptr32(vcpu)
     q = int(f[QUALIFICATION])
     kind = q & CR_TYPE
-    if n[0] != 1 or q & CR_GPR == _GPR_RSP:
+    if n[0] != 1 or q & CR_GPR == CR_GPR_RSP:
         return -1
     gpr = (q >> 7) & 30
     if kind == CR_MOV_FROM:
@@ -108,7 +106,7 @@ class Cr(Instruction):
         q = vcpu.qualification
         if q & CR_TYPE not in (CR_MOV_TO, CR_MOV_FROM):
             raise ValueError("no value for CLTS and LMSW: write the register, and answer HANDLED")
-        name = GPRS[(q & CR_GPR) >> _GPR_SHIFT]
+        name = GPRS[(q & CR_GPR) >> CR_GPR_SHIFT]
         before = getattr(vcpu, name)
         setattr(vcpu, name, value & 0xFFFFFFFFFFFFFFFF)
         if q & CR_TYPE == CR_MOV_FROM:

@@ -5,7 +5,8 @@ from micropython import const
 from vmx import bind, want
 
 from vmm import verdict
-from vmm.fault import DB, NMI, PF
+from vmm.fault import DB, MC, NMI, PF
+from vmm.memory.paging import FETCH
 from vmm.policies import answers
 from vmm.policies.event import Event, Needs
 from vmm.policies.filters import Number
@@ -20,7 +21,6 @@ _ALL = const(0xFFFFFFFF)
 _VECTOR = const(0xFF)
 _TYPE_SHIFT = const(8)
 _TYPE = const(7 << 8)
-_FETCH = const(1 << 4)  # of a page fault's error code
 _BREAKPOINTS = const(4)
 _SOFTWARE = (SOFTWARE_EXCEPTION, PRIVILEGED_SOFTWARE_EXCEPTION)
 
@@ -36,7 +36,7 @@ def _quick_skip(want, known, vcpu) -> int:
     vector = info & _VECTOR
     if kind != HARDWARE_EXCEPTION or vector == DB or int(f[VECTORING_INFO]) & VALID:
         return -1
-    if vector == PF and f[INTR_ERROR] & _FETCH:
+    if vector == PF and f[INTR_ERROR] & FETCH:
         return -1
     want(vcpu, WANT_CODE)
     length = int(known(vcpu))
@@ -59,13 +59,13 @@ class Exception_(Event):
 
     def check(self, chosen):
         super().check(chosen)
-        if chosen.get("vector") in (NMI, events.MC):
+        if chosen.get("vector") in (NMI, MC):
             raise ValueError("vector %d is the host's: no policy sees it" % chosen["vector"])
 
     def tests(self, chosen):
         if "vector" in chosen:
             return [equal(INTR_INFO, _VECTOR, chosen["vector"])]
-        return [differs(INTR_INFO, _TYPE, events.NMI << _TYPE_SHIFT), differs(INTR_INFO, _VECTOR, events.MC)]
+        return [differs(INTR_INFO, _TYPE, events.NMI << _TYPE_SHIFT), differs(INTR_INFO, _VECTOR, MC)]
 
     def needs(self, chosen):
         return Needs(exceptions=1 << chosen["vector"] if "vector" in chosen else _ALL)
@@ -74,7 +74,7 @@ class Exception_(Event):
         kind = vcpu.intr_info >> _TYPE_SHIFT & 7
         if kind in _SOFTWARE:
             return verdict.ADVANCE
-        if vcpu.intr_info & _VECTOR == events.DB and _trap(vcpu):
+        if vcpu.intr_info & _VECTOR == DB and _trap(vcpu):
             return verdict.RESUME
         return answers.drop(vcpu)
 

@@ -1,16 +1,12 @@
 """Interrupts: as they arrive at the local APIC, and, with NMIs, as they are delivered to the guest."""
 
-from micropython import const
-
 from vmm import verdict
 from vmm.policies.event import Event, Needs
 from vmm.policies.filters import Number
 from vmm.policies.link import equal
 from vmm.vtx import reasons
 from vmm.vtx.frame import DATUM
-
-_EOI = const(0x80B)  # x2APIC MSRs that virtual-interrupt delivery writes without an exit
-_SELF_IPI = const(0x83F)
+from vmm.vtx.x86 import IA32_X2APIC_EOI, IA32_X2APIC_SELF_IPI
 
 
 class Interrupt(Event):
@@ -30,7 +26,9 @@ class Interrupt(Event):
         return [equal(DATUM, 0xFF, chosen["vector"])] if "vector" in chosen else []
 
     def needs(self, chosen):
-        return Needs(interrupts=1, msrs=((_EOI, True), (_SELF_IPI, True)), primary=("CR8_LOAD_EXITING",))
+        return Needs(
+            interrupts=1, msrs=((IA32_X2APIC_EOI, True), (IA32_X2APIC_SELF_IPI, True)), primary=("CR8_LOAD_EXITING",)
+        )
 
     def skip(self, vcpu):
         vcpu.vm.arming.interrupts.take_back(vcpu, False)

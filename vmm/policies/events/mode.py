@@ -7,11 +7,10 @@ from vmm.loaders.state import GPRS
 from vmm.policies.event import Event, Needs
 from vmm.policies.filters import OneOf
 from vmm.vtx import reasons
-from vmm.vtx.vmcs_bits import CR_GPR, CR_MOV_TO, CR_NUMBER, CR_TYPE
+from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_SHIFT, CR_MOV_TO, CR_NUMBER, CR_TYPE
 from vmm.vtx.x86 import CR0_PE, CR0_PG, EFER_LME
 
 _LMSW = const(3 << 4)
-_GPR_SHIFT = const(8)
 
 
 def _mode(cr0, efer):
@@ -25,7 +24,7 @@ def written(vcpu):
     """What a MOV to CR0 or LMSW writes to CR0; of any other access what it has."""
     q = vcpu.qualification
     if q & CR_NUMBER == 0 and q & CR_TYPE == CR_MOV_TO:
-        return getattr(vcpu, GPRS[(q & CR_GPR) >> _GPR_SHIFT])
+        return getattr(vcpu, GPRS[(q & CR_GPR) >> CR_GPR_SHIFT])
     if q & CR_TYPE == _LMSW:
         return vcpu.cr0 | q >> 16 & CR0_PE
     return vcpu.cr0

@@ -4,10 +4,9 @@ from vmm.loaders.state import GPRS
 from vmm.policies.events.call import Call
 from vmm.policies.events.cr import Cr
 from vmm.policies.filters import Number
-from vmm.vtx.vmcs_bits import CR_GPR
+from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_SHIFT
 from vmm.vtx.x86 import EFER_LMA, MASK64
 
-_GPR_SHIFT = 8
 _TABLES = 0x000FFFFFFFFFF000  # of CR3
 _TABLES_32 = 0xFFFFFFE0  # with PAE paging
 _FUNCTION = "finish_task_switch"  # Linux, kernel/sched/core.c: the first that runs on behalf of the task that comes
@@ -86,7 +85,7 @@ class _ByTables(Cr):
 def _changes(vcpu):
     """Whether a MOV to CR3 is one of other page tables."""
     mask = _TABLES if vcpu.efer & EFER_LMA else _TABLES_32
-    after = getattr(vcpu, GPRS[(vcpu.qualification & CR_GPR) >> _GPR_SHIFT])
+    after = getattr(vcpu, GPRS[(vcpu.qualification & CR_GPR) >> CR_GPR_SHIFT])
     return bool((after ^ vcpu.cr3) & mask)
 
 

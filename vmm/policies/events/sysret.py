@@ -9,9 +9,11 @@ from micropython import const
 from vmx import bind
 
 from vmm import verdict
+from vmm.fault import BP
 from vmm.insight import calls
 from vmm.insight.calls import MOST
-from vmm.insight.linux.returns import AX, CALL_BYTES, ORIG_AX
+from vmm.insight.linux.returns import AX, CALL_BYTES
+from vmm.insight.linux.stack import ORIG_AX
 from vmm.memory.look import walk
 from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Calls
@@ -19,7 +21,6 @@ from vmm.vtx import reasons
 from vmm.vtx.frame import RSP
 from vmm.vtx.x86 import MASK64, PAGE
 
-_BP = const(3)
 _NO_CALL = const(-1)  # in orig_ax: the kernel calls nothing, and leaves ax
 _ENOSYS = const(-38)
 
@@ -72,7 +73,7 @@ class Saved(Instruction):
         return both
 
     def needs(self, chosen):
-        return Needs(exceptions=1 << _BP)
+        return Needs(exceptions=1 << BP)
 
     def put(self, vcpu, offset, value):
         """Change a word of the saved registers. ValueError unless it is a number."""

@@ -5,18 +5,17 @@ from vmm.policies.filters import Number
 from vmm.policies.link import equal
 from vmm.vtx import reasons
 from vmm.vtx.frame import QUALIFICATION
-
-_MASK64 = (1 << 64) - 1
+from vmm.vtx.x86 import MASK64
 
 
 class Invlpg(Event):
     name = "invlpg"
     text = 'an instruction INVLPG. vcpu.qualification is the gva. No value. SDM Vol. 2A, "INVLPG"'
     reasons = (reasons.INVLPG,)
-    filters = (Number("gva", _MASK64, "the instruction's operand"),)
+    filters = (Number("gva", MASK64, "the instruction's operand"),)
 
     def tests(self, chosen):
-        return [equal(QUALIFICATION, _MASK64, chosen["gva"])] if "gva" in chosen else []
+        return [equal(QUALIFICATION, MASK64, chosen["gva"])] if "gva" in chosen else []
 
     def needs(self, chosen):
         return Needs(primary=("INVLPG_EXITING",))
