@@ -261,7 +261,7 @@ $(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/te
 $(BUILD)/kvmrun/kvmrun: $(wildcard host-tools/kvmrun/*)
 	@$(MAKE) $(PARALLEL) --silent --no-print-directory -C host-tools/kvmrun BUILD=$(abspath $(BUILD)/kvmrun) $(abspath $@)
 
-bench: elf bochs $(BUILD)/bochs/bochs-debugger guests $(BUILD)/images/debian.img $(BUILD)/guests/strace $(BUILD)/kvmrun/kvmrun
+bench: elf bochs $(BUILD)/bochs/bochs-debugger guests $(BUILD)/guests/strace $(BUILD)/kvmrun/kvmrun
 	@$(PCANEL) bench
 
 latency: elf bochs guests $(BUILD)/kvmrun/kvmrun

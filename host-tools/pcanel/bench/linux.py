@@ -25,13 +25,13 @@ from pcanel.paths import BUILD
 
 _VMLINUX = BUILD / "guests/cloud.vmlinux"
 _BZIMAGE = BUILD / "guests/cloud.bzImage"
-FIRST = BUILD / "guests/exitbench/first"
+_FIRST = BUILD / "guests/exitbench/first"
 _CMDLINE = "console=ttyS0 quiet tsc_early_khz=100000 tsc=reliable nokaslr"
 _MEMORY = 256  # MiB
 _ENTRY = 0x1000000  # of both, vmlinux and the unpacking code that GRUB starts
 _TIMEOUT = 600  # seconds
 _SLEEP = 60  # seconds of the monitor's time, which flies once the guest is off
-SAID = re.compile(r"first: init at tsc (\d+)")
+_INIT = re.compile(r"first: init at tsc (\d+)")
 _STOP = re.compile(r"^Next at t=(\d+)$", re.MULTILINE)
 
 
@@ -63,12 +63,12 @@ class _Stopping(BochsDebugger):
 
 def initrd() -> bytes:
     """An initramfs with the first process and its console."""
-    if not FIRST.is_file():
-        raise InputError(f"{FIRST}: no such file (make guests builds it)")
+    if not _FIRST.is_file():
+        raise InputError(f"{_FIRST}: no such file (make guests builds it)")
     archive = Archive()
     archive.add("dev", stat.S_IFDIR | 0o755)
     archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
-    archive.add("init", stat.S_IFREG | 0o755, FIRST.read_bytes())
+    archive.add("init", stat.S_IFREG | 0o755, _FIRST.read_bytes())
     return archive.finish()
 
 
@@ -79,7 +79,7 @@ def native(cpu: str | None = None) -> Boot:
         make_linux_iso(_BZIMAGE, [initrd()], iso, _CMDLINE)
 
     with Bare(medium, cpu, _MEMORY, engine=_Stopping) as machine:
-        came = _came(machine.console.expect(SAID.pattern + r"\s", _TIMEOUT)[0].decode())
+        came = _came(machine.console.expect(_INIT.pattern + r"\s", _TIMEOUT)[0].decode())
         stops = _STOP.findall(machine.engine.log.read_text(errors="replace"))
     if len(stops) != 3:  # at the start, then twice at the breakpoint
         raise PcanelError(f"the kernel's entry was reached {len(stops) - 1} times, not twice")
@@ -123,7 +123,7 @@ def under_kvm(cpu: str | None = None, cpus: int = 1) -> Boot:
 
 
 def _came(text: str) -> int:
-    match = SAID.search(text)
+    match = _INIT.search(text)
     if not match:
         raise PcanelError(f"Linux did not come to its first process\n{text[-2000:]}")
     return int(match[1])

@@ -204,12 +204,6 @@ SYSTEM = (
         )
         for cpus in LINUX_CPUS
     ),
-    Measure(
-        "debian_boot",
-        "Debian from its own disk: from its boot loader to a shell of root",
-        goal_of_native=1.04,
-        no_more_than_kvm=True,
-    ),
     Measure("disk_read", "a Linux guest's read of 4 KiB, past its page cache, image in memory", 34_000),
     Measure("disk_read_64k", "a read of 64 KiB, image in memory", no_more_than_kvm=True),
     Measure("disk_sequential", "sequential reads of 64 KiB, image in memory, each MiB", 1_100_000),

@@ -6,7 +6,6 @@ from pathlib import Path
 from pcanel.bench import (
     calls,
     conditions,
-    debian,
     disk,
     inside,
     kvm,
@@ -130,10 +129,6 @@ def _system(results: Results, cpu: str) -> None:
         results.pcanel.update({row: prompt.one(ticks) for row, ticks in devices.monitored(cpu).items()})
         results.kvm.update({row: prompt.one(ticks) for row, ticks in devices.KVM_ONCE.items()})
         results.native.update({row: prompt.one(ticks) for row, ticks in devices.NATIVE_ONCE.items()})
-    for column, boot_debian in (results.native, debian.native), (results.pcanel, debian.monitored):
-        say(f"Debian from its own disk: {boot_debian.__name__}")
-        column["debian_boot"] = prompt.one(boot_debian(cpu))
-    results.kvm["debian_boot"] = prompt.one(debian.KVM_ONCE)
     for cpus in LINUX_CPUS:
         say(f"a boot of Linux with {cpus} processors: monitored, under KVM")
         results.pcanel[f"linux_boot_{cpus}"] = prompt.one(linux.monitored(cpu, cpus).ticks)
