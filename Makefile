@@ -221,6 +221,12 @@ $(BUILD)/images/debian.img: $(wildcard $(SETUP)/debian/*) | $(STAMPS)/venv $(STA
 $(BUILD)/images/trixie.img: $(wildcard $(SETUP)/debian/*) | $(STAMPS)/venv $(STAMPS)/apt-trixie
 	@$(PCANEL) image debian trixie --suite trixie
 
+$(BUILD)/images/full.img: $(wildcard $(SETUP)/debian/*) | $(STAMPS)/venv $(STAMPS)/apt
+	@$(PCANEL) image debian full --kernel full
+
+$(BUILD)/images/trixie-full.img: $(wildcard $(SETUP)/debian/*) | $(STAMPS)/venv $(STAMPS)/apt-trixie
+	@$(PCANEL) image debian trixie-full --suite trixie --kernel full
+
 debian: $(BUILD)/images/debian.img
 
 installer: $(BUILD)/guests/installer
@@ -264,7 +270,7 @@ latency: elf bochs guests $(BUILD)/kvmrun/kvmrun
 bench-quick: elf bochs $(BUILD)/guests/exitbench/exitbench.elf
 	@$(PCANEL) bench --quick
 
-test-long: all $(FAST_BOCHS) guests debian installer $(BUILD)/images/trixie.img
+test-long: all $(FAST_BOCHS) guests debian installer $(foreach name,trixie full trixie-full,$(BUILD)/images/$(name).img)
 	@PCANEL_ENGINE=$(ENGINE) $(PYTHON) -m pytest -n $(JOBS) --dist loadfile -m long --ignore tests/nested $(TESTS)
 
 doctor: $(STAMPS)/venv

@@ -181,6 +181,15 @@ class MmioBus:
         self.regions = [region for region in self.regions if region[2] is not other]
         self.claim(base, size, device)
 
+    def together(self, work):
+        """Call work(), in which devices come and go; changed() is called once, behind it."""
+        changed, self.changed = self.changed, None
+        try:
+            work()
+        finally:
+            self.changed = changed
+            self._change()
+
     def _change(self):
         if self.changed:
             self.changed()

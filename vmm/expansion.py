@@ -11,20 +11,23 @@ from vmm.devices.virtio.blk import Blk
 from vmm.devices.virtio.rng import Rng
 from vmm.disks.checks import HOST, LIMIT
 from vmm.disks.memory import MemoryDisk
-from vmm.pci.board import LINES, Board
+from vmm.pci.board import ECAM, LINES, Board
 from vmm.pci.virtio import VirtioPci
 from vmm.terminal import DETACH, attach
 
 
 class Expansion:
-    """Of one guest. board: vmm.pci.board.Board; disks: what its [[disk]]s and [[cd]]s consist of, in their order;
-    ports: its [[net]]s at their switches (vmm/network/port.py); hvc: the end of its virtio-console."""
+    """Of one guest. board: vmm.pci.board.Board, None where its description has pci = False; disks: what its [[disk]]s
+    and [[cd]]s consist of, in their order; ports: its [[net]]s at their switches (vmm/network/port.py); hvc: the end of
+    its virtio-console."""
 
     def __init__(self, vm, vga, line, deliver):
         """vga: its VGA; line(n): a new source on interrupt line n; deliver(low, destination): messages to the local
         APICs."""
         self._deliver = deliver
-        self.board = Board(vm.port_bus, vm.mmio_bus, line, tables.PM_BASE, vm.count_refused, vm.log)
+        self.board = None
+        if vm.config.get("pci") is not False:
+            self.board = Board(vm.port_bus, vm.mmio_bus, line, deliver, tables.PM_BASE, vm.count_refused, vm.log)
         self.places = None  # of virtio by registers in memory (vmm/devices/virtio/places.py)
         self._mmio_bus = vm.mmio_bus
         self._line = line
@@ -64,7 +67,7 @@ class Expansion:
         words = {"__name__": module}
         try:
             exec(compile(str(source, "utf-8"), module, "exec"), words)
-            self.board.add(words[name](vm))
+            self._add(words[name](vm))
         except KeyError:
             raise ValueError(where + "%s has no class %s" % (module, name)) from None
         except Exception as error:
@@ -74,13 +77,15 @@ class Expansion:
         from vmm.pci.display import Display
 
         self.display = Display(vm, vga, vm.blobs.get(vm.config.get("vgabios")))
-        self.board.add(self.display)
+        self._add(self.display)
 
     def _add_disk(self, vm, number, entry):
         disk = self._image(vm, "disks", number, entry, 512, entry.get("mode") or "scratch", b"disk%d" % number)
         function = self.plug(Blk(vm.memory, vm.count_refused, disk), entry.get("transport"))
         if function:
             self._bootable.append("/pci@i0cf8/scsi@%x/disk@0,0" % (function.address >> 3))
+        else:
+            self._bootable.append("/virtio-mmio@%016x/disk@0,0" % self.places.last)
 
     def _add_cd(self, vm, number, entry):
         from vmm.devices.scsi_cdrom import BLOCK, ScsiCdrom
@@ -155,13 +160,21 @@ class Expansion:
             self.places.plug(device)
             return None
         function = VirtioPci(device, self._deliver)
-        self.board.add(function)
+        self._add(function)
         return function
 
+    def _add(self, function):
+        if self.board is None:
+            raise ValueError("pci: is False, and a device needs PCI")
+        self.board.add(function)
+
     def acpi(self):
-        """What vmm.acpi.tables.install() has to know: (SSDTs, lines that are levels)."""
-        more = [self.places.ssdt()] if self.places else []
-        return [AML] + more, sorted(set(LINES))
+        """What vmm.acpi.tables.install() has to know: (SSDTs, lines that are levels, gpa of configuration space, AML of
+        devices that the DSDT gets)."""
+        devices = self.places.aml() if self.places else b""
+        if self.board is None:
+            return [], [], None, devices
+        return [AML], sorted(set(LINES)), ECAM, devices
 
     def order(self):
         """Where firmware finds what it may boot: device paths as SeaBIOS has them, disks first, then CDs."""
@@ -169,13 +182,15 @@ class Expansion:
 
     def reset(self):
         """The reset line."""
-        self.board.reset()
+        if self.board:
+            self.board.reset()
         if self.places:
             self.places.reset()
 
     def assign(self):
         """What firmware does before a kernel is entered."""
-        self.board.assign()
+        if self.board:
+            self.board.assign()
 
     def power_on(self):
         """The guest is started."""
@@ -185,7 +200,7 @@ class Expansion:
     def save(self):
         """Plain data of the board, its devices and the disks."""
         return {
-            "board": self.board.host.save(),
+            "board": self.board and self.board.host.save(),
             "places": self.places.save() if self.places else [],
             "disks": [disk.save() for disk in self.disks],
         }
@@ -193,9 +208,17 @@ class Expansion:
     def load(self, saved):
         for disk, state in zip(self.disks, saved["disks"]):
             disk.load(state)
-        self.board.host.load(saved["board"])
+        if self.board:
+            self.board.host.load(saved["board"])
         if self.places:
             self.places.load(saved["places"])
+
+    def resume(self):
+        """All of the guest has been loaded: devices go on with what was under way, and may raise interrupts."""
+        if self.board:
+            self.board.host.resume()
+        if self.places:
+            self.places.resume()
 
     def power_off(self):
         """The guest is switched off: what disks keep only until then is gone."""

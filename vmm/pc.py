@@ -166,11 +166,9 @@ class Pc:
             if states.get(name) is None and name != "hpet":
                 raise ValueError("the saved state has no %s" % name)
         with self.vm.monitor.scheduler.still:
-            for name, chip in chips:
-                if states.get(name):
-                    chip.load(states[name])
-                else:
-                    chip.reset()
+            self.vm.mmio_bus.together(bind(_load, chips, states))
+            if self.expansion:
+                self.expansion.resume()
 
     def reset(self):
         """The reset line: every chip."""
@@ -307,6 +305,14 @@ class LocalApics:
 
     def write(self, offset, size, value):
         self._vm.current.lapic.write(offset, size, value)
+
+
+def _load(chips, states):
+    for name, chip in chips:
+        if states.get(name):
+            chip.load(states[name])
+        else:
+            chip.reset()
 
 
 def wanted(config):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from pcanel.errors import InputError
-from pcanel.guest.file import BIOS, UEFI, UEFI_VARIABLES, load
+from pcanel.guest.file import BIOS, BIOS_WITHOUT_PCI, UEFI, UEFI_VARIABLES, load
 from pcanel.guest.set import assign_lines, load_all
 from pcanel.hostdisks import Disk
 
@@ -55,7 +55,7 @@ def test_multiboot(write, tmp_path):
         "initrd": None, "symbols": None, "system": None,
         "cmdline": "a b",
         "modules": [["some/mod0", "initrd"], ["some/mod1", "k -v"]],
-        "links": [], "shared": [], "pci": False, "rng": False, "disks": [], "cds": [],
+        "links": [], "shared": [], "pci": None, "rng": False, "disks": [], "cds": [],
         "nets": [], "devices": [], "hvc": False,
         "console": None, "screen": "off", "autostart": True, "cpus": 1,
         "demand_paging": False, "priority": 0, "share": 100,
@@ -80,6 +80,22 @@ def test_firmware(write, tmp_path):
         ({"kernel": None, "firmware": '"absent"'}, "firmware", "no such file"),
     ):
         refused(write(protocol='"bios"', **changes), key, word)
+
+
+def test_a_machine_without_pci(write, tmp_path):
+    keys = {"protocol": '"bios"', "kernel": None, "pci": "false"}
+    guest = load(write(**keys))
+    assert guest.config["pci"] is False and guest.boot_modules()[1].content == Path(BIOS_WITHOUT_PCI)
+    (tmp_path / "disk.img").write_bytes(bytes(512))
+    disk = '\n[[disk]]\nimage = "disk.img"'
+    assert load(write(pci=f'false{disk}\ntransport = "virtio-mmio"')).config["pci"] is False
+    for more, what in (
+        (disk, "a [[disk]] without transport"),
+        ("\nrng = true", "rng"),
+        ('\nscreen = "graphics"', "screen"),
+        ('\n[[net]]\nswitch = "lan"', "[[net]]"),
+    ):
+        refused(write(pci=f"false{more}"), "pci", f"is false, and {what}")
 
 
 def test_uefi(write, tmp_path):

@@ -47,7 +47,9 @@ def monitor(tmp_path_factory):
     other.write_text(f'memory = {MEMORY}\nprotocol = "bios"\nscreen = "graphics"\n[[cd]]\nimage = "{iso}"\n')
     hybrid = directory / "hybrid.toml"
     hybrid.write_text(other.read_text().replace("[[cd]]", "[[disk]]").replace("graphics", "on"))
-    with Monitor(engine=vtx.engine(), guests=[file, other, hybrid], memory=256) as monitor:
+    bare = directory / "bare.toml"
+    bare.write_text(f'{file.read_text()}transport = "virtio-mmio"\n'.replace("cpus = 2", "pci = false"))
+    with Monitor(engine=vtx.engine(), guests=[file, other, hybrid, bare], memory=256) as monitor:
         yield monitor
 
 
@@ -95,6 +97,19 @@ def test_pci_and_the_disk(grub):
     assert re.findall(r"\w{4}:\w{4}", grub("lspci")) == ["8086:1237", "8086:7000", "8086:7113", "1af4:1042"]
     assert "(hd0,msdos1)" in grub("ls")
     assert "55 aa" in grub("hexdump -s 496 -n 16 (hd0)")
+
+
+def test_a_machine_without_pci(monitor):
+    """SeaBIOS's build for such machines finds the disk by ACPI, and boots it."""
+    end = time.monotonic() + 300
+    while "grub>" not in (said := monitor.eval("vms['bare'].console.tail()")):
+        assert time.monotonic() < end, said
+        time.sleep(0.5)
+    log = monitor.eval("vms['bare'].firmware.log")
+    for line in ("bridge not found", "virtio-mmio", "Booting from Hard Disk..."):
+        assert line in log, log
+    assert monitor.eval("(vms['bare'].expansion.board, vms['bare'].unclaimed()['refused'])") == (None, {})
+    monitor.exec("vms['bare'].destroy()")
 
 
 def typed(monitor, name, text, wanted):

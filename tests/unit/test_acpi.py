@@ -131,14 +131,15 @@ def firmware(files, memory, places):
 
 def test_firmware_that_places_them_finds_the_same_tables(aml):
     machine = {"cpus": 2, "com_ports": (0x3F8, 0, 0x3E8), "keyboard": True, "hpet_id": hpet.ID}
-    machine["pci"] = ([tables.table(b"SSDT", 2, bytes(40))], [10, 11])
+    machine["pci"] = ([tables.table(b"SSDT", 2, bytes(40))], [10, 11], 0xFEF00000, b"")
     ours, theirs = Memory(1 << 20), Memory(1 << 20)
     install(ours, aml, **machine)
     firmware(loader.files(aml, **machine), theirs, {1: 0x80000, 2: 0xF6790})
     want, found = collect(ours), collect(theirs)
     assert set(found) == set(want)
-    for name in (b"APIC", b"HPET", b"DSDT", b"FACS", b"SSDT"):
+    for name in (b"APIC", b"HPET", b"DSDT", b"FACS", b"SSDT", b"MCFG"):
         assert found[name] == want[name]
+    assert struct.unpack_from("<QHBB", want[b"MCFG"], 44) == (0xFEF00000, 0, 0, 0) and len(want[b"MCFG"]) == 60
     assert struct.unpack_from("<I", found[b"FACP"], 36)[0] == 0x80000
 
 

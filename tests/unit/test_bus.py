@@ -148,3 +148,22 @@ def test_memory_regions():
     assert bus.unclaimed == {0xFED00000: 2}
     assert bus.release(low) == (0xFEC00000, 0x1000)
     assert bus.find(0xFEC00000) is None
+
+
+def test_changes_that_are_told_once():
+    bus, told = MmioBus(), []
+    bus.changed = lambda: told.append(len(bus.regions))
+    one, two = Device(), Device()
+
+    def work():
+        bus.claim(0x1000, 0x1000, one)
+        bus.claim(0x2000, 0x1000, two)
+        bus.release(one)
+
+    bus.together(work)
+    assert told == [1]
+    with pytest.raises(Overlap):
+        bus.together(lambda: bus.claim(0x2000, 1, one))
+    assert told == [1, 1]
+    bus.release(two)
+    assert told == [1, 1, 0]

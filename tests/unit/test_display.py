@@ -46,7 +46,9 @@ class Vm:
         self.memory.hpa = lambda gpa, size: ram + gpa
         self.refused, self.said, self.flushes, self._taken = [], [], 0, []
         self.vga = Vga(Clock(100000000))
-        self.board = Board(self.port_bus, self.mmio_bus, lambda n: None, 0x600, self.refused.append, self.said.append)
+        self.board = Board(
+            self.port_bus, self.mmio_bus, lambda n: None, None, 0x600, self.refused.append, self.said.append
+        )
         self.display = display.Display(self, self.vga, rom and bytearray(rom))
         self.board.add(self.display)
         self.board.assign()

@@ -5,7 +5,7 @@ import rings
 
 from vmm.bus import MmioBus, PortBus
 from vmm.devices.virtio.rng import Rng
-from vmm.pci.board import MEMORY, Board
+from vmm.pci.board import ECAM, MEMORY, Board
 from vmm.pci.function import Function
 from vmm.pci.virtio import VirtioPci
 
@@ -30,7 +30,9 @@ class Bench:
         self.refused = []
         self.sent = []
         self.said = []
-        self.board = Board(self.ports, self.memory, self.line, 0x600, self.refused.append, self.said.append)
+        self.board = Board(
+            self.ports, self.memory, self.line, self.deliver, 0x600, self.refused.append, self.said.append
+        )
         self.ram = rings.memory()
 
     def line(self, n):
@@ -266,6 +268,101 @@ def test_virtio_by_configuration_space():
     assert b.get(SLOT, at + 16, 1) == 3  # no access of three bytes: what was there
 
 
+def test_configuration_space_in_memory():
+    b = Bench()
+    b.board.add(plain(("memory", 0x1000, Registers())))
+    space = ECAM + (SLOT << 12)
+    assert b.memory.read(ECAM, 4) == 0x12378086 and b.memory.read(space, 4) == 0x56781234
+    assert b.memory.read(space + 2, 2) == 0x5678 and b.memory.read(space, 8) == 0x56781234
+    assert b.memory.read(ECAM + (3 << 15), 4) == 0xFFFFFFFF  # nobody
+    b.memory.write(space + 0x10, 4, 0xE0004000)
+    b.memory.write(space + 4, 2, 2)
+    assert b.memory.find(0xE0004000) is not None and b.get(SLOT, 0x10) == 0xE0004000
+    # Only a device of PCI Express has more than 256 bytes.
+    assert b.memory.read(space + 0x100, 4) == b.memory.read(space + 0xFFC, 4) == 0xFFFFFFFF
+    b.memory.write(space + 0x100, 4, 0)
+    # Across the end of the space of a function: the parts go where they belong.
+    assert b.memory.read(space + 0xFE, 4) == 0xFFFF0000
+    b.memory.write(space + 0xFF, 8, 0)
+
+
+def test_a_device_of_pci_express():
+    b = Bench()
+    function = plain()
+    function.express()
+    first = function.extended(3, 1, b"PCANELPY")
+    second = function.extended(0x0B, 1, bytes(8), b"\0\0\0\0\xff")
+    b.board.add(function)
+    space = ECAM + (SLOT << 12)
+    assert (first, second) == (0x100, 0x10C)
+    assert b.memory.read(space + 0x100, 4) == 0x10C10003 and b.memory.read(space + 0x10C, 4) == 0x0001000B
+    assert b.memory.read(space + 0x104, 8) == int.from_bytes(b"PCANELPY", "little")
+    b.memory.write(space + 0x114, 4, 0xFFFFFFFF)
+    assert b.memory.read(space + 0x114, 4) == 0xFF
+    assert b.memory.read(space + 0xFFC, 4) == 0
+    assert b.get(SLOT, 0x34, 1) == 0x40 and b.get(SLOT, 0x40, 1) == 0x10
+    assert b.get(SLOT, 0x42, 2) == 0x92  # version 2, an endpoint of the root complex
+    saved = b.board.host.save()
+    b.board.reset()
+    assert b.memory.read(space + 0x114, 4) == 0
+    b.board.host.load(saved)
+    assert b.memory.read(space + 0x114, 4) == 0xFF
+    with pytest.raises(ValueError, match="no room for an extended capability of 4000 bytes"):
+        function.extended(1, 1, bytes(4000))
+
+
+def with_messages(count):
+    b = Bench()
+    function = plain()
+    function.messages(count)
+    b.board.add(function)
+    return b, function, b.get(SLOT, 0x34, 1)
+
+
+def test_messages_without_a_table():
+    b, function, at = with_messages(4)
+    line = b.get(SLOT, 0x3C, 1)
+    assert b.get(SLOT, at, 1) == 5 and b.get(SLOT, at + 2, 2) == 0x0184  # 64 bits, masks, four messages
+    function.interrupt(1)
+    assert b.levels[line] == 1 and not b.sent  # the guest has not enabled them
+    b.put(SLOT, at + 4, 0xFEE03004)
+    b.put(SLOT, at + 12, 0x4041, 2)
+    b.put(SLOT, at + 2, 0x0001, 2)
+    assert b.levels[line] == 0 and not b.sent
+    function.interrupt(1)  # it is up already
+    function.interrupt(0)
+    function.interrupt(1)
+    assert b.sent == [(0x4841, 3)] and b.levels[line] == 0
+    function.msi.send(3)  # one message is allotted
+    assert b.sent.pop() == (0x4841, 3)
+    b.put(SLOT, at + 2, 0x0021, 2)
+    function.msi.send(3)
+    assert b.sent.pop() == (0x4843, 3)
+    b.put(SLOT, at + 16, 0xFFFFFFFF)
+    assert b.get(SLOT, at + 16) == 0xF
+    function.msi.send(2)
+    function.msi.send(2)
+    assert b.sent == [(0x4841, 3)] and b.get(SLOT, at + 20) == 4
+    saved = b.board.host.save()
+    b.put(SLOT, at + 16, 0xB)
+    assert b.sent.pop() == (0x4842, 3) and b.get(SLOT, at + 20) == 0
+    b.board.host.load(saved)
+    assert b.get(SLOT, at + 20) == 4
+    b.put(SLOT, at + 16, 0)
+    assert b.sent.pop() == (0x4842, 3)
+    b.put(SLOT, at + 4, 0xFED00000)  # no local APIC's address
+    function.msi.send(0)
+    assert b.sent == [(0x4841, 3)]
+    b.put(SLOT, at + 2, 0, 2)
+    assert b.levels[line] == 1
+
+
+@pytest.mark.parametrize("count", (0, 3, 64))
+def test_numbers_of_messages_that_there_are_not(count):
+    with pytest.raises(ValueError, match="MSI with %d messages" % count):
+        plain().messages(count)
+
+
 def test_saved_and_loaded():
     b = Bench()
     b.virtio()
@@ -291,14 +388,27 @@ def test_random_accesses_to_configuration_space_and_registers():
     chance = random.Random(3)
     b = Bench()
     b.virtio()
+    function = plain()
+    function.express()
+    function.messages(4)
+    function.extended(3, 1, bytes(8))
+    b.board.add(function)
     for _ in range(3000):
         size = chance.choice((1, 2, 4))
         offset = chance.randrange(0, 256) & -size
-        address = chance.choice((SLOT, 0, 8, 11))
+        address = chance.choice((SLOT, SLOT + 8, 0, 8, 11))
         if chance.random() < 0.5:
             b.get(address, offset, size)
         else:
             b.put(address, offset, chance.getrandbits(8 * size), size)
+        function.interrupt(chance.randrange(2))
+        at = ECAM + chance.randrange(1 << 17)
+        size = chance.choice((1, 2, 4, 8))
+        if chance.random() < 0.5:
+            assert 0 <= b.memory.read(at, size) < 1 << 8 * size
+        else:
+            b.memory.write(at, size, chance.getrandbits(8 * size))
+        size = min(size, 4)
         b.put(SLOT, 0x20, MEMORY)
         b.put(SLOT, 4, 2, 2)
         at = MEMORY + (chance.choice((0, 0x1000, 0x2000, 0x3000, 0x4000, 0x4800)) + chance.randrange(64) & -size)

@@ -7,7 +7,7 @@ import pytest
 import rings
 import uctypes
 from rings import DATA, Driver
-from test_virtio_blk import Pages
+from test_virtio_blk import Pages, Slow
 
 from vmm.devices.scsi_cdrom import CHECK_CONDITION, GOOD, ScsiCdrom
 from vmm.devices.virtio.device import DRIVER_OK, FEATURES_OK, INDIRECT_DESC, NEEDS_RESET, VERSION_1
@@ -32,13 +32,13 @@ class Bench:
         self.device.changed = lambda: None
         self.start()
 
-    def start(self):
+    def start(self, size=8):
         self.device.write_status(0)
         self.device.write_status(3)
         self.device.accept(0, INDIRECT_DESC)
         self.device.accept(1, VERSION_1 >> 32)
         self.device.write_status(FEATURES_OK | 3)
-        self.drivers = [Driver(self.memory, queue, at=0x4000 * n) for n, queue in enumerate(self.device.queues)]
+        self.drivers = [Driver(self.memory, queue, size, 0x4000 * n) for n, queue in enumerate(self.device.queues)]
         for n in range(3):
             self.device.enable(n)
         self.device.write_status(DRIVER_OK)
@@ -138,3 +138,58 @@ def test_task_management_answers(bench):
     driver.add(0)
     bench.device.notify(0)
     assert driver.back() == [(0, 1)] and bench.memory.read(DATA + 0x100, 1) == b"\0"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_saved_and_loaded_at_random_moments(seed):
+    """Reads of a disk that takes its time: each is given back once, though the device is replaced meanwhile; one that a
+    reset has ended moves nothing any more."""
+    random = chance.Random(seed)
+    bench = Bench()
+
+    def another():
+        disk = Slow()
+        disk.sectors = BLOCKS * 4
+        bench.cd = ScsiCdrom(disk, b"cd0")
+        bench.device = Scsi(bench.memory, bench.refused.append, bench.cd)
+        bench.device.signal = bench.signals.append
+        bench.device.changed = lambda: None
+        return disk
+
+    disk = another()
+    bench.start(16)
+    driver = bench.drivers[2]
+    driver.queue = bench.device.queues[2]
+    free, given, back = [4 * n for n in range(4)], [], []
+    for _ in range(60):
+        what = random.choice(("add", "add", "end", "save", "fail"))
+        if what == "add" and free:
+            head = free.pop(0)
+            at = DATA + 0x400 * (head // 4)
+            bench.memory.write(at, LUN + bytes(11) + read(head, 1).ljust(32, b"\0"))
+            driver.chain(head, (at, 51, False), (at + 0x40, RESPONSE, True), (at + 0x100, 2048, True))
+            driver.add(head)
+            bench.device.notify(2)
+            given.append(head)
+        elif what == "end" and disk.under_way:
+            disk.under_way.pop(random.randrange(len(disk.under_way)))(True)
+        elif what == "fail":
+            bench.cd.fail()
+        elif what == "save":
+            saved, sense, count = bench.device.save(), bench.cd.sense, len(disk.under_way)
+            disk = another()
+            bench.device.load(saved)
+            assert disk.under_way == [] and bench.cd.sense == sense
+            bench.device.resume()
+            driver.queue = bench.device.queues[2]
+            assert len(disk.under_way) == count
+        for head, _ in driver.back():
+            back.append(head)
+            free.append(head)
+    late = list(disk.under_way)
+    bench.device.write_status(0)
+    assert getattr(disk, "cancelled", False) == bool(late)
+    for done in late:
+        done(True)
+    assert bench.refused == []
+    assert len(back) + len(late) == len(given) > 3 and len(set(bench.signals)) <= 1

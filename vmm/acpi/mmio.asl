@@ -1,5 +1,5 @@
 /*
- * The SSDT of a virtio device by registers in memory. The monitor makes one such device for each that a guest has, with
+ * A virtio device by registers in memory, of which the DSDT gets the device. The monitor makes one such device for each that a guest has, with
  * its number, address and interrupt line (vmm/devices/virtio/places.py).
  */
 DefinitionBlock ("", "SSDT", 2, "PCANEL", "PCANELVM", 1)

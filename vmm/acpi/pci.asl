@@ -1,7 +1,7 @@
 /*
  * The SSDT of guests with PCI: the host bridge, its windows, the routes of INTx.
  *
- * vmm/pci/board.py has the same windows and lines.
+ * vmm/pci/board.py has the same windows, lines and place of configuration space.
  */
 DefinitionBlock ("", "SSDT", 2, "PCANEL", "PCANELPC", 1)
 {
@@ -20,6 +20,17 @@ DefinitionBlock ("", "SSDT", 2, "PCANEL", "PCANELPC", 1)
                 DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
                     0, 0xE0000000, 0xFEBFFFFF, 0, 0x1EC00000)
             })
+
+            // Configuration space is in memory, too (the MCFG): kernels use it only where it is said to be taken.
+            Device (ECAM)
+            {
+                Name (_HID, EisaId ("PNP0C02"))
+                Name (_UID, 1)
+                Name (_CRS, ResourceTemplate ()
+                {
+                    Memory32Fixed (ReadWrite, 0xFEF00000, 0x00100000)
+                })
+            }
 
             // The same lines for the 8259s and the I/O APIC; the MADT says that they are levels.
             Method (_PRT, 0, Serialized)

@@ -1,4 +1,4 @@
-"""A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT.
+"""A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT; with PCI, MCFG and SSDTs.
 
 They lie at 0xE0000, in memory that the map reserves, so that a scan for the RSDP
 finds them too; firmware gets them from vmm/acpi/loader.py. The fixed hardware (not
@@ -125,9 +125,15 @@ def hpet(identity):
     return table(b"HPET", 1, struct.pack("<IBBBBQBHB", identity, _SYSTEM_MEMORY, 64, 0, 0, HPET, 0, 0, 0))
 
 
-def dsdt(aml, present, cpus):
-    """The compiled DSDT `aml` with its placeholders filled in."""
-    data = bytearray(aml)
+def mcfg(gpa):
+    """The MCFG table: configuration space of PCI's bus 0 in memory. Source: PCI Firmware Specification 3.0, 4.1.2."""
+    return table(b"MCFG", 1, struct.pack("<8xQHBB4x", gpa, 0, 0, 0))
+
+
+def dsdt(aml, present, cpus, devices=b""):
+    """The compiled DSDT `aml` with its placeholders filled in, and more devices at its end."""
+    data = bytearray(aml) + devices
+    struct.pack_into("<I", data, 4, len(data))
     for pattern, value in ((_DEVS, present), (_CPUS, cpus)):
         at = bytes(aml).find(pattern)
         if at < 0:
@@ -161,7 +167,8 @@ def lay_out(base, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, 
     com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
     screen     whether the tables report a VGA
     hpet_id    low half of the HPET's capabilities, 0: there is none
-    pci        ([SSDTs of what a guest's file plugs in], the lines of PCI's interrupts), None: there is none
+    pci        what a guest's file plugs in: ([SSDTs], the lines of PCI's interrupts, the gpa of its configuration
+               space, None: it has no PCI, AML of devices that the DSDT gets), None: there is nothing of it
     ValueError for too many processors, or another DSDT than dsdt.asl's.
     """
     if not 1 <= cpus <= MAX_CPUS:
@@ -174,8 +181,12 @@ def lay_out(base, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, 
     placed = [(base, facs)]
     dsdt_gpa = base + len(facs)
     timers = (hpet(hpet_id),) if hpet_id else ()
-    more = tuple([bytes(ssdt) for ssdt in pci[0]]) if pci else ()
-    first = dsdt(aml, present, cpus), fadt(dsdt_gpa, base, keyboard, screen), madt(cpus, pci[1] if pci else ())
+    if pci is None:
+        pci = (), (), None, b""
+    more = tuple([bytes(ssdt) for ssdt in pci[0]])
+    if pci[2] is not None:
+        more += (mcfg(pci[2]),)
+    first = dsdt(aml, present, cpus, pci[3]), fadt(dsdt_gpa, base, keyboard, screen), madt(cpus, pci[1])
     for one in first + timers + more:
         _append(placed, one)
     listed = [gpa for gpa, _ in placed[2:]]  # the FADT points to FACS and DSDT

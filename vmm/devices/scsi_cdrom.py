@@ -56,6 +56,13 @@ class ScsiCdrom:
     def reset(self):
         self._sense = _NO_SENSE
 
+    def save(self):
+        """Plain data."""
+        return {"sense": list(self._sense)}
+
+    def load(self, saved):
+        self._sense = tuple(saved["sense"])
+
     @property
     def sense(self):
         """Fixed-format sense data of the last command, 18 bytes."""

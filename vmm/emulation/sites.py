@@ -135,6 +135,11 @@ class Sites:
     def page(self, value):
         self._put(HEAD_PAGE, value)
 
+    @property
+    def page_at(self):
+        """Address of the word with that number."""
+        return self.words + 4 * _PAGE
+
     def one_page(self, read, write, slow):
         """Return the handler of EPT violations on one page.
 

@@ -13,17 +13,17 @@ from vmm.pci.host import Host
 LINES = (10, 10, 11, 11)  # of PIRQA to PIRQD; vmm/acpi/pci.asl says the same
 MEMORY = const(0xE0000000)  # what the DSDT gives to BARs
 MEMORY_END = const(0xFEC00000)
+ECAM = const(0xFEF00000)  # configuration space of bus 0: where no firmware puts BARs
 IO = const(0xC000)
 IO_END = const(0x10000)
 
 
 class Board:
-    """ports, memory: the guest's buses; line(n): a new source on interrupt line n; pm_base: of ACPI's ports.
+    """ports, memory: the guest's buses; line(n): a new source on interrupt line n; deliver(low, destination): a message
+    to the local APICs; pm_base: of ACPI's ports. refused(what) counts; say(text) tells the user."""
 
-    refused(what) counts; say(text) tells the user."""
-
-    def __init__(self, ports, memory, line, pm_base, refused, say):
-        self.host = Host(ports, memory, line, LINES, refused, say)
+    def __init__(self, ports, memory, line, deliver, pm_base, refused, say):
+        self.host = Host(ports, memory, line, LINES, deliver, ECAM, refused, say)
         self.host.add(bridges.HostBridge(), 0)
         self.host.add(bridges.IsaBridge(LINES), 1)
         self.host.add(bridges.PowerManagement(pm_base), 1, 3)

@@ -22,11 +22,20 @@ from vmm.devices.pci_header import (
     STATUS,
     SUBSYSTEM,
 )
+from vmm.pci.msi import Msi
 
 _FIRST_CAPABILITY = const(0x40)
 _SIZE = const(256)
+_EXPRESS_SIZE = const(4096)
+_EXTENDED = const(0x100)  # the first extended capability
 _BARS_END = const(0x28)
 _ROM_END = const(0x34)
+
+_EXPRESS = const(0x10)
+# Capabilities: version 2, an endpoint of the root complex; device capabilities: role-based error reporting; device
+# control: its bits, and as they are after a reset.
+_EXPRESS_BODY = struct.pack("<HIH50x", 0x0092, 0x8000, 0x2810)
+_EXPRESS_WRITABLE = struct.pack("<HIH", 0, 0, 0x78FF)
 
 # In a base address register
 _IO = const(1)
@@ -70,7 +79,10 @@ class Function:
         self.irq = None
         self.board = None  # vmm.pci.host.Host
         self.address = None  # device << 3 | function
+        self.msi = None
         self._level = 0
+        self._extended = _EXTENDED  # the place of the next extended capability, and of the last one
+        self._last_extended = 0
         self._next = _FIRST_CAPABILITY
         self._last = CAPABILITIES
         self._at_reset = None
@@ -101,6 +113,34 @@ class Function:
         self._writable[at + 2 : at + 2 + len(writable)] = writable
         self._next = at + 2 + len(body) + 3 & ~3
         self.config[STATUS] |= _CAPABILITIES_LIST
+        return at
+
+    def messages(self, count=1):
+        """Declare MSI: interrupt() sends a message where the guest wants that; self.msi.send(n) any of `count`."""
+        self.msi = Msi(self, count)
+
+    def express(self):
+        """A device of PCI Express: 4 KiB of configuration space, which a guest reaches in memory (vmm/pci/ecam.py)."""
+        more = bytes(_EXPRESS_SIZE - _SIZE)
+        self.config += more
+        self._writable += more
+        self.capability(_EXPRESS, _EXPRESS_BODY, _EXPRESS_WRITABLE)
+
+    def extended(self, identity, version, body, writable=b""):
+        """Add an extended capability to a device of PCI Express; body: what follows its four first bytes; writable: its
+        mask. Returns its offset. ValueError where there is no room."""
+        at = self._extended
+        end = at + 4 + len(body)
+        if end > len(self.config):
+            raise ValueError("no room for an extended capability of %d bytes" % len(body))
+        if self._last_extended:
+            before = struct.unpack_from("<I", self.config, self._last_extended)[0]
+            struct.pack_into("<I", self.config, self._last_extended, before | at << 20)
+        struct.pack_into("<I", self.config, at, version << 16 | identity)
+        self.config[at + 4 : end] = body
+        self._writable[at + 4 : at + 4 + len(writable)] = writable
+        self._last_extended = at
+        self._extended = end + 3 & ~3
         return at
 
     def reset(self):
@@ -136,6 +176,9 @@ class Function:
         if offset < BARS and end > COMMAND or offset < _BARS_END and end > BARS or offset < _ROM_END and end > ROM:
             self._place()
             self._drive()
+        if self.msi:
+            self.msi.wrote(offset, size)
+            self._drive()
         self.wrote(offset, size)
 
     # -- interrupts
@@ -146,14 +189,17 @@ class Function:
         return self._level
 
     def interrupt(self, level):
-        """INTx, as the device drives it."""
+        """INTx, as the device drives it; with MSI on, a message when it rises."""
+        if self.msi and level and not self._level:
+            self.msi.send(0)
         self._level = level
         self.config[STATUS] = self.config[STATUS] & ~_INTERRUPT_STATUS | (_INTERRUPT_STATUS if level else 0)
         self._drive()
 
     def _drive(self):
         if self.irq:
-            self.irq(1 if self._level and not self.command & INTX_DISABLE else 0)
+            off = self.command & INTX_DISABLE or self.msi and self.msi.enabled
+            self.irq(1 if self._level and not off else 0)
 
     # -- BARs
 
@@ -225,5 +271,9 @@ class Function:
     def load(self, saved):
         self.reset()
         self.config[:] = saved["config"]
+        self._level = saved["level"]  # no rise: what was sent is in the local APICs
         self._place()
-        self.interrupt(saved["level"])
+        self._drive()
+
+    def resume(self):
+        """For a class on top: all of the guest has been loaded, so that it may go on with what was under way."""

@@ -3,6 +3,8 @@ Configuration Transactions"."""
 
 from micropython import const
 
+from vmm.pci import ecam
+
 CONFIG_ADDRESS = const(0xCF8)
 CONFIG_DATA = const(0xCFC)
 _ENABLE = const(0x80000000)
@@ -13,15 +15,17 @@ _DEVICES = const(32)
 class Host:
     """Bus 0 of a guest: functions by their address (device << 3 | function).
 
-    ports, memory: its buses; line(n): a new source on interrupt line n; lines: of PIRQA to PIRQD; refused(what) counts;
-    say(text) tells the user.
+    ports, memory: its buses; line(n): a new source on interrupt line n; lines: of PIRQA to PIRQD; deliver(low,
+    destination): a message to the local APICs; ecam_at: gpa of configuration space; refused(what) counts; say(text)
+    tells the user.
     """
 
-    def __init__(self, ports, memory, line, lines, refused, say):
+    def __init__(self, ports, memory, line, lines, deliver, ecam_at, refused, say):
         self._ports = ports
         self._memory = memory
         self._line = line
         self._lines = lines
+        self.deliver = deliver
         self.refused = refused
         self._say = say
         self._told = set()  # addresses of functions whose overlap has been told, once a start
@@ -31,6 +35,7 @@ class Host:
         ports.claim(CONFIG_ADDRESS, 1, self, widest=4)
         ports.reserve_dword(CONFIG_ADDRESS)  # and the register at CF9h has nothing of it
         ports.claim(CONFIG_DATA, 4, self.data, widest=4)
+        self._ecam_at = ecam_at
 
     def add(self, function, device, number=0):
         """Plug a function in. ValueError where there is one."""
@@ -39,6 +44,8 @@ class Host:
             raise ValueError("there is a PCI device at 00:%02x.%d already" % (device, number))
         function.board = self
         function.address = address
+        if not [at for at in self.functions if at >> 3 == device]:
+            self._memory.claim(self._ecam_at + device * ecam.SIZE, ecam.SIZE, ecam.Ecam(self.functions, device))
         pin = function.config[0x3D]
         if pin:
             n = self._lines[(pin - 1 + device - 1) & 3]
@@ -104,6 +111,11 @@ class Host:
         self.address = saved["address"]
         for at, state in saved["functions"].items():
             self.functions[at].load(state)
+
+    def resume(self):
+        """All of the guest has been loaded."""
+        for function in self.functions.values():
+            function.resume()
 
     def __repr__(self):
         rows = []

@@ -19,12 +19,21 @@ _MASK_ALL = const(0x4000)
 _ENTRY = const(16)
 _MASKED = const(1)
 _PAGE = const(0xFEE)  # of the address of a message
+_DATA_BITS = const(0xC7FF)  # vector, delivery mode, level, trigger
+_TO_LOGICAL = const(4)  # of the address
 PENDING_AT = const(0x800)  # of the pending bits, from the table on
 
 # Words of an entry
 _ADDRESS = const(0)
 _DATA = const(2)
 _CONTROL = const(3)
+
+
+def message(address, data):
+    """(low, destination) of a message, as local APICs take it; None where nobody needs the write."""
+    if address >> 20 != _PAGE:
+        return None
+    return data & _DATA_BITS | (LOGICAL if address & _TO_LOGICAL else 0), address >> 12 & 0xFF
 
 
 class Msix:
@@ -113,9 +122,9 @@ def _raise(table: int, vectors: int, deliver, n: int) -> int:
     if t[_CONTROL] & _MASKED:
         return 0
     low = int(t[_ADDRESS])
-    if low >> 20 == _PAGE and t[_ADDRESS + 1] == 0:
-        data = int(t[_DATA]) & 0xC7FF
-        if low & 4:
+    if low >> 20 == _PAGE and t[_ADDRESS + 1] == 0:  # as message() has it
+        data = int(t[_DATA]) & _DATA_BITS
+        if low & _TO_LOGICAL:
             data |= LOGICAL
         deliver(data, low >> 12 & 0xFF)
     return 1

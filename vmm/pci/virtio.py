@@ -170,6 +170,9 @@ class VirtioPci(Function):
         self.msix.load(saved["msix"])
         self.device.load(saved["device"])
 
+    def resume(self):
+        self.device.resume()
+
 
 class Common:
     """The common configuration structure. Registers are accessed by their own size; those of 8 bytes by halves, too."""
@@ -180,7 +183,7 @@ class Common:
         self.select((0, 0, 0))
 
     def selected(self):
-        return self._feature_page, self._driver_page, self._queue
+        return [self._feature_page, self._driver_page, self._queue]
 
     def select(self, selected):
         self._feature_page, self._driver_page, self._queue = selected

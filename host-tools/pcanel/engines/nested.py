@@ -12,11 +12,27 @@ from pcanel.engines.base import Engine, Machine
 from pcanel.engines.bochs import Bochs
 from pcanel.errors import InputError
 from pcanel.modules import check_paths
-from pcanel.outer import medium
+from pcanel.outer import archives, medium
 from pcanel.outer.system import ENDED, READY
 from pcanel.ram.map import Map
 
 _LINES = 3  # serial ports that are left
+
+# Bochs's disks are those of the outer system, which finds each by its model, cut to what SCSI has room for, within ten
+# seconds; QEMU's take them by turns as disks of virtio and of an AHCI. A flush goes through to the image.
+_DRIVERS = """\
+for m in /modules/disks/*; do insmod $m || echo "outer: $m did not start"; done
+disk() {
+    for try in 0 1 2 3 4 5 6 7 8 9; do
+        for d in /sys/block/sd*; do
+            test "$(cat $d/device/model 2>/dev/null)" = "$1" && echo /dev/${d##*/} && return
+        done
+        sleep 1
+    done
+    echo "outer: there is no disk $1" >&2
+}
+"""
+_MODEL = 16  # characters
 
 
 class Nested(Bochs):
@@ -42,8 +58,10 @@ class Nested(Bochs):
     def make_medium(self, iso: Path) -> None:
         machine = self.machine
         check_paths(machine.modules)
-        modules = {f"/boot/{module.name}": module.content for module in machine.modules}
-        medium.make(iso, {"/pcanel.elf": machine.image, **modules}, self.script(), qemu=True)
+        files = {f"/boot/{module.name}": module.content for module in machine.modules}
+        if machine.disks:
+            files |= archives.disk_drivers()
+        medium.make(iso, {"/pcanel.elf": machine.image, **files}, self.script(), qemu=True)
 
     def script(self) -> str:
         """What the outer system runs: QEMU with the monitor."""
@@ -53,12 +71,28 @@ class Nested(Bochs):
         for number, _port in enumerate(machine.ports[: self.own_lines], 1):
             words += ["-chardev", f"serial,id=com{number},path=/dev/ttyS{number}"]
             words += ["-device", f"isa-serial,chardev=com{number},index={number - 1}"]
+        if machine.network:  # which leads no further than QEMU: the outer system has none
+            words += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
         words += ["-kernel", "/pcanel.elf"]
         if machine.cmdline:
             words += ["-append", machine.cmdline]
         if machine.modules:
             words += ["-initrd", ",".join(module.name.replace(",", ",,") for module in machine.modules)]
-        return f"mkdir -p /boot && cd /boot && exec {shlex.join(words)}\n"
+        more = self._disk_words()
+        return f"{_DRIVERS if more else ''}mkdir -p /boot && cd /boot && exec {shlex.join(words)}{more}\n"
+
+    def _disk_words(self) -> str:
+        """QEMU's disks, for the shell."""
+        disks = self.machine.disks
+        text = " -device ahci,id=ahci" if len(disks) > 1 else ""
+        for number, disk in enumerate(disks):
+            text += f" -drive if=none,id=disk{number},format=raw,werror=report,file=$(disk {disk.model[:_MODEL]})"
+            if number % 2:
+                text += f" -device ide-hd,drive=disk{number},bus=ahci.{number // 2}"
+                text += f",model={disk.model},serial={disk.model}"
+            else:
+                text += f" -device virtio-blk-pci,drive=disk{number},serial={disk.model}"
+        return text
 
     def outer_ticks(self) -> int | None:
         """The ticks from the outer kernel's start to QEMU's; None while it is not that far."""

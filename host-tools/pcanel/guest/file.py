@@ -31,6 +31,7 @@ with importable():
 VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
 DISPLAY_BIOS = "/usr/share/seabios/vgabios-stdvga.bin"  # of the display on PCI
 BIOS = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
+BIOS_WITHOUT_PCI = "/usr/share/seabios/bios-microvm.bin"
 UEFI = "/usr/share/OVMF/OVMF_CODE_4M.fd"  # of Debian's package ovmf
 UEFI_VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 MODES = ("real", "protected", "long")
@@ -174,7 +175,8 @@ def _check(reader: _Reader) -> Guest:
         return images[-1].name
 
     disks: list[Disk] = []
-    kernel, firmware = _entered(reader, protocol)
+    pci = reader.take("pci", bool, "true or false")  # None: where something of the file is on it
+    kernel, firmware = _entered(reader, protocol, pci)
     initrd = reader.take("initrd", str, "a path")
     symbols = reader.take("symbols", str, "a path")
     config = {
@@ -192,7 +194,7 @@ def _check(reader: _Reader) -> Guest:
         "modules": _modules(reader, protocol, blob),
         **_flat(reader, protocol),
         "links": _links(reader, name),
-        "pci": reader.take("pci", bool, "true or false", False),
+        "pci": pci,
         "rng": reader.take("rng", bool, "true or false", False),
         "hvc": reader.take("hvc", bool, "true or false", False),
         "devices": plugged.devices(reader, attach),
@@ -211,6 +213,8 @@ def _check(reader: _Reader) -> Guest:
         "on_triple_fault": reader.choice("on_triple_fault", RESPONSES, "stop"),
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
     }
+    if pci is False:
+        _check_without_pci(reader, config)
     loaded = sum(module.size() for module in blobs)
     if config["screen"] == "graphics":
         config["vgabios"] = attach("screen", DISPLAY_BIOS, "vgabios")
@@ -233,14 +237,28 @@ def _check(reader: _Reader) -> Guest:
     return Guest(reader.path, config, tuple(blobs), tuple(disks))
 
 
-def _entered(reader: _Reader, protocol: str) -> tuple[str | None, str | None]:
+def _check_without_pci(reader: _Reader, config: dict) -> None:
+    """Nothing of the file may be on the bus that the guest does not have."""
+    keys = [key for key in ("rng", "hvc", "devices") if config[key]]
+    keys += [name for name, key in (("[[cd]]", "cds"), ("[[net]]", "nets")) if config[key]]
+    if config["screen"] == "graphics":
+        keys.append('screen = "graphics"')
+    if any(disk["transport"] != "virtio-mmio" for disk in config["disks"]):
+        keys.append('a [[disk]] without transport = "virtio-mmio"')
+    if config["protocol"] == "uefi":
+        keys.append('protocol = "uefi"')
+    if keys:
+        raise reader.error("pci", f"is false, and {keys[0]} needs it")
+
+
+def _entered(reader: _Reader, protocol: str, pci: bool | None) -> tuple[str | None, str | None]:
     """What the guest starts with: a kernel's path, or firmware's."""
     kernel = reader.take("kernel", str, "a path")
     firmware = reader.take("firmware", str, "a path")
     if protocol in FIRMWARE:
         if kernel is not None:
             raise reader.error("kernel", f"has no meaning for protocol {protocol}, which boots from a disk")
-        return None, firmware or (UEFI if protocol == "uefi" else BIOS)
+        return None, firmware or (UEFI if protocol == "uefi" else BIOS_WITHOUT_PCI if pci is False else BIOS)
     if firmware is not None:
         raise reader.error("firmware", f"has no meaning for protocol {protocol}")
     if kernel is None:

@@ -20,6 +20,8 @@ from pcanel.paths import BUILD
 
 KERNEL = BUILD / "guests/cloud.bzImage"
 _TREE = BUILD / "guests/cloud/lib/modules"
+# Its own disks, in the order in which they are loaded.
+_DISKS = ("scsi/scsi_common", "scsi/scsi_mod", "scsi/sd_mod", "ata/libata", "ata/ata_piix")
 _INIT = Path(__file__).with_name("init")
 _MODULES = ("virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-intel.ko")
 _ELF = b"\x7fELF"
@@ -40,6 +42,11 @@ def system() -> Path:
         add_files(archive, modules)
 
     return _kept("system.cpio", [_INIT, BUSYBOX, *modules.values()], fill)
+
+
+def disk_drivers() -> dict[str, Path]:
+    """The modules that the outer system has disks by, {path: file}; sorted by name they are in their order."""
+    return {f"/modules/disks/{n}.ko": _module(f"drivers/{path}.ko") for n, path in enumerate(_DISKS)}
 
 
 def qemu() -> Path:

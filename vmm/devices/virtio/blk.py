@@ -73,6 +73,7 @@ class Blk(Device):
         self._chain = new_chain()
         self._round = 0  # counts resets: what a disk ends from an earlier round is dropped
         self._heads = []  # of the chains that the disk has
+        self._again = ()  # those that a device which was saved had under way, until resume()
         self.words[_WRITABLE] = 0 if disk.read_only else 1
         self._serve = None
         if disk.quick:
@@ -99,6 +100,7 @@ class Blk(Device):
         if self._heads:
             self.disk.cancel()
         self._heads = []
+        self._again = ()
 
     def notified(self, n):
         self.go_on(self._serve() if self._serve else self.queues[0].pop(self._chain))
@@ -209,14 +211,18 @@ class Blk(Device):
     # -- state as data
 
     def save(self):
-        """Plain data. Requests that the disk has are asked for again by load(): the disk is told of them twice."""
+        """Plain data. Requests that the disk has are asked for again by resume(): the disk is told of them twice."""
         saved = Device.save(self)
         saved["under_way"] = list(self._heads)
         return saved
 
     def load(self, saved):
         Device.load(self, saved)
-        for head in saved["under_way"]:
+        self._again = saved["under_way"]
+
+    def resume(self):
+        again, self._again = self._again, ()
+        for head in again:
             if self.queues[0].again(head, self._chain) == CHAIN:
                 self._request(self._chain)
 

@@ -40,6 +40,7 @@ class Device:
     config()       bytes of its configuration space
     configure(offset, data)   the driver writes there; most devices have nothing to write
     stopped()      the driver has reset it: forget what is under way
+    resume()       load() has been called, of this device and of all of its guest: go on with what was under way
 
     kicks[n]() is notify(n), or a faster one that the device has put there. The transport sets signal(n), an interrupt
     for queue n, and changed(), one for configuration or status. refused(what) counts what a driver did wrong.
@@ -77,6 +78,9 @@ class Device:
             queue.reset()
 
     def stopped(self):
+        pass
+
+    def resume(self):
         pass
 
     def configure(self, offset, data):

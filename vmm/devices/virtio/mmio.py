@@ -150,7 +150,7 @@ class Mmio:
     def save(self):
         """Plain data, the device's too."""
         return {
-            "pages": (self._feature_page, self._driver_page), "select": self._select, "pending": self._pending,
+            "pages": [self._feature_page, self._driver_page], "select": self._select, "pending": self._pending,
             "device": self.device.save(),
         }  # fmt: skip
 
@@ -159,3 +159,6 @@ class Mmio:
         self._select, self._pending = saved["select"], saved["pending"]
         self.device.load(saved["device"])
         self._irq(1 if self._pending else 0)
+
+    def resume(self):
+        self.device.resume()

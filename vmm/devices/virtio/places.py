@@ -5,7 +5,6 @@ import struct
 from micropython import const
 
 from vmm.acpi.mmio_aml import AML
-from vmm.acpi.tables import table
 from vmm.devices.virtio.mmio import Mmio
 from vmm.vtx.x86 import PAGE
 
@@ -23,6 +22,11 @@ class Places:
         self._line = line
         self.transports = []
 
+    @property
+    def last(self):
+        """The gpa of the last one."""
+        return FIRST + (len(self.transports) - 1) * PAGE
+
     def plug(self, device):
         """A device at the next place; returns its transport. ValueError where there is none left."""
         n = len(self.transports)
@@ -37,15 +41,15 @@ class Places:
         for transport in self.transports:
             transport.reset()
 
-    def ssdt(self):
-        """The compiled mmio.asl, a device for each place that is taken; None where none is."""
+    def aml(self):
+        """The compiled mmio.asl's device for each place that is taken, for the DSDT: SeaBIOS looks nowhere else."""
         body = b""
         for n in range(len(self.transports)):
             one = AML[_HEADER:].replace(b"VM00", b"VM0%d" % n)
             for pattern, value in ((0xA1A1A1A1, n), (0xA2A2A2A2, FIRST + n * PAGE), (0xA3A3A3A3, _LINE + n)):
                 one = one.replace(struct.pack("<I", pattern), struct.pack("<I", value))
             body += one
-        return table(b"SSDT", 2, body) if body else None
+        return body
 
     def save(self):
         """Plain data."""
@@ -54,3 +58,7 @@ class Places:
     def load(self, saved):
         for transport, state in zip(self.transports, saved):
             transport.load(state)
+
+    def resume(self):
+        for transport in self.transports:
+            transport.resume()

@@ -44,6 +44,8 @@ class Scsi(Device):
         self.target = target
         self._chain = new_chain()
         self._round = 0  # counts resets
+        self._heads = []  # of the requests that the disk has
+        self._again = ()  # those that a device which was saved had under way, until resume()
 
     def config(self):
         """num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel,
@@ -52,6 +54,10 @@ class Scsi(Device):
 
     def stopped(self):
         self._round += 1
+        if self._heads:
+            self.target.disk.cancel()
+        self._heads = []
+        self._again = ()
         self.target.reset()
 
     def notified(self, n):
@@ -103,13 +109,15 @@ class Scsi(Device):
             self._end(head, writable, _OK, GOOD, room, b"")
         else:
             parts = cut(writable, _RESPONSE + _SENSE, count * SECTOR)
+            self._heads.append(head)
             done = bind(self._read, self._round, head, writable, room, count * SECTOR)
             self.target.disk.transfer(first, parts, 0, done)
 
     def _read(self, turn, head, writable, room, size, ok):
         """The disk has read, within transfer() or later."""
         if turn != self._round:
-            return
+            return  # the driver has reset the device since
+        self._heads.remove(head)
         if ok:
             self._end(head, writable, _OK, GOOD, room - size, b"", size)
         else:
@@ -122,6 +130,26 @@ class Scsi(Device):
         answer = struct.pack("<IIHBB", len(sense), left, 0, status, response) + sense + bytes(_SENSE - len(sense))
         written = _scatter(writable, answer + data)
         self.queues[_REQUESTS].push(head, written + moved)
+
+    # -- state as data
+
+    def save(self):
+        """Plain data. Requests that the disk has are asked for again by resume()."""
+        saved = Device.save(self)
+        saved["under_way"] = list(self._heads)
+        saved["target"] = self.target.save()
+        return saved
+
+    def load(self, saved):
+        Device.load(self, saved)
+        self.target.load(saved["target"])
+        self._again = saved["under_way"]
+
+    def resume(self):
+        again, self._again = self._again, ()
+        for head in again:
+            if self.queues[_REQUESTS].again(head, self._chain) == CHAIN:
+                self._request(self._chain)
 
 
 def _scatter(parts, data):
