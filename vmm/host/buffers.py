@@ -1,4 +1,4 @@
-"""Buffers of a network card's transmit ring: one of 2 KiB for each descriptor, one behind the other."""
+"""Buffers of a network card's transmit ring: 2 KiB for each descriptor, one behind the other; their checksums."""
 
 import cpu
 import micropython
@@ -44,3 +44,12 @@ def fill(buffers: int, n: int, begin: int, parts: int, skip: int, size: int):
         here -= piece
         room -= piece
         size -= piece
+
+
+@micropython.viper
+def fill_sum(frame: int, start: int, offset: int, size: int):
+    """Put the checksum of a frame's bytes from `start` on to `start + offset`, where the pseudo header's sum is."""
+    total = ~int(cpu.add_up(frame + start, size - start, 0)) & 0xFFFF
+    at = ptr8(frame + start + offset)
+    at[0] = total
+    at[1] = total >> 8

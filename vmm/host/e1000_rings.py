@@ -10,8 +10,8 @@ import micropython
 from micropython import const
 
 from vmm.devices.virtio.queue import CHAIN, NOTHING
-from vmm.host.buffers import BUFFER, COUNT, fill
-from vmm.network.words import CSUM, ETHERNET, TCPV4, TCPV6
+from vmm.host.buffers import BUFFER, COUNT, fill, fill_sum
+from vmm.network.words import CSUM, ETHERNET, IPV4, IPV6, TCP, TCPV4, TCPV6
 
 ENTRY = const(16)
 RING = const(COUNT * ENTRY)
@@ -213,9 +213,7 @@ def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
         context[2] = _EXTENDED | _REPORT
         context[3] = 0
     elif flags:
-        total = ~int(cpu.add_up(frame + start, size - start, 0)) & 0xFFFF
-        ptr8(frame + start + offset)[0] = total
-        ptr8(frame + start + offset)[1] = total >> 8
+        fill_sum(frame, start, offset, size)
     if sums:
         command |= _EXTENDED | _DATA
     at = frame
@@ -251,12 +249,12 @@ def _segment(context: ptr32, frame: int, size: int, segments: int, most: int) ->
     p = ptr8(frame + ip)
     if segments == TCPV4:
         tcp = (int(p[0]) & 15) * 4
-        if kind != 0x0800 or tcp < 20 or p[9] != 6:
+        if kind != IPV4 or tcp < 20 or p[9] != TCP:
             return 0
         total = int(cpu.add_up(frame + ip + 12, 8, 0x0600))
     elif segments == TCPV6:
         tcp = 40
-        if kind != 0x86DD or p[6] != 6:
+        if kind != IPV6 or p[6] != TCP:
             return 0
         total = int(cpu.add_up(frame + ip + 8, 32, 0x0600))
     else:

@@ -12,17 +12,15 @@ import micropython
 from micropython import const
 
 from vmm.devices.virtio.queue import BUFFER
-from vmm.network.words import CSUM, ETHERNET, HEADER, SIZE, TCPV4
+from vmm.network.words import CSUM, ETHERNET, HEADER, PSH, SIZE, TCP, TCPV4
 
 _IPV4 = const(0x0008)  # as 16 bits of memory
 _NO_OPTIONS = const(0x45)
 _IP = const(20)  # bytes of such a header
 _IP_SUM = const(5)  # its half word
 _ADDRESSES = const(12)  # its byte; those of TCP follow
-_TCP = const(6)
 _DONT_FRAGMENT = const(0x0040)
 _ACK = const(0x10)
-_PSH = const(0x08)
 _TCP_SUM = const(16)
 _MOST_FRAMES = const(44)  # 64 KiB by an Ethernet's
 _MOST = const(ETHERNET + 0xFFFF)  # bytes
@@ -48,7 +46,7 @@ def merge(port: int, parts: int, peek, keep) -> int:
     i = ptr32(frame + ETHERNET)
     t = ptr32(frame + ETHERNET + _IP)
     fixed = int(i[0]) & 0xFFFF
-    if fixed & 0xFF != _NO_OPTIONS or int(i[2]) >> 8 & 0xFF != _TCP:
+    if fixed & 0xFF != _NO_OPTIONS or int(i[2]) >> 8 & 0xFF != TCP:
         return 0
     n = int(i[0]) >> 16
     if ((n & 0xFF) << 8 | n >> 8) != size - ETHERNET:
@@ -100,7 +98,7 @@ def merge(port: int, parts: int, peek, keep) -> int:
             break
         pushed = (int(a[3]) ^ words) & 0xFFFFFFFF
         if pushed:
-            if pushed != _PSH << 8:
+            if pushed != PSH << 8:
                 break
         n = int(a[1])
         if ((n & 0xFF) << 24 | (n & 0xFF00) << 8 | n >> 8 & 0xFF00 | n >> 24) != sequence:
@@ -118,7 +116,7 @@ def merge(port: int, parts: int, peek, keep) -> int:
         if int(add_up(at + ETHERNET, _IP, 0)) != _RIGHT:
             break
         n = size + head
-        if int(add_up(at + ETHERNET + _ADDRESSES, n + 8, (_TCP << 8) + ((n & 0xFF) << 8 | n >> 8))) != _RIGHT:
+        if int(add_up(at + ETHERNET + _ADDRESSES, n + 8, (TCP << 8) + ((n & 0xFF) << 8 | n >> 8))) != _RIGHT:
             break
         at += data
         part[0] = at & 0xFFFFFFFF
@@ -151,7 +149,7 @@ def merge(port: int, parts: int, peek, keep) -> int:
 @micropython.viper
 def _pseudo(ip: int, size: int) -> int:
     """The sum of the pseudo header of so many bytes of TCP behind an IP header."""
-    return int(cpu.add_up(ip + _ADDRESSES, 8, (_TCP << 8) + ((size & 0xFF) << 8 | size >> 8)))
+    return int(cpu.add_up(ip + _ADDRESSES, 8, (TCP << 8) + ((size & 0xFF) << 8 | size >> 8)))
 
 
 @micropython.viper

@@ -9,13 +9,10 @@ import uctypes
 from cpu import add_up
 from micropython import const
 
-from vmm.network.words import CSUM, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6, TCPV4
+from vmm.network.words import CSUM, IPV4, IPV6, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6, PSH, TCPV4
 
 _PLAIN = bytes(10) + b"\x01\x00"  # a header without requests
-_IPV4 = const(0x0800)
-_IPV6 = const(0x86DD)
 _FIN = const(0x01)
-_PSH = const(0x08)
 _CWR = const(0x80)
 
 
@@ -48,7 +45,7 @@ def _segments(frame, four, most, can):
         at += 4
     ip = at + 2
     kind = frame[at] << 8 | frame[at + 1]
-    if kind != (_IPV4 if four else _IPV6) or len(frame) < ip + 40:
+    if kind != (IPV4 if four else IPV6) or len(frame) < ip + 40:
         return []
     tcp = ip + ((frame[ip] & 15) * 4 if four else 40)
     if frame[ip + (9 if four else 6)] != 6 or len(frame) < tcp + 20:
@@ -67,7 +64,7 @@ def _segments(frame, four, most, can):
         end = begin + size >= len(frame)
         one = bytearray(frame[:data]) + frame[begin : begin + size]
         struct.pack_into(">I", one, tcp + 4, sequence + (begin - data) & 0xFFFFFFFF)
-        one[tcp + 13] = last & ~(0 if end else _FIN | _PSH) & ~(0 if begin == data else _CWR)
+        one[tcp + 13] = last & ~(0 if end else _FIN | PSH) & ~(0 if begin == data else _CWR)
         if four:
             struct.pack_into(">HH", one, ip + 2, len(one) - ip, number + len(out) & 0xFFFF)
             struct.pack_into(">H", one, ip + 10, 0)

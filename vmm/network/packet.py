@@ -7,15 +7,12 @@ from micropython import const
 
 from vmm.network.offload import add_up
 from vmm.network.port import text
-from vmm.network.words import CSUM, ETHERNET
+from vmm.network.words import CSUM, ETHERNET, IPV4, IPV6, TCP
 
-_IPV4 = const(0x0800)
 _ARP = const(0x0806)
-_IPV6 = const(0x86DD)
-_TCP = const(6)
 _UDP = const(17)
-_NAMES = {_IPV4: "IPv4", _ARP: "ARP", _IPV6: "IPv6"}
-_CSUM_AT = {_TCP: 16, _UDP: 6}
+_NAMES = {IPV4: "IPv4", _ARP: "ARP", IPV6: "IPv6"}
+_CSUM_AT = {TCP: 16, _UDP: 6}
 
 
 class Packet:
@@ -59,11 +56,11 @@ class Packet:
         """(protocol, where its header begins); (None, 0): no IP, or a later fragment."""
         kind, at = self._type()
         data = self.data
-        if kind == _IPV4 and len(data) >= at + 20:
+        if kind == IPV4 and len(data) >= at + 20:
             if (data[at + 6] & 0x1F) | data[at + 7]:
                 return None, 0
             return data[at + 9], at + (data[at] & 15) * 4
-        if kind == _IPV6 and len(data) >= at + 40:
+        if kind == IPV6 and len(data) >= at + 40:
             return data[at + 6], at + 40
         return None, 0
 
@@ -76,7 +73,7 @@ class Packet:
     def ports(self):
         """(source, destination) of TCP or UDP, or None."""
         protocol, at = self._transport()
-        if protocol not in (_TCP, _UDP) or len(self.data) < at + 4:
+        if protocol not in (TCP, _UDP) or len(self.data) < at + 4:
             return None
         return struct.unpack_from(">HH", self.data, at)
 
@@ -86,15 +83,15 @@ class Packet:
         protocol, at = self._transport()
         if protocol is None:
             return
-        if kind == _IPV4:
+        if kind == IPV4:
             struct.pack_into("<H", data, ip + 10, 0)
             total = add_up(uctypes.addressof(data) + ip, min(at, len(data)) - ip, 0)
             struct.pack_into("<H", data, ip + 10, ~total & 0xFFFF)
         if protocol not in _CSUM_AT or len(data) < at + _CSUM_AT[protocol] + 2:
             return
-        end = ip + int.from_bytes(data[ip + 2 : ip + 4], "big") if kind == _IPV4 else len(data)
+        end = ip + int.from_bytes(data[ip + 2 : ip + 4], "big") if kind == IPV4 else len(data)
         addresses = 12, 8
-        if kind == _IPV6:
+        if kind == IPV6:
             addresses = 8, 32
         pseudo = bytearray(struct.pack(">BBH", 0, protocol, min(end, len(data)) - at & 0xFFFF))
         total = add_up(uctypes.addressof(data) + ip + addresses[0], addresses[1], 0)
@@ -111,7 +108,7 @@ class Packet:
         ports = self.ports
         name = _NAMES.get(kind, hex(kind))
         if ports:
-            name += " %s port %d to %d" % (("TCP" if self.protocol == _TCP else "UDP",) + ports)
+            name += " %s port %d to %d" % (("TCP" if self.protocol == TCP else "UDP",) + ports)
         return "<%s net%d, %s to %s, %s, %d bytes>" % (
             "from" if self.out else "to", self.net, self.source, self.destination, name, len(self.data),
         )  # fmt: skip

@@ -55,6 +55,10 @@ TCPV4 = const(1)  # type of segmentation
 TCPV6 = const(4)
 
 ETHERNET = const(14)
+IPV4 = const(0x0800)  # EtherTypes
+IPV6 = const(0x86DD)
+TCP = const(6)  # protocol number
+PSH = const(0x08)  # a flag of TCP
 LONGEST = const(1518)  # bytes of a frame that no segmentation is wanted for: an MTU of 1500 and a VLAN tag
 MOST_BYTES = const(65554)  # of one that is to be cut
 
