@@ -138,7 +138,7 @@ class Sites:
     @property
     def page_at(self):
         """Address of the word with that number."""
-        return self.words + 4 * _PAGE
+        return self.words + 4 * HEAD_PAGE
 
     def one_page(self, read, write, slow):
         """Return the handler of EPT violations on one page.
