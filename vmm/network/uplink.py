@@ -22,6 +22,7 @@ from vmm.network.words import (
     CARD,
     DROPPED,
     HEADER,
+    LEFT,
     NUMBER,
     PORT_WORDS,
     RECEIVED,
@@ -56,18 +57,18 @@ class Uplink:
         words = self.words = array("I", [0] * PORT_WORDS)
         self.at = uctypes.addressof(words)
         words[UP] = words[CARD] = 1
+        words[LEFT] = NOTHING
         words[CAN] = card.can
         words[SOURCE] = words[TARGET] = TABLE
         chain = uctypes.addressof(self._chain)
         words[TX_CHAIN], words[TX_CHAIN + 1] = chain & 0xFFFFFFFF, chain >> 32
         words[HEADER + 2] = 0x10000  # one buffer: frames of the card are whole
-        self._found = NOTHING  # what the last look has left
         self._send = self.signal = None
         self._silent = False  # frames have come without interrupts
         self._period = _RARELY
         self._timers = {}  # of ports
         self._payer = None  # the guest for which the card is served between turns
-        scheduler.drivers.append(self.look)
+        scheduler.drivers.append(bind(_look, card.has, self.words, self._look))
         self._listen()
 
     def _listen(self):
@@ -112,13 +113,11 @@ class Uplink:
 
     # -- frames from the card
 
-    def look(self, floor):
-        """A host interrupt has come. floor: only for guests of this priority and above."""
+    def _look(self, floor):
+        """A host interrupt has come, and something with it. floor: only for guests of this priority and above."""
         if self.switch is None:
             return
-        if self._found == NOTHING:
-            if not self.card.has():
-                return
+        if self.words[LEFT] == NOTHING:
             self._silent = False
         vm = self._payer
         if vm is None:
@@ -131,16 +130,16 @@ class Uplink:
     def _go_on(self, found):
         """In the exit that has sent, there is more than one pass of send() takes, or a frame for Python. In one
         interrupt the guest gets all of it: it answers less often, and merges more."""
-        self._found = found
+        self.words[LEFT] = found
         self._serve()
 
     def _serve(self):
         """Give the switch what the card has received. Those of higher priority may run between two passes."""
         for _ in range(_PASSES):
-            if self._found == CHAIN:
+            if self.words[LEFT] == CHAIN:
                 self._slowly()
-            self._found = self._send()
-            if self._found == NOTHING:
+            self.words[LEFT] = self._send()
+            if self.words[LEFT] == NOTHING:
                 self._listen()
                 return
         self._scheduler.poll_later()
@@ -186,10 +185,10 @@ class Uplink:
 
     def _due(self, port, now):
         if not self._scheduler.nested:
-            if self._found == NOTHING and self.card.has_frame():
+            if self.words[LEFT] == NOTHING and self.card.has_frame():
                 self._silent = True
                 self._period = _SOON
-                self._found = self._send()
+                self.words[LEFT] = self._send()
                 self._scheduler.poll_later()
             else:
                 self._period = min(2 * self._period, _LATE if self._silent else _RARELY)
@@ -214,6 +213,14 @@ class Uplink:
         return "%-16s sent %d (%d bytes), received %d (%d bytes), dropped %d" % (
             (self.name,) + self.sent + self.received + (self.dropped,)
         )
+
+
+@micropython.viper
+def _look(has, words: ptr32, more, floor: int):
+    if words[LEFT] == NOTHING:
+        if int(has()) == 0:
+            return
+    more(floor)
 
 
 @micropython.viper

@@ -29,7 +29,8 @@ DROPPED = const(31)  # frames for which it had no buffers
 REFUSED = const(32)  # frames of its guest that are none
 CARD = const(33)  # it is an uplink, behind which is a card of the machine
 FIRST = const(34)  # hpa of the frame of its guest's first vCPU
-PORT_WORDS = const(36)
+LEFT = const(36)  # of an uplink: what the last look at its card has left, as pop() has it
+PORT_WORDS = const(37)
 
 # Bits of CAN, and of what a frame needs
 NEEDS_CSUM = const(1)

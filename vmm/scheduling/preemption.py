@@ -65,6 +65,9 @@ class Preemption:
             _preempted, self, address(self._words), address(self._frames), address(self._interrupted),
             self._collect_at, run_above, cpu.rdtsc, cpu.attempt,
         ))  # fmt: skip
+        self._line_parts = (
+            address(self._words), address(self._frames), self._preempt_at, cpu.rdtsc, earliest, wakes,
+        )  # fmt: skip
 
     @property
     def depth(self):
@@ -221,14 +224,15 @@ def arm_over(scheduler, frame: int):
 @micropython.viper
 def arm_line(scheduler):
     """A line at the prompt runs from now on: guests of priority above 0 that have something to do interrupt it."""
-    w = ptr32(scheduler._words)
-    frames = ptr32(scheduler._frames)
-    p = ptr32(int(scheduler._preempt_at))
+    words, at_frames, preempt, rdtsc, soonest, awake = scheduler._line_parts
+    w = ptr32(words)
+    frames = ptr32(at_frames)
+    p = ptr32(preempt)
     count = int(w[COUNT])
     first = 0
     if count:
-        if not scheduler.policy and ptr32(frames[0])[PRIORITY]:
-            now = int(cpu.rdtsc())
+        if ptr32(frames[0])[PRIORITY] and not scheduler.policy:
+            now = int(rdtsc())
             first = now + int(scheduler.hz) // _LINE_LOOKS
             some = 0
             i = 0
@@ -240,11 +244,11 @@ def arm_line(scheduler):
                 if state == RUNS or state == WAITS:
                     some = 1
                     if f[DIRTY] & DIRTY_TIMERS:
-                        earliest(frames[i])
+                        soonest(frames[i])
                     when = int(f[NEXT]) | int(f[NEXT + 1]) << 32
                     if when and when < first:
                         first = when
-                    if state == RUNS or int(wakes(frames[i])):
+                    if state == RUNS or int(awake(frames[i])):
                         if first > now + _LINE_GRACE:
                             first = now + _LINE_GRACE
                 i += 1

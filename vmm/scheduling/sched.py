@@ -16,16 +16,18 @@ import sys
 from array import array
 
 import cpu
+import uctypes
 from micropython import const
 from vmx import bind
 
 from vmm import verdict
 from vmm.scheduling import rule
 from vmm.scheduling.accounting import advance, begin, charge, charge_all, passed
-from vmm.scheduling.preemption import Preemption, arm, arm_line, arm_over, disarm
+from vmm.scheduling.between import bound, fresh, poll
+from vmm.scheduling.preemption import Preemption, arm, arm_over, disarm
 from vmm.scheduling.states import OFF
 from vmm.scheduling.still import Still
-from vmm.scheduling.turns import nobody_pays, parts, poll, turns
+from vmm.scheduling.turns import nobody_pays, parts, turns
 from vmm.scheduling.words import (
     CALLED,
     COUNT,
@@ -35,7 +37,6 @@ from vmm.scheduling.words import (
     INSIDE,
     LAST,
     LEVEL,
-    LINE,
     NOW,
     POLL,
     STILLS,
@@ -83,6 +84,8 @@ class Scheduler(Preemption):
         self._collect_at = cpu.collect_at()
         super().__init__(bind(turns, self, 0))
         self._parts = parts(self)
+        self._begins, self._ended, self._polled = bound(self)
+        self._fresh = bind(fresh, uctypes.addressof(self._words), uctypes.addressof(self._interrupted))
 
     @property
     def machines(self):
@@ -226,10 +229,9 @@ class Scheduler(Preemption):
 
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""
-        # The port never nests hooks: a policy that sleeps runs no guest.
-        self._words[INSIDE] = self._words[FLOOR] = self._words[CALLED] = self._interrupted[0] = 0
-        if self._words[DEFERRED]:
-            self._run_deferred()  # the debugger's line has been heard while no guest ran
+        # A policy that sleeps runs no guest.
+        if self._fresh():
+            self._run_deferred(None)  # the debugger's line has been heard while no guest ran
         while not cpu.wanted():
             self._turns(deadline, False)
 
@@ -239,9 +241,7 @@ class Scheduler(Preemption):
 
     def _turns(self, deadline, once):
         try:
-            self.disarm()
-            self._words[LINE] = 0
-            if self._words[STILLS]:
+            if self._begins():
                 cpu.idle(deadline)
             elif self.policy:
                 rule.turn(self, deadline)
@@ -250,13 +250,7 @@ class Scheduler(Preemption):
         except Exception as error:
             self._failed(error)
         finally:
-            self._left()
-            nobody_pays(self._collect_at)
-            try:
-                if self._words[DEFERRED]:
-                    self._run_deferred()
-            finally:
-                arm_line(self)
+            self._ended()
 
     def _failed(self, error):
         """Whose exit, or whose timer, it was is stopped; the others go on."""
@@ -295,13 +289,10 @@ class Scheduler(Preemption):
 
     def _left(self):
         """No handler runs any more."""
-        self.disarm()
-        self._words[CALLED] = 0
-        if self._words[INSIDE]:
-            self.inside_vcpu.left()
-            self._words[INSIDE] = 0
+        self.inside_vcpu.left()
+        self._words[INSIDE] = 0
 
-    def _run_deferred(self):
+    def _run_deferred(self, _):
         """What was put off while a handler was interrupted."""
         later = self._words[DEFERRED]
         self._words[DEFERRED] = 0
@@ -326,6 +317,16 @@ class Scheduler(Preemption):
             poll(self, self._words[FLOOR])
         except Exception as error:
             self._unplug(error)
+
+    def _poll_failed(self, error):
+        if not isinstance(error, Exception):
+            raise error
+        self._unplug(error)
+
+    def _driver_failed(self, error):
+        if not isinstance(error, Exception):
+            raise error
+        self.report_error(error)
 
     def stand_still(self, more):
         """more: 1, guests stand still from now on, whatever their priority, in sleeps, too; -1: no longer."""
@@ -361,13 +362,6 @@ class Scheduler(Preemption):
         finally:
             disarm(self._preempt_at)
         charge(frame, passed(words, began))
-
-    def look_at_drivers(self, floor):
-        for look in self.drivers:
-            try:
-                look(floor)
-            except Exception as error:
-                self.report_error(error)
 
     def serve(self, vm, work):
         """work() of a driver for a guest, between turns: it is charged to the guest, and those above do not wait."""

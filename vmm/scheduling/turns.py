@@ -14,8 +14,9 @@ from micropython import const
 from vmx import earliest
 
 from vmm.scheduling.accounting import begin, charge, give_way, passed, share
+from vmm.scheduling.between import poll
 from vmm.scheduling.clock import expire
-from vmm.scheduling.states import RUNS, STILL, WAITS
+from vmm.scheduling.states import RUNS, WAITS
 from vmm.scheduling.words import (
     ABOVE,
     AGAIN,
@@ -362,20 +363,3 @@ def turns(sched, deadline: int, once: int):
 def nobody_pays(collect_at: int):
     """What is allocated from now on is no guest's. collect_at: Scheduler._collect_at."""
     ptr32(collect_at)[PAYER] = 0
-
-
-@micropython.viper
-def poll(sched, floor: int):
-    """Consoles of guests of this priority and above. Most host interrupts are no console's: to ask costs some 300 a
-    guest, to poll thousands."""
-    ready = sched._ready
-    frames = ptr32(sched._console_frames)
-    i = 0
-    while i < int(len(ready)):
-        f = ptr32(frames[i])
-        if int(f[PRIORITY]) >= floor and int(ready[i]()):
-            if f[STATE] != STILL or int(sched.takes_no_input(i)) == 0:
-                sched.service_console(i, f[PRIORITY])
-        i += 1
-    if int(len(sched.drivers)):
-        sched.look_at_drivers(floor)

@@ -1,0 +1,96 @@
+"""What the monitor does between the turns of guests: their consoles, the machine's drivers, what was put off.
+
+Nothing interrupts most of it, and at each character that is typed it comes between the turns and the line. So it is
+viper, and what it works with is bound or comes by one tuple (a load of an attribute or a global takes some 200 ticks).
+"""
+
+import cpu
+import micropython
+import uctypes
+from vmx import bind
+
+from vmm.scheduling.preemption import arm_line
+from vmm.scheduling.states import STILL
+from vmm.scheduling.words import CALLED, DEFERRED, FLOOR, INSIDE, LINE, PAYER, POLL, STILLS
+from vmm.vtx.frame import PRIORITY, STATE
+
+
+def bound(sched):
+    """(begins, ended, parts of poll()): begins() before turns -> whether all stands still; ended() after them."""
+    address = uctypes.addressof
+    words = address(sched._words)
+    return (
+        bind(_begins, words, sched._preempt_at),
+        bind(_ended, sched, words, sched._preempt_at, sched._collect_at, cpu.attempt, bind(poll, sched), arm_line),
+        (address(sched._console_frames), sched._ready, sched.drivers, cpu.attempt),
+    )
+
+
+@micropython.viper
+def fresh(words: ptr32, interrupted: ptr32) -> int:
+    """The idle hook begins, and the port never nests hooks: nothing is inside or interrupted. Return DEFERRED."""
+    words[INSIDE] = 0
+    words[FLOOR] = 0
+    words[CALLED] = 0
+    interrupted[0] = 0
+    return words[DEFERRED]
+
+
+@micropython.viper
+def _begins(words: ptr32, preempt: ptr32) -> int:
+    preempt[0] = 0
+    preempt[1] = 0
+    words[LINE] = 0
+    return words[STILLS]
+
+
+@micropython.viper
+def _ended(sched, words: ptr32, preempt: ptr32, payer: ptr32, attempt, poll_all, line):
+    """A line goes on, or a sleep ends: first what was put off while a handler was interrupted."""
+    preempt[0] = 0
+    preempt[1] = 0
+    words[CALLED] = 0
+    if words[INSIDE]:
+        sched._left()
+    payer[PAYER] = 0  # what is allocated from now on is no guest's
+    if words[DEFERRED] == 0:
+        line(sched)
+        return
+    if words[DEFERRED] == POLL:
+        words[DEFERRED] = 0
+        error = attempt(poll_all, 0)
+        if error:
+            error = attempt(sched._poll_failed, error)
+    else:
+        error = attempt(sched._run_deferred, 0)
+    line(sched)
+    if error:
+        raise error
+
+
+@micropython.viper
+def poll(sched, floor: int):
+    """Consoles of guests of this priority and above, and the machine's drivers. Most host interrupts are no console's:
+    to ask costs some 300 a guest, to poll thousands."""
+    at_frames, ready, drivers, attempt = sched._polled
+    frames = ptr32(at_frames)
+    if ready:
+        i = 0
+        count = int(len(ready))
+        while i < count:
+            f = ptr32(frames[i])
+            if int(f[PRIORITY]) >= floor and int(ready[i]()):
+                if f[STATE] != STILL or int(sched.takes_no_input(i)) == 0:
+                    sched.service_console(i, f[PRIORITY])
+                    count = int(len(ready))  # one that fails is unplugged
+            i += 1
+    if drivers:
+        i = 0
+        count = int(len(drivers))
+        while i < count:
+            error = attempt(drivers[i], floor)
+            if error:
+                error = attempt(sched._driver_failed, error)
+                if error:
+                    raise error
+            i += 1
