@@ -131,8 +131,10 @@ static void *resize(void *ptr, size_t had, size_t size, bool allow_move) {
     size_t begun = allow_move && has_to_move(ptr, had, size) ? room_begin(blocks(size)) : ROOM_KEEP;
     void *moved = __real_gc_realloc(ptr, size, allow_move);
     room_end(begun);
-    if (ptr != NULL && (moved != ptr || size < had)) {
+    if (ptr != NULL && moved != ptr) {
         room_freed(heap_block(ptr));
+    } else if (ptr != NULL && blocks(size) < blocks(had)) {
+        room_freed(heap_block(ptr) + blocks(size));
     }
     end_allocating(before, moved == NULL && size != 0 && allow_move);
     return moved;

@@ -2,18 +2,32 @@
 //
 // gc_alloc() looks at each block from the first hole on, for every object of more than one block anew: 40,000 ticks
 // in a dense heap, in which nothing can be interrupted. Here the search takes some 200 ticks a thousand blocks, and
-// for each size it is known below which word there is no such run. gc_alloc() then begins at the right place.
+// for each size up to 16 blocks, and for each power of two above, it is known below which word there is no such run: a
+// list that grows doubles. gc_alloc() then begins at the right place.
 #include "py/gc.h"
 #include "port/heap.h"
 #include "port/preempt.h"
 #include "port/room.h"
 
-#define SIZES                                                                                      \
-    (16) // in blocks, for which it is known: what is larger begins where the largest of them does
-#define NONE ((size_t)-1)
+#define EXACT   (16) // blocks: each size up to here is a class of its own
+#define CLASSES (EXACT + 7) // up to 256 KiB: what is larger begins where the largest of them does
+#define NONE    ((size_t)-1)
 
-// Words of the table: below, there is no free run of so many blocks. It never falls from one size to the next.
-static size_t least[SIZES + 1];
+// By class, words of the table: below, there is no free run of so many blocks. It never falls from one to the next.
+static size_t least[CLASSES + 1];
+
+static size_t size_of(size_t class) {
+    return class <= EXACT ? class : (size_t)EXACT << (class - EXACT);
+}
+
+// The largest class of at most so many blocks.
+static size_t class_of(size_t size) {
+    if (size <= EXACT) {
+        return size;
+    }
+    size_t class = EXACT + 63 - __builtin_clzll(size / EXACT);
+    return class < CLASSES ? class : CLASSES;
+}
 
 // Whether there are `size` free blocks in a row among these, 1 to 32; the first of the first such run.
 static bool fits(uint64_t free, size_t size, unsigned *first) {
@@ -59,8 +73,12 @@ static size_t find(size_t size, size_t from, bool yields) {
 }
 
 static void none_below(size_t size, size_t word) {
-    for (; size <= SIZES && least[size] < word; size++) {
-        least[size] = word;
+    size_t class = class_of(size);
+    if (size_of(class) < size) {
+        class ++;
+    }
+    for (; class <= CLASSES && least[class] < word; class ++) {
+        least[class] = word;
     }
 }
 
@@ -83,7 +101,7 @@ size_t room_begin(size_t blocks) {
         return ROOM_KEEP;
     }
     size_t from = area->gc_last_free_atb_index;
-    size_t known = least[blocks < SIZES ? blocks : SIZES] * sizeof(uint64_t);
+    size_t known = least[class_of(blocks)] * sizeof(uint64_t);
     size_t block = find(blocks, from > known ? from : known, false);
     if (block == NONE) {
         return ROOM_KEEP; // gc_alloc() collects
@@ -101,21 +119,54 @@ void room_end(size_t begun) {
     }
 }
 
-void room_freed(size_t block) {
+// The run of free blocks with this one in it: its first block, and how many there are, as far as a class is that large.
+static size_t run_around(size_t block, size_t *first) {
     size_t word = block / HEAP_BLOCKS_PER_WORD;
-    for (size_t size = SIZES; size > 0 && least[size] > word; size--) {
-        least[size] = word;
+    uint64_t below = ((uint64_t)1 << 2 * (block % HEAP_BLOCKS_PER_WORD)) - 1;
+    uint64_t used = ~heap_free(heap_word(word)) & HEAP_EACH;
+    unsigned low = (used & below) != 0 ? (63 - __builtin_clzll(used & below)) / 2 + 1 : 0;
+    unsigned high =
+        (used & ~below) != 0 ? __builtin_ctzll(used & ~below) / 2 : HEAP_BLOCKS_PER_WORD;
+    size_t most = size_of(CLASSES);
+    size_t run = high - low;
+    *first = word * HEAP_BLOCKS_PER_WORD + low;
+    for (size_t at = word; low == 0 && at > 0 && run < most; at--) {
+        used = ~heap_free(heap_word(at - 1)) & HEAP_EACH;
+        unsigned more = used != 0 ? __builtin_clzll(used) / 2 : HEAP_BLOCKS_PER_WORD;
+        low = used != 0;
+        run += more;
+        *first -= more;
+    }
+    for (size_t at = word + 1; high == HEAP_BLOCKS_PER_WORD && at < heap_words() && run < most;
+         at++) {
+        used = ~heap_free(heap_word(at)) & HEAP_EACH;
+        high = used != 0 ? __builtin_ctzll(used) / 2 : HEAP_BLOCKS_PER_WORD;
+        run += high;
+    }
+    return run;
+}
+
+// A list that has moved leaves a hole that is too small for it: it need not look there again.
+void room_freed(size_t block) {
+    if (heap_kind(block) != HEAP_FREE) {
+        return; // it has not moved
+    }
+    size_t first;
+    size_t run = run_around(block, &first);
+    size_t word = first / HEAP_BLOCKS_PER_WORD;
+    for (size_t class = class_of(run); class > 0 && least[class] > word; class --) {
+        least[class] = word;
     }
 }
 
 // What handlers free in between is left out until the next collection.
 void room_collected(bool learn) {
     memset(least, 0, sizeof(least));
-    for (size_t size = 1; learn && size <= SIZES; size++) {
-        size_t block = find(size, least[size] * sizeof(uint64_t), true);
+    for (size_t class = 1; learn && class <= CLASSES; class ++) {
+        size_t block = find(size_of(class), least[class] * sizeof(uint64_t), true);
         if (block == NONE) {
             return;
         }
-        none_below(size, block / HEAP_BLOCKS_PER_WORD);
+        none_below(size_of(class), block / HEAP_BLOCKS_PER_WORD);
     }
 }

@@ -10,7 +10,7 @@
 size_t room_begin(size_t blocks);
 void room_end(size_t begun);
 
-// The blocks from this one on may be free now.
+// This block may be free now, and others around it.
 void room_freed(size_t block);
 
 // A collection has ended. learn: now, while guests of a higher priority may run in between, rather than in the

@@ -87,6 +87,20 @@ def test_what_c_does_in_a_line_makes_nobody_late(ticking, line):
     assert latest <= 2 * LATE
 
 
+def test_a_heap_with_holes_makes_nobody_late(ticking):
+    """A list that grows looks for room past all the holes that are too small for it."""
+    ticking.exec(
+        "holes = [bytearray(200) for i in range(8000)]\nfor i in range(0, 8000, 2):\n    holes[i] = None\n"
+        "import gc\ngc.collect()"
+    )
+    try:
+        latest, count = during(ticking, "for again in range(12):\n    list(i for i in range(1100))")
+    finally:
+        ticking.exec("del holes\ngc.collect()")
+    assert count > 5
+    assert latest <= LATE
+
+
 def test_still_holds_everything(bench, ticking):
     ticking.exec(
         f"{FRESH}with still():\n    before = vm.memory.read_u64({DATA:#x})\n    for i in range(30000):\n        pass\n"
