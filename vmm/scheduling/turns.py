@@ -64,7 +64,8 @@ from vmm.vtx.frame import (
     WAKES,
 )
 
-_GRACE = const(20000)  # ticks
+_GRACE = const(20000)  # ticks for what is interrupted, where the monitor is wanted and a guest above runs on and on
+_PATIENCE = const(3)  # it does so for longer than a slice shifted by this
 _LINE_TURNS = const(1000)  # a second: in the middle of a line guests have the CPU for so long at a time
 
 # After so many guests, plus 1, a look at the clock.
@@ -118,7 +119,9 @@ def turns(sched, deadline: int, once: int):
     slice_ticks = int(sched.slice_ticks)
     half = slice_ticks << int(FINE) >> 1
     floor = int(w[FLOOR])
+    patience = 0
     if once == 2:
+        patience = int(rdtsc()) + (slice_ticks >> _PATIENCE)
         if w[LINE]:
             deadline = int(rdtsc()) + int(sched.hz) // _LINE_TURNS
     while True:
@@ -251,12 +254,6 @@ def turns(sched, deadline: int, once: int):
                 stop = soon
         if best < 0:
             if once == 2:
-                # The monitor is wanted when the interrupted handler is done: that one gets somewhere.
-                if wanted():
-                    now = int(rdtsc()) + _GRACE
-                    if stop:
-                        if stop < now:
-                            stop = now
                 _interrupt_again(words, stop)
                 return
             if allocated[0] > collect_at[COLLECT]:
@@ -339,8 +336,11 @@ def turns(sched, deadline: int, once: int):
         if once == 2:
             if f[STATE] == RUNS:
                 if wanted():
-                    _interrupt_again(words, int(rdtsc()) + _GRACE)
-                    return
+                    # What is interrupted has to go on, but not before this guest has done what it was woken for.
+                    now = int(rdtsc())
+                    if now >= patience:
+                        _interrupt_again(words, now + _GRACE)
+                        return
                 if deadline:
                     if int(rdtsc()) >= deadline:
                         return  # arm_line() says when they go on
