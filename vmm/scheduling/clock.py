@@ -216,8 +216,9 @@ def expire(callbacks, frame: int, now: int):
 # As expire, without a call in between: the guest waits.
 @micropython.viper
 def _exit(callbacks, vcpu) -> int:
-    """Where a callback sets its timer again, the guest then runs for at least as long as this took: a timer that is
-    due again at once must not starve what it interrupts. One that the guest has to set again cannot."""
+    """Where a callback sets its timer again, or the slice is over, the guest then runs for at least as long as this
+    took: a timer that is due again at once, or a slice that is over before the guest is entered, must not starve what
+    it interrupts. A timer that the guest has to set again cannot."""
     f = ptr32(vcpu)
     host = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
     now = host + (int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32)
@@ -240,5 +241,7 @@ def _exit(callbacks, vcpu) -> int:
     stop = f[SLICE_END] | f[SLICE_END + 1] << 32
     if stop:
         if host >= stop:
+            f[MIN_RUN] = 0xFFFFFFFF
+            f[MIN_RUN + 1] = 0xFFFFFFFF
             return 2
     return 0
