@@ -7,6 +7,7 @@ one's output is kept: the next is started when the one before has powered itself
 import contextlib
 import os
 import re
+import time
 from pathlib import Path
 
 import vtx
@@ -45,7 +46,20 @@ def monitor(cpu, engine=None):
     with Monitor(engine=engine, cpu=vtx.cpu(cpu), memory=256, guests=guests, image=image()) as running:
         running.wait_booted(BOOT_TIMEOUT)
         running.exec(HOLD)
+        _settle(running)
         yield running
+
+
+def _settle(running):
+    """Waits until what the guests printed before they were switched off has come: first the serial line's time, then
+    this side's."""
+    console = running.console(running.names[1])
+    running.exec("import time\ntime.sleep_ms(300)")
+    had, since = -1, time.monotonic()
+    while time.monotonic() - since < 1:
+        if len(console.text()) != had:
+            had, since = len(console.text()), time.monotonic()
+        time.sleep(0.05)
 
 
 def start(name, passes=False):
