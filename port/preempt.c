@@ -56,9 +56,9 @@ void preempt(void) {
 
 // In the middle of some functions of MicroPython, where nothing that others use is half changed: between two tokens of
 // a line that is compiled, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), two
-// pieces of what is printed, a repr's characters among them, or of a long string's hash, before a name is looked up among
-// all there are. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c
-// only, of mp_store_name() those of py/vm.c (Makefile).
+// pieces of what is printed, a repr's characters among them, or of a long string's hash, and before a name is looked up
+// among all there are. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c only, of
+// mp_store_name() those of py/vm.c (Makefile).
 
 void __real_mp_lexer_to_next(mp_lexer_t *lex);
 void __wrap_mp_lexer_to_next(mp_lexer_t *lex);

@@ -16,8 +16,8 @@
 // By class, words of the table: below, there is no free run of so many blocks. It never falls from one to the next.
 static size_t least[CLASSES + 1];
 
-static size_t size_of(size_t class) {
-    return class <= EXACT ? class : (size_t)EXACT << (class - EXACT);
+static size_t size_of(size_t index) {
+    return index <= EXACT ? index : (size_t)EXACT << (index - EXACT);
 }
 
 // The largest class of at most so many blocks.
@@ -25,8 +25,8 @@ static size_t class_of(size_t size) {
     if (size <= EXACT) {
         return size;
     }
-    size_t class = EXACT + 63 - __builtin_clzll(size / EXACT);
-    return class < CLASSES ? class : CLASSES;
+    size_t index = EXACT + 63 - __builtin_clzll(size / EXACT);
+    return index < CLASSES ? index : CLASSES;
 }
 
 // Whether there are `size` free blocks in a row among these, 1 to 32; the first of the first such run.
@@ -73,12 +73,12 @@ static size_t find(size_t size, size_t from, bool yields) {
 }
 
 static void none_below(size_t size, size_t word) {
-    size_t class = class_of(size);
-    if (size_of(class) < size) {
-        class ++;
+    size_t index = class_of(size);
+    if (size_of(index) < size) {
+        index++;
     }
-    for (; class <= CLASSES && least[class] < word; class ++) {
-        least[class] = word;
+    for (; index <= CLASSES && least[index] < word; index++) {
+        least[index] = word;
     }
 }
 
@@ -154,19 +154,19 @@ void room_freed(size_t block) {
     size_t first;
     size_t run = run_around(block, &first);
     size_t word = first / HEAP_BLOCKS_PER_WORD;
-    for (size_t class = class_of(run); class > 0 && least[class] > word; class --) {
-        least[class] = word;
+    for (size_t index = class_of(run); index > 0 && least[index] > word; index--) {
+        least[index] = word;
     }
 }
 
 // What handlers free in between is left out until the next collection.
 void room_collected(bool learn) {
     memset(least, 0, sizeof(least));
-    for (size_t class = 1; learn && class <= CLASSES; class ++) {
-        size_t block = find(size_of(class), least[class] * sizeof(uint64_t), true);
+    for (size_t index = 1; learn && index <= CLASSES; index++) {
+        size_t block = find(size_of(index), least[index] * sizeof(uint64_t), true);
         if (block == NONE) {
             return;
         }
-        none_below(size_of(class), block / HEAP_BLOCKS_PER_WORD);
+        none_below(size_of(index), block / HEAP_BLOCKS_PER_WORD);
     }
 }
