@@ -2,7 +2,7 @@
 
 import pytest
 from bench import DATA
-from test_policy_events import CPUID, SIGNATURE
+from policy_runs import CPUID, SIGNATURE
 
 PAGE = 0x300000
 

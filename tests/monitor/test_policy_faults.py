@@ -3,7 +3,7 @@
 import metronome
 import pytest
 from bench import DATA
-from test_policy_events import CPUID, SIGNATURE
+from policy_runs import CPUID, SIGNATURE
 
 TAKEN = 60000  # bytes that a call keeps
 BOUND = 700_000  # ticks from a deadline to its handler when the heap is nearly full: the last look of a collection
