@@ -7,14 +7,25 @@ import subprocess
 
 from pcanel.errors import PcanelError
 
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE = 20  # seconds in which a program that is told to end removes what it has made
 
 
 def call(command: list[str], **options) -> subprocess.CompletedProcess:
     """As subprocess.run() does, in a session of its own and without input. An exception meanwhile, such as Ctrl-C or
     SIGTERM, ends all that runs in this session before it goes on."""
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **options) as process:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # while it starts it could not be ended
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, start_new_session=True,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before), **options,
+        )  # fmt: skip
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    with process:
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             said, errors = process.communicate()
         except BaseException:
             _end(process)

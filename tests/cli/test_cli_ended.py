@@ -26,15 +26,28 @@ from pathlib import Path
 from pcanel.cli import main
 from pcanel.commands import image
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+{more}
 image.BUILD = Path(sys.argv[1])
 sys.exit(main(["image", "debian", "some"]))
+"""
+# A signal as soon as the program has begun, before subprocess has come back to its caller.
+EARLY = """
+import os, subprocess, time
+begin = subprocess.Popen.__init__
+def begin_and_end(self, command, *arguments, **options):
+    begin(self, command, *arguments, **options)
+    if command[0] == "mmdebstrap":
+        while not Path(sys.argv[2]).is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+subprocess.Popen.__init__ = begin_and_end
 """
 
 
 class Making:
     """`pcanel image debian` with a program of ours in mmdebstrap's place, which has begun."""
 
-    def __init__(self, directory, trap):
+    def __init__(self, directory, trap, more=""):
         self.images = directory / "build/images"
         self.tidied = directory / "tidied"
         pids = directory / "pids"
@@ -43,11 +56,11 @@ class Making:
         program.write_text(PROGRAM.format(trap=trap.format(tidied=self.tidied), pids=pids))
         program.chmod(0o755)
         environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
-        command = [sys.executable, "-c", MAKE, directory / "build"]
+        command = [sys.executable, "-c", MAKE.format(more=more), directory / "build", pids]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         end = time.monotonic() + LIMIT
         while not pids.is_file():
-            assert time.monotonic() < end and self.process.poll() is None, "mmdebstrap was not started"
+            assert time.monotonic() < end, "mmdebstrap was not started"
             time.sleep(0.05)
         self.started = [int(pid) for pid in pids.read_text().split()]
 
@@ -77,6 +90,13 @@ def test_image(tmp_path, number):
     making = Making(tmp_path, "sleep 0.5; touch {tidied}; exit 1")
     making.process.send_signal(number)
     assert making.process.wait(LIMIT) == (1 if number == signal.SIGINT else 128 + number)
+    assert making.tidied.is_file()
+    making.check_gone()
+
+
+def test_while_its_program_starts(tmp_path):
+    making = Making(tmp_path, "touch {tidied}; exit 1", EARLY)
+    assert making.process.wait(LIMIT) == 1
     assert making.tidied.is_file()
     making.check_gone()
 
