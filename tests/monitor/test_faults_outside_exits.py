@@ -7,6 +7,7 @@ from bench import DATA, deadline_timer
 
 COUNTS = f"again: inc qword ptr [{DATA:#x}]\njmp again"
 SLEEPS = deadline_timer(0x40) + "mov ecx, 0x6e0; rdtsc; add eax, 1000000; adc edx, 0; wrmsr\nsti\nagain: hlt; jmp again"
+PREEMPTS = deadline_timer(0x40) + "mov ecx, 0x6e0; rdtsc; add eax, 10000000; adc edx, 0; wrmsr\nsti\nhlt\ncpuid\nhlt"
 BAD = "def bad(*_): raise ValueError('broken')\n"
 
 
@@ -53,6 +54,23 @@ def test_a_console(bench, guest, counts):
     made.until("vm.state == 'stopped'")
     assert made.eval("vm.messages") == ["stopped: the monitor failed at its console, which is unplugged"]
     assert bench.eval("len(sched._watched)") == 0
+
+
+def test_a_guest_that_preempts_the_service_of_a_console(bench, guest, counts):
+    """Its failure is its own: the console that was being served is not unplugged."""
+    made = guest(COUNTS, console="com2")
+    made.go()
+    above = guest(PREEMPTS, handlers={0x40: "iretq"}, priority=5)
+    above.exec("seen = []\ndef bad(_):\n    seen.append(sched._serviced)\n    raise ValueError('broken')")
+    above.exec("def slow():\n    for _ in range(100000):\n        if seen: return")
+    above.exec(
+        "vm.exits.replace(10, bad)\nsched._ready[0], sched._polls[0] = (lambda: not seen), slow\n"
+        "sched.poll_later()\nvm.resume()"
+    )
+    above.until("vm.state == 'stopped'")
+    assert bench.eval("seen") == [0]
+    assert above.eval("vm.messages") == ["stopped: the monitor failed at exit reason 10, or the entry after it"]
+    assert (made.state, bench.eval("len(sched._watched)")) == ("running", 1)
 
 
 def test_what_guests_have_for_each_other(bench, counts):

@@ -109,7 +109,9 @@ class Preemption:
             self.inside_vcpu.left()
         if isinstance(error, KeyboardInterrupt):
             raise error
+        serviced, self._serviced = self._serviced, -1  # a console that was interrupted has not failed
         self._failed(error)
+        self._serviced = serviced
 
 
 @micropython.viper

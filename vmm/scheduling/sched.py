@@ -23,22 +23,20 @@ from vmx import bind
 from vmm import verdict
 from vmm.scheduling import rule
 from vmm.scheduling.accounting import advance, begin, charge, charge_all, passed
-from vmm.scheduling.between import bound, fresh, poll
-from vmm.scheduling.preemption import Preemption, arm, arm_over, disarm
-from vmm.scheduling.states import OFF
+from vmm.scheduling.between import bound, fresh
+from vmm.scheduling.consoles import Consoles
+from vmm.scheduling.preemption import Preemption, arm_over, disarm
 from vmm.scheduling.still import Still
 from vmm.scheduling.turns import nobody_pays, parts, turns
 from vmm.scheduling.words import (
     CALLED,
     COUNT,
     DEFERRED,
-    FLOOR,
     HOLDER,
     INSIDE,
     LAST,
     LEVEL,
     NOW,
-    POLL,
     STILLS,
     SWITCHES,
     TIES,
@@ -47,12 +45,10 @@ from vmm.scheduling.words import (
 
 _SLICE_MS = const(10)
 _PRIORITIES = const(256)
-
-# Words of Scheduler._words (vmm/scheduling/turns.py says what they are).
 _BLOCK = const(128)  # bytes of one of the heap
 
 
-class Scheduler(Preemption):
+class Scheduler(Preemption, Consoles):
     """Who runs when: sched at the prompt.
 
     vcpus: those of all VMs, the highest priority first, those of one in the order in which they came to have it.
@@ -71,18 +67,14 @@ class Scheduler(Preemption):
         self._levels = array("I", bytes(4 * _PRIORITIES << LEVEL))
         self._frames = array("I", bytes(4 * most))
         self._callbacks = []
-        self._watched = []  # those whose consoles lead outside, and their ready() and poll()
-        self._ready = []
-        self._polls = []
-        self._console_frames = array("I", bytes(4 * most))
         self.drivers = []  # look(floor) of each, called when a host interrupt has come (vmm/host)
-        self._serviced = -1  # the number of the one that is looked after
         self.say = print  # Monitor puts its journal here
         self.failures = 0  # of what is no guest's
         self._started = cpu.rdtsc()
         self._allocated = cpu.allocated()
         self._collect_at = cpu.collect_at()
-        super().__init__(bind(turns, self, 0))
+        Consoles.__init__(self, most)
+        Preemption.__init__(self, bind(turns, self, 0))
         self._parts = parts(self)
         self._begins, self._ended, self._polled = bound(self)
         self._fresh = bind(fresh, uctypes.addressof(self._words), uctypes.addressof(self._interrupted))
@@ -157,19 +149,6 @@ class Scheduler(Preemption):
         self._words[COUNT] = len(self.vcpus)
         if self._words[INSIDE] > at + 1:
             self._words[INSIDE] -= 1
-
-    def watch_consoles(self, machines):
-        """These are the VMs whose consoles lead outside."""
-        cpu.hold(1)
-        try:
-            self._watched[:] = machines
-            self._ready[:] = [vm.console.ready for vm in machines]
-            self._polls[:] = [vm.console.poll for vm in machines]
-            for i, vm in enumerate(machines):
-                self._console_frames[i] = vm.vcpus[0].frame_hpa
-            self._words[DEFERRED] |= POLL  # in the middle of a poll it passes over one
-        finally:
-            cpu.hold(-1)
 
     @property
     def inside(self):
@@ -304,25 +283,6 @@ class Scheduler(Preemption):
                     self.report_error(error)
         self.poll()
 
-    def poll(self):
-        """Consoles: what came in, and what has room to go out."""
-        try:
-            poll(self, 0)
-        except Exception as error:
-            self._unplug(error)
-
-    def _poll_above(self, _):
-        """In the middle of a line: the consoles of guests that run there."""
-        try:
-            poll(self, self._words[FLOOR])
-        except Exception as error:
-            self._unplug(error)
-
-    def _poll_failed(self, error):
-        if not isinstance(error, Exception):
-            raise error
-        self._unplug(error)
-
     def _driver_failed(self, error):
         if not isinstance(error, Exception):
             raise error
@@ -332,36 +292,6 @@ class Scheduler(Preemption):
         """more: 1, guests stand still from now on, whatever their priority, in sleeps, too; -1: no longer."""
         cpu.hold(more)
         self._words[STILLS] += more
-
-    def _unplug(self, error):
-        """A console has failed: it is heard no more, and its guest is stopped."""
-        at, self._serviced = self._serviced, -1
-        if not 0 <= at < len(self._watched):
-            self.report_error(error)
-            return
-        vm = self._watched[at]
-        self.watch_consoles([other for other in self._watched if other is not vm])
-        self.stop_faulty(vm, "its console, which is unplugged", error)
-
-    def poll_later(self):
-        """As poll(), when this turn is over."""
-        self._words[DEFERRED] |= POLL
-
-    # 4,000; what is typed at, and printed by, every console comes by here.
-    def service_console(self, at, priority):
-        """Look after a console that has something to move. Guests above its guest, of this priority, do not wait
-        for that. at: its place among those that lead outside."""
-        words = self._words
-        frame = self._console_frames[at]
-        self._serviced = at
-        began = begin(words)
-        try:
-            arm(self, priority)
-            self._polls[at]()
-            self._serviced = -1
-        finally:
-            disarm(self._preempt_at)
-        charge(frame, passed(words, began))
 
     def serve(self, vm, work):
         """work() of a driver for a guest, between turns: it is charged to the guest, and those above do not wait."""
@@ -374,11 +304,6 @@ class Scheduler(Preemption):
         finally:
             disarm(self._preempt_at)
             charge(frame, passed(words, began))
-
-    def takes_no_input(self, at):
-        """Whether a guest that stands still takes nothing that is typed: it is off, and has nothing to say."""
-        vm = self._watched[at]
-        return vm.state is OFF and not vm.console.uart.pending()
 
     def collect(self, priority):
         """Collect garbage. Guests above `priority` do not wait for it; those whose garbage it is pay for it."""
