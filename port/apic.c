@@ -10,15 +10,7 @@
 #include "port/trap.h"
 #include "port/x86.h"
 
-#define IOAPIC_HPA         0xfec00000ull
 #define X2APIC_MSR(offset) (0x800 + ((offset) >> 4))
-
-#define APIC_BASE_EXTD (1 << 10)
-#define APIC_BASE_EN   (1 << 11)
-
-#define IOAPIC_VERSION     0x01
-#define IOAPIC_REDIRECTION 0x10
-#define IOAPIC_MASKED      0x10000
 
 static bool x2apic;
 
@@ -46,13 +38,13 @@ bool apic_in_service(unsigned vector) {
 }
 
 static uint32_t ioapic_read(unsigned index) {
-    *(volatile uint32_t *)IOAPIC_HPA = index;
-    return *(volatile uint32_t *)(IOAPIC_HPA + 0x10);
+    *(volatile uint32_t *)IOAPIC_BASE = index;
+    return *(volatile uint32_t *)(IOAPIC_BASE + IOAPIC_IOWIN);
 }
 
 static void ioapic_write(unsigned index, uint32_t value) {
-    *(volatile uint32_t *)IOAPIC_HPA = index;
-    *(volatile uint32_t *)(IOAPIC_HPA + 0x10) = value;
+    *(volatile uint32_t *)IOAPIC_BASE = index;
+    *(volatile uint32_t *)(IOAPIC_BASE + IOAPIC_IOWIN) = value;
 }
 
 void ioapic_route(unsigned irq, unsigned entry) {
@@ -76,7 +68,7 @@ static void i8259_disable(void) {
 
 void apic_init(void) {
     i8259_disable();
-    uint64_t base = rdmsr(IA32_APIC_BASE) | APIC_BASE_EN;
+    uint64_t base = rdmsr(IA32_APIC_BASE) | APIC_BASE_ENABLE;
     if (cpuid(1, 0).ecx & (1u << 21)) {
         wrmsr(IA32_APIC_BASE, base);
         wrmsr(IA32_APIC_BASE, base | APIC_BASE_EXTD);
@@ -88,7 +80,7 @@ void apic_init(void) {
     apic_write(APIC_TPR, 0);
     apic_write(APIC_SVR, APIC_SVR_ENABLED | TRAP_SPURIOUS);
 
-    unsigned inputs = (ioapic_read(IOAPIC_VERSION) >> 16 & 0xff) + 1;
+    unsigned inputs = (ioapic_read(IOAPIC_VER) >> 16 & 0xff) + 1;
     for (unsigned i = 0; i < inputs; i++) {
         ioapic_write(IOAPIC_REDIRECTION + 2 * i, IOAPIC_MASKED);
     }

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "shared_constants.h" // offsets of registers (vmm/devices/lapic_registers.py)
+#include "shared_constants.h" // offsets of registers (vmm/devices/lapic_registers.py, ioapic.py)
 
 #define APIC_LVT_TSC_DEADLINE 0x40000
 
@@ -15,9 +15,6 @@ void apic_write(unsigned offset, uint32_t value);
 void apic_eoi(void);
 // Whether the interrupt of a vector below 32 has been delivered and not been ended.
 bool apic_in_service(unsigned vector);
-
-#define IOAPIC_LEVEL  0x8000
-#define IOAPIC_MASKED 0x10000
 
 // Routes a pin of the I/O APIC (active high) to this CPU. entry: vector, IOAPIC_LEVEL, IOAPIC_MASKED.
 void ioapic_route(unsigned irq, unsigned entry);

@@ -17,12 +17,8 @@
 #include "port/segments.h"
 #include "port/x86.h"
 
-#define PTE_P   0x001ull
-#define PTE_RW  0x002ull
 #define PTE_PWT 0x008ull
 #define PTE_PCD 0x010ull
-#define PTE_D   0x040ull
-#define PTE_PS  0x080ull
 #define PTE_NX  (1ull << 63)
 
 #define PAGE_4K  0x1000ull

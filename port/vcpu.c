@@ -72,6 +72,7 @@ static const register_t registers[] = {
     WORD(gpa),
     WORD(intr_info),
     WORD(intr_error),
+    WORD(entry_error),
     WORD(vectoring_info),
     WORD(vectoring_error),
     WORD(instr_info),

@@ -33,9 +33,8 @@ from vmm.devices.reset_cf9 import ResetCf9
 from vmm.devices.uart16550 import Uart16550
 from vmm.devices.vga import Vga
 from vmm.handlers.apic_msrs import ApicMsrs
-from vmm.vtx.x86 import APIC_BASE, PAGE
+from vmm.vtx.x86 import APIC_BASE, IOAPIC_BASE, PAGE
 
-IOAPIC = const(0xFEC00000)
 COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
 _COM_LINES = (4, 3, 4, 3)
 _SCI = const(9)
@@ -104,7 +103,7 @@ class Pc:
         ports.claim(tables.PM_BASE, 16, self.pm, widest=4)
         mmio.claim(APIC_BASE, PAGE, self.local_apics)
         self._lapic_at = APIC_BASE
-        mmio.claim(IOAPIC, PAGE, self.ioapic)
+        mmio.claim(IOAPIC_BASE, PAGE, self.ioapic)
         mmio.claim(tables.HPET, hpet.SIZE, Later(self._make_hpet))
 
     def __repr__(self):
@@ -226,7 +225,7 @@ class Pc:
             return 0
         screen.blank(memory)
         signature, _, _, features = self.vm.cpuid.leaf(1, 0)
-        mp.install(memory, self._cpus, signature, features, APIC_BASE, IOAPIC, _SCI)
+        mp.install(memory, self._cpus, signature, features, APIC_BASE, IOAPIC_BASE, _SCI)
         if self.expansion:
             self.expansion.assign()
         return tables.install(memory, AML, **acpi)

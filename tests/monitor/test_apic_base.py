@@ -6,6 +6,7 @@ from pcanel.vmm_import import importable
 
 with importable():
     from vmm.acpi import tables
+    from vmm.vtx.x86 import IOAPIC_BASE
 
 APIC_BIT = 1 << 9
 BASE = 0xFEE00000
@@ -109,7 +110,7 @@ def test_bits_beyond_the_physical_address_are_refused(guest):
 
 def test_the_io_apic_has_the_id_that_the_madt_gives_it(guest):
     made = guest(
-        f"mov esi, {tables.IO_APIC:#x}\nmov dword ptr [rsi], 0\nmov eax, [rsi + 0x10]\nmov [{DATA:#x}], rax\n"
+        f"mov esi, {IOAPIC_BASE:#x}\nmov dword ptr [rsi], 0\nmov eax, [rsi + 0x10]\nmov [{DATA:#x}], rax\n"
         f"mov dword ptr [rsi], 2\nmov eax, [rsi + 0x10]\nmov [{DATA + 8:#x}], rax\nhlt"
     )
     made.halted()

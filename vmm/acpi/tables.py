@@ -11,7 +11,7 @@ import struct
 from micropython import const
 
 from vmm.devices.mc146818 import CENTURY
-from vmm.vtx.x86 import APIC_BASE
+from vmm.vtx.x86 import APIC_BASE, IOAPIC_BASE
 
 RSDP = const(0xE0000)
 _FACS = const(0xE0040)  # 64-byte aligned; the others follow
@@ -26,7 +26,6 @@ RESET_PORT = const(0xCF9)
 RESET_VALUE = const(0x06)
 SCI_INT = const(9)
 
-IO_APIC = const(0xFEC00000)
 HPET = const(0xFED00000)
 MAX_CPUS = const(16)
 
@@ -111,7 +110,7 @@ def madt(cpus, levels=()):
     body = bytearray(struct.pack("<II", APIC_BASE, 1))  # PCAT_COMPAT: two 8259s too
     for cpu in range(cpus):
         body.extend(struct.pack("<BBBBI", 0, 8, cpu, cpu, 1))
-    body.extend(struct.pack("<BBBBII", 1, 12, cpus, 0, IO_APIC, 0))
+    body.extend(struct.pack("<BBBBII", 1, 12, cpus, 0, IOAPIC_BASE, 0))
     body.extend(struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0))  # 8254: IRQ 0 on pin 2
     body.extend(struct.pack("<BBBBIH", 2, 10, 0, SCI_INT, SCI_INT, ACTIVE_HIGH_LEVEL))
     for line in levels:

@@ -23,12 +23,12 @@ IOWIN = const(0x10)
 EOIR = const(0x40)
 
 _ID = const(0x00)
-_VER = const(0x01)
+VER = const(0x01)
 _ARB = const(0x02)
-_TABLE = const(0x10)  # two words a pin
+REDIRECTION = const(0x10)  # two words a pin
 
-_LEVEL = const(0x8000)
-MASKED = const(0x10000)  # of a redirection entry
+LEVEL = const(0x8000)  # of a redirection entry
+MASKED = const(0x10000)
 _WRITABLE = const(0x1AFFF)  # all but delivery status and remote IRR
 _MODE = const(0x700)  # delivery mode
 _SMI = const(0x200)  # the first mode that is neither fixed nor lowest priority
@@ -83,9 +83,9 @@ class IoApic:
         select = s[_SELECT]
         offset &= 0xFFF
         if offset == IOWIN:
-            if select >= _TABLE and select < _TABLE + 2 * PINS:
-                return s[select - _TABLE]
-            if select == _VER:
+            if select >= REDIRECTION and select < REDIRECTION + 2 * PINS:
+                return s[select - REDIRECTION]
+            if select == VER:
                 return _VERSION
             if select == _ID or select == _ARB:
                 return s[_IDENTITY]
@@ -102,15 +102,15 @@ class IoApic:
         if offset == IOREGSEL:
             s[_SELECT] = value & 0xFF
         elif offset == IOWIN:
-            at = s[_SELECT] - _TABLE
+            at = s[_SELECT] - REDIRECTION
             if at < 0 or at >= 2 * PINS:
-                if at == _ID - _TABLE:
+                if at == _ID - REDIRECTION:
                     s[_IDENTITY] = value & 0x0F000000
             elif at & 1:
                 s[at] = value & 0xFF000000
             else:
                 low = value & _WRITABLE
-                if low & _LEVEL:  # an entry that becomes edge-triggered forgets remote IRR
+                if low & LEVEL:  # an entry that becomes edge-triggered forgets remote IRR
                     low |= s[at] & REMOTE_IRR
                 s[at] = low
                 if low & MASKED == 0:
@@ -136,7 +136,7 @@ class IoApic:
         """Sends a level-triggered interrupt that is asserted, unmasked and not under way."""
         s = ptr32(self.state)
         low = s[2 * n]
-        if low & (_LEVEL | MASKED | REMOTE_IRR) != _LEVEL or (s[_LINES] >> n) & 1 == 0:
+        if low & (LEVEL | MASKED | REMOTE_IRR) != LEVEL or (s[_LINES] >> n) & 1 == 0:
             return
         if low & _MODE < _SMI:  # only fixed and lowest-priority messages end with an EOI
             s[2 * n] = low | REMOTE_IRR
@@ -168,7 +168,7 @@ def _line(state: int, n: int, chip, level: int) -> int:
     low = s[2 * n]
     if low & (MASKED | REMOTE_IRR):
         return 1
-    if low & _LEVEL:
+    if low & LEVEL:
         chip._level(n)
         return 1
     if lines & bit:

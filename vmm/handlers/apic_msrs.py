@@ -28,6 +28,8 @@ from vmm.vtx.events import raise_nmi
 from vmm.vtx.frame import APIC_PAGE, CLOCK_OFFSET, DIRTY, DIRTY_TIMERS, RAX, RDX, TIMERS, TSC_OFFSET
 from vmm.vtx.x86 import (
     APIC_BASE,
+    APIC_BASE_ENABLE,
+    APIC_BASE_EXTD,
     IA32_APIC_BASE,
     IA32_TSC_DEADLINE,
     IA32_X2APIC_EOI,
@@ -40,8 +42,6 @@ from vmm.vtx.x86 import (
 _PLAIN_LOW = const(0xFFFFA10C)
 _PLAIN_HIGH = const(0x41FD01FF)
 _BSP = const(1 << 8)
-_EXTD = const(1 << 10)
-_ENABLE = const(1 << 11)
 
 
 class ApicMsrs:
@@ -51,14 +51,14 @@ class ApicMsrs:
         self._msrs = msrs
         self._changed = changed
         self._base = ((1 << width) - 1) & ~0xFFF
-        msrs.store(IA32_APIC_BASE, APIC_BASE | _ENABLE, self._set_base)
+        msrs.store(IA32_APIC_BASE, APIC_BASE | APIC_BASE_ENABLE, self._set_base)
         msrs.add(IA32_TSC_DEADLINE, _deadline, _set_deadline)
         msrs.x2apic = _read_low, _read_high, _write_x2apic_pair
 
     def reset(self, vcpu):
         """Which of the processors boots; after Msrs.reset."""
         if not vcpu.number:
-            self._msrs.put(vcpu, IA32_APIC_BASE, APIC_BASE | _BSP | _ENABLE)
+            self._msrs.put(vcpu, IA32_APIC_BASE, APIC_BASE | _BSP | APIC_BASE_ENABLE)
 
     def install(self, exits, ipi):
         """WRMSR of IA32_TSC_DEADLINE and of the x2APIC's EOI, ICR and SELF IPI have handlers of their own.
@@ -76,8 +76,8 @@ class ApicMsrs:
     def _set_base(self, vcpu, index, value):
         """The states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""
         lapic = vcpu.lapic
-        enabled, x2apic = bool(value & _ENABLE), bool(value & _EXTD)
-        if value & ~(self._base | _BSP | _ENABLE | _EXTD):
+        enabled, x2apic = bool(value & APIC_BASE_ENABLE), bool(value & APIC_BASE_EXTD)
+        if value & ~(self._base | _BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD):
             return False
         if x2apic and (not enabled or not lapic.enabled):
             return False
@@ -85,7 +85,7 @@ class ApicMsrs:
             return False
         lapic.set_base(enabled, x2apic)
         base = value & self._base
-        state = (_ENABLE if enabled else 0) | (_EXTD if lapic.x2apic else 0)
+        state = (APIC_BASE_ENABLE if enabled else 0) | (APIC_BASE_EXTD if lapic.x2apic else 0)
         self._msrs.put(vcpu, index, base | (0 if vcpu.number else _BSP) | state)
         self._changed(vcpu, base)
         return True

@@ -33,7 +33,7 @@ UNBACKED = const(-0x10001)  # a paging structure outside guest RAM
 RW = const(1 << 1)
 US = const(1 << 2)
 _A = const(1 << 5)
-_D = const(1 << 6)
+D = const(1 << 6)
 PS = const(1 << 7)
 _NX = const(1 << 31)  # in an entry's upper half
 
@@ -166,7 +166,7 @@ class Walker:
             denied = _PK if self._keys is not None and rights & US and self._key_denies(access, high) else 0
             if denied or self._refused(access, rights, no_execute):
                 return self._fault(access, P | denied)
-            if not access & CHECK and (not flags & _A or (access & WRITE and not low & _D)):
+            if not access & CHECK and (not flags & _A or (access & WRITE and not low & D)):
                 self._mark_64(gva, access)
         offset = (1 << shift) - 1
         return table & ~offset | gva & offset
@@ -214,7 +214,7 @@ class Walker:
                 shift = 21
                 continue
             if shift == 12 or low & PS:
-                self._mark(entry_gpa, low, _A | _D if access & WRITE else _A)
+                self._mark(entry_gpa, low, _A | D if access & WRITE else _A)
                 return
             self._mark(entry_gpa, low, _A)
             shift -= 9
@@ -225,7 +225,7 @@ class Walker:
         pde = memory.read_u32(pde_gpa)
         if not pde & P:
             return self._fault(access, 0)
-        leaf = _A | _D if access & WRITE else _A
+        leaf = _A | D if access & WRITE else _A
         if pde & PS and self._pse:
             width = max(min(self._maxphyaddr, 40) - 32, 0)
             if pde >> 21 & 1 or pde >> 13 & 0xFF & ~((1 << width) - 1):

@@ -9,10 +9,11 @@ from micropython import const
 from vmm.devices.pci_header import BUS_MASTER, COMMAND, IO_SPACE, MEMORY_SPACE
 from vmm.pci import bridges
 from vmm.pci.host import Host
+from vmm.vtx.x86 import IOAPIC_BASE
 
 LINES = (10, 10, 11, 11)  # of PIRQA to PIRQD; vmm/acpi/pci.asl says the same
 MEMORY = const(0xE0000000)  # what the DSDT gives to BARs
-MEMORY_END = const(0xFEC00000)
+MEMORY_END = IOAPIC_BASE
 ECAM = const(0xFEF00000)  # configuration space of bus 0: where no firmware puts BARs
 IO = const(0xC000)
 IO_END = const(0x10000)

@@ -7,11 +7,11 @@ that begins with the entry and, where one key of it is wrong, the key: "[0].size
 from micropython import const
 
 from vmm.memory.e820 import MMIO_HOLE
-from vmm.vtx.x86 import PAGE
+from vmm.vtx.x86 import IOAPIC_BASE, PAGE
 
 UARTS = ("com1", "com2", "com3", "com4")
 START = MMIO_HOLE  # above a guest's low RAM
-END = const(0xFEC00000)  # the I/O APIC
+END = IOAPIC_BASE
 DOORBELLS = (5, 7, 10, 11, 15, 16, 17, 18, 19, 20, 21, 22, 23)  # lines that no device of the PC has
 
 _FIRST = const(0xD0000000)  # the first window without a gpa
