@@ -11,53 +11,57 @@ from pcanel.paths import ROOT
 
 from vmm.policies.events import WORDS
 
-_EVENTS = "monitor/test_policy_events.py"
-_EACH = (_EVENTS, "test_each_instruction_that_only_exits_for_policies")
+_VERDICTS = "monitor/test_policy_verdicts.py"
+_INSTRUCTIONS = "monitor/test_policy_instructions.py"
+_STEPS = "monitor/test_policy_steps.py"
+_EACH = (_INSTRUCTIONS, "test_each_instruction_that_only_exits_for_policies")
 CASES = {
     "ARRIVAL": ("monitor/test_policy_interrupt.py", "test_arrivals_are_seen_when_they_come"),
     "CALL": ("monitor/test_calls.py", "test_arguments_and_the_value"),
-    "CPUID": (_EVENTS, "test_cpuid_value"),
-    "CR": (_EVENTS, "test_control_registers_by_number_and_direction"),
+    "CPUID": (_VERDICTS, "test_cpuid_value"),
+    "CR": (_INSTRUCTIONS, "test_control_registers_by_number_and_direction"),
     "DESCRIPTOR_TABLE": _EACH,
-    "EXCEPTION": (_EVENTS, "test_exception_retry_after_repair"),
+    "EXCEPTION": (_VERDICTS, "test_exception_retry_after_repair"),
     "EXECUTE": ("monitor/test_watches.py", "test_execution_of_a_range"),
-    "HLT": (_EVENTS, "test_hlt"),
+    "HLT": (_INSTRUCTIONS, "test_hlt"),
+    "INJECTION": ("monitor/test_policy_injection.py", "test_a_denied_msr"),
     "INTERRUPT": ("monitor/test_policy_interrupt.py", "test_each_is_seen_in_its_order"),
     "INVD": _EACH,
     "INVLPG": _EACH,
-    "INVPCID": (_EVENTS, "test_invpcid_where_the_cpu_can"),
-    "IO": (_EVENTS, "test_port_filters"),
+    "INVPCID": (_INSTRUCTIONS, "test_invpcid_where_the_cpu_can"),
+    "IO": (_VERDICTS, "test_port_filters"),
     "MEMORY": ("monitor/test_policy_memory.py", "test_each_instruction_of_a_watched_page_is_seen"),
     "MODE": ("monitor/test_policy_time.py", "test_changes_of_mode"),
-    "MOV_DR": (_EVENTS, "test_mov_dr_by_number_and_direction"),
+    "MOV_DR": (_INSTRUCTIONS, "test_mov_dr_by_number_and_direction"),
     "PACKET": ("linux/network.py", "check_policies"),
     "PAUSE": _EACH,
-    "RDMSR": (_EVENTS, "test_rdmsr_of_a_passed_through_msr"),
+    "RDMSR": (_VERDICTS, "test_rdmsr_of_a_passed_through_msr"),
     "RDPMC": _EACH,
-    "RDTSC": (_EVENTS, "test_rdtsc_value"),
+    "RDTSC": (_INSTRUCTIONS, "test_rdtsc_value"),
     "RDTSCP": _EACH,
     "READ": ("monitor/test_watches.py", "test_reads_to_the_byte"),
-    "RESET": (_EVENTS, "test_reset"),
+    "RESET": (_STEPS, "test_reset"),
     "RETURN": ("monitor/test_calls.py", "test_arguments_and_the_value"),
-    "STEP": (_EVENTS, "test_single_steps"),
+    "STEP": (_STEPS, "test_single_steps"),
     "SWITCH": ("linux/switches.py", "check"),
     "SYSCALL": ("linux/systemcalls.py", "check"),
     "SYSCALL32": ("linux/calls32.py", "check"),
     "SYSRET": ("linux/systemcalls.py", "check"),
     "SYSRET32": ("linux/calls32.py", "check"),
     "TIME": ("monitor/test_policy_time.py", "test_time_comes_every_so_many_ticks"),
-    "TRIPLE_FAULT": (_EVENTS, "test_triple_fault"),
-    "VMCALL": (_EVENTS, "test_vmcall"),
-    "WBINVD": (_EVENTS, "test_wbinvd_where_the_cpu_can"),
+    "TRIPLE_FAULT": (_STEPS, "test_triple_fault"),
+    "VMCALL": (_VERDICTS, "test_vmcall"),
+    "WBINVD": (_INSTRUCTIONS, "test_wbinvd_where_the_cpu_can"),
     "WRITE": ("monitor/test_watches.py", "test_writes_to_the_byte"),
-    "WRMSR": (_EVENTS, "test_wrmsr_value_and_skip"),
-    "XSETBV": (_EVENTS, "test_xsetbv"),
+    "WRMSR": (_VERDICTS, "test_wrmsr_value_and_skip"),
+    "XSETBV": (_INSTRUCTIONS, "test_xsetbv"),
 }
 
 
 def test_every_event_has_a_case_and_a_row_in_the_documents():
     assert set(CASES) == set(WORDS)
-    table = (ROOT / "docs/policies.md").read_text().partition("## Events and filters")[2].partition("\n\nThere is")[0]
+    text = (ROOT / "docs/policies.md").read_text()
+    table = text.partition("## Events and filters")[2].partition("\n\nBranch steps")[0]
     assert set(re.findall(r"`([A-Z_0-9]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))) == set(WORDS)
 
 

@@ -75,6 +75,8 @@ def _field(name):
 class Vcpu:
     """Flat 32-bit protected mode at first, a state that VM entry takes."""
 
+    injections = None
+
     cr0 = _field("GUEST_CR0")
     cr3 = _field("GUEST_CR3")
     cr4 = _field("GUEST_CR4")

@@ -71,6 +71,7 @@ def install(vm, exits):
     exits.add_slot(r.INTERRUPT, shutdown.nothing)
     exits.add_slot(r.PACKET, shutdown.nothing)
     exits.add_slot(r.ARRIVAL, shutdown.nothing)
+    exits.add_slot(r.INJECTION, shutdown.nothing)
     add(r.INIT_SIGNAL, shutdown.ignored)
     add(r.STARTUP_IPI, shutdown.ignored)
     add(r.IO_SMI, shutdown.ignored)

@@ -94,11 +94,11 @@ def deliver(vcpu):
     if vector == PF:
         vcpu.cr2 = vcpu.qualification
     if vcpu.vectoring_info & events.VALID:
-        return events.inject(vcpu, vector, error, vcpu.vectoring_info)
+        return events.reflect(vcpu, vector, error, vcpu.vectoring_info)
     if kind in (events.SOFTWARE_EXCEPTION, events.PRIVILEGED_SOFTWARE_EXCEPTION):
         vcpu.event(events.VALID | kind << 8 | vector, 0, vcpu.length)
         return verdict.RESUME
-    return events.inject(vcpu, vector, error)
+    return events.reflect(vcpu, vector, error)
 
 
 def _unblock(vcpu):

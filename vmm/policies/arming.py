@@ -42,6 +42,7 @@ class Arming:
         self._fetches = 0  # how many need page faults of the kernel's fetches
         self._ticker = None
         self._interrupts = None
+        self._injections = None
 
     def check(self, event, needs):
         """ValueError where this CPU does not have what an event needs."""
@@ -121,6 +122,15 @@ class Arming:
             self._interrupts = Interrupts(self.vm)
         return self._interrupts
 
+    @property
+    def injections(self):
+        """What asks policies on INJECTION."""
+        if self._injections is None:
+            from vmm.policies.injections import Injections
+
+            self._injections = Injections(self.vm)
+        return self._injections
+
     def primary(self, bits, count):
         """`count` more, or less, of the monitor's parts need these primary processor-based controls."""
         changed = self._primary.add(bits, count)
@@ -149,6 +159,8 @@ class Arming:
             self.ticker.change(needs.ticks, count)
         if needs.interrupts:
             self.interrupts.change(count)
+        if needs.injections:
+            self.injections.change(count)
         changed = self._exceptions.add(needs.exceptions, count)
         if needs.fetches:
             changed |= self._fetches in (0, 1)

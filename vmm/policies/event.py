@@ -16,7 +16,7 @@ class Needs:
     of the MSR bitmaps; all ports exit. primary, secondary: names of processor-based controls (vmm/vtx/controls.py).
     pages: page numbers of gpas, and rights, R, W and X of EPT or-ed, that are taken from these. registers: 0 and 4,
     control registers of which the change of any bit exits. ticks: of the guest's clock, after which it happens again
-    and again. interrupts: 1: the monitor injects each.
+    and again. interrupts: 1: the monitor injects each. injections: 1: exceptions that it injects are asked about.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Needs:
         fetches=False,
         ticks=0,
         interrupts=0,
+        injections=0,
     ):
         self.exceptions = exceptions
         self.msrs = msrs
@@ -42,6 +43,7 @@ class Needs:
         self.fetches = fetches
         self.ticks = ticks
         self.interrupts = interrupts
+        self.injections = injections
 
 
 class Event:

@@ -80,7 +80,15 @@ _DEBUG_TRAP = const(1 << 12 | 1 << 14)  # enabled breakpoint, BS
 
 
 def inject(vcpu, vector, error=0, first=0):
-    """Deliver exception `vector` at the next entry, instead of the exiting instruction.
+    """Deliver exception `vector` at the next entry, instead of the exiting instruction: reflect(), and policies on
+    INJECTION are asked. Returns a verdict."""
+    answer = reflect(vcpu, vector, error, first)
+    asked = vcpu.injections
+    return asked(vcpu) if asked and answer == verdict.RESUME else answer
+
+
+def reflect(vcpu, vector, error=0, first=0):
+    """Deliver exception `vector`, which the guest itself has met, at the next entry.
 
     first: information on the event whose delivery met it; without, the event that waits for
     the entry. An exception during the delivery of another becomes a double fault, or shuts

@@ -93,7 +93,8 @@ TIME = const(83)  # guest time, for policies
 INTERRUPT = const(84)  # one is injected, for policies
 ARRIVAL = const(85)  # a request of one has come to the local APIC, for policies
 PACKET = const(86)  # a frame of its network interfaces, for policies
-ALL_SLOTS = const(87)
+INJECTION = const(87)  # an exception is injected, for policies
+ALL_SLOTS = const(88)
 
 
 def each():

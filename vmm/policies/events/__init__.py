@@ -12,6 +12,7 @@ from vmm.policies.events.ends import RESET, TRIPLE_FAULT
 from vmm.policies.events.exception import EXCEPTION
 from vmm.policies.events.execute import EXECUTE
 from vmm.policies.events.hlt import HLT
+from vmm.policies.events.injection import INJECTION
 from vmm.policies.events.interrupt import ARRIVAL, INTERRUPT
 from vmm.policies.events.io import IO
 from vmm.policies.events.memory import MEMORY
@@ -33,9 +34,9 @@ from vmm.policies.events.watch import READ, WRITE
 from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
-    ARRIVAL, CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, EXECUTE, HLT, INTERRUPT, INVD, INVLPG, INVPCID, IO, MEMORY,
-    MODE, MOV_DR, PACKET, PAUSE, RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, STEP, SWITCH, SYSCALL, SYSCALL32,
-    SYSRET, SYSRET32, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR, XSETBV,
+    ARRIVAL, CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, EXECUTE, HLT, INJECTION, INTERRUPT, INVD, INVLPG, INVPCID,
+    IO, MEMORY, MODE, MOV_DR, PACKET, PAUSE, RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, STEP, SWITCH, SYSCALL,
+    SYSCALL32, SYSRET, SYSRET32, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}
