@@ -57,8 +57,8 @@ class Vcpu:
 
     For users: rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags, cr0, cr2,
     cr3, cr4, efer, dr7, xcr0, cs, ss, segment, set_segment, cpl, bits, pkru, pdptes, reason, qualification, gpa,
-    intr_info, intr_error, injecting, entry_error, guest_ticks, host_ticks, read, write, msr, dr, fpu, event, peek, poke, space, translate,
-    registers, flush, vm, number, clock, lapic, events, scheduled.
+    intr_info, intr_error, injecting, entry_error, guest_ticks, host_ticks, read, write, msr, dr, fpu, event, peek,
+    poke, space, translate, registers, flush, vm, number, clock, lapic, events, scheduled.
 
     Example:
 
