@@ -382,6 +382,38 @@ def test_saved_and_loaded():
     assert ask(other, driver) == [(0, 64)] and other.levels[line] == 1
 
 
+def test_bars_that_have_changed_places_are_loaded():
+    b = Bench()
+    for n in (2, 3):
+        b.board.host.add(plain(("memory", 0x1000, Registers())), n)
+    one, other = b.board.host.functions[2 << 3], b.board.host.functions[3 << 3]
+
+    def place(first, second):
+        for function, at in ((one, first), (other, second)):
+            b.put(function.address, 4, 0, 2)
+            b.put(function.address, 0x10, at)
+        for function in (one, other):
+            b.put(function.address, 4, 2, 2)
+
+    place(0xE0000000, 0xE0001000)
+    saved = b.board.host.save()
+    place(0xE0001000, 0xE0000000)
+    b.board.host.load(saved)
+    assert (one.bars[0].at, other.bars[0].at) == (0xE0000000, 0xE0001000) and b.refused == []
+    assert b.memory.find(0xE0000000)[1] is one.bars[0].pieces[0][2]
+
+
+def test_the_state_of_another_board_is_refused():
+    b = Bench()
+    b.virtio()
+    saved = b.board.host.save()
+    other = Bench()
+    other.board.host.write(0, 4, 0x80000800)
+    with pytest.raises(ValueError, match="of other PCI devices"):
+        other.board.host.load(saved)
+    assert other.board.host.address == 0x80000800
+
+
 def test_random_accesses_to_configuration_space_and_registers():
     import random
 
