@@ -34,7 +34,7 @@ from vmm.devices.lapic_registers import (
 )
 from vmm.devices.lapic_vectors import post, post_level
 from vmm.scheduling.clock import cut
-from vmm.scheduling.preemption import GRACES, preempt_soon
+from vmm.scheduling.preemption import GRACES
 from vmm.scheduling.states import WAITS
 from vmm.vtx.frame import APIC_PAGE, STATE
 
@@ -57,7 +57,7 @@ class ApicBus:
         self.quick = bind(_quick, uctypes.addressof(self._pages))
         # message(low, destination): from the I/O APIC or a device. 0 where an edge finds its predecessor not accepted
         # yet, else 1.
-        self.message = bind(_message, uctypes.addressof(self._pages), scheduler, self.carry)
+        self.message = bind(_message, uctypes.addressof(self._pages), scheduler.preempt_soon, self.carry)
 
     def ipi(self, sender, low, destination):
         """An IPI for other processors, or INIT or STARTUP for any. low: as in ICR. destination: 8 bits, 32 in x2APIC
@@ -97,7 +97,7 @@ class ApicBus:
             if mode == INIT:
                 self._initialize(vcpu)
                 continue
-            preempt_soon(self._scheduler, vcpu.frame_hpa)
+            self._scheduler.preempt_soon(vcpu.frame_hpa)
             if mode == STARTUP:
                 self._start_up(vcpu, low & 0xFF)
             else:
@@ -117,7 +117,7 @@ class ApicBus:
 
 # What a device sends as a rule: an interrupt for one processor. By ApicBus.carry it is 30,000.
 @micropython.viper
-def _message(pages: int, scheduler, carry, low: int, destination: int) -> int:
+def _message(pages: int, preempt_soon, carry, low: int, destination: int) -> int:
     """ApicBus.message(). pages: as of _quick()."""
     t = ptr32(pages)
     found = 0
@@ -153,7 +153,7 @@ def _message(pages: int, scheduler, carry, low: int, destination: int) -> int:
             return int(carry(low, destination))
     elif int(post(found, vector)) == 0:
         return int(carry(low, destination))
-    preempt_soon(scheduler, int(r[FRAME_AT // 4]))
+    preempt_soon(int(r[FRAME_AT // 4]))
     return 1
 
 

@@ -24,7 +24,7 @@ from vmm.machines import Machines
 from vmm.memory import pages
 from vmm.memory.e820 import RAM
 from vmm.scheduling import sched
-from vmm.scheduling.preemption import hold, preempt_soon
+from vmm.scheduling.preemption import hold
 from vmm.ties import link, shared
 from vmm.vm import VM
 from vmm.vtx import caps as caps_module
@@ -163,8 +163,8 @@ class Monitor:
         if self._switches is None:
             from vmm.network.switch import Switches
 
-            ways = [vmx.bind(way, self.scheduler) for way in (preempt_soon, hold)]
-            self._switches = Switches(self.scheduler, *ways, self.pages)
+            scheduler = self.scheduler
+            self._switches = Switches(scheduler, scheduler.preempt_soon, vmx.bind(hold, scheduler), self.pages)
         return self._switches
 
     @property

@@ -26,7 +26,7 @@ from vmm.memory.fill import ones
 from vmm.physical import Physical
 from vmm.policies import arming, chain, policy
 from vmm.scheduling.interleave import Interleaved
-from vmm.scheduling.preemption import GRACES, preempt_soon
+from vmm.scheduling.preemption import GRACES
 from vmm.scheduling.scheduled import ScheduledVm
 from vmm.vtx import making
 from vmm.vtx.vmcs_bits import CONTROL_PAUSE_EXITING
@@ -174,7 +174,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
     def preempt_soon(self):
         """Another guest, which runs now, has given this one something to do: that one's turn ends soon."""
         for scheduled in self._scheduled:
-            preempt_soon(self.monitor.scheduler, scheduled.frame)
+            self.monitor.scheduler.preempt_soon(scheduled.frame)
 
     def more_typed(self):
         """Characters wait for the room that its console's UART has now: they come when its turn ends, soon."""

@@ -214,6 +214,22 @@ def test_an_operand_that_begins_on_the_page_before(machine):
             assert bool(machine.log) == (answer == 1)
 
 
+def test_an_operand_without_registers_that_begins_on_the_page_before(machine):
+    for text, first in (
+        ("mov eax, [rip + %d]", 0x1000 - 0x26),  # the instruction ends at offset 26H of its page
+        ("mov eax, dword ptr [%d]", 0x5000000),
+        (".byte 0x8B, 0x0C, 0x25; .long %d", 0x5000000),  # mov ecx, [disp32]
+        (".byte 0x87, 0x0C, 0x25; .long %d", 0x5000000),  # xchg [disp32], ecx
+    ):
+        for at, answer in ((first, 1), (first - 2, SLOW), (first, 1)):
+            machine.place(text % at)
+            machine.put(f.QUALIFICATION, READ | WRITE)
+            machine.put(f.GPA, 0xFEC00000)
+            machine.log.clear()
+            assert machine.access() == answer
+            assert bool(machine.log) == (answer == 1)
+
+
 class Everywhere:
     """The handler for any page, with one device's page, nobody's and RAM."""
 
@@ -286,12 +302,13 @@ def test_answers(machine):
     """A value in place of what is read, or written: in RAM and elsewhere."""
     stored = []
     answer = machine.sites.answers(lambda *store: stored.append(store))
+    numbers = bytearray(struct.pack("<4I", 1, 0, 0xA3A2A1A0, 0xA7A6A5A4))  # port/value.c
 
     def access(text, gpa):
         machine.place(text)
         machine.put(f.QUALIFICATION, READ | WRITE)
         machine.put(f.GPA, gpa)
-        return answer(0xA3A2A1A0, 0xA7A6A5A4, machine.frame)
+        return answer(machine.frame, uctypes.addressof(numbers), None)
 
     machine.put(f.RCX, 0)
     for register, wanted in (("cl", 0xA0), ("cx", 0xA1A0), ("ecx", 0xA3A2A1A0), ("rcx", 0xA7A6A5A4A3A2A1A0)):
@@ -304,4 +321,6 @@ def test_answers(machine):
         assert access(f"mov [rdi], {register}", 0xFED40010) == 1
         assert stored.pop() == (0x10, size, wanted)
     assert access("movups xmm0, [rdi]", 0x30010) == -1
+    struct.pack_into("<I", numbers, 0, 2)
+    assert access("mov ecx, [rdi]", 0x30010) == -1
     assert machine.log == [] and machine.slow == 0

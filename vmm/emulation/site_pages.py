@@ -60,11 +60,15 @@ def poke(sites: int, offset: int, size: int, value):
 
 
 @micropython.viper
-def answer(sites: int, access, low: int, high: int, vcpu) -> int:
+def answer(sites: int, access, vcpu, numbers: int, handler) -> int:
+    """Event.quick of MEMORY. access: sites.py's instruction, by answered() and replace()."""
+    n = ptr32(numbers)
+    if n[0] != 1:
+        return -1
     h = ptr32(sites)
-    h[HEAD_ANSWER] = low
-    h[HEAD_ANSWER + 1] = high
-    h[HEAD_PAGE] = int(ptr32(vcpu)[GPA]) >> 12
+    h[HEAD_ANSWER] = n[2]
+    h[HEAD_ANSWER + 1] = n[3]
+    h[HEAD_PAGE] = ptr32(vcpu)[GPA] >> 12
     return int(access(vcpu))
 
 

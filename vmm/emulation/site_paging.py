@@ -23,7 +23,7 @@ SITE_TOP = const(6)  # offset in the first table, and the entry there (two words
 SITE_MODE = const(9)  # of paging: PAGING_...
 SITE_BASE = const(10)  # of CS
 SITE_OPERAND = const(11)  # as of fastmov.address()
-SITE_PLAIN = const(12)  # operand at a base register in 64-bit mode: bit 31, displacement << 8, word of the frame
+SITE_PLAIN = const(12)  # operand without index in 64-bit mode: bit 31, displacement << 8, word of the frame
 SITE_PAIRS = const(14)  # gpa, and the 32-bit word that must be there
 
 REFUSED = const(1 << 31)

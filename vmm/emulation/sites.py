@@ -76,6 +76,7 @@ from vmm.vtx.frame import (
     LENGTH,
     OUTCOME,
     QUALIFICATION,
+    REASON,
     RIP,
     VECTORING_INFO,
     WANT_PAGING,
@@ -162,16 +163,17 @@ class Sites:
 
     def lengths(self):
         """Return length(vcpu): bytes of the instruction at RIP, which caused an EPT violation; 0: not known here."""
-        return bind(_length, self.words, self._learn, 0)
+        return bind(_length, self.words, same, _remember, self._learn, 0)
 
     def sizes(self):
         """Return size(vcpu): bytes of that instruction's operand; 0: not known here."""
-        return bind(_length, self.words, self._learn, 4)
+        return bind(_length, self.words, same, _remember, self._learn, 4)
 
     def answers(self, store):
-        """Return answer(low, high, vcpu) -> verdict: the instruction reads this value, or writes it.
+        """Return answer(vcpu, numbers, handler) -> verdict: the instruction reads this value, or writes it.
 
-        -1, with nothing done, where it is not known here. store(offset, size, value): to a page that is not open.
+        numbers: of a Value (port/value.c). -1, with nothing done, where the instruction is not known here, or the value
+        is no number. store(offset, size, value): to a page that is not open.
         """
         access = bind(
             _access, self.words, bind(answered, self.words), bind(replace, self.words, store), _unknown, self._learn
@@ -249,10 +251,14 @@ def _remember(sites: int, learn, vcpu) -> int:
         rights |= REFUSED
     operand = int(c[SITE_OPERAND])
     if operand & 31 == BASE_RIP:
-        c[SITE_OPERAND] = (operand >> 15) + low + length << 15 & 0x7FF8000 | operand & 0x7FE0 | BASE_NONE
+        operand = (operand >> 15) + low + length << 15 & 0x7FF8000 | operand & 0x7FE0 | BASE_NONE
+        c[SITE_OPERAND] = operand
     c[SITE_PLAIN] = 0
-    if bits == 64 and operand & 31 < BASE_NONE and operand >> 5 & 31 == BASE_NONE and operand >> 12 & 7 <= DS:
-        c[SITE_PLAIN] = 1 << 31 | operand >> 15 << 8 & 0xFFF00 | (operand & 31) << 1
+    if bits == 64 and operand >> 5 & 31 == BASE_NONE and operand >> 12 & 7 <= DS:
+        word = (operand & 31) << 1
+        if word == BASE_NONE << 1:
+            word = REASON + 1  # high half of a small number: 0
+        c[SITE_PLAIN] = 1 << 31 | operand >> 15 << 8 & 0xFFF00 | word
     c[SITE_NUMBER] = number
     c[SITE_MODE] = mode
     c[SITE_BASE] = base
@@ -295,7 +301,7 @@ def _before(site: int, vcpu) -> int:
 
 
 @micropython.viper
-def _length(sites: int, learn, shift: int, vcpu) -> int:
+def _length(sites: int, same, remember, learn, shift: int, vcpu) -> int:
     """Bytes of the instruction, or with shift 4 of its operand; 0: not known."""
     f = ptr32(vcpu)
     low = int(f[RIP])
@@ -306,7 +312,7 @@ def _length(sites: int, learn, shift: int, vcpu) -> int:
         if low == int(c[0]) and int(f[RIP + 1]) == int(c[1]) and int(f[CS_RIGHTS]) == int(c[SITE_RIGHTS]):
             if int(same(sites, site, vcpu)):
                 return int(c[SITE_NUMBER]) >> shift & 15
-        if known == 0 or int(_remember(sites, learn, vcpu)) == 0:
+        if known == 0 or int(remember(sites, learn, vcpu)) == 0:
             return 0
         known = 0
 
@@ -352,7 +358,7 @@ def _access(sites: int, read, write, slow, learn, vcpu) -> int:
     if offset == 0:
         at = int(c[SITE_PLAIN])
         if at:
-            at = int(f[at & 31]) + (at >> 8) & 0xFFF
+            at = int(f[at & 0xFF]) + (at >> 8) & 0xFFF
         else:
             at = int(_before(site, vcpu))
         if at:

@@ -60,7 +60,7 @@ class Mmio:
         self.length = None  # length(vcpu): bytes of the instruction that made an EPT violation, or 0
         self._lengths = None  # Sites of instructions that any_length() knows
         self.size = None  # size(vcpu): bytes of that instruction's operand, or 0
-        self.quick_answer = None  # quick_answer(low, high, vcpu): a verdict, or -1
+        self.quick_answer = None  # quick_answer(vcpu, numbers, handler): Event.quick of MEMORY
         self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize: as of a device's page
 
     def install(self, exits):

@@ -5,7 +5,6 @@ from array import array
 import cpu
 import uctypes
 from micropython import const
-from vmx import bind
 
 from vmm.devices.virtio.queue import buffers
 from vmm.network import move
@@ -108,7 +107,7 @@ class Port:
         """For Switch.join()."""
         self.switch = switch
         self.words[NUMBER] = number
-        self.send = bind(move.send, self.at, *switch.ways)
+        self.send = move.sender(self.at, *switch.ways)
         self.device.plug(self)
 
     def power(self, on):

@@ -6,6 +6,7 @@ guest's buffers, and for a guest that has been switched off meanwhile. A common 
 
 import cpu
 import micropython
+from vmx import bind
 
 from vmm.devices.virtio import queue
 from vmm.devices.virtio.device import DRIVER_OK, NEEDS_RESET, STATUS
@@ -43,11 +44,7 @@ from vmm.vtx.frame import SIBLING
 
 
 @micropython.viper
-def receive(port: int, parts: int, skip: int, size: int, header: int, hold) -> int:
-    """Put a frame of `size` bytes into the receive buffers of a guest: CHAIN; NOTHING, it is dropped; WRONG, the ring
-    is broken. parts: address of what it consists of, behind `skip` bytes; header: address of its 12 bytes; hold(frame,
-    more): hold() of vmm.scheduling: in the middle of a long frame guests of a higher priority run, but not the one that
-    gets it."""
+def _receive(pop, put, show, copy, port: int, parts: int, skip: int, size: int, header: int, hold) -> int:
     p = ptr32(port)
     w = ptr32(int(p[STATUS_AT]) | int(p[STATUS_AT + 1]) << 32)
     if p[UP] == 0 or int(w[STATUS]) & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
@@ -56,7 +53,6 @@ def receive(port: int, parts: int, skip: int, size: int, header: int, hold) -> i
     memory = int(p[MEMORY]) | int(p[MEMORY + 1]) << 32
     chain = int(p[RX_CHAIN]) | int(p[RX_CHAIN + 1]) << 32
     c = ptr32(chain)
-    copy = cpu.copy
     s = ptr32(parts)
     at = (int(s[0]) | int(s[1]) << 32) + skip
     here = int(s[2]) - skip  # bytes left of this part
@@ -163,3 +159,10 @@ def _hold(port: int, hold, more: int):
         at = int(ptr32(at)[SIBLING])
         if at == first:
             break
+
+
+# receive(port, parts, skip, size, header, hold): put a frame of `size` bytes into the receive buffers of a guest.
+# CHAIN; NOTHING, it is dropped; WRONG, the ring is broken. parts: address of what it consists of, behind `skip` bytes;
+# header: address of its 12 bytes; hold(frame, more): hold() of vmm.scheduling: in the middle of a long frame guests of
+# a higher priority run, but not the one that gets it.
+receive = bind(_receive, pop, put, show, cpu.copy)

@@ -50,7 +50,7 @@ class Switch:
         self.at = uctypes.addressof(self.words)
         self.ports = []
         self.signals = []
-        self.ways = self.at, self.signals, soon, self.broken, hold, self.card  # of move.send(), behind the port
+        self.ways = self.at, self.signals, soon, self.broken, hold, self.card  # of move.sender(), behind the port
 
     def join(self, port):
         """Plug a port in. ValueError where its address is taken or there are too many."""

@@ -104,7 +104,7 @@ class Uplink:
         self.words[NUMBER] = number
         card = self.card
         switch.card[:] = card.put, card.take, card.peek, card.keep
-        self._send = bind(move.send, self.at, *switch.ways)
+        self._send = move.sender(self.at, *switch.ways)
         self.signal = bind(_kick, card.tell, self._send, card.listen, self._go_on)
         switch.signals[number] = self.signal
 

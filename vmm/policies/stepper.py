@@ -5,11 +5,13 @@ Steps by the monitor trap flag (vmm/policies/monitortrap.py) where vmm/vtx/trial
 the instruction itself causes. Source: SDM Vol. 3C, "Monitor Trap Flag"; Vol. 3B, "Single-Step Exception Condition".
 """
 
+import micropython
 from micropython import const
 
 from vmm import verdict
 from vmm.memory.ept import RWX
 from vmm.vtx import reasons
+from vmm.vtx.frame import STEPPED
 
 # Exits after which the instruction, or the event's delivery, is still to be done.
 _PASSING_DELIVERY = (
@@ -93,13 +95,17 @@ class Stepper(Diverted):
         if gpa is not None:
             vm.rights.lend(gpa, rights)
         if not self.armed:
-            self.armed = True
+            self._arm(True)
             if gpa is not None or done is not None:
                 self.alone(self.vcpu)
             self.divert(self.vcpu, self._interrupts, self._way.arm(self.vcpu), self.violation)
         else:
             self._way.again(self.vcpu)
         return verdict.RESUME
+
+    def _arm(self, armed):
+        self.armed = armed
+        _tell(self.vcpu, armed)
 
     @property
     def then(self):
@@ -117,7 +123,7 @@ class Stepper(Diverted):
         """End the step: close the open pages. Returns done()'s verdict."""
         vm = self.vm
         if self.armed:
-            self.armed = False
+            self._arm(False)
             self._way.disarm(self.vcpu)
             self.rejoin(self.vcpu)
         vm.rights.restore()
@@ -138,3 +144,9 @@ class Stepper(Diverted):
         if ended:
             return answer | (self._way.rest(vcpu) or verdict.RESUME)
         return answer | self.vm.exits.handler(vcpu.reason, vcpu)(vcpu)
+
+
+@micropython.viper
+def _tell(vcpu, armed: int):
+    """Policies' quick answers ask for it (vmm/policies/events/memory.py)."""
+    ptr32(vcpu)[STEPPED] = armed

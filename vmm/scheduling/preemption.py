@@ -68,6 +68,11 @@ class Preemption:
         self._line_parts = (
             address(self._words), address(self._frames), self._preempt_at, cpu.rdtsc, earliest, wakes,
         )  # fmt: skip
+        # preempt_soon(frame): the guest that is inside has given the halted one with this frame (hpa) something to do
+        self.preempt_soon = bind(
+            _preempt_soon, self, address(self._words), address(self._frames), self._preempt_at,
+            self.hz // GRACES, cpu.rdtsc, cut,
+        )  # fmt: skip
 
     @property
     def depth(self):
@@ -289,22 +294,20 @@ def hold(scheduler, frame: int, more: int):
 
 
 @micropython.viper
-def preempt_soon(scheduler, frame: int):
-    """The guest that is inside has given a halted one something to do: its turn ends soon, and if the
-    other goes before it, whatever bytecode runs for it then is interrupted. frame: hpa of the halted one's."""
-    w = ptr32(scheduler._words)
+def _preempt_soon(scheduler, w: ptr32, frames: ptr32, preempt: int, grace: int, rdtsc, end, frame: int):
+    """Its turn ends soon, and if the other goes before it, whatever bytecode runs for it then is interrupted."""
     inside = int(w[INSIDE])
     f = ptr32(frame)
     if inside == 0 or f[STATE] != WAITS:
         return
-    runs = int(ptr32(scheduler._frames)[inside - 1])
+    runs = int(frames[inside - 1])
     if runs == frame:
         return
-    at = int(cpu.rdtsc()) + int(scheduler.hz) // int(GRACES)
-    cut(runs, at)
+    at = int(rdtsc()) + grace
+    end(runs, at)
     if f[PRIORITY] > ptr32(runs)[PRIORITY]:
         if not scheduler.policy:  # with a rule of the user's nothing is interrupted
-            arm_by(scheduler._preempt_at, at)
+            arm_by(preempt, at)
 
 
 @micropython.viper

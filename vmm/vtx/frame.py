@@ -105,6 +105,7 @@ TASK = const(0xBD8 // 4)  # hpa of where Linux keeps the task that runs, 0: not 
 TASK_KNOWN = const(0xBE0 // 4)  # the task whose PID and name the next two are the hpas of
 TASK_PID = const(0xBE8 // 4)
 TASK_COMM = const(0xBF0 // 4)
+STEPPED = const(0xBF8 // 4)  # an instruction is being stepped (vmm/policies/stepper.py)
 RECORDED = const(0xE00 // 4)  # exits are recorded or measured: these words are in use
 TRACE_RING = const(0xE08 // 4)  # hpa of the records of exits (vmm/vtx/recording.py), 0: none
 TRACE_MASK = const(0xE10 // 4)  # records in the ring, minus 1

@@ -63,7 +63,7 @@ class Net(Device):
     def plug(self, port):
         """A port of a switch."""
         self.port = port
-        self.kicks[TX] = bind(_kick, port.send, self.words, self.queues[TX].state, port.depth, self)
+        self.kicks[TX] = bind(_kick, interrupts, port.send, self.words, self.queues[TX].state, port.depth, self)
 
     def config(self):
         """mac, status, max_virtqueue_pairs (not offered), mtu."""
@@ -122,7 +122,7 @@ def _nothing():
 
 
 @micropython.viper
-def _kick(send, words: ptr32, queue, depth: ptr32, net):
+def _kick(interrupts, send, words: ptr32, queue, depth: ptr32, net):
     """Device.notify() of the transmit queue. depth: of the scheduler."""
     if words[STATUS] & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
         return

@@ -10,7 +10,7 @@ from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Letters, Number
 from vmm.policies.link import differs, within
 from vmm.vtx import events, reasons
-from vmm.vtx.frame import GPA, LENGTH, QUALIFICATION, VECTORING_INFO
+from vmm.vtx.frame import GPA, LENGTH, QUALIFICATION, STEPPED, VECTORING_INFO
 from vmm.vtx.x86 import PAGE
 
 _FETCH = const(4)
@@ -21,17 +21,9 @@ _ACCESS = Letters("access", {"r": R, "w": W, "x": X}, "letters of r, w and x, al
 
 
 @micropython.viper
-def _value(answer, vcpu, numbers: int, handler) -> int:
-    n = ptr32(numbers)
-    if n[0] != 1:
-        return -1
-    return int(answer(n[2], n[3], vcpu))
-
-
-@micropython.viper
 def _skip(known, vcpu) -> int:
     f = ptr32(vcpu)
-    if f[VECTORING_INFO] & events.VALID or vcpu.stepper.armed:
+    if f[VECTORING_INFO] & events.VALID or f[STEPPED]:
         return -1
     length = int(known(vcpu))
     if length == 0:
@@ -55,7 +47,7 @@ class Memory(Instruction):
     plain = False
 
     def quickly(self, vm):
-        return bind(_value, vm.mmio.quick_answer), bind(_skip, vm.mmio.length)
+        return vm.mmio.quick_answer, bind(_skip, vm.mmio.length)
 
     def check(self, chosen):
         super().check(chosen)
