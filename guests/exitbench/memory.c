@@ -2,6 +2,8 @@
 #include "bench.h"
 
 #define POLICY_MMIO    0xc8000000u
+#define DEVICE_PAGES   0xc8011000u /* the second page of a device */
+#define DEVICE_PART    0xc8020100u /* a device of 256 bytes */
 #define POLICY_MEMORY  0xc8001000u
 #define NOBODYS_MEMORY 0xc8002000u
 #define POLICY_RAM     0x00f00000u /* behind the image, before what page_first_touch uses */
@@ -23,6 +25,8 @@ static inline void call(word function) {
 }
 
 OPERATION(mmio_policy, (void)MMIO(POLICY_MMIO))
+OPERATION(mmio_pages, (void)MMIO(DEVICE_PAGES))
+OPERATION(mmio_part, (void)MMIO(DEVICE_PART))
 OPERATION(memory_policy, (void)MMIO(POLICY_MEMORY))
 OPERATION(memory_nobody, (void)MMIO(NOBODYS_MEMORY))
 OPERATION(memory_nobody_write, MMIO(NOBODYS_MEMORY) = 0)
@@ -106,6 +110,8 @@ static const char *entry_begin(void) {
 
 static const struct row memory_rows[] = {
     ROW(mmio_policy),
+    ROW(mmio_pages),
+    ROW(mmio_part),
     ROW(memory_policy),
     ROW(memory_nobody),
     ROW(memory_nobody_write),

@@ -24,7 +24,7 @@ from vmm.vtx import events, frame, reasons
 from vmm.vtx.events import VALID
 from vmm.vtx.frame import GPA, QUALIFICATION, VECTORING_INFO
 from vmm.vtx.vmcs_bits import EPT_FETCH, EPT_LINEAR_VALID, EPT_NMI_UNBLOCKING, EPT_READ, EPT_TRANSLATED, EPT_WRITE
-from vmm.vtx.x86 import APIC_BASE, PAGE, PAGE_MASK
+from vmm.vtx.x86 import APIC_BASE, MASK32, PAGE, PAGE_MASK
 
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
 _RIGHTS = const(7)  # R, W, X of the access
@@ -52,6 +52,8 @@ class Mmio:
         self._others = [None, None]  # (read, write) of RAM, and of pages that `_ways` does not have
         self._wide = array("I", [0] * (1 + 2 * _WIDE))  # devices of many pages: how many, first page and pages of each
         self._wide_ways = []  # (read, write) of each
+        self._parts = {}  # page number: [(first offset, end, what is added to an offset, device)], of parts of pages
+        self._tables = []  # of _part_read() and _part_write(): they have the addresses only
         self._steps = {}  # gpa of a page of RAM: what steps an instruction that reads it
         self._stepped = None
         self._fetched = None
@@ -95,6 +97,8 @@ class Mmio:
         self._ways.update(self._told)
         self._wide[0] = 0
         self._wide_ways = []
+        self._parts = {}
+        self._tables = []
         self._others[1] = self._sites.nobody(self.bus.miss)
         for base, end, device in self.bus.regions:
             if end - base == PAGE and not base >> 32:
@@ -111,6 +115,8 @@ class Mmio:
                 except ValueError:
                     pass  # too many keys: the handler of all other pages finds its way
             self._find_way(base, end, device)
+        for page in self._parts:
+            self._ways[page] = self._of_parts(self._parts[page])
         if self._wide_ways and self._others[1] is not self._by_bus:
             at = self._sites.page_at, uctypes.addressof(self._wide)
             self._others[1] = tuple([
@@ -123,8 +129,7 @@ class Mmio:
         return self._sites.one_page(device.read, device.write, self.violation)
 
     def _find_way(self, base, end, device):
-        """Enter the pages of a region: its device, or the bus where the device has several pages or shares one. A
-        region of many pages is one entry of its own."""
+        """Enter the pages of a region, whole ones and parts; a region of many pages is one entry of its own."""
         first, last = base >> 12, end - 1 >> 12
         if last - first >= _MOST:
             count = self._wide[0]
@@ -137,8 +142,25 @@ class Mmio:
             self._wide_ways.append((device.read, device.write))
             return
         for page in range(first, last + 1):
-            alone = base == page << 12 and end - base >= PAGE and page not in self._ways
-            self._ways[page] = (device.read, device.write) if alone else self._by_bus
+            at = page << 12
+            if base <= at and end >= at + PAGE:
+                self._ways[page] = _moved(device, at - base)
+            else:
+                part = max(base, at) - at, min(end, at + PAGE) - at, at - base, device
+                self._parts.setdefault(page, []).append(part)
+
+    def _of_parts(self, parts):
+        """(read, write) of a page with several devices, or with one that does not fill it."""
+        table = array("I", [len(parts)])
+        for first, end, more, _ in parts:
+            table.extend(array("I", (first, end, more & MASK32)))
+        self._tables.append(table)
+        at = uctypes.addressof(table)
+        absent = self._sites.nobody(self.bus.miss)
+        return (
+            bind(_part_read, at, [part[3].read for part in parts], absent[0]),
+            bind(_part_write, at, [part[3].write for part in parts], absent[1]),
+        )
 
     def tell(self, page, make):
         """Instructions that write to a page of RAM (its number) and exit call make(poke) in place of poke(offset, size,
@@ -267,8 +289,54 @@ class Mmio:
         self.vm.physical_store(self._sites.page << 12 | offset, size, value)
 
 
-# Accesses to unclaimed pages and to devices of many pages. page_at: address of the page's number; table: of Mmio._wide.
-# Through the bus, in bytecode, they take 14,000 more.
+def _moved(device, more):
+    """(read, write) of a page in the middle of a device. more: what is added to an offset."""
+    if more == 0:
+        return device.read, device.write
+    return bind(_moved_read, more, device.read), bind(_moved_write, more, device.write)
+
+
+# Accesses to pages that are not one device's. Through the bus, in bytecode, they take 14,000 more.
+
+
+@micropython.viper
+def _moved_read(more: int, read, offset: int, size: int) -> int:
+    return int(read(offset + more, size))
+
+
+@micropython.viper
+def _moved_write(more: int, write, offset: int, size: int, value):
+    write(offset + more, size, value)
+
+
+# table: how many devices have parts of the page, and three words of each as in Mmio._parts. The first byte decides, as
+# on the bus.
+@micropython.viper
+def _part_read(table: int, reads, absent, offset: int, size: int) -> int:
+    t = ptr32(table)
+    n = int(t[0])
+    i = 0
+    while i < n:
+        if offset >= int(t[3 * i + 1]) and offset < int(t[3 * i + 2]):
+            return int(reads[i](offset + int(t[3 * i + 3]) & MASK32, size))
+        i += 1
+    return int(absent(offset, size))
+
+
+@micropython.viper
+def _part_write(table: int, writes, absent, offset: int, size: int, value):
+    t = ptr32(table)
+    n = int(t[0])
+    i = 0
+    while i < n:
+        if offset >= int(t[3 * i + 1]) and offset < int(t[3 * i + 2]):
+            writes[i](offset + int(t[3 * i + 3]) & MASK32, size, value)
+            return
+        i += 1
+    absent(offset, size, value)
+
+
+# Unclaimed pages, and devices of many pages. page_at: address of the page's number; table: of Mmio._wide.
 
 
 @micropython.viper

@@ -125,6 +125,8 @@ EXITS = (
     _exit("page_first_touch_demand", "the same, of a guest with demand_paging", 2812),
     _exit("out_policy", "OUT to an unclaimed port, a policy answers HANDLED; KVM: C in user space", POLICY),
     _exit("mmio_policy", "memory read answered by a plain Python device; KVM: by C in user space", MEMORY_POLICY),
+    _exit("mmio_pages", "the same where the device has two pages: its second one", MEMORY_POLICY),
+    _exit("mmio_part", "the same where the device has 256 bytes of its page", MEMORY_POLICY),
     _exit("memory_policy", "unclaimed memory read, a policy answers a Value; KVM: C in user space", MEMORY_POLICY),
     *_policies("in_pic", "IN from the 8259", *conditions.POLICIES),
     *_policies("cpuid", "CPUID, leaf 0", *conditions.POLICIES),
