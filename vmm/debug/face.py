@@ -51,7 +51,7 @@ class Face:
         self.refresh(0, PAGE)
         vm.rights.take(gpa, self, R | W)
         vm.rights.show(gpa, self._hpa, self._own, self._stepped)
-        vm.mmio.tell(gpa >> 12, self._make)
+        vm.mmio.ways.tell(gpa >> 12, self._make)
         vm.flush()
 
     def _step(self, quick, fetched):
@@ -65,7 +65,7 @@ class Face:
     def close(self):
         """The page is as it was."""
         vm = self.vm
-        vm.mmio.tell(self.gpa >> 12, None)
+        vm.mmio.ways.tell(self.gpa >> 12, None)
         if self._reads is not None:
             self._reads.close()
         vm.mmio.step_reads(self.gpa, None)

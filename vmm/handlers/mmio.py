@@ -5,10 +5,7 @@ unclaimed memory, or, after a policy has seen it, on the page of RAM itself. Sou
 for EPT Violations", "Exit Qualification for APIC-Access VM Exits".
 """
 
-from array import array
-
 import micropython
-import uctypes
 from micropython import const
 from vmx import bind
 
@@ -18,22 +15,22 @@ from vmm.emulation.access import GuestCpu
 from vmm.emulation.decode import DecodeError
 from vmm.fault import Fault
 from vmm.handlers import touch
+from vmm.handlers.device_pages import Ways
 from vmm.memory.linear import Unbacked
 from vmm.policies import answers
 from vmm.vtx import events, frame, reasons
 from vmm.vtx.events import VALID
 from vmm.vtx.frame import GPA, QUALIFICATION, VECTORING_INFO
 from vmm.vtx.vmcs_bits import EPT_FETCH, EPT_LINEAR_VALID, EPT_NMI_UNBLOCKING, EPT_READ, EPT_TRANSLATED, EPT_WRITE
-from vmm.vtx.x86 import APIC_BASE, MASK32, PAGE, PAGE_MASK
+from vmm.vtx.x86 import APIC_BASE, PAGE, PAGE_MASK
 
+_KEYS = const(0xFFFFF000)  # of a gpa, which chooses among handlers: a page below 4 GiB
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
 _RIGHTS = const(7)  # R, W, X of the access
 _STEPPED = const(_RIGHTS | EPT_NMI_UNBLOCKING)
 # An EPT violation by an operand that is read, and by one that is written.
 _READS = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_READ)
 _WRITES = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_WRITE)
-_MOST = const(16)  # most pages of a device with an entry each
-_WIDE = const(8)  # most larger devices that are found past the bus
 
 
 class Mmio:
@@ -47,17 +44,10 @@ class Mmio:
         self._exits = None
         self._handlers = {}  # id(device): (device, its handler), kept when the device moves
         self._pages = []  # pages that have a handler of their own now
-        self._ways = {}  # page number: (read, write) of its device, of the bus, or of RAM that is told
-        self._told = {}  # page number: (read, write) of RAM
-        self._others = [None, None]  # (read, write) of RAM, and of pages that `_ways` does not have
-        self._wide = array("I", [0] * (1 + 2 * _WIDE))  # devices of many pages: how many, first page and pages of each
-        self._wide_ways = []  # (read, write) of each
-        self._parts = {}  # page number: [(first offset, end, what is added to an offset, device)], of parts of pages
-        self._tables = []  # of _part_read() and _part_write(): they have the addresses only
+        self.ways = None  # which functions a page's accesses go to
         self._steps = {}  # gpa of a page of RAM: what steps an instruction that reads it
         self._stepped = None
         self._fetched = None
-        self._by_bus = self._bus_read, self._bus_write
         # Fast paths for the cached instructions (vmm/emulation/sites.py):
         self.length = None  # length(vcpu): bytes of the instruction that made an EPT violation, or 0
         self._lengths = None  # Sites of instructions that any_length() knows
@@ -70,8 +60,8 @@ class Mmio:
         deferred = self.vm.demand_paging
         _, size, hpa = self.vm.memory.segments[0]
         self._sites = known = sites.Sites(hpa, size, not deferred, self._learn)
-        self._others[0] = known.peek, known.poke
-        general = known.general(self._ways, self._others, self.violation)
+        self.ways = Ways(self.bus, known)
+        general = known.general(self.ways.pages, self.ways.others, self.violation)
         self.length = known.lengths()
         self.size = known.sizes()
         self.quick_answer = known.answers(self._store)
@@ -80,7 +70,7 @@ class Mmio:
             touch.ept_violation(self.vm.ept.root, general) if deferred else general,
             frame.WANT_GPA | frame.WANT_LINEAR | frame.WANT_VECTORING | frame.WANT_CODE | frame.WANT_DR7,
         )
-        exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, 0xFFFFF000, 6)
+        exits.keyed(reasons.EPT_VIOLATION, 4 * frame.GPA, _KEYS, 6)
         self._exits = exits
         self.apic_access = exits.each(
             lambda vcpu: bind(_apic_access, self._of_device(vcpu.lapic), self._apic_otherwise)
@@ -93,15 +83,8 @@ class Mmio:
         for page in self._pages:
             self._exits.unkey(reasons.EPT_VIOLATION, page)
         self._pages = []
-        self._ways.clear()
-        self._ways.update(self._told)
-        self._wide[0] = 0
-        self._wide_ways = []
-        self._parts = {}
-        self._tables = []
-        self._others[1] = self._sites.nobody(self.bus.miss)
         for base, end, device in self.bus.regions:
-            if end - base == PAGE and not base >> 32:
+            if end - base == PAGE and base == base & _KEYS:
                 known = self._handlers.get(id(device))
                 if known is None:
                     if hasattr(device, "each"):  # one for each vCPU
@@ -114,63 +97,11 @@ class Mmio:
                     self._pages.append(base)
                 except ValueError:
                     pass  # too many keys: the handler of all other pages finds its way
-            self._find_way(base, end, device)
-        for page in self._parts:
-            self._ways[page] = self._of_parts(self._parts[page])
-        if self._wide_ways and self._others[1] is not self._by_bus:
-            at = self._sites.page_at, uctypes.addressof(self._wide)
-            self._others[1] = tuple([
-                bind(target, at[0], at[1], [way[n] for way in self._wide_ways], self._others[1][n])
-                for n, target in enumerate((_wide_read, _wide_write))
-            ])  # fmt: skip
+        self.ways.set()
 
     def _of_device(self, device):
         """The handler of accesses to a page that is one device's."""
         return self._sites.one_page(device.read, device.write, self.violation)
-
-    def _find_way(self, base, end, device):
-        """Enter the pages of a region, whole ones and parts; a region of many pages is one entry of its own."""
-        first, last = base >> 12, end - 1 >> 12
-        if last - first >= _MOST:
-            count = self._wide[0]
-            if count == _WIDE or (base | end) & PAGE - 1:
-                self._others[1] = self._by_bus
-                return
-            self._wide[0] = count + 1
-            self._wide[2 * count + 1] = first
-            self._wide[2 * count + 2] = last - first + 1
-            self._wide_ways.append((device.read, device.write))
-            return
-        for page in range(first, last + 1):
-            at = page << 12
-            if base <= at and end >= at + PAGE:
-                self._ways[page] = _moved(device, at - base)
-            else:
-                part = max(base, at) - at, min(end, at + PAGE) - at, at - base, device
-                self._parts.setdefault(page, []).append(part)
-
-    def _of_parts(self, parts):
-        """(read, write) of a page with several devices, or with one that does not fill it."""
-        table = array("I", [len(parts)])
-        for first, end, more, _ in parts:
-            table.extend(array("I", (first, end, more & MASK32)))
-        self._tables.append(table)
-        at = uctypes.addressof(table)
-        absent = self._sites.nobody(self.bus.miss)
-        return (
-            bind(_part_read, at, [part[3].read for part in parts], absent[0]),
-            bind(_part_write, at, [part[3].write for part in parts], absent[1]),
-        )
-
-    def tell(self, page, make):
-        """Instructions that write to a page of RAM (its number) and exit call make(poke) in place of poke(offset, size,
-        value), which writes; None: no longer."""
-        peek, poke = self._sites.peek, self._sites.poke
-        if make is None:
-            self._told.pop(page, None)
-        else:
-            self._told[page] = peek, make(poke)
-        self._rewired()
 
     def step_reads(self, gpa, step, fetched=None):
         """An instruction that reads the page of RAM at gpa is stepped by step(vcpu) -> verdict; None: no longer.
@@ -198,12 +129,6 @@ class Mmio:
     def step_there(self):
         """Return the handler that steps an instruction at a page of step_reads(), whatever it accesses there."""
         return bind(_step_there, self._steps)
-
-    def _bus_read(self, offset, size):
-        return self.bus.read(self._sites.page << 12 | offset, size)
-
-    def _bus_write(self, offset, size, value):
-        self.bus.write(self._sites.page << 12 | offset, size, value)
 
     def _learn(self, vcpu):
         """The number of the instruction at RIP (vmm/emulation/fastops.py), 0 where it has none."""
@@ -287,85 +212,6 @@ class Mmio:
 
     def _store(self, offset, size, value):
         self.vm.physical_store(self._sites.page << 12 | offset, size, value)
-
-
-def _moved(device, more):
-    """(read, write) of a page in the middle of a device. more: what is added to an offset."""
-    if more == 0:
-        return device.read, device.write
-    return bind(_moved_read, more, device.read), bind(_moved_write, more, device.write)
-
-
-# Accesses to pages that are not one device's. Through the bus, in bytecode, they take 14,000 more.
-
-
-@micropython.viper
-def _moved_read(more: int, read, offset: int, size: int) -> int:
-    return int(read(offset + more, size))
-
-
-@micropython.viper
-def _moved_write(more: int, write, offset: int, size: int, value):
-    write(offset + more, size, value)
-
-
-# table: how many devices have parts of the page, and three words of each as in Mmio._parts. The first byte decides, as
-# on the bus.
-@micropython.viper
-def _part_read(table: int, reads, absent, offset: int, size: int) -> int:
-    t = ptr32(table)
-    n = int(t[0])
-    i = 0
-    while i < n:
-        if offset >= int(t[3 * i + 1]) and offset < int(t[3 * i + 2]):
-            return int(reads[i](offset + int(t[3 * i + 3]) & MASK32, size))
-        i += 1
-    return int(absent(offset, size))
-
-
-@micropython.viper
-def _part_write(table: int, writes, absent, offset: int, size: int, value):
-    t = ptr32(table)
-    n = int(t[0])
-    i = 0
-    while i < n:
-        if offset >= int(t[3 * i + 1]) and offset < int(t[3 * i + 2]):
-            writes[i](offset + int(t[3 * i + 3]) & MASK32, size, value)
-            return
-        i += 1
-    absent(offset, size, value)
-
-
-# Unclaimed pages, and devices of many pages. page_at: address of the page's number; table: of Mmio._wide.
-
-
-@micropython.viper
-def _wide_read(page_at: int, table: int, reads, absent, offset: int, size: int) -> int:
-    page = int(ptr32(page_at)[0])
-    t = ptr32(table)
-    n = int(t[0])
-    i = 0
-    while i < n:
-        within = page - int(t[2 * i + 1])
-        if within >= 0 and within < int(t[2 * i + 2]):
-            return int(reads[i](within << 12 | offset, size))
-        i += 1
-    return int(absent(offset, size))
-
-
-@micropython.viper
-def _wide_write(page_at: int, table: int, writes, absent, offset: int, size: int, value):
-    page = int(ptr32(page_at)[0])
-    t = ptr32(table)
-    n = int(t[0])
-    i = 0
-    while i < n:
-        within = page - int(t[2 * i + 1])
-        if within >= 0 and within < int(t[2 * i + 2]):
-            writes[i](within << 12 | offset, size, value)
-            return
-        i += 1
-    absent(offset, size, value)
 
 
 @micropython.viper

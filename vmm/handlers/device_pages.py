@@ -1,0 +1,179 @@
+"""Which functions an access to a page goes to: those of its device, of RAM, or of unclaimed memory.
+
+vmm/emulation/sites.py executes the instruction and calls read(offset, size) or write(offset, size, value) of the page.
+A page may be one device's, part of a longer device, or shared by several. Through the bus, in bytecode, an access takes
+14,000 more than through any of the functions here.
+"""
+
+from array import array
+
+import micropython
+import uctypes
+from micropython import const
+from vmx import bind
+
+from vmm.vtx.x86 import MASK32, PAGE
+
+_MOST = const(16)  # most pages of a device with an entry each
+_WIDE = const(8)  # most larger devices
+
+
+class Ways:
+    """Of one guest. pages {number: (read, write)}; others: (read, write) of RAM, and of all other pages."""
+
+    def __init__(self, bus, sites):
+        self._bus = bus
+        self._sites = sites
+        self.pages = {}
+        self.others = [(sites.peek, sites.poke), None]
+        self._told = {}  # page number: (read, write) of RAM
+        self._wide = array("I", [0] * (1 + 2 * _WIDE))  # devices of many pages: how many, first page and pages of each
+        self._tables = []  # of _part_read() and _part_write(), which have the addresses only
+
+    def set(self):
+        """As the bus is now."""
+        self.pages.clear()
+        self.pages.update(self._told)
+        self._tables = []
+        self._wide[0] = 0
+        wide, parts, whole = [], {}, True
+        for base, end, device in self._bus.regions:
+            if end - base <= _MOST * PAGE:
+                self._place(base, end, device, parts)
+            elif len(wide) < _WIDE and not (base | end) & PAGE - 1:
+                self._widen(len(wide), base, end)
+                wide.append(device)
+            else:
+                whole = False
+        absent = self._sites.nobody(self._bus.miss)
+        for page in parts:
+            self.pages[page] = self._shared(parts[page], absent)
+        self.others[1] = absent
+        if not whole:
+            self.others[1] = self._bus_read, self._bus_write
+        elif wide:
+            at, table = self._sites.page_at, uctypes.addressof(self._wide)
+            self.others[1] = (
+                bind(_wide_read, at, table, [device.read for device in wide], absent[0]),
+                bind(_wide_write, at, table, [device.write for device in wide], absent[1]),
+            )
+
+    def _place(self, base, end, device, parts):
+        """Enter a device's pages. parts {page number: [(first offset, end, what is added to an offset, device)]}: of
+        those that it does not fill."""
+        for page in range(base >> 12, (end - 1 >> 12) + 1):
+            at = page << 12
+            if base <= at and end >= at + PAGE:
+                self.pages[page] = _moved(device, at - base)
+            else:
+                part = max(base, at) - at, min(end, at + PAGE) - at, at - base, device
+                parts.setdefault(page, []).append(part)
+
+    def _widen(self, n, base, end):
+        self._wide[0] = n + 1
+        self._wide[2 * n + 1] = base >> 12
+        self._wide[2 * n + 2] = end - base >> 12
+
+    def _shared(self, parts, absent):
+        """(read, write) of a page with several devices, or with one that does not fill it."""
+        table = array("I", [len(parts)])
+        for first, end, more, _ in parts:
+            table.extend(array("I", (first, end, more & MASK32)))
+        self._tables.append(table)
+        at = uctypes.addressof(table)
+        return (
+            bind(_part_read, at, [part[3].read for part in parts], absent[0]),
+            bind(_part_write, at, [part[3].write for part in parts], absent[1]),
+        )
+
+    def tell(self, page, make):
+        """Instructions that write to a page of RAM (its number) and exit call make(poke) in place of poke(offset, size,
+        value), which writes; None: no longer."""
+        peek, poke = self.others[0]
+        if make is None:
+            self._told.pop(page, None)
+            self.pages.pop(page, None)
+        else:
+            self._told[page] = self.pages[page] = peek, make(poke)
+
+    def _bus_read(self, offset, size):
+        return self._bus.read(self._sites.page << 12 | offset, size)
+
+    def _bus_write(self, offset, size, value):
+        self._bus.write(self._sites.page << 12 | offset, size, value)
+
+
+def _moved(device, more):
+    """(read, write) of a page in the middle of a device. more: what is added to an offset."""
+    if more == 0:
+        return device.read, device.write
+    return bind(_moved_read, more, device.read), bind(_moved_write, more, device.write)
+
+
+@micropython.viper
+def _moved_read(more: int, read, offset: int, size: int) -> int:
+    return int(read(offset + more, size))
+
+
+@micropython.viper
+def _moved_write(more: int, write, offset: int, size: int, value):
+    write(offset + more, size, value)
+
+
+# table: how many devices have parts of the page, and three words of each as _place() has them. The first byte decides, as
+# on the bus.
+@micropython.viper
+def _part_read(table: int, reads, absent, offset: int, size: int) -> int:
+    t = ptr32(table)
+    n = int(t[0])
+    i = 0
+    while i < n:
+        if offset >= int(t[3 * i + 1]) and offset < int(t[3 * i + 2]):
+            return int(reads[i](offset + int(t[3 * i + 3]) & MASK32, size))
+        i += 1
+    return int(absent(offset, size))
+
+
+@micropython.viper
+def _part_write(table: int, writes, absent, offset: int, size: int, value):
+    t = ptr32(table)
+    n = int(t[0])
+    i = 0
+    while i < n:
+        if offset >= int(t[3 * i + 1]) and offset < int(t[3 * i + 2]):
+            writes[i](offset + int(t[3 * i + 3]) & MASK32, size, value)
+            return
+        i += 1
+    absent(offset, size, value)
+
+
+# Unclaimed pages, and devices of many pages. page_at: address of the page's number; table: Ways._wide.
+
+
+@micropython.viper
+def _wide_read(page_at: int, table: int, reads, absent, offset: int, size: int) -> int:
+    page = int(ptr32(page_at)[0])
+    t = ptr32(table)
+    n = int(t[0])
+    i = 0
+    while i < n:
+        within = page - int(t[2 * i + 1])
+        if within >= 0 and within < int(t[2 * i + 2]):
+            return int(reads[i](within << 12 | offset, size))
+        i += 1
+    return int(absent(offset, size))
+
+
+@micropython.viper
+def _wide_write(page_at: int, table: int, writes, absent, offset: int, size: int, value):
+    page = int(ptr32(page_at)[0])
+    t = ptr32(table)
+    n = int(t[0])
+    i = 0
+    while i < n:
+        within = page - int(t[2 * i + 1])
+        if within >= 0 and within < int(t[2 * i + 2]):
+            writes[i](within << 12 | offset, size, value)
+            return
+        i += 1
+    absent(offset, size, value)
