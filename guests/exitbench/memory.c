@@ -2,8 +2,8 @@
 #include "bench.h"
 
 #define POLICY_MMIO    0xc8000000u
-#define DEVICE_PAGES   0xc8011000u /* the second page of a device */
-#define DEVICE_PART    0xc8020100u /* a device of 256 bytes */
+#define DEVICE_PAGES   0xc8046000u /* the second page of a device */
+#define DEVICE_PART    0xc8057100u /* a device of 256 bytes */
 #define POLICY_MEMORY  0xc8001000u
 #define NOBODYS_MEMORY 0xc8002000u
 #define POLICY_RAM     0x00f00000u /* behind the image, before what page_first_touch uses */

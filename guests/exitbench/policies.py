@@ -41,8 +41,8 @@ class Plain:
 def add_device(vm):
     """For mmio_policy, mmio_pages, mmio_part."""
     vm.mmio_bus.claim(0xC8000000, 0x1000, Plain())
-    vm.mmio_bus.claim(0xC8010000, 0x2000, Plain())
-    vm.mmio_bus.claim(0xC8020100, 0x100, Plain())
+    vm.mmio_bus.claim(0xC8045000, 0x2000, Plain())
+    vm.mmio_bus.claim(0xC8057100, 0x100, Plain())
 
 
 def watch(vcpu):

@@ -237,7 +237,8 @@ class Everywhere:
         self.machine = machine
         self.missed = []
         others = [(machine.sites.peek, machine.sites.poke), machine.sites.nobody(self.missed.append)]
-        self.handler = machine.sites.general({GPA >> 12: (machine.read, machine.write)}, others, machine.otherwise)
+        device = {GPA >> 12: (machine.read, machine.write)}
+        self.handler = machine.sites.general({}, device, others, machine.otherwise)
 
     def access(self, text, gpa, qualification):
         machine = self.machine

@@ -149,13 +149,13 @@ class Sites:
         """
         return bind(_access, self.words, read, write, slow, self._learn)
 
-    def general(self, ways, others, slow):
+    def general(self, below, beyond, others, slow):
         """Return the handler of EPT violations on any page; `page` is then its number.
 
-        ways: {number of a page: (read, write)}. others: [(read, write) for open RAM, (read, write) for pages
-        without RAM that are not in `ways`].
+        below, beyond: {number of a page: (read, write)} of pages below the end of RAM, and of the others. others:
+        [(read, write) for open RAM, (read, write) for pages without RAM], those that are in neither.
         """
-        return bind(_general, self.words, ways, others, slow, self._learn)
+        return bind(_general, self.words, _access, below.get, beyond.get, others, slow, self._learn)
 
     def nobody(self, miss):
         """Return (read, write) for unclaimed pages. miss(gpa of the page): counts it."""
@@ -401,18 +401,21 @@ def _access(sites: int, read, write, slow, learn, vcpu) -> int:
 
 
 @micropython.viper
-def _general(sites: int, ways, others, slow, learn, vcpu) -> int:
+def _general(sites: int, access, below, beyond, others, slow, learn, vcpu) -> int:
     h = ptr32(sites)
     f = ptr32(vcpu)
     if f[GPA + 1]:
         return int(slow(vcpu))
     page = int(f[GPA]) >> 12
     h[HEAD_PAGE] = page
-    way = ways.get(page, others)
-    if way is others:
-        way = others[1]
-        if page < int(h[2]) >> 12:
+    if page < int(h[2]) >> 12:
+        way = below(page, others)
+        if way is others:
             if page >= int(h[HEAD_OPEN]):
                 return int(slow(vcpu))
             way = others[0]
-    return int(_access(sites, way[0], way[1], slow, learn, vcpu))
+    else:
+        way = beyond(page, others)
+        if way is others:
+            way = others[1]
+    return int(access(sites, way[0], way[1], slow, learn, vcpu))

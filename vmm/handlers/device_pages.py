@@ -19,12 +19,18 @@ _WIDE = const(8)  # most larger devices
 
 
 class Ways:
-    """Of one guest. pages {number: (read, write)}; others: (read, write) of RAM, and of all other pages."""
+    """Of one guest. below, beyond: {number of a page: (read, write)} of pages below the end of RAM, and of others, as a
+    look-up in vain takes the longer the more there are. others: (read, write) of RAM, and of pages in neither.
 
-    def __init__(self, bus, sites):
+    size: of the RAM from gpa 0 on.
+    """
+
+    def __init__(self, bus, sites, size):
         self._bus = bus
         self._sites = sites
-        self.pages = {}
+        self._end = size // PAGE
+        self.below = {}
+        self.beyond = {}
         self.others = [(sites.peek, sites.poke), None]
         self._told = {}  # page number: (read, write) of RAM
         self._wide = array("I", [0] * (1 + 2 * _WIDE))  # devices of many pages: how many, first page and pages of each
@@ -32,8 +38,10 @@ class Ways:
 
     def set(self):
         """As the bus is now."""
-        self.pages.clear()
-        self.pages.update(self._told)
+        self.beyond.clear()
+        self.below.clear()
+        for page in self._told:
+            self._enter(page, self._told[page])
         self._tables = []
         self._wide[0] = 0
         wide, parts, whole = [], {}, True
@@ -47,7 +55,7 @@ class Ways:
                 whole = False
         absent = self._sites.nobody(self._bus.miss)
         for page in parts:
-            self.pages[page] = self._shared(parts[page], absent)
+            self._enter(page, self._shared(parts[page], absent))
         self.others[1] = absent
         if not whole:
             self.others[1] = self._bus_read, self._bus_write
@@ -64,10 +72,13 @@ class Ways:
         for page in range(base >> 12, (end - 1 >> 12) + 1):
             at = page << 12
             if base <= at and end >= at + PAGE:
-                self.pages[page] = _moved(device, at - base)
+                self._enter(page, _moved(device, at - base))
             else:
                 part = max(base, at) - at, min(end, at + PAGE) - at, at - base, device
                 parts.setdefault(page, []).append(part)
+
+    def _enter(self, page, way):
+        (self.below if page < self._end else self.beyond)[page] = way
 
     def _widen(self, n, base, end):
         self._wide[0] = n + 1
@@ -92,9 +103,9 @@ class Ways:
         peek, poke = self.others[0]
         if make is None:
             self._told.pop(page, None)
-            self.pages.pop(page, None)
         else:
-            self._told[page] = self.pages[page] = peek, make(poke)
+            self._told[page] = peek, make(poke)
+        self.set()
 
     def _bus_read(self, offset, size):
         return self._bus.read(self._sites.page << 12 | offset, size)
@@ -120,8 +131,8 @@ def _moved_write(more: int, write, offset: int, size: int, value):
     write(offset + more, size, value)
 
 
-# table: how many devices have parts of the page, and three words of each as _place() has them. The first byte decides, as
-# on the bus.
+# table: how many devices have parts of the page, and three words of each, as _place() has them. The first byte decides,
+# as on the bus.
 @micropython.viper
 def _part_read(table: int, reads, absent, offset: int, size: int) -> int:
     t = ptr32(table)

@@ -60,8 +60,8 @@ class Mmio:
         deferred = self.vm.demand_paging
         _, size, hpa = self.vm.memory.segments[0]
         self._sites = known = sites.Sites(hpa, size, not deferred, self._learn)
-        self.ways = Ways(self.bus, known)
-        general = known.general(self.ways.pages, self.ways.others, self.violation)
+        self.ways = Ways(self.bus, known, size)
+        general = known.general(self.ways.below, self.ways.beyond, self.ways.others, self.violation)
         self.length = known.lengths()
         self.size = known.sizes()
         self.quick_answer = known.answers(self._store)
