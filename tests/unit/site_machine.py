@@ -51,13 +51,13 @@ class Machine:
         self.kept = self.learnt = self.slow = 0
         self.bits = 64
         self.value = 0x89ABCDEF
-        remember = sites._remember
+        remember = sites.remember
 
         def counted(*arguments):
             self.kept += 1
             return remember(*arguments)
 
-        monkeypatch.setattr(sites, "_remember", counted)
+        monkeypatch.setattr(sites, "remember", counted)
         self.sites = sites.Sites(uctypes.addressof(self.ram), SIZE, True, self.learn)
         self.handler = self.sites.one_page(self.read, self.write, self.otherwise)
         self.put(f.GPA, GPA)

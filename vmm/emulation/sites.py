@@ -22,17 +22,14 @@ from vmx import bind
 from vmm.emulation.decode import DS
 from vmm.emulation.fastmov import (
     BASE_NONE,
-    BASE_RIP,
     HIGH,
     IMMEDIATE,
     NO_ADDRESS,
     OTHER,
     WRITE,
-    address,
-    decode,
-    source,
 )
 from vmm.emulation.fastops import operate
+from vmm.emulation.site_learning import SITES, WORDS, remember
 from vmm.emulation.site_pages import (
     HEAD_OPEN,
     HEAD_PAGE,
@@ -48,52 +45,35 @@ from vmm.emulation.site_pages import (
     replace,
 )
 from vmm.emulation.site_paging import (
-    PAGING_4_LEVEL,
-    PAGING_PAE,
-    PRESENT,
-    REFUSED,
-    SITE_BASE,
     SITE_END,
     SITE_IMMEDIATE,
-    SITE_MODE,
     SITE_NUMBER,
     SITE_OPERAND,
     SITE_PAIRS,
     SITE_PLAIN,
     SITE_RIGHTS,
     SITE_TOP,
-    paging_mode,
     same,
-    walk,
 )
 from vmm.vtx.frame import (
     CR3,
-    CS_BASE,
     CS_RIGHTS,
     DR7,
-    ENTRY_CONTROLS,
     GPA,
     LENGTH,
     OUTCOME,
     QUALIFICATION,
-    REASON,
     RIP,
     VECTORING_INFO,
-    WANT_PAGING,
 )
-from vmm.vtx.vmcs import GUEST_ES_BASE, GUEST_PDPTE0
+from vmm.vtx.vmcs import GUEST_ES_BASE
 from vmm.vtx.vmcs_bits import (
-    ENTRY_IA32E_MODE_GUEST,
     EPT_FETCH,
     EPT_LINEAR_VALID,
     EPT_TRANSLATED,
     EPT_WRITE,
-    RIGHTS_DB,
     RIGHTS_L,
 )
-
-_SITES = const(64)
-_WORDS = const(36)  # of a site: 14, three levels of four, four times two of code
 
 # The exit's qualification: an operand's access, by its linear address, and no fetch.
 _ACCESS = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_FETCH)
@@ -109,7 +89,7 @@ class Sites:
     """
 
     def __init__(self, ram, size, open_, learn):
-        self._buffer = bytearray(4 * (HEADER + _WORDS * _SITES))
+        self._buffer = bytearray(4 * (HEADER + WORDS * SITES))
         self.words = uctypes.addressof(self._buffer)
         self._learn = learn
         self._put(0, ram & 0xFFFFFFFF)
@@ -163,11 +143,11 @@ class Sites:
 
     def lengths(self):
         """Return length(vcpu): bytes of the instruction at RIP, which caused an EPT violation; 0: not known here."""
-        return bind(_length, self.words, same, _remember, self._learn, 0)
+        return bind(_length, self.words, same, remember, self._learn, 0)
 
     def sizes(self):
         """Return size(vcpu): bytes of that instruction's operand; 0: not known here."""
-        return bind(_length, self.words, same, _remember, self._learn, 4)
+        return bind(_length, self.words, same, remember, self._learn, 4)
 
     def answers(self, store):
         """Return answer(vcpu, numbers, handler) -> verdict: the instruction reads this value, or writes it.
@@ -197,89 +177,6 @@ def _unknown(vcpu) -> int:
 
 
 @micropython.viper
-def _remember(sites: int, learn, vcpu) -> int:
-    """Cache the instruction at RIP: 1, or 0 where it cannot be cached."""
-    h = ptr32(sites)
-    f = ptr32(vcpu)
-    low = int(f[RIP])
-    rights = int(f[CS_RIGHTS])
-    site = sites + 4 * HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
-    c = ptr32(site)
-    if int(c[SITE_RIGHTS]) == rights | REFUSED and int(c[0]) == low and int(c[1]) == int(f[RIP + 1]):
-        if int(same(sites, site, vcpu)):
-            return 0
-    c[SITE_RIGHTS] = 0  # matches nothing while it is incomplete
-    bits = 64
-    mode = int(PAGING_4_LEVEL)
-    base = 0
-    linear = low | int(f[RIP + 1]) << 32
-    table = (int(f[CR3 + 1]) & 0xFFFFF) << 32 | int(f[CR3]) & 0xFFFFF000
-    vcpu.want(WANT_PAGING)
-    if rights & RIGHTS_L:
-        if not f[ENTRY_CONTROLS] & ENTRY_IA32E_MODE_GUEST:
-            return 0  # a bit without effect
-    else:
-        bits = 32 if rights & RIGHTS_DB else 16
-        mode = int(paging_mode(vcpu))
-        base = int(f[CS_BASE])
-        linear = low + base & 0xFFFFFFFF
-        if mode < PAGING_4_LEVEL:
-            table &= 0xFFFFFFFF
-    if mode == PAGING_PAE:
-        entry = int(vcpu.read(GUEST_PDPTE0 + (linear >> 30) * 2))
-        if not entry & PRESENT:
-            return 0
-        c[SITE_TOP + 1] = entry & 0xFFFFFFFF
-        c[SITE_TOP + 2] = entry >> 32 & 0xFFFFFFFF
-        table = entry & 0xFFFFFFFFFF000
-    gpa = int(walk(sites, site, table, linear, mode))
-    if gpa < 0 or gpa + 16 > int(h[2]):
-        return 0
-    code = gpa + (int(h[0]) | int(h[1]) << 32)
-    number = int(decode(code, bits))
-    if number:
-        if number & IMMEDIATE:
-            c[SITE_IMMEDIATE] = int(source(vcpu, number, code))
-        c[SITE_OPERAND] = int(address(code, bits))
-    else:
-        number = int(learn(vcpu))
-        c[SITE_IMMEDIATE] = h[HEAD_VALUE]
-        c[SITE_OPERAND] = h[HEAD_PLACE]
-    length = number & 15
-    if number == 0 or (linear & 0xFFF) + length > 0x1000:
-        length = 15
-        rights |= REFUSED
-    operand = int(c[SITE_OPERAND])
-    if operand & 31 == BASE_RIP:
-        operand = (operand >> 15) + low + length << 15 & 0x7FF8000 | operand & 0x7FE0 | BASE_NONE
-        c[SITE_OPERAND] = operand
-    c[SITE_PLAIN] = 0
-    if bits == 64 and operand >> 5 & 31 == BASE_NONE and operand >> 12 & 7 <= DS:
-        word = (operand & 31) << 1
-        if word == BASE_NONE << 1:
-            word = REASON + 1  # high half of a small number: 0
-        c[SITE_PLAIN] = 1 << 31 | operand >> 15 << 8 & 0xFFF00 | word
-    c[SITE_NUMBER] = number
-    c[SITE_MODE] = mode
-    c[SITE_BASE] = base
-    at = (int(c[SITE_END]) >> 2) + SITE_PAIRS
-    end = gpa + length
-    while gpa < end:
-        c[at] = gpa
-        c[at + 1] = ptr32(code)[0]
-        at += 2
-        gpa += 4
-        code += 4
-    c[SITE_END] = at - SITE_PAIRS << 2
-    c[0] = low
-    c[1] = f[RIP + 1]
-    c[SITE_RIGHTS] = rights
-    if rights & REFUSED:
-        return 0
-    return 1
-
-
-@micropython.viper
 def _before(site: int, vcpu) -> int:
     """The offset of the operand in its page; not 0 where that is not known."""
     c = ptr32(site)
@@ -305,7 +202,7 @@ def _length(sites: int, same, remember, learn, shift: int, vcpu) -> int:
     """Bytes of the instruction, or with shift 4 of its operand; 0: not known."""
     f = ptr32(vcpu)
     low = int(f[RIP])
-    site = sites + 4 * HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
+    site = sites + 4 * HEADER + 4 * WORDS * ((low ^ low >> 6) & (SITES - 1))
     c = ptr32(site)
     known = 1
     while True:
@@ -323,7 +220,7 @@ def _access(sites: int, read, write, slow, learn, vcpu) -> int:
     h = ptr32(sites)
     f = ptr32(vcpu)
     low = int(f[RIP])
-    site = sites + 4 * HEADER + 4 * _WORDS * ((low ^ low >> 6) & (_SITES - 1))
+    site = sites + 4 * HEADER + 4 * WORDS * ((low ^ low >> 6) & (SITES - 1))
     c = ptr32(site)
     if f[GPA + 1] or f[VECTORING_INFO] & 0x80000000 or f[DR7] & 0xFF or f[QUALIFICATION] & _ACCESS != _OPERANDS:
         return int(slow(vcpu))
@@ -347,7 +244,7 @@ def _access(sites: int, read, write, slow, learn, vcpu) -> int:
                         at += 8
                     if at >= end:
                         break
-        if known == 0 or int(_remember(sites, learn, vcpu)) == 0:
+        if known == 0 or int(remember(sites, learn, vcpu)) == 0:
             return int(slow(vcpu))
         known = 0
     number = int(c[SITE_NUMBER])

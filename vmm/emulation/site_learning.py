@@ -1,0 +1,132 @@
+"""How an instruction gets into the cache of sites.py: once for each place in a guest's code, and when that changes."""
+
+import micropython
+from micropython import const
+
+from vmm.emulation.decode import DS
+from vmm.emulation.fastmov import BASE_NONE, BASE_RIP, IMMEDIATE, address, decode, source
+from vmm.emulation.site_pages import HEAD_PLACE, HEAD_VALUE, HEADER
+from vmm.emulation.site_paging import (
+    PAGING_4_LEVEL,
+    PAGING_PAE,
+    PRESENT,
+    REFUSED,
+    SITE_BASE,
+    SITE_END,
+    SITE_IMMEDIATE,
+    SITE_MODE,
+    SITE_NUMBER,
+    SITE_OPERAND,
+    SITE_PAIRS,
+    SITE_PLAIN,
+    SITE_RIGHTS,
+    SITE_TOP,
+    paging_mode,
+    same,
+    walk,
+)
+from vmm.vtx.frame import CR3, CS_BASE, CS_RIGHTS, ENTRY_CONTROLS, REASON, RIP, WANT_PAGING
+from vmm.vtx.vmcs import GUEST_PDPTE0
+from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_DB, RIGHTS_L
+
+SITES = const(64)
+WORDS = const(36)  # of a site: 14, three levels of four, four times two of code
+
+
+@micropython.viper
+def _directory(site: int, linear: int, vcpu) -> int:
+    """The gpa of the page directory that PAE's PDPTE of this address names; -1: it is not present."""
+    c = ptr32(site)
+    entry = int(vcpu.read(GUEST_PDPTE0 + (linear >> 30) * 2))
+    if not entry & PRESENT:
+        return -1
+    c[SITE_TOP + 1] = entry & 0xFFFFFFFF
+    c[SITE_TOP + 2] = entry >> 32 & 0xFFFFFFFF
+    return entry & 0xFFFFFFFFFF000
+
+
+@micropython.viper
+def _add_code(site: int, gpa: int, code: int, length: int):
+    """The instruction's bytes are among what has to be unchanged. code: their host address."""
+    c = ptr32(site)
+    at = (int(c[SITE_END]) >> 2) + SITE_PAIRS
+    end = gpa + length
+    while gpa < end:
+        c[at] = gpa
+        c[at + 1] = ptr32(code)[0]
+        at += 2
+        gpa += 4
+        code += 4
+    c[SITE_END] = at - SITE_PAIRS << 2
+
+
+@micropython.viper
+def remember(sites: int, learn, vcpu) -> int:
+    """Cache the instruction at RIP: 1, or 0 where it cannot be cached."""
+    h = ptr32(sites)
+    f = ptr32(vcpu)
+    low = int(f[RIP])
+    rights = int(f[CS_RIGHTS])
+    site = sites + 4 * HEADER + 4 * WORDS * ((low ^ low >> 6) & (SITES - 1))
+    c = ptr32(site)
+    if int(c[SITE_RIGHTS]) == rights | REFUSED and int(c[0]) == low and int(c[1]) == int(f[RIP + 1]):
+        if int(same(sites, site, vcpu)):
+            return 0
+    c[SITE_RIGHTS] = 0  # matches nothing while it is incomplete
+    bits = 64
+    mode = int(PAGING_4_LEVEL)
+    base = 0
+    linear = low | int(f[RIP + 1]) << 32
+    table = (int(f[CR3 + 1]) & 0xFFFFF) << 32 | int(f[CR3]) & 0xFFFFF000
+    vcpu.want(WANT_PAGING)
+    if rights & RIGHTS_L:
+        if not f[ENTRY_CONTROLS] & ENTRY_IA32E_MODE_GUEST:
+            return 0  # a bit without effect
+    else:
+        bits = 32 if rights & RIGHTS_DB else 16
+        mode = int(paging_mode(vcpu))
+        base = int(f[CS_BASE])
+        linear = low + base & 0xFFFFFFFF
+        if mode < PAGING_4_LEVEL:
+            table &= 0xFFFFFFFF
+    if mode == PAGING_PAE:
+        table = int(_directory(site, linear, vcpu))
+        if table < 0:
+            return 0
+    gpa = int(walk(sites, site, table, linear, mode))
+    if gpa < 0 or gpa + 16 > int(h[2]):
+        return 0
+    code = gpa + (int(h[0]) | int(h[1]) << 32)
+    number = int(decode(code, bits))
+    if number:
+        if number & IMMEDIATE:
+            c[SITE_IMMEDIATE] = int(source(vcpu, number, code))
+        c[SITE_OPERAND] = int(address(code, bits))
+    else:
+        number = int(learn(vcpu))
+        c[SITE_IMMEDIATE] = h[HEAD_VALUE]
+        c[SITE_OPERAND] = h[HEAD_PLACE]
+    length = number & 15
+    if number == 0 or (linear & 0xFFF) + length > 0x1000:
+        length = 15
+        rights |= REFUSED
+    operand = int(c[SITE_OPERAND])
+    if operand & 31 == BASE_RIP:
+        operand = (operand >> 15) + low + length << 15 & 0x7FF8000 | operand & 0x7FE0 | BASE_NONE
+        c[SITE_OPERAND] = operand
+    c[SITE_PLAIN] = 0
+    if bits == 64 and operand >> 5 & 31 == BASE_NONE and operand >> 12 & 7 <= DS:
+        word = (operand & 31) << 1
+        if word == BASE_NONE << 1:
+            word = REASON + 1  # high half of a small number: 0
+        c[SITE_PLAIN] = 1 << 31 | operand >> 15 << 8 & 0xFFF00 | word
+    c[SITE_NUMBER] = number
+    c[SITE_MODE] = mode
+    c[SITE_BASE] = base
+    _add_code(site, gpa, code, length)
+    c[0] = low
+    c[1] = f[RIP + 1]
+    c[SITE_RIGHTS] = rights
+    if rights & REFUSED:
+        return 0
+    return 1
