@@ -9,7 +9,8 @@ called; then `pending_vector` gives RVI, `service_vector` SVI, `level_vectors` t
 `eoi_exit` handles the exit.
 
 Version 14h with seven LVT entries minus CMCI, no EOI-broadcast suppression. The page's hot paths are lapic_page.py and
-lapic_vectors.py, the timer lapic_timer.py. One file: what a register does is a few lines, and mostly of other registers.
+lapic_vectors.py, the timer lapic_timer.py. The rest is one file: what a register does is a few lines, mostly of other
+registers.
 """
 
 from micropython import const
