@@ -188,14 +188,15 @@ MP_DEFINE_CONST_FUN_OBJ_0(cpu_wanted_obj, mod_wanted);
 // True where more than the deadline ended it: a host interrupt, or idle_wanted().
 static mp_obj_t mod_idle(mp_obj_t deadline_in) {
     uint64_t deadline = mp_obj_get_int_truncated(deadline_in);
-    uart_guests_moved = false; // earlier moves have set host_attention: consoles are polled next
+    // What comes from here on is not undone below: it has set host_attention, and consoles and drivers look next.
+    uart_guests_moved = false;
+    state.idle_until = !state.in_hook ? 0 : deadline != 0 ? deadline : UINT64_MAX;
     timer_set(TIMER_CORE, deadline);
     halt_until_interrupt(deadline, true);
     timer_set(TIMER_CORE, 0);
-    state.idle_until = !state.in_hook ? 0 : deadline != 0 ? deadline : UINT64_MAX;
-    bool more = host_attention != 0 || idle_wanted() || due();
-    host_attention = 0;
-    return mp_obj_new_bool(more);
+    // In one instruction: an interrupt between a test and a reset of it would be lost, and its device waited for ever.
+    bool more = __atomic_exchange_n(&host_attention, 0, __ATOMIC_RELAXED) != 0;
+    return mp_obj_new_bool(more || idle_wanted() || due());
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_idle_obj, mod_idle);
 
