@@ -179,6 +179,18 @@ static mp_obj_t mod_alarm(mp_obj_t tsc) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mod_alarm_obj, mod_alarm);
 
+// look_at(tsc): the drivers look at their devices at this TSC, as at a host interrupt; or at an earlier one that was
+// asked for.
+static mp_obj_t mod_look_at(mp_obj_t tsc_in) {
+    uint64_t tsc = mp_obj_get_int_truncated(tsc_in);
+    uint64_t before = timer_get(TIMER_DRIVER);
+    if (before == 0 || tsc < before) {
+        timer_set(TIMER_DRIVER, tsc);
+    }
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mod_look_at_obj, mod_look_at);
+
 // zero(hpa, size): in pieces, between which guests of a higher priority may run.
 static mp_obj_t mod_zero(mp_obj_t hpa, mp_obj_t size) {
     byte *at = (byte *)mp_obj_get_int_truncated(hpa);
@@ -276,6 +288,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_line), MP_ROM_PTR(&cpu_line_obj)},
     {MP_ROM_QSTR(MP_QSTR_rdtsc), MP_ROM_PTR(&mod_rdtsc_obj)},
     {MP_ROM_QSTR(MP_QSTR_alarm), MP_ROM_PTR(&mod_alarm_obj)},
+    {MP_ROM_QSTR(MP_QSTR_look_at), MP_ROM_PTR(&mod_look_at_obj)},
     {MP_ROM_QSTR(MP_QSTR_zero), MP_ROM_PTR(&mod_zero_obj)},
     {MP_ROM_QSTR(MP_QSTR_copy), MP_ROM_PTR(&mod_copy_obj)},
     {MP_ROM_QSTR(MP_QSTR_look), MP_ROM_PTR(&mod_look_obj)},

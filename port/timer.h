@@ -11,6 +11,7 @@ typedef enum {
     TIMER_STUCK, // Ctrl-C at the prompt, and the idle hook does not return
     TIMER_RETRY, // second try at a pending exception (trap.c)
     TIMER_CORE, // timer_arm()
+    TIMER_DRIVER, // cpu.look_at()
     TIMER_COUNT
 } timer_slot_t;
 

@@ -29,7 +29,7 @@ class Variables:
         self.size = size = len(blob)
         if not size or size % BLOCK:
             raise ValueError("%d bytes are no variable store: whole blocks of 4 KiB" % size)
-        self._vm = vm
+        self.vm = vm
         self._drive = drive
         self._module = blob  # so that it stays where it is
         self._blob = uctypes.addressof(blob)
@@ -49,12 +49,12 @@ class Variables:
         return not self._changes and not self._writes
 
     def _map(self, on):
-        self._vm.ept.map(self._gpa, self._hpa, self.size, ept.R | ept.X if on else 0)
+        self.vm.ept.map(self._gpa, self._hpa, self.size, ept.R | ept.X if on else 0)
 
     def _direct(self, on):
         """The CPU reads the chip itself, or asks the monitor."""
         self._map(on)
-        self._vm.flush()
+        self.vm.flush()
 
     def _changed(self, offset, size):
         if not self._drive:
@@ -79,7 +79,7 @@ class Variables:
                 end += 1
             at, size = first * SECTOR, (end - first) * SECTOR
             try:
-                place = self._vm.take(size)
+                place = self.vm.take(size)
             except MemoryError:
                 self._failed()
                 return  # the next change tries again
@@ -89,18 +89,18 @@ class Variables:
                     cpu.copy(copy + i, self._hpa + at + i, min(_PIECE, size - i))
             self._writes += 1
             words, sectors = words_of([(place, size)])
-            self._drive.submit(Request(self._vm, WRITE, first, words, sectors, self._written(place)))
+            self._drive.submit(Request(self, WRITE, first, words, sectors, self._written(place)))
 
     def _written(self, place):
         def done(ok):
-            self._vm.give(place)
+            self.vm.give(place)
             self._writes -= 1
             if not ok:
                 self._failed()
             if self._changes:
                 self._write()
             elif not self._writes:
-                self._drive.submit(Request(self._vm, FLUSH, 0, words_of([])[0], 0, self._flushed))
+                self._drive.submit(Request(self, FLUSH, 0, words_of([])[0], 0, self._flushed))
 
         return done
 
@@ -111,14 +111,14 @@ class Variables:
     def _failed(self):
         self.failures += 1
         if self.failures == 1:
-            self._vm.log("its variables could not be written to their file")
+            self.vm.log("its variables could not be written to their file")
 
     def close(self):
         """The guest is destroyed: what is under way is done when this returns."""
         if self._drive:
             self._write()
-            self._drive.finish(self._vm)
-            self._vm.monitor.drives.give(self._drive, self._vm)
+            self._drive.finish(self)
+            self.vm.monitor.drives.give(self._drive, self.vm)
             self._drive = None
 
     # -- state as data

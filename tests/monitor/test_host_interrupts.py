@@ -44,3 +44,32 @@ def test_one_that_comes_as_the_deadline_does_is_not_lost(bench):
         240,
     )
     assert bench.eval("lost") == []
+
+
+def test_drivers_look_again_at_the_time_that_one_has_asked_for(bench):
+    """The first of several; idling, and what else waits, does not put it off."""
+    bench.exec("""
+import cpu
+with still():
+    ends = []
+    cpu.idle(cpu.rdtsc() + 1000)
+    began = cpu.rdtsc()
+    cpu.look_at(began + 300000)
+    cpu.look_at(began + 900000)
+    while not cpu.idle(cpu.rdtsc() + 7000):
+        cpu.alarm(0)
+    ends.append(cpu.rdtsc() - began)
+    ends.append(cpu.idle(began + 1200000))
+""")
+    first, second = bench.eval("ends")
+    assert 300000 <= first < 330000 and second is False
+
+
+def test_a_guest_makes_way_for_that(bench):
+    bench.exec("import cpu\nlooks = []\nlook = lambda floor: looks.append(cpu.rdtsc())\nsched.drivers.append(look)")
+    guest = bench.guest("spin: jmp spin")
+    guest.exec(
+        "vm.resume()\ndel looks[:]\nwhen = cpu.rdtsc() + cpu.tsc_hz // 100\ncpu.look_at(when)\ntime.sleep_ms(30)\n"
+        "sched.drivers.remove(look)\nlate = [at - when for at in looks if at >= when]"
+    )
+    assert 0 <= bench.eval("late[0]") < 100_000

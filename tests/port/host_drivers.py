@@ -12,6 +12,10 @@ class Guest:
     name = "g"
     priority = 0
 
+    @property
+    def vm(self):
+        return self
+
 
 class Scheduler:
     """What a driver uses of the scheduler's."""

@@ -36,7 +36,7 @@ class Io:
         self.now += 1
         return self.now
 
-    def alarm(self, tsc):
+    def look_at(self, tsc):
         self.at = tsc
 
     def line(self, n, kind):

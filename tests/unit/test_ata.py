@@ -15,6 +15,14 @@ SECTORS = 700
 class Guest:
     def __init__(self, priority=0):
         self.priority = priority
+        self.vm = self  # as an owner of requests
+
+
+class Disk:
+    """A guest's disk: what its requests are cancelled by."""
+
+    def __init__(self, vm):
+        self.vm = vm
 
 
 class Scheduler:
@@ -151,10 +159,38 @@ def test_a_guest_that_is_gone():
     assert b.wait(others) and under_way == [] and waiting == [] and b.io.content == b.before
 
 
+def test_a_disk_that_is_gone_ends_no_request_of_another_of_its_guest():
+    """That one may be the next to go, in the middle of load()."""
+    b = Bench(seeks=60)
+    one, other = Disk(b.guest), Disk(b.guest)
+    under_way, _ = b.request(READ, 0, (512,), guest=one)
+    others, _ = b.request(FLUSH, 0, (), guest=other)
+    b.drive.cancel(one)
+    assert under_way == [] and others == [] and b.scheduler.later
+    assert b.wait(others)
+    kept, _ = b.request(READ, 0, (512,), guest=other)
+    b.drive.cancel(one)
+    assert b.wait(kept)
+
+
+def test_when_its_end_fails_the_next_one_is_not_forgotten():
+    b = Bench(seeks=60)
+
+    def fails(ok):
+        raise MemoryError
+
+    b.request(READ, 0, (512,), done=fails)
+    after, _ = b.request(READ, 0, (512,))
+    with pytest.raises(MemoryError):
+        b.wait([])
+    assert b.scheduler.later == 1 and b.wait(after)
+
+
 def test_a_disk_that_does_not_answer():
     b = Bench(seeks=5)
     b.io.dead = True
     answer, _ = b.request(READ, 0, (512,))
+    assert b.io.at < b.io.now + 21 * b.io.tsc_hz  # then the driver looks, though nothing interrupts
     b.io.now += 21 * b.io.tsc_hz
     assert b.wait(answer) is False and b.channel.timeouts == 1
     answer, _ = b.request(READ, 0, (512,))

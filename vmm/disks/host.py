@@ -39,10 +39,10 @@ class HostDisk:
 
     def words(self, sector, words, sectors, write, done):
         """transfer() of buffers as a virtqueue's chain has them."""
-        self.drive.submit(Request(self.vm, WRITE if write else READ, sector, words, sectors, done))
+        self.drive.submit(Request(self, WRITE if write else READ, sector, words, sectors, done))
 
     def flush(self, done):
-        self.drive.submit(Request(self.vm, FLUSH, 0, _NOTHING, 0, done))
+        self.drive.submit(Request(self, FLUSH, 0, _NOTHING, 0, done))
 
     def save(self):
         return {}
@@ -51,7 +51,7 @@ class HostDisk:
         pass
 
     def cancel(self):
-        self.drive.cancel(self.vm)
+        self.drive.cancel(self)
 
     def forget(self):
         self.cancel()
@@ -161,7 +161,7 @@ class Scratch(HostDisk):
     def read(self, sector, parts, done):
         """From the drive."""
         words, sectors = words_of(parts)
-        self.drive.submit(Request(self.vm, READ, sector, words, sectors, done))
+        self.drive.submit(Request(self, READ, sector, words, sectors, done))
 
 
 class _Transfer:

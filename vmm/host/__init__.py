@@ -17,11 +17,13 @@ LEVEL = const(2)
 
 
 class Request:
-    """A guest's request to a disk. words: an array, three a buffer: hpa low, hpa high, bytes; sectors: in all; vm: the
-    guest's; done(ok) is called once it is done, perhaps within submit()."""
+    """A guest's request to a disk. words: an array, three a buffer: hpa low, hpa high, bytes; sectors: in all; owner:
+    cancel() and finish() go by it, its `vm` is the guest's; done(ok) is called once it is done, perhaps within
+    submit()."""
 
-    def __init__(self, vm, kind, sector, words, sectors, done):
-        self.vm = vm
+    def __init__(self, owner, kind, sector, words, sectors, done):
+        self.owner = owner
+        self.vm = owner.vm
         self.kind = kind
         self.sector = sector
         self.words = words

@@ -78,14 +78,14 @@ class Drive:
         """A request is done when the disk comes to it."""
         self.channel.submit(self, request)
 
-    def cancel(self, vm):
-        """Requests of this guest are forgotten: when this returns, none moves anything any more. Writes that have
+    def cancel(self, owner):
+        """Requests of this owner are forgotten: when this returns, none moves anything any more. Writes that have
         begun are done."""
-        self.channel.cancel(self, vm)
+        self.channel.cancel(self, owner)
 
-    def finish(self, vm):
-        """Requests of this guest are done when this returns."""
-        self.channel.finish(self, vm)
+    def finish(self, owner):
+        """Requests of this owner are done when this returns."""
+        self.channel.finish(self, owner)
 
     def close(self):
         """Nothing moves but by the monitor's own instructions."""
@@ -275,7 +275,7 @@ class Channel:
         """Whether the disk has not answered for too long."""
         io = self._io
         if io.rdtsc() < self._deadline:
-            io.alarm(self._deadline)
+            io.look_at(self._deadline)
             return False
         self.timeouts += 1
         self._reset()
@@ -285,6 +285,8 @@ class Channel:
     def _end(self, ok):
         _, request = self._current
         self._current = None
+        if self._waiting:
+            self._scheduler.poll_later()  # they do not wait for ever where the monitor fails at what follows
         if request.done:
             request.done(ok)
 
@@ -303,22 +305,31 @@ class Channel:
         while self._io.rdtsc() < end:
             pass
 
-    def finish(self, drive, vm):
-        while not self._inside and self._has(drive, vm):
+    def finish(self, drive, owner):
+        while not self._inside and self._has(drive, owner):
             self._go_on(0, None)
 
-    def _has(self, drive, vm):
-        """Whether there are requests of this guest."""
+    def _has(self, drive, owner):
+        """Whether there are requests of this owner."""
         requests = self._waiting + ([self._current] if self._current else [])
-        return any([d is drive and r.vm is vm for d, r in requests])
+        return any([d is drive and r.owner is owner for d, r in requests])
 
-    def cancel(self, drive, vm):
-        self._waiting = [(d, r) for d, r in self._waiting if d is not drive or r.vm is not vm]
+    def cancel(self, drive, owner):
+        """No other request is begun meanwhile: one of the same guest might end, and its disk's turn to be cancelled
+        is to come."""
+        self._waiting = [(d, r) for d, r in self._waiting if d is not drive or r.owner is not owner]
         current = self._current
-        if current and current[0] is drive and current[1].vm is vm:
-            current[1].done = None
-            while self._current is current and not self._inside:
-                self._go_on(0, vm)
+        if not current or current[0] is not drive or current[1].owner is not owner:
+            return
+        current[1].done = None
+        while self._current is current and not self._inside:
+            self._inside = True
+            try:
+                self._step()
+            finally:
+                self._inside = False
+        if self._waiting:
+            self._scheduler.poll_later()
 
 
 def text(words, start, end):

@@ -95,15 +95,20 @@ class Queued:
         while one >= 0:
             ended.append(one)
             one = self._next()
-        for one in ended:
-            vm = self._slots[one >> 1].vm
-            if vm.priority < floor:
-                self._ended.append(one)
+        try:
+            while ended:
+                one = ended.pop(0)
+                vm = self._slots[one >> 1].vm
+                if vm.priority < floor:
+                    self._ended.append(one)
+                else:
+                    self._scheduler.serve(vm, lambda one=one: self._end(one))
+        finally:
+            self._ended += ended  # behind one at which the monitor failed
+            if self._ended:
                 self._scheduler.poll_later()
-            else:
-                self._scheduler.serve(vm, lambda one=one: self._end(one))
-        if caused and self._line is not None:
-            cpu.line(self._line, LEVEL)
+            if caused and self._line is not None:
+                cpu.line(self._line, LEVEL)
 
     def _end(self, one):
         """A command has ended."""
@@ -125,20 +130,29 @@ class Queued:
             request.done(request.ok)
         self._go_on()
 
-    def cancel(self, vm):
-        """Requests of this guest are forgotten: when this returns, none moves anything any more. Writes that have
-        begun are done."""
-        self._waiting = [request for request in self._waiting if request.vm is not vm]
-        mine = [request for request in self._slots if request and request.vm is vm]
+    def cancel(self, owner):
+        """Requests of this owner are forgotten: when this returns, none moves anything any more. Writes that have
+        begun are done. Requests of others end later: one of the same guest might be cancelled next."""
+        self._waiting = [request for request in self._waiting if request.owner is not owner]
+        mine = [request for request in self._slots if request and request.owner is owner]
         for request in mine:
             request.done = None
             request.parts = []
+        ended, self._ended = self._ended, []
         while any([request.under_way for request in mine]):
-            self._end_one()
+            one = ended.pop(0) if ended else self._next()
+            if one >= 0:
+                if self._slots[one >> 1] in mine:
+                    self._end(one)
+                else:
+                    self._ended.append(one)
+        self._ended += ended
+        if self._ended:
+            self._scheduler.poll_later()
 
-    def finish(self, vm):
-        """Requests of this guest are done when this returns."""
-        while any([request and request.vm is vm for request in self._slots + self._waiting]):
+    def finish(self, owner):
+        """Requests of this owner are done when this returns."""
+        while any([request and request.owner is owner for request in self._slots + self._waiting]):
             self._end_one()
 
     def _end_one(self):
