@@ -10,6 +10,7 @@ from rings import DATA, SIZE, Driver
 
 from vmm.devices.virtio.blk import Blk
 from vmm.devices.virtio.device import DRIVER_OK, EVENT_IDX, FEATURES_OK, INDIRECT_DESC, NEEDS_RESET, VERSION_1
+from vmm.devices.virtio.mmio import Mmio
 from vmm.disks.memory import CHUNK, MemoryDisk
 
 READ, WRITE, FLUSH, GET_ID = 0, 1, 4, 8
@@ -260,6 +261,38 @@ def test_requests_end_in_any_order_and_not_after_a_reset():
     assert b.device.waiting == 0 and b.driver.used_index() == 1 and b.memory.read_u8(0x9000) == 0
 
 
+@pytest.mark.parametrize("cancels", [True, False])
+def test_a_queue_that_is_disabled_gets_nothing_back(cancels):
+    """By registers in memory a driver can disable a queue while the disk has requests. Even if one ended then, it
+    must not be written to where a queue without an address would have its used ring: at address 0 of the host."""
+    b = Bench()
+    b.disk = Slow()
+    b.device = Blk(b.memory, b.refused.append, b.disk)
+    transport = Mmio(b.device, b.signals.append)
+    b.start()
+    b.memory.write(0x8000, struct.pack("<IIQ", READ, 0, 0))
+    b.memory.write_u8(0x9000, 0xEE)
+    b.driver.chain(0, (0x8000, 16, 0), (DATA, 512, 1), (0x9000, 1, 1))
+    b.driver.add(0)
+    transport.write(0x50, 4, 0)
+    assert b.device.waiting == 1
+    if cancels:
+        transport.write(0x44, 4, 0)
+        assert b.disk.cancelled and b.device.waiting == 0 and transport.read(0x44, 4) == 0
+    else:
+        b.device.queues[0].reset()
+    b.signals.clear()
+    b.disk.under_way.pop()(True)
+    assert b.driver.used_index() == 0 and b.signals == []
+    assert b.memory.read_u8(0x9000) == (0xEE if cancels else 0)
+    b.start()
+    b.driver.chain(0, (0x8000, 16, 0), (DATA, 512, 1), (0x9000, 1, 1))
+    b.driver.add(0)
+    transport.write(0x50, 4, 0)
+    b.disk.under_way.pop()(True)
+    assert b.driver.used_index() == 1
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_random_rings(seed):
     """Whatever a driver writes: the disk changes only where a request says so, and a reset mends all."""
@@ -291,6 +324,19 @@ def test_a_saved_device_goes_on():
     b.device = other
     b.driver.queue = other.queues[0]
     assert b.request(READ, 2, back=(512,)) == (OK, b.before[1024:1536])
+
+
+def test_what_nobody_was_told_of_is_found_after_a_load():
+    """A notification was put off, or is on its way: with the event index no other follows it."""
+    b = Bench()
+    b.start(VERSION_1 | EVENT_IDX)
+    b.memory.write(0x8000, struct.pack("<IIQ", READ, 0, 1))
+    b.driver.chain(0, (0x8000, 16, 0), (DATA, 512, 1), (0x9000, 1, 1))
+    b.driver.add(0)
+    b.device.load(b.device.save())
+    assert b.driver.back() == []
+    b.device.resume()
+    assert b.driver.back() == [(0, 513)] and b.memory.read(DATA, 512) == b.before[512:1024] and b.signals == [0]
 
 
 @pytest.mark.parametrize("seed", range(30))

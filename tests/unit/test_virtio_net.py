@@ -407,3 +407,39 @@ def test_a_saved_interface_goes_on():
     assert lan["lan"].known == {"02:00:00:00:00:01": "g1/net0"}
     a.send(frame(b.mac, a.mac))
     assert len(b.got()) == 1
+
+
+def test_a_frame_that_was_put_off_is_sent_after_a_load():
+    lan, a, b = pair()
+    lan.scheduler.depth[0] = 1
+    a.memory.write(0x8000, bytes(12) + frame(b.mac, a.mac))
+    a.tx.chain(0, (0x8000, 72, 0))
+    a.tx.add(0)
+    a.net.kicks[1]()
+    lan.scheduler.depth[0] = 0
+    saved = a.net.save()
+    a.port.power(False)  # as of another guest
+    a.port.power(True)
+    a.net.load(saved)
+    assert b.got() == []
+    a.net.resume()
+    assert len(b.got()) == 1 and a.tx.back() == [(0, 0)]
+
+
+def test_a_policy_on_a_frame_may_save_and_load_its_sender():
+    """Its buffers have been given back by then: whoever is loaded with that state would not do so."""
+    _, a, b = pair()
+
+    class Watcher:
+        def sees(self, port, frame, header, out):
+            if out:
+                saved = a.net.save()
+                assert saved["queues"][1]["filled"] == saved["queues"][1]["next"]
+                a.net.load(saved)
+                a.net.resume()
+            return frame
+
+    a.port.watch(Watcher())
+    for _ in range(3):
+        a.send(frame(b.mac, a.mac))
+        assert len(b.got()) == 1

@@ -144,16 +144,20 @@ class Port:
 
     # -- the way through Python
 
-    def send_slowly(self, chain):
-        """A frame that send() has left to Python, in a chain that has been looked at."""
+    def take(self, chain):
+        """A frame that send() has left to Python, in a chain that has been looked at: its header and itself."""
+        parts, _ = buffers(chain)
+        data = bytearray(self.words[SIZE] + HEADER_BYTES)
+        at = 0
+        for hpa, size in parts:
+            data[at : at + size] = uctypes.bytearray_at(hpa, size)
+            at += size
+        return data
+
+    def send_slowly(self, data):
+        """What take() has returned."""
         cpu.hold(1)
         try:
-            parts, _ = buffers(chain)
-            data = bytearray(self.words[SIZE] + HEADER_BYTES)
-            at = 0
-            for hpa, size in parts:
-                data[at : at + size] = uctypes.bytearray_at(hpa, size)
-                at += size
             if move.check(self.at, uctypes.addressof(data)) < 0:
                 self.words[REFUSED] += 1
                 return

@@ -102,6 +102,10 @@ class Blk(Device):
         self._heads = []
         self._again = ()
 
+    def disable(self, n):
+        self.stopped()
+        Device.disable(self, n)
+
     def notified(self, n):
         self.go_on(self._serve() if self._serve else self.queues[0].pop(self._chain))
 
@@ -225,6 +229,7 @@ class Blk(Device):
         for head in again:
             if self.queues[0].again(head, self._chain) == CHAIN:
                 self._request(self._chain)
+        Device.resume(self)
 
 
 def _address(chain, i):

@@ -40,7 +40,9 @@ class Device:
     config()       bytes of its configuration space
     configure(offset, data)   the driver writes there; most devices have nothing to write
     stopped()      the driver has reset it: forget what is under way
-    resume()       load() has been called, of this device and of all of its guest: go on with what was under way
+    disable(n)     the driver disables queue n, whose buffers are not touched any more when this returns
+    resume()       load() has been called, of this device and of all of its guest: go on with what was under way, then
+                   Device.resume()
 
     kicks[n]() is notify(n), or a faster one that the device has put there. The transport sets signal(n), an interrupt
     for queue n, and changed(), one for configuration or status. refused(what) counts what a driver did wrong.
@@ -81,7 +83,9 @@ class Device:
         pass
 
     def resume(self):
-        pass
+        """Look at the queues: a notification may have been put off when the device was saved."""
+        for kick in self.kicks:
+            kick()
 
     def configure(self, offset, data):
         pass
@@ -108,6 +112,10 @@ class Device:
         """The driver enables queue n, whose size and addresses are set."""
         if not self.queues[n].enable(self.accepted & EVENT_IDX, self.accepted & INDIRECT_DESC):
             self.fail("queue %d is outside RAM or has a wrong size" % n)
+
+    def disable(self, n):
+        """The driver disables queue n: when this returns, nothing is under way there."""
+        self.queues[n].reset()
 
     def notify(self, n):
         """The driver has added buffers to queue n."""

@@ -141,7 +141,7 @@ class Mmio:
             if value & 1 and not queue.enabled:
                 self.device.enable(self._select)
             elif not value & 1 and queue.enabled:
-                queue.reset()
+                self.device.disable(self._select)
         elif _QUEUE_ADDRESSES <= offset < _QUEUE_ADDRESSES_END:
             which, half = offset - _QUEUE_ADDRESSES >> 4, offset & 15
             if half in (0, 4):

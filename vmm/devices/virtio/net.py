@@ -105,8 +105,9 @@ class Net(Device):
         queue, chain = self.queues[TX], self.chains[TX]
         while found > NOTHING:
             if found == CHAIN:
-                self.port.send_slowly(chain)
-                queue.push(chain[HEAD], 0)
+                data = self.port.take(chain)
+                queue.push(chain[HEAD], 0)  # before policies look at it, which may save the guest's devices
+                self.port.send_slowly(data)
             found = self.port.send()
         if found == WRONG:
             self.broken(TX)

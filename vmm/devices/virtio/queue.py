@@ -240,6 +240,8 @@ def pop(state: ptr32, memory: ptr32, chain: ptr32) -> int:
 @micropython.viper
 def push(state: ptr32, head: int, written: int):
     """Queue.push()."""
+    if state[SIZE] == 0:
+        return  # the driver has disabled the queue since
     used = int(state[USED]) | int(state[USED + 1]) << 32
     filled = int(state[FILLED])
     entry = ptr32(used + 4 + ((filled & int(state[SIZE]) - 1) << 3))

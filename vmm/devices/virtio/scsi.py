@@ -60,6 +60,11 @@ class Scsi(Device):
         self._again = ()
         self.target.reset()
 
+    def disable(self, n):
+        if n == _REQUESTS:
+            self.stopped()
+        Device.disable(self, n)
+
     def notified(self, n):
         if n not in (_CONTROL, _REQUESTS):
             return
@@ -150,6 +155,7 @@ class Scsi(Device):
         for head in again:
             if self.queues[_REQUESTS].again(head, self._chain) == CHAIN:
                 self._request(self._chain)
+        Device.resume(self)
 
 
 def _scatter(parts, data):
