@@ -205,6 +205,15 @@ class Expansion:
             "disks": [disk.save() for disk in self.disks],
         }
 
+    def check(self, saved):
+        """ValueError where a state is that of another board."""
+        places = len(self.places.transports) if self.places else 0
+        found = len(saved["disks"]), len(saved["places"]), bool(saved["board"])
+        if found != (len(self.disks), places, bool(self.board)):
+            raise ValueError("the saved state is of other disks or devices")
+        if self.board:
+            self.board.host.check(saved["board"])
+
     def load(self, saved):
         for disk, state in zip(self.disks, saved["disks"]):
             disk.load(state)

@@ -47,7 +47,7 @@ class Life:
 
     def start(self):
         """Load the guest's images and let it run. loaders.LoadError says what is wrong with one."""
-        self._check("started")
+        self.check_whole("started")
         self.steadily(self._start_anew)
 
     def _start_anew(self):
@@ -176,7 +176,7 @@ class Life:
 
     def destroy(self):
         """Give back everything that the guest had. What the object is asked to do afterwards it refuses."""
-        self._check("destroyed")
+        self.check_whole("destroyed")
         if self.monitor.scheduler.inside is self:
             raise RuntimeError("guest %s is in an exit of its own: it cannot be destroyed there" % self.name)
         self.hold(1)  # to its end
@@ -204,7 +204,8 @@ class Life:
         if self.debugger:
             self.debugger.stood()
 
-    def _check(self, what):
+    def check_whole(self, what):
+        """RuntimeError where something is half done for it: it cannot be `what` there."""
         if isinstance(self.vcpu, Gone):
             raise RuntimeError("guest %s has been destroyed" % self.name)
         if any([self.monitor.scheduler.interrupts(scheduled.frame) for scheduled in self._scheduled]):

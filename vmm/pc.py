@@ -33,6 +33,7 @@ from vmm.devices.reset_cf9 import ResetCf9
 from vmm.devices.uart16550 import Uart16550
 from vmm.devices.vga import Vga
 from vmm.handlers.apic_msrs import ApicMsrs
+from vmm.vtx.frame import PARKED
 from vmm.vtx.x86 import APIC_BASE, IOAPIC_BASE, PAGE
 
 COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
@@ -151,21 +152,29 @@ class Pc:
             yield "lapic%d" % vcpu.number, vcpu.lapic
 
     def save(self):
-        """The state of all devices as plain data, {name: state}; None for one that has not been made."""
+        """The state of all devices as plain data, {name: state}; None for one that has not been made. RuntimeError in
+        the middle of an exit of the guest, or of a driver's work for it."""
+        self.vm.check_whole("saved")
         with self.vm.monitor.scheduler.still:
             return {name: chip and chip.save() for name, chip in self.chips()}
 
     def load(self, states):
         """Set what save() returned, also that of another guest with the same description. ValueError, with nothing
-        changed, where devices are missing."""
+        changed, where devices are missing; RuntimeError as save()."""
+        self.vm.check_whole("loaded")
         if states.get("hpet") and not self.hpet:
             self._make_hpet()
         chips = [(name, chip) for name, chip in self.chips() if chip]
         for name, _ in chips:
             if states.get(name) is None and name != "hpet":
                 raise ValueError("the saved state has no %s" % name)
+        if self.expansion:
+            self.expansion.check(states["expansion"])
         with self.vm.monitor.scheduler.still:
             self.vm.mmio_bus.together(bind(_load, chips, states))
+            self._place_lapic()
+            for vcpu in self.vm.vcpus:
+                vcpu.scheduled.put(PARKED, 0)  # what a timer raises may not be pending any more
             if self.expansion:
                 self.expansion.resume()
 

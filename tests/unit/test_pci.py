@@ -192,3 +192,24 @@ def test_messages_without_a_table():
 def test_numbers_of_messages_that_there_are_not(count):
     with pytest.raises(ValueError, match="MSI with %d messages" % count):
         plain().messages(count)
+
+
+def test_bars_that_have_changed_places_are_loaded():
+    b = Bench()
+    for n in (2, 3):
+        b.board.host.add(plain(("memory", 0x1000, Registers())), n)
+    one, other = b.board.host.functions[2 << 3], b.board.host.functions[3 << 3]
+
+    def place(first, second):
+        for function, at in ((one, first), (other, second)):
+            b.put(function.address, 4, 0, 2)
+            b.put(function.address, 0x10, at)
+        for function in (one, other):
+            b.put(function.address, 4, 2, 2)
+
+    place(0xE0000000, 0xE0001000)
+    saved = b.board.host.save()
+    place(0xE0001000, 0xE0000000)
+    b.board.host.load(saved)
+    assert (one.bars[0].at, other.bars[0].at) == (0xE0000000, 0xE0001000) and b.refused == []
+    assert b.memory.find(0xE0000000)[1] is one.bars[0].pieces[0][2]

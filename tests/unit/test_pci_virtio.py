@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import rings
 from pci_bench import SLOT, Bench, capabilities, plain
 
@@ -128,6 +129,17 @@ def test_saved_and_loaded():
     assert other.levels[line] == 1
     other.memory.read(MEMORY + 0x1000, 1)
     assert ask(other, driver) == [(0, 64)] and other.levels[line] == 1
+
+
+def test_the_state_of_another_board_is_refused():
+    b = Bench()
+    b.virtio()
+    saved = b.board.host.save()
+    other = Bench()
+    other.board.host.write(0, 4, 0x80000800)
+    with pytest.raises(ValueError, match="of other PCI devices"):
+        other.board.host.load(saved)
+    assert other.board.host.address == 0x80000800
 
 
 def test_random_accesses_to_configuration_space_and_registers():

@@ -107,7 +107,14 @@ class Host:
         """Plain data, that of all functions."""
         return {"address": self.address, "functions": {at: function.save() for at, function in self.functions.items()}}
 
+    def check(self, saved):
+        """ValueError where other functions were plugged in."""
+        if sorted(saved["functions"]) != sorted(self.functions):
+            raise ValueError("the saved state is of other PCI devices")
+
     def load(self, saved):
+        self.check(saved)
+        self.reset()  # each BAR's new place may be another's old one
         self.address = saved["address"]
         for at, state in saved["functions"].items():
             self.functions[at].load(state)

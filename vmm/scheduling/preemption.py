@@ -80,9 +80,10 @@ class Preemption:
         return self._interrupted[0] != 0
 
     def interrupts(self, frame):
-        """Whether a handler of the guest with this frame (hpa) is interrupted."""
+        """Whether a handler of the guest with this frame (hpa) is interrupted, or a driver's work for it."""
         stack = self._interrupted
-        return any(stack[1 + i] == frame for i in range(stack[0]))
+        depth = stack[0]
+        return depth and frame == self._served or any([stack[1 + i] == frame for i in range(depth)])
 
     def defer(self, settle=None):
         """Something for another guest is put off. Given once, a function that sees to it then."""

@@ -68,6 +68,7 @@ class Scheduler(Preemption, Consoles):
         self._frames = array("I", bytes(4 * most))
         self._callbacks = []
         self.drivers = []  # look(floor) of each, called when a host interrupt has come (vmm/host)
+        self._served = 0  # frame of the guest for which a driver works
         self.say = print  # Monitor puts its journal here
         self.failures = 0  # of what is no guest's
         self._started = cpu.rdtsc()
@@ -297,12 +298,14 @@ class Scheduler(Preemption, Consoles):
         """work() of a driver for a guest, between turns: it is charged to the guest, and those above do not wait."""
         words = self._words
         frame = vm.vcpus[0].frame_hpa
+        before, self._served = self._served, frame
         began = begin(words)
         try:
             arm_over(self, frame)
             return work()
         finally:
             disarm(self._preempt_at)
+            self._served = before
             charge(frame, passed(words, began))
 
     def collect(self, priority):

@@ -141,8 +141,7 @@ class Apicv:
     def _loaded(self):
         """The Lapic has another state."""
         lapic = self._lapic
-        if self.virtualizes and (lapic.x2apic or not lapic.enabled):
-            self.mode()
+        self.mode(self._vcpu.lapic_at)
         self._write(GUEST_INTERRUPT_STATUS, max(lapic.service_vector(), 0) << 8 if lapic.get(VIRTUAL_DELIVERY) else 0)
 
     def level_changed(self):
