@@ -252,7 +252,27 @@ def push(state: ptr32, head: int, written: int):
     ptr16(used)[1] = filled
 
 
-# What one frame fills is shown to the driver all at once: put() for each chain, then show(); or take_back().
+@micropython.viper
+def push_quietly(state: ptr32, head: int, written: int):
+    """push(), and the driver is asked for no notification when it adds buffers."""
+    used = int(state[USED]) | int(state[USED + 1]) << 32
+    filled = int(state[FILLED])
+    size = int(state[SIZE])
+    entry = ptr32(used + 4 + ((filled & size - 1) << 3))
+    entry[0] = head
+    entry[1] = written
+    filled = filled + 1 & 0xFFFF
+    state[FILLED] = filled
+    ring = ptr16(used)
+    ring[1] = filled
+    if state[EVENT]:
+        ring[2 + 4 * size] = int(state[NEXT]) - 1  # an index that it has passed
+    else:
+        ring[0] = _NO_NOTIFY
+
+
+# What one frame fills is shown to the driver all at once: put() for each chain, then show(); or take_back(). Where it
+# fills one chain, push_quietly() is both.
 
 
 @micropython.viper
@@ -265,17 +285,16 @@ def put(state: ptr32, ahead: int, head: int, written: int):
 
 
 @micropython.viper
-def show(state: ptr32, count: int, quiet: int):
-    """The driver sees `count` more entries. quiet: and is asked for no notification when it adds buffers."""
+def show(state: ptr32, count: int):
+    """The driver sees `count` more entries, and is asked for no notification when it adds buffers."""
     used = ptr16(int(state[USED]) | int(state[USED + 1]) << 32)
     filled = int(state[FILLED]) + count & 0xFFFF
     state[FILLED] = filled
     used[1] = filled
-    if quiet:
-        if state[EVENT]:
-            used[2 + 4 * int(state[SIZE])] = int(state[NEXT]) - 1  # an index that it has passed
-        else:
-            used[0] = _NO_NOTIFY
+    if state[EVENT]:
+        used[2 + 4 * int(state[SIZE])] = int(state[NEXT]) - 1
+    else:
+        used[0] = _NO_NOTIFY
 
 
 @micropython.viper
