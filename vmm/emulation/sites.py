@@ -50,7 +50,6 @@ from vmm.emulation.site_pages import (
 from vmm.emulation.site_paging import (
     PAGING_4_LEVEL,
     PAGING_PAE,
-    PRESENT,
     REFUSED,
     SITE_BASE,
     SITE_END,
@@ -62,7 +61,10 @@ from vmm.emulation.site_paging import (
     SITE_PLAIN,
     SITE_RIGHTS,
     SITE_TOP,
+    directory,
+    keep_code,
     paging_mode,
+    plain,
     same,
     walk,
 )
@@ -76,12 +78,11 @@ from vmm.vtx.frame import (
     LENGTH,
     OUTCOME,
     QUALIFICATION,
-    REASON,
     RIP,
     VECTORING_INFO,
     WANT_PAGING,
 )
-from vmm.vtx.vmcs import GUEST_ES_BASE, GUEST_PDPTE0
+from vmm.vtx.vmcs import GUEST_ES_BASE
 from vmm.vtx.vmcs_bits import (
     ENTRY_IA32E_MODE_GUEST,
     EPT_FETCH,
@@ -226,12 +227,9 @@ def _remember(sites: int, learn, vcpu) -> int:
         if mode < PAGING_4_LEVEL:
             table &= 0xFFFFFFFF
     if mode == PAGING_PAE:
-        entry = int(vcpu.read(GUEST_PDPTE0 + (linear >> 30) * 2))
-        if not entry & PRESENT:
+        table = int(directory(site, linear, vcpu))
+        if table == 0:
             return 0
-        c[SITE_TOP + 1] = entry & 0xFFFFFFFF
-        c[SITE_TOP + 2] = entry >> 32 & 0xFFFFFFFF
-        table = entry & 0xFFFFFFFFFF000
     gpa = int(walk(sites, site, table, linear, mode))
     if gpa < 0 or gpa + 16 > int(h[2]):
         return 0
@@ -253,24 +251,11 @@ def _remember(sites: int, learn, vcpu) -> int:
     if operand & 31 == BASE_RIP:
         operand = (operand >> 15) + low + length << 15 & 0x7FF8000 | operand & 0x7FE0 | BASE_NONE
         c[SITE_OPERAND] = operand
-    c[SITE_PLAIN] = 0
-    if bits == 64 and operand >> 5 & 31 == BASE_NONE and operand >> 12 & 7 <= DS:
-        word = (operand & 31) << 1
-        if word == BASE_NONE << 1:
-            word = REASON + 1  # high half of a small number: 0
-        c[SITE_PLAIN] = 1 << 31 | operand >> 15 << 8 & 0xFFF00 | word
+    c[SITE_PLAIN] = int(plain(operand)) if bits == 64 else 0
     c[SITE_NUMBER] = number
     c[SITE_MODE] = mode
     c[SITE_BASE] = base
-    at = (int(c[SITE_END]) >> 2) + SITE_PAIRS
-    end = gpa + length
-    while gpa < end:
-        c[at] = gpa
-        c[at + 1] = ptr32(code)[0]
-        at += 2
-        gpa += 4
-        code += 4
-    c[SITE_END] = at - SITE_PAIRS << 2
+    keep_code(site, gpa, code, length)
     c[0] = low
     c[1] = f[RIP + 1]
     c[SITE_RIGHTS] = rights
