@@ -3,61 +3,31 @@
 import micropython
 from micropython import const
 
-from vmm.emulation.decode import DS
 from vmm.emulation.fastmov import BASE_NONE, BASE_RIP, IMMEDIATE, address, decode, source
 from vmm.emulation.site_pages import HEAD_PLACE, HEAD_VALUE, HEADER
 from vmm.emulation.site_paging import (
     PAGING_4_LEVEL,
     PAGING_PAE,
-    PRESENT,
     REFUSED,
     SITE_BASE,
-    SITE_END,
     SITE_IMMEDIATE,
     SITE_MODE,
     SITE_NUMBER,
     SITE_OPERAND,
-    SITE_PAIRS,
     SITE_PLAIN,
     SITE_RIGHTS,
-    SITE_TOP,
+    directory,
+    keep_code,
     paging_mode,
+    plain,
     same,
     walk,
 )
-from vmm.vtx.frame import CR3, CS_BASE, CS_RIGHTS, ENTRY_CONTROLS, REASON, RIP, WANT_PAGING
-from vmm.vtx.vmcs import GUEST_PDPTE0
+from vmm.vtx.frame import CR3, CS_BASE, CS_RIGHTS, ENTRY_CONTROLS, RIP, WANT_PAGING
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_DB, RIGHTS_L
 
 SITES = const(64)
 WORDS = const(36)  # of a site: 14, three levels of four, four times two of code
-
-
-@micropython.viper
-def _directory(site: int, linear: int, vcpu) -> int:
-    """The gpa of the page directory that PAE's PDPTE of this address names; -1: it is not present."""
-    c = ptr32(site)
-    entry = int(vcpu.read(GUEST_PDPTE0 + (linear >> 30) * 2))
-    if not entry & PRESENT:
-        return -1
-    c[SITE_TOP + 1] = entry & 0xFFFFFFFF
-    c[SITE_TOP + 2] = entry >> 32 & 0xFFFFFFFF
-    return entry & 0xFFFFFFFFFF000
-
-
-@micropython.viper
-def _add_code(site: int, gpa: int, code: int, length: int):
-    """The instruction's bytes are among what has to be unchanged. code: their host address."""
-    c = ptr32(site)
-    at = (int(c[SITE_END]) >> 2) + SITE_PAIRS
-    end = gpa + length
-    while gpa < end:
-        c[at] = gpa
-        c[at + 1] = ptr32(code)[0]
-        at += 2
-        gpa += 4
-        code += 4
-    c[SITE_END] = at - SITE_PAIRS << 2
 
 
 @micropython.viper
@@ -90,8 +60,8 @@ def remember(sites: int, learn, vcpu) -> int:
         if mode < PAGING_4_LEVEL:
             table &= 0xFFFFFFFF
     if mode == PAGING_PAE:
-        table = int(_directory(site, linear, vcpu))
-        if table < 0:
+        table = int(directory(site, linear, vcpu))
+        if table == 0:
             return 0
     gpa = int(walk(sites, site, table, linear, mode))
     if gpa < 0 or gpa + 16 > int(h[2]):
@@ -114,16 +84,11 @@ def remember(sites: int, learn, vcpu) -> int:
     if operand & 31 == BASE_RIP:
         operand = (operand >> 15) + low + length << 15 & 0x7FF8000 | operand & 0x7FE0 | BASE_NONE
         c[SITE_OPERAND] = operand
-    c[SITE_PLAIN] = 0
-    if bits == 64 and operand >> 5 & 31 == BASE_NONE and operand >> 12 & 7 <= DS:
-        word = (operand & 31) << 1
-        if word == BASE_NONE << 1:
-            word = REASON + 1  # high half of a small number: 0
-        c[SITE_PLAIN] = 1 << 31 | operand >> 15 << 8 & 0xFFF00 | word
+    c[SITE_PLAIN] = int(plain(operand)) if bits == 64 else 0
     c[SITE_NUMBER] = number
     c[SITE_MODE] = mode
     c[SITE_BASE] = base
-    _add_code(site, gpa, code, length)
+    keep_code(site, gpa, code, length)
     c[0] = low
     c[1] = f[RIP + 1]
     c[SITE_RIGHTS] = rights

@@ -2,14 +2,17 @@
 unchanged.
 
 A site holds RIP and CS, the mode of paging, the decoded instruction, and pairs of a gpa and the 32-bit word there: the
-paging-structure entries that map the code, and the code itself. walk() records the entries, same() compares them.
-Unlike vmm/memory/paging.py, which translates for all others, this walker checks no rights and sets no flags.
+paging-structure entries that map the code, and the code itself. walk() records the entries, keep_code() the code, and
+same() compares them. Unlike vmm/memory/paging.py, which translates for all others, this walker checks no rights and
+sets no flags.
 """
 
 import micropython
 from micropython import const
 
-from vmm.vtx.frame import CR0, CR3, CR4, CS_BASE, ENTRY_CONTROLS, RIP, WANT_PAGING
+from vmm.emulation.decode import DS
+from vmm.emulation.fastmov import BASE_NONE
+from vmm.vtx.frame import CR0, CR3, CR4, CS_BASE, ENTRY_CONTROLS, REASON, RIP, WANT_PAGING
 from vmm.vtx.vmcs import GUEST_PDPTE0
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_L
 from vmm.vtx.x86 import CR0_PG, CR4_PAE, CR4_PSE
@@ -105,6 +108,44 @@ def walk(sites: int, site: int, table: int, linear: int, mode: int) -> int:
     c[SITE_END] = at - SITE_PAIRS << 2
     offset = (1 << shift) - 1
     return table & (offset ^ -1) | linear & offset
+
+
+@micropython.viper
+def directory(site: int, linear: int, vcpu) -> int:
+    """The page directory of a linear address with PAE, by the PDPTE that the site keeps; 0 where it is not present."""
+    c = ptr32(site)
+    entry = int(vcpu.read(GUEST_PDPTE0 + (linear >> 30) * 2))
+    if not entry & PRESENT:
+        return 0
+    c[SITE_TOP + 1] = entry & 0xFFFFFFFF
+    c[SITE_TOP + 2] = entry >> 32 & 0xFFFFFFFF
+    return entry & 0xFFFFFFFFFF000
+
+
+@micropython.viper
+def plain(operand: int) -> int:
+    """SITE_PLAIN of an operand in 64-bit mode."""
+    if operand >> 5 & 31 != BASE_NONE or operand >> 12 & 7 > DS:
+        return 0
+    word = (operand & 31) << 1
+    if word == BASE_NONE << 1:
+        word = REASON + 1  # high half of a small number: 0
+    return 1 << 31 | operand >> 15 << 8 & 0xFFF00 | word
+
+
+@micropython.viper
+def keep_code(site: int, gpa: int, code: int, length: int):
+    """The words of the code behind the pairs that the site has."""
+    c = ptr32(site)
+    at = (int(c[SITE_END]) >> 2) + SITE_PAIRS
+    end = gpa + length
+    while gpa < end:
+        c[at] = gpa
+        c[at + 1] = ptr32(code)[0]
+        at += 2
+        gpa += 4
+        code += 4
+    c[SITE_END] = at - SITE_PAIRS << 2
 
 
 @micropython.viper

@@ -22,6 +22,7 @@ from vmm.devices.virtio.queue import (
     OUT,
     WRONG,
     pop,
+    push_quietly,
     put,
     show,
     take_back,
@@ -43,8 +44,10 @@ from vmm.network.words import (
 from vmm.vtx.frame import SIBLING
 
 
+# Long, since header and copy share all of its values: a call, with few of them, is 90 ticks a frame (measured as
+# push_quietly() came in place of put() and show()), and each buffer would need two.
 @micropython.viper
-def _receive(pop, put, show, copy, port: int, parts: int, skip: int, size: int, header: int, hold) -> int:
+def _receive(pop, push, put, show, copy, port: int, parts: int, skip: int, size: int, header: int, hold) -> int:
     p = ptr32(port)
     w = ptr32(int(p[STATUS_AT]) | int(p[STATUS_AT + 1]) << 32)
     if p[UP] == 0 or int(w[STATUS]) & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
@@ -99,14 +102,12 @@ def _receive(pop, put, show, copy, port: int, parts: int, skip: int, size: int, 
                 if left < mark:
                     mark -= STRETCH
                     if int(cpu.due()):
-                        if held == 0:
-                            held = 1
-                            _hold(port, hold, 1)
-                        cpu.look()
-                        if p[UP] == 0 or ptr32(state)[queue.SIZE] == 0:  # it has been switched off meanwhile
+                        if int(_paused(port, hold, held)):
                             found = NOTHING
                             count = 0
                             left = 0
+                        held = 1
+                        if left == 0:
                             break
                 piece = here if here < room else room
                 if piece > left:
@@ -122,10 +123,13 @@ def _receive(pop, put, show, copy, port: int, parts: int, skip: int, size: int, 
                 break
         if found != CHAIN:
             break
-        put(state, count - 1, int(c[HEAD]), written)
         if left == 0:
             ptr16(first + HEADER_BYTES - 2)[0] = count
-            show(state, count, 1)
+            if count == 1:
+                push(state, int(c[HEAD]), written)
+            else:
+                put(state, count - 1, int(c[HEAD]), written)
+                show(state, count)
             p[RECEIVED] += 1
             left = (int(p[RECEIVED + 1]) | int(p[RECEIVED + 2]) << 32) + size
             p[RECEIVED + 1] = left
@@ -133,19 +137,40 @@ def _receive(pop, put, show, copy, port: int, parts: int, skip: int, size: int, 
             if held:
                 _hold(port, hold, -1)
             return CHAIN
+        put(state, count - 1, int(c[HEAD]), written)
         if int(p[CAN]) & MERGES == 0:
             found = NOTHING  # longer than its buffers are
             break
-    if count:
-        take_back(state, count)
-    if found == WRONG:
-        if ptr32(state)[BROKEN] == 0:
-            ptr32(state)[BROKEN] = MISSHAPEN
-    else:
-        p[DROPPED] += 1
+    _not_received(port, count, found)
     if held:
         _hold(port, hold, -1)
     return found
+
+
+@micropython.viper
+def _paused(port: int, hold, held: int) -> int:
+    """In the middle of a frame others run, but not the guest that gets it. Returns 1 where that has been switched off
+    meanwhile."""
+    p = ptr32(port)
+    if held == 0:
+        _hold(port, hold, 1)
+    cpu.look()
+    if p[UP] == 0 or ptr32(int(p[RX]) | int(p[RX + 1]) << 32)[queue.SIZE] == 0:
+        return 1
+    return 0
+
+
+@micropython.viper
+def _not_received(port: int, count: int, found: int):
+    """The frame is dropped, or the ring is broken: its `count` chains are there again."""
+    p = ptr32(port)
+    state = int(p[RX]) | int(p[RX + 1]) << 32
+    if count:
+        take_back(state, count)
+    if found != WRONG:
+        p[DROPPED] += 1
+    elif ptr32(state)[BROKEN] == 0:
+        ptr32(state)[BROKEN] = MISSHAPEN
 
 
 @micropython.viper
@@ -165,4 +190,4 @@ def _hold(port: int, hold, more: int):
 # CHAIN; NOTHING, it is dropped; WRONG, the ring is broken. parts: address of what it consists of, behind `skip` bytes;
 # header: address of its 12 bytes; hold(frame, more): hold() of vmm.scheduling: in the middle of a long frame guests of
 # a higher priority run, but not the one that gets it.
-receive = bind(_receive, pop, put, show, cpu.copy)
+receive = bind(_receive, pop, push_quietly, put, show, cpu.copy)
