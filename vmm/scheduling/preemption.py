@@ -34,6 +34,7 @@ from vmm.scheduling.words import (
     NESTED,
     PAYER,
     TIES,
+    WORK_INTERRUPTED,
 )
 from vmm.vtx.events import wakes
 from vmm.vtx.frame import (
@@ -138,6 +139,8 @@ def _preempted(scheduler, w: ptr32, frames: ptr32, stack: ptr32, payer: ptr32, r
     elif was == LINE_RUNS:
         line = 1
         w[LINE] = LINE_INTERRUPTED
+    else:
+        w[LINE] = WORK_INTERRUPTED
     floor = int(w[FLOOR])
     above = int(w[ABOVE])
     called = int(w[CALLED])
@@ -199,7 +202,7 @@ def _preempted(scheduler, w: ptr32, frames: ptr32, stack: ptr32, payer: ptr32, r
 
 @micropython.viper
 def arm(scheduler, priority: int):
-    """The earliest timer of a waiting guest above `priority` interrupts."""
+    """The earliest timer of a waiting guest above `priority` interrupts, and one that can run does so at once."""
     w = ptr32(scheduler._words)
     frames = ptr32(scheduler._frames)
     p = ptr32(int(scheduler._preempt_at))
@@ -210,7 +213,12 @@ def arm(scheduler, priority: int):
         f = ptr32(frames[i])
         if int(f[PRIORITY]) <= priority:
             break  # so are all that come after it
-        if f[STATE] == WAITS:
+        state = int(f[STATE])
+        if state == RUNS:
+            if not scheduler.policy:
+                first = 1
+                break
+        if state == WAITS:
             if f[DIRTY] & DIRTY_TIMERS:
                 earliest(frames[i])
             when = int(f[NEXT]) | int(f[NEXT + 1]) << 32

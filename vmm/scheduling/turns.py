@@ -37,6 +37,7 @@ from vmm.scheduling.words import (
     PAYER,
     POLL,
     SWITCHES,
+    WORK_INTERRUPTED,
 )
 from vmm.verdict import BEYOND, HOST, SPIN, WAIT
 from vmm.vtx import exits
@@ -64,7 +65,7 @@ from vmm.vtx.frame import (
     WAKES,
 )
 
-_GRACE = const(20000)  # ticks for what is interrupted, where the monitor is wanted and a guest above runs on and on
+_GRACE = const(20000)  # ticks for what is interrupted, where a guest above runs on and on
 _PATIENCE = const(3)  # it does so for longer than a slice shifted by this
 _LINE_TURNS = const(1000)  # a second: in the middle of a line guests have the CPU for so long at a time
 
@@ -104,7 +105,8 @@ def parts(sched):
 @micropython.viper
 def turns(sched, deadline: int, once: int):
     """Turn after turn until the monitor is wanted. deadline: host TSC or 0. once: 1 for one turn, 2 for as long
-    as a guest at or above the floor can run, in the middle of a line for 1 ms at most."""
+    as a guest at or above the floor can run: in the middle of a line for 1 ms at most, in that of a driver's work for a
+    slice."""
     # By one tuple: as attributes and globals they took 2,900 ticks, for which a guest that is due waits.
     (
         words, at_levels, at_frames, vcpus, callbacks, at_allocated, at_collect_at, at_preempt,
@@ -123,7 +125,8 @@ def turns(sched, deadline: int, once: int):
     if once == 2:
         patience = int(rdtsc()) + (slice_ticks >> _PATIENCE)
         if w[LINE]:
-            deadline = int(rdtsc()) + int(sched.hz) // _LINE_TURNS
+            deadline = int(rdtsc())
+            deadline += slice_ticks if w[LINE] == WORK_INTERRUPTED else int(sched.hz) // _LINE_TURNS
     while True:
         # -- wake and choose
         if w[DEFERRED]:
@@ -342,15 +345,17 @@ def turns(sched, deadline: int, once: int):
                         _interrupt_again(words, now + _GRACE)
                         return
                 if deadline:
-                    if int(rdtsc()) >= deadline:
-                        return  # arm_line() says when they go on
+                    now = int(rdtsc())
+                    if now >= deadline:
+                        _interrupt_again(words, now + _GRACE)  # of a line, arm_line() says when
+                        return
             continue
         if w[DEFERRED]:
             if int(w[DEFERRED]) == POLL:
                 w[DEFERRED] = 0
                 poll(sched, 0)
             else:
-                sched._run_deferred()
+                sched._run_deferred(0)
         if once or wanted():
             if allocated[0] <= collect_at[COLLECT_AT_LAST]:
                 return  # else a collection first, now that it can be preempted

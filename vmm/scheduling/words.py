@@ -22,6 +22,7 @@ WORDS = const(17)
 # Values of LINE.
 LINE_RUNS = const(1)
 LINE_INTERRUPTED = const(2)
+WORK_INTERRUPTED = const(3)  # of a driver or a console, between turns
 
 # Bits of DEFERRED.
 POLL = const(1)  # consoles
