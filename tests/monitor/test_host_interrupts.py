@@ -3,6 +3,8 @@
 The machine's 8254 stands for such a device: nothing else uses its counter 0 and line.
 """
 
+import metronome
+
 SHOTS = """
 import cpu
 LINE = 2  # of counter 0 at the I/O APIC
@@ -65,11 +67,75 @@ with still():
     assert 300000 <= first < 330000 and second is False
 
 
-def test_a_guest_makes_way_for_that(bench):
+def test_a_guest_makes_way_for_that(bench, guest):
     bench.exec("import cpu\nlooks = []\nlook = lambda floor: looks.append(cpu.rdtsc())\nsched.drivers.append(look)")
-    guest = bench.guest("spin: jmp spin")
-    guest.exec(
+    busy = guest("spin: jmp spin")
+    busy.exec(
         "vm.resume()\ndel looks[:]\nwhen = cpu.rdtsc() + cpu.tsc_hz // 100\ncpu.look_at(when)\ntime.sleep_ms(30)\n"
         "sched.drivers.remove(look)\nlate = [at - when for at in looks if at >= when]"
     )
     assert 0 <= bench.eval("late[0]") < 100_000
+
+
+def test_a_look_that_an_exit_asks_for_does_not_wait_for_the_end_of_a_turn(bench, guest):
+    """A disk's request of another guest goes before the one of this exit, for instance. Nobody shares the CPU: the
+    turn has no end."""
+    spins = guest("cpuid\nspin: jmp spin")
+    spins.policy("CPUID", "global asked\nsched.poll_later()\nasked = cpu.rdtsc()", "asks")
+    spins.exec(
+        "import cpu\nlooks = []\nlook = lambda floor: looks.append(cpu.rdtsc())\nsched.drivers.append(look)\n"
+        "vm.resume()\ntime.sleep_ms(50)\nsched.drivers.remove(look)\nlate = [at - asked for at in looks if at >= asked]"
+    )
+    assert 0 <= bench.eval("late[0]") < 100_000
+
+
+def test_one_that_comes_while_guests_stand_still_is_looked_at_afterwards(bench):
+    bench.exec("""
+import cpu
+looks = []
+look = lambda floor: looks.append(cpu.rdtsc())
+time.sleep_ms(1)
+sched.drivers.append(look)
+with still():
+    cpu.look_at(cpu.rdtsc() + 100000)
+    time.sleep_ms(20)
+    within = len(looks)
+time.sleep_ms(1)
+after = len(looks)
+sched.drivers.remove(look)
+""")
+    assert bench.eval("(within, after > 0)") == (0, True)
+
+
+def test_a_disk_that_never_answers_is_waited_for_no_longer_than_its_time(bench, guest):
+    """Nothing interrupts, and the deadlines of a guest's timer come and go."""
+    ticking = metronome.start(guest)
+    ticking.exec("""
+import cpu
+from vmm.host import FLUSH, Request, ata
+class Dead:
+    "Busy for ever; its seconds are milliseconds."
+    tsc_hz = cpu.tsc_hz // 1000
+    rdtsc, look_at, line = cpu.rdtsc, cpu.look_at, cpu.line
+    def inb(self, port):
+        return 0x80
+    def outb(self, port, value):
+        pass
+class Disk:
+    long, number, block = False, 0, 16
+owner, answers = Disk(), []
+owner.vm = vm
+channel = ata.Channel(Dead(), sched, 0x1F0, 0x3F6, 14)
+sched.drivers.append(channel.look)
+began = cpu.rdtsc()
+channel.submit(owner, Request(owner, FLUSH, 0, b"", 0, lambda ok: answers.append((ok, cpu.rdtsc() - began))))
+time.sleep_ms(19)
+early = list(answers)
+time.sleep_ms(10)
+sched.drivers.remove(channel.look)
+""")
+    assert bench.eval("early") == []
+    ((ok, took),) = bench.eval("answers")
+    hz = bench.eval("cpu.tsc_hz")
+    assert ok is False and 0.020 <= took / hz < 0.024
+    assert bench.eval("channel.timeouts") == 1

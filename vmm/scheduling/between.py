@@ -28,11 +28,14 @@ def bound(sched):
 
 @micropython.viper
 def fresh(words: ptr32, interrupted: ptr32) -> int:
-    """The idle hook begins, and the port never nests hooks: nothing is inside or interrupted. Return DEFERRED."""
+    """The idle hook begins, and the port never nests hooks: nothing is inside or interrupted. Return what of DEFERRED
+    is due: nothing while all stand still."""
     words[INSIDE] = 0
     words[FLOOR] = 0
     words[CALLED] = 0
     interrupted[0] = 0
+    if words[STILLS]:
+        return 0
     return words[DEFERRED]
 
 
@@ -53,7 +56,7 @@ def _ended(sched, words: ptr32, preempt: ptr32, payer: ptr32, attempt, poll_all,
     if words[INSIDE]:
         sched._left()
     payer[PAYER] = 0  # what is allocated from now on is no guest's
-    if words[DEFERRED] == 0:
+    if words[DEFERRED] == 0 or words[STILLS]:
         line(sched)
         return
     if words[DEFERRED] == POLL:

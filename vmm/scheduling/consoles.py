@@ -10,9 +10,10 @@ import cpu
 
 from vmm.scheduling.accounting import begin, charge, passed
 from vmm.scheduling.between import poll
-from vmm.scheduling.preemption import arm, disarm
+from vmm.scheduling.clock import cut
+from vmm.scheduling.preemption import GRACES, arm, disarm
 from vmm.scheduling.states import OFF
-from vmm.scheduling.words import DEFERRED, FLOOR, POLL
+from vmm.scheduling.words import DEFERRED, FLOOR, INSIDE, POLL
 
 
 class Consoles:
@@ -46,8 +47,11 @@ class Consoles:
             self._unplug(error)
 
     def poll_later(self):
-        """As poll(), when this turn is over."""
-        self._words[DEFERRED] |= POLL
+        """As poll(), when this turn is over: soon."""
+        words = self._words
+        words[DEFERRED] |= POLL
+        if words[INSIDE]:
+            cut(self._frames[words[INSIDE] - 1], cpu.rdtsc() + self.hz // GRACES)
 
     def _poll_above(self, _):
         """In the middle of a line: the consoles of guests that run there."""

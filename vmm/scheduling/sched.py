@@ -222,7 +222,7 @@ class Scheduler(Preemption, Consoles):
     def _turns(self, deadline, once):
         try:
             if self._begins():
-                cpu.idle(deadline)
+                self._idle(deadline)
             elif self.policy:
                 rule.turn(self, deadline)
             else:
@@ -265,7 +265,12 @@ class Scheduler(Preemption, Consoles):
         except MemoryError:
             if self.failures & self.failures - 1 == 0:  # fewer and fewer lines
                 print("[monitor] failed between the guests' turns for want of memory, and goes on")
-        cpu.idle(cpu.rdtsc() + self.slice_ticks)
+        self._idle(cpu.rdtsc() + self.slice_ticks)
+
+    def _idle(self, deadline):
+        """Wait without a look at consoles and drivers: they are looked at later."""
+        if cpu.idle(deadline):
+            self.poll_later()
 
     def _left(self):
         """No handler runs any more."""
