@@ -27,10 +27,33 @@ def meddle(vcpu):
 """
 
 
-@pytest.mark.parametrize(("act", "word"), [("victim.destroy()", "destroyed"), ("victim.reset()", "started")])
+# A driver of the machine's that works for the victim.
+DRIVES = """
+import cpu
+victim = vm
+def think():
+    global thinking
+    thinking = True
+    for _ in range(3000):
+        pass
+    thinking = False
+def look(floor):
+    cpu.look_at(cpu.rdtsc() + 200000)
+    sched.serve(victim, think)
+thinking = False
+sched.drivers.append(look)
+cpu.look_at(1)
+"""
+WHOLE = [
+    ("victim.destroy()", "destroyed"), ("victim.reset()", "started"), ("victim.pc.save()", "saved"),
+    ("victim.pc.load(kept)", "loaded"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("act", "word"), WHOLE)
 def test_an_interrupted_guest_is_left_whole(bench, guest, act, word):
     victim = guest("again: cpuid\ninc qword ptr [0x200000]\njmp again")
-    victim.exec(THINKS + "victim = vm")
+    victim.exec(THINKS + "victim = vm\nkept = vm.pc.save()")
     ticking = metronome.start(guest, "push rax\nmov eax, 0x777\nvmcall\npop rax")
     ticking.exec(MEDDLES.format(act=act))
     victim.go()
@@ -39,6 +62,20 @@ def test_an_interrupted_guest_is_left_whole(bench, guest, act, word):
     count = victim.word()
     bench.run(50)
     assert victim.word() > count
+    assert victim.state == "running"
+
+
+@pytest.mark.parametrize(("act", "word"), WHOLE)
+def test_a_guest_for_which_a_driver_works_is_left_whole(bench, guest, act, word):
+    """Its memory must not be another's before the driver has moved what it is about to."""
+    victim = guest("again: inc qword ptr [0x200000]\njmp again")
+    victim.exec(DRIVES + "kept = vm.pc.save()")
+    ticking = metronome.start(guest, CALLS)
+    ticking.exec(MEDDLES.format(act=act))
+    victim.go()
+    bench.run(100)
+    bench.exec("sched.drivers.remove(look)")
+    assert bench.eval("refused") == [f"guest {victim.name} is in the middle of an exit: it cannot be {word} there"] * 3
     assert victim.state == "running"
 
 
