@@ -55,12 +55,19 @@ class Life:
         self._start()
 
     def _start(self):
-        self._stand(states.OFF, "not started")  # those that go before it may run meanwhile, it may not
         try:
+            self._stand(states.OFF, "not started")  # those that go before it may run meanwhile, it may not
             cpu.uncounted(self._load)  # a policy may ask for it
         except BaseException:
-            self._power(False)
+            cpu.shield(self._not_started)
             raise
+        cpu.shield(self._started)
+
+    def _not_started(self):
+        self._stand(states.OFF, "not started")
+        self._power(False)
+
+    def _started(self):
         self.catch_up()
         for vcpu in self.vcpus:
             vcpu.scheduled.state = states.WAIT_FOR_SIPI if vcpu.number else states.RUNNING
