@@ -20,7 +20,7 @@ def transfer(name, sector, write):
     vm, answer = vms[name], []
     disk = vm.expansion.disks[0]
     disk.transfer(sector, [(vm.memory.segments[0][2] + %d, 8 * SECTOR)], write, answer.append)
-    disk.drive.finish(vm)
+    disk.drive.finish(disk)
     return answer
 """
     % AT
