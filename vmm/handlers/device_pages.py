@@ -15,7 +15,6 @@ from vmx import bind
 from vmm.vtx.x86 import MASK32, PAGE
 
 _MOST = const(16)  # most pages of a device with an entry each
-_WIDE = const(8)  # most larger devices
 
 
 class Ways:
@@ -32,27 +31,24 @@ class Ways:
         self.below = {}
         self.beyond = {}
         self.others = [(sites.peek, sites.poke), None]
-        self._told = {}  # page number: (read, write) of RAM
-        self._wide = array("I", [0] * (1 + 2 * _WIDE))  # devices of many pages: how many, first page and pages of each
-        self._tables = []  # of _part_read() and _part_write(), which have the addresses only
+        self._told = None  # {page number: (read, write)} of RAM
+        self._tables = None  # of the functions below, which have the addresses only
 
     def set(self):
         """As the bus is now."""
         self.beyond.clear()
         self.below.clear()
-        for page in self._told:
+        for page in self._told or ():
             self._enter(page, self._told[page])
-        self._tables = []
-        self._wide[0] = 0
+        self._tables = None
         wide, parts, whole = [], {}, True
         for base, end, device in self._bus.regions:
             if end - base <= _MOST * PAGE:
                 self._place(base, end, device, parts)
-            elif len(wide) < _WIDE and not (base | end) & PAGE - 1:
-                self._widen(len(wide), base, end)
-                wide.append(device)
-            else:
+            elif (base | end) & PAGE - 1:
                 whole = False
+            else:
+                wide.append((base >> 12, end - base >> 12, device))
         absent = self._sites.nobody(self._bus.miss)
         for page in parts:
             self._enter(page, self._shared(parts[page], absent))
@@ -60,10 +56,10 @@ class Ways:
         if not whole:
             self.others[1] = self._bus_read, self._bus_write
         elif wide:
-            at, table = self._sites.page_at, uctypes.addressof(self._wide)
+            at, table = self._sites.page_at, self._table(wide)
             self.others[1] = (
-                bind(_wide_read, at, table, [device.read for device in wide], absent[0]),
-                bind(_wide_write, at, table, [device.write for device in wide], absent[1]),
+                bind(_wide_read, at, table, [device.read for _, _, device in wide], absent[0]),
+                bind(_wide_write, at, table, [device.write for _, _, device in wide], absent[1]),
             )
 
     def _place(self, base, end, device, parts):
@@ -80,31 +76,32 @@ class Ways:
     def _enter(self, page, way):
         (self.below if page < self._end else self.beyond)[page] = way
 
-    def _widen(self, n, base, end):
-        self._wide[0] = n + 1
-        self._wide[2 * n + 1] = base >> 12
-        self._wide[2 * n + 2] = end - base >> 12
-
     def _shared(self, parts, absent):
         """(read, write) of a page with several devices, or with one that does not fill it."""
-        table = array("I", [len(parts)])
-        for first, end, more, _ in parts:
-            table.extend(array("I", (first, end, more & MASK32)))
-        self._tables.append(table)
-        at = uctypes.addressof(table)
+        at = self._table(parts)
         return (
-            bind(_part_read, at, [part[3].read for part in parts], absent[0]),
-            bind(_part_write, at, [part[3].write for part in parts], absent[1]),
+            bind(_part_read, at, [device.read for _, _, _, device in parts], absent[0]),
+            bind(_part_write, at, [device.write for _, _, _, device in parts], absent[1]),
         )
+
+    def _table(self, rows):
+        """The address of an array: how many rows, and their numbers. rows: [(numbers, and at the end a device)]."""
+        table = array("I", [len(rows)])
+        for row in rows:
+            table.extend(array("I", [number & MASK32 for number in row[:-1]]))
+        self._tables = (self._tables or []) + [table]
+        return uctypes.addressof(table)
 
     def tell(self, page, make):
         """Instructions that write to a page of RAM (its number) and exit call make(poke) in place of poke(offset, size,
         value), which writes; None: no longer."""
         peek, poke = self.others[0]
+        told = dict(self._told or {})
         if make is None:
-            self._told.pop(page, None)
+            told.pop(page, None)
         else:
-            self._told[page] = peek, make(poke)
+            told[page] = peek, make(poke)
+        self._told = told or None
         self.set()
 
     def _bus_read(self, offset, size):
@@ -158,7 +155,8 @@ def _part_write(table: int, writes, absent, offset: int, size: int, value):
     absent(offset, size, value)
 
 
-# Unclaimed pages, and devices of many pages. page_at: address of the page's number; table: Ways._wide.
+# Unclaimed pages, and devices of many pages. page_at: address of the page's number; table: how many devices, first page
+# and pages of each.
 
 
 @micropython.viper
