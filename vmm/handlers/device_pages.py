@@ -78,6 +78,12 @@ class Ways:
 
     def _shared(self, parts, absent):
         """(read, write) of a page with several devices, or with one that does not fill it."""
+        if len(parts) == 1:
+            first, end, more, device = parts[0]
+            return (
+                bind(_one_read, first, end, more, device.read, absent[0]),
+                bind(_one_write, first, end, more, device.write, absent[1]),
+            )
         at = self._table(parts)
         return (
             bind(_part_read, at, [device.read for _, _, _, device in parts], absent[0]),
@@ -126,6 +132,22 @@ def _moved_read(more: int, read, offset: int, size: int) -> int:
 @micropython.viper
 def _moved_write(more: int, write, offset: int, size: int, value):
     write(offset + more, size, value)
+
+
+# A device at offsets first to end - 1 of the page. more: what is added to an offset.
+@micropython.viper
+def _one_read(first: int, end: int, more: int, read, absent, offset: int, size: int) -> int:
+    if offset < first or offset >= end:
+        return int(absent(offset, size))
+    return int(read(offset + more, size))
+
+
+@micropython.viper
+def _one_write(first: int, end: int, more: int, write, absent, offset: int, size: int, value):
+    if offset < first or offset >= end:
+        absent(offset, size, value)
+    else:
+        write(offset + more, size, value)
 
 
 # table: how many devices have parts of the page, and three words of each, as _place() has them. The first byte decides,
