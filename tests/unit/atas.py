@@ -30,6 +30,7 @@ class Io:
         self.data = bytearray()
         self.now = 0
         self.dead = False
+        self.empty = False  # neither busy nor ready
         self.commands = []
 
     def rdtsc(self):
@@ -52,6 +53,8 @@ class Io:
             return BSY
         if self.dead:
             return BSY
+        if self.empty:
+            return DRDY
         return self.status if self.regs[6][0] & 0x10 == 0 else 0
 
     def inb(self, port):
@@ -71,7 +74,7 @@ class Io:
         if port == self.control:
             self.quiet = bool(value & NIEN)
             if value & 4:
-                self.dead = False
+                self.dead = self.empty = False
                 self.status, self.left, self.busy = DRDY, 0, 0
             return
         at = port - self.ports

@@ -186,9 +186,10 @@ def test_when_its_end_fails_the_next_one_is_not_forgotten():
     assert b.scheduler.later == 1 and b.wait(after)
 
 
-def test_a_disk_that_does_not_answer():
+@pytest.mark.parametrize("how", ["dead", "empty"])
+def test_a_disk_that_does_not_answer(how):
     b = Bench(seeks=5)
-    b.io.dead = True
+    setattr(b.io, how, True)
     answer, _ = b.request(READ, 0, (512,))
     assert b.io.at < b.io.now + 21 * b.io.tsc_hz  # then the driver looks, though nothing interrupts
     b.io.now += 21 * b.io.tsc_hz

@@ -41,6 +41,7 @@ UNEVEN = const(3)  # a block is there that run() cannot move
 FAILED = const(4)
 
 _LOOKS = const(8)  # at the status, until an interrupt is waited for
+_ROUNDS = const(8)  # of them, for a disk that is not busy and has nothing ready: then it is one that does not answer
 
 
 @micropython.viper
@@ -89,7 +90,7 @@ def run(io, ports: int, control: int, state: ptr32, parts: ptr32) -> int:
     """Go on with a command, by a block at most. parts: three words each: hpa low, hpa high, bytes."""
     inb = io.inb
     outb = io.outb
-    looks = 0
+    looks = rounds = 0
     while True:
         status = int(inb(ports + STATUS))
         if status & BSY == 0:
@@ -102,7 +103,8 @@ def run(io, ports: int, control: int, state: ptr32, parts: ptr32) -> int:
         looks += 1
         if looks == _LOOKS:
             outb(control, 0)
-            if int(inb(control)) & BSY:
+            rounds += 1
+            if int(inb(control)) & BSY or rounds == _ROUNDS:
                 return WAITS
             outb(control, NIEN)  # it has become ready while its interrupt was suppressed
             looks = 0
