@@ -79,6 +79,33 @@ def test_a_guest_for_which_a_driver_works_is_left_whole(bench, guest, act, word)
     assert victim.state == "running"
 
 
+WORKS = """
+ran = []
+def work():
+    before = above.vcpu.guest_ticks
+    for _ in range(1000):
+        pass
+    ran.append(above.vcpu.guest_ticks - before)
+def look(floor):
+    if len(ran) < 3: sched.serve(below, work)
+sched.drivers.append(look)
+"""
+
+
+def test_a_drivers_work_makes_way_for_a_guest_that_has_not_halted(bench, guest):
+    """It goes first, for a slice at a time: the work ends all the same."""
+    below = guest("spin: jmp spin")
+    below.exec("below = vm")
+    above = guest("spin: jmp spin", priority=3)
+    above.exec("above = vm\nvm.resume()\ntime.sleep_ms(30)\n" + WORKS + "sched.poll_later()")
+    try:
+        bench.exec("wait(above, lambda: len(ran) >= 3)")
+        ran = bench.eval("ran")
+        assert len(ran) >= 3 and all(bench.eval("sched.slice_ticks") <= ticks for ticks in ran)
+    finally:
+        bench.exec("sched.drivers.remove(look)")
+
+
 def test_a_pause_holds_when_the_exit_is_done(bench, guest):
     victim = guest("again: cpuid\ninc qword ptr [0x200000]\njmp again")
     victim.exec(THINKS + "victim = vm")

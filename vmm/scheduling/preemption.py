@@ -215,9 +215,8 @@ def arm(scheduler, priority: int):
             break  # so are all that come after it
         state = int(f[STATE])
         if state == RUNS:
-            if not scheduler.policy:
-                first = 1
-                break
+            first = 1
+            break
         if state == WAITS:
             if f[DIRTY] & DIRTY_TIMERS:
                 earliest(frames[i])
@@ -226,6 +225,8 @@ def arm(scheduler, priority: int):
                 if first == 0 or when < first:
                     first = when
         i += 1
+    if first and scheduler.policy:  # with a rule of the user's nothing is interrupted
+        first = 0
     w[ABOVE] = priority + 1
     p[0] = first
     p[1] = first >> 32
