@@ -35,7 +35,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export HYPOTHESIS_STORAGE_DIRECTORY := $(abspath $(BUILD)/hypothesis)
 
 # Abbreviations of data sheets and kernels, not misspelt words.
-SPELLED := nin,thre,extint,ist,nd,unx,ue
+SPELLED := nin,thre,extint,ist,nd,unx,ue,ser
 
 PYTHON_SOURCES := vmm port tests host-tools guests
 
@@ -261,7 +261,7 @@ $(BUILD)/guests/exitbench/exitbench.elf: $(wildcard guests/exitbench/* guests/te
 $(BUILD)/kvmrun/kvmrun: $(wildcard host-tools/kvmrun/*)
 	@$(MAKE) $(PARALLEL) --silent --no-print-directory -C host-tools/kvmrun BUILD=$(abspath $(BUILD)/kvmrun) $(abspath $@)
 
-bench: elf bochs $(BUILD)/bochs/bochs-debugger guests $(BUILD)/guests/strace $(BUILD)/kvmrun/kvmrun
+bench: elf bochs $(BUILD)/bochs/bochs-debugger guests debian $(BUILD)/guests/strace $(BUILD)/kvmrun/kvmrun
 	@$(PCANEL) bench
 
 latency: elf bochs guests $(BUILD)/kvmrun/kvmrun

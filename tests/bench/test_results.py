@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from pcanel.bench import conditions, guest, kvm, nested, profile, prompt
+from pcanel.bench import conditions, debian, guest, kvm, nested, profile, prompt
 from pcanel.bench.guest import Row
 from pcanel.bench.measures import BARE, EXITS, NESTED, Measure
 from pcanel.bench.results import Results, markdown, met, table, write_document, write_json
@@ -146,3 +146,18 @@ def test_what_misses_its_goal_is_explained(document):
     assert "`boot`, haswell:" not in text
     document["rows"][1]["pcanel"] = 1501
     assert "- `boot`, haswell: no explanation yet\n" in markdown(document, MEASURES)
+
+
+def test_a_boot_by_the_log_of_bochs():
+    """From the BIOS's jump to the prompt's last character, whatever else the line has and whenever it has taken it."""
+    said = b"\r\ndebian GNU\r\ndebian login: "
+    write = "{:011}d[SER   ] com1 register write to  address: 0x03f8 = {:#04x}"
+    lines = [write.format(100 + 10 * n, c) for n, c in enumerate(said)]
+    lines.insert(3, "00000000125d[SER   ] com1: write byte [0x0a]")
+    lines.insert(0, "00000000090i[BIOS  ] Booting from 0000:7c00")
+    log = "\n".join([*lines, "00000000999d[SER   ] com1: write byte [0x20]", ""])
+    assert debian.ticks(log) == 100 + 10 * (len(said) - 1) - 90
+    with pytest.raises(PcanelError, match="not once"):
+        debian.ticks(log + lines[0] + "\n")
+    with pytest.raises(PcanelError, match="prompt"):
+        debian.ticks("\n".join(lines[:-1]) + "\n")

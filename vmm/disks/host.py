@@ -11,7 +11,7 @@ import uctypes
 from micropython import const
 
 from vmm.disks import SECTOR
-from vmm.host import FLUSH, READ, WRITE, Request, words_of
+from vmm.host import FLUSH, READ, WRITE, Request, parts_of, words_of
 
 _CHUNK = const(0x10000)
 _SECTORS = const(_CHUNK // SECTOR)
@@ -64,8 +64,6 @@ class HostDisk:
 class Scratch(HostDisk):
     """pages: vmm.memory.pages.Pages; limit: bytes of memory at most."""
 
-    words = None
-
     def __init__(self, vm, drives, drive, pages, limit, identity=b""):
         HostDisk.__init__(self, vm, drives, drive, "scratch", identity)
         self._pages = pages
@@ -87,6 +85,22 @@ class Scratch(HostDisk):
             self.go_on()
         else:
             transfer.go_on(True)
+
+    def words(self, sector, words, sectors, write, done):
+        """A read of what has not been written is one request to the drive, as most are while a guest boots."""
+        if write or self._has(sector, sectors):
+            self.transfer(sector, parts_of(words), write, done)
+        else:
+            HostDisk.words(self, sector, words, sectors, write, done)
+
+    def _has(self, sector, sectors):
+        """Whether a chunk of its own is among these."""
+        chunks = self._chunks
+        if chunks:
+            for number in range(sector // _SECTORS, (sector + sectors - 1) // _SECTORS + 1):
+                if number in chunks:
+                    return True
+        return False
 
     def go_on(self):
         """With writes, until one waits for the drive."""

@@ -42,3 +42,8 @@ def words_of(parts):
         at += 3
         total += size
     return words, total >> 9
+
+
+def parts_of(words):
+    """[(hpa, bytes), ...] of a Request's words."""
+    return [(words[at] | words[at + 1] << 32, words[at + 2]) for at in range(0, len(words), 3)]

@@ -229,6 +229,10 @@ class Function:
             at = base if on and base and base + bar.size < 1 << 32 else None
             if at != bar.at:
                 moved.append((bar, at))
+        if moved:  # the bus is rearranged once, not for each piece of each BAR
+            self.board.together(lambda: self._move(moved))
+
+    def _move(self, moved):
         for bar, _ in moved:
             self._take_off(bar)
         for bar, at in moved:

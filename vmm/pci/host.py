@@ -101,6 +101,10 @@ class Host:
     def release(self, kind, device):
         (self._ports if kind == "io" else self._memory).release(device)
 
+    def together(self, work):
+        """Call work(), in which BARs come and go."""
+        self._memory.together(work)
+
     # -- state as data
 
     def save(self):

@@ -1,15 +1,16 @@
-"""Bochs with a medium of ours and no monitor: what the peers of the bench run in.
+"""Bochs with a medium of ours, or a disk, and no monitor: what the peers of the bench run in.
 
 with Bare(lambda iso: burn(iso, ...)) as machine:
     machine.console.expect("done", 60)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pcanel.console import Console
 from pcanel.engines.base import Machine
 from pcanel.engines.bochs import Bochs
+from pcanel.hostdisks import Disk
 from pcanel.hub import Hub
 from pcanel.runs import RunDirectory
 
@@ -20,7 +21,7 @@ class Bare:
     """Starts on entry, ends on exit.
 
     make_medium(path) writes the ISO. cpu: Bochs's model; memory: MiB; engine: Bochs, or a class of it
-    with a debugger script of its own. `console` is COM1.
+    with a debugger script of its own; disks: those of the machine. `console` is COM1.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class Bare:
         cpu: str | None = None,
         memory: int = _MEMORY,
         engine: type[Bochs] = Bochs,
+        disks: Sequence[Disk] = (),
     ):
         self._make_medium = make_medium
         self._cpu = cpu
         self._memory = memory
         self._engine = engine
+        self._disks = list(disks)
         self.run: RunDirectory | None = None
         self.engine: Bochs | None = None
         self._hub: Hub | None = None
@@ -47,6 +50,7 @@ class Bare:
         end = self._hub.open("com1", self.run.path / "com1.log")
         self.console = end.console
         self.engine = self._engine(Machine(self.run.path, iso, self._memory, self._cpu, ports=[end.listen()]))
+        self.engine.machine.disks = self._disks  # an ISO of the monitor's has none, and Machine.check() knows no other
         self._hub.start()
         try:
             self.engine.start()

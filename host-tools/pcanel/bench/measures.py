@@ -167,6 +167,21 @@ EXITS = (
 
 LINUX_CPUS = (2, 4, 8)
 
+DEBIAN = (
+    Measure(
+        "debian_boot",
+        "Debian (cloud kernel) from a disk of the machine, from GRUB's first instruction to the login prompt",
+        goal_of_native=1.04,
+        no_more_than_kvm=True,
+        note="1.11 of native, and less than under KVM. Of the monitor's 306 million, 232 are in 2,270 notifications by"
+        " the disk's driver: within them the monitor's ATA driver moves what the disk has, 61 MiB by PIO, of which"
+        " natively the kernel's 33 come by DMA; 34 are accesses to ports, half of them SeaBIOS's, 32 expired timers."
+        " What is left of the guest is 4 % more than the native boot; it was not taken apart.",
+    ),
+    Measure("debian_boot_exits", "exits during that", unit="exits"),
+    Measure("debian_boot_monitor", "the monitor's ticks in that: of all exits"),
+)
+
 SYSTEM = (
     Measure(
         "linux_boot",
@@ -208,6 +223,7 @@ SYSTEM = (
         )
         for cpus in LINUX_CPUS
     ),
+    *DEBIAN,
     Measure("disk_read", "a Linux guest's read of 4 KiB, past its page cache, image in memory", 34_000),
     Measure("disk_read_64k", "a read of 64 KiB, image in memory", no_more_than_kvm=True),
     Measure("disk_sequential", "sequential reads of 64 KiB, image in memory, each MiB", 1_100_000),

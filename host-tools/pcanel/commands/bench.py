@@ -6,6 +6,7 @@ from pathlib import Path
 from pcanel.bench import (
     calls,
     conditions,
+    debian,
     disk,
     inside,
     kvm,
@@ -19,7 +20,7 @@ from pcanel.bench import (
     strace,
     versions,
 )
-from pcanel.bench.measures import ALL, BARE, BARE_CPU, EXITS, INSIDE, LINUX_CPUS
+from pcanel.bench.measures import ALL, BARE, BARE_CPU, DEBIAN, EXITS, INSIDE, LINUX_CPUS
 from pcanel.bench.monitored import Monitored
 from pcanel.bench.results import DOCUMENT, JSON, Results, replace_table, table, write_document, write_json
 from pcanel.bench.trace import trace
@@ -82,11 +83,16 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _some(results: Results, cpu: str, names: list[str]) -> int:
-    unknown = sorted(set(names) - {measure.name for measure in EXITS})
+    measures = (*EXITS, *DEBIAN)
+    unknown = sorted(set(names) - {measure.name for measure in measures})
     if unknown:
-        raise InputError(f"{', '.join(unknown)}: no such row; there are {', '.join(row.name for row in EXITS)}")
-    _exits(results, cpu, True, names)
-    print(table(results.document(tuple(measure for measure in EXITS if measure.name in names))))
+        raise InputError(f"{', '.join(unknown)}: no such row; there are {', '.join(row.name for row in measures)}")
+    exits = [measure.name for measure in EXITS if measure.name in names]
+    if exits:
+        _exits(results, cpu, True, exits)
+    if len(exits) < len(names):
+        _debian(results, cpu)
+    print(table(results.document(tuple(measure for measure in measures if measure.name in names))))
     return 0
 
 
@@ -121,6 +127,8 @@ def _system(results: Results, cpu: str) -> None:
             column["linux_boot_monitor"] = prompt.one(boot.monitor)
             results.meta[f"linux_boot_ticks_{boot_linux.__name__}"] = boot.exit_ticks
 
+    _debian(results, cpu)
+
     say("questions about a Linux")
     results.pcanel.update(inside.rows(cpu))
 
@@ -141,6 +149,19 @@ def _system(results: Results, cpu: str) -> None:
     results.pcanel["cr3_pid_other"] = prompt.one(figures.cr3_pid)
     results.pcanel["syscall_pid_other"] = prompt.one(figures.syscall_pid)
     results.pcanel["strace_line"] = prompt.one(figures.line)
+
+
+def _debian(results: Results, cpu: str) -> None:
+    columns = (results.native, debian.native), (results.pcanel, debian.monitored)
+    for column, boot_debian in columns:
+        say(f"Debian from its own disk: {boot_debian.__name__}")
+        boot = boot_debian(cpu)
+        column["debian_boot"] = prompt.one(boot.ticks)
+    results.pcanel["debian_boot_exits"] = prompt.one(boot.total)
+    results.pcanel["debian_boot_monitor"] = prompt.one(boot.monitor)
+    results.meta["debian_boot_exits_monitored"] = boot.exits
+    results.meta["debian_boot_ticks_monitored"] = boot.exit_ticks
+    results.kvm.update({row: prompt.one(ticks) for row, ticks in debian.KVM_ONCE.items()})
 
 
 def _latency(options: argparse.Namespace) -> int:

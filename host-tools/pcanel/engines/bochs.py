@@ -25,8 +25,7 @@ vgaromimage: file={vga_bios}
 memory: guest={memory}, host={memory}
 cpu: model={cpu}, ips={ips}, reset_on_triple_fault=0, ignore_bad_msrs={ignore_bad_msrs}
 clock: sync={sync}
-ata0-master: type=cdrom, path="{iso}", status=inserted
-boot: cdrom
+{cd}boot: {boot}
 log: {log}
 cmosimage: file=cmos, rtc_init=time0
 panic: action=fatal
@@ -37,6 +36,7 @@ _FORWARDS_MOST = 5  # of Bochs's user-mode network
 _CARD = "e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp{more}\n"  # the host's own address; guests have theirs
 
 # Where disks are: the CD from which the monitor boots is ata0-master.
+_CD = 'ata0-master: type=cdrom, path="{iso}", status=inserted\n'
 _CHANNELS = """\
 ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
 ata2: enabled={more}, ioaddr1=0x1e8, ioaddr2=0x3e0, irq=11
@@ -45,7 +45,7 @@ ata3: enabled={most}, ioaddr1=0x168, ioaddr2=0x360, irq=9
 _PLACES = ("ata1-master", "ata1-slave", "ata0-slave", "ata2-master", "ata2-slave", "ata3-master", "ata3-slave")
 _LEVEL = 11  # column of a log line, behind the ticks: i, e or p
 _CMOS_SIZE = 128
-_CDROM = 3  # the BIOS's number of the device to boot from
+_BOOT = {"disk": 2, "cdrom": 3}  # the BIOS's numbers of the devices to boot from
 
 
 class Bochs(Engine):
@@ -56,6 +56,8 @@ class Bochs(Engine):
     programs = (FAST, DEBIAN)  # the first that is there is taken
     most_disks = len(_PLACES)
     _more_memory = 0  # MiB beyond what the monitor's machine has
+    boot = "cdrom"  # or the first "disk", which is in the CD's place then
+    more_lines = ""  # of bochsrc
 
     def __init__(self, machine: Machine):
         self._bochs = first(self.programs)
@@ -108,17 +110,18 @@ class Bochs(Engine):
             ips=_IPS,
             ignore_bad_msrs=int(self.lacks_msrs),
             sync="slowdown" if machine.paced else "none",
-            iso=self._iso,
+            cd=_CD.format(iso=self._iso) if self.boot == "cdrom" else "",
+            boot=self.boot,
             log="bochs.log",
         )
         for number, line in enumerate(self.lines(), 1):
             mode = f"mode=file, dev={line}" if isinstance(line, Path) else f"mode=socket-client, dev=127.0.0.1:{line}"
             config += f"com{number}: enabled=1, {mode}\n"
-        config += self._disks()
+        config += self._disks() + self.more_lines
         if machine.network:
             config += _CARD.format(more=self._forwards())
         (machine.directory / "bochsrc").write_text(config)
-        (machine.directory / "cmos").write_bytes(_cmos(self.memory))
+        (machine.directory / "cmos").write_bytes(_cmos(self.memory, _BOOT[self.boot]))
         if self._bochs.debugger:
             (machine.directory / "debugger").write_text(self.debugger_script())
 
@@ -141,7 +144,8 @@ class Bochs(Engine):
         if not disks:
             return ""
         lines = _CHANNELS.format(more=int(len(disks) > 3), most=int(len(disks) > 5))
-        for number, (disk, place) in enumerate(zip(disks, _PLACES, strict=False)):
+        places = _PLACES if self.boot == "cdrom" else ("ata0-master", *_PLACES)
+        for number, (disk, place) in enumerate(zip(disks, places, strict=False)):
             _unlock(disk.path)
             mode = "flat" if disk.writable else f"volatile, journal=disk{number}.redolog"
             lines += f'{place}: type=disk, path="{disk.path}", mode={mode}, cylinders=0, heads=0, spt=0'
@@ -198,8 +202,8 @@ def _unlock(image: Path) -> None:
     Path(f"{image}.lock").unlink(missing_ok=True)
 
 
-def _cmos(memory: int) -> bytes:
-    """The CMOS registers that the BIOS reads, for `memory` MiB and to boot from the CD.
+def _cmos(memory: int, first: int) -> bytes:
+    """The CMOS registers that the BIOS reads, for `memory` MiB and to boot from the device of number `first`.
 
     Bochs would set them itself, but not the bit that has the BIOS boot without waiting
     three seconds for F12 (0x3f).
@@ -212,6 +216,6 @@ def _cmos(memory: int) -> bytes:
     struct.pack_into("<H", cmos, 0x17, above_1m)
     struct.pack_into("<H", cmos, 0x30, above_1m)
     struct.pack_into("<H", cmos, 0x34, (memory - 16) << 4)  # above 16 MiB, in 64 KiB
-    cmos[0x3D] = _CDROM
+    cmos[0x3D] = first
     cmos[0x3F] = 0x01
     return bytes(cmos)
