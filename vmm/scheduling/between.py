@@ -11,7 +11,18 @@ from vmx import bind
 
 from vmm.scheduling.preemption import arm_line
 from vmm.scheduling.states import STILL
-from vmm.scheduling.words import CALLED, DEFERRED, FLOOR, INSIDE, LINE, PAYER, POLL, STILLS
+from vmm.scheduling.words import (
+    CALLED,
+    COLLECT_AT_LAST,
+    DEFERRED,
+    FLOOR,
+    GARBAGE,
+    INSIDE,
+    LINE,
+    PAYER,
+    POLL,
+    STILLS,
+)
 from vmm.vtx.frame import PRIORITY, STATE
 
 
@@ -27,16 +38,19 @@ def bound(sched):
 
 
 @micropython.viper
-def fresh(words: ptr32, interrupted: ptr32) -> int:
+def fresh(words: ptr32, interrupted: ptr32, allocated: ptr32, limits: ptr32) -> int:
     """The idle hook begins, and the port never nests hooks: nothing is inside or interrupted. Return what of DEFERRED
-    is due: nothing while all stand still."""
+    is due, and GARBAGE where a collection is due in any case: nothing while all stand still."""
     words[INSIDE] = 0
     words[FLOOR] = 0
     words[CALLED] = 0
     interrupted[0] = 0
     if words[STILLS]:
         return 0
-    return words[DEFERRED]
+    due = int(words[DEFERRED])
+    if allocated[0] > limits[COLLECT_AT_LAST]:
+        due |= int(GARBAGE)
+    return due
 
 
 @micropython.viper

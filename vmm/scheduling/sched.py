@@ -32,6 +32,7 @@ from vmm.scheduling.words import (
     CALLED,
     COUNT,
     DEFERRED,
+    GARBAGE,
     HOLDER,
     INSIDE,
     LAST,
@@ -78,7 +79,8 @@ class Scheduler(Preemption, Consoles):
         Preemption.__init__(self, bind(turns, self, 0))
         self._parts = parts(self)
         self._begins, self._ended, self._polled = bound(self)
-        self._fresh = bind(fresh, uctypes.addressof(self._words), uctypes.addressof(self._interrupted))
+        address = uctypes.addressof
+        self._fresh = bind(fresh, address(self._words), address(self._interrupted), self._allocated, self._collect_at)
 
     @property
     def machines(self):
@@ -210,8 +212,11 @@ class Scheduler(Preemption, Consoles):
     def hook(self, deadline):
         """The port's idle hook: run guests until the monitor is wanted."""
         # A policy that sleeps runs no guest.
-        if self._fresh():
-            self._run_deferred(None)  # the debugger's line has been heard while no guest ran
+        due = self._fresh()
+        if due & GARBAGE:
+            self.collect()  # where the monitor is wanted again and again there are no turns
+        if due & ~GARBAGE:
+            self._run_deferred(0)  # the debugger's line has been heard while no guest ran
         while not cpu.wanted():
             self._turns(deadline, False)
 
@@ -313,12 +318,12 @@ class Scheduler(Preemption, Consoles):
             self._served = before
             charge(frame, passed(words, began))
 
-    def collect(self, priority):
-        """Collect garbage. Guests above `priority` do not wait for it; those whose garbage it is pay for it."""
+    def collect(self):
+        """Collect garbage. Guests of priority above 0 do not wait for it; those whose garbage it is pay for it."""
         words = self._words
         blocks = cpu.heap()[2] // _BLOCK
         began = begin(words)
-        self.arm(priority)
+        self.arm(0)
         try:
             gc.collect()
         finally:

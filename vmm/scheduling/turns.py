@@ -260,7 +260,7 @@ def turns(sched, deadline: int, once: int):
                 _interrupt_again(words, stop)
                 return
             if allocated[0] > collect_at[COLLECT]:
-                sched.collect(0)
+                sched.collect()
                 continue
             if idle(stop):
                 sched.poll()
@@ -271,9 +271,9 @@ def turns(sched, deadline: int, once: int):
             continue
         if allocated[0] > collect_at[COLLECT]:
             if once != 2:
-                # None would preempt it: one that has just been woken goes first, as it is likely to wait again soon.
+                # One that has just been woken goes first, as it is likely to wait again soon.
                 if above or allocated[0] >> (1 if woken == best else 0) > collect_at[COLLECT_AT_LAST]:
-                    sched.collect(rank)
+                    sched.collect()
                     continue
 
         # -- run

@@ -27,6 +27,7 @@ WORK_INTERRUPTED = const(3)  # of a driver or a console, between turns
 # Bits of DEFERRED.
 POLL = const(1)  # consoles
 TIES = const(2)  # what guests have for each other
+GARBAGE = const(4)  # of fresh() only
 
 # Words of Scheduler._levels: whose turn it is among equals that can all run.
 LEVEL = const(3)  # log2 of the words for each priority
