@@ -35,11 +35,14 @@ DRIVERS = "../net/core/failover", "net/net_failover", "net/virtio_net"
 OTHER = "nsenter -n -t $(cat /tmp/other)"
 PORTS = "vms['linux'].expansion.ports[:2]"
 
+_NO_IPV6 = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
+
 
 def prepare(shell):
-    """10.0.0.1 here, 10.0.0.2 in the namespace."""
+    """10.0.0.1 here, 10.0.0.2 in the namespace; no IPv6, which sends frames of its own."""
     shell.run(
         "unshare -n sleep 99999 & echo $! > /tmp/other; sleep 0.1; ip link set eth1 netns $(cat /tmp/other); "
+        f"echo 1 > {_NO_IPV6}; {OTHER} sh -c 'echo 1 > {_NO_IPV6}'; "
         f"ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up; {OTHER} ip addr add 10.0.0.2/24 dev eth1; "
         f"{OTHER} ip link set eth1 up"
     )
