@@ -439,8 +439,14 @@ static const mp_rom_map_elem_t vcpu_locals_table[] = {
 
 #define REGISTERS MP_ARRAY_SIZE(registers)
 #define NAMES     (REGISTERS + MP_ARRAY_SIZE(vcpu_locals_table))
-#define HASH      (128)
-_Static_assert(2 * NAMES <= HASH, "names are found at once, as a rule");
+#define HASH_BITS (8)
+#define HASH      (1 << HASH_BITS)
+_Static_assert(4 * NAMES <= HASH, "names are found at once, as a rule");
+
+// Names that are made one after the other have numbers in a row, and would fill slots in a row.
+static size_t slot_of_name(qstr name) {
+    return (uint32_t)name * 2654435769u >> (32 - HASH_BITS);
+}
 
 static qstr name_of(size_t i) {
     return i < REGISTERS ? registers[i].name
@@ -453,7 +459,7 @@ static size_t find_name(qstr name) {
     static bool filled;
     if (MP_UNLIKELY(!filled)) {
         for (size_t i = 0; i < NAMES; i++) {
-            size_t at = name_of(i) % HASH;
+            size_t at = slot_of_name(name_of(i));
             while (slots[at] != 0) {
                 at = (at + 1) % HASH;
             }
@@ -461,7 +467,7 @@ static size_t find_name(qstr name) {
         }
         filled = true;
     }
-    for (size_t at = name % HASH; slots[at] != 0; at = (at + 1) % HASH) {
+    for (size_t at = slot_of_name(name); slots[at] != 0; at = (at + 1) % HASH) {
         if (name_of(slots[at] - 1) == name) {
             return slots[at] - 1;
         }

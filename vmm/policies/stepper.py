@@ -7,6 +7,7 @@ the instruction itself causes. Source: SDM Vol. 3C, "Monitor Trap Flag"; Vol. 3B
 
 import micropython
 from micropython import const
+from vmx import bind
 
 from vmm import verdict
 from vmm.memory.ept import RWX
@@ -72,6 +73,7 @@ class Stepper(Diverted):
         """ways: MonitorTrap, TrapFlag, or what is like them; the first that fits is taken, and the last always does."""
         self.vcpu = vcpu
         self.vm = vcpu.vm
+        self._tell = bind(_tell, vcpu)
         self._ways = ways
         self._way = ways[-1]
         self.armed = False
@@ -95,17 +97,14 @@ class Stepper(Diverted):
         if gpa is not None:
             vm.rights.lend(gpa, rights)
         if not self.armed:
-            self._arm(True)
+            self.armed = True
+            self._tell(1)
             if gpa is not None or done is not None:
                 self.alone(self.vcpu)
             self.divert(self.vcpu, self._interrupts, self._way.arm(self.vcpu), self.violation)
         else:
             self._way.again(self.vcpu)
         return verdict.RESUME
-
-    def _arm(self, armed):
-        self.armed = armed
-        _tell(self.vcpu, armed)
 
     @property
     def then(self):
@@ -123,7 +122,8 @@ class Stepper(Diverted):
         """End the step: close the open pages. Returns done()'s verdict."""
         vm = self.vm
         if self.armed:
-            self._arm(False)
+            self.armed = False
+            self._tell(0)
             self._way.disarm(self.vcpu)
             self.rejoin(self.vcpu)
         vm.rights.restore()
