@@ -45,6 +45,7 @@ class Post:
         try:
             self._ram = self._open()
             self._box = Mailbox(self._ram, self._ring)
+            self._box.announce()  # before the first line at the prompt, which may ask
         except PcanelError as error:
             self.why = str(error)
             return
