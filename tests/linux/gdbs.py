@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shlex
+import time
 
 from gdb_session import Gdb
 from pcanel.cli import main
@@ -31,9 +32,22 @@ def check(shell, guest):
     assert monitor.eval(left) == (0, None, None)
 
 
+def _idle(session, cpus):
+    """Frames of the processors, each of them idle: where gdb has stopped one at work, the guest goes on for a while."""
+    for _ in range(10):
+        frames = session("thread apply all bt")
+        if frames.count(" in cpu_startup_entry ()") == cpus:
+            break
+        session.type("c")
+        time.sleep(0.2)
+        session.interrupt()
+        session.wait()
+    return frames
+
+
 def _check(shell, guest, session):
-    idle = session("thread apply all bt")
     cpus = shell.monitor.eval(f"len(vms[{guest!r}].vcpus)")
+    idle = _idle(session, cpus)
     assert idle.count(" in cpu_startup_entry ()") == cpus, idle
     assert re.search(" in (secondary|common)_startup_64(_no_verify)? ()", idle), idle
     session('break do_sys_openat2 if $_streq((char *)$rsi, "/proc/uptime")')

@@ -53,6 +53,41 @@ def test_single_steps_narrowed_and_with_a_watched_page(guest, bench):
 SHUT_DOWN = "ud2\nmov eax, 5\n"  # there is no IDT
 
 
+BRANCHES = """
+    lea r8, [rip + again]
+    lea r9, [rip + f]
+    lea r10, [rip + over]
+    mov ecx, 3
+again:
+    nop
+    dec ecx
+    jnz again
+    test ecx, ecx
+    jnz again
+    call f
+    jmp over
+f:
+    ret
+over:
+    jmp next
+next:
+    mov eax, 7
+"""
+
+
+def test_branches_that_are_taken(guest, bench):
+    """And none that leads to the next instruction."""
+    if not bench.eval("monitor.trial.mtf"):
+        return
+    made = guest(BRANCHES + STORE)
+    made.exec("seen = []")
+    made.policy("STEP, branches=True", "seen.append(vcpu.rip)")
+    made.halted()
+    again, f, over = made.eval("(vcpu.r8, vcpu.r9, vcpu.r10)")
+    assert made.eval("seen") == [again, again, f, f - 2, over]
+    assert made.word() == 7
+
+
 def test_triple_fault(guest):
     """HANDLED goes on from the registers that the policy sets; paused, the guest can be looked at first."""
     made = guest(SHUT_DOWN + STORE, on_triple_fault="stop")
