@@ -34,6 +34,7 @@ SHARED = (
     ("vmm.vtx.trial", "FLAW_", "FLAW_"),
     ("vmm.policies.account", "CALL_", "ACCOUNT_"),
     ("vmm.verdict", "ADVANCE", "VERDICT_ADVANCE"),
+    ("vmm.scheduling.clock", "MIN_RUN_MOST", "MIN_RUN_MOST"),
     (FRAME, "MSR_SLOTS", "VCPU_MSRS"),
     ("vmm.vtx.exits", "SLOTS", "VCPU_SLOTS"),
     ("vmm.vtx.vmcs", "", ""),

@@ -137,10 +137,10 @@ static inline __attribute__((always_inline)) void count_ticks(vcpu_frame_t *f, u
     }
 }
 
-// Resolves "as long as this exit cost"; since: its exit_tsc, 0 where it has been charged.
+// Resolves "as long as this exit cost", up to a limit; since: its exit_tsc, 0 where it has been charged.
 static void run_as_long(vcpu_frame_t *f, uint64_t since, uint64_t now) {
     if (f->min_run == MIN_RUN_AS_LONG && since != 0) {
-        f->min_run = now - since;
+        f->min_run = now - since < MIN_RUN_MOST ? now - since : MIN_RUN_MOST;
     }
 }
 

@@ -29,6 +29,8 @@ from vmm.vtx.frame import (
 
 _MOST = const(16)
 
+MIN_RUN_MOST = const(5000)  # ticks that a guest may run on for what its exit took: guests above wait for it
+
 # Words of the frame, see vmm/vtx/frame.py
 _FRAME = const(0xC00)
 
@@ -217,8 +219,8 @@ def expire(callbacks, frame: int, now: int):
 @micropython.viper
 def _exit(callbacks, vcpu) -> int:
     """Where a callback sets its timer again, or the slice is over, the guest then runs for at least as long as this
-    took: a timer that is due again at once, or a slice that is over before the guest is entered, must not starve what
-    it interrupts. A timer that the guest has to set again cannot."""
+    took, up to MIN_RUN_MOST: a timer that is due again at once, or a slice that is over before the guest is entered,
+    must not starve what it interrupts. A timer that the guest has to set again cannot."""
     f = ptr32(vcpu)
     host = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
     now = host + (int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32)
