@@ -1,7 +1,8 @@
 """Policies on single steps, on the ends of a guest, and on what several need of all processors."""
 
-from bench import DATA
+from bench import DATA, HANDLERS
 from policy_runs import ARMED, STORE
+from ring3 import RESUME, USER, ring3
 
 
 def test_single_steps(guest, bench):
@@ -86,6 +87,21 @@ def test_branches_that_are_taken(guest, bench):
     again, f, over = made.eval("(vcpu.r8, vcpu.r9, vcpu.r10)")
     assert made.eval("seen") == [again, again, f, f - 2, over]
     assert made.word() == 7
+
+
+def test_changes_of_ring(guest, bench):
+    """By SYSRET, by an exception, and by the handler's IRET."""
+    if not bench.eval("monitor.trial.mtf"):
+        return
+    code = f"mov eax, 1\nud2\nmov [{DATA + 8:#x}], rax\nx: jmp x"
+    made = ring3(guest, f"mov r15, {DATA:#x}\nmov r14d, 2", code, handlers={6: RESUME[6]})
+    made.exec("seen = []")
+    made.policy("RING", "seen.append((vcpu.cpl, vcpu.rip))")
+    made.policy("RING, to=3", "pass", "q")
+    made.policy("RING, before=3, to=0", "pass", "r")
+    made.until(f"vm.memory.read_u64({DATA + 8:#x}) == 1")
+    assert made.eval("seen") == [(3, USER), (0, HANDLERS), (3, USER + 7)]
+    assert made.eval("(q.hits, r.hits)") == (2, 1)
 
 
 def test_triple_fault(guest):

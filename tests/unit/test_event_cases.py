@@ -44,6 +44,7 @@ CASES = {
     "RETURN": ("monitor/test_calls.py", "test_arguments_and_the_value"),
     "STEP": (_STEPS, "test_single_steps"),
     "SWITCH": ("linux/switches.py", "check"),
+    "RING": (_STEPS, "test_changes_of_ring"),
     "SYSCALL": ("linux/systemcalls.py", "check"),
     "SYSCALL32": ("linux/calls32.py", "check"),
     "SYSRET": ("linux/systemcalls.py", "check"),
@@ -61,7 +62,7 @@ CASES = {
 def test_every_event_has_a_case_and_a_row_in_the_documents():
     assert set(CASES) == set(WORDS)
     text = (ROOT / "docs/policies.md").read_text()
-    table = text.partition("## Events and filters")[2].partition("\n\n`STEP` with")[0]
+    table = text.partition("## Events and filters")[2].partition("\n\n`RING` is each")[0]
     assert set(re.findall(r"`([A-Z_0-9]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))) == set(WORDS)
 
 

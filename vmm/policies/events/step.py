@@ -1,8 +1,8 @@
-"""Single steps: each instruction of the guest."""
+"""Single steps: each instruction of the guest, each branch that is taken, each change of ring."""
 
 from vmm.emulation import branches, length
 from vmm.policies.event import Event, Needs
-from vmm.policies.filters import OneOf
+from vmm.policies.filters import Number, OneOf
 from vmm.vtx import reasons
 
 
@@ -40,4 +40,28 @@ class Step(Event):
         return length.skip(vcpu)
 
 
+class Ring(Step):
+    """Found by stepping: no exit tells of it."""
+
+    name = "ring"
+    text = (
+        "the privilege level has changed, by whatever instruction, interrupt or exception; RIP is the first "
+        'instruction\'s there. HANDLED skips that. No value. SDM Vol. 3A, "Privilege Levels"'
+    )
+    filters = (Number("to", 3, "the level that follows"), Number("before", 3, "the level until then"))
+
+    def accepts(self, chosen):
+        to, before = chosen.get("to"), chosen.get("before")
+        levels = {}  # vCPU's number: its level at the last step
+
+        def accepts(vcpu):
+            new = vcpu.cpl
+            old = levels.get(vcpu.number, new)
+            levels[vcpu.number] = new
+            return old != new and to in (None, new) and before in (None, old)
+
+        return accepts
+
+
 STEP = Step()
+RING = Ring()
