@@ -13,6 +13,7 @@ from vmm.network import offload
 from vmm.network.switch import Switches
 from vmm.network.uplink import Uplink
 from vmm.network.words import HEADER, NEEDS_CSUM, TCPV4
+from vmm.vtx.frame import PRIORITY
 
 FAR = b"\x52\x55\x0a\0\2\2"
 PLAIN = bytes(10) + b"\1\0"
@@ -82,10 +83,9 @@ class Card:
 class Turns(Scheduler):
     """Guests are served between turns, too."""
 
-    nested = False
-
     def __init__(self):
         Scheduler.__init__(self)
+        self.depth = array("I", [0])
         self.drivers, self.later, self.served = [], 0, []
 
     def poll_later(self):
@@ -100,13 +100,13 @@ class Clock:
     hz = 1000000
 
     def __init__(self):
-        self.due = self.deadline = None
+        self.callback = self.deadline = None
 
     def now(self):
         return 0
 
     def timer(self, due):
-        self.due = due
+        self.callback = due
         return self
 
     def arm(self, deadline):
@@ -119,10 +119,11 @@ class Clock:
 class HostGuest(Guest):
     """At the host's switch."""
 
-    frame_hpa = 0
-
     def __init__(self, lan, number, priority=0, **options):
         self.clock = Clock()
+        self.words = array("I", [0] * (PRIORITY + 1))
+        self.words[PRIORITY] = priority
+        self.frame_hpa = uctypes.addressof(self.words)
         before = lan.join
 
         def join(_name, port):
@@ -233,10 +234,10 @@ def test_a_timer_finds_what_no_interrupt_has_announced():
     guest = HostGuest(lan, 1)
     assert guest.clock.deadline == 100000
     card.waiting.append(frame(guest.mac, FAR))
-    guest.clock.due(0)
+    guest.clock.callback(0)
     assert len(guest.got()) == 1 and guest.clock.deadline == 30
     for deadline in (60, 120, 240, 480, 960, 1920, 3840, 4000, 4000):
-        guest.clock.due(0)
+        guest.clock.callback(0)
         assert guest.clock.deadline == deadline
     guest.port.power(False)
     assert guest.clock.deadline == 0

@@ -320,9 +320,10 @@ class I8254(Counters):
             self.level = level
             self.irq(level)
 
-    def _still_pending(self):
+    @micropython.viper
+    def _still_pending(self) -> int:
         """Whether the last edge still waits to be taken."""
-        return self.state[LOOKS]
+        return ptr32(self.state)[LOOKS]
 
     def heard(self):
         """The line may have been unmasked."""

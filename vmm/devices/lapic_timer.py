@@ -134,9 +134,12 @@ class LapicTimer:
             self.expiry = self.clock.now() + (current << self.shift)
             self._wait()
 
-    def _still_pending(self):
+    @micropython.viper
+    def _still_pending(self) -> int:
         """A period's end raises nothing that does not wait already."""
-        return self.looks and self._get(LVT_TIMER) >> 17 & 3 == TIMER_PERIODIC
+        if self.looks:
+            return 1 if (int(self._get(LVT_TIMER)) >> 17) & 3 == TIMER_PERIODIC else 0
+        return 0
 
     def _silent(self):
         lvt = self._get(LVT_TIMER)

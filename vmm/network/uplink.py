@@ -34,11 +34,17 @@ from vmm.network.words import (
     TX_CHAIN,
     UP,
 )
+from vmm.vtx.frame import PRIORITY
 
 _SOON = const(30)  # microseconds
 _LATE = const(4000)
 _RARELY = const(100000)  # where interrupts come
+_SECOND = const(1000000)
 _PASSES = const(16)  # of move.send(), before others have the CPU
+# Words of what the timers go by.
+_SILENT = const(0)  # frames have come without interrupts
+_PERIOD = const(1)  # in microseconds: the ports' guests look so often
+
 _NETWORK = const(1)  # the device ID of virtio
 _PLAIN = bytes(10) + b"\x01\x00"
 
@@ -64,11 +70,9 @@ class Uplink:
         words[TX_CHAIN], words[TX_CHAIN + 1] = chain & 0xFFFFFFFF, chain >> 32
         words[HEADER + 2] = 0x10000  # one buffer: frames of the card are whole
         self._send = self.signal = None
-        self._silent = False  # frames have come without interrupts
-        self._period = _RARELY
+        self._looks = array("I", [0, _RARELY])
         self._timers = {}  # of ports
-        self._payer = None  # the guest for which the card is served between turns
-        scheduler.drivers.append(bind(_look, card.has, self.words, self._look))
+        self._payer = [None, 0]  # the guest for which the card is served between turns, and the hpa of its frame
         self._listen()
 
     def _listen(self):
@@ -107,25 +111,15 @@ class Uplink:
         self._send = move.sender(self.at, *switch.ways)
         self.signal = bind(_kick, card.tell, self._send, card.listen, self._go_on)
         switch.signals[number] = self.signal
+        scheduler = self._scheduler
+        scheduler.drivers.append(bind(
+            _look, card.has, self.words, self._looks, self._payer, scheduler.poll_later, scheduler.serve, self._serve
+        ))  # fmt: skip
 
     def settle(self):
         """Nothing of its own waits."""
 
     # -- frames from the card
-
-    def _look(self, floor):
-        """A host interrupt has come, and something with it. floor: only for guests of this priority and above."""
-        if self.switch is None:
-            return
-        if self.words[LEFT] == NOTHING:
-            self._silent = False
-        vm = self._payer
-        if vm is None:
-            self._serve()
-        elif floor and vm.priority < floor:
-            self._scheduler.poll_later()
-        else:
-            self._scheduler.serve(vm, self._serve)
 
     def _go_on(self, found):
         """In the exit that has sent, there is more than one pass of send() takes, or a frame for Python. In one
@@ -161,7 +155,12 @@ class Uplink:
     def serve(self, port):
         """A port's guest looks from now on, while it is on."""
         clock = port.vm.vcpus[0].clock
-        self._timers[port] = clock.timer(lambda now: self._due(port, now)), clock
+        timer = clock.timer(None)
+        timer.callback = bind(
+            _due, self.words, self._looks, self._scheduler.depth,
+            self.card.has_frame, self._unannounced, timer.arm, clock.hz,
+        )  # fmt: skip
+        self._timers[port] = timer, clock
 
     def serve_no_more(self, port):
         timer, _ = self._timers.pop(port)
@@ -170,30 +169,21 @@ class Uplink:
 
     def power(self, port, on):
         timer, clock = self._timers[port]
-        timer.arm(self._after(clock) if on else 0)
+        timer.arm(clock.now() + clock.hz * self._looks[_PERIOD] // _SECOND if on else 0)
         self._choose()
 
     def _choose(self):
         """Who pays: the guest of the highest priority at this switch."""
-        self._payer = None
+        payer = None
         for port in self._timers:
-            if port.up and (self._payer is None or port.vm.priority > self._payer.priority):
-                self._payer = port.vm
+            if port.up and (payer is None or port.vm.priority > payer.priority):
+                payer = port.vm
+        self._payer[:] = payer, payer.vcpus[0].frame_hpa if payer else 0
 
-    def _after(self, clock):
-        return clock.now() + clock.hz * self._period // 1000000
-
-    def _due(self, port, now):
-        if not self._scheduler.nested:
-            if self.words[LEFT] == NOTHING and self.card.has_frame():
-                self._silent = True
-                self._period = _SOON
-                self.words[LEFT] = self._send()
-                self._scheduler.poll_later()
-            else:
-                self._period = min(2 * self._period, _LATE if self._silent else _RARELY)
-        timer, clock = self._timers[port]
-        timer.arm(self._after(clock))
+    def _unannounced(self):
+        """A timer has found a frame."""
+        self.words[LEFT] = self._send()
+        self._scheduler.poll_later()
 
     # -- what the switch calls
 
@@ -216,11 +206,37 @@ class Uplink:
 
 
 @micropython.viper
-def _look(has, words: ptr32, more, floor: int):
+def _look(has, words: ptr32, looks: ptr32, payer, later, serve, work, floor: int):
+    """A host interrupt has come, and something with it? floor: only for guests of this priority and above. Those above
+    the guest that pays wait until serve() has begun."""
     if words[LEFT] == NOTHING:
         if int(has()) == 0:
             return
-    more(floor)
+        looks[_SILENT] = 0
+    frame = int(payer[1])
+    if frame == 0:
+        work()
+    elif int(ptr32(frame)[PRIORITY]) < floor:
+        later()
+    else:
+        serve(payer[0], work)
+
+
+@micropython.viper
+def _due(words: ptr32, looks: ptr32, interrupted: ptr32, has_frame, unannounced, arm, hz: int, now: int):
+    """The end of a timer, for which guests above its own wait."""
+    if interrupted[0] == 0:
+        period = 2 * int(looks[_PERIOD])
+        most = int(_LATE if looks[_SILENT] else _RARELY)
+        if period > most:
+            period = most
+        if words[LEFT] == NOTHING and int(has_frame()):
+            looks[_SILENT] = 1
+            period = int(_SOON)
+            looks[_PERIOD] = period
+            unannounced()
+        looks[_PERIOD] = period
+    arm(now + hz * int(looks[_PERIOD]) // int(_SECOND))
 
 
 @micropython.viper

@@ -9,6 +9,7 @@ import micropython
 import uctypes
 from vmx import bind
 
+from vmm.scheduling.accounting import charge
 from vmm.scheduling.preemption import arm_line
 from vmm.scheduling.states import STILL
 from vmm.scheduling.words import (
@@ -19,21 +20,26 @@ from vmm.scheduling.words import (
     GARBAGE,
     INSIDE,
     LINE,
+    NESTED,
     PAYER,
     POLL,
+    SERVED,
     STILLS,
 )
 from vmm.vtx.frame import PRIORITY, STATE
 
 
 def bound(sched):
-    """(begins, ended, parts of poll()): begins() before turns -> whether all stands still; ended() after them."""
+    """(begins, ended, parts of poll(), serve): begins() before turns -> whether all stands still; ended() after them;
+    serve(vm, work): work() of a driver for a guest, between turns. It is charged to the guest, and those above do not
+    wait for it."""
     address = uctypes.addressof
     words = address(sched._words)
     return (
         bind(_begins, words, sched._preempt_at),
         bind(_ended, sched, words, sched._preempt_at, sched._collect_at, cpu.attempt, bind(poll, sched), arm_line),
         (address(sched._console_frames), sched._ready, sched.drivers, cpu.attempt),
+        bind(_serve, words, sched._preempt_at, cpu.rdtsc, sched.arm, charge),
     )
 
 
@@ -111,3 +117,20 @@ def poll(sched, floor: int):
                 if error:
                     raise error
             i += 1
+
+
+# What begin(), passed() and disarm() do, since the guests above wait for it.
+@micropython.viper
+def _serve(words: ptr32, preempt: ptr32, rdtsc, arm_above, charged, vm, work):
+    frame = int(vm.vcpus[0].frame_hpa)
+    before = int(words[SERVED])
+    words[SERVED] = frame
+    began = int(rdtsc()) - (int(words[NESTED]) | int(words[NESTED + 1]) << 32)
+    try:
+        arm_above(ptr32(frame)[PRIORITY])
+        return work()
+    finally:
+        preempt[0] = 0
+        preempt[1] = 0
+        words[SERVED] = before
+        charged(frame, int(rdtsc()) - (int(words[NESTED]) | int(words[NESTED + 1]) << 32) - began)

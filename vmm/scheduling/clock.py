@@ -47,7 +47,6 @@ class Timer:
         self._index = index
         self.callback = callback
         self.arm = bind(Clock.arm, clock, self.word)  # arm(deadline): call callback(now) at or after it
-        self.still_pending = None  # still_pending(): its device can raise only what is pending already (Clock.park)
 
     @property
     def deadline(self):
@@ -61,6 +60,15 @@ class Timer:
     def callback(self, callback):
         self.clock.callbacks[self._index] = callback
 
+    @property
+    def still_pending(self):
+        """None, or still_pending(): whether its device can raise only what is pending already (Clock.park)."""
+        return self.clock.still_pending[self._index]
+
+    @still_pending.setter
+    def still_pending(self, ask):
+        self.clock.still_pending[self._index] = ask
+
     def cancel(self):
         self.arm(0)
 
@@ -73,6 +81,7 @@ class Clock:
         self.rdtsc = rdtsc
         self.offset = -rdtsc() if offset is None else offset
         self.callbacks = []
+        self.still_pending = []  # of each timer, see there
         self._timers = []
         self._frame = bytearray(_FRAME)
         self.put(CLOCK_OFFSET, self.offset)
@@ -150,19 +159,28 @@ class Clock:
         if count == _MOST:
             raise IndexError("more than %d timers" % _MOST)
         self.callbacks.append(callback)
+        self.still_pending.append(None)
         self.put(TIMER_COUNT, count + 1)
         timer = Timer(self, count, callback)
         self._timers.append(timer)
         return timer
 
+    @micropython.viper
     def park(self):
         """The guest is halted, and those of its timers that were due have not woken it: the ones that are set again in
-        still_pending are left alone until it has run."""
+        still_pending are left alone until it has run. Guests above wait for it."""
+        f = ptr32(self._frame)
+        asked = self.still_pending
+        count = int(f[TIMER_COUNT])
         parked = 0
-        for i, timer in enumerate(self._timers):
-            if timer.still_pending and timer.deadline and timer.still_pending():
-                parked |= 1 << i
-        self.put(PARKED, parked)
+        i = 0
+        while i < count:
+            if f[TIMERS + 2 * i] | f[TIMERS + 2 * i + 1]:
+                ask = asked[i]
+                if ask and int(ask()):
+                    parked |= 1 << i
+            i += 1
+        f[PARKED] = parked
 
     @property
     def next(self):

@@ -11,7 +11,7 @@ import cpu
 from vmm.scheduling.accounting import begin, charge, passed
 from vmm.scheduling.between import poll
 from vmm.scheduling.clock import cut
-from vmm.scheduling.preemption import GRACES, arm, disarm
+from vmm.scheduling.preemption import GRACES, disarm
 from vmm.scheduling.states import OFF
 from vmm.scheduling.words import DEFERRED, FLOOR, INSIDE, POLL
 
@@ -69,12 +69,12 @@ class Consoles:
     def service_console(self, at, priority):
         """Look after a console that has something to move; guests above its guest, of this priority, may preempt that.
         at: its place among those that lead outside."""
-        words = self._words
-        frame = self._console_frames[at]
-        self._serviced = at
-        began = begin(words)
         try:
-            arm(self, priority)
+            self.arm(priority)  # first, as they wait for it
+            words = self._words
+            frame = self._console_frames[at]
+            self._serviced = at
+            began = begin(words)
             self._polls[at]()
             self._serviced = -1
         finally:

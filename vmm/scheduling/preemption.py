@@ -33,6 +33,7 @@ from vmm.scheduling.words import (
     LINE_RUNS,
     NESTED,
     PAYER,
+    SERVED,
     TIES,
     WORK_INTERRUPTED,
 )
@@ -66,6 +67,8 @@ class Preemption:
             _preempted, self, address(self._words), address(self._frames), address(self._interrupted),
             self._collect_at, run_above, cpu.rdtsc, cpu.attempt,
         ))  # fmt: skip
+        # arm(priority): from now on guests above it interrupt whatever bytecode runs, when their timers are due
+        self.arm = bind(_arm, self, address(self._words), address(self._frames), self._preempt_at, earliest)
         self._line_parts = (
             address(self._words), address(self._frames), self._preempt_at, cpu.rdtsc, earliest, wakes,
         )  # fmt: skip
@@ -89,7 +92,7 @@ class Preemption:
         """Whether a handler of the guest with this frame (hpa) is interrupted, or a driver's work for it."""
         stack = self._interrupted
         depth = stack[0]
-        return depth and frame == self._served or any([stack[1 + i] == frame for i in range(depth)])
+        return depth and frame == self._words[SERVED] or any([stack[1 + i] == frame for i in range(depth)])
 
     def defer(self, settle=None):
         """Something for another guest is put off. Given once, a function that sees to it then."""
@@ -101,10 +104,6 @@ class Preemption:
     def defer_no_more(self, settle):
         """The function has nothing to see to any more."""
         self._settle.remove(settle)
-
-    def arm(self, priority):
-        """From now on guests above `priority` interrupt whatever bytecode runs, when their timers are due."""
-        arm(self, priority)
 
     def disarm(self):
         disarm(self._preempt_at)
@@ -201,11 +200,8 @@ def _preempted(scheduler, w: ptr32, frames: ptr32, stack: ptr32, payer: ptr32, r
 
 
 @micropython.viper
-def arm(scheduler, priority: int):
+def _arm(scheduler, w: ptr32, frames: ptr32, p: ptr32, soonest, priority: int):
     """The earliest timer of a waiting guest above `priority` interrupts, and one that can run does so at once."""
-    w = ptr32(scheduler._words)
-    frames = ptr32(scheduler._frames)
-    p = ptr32(int(scheduler._preempt_at))
     count = int(w[COUNT])
     first = 0
     i = 0
@@ -219,7 +215,7 @@ def arm(scheduler, priority: int):
             break
         if state == WAITS:
             if f[DIRTY] & DIRTY_TIMERS:
-                earliest(frames[i])
+                soonest(frames[i])
             when = int(f[NEXT]) | int(f[NEXT + 1]) << 32
             if when:
                 if first == 0 or when < first:
@@ -230,12 +226,6 @@ def arm(scheduler, priority: int):
     w[ABOVE] = priority + 1
     p[0] = first
     p[1] = first >> 32
-
-
-@micropython.viper
-def arm_over(scheduler, frame: int):
-    """As arm, for guests above the one with this frame (hpa)."""
-    arm(scheduler, ptr32(frame)[PRIORITY])
 
 
 @micropython.viper

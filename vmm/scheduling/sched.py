@@ -25,7 +25,7 @@ from vmm.scheduling import rule
 from vmm.scheduling.accounting import advance, begin, charge, charge_all, passed
 from vmm.scheduling.between import bound, fresh
 from vmm.scheduling.consoles import Consoles
-from vmm.scheduling.preemption import Preemption, arm_over, disarm
+from vmm.scheduling.preemption import Preemption
 from vmm.scheduling.still import Still
 from vmm.scheduling.turns import nobody_pays, parts, turns
 from vmm.scheduling.words import (
@@ -69,7 +69,6 @@ class Scheduler(Preemption, Consoles):
         self._frames = array("I", bytes(4 * most))
         self._callbacks = []
         self.drivers = []  # look(floor) of each, called when a host interrupt has come (vmm/host)
-        self._served = 0  # frame of the guest for which a driver works
         self.say = print  # Monitor puts its journal here
         self.failures = 0  # of what is no guest's
         self._started = cpu.rdtsc()
@@ -78,7 +77,7 @@ class Scheduler(Preemption, Consoles):
         Consoles.__init__(self, most)
         Preemption.__init__(self, bind(turns, self, 0))
         self._parts = parts(self)
-        self._begins, self._ended, self._polled = bound(self)
+        self._begins, self._ended, self._polled, self.serve = bound(self)
         address = uctypes.addressof
         self._fresh = bind(fresh, address(self._words), address(self._interrupted), self._allocated, self._collect_at)
 
@@ -303,20 +302,6 @@ class Scheduler(Preemption, Consoles):
         """more: 1, guests stand still from now on, whatever their priority, in sleeps, too; -1: no longer."""
         cpu.hold(more)
         self._words[STILLS] += more
-
-    def serve(self, vm, work):
-        """work() of a driver for a guest, between turns: it is charged to the guest, and those above do not wait."""
-        words = self._words
-        frame = vm.vcpus[0].frame_hpa
-        before, self._served = self._served, frame
-        began = begin(words)
-        try:
-            arm_over(self, frame)
-            return work()
-        finally:
-            disarm(self._preempt_at)
-            self._served = before
-            charge(frame, passed(words, began))
 
     def collect(self):
         """Collect garbage. Guests of priority above 0 do not wait for it; those whose garbage it is pay for it."""

@@ -175,6 +175,13 @@ def turns(sched, deadline: int, once: int):
                         call_back(callbacks[i], frames[i], first)
                         w[CALLED] = 0
                         f[DIRTY] |= DIRTY_TIMERS
+                        if soon:
+                            first = int(rdtsc())
+                            if first >= soon:  # what woke it goes on when those before it have run
+                                charged(frames[i], first - now)
+                                now = first
+                                missed = 1
+                                break
                 if f[PENDING] | f[DIRTY] & DIRTY_RVI:
                     if int(awake(frames[i])):
                         state = int(RUNS)

@@ -17,7 +17,8 @@ NESTED = const(12)  # two words: what guests have used in the middle of what was
 CALLED = const(14)  # number of the halted guest whose timers are called back, plus 1
 LINE = const(15)  # a line at the prompt runs; LINE_INTERRUPTED: guests run in its middle
 STILLS = const(16)  # how many `with still()` there are
-WORDS = const(17)
+SERVED = const(17)  # frame of the guest for which a driver works between turns
+WORDS = const(18)
 
 # Values of LINE.
 LINE_RUNS = const(1)
