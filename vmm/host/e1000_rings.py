@@ -27,7 +27,7 @@ TAKEN = const(5)  # the frame before it is being used
 FREE = const(6)  # transmit descriptor that is filled next
 SENT = const(7)  # oldest that may not have been sent yet
 TOLD = const(8)  # FREE when the card was last told
-OWED = const(9)  # its interrupt has come, or may have, and its line is masked until listen()
+LINE_MASKED = const(9)  # its interrupt has come, or may have, and its line is masked until listen()
 CARD_WORDS = const(10)
 
 # Registers
@@ -79,8 +79,8 @@ def has(card: int) -> int:
     """Whether it has something for the monitor: a frame, or an interrupt that has to be answered."""
     c = ptr32(card)
     if int(read(card, ICR)):
-        c[OWED] = 1
-    return 1 if c[OWED] else int(has_frame(card))
+        c[LINE_MASKED] = 1
+    return 1 if c[LINE_MASKED] else int(has_frame(card))
 
 
 @micropython.viper
@@ -92,7 +92,7 @@ def tell(card: int):
         c[TOLD] = c[FREE]
         write(card, _TX_TAIL, int(c[FREE]))
     if int(read(card, ICR)):
-        c[OWED] = 1
+        c[LINE_MASKED] = 1
 
 
 @micropython.viper
@@ -104,7 +104,7 @@ def listen(card: int):
 @micropython.viper
 def answered(card: int):
     """Its line is about to be unmasked."""
-    ptr32(card)[OWED] = 0
+    ptr32(card)[LINE_MASKED] = 0
 
 
 @micropython.viper

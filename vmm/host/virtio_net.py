@@ -31,7 +31,7 @@ _TAKEN = const(8)  # frames that are being used: as many of the used ring's entr
 _FREE = const(9)  # transmit descriptor that is filled next
 _SENT = const(10)  # oldest that is not known to have been sent
 _TOLD = const(11)  # ADDED when the card was last told
-_OWED = const(12)  # its interrupt has come and its line is masked
+_LINE_MASKED = const(12)  # its interrupt has come and its line is masked
 _OUT = const(13)  # two words for used()
 _SUMS = const(15)  # the device fills in checksums
 _LENGTHS = const(16)  # of the chains that begin at each transmit descriptor; bit 31: it has come back
@@ -99,8 +99,8 @@ def _has_frame(card: int) -> int:
 def _has(card: int) -> int:
     c = ptr32(card)
     if int(ptr8(int(c[_ISR]) | int(c[_ISR + 1]) << 32)[0]):
-        c[_OWED] = 1
-    return 1 if c[_OWED] else int(_has_frame(card))
+        c[_LINE_MASKED] = 1
+    return 1 if c[_LINE_MASKED] else int(_has_frame(card))
 
 
 @micropython.viper
@@ -127,7 +127,7 @@ def _listen(card: int):
 
 @micropython.viper
 def _answered(card: int):
-    ptr32(card)[_OWED] = 0
+    ptr32(card)[_LINE_MASKED] = 0
 
 
 @micropython.viper
