@@ -84,6 +84,25 @@ def test_a_watch(made):
     assert made.state == "running"
 
 
+def test_a_watch_lets_each_access_happen(guest):
+    """Also those of instructions whose length the monitor knows, which it could skip quickly."""
+    made = guest(
+        f"mov eax, 1\nmov esi, {DATA:#x}\nagain: inc rax\nmov [rsi], rax\nmov rbx, [rsi]\n"
+        "mov byte ptr [rsi + 1], 5\npush rax\npop rcx\njmp again"
+    )
+    made.exec(f"w = vm.watch({DATA:#x}, 8, 'rw')")
+    for round in range(2, 7):
+        before = 0 if round == 2 else round - 1 | 0x500
+        for old, new in ((before, round), (round, round), (round, round | 0x500)):
+            assert paused(made).startswith("watch 1 at 0x")
+            assert made.eval("(w.old, w.new)") == (old, new) and made.word() == new
+        assert made.eval("vcpu.rbx") == round
+    assert made.eval("(w.hits, w._policies[0].hits)") == (15, 15)
+    made.exec(f"w.remove()\nw = vm.watch({DATA:#x}, 8, when=lambda vcpu: vcpu.rax == 100)")
+    paused(made)
+    assert made.eval("(w.hits, vcpu.rax, w.new)") == (1, 100, 100)  # of two writes in a round, the first
+
+
 def test_steps(made):
     call, f, g = made.at[2], made.at[4], made.at[11]
     made.exec(f"vm.until({call:#x})")

@@ -151,6 +151,10 @@ class Watched(Memory):
     def __init__(self, done=None):
         self._done = done
 
+    def quickly(self, vm):
+        """A quick answer would drop the access."""
+        return self.quick, self.quick_skip
+
     def skip(self, vcpu):
         return vcpu.stepper.step(vcpu.gpa & PAGE_MASK, RWX, self._done)
 
