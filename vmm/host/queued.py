@@ -36,6 +36,9 @@ class Queued:
         self._waiting = []
         self._ended = []  # slots << 1 | ok that _next() has given, of guests that have to wait
 
+    def quick(self, _owner):
+        """Nothing is: what is under way moves without the monitor."""
+
     def submit(self, request):
         """A request is done when all its commands are."""
         if request.kind == FLUSH and not self.flushes:
