@@ -1,6 +1,6 @@
 """What a command of ATA does at its ports, in viper: by bytecode each access takes 600 ticks, here 100.
 
-Between two blocks guests of a higher priority may run.
+Before each block guests of a higher priority may run.
 """
 
 import cpu
@@ -64,6 +64,7 @@ FAILED = const(4)
 
 AT_ONCE = const(256)  # sectors of one command
 
+_FEW = const(8)  # buffers
 _LOOKS = const(16)  # at the status, until an interrupt is waited for
 _ROUNDS = const(8)  # of them, for a disk that is not busy and has nothing ready: then it is one that does not answer
 
@@ -147,6 +148,7 @@ def run(io, ports: int, control: int, state: ptr32, parts: ptr32) -> int:
             break
         if state[EVEN] == 0:
             return UNEVEN
+        cpu.look()
         count = int(state[BLOCK])
         if count > left:
             count = left
@@ -166,7 +168,6 @@ def run(io, ports: int, control: int, state: ptr32, parts: ptr32) -> int:
             if state[READS]:
                 answer = DONE
                 break
-        cpu.look()
     state[SECTORS] = left
     state[PART] = at // BUFFER
     state[MOVED] = moved
@@ -179,6 +180,8 @@ def at_once(
 ) -> int:
     """Drive.quick(): a request of one command, where the channel has none. goes_on(parts): the disk is waited for.
     later(): requests of others have come meanwhile."""
+    if count > _FEW:
+        cpu.look()  # so many have been checked already
     if state[TAKEN] or int(state[INSIDE]) == MOVES:
         return -1
     b = ptr32(parts)
