@@ -7,8 +7,10 @@ off.
 """
 
 import cpu
+import micropython
 import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm.devices.flash import BLOCK, Flash
 from vmm.disks import SECTOR
@@ -36,17 +38,18 @@ class Variables:
         self._gpa = end - size
         self._hpa = vm.take(size)
         self._data = uctypes.bytearray_at(self._hpa, size)
-        self._changes = set()  # numbers of sectors
+        self._changes = bytearray(size // SECTOR)  # 1 for each sector that the disk is to get
         self._writes = 0  # under way
         self.failures = 0
-        self.flash = Flash(self._data, self._direct, self._changed, self._write, vm.count_refused)
+        changed = bind(_mark, uctypes.addressof(self._changes)) if drive else _nothing
+        self.flash = Flash(self._data, self._direct, changed, self._write, vm.count_refused)
         self._fill()
         self._map(True)
         vm.mmio_bus.claim(self._gpa, size, self.flash)
 
     @property
     def kept(self):
-        return not self._changes and not self._writes
+        return not self._writes and self._changed() < 0
 
     def _map(self, on):
         self.vm.ept.map(self._gpa, self._hpa, self.size, ept.R | ept.X if on else 0)
@@ -56,11 +59,11 @@ class Variables:
         self._map(on)
         self.vm.flush()
 
-    def _changed(self, offset, size):
-        if not self._drive:
-            return
-        for sector in range(offset // SECTOR, (offset + size - 1) // SECTOR + 1):
-            self._changes.add(sector)
+    def _changed(self):
+        """The first sector that the disk is to get, or -1."""
+        count = len(self._changes)
+        first = _run(self._changes, 0, count, 0)
+        return first if first < count else -1
 
     def forget(self):
         """The guest is switched off: what is on no disk is as in the module again."""
@@ -73,17 +76,19 @@ class Variables:
 
     def _write(self):
         """Changed sectors to the disk, with a copy, so that later changes do not overtake earlier ones."""
-        while self._changes and self._writes < _UNDER_WAY:
-            first = end = min(self._changes)
-            while end in self._changes:
-                end += 1
+        changes = self._changes
+        while self._writes < _UNDER_WAY:
+            first = self._changed()
+            if first < 0:
+                return
+            end = _run(changes, first, len(changes), 1)
             at, size = first * SECTOR, (end - first) * SECTOR
             try:
                 place = self.vm.take(size)
             except MemoryError:
                 self._failed()
                 return  # the next change tries again
-            self._changes.difference_update(range(first, end))
+            changes[first:end] = bytes(end - first)
             for copy in (place, self._blob + at):  # the module, too: the guest may be made anew from it
                 for i in range(0, size, _PIECE):
                     cpu.copy(copy + i, self._hpa + at + i, min(_PIECE, size - i))
@@ -97,7 +102,7 @@ class Variables:
             self._writes -= 1
             if not ok:
                 self._failed()
-            if self._changes:
+            if self._changed() >= 0:
                 self._write()
             elif not self._writes:
                 self._drive.submit(Request(self, FLUSH, 0, words_of([])[0], 0, self._flushed))
@@ -137,3 +142,29 @@ class Variables:
         for at, data in saved["blocks"].items():
             self._data[at : at + BLOCK] = data
         self.flash.load(saved["flash"])
+
+
+@micropython.viper
+def _mark(changes: ptr8, offset: int, size: int):
+    """Flash's `changed`, for the disk."""
+    sector = offset >> 9
+    while sector <= offset + size - 1 >> 9:
+        changes[sector] = 1
+        sector += 1
+
+
+@micropython.viper
+def _run(changes: ptr8, at: int, end: int, value: int) -> int:
+    """The end of a run of bytes of this value."""
+    while at < end:
+        if int(changes[at]) != value:
+            break
+        at += 1
+        if at & 127 == 0:
+            cpu.look()
+    return at
+
+
+@micropython.viper
+def _nothing(offset: int, size: int):
+    """The same without a disk."""

@@ -129,6 +129,17 @@ def test_a_guest_is_not_offered_what_the_cpu_lacks(skylake):
         guest.destroy()
 
 
+def test_fast_strings_are_as_the_host_has_them(skylake):
+    """Where they are off, or the host does not say so, Linux does not copy by REP MOVSB."""
+    guest = Guest(skylake, "strings", f"mov ecx, 0x1a0; rdmsr; mov [{DATA:#x}], rax; hlt", handlers={13: FAULT})
+    try:
+        guest.halted()
+        skylake.exec("try:\n    on = cpu.rdmsr(0x1a0) & 1\nexcept Exception:\n    on = 0")
+        assert guest.word() & 0xFFFFFFFF == skylake.eval("on") | 1 << 11 | 1 << 12
+    finally:
+        guest.destroy()
+
+
 def test_a_cpu_that_offers_nearly_all(tigerlake):
     state = tigerlake.eval("mitigations.state")
     assert state.pop("branch history") == "VULNERABLE" and state.pop("L1 data cache") == "not needed"

@@ -1,8 +1,12 @@
 """Drivers of the machine's own devices in QEMU: virtio and AHCI disks, whose images the host reads afterwards, and its
-network cards, by a DHCP server's answer."""
+network cards, by a DHCP server's answer and a conversation by TCP with a server on the host's loopback."""
 
+import contextlib
+import hashlib
 import random
+import socket
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,8 @@ from pcanel.monitor import Monitor
 
 SECTORS = 4096
 SOURCE = Path(__file__).with_name("host_drivers.py").read_text()
+TCP = Path(__file__).with_name("host_tcp.py").read_text()
+SAYS, HEARS = 200_000, 400_000  # bytes, by TCP
 DISCOVER = struct.pack(">BBBBIHHIIII", 1, 1, 6, 0, 0x12345678, 0, 0x8000, 0, 0, 0, 0) + b"\x52\x54\0\0\0\7" + bytes(202)
 DISCOVER += b"\x63\x82\x53\x63\x35\1\1\xff"
 
@@ -25,7 +31,19 @@ class Ahci(Qemu):
         at = [n for n, word in enumerate(words) if word.startswith("virtio-blk-pci,")]
         for n in at:
             words[n] = words[n].replace("virtio-blk-pci,", "ide-hd,bus=ahci.0,")
-        return [*words[: at[0] - 1], "-device", "ahci,id=ahci", *words[at[0] - 1 :]]
+        return [*words[: at[0] - 1], "-device", "ahci,id=ahci", *words[at[0] - 1 :]] if at else words
+
+
+class Throttled(Qemu):
+    """64 KiB a second: what comes behind a large request waits."""
+
+    def arguments(self):
+        limit = ",throttling.bps-total=65536"
+        return [word + limit if word.startswith("if=none,id=disk") else word for word in super().arguments()]
+
+
+class ThrottledAhci(Throttled, Ahci):
+    pass
 
 
 KINDS = {"virtio": (Qemu, "virtio disk"), "ahci": (Ahci, "QEMU HARDDISK")}
@@ -146,3 +164,76 @@ def test_a_network_card_sends_and_receives(prompt, kind):
         assert offers[0][42 + 4 : 42 + 8] == b"\x12\x34\x56\x78" and offers[0][42 + 16 : 42 + 20] == bytes(
             (10, 0, 2, 15)
         )
+
+
+@contextlib.contextmanager
+def server(said, answer):
+    """A port of the loopback where one conversation is held: what comes is appended to said, then the answer goes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def converse():
+            with listener.accept()[0] as connection:
+                while len(said) < SAYS:
+                    said.extend(connection.recv(65536) or bytes(SAYS))
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=converse, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("offloads", [True, False])
+@pytest.mark.parametrize("engine", [Qemu, Ahci])
+def test_tcp_by_the_machine_s_card(engine, offloads):
+    """From a guest's rings by the switch and the card to a server, and back: whole, with right checksums; long frames
+    go out and come in where the guest's driver knows them."""
+    answer, said = random.Random(9).randbytes(HEARS), bytearray()
+    monitor = Monitor(engine="qemu", memory=256)
+    monitor.choice = Choice(engine, "what this is about")
+    monitor._machine.network = True
+    with monitor, server(said, answer) as port:
+        monitor.exec(f"import hashlib\n{TCP}\ninterface = Interface(monitor, {offloads})")
+        assert monitor.eval("type(interface.switches['host'].uplink.card).__name__") == (
+            "VirtioNet" if engine is Qemu else "E1000"
+        )
+        monitor.exec(
+            f"tcp = Conversation(interface, {port})\n"
+            f"sent = bytes([i * 7 + (i >> 8) & 255 for i in range({SAYS} // 8)])\n"
+            "for _ in range(8):\n    tcp.say(sent)\n"
+            f"heard = hashlib.sha256(tcp.hear({HEARS})).digest()"
+        )
+        assert monitor.eval("heard") == hashlib.sha256(answer).digest()
+        frames, long_in, long_out, wrong = monitor.eval("(tcp.frames, tcp.long_in, tcp.long_out, tcp.wrong)")
+        dropped = monitor.eval("(interface.port.dropped, interface.switches['host'].uplink.dropped)")
+    assert said == bytes(i * 7 + (i >> 8) & 255 for i in range(SAYS // 8)) * 8
+    assert (wrong, dropped) == (0, (0, 0)) and frames > 50
+    assert bool(long_out) == bool(long_in) == offloads
+
+
+@pytest.mark.parametrize("engine", [Throttled, ThrottledAhci])
+def test_a_disk_that_does_not_answer_in_time(tmp_path, engine):
+    """The command fails, its buffer is not written to any more, and later ones are carried out."""
+    path = tmp_path / "disk.img"
+    path.write_bytes(random.Random(8).randbytes(SECTORS * 512))
+    disk = Disk(path, True)
+    monitor = Monitor(engine="qemu", memory=256)
+    monitor.choice = Choice(engine, "what this is about")
+    monitor._machine.disks = [disk]
+    with monitor:
+        monitor.exec(
+            f"import uctypes\nfrom vmm.host import READ\n{SOURCE}\n"
+            "a = bytearray(300 * 512)\nat = uctypes.addressof(a)\n"
+            f"drive = drives.take({disk.model!r}, guest, True)\n"
+            "ok = [transfer(drive, READ, 0, [(at, len(a))])]\n"
+            "usual, drive.patience = drive.patience, cpu.tsc_hz // 5\n"
+            "ok.append(transfer(drive, READ, 0, [(at, 512)]))\n"
+            "drive.patience = usual\nfor i in range(512):\n    a[i] = 0x55\n"
+        )
+        assert monitor.eval("ok") == [True, False] and monitor.eval("drive.timeouts") == 1
+        monitor.exec("import time\ntime.sleep_ms(3000)")
+        assert monitor.eval("bytes(a[:512])") == b"\x55" * 512
+        monitor.exec("ok.append(transfer(drive, READ, 5, [(at, 512)]))")
+        assert monitor.eval("ok") == [True, False, True]
+        assert monitor.eval("bytes(a[:512])") == path.read_bytes()[5 * 512 : 6 * 512]

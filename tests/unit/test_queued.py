@@ -1,4 +1,5 @@
-"""What host disks share that take several commands at once: requests of several owners, cancelling, failures."""
+"""What host disks share that take several commands at once: requests of several owners, cancelling, failures, the time
+that a command has."""
 
 import ctypes
 from types import SimpleNamespace
@@ -6,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import uctypes
 
-from vmm.host import FLUSH, READ, Request, words_of
+from vmm.host import ANSWER_S, FLUSH, READ, Request, words_of
 from vmm.host import queued as module
 from vmm.host.queued import Queued
 
@@ -32,6 +33,8 @@ class Disk(Queued):
         self.sent = []  # slots
         self.ended = []  # slot << 1 | ok
         self.interrupted = 0
+        self.resets = 0
+        self.broken = False
 
     def take(self, size):
         self.buffers.append(bytearray(size))
@@ -47,6 +50,11 @@ class Disk(Queued):
     def _next(self):
         return self.ended.pop(0) if self.ended else -1
 
+    def _reset(self):
+        self.resets += 1
+        if self.broken:
+            raise ValueError("it does not come out of reset")
+
     def end(self, slot, ok=1):
         self.ended.append(slot << 1 | ok)
         self.interrupted = 1
@@ -57,6 +65,9 @@ class Bench:
         self.disk = Disk()
         self.lines = []
         monkeypatch.setattr(module.cpu, "line", lambda number, kind: self.lines.append(number))
+        self.now, self.looks = 0, []
+        monkeypatch.setattr(module.cpu, "rdtsc", lambda: self.now)
+        monkeypatch.setattr(module.cpu, "look_at", lambda tsc: self.looks.append(tsc))
         self.vm = SimpleNamespace(priority=0)
         self.data = ctypes.create_string_buffer(4096)
 
@@ -126,3 +137,79 @@ def test_those_below_the_floor_wait(b):
     assert (low, high) == ([], [True]) and b.disk.scheduler.later
     b.disk.look(0)
     assert low == [True]
+
+
+LIMIT = ANSWER_S * module.cpu.tsc_hz
+
+
+def test_a_command_that_has_had_its_time_fails(b):
+    """The disk is reset, and what was sent later is sent again."""
+    late = b.request(b.owner())
+    b.now = LIMIT // 2
+    later = b.request(b.owner(), kind=FLUSH)
+    assert b.looks[:2] == [LIMIT, LIMIT + LIMIT // 2]
+    b.now = LIMIT - 1
+    b.disk.look(0)
+    assert (late, later, b.disk.resets) == ([], [], 0) and b.looks[-1] == LIMIT
+    b.now = LIMIT
+    b.disk.look(0)
+    assert (late, later) == ([False], []) and b.disk.resets == b.disk.timeouts == 1
+    assert [(slot, kind) for slot, kind, _ in b.disk.sent] == [(0, READ), (1, FLUSH), (1, FLUSH)]
+    b.disk.end(1)
+    b.disk.look(0)
+    assert later == [True]
+    again = b.request(b.owner())
+    b.disk.end(0)
+    b.disk.look(0)
+    assert again == [True]
+
+
+def test_what_has_ended_in_time_is_not_late(b):
+    low, other = b.request(b.owner(0)), b.request(b.owner(3))
+    b.disk.end(0)
+    b.disk.look(2)
+    b.disk.end(1)
+    b.now = 2 * LIMIT
+    b.disk.look(0)
+    assert (low, other, b.disk.resets) == ([True], [True], 0)
+
+
+def test_a_disk_that_cannot_be_reset(b):
+    under_way = [b.request(b.owner()) for _ in range(3)]
+    b.disk.broken = True
+    b.now = LIMIT
+    b.disk.look(0)
+    assert under_way == [[False]] * 3
+    assert b.request(b.owner()) == [False] and b.disk.resets == 1
+
+
+@pytest.mark.parametrize("way", ["cancel", "finish"])
+def test_a_disk_that_does_not_answer_is_not_waited_for_without_end(b, monkeypatch, way):
+    def passes():
+        b.now += 1000
+        return b.now
+
+    monkeypatch.setattr(module.cpu, "rdtsc", passes)
+    mine = b.owner()
+    answer = b.request(mine)
+    getattr(b.disk, way)(mine)
+    assert answer == ([] if way == "cancel" else [False]) and b.disk.timeouts == 1
+
+
+def test_what_is_submitted_in_the_middle_of_a_submission(b):
+    """By a guest of a higher priority that interrupts it."""
+    send, inner = b.disk._send, []
+
+    def interrupted(*command):
+        b.disk._send = send
+        inner.append(b.request(b.owner(9)))
+        assert b.disk.sent == []
+        send(*command)
+
+    b.disk._send = interrupted
+    outer = b.request(b.owner())
+    assert [slot for slot, _, _ in b.disk.sent] == [0, 1]
+    b.disk.end(0)
+    b.disk.end(1)
+    b.disk.look(0)
+    assert (outer, inner) == ([True], [[True]])

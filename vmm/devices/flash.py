@@ -6,7 +6,12 @@ bits that were 0 (as QEMU's chip, which firmware of virtual machines is made for
 "Command Definitions"; JEDEC JEP137, 0001h.
 """
 
+from array import array
+
+import micropython
+import uctypes
 from micropython import const
+from vmx import bind
 
 from vmm.devices import saved
 
@@ -17,7 +22,8 @@ _READ_ARRAY = const(0xFF)
 _READ_STATUS = const(0x70)
 _CLEAR_STATUS = const(0x50)
 _READ_IDENTITY = const(0x90)
-_PROGRAMS = (0x10, 0x40)
+_PROGRAM = const(0x40)
+_PROGRAM_TOO = const(0x10)
 _ERASE = const(0x20)
 _CONFIRM = const(0xD0)
 
@@ -26,14 +32,38 @@ _IDENTITY = (0x89, 0x17)  # Intel, 28F640
 _BAD_SEQUENCE = const(0xB0)  # ready; erase and program have failed
 
 _SAVED = ("_command", "_status", "_answers")
-_ARRAY, _STATUS, _NAME = 0, 1, 2  # what reads answer with
+_ARRAY = const(0)  # what reads answer with
+_STATUS = const(1)
+_NAME = const(2)
+
+# Words of the chip
+_ANSWERS = const(0)
+_COMMAND = const(1)  # the first cycle of one of two
+_REGISTER = const(2)
+_WORDS = const(3)
+
+
+def _word(n):
+    """A property that is word n."""
+
+    def read(chip):
+        return chip.words[n]
+
+    def write(chip, value):
+        chip.words[n] = value
+
+    return property(read, write)
 
 
 class Flash:
     """data: its contents, a buffer of whole blocks. direct(on): whether reads answer with the contents and need not
     come here: no longer with the first command, and again at a read in array mode, not before: commands come in
     hundreds. changed(offset, size): these bytes have been programmed or erased; ended(): the chip is in array mode
-    again; refused(what) counts."""
+    again; refused(what) counts. write(offset, size, value): a byte is a cycle of a command, wider ones are as many."""
+
+    _answers = _word(_ANSWERS)
+    _command = _word(_COMMAND)
+    _status = _word(_REGISTER)
 
     def __init__(self, data, direct, changed, ended, refused):
         self._data = data
@@ -42,8 +72,9 @@ class Flash:
         self._ended = ended
         self._refused = refused
         self._direct = True
-        self._answers = _ARRAY
-        self._command = self._status = 0
+        self.words = array("I", [0] * _WORDS)
+        words, content = uctypes.addressof(self.words), uctypes.addressof(data)
+        self.write = bind(_write, words, content, changed, bind(Flash._write, self))
 
     def reset(self):
         """Power-on; the contents stay."""
@@ -71,15 +102,15 @@ class Flash:
             value = _IDENTITY[offset & 1]
         return int.from_bytes(bytes([value] * size), "little")
 
-    def write(self, offset, size, value):
-        """A byte is a cycle of a command. Wider writes are as many cycles."""
+    def _write(self, offset, size, value):
+        """What _write() below leaves to it."""
         for at in range(offset, offset + size):
             self._cycle(at, value & 0xFF)
             value >>= 8
 
     def _cycle(self, at, value):
         command, self._command = self._command, 0
-        if command in _PROGRAMS:
+        if command == _PROGRAM or command == _PROGRAM_TOO:
             self._data[at] = value
             self._status |= _READY
             self._changed(at, 1)
@@ -93,7 +124,7 @@ class Flash:
         elif value == _READ_ARRAY:
             self._answer(_ARRAY)
             return
-        elif value in _PROGRAMS or value == _ERASE:
+        elif value in (_PROGRAM, _PROGRAM_TOO, _ERASE):
             self._command = value
         elif value == _CLEAR_STATUS:
             self._status = 0
@@ -116,3 +147,22 @@ class Flash:
         saved.load(self, _SAVED, state)
         now, self._answers = self._answers, before
         self._answer(now)
+
+
+# A byte is programmed by two cycles, thousands of which keep a variable: 6,000 more each in bytecode.
+@micropython.viper
+def _write(words: ptr32, data: ptr8, changed, slowly, offset: int, size: int, value: int):
+    """Cycles that program, of a chip whose reads answer with the status already."""
+    if size == 1 and words[_ANSWERS] == _STATUS:
+        command = int(words[_COMMAND])
+        if command == _PROGRAM or command == _PROGRAM_TOO:
+            words[_COMMAND] = 0
+            words[_REGISTER] = int(words[_REGISTER]) | _READY
+            data[offset] = value
+            changed(offset, 1)
+            return
+        if command == 0:
+            if value == _PROGRAM or value == _PROGRAM_TOO:
+                words[_COMMAND] = value
+                return
+    slowly(offset, size, value)

@@ -7,9 +7,12 @@ the guest's power-off.
 from array import array
 
 import cpu
+import micropython
 import uctypes
 from micropython import const
+from vmx import bind
 
+from vmm.devices.virtio.queue import BUFFER
 from vmm.disks import SECTOR
 from vmm.host import FLUSH, READ, WRITE, Request, parts_of, words_of
 
@@ -17,13 +20,15 @@ _CHUNK = const(0x10000)
 _SECTORS = const(_CHUNK // SECTOR)
 _NOTHING = array("I")
 _PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
+_MARKS = const(4096)
+_MOST = const(16)  # chunks that are looked for in the marks
 
 
 class HostDisk:
     """drive: of vmm.host; drives: vmm.host.drives.Drives, which get it back."""
 
-    quick = None
     changed = 0
+    kept = False
 
     def __init__(self, vm, drives, drive, mode, identity=b""):
         self.vm = vm
@@ -32,6 +37,8 @@ class HostDisk:
         self.sectors = drive.sectors
         self.read_only = mode == "ro"
         self.identity = identity
+        self.quick = drive.quick(self)
+        self.ended = None
 
     def transfer(self, sector, parts, write, done):
         words, sectors = words_of(parts)
@@ -64,11 +71,16 @@ class HostDisk:
 class Scratch(HostDisk):
     """pages: vmm.memory.pages.Pages; limit: bytes of memory at most."""
 
+    kept = True
+
     def __init__(self, vm, drives, drive, pages, limit, identity=b""):
         HostDisk.__init__(self, vm, drives, drive, "scratch", identity)
         self._pages = pages
         self._limit = limit
         self._chunks = {}  # number -> hpa
+        self._marks = bytearray(_MARKS)  # 1 for the numbers in there, modulo their count
+        if self.quick:
+            self.quick = bind(_unwritten, uctypes.addressof(self._marks), self.quick)
         self._loading = []  # hpa of a chunk that is being read before it is written to
         self._writes = []  # one after the other, so that two of them do not make the same chunk
         self._busy = False
@@ -131,6 +143,8 @@ class Scratch(HostDisk):
         for hpa in self._chunks.values():
             self._pages.give(hpa)
         self._chunks = {}
+        for i in range(_MARKS):
+            self._marks[i] = 0
 
     def close(self):
         self.forget()
@@ -144,8 +158,12 @@ class Scratch(HostDisk):
         self.forget()
         for number, data in saved.items():
             hpa = self._pages.take(_CHUNK)
-            self._chunks[number] = hpa
+            self._add(number, hpa)
             uctypes.bytearray_at(hpa, _CHUNK)[:] = data
+
+    def _add(self, number, hpa):
+        self._chunks[number] = hpa
+        self._marks[number % _MARKS] = 1
 
     def own(self, number):
         """The hpa of a chunk that has been written, or None."""
@@ -161,7 +179,7 @@ class Scratch(HostDisk):
         def loaded(ok):
             self._loading.remove(hpa)
             if ok:
-                self._chunks[number] = hpa
+                self._add(number, hpa)
             else:
                 self._pages.give(hpa)
             done(ok)
@@ -224,6 +242,28 @@ class _Transfer:
             return
         _copy(own + within, parts, self._write)
         self._answer = True
+
+
+@micropython.viper
+def _unwritten(marks: ptr8, quick, sector: int, buffers: int, count: int, write: int, skip: int) -> int:
+    """Scratch.quick: reads of what the drive alone has."""
+    if write:
+        return -1
+    b = ptr32(buffers)
+    last = sector << 9
+    i = 0
+    while i < BUFFER * count:
+        last += int(b[i + 2])
+        i += BUFFER
+    last = (last - 1) // _CHUNK
+    number = (sector << 9) // _CHUNK
+    if last - number > _MOST:
+        return -1
+    while number <= last:
+        if marks[number & _MARKS - 1]:
+            return -1
+        number += 1
+    return int(quick(sector, buffers, count, write, skip))
 
 
 def _copy(at, parts, write):

@@ -34,6 +34,8 @@ class MemoryDisk:
     of which it takes `limit` bytes at most."""
 
     words = None
+    kept = True
+    ended = None
 
     def __init__(self, hpa, size, mode, pages, identity=b"", limit=1 << 62):
         self.sectors = size // SECTOR

@@ -54,7 +54,9 @@ _MTRR_VARIABLE = const(8)
 _MTRR_FIXED = (0x250, 0x258, 0x259) + tuple(range(0x268, 0x270))
 _MTRR_DEF_TYPE = const(0x2FF)
 _MTRR_TYPES = (0, 1, 4, 5, 6)  # UC, WC, WT, WP, WB
-_MISC_ENABLE_RESET = const(1 << 0 | 1 << 11 | 1 << 12)  # fast strings; neither BTS nor PEBS
+_MISC_ENABLE = const(0x1A0)
+_FAST_STRINGS = const(1 << 0)
+_NO_BTS_NO_PEBS = const(1 << 11 | 1 << 12)
 _DEBUGCTL_ALLOWED = const(3)  # LBR, BTF
 
 
@@ -117,6 +119,15 @@ def _microcode(host_rdmsr):
         return 0
 
 
+def _misc_enable(host_rdmsr):
+    """IA32_MISC_ENABLE: fast strings as the host has them. Where they are on, kernels copy by REP MOVSB. Bochs has no
+    such MSR, which Linux takes for off, and each byte of REP MOVSB takes as long there as an instruction."""
+    try:
+        return host_rdmsr(_MISC_ENABLE) & _FAST_STRINGS | _NO_BTS_NO_PEBS
+    except Exception:
+        return _NO_BTS_NO_PEBS
+
+
 class CpuMsrs:
     """One guest's. msrs: the vmm.handlers.msr.Msrs that answers for them; the rest as for that."""
 
@@ -155,7 +166,7 @@ class CpuMsrs:
         store(_MTRR_DEF_TYPE, 0, self._valid_writer(_default_type))
         store(0x179, writer=None)  # IA32_MCG_CAP: no banks
         store(0x17A)  # IA32_MCG_STATUS
-        store(0x1A0, _MISC_ENABLE_RESET)  # IA32_MISC_ENABLE
+        store(_MISC_ENABLE, _misc_enable(host_rdmsr))
         add(0x1D9, lambda vcpu, index: vcpu.read(v.GUEST_IA32_DEBUGCTL), self._write_debugctl)
         store(0xCE, writer=None)  # MSR_PLATFORM_INFO
         store(0x34, writer=None)  # MSR_SMI_COUNT

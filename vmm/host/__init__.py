@@ -11,6 +11,8 @@ READ = const(0)
 WRITE = const(1)
 FLUSH = const(2)
 
+ANSWER_S = const(20)  # so long a disk has for a command; then it is reset, and the command has failed
+
 # How an interrupt line of the I/O APIC is used: cpu.line()
 EDGE = const(1)
 LEVEL = const(2)

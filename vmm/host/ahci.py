@@ -38,6 +38,7 @@ _CMD = const(0x18)
 _TFD = const(0x20)
 _SIG = const(0x24)
 _SSTS = const(0x28)
+_SCTL = const(0x2C)
 _SERR = const(0x30)
 _CI = const(0x38)
 _START = const(1 << 0)  # of CMD
@@ -65,6 +66,7 @@ _COMMANDS = {READ: 0x25, WRITE: 0x35, FLUSH: 0xEA}
 _IDENTIFY = const(0xEC)
 _IDENTITY = const(512)  # bytes
 _WAIT_S = const(10)
+_RESET_S = const(1)
 
 
 class Controller:
@@ -147,18 +149,38 @@ class Sata(Queued):
         self.sectors = words[100] | words[101] << 16 | words[102] << 32 | words[103] << 48
         write32(port + _PIE, _ALL)
 
-    def _start(self):
+    def _start(self, seconds=_WAIT_S):
         port = self._port
         write32(port + _CMD, read32(port + _CMD) | _RECEIVE)
-        _until(lambda: not read32(port + _TFD) & _BUSY, "it stays busy")
+        _until(lambda: not read32(port + _TFD) & _BUSY, "it stays busy", seconds)
         write32(port + _CMD, read32(port + _CMD) | _START)
 
-    def _stop(self):
+    def _stop(self, seconds=_WAIT_S):
         port = self._port
         write32(port + _CMD, read32(port + _CMD) & ~_START)
-        _until(lambda: not read32(port + _CMD) & _RUNNING, "its port does not stop")
+        _until(lambda: not read32(port + _CMD) & _RUNNING, "its port does not stop", seconds)
         write32(port + _CMD, read32(port + _CMD) & ~_RECEIVE)
-        _until(lambda: not read32(port + _CMD) & _RECEIVING, "its port does not stop")
+        _until(lambda: not read32(port + _CMD) & _RECEIVING, "its port does not stop", seconds)
+
+    def _reset(self):
+        """COMRESET. Source: AHCI 1.3.1, "Port Reset"."""
+        port = self._port
+        self._under_way = 0
+        try:
+            self._stop(_RESET_S)
+        except ValueError:
+            pass  # a port that goes on is what COMRESET is for
+        control = read32(port + _SCTL) & ~15
+        write32(port + _SCTL, control | 1)
+        end = cpu.rdtsc() + cpu.tsc_hz // 1000
+        while cpu.rdtsc() < end:
+            pass
+        write32(port + _SCTL, control)
+        _until(lambda: read32(port + _SSTS) & 15 == _THERE, "it is not there after a reset", _RESET_S)
+        write32(port + _SERR, 0xFFFFFFFF)
+        write32(port + _PIS, 0xFFFFFFFF)
+        self._start(_RESET_S)
+        write32(port + _PIE, _ALL)
 
     def _send(self, slot, kind, sector, parts):
         count = sum([size for _, size in parts]) >> 9
@@ -225,8 +247,8 @@ def _linked(port):
     return True
 
 
-def _until(test, why):
-    end = cpu.rdtsc() + _WAIT_S * cpu.tsc_hz
+def _until(test, why, seconds=_WAIT_S):
+    end = cpu.rdtsc() + seconds * cpu.tsc_hz
     while not test():
         if cpu.rdtsc() > end:
             raise ValueError(why)

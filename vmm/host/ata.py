@@ -7,30 +7,46 @@ ATA/ATAPI-6, "Register delivered data transfer command protocol".
 
 from array import array
 
+import uctypes
 from micropython import const
+from vmx import bind
 
-from vmm.host import EDGE, FLUSH, READ
+from vmm.host import ANSWER_S, EDGE, FLUSH, READ, Request
 from vmm.host.moving import scatter
 from vmm.host.pio import (
+    AT_ONCE,
     BSY,
     COMMAND,
+    CONTROL,
     COUNT,
     DATA,
     DEVICE,
     DF,
+    DRIVE_WORDS,
     DRQ,
     ERR,
     FAILED,
+    FLUSHING,
     HIGH,
+    INSIDE,
+    LOOPS,
     LOW,
     MID,
-    MORE,
+    MOVES,
+    MULTIPLE,
     NIEN,
+    PORTS,
+    READING,
     SECTORS,
+    SELECT,
+    SIZE,
     STATUS,
+    TAKEN,
     UNEVEN,
     WAITS,
     WORDS,
+    WRITING,
+    at_once,
     begin,
     issue,
     run,
@@ -51,12 +67,10 @@ _WRITE_MULTIPLE_EXT = const(0x39)
 _FLUSH_CACHE = const(0xE7)
 _FLUSH_CACHE_EXT = const(0xEA)
 
-_LBA = const(0x40)
+_LBA = const(0xE0)  # of the device register, with two bits that are obsolete
 _LBA28 = const(1 << 28)
-_AT_ONCE = const(256)  # sectors of one command
 _BLOCK = const(16)  # sectors that one interrupt announces, at most
 _PROBES = const(2)  # a second: so long a disk is waited for that may not be there
-_ANSWER_S = const(20)  # after that a command has failed
 
 
 class Drive:
@@ -73,6 +87,17 @@ class Drive:
         if self.long:
             self.sectors = words[100] | words[101] << 16 | words[102] << 32 | words[103] << 48
         self.block = min(words[47] & 0xFF, _BLOCK)
+        reach = min(self.sectors, _LBA28)
+        self.words = words = array("I", [0] * DRIVE_WORDS)
+        words[PORTS], words[CONTROL] = channel.ports, channel.control
+        words[SELECT], words[MULTIPLE] = _LBA | number << 4, self.block
+        words[READING], words[WRITING] = _READ_MULTIPLE, _WRITE_MULTIPLE
+        words[FLUSHING] = _FLUSH_CACHE_EXT if self.long else _FLUSH_CACHE
+        words[SIZE], words[SIZE + 1] = reach & 0xFFFFFFFF, reach >> 32
+
+    def quick(self, owner):
+        """A function as `quick` in vmm/disks, for a Request's owner: `ended(ok)` of it is called."""
+        return self.channel.quick(self, owner)
 
     def submit(self, request):
         """A request is done when the disk comes to it."""
@@ -100,16 +125,16 @@ class Channel:
     def __init__(self, io, scheduler, ports, control, line):
         self._io = io
         self._scheduler = scheduler
-        self._ports = ports
-        self._control = control
+        self.ports = ports
+        self.control = control
         self._line = line
         self._waiting = []  # [(drive, request)]
         self._current = None
         self._state = array("I", [0] * WORDS)  # of the command that runs
         self._parts = None
-        self._inside = self._more = False
+        self._more = False
         self._deadline = 0
-        self._patience = _ANSWER_S * io.tsc_hz
+        self._patience = ANSWER_S * io.tsc_hz
         self.timeouts = 0
 
     # -- finding disks
@@ -117,8 +142,8 @@ class Channel:
     def probe(self):
         """The disks that are there."""
         io = self._io
-        io.outb(self._control, NIEN)
-        status = io.inb(self._ports + STATUS)
+        io.outb(self.control, NIEN)
+        status = io.inb(self.ports + STATUS)
         if status & (BSY | DRQ) and status not in (0xFF, 0x7F):
             self._reset()  # a soft reset of the monitor has left it in the middle of a command
         drives = []
@@ -128,11 +153,11 @@ class Channel:
                 drives.append(drive)
         if drives:
             io.line(self._line, EDGE)
-            io.outb(self._control, 0)
+            io.outb(self.control, 0)
         return drives
 
     def _identify(self, number):
-        io, ports = self._io, self._ports
+        io, ports = self._io, self.ports
         io.outb(ports + DEVICE, 0xA0 | number << 4)
         self._pause()
         if io.inb(ports + STATUS) in (0, 0xFF, 0x7F):
@@ -158,41 +183,61 @@ class Channel:
     def _pause(self):
         """400 ns, until the status is valid."""
         for _ in range(4):
-            self._io.inb(self._control)
+            self._io.inb(self.control)
 
     def _settled(self):
         """The status once BSY has gone; 0xFF where it does not go."""
         io = self._io
         end = io.rdtsc() + io.tsc_hz // _PROBES
         while io.rdtsc() < end:
-            status = io.inb(self._ports + STATUS)
+            status = io.inb(self.ports + STATUS)
             if not status & BSY:
                 return status
         return 0xFF
 
     # -- requests
 
+    def quick(self, drive, owner):
+        """Drive.quick()."""
+        state, words = uctypes.addressof(self._state), uctypes.addressof(drive.words)
+        current = (drive, Request(owner, READ, 0, None, 0, None))
+        return bind(at_once, self._io, state, words, bind(Channel._goes_on, self, current), self._scheduler.poll_later)
+
+    def _goes_on(self, current, parts):
+        """at_once() has sent a command, and the disk is waited for."""
+        current[1].done = current[1].owner.ended
+        self._current = current
+        self._parts = parts
+        self._wait()
+        self._io.look_at(self._deadline)
+
     def submit(self, drive, request):
+        state = self._state
+        if request.kind != FLUSH and not request.left:
+            request.done(True)  # a command of 0 sectors would be one of 256
+            return
         self._waiting.append((drive, request))
-        if self._inside:  # in the middle of a step, that of a guest of lower priority for instance
+        state[TAKEN] += 1
+        if state[INSIDE]:
             self._more = True
         elif not self._current:
             self._go_on(0, request.vm)
 
     def look(self, floor):
         """A host interrupt has come. floor: only for guests of this priority and above."""
-        if self._current or self._waiting:
+        if self._state[TAKEN]:
             self._go_on(floor, None)
 
     def _go_on(self, floor, inside):
         """Serve what can be served without waiting for the disk. inside: the guest whose exit this is part of, whose
         requests alone are served; None: between turns."""
-        while not self._inside:
-            self._inside = True
+        state = self._state
+        while not state[INSIDE]:
+            state[INSIDE] = LOOPS
             try:
                 served = self._serve(floor, inside)
             finally:
-                self._inside = False
+                state[INSIDE] = 0
             if not served:
                 if not self._more:
                     return
@@ -200,24 +245,20 @@ class Channel:
 
     def _serve(self, floor, inside):
         """One step: False where the disk, or another guest's turn, is waited for."""
-        if not self._current:
+        current = self._current
+        if not current:
             if not self._waiting:
                 return False
             best = self._choose()
-            if not self._may(self._waiting[best][1].vm, floor, inside):
-                return False
+            current = self._waiting[best]
+        vm = current[1].vm
+        if vm is not inside and (inside or vm.priority < floor):
+            self._scheduler.poll_later()
+            return False
+        if not self._current:
             self._current = self._waiting.pop(best)
             self._begin()
-        vm = self._current[1].vm
-        if not self._may(vm, floor, inside):
-            return False
         return self._step() if inside else self._scheduler.serve(vm, self._step)
-
-    def _may(self, vm, floor, inside):
-        if vm is inside or not inside and vm.priority >= floor:
-            return True
-        self._scheduler.poll_later()
-        return False
 
     def _choose(self):
         best = 0
@@ -238,8 +279,8 @@ class Channel:
         io = self._io
         drive, request = self._current
         sector, kind = request.sector, request.kind
-        count = self._state[SECTORS] = min(request.left, _AT_ONCE)
-        device = 0xA0 | _LBA | drive.number << 4
+        count = self._state[SECTORS] = min(request.left, AT_ONCE)
+        device = drive.words[SELECT]
         if kind == FLUSH:
             command = _FLUSH_CACHE_EXT if drive.long else _FLUSH_CACHE
             count = -1
@@ -251,18 +292,17 @@ class Channel:
             device |= sector >> 24 & 0xF
         request.sector += self._state[SECTORS]
         request.left -= self._state[SECTORS]
-        self._deadline = io.rdtsc() + self._patience
-        issue(io, self._ports, self._control, device, sector, count, command)
+        self._wait()
+        issue(io, self.ports, self.control, device, sector, count, command)
 
     def _step(self):
         """Move what the disk is ready for: False where it is waited for."""
         io, state = self._io, self._state
+        state[INSIDE] = MOVES
         while True:
-            answer = run(io, self._ports, self._control, state, self._parts)
-            if answer == MORE:
-                continue
+            answer = run(io, self.ports, self.control, state, self._parts)
             if answer == UNEVEN:
-                scatter(io, self._ports + DATA, state, self._parts)
+                scatter(io, self.ports + DATA, state, self._parts)
             elif answer == WAITS:
                 return self._overdue()
             elif answer == FAILED or not self._current[1].left:
@@ -282,9 +322,15 @@ class Channel:
         self._end(False)
         return True
 
+    def _wait(self):
+        """A command has been sent."""
+        self._deadline = self._io.rdtsc() + self._patience
+
     def _end(self, ok):
-        _, request = self._current
+        request = self._current[1]
         self._current = None
+        self._state[TAKEN] -= 1
+        self._state[INSIDE] = LOOPS
         if self._waiting:
             self._scheduler.poll_later()  # they do not wait for ever where the monitor fails at what follows
         if request.done:
@@ -293,9 +339,9 @@ class Channel:
     def _reset(self):
         """A disk that does not answer: the channel's reset."""
         io = self._io
-        io.outb(self._control, _SRST | NIEN)
+        io.outb(self.control, _SRST | NIEN)
         self._rest(100000)
-        io.outb(self._control, NIEN)
+        io.outb(self.control, NIEN)
         self._rest(500)
         self._settled()
 
@@ -306,7 +352,7 @@ class Channel:
             pass
 
     def finish(self, drive, owner):
-        while not self._inside and self._has(drive, owner):
+        while not self._state[INSIDE] and self._has(drive, owner):
             self._go_on(0, None)
 
     def _has(self, drive, owner):
@@ -317,17 +363,20 @@ class Channel:
     def cancel(self, drive, owner):
         """No other request is begun meanwhile: one of the same guest might end, and its disk's turn to be cancelled
         is to come."""
+        state = self._state
+        before = len(self._waiting)
         self._waiting = [(d, r) for d, r in self._waiting if d is not drive or r.owner is not owner]
+        state[TAKEN] -= before - len(self._waiting)
         current = self._current
         if not current or current[0] is not drive or current[1].owner is not owner:
             return
         current[1].done = None
-        while self._current is current and not self._inside:
-            self._inside = True
+        while self._current is current and not state[INSIDE]:
+            state[INSIDE] = LOOPS
             try:
                 self._step()
             finally:
-                self._inside = False
+                state[INSIDE] = 0
         if self._waiting:
             self._scheduler.poll_later()
 

@@ -1,7 +1,8 @@
 """What disks share that take several commands at once, and move the data themselves: their requests, cut into commands.
 
 Commands of guests of the highest priority are sent first. Buffers that a device cannot take, odd ones or too many for a
-sector, go by a bounce buffer.
+sector, go by a bounce buffer. A command that has not ended in ANSWER_S has failed: the disk is reset, so that it moves
+nothing any more, and the commands that are not late are sent again.
 """
 
 import cpu
@@ -9,14 +10,15 @@ from micropython import const
 
 from vmm.devices.virtio.queue import cut
 from vmm.disks import SECTOR
-from vmm.host import FLUSH, LEVEL, WRITE
+from vmm.host import ANSWER_S, FLUSH, LEVEL, WRITE
 
 _BETWEEN = const(32)  # sectors
 
 
 class Queued:
     """A class on top has _send(slot, kind, sector, parts), _caused() (whether it has interrupted), _next() (slot << 1 |
-    ok of the next command that has ended, or -1), _stop().
+    ok of the next command that has ended, or -1), _stop(), _reset() (what it was sent is forgotten, and it takes
+    commands again; ValueError where it does not).
 
     slots: how many commands; most: buffers of one; largest: bytes of a buffer; align: of its address and size; line:
     its interrupt's, or None. scheduler: charges guests, says who may have the CPU. take(size): host memory.
@@ -31,10 +33,19 @@ class Queued:
         self._align = align
         self._line = line
         self._slots = [None] * slots  # requests
+        self._commands = [None] * slots  # (kind, sector, parts)
+        self._until = [0] * slots  # TSC
+        self.patience = ANSWER_S * cpu.tsc_hz
+        self.timeouts = 0
+        self._dead = False  # it could not be reset
         self._between = [take(_BETWEEN * SECTOR) for _ in range(slots)]
         self._copies = [None] * slots  # buffers that what has been read is to be copied to
         self._waiting = []
-        self._ended = []  # slots << 1 | ok that _next() has given, of guests that have to wait
+        self._ended = []  # slots << 1 | ok of commands that have ended, until _end() has them
+        self._sending = False
+
+    def quick(self, _owner):
+        """Nothing is: what is under way moves without the monitor."""
 
     def submit(self, request):
         """A request is done when all its commands are."""
@@ -44,6 +55,9 @@ class Queued:
         request.parts = joined(request.words, self._largest)
         request.under_way = 0
         request.ok = True
+        if self._dead:
+            request.done(False)
+            return
         at = len(self._waiting)
         while at and self._waiting[at - 1].vm.priority < request.vm.priority:
             at -= 1
@@ -51,19 +65,32 @@ class Queued:
         self._go_on()
 
     def _go_on(self):
-        """Send what there are slots for."""
-        for slot in range(len(self._slots)):
-            if not self._waiting:
-                return
-            if self._slots[slot] is None:
-                request = self._waiting[0]
-                self._slots[slot] = request
-                request.under_way += 1
-                parts, sector = self._command(slot, request), request.sector
-                request.sector += _bytes(parts) // SECTOR
-                if not request.parts:
-                    self._waiting.pop(0)
-                self._send(slot, request.kind, sector, parts)
+        """Send what there are slots for. In the middle of it a guest of a higher priority may submit something, which
+        is then sent here."""
+        while self._waiting and None in self._slots and not self._sending:
+            self._sending = True
+            try:
+                if self._waiting and None in self._slots:
+                    self._send_next()
+            finally:
+                self._sending = False
+
+    def _send_next(self):
+        slot, request = self._slots.index(None), self._waiting[0]
+        self._slots[slot] = request
+        request.under_way += 1
+        parts, sector = self._command(slot, request), request.sector
+        request.sector += _bytes(parts) // SECTOR
+        if not request.parts:
+            self._waiting.remove(request)
+        self._begin(slot, request.kind, sector, parts)
+
+    def _begin(self, slot, *command):
+        """Send it: (kind, sector, parts)."""
+        self._commands[slot] = command
+        self._until[slot] = until = cpu.rdtsc() + self.patience
+        self._send(slot, *command)
+        cpu.look_at(until)
 
     def _command(self, slot, request):
         """The buffers of the request's next command."""
@@ -88,27 +115,55 @@ class Queued:
         return taken
 
     def look(self, floor):
-        """A host interrupt has come. floor: only for guests of this priority and above."""
+        """A host interrupt has come, or a command has had its time. floor: only for guests of this priority and up."""
         caused = self._caused()
-        ended, self._ended = self._ended, []
-        one = self._next()
-        while one >= 0:
-            ended.append(one)
-            one = self._next()
         try:
-            while ended:
-                one = ended.pop(0)
-                vm = self._slots[one >> 1].vm
-                if vm.priority < floor:
-                    self._ended.append(one)
-                else:
-                    self._scheduler.serve(vm, lambda one=one: self._end(one))
+            self._gather(self._scheduler.serve)
+            for one in list(self._ended):
+                if one in self._ended and self._slots[one >> 1].vm.priority >= floor:
+                    self._ended.remove(one)
+                    self._scheduler.serve(self._slots[one >> 1].vm, lambda one=one: self._end(one))
         finally:
-            self._ended += ended  # behind one at which the monitor failed
-            if self._ended:
+            if self._ended:  # for guests below, or behind one at which the monitor failed
                 self._scheduler.poll_later()
             if caused and self._line is not None:
                 cpu.line(self._line, LEVEL)
+
+    def _gather(self, serve):
+        """Put what has ended, or has had its time, in _ended. serve: the scheduler's between turns, else _now."""
+        one = self._next()
+        while one >= 0:
+            self._ended.append(one)
+            one = self._next()
+        ended = [one >> 1 for one in self._ended]
+        begun = [slot for slot, request in enumerate(self._slots) if request and slot not in ended]
+        if begun:
+            now, first = cpu.rdtsc(), min([self._until[slot] for slot in begun])
+            if now < first:
+                cpu.look_at(first)
+            else:
+                self._overdue(begun, now, serve)
+
+    def _overdue(self, begun, now, serve):
+        """Reset the disk. begun: slots of the commands that have not ended."""
+        self.timeouts += 1
+        failed = [slot for slot in begun if now >= self._until[slot]]
+        try:
+            serve(self._slots[failed[0]].vm, self._reset)
+        except ValueError:
+            self._dead = True
+            failed = begun
+        self._ended += [slot << 1 for slot in failed]
+        for slot in begun:
+            if slot not in failed:
+                self._begin(slot, *self._commands[slot])
+        if self._dead:
+            waiting, self._waiting = self._waiting, []
+            for request in waiting:
+                request.parts = []
+                request.ok = False
+                if not request.under_way and request.done:
+                    request.done(False)
 
     def _end(self, one):
         """A command has ended."""
@@ -138,28 +193,22 @@ class Queued:
         for request in mine:
             request.done = None
             request.parts = []
-        ended, self._ended = self._ended, []
         while any([request.under_way for request in mine]):
-            one = ended.pop(0) if ended else self._next()
-            if one >= 0:
+            self._gather(_now)
+            for one in list(self._ended):
                 if self._slots[one >> 1] in mine:
+                    self._ended.remove(one)
                     self._end(one)
-                else:
-                    self._ended.append(one)
-        self._ended += ended
         if self._ended:
             self._scheduler.poll_later()
 
     def finish(self, owner):
         """Requests of this owner are done when this returns."""
         while any([request and request.owner is owner for request in self._slots + self._waiting]):
-            self._end_one()
-
-    def _end_one(self):
-        """Look once whether a command has ended."""
-        one = self._ended.pop(0) if self._ended else self._next()
-        if one >= 0:
-            self._end(one)
+            self._gather(_now)
+            for one in list(self._ended):
+                self._ended.remove(one)
+                self._end(one)
 
     def close(self):
         """A soft reset: it moves nothing any more."""
@@ -167,6 +216,11 @@ class Queued:
 
     def __repr__(self):
         return "%s, %s, %d MiB" % (self.model, self.serial, self.sectors >> 11)
+
+
+def _now(_vm, work):
+    """Scheduler.serve() where it is the guest's own exit, or nobody's."""
+    work()
 
 
 def _bytes(parts):

@@ -69,6 +69,10 @@ class Virtio:
         if not all(self._at[1:]):
             raise ValueError("it is a virtio device without the modern structures")
         self.common, self.isr, self.device = self._at[COMMON], self._at[ISR], self._at[DEVICE]
+        self.reset()
+
+    def reset(self):
+        """It forgets what it was given, and moves nothing more. ValueError where it does not."""
         write8(self.common + STATUS, 0)
         end = cpu.rdtsc() + cpu.tsc_hz
         while read8(self.common + STATUS):
@@ -118,9 +122,7 @@ class Virtio:
         size = min(read16(common + QUEUE_SIZE), most)
         if not size:
             raise ValueError("a virtio device has no queue %d" % number)
-        write16(common + QUEUE_SIZE, size)
-        hpa = self._take(16 * size + 8 * size + 4096 + 2 * size)
-        cpu.zero(hpa, 16 * size + 8 * size + 4096 + 2 * size)
+        hpa = self._take(_bytes(size))
         avail = hpa + 16 * size
         used = avail + 6 + 2 * size + 63 & ~63
         bell = self._at[NOTIFY] + read16(common + QUEUE_NOTIFY_OFF) * self._step
@@ -128,11 +130,19 @@ class Virtio:
         for i, value in enumerate((hpa, avail, used, bell)):
             words[2 * i], words[2 * i + 1] = value & 0xFFFFFFFF, value >> 32
         words[NUMBER], words[SIZE] = number, size
-        for i, value in enumerate((hpa, avail, used)):
-            write32(common + QUEUE_ADDRESSES + 8 * i, value & 0xFFFFFFFF)
-            write32(common + QUEUE_ADDRESSES + 8 * i + 4, value >> 32)
-        write16(common + QUEUE_ENABLE, 1)
+        self.enable(words)
         return words
+
+    def enable(self, words):
+        """Give it the ring of ring(), empty; once more after reset() and negotiate()."""
+        common = self.common
+        cpu.zero(words[DESC] | words[DESC + 1] << 32, _bytes(words[SIZE]))
+        words[ADDED] = words[SEEN] = 0
+        write16(common + QUEUE_SELECT, words[NUMBER])
+        write16(common + QUEUE_SIZE, words[SIZE])
+        for i in range(6):  # descriptors, available ring, used ring
+            write32(common + QUEUE_ADDRESSES + 4 * i, words[DESC + i])
+        write16(common + QUEUE_ENABLE, 1)
 
     def start(self):
         self._add(DRIVER_OK)
@@ -143,6 +153,11 @@ class Virtio:
 
     def stop(self):
         write8(self.common + STATUS, 0)
+
+
+def _bytes(size):
+    """Memory of a ring of so many entries."""
+    return 16 * size + 8 * size + 4096 + 2 * size
 
 
 @micropython.viper

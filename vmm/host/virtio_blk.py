@@ -13,6 +13,7 @@ from vmm.host.queued import Queued
 from vmm.host.virtio import SIZE, add, describe, notify, read8, read32, used, write8, write32
 
 _SIZE_MAX = const(1 << 1)
+_WANTED = const(_SIZE_MAX | SEG_MAX | BLK_FLUSH)
 _KINDS = {READ: BLK_IN, WRITE: BLK_OUT, FLUSH: BLK_SYNC}
 
 _SLOTS = const(8)
@@ -29,7 +30,7 @@ class VirtioBlk(Queued):
 
     def __init__(self, function, scheduler, take):
         self._device = device = virtio.Virtio(function, take)
-        features = device.negotiate(_SIZE_MAX | SEG_MAX | BLK_FLUSH)
+        features = device.negotiate(_WANTED)
         self.flushes = bool(features & BLK_FLUSH)
         self.sectors = read32(device.device) | read32(device.device + 4) << 32
         largest = read32(device.device + 8) if features & _SIZE_MAX else _LARGEST
@@ -84,6 +85,13 @@ class VirtioBlk(Queued):
             return -1
         slot = self._out[0] // _WIDE
         return slot << 1 | (read8(self._hpa + slot * _SLOT_BYTES + HEADER) == 0)
+
+    def _reset(self):
+        device = self._device
+        device.reset()
+        device.negotiate(_WANTED)
+        device.enable(self._ring)
+        device.start()
 
     def _stop(self):
         self._device.stop()

@@ -2,6 +2,17 @@
 
 import ctypes
 
+tsc_hz = 1000
+
+
+def rdtsc():
+    """No time passes here."""
+    return 0
+
+
+def look_at(_tsc):
+    """Nobody looks here by himself."""
+
 
 def hold(_more):
     """Nobody interrupts anybody here."""

@@ -1,8 +1,8 @@
 """A disk by virtio. Source: virtio 1.2, "Block Device".
 
-Requests whose disk is quick (vmm/disks) are served in viper, within the exit by which the driver notifies; others when
-the disk has done them, in any order. A request is a header of 16 bytes, data, and a status of one byte, in buffers of
-any cut.
+Requests whose disk is quick (vmm/disks) are served in viper, within the exit by which the driver notifies, or one after
+the other as the disk ends them; others when the disk has done them, in any order. A request is a header of 16 bytes,
+data, and a status of one byte, in buffers of any cut.
 """
 
 import struct
@@ -32,7 +32,8 @@ from vmm.devices.virtio.queue import (
     pop,
     push,
 )
-from vmm.disks import SECTOR
+from vmm.disks import SECTOR, UNDER_WAY
+from vmm.host import FLUSH
 
 SEG_MAX = const(1 << 2)
 _RO = const(1 << 5)
@@ -55,8 +56,13 @@ ID_BYTES = const(20)
 # Words of `words`, behind STATUS
 _WRITABLE = const(1)
 _COUNTS = const(2)  # reads, sectors read, writes, sectors written
-_TOTAL = const(6)  # bytes of the long request
-_SLOWLY = const(2)  # an answer of _serve(): a long request
+_TOTAL = const(6)  # bytes of the long request, or of that under way
+_KEPT = const(7)  # nothing is to be done for a flush
+_BEGUN = const(8)  # the request in `_chain` is under way
+
+# Further answers of _serve()
+_SLOWLY = const(2)  # a long request
+_BEGINS = const(3)  # a request is under way from now on
 
 
 class Blk(Device):
@@ -64,7 +70,7 @@ class Blk(Device):
 
     kind = 2
     sizes = (256,)
-    own_words = 6
+    own_words = 8
 
     def __init__(self, memory, refused, disk):
         self.own_features = SEG_MAX | _BLK_SIZE | BLK_FLUSH | (_RO if disk.read_only else 0)
@@ -77,6 +83,8 @@ class Blk(Device):
         self.words[_WRITABLE] = 0 if disk.read_only else 1
         self._serve = None
         if disk.quick:
+            disk.ended = self._quick_ended
+            self.words[_KEPT] = 1 if disk.kept else 0
             words, state, chain = [uctypes.addressof(a) for a in (self.words, self.queues[0].state, self._chain)]
             self._serve = bind(_serve, words, state, memory.table, chain, disk.quick)
             self.kicks[0] = bind(_kick, words, state, self._serve, self)
@@ -100,6 +108,7 @@ class Blk(Device):
         if self._heads:
             self.disk.cancel()
         self._heads = []
+        self.words[_BEGUN] = 0
         self._again = ()
 
     def disable(self, n):
@@ -113,6 +122,9 @@ class Blk(Device):
         """What is left of a notification after the fast path has come to `found`."""
         chain = self._chain
         while found > NOTHING:
+            if found == _BEGINS:
+                self._heads.append(chain[HEAD])
+                break
             if found == _SLOWLY:
                 self._long(chain)
             elif not self.disk.words or not self._usual(chain):
@@ -139,6 +151,18 @@ class Blk(Device):
             moved += some
         self._count(write, total)
         self._end(chain[HEAD], _address(chain, count + 1), _OK, 0 if write else total)
+
+    def _quick_ended(self, ok):
+        """What disk.quick() had left under way; those that the driver has added since come next."""
+        chain, total = self._chain, self.words[_TOTAL]
+        write = 1 if chain[OUT] > 1 else 0
+        self.words[_BEGUN] = 0
+        self._heads.remove(chain[HEAD])
+        if ok and total:
+            self._count(write, total)
+        status = _address(chain, chain[OUT] + chain[IN] - 1)
+        self._end(chain[HEAD], status, _OK if ok else _IOERR, 0 if write or not ok else total)
+        self.kicks[0]()
 
     def _usual(self, chain):
         """A read or write of the usual form for a disk that takes the chain's words. False: it is for _request()."""
@@ -264,11 +288,13 @@ def usual(c: ptr32, writable: int) -> int:
 @micropython.viper
 def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
     """Requests in the usual buffers, as long as the disk is quick: NOTHING; WRONG; CHAIN, one for Blk._request;
-    _SLOWLY, one for Blk._long. Between two of them guests of a higher priority may run."""
+    _SLOWLY, one for Blk._long; _BEGINS. Between two of them guests of a higher priority may run."""
     w = ptr32(words)
     c = ptr32(chain)
     served = 0
     while True:
+        if w[_BEGUN]:
+            return NOTHING
         found = int(pop(queue, memory, chain))
         if found != CHAIN:
             return found
@@ -282,35 +308,41 @@ def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
             return CHAIN
         header = ptr32(int(c[BUFFERS]) | int(c[BUFFERS + 1]) << 32)
         kind = int(header[0])
-        if kind == BLK_IN and out == 1 and back > 1:
-            count = back - 1
-        elif kind == BLK_OUT and back == 1 and out > 1 and w[_WRITABLE]:
-            count = out - 1
-        elif kind == BLK_SYNC and back == 1 and out == 1:  # what is written to memory is kept
-            status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
-            status[0] = _OK
-            push(queue, int(c[HEAD]), 1)
-            continue
-        else:
+        count = out + back - 2
+        if kind == BLK_SYNC and count == 0:
+            if w[_KEPT]:
+                status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
+                status[0] = _OK
+                push(queue, int(c[HEAD]), 1)
+                continue
+            kind = FLUSH
+        elif kind == BLK_OUT:
+            if back != 1 or count == 0 or w[_WRITABLE] == 0:
+                return CHAIN
+        elif kind != BLK_IN or out != 1 or count == 0:
             return CHAIN
         if header[3]:
             return CHAIN
-        i = BUFFERS + BUFFER
+        i = _DATA
         total = 0
-        while i <= BUFFER * count + BUFFERS:
+        while i < last:
             total += int(c[i + 2])
             i += BUFFER
-        moved = int(quick(int(header[2]), chain + (BUFFERS + BUFFER) * 4, count, kind, 0))
-        if moved < 0:
-            return CHAIN
+        moved = int(quick(int(header[2]), chain + 4 * _DATA, count, kind, 0))
         if moved < total:
             w[_TOTAL] = total
-            return _SLOWLY
-        w[_COUNTS + 2 * kind] += 1
-        w[_COUNTS + 2 * kind + 1] += total >> 9
+            if moved >= 0:
+                return _SLOWLY
+            if moved != UNDER_WAY:
+                return CHAIN
+            w[_BEGUN] = 1
+            return _BEGINS
+        if total:
+            w[_COUNTS + 2 * kind] += 1
+            w[_COUNTS + 2 * kind + 1] += total >> 9
         status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
         status[0] = _OK
-        push(queue, int(c[HEAD]), 1 if kind else total + 1)
+        push(queue, int(c[HEAD]), total + 1 if kind == BLK_IN else 1)
 
 
 @micropython.viper
