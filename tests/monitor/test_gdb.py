@@ -182,6 +182,14 @@ def test_monitor_commands(guest, gdb):
     assert re.search(r"^0{16}-[0-9a-f]{16} [0-9a-f]{16} [u-]rw$", out, re.MULTILINE)
 
 
+def test_a_command_may_take_longer_than_gdb_waits(guest, gdb):
+    """gdb then asks for the answer again, though acknowledgements are off; it must not come twice."""
+    session = gdb(guest(LOOP))
+    slow = "monitor python exec('i = 0\\nwhile i < 1000000: i += 1')"
+    out = session("set remotetimeout 1", slow, "monitor python 6 * 7", f"x/xg {CODE:#x}", "monitor python 6 * 8")
+    assert re.search(r"\b42\n(?s:.*)0x100000:\t0x[0-9a-f]{16}\n(?s:.*)\b48\n", out), out
+
+
 def test_bad_input_gets_a_line_and_nothing_is_lost(guest, gdb):
     made = guest(LOOP)
     session = gdb(made)

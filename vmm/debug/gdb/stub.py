@@ -110,7 +110,8 @@ class Stub(Inferiors, Access, Running, Documents):
                 for guest in self.guests.values():
                     guest.interrupt()
             elif packet == NAK:
-                self._write(self._last)
+                if self._reader.acks:  # gdb types it while an answer takes long, even where it has ended them
+                    self._write(self._last)
             elif packet != ACK:
                 self.connected = True
                 if self._reader.acks:
