@@ -12,6 +12,7 @@ import hostpolicies
 import inside
 import jobs
 import names
+import odd
 import pytest
 import recipes
 import saved
@@ -32,7 +33,7 @@ def shell(tmp_path_factory):
     """linux.toml as it is, but with a module in its initramfs."""
     directory = tmp_path_factory.mktemp("cloud")
     guests = ROOT / "build/guests"
-    programs = [(calls32.NAME, calls32.program())]
+    programs = [(calls32.NAME, calls32.program()), (odd.NAME, odd.Program().file)]
     with_module.initramfs(guests / "initrd.cpio", guests / "cloud", directory / "initrd.cpio", programs)
     text = (ROOT / "guests/linux.toml").read_text().replace("../build/guests/initrd.cpio", "initrd.cpio")
     file = directory / "linux.toml"
@@ -166,6 +167,10 @@ def test_threads_files_mappings_mounts_agree_with_proc(shell):
 
 def test_sockets_agree_with_proc(shell):
     view.check_sockets(shell, "linux")
+
+
+def test_an_odd_program_agrees_with_proc(shell):
+    odd.check(shell, "linux")
 
 
 def test_modules_have_symbols_and_types(shell):

@@ -125,6 +125,25 @@ def test_pointers_are_followed():
         _ = task.name.pid
 
 
+def test_members_are_listed_and_completed():
+    names, space, task = task_at()
+    known = ["pid", "flag", "kind", "comm", "tasks", "parent", "grid", "wide", "name", "bits", "call", "tail"]
+    assert task.members_() == task.parent.members_() == [*known, "whole", "low", "high"]
+    assert task.complete_attributes("t") == ["tasks", "tail"] and task.complete_attributes("hi") == ["high"]
+    assert task.call.members_() == task.name.members_() == []
+    put(space, "Q", TASK + 0x30, 0x9000)
+    assert task.parent.at_("tasks.prev") == 0x9028
+
+
+def test_an_array_without_a_length_may_hold_a_string():
+    made = Section()
+    char = made.integer("char", 1, 1)
+    made.struct("named", 4, [("name", made.array(char, 0), 32)])
+    names, space = types(made.blob())
+    space.memory.write(TASK + 4, b"n\xc3\xb6n\0rest")
+    assert objects.Object(names.type("struct named"), space, TASK).name.string_() == "n\xf6n"
+
+
 def test_containers_and_lists():
     names, space, task = task_at()
     assert objects.container_of(names, space, TASK + 0x20, "struct task", "tasks") == task

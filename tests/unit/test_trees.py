@@ -109,11 +109,20 @@ def test_xarrays_that_loop_end(known):
         list(trees.xarray(types, space, 0x100))
 
 
+LEAF, RANGE, ARANGE = 1, 2, 3
+ROOT = 2
+
+
+def maple(at, kind):
+    """How an entry names a node (mt_mk_node); the root has ROOT, too."""
+    return at | kind << 3 | 4
+
+
 def leaf(memory, at, pivots, slots):
     memory.write(at, bytes(256))
     put(memory, at + 8, *pivots)
     put(memory, at + 128, *slots)
-    return at | 1 << 3 | 2
+    return maple(at, LEAF)
 
 
 def test_maple_trees_have_ranges(known):
@@ -123,24 +132,30 @@ def test_maple_trees_have_ranges(known):
     assert list(tree.maple_()) == []
     first = leaf(memory, BASE, [0xFFF, 0x1FFF, 0x4FFF], [0, 0x5000, 0x6000])
     last = leaf(memory, BASE + 256, [0x7FFF, 2**64 - 1], [0x7000, 0, 99])
-    put(memory, 0x100, 0, first)
+    put(memory, 0x100, 0, first | ROOT)
     assert list(tree.maple_())[:2] == [(0x1000, 0x1FFF, 0x5000), (0x2000, 0x4FFF, 0x6000)]
     memory.write(BASE + 512, bytes(240))
     put(memory, BASE + 512 + 8, 0x4FFF, 2**64 - 1)
     put(memory, BASE + 512 + 80, first, last)
-    put(memory, 0x100, 0, BASE + 512 | 3 << 3 | 2)
+    put(memory, 0x100, 0, maple(BASE + 512, ARANGE) | ROOT)
     assert list(tree.maple_()) == [(0x1000, 0x1FFF, 0x5000), (0x2000, 0x4FFF, 0x6000), (0x5000, 0x7FFF, 0x7000)]
+
+
+def test_a_maple_tree_has_one_entry_without_a_node(known):
+    types, space, memory = known
+    put(memory, 0x100, 0, 0x5000)
+    assert list(trees.maple(types, space, 0x100)) == [(0, 0, 0x5000)]
 
 
 def test_maple_trees_that_loop_end(known):
     types, space, memory = known
-    entry = BASE | 2 << 3 | 2
+    entry = maple(BASE, RANGE)
     memory.write(BASE, bytes(256))
     put(memory, BASE + 8, *range(1, 16))
     put(memory, BASE + 128, *[entry] * 16)
-    put(memory, 0x100, 0, entry)
+    put(memory, 0x100, 0, entry | ROOT)
     with pytest.raises(ValueError, match="has a node of kind 2 at depth"):
         list(trees.maple(types, space, 0x100))
-    put(memory, 0x100, 0, BASE | 7 << 3 | 2)
+    put(memory, 0x100, 0, maple(BASE, 7) | ROOT)
     with pytest.raises(ValueError, match="has a node of kind 7 at depth 0"):
         list(trees.maple(types, space, 0x100))

@@ -97,7 +97,7 @@ def _linux(vm, vcpu, title):
 
 def _called(m, pc):
     """Whether a CALL ends at pc, which can be executed."""
-    if not pc or m.walk(pc - 1, FETCH).why:
+    if not pc or m.walk(pc - 1, FETCH, m.cpl).why:
         return False
     bits = m.vcpu.bits
     for size in _CALLS:
@@ -113,7 +113,7 @@ def _called(m, pc):
 
 def _word(m, gva, size):
     try:
-        return m.number(gva & MASK64, size)
+        return int.from_bytes(m.look(gva & MASK64, size), "little")
     except ValueError:
         return None
 

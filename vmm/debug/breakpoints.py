@@ -13,6 +13,7 @@ from micropython import const
 
 from vmm import verdict
 from vmm.debug import places
+from vmm.debug import where as where_
 from vmm.insight.table import Table
 from vmm.memory.ept import RWX
 from vmm.policies.events.breakpoint import BREAKPOINT
@@ -71,9 +72,11 @@ class Points:
 
 
 class Point:
-    """number, hits; enable(), disable(), remove()."""
+    """number, hits; enable(), disable(), remove(). pieces: [(gpa, bytes), ...]."""
 
     kind = ""
+    size = 1
+    pieces = ()
 
     def __init__(self, vm, where, gva, once, filters):
         """filters: those of every event (vmm/policies/general.py)."""
@@ -85,6 +88,18 @@ class Point:
         self.once = once
         self.filters = filters
         self._starts = vm.starts
+
+    def find(self):
+        """Its bytes in the guest's memory, once in each of the guest's lives: in the next one its symbols may be
+        elsewhere. Of a program they are those of the process that ran when it was made, or of pid=."""
+        if self.pieces and self._starts == self.vm.starts:
+            return
+        gva = places.resolve(self.vm, self.where)
+        space = where_.space_of(self.vm, gva, pid=self.filters.get("pid"))
+        self.pieces = pieces(space, gva, self.size)
+        self.gva = gva
+        self._paged = space.paged
+        self._starts = self.vm.starts
 
     def place(self):
         return self.where if isinstance(self.where, str) else "%#x%s" % (self.gva, self.vm.name_of(self.gva))
@@ -129,8 +144,9 @@ class Breakpoint(Point):
 
     def enable(self):
         if not self.enabled:
-            self._handle = insert(self.vm, self.gva, self._asked, filters=self.filters)
-            self._starts = self.vm.starts
+            self.find()
+            at = self.pieces[0][0]
+            self._handle = self.vm.hidden.insert_at(self.gva, at, self._paged, self._asked, self.filters)
 
     def disable(self):
         if self.enabled:
@@ -166,8 +182,6 @@ class Watch(Point):
         super().__init__(vm, where, gva, once, filters)
         self.size = size
         self.access = access
-        self._space = space_of(vm, gva)
-        self._pieces = pieces(self._space, gva, size)
         self._policies = []
         self._vcpu = None
         self._before = b""
@@ -181,12 +195,13 @@ class Watch(Point):
 
     def enable(self):
         if not self.enabled:
+            self.find()
             event = Watched(self._done)
-            for gpa, length in self._pieces:
+            self._policies = []
+            for gpa, length in self.pieces:
                 filters = dict(self.filters, gpa=gpa, length=length, access=self.access)
                 event.check(filters)
                 self._policies.append(attach(self.vm, event, self._asked, filters, False))
-            self._starts = self.vm.starts
 
     def disable(self):
         for policy in self._policies:
@@ -194,7 +209,7 @@ class Watch(Point):
         self._policies = []
 
     def _read(self):
-        return b"".join([self.vm.memory.read(gpa, min(length, 8)) for gpa, length in self._pieces])[:8]
+        return b"".join([self.vm.memory.read(gpa, min(length, 8)) for gpa, length in self.pieces])[:8]
 
     def _asked(self, vcpu):
         """The access is about to be made."""
@@ -226,27 +241,9 @@ def _number(data):
     return int.from_bytes(data, "little")
 
 
-def space_of(vm, gva, vcpu=None):
-    """The address space in which a gva is mapped now: the vCPU's, or the kernel's own. ValueError: in neither."""
-    space = (vcpu or vm.vcpus[0]).space()
-    try:
-        space.translate(gva)
-        return space
-    except ValueError:
-        if not gva >> 63:
-            raise
-    try:
-        kernel = vm.kernel.space
-    except ValueError:
-        kernel = space
-    kernel.translate(gva)
-    return kernel
-
-
-def insert(vm, gva, call, vcpu=None, filters=None):
-    """A hidden breakpoint at a gva; its Handle."""
-    space = space_of(vm, gva, vcpu)
-    return vm.hidden.insert_gva(space, gva, call, filters)
+def insert(vm, gva, call, vcpu):
+    """A hidden breakpoint at a gva of what a vCPU runs; its Handle."""
+    return vm.hidden.insert_gva(where_.space_of(vm, gva, vcpu=vcpu), gva, call)
 
 
 def pieces(space, gva, size):

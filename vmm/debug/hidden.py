@@ -166,8 +166,11 @@ class Hidden:
 
         filters: of every event (vmm/policies/general.py), as a dict.
         """
-        gpa = space.translate(gva)
-        return self._insert(BREAKPOINT.at(gpa, space.paged), call, gpa, gva, filters)
+        return self.insert_at(gva, space.translate(gva), space.paged, call, filters)
+
+    def insert_at(self, gva, gpa, paged, call, filters=None):
+        """The same, translated before. paged: by the guest's page tables."""
+        return self._insert(BREAKPOINT.at(gpa, paged), call, gpa, gva, filters)
 
     def _insert(self, event, call, gpa, gva, filters=None):
         return Handle(attach(self.vm, event, call, filters or {}, False), gpa, gva)

@@ -8,7 +8,7 @@ Map".
 """
 
 from vmm.emulation import length
-from vmm.vtx.x86 import INSTRUCTION_BYTES, MASK64
+from vmm.vtx.x86 import INSTRUCTION_BYTES, MASK64, PAGE
 
 FORM = "%s%#018x %d: %-30s %s"  # mark, gva, bits, bytes, text
 
@@ -158,13 +158,17 @@ def _name(code, at, bits):
 
 
 def read(m, gva, size):
-    """Bytes from gva on, as many of `size` as can be read. m: vmm.debug.machine.Machine."""
+    """Bytes from gva on, as many of `size` as there are, whatever the pages' rights. m: vmm.debug.machine.Machine."""
+    out = b""
     while size:
+        piece = min(size, PAGE - (gva & PAGE - 1))
         try:
-            return m.read(gva, size)
+            out += m.look(gva, piece)
         except ValueError:
-            size -= 1
-    return b""
+            break
+        gva = gva + piece & MASK64
+        size -= piece
+    return out
 
 
 class Code(list):
@@ -198,7 +202,7 @@ def disassemble(m, gva, count, behind, rip=None):
             texts.append("%s:" % name[1:])
         try:
             if not code[at:]:
-                raise ValueError("cannot be read: %s" % m.walk(gva).why)
+                raise ValueError("cannot be read: %s" % (m.walk(gva, 0, m.cpl).why or "there is no RAM"))
             line = decode(code[at : at + INSTRUCTION_BYTES], bits, gva)
         except ValueError as error:
             texts.append("   %#018x %s" % (gva, error))

@@ -10,6 +10,7 @@ import struct
 from micropython import const
 
 from vmm.debug import pagewalk
+from vmm.memory import look
 from vmm.memory.linear import UNUSABLE
 from vmm.memory.paging import WRITE
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT
@@ -104,6 +105,10 @@ class Machine:
             gva = gva + piece & MASK64
             size -= piece
         return out
+
+    def look(self, gva, size):
+        """Bytes, whatever the pages' rights are: a program's, too. ValueError."""
+        return look.holding(self.vcpu, gva).read(gva, size)
 
     def number(self, gva, size):
         return int.from_bytes(self.read(gva, size), "little")

@@ -1,6 +1,7 @@
 """Where an address or a symbol of a guest lies in its physical memory, now."""
 
-from vmm.vtx.x86 import MASK64
+from vmm.debug import places
+from vmm.scheduling.states import PAUSED
 
 
 class Where:
@@ -15,22 +16,30 @@ class Where:
 
 def address(vm, at):
     """The gva of `at`: a number, or a symbol, with an offset if need be ("start_kernel+0x10"). ValueError in words."""
-    if isinstance(at, int):
-        return at & MASK64
-    name, _, offset = at.partition("+")
     try:
-        return vm.symbols[name] + (int(offset, 0) if offset else 0) & MASK64
+        return places.resolve(vm, at)
     except KeyError as error:
         raise ValueError("at=%r: %s" % (at, error.args[0])) from None
 
 
-def find(vm, at, cr3=None):
-    """Return the Where of an address or symbol. cr3: of the process whose address space it is in; by default what the
-    vCPU is in, and the kernel's for what is not mapped there. ValueError says why it is not mapped."""
+def find(vm, at, cr3=None, pid=None):
+    """Return the Where of an address or symbol. cr3: of the process whose address space it is in; pid: a process of
+    Linux, whose a program's address is; by default what the vCPU is in, and the kernel's for what is not mapped there.
+    ValueError says why it is not mapped."""
     gva = address(vm, at)
-    space = vm.current.space(cr3)
+    space = space_of(vm, gva, cr3, pid)
+    return Where(gva, space.translate(gva), space)
+
+
+def space_of(vm, gva, cr3=None, pid=None, vcpu=None):
+    """The address space, as find() chooses it, in which a gva is mapped now. vcpu: other than that which paused the
+    guest, or is being asked."""
+    if pid is not None and cr3 is None and not gva >> 63:
+        return _of_process(vm, gva, pid)
+    space = (vcpu or _asked(vm)).space(cr3)
     try:
-        return Where(gva, space.translate(gva), space)
+        space.translate(gva)
+        return space
     except ValueError:
         if cr3 is not None or not gva >> 63:
             raise
@@ -38,4 +47,22 @@ def find(vm, at, cr3=None):
         space = vm.kernel.space
     except ValueError:
         pass  # it runs no Linux
-    return Where(gva, space.translate(gva), space)
+    space.translate(gva)
+    return space
+
+
+def _asked(vm):
+    return vm.stopped if vm.state == PAUSED else vm.current
+
+
+def _of_process(vm, gva, pid):
+    from vmm.insight.linux import maps, tasks  # of a Linux only
+
+    kernel = vm.kernel
+    task = tasks.find(kernel, pid)
+    space = maps.space(kernel, task)
+    try:
+        space.translate(gva)
+    except ValueError as error:
+        raise ValueError(maps.explained(kernel, task, str(error))) from None
+    return space

@@ -28,6 +28,7 @@ from vmm.insight.type import (
 _LISTED = const(65536)  # entries of a list
 _STRING = const(4096)  # bytes
 _LINES = const(400)  # of a repr
+_NESTED = const(64)  # structs without a name in one
 _CHUNK = const(64)
 
 
@@ -72,6 +73,19 @@ def text(data):
         return data
 
 
+def _string(space, gva, limit):
+    parts = []
+    while limit > 0:
+        size = min(limit, _CHUNK - gva % _CHUNK)  # a chunk is within a page
+        data = space.read(gva, size)
+        parts.append(data)
+        if b"\0" in data:
+            break
+        gva += size
+        limit -= size
+    return text(b"".join(parts))
+
+
 class Enumerated:
     """A value of an enum; equal to its number and to its name."""
 
@@ -106,6 +120,19 @@ def _member(type, name):
     return type.member(name)
 
 
+def _members(type):
+    """The names of a struct's members, those of members without a name, too."""
+    names = []
+    structs = [type]
+    for inner in structs:  # which grows meanwhile
+        for member in inner.members():
+            if member.name:
+                names.append(member.name)
+            elif len(structs) < _NESTED and member.type.plain.kind in (STRUCT, UNION):
+                structs.append(member.type)
+    return names
+
+
 class Object:
     """A struct or union."""
 
@@ -117,6 +144,14 @@ class Object:
     def __getattr__(self, name):
         member = self.type_.found.get(name) or _member(self.type_, name)
         return get(member.type, self.space_, self.gva_ + member.byte, member.bits, member.offset & 7)
+
+    def members_(self):
+        """The names of its members."""
+        return _members(self.type_)
+
+    def complete_attributes(self, typed):
+        """For Tab: the members that begin so."""
+        return [name for name in _members(self.type_) if name.startswith(typed)]
 
     def at_(self, name):
         """The address of a member; "a.b" is b in a."""
@@ -238,20 +273,24 @@ class Pointer:
             self._check(name)
         return get(member.type, self.space_, self.value_ + member.byte, member.bits, member.offset & 7)
 
+    def members_(self):
+        """The names of the members of what it points to."""
+        target = self.target_
+        return _members(target) if target.plain.kind in (STRUCT, UNION) else []
+
+    def complete_attributes(self, typed):
+        """For Tab: the members that begin so."""
+        return [name for name in self.members_() if name.startswith(typed)]
+
+    def at_(self, name):
+        """The address of a member of what it points to."""
+        self._check(name)
+        return self.value_ + self.target_.offset(name)
+
     def string_(self, limit=_STRING):
         """The NUL-ended string that it points to, of at most `limit` bytes: str, or bytes where it is no text."""
         self._check("string")
-        parts = []
-        gva = self.value_
-        while limit > 0:
-            size = min(limit, _CHUNK - gva % _CHUNK)  # a chunk is within a page
-            data = self.space_.read(gva, size)
-            parts.append(data)
-            if b"\0" in data:
-                break
-            gva += size
-            limit -= size
-        return text(b"".join(parts))
+        return _string(self.space_, self.value_, limit)
 
     def __int__(self):
         return self.value_
@@ -294,6 +333,10 @@ class Array:
     def __iter__(self):
         for index in range(self.type_.length):
             yield self[index]
+
+    def string_(self, limit=_STRING):
+        """The NUL-ended string that begins with the array, which has no length: `char name[]`. As Pointer.string_()."""
+        return _string(self.space_, self.gva_, limit)
 
     def __repr__(self):
         shown = [self[i]._brief() if isinstance(self[i], Object) else repr(self[i]) for i in range(min(len(self), 8))]

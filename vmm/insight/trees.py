@@ -145,10 +145,13 @@ def maple(types, space, gva, type=None):
 
 
 def _maple(space, layouts, tree, entry, least, most, depth, left):
-    """Yield (first, last, entry) below an entry that stands for a range."""
-    if not (entry & 3 == 2 and entry > _NODE):
+    """Yield (first, last, entry) below an entry that stands for a range.
+
+    The root has bit 1 set where it is a node; what a node has that is no leaf are nodes, without that mark.
+    """
+    if not depth and not (entry & 3 == 2 and entry > _NODE):
         if entry and not entry & 3 == 2:
-            yield least, least if not depth else most, entry
+            yield least, least, entry
         return
     kind = entry >> 3 & 15
     left[1] -= 1

@@ -94,7 +94,8 @@ class Call:
 
     def __repr__(self):
         parts = ["%s=%s" % pair if pair[0] else pair[1] for pair in self.arguments]
-        called = "%s(%s)" % (self.name or "syscall_%d" % self.number, ", ".join(parts))
+        unnamed = "syscall_%d" if self.number < _MOST else "syscall_%#x"
+        called = "%s(%s)" % (self.name or unnamed % self.number, ", ".join(parts))
         if self.result is None:
             return called
         from vmm.insight.linux import values
@@ -168,7 +169,7 @@ def of_registers(kernel, gva, space, result=None, old=False):
     call."""
     words = struct.unpack("<21Q", kernel.space.read(gva, REGISTERS))
     number = words[_ORIG_AX]
-    if number >> 63:
+    if number >> 63 and result is None:  # else it is a call of such a number, which there is not
         raise ValueError("the way into the kernel was no system call")
     code = words[_CS] & 0xFFFF
     old = code == CODE32 or old and not (number == EXECVE and code == CODE64)  # of which an execve made another

@@ -3,6 +3,7 @@
 from micropython import const
 
 from vmm.insight import objects
+from vmm.insight.table import plain
 
 _RECORDS = const(1 << 20)
 _TEXT = const(4096)  # bytes of a record
@@ -16,7 +17,11 @@ class Log(list):
     """[(seconds, text), ...], printed as dmesg prints it."""
 
     def __repr__(self):
-        return "\n".join(["[%12.6f] %s" % record for record in self])
+        lines = []
+        for seconds, text in self:
+            for line in text.split("\n") if isinstance(text, str) else (repr(text),):
+                lines.append("[%12.6f] %s" % (seconds, plain(line)))
+        return "\n".join(lines)
 
     __str__ = __repr__
 

@@ -3,7 +3,7 @@
 from micropython import const
 
 from vmm.insight import trees
-from vmm.insight.linux import paths
+from vmm.insight.linux import paths, tasks
 from vmm.insight.table import Table
 
 _COLUMNS = ("START", "END", "PERM", "OFFSET", "DEV", "INODE", "PATH")
@@ -71,7 +71,9 @@ def _row(kernel, mm, area, special):
 def _name(kernel, mm, area, special):
     """What /proc/PID/maps has behind a mapping."""
     if area.vm_file:
-        return paths.of_file(kernel, area.vm_file)
+        type = area.type_
+        apart = type.has("anon_name") and type.offset("anon_name") != type.offset("shared")  # a union up to Linux 6.1
+        return apart and _given(area, "anon_shmem") or paths.of_file(kernel, area.vm_file)
     if area.vm_ops and int(area.vm_ops) == special:
         return kernel.object("struct vm_special_mapping", int(area.vm_private_data)).name.string_(_TEXT)
     if mm is None:
@@ -80,25 +82,43 @@ def _name(kernel, mm, area, special):
         return "[heap]"
     if area.vm_start <= mm.start_stack < area.vm_end:
         return "[stack]"
-    if area.type_.has("anon_name") and area.anon_name:
-        return "[anon:%s]" % area.anon_name.name.string_(_TEXT)
-    return ""
+    return _given(area, "anon")
+
+
+def _given(area, kind):
+    """ "[anon:NAME]" of memory without a file on a disk that its program has named (PR_SET_VMA_ANON_NAME), else ""."""
+    if not area.type_.has("anon_name") or not area.anon_name:
+        return ""
+    return "[%s:%s]" % (kind, area.anon_name.name.string_(_TEXT))
 
 
 def read(kernel, task, gva, size):
     """Bytes of a process's memory. ValueError: nothing is mapped there, or the page is not in memory."""
-    if not task.mm:
-        raise ValueError("task %d (%s) is a kernel thread: it has no memory of its own" % (task.pid, task.comm))
-    space = kernel.user(task.mm)
+    own = space(kernel, task)
     try:
-        return space.read(gva, size)
+        return own.read(gva, size)
     except ValueError as error:
-        if "is not mapped" not in str(error):
-            raise
-        raise ValueError(_why(kernel, task, str(error).split()[1], space))
+        raise ValueError(explained(kernel, task, str(error)))
 
 
-def _why(kernel, task, where, space):
+def explained(kernel, task, error):
+    """What a read of a process's memory has failed with, and what the process has at that address."""
+    return _why(kernel, task, error.split()[1]) if "is not mapped" in error else error
+
+
+def _no_memory(task):
+    why = "has ended" if task.exit_state else "is a kernel thread"
+    return "task %s %s: it has no memory of its own" % (tasks.title(task), why)
+
+
+def space(kernel, task):
+    """The address space of a process. ValueError: it has none."""
+    if not task.mm:
+        raise ValueError(_no_memory(task))
+    return kernel.user(task.mm)
+
+
+def _why(kernel, task, where):
     """Why nothing can be read at an address, which space.read() has told as text."""
     gva = int(where, 16)
     special = kernel.find("special_mapping_vmops")
@@ -108,4 +128,4 @@ def _why(kernel, task, where, space):
             return "gva %s of process %d lies in %x-%x %s, but not in memory: not touched yet, or paged out" % (
                 where, task.pid, area.vm_start, area.vm_end, name or "(anonymous)",
             )  # fmt: skip
-    return "gva %s: process %d (%s) has nothing mapped there" % (where, task.pid, task.comm)
+    return "gva %s: process %s has nothing mapped there" % (where, tasks.title(task))

@@ -1,4 +1,4 @@
-"""Sockets of a network namespace, as /proc/net and `ss` show them: TCP, UDP, Unix, netlink.
+"""Sockets of a network namespace, as /proc/net and `ss` show them: TCP, UDP, UDP-Lite, raw, packet, Unix, netlink.
 
 Each protocol has a hash table; its buckets are read in one piece and those that are empty are skipped. What the guest
 says is bounded: 2^20 buckets, 65,536 sockets. Source: Linux, include/net/inet_hashtables.h, udp.h, af_unix.h,
@@ -88,7 +88,7 @@ def sockets(kernel, task):
     net = task.nsproxy.net_ns
     reader = _Reader(kernel, int(net))
     rows = []
-    for part in (_tcp, _udp, _unix, _netlink):
+    for part in (_tcp, _udp, _raw, _packet, _unix, _netlink):
         rows += part(reader, net)
     return Table(_COLUMNS, rows)
 
@@ -111,11 +111,47 @@ def _tcp(reader, net):
 
 def _udp(reader, net):
     kernel = reader.kernel
-    table = kernel.variable("udp_table", "struct udp_table")
-    slot = table.hash.target_
     node = reader.common.offset("skc_node")
-    socks = reader.socks(int(table.hash), table.mask + 1, slot.size, slot.offset("head"), node)
-    return [inet.row(kernel, "udp", sock) for sock in socks]
+    rows = []
+    for name, protocol in (("udp_table", "udp"), ("udplite_table", "udplite")):
+        if protocol == "udplite" and kernel.find(name) is None:
+            continue  # newer kernels have none
+        table = kernel.variable(name, "struct udp_table")
+        slot = table.hash.target_
+        socks = reader.socks(int(table.hash), table.mask + 1, slot.size, slot.offset("head"), node)
+        rows += [inet.row(kernel, protocol, sock) for sock in socks]
+    return rows
+
+
+def _raw(reader, net):
+    """The number of the protocol is in the place of a port."""
+    kernel = reader.kernel
+    node = reader.common.offset("skc_node")
+    rows = []
+    for name in ("raw_v4_hashinfo", "raw_v6_hashinfo"):
+        at = kernel.find(name)
+        if at is not None:  # IPv6 may be a module, or not there
+            heads = kernel.types.type("struct raw_hashinfo").member("ht")
+            socks = reader.socks(at + heads.byte, heads.type.plain.length, 8, 0, node)
+            rows += [inet.row(kernel, "raw", sock) for sock in socks]
+    return rows
+
+
+def _packet(reader, net):
+    """LOCAL is the Ethernet protocol and the number of the interface, of all "*"."""
+    kernel = reader.kernel
+    if not net.type_.plain.target.has("packet") or not kernel.types.has("struct packet_sock"):
+        return []  # AF_PACKET is a module
+    type = kernel.types.type("struct packet_sock")
+    rows = []
+    for at in reader.chain(net.packet.sklist.first.value_, reader.common.offset("skc_node")):
+        sock = objects.Object(type, kernel.space, at)
+        kind = {2: "p_dgr", 3: "p_raw"}.get(sock.sk.sk_type, "p_?")
+        number = sock.num
+        local = "%#06x:%s" % ((number & 0xFF) << 8 | number >> 8, sock.ifindex or "*")
+        state = inet.STATES.get(sock.sk.__sk_common.skc_state, "?")
+        rows.append((kind, state, local, "*", inet.inode(kernel, sock.sk)))
+    return rows
 
 
 def _unix(reader, net):

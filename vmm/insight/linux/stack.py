@@ -14,7 +14,7 @@ from collections import namedtuple
 
 from micropython import const
 
-from vmm.insight.linux import orc
+from vmm.insight.linux import orc, tasks
 from vmm.vtx.x86 import MASK64
 
 _FRAMES = const(256)
@@ -202,7 +202,11 @@ def _add_call(kernel, stack):
 
 def of_task(kernel, task):
     """A Stack of a task: of what it runs on a vCPU now, or where it sleeps."""
-    title = "task %d (%s)" % (task.pid, task.comm)
+    title = "task " + tasks.title(task)
+    if task.exit_state and not task.stack:
+        stack = Stack(kernel.symbols, title)
+        stack.end = "the task has ended: it has no stack any more"
+        return stack
     for vcpu in kernel.vm.vcpus:
         if kernel.current(vcpu) == task:
             title += " runs on vCPU %d" % vcpu.number

@@ -3,7 +3,7 @@
 from micropython import const
 
 from vmm.insight import objects, trees
-from vmm.insight.table import Table
+from vmm.insight.table import Table, plain
 
 _LETTERS = "RSDTtXZPI"  # task_state_array: running, then one for each bit of the state
 _REPORTED = const(0x7F)
@@ -25,6 +25,8 @@ def processes(kernel):
 
 def find(kernel, pid):
     """The struct task_struct of a process or thread by its PID in the first PID namespace."""
+    if not isinstance(pid, int) or isinstance(pid, bool):
+        raise ValueError("%r is no PID: a number; ps() has them" % (pid,))
     if pid > 0:
         namespace = kernel.variable("init_pid_ns", "struct pid_namespace")
         index = pid - namespace.idr.idr_base
@@ -34,6 +36,11 @@ def find(kernel, pid):
             type = kernel.types.type("struct task_struct")
             return kernel.object(type, int(first) - type.offset("pid_links"))
     raise ValueError("no process has PID %d" % pid)
+
+
+def title(task):
+    """ "5 (name)", as messages call it."""
+    return "%d (%s)" % (task.pid, plain("%s" % (task.comm,)))
 
 
 def group(task):

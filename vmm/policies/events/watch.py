@@ -107,7 +107,7 @@ def pieces_of(vm, chosen):
         return _split(chosen["gpa"], size, lambda gpa: gpa), False
     from vmm.debug import where  # by those who use it
 
-    found = where.find(vm, chosen["at"], chosen.get("cr3"))
+    found = where.find(vm, chosen["at"], chosen.get("cr3"), chosen.get("pid"))
     return _split(found.gva, size, found.space.translate), found.paged
 
 
