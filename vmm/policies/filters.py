@@ -4,6 +4,12 @@ A filter checks its value and names the values that it takes.
 """
 
 
+def check_change(chosen):
+    """ValueError for filters to= and before= that are the same: a change is to something else."""
+    if "to" in chosen and chosen["to"] == chosen.get("before"):
+        raise ValueError("to=%r and before=%r: that is no change, and never matches" % (chosen["to"], chosen["before"]))
+
+
 class Filter:
     """name: as in vm.on(EVENT, name=...). required: it must be given. text: its meaning, for help."""
 
@@ -41,7 +47,8 @@ class OneOf(Filter):
 
     def check(self, value):
         if value not in self._values:
-            self._refuse(value, ", ".join([str(v) for v in self._values[:-1]]) + " or %s" % self._values[-1])
+            first = ", ".join([str(v) for v in self._values[:-1]])
+            self._refuse(value, (first and first + " or ") + str(self._values[-1]))
 
 
 class Function(Filter):

@@ -30,6 +30,14 @@ class DescriptorTable(Event):
         OneOf("write", (True, False), "the register is loaded, or stored"),
     )
 
+    def check(self, chosen):
+        super().check(chosen)
+        name = chosen.get("instruction")
+        if name and "write" in chosen and chosen["write"] != name.startswith("l"):
+            raise ValueError("instruction=%r is a %s: write=%r never matches" % (
+                name, "load" if name.startswith("l") else "store", chosen["write"],
+            ))  # fmt: skip
+
     def tests(self, chosen):
         tests = []
         for reason, names in _INSTRUCTIONS.items():

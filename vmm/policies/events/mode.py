@@ -5,7 +5,7 @@ from micropython import const
 from vmm import verdict
 from vmm.loaders.state import GPRS
 from vmm.policies.event import Event, Needs
-from vmm.policies.filters import OneOf
+from vmm.policies.filters import OneOf, check_change
 from vmm.vtx import reasons
 from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_SHIFT, CR_MOV_TO, CR_NUMBER, CR_TYPE
 from vmm.vtx.x86 import CR0_PE, CR0_PG, EFER_LME
@@ -50,6 +50,10 @@ class Mode(Event):
         OneOf("to", ("real", "protected", "long"), "the mode that follows"),
         OneOf("before", ("real", "protected", "long"), "the mode until then"),
     )
+
+    def check(self, chosen):
+        super().check(chosen)
+        check_change(chosen)
 
     def accepts(self, chosen):
         to, before = chosen.get("to"), chosen.get("before")

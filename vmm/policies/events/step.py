@@ -2,7 +2,7 @@
 
 from vmm.emulation import branches, length
 from vmm.policies.event import Event, Needs
-from vmm.policies.filters import Number, OneOf
+from vmm.policies.filters import Number, OneOf, check_change
 from vmm.vtx import reasons
 
 
@@ -49,6 +49,10 @@ class Ring(Step):
         'instruction\'s there. HANDLED skips that. No value. SDM Vol. 3A, "Privilege Levels"'
     )
     filters = (Number("to", 3, "the level that follows"), Number("before", 3, "the level until then"))
+
+    def check(self, chosen):
+        super().check(chosen)
+        check_change(chosen)
 
     def accepts(self, chosen):
         to, before = chosen.get("to"), chosen.get("before")
