@@ -22,7 +22,7 @@ from vmm import recipes
 from vmm.boot import load_guests, load_history, run_policies, start_guests
 from vmm.monitor import Monitor
 from vmm.policies.events import WORDS
-from vmm.prompt import Help, Traceback, completer, displayer, more
+from vmm.prompt import Help, Traceback, completer, displayer, lister, more
 from vmm.verdict import DEFAULT, HANDLED, PAUSED, RETRY, SKIP, Inject, Value
 
 globals().update(WORDS)  # CPUID, IO, ...
@@ -34,6 +34,7 @@ mitigations = monitor.mitigations
 sched = monitor.scheduler
 still = sched.still
 help = Help(globals())
+dir = lister(globals())
 cpu.completer(completer(globals()))
 builtins.__repl_print__ = displayer()
 traceback = Traceback()

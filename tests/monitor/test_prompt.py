@@ -77,6 +77,21 @@ def test_tab_offers_the_words_for_users_alone(line, vm):
     line.offers("vm.vcpu.", "rax", "cr3", "peek", "registers")
 
 
+def test_dir_lists_names_and_evaluates_nothing(line, vm):
+    """Properties that raise (a mouse that the guest has not), and symbols, which answer to any name."""
+    for value, names in (
+        ("vm", ("mouse", "symbols", "pause", "on")),
+        ("vm.vcpu", ("rax", "cr3", "peek")),
+        ("vm.symbols", ("search", "at")),
+        ("vm.exits", ("top", "trace")),
+        ("'text'", ("upper",)),
+        ("machine", ("mem8",)),
+    ):
+        said = line.answers(f"dir({value})")
+        assert all(f"'{name}'" in said for name in names), (value, said)
+    assert "'vms'" in line.answers("dir()")
+
+
 def test_tab_says_nothing_of_what_is_not_there(line, vm):
     before = line.answers("6 * 7")
     for typed in ("vm.nothing", "nope.x", "vms['nope'].x", "1 // 0 .x", "vm.on(NOPE, p", "'text", "f().x"):

@@ -27,6 +27,18 @@ class Help:
         return "help() tells what there is, help(object) what an object is for: help(vms), help(CPUID), help('modules')"
 
 
+def lister(namespace):
+    """Return dir(). MicroPython's own asks an object for each name that there is: properties are evaluated, one that
+    raises ends it, and a guest's symbols are searched for thousands of names. namespace: the prompt's names, a dict."""
+
+    def listed(*args):
+        from vmm.prompt import names
+
+        return names.listed(*args) if args else sorted(namespace)
+
+    return listed
+
+
 def completer(namespace):
     """Return what cpu.completer() takes. namespace: the prompt's names, a dict."""
 

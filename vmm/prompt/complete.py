@@ -253,8 +253,8 @@ def attributes(value, typed):
     own = names.special(value, "complete_attributes")
     if own is not None:
         fitting = list(own(typed))
-        if fitting and typed:
-            return fitting
+        if fitting:
+            return fitting if typed else fitting + list(names.public(value))
     if isinstance(value, type) or isinstance(value, type(builtins)):
         return [name for name in names.every(value) if typed or not name.startswith("_")]
     fitting = [name for name in names.public(value) if name.startswith(typed)]

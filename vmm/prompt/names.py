@@ -81,8 +81,14 @@ def every(value):
     return list(names)
 
 
+def listed(value):
+    """What dir() tells: all names, of a guest's struct its members; nothing is evaluated."""
+    own = special(value, "members_")
+    return sorted(every(value) + (list(own()) if own is not None else []))
+
+
 def special(value, kind):
-    """The method `kind` where the value's class has one: complete_attributes or complete_keys; else None."""
+    """The method `kind` where the value's class has one: complete_attributes, complete_keys, members_; else None."""
     for cls in family(class_of(value)):
         if kind in getattr(cls, "__dict__", ()):
             return getattr(value, kind)
