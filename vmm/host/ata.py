@@ -278,7 +278,7 @@ class Channel:
         drive, request = self.current
         sector, kind = request.sector, request.kind
         count = self._state[SECTORS] = min(request.left, AT_ONCE)
-        device = drive.words[SELECT]
+        device = _LBA | drive.number << 4
         if kind == FLUSH:
             command = _FLUSH_CACHE_EXT if drive.long else _FLUSH_CACHE
             count = -1
