@@ -7,6 +7,7 @@ ATA/ATAPI-6, "Register delivered data transfer command protocol".
 
 from array import array
 
+import cpu
 import uctypes
 from micropython import const
 from vmx import bind
@@ -129,12 +130,12 @@ class Channel:
         self.control = control
         self._line = line
         self._waiting = []  # [(drive, request)]
-        self._current = None
+        self.current = None
         self._state = array("I", [0] * WORDS)  # of the command that runs
-        self._parts = None
+        self.parts = None
         self._more = False
-        self._deadline = 0
-        self._patience = ANSWER_S * io.tsc_hz
+        self.deadline = 0
+        self.patience = ANSWER_S * io.tsc_hz
         self.timeouts = 0
 
     # -- finding disks
@@ -200,16 +201,8 @@ class Channel:
     def quick(self, drive, owner):
         """Drive.quick()."""
         state, words = uctypes.addressof(self._state), uctypes.addressof(drive.words)
-        current = (drive, Request(owner, READ, 0, None, 0, None))
-        return bind(at_once, self._io, state, words, bind(Channel._goes_on, self, current), self._scheduler.poll_later)
-
-    def _goes_on(self, current, parts):
-        """at_once() has sent a command, and the disk is waited for."""
-        current[1].done = current[1].owner.ended
-        self._current = current
-        self._parts = parts
-        self._wait()
-        self._io.look_at(self._deadline)
+        current = (drive, Request(owner, READ, 0, None, 0, lambda ok: owner.ended(ok)))
+        return bind(at_once, self._io, state, words, self, current, self._scheduler.poll_later)
 
     def submit(self, drive, request):
         state = self._state
@@ -220,7 +213,7 @@ class Channel:
         state[TAKEN] += 1
         if state[INSIDE]:
             self._more = True
-        elif not self._current:
+        elif not self.current:
             self._go_on(0, request.vm)
 
     def look(self, floor):
@@ -245,42 +238,47 @@ class Channel:
 
     def _serve(self, floor, inside):
         """One step: False where the disk, or another guest's turn, is waited for."""
-        current = self._current
+        current = self.current or self._choose()
         if not current:
-            if not self._waiting:
-                return False
-            best = self._choose()
-            current = self._waiting[best]
+            return False
         vm = current[1].vm
         if vm is not inside and (inside or vm.priority < floor):
             self._scheduler.poll_later()
             return False
-        if not self._current:
-            self._current = self._waiting.pop(best)
+        if current is not self.current:
+            cpu.hold(1)
+            waits = current in self._waiting  # a guest that has run meanwhile may have cancelled it
+            if waits:
+                self._waiting.remove(current)
+            cpu.hold(-1)
+            if not waits:
+                return True
+            self.current = current
             self._begin()
         return self._step() if inside else self._scheduler.serve(vm, self._step)
 
     def _choose(self):
-        best = 0
-        for i in range(1, len(self._waiting)):
-            if self._waiting[i][1].vm.priority > self._waiting[best][1].vm.priority:
-                best = i
+        """The request that is next, or None."""
+        best = None
+        for one in self._waiting:
+            if best is None or one[1].vm.priority > best[1].vm.priority:
+                best = one
         return best
 
     def _begin(self):
         """The current request's first command."""
-        drive, request = self._current
-        self._parts = words = request.words
+        drive, request = self.current
+        self.parts = words = request.words
         begin(self._state, words, len(words) // 3, drive.block, 1 if request.kind == READ else 0)
         self._issue()
 
     def _issue(self):
         """The current request's next command."""
         io = self._io
-        drive, request = self._current
+        drive, request = self.current
         sector, kind = request.sector, request.kind
         count = self._state[SECTORS] = min(request.left, AT_ONCE)
-        device = drive.words[SELECT]
+        device = _LBA | drive.number << 4
         if kind == FLUSH:
             command = _FLUSH_CACHE_EXT if drive.long else _FLUSH_CACHE
             count = -1
@@ -292,7 +290,7 @@ class Channel:
             device |= sector >> 24 & 0xF
         request.sector += self._state[SECTORS]
         request.left -= self._state[SECTORS]
-        self._wait()
+        self.deadline = io.rdtsc() + self.patience
         issue(io, self.ports, self.control, device, sector, count, command)
 
     def _step(self):
@@ -300,12 +298,12 @@ class Channel:
         io, state = self._io, self._state
         state[INSIDE] = MOVES
         while True:
-            answer = run(io, self.ports, self.control, state, self._parts)
+            answer = run(io, self.ports, self.control, state, self.parts)
             if answer == UNEVEN:
-                scatter(io, self.ports + DATA, state, self._parts)
+                scatter(io, self.ports + DATA, state, self.parts)
             elif answer == WAITS:
                 return self._overdue()
-            elif answer == FAILED or not self._current[1].left:
+            elif answer == FAILED or not self.current[1].left:
                 self._end(answer != FAILED)
                 return True
             else:
@@ -314,21 +312,17 @@ class Channel:
     def _overdue(self):
         """Whether the disk has not answered for too long."""
         io = self._io
-        if io.rdtsc() < self._deadline:
-            io.look_at(self._deadline)
+        if io.rdtsc() < self.deadline:
+            io.look_at(self.deadline)
             return False
         self.timeouts += 1
         self._reset()
         self._end(False)
         return True
 
-    def _wait(self):
-        """A command has been sent."""
-        self._deadline = self._io.rdtsc() + self._patience
-
     def _end(self, ok):
-        request = self._current[1]
-        self._current = None
+        request = self.current[1]
+        self.current = None
         self._state[TAKEN] -= 1
         self._state[INSIDE] = LOOPS
         if self._waiting:
@@ -357,7 +351,7 @@ class Channel:
 
     def _has(self, drive, owner):
         """Whether there are requests of this owner."""
-        requests = self._waiting + ([self._current] if self._current else [])
+        requests = self._waiting + ([self.current] if self.current else [])
         return any([d is drive and r.owner is owner for d, r in requests])
 
     def cancel(self, drive, owner):
@@ -367,16 +361,19 @@ class Channel:
         before = len(self._waiting)
         self._waiting = [(d, r) for d, r in self._waiting if d is not drive or r.owner is not owner]
         state[TAKEN] -= before - len(self._waiting)
-        current = self._current
+        current = self.current
         if not current or current[0] is not drive or current[1].owner is not owner:
             return
-        current[1].done = None
-        while self._current is current and not state[INSIDE]:
+        request = current[1]
+        done, request.done = request.done, None
+        while self.current is current and not state[INSIDE]:
             state[INSIDE] = LOOPS
             try:
                 self._step()
             finally:
                 state[INSIDE] = 0
+        if self.current is not current:
+            request.done = done  # for the next one of quick()
         if self._waiting:
             self._scheduler.poll_later()
 

@@ -176,10 +176,10 @@ def run(io, ports: int, control: int, state: ptr32, parts: ptr32) -> int:
 
 @micropython.viper
 def at_once(
-    io, state: ptr32, drive: ptr32, goes_on, later, sector: int, parts: int, count: int, kind: int, skip: int
+    io, state: ptr32, drive: ptr32, channel, current, later, sector: int, parts: int, count: int, kind: int, skip: int
 ) -> int:
-    """Drive.quick(): a request of one command, where the channel has none. goes_on(parts): the disk is waited for.
-    later(): requests of others have come meanwhile."""
+    """Drive.quick(): a request of one command, where the channel has none; `current` of it where the disk is waited
+    for. later(): requests of others have come meanwhile."""
     if count > _FEW:
         cpu.look()  # so many have been checked already
     if state[TAKEN] or int(state[INSIDE]) == MOVES:
@@ -215,7 +215,11 @@ def at_once(
     issue(io, ports, control, device, sector, -1 if kind == FLUSH else sectors, code)
     answer = int(run(io, ports, control, state, parts))
     if answer == WAITS:
-        goes_on(parts)
+        deadline = int(io.rdtsc()) + int(channel.patience)
+        channel.deadline = deadline
+        channel.parts = parts
+        channel.current = current
+        io.look_at(deadline)
         state[INSIDE] = inside
         return UNDER_WAY
     state[INSIDE] = inside

@@ -60,9 +60,7 @@ _TOTAL = const(6)  # bytes of the long request, or of that under way
 _KEPT = const(7)  # nothing is to be done for a flush
 _BEGUN = const(8)  # the request in `_chain` is under way
 
-# Further answers of _serve()
-_SLOWLY = const(2)  # a long request
-_BEGINS = const(3)  # a request is under way from now on
+_SLOWLY = const(2)  # an answer of _serve(): a long request
 
 
 class Blk(Device):
@@ -78,7 +76,7 @@ class Blk(Device):
         self.disk = disk
         self._chain = new_chain()
         self._round = 0  # counts resets: what a disk ends from an earlier round is dropped
-        self._heads = []  # of the chains that the disk has
+        self._heads = []  # of the chains that the disk has, but for that of _BEGUN
         self._again = ()  # those that a device which was saved had under way, until resume()
         self.words[_WRITABLE] = 0 if disk.read_only else 1
         self._serve = None
@@ -97,7 +95,7 @@ class Blk(Device):
     @property
     def waiting(self):
         """Requests that the disk has."""
-        return len(self._heads)
+        return len(self._heads) + self.words[_BEGUN]
 
     def config(self):
         """capacity, size_max (not offered), seg_max, geometry (not offered), blk_size."""
@@ -105,7 +103,7 @@ class Blk(Device):
 
     def stopped(self):
         self._round += 1
-        if self._heads:
+        if self.waiting:
             self.disk.cancel()
         self._heads = []
         self.words[_BEGUN] = 0
@@ -122,9 +120,6 @@ class Blk(Device):
         """What is left of a notification after the fast path has come to `found`."""
         chain = self._chain
         while found > NOTHING:
-            if found == _BEGINS:
-                self._heads.append(chain[HEAD])
-                break
             if found == _SLOWLY:
                 self._long(chain)
             elif not self.disk.words or not self._usual(chain):
@@ -157,7 +152,6 @@ class Blk(Device):
         chain, total = self._chain, self.words[_TOTAL]
         write = 1 if chain[OUT] > 1 else 0
         self.words[_BEGUN] = 0
-        self._heads.remove(chain[HEAD])
         if ok and total:
             self._count(write, total)
         status = _address(chain, chain[OUT] + chain[IN] - 1)
@@ -241,7 +235,7 @@ class Blk(Device):
     def save(self):
         """Plain data. Requests that the disk has are asked for again by resume(): the disk is told of them twice."""
         saved = Device.save(self)
-        saved["under_way"] = list(self._heads)
+        saved["under_way"] = self._heads + ([self._chain[HEAD]] if self.words[_BEGUN] else [])
         return saved
 
     def load(self, saved):
@@ -288,13 +282,13 @@ def usual(c: ptr32, writable: int) -> int:
 @micropython.viper
 def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
     """Requests in the usual buffers, as long as the disk is quick: NOTHING; WRONG; CHAIN, one for Blk._request;
-    _SLOWLY, one for Blk._long; _BEGINS. Between two of them guests of a higher priority may run."""
+    _SLOWLY, one for Blk._long. Between two of them guests of a higher priority may run."""
     w = ptr32(words)
     c = ptr32(chain)
     served = 0
+    if w[_BEGUN]:
+        return NOTHING
     while True:
-        if w[_BEGUN]:
-            return NOTHING
         found = int(pop(queue, memory, chain))
         if found != CHAIN:
             return found
@@ -309,18 +303,21 @@ def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
         header = ptr32(int(c[BUFFERS]) | int(c[BUFFERS + 1]) << 32)
         kind = int(header[0])
         count = out + back - 2
-        if kind == BLK_SYNC and count == 0:
-            if w[_KEPT]:
-                status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
-                status[0] = _OK
-                push(queue, int(c[HEAD]), 1)
-                continue
-            kind = FLUSH
+        if kind == BLK_IN:
+            if out != 1 or count == 0:
+                return CHAIN
         elif kind == BLK_OUT:
             if back != 1 or count == 0 or w[_WRITABLE] == 0:
                 return CHAIN
-        elif kind != BLK_IN or out != 1 or count == 0:
+        elif kind != BLK_SYNC or count:
             return CHAIN
+        elif w[_KEPT]:
+            status = ptr8(int(c[last]) | int(c[last + 1]) << 32)
+            status[0] = _OK
+            push(queue, int(c[HEAD]), 1)
+            continue
+        else:
+            kind = FLUSH
         if header[3]:
             return CHAIN
         i = _DATA
@@ -336,7 +333,7 @@ def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
             if moved != UNDER_WAY:
                 return CHAIN
             w[_BEGUN] = 1
-            return _BEGINS
+            return NOTHING
         if total:
             w[_COUNTS + 2 * kind] += 1
             w[_COUNTS + 2 * kind + 1] += total >> 9
