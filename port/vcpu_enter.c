@@ -42,40 +42,71 @@ static mp_obj_t mod_earliest(mp_obj_t frame) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(vcpu_earliest_obj, mod_earliest);
 
-// Writes the dirty words to the VMCS.
+// first: host TSC at which the first timer is due, 0: none.
+static inline void set_deadline(vcpu_frame_t *f, uint64_t first) {
+    f->deadline = f->slice_end - 1 < first - 1 ? f->slice_end : first; // 0 is later than any
+}
+
+static __attribute__((noinline)) void find_deadline(vcpu_frame_t *f) {
+    set_deadline(f, first_timer(f, 0));
+}
+
+// The guest's clock, and with it the TSCs of its vCPUs, have stood still since f->stopped, and go on. What follows the
+// reading of the TSC shows, so the timers are looked at before.
+static __attribute__((noinline)) void clock_goes_on(vcpu_frame_t *f) {
+    uint64_t first = first_timer(f, 0);
+    uint64_t gone = op_rdtsc() - f->stopped + f->unseen;
+    vcpu_frame_t *each = f;
+    do {
+        each->tsc_offset -= gone;
+        each->clock_offset -= gone;
+        each->stopped = 0;
+        each->dirty |= FRAME_DIRTY_TSC_OFFSET | FRAME_DIRTY_TIMERS;
+        each = (vcpu_frame_t *)each->sibling;
+    } while (each != NULL && each != f);
+    vmx_put(TSC_OFFSET, f->tsc_offset);
+    set_deadline(f, first == 0 ? 0 : first + gone);
+    f->dirty = 0;
+}
+
+// Writes the dirty words to the VMCS. What ends a stop is last, so that little of the entry follows it. The calls are
+// the last as well: then no stack is set up for them.
 static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
-    if (f->dirty & FRAME_DIRTY_RIP) {
+    uint64_t dirty = f->dirty;
+    if (dirty & FRAME_DIRTY_RIP) {
         vmx_put(GUEST_RIP, f->rip);
     }
-    if (f->dirty & FRAME_DIRTY_RSP) {
+    if (dirty & FRAME_DIRTY_RSP) {
         vmx_put(GUEST_RSP, f->gpr[4]);
     }
-    if (f->dirty & FRAME_DIRTY_RFLAGS) {
+    if (dirty & FRAME_DIRTY_RFLAGS) {
         vmx_put(GUEST_RFLAGS, f->rflags);
     }
-    if (f->dirty & FRAME_DIRTY_TSC_OFFSET) {
-        vmx_put(TSC_OFFSET, f->tsc_offset);
-    }
-    if (f->dirty & FRAME_DIRTY_TIMERS) {
-        uint64_t first = first_timer(f, 0);
-        f->deadline =
-            first == 0 || (f->slice_end != 0 && f->slice_end < first) ? f->slice_end : first;
-    }
-    if (f->dirty & FRAME_DIRTY_CONTROLS) {
+    if (dirty & FRAME_DIRTY_CONTROLS) {
         vmx_put(PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, f->controls);
     }
-    if (f->dirty & FRAME_DIRTY_RVI) {
+    if (dirty & FRAME_DIRTY_RVI) {
         uint64_t status = vmx_get(GUEST_INTERRUPT_STATUS);
         if ((status & 0xff) < f->rvi) {
             vmx_put(GUEST_INTERRUPT_STATUS, (status & ~0xffull) | f->rvi);
         }
     }
-    if (f->dirty & FRAME_DIRTY_ENTRY) {
+    if (dirty & FRAME_DIRTY_ENTRY) {
         vmx_put(VM_ENTRY_INTERRUPTION_INFORMATION, f->entry_info);
         vmx_put(VM_ENTRY_EXCEPTION_ERROR_CODE, f->entry_error);
         vmx_put(VM_ENTRY_INSTRUCTION_LENGTH, f->entry_length);
     }
+    if (dirty & FRAME_DIRTY_TSC_OFFSET) {
+        if (MP_UNLIKELY(f->stopped != 0) && (!host_attention || vmx_cpu.holdoff != 0)) {
+            clock_goes_on(f);
+            return;
+        }
+        vmx_put(TSC_OFFSET, f->tsc_offset); // and a stop goes on, where no entry follows
+    }
     f->dirty = 0;
+    if (dirty & FRAME_DIRTY_TIMERS) {
+        find_deadline(f);
+    }
 }
 
 // Whether RIP has 64 bits: in 64-bit mode, that is, with both of these bits set.

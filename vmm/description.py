@@ -52,6 +52,7 @@ _KEYS = {
     "cpus": (int, "a number from 1 to 16", lambda v: 1 <= v <= 16),
     "autostart": (bool, "True or False", None),
     "demand_paging": (bool, "True or False", None),
+    "hide_stops": (bool, "True or False", None),
     "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),
     "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
     "pci": (bool, "True or False", None),

@@ -166,6 +166,8 @@ class Life:
             self.catch_up()
             for vcpu in self.vcpus:
                 vcpu.scheduled.go()
+            if self.stops is not None:
+                self.stops.go_on()
             self.why = ""
 
     def reset(self):
@@ -342,6 +344,8 @@ class Life:
         self.why = why
         for vcpu in self.vcpus:
             vcpu.scheduled.stand(state)
+        if self.stops is not None:
+            self.stops.end() if state == states.OFF else self.stops.begin()
         if self.debugger:
             self.debugger.stood()
 

@@ -73,6 +73,7 @@ class Monitor:
         self.xcr0 = 0  # the XSAVE features that the CPU has, as XCR0
         self.compacts = False
         self.trial = None  # vmm/vtx/trial.py: how the CPU behaves in a guest
+        self._unseen = None
         self._drives = None
         self.gone = bytearray(PAGE)  # the frame of all destroyed guests: a full heap has no room for one each
         self.reserve = None  # memory that vmm/policies/policy.py frees when a policy has filled the heap
@@ -126,6 +127,14 @@ class Monitor:
             self.scheduler.hook(deadline)
         except Exception as error:
             self.scheduler.report_error(error)
+
+    @property
+    def unseen(self):
+        """Ticks that a guest sees of an exit during which its clock stands still (vmm.vtx.trial.unseen)."""
+        if self._unseen is None:
+            with self.scheduler.still:
+                self._unseen = trial.unseen(self.pages, self.caps)
+        return self._unseen
 
     @property
     def drives(self):

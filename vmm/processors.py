@@ -34,7 +34,7 @@ def make(vm, number, vpid, live):
     made.memory = vm.memory  # for what looks into it often: finding it by the VM takes 100 ticks more
     made.vpid = vpid
     if number:
-        made.clock = clock.Clock(cpu.tsc_hz, cpu.rdtsc, vm.vcpus[0].clock.offset)
+        made.clock = clock.Clock(cpu.tsc_hz, cpu.rdtsc, vm.vcpus[0].clock.from_host)
     else:
         made.clock = clock.Clock(cpu.tsc_hz, cpu.rdtsc)
     made.clock.attach(made)

@@ -62,6 +62,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self.policies = []  # those attached
         self.powered = False
         self.debugger = None  # vmm.debug.gdb.guest.Guest while gdb is attached
+        self.stops = None  # vmm.scheduling.stops.Stops while hide_stops is set
         self.bios = None  # vmm.handlers.bios.Bios where its program needs one
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
         self._below = False
@@ -165,6 +166,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         monitor.windows.join(self, config.get("shared") or [])
         self.cpuid.windows = self.windows
         self.backoff = backoff.Backoff(self)
+        self.hide_stops = config.get("hide_stops") or False
 
     @property
     def vcpu(self):

@@ -61,7 +61,7 @@ def share(name):
 def gaps():
     """When the guests did not run: (host's TSC before, behind) for each gap that they have noted."""
     for number, vm in enumerate(MADE):
-        offset = vm.clock.offset + vm.clock.skew
+        offset = vm.clock.from_host + vm.clock.skew
         for i in range(min(vm.memory.read_u32(0x7F00), 256)):
             at = 0x8000 + 16 * i
             report("gap", (number, vm.memory.read_u64(at) - offset, vm.memory.read_u64(at + 8) - offset))

@@ -58,7 +58,7 @@ def test_multiboot(write, tmp_path):
         "links": [], "shared": [], "pci": None, "rng": False, "disks": [], "cds": [],
         "nets": [], "devices": [], "hvc": False,
         "console": None, "screen": "off", "autostart": True, "cpus": 1,
-        "demand_paging": False, "priority": 0, "share": 100,
+        "demand_paging": False, "hide_stops": False, "priority": 0, "share": 100,
         "on_reset": "reset", "on_triple_fault": "stop", "on_power_off": "power-off",
     }  # fmt: skip
     modules = guest.boot_modules()
@@ -198,6 +198,7 @@ def test_not_toml(write, tmp_path):
         ("console", '"com1"', "com2, com3, none"),
         ("autostart", "1", "true or false"),
         ("demand_paging", '"yes"', "true or false"),
+        ("hide_stops", "0", "true or false"),
         ("priority", "256", "from"),
         ("priority", "1.5", "whole number"),
         ("share", "0", "from"),

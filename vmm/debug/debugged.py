@@ -4,6 +4,8 @@
 the one that paused the guest, or the first. Everything is imported at its first use.
 """
 
+import cpu
+
 from vmm.scheduling.states import PAUSED, STOPPED
 
 GOES_ON = "resume() at the prompt goes on"
@@ -12,8 +14,8 @@ GOES_ON = "resume() at the prompt goes on"
 class Debugged:
     """The part of vmm.vm.VM that a debugger's user asks.
 
-    For users: args, backtrace, break_at, breakpoints, cr, disassemble, explain, finish, gdt, idt, next, record_faults,
-    result, step, stopped, tss, until, walk, watch.
+    For users: args, backtrace, break_at, breakpoints, cr, disassemble, explain, finish, gdt, hide_stops, idt, next,
+    record_faults, result, step, stopped, tss, until, walk, watch.
     """
 
     _points = None
@@ -26,6 +28,25 @@ class Debugged:
         """The vCPU that paused the guest or came to a triple fault, where it stands; else the first one."""
         at = self._stopped
         return at if at in self.vcpus and self.state in (PAUSED, STOPPED) else self.vcpu
+
+    @property
+    def hide_stops(self):
+        """Whether the guest's clocks, its TSCs among them, stand still while it is stopped; it can be set.
+
+        vm.hide_stops = True hides breakpoints, steps, gdb, pause() and policies from RDTSC (vmm/scheduling/stops.py).
+        """
+        return self.stops is not None
+
+    @hide_stops.setter
+    def hide_stops(self, on):
+        if not isinstance(on, bool):
+            raise ValueError("hide_stops %r: True or False" % (on,))
+        if on and self.stops is None:
+            from vmm.scheduling import stops
+
+            self.steadily(cpu.shield, stops.Stops(self).open)
+        elif not on and self.stops is not None:
+            self.steadily(cpu.shield, self.stops.close)
 
     # -- breakpoints and steps
 

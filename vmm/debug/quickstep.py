@@ -59,10 +59,18 @@ class QuickStep:
         self._words[_APICV] = int(bool(vm.vcpus[0].apicv))
         self._words[_EPTP] = vm.ept.eptp & 0xFFFFFFFF
         self._words[_EPTP + 1] = vm.ept.eptp >> 32
-        self._table = [self._exit] * len(vm.exits.tables[0])
-        self._table[reasons.MONITOR_TRAP_FLAG] = bind(_ended, self._address, invept, vmwrite, vm.exits.tables)
+        self._table = [None] * len(vm.exits.tables[0])
+        self.fill()
+
+    def fill(self):
+        """The handlers of a step's exits, as Exits.conceal() has them."""
+        exits, table = self.vm.exits, self._table
+        other = exits.concealed(self._exit)
+        for slot in range(len(table)):
+            table[slot] = other
+        table[reasons.MONITOR_TRAP_FLAG] = exits.concealed(bind(_ended, self._address, invept, vmwrite, exits.tables))
         for slot in (reasons.PENDING, reasons.ATTENTION, reasons.COMPLETED):
-            self._table[slot] = bind(self._slot, slot)
+            table[slot] = bind(self._slot, slot)
 
     def of(self, place):
         """Return the handler that steps the instruction of a vmm.debug.past.Past."""

@@ -115,6 +115,8 @@ class Steps:
     def _let(self, vcpu):
         """This vCPU runs, the others stand."""
         vcpu.scheduled.go()
+        if self._vm.stops is not None:
+            self._vm.stops.go_on()
         self._vm.why = ""
 
     def _go(self, vcpu, seconds, arm, go):
@@ -146,6 +148,8 @@ class Steps:
     def _stand(self):
         for each in self._vm.vcpus:
             each.scheduled.stand(states.PAUSED)
+        if self._vm.stops is not None:
+            self._vm.stops.begin()
         self._vm.why = "by a step that was interrupted"
 
     def run_to(self, vcpu, gva, test, seconds):

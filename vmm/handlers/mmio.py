@@ -120,7 +120,8 @@ class Mmio:
         try:
             if gpa >> 32:
                 raise ValueError("gpa %#x lies above 4 GiB" % gpa)
-            self._exits.key(reasons.EPT_VIOLATION, gpa, self._stepped if fetched is None else self._fetched)
+            handler = self._stepped if fetched is None else self._fetched
+            self._exits.key(reasons.EPT_VIOLATION, gpa, handler, watches=True)
             self._steps[gpa] = step
         except ValueError as error:
             if fetched is not None:

@@ -92,6 +92,8 @@ class Stepper(Diverted):
             instead = self._way.instead(self.vcpu)
             if instead is not None:
                 return instead
+        if vm.stops is not None:
+            vm.stops.step(self.vcpu)
         if done is not None:
             self._done = done
         if gpa is not None:

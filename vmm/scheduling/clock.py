@@ -74,12 +74,14 @@ class Timer:
 
 
 class Clock:
-    """hz: ticks a second. offset: now() minus host TSC, the same in a guest's. rdtsc() reads the host's TSC."""
+    """hz: ticks a second. rdtsc() + offset is now(): the host's TSC, but for a guest whose stops are hidden
+    (vmm/scheduling/stops.py)."""
 
     def __init__(self, hz, rdtsc, offset=None):
         self.hz = hz
-        self.rdtsc = rdtsc
+        self.rdtsc = self._host = rdtsc
         self.offset = -rdtsc() if offset is None else offset
+        self.began = -self.offset  # host TSC
         self.callbacks = []
         self.still_pending = []  # of each timer, see there
         self._timers = []
@@ -124,14 +126,25 @@ class Clock:
         f[DIRTY] |= DIRTY_TIMERS
 
     @property
+    def from_host(self):
+        """now() minus the host's TSC while the guest runs, the same in a guest's."""
+        return _signed(self.get(CLOCK_OFFSET))
+
+    def show(self, rdtsc=None):
+        """now() is rdtsc() from now on; None: what the host's TSC makes it."""
+        if rdtsc is None:
+            self.rdtsc, self.offset = self._host, self.from_host
+        else:
+            self.rdtsc, self.offset = rdtsc, 0
+
+    @property
     def skew(self):
         """The guest's TSC minus now()."""
-        skew = self.get(TSC_OFFSET) - self.offset
-        return ((skew & _ALL) ^ _SIGN) - _SIGN
+        return _signed(self.get(TSC_OFFSET) - self.from_host)
 
     @skew.setter
     def skew(self, value):
-        self.put(TSC_OFFSET, self.offset + value)
+        self.put(TSC_OFFSET, self.from_host + value)
         self._written(DIRTY_TSC_OFFSET)
 
     @property
@@ -189,7 +202,7 @@ class Clock:
 
     def cut(self, ticks):
         """The guest's turn ends in so many ticks at the latest."""
-        cut(uctypes.addressof(self._frame), self.rdtsc() + ticks)
+        cut(uctypes.addressof(self._frame), self._host() + ticks)
 
     @micropython.viper
     def expire(self) -> int:
@@ -201,6 +214,10 @@ class Clock:
     def preemption_timer(self):
         """Return the handler of the VMX-preemption timer: RESUME, or YIELD at the end of the slice."""
         return bind(_exit, self.callbacks)
+
+
+def _signed(value):
+    return ((value & _ALL) ^ _SIGN) - _SIGN
 
 
 @micropython.viper

@@ -54,7 +54,7 @@ def turn(scheduler, deadline):
 def _next_timer(vcpu):
     """Host TSC of the vCPU's next timer, 0 where none is armed."""
     when = vcpu.clock.next
-    return max(when - vcpu.clock.offset, 1) if when else 0
+    return max(when - vcpu.clock.from_host, 1) if when else 0
 
 
 def _wakes(scheduler, vcpu):

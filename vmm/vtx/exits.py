@@ -65,7 +65,7 @@ class Exits:
         self._vcpus = []
         self.tables = []  # the lists, by vCPU
         self._diversions = []  # by vCPU, layer 4: ({slot: handler}, table), or None
-        self._kept = []  # by vCPU: (handler, table, {slot: handler}) of the last diversion, or None: most are alike
+        self._kept = []  # by vCPU: (handler, as shown, table, {slot: handler}) of the last diversion: most are alike
         self._covered = {}  # slot: its handler of layer 1, where another one stands in front of it
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
@@ -80,6 +80,8 @@ class Exits:
         self._after_but = ()
         self._whole = {}  # reason with a front: what handler() has given since the front came
         self._heads = {}  # {reason without keys: (make, ...)}
+        self._conceal = None
+        self._watching = []  # slots of layer 1 whose keys are watched pages
 
     def new_table(self):
         """Return a new vCPU's table: a list for vmx.VCPU, and for attach()."""
@@ -99,15 +101,45 @@ class Exits:
         longer. For a guest of several vCPUs."""
         self._after = make
         self._after_but = but
+        self._show_all()
+
+    def conceal(self, make):
+        """Let make(handler) stand in the tables for each handler of layers 2 to 4, and for those of watched pages;
+        None: no longer."""
+        self._conceal = make
+        if self.tables[0] is self._current:
+            self._current = list(self._current)
+        self._whole = {}
+        self._kept = [None] * len(self._kept)
+        self._show_all()
+
+    def concealed(self, handler):
+        """A handler of an exit that the monitor causes for a watcher, for a table of the caller's own."""
+        return handler if self._conceal is None else _before(self._conceal, handler)
+
+    def _show_all(self):
+        """Layers 1 to 3, with what stands in their place, into the tables."""
         known = {}
         for slot in range(SLOTS):
             for number, table in enumerate(self.tables):
-                handler = _of(self._current[slot], number)
-                if make is not None and slot not in but:
-                    if id(handler) not in known:
-                        known[id(handler)] = make(handler)
-                    handler = known[id(handler)]
-                table[slot] = handler
+                table[slot] = self._shown(slot, number, known)
+
+    def _shown(self, slot, number, known):
+        """What a vCPU's table has in a slot. known: {(id of a handler, of what makes another of it): that one}."""
+        handler = _of(self._current[slot], number)
+        if self._conceal is not None and self._watched(slot):
+            handler = _made(self._conceal, handler, known)
+        if self._after is not None and slot not in self._after_but:
+            handler = _made(self._after, handler, known)
+        return handler
+
+    def _watched(self, slot):
+        """Whether its exits are a watcher's, and not the guest's alone."""
+        if slot == reasons.ATTENTION:
+            return False
+        if slot in self._covered or slot in self._watching:
+            return True
+        return any([slot == taken for slots in self._front_slots.values() for taken, _ in slots.values()])
 
     def each(self, make):
         """Return make(vcpu), or where there are several vCPUs a tuple of them: a handler for add() and key()."""
@@ -135,8 +167,9 @@ class Exits:
         self._slots[reason] = {}
         self._fronted[reason] = {}
 
-    def key(self, reason, key, handler, datum=0):
-        """Set the handler of one key of a reason; frame.DATUM holds `datum` when it is called.
+    def key(self, reason, key, handler, datum=0, watches=False):
+        """Set the handler of one key of a reason; frame.DATUM holds `datum` when it is called. watches: its exits are a
+        watcher's.
 
         ValueError where the key has one already, or there are too many keys or handlers.
         """
@@ -147,6 +180,8 @@ class Exits:
         slot = slots.get(handler)
         if slot is None:
             slot = slots[handler] = self._take_slot()
+            if watches:
+                self._watching.append(slot)
             self._put(slot, handler)
         self._put_key(reason, key, slot, datum)
         if reason in self._fronts:
@@ -236,7 +271,7 @@ class Exits:
         if reason not in self._whole:
             below = self._replaced.get(reason, self.default(reason))
             whole = _before(self._fronts[reason].every, below)
-            self._whole[reason] = self._headed(reason, whole)
+            self._whole[reason] = self.concealed(self._headed(reason, whole))
         return _of(self._whole[reason], vcpu.number)
 
     def _compute(self, reason):
@@ -347,12 +382,15 @@ class Exits:
         before}."""
         others = {reasons.COMPLETED: None}
         others.update(instead)
-        kept, table, before = self._kept[vcpu.number] or (None, None, ())
+        if self._conceal is not None and others.get(reasons.EPT_VIOLATION):
+            others[reasons.EPT_VIOLATION] = self._conceal(others[reasons.EPT_VIOLATION])
+        kept, shown, table, before = self._kept[vcpu.number] or (None, None, None, ())
         if kept is not handler:
-            table, before = [handler] * SLOTS, ()
+            shown = self.concealed(handler)
+            table, before = [shown] * SLOTS, ()
         for slot in before:
-            table[slot] = handler
-        self._kept[vcpu.number] = handler, table, others
+            table[slot] = shown
+        self._kept[vcpu.number] = handler, shown, table, others
         self._diversions[vcpu.number] = others, table
         for slot in others:
             table[slot] = others[slot] or self.handler(slot, vcpu)
@@ -374,12 +412,9 @@ class Exits:
     def _put(self, slot, handler):
         """A slot by layers 1 to 3: into the tables."""
         self._current[slot] = handler
-        if len(self.tables) > 1:
+        if self.tables and self.tables[0] is not self._current:
             for number, table in enumerate(self.tables):
-                shown = _of(handler, number)
-                if self._after is not None and slot not in self._after_but:
-                    shown = self._after(shown)
-                table[slot] = shown
+                table[slot] = self._shown(slot, number, {})
         for vcpu, diversion in zip(self._vcpus, self._diversions):
             if diversion is not None and slot in diversion[0]:
                 diversion[1][slot] = diversion[0][slot] or self.handler(slot, vcpu)
@@ -425,6 +460,14 @@ class Exits:
 def _alone(below):
     """The front of a reason without one: its handlers stand alone."""
     return below
+
+
+def _made(make, handler, known):
+    """make(handler), one for all slots."""
+    which = id(handler), id(make)
+    if which not in known:
+        known[which] = make(handler)
+    return known[which]
 
 
 def _of(handler, number):

@@ -115,6 +115,8 @@ TRACE_HOST = const(0xE28 // 4)  # HOST_TICKS when that exit occurred
 MEASURED = const(0xE30 // 4)  # hpa of the slots' distributions, 0: none
 MEASURED_SLOT = const(0xE38 // 4)  # 1 + the slot whose exit is not over yet, else 0
 TRACE_BETWEEN = const(0xE40 // 4)  # of HOST_TICKS, those of no exit that is recorded or measured
+STOPPED = const(0xE48 // 4)  # host TSC since which the guest's clock stands still, 0: it runs (vmm/scheduling/stops.py)
+UNSEEN = const(0xE50 // 4)  # ticks that the guest would see of such an exit all the same (vmm/vtx/trial.py)
 STORED = const(0xC00 // 4)  # two words each: MSRs that live in memory (vmm/handlers/msr.py)
 STORED_MSRS = const(64)
 

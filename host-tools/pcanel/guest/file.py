@@ -207,6 +207,7 @@ def _check(reader: _Reader) -> Guest:
         "autostart": reader.take("autostart", bool, "true or false", True),
         "cpus": reader.number("cpus", 1, 16, 1),
         "demand_paging": reader.take("demand_paging", bool, "true or false", False),
+        "hide_stops": reader.take("hide_stops", bool, "true or false", False),
         "priority": reader.number("priority", 0, 255, 0),
         "share": reader.number("share", 1, 10000, 100),
         "on_reset": reader.choice("on_reset", RESPONSES, "reset"),

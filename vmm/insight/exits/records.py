@@ -12,7 +12,7 @@ _COLUMNS = "ms", "vcpu", "rip", "symbol", "reason", "detail", "verdict", "ticks"
 
 
 class Record:
-    """One exit. tsc: host TSC; time: seconds by the guest's clock; ticks: host TSC, None while the exit is not over;
+    """One exit. tsc: host TSC; time: its seconds since the guest was made; ticks: host TSC, None while it is not over;
     reason: its name, number: its number."""
 
     def __init__(self, vm, vcpu, fields, names):
@@ -29,7 +29,7 @@ class Record:
 
     @property
     def time(self):
-        return (self.tsc + self._vm.clock.offset) / self._vm.clock.hz
+        return (self.tsc - self._vm.clock.began) / self._vm.clock.hz
 
     @property
     def detail(self):
