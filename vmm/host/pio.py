@@ -66,7 +66,7 @@ AT_ONCE = const(256)  # sectors of one command
 
 _FEW = const(8)  # buffers
 _LOOKS = const(16)  # at the status, until an interrupt is waited for
-_ROUNDS = const(8)  # of them, for a disk that is not busy and has nothing ready: then it is one that does not answer
+_ROUNDS = const(4)  # of them, for a disk that is not busy and has nothing ready: then it is one that does not answer
 
 
 @micropython.viper

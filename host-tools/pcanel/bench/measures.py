@@ -173,10 +173,6 @@ DEBIAN = (
         "Debian (cloud kernel) from a disk of the machine, from GRUB's first instruction to the login prompt",
         goal_of_native=1.04,
         no_more_than_kvm=True,
-        note="1.11 of native, and less than under KVM. Of the monitor's 306 million, 232 are in 2,270 notifications by"
-        " the disk's driver: within them the monitor's ATA driver moves what the disk has, 61 MiB by PIO, of which"
-        " natively the kernel's 33 come by DMA; 34 are accesses to ports, half of them SeaBIOS's, 32 expired timers."
-        " What is left of the guest is 4 % more than the native boot; it was not taken apart.",
     ),
     Measure("debian_boot_exits", "exits during that", unit="exits"),
     Measure("debian_boot_monitor", "the monitor's ticks in that: of all exits"),
@@ -233,13 +229,7 @@ SYSTEM = (
     Measure("disk_host_read", "a read of 4 KiB from it, its seek included"),
     Measure("disk_host_fsync", "fsync of a write of 4 KiB to it"),
     Measure("net_ping", "a ping from one Linux guest to another, there and back", 60_000),
-    Measure(
-        "net_tcp",
-        "TCP from one Linux guest to another, each MiB",
-        5_000_000,
-        note="3.1 M of each MiB are the sender's own, 3.1 M the receiver's, two of these to copy it from and to the"
-        " program, a byte a tick; 1.2 M are the monitor's, with the first and slower stream counted.",
-    ),
+    Measure("net_tcp", "TCP from one Linux guest to another, each MiB", 5_000_000),
     Measure("net_host_ping", "a ping from a Linux guest to the network of the host (e1000)", 39_000),
     Measure("net_host_tcp", "TCP from the host to a Linux guest, each MiB", 8_000_000),
     Measure(
