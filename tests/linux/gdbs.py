@@ -45,6 +45,21 @@ def _idle(session, cpus):
     return frames
 
 
+def _interrupted(session):
+    """From the handler of a timer's interrupt, on the interrupts' stack, to the idle loop that it has interrupted."""
+    session("delete", "break hrtimer_interrupt")
+    session.type("c")
+    for _ in range(10):
+        stack = session.wait() + session("bt")
+        assert re.search(r"#0 .* in hrtimer_interrupt \(\)\n#1 .* in __sysvec_apic_timer_", stack), stack
+        assert "corrupt stack" not in stack and "signal handler" not in stack, stack
+        if " in cpu_startup_entry ()" in stack:
+            break
+        session.type("c")
+    assert re.search(r" in sysvec_apic_timer_interrupt \(\)\n.* in asm_sysvec_apic_timer_", stack), stack
+    assert re.search(r" in do_idle \(\)\n.* in cpu_startup_entry \(\)\n", stack), stack
+
+
 def _check(shell, guest, session):
     cpus = shell.monitor.eval(f"len(vms[{guest!r}].vcpus)")
     idle = _idle(session, cpus)
@@ -55,8 +70,10 @@ def _check(shell, guest, session):
     shell.console.send("cat /proc/uptime\n")
     stack = session.wait() + session("bt", "x/s $rsi", "info threads")
     assert re.search(r"Breakpoint 1, 0x\w+ in do_sys_openat2 \(\)", stack), stack
-    assert re.search(r"#1 .* in __x64_sys_openat \(\)\n#2 .* in do_syscall_64 \(\)\n#3 .*\n#4 ", stack), stack
+    entry = r"#2 .* in do_syscall_64 \(\)\n#3 .* in entry_SYSCALL_64_after_hwframe \(\)\n#4 "
+    assert re.search(r"#1 .* in __x64_sys_openat \(\)\n" + entry, stack), stack
     assert '"/proc/uptime"' in stack and f"({guest}: vCPU 0, 64-bit" in stack
+    _interrupted(session)
     session("delete", "break lo_release")
     session.type("c")
     shell.console.expect(PROMPT)

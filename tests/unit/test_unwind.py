@@ -54,6 +54,7 @@ def test_registers_that_an_interrupt_has_pushed():
 
 def test_a_stack_that_is_found_by_what_lies_in_memory():
     found = frames((BASE, -8, 0, BP_INDIRECT), (BASE + 4, 8, 0, SP_INDIRECT), (BASE + 8, -24, 0, BP))
+    assert [augmentation for *_, augmentation in found.values()] == [b"z", b"zS", b"z"]  # S: another stack
     blocks = [bytes(cfa.expr) for cfa, *_ in found.values()]
     assert blocks == [b"\x76\x78\x06", b"\x77\x00\x06\x23\x08", b"\x76\x68"]
 

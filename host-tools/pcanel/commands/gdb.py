@@ -17,8 +17,8 @@ from pcanel.monitor import BOOT_TIMEOUT, REPL
 from pcanel.ram.guest import Cached
 from pcanel.runs import Run, find
 
-SCRIPT = Path(__file__).parents[1] / "ingdb" / "modes.py"
-LIBRARIES = "PCANEL_GDB_PATH"  # where SCRIPT finds capstone
+SCRIPTS = [Path(__file__).parents[1] / "ingdb" / name for name in ("modes.py", "frames.py")]
+LIBRARIES = "PCANEL_GDB_PATH"  # where they find capstone
 
 
 def add_to(commands) -> None:
@@ -65,7 +65,8 @@ def command_line(target: str, number: int, symbols: Path | None, offset: int, re
     commands = ["set confirm off", "set osabi none"]
     if symbols:
         commands.append(f"symbol-file -o {offset:#x} {symbols.resolve()}")
-    commands += [f"source {SCRIPT}", f"target extended-remote {target}", f"attach {number}"]
+    commands += [f"source {script}" for script in SCRIPTS]
+    commands += [f"target extended-remote {target}", f"attach {number}"]
     return ["gdb", "-q", *(word for command in commands for word in ("-ex", command)), *rest]
 
 

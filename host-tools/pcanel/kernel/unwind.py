@@ -39,6 +39,13 @@ class Row(NamedTuple):
     kind: int
     exact: bool
 
+    @property
+    def signal(self) -> bool:
+        """Whether the caller may lie on another stack, above or below: where registers were saved, and where the kernel
+        has changed to the stack of its interrupts, which has the old stack pointer on top. A debugger takes any other
+        such step for a corrupt stack."""
+        return self.exact or self.sp == "sp_indirect"
+
 
 def rows(base: int, places: bytes, entries: bytes, header: bytes | None) -> Iterator[Row]:
     """base: the address of `places`, which are orc_unwind_ip; entries: orc_unwind; header: as orc.layout() takes it."""
@@ -58,15 +65,15 @@ def debug_frame(tables: Iterable[Iterable[Row]]) -> bytes:
     """The section .debug_frame of several tables."""
     out = bytearray()
     infos = {}
-    for exact in (False, True):
-        infos[exact] = len(out)
-        more = b"zS\0" if exact else b"z\0"  # S: the address is that of an instruction that was interrupted
+    for signal in (False, True):
+        infos[signal] = len(out)
+        more = b"zS\0" if signal else b"z\0"  # S: a signal's frame
         _record(out, 0xFFFFFFFF, b"\x01" + more + b"\x01\x78\x10\x00" + _cfa("sp", 8) + _stored(_RA, -8))
     for table in tables:
         for piece, end in _pieces(table):
             first = piece[0]
             data = struct.pack("<QQ", first.at, end - first.at) + b"\0" + _instructions(piece)
-            _record(out, infos[first.exact], data)
+            _record(out, infos[first.signal], data)
     return bytes(out)
 
 
@@ -78,7 +85,7 @@ def _pieces(table: Iterable[Row]) -> Iterator[tuple[list[Row], int]]:
             first = piece[0]
             if row.at <= piece[-1].at:
                 continue  # of a table that is none
-            if len(piece) == _ROWS or (row.kind, row.exact) != (first.kind, first.exact):
+            if len(piece) == _ROWS or (row.kind, row.signal) != (first.kind, first.signal):
                 yield piece, row.at
                 piece = []
         piece.append(row)
