@@ -138,16 +138,16 @@ def run(io, ports: int, control: int, state: ptr32, parts: ptr32) -> int:
     """Go on with a command. parts: three words each: hpa low, hpa high, bytes."""
     inb = io.inb
     outb = io.outb
-    move = io.insl if state[READS] else io.outsl
     left = int(state[SECTORS])
+    answer = int(ready(inb, outb, ports, control, left))
+    if answer != MORE:
+        return answer
+    if state[EVEN] == 0:
+        return UNEVEN
+    move = io.insl if state[READS] else io.outsl
     at = int(state[PART]) * BUFFER
     moved = int(state[MOVED])
-    while True:
-        answer = int(ready(inb, outb, ports, control, left))
-        if answer != MORE:
-            break
-        if state[EVEN] == 0:
-            return UNEVEN
+    while answer == MORE:
         cpu.look()
         count = int(state[BLOCK])
         if count > left:
@@ -164,10 +164,10 @@ def run(io, ports: int, control: int, state: ptr32, parts: ptr32) -> int:
             if moved == int(parts[at + 2]):
                 at += BUFFER
                 moved = 0
-        if left == 0:
-            if state[READS]:
-                answer = DONE
-                break
+        if left == 0 and state[READS]:
+            answer = DONE
+        else:
+            answer = int(ready(inb, outb, ports, control, left))
     state[SECTORS] = left
     state[PART] = at // BUFFER
     state[MOVED] = moved
