@@ -9,10 +9,11 @@ import rings
 import uctypes
 from atas import Io
 from rings import Driver
+from test_scratch import Pages
 
 from vmm.devices.virtio.blk import Blk
 from vmm.devices.virtio.device import DRIVER_OK, FEATURES_OK, INDIRECT_DESC, NEEDS_RESET, VERSION_1
-from vmm.disks.host import HostDisk
+from vmm.disks.host import HostDisk, Scratch
 from vmm.host import READ as HOST_READ
 from vmm.host import Request, words_of
 from vmm.host.ata import Channel
@@ -45,7 +46,10 @@ class Bench:
         (self.drive,) = self.channel.probe()
         self.memory = rings.memory()
         self.vm = SimpleNamespace(priority=0, name="guest")
-        self.disk = HostDisk(self.vm, None, self.drive, mode)
+        if mode == "scratch":
+            self.disk = Scratch(self.vm, None, self.drive, Pages(), 1 << 20)
+        else:
+            self.disk = HostDisk(self.vm, None, self.drive, mode)
         self.signals, self.refused = [], []
         self.device = Blk(self.memory, self.refused.append, self.disk)
         self.device.signal = self.signals.append
@@ -224,10 +228,12 @@ def test_a_read_of_nothing_sends_no_command():
     assert answers == [True] and len(b.io.commands) == before
 
 
+@pytest.mark.parametrize("mode", ["rw", "scratch"])
 @pytest.mark.parametrize("seed", range(20))
-def test_random_requests(seed):
+def test_random_requests(seed, mode):
     random = chance.Random(seed)
-    b = Bench(seeks=random.choice((0, 3, 100)), block=random.choice((1, 4, 16)))
+    b = Bench(mode, seeks=random.choice((0, 3, 100)), block=random.choice((1, 4, 16)))
+    before = bytes(b.model)
     for _ in range(20):
         expected = {}
         for place in random.sample(range(PLACES), random.randrange(1, 8)):
@@ -255,4 +261,9 @@ def test_random_requests(seed):
             assert (status, written) == (OK, expected[place][0])
             if expected[place][1] is not None:
                 assert b.data(place, written // 512) == expected[place][1]
-    assert b.io.content == b.model and not b.device.status & NEEDS_RESET
+    assert b.io.content == (before if mode == "scratch" else b.model) and not b.device.status & NEEDS_RESET
+    if mode == "scratch":
+        b.disk.forget()
+        b.add(0, READ, 300, 8)
+        b.kick()
+        assert b.wait(1) and b.data(0, 8) == before[300 * 512 : 308 * 512]

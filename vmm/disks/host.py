@@ -143,8 +143,7 @@ class Scratch(HostDisk):
         for hpa in self._chunks.values():
             self._pages.give(hpa)
         self._chunks = {}
-        for i in range(_MARKS):
-            self._marks[i] = 0
+        cpu.zero(uctypes.addressof(self._marks), _MARKS)
 
     def close(self):
         self.forget()
