@@ -270,6 +270,23 @@ def test_pause_and_resume(shell):
     shell.console.expect(PROMPT, 60)
 
 
+@pytest.mark.parametrize("hidden, seconds", [(True, 30), (False, 10)])  # after 20 it says that a processor is stuck
+def test_a_stop_that_linux_does_not_see(shell, hidden, seconds):
+    """By none of its clocks, which it compares, nor by the real-time clock. The stop is in a policy."""
+    shell.monitor.exec(
+        f"import time\nvm = vms['linux']\nvm.hide_stops = {hidden}\n"
+        f"@vm.on(SYSCALL, number='sync', once=True)\ndef stop(vcpu): time.sleep({seconds})\nstop.limit_ms = 100000"
+    )
+    look = "cut -d' ' -f1 /proc/uptime; cat /sys/class/rtc/rtc0/since_epoch"
+    up, rtc, later, rtc_later = map(float, shell.run(f"{look}; sync; {look}").split())
+    shell.monitor.exec("vms['linux'].hide_stops = False")
+    assert abs((later - up) - (rtc_later - rtc)) < 2
+    assert later - up < 5 if hidden else later - up >= seconds
+    if hidden:
+        assert "watchdog" not in shell.run("dmesg | tail -n 5")
+        assert shell.run("cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "tsc\n"
+
+
 def test_reboot_starts_the_kernel_again(shell):
     starts = shell.monitor.eval("vms['linux'].starts")
     shell.console.send("reboot\n")
