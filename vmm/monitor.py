@@ -73,7 +73,6 @@ class Monitor:
         self.xcr0 = 0  # the XSAVE features that the CPU has, as XCR0
         self.compacts = False
         self.trial = None  # vmm/vtx/trial.py: how the CPU behaves in a guest
-        self._unseen = None
         self._drives = None
         self.gone = bytearray(PAGE)  # the frame of all destroyed guests: a full heap has no room for one each
         self.reserve = None  # memory that vmm/policies/policy.py frees when a policy has filled the heap
@@ -127,6 +126,8 @@ class Monitor:
             self.scheduler.hook(deadline)
         except Exception as error:
             self.scheduler.report_error(error)
+
+    _unseen = None
 
     @property
     def unseen(self):

@@ -62,7 +62,6 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         self.policies = []  # those attached
         self.powered = False
         self.debugger = None  # vmm.debug.gdb.guest.Guest while gdb is attached
-        self.stops = None  # vmm.scheduling.stops.Stops while hide_stops is set
         self.bios = None  # vmm.handlers.bios.Bios where its program needs one
         self.windows = []  # its sides of shared memory (vmm/ties/shared.py)
         self._below = False

@@ -18,6 +18,8 @@ class Debugged:
     record_faults, result, step, stopped, tss, until, walk, watch.
     """
 
+    # Of the class: where the dict of an object is full, each look-up of a method of it takes 1,000 ticks more.
+    stops = None  # vmm.scheduling.stops.Stops while hide_stops is set
     _points = None
     _steps = None
     _pausing = None  # (what pauses it at this exit, in words; what its console adds to that, None: it says nothing)

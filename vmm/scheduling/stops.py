@@ -57,7 +57,7 @@ class Stops:
     def close(self):
         """They show again."""
         self.end()
-        self._vm.stops = None
+        del self._vm.stops
         self._vm.exits.replace(ATTENTION)
         self._conceal(None)
         for vcpu in self._vm.vcpus:

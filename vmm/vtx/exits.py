@@ -57,6 +57,9 @@ class Exits:
     Each change of a layer is made by a method here; no other code writes into the table. docs/exits.md has a picture.
     """
 
+    _conceal = None
+    _watching = ()  # slots of layer 1 whose keys are watched pages
+
     def __init__(self, report):
         """report(vcpu, text): dump the guest's state for the user."""
         self.unhandled = Unhandled(report).exit
@@ -80,8 +83,6 @@ class Exits:
         self._after_but = ()
         self._whole = {}  # reason with a front: what handler() has given since the front came
         self._heads = {}  # {reason without keys: (make, ...)}
-        self._conceal = None
-        self._watching = []  # slots of layer 1 whose keys are watched pages
 
     def new_table(self):
         """Return a new vCPU's table: a list for vmx.VCPU, and for attach()."""
@@ -181,7 +182,7 @@ class Exits:
         if slot is None:
             slot = slots[handler] = self._take_slot()
             if watches:
-                self._watching.append(slot)
+                self._watching += (slot,)
             self._put(slot, handler)
         self._put_key(reason, key, slot, datum)
         if reason in self._fronts:
