@@ -43,6 +43,7 @@ def check(shell, guest):
     print(said)
     old, new = said.split(": ")[1].split(",")[0].split(" -> ")
     assert int(new, 16) > int(old, 16) and ("tick" in said or "do_timer" in said)
+    check_finish(monitor, vm, wait)
     walk = ask(f"repr({vm}.walk('linux_banner', 'w'))")
     assert "PML4E at" in walk and "RW = 0, and CR0.WP = 1" in walk
     assert "asm_exc_page_fault" in ask(f"repr({vm}.idt())") and "IST1" in ask(f"repr({vm}.tss())")
@@ -51,3 +52,20 @@ def check(shell, guest):
     shell.console.expect(rb"Linux\n", 120)
     shell.console.expect(PROMPT, 60)
     assert shell.run("echo $((6 * 7))") == "42\n"
+    at = f"{vm}.vcpu.poke({vm}.symbols['panic_cpu'], %r)"
+    assert "panicked" not in ask(f"repr({vm}.explain())")
+    monitor.exec(at % b"\1\0\0\0")  # as if it had
+    assert ask(f"repr({vm}.explain())").startswith("the kernel has panicked, on processor 1; vm.linux.dmesg() has")
+    monitor.exec(at % b"\xff\xff\xff\xff")
+
+
+def check_finish(monitor, vm, wait):
+    """Out of the handler of an interrupt, which has a stack of its own, back to the interrupted task's."""
+    monitor.exec(f"{vm}.break_at('tick_sched_timer', once=True)\n{vm}.resume()")
+    assert "tick_sched_timer" in wait()
+    names = []
+    while not names or not names[-1].startswith("asm_"):
+        stop = monitor.eval(f"repr({vm}.finish())")
+        assert " returned 0x" in stop.replace("\n", " ") and len(names) < 20, (names, stop)
+        names.append(stop.split()[4].partition("+")[0])
+    assert names[-2].partition("sysvec_")[1:] == names[-1].partition("sysvec_")[1:], names
