@@ -17,12 +17,14 @@ def check(shell, guest):
             time.sleep(0.1)
         raise AssertionError(ask(f"repr({vm})"))
 
-    assert "comm='cat' once" in ask(f"repr({vm}.break_at('do_sys_openat2', comm='cat', once=True))")
+    made = ask(f"repr({vm}.break_at('do_sys_openat2', comm='cat', once=True))")
+    number = int(made.split()[1])  # of the guest's breakpoints and watches so far
+    assert made == f"<breakpoint {number} at do_sys_openat2: 0 hits, enabled, comm='cat' once>"
     shell.console.send("cat /proc/sys/kernel/ostype\n")
-    assert "breakpoint 1 at 0x" in wait() and "do_sys_openat2 on vCPU" in ask(f"{vm}.why")
+    assert f"breakpoint {number} at 0x" in wait() and "do_sys_openat2 on vCPU" in ask(f"{vm}.why")
     assert ask(f"{vm}.stopped.task.comm") == "cat"
     assert "do_sys_openat2" in ask("repr(vms)")
-    assert f"[pcanel: {guest} is paused: breakpoint 1" in shell.monitor.console(guest).text()
+    assert f"[pcanel: {guest} is paused: breakpoint {number} at 0x" in shell.monitor.console(guest).text()
     trace = ask(f"repr({vm}.backtrace())")
     print(trace)
     lines = trace.splitlines()
@@ -38,7 +40,7 @@ def check(shell, guest):
     print(stop)
     assert "__x64_sys_open" in stop and f"returned {ask(f'{vm}.result()'):#x}" in stop
     monitor.exec(f"{vm}.watch('jiffies_64', 8, once=True)\n{vm}.resume()")
-    assert "watch 2 at 0x" in wait()
+    assert f"watch {number + 1} at 0x" in wait()
     said = ask(f"{vm}.messages[-1]")
     print(said)
     old, new = said.split(": ")[1].split(",")[0].split(" -> ")
