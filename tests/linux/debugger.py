@@ -17,12 +17,14 @@ def check(shell, guest):
             time.sleep(0.1)
         raise AssertionError(ask(f"repr({vm})"))
 
-    assert "comm='cat' once" in ask(f"repr({vm}.break_at('do_sys_openat2', comm='cat', once=True))")
+    made = ask(f"repr({vm}.break_at('do_sys_openat2', comm='cat', once=True))")
+    number = int(made.split()[1])  # of the guest's breakpoints and watches so far
+    assert made == f"<breakpoint {number} at do_sys_openat2: 0 hits, enabled, comm='cat' once>"
     shell.console.send("cat /proc/sys/kernel/ostype\n")
-    assert "breakpoint 1 at 0x" in wait() and "do_sys_openat2 on vCPU" in ask(f"{vm}.why")
+    assert f"breakpoint {number} at 0x" in wait() and "do_sys_openat2 on vCPU" in ask(f"{vm}.why")
     assert ask(f"{vm}.stopped.task.comm") == "cat"
     assert "do_sys_openat2" in ask("repr(vms)")
-    assert f"[pcanel: {guest} is paused: breakpoint 1" in shell.monitor.console(guest).text()
+    assert f"[pcanel: {guest} is paused: breakpoint {number} at 0x" in shell.monitor.console(guest).text()
     trace = ask(f"repr({vm}.backtrace())")
     print(trace)
     lines = trace.splitlines()
@@ -38,11 +40,12 @@ def check(shell, guest):
     print(stop)
     assert "__x64_sys_open" in stop and f"returned {ask(f'{vm}.result()'):#x}" in stop
     monitor.exec(f"{vm}.watch('jiffies_64', 8, once=True)\n{vm}.resume()")
-    assert "watch 2 at 0x" in wait()
+    assert f"watch {number + 1} at 0x" in wait()
     said = ask(f"{vm}.messages[-1]")
     print(said)
     old, new = said.split(": ")[1].split(",")[0].split(" -> ")
     assert int(new, 16) > int(old, 16) and ("tick" in said or "do_timer" in said)
+    check_finish(monitor, vm, wait)
     walk = ask(f"repr({vm}.walk('linux_banner', 'w'))")
     assert "PML4E at" in walk and "RW = 0, and CR0.WP = 1" in walk
     assert "asm_exc_page_fault" in ask(f"repr({vm}.idt())") and "IST1" in ask(f"repr({vm}.tss())")
@@ -51,3 +54,20 @@ def check(shell, guest):
     shell.console.expect(rb"Linux\n", 120)
     shell.console.expect(PROMPT, 60)
     assert shell.run("echo $((6 * 7))") == "42\n"
+    at = f"{vm}.vcpu.poke({vm}.symbols['panic_cpu'], %r)"
+    assert "panicked" not in ask(f"repr({vm}.explain())")
+    monitor.exec(at % b"\1\0\0\0")  # as if it had
+    assert ask(f"repr({vm}.explain())").startswith("the kernel has panicked, on processor 1; vm.linux.dmesg() has")
+    monitor.exec(at % b"\xff\xff\xff\xff")
+
+
+def check_finish(monitor, vm, wait):
+    """Out of the handler of an interrupt, which has a stack of its own, back to the interrupted task's."""
+    monitor.exec(f"{vm}.break_at('tick_sched_timer', once=True)\n{vm}.resume()")
+    assert "tick_sched_timer" in wait()
+    names = []
+    while not names or not names[-1].startswith("asm_"):
+        stop = monitor.eval(f"repr({vm}.finish())")
+        assert " returned 0x" in stop.replace("\n", " ") and len(names) < 20, (names, stop)
+        names.append(stop.split()[4].partition("+")[0])
+    assert names[-2].partition("sysvec_")[1:] == names[-1].partition("sysvec_")[1:], names

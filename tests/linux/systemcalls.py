@@ -99,12 +99,37 @@ def check_refusals(shell):
     """One line each."""
     for code, line in (
         ("vm.on(SYSCALL, number='opennat')", "ValueError: Linux has no system call opennat; there are open"),
+        ("vm.on(SYSCALL, number='opneat')", "ValueError: Linux has no system call opneat; there are open"),
+        ("vm.on(CALL, at='do_sys_openat2+z')", "ValueError: 'do_sys_openat2.z': an address, a symbol, or"),
+        ("vm.on(RING, to=3, before=3)", "ValueError: to=3 and before=3: that is no change"),
+        ("vm.linux.stack('sh')", "ValueError: 'sh' is no PID"),
         ("vm.on(SYSCALL, number=[])", r"ValueError: number=\[\]: the list is empty"),
         ("vm.on(SYSCALL, comm='a name that is too long')", "ValueError: comm='a name .*: a str of 1 to 15 bytes"),
         ("vm.on(CPUID, pid=-1)", "ValueError: pid=-1: a number from 0"),
     ):
         with pytest.raises(RemoteError, match=line):
             shell.monitor.exec(code)
+    shell.monitor.exec("from vmm.prompt.complete import complete")
+    for typed, rest in (
+        ('vm.on(CALL, at="do_sys_openat', '2"'), ("vm.on(SYSCALL, number=['read', 'fdatas", "ync'"),
+        ("vm.linux.task(1).co", ""), ("task.real_par", "ent"), ("task.mm.pgta", "bles_bytes"),
+    ):  # fmt: skip
+        names = "dict(globals(), task=vm.linux.task(1))"
+        assert shell.monitor.eval(f"complete({typed!r}, {names})") == rest, typed
+    assert "comm" in shell.monitor.eval("dir(vm.linux.task(1))")
+
+
+def check_names(shell, monitor):
+    """A program may have any name: it is shown without control characters, and as bytes where it is no text."""
+    monitor.exec("odd = files.opens(vm)")
+    for name, shown in ((r"e\033[2J", r"e\x1b[2J"), (r"b\377", r"b'b\xff'")):
+        shell.run(
+            f"f=$(printf '/tmp/{name}'); printf '#!/bin/sh\\nread x < /etc/hostname\\n' > \"$f\"; chmod +x \"$f\"; "
+            '"$f"; rm "$f"'
+        )
+        lines = [line for line in monitor.eval("odd.lines") if "/etc/hostname" in line]
+        assert lines and lines[-1].startswith(shown + "["), (shown, lines)
+    monitor.exec("odd.stop()")
 
 
 def check_ring(shell, monitor):
@@ -149,6 +174,7 @@ def check_recipes(shell, guest):
     assert "exit_group(error_code=0) = ?" in lines[-1]
     assert any("cat[" in line and '"/tmp/in"' in line for line in monitor.eval("opened.lines"))
     assert any('["/bin/busybox", "true", "one", "two"]' in line for line in monitor.eval("begun.lines"))
+    check_names(shell, monitor)
     monitor.exec("for each in (trace, opened, begun): each.stop()")
     assert monitor.eval("trace.lines") == lines
     check_ring(shell, monitor)

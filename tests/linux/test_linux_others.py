@@ -7,6 +7,7 @@ import calls32
 import gdbs
 import inside
 import names
+import odd
 import pytest
 import smp
 import systemcalls
@@ -29,7 +30,7 @@ LONG = {
     "full-bzimage": ("linux-full-bzimage", "corei7_skylake_x", 1),
 }
 
-WITH_MODULE = "linux-trixie"  # the guest with a module and a 32-bit program: gdb by newer ORC, newer entry code
+WITH_MODULE = "linux-trixie"  # the guest with a module, a 32-bit and an odd program: gdb by newer ORC, newer entry code
 QUIET = "quiet cryptomgr.notests"
 TYPES = ("full-vmlinux", "newer-bzimage")
 MOVED = "newer-bzimage"  # the case whose kernel unpacks itself to an address of its own choice
@@ -47,7 +48,8 @@ def changed(file, directory, screen, cpus):
     )
     if file.stem == WITH_MODULE:
         guests, own = ROOT / "build/guests", directory / "initrd.cpio"
-        with_module.initramfs(guests / "initrd.cpio", guests / "trixie", own, [(calls32.NAME, calls32.program())])
+        programs = [(calls32.NAME, calls32.program()), (odd.NAME, odd.Program().file)]
+        with_module.initramfs(guests / "initrd.cpio", guests / "trixie", own, programs)
         text = text.replace(f"{guests}/initrd.cpio", str(own))
     copy = directory / file.name
     copy.write_text(text + ('\nscreen = "on"\n' if screen else ""))
@@ -78,6 +80,7 @@ def test_boots_to_a_shell_without_trouble(case, tmp_path):
             view.check_sockets(shell, guest)
         if guest == WITH_MODULE:
             calls32.check(shell, guest)
+            odd.check(shell, guest)
             gdbs.check(shell, guest)
         if case == WITH_SCREEN:
             shell.run("dmesg | grep -F 'console [tty0] enabled'")

@@ -144,6 +144,18 @@ def test_switches_of_page_tables(guest):
     assert "switch has no filter at=" in made.refused("vm.on(SWITCH, at=1)")
 
 
+def test_a_switch_has_no_value(guest):
+    """A Value pauses the guest, and is not written to CR3."""
+    made = guest("mov rax, cr3\nor eax, 8\nmov cr3, rax\nmov rcx, cr3\n" + STORE)
+    cr3 = made.eval("vcpu.cr3")
+    made.policy(f"SWITCH, cr3={cr3:#x}", "return Value(5)")
+    assert "switch has no value" in made.until("vm.state == 'paused'")
+    assert made.eval("vcpu.cr3") == cr3
+    made.exec("p.detach(); vm.resume()")
+    made.halted()
+    assert made.word(2) == cr3 | 8
+
+
 INVLPG = "mov eax, 0x5000\ninvlpg [rax]\ninvlpg [rax + 0x1000]\n"
 TABLES = f"mov edi, {DATA + 0x100:#x}\nsgdt [rdi]\nsidt [rdi + 16]\nlgdt [rdi]\nstr ax\nsldt bx\nlldt bx\n"
 

@@ -4,7 +4,9 @@ import struct
 
 import pytest
 
+from vmm.debug import breakpoints  # noqa: F401  it has a class of its own
 from vmm.policies import events, link
+from vmm.policies.event import Event
 from vmm.policies.events import CPUID, EVENTS, EXCEPTION, IO, MEMORY, MOV_DR, RDMSR
 from vmm.vtx import frame
 
@@ -16,6 +18,24 @@ def passes(event, chosen, narrower=False, **words):
         struct.pack_into("<Q", data, 4 * getattr(frame, name), value)
     tests = event.narrower(chosen) if narrower else event.tests(chosen)
     return link.passes(link.compiled(tests), data)
+
+
+def _classes():
+    """Every class of events."""
+    left = [Event]
+    for cls in left:
+        left += cls.__subclasses__()
+    return left
+
+
+@pytest.mark.parametrize("cls", _classes(), ids=lambda cls: cls.__qualname__)
+def test_what_is_done_quickly_is_what_is_done(cls):
+    """The fast way to answer is no older than the slow one: a class that has a value() or skip() of its own does not
+    inherit what stands in for another's."""
+    for slow, fast in (("value", ("quick", "quickly")), ("skip", ("quick_skip", "quickly"))):
+        own = next((base for base in cls.__mro__ if slow in vars(base)), Event)
+        stands_in = next(base for base in cls.__mro__ if any(name in vars(base) for name in fast))
+        assert stands_in is Event or issubclass(stands_in, own), (slow, own, stands_in)
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=str)

@@ -184,12 +184,22 @@ def explain(vm):
         lines += _tell(vm, ends[-1], behind)
         earlier = ends[:-1]
     else:
-        lines += [named(line, behind) for line in hang.look(vm)]
+        lines += _panic(vm) + [named(line, behind) for line in hang.look(vm)]
         earlier = ends
     for end in earlier[-_SHOWN:][::-1]:
         lines.append("")
         lines += _tell(vm, end, behind)
     return Text("\n".join(lines))
+
+
+def _panic(vm):
+    """Lines on a Linux that stands still since it has panicked."""
+    from vmm.insight.linux import panic
+
+    try:
+        return panic.lines(vm.kernel) if vm.symbols.loaded else []
+    except ValueError:
+        return []  # no Linux
 
 
 def _tell(vm, end, behind):

@@ -195,8 +195,10 @@ class Steps:
         if len(trace) < 2:
             raise ValueError("the caller is not known: %s" % trace.end)
         rsp = vcpu.rsp
-        gva = trace[1].pc
-        at, note = self.run_to(vcpu, gva, lambda v: rsp < v.rsp < rsp + _STACK, seconds)
+        caller = trace[1]  # which may be on another stack: the handler of an interrupt has its own
+        at, note = self.run_to(
+            vcpu, caller.pc, lambda v: v.rsp == caller.sp or rsp < v.rsp < rsp + _STACK, seconds
+        )  # fmt: skip
         return Stop(at, note or "returned %#x" % at.rax)
 
     def until(self, where, which, seconds):

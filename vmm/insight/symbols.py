@@ -86,13 +86,15 @@ class Symbols:
         """What answers now: kallsyms.Kallsyms or elfsyms.ElfSymbols."""
         vm = self._vm
         vm.memory.size  # raises where the guest has been destroyed
-        if not self._is_loaded():
+        if not self.loaded:
             self._source = None
             self._source = _source(vm)
             self._starts = vm.starts
         return self._source
 
-    def _is_loaded(self):
+    @property
+    def loaded(self):
+        """Whether they have been read in this life of the guest."""
         return self._source is not None and self._starts == self._vm.starts
 
     def forget(self):
@@ -189,7 +191,7 @@ class Symbols:
     def behind(self, gva):
         """What is printed behind an address: " do_idle+0x1c"; "" where symbols are not loaded. It never raises."""
         try:
-            name = self.at(gva) if self._is_loaded() else None
+            name = self.at(gva) if self.loaded else None
         except (ValueError, MemoryError):  # the guest's tables have become nonsense; a report of a full heap needs none
             name = None
         return " " + name if name else ""

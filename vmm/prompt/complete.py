@@ -3,7 +3,8 @@
     vms['li<Tab>          keys of what is indexed: guests, symbols, a dict's
     vm.symbols.do_<Tab>   attributes; those for users, others once their beginning is typed
     vm.on(IO, po<Tab>     events, their filters, arguments by name
-    vm.break_at("do_<Tab> symbols, in a text that a method of a VM gets
+    vm.break_at("do_<Tab> symbols, in a text that a method of a VM gets; also vm.on(CALL, at="do_<Tab>
+    vm.on(SYSCALL, number="op<Tab>  system calls
 
 A line is looked at, not run: names, attributes and keys that are written out are followed, calls are not. Limits: a
 text within brackets that spans lines, and f-strings, are not looked into.
@@ -174,6 +175,10 @@ def _in_text(line, text, opened, namespace):
     if not opened:
         return text, (), ""
     bracket, at = opened[-1]
+    before = line[at + 1 : text - 1].replace(" ", "")
+    if bracket == "[" and len(opened) > 1 and line[:at].replace(" ", "").endswith("number="):
+        bracket, at = opened[-2]  # a list of system calls
+        before = "number="
     begin = chain_start(line, at)
     found, value = value_of(line[begin:at], namespace)
     if bracket == "[":
@@ -183,13 +188,25 @@ def _in_text(line, text, opened, namespace):
     if not found or bracket != "(":
         return text, (), ""
     name = line[word_start(line, at) : at]
-    if name == "on" and not line[at + 1 : text - 1].strip():
+    if name == "on" and not before:
         return text, list(events.EVENTS), end
     dot = at - len(name) - 1
     found, owner = value_of(line[begin:dot], namespace) if dot > begin else (False, None)
-    if found and hasattr(owner, "symbols") and name != "on":
-        return text, keys(owner.symbols, typed) if typed else (), end
+    if found and typed and hasattr(owner, "symbols") and (name != "on" or before.endswith("at=")):
+        return text, keys(owner.symbols, typed), end
+    if found and typed and before.endswith("number="):
+        return text, _system_calls(owner, typed), end
     return text, (), ""
+
+
+def _system_calls(vm, typed):
+    """Names of Linux's system calls."""
+    from vmm.insight.linux import calls
+
+    try:
+        return calls.names(vm.kernel, typed, _MOST)
+    except (ValueError, AttributeError):  # it runs no Linux, or is no VM
+        return ()
 
 
 def _modules(line):

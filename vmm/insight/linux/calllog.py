@@ -19,6 +19,8 @@ from vmx import bind
 
 from vmm.insight.linux import callring, calls, compat, current, values
 from vmm.insight.linux.calls import Call, signature
+from vmm.insight.objects import text
+from vmm.insight.table import plain
 from vmm.vtx.frame import WANT_CODE, WANT_PAGING
 from vmm.vtx.reasons import EXCEPTION_OR_NMI
 
@@ -224,8 +226,7 @@ class CallLog:
 
     def _head(self, record):
         if self._named:
-            name = record[4].split(b"\0")[0].decode("utf-8", "replace")
-            return "%s[%d] " % (name, record[3])
+            return "%s[%d] " % (plain("%s" % (text(record[4]),)), record[3])
         return "[%d] " % record[2]
 
     @property

@@ -16,6 +16,7 @@ from vmm.vtx.x86 import IA32_LSTAR, MASK32, PAGE
 
 _MOST = const(1024)  # numbers
 _ARGUMENTS = const(6)
+_NEAR = const(100)  # names that may be meant
 _TEXT = const(256)  # bytes of a name
 _STRING = const(4096)
 _SIGNED = ("int", "long", "pid_t", "key_serial_t", "ssize_t", "timer_t", "clockid_t", "const clockid_t")
@@ -231,8 +232,15 @@ def _number_64(kernel, name):
                 at = code.find(word, at + 1)
             if at >= 0:
                 return at >> 3
-    near = [_short(found) for found, _ in kernel.symbols.search("__x64_sys_%s*" % name[:4], 5)]
+    from vmm.insight.symbols import nearest
+
+    near = nearest(name, names(kernel, name[:2], _NEAR))
     raise ValueError("Linux has no system call %s%s" % (name, "; there are " + ", ".join(near) if near else ""))
+
+
+def names(kernel, beginning, most):
+    """Names of system calls that begin so, some of them where there are more than `most`."""
+    return [_short(found) for found, _ in kernel.symbols.search("__x64_sys_%s*" % beginning, most)]
 
 
 def numbers_32(kernel, names):

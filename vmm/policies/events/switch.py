@@ -4,6 +4,7 @@ from vmm.loaders.state import GPRS
 from vmm.policies.events.call import Call
 from vmm.policies.events.cr import Cr
 from vmm.policies.filters import Number
+from vmm.policies.link import unable
 from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_SHIFT
 from vmm.vtx.x86 import EFER_LMA, MASK64
 
@@ -65,6 +66,7 @@ class _ByTables(Cr):
     name = Switch.name
     text = Switch.text
     filters = _FILTERS
+    quick = staticmethod(unable)  # Cr's would write the value to CR3
 
     def _all(self, chosen):
         return chosen if "cr3" in chosen else {"number": 3, "write": True}

@@ -1,0 +1,27 @@
+"""Whether a Linux has panicked, and what it said. It then stands still for ever, or for the seconds of its `panic=`.
+
+Source: Linux, kernel/panic.c.
+"""
+
+from micropython import const
+
+from vmm.insight.linux import log
+from vmm.insight.table import plain
+
+_NOBODY = const(0xFFFFFFFF)  # PANIC_CPU_INVALID
+_TOLD = ("Kernel panic - ", "BUG: ", "RIP: 0010:")  # the last line of each
+
+
+def lines(kernel):
+    """Lines of text; none where it has not. ValueError: the kernel's log cannot be read."""
+    at = kernel.find("panic_cpu")
+    number = _NOBODY if at is None else kernel.space.number(at, 4)
+    if number == _NOBODY:
+        return []
+    found = {}
+    for _, text in log.dmesg(kernel):
+        for beginning in _TOLD:
+            if isinstance(text, str) and text.startswith(beginning):
+                found[beginning] = text
+    out = ["the kernel has panicked, on processor %d; vm.linux.dmesg() has all that it says" % number]
+    return out + ["     " + plain(found[beginning].split("\n")[0]) for beginning in _TOLD if beginning in found]
