@@ -39,22 +39,26 @@ def disks(reader, attach, machines: list[Disk]) -> list[dict]:
     defaults = {"mode": "scratch", "transport": "virtio-pci"}
     found = reader.tables("disk", checks.disks, defaults, sized="limit")
     for number, disk in enumerate(found):
-        key = f"disk[{number}].image"
-        if disk["image"].startswith(checks.HOST):
-            continue
-        path = reader.file(key, disk["image"])
-        writable = disk["mode"] == "rw"
-        lack = hostdisks.check(path, writable)
-        if lack:
-            raise reader.error(key, f"{path}: {lack}")
-        if writable or path.stat().st_size > _LARGE:
-            if any(other.path == path and (writable or other.writable) for other in machines):
-                raise reader.error(key, f"{path}: an image that is written to is one disk, not two")
-            machines.append(Disk(path, writable))
-            disk["image"] = checks.HOST + machines[-1].model
-        else:
-            disk["image"] = attach(key, disk["image"], f"disk{number}")
+        if not disk["image"].startswith(checks.HOST):
+            key, writable = f"disk[{number}].image", disk["mode"] == "rw"
+            disk["image"] = _place(reader, attach, machines, key, disk["image"], writable, f"disk{number}")
     return found
+
+
+def _place(reader, attach, machines: list[Disk], key: str, image: str, writable: bool, label: str) -> str:
+    """What the monitor calls an image that is a disk of the machine or a boot module."""
+    path = reader.file(key, image)
+    lack = hostdisks.check(path, writable)
+    if lack:
+        raise reader.error(key, f"{path}: {lack}")
+    if any(other.is_at(path) and (writable or other.writable) for other in machines):
+        raise reader.error(key, f"{path}: an image that is written to is one disk, not two")
+    if not writable and path.stat().st_size <= _LARGE:
+        if hostdisks.is_written_to(path):
+            raise reader.error(key, f"{path}: another run writes to it; an image that is written to has one run")
+        return attach(key, image, label)
+    machines.append(Disk(path, writable))
+    return checks.HOST + machines[-1].model
 
 
 def variables(reader, attach, machines: list[Disk], template: str | None) -> dict:
@@ -76,7 +80,7 @@ def variables(reader, attach, machines: list[Disk], template: str | None) -> dic
         if lack:
             raise reader.error("variables", f"{path}: {lack}")
         disk = Disk(path, True)
-        if any(other.path == path for other in machines):
+        if any(other.is_at(path) for other in machines):
             raise reader.error("variables", f"{path}: is a [[disk]], too")
         machines.append(disk)
     return {
@@ -85,7 +89,9 @@ def variables(reader, attach, machines: list[Disk], template: str | None) -> dic
     }
 
 
-def cds(reader, attach) -> list[dict]:
-    """CDs: `[[cd]]` tables with `image`."""
+def cds(reader, attach, machines: list[Disk]) -> list[dict]:
+    """CDs: `[[cd]]` tables with `image`. machines: as for disks()."""
     found = reader.tables("cd", checks.cds)
-    return [{"image": attach(f"cd[{n}].image", cd["image"], f"cd{n}")} for n, cd in enumerate(found)]
+    for number, cd in enumerate(found):
+        cd["image"] = _place(reader, attach, machines, f"cd[{number}].image", cd["image"], False, f"cd{number}")
+    return found
