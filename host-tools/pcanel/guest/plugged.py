@@ -4,6 +4,9 @@ reader: of pcanel.guest.file; attach(key, path, label): makes a boot module of a
 guest's memory, and returns its name.
 """
 
+import struct
+from pathlib import Path
+
 from pcanel import hostdisks
 from pcanel.hostdisks import Disk
 from pcanel.vmm_import import importable
@@ -11,6 +14,7 @@ from pcanel.vmm_import import importable
 with importable():
     from vmm.disks import checks
 
+_SIGNATURE_AT, _LENGTH_AT = 40, 48  # in the header of a firmware volume
 _BLOCK = 4096  # what the flash of variables erases at once
 _LARGE = 32 << 20  # bytes of an image that is a disk of the machine, and no boot module
 
@@ -74,6 +78,8 @@ def variables(reader, attach, machines: list[Disk], template: str | None) -> dic
     path = reader.file("variables", given or template)
     if path.stat().st_size % _BLOCK:
         raise reader.error("variables", f"{path}: has {path.stat().st_size} bytes, which are no variable store")
+    if not _is_store(path):
+        raise reader.error("variables", f"{path}: is no variable store, or a broken one; {template} is a new one")
     disk = None
     if given is not None:
         lack = hostdisks.check(path, True)
@@ -87,6 +93,19 @@ def variables(reader, attach, machines: list[Disk], template: str | None) -> dic
         "variables": attach("variables", given or template, "variables"),
         "variables_disk": disk.model if disk else None,
     }
+
+
+def _is_store(path: Path) -> bool:
+    """Whether firmware can begin with this file: a firmware volume (UEFI PI 1.7, Vol. 3, 3.2.1) or a blank flash. With
+    anything else OVMF stops without a word on the guest's console."""
+    with path.open("rb") as file:
+        head = file.read(_BLOCK)
+    if not head.strip(b"\0") or not head.strip(b"\xff"):
+        return True
+    (size,) = struct.unpack_from("<H", head, _LENGTH_AT)
+    if head[_SIGNATURE_AT : _LENGTH_AT - 4] != b"_FVH" or size % 2 or not _LENGTH_AT < size <= len(head):
+        return False
+    return sum(struct.unpack_from(f"<{size // 2}H", head)) & 0xFFFF == 0
 
 
 def cds(reader, attach, machines: list[Disk]) -> list[dict]:
