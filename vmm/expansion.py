@@ -238,6 +238,9 @@ class Expansion:
 
     def close(self):
         """The guest is destroyed."""
+        if self.capture is not None:
+            self.capture.close()
+            self.capture = None
         for disk in self.disks:
             disk.close()
         for port in self.ports:

@@ -108,6 +108,11 @@ class Endpoint:
         self._engine = Stream(self._selector, line, self._from_port, self._engine_leaves)
         self._engine.write(bytes(self._early))
 
+    def engine_gone(self) -> None:
+        """The engine has ended: a line that it never connected shows nothing any more."""
+        if self._engine is None:
+            self.console.end("the engine has ended before it had connected its lines")
+
     def _engine_leaves(self, stream: Stream) -> None:
         stream.file.close()
         self.console.end("the engine has closed the line")

@@ -30,6 +30,20 @@ class Disk:
         """What the disk is called: at most 20 characters, the length of an ATA serial number."""
         return f"pcanel-{hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]}"
 
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` names the same file, by whatever links."""
+        return os.path.samefile(self.path, path)
+
+
+def is_written_to(path: Path) -> bool:
+    """Whether a run has this image to write to it."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
 
 def check(path: Path, writable: bool) -> str:
     """What hinders this file from being a disk; empty where nothing does."""

@@ -31,6 +31,7 @@ class Hub:
         self._stopping = False
         self._ended = False
         self.failure: str | None = None  # what ended the thread before its time
+        self.engine_gone: Callable[[], bool] = lambda: False  # whether the engine's process has ended
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
 
     def open(self, name: str, log: Path, exclusive: bool = False, goodbye: bytes = b"") -> Endpoint:
@@ -101,6 +102,7 @@ class Hub:
             os.close(self._wake_write)
 
     def _serve(self) -> None:
+        gone = False
         while not self._stopping:
             for key, events in self._selector.select(_PTY_PERIOD):
                 current = self._selector.get_map().get(key.fd)
@@ -108,3 +110,6 @@ class Hub:
                     key.data(events)
             for endpoint in self._endpoints:
                 endpoint.look_at_pty()
+                if gone:  # for a whole round, in which lines that it had connected have been accepted
+                    endpoint.engine_gone()
+            gone = gone or self.engine_gone()

@@ -114,6 +114,7 @@ class Monitor:
         self.run = RunDirectory()
         self._machine.directory = self.run.path
         self._hub = Hub()
+        self._hub.engine_gone = self.engine.gone
         try:
             for name in self.names:
                 endpoint = self._hub.open(name, self.run.path / f"{name}.log", exclusive=name == REPL)

@@ -74,6 +74,23 @@ def test_faults(write, tmp_path, disk, said):
     assert "\n" not in str(info.value)
 
 
+def with_cd(write, image):
+    path = write()
+    path.write_text(GUEST + f"[[cd]]\nimage = {image!r}\n")
+    return path
+
+
+def test_a_cd_is_a_boot_module_or_a_disk_as_other_images(write, tmp_path):
+    small, large = load(with_cd(write, "small.img")), load(with_cd(write, "large.img"))
+    assert small.config["cds"] == [{"image": "some/cd0"}] and small.disks == ()
+    (disk,) = large.disks
+    assert disk == Disk(tmp_path / "large.img", False)
+    assert large.config["cds"] == [{"image": f"host:{disk.model}"}]
+    (tmp_path / "odd.iso").write_bytes(bytes(3000))
+    with pytest.raises(InputError, match=r"cd\[0\]\.image: .*odd\.iso: has 3000 bytes, .* is it truncated\?$"):
+        load(with_cd(write, "odd.iso"))
+
+
 def test_a_read_only_image(write, tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, how: False)  # root may write to everything
     assert check(tmp_path / "small.img", True) == "may not be written to"
@@ -90,6 +107,31 @@ def test_an_image_that_is_written_to_has_one_guest(write, tmp_path):
         load_all((shared[0], write({"image": "large.img", "mode": "rw"}, name="two")), 1024)
     with pytest.raises(InputError, match="is one disk, not two"):
         load(write({"image": "large.img"}, {"image": "large.img", "mode": "rw"}))
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_an_image_by_another_name(write, tmp_path, link):
+    """A small image that is written to is no boot module of another, whatever it is called there."""
+    getattr(tmp_path / "alias.img", link)(tmp_path / "small.img")
+    alias, writer = {"image": "alias.img"}, {"image": "small.img", "mode": "rw"}
+    for disks in ((writer,), (alias,)), ((alias,), (writer,)):
+        files = [write(*some, name=name) for some, name in zip(disks, ("one", "two"), strict=True)]
+        with pytest.raises(InputError, match=r"two\.toml: disk: .*\.img: is a disk of one, too; an image that is"):
+            load_all(files, 1024)
+    for disks in (writer, alias), (alias, writer):
+        with pytest.raises(InputError, match="an image that is written to "):
+            load_all([write(*disks)], 1024)
+
+
+def test_a_small_image_that_another_run_writes_to(write, tmp_path):
+    locks = Locks()
+    locks.take([Disk(tmp_path / "small.img", True)])
+    try:
+        with pytest.raises(InputError, match=r"disk\[0\]\.image: .*small\.img: another run writes to it; [^\n]*$"):
+            load(write({"image": "small.img"}))
+    finally:
+        locks.release()
+    assert load(write({"image": "small.img"})).disks == ()
 
 
 HOLD = """

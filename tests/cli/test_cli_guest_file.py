@@ -110,6 +110,16 @@ def test_uefi(write, tmp_path):
     assert guest.disks == (Disk(mine, True),)
     assert guest.config["variables_disk"] == guest.disks[0].model
     assert guest.boot_modules()[2].content == mine
+    broken = bytearray(Path(UEFI_VARIABLES).read_bytes())
+    mine.write_bytes(broken)
+    assert load(write(**keys, variables='"mine.fd"')).disks == (Disk(mine, True),)
+    for at in (40, 50, 56):  # the signature, the checksum, the map of blocks
+        broken[at] ^= 0x10
+        mine.write_bytes(broken)
+        refused(write(**keys, variables='"mine.fd"'), "variables", "is no variable store, or a broken one")
+        broken[at] ^= 0x10
+    mine.write_bytes(b"")
+    refused(write(**keys, variables='"mine.fd"'), "variables", "the file is empty")
     mine.write_bytes(bytes(8191))
     for changes, key, word in (
         ({"variables": '"mine.fd"'}, "variables", "8191 bytes, which are no variable store"),

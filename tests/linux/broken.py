@@ -127,16 +127,17 @@ def check_one(shell, guest, event):
     """A policy that fails at a program's first event; without it the program goes on."""
     attach = _CPUID if event == "CPUID" else f"@vm.on({event}, comm='calls32')\ndef broken(vcpu): 1 // 0"
     shell.monitor.exec(f"vm = vms[{guest!r}]\n{attach}")
-    _fails(shell, event, "/calls32 || /bin/busybox true")
+    fails(shell, event, "/calls32 || /bin/busybox true")
 
 
 def check_packet(shell):
     """The same of a frame that a guest with a network sends."""
     shell.monitor.exec("vm = vms['linux']\n@vm.on(PACKET, out=True)\ndef broken(vcpu): 1 // 0")
-    _fails(shell, "PACKET", "ping -c 1 -W 1 10.0.0.2 > /dev/null; true")
+    fails(shell, "PACKET", "ping -c 1 -W 1 10.0.0.2 > /dev/null; true")
 
 
-def _fails(shell, event, command):
+def fails(shell, event, command):
+    """The policy `broken` pauses the guest when it runs the command, which goes on."""
     monitor = shell.monitor
     shell.console.send(f"{command}; echo went on\n")
     deadline = time.monotonic() + 60

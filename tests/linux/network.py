@@ -5,10 +5,12 @@ import functools
 import hashlib
 import http.server
 import random
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import broken
@@ -104,9 +106,48 @@ def check_policies(shell):
         seen = monitor.eval("seen")
         assert len(seen) == 3 and "to 52:54:00:00:00:02, IPv4, 98 bytes>" in seen[0]
         broken.check_packet(shell)
+        _check_nonsense(shell)
     finally:
         monitor.exec("pings.detach()\nshout.detach()")
     assert monitor.eval(f"[port.words[1] for port in {PORTS}]") == [0, 0]
+
+
+def _check_nonsense(shell):
+    """A policy that leaves in packet.data what is no frame pauses the guest, which goes on without it."""
+    for leave in ("vcpu.packet.data[:] = b'short'", "vcpu.packet.data.extend(bytes(70000))", "vcpu.packet.data = None"):
+        shell.monitor.exec(f"@vm.on(PACKET, protocol=1, out=True)\ndef broken(vcpu):\n    {leave}")
+        broken.fails(shell, "PACKET", "ping -c 1 -W 1 10.0.0.2 > /dev/null; true")
+        assert " 0% packet loss" in shell.run("ping -c 1 10.0.0.2")
+
+
+def _capturing(shell, path, *more):
+    """A `pcanel capture` that has begun."""
+    command = [Path(sys.executable).parent / "pcanel", "capture", "linux", path, "--run", shell.monitor.run.id, *more]
+    capture = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while capture.poll() is None and not (path.exists() and path.stat().st_size):
+        time.sleep(0.1)
+    return capture
+
+
+def check_other_captures(shell, path):
+    """One at a time, whose file another does not touch; one that was killed is no obstacle."""
+    first = _capturing(shell, path)
+    shell.run("ping -c 3 -i 0.1 10.0.0.2")
+    second = _capturing(shell, path)
+    assert second.communicate(timeout=240)[1] == (
+        "pcanel capture: guest linux: its frames are captured already (--take-over ends that capture)\n"
+    )
+    third = _capturing(shell, path.with_suffix(".other"), "--take-over")
+    said = first.communicate(timeout=240)
+    assert first.returncode == 0 and "another capture has taken it over" in said[1] and "none lost" in said[0]
+    with path.open("rb") as file:
+        assert sum(isinstance(block, blocks.EnhancedPacket) for block in FileScanner(file)) >= 6
+    third.kill()
+    third.communicate()
+    fourth = _capturing(shell, path.with_suffix(".fourth"), "--take-over")
+    fourth.send_signal(signal.SIGHUP)
+    assert "0 frames, none lost" in fourth.communicate(timeout=240)[0]
+    assert shell.monitor.eval(f"[port.words[1] for port in {PORTS}]") == [0, 0]
 
 
 def check_capture(shell, path):

@@ -215,6 +215,7 @@ def test_network_interfaces_and_their_switch(shell, tmp_path):
     network.check_without_offloads(shell)
     network.check_policies(shell)
     network.check_capture(shell, tmp_path / "linux.pcapng")
+    network.check_other_captures(shell, tmp_path / "first.pcapng")
     network.check_host(shell, tmp_path)
     network.check_forward(shell)
 

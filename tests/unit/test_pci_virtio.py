@@ -95,6 +95,26 @@ def test_virtio_with_messages():
     assert b.memory.read(MEMORY + 0x1A, 2) == 0xFFFF  # no such message
 
 
+def test_the_line_is_low_while_messages_are_on():
+    """A driver that turns them on, with what firmware has left behind it not looked at, leaves others their line."""
+    b = Bench()
+    function = b.virtio()
+    at = capabilities(b)[-0x11]
+    driver = start(b, vectors=False)
+    line = b.get(SLOT, 0x3C, 1)
+    ask(b, driver)
+    assert b.levels[line] == 1
+    b.put(SLOT, at + 2, 0x8000, 2)
+    assert b.levels[line] == 0
+    function.load(function.save())
+    assert b.levels[line] == 0
+    b.put(SLOT, at + 2, 0, 2)
+    assert b.levels[line] == 1
+    function.load(function.save())
+    assert b.levels[line] == 1
+    assert b.memory.read(MEMORY + 0x1000, 1) == 1 and b.levels[line] == 0
+
+
 def test_virtio_by_configuration_space():
     """Where a BAR cannot be reached: the window of the fifth structure."""
     b = Bench()

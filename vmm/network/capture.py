@@ -1,6 +1,7 @@
 """Frames for `pcanel capture`: a ring in the monitor's memory that the host reads while the guest runs.
 
-The ring begins with two words of 64 bits: bytes written so far, and its size; it follows at HEAD. A record is its
+The ring begins with three words of 64 bits: bytes written so far, its size, and a number that no other capture has,
+0 once it has ended; it follows at HEAD. A record is its
 length with these words (u32), the frame's bytes (u32), host TSC (u64), the interface's number (u16), whether the guest
 sends it (u16), the bytes that are kept (u32), and these, filled up to a multiple of 8.
 """
@@ -26,7 +27,8 @@ class Capture:
         self._snap = snap
         self.hpa = vm.take(HEAD + size)
         self._head = uctypes.bytearray_at(self.hpa, HEAD)
-        self._head[:] = struct.pack("<QQQQ", 0, size, 0, 0)
+        self.identity = cpu.rdtsc()
+        self._head[:] = struct.pack("<QQQQ", 0, size, self.identity, 0)
         self._written = 0
         for port in vm.expansion.ports:
             port.watch(self)
@@ -54,19 +56,27 @@ class Capture:
     def close(self):
         for port in self.vm.expansion.ports:
             port.unwatch(self)
+        self._head[:] = bytes(HEAD)  # the host, which may still read here, sees it
         self.vm.give(self.hpa)
 
 
 def start(vm, size):
-    """For `pcanel capture`: the hpa of a new ring. ValueError where the guest is captured already."""
-    if vm.expansion is not None and vm.expansion.capture is not None:
-        raise ValueError("guest %s: its frames are captured already" % vm.name)
+    """For `pcanel capture`: (hpa, identity) of a new ring. One that there is ends: its reader sees that."""
     capture = Capture(vm, size)
+    end(vm)
     vm.expansion.capture = capture
-    return capture.hpa
+    return capture.hpa, capture.identity
 
 
-def stop(vm):
+def stop(vm, identity):
+    """End the capture with this identity, if it has not ended."""
+    capture = vm.expansion.capture
+    if capture is not None and capture.identity == identity:
+        end(vm)
+
+
+def end(vm):
+    """Whatever captures it."""
     capture, vm.expansion.capture = vm.expansion.capture, None
     if capture is not None:
         capture.close()

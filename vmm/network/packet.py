@@ -23,9 +23,10 @@ class Packet:
     data: a bytearray, which a policy may change in place. out: the guest sends it. net: the number of its interface.
     """
 
-    def __init__(self, port, data, header, out):
+    def __init__(self, port, frame, header, out):
         self.port = port
-        self.data = data
+        self._came = frame
+        self.data = bytearray(frame)
         self.header = header  # 12 bytes of virtio's: what is left to be done to it
         self.out = out
         self.net = int(port.name.rsplit("net", 1)[1])
@@ -100,6 +101,15 @@ class Packet:
         self.header[0] |= CSUM
         struct.pack_into("<HH", self.header, 6, at, _CSUM_AT[protocol])
 
+    def wrong(self):
+        """What is wrong with `data` as a policy has left it: a ValueError, and the frame is as it came; else None."""
+        try:
+            check(self.data)
+            return None
+        except ValueError as error:
+            self.data = bytearray(self._came)
+            return error
+
     def __len__(self):
         return len(self.data)
 
@@ -115,6 +125,7 @@ class Packet:
 
 
 def check(data):
-    """ValueError unless a policy's Value can be a frame: bytes."""
+    """ValueError unless what a policy has made can be a frame: bytes."""
     if not isinstance(data, (bytes, bytearray)) or not ETHERNET <= len(data) <= 65535:
-        raise ValueError("the value for packet is a frame: bytes, from %d to 65535" % ETHERNET)
+        what = "%d bytes" % len(data) if isinstance(data, (bytes, bytearray)) else repr(data)
+        raise ValueError("a frame is bytes, from %d to 65535, not %s" % (ETHERNET, what))

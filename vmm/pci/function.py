@@ -80,6 +80,7 @@ class Function:
         self.board = None  # vmm.pci.host.Host
         self.address = None  # device << 3 | function
         self.msi = None
+        self.msix = None  # vmm.pci.msix.Msix, of a class on top
         self._level = 0
         self._extended = _EXTENDED  # the place of the next extended capability, and of the last one
         self._last_extended = 0
@@ -198,7 +199,7 @@ class Function:
 
     def _drive(self):
         if self.irq:
-            off = self.command & INTX_DISABLE or self.msi and self.msi.enabled
+            off = self.command & INTX_DISABLE or self.msi and self.msi.enabled or self.msix and self.msix.enabled
             self.irq(1 if self._level and not off else 0)
 
     # -- BARs

@@ -65,12 +65,14 @@ class Msix:
         return self.table[self._all + 1] != 0
 
     def wrote(self, offset, size):
-        """The guest may have written to the message control."""
-        if offset < self.at + 4 and offset + size > self.at + 2:
-            control = self._function.read(self.at + 2, 2)
-            self.table[self._all + 1] = 1 if control & _ENABLE else 0
-            self.table[self._all] = 1 if control & _MASK_ALL else 0
-            self._send_pending()
+        """The guest may have written to the message control; whether it has."""
+        if offset >= self.at + 4 or offset + size <= self.at + 2:
+            return False
+        control = self._function.read(self.at + 2, 2)
+        self.table[self._all + 1] = 1 if control & _ENABLE else 0
+        self.table[self._all] = 1 if control & _MASK_ALL else 0
+        self._send_pending()
+        return True
 
     def raise_(self, n):
         """Send message n, or keep it while it is masked."""

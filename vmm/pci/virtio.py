@@ -115,7 +115,8 @@ class VirtioPci(Function):
         return Function.read(self, offset, size)
 
     def wrote(self, offset, size):
-        self.msix.wrote(offset, size)
+        if self.msix.wrote(offset, size):
+            self._drive()
         if offset == self._access + 16:
             window, at, length = self._window()
             if window:
@@ -168,6 +169,7 @@ class VirtioPci(Function):
             self.vectors[n] = vector
         self._common.select(saved["selected"])
         self.msix.load(saved["msix"])
+        self._drive()
         self.device.load(saved["device"])
 
     def resume(self):

@@ -138,6 +138,10 @@ class Event:
         """HANDLED or SKIP: advance past the instruction; returns a verdict."""
         return verdict.ADVANCE
 
+    def behind(self, policy, below):
+        """What goes on where the policy, which has been called, does not answer: below, or what looks at its work."""
+        return below
+
     def again(self, vcpu):
         """RETRY: deliver the event again whose delivery the exit interrupted."""
 

@@ -109,7 +109,8 @@ def several(links, below):
 
 def _link(policy, exact, below, handler):
     """below: goes on where this policy does not answer. handler: the handler behind all policies."""
-    link = bind(ask, cpu.limited, numbers, HANDLED, policy.account.address, policy.function, policy, below, handler)
+    behind = policy.event.behind(policy, below)
+    link = bind(ask, cpu.limited, numbers, HANDLED, policy.account.address, policy.function, policy, behind, handler)
     if policy.record is not None:
         link = bind(recorded, policy.account.address, policy.record, link, below)
     if policy.counts:

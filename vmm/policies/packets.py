@@ -42,7 +42,7 @@ class Packets(Chain):
         """Ask the policies: the frame as they leave it, or None."""
         vm = self.vm
         vcpu = vm.vcpus[0]
-        outer, self.packet = self.packet, Packet(port, bytearray(frame), header, out)
+        outer, self.packet = self.packet, Packet(port, frame, header, out)
         packet = self.packet
         try:
             answer = vm.exits.handler(reasons.PACKET, vcpu)(vcpu)

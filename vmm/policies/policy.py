@@ -199,7 +199,7 @@ class Policy:
             done = link(vcpu) if answer else below(vcpu)
             return done if self.vm.runs(vcpu) else done | verdict.YIELD
         except BaseException as error:
-            return self._broken(vcpu, error)
+            return self.broken(vcpu, error)
 
     def finish(self, vcpu, answer, below, handler, starts):
         """Carry out an answer, or handle an exception that the function raised; returns a verdict.
@@ -217,9 +217,9 @@ class Policy:
                 done = self._apply(vcpu, answer, handler)
             return done if self.vm.runs(vcpu) else done | verdict.YIELD  # it may have paused it, or switched it off
         except BaseException as error:
-            return self._broken(vcpu, error)
+            return self.broken(vcpu, error)
 
-    def _broken(self, vcpu, error):
+    def broken(self, vcpu, error):
         """What was raised in a call: it pauses the guest; Ctrl-C goes to the prompt, too."""
         self._succeeded = False
         if isinstance(error, KeyboardInterrupt):

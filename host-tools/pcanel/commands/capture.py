@@ -17,7 +17,7 @@ from pcapng import FileWriter, blocks
 from pcanel.commands.inside import add_choice, prompt
 from pcanel.commands.output import say
 from pcanel.commands.recording import add_ends, check_ends, until_stopped
-from pcanel.errors import InputError, PcanelError
+from pcanel.errors import EngineError, InputError, PcanelError
 from pcanel.ram.guest import check_name
 from pcanel.vmm_import import importable
 
@@ -35,6 +35,9 @@ def add_to(commands) -> None:
     parser.add_argument("file", type=Path, metavar="FILE")
     add_ends(parser, "frames")
     parser.add_argument("--ring", type=int, default=1 << 20, metavar="BYTES", help="in the monitor's memory (1048576)")
+    parser.add_argument(
+        "--take-over", action="store_true", help="end another capture of this guest, such as one that was killed"
+    )
     add_choice(parser)
     parser.set_defaults(handler=_capture)
 
@@ -49,15 +52,18 @@ def _capture(options: argparse.Namespace) -> int:
         facts = ast.literal_eval(execute(_FACTS.format(name=options.name)).strip())
         if "error" in facts:
             raise InputError(facts["error"])
-        with options.file.open("wb") as file:
-            hpa = int(execute(_CALL.format(f"print(capture.start(vms[{options.name!r}], {size}))")))
-            writer = _Writer(file, facts)
-            ring = _Ring(memory, hpa, size)
-            try:
+        if facts["captured"] and not options.take_over:
+            raise InputError(f"guest {options.name}: its frames are captured already (--take-over ends that capture)")
+        guest = f"vms[{options.name!r}]"
+        hpa, identity = ast.literal_eval(execute(_CALL.format(f"print(capture.start({guest}, {size}))")).strip())
+        try:
+            ring = _Ring(memory, hpa, size, identity)
+            with options.file.open("wb") as file:
+                writer = _Writer(file, facts)
                 _record(options, ring, writer)
-            finally:
-                with suppress(PcanelError):
-                    execute(_CALL.format(f"capture.stop(vms[{options.name!r}])"))
+        finally:
+            with suppress(PcanelError):
+                execute(_CALL.format(f"capture.stop({guest}, {identity})"))
     lost = f", {ring.lost} bytes lost (a larger --ring loses fewer)" if ring.lost else ", none lost"
     print(f"{options.file}: {writer.count} frames{lost}")
     return 0
@@ -73,7 +79,8 @@ def facts(name):
     if expansion is None or not expansion.ports:
         return {{"error": "guest %s has no network interface: its file has no [[net]]" % name}}
     ports = [port.name for port in expansion.ports]
-    return {{"hz": cpu.tsc_hz, "tsc": cpu.rdtsc(), "time": time.time(), "ports": ports}}
+    return {{"hz": cpu.tsc_hz, "tsc": cpu.rdtsc(), "time": time.time(), "ports": ports,
+            "captured": expansion.capture is not None}}
 print(facts({name!r}))
 del facts
 """
@@ -85,6 +92,7 @@ def _record(options: argparse.Namespace, ring: "_Ring", writer: "_Writer") -> No
         try:
             while goes_on() and writer.count < most:
                 writer.write(ring.take(), most)
+                writer.flush()
                 time.sleep(_PERIOD)
             writer.write(ring.take(), most)
         except (OSError, ValueError, PcanelError) as error:
@@ -94,7 +102,8 @@ def _record(options: argparse.Namespace, ring: "_Ring", writer: "_Writer") -> No
 class _Ring:
     """vmm.network.capture's ring, from the host. lost: bytes of records that were overwritten before they were read."""
 
-    def __init__(self, memory, hpa: int, size: int):
+    def __init__(self, memory, hpa: int, size: int, identity: int):
+        self._identity = identity
         self._memory = memory
         self._hpa = hpa
         self._size = size
@@ -119,7 +128,11 @@ class _Ring:
         return data
 
     def _written(self) -> int:
-        return int.from_bytes(self._memory.read(self._hpa, 8), "little")
+        """EngineError where the ring is none any more."""
+        written, _, identity = struct.unpack("<QQQ", self._memory.read(self._hpa, 24))
+        if identity != self._identity:
+            raise EngineError("the guest is gone, or another capture has taken it over")
+        return written
 
     def _bytes(self, at: int, size: int) -> bytes:
         return self._memory.read(self._hpa + HEAD + at, size) if size else b""
@@ -142,6 +155,7 @@ class _Writer:
                 options={"if_name": name, "if_tsresol": bytes((_NANOSECONDS,))},
             )
         self._section = section
+        self.flush = file.flush
         self._writer = FileWriter(file, section)
 
     def write(self, data: bytes, most: float) -> None:

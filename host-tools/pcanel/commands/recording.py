@@ -26,9 +26,10 @@ def check_ends(options: argparse.Namespace) -> None:
 
 @contextmanager
 def until_stopped(options: argparse.Namespace, what: str) -> Iterator[Callable[[], bool]]:
-    """Yield goes_on(): whether neither Ctrl-C nor SIGTERM has come, nor the end of --seconds. what: is recorded."""
+    """Yield goes_on(): whether neither Ctrl-C, SIGTERM nor the terminal's end has come, nor the end of --seconds. what:
+    is recorded."""
     stop = []
-    ends = (signal.SIGINT, signal.SIGTERM)
+    ends = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
     handlers = {number: signal.signal(number, lambda *_: stop.append(1)) for number in ends}
     say(f"recording the {what} of {options.name}; Ctrl-C ends it")
     end = time.monotonic() + options.seconds if options.seconds else None

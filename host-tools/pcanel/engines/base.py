@@ -147,6 +147,11 @@ class Engine:
         """Of the engine's process, None while there is none."""
         return self._process.pid if self._process else None
 
+    def gone(self) -> bool:
+        """Whether its process has been started and has ended. From any thread."""
+        process = self._process
+        return process is not None and process.poll() is not None
+
     def memory_map(self, _descriptor: int) -> Map:
         """Where the machine's memory lies in the engine's process. descriptor: of its /proc/PID/mem. EngineError."""
         raise EngineError(f"the engine {self.name} does not show its memory")

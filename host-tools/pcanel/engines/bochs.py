@@ -36,7 +36,9 @@ _FORWARDS_MOST = 5  # of Bochs's user-mode network
 _CARD = "e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp{more}\n"  # the host's own address; guests have theirs
 
 # Where disks are: the CD from which the monitor boots is ata0-master.
-_CD = 'ata0-master: type=cdrom, path="{iso}", status=inserted\n'
+_MEDIUM = "boot.iso"
+_CD = f'ata0-master: type=cdrom, path="{_MEDIUM}", status=inserted\n'
+_IMAGE = "disk{}.img"
 _CHANNELS = """\
 ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
 ata2: enabled={more}, ioaddr1=0x1e8, ioaddr2=0x3e0, irq=11
@@ -92,14 +94,12 @@ class Bochs(Engine):
         machine = self.machine
         make_iso(machine.image, machine.modules, iso, machine.cmdline, lean=True)
 
-    @property
-    def _iso(self) -> Path:
-        return self.machine.image.resolve() if self.machine.is_iso else self.machine.directory / "boot.iso"
-
     def prepare(self) -> None:
         machine = self.machine
-        if not machine.is_iso:
-            self.make_medium(self._iso)
+        if machine.is_iso:
+            self._link(_MEDIUM, machine.image.resolve())
+        else:
+            self.make_medium(machine.directory / _MEDIUM)
         bios, vga_bios = firmware()
         config = _CONFIG.format(
             program=self._bochs.config,
@@ -110,7 +110,7 @@ class Bochs(Engine):
             ips=_IPS,
             ignore_bad_msrs=int(self.lacks_msrs),
             sync="slowdown" if machine.paced else "none",
-            cd=_CD.format(iso=self._iso) if self.boot == "cdrom" else "",
+            cd=_CD if self.boot == "cdrom" else "",
             boot=self.boot,
             log="bochs.log",
         )
@@ -146,11 +146,17 @@ class Bochs(Engine):
         lines = _CHANNELS.format(more=int(len(disks) > 3), most=int(len(disks) > 5))
         places = _PLACES if self.boot == "cdrom" else ("ata0-master", *_PLACES)
         for number, (disk, place) in enumerate(zip(disks, places, strict=False)):
-            _unlock(disk.path)
+            name = _IMAGE.format(number)
+            self._link(name, disk.path)
             mode = "flat" if disk.writable else f"volatile, journal=disk{number}.redolog"
-            lines += f'{place}: type=disk, path="{disk.path}", mode={mode}, cylinders=0, heads=0, spt=0'
+            lines += f'{place}: type=disk, path="{name}", mode={mode}, cylinders=0, heads=0, spt=0'
             lines += f', translation=none, model="{disk.model}"\n'
         return lines
+
+    def _link(self, name: str, path: Path) -> None:
+        """A name in our directory for a file anywhere: bochsrc has no way to write each path (Bochs puts a variable of
+        the environment in the place of $NAME), and the lock file that Bochs makes beside an image is then here."""
+        (self.machine.directory / name).symlink_to(path)
 
     def environment(self) -> dict[str, str]:
         return self._bochs.environment(self.machine.directory)
@@ -178,10 +184,9 @@ class Bochs(Engine):
 
     def stop(self) -> None:
         super().stop()
-        for disk in self.machine.disks:
-            _unlock(disk.path)
-        if not self.machine.is_iso:
-            self._iso.unlink(missing_ok=True)
+        for name in (_MEDIUM, *map(_IMAGE.format, range(len(self.machine.disks)))):
+            for path in (name, f"{name}.lock"):
+                (self.machine.directory / path).unlink(missing_ok=True)
 
 
 class Bochs27(Bochs):
@@ -195,11 +200,6 @@ class BochsDebugger(Bochs):
     """A Bochs whose debugger takes a script: subclasses give it."""
 
     programs = (DEBUGGER, DEBIAN)
-
-
-def _unlock(image: Path) -> None:
-    """Bochs leaves a lock file behind when it is killed. Ours is flock(), which we have."""
-    Path(f"{image}.lock").unlink(missing_ok=True)
 
 
 def _cmos(memory: int, first: int) -> bytes:

@@ -65,6 +65,11 @@ class Guest:
         """Bytes."""
         return self.config["memory"]
 
+    def images(self) -> list[Path]:
+        """Of its disks and CDs, wherever they are; that of its variables, if it is written to."""
+        modules = [entry["image"] for entry in self.config["disks"] + self.config["cds"]]
+        return [disk.path for disk in self.disks] + [blob.content for blob in self.blobs if blob.name in modules]
+
     def boot_modules(self) -> list[BootModule]:
         return [BootModule(f"guest:{self.name}", json.dumps(self.config).encode()), *self.blobs]
 
@@ -199,7 +204,7 @@ def _check(reader: _Reader) -> Guest:
         "hvc": reader.take("hvc", bool, "true or false", False),
         "devices": plugged.devices(reader, attach),
         "disks": plugged.disks(reader, attach, disks),
-        "cds": plugged.cds(reader, attach),
+        "cds": plugged.cds(reader, attach, disks),
         "nets": _nets(reader, name),
         "shared": _shared(reader),
         "console": reader.choice("console", CONSOLES, None),

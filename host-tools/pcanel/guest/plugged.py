@@ -4,6 +4,9 @@ reader: of pcanel.guest.file; attach(key, path, label): makes a boot module of a
 guest's memory, and returns its name.
 """
 
+import struct
+from pathlib import Path
+
 from pcanel import hostdisks
 from pcanel.hostdisks import Disk
 from pcanel.vmm_import import importable
@@ -11,6 +14,7 @@ from pcanel.vmm_import import importable
 with importable():
     from vmm.disks import checks
 
+_SIGNATURE_AT, _LENGTH_AT = 40, 48  # in the header of a firmware volume
 _BLOCK = 4096  # what the flash of variables erases at once
 _LARGE = 32 << 20  # bytes of an image that is a disk of the machine, and no boot module
 
@@ -39,22 +43,26 @@ def disks(reader, attach, machines: list[Disk]) -> list[dict]:
     defaults = {"mode": "scratch", "transport": "virtio-pci"}
     found = reader.tables("disk", checks.disks, defaults, sized="limit")
     for number, disk in enumerate(found):
-        key = f"disk[{number}].image"
-        if disk["image"].startswith(checks.HOST):
-            continue
-        path = reader.file(key, disk["image"])
-        writable = disk["mode"] == "rw"
-        lack = hostdisks.check(path, writable)
-        if lack:
-            raise reader.error(key, f"{path}: {lack}")
-        if writable or path.stat().st_size > _LARGE:
-            if any(other.path == path and (writable or other.writable) for other in machines):
-                raise reader.error(key, f"{path}: an image that is written to is one disk, not two")
-            machines.append(Disk(path, writable))
-            disk["image"] = checks.HOST + machines[-1].model
-        else:
-            disk["image"] = attach(key, disk["image"], f"disk{number}")
+        if not disk["image"].startswith(checks.HOST):
+            key, writable = f"disk[{number}].image", disk["mode"] == "rw"
+            disk["image"] = _place(reader, attach, machines, key, disk["image"], writable, f"disk{number}")
     return found
+
+
+def _place(reader, attach, machines: list[Disk], key: str, image: str, writable: bool, label: str) -> str:
+    """What the monitor calls an image that is a disk of the machine or a boot module."""
+    path = reader.file(key, image)
+    lack = hostdisks.check(path, writable)
+    if lack:
+        raise reader.error(key, f"{path}: {lack}")
+    if any(other.is_at(path) and (writable or other.writable) for other in machines):
+        raise reader.error(key, f"{path}: an image that is written to is one disk, not two")
+    if not writable and path.stat().st_size <= _LARGE:
+        if hostdisks.is_written_to(path):
+            raise reader.error(key, f"{path}: another run writes to it; an image that is written to has one run")
+        return attach(key, image, label)
+    machines.append(Disk(path, writable))
+    return checks.HOST + machines[-1].model
 
 
 def variables(reader, attach, machines: list[Disk], template: str | None) -> dict:
@@ -70,13 +78,15 @@ def variables(reader, attach, machines: list[Disk], template: str | None) -> dic
     path = reader.file("variables", given or template)
     if path.stat().st_size % _BLOCK:
         raise reader.error("variables", f"{path}: has {path.stat().st_size} bytes, which are no variable store")
+    if not _is_store(path):
+        raise reader.error("variables", f"{path}: is no variable store, or a broken one; {template} is a new one")
     disk = None
     if given is not None:
         lack = hostdisks.check(path, True)
         if lack:
             raise reader.error("variables", f"{path}: {lack}")
         disk = Disk(path, True)
-        if any(other.path == path for other in machines):
+        if any(other.is_at(path) for other in machines):
             raise reader.error("variables", f"{path}: is a [[disk]], too")
         machines.append(disk)
     return {
@@ -85,7 +95,22 @@ def variables(reader, attach, machines: list[Disk], template: str | None) -> dic
     }
 
 
-def cds(reader, attach) -> list[dict]:
-    """CDs: `[[cd]]` tables with `image`."""
+def _is_store(path: Path) -> bool:
+    """Whether firmware can begin with this file: a firmware volume (UEFI PI 1.7, Vol. 3, 3.2.1) or a blank flash. With
+    anything else OVMF stops without a word on the guest's console."""
+    with path.open("rb") as file:
+        head = file.read(_BLOCK)
+    if not head.strip(b"\0") or not head.strip(b"\xff"):
+        return True
+    (size,) = struct.unpack_from("<H", head, _LENGTH_AT)
+    if head[_SIGNATURE_AT : _LENGTH_AT - 4] != b"_FVH" or size % 2 or not _LENGTH_AT < size <= len(head):
+        return False
+    return sum(struct.unpack_from(f"<{size // 2}H", head)) & 0xFFFF == 0
+
+
+def cds(reader, attach, machines: list[Disk]) -> list[dict]:
+    """CDs: `[[cd]]` tables with `image`. machines: as for disks()."""
     found = reader.tables("cd", checks.cds)
-    return [{"image": attach(f"cd[{n}].image", cd["image"], f"cd{n}")} for n, cd in enumerate(found)]
+    for number, cd in enumerate(found):
+        cd["image"] = _place(reader, attach, machines, f"cd[{number}].image", cd["image"], False, f"cd{number}")
+    return found

@@ -47,16 +47,16 @@ def load_all(paths: list[Path], memory: int, cmdline: str = "") -> list[Guest]:
 
 def _check_disks(guests: list[Guest]) -> None:
     """An image that is written to has one guest."""
-    users: dict[Path, list[tuple[Guest, bool]]] = {}
+    written = [(guest, disk) for guest in guests for disk in guest.disks if disk.writable]
     for guest in guests:
-        for disk in guest.disks:
-            for other, writable in users.setdefault(disk.path, []):
-                if other is not guest and (writable or disk.writable):
-                    raise InputError(
-                        f"{guest.path}: disk: {disk.path}: is a disk of {other.name}, too; "
-                        "an image that is written to has one guest"
-                    )
-            users[disk.path].append((guest, disk.writable))
+        for writer, disk in written:
+            found = [path for path in guest.images() if disk.is_at(path)]
+            if len(found) > (writer is guest):
+                first, second = sorted((writer, guest), key=guests.index)
+                raise InputError(
+                    f"{second.path}: disk: {found[-1]}: is a disk of {first.name}, too; "
+                    "an image that is written to has one guest"
+                )
 
 
 def _check_links(guests: list[Guest]) -> None:

@@ -60,6 +60,13 @@ class PacketEvent(Event):
         vcpu.packet.data = bytearray(value)
         return handler(vcpu)
 
+    def behind(self, policy, below):
+        def go_on(vcpu):
+            wrong = vcpu.packet.wrong()
+            return policy.broken(vcpu, wrong) if wrong else below(vcpu)
+
+        return go_on
+
     def inject(self, vcpu):
         raise ValueError("no exception can be delivered for a packet")
 
