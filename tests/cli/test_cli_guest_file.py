@@ -118,6 +118,8 @@ def test_uefi(write, tmp_path):
         mine.write_bytes(broken)
         refused(write(**keys, variables='"mine.fd"'), "variables", "is no variable store, or a broken one")
         broken[at] ^= 0x10
+    mine.write_bytes(b"\xff" * len(broken))
+    refused(write(**keys, variables='"mine.fd"'), "variables", "is no variable store, or a broken one")
     mine.write_bytes(b"")
     refused(write(**keys, variables='"mine.fd"'), "variables", "the file is empty")
     mine.write_bytes(bytes(8191))

@@ -120,7 +120,7 @@ def _check_nonsense(shell):
         assert " 0% packet loss" in shell.run("ping -c 1 10.0.0.2")
 
 
-def _capturing(shell, path, *more):
+def capturing(shell, path, *more):
     """A `pcanel capture` that has begun."""
     command = [Path(sys.executable).parent / "pcanel", "capture", "linux", path, "--run", shell.monitor.run.id, *more]
     capture = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -131,20 +131,20 @@ def _capturing(shell, path, *more):
 
 def check_other_captures(shell, path):
     """One at a time, whose file another does not touch; one that was killed is no obstacle."""
-    first = _capturing(shell, path)
+    first = capturing(shell, path)
     shell.run("ping -c 3 -i 0.1 10.0.0.2")
-    second = _capturing(shell, path)
+    second = capturing(shell, path)
     assert second.communicate(timeout=240)[1] == (
         "pcanel capture: guest linux: its frames are captured already (--take-over ends that capture)\n"
     )
-    third = _capturing(shell, path.with_suffix(".other"), "--take-over")
+    third = capturing(shell, path.with_suffix(".other"), "--take-over")
     said = first.communicate(timeout=240)
     assert first.returncode == 0 and "another capture has taken it over" in said[1] and "none lost" in said[0]
     with path.open("rb") as file:
         assert sum(isinstance(block, blocks.EnhancedPacket) for block in FileScanner(file)) >= 6
     third.kill()
     third.communicate()
-    fourth = _capturing(shell, path.with_suffix(".fourth"), "--take-over")
+    fourth = capturing(shell, path.with_suffix(".fourth"), "--take-over")
     fourth.send_signal(signal.SIGHUP)
     assert "0 frames, none lost" in fourth.communicate(timeout=240)[0]
     assert shell.monitor.eval(f"[port.words[1] for port in {PORTS}]") == [0, 0]

@@ -286,11 +286,13 @@ def test_state_is_saved_and_loaded_under_load(shell, images):
     assert shell.monitor.eval("vms['linux'].unclaimed()['refused']") == {}
 
 
-def test_switched_off_it_forgets(shell, images):
+def test_switched_off_it_forgets(shell, images, tmp_path):
+    capture = network.capturing(shell, tmp_path / "last.pcapng")
     shell.console.send("poweroff\n")
     shell.monitor.console("repl").expect(rb"powered off by the guest", 240)
     assert shell.monitor.eval("vms['linux'].expansion.disks[0].changed") == 0
     free = shell.monitor.eval("monitor.pages.available")
     shell.monitor.exec("vms['linux'].destroy()")
+    assert "the guest is gone" in capture.communicate(timeout=240)[1]
     assert shell.monitor.eval("monitor.pages.available") - free > 256 << 20
     assert shell.monitor.eval("monitor.scheduler.failures") == 0

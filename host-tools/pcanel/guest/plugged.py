@@ -96,11 +96,11 @@ def variables(reader, attach, machines: list[Disk], template: str | None) -> dic
 
 
 def _is_store(path: Path) -> bool:
-    """Whether firmware can begin with this file: a firmware volume (UEFI PI 1.7, Vol. 3, 3.2.1) or a blank flash. With
-    anything else OVMF stops without a word on the guest's console."""
+    """Whether firmware can begin with this file: a firmware volume (UEFI PI 1.7, Vol. 3, 3.2.1), or zeros, of which
+    OVMF makes one. With anything else, an erased flash too, it ends in an exception of its own."""
     with path.open("rb") as file:
         head = file.read(_BLOCK)
-    if not head.strip(b"\0") or not head.strip(b"\xff"):
+    if not head.strip(b"\0"):
         return True
     (size,) = struct.unpack_from("<H", head, _LENGTH_AT)
     if head[_SIGNATURE_AT : _LENGTH_AT - 4] != b"_FVH" or size % 2 or not _LENGTH_AT < size <= len(head):
