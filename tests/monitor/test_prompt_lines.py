@@ -149,6 +149,18 @@ def test_its_own_table_is_changed_beside_it(bench, guest):
     assert ticking.word(metronome.COUNT) > before + 10
 
 
+def test_a_line_that_goes_on_after_a_collection_is_interrupted(ticking):
+    """The idle hook collects what the line has left, and returns without a turn: the sleep is over."""
+    latest, count = during(
+        ticking,
+        "before = __import__('cpu').counters()['collections']\nlen([bytes(4000) for i in range(1500)])\n"
+        f"time.sleep_ms(1)\nassert __import__('cpu').counters()['collections'] > before\n{FRESH}"
+        f"before = vm.memory.read_u64({DATA:#x})\nfor i in range(60000):\n    pass",
+    )
+    assert count > 20
+    assert latest <= LATE
+
+
 def test_a_busy_guest_above_leaves_the_line_its_part(bench, guest):
     busy = guest(COUNTS, priority=5)
     busy.go()

@@ -25,7 +25,7 @@ from vmm.scheduling import rule
 from vmm.scheduling.accounting import advance, begin, charge, charge_all, passed
 from vmm.scheduling.between import bound, fresh
 from vmm.scheduling.consoles import Consoles
-from vmm.scheduling.preemption import Preemption
+from vmm.scheduling.preemption import Preemption, arm_line
 from vmm.scheduling.still import Still
 from vmm.scheduling.turns import nobody_pays, parts, turns
 from vmm.scheduling.words import (
@@ -212,10 +212,14 @@ class Scheduler(Preemption, Consoles):
         """The port's idle hook: run guests until the monitor is wanted."""
         # A policy that sleeps runs no guest.
         due = self._fresh()
-        if due & GARBAGE:
-            self.collect()  # where the monitor is wanted again and again there are no turns
-        if due & ~GARBAGE:
-            self._run_deferred(0)  # the debugger's line has been heard while no guest ran
+        if due:
+            try:
+                if due & GARBAGE:
+                    self.collect()  # where the monitor is wanted again and again there are no turns
+                if due & ~GARBAGE:
+                    self._run_deferred(0)  # the debugger's line has been heard while no guest ran
+            finally:
+                arm_line(self)  # both have disarmed, and the next line may come without a turn in between
         while not cpu.wanted():
             self._turns(deadline, False)
 
