@@ -123,6 +123,10 @@ void budget_allocated(size_t before) {
     }
 }
 
+bool budget_overdue(void) {
+    return MP_STATE_MEM(gc_alloc_amount) > limits.at_last;
+}
+
 void budget_collected(bool yields) {
     size_t used = heap_words_used();
     size_t free = (heap_words() - used) * HEAP_BLOCKS_PER_WORD;

@@ -40,6 +40,9 @@ bool budget_limits(void);
 // Blocks have been allocated: gc_alloc_amount was `before`.
 void budget_allocated(size_t before);
 
+// Whether so much has been allocated since the last collection that the next one does not wait for idle time.
+bool budget_overdue(void);
+
 // After a collection. yields: it could be preempted.
 void budget_collected(bool yields);
 

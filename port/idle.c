@@ -1,5 +1,6 @@
 // Waiting: the prompt's and a sleeper's, with the idle hook in which guests run.
 #include "py/runtime.h"
+#include "port/budget.h"
 #include "port/idle.h"
 #include "port/mailbox.h"
 #include "port/timer.h"
@@ -160,9 +161,9 @@ void idle_wait(uint64_t deadline, bool input) {
         timer_set(TIMER_WAIT, outer.deadline);
     } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
         halt_until_interrupt(deadline, false);
-    } else if (input && deadline == 0 && stays_idle()) {
+    } else if (!budget_overdue() && input && deadline == 0 && stays_idle()) {
         halt_until_due();
-    } else if (!idle_wanted() && !due()) {
+    } else if (budget_overdue() || (!idle_wanted() && !due())) {
         call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
     state.wait = outer; // while a line runs there is no wait

@@ -6,6 +6,7 @@
 #include "py/runtime.h"
 #include "py/stream.h"
 #include "lib/oofatfs/ff.h"
+#include "port/budget.h"
 #include "port/idle.h"
 #include "port/prompt.h"
 #include "port/rtc.h"
@@ -21,6 +22,10 @@ static uint64_t scale(uint64_t ticks, uint64_t hz) {
 }
 
 int mp_hal_stdin_rx_chr(void) {
+    if (budget_overdue()) {
+        idle_wait(0,
+            true); // lines that are typed ahead leave no idle time, in which garbage is collected else
+    }
     for (;;) {
         int c = prompt_pasted();
         if (c < 0) {

@@ -161,6 +161,15 @@ def test_a_line_that_goes_on_after_a_collection_is_interrupted(ticking):
     assert latest <= LATE
 
 
+def test_lines_typed_ahead_do_not_fill_the_heap(bench, ticking):
+    """No collection has time between them but one that is due, and the heap's last block is not waited for."""
+    ticking.exec(FRESH + "words = vm.memory")
+    console = bench.monitor.console("repl")
+    console.send("\r" + "sum(len([i])for i in range(15000))\r" * 6)
+    console.send(f"print('late', words.read_u64({DATA + 8 * metronome.LATEST:#x}))\r")
+    assert int(console.expect(r"^late (\d+)\r?\n", 120).group(1)) <= LATE
+
+
 def test_a_busy_guest_above_leaves_the_line_its_part(bench, guest):
     busy = guest(COUNTS, priority=5)
     busy.go()
