@@ -161,9 +161,11 @@ void idle_wait(uint64_t deadline, bool input) {
         timer_set(TIMER_WAIT, outer.deadline);
     } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
         halt_until_interrupt(deadline, false);
-    } else if (!budget_overdue() && input && deadline == 0 && stays_idle()) {
+    } else if (budget_overdue()) {
+        call_hook(hook, deadline); // it collects, whatever is wanted
+    } else if (input && deadline == 0 && stays_idle()) {
         halt_until_due();
-    } else if (budget_overdue() || (!idle_wanted() && !due())) {
+    } else if (!idle_wanted() && !due()) {
         call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
     state.wait = outer; // while a line runs there is no wait

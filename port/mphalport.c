@@ -22,9 +22,9 @@ static uint64_t scale(uint64_t ticks, uint64_t hz) {
 }
 
 int mp_hal_stdin_rx_chr(void) {
+    // Lines that are typed ahead leave no idle time, in which garbage is collected else.
     if (budget_overdue()) {
-        idle_wait(0,
-            true); // lines that are typed ahead leave no idle time, in which garbage is collected else
+        idle_wait(0, true);
     }
     for (;;) {
         int c = prompt_pasted();

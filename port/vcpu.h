@@ -139,10 +139,8 @@ typedef struct {
     uint64_t measured; // 0xe30  hpa of the slots' distributions, 0: exits are not measured
     uint64_t measured_slot; // 0xe38  1 + the slot whose exit is not over yet, else 0
     uint64_t trace_between; // 0xe40  of host_ticks, those of no exit that is recorded or measured
-    uint64_t
-        stopped; // 0xe48  host TSC since which the guest's clock stands still, 0: it runs (vmm/scheduling/stops.py)
-    uint64_t
-        unseen; // 0xe50  ticks of an exit and its entry that neither stopped nor the entry's time covers
+    uint64_t stopped; // 0xe48  host TSC since which its clock stands still (stops.py), 0: it runs
+    uint64_t unseen; // 0xe50  ticks of an exit and its entry that the guest sees all the same
     uint64_t reserved3[0x25]; // 0xe58
     // The VMCS's MSR areas (vmm/handlers/spec_msrs.py).
     vcpu_msr_t guest_msrs[4]; // 0xf80  loaded by entries, stored by exits
