@@ -226,16 +226,14 @@ def _look(has, words: ptr32, looks: ptr32, payer, later, serve, work, floor: int
 def _due(words: ptr32, looks: ptr32, interrupted: ptr32, has_frame, unannounced, arm, hz: int, now: int):
     """The end of a timer, for which guests above its own wait."""
     if interrupted[0] == 0:
-        period = 2 * int(looks[_PERIOD])
-        most = int(_LATE if looks[_SILENT] else _RARELY)
-        if period > most:
-            period = most
         if words[LEFT] == NOTHING and int(has_frame()):
             looks[_SILENT] = 1
-            period = int(_SOON)
-            looks[_PERIOD] = period
+            looks[_PERIOD] = _SOON
             unannounced()
-        looks[_PERIOD] = period
+        else:
+            period = 2 * int(looks[_PERIOD])
+            most = int(_LATE if looks[_SILENT] else _RARELY)
+            looks[_PERIOD] = period if period < most else most
     arm(now + hz * int(looks[_PERIOD]) // int(_SECOND))
 
 
