@@ -29,6 +29,11 @@ def plain(text):
     return "".join(out)
 
 
+def shown(value):
+    """plain() of a guest's text, or of bytes that are none."""
+    return plain("%s" % (value,))
+
+
 class Table(list):
     """columns: the names of the tuples' items; formats: of each item, such as "%x". Text is on the left, numbers on the
     right, also where some rows have "" in their place."""

@@ -8,7 +8,7 @@ from micropython import const
 
 from vmm.debug.gdb.packets import BadPacket, number
 from vmm.debug.gdb.registers import pc
-from vmm.insight.table import plain
+from vmm.insight.table import shown
 
 TASKS = const(1 << 24)  # above all vCPUs
 ANY = const(0)
@@ -116,14 +116,14 @@ class Threads:
         vm = guest.vm
         if tid >= TASKS:
             task = self.task(guest, tid).task
-            return "%s: %s (PID %d)" % (vm.name, plain("%s" % (task.comm,)), task.pid)
+            return "%s: %s (PID %d)" % (vm.name, shown(task.comm), task.pid)
         vcpu = self.vcpu(guest, tid)
         text = "%s: vCPU %d, %d-bit" % (vm.name, vcpu.number, vcpu.bits)
         if vcpu.scheduled.before != "running":
             text += ", " + vcpu.scheduled.before
         if self.tasks:
             task = vm.kernel.current(vcpu)
-            text += ", %s (PID %d)" % (plain("%s" % (task.comm,)), task.pid)
+            text += ", %s (PID %d)" % (shown(task.comm), task.pid)
         return text + vm.name_of(pc(vcpu))
 
 

@@ -20,7 +20,7 @@ from vmx import bind
 from vmm.insight.linux import callring, calls, compat, current, values
 from vmm.insight.linux.calls import Call, signature
 from vmm.insight.objects import text
-from vmm.insight.table import plain
+from vmm.insight.table import shown
 from vmm.vtx.frame import WANT_CODE, WANT_PAGING
 from vmm.vtx.reasons import EXCEPTION_OR_NMI
 
@@ -226,7 +226,7 @@ class CallLog:
 
     def _head(self, record):
         if self._named:
-            return "%s[%d] " % (plain("%s" % (text(record[4]),)), record[3])
+            return "%s[%d] " % (shown(text(record[4])), record[3])
         return "[%d] " % record[2]
 
     @property

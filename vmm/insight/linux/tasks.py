@@ -3,7 +3,7 @@
 from micropython import const
 
 from vmm.insight import objects, trees
-from vmm.insight.table import Table, plain
+from vmm.insight.table import Table, shown
 
 _LETTERS = "RSDTtXZPI"  # task_state_array: running, then one for each bit of the state
 _REPORTED = const(0x7F)
@@ -40,7 +40,7 @@ def find(kernel, pid):
 
 def title(task):
     """ "5 (name)", as messages call it."""
-    return "%d (%s)" % (task.pid, plain("%s" % (task.comm,)))
+    return "%d (%s)" % (task.pid, shown(task.comm))
 
 
 def group(task):
