@@ -106,10 +106,12 @@ def test_paused_before_it(guest):
 
 
 def test_nmis_and_a_timer_at_hlt(guest):
+    """With IF clear up to the HLT: held for 50,000 ticks before it, the guest would take its only interrupt there."""
     tick = "inc qword ptr [0x200000]\nmov ecx, 0x80b\nxor eax, eax\nxor edx, edx\nwrmsr\niretq"
     source = f"""
         {deadline_timer(0x50)}
     again:
+        cli
         rdtsc
         add eax, 50000
         mov ecx, 0x6e0
