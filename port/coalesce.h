@@ -11,18 +11,17 @@
 #define COALESCE_TICKS (10000) // host TSC ticks of guests
 #define COALESCE_EXIT  (1000) // charged for an exit: a guest may exit at every instruction
 
+// The same for a guest of priority above 0 whose deadline has just come, or that gets an interrupt: it is to execute the
+// first instructions of its handler before. Once for each time that host interrupts are serviced, so that no guest keeps
+// them waiting. Returns whether they are to be serviced now.
+bool coalesce_service(const vcpu_frame_t *frame);
+
 // Interrupts off. Whether the monitor has to service host interrupts before the next entry.
-// keeps: not before this one, since it serves a deadline.
-static inline bool coalesce_due(bool keeps) {
+static inline bool coalesce_due(const vcpu_frame_t *frame) {
     if (__builtin_expect(!host_attention || vmx_cpu.holdoff != 0, 1)) {
         return false;
     }
-    vmx_cpu.holdoff = COALESCE_TICKS;
-    if (keeps) {
-        return false;
-    }
-    host_attention = 0;
-    return true;
+    return coalesce_service(frame);
 }
 
 // `left` ticks of the guest's run, cut to the time that an interrupt may wait.

@@ -14,6 +14,7 @@
 #include "py/stackctrl.h"
 #include "shared/readline/readline.h"
 #include "shared/runtime/pyexec.h"
+#include "port/names.h"
 #include "port/apic.h"
 #include "port/errors.h"
 #include "port/exec.h"
@@ -160,6 +161,7 @@ void port_main(uint32_t magic, uint64_t information) {
         heap_init();
         mp_pystack_init(pystack, pystack + sizeof(pystack));
         mp_init();
+        names_begin();
         cpu_module_init();
         readline_init0();
         prompt_init();

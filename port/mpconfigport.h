@@ -45,6 +45,8 @@ void exec_free(void *ptr, size_t size);
 #include "port/preempt.h"
 #define MICROPY_VM_HOOK_LOOP   preempt_look();
 #define MICROPY_VM_HOOK_RETURN preempt_look();
+#define MICROPY_VM_HOOK_INIT                                                                       \
+    preempt_look(); // a function begins: so does a closure, or a part of a comprehension
 #include "port/collect.h"
 #define MICROPY_GC_HOOK_LOOP(i) collect_look(i)
 

@@ -22,6 +22,7 @@ static uint64_t scale(uint64_t ticks, uint64_t hz) {
 }
 
 int mp_hal_stdin_rx_chr(void) {
+    preempt_look(); // many characters may be there at once
     // Lines that are typed ahead leave no idle time, in which garbage is collected else.
     if (budget_overdue()) {
         idle_wait(0, true);

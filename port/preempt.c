@@ -9,6 +9,7 @@
 #include "py/lexer.h"
 #include "py/mpprint.h"
 #include "py/objtype.h"
+#include "py/parse.h"
 #include "py/runtime.h"
 #include "py/scope.h"
 #include "port/budget.h"
@@ -16,11 +17,6 @@
 #include "port/watch.h"
 #include "port/preempt.h"
 #include "port/x86.h"
-
-#define QSTR_LONGEST ((1u << 8 * MICROPY_QSTR_BYTES_IN_LEN) - 1) // bytes
-#define HASH_START   (5381)
-#define HASH_FACTOR  (33)
-#define HASH_PIECE   (512) // bytes between two looks at the clock
 
 uint64_t preempt_at;
 unsigned preempt_holds;
@@ -54,10 +50,10 @@ void preempt(void) {
     preempt_at = again;
 }
 
-// In the middle of some functions of MicroPython, where nothing that others use is half changed: between two tokens of
-// a line that is compiled, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), two
-// pieces of what is printed, a repr's characters among them, or of a long string's hash, and before a name is looked up
-// among all there are. The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c only, of
+// In the middle of some functions of MicroPython, where nothing that others use is half changed: before a line is
+// compiled, between two of its tokens, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), two
+// items of which a list is made, two pieces of what is printed, a repr's characters among them. Names and the hashes of
+// long strings do so themselves (names.c). The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c only, of
 // mp_store_name() those of py/vm.c (Makefile).
 
 void __real_mp_lexer_to_next(mp_lexer_t *lex);
@@ -65,6 +61,13 @@ void __wrap_mp_lexer_to_next(mp_lexer_t *lex);
 void __wrap_mp_lexer_to_next(mp_lexer_t *lex) {
     preempt_look();
     __real_mp_lexer_to_next(lex);
+}
+
+mp_parse_tree_t __real_mp_parse(mp_lexer_t *lex, mp_parse_input_kind_t kind);
+mp_parse_tree_t __wrap_mp_parse(mp_lexer_t *lex, mp_parse_input_kind_t kind);
+mp_parse_tree_t __wrap_mp_parse(mp_lexer_t *lex, mp_parse_input_kind_t kind) {
+    preempt_look();
+    return __real_mp_parse(lex, kind);
 }
 
 id_info_t *__real_scope_find_or_add_id(scope_t *scope, qstr name, id_info_kind_t kind);
@@ -98,47 +101,16 @@ int __wrap_mp_printf(const mp_print_t *print, const char *fmt, ...) {
     return printed;
 }
 
-// Long strings: none of them is a qstr, and their hash takes five instructions a character.
-
-qstr __real_qstr_find_strn(const char *str, size_t len);
-qstr __wrap_qstr_find_strn(const char *str, size_t len);
-qstr __wrap_qstr_find_strn(const char *str, size_t len) {
-    if (len > QSTR_LONGEST) {
-        return MP_QSTRnull;
-    }
-    preempt_look();
-    return __real_qstr_find_strn(str, len);
-}
-
-// A name, sought among all there are; an import does so for each part of its own.
-qstr __real_qstr_from_strn(const char *str, size_t len);
-qstr __wrap_qstr_from_strn(const char *str, size_t len);
-qstr __wrap_qstr_from_strn(const char *str, size_t len) {
-    preempt_look();
-    return __real_qstr_from_strn(str, len);
-}
-
-size_t __real_qstr_compute_hash(const byte *data, size_t len);
-size_t __wrap_qstr_compute_hash(const byte *data, size_t len);
-size_t __wrap_qstr_compute_hash(const byte *data, size_t len) {
-    if (len <= QSTR_LONGEST) {
-        return __real_qstr_compute_hash(data, len);
-    }
-    size_t hash = HASH_START; // as py/qstr.c has it: frozen strings carry theirs
-    for (size_t i = 0; i < len; i++) {
-        hash = hash * HASH_FACTOR ^ data[i];
-        if (i % HASH_PIECE == 0) {
-            preempt_look();
-        }
-    }
-    hash &= (1u << 8 * MICROPY_QSTR_BYTES_IN_HASH) - 1;
-    return hash != 0 ? hash : 1;
-}
-
 mp_obj_t preempt_binary_op(mp_binary_op_t op, mp_obj_t left, mp_obj_t right);
 mp_obj_t preempt_binary_op(mp_binary_op_t op, mp_obj_t left, mp_obj_t right) {
     preempt_look();
     return mp_binary_op(op, left, right);
+}
+
+mp_obj_t preempt_iternext(mp_obj_t iterator);
+mp_obj_t preempt_iternext(mp_obj_t iterator) {
+    preempt_look();
+    return mp_iternext(iterator);
 }
 
 // A module's own code, which may go on for long without a branch.

@@ -85,13 +85,18 @@ static void none_below(size_t size, size_t word) {
 // gc_alloc() keeps the first byte with a hole itself, but looks for it a block at a time.
 static void find_hole(mp_state_mem_area_t *area) {
     size_t at = area->gc_last_free_atb_index;
-    if (at >= area->gc_alloc_table_byte_len || heap_free(area->gc_alloc_table_start[at]) & 0xff) {
-        return;
+    size_t known = least[1] * sizeof(uint64_t);
+    at = at > known ? at : known;
+    if (at < area->gc_alloc_table_byte_len &&
+        (heap_free(area->gc_alloc_table_start[at]) & 0xff) == 0) {
+        size_t block = find(1, at, false);
+        if (block == NONE) {
+            return;
+        }
+        none_below(1, block / HEAP_BLOCKS_PER_WORD);
+        at = block / HEAP_BLOCKS_PER_BYTE;
     }
-    size_t block = find(1, at, false);
-    if (block != NONE) {
-        area->gc_last_free_atb_index = block / HEAP_BLOCKS_PER_BYTE;
-    }
+    area->gc_last_free_atb_index = at;
 }
 
 size_t room_begin(size_t blocks) {

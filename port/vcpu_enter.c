@@ -395,12 +395,10 @@ static inline __attribute__((always_inline)) mp_uint_t enter_once(
     }
     if (MP_UNLIKELY(f->due != 0)) {
         advance_meet(f);
-        __asm volatile("cli" ::: "memory");
-        coalesce_due(true); // host interrupts wait for this entry
     }
 
     __asm volatile("cli" ::: "memory");
-    if (MP_UNLIKELY(coalesce_due(false))) {
+    if (MP_UNLIKELY(coalesce_due(f))) {
         __asm volatile("sti" ::: "memory");
         if (vmx_get(VM_ENTRY_INTERRUPTION_INFORMATION) & INFO_VALID) {
             f->dirty |= FRAME_DIRTY_ENTRY; // an event waits until the guest has been entered

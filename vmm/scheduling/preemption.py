@@ -21,6 +21,7 @@ from vmm.scheduling.states import HOLD, RUNS, WAITS
 from vmm.scheduling.words import (
     ABOVE,
     AGAIN,
+    AHEAD,
     CALLED,
     COUNT,
     DEFERRED,
@@ -217,6 +218,8 @@ def _arm(scheduler, w: ptr32, frames: ptr32, p: ptr32, soonest, priority: int):
             if f[DIRTY] & DIRTY_TIMERS:
                 soonest(frames[i])
             when = int(f[NEXT]) | int(f[NEXT + 1]) << 32
+            if when > int(AHEAD):
+                when -= int(AHEAD)
             if when:
                 if first == 0 or when < first:
                     first = when
@@ -253,6 +256,8 @@ def arm_line(scheduler):
                     if f[DIRTY] & DIRTY_TIMERS:
                         soonest(frames[i])
                     when = int(f[NEXT]) | int(f[NEXT + 1]) << 32
+                    if when > int(AHEAD):
+                        when -= int(AHEAD)
                     if when and when < first:
                         first = when
                     if state == RUNS or int(awake(frames[i])):

@@ -20,6 +20,7 @@ from vmm.scheduling.states import RUNS, WAITS
 from vmm.scheduling.words import (
     ABOVE,
     AGAIN,
+    AHEAD,
     CALLED,
     COLLECT,
     COLLECT_AT_LAST,
@@ -264,6 +265,13 @@ def turns(sched, deadline: int, once: int):
                 stop = soon
         if best < 0:
             if once == 2:
+                if soon:
+                    if soon - int(rdtsc()) <= int(AHEAD):
+                        while int(rdtsc()) < soon:
+                            pass
+                        continue
+                    if stop == soon:
+                        stop -= int(AHEAD)
                 _interrupt_again(words, stop)
                 return
             if allocated[0] > collect_at[COLLECT]:

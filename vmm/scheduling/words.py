@@ -2,6 +2,10 @@
 
 from micropython import const
 
+# Ticks before a timer of a guest above is due: bytecode is interrupted as early as that, since it is nowhere sure to
+# reach a point from which it can be. What is left then until the guest is woken is waited for.
+AHEAD = const(6000)
+
 FINE = const(8)  # virtual time: ticks used, shifted by this, by the share
 
 # Words of Scheduler._words.
