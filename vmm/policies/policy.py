@@ -324,3 +324,4 @@ def restarted(vm):
         if policy.event.paged:
             policy.detach()
             vm.log("policy %s on %s is detached: the guest starts anew" % (policy.name, policy.event.name))
+    vm.arming.restarted()
