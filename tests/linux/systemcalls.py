@@ -150,6 +150,31 @@ def check_ring(shell, monitor):
     assert monitor.eval("(trace.lines, trace.dropped, len(vm._taken) - taken)") == (lines, dropped, 0)
 
 
+def check_names_that_change(shell):
+    """A call that begins under the name has its end in the log, though execve gives the thread another one; calls of
+    the new program are not in it."""
+    monitor = shell.monitor
+    monitor.exec("trace = strace.trace(vm, comm='sh', number=['execve', 'exit_group'])")
+    pid = int(shell.run("sh -c 'echo $$; exec /bin/busybox true'"))
+    lines, waits = monitor.eval("(trace.lines, trace.unfinished())")
+    lines = [line for line in lines if line.startswith(f"[{pid}]")]
+    assert len([line for line in lines if '"/bin/busybox"' in line]) == 1, lines
+    assert lines[-1].endswith(" = 0") and '["/bin/busybox", "true"]' in lines[-1], lines
+    assert waits == [], waits
+    monitor.exec("trace.stop()")
+
+
+def check_flags(shell):
+    """A flag set without a flag is 0."""
+    monitor = shell.monitor
+    monitor.exec("trace = strace.trace(vm, comm='sh', number=['pipe', 'pipe2'])")
+    assert shell.run("echo hello | cat") == "hello\n"
+    lines = monitor.eval("trace.lines")
+    assert lines and all(line.endswith(" = 0") and "RDONLY" not in line for line in lines), lines
+    assert any("pipe2(" in line for line in lines) == any("flags=0)" in line for line in lines), lines
+    monitor.exec("trace.stop()")
+
+
 def check_faults(shell):
     """Every second call of a function fails."""
     monitor = shell.monitor
@@ -178,6 +203,8 @@ def check_recipes(shell, guest):
     monitor.exec("for each in (trace, opened, begun): each.stop()")
     assert monitor.eval("trace.lines") == lines
     check_ring(shell, monitor)
+    check_names_that_change(shell)
+    check_flags(shell)
     monitor.exec("broken = faults.fail(vm, 'openat', 'EIO', every=2, comm='cat')")
     said = shell.run("cat /tmp/in /tmp/in /tmp/in /tmp/in 2>&1 || true").splitlines()
     assert said.count("hello") == 2 and sum("I/O error" in line or "nput/output" in line for line in said) == 2, said

@@ -13,6 +13,7 @@ import inside
 import jobs
 import names
 import odd
+import onetask
 import pytest
 import recipes
 import saved
@@ -193,6 +194,10 @@ def test_switches_are_seen(shell):
     switches.check(shell, "linux")
 
 
+def test_one_process_is_stepped_and_no_other(shell):
+    onetask.check(shell, "linux")
+
+
 def test_a_child_comes_back_too(shell):
     systemcalls.check_forks(shell)
 
@@ -289,10 +294,12 @@ def test_a_stop_that_linux_does_not_see(shell, hidden, seconds):
 
 def test_reboot_starts_the_kernel_again(shell):
     starts = shell.monitor.eval("vms['linux'].starts")
+    shell.monitor.exec("later = vms['linux'].on(STEP, comm='stty', limit=5)(lambda vcpu: None)")
     shell.console.send("reboot\n")
     shell.console.expect(rb"reboot: Restarting system", 240)
     names.check_early(shell.monitor, "linux", starts)
     shell.wait()
+    assert shell.monitor.eval("(later.hits, later.attached)") == (5, False)
     assert float(shell.run("cut -d. -f1 /proc/uptime")) < 60
     assert shell.monitor.eval("vms['linux'].symbols.at(vms['linux'].symbols['do_sys_openat2'])") == "do_sys_openat2"
     assert "reset by the guest" in shell.monitor.eval("vms['linux'].messages")

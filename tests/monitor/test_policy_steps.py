@@ -99,9 +99,11 @@ def test_changes_of_ring(guest, bench):
     made.policy("RING", "seen.append((vcpu.cpl, vcpu.rip))")
     made.policy("RING, to=3", "pass", "q")
     made.policy("RING, before=3, to=0", "pass", "r")
+    made.policy("RING, cpl=3", "pass", "s")
     made.until(f"vm.memory.read_u64({DATA + 8:#x}) == 1")
     assert made.eval("seen") == [(3, USER), (0, HANDLERS), (3, USER + 7)]
-    assert made.eval("(q.hits, r.hits)") == (2, 1)
+    assert made.eval("(q.hits, r.hits, s.hits)") == (2, 1, 2)
+    assert "both are the level that follows" in made.refused("vm.on(RING, to=0, cpl=3)")
 
 
 def test_triple_fault(guest):

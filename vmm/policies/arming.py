@@ -35,7 +35,7 @@ class Arming:
         self._vcpus = vcpus
         self._exceptions = Counted(base)
         self._primary = Counted(vcpus[0].events.primary)
-        self.primary_bits = self._primary.bits  # the primary controls that are needed: a step leaves them on
+        self.primary_bits = self._primary.bits  # the primary controls that are needed, by whatever vCPU
         self._secondary = Counted(vcpus[0].read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS))
         self._registers = Counted()
         self._msrs = {}  # (index, write): how many policies
@@ -43,6 +43,7 @@ class Arming:
         self._ticker = None
         self._interrupts = None
         self._injections = None
+        self._by_task = None
 
     def check(self, event, needs):
         """ValueError where this CPU does not have what an event needs."""
@@ -57,6 +58,10 @@ class Arming:
     def arm(self, policy):
         """Let the exits that `policy` needs happen."""
         needs = policy.needs
+        controls, exceptions = _by_task(policy)
+        if controls or exceptions:
+            self.by_task.add(policy, controls, exceptions)
+            self._changed_primary(controls)
         if needs.pages:
             self._end_steps()
             try:
@@ -70,9 +75,18 @@ class Arming:
 
     def disarm(self, policy):
         """Put back what only `policy` needed."""
+        controls, exceptions = _by_task(policy)
+        if controls or exceptions:
+            self.by_task.remove(policy)
+            self._changed_primary(controls)
         self._change(policy, -1)
         if policy.needs.pages:
             self._release(policy)
+
+    def restarted(self):
+        """The guest starts anew."""
+        if self._by_task is not None:
+            self._by_task.restarted()
 
     def _release(self, policy):
         """The rights that a policy has taken are the pages' again."""
@@ -98,6 +112,8 @@ class Arming:
     def own_exceptions(self, vcpu):
         """Let those exit that are needed. Source: SDM Vol. 3C, "Exception Bitmap"."""
         bits = self._exceptions.bits
+        if self._by_task is not None:
+            bits |= self._by_task.own_exceptions(vcpu)
         if self._fetches and not bits >> PF & 1:
             bits |= 1 << PF
             told = vcpu.efer & EFER_NXE or vcpu.cr4 & CR4_SMEP
@@ -131,16 +147,36 @@ class Arming:
             self._injections = Injections(self.vm)
         return self._injections
 
+    @property
+    def by_task(self):
+        """The controls of policies that watch one process."""
+        if self._by_task is None:
+            from vmm.policies.bytask import ByTask
+
+            self._by_task = ByTask(self, self.vm, self._primary.bits)
+        return self._by_task
+
+    def own_primary(self, vcpu):
+        """The primary controls that this vCPU needs now: a step leaves them on."""
+        return self._primary.bits | (self._by_task.own_controls(vcpu) if self._by_task is not None else 0)
+
     def primary(self, bits, count):
         """`count` more, or less, of the monitor's parts need these primary processor-based controls."""
         changed = self._primary.add(bits, count)
-        self.primary_bits = self._primary.bits
+        if self._by_task is not None:
+            self._by_task.always(self._primary.bits)
+        self._changed_primary(changed)
+        for vcpu in self._vcpus if changed else ():
+            if count > 0:
+                vcpu.events.set_primary(changed)
+            else:
+                vcpu.events.set_primary(0, changed & ~self.own_primary(vcpu))
+
+    def _changed_primary(self, changed):
+        """Some are needed now, or are not any longer."""
+        self.primary_bits = self._primary.bits | (self._by_task.controls if self._by_task is not None else 0)
         if changed & CONTROL_MONITOR_TRAP_FLAG:
             self._end_steps()
-        if changed:
-            on = count > 0
-            for vcpu in self._vcpus:
-                vcpu.events.set_primary(changed if on else 0, 0 if on else changed)
 
     def secondary(self, bits, count):
         """The same for secondary controls."""
@@ -161,7 +197,8 @@ class Arming:
             self.interrupts.change(count)
         if needs.injections:
             self.injections.change(count)
-        changed = self._exceptions.add(needs.exceptions, count)
+        controls, exceptions = _by_task(policy)
+        changed = self._exceptions.add(needs.exceptions & ~exceptions, count)
         if needs.fetches:
             changed |= self._fetches in (0, 1)
             self._fetches += count
@@ -175,11 +212,21 @@ class Arming:
                     vcpu.msr_bitmap.watch(msr[0], msr[1], on)
             if not users:
                 del self._msrs[msr]
-        self.primary(_bits(ProcBased, needs.primary), count)
+        self.primary(_bits(ProcBased, needs.primary) & ~controls, count)
         self.secondary(_bits(ProcBased2, needs.secondary), count)
         changed = self._registers.add(sum([1 << number for number in needs.registers]), count)
         for vcpu in self._vcpus if changed else ():
             vcpu.own_registers(self._registers.bits & 1, self._registers.bits >> 4 & 1)
+
+
+def _by_task(policy):
+    """(primary controls, exceptions) that a policy needs only while its task runs."""
+    if policy.task is None:
+        return 0, 0
+    from vmm.policies import bytask
+
+    needs = policy.needs
+    return _bits(ProcBased, needs.primary) & bytask.CONTROLS, needs.exceptions & bytask.EXCEPTIONS
 
 
 def _match(vcpu, mask, match):

@@ -53,6 +53,7 @@ class Event:
     vmm.policies.filters.Filter objects, the most used one first. plain: HANDLED and SKIP only advance RIP.
     repeats: the instruction exits again after resume(), where a policy has paused the guest.
     paged: its place was found through the guest's page tables, and the policy goes when the guest starts anew.
+    levels: it looks at each exit's level itself, and at cpl=.
     tells: a line for the user says which policy has paused the guest, and where.
     """
 
@@ -64,6 +65,7 @@ class Event:
     repeats = True
     tells = True
     paged = False
+    levels = False
 
     # quick(vcpu, numbers, handler) -> verdict: value() in viper, for the numbers at an address from vmx.numbers(); -1,
     # with nothing done, where value() has to be called.

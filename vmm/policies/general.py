@@ -36,7 +36,7 @@ def check(chosen):
 
 def tests(event, chosen):
     """The tests of words (vmm/policies/link.py)."""
-    if "cpl" not in chosen or not _exits(event):
+    if "cpl" not in chosen or not _exits(event) or event.levels:
         return []
     return [equal(SS_RIGHTS, _CPL << _CPL_SHIFT, chosen["cpl"] << _CPL_SHIFT)]
 

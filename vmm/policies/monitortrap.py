@@ -48,7 +48,7 @@ class MonitorTrap:
 
     def disarm(self, vcpu):
         """Nothing is left of the step."""
-        vcpu.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG & ~self.vm.arming.primary_bits)
+        vcpu.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG & ~self.vm.arming.own_primary(vcpu))
         if self._delivery:
             return
         self.vm.arming.own_exceptions(vcpu)

@@ -67,6 +67,9 @@ class Policy:
         self.gate = event.gate(vm)
         self.counts = "every" in filters or bool(general.limit(filters))
         self.task = event.task(vm, filters)
+        narrow = getattr(function, "narrow", None)  # narrow(task) -> task, where a function knows more of its tasks
+        if narrow is not None and self.task is not None:
+            self.task = narrow(self.task)
         self.condition = general.condition(event, filters)
         self.condition_account = None if self.condition is None else Account()
         self.limit_ms = LIMIT_MS
@@ -324,3 +327,4 @@ def restarted(vm):
         if policy.event.paged:
             policy.detach()
             vm.log("policy %s on %s is detached: the guest starts anew" % (policy.name, policy.event.name))
+    vm.arming.restarted()

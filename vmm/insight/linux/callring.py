@@ -5,7 +5,8 @@ task, and bytes that arguments point to, of which a plan for each number says ho
 vmm/insight/linux/calllog.py. The oldest records make room for new ones. Positions in the ring count bytes since the
 log began, modulo 2**64.
 
-What a guest points to is copied at most CAPTURED bytes an argument, and only from its programs' half.
+What a guest points to is copied at most CAPTURED bytes an argument, and only from its programs' half. Above 400 lines:
+the layout of a record and all that write one stand together.
 """
 
 import micropython
@@ -64,7 +65,9 @@ ROOT = const(8)  # two words: the kernel's page tables
 SHIFT = const(10)
 NUMBERS = const(1024)
 PLANS = const(11)  # of each number: KNOWN, and four bits for each argument; then those of 32-bit programs' numbers
-WORDS = const(PLANS + 2 * NUMBERS)
+OPEN = const(PLANS + 2 * NUMBERS)  # threads with a call that has begun: PID, and the low half of the task's gva
+OPENS = const(512)  # of them, by the low bits of the PID
+WORDS = const(OPEN + 2 * OPENS)
 
 # Of a record, 32-bit words
 R_SIZE = const(0)  # bytes, a multiple of 8
@@ -150,6 +153,12 @@ def _begin(words: int, kind: int, locate, place, vcpu) -> int:
     p = ptr32(int(f[TASK_PID]) | int(f[TASK_PID + 1]) << 32)
     r[R_PID] = p[0]
     r[R_TGID] = p[1]
+    i = OPEN + 2 * (int(p[0]) & OPENS - 1)
+    if kind == ENTRY:
+        w[i] = p[0]
+        w[i + 1] = f[TASK_KNOWN]
+    elif w[i] == p[0]:
+        w[i] = 0
     p = ptr32(int(f[TASK_COMM]) | int(f[TASK_COMM + 1]) << 32)
     i = 0
     while i < _COMM:

@@ -6,7 +6,9 @@ the VMCS. What the kernel says is checked to lie in its RAM before it is read.
 
 pid= is the PID of a process, which all its threads share (task_struct.tgid), in the first PID namespace; comm= is the
 name of the thread. As long as Linux is not known, it boots say, no task has either; it is looked for again from time to
-time.
+time. That waits for VMCOREINFO, which a kernel makes in the middle of its boot: until then the search for its tables
+would take some seconds of the guest's time, each time. A kernel without VMCOREINFO is searched when it has run for half
+a minute.
 """
 
 from array import array
@@ -17,6 +19,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
+from vmm.insight import vmcoreinfo
 from vmm.insight.objects import Object
 from vmm.memory.look import walk
 from vmm.vtx.frame import TASK, TASK_COMM, TASK_KNOWN, TASK_PID
@@ -25,6 +28,7 @@ from vmm.vtx.x86 import MASK64, PAGE
 _COMM = const(16)  # bytes
 _FIRST_WAIT_MS = const(20)
 _LONGEST_WAIT_MS = const(2000)
+_BOOT_SECONDS = const(30)
 
 # Words of a filter
 _HAS_PID = const(0)
@@ -89,6 +93,7 @@ class Current:
         if now < self._next:
             return False
         try:
+            self._wait_for_tables()
             self.learn()
             self._wait_ms = 0
             return True
@@ -96,6 +101,14 @@ class Current:
             self._wait_ms = min(max(2 * self._wait_ms, _FIRST_WAIT_MS), _LONGEST_WAIT_MS)
             self._next = cpu.rdtsc() + cpu.tsc_hz // 1000 * self._wait_ms
             return False
+
+    def _wait_for_tables(self):
+        """ValueError unless what learn() asks for is found soon."""
+        vm = self.vm
+        clock = vm.vcpus[0].clock
+        boots = clock.now() + clock.skew < _BOOT_SECONDS * clock.hz
+        if boots and not vm.symbols.loaded and not vm.config.get("symbols"):
+            vmcoreinfo.of(vm)
 
     def _place(self, vcpu):
         """The hpa of where the kernel keeps the vCPU's current task, or 0; kept in the frame."""

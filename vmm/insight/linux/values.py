@@ -38,6 +38,8 @@ _OPEN = (
     "O_TMPFILE=0x410000/0x410000 O_DIRECTORY=0x10000 O_NOFOLLOW=0x20000 O_NOATIME=0x40000 O_CLOEXEC=0x80000 "
     "O_PATH=0x200000"
 )
+# Those that calls take beside the ways of open(): there O_RDONLY is no flag.
+_PIPE = "O_NOTIFICATION_PIPE=0x80 O_NONBLOCK=0x800 O_DIRECT=0x4000 O_CLOEXEC=0x80000"
 _AT = "AT_SYMLINK_NOFOLLOW=0x100 AT_REMOVEDIR=0x200 AT_SYMLINK_FOLLOW=0x400 AT_NO_AUTOMOUNT=0x800 AT_EMPTY_PATH=0x1000"
 _PROT = "PROT_NONE=0/7 PROT_READ=1 PROT_WRITE=2 PROT_EXEC=4"
 _MAP = (
@@ -58,10 +60,30 @@ _IOCTL = (
     "TIOCGWINSZ=0x5413 TIOCSWINSZ=0x5414 FIONREAD=0x541B FIONBIO=0x5421 TIOCGSID=0x5429"
 )
 _SOCKET = "AF_UNSPEC=0 AF_UNIX=1 AF_INET=2 AF_INET6=10 AF_NETLINK=16 AF_PACKET=17 AF_VSOCK=40"
-_TYPE = "SOCK_STREAM=1/15 SOCK_DGRAM=2/15 SOCK_RAW=3/15 SOCK_SEQPACKET=5/15 SOCK_NONBLOCK=0x800 SOCK_CLOEXEC=0x80000"
+_ACCEPT = "SOCK_NONBLOCK=0x800 SOCK_CLOEXEC=0x80000"
+_TYPE = "SOCK_STREAM=1/15 SOCK_DGRAM=2/15 SOCK_RAW=3/15 SOCK_SEQPACKET=5/15 " + _ACCEPT
+_CLOCKS = (
+    "CLOCK_REALTIME=0 CLOCK_MONOTONIC=1 CLOCK_PROCESS_CPUTIME_ID=2 CLOCK_THREAD_CPUTIME_ID=3 CLOCK_MONOTONIC_RAW=4 "
+    "CLOCK_REALTIME_COARSE=5 CLOCK_MONOTONIC_COARSE=6 CLOCK_BOOTTIME=7 CLOCK_REALTIME_ALARM=8 CLOCK_BOOTTIME_ALARM=9 "
+    "CLOCK_TAI=11"
+)
 
 _BITS = {
-    ("open", "flags"): _OPEN, ("openat", "flags"): _OPEN, ("pipe2", "flags"): _OPEN, ("dup3", "flags"): _OPEN,
+    ("open", "flags"): _OPEN, ("openat", "flags"): _OPEN, ("open_by_handle_at", "flags"): _OPEN,
+    ("pipe2", "flags"): _PIPE, ("dup3", "flags"): "O_CLOEXEC=0x80000", ("accept4", "flags"): _ACCEPT,
+    ("eventfd2", "flags"): "EFD_SEMAPHORE=1 EFD_NONBLOCK=0x800 EFD_CLOEXEC=0x80000",
+    ("epoll_create1", "flags"): "EPOLL_CLOEXEC=0x80000",
+    ("inotify_init1", "flags"): "IN_NONBLOCK=0x800 IN_CLOEXEC=0x80000",
+    ("signalfd4", "flags"): "SFD_NONBLOCK=0x800 SFD_CLOEXEC=0x80000",
+    ("timerfd_create", "flags"): "TFD_NONBLOCK=0x800 TFD_CLOEXEC=0x80000",
+    ("timerfd_settime", "flags"): "TFD_TIMER_ABSTIME=1 TFD_TIMER_CANCEL_ON_SET=2",
+    ("clock_nanosleep", "flags"): "TIMER_ABSTIME=1",
+    ("userfaultfd", "flags"): "UFFD_USER_MODE_ONLY=1 O_NONBLOCK=0x800 O_CLOEXEC=0x80000",
+    ("pidfd_open", "flags"): "PIDFD_NONBLOCK=0x800",
+    ("memfd_create", "flags"):
+        "MFD_CLOEXEC=1 MFD_ALLOW_SEALING=2 MFD_HUGETLB=4 MFD_NOEXEC_SEAL=8 MFD_EXEC=16",
+    ("close_range", "flags"): "CLOSE_RANGE_UNSHARE=2 CLOSE_RANGE_CLOEXEC=4",
+    ("renameat2", "flags"): "RENAME_NOREPLACE=1 RENAME_EXCHANGE=2 RENAME_WHITEOUT=4",
     ("newfstatat", "flag"): _AT, ("unlinkat", "flag"): _AT, ("faccessat2", "flags"): _AT, ("linkat", "flags"): _AT,
     ("statx", "flags"): _AT, ("execveat", "flags"): _AT, ("fchownat", "flag"): _AT,
     ("mmap", "prot"): _PROT, ("mprotect", "prot"): _PROT, ("mmap", "flags"): _MAP,
@@ -72,7 +94,7 @@ _BITS = {
     ("waitid", "options"): "WNOHANG=1 WSTOPPED=2 WEXITED=4 WCONTINUED=8 WNOWAIT=0x1000000",
     ("umount2", "flags"): "MNT_FORCE=1 MNT_DETACH=2 MNT_EXPIRE=4 UMOUNT_NOFOLLOW=8",
     ("mount", "flags"): "MS_RDONLY=1 MS_NOSUID=2 MS_NODEV=4 MS_NOEXEC=8 MS_REMOUNT=32 MS_BIND=0x1000 MS_REC=0x4000",
-    ("socket", "type"): _TYPE, ("socketpair", "type"): _TYPE, ("accept4", "flags"): _TYPE,
+    ("socket", "type"): _TYPE, ("socketpair", "type"): _TYPE,
     ("getrandom", "flags"): "GRND_NONBLOCK=1 GRND_RANDOM=2",
 }  # fmt: skip
 _ONE = {
@@ -82,8 +104,10 @@ _ONE = {
     ("rt_sigprocmask", "how"): "SIG_BLOCK=0 SIG_UNBLOCK=1 SIG_SETMASK=2",
     ("arch_prctl", "option"): "ARCH_SET_GS=0x1001 ARCH_SET_FS=0x1002 ARCH_GET_FS=0x1003 ARCH_GET_GS=0x1004",
     ("madvise", "behavior"): "MADV_NORMAL=0 MADV_RANDOM=1 MADV_WILLNEED=3 MADV_DONTNEED=4 MADV_FREE=8",
-    ("clock_gettime", "which_clock"): "CLOCK_REALTIME=0 CLOCK_MONOTONIC=1 CLOCK_BOOTTIME=7",
-    ("clock_nanosleep", "which_clock"): "CLOCK_REALTIME=0 CLOCK_MONOTONIC=1 CLOCK_BOOTTIME=7",
+    ("clock_gettime", "which_clock"): _CLOCKS, ("clock_getres", "which_clock"): _CLOCKS,
+    ("clock_settime", "which_clock"): _CLOCKS, ("clock_nanosleep", "which_clock"): _CLOCKS,
+    ("timer_create", "which_clock"): _CLOCKS, ("timerfd_create", "clockid"): _CLOCKS,
+    ("epoll_ctl", "op"): "EPOLL_CTL_ADD=1 EPOLL_CTL_DEL=2 EPOLL_CTL_MOD=3",
 }  # fmt: skip
 BY_RESULT = const(-1)
 # Buffers: where their size is: the number of an argument that the program gives, or BY_RESULT.
@@ -203,11 +227,12 @@ def bits(words, number):
             found.append(name)
             number &= ~mask
     if number or not found:
-        found.append(hex(number))
+        found.append(hex(number) if number else "0")
     return "|".join(found)
 
 
 def _one(words, number):
+    """A value by its name."""
     for name, value, _ in _pairs(words):
         if value == number:
             return name

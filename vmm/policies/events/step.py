@@ -1,9 +1,22 @@
 """Single steps: each instruction of the guest, each branch that is taken, each change of ring."""
 
+from array import array
+
+import micropython
+import uctypes
+from micropython import const
+
 from vmm.emulation import branches, length
 from vmm.policies.event import Event, Needs
 from vmm.policies.filters import Number, OneOf, check_change
 from vmm.vtx import reasons
+from vmm.vtx.frame import SS_RIGHTS, WANT_SS_RIGHTS
+
+_LEVELS = const(4)
+# Words of RING: bits of the levels that match, then of each vCPU the level at its last step
+_TO = const(0)
+_BEFORE = const(1)
+_LAST = const(2)
 
 
 class Step(Event):
@@ -49,22 +62,46 @@ class Ring(Step):
         'instruction\'s there. HANDLED skips that. No value. SDM Vol. 3A, "Privilege Levels"'
     )
     filters = (Number("to", 3, "the level that follows"), Number("before", 3, "the level until then"))
+    levels = True
+    _words = array("I", (0, 0))
 
     def check(self, chosen):
         super().check(chosen)
         check_change(chosen)
+        if "cpl" in chosen and chosen.get("to", chosen["cpl"]) != chosen["cpl"]:
+            raise ValueError("cpl=%d and to=%d: both are the level that follows" % (chosen["cpl"], chosen["to"]))
+
+    def of(self, vm, chosen):
+        placed = type(self)()
+        if "cpl" in chosen:
+            chosen = dict(chosen, to=chosen["cpl"])
+        wanted = [1 << chosen[name] if name in chosen else (1 << _LEVELS) - 1 for name in ("to", "before")]
+        placed._words = array("I", wanted + [_LEVELS] * len(vm.vcpus))
+        return placed
 
     def accepts(self, chosen):
-        to, before = chosen.get("to"), chosen.get("before")
-        levels = {}  # vCPU's number: its level at the last step
+        return None
 
-        def accepts(vcpu):
-            new = vcpu.cpl
-            old = levels.get(vcpu.number, new)
-            levels[vcpu.number] = new
-            return old != new and to in (None, new) and before in (None, old)
+    def gate(self, vm):
+        return _changed, uctypes.addressof(self._words)
 
-        return accepts
+    def wants(self, chosen):
+        return ((reasons.MONITOR_TRAP_FLAG, WANT_SS_RIGHTS),)
+
+
+@micropython.viper
+def _changed(words: int, link, below, vcpu) -> int:
+    """Go on to `link` where the level is another one than at the vCPU's last step, as the filters say."""
+    w = ptr32(words)
+    new = int(ptr32(vcpu)[SS_RIGHTS]) >> 5 & 3
+    at = int(vcpu.number) + _LAST
+    old = int(w[at])
+    if old == new:
+        return int(below(vcpu))
+    w[at] = new
+    if old == _LEVELS or not int(w[_TO]) >> new & 1 or not int(w[_BEFORE]) >> old & 1:
+        return int(below(vcpu))
+    return int(link(vcpu))
 
 
 STEP = Step()

@@ -34,7 +34,7 @@ class Switch(Call):
         if "cr3" in chosen or (vm.config.get("protocol") or "linux") != "linux":
             return _ByTables()
         kernel = vm.kernel
-        return self.at(kernel.space.translate(_place(kernel)), True)
+        return self.at(kernel.space.translate(place(kernel)), True)
 
     def quickly(self, vm):
         return self.quick, self.quick_skip
@@ -50,8 +50,8 @@ class Switch(Call):
         raise ValueError("%s has no value" % self.name)
 
 
-def _place(kernel):
-    """The gva of the function; a compiler may have given it a suffix, such as .isra.0."""
+def place(kernel):
+    """The gva of the function behind the switch; a compiler may have given it a suffix, such as .isra.0."""
     found = [
         (name, gva)
         for name, gva in kernel.symbols.search(_FUNCTION + "*")
