@@ -29,6 +29,7 @@ SHARED = (
     ("vmm.vtx.reasons", "ATTENTION", "VCPU_SLOT_ATTENTION"),
     ("vmm.vtx.reasons", "PENDING", "VCPU_SLOT_PENDING"),
     ("vmm.vtx.reasons", "COMPLETED", "VCPU_SLOT_COMPLETED"),
+    ("vmm.vtx.reasons", "WRITTEN", "VCPU_SLOT_WRITTEN"),
     ("vmm.vtx.reasons", "SLOTS", "VCPU_REASONS"),
     ("vmm.vtx.mitigations", "MITIGATE_", "VCPU_MITIGATE_"),
     ("vmm.vtx.trial", "FLAW_", "FLAW_"),

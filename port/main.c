@@ -31,6 +31,7 @@
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/uart.h"
+#include "port/written.h"
 #include "port/x86.h"
 
 #define PYSTACK_SIZE  (512 * 1024)
@@ -156,6 +157,7 @@ void port_main(uint32_t magic, uint64_t information) {
     mp_stack_set_top(boot_stack_end);
     mp_stack_set_limit(BOOT_STACK_SIZE - STACK_RESERVE);
     for (;;) {
+        written_init();
         exec_init();
         gc_init((void *)memory.heap.hpa, (void *)(memory.heap.hpa + memory.heap.size));
         heap_init();

@@ -71,8 +71,7 @@ static uint64_t default_disk_size(void) {
 bool memory_init(void) {
     uint64_t ram_end = memory_ram_end();
     uint64_t gibs = ram_end > FOUR_GIB ? align_up(ram_end - FOUR_GIB, GIB) / GIB : 0;
-    bool pages_1g = cpuid(0x80000001, 0).edx & (1u << 26);
-    uint64_t tables = pages_1g ? 0 : align_up(gibs * 4096, ALIGN);
+    uint64_t tables = align_up(gibs * 4096, ALIGN);
     uint64_t exec = align_up(multiboot_option("exec", 8 * MIB), ALIGN);
     uint64_t disk = align_up(multiboot_option("disk", default_disk_size()), ALIGN);
     uint64_t heap = align_up(multiboot_option("heap", 16 * MIB), ALIGN);

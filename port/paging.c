@@ -4,9 +4,9 @@
 //  - Python's heap has 4 KiB pages, so that their dirty bits tell what was written;
 //  - only text and the executable region can be executed;
 //  - whatever is not RAM below 4 GiB is uncached (over and above the MTRRs);
-//  - RAM above 4 GiB, up to 512 GiB, is mapped by 1 GiB pages, or 2 MiB pages on a
-//    CPU without them. Other addresses up there stay absent, so a wild physical
-//    address faults.
+//  - RAM above 4 GiB, up to 512 GiB, is mapped by 2 MiB pages. Other addresses up
+//    there stay absent, so a wild physical address faults;
+//  - a page of a guest's RAM may be write-protected for a while (written.c).
 // Source: SDM Vol. 3A, "4-Level Paging and 5-Level Paging".
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,6 +21,7 @@
 #define PTE_PCD 0x010ull
 #define PTE_NX  (1ull << 63)
 
+#define HPA      0xffffffffff000ull
 #define PAGE_4K  0x1000ull
 #define PAGE_2M  0x200000ull
 #define PAGE_1G  0x40000000ull
@@ -113,10 +114,6 @@ static void map_high(void) {
         if (!is_ram(hpa, PAGE_1G)) {
             continue;
         }
-        if (memory.tables.size == 0) {
-            paging_pdpt[hpa / PAGE_1G] = hpa | PTE_P | PTE_RW | PTE_PS | PTE_NX;
-            continue;
-        }
         for (unsigned i = 0; i < 512; i++) {
             uint64_t page = hpa + i * PAGE_2M;
             table[i] = is_ram(page, PAGE_2M) ? page | PTE_P | PTE_RW | PTE_PS | PTE_NX : 0;
@@ -130,6 +127,14 @@ void paging_init(void) {
     map_low();
     map_high();
     write_cr3(read_cr3());
+}
+
+uint64_t *paging_directory(uint64_t hpa) {
+    if (hpa < FOUR_GIB) {
+        return &paging_low_pd[hpa / PAGE_2M];
+    }
+    uint64_t entry = hpa / PAGE_1G < 512 ? paging_pdpt[hpa / PAGE_1G] : 0;
+    return entry & PTE_P ? (uint64_t *)(entry & HPA) + hpa / PAGE_2M % 512 : NULL;
 }
 
 void paging_clean(void) {

@@ -7,6 +7,9 @@
 
 void paging_init(void);
 
+// The entry of the 2 MiB page that hpa is in, or of the table in its place; NULL: nothing is mapped there.
+uint64_t *paging_directory(uint64_t hpa);
+
 // Forgets which pages of the heap have been written. Guests may run meanwhile; what they write then may be forgotten.
 void paging_clean(void);
 

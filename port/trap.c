@@ -20,6 +20,7 @@
 #include "port/timer.h"
 #include "port/trap.h"
 #include "port/vcpu.h"
+#include "port/written.h"
 #include "port/x86.h"
 
 #define NLR_RSP      2 // index into nlr_buf_t.regs (py/nlrx64.c)
@@ -112,6 +113,9 @@ static bool survived(trap_frame_t *frame) {
 static void exception(trap_frame_t *frame) {
     unsigned vector = frame->vector;
     if (vector == 7 && vmx_nm_trap()) {
+        return;
+    }
+    if (vector == 14 && written_fault(read_cr2(), frame->error_code)) {
         return;
     }
     if (vector >= FIRST_OF_APIC && apic_in_service(vector)) {

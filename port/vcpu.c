@@ -76,7 +76,6 @@ static const register_t registers[] = {
     WORD(vectoring_info),
     WORD(vectoring_error),
     WORD(instr_info),
-    WORD(pending),
     WORD(deadline),
     WORD(exit_tsc),
     WORD(entry_tsc),
@@ -105,6 +104,8 @@ static bool load_special(vcpu_t *self, qstr name, mp_obj_t *dest) {
         dest[0] = mp_obj_new_int_from_uint(vmx_cpu.loaded == self ? op_get_cr2() : f->cr2);
     } else if (name == MP_QSTR_xcr0) {
         dest[0] = mp_obj_new_int_from_uint(f->xcr0);
+    } else if (name == MP_QSTR_pending) {
+        dest[0] = MP_OBJ_NEW_SMALL_INT(f->pending);
     } else if (name == MP_QSTR___dict__) {
         dest[0] = self->members;
     } else {
@@ -130,6 +131,8 @@ static bool store_special(vcpu_t *self, qstr name, mp_obj_t value) {
         if (!vmx_fpu_set_xcr0(f, xcr0)) {
             raise_value("XCR0", xcr0);
         }
+    } else if (name == MP_QSTR_pending) {
+        f->pending = mp_obj_get_int_truncated(value);
     } else {
         return false;
     }

@@ -55,7 +55,13 @@ typedef struct {
     uint64_t entry_length; // 0x0f0
     uint64_t dirty; // 0x0f8
     uint64_t verdict; // 0x100  bit 0: advance RIP before the next entry
-    uint64_t pending; // 0x108  not 0: come back by VCPU_SLOT_PENDING instead of entering
+    union {
+        struct {
+            uint32_t pending; // 0x108  not 0: come back by VCPU_SLOT_PENDING instead of entering
+            uint32_t written; // 0x10c  the same by VCPU_SLOT_WRITTEN (written.c)
+        };
+        uint64_t pending_or_written;
+    };
     uint64_t
         deadline; // 0x110  host TSC at which the preemption timer fires, 0 = off; recomputed after FRAME_DIRTY_TIMERS
     uint64_t exit_tsc; // 0x118  0 once what followed has been counted

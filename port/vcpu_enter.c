@@ -367,7 +367,10 @@ static __attribute__((noinline)) bool clear_the_way(vcpu_t *self, vcpu_frame_t *
     f->interruptibility = vmx_get(GUEST_INTERRUPTIBILITY_STATE);
     f->pending_debug = vmx_get(GUEST_PENDING_DEBUG_EXCEPTIONS);
     handle_no_exit(self, VCPU_SLOT_PENDING);
-    if (f->pending || f->verdict) {
+    if (f->pending_or_written || f->verdict) {
+        if (f->written && f->verdict == 0) {
+            handle_no_exit(self, VCPU_SLOT_WRITTEN);
+        }
         return false;
     }
     vcpu_need_loaded(self); // another vCPU may have run in the middle of that handler
@@ -382,7 +385,7 @@ static inline __attribute__((always_inline)) mp_uint_t enter_once(
     if (f->verdict & 1) {
         advance(f);
     }
-    if (MP_UNLIKELY(f->pending) && !clear_the_way(self, f)) {
+    if (MP_UNLIKELY(f->pending_or_written) && !clear_the_way(self, f)) {
         return f->verdict;
     }
     if (f->dirty) {

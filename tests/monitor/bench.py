@@ -120,10 +120,10 @@ class Bench:
 
 
 class Guest:
-    """One guest. data: {gpa: bytes} put into memory before it runs; handlers: {vector: source}."""
+    """One guest. data: {gpa: bytes} put into memory before it runs; handlers: {vector: source}; blobs: boot modules."""
 
     def __init__(
-        self, bench: Bench, name: str, source: str, bits: int = 64, data=(), handlers=(), start=True, **config
+        self, bench: Bench, name: str, source: str, bits: int = 64, data=(), handlers=(), start=True, blobs=(), **config
     ):
         self.bench = bench
         self.name = name
@@ -138,7 +138,8 @@ class Guest:
             "name": name, "memory": MEMORY, "protocol": "flat", "kernel": "code", "address": address,
             "mode": "real" if bits == 16 else "long", "console": "none", **config,
         }  # fmt: skip
-        bench.exec(f"monitor.create({config!r}, {{'code': {assemble(source, bits, address)!r}}})")
+        blobs = {"code": assemble(source, bits, address), **dict(blobs)}
+        bench.exec(f"monitor.create({config!r}, {blobs!r})")
         if start:
             self.start()
 

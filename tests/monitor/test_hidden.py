@@ -5,7 +5,7 @@ One file: all cases share the functions and callers that are assembled here.
 
 import pytest
 import vtx
-from bench import CODE, DATA
+from bench import CODE, DATA, start_others
 from pcanel.assemble import assemble
 
 FUNCTION = 0x130000
@@ -231,6 +231,32 @@ def test_the_monitors_writes_reach_what_is_executed(guest):
     made.exec(f"vcpu.poke({FUNCTION + 1:#x}, b'\\x2a')")
     made.halted()
     assert (made.word(), made.eval("len(seen)")) == (0x2A, 1)
+
+
+@BOTH
+@pytest.mark.parametrize("way", ["write({0:#x}, code)", "view({0:#x}, 6)[:] = code"])
+def test_a_call_that_writes_what_stands_under_it(guest, way):
+    """By whatever way, that is what is executed next, and not the NOP that is known to have been there."""
+    made = make(guest, "nop", "call rbx\nmov [0x200008], rax\nhlt")
+    made.exec(f"code = {function('mov eax, 9' + chr(10) + 'ret')!r}")
+    insert(made, f"seen.append(vcpu.rip)\nif len(seen) == 2: vcpu.vm.memory.{way.format(FUNCTION)}")
+    made.halted()
+    assert made.words(2) == (7, 9)
+    assert made.eval("seen") == 2 * [FUNCTION]
+
+
+def test_a_write_reaches_what_every_processor_executes(guest):
+    """Each of two runs the function again and again, on a page with a breakpoint that neither comes to."""
+    first = start_others(0x8000) + "mov ebx, 0x15000\nagain: call rbx\nmov [0x3000], al\npause\njmp again"
+    other = "xor ax, ax\nmov ds, ax\nmov ss, ax\nmov sp, 0x7000\nmov bx, 0xd000\n"
+    other += "again: call bx\nmov [0x3001], al\npause\njmp again"
+    made = guest(first, cpus=2, data={0x8000: assemble(other, 16, 0x8000), 0x15000: b"\xb0\x07\xc3"})
+    made.exec("seen = []")
+    insert(made, gpa=0x15800)
+    made.until("vm.memory.read_u16(0x3000) == 0x0707")
+    made.exec("with still(): vm.memory.view(0x15001, 1)[0] = 9")
+    made.until("vm.memory.read_u16(0x3000) == 0x0909")
+    assert made.eval("seen") == []
 
 
 @BOTH

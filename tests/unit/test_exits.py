@@ -61,6 +61,7 @@ def exits():
     made.add(OTHER, "cpuid")
     made.add(reasons.PENDING, "pending")
     made.add_slot(reasons.COMPLETED, "completed")
+    made.add_slot(reasons.WRITTEN, "written")
     made.keyed(REASON, 0, 0xFFFFFFFF, 3)
     made.key(REASON, 1, "one", 11)
     made.key(REASON, 2, "two", 22)
@@ -135,7 +136,8 @@ def test_the_diversion_takes_every_slot_but_those_that_it_leaves(exits):
     assert exits.vcpu.table[STEP] == "every>violation"
     assert exits.vcpu.table[reasons.PENDING] == "hold"
     assert exits.vcpu.table[reasons.COMPLETED] == "completed"
-    left = (STEP, reasons.PENDING, reasons.COMPLETED)
+    assert exits.vcpu.table[reasons.WRITTEN] == "written"
+    left = (STEP, reasons.PENDING, reasons.COMPLETED, reasons.WRITTEN)
     assert {handler for slot, handler in enumerate(exits.vcpu.table) if slot not in left} == {"step"}
     exits.restore(exits.vcpu)
     assert state(exits) == before

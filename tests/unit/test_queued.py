@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import uctypes
 
-from vmm.host import ANSWER_S, FLUSH, READ, Request, words_of
+from vmm.host import ANSWER_S, FLUSH, READ, WRITE, Request, words_of
 from vmm.host import queued as module
 from vmm.host.queued import Queued
 
@@ -68,6 +68,8 @@ class Bench:
         self.now, self.looks = 0, []
         monkeypatch.setattr(module.cpu, "rdtsc", lambda: self.now)
         monkeypatch.setattr(module.cpu, "look_at", lambda tsc: self.looks.append(tsc))
+        self.wrote = []
+        monkeypatch.setattr(module.cpu, "wrote", lambda hpa, size: self.wrote.append((hpa, size)))
         self.vm = SimpleNamespace(priority=0)
         self.data = ctypes.create_string_buffer(4096)
 
@@ -97,6 +99,28 @@ def test_requests_end_in_any_order(b):
     b.disk.end(0)
     b.disk.look(0)
     assert (one, waits) == ([True], [False])
+
+
+def test_what_the_device_writes_by_itself_is_told(b):
+    """Also where it has failed in the middle, or nobody waits for it any more; by a bounce buffer the CPU does."""
+    at, mine = ctypes.addressof(b.data), b.owner()
+    b.request(b.owner(), kind=WRITE)
+    b.request(b.owner())
+    b.disk.end(0)
+    b.disk.look(0)
+    assert b.wrote == []
+    b.disk.end(1, 0)
+    b.disk.look(0)
+    assert b.wrote == [(at, 512)]
+    b.request(mine)
+    b.disk.end(0)
+    b.disk.cancel(mine)
+    assert b.wrote == 2 * [(at, 512)]
+    words, sectors = words_of([(at + 1, 512)])
+    b.disk.submit(Request(mine, READ, 7, words, sectors, lambda ok: None))
+    b.disk.end(0)
+    b.disk.look(0)
+    assert len(b.wrote) == 2
 
 
 def test_cancelling_ends_no_request_of_another_of_the_same_guest(b):

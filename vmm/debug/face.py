@@ -2,7 +2,8 @@
 
 The page is mapped for execution only, and to a copy that has INT3 at some bytes. A read or a write of it is an EPT
 violation, which is executed on the page itself (vmm/emulation/sites.py), or stepped with the page itself in place, a
-read by the fast step (vmm/debug/quickstep.py); a write then goes to the copy, too.
+read by the fast step (vmm/debug/quickstep.py); a write then goes to the copy, too. What the monitor writes to the page,
+for a device or for its user, comes to the copy before the guest's next entry (port/written.c).
 
 Where EPT has no execute-only pages, a copy that is executed could be read. There the page is closed: each fetch from it
 is a violation, too, by which breakpoints are found in place of INT3s (vmm/debug/hidden.py), and each of its other
@@ -11,13 +12,17 @@ instructions is stepped. Source: SDM Vol. 3C, "EPT Misconfigurations" (execute-o
 
 from array import array
 
+import cpu
 import micropython
 import uctypes
+from micropython import const
 from vmx import bind
 
 from vmm.debug import past
 from vmm.memory.ept import R, W, X
 from vmm.vtx.x86 import INSTRUCTION_BYTES, INT3, PAGE, PAGE_MASK
+
+_TABLE = const(3 * PAGE)  # bytes that cpu.protect() may need
 
 
 class Face:
@@ -40,19 +45,42 @@ class Face:
         self._own = vm.memory.hpa(gpa, PAGE)
         self._changed = changed
         self._near = bytearray(PAGE // 8)  # bits: bytes of an instruction at which INT3 is
+        self._protected = False
         self._hpa = vm.monitor.pages.take(PAGE)
         self._reads = None
         try:
+            self._protect()
             self._step(quick, fetched)
         except BaseException:
-            vm.ept.join(gpa)
-            vm.monitor.pages.give(self._hpa)
+            self._give_back()
             raise
         self.refresh(0, PAGE)
         vm.rights.take(gpa, self, R | W)
         vm.rights.show(gpa, self._hpa, self._own, self._stepped)
         vm.mmio.ways.tell(gpa >> 12, self._make)
         vm.flush()
+
+    def _protect(self):
+        """Writes to the page by the monitor are noticed."""
+        frame, pages = self.vm.vcpus[0].frame_hpa, self.vm.monitor.pages
+        if not cpu.protect(self._own, frame, 0):
+            memory = pages.take(_TABLE)
+            try:
+                cpu.protect(self._own, frame, memory)
+            except BaseException:
+                pages.give(memory)
+                raise
+        self._protected = True
+
+    def _give_back(self):
+        vm = self.vm
+        if self._protected:
+            memory = cpu.unprotect(self._own)
+            if memory:
+                vm.monitor.pages.give(memory)
+        vm.ept.join(self.gpa)
+        vm.flush()
+        vm.monitor.pages.give(self._hpa)
 
     def _step(self, quick, fetched):
         """Instructions that access the page are stepped."""
@@ -71,13 +99,11 @@ class Face:
         vm.mmio.step_reads(self.gpa, None)
         vm.rights.show(self.gpa, None, self._own)
         vm.rights.take(self.gpa, self, 0)
-        vm.ept.join(self.gpa)
-        vm.flush()
-        vm.monitor.pages.give(self._hpa)
+        self._give_back()
 
-    def _make(self, poke):
+    def _make(self, _poke):
         near = uctypes.addressof(self._near)
-        return bind(_write, poke, self._hpa, near, self._changed_there)
+        return bind(_write, cpu.put, self._own, self._hpa, near, self._changed_there)
 
     def _changed_there(self, offset, size):
         self.refresh(offset, size)
@@ -86,9 +112,14 @@ class Face:
     def _stepped(self):
         self._changed_there(0, PAGE)
 
+    def settle(self):
+        """The copy gets what the monitor has written to the page since the last call."""
+        if cpu.written(self._own):
+            self._changed_there(0, PAGE)
+
     def refresh(self, offset, size):
         """Bytes of the page have been written: the copy gets them."""
-        _copy(self._hpa + offset, self._own + offset, size)
+        cpu.copy(self._hpa + offset, self._own + offset, size)
         for at in self.places:
             if offset <= at < offset + size:
                 _put(self._hpa, at, INT3)
@@ -144,32 +175,14 @@ def page_of(gpa):
 
 
 @micropython.viper
-def _copy(to: int, source: int, size: int):
-    if size & 7 == 0:
-        t = ptr32(to)
-        s = ptr32(source)
-        i = 0
-        while i < size >> 2:
-            t[i] = s[i]
-            i += 1
-        return
-    b = ptr8(to)
-    c = ptr8(source)
-    i = 0
-    while i < size:
-        b[i] = c[i]
-        i += 1
-
-
-@micropython.viper
 def _put(hpa: int, offset: int, value: int):
     ptr8(hpa)[offset] = value
 
 
 @micropython.viper
-def _write(poke, copy: int, near: int, changed, offset: int, size: int, value):
+def _write(put, own: int, copy: int, near: int, changed, offset: int, size: int, value):
     """Write to the page and to its copy."""
-    poke(offset, size, value)
+    put(own + offset, size, value)
     bits = ptr8(near)
     at = offset
     while at < offset + size:

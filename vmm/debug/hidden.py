@@ -48,6 +48,7 @@ from vmm.vtx.frame import (
     WANT_CODE,
     WANT_PAGING,
     WANT_SS_RIGHTS,
+    WRITTEN,
 )
 from vmm.vtx.reasons import EPT_VIOLATION, EXCEPTION_OR_NMI
 from vmm.vtx.vmcs import GUEST_PDPTE0
@@ -224,9 +225,7 @@ class Hidden:
         self._drop(lambda policy: policy.event.paged)
         for returns in self._returns.values():
             returns.forget()
-        for face in self._faces.values():
-            face.refresh(0, PAGE)
-        self._changed(0, 1 << 52)
+        self.settle()
 
     # -- for places and returns
 
@@ -247,7 +246,6 @@ class Hidden:
         face.put(place.gpa - page)
         place.past.open(vm.ept.place(page), vm.memory.hpa(page, PAGE) | (0 if self.fetched is None else R))
         if not self._places:
-            vm.memory.tell(self._written)
             self._watch(True)
         self._places[place.gpa] = place
 
@@ -274,7 +272,6 @@ class Hidden:
             del self._faces[page]
             face.close()
         if not self._places:
-            vm.memory.tell(None)
             self._watch(False)
 
     def _watch(self, on):
@@ -286,20 +283,27 @@ class Hidden:
             exits.want(EXCEPTION_OR_NMI, _WANTS, 1 if on else -1)
             exits.head(EXCEPTION_OR_NMI, self._head, on)
 
-    def _written(self, gpa, size):
-        """The monitor has written to the guest's memory."""
-        end = gpa + size
-        for page, face in self._faces.items():
-            if page < end and gpa < page + PAGE:
-                first = max(gpa, page)
-                face.refresh(first - page, min(end, page + PAGE) - first)
-        self._changed(gpa, size)
+    def settle(self):
+        """What the monitor has written to pages with breakpoints, for a device say, is executed from now on."""
+        for vcpu in self.vm.vcpus:
+            _settled(vcpu)
+        for face in self._faces.values():
+            face.settle()
 
     def _changed(self, gpa, size):
         """Instructions under breakpoints may have changed."""
-        for place in self._places.values():
-            if gpa - INSTRUCTION_BYTES < place.gpa < gpa + size:
-                place.past.changed()
+        first = gpa - INSTRUCTION_BYTES + 1
+        for page in range(page_of(max(first, 0)), gpa + size, PAGE):
+            face = self._faces.get(page)
+            if face is not None:
+                for at in face.places:
+                    if first <= page + at < gpa + size:
+                        self._places[page + at].past.changed()
+
+
+@micropython.viper
+def _settled(vcpu):
+    ptr32(vcpu)[WRITTEN] = 0
 
 
 @micropython.viper

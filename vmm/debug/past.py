@@ -19,7 +19,7 @@ from vmm.emulation import length
 from vmm.fault import Fault
 from vmm.memory.ept import R, X
 from vmm.memory.linear import Unbacked
-from vmm.vtx.frame import CR3, CS_RIGHTS, LENGTH, RSP
+from vmm.vtx.frame import CR3, CS_RIGHTS, LENGTH, RSP, WRITTEN
 from vmm.vtx.vmcs import GUEST_CS_ACCESS_RIGHTS
 from vmm.vtx.vmcs_bits import RIGHTS_DB, RIGHTS_L
 from vmm.vtx.x86 import INT3, PAGE_MASK, RFLAGS_RF
@@ -110,7 +110,8 @@ class Past:
         return 0
 
     def _first(self, vcpu):
-        """It has not been decoded in this mode."""
+        """It has not been decoded in this mode, or may have been written to since."""
+        self.vm.hidden.settle()
         if self._decode(vcpu):
             return self.handler(vcpu)
         return self.step(vcpu)
@@ -235,7 +236,7 @@ def past(words: int, first, step, below, vcpu) -> int:
     f = ptr32(vcpu)
     if w[_ALIVE] == 0:
         return 0
-    if int(f[CS_RIGHTS]) & _MODE | _KNOWN != int(w[_DECODED]):
+    if f[WRITTEN] or int(f[CS_RIGHTS]) & _MODE | _KNOWN != int(w[_DECODED]):
         return int(first(vcpu))
     if w[_SKIP]:
         f[LENGTH] = w[_SKIP]

@@ -69,7 +69,7 @@ class QuickStep:
         for slot in range(len(table)):
             table[slot] = other
         table[reasons.MONITOR_TRAP_FLAG] = exits.concealed(bind(_ended, self._address, invept, vmwrite, exits.tables))
-        for slot in (reasons.PENDING, reasons.ATTENTION, reasons.COMPLETED):
+        for slot in (reasons.PENDING, reasons.ATTENTION, reasons.COMPLETED, reasons.WRITTEN):
             table[slot] = bind(self._slot, slot)
 
     def of(self, place):

@@ -27,6 +27,7 @@ def install(vm, exits):
     add(r.ATTENTION, interrupt.attention)
     add(r.MONITOR_TRAP_FLAG, interleave.monitor_trap_flag(exits.unhandled))
     exits.add_slot(r.COMPLETED, exits.each(lambda vcpu: vcpu.breakpoints.completed))
+    exits.add_slot(r.WRITTEN, interrupt.written)
     add(r.PENDING, exits.each(lambda vcpu: vcpu.events.injector(vcpu.apic_page, vcpu.events.acknowledge)))
     add(r.HLT, exits.each(lambda vcpu: vcpu.tpr_shadow.halt()) if first.tpr_shadow else interrupt.halt)
     add(r.PAUSE, interrupt.spin if several else interrupt.pause)

@@ -1,4 +1,4 @@
-"""Interrupts of the host, HLT and PAUSE. The preemption timer is vmm/scheduling/clock.py's.
+"""Interrupts of the host, HLT and PAUSE; what comes before an entry. The preemption timer is vmm/scheduling/clock.py's.
 
 Source: SDM Vol. 3C, "Other Causes of VM Exits".
 """
@@ -17,6 +17,12 @@ def attention(vcpu):
     """The host took an interrupt between two entries; an NMI or a machine check is reported."""
     vcpu.vm.monitor.machine_checks.look()
     return verdict.YIELD | verdict.HOST
+
+
+def written(vcpu):
+    """Handler of slot WRITTEN: the monitor has written to a page of the guest that it has a copy of."""
+    vcpu.vm.hidden.settle()
+    return verdict.RESUME
 
 
 @micropython.viper

@@ -10,7 +10,7 @@ from micropython import const
 
 from vmm.devices.virtio.queue import cut
 from vmm.disks import SECTOR
-from vmm.host import ANSWER_S, FLUSH, LEVEL, WRITE
+from vmm.host import ANSWER_S, FLUSH, LEVEL, READ, WRITE
 
 _BETWEEN = const(32)  # sectors
 
@@ -171,6 +171,9 @@ class Queued:
         request, self._slots[slot] = self._slots[slot], None
         copies, self._copies[slot] = self._copies[slot], None
         request.under_way -= 1
+        if request.kind == READ and not copies:
+            for hpa, length in self._commands[slot][2]:
+                cpu.wrote(hpa, length)
         if not one & 1:
             request.ok = False
             if request.parts:

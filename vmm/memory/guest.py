@@ -41,18 +41,6 @@ class GuestMemory:
             words += [gpa >> 12, size & 0xFFFFFFFF, size >> 32, hpa & 0xFFFFFFFF, hpa >> 32]
         self.table = array("I", words)
 
-    def tell(self, note):
-        """Call note(gpa, size) after each write from now on; None: no longer. What is written by a view is not told.
-
-        Methods of the instance stand before those of the class meanwhile, so that other guests pay nothing.
-        """
-        names = ("write", "write_u8", "write_u16", "write_u32", "write_u64")
-        for size, name in enumerate(names):
-            if note is None:
-                delattr(self, name)
-            else:
-                setattr(self, name, _told(getattr(self, name), note, 1 << size >> 1))
-
     def forget(self):
         """The RAM has been given back: every later access raises."""
         self._set(())
@@ -132,16 +120,6 @@ class GuestMemory:
 
     def write_u64(self, gpa, value):
         struct.pack_into("<Q", uctypes.bytearray_at(self.hpa(gpa, 8), 8), 0, value & 0xFFFFFFFFFFFFFFFF)
-
-
-def _told(write, note, size):
-    """write(gpa, data) and then note(); size: bytes of `data`, 0: its length."""
-
-    def written(gpa, data):
-        write(gpa, data)
-        note(gpa, size or len(data))
-
-    return written
 
 
 def _outside(gpa, size):

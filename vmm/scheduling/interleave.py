@@ -38,7 +38,7 @@ _NUMBER_BITS = const(8)
 NO_POINTS = (
     reasons.EXTERNAL_INTERRUPT, reasons.INTERRUPT_WINDOW, reasons.NMI_WINDOW, reasons.PREEMPTION_TIMER_EXPIRED,
     reasons.MONITOR_TRAP_FLAG, reasons.TPR_BELOW_THRESHOLD, reasons.EXCEPTION_OR_NMI, reasons.PENDING,
-    reasons.ATTENTION, reasons.COMPLETED,
+    reasons.ATTENTION, reasons.COMPLETED, reasons.WRITTEN,
 )  # fmt: skip
 
 

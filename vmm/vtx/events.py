@@ -201,16 +201,16 @@ class Events:
     def reset(self):
         self.nmis = 0
         _forget_completed(self._vcpu)
-        self._vcpu.pending = 0
         self.primary = self.primary & ~(CONTROL_INTERRUPT_WINDOW | CONTROL_NMI_WINDOW)
 
     def delivers(self, sync):
         """sync() tells the CPU, which delivers interrupts, what is pending; None: they are injected."""
         self.sync = sync or self._no_sync
 
+    @micropython.viper
     def kick(self):
         """Something changed that may want delivery."""
-        self._vcpu.pending = 1
+        ptr32(self._vcpu)[PENDING] = 1
 
     @property
     def nmis(self):
@@ -325,6 +325,7 @@ def _set_controls(vcpu, value: int):
 def _forget_completed(vcpu):
     f = ptr32(vcpu)
     f[COMPLETED] = 0
+    f[PENDING] = 0
 
 
 @micropython.viper

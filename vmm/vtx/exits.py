@@ -158,8 +158,8 @@ class Exits:
         self._put(reason, handler)
 
     def add_slot(self, slot, handler):
-        """Set the handler of a slot that no exit leads to: COMPLETED, which no other layer changes, and those that
-        policies stand before."""
+        """Set the handler of a slot that no exit leads to: COMPLETED and WRITTEN, which no other layer changes, and
+        those that policies stand before."""
         self._put(slot, handler)
 
     def keyed(self, reason, offset, mask, bits=7):
@@ -381,7 +381,7 @@ class Exits:
     def divert(self, vcpu, handler, instead):
         """Until restore(), all slots of a vCPU go to `handler`, but those of `instead`, {reason: handler, or None: as
         before}."""
-        others = {reasons.COMPLETED: None}
+        others = {reasons.COMPLETED: None, reasons.WRITTEN: None}
         others.update(instead)
         if self._conceal is not None and others.get(reasons.EPT_VIOLATION):
             others[reasons.EPT_VIOLATION] = self._conceal(others[reasons.EPT_VIOLATION])

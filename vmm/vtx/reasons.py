@@ -94,7 +94,8 @@ INTERRUPT = const(84)  # one is injected, for policies
 ARRIVAL = const(85)  # a request of one has come to the local APIC, for policies
 PACKET = const(86)  # a frame of its network interfaces, for policies
 INJECTION = const(87)  # an exception is injected, for policies
-ALL_SLOTS = const(88)
+WRITTEN = const(88)  # the monitor has written to a page of the guest that it has a copy of (vmm/debug/hidden.py)
+ALL_SLOTS = const(89)
 
 
 def each():
