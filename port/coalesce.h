@@ -11,9 +11,9 @@
 #define COALESCE_TICKS (10000) // host TSC ticks of guests
 #define COALESCE_EXIT  (1000) // charged for an exit: a guest may exit at every instruction
 
-// The same for a guest of priority above 0 whose deadline has just come, or that gets an interrupt: it is to execute the
-// first instructions of its handler before. Once for each time that host interrupts are serviced, so that no guest keeps
-// them waiting. Returns whether they are to be serviced now.
+// Whether host interrupts, of which one waits, are serviced before this guest is entered. A guest of priority above 0
+// whose deadline has just come, or that gets an interrupt, is entered first, so that it executes the first instructions
+// of its handler: once between two services, so that no guest keeps them waiting.
 bool coalesce_service(const vcpu_frame_t *frame);
 
 // Interrupts off. Whether the monitor has to service host interrupts before the next entry.

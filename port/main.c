@@ -14,7 +14,6 @@
 #include "py/stackctrl.h"
 #include "shared/readline/readline.h"
 #include "shared/runtime/pyexec.h"
-#include "port/names.h"
 #include "port/apic.h"
 #include "port/errors.h"
 #include "port/exec.h"
@@ -25,6 +24,7 @@
 #include "port/native.h"
 #include "port/paging.h"
 #include "port/prompt.h"
+#include "port/qstrs.h"
 #include "port/rtc.h"
 #include "port/segments.h"
 #include "port/softreset.h"
@@ -163,7 +163,7 @@ void port_main(uint32_t magic, uint64_t information) {
         heap_init();
         mp_pystack_init(pystack, pystack + sizeof(pystack));
         mp_init();
-        names_begin();
+        qstrs_begin();
         cpu_module_init();
         readline_init0();
         prompt_init();

@@ -53,7 +53,7 @@ void preempt(void) {
 // In the middle of some functions of MicroPython, where nothing that others use is half changed: before a line is
 // compiled, between two of its tokens, two names of one of the compiler's passes, two comparisons of list.sort() or sorted(), two
 // items of which a list is made, two pieces of what is printed, a repr's characters among them. Names and the hashes of
-// long strings do so themselves (names.c). The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c only, of
+// long strings do so themselves (qstrs.c). The linker leads their calls here (--wrap); of mp_binary_op() those of py/objlist.c only, of
 // mp_store_name() those of py/vm.c (Makefile).
 
 void __real_mp_lexer_to_next(mp_lexer_t *lex);

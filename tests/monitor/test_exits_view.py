@@ -120,15 +120,13 @@ def test_what_is_off_costs_nothing_and_gives_its_memory_back(guest):
     memory = made.eval("monitor.pages.available")
     for switch in ("pass", "vm.exits.record(256); vm.exits.measure()", "vm.exits.record(0); vm.exits.measure(False)"):
         made.exec(switch)
-        each = []
-        for _ in range(3):
-            made.exec("before = vm.exit_counts().get('CPUID', (0, 0))[1]\nvm.reset()")
-            made.until("vm.state == 'halted'")
-            each.append(made.eval("vm.exit_counts()['CPUID'][1] - before"))
-        costs.append(min(each))
+        # One sleep for all of it: the way into each turn counts as the exit's that was the last.
+        made.exec("before = vm.exit_counts().get('CPUID', (0, 0))[1]\nvm.reset()\ntime.sleep_ms(200)")
+        assert made.eval("vm.state") == "halted"
+        costs.append(made.eval("vm.exit_counts()['CPUID'][1] - before"))
     off, on, again = costs
-    assert 40 < (on - off) / rounds < 130, costs
-    assert abs(again - off) / rounds < 20, costs
+    assert 60 < (on - off) / rounds < 100, costs
+    assert abs(again - off) / rounds < 2, costs
     assert made.eval("monitor.pages.available") == memory
 
 

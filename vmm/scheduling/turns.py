@@ -266,6 +266,7 @@ def turns(sched, deadline: int, once: int):
         if best < 0:
             if once == 2:
                 if soon:
+                    # What was interrupted ahead of this timer would reach no better moment.
                     if soon - int(rdtsc()) <= int(AHEAD):
                         while int(rdtsc()) < soon:
                             pass

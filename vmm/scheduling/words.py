@@ -2,8 +2,8 @@
 
 from micropython import const
 
-# Ticks before a timer of a guest above is due: bytecode is interrupted as early as that, since it is nowhere sure to
-# reach a point from which it can be. What is left then until the guest is woken is waited for.
+# Bytecode is interrupted so many ticks before a guest above is woken for its timer, since it checks the clock only between
+# some of its steps. The scheduler waits for what is left of them.
 AHEAD = const(6000)
 
 FINE = const(8)  # virtual time: ticks used, shifted by this, by the share

@@ -35,7 +35,7 @@ SETTINGS = {
     "busy, 4 vCPUs": "the same work on a Linux with 4 vCPUs",
     "transfers": "Linux runs dd on its disk and wget from the host's network",
 }
-GOALS = {"median": 5000, "max": 15000}  # ticks
+GOALS = {"median": 5000, "max": 10000}  # ticks
 _RTOS = BUILD / "guests/rtos/rtos.elf"
 _VMLINUX = BUILD / "guests/cloud.vmlinux"
 _SCRIPTS = ROOT / "guests/latency"

@@ -1,6 +1,6 @@
 """Names that are made at the prompt are found again, however many there are."""
 
-INDEXED = 24_576  # names of the image included (port/names.c): those that come later are sought in MicroPython's pools
+INDEXED = 24_576  # names of the image included (port/qstrs.c): those that come later are sought in MicroPython's pools
 
 MADE = f"""
 class Holder:

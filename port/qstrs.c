@@ -9,7 +9,7 @@
 #include <string.h>
 #include "py/mpstate.h"
 #include "py/qstr.h"
-#include "port/names.h"
+#include "port/qstrs.h"
 #include "port/preempt.h"
 
 #define LONGEST    ((1u << 8 * MICROPY_QSTR_BYTES_IN_LEN) - 1) // bytes of a name
@@ -44,7 +44,7 @@ static void add_new(void) {
     indexed = end;
 }
 
-void names_begin(void) {
+void qstrs_begin(void) {
     memset(slots, 0, sizeof(slots));
     indexed = 1; // MP_QSTRnull is no name
     add_new();
