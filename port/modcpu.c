@@ -271,6 +271,20 @@ static mp_obj_t mod_take_nmi(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_take_nmi_obj, mod_take_nmi);
 
+// self_of(method) -> the object of a bound method: it tells neither that nor its name.
+static mp_obj_t mod_self_of(mp_obj_t method) {
+    struct { // py/objboundmeth.c
+        mp_obj_base_t base;
+        mp_obj_t meth;
+        mp_obj_t self;
+    } *bound = MP_OBJ_TO_PTR(method);
+    if (!mp_obj_is_type(method, &mp_type_bound_meth)) {
+        mp_raise_TypeError(MP_ERROR_TEXT("no bound method"));
+    }
+    return bound->self;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(mod_self_of_obj, mod_self_of);
+
 static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_cpu)},
     {MP_ROM_QSTR(MP_QSTR_HostFault), MP_ROM_PTR(&hostfault_type)},
@@ -291,6 +305,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_insl), MP_ROM_PTR(&cpu_insl_obj)},
     {MP_ROM_QSTR(MP_QSTR_outsl), MP_ROM_PTR(&cpu_outsl_obj)},
     {MP_ROM_QSTR(MP_QSTR_line), MP_ROM_PTR(&cpu_line_obj)},
+    {MP_ROM_QSTR(MP_QSTR_self_of), MP_ROM_PTR(&mod_self_of_obj)},
     {MP_ROM_QSTR(MP_QSTR_rdtsc), MP_ROM_PTR(&mod_rdtsc_obj)},
     {MP_ROM_QSTR(MP_QSTR_alarm), MP_ROM_PTR(&mod_alarm_obj)},
     {MP_ROM_QSTR(MP_QSTR_look_at), MP_ROM_PTR(&mod_look_at_obj)},

@@ -1,6 +1,9 @@
 """Makes vmm/prompt/texts.py for the image: the docstrings of vmm/, which MicroPython drops.
 
-    texts.py DIRECTORY OUTPUT
+    texts.py DIRECTORY NATIVE OUTPUT
+
+NATIVE is a file of classes that say the same of what is written in C (native.py): its class Vcpu adds members to
+"vmm.vtx.vcpu.Vcpu", each other one is a module, with functions.
 
 One constant, TEXTS, that stays outside the heap: entries sorted by name, of modules ("vmm.vm"), classes ("vmm.vm.VM")
 and functions ("vmm.memory.look.space"):
@@ -22,6 +25,7 @@ import sys
 from pathlib import Path
 
 _USERS = re.compile(r"(?:^|\n\n)For users: ((?:[^\n]|\n(?!\n))*)")
+_VCPU = "vmm.vtx.vcpu.Vcpu"
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -83,9 +87,24 @@ def _class(name, node, lines):
     return name, made, text, users, tuple(members[key] for key in sorted(members))
 
 
-def entries(directory):
-    """All entries of the package in a directory, sorted."""
-    found = []
+def native(path):
+    """(members of the vCPU, entries) of what is written in C."""
+    source = path.read_text()
+    members, found = (), []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            name, _, text, _, its = _class(node.name, node, source.splitlines())
+            if name == "Vcpu":
+                members = its
+                continue
+            found.append((name, "", text, (), ()))
+            found += [(f"{name}.{member}", signature, said, (), ()) for member, signature, said in its]
+    return members, found
+
+
+def entries(directory, file):
+    """All entries of the package in a directory, and of what `file` says of C, sorted."""
+    members, found = native(file)
     for path in directory.rglob("*.py"):
         module = ".".join(path.relative_to(directory.parent).with_suffix("").parts).removesuffix(".__init__")
         source = path.read_text()
@@ -95,15 +114,20 @@ def entries(directory):
         for node in tree.body:
             name = f"{module}.{getattr(node, 'name', '_')}"
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found.append(_class(name, node, lines))
+                entry = _class(name, node, lines)
+                if name == _VCPU:
+                    own = {member[0] for member in entry[4]}
+                    more = [member for member in members if member[0] not in own]
+                    entry = (*entry[:4], tuple(sorted([*entry[4], *more])))
+                found.append(entry)
             elif isinstance(node, _FUNCTIONS) and not node.name.startswith("_") and ast.get_docstring(node):
                 found.append((name, _signature(node), ast.get_docstring(node), (), ()))
     return sorted(found)
 
 
 def main():
-    directory, output = map(Path, sys.argv[1:])
-    text = f'"""Made by port/texts.py."""\n\nTEXTS = {entries(directory)!r}\n'.replace("TEXTS = [", "TEXTS = (")
+    directory, file, output = map(Path, sys.argv[1:])
+    text = f'"""Made by port/texts.py."""\n\nTEXTS = {entries(directory, file)!r}\n'.replace("TEXTS = [", "TEXTS = (")
     text = text[:-2] + ",)\n"
     if not output.is_file() or output.read_text() != text:
         output.parent.mkdir(parents=True, exist_ok=True)

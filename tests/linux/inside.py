@@ -85,6 +85,16 @@ def check_refusals(shell, guest):
         with pytest.raises(RemoteError, match=line + "$"):
             shell.monitor.exec(code)
         assert re.fullmatch(line + "\n", typed(shell.monitor, code))
+    data = r"jiffies(\+0x8)? is data: no code is executed there \(the address, 0xffffffff8[0-9a-f]{7}, is taken .*\)"
+    for code in ("break_at('jiffies')", "break_at('jiffies+0x8')", "on(CALL, at='jiffies')", "on(RETURN, at='jiffies')",
+                 "on(EXECUTE, at='jiffies', size=4)"):  # fmt: skip
+        said = typed(shell.monitor, f"{vm}.{code}")
+        assert re.fullmatch(f"ValueError: (at='jiffies': )?{data}\n", said), said
+    shell.monitor.exec(f"{vm}.pause()")
+    with pytest.raises(RemoteError, match=f"ValueError: {data}$"):
+        shell.monitor.exec(f"{vm}.until('jiffies')")
+    shell.monitor.exec(f"{vm}.break_at({vm}.symbols['jiffies']).remove()\n{vm}.resume()")  # by its address it is
+    assert shell.monitor.eval(f"{vm}.on(READ, at='jiffies')(lambda vcpu: None).detach()") is None
     said = typed(shell.monitor, f"{vm}.break_at('vfs_raed')")
     assert re.fullmatch(r"KeyError: no symbol vfs_raed; there are vfs_read, \w+, \w+\n", said), said
     assert shell.run("echo $((6 * 7))") == "42\n"

@@ -55,6 +55,9 @@ def check(shell, guest, tree):
     gva = theirs["lo_ioctl"][0]
     assert ask(f"{vm}.symbols.at({gva + 9})") == "lo_ioctl+0x9 [loop]"
     assert ask(f"{vm}.symbols['lo_ioctl [loop]']") == gva
+    assert ask(f"[{vm}.symbols.is_data(name) for name in ('lo_ioctl [loop]', 'lo_ioctl', 'loop_index_idr')]") == [
+        False, False, True,
+    ]  # fmt: skip
     assert ("lo_ioctl [loop]", gva) in [tuple(row) for row in ask(f"{vm}.symbols.search('lo_ioc*')")]
     text = ask(f"repr({vm}.type('struct loop_device'))")
     assert text.startswith("struct loop_device {") and " struct gendisk *lo_disk\n" in text

@@ -118,6 +118,23 @@ def test_help_is_text_with_an_example(line, vm):
     assert "__main__" in line.answers("help('modules')")
 
 
+def test_help_for_what_is_written_in_c_or_for_speed(line, vm):
+    """Methods that know neither their name nor their class."""
+    said = line.answers("help(vm.vcpu.read)")
+    assert said.startswith("Vcpu.read(field)\n") and "VMREAD" in said and "Example:" in said and "GUEST_CR3" in said
+    for name in ("write", "msr", "dr", "fpu", "event", "injecting", "translate"):
+        said = line.answers(f"help(vm.vcpu.{name})")
+        assert said.startswith(f"Vcpu.{name}(") and "xample" in said, said
+    assert line.answers("help(vm.clock.now)") == "Clock.now()\n\n    Ticks since the guest was made.\n"
+    assert line.answers("help(cpu.inb)").startswith("cpu.inb(port)\n")
+    assert re.search(r"\n  inb\(port\) +Return a byte of a port", line.answers("help(cpu)"))
+    assert line.answers("help(vmx.vmread)").startswith("vmx.vmread()\n")
+    assert line.answers("help(vm.mmio.size)").startswith("Mmio.size")
+    assert line.answers("help(vm.pause)").startswith("Life.pause()\n")  # not what PAUSED is
+    assert "Example: multiboot.cmdline()" in line.answers("help(multiboot.cmdline)")
+    assert re.search(r"\n  rip +offset of the next", line.answers("help(vm.vcpu)"))
+
+
 def test_values_are_shown_as_people_read_them(line, vm, bench):
     assert line.answers("0x12345678") == "305419896 = 0x12345678\n"
     assert line.answers("65535, True, None, 0x10000") == "(65535, True, None, 0x10000)\n"
@@ -273,3 +290,22 @@ def test_history_outlives_a_soft_reset(line, bench, guest):
     line.console.send("\x1b[A\r")
     line.console.expect(r"'kept line'\n", LIMIT)
     assert "'kept ' + 'line'" in bench.eval("__import__('cpu').history()")
+
+
+_WITHOUT = """
+def without(value):
+    from vmm.prompt import help as helps, names
+    found = []
+    for name in names.public(value):
+        try: member = getattr(value, name)
+        except (ValueError, AttributeError): continue
+        if callable(member) and not isinstance(member, type):
+            if helps.of(member) is None and helps.of_member(member, globals()) is None: found.append(name)
+    return found
+"""
+_OBJECTS = ("vm", "vm.vcpu", "vm.clock", "vm.vcpu.lapic", "vm.memory", "vm.exits", "monitor", "sched", "vms")
+
+
+def test_each_method_that_tab_offers_has_help(line, vm, bench):
+    bench.exec(_WITHOUT)
+    assert {name: bench.eval(f"without({name})") for name in _OBJECTS} == {name: [] for name in _OBJECTS}

@@ -52,6 +52,21 @@ def blob(request):
     return elf(request.param)
 
 
+def test_which_names_are_data(blob):
+    known = ElfSymbols("kernel", blob)
+    assert known.is_data("table", 0x102000)
+    assert not any(known.is_data(name, address) for name, address, _, kind, _ in ROWS if kind > 1)
+
+
+def test_names_without_a_type_are_what_their_section_is():
+    code = bytearray(elf(True))
+    at = struct.unpack_from("<Q", code, 40)[0] + 64 + 8
+    known = ElfSymbols("kernel", bytes(code))
+    assert known.is_data("_start", 0x101000)  # section 1 has no flags
+    struct.pack_into("<Q", code, at, 4)  # SHF_EXECINSTR
+    assert not ElfSymbols("kernel", bytes(code)).is_data("_start", 0x101000)
+
+
 def test_names(blob):
     known = ElfSymbols("kernel", blob)
     assert len(known) == len(ROWS)

@@ -148,6 +148,13 @@ def test_each_symbol_is_found_by_its_name(kernel):
         assert table.lookup(absent) == []
 
 
+def test_data_is_told_from_code(kernel):
+    known = kernel.kallsyms()
+    for gva, kind, name in kernel.rows:
+        assert known.is_data(name, gva) == (kind in "BR"), name
+        assert not known.is_data(name, gva + 1)
+
+
 def test_each_address_has_its_name(kernel):
     table = kernel.kallsyms()
     assert table.around(TEXT + 0x40 * 10 + 0x1C) == ("do_sys_openat2", TEXT + 0x40 * 10, TEXT + 0x40 * 12)

@@ -34,6 +34,13 @@ def test_system_map():
     assert list(known.containing("SYSCALL")) == [("entry_SYSCALL_64", TEXT + 0xC00080)]
 
 
+def test_which_names_are_data():
+    text = MAP + b"%016x D jiffies\n%016x t jiffies\n" % (TEXT + 0xC00100, TEXT + 0xC00200)
+    known = SystemMap("System.map", text)
+    assert known.is_data("jiffies", TEXT + 0xC00100) and not known.is_data("jiffies", TEXT + 0xC00200)
+    assert not known.is_data("_stext", TEXT) and not known.is_data("nobody", TEXT)
+
+
 @pytest.mark.parametrize("bad", [b"", b"\n", b"\0" * 5000, b"PK\3\4 x y", b"1234 T name", b"x" * 5000, b"zz T name\n"])
 def test_other_files(bad):
     with pytest.raises(ValueError, match="System.map is neither an ELF file nor a System.map"):

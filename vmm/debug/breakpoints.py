@@ -258,7 +258,7 @@ def pieces(space, gva, size):
 
 
 def break_at(vm, where, once, filters):
-    gva = places.resolve(vm, where)
+    gva = places.code(vm, where)
     return vm.breakpoints.add(Breakpoint(vm, where, gva, once, _given(filters)))
 
 

@@ -25,6 +25,15 @@ def resolve(vm, where):
     return gva + more & MASK64
 
 
+def code(vm, where):
+    """resolve(), of what is to be executed. ValueError for a symbol of data; an address is what the user says."""
+    gva = resolve(vm, where)
+    name = where.partition("+")[0].strip() if isinstance(where, str) else ""
+    if name and name[:2] != "0x" and vm.symbols.is_data(name):
+        raise ValueError("%s is data: no code is executed there (the address, %#x, is taken as it is)" % (name, gva))
+    return gva
+
+
 def vcpu(vm, which):
     """The vCPU of a number, or itself; None: the one that paused the guest, else the first."""
     if which is None:

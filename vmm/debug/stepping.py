@@ -203,7 +203,7 @@ class Steps:
 
     def until(self, where, which, seconds):
         vcpu = self._ready(which)
-        gva = places.resolve(self._vm, where)
+        gva = places.code(self._vm, where)
         return Stop(*self.run_to(vcpu, gva, lambda v: which is None or v is vcpu, seconds))
 
 

@@ -14,19 +14,21 @@ class Where:
         self.paged = space.paged
 
 
-def address(vm, at):
-    """The gva of `at`: a number, or a symbol, with an offset if need be ("start_kernel+0x10"). ValueError in words."""
+def address(vm, at, code=False):
+    """The gva of `at`: a number, or a symbol, with an offset if need be ("start_kernel+0x10"). ValueError in words.
+
+    code: it is to be executed; a symbol of data is refused."""
     try:
-        return places.resolve(vm, at)
+        return places.code(vm, at) if code else places.resolve(vm, at)
     except KeyError as error:
         raise ValueError("at=%r: %s" % (at, error.args[0])) from None
 
 
-def find(vm, at, cr3=None, pid=None):
+def find(vm, at, cr3=None, pid=None, code=False):
     """Return the Where of an address or symbol. cr3: of the process whose address space it is in; pid: a process of
     Linux, whose a program's address is; by default what the vCPU is in, and the kernel's for what is not mapped there.
-    ValueError says why it is not mapped."""
-    gva = address(vm, at)
+    ValueError says why it is not mapped. code: as address() has it."""
+    gva = address(vm, at, code)
     space = space_of(vm, gva, cr3, pid)
     return Where(gva, space.translate(gva), space)
 

@@ -15,7 +15,9 @@ from vmm.loaders.elf import MAGIC
 _SHT_SYMTAB = const(2)
 _SHT_STRTAB = const(3)
 _MOST_SECTIONS = const(4096)
+_STT_OBJECT = const(1)
 _STT_FUNC = const(2)  # types up to this one are names of addresses
+_SHF_EXECINSTR = const(4)
 _LONGEST = const(512)
 _SAME = const(4096)  # symbols of one name
 
@@ -78,11 +80,13 @@ class ElfSymbols:
         size, count = struct.unpack_from("<HH", blob, 58 if wide else 46)
         headers = "<IIQQQQII" if wide else "<IIIIIIII"
         sections = []
+        self._flags = []  # of the sections
         if size < (64 if wide else 40) or start + size * count > len(blob):
             count = 0
         for i in range(min(count, _MOST_SECTIONS)):
             fields = struct.unpack_from(headers, blob, start + i * size)
             sections.append((fields[1], fields[4], fields[5], fields[6]))
+            self._flags.append(fields[2])
         for kind, offset, length, link in sections:
             if kind == _SHT_SYMTAB and link < len(sections) and sections[link][0] == _SHT_STRTAB:
                 self._symbols = self._piece(offset, length - length % self._entry)
@@ -124,8 +128,8 @@ class ElfSymbols:
                 if name and name < len(self._strings) and self._strings[name]:
                     yield self._text(name), address, size
 
-    def lookup(self, name):
-        """Addresses of all symbols of a name, ascending."""
+    def _called(self, name):
+        """The offsets of the symbols of a name."""
         symbols, strings = self._symbols, self._strings
         key = name.encode() + b"\0"
         found = []
@@ -134,11 +138,24 @@ class ElfSymbols:
             at = _named(symbols, at, len(symbols), self._entry, self._info, strings, len(strings), key)
             if at < 0:
                 break
-            address = self._fields(at)[1]
-            if address not in found:
-                found.append(address)
+            found.append(at)
             at += self._entry
-        return sorted(found)
+        return found
+
+    def lookup(self, name):
+        """Addresses of all symbols of a name, ascending."""
+        return sorted(set([self._fields(at)[1] for at in self._called(name)]))
+
+    def is_data(self, name, gva):
+        """Whether the symbol of a name at an address is known to be no code: by its type, else by its section."""
+        for at in self._called(name):
+            if self._fields(at)[1] == gva:
+                kind = self._symbols[at + self._info] & 15
+                section = struct.unpack_from("<H", self._symbols, at + self._info + 2)[0]
+                if kind or section >= len(self._flags):
+                    return kind == _STT_OBJECT
+                return not self._flags[section] & _SHF_EXECINSTR
+        return False
 
     def around(self, gva):
         """(name, address, end) of the symbol that a gva lies in; None: in no symbol. Where the file does not say a

@@ -36,6 +36,7 @@ _SAMPLES = const(8)
 _ALIASES = const(256)  # symbols of one address
 _AROUND = const(16)  # neighbours among which similar names are looked for
 _PORTION = const(4096)  # symbols scanned in one piece
+DATA = "BDGRSVbdgrsv"  # types of symbols that are no code, as nm(1) has them
 
 
 @micropython.viper
@@ -241,13 +242,13 @@ class Kallsyms:
             elif left:
                 break
 
-    def lookup(self, name):
-        """Addresses of all symbols of a name, ascending."""
+    def _numbers(self, name):
+        """The numbers of all symbols of a name; by address, or in an order of the table's."""
         key = name.encode()
         found = []
         if self._seqs is None:
             for number in self._called(key):
-                found.append(self._address(number))
+                found.append(number)
                 if len(found) == _SAME:
                     break
             return found
@@ -256,9 +257,21 @@ class Kallsyms:
             number = self._sequence(self._seqs, at)
             if self._name(number) != key:
                 break
-            found.append(self._address(number))
+            found.append(number)
             at += 1
-        return sorted(found)
+        return found
+
+    def lookup(self, name):
+        """Addresses of all symbols of a name, ascending."""
+        return sorted([self._address(number) for number in self._numbers(name)])
+
+    def is_data(self, name, gva):
+        """Whether the symbol of a name at an address is known to be no code."""
+        for number in self._numbers(name):
+            if self._address(number) == gva:
+                self._name(number)
+                return chr(self._out[0]) in DATA
+        return False
 
     def around(self, gva):
         """(name, address, address of the next symbol or None) of the symbol that a gva lies in; None: in no symbol.

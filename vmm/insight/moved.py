@@ -21,6 +21,9 @@ class Moved:
     def lookup(self, name):
         return [self._there(gva) for gva in self._symbols.lookup(name)]
 
+    def is_data(self, name, gva):
+        return self._symbols.is_data(name, gva - self._by if gva >= self._least + self._by else gva)
+
     def around(self, gva):
         found = self._symbols.around(gva - self._by) if gva >= self._least + self._by else None
         if found is None:

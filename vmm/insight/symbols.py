@@ -126,6 +126,13 @@ class Symbols:
         modules = None if found else self._modules()
         return modules.lookup(name) if modules else found
 
+    def is_data(self, name):
+        """Whether a name is known to be of data, and of no code: True for "jiffies". KeyError as symbols[name]."""
+        gva = self[name]
+        if self.own(name):
+            return self._load().is_data(name, gva)
+        return self._modules().is_data(name, gva)
+
     def _modules(self):
         """Those of the modules of a Linux (vmm/insight/linux/module_symbols.py), or None."""
         try:

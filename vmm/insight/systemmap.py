@@ -8,6 +8,8 @@ Nothing is copied: an address is found by binary search, a name by reading from 
 import micropython
 from micropython import const
 
+from vmm.insight.kallsyms import DATA
+
 _LONGEST = const(600)  # bytes of a line
 _SAME = const(4096)  # symbols of one name
 
@@ -63,8 +65,8 @@ class SystemMap:
             yield line[1], line[0]
             at = line[2]
 
-    def lookup(self, name):
-        """Addresses of all symbols of a name, ascending."""
+    def _called(self, name):
+        """(address, offset of its line) of each symbol of a name."""
         key = b" " + name.encode()
         found = []
         at = 0
@@ -74,9 +76,20 @@ class SystemMap:
             if line is None:
                 break
             if line[1] == name:
-                found.append(line[0])
+                found.append((line[0], at))
             at = line[2]
-        return sorted(found)
+        return found
+
+    def lookup(self, name):
+        """Addresses of all symbols of a name, ascending."""
+        return sorted([gva for gva, _ in self._called(name)])
+
+    def is_data(self, name, gva):
+        """Whether the symbol of a name at an address is known to be no code."""
+        for there, at in self._called(name):
+            if there == gva:
+                return bytes(self._text[at : at + _LONGEST]).split()[1].decode() in DATA
+        return False
 
     def _start(self, at):
         """Where the line begins that an offset is in."""

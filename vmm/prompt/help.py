@@ -22,6 +22,8 @@ def tell(namespace, *args):
         return
     value = args[0]
     text = of(value)
+    if text is None and callable(value):
+        text = of_member(value, namespace)
     if text is None:
         builtins.help(*args)
     else:
@@ -30,9 +32,12 @@ def tell(namespace, *args):
 
 def of(value):
     """The help for an object; None where only MicroPython's own can say something."""
-    word = value if isinstance(value, str) else getattr(value, "__name__", None)
+    word = value if isinstance(value, str) else None
+    if isinstance(value, (type, type(builtins))):
+        word = getattr(value, "__name__", None)
     if word in WORDS:
-        return WORDS[word]
+        rows = _rows(names.functions_of(value)) if isinstance(value, type(builtins)) else []
+        return "\n".join([WORDS[word]] + ([""] + rows if rows else []))
     if isinstance(value, str) and value != "modules":
         known = names.entry(value)
         return _paragraphs(known[0] + known[1], known[2]) if known else None
@@ -50,6 +55,23 @@ def of(value):
     cls = names.class_of(value)
     known = names.entry(names.full_name(cls))
     return _object_help(value, cls, known) if known else None
+
+
+def of_member(value, namespace):
+    """The help for a function or method that does not know its name: by where it is found; None: nowhere."""
+    found = names.method(value)
+    name = None if found else names.of_module(value)
+    if name is not None:
+        known = names.entry(name)
+        text = known[2] if known else "A function in C, for the monitor's own code."
+        return _paragraphs(name + (known[1] if known else "()"), text)
+    found = found or names.holder(value, list(namespace.values()))
+    if found is None:
+        return None
+    each, name = found
+    signature, text = names.members(each).get(name, ("", ""))
+    title = "%s.%s%s" % (names.class_of(each).__name__, name, signature)
+    return _paragraphs(title, text or "For the monitor's own code.")
 
 
 def _short(name):

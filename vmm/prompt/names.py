@@ -6,10 +6,16 @@ as well, for a user who types their beginning.
 
 import sys
 
+import cpu
+import multiboot
 import vmx
 
 from vmm.prompt.texts import TEXTS
 from vmm.vtx.vcpu import Vcpu
+
+_MODULES = (cpu, multiboot, vmx)  # written in C
+_LOOKED_AT = 4000  # objects in which the owner of a method is looked for
+_MEMBERS = 256  # of a list or dict among them
 
 
 def entry(name):
@@ -93,6 +99,102 @@ def special(value, kind):
         if kind in getattr(cls, "__dict__", ()):
             return getattr(value, kind)
     return None
+
+
+def members(value):
+    """{name: (signature, text)} of all that has a text in a value's class, also of what is not for users."""
+    found = {}
+    for cls in reversed(family(class_of(value))):
+        known = entry(full_name(cls))
+        for name, signature, text in known[4] if known else ():
+            found[name] = (signature, text)
+    return found
+
+
+def functions_of(module):
+    """{name: (signature, text)} of a module that is written in C."""
+    start = module.__name__ + "."
+    return {known[0][len(start) :]: known[1:3] for known in TEXTS if known[0].startswith(start) and known[1]}
+
+
+def of_module(function):
+    """The full name of a function of a module that is written in C, or None: it does not know its name."""
+    for module in _MODULES:
+        for name in dir(module):
+            if getattr(module, name) is function:
+                return "%s.%s" % (module.__name__, name)
+    return None
+
+
+def method(value):
+    """(object, name) of a bound method that knows neither: of one that is made for speed, or of C; None of others."""
+    try:
+        each = cpu.self_of(value)
+    except TypeError:
+        return None
+    for cls in family(class_of(each)):
+        inside = getattr(cls, "__dict__", {})
+        for name in inside:
+            if name[:2] != "__" and callable(inside[name]) and getattr(each, name) == value:
+                return each, name
+    own = _attributes(each)
+    for name in own:
+        if type(own[name]) is type(value) and own[name] == value:
+            return each, name
+    return None
+
+
+def holder(value, roots):
+    """(object, name) of which a function is an attribute, or None. It is looked for in what `roots` lead to."""
+    todo = list(roots)
+    seen = set()
+    classes = {}  # id: whether something is known of it
+    at = 0
+    while at < len(todo) and at < _LOOKED_AT:
+        each = todo[at]
+        at += 1
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, (list, tuple, dict)):
+            todo += list(each.values() if isinstance(each, dict) else each)[:_MEMBERS]
+            continue
+        cls = class_of(each)
+        if id(cls) not in classes:
+            its = family(cls)
+            classes[id(cls)] = any([entry(full_name(one)) for one in its])
+            for name in _static(its):
+                if getattr(each, name) is value:
+                    return each, name
+        own = _attributes(each) if classes[id(cls)] else {}
+        for name in own:
+            if own[name] is value:
+                return each, name
+            if not isinstance(own[name], (int, str, bytes)):
+                todo.append(own[name])
+    return None
+
+
+def _static(classes):
+    """The names of functions that need no object."""
+    found = []
+    for cls in classes:
+        inside = getattr(cls, "__dict__", {})
+        found += [name for name in inside if name[:2] != "__" and isinstance(inside[name], staticmethod)]
+    return found
+
+
+def _attributes(value):
+    """{name: what it is} of an object's own, of a vCPU its registers, too."""
+    if type(value) is not vmx.VCPU:
+        return getattr(value, "__dict__", {})
+    found = {}
+    for name in vmx.names(value):
+        try:
+            found[name] = getattr(value, name)
+        except (ValueError, AttributeError, vmx.VmxError):
+            pass  # it cannot be read now
+    return found
 
 
 def function_entries(function):

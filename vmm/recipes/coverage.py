@@ -81,7 +81,7 @@ def _instructions(code, gva, bits):
 def of(vm, at, size=None, pid=None):
     """Begin; returns the Coverage. at: a symbol or an address, of a program's with pid= of a process; size: bytes,
     those of the symbol by default."""
-    found = where.find(vm, at, None, pid)
+    found = where.find(vm, at, None, pid, True)
     if size is None:
         around = vm.symbols.around(found.gva)
         if around is None or not around[2]:

@@ -15,6 +15,7 @@ _SYMBOL = const(24)  # bytes of an Elf64_Sym
 _MOST = const(1 << 17)  # symbols
 _TABLE = const(170)  # of them read at once, a page
 _NAME = const(128)  # bytes
+_STT_OBJECT = const(1)
 _AREA = const(0xFFFFFFFF80000000)  # modules lie above, beside the kernel
 
 
@@ -98,22 +99,29 @@ class ModuleSymbols:
         start, end = struct.unpack("<QQ", best)
         return "%s [%s]" % (self._text(strings + found), name), start, end
 
-    def _all(self, fits, only=None):
-        """Yield ("name [module]", address) of each symbol whose name fits."""
+    def _all(self, fits, only=None, kind=None):
+        """Yield ("name [module]", address) of each symbol whose name fits; kind: of this type of ELF's."""
         for module, symbols, count, strings in self._tables(only):
             for _, data in self._pieces(symbols, count):
                 for at in range(0, len(data), _SYMBOL):
-                    name, _, _, section, gva, _ = struct.unpack_from("<IBBHQQ", data, at)
-                    if name and section:
+                    name, info, _, section, gva, _ = struct.unpack_from("<IBBHQQ", data, at)
+                    if name and section and kind in (None, info & 15):
                         text = self._text(strings + name)
                         if fits(text):
                             yield "%s [%s]" % (text, module), gva
 
     def lookup(self, name):
         """Addresses of all symbols of a name, "name" or "name [module]", ascending."""
+        return sorted(self._called(name))
+
+    def is_data(self, name, gva):
+        """Whether the symbol of a name at an address is known to be no code."""
+        return gva in self._called(name, _STT_OBJECT)
+
+    def _called(self, name, kind=None):
         name, _, module = name.partition(" [")
         only = module[:-1] if module.endswith("]") else None
-        return sorted([gva for _, gva in self._all(lambda text: text == name, only)])
+        return [gva for _, gva in self._all(lambda text: text == name, only, kind)]
 
     def containing(self, part):
         """("name [module]", address) of each symbol with `part` in its name."""

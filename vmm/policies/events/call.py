@@ -34,7 +34,7 @@ class Call(Breakpoint):
         check_place(self, chosen)
 
     def of(self, vm, chosen):
-        pieces, paged = pieces_of(vm, chosen)
+        pieces, paged = pieces_of(vm, chosen, True)
         return self.at(pieces[0][0], paged)
 
     def quickly(self, vm):

@@ -33,7 +33,7 @@ class Execute(Breakpoint):
 
     def of(self, vm, chosen):
         placed = type(self)()
-        placed.pieces, placed.paged = pieces_of(vm, chosen)
+        placed.pieces, placed.paged = pieces_of(vm, chosen, True)
         return placed
 
     def chains(self, vm):

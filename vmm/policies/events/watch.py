@@ -100,14 +100,14 @@ def check_place(event, chosen):
         raise ValueError("cr3= goes with at=: a gpa is in no address space")
 
 
-def pieces_of(vm, chosen):
-    """([(gpa, bytes), ...] page by page, whether page tables led there) of at=, gpa=, size=, cr3=."""
+def pieces_of(vm, chosen, code=False):
+    """([(gpa, bytes), ...] page by page, whether page tables led there) of at=, gpa=, size=, cr3=. code: to execute."""
     size = chosen.get("size", 1)
     if "gpa" in chosen:
         return _split(chosen["gpa"], size, lambda gpa: gpa), False
     from vmm.debug import where  # by those who use it
 
-    found = where.find(vm, chosen["at"], chosen.get("cr3"), chosen.get("pid"))
+    found = where.find(vm, chosen["at"], chosen.get("cr3"), chosen.get("pid"), code)
     return _split(found.gva, size, found.space.translate), found.paged
 
 
