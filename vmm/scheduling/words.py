@@ -2,8 +2,8 @@
 
 from micropython import const
 
-# Bytecode is interrupted so many ticks before a guest above is woken for its timer, since it checks the clock only between
-# some of its steps. The scheduler waits for what is left of them.
+# Bytecode is interrupted so many ticks before a guest above is woken for its timer, since it checks the clock only
+# between some of its steps. The scheduler waits for what is left of them.
 AHEAD = const(6000)
 
 FINE = const(8)  # virtual time: ticks used, shifted by this, by the share
