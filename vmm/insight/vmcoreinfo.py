@@ -8,6 +8,7 @@ with the usual split of 3 GiB to 1. Source: Linux, Documentation/admin-guide/kdu
 
 import struct
 
+import cpu
 import micropython
 from micropython import const
 
@@ -26,12 +27,16 @@ _IMAGE = const(1 << 30)  # bytes of address space that a kernel's image has at m
 _BELOW = const(1 << 24)  # of it before _stext: entry code, where that comes first
 _NAMES = const(0x200)  # bytes of init_uts_ns in which its release is
 _TRIED = const(64)  # notes
+_PAGES = const(64)  # between two looks for guests above
 
 
 @micropython.viper
 def _note(words: ptr32, page: int, pages: int) -> int:
     """The number of the first page from `page` on that begins as the note does; `pages` where none does."""
+    look = cpu.look
     while page < pages:
+        if page & (_PAGES - 1) == 0:
+            look()
         at = page * _WORDS
         if words[at + 3] == _VMCO and words[at + 4] == _REIN and words[at] == _NAME_SIZE:
             return page
