@@ -1,5 +1,5 @@
-"""The tables of `pcanel top`, by rich. Where a terminal is too small they are cut off, not squeezed: what is to be seen is
-right."""
+"""The tables of `pcanel top`, by rich. Where a terminal is too small they are cut off, not squeezed: what is to be seen
+is right."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
