@@ -62,6 +62,12 @@ class Kernel:
     def module_orc(self, gva):
         return None
 
+    def is_thunk(self, gva):
+        return TEXT + 0x8000 <= gva < TEXT + 0x9000
+
+    def begins(self, gva):
+        return gva == TEXT
+
 
 @pytest.mark.parametrize(
     "release, flags, said",
@@ -115,6 +121,25 @@ def test_calls_interrupts_and_the_way_into_the_kernel():
     ]  # fmt: skip
     assert [frame.how for frame in frames] == ["registers", "orc", "orc", "orc"]
     assert (unwinder.end, unwinder.regs) == ("user mode", STACK + 0x208)
+
+
+@pytest.mark.parametrize("flags", [0x400, 0x000], ids=["end", "undefined"])
+def test_a_thunk_goes_back_to_what_lies_on_the_stack(flags):
+    """Of code that stands for an indirect jump or a return ORC says that the stack ends there."""
+    kernel = Kernel([(0, 8, 0, 0x05), (0x7FFF, 0, 0, flags)])
+    # In a retpoline's CALL, behind the jump to it, behind a call of 0x100's
+    kernel.space.write(STACK, struct.pack("<QQQ", TEXT + 0x8007, TEXT, TEXT + 0x101))
+    kernel.space.write(STACK + 0x18, bytes(8))
+    frames, unwinder = walk(kernel, TEXT + 0x8010, STACK)
+    assert [(frame.pc - TEXT, frame.how, frame.exact) for frame in frames] == [
+        (0x8010, "registers", True), (0x8007, "thunk", False), (0, "thunk", True), (0x101, "orc", False)
+    ]  # fmt: skip
+    assert unwinder.end == "first frame of the task"
+    frames, unwinder = walk(kernel, TEXT + 0x7FFF, STACK)
+    assert len(frames) == 1
+    kernel.space.write(STACK, struct.pack("<Q", 0x401000))
+    frames, unwinder = walk(kernel, TEXT + 0x8010, STACK)
+    assert len(frames) == 1 and unwinder.end == "no code at 0x401000"
 
 
 def test_frame_pointers_where_there_are_no_tables():

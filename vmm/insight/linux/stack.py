@@ -28,8 +28,8 @@ CS = const(136)
 _SP = const(152)
 _SAVED = {"r13": 16, "bp": 32, "r10": 56, "rdx": 96, "rdi": 112}
 
-# pc: gva; sp: where its caller's frame ends; how: "registers", "saved", "orc" or "frame pointer", by which it was
-# found; exact: pc is the instruction itself, of a vCPU or of an interrupted function, not the one behind a CALL
+# pc: gva; sp: where its caller's frame ends; how: "registers", "saved", "orc", "frame pointer" or "thunk", by which it
+# was found; exact: pc is the instruction itself, of a vCPU or of an interrupted function, not the one behind a CALL
 Frame = namedtuple("Frame", ("pc", "sp", "how", "exact"))
 
 
@@ -115,6 +115,8 @@ class Unwinder:
             how = "frame pointer"
         sp_register, sp_offset, bp_register, bp_offset, kind, exact = entry
         if kind in (orc.END, orc.UNDEFINED):
+            if self._kernel.is_thunk(frame.pc):
+                return self._of_thunk(frame)
             self.end = "first frame of the task" if kind == orc.END else "the kernel has no way on from here"
             return None
         if how == "frame pointer" and not frame.sp <= self._bp + 8:
@@ -131,6 +133,15 @@ class Unwinder:
             self.end = "first frame of the task" if not pc else "no code at %#x" % pc
             return None
         return Frame(pc, cfa, how, exact)
+
+    def _of_thunk(self, frame):
+        """The Frame behind a thunk of the kernel's (retpoline, return thunk), of which ORC knows no caller: on top of the
+        stack is where it goes back to, or, in its last instruction, the function that it jumps to."""
+        pc = self._space.number(frame.sp, 8)
+        if not self._kernel.is_text(pc):
+            self.end = "no code at %#x" % pc
+            return None
+        return Frame(pc, frame.sp + 8, "thunk", self._kernel.begins(pc))
 
     def _cfa(self, frame, register, offset):
         """Where the caller's frame begins."""
