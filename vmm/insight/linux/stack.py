@@ -135,8 +135,8 @@ class Unwinder:
         return Frame(pc, cfa, how, exact)
 
     def _of_thunk(self, frame):
-        """The Frame behind a thunk of the kernel's (retpoline, return thunk), of which ORC knows no caller: on top of the
-        stack is where it goes back to, or, in its last instruction, the function that it jumps to."""
+        """The Frame behind a thunk of the kernel's (retpoline, return thunk), of which ORC knows no caller: on top of
+        the stack is where it goes back to, or, in its last instruction, the function that it jumps to."""
         pc = self._space.number(frame.sp, 8)
         if not self._kernel.is_text(pc):
             self.end = "no code at %#x" % pc
