@@ -33,16 +33,16 @@ class Firewall:
         try:
             for msr in msrs:
                 for event in (RDMSR, WRMSR):
-                    self._add("%s %#x" % (event, msr), vm.on(event, msr=msr)(refuses))
+                    self._add(str(event) + " %#x", msr, vm.on(event, msr=msr)(refuses))
             for port in ports:
-                self._add("in %#x" % port, vm.on(IO, port=port, write=False)(answers))
-                self._add("out %#x" % port, vm.on(IO, port=port, write=True)(drops))
+                self._add("in %#x", port, vm.on(IO, port=port, write=False)(answers))
+                self._add("out %#x", port, vm.on(IO, port=port, write=True)(drops))
         except BaseException:
             self.stop()
             raise
 
-    def _add(self, text, policy):
-        self.policies.append((text, policy))
+    def _add(self, text, number, policy):
+        self.policies.append((text % number, policy))
 
     def stop(self):
         for _, policy in self.policies:
