@@ -152,6 +152,35 @@ def test_frame_pointers_where_there_are_no_tables():
     assert len(frames) == 1 and unwinder.end.startswith("gva 0xdc is not mapped")  # a mark of pt_regs at 0x54
 
 
+BPF = 0xFFFFFFFFC0000000  # code that no table knows
+
+
+@pytest.mark.parametrize(
+    ("pc", "words", "bp"),
+    [
+        (BPF, (TEXT + 0x10,), 5),  # its first instruction: RBP is the caller's, and no frame pointer
+        (BPF, (TEXT + 0x10, 0, TEXT + 0x20), STACK + 8),  # or looks like one
+        (BPF + 9, (TEXT + 0x10,), STACK + 0x800),  # nor mapped
+        (BPF + 6, (6, TEXT + 0x10), 6),  # behind PUSH RBP
+        (0, (TEXT + 0x10,), 5),  # a call of NULL
+        (0x1234, (TEXT + 0x10,), STACK),
+    ],
+)
+def test_what_has_only_begun_was_called_from_the_top_of_the_stack(pc, words, bp):
+    kernel = Kernel([(0, 8, 0, 0x05)])
+    kernel.space.write(STACK, struct.pack("<%dQ" % (len(words) + 2), *words, 0, 0))
+    kernel.space.write(BPF, bytes.fromhex("0f1f44000055") + bytes.fromhex("4889e5") + bytes(16))
+    frames, unwinder = walk(kernel, pc, STACK, bp)
+    assert [(frame.pc, frame.how, frame.exact) for frame in frames] == [
+        (pc, "registers", True), (TEXT + 0x10, "stack", False)
+    ]  # fmt: skip
+    assert unwinder.end == "first frame of the task"
+    kernel.space.write(STACK, bytes(32))
+    frames, unwinder = walk(kernel, pc, STACK, 6)
+    assert len(frames) == 1
+    assert unwinder.end in ("no caller on the stack", "no frame pointer", "no kernel code at %#x" % pc)
+
+
 def test_stacks_without_an_end_end():
     kernel = Kernel([(0, 8, 0, 0x09)])  # the next stack is where the word at sp says
     kernel.space.write(STACK, struct.pack("<QQ", STACK, TEXT + 1))
