@@ -162,6 +162,14 @@ static mp_obj_t mod_uncounted(mp_obj_t function) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_uncounted_obj, mod_uncounted);
 
+// heap_free() -> bytes of the heap that are free at least: those after the last collection, less what was allocated
+// since. It costs nothing; gc.mem_free() visits every block, and no guest runs meanwhile.
+static mp_obj_t mod_heap_free(void) {
+    size_t taken = MP_STATE_MEM(gc_alloc_amount);
+    return mp_obj_new_int_from_uint((free_blocks > taken ? free_blocks - taken : 0) * HEAP_BLOCK);
+}
+MP_DEFINE_CONST_FUN_OBJ_0(cpu_heap_free_obj, mod_heap_free);
+
 // collect_at() -> hpa of three words of 64 bits: the number of blocks allocated since the last collection after which
 // another is worth it where it can be preempted; the number after which it is due in any case; the frame of the guest
 // that pays for allocations now, 0 for none.

@@ -40,6 +40,7 @@ MP_DECLARE_CONST_FUN_OBJ_1(cpu_preempt_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_hold_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_allocated_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_heap_obj);
+MP_DECLARE_CONST_FUN_OBJ_0(cpu_heap_free_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_machine_check_banks_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_machine_checks_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_refused_obj);
@@ -335,6 +336,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_hold), MP_ROM_PTR(&cpu_hold_obj)},
     {MP_ROM_QSTR(MP_QSTR_allocated), MP_ROM_PTR(&cpu_allocated_obj)},
     {MP_ROM_QSTR(MP_QSTR_heap), MP_ROM_PTR(&cpu_heap_obj)},
+    {MP_ROM_QSTR(MP_QSTR_heap_free), MP_ROM_PTR(&cpu_heap_free_obj)},
     {MP_ROM_QSTR(MP_QSTR_nmis), MP_ROM_PTR(&mod_nmis_obj)},
     {MP_ROM_QSTR(MP_QSTR_take_nmi), MP_ROM_PTR(&mod_take_nmi_obj)},
     {MP_ROM_QSTR(MP_QSTR_machine_check_banks), MP_ROM_PTR(&cpu_machine_check_banks_obj)},

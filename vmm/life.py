@@ -202,6 +202,7 @@ class Life:
         if self._hidden is not None:
             self._hidden.close()
         self._stand(states.OFF, "destroyed")
+        self.starts = 0  # programs on the host that read its memory see by its frames that it has gone
         self.monitor.forget(self)
         self.memory.forget()
         self.release()

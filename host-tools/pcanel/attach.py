@@ -30,7 +30,7 @@ from pcanel.client import Client, Events
 from pcanel.errors import InputError, PcanelError
 from pcanel.monitor import BOOT_TIMEOUT
 from pcanel.ram import served
-from pcanel.ram.guest import Cached, Facts, GuestMemory, ask, check_name, held
+from pcanel.ram.guest import Cached, Facts, ask, check_name, held, watched
 from pcanel.repl import RemoteError
 from pcanel.runs import find
 
@@ -222,6 +222,7 @@ class RemoteVm:
         self.remote = remote
         self.name = name
         self.words = f"vms[{check_name(name)!r}]"
+        self._ram = None
         self._cached: Cached | None = None
         self._prog = None
 
@@ -259,7 +260,9 @@ class RemoteVm:
     def memory(self) -> Cached:
         """read(gpa, size). Pages are kept until the guest runs again, as far as this object knows."""
         if self._cached is None:
-            self._cached = Cached(GuestMemory(self.remote.memory(), self.facts().segments))
+            if self._ram is None:
+                self._ram = self.remote.memory()
+            self._cached = Cached(watched(self._ram, self.facts(), still=False))
         return self._cached
 
     @property
@@ -273,8 +276,7 @@ class RemoteVm:
 
     def forget(self) -> None:
         """The guest has run: what was read of it is old."""
-        if self._cached is not None:
-            self._cached.forget()
+        self._cached = None
         self._prog = None
 
     def on(self, event: str, **filters) -> Callable[[Callable[["Event"], str | None]], "HostPolicy"]:

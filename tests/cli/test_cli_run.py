@@ -86,6 +86,10 @@ def test_what_ends_by_sys_exit_has_just_ended(pcanel, running):
         assert (done.returncode, done.stderr) == (status, said), code
         assert done.stdout == ("1\n" if "print" in code else "")
         assert pcanel("exec", "print(kept)").stdout == "5\n"
+    few = pcanel.start("exec", "for i in range(3000): print(i)")
+    assert few.stdout.readline() == "0\n"
+    few.stdout.close()  # as `head -1`
+    assert (few.wait(60), few.stderr.read()) == (128 + signal.SIGPIPE, "")
     done = pcanel("exec", "import machine; machine.soft_reset()")
     assert (done.returncode, "soft reboot" in done.stderr) == (1, True)
     assert "NameError" in pcanel("exec", "print(kept)").stderr

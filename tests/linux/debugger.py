@@ -32,6 +32,7 @@ def check(shell, guest):
     assert "__x64_sys_open" in lines[2] and "do_syscall_64" in trace and "(user mode)" in trace
     assert ask(f"{vm}.args()[0]") == 0xFFFFFF9C and ask(f"{vm}.args()[1] == {vm}.stopped.rsi")  # AT_FDCWD
     assert ask(f"repr({vm}.args(0))").startswith("(0x")
+    check_unknown_code(monitor, vm, lines)
     listing = ask(f"repr({vm}.disassemble('do_sys_openat2', 12))")
     assert listing.startswith("do_sys_openat2:\n=> 0xffffffff")
     stop = ask(f"repr({vm}.step())")
@@ -59,6 +60,17 @@ def check(shell, guest):
     monitor.exec(at % b"\1\0\0\0")  # as if it had
     assert ask(f"repr({vm}.explain())").startswith("the kernel has panicked, on processor 1; vm.linux.dmesg() has")
     monitor.exec(at % b"\xff\xff\xff\xff")
+
+
+def check_unknown_code(monitor, vm, lines):
+    """As if NULL had been called there, or code that no table knows: the callers are found all the same."""
+    at, below = monitor.eval(f"({vm}.stopped.rip, {vm}.stopped.rsp - 0x400)")
+    monitor.exec(f"{vm}.stopped.poke({below:#x}, b'\\x0f\\x1f\\x44\\0\\0')")  # as a BPF program begins
+    for rip in (0, below):
+        monitor.exec(f"{vm}.stopped.rip = {rip:#x}")
+        trace = monitor.eval(f"repr({vm}.backtrace({vm}.stopped))")
+        monitor.exec(f"{vm}.stopped.rip = {at:#x}")
+        assert trace.splitlines()[1].startswith(f"#0  {rip:#018x}") and trace.splitlines()[2:] == lines[2:], trace
 
 
 def check_finish(monitor, vm, wait):

@@ -109,6 +109,30 @@ def check_by_line(shell, guest):
     assert shell.run("echo $((6 * 7))") == "42\n"
 
 
+def check_run_meanwhile(shell, guest):
+    """A guest that runs behind drgn's back: what drgn has read is old, and it says so. NULL is no per-CPU variable."""
+    shell.monitor.wait_booted()
+    code = """
+import sys
+print(find_task(prog, 1).comm.string_(), "irq_desc_tree" in prog, flush=True)
+sys.stdin.readline()
+try:
+    prog.symbol(0x18)
+except LookupError:
+    print("NULL has no name", flush=True)
+print(len(list(prog.threads())))
+"""
+    words = [sys.executable, "-m", "pcanel.cli", "drgn", "--run", shell.monitor.run.id, guest, "-e", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "b'init' True\n"
+        shell.monitor.exec(f"vms[{guest!r}].resume()")
+        assert shell.run("echo $((6 * 7))") == "42\n"
+        out, err = process.communicate("\n", timeout=60)
+    assert out == "NULL has no name\n" and f"guest {guest} has run meanwhile: what was read before" in err, (out, err)
+    assert shell.monitor.eval(f"vms[{guest!r}].state") in ("running", "halted")
+
+
 def check_modules(shell, guest):
     """Types and functions of a module, which BTF's split section has."""
     shell.monitor.wait_booted()

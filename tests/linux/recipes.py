@@ -1,10 +1,10 @@
 """Recipes that guard and look: kernel text and tables, modules, terminals, coverage, a heap."""
 
-# memcpy_erms of 8 bytes over sys_call_table, with CR0.WP clear, in place of sync.
+# memcpy of 8 bytes over sys_call_table, with CR0.WP clear, in place of sync; memcpy_orig is what guests use.
 _INTRUDER = """
 def overwrites(vcpu):
     vcpu.cr0 &= ~0x10000
-    vcpu.rip = vm.symbols['memcpy_erms']
+    vcpu.rip = vm.symbols['memcpy_orig']
     vcpu.rdi, vcpu.rsi, vcpu.rdx = vm.symbols['sys_call_table'] + 8, vm.symbols['linux_banner'], 8
     return RETRY
 def protects(vcpu):
@@ -48,11 +48,10 @@ def check_guards(shell):
     assert all(start <= gva < end for _, gva, _ in rows)
     monitor.exec(f"g.stop()\ng, m = guard.kernel(vm, text=False), guard.modules(vm)\n{_INTRUDER}")
     shell.run("sync")
-    assert monitor.eval("[(part, gva - vm.symbols['sys_call_table']) for part, gva, _, _ in g.rows]") == [
-        ("sys_call_table", 8)
-    ]
+    rows = monitor.eval("[(part, gva - vm.symbols['sys_call_table']) for part, gva, _, _ in g.rows]")
+    assert rows and set(rows) == {("sys_call_table", 8)}  # it writes first and last 8 bytes
     assert monitor.eval("table() == was")
-    assert "memcpy_erms" in monitor.eval("repr(g)")
+    assert "memcpy_orig" in monitor.eval("repr(g)")
     assert "Operation not permitted" in shell.run("insmod /loop.ko 2>&1 || true")
     assert monitor.eval("m.hits") >= 1
     monitor.exec("g.stop()\nfor each in intruder + (m,): each.detach()")

@@ -226,6 +226,10 @@ def test_drgn_by_a_serial_line(shell):
     drgns.check_by_line(shell, "linux")
 
 
+def test_drgn_says_that_the_guest_has_run(shell):
+    drgns.check_run_meanwhile(shell, "linux")
+
+
 def test_drgn_knows_types_of_modules(shell):
     drgns.check_modules(shell, "linux")
 

@@ -200,3 +200,7 @@ def test_a_scan_of_the_stack(guest):
     made.exec("vm.resume()\ntime.sleep_ms(5)\nvm.pause()")
     text = made.eval("repr(vm.backtrace())")
     assert "by a scan of the stack" in text and f"{CODE + 7 + 7 + 5:#018x}" in text
+    # In the upper half, where a kernel's stack is: the same tables once more
+    made.exec("top = vcpu.cr3 & ~0xFFF\nvm.memory.write_u64(top + 8 * 511, vm.memory.read_u64(top))")
+    made.exec("vcpu.rsp |= 0xFFFFFF8000000000")
+    assert made.eval("repr(vm.backtrace())") == text

@@ -1,6 +1,14 @@
 """pcanel trace, plot and top on a running monitor."""
 
 import csv
+import fcntl
+import os
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
 
 import pytest
 from bench import CODE
@@ -93,6 +101,64 @@ def test_top_shows_guests_and_exits(guest, pcanel):
     status, out, err = pcanel("top", "--count", 1, "--every", 0.3)
     assert status == 0 and not err
     assert made.name in out and "CPUID" in out and "IO_INSTRUCTION" in out and "heap" in out, out
+
+
+@pytest.fixture
+def program(bench):
+    """A command of pcanel as a program of its own."""
+    started = []
+
+    def start(*arguments, **more):
+        words = [sys.executable, "-m", "pcanel.cli", *map(str, arguments), "--run", bench.monitor.run.id]
+        started.append(subprocess.Popen(words, **more))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def _shown(terminal, text, seconds=30):
+    """What the terminal is sent up to a text."""
+    said = b""
+    end = time.monotonic() + seconds
+    while text not in said:
+        assert select.select([terminal], [], [], max(end - time.monotonic(), 0))[0], said
+        said += os.read(terminal, 65536)
+    return said.decode()
+
+
+def test_top_on_a_terminal_is_left_by_q(bench, guest, program):
+    """In 80 columns no number is cut off; guests that come and go do; the terminal is as it was afterwards."""
+    made = guest(LOOP)
+    made.go()
+    terminal, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    before = termios.tcgetattr(theirs)
+    top = program("top", "--every", 0.3, stdin=theirs, stdout=theirs)
+    said = _shown(terminal, b"IO_INSTRUCTION")
+    said += _shown(terminal, b"IO_INSTRUCTION")
+    assert made.name in said and "late, mean" in said and "\N{HORIZONTAL ELLIPSIS}" not in said, said
+    bench.exec(f"vms[{made.name!r}].destroy()")
+    _shown(terminal, b"m0\x1b[0m guests")
+    os.write(terminal, b"q")
+    assert top.wait(30) == 0 and termios.tcgetattr(theirs) == before
+    os.close(terminal)
+    os.close(theirs)
+
+
+def test_a_trace_ends_with_its_guest(bench, guest, program, tmp_path):
+    made = guest(LOOP)
+    made.go()
+    path = tmp_path / "trace.csv"
+    trace = program("trace", made.name, path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "recording the exits" in trace.stderr.readline()
+    time.sleep(0.5)
+    bench.exec(f"vms[{made.name!r}].destroy()")
+    out, err = trace.communicate(timeout=30)
+    assert trace.returncode == 0 and err == f"pcanel: guest {made.name} has been destroyed: the trace ends here\n", err
+    assert " exits, " in out and len(path.read_text().splitlines()) > 100
 
 
 def test_a_person_who_types_is_not_disturbed(bench, guest, pcanel, tmp_path):

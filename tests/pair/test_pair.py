@@ -107,6 +107,23 @@ def test_both_answer_on_their_consoles(pair):
     assert "tSensor" in pair.rtos.run("i")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "vm.symbols.forget() or vm.symbols['init_task']",
+        "vm.symbols.search('openat2')",
+        "vm.linux.ps()",
+        "__import__('vmm.insight.exits.facts', None, None, ['of']).of(vms)",
+    ],
+    ids=["first symbol", "search", "first types", "what pcanel top asks"],
+)
+def test_a_look_into_linux_does_not_hold_up_the_other(pair, words):
+    """What takes millions of ticks at the prompt makes way for the guest of a higher priority."""
+    pair.monitor.exec("vm = vms['linux']; vms['rtos'].used()")
+    pair.monitor.eval(f"str({words})")
+    assert pair.monitor.eval("vms['rtos'].used()[5]") < 150_000
+
+
 def test_the_prompt_pauses_one_and_the_other_goes_on(pair):
     monitor = pair.monitor
     monitor.exec("vms['linux'].pause()")

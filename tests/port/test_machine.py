@@ -141,3 +141,18 @@ def test_help_modules(monitor):
     names = "asyncio/__init__ binascii cpu gc hashlib io json machine math multiboot os re select struct sys time"
     assert {*names.split(), "uctypes", "vfs", "vmm/__init__", "vmx"} <= {*printed.split()}
     assert "guests" in monitor.exec("help()")
+
+
+def test_what_is_free_in_the_heap(fresh):
+    """As many bytes as gc.mem_free() counts, but for what has been freed since the last collection."""
+    machine = fresh(cmdline="heap=8M")
+    printed = machine.exec(
+        "import cpu, gc\n"
+        "gc.collect()\n"
+        "print(cpu.heap_free(), gc.mem_free())\n"
+        "taken = bytearray(1 << 20)\n"
+        "print(cpu.heap_free(), gc.mem_free())"
+    )
+    at_least, free, later, left = map(int, printed.split())
+    assert free - 65536 < at_least <= free + 4096
+    assert left - 65536 < later <= left + 4096 and later < at_least - MIB

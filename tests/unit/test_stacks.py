@@ -62,6 +62,12 @@ class Kernel:
     def module_orc(self, gva):
         return None
 
+    def is_thunk(self, gva):
+        return TEXT + 0x8000 <= gva < TEXT + 0x9000
+
+    def begins(self, gva):
+        return gva == TEXT
+
 
 @pytest.mark.parametrize(
     "release, flags, said",
@@ -117,6 +123,25 @@ def test_calls_interrupts_and_the_way_into_the_kernel():
     assert (unwinder.end, unwinder.regs) == ("user mode", STACK + 0x208)
 
 
+@pytest.mark.parametrize("flags", [0x400, 0x000], ids=["end", "undefined"])
+def test_a_thunk_goes_back_to_what_lies_on_the_stack(flags):
+    """Of code that stands for an indirect jump or a return ORC says that the stack ends there."""
+    kernel = Kernel([(0, 8, 0, 0x05), (0x7FFF, 0, 0, flags)])
+    # In a retpoline's CALL, behind the jump to it, behind a call of 0x100's
+    kernel.space.write(STACK, struct.pack("<QQQ", TEXT + 0x8007, TEXT, TEXT + 0x101))
+    kernel.space.write(STACK + 0x18, bytes(8))
+    frames, unwinder = walk(kernel, TEXT + 0x8010, STACK)
+    assert [(frame.pc - TEXT, frame.how, frame.exact) for frame in frames] == [
+        (0x8010, "registers", True), (0x8007, "thunk", False), (0, "thunk", True), (0x101, "orc", False)
+    ]  # fmt: skip
+    assert unwinder.end == "first frame of the task"
+    frames, unwinder = walk(kernel, TEXT + 0x7FFF, STACK)
+    assert len(frames) == 1
+    kernel.space.write(STACK, struct.pack("<Q", 0x401000))
+    frames, unwinder = walk(kernel, TEXT + 0x8010, STACK)
+    assert len(frames) == 1 and unwinder.end == "no code at 0x401000"
+
+
 def test_frame_pointers_where_there_are_no_tables():
     kernel = Kernel([], tables=False)
     kernel.space.write(STACK, struct.pack("<QQQQ", STACK + 0x10, TEXT + 1, 0, 0x1234))
@@ -125,6 +150,35 @@ def test_frame_pointers_where_there_are_no_tables():
     assert unwinder.end == "no code at 0x1234"
     frames, unwinder = walk(kernel, TEXT, STACK, 0x55)
     assert len(frames) == 1 and unwinder.end.startswith("gva 0xdc is not mapped")  # a mark of pt_regs at 0x54
+
+
+BPF = 0xFFFFFFFFC0000000  # code that no table knows
+
+
+@pytest.mark.parametrize(
+    ("pc", "words", "bp"),
+    [
+        (BPF, (TEXT + 0x10,), 5),  # its first instruction: RBP is the caller's, and no frame pointer
+        (BPF, (TEXT + 0x10, 0, TEXT + 0x20), STACK + 8),  # or looks like one
+        (BPF + 9, (TEXT + 0x10,), STACK + 0x800),  # nor mapped
+        (BPF + 6, (6, TEXT + 0x10), 6),  # behind PUSH RBP
+        (0, (TEXT + 0x10,), 5),  # a call of NULL
+        (0x1234, (TEXT + 0x10,), STACK),
+    ],
+)
+def test_what_has_only_begun_was_called_from_the_top_of_the_stack(pc, words, bp):
+    kernel = Kernel([(0, 8, 0, 0x05)])
+    kernel.space.write(STACK, struct.pack("<%dQ" % (len(words) + 2), *words, 0, 0))
+    kernel.space.write(BPF, bytes.fromhex("0f1f44000055") + bytes.fromhex("4889e5") + bytes(16))
+    frames, unwinder = walk(kernel, pc, STACK, bp)
+    assert [(frame.pc, frame.how, frame.exact) for frame in frames] == [
+        (pc, "registers", True), (TEXT + 0x10, "stack", False)
+    ]  # fmt: skip
+    assert unwinder.end == "first frame of the task"
+    kernel.space.write(STACK, bytes(32))
+    frames, unwinder = walk(kernel, pc, STACK, 6)
+    assert len(frames) == 1
+    assert unwinder.end in ("no caller on the stack", "no frame pointer", "no kernel code at %#x" % pc)
 
 
 def test_stacks_without_an_end_end():

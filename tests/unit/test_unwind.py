@@ -14,11 +14,11 @@ CALL, REGS, PARTIAL = 0, 1, 2  # before 6.4
 END = 1 << 10
 
 
-def frames(*entries):
+def frames(*entries, thunks=()):
     """{address: (CFA, rules by number of the register)} of [(address, sp_offset, bp_offset, flags)]."""
     places = b"".join(struct.pack("<i", at - BASE - 4 * i) for i, (at, *_) in enumerate(entries))
     table = b"".join(struct.pack("<hhH", *rest) for _, *rest in entries)
-    data = unwind.debug_frame([unwind.rows(BASE, places, table, None)])
+    data = unwind.debug_frame([unwind.rows(BASE, places, table, None, thunks)])
     structs = DWARFStructs(little_endian=True, dwarf_format=32, address_size=8)
     found = {}
     for entry in CallFrameInfo(io.BytesIO(data), len(data), 0, structs, for_eh_frame=False).get_entries():
@@ -41,6 +41,14 @@ def test_a_function_that_pushes_rbp():
     assert (rules[6].type, rules[6].arg) == ("OFFSET", -16) and (rules[16].type, rules[16].arg) == ("OFFSET", -8)
     assert augmentation == b"z" and found[BASE][1][6].type == "SAME_VALUE"
     assert found[BASE + 0x20000][1][16].type == "UNDEFINED"
+
+
+def test_a_thunk_has_its_caller_on_the_stack():
+    entries = (BASE, 8, 0, SP | CALL << 8), (BASE + 0x100, 0, 0, END), (BASE + 0x200, 0, 0, END)
+    found = frames(*entries, thunks=[(BASE + 0x100, BASE + 0x140)])
+    assert (found[BASE][0].reg, found[BASE][0].offset) == (7, 8)
+    assert 16 in found[BASE + 0x200][1] and found[BASE + 0x200][1][16].type == "UNDEFINED"
+    assert all(rules[16].type != "UNDEFINED" for at, (_, rules, _) in found.items() if at < BASE + 0x200)
 
 
 def test_registers_that_an_interrupt_has_pushed():

@@ -157,7 +157,8 @@ def _up_the_frames(m, trace, least, bp):
 def _by_scan(m, trace, sp):
     size = m.vcpu.bits // 8
     base = 0 if size == 8 else m.vcpu.segment("ss")[1]
-    for at in range(sp, sp + _SCAN, size):
+    for offset in range(0, _SCAN, size):  # a kernel's addresses are too large for a range
+        at = sp + offset
         pc = _word(m, base + at, size)
         if pc is None:
             trace.end = "the stack ends at %#x" % at

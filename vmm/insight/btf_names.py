@@ -6,6 +6,7 @@ are compared. Made at the first question, in one walk over all types; then a nam
 
 from array import array
 
+import cpu
 import micropython
 from micropython import const
 
@@ -72,9 +73,12 @@ def _index(types: int, length: int, strings: int, string_length: int, shape: ptr
     """Enter each type of an indexed kind that has a name; -1: the table is too small, or a type is broken."""
     at = 0
     count = 0
+    look = cpu.look
     wanted = int(_INDEXED)
     free = mask - (mask >> 3)
     while at < length:
+        if count & (STRIDE - 1) == 0:
+            look()  # guests above that are due run now
         record = ptr32(types + at)
         info = int(record[1])
         kind = info >> 24 & 31

@@ -1,5 +1,6 @@
 """Walks over the records of a BTF section in place, in viper: what they say is checked in the step that reads it."""
 
+import cpu
 import micropython
 from micropython import const
 
@@ -13,10 +14,12 @@ def scan(types: int, length: int, shape: ptr8, marks: ptr32) -> int:
     """Count the types, and mark the offset of each 32nd; ~offset of the first broken type."""
     at = 0
     count = 0
+    look = cpu.look
     while at < length:
         if at + RECORD > length:
             return -1 - at
         if count & (STRIDE - 1) == 0:
+            look()  # guests above that are due run now
             marks[count // STRIDE] = at
         info = int(ptr32(types + at)[1])
         kind = info >> 24 & 31
@@ -56,7 +59,13 @@ def find(
     since: the offset of the first string.
     """
     first = int(name[0])
+    look = cpu.look
+    left = 0
     while at + RECORD <= end:
+        if left == 0:
+            look()
+            left = STRIDE
+        left -= 1
         record = ptr32(types + at)
         info = int(record[1])
         kind = info >> 24 & 31

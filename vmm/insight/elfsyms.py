@@ -7,6 +7,7 @@ absolute. Source: System V ABI, "Sections" and "Symbol Table".
 
 import struct
 
+import cpu
 import micropython
 from micropython import const
 
@@ -20,12 +21,19 @@ _STT_FUNC = const(2)  # types up to this one are names of addresses
 _SHF_EXECINSTR = const(4)
 _LONGEST = const(512)
 _SAME = const(4096)  # symbols of one name
+_LOOK = const(128)  # symbols between two looks for guests above
 
 
 @micropython.viper
 def _named(symbols: ptr8, at: int, size: int, entry: int, info: int, strings: ptr8, room: int, key: ptr8) -> int:
     """The offset of the next symbol from `at` on with the name `key` (which ends with 0); -1 for none."""
+    look = cpu.look
+    left = 0
     while at + entry <= size:
+        if left == 0:
+            look()  # guests above that are due run now
+            left = _LOOK
+        left -= 1
         if (symbols[at + info] & 15) <= _STT_FUNC and (symbols[at + info + 2] | symbols[at + info + 3]):
             name = symbols[at] | (symbols[at + 1] << 8) | (symbols[at + 2] << 16) | (symbols[at + 3] << 24)
             i = 0
@@ -46,7 +54,10 @@ def _nearest(words: ptr32, count: int, wide: int, gva: int, above: int) -> int:
     largest = 0
     at = 0
     i = 0
+    look = cpu.look
     while i < count:
+        if i & (_LOOK - 1) == 0:
+            look()
         if wide:
             kind = words[at + 1]
             value = words[at + 2] | (words[at + 3] << 32)

@@ -37,8 +37,9 @@ def _page_offset(vm, image):
 def of(vm):
     """A dict of numbers, texts and lists of them.
 
-    segments: (gpa, size, hpa); vcpus: state, registers, cr3 of each; vmcoreinfo: the text of VMCOREINFO, "" where the
-    guest has none, and why says the reason; page_offset: gva of gpa 0 in a Linux's direct map, or 0.
+    segments: (gpa, size, hpa); vcpus: state, registers, cr3 of each; frames: their hpas; vmcoreinfo: the text of
+    VMCOREINFO, "" where the guest has none, and why says the reason; page_offset: gva of gpa 0 in a Linux's direct map,
+    or 0.
     """
     text, why, offset = "", "", 0
     try:
@@ -55,6 +56,7 @@ def of(vm):
         "vcpus": [
             {"state": vcpu.scheduled.state, "cr3": vcpu.cr3 & MASK64, "registers": registers(vcpu)} for vcpu in vm.vcpus
         ],
+        "frames": [vcpu.frame_hpa for vcpu in vm.vcpus],
         "vmcoreinfo": text,
         "why": why,
         "page_offset": offset,

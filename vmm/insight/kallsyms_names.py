@@ -5,16 +5,22 @@ loop a symbol's length is read and its tokens are followed, as far as that loop 
 as all the rest of a symbol, of which a kernel has a hundred thousand. Source: Linux, kernel/kallsyms.c.
 """
 
+import cpu
 import micropython
 from micropython import const
 
 LONGEST = const(512)  # characters of a name, with its type
+_LOOK = const(256)  # symbols whose lengths are read between two looks for guests above
+_LOOK_SPELLED = const(8)  # and whose names are spelled
 
 
 @micropython.viper
 def skip(names: ptr8, at: int, size: int, count: int) -> int:
     """The offset behind `count` symbols; -1 where they pass `size`, or one is empty or too long."""
+    look = cpu.look
     while count > 0:
+        if count & (_LOOK - 1) == 0:
+            look()
         if at + 2 > size:
             return -1
         length = names[at]
@@ -75,7 +81,10 @@ def next_containing(
     left = int(place[1])
     wanted = int(needle[0])
     found = 0
+    look = cpu.look
     while left > 0 and found == 0:
+        if left & (_LOOK_SPELLED - 1) == 0:
+            look()
         if at + 2 > size:
             left = 0
             break
@@ -128,7 +137,10 @@ def next_called(
     at = int(place[0])
     left = int(place[1])
     found = 0
+    look = cpu.look
     while left > 0 and found == 0:
+        if left & (_LOOK - 1) == 0:
+            look()
         if at + 2 > size:
             left = 0
             break

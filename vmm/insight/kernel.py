@@ -135,6 +135,16 @@ class Kernel:
                 return True
         return self.module_orc(gva) is not None
 
+    def begins(self, gva):
+        """Whether a function begins at an address."""
+        around = self.symbols.around(gva)
+        return bool(around) and around[1] == gva
+
+    def is_thunk(self, gva):
+        """Whether a function at an address stands for an indirect jump or a return (retpolines and their like)."""
+        around = self.symbols.around(gva)
+        return bool(around) and "thunk" in around[0]
+
     @property
     def module_symbols(self):
         """vmm.insight.linux.module_symbols.ModuleSymbols. ValueError: the kernel has no BTF."""

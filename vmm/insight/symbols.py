@@ -176,6 +176,8 @@ class Symbols:
 
         The name of a module's symbol is "name [module]".
         """
+        if not isinstance(gva, int):
+            raise ValueError("%r is no address" % (gva,))
         found = self._load().around(gva)
         if found is None and gva >> 31 == _HIGH:
             modules = self._modules()

@@ -5,6 +5,7 @@
 Nothing is copied: an address is found by binary search, a name by reading from the beginning. Source: nm(1).
 """
 
+import cpu
 import micropython
 from micropython import const
 
@@ -12,6 +13,7 @@ from vmm.insight.kallsyms import DATA
 
 _LONGEST = const(600)  # bytes of a line
 _SAME = const(4096)  # symbols of one name
+_LOOK = const(512)  # bytes between two looks for guests above
 
 
 @micropython.viper
@@ -19,7 +21,10 @@ def _ending(text: ptr8, at: int, size: int, key: ptr8, wanted: int) -> int:
     """From offset `at` on, where the next line begins that ends with key[:wanted] and a line feed; -1 for none."""
     last = key[wanted - 1]
     start = at
+    look = cpu.look
     while at < size:
+        if at & (_LOOK - 1) == 0:
+            look()
         if text[at] == 10:
             if at - start > wanted and text[at - 1] == last:
                 i = 0

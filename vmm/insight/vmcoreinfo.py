@@ -8,6 +8,7 @@ with the usual split of 3 GiB to 1. Source: Linux, Documentation/admin-guide/kdu
 
 import struct
 
+import cpu
 import micropython
 from micropython import const
 
@@ -25,13 +26,18 @@ MAP32 = const(0xC0000000)
 _IMAGE = const(1 << 30)  # bytes of address space that a kernel's image has at most
 _BELOW = const(1 << 24)  # of it before _stext: entry code, where that comes first
 _NAMES = const(0x200)  # bytes of init_uts_ns in which its release is
+_MACHINES = b"x86_64", b"i686", b"i586"
 _TRIED = const(64)  # notes
+_PAGES = const(64)  # between two looks for guests above
 
 
 @micropython.viper
 def _note(words: ptr32, page: int, pages: int) -> int:
     """The number of the first page from `page` on that begins as the note does; `pages` where none does."""
+    look = cpu.look
     while page < pages:
+        if page & (_PAGES - 1) == 0:
+            look()
         at = page * _WORDS
         if words[at + 3] == _VMCO and words[at + 4] == _REIN and words[at] == _NAME_SIZE:
             return page
@@ -42,8 +48,9 @@ def _note(words: ptr32, page: int, pages: int) -> int:
 class Image:
     """A Linux kernel in guest memory. release: text, as `uname -r` says; bits: 32 or 64; mask: of its addresses."""
 
-    def __init__(self, memory, text):
-        """text: of the note, bytes. ValueError where it is not of a kernel in this memory."""
+    def __init__(self, memory, text, changed=False):
+        """text: of the note, bytes. ValueError where it is not of a kernel in this memory. changed: what `uname` says
+        may have been changed."""
         self._memory = memory
         self._text = b"\n" + text
         self.release = self.value("OSRELEASE")
@@ -53,7 +60,8 @@ class Image:
         self._shift = MAP64 - _integer(base, 10) if base is not None else MAP32
         self._lowest = self.symbol("_stext") - _BELOW
         names = bytes(self.view(self.symbol("init_uts_ns"), _NAMES))
-        if b"\0" + self.release.encode() + b"\0" not in names:
+        known = _MACHINES if changed else (self.release.encode(),)
+        if not any([b"\0" + name + b"\0" in names for name in known]):
             raise ValueError("VMCOREINFO tells of Linux %s, which is not there" % self.release)
 
     @property
@@ -117,25 +125,35 @@ def find(memory, entry):
     ValueError where there is none; of several notes that are wrong the last one's reason.
     """
     why = "there is no VMCOREINFO in guest memory: no Linux, or one that has only begun to boot"
-    tried = 0
+    texts = []
     for base, size, _ in memory.segments:
         pages = size // PAGE
         words = memory.view(base, size)
         page = _note(words, 0, pages)
-        while page < pages and tried < _TRIED:
-            tried += 1
-            try:
-                length = struct.unpack_from("<I", words, page * PAGE + 4)[0]
-                text = memory.read(base + page * PAGE + _TEXT, min(length, PAGE - _TEXT))
-                image = Image(memory, text)
-                if image.is_live(entry):
-                    return image
-                another = "another kernel runs" if entry else "no kernel runs at its addresses yet"
-                why = "Linux %s is in guest memory, but %s" % (image.release, another)
-            except ValueError as error:
-                why = str(error)
+        while page < pages and len(texts) < _TRIED:
+            length = struct.unpack_from("<I", words, page * PAGE + 4)[0]
+            texts.append(memory.read(base + page * PAGE + _TEXT, min(length, PAGE - _TEXT)))
+            image, why = _live(memory, texts[-1], entry, False)
+            if image:
+                return image
             page = _note(words, page + 1, pages)
+    for text in texts:
+        image, _ = _live(memory, text, entry, True)
+        if image:
+            return image
     raise ValueError(why)
+
+
+def _live(memory, text, entry, changed):
+    """(the Image of the kernel that runs, ""), or (None, why there is none)."""
+    try:
+        image = Image(memory, text, changed)
+        if image.is_live(entry):
+            return image, ""
+        another = "another kernel runs" if entry else "no kernel runs at its addresses yet"
+        return None, "Linux %s is in guest memory, but %s" % (image.release, another)
+    except ValueError as error:
+        return None, str(error)
 
 
 def of(vm):

@@ -54,6 +54,8 @@ class Space:
     def _pieces(self, gva, size):
         """[(gpa, size), ...]: all of it, or ValueError."""
         out = []
+        if size < 0:
+            raise ValueError("%d bytes: a number from 0 up" % size)
         while size:
             gpa = self.translate(gva)
             piece = min(size, PAGE - (gva & (PAGE - 1)))
@@ -145,6 +147,14 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
                 return -1
             page = page & ~offset | gva & offset & 0xFFFFFF000
         shift -= 9
+
+
+def misuse(gva, what):
+    """The ValueError for what is no address, or no bytes: a symbol's name most of all."""
+    if isinstance(gva, int):
+        return ValueError("%r are neither bytes nor a number of them" % (what,))
+    more = ": vm.symbols[%r] is that of a symbol" % gva if isinstance(gva, str) else ""
+    return ValueError("%r is no address%s" % (gva, more))
 
 
 @micropython.viper

@@ -17,22 +17,32 @@ class Firewall:
     """policies: [(text, policy), ...]."""
 
     def __init__(self, vm, msrs, ports):
-        refuse = Inject(GP, 0)
+        fault = Inject(GP, 0)
         ones = Value(0xFFFFFFFF)
+
+        def refuses(vcpu):
+            return fault
+
+        def answers(vcpu):
+            return ones
+
+        def drops(vcpu):
+            return HANDLED
+
         self.policies = []
         try:
             for msr in msrs:
                 for event in (RDMSR, WRMSR):
-                    self._add("%s %#x" % (event, msr), vm.on(event, msr=msr)(lambda vcpu: refuse))
+                    self._add(str(event) + " %#x", msr, vm.on(event, msr=msr)(refuses))
             for port in ports:
-                self._add("in %#x" % port, vm.on(IO, port=port, write=False)(lambda vcpu: ones))
-                self._add("out %#x" % port, vm.on(IO, port=port, write=True)(lambda vcpu: HANDLED))
+                self._add("in %#x", port, vm.on(IO, port=port, write=False)(answers))
+                self._add("out %#x", port, vm.on(IO, port=port, write=True)(drops))
         except BaseException:
             self.stop()
             raise
 
-    def _add(self, text, policy):
-        self.policies.append((text, policy))
+    def _add(self, text, number, policy):
+        self.policies.append((text % number, policy))
 
     def stop(self):
         for _, policy in self.policies:

@@ -44,7 +44,11 @@ class Guard:
         """Guard [gva, gva + size) of the kernel too, which is contiguous in guest-physical memory."""
         gpa = self.vm.kernel.space.translate(gva)
         attach = self.vm.on(MEMORY, gpa=gpa, length=size, access="w")
-        self.policies.append(attach(lambda vcpu: self._written(part, gva + vcpu.gpa - gpa, vcpu.rip)))
+
+        def guards(vcpu):
+            return self._written(part, gva + vcpu.gpa - gpa, vcpu.rip)
+
+        self.policies.append(attach(guards))
 
     def _written(self, part, gva, rip):
         last = self.rows[-1] if self.rows else None
@@ -93,4 +97,8 @@ def kernel(vm, allow=False, text=True):
 def modules(vm):
     """No module is loaded from now on: EPERM; returns the policy."""
     answer = Value(-values.number_of("EPERM"))
-    return vm.on(SYSCALL, number=_LOADS)(lambda vcpu: answer)
+
+    def refuses(vcpu):
+        return answer
+
+    return vm.on(SYSCALL, number=_LOADS)(refuses)

@@ -20,6 +20,8 @@ class Keys:
     """typed: {terminal: the last MOST bytes}."""
 
     def __init__(self, vm, tty):
+        if not (tty is None or isinstance(tty, str) and tty):
+            raise ValueError("tty=%r: a terminal's name, such as 'ttyS0'" % (tty,))
         self.typed = {}
         self._tty = tty
         self._vm = vm

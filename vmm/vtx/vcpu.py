@@ -222,11 +222,17 @@ class Vcpu:
         space: the address space, a CR3 or a Space (vcpu.space(cr3), vm.kernel.space); None: the current one, and for an
         address of the kernel that page-table isolation has taken out of it, the kernel's.
         """
-        return look.holding(self, gva, space).read(gva, size)
+        try:
+            return look.holding(self, gva, space).read(gva, size)
+        except TypeError:
+            raise look.misuse(gva, size)
 
     def poke(self, gva, data, space=None):
         """Write bytes at a guest-virtual address, whatever the page's rights are. space: as for peek()."""
-        look.holding(self, gva, space).write(gva, data)
+        try:
+            look.holding(self, gva, space).write(gva, data)
+        except TypeError:
+            raise look.misuse(gva, data)
 
     # (gva): return the gpa of a gva by the guest's page tables. ValueError says why it has none.
     translate = look.translate

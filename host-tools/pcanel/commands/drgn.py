@@ -52,7 +52,9 @@ def _drgn(options: argparse.Namespace) -> int:
             "run": str(run.path) if run else None,
             "prompt": run.console(REPL)["socket"] if run else None,
             "line": options.line,
+            "name": facts.name,
             "segments": facts.segments,
+            "frames": facts.frames,
             "live": options.live,
             "kernels": [str(file) for file in _kernels(options, run)],
         }

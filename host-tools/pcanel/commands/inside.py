@@ -13,7 +13,7 @@ from pcanel.commands.output import say
 from pcanel.errors import EngineError
 from pcanel.monitor import BOOT_TIMEOUT, REPL
 from pcanel.ram import served
-from pcanel.ram.guest import Facts, GuestMemory, Memory, ask, held
+from pcanel.ram.guest import Facts, GuestMemory, Memory, ask, held, watched
 from pcanel.ram.line import LineMemory
 from pcanel.runs import Run, find
 
@@ -71,7 +71,7 @@ def opened(options: argparse.Namespace, name: str) -> Iterator[tuple[Facts, Gues
     """The same with the guest's memory."""
     way = _way(options)
     with _asked(way, options, name) as facts, _memory(way) as memory:
-        yield facts, GuestMemory(memory, facts.segments)
+        yield facts, watched(memory, facts, not options.live)
 
 
 @contextmanager

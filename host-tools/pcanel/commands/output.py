@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,9 +11,13 @@ from pcanel.errors import InputError
 
 
 def show(data: bytes) -> None:
-    """Bytes from the monitor, on stdout at once."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    """Bytes from the monitor, on stdout at once. Ends the command where nobody reads them any more, as `head`."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is in the buffer
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def program() -> str:

@@ -1,12 +1,18 @@
 """`pcanel top`: guests, CPU use, exits by reason, latency and heap, in a table that is kept up to date.
 
 Counters are read from the monitor's memory, not at its prompt: guests run on, and the prompt may be in use. The
-list of guests and the heap are asked for by the monitor's mailbox whenever no line runs there. Ctrl-C ends it.
+list of guests and the heap are asked for by the monitor's mailbox whenever no line runs there. q or Ctrl-C ends it.
 """
 
 import argparse
+import contextlib
+import os
+import select
 import sys
+import termios
 import time
+import tty
+from collections.abc import Iterator
 
 from pcanel.commands.inside import add_choice, prompt
 from pcanel.errors import InputError, PcanelError
@@ -32,20 +38,44 @@ def _top(options: argparse.Namespace) -> int:
     with prompt(options) as (execute, memory):
         facts = ask(execute)
         live = sys.stdout.isatty()
-        with table.Screen(live) as screen:
-            _tables(options, execute, memory, facts, screen)
+        with table.Screen(live) as screen, _keys(live and sys.stdin.isatty()) as keyboard:
+            _tables(options, execute, memory, facts, screen, keyboard)
     return 0
 
 
-def _tables(options, execute, memory, facts, screen) -> None:
+@contextlib.contextmanager
+def _keys(wanted: bool) -> Iterator[list]:
+    """The files on which a key ends it: the terminal, which gives each key at once meanwhile, or none."""
+    if not wanted:
+        yield []
+        return
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    try:
+        yield [sys.stdin]
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _ended(seconds: float, keyboard: list) -> bool:
+    """Wait so long; whether q or Ctrl-C has come, or the terminal has gone."""
+    end = time.monotonic() + seconds
+    try:
+        while select.select(keyboard, [], [], max(end - time.monotonic(), 0))[0]:
+            if os.read(sys.stdin.fileno(), 1) in (b"q", b"Q", b""):
+                return True
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _tables(options, execute, memory, facts, screen, keyboard) -> None:
     before = table.snapshot(memory, facts)
     asked = time.monotonic()
     shown = 0
     note = ""
     while options.count is None or shown < options.count:
-        try:
-            time.sleep(options.every)
-        except KeyboardInterrupt:
+        if _ended(options.every, keyboard):
             return
         if time.monotonic() - asked >= _ASK:
             asked = time.monotonic()

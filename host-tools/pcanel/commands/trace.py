@@ -18,7 +18,7 @@ from pcanel.commands.recording import add_ends, check_ends, until_stopped
 from pcanel.errors import InputError, PcanelError
 from pcanel.ram.guest import check_name
 from pcanel.tracing import samples
-from pcanel.tracing.frames import Ring, ask
+from pcanel.tracing.frames import Frame, Ring, ask
 from pcanel.tracing.perfetto_file import Writer
 from pcanel.tracing.rows import COLUMNS, named, rows
 from pcanel.vmm_import import importable
@@ -73,6 +73,7 @@ class _Trace:
         self._raw = [tempfile.TemporaryFile() for _ in guest.vcpus]  # noqa: SIM115  closed with the process
         self._count = 0
         self._lost = 0
+        self._gone = False
 
     def run(self, options: argparse.Namespace) -> None:
         vm = f"vms[{self._guest.name!r}]"
@@ -90,6 +91,10 @@ class _Trace:
                     if time.monotonic() >= sample_at:
                         sample_at = time.monotonic() + _SAMPLE
                         self._samples += samples.take(self._memory, self._facts)
+                        if not Frame(self._memory, self._guest.vcpus[0][0]).starts:
+                            self._gone = True
+                            say(f"guest {self._guest.name} has been destroyed: the trace ends here")
+                            break
                     time.sleep(_PERIOD)
                 self._take(rings)
                 self._samples += samples.take(self._memory, self._facts)
@@ -113,7 +118,7 @@ class _Trace:
             found += rows(file.read(), self._facts.hz, self._guest.name, number)
         if options.count:
             found = sorted(found, key=lambda row: row.tsc)[: options.count]
-        names = {} if options.no_symbols else self._names(sorted({row.rip for row in found}))
+        names = {} if options.no_symbols or self._gone else self._names(sorted({row.rip for row in found}))
         found = named(found, names)
         if options.file.suffix == ".csv":
             with options.file.open("w", newline="") as file:

@@ -15,6 +15,7 @@ from pcanel.kernel.btf import Btf
 from pcanel.kernel.variables import table
 
 _NAME = "pcanel"
+_KERNEL = 1 << 63  # where a kernel's half of the address space begins
 _LARGEST = 1 << 20  # bytes of a module's section
 _MODULES = 1024
 
@@ -46,6 +47,8 @@ class _Symbols:
         self._index: Callable | None = None
 
     def __call__(self, prog: drgn.Program, name: str | None, address: int | None, one: bool) -> Sequence[drgn.Symbol]:
+        if address is not None and address < _KERNEL:
+            return []  # kallsyms has the offsets of per-CPU variables from 0 on: NULL would have a name
         if self._index is None:
             self._index = _nothing  # reading them may ask for symbols
             try:

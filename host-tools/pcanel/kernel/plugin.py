@@ -19,7 +19,7 @@ from pcanel.kernel import finders
 from pcanel.kernel.image import Overlaid
 from pcanel.kernel.variable import VARIABLE
 from pcanel.ram import served
-from pcanel.ram.guest import Cached, GuestMemory
+from pcanel.ram.guest import Cached, GuestMemory, Watched
 from pcanel.ram.line import LineMemory
 
 _TIMEOUT = 120  # seconds for a line at the prompt
@@ -46,7 +46,8 @@ def _memory(prog: drgn.Program, guest: dict) -> Cached | Overlaid | GuestMemory:
     """guest: what `pcanel drgn` has put into $PCANEL_GUEST."""
     if guest["run"]:
         with contextlib.suppress(EngineError):  # an engine that shows none
-            memory = GuestMemory(served.connect(Path(guest["run"])), guest["segments"])
+            ram = served.connect(Path(guest["run"]))
+            memory = Watched(ram, guest["name"], guest["segments"], guest["frames"], not guest["live"])
             return memory if guest["live"] else Cached(memory)
     session = repl.Session(guest["line"] or Path(guest["prompt"]), _TIMEOUT)
     atexit.register(session.close)

@@ -47,7 +47,8 @@ def write(prog: drgn.Program, path: Path) -> int:
         binding = 1 if symbol.binding == drgn.SymbolBinding.GLOBAL else 0
         entries.append(_SYM.pack(len(names), binding << 4 | kind, 0, place, symbol.address, symbol.size))
         names += symbol.name.encode() + b"\0"
-    frames = unwind.debug_frame(_tables(prog))
+    thunks = [(symbol.address, symbol.address + symbol.size) for symbol in symbols if "thunk" in symbol.name]
+    frames = unwind.debug_frame(_tables(prog, thunks))
     _store(path, sections, b"".join(entries), bytes(names), frames)
     return len(symbols)
 
@@ -63,7 +64,7 @@ def _extend(sections: list[tuple[int, int, int]], flags: int, address: int, size
     sections.append((flags, address, address + max(size, 1)))
 
 
-def _tables(prog: drgn.Program) -> Iterator[Iterator[unwind.Row]]:
+def _tables(prog: drgn.Program, thunks: list[tuple[int, int]]) -> Iterator[Iterator[unwind.Row]]:
     """ORC tables: the kernel's, and each module's."""
     try:
         places, end, entries = [
@@ -86,7 +87,7 @@ def _tables(prog: drgn.Program) -> Iterator[Iterator[unwind.Row]]:
     for places, entries, count in tables:
         if 0 < count <= _MOST:
             try:
-                yield unwind.rows(places, prog.read(places, 4 * count), prog.read(entries, 6 * count), header)
+                yield unwind.rows(places, prog.read(places, 4 * count), prog.read(entries, 6 * count), header, thunks)
             except drgn.FaultError:
                 continue  # a module that is being loaded
 

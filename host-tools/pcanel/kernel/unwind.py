@@ -5,7 +5,7 @@ ABI, "DWARF Register Number Mapping"; struct pt_regs.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -47,8 +47,12 @@ class Row(NamedTuple):
         return self.exact or self.sp == "sp_indirect"
 
 
-def rows(base: int, places: bytes, entries: bytes, header: bytes | None) -> Iterator[Row]:
-    """base: the address of `places`, which are orc_unwind_ip; entries: orc_unwind; header: as orc.layout() takes it."""
+def rows(
+    base: int, places: bytes, entries: bytes, header: bytes | None, thunks: Sequence[tuple[int, int]] = ()
+) -> Iterator[Row]:
+    """base: the address of `places`, which are orc_unwind_ip; entries: orc_unwind; header: as orc.layout() takes it.
+
+    thunks: [(start, end), ...], code of which ORC knows no caller: it is on top of the stack."""
     release, registers = orc.layout(header)
     decoded: dict[tuple, tuple] = {}
     offsets = struct.unpack(f"<{len(places) // 4}i", places)
@@ -58,7 +62,11 @@ def rows(base: int, places: bytes, entries: bytes, header: bytes | None) -> Iter
             sp_offset, bp_offset, flags = entry
             sp, bp, kind, exact = orc.decode(flags, release, registers) or ("", "", orc.UNDEFINED, False)
             rest = decoded[entry] = (sp, sp_offset, bp, bp_offset, kind, exact)
-        yield Row(at + offset, *rest)
+        place = at + offset
+        if rest[4] in (orc.END, orc.UNDEFINED) and any(start <= place < end for start, end in thunks):
+            yield Row(place, "sp", 8, "", 0, orc.CALL, False)
+        else:
+            yield Row(place, *rest)
 
 
 def debug_frame(tables: Iterable[Iterable[Row]]) -> bytes:

@@ -57,6 +57,8 @@ struct hstate[]: hstates
 int: hugetlb_max_hstate
 struct maple_tree: sparse_irqs
 struct radix_tree_root: irq_desc_tree
+struct xarray: irq_desc_tree
+struct time_namespace: init_time_ns
 struct softirq_action[10]: softirq_vec
 struct timer_list: poll_spurious_irq_timer
 gate_desc[]: idt_table

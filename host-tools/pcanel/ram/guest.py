@@ -6,13 +6,19 @@ past the prompt (ram/map.py), or by the line where the engine shows none (ram/li
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pcanel.errors import EngineError, InputError, PcanelError
+from pcanel.ram.line import LineMemory
 from pcanel.repl import RemoteError
+from pcanel.vmm_import import importable
+
+with importable():
+    from vmm.vtx import frame
 
 PAGE = 0x1000
 _MODULE = "__import__('vmm.insight.facts', None, None, ['of'])"
@@ -27,7 +33,8 @@ class Memory(Protocol):
 
 @dataclass(frozen=True)
 class Facts:
-    """vmm.insight.facts.of(). segments: (gpa, size, hpa); vcpus: {"state", "cr3", "registers"} of each."""
+    """vmm.insight.facts.of(). segments: (gpa, size, hpa); vcpus: {"state", "cr3", "registers"} of each; frames: their
+    hpas."""
 
     name: str
     state: str
@@ -37,6 +44,7 @@ class Facts:
     vmcoreinfo: str
     why: str
     page_offset: int
+    frames: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -55,6 +63,34 @@ class GuestMemory:
             if base <= gpa and gpa + size <= base + length:
                 return self._memory.read(hpa + gpa - base, size)
         raise ValueError(f"gpa {gpa:#x}+{size:#x} is outside the guest's memory")
+
+
+class Watched(GuestMemory):
+    """The same by the emulator's memory, with an EngineError once it is not the memory that it was: the guest was reset
+    or destroyed, or, where it should stand still, has run."""
+
+    def __init__(
+        self, memory: Memory, name: str, segments: list[tuple[int, int, int]], frames: Sequence[int], still: bool
+    ):
+        super().__init__(memory, segments)
+        self._name = name
+        self._words = [hpa + 4 * index for hpa in frames for index in (frame.STARTS, *[frame.ENTRY_TSC] * still)]
+        self._were = self._marks()
+        self._starts = self._were[:: 1 + still]
+
+    def _marks(self) -> list[int]:
+        return [struct.unpack("<Q", self._memory.read(hpa, 8))[0] for hpa in self._words]
+
+    def read(self, gpa: int, size: int) -> bytes:
+        data = super().read(gpa, size)
+        marks = self._marks()
+        if marks != self._were:
+            step = len(marks) // len(self._starts)
+            has = "run" if marks[::step] == self._starts else "been reset or destroyed"
+            raise EngineError(
+                f"guest {self._name} has {has} meanwhile: what was read before no longer fits, begin anew"
+            )
+        return data
 
 
 class Cached:
@@ -94,6 +130,13 @@ class Cached:
     def forget(self) -> None:
         """The guest has run meanwhile."""
         self._blocks.clear()
+
+
+def watched(memory: Memory, facts: Facts, still: bool) -> GuestMemory:
+    """The guest's memory, Watched where that costs nothing. still: the guest stands still."""
+    if isinstance(memory, LineMemory):
+        return GuestMemory(memory, facts.segments)
+    return Watched(memory, facts.name, facts.segments, facts.frames, still)
 
 
 def check_name(name: str) -> str:

@@ -54,6 +54,11 @@ class Frame:
         return struct.unpack_from("<Q", self._data, 4 * index)[0]
 
     @property
+    def starts(self) -> int:
+        """How often the guest was started or reset; 0 once it is gone."""
+        return self.word(frame.STARTS)
+
+    @property
     def guest_ticks(self) -> int:
         return self.word(frame.GUEST_TICKS)
 

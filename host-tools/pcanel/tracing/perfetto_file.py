@@ -12,6 +12,7 @@ from pcanel.tracing.samples import Sample
 
 _SEQUENCE = 1
 _NS = 1_000_000_000
+_LEAST = 0.05  # seconds
 
 
 class Writer:
@@ -84,8 +85,6 @@ class Writer:
         """CPU use in percent, and the mean lateness of entries for timers in microseconds, between two samples."""
         for before, after in pairs(samples):
             span = after.time - before.time
-            if span <= 0:
-                continue
             used = after.guest_ticks + after.host_ticks - before.guest_ticks - before.host_ticks
             self._counter(after, "CPU use, percent", 100 * used / hz / span)
             if after.timed > before.timed:
@@ -100,10 +99,11 @@ class Writer:
 
 
 def pairs(samples: list[Sample]) -> Iterable[tuple[Sample, Sample]]:
-    """(before, after) of each two samples of a vCPU that follow each other."""
+    """(before, after) of each two samples of a vCPU that follow each other, _LEAST apart: the time of a sample is that
+    of the last entry, and what is divided by the time between two entries is no use of a CPU."""
     last: dict[tuple[str, int], Sample] = {}
     for sample in samples:
-        key = sample.guest, sample.vcpu
-        if key in last:
-            yield last[key], sample
-        last[key] = sample
+        before = last.setdefault((sample.guest, sample.vcpu), sample)
+        if sample.time - before.time >= _LEAST:
+            yield before, sample
+            last[sample.guest, sample.vcpu] = sample

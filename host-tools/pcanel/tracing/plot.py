@@ -1,6 +1,7 @@
 """Pictures of a trace (rows.py) and of its samples (samples.py), by matplotlib."""
 
 import csv
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -26,17 +27,25 @@ def load(path: Path) -> list[dict[str, str]]:
     """The rows of a trace. InputError where the file is none."""
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if reader.fieldnames != COLUMNS:
-            raise InputError(f"{path} is no trace of exits (pcanel trace NAME FILE.csv writes one)")
-        found = list(reader)
-    try:
-        for row in found:
-            float(row["time"]), int(row["ticks"])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from error
+        try:
+            if reader.fieldnames != COLUMNS:
+                raise ValueError
+        except (ValueError, csv.Error):
+            raise InputError(f"{path} is no trace of exits (pcanel trace NAME FILE.csv writes one)") from None
+        try:
+            found = [row for row in reader if _check(row["time"], row["tsc"], row["ticks"])]
+        except (TypeError, ValueError, csv.Error):
+            raise InputError(f"{path}: line {reader.line_num} is no exit: was the file cut off?") from None
     if not found:
         raise InputError(f"{path} has no exits")
     return found
+
+
+def _check(time: str, *numbers: str) -> bool:
+    """True. ValueError, TypeError: no numbers that a plot can have."""
+    if not (math.isfinite(float(time)) and float(time) > 0 and all(int(number) >= 0 for number in numbers)):
+        raise ValueError(time)
+    return True
 
 
 def load_samples(path: Path) -> list[Sample]:
@@ -45,13 +54,15 @@ def load_samples(path: Path) -> list[Sample]:
         return []
     numbers = ("vcpu", "guest_ticks", "host_ticks", "timed", "late", "latest")
     with path.open(newline="") as file:
+        reader = csv.DictReader(file)
         try:
             return [
                 Sample(**{**row, "time": float(row["time"]), **{name: int(row[name]) for name in numbers}})
-                for row in csv.DictReader(file)
+                for row in reader
+                if _check(row["time"], *[row[name] for name in numbers])
             ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: {error}") from error
+        except (KeyError, TypeError, ValueError, csv.Error):
+            raise InputError(f"{path}: line {reader.line_num} is no sample: was the file cut off?") from None
 
 
 def draw(path: Path, base: Path, most: int) -> list[Path]:
@@ -115,8 +126,6 @@ def _guests(samples: list[Sample], hz: float):
     lines = defaultdict(lambda: ([], [], []))
     for before, after in pairs(samples):
         span = (after.time - before.time) * hz
-        if span <= 0:
-            continue
         times, used, lateness = lines[after.guest, after.vcpu]
         times.append(after.time)
         used.append(100 * (after.guest_ticks + after.host_ticks - before.guest_ticks - before.host_ticks) / span)

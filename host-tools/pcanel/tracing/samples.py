@@ -30,6 +30,7 @@ def take(memory: Memory, facts: Facts) -> list[Sample]:
         for guest in facts.guests
         for number, (hpa, _) in enumerate(guest.vcpus)
     ]
+    frames = [each for each in frames if each[2].starts]  # those of guests that have not been destroyed
     now = max([frame.entry_tsc for _, _, frame in frames], default=facts.tsc) / facts.hz
     return [
         Sample(now, name, number, frame.guest_ticks, frame.host_ticks, *frame.timed()) for name, number, frame in frames

@@ -48,6 +48,8 @@ class Exits(exits.Exits):
         """
         from vmm.insight.exits import top
 
+        if most is not None and not (isinstance(most, int) and most > 0):
+            raise ValueError("top(%r): how many rows" % (most,))
         if self.recording.measures:
             return top.measured(self, most)
         self.measure()

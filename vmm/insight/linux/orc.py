@@ -29,9 +29,6 @@ _HEADER_6_3 = b"\xdb\x84\xae"
 _HEADER_7_1 = bytes.fromhex("137c36ad")
 _KINDS_OLD = (CALL, REGS, PARTIAL, UNDEFINED)  # type 0 to 3, before 6.4
 
-# Where no entry is: the frame of code with frame pointers, as the kernel takes it too
-FRAME_POINTER = ("bp", 16, "prev_sp", -16, CALL, False)
-
 
 def layout(header):
     """(release of the layout, names of registers). header: the bytes at __start_orc_header, None before Linux 6.3."""

@@ -26,10 +26,12 @@ ORIG_AX = const(120)
 IP = const(128)
 CS = const(136)
 _SP = const(152)
+_FIRST = b"\x55", b"\x48\x89\xe5", b"\x0f\x1f\x44\0\0", b"\x66\x90", b"\x31\xc0", b"\xf3\x0f\x1e\xfa", b"\xc3"
 _SAVED = {"r13": 16, "bp": 32, "r10": 56, "rdx": 96, "rdi": 112}
 
-# pc: gva; sp: where its caller's frame ends; how: "registers", "saved", "orc" or "frame pointer", by which it was
-# found; exact: pc is the instruction itself, of a vCPU or of an interrupted function, not the one behind a CALL
+# pc: gva; sp: where its caller's frame ends; how: "registers", "saved", "orc", "frame pointer", "thunk" or "stack", by
+# which it was found; exact: pc is the instruction itself, of a vCPU or of an interrupted function, not the one behind a
+# CALL
 Frame = namedtuple("Frame", ("pc", "sp", "how", "exact"))
 
 
@@ -104,33 +106,81 @@ class Unwinder:
     def _caller(self, frame):
         """The Frame that called, or None; then self.end says why."""
         entry = self._orc.find(frame.pc if frame.exact else frame.pc - 1) if self._orc else None
-        how = "orc"
         if entry is None:
             if frame.pc < _KERNEL:
-                self.end = "no kernel code at %#x" % frame.pc
-                return None
-            if self._bp & 1:  # the kernel's mark for a struct pt_regs
-                return self._of_regs(self._bp & ~1, False, "frame pointer", True)
-            entry = orc.FRAME_POINTER
-            how = "frame pointer"
+                return self._of_top(frame, "no kernel code at %#x" % frame.pc)
+            return self._of_frame_pointer(frame)
         sp_register, sp_offset, bp_register, bp_offset, kind, exact = entry
         if kind in (orc.END, orc.UNDEFINED):
+            if self._kernel.is_thunk(frame.pc):
+                return self._of_thunk(frame)
             self.end = "first frame of the task" if kind == orc.END else "the kernel has no way on from here"
-            return None
-        if how == "frame pointer" and not frame.sp <= self._bp + 8:
-            self.end = "no frame pointer"
             return None
         cfa = self._cfa(frame, sp_register, sp_offset)
         if kind == orc.REGS or kind == orc.PARTIAL:
-            return self._of_regs(cfa, kind == orc.PARTIAL, how, exact)
+            return self._of_regs(cfa, kind == orc.PARTIAL, "orc", exact)
         pc = self._space.number(cfa - 8, 8)
         if bp_register:
             base = cfa if bp_register == "prev_sp" else self._bp
             self._bp = self._space.number(base + bp_offset & MASK64, 8)
-        if not pc or (how == "frame pointer" and not self._kernel.is_text(pc)):
-            self.end = "first frame of the task" if not pc else "no code at %#x" % pc
+        if not pc:
+            self.end = "first frame of the task"
             return None
-        return Frame(pc, cfa, how, exact)
+        return Frame(pc, cfa, "orc", exact)
+
+    def _of_frame_pointer(self, frame):
+        """The Frame that called code of which ORC knows nothing, as the kernel takes it too: that of BPF programs most
+        of all."""
+        bp = self._bp
+        if frame.exact and self._begins(frame.pc):
+            return self._of_top(frame, "no caller on the stack")
+        try:
+            if bp & 1:  # the kernel's mark for a struct pt_regs
+                return self._of_regs(bp & ~1, False, "frame pointer", True)
+            if not frame.sp <= bp + 8:
+                return self._of_top(frame, "no frame pointer")
+            pc, caller = self._space.number(bp + 8, 8), self._space.number(bp, 8)
+        except ValueError as error:
+            return self._of_top(frame, str(error))
+        if pc and not self._kernel.is_text(pc):
+            return self._of_top(frame, "no code at %#x" % pc)
+        if not pc:
+            self.end = "first frame of the task"
+            return None
+        self._bp = caller
+        return Frame(pc, bp + 16, "frame pointer", False)
+
+    def _begins(self, pc):
+        """Whether the code there is how a function begins or ends: RBP is still, or again, its caller's."""
+        try:
+            code = self._space.read(pc, 5)
+        except ValueError:
+            return False
+        return any([code.startswith(some) for some in _FIRST])
+
+    def _of_top(self, frame, why):
+        """The Frame that called what has only begun, or where there is no code: the return address is on top of the
+        stack, or behind RBP, which it has pushed. None where there is none; then self.end says why."""
+        if frame.exact:
+            number = self._space.number
+            pc = number(frame.sp, 8)
+            if self._kernel.is_text(pc):
+                return Frame(pc, frame.sp + 8, "stack", False)
+            if pc == self._bp:
+                pc = number(frame.sp + 8, 8)
+                if self._kernel.is_text(pc):
+                    return Frame(pc, frame.sp + 16, "stack", False)
+        self.end = why
+        return None
+
+    def _of_thunk(self, frame):
+        """The Frame behind a thunk of the kernel's (retpoline, return thunk), of which ORC knows no caller: on top of
+        the stack is where it goes back to, or, in its last instruction, the function that it jumps to."""
+        pc = self._space.number(frame.sp, 8)
+        if not self._kernel.is_text(pc):
+            self.end = "no code at %#x" % pc
+            return None
+        return Frame(pc, frame.sp + 8, "thunk", self._kernel.begins(pc))
 
     def _cfa(self, frame, register, offset):
         """Where the caller's frame begins."""
