@@ -21,6 +21,7 @@
 #include "port/memory.h"
 #include "port/modcpu.h"
 #include "port/multiboot.h"
+#include "port/names.h"
 #include "port/native.h"
 #include "port/paging.h"
 #include "port/prompt.h"
@@ -164,6 +165,7 @@ void port_main(uint32_t magic, uint64_t information) {
         mp_pystack_init(pystack, pystack + sizeof(pystack));
         mp_init();
         qstrs_begin();
+        names_init();
         cpu_module_init();
         readline_init0();
         prompt_init();

@@ -1,5 +1,5 @@
 // The cpu module: instructions for Python; its other functions are those of idle.c, watch.c,
-// preempt.c, lines.c, written.c and hostfault.c.
+// preempt.c, lines.c, written.c, names.c and hostfault.c.
 //
 // Values below 2**62 come and go as small ints and allocate nothing; larger ones
 // (some MSRs) are big ints.
@@ -55,6 +55,7 @@ MP_DECLARE_CONST_FUN_OBJ_1(cpu_unprotect_obj);
 MP_DECLARE_CONST_FUN_OBJ_1(cpu_written_obj);
 MP_DECLARE_CONST_FUN_OBJ_3(cpu_put_obj);
 MP_DECLARE_CONST_FUN_OBJ_2(cpu_wrote_obj);
+MP_DECLARE_CONST_FUN_OBJ_2(cpu_room_obj);
 
 void cpu_module_init(void) {
     budget_init();
@@ -349,6 +350,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_written), MP_ROM_PTR(&cpu_written_obj)},
     {MP_ROM_QSTR(MP_QSTR_put), MP_ROM_PTR(&cpu_put_obj)},
     {MP_ROM_QSTR(MP_QSTR_wrote), MP_ROM_PTR(&cpu_wrote_obj)},
+    {MP_ROM_QSTR(MP_QSTR_room), MP_ROM_PTR(&cpu_room_obj)},
 };
 static MP_DEFINE_CONST_DICT(cpu_globals, cpu_globals_table);
 

@@ -33,6 +33,7 @@ from vmm.vtx.vmcs_bits import CONTROL_PAUSE_EXITING
 from vmm.vtx.x86 import IA32_TSC_AUX, IA32_XSS, PAGE
 
 _LARGE = const(0x200000)
+_ROOM = const(73)  # for its attributes: they would come to 59 entries and use 58 (port/names.c)
 _LOG_LINES = const(64)
 _TRACE_LINES = const(24)
 
@@ -52,6 +53,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
 
     def __init__(self, monitor, config, blobs, host_uart, vpids):
         """vpids: one for each vCPU."""
+        cpu.room(self, _ROOM)
         self.monitor = monitor
         self.config = config  # its description, a dict (docs/guests.md)
         self.name = config["name"]  # as in vms["..."]
