@@ -119,7 +119,7 @@ void budget_allocated(size_t before) {
         ((vcpu_frame_t *)limits.payer)->allocated += now > before ? now - before : now;
     }
     if (crossed(before, limits.soon) || crossed(before, limits.at_last)) {
-        host_attention = 1; // the turn ends
+        host_attention |= ATTENTION_NEEDED; // the turn ends
     }
 }
 

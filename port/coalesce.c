@@ -10,8 +10,8 @@ static bool goes_first(const vcpu_frame_t *f) {
 
 bool coalesce_service(const vcpu_frame_t *f) {
     vmx_cpu.holdoff = COALESCE_TICKS;
-    vmx_cpu.put_off = !vmx_cpu.put_off && goes_first(f);
-    if (vmx_cpu.put_off) {
+    if (!(host_attention & ATTENTION_PUT_OFF) && goes_first(f)) {
+        host_attention |= ATTENTION_PUT_OFF;
         return false;
     }
     host_attention = 0;

@@ -77,7 +77,7 @@ static void interrupt(trap_frame_t *frame) {
         uint64_t deadline = timer.deadline[i];
         if (deadline != 0 && deadline <= now) {
             timer.deadline[i] = 0;
-            host_attention |= i != TIMER_CORE;
+            host_attention |= i != TIMER_CORE ? ATTENTION_NEEDED : 0;
             timer_expired(i); // may set it again
             deadline = timer.deadline[i];
         }

@@ -105,7 +105,7 @@ static bool survived(trap_frame_t *frame) {
     } else if (frame->vector != 18 || !mce_survived(&reason)) {
         panic(reason, frame);
     }
-    host_attention = 1;
+    host_attention |= ATTENTION_NEEDED;
     trap_alarm = true;
     return true;
 }
@@ -156,7 +156,7 @@ static void interrupt(trap_frame_t *frame) {
     }
     trap.depth--;
     if (frame->vector != TRAP_TIMER) {
-        host_attention = 1; // a guest that exits all the time would delay it
+        host_attention |= ATTENTION_NEEDED; // a guest that exits all the time would delay it
     }
     if (MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL) {
         if (trap_in_generated_code(frame->rip)) {

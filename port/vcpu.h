@@ -176,7 +176,6 @@ typedef struct {
     vcpu_t *loaded; // its VMCS is current and its MSRs, CR2, DRs are in the CPU
     uint64_t
         holdoff; // host TSC ticks that guests run before they make way for a host interrupt again
-    bool put_off; // a host interrupt has made way for a guest's (coalesce.h)
     vcpu_frame_t *fpu_owner; // whose state is in the FPU registers; NULL: the monitor's
     uint64_t xcr0; // all that the CPU offers; 0: no XSAVE
     uint32_t flaws; // of bochs27.h
