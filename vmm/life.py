@@ -168,6 +168,8 @@ class Life:
                 vcpu.scheduled.go()
             if self.stops is not None:
                 self.stops.go_on()
+            for vcpu in self.vcpus:
+                vcpu.clock.expire()  # timers that came due meanwhile are not late: nobody could have served them
             self.why = ""
 
     def reset(self):

@@ -198,3 +198,11 @@ def test_a_start_that_fails_is_a_guest_that_is_off(bench, cable, how):
     far.exec("vm.blobs = blobs\nvm.start()")
     far.halted()
     assert seen(near)[0] == 1 and seen(near)[1] & 0xF0 == 0xB0
+
+
+def test_a_pause_is_no_lateness(guest):
+    made = metronome.start(guest)
+    made.exec("time.sleep_ms(20)\nvm.pause()\ntime.sleep_ms(100)\nvm.used()\nvm.resume()\ntime.sleep_ms(20)")
+    wakes, timed, late, latest = made.eval("vm.used()[2:]")
+    assert timed > 10
+    assert latest < metronome.PERIOD
