@@ -83,6 +83,7 @@ class Current:
         if hot is not None:
             self._symbol += kernel.types.type("struct pcpu_hot").offset("current_task")
         self._type = task
+        self._image = kernel.symbols.get("_stext"), kernel.symbols.get("_end")
         self._starts = vm.starts
 
     def known(self):
@@ -116,8 +117,11 @@ class Current:
             return 0
         kernel = self.vm.kernel
         try:
-            base = kernel.processors.base(kernel.processors.number_of(vcpu))
-            gpa = kernel.space.translate(base + self._symbol & MASK64)
+            gva = kernel.processors.base(kernel.processors.number_of(vcpu)) + self._symbol & MASK64
+            first, end = self._image
+            if first is not None and end is not None and first <= gva < end:
+                return 0  # the section in the image, until the kernel has given each processor an area of its own
+            gpa = kernel.space.translate(gva)
             if gpa & 7:
                 return 0
             hpa = self.vm.memory.hpa(gpa, 8)
