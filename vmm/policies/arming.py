@@ -226,7 +226,8 @@ def _by_task(policy):
     from vmm.policies import bytask
 
     needs = policy.needs
-    return _bits(ProcBased, needs.primary) & bytask.CONTROLS, needs.exceptions & bytask.EXCEPTIONS
+    controls = [name for name in needs.primary if name in bytask.CONTROLS]
+    return _bits(ProcBased, controls), needs.exceptions & bytask.EXCEPTIONS
 
 
 def _match(vcpu, mask, match):

@@ -24,24 +24,12 @@ from vmm.policies.events.breakpoint import BREAKPOINT
 from vmm.policies.events.call import RETURN
 from vmm.policies.events.switch import place
 from vmm.policies.events.time import TIME
-from vmm.policies.policy import attach
+from vmm.policies.policy import Recorder, attach
 from vmm.vtx import frame
 from vmm.vtx.frame import DIRTY, DIRTY_CONTROLS
-from vmm.vtx.vmcs_bits import (
-    CONTROL_CR3_LOAD_EXITING,
-    CONTROL_CR3_STORE_EXITING,
-    CONTROL_INVLPG_EXITING,
-    CONTROL_MONITOR_TRAP_FLAG,
-    CONTROL_RDTSC_EXITING,
-)
 
-CONTROLS = (
-    CONTROL_MONITOR_TRAP_FLAG
-    | CONTROL_RDTSC_EXITING
-    | CONTROL_CR3_LOAD_EXITING
-    | CONTROL_CR3_STORE_EXITING
-    | CONTROL_INVLPG_EXITING
-)
+# Primary processor-based controls by their names (vmm/vtx/controls.py)
+CONTROLS = ("MONITOR_TRAP_FLAG", "RDTSC_EXITING", "CR3_LOAD_EXITING", "CR3_STORE_EXITING", "INVLPG_EXITING")
 EXCEPTIONS = 1 << PF
 _RENAMES = "__set_task_comm"  # Linux, fs/exec.c: whoever changes the name of a task comes here
 _LOOK_MS = const(20)
@@ -52,17 +40,6 @@ _ALWAYS = const(0)
 _COUNT = const(1)
 _VCPUS = const(2)
 _FRAME_CONTROLS = const(frame.CONTROLS)
-
-
-class Recorder:
-    """What is attached to an event of the monitor's own: record(vcpu) is called, and nothing is answered."""
-
-    def __init__(self, name, record):
-        self.__name__ = name
-        self.record = record
-
-    def __call__(self, vcpu):
-        self.record(vcpu)
 
 
 class ByTask:

@@ -280,6 +280,22 @@ class Policy:
         )  # fmt: skip
 
 
+class Recorder:
+    """What is attached to an event of the monitor's own: record(vcpu) is called, and nothing is answered.
+
+    wants, narrow: of Policy; wants are words of the frame.
+    """
+
+    def __init__(self, name, record, wants=(), narrow=None):
+        self.__name__ = name
+        self.record = record
+        self.wants = wants
+        self.narrow = narrow
+
+    def __call__(self, vcpu):
+        self.record(vcpu)
+
+
 def show(filters):
     """Filters as they are printed, a list of texts. What is counted is decimal, other numbers are hexadecimal."""
     texts = []

@@ -22,6 +22,7 @@ from vmm.insight.linux import callring, calls, compat, current, values
 from vmm.insight.linux.calls import Call, signature
 from vmm.insight.objects import text
 from vmm.insight.table import shown
+from vmm.policies.policy import Recorder
 from vmm.vtx.frame import TASK, TASK_KNOWN, TASK_PID, WANT_CODE, WANT_PAGING
 from vmm.vtx.reasons import EXCEPTION_OR_NMI
 
@@ -37,23 +38,7 @@ _OPEN_WORDS = const(callring.OPEN)
 _OPENS = const(callring.OPENS)
 _AT_ENTRY = const(1 << callring.STRING | 1 << callring.STRINGS | 1 << callring.GIVEN)
 _AT_RESULT = const(1 << callring.FILLED)
-
-
-class Recorder:
-    """What is attached to an event: record (viper) writes a record, and so does a call. wants: words of the frame.
-
-    narrow: of vmm.policies.policy.Policy, or None.
-    """
-
-    wants = ((EXCEPTION_OR_NMI, WANT_CODE | WANT_PAGING),)
-
-    def __init__(self, name, record, narrow=None):
-        self.__name__ = name
-        self.record = record
-        self.narrow = narrow
-
-    def __call__(self, vcpu):
-        self.record(vcpu)
+_WANTS = ((EXCEPTION_OR_NMI, WANT_CODE | WANT_PAGING),)  # words of the frame
 
 
 class Captured:
@@ -128,12 +113,12 @@ class CallLog:
         copies = _AT_ENTRY if begins else _AT_RESULT if self._begins else _AT_ENTRY | _AT_RESULT
         parts = [uctypes.addressof(self._words), copies, self.vm.memory.table, task.locate, task.place, self._plan]
         if name == "syscall":
-            return Recorder("log", bind(callring.entry, *parts))
+            return Recorder("log", bind(callring.entry, *parts), _WANTS)
         if begins:
-            return Recorder("log", bind(callring.entry_32, *parts, compat.ways(self._kernel)[1] or 0))
-        open_ = bind(begun, parts[0], task.locate, task.place)
-        narrow = (lambda test: lambda link, below: bind(open_, link, test(link, below))) if self._begins else None
-        return Recorder("log", bind(callring.result, *parts, int(name == "sysret32")), narrow)
+            return Recorder("log", bind(callring.entry_32, *parts, compat.ways(self._kernel)[1] or 0), _WANTS)
+        at = parts[0]
+        narrow = (lambda test: lambda link, below: test(link, bind(begun, at, link, below))) if self._begins else None
+        return Recorder("log", bind(callring.result, *parts, int(name == "sysret32")), _WANTS, narrow)
 
     def _old(self, filters):
         """The filters for 32-bit programs' calls; None: there are none of them."""
@@ -320,22 +305,15 @@ def plan_of(known, old):
 
 
 @micropython.viper
-def begun(words: int, locate, place, link, below, vcpu) -> int:
-    """Go on to `link` with a call whose beginning has been recorded, else to `below`: execve may have changed the name
-    by which its thread was found."""
+def begun(words: int, link, below, vcpu) -> int:
+    """Behind a filter that has looked at the task (vmm/insight/linux/current.py): go on to `link` with a call whose
+    beginning has been recorded, else to `below`. execve may have changed the name by which its thread was found."""
     w = ptr32(words)
     f = ptr32(vcpu)
-    hpa = int(f[TASK]) | int(f[TASK + 1]) << 32
-    known = 0
-    if hpa:
-        s = ptr32(hpa)
-        if s[0] == f[TASK_KNOWN] and s[1] == f[TASK_KNOWN + 1] and s[1]:
-            known = 1
-    if known == 0:
-        known = int(locate(place, vcpu))
-    if known:
-        pid = int(ptr32(int(f[TASK_PID]) | int(f[TASK_PID + 1]) << 32)[0])
-        i = _OPEN_WORDS + 2 * (pid & _OPENS - 1)
-        if pid and int(w[i]) == pid and w[i + 1] == f[TASK_KNOWN]:
-            return int(link(vcpu))
+    if f[TASK] | f[TASK + 1]:
+        if f[TASK_KNOWN] | f[TASK_KNOWN + 1]:
+            pid = int(ptr32(int(f[TASK_PID]) | int(f[TASK_PID + 1]) << 32)[0])
+            i = _OPEN_WORDS + 2 * (pid & _OPENS - 1)
+            if pid and int(w[i]) == pid and w[i + 1] == f[TASK_KNOWN]:
+                return int(link(vcpu))
     return int(below(vcpu))
