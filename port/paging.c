@@ -21,10 +21,6 @@
 #define PTE_PCD 0x010ull
 #define PTE_NX  (1ull << 63)
 
-#define HPA      0xffffffffff000ull
-#define PAGE_4K  0x1000ull
-#define PAGE_2M  0x200000ull
-#define PAGE_1G  0x40000000ull
 #define FOUR_GIB 0x100000000ull
 #define FINE_END 0x800000ull // below it, 4 KiB pages
 

@@ -5,6 +5,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define PAGE_4K 0x1000ull
+#define PAGE_2M 0x200000ull
+#define PAGE_1G 0x40000000ull
+#define HPA     0xffffffffff000ull // of an entry
+
 void paging_init(void);
 
 // The entry of the 2 MiB page that hpa is in, or of the table in its place; NULL: nothing is mapped there.

@@ -15,10 +15,7 @@
 #include "port/written.h"
 #include "port/x86.h"
 
-#define PAGE_4K 0x1000ull
-#define PAGE_2M 0x200000ull
-#define HPA     0xffffffffff000ull // of an entry
-#define SPLIT   (1ull << 9) // of a directory's entry, ignored by the CPU: it leads to a table_t
+#define SPLIT (1ull << 9) // of a directory's entry, ignored by the CPU: it leads to a table_t
 
 #define CAUSE       0x1full // of an error code: P, W/R, U/S, RSVD, I/D
 #define BY_NO_RIGHT 3ull // a write to a page that is present

@@ -6,7 +6,6 @@ past the prompt (ram/map.py), or by the line where the engine shows none (ram/li
 
 import contextlib
 import re
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,19 +73,18 @@ class Watched(GuestMemory):
     ):
         super().__init__(memory, segments)
         self._name = name
-        self._words = [hpa + 4 * index for hpa in frames for index in (frame.STARTS, *[frame.ENTRY_TSC] * still)]
+        indices = (frame.STARTS, frame.ENTRY_TSC) if still else (frame.STARTS,)
+        self._words = [[hpa + 4 * index for hpa in frames] for index in indices]
         self._were = self._marks()
-        self._starts = self._were[:: 1 + still]
 
-    def _marks(self) -> list[int]:
-        return [struct.unpack("<Q", self._memory.read(hpa, 8))[0] for hpa in self._words]
+    def _marks(self) -> list[list[bytes]]:
+        return [[self._memory.read(hpa, 8) for hpa in words] for words in self._words]
 
     def read(self, gpa: int, size: int) -> bytes:
         data = super().read(gpa, size)
         marks = self._marks()
         if marks != self._were:
-            step = len(marks) // len(self._starts)
-            has = "run" if marks[::step] == self._starts else "been reset or destroyed"
+            has = "run" if marks[0] == self._were[0] else "been reset or destroyed"
             raise EngineError(
                 f"guest {self._name} has {has} meanwhile: what was read before no longer fits, begin anew"
             )
