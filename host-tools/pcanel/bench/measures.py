@@ -239,7 +239,7 @@ SYSTEM = (
         goal_of_row=(0.5, "strace_debian"),
     ),
     Measure("strace_debian", "the same under Debian's own strace in the same guest: the peer", unit="times"),
-    Measure("cr3_pid_other", "an exit by MOV to CR3 in Linux, of another process than a policy's pid=", 1200),
+    Measure("cr3_pid_other", "what a policy on MOV to CR3 of one process adds to each of another's, in Linux", 1200),
     Measure("syscall_pid_other", "an exit by SYSCALL in Linux, of another process than a policy's pid=", 1500),
     Measure("strace_line", "to make a recorded call a line of text, when it is read"),
     Measure("guest_switch", "from the last instruction of one guest to the first of the next"),
