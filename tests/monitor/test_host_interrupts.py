@@ -4,6 +4,7 @@ The machine's 8254 stands for such a device: nothing else uses its counter 0 and
 """
 
 import metronome
+import pytest
 
 SHOTS = """
 import cpu
@@ -139,3 +140,47 @@ sched.drivers.remove(channel.look)
     hz = bench.eval("cpu.tsc_hz")
     assert ok is False and 0.020 <= took / hz < 0.024
     assert bench.eval("channel.timeouts") == 1
+
+
+SERVICE = 15_000  # ticks
+LATE = 10_000  # as of lines at the prompt: one ends what is measured
+SERVICES = f"""
+import cpu
+import micropython
+services = []
+@micropython.viper
+def service(floor: int):
+    "As viper drivers do: nothing preempts it."
+    end = int(cpu.rdtsc()) + {SERVICE}
+    while int(cpu.rdtsc()) < end:
+        pass
+    services.append(None)
+
+def shots(on):
+    "The 8254's interrupt, every 108,949 ticks: it comes at each phase of the metronome's period."
+    cpu.line(2, on)
+    cpu.outb(0x43, 0x34)
+    cpu.outb(0x40, 1300 & 0xff)
+    cpu.outb(0x40, 1300 >> 8)
+"""
+
+
+@pytest.mark.parametrize("others", [None, "spin: jmp spin", "spin: mov eax, 20; cpuid; jmp spin"])
+def test_no_service_begins_shortly_before_a_guest_of_priority_is_due(bench, guest, others):
+    bench.exec(SERVICES)
+    ticking = metronome.start(guest)
+    if others:
+        guest(others).go()
+    bench.exec("del services[:]\nsched.drivers.append(service)\nshots(1)")
+    late = metronome.latest(ticking, 300)
+    bench.exec("cpu.line(2, 0)\nsched.drivers.remove(service)")
+    assert late < LATE
+    assert bench.eval("len(services)") > 250
+
+
+def test_a_service_does_not_wait_for_guests_that_are_due_all_the_time(bench, guest):
+    bench.exec(SERVICES)
+    metronome.start(guest, period=12_000)
+    bench.exec("del services[:]\nsched.drivers.append(service)\nshots(1)\ntime.sleep_ms(300)")
+    bench.exec("cpu.line(2, 0)\nsched.drivers.remove(service)")
+    assert bench.eval("len(services)") > 200

@@ -8,9 +8,10 @@ import micropython
 from vmm import verdict
 
 
-def external(vcpu):
-    """A host interrupt, which the host took in the shim after the exit."""
-    return verdict.YIELD | verdict.HOST
+@micropython.viper
+def external(vcpu) -> int:
+    """A host interrupt, which the host took in the shim after the exit: it is serviced before an entry (coalesce.c)."""
+    return verdict.RESUME
 
 
 def attention(vcpu):

@@ -13,6 +13,7 @@ from vmm.scheduling.accounting import charge
 from vmm.scheduling.preemption import arm_line
 from vmm.scheduling.states import STILL
 from vmm.scheduling.words import (
+    AHEAD,
     CALLED,
     COLLECT_AT_LAST,
     DEFERRED,
@@ -23,6 +24,8 @@ from vmm.scheduling.words import (
     NESTED,
     PAYER,
     POLL,
+    POLL_SINCE,
+    POLL_TICKS,
     SERVED,
     STILLS,
 )
@@ -30,15 +33,27 @@ from vmm.vtx.frame import PRIORITY, STATE
 
 
 def bound(sched):
-    """(begins, ended, parts of poll(), serve): begins() before turns -> whether all stands still; ended() after them;
-    serve(vm, work): work() of a driver for a guest, between turns. It is charged to the guest, and those above do not
-    wait for it."""
+    """(begins, ended, parts of poll(), poll_waits, serve): begins() before turns -> whether all stands still; ended()
+    after them; poll_waits(priority) -> whether a poll has to wait; serve(vm, work): work() of a driver for a guest,
+    between turns. It is charged to the guest, and those above do not wait for it."""
     address = uctypes.addressof
     words = address(sched._words)
+    poll_waits = bind(_poll_waits, words, sched._preempt_at, sched.arm, cpu.rdtsc)
     return (
         bind(_begins, words, sched._preempt_at),
-        bind(_ended, sched, words, sched._preempt_at, sched._collect_at, cpu.attempt, bind(poll, sched), arm_line),
+        bind(
+            _ended,
+            sched,
+            words,
+            sched._preempt_at,
+            sched._collect_at,
+            cpu.attempt,
+            bind(poll, sched),
+            poll_waits,
+            arm_line,
+        ),
         (address(sched._console_frames), sched._ready, sched.drivers, cpu.attempt),
+        poll_waits,
         bind(_serve, words, sched._preempt_at, cpu.rdtsc, sched.arm, charge),
     )
 
@@ -68,7 +83,7 @@ def _begins(words: ptr32, preempt: ptr32) -> int:
 
 
 @micropython.viper
-def _ended(sched, words: ptr32, preempt: ptr32, payer: ptr32, attempt, poll_all, line):
+def _ended(sched, words: ptr32, preempt: ptr32, payer: ptr32, attempt, poll_all, waits, line):
     """A line goes on, or a sleep ends: first what was put off while a handler was interrupted."""
     preempt[0] = 0
     preempt[1] = 0
@@ -81,6 +96,9 @@ def _ended(sched, words: ptr32, preempt: ptr32, payer: ptr32, attempt, poll_all,
         return
     if words[DEFERRED] == POLL:
         words[DEFERRED] = 0
+        if int(waits(0)):
+            line(sched)
+            return
         error = attempt(poll_all, 0)
         if error:
             error = attempt(sched._poll_failed, error)
@@ -89,6 +107,24 @@ def _ended(sched, words: ptr32, preempt: ptr32, payer: ptr32, attempt, poll_all,
     line(sched)
     if error:
         raise error
+
+
+@micropython.viper
+def _poll_waits(words: ptr32, preempt: ptr32, arm, rdtsc, priority: int) -> int:
+    """Whether a poll has to wait, as a guest above this priority is due before it would be done: until that guest has
+    run, but no longer than two polls take."""
+    arm(priority)
+    due = int(preempt[0]) | int(preempt[1]) << 32
+    preempt[0] = 0
+    preempt[1] = 0
+    now = int(rdtsc()) | 1
+    if due and due - now < int(POLL_TICKS) - int(AHEAD):
+        if words[POLL_SINCE] == 0:
+            words[POLL_SINCE] = now
+        if (now - int(words[POLL_SINCE])) & 0xFFFFFFFF < 2 * int(POLL_TICKS):
+            return 1
+    words[POLL_SINCE] = 0
+    return 0
 
 
 @micropython.viper

@@ -77,7 +77,7 @@ class Scheduler(Preemption, Consoles):
         Consoles.__init__(self, most)
         Preemption.__init__(self, bind(turns, self, 0))
         self._parts = parts(self)
-        self._begins, self._ended, self._polled, self.serve = bound(self)
+        self._begins, self._ended, self._polled, self.poll_waits, self.serve = bound(self)
         address = uctypes.addressof
         self._fresh = bind(fresh, address(self._words), address(self._interrupted), self._allocated, self._collect_at)
 

@@ -37,6 +37,7 @@ from vmm.scheduling.words import (
     NOW,
     PAYER,
     POLL,
+    POLL_SINCE,
     SWITCHES,
     WORK_INTERRUPTED,
 )
@@ -278,8 +279,13 @@ def turns(sched, deadline: int, once: int):
             if allocated[0] > collect_at[COLLECT]:
                 sched.collect()
                 continue
+            if w[POLL_SINCE]:
+                if int(sched.poll_waits(0)) == 0:
+                    sched.poll()
+                    continue
             if idle(stop):
-                sched.poll()
+                if int(sched.poll_waits(0)) == 0:
+                    sched.poll()
                 if wanted():
                     return
             if once:
@@ -366,10 +372,11 @@ def turns(sched, deadline: int, once: int):
                         _interrupt_again(words, now + _GRACE)  # of a line, arm_line() says when
                         return
             continue
-        if w[DEFERRED]:
-            if int(w[DEFERRED]) == POLL:
+        if w[DEFERRED] | w[POLL_SINCE]:
+            if int(w[DEFERRED]) & ~int(POLL) == 0:
                 w[DEFERRED] = 0
-                poll(sched, 0)
+                if int(sched.poll_waits(rank)) == 0:
+                    poll(sched, 0)
             else:
                 sched._run_deferred(0)
         if once or wanted():

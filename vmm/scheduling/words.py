@@ -6,6 +6,9 @@ from micropython import const
 # between some of its steps. The scheduler waits for what is left of them.
 AHEAD = const(6000)
 
+# A poll of consoles and drivers is not interrupted. From so many ticks before a guest above is due it waits.
+POLL_TICKS = const(25000)
+
 FINE = const(8)  # virtual time: ticks used, shifted by this, by the share
 
 # Words of Scheduler._words.
@@ -22,7 +25,8 @@ CALLED = const(14)  # number of the halted guest whose timers are called back, p
 LINE = const(15)  # a line at the prompt runs; LINE_INTERRUPTED: guests run in its middle
 STILLS = const(16)  # how many `with still()` there are
 SERVED = const(17)  # frame of the guest for which a driver works between turns
-WORDS = const(18)
+POLL_SINCE = const(18)  # low half of the host TSC: since when a poll waits for a guest that is due soon; 0: none does
+WORDS = const(19)
 
 # Values of LINE.
 LINE_RUNS = const(1)
