@@ -178,6 +178,29 @@ def test_no_service_begins_shortly_before_a_guest_of_priority_is_due(bench, gues
     assert bench.eval("len(services)") > 250
 
 
+def test_nor_where_that_guest_has_run_in_the_middle_of_a_line(bench, guest):
+    """So that nobody has serviced what waited for it."""
+    bench.exec(SERVICES)
+    ticking = metronome.start(guest)
+    guest("spin: jmp spin").go()
+    bench.exec("""
+def line(ticks):
+    end = cpu.rdtsc() + ticks
+    while cpu.rdtsc() < end:
+        pass
+
+del services[:]
+sched.drivers.append(service)
+shots(1)
+""")
+    metronome.forget(ticking)
+    bench.exec("for i in range(300):\n    line(40000 + i * 300)\n    time.sleep_ms(1)")
+    late = metronome.so_far(ticking)
+    bench.exec("cpu.line(2, 0)\nsched.drivers.remove(service)")
+    assert late < LATE
+    assert bench.eval("len(services)") > 250
+
+
 def test_a_service_does_not_wait_for_guests_that_are_due_all_the_time(bench, guest):
     bench.exec(SERVICES)
     metronome.start(guest, period=12_000)

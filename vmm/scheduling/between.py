@@ -24,6 +24,7 @@ from vmm.scheduling.words import (
     NESTED,
     PAYER,
     POLL,
+    POLL_LOOKED,
     POLL_SINCE,
     POLL_TICKS,
     SERVED,
@@ -119,8 +120,9 @@ def _poll_waits(words: ptr32, preempt: ptr32, arm, rdtsc, priority: int) -> int:
     preempt[1] = 0
     now = int(rdtsc()) | 1
     if due and due - now < int(POLL_TICKS) - int(AHEAD):
-        if words[POLL_SINCE] == 0:
-            words[POLL_SINCE] = now
+        if words[POLL_SINCE] == 0 or (now - int(words[POLL_LOOKED])) & 0xFFFFFFFF > int(POLL_TICKS):
+            words[POLL_SINCE] = now  # the guest that it has waited for may have run in the middle of a line
+        words[POLL_LOOKED] = now
         if (now - int(words[POLL_SINCE])) & 0xFFFFFFFF < 2 * int(POLL_TICKS):
             return 1
     words[POLL_SINCE] = 0

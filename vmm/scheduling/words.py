@@ -26,7 +26,8 @@ LINE = const(15)  # a line at the prompt runs; LINE_INTERRUPTED: guests run in i
 STILLS = const(16)  # how many `with still()` there are
 SERVED = const(17)  # frame of the guest for which a driver works between turns
 POLL_SINCE = const(18)  # low half of the host TSC: since when a poll waits for a guest that is due soon; 0: none does
-WORDS = const(19)
+POLL_LOOKED = const(19)  # and when that was last found
+WORDS = const(20)
 
 # Values of LINE.
 LINE_RUNS = const(1)
