@@ -70,6 +70,7 @@ SHARED = (
     ("vmm.devices.ioapic", "REDIRECTION", "IOAPIC_REDIRECTION"),
     ("vmm.devices.ioapic", "LEVEL", "IOAPIC_LEVEL"),
     ("vmm.devices.ioapic", "MASKED", "IOAPIC_MASKED"),
+    ("vmm.memory.paging", "ADDRESS", "PTE_ADDRESS"),
     ("vmm.memory.paging", "P", "PTE_P"),
     ("vmm.memory.paging", "RW", "PTE_RW"),
     ("vmm.memory.paging", "D", "PTE_D"),

@@ -28,6 +28,7 @@ from vmm.devices.lapic_registers import IO_EXTINT
 from vmm.devices.lapic_vectors import receive
 from vmm.devices.later import Later
 from vmm.devices.mc146818 import Mc146818
+from vmm.devices.pci_header import CONFIG_ADDRESS
 from vmm.devices.port92 import Port92
 from vmm.devices.reset_cf9 import ResetCf9
 from vmm.devices.uart16550 import Uart16550
@@ -99,7 +100,7 @@ class Pc:
         ports.claim(0x3D4, 2, self.vga, 0x14)
         ports.claim(0x3DA, 1, self.vga, 0x1A)
         ports.claim(0xCF9, 1, self.cf9)
-        ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI: chipsets do not pass it to the register at CF9h
+        ports.reserve_dword(CONFIG_ADDRESS)  # of PCI: chipsets do not pass it to the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
         ports.claim(tables.PM_BASE, 16, self.pm, widest=4)
         mmio.claim(APIC_BASE, PAGE, self.local_apics)

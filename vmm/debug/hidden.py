@@ -32,6 +32,7 @@ from vmm.debug.quickstep import QuickStep
 from vmm.emulation.site_paging import PAGING_NONE, PAGING_PAE, paging_mode, walk
 from vmm.memory import look
 from vmm.memory.ept import R, X
+from vmm.memory.paging import ADDRESS
 from vmm.policies import link
 from vmm.policies.events.breakpoint import BREAKPOINT
 from vmm.policies.policy import attach
@@ -343,7 +344,7 @@ def rip(memory, scratch: int, vcpu) -> int:
         entry = int(vcpu.read(GUEST_PDPTE0 + (gva >> 30) * 2))
         if not entry & 1:
             return -1
-        root = entry & 0xFFFFFFFFFF000
+        root = entry & ADDRESS
     else:
         root &= 0xFFFFF000
     return int(walk(scratch, scratch + 4 * _HEADER, root, gva, mode))

@@ -10,7 +10,7 @@ is given. vmm/memory/paging.py computes the same for the CPU's place; a test hol
 from micropython import const
 
 from vmm.memory.ept import R, W, X
-from vmm.memory.paging import FETCH, PS, RSVD, RW, US, USER, WRITE, P
+from vmm.memory.paging import ADDRESS, FETCH, PS, RSVD, RW, US, USER, WRITE, P
 from vmm.vtx.x86 import (
     CR0_PG,
     CR0_WP,
@@ -29,7 +29,6 @@ from vmm.vtx.x86 import (
 _G = const(1 << 8)
 _PK_ERROR = const(1 << 5)  # of the error code
 _PK_AT = const(59)
-ADDRESS = const(0xFFFFFFFFFF000)
 
 _FLAGS = ((0, "P"), (1, "RW"), (2, "US"), (3, "PWT"), (4, "PCD"), (5, "A"))
 _LEVELS = {12: "PTE", 21: "PDE", 30: "PDPTE", 39: "PML4E", 48: "PML5E"}

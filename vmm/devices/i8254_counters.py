@@ -10,7 +10,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.oscillator import CALLBACKS_HZ, periods
+from vmm.devices.oscillator import CALLBACKS_HZ, RETRIES, RETRIES_HZ, periods
 
 FREQUENCY = const(1193182)
 ZERO = const(0x20000)  # number of the first period, so that no count starts below 0
@@ -46,8 +46,6 @@ LOOKS = const(31)  # counter 0: retries since the last edge was not taken
 _WORDS = const(96)
 
 MADE_UP = const(10 * 1193182)  # periods of lost edges that are made up for
-_LOOKS_HZ = const(1000)  # lowest rate of retries while an edge waits to be taken
-_LOOKS = const(5)  # retries until then, each twice as long after the one before
 
 
 @micropython.viper
@@ -159,11 +157,11 @@ def pause(counter: int) -> int:
         step = hz // CALLBACKS_HZ
     looks = int(s[LOOKS])
     longer = step << looks
-    if longer > hz // _LOOKS_HZ:
-        longer = hz // _LOOKS_HZ
+    if longer > hz // RETRIES_HZ:
+        longer = hz // RETRIES_HZ
     if longer < step:
         longer = step
-    if looks < _LOOKS:
+    if looks < RETRIES:
         s[LOOKS] = looks + 1
     return longer
 

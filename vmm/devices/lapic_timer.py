@@ -24,12 +24,10 @@ from vmm.devices.lapic_registers import (
     TMR,
     VIRTUAL_DELIVERY,
 )
-from vmm.devices.oscillator import CALLBACKS_HZ
+from vmm.devices.oscillator import CALLBACKS_HZ, RETRIES, RETRIES_HZ
 from vmm.vtx.frame import DIRTY, DIRTY_RVI, PENDING, RVI
 
 _MADE_UP_S = const(1)  # of lost periods that are made up for
-_LOOKS_HZ = const(1000)  # while an interrupt waits to be accepted, looks become as rare as this
-_LOOKS = const(5)  # after so many, each twice as long after the one before
 _NEVER = const((1 << 62) - 1)
 _SAVED = ("expiry", "shift", "looks", "deadline_mode")
 
@@ -208,8 +206,8 @@ class LapicTimer:
             if not legal:  # an error each time, which waits already
                 self.expiry += ((now - self.expiry) // period + 1) * period
             step = max(soonest, period // 4)
-            self.timer.arm(now + max(step, min(step << self.looks, hz // _LOOKS_HZ)))
-            self.looks = min(self.looks + 1, _LOOKS)
+            self.timer.arm(now + max(step, min(step << self.looks, hz // RETRIES_HZ)))
+            self.looks = min(self.looks + 1, RETRIES)
             return
         self.looks = 0
         soonest += now

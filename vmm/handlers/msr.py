@@ -12,9 +12,9 @@ from vmm import tally
 from vmm.handlers.cpu_msrs import CpuMsrs
 from vmm.vtx import events, reasons
 from vmm.vtx.frame import DATUM, RAX, RCX, RDX, STORED, STORED_MSRS
+from vmm.vtx.x86 import IA32_X2APIC_ICR
 
 _X2APIC_FIRST = const(0x800)  # of 64
-_X2APIC_ICR = const(0x830)
 
 _PLAIN = "any value"
 _WRITTEN_BITS = const(4)  # of the keys of WRMSR, which are few (Keys)
@@ -121,7 +121,7 @@ class Msrs:
             if low < 0:
                 return int(events.general_protection(vcpu))
             high = 0
-            if index == _X2APIC_ICR:  # the only one of 64 bits
+            if index == IA32_X2APIC_ICR:  # the only one of 64 bits
                 high = int(pair[1](vcpu, index))
         else:
             reader = self.readers.get(index)

@@ -59,7 +59,7 @@ CHANNELS = ((0x1F0, 0x3F6, 14), (0x170, 0x376, 15), (0x1E8, 0x3E6, 11), (0x168, 
 _SRST = const(0x04)  # of the device control
 
 # Commands
-_IDENTIFY = const(0xEC)
+IDENTIFY = const(0xEC)
 _SET_MULTIPLE = const(0xC6)
 _READ_MULTIPLE = const(0xC4)
 _READ_MULTIPLE_EXT = const(0x29)
@@ -167,7 +167,7 @@ class Channel:
         io.outb(ports + LOW, 0)
         io.outb(ports + MID, 0)
         io.outb(ports + HIGH, 0)
-        io.outb(ports + COMMAND, _IDENTIFY)
+        io.outb(ports + COMMAND, IDENTIFY)
         self._pause()
         status = self._settled()
         if status & (ERR | DF) or not status & DRQ or io.inb(ports + MID) or io.inb(ports + HIGH):

@@ -30,6 +30,7 @@ _CODE = const(0x16)  # WRITE | USER | FETCH
 NOT_CANONICAL = const(-0x10000)
 UNBACKED = const(-0x10001)  # a paging structure outside guest RAM
 
+ADDRESS = const(0xFFFFFFFFFF000)  # of an entry of 64 bits, and of CR3
 RW = const(1 << 1)
 US = const(1 << 2)
 _A = const(1 << 5)
@@ -82,7 +83,7 @@ class Walker:
         else:
             self.mode = 57
             self.shift = 48
-        self.root = cr3 & (0xFFFFFFE0 if self.mode == 36 else 0xFFFFFFFFFF000)
+        self.root = cr3 & (0xFFFFFFE0 if self.mode == 36 else ADDRESS)
         self._pse = cr4 & CR4_PSE
         self._wp = cr0 & CR0_WP
         self._smep = cr4 & CR4_SMEP
@@ -136,7 +137,7 @@ class Walker:
             pdpte = self._pdptes[gva >> 30]
             if not pdpte & P:
                 return self._fault(access, 0)
-            table = pdpte & 0xFFFFFFFFFF000
+            table = pdpte & ADDRESS
             shift = 21
         while True:
             entry_gpa = table + (gva >> shift & 511) * 8
@@ -204,7 +205,7 @@ class Walker:
         shift = self.shift
         table = self.root
         if self._pdptes is not None:
-            table = self._pdptes[gva >> 30] & 0xFFFFFFFFFF000
+            table = self._pdptes[gva >> 30] & ADDRESS
             shift = 21
         while True:
             entry_gpa = table + (gva >> shift & 511) * 8

@@ -1,8 +1,8 @@
 """`monitor info registers|mem|tlb|pic|lapic`, in the form of QEMU's monitor."""
 
-from vmm.debug.pagewalk import ADDRESS
 from vmm.devices import lapic_registers as r
 from vmm.devices.i8259_lines import BASE, ELCR, IMR, INT, IRR, ISR, SLAVE
+from vmm.memory.paging import ADDRESS
 from vmm.scheduling.states import HALTED
 from vmm.vtx import vmcs as v
 from vmm.vtx.x86 import CR0_PG
