@@ -57,7 +57,7 @@ class Pc:
         self.gsi = Gsi(self.ioapic, self.lapic)
         self.pic = self.gsi.pic = I8259(self.gsi.quick_intr())
         self.pit = I8254(self.gsi.line(0), clock, edge=self.gsi.edge(0))
-        self.gsi.heard(self.pit.heard)
+        self.gsi.when_unmasked(self.pit.unmasked)
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
         self._cut = None
         self.hpet = None  # None until the guest accesses it

@@ -153,9 +153,9 @@ class Hidden:
         self.fetched = None  # the handler of fetches from pages that are closed
         if not vm.monitor.caps.ept_vpid.EXECUTE_ONLY:
             step = vm.mmio.step_there()
-            self.fetched = bind(find_fetch, self.table, vm.memory.table, self._scratch_at, step, self._rest)
+            self.fetched = bind(find_fetch, self.table, vm.memory.table, self._scratch_at, step, self._straddles)
 
-    def _rest(self, vcpu):
+    def _straddles(self, vcpu):
         """An instruction that began on the page before reaches into the page."""
         return vcpu.stepper.step(vcpu.gpa & PAGE_MASK, R | X)
 

@@ -334,12 +334,12 @@ class Channel:
         """A disk that does not answer: the channel's reset."""
         io = self._io
         io.outb(self.control, _SRST | NIEN)
-        self._rest(100000)
+        self._delay(100000)
         io.outb(self.control, NIEN)
-        self._rest(500)
+        self._delay(500)
         self._settled()
 
-    def _rest(self, part):
+    def _delay(self, part):
         """A second divided by `part`."""
         end = self._io.rdtsc() + self._io.tsc_hz // part + 1
         while self._io.rdtsc() < end:
