@@ -163,12 +163,9 @@ class Hidden:
         """A breakpoint at a guest-physical address; returns its Handle. ValueError where no RAM can be executed."""
         return self._insert(BREAKPOINT.at(gpa), call, gpa, None)
 
-    def insert_gva(self, space, gva, call, filters=None):
-        """The same at a guest-virtual address, translated now. ValueError says why it is not mapped.
-
-        filters: of every event (vmm/policies/general.py), as a dict.
-        """
-        return self.insert_at(gva, space.translate(gva), space.paged, call, filters)
+    def insert_gva(self, space, gva, call):
+        """The same at a guest-virtual address, translated now. ValueError says why it is not mapped."""
+        return self.insert_at(gva, space.translate(gva), space.paged, call)
 
     def insert_at(self, gva, gpa, paged, call, filters=None):
         """The same, translated before. paged: by the guest's page tables."""

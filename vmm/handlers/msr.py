@@ -30,9 +30,8 @@ class Msrs:
     Devices add theirs. unclaimed {(index, write): count}.
     """
 
-    def __init__(self, host_rdmsr, live, width, xss_allowed=0):
-        """live: MSRs that follow the vCPU in the CPU. width: bits of a gpa. xss_allowed: components that IA32_XSS may
-        name."""
+    def __init__(self, host_rdmsr, live, width):
+        """live: MSRs that follow the vCPU in the CPU. width: bits of a gpa."""
         self.readers = {}
         self.writers = {}
         self.x2apic = None
@@ -41,7 +40,7 @@ class Msrs:
         self._at = {}  # index: word of the frame
         self._initial = {}
         self._getter, self._putter = self.get, self.put  # one object each, not one for each MSR
-        self._cpu = CpuMsrs(self, host_rdmsr, live, width, xss_allowed)
+        self._cpu = CpuMsrs(self, host_rdmsr, live, width)
 
     def open(self, bitmap):
         """Let a vCPU access its own values in the CPU without exits. bitmap: vmm.vtx.msr_bitmap.Bitmap."""

@@ -44,12 +44,12 @@ class Ept:
     mapping's own rights.
     """
 
-    def __init__(self, pages, sizes, ad_bits=False):
+    def __init__(self, pages, sizes):
         self._pages = pages
         self._sizes = sizes
         self._tables = []
         self.root = self._table()
-        self.eptp = self.root | (_LEVELS - 1) << 3 | WB | (1 << 6 if ad_bits else 0)
+        self.eptp = self.root | (_LEVELS - 1) << 3 | WB
         self.invalidate = lambda: None
         self.made = lambda gpa, size: None
 
