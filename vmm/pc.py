@@ -66,7 +66,7 @@ class Pc:
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
         display = vm.config.get("screen") == "graphics"
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20, mouse=display)
-        self.typist = None  # vmm.keys.Typist, once its first key is typed
+        self.typist = None  # vmm.keyboard.Typist, once its first key is typed
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
         self.console = Console(host_uart, vm.more_typed, uctypes.bytearray_at(vm.take(RING), RING))
@@ -123,7 +123,7 @@ class Pc:
     def typing(self):
         """The Typist of its keyboard."""
         if self.typist is None:
-            from vmm.keys import Typist
+            from vmm.keyboard import Typist
 
             self.typist = Typist(self.vm.clock, self.keyboard)
         return self.typist

@@ -14,10 +14,9 @@ from vmx import tables
 
 from vmm.memory import paging
 from vmm.memory.guest import FIRST_PAGE, HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, WORDS
-from vmm.memory.paging import ADDRESS, PS, RSVD
+from vmm.memory.paging import ADDRESS, PS, RSVD, XD
 from vmm.vtx.x86 import EFER_LMA, MASK64, PAGE
 
-_XD = 1 << 63
 _PROGRAM_PCID = const(1 << 11)
 
 
@@ -201,7 +200,7 @@ def _are_pair(memory, kernels, programs):
         return False
     first = struct.unpack("<256Q", memory.read(kernels, PAGE // 2))
     second = struct.unpack("<256Q", memory.read(programs, PAGE // 2))
-    differ = [i for i in range(256) if (first[i] ^ second[i]) & ~_XD]
+    differ = [i for i in range(256) if (first[i] ^ second[i]) & ~XD]
     return not differ and any(first)
 
 

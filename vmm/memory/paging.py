@@ -36,7 +36,8 @@ US = const(1 << 2)
 _A = const(1 << 5)
 D = const(1 << 6)
 PS = const(1 << 7)
-_NX = const(1 << 31)  # in an entry's upper half
+XD = const(1 << 63)
+_XD_HIGH = const(XD >> 32)  # in an entry's upper half
 
 
 class Walker:
@@ -96,7 +97,7 @@ class Walker:
         reserved = 0xFFFFF & ~((1 << max(self._maxphyaddr - 32, 0)) - 1)
         if self.mode == 36:
             reserved |= 0x7FF00000
-        self._reserved_high = reserved if nxe else reserved | _NX
+        self._reserved_high = reserved if nxe else reserved | _XD_HIGH
 
     def translate(self, gva, access):
         """The gpa of `gva` for `access` (WRITE, USER, FETCH, AC, PEEK, CHECK; 0 is a read).
@@ -153,7 +154,7 @@ class Walker:
                 continue
             rights &= low
             flags &= low
-            no_execute |= high & _NX
+            no_execute |= high & _XD_HIGH
             if shift == 12:
                 break
             if low & PS:
