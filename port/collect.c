@@ -28,7 +28,6 @@
 #include "port/x86.h"
 
 #define BLOCK  HEAP_BLOCK
-#define PAGE   (4096)
 #define PIECE  (16) // words between two looks at the clock
 #define ROUNDS (8) // over pages written meanwhile, before the last one, which cannot be preempted
 
@@ -210,10 +209,10 @@ static void look_at_words(void **words, size_t count) {
 static void look_at_dirty_pages(void) {
     const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     uintptr_t end = (uintptr_t)area->gc_pool_start + (area->gc_last_used_block + 1) * BLOCK;
-    uintptr_t page = (uintptr_t)area->gc_pool_start & -PAGE;
+    uintptr_t page = (uintptr_t)area->gc_pool_start & -PAGE_4K;
     while ((page = paging_take_dirty(page, end)) < end) {
-        look_at_words((void **)page, PAGE / sizeof(void *));
-        page += PAGE;
+        look_at_words((void **)page, PAGE_4K / sizeof(void *));
+        page += PAGE_4K;
     }
 }
 

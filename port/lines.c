@@ -9,12 +9,11 @@
 #include "port/written.h"
 #include "port/x86.h"
 
-#define PINS   24
 #define MASKED 0
 #define EDGE   1
 #define LEVEL  2
 
-static uint8_t kinds[PINS];
+static uint8_t kinds[IOAPIC_PINS];
 
 static void interrupt(trap_frame_t *frame) {
     unsigned line = frame->vector - TRAP_IRQ_BASE;
@@ -30,7 +29,7 @@ static mp_obj_t mod_line(mp_obj_t line_in, mp_obj_t kind_in) {
     mp_int_t line = mp_obj_get_int(line_in);
     mp_int_t kind = mp_obj_get_int(kind_in);
     unsigned vector = TRAP_IRQ_BASE + line;
-    if (line < 0 || line >= PINS || vector == TRAP_TIMER || line == 3 || line == 4 ||
+    if (line < 0 || line >= IOAPIC_PINS || vector == TRAP_TIMER || line == 3 || line == 4 ||
         kind < MASKED || kind > LEVEL) {
         mp_raise_ValueError(MP_ERROR_TEXT("no such interrupt line"));
     }

@@ -1,12 +1,10 @@
 // The mailbox: the host finds it by its magic, writes a request and rings; vmm/debug/mailbox.py answers between the
-// guests' turns. The layout is that module's and host-tools/pcanel/mailbox.py's.
+// guests' turns. The layout is vmm/debug/mailbox_layout.py's.
 #include "py/runtime.h"
 #include "port/mailbox.h"
+#include "shared_constants.h"
 
-#define SIZE  (128 << 10)
-#define RUNG  0 // words of the mailbox
-#define SEEN  1
-#define BELLS 2
+#define SIZE (128 << 10)
 
 static union {
     volatile uint32_t words[SIZE / 4];
@@ -20,20 +18,20 @@ __attribute__((aligned(16))) static volatile struct {
 } place = {{0x6e616350, 0x4d2f6c65, 0x626c6961, 0x0031786f}, &mailbox};
 
 bool mailbox_bell(uint8_t c) {
-    if (c != MAILBOX_BELL || mailbox.words[BELLS] == mailbox.words[RUNG]) {
+    if (c != MAILBOX_BELL || mailbox.words[MAILBOX_BELLS] == mailbox.words[MAILBOX_RUNG]) {
         return false;
     }
-    mailbox.words[BELLS]++;
+    mailbox.words[MAILBOX_BELLS]++;
     return true;
 }
 
 bool mailbox_rung(void) {
-    return mailbox.words[RUNG] != mailbox.words[SEEN];
+    return mailbox.words[MAILBOX_RUNG] != mailbox.words[MAILBOX_SEEN];
 }
 
 void mailbox_serve(void) {
     nlr_buf_t nlr;
-    mailbox.words[SEEN] = mailbox.words[RUNG];
+    mailbox.words[MAILBOX_SEEN] = mailbox.words[MAILBOX_RUNG];
     if (nlr_push(&nlr) == 0) {
         mp_obj_t module = mp_import_name(
             qstr_from_str("vmm.debug.mailbox"), mp_const_true, MP_OBJ_NEW_SMALL_INT(0));

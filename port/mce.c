@@ -6,17 +6,16 @@
 #include "port/trap.h"
 #include "port/x86.h"
 
-#define IA32_MCG_STATUS (0x17a)
-#define MCG_RIPV        (1ull << 0)
-#define BANK(n)         (0x400 + 4 * (n)) // IA32_MCn_CTL, _STATUS, _ADDR, _MISC
-#define VAL             (1ull << 63)
-#define UC              (1ull << 61)
-#define MISCV           (1ull << 59)
-#define ADDRV           (1ull << 58)
-#define PCC             (1ull << 57)
-#define S               (1ull << 56)
-#define AR              (1ull << 55)
-#define KEPT            (8)
+#define MCG_RIPV (1ull << 0)
+#define BANK(n)  (0x400 + 4 * (n)) // IA32_MCn_CTL, _STATUS, _ADDR, _MISC
+#define VAL      (1ull << 63)
+#define UC       (1ull << 61)
+#define MISCV    (1ull << 59)
+#define ADDRV    (1ull << 58)
+#define PCC      (1ull << 57)
+#define S        (1ull << 56)
+#define AR       (1ull << 55)
+#define KEPT     (8)
 
 typedef struct {
     uint64_t bank, status, address, misc;

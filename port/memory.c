@@ -5,13 +5,11 @@
 #include <string.h>
 #include "port/memory.h"
 #include "port/multiboot.h"
+#include "port/paging.h"
 #include "port/x86.h"
 
 #define MIB       0x100000ull
-#define GIB       0x40000000ull
-#define ALIGN     0x200000ull
-#define FOUR_GIB  0x100000000ull
-#define RAM_LIMIT (512 * GIB) // one PML4 entry
+#define RAM_LIMIT (512 * PAGE_1G) // one PML4 entry
 
 extern char image_start[], image_end[];
 
@@ -38,13 +36,13 @@ uint64_t memory_ram_end(void) {
 
 // Lowest free place for size bytes in [base, end), or 0.
 static uint64_t place(uint64_t base, uint64_t end, uint64_t size) {
-    uint64_t at = align_up(base, ALIGN);
+    uint64_t at = align_up(base, PAGE_2M);
     for (bool moved = true; moved;) {
         moved = false;
         for (unsigned i = 0; i < multiboot.modules_count; i++) {
             const multiboot_module_t *module = &multiboot.modules[i];
             if (at < module->hpa + module->size && module->hpa < at + size) {
-                at = align_up(module->hpa + module->size, ALIGN);
+                at = align_up(module->hpa + module->size, PAGE_2M);
                 moved = true;
             }
         }
@@ -70,11 +68,11 @@ static uint64_t default_disk_size(void) {
 
 bool memory_init(void) {
     uint64_t ram_end = memory_ram_end();
-    uint64_t gibs = ram_end > FOUR_GIB ? align_up(ram_end - FOUR_GIB, GIB) / GIB : 0;
-    uint64_t tables = align_up(gibs * 4096, ALIGN);
-    uint64_t exec = align_up(multiboot_option("exec", 8 * MIB), ALIGN);
-    uint64_t disk = align_up(multiboot_option("disk", default_disk_size()), ALIGN);
-    uint64_t heap = align_up(multiboot_option("heap", 16 * MIB), ALIGN);
+    uint64_t gibs = ram_end > FOUR_GIB ? align_up(ram_end - FOUR_GIB, PAGE_1G) / PAGE_1G : 0;
+    uint64_t tables = align_up(gibs * PAGE_4K, PAGE_2M);
+    uint64_t exec = align_up(multiboot_option("exec", 8 * MIB), PAGE_2M);
+    uint64_t disk = align_up(multiboot_option("disk", default_disk_size()), PAGE_2M);
+    uint64_t heap = align_up(multiboot_option("heap", 16 * MIB), PAGE_2M);
     uint64_t size = tables + exec + disk + heap;
 
     uint64_t best = 0;
@@ -102,7 +100,7 @@ bool memory_init(void) {
     carve(&memory.exec, exec, &best);
     carve(&memory.tables, tables, &best);
     carve(&memory.disk, disk, &best);
-    uint64_t fine = heap / ALIGN * 4096;
+    uint64_t fine = heap / PAGE_2M * PAGE_4K;
     carve(&memory.heap_tables, fine, &best);
     carve(&memory.heap, heap - fine, &best);
     return true;

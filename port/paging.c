@@ -21,7 +21,6 @@
 #define PTE_PCD 0x010ull
 #define PTE_NX  (1ull << 63)
 
-#define FOUR_GIB 0x100000000ull
 #define FINE_END 0x800000ull // below it, 4 KiB pages
 
 #define PIECE (64) // entries between two looks at the clock
@@ -130,7 +129,7 @@ uint64_t *paging_directory(uint64_t hpa) {
         return &paging_low_pd[hpa / PAGE_2M];
     }
     uint64_t entry = hpa / PAGE_1G < 512 ? paging_pdpt[hpa / PAGE_1G] : 0;
-    return entry & PTE_P ? (uint64_t *)(entry & HPA) + hpa / PAGE_2M % 512 : NULL;
+    return entry & PTE_P ? (uint64_t *)(entry & PTE_ADDRESS) + hpa / PAGE_2M % 512 : NULL;
 }
 
 void paging_clean(void) {

@@ -5,10 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define PAGE_4K 0x1000ull
-#define PAGE_2M 0x200000ull
-#define PAGE_1G 0x40000000ull
-#define HPA     0xffffffffff000ull // of an entry
+#define PAGE_4K  0x1000ull
+#define PAGE_2M  0x200000ull
+#define PAGE_1G  0x40000000ull
+#define FOUR_GIB 0x100000000ull
 
 void paging_init(void);
 

@@ -5,18 +5,7 @@
 #include "port/rtc.h"
 #include "port/x86.h"
 
-#define RTC_SECONDS  0x00
-#define RTC_MINUTES  0x02
-#define RTC_HOURS    0x04
-#define RTC_DAY      0x07
-#define RTC_MONTH    0x08
-#define RTC_YEAR     0x09
-#define RTC_A        0x0a
-#define RTC_B        0x0b
-#define RTC_A_UIP    0x80
-#define RTC_B_24H    0x02
-#define RTC_B_BINARY 0x04
-#define UIP_TRIES    1000000 // an update takes 2 ms; a dead clock must not hang us
+#define UIP_TRIES 1000000 // an update takes 2 ms; a dead clock must not hang us
 
 static struct { uint64_t seconds, tsc; } boot;
 

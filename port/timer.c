@@ -8,7 +8,6 @@
 #include "port/trap.h"
 #include "port/x86.h"
 
-#define PIT_HZ                 1193182
 #define PIT_COUNT              47727 // 40 ms
 #define PIT_GIVE_UP            4000000000u // ticks: no 8254 is that slow
 #define LVT_TSC_DEADLINE_CPUID (1u << 24)

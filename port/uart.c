@@ -14,31 +14,9 @@
 #include "port/x86.h"
 #include "shared/runtime/interrupt_char.h"
 
-#define RBR 0
-#define THR 0
-#define DLL 0
-#define IER 1
-#define DLM 1
-#define IIR 2
-#define FCR 2
-#define LCR 3
-#define MCR 4
-#define LSR 5
-#define MSR 6
-#define SCR 7
-
-#define IER_RX           0x05 // data available, line status
-#define IER_THRE         0x02
-#define IIR_NONE         0x01
-#define FCR_ENABLE       0x07 // FIFOs on and cleared, trigger at 1
-#define LCR_8N1          0x03
-#define LCR_DLAB         0x80
-#define MCR_DTR_RTS_OUT2 0x0b
-#define LSR_DR           0x01
-#define LSR_OE           0x02
-#define LSR_THRE         0x20
-#define LSR_TEMT         0x40
-#define FIFO_SIZE        16
+#define IER_RX           (UART_IER_RX | UART_IER_LINE)
+#define FCR_CLEARED      (UART_FCR_ENABLE | UART_FCR_CLEAR_RX | UART_FCR_CLEAR_TX) // trigger at 1
+#define MCR_DTR_RTS_OUT2 (UART_MCR_DTR | UART_MCR_RTS | UART_MCR_OUT2)
 #define CTRL_C           3
 
 typedef struct {
@@ -103,14 +81,14 @@ static void tell_listener(bool anew) {
 
 static void receive(uart_t *uart) {
     uint8_t lsr;
-    while ((lsr = inb(uart->port + LSR)) & (LSR_DR | LSR_OE)) {
-        if (lsr & LSR_OE) {
+    while ((lsr = inb(uart->port + UART_LSR)) & (UART_LSR_DR | UART_LSR_OE)) {
+        if (lsr & UART_LSR_OE) {
             uart->overruns++;
         }
-        if (!(lsr & LSR_DR)) {
+        if (!(lsr & UART_LSR_DR)) {
             continue;
         }
-        uint8_t c = inb(uart->port + RBR);
+        uint8_t c = inb(uart->port + UART_RBR);
         if (uart == &uarts[0] && c == CTRL_C && mp_interrupt_char < 0) {
             idle_ctrl_c();
         }
@@ -127,22 +105,22 @@ static void receive(uart_t *uart) {
 }
 
 static void transmit(uart_t *uart) {
-    if (inb(uart->port + LSR) & LSR_THRE) {
-        uart->room = FIFO_SIZE;
+    if (inb(uart->port + UART_LSR) & UART_LSR_THRE) {
+        uart->room = UART_FIFO_SIZE;
     }
     for (; uart->room != 0; uart->room--) {
         int c = ring_get(&uart->tx);
         if (c < 0) {
-            outb(uart->port + IER, IER_RX);
+            outb(uart->port + UART_IER, IER_RX);
             return;
         }
-        outb(uart->port + THR, c);
+        outb(uart->port + UART_THR, c);
     }
-    outb(uart->port + IER, IER_RX | IER_THRE);
+    outb(uart->port + UART_IER, IER_RX | UART_IER_THRE);
 }
 
 static bool serve(uart_t *uart) {
-    if (!uart->present || inb(uart->port + IIR) & IIR_NONE) {
+    if (!uart->present || inb(uart->port + UART_IIR) & UART_IIR_NONE) {
         return false;
     }
     bool sends = ring_used(&uart->tx) != 0;
@@ -152,7 +130,7 @@ static bool serve(uart_t *uart) {
         tell_listener(true);
     }
     uart_guests_moved |= uart != &uarts[0];
-    inb(uart->port + MSR);
+    inb(uart->port + UART_MSR);
     return true;
 }
 
@@ -166,12 +144,12 @@ static void interrupt(trap_frame_t *frame) {
 }
 
 static bool probe(uart_t *uart) {
-    outb(uart->port + SCR, 0x5a);
-    if (inb(uart->port + SCR) != 0x5a) {
+    outb(uart->port + UART_SCR, 0x5a);
+    if (inb(uart->port + UART_SCR) != 0x5a) {
         return false;
     }
-    outb(uart->port + SCR, 0xa5);
-    return inb(uart->port + SCR) == 0xa5;
+    outb(uart->port + UART_SCR, 0xa5);
+    return inb(uart->port + UART_SCR) == 0xa5;
 }
 
 void uart_listen(mp_obj_t listener) {
@@ -187,16 +165,16 @@ void uart_init(void) {
             continue;
         }
         uart->room = 0;
-        outb(uart->port + IER, 0);
-        outb(uart->port + LCR, LCR_8N1 | LCR_DLAB);
-        outb(uart->port + DLL, 1); // 115200 baud
-        outb(uart->port + DLM, 0);
-        outb(uart->port + LCR, LCR_8N1);
-        outb(uart->port + FCR, FCR_ENABLE);
-        outb(uart->port + MCR, MCR_DTR_RTS_OUT2);
+        outb(uart->port + UART_IER, 0);
+        outb(uart->port + UART_LCR, UART_LCR_8N1 | UART_LCR_DLAB);
+        outb(uart->port + UART_DLL, 1); // 115200 baud
+        outb(uart->port + UART_DLM, 0);
+        outb(uart->port + UART_LCR, UART_LCR_8N1);
+        outb(uart->port + UART_FCR, FCR_CLEARED);
+        outb(uart->port + UART_MCR, MCR_DTR_RTS_OUT2);
         trap_set_handler(TRAP_IRQ_BASE + uart->irq, interrupt);
         ioapic_route(uart->irq, TRAP_IRQ_BASE + uart->irq);
-        outb(uart->port + IER, IER_RX);
+        outb(uart->port + UART_IER, IER_RX);
     }
 }
 
@@ -226,7 +204,7 @@ bool uart_tx_char(unsigned index, uint8_t c) {
     bool taken = true;
     // Sent at once if possible: a transmit interrupt would end the sending guest's turn.
     if (idle && uart->room != 0) {
-        outb(uart->port + THR, c);
+        outb(uart->port + UART_THR, c);
         uart->room--;
     } else {
         taken = ring_put(&uart->tx, c);
@@ -240,7 +218,8 @@ bool uart_tx_char(unsigned index, uint8_t c) {
 
 bool uart_tx_done(unsigned index) {
     uart_t *uart = &uarts[index];
-    return !uart->present || (ring_used(&uart->tx) == 0 && (inb(uart->port + LSR) & LSR_TEMT));
+    return !uart->present ||
+           (ring_used(&uart->tx) == 0 && (inb(uart->port + UART_LSR) & UART_LSR_TEMT));
 }
 
 uint64_t uart_overruns(unsigned index) {
@@ -248,9 +227,9 @@ uint64_t uart_overruns(unsigned index) {
 }
 
 static void poll_char(uart_t *uart, uint8_t c) {
-    while (!(inb(uart->port + LSR) & LSR_THRE)) {
+    while (!(inb(uart->port + UART_LSR) & UART_LSR_THRE)) {
     }
-    outb(uart->port + THR, c);
+    outb(uart->port + UART_THR, c);
 }
 
 void uart_panic_char(uint8_t c) {

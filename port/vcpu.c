@@ -253,7 +253,7 @@ static mp_obj_t vcpu_tables(mp_obj_t self_in) {
     if ((efer & (EFER_LMA | EFER_NXE)) != (EFER_LMA | EFER_NXE)) {
         return MP_OBJ_NEW_SMALL_INT(0);
     }
-    return MP_OBJ_NEW_SMALL_INT((cr3 & 0xffffffffff000) | (cr4 & CR4_LA57 ? 5 : 4));
+    return MP_OBJ_NEW_SMALL_INT((cr3 & PTE_ADDRESS) | (cr4 & CR4_LA57 ? 5 : 4));
 }
 MP_DEFINE_CONST_FUN_OBJ_1(vcpu_tables_obj, vcpu_tables);
 

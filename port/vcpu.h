@@ -15,7 +15,6 @@
 
 // Keys: a hash table, open addressing, its last entries beyond the highest index and the
 // very last one empty (slot 0). vmm/vtx/keys.py makes them.
-#define VCPU_KEY_FACTOR (0x9e3779b1u)
 typedef struct {
     uint32_t key;
     uint32_t slot; // of the dispatch table

@@ -225,7 +225,7 @@ static inline __attribute__((always_inline)) uint64_t slot_of(vcpu_frame_t *f, u
     const vcpu_keys_t *keys = (const vcpu_keys_t *)keys_at;
     uint32_t key = *(const uint64_t *)((const uint8_t *)f + keys->offset) & keys->mask;
     _Static_assert(sizeof(vcpu_key_t) == 16, "keys->scaled");
-    uint64_t at = keys_at + (key * VCPU_KEY_FACTOR >> keys->scaled & ~15u);
+    uint64_t at = keys_at + ((uint32_t)(key * VCPU_KEY_FACTOR) >> keys->scaled & ~15u);
     for (;; at += sizeof(vcpu_key_t)) {
         const vcpu_key_t *entry = ((const vcpu_keys_t *)at)->entry;
         uint64_t slot = entry->slot;

@@ -37,7 +37,7 @@ static table_t *tables;
 
 static table_t *table_of(uint64_t hpa) {
     uint64_t *at = paging_directory(hpa);
-    return at != NULL && (*at & SPLIT) ? (table_t *)(*at & HPA) : NULL;
+    return at != NULL && (*at & SPLIT) ? (table_t *)(*at & PTE_ADDRESS) : NULL;
 }
 
 static unsigned index_of(uint64_t hpa) {
@@ -69,7 +69,7 @@ static void split(table_t *table, uint64_t *at, uint64_t hpa) {
             table->entry[i] = (entry & ~PTE_PS) + i * PAGE_4K;
         }
     } else {
-        memcpy(table->entry, (const void *)(entry & HPA), sizeof(table->entry));
+        memcpy(table->entry, (const void *)(entry & PTE_ADDRESS), sizeof(table->entry));
     }
     table->before = entry;
     table->at = at;

@@ -9,7 +9,7 @@ import micropython
 from micropython import const
 from vmx import bind
 
-from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR
+from vmm.devices.uart16550_registers import MSR_CTS, MSR_DCD, MSR_DSR
 
 RING = const(8192)  # bytes, a power of two
 

@@ -13,7 +13,7 @@ from vmm.vtx.x86 import MASK64
 
 _CPUID_MCE_MCA = const(1 << 7 | 1 << 14)  # leaf 1, EDX
 _IA32_MCG_CAP = const(0x179)
-_IA32_MCG_STATUS = const(0x17A)
+IA32_MCG_STATUS = const(0x17A)
 _IA32_MCG_CTL = const(0x17B)
 _BANK = const(0x400)  # IA32_MC0_CTL; STATUS, ADDR and MISC follow, then the next bank's
 _CTL_P = const(1 << 8)
@@ -71,7 +71,7 @@ class MachineChecks:
         for bank in range(cap & 0xFF):
             wrmsr(_BANK + 4 * bank, MASK64)
             wrmsr(_BANK + 4 * bank + 1, 0)
-        wrmsr(_IA32_MCG_STATUS, 0)
+        wrmsr(IA32_MCG_STATUS, 0)
         self.banks = cap & 0xFF
 
     def take(self):
@@ -87,7 +87,7 @@ class MachineChecks:
                 found.append((bank, status.raw, address, misc))
                 wrmsr(at + 1, 0)
         if self.banks:
-            wrmsr(_IA32_MCG_STATUS, 0)  # or the next one would shut the CPU down
+            wrmsr(IA32_MCG_STATUS, 0)  # or the next one would shut the CPU down
         return found
 
     def of_guest(self, vcpu):

@@ -28,6 +28,7 @@ from vmm.devices.lapic_registers import IO_EXTINT
 from vmm.devices.lapic_vectors import receive
 from vmm.devices.later import Later
 from vmm.devices.mc146818 import Mc146818
+from vmm.devices.pci_header import CONFIG_ADDRESS
 from vmm.devices.port92 import Port92
 from vmm.devices.reset_cf9 import ResetCf9
 from vmm.devices.uart16550 import Uart16550
@@ -56,7 +57,7 @@ class Pc:
         self.gsi = Gsi(self.ioapic, self.lapic)
         self.pic = self.gsi.pic = I8259(self.gsi.quick_intr())
         self.pit = I8254(self.gsi.line(0), clock, edge=self.gsi.edge(0))
-        self.gsi.heard(self.pit.heard)
+        self.gsi.when_unmasked(self.pit.unmasked)
         self.rtc = Mc146818(self.gsi.line(8), clock, int(time.time()))
         self._cut = None
         self.hpet = None  # None until the guest accesses it
@@ -65,7 +66,7 @@ class Pc:
         self.pm = AcpiPm(self.gsi.line(_SCI), clock, self._power_off)
         display = vm.config.get("screen") == "graphics"
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self._reset, self._a20, mouse=display)
-        self.typist = None  # vmm.keys.Typist, once its first key is typed
+        self.typist = None  # vmm.keyboard.Typist, once its first key is typed
         self.port92 = Port92(self._reset, self._a20)
         self.cf9 = ResetCf9(self._reset)
         self.console = Console(host_uart, vm.more_typed, uctypes.bytearray_at(vm.take(RING), RING))
@@ -99,7 +100,7 @@ class Pc:
         ports.claim(0x3D4, 2, self.vga, 0x14)
         ports.claim(0x3DA, 1, self.vga, 0x1A)
         ports.claim(0xCF9, 1, self.cf9)
-        ports.reserve_dword(0xCF8)  # CONFIG_ADDRESS of PCI: chipsets do not pass it to the register at CF9h
+        ports.reserve_dword(CONFIG_ADDRESS)  # of PCI: chipsets do not pass it to the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
         ports.claim(tables.PM_BASE, 16, self.pm, widest=4)
         mmio.claim(APIC_BASE, PAGE, self.local_apics)
@@ -122,7 +123,7 @@ class Pc:
     def typing(self):
         """The Typist of its keyboard."""
         if self.typist is None:
-            from vmm.keys import Typist
+            from vmm.keyboard import Typist
 
             self.typist = Typist(self.vm.clock, self.keyboard)
         return self.typist

@@ -307,7 +307,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
 
     @property
     def keyboard(self):
-        """Its PS/2 keyboard (vmm/keys.py): vm.keyboard.type("root\\n"), vm.keyboard.press("ctrl", "alt", "delete")."""
+        """Its PS/2 keyboard (keyboard.py): vm.keyboard.type("root\\n"), vm.keyboard.press("ctrl", "alt", "delete")."""
         return self.pc.typing()
 
     @property

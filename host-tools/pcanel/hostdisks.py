@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pcanel.errors import InputError
+from pcanel.vmm_import import importable
 
-SECTOR = 512
+with importable():
+    from vmm.disks import SECTOR
+
 _QCOW2 = b"QFI\xfb"
 
 

@@ -66,13 +66,13 @@ def peer_uid(line: socket.socket) -> int:
     return _PEER.unpack(line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1]
 
 
-def tcp_peer_uid(line: socket.socket, table: Path = _TCP) -> int | None:
+def tcp_peer_uid(line: socket.socket) -> int | None:
     """The user whose process has the other end of a loopback TCP connection; None if no process has it.
 
     The kernel lists each end as `sl local remote st queues tr retrnsmt uid ...` (proc(5), /proc/net/tcp).
     """
     ours, theirs = _address(line.getsockname()), _address(line.getpeername())
-    for entry in table.read_text().splitlines()[1:]:
+    for entry in _TCP.read_text().splitlines()[1:]:
         words = entry.split()
         if words[1:3] == [theirs, ours]:
             return int(words[7])

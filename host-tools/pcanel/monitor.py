@@ -8,7 +8,7 @@ with Monitor(engine="bochs", guests=["guests/linux.toml"]) as monitor:
 import contextlib
 import re
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pcanel import post, repl
@@ -215,9 +215,9 @@ class Monitor:
         self._told += fresh
         return [*self.engine.news(), *fresh]
 
-    def tails(self, names: Sequence[str] | None = None) -> str:
+    def tails(self) -> str:
         """The last lines of each console and of the engine."""
-        tails = [self.consoles[name].tail() for name in names or self.consoles]
+        tails = [console.tail() for console in self.consoles.values()]
         return "\n".join([*tails, self.engine.log_tail()] if self.engine else tails)
 
     def _publish(self) -> None:

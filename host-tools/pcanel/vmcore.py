@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pcanel.errors import InputError, PcanelError
-from pcanel.ram.guest import PAGE, Facts, GuestMemory
+from pcanel.ram.guest import Facts, GuestMemory
+from pcanel.vmm_import import importable
+
+with importable():
+    from vmm.vtx.x86 import PAGE
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")

@@ -4,7 +4,8 @@ import struct
 
 from support import Memory
 
-from vmm.insight.btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, TYPEDEF, UNION, Btf  # noqa: F401
+from vmm.insight.btf import Btf
+from vmm.insight.btf_kinds import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, TYPEDEF, UNION  # noqa: F401
 from vmm.insight.types import Types
 
 AT = 0x2004  # odd to the page, as in a kernel

@@ -10,7 +10,8 @@ from clock import Clock, Line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR, Uart16550
+from vmm.devices.uart16550 import Uart16550
+from vmm.devices.uart16550_registers import MSR_CTS, MSR_DCD, MSR_DSR
 from vmm.scheduling.states import WAITS
 from vmm.ties.link import Links
 from vmm.vtx.frame import SIZE, SLICE_END, STATE

@@ -27,7 +27,7 @@ class Board:
         for at, value in ((0, 0x11), (1, 0x20), (1, 4), (1, 1), (1, mask)):
             self.pic.write(at, 1, value)
         self.pit = I8254(self.gsi.line(0), self.clock, edge=self.gsi.edge(0))
-        self.gsi.heard(self.pit.heard)
+        self.gsi.when_unmasked(self.pit.unmasked)
         for at, value in ((3, 0x34), (0, 0xA9), (0, 4)):
             self.pit.write(at, 1, value)
 

@@ -13,7 +13,7 @@ from pcanel.vnc.hand import Hand
 
 from vmm.devices import bochs_vbe as vbe
 from vmm.devices.vga import Vga
-from vmm.keys import SHIFT, scan
+from vmm.keyboard import SHIFT, scan
 
 RAM, VGA, PALETTE, VBE, VIDEO = 0x1000000, 0x2000000, 0x2001000, 0x2002000, 0x3000000
 VIDEO_SIZE = 1 << 20

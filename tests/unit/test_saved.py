@@ -117,7 +117,7 @@ class Board:
         self.gsi = Gsi(self.ioapic, self.lapic)
         self.pic = self.gsi.pic = I8259(self.gsi.intr)
         self.pit = I8254(self.gsi.line(0), clock, self.tell("speaker"))
-        self.gsi.heard(self.pit.heard)
+        self.gsi.when_unmasked(self.pit.unmasked)
         self.rtc = Mc146818(self.gsi.line(8), clock, 1709164798)
         self.pm = AcpiPm(self.gsi.line(9), clock, self.tell("off"), self.tell("sleep"))
         self.keyboard = I8042(self.gsi.line(1), self.gsi.line(12), self.tell("reset"), self.tell("a20"), mouse=True)

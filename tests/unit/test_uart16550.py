@@ -6,7 +6,8 @@ from clock import Line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR, MSR_RI, Uart16550
+from vmm.devices.uart16550 import Uart16550
+from vmm.devices.uart16550_registers import MSR_CTS, MSR_DCD, MSR_DSR, MSR_RI
 
 RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR = range(8)
 THR, FCR, DLL, DLM = RBR, IIR, RBR, IER

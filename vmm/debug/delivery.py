@@ -10,15 +10,14 @@ from micropython import const
 
 from vmm.debug.machine import TSS_ESP0, TSS_IST, TSS_RSP0, Unreadable
 from vmm.fault import GP, NP, PF, SS, TS, WITH_ERROR
-from vmm.memory.linear import DB, UNUSABLE, WRITABLE, canonical
+from vmm.memory.linear import canonical
 from vmm.memory.paging import FETCH, WRITE
+from vmm.vtx.vmcs_bits import RIGHTS_DB, RIGHTS_EXPAND_DOWN, RIGHTS_L, RIGHTS_UNUSABLE, RIGHTS_WRITABLE
 from vmm.vtx.x86 import CR4_LA57, MASK64, PAGE
 
 _EXT = const(1)
 _IDT = const(2)
 _TASK_GATE = const(5)
-_CONFORMING = const(4)
-_L = const(1 << 13)
 
 
 class Event:
@@ -149,21 +148,21 @@ def _code(m, event, gate):
         raise Failure(GP, code, "%s, a code segment of DPL %d, and CPL is %d" % (what, found.dpl, m.cpl))
     if not found.present:
         raise Failure(NP, code, "%s, a code segment that is not present (P = 0)" % what)
-    if m.long and (not found.rights & _L or found.rights & DB):
+    if m.long and (not found.rights & RIGHTS_L or found.rights & RIGHTS_DB):
         raise Failure(GP, code, "%s, which is no 64-bit code segment (L = 1, D = 0)" % what)
     return found
 
 
 def _inner(m, segment):
     """The privilege level of the handler."""
-    return m.cpl if segment.rights & _CONFORMING else segment.dpl
+    return m.cpl if segment.rights & RIGHTS_EXPAND_DOWN else segment.dpl
 
 
 def _tss(m, offset, size, event):
     """A field of the TSS."""
     selector, base, limit, rights = m.vcpu.segment("tr")
     what = "the TSS, which has the handler's stack,"
-    if rights & UNUSABLE or offset + size - 1 > limit:
+    if rights & RIGHTS_UNUSABLE or offset + size - 1 > limit:
         raise Failure(
             TS, selector & 0xFFFC | event.ext, "%s ends before it: TR is %#x, limit %#x" % (what, selector, limit)
         )
@@ -205,9 +204,11 @@ def _stack(m, event, gate, segment):
         base, limit, rights = _inner_stack(m, event, selector, inner)
         count += 6 if m.v8086 else 2
     size = 4 if wide else 2
-    if not rights & DB:
+    if not rights & RIGHTS_DB:
         sp &= 0xFFFF
-    least, most = (limit + 1, 0xFFFFFFFF if rights & DB else 0xFFFF) if rights & 4 else (0, limit)
+    least, most = 0, limit
+    if rights & RIGHTS_EXPAND_DOWN:
+        least, most = limit + 1, 0xFFFFFFFF if rights & RIGHTS_DB else 0xFFFF
     bottom = sp - count * size
     if bottom < least or sp - 1 > most:
         raise Failure(
@@ -229,7 +230,7 @@ def _inner_stack(m, event, selector, inner):
     if (selector & 0xFFF8) + 7 > limit:
         raise Failure(TS, code, "%s, beyond the %s's limit %#x" % (what, table, limit))
     found = _read(m, lambda: m.descriptor(base + (selector & 0xFFF8)), "%s, whose descriptor" % what)
-    if selector & 3 != inner or found.dpl != inner or found.system or found.code or not found.rights & WRITABLE:
+    if selector & 3 != inner or found.dpl != inner or found.system or found.code or not found.rights & RIGHTS_WRITABLE:
         raise Failure(TS, code, "%s, which is no writable data segment of DPL %d" % (what, inner))
     if not found.present:
         raise Failure(SS, code, "%s, a segment that is not present (P = 0)" % what)

@@ -32,6 +32,7 @@ from vmm.debug.quickstep import QuickStep
 from vmm.emulation.site_paging import PAGING_NONE, PAGING_PAE, paging_mode, walk
 from vmm.memory import look
 from vmm.memory.ept import R, X
+from vmm.memory.paging import ADDRESS
 from vmm.policies import link
 from vmm.policies.events.breakpoint import BREAKPOINT
 from vmm.policies.policy import attach
@@ -152,9 +153,9 @@ class Hidden:
         self.fetched = None  # the handler of fetches from pages that are closed
         if not vm.monitor.caps.ept_vpid.EXECUTE_ONLY:
             step = vm.mmio.step_there()
-            self.fetched = bind(find_fetch, self.table, vm.memory.table, self._scratch_at, step, self._rest)
+            self.fetched = bind(find_fetch, self.table, vm.memory.table, self._scratch_at, step, self._straddles)
 
-    def _rest(self, vcpu):
+    def _straddles(self, vcpu):
         """An instruction that began on the page before reaches into the page."""
         return vcpu.stepper.step(vcpu.gpa & PAGE_MASK, R | X)
 
@@ -162,12 +163,9 @@ class Hidden:
         """A breakpoint at a guest-physical address; returns its Handle. ValueError where no RAM can be executed."""
         return self._insert(BREAKPOINT.at(gpa), call, gpa, None)
 
-    def insert_gva(self, space, gva, call, filters=None):
-        """The same at a guest-virtual address, translated now. ValueError says why it is not mapped.
-
-        filters: of every event (vmm/policies/general.py), as a dict.
-        """
-        return self.insert_at(gva, space.translate(gva), space.paged, call, filters)
+    def insert_gva(self, space, gva, call):
+        """The same at a guest-virtual address, translated now. ValueError says why it is not mapped."""
+        return self.insert_at(gva, space.translate(gva), space.paged, call)
 
     def insert_at(self, gva, gpa, paged, call, filters=None):
         """The same, translated before. paged: by the guest's page tables."""
@@ -343,7 +341,7 @@ def rip(memory, scratch: int, vcpu) -> int:
         entry = int(vcpu.read(GUEST_PDPTE0 + (gva >> 30) * 2))
         if not entry & 1:
             return -1
-        root = entry & 0xFFFFFFFFFF000
+        root = entry & ADDRESS
     else:
         root &= 0xFFFFF000
     return int(walk(scratch, scratch + 4 * _HEADER, root, gva, mode))

@@ -11,15 +11,16 @@ from micropython import const
 
 from vmm.debug import pagewalk
 from vmm.memory import look
-from vmm.memory.linear import UNUSABLE
 from vmm.memory.paging import WRITE
+from vmm.vtx import segments
+from vmm.vtx.segments import TI
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT, GUEST_IDTR_BASE, GUEST_IDTR_LIMIT
+from vmm.vtx.vmcs_bits import RIGHTS_CODE, RIGHTS_DPL_SHIFT, RIGHTS_P, RIGHTS_S, RIGHTS_UNUSABLE
 from vmm.vtx.x86 import CR0_PE, MASK64, PAGE, RFLAGS_VM
 
 TSS_RSP0 = const(0x04)
 TSS_IST = const(0x1C)  # IST1 is at 0x24
 TSS_ESP0 = const(0x04)
-_TI = const(4)
 
 
 class Unreadable(ValueError):
@@ -57,18 +58,14 @@ class Segment:
 
     def __init__(self, low, high, upper):
         self.raw = low | high << 32
-        self.base = low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000
-        self.limit = high & 0xF0000 | low & 0xFFFF
-        if high & 1 << 23:
-            self.limit = self.limit << 12 | 0xFFF
-        self.rights = high >> 8 & 0xF0FF
+        self.base, self.limit, self.rights = segments.fields(low, high)
         self.wide = upper is not None
         if self.wide:
             self.base |= upper << 32
-        self.dpl = high >> 13 & 3
-        self.present = bool(high & 1 << 15)
-        self.code = high >> 11 & 3 == 3
-        self.system = not high & 1 << 12
+        self.dpl = self.rights >> RIGHTS_DPL_SHIFT & 3
+        self.present = bool(self.rights & RIGHTS_P)
+        self.system = not self.rights & RIGHTS_S
+        self.code = not self.system and bool(self.rights & RIGHTS_CODE)
 
 
 class Machine:
@@ -134,10 +131,10 @@ class Machine:
 
     def table(self, selector):
         """(name, base, limit) of the table that a selector is of; limit -1: there is none."""
-        if not selector & _TI:
+        if not selector & TI:
             return "GDT", self.gdt_base, self.gdt_limit
         _, base, limit, rights = self.vcpu.segment("ldtr")
-        return "LDT", base, -1 if rights & UNUSABLE else limit
+        return "LDT", base, -1 if rights & RIGHTS_UNUSABLE else limit
 
     # -- words
 

@@ -10,7 +10,7 @@ is given. vmm/memory/paging.py computes the same for the CPU's place; a test hol
 from micropython import const
 
 from vmm.memory.ept import R, W, X
-from vmm.memory.paging import FETCH, PS, RSVD, RW, US, USER, WRITE, P
+from vmm.memory.paging import ADDRESS, FETCH, PS, RSVD, RW, US, USER, WRITE, XD, P
 from vmm.vtx.x86 import (
     CR0_PG,
     CR0_WP,
@@ -29,7 +29,6 @@ from vmm.vtx.x86 import (
 _G = const(1 << 8)
 _PK_ERROR = const(1 << 5)  # of the error code
 _PK_AT = const(59)
-ADDRESS = const(0xFFFFFFFFFF000)
 
 _FLAGS = ((0, "P"), (1, "RW"), (2, "US"), (3, "PWT"), (4, "PCD"), (5, "A"))
 _LEVELS = {12: "PTE", 21: "PDE", 30: "PDPTE", 39: "PML4E", 48: "PML5E"}
@@ -234,7 +233,7 @@ def _reserved(entry, shift, leaf, mode):
     if mode.wide:
         bad = entry & ((1 << (52 if mode.long else 63)) - 1) & ~((1 << mode.maxphyaddr) - 1)
         if entry >> 63 and not mode.no_execute:
-            bad |= 1 << 63
+            bad |= XD
         if shift == 30 and not mode.long:
             return _bits(bad)  # bits 1, 2, 5 to 8 are checked by MOV to CR3 alone
         if entry & PS and (shift > 30 or (shift == 30 and not mode.page_1g)):

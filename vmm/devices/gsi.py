@@ -45,16 +45,16 @@ class Gsi:
     def edge(self, n):
         """For the source of ISA line `n` whose level is high: edge() makes it fall and rise.
 
-        edge() -> 0 or 1 as the line's callable; 2 where the line is masked everywhere: heard() says when that may
+        edge() -> 0 or 1 as the line's callable; 2 where the line is masked everywhere: unmasked() says when that may
         be over; -1 where the line is not that simple now: lower and raise it.
         """
         entry = uctypes.addressof(self.ioapic.state) + 8 * (n if n else 2)
         return bind(_edge, uctypes.addressof(self._asserting) + 4 * n, entry, self.pic.edge(n))
 
-    def heard(self, woken):
-        """woken() is called when the line for which edge() has returned 2 may have been unmasked."""
-        self.pic.heard = woken
-        self.ioapic.heard = lambda pin: woken()
+    def when_unmasked(self, call):
+        """call() when the line for which edge() has returned 2 may have been unmasked."""
+        self.pic.unmasked = call
+        self.ioapic.unmasked = lambda pin: call()
 
     def quick_intr(self):
         """`intr` as a callable for an I8259."""

@@ -1,4 +1,4 @@
-"""Keyboard controller 8042 with a keyboard (vmm/keys.py types on it), and a mouse where the guest has one
+"""Keyboard controller 8042 with a keyboard (vmm/keyboard.py types on it), and a mouse where the guest has one
 (vmm/devices/ps2_mouse.py). Source: IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
 Controller".
 

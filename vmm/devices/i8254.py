@@ -3,9 +3,9 @@
 Counts are computed from the clock when they are read, in periods of 1193182 Hz since the clock's zero; a timer runs
 only for the rising edge of counter 0, the interrupt. A late timer loses no edge: up to 10 s of edges of the periodic
 modes are made up for one by one, each as soon as the interrupt controller has taken the one before (`irq` returns 0
-until then). While the line is masked no timer runs (`edge` returns 2) and its edges are dropped; `heard` resumes with
-the next one. Gates 0 and 1 are tied high, gate 2 is bit 0 of port 61h. Between a write and the next period, in which
-the chip loads the count, the old count is not shown.
+until then). While the line is masked no timer runs (`edge` returns 2) and its edges are dropped; `unmasked` resumes
+with the next one. Gates 0 and 1 are tied high, gate 2 is bit 0 of port 61h. Between a write and the next period, in
+which the chip loads the count, the old count is not shown.
 """
 
 import micropython
@@ -15,7 +15,6 @@ from vmx import bind
 from vmm.devices import saved
 from vmm.devices.i8254_counters import (
     ARMED,
-    ASLEEP,
     BCD,
     CR,
     EDGE,
@@ -25,16 +24,17 @@ from vmm.devices.i8254_counters import (
     HIGH_NEXT,
     LATCH,
     LATCHED,
-    LOOKS,
     MADE_UP,
     MODE,
     NULL,
     PENDING,
+    RETRIED,
     RW,
     START,
     STATUS,
     STATUS_LATCHED,
     STOPPED,
+    SUSPENDED,
     SWITCH,
     SWITCH_LOW,
     WRITE_HIGH,
@@ -69,7 +69,7 @@ class I8254(Counters):
 
     `irq(level)` is OUT of counter 0; it may return 0 for "the edge before is still waiting". `speaker(on)`, optional,
     is called when port 61h bit 1 changes. `edge()`, optional, lowers and raises the line in one call: 0 or 1 as `irq`,
-    2 where the line is masked until `heard` is called, or -1 if `irq` has to be used.
+    2 where the line is masked until `unmasked` is called, or -1 if `irq` has to be used.
     """
 
     def __init__(self, irq, clock, speaker=None, edge=_never):
@@ -323,13 +323,13 @@ class I8254(Counters):
     @micropython.viper
     def _still_pending(self) -> int:
         """Whether the last edge still waits to be taken."""
-        return ptr32(self.state)[LOOKS]
+        return ptr32(self.state)[RETRIED]
 
-    def heard(self):
+    def unmasked(self):
         """The line may have been unmasked."""
         s = self.state
-        if s[ASLEEP]:
-            s[ASLEEP] = 0
+        if s[SUSPENDED]:
+            s[SUSPENDED] = 0
             late = self._periods() - self.edge
             if late >= 0:
                 self.edge += (late // s[N] + 1) * s[N]
@@ -339,7 +339,7 @@ class I8254(Counters):
         """Finds the next rising edge of OUT 0 after the counter was written at `t`."""
         s = self.state
         mode = s[MODE]
-        s[ASLEEP] = s[LOOKS] = 0
+        s[SUSPENDED] = s[RETRIED] = 0
         self.timer.cancel()
         self.edge = 0
         if not s[ARMED]:
@@ -378,7 +378,7 @@ class I8254(Counters):
         if served == 0:
             self.timer.arm(now + pause(self._counters[0]))
             return
-        s[LOOKS] = 0
+        s[RETRIED] = 0
         soonest = now + hz // CALLBACKS_HZ
         n = s[N]
         self._sync(0, self.edge)

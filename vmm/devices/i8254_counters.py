@@ -10,7 +10,7 @@ import uctypes
 from micropython import const
 from vmx import bind
 
-from vmm.devices.oscillator import CALLBACKS_HZ, periods
+from vmm.devices.oscillator import CALLBACKS_HZ, RETRIES, RETRIES_HZ, periods
 
 FREQUENCY = const(1193182)
 ZERO = const(0x20000)  # number of the first period, so that no count starts below 0
@@ -41,13 +41,11 @@ NULL = const(24)  # CR was written and is not in use yet
 WAY = const(25)  # where `counter_read` takes the count from: as PLAIN; 4: the latch; 5: HELD
 HZ = const(26)  # the clock's frequency: low and high word
 EDGE = const(28)  # counter 0: period of the next rising edge of OUT, 0 for none: low and high word
-ASLEEP = const(30)  # counter 0: its line is masked, and no timer runs
-LOOKS = const(31)  # counter 0: retries since the last edge was not taken
+SUSPENDED = const(30)  # counter 0: its line is masked, and no timer runs
+RETRIED = const(31)  # counter 0: retries since the last edge was not taken
 _WORDS = const(96)
 
 MADE_UP = const(10 * 1193182)  # periods of lost edges that are made up for
-_LOOKS_HZ = const(1000)  # lowest rate of retries while an edge waits to be taken
-_LOOKS = const(5)  # retries until then, each twice as long after the one before
 
 
 @micropython.viper
@@ -134,9 +132,9 @@ def tick(counter: int, arm, edge, slow, now: int):
     if served == 0:
         arm(now + int(pause(counter)))
         return
-    s[LOOKS] = 0
+    s[RETRIED] = 0
     if served == 2:
-        s[ASLEEP] = 1
+        s[SUSPENDED] = 1
         return
     due += n
     s[EDGE] = due
@@ -157,14 +155,14 @@ def pause(counter: int) -> int:
     step = int(s[N]) * hz // (4 * FREQUENCY)
     if step < hz // CALLBACKS_HZ:
         step = hz // CALLBACKS_HZ
-    looks = int(s[LOOKS])
-    longer = step << looks
-    if longer > hz // _LOOKS_HZ:
-        longer = hz // _LOOKS_HZ
+    retried = int(s[RETRIED])
+    longer = step << retried
+    if longer > hz // RETRIES_HZ:
+        longer = hz // RETRIES_HZ
     if longer < step:
         longer = step
-    if looks < _LOOKS:
-        s[LOOKS] = looks + 1
+    if retried < RETRIES:
+        s[RETRIED] = retried + 1
     return longer
 
 

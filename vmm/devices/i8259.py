@@ -61,13 +61,13 @@ def _nothing():
 class I8259:
     """Both chips. Offsets: 0, 1 the master's ports 20h, 21h; 2, 3 the slave's A0h, A1h; 4, 5 ELCR 4D0h, 4D1h.
 
-    `intr(level)` is the INT output of the master. Inputs are numbered 0..15; 2 does not exist. `heard()` is called when
-    an input for which edge() has returned 2 may have been unmasked.
+    `intr(level)` is the INT output of the master. Inputs are numbered 0..15; 2 does not exist. `unmasked()` is called
+    when an input for which edge() has returned 2 may have been unmasked.
     """
 
     def __init__(self, intr):
         self.intr = intr
-        self.heard = _nothing
+        self.unmasked = _nothing
         self._state = bytearray(LSB + 256)
         lines.find_lowest(self._state)
         state = uctypes.addressof(self._state)
@@ -97,7 +97,7 @@ class I8259:
         saved.fill(self, "chips", memoryview(self._state)[:LSB], state["chips"])
         if self._state[INT] != level:
             self.intr(self._state[INT])
-        self.heard()
+        self.unmasked()
 
     @property
     def state(self):

@@ -21,7 +21,7 @@ EXPECT = const(7)  # the ICW that comes next: 2, 3, 4; 0 when initialized
 LOWEST = const(8)  # the level that has the lowest priority
 INT = const(9)  # level of the output
 ICW3 = const(10)
-ASLEEP = const(11)  # of the master: an edge came to a masked input, see edge()
+MASKED_EDGE = const(11)  # of the master: an edge came to a masked input, see edge()
 SLAVE = const(16)
 LSB = const(32)  # 256 bytes: the lowest set bit of the index
 
@@ -100,10 +100,10 @@ def take(state: int, c: int, level: int):
 def update(state: int, chips):
     """Drive the slave's output into the master and the master's into `intr`."""
     s = ptr8(state)
-    if s[ASLEEP]:
-        if s[IRR] & (s[IMR] ^ 0xFF) & s[ASLEEP] or s[IRR] & s[ASLEEP] == 0:
-            s[ASLEEP] = 0
-            chips.heard()
+    if s[MASKED_EDGE]:
+        if s[IRR] & (s[IMR] ^ 0xFF) & s[MASKED_EDGE] or s[IRR] & s[MASKED_EDGE] == 0:
+            s[MASKED_EDGE] = 0
+            chips.unmasked()
     level = 0
     if s[SLAVE + IRR] & (s[SLAVE + IMR] ^ 0xFF):
         if int(request(state, SLAVE)) != NONE:
@@ -155,7 +155,7 @@ def edge(state: int, bit: int, update) -> int:
         return -1
     if s[IMR] & bit:
         s[IRR] = irr | bit
-        s[ASLEEP] = bit
+        s[MASKED_EDGE] = bit
         return 2
     if irr & bit:
         return 0

@@ -45,12 +45,12 @@ class IoApic:
     """`deliver(low, destination) -> 0 or 1` carries a message to the local APICs: `low` has vector,
     delivery mode, destination mode and trigger as in ICR; 0 says that an earlier one is not accepted yet.
     `identity`: its APIC ID, 4 bits, as firmware leaves it.
-    `heard(pin)`, optional, is called when a pin is unmasked."""
+    `unmasked(pin)`, optional, is called when a pin is unmasked."""
 
     def __init__(self, deliver, identity=0):
         self.deliver = deliver
         self.identity = identity
-        self.heard = None
+        self.unmasked = None
         self.state = array("I", [0] * _WORDS)
         self.reset()
 
@@ -119,8 +119,8 @@ class IoApic:
             self.eoi(value & 0xFF)
 
     def _unmasked(self, n):
-        if self.heard:
-            self.heard(n)
+        if self.unmasked:
+            self.unmasked(n)
         self._level(n)
 
     def line(self, n):

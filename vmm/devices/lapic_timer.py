@@ -24,14 +24,12 @@ from vmm.devices.lapic_registers import (
     TMR,
     VIRTUAL_DELIVERY,
 )
-from vmm.devices.oscillator import CALLBACKS_HZ
+from vmm.devices.oscillator import CALLBACKS_HZ, RETRIES, RETRIES_HZ
 from vmm.vtx.frame import DIRTY, DIRTY_RVI, PENDING, RVI
 
 _MADE_UP_S = const(1)  # of lost periods that are made up for
-_LOOKS_HZ = const(1000)  # while an interrupt waits to be accepted, looks become as rare as this
-_LOOKS = const(5)  # after so many, each twice as long after the one before
 _NEVER = const((1 << 62) - 1)
-_SAVED = ("expiry", "shift", "looks", "deadline_mode")
+_SAVED = ("expiry", "shift", "retries", "deadline_mode")
 
 
 class LapicTimer:
@@ -50,7 +48,7 @@ class LapicTimer:
         self.timer.cancel()
         self.expiry = 0  # tick at which the running count ends; 0: stopped
         self.shift = 1  # log2 of the divisor
-        self.looks = 0  # since an interrupt began to wait to be accepted
+        self.retries = 0  # since an interrupt began to wait to be accepted
         self.deadline_mode = False
 
     def save(self):
@@ -137,7 +135,7 @@ class LapicTimer:
     @micropython.viper
     def _still_pending(self) -> int:
         """A period's end raises nothing that does not wait already."""
-        if self.looks:
+        if self.retries:
             return 1 if (int(self._get(LVT_TIMER)) >> 17) & 3 == TIMER_PERIODIC else 0
         return 0
 
@@ -208,10 +206,10 @@ class LapicTimer:
             if not legal:  # an error each time, which waits already
                 self.expiry += ((now - self.expiry) // period + 1) * period
             step = max(soonest, period // 4)
-            self.timer.arm(now + max(step, min(step << self.looks, hz // _LOOKS_HZ)))
-            self.looks = min(self.looks + 1, _LOOKS)
+            self.timer.arm(now + max(step, min(step << self.retries, hz // RETRIES_HZ)))
+            self.retries = min(self.retries + 1, RETRIES)
             return
-        self.looks = 0
+        self.retries = 0
         soonest += now
         late = now - self.expiry
         if late > self.clock.hz * _MADE_UP_S:

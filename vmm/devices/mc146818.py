@@ -13,26 +13,26 @@ from vmm.devices import saved
 
 CENTURY = const(0x32)
 
-_SECONDS = const(0)
-_MINUTES = const(2)
-_HOURS = const(4)
+SECONDS = const(0)
+MINUTES = const(2)
+HOURS = const(4)
 _WEEKDAY = const(6)
-_DAY = const(7)
-_MONTH = const(8)
-_YEAR = const(9)
-_A = const(10)
-_B = const(11)
+DAY = const(7)
+MONTH = const(8)
+YEAR = const(9)
+A = const(10)
+B = const(11)
 _C = const(12)
 _D = const(13)
 
-_A_UIP = const(0x80)
+A_UIP = const(0x80)
 _A_STOP = const(0x60)  # both set: the divider is held in reset
 _B_SET = const(0x80)
 _B_PIE = const(0x40)
 _B_AIE = const(0x20)
 _B_UIE = const(0x10)
-_B_BINARY = const(0x04)
-_B_24H = const(0x02)
+B_BINARY = const(0x04)
+B_24H = const(0x02)
 _C_IRQF = const(0x80)
 _D_VRT = const(0x80)
 _PM = const(0x80)
@@ -65,13 +65,13 @@ class Mc146818:
         self.tick = clock.now()
         self._seen = self.tick  # the flags are up to date as of this tick
         self.shown = _NEVER  # tick at which the second began whose time the registers have
-        self.ram[_A] = 0x26
-        self.ram[_B] = _B_24H
+        self.ram[A] = 0x26
+        self.ram[B] = B_24H
         self.reset()
 
     def reset(self):
         """RESET clears interrupt enables and flags; time and RAM are battery-backed."""
-        self.ram[_B] &= ~(_B_PIE | _B_AIE | _B_UIE) & 0xFF
+        self.ram[B] &= ~(_B_PIE | _B_AIE | _B_UIE) & 0xFF
         self.ram[_C] = 0
         self.index = 0
         self._drive()
@@ -105,14 +105,14 @@ class Mc146818:
         value = int(ram[index])
         if index == _C or index == _D:
             return -1
-        if index > _A and index != CENTURY or index == 1 or index == 3 or index == 5:
+        if index > A and index != CENTURY or index == 1 or index == 3 or index == 5:
             return value
-        if ram[_B] & _B_SET or int(ram[_A]) & _A_STOP == _A_STOP:
+        if ram[B] & _B_SET or int(ram[A]) & _A_STOP == _A_STOP:
             return value
         hz = int(self.clock.hz)
-        if index == _A:
+        if index == A:
             updating = (now - int(self.tick)) % hz >= hz - hz // _UIP_HZ
-            return value & 0x7F | _A_UIP if updating else value & 0x7F
+            return value & 0x7F | A_UIP if updating else value & 0x7F
         passed = now - int(self.shown)
         return value if 0 <= passed and passed < hz else -1
 
@@ -123,8 +123,8 @@ class Mc146818:
         if offset != 1:
             return 0xFF
         index = self.index & 0x7F
-        if index == _A:
-            return self.ram[_A] & 0x7F | (_A_UIP if self._updating() else 0)
+        if index == A:
+            return self.ram[A] & 0x7F | (A_UIP if self._updating() else 0)
         if index == _C:
             self._look()
             value = self.ram[_C]
@@ -133,7 +133,7 @@ class Mc146818:
             return value
         if index == _D:
             return _D_VRT
-        if index < _A and index not in (1, 3, 5) or index == CENTURY:
+        if index < A and index not in (1, 3, 5) or index == CENTURY:
             if self._running():
                 self._fields(self._time())
         return self.ram[index]
@@ -153,22 +153,22 @@ class Mc146818:
         self._look()
         if index == _C or index == _D:
             return
-        if index == _A or index == _B:
+        if index == A or index == B:
             ran = self._running()
             if ran:
                 self._fields(self._time())
-            if index == _A:
-                held = ram[_A] & _A_STOP == _A_STOP
-                ram[_A] = value & 0x7F
+            if index == A:
+                held = ram[A] & _A_STOP == _A_STOP
+                ram[A] = value & 0x7F
                 released = held and value & _A_STOP != _A_STOP
             else:
                 if value & _B_SET:
                     value &= ~_B_UIE & 0xFF
-                ram[_B] = value
+                ram[B] = value
                 released = False
             if self._running() and not ran:
                 self._set_time(self.clock.hz // 2 if released else self._fraction())
-        elif index < _A and index not in (1, 3, 5) or index == CENTURY:
+        elif index < A and index not in (1, 3, 5) or index == CENTURY:
             ran = self._running()
             if ran:
                 self._fields(self._time())
@@ -181,7 +181,7 @@ class Mc146818:
         self._drive()
 
     def _running(self):
-        return not self.ram[_B] & _B_SET and self.ram[_A] & _A_STOP != _A_STOP
+        return not self.ram[B] & _B_SET and self.ram[A] & _A_STOP != _A_STOP
 
     def _time(self):
         """Seconds since 1970."""
@@ -196,14 +196,14 @@ class Mc146818:
         return self._running() and self._fraction() >= hz - hz // _UIP_HZ
 
     def _bcd(self, value):
-        return value if self.ram[_B] & _B_BINARY else value // 10 << 4 | value % 10
+        return value if self.ram[B] & B_BINARY else value // 10 << 4 | value % 10
 
     def _number(self, value):
-        return value if self.ram[_B] & _B_BINARY else (value >> 4) * 10 + (value & 15)
+        return value if self.ram[B] & B_BINARY else (value >> 4) * 10 + (value & 15)
 
     def _hour(self, value):
         """0..23 from an hours register; impossible values are bounded."""
-        if self.ram[_B] & _B_24H:
+        if self.ram[B] & B_24H:
             return self._number(value) % 24
         return self._number(value & 0x7F) % 12 + (12 if value & _PM else 0)
 
@@ -213,13 +213,13 @@ class Mc146818:
         self.shown = self.tick + (time - self._seconds) * self.clock.hz
         days = time // _DAY_S
         second = time % _DAY_S
-        ram[_SECONDS] = self._bcd(second % 60)
-        ram[_MINUTES] = self._bcd(second // 60 % 60)
+        ram[SECONDS] = self._bcd(second % 60)
+        ram[MINUTES] = self._bcd(second // 60 % 60)
         hour = second // 3600
-        if ram[_B] & _B_24H:
-            ram[_HOURS] = self._bcd(hour)
+        if ram[B] & B_24H:
+            ram[HOURS] = self._bcd(hour)
         else:
-            ram[_HOURS] = self._bcd((hour + 11) % 12 + 1) | (_PM if hour >= 12 else 0)
+            ram[HOURS] = self._bcd((hour + 11) % 12 + 1) | (_PM if hour >= 12 else 0)
         ram[_WEEKDAY] = (days + 4) % 7 + 1  # 1970 began on a Thursday, Sunday is 1
         # Civil date: years that begin in March, in eras of 400 years.
         days += 719468
@@ -228,23 +228,23 @@ class Mc146818:
         day -= 365 * year + year // 4 - year // 100
         month = (5 * day + 2) // 153
         year += days // 146097 * 400 + (1 if month >= 10 else 0)
-        ram[_DAY] = self._bcd(day - (153 * month + 2) // 5 + 1)
-        ram[_MONTH] = self._bcd(month + 3 if month < 10 else month - 9)
-        ram[_YEAR] = self._bcd(year % 100)
+        ram[DAY] = self._bcd(day - (153 * month + 2) // 5 + 1)
+        ram[MONTH] = self._bcd(month + 3 if month < 10 else month - 9)
+        ram[YEAR] = self._bcd(year % 100)
         ram[CENTURY] = self._bcd(year // 100 % 100)
 
     def _set_time(self, fraction):
         """Takes the time from the registers; `fraction` ticks of the second have passed already."""
         ram = self.ram
-        year = self._number(ram[CENTURY]) * 100 + self._number(ram[_YEAR])
-        month = max(1, min(self._number(ram[_MONTH]), 12))
-        day = max(1, min(self._number(ram[_DAY]), 31))
+        year = self._number(ram[CENTURY]) * 100 + self._number(ram[YEAR])
+        month = max(1, min(self._number(ram[MONTH]), 12))
+        day = max(1, min(self._number(ram[DAY]), 31))
         if month < 3:
             year -= 1
         month = (month + 9) % 12
         days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 1 - 719468
-        second = self._hour(ram[_HOURS]) * 3600
-        second += self._number(ram[_MINUTES]) % 60 * 60 + self._number(ram[_SECONDS]) % 60
+        second = self._hour(ram[HOURS]) * 3600
+        second += self._number(ram[MINUTES]) % 60 * 60 + self._number(ram[SECONDS]) % 60
         self._seconds = days * _DAY_S + second
         self.tick = self.clock.now() - fraction
         self._seen = self.clock.now()
@@ -276,8 +276,8 @@ class Mc146818:
 
     def _period(self):
         """Length of the periodic rate as a count of 32768 Hz periods, 0 if there is none."""
-        rate = self.ram[_A] & 15
-        if rate == 0 or self.ram[_A] & 0x70 != 0x20:
+        rate = self.ram[A] & 15
+        if rate == 0 or self.ram[A] & 0x70 != 0x20:
             return 0
         return 1 << (rate + 6 if rate < 3 else rate - 1)
 
@@ -310,7 +310,7 @@ class Mc146818:
     def _drive(self):
         """Derive IRQF and the line from flags and enables; arm the timer for enabled events that are still to come."""
         ram = self.ram
-        wanted = ram[_B] & (_B_PIE | _B_AIE | _B_UIE)
+        wanted = ram[B] & (_B_PIE | _B_AIE | _B_UIE)
         level = 1 if ram[_C] & wanted else 0
         if level:
             ram[_C] |= _C_IRQF

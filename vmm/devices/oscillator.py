@@ -7,6 +7,8 @@ below 2**62. Hot methods of the chips write `periods` out.
 from micropython import const
 
 CALLBACKS_HZ = const(20000)  # a chip's timer never runs faster
+RETRIES_HZ = const(1000)  # while its interrupt waits to be taken, retries become as rare as this
+RETRIES = const(5)  # after so many, each twice as long after the one before
 
 
 def periods(ticks, hz, frequency):

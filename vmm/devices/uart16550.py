@@ -18,60 +18,55 @@ from micropython import const
 from vmx import bind
 
 from vmm.devices import saved
-
-# Registers by offset.
-_DATA = const(0)  # RBR, THR; DLL with DLAB
-_IER = const(1)  # DLM with DLAB
-_IIR = const(2)  # FCR on write
-_LCR = const(3)
-_MCR = const(4)
-LSR = const(5)
-_MSR = const(6)
-_SCR = const(7)
-
-_IER_RX = const(0x01)
-_IER_THRE = const(0x02)
-_IER_LINE = const(0x04)
-_IER_MODEM = const(0x08)
-
-_IIR_NONE = const(0x01)
-_IIR_MODEM = const(0x00)
-_IIR_THRE = const(0x02)
-_IIR_RX = const(0x04)
-_IIR_LINE = const(0x06)
-_IIR_TIMEOUT = const(0x0C)
-_IIR_FIFO = const(0xC0)
-
-_FCR_ENABLE = const(0x01)
-_FCR_CLEAR_RX = const(0x02)
-_FCR_CLEAR_TX = const(0x04)
-
-_LCR_BREAK = const(0x40)
-_LCR_DLAB = const(0x80)
-
-_MCR_DTR = const(0x01)
-_MCR_RTS = const(0x02)
-_MCR_OUT2 = const(0x08)
-_MCR_LOOP = const(0x10)
-
-LSR_DR = const(0x01)
-_LSR_OE = const(0x02)
-_LSR_BI = const(0x10)
-_LSR_ERRORS = const(0x1E)  # OE, PE, FE, BI
-_LSR_THRE = const(0x20)
-_LSR_TEMT = const(0x40)
-_LSR_FIFO_ERROR = const(0x80)
-
-# MSR: bits 7..4 are the inputs DCD, RI, DSR, CTS; bits 3..0 say that they changed.
-MSR_CTS = const(0x10)
-MSR_DSR = const(0x20)
-MSR_RI = const(0x40)
-MSR_DCD = const(0x80)
+from vmm.devices.uart16550_registers import (
+    FCR,
+    FCR_CLEAR_RX,
+    FCR_CLEAR_TX,
+    FCR_ENABLE,
+    FIFO_SIZE,
+    IER,
+    IER_LINE,
+    IER_MODEM,
+    IER_RX,
+    IER_THRE,
+    IIR,
+    IIR_FIFO,
+    IIR_LINE,
+    IIR_MODEM,
+    IIR_NONE,
+    IIR_RX,
+    IIR_THRE,
+    IIR_TIMEOUT,
+    LCR,
+    LCR_BREAK,
+    LCR_DLAB,
+    LSR,
+    LSR_BI,
+    LSR_DR,
+    LSR_ERRORS,
+    LSR_FIFO_ERROR,
+    LSR_OE,
+    LSR_TEMT,
+    LSR_THRE,
+    MCR,
+    MCR_DTR,
+    MCR_LOOP,
+    MCR_OUT2,
+    MCR_RTS,
+    MSR,
+    MSR_CTS,
+    MSR_DCD,
+    MSR_DSR,
+    MSR_RI,
+    RBR,
+    SCR,
+    THR,
+)
 
 # State: the registers above at their offsets, then
-_DLL = const(8)
-_DLM = const(9)
-_FCR = const(10)  # ENABLE and trigger level only
+_DIVISOR_LOW = const(8)
+_DIVISOR_HIGH = const(9)
+_FIFOS = const(10)  # ENABLE and trigger level only
 _THRE = const(11)  # a THRE interrupt is pending
 _LINE = const(12)  # level of the interrupt output
 _INPUTS = const(13)  # modem inputs from outside, MSR layout
@@ -115,7 +110,7 @@ class Uart16550:
         self.modem = modem
         self.drained = drained
         self.overruns = 0  # characters lost by `rx` on a full FIFO
-        self._quiet = self._rest = None
+        self._quiet = self._pacing = None
         self.bulk = None
         self._state = bytearray(_STATE_SIZE)
         self._update = bind(_update, uctypes.addressof(self._state), self._far)
@@ -129,9 +124,9 @@ class Uart16550:
         line = s[_LINE]
         for i in range(_STATE_SIZE):
             s[i] = 0
-        s[_INPUTS] = s[_MSR] = inputs
-        s[LSR] = _LSR_THRE | _LSR_TEMT
-        s[_DLL] = 1  # 115200, as firmware leaves it
+        s[_INPUTS] = s[MSR] = inputs
+        s[LSR] = LSR_THRE | LSR_TEMT
+        s[_DIVISOR_LOW] = 1  # 115200, as firmware leaves it
         s[_TRIGGER] = s[_DEPTH] = 1
         s[_OPEN] = 1
         if line:
@@ -147,13 +142,13 @@ class Uart16550:
             if s[_TX_COUNT]:
                 self.poll()
             value = s[LSR]
-            if value & _LSR_ERRORS:
-                s[LSR] = value & (_LSR_ERRORS ^ 0xFF)
+            if value & LSR_ERRORS:
+                s[LSR] = value & (LSR_ERRORS ^ 0xFF)
                 self._update()
             return value
-        if offset == _DATA:
-            if s[_LCR] & _LCR_DLAB:
-                return s[_DLL]
+        if offset == RBR:
+            if s[LCR] & LCR_DLAB:
+                return s[_DIVISOR_LOW]
             count = s[_RX_COUNT]
             if count == 0:
                 return 0
@@ -161,28 +156,28 @@ class Uart16550:
             value = s[_RX + head]
             s[_RX_HEAD] = (head + 1) & 15
             s[_RX_COUNT] = count - 1
-            if count == 1 or s[LSR] & _LSR_FIFO_ERROR:
+            if count == 1 or s[LSR] & LSR_FIFO_ERROR:
                 self._received()
             return value
-        if offset == _IIR:
-            value = _IIR_NONE
+        if offset == IIR:
+            value = IIR_NONE
             if s[_LINE] or s[_OPEN] == 0:  # without a gate, no line means no cause
                 value = int(self._cause())
-                if value == _IIR_THRE:
+                if value == IIR_THRE:
                     s[_THRE] = 0
                     self._update()
-            if s[_FCR]:
-                value |= _IIR_FIFO
+            if s[_FIFOS]:
+                value |= IIR_FIFO
             return value
-        if offset == _IER and s[_LCR] & _LCR_DLAB:
-            return s[_DLM]
-        if offset == _MSR:
-            value = s[_MSR]
+        if offset == IER and s[LCR] & LCR_DLAB:
+            return s[_DIVISOR_HIGH]
+        if offset == MSR:
+            value = s[MSR]
             if value & 0x0F:
-                s[_MSR] = value & 0xF0
+                s[MSR] = value & 0xF0
                 self._update()
             return value
-        if offset > _SCR or offset < 0:
+        if offset > SCR or offset < 0:
             return 0xFF
         return s[offset]
 
@@ -191,51 +186,51 @@ class Uart16550:
         """Sets the register at `offset` (0..7)."""
         s = ptr8(self._state)
         value &= 0xFF
-        if offset == _DATA:
-            if s[_LCR] & _LCR_DLAB:
-                s[_DLL] = value
+        if offset == THR:
+            if s[LCR] & LCR_DLAB:
+                s[_DIVISOR_LOW] = value
                 return
             count = s[_TX_COUNT]
-            if s[_MCR] & _MCR_LOOP:
+            if s[MCR] & MCR_LOOP:
                 self._loop(value)
                 return
             if count == 0:
                 if self._far[0](value):
                     s[_THRE] = 1
-                    if s[_LINE] == 0 and s[_IER] & _IER_THRE:
+                    if s[_LINE] == 0 and s[IER] & IER_THRE:
                         self._update()
                     return
-                s[LSR] &= (_LSR_THRE | _LSR_TEMT) ^ 0xFF
+                s[LSR] &= (LSR_THRE | LSR_TEMT) ^ 0xFF
             if count < s[_DEPTH]:  # a full FIFO loses the new one
                 s[_TX + ((s[_TX_HEAD] + count) & 15)] = value
                 s[_TX_COUNT] = count + 1
             if s[_THRE]:
                 s[_THRE] = 0
                 self._update()
-        elif offset == _IER:
-            if s[_LCR] & _LCR_DLAB:
-                s[_DLM] = value
+        elif offset == IER:
+            if s[LCR] & LCR_DLAB:
+                s[_DIVISOR_HIGH] = value
                 return
             value &= 0x0F
-            if value & _IER_THRE and s[_IER] & _IER_THRE == 0 and s[LSR] & _LSR_THRE:
+            if value & IER_THRE and s[IER] & IER_THRE == 0 and s[LSR] & LSR_THRE:
                 s[_THRE] = 1  # enabling it with an empty THR asks at once
-            s[_IER] = value
+            s[IER] = value
             self._update()
-        elif offset == _IIR:
+        elif offset == FCR:
             self._fifo_control(value)
-        elif offset == _LCR:
-            changed = s[_LCR] ^ value
-            s[_LCR] = value
-            if changed & _LCR_BREAK:
+        elif offset == LCR:
+            changed = s[LCR] ^ value
+            s[LCR] = value
+            if changed & LCR_BREAK:
                 self._pins()
-        elif offset == _MCR:
-            s[_MCR] = value & 0x1F
-            if value & (_MCR_OUT2 | _MCR_LOOP) == _MCR_OUT2:
+        elif offset == MCR:
+            s[MCR] = value & 0x1F
+            if value & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2:
                 s[_GATED] = 1
-            s[_OPEN] = 1 if s[_GATED] == 0 or value & _MCR_OUT2 else 0
+            s[_OPEN] = 1 if s[_GATED] == 0 or value & MCR_OUT2 else 0
             self._pins()
-        elif offset == _SCR:
-            s[_SCR] = value
+        elif offset == SCR:
+            s[SCR] = value
 
     @property
     def tx(self):
@@ -247,13 +242,13 @@ class Uart16550:
 
     def reader(self, offset, size):
         """reader(now) -> IIR, or -1: ask read()."""
-        if size != 1 or offset != _IIR:
+        if size != 1 or offset != IIR:
             return None
         return bind(_iir, uctypes.addressof(self._state), self._far)
 
     def writer(self, offset, size):
         """writer(value) -> 0: THR has it, or -1: ask write()."""
-        if size != 1 or offset != _DATA:
+        if size != 1 or offset != THR:
             return None
         return bind(_thr, uctypes.addressof(self._state), self._far)
 
@@ -267,13 +262,13 @@ class Uart16550:
         self._clock = clock
         if self._quiet is None:
             self._quiet = clock.timer(self._silent)
-            self._rest = clock.timer(self._rested)
+            self._pacing = clock.timer(self._paced)
         self.modem_in(inputs)
         self._pins()
 
     def save(self):
         """The far end is not of it: the modem inputs stay what that end gives."""
-        waits = [timer.deadline if timer else 0 for timer in (self._quiet, self._rest)]
+        waits = [timer.deadline if timer else 0 for timer in (self._quiet, self._pacing)]
         return {"registers": bytes(self._state), "overruns": self.overruns, "timers": waits}
 
     def load(self, state):
@@ -284,7 +279,7 @@ class Uart16550:
         self.overruns = state["overruns"]
         if s[_LINE] != line:
             self._far[_IRQ](s[_LINE])
-        for timer, deadline in zip((self._quiet, self._rest), state["timers"]):
+        for timer, deadline in zip((self._quiet, self._pacing), state["timers"]):
             if timer:
                 saved.wait(timer, deadline)
         if self.pins != pins:
@@ -305,7 +300,7 @@ class Uart16550:
     def pins(self):
         """The outputs as `modem` hears of them."""
         s = self._state
-        return 0 if s[_MCR] & _MCR_LOOP else s[_MCR] & 0x0F | s[_LCR] & _LCR_BREAK
+        return 0 if s[MCR] & MCR_LOOP else s[MCR] & 0x0F | s[LCR] & LCR_BREAK
 
     # 900 a character: a link between two guests carries them one by one.
     @micropython.viper
@@ -313,7 +308,7 @@ class Uart16550:
         """A character from a sender that can wait: False where there is no room for it now."""
         s = ptr8(self._state)
         count = s[_RX_COUNT]
-        if s[_MCR] & _MCR_LOOP or count >= s[_DEPTH]:
+        if s[MCR] & MCR_LOOP or count >= s[_DEPTH]:
             return False
         at = (s[_RX_HEAD] + count) & 15
         s[_RX + at] = byte
@@ -333,23 +328,23 @@ class Uart16550:
             s[_AGED] = 1
             self._update()
 
-    def rest(self, rested):
-        """Call rested() when a line of 115,200 baud would have filled the receive FIFO again."""
-        self.rested = rested
-        self._rest.arm(self._clock.now() + self._clock.hz // _FILLINGS)
+    def pace(self, go_on):
+        """Call go_on() when a line of 115,200 baud would have filled the receive FIFO again."""
+        self.paced = go_on
+        self._pacing.arm(self._clock.now() + self._clock.hz // _FILLINGS)
 
-    def _rested(self, now):
-        self.rested()
+    def _paced(self, now):
+        self.paced()
 
     def rx(self, byte):
         """A character arrives. With a full FIFO it is lost and counts as overrun."""
-        if not self._state[_MCR] & _MCR_LOOP:
+        if not self._state[MCR] & MCR_LOOP:
             self._arrive(byte & 0xFF, 0)
 
     def rx_break(self):
         """The far end holds the line low: one null character marked as break."""
-        if not self._state[_MCR] & _MCR_LOOP:
-            self._arrive(0, _LSR_BI)
+        if not self._state[MCR] & MCR_LOOP:
+            self._arrive(0, LSR_BI)
 
     @micropython.viper
     def feed(self, readchar) -> int:
@@ -361,7 +356,7 @@ class Uart16550:
         had = s[_RX_COUNT]
         count = had
         depth = s[_DEPTH]
-        if s[_MCR] & _MCR_LOOP:
+        if s[MCR] & MCR_LOOP:
             depth = 0
         while count < depth:
             byte = int(readchar())
@@ -382,14 +377,14 @@ class Uart16550:
     def modem_in(self, inputs):
         """Sets the modem inputs from outside: MSR_CTS, MSR_DSR, MSR_RI, MSR_DCD ored."""
         self._state[_INPUTS] = inputs & 0xF0
-        if not self._state[_MCR] & _MCR_LOOP:
+        if not self._state[MCR] & MCR_LOOP:
             self._inputs(inputs & 0xF0)
 
     @micropython.viper
     def poll(self):
         """Offers waiting characters to `tx` again; call it when the receiver has room."""
         s = ptr8(self._state)
-        if s[_TX_COUNT] == 0 or s[_MCR] & _MCR_LOOP:
+        if s[_TX_COUNT] == 0 or s[MCR] & MCR_LOOP:
             return
         if self.bulk:
             self.bulk(self)
@@ -411,7 +406,7 @@ class Uart16550:
         count = had
         depth = s[_DEPTH]
         waiting = t[_TX_COUNT]
-        if s[_MCR] & _MCR_LOOP:
+        if s[MCR] & MCR_LOOP:
             depth = 0
         while waiting and count < depth:
             at = (s[_RX_HEAD] + count) & 15
@@ -448,7 +443,7 @@ class Uart16550:
     @micropython.viper
     def _emptied(self):
         s = ptr8(self._state)
-        s[LSR] |= _LSR_THRE | _LSR_TEMT
+        s[LSR] |= LSR_THRE | LSR_TEMT
         s[_THRE] = 1
         self._update()
 
@@ -468,7 +463,7 @@ class Uart16550:
             self._expose()
             self._update()
         else:
-            s[LSR] &= (LSR_DR | _LSR_FIFO_ERROR) ^ 0xFF
+            s[LSR] &= (LSR_DR | LSR_FIFO_ERROR) ^ 0xFF
             self._update()
             self.drained()
 
@@ -477,9 +472,9 @@ class Uart16550:
         s = self._state
         flags = s[_RX_FLAGS + s[_RX_HEAD]]
         s[LSR] |= LSR_DR | flags
-        s[LSR] &= _LSR_FIFO_ERROR ^ 0xFF
-        if s[_FCR] and s[_MARKS]:
-            s[LSR] |= _LSR_FIFO_ERROR
+        s[LSR] &= LSR_FIFO_ERROR ^ 0xFF
+        if s[_FIFOS] and s[_MARKS]:
+            s[LSR] |= LSR_FIFO_ERROR
         if flags:
             s[_RX_FLAGS + s[_RX_HEAD]] = 0
             s[_MARKS] -= 1
@@ -488,9 +483,9 @@ class Uart16550:
         s = self._state
         count = s[_RX_COUNT]
         if count >= s[_DEPTH]:
-            s[LSR] |= _LSR_OE
+            s[LSR] |= LSR_OE
             self.overruns += 1
-            if not s[_FCR]:  # without FIFOs the newer character overwrites the older
+            if not s[_FIFOS]:  # without FIFOs the newer character overwrites the older
                 s[_RX + s[_RX_HEAD]] = byte
         else:
             at = (s[_RX_HEAD] + count) & 15
@@ -506,19 +501,19 @@ class Uart16550:
 
     def _fifo_control(self, value):
         s = self._state
-        enable = value & _FCR_ENABLE
+        enable = value & FCR_ENABLE
         filled = s[_RX_COUNT]
-        changed = s[_FCR] & _FCR_ENABLE != enable
-        if changed or (enable and value & _FCR_CLEAR_RX):
+        changed = s[_FIFOS] & FCR_ENABLE != enable
+        if changed or (enable and value & FCR_CLEAR_RX):
             s[_RX_COUNT] = s[_MARKS] = 0
-            for i in range(16):
+            for i in range(FIFO_SIZE):
                 s[_RX_FLAGS + i] = 0
-            s[LSR] &= (LSR_DR | _LSR_FIFO_ERROR) ^ 0xFF
-        if (changed or (enable and value & _FCR_CLEAR_TX)) and s[_TX_COUNT]:
+            s[LSR] &= (LSR_DR | LSR_FIFO_ERROR) ^ 0xFF
+        if (changed or (enable and value & FCR_CLEAR_TX)) and s[_TX_COUNT]:
             s[_TX_COUNT] = 0
             self._emptied()
-        s[_FCR] = value & 0xC1 if enable else 0
-        s[_DEPTH] = 16 if enable else 1
+        s[_FIFOS] = value & 0xC1 if enable else 0
+        s[_DEPTH] = FIFO_SIZE if enable else 1
         s[_TRIGGER] = (1, 4, 8, 14)[value >> 6] if enable else 1
         self._update()
         if filled and not s[_RX_COUNT]:
@@ -527,10 +522,10 @@ class Uart16550:
     def _pins(self):
         """MCR or break changed: tell the outside, or the own inputs in loopback."""
         s = self._state
-        mcr = s[_MCR]
+        mcr = s[MCR]
         self.modem(self.pins)
-        if mcr & _MCR_LOOP:  # RTS, DTR, OUT1, OUT2 feed CTS, DSR, RI, DCD
-            self._inputs((mcr & _MCR_RTS) << 3 | (mcr & _MCR_DTR) << 5 | (mcr & 0x04) << 4 | (mcr & _MCR_OUT2) << 4)
+        if mcr & MCR_LOOP:  # RTS, DTR, OUT1, OUT2 feed CTS, DSR, RI, DCD
+            self._inputs((mcr & MCR_RTS) << 3 | (mcr & MCR_DTR) << 5 | (mcr & 0x04) << 4 | (mcr & MCR_OUT2) << 4)
         else:
             self._inputs(s[_INPUTS])
             self.poll()
@@ -538,28 +533,28 @@ class Uart16550:
 
     def _inputs(self, inputs):
         s = self._state
-        old = s[_MSR]
+        old = s[MSR]
         delta = (old ^ inputs) & (MSR_CTS | MSR_DSR | MSR_DCD) | (old & ~inputs & MSR_RI)  # RI: trailing edge
-        s[_MSR] = inputs | old & 0x0F | delta >> 4
+        s[MSR] = inputs | old & 0x0F | delta >> 4
         self._update()
 
     @micropython.viper
     def _cause(self) -> int:
-        """IIR bits 3..0: the pending interrupt of the highest priority, or _IIR_NONE."""
+        """IIR bits 3..0: the pending interrupt of the highest priority, or IIR_NONE."""
         s = ptr8(self._state)
-        ier = s[_IER]
-        if ier & _IER_LINE and s[LSR] & _LSR_ERRORS:
-            return _IIR_LINE
-        if ier & _IER_RX and s[_RX_COUNT]:
+        ier = s[IER]
+        if ier & IER_LINE and s[LSR] & LSR_ERRORS:
+            return IIR_LINE
+        if ier & IER_RX and s[_RX_COUNT]:
             if s[_RX_COUNT] >= s[_TRIGGER]:
-                return _IIR_RX
+                return IIR_RX
             if s[_AGED]:
-                return _IIR_TIMEOUT
-        if ier & _IER_THRE and s[_THRE]:
-            return _IIR_THRE
-        if ier & _IER_MODEM and s[_MSR] & 0x0F:
-            return _IIR_MODEM
-        return _IIR_NONE
+                return IIR_TIMEOUT
+        if ier & IER_THRE and s[_THRE]:
+            return IIR_THRE
+        if ier & IER_MODEM and s[MSR] & 0x0F:
+            return IIR_MODEM
+        return IIR_NONE
 
 
 @micropython.viper
@@ -567,15 +562,15 @@ def _update(state: int, far):
     """Drives the interrupt output where its level changes."""
     s = ptr8(state)
     line = 0
-    ier = s[_IER]
+    ier = s[IER]
     if ier and s[_OPEN]:  # whether there is a _cause(), without the call
-        if ier & _IER_THRE and s[_THRE]:
+        if ier & IER_THRE and s[_THRE]:
             line = 1
-        elif ier & _IER_RX and s[_RX_COUNT] and (s[_RX_COUNT] >= s[_TRIGGER] or s[_AGED]):
+        elif ier & IER_RX and s[_RX_COUNT] and (s[_RX_COUNT] >= s[_TRIGGER] or s[_AGED]):
             line = 1
-        elif ier & _IER_LINE and s[LSR] & _LSR_ERRORS:
+        elif ier & IER_LINE and s[LSR] & LSR_ERRORS:
             line = 1
-        elif ier & _IER_MODEM and s[_MSR] & 0x0F:
+        elif ier & IER_MODEM and s[MSR] & 0x0F:
             line = 1
     if line != s[_LINE]:
         s[_LINE] = line
@@ -586,32 +581,32 @@ def _update(state: int, far):
 @micropython.viper
 def _iir(state: int, far, now: int) -> int:
     s = ptr8(state)
-    fifo = _IIR_FIFO if s[_FCR] else 0
+    fifo = IIR_FIFO if s[_FIFOS] else 0
     if s[_LINE] == 0:
         if s[_OPEN]:
-            return fifo | _IIR_NONE
+            return fifo | IIR_NONE
         return -1
-    if s[_IER] & _IER_LINE and s[LSR] & _LSR_ERRORS:
+    if s[IER] & IER_LINE and s[LSR] & LSR_ERRORS:
         return -1
-    if s[_IER] & _IER_RX and s[_RX_COUNT] or s[_IER] & _IER_THRE == 0 or s[_THRE] == 0:
+    if s[IER] & IER_RX and s[_RX_COUNT] or s[IER] & IER_THRE == 0 or s[_THRE] == 0:
         return -1
     s[_THRE] = 0
-    if s[_IER] & _IER_MODEM == 0 or s[_MSR] & 0x0F == 0:
+    if s[IER] & IER_MODEM == 0 or s[MSR] & 0x0F == 0:
         s[_LINE] = 0
         far[_IRQ](0)
-    return fifo | _IIR_THRE
+    return fifo | IIR_THRE
 
 
 # THR without FIFO and loopback, as nearly every character goes.
 @micropython.viper
 def _thr(state: int, far, value: int) -> int:
     s = ptr8(state)
-    if s[_LCR] & _LCR_DLAB or s[_MCR] & _MCR_LOOP or s[_TX_COUNT]:
+    if s[LCR] & LCR_DLAB or s[MCR] & MCR_LOOP or s[_TX_COUNT]:
         return -1
     if not far[0](value):
         return -1
     s[_THRE] = 1
-    if s[_LINE] == 0 and s[_IER] & _IER_THRE and s[_OPEN]:
+    if s[_LINE] == 0 and s[IER] & IER_THRE and s[_OPEN]:
         s[_LINE] = 1
         far[_IRQ](1)
     return 0

@@ -19,12 +19,18 @@ from vmm.emulation.emulate import RSP
 from vmm.emulation.operands import READ, STORE, UPDATE, Operands
 from vmm.fault import Fault
 from vmm.memory.ept import RWX, R, W
-from vmm.memory.linear import CODE, UNUSABLE, WRITABLE
 from vmm.memory.pages import OutOfMemory
 from vmm.vtx import segments
 from vmm.vtx.segments import V8086
 from vmm.vtx.vmcs import GUEST_INTERRUPTIBILITY_STATE
-from vmm.vtx.vmcs_bits import BLOCKING_BY_MOV_SS
+from vmm.vtx.vmcs_bits import (
+    BLOCKING_BY_MOV_SS,
+    RIGHTS_ACCESSED,
+    RIGHTS_CODE,
+    RIGHTS_DPL_SHIFT,
+    RIGHTS_UNUSABLE,
+    RIGHTS_WRITABLE,
+)
 from vmm.vtx.x86 import CR0_PE, PAGE, PAGE_MASK, RFLAGS_VM
 
 _MOST = const(8)  # pages of one instruction; PUSHA, ENTER and all others need fewer
@@ -196,15 +202,15 @@ def load_ss(vcpu, memory, selector):
     if not selector & 0xFFFC:
         if vcpu.bits != 64 or cpl == 3 or rpl != cpl:
             raise Fault(fault.GP)
-        vcpu.set_segment("ss", selector, 0, 0, UNUSABLE | cpl << 5)
+        vcpu.set_segment("ss", selector, 0, 0, RIGHTS_UNUSABLE | cpl << RIGHTS_DPL_SHIFT)
         return
     error = selector & 0xFFFC
     found = segments.find(vcpu, memory, selector)
     if found is None or rpl != cpl or found.system or found.dpl != cpl:
         raise Fault(fault.GP, error)
-    if found.type & (CODE | WRITABLE) != WRITABLE:
+    if found.type & (RIGHTS_CODE | RIGHTS_WRITABLE) != RIGHTS_WRITABLE:
         raise Fault(fault.GP, error)
     if not found.present:
         raise Fault(fault.SS, error)
-    found.mark(memory, segments.ACCESSED)
+    found.mark(memory, RIGHTS_ACCESSED)
     vcpu.set_segment("ss", selector, found.base, found.limit, found.rights)

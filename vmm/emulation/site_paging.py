@@ -12,6 +12,7 @@ from micropython import const
 
 from vmm.emulation.decode import DS
 from vmm.emulation.fastmov import BASE_NONE
+from vmm.memory.paging import ADDRESS
 from vmm.vtx.frame import CR0, CR3, CR4, CS_BASE, ENTRY_CONTROLS, REASON, RIP, WANT_PAGING
 from vmm.vtx.vmcs import GUEST_PDPTE0
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_L
@@ -119,7 +120,7 @@ def directory(site: int, linear: int, vcpu) -> int:
         return 0
     c[SITE_TOP + 1] = entry & 0xFFFFFFFF
     c[SITE_TOP + 2] = entry >> 32 & 0xFFFFFFFF
-    return entry & 0xFFFFFFFFFF000
+    return entry & ADDRESS
 
 
 @micropython.viper

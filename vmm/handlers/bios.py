@@ -11,7 +11,7 @@ import struct
 from micropython import const
 
 from vmm import bda
-from vmm.devices.uart16550 import LSR, LSR_DR
+from vmm.devices.uart16550_registers import LSR, LSR_DR
 from vmm.handlers.bios_call import Call
 from vmm.handlers.bios_keyboard import Keyboard
 from vmm.handlers.bios_video import Video

@@ -9,7 +9,7 @@ import micropython
 import uctypes
 from vmx import bind
 
-from vmm.devices.uart16550 import LSR, LSR_DR
+from vmm.devices.uart16550_registers import LSR, LSR_DR
 from vmm.vtx.frame import RSP
 from vmm.vtx.vmcs import GUEST_CR0, GUEST_SS_ACCESS_RIGHTS, GUEST_SS_BASE
 from vmm.vtx.vmcs_bits import RIGHTS_DB

@@ -90,7 +90,6 @@ _MOV_FROM_CR3 = const(0x13)
 _MOV_TO_CR8 = const(8)
 _MOV_FROM_CR8 = const(0x18)
 _CLTS = const(0x20)
-_CS_L = const(1 << 13)
 _DR6_BD = const(1 << 13)
 _DR7_GD = const(1 << 13)
 _DR7_BITS = const(0xFFFF23FF)  # bits that can be set; guests have no RTM
@@ -253,7 +252,7 @@ def _cr0_allowed(vcpu, old, value):
     cr4 = vcpu.cr4
     if value & CR0_PG:
         if vcpu.efer & EFER_LME:
-            return old & CR0_PG or (cr4 & CR4_PAE and not vcpu.cs[3] & _CS_L)
+            return old & CR0_PG or (cr4 & CR4_PAE and not vcpu.cs[3] & RIGHTS_L)
         return not cr4 & CR4_PAE or not (old ^ value) & _CR0_RELOADS or load_pdptes(vcpu)
     return not old & CR0_PG or (vcpu.bits != 64 and not cr4 & CR4_PCIDE)
 

@@ -131,10 +131,9 @@ def _misc_enable(host_rdmsr):
 class CpuMsrs:
     """One guest's. msrs: the vmm.handlers.msr.Msrs that answers for them; the rest as for that."""
 
-    def __init__(self, msrs, host_rdmsr, live, width, xss_allowed):
+    def __init__(self, msrs, host_rdmsr, live, width):
         self._msrs = msrs
         self._width = width
-        self._xss_allowed = xss_allowed
         self._live = live
         self._fill(host_rdmsr)
 
@@ -225,7 +224,7 @@ class CpuMsrs:
         return True
 
     def _write_xss(self, vcpu, index, value):
-        if value & ~self._xss_allowed:
+        if value:  # no guest is offered a component of it
             return False
         vcpu.msr(index, value)
         return True

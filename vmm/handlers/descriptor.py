@@ -11,7 +11,7 @@ from vmm import verdict
 from vmm.emulation.length import PREFIXES
 from vmm.fault import GP, NP, Fault
 from vmm.loaders.state import GPRS
-from vmm.memory.linear import UNUSABLE, Unbacked, canonical
+from vmm.memory.linear import Unbacked, canonical
 from vmm.memory.paging import WRITE
 from vmm.vtx import events, segments
 from vmm.vtx.reasons import GDTR_OR_IDTR_ACCESS
@@ -25,6 +25,7 @@ from vmm.vtx.vmcs import (
     GUEST_LDTR_SELECTOR,
     GUEST_TR_SELECTOR,
 )
+from vmm.vtx.vmcs_bits import RIGHTS_UNUSABLE
 from vmm.vtx.x86 import EFER_LMA
 
 _MASKS = (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)  # by address size
@@ -153,7 +154,7 @@ def _system(vcpu, memory, selector, types):
 
 def _load_ldtr(vcpu, memory, selector):
     if not selector & 0xFFFC:
-        vcpu.set_segment("ldtr", selector, 0, 0, UNUSABLE)
+        vcpu.set_segment("ldtr", selector, 0, 0, RIGHTS_UNUSABLE)
         return
     found = _system(vcpu, memory, selector, (segments.LDT,))
     vcpu.set_segment("ldtr", selector, found.base, found.limit, found.rights)

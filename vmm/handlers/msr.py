@@ -12,9 +12,9 @@ from vmm import tally
 from vmm.handlers.cpu_msrs import CpuMsrs
 from vmm.vtx import events, reasons
 from vmm.vtx.frame import DATUM, RAX, RCX, RDX, STORED, STORED_MSRS
+from vmm.vtx.x86 import IA32_X2APIC_ICR
 
 _X2APIC_FIRST = const(0x800)  # of 64
-_X2APIC_ICR = const(0x830)
 
 _PLAIN = "any value"
 _WRITTEN_BITS = const(4)  # of the keys of WRMSR, which are few (Keys)
@@ -30,9 +30,8 @@ class Msrs:
     Devices add theirs. unclaimed {(index, write): count}.
     """
 
-    def __init__(self, host_rdmsr, live, width, xss_allowed=0):
-        """live: MSRs that follow the vCPU in the CPU. width: bits of a gpa. xss_allowed: components that IA32_XSS may
-        name."""
+    def __init__(self, host_rdmsr, live, width):
+        """live: MSRs that follow the vCPU in the CPU. width: bits of a gpa."""
         self.readers = {}
         self.writers = {}
         self.x2apic = None
@@ -41,7 +40,7 @@ class Msrs:
         self._at = {}  # index: word of the frame
         self._initial = {}
         self._getter, self._putter = self.get, self.put  # one object each, not one for each MSR
-        self._cpu = CpuMsrs(self, host_rdmsr, live, width, xss_allowed)
+        self._cpu = CpuMsrs(self, host_rdmsr, live, width)
 
     def open(self, bitmap):
         """Let a vCPU access its own values in the CPU without exits. bitmap: vmm.vtx.msr_bitmap.Bitmap."""
@@ -121,7 +120,7 @@ class Msrs:
             if low < 0:
                 return int(events.general_protection(vcpu))
             high = 0
-            if index == _X2APIC_ICR:  # the only one of 64 bits
+            if index == IA32_X2APIC_ICR:  # the only one of 64 bits
                 high = int(pair[1](vcpu, index))
         else:
             reader = self.readers.get(index)

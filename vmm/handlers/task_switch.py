@@ -18,14 +18,26 @@ from vmm.emulation.decode import SS
 from vmm.fault import DB, DF, GP, MC, NP, TS, Fault
 from vmm.fault import SS as STACK_FAULT
 from vmm.handlers import control, exception
-from vmm.memory.linear import CODE, EXPAND_DOWN, UNUSABLE, WRITABLE, Unbacked
+from vmm.loaders.state import CODE32, GPRS
+from vmm.memory.linear import Unbacked
 from vmm.memory.paging import WRITE
 from vmm.vtx import events, segments
 from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.segments import BUSY, V8086
 from vmm.vtx.tss import Tss16, Tss32
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_INTERRUPTIBILITY_STATE
-from vmm.vtx.vmcs_bits import BLOCKING_BY_NMI, BLOCKING_BY_STI_MOV_SS, RIGHTS_DB
+from vmm.vtx.vmcs_bits import (
+    BLOCKING_BY_NMI,
+    BLOCKING_BY_STI_MOV_SS,
+    RIGHTS_ACCESSED,
+    RIGHTS_CODE,
+    RIGHTS_DB,
+    RIGHTS_DPL,
+    RIGHTS_DPL_SHIFT,
+    RIGHTS_EXPAND_DOWN,
+    RIGHTS_UNUSABLE,
+    RIGHTS_WRITABLE,
+)
 from vmm.vtx.x86 import CR0_PG, CR0_TS, CR4_PAE, RFLAGS_FIXED, RFLAGS_NT, RFLAGS_RF, RFLAGS_VM
 
 _CALL = const(0)
@@ -39,9 +51,7 @@ _DR6_BT = const(1 << 15)
 _BY_INSTRUCTION = (events.SOFTWARE_INTERRUPT, events.PRIVILEGED_SOFTWARE_EXCEPTION, events.SOFTWARE_EXCEPTION)
 _NO_FAULT_CLASS = (DB, DF, MC)
 
-_CODE_32 = const(0xC09B)
-
-_GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")
+_GPRS = GPRS[:8]
 
 
 @register
@@ -197,7 +207,7 @@ class Switch:
     def _load_selectors(self, task, flags):
         """Load the selectors without descriptors, for a fault while those are loaded."""
         vcpu = self._vcpu
-        vcpu.set_segment("ldtr", task.ldtr, 0, 0, UNUSABLE)
+        vcpu.set_segment("ldtr", task.ldtr, 0, 0, RIGHTS_UNUSABLE)
         for i in range(6):
             name, selector = segments.NAMES[i], task.selectors[i]
             if flags & RFLAGS_VM:
@@ -205,11 +215,11 @@ class Switch:
             elif name == "cs":
                 self._no_code(selector, 3)
             else:  # CPL, which is the DPL of SS, is 3: a handler gets a stack from the TSS
-                vcpu.set_segment(name, selector, 0, 0, UNUSABLE | 3 << 5)
+                vcpu.set_segment(name, selector, 0, 0, RIGHTS_UNUSABLE | RIGHTS_DPL)
 
     def _no_code(self, selector, cpl):
         """Set a valid CS: VM entry demands one even if it only delivers an exception."""
-        self._vcpu.set_segment("cs", selector, 0, 0xFFFFFFFF, _CODE_32 | cpl << 5)
+        self._vcpu.set_segment("cs", selector, 0, 0xFFFFFFFF, CODE32 | cpl << RIGHTS_DPL_SHIFT)
 
     def _load_segments(self, task):
         self._load_ldtr(task.ldtr)
@@ -228,7 +238,7 @@ class Switch:
 
     def _set(self, name, selector, found):
         if not found.system:
-            found.mark(self._memory, segments.ACCESSED)
+            found.mark(self._memory, RIGHTS_ACCESSED)
         self._vcpu.set_segment(name, selector, found.base, found.limit, found.rights)
 
     def _load_ldtr(self, selector):
@@ -243,7 +253,7 @@ class Switch:
 
     def _load_ss(self, selector, cpl):
         found = self._find(selector)
-        if found.system or found.type & (CODE | WRITABLE) != WRITABLE:
+        if found.system or found.type & (RIGHTS_CODE | RIGHTS_WRITABLE) != RIGHTS_WRITABLE:
             self._fault(TS, selector)
         if not found.present:
             self._fault(STACK_FAULT, selector)
@@ -255,9 +265,9 @@ class Switch:
         if not selector & 0xFFFC:
             return
         found = self._find(selector)
-        if found.system or found.type & (CODE | WRITABLE) == CODE:
+        if found.system or found.type & (RIGHTS_CODE | RIGHTS_WRITABLE) == RIGHTS_CODE:
             self._fault(TS, selector)
-        conforming = CODE | EXPAND_DOWN
+        conforming = RIGHTS_CODE | RIGHTS_EXPAND_DOWN
         if found.type & conforming != conforming and found.dpl < max(cpl, selector & 3):
             self._fault(TS, selector)
         if not found.present:
@@ -267,9 +277,9 @@ class Switch:
     def _load_cs(self, selector):
         found = self._find(selector)
         rpl = selector & 3
-        if found.system or not found.type & CODE:
+        if found.system or not found.type & RIGHTS_CODE:
             self._fault(TS, selector)
-        if found.dpl > rpl or (found.dpl != rpl and not found.type & EXPAND_DOWN):
+        if found.dpl > rpl or (found.dpl != rpl and not found.type & RIGHTS_EXPAND_DOWN):
             self._fault(TS, selector)
         if not found.present:
             self._fault(NP, selector)

@@ -10,11 +10,12 @@ from micropython import const
 from vmm import tally, verdict
 from vmm.vtx import reasons
 from vmm.vtx.frame import DATUM, RAX
+from vmm.vtx.privilege import USER
 from vmm.vtx.privilege import cpl as cpl_of
+from vmm.vtx.x86 import MASK64
 
 _KNOWN = const(32)  # unknown numbers with a count and a key of their own
-_ALL_ONES = const(0xFFFFFFFFFFFFFFFF)
-_USER = const(3)
+UNKNOWN = const(MASK64)  # the answer where there is no such hypercall
 
 
 class Hypercalls:
@@ -64,7 +65,7 @@ class Hypercalls:
         if call:
             vm = vcpu.vm
             level = self.levels[number]
-            if level < _USER and cpl_of(vcpu) > level:
+            if level < USER and cpl_of(vcpu) > level:
                 return refused(vcpu)
             starts = vm.starts
             answer = call(vcpu)
@@ -78,14 +79,14 @@ class Hypercalls:
             self._words.count(number)
         except ValueError:  # too many unknown numbers
             tally.count(self._others, number)
-        vcpu.rax = _ALL_ONES
+        vcpu.rax = UNKNOWN
         return verdict.ADVANCE
 
 
 def refused(vcpu):
     """A hypercall that the guest's CPL may not make: answered as an unknown one, and counted as refused."""
     vcpu.vm.count_refused("hypercall at too high a CPL")
-    vcpu.rax = _ALL_ONES
+    vcpu.rax = UNKNOWN
     return verdict.ADVANCE
 
 

@@ -12,7 +12,7 @@ from micropython import const
 
 from vmm.devices.pci_header import BUS_MASTER, MEMORY_SPACE
 from vmm.host import FLUSH, LEVEL, READ, WRITE
-from vmm.host.ata import text
+from vmm.host.ata import IDENTIFY, text
 from vmm.host.queued import Queued
 from vmm.host.virtio import read32, write32
 
@@ -63,7 +63,6 @@ _PRDT = const(0x80)
 _LARGEST = const(1 << 22)
 
 _COMMANDS = {READ: 0x25, WRITE: 0x35, FLUSH: 0xEA}
-_IDENTIFY = const(0xEC)
 _IDENTITY = const(512)  # bytes
 _WAIT_S = const(10)
 _RESET_S = const(1)
@@ -134,7 +133,7 @@ class Sata(Queued):
             return
         Queued.__init__(self, scheduler, take, _SLOTS, _MOST, _LARGEST, 2, None)
         at = take(_IDENTITY)
-        self._put(0, _IDENTIFY, 0, 0, [(at, _IDENTITY)])
+        self._put(0, IDENTIFY, 0, 0, [(at, _IDENTITY)])
         one = [-1]
 
         def answered():

@@ -59,7 +59,7 @@ CHANNELS = ((0x1F0, 0x3F6, 14), (0x170, 0x376, 15), (0x1E8, 0x3E6, 11), (0x168, 
 _SRST = const(0x04)  # of the device control
 
 # Commands
-_IDENTIFY = const(0xEC)
+IDENTIFY = const(0xEC)
 _SET_MULTIPLE = const(0xC6)
 _READ_MULTIPLE = const(0xC4)
 _READ_MULTIPLE_EXT = const(0x29)
@@ -167,7 +167,7 @@ class Channel:
         io.outb(ports + LOW, 0)
         io.outb(ports + MID, 0)
         io.outb(ports + HIGH, 0)
-        io.outb(ports + COMMAND, _IDENTIFY)
+        io.outb(ports + COMMAND, IDENTIFY)
         self._pause()
         status = self._settled()
         if status & (ERR | DF) or not status & DRQ or io.inb(ports + MID) or io.inb(ports + HIGH):
@@ -334,12 +334,12 @@ class Channel:
         """A disk that does not answer: the channel's reset."""
         io = self._io
         io.outb(self.control, _SRST | NIEN)
-        self._rest(100000)
+        self._delay(100000)
         io.outb(self.control, NIEN)
-        self._rest(500)
+        self._delay(500)
         self._settled()
 
-    def _rest(self, part):
+    def _delay(self, part):
         """A second divided by `part`."""
         end = self._io.rdtsc() + self._io.tsc_hz // part + 1
         while self._io.rdtsc() < end:

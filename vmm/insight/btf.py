@@ -12,30 +12,10 @@ from array import array
 from micropython import const
 
 from vmm.insight import btf_walk
+from vmm.insight.btf_kinds import MAGIC
 from vmm.insight.btf_walk import RECORD, STRIDE
 from vmm.vtx.x86 import PAGE
 
-INT = const(1)
-PTR = const(2)
-ARRAY = const(3)
-STRUCT = const(4)
-UNION = const(5)
-ENUM = const(6)
-FWD = const(7)
-TYPEDEF = const(8)
-VOLATILE = const(9)
-CONST = const(10)
-RESTRICT = const(11)
-FUNC = const(12)
-FUNC_PROTO = const(13)
-VAR = const(14)
-DATASEC = const(15)
-FLOAT = const(16)
-DECL_TAG = const(17)
-TYPE_TAG = const(18)
-ENUM64 = const(19)
-
-_MAGIC = const(0xEB9F)
 _HEADER = const(24)
 _LARGEST = const(1 << 26)  # bytes of a section
 _NAME = const(256)  # bytes of a name
@@ -64,7 +44,7 @@ class Btf:
         magic, version, _, header, types, self._length, strings, self._string_length = struct.unpack(
             "<HBBIIIII", memory.read(gpa, _HEADER)
         )
-        if magic != _MAGIC or version != 1 or header < _HEADER:
+        if magic != MAGIC or version != 1 or header < _HEADER:
             raise ValueError("no BTF at %#x: it begins with %#06x, version %d" % (gva, magic, version))
         self._types = header + types
         self._strings = header + strings

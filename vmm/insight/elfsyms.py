@@ -16,7 +16,7 @@ from vmm.loaders.elf import MAGIC
 _SHT_SYMTAB = const(2)
 _SHT_STRTAB = const(3)
 _MOST_SECTIONS = const(4096)
-_STT_OBJECT = const(1)
+STT_OBJECT = const(1)
 _STT_FUNC = const(2)  # types up to this one are names of addresses
 _SHF_EXECINSTR = const(4)
 _LONGEST = const(512)
@@ -164,7 +164,7 @@ class ElfSymbols:
                 kind = self._symbols[at + self._info] & 15
                 section = struct.unpack_from("<H", self._symbols, at + self._info + 2)[0]
                 if kind or section >= len(self._flags):
-                    return kind == _STT_OBJECT
+                    return kind == STT_OBJECT
                 return not self._flags[section] & _SHF_EXECINSTR
         return False
 

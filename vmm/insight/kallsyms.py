@@ -210,23 +210,16 @@ class Kallsyms:
         """(number, name as bytearray) of each symbol with these bytes in its name, by address."""
         needle = needle[:64]
         wanted = bytes((len(needle),)) + needle
-        place = bytearray(8)
-        names = self._names
-        tokens = self._tokens
-        at = done = 0
-        while done < self._count:
-            portion = min(_PORTION, self._count - done)
-            struct.pack_into("<II", place, 0, at, portion)
-            length = next_containing(place, names, len(names), tokens, len(tokens), self._index, self._out, wanted)
-            at, left = struct.unpack("<II", place)
-            done += portion - left
-            if length:
-                yield done - 1, self._out[1:length]
-            elif left:
-                break
+        for number, length in self._found(next_containing, self._out, wanted):
+            yield number, self._out[1:length]
 
     def _called(self, key):
         """The number of each symbol of a name (bytes), by address. All names are looked at."""
+        for number, _ in self._found(next_called, key, len(key)):
+            yield number
+
+    def _found(self, following, *key):
+        """(number, what following() returns) of each symbol that next_containing() or next_called() finds."""
         place = bytearray(8)
         names = self._names
         tokens = self._tokens
@@ -234,11 +227,11 @@ class Kallsyms:
         while done < self._count:
             portion = min(_PORTION, self._count - done)
             struct.pack_into("<II", place, 0, at, portion)
-            found = next_called(place, names, len(names), tokens, len(tokens), self._index, key, len(key))
+            found = following(place, names, len(names), tokens, len(tokens), self._index, *key)
             at, left = struct.unpack("<II", place)
             done += portion - left
             if found:
-                yield done - 1
+                yield done - 1, found
             elif left:
                 break
 

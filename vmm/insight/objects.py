@@ -11,7 +11,7 @@ says which address cannot be read; a list that does not end is cut off with Valu
 
 from micropython import const
 
-from vmm.insight.btf import ARRAY, STRUCT, UNION
+from vmm.insight.btf_kinds import ARRAY, STRUCT, UNION
 from vmm.insight.type import (
     BOOL,
     BYTES,

@@ -8,7 +8,7 @@ Source: Linux, arch/x86/include/asm/percpu.h.
 from micropython import const
 
 from vmm.insight import objects
-from vmm.insight.btf import VAR
+from vmm.insight.btf_kinds import VAR
 from vmm.vtx.vmcs import GUEST_GS_BASE
 from vmm.vtx.x86 import IA32_KERNEL_GS_BASE, MASK64
 

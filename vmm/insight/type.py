@@ -11,7 +11,7 @@ Inconsistent data ends in ValueError: references that loop, structs within struc
 
 from micropython import const
 
-from vmm.insight.btf import (
+from vmm.insight.btf_kinds import (
     ARRAY,
     CONST,
     ENUM,

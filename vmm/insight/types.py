@@ -5,7 +5,7 @@ A module's section goes on where the kernel's ends: smaller IDs, and strings, ar
 
 from micropython import const
 
-from vmm.insight.btf import (
+from vmm.insight.btf_kinds import (
     ARRAY,
     DATASEC,
     ENUM,

@@ -6,6 +6,7 @@ Source: Linux, Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 from micropython import const
 
 SETUP_SECTS = const(0x1F1)
+HEADER = const(0x202)  # "HdrS"
 VERSION = const(0x206)
 TYPE_OF_LOADER = const(0x210)
 LOADFLAGS = const(0x211)

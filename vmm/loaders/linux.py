@@ -16,6 +16,7 @@ from micropython import const
 from vmm.loaders import elf, setup16
 from vmm.loaders.boot_header import (
     CMD_LINE_PTR,
+    HEADER,
     INITRD_ADDR_MAX,
     LOADED_HIGH,
     LOADER_UNDEFINED,
@@ -44,7 +45,6 @@ _E820_MAX = const(128)
 _SYSSIZE = const(0x1F4)
 _BOOT_FLAG = const(0x1FE)
 _HEADER_LENGTH = const(0x201)
-_HEADER = const(0x202)
 _KERNEL_ALIGNMENT = const(0x230)
 _RELOCATABLE_KERNEL = const(0x234)
 _XLOADFLAGS = const(0x236)
@@ -69,7 +69,7 @@ _VMLINUX_CMDLINE_SIZE = const(2047)
 
 def is_bzimage(blob):
     """Whether `blob` carries the boot protocol's signature."""
-    return len(blob) > _HEADER + 4 and bytes(blob[_HEADER : _HEADER + 4]) == b"HdrS"
+    return len(blob) > HEADER + 4 and bytes(blob[HEADER : HEADER + 4]) == b"HdrS"
 
 
 def _named(blobs, name, role):
@@ -123,7 +123,7 @@ def _check_bzimage(name, blob):
 
 def _load_bzimage(space, name, blob, params):
     version = struct.unpack_from("<H", blob, VERSION)[0]
-    header_end = min(_HEADER + blob[_HEADER_LENGTH], _HEADER_MAX_END)
+    header_end = min(HEADER + blob[_HEADER_LENGTH], _HEADER_MAX_END)
     params[SETUP_SECTS:header_end] = blob[SETUP_SECTS:header_end]
     offset = ((blob[SETUP_SECTS] or 4) + 1) * 512
     size = struct.unpack_from("<I", blob, _SYSSIZE)[0] * 16
@@ -156,7 +156,7 @@ def _load_vmlinux(space, name, blob, params):
     image = elf.Elf(name, blob)
     rip = image.entry_gpa()
     image.load(space)
-    params[_HEADER : _HEADER + 4] = b"HdrS"
+    params[HEADER : HEADER + 4] = b"HdrS"
     struct.pack_into("<H", params, _BOOT_FLAG, 0xAA55)
     struct.pack_into("<H", params, VERSION, 0x20F)
     params[LOADFLAGS] = LOADED_HIGH

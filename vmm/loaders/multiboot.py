@@ -10,7 +10,7 @@ import struct
 from micropython import const
 
 from vmm.loaders import elf
-from vmm.loaders.place import Space
+from vmm.loaders.place import LOW_FLOOR, Space
 from vmm.loaders.state import GDT_SIZE, MULTIBOOT_SELECTORS, LoadError, State
 from vmm.memory.e820 import FOUR_GIB, ONE_MIB, RAM
 from vmm.vtx.x86 import PAGE
@@ -24,7 +24,6 @@ _KNOWN_REQUIREMENTS = const(0x0007)  # page-aligned modules, memory, video mode
 _INFO_SIZE = const(120)
 _INFO_FLAGS = const(0x24D)  # memory, command line, modules, map, boot loader name
 _NAME = b"Pcanel/Py\0"
-_LOW_FLOOR = const(0x1000)
 _STACK_SIZE = const(0x1000)  # the specification promises none; other loaders provide theirs
 
 
@@ -67,7 +66,7 @@ def load(memory, config, blobs, e820, rsdp=0):
         raise space.error("Multiboot: entry 0x%x lies outside guest RAM" % entry)
     modules = _load_modules(space, config, blobs, end)
     info, gdt = _write_info(memory, space, config, e820, modules)
-    stack = space.low(_STACK_SIZE, 16, _LOW_FLOOR, "stack")
+    stack = space.low(_STACK_SIZE, 16, LOW_FLOOR, "stack")
     state = State("protected", entry, stack + _STACK_SIZE, MULTIBOOT_SELECTORS)
     state.write_gdt(memory, gdt)
     state.gprs["rax"] = _LOADER_MAGIC
@@ -125,7 +124,7 @@ def _write_info(memory, space, config, e820, modules):
     map_size = 24 * len(e820)
     strings = [cmdline, _NAME] + [string for _, _, string in modules]
     total = GDT_SIZE + _INFO_SIZE + table_size + map_size + sum([len(s) for s in strings])
-    gdt = space.low(total, 16, _LOW_FLOOR, "boot information")
+    gdt = space.low(total, 16, LOW_FLOOR, "boot information")
     info = gdt + GDT_SIZE
     table = info + _INFO_SIZE
     ranges = table + table_size

@@ -8,6 +8,7 @@ from micropython import const
 from vmm.loaders.state import LoadError
 from vmm.memory.e820 import BIOS, EBDA, ONE_MIB, OPTION_ROMS, RAM, TABLES_END
 
+LOW_FLOOR = const(0x1000)  # what a boot protocol does not place lies no lower: null pointers, BIOS data
 _CHUNK = const(4096)
 _ZEROS = bytes(_CHUNK)
 

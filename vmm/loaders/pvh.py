@@ -10,7 +10,7 @@ import struct
 from micropython import const
 
 from vmm.loaders import elf
-from vmm.loaders.place import Space
+from vmm.loaders.place import LOW_FLOOR, Space
 from vmm.loaders.state import GDT_SIZE, LoadError, State
 from vmm.memory.e820 import FOUR_GIB
 from vmm.vtx.x86 import PAGE
@@ -18,7 +18,6 @@ from vmm.vtx.x86 import PAGE
 _PHYS32_ENTRY = const(18)
 _MAGIC = const(0x336EC578)
 _VERSION = const(1)
-_LOW_FLOOR = const(0x1000)
 _INFO = "<IIIIQQQQII"  # magic, version, flags, modules, their list, command line, RSDP, map, entries of it, reserved
 _MODULE = "<QQQQ"  # address, bytes, command line, reserved
 _RANGE = "<QQII"
@@ -63,7 +62,7 @@ def load(memory, config, blobs, e820, rsdp=0):
     ranges = b"".join([struct.pack(_RANGE, base, size, kind, 0) for base, size, kind in e820])
     info_size = struct.calcsize(_INFO)
     parts = (b"".join(modules), ranges, cmdline)
-    gdt = space.low(GDT_SIZE + info_size + sum([len(part) for part in parts]), 16, _LOW_FLOOR, "start information")
+    gdt = space.low(GDT_SIZE + info_size + sum([len(part) for part in parts]), 16, LOW_FLOOR, "start information")
     info = gdt + GDT_SIZE
     places = []
     at = info + info_size

@@ -10,6 +10,7 @@ import struct
 
 from micropython import const
 
+from vmm.disks import SECTOR
 from vmm.loaders.boot_header import (
     CMD_LINE_PTR,
     INITRD_ADDR_MAX,
@@ -38,7 +39,6 @@ _NEW = (0x10000, 0x10000, 0x20000)
 _OLD = (0x90000, 0x9000, 0x99000)  # before 2.02, or loaded low
 _HIGH = const(0x100000)
 _LOW = const(0x10000)
-_SECTOR = const(512)
 
 
 def entered(blob):
@@ -56,7 +56,7 @@ def load(space, memory, blob, initrd, cmdline):
         raise space.error("bzImage: boot protocol %d.%02d is older than 2.00, at offset 0x206" % divmod(version, 256))
     high = blob[LOADFLAGS] & LOADED_HIGH
     base, room, line = _NEW if high and version >= 0x202 else _OLD
-    length = ((blob[SETUP_SECTS] or 4) + 1) * _SECTOR
+    length = ((blob[SETUP_SECTS] or 4) + 1) * SECTOR
     if length >= len(blob) or length > room - PAGE:
         raise space.error("bzImage: set-up code of %d bytes does not fit, at offset 0x1f1" % length)
     if len(cmdline) > _CMDLINE_MAX:

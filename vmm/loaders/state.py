@@ -8,6 +8,7 @@ import struct
 
 from micropython import const
 
+from vmm.memory import linear
 from vmm.vtx.vmcs_bits import RIGHTS_UNUSABLE
 from vmm.vtx.x86 import CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, RFLAGS_FIXED
 
@@ -34,7 +35,7 @@ GPRS = (
     "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 )  # fmt: skip
-SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
+SEGMENTS = linear.SEGMENTS + ("ldtr", "tr")
 
 
 class LoadError(Exception):

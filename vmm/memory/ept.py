@@ -9,6 +9,9 @@ Mechanism (EPT)".
 import micropython
 from micropython import const
 
+from vmm.memory.paging import ADDRESS
+from vmm.vtx.x86 import PAGE
+
 R = const(1)
 W = const(2)
 X = const(4)
@@ -18,9 +21,7 @@ UC = const(0)
 WB = const(6)
 RAM = const(6 | 1 << 3)  # write-back, and "ignore PAT": whatever the guest's page tables say
 
-_PAGE_4K = const(0x1000)
 LARGE = const(1 << 7)
-_HPA = const(0xFFFFFFFFFF000)
 _LEVELS = const(4)
 _ENTRIES = const(512)  # of a table
 _DEFERRED = const(1 << 52)  # software bit: the page is mapped at its first touch
@@ -28,7 +29,7 @@ DEFERRED_HIGH = const(1 << 20)
 _OWN = const(53)  # software bits 55:53: the rights of the mapping itself
 OWN_HIGH = const(21)
 
-SIZES = (0x1000, 0x200000, 0x40000000)  # of a leaf at level 0, 1, 2
+SIZES = (PAGE, 0x200000, 0x40000000)  # of a leaf at level 0, 1, 2
 
 
 def _shift(level):
@@ -43,17 +44,17 @@ class Ept:
     mapping's own rights.
     """
 
-    def __init__(self, pages, sizes, ad_bits=False):
+    def __init__(self, pages, sizes):
         self._pages = pages
         self._sizes = sizes
         self._tables = []
         self.root = self._table()
-        self.eptp = self.root | (_LEVELS - 1) << 3 | WB | (1 << 6 if ad_bits else 0)
+        self.eptp = self.root | (_LEVELS - 1) << 3 | WB
         self.invalidate = lambda: None
         self.made = lambda gpa, size: None
 
     def _table(self):
-        hpa = self._pages.take(_PAGE_4K)
+        hpa = self._pages.take(PAGE)
         self._tables.append(hpa)
         return hpa
 
@@ -76,7 +77,7 @@ class Ept:
             elif not entry:
                 entry = self._table() | RWX
                 _write(table, index, entry)
-            table = entry & _HPA
+            table = entry & ADDRESS
         return table, gpa >> _shift(level) & 0x1FF
 
     def _split(self, entry, level):
@@ -94,7 +95,7 @@ class Ept:
         With RAM a guest that maps its memory uncacheable neither slows the bus down for others nor sees what is
         not coherent with the monitor's own, cached accesses.
         """
-        if (gpa | hpa | size) & (_PAGE_4K - 1):
+        if (gpa | hpa | size) & (PAGE - 1):
             raise ValueError("map %#x -> %#x, %#x bytes: not whole pages" % (gpa, hpa, size))
         start, end = gpa, gpa + size
         rest = rights << _OWN | rights | memory_type << 3
@@ -121,10 +122,10 @@ class Ept:
         start, end = gpa, gpa + size
         while gpa < end:
             table, index = self._descend(gpa, 0)
-            count = min(_ENTRIES - index, (end - gpa) // _PAGE_4K)
-            _fill(table, index, index + count, hpa | RWX << _OWN | _DEFERRED | RAM << 3, _PAGE_4K)
-            gpa += count * _PAGE_4K
-            hpa += count * _PAGE_4K
+            count = min(_ENTRIES - index, (end - gpa) // PAGE)
+            _fill(table, index, index + count, hpa | RWX << _OWN | _DEFERRED | RAM << 3, PAGE)
+            gpa += count * PAGE
+            hpa += count * PAGE
         self.made(start, size)
 
     def touch(self, gpa):
@@ -140,13 +141,13 @@ class Ept:
         end = gpa + size
         while gpa < end:
             entry, page = self.walk(gpa)
-            step = page or _PAGE_4K
+            step = page or PAGE
             if entry and not entry & _DEFERRED:
                 if runs and runs[-1][0] + runs[-1][1] == gpa:
                     runs[-1] = runs[-1][0], runs[-1][1] + step
                 else:
                     runs.append((gpa, step))
-            elif page == _PAGE_4K:
+            elif page == PAGE:
                 table, index = self._descend(gpa, 0)
                 step *= _waiting(table, index)
             gpa += step
@@ -165,7 +166,7 @@ class Ept:
             entry = _read(table, index)
             _write(table, index, 0)
             if level and entry and not entry & LARGE:
-                self._drop(entry & _HPA, level - 1)
+                self._drop(entry & ADDRESS, level - 1)
             gpa += SIZES[level]
         self.invalidate()
 
@@ -174,7 +175,7 @@ class Ept:
         for index in range(_ENTRIES if level else 0):
             entry = _read(table, index)
             if entry and not entry & LARGE:
-                self._drop(entry & _HPA, level - 1)
+                self._drop(entry & ADDRESS, level - 1)
         self._tables.remove(table)
         self._pages.give(table)
 
@@ -191,7 +192,7 @@ class Ept:
             table, index = self._descend(gpa, 0)
             entry = _read(table, index)
             if hpa is not None:
-                entry = entry & ~_HPA | hpa
+                entry = entry & ~ADDRESS | hpa
             _write(table, index, entry & ~(RWX | _DEFERRED) | entry >> _OWN & rights & RWX)
 
     def place(self, gpa):
@@ -209,10 +210,10 @@ class Ept:
             if SIZES[level] not in self._sizes:
                 return
             parent, at = self._descend(gpa, level)
-            table = _read(parent, at) & _HPA
+            table = _read(parent, at) & ADDRESS
             first = _read(table, 0)
             large = LARGE if level > 1 else 0
-            if not first & RWX or first & large != large or first & _HPA & (SIZES[level] - 1):
+            if not first & RWX or first & large != large or first & ADDRESS & (SIZES[level] - 1):
                 return
             step = SIZES[level - 1]
             if not _continues(table, first, step):
@@ -239,7 +240,7 @@ class Ept:
                 below, leaf = self._descend(gpa, 0)
                 _write(below, leaf, rights << _OWN | hpa | rights | WB << 3)
                 return table, index, 0, self._tables[made:]
-            table = entry & _HPA
+            table = entry & ADDRESS
         index = gpa >> 12 & 0x1FF
         entry = _read(table, index)
         _write(table, index, rights << _OWN | hpa | rights | WB << 3)
@@ -262,7 +263,7 @@ class Ept:
                 return 0, 0
             if at == 0 or (entry & LARGE and at < 3):
                 return entry, SIZES[at]
-            table = entry & _HPA
+            table = entry & ADDRESS
         return 0, 0
 
     def translate(self, gpa):
@@ -270,7 +271,7 @@ class Ept:
         entry, size = self.walk(gpa)
         if not size or not entry & RWX:
             return None
-        return entry & _HPA & ~(size - 1) | gpa & (size - 1)
+        return entry & ADDRESS & ~(size - 1) | gpa & (size - 1)
 
 
 # Entries are below 2**62, and no object then.

@@ -8,21 +8,13 @@ checked; an access to several pages is not one locked access. Source: SDM Vol. 3
 Check Exception".
 """
 
-from micropython import const
-
 from vmm import fault
 from vmm.fault import Fault
 from vmm.memory import paging
+from vmm.vtx.vmcs_bits import RIGHTS_CODE, RIGHTS_DB, RIGHTS_EXPAND_DOWN, RIGHTS_UNUSABLE, RIGHTS_WRITABLE
 from vmm.vtx.x86 import CR0_AM, CR0_PE, MASK32, MASK64, PAGE, RFLAGS_AC, RFLAGS_VM
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")  # in the order of their encoding
-
-# Access rights of a segment in VMCS format
-WRITABLE = const(2)  # of data; code: readable
-EXPAND_DOWN = const(4)  # of data; code: conforming
-CODE = const(8)
-DB = const(1 << 14)
-UNUSABLE = const(1 << 16)
 
 
 class Unbacked(ValueError):
@@ -85,15 +77,15 @@ class Linear:
             return gva
         _, base, limit, rights = self._vcpu.segment(SEGMENTS[segment])
         last = offset + size - 1
-        if rights & (CODE | EXPAND_DOWN) == EXPAND_DOWN:
-            allowed = offset > limit and last <= (0xFFFFFFFF if rights & DB else 0xFFFF)
+        if rights & (RIGHTS_CODE | RIGHTS_EXPAND_DOWN) == RIGHTS_EXPAND_DOWN:
+            allowed = offset > limit and last <= (0xFFFFFFFF if rights & RIGHTS_DB else 0xFFFF)
         else:
             allowed = last <= limit
         if write:
-            allowed = allowed and rights & WRITABLE and (not rights & CODE or self._real())
+            allowed = allowed and rights & RIGHTS_WRITABLE and (not rights & RIGHTS_CODE or self._real())
         else:
-            allowed = allowed and rights & (CODE | WRITABLE) != CODE
-        if not allowed or rights & UNUSABLE:
+            allowed = allowed and rights & (RIGHTS_CODE | RIGHTS_WRITABLE) != RIGHTS_CODE
+        if not allowed or rights & RIGHTS_UNUSABLE:
             raise Fault(fault.SS if segment == 2 else fault.GP)
         return base + offset & 0xFFFFFFFF
 

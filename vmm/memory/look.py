@@ -14,12 +14,10 @@ from vmx import tables
 
 from vmm.memory import paging
 from vmm.memory.guest import FIRST_PAGE, HPA_HIGH, HPA_LOW, SIZE_HIGH, SIZE_LOW, WORDS
-from vmm.memory.paging import PS, RSVD
+from vmm.memory.paging import ADDRESS, PS, RSVD, XD
 from vmm.vtx.x86 import EFER_LMA, MASK64, PAGE
 
-_XD = 1 << 63
 _PROGRAM_PCID = const(1 << 11)
-_TABLE = const(0xFFFFFFFFFF000)
 
 
 class Space:
@@ -116,7 +114,7 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
     if upper != 0 and upper + 1 != 1 << 56 - shift:
         return -1
     end = int(table[0]) * WORDS
-    page = root & _TABLE
+    page = root & ADDRESS
     offset = 0
     i = 0
     while True:
@@ -191,7 +189,7 @@ def holding(vcpu, gva, where=None):
         current.translate(gva)
         return current
     except ValueError:
-        root = cr3 & _TABLE
+        root = cr3 & ADDRESS
     pair = _are_pair(vcpu.vm.memory, root - PAGE, root)
     return space(vcpu, cr3 & ~(PAGE | _PROGRAM_PCID)) if pair else current
 
@@ -202,7 +200,7 @@ def _are_pair(memory, kernels, programs):
         return False
     first = struct.unpack("<256Q", memory.read(kernels, PAGE // 2))
     second = struct.unpack("<256Q", memory.read(programs, PAGE // 2))
-    differ = [i for i in range(256) if (first[i] ^ second[i]) & ~_XD]
+    differ = [i for i in range(256) if (first[i] ^ second[i]) & ~XD]
     return not differ and any(first)
 
 

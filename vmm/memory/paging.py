@@ -30,12 +30,14 @@ _CODE = const(0x16)  # WRITE | USER | FETCH
 NOT_CANONICAL = const(-0x10000)
 UNBACKED = const(-0x10001)  # a paging structure outside guest RAM
 
+ADDRESS = const(0xFFFFFFFFFF000)  # of an entry of 64 bits, and of CR3
 RW = const(1 << 1)
 US = const(1 << 2)
 _A = const(1 << 5)
 D = const(1 << 6)
 PS = const(1 << 7)
-_NX = const(1 << 31)  # in an entry's upper half
+XD = const(1 << 63)
+_XD_HIGH = const(XD >> 32)  # in an entry's upper half
 
 
 class Walker:
@@ -82,7 +84,7 @@ class Walker:
         else:
             self.mode = 57
             self.shift = 48
-        self.root = cr3 & (0xFFFFFFE0 if self.mode == 36 else 0xFFFFFFFFFF000)
+        self.root = cr3 & (0xFFFFFFE0 if self.mode == 36 else ADDRESS)
         self._pse = cr4 & CR4_PSE
         self._wp = cr0 & CR0_WP
         self._smep = cr4 & CR4_SMEP
@@ -95,7 +97,7 @@ class Walker:
         reserved = 0xFFFFF & ~((1 << max(self._maxphyaddr - 32, 0)) - 1)
         if self.mode == 36:
             reserved |= 0x7FF00000
-        self._reserved_high = reserved if nxe else reserved | _NX
+        self._reserved_high = reserved if nxe else reserved | _XD_HIGH
 
     def translate(self, gva, access):
         """The gpa of `gva` for `access` (WRITE, USER, FETCH, AC, PEEK, CHECK; 0 is a read).
@@ -136,7 +138,7 @@ class Walker:
             pdpte = self._pdptes[gva >> 30]
             if not pdpte & P:
                 return self._fault(access, 0)
-            table = pdpte & 0xFFFFFFFFFF000
+            table = pdpte & ADDRESS
             shift = 21
         while True:
             entry_gpa = table + (gva >> shift & 511) * 8
@@ -152,7 +154,7 @@ class Walker:
                 continue
             rights &= low
             flags &= low
-            no_execute |= high & _NX
+            no_execute |= high & _XD_HIGH
             if shift == 12:
                 break
             if low & PS:
@@ -204,7 +206,7 @@ class Walker:
         shift = self.shift
         table = self.root
         if self._pdptes is not None:
-            table = self._pdptes[gva >> 30] & 0xFFFFFFFFFF000
+            table = self._pdptes[gva >> 30] & ADDRESS
             shift = 21
         while True:
             entry_gpa = table + (gva >> shift & 511) * 8

@@ -10,21 +10,23 @@ import struct
 
 import cpu
 import uctypes
+from micropython import const
 
 from vmm.network.words import HEAD, LEAST, MOST, RECORD
+
+_SNAP = const(0xFFFF)  # bytes of a frame, at most: a record has 16 bits for them
 
 
 class Capture:
     """Of one VM. size: bytes of the ring, a power of two."""
 
-    def __init__(self, vm, size, snap=65535):
+    def __init__(self, vm, size):
         if vm.expansion is None or not vm.expansion.ports:
             raise ValueError("guest %s has no network interface: its file has no [[net]]" % vm.name)
         if not LEAST <= size <= MOST or size & (size - 1):
             raise ValueError("a ring of %d bytes: a power of two from %d to %d" % (size, LEAST, MOST))
         self.vm = vm
         self._size = size
-        self._snap = snap
         self.hpa = vm.take(HEAD + size)
         self._head = uctypes.bytearray_at(self.hpa, HEAD)
         self.identity = cpu.rdtsc()
@@ -35,7 +37,7 @@ class Capture:
 
     def sees(self, port, frame, header, out):
         size = len(frame)
-        kept = min(size, self._snap, self._size // 2)
+        kept = min(size, _SNAP, self._size // 2)
         length = RECORD + kept + 7 & ~7
         number = int(port.name.rsplit("net", 1)[1])
         self._put(struct.pack("<IIQHHI", length, size, cpu.rdtsc(), number, int(out), kept))

@@ -3,10 +3,9 @@ Configuration Transactions"."""
 
 from micropython import const
 
+from vmm.devices.pci_header import CONFIG_ADDRESS, CONFIG_DATA
 from vmm.pci import ecam
 
-CONFIG_ADDRESS = const(0xCF8)
-CONFIG_DATA = const(0xCFC)
 _ENABLE = const(0x80000000)
 _WRITABLE = const(0x80FFFFFC)
 _DEVICES = const(32)

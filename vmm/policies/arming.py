@@ -71,7 +71,7 @@ class Arming:
                 self._release(policy)
                 raise
             self.vm.flush()
-        self._change(policy, 1)
+        self._change(policy, 1, controls, exceptions)
 
     def disarm(self, policy):
         """Put back what only `policy` needed."""
@@ -79,7 +79,7 @@ class Arming:
         if controls or exceptions:
             self.by_task.remove(policy)
             self._changed_primary(controls)
-        self._change(policy, -1)
+        self._change(policy, -1, controls, exceptions)
         if policy.needs.pages:
             self._release(policy)
 
@@ -187,8 +187,8 @@ class Arming:
                 controls |= changed if count > 0 else 0
                 vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
 
-    def _change(self, policy, count):
-        """What is no memory: needed by `count` more policies."""
+    def _change(self, policy, count, controls, exceptions):
+        """What is no memory: needed by `count` more policies. controls, exceptions: those that ByTask has."""
         needs = policy.needs
         on = count > 0
         if needs.ticks:
@@ -197,7 +197,6 @@ class Arming:
             self.interrupts.change(count)
         if needs.injections:
             self.injections.change(count)
-        controls, exceptions = _by_task(policy)
         changed = self._exceptions.add(needs.exceptions & ~exceptions, count)
         if needs.fetches:
             changed |= self._fetches in (0, 1)

@@ -41,8 +41,8 @@ class Number(Filter):
 class OneOf(Filter):
     """One of a few values."""
 
-    def __init__(self, name, values, text, required=False):
-        super().__init__(name, text, required)
+    def __init__(self, name, values, text):
+        super().__init__(name, text)
         self._values = values
 
     def check(self, value):

@@ -10,10 +10,9 @@ from vmm.policies.filters import Function, Number, OneOf, Text
 from vmm.policies.link import equal
 from vmm.vtx.frame import SS_RIGHTS, WANT_SS_RIGHTS
 from vmm.vtx.reasons import ATTENTION
+from vmm.vtx.vmcs_bits import RIGHTS_DPL, RIGHTS_DPL_SHIFT
+from vmm.vtx.x86 import MASK32
 
-_MOST = const(0xFFFFFFFF)
-_CPL_SHIFT = const(5)  # in the access rights of SS
-_CPL = const(3)
 _PIDS = const(1 << 22)
 _COMM = const(15)  # bytes
 
@@ -23,8 +22,8 @@ FILTERS = (
     Text("comm", _COMM, "Linux: the name of the task that runs"),
     Function("when", "when(vcpu): whether the policy is asked; within the limits of the policy"),
     OneOf("once", (True,), "the policy is asked once and then detached; as limit=1"),
-    Number("every", _MOST, "only each N-th of them", low=1),
-    Number("limit", _MOST, "the policy is asked N times and then detached", low=1),
+    Number("every", MASK32, "only each N-th of them", low=1),
+    Number("limit", MASK32, "the policy is asked N times and then detached", low=1),
 )
 
 
@@ -38,7 +37,7 @@ def tests(event, chosen):
     """The tests of words (vmm/policies/link.py)."""
     if "cpl" not in chosen or not _exits(event) or event.levels:
         return []
-    return [equal(SS_RIGHTS, _CPL << _CPL_SHIFT, chosen["cpl"] << _CPL_SHIFT)]
+    return [equal(SS_RIGHTS, RIGHTS_DPL, chosen["cpl"] << RIGHTS_DPL_SHIFT)]
 
 
 def _exits(event):

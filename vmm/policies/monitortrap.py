@@ -63,7 +63,7 @@ class MonitorTrap:
         """Whether this exit is the trap after the instruction."""
         return vcpu.reason == reasons.MONITOR_TRAP_FLAG
 
-    def rest(self, vcpu):
+    def deliver_others(self, vcpu):
         """Those that count or watch each instruction: the trap is theirs, too. The guest's own traps are in the
         pending debug exceptions."""
         if self.vm.arming.primary_bits & CONTROL_MONITOR_TRAP_FLAG:

@@ -144,7 +144,7 @@ class Stepper(Diverted):
         ended = self._way.ended(vcpu)
         answer = self.reset(ended)
         if ended:
-            return answer | (self._way.rest(vcpu) or verdict.RESUME)
+            return answer | (self._way.deliver_others(vcpu) or verdict.RESUME)
         return answer | self.vm.exits.handler(vcpu.reason, vcpu)(vcpu)
 
 

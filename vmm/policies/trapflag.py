@@ -172,7 +172,7 @@ class TrapFlag:
             return False
         return vcpu.intr_info & 0xFF == DB and bool(vcpu.qualification & PENDING_BS)
 
-    def rest(self, vcpu):
+    def deliver_others(self, vcpu):
         """After ended(): deliver the trap's other causes, a breakpoint or the guest's own step; returns a verdict."""
         q = vcpu.qualification | self._held & _BREAKPOINTS
         if not self._flags & RFLAGS_TF or (self._btf and vcpu.rip == self._next):

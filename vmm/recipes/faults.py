@@ -16,9 +16,7 @@ from vmm.policies.events.io import IO
 from vmm.policies.events.memory import MEMORY
 from vmm.policies.events.syscall import SYSCALL
 from vmm.verdict import Value
-
-_ONES = 0xFFFFFFFF  # what no device answers reads as
-_WIDE_ONES = 0xFFFFFFFFFFFFFFFF
+from vmm.vtx.x86 import MASK32, MASK64
 
 
 def _answer(value):
@@ -43,12 +41,12 @@ def fail(vm, number, error, **filters):
     return vm.on(SYSCALL, number=number, **filters)(_answer(_error(error)))
 
 
-def port(vm, port, value=_ONES, **filters):
+def port(vm, port, value=MASK32, **filters):
     """Let reads of a port fail: all ones, or another value; returns the policy. size= is a filter, too."""
     return vm.on(IO, port=port, write=False, **filters)(_answer(value))
 
 
-def memory(vm, gpa, length, value=_WIDE_ONES, **filters):
+def memory(vm, gpa, length, value=MASK64, **filters):
     """Let reads of device memory, or of RAM, fail: all ones, or another value; returns the policy. length: bytes."""
     return vm.on(MEMORY, gpa=gpa, length=length, access="r", **filters)(_answer(value))
 

@@ -50,16 +50,17 @@ def charge(frame: int, ticks: int):
     f[HOST_TICKS + 1] = host >> 32
     turn = (ticks << FINE) // int(f[SHARE])
     if f[SIBLING]:
-        share(frame, turn)
-    turn += int(f[TURN]) | int(f[TURN + 1]) << 32
-    f[TURN] = turn
-    f[TURN + 1] = turn >> 32
+        charge_vm(frame, turn)
+    else:
+        turn += int(f[TURN]) | int(f[TURN + 1]) << 32
+        f[TURN] = turn
+        f[TURN + 1] = turn >> 32
 
 
 @micropython.viper
-def share(frame: int, used: int):
-    """The virtual time of a VM is that of all its vCPUs: the others' goes on with this one's. Its own comes to be a
-    thousandth ahead, so that of equals the others are before it. used: by which its own goes on."""
+def charge_vm(frame: int, used: int):
+    """The virtual time of a VM is that of all its vCPUs: with this one's the others' goes on by `used`. Its own comes
+    to be a thousandth ahead, so that of equals the others are before it."""
     f = ptr32(frame)
     at = int(f[SIBLING])
     while at != frame:
@@ -68,7 +69,7 @@ def share(frame: int, used: int):
         other[TURN] = turn
         other[TURN + 1] = turn >> 32
         at = int(other[SIBLING])
-    turn = (int(f[TURN]) | int(f[TURN + 1]) << 32) + (used >> _AHEAD) + 1
+    turn = (int(f[TURN]) | int(f[TURN + 1]) << 32) + used + (used >> _AHEAD) + 1
     f[TURN] = turn
     f[TURN + 1] = turn >> 32
 
@@ -102,11 +103,10 @@ def advance(levels, frame: int, used: int):
     words[at + 1] = turn >> 32
     used = (used << FINE) // int(f[SHARE])
     if f[SIBLING]:
-        share(frame, used)
-        turn = int(f[TURN]) | int(f[TURN + 1]) << 32
-    turn += used
-    f[TURN] = turn
-    f[TURN + 1] = turn >> 32
+        charge_vm(frame, used)
+    else:
+        f[TURN] = turn + used
+        f[TURN + 1] = turn + used >> 32
 
 
 @micropython.viper

@@ -26,6 +26,7 @@ from vmm.vtx.frame import (
     TIMERS,
     TSC_OFFSET,
 )
+from vmm.vtx.x86 import MASK64
 
 _MOST = const(16)
 
@@ -34,7 +35,6 @@ MIN_RUN_MOST = const(5000)  # ticks that a guest may run on for what its exit to
 # Words of the frame, see vmm/vtx/frame.py
 _FRAME = const(0xC00)
 
-_ALL = const((1 << 64) - 1)
 _SIGN = const(1 << 63)
 
 
@@ -217,7 +217,7 @@ class Clock:
 
 
 def _signed(value):
-    return ((value & _ALL) ^ _SIGN) - _SIGN
+    return ((value & MASK64) ^ _SIGN) - _SIGN
 
 
 @micropython.viper

@@ -218,12 +218,12 @@ def _arm(scheduler, w: ptr32, frames: ptr32, p: ptr32, soonest, priority: int):
             if f[DIRTY] & DIRTY_TIMERS:
                 soonest(frames[i])
             when = int(f[NEXT]) | int(f[NEXT + 1]) << 32
-            if when > int(AHEAD):
-                when -= int(AHEAD)
             if when:
                 if first == 0 or when < first:
                     first = when
         i += 1
+    if first > int(AHEAD):
+        first -= int(AHEAD)
     if first and scheduler.policy:  # with a rule of the user's nothing is interrupted
         first = 0
     w[ABOVE] = priority + 1

@@ -13,7 +13,7 @@ import vmx
 from micropython import const
 from vmx import earliest
 
-from vmm.scheduling.accounting import begin, charge, give_way, passed, share
+from vmm.scheduling.accounting import begin, charge, charge_vm, give_way, passed
 from vmm.scheduling.between import poll
 from vmm.scheduling.clock import expire
 from vmm.scheduling.states import RUNS, WAITS
@@ -324,11 +324,7 @@ def turns(sched, deadline: int, once: int):
         used = (used << int(FINE)) // int(f[SHARE])
         if int(f[PRIORITY]) == rank:  # else it has been given another meanwhile, and that one's virtual time
             if f[SIBLING]:
-                share(int(f), used)
-                place = int(f[TURN]) | int(f[TURN + 1]) << 32
-                place += used
-                f[TURN] = place
-                f[TURN + 1] = place >> 32
+                charge_vm(int(f), used)
                 if answer & SPIN:
                     give_way(int(f))
                     levels[at + HOLDER] = 0

@@ -19,16 +19,11 @@ from array import array
 
 import cpu
 import micropython
-from micropython import const
 
-from vmm.devices.uart16550 import MSR_CTS, MSR_DCD, MSR_DSR
+from vmm.devices.uart16550_registers import LCR_BREAK, MCR_DTR, MCR_RTS, MSR_CTS, MSR_DCD, MSR_DSR
 from vmm.scheduling.states import WAITS
 from vmm.ties import checks
 from vmm.vtx.frame import SLICE_END, STATE
-
-_DTR = const(0x01)  # as Uart16550's modem() has them
-_RTS = const(0x02)
-_BREAK = const(0x40)
 
 
 class End:
@@ -70,7 +65,7 @@ class End:
         if not self.powered:
             return 0
         pins = self.uart.pins
-        return (MSR_CTS if pins & _RTS else 0) | (MSR_DSR | MSR_DCD if pins & _DTR else 0)
+        return (MSR_CTS if pins & MCR_RTS else 0) | (MSR_DSR | MSR_DCD if pins & MCR_DTR else 0)
 
     def plug(self, vm):
         """The guest has been created."""
@@ -92,11 +87,11 @@ class End:
         if on != self.powered:
             self.powered = on
             self.far._accept = self.uart.accept if on else None
-            self.far.hear()
+            self.far.lines_changed()
             if on:
                 self.uart.modem_in(self.far.lines())
 
-    def hear(self):
+    def lines_changed(self):
         """The far end's lines may have changed."""
         if self.powered and self._may():
             cpu.hold(1)
@@ -107,7 +102,7 @@ class End:
             finally:
                 cpu.hold(-1)
 
-    def room(self):
+    def send_waiting(self):
         """The far end has room: send what waits here."""
         if self.powered and self._may():
             cpu.hold(1)
@@ -121,7 +116,7 @@ class End:
         """Do what was deferred while a handler was preempted, at this end and towards the far one."""
         if self.powered:
             self.modem(self.uart.pins)
-            self.room()
+            self.send_waiting()
 
     def _may(self):
         if self.scheduler.nested:
@@ -164,20 +159,20 @@ class End:
         """DTR, RTS or break of this end changed, or loopback ended."""
         if not self.powered or not self._may():
             return
-        if pins & _BREAK and not self._break and self.far.powered:
+        if pins & LCR_BREAK and not self._break and self.far.powered:
             cpu.hold(1)
             try:
                 self.far.uart.rx_break()
             finally:
                 cpu.hold(-1)
-        self._break = pins & _BREAK
-        self.far.hear()
+        self._break = pins & LCR_BREAK
+        self.far.lines_changed()
 
     def drained(self):
         """The guest has emptied its FIFO. The far end's characters follow after a pause: a sender that never paused
         would keep a driver that reads until the FIFO is empty in its interrupt handler for ever."""
         if self.far.powered and self.far.uart.pending():
-            self.uart.rest(self.far.room)
+            self.uart.pace(self.far.send_waiting)
 
 
 class Links:

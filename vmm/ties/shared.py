@@ -16,18 +16,17 @@ import cpu
 import uctypes
 from micropython import const
 
+from vmm.handlers.vmcall import UNKNOWN
 from vmm.memory import ept
 from vmm.memory.pages import OutOfMemory
 from vmm.ties import checks
-from vmm.vtx.privilege import cpl
+from vmm.vtx.privilege import USER, cpl
 from vmm.vtx.x86 import PAGE
 
 RING = const(0x100)  # hypercalls
 ACKNOWLEDGE = const(0x101)
-_NONE = const(0xFFFFFFFFFFFFFFFF)
 
 _NO_GSI = const(0xFF)
-_USER = const(3)  # CPL
 
 
 class Side:
@@ -150,8 +149,8 @@ class Windows:
             sides.append(side)
             window.sides.append(side)
         if sides:
-            vm.hypercalls.add(RING, lambda vcpu: _ring(_called(sides, vcpu)), _USER)  # each window has its own level
-            vm.hypercalls.add(ACKNOWLEDGE, lambda vcpu: _acknowledge(_called(sides, vcpu)), _USER)
+            vm.hypercalls.add(RING, lambda vcpu: _ring(_called(sides, vcpu)), USER)  # each window has its own level
+            vm.hypercalls.add(ACKNOWLEDGE, lambda vcpu: _acknowledge(_called(sides, vcpu)), USER)
 
     def _window(self, vm, name, size):
         window = self.by_name.get(name)
@@ -182,7 +181,7 @@ def _called(sides, vcpu):
     if number >= len(sides):
         return None
     side = sides[number]
-    if side.cpl < _USER and cpl(vcpu) > side.cpl:
+    if side.cpl < USER and cpl(vcpu) > side.cpl:
         side.vm.count_refused("hypercall at too high a CPL")
         return None
     return side
@@ -191,7 +190,7 @@ def _called(sides, vcpu):
 def _ring(side):
     """Hypercall: how many other sides were told; all ones where there is no such window."""
     if side is None:
-        return _NONE
+        return UNKNOWN
     told = 0
     for other in side.window.sides:
         if other is not side and other.line and other.vm.powered:
@@ -202,5 +201,5 @@ def _ring(side):
 
 def _acknowledge(side):
     if side is None or not side.line:
-        return _NONE
+        return UNKNOWN
     return side.acknowledge()

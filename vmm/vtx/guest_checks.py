@@ -10,7 +10,7 @@ from micropython import const
 
 from vmm.fault import DB, MC
 from vmm.vtx import controls, events, vmcs
-from vmm.vtx.vmcs_bits import PENDING_BS, PENDING_RTM, RIGHTS_DB, RIGHTS_L, RIGHTS_UNUSABLE
+from vmm.vtx.vmcs_bits import PENDING_BS, PENDING_RTM, RIGHTS_DB, RIGHTS_DPL_SHIFT, RIGHTS_L, RIGHTS_UNUSABLE
 from vmm.vtx.x86 import CR0_PE, CR0_PG, CR0_WP, CR4_CET, CR4_PAE, CR4_PCIDE, RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
 
 _ATTRIBUTES = {"GUEST_RIP": "rip", "GUEST_RSP": "rsp", "GUEST_RFLAGS": "rflags"}
@@ -85,7 +85,7 @@ class Checks:
         self.unrestricted = bool(secondary.UNRESTRICTED_GUEST)
         self.ept = bool(secondary.ENABLE_EPT)
         self.v8086 = bool(self["GUEST_RFLAGS"] & RFLAGS_VM)
-        self.cpl = self["GUEST_SS_ACCESS_RIGHTS"] >> 5 & 3
+        self.cpl = self["GUEST_SS_ACCESS_RIGHTS"] >> RIGHTS_DPL_SHIFT & 3
         info = self["VM_ENTRY_INTERRUPTION_INFORMATION"]
         self.event = info >> 8 & 7 if info & events.VALID else None  # its type
         self.vector = info & 0xFF
@@ -203,7 +203,7 @@ def _segment(c, segment):
         c.need(kind & 0xA != 8, name, "code in %s must be readable" % segment)
         if not c.unrestricted and kind < 12:
             rpl = c["GUEST_%s_SELECTOR" % segment] & 3
-            c.need(rights >> 5 & 3 >= rpl, name, "DPL must not be below the selector's RPL %d" % rpl)
+            c.need(rights >> RIGHTS_DPL_SHIFT & 3 >= rpl, name, "DPL must not be below the selector's RPL %d" % rpl)
     c.need(rights & 1 << 4, name, "S must be 1")
     _common_rights(c, segment)
 
@@ -222,7 +222,7 @@ def _common_rights(c, segment):
 
 def _privilege_levels(c):
     rights = c["GUEST_CS_ACCESS_RIGHTS"]
-    kind, dpl = rights & 0xF, rights >> 5 & 3
+    kind, dpl = rights & 0xF, rights >> RIGHTS_DPL_SHIFT & 3
     name = "GUEST_CS_ACCESS_RIGHTS"
     if kind == 3:
         c.need(dpl == 0, name, "DPL of CS of type 3 must be 0")

@@ -11,7 +11,7 @@ import micropython
 import uctypes
 from micropython import const
 
-_FACTOR = const(0x9E3779B1)  # as in port/vcpu.h
+FACTOR = const(0x9E3779B1)  # of the hash
 _HEADER = const(4)  # words: offset, mask, shift of an index, shift of an offset in bytes
 _ENTRY = const(4)  # words: key, slot, datum, 0
 _TAIL = const(16)  # entries behind the last index, so that a search never wraps; the last one stays empty
@@ -111,7 +111,7 @@ class Keys:
 @micropython.viper
 def _search(words: ptr32, key: int) -> int:
     """The index of a key's entry, or of the free one at which a search for it ends."""
-    at = _HEADER + _ENTRY * (((key * _FACTOR) & 0xFFFFFFFF) >> int(words[2]))
+    at = _HEADER + _ENTRY * (((key * FACTOR) & 0xFFFFFFFF) >> int(words[2]))
     while words[at + 1] and int(words[at]) != key:
         at += _ENTRY
     return at
@@ -126,7 +126,7 @@ def _place_many(words, last: int, default: int, slot: int, pairs, size: int, roo
     i = 0
     while i < size:
         key = int(p[i])
-        at = _HEADER + _ENTRY * (((key * _FACTOR) & 0xFFFFFFFF) >> int(w[2]))
+        at = _HEADER + _ENTRY * (((key * FACTOR) & 0xFFFFFFFF) >> int(w[2]))
         while w[at + 1] and int(w[at]) != key:
             at += _ENTRY
         if w[at + 1] == 0:

@@ -1,12 +1,16 @@
 """The guest's privilege level, for handlers that look at it at every exit."""
 
 import micropython
+from micropython import const
 
 from vmm.vtx.vmcs import GUEST_SS_ACCESS_RIGHTS
+from vmm.vtx.vmcs_bits import RIGHTS_DPL_SHIFT
+
+USER = const(3)  # CPL of programs
 
 
 # As vcpu.cpl it costs some 2,000 more.
 @micropython.viper
 def cpl(vcpu) -> int:
     """Current privilege level: the DPL of SS."""
-    return int(vcpu.read(GUEST_SS_ACCESS_RIGHTS)) >> 5 & 3
+    return int(vcpu.read(GUEST_SS_ACCESS_RIGHTS)) >> RIGHTS_DPL_SHIFT & 3

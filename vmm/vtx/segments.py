@@ -7,22 +7,28 @@ import struct
 
 from micropython import const
 
-from vmm.memory.linear import SEGMENTS, UNUSABLE
+from vmm.memory.linear import SEGMENTS
 from vmm.vtx.vmcs import GUEST_GDTR_BASE, GUEST_GDTR_LIMIT
+from vmm.vtx.vmcs_bits import RIGHTS_DPL_SHIFT, RIGHTS_P, RIGHTS_S, RIGHTS_UNUSABLE
 
 NAMES = SEGMENTS
 
-# More access rights in VMCS format
-ACCESSED = const(1)
-S = const(1 << 4)
-P = const(1 << 7)
 
 LDT = const(2)
 BUSY = const(2)  # of the type of a TSS descriptor
 V8086 = const(0xF3)  # rights of each segment in virtual-8086 mode
 TSS_16, TSS_16_BUSY, TSS_32, TSS_32_BUSY = 1, 3, 9, 11
 
-_TI = const(4)
+TI = const(4)  # of a selector
+_G = const(1 << 23)  # of a descriptor's second word: the limit counts pages
+
+
+def fields(low, high):
+    """(base, limit in bytes, rights in VMCS format) of a descriptor's two words."""
+    limit = high & 0xF0000 | low & 0xFFFF
+    if high & _G:
+        limit = limit << 12 | 0xFFF
+    return low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000, limit, high >> 8 & 0xF0FF
 
 
 class Descriptor:
@@ -34,11 +40,7 @@ class Descriptor:
     def __init__(self, memory, gva, wide=False):
         low, high = struct.unpack("<II", memory.read(gva, 8))
         self.gva = gva
-        self.base = low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000
-        self.limit = high & 0xF0000 | low & 0xFFFF
-        if high & 1 << 23:
-            self.limit = self.limit << 12 | 0xFFF
-        self.rights = high >> 8 & 0xF0FF
+        self.base, self.limit, self.rights = fields(low, high)
         self.upper = None
         if wide:
             base, self.upper = struct.unpack("<II", memory.read(gva + 8, 8))
@@ -52,15 +54,15 @@ class Descriptor:
     @property
     def system(self):
         """LDT, TSS or gate, no code and no data."""
-        return not self.rights & S
+        return not self.rights & RIGHTS_S
 
     @property
     def dpl(self):
-        return self.rights >> 5 & 3
+        return self.rights >> RIGHTS_DPL_SHIFT & 3
 
     @property
     def present(self):
-        return bool(self.rights & P)
+        return bool(self.rights & RIGHTS_P)
 
     def mark(self, memory, bits):
         """Set bits of the type (accessed, busy) here and in the table."""
@@ -74,9 +76,9 @@ def find(vcpu, memory, selector, wide=False):
     if not selector & 0xFFFC:
         return None
     offset = selector & 0xFFF8
-    if selector & _TI:
+    if selector & TI:
         _, base, limit, rights = vcpu.segment("ldtr")
-        if rights & UNUSABLE:
+        if rights & RIGHTS_UNUSABLE:
             return None
     else:
         base, limit = vcpu.read(GUEST_GDTR_BASE), vcpu.read(GUEST_GDTR_LIMIT)

@@ -15,7 +15,7 @@ from micropython import const
 from vmm.loaders.state import SEGMENTS
 from vmm.memory import look
 from vmm.vtx import vmcs as v
-from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, INVVPID_SINGLE_CONTEXT
+from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, INVVPID_SINGLE_CONTEXT, RIGHTS_DPL_SHIFT
 from vmm.vtx.x86 import (
     CR0_CD,
     CR0_EM,
@@ -178,7 +178,7 @@ class Vcpu:
     @property
     def cpl(self):
         """Current privilege level: the DPL of SS."""
-        return self.read(v.GUEST_SS_ACCESS_RIGHTS) >> 5 & 3
+        return self.read(v.GUEST_SS_ACCESS_RIGHTS) >> RIGHTS_DPL_SHIFT & 3
 
     @property
     def bits(self):

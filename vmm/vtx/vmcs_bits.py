@@ -60,7 +60,14 @@ INVVPID_SINGLE_CONTEXT = const(1)
 INVVPID_RETAINING_GLOBALS = const(3)
 
 # Access rights of a segment
+RIGHTS_ACCESSED = const(1 << 0)
+RIGHTS_WRITABLE = const(1 << 1)  # of data; code: readable
+RIGHTS_EXPAND_DOWN = const(1 << 2)  # of data; code: conforming
+RIGHTS_CODE = const(1 << 3)
+RIGHTS_S = const(1 << 4)  # code or data
 RIGHTS_DPL = const(3 << 5)
+RIGHTS_DPL_SHIFT = const(5)
+RIGHTS_P = const(1 << 7)
 RIGHTS_L = const(1 << 13)  # 64-bit code
 RIGHTS_DB = const(1 << 14)
 RIGHTS_UNUSABLE = const(1 << 16)

@@ -12,9 +12,11 @@ from pathlib import Path
 from pcanel.paths import BUILD
 from pcanel.vmm_import import importable
 
+with importable():
+    from vmm.vtx.x86 import PAGE
+
 _MAGIC = b"PCKVM002"
 _AML = BUILD / "port/generated/vmm/acpi/dsdt_aml.aml"
-_PAGE = 4096
 
 
 class _Memory:
@@ -44,10 +46,10 @@ class _Memory:
 
     def chunks(self) -> list[tuple[int, bytes]]:
         """The runs of pages that are not all zero."""
-        empty = bytes(_PAGE)
+        empty = bytes(PAGE)
         found: list[tuple[int, bytearray]] = []
-        for gpa in range(0, self.size, _PAGE):
-            page = self.data[gpa : gpa + _PAGE]
+        for gpa in range(0, self.size, PAGE):
+            page = self.data[gpa : gpa + PAGE]
             if page == empty:
                 continue
             if found and found[-1][0] + len(found[-1][1]) == gpa:

@@ -70,14 +70,14 @@ class _Traced(BochsDebugger):
         return "c\ntrace on\ntrace-mem on\nc\ntrace off\nq\n"
 
 
-def trace(row: str, cpu: str | None = None, image: Path = ELF) -> tuple[list[Instruction], dict[int, str]]:
+def trace(row: str, cpu: str | None = None) -> tuple[list[Instruction], dict[int, str]]:
     """The instructions of one round of a row under the monitor, guest's and monitor's, in order.
 
     Also {address of its object: name} of the monitor's Python functions.
     """
     variant = conditions.VARIANTS.get(row, conditions.Variant(row, ""))
     mitigations = "" if variant.condition == conditions.MITIGATED else UNMITIGATED
-    with Monitored(cpu, image, Choice(_Traced, "the trace is its debugger's"), mitigations) as bench:
+    with Monitored(cpu, ELF, Choice(_Traced, "the trace is its debugger's"), mitigations) as bench:
         name, _ = GUESTS.get(variant.condition, (guest.NAME, ""))
         bench.attach(variant.condition)
         functions = dict(line.split(" ", 1) for line in bench.monitor.exec(_FUNCTIONS).splitlines() if " " in line)

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from pcanel.errors import InputError, PcanelError
 from pcanel.programs import run
+from pcanel.vmm_import import importable
 
-SECTOR = 512
+with importable():
+    from vmm.disks import SECTOR
+
 EFI_FIRST = 2048  # sector of the EFI System Partition: 1 MiB, as installers do it
 EFI_SECTORS = 16384
 FIRST = EFI_FIRST + EFI_SECTORS  # of the root, which is the last on the disk, so that it may grow

@@ -27,6 +27,7 @@ with importable():
     from vmm.loaders.state import State
     from vmm.network import checks as net_checks
     from vmm.ties import checks
+    from vmm.vtx.x86 import PAGE
 
 VGA_BIOS = "/usr/share/seabios/vgabios-isavga.bin"
 DISPLAY_BIOS = "/usr/share/seabios/vgabios-stdvga.bin"  # of the display on PCI
@@ -41,7 +42,6 @@ RESPONSES = ("reset", "stop", "power-off")  # to a reset, a triple fault, a powe
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _MEMORY_MIN = 1 << 20
 _MEMORY_MAX = 512 << 30
-_PAGE = 4096
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
 _RESERVED_NAMES = ("repl", "com2", "com3", "gdb", "engine", "bochs", "outer")  # consoles and logs that are not guests'
 _FLAT_KEYS = ("address", "mode", "registers")
@@ -288,8 +288,8 @@ def _memory(reader: _Reader) -> int:
     value = reader.size("memory", value)
     if not _MEMORY_MIN <= value <= _MEMORY_MAX:
         raise reader.error("memory", f"{value} bytes is not between 1 MiB and 512 GiB")
-    if value % _PAGE:
-        raise reader.error("memory", f"{value} bytes is not a multiple of {_PAGE}")
+    if value % PAGE:
+        raise reader.error("memory", f"{value} bytes is not a multiple of {PAGE}")
     return value
 
 

@@ -53,9 +53,9 @@ class Archive:
         self.data += bytes(-len(self.data) % 4)
 
 
-def applets(busybox: Path = BUSYBOX) -> list[str]:
+def applets() -> list[str]:
     """The paths, relative to /, at which this busybox is to be found. It is run, so it is this machine's."""
-    done = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True)
+    done = subprocess.run([BUSYBOX, "--list-full"], capture_output=True, text=True, check=True)
     return sorted(set(done.stdout.split()))
 
 

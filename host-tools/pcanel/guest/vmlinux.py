@@ -19,12 +19,15 @@ import lz4.block
 import zstandard
 
 from pcanel.errors import InputError
+from pcanel.vmm_import import importable
 
-_SETUP_SECTS = 0x1F1
-_HEADER = 0x202  # "HdrS", then the protocol's version
+with importable():
+    from vmm.disks import SECTOR
+    from vmm.loaders.boot_header import HEADER, SETUP_SECTS, VERSION
+
 _PAYLOAD = 0x248  # payload_offset, payload_length
-_LZ4_LEGACY = b"\x02\x21\x4c\x18"
-_LZ4_BLOCK = 8 << 20  # a legacy block unpacks to at most this
+LZ4_LEGACY = b"\x02\x21\x4c\x18"
+LZ4_BLOCK = 8 << 20  # a legacy block unpacks to at most this
 _XZ = b"\xfd7zXZ\0"
 _LZMA = b"\x5d\0\0"  # properties and the low bytes of the dictionary's size, as the kernel's build makes them
 _GZIP = b"\x1f\x8b"
@@ -39,12 +42,12 @@ _BROKEN = (
 
 def payload(image: bytes) -> bytes:
     """The packed kernel inside a bzImage. Raises InputError if this is none."""
-    if len(image) < _PAYLOAD + 8 or image[_HEADER : _HEADER + 4] != b"HdrS":
+    if len(image) < _PAYLOAD + 8 or image[HEADER : HEADER + 4] != b"HdrS":
         raise InputError("not a bzImage (no HdrS at 0x202)")
-    (version,) = struct.unpack_from("<H", image, _HEADER + 4)
+    (version,) = struct.unpack_from("<H", image, VERSION)
     if version < 0x208:
         raise InputError(f"boot protocol {version >> 8}.{version & 0xFF:02d} does not say where the payload is")
-    start = ((image[_SETUP_SECTS] or 4) + 1) * 512
+    start = ((image[SETUP_SECTS] or 4) + 1) * SECTOR
     offset, length = struct.unpack_from("<II", image, _PAYLOAD)
     packed = image[start + offset : start + offset + length]
     if len(packed) != length:
@@ -65,7 +68,7 @@ def unpack(packed: bytes) -> bytes:
 
 
 def _unpack(packed: bytes) -> bytes:
-    if packed.startswith(_LZ4_LEGACY):
+    if packed.startswith(LZ4_LEGACY):
         return _unpack_lz4_legacy(packed[4:-4])
     if packed.startswith(_ZSTD):
         return zstandard.ZstdDecompressor().decompressobj().decompress(packed[:-4])
@@ -86,7 +89,7 @@ def _unpack_lz4_legacy(blocks: bytes) -> bytes:
     while position < len(blocks):
         (length,) = struct.unpack_from("<I", blocks, position)
         position += 4
-        unpacked += lz4.block.decompress(blocks[position : position + length], uncompressed_size=_LZ4_BLOCK)
+        unpacked += lz4.block.decompress(blocks[position : position + length], uncompressed_size=LZ4_BLOCK)
         position += length
     return bytes(unpacked)
 

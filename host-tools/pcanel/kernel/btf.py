@@ -11,11 +11,32 @@ from collections.abc import Callable, Iterator
 
 import drgn
 
-INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FUNC_PROTO, VAR, DATASEC = range(
-    1, 16
-)
-FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(16, 20)
-_MAGIC = 0xEB9F
+from pcanel.vmm_import import importable
+
+with importable():
+    from vmm.insight.btf_kinds import (
+        ARRAY,
+        CONST,
+        DATASEC,
+        DECL_TAG,
+        ENUM,
+        ENUM64,
+        FLOAT,
+        FUNC,
+        FUNC_PROTO,
+        FWD,
+        INT,
+        MAGIC,
+        PTR,
+        RESTRICT,
+        STRUCT,
+        TYPE_TAG,
+        TYPEDEF,
+        UNION,
+        VAR,
+        VOLATILE,
+    )
+
 _SIGNED, _BOOL = 1, 4  # encodings of INT
 _DEPTH = 64  # types that lead to each other without a struct in between
 _EXTRA = {INT: 4, VAR: 4, DECL_TAG: 4, ARRAY: 12}
@@ -41,7 +62,7 @@ class Btf:
             magic, version, _, head, types, types_size, strings, strings_size = struct.unpack_from("<HBBIIIII", data)
         except struct.error:
             magic = 0
-        if magic != _MAGIC or version != 1:
+        if magic != MAGIC or version != 1:
             raise ValueError("the kernel's BTF does not begin as BTF does")
         self._prog = prog
         self._data = data[head + types : head + types + types_size]

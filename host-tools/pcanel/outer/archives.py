@@ -16,6 +16,7 @@ import lz4.block
 
 from pcanel.errors import PcanelError
 from pcanel.guest.initramfs import BUSYBOX, Archive, add_system
+from pcanel.guest.vmlinux import LZ4_BLOCK, LZ4_LEGACY
 from pcanel.paths import BUILD
 
 KERNEL = BUILD / "guests/cloud.bzImage"
@@ -25,8 +26,6 @@ _DISKS = ("scsi/scsi_common", "scsi/scsi_mod", "scsi/sd_mod", "ata/libata", "ata
 _INIT = Path(__file__).with_name("init")
 _MODULES = ("virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-intel.ko")
 _ELF = b"\x7fELF"
-_LZ4_LEGACY = b"\x02\x21\x4c\x18"
-_LZ4_BLOCK = 8 << 20  # bytes; a legacy block unpacks to at most this
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
 _FIRMWARE = tuple(Path("/usr/share/qemu") / name for name in ("kvmvapic.bin", "linuxboot_dma.bin", "multiboot_dma.bin"))
@@ -69,10 +68,10 @@ def pack(files: Mapping[str, bytes | Path]) -> bytes:
 def compress(data: bytes) -> bytes:
     """LZ4's legacy format, for the kernel: GRUB takes ten ticks to load a byte, the kernel one to unpack it."""
     blocks = [
-        lz4.block.compress(data[start : start + _LZ4_BLOCK], store_size=False)
-        for start in range(0, len(data), _LZ4_BLOCK)
+        lz4.block.compress(data[start : start + LZ4_BLOCK], store_size=False)
+        for start in range(0, len(data), LZ4_BLOCK)
     ]
-    return _LZ4_LEGACY + b"".join(struct.pack("<I", len(block)) + block for block in blocks)
+    return LZ4_LEGACY + b"".join(struct.pack("<I", len(block)) + block for block in blocks)
 
 
 def add_files(archive: Archive, files: Mapping[str, bytes | Path]) -> None:

@@ -34,7 +34,7 @@ class Outer:
                of this machine brings its libraries
     script     what /bin/sh runs there, its standard input and output being COM1 (`console`)
     lines      how many of COM2 to COM4 (/dev/ttyS1 to 3) have a console too (`consoles[1]`, ...)
-    memory     MiB; cpu: Bochs's model; qemu: with Debian's QEMU inside
+    memory     MiB; cpu: Bochs's model
     """
 
     def __init__(
@@ -44,14 +44,12 @@ class Outer:
         lines: int = 0,
         memory: int = 1024,
         cpu: str | None = None,
-        qemu: bool = False,
     ):
         self._files = files
         self._script = script
         self._lines = lines
         self._memory = memory
         self._cpu = cpu
-        self._qemu = qemu
         self._hub: Hub | None = None
         self._engine: Bochs | None = None
         self.run: RunDirectory | None = None
@@ -72,7 +70,7 @@ class Outer:
         """Starts Bochs; the system is not up yet when this returns."""
         self.run = RunDirectory()
         iso = self.run.path / "outer.iso"
-        medium.make(iso, self._files, self._script, self._qemu)
+        medium.make(iso, self._files, self._script)
         self._hub = Hub()
         ends = [self._hub.open(name, self.run.path / f"{name}.log") for name in self._names()]
         self.consoles = [end.console for end in ends]

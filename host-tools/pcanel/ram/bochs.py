@@ -13,8 +13,11 @@ from pathlib import Path
 
 from pcanel.errors import EngineError
 from pcanel.ram.map import Blocks
+from pcanel.vmm_import import importable
 
-_PAGE = 0x1000
+with importable():
+    from vmm.vtx.x86 import PAGE
+
 _BLOCK = 128 << 10  # of 2.7, which has no variable for it
 _LARGEST = 256 << 20  # bytes of a mapping that may have the variable: the program's own are smaller
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw.. \S+ \S+ \S+\s*(.*)")
@@ -50,9 +53,9 @@ def _check(words: bytes, size: int) -> Blocks | None:
     if len(words) < 48:
         return None
     block = struct.unpack_from("<I", words)[0]
-    is_power = block >= _PAGE and block & (block - 1) == 0
+    is_power = block >= PAGE and block & (block - 1) == 0
     for at, length in ((8, block if is_power else 0), (0, _BLOCK)):
         actual, vector, blocks, rom = struct.unpack_from("<4Q", words, at)
-        if length and vector and vector == (actual + _PAGE - 1) & ~(_PAGE - 1) and rom == vector + size and blocks:
+        if length and vector and vector == (actual + PAGE - 1) & ~(PAGE - 1) and rom == vector + size and blocks:
             return Blocks(size, length, blocks)
     return None

@@ -18,8 +18,8 @@ from pcanel.vmm_import import importable
 
 with importable():
     from vmm.vtx import frame
+    from vmm.vtx.x86 import PAGE
 
-PAGE = 0x1000
 _MODULE = "__import__('vmm.insight.facts', None, None, ['of'])"
 _NAME = re.compile(r"[^\s'\\]{1,120}")
 

@@ -10,8 +10,8 @@ from pcanel.vmm_import import importable
 
 with importable():
     from vmm.vtx import frame, reasons, recording
+    from vmm.vtx.x86 import PAGE
 
-_PAGE = 0x1000
 Execute = Callable[[str], str]
 
 
@@ -47,7 +47,7 @@ class Frame:
     """A copy of a vCPU frame."""
 
     def __init__(self, memory: Memory, hpa: int):
-        self._data = memory.read(hpa, _PAGE)
+        self._data = memory.read(hpa, PAGE)
 
     def word(self, index: int) -> int:
         """64 bits at an index of vmm.vtx.frame."""

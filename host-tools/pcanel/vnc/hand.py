@@ -7,7 +7,7 @@ it, shift is pressed for it.
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.keys import KEYS, SHIFT, character, scan
+    from vmm.keyboard import KEYS, SHIFT, character, scan
 
 _NAMES = {
     0xFF08: "backspace", 0xFF09: "tab", 0xFF0D: "enter", 0xFF1B: "esc", 0xFF50: "home", 0xFF51: "left", 0xFF52: "up",

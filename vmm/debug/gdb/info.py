@@ -1,15 +1,14 @@
 """`monitor info registers|mem|tlb|pic|lapic`, in the form of QEMU's monitor."""
 
-from vmm.debug.pagewalk import ADDRESS
 from vmm.devices import lapic_registers as r
 from vmm.devices.i8259_lines import BASE, ELCR, IMR, INT, IRR, ISR, SLAVE
+from vmm.memory.paging import ADDRESS, XD
 from vmm.scheduling.states import HALTED
 from vmm.vtx import vmcs as v
 from vmm.vtx.x86 import CR0_PG
 
 _FLAGS = ((1 << 11, "O"), (1 << 10, "D"), (1 << 7, "S"), (1 << 6, "Z"), (1 << 4, "A"), (1 << 2, "P"), (1, "C"))
 _LINES = 1024  # of a table
-_NX = 1 << 63
 
 
 def info(vcpu, what):
@@ -80,7 +79,7 @@ def _table(memory, levels, entry_size, table, level, gva, rights, no_execute):
         if level == 0 and len(levels) > 3 and i >= 256:
             at |= (1 << 64) - (1 << shift + 9)
         mine = rights & (entry | (6 if pae and level == 0 else 0))
-        nx = no_execute | (entry & _NX if entry_size == 8 else 0)
+        nx = no_execute | (entry & XD if entry_size == 8 else 0)
         if shift == 12 or entry & 0x80 and shift < 39 and not (pae and level == 0):
             size = 1 << shift
             yield at, entry & address & ~(size - 1), size, entry & ~6 | mine, nx

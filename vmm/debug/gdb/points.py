@@ -190,11 +190,11 @@ class Points:
         from vmm.debug.gdb.pagewatch import PageWatch
 
         watch = PageWatch(
-            self.vm, point.gva, size, point.kind != WRITE, lambda gva: translate(vcpu, gva), self._met(point)
+            self.vm, point.gva, size, point.kind != WRITE, lambda gva: translate(vcpu, gva), self._on_hit(point)
         )
         point.parts.append(watch.close)
 
-    def _met(self, point):
+    def _on_hit(self, point):
         return lambda vcpu, _: self._stop(vcpu, _why(point))
 
 

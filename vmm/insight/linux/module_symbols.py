@@ -9,14 +9,14 @@ import struct
 import micropython
 from micropython import const
 
+from vmm.insight.elfsyms import STT_OBJECT
 from vmm.insight.linux import modules
+from vmm.insight.vmcoreinfo import MAP64
 
 _SYMBOL = const(24)  # bytes of an Elf64_Sym
 _MOST = const(1 << 17)  # symbols
 _TABLE = const(170)  # of them read at once, a page
 _NAME = const(128)  # bytes
-_STT_OBJECT = const(1)
-_AREA = const(0xFFFFFFFF80000000)  # modules lie above, beside the kernel
 
 
 @micropython.viper
@@ -83,7 +83,7 @@ class ModuleSymbols:
 
     def around(self, gva):
         """("name [module]", address, end) of the symbol that a gva lies in, or None."""
-        module = modules.containing(self._kernel, gva) if gva >= _AREA else None
+        module = modules.containing(self._kernel, gva) if gva >= MAP64 else None
         if module is None:
             return None
         name, symbols, count, strings = self._table(module)
@@ -116,7 +116,7 @@ class ModuleSymbols:
 
     def is_data(self, name, gva):
         """Whether the symbol of a name at an address is known to be no code."""
-        return gva in self._called(name, _STT_OBJECT)
+        return gva in self._called(name, STT_OBJECT)
 
     def _called(self, name, kind=None):
         name, _, module = name.partition(" [")

@@ -1,18 +1,16 @@
 """MOV to and from control registers, CLTS and LMSW; a process switch is a MOV to CR3."""
 
 import micropython
-from micropython import const
 
 from vmm import verdict
 from vmm.loaders.state import GPRS
+from vmm.memory.paging import ADDRESS
 from vmm.policies.event import Instruction, Needs
 from vmm.policies.filters import Number, OneOf
 from vmm.policies.link import differs, equal, moved
 from vmm.vtx import reasons
 from vmm.vtx.frame import QUALIFICATION, WANT_MODE
 from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_RSP, CR_GPR_SHIFT, CR_MOV_FROM, CR_MOV_TO, CR_NUMBER, CR_TYPE
-
-_PAGE_TABLE = const(0x000FFFFFFFFFF000)  # of CR3: without PCID, flags, and the bit that keeps translations
 
 
 @micropython.viper
@@ -70,7 +68,8 @@ class Cr(Instruction):
 
     def tests(self, chosen):
         if "cr3" in chosen:
-            return [moved(3, _PAGE_TABLE, chosen["cr3"] & _PAGE_TABLE)]
+            # Without PCID, flags, and the bit that keeps translations.
+            return [moved(3, ADDRESS, chosen["cr3"] & ADDRESS)]
         mask = value = 0
         if "number" in chosen:
             mask, value = CR_NUMBER, chosen["number"]

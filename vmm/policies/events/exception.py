@@ -16,8 +16,8 @@ from vmm.vtx.events import HARDWARE_EXCEPTION, PRIVILEGED_SOFTWARE_EXCEPTION, SO
 from vmm.vtx.frame import INTR_ERROR, INTR_INFO, LENGTH, VECTORING_INFO, WANT_CODE
 from vmm.vtx.vmcs import GUEST_DR7
 from vmm.vtx.vmcs_bits import PENDING_BS
+from vmm.vtx.x86 import MASK32
 
-_ALL = const(0xFFFFFFFF)
 _VECTOR = const(0xFF)
 _TYPE_SHIFT = const(8)
 _TYPE = const(7 << 8)
@@ -68,7 +68,7 @@ class Exception_(Event):
         return [differs(INTR_INFO, _TYPE, events.NMI << _TYPE_SHIFT), differs(INTR_INFO, _VECTOR, MC)]
 
     def needs(self, chosen):
-        return Needs(exceptions=1 << chosen["vector"] if "vector" in chosen else _ALL)
+        return Needs(exceptions=1 << chosen["vector"] if "vector" in chosen else MASK32)
 
     def skip(self, vcpu):
         kind = vcpu.intr_info >> _TYPE_SHIFT & 7

@@ -11,6 +11,7 @@ from vmm.policies.event import Event, Needs
 from vmm.policies.filters import Number, OneOf, check_change
 from vmm.vtx import reasons
 from vmm.vtx.frame import SS_RIGHTS, WANT_SS_RIGHTS
+from vmm.vtx.vmcs_bits import RIGHTS_DPL_SHIFT
 
 _LEVELS = const(4)
 # Words of RING: bits of the levels that match, then of each vCPU the level at its last step
@@ -93,7 +94,7 @@ class Ring(Step):
 def _changed(words: int, link, below, vcpu) -> int:
     """Go on to `link` where the level is another one than at the vCPU's last step, as the filters say."""
     w = ptr32(words)
-    new = int(ptr32(vcpu)[SS_RIGHTS]) >> 5 & 3
+    new = int(ptr32(vcpu)[SS_RIGHTS]) >> RIGHTS_DPL_SHIFT & 3
     at = int(vcpu.number) + _LAST
     old = int(w[at])
     if old == new:

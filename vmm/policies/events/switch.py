@@ -1,6 +1,7 @@
 """Process switches: of Linux by a hidden breakpoint behind its switch, of other systems by writes of CR3."""
 
 from vmm.loaders.state import GPRS
+from vmm.memory.paging import ADDRESS
 from vmm.policies.events.call import Call
 from vmm.policies.events.cr import Cr
 from vmm.policies.filters import Number
@@ -8,7 +9,6 @@ from vmm.policies.link import unable
 from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_SHIFT
 from vmm.vtx.x86 import EFER_LMA, MASK64
 
-_TABLES = 0x000FFFFFFFFFF000  # of CR3
 _TABLES_32 = 0xFFFFFFE0  # with PAE paging
 _FUNCTION = "finish_task_switch"  # Linux, kernel/sched/core.c: the first that runs on behalf of the task that comes
 
@@ -86,7 +86,7 @@ class _ByTables(Cr):
 
 def _changes(vcpu):
     """Whether a MOV to CR3 is one of other page tables."""
-    mask = _TABLES if vcpu.efer & EFER_LMA else _TABLES_32
+    mask = ADDRESS if vcpu.efer & EFER_LMA else _TABLES_32
     after = getattr(vcpu, GPRS[(vcpu.qualification & CR_GPR) >> CR_GPR_SHIFT])
     return bool((after ^ vcpu.cr3) & mask)
 

@@ -3,7 +3,7 @@
 import pytest
 from clock import Clock
 
-from vmm import keys
+from vmm import keyboard
 from vmm.devices.i8042 import I8042
 
 
@@ -14,7 +14,7 @@ class Bench:
         self.chip = I8042(self.edges.append, lambda level: None, None)
         self.chip.write(4, 1, 0x60)
         self.chip.write(0, 1, 0x45)  # translating, with IRQ 1
-        self.typist = keys.Typist(self.clock, self.chip)
+        self.typist = keyboard.Typist(self.clock, self.chip)
 
     def taken(self, most=200):
         """What a guest reads that looks often."""
@@ -72,7 +72,7 @@ def test_nothing_comes_while_the_guest_does_not_want_it(bench):
 
 def test_every_printable_character_has_a_key(bench):
     text = "".join(chr(c) for c in range(32, 127))
-    pairs = [keys.character(c) for c in text]
+    pairs = [keyboard.character(c) for c in text]
     assert len(set(pairs)) == len(text) and all(0 < code <= 0x39 for code, _ in pairs)
 
 
