@@ -3,11 +3,10 @@
 #include "chips.h"
 #include "test.h"
 
-#define PIT_1KHZ  (PIT_HZ / 1000)
-#define PIT_250HZ (PIT_HZ / 250)
-#define COM1_IER  0x3f9
-#define COM1_IIR  0x3fa
-#define COM1_MCR  0x3fc
+#define PIT_1KHZ (PIT_HZ / 1000)
+#define COM1_IER 0x3f9
+#define COM1_IIR 0x3fa
+#define COM1_MCR 0x3fc
 
 static volatile u32 count, in_service, depth, deepest;
 static volatile word interrupted_ip;

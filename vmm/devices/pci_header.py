@@ -7,6 +7,7 @@ from micropython import const
 # Ports of configuration mechanism 1
 CONFIG_ADDRESS = const(0xCF8)
 CONFIG_DATA = const(0xCFC)
+CONFIG_ENABLE = const(1 << 31)  # of CONFIG_ADDRESS
 
 # Offsets
 VENDOR = const(0x00)

@@ -144,6 +144,16 @@ def _fill(table: int, entries: int, hpa: int):
 
 
 @micropython.viper
+def _are_own(table: int, first: int, last: int) -> int:
+    """Whether all of these chunks may be written to: they are the guest's, not the image's."""
+    while first <= last:
+        if int(ptr32(table + (first << 3))[0]) & _OWN == 0:
+            return 0
+        first += 1
+    return 1
+
+
+@micropython.viper
 def _move(state: int, sector: int, buffers: int, count: int, write: int, skip: int) -> int:
     """MemoryDisk.quick: at most _MOST bytes, from and to chunks that are there; all in whole sectors, or -1. In the
     middle guests of a higher priority may run."""
@@ -163,12 +173,8 @@ def _move(state: int, sector: int, buffers: int, count: int, write: int, skip: i
     at += skip
     table = int(s[_TABLE]) | int(s[_TABLE + 1]) << 32
     if table and write:
-        first = at >> _CHUNK_SHIFT
-        last = at + left - 1 >> _CHUNK_SHIFT
-        while first <= last:
-            if int(ptr32(table + (first << 3))[0]) & _OWN == 0:
-                return -1
-            first += 1
+        if int(_are_own(table, at >> _CHUNK_SHIFT, at + left - 1 >> _CHUNK_SHIFT)) == 0:
+            return -1
     base = int(s[_HPA]) | int(s[_HPA + 1]) << 32
     moved = left
     mark = left - _STRETCH

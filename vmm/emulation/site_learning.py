@@ -25,9 +25,39 @@ from vmm.emulation.site_paging import (
 )
 from vmm.vtx.frame import CR3, CS_BASE, CS_RIGHTS, ENTRY_CONTROLS, RIP, WANT_PAGING
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_DB, RIGHTS_L
+from vmm.vtx.x86 import PAGE
 
 SITES = const(64)
 WORDS = const(36)  # of a site: 14, three levels of four, four times two of code
+
+
+@micropython.viper
+def _place(sites: int, site: int, vcpu) -> int:
+    """The gpa of the instruction at RIP, below 0 where there is none; into the site how it was translated."""
+    f = ptr32(vcpu)
+    c = ptr32(site)
+    rights = int(f[CS_RIGHTS])
+    mode = int(PAGING_4_LEVEL)
+    base = 0
+    linear = int(f[RIP]) | int(f[RIP + 1]) << 32
+    table = (int(f[CR3 + 1]) & 0xFFFFF) << 32 | int(f[CR3]) & 0xFFFFF000
+    vcpu.want(WANT_PAGING)
+    if rights & RIGHTS_L:
+        if not f[ENTRY_CONTROLS] & ENTRY_IA32E_MODE_GUEST:
+            return -1  # a bit without effect
+    else:
+        mode = int(paging_mode(vcpu))
+        base = int(f[CS_BASE])
+        linear = int(f[RIP]) + base & 0xFFFFFFFF
+        if mode < PAGING_4_LEVEL:
+            table &= 0xFFFFFFFF
+    if mode == PAGING_PAE:
+        table = int(directory(site, linear, vcpu))
+        if table == 0:
+            return -1
+    c[SITE_MODE] = mode
+    c[SITE_BASE] = base
+    return int(walk(sites, site, table, linear, mode))
 
 
 @micropython.viper
@@ -43,29 +73,12 @@ def remember(sites: int, learn, vcpu) -> int:
         if int(same(sites, site, vcpu)):
             return 0
     c[SITE_RIGHTS] = 0  # matches nothing while it is incomplete
-    bits = 64
-    mode = int(PAGING_4_LEVEL)
-    base = 0
-    linear = low | int(f[RIP + 1]) << 32
-    table = (int(f[CR3 + 1]) & 0xFFFFF) << 32 | int(f[CR3]) & 0xFFFFF000
-    vcpu.want(WANT_PAGING)
-    if rights & RIGHTS_L:
-        if not f[ENTRY_CONTROLS] & ENTRY_IA32E_MODE_GUEST:
-            return 0  # a bit without effect
-    else:
-        bits = 32 if rights & RIGHTS_DB else 16
-        mode = int(paging_mode(vcpu))
-        base = int(f[CS_BASE])
-        linear = low + base & 0xFFFFFFFF
-        if mode < PAGING_4_LEVEL:
-            table &= 0xFFFFFFFF
-    if mode == PAGING_PAE:
-        table = int(directory(site, linear, vcpu))
-        if table == 0:
-            return 0
-    gpa = int(walk(sites, site, table, linear, mode))
+    gpa = int(_place(sites, site, vcpu))
     if gpa < 0 or gpa + 16 > int(h[2]):
         return 0
+    bits = 64
+    if not rights & RIGHTS_L:
+        bits = 32 if rights & RIGHTS_DB else 16
     code = gpa + (int(h[0]) | int(h[1]) << 32)
     number = int(decode(code, bits))
     if number:
@@ -77,7 +90,7 @@ def remember(sites: int, learn, vcpu) -> int:
         c[SITE_IMMEDIATE] = h[HEAD_VALUE]
         c[SITE_OPERAND] = h[HEAD_PLACE]
     length = number & 15
-    if number == 0 or (linear & 0xFFF) + length > 0x1000:
+    if number == 0 or (gpa & (PAGE - 1)) + length > PAGE:
         length = 15
         rights |= REFUSED
     operand = int(c[SITE_OPERAND])
@@ -86,8 +99,6 @@ def remember(sites: int, learn, vcpu) -> int:
         c[SITE_OPERAND] = operand
     c[SITE_PLAIN] = int(plain(operand)) if bits == 64 else 0
     c[SITE_NUMBER] = number
-    c[SITE_MODE] = mode
-    c[SITE_BASE] = base
     keep_code(site, gpa, code, length)
     c[0] = low
     c[1] = f[RIP + 1]

@@ -3,10 +3,18 @@
 import cpu
 from micropython import const
 
-from vmm.devices.pci_header import COMMAND, CONFIG_ADDRESS, CONFIG_DATA, INTERRUPT_LINE
+from vmm.devices.pci_header import (
+    COMMAND,
+    CONFIG_ADDRESS,
+    CONFIG_DATA,
+    CONFIG_ENABLE,
+    HEADER_TYPE,
+    INTERRUPT_LINE,
+    REVISION,
+)
 
-_CLASS = const(0x08)
-_HEADER_TYPE = const(0x0C)
+_CLASS = const(REVISION)  # the dword whose upper three bytes are the class
+_SEVERAL_FUNCTIONS = const(1 << 23)  # of the dword with the header type
 _BUSES = const(8)
 
 
@@ -20,11 +28,11 @@ class Function:
 
     def read(self, offset):
         """A dword of its configuration space."""
-        cpu.outl(CONFIG_ADDRESS, 1 << 31 | self.address | offset)
+        cpu.outl(CONFIG_ADDRESS, CONFIG_ENABLE | self.address | offset)
         return cpu.inl(CONFIG_DATA)
 
     def write(self, offset, value):
-        cpu.outl(CONFIG_ADDRESS, 1 << 31 | self.address | offset)
+        cpu.outl(CONFIG_ADDRESS, CONFIG_ENABLE | self.address | offset)
         cpu.outl(CONFIG_DATA, value)
 
     def enable(self, bits):
@@ -58,12 +66,12 @@ def functions():
         for device in range(32):
             at = bus << 16 | device << 11
             for number in range(8):
-                cpu.outl(CONFIG_ADDRESS, 1 << 31 | at | number << 8)
+                cpu.outl(CONFIG_ADDRESS, CONFIG_ENABLE | at | number << 8)
                 if cpu.inl(CONFIG_DATA) & 0xFFFF == 0xFFFF:
                     if number == 0:
                         break
                     continue
                 found.append(Function(at | number << 8))
-                if number == 0 and not found[-1].read(_HEADER_TYPE) >> 23 & 1:
+                if number == 0 and not found[-1].read(HEADER_TYPE & ~3) & _SEVERAL_FUNCTIONS:
                     break
     return found

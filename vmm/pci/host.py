@@ -3,10 +3,9 @@ Configuration Transactions"."""
 
 from micropython import const
 
-from vmm.devices.pci_header import CONFIG_ADDRESS, CONFIG_DATA
+from vmm.devices.pci_header import CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE
 from vmm.pci import ecam
 
-_ENABLE = const(0x80000000)
 _WRITABLE = const(0x80FFFFFC)
 _DEVICES = const(32)
 
@@ -78,7 +77,7 @@ class Host:
     def target(self, offset):
         """(the function that CONFIG_ADDRESS names, or None; the offset in its configuration space)."""
         address = self.address
-        if not address & _ENABLE or address >> 16 & 0xFF:
+        if not address & CONFIG_ENABLE or address >> 16 & 0xFF:
             return None, 0
         return self.functions.get(address >> 8 & 0xFF), (address & 0xFC) + offset
 

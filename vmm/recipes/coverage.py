@@ -24,7 +24,7 @@ class Coverage:
         self.vm = vm
         self.start = start
         self.end = start + size
-        self.addresses = _instructions(space.read(start, size), start, vm.vcpu.bits)
+        self.addresses = _instructions(space.read(start, size), start, vm.vcpus[0].bits)
         self.executed = set()
         self._handles = {}
         try:

@@ -59,7 +59,7 @@ class Profile:
         found = {}
         named = True
         for rip, count in self.counts.items():
-            if rip < _USER and vm.vcpu.bits == 64:
+            if rip < _USER and vm.vcpus[0].bits == 64:
                 name = "(programs)"
             else:
                 name = None

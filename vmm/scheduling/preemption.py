@@ -168,17 +168,7 @@ def _preempted(scheduler, w: ptr32, frames: ptr32, stack: ptr32, payer: ptr32, r
     w[NESTED] = nested
     w[NESTED + 1] = nested >> 32
     if frame:
-        inside = int(_find(scheduler, frame)) + 1
-        if inside:
-            f = ptr32(frame)
-            # So much of the time since its exit is another's.
-            since = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
-            if since:
-                since += spent
-                f[EXIT_TSC] = since
-                f[EXIT_TSC + 1] = since >> 32
-            if f[STATE] != RUNS:
-                end_turn(frame)  # paused, or switched off
+        inside = int(_go_on(scheduler, frame, spent)) + 1
     w[INSIDE] = inside
     w[FLOOR] = floor
     w[ABOVE] = above
@@ -186,18 +176,41 @@ def _preempted(scheduler, w: ptr32, frames: ptr32, stack: ptr32, payer: ptr32, r
     stack[0] = depth
     w[LINE] = was
     if line:
-        arm_line(scheduler)
-        p = ptr32(int(scheduler._preempt_at))
-        first = int(p[0]) | int(p[1]) << 32
-        if first:
-            least = int(rdtsc()) + _LINE_LEAST
-            if first < least:
-                first = least
-        w[AGAIN] = first
-        w[AGAIN + 1] = first >> 32
+        _interrupt_line_again(scheduler, w)
     if error:
         raise error
     return int(w[AGAIN]) | int(w[AGAIN + 1]) << 32
+
+
+@micropython.viper
+def _go_on(scheduler, frame: int, spent: int) -> int:
+    """The guest whose handler was interrupted goes on with it, `spent` ticks later; its number, -1 where it is gone."""
+    number = int(_find(scheduler, frame))
+    if number >= 0:
+        f = ptr32(frame)
+        # So much of the time since its exit is another's.
+        since = int(f[EXIT_TSC]) | int(f[EXIT_TSC + 1]) << 32
+        if since:
+            since += spent
+            f[EXIT_TSC] = since
+            f[EXIT_TSC + 1] = since >> 32
+        if f[STATE] != RUNS:
+            end_turn(frame)  # paused, or switched off
+    return number
+
+
+@micropython.viper
+def _interrupt_line_again(scheduler, w: ptr32):
+    """When guests above interrupt the line again: not before it has had _LINE_LEAST."""
+    arm_line(scheduler)
+    p = ptr32(int(scheduler._preempt_at))
+    first = int(p[0]) | int(p[1]) << 32
+    if first:
+        least = int(cpu.rdtsc()) + _LINE_LEAST
+        if first < least:
+            first = least
+    w[AGAIN] = first
+    w[AGAIN + 1] = first >> 32
 
 
 @micropython.viper

@@ -24,11 +24,8 @@ enum {
     XM = 19,
 };
 
-#define FLAGS_CF 0x1u
-#define FLAGS_ZF 0x40u
 #define FLAGS_TF 0x100u
 #define FLAGS_IF 0x200u
-#define FLAGS_DF 0x400u
 #define FLAGS_NT 0x4000u
 #define FLAGS_RF 0x10000u
 #define FLAGS_AC 0x40000u
@@ -98,7 +95,6 @@ enum {
 #define CPUID_1_ECX_MONITOR       (1u << 3)
 #define CPUID_1_ECX_VMX           (1u << 5)
 #define CPUID_1_ECX_SMX           (1u << 6)
-#define CPUID_1_ECX_PCID          (1u << 17)
 #define CPUID_1_ECX_X2APIC        (1u << 21)
 #define CPUID_1_ECX_TSC_DEADLINE  (1u << 24)
 #define CPUID_1_ECX_XSAVE         (1u << 26)

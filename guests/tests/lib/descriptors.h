@@ -14,7 +14,6 @@
 #define SEL_DATA16  0x60
 #define SEL_CODE64  0x68
 #define SEL_CODE32  0x70
-#define SEL_LDT     0x78
 #define SEL_GATE    0x88
 #define SEL_DATA32  0x98
 #define GDT_SLOTS   20
@@ -25,11 +24,9 @@
 /* Access bytes: present, DPL 0. */
 #define ACCESS_CODE           0x9a
 #define ACCESS_DATA           0x92
-#define ACCESS_LDT            0x82
 #define ACCESS_TSS            0x89
 #define ACCESS_TSS_BUSY       0x8b
 #define ACCESS_TASK_GATE      0x85
-#define ACCESS_CALL_GATE      0x8c
 #define ACCESS_INTERRUPT_GATE 0x8e
 #define ACCESS_TRAP_GATE      0x8f
 #define ACCESS_DPL3           0x60

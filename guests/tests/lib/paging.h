@@ -25,7 +25,6 @@ typedef u64 pte_t;
 #define PTE_A   0x20u
 #define PTE_D   0x40u
 #define PTE_PS  0x80u
-#define PTE_G   0x100u
 #define PTE_NX  (1ull << 63)
 
 /* Page-fault error code. */

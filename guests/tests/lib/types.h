@@ -33,6 +33,5 @@ typedef uintptr_t word; /* a general register */
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define PACKED       __attribute__((packed))
-#define NOINLINE     __attribute__((noinline))
 
 #endif

@@ -136,6 +136,7 @@ def _begin(words: int, kind: int, locate, place, vcpu) -> int:
     r[R_KIND] = kind
     r[R_TSC] = f[EXIT_TSC]
     r[R_TSC + 1] = f[EXIT_TSC + 1]
+    # Whether the task is the one that the frame knows, as current.of_task() asks: a call for it would be 180.
     hpa = int(f[TASK]) | int(f[TASK + 1]) << 32
     known = 0
     if hpa:
