@@ -15,22 +15,33 @@ from vmm.vtx.x86 import PAGE
 SCREENS = ("off", "on", "console", "graphics")
 FIRMWARE = ("bios", "uefi")  # protocols of guests with firmware of their own
 PROTOCOLS = ("linux", "multiboot", "pvh", "flat") + FIRMWARE
-RESPONSES = ("reset", "stop", "power-off")
-
-_MEMORY_MIN = const(1 << 20)
-_MEMORY_MAX = const(512 << 30)
-_ADDRESS_MAX = const(0x7FFFFFFFFF)
+MODES = ("real", "protected", "long")
+CONSOLES = ("com2", "com3", "none")
+RESPONSES = ("reset", "stop", "power-off")  # to a reset, a triple fault, a power-off of the guest's own
+MEMORY = (1 << 20, 512 << 30)  # bytes, least and most; likewise below
+ADDRESSES = (0, MEMORY[1] - 1)  # of a flat binary
+CPUS = (1, 16)
+PRIORITIES = (0, 255)
+SHARES = (1, 10000)
 
 
 def _strings(values):
     return all([isinstance(value, str) for value in values])
 
 
+def _choice(values):
+    return str, ", ".join(values[:-1]) + " or " + values[-1], lambda v: v in values
+
+
+def _number(limits):
+    return int, "a number from %d to %d" % limits, lambda v: limits[0] <= v <= limits[1]
+
+
 # Key: (type, what it must be, test or None). None counts as a key that is left out.
 _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
     "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
-               lambda v: _MEMORY_MIN <= v <= _MEMORY_MAX and not v % PAGE),
+               lambda v: MEMORY[0] <= v <= MEMORY[1] and not v % PAGE),
     "protocol": (str, "one of " + ", ".join(PROTOCOLS), lambda v: v in PROTOCOLS),
     "firmware": (str, "a boot module's name", None),
     "kernel": (str, "a boot module's name", None),
@@ -43,18 +54,18 @@ _KEYS = {
     "cmdline": (str, "a string", None),
     "modules": (list, "a list of [module, string]",
                 lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
-    "address": (int, "a guest-physical address", lambda v: 0 <= v <= _ADDRESS_MAX),
-    "mode": (str, "real, protected or long", lambda v: v in ("real", "protected", "long")),
+    "address": (int, "a guest-physical address", lambda v: ADDRESSES[0] <= v <= ADDRESSES[1]),
+    "mode": _choice(MODES),
     "registers": (dict, "a dict of names and numbers",
                   lambda v: "" not in v and _strings(v) and all([isinstance(number, int) for number in v.values()])),
-    "console": (str, "com2, com3 or none", lambda v: v in ("com2", "com3", "none")),
-    "screen": (str, "off, on, console or graphics", lambda v: v in SCREENS),
-    "cpus": (int, "a number from 1 to 16", lambda v: 1 <= v <= 16),
+    "console": _choice(CONSOLES),
+    "screen": _choice(SCREENS),
+    "cpus": _number(CPUS),
     "autostart": (bool, "True or False", None),
     "demand_paging": (bool, "True or False", None),
     "hide_stops": (bool, "True or False", None),
-    "priority": (int, "a number from 0 to 255", lambda v: 0 <= v <= 255),
-    "share": (int, "a number from 1 to 10000", lambda v: 1 <= v <= 10000),
+    "priority": _number(PRIORITIES),
+    "share": _number(SHARES),
     "pci": (bool, "True or False", None),
     "rng": (bool, "True or False", None),
     "hvc": (bool, "True or False", None),
@@ -65,9 +76,9 @@ _KEYS = {
     "cds": (list, "a list of {image}", None),
     "links": (list, "a list of {uart, to}", None),
     "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi, cpl", None),
-    "on_reset": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
-    "on_triple_fault": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
-    "on_power_off": (str, "reset, stop or power-off", lambda v: v in RESPONSES),
+    "on_reset": _choice(RESPONSES),
+    "on_triple_fault": _choice(RESPONSES),
+    "on_power_off": _choice(RESPONSES),
 }  # fmt: skip
 _REQUIRED = ("name", "memory", "protocol")
 _BIOS_MEMORY = const(16 << 20)

@@ -40,6 +40,7 @@ from vmm.vtx.x86 import APIC_BASE, IOAPIC_BASE, PAGE
 COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
 _COM_LINES = (4, 3, 4, 3)
 _SCI = const(9)
+_OPTIONAL = ("firmware", "expansion")  # attributes of Pc: parts that a guest's file asks for, else None
 
 
 class Pc:
@@ -144,7 +145,7 @@ class Pc:
             yield name, getattr(self, name)
         for n, uart in enumerate(self.coms, 1):
             yield "com%d" % n, uart
-        for name in ("firmware", "expansion"):
+        for name in _OPTIONAL:
             if getattr(self, name):
                 yield name, getattr(self, name)
         for name in ("pic", "ioapic"):
@@ -193,7 +194,8 @@ class Pc:
         for uart in self.coms:
             if uart:
                 uart.reset()
-        for part in (self.firmware, self.expansion):
+        for name in _OPTIONAL:
+            part = getattr(self, name)
             if part:
                 part.reset()
         self.ioapic.reset()

@@ -195,6 +195,27 @@ def test_invpcid_where_the_cpu_can(guest, bench):
     assert (counted, made.word(8)) == ([6, True], 2)
 
 
+def test_rdrand_and_rdseed_where_the_cpu_can(guest, bench):
+    """The default differs each time; a Value is cut to the operand's size; of the status flags CF alone is set."""
+    skipped = []
+    for event in ("RDRAND", "RDSEED"):
+        word = event.lower()
+        if not bench.eval(f"monitor.caps.found['proc2'].{event}_EXITING"):
+            assert f"lacks {event}_EXITING" in guest("hlt").refused(f"vm.on({event})")
+            skipped.append(event)
+            continue
+        read = f"{word} rax\n{word} rbx\n"
+        counted, made = watched(guest, read, event)
+        assert counted == [2, True] and len({0, *made.words(2)}) == 3
+        tries = f"mov rax, -1\nmov rcx, -1\nmov rbx, rsp\n{word} ax\n{word} ecx\n{word} rsp\nxchg rbx, rsp\n"
+        flags = "pushfq\npop rdx\nand edx, 0x8d5\n"
+        sees = only("b'\\x0f\\xc7' in vcpu.peek(vcpu.rip, 4)")
+        counted, made = watched(guest, tries + flags, event, sees + "return Value(0x1122334455667788)")
+        assert (counted, made.words(4)) == ([3, True], (0xFFFFFFFFFFFF7788, 0x1122334455667788, 0x55667788, 1))
+        assert watched(guest, tries, event + ", cpl=3")[0] == [0, True]
+    assert skipped in ([], ["RDSEED"], ["RDRAND", "RDSEED"])
+
+
 def test_xsetbv(guest, xsave):
     if not xsave:
         return

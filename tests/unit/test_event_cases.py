@@ -37,6 +37,8 @@ CASES = {
     "PAUSE": _EACH,
     "RDMSR": (_VERDICTS, "test_rdmsr_of_a_passed_through_msr"),
     "RDPMC": _EACH,
+    "RDRAND": (_INSTRUCTIONS, "test_rdrand_and_rdseed_where_the_cpu_can"),
+    "RDSEED": (_INSTRUCTIONS, "test_rdrand_and_rdseed_where_the_cpu_can"),
     "RDTSC": (_INSTRUCTIONS, "test_rdtsc_value"),
     "RDTSCP": _EACH,
     "READ": ("monitor/test_watches.py", "test_reads_to_the_byte"),

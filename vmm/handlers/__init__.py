@@ -5,7 +5,7 @@ reason, RIP, RSP, RFLAGS, qualification and length that the handler needs in the
 A handler is `handler(vcpu) -> verdict` (vmm/verdict.py).
 """
 
-from vmm.handlers import control, descriptor, exception, interrupt, invpcid, shutdown, task_switch, undefined
+from vmm.handlers import control, descriptor, exception, interrupt, invpcid, rdrand, shutdown, task_switch, undefined
 from vmm.handlers.privileged import kernel_only
 from vmm.scheduling import interleave
 from vmm.vtx import events
@@ -47,6 +47,8 @@ def install(vm, exits):
     add(r.INVPCID, kernel_only(invpcid.invpcid), f.WANT_INSTR_INFO | f.WANT_DR7)
     add(r.RDTSC, control.rdtsc)
     add(r.RDTSCP, control.rdtscp)
+    add(r.RDRAND, rdrand.rdrand, f.WANT_INSTR_INFO)
+    add(r.RDSEED, rdrand.rdrand, f.WANT_INSTR_INFO)
     add(r.GDTR_OR_IDTR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO | f.WANT_DR7)
     add(r.LDTR_OR_TR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO | f.WANT_DR7)
 
@@ -85,7 +87,7 @@ def install(vm, exits):
     for reason in (
         r.GETSEC, r.RSM, r.VMCLEAR, r.VMLAUNCH, r.VMPTRLD, r.VMPTRST, r.VMREAD, r.VMRESUME, r.VMWRITE,
         r.VMXOFF, r.VMXON, r.INVEPT, r.INVVPID, r.VMFUNC, r.MONITOR, r.MWAIT, r.ENCLS, r.ENCLV,
-        r.PCONFIG, r.UMWAIT, r.TPAUSE, r.LOADIWKEY, r.XSAVES, r.XRSTORS, r.RDRAND, r.RDSEED, r.SEAMCALL,
+        r.PCONFIG, r.UMWAIT, r.TPAUSE, r.LOADIWKEY, r.XSAVES, r.XRSTORS, r.SEAMCALL,
         r.TDCALL, r.ENQCMD_PASID_FAILURE, r.ENQCMDS_PASID_FAILURE,
     ):  # fmt: skip
         add(reason, undefined.exit)

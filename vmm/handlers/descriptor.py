@@ -109,7 +109,7 @@ def _selector(vcpu, info):
         selector = vcpu.read(GUEST_TR_SELECTOR if task else GUEST_LDTR_SELECTOR)
         if info.REGISTER:
             name = GPRS[info.REG1]
-            keep = getattr(vcpu, name) & ~0xFFFF if _operand_16(vcpu) else 0
+            keep = getattr(vcpu, name) & ~0xFFFF if operand_16(vcpu) else 0
             setattr(vcpu, name, keep | selector)
         else:
             memory.put(operand(vcpu, memory, info, 2, True), selector)
@@ -124,8 +124,8 @@ def _selector(vcpu, info):
         _load_ldtr(vcpu, memory, selector)
 
 
-def _operand_16(vcpu):
-    """Whether SLDT or STR writes 16 bits of a register: by the prefixes, since the exit does not report it."""
+def operand_16(vcpu):
+    """Whether an instruction writes 16 bits of a register: by its prefixes, since the exit does not report it."""
     code = vcpu.peek(vcpu.rip + (0 if vcpu.bits == 64 else vcpu.cs[1]), vcpu.length)
     override = wide = False
     for byte in code:

@@ -21,7 +21,20 @@ from pcanel.paths import lack_of
 from pcanel.vmm_import import importable
 
 with importable():
-    from vmm.description import FIRMWARE, PROTOCOLS, SCREENS, least_memory
+    from vmm.description import (
+        ADDRESSES,
+        CONSOLES,
+        CPUS,
+        FIRMWARE,
+        MEMORY,
+        MODES,
+        PRIORITIES,
+        PROTOCOLS,
+        RESPONSES,
+        SCREENS,
+        SHARES,
+        least_memory,
+    )
     from vmm.insight.systems import SYSTEMS
     from vmm.loaders import flat
     from vmm.loaders.state import State
@@ -35,13 +48,8 @@ BIOS = "/usr/share/seabios/bios.bin"  # of Debian's package seabios
 BIOS_WITHOUT_PCI = "/usr/share/seabios/bios-microvm.bin"
 UEFI = "/usr/share/OVMF/OVMF_CODE_4M.fd"  # of Debian's package ovmf
 UEFI_VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-MODES = ("real", "protected", "long")
-CONSOLES = ("com2", "com3", "none")
-RESPONSES = ("reset", "stop", "power-off")  # to a reset, a triple fault, a power-off of the guest's own
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_MEMORY_MIN = 1 << 20
-_MEMORY_MAX = 512 << 30
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
 _RESERVED_NAMES = ("repl", "com2", "com3", "gdb", "engine", "bochs", "outer")  # consoles and logs that are not guests'
 _FLAT_KEYS = ("address", "mode", "registers")
@@ -210,11 +218,11 @@ def _check(reader: _Reader) -> Guest:
         "console": reader.choice("console", CONSOLES, None),
         "screen": reader.choice("screen", SCREENS, "off"),
         "autostart": reader.take("autostart", bool, "true or false", True),
-        "cpus": reader.number("cpus", 1, 16, 1),
+        "cpus": reader.number("cpus", *CPUS, 1),
         "demand_paging": reader.take("demand_paging", bool, "true or false", False),
         "hide_stops": reader.take("hide_stops", bool, "true or false", False),
-        "priority": reader.number("priority", 0, 255, 0),
-        "share": reader.number("share", 1, 10000, 100),
+        "priority": reader.number("priority", *PRIORITIES, 0),
+        "share": reader.number("share", *SHARES, 100),
         "on_reset": reader.choice("on_reset", RESPONSES, "reset"),
         "on_triple_fault": reader.choice("on_triple_fault", RESPONSES, "stop"),
         "on_power_off": reader.choice("on_power_off", RESPONSES, "power-off"),
@@ -286,7 +294,7 @@ def _memory(reader: _Reader) -> int:
     if value is None:
         raise reader.error("memory", 'is missing, e.g. "256M"')
     value = reader.size("memory", value)
-    if not _MEMORY_MIN <= value <= _MEMORY_MAX:
+    if not MEMORY[0] <= value <= MEMORY[1]:
         raise reader.error("memory", f"{value} bytes is not between 1 MiB and 512 GiB")
     if value % PAGE:
         raise reader.error("memory", f"{value} bytes is not a multiple of {PAGE}")
@@ -331,7 +339,7 @@ def _nets(reader: _Reader, name: str) -> list[dict]:
 
 def _flat(reader: _Reader, protocol: str) -> dict:
     """The keys that only a flat binary has."""
-    address = reader.number("address", 0, _MEMORY_MAX - 1, None)
+    address = reader.number("address", *ADDRESSES, None)
     mode = reader.choice("mode", MODES, None)
     registers = reader.take("registers", dict, "a table of register names and numbers")
     given = [key for key, value in zip(_FLAT_KEYS, (address, mode, registers), strict=True) if value is not None]

@@ -22,6 +22,7 @@ from vmm.policies.events.msr import RDMSR, WRMSR
 from vmm.policies.events.packet import PACKET
 from vmm.policies.events.pause import PAUSE
 from vmm.policies.events.rdpmc import RDPMC
+from vmm.policies.events.rdrand import RDRAND, RDSEED
 from vmm.policies.events.step import RING, STEP
 from vmm.policies.events.switch import SWITCH
 from vmm.policies.events.syscall import SYSCALL
@@ -35,8 +36,8 @@ from vmm.policies.events.xsetbv import XSETBV
 
 _ALL = (
     ARRIVAL, CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, EXECUTE, HLT, INJECTION, INTERRUPT, INVD, INVLPG, INVPCID,
-    IO, MEMORY, MODE, MOV_DR, PACKET, PAUSE, RDMSR, RDPMC, RDTSC, RDTSCP, READ, RESET, RETURN, RING, STEP, SWITCH,
-    SYSCALL, SYSCALL32, SYSRET, SYSRET32, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR, XSETBV,
+    IO, MEMORY, MODE, MOV_DR, PACKET, PAUSE, RDMSR, RDPMC, RDRAND, RDSEED, RDTSC, RDTSCP, READ, RESET, RETURN,
+    RING, STEP, SWITCH, SYSCALL, SYSCALL32, SYSRET, SYSRET32, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR, XSETBV,
 )  # fmt: skip
 EVENTS = {event.name: event for event in _ALL}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}

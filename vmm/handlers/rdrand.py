@@ -1,0 +1,41 @@
+"""RDRAND and RDSEED, while a policy watches them: the monitor's own generator (os.urandom) in place of the CPU's.
+
+Source: SDM Vol. 2B, "RDRAND - Read Random Number", "RDSEED - Read Random SEED"; Vol. 3C, "Format of the VM-Exit
+Instruction-Information Field as Used for RDRAND, RDSEED, TPAUSE, and UMWAIT". Of its sizes, 16 bits are told by the
+instruction's prefixes instead: Bochs 3.0 reports them as 32.
+"""
+
+import os
+
+from vmm import verdict
+from vmm.emulation.alu import STATUS
+from vmm.handlers.descriptor import operand_16
+from vmm.loaders.state import GPRS
+from vmm.vtx.reg import Bits, Reg, register
+from vmm.vtx.x86 import RFLAGS_CF
+
+
+@register
+class RandomInformation(Reg):
+    """The instruction information of RDRAND and RDSEED."""
+
+    REGISTER = Bits(6, 3)
+    WIDE = Bits(12)  # 64 bits
+
+
+def rdrand(vcpu):
+    """A random number in the instruction's register, with CF set; RDSEED, too."""
+    return put(vcpu, int.from_bytes(os.urandom(8), "little"))
+
+
+def put(vcpu, value):
+    """The instruction reads `value`, cut to its operand's size: CF is set; returns the verdict."""
+    info = RandomInformation(vcpu.instr_info)
+    bits = 64 if info.WIDE else 16 if operand_16(vcpu) else 32
+    name = GPRS[info.REGISTER]
+    value &= (1 << bits) - 1
+    if bits == 16:
+        value |= getattr(vcpu, name) & ~0xFFFF
+    setattr(vcpu, name, value)
+    vcpu.rflags = vcpu.rflags & ~STATUS | RFLAGS_CF
+    return verdict.ADVANCE
