@@ -177,7 +177,7 @@ class Life:
         self.start()
 
     def power_off(self):
-        """Stop the guest for good; start() boots it anew."""
+        """Switch the guest off; start() boots it anew."""
         self.steadily(self._power_off)
 
     def _power_off(self):

@@ -80,7 +80,7 @@ class Remote:
         return self._policies[key]
 
     def detach(self, key: str) -> None:
-        """Takes a policy off; what it has been told and has not served yet is dropped."""
+        """Detaches a policy; events that were received and not served yet are dropped."""
         if self._policies.pop(key, None):
             self.run(f"{_POLICIES}.detach({key!r})")
 

@@ -46,7 +46,7 @@ class Client:
         return self.evaluate(f"__import__('vmm.debug.mailbox', None, None, ['printed']).printed({code!r})", timeout)
 
     def events(self, prefix: str) -> "Events":
-        """What the monitor tells of policies whose keys begin with `prefix`, from now on."""
+        """The monitor's messages about policies whose keys begin with `prefix`, from now on."""
         return Events(self._directory, prefix)
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ class Mailbox:
         self._ram.write(self._at + 4 * word, struct.pack("<I", value & 0xFFFFFFFF))
 
     def announce(self) -> None:
-        """Tells the monitor that a client is here; a machine that was reset has forgotten it."""
+        """Announces a client to the monitor; a machine that was reset has forgotten it."""
         if not self._get(_HOST):
             self._put(_HOST, 1)
 
@@ -68,7 +68,7 @@ class Mailbox:
         return said[1:]
 
     def events(self) -> list[dict]:
-        """What the monitor has told since the last call."""
+        """The monitor's messages since the last call."""
         head, tail = self._get(_HEAD), self._get(_TAIL)
         size = head - tail & 0xFFFFFFFF
         if not 0 < size <= _RING:

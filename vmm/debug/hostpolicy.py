@@ -1,7 +1,7 @@
 """Policies whose function runs on the host (pcanel.connect(), host-tools/pcanel/attach.py).
 
-The event pauses its guest and is told to the host by the mailbox; when the function has returned the host asks for
-go(). A client that has gone takes its policies with it: left(). Keys are the host's, one for each policy; those of a
+The event pauses its guest and is sent to the host through the mailbox; when the function has returned the host calls
+go(). When a client ends, left() detaches its policies. Keys are the host's, one for each policy; those of a
 client begin with its prefix.
 """
 
@@ -73,7 +73,7 @@ def _resume(vm):
 
 
 def attach(vm, key, event, filters):
-    """Attach a policy that pauses the guest at an event and tells the host."""
+    """Attach a policy that pauses the guest at an event and sends the event to the host."""
     _attached[key] = _HostPolicy(vm, key, event, filters)
 
 

@@ -121,7 +121,7 @@ class Drive:
 
 
 class Channel:
-    """io: the module cpu, or what stands for it in a test. scheduler: charges guests, says who may have the CPU."""
+    """io: the module cpu, or what stands for it in a test. scheduler: charges guests, says which may have the CPU."""
 
     def __init__(self, io, scheduler, ports, control, line):
         self._io = io

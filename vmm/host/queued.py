@@ -1,4 +1,4 @@
-"""What disks share that take several commands at once, and move the data themselves: their requests, cut into commands.
+"""What drivers of disks with DMA and several commands at once share: requests, cut into commands.
 
 Commands of guests of the highest priority are sent first. Buffers that a device cannot take, odd ones or too many for a
 sector, go by a bounce buffer. A command that has not ended in ANSWER_S has failed: the disk is reset, so that it moves
@@ -21,7 +21,7 @@ class Queued:
     commands again; ValueError where it does not).
 
     slots: how many commands; most: buffers of one; largest: bytes of a buffer; align: of its address and size; line:
-    its interrupt's, or None. scheduler: charges guests, says who may have the CPU. take(size): host memory.
+    its interrupt's, or None. scheduler: charges guests, says which may have the CPU. take(size): host memory.
     """
 
     flushes = True  # it has something to flush

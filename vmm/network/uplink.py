@@ -1,9 +1,9 @@
-"""The way from a switch to the machine's own network: a port with the machine's network card behind it.
+"""The uplink of a switch to the machine's own network: a port with the machine's network card behind it.
 
 A switch that is called "host" has it. Frames go both ways in vmm/network/move.py, those of guests into the card's rings
-within the exit by which the driver notifies. The card is looked at in the same exit, since an answer may be there at
+within the exit by which the driver notifies. The card is polled in the same exit, since an answer may be there at
 once, and when it interrupts. In case its interrupt line is not the one that firmware has named, a timer of each guest
-at the switch looks, too: rarely, and often once it has found frames that no interrupt had announced.
+at the switch polls it, too: rarely, and often once it has found frames that no interrupt had announced.
 """
 
 from array import array
@@ -173,7 +173,7 @@ class Uplink:
         self._choose()
 
     def _choose(self):
-        """Who pays: the guest of the highest priority at this switch."""
+        """Which guest is charged: the one of the highest priority at this switch."""
         payer = None
         for port in self._timers:
             if port.up and (payer is None or port.vm.priority > payer.priority):

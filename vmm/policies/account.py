@@ -1,4 +1,4 @@
-"""What a policy's calls have cost and may cost: words that cpu.limited() counts in and obeys.
+"""Costs and limits of a policy's calls: words that cpu.limited() counts in and obeys.
 
 Also the flags that vmm/policies/link.py checks before it calls the function.
 """

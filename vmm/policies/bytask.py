@@ -1,4 +1,4 @@
-"""What a policy needs only while one process runs: the costly controls of events that pid= or comm= narrow.
+"""Controls that a policy needs only while one process runs: the costly controls of events that pid= or comm= narrow.
 
 These are controls of exits that every program causes again and again: single steps, RDTSC, moves to and from CR3,
 INVLPG, page faults. At each switch of tasks, found by a hidden breakpoint as event SWITCH finds it, and where Linux
@@ -166,7 +166,7 @@ class ByTask:
             self._settle_all()
 
     def restarted(self):
-        """The guest starts anew: its tasks are gone, and what told of them."""
+        """The guest starts anew: its tasks are gone, and so is the breakpoint at the switch."""
         if self._users:
             self._everything(False)
             self._watch(False)

@@ -54,7 +54,7 @@ class Event:
     repeats: the instruction exits again after resume(), where a policy has paused the guest.
     paged: its place was found through the guest's page tables, and the policy goes when the guest starts anew.
     levels: it looks at each exit's level itself, and at cpl=.
-    tells: a line for the user says which policy has paused the guest, and where.
+    tells: whether a line for the user says which policy has paused the guest, and where.
     """
 
     name = ""

@@ -162,7 +162,7 @@ class Bochs(Engine):
         return self._bochs.environment(self.machine.directory)
 
     def debugger_script(self) -> str:
-        """What the debugger is told, where there is one."""
+        """The debugger's commands, where there is one."""
         return "c\n"
 
     def arguments(self) -> list[str]:

@@ -1,7 +1,7 @@
 """A Linux kernel's file on the host: what the running kernel has of it unchanged, by its place in guest memory.
 
 Kallsyms, BTF and ORC are some 9 MB, and a kernel of the same BUILD-ID has them as its file does: none of them has
-addresses that KASLR changes. Where memory comes by a serial line they need not travel.
+addresses that KASLR changes. Where memory is read over a serial line they need not be sent.
 """
 
 import io

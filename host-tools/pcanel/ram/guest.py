@@ -154,7 +154,7 @@ def ask(evaluate: Evaluate, name: str) -> Facts:
 
 @contextmanager
 def held(evaluate: Evaluate, name: str, wanted: bool = True) -> Iterator[None]:
-    """The guest stands still meanwhile; it goes on afterwards if it did before. wanted: False leaves it alone."""
+    """The guest stands still in this block and goes on afterwards if it ran before. wanted: False does not stop it."""
     paused = wanted and answer(evaluate, name, "hold")
     try:
         yield
