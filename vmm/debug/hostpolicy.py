@@ -40,7 +40,7 @@ class _HostPolicy:
             "registers": {name: getattr(vcpu, name) for name in _NAMES},
         }  # fmt: skip
         if not mailbox.tell(event):
-            return None  # its client has gone: the guest is not held up
+            return None  # its client has ended: the guest is not paused
         if self._left:
             self._left -= 1
             self._over = not self._left
@@ -98,7 +98,7 @@ def go(vm, key, answer=None):
 
 
 def left(prefix):
-    """A client has gone: its policies go, too, and guests that stand for them go on."""
+    """A client has ended: detach its policies and resume the guests that they have paused."""
     for key in [key for key in _attached if key.startswith(prefix)]:
         vm = _attached[key].vm
         detach(key)

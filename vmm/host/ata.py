@@ -101,7 +101,7 @@ class Drive:
         return self.channel.quick(self, owner)
 
     def submit(self, request):
-        """A request is done when the disk comes to it."""
+        """A request is carried out when the disk is free."""
         self.channel.submit(self, request)
 
     def cancel(self, owner):

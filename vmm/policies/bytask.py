@@ -80,14 +80,14 @@ class ByTask:
             raise
 
     def remove(self, policy):
-        """It does no longer; what only it needed is disarmed."""
+        """Remove it; what only it needed is disarmed."""
         self._users = [user for user in self._users if user[0] is not policy]
         self._changed()
         if not self._users or self._renames() != self._renamed:
             self._watch()
 
     def _changed(self):
-        """Ask those who need something, of each vCPU."""
+        """Compute anew what each vCPU needs."""
         self.controls = self.exceptions = 0
         asks = []
         for policy, controls, exceptions in self._users:
@@ -110,11 +110,11 @@ class ByTask:
             self._settle(vcpu)
 
     def _renames(self):
-        """Whether it matters what a task is called."""
+        """Whether the names of tasks matter."""
         return any(["comm" in policy.filters for policy, _, _ in self._users])
 
     def _watch(self, look=True):
-        """See the switches, the names where they matter, or the time until Linux is known; nothing, for nobody."""
+        """See the switches, the names where they matter, or the time until Linux is known; nothing without policies."""
         points, self._points = self._points, []
         for point in points:
             point.detach()

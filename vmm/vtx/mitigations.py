@@ -47,7 +47,7 @@ class Features(Reg):
 
 @register
 class ArchCapabilities(Reg):
-    """IA32_ARCH_CAPABILITIES, the bits that the monitor goes by or shows to guests."""
+    """IA32_ARCH_CAPABILITIES, the bits that the monitor uses or shows to guests."""
 
     RDCL_NO = Bits(0)
     IBRS_ALL = Bits(1)

@@ -206,7 +206,7 @@ class Vcpu:
 
     @property
     def packet(self):
-        """The frame that a policy on PACKET is asked about (vmm/network/packet.py); None elsewhere."""
+        """The frame for which a policy on PACKET is called (vmm/network/packet.py); None elsewhere."""
         expansion = self.vm.expansion
         return expansion.packets.packet if expansion is not None and expansion.packets is not None else None
 

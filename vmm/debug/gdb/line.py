@@ -26,7 +26,7 @@ class GdbLine:
         self._uart.listen(self._heard)
 
     def _heard(self, _):
-        """Something has come: it is looked at when this turn is over."""
+        """Characters have come: they are read after this turn."""
         scheduler = self._monitor.scheduler
         if not self._served:
             self._served = True
