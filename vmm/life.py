@@ -135,7 +135,7 @@ class Life:
             end.power(on)
 
     def pause(self):
-        """Let the guest stand still; its time goes on."""
+        """Let the guest stand still; its clock runs on, unless vm.hide_stops is set."""
         self.steadily(self._pause)
 
     def _pause(self):

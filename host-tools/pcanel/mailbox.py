@@ -82,7 +82,7 @@ class Mailbox:
         return [json.loads(line) for line in data.splitlines()]
 
     def asked(self) -> dict | None:
-        """What the monitor asks of the host now, or None."""
+        """The monitor's current request to the host, or None."""
         if self._get(_ASK) != _ASKED:
             return None
         return json.loads(self._ram.read(self._at + _ASK_AT, self._get(_ASK_SIZE)))

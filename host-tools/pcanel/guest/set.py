@@ -82,7 +82,7 @@ def _check_addresses(guests: list[Guest]) -> None:
 
 
 def forwards(guests: list[Guest]) -> list[tuple[str, int, str, int]]:
-    """What the engine's user-mode network is to forward: protocol, port of the host's loopback, the guest's address and
+    """The forwards of the engine's user-mode network: protocol, port of the host's loopback, the guest's address and
     port. A port of the host leads to one guest, an address is that of one."""
     found: dict[tuple[str, int], tuple[str, int, str, int]] = {}
     owners: dict[str, tuple[Guest, int]] = {}

@@ -148,7 +148,7 @@ Evaluate = Callable[[str], Any]  # the value of an expression at the monitor's p
 
 
 def ask(evaluate: Evaluate, name: str) -> Facts:
-    """What the monitor says of a guest. InputError: there is none."""
+    """The monitor's facts about a guest. InputError: there is none."""
     return Facts(**answer(evaluate, name, "of"))
 
 
