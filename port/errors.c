@@ -1,6 +1,6 @@
-// Exceptions that end what a person typed at the prompt: Python says how they are told.
+// Exceptions that end what a person typed at the prompt: Python decides how they are printed.
 //
-// A `raise` statement is told apart from an exception of the interpreter: the one names a mistake in words, the other
+// A `raise` statement is distinguished from an exception of the interpreter: the one names a mistake in words, the other
 // is a fault of the code that it comes from. MicroPython's pyexec.c prints by errors_print() (Makefile).
 #include "port/errors.h"
 #include "py/runtime.h"

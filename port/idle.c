@@ -162,7 +162,7 @@ void idle_wait(uint64_t deadline, bool input) {
     } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
         halt_until_interrupt(deadline, false);
     } else if (budget_overdue()) {
-        call_hook(hook, deadline); // it collects, whatever is wanted
+        call_hook(hook, deadline); // it collects, whether or not wanted() is true
     } else if (input && deadline == 0 && stays_idle()) {
         halt_until_due();
     } else if (!idle_wanted() && !due()) {

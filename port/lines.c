@@ -47,7 +47,7 @@ MP_DEFINE_CONST_FUN_OBJ_2(cpu_line_obj, mod_line);
 static mp_obj_t mod_insl(mp_obj_t port, mp_obj_t hpa, mp_obj_t count) {
     void *at = (void *)mp_obj_get_int_truncated(hpa);
     size_t left = mp_obj_get_int(count);
-    // Told before: a page fault in the middle may lose what the port has given. KVM's does.
+    // Checked before: a page fault in the middle may lose what the port has returned. KVM's does.
     written_tell((uintptr_t)at, left * 4);
     __asm volatile("rep insl" : "+D"(at), "+c"(left) : "d"(mp_obj_get_int(port)) : "memory");
     return mp_const_none;

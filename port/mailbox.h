@@ -1,4 +1,4 @@
-// A place in the image's memory by which host tools ask and are asked, where the engine shows them its memory.
+// A buffer in the image's memory for requests of and to host tools, where the engine gives them access to its memory.
 #pragma once
 
 #include <stdbool.h>

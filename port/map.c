@@ -1,4 +1,4 @@
-// Keys of dictionaries and sets that are small integers: of two, py/map.c need not ask what kind of objects they are.
+// Keys of dictionaries and sets that are small integers: py/map.c compares two of them without checking their types.
 // In a dictionary with integers as keys, each slot that a search passes costs 8 ticks so, and else 70.
 #include "py/obj.h"
 

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 
 // #MC: true where the interrupted code can go on. What the banks said is kept for cpu.machine_checks(). Where the
-// code cannot go on, reason is what is to be told.
+// code cannot go on, reason is the text of the report.
 bool mce_survived(const char **reason);
 
 #endif

@@ -273,7 +273,7 @@ static mp_obj_t mod_take_nmi(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_take_nmi_obj, mod_take_nmi);
 
-// self_of(method) -> the object of a bound method: it tells neither that nor its name.
+// self_of(method) -> the object of a bound method, which has no attribute for it.
 static mp_obj_t mod_self_of(mp_obj_t method) {
     struct { // py/objboundmeth.c
         mp_obj_base_t base;

@@ -25,7 +25,7 @@ typedef struct {
 typedef struct {
     const char *cmdline;
     const char *loader;
-    uint64_t rsdp; // ACPI, only where the loader tells (UEFI); else 0
+    uint64_t rsdp; // ACPI, only where the loader passes it (UEFI); else 0
     unsigned ranges_count, modules_count;
     bool truncated; // more ranges, modules or text than there is room for
     multiboot_range_t ranges[MULTIBOOT_RANGES_MAX];

@@ -2,8 +2,8 @@
 // runs as one piece, and the lines that were typed outlive a soft reset.
 //
 // MicroPython's readline() and mp_repl_autocomplete() are wrapped (Makefile). The raw REPL does not come here.
-// A terminal is known from the size that it tells (CSI 8 ; rows ; columns t, which `pcanel run` and `pcanel repl`
-// send), or from its first escape sequence or Tab. Only then is it told to mark what is pasted.
+// A terminal is detected by the size that it reports (CSI 8 ; rows ; columns t, which `pcanel run` and `pcanel repl`
+// send), or from its first escape sequence or Tab. Only then the prompt asks it to mark pastes.
 // Source: ECMA-48; xterm's control sequences, "Bracketed Paste Mode" and "Window manipulation".
 #include <string.h>
 #include "py/mphal.h"
@@ -98,7 +98,7 @@ MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_history_obj, 0, 1, mod_history);
 
 // -- the terminal
 
-// terminal() -> (rows, columns, person): its size as it told it, else 24 and 80; whether a person is at it, as far
+// terminal() -> (rows, columns, person): its size as reported, else 24 and 80; whether a person is at it, as far
 // as is known, and no program by the raw REPL.
 static mp_obj_t mod_terminal(void) {
     mp_obj_t items[3] = {MP_OBJ_NEW_SMALL_INT(terminal.rows),

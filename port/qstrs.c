@@ -1,11 +1,11 @@
 // An index of all names (qstrs) by their hashes.
 //
-// MicroPython seeks a name in each of its pools: by bisection, comparing characters, in the two that the image brings,
+// MicroPython searches a name in each of its pools: by bisection, comparing characters, in the two that the image brings,
 // one after the other in those that have been added. With 10,000 names in the image this takes 4,000 to 6,000 ticks, and
-// each string of up to 255 characters that is made is sought, to see whether it is a name. Here it takes some 150.
+// each new string of up to 255 characters is searched, in case it is a name. Here it takes some 150.
 // The search is also a place where the clock is checked (port/preempt.h).
 //
-// The linker leads the calls here (--wrap).
+// The linker redirects the calls here (--wrap).
 #include <string.h>
 #include "py/mpstate.h"
 #include "py/qstr.h"

@@ -1,4 +1,4 @@
-// Whether the end of a script or an empty line's Ctrl-D ends everything, for the rest of the port.
+// Whether the end of a script or an empty line's Ctrl-D is a soft reset, for the rest of the port.
 #ifndef PCANEL_PORT_SOFTRESET_H
 #define PCANEL_PORT_SOFTRESET_H
 

@@ -1,7 +1,7 @@
 // gc_collect_end() of a collection that guests may interrupt, a word of the allocation table at a time.
 //
-// py/gc.c takes a dozen instructions a block to sweep, and looks through the whole table of finalisers without a look
-// at the clock.
+// py/gc.c takes a dozen instructions a block to sweep, and looks through the whole table of finalisers without checking
+// the clock.
 #include "py/gc.h"
 #include "py/runtime.h"
 #include "port/collect.h"

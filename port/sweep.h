@@ -2,7 +2,7 @@
 #ifndef PCANEL_PORT_SWEEP_H
 #define PCANEL_PORT_SWEEP_H
 
-// Everything reachable is marked: finalisers run, and what is not marked is free. It makes way for guests of a higher
+// Everything reachable is marked: finalisers run, and what is not marked is free. It is preempted by guests of a higher
 // priority where collect_yields says so.
 void sweep(void);
 

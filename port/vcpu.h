@@ -42,7 +42,7 @@ typedef struct {
     uint64_t reason; // 0x090  basic exit reason, below VCPU_REASONS
     uint64_t qualification; // 0x098
     uint64_t length; // 0x0a0
-    uint64_t linear; // 0x0a8  these seven only where wants[reason] asks
+    uint64_t linear; // 0x0a8  these seven only where wants[reason] has their bit
     uint64_t gpa; // 0x0b0
     uint64_t intr_info; // 0x0b8
     uint64_t intr_error; // 0x0c0
@@ -89,7 +89,7 @@ typedef struct {
     uint64_t interruptibility; // 0x1d0  at the exit, and for VCPU_SLOT_PENDING
     uint64_t pending_debug; // 0x1d8  for VCPU_SLOT_PENDING
     uint64_t nmis; // 0x1e0  vmm/vtx/events.py
-    uint64_t cr3; // 0x1e8  these two only where wants[reason] asks
+    uint64_t cr3; // 0x1e8  these two only where wants[reason] has their bit
     uint64_t cs_rights; // 0x1f0
     uint64_t
         virtual_apic; // 0x1f8  hpa of the virtual-APIC page where the CPU delivers what its IRR holds, else 0
@@ -119,7 +119,7 @@ typedef struct {
     uint64_t dr7; // 0xb78  only where wants[reason] asks
     uint64_t allocated; // 0xb80  blocks of the heap since the last collection
     uint64_t parked; // 0xb88  bits of timer[]
-    uint64_t cs_base; // 0xb90  these six only where wants[reason] asks
+    uint64_t cs_base; // 0xb90  these six only where wants[reason] has their bit
     uint64_t cr0; // 0xb98  as the CPU has it, not as the guest sees it
     uint64_t cr4; // 0xba0
     uint64_t entry_controls; // 0xba8
@@ -173,8 +173,7 @@ typedef struct {
 // What one logical CPU has loaded.
 typedef struct {
     vcpu_t *loaded; // its VMCS is current and its MSRs, CR2, DRs are in the CPU
-    uint64_t
-        holdoff; // host TSC ticks that guests run before they make way for a host interrupt again
+    uint64_t holdoff; // host TSC ticks that guests run before a host interrupt ends an entry again
     vcpu_frame_t *fpu_owner; // whose state is in the FPU registers; NULL: the monitor's
     uint64_t xcr0; // all that the CPU offers; 0: no XSAVE
     uint32_t flaws; // of bochs27.h

@@ -1,10 +1,10 @@
 // Writes to pages of guests that the monitor has a copy of: cpu.protect(), cpu.unprotect(), cpu.written(), cpu.put(),
 // cpu.wrote().
 //
-// Whatever part of the monitor writes for a device, it does so by instructions. While a page is as it was when it was
-// copied, the host's page tables do not allow that. The first write is a page fault, which makes the page writable
-// and has the guest's next entry come by VCPU_SLOT_WRITTEN. So no device knows of copies, and where none are, nothing
-// is asked. Devices of the machine that access memory by themselves are no instructions: their drivers call wrote().
+// All writes for devices are instructions of the monitor. As long as a page is unchanged since it was
+// copied, the host's page tables do not allow writes. The first write is a page fault, which makes the page writable
+// and makes the guest's next entry go through VCPU_SLOT_WRITTEN. So no device handles copies, and without copies nothing
+// is checked. Devices of the machine with DMA cause no such fault: their drivers call wrote().
 //
 // A large page that has a protected one in it is mapped by a table of its own meanwhile. Source: SDM Vol. 3A, "Page-
 // Fault Exceptions", "Recommended Invalidation".

@@ -1,7 +1,7 @@
-"""The way of interrupt messages between the local APICs of one guest, and from the I/O APIC to them.
+"""Interrupt messages between the local APICs of one guest, and from the I/O APIC to them.
 
 Physical and logical destinations, shorthands, broadcast, lowest priority, NMI, INIT and STARTUP. A message to
-processors that are at HLT ends the turn of the one that runs soon, since it may have been waited for. Source: SDM
+processors that are at HLT soon ends the turn of the sender, which may wait for them. Source: SDM
 Vol. 3A, "Issuing Interprocessor Interrupts", "Determining IPI Destination", "Lowest-Priority Delivery Mode".
 """
 
@@ -105,7 +105,7 @@ class ApicBus:
         return answer
 
     def _lowest(self, named):
-        """Of several processors, the one with the lowest priority; equals come by turns."""
+        """Of several processors, the one with the lowest priority; round-robin among equals."""
         able = [vcpu for vcpu in named if vcpu.lapic.get(SVR) & SVR_ENABLED] or named
         for vcpu in able:
             vcpu.lapic.settle()

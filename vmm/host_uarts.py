@@ -1,4 +1,4 @@
-"""The host's UARTs that are guests' consoles, and which guest has which.
+"""The host's UARTs that serve as guests' consoles, and which guest has which.
 
 A guest file names COM2 or COM3, or gets the first that is free. A COM1 that is linked to another guest is no console
 and gets none.
@@ -10,7 +10,7 @@ _CONSOLES = {"com2": 1, "com3": 2}
 
 
 class HostUarts:
-    """links: vmm.ties.link.Links. watch(machines): tells the scheduler which consoles lead outside."""
+    """links: vmm.ties.link.Links. watch(machines): gives the scheduler the consoles with a host UART."""
 
     def __init__(self, links, watch):
         self._links = links

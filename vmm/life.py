@@ -1,4 +1,4 @@
-"""A VM's life: start, pause, reset, power, its end; and what follows when the exit loop comes back."""
+"""A VM's life: start, pause, reset, power, its end; and what follows when the exit loop returns."""
 
 import cpu
 from micropython import const
@@ -56,7 +56,7 @@ class Life:
 
     def _start(self):
         try:
-            self._stand(states.OFF, "not started")  # those that go before it may run meanwhile, it may not
+            self._stand(states.OFF, "not started")  # guests of higher priority may run meanwhile, it may not
             cpu.uncounted(self._load)  # a policy may ask for it
         except BaseException:
             cpu.shield(self._not_started)
@@ -77,7 +77,7 @@ class Life:
             self.debugger.started()
 
     def _load(self):
-        """Memory, devices and the vCPUs as they are at the start."""
+        """Set memory, devices and the vCPUs as they are at the start."""
         segments = self.memory.segments
         for _, length, hpa in segments:
             cpu.zero(hpa, length)
@@ -135,7 +135,7 @@ class Life:
             end.power(on)
 
     def pause(self):
-        """Let the guest stand still; its time goes on."""
+        """Let the guest stand still; its clock runs on, unless vm.hide_stops is set."""
         self.steadily(self._pause)
 
     def _pause(self):
@@ -148,7 +148,7 @@ class Life:
         self.steadily(self._resume)
 
     def stands(self, why):
-        """Its own console says that the guest stands still, where it looked hung otherwise; and when it goes on."""
+        """Say on the guest's console that it stands still, since it would look hung there; and that it goes on."""
         self._stands = True
         self.console.notice("%s is %s" % (self.name, why))
 
@@ -169,7 +169,7 @@ class Life:
             if self.stops is not None:
                 self.stops.go_on()
             for vcpu in self.vcpus:
-                vcpu.clock.expire()  # timers that came due meanwhile are not late: nobody could have served them
+                vcpu.clock.expire()  # timers that came due meanwhile are not late: none could have been served
             self.why = ""
 
     def reset(self):
@@ -177,7 +177,7 @@ class Life:
         self.start()
 
     def power_off(self):
-        """Stop the guest for good; start() boots it anew."""
+        """Switch the guest off; start() boots it anew."""
         self.steadily(self._power_off)
 
     def _power_off(self):
@@ -186,7 +186,7 @@ class Life:
             self._power(False)
 
     def destroy(self):
-        """Give back everything that the guest had. What the object is asked to do afterwards it refuses."""
+        """Free everything that the guest had. Later calls of the object's methods are refused."""
         self.check_whole("destroyed")
         if self.monitor.scheduler.inside is self:
             raise RuntimeError("guest %s is in an exit of its own: it cannot be destroyed there" % self.name)
@@ -226,7 +226,7 @@ class Life:
             raise RuntimeError("guest %s is in the middle of a change: it cannot be %s there" % (self.name, what))
 
     def release(self):
-        """Give back host memory."""
+        """Free host memory."""
         if self.expansion:
             self.expansion.close()  # its devices have timers in a vCPU's frame
         if self.firmware:
@@ -253,7 +253,7 @@ class Life:
         return vcpu.scheduled.state == states.RUNNING
 
     def apply(self, answer, vcpu):
-        """What a vCPU's exit loop came back with. A guest that was paused, or switched off, in that exit stays so."""
+        """Handle the verdict of a vCPU's exit loop. A guest that was paused, or switched off, in that exit stays so."""
         repeated = self.deaths is not None and self.deaths.over(vcpu)
         if answer & _ENDS and not self.backoff.held and not repeated:
             answer = self._ends(answer, vcpu)
@@ -297,7 +297,7 @@ class Life:
                 self.stands("paused: %s; %s" % (why, adds))
 
     def reset_soon(self, why):
-        """The machine is reset when the exit at hand is over."""
+        """Reset the machine after the current exit."""
         self._init = why
         self.monitor.scheduler.defer()
 
@@ -336,7 +336,7 @@ class Life:
         self._ended("on_triple_fault", "stop", why, told, death)
 
     def _ends(self, answer, vcpu):
-        """Ask the policies on a triple fault or a reset; what the answer is then."""
+        """Call the policies on a triple fault or a reset; returns the verdict."""
         end = reasons.SHUTDOWN if answer & verdict.TRIPLE_FAULT else reasons.RESET_REQUEST
         if end not in self.chains or self.state == states.OFF:
             return answer
@@ -360,14 +360,14 @@ class Life:
             self.why = why
 
     def fail(self, why):
-        """It cannot go on, for a reason that is not its own."""
+        """Stop it, for a reason that is not its own fault."""
         if self.state != states.OFF:
             self._stand(states.STOPPED, why)
             self.log("stopped: " + why)
 
     def _ended(self, key, default, why, told="", death=None):
-        """The guest has come to an end of its own making: the description says what follows. told: what the line has
-        behind `why`."""
+        """The guest has ended its run: the description says what follows. told: the text after `why` in
+        the line."""
         when = death.when if death is not None else self.clock.now()
         self.ends.append(End(self.starts, when / self.clock.hz, why, death))
         del self.ends[:-_ENDS_KEPT]

@@ -305,7 +305,7 @@ class Pc:
 
 
 class LocalApics:
-    """The page of the local APICs on the bus: each vCPU meets its own there. For a guest of several."""
+    """The page of the local APICs on the bus: each vCPU accesses its own there. For a guest of several."""
 
     def __init__(self, vm):
         self._vm = vm

@@ -30,7 +30,7 @@ class Physical:
         """Return [(gpa, bytes), ...] of its RAM that the guest has touched since it was started.
 
         ValueError unless its description asks for demand_paging: without, all RAM is mapped at its start, and nothing
-        tells what of it is touched.
+        shows what of it is touched.
         """
         if not self.demand_paging:
             raise ValueError("guest %s: what it touches is known with demand_paging = true in its file" % self.name)

@@ -2,7 +2,7 @@
 
 Where that module is a file that is also a disk of the machine, what the guest changes is written to this disk, in the
 guest's order: sectors as they are when the guest returns the chip to its array mode, then the disk's flush. The guest
-does not wait for that. Without such a disk the contents outlive resets and are forgotten when the guest is switched
+runs meanwhile. Without such a disk the contents outlive resets and are forgotten when the guest is switched
 off.
 """
 

@@ -111,7 +111,7 @@ class VM(Life, Physical, ScheduledVm, Interleaved, Inside, Debugged):
         align = _LARGE if size >= _LARGE else PAGE
         segments = [(gpa, length, self.take(length, align)) for gpa, length in ram(size)]
         self.memory = memory.GuestMemory(segments)  # its RAM by gpa: read, write, read_u64, ...
-        self.e820 = e820(size)  # ((gpa, bytes, kind), ...) as it is told
+        self.e820 = e820(size)  # ((gpa, bytes, kind), ...) as the guest gets it
         self.ept = ept.Ept(monitor.pages, caps.page_sizes)
         self.rights = rights.Rights(self.ept, caps.ept_vpid.EXECUTE_ONLY)
         self.demand_paging = config.get("demand_paging") or False

@@ -20,7 +20,7 @@ class Serial(Function):
         self.sent = bytearray()
         self.uart = Uart16550(self.tx, self.line)
         self.bar(0, "io", 8, ((0, 8, self.uart),))
-        self.bar(1, "memory", 4096, ())  # the chip has them; by its BARs a driver tells it from others
+        self.bar(1, "memory", 4096, ())  # the chip has them; a driver recognizes it by its BARs
         self.bar(5, "memory", 4096, ())
 
     def tx(self, byte):

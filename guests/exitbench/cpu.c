@@ -68,7 +68,7 @@ static const char *cr0_begin(void) {
     return NULL;
 }
 
-/* With NE clear the guest's TS is not the CPU's: VMX operation wants NE set, and CR0.NE says what else is emulated. */
+/* With NE clear the guest's TS is not the CPU's: VMX operation requires NE set, and CR0.NE says what else is emulated. */
 static const char *ne_begin(void) {
     cr0 = read_cr0() & ~(u64)CR0_NE;
     write_cr0(cr0);

@@ -53,7 +53,7 @@ static u32 spin(void) {
     return timer_ticks - (u32)deadline;
 }
 
-/* STI's shadow reaches over the HLT, so that the interrupt cannot come between them. */
+/* STI's shadow reaches over the HLT, so that no interrupt is delivered between them. */
 static u32 hlt(void) {
     timer_came = false;
     u64 deadline = rdtsc() + NEAR;

@@ -1,4 +1,4 @@
-/* FPU and SSE state of each task, saved only when another task wants the unit: CR0.TS and #NM. */
+/* FPU and SSE state of each task, saved only when another task uses the unit: CR0.TS and #NM. */
 #include "kernel.h"
 
 static struct task *owner; /* whose state is in the unit */

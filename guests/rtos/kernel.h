@@ -127,7 +127,7 @@ extern volatile u32 ticks;
 
 void charge_interrupt(u64 spent);
 
-/* Times since the start in TSC ticks, of one moment: all of it, and who had it. */
+/* Times since the start in TSC ticks, of one moment: in total, and of each task. */
 struct times {
     u64 whole, idle, interrupts, tasks[TASKS];
 };

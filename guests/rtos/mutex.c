@@ -23,7 +23,7 @@ static u8 inherited(const struct task *task) {
     return priority;
 }
 
-/* The task's own priority has changed, or who waits for what it owns. Follows the chain of owners that wait for
+/* The task's own priority has changed, or the set of tasks that wait for what it owns. Follows the chain of owners that wait for
  * other mutexes. */
 void inherit(struct task *task) {
     while (task) {

@@ -88,7 +88,7 @@ void schedule(void) {
     switch_stack(&old->sp, next->sp);
 }
 
-/* Somebody has become ready. `flags` are the caller's: where it had interrupts off, or is a handler, the switch comes
+/* A task has become ready. `flags` are the caller's: where it had interrupts off, or is a handler, the switch comes
  * later. */
 void reschedule(u32 flags) {
     if (flags & FLAGS_IF && !in_interrupt()) {

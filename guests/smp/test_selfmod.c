@@ -1,4 +1,4 @@
-/* Code that another CPU has written (SDM Vol. 3A, "Handling Self- and Cross-Modifying Code"): told by a flag or an IPI, a CPU
+/* Code that another CPU has written (SDM Vol. 3A, "Handling Self- and Cross-Modifying Code"): signalled by a flag or an IPI, a CPU
  * serializes and runs what is new. */
 #include "suite.h"
 #include "window.h"

@@ -20,7 +20,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define TSS          0xfffbd000u /* three pages that KVM wants, and one, where no device is */
+#define TSS          0xfffbd000u /* three pages that KVM needs, and one, where no device is */
 #define IDENTITY_MAP 0xfffbc000ull
 
 void fail(const char *what) {

@@ -71,7 +71,7 @@ class Remote:
         return served.connect(self._run.path)
 
     def attach(self, vm: "RemoteVm", event: str, filters: dict, function: Callable) -> "HostPolicy":
-        """A policy that asks a function of the host."""
+        """A policy whose function runs on the host."""
         if self._events is None:
             self._events = self._client.events(self._prefix)
         key = f"{self._prefix}{next(self._keys)}"
@@ -80,7 +80,7 @@ class Remote:
         return self._policies[key]
 
     def detach(self, key: str) -> None:
-        """Takes a policy off; what it has been told and has not served yet is dropped."""
+        """Detaches a policy; events that were received and not served yet are dropped."""
         if self._policies.pop(key, None):
             self.run(f"{_POLICIES}.detach({key!r})")
 
@@ -216,7 +216,7 @@ class Event:
 
 
 class RemoteVm:
-    """A guest. What is not here is asked of the monitor: vm.state, vm.symbols["name"], vm.pause()."""
+    """A guest. Other attributes are read from the monitor: vm.state, vm.symbols["name"], vm.pause()."""
 
     def __init__(self, remote: Remote, name: str):
         self.remote = remote

@@ -42,11 +42,11 @@ class Client:
         return ast.literal_eval(self.run(expression, timeout))
 
     def printed(self, code: str, timeout: float = _TIMEOUT) -> str:
-        """What statements print, as the prompt would show it."""
+        """The output of statements, as the prompt would show it."""
         return self.evaluate(f"__import__('vmm.debug.mailbox', None, None, ['printed']).printed({code!r})", timeout)
 
     def events(self, prefix: str) -> "Events":
-        """What the monitor tells of policies whose keys begin with `prefix`, from now on."""
+        """The monitor's messages about policies whose keys begin with `prefix`, from now on."""
         return Events(self._directory, prefix)
 
     def close(self) -> None:

@@ -92,7 +92,7 @@ class Endpoint:
         return listener
 
     def _leave(self, listener: socket.socket) -> None:
-        """Refuse connections, for good or for now."""
+        """Refuse connections, for ever or for now."""
         if listener.fileno() in self._selector.get_map():
             self._selector.unregister(listener)
 

@@ -74,7 +74,7 @@ def virtualization() -> list[Finding]:
 
 
 def vt_x(flags: set[str]) -> Finding:
-    """What the CPU's flags say. No command mends a lack here; firmware settings or another machine do."""
+    """Whether the CPU's flags show VT-x. No command can add it; firmware settings or another machine do."""
     inside = "hypervisor" in flags
     where = ", inside a virtual machine" if inside else ""
     if "vmx" in flags:

@@ -30,7 +30,7 @@ class Disk:
 
     @property
     def model(self) -> str:
-        """What the disk is called: at most 20 characters, the length of an ATA serial number."""
+        """The name of the disk: at most 20 characters, the length of an ATA serial number."""
         return f"pcanel-{hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]}"
 
     def is_at(self, path: Path) -> bool:
@@ -49,7 +49,7 @@ def is_written_to(path: Path) -> bool:
 
 
 def check(path: Path, writable: bool) -> str:
-    """What hinders this file from being a disk; empty where nothing does."""
+    """The reason why this file cannot be a disk; empty if it can."""
     if not path.is_file():
         return "is no file"
     with path.open("rb") as file:

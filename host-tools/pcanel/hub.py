@@ -13,7 +13,7 @@ from pcanel.console import Console
 from pcanel.endpoint import Endpoint
 from pcanel.offer import Offer
 
-_PTY_PERIOD = 0.25  # seconds between two looks at who has opened a PTY
+_PTY_PERIOD = 0.25  # seconds between two checks whether a PTY was opened
 
 
 class Hub:

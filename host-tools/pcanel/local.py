@@ -41,7 +41,7 @@ def connect(path: Path) -> socket.socket:
 
 
 def accept(listener: socket.socket, uid_of: Callable[[socket.socket], int | None]) -> socket.socket | None:
-    """The next connection; None where that is a stranger's, or has gone again."""
+    """The next connection; None where that is another user's, or has closed again."""
     try:
         line, _ = listener.accept()
     except OSError:

@@ -62,7 +62,7 @@ class Mailbox:
         self._ram.write(self._at + 4 * word, struct.pack("<I", value & 0xFFFFFFFF))
 
     def announce(self) -> None:
-        """Tells the monitor that a client is here; a machine that was reset has forgotten it."""
+        """Announces a client to the monitor; a machine that was reset has forgotten it."""
         if not self._get(HOST):
             self._put(HOST, 1)
 
@@ -87,7 +87,7 @@ class Mailbox:
         return said[1:]
 
     def events(self) -> list[dict]:
-        """What the monitor has told since the last call."""
+        """The monitor's messages since the last call."""
         head, tail = self._get(HEAD), self._get(TAIL)
         size = head - tail & 0xFFFFFFFF
         if not 0 < size <= RING:
@@ -101,7 +101,7 @@ class Mailbox:
         return [json.loads(line) for line in data.splitlines()]
 
     def asked(self) -> dict | None:
-        """What the monitor asks of the host now, or None."""
+        """The monitor's current request to the host, or None."""
         if self._get(ASK) != ASKED:
             return None
         return json.loads(self._ram.read(self._at + ASK_AT, self._get(ASK_SIZE)))

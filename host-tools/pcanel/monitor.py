@@ -187,7 +187,7 @@ class Monitor:
         self.consoles[REPL].send(data)
 
     def url(self, name: str) -> str:
-        """What `mpremote connect` takes for this console: the path of a PTY."""
+        """The argument of `mpremote connect` for this console: the path of a PTY."""
         self.console(name)
         return self._endpoints[name].pty
 
@@ -199,7 +199,7 @@ class Monitor:
         return None
 
     def broken_policies(self) -> list[str]:
-        """What the monitor has said of policy files that failed: a traceback each."""
+        """The monitor's messages about policy files that failed: a traceback each."""
         return [match[0] for match in _BROKEN.finditer(self.console(REPL).text())]
 
     def failure(self) -> str | None:

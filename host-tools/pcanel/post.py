@@ -95,7 +95,7 @@ class Post:
                 return  # else a line runs at the prompt: its guest waits until that is over
 
     def _watch(self) -> None:
-        """What the monitor tells and asks. It ends with the engine."""
+        """Serves the monitor's messages and requests. It ends with the engine."""
         with contextlib.suppress(PcanelError):
             busy = 0.0  # until then the next question is near
             while not self._ending.wait(_SOON if time.monotonic() < busy else _PERIOD):

@@ -1,4 +1,4 @@
-"""Programs that make disks and boot media, each with all that it starts: they end where this program is told to."""
+"""Programs that make disks and boot media, each with all that it starts: they end when this program is asked to end."""
 
 import contextlib
 import os
@@ -42,7 +42,7 @@ def run(command: list[str], what: str) -> None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Tells the whole session to end, and makes an end of what has not."""
+    """Asks the whole session to end, and kills what has not ended."""
     _signal(process, signal.SIGTERM)
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):

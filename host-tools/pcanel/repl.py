@@ -131,7 +131,7 @@ class Session:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What mpremote raises is a PcanelError."""
+    """Turns mpremote's exceptions into PcanelError."""
     try:
         yield
     except (TransportError, OSError, IndexError, struct.error) as error:

@@ -1,7 +1,7 @@
 """Runs on this machine: a directory each, with what others need to reach the consoles.
 
 The owner of a run holds a lock on the file `lock` in its directory for as long as it
-lives, so a run whose owner was killed is told apart from a living one without asking
+lives, so a run whose owner was killed is distinguished from a living one without asking
 anybody. Directories of ended runs stay for their logs; the oldest go.
 """
 

@@ -1,7 +1,7 @@
 """A terminal on the consoles: raw mode, Ctrl-] for the menu.
 
 The menu's keys switch from console to console, so that one terminal is enough for
-the prompt and every guest. The prompt is told how large the terminal is, so that it marks pastes, fills lines and shows
+the prompt and every guest. The prompt gets the size of the terminal, so that it marks pastes, fills lines and shows
 pages (port/prompt.c), is shown in colour (paint.py), and its lines go to the history (history.py).
 """
 

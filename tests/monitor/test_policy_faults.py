@@ -86,7 +86,7 @@ def test_fault(bench, guest, name):
     assert "Traceback (most recent call last):" in text
     assert words in text
     limit = made.eval("p.limit_kib")
-    assert (f"it wanted more than the {limit} KiB of heap that a call may take (limit_kib)" in text) == (
+    assert (f"it needed more than the {limit} KiB of heap that a call may take (limit_kib)" in text) == (
         words == "MemoryError"
     )
     assert made.eval("vcpu.rax") == 0x40000000  # not executed

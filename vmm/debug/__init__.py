@@ -2,5 +2,6 @@
 
 `debugged` has what a VM has of it; the rest is imported at its first use. `hidden`, `face` and `past` are breakpoints.
 `pagewalk`, `descriptors` and `registers` decode what the CPU reads, `instructions` code, `chips` devices. `delivery`
-and `cause` say why an exception came, `replay` finds out which, `explain` and `hang` tell of guests that died or hang.
+and `cause` say why an exception was raised, `replay` finds which ones, `explain` and `hang` describe guests that died
+or hang.
 """

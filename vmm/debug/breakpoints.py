@@ -113,7 +113,7 @@ class Point:
         return "gone: the guest started anew" if self._starts != self.vm.starts else "disabled"
 
     def remove(self):
-        """Take it away for good."""
+        """Remove it; it cannot be enabled again."""
         self.disable()
         self.vm.breakpoints.drop(self)
 

@@ -5,9 +5,9 @@ violation, which is executed on the page itself (vmm/emulation/sites.py), or ste
 read by the fast step (vmm/debug/quickstep.py); a write then goes to the copy, too. What the monitor writes to the page,
 for a device or for its user, comes to the copy before the guest's next entry (port/written.c).
 
-Where EPT has no execute-only pages, a copy that is executed could be read. There the page is closed: each fetch from it
-is a violation, too, by which breakpoints are found in place of INT3s (vmm/debug/hidden.py), and each of its other
-instructions is stepped. Source: SDM Vol. 3C, "EPT Misconfigurations" (execute-only translations).
+Where EPT has no execute-only pages, a copy that is executed could be read. There the page has no rights at all: each
+fetch from it is a violation, too, by which breakpoints are found in place of INT3s (vmm/debug/hidden.py), and each of
+its other instructions is stepped. Source: SDM Vol. 3C, "EPT Misconfigurations" (execute-only translations).
 """
 
 from array import array

@@ -1,6 +1,6 @@
 """What a guest that has not ended is doing: paused, halted without a way to wake up, or in a loop.
 
-look(vm) lets the guest run for SAMPLES looks and says where its vCPUs were, which exits they made, and which
+look(vm) lets the guest run, samples its vCPUs SAMPLES times and says where they were, which exits they made, and which
 interrupts wait for what: a mask of the 8259s or the I/O APIC, an interrupt in service, TPR, IF. Lines have marks for
 vmm.debug.machine.named(). Source: SDM Vol. 3A, "Local APIC", "Task and Processor Priorities"; Intel 8259A data sheet.
 """

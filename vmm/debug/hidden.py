@@ -3,13 +3,13 @@
     handle = vm.hidden.insert(gpa, call)                  # or insert_gva(space, gva, call), space: vcpu.space()
     handle.remove()
 
-INT3 stands in a copy of the page that the CPU executes (vmm/debug/face.py); whatever reads or writes the page meets
-the page itself, and so does the monitor. The INT3's exit is found by the guest-physical address of RIP, so a
+INT3 stands in a copy of the page that the CPU executes (vmm/debug/face.py); reads and writes of the page access
+the page itself, also those of the monitor. The INT3's exit is found by the guest-physical address of RIP, so a
 breakpoint holds in every address space that maps the page, and an INT3 of the guest's own goes on to policies and to
 the guest. It stands before the policies on EXCEPTION. Where EPT has no execute-only pages there is no INT3: fetches
 from the page are exits, and a breakpoint is found by the same address; the page's other instructions are stepped.
 
-call(vcpu) is asked before the instruction executes, and answers as a policy does, within a policy's limits; it is
+call(vcpu) runs before the instruction executes, and returns a verdict as a policy does, within a policy's limits; it is
 one, but not in vm.policies: None lets the instruction execute, PAUSED leaves the guest at it, and it is not asked
 again when the guest goes on; RETRY executes at RIP, which it may have changed; HANDLED skips the instruction;
 Inject(vector, error). What a call raises pauses the guest. Several at one place are asked in their order until one

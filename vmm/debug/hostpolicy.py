@@ -1,7 +1,7 @@
 """Policies whose function runs on the host (pcanel.connect(), host-tools/pcanel/attach.py).
 
-The event pauses its guest and is told to the host by the mailbox; when the function has returned the host asks for
-go(). A client that has gone takes its policies with it: left(). Keys are the host's, one for each policy; those of a
+The event pauses its guest and is sent to the host through the mailbox; when the function has returned the host calls
+go(). When a client ends, left() detaches its policies. Keys are the host's, one for each policy; those of a
 client begin with its prefix.
 """
 
@@ -40,7 +40,7 @@ class _HostPolicy:
             "registers": {name: getattr(vcpu, name) for name in _NAMES},
         }  # fmt: skip
         if not mailbox.tell(event):
-            return None  # its client has gone: the guest is not held up
+            return None  # its client has ended: the guest is not paused
         if self._left:
             self._left -= 1
             self._over = not self._left
@@ -73,7 +73,7 @@ def _resume(vm):
 
 
 def attach(vm, key, event, filters):
-    """Attach a policy that pauses the guest at an event and tells the host."""
+    """Attach a policy that pauses the guest at an event and sends the event to the host."""
     _attached[key] = _HostPolicy(vm, key, event, filters)
 
 
@@ -98,7 +98,7 @@ def go(vm, key, answer=None):
 
 
 def left(prefix):
-    """A client has gone: its policies go, too, and guests that stand for them go on."""
+    """A client has ended: detach its policies and resume the guests that they have paused."""
     for key in [key for key in _attached if key.startswith(prefix)]:
         vm = _attached[key].vm
         detach(key)

@@ -1,8 +1,8 @@
 """The monitor's side of the mailbox: host tools send requests and get messages here, past the prompt (port/mailbox.c).
 
-The host finds the mailbox in the machine's memory, which the engine shows it. Its request runs between the guests'
-turns, while the prompt or a sleep waits, as a line at the prompt would; a line that runs is not interrupted. What the
-monitor has to say goes into a ring that the host reads. On a PC it is not read.
+The host finds the mailbox in the machine's memory, which the engine makes accessible. A request runs between the
+guests' turns, while the prompt or a sleep waits, as a line at the prompt would; a line that runs is not interrupted.
+Messages of the monitor go into a ring that the host reads. On a PC it is not read.
 """
 
 import io

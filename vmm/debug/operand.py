@@ -19,7 +19,7 @@ def old(vcpu):
 
 
 def new(vcpu):
-    """The number that will be written; None where that cannot be told."""
+    """The number that will be written; None where that is not computed."""
     guest = vcpu.vm.mmio.cpu
     trial = _Trial(guest, vcpu)
     try:

@@ -4,7 +4,7 @@ NOP and ENDBR, with which most functions begin, are skipped. Any other instructi
 place of its copy (vmm/debug/quickstep.py). Where the step does not end it, by a fault or between two turns of REP,
 it is still to be done when the CPU comes to the breakpoint again with the same stack pointer and address space;
 no policy is asked again then. RFLAGS.RF is set for the step: the guest's own breakpoints on the instruction have been
-looked for when the INT3 was fetched. An INT3 of the guest's own is the guest's. Source: SDM Vol. 3B, "Instruction-
+looked for when the INT3 was fetched. The guest's own INT3 is delivered to it. Source: SDM Vol. 3B, "Instruction-
 Breakpoint Exception Condition".
 """
 

@@ -1,6 +1,6 @@
 """A triple fault once more, event by event: the exceptions that led to it, exact to error code and address.
 
-At a triple fault the CPU tells nothing but the state before the instruction (SDM Vol. 3C, "Saving Non-Register State",
+At a triple fault the CPU reports only the state before the instruction (SDM Vol. 3C, "Saving Non-Register State",
 "Other Causes of VM Exits"). So the instruction runs again with every exception exiting; each is delivered by the
 monitor, and the next one exits again, up to the last. Where the instruction does not fault, the interrupt that the last
 entry delivered is tried, then one that virtual-interrupt delivery has put in service. Afterwards registers are as

@@ -2,7 +2,7 @@
 
 Each lets the guest run, waits until the vCPU is there, and returns a Stop, which prints as the place. step() runs one
 vCPU and holds the others; no interrupt is delivered meanwhile, one that waits comes when the guest goes on. next() over
-a call, finish() and until() let all vCPUs run, interrupts too, and stop where a vCPU comes by with the same stack
+a call, finish() and until() let all vCPUs run, interrupts too, and stop where a vCPU arrives with the same stack
 (next, finish; the task may have moved to another one), or any, or the one that was named (until). Ctrl-C, a breakpoint,
 or `seconds` end the wait: the guest then stands where it is. Other stops (breakpoints, policies) count as usual.
 Source: vmm/policies/stepper.py, vmm/debug/hidden.py.

@@ -1,5 +1,5 @@
 """Routes interrupt lines: a PC's ISA line leads to an 8259 and to the I/O APIC, lines from 16 on to the
-I/O APIC only. IRQ0 is pin 2 there, as the MADT's source override tells the guest, and the 8259s' own
+I/O APIC only. IRQ0 is pin 2 there, as the MADT's source override says, and the 8259s' own
 output is pin 0 and LINT0.
 """
 

@@ -1,7 +1,7 @@
 """82093AA I/O APIC with the EOI register of version 20h (Intel 82093AA data sheet; ICH and later).
 
 A level here means "asserted": polarity is kept and read back, but which voltage asserts a line is
-the board's business. An edge on a masked pin is lost; a level is not.
+up to the board. An edge on a masked pin is lost; a level is not.
 """
 
 from array import array

@@ -2,8 +2,8 @@
 
 Time is the host's start time plus the clock, unless the guest sets it. The update itself takes no time: UIP announces
 it for the 244 us before each second. Flags are computed when they are read; a timer runs only for interrupts that are
-enabled. Several periodic interrupts that were missed count as one. Register 32h is the century, as the FADT tells the
-guest. Daylight saving is not done.
+enabled. Several periodic interrupts that were missed count as one. Register 32h is the century, as the FADT
+says. Daylight saving is not done.
 """
 
 import micropython
@@ -326,7 +326,7 @@ class Mc146818:
             self.timer.cancel()
 
     def _next(self, wanted):
-        """The tick of the next event among `wanted`, 0 if there is none."""
+        """The tick of the next event among `wanted`; 0 if there is none."""
         hz = self.clock.hz
         seen = self._seen
         deadline = 0

@@ -3,8 +3,8 @@ Technical Reference, "Video Subsystem").
 
 The text is in the guest's RAM from B8000h on, so that writing it causes no exit; vmm/screen.py renders it by the
 registers, which start as a BIOS sets them for mode 3, 80 columns and 25 rows in colour. The retrace bits follow the
-clock, 70 frames of 449 lines a second. The 64 KiB at A0000h are the guest's RAM, too: plane 2 with the font for who
-loads one, the pixels of mode 13h. A display on PCI adds modes with a framebuffer (vmm/devices/bochs_vbe.py).
+clock, 70 frames of 449 lines a second. The 64 KiB at A0000h are the guest's RAM, too: plane 2 with the font for guests
+that load one, the pixels of mode 13h. A display on PCI adds modes with a framebuffer (vmm/devices/bochs_vbe.py).
 Limits: no planes otherwise, so no graphics of 16 colours; no monochrome addresses.
 """
 

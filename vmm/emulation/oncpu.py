@@ -1,12 +1,11 @@
 """Any instruction on device memory: the CPU executes it itself, on pages that stand in for the devices'.
 
-What vmm/emulation/operands.py says that the instruction reads is read from the devices, once, and put into pages of
-the monitor's; these lie at the guest-physical addresses of the devices' pages for one single step
-(vmm/policies/stepper.py). Faults of the instruction are the guest's as always, and no device is written then; else
-the devices get what the instruction has written. Interrupts and NMIs wait meanwhile. A MOV to SS and a POP of SS,
-after which no trap comes, are made here. Limit: a step that the prompt
-breaks off (a policy is detached in it) reads the devices again. Source: SDM Vol. 2, "MOV", "POP"; Vol. 3A, "Segment
-Descriptors".
+What vmm/emulation/operands.py says that the instruction reads is read from the devices, once, and put into pages of the
+monitor's; these lie at the guest-physical addresses of the devices' pages for one single step
+(vmm/policies/stepper.py). A fault of the instruction is delivered to the guest, and no device is written then;
+otherwise the devices get what the instruction has written. Interrupts and NMIs are held meanwhile. A MOV to SS and a
+POP of SS, after which no trap comes, are made here. Limit: a step that the prompt breaks off (a policy is detached in
+it) reads the devices again. Source: SDM Vol. 2, "MOV", "POP"; Vol. 3A, "Segment Descriptors".
 """
 
 import cpu

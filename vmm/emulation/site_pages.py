@@ -1,4 +1,4 @@
-"""What sites.py's instructions find on pages that are no device's: RAM, nothing, or a policy's value.
+"""Accesses of sites.py's instructions to pages that are no device's: RAM, unclaimed memory, or a policy's value.
 
 Each function takes `sites`, the address of the words that all sites of a guest share. The page is the one in there.
 """

@@ -1,4 +1,4 @@
-"""Which exit goes where.
+"""The handler of each exit.
 
 `install` reads like a table of contents: exit reason, handler, and the words beyond
 reason, RIP, RSP, RFLAGS, qualification and length that the handler needs in the frame.

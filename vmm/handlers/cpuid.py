@@ -1,4 +1,4 @@
-"""CPUID: what a guest is shown of the CPU.
+"""CPUID: which features of the CPU a guest sees.
 
 Default-deny: leaves and feature bits not named here read 0. What is named shows as far as
 the host has it. VMX, SMX, performance counters, thermal and power features, SGX, processor

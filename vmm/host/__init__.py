@@ -1,7 +1,7 @@
-"""Drivers for the machine's own devices: the only Python that touches host hardware besides console and timer.
+"""Drivers for the machine's own devices: the only Python that accesses host hardware besides console and timer.
 
-One whose device accesses memory by itself tells by cpu.wrote(hpa, size) what has been written there, before whoever
-waits for it is told (port/written.c).
+The driver of a device with DMA reports by cpu.wrote(hpa, size) what the device has written, before it completes the
+request (port/written.c).
 
 A disk of the host (drive) has `sectors` of 512 bytes, `model`, `serial`, and takes a Request by submit().
 """

@@ -101,7 +101,7 @@ class Drive:
         return self.channel.quick(self, owner)
 
     def submit(self, request):
-        """A request is done when the disk comes to it."""
+        """A request is carried out when the disk is free."""
         self.channel.submit(self, request)
 
     def cancel(self, owner):
@@ -121,7 +121,7 @@ class Drive:
 
 
 class Channel:
-    """io: the module cpu, or what stands for it in a test. scheduler: charges guests, says who may have the CPU."""
+    """io: the module cpu, or what stands for it in a test. scheduler: charges guests, says which may have the CPU."""
 
     def __init__(self, io, scheduler, ports, control, line):
         self._io = io

@@ -1,8 +1,8 @@
 """The machine's network card, an Intel 82540EM: Bochs has it, QEMU has it, PCs have had it.
 
-Its rings, with a buffer of 2 KiB for each descriptor, are in the monitor's memory (vmm/host/e1000_rings.py). It hears
-all addresses, since each guest has its own. Checksums are filled in, and TCP's data is cut into frames, by the card.
-Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual".
+Its rings, with a buffer of 2 KiB for each descriptor, are in the monitor's memory (vmm/host/e1000_rings.py). It
+receives all addresses, since each guest has its own. Checksums are filled in, and TCP's data is cut into frames, by the
+card. Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual".
 """
 
 from array import array

@@ -1,4 +1,4 @@
-"""What disks share that take several commands at once, and move the data themselves: their requests, cut into commands.
+"""What drivers of disks with DMA and several commands at once share: requests, cut into commands.
 
 Commands of guests of the highest priority are sent first. Buffers that a device cannot take, odd ones or too many for a
 sector, go by a bounce buffer. A command that has not ended in ANSWER_S has failed: the disk is reset, so that it moves
@@ -21,7 +21,7 @@ class Queued:
     commands again; ValueError where it does not).
 
     slots: how many commands; most: buffers of one; largest: bytes of a buffer; align: of its address and size; line:
-    its interrupt's, or None. scheduler: charges guests, says who may have the CPU. take(size): host memory.
+    its interrupt's, or None. scheduler: charges guests, says which may have the CPU. take(size): host memory.
     """
 
     flushes = True  # it has something to flush
@@ -45,7 +45,7 @@ class Queued:
         self._sending = False
 
     def quick(self, _owner):
-        """Nothing is: what is under way moves without the monitor."""
+        """None is quick: data moves without the monitor."""
 
     def submit(self, request):
         """A request is done when all its commands are."""
@@ -65,8 +65,8 @@ class Queued:
         self._go_on()
 
     def _go_on(self):
-        """Send what there are slots for. In the middle of it a guest of a higher priority may submit something, which
-        is then sent here."""
+        """Send commands as far as there are slots. In the middle of it a guest of a higher priority may submit another
+        request, which is then sent here."""
         while self._waiting and None in self._slots and not self._sending:
             self._sending = True
             try:
@@ -115,7 +115,7 @@ class Queued:
         return taken
 
     def look(self, floor):
-        """A host interrupt has come, or a command has had its time. floor: only for guests of this priority and up."""
+        """A host interrupt has come, or a command is late. floor: only for guests of this priority and up."""
         caused = self._caused()
         try:
             self._gather(self._scheduler.serve)
@@ -130,7 +130,7 @@ class Queued:
                 cpu.line(self._line, LEVEL)
 
     def _gather(self, serve):
-        """Put what has ended, or has had its time, in _ended. serve: the scheduler's between turns, else _now."""
+        """Put commands that have ended, or are late, into _ended. serve: the scheduler's between turns, else _now."""
         one = self._next()
         while one >= 0:
             self._ended.append(one)
@@ -222,7 +222,7 @@ class Queued:
 
 
 def _now(_vm, work):
-    """Scheduler.serve() where it is the guest's own exit, or nobody's."""
+    """Scheduler.serve() in the guest's own exit, or outside of any."""
     work()
 
 

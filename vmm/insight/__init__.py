@@ -1,1 +1,1 @@
-"""Insight: names and types of what a guest runs, from the guest itself."""
+"""Insight: names and types of a guest's code and data, from the guest itself."""

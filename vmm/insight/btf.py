@@ -1,7 +1,7 @@
 """BTF, the types of a Linux kernel in its own memory, read where they lie.
 
-Nothing is copied: of all types one mark for 32 of them is kept, and an index of names by hash (btf_names.py). What the
-guest says is hostile: every record, name and reference is checked against the section's bounds in the step that reads
+Nothing is copied: the positions of every 32nd type are kept, and an index of names by hash (btf_names.py). The guest's
+data is hostile: every record, name and reference is checked against the section's bounds in the step that reads
 it. ValueError says what is wrong. Limits: 64-bit kernels, little-endian; the section is contiguous in guest-physical
 memory, as the kernel's image is. Source: the kernel's Documentation/bpf/btf.rst.
 """

@@ -1,6 +1,6 @@
 """The symbol table of an ELF file that a guest booted (.symtab), read where the boot module lies.
 
-The whole table is gone through for each question, some 40 ticks a symbol. Addresses
+Each look-up reads the whole table, some 40 ticks a symbol. Addresses
 are those of the file. Limits: symbols of functions, objects and of no type that have a name and a section, or are
 absolute. Source: System V ABI, "Sections" and "Symbol Table".
 """

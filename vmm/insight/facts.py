@@ -1,4 +1,4 @@
-"""What host tools need to read a guest's memory: where it lies, registers, what Linux says of itself.
+"""What host tools need to read a guest's memory: where it lies, registers, VMCOREINFO of a Linux.
 
 pcanel dump, drgn, screenshot and view ask for it at the prompt, vm.dump() and vm.screenshot() hand it to the host.
 Registers are those of struct user_regs_struct, which a core file's NT_PRSTATUS has (Linux,

@@ -26,7 +26,7 @@ class Inside:
         return self.kernel.types.type(name, which)
 
     def object(self, type, gva):
-        """What a type (its name, or from vm.type()) says of the memory at a kernel address."""
+        """The memory at a kernel address as an object of a type (its name, or from vm.type())."""
         return self.kernel.object(type, gva)
 
     def container_of(self, gva, type, member):

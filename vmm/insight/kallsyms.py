@@ -8,7 +8,8 @@
     offsets      i32: their addresses, in one of three forms (below)
 
 Nothing is copied and no index is made: names are found by binary search in `seqs`, addresses in `offsets`. Where things
-lie is told by VMCOREINFO (from Linux 6.0 on) or found (kallsyms_search.py), the rest by what they contain: up to 6.3
+lie is read from VMCOREINFO (from Linux 6.0 on) or searched (kallsyms_search.py), their layout follows from what they
+contain: up to 6.3
 `offsets` is the first of the tables, from 6.4 on it comes behind the tokens. What the guest's tables say is checked
 before use; if they lie the names are wrong, or ValueError is raised. Source: Linux, scripts/kallsyms.c and
 kernel/kallsyms.c.

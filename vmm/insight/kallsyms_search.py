@@ -1,6 +1,6 @@
-"""Where kallsyms lies in a Linux that does not say it in VMCOREINFO: before Linux 6.0, or early in its boot.
+"""Searches kallsyms in a Linux whose VMCOREINFO does not have its place: before Linux 6.0, or early in its boot.
 
-The tables are found by what they contain, from `token_index` on, which hardly anything looks like: 256 offsets that
+The tables are found by what they contain, from `token_index` on, whose form is rare in other data: 256 offsets that
 begin with 0 and ascend by the length of a token. token_table ends before it, markers before that (or before `seqs`,
 which is then as long as the number of markers says), names before these, and offsets are the first or the last of all.
 Limits: kernels of more than 256 symbols, Linux 4.6 on, whose image lies at its own addresses: that is known from the

@@ -1,4 +1,4 @@
-"""Layouts of a guest's structs, written nearly as in C: for views of systems that do not tell their types.
+"""Layouts of a guest's structs, written nearly as in C: for views of systems without type information.
 
     TASK = Layout('''
         ptr next, previous;
@@ -9,8 +9,8 @@
     TASK.read(space, gva).name
 
 Types: u8 u16 u32 u64, s8 s16 s32 s64, ptr, char; TYPE[n] is a tuple of numbers, char[n] the text up to its NUL, u8[n]
-bytes. A member lies at its natural alignment, at most `align` bytes; `name @ 0x40` says where it lies instead. What
-is between members that are not wanted: `u8 rest[24];`.
+bytes. A member lies at its natural alignment, at most `align` bytes; `name @ 0x40` says where it lies instead. A
+gap between members: `u8 rest[24];`.
 """
 
 import struct

@@ -72,7 +72,7 @@ def _parts(pattern):
 
 
 class Symbols:
-    """Of one VM. symbols[name]: gva; KeyError tells the nearest names, or that several symbols have the name.
+    """Of one VM. symbols[name]: gva; KeyError names the nearest symbols, or says that several have the name.
 
     Each of them raises ValueError where the guest has no symbols now: it says why.
     """
@@ -190,7 +190,7 @@ class Symbols:
         return self.text(found, gva) if found is not None else None
 
     def text(self, found, gva):
-        """An address as at() tells it, from what around() has found."""
+        """An address as at() shows it, from what around() has found."""
         name, start, _ = found
         if gva == start:
             return name

@@ -16,7 +16,7 @@ _TEXT = const(256)  # bytes of a text
 
 
 class Task:
-    """key: what the system tells tasks by, such as the address of the control block; name, state: texts; more: a tuple
+    """key: what identifies a task, such as the address of the control block; name, state: texts; more: a tuple
     for the system's own columns."""
 
     def __init__(self, key, name, state, more=()):

@@ -16,7 +16,7 @@ def _odd(data: ptr8, size: int) -> int:
 
 
 def plain(text):
-    """A guest's text without control characters, which would move the cursor of whoever reads it, or worse: "\\n" is a
+    """A guest's text without control characters, which would move the cursor of the terminal, or worse: "\\n" is a
     backslash and an n, others are "\\x1b"."""
     data = text.encode()
     if not _odd(data, len(data)):

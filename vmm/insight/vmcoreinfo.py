@@ -1,4 +1,4 @@
-"""VMCOREINFO: what a Linux kernel says of itself to tools that read its memory; and the kernel's image, found by it.
+"""VMCOREINFO: the facts that a Linux kernel has for tools that read its memory; and the kernel's image, found by it.
 
 It is an ELF note at the beginning of a page of its own: "KEY=value" lines. The kernel's image is contiguous in
 guest-physical memory, so that it can be read without page tables, whatever CR3 is. Limits: kernels with

@@ -1,6 +1,6 @@
 """Guest memory for reading without effects: the prompt, symbols, a debugger, a dump.
 
-A look never faults the guest: it checks no rights, sets no accessed or dirty flag and reads no device. It takes an
+A read never faults the guest: it checks no rights, sets no accessed or dirty flag and reads no device. It takes an
 address space, which need not be the current one, and an address that cannot be read raises an error that says why. Code
 that acts in the CPU's place uses vmm/memory/linear.py.
 """

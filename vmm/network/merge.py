@@ -1,9 +1,9 @@
-"""TCP's data from the machine's network card, frame by frame, becomes one long frame for a guest that takes such.
+"""Merges TCP frames from the machine's network card into one long frame, for a guest that takes such.
 
 A guest's kernel takes thousands of ticks for a frame that comes to it, whatever its size. The frames lie in the card's
 ring already: none is waited for. They are of one connection, one behind the other, and differ in nothing that a
-receiver could not work out again: what comes out is what a sender that leaves the cutting of TCP's data to others would
-have sent. Checksums are looked at before, since a guest checks none of a long frame. Source: virtio 1.2, "Processing
+receiver could not work out again: the result is the frame that a sender with segmentation offload would
+have sent. Checksums are verified before, since a guest checks none of a long frame. Source: virtio 1.2, "Processing
 of Incoming Packets"; RFC 791; RFC 9293, "TCP Header Format".
 """
 

@@ -160,8 +160,8 @@ def needs(port: int) -> int:
     return word & NEEDS_CSUM
 
 
-# What it calls comes by one tuple: looked up as globals they took 500 ticks a frame. To find the targets in a function
-# of its own took 260 more, 1 % of a ping, whose frames take 7,000 each with their exit.
+# The functions that it calls are passed in one tuple: looked up as globals they took 500 ticks a frame. A separate
+# function for the search of the targets took 260 more, 1 % of a ping, whose frames take 7,000 each with their exit.
 @micropython.viper
 def _send(calls, port: int, switch: int, signals, soon, broken, hold, card) -> int:
     p = ptr32(port)

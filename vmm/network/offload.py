@@ -24,7 +24,7 @@ def complete(frame, start, offset):
 
 
 def finish(frame, header, can):
-    """[(frame, header), ...] that a receiver which can do so much takes, for a frame of which more is wanted.
+    """[(frame, header), ...] that the receiver can take, for a frame that needs more than the receiver supports.
 
     A frame that is not what its header says is dropped.
     """

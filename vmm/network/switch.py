@@ -74,14 +74,14 @@ class Switch:
         port.plug(self, number)
 
     def leave(self, port):
-        """Pull a port out."""
+        """Unplug a port."""
         number = self.ports.index(port)
         self.words[PORTS + 2 * number] = self.words[PORTS + 2 * number + 1] = 0
         self.forget(port)
         self.ports[number] = self.signals[number] = None
 
     def forget(self, port):
-        """The addresses behind a port are not known any more."""
+        """Forget the addresses behind a port."""
         number, words = self.ports.index(port), self.words
         for at in range(TABLE, SWITCH_WORDS, ENTRY):
             if words[at + 1] & KNOWN and words[at + 2] == number:
@@ -124,7 +124,7 @@ class Switch:
     # -- state as data
 
     def save(self):
-        """Plain data: what is known. Ports are by number; their devices save themselves."""
+        """Plain data: the known addresses. Ports are by number; their devices save themselves."""
         table = list(self.words)[TABLE:]
         return {"known": [table[at : at + ENTRY] for at in range(0, len(table), ENTRY) if table[at + 1]]}
 

@@ -1,9 +1,9 @@
-"""The way from a switch to the machine's own network: a port with the machine's network card behind it.
+"""The uplink of a switch to the machine's own network: a port with the machine's network card behind it.
 
 A switch that is called "host" has it. Frames go both ways in vmm/network/move.py, those of guests into the card's rings
-within the exit by which the driver notifies. The card is looked at in the same exit, since an answer may be there at
+within the exit by which the driver notifies. The card is polled in the same exit, since an answer may be there at
 once, and when it interrupts. In case its interrupt line is not the one that firmware has named, a timer of each guest
-at the switch looks, too: rarely, and often once it has found frames that no interrupt had announced.
+at the switch polls it, too: rarely, and often once it has found frames that no interrupt had announced.
 """
 
 from array import array
@@ -117,7 +117,7 @@ class Uplink:
         ))  # fmt: skip
 
     def settle(self):
-        """Nothing of its own waits."""
+        """It has no deferred work."""
 
     # -- frames from the card
 
@@ -153,7 +153,7 @@ class Uplink:
     # -- where no interrupts come
 
     def serve(self, port):
-        """A port's guest looks from now on, while it is on."""
+        """A port's guest polls from now on, while it is on."""
         clock = port.vm.vcpus[0].clock
         timer = clock.timer(None)
         timer.callback = bind(
@@ -173,7 +173,7 @@ class Uplink:
         self._choose()
 
     def _choose(self):
-        """Who pays: the guest of the highest priority at this switch."""
+        """Which guest is charged: the one of the highest priority at this switch."""
         payer = None
         for port in self._timers:
             if port.up and (payer is None or port.vm.priority > payer.priority):
@@ -197,7 +197,7 @@ class Uplink:
         self.signal(0)
 
     def broken_receiver(self):
-        """There is none to break."""
+        """It has no receive queue that could break."""
 
     def __repr__(self):
         return "%-16s sent %d (%d bytes), received %d (%d bytes), dropped %d" % (
@@ -208,7 +208,7 @@ class Uplink:
 @micropython.viper
 def _look(has, words: ptr32, looks: ptr32, payer, later, serve, work, floor: int):
     """A host interrupt has come, and something with it? floor: only for guests of this priority and above. Those above
-    the guest that pays wait until serve() has begun."""
+    the guest that is charged are delayed until serve() has begun."""
     if words[LEFT] == NOTHING:
         if int(has()) == 0:
             return
@@ -224,7 +224,7 @@ def _look(has, words: ptr32, looks: ptr32, payer, later, serve, work, floor: int
 
 @micropython.viper
 def _due(words: ptr32, looks: ptr32, interrupted: ptr32, has_frame, unannounced, arm, hz: int, now: int):
-    """The end of a timer, for which guests above its own wait."""
+    """A timer is due. Guests above its own are delayed by this function."""
     if interrupted[0] == 0:
         if words[LEFT] == NOTHING and int(has_frame()):
             looks[_SILENT] = 1
@@ -239,7 +239,7 @@ def _due(words: ptr32, looks: ptr32, interrupted: ptr32, has_frame, unannounced,
 
 @micropython.viper
 def _kick(tell, send, listen, go_on, n: int):
-    """Frames have been put into the card's ring. What it answers at once is taken without an interrupt."""
+    """Frames have been put into the card's ring. Answers that come at once are received without an interrupt."""
     tell()
     found = int(send())
     if found == NOTHING:

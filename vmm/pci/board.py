@@ -21,7 +21,7 @@ IO_END = const(0x10000)
 
 class Board:
     """ports, memory: the guest's buses; line(n): a new source on interrupt line n; deliver(low, destination): a message
-    to the local APICs; pm_base: of ACPI's ports. refused(what) counts; say(text) tells the user."""
+    to the local APICs; pm_base: of ACPI's ports. refused(what) counts; say(text) prints a line for the user."""
 
     def __init__(self, ports, memory, line, deliver, pm_base, refused, say):
         self.host = Host(ports, memory, line, LINES, deliver, ECAM, refused, say)

@@ -117,7 +117,7 @@ class Function:
         return at
 
     def messages(self, count=1):
-        """Declare MSI: interrupt() sends a message where the guest wants that; self.msi.send(n) any of `count`."""
+        """Declare MSI: interrupt() sends a message if the guest enabled that; self.msi.send(n) any of `count`."""
         self.msi = Msi(self, count)
 
     def express(self):

@@ -294,7 +294,7 @@ class Config:
 
 
 class Notify:
-    """The place of each queue's notifications. write(offset, size, value): which of them is told by the offset."""
+    """The place of each queue's notifications. write(offset, size, value): the offset selects the queue."""
 
     def __init__(self, device):
         self.write = bind(_notify, device.kicks)

@@ -1,4 +1,4 @@
-"""What a policy's calls have cost and may cost: words that cpu.limited() counts in and obeys.
+"""Costs and limits of a policy's calls: words that cpu.limited() counts in and obeys.
 
 Also the flags that vmm/policies/link.py checks before it calls the function.
 """
@@ -15,7 +15,7 @@ CALL_LIMIT = const(4)  # host TSC ticks
 CALL_HEAP = const(6)  # bytes
 FLAGS = const(8)
 PLAIN = const(10)  # 1: HANDLED only advances RIP (Event.plain)
-EVERY = const(12)  # the policy is asked at each so many-th exit; 0: at each
+EVERY = const(12)  # the policy is called at each N-th exit; 0: at each
 SKIPPED = const(14)  # exits since it was asked
 LEFT = const(16)  # calls that are left; 0: no limit
 _WORDS = const(18)
@@ -27,7 +27,7 @@ LAST = const(1 << 2)  # after this call it is detached
 
 
 class Account:
-    """One policy's."""
+    """The account of one policy."""
 
     def __init__(self):
         self.words = array("I", [0] * _WORDS)

@@ -18,14 +18,14 @@ from vmm.vtx.vmcs import (
 from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
 from vmm.vtx.x86 import CR4_SMEP, EFER_NXE, PAGE
 
-# Of a page fault's error code: a fetch by the kernel; and where the CPU does not tell fetches from reads, since neither
+# Of a page fault's error code: a fetch by the kernel; and where the CPU does not report fetches, since neither
 # EFER.NXE nor CR4.SMEP is set, a read by the kernel, of a page that is not present.
 _FETCH_BITS = const(1 << 4 | 1 << 2)
 _READ_BITS = const(1 << 2 | 1 << 1 | 1 << 0)
 
 
 class Arming:
-    """One VM's: all its vCPUs are armed alike. vcpus: a list; what their controls are now they stay whatever happens.
+    """The arming of one VM: all its vCPUs alike. vcpus: a list; controls that they have now stay set in any case.
 
     base: exception bitmap without policies.
     """
@@ -74,7 +74,7 @@ class Arming:
         self._change(policy, 1, controls, exceptions)
 
     def disarm(self, policy):
-        """Put back what only `policy` needed."""
+        """Restore what only `policy` needed."""
         controls, exceptions = _by_task(policy)
         if controls or exceptions:
             self.by_task.remove(policy)
@@ -89,7 +89,7 @@ class Arming:
             self._by_task.restarted()
 
     def _release(self, policy):
-        """The rights that a policy has taken are the pages' again."""
+        """Give the pages the rights back that a policy has removed."""
         pages = policy.needs.pages
         self._end_steps()
         for page in pages:
@@ -131,7 +131,7 @@ class Arming:
 
     @property
     def interrupts(self):
-        """What asks policies on INTERRUPT."""
+        """The caller of policies on INTERRUPT."""
         if self._interrupts is None:
             from vmm.policies.interrupts import Interrupts
 
@@ -140,7 +140,7 @@ class Arming:
 
     @property
     def injections(self):
-        """What asks policies on INJECTION."""
+        """The caller of policies on INJECTION."""
         if self._injections is None:
             from vmm.policies.injections import Injections
 
@@ -173,7 +173,7 @@ class Arming:
                 vcpu.events.set_primary(0, changed & ~self.own_primary(vcpu))
 
     def _changed_primary(self, changed):
-        """Some are needed now, or are not any longer."""
+        """Set the primary controls that are needed now."""
         self.primary_bits = self._primary.bits | (self._by_task.controls if self._by_task is not None else 0)
         if changed & CONTROL_MONITOR_TRAP_FLAG:
             self._end_steps()
@@ -188,7 +188,7 @@ class Arming:
                 vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
 
     def _change(self, policy, count, controls, exceptions):
-        """What is no memory: needed by `count` more policies. controls, exceptions: those that ByTask has."""
+        """Everything except memory: needed by `count` more policies. controls, exceptions: those that ByTask has."""
         needs = policy.needs
         on = count > 0
         if needs.ticks:

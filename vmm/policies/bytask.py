@@ -1,4 +1,4 @@
-"""What a policy needs only while one process runs: the costly controls of events that pid= or comm= narrow.
+"""Controls that a policy needs only while one process runs: the costly controls of events that pid= or comm= narrow.
 
 These are controls of exits that every program causes again and again: single steps, RDTSC, moves to and from CR3,
 INVLPG, page faults. At each switch of tasks, found by a hidden breakpoint as event SWITCH finds it, and where Linux
@@ -80,14 +80,14 @@ class ByTask:
             raise
 
     def remove(self, policy):
-        """It does no longer; what only it needed is disarmed."""
+        """Remove it; what only it needed is disarmed."""
         self._users = [user for user in self._users if user[0] is not policy]
         self._changed()
         if not self._users or self._renames() != self._renamed:
             self._watch()
 
     def _changed(self):
-        """Ask those who need something, of each vCPU."""
+        """Compute anew what each vCPU needs."""
         self.controls = self.exceptions = 0
         asks = []
         for policy, controls, exceptions in self._users:
@@ -110,11 +110,11 @@ class ByTask:
             self._settle(vcpu)
 
     def _renames(self):
-        """Whether it matters what a task is called."""
+        """Whether the names of tasks matter."""
         return any(["comm" in policy.filters for policy, _, _ in self._users])
 
     def _watch(self, look=True):
-        """See the switches, the names where they matter, or the time until Linux is known; nothing, for nobody."""
+        """See the switches, the names where they matter, or the time until Linux is known; nothing without policies."""
         points, self._points = self._points, []
         for point in points:
             point.detach()
@@ -166,7 +166,7 @@ class ByTask:
             self._settle_all()
 
     def restarted(self):
-        """The guest starts anew: its tasks are gone, and what told of them."""
+        """The guest starts anew: its tasks are gone, and so is the breakpoint at the switch."""
         if self._users:
             self._everything(False)
             self._watch(False)

@@ -9,7 +9,7 @@ from vmm.policies import link
 
 
 class Chain:
-    """One exit reason's policies, of whatever events. vm: their guest."""
+    """The policies of one exit reason, of all events. vm: their guest."""
 
     def __init__(self, vm, reason):
         self.vm = vm
@@ -57,7 +57,7 @@ class Chain:
         return self._named
 
     def named(self, key, below):
-        """Return what stands before `below` for exits with a key of keys()."""
+        """Return the handler in front of `below` for exits with a key of keys()."""
         return self._named[key].before(below)
 
     def others(self, below):
@@ -70,7 +70,7 @@ class Chain:
 
 
 class _Asked:
-    """Policies that are asked one after the other; it does not change, since an exit may be in the middle of it.
+    """Policies that are called one after the other; it does not change, since an exit may be in the middle of it.
 
     One handler object stands before each `below`: it needs one slot of the table. exact: as link.before has it.
     """
@@ -81,7 +81,7 @@ class _Asked:
         self._made = {}  # id(below): (it, the handler, its links)
 
     def before(self, below):
-        """Return the handler that asks them, and calls `below` where none answers."""
+        """Return the handler that calls them, and then `below` if none answers."""
         made = self._made.get(id(below))
         if made is None:
             handler, links = link.chained(self.policies, self._exact, below)
@@ -89,7 +89,7 @@ class _Asked:
         return made[1]
 
     def plus(self, policy):
-        """With a further policy, the last to be asked. The links of the others stay."""
+        """With a further policy, which is called last. The links of the others stay."""
         more = _Asked(self.policies + (policy,), self._exact)
         for below, _, links in self._made.values():
             if links:

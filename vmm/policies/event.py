@@ -54,7 +54,7 @@ class Event:
     repeats: the instruction exits again after resume(), where a policy has paused the guest.
     paged: its place was found through the guest's page tables, and the policy goes when the guest starts anew.
     levels: it looks at each exit's level itself, and at cpl=.
-    tells: a line for the user says which policy has paused the guest, and where.
+    tells: whether a line for the user says which policy has paused the guest, and where.
     """
 
     name = ""
@@ -95,7 +95,7 @@ class Event:
         return self
 
     def chains(self, vm):
-        """Return what a policy is entered in: of each of the event's exit reasons the Chain (vmm/policies/chain.py)."""
+        """Return the Chain (vmm/policies/chain.py) of each of the event's exit reasons: a policy is a link of them."""
         return [vm.chain(reason) for reason in self.reasons]
 
     def keys(self, chosen):
@@ -128,12 +128,12 @@ class Event:
         return None
 
     def needs(self, chosen):
-        """Return what has to be armed for a policy with these filters: Needs."""
+        """Return the controls to arm for a policy with these filters: Needs."""
         return Needs()
 
     def value(self, vcpu, value, handler):
-        """Carry out Value(value); returns a verdict. handler: what lies behind
-        all policies. ValueError: it cannot be."""
+        """Carry out Value(value); returns a verdict. handler: the handler behind
+        all policies. ValueError for a value that is not possible."""
         raise ValueError("%s has no value" % self.name)
 
     def skip(self, vcpu):
@@ -141,18 +141,18 @@ class Event:
         return verdict.ADVANCE
 
     def behind(self, policy, below):
-        """What goes on where the policy, which has been called, does not answer: below, or what looks at its work."""
+        """Return the handler for an exit that the called policy does not answer: below, or one that checks its work."""
         return below
 
     def again(self, vcpu):
         """RETRY: deliver the event again whose delivery the exit interrupted."""
 
     def stand(self, vcpu):
-        """PAUSED: what again() does, unless the guest is to stand elsewhere."""
+        """PAUSED: as again(), unless the guest has to stand elsewhere."""
         self.again(vcpu)
 
     def inject(self, vcpu):
-        """Inject: what has to be undone before the exception is delivered."""
+        """Inject: undo what has to be undone before the exception is delivered."""
 
     def vectoring(self, vcpu):
         """Information on the event whose delivery the exit interrupted, 0 for none: an Inject is the second event."""

@@ -1,7 +1,7 @@
 """Exceptions that the monitor injects into a guest, one by one, for policies on INJECTION.
 
-The entry fields have the exception already when its policies are asked, so that an answer takes it back or lets it be.
-What a policy injects in answer to that is not asked about again.
+The entry fields have the exception already when its policies are asked, so that an answer drops or keeps it.
+What a policy injects in answer to that causes no further event.
 """
 
 from vmm.vtx import reasons

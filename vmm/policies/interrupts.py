@@ -4,8 +4,8 @@ They are chosen by the handler of slot PENDING (vmm/vtx/events.py). While a poli
 place that calls it and then asks the policies about what it has put into the entry fields. Where the CPU delivers
 interrupts by itself (vmm/vtx/apicv.py) it does not meanwhile: each EOI exits.
 
-Whatever sets a bit of the local APIC's IRR has the next entry come by slot PENDING, so arrivals are the bits that are
-new there.
+Whatever sets a bit of the local APIC's IRR makes the next entry go through slot PENDING, so arrivals are the bits that
+are new there.
 """
 
 from micropython import const

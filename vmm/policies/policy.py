@@ -37,7 +37,7 @@ _DECIMAL = "pid", "size", "length", "ticks", "every", "limit"  # filters
 _RESERVE = const(0x10000)  # bytes, freed for the prompt when a policy has filled the heap
 
 
-_SPENT = "it wanted more than the %d KiB of heap that a call may take (limit_kib): "
+_SPENT = "it needed more than the %d KiB of heap that a call may take (limit_kib): "
 _FULL = "the heap is nearly full: "
 
 

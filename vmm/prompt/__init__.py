@@ -73,8 +73,8 @@ def displayer():
 class Traceback:
     """traceback(): how the last error at the prompt came about, with the monitor's own calls.
 
-    A mistake in a line that is typed, which the monitor names in words, is told in one line, or in a longer piece of
-    code with the user's own calls alone. Any other exception is told as Python does.
+    A mistake in a line that is typed, which the monitor names in words, is printed in one line, or in a longer piece of
+    code with the user's own calls alone. Any other exception is printed as Python does.
     """
 
     def __init__(self):

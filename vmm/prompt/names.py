@@ -88,7 +88,7 @@ def every(value):
 
 
 def listed(value):
-    """What dir() tells: all names, of a guest's struct its members; nothing is evaluated."""
+    """What dir() returns: all names, of a guest's struct its members; nothing is evaluated."""
     own = special(value, "members_")
     return sorted(every(value) + (list(own()) if own is not None else []))
 

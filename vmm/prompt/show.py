@@ -4,7 +4,7 @@ A number from 65536 up has its hexadecimal form beside it, and the symbol that i
 been used. Numbers in lists and tuples, and a dict's keys, are hexadecimal, of its values only kernel addresses; and
 what is longer than a line is below each other, sorted. A text of several lines is printed as it is. An object without
 a repr of its own is its names for users with their values. All of that is the friendly prompt's alone: print() and
-repr() are as ever, and integers stay integers.
+repr() are unchanged, and integers stay integers.
 """
 
 import cpu

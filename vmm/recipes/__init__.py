@@ -1,1 +1,1 @@
-"""What is used as it is: each file is a page, and needs nothing but the words of the prompt."""
+"""Ready-made policies: each file is a page, and uses only the words of the prompt."""

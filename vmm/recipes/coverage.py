@@ -4,8 +4,8 @@
     c = coverage.of(vms['linux'], "vfs_statx")     # or an address and size=
     c                                      # how many were, and the ranges that were not; c.missed; c.stop()
 
-Each instruction has a hidden breakpoint, which goes when it has been executed, so that a loop costs once. Limit: MOST
-instructions; code that the kernel patches meanwhile (static keys) may have others.
+Each instruction has a hidden breakpoint, which is removed at its first hit, so a loop costs one hit an instruction.
+Limit: MOST instructions; code that the kernel patches meanwhile (static keys) may have others.
 """
 
 from micropython import const

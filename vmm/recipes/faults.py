@@ -7,7 +7,7 @@ r = faults.memory(vms['linux'], 0xFED000F0, 8, every=10)
 s = faults.function(vms['linux'], "do_filp_open", "EIO", comm="cat")
 p.hits                                 # how many have failed; p.detach()
 
-What fails is not done: neither the kernel nor the device is asked. filters: every=, limit=, pid=, comm=, when=, cpl=.
+What fails is not done: neither the kernel nor the device is called. filters: every=, limit=, pid=, comm=, when=, cpl=.
 """
 
 from vmm.insight.linux import values

@@ -1,10 +1,10 @@
-"""A guest may not touch these MSRs and ports.
+"""MSRs and ports that a guest may not access.
 
     from vmm.recipes import firewall
     f = firewall.deny(vms['linux'], msrs=[0x1A0], ports=[0x70, 0xCF8])
     f                                      # what was refused, and how often; f.stop()
 
-RDMSR and WRMSR are #GP(0), IN reads all ones, OUT has no effect.
+RDMSR and WRMSR raise #GP(0), IN reads all ones, OUT has no effect.
 """
 
 from vmm.fault import GP

@@ -6,8 +6,8 @@
     p = guard.modules(vms['linux'])        # init_module and finit_module are EPERM; p.hits, p.detach()
     g                                      # what was written, by what code; g.stop()
 
-Pages are guarded by their guest-physical address, under whichever address they are written. Linux patches its own text
-(static keys, ftrace, kprobes), by a mapping of its own, and dies where that is dropped: allow=True for one that does,
+Pages are guarded by their guest-physical address, whatever linear address is used. Linux patches its own text
+(static keys, ftrace, kprobes), by a mapping of its own, and crashes where that is dropped: then use allow=True
 or text=False. Its GDT has descriptors of each program (TLS) and the TSS, which are left out; a write beside what is
 guarded takes some 3,000 ticks.
 """

@@ -1,4 +1,4 @@
-"""Everything that a guest touches of its machine: ports, memory-mapped registers, MSRs, CPUID leaves, hypercalls.
+"""All hardware that a guest accesses: ports, memory-mapped registers, MSRs, CPUID leaves, hypercalls.
 
     from vmm.recipes.hardware import Record
     r = Record(vms['linux'])      # before start(): all that a booting kernel does

@@ -1,13 +1,13 @@
 """A guest that does not find its hypervisor: CPUID, MSRs, and the time that CPUID takes.
 
     from vmm.recipes import hide
-    h = hide.hide(vms['linux'])            # before start(): kernels ask at their start
+    h = hide.hide(vms['linux'])            # before start(): kernels detect it at their start
     h.stop()
 
 Bit 31 of ECX of leaf 1 is clear, and leaves 40000000H to 400000FFH are what a CPU without a hypervisor says: the
 highest basic leaf's. The MSRs of those numbers are #GP(0) in any case (vmm/handlers/msr.py). timing: by vm.hide_stops
 all clocks of the guest stand still while CPUID exits, but for NATIVE ticks. Limits: other exits still take their time,
-and what a kernel has learnt before stays.
+and what a kernel has detected before stays.
 """
 
 from micropython import const

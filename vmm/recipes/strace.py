@@ -3,7 +3,7 @@
     from vmm.recipes import strace
     t = strace.trace(vms['linux'], comm="ls")      # or pid=, number=["openat", "read"]; without: all processes
     t                                              # the last lines, and the calls that have no result yet
-    t.lines                                        # all that are kept; t.dropped: records that have made room
+    t.lines                                        # all that are kept; t.dropped: records that were overwritten
     t.follow()                                     # lines as they come, until Ctrl-C
     t.stop()
 

@@ -1,1 +1,1 @@
-"""Who runs when, and a guest's time."""
+"""Scheduling: which guest runs when, and a guest's time."""

@@ -7,8 +7,8 @@ moves the guest's virtual time by it. All else has three steps:
     ...                                 # loading, callbacks of timers, a collection, a console
     charge(frame, passed(words, began))
 
-Guests above may run in the middle of that: what they use is their own, and `passed` leaves it out. A charge counts in
-sched.top() (HOST%), and against the guest's share: its next turn comes so much later.
+Guests above may run in the middle of that: their time is charged to them, and `passed` leaves it out. A charge counts
+in sched.top() (HOST%), and against the guest's share: its next turn comes so much later.
 """
 
 import cpu
@@ -30,20 +30,20 @@ def heap_of_call():
 
 @micropython.viper
 def begin(words) -> int:
-    """Now, in host TSC ticks without those that guests above have used. words: Scheduler._words."""
+    """Now, in host TSC ticks, without the time of guests above. words: Scheduler._words."""
     w = ptr32(words)
     return int(cpu.rdtsc()) - (int(w[NESTED]) | int(w[NESTED + 1]) << 32)
 
 
 @micropython.viper
 def passed(words, began: int) -> int:
-    """Host TSC ticks since begin() returned `began`, without those that guests above have used."""
+    """Host TSC ticks since begin() returned `began`, without the time of guests above."""
     return int(begin(words)) - began
 
 
 @micropython.viper
 def charge(frame: int, ticks: int):
-    """So many host TSC ticks were the guest's. frame: hpa of its vCPU frame."""
+    """Charge host TSC ticks to the guest. frame: hpa of its vCPU frame."""
     f = ptr32(frame)
     host = (int(f[HOST_TICKS]) | int(f[HOST_TICKS + 1]) << 32) + ticks
     f[HOST_TICKS] = host
@@ -76,7 +76,7 @@ def charge_vm(frame: int, used: int):
 
 @micropython.viper
 def give_way(frame: int):
-    """A vCPU spins for another of its VM: those that can run go before it."""
+    """A vCPU spins for another of its VM: it is queued behind those that can run."""
     f = ptr32(frame)
     last = int(f[TURN]) | int(f[TURN + 1]) << 32
     at = int(f[SIBLING])
@@ -111,7 +111,7 @@ def advance(levels, frame: int, used: int):
 
 @micropython.viper
 def charge_all(words, frames, ticks: int, blocks: int):
-    """A collection of garbage, `blocks` in all, has taken so many ticks: each guest pays for what it has allocated.
+    """A garbage collection, `blocks` in all, has taken so many ticks: each guest is charged for what it has allocated.
     frames: Scheduler._frames."""
     w = ptr32(words)
     hpas = ptr32(frames)

@@ -1,7 +1,7 @@
 """What the monitor does between the turns of guests: their consoles, the machine's drivers, what was put off.
 
-Nothing interrupts most of it, and at each character that is typed it comes between the turns and the line. So it is
-viper, and what it works with is bound or comes by one tuple (a load of an attribute or a global takes some 200 ticks).
+Most of it is not interrupted, and it runs at each typed character, between the turns and the line. So it is
+viper, and its arguments are bound or passed in one tuple (a load of an attribute or a global takes some 200 ticks).
 """
 
 import cpu
@@ -85,13 +85,13 @@ def _begins(words: ptr32, preempt: ptr32) -> int:
 
 @micropython.viper
 def _ended(sched, words: ptr32, preempt: ptr32, payer: ptr32, attempt, poll_all, waits, line):
-    """A line goes on, or a sleep ends: first what was put off while a handler was interrupted."""
+    """Before a line continues, or a sleep ends: the work that was deferred while a handler was interrupted."""
     preempt[0] = 0
     preempt[1] = 0
     words[CALLED] = 0
     if words[INSIDE]:
         sched._left()
-    payer[PAYER] = 0  # what is allocated from now on is no guest's
+    payer[PAYER] = 0  # allocations from now on belong to no guest
     if words[DEFERRED] == 0 or words[STILLS]:
         line(sched)
         return
@@ -143,7 +143,7 @@ def poll(sched, floor: int):
             if int(f[PRIORITY]) >= floor and int(ready[i]()):
                 if f[STATE] != STILL or int(sched.takes_no_input(i)) == 0:
                     sched.service_console(i, f[PRIORITY])
-                    count = int(len(ready))  # one that fails is unplugged
+                    count = int(len(ready))  # a console that fails is unplugged
             i += 1
     if drivers:
         i = 0

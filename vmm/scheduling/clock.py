@@ -131,7 +131,7 @@ class Clock:
         return _signed(self.get(CLOCK_OFFSET))
 
     def show(self, rdtsc=None):
-        """now() is rdtsc() from now on; None: what the host's TSC makes it."""
+        """now() is rdtsc() from now on; None: it follows the host's TSC."""
         if rdtsc is None:
             self.rdtsc, self.offset = self._host, self.from_host
         else:
@@ -181,7 +181,7 @@ class Clock:
     @micropython.viper
     def park(self):
         """The guest is halted, and those of its timers that were due have not woken it: the ones that are set again in
-        still_pending are left alone until it has run. Guests above wait for it."""
+        still_pending are not checked until it has run. Guests above wait for it."""
         f = ptr32(self._frame)
         asked = self.still_pending
         count = int(f[TIMER_COUNT])
@@ -250,7 +250,7 @@ def expire(callbacks, frame: int, now: int):
         at += 8
 
 
-# As expire, without a call in between: the guest waits.
+# As expire, inlined, since the guest waits.
 @micropython.viper
 def _exit(callbacks, vcpu) -> int:
     """Where a callback sets its timer again, or the slice is over, the guest then runs for at least as long as this

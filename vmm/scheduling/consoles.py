@@ -1,6 +1,6 @@
-"""The consoles of guests that lead outside: which are served, when, and what happens where one fails.
+"""Guests' consoles with a host UART: which are served, when, and what happens where one fails.
 
-A poll asks each console whether it has something to move (between.py: viper) and serves those that have, between turns
+A poll checks each console for characters to move (between.py: viper) and serves those that have, between turns
 and, for guests that interrupt a line, in the middle of the line.
 """
 
@@ -17,7 +17,7 @@ from vmm.scheduling.words import DEFERRED, FLOOR, INSIDE, POLL
 
 
 class Consoles:
-    """The part of the scheduler that looks after consoles. most: how many guests there can be."""
+    """The part of the scheduler that services consoles. most: how many guests there can be."""
 
     def __init__(self, most):
         self._watched = []  # the VMs, and ready() and poll() of their consoles
@@ -27,7 +27,7 @@ class Consoles:
         self._serviced = -1  # the number of the one that is being served
 
     def watch_consoles(self, machines):
-        """These are the VMs whose consoles lead outside."""
+        """Serve the consoles of these VMs, which have a host UART."""
         cpu.hold(1)
         try:
             self._watched[:] = machines
@@ -40,14 +40,14 @@ class Consoles:
             cpu.hold(-1)
 
     def poll(self):
-        """Consoles: what came in, and what has room to go out."""
+        """Move characters of consoles, in and out, as far as there is room."""
         try:
             poll(self, 0)
         except Exception as error:
             self._unplug(error)
 
     def poll_later(self):
-        """As poll(), when this turn is over: soon."""
+        """As poll(), at the end of this turn, which is soon."""
         words = self._words
         words[DEFERRED] |= POLL
         if words[INSIDE]:
@@ -67,8 +67,8 @@ class Consoles:
 
     # 4,000 ticks: each character typed at, or printed by, a console.
     def service_console(self, at, priority):
-        """Look after a console that has something to move; guests above its guest, of this priority, may preempt that.
-        at: its place among those that lead outside."""
+        """Service a console that has characters to move; guests above its guest, of this priority, may preempt that.
+        at: its place in the list of consoles."""
         try:
             self.arm(priority)  # first, as they wait for it
             words = self._words
@@ -82,12 +82,12 @@ class Consoles:
         charge(frame, passed(words, began))
 
     def takes_no_input(self, at):
-        """Whether a guest that stands still takes nothing that is typed: it is off, and has nothing to say."""
+        """Whether a guest that stands still takes no typed characters: it is off, and has no output left."""
         vm = self._watched[at]
         return vm.state is OFF and not vm.console.uart.pending()
 
     def _unplug(self, error):
-        """A console has failed: it is heard no more, and its guest is stopped."""
+        """A console has failed: it is not served any more, and its guest is stopped."""
         at, self._serviced = self._serviced, -1
         if not 0 <= at < len(self._watched):
             self.report_error(error)

@@ -1,12 +1,12 @@
-"""Who of a guest's vCPUs runs next, by a function of the user's: vm.interleave.
+"""The order of a guest's vCPUs, chosen by a function of the user's: vm.interleave.
 
     vm.interleave = Random(7, instructions=1)      # or RoundRobin, Starve, Replay, or a function of one's own
     vm.start()
     vm.interleave.schedule                          # [(vCPU's number, points), ...] since the start
 
-It is asked at each switch point: f(vm, runnable, why) -> one of the vCPUs in `runnable`. A switch point is an exit that
-an instruction of the guest causes (`why` is its reason's name: PAUSE, CPUID, an IPI as APIC_WRITE or WRMSR, ...), the
-end of `ticks` ticks in the guest (TICKS) or of `instructions` instructions (INSTRUCTIONS) where f has one of these
+It is called at each switch point: f(vm, runnable, why) -> one of the vCPUs in `runnable`. A switch point is an exit
+that an instruction of the guest causes (`why` is its reason's name: PAUSE, CPUID, an IPI as APIC_WRITE or WRMSR, ...),
+the end of `ticks` ticks in the guest (TICKS) or of `instructions` instructions (INSTRUCTIONS) where f has one of these
 attributes, and a vCPU that waits (HALT, START). Between two of them one vCPU runs, whatever interrupts of the host or
 turns of other guests come in between; so the same answers give the same order, as long as the guest itself is the same
 and nothing comes from outside. Instructions are counted by the monitor trap flag. The start and reset of the guest call
@@ -29,7 +29,7 @@ from vmm.vtx.frame import GUEST_TICKS, MIN_RUN, ORDERED
 from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG, CONTROL_PAUSE_EXITING
 
 _MOST = const(1 << 16)  # runs of a schedule that are kept
-_LIMIT_SLICES = const(10)  # the longest that a function may think
+_LIMIT_SLICES = const(10)  # the longest time of a function
 _ON = const(1)  # of frame.ORDERED
 _TICKS = const(2)  # of frame.ORDERED: the turn ends by MIN_RUN
 _NUMBER_BITS = const(8)
@@ -67,7 +67,7 @@ class RoundRobin(_Order):
 
 
 class Random(_Order):
-    """Any, by a seed: the same seed gives the same order. stay: at so many points for each other the same goes on."""
+    """Random, by a seed: the same seed gives the same order. stay: so many points on average without a choice."""
 
     def __init__(self, seed, instructions=0, ticks=0, stay=0):
         self.seed = seed
@@ -107,7 +107,7 @@ class Starve(_Order):
 
 
 class Replay(_Order):
-    """A schedule again. `diverged`: the first point at which the vCPU that it names could not run, or None."""
+    """A recorded schedule. `diverged`: the first point at which the vCPU that it names could not run, or None."""
 
     def __init__(self, schedule, instructions=0, ticks=0):
         self.schedule = list(schedule)
@@ -133,7 +133,7 @@ class Replay(_Order):
 
 
 class Interleave:
-    """What vm.interleave gives: the function in use, and what it has answered. points: how often it was asked."""
+    """The value of vm.interleave: the function in use, and its answers. points: how often it was called."""
 
     def __init__(self, vm, function):
         """ValueError where the guest or the CPU cannot."""
@@ -215,7 +215,7 @@ class Interleave:
         if last.scheduled.state != RUNNING:
             return "HALT"
         if last.entry_tsc == self._entry:
-            return None  # it has not run since it was asked for
+            return None  # it has not run since it was chosen
         if self.instructions and _left(last) <= 0:
             return "INSTRUCTIONS"
         if self.ticks and last.scheduled.get(GUEST_TICKS) - self._mark >= self.ticks:

@@ -1,11 +1,11 @@
-"""In the middle of what the monitor does for one guest, those that go before it run.
+"""Guests of higher priority preempt what the monitor does for one guest.
 
 cpu.preempt() calls `_preempted` at a branch of bytecode, or in the middle of a garbage
 collection, once the time has come that `arm` has set. What it interrupts is mostly a handler
 of the guest that is `inside`; it may also be work of the monitor's own, or a line at the prompt.
 
-A line makes way for guests of priority above 0 (`arm_line`). Guests that have something to do all the time share the
-CPU with it: 1 ms for them, 10,000 ticks for the line. Their timers do not wait for the end of these.
+Guests of priority above 0 preempt a line (`arm_line`). Guests that never halt share the
+CPU with it: 1 ms for them, 10,000 ticks for the line. The timers of these guests end that time early.
 """
 
 from array import array
@@ -50,11 +50,11 @@ from vmm.vtx.frame import (
     STATE,
 )
 
-GRACES = const(10000)  # a second: so long a vCPU runs on when it has given another something to do
+GRACES = const(10000)  # a second / GRACES is how long a vCPU runs on after it has woken another
 _DEPTH = const(16)
 _LINE_GRACE = const(10000)  # host TSC ticks that a line gets while a guest above can run all the time
 _LINE_LEAST = const(2000)  # and in any case, once it was interrupted
-_LINE_LOOKS = const(1000)  # a second: so often guests above are looked at, and their consoles
+_LINE_LOOKS = const(1000)  # a second: how often guests above and their consoles are checked
 
 
 class Preemption:
@@ -73,7 +73,7 @@ class Preemption:
         self._line_parts = (
             address(self._words), address(self._frames), self._preempt_at, cpu.rdtsc, earliest, wakes,
         )  # fmt: skip
-        # preempt_soon(frame): the guest that is inside has given the halted one with this frame (hpa) something to do
+        # preempt_soon(frame): the guest that is inside has woken the halted one with this frame (hpa)
         self.preempt_soon = bind(
             _preempt_soon, self, address(self._words), address(self._frames), self._preempt_at,
             self.hz // GRACES, cpu.rdtsc, cut,
@@ -86,7 +86,7 @@ class Preemption:
 
     @property
     def nested(self):
-        """Whether something is interrupted: what touches other guests is put off."""
+        """Whether something is interrupted: work on other guests is deferred."""
         return self._interrupted[0] != 0
 
     def interrupts(self, frame):
@@ -96,21 +96,21 @@ class Preemption:
         return depth and frame == self._words[SERVED] or any([stack[1 + i] == frame for i in range(depth)])
 
     def defer(self, settle=None):
-        """Something for another guest is put off. Given once, a function that sees to it then."""
+        """Work for another guest is deferred. settle: a function that does it then; to be given once."""
         if settle:
             self._settle.append(settle)
         else:
             self._words[DEFERRED] |= TIES
 
     def defer_no_more(self, settle):
-        """The function has nothing to see to any more."""
+        """The function has no deferred work any more."""
         self._settle.remove(settle)
 
     def disarm(self):
         disarm(self._preempt_at)
 
     def _nested_failed(self, error):
-        """What happens in the middle stays there; Ctrl-C is for whoever was interrupted."""
+        """An error in the middle ends there; Ctrl-C is for the code that was interrupted."""
         disarm(self._preempt_at)
         if self._words[INSIDE]:
             self.inside_vcpu.left()
@@ -123,9 +123,9 @@ class Preemption:
 
 @micropython.viper
 def _preempted(scheduler, w: ptr32, frames: ptr32, stack: ptr32, payer: ptr32, run_above, rdtsc, attempt) -> int:
-    """Those that go before what is done now run until none of them can; returns when to do that again, 0: never.
+    """Guests above what runs now run until none of them can; returns the TSC of the next interruption, 0: none.
 
-    All that it works with is bound, since guests wait for it: to load an attribute or a global takes some 200 ticks."""
+    All its arguments are bound, since guests wait for it: to load an attribute or a global takes some 200 ticks."""
     depth = int(stack[0])
     if depth == _DEPTH:
         return 0
@@ -246,7 +246,7 @@ def _arm(scheduler, w: ptr32, frames: ptr32, p: ptr32, soonest, priority: int):
 
 @micropython.viper
 def arm_line(scheduler):
-    """A line at the prompt runs from now on: guests of priority above 0 that have something to do interrupt it."""
+    """A line at the prompt runs from now on: guests of priority above 0 that can run interrupt it."""
     words, at_frames, preempt, rdtsc, soonest, awake = scheduler._line_parts
     w = ptr32(words)
     frames = ptr32(at_frames)
@@ -287,9 +287,9 @@ def arm_line(scheduler):
 
 @micropython.viper
 def hold(scheduler, frame: int, more: int):
-    """VM.hold. frame: hpa of the guest's. Once nobody holds it, it takes the CPU if it is due.
+    """VM.hold. frame: hpa of the guest's. When the last hold ends, it takes the CPU if it is due.
 
-    An equal whose turn ended meanwhile runs without an end, as nobody else could: its turn ends now. Else a vCPU whose
+    An equal whose turn ended meanwhile runs without an end, as no other could: its turn ends now. Else a vCPU whose
     every instruction is a step, for which the others are held, might never reach the end of a turn outside a step.
     """
     f = ptr32(frame)
@@ -312,7 +312,7 @@ def hold(scheduler, frame: int, more: int):
 
 @micropython.viper
 def _preempt_soon(scheduler, w: ptr32, frames: ptr32, preempt: int, grace: int, rdtsc, end, frame: int):
-    """Its turn ends soon, and if the other goes before it, whatever bytecode runs for it then is interrupted."""
+    """Its turn ends soon, and if the other has a higher priority, bytecode that runs for it then is interrupted."""
     inside = int(w[INSIDE])
     f = ptr32(frame)
     if inside == 0 or f[STATE] != WAITS:

@@ -16,7 +16,7 @@ _LIMIT_SLICES = const(100)  # the longest that a rule may think
 
 
 def turn(scheduler, deadline):
-    """One turn of whom the rule names; its vCPUs come by turns. deadline: host TSC, 0: none."""
+    """One turn of the VM that the rule names; its vCPUs take turns. deadline: host TSC, 0: none."""
     runnable = []
     timers = [deadline] if deadline else []
     able = {}  # id of a VM: the vCPU of it that has used the least of those that can run
@@ -84,7 +84,7 @@ def _wake(vcpu):
 
 
 def _pick(scheduler, runnable):
-    """Whom the rule names. One that fails is removed: it must not keep guests from running."""
+    """The VM that the rule names. A rule that fails is removed: it must not keep guests from running."""
     cpu.watch(cpu.rdtsc() + _LIMIT_SLICES * scheduler.slice_ticks)
     try:
         vm = cpu.guard(scheduler.policy.pick, runnable, heap_of_call())

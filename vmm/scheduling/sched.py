@@ -1,13 +1,13 @@
-"""Who runs when: guests run while the prompt waits, and in time.sleep.
+"""Which guest runs when. Guests run while the prompt waits, and in time.sleep.
 
 The scheduler is the port's idle hook. It gives the CPU to the runnable guest with the
 highest priority, by turns and shares among equals; a halted guest costs nothing until its
 timer or an interrupt wakes it, and then takes the CPU from those below it. While a line of
-Python executes, guests of priority 0 stand still. What it goes by stands in the vCPU frames, so that the
-way from one guest to the next makes no objects and calls no bytecode.
+Python executes, guests of priority 0 stand still. Its state is in the vCPU frames, so that the
+switch from one guest to the next makes no objects and calls no bytecode.
 
 `sched.policy` puts an object of the user's in place of that rule: its pick(runnable) gets the
-VMs that can run and returns one of them, or None for nobody.
+VMs that can run and returns one of them, or None for none.
 """
 
 import gc
@@ -50,7 +50,7 @@ _BLOCK = const(128)  # bytes of one of the heap
 
 
 class Scheduler(Preemption, Consoles):
-    """Who runs when: sched at the prompt.
+    """The scheduler: sched at the prompt.
 
     vcpus: those of all VMs, the highest priority first, those of one in the order in which they came to have it.
     policy: None, or an object with pick(runnable). most: how many vCPUs there can be.
@@ -70,7 +70,7 @@ class Scheduler(Preemption, Consoles):
         self._callbacks = []
         self.drivers = []  # look(floor) of each, called when a host interrupt has come (vmm/host)
         self.say = print  # Monitor puts its journal here
-        self.failures = 0  # of what is no guest's
+        self.failures = 0  # errors that belong to no guest
         self._started = cpu.rdtsc()
         self._allocated = cpu.allocated()
         self._collect_at = cpu.collect_at()
@@ -201,23 +201,23 @@ class Scheduler(Preemption, Consoles):
             charge(frame, passed(words, began))
 
     def begins(self):
-        """Now, for charge_since()."""
+        """The time now, for charge_since()."""
         return begin(self._words)
 
     def charge_since(self, vm, began):
-        """What has been done since begins() is charged to a guest."""
+        """Charge the time since begins() to a guest."""
         charge(vm.vcpus[0].scheduled.frame, passed(self._words, began))
 
     def hook(self, deadline):
-        """The port's idle hook: run guests until the monitor is wanted."""
+        """The port's idle hook: run guests until the prompt has input or the deadline is over."""
         # A policy that sleeps runs no guest.
         due = self._fresh()
         if due:
             try:
                 if due & GARBAGE:
-                    self.collect()  # where the monitor is wanted again and again there are no turns
+                    self.collect()  # steady input at the prompt leaves no turns in which to collect
                 if due & ~GARBAGE:
-                    self._run_deferred(0)  # the debugger's line has been heard while no guest ran
+                    self._run_deferred(0)  # gdb's line has received characters while no guest ran
             finally:
                 arm_line(self)  # both have disarmed, and the next line may come without a turn in between
         while not cpu.wanted():
@@ -241,7 +241,7 @@ class Scheduler(Preemption, Consoles):
             self._ended()
 
     def _failed(self, error):
-        """Whose exit, or whose timer, it was is stopped; the others go on."""
+        """Stop the guest whose exit or timer has failed; the others run on."""
         at, self._words[CALLED] = self._words[CALLED], 0
         if self._serviced >= 0:
             self._unplug(error)
@@ -262,7 +262,7 @@ class Scheduler(Preemption, Consoles):
         vm.log_error("stopped: the monitor failed at %s" % what, error)
 
     def report_error(self, error):
-        """What has failed is no guest's. Guests go on a time slice later, since it may fail again at once."""
+        """An error that belongs to no guest. Guests run on a time slice later, since it may fail again at once."""
         self.failures += 1
         try:
             if isinstance(error, MemoryError):
@@ -276,7 +276,7 @@ class Scheduler(Preemption, Consoles):
         self._idle(cpu.rdtsc() + self.slice_ticks)
 
     def _idle(self, deadline):
-        """Wait without a look at consoles and drivers: they are looked at later."""
+        """Wait without checking consoles and drivers: they are checked later."""
         if cpu.idle(deadline):
             self.poll_later()
 
@@ -286,7 +286,7 @@ class Scheduler(Preemption, Consoles):
         self._words[INSIDE] = 0
 
     def _run_deferred(self, _):
-        """What was put off while a handler was interrupted."""
+        """Do the work that was deferred while a handler was interrupted."""
         later = self._words[DEFERRED]
         self._words[DEFERRED] = 0
         if later & TIES:
@@ -308,7 +308,7 @@ class Scheduler(Preemption, Consoles):
         self._words[STILLS] += more
 
     def collect(self):
-        """Collect garbage. Guests of priority above 0 do not wait for it; those whose garbage it is pay for it."""
+        """Collect garbage. Guests of priority above 0 are not delayed; guests are charged for their own garbage."""
         words = self._words
         blocks = cpu.heap()[2] // _BLOCK
         began = begin(words)

@@ -1,4 +1,4 @@
-"""What the scheduler knows of a vCPU and of a VM, as attributes; the words themselves stand in the vCPU frames.
+"""The scheduler's state of a vCPU and of a VM, as attributes; the words themselves are in the vCPU frames.
 
 Priority and share are the VM's; each frame has them, since the scheduler looks there. All else is the vCPU's.
 """
@@ -51,7 +51,7 @@ class Scheduled:
         _put(self._words, APIC_PAGE, apic_page)
 
     def detach(self, words):
-        """The frame has been given back: from now on these words serve, which all destroyed guests share."""
+        """The frame has been given back: from now on these words are used, which all destroyed guests share."""
         self._words = words
         self.frame = uctypes.addressof(words)
         self.put(SHARE, 1)
@@ -94,7 +94,7 @@ class Scheduled:
             self.before = states.WAIT_FOR_SIPI
 
     def stand(self, state):
-        """Stand still; go() goes on with what it did before."""
+        """Stand still; go() restores the state before."""
         now = self.state
         if now in _ACTIVE:
             self.before = now
@@ -137,7 +137,7 @@ class ScheduledVm:
     """
 
     def schedule(self, priority, share):
-        """The vCPUs are there."""
+        """Take part, with the vCPUs that now exist."""
         self._scheduled = [vcpu.scheduled for vcpu in self.vcpus]
         self.priority = priority
         self.share = share
@@ -230,7 +230,7 @@ class ScheduledVm:
             scheduled.put(TURN, value)
 
     def catch_up(self):
-        """What it missed of its turns while it stood still is gone."""
+        """It gets no credit for turns that it missed while it stood still."""
         self.turn = max(self.turn, self.monitor.scheduler.now(self.priority))
 
     @property

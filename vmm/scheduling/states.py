@@ -1,4 +1,4 @@
-"""What a VM can be doing: vm.state, and the word of its vCPU frame by which the scheduler goes."""
+"""States of a VM: vm.state, and the word of its vCPU frame that the scheduler reads."""
 
 from micropython import const
 

@@ -1,6 +1,6 @@
 """`with still():` at the prompt: guests of every priority stand still.
 
-Without it a line makes way for guests of priority above 0 (vmm/scheduling/preemption.py), as a handler does.
+Without it guests of priority above 0 preempt a line (vmm/scheduling/preemption.py), as a handler does.
 """
 
 

@@ -2,9 +2,9 @@
 
     vms['linux'].hide_stops = True
 
-While the guest is paused, by a breakpoint, a step, gdb or pause(), and in exits of which the monitor makes something
-for a watcher (policies, hidden breakpoints, watched pages, steps), its clock stands still. All that it can tell the
-time by counts from that clock (vmm/scheduling/clock.py): the TSCs and the local APIC timers of all vCPUs, 8254, HPET,
+While the guest is paused, by a breakpoint, a step, gdb or pause(), and in exits that are handled
+for a watcher (policies, hidden breakpoints, watched pages, steps), its clock stands still. All time sources of the
+guest count from that clock (vmm/scheduling/clock.py): the TSCs and the local APIC timers of all vCPUs, 8254, HPET,
 power management timer, MC146818. So they agree, and no deadline comes nearer.
 
 A stop begins with the exit, or with the pause. STOPPED, the same in the frames of all vCPUs, has its host TSC, at which
@@ -35,7 +35,7 @@ _ENDS = const(0x7FFFFFF8 & ~(HOST | SPIN) | WAIT)
 
 
 class Stops:
-    """One guest's, while they are hidden: vm.stops."""
+    """The hidden stops of one guest: vm.stops."""
 
     def __init__(self, vm):
         self._vm = vm
@@ -43,7 +43,7 @@ class Stops:
         self._unseen = vm.monitor.unseen
 
     def open(self):
-        """From now on."""
+        """Hide stops from now on."""
         vm = self._vm
         vm.stops = self
         for vcpu in vm.vcpus:
@@ -55,7 +55,7 @@ class Stops:
             self.begin()
 
     def close(self):
-        """They show again."""
+        """Show stops again."""
         self.end()
         del self._vm.stops
         self._vm.exits.replace(ATTENTION)
@@ -75,7 +75,7 @@ class Stops:
             stop(self._frame, cpu.rdtsc())
 
     def step(self, vcpu):
-        """An exit of this vCPU is a watcher's."""
+        """An exit of this vCPU belongs to a watcher."""
         if not since(self._frame):
             stop(self._frame, vcpu.scheduled.get(EXIT_TSC) or cpu.rdtsc())
 
@@ -91,7 +91,7 @@ class Stops:
             move(self._frame, cpu.rdtsc(), 0)
 
     def spend(self, ticks):
-        """The stop at hand shows so many ticks."""
+        """The current stop shows so many ticks."""
         if since(self._frame):
             stop(self._frame, since(self._frame) + ticks)
 
@@ -103,7 +103,7 @@ def conceal(handler):
 
 @micropython.viper
 def _concealed(rdtsc, begin, move, handler, vcpu) -> int:
-    """One that is called for no exit of the vCPU's own, which waits or runs later, ends its stop itself."""
+    """A handler that is called outside of an exit of the vCPU, which waits or runs later, ends its stop itself."""
     f = ptr32(vcpu)
     own = f[EXIT_TSC] | f[EXIT_TSC + 1]
     if f[STOPPED] | f[STOPPED + 1] == 0:

@@ -1,7 +1,7 @@
-"""The way from one guest to the next, in viper: it makes no objects and calls no bytecode.
+"""The switch from one guest to the next, in viper: it makes no objects and calls no bytecode.
 
 The scheduler's rule (vmm/scheduling/sched.py) by the words in the vCPU frames. `turns` has four parts: wake and choose,
-until when, run, charge. What happens seldom is a function of its own. The parts are one function all the same: a call
+until when, run, charge. Rare cases are functions of their own. The parts are one function all the same: a call
 from viper costs some 180 ticks, and to load each of the fifteen values that they share some 80 more. With functions
 that call timers back and wake a guest, the way from a deadline to a guest at HLT took 3,097 ticks instead of 2,745.
 """
@@ -67,11 +67,11 @@ from vmm.vtx.frame import (
     WAKES,
 )
 
-_GRACE = const(20000)  # ticks for what is interrupted, where a guest above runs on and on
+_GRACE = const(20000)  # ticks for what is interrupted, where a guest above never halts
 _PATIENCE = const(3)  # it does so for longer than a slice shifted by this
 _LINE_TURNS = const(1000)  # a second: in the middle of a line guests have the CPU for so long at a time
 
-# After so many guests, plus 1, a look at the clock.
+# After so many guests, plus 1, the clock is checked.
 _STRETCH = const(15)
 
 
@@ -89,13 +89,13 @@ def _woken_in_vain(vcpu, frame: int, now: int) -> int:
 
 @micropython.viper
 def _interrupt_again(words: ptr32, when: int):
-    """What is interrupted goes on until this host TSC, 0: to its end."""
+    """The interrupted work continues until this host TSC, 0: to its end."""
     words[AGAIN] = when
     words[AGAIN + 1] = when >> 32
 
 
 def parts(sched):
-    """What turns() works with: Scheduler._parts."""
+    """The arguments of turns(): Scheduler._parts."""
     address = uctypes.addressof
     return (
         address(sched._words), address(sched._levels), address(sched._frames), sched.vcpus, sched._callbacks,
@@ -106,10 +106,10 @@ def parts(sched):
 
 @micropython.viper
 def turns(sched, deadline: int, once: int):
-    """Turn after turn until the monitor is wanted. deadline: host TSC or 0. once: 1 for one turn, 2 for as long
+    """Turn after turn until the prompt has input. deadline: host TSC or 0. once: 1 for one turn, 2 for as long
     as a guest at or above the floor can run: in the middle of a line for 1 ms at most, in that of a driver's work for a
     slice."""
-    # By one tuple: as attributes and globals they took 2,900 ticks, for which a guest that is due waits.
+    # In one tuple: as attributes and globals they took 2,900 ticks, for which a guest that is due waits.
     (
         words, at_levels, at_frames, vcpus, callbacks, at_allocated, at_collect_at, at_preempt,
         rdtsc, idle, wanted, enter, run, awake, call_back, soonest, charged,
@@ -133,7 +133,7 @@ def turns(sched, deadline: int, once: int):
         # -- wake and choose
         if w[DEFERRED]:
             if once != 2:
-                return  # the debugger's line has been heard since the last look
+                return  # gdb's line has received characters since the last check
         now = int(rdtsc())
         count = int(w[COUNT])
         best = -1
@@ -155,7 +155,7 @@ def turns(sched, deadline: int, once: int):
                 if level < floor:
                     break
                 if best >= 0:
-                    break  # the highest come first: nobody after it can be the one
+                    break  # the highest come first: none after it can be chosen
                 above = soon
                 rank = level
                 at = level << LEVEL
@@ -179,7 +179,7 @@ def turns(sched, deadline: int, once: int):
                         f[DIRTY] |= DIRTY_TIMERS
                         if soon:
                             first = int(rdtsc())
-                            if first >= soon:  # what woke it goes on when those before it have run
+                            if first >= soon:  # the one that woke it runs on after those of higher priority
                                 charged(frames[i], first - now)
                                 now = first
                                 missed = 1
@@ -219,7 +219,7 @@ def turns(sched, deadline: int, once: int):
                     if now < (int(levels[at + END]) | int(levels[at + END + 1]) << 32):
                         order = -1
                     else:
-                        order += half // int(f[SHARE])  # of two that are about even the other one's turn it is
+                        order += half // int(f[SHARE])  # of two that are about even, it is the other's turn
                 if best < 0 or order < place:
                     best = i
                     turn = mine
@@ -237,7 +237,7 @@ def turns(sched, deadline: int, once: int):
         if missed:
             continue  # its timer has come since it was looked at: it need not wait for the look at all others
 
-        # -- the order of a guest's vCPUs that its user wants
+        # -- the order of a guest's vCPUs that its user has set
         ordered = 0
         if best >= 0:
             if ptr32(frames[best])[ORDERED]:
@@ -267,7 +267,7 @@ def turns(sched, deadline: int, once: int):
         if best < 0:
             if once == 2:
                 if soon:
-                    # What was interrupted ahead of this timer would reach no better moment.
+                    # The work that was interrupted ahead of this timer has no time left before it.
                     if soon - int(rdtsc()) <= int(AHEAD):
                         while int(rdtsc()) < soon:
                             pass
@@ -293,7 +293,7 @@ def turns(sched, deadline: int, once: int):
             continue
         if allocated[0] > collect_at[COLLECT]:
             if once != 2:
-                # One that has just been woken goes first, as it is likely to wait again soon.
+                # A guest that has just been woken runs first, as it is likely to halt again soon.
                 if above or allocated[0] >> (1 if woken == best else 0) > collect_at[COLLECT_AT_LAST]:
                     sched.collect()
                     continue
@@ -306,7 +306,7 @@ def turns(sched, deadline: int, once: int):
         f[SLICE_END + 1] = stop >> 32
         f[DIRTY] |= DIRTY_TIMERS
         collect_at[PAYER] = int(f)
-        f[EXIT_TSC] = now  # the way to its entry is its own
+        f[EXIT_TSC] = now  # the path to its entry is charged to it
         f[EXIT_TSC + 1] = now >> 32
         if int(w[LAST]) != int(f):
             w[LAST] = int(f)
@@ -332,7 +332,7 @@ def turns(sched, deadline: int, once: int):
                 f[TURN] = turn + used
                 f[TURN + 1] = turn + used >> 32
         if equals == 1:
-            turn += used  # nobody has waited
+            turn += used  # none has waited
         levels[at + NOW] = turn
         levels[at + NOW + 1] = turn >> 32
         if answer & BEYOND:
@@ -357,7 +357,7 @@ def turns(sched, deadline: int, once: int):
         if once == 2:
             if f[STATE] == RUNS:
                 if wanted():
-                    # What is interrupted has to go on, but not before this guest has done what it was woken for.
+                    # The interrupted work has to continue, but not before this guest has done what it was woken for.
                     now = int(rdtsc())
                     if now >= patience:
                         _interrupt_again(words, now + _GRACE)
@@ -385,5 +385,5 @@ def turns(sched, deadline: int, once: int):
 
 @micropython.viper
 def nobody_pays(collect_at: int):
-    """What is allocated from now on is no guest's. collect_at: Scheduler._collect_at."""
+    """Allocations from now on belong to no guest. collect_at: Scheduler._collect_at."""
     ptr32(collect_at)[PAYER] = 0

@@ -188,7 +188,7 @@ def _called(sides, vcpu):
 
 
 def _ring(side):
-    """Hypercall: how many other sides were told; all ones where there is no such window."""
+    """Hypercall: how many other sides were interrupted; all ones where there is no such window."""
     if side is None:
         return UNKNOWN
     told = 0

@@ -3,8 +3,8 @@
 Exceptions go straight into the entry fields (`inject`). NMIs and interrupts wait here
 until the guest can take them; `kick` sets the frame's pending word, and the shim then
 calls `pending` (slot PENDING) before it enters. Where virtual-interrupt delivery is in
-use, local-APIC interrupts are the CPU's business (vmm/vtx/apicv.py) and only 8259 interrupts
-and NMIs come this way. Source: SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting".
+use, the CPU delivers local-APIC interrupts (vmm/vtx/apicv.py), and only 8259 interrupts
+and NMIs are delivered here. Source: SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting".
 
 One file, since the three share the entry fields, and the order among them is the subject.
 """
@@ -88,9 +88,9 @@ def inject(vcpu, vector, error=0, first=0):
 
 
 def reflect(vcpu, vector, error=0, first=0):
-    """Deliver exception `vector`, which the guest itself has met, at the next entry.
+    """Deliver exception `vector`, which the guest itself has caused, at the next entry.
 
-    first: information on the event whose delivery met it; without, the event that waits for
+    first: information on the event whose delivery caused it; without, the event that waits for
     the entry. An exception during the delivery of another becomes a double fault, or shuts
     the guest down, as on the CPU (SDM Vol. 3A, "Interrupt 8 - Double Fault Exception"); any
     other event is lost, as there. Returns a verdict.
@@ -160,7 +160,7 @@ def requeue(vcpu):
 
 @micropython.viper
 def window(vcpu) -> int:
-    """Handler of exits that say "now it can be delivered": the next entry comes by slot PENDING."""
+    """Handler of exits that say "now it can be delivered": the next entry goes through slot PENDING."""
     f = ptr32(vcpu)
     f[PENDING] = 1
     return 0
@@ -209,7 +209,7 @@ class Events:
 
     @micropython.viper
     def kick(self):
-        """Something changed that may want delivery."""
+        """Something has changed: an event may be deliverable."""
         ptr32(self._vcpu)[PENDING] = 1
 
     @property
@@ -379,7 +379,7 @@ def wakes(frame: int) -> int:
     return 0
 
 
-# Every interrupt that the CPU does not deliver by itself comes by here, hence no call but the one
+# Every interrupt that the CPU does not deliver by itself is handled here, hence no call but the one
 # to the 8259s. NMIs take Events.pending.
 @micropython.viper
 def _pending(page: int, acknowledge, events, vcpu) -> int:

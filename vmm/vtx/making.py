@@ -51,7 +51,7 @@ def make(vm, number, caps, take, exits, live_msrs):
 
 
 def prepare(vcpu, caps):
-    """Controls and host state, into its VMCS; guest state comes by start(). vpid and msr_bitmap are the vCPU's."""
+    """Write controls and host state into its VMCS; start() writes the guest state. vpid, msr_bitmap: the vCPU's."""
     vcpu.clear()
     _controls(vcpu, caps)
     _host(vcpu, caps)

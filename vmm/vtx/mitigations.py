@@ -1,8 +1,8 @@
-"""What is done against flaws of speculative execution, decided once at the start and shown at the prompt.
+"""Mitigations of flaws of speculative execution, decided once at the start and shown at the prompt.
 
 Each measure is on where the CPU says that it is vulnerable, or does not say that it is not, and can be helped;
 `mitigations=off` on the monitor's command line turns all off. `print(mitigations)` says which are on and why. The
-decision is by CPUID and IA32_ARCH_CAPABILITIES alone: a list of CPU models is nowhere. docs/security.md says what is
+decision is by CPUID and IA32_ARCH_CAPABILITIES alone: there is no list of CPU models. docs/security.md says what is
 promised. Source: SDM Vol. 2A, "CPUID - CPU Identification", leaf 07H; Vol. 4, IA32_ARCH_CAPABILITIES,
 IA32_SPEC_CTRL, IA32_PRED_CMD, IA32_FLUSH_CMD.
 """
@@ -47,7 +47,7 @@ class Features(Reg):
 
 @register
 class ArchCapabilities(Reg):
-    """IA32_ARCH_CAPABILITIES, the bits that the monitor goes by or shows to guests."""
+    """IA32_ARCH_CAPABILITIES, the bits that the monitor uses or shows to guests."""
 
     RDCL_NO = Bits(0)
     IBRS_ALL = Bits(1)

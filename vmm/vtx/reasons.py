@@ -1,7 +1,7 @@
 """Basic exit reasons (SDM Vol. 3C, appendix "VMX Basic Exit Reasons").
 
-Also the two slots of the dispatch table that are no exits: the guest was not entered
-because the monitor is wanted (ATTENTION) or because an event waits (PENDING).
+Also the slots of the dispatch table that are no exits: for instance, the guest was not entered
+because of a host interrupt (ATTENTION) or because an event waits (PENDING).
 """
 
 from micropython import const

@@ -1,4 +1,4 @@
-"""What this CPU does in VMX non-root operation, found out by guests of a few bytes before any other runs.
+"""How this CPU behaves in VMX non-root operation, tried by guests of a few bytes before any other runs.
 
 An emulator, or a monitor below this one, may offer a control and not act on it. `run` enters
 three guests in real mode, each with a host interrupt or a trap ahead, and looks at the exit:
@@ -7,7 +7,7 @@ three guests in real mode, each with a host interrupt or a trap ahead, and looks
 - so it is where an interrupt of the guest's waits in virtual-interrupt delivery too;
 - the monitor trap flag exits after one instruction.
 
-Nothing asks which engine it runs on. Source: SDM Vol. 3C, "Pin-Based VM-Execution Controls",
+No code tests which engine it runs on. Source: SDM Vol. 3C, "Pin-Based VM-Execution Controls",
 "Virtual-Interrupt Delivery", "Monitor Trap Flag".
 """
 

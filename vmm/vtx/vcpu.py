@@ -1,4 +1,4 @@
-"""A virtual CPU: its VMCS, and what Python can ask of it.
+"""A virtual CPU: its VMCS, and its methods and properties in Python.
 
 `Vcpu` holds the methods and properties of vmx.VCPU objects; the registers themselves are
 native attributes (port/vcpu.c). Source: SDM Vol. 3C, "Virtual Machine Control
@@ -206,7 +206,7 @@ class Vcpu:
 
     @property
     def packet(self):
-        """The frame that a policy on PACKET is asked about (vmm/network/packet.py); None elsewhere."""
+        """The frame for which a policy on PACKET is called (vmm/network/packet.py); None elsewhere."""
         expansion = self.vm.expansion
         return expansion.packets.packet if expansion is not None and expansion.packets is not None else None
 
@@ -263,7 +263,7 @@ class Vcpu:
 
     @property
     def new(self):
-        """In a policy on WRITE or MEMORY the value that the instruction writes; None where it cannot be told."""
+        """In a policy on WRITE or MEMORY the value that the instruction writes; None where it is not computed."""
         from vmm.debug import operand
 
         return operand.new(self)

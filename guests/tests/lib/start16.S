@@ -1,5 +1,5 @@
 /* Real mode. The monitor loads the whole image at 0x7c00; a PC's BIOS loads its first sector there, which
- * then reads the rest from the disk. A signature at the end tells which; it is used up, so that one left
+ * then reads the rest from the disk. A signature at the end shows which; it is used up, so that one left
  * in memory by an earlier start is not taken for this one. */
     .code16
     .section .boot, "ax"

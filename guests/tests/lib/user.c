@@ -27,7 +27,7 @@ struct user_entry {
     word ip, cs, flags, sp, ss;
 };
 
-/* Saves what C wants kept and its stack pointer, then IRETs through `entry` (RDI, or EAX). */
+/* Saves the registers that C preserves and its stack pointer, then IRETs through `entry` (RDI, or EAX). */
 void user_enter(const struct user_entry *entry, word argument, word *save);
 /* Back to the caller of user_enter() on the stack saved there. */
 void user_back(word sp) __attribute__((noreturn));

@@ -1,7 +1,7 @@
 """How long Debian takes from its boot loader's first instruction to its login prompt: natively and under the monitor.
 
 Both begin where the BIOS jumps to the disk's first sector, and end where the last character of the prompt is written to
-the 16550. The disk is a copy of that of `make debian`, on the machine's ATA; no network. Its kernel is told the TSC's
+the 16550. The disk is a copy of that of `make debian`, on the machine's ATA; no network. It gets the TSC's
 frequency: natively it would believe CPUID, which speaks of 3.5 GHz, and each delay of a driver took 35 times its time.
 Natively the BIOS says in Bochs's log that it jumps, 55 instructions before it does, and the log has each access to the
 serial port.

@@ -57,5 +57,5 @@ def skipped(text: str) -> dict[str, str]:
 
 
 def wait(console: Console, timeout: float) -> str:
-    """What the guest prints on this console up to its end. Raises PcanelError."""
+    """The guest's output on this console up to its end. Raises PcanelError."""
     return console.expect(rf"(?s).*?({DONE}|{FAILED})", timeout)[0].decode()

@@ -71,7 +71,7 @@ def run(
 
 
 def statistics(text: str) -> dict[str, int]:
-    """What KVM counted, of what run() has returned."""
+    """KVM's counts, from what run() has returned."""
     return {name: int(count) for name, count in _STATISTIC.findall(text)}
 
 

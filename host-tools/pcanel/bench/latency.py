@@ -215,7 +215,7 @@ class Monitored:
             self.monitor.exec("import time\ntime.sleep_ms(200)", 300)
 
     def _at_the_prompt(self) -> str:
-        """What the guest reports, while a person uses the prompt."""
+        """The guest's report, while a person uses the prompt."""
         repl, rtos = self.monitor.console("repl"), self.monitor.console("rtos")
         end = time.monotonic() + _TIMEOUT
         repl.send("\r")
@@ -288,7 +288,7 @@ def under_kvm(cpu: str | None, interrupts: int = INTERRUPTS) -> Latency:
 
 
 def document(meta: dict, rows: list[Latency], pause: int) -> dict:
-    """What latency.json holds."""
+    """The contents of latency.json."""
     return {"meta": meta, "gc_pause_max": pause, "goals": GOALS, "rows": [asdict(row) for row in rows]}
 
 

@@ -45,7 +45,7 @@ class Boot:
 
     @property
     def total(self) -> int:
-        """All exits. KVM counts them by itself; of its reasons it tells few, and only those."""
+        """All exits. KVM counts them by itself; by reason it counts only a few."""
         return self.exits.get("exits", sum(self.exits.values()))
 
     @property

@@ -290,7 +290,7 @@ NESTED = tuple(
 
 ALL = EXITS + SYSTEM + INSIDE + NESTED
 
-# On a CPU without APIC virtualization: what meets the local APIC, and the commonest of the others. Goal: KVM's there.
+# On a CPU without APIC virtualization: accesses to the local APIC, and the commonest of the others. Goal: KVM's there.
 BARE_CPU = "corei5_arrandale_m520"
 _BARE = (
     "cpuid",

@@ -75,7 +75,7 @@ def _file(directory: Path, name: str, switches: tuple[str, ...]) -> Path:
 
 
 def _run(console: Console, line: str) -> str:
-    """What a line at a guest's shell prints."""
+    """The output of a line at a guest's shell."""
     console.send(f"{line}; echo net: over $?\n")
     return console.expect(r"(?s).*?^net: over \d+", _TIMEOUT)[0].decode(errors="replace")
 

@@ -27,7 +27,7 @@ class Results:
     kvm: dict[str, Row] = field(default_factory=dict)
 
     def document(self, measures: tuple[Measure, ...]) -> dict:
-        """What bench.json holds."""
+        """The contents of bench.json."""
         return {"meta": self.meta, "rows": self.rows(measures)}
 
     def rows(self, measures: tuple[Measure, ...]) -> list[dict]:

@@ -30,7 +30,7 @@ def _dump(options: argparse.Namespace) -> int:
 
 
 class Progress:
-    """Tells now and then how far it is, on a terminal."""
+    """Prints the progress now and then, on a terminal."""
 
     def __init__(self):
         self._next = time.monotonic() + _PERIOD

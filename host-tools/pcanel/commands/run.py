@@ -222,7 +222,7 @@ def _until(monitor: Monitor, pattern: re.Pattern, name: str | None, deadline: fl
 
 
 def _nobody_left(monitor: Monitor, name: str | None) -> str | None:
-    """The monitor's words about the guests who could still print, if it has started none of them."""
+    """The monitor's words about the guests that could still print, if it has started none of them."""
     guests = [guest.name for guest in monitor.guests if name in (None, guest.name)]
     refused = [monitor.refusal(guest) for guest in guests]
     return "; ".join(refused) if refused and all(refused) else None

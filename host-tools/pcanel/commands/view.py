@@ -60,7 +60,7 @@ class _Shown:
         self._why = ""
 
     def now(self) -> None:
-        """The screen as it is now; why one is not shown is told once."""
+        """The screen as it is now; why one is not shown is printed once."""
         if time.monotonic() - self._asked >= _ASK:
             self._source.facts = self._ask()
             self._asked = time.monotonic()

@@ -28,7 +28,7 @@ _SIZE_MOST = 64 << 30
 
 
 def make(image: Path, name: str, suite: str, kernel: str, size: int | None, more: tuple[str, ...], say) -> None:
-    """Writes `image`. size: bytes, None: what the system needs and a little more. more: packages. say(text) tells how
+    """Writes `image`. size: bytes, None: what the system needs and a little more. more: packages. say(text) prints how
     far it is. Raises InputError, PcanelError."""
     if size is not None and not 256 * _MIB <= size <= _SIZE_MOST:
         raise InputError(f"--size {size >> 20}M: must be from 256M to 64G")

@@ -18,7 +18,7 @@ from pcanel.ram.map import Map, open_memory
 
 @dataclass
 class Machine:
-    """What an engine is asked to start."""
+    """The machine that an engine starts."""
 
     directory: Path  # the run's own; the engine's files go here
     image: Path  # the monitor's ELF, or an ISO that has it
@@ -121,7 +121,7 @@ class Engine:
         return {}
 
     def arguments(self) -> list[str]:
-        """What stands behind the program's name on the command line."""
+        """The arguments of the program."""
         raise NotImplementedError
 
     def start(self) -> None:
@@ -207,7 +207,7 @@ class Engine:
         self.machine.lines.clear()
 
     def log_lines(self) -> list[str]:
-        """What the engine itself has said."""
+        """The engine's own messages."""
         return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
 
     def log_tail(self, lines: int = 12) -> str:

@@ -86,7 +86,7 @@ class Bochs(Engine):
         return self.machine.is_iso
 
     def lines(self) -> list[int | Path]:
-        """What COM1, COM2, ... lead to: a loopback port to connect to, or a file that takes the output."""
+        """The far ends of COM1, COM2, ...: a loopback port to connect to, or a file that takes the output."""
         return list(self.machine.ports)
 
     def make_medium(self, iso: Path) -> None:
@@ -162,7 +162,7 @@ class Bochs(Engine):
         return self._bochs.environment(self.machine.directory)
 
     def debugger_script(self) -> str:
-        """What the debugger is told, where there is one."""
+        """The debugger's commands, where there is one."""
         return "c\n"
 
     def arguments(self) -> list[str]:

@@ -67,7 +67,7 @@ class Program:
         return shutil.which(self.path) is not None
 
     def version(self) -> str:
-        """What it says of itself, e.g. '3.0'; 'unknown' where it says nothing."""
+        """Its version as it reports it, e.g. '3.0'; 'unknown' where it says nothing."""
         said = subprocess.run([self.path, "--help", "cpu"], capture_output=True, text=True, check=False)
         match = re.search(r"Bochs x86 Emulator (\S+)", said.stdout + said.stderr)
         return match[1] if match else "unknown"

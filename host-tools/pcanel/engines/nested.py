@@ -64,7 +64,7 @@ class Nested(Bochs):
         medium.make(iso, {"/pcanel.elf": machine.image, **files}, self.script(), qemu=True)
 
     def script(self) -> str:
-        """What the outer system runs: QEMU with the monitor."""
+        """The script of the outer system: QEMU with the monitor."""
         machine = self.machine
         words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]
         words += ["-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", str(machine.memory)]
@@ -110,7 +110,7 @@ class Nested(Bochs):
         return super().explain(code)
 
     def log_lines(self) -> list[str]:
-        """What the outer system and QEMU have said, and Bochs's panics."""
+        """Messages of the outer system and of QEMU, and Bochs's panics."""
         panics = [line for line in super().log_lines() if ">>PANIC<<" in line]
         return self._said().decode(errors="replace").splitlines() + panics
 

@@ -112,7 +112,7 @@ class Qemu(Engine):
         return super().explain(code) + (f": {ending}" if ending else "")
 
     def _ending(self) -> str | None:
-        """One line about the first event that ends a run. What we asked QEMU for ends none."""
+        """One line about the first event that ends a run. Events that we requested end none."""
         for event in self.events():
             if event["event"] == _RESET and not self.machine.reset_ends:
                 continue
@@ -137,7 +137,7 @@ class Qemu(Engine):
         return self._qmp.command("query-status")["status"]
 
     def events(self) -> list[dict]:
-        """What QMP has reported: resets, shutdown, panics."""
+        """Events that QMP has reported: resets, shutdown, panics."""
         return self._qmp.events() if self._qmp else []
 
     def reset(self) -> None:
@@ -186,7 +186,7 @@ class Qemu(Engine):
         return int(match[1], 16)
 
     def _say(self, line: str) -> str:
-        """What QEMU's monitor for people answers."""
+        """The answer of QEMU's human monitor."""
         return self._qmp.command("human-monitor-command", **{"command-line": line})
 
     def stop(self) -> None:

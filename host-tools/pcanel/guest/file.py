@@ -266,7 +266,7 @@ def _check_without_pci(reader: _Reader, config: dict) -> None:
 
 
 def _entered(reader: _Reader, protocol: str, pci: bool | None) -> tuple[str | None, str | None]:
-    """What the guest starts with: a kernel's path, or firmware's."""
+    """The file that the guest starts: a kernel's path, or firmware's."""
     kernel = reader.take("kernel", str, "a path")
     firmware = reader.take("firmware", str, "a path")
     if protocol in FIRMWARE:

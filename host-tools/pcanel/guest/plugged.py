@@ -50,7 +50,7 @@ def disks(reader, attach, machines: list[Disk]) -> list[dict]:
 
 
 def _place(reader, attach, machines: list[Disk], key: str, image: str, writable: bool, label: str) -> str:
-    """What the monitor calls an image that is a disk of the machine or a boot module."""
+    """The monitor's name of an image that is a disk of the machine or a boot module."""
     path = reader.file(key, image)
     lack = hostdisks.check(path, writable)
     if lack:

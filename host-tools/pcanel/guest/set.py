@@ -16,7 +16,7 @@ _LINES = ("com2", "com3")
 
 def load_all(paths: list[Path], memory: int, cmdline: str = "") -> list[Guest]:
     """Reads the guest files and checks that `memory` MiB can hold them all: the monitor makes those that wait, too.
-    cmdline: the monitor's, which may want more than the usual for its heap."""
+    cmdline: the monitor's, which may ask for a larger heap than the default."""
     guests: list[Guest] = []
     windows: dict[str, int] = {}
     left = (memory << 20) - _MONITOR - sizes(cmdline)
@@ -82,7 +82,7 @@ def _check_addresses(guests: list[Guest]) -> None:
 
 
 def forwards(guests: list[Guest]) -> list[tuple[str, int, str, int]]:
-    """What the engine's user-mode network is to forward: protocol, port of the host's loopback, the guest's address and
+    """The forwards of the engine's user-mode network: protocol, port of the host's loopback, the guest's address and
     port. A port of the host leads to one guest, an address is that of one."""
     found: dict[tuple[str, int], tuple[str, int, str, int]] = {}
     owners: dict[str, tuple[Guest, int]] = {}
@@ -127,7 +127,7 @@ def assign_lines(guests: list[Guest]) -> dict[str, str]:
     """Gives each guest its console's serial line; returns {'com2': name, 'com3': name}.
 
     Lines that guest files ask for go first, the others in the order of the guests, and
-    the monitor is told of each. A guest for which none is left has its console at the
+    the monitor gets each one. A guest for which none is left has its console at the
     prompt only, one whose COM1 has a cable has none.
     """
     owners: dict[str, str] = {}

@@ -30,7 +30,7 @@ def add(prog: drgn.Program) -> None:
 
 
 def bound(prog: drgn.Program) -> None:
-    """Tells drgn where the kernel's text is, where no debugging symbols have: else it does not use the kernel's ORC."""
+    """Gives drgn the range of the kernel's text, if no debugging symbols do: else it does not use the kernel's ORC."""
     try:
         module = prog.main_module("kernel", create=True)
         if module.address_range is None:

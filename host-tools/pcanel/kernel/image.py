@@ -1,7 +1,7 @@
 """A Linux kernel's file on the host: what the running kernel has of it unchanged, by its place in guest memory.
 
 Kallsyms, BTF and ORC are some 9 MB, and a kernel of the same BUILD-ID has them as its file does: none of them has
-addresses that KASLR changes. Where memory comes by a serial line they need not travel.
+addresses that KASLR changes. Where memory is read over a serial line they need not be sent.
 """
 
 import io
@@ -59,7 +59,7 @@ class KernelImage:
             raise InputError(f"{path}: {error}") from error
 
     def _at(self, gva: int, size: int) -> bytes:
-        """What the file has for a link-time address; LookupError."""
+        """The file's bytes at a link-time address; LookupError."""
         for start, length, offset in self._loads:
             if start <= gva and gva + size <= start + length:
                 return self._data[offset + gva - start : offset + gva - start + size]
@@ -91,7 +91,7 @@ class KernelImage:
 
 
 class Told:
-    """What VMCOREINFO says of where the kernel is. LookupError where it does not."""
+    """The kernel's place as VMCOREINFO has it. LookupError where it does not."""
 
     def __init__(self, vmcoreinfo: str):
         self._text = vmcoreinfo

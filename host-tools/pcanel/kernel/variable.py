@@ -1,3 +1,3 @@
-"""The environment variable by which `pcanel drgn` tells drgn's plug-in of a running guest, as JSON."""
+"""The environment variable by which `pcanel drgn` describes a running guest to drgn's plug-in, as JSON."""
 
 VARIABLE = "PCANEL_GUEST"

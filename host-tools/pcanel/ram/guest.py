@@ -148,13 +148,13 @@ Evaluate = Callable[[str], Any]  # the value of an expression at the monitor's p
 
 
 def ask(evaluate: Evaluate, name: str) -> Facts:
-    """What the monitor says of a guest. InputError: there is none."""
+    """The monitor's facts about a guest. InputError: there is none."""
     return Facts(**answer(evaluate, name, "of"))
 
 
 @contextmanager
 def held(evaluate: Evaluate, name: str, wanted: bool = True) -> Iterator[None]:
-    """The guest stands still meanwhile; it goes on afterwards if it did before. wanted: False leaves it alone."""
+    """The guest stands still in this block and goes on afterwards if it ran before. wanted: False does not stop it."""
     paused = wanted and answer(evaluate, name, "hold")
     try:
         yield

@@ -35,7 +35,7 @@ class Facts:
 
 
 def ask(evaluate: Callable[[str], Any], name: str) -> Facts:
-    """What the monitor says of a guest's screen. InputError: there is no such guest."""
+    """The monitor's facts about a guest's screen. InputError: there is no such guest."""
     return Facts(**answer(evaluate, name, "screen"))
 
 
@@ -61,7 +61,7 @@ class Source:
         self.facts = facts
 
     def picture(self) -> numpy.ndarray:
-        """What it shows now: height x width x 3, red first. EngineError for a mode that is not shown."""
+        """Its picture now: height x width x 3, red first. EngineError for a mode that is not shown."""
         facts, memory = self.facts, self._memory
         ram = _Ram(memory, facts)
         vga = Vga(None)

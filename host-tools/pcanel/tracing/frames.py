@@ -37,7 +37,7 @@ class Facts:
 
 
 def ask(execute: Execute) -> Facts:
-    """What the monitor says of its guests."""
+    """The monitor's facts about its guests."""
     said = ast.literal_eval(execute("from vmm.insight.exits import facts\nprint(facts.of(vms))\ndel facts").strip())
     said["guests"] = [Guest(**guest) for guest in said["guests"]]
     return Facts(**said)

@@ -70,7 +70,7 @@ class Screen:
 
 
 def tables(facts: Facts, before: Snapshot, after: Snapshot, note: str = "") -> Tables:
-    """What has happened between two snapshots. Times are of the host TSC."""
+    """The differences of two snapshots. Times are of the host TSC."""
     now = max((frame.entry_tsc for frame in after.values()), default=0)
     then = max((frame.entry_tsc for frame in before.values()), default=0)
     span = max(now - then, 1)

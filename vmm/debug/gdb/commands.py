@@ -43,7 +43,7 @@ class _Capture:
 
 
 def run(stub, line):
-    """Carry out a command; returns its output, lines of text. An unknown one is told what there is."""
+    """Carry out a command; returns its output, lines of text. For an unknown one: the list of commands."""
     word, _, rest = line.strip().partition(" ")
     rest = rest.strip()
     if not word:

@@ -1,7 +1,7 @@
 """One guest under gdb: it stands still and goes on, whole or by vCPUs, and steps.
 
-Steps are those of vmm/policies/stepper.py: interrupts are held meanwhile. An instruction that exits is done after its
-exit, so it is looked at between the turns whether the step is over.
+Steps are those of vmm/policies/stepper.py: interrupts are held meanwhile. An instruction that exits is complete after
+its exit, so the end of the step is checked between the turns.
 """
 
 import cpu
@@ -88,7 +88,7 @@ class Guest:
             vm.resume()
 
     def said(self, vcpu):
-        """gdb has been told: its console is told, too, but not at each of many stops."""
+        """gdb has got the stop: report it on the guest's console, too, but not each of many stops."""
         now = cpu.rdtsc()
         if now > self._quiet:
             self.vm.stands("stopped by gdb at %#x%s" % (pc(vcpu), self.vm.name_of(pc(vcpu))))
@@ -102,7 +102,7 @@ class Guest:
         self.vm.stand_for(WHY)
 
     def stop(self, vcpu, signal, words=b""):
-        """It has met something: gdb is told when this turn is over."""
+        """A breakpoint, watchpoint or fault was hit: gdb gets the stop after this turn."""
         if self.event is None and not self.stopped:
             self.event = vcpu, signal, words
         self._stand()
@@ -229,7 +229,7 @@ class Guest:
     # -- between the turns
 
     def look(self):
-        """What gdb has to be told now: (vCPU or None, signal, words), b"W00", b"X09", or None."""
+        """The stop to report to gdb now: (vCPU or None, signal, words), b"W00", b"X09", or None."""
         if self.stopped:
             return None
         if self.gone:

@@ -1,7 +1,7 @@
 """COM4: gdb's line. monitor.gdb
 
 The line is not read until its first character: the port calls the listener then, and the stub (stub.py) is
-imported. It is asked between two turns of guests, and forgotten when gdb has left.
+imported. It is served between two turns of guests, and dropped when gdb has left.
 """
 
 import machine
@@ -26,7 +26,7 @@ class GdbLine:
         self._uart.listen(self._heard)
 
     def _heard(self, _):
-        """Something has come: it is looked at when this turn is over."""
+        """Characters have come: they are read after this turn."""
         scheduler = self._monitor.scheduler
         if not self._served:
             self._served = True

@@ -1,6 +1,6 @@
 """Guest memory as gdb reads and writes it: by virtual address in the chosen thread's space, or by physical address.
 
-A look never faults the guest (vmm/memory/look.py). Where an address is not mapped in user mode because of page-table
+A read never faults the guest (vmm/memory/look.py). Where an address is not mapped in user mode because of page-table
 isolation, the kernel's half of the tables is tried.
 """
 

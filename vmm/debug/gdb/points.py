@@ -171,7 +171,7 @@ class Points:
             self._stop(vcpu, _why(point))
 
     def stepped(self, vcpu, completed):
-        """What a single step has met: bytes for the stop reply, or None."""
+        """What a single step has hit: bytes for the stop reply, or None."""
         for wanted in self.registers.stepped(vcpu, completed):
             point = self._by_register.get(wanted)
             if point is not None and point.kind > HARDWARE:

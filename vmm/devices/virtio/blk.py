@@ -233,7 +233,7 @@ class Blk(Device):
     # -- state as data
 
     def save(self):
-        """Plain data. Requests that the disk has are asked for again by resume(): the disk is told of them twice."""
+        """Plain data. resume() submits requests that the disk already has again: the disk gets them twice."""
         saved = Device.save(self)
         saved["under_way"] = self._heads + ([self._chain[HEAD]] if self.words[_BEGUN] else [])
         return saved

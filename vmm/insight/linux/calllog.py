@@ -135,7 +135,7 @@ class CallLog:
         return dict(filters, number=numbers) if numbers else None
 
     def _plan(self, number):
-        """What the arguments of a call point to, when it is met for the first time."""
+        """What the arguments of a call point to, at its first occurrence."""
         plan = 0
         try:
             old = number >= callring.NUMBERS
@@ -239,7 +239,7 @@ class CallLog:
         return [self.line(at, -1, " <unfinished ...>") for at in sorted(reader.open.values())]
 
     def follow(self):
-        """Print the calls as they come, until Ctrl-C; what the ring could not hold meanwhile is told."""
+        """Print the calls as they come, until Ctrl-C; records that were overwritten meanwhile are reported."""
         reader = self._followed = self._followed or Reader()
         dropped = self.dropped
         try:

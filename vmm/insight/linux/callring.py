@@ -2,7 +2,7 @@
 
 A record has what the vCPU and the guest's memory hold at that moment: the call's number, arguments and result, the
 task, and bytes that arguments point to, of which a plan for each number says how they are to be found. It is read by
-vmm/insight/linux/calllog.py. The oldest records make room for new ones. Positions in the ring count bytes since the
+vmm/insight/linux/calllog.py. New records overwrite the oldest. Positions in the ring count bytes since the
 log began, modulo 2**64.
 
 What a guest points to is copied at most CAPTURED bytes an argument, and only from its programs' half. Above 400 lines:

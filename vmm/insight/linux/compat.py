@@ -1,7 +1,7 @@
 """System calls of 32-bit programs in a 64-bit Linux: their numbers, and where the kernel has them.
 
 The kernel's own numbers: ia32_sys_call_table, or from 6.9 on (6.1.86 and 6.6.27, too) the code of ia32_sys_call(), a
-tree of comparisons with the number whose leaves are jumps to the functions. All come by one CALL for each way in, INT
+tree of comparisons with the number whose leaves are jumps to the functions. All go through one CALL for each entry, INT
 80H and SYSENTER; before it and behind it RSP leads to the saved registers. Until that CALL the number is in orig_ax,
 or, where INT 80H is entered like an exception, in ax, with -1 in orig_ax. A kernel without CONFIG_IA32_EMULATION has
 none. Source: Linux, arch/x86/entry/entry_64_compat.S, arch/x86/entry/syscall_32.c.

@@ -119,7 +119,7 @@ def space(kernel, task):
 
 
 def _why(kernel, task, where):
-    """Why nothing can be read at an address, which space.read() has told as text."""
+    """Why nothing can be read at an address, which space.read() has reported as text."""
     gva = int(where, 16)
     special = kernel.find("special_mapping_vmops")
     for area in areas(kernel, task.mm[0]):

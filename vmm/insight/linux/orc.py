@@ -3,7 +3,7 @@
     orc_unwind_ip  i32 each, relative to its own address, ascending: where an entry begins to hold
     orc_unwind     6 bytes each: i16 sp_offset, i16 bp_offset, u16 flags (registers, kind of frame)
 
-Numbers of registers and kinds differ by release; __start_orc_header, a hash of the layout, tells them apart (6.3 on).
+Numbers of registers and kinds differ by release; __start_orc_header, a hash of the layout, distinguishes them (6.3 on).
 They become one form here. Modules have tables of their own. Source: Linux, arch/x86/include/asm/orc_types.h, and
 arch/x86/kernel/unwind_orc.c.
 """

@@ -1,4 +1,4 @@
-"""Whether a Linux has panicked, and what it said. It then stands still for ever, or for the seconds of its `panic=`.
+"""Whether a Linux has panicked, and its message. It then spins for ever, or for the seconds of its `panic=`.
 
 Source: Linux, kernel/panic.c.
 """

@@ -1,7 +1,7 @@
 """How the arguments and results of system calls look: flags, paths, buffers, errors.
 
 What a value is comes from the kernel's own types (vmm/insight/linux/calls.py); here is what these do not say, for the
-calls that are met most. Values: the kernel's ABI on x86-64 (include/uapi, arch/x86/include/uapi).
+most frequent calls. Values: the kernel's ABI on x86-64 (include/uapi, arch/x86/include/uapi).
 """
 
 from micropython import const

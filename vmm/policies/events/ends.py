@@ -1,6 +1,6 @@
 """What ends a run of the guest: a triple fault, and a reset that it asks for.
 
-They are no exits: whatever leads there, vmm/life.py asks the policies before it does what the guest's file says.
+They are no exits of their own: vmm/life.py calls the policies before it does what the guest's file says.
 """
 
 from vmm import verdict

@@ -55,7 +55,7 @@ class Step(Event):
 
 
 class Ring(Step):
-    """Found by stepping: no exit tells of it."""
+    """Found by stepping: no exit reports it."""
 
     name = "ring"
     text = (
