@@ -29,15 +29,8 @@ def _strings(values):
     return all([isinstance(value, str) for value in values])
 
 
-def _choice(values):
-    return str, ", ".join(values[:-1]) + " or " + values[-1], lambda v: v in values
-
-
-def _number(limits):
-    return int, "a number from %d to %d" % limits, lambda v: limits[0] <= v <= limits[1]
-
-
-# Key: (type, what it must be, test or None). None counts as a key that is left out.
+# Key: (type, what it must be, test or None). What it must be is a text, or a tuple: of strings to choose from, or of
+# the limits of a number. None counts as a key that is left out.
 _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
     "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
@@ -55,17 +48,17 @@ _KEYS = {
     "modules": (list, "a list of [module, string]",
                 lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
     "address": (int, "a guest-physical address", lambda v: ADDRESSES[0] <= v <= ADDRESSES[1]),
-    "mode": _choice(MODES),
+    "mode": (str, MODES, None),
     "registers": (dict, "a dict of names and numbers",
                   lambda v: "" not in v and _strings(v) and all([isinstance(number, int) for number in v.values()])),
-    "console": _choice(CONSOLES),
-    "screen": _choice(SCREENS),
-    "cpus": _number(CPUS),
+    "console": (str, CONSOLES, None),
+    "screen": (str, SCREENS, None),
+    "cpus": (int, CPUS, None),
     "autostart": (bool, "True or False", None),
     "demand_paging": (bool, "True or False", None),
     "hide_stops": (bool, "True or False", None),
-    "priority": _number(PRIORITIES),
-    "share": _number(SHARES),
+    "priority": (int, PRIORITIES, None),
+    "share": (int, SHARES, None),
     "pci": (bool, "True or False", None),
     "rng": (bool, "True or False", None),
     "hvc": (bool, "True or False", None),
@@ -76,9 +69,9 @@ _KEYS = {
     "cds": (list, "a list of {image}", None),
     "links": (list, "a list of {uart, to}", None),
     "shared": (list, "a list of {name, size} and, if wanted, access, gpa, gsi, cpl", None),
-    "on_reset": _choice(RESPONSES),
-    "on_triple_fault": _choice(RESPONSES),
-    "on_power_off": _choice(RESPONSES),
+    "on_reset": (str, RESPONSES, None),
+    "on_triple_fault": (str, RESPONSES, None),
+    "on_power_off": (str, RESPONSES, None),
 }  # fmt: skip
 _REQUIRED = ("name", "memory", "protocol")
 _BIOS_MEMORY = const(16 << 20)
@@ -92,6 +85,20 @@ def least_memory(protocol):
     return _UEFI_MEMORY if protocol == "uefi" else _BIOS_MEMORY
 
 
+def _fits(value, kind, what, test):
+    if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
+        return False
+    if isinstance(what, tuple):
+        return value in what if kind is str else what[0] <= value <= what[1]
+    return not test or test(value)
+
+
+def _text(kind, what):
+    if not isinstance(what, tuple):
+        return what
+    return "a number from %d to %d" % what if kind is int else ", ".join(what[:-1]) + " or " + what[-1]
+
+
 def check(config):
     """Raise ValueError for a description that monitor.create cannot take."""
     if not isinstance(config, dict):
@@ -103,11 +110,8 @@ def check(config):
     for key, value in config.items():
         if key not in _KEYS:
             raise ValueError("guest %s: %s: unknown key; there are %s" % (name, key, ", ".join(sorted(_KEYS))))
-        kind, what, test = _KEYS[key]
-        if value is None:
-            continue
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or (test and not test(value)):
-            raise ValueError("guest %s: %s: must be %s, not %r" % (name, key, what, value))
+        if value is not None and not _fits(value, *_KEYS[key]):
+            raise ValueError("guest %s: %s: must be %s, not %r" % (name, key, _text(*_KEYS[key][:2]), value))
     key = "firmware" if config["protocol"] in FIRMWARE else "kernel"
     if config.get(key) is None:
         raise ValueError("guest %s: %s: is missing" % (name, key))

@@ -38,13 +38,14 @@ _OPERAND_SIZE = const(0x66)
 
 @register
 class InstructionInformation(Reg):
-    """Both layouts; fields of the other layout are undefined."""
+    """All layouts; fields of the others are undefined."""
 
     SCALING = Bits(1, 0)
     REG1 = Bits(6, 3)
     ADDRESS_SIZE = Bits(9, 7)
     REGISTER = Bits(10)  # operand is REG1, else memory
     OPERAND_32 = Bits(11)  # of LGDT and LIDT
+    OPERAND_64 = Bits(12)  # of RDRAND and RDSEED
     SEGMENT = Bits(17, 15)
     INDEX = Bits(21, 18)
     NO_INDEX = Bits(22)

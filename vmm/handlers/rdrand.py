@@ -9,18 +9,9 @@ import os
 
 from vmm import verdict
 from vmm.emulation.alu import STATUS
-from vmm.handlers.descriptor import operand_16
+from vmm.handlers.descriptor import InstructionInformation, operand_16
 from vmm.loaders.state import GPRS
-from vmm.vtx.reg import Bits, Reg, register
 from vmm.vtx.x86 import RFLAGS_CF
-
-
-@register
-class RandomInformation(Reg):
-    """The instruction information of RDRAND and RDSEED."""
-
-    REGISTER = Bits(6, 3)
-    WIDE = Bits(12)  # 64 bits
 
 
 def rdrand(vcpu):
@@ -30,9 +21,9 @@ def rdrand(vcpu):
 
 def put(vcpu, value):
     """The instruction reads `value`, cut to its operand's size: CF is set; returns the verdict."""
-    info = RandomInformation(vcpu.instr_info)
-    bits = 64 if info.WIDE else 16 if operand_16(vcpu) else 32
-    name = GPRS[info.REGISTER]
+    info = InstructionInformation(vcpu.instr_info)
+    bits = 64 if info.OPERAND_64 else 16 if operand_16(vcpu) else 32
+    name = GPRS[info.REG1]
     value &= (1 << bits) - 1
     if bits == 16:
         value |= getattr(vcpu, name) & ~0xFFFF
