@@ -13,7 +13,7 @@
 
 // Whether host interrupts, of which one waits, are serviced before this guest is entered. A guest of priority above 0
 // whose deadline has just come, or that gets an interrupt, is entered first, so that it executes the first instructions
-// of its handler: once between two services, so that no guest keeps them waiting.
+// of its handler: a few times between two services, so that no guest keeps them waiting.
 bool coalesce_service(const vcpu_frame_t *frame);
 
 // Interrupts off. Whether the monitor has to service host interrupts before the next entry.

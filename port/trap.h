@@ -22,9 +22,8 @@ typedef void (*trap_handler_t)(trap_frame_t *frame);
 // Set by host interrupts, except a timer interrupt that only the scheduler has armed; makes
 // vcpu_enter() return to Python instead of entering.
 extern volatile uint32_t host_attention;
-#define ATTENTION_NEEDED (1u)
-#define ATTENTION_PUT_OFF                                                                          \
-    (2u) // and it has made way for an interrupt of a guest's once (coalesce.c)
+#define ATTENTION_NEEDED  (1u)
+#define ATTENTION_PUT_OFF (2u) // and it has waited for an interrupt of a guest's (coalesce.c)
 
 // An NMI or a machine check has come that Python has not read yet; it ends the idle hook.
 extern volatile bool trap_alarm;

@@ -82,7 +82,7 @@ def attack(vm, count, seed):
     for number in range(count):
         name = names[number % len(names)]
         policy = None
-        for again in range(8):
+        for again in range(30):
             policy = policy or attach(vm, EVENTS[name], text)
         if policy is None:
             continue

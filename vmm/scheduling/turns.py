@@ -300,6 +300,13 @@ def turns(sched, deadline: int, once: int):
 
         # -- run
         f = ptr32(frames[best])
+        if deadline:
+            if woken == best and stop == deadline:
+                stop = now + int(_GRACE)  # its handler, before what the deadline is for
+                if deadline > stop:
+                    stop = deadline
+                if soon and soon < stop:
+                    stop = soon
         if ordered > 1:
             stop = 1  # MIN_RUN is the length of its turn
         f[SLICE_END] = stop
