@@ -3,6 +3,7 @@
 import re
 import struct
 
+import ring3
 from bench import CODE, DATA, HANDLERS, IDT, IDTR, REAL, STACK
 from pcanel.assemble import assemble
 
@@ -92,6 +93,21 @@ def test_a_bad_gate(guest):
         lines = explained(made)
         assert lines[3:5] == [f"2. the CPU could not deliver #UD: {error}", "gate 6 of the IDT" + why], how
         assert lines[-1].endswith(SHUTDOWN)
+
+
+def test_a_software_interrupt_that_its_gate_does_not_allow(guest):
+    """The DPL is of INT n alone: for what the CPU raises itself the gate is as good as any."""
+    made = guest(
+        f"lidt [{IDTR:#x}]\n{ring3.enter(ring3.USER)}",
+        data={**ring3.tables(), ring3.USER: assemble("int 0x80", 64, ring3.USER), **idt({0x80: (0x10, 0x8E)})},
+    )
+    lines = explained(made)
+    assert lines[:4] == [
+        "1. the CPU could not deliver INT 0x80: #GP(0x402)",
+        "gate 128 of the IDT has DPL 0, and CPL is 3",
+        "2. the CPU could not deliver #GP: #GP(0x6b)",
+        "gate 13 of the IDT is all zero: there is no handler",
+    ]
 
 
 def test_a_stack_that_is_not_mapped(guest):

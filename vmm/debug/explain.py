@@ -161,8 +161,10 @@ def _in_delivery(m, step, interrupt):
     """An exception in the delivery of another event."""
     external = step.during == interrupt and step.during not in EXCEPTIONS
     what = "interrupt %#x" % step.during if external else vector_name(step.during)
+    if step.software and step.during not in EXCEPTIONS:
+        what = "INT %#x" % step.during
     lines = ["the CPU could not deliver %s: %s" % (what, vector_name(step.vector, step.error))]
-    found = delivery.failure(m, delivery.Event(step.during, not external))
+    found = delivery.failure(m, delivery.Event(step.during, not external and not step.software, step.software))
     if found is not None and found.vector == step.vector and found.address == step.address:
         lines.append("    " + found.why)
     elif step.address is not None:

@@ -17,7 +17,15 @@ from vmm.handlers import exception
 from vmm.loaders.state import GPRS
 from vmm.policies.stepper import Diverted
 from vmm.vtx import reasons
-from vmm.vtx.events import ERROR_CODE, EXTERNAL_INTERRUPT, HARDWARE_EXCEPTION, NMI, VALID
+from vmm.vtx.events import (
+    ERROR_CODE,
+    EXTERNAL_INTERRUPT,
+    HARDWARE_EXCEPTION,
+    NMI,
+    SOFTWARE_EXCEPTION,
+    SOFTWARE_INTERRUPT,
+    VALID,
+)
 from vmm.vtx.frame import ENTRY_INFO
 from vmm.vtx.vmcs import (
     GUEST_DR7,
@@ -41,13 +49,15 @@ _FIELDS = (
 
 
 class Step:
-    """One event of a chain. during: the vector whose delivery raised it, None: the instruction did. address: of #PF."""
+    """One event of a chain. during: the vector whose delivery raised it, None: the instruction did; software: that was
+    by INT n, INT3 or INTO. address: of #PF."""
 
-    def __init__(self, vector, error, address, during):
+    def __init__(self, vector, error, address, during, software):
         self.vector = vector
         self.error = error
         self.address = address
         self.during = during
+        self.software = software
 
 
 class Replay(Diverted):
@@ -121,8 +131,9 @@ class Replay(Diverted):
             return self._end() | exception.exit(vcpu)
         first = vcpu.vectoring_info
         during = first & 0xFF if first & VALID else None
+        software = during is not None and first >> 8 & 7 in (SOFTWARE_INTERRUPT, SOFTWARE_EXCEPTION)
         error = vcpu.intr_error if info & ERROR_CODE else None
-        self.chain.append(Step(vector, error, vcpu.qualification if vector == PF else None, during))
+        self.chain.append(Step(vector, error, vcpu.qualification if vector == PF else None, during, software))
         answer = exception.deliver(vcpu)
         return self._continue(answer)
 
@@ -143,7 +154,7 @@ class Replay(Diverted):
         if info >> 8 & 7 == HARDWARE_EXCEPTION and not self.chain:
             vector = info & 0xFF
             error = _entry(vcpu, 2) if info & ERROR_CODE else None
-            self.chain.append(Step(vector, error, vcpu.cr2 if vector == PF else None, None))
+            self.chain.append(Step(vector, error, vcpu.cr2 if vector == PF else None, None, False))
         return self._continue(answer)
 
     def _next(self):
