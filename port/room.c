@@ -3,7 +3,8 @@
 // gc_alloc() looks at each block from the first hole on, for every object of more than one block anew: 40,000 ticks
 // in a dense heap, in which nothing can be interrupted. Here the search takes some 200 ticks a thousand blocks, and
 // for each size up to 16 blocks, and for each power of two above, it is known below which word there is no such run: a
-// list that grows doubles. gc_alloc() then begins at the right place.
+// list that grows doubles. gc_alloc() then begins at the right place. It takes ten instructions a block of the object
+// it makes; long objects are made here.
 #include "py/gc.h"
 #include "port/heap.h"
 #include "port/preempt.h"
@@ -12,6 +13,7 @@
 #define EXACT   (16) // blocks: each size up to here is a class of its own
 #define CLASSES (EXACT + 7) // up to 256 KiB: what is larger begins where the largest of them does
 #define NONE    ((size_t)-1)
+#define LONG    (32) // blocks: an object of so many is made here
 
 // By class, words of the table: below, there is no free run of so many blocks. It never falls from one to the next.
 static size_t least[CLASSES + 1];
@@ -114,6 +116,46 @@ size_t room_begin(size_t blocks) {
     none_below(blocks, block / HEAP_BLOCKS_PER_WORD);
     area->gc_last_free_atb_index = block / HEAP_BLOCKS_PER_BYTE;
     return from;
+}
+
+// The tails of an object: blocks from `first` up to `end`, all of them free.
+static void set_tails(size_t first, size_t end) {
+    for (size_t block = first; block < end;) {
+        size_t word = block / HEAP_BLOCKS_PER_WORD;
+        size_t stop = (word + 1) * HEAP_BLOCKS_PER_WORD;
+        stop = stop < end ? stop : end;
+        uint64_t tails = (HEAP_EACH >> 2 * (HEAP_BLOCKS_PER_WORD - (stop - block)))
+                         << 2 * (block % HEAP_BLOCKS_PER_WORD);
+        heap_set_word(word, heap_word(word) | tails * HEAP_TAIL);
+        block = stop;
+    }
+}
+
+void *room_take(size_t blocks) {
+    mp_state_mem_area_t *area = &MP_STATE_MEM(area);
+    bool collects = MP_STATE_MEM(gc_auto_collect_enabled) &&
+                    MP_STATE_MEM(gc_alloc_amount) >= MP_STATE_MEM(gc_alloc_threshold);
+    if (blocks < LONG || MP_STATE_THREAD(gc_lock_depth) > 0 || collects) {
+        return NULL;
+    }
+    size_t from = area->gc_last_free_atb_index;
+    size_t known = least[class_of(blocks)] * sizeof(uint64_t);
+    size_t block = find(blocks, from > known ? from : known, false);
+    if (block == NONE) {
+        return NULL;
+    }
+    none_below(blocks, block / HEAP_BLOCKS_PER_WORD);
+    size_t last = block + blocks - 1;
+    if (area->gc_last_used_block < last) {
+        area->gc_last_used_block = last;
+    }
+    size_t word = block / HEAP_BLOCKS_PER_WORD;
+    uint64_t head = (uint64_t)HEAP_HEAD << 2 * (block % HEAP_BLOCKS_PER_WORD);
+    heap_set_word(word, heap_word(word) | head);
+    set_tails(block + 1, block + blocks);
+    MP_STATE_MEM(gc_alloc_amount) += blocks;
+    void *object = area->gc_pool_start + block * HEAP_BLOCK;
+    return memset(object, 0, blocks * HEAP_BLOCK);
 }
 
 // gc_realloc() may have freed something below.

@@ -10,6 +10,9 @@
 size_t room_begin(size_t blocks);
 void room_end(size_t begun);
 
+// A long object, cleared, as gc_alloc() makes it without flags; NULL: it is for gc_alloc().
+void *room_take(size_t blocks);
+
 // This block may be free now, and others around it.
 void room_freed(size_t block);
 

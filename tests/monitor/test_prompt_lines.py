@@ -78,8 +78,12 @@ def test_what_tables_and_imports_are_made_of_makes_nobody_late(ticking, line):
         "print(repr('long ' * 300))",
         "compile('\\n'.join(['def f(a, b):\\n  c = a + len([b, 1])\\n  return g(c, h.i, b=c)'] * 40), 'x', 'exec')",
         "vms['%s'].vcpu.registers(), vms['%s'].exit_counts()",
+        "str(bytearray(b'\\xc3\\xa4' * 10000), 'utf-8')",
+        "len('\xe4' * 20000)",
+        "print('x' * 8000)",
+        "[bytearray(0x10000) for i in range(9)]",
     ],
-    ids=["sort", "list", "repr", "compile", "registers"],
+    ids=["sort", "list", "repr", "compile", "registers", "decode", "length", "long_line", "long_object"],
 )
 def test_what_c_does_in_a_line_makes_nobody_late(ticking, line):
     """MicroPython's own functions, which no bytecode interrupts."""
