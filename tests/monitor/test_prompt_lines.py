@@ -92,6 +92,20 @@ def test_what_c_does_in_a_line_makes_nobody_late(ticking, line):
     assert latest <= 2 * LATE
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "__import__('vmm.insight.table', None, None, ['plain']).plain('x' * 8000)",
+        "__import__('vmm.disks.memory', None, None, ['x']).MemoryDisk(0, 4 << 30, 'scratch', monitor.pages).close()",
+    ],
+    ids=["guests_text", "scratch_disk"],
+)
+def test_loops_in_viper_make_nobody_late(ticking, line):
+    latest, count = during(ticking, "for again in range(4):\n    " + line)
+    assert count > 3
+    assert latest <= LATE
+
+
 def test_a_heap_with_holes_makes_nobody_late(ticking):
     """A list that grows looks for room past all the holes that are too small for it."""
     ticking.exec(

@@ -21,6 +21,7 @@ _OWN = const(1)  # of an entry of `table`: this disk's chunk
 _PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
 _MOST = const(0x10000)  # bytes that quick() moves at once
 _STRETCH = const(0x4000)  # and between two looks whether a guest of a higher priority is due
+_ENTRIES = const(256)  # of a table that is filled, between two such looks
 
 # Words of `state`
 _HPA = const(0)  # of the image, low and high
@@ -134,7 +135,10 @@ class MemoryDisk:
 
 @micropython.viper
 def _fill(table: int, entries: int, hpa: int):
+    look = cpu.look
     while entries > 0:
+        if entries & (_ENTRIES - 1) == 0:
+            look()
         t = ptr32(table)
         t[0] = hpa & 0xFFFFFFFF
         t[1] = hpa >> 32

@@ -50,7 +50,7 @@ class Btf:
         self._strings = header + strings
         if self._types + self._length > size or self._strings + self._string_length > size:
             raise ValueError("BTF at %#x: its parts lie outside its %d bytes" % (gva, size))
-        marks = array("I", bytes(4 * (self._length // (RECORD * STRIDE) + 1)))
+        marks = array("I", bytearray(4 * (self._length // (RECORD * STRIDE) + 1)))
         count = btf_walk.scan(self._base() + self._types, self._length, _SHAPE, marks)
         if count < 0:
             raise ValueError("BTF at %#x: the type at offset %#x is broken" % (gva, -1 - count))

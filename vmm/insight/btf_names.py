@@ -4,8 +4,6 @@ A slot holds which mark (vmm/insight/btf.py: one for 32 types) a type lies behin
 are compared. Made at the first question, in one walk over all types; then a name takes the time of some 50 of them.
 """
 
-from array import array
-
 import cpu
 import micropython
 from micropython import const
@@ -37,7 +35,7 @@ class Names:
         while made < 0 and bits <= _MOST_BITS and len(marks) <= _MARKS:
             self._mask = (1 << bits) - 1
             self._slots = None
-            self._slots = array("H", bytes(2 << bits))
+            self._slots = bytearray(2 << bits)  # 16-bit words
             made = _index(types, length, strings, string_length, shape, self._slots, self._mask)
             bits += 1
         if made < 0:
@@ -48,7 +46,7 @@ class Names:
         at = _hash_of(name, len(name)) & self._mask
         said = []
         for _ in range(_PROBES):
-            mark = self._slots[at]
+            mark = self._slots[2 * at] | self._slots[2 * at + 1] << 8
             if not mark:
                 return
             if mark not in said:

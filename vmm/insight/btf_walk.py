@@ -7,6 +7,7 @@ from micropython import const
 KINDS = const(20)  # kinds are numbers below it
 RECORD = const(12)  # bytes of a type's record
 STRIDE = const(32)  # types for one mark
+_LOOK = const(128)  # parts of a type between two looks for guests above: an enumeration has up to 65,535
 
 
 @micropython.viper
@@ -89,7 +90,10 @@ def find(
 def named(part: int, count: int, step: int, strings: int, string_length: int, since: int, name: ptr8, size: int) -> int:
     """The number of the part, of `step` bytes, that has this name; -1: none."""
     number = 0
+    look = cpu.look
     while number < count:
+        if number & (_LOOK - 1) == 0:
+            look()
         offset = int(ptr32(part)[0]) - since
         if offset >= 0 and offset + size < string_length:
             text = ptr8(strings + offset)
@@ -106,9 +110,13 @@ def named(part: int, count: int, step: int, strings: int, string_length: int, si
 
 @micropython.viper
 def with_value(part: int, count: int, step: int, column: int, value: int) -> int:
+    """The number of the part, of `step` bytes, whose word in this column is `value`; -1: none."""
     number = 0
     value &= 0xFFFFFFFF
+    look = cpu.look
     while number < count:
+        if number & (_LOOK - 1) == 0:
+            look()
         if int(ptr32(part)[column]) == value:
             return number
         part += step

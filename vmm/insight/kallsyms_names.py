@@ -196,7 +196,9 @@ def lower_bound(
     """
     low = 0
     high = count
+    look = cpu.look
     while low < high:
+        look()
         middle = (low + high) >> 1
         number = (seqs[3 * middle] << 16) | (seqs[3 * middle + 1] << 8) | seqs[3 * middle + 2]
         if number >= count:

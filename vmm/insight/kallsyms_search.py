@@ -10,6 +10,7 @@ Linux, scripts/kallsyms.c; vmm/insight/kallsyms.py has the tables' forms.
 
 import struct
 
+import cpu
 import micropython
 from micropython import const
 
@@ -20,7 +21,8 @@ from vmm.memory import look
 from vmm.vtx.x86 import MASK32, MASK64
 
 _REACH = const(64 << 20)  # bytes behind the entry in which the tables are
-_PORTION = const(1 << 16)  # bytes scanned at once: guests of a higher priority preempt in between
+_PORTION = const(1 << 16)  # bytes scanned by one call
+_LOOK = const(256)  # words that are scanned between two looks for guests above
 _TOKEN = const(63)  # bytes of a token with its NUL, at most
 _INDEX = const(512)  # bytes of token_index
 _GROUP = const(256)  # symbols of a marker
@@ -39,21 +41,25 @@ def _ascending(words: ptr32, halves: ptr16, at: int, end: int) -> int:
     token_index does; -1: there are none. The same memory as words and as halves."""
     at >>= 2
     end >>= 2
+    look = cpu.look
     while at < end:
-        word = int(words[at])
-        if word & 0xFFC0FFFF == 0 and word != 0:  # 0, then 1 to 63
-            i = 1
-            before = 0
-            while i < 256:
-                value = int(halves[2 * at + i])
-                step = value - before
-                if step < 1 or step > _TOKEN:
-                    break
-                before = value
-                i += 1
-            if i == 256:
-                return at << 2
-        at += 1
+        look()
+        stop = at + _LOOK if at + _LOOK < end else end
+        while at < stop:
+            word = int(words[at])
+            if word & 0xFFC0FFFF == 0 and word != 0:  # 0, then 1 to 63
+                i = 1
+                before = 0
+                while i < 256:
+                    value = int(halves[2 * at + i])
+                    step = value - before
+                    if step < 1 or step > _TOKEN:
+                        break
+                    before = value
+                    i += 1
+                if i == 256:
+                    return at << 2
+            at += 1
     return -1
 
 
@@ -62,7 +68,9 @@ def _behind_markers(words: ptr32, table: int, least: int) -> int:
     """The word behind the markers: word number `table` itself, but for padding, or as far before it as `seqs` is long.
     -1: there are none."""
     end = table
+    look = cpu.look
     while end > least:
+        look()
         at = end - 1
         value = int(words[at])
         count = 1

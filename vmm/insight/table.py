@@ -1,13 +1,20 @@
 """A list of tuples that prints as a table, and a guest's text as one can print it."""
 
+import cpu
 import micropython
+from micropython import const
+
+_LOOK = const(256)  # bytes between two looks for guests above
 
 
 @micropython.viper
 def _odd(data: ptr8, size: int) -> int:
     """Whether UTF-8 has a control character: C0, DEL, or C1 (C2 80 to C2 9F)."""
     i = 0
+    look = cpu.look
     while i < size:
+        if i & (_LOOK - 1) == 0:
+            look()
         byte = int(data[i])
         if byte < 0x20 or byte == 0x7F or (byte == 0xC2 and i + 1 < size and int(data[i + 1]) < 0xA0):
             return 1

@@ -6,6 +6,7 @@ rights. A leaf keeps the rights that it was mapped with in bits that the CPU ign
 Mechanism (EPT)".
 """
 
+import cpu
 import micropython
 from micropython import const
 
@@ -24,6 +25,7 @@ RAM = const(6 | 1 << 3)  # write-back, and "ignore PAT": whatever the guest's pa
 LARGE = const(1 << 7)
 _LEVELS = const(4)
 _ENTRIES = const(512)  # of a table
+_LOOK = const(128)  # of them that are written between two looks for guests above
 _DEFERRED = const(1 << 52)  # software bit: the page is mapped at its first touch
 DEFERRED_HIGH = const(1 << 20)
 _OWN = const(53)  # software bits 55:53: the rights of the mapping itself
@@ -292,7 +294,10 @@ def _write(table: int, index: int, entry: int):
 def _fill(table: int, index: int, end: int, entry: int, step: int):
     """Write entries of a table, each `step` bytes further."""
     t = ptr32(table)
+    look = cpu.look
     while index < end:
+        if index & (_LOOK - 1) == 0:
+            look()
         t[2 * index] = entry
         t[2 * index + 1] = entry >> 32
         entry += step
@@ -304,7 +309,10 @@ def _continues(table: int, entry: int, step: int) -> int:
     """Whether all entries of a table are what _fill() writes from `entry` on."""
     t = ptr32(table)
     index = 0
+    look = cpu.look
     while index < _ENTRIES:
+        if index & (_LOOK - 1) == 0:
+            look()
         if int(t[2 * index]) | int(t[2 * index + 1]) << 32 != entry:
             return 0
         entry += step
