@@ -68,6 +68,7 @@ def merge(port: int, parts: int, peek, keep) -> int:
     total = size
     count = 0
     pushed = 0
+    look()  # in the exit that has sent, up to 8,000 ticks lie before this line
     while count < _MOST_FRAMES:
         parts += BUFFER * 4
         part = ptr32(parts)

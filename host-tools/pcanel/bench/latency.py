@@ -59,6 +59,8 @@ _LINES = (
     "print(monitor.links)",
     "vms['linux'].exit_counts()",
     "vms['rtos'].vcpu.registers()",
+    "vms['linux'].symbols['vfs_read']",
+    "vms['linux'].linux.ps()",
     "sorted(i * 7919 % 1009 for i in range(1000))[:3]",
 )
 _CMDLINE = "console=ttyS0 quiet tsc_early_khz=100000 tsc=reliable rdinit="

@@ -61,6 +61,7 @@ _KEPT = const(7)  # nothing is to be done for a flush
 _BEGUN = const(8)  # the request in `_chain` is under way
 
 _SLOWLY = const(2)  # an answer of _serve(): a long request
+_FEW = const(8)  # buffers: to pop() more of them takes so long that a guest of a higher priority may be due
 
 
 class Blk(Device):
@@ -292,11 +293,11 @@ def _serve(words: int, queue: int, memory, chain: int, quick) -> int:
         found = int(pop(queue, memory, chain))
         if found != CHAIN:
             return found
-        if served:
-            cpu.look()
-        served = 1
         out = int(c[OUT])
         back = int(c[IN])
+        if served or out + back > _FEW:
+            cpu.look()
+        served = 1
         last = BUFFERS + BUFFER * (out + back - 1)
         if out == 0 or back == 0 or int(c[BUFFERS + 2]) != HEADER or int(c[last + 2]) != 1:
             return CHAIN
