@@ -5,7 +5,6 @@
 #include "port/random.h"
 #include "port/x86.h"
 
-#define CPUID_RDRAND (1u << 30)
 #define RDRAND_TRIES 10
 
 static uint64_t stir(uint64_t x) {
@@ -17,7 +16,7 @@ static uint64_t stir(uint64_t x) {
 
 uint64_t pcanel_random(void) {
     static uint64_t seed;
-    if (cpuid(1, 0).ecx & CPUID_RDRAND) {
+    if (cpuid(1, 0).ecx & CPUID_1_ECX_RDRAND) {
         for (int i = 0; i < RDRAND_TRIES; i++) {
             uint64_t value;
             bool ok;
