@@ -38,6 +38,7 @@ SHARED = (
     ("vmm.policies.account", "CALL_", "ACCOUNT_"),
     ("vmm.verdict", "ADVANCE", "VERDICT_ADVANCE"),
     ("vmm.scheduling.clock", "MIN_RUN_MOST", "MIN_RUN_MOST"),
+    ("vmm.scheduling.words", "POLL_TICKS", "SERVICE_TICKS"),
     (FRAME, "MSR_SLOTS", "VCPU_MSRS"),
     ("vmm.vtx.exits", "SLOTS", "VCPU_SLOTS"),
     ("vmm.vtx.vmcs", "", ""),
