@@ -14,9 +14,18 @@ static uint64_t stir(uint64_t x) {
     return x ^ x >> 31;
 }
 
+// Asked once: CPUID is an exit where the monitor is a guest itself.
+static bool has_rdrand(void) {
+    static enum { UNKNOWN, NO, YES } has;
+    if (has == UNKNOWN) {
+        has = cpuid(1, 0).ecx & CPUID_1_ECX_RDRAND ? YES : NO;
+    }
+    return has == YES;
+}
+
 uint64_t pcanel_random(void) {
     static uint64_t seed;
-    if (cpuid(1, 0).ecx & CPUID_1_ECX_RDRAND) {
+    if (has_rdrand()) {
         for (int i = 0; i < RDRAND_TRIES; i++) {
             uint64_t value;
             bool ok;
