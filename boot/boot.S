@@ -7,25 +7,14 @@
 // 2.0, section 3; SDM Vol. 3A, "Initializing IA-32e Mode".
 
 #include "port/segments.h"
+#include "shared_constants.h"
 
 #define MULTIBOOT1_HEADER_MAGIC 0x1badb002
 #define MULTIBOOT1_FLAGS        0x00010003      // page align, memory map, addresses
 #define MULTIBOOT2_HEADER_MAGIC 0xe85250d6
 
-#define CR0_MP   (1 << 1)
-#define CR0_NE   (1 << 5)
-#define CR0_WP   (1 << 16)
-#define CR0_PG   (1 << 31)
-#define CR4_PAE  (1 << 5)
-#define CR4_OSFXSR     (1 << 9)
-#define CR4_OSXMMEXCPT (1 << 10)
-#define IA32_EFER 0xc0000080
-#define EFER_LME (1 << 8)
-#define EFER_NXE (1 << 11)
-#define CPUID_LM (1 << 29)
-
-#define PTE_P_RW    0x03
-#define PTE_P_RW_PS 0x83
+#define PTE_P_RW    (PTE_P | PTE_RW)
+#define PTE_P_RW_PS (PTE_P | PTE_RW | PTE_PS)
 
     .section .multiboot, "a"
     .balign 8
@@ -69,7 +58,7 @@ boot_entry:
     jb      no_long_mode
     mov     $0x80000001, %eax
     cpuid
-    test    $CPUID_LM, %edx
+    test    $CPUID_EXTENDED_1_EDX_LM, %edx
     jz      no_long_mode
 
     // Identity map of the low 4 GiB with 2 MiB pages; paging.c refines it.
@@ -99,8 +88,7 @@ boot_entry:
     or      $(EFER_LME | EFER_NXE), %eax
     wrmsr
     mov     %cr0, %eax
-    and     $0x1fffffff, %eax                   // CD, NW off
-    and     $~0x0c, %eax                        // EM, TS off
+    and     $~(CR0_CD | CR0_NW | CR0_EM | CR0_TS), %eax
     or      $(CR0_PG | CR0_WP | CR0_NE | CR0_MP), %eax
     mov     %eax, %cr0
     lgdt    boot_gdtr
@@ -108,11 +96,11 @@ boot_entry:
 
 no_long_mode:                                   // say so on COM1, and stop
     mov     $no_long_mode_text, %esi
-1:  mov     $0x3fd, %dx
+1:  mov     $(PC_COM1 + UART_LSR), %dx
     in      %dx, %al
-    test    $0x20, %al
+    test    $UART_LSR_THRE, %al
     jz      1b
-    mov     $0x3f8, %dx
+    mov     $PC_COM1, %dx
     lodsb
     test    %al, %al
     jz      2f

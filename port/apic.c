@@ -10,7 +10,8 @@
 #include "port/trap.h"
 #include "port/x86.h"
 
-#define X2APIC_MSR(offset) (0x800 + ((offset) >> 4))
+#define X2APIC_MSR(offset) (X2APIC_MSRS + ((offset) >> 4))
+#define ICW4_8086          (0x01)
 
 static bool x2apic;
 
@@ -48,28 +49,28 @@ static void ioapic_write(unsigned index, uint32_t value) {
 }
 
 void ioapic_route(unsigned irq, unsigned entry) {
-    uint32_t id = x2apic ? apic_read(0x20) : apic_read(0x20) >> 24;
+    uint32_t id = x2apic ? apic_read(APIC_ID) : apic_read(APIC_ID) >> 24;
     ioapic_write(IOAPIC_REDIRECTION + 2 * irq + 1, id << 24);
     ioapic_write(IOAPIC_REDIRECTION + 2 * irq, entry);
 }
 
 static void i8259_disable(void) {
-    outb(0x20, 0x11); // ICW1: edge, cascade, ICW4 follows
-    outb(0xa0, 0x11);
-    outb(0x21, 0x20); // ICW2: vectors 0x20 and 0x28
-    outb(0xa1, 0x28);
-    outb(0x21, 0x04); // ICW3
-    outb(0xa1, 0x02);
-    outb(0x21, 0x01); // ICW4: 8086
-    outb(0xa1, 0x01);
-    outb(0x21, 0xff); // OCW1: everything masked
-    outb(0xa1, 0xff);
+    outb(PC_PIC_MASTER, PIC_ICW1 | PIC_ICW1_IC4); // edge, cascade
+    outb(PC_PIC_SLAVE, PIC_ICW1 | PIC_ICW1_IC4);
+    outb(PC_PIC_MASTER + 1, 0x20); // ICW2: vectors 0x20 and 0x28
+    outb(PC_PIC_SLAVE + 1, 0x28);
+    outb(PC_PIC_MASTER + 1, PIC_CASCADE); // ICW3: a bit here, the input's number there
+    outb(PC_PIC_SLAVE + 1, 2);
+    outb(PC_PIC_MASTER + 1, ICW4_8086);
+    outb(PC_PIC_SLAVE + 1, ICW4_8086);
+    outb(PC_PIC_MASTER + 1, 0xff); // OCW1: everything masked
+    outb(PC_PIC_SLAVE + 1, 0xff);
 }
 
 void apic_init(void) {
     i8259_disable();
     uint64_t base = rdmsr(IA32_APIC_BASE) | APIC_BASE_ENABLE;
-    if (cpuid(1, 0).ecx & (1u << 21)) {
+    if (cpuid(1, 0).ecx & CPUID_1_ECX_X2APIC) {
         wrmsr(IA32_APIC_BASE, base);
         wrmsr(IA32_APIC_BASE, base | APIC_BASE_EXTD);
         x2apic = true;

@@ -7,7 +7,7 @@
 
 #include "shared_constants.h" // offsets of registers (vmm/devices/lapic_registers.py, ioapic.py)
 
-#define APIC_LVT_TSC_DEADLINE 0x40000
+#define APIC_LVT_TSC_DEADLINE (APIC_TIMER_TSC_DEADLINE << 17)
 
 void apic_init(void);
 uint32_t apic_read(unsigned offset);

@@ -16,6 +16,8 @@
 // of its handler: a few times between two services, so that no guest keeps them waiting.
 bool coalesce_service(const vcpu_frame_t *frame);
 
+MP_DECLARE_CONST_FUN_OBJ_2(coalesce_waits_obj);
+
 // Interrupts off. Whether the monitor has to service host interrupts before the next entry.
 static inline bool coalesce_due(const vcpu_frame_t *frame) {
     if (__builtin_expect(!host_attention || vmx_cpu.holdoff != 0, 1)) {

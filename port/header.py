@@ -1,4 +1,5 @@
-"""Writes the header by which C has what the tables of vmm/ declare: the frame's offsets, VMCS encodings, bits, slots.
+"""Writes the header by which C and assembly have what the tables of vmm/ declare: the frame's offsets, VMCS encodings,
+registers, bits, ports, slots.
 
     header.py OUTPUT
 
@@ -22,6 +23,7 @@ NO_MEMBERS = ("MSR_SLOTS", "STORED_MSRS", "SIZE")
 ASSEMBLY = ("HOST_RSP", "LAUNCHED")  # offsets that vmx.S uses
 
 # (module, name or prefix in Python, in C): constants that both sides use. A prefix ends in "_", or is empty: all.
+# "McStatus." are the fields of a register class, in C the masks of their bits.
 SHARED = (
     (FRAME, "DIRTY_", "FRAME_DIRTY_"),
     (FRAME, "WANT_", "FRAME_WANT_"),
@@ -36,6 +38,7 @@ SHARED = (
     ("vmm.policies.account", "CALL_", "ACCOUNT_"),
     ("vmm.verdict", "ADVANCE", "VERDICT_ADVANCE"),
     ("vmm.scheduling.clock", "MIN_RUN_MOST", "MIN_RUN_MOST"),
+    ("vmm.scheduling.words", "POLL_TICKS", "SERVICE_TICKS"),
     (FRAME, "MSR_SLOTS", "VCPU_MSRS"),
     ("vmm.vtx.exits", "SLOTS", "VCPU_SLOTS"),
     ("vmm.vtx.vmcs", "", ""),
@@ -45,17 +48,24 @@ SHARED = (
     ("vmm.vtx.vmcs_bits", "RIGHTS_L", "RIGHTS_L"),
     ("vmm.vtx.events", "VALID", "INFO_VALID"),
     ("vmm.vtx.breakpoints", "ENABLES", "DR7_ENABLES"),
+    ("vmm.vtx.cpuid_bits", "LEAF_1_", "CPUID_1_"),
+    ("vmm.vtx.cpuid_bits", "LEAF_D_", "CPUID_D_"),
+    ("vmm.vtx.cpuid_bits", "EXTENDED_1_", "CPUID_EXTENDED_1_"),
+    ("vmm.vtx.cpuid_bits", "XCR0_", "XCR0_"),
     ("vmm.vtx.x86", "CR0_", "CR0_"),
     ("vmm.vtx.x86", "CR4_", "CR4_"),
     ("vmm.vtx.x86", "EFER_", "EFER_"),
     ("vmm.vtx.x86", "RFLAGS_", "RFLAGS_"),
+    ("vmm.vtx.x86", "DEBUGCTL_", "DEBUGCTL_"),
     ("vmm.vtx.x86", "IA32_", "IA32_"),
     ("vmm.vtx.x86", "APIC_BASE", "APIC_BASE"),
     ("vmm.vtx.x86", "APIC_BASE_", "APIC_BASE_"),
+    ("vmm.vtx.x86", "X2APIC_MSRS", "X2APIC_MSRS"),
     ("vmm.vtx.x86", "IOAPIC_BASE", "IOAPIC_BASE"),
     ("vmm.vtx.x86", "INSTRUCTION_BYTES", "INSTRUCTION_BYTES"),
     ("vmm.vtx.x86", "MXCSR_RESET", "MXCSR_RESET"),
     ("vmm.vtx.mitigations", "IA32_PRED_CMD", "IA32_PRED_CMD"),
+    ("vmm.devices.lapic_registers", "ID", "APIC_ID"),
     ("vmm.devices.lapic_registers", "TPR", "APIC_TPR"),
     ("vmm.devices.lapic_registers", "PPR", "APIC_PPR"),
     ("vmm.devices.lapic_registers", "EOI", "APIC_EOI"),
@@ -71,7 +81,19 @@ SHARED = (
     ("vmm.devices.ioapic", "LEVEL", "IOAPIC_LEVEL"),
     ("vmm.devices.ioapic", "MASKED", "IOAPIC_MASKED"),
     ("vmm.devices.ioapic", "PINS", "IOAPIC_PINS"),
+    ("vmm.devices.pc_ports", "", "PC_"),
+    ("vmm.devices.i8259", "ICW1", "PIC_ICW1"),
+    ("vmm.devices.i8259", "ICW1_", "PIC_ICW1_"),
+    ("vmm.devices.i8259_lines", "CASCADE", "PIC_CASCADE"),
+    ("vmm.devices.i8254", "CONTROL", "PIT_CONTROL"),
+    ("vmm.devices.i8254", "GATE_2", "PIT_GATE_2"),
+    ("vmm.devices.i8254", "SPEAKER", "PIT_SPEAKER"),
+    ("vmm.devices.i8254", "OUT_2", "PIT_OUT_2"),
     ("vmm.devices.i8254_counters", "FREQUENCY", "PIT_HZ"),
+    ("vmm.devices.reset_cf9", "SYSTEM", "RESET_SYSTEM"),
+    ("vmm.devices.reset_cf9", "CPU", "RESET_CPU"),
+    ("vmm.devices.i8042", "PULSE", "KEYBOARD_PULSE"),
+    ("vmm.devices.i8042", "NOT_RESET", "KEYBOARD_NOT_RESET"),
     ("vmm.devices.mc146818", "SECONDS", "RTC_SECONDS"),
     ("vmm.devices.mc146818", "MINUTES", "RTC_MINUTES"),
     ("vmm.devices.mc146818", "HOURS", "RTC_HOURS"),
@@ -82,8 +104,11 @@ SHARED = (
     ("vmm.devices.mc146818", "B", "RTC_B"),
     ("vmm.devices.mc146818", "A_UIP", "RTC_A_UIP"),
     ("vmm.devices.mc146818", "B_", "RTC_B_"),
+    ("vmm.devices.mc146818", "PM", "RTC_PM"),
+    ("vmm.devices.mc146818", "NMI_OFF", "RTC_NMI_OFF"),
     ("vmm.devices.uart16550_registers", "", "UART_"),
-    ("vmm.machine_check", "IA32_MCG_STATUS", "IA32_MCG_STATUS"),
+    ("vmm.machine_check", "McStatus.", "MC_STATUS_"),
+    ("vmm.machine_check", "MC_", "MC_"),
     ("vmm.vtx.keys", "FACTOR", "VCPU_KEY_FACTOR"),
     ("vmm.debug.mailbox_layout", "RUNG", "MAILBOX_RUNG"),
     ("vmm.debug.mailbox_layout", "SEEN", "MAILBOX_SEEN"),
@@ -91,8 +116,17 @@ SHARED = (
     ("vmm.memory.paging", "ADDRESS", "PTE_ADDRESS"),
     ("vmm.memory.paging", "P", "PTE_P"),
     ("vmm.memory.paging", "RW", "PTE_RW"),
+    ("vmm.memory.paging", "PWT", "PTE_PWT"),
+    ("vmm.memory.paging", "PCD", "PTE_PCD"),
     ("vmm.memory.paging", "D", "PTE_D"),
     ("vmm.memory.paging", "PS", "PTE_PS"),
+    ("vmm.memory.paging", "XD", "PTE_XD"),
+    ("vmm.memory.paging", "WRITE", "PF_WRITE"),
+    ("vmm.memory.paging", "USER", "PF_USER"),
+    ("vmm.memory.paging", "RSVD", "PF_RSVD"),
+    ("vmm.memory.paging", "FETCH", "PF_FETCH"),
+    ("vmm.memory.e820", "VGA", "VGA_MEMORY"),
+    ("vmm.memory.e820", "OPTION_ROMS", "OPTION_ROMS"),
     ("vmm.vtx.recording", "RECORD_SIZE", "TRACE_RECORD_SIZE"),
     ("vmm.vtx.recording", "UNKNOWN_", "TRACE_UNKNOWN_"),
     ("vmm.vtx.recording", "SLOT_SIZE", "TRACE_SLOT_SIZE"),
@@ -109,22 +143,40 @@ def names(tree, module):
     return [name for name in targets if tree.value(module, name) is not None]
 
 
+def masks(tree, module, register):
+    """[(name, mask), ...] of the fields that a register class declares."""
+    with open(tree.path(module)) as file:
+        body = ast.parse(file.read()).body
+    (found,) = [node for node in body if isinstance(node, ast.ClassDef) and node.name == register]
+    for node in found.body:
+        if isinstance(node, ast.Assign) and node.value.func.id == "Bits":
+            high, *low = [argument.value for argument in node.value.args]
+            yield node.targets[0].id, (2 << high) - (1 << (low or [high])[0])
+
+
+def shared(tree, module, python):
+    """[(the rest of its name in C, value), ...] of a line of SHARED."""
+    if python.endswith("."):
+        return list(masks(tree, module, python[:-1]))
+    found = [
+        name for name in names(tree, module) if name == python or (python[-1:] in ("_", "") and name.startswith(python))
+    ]
+    return [(name[len(python) :], tree.value(module, name)) for name in found]
+
+
 def number(value):
-    """As C has it: from bit 31 on of 64 bits, so that its complement is, too."""
-    return f"{value:#x}ull" if value >> 31 else f"{value:#x}"
+    """From bit 31 on of 64 bits, so that its complement is, too; C wants a suffix for that, the assembler none."""
+    return f"SHARED_U64({value:#x})" if value >> 31 else f"{value:#x}"
 
 
 def header(tree):
-    lines = ["// Made by port/header.py from the tables in vmm/."]
+    lines = ["// Made by port/header.py from the tables in vmm/.", "#ifdef __ASSEMBLER__", "#define SHARED_U64(n) n"]
+    lines += ["#else", "#define SHARED_U64(n) n##ull", "#endif"]
     for module, python, c in SHARED:
-        found = [
-            name
-            for name in names(tree, module)
-            if name == python or (python[-1:] in ("_", "") and name.startswith(python))
-        ]
+        found = shared(tree, module, python)
         if not found:
             raise SystemExit(f"header.py: {module} has no {python}")
-        lines += [f"#define {c}{name[len(python) :]} ({number(tree.value(module, name))})" for name in found]
+        lines += [f"#define {c}{rest} ({number(value)})" for rest, value in found]
     members = []
     for name in names(tree, FRAME):
         if name not in NO_MEMBERS and not name.startswith(("DIRTY_", "WANT_")):

@@ -37,8 +37,6 @@
 
 #define PYSTACK_SIZE  (512 * 1024)
 #define STACK_RESERVE 32768 // for C below the deepest Python frame, and interrupts
-#define CPUID_XSAVE   (1u << 26)
-#define CPUID_MCE     (1u << 7)
 
 extern char boot_stack_end[];
 static char pystack[PYSTACK_SIZE] __attribute__((aligned(16)));
@@ -124,13 +122,13 @@ static void run_python(void) {
 }
 
 static void start_hardware(void) {
-    static const uint32_t mxcsr = 0x1f80; // as after reset; firmware may have changed it
+    static const uint32_t mxcsr = MXCSR_RESET; // as after reset; firmware may have changed it
     __asm volatile("fninit; ldmxcsr %0" : : "m"(mxcsr));
     segments_init();
-    if (cpuid(1, 0).ecx & CPUID_XSAVE) {
+    if (cpuid(1, 0).ecx & CPUID_1_ECX_XSAVE) {
         write_cr4(read_cr4() | CR4_OSXSAVE);
     }
-    if (cpuid(1, 0).edx & CPUID_MCE) {
+    if (cpuid(1, 0).edx & CPUID_1_EDX_MCE) {
         write_cr4(read_cr4() | CR4_MCE); // without, a machine check shuts the CPU down
     }
     apic_init();

@@ -6,16 +6,10 @@
 #include "port/trap.h"
 #include "port/x86.h"
 
-#define MCG_RIPV (1ull << 0)
-#define BANK(n)  (0x400 + 4 * (n)) // IA32_MCn_CTL, _STATUS, _ADDR, _MISC
-#define VAL      (1ull << 63)
-#define UC       (1ull << 61)
-#define MISCV    (1ull << 59)
-#define ADDRV    (1ull << 58)
-#define PCC      (1ull << 57)
-#define S        (1ull << 56)
-#define AR       (1ull << 55)
-#define KEPT     (8)
+#define MCG_STATUS_RIPV (1ull << 0)
+#define BANK(n)         (IA32_MC0_CTL + MC_BANK * (n))
+#define ACTION_REQUIRED (MC_STATUS_UC | MC_STATUS_S | MC_STATUS_AR)
+#define KEPT            (8)
 
 typedef struct {
     uint64_t bank, status, address, misc;
@@ -46,7 +40,7 @@ static const char *fatal(const record_t *r) {
 
 // Whether the CPU's context is corrupt, or the interrupted code needs the bad data.
 static bool is_fatal(uint64_t status) {
-    return (status & PCC) || (status & (UC | S | AR)) == (UC | S | AR);
+    return (status & MC_STATUS_PCC) || (status & ACTION_REQUIRED) == ACTION_REQUIRED;
 }
 
 bool mce_survived(const char **reason) {
@@ -54,14 +48,14 @@ bool mce_survived(const char **reason) {
     if (mce.banks == 0) {
         return false; // no banks to read
     }
-    bool goes_on = rdmsr(IA32_MCG_STATUS) & MCG_RIPV;
+    bool goes_on = rdmsr(IA32_MCG_STATUS) & MCG_STATUS_RIPV;
     for (unsigned i = 0; i < mce.banks; i++) {
-        record_t r = {i, rdmsr(BANK(i) + 1), 0, 0};
-        if (!(r.status & VAL)) {
+        record_t r = {i, rdmsr(BANK(i) + MC_STATUS), 0, 0};
+        if (!(r.status & MC_STATUS_VAL)) {
             continue;
         }
-        r.address = r.status & ADDRV ? rdmsr(BANK(i) + 2) : 0;
-        r.misc = r.status & MISCV ? rdmsr(BANK(i) + 3) : 0;
+        r.address = r.status & MC_STATUS_ADDRV ? rdmsr(BANK(i) + MC_ADDR) : 0;
+        r.misc = r.status & MC_STATUS_MISCV ? rdmsr(BANK(i) + MC_MISC) : 0;
         if (is_fatal(r.status) || !goes_on) {
             *reason = fatal(&r);
             return false;
@@ -71,7 +65,7 @@ bool mce_survived(const char **reason) {
         } else {
             mce.lost++;
         }
-        wrmsr(BANK(i) + 1, 0);
+        wrmsr(BANK(i) + MC_STATUS, 0);
     }
     if (goes_on) {
         wrmsr(IA32_MCG_STATUS, 0); // or the next one would shut the CPU down

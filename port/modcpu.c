@@ -10,6 +10,7 @@
 #include "port/idle.h"
 #include "port/modcpu.h"
 #include "port/preempt.h"
+#include "port/random.h"
 #include "port/softreset.h"
 #include "port/timer.h"
 #include "port/trap.h"
@@ -179,6 +180,12 @@ static mp_obj_t mod_rdtsc(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_rdtsc_obj, mod_rdtsc);
 
+// random() -> 32 bits, of which no object is made.
+static mp_obj_t mod_random(void) {
+    return MP_OBJ_NEW_SMALL_INT(pcanel_random() >> 32);
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(mod_random_obj, mod_random);
+
 // alarm(tsc): a host interrupt at this TSC, with no other effect; 0 disarms it.
 static mp_obj_t mod_alarm(mp_obj_t tsc) {
     timer_arm(mp_obj_get_int_truncated(tsc));
@@ -309,6 +316,7 @@ static const mp_rom_map_elem_t cpu_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_line), MP_ROM_PTR(&cpu_line_obj)},
     {MP_ROM_QSTR(MP_QSTR_self_of), MP_ROM_PTR(&mod_self_of_obj)},
     {MP_ROM_QSTR(MP_QSTR_rdtsc), MP_ROM_PTR(&mod_rdtsc_obj)},
+    {MP_ROM_QSTR(MP_QSTR_random), MP_ROM_PTR(&mod_random_obj)},
     {MP_ROM_QSTR(MP_QSTR_alarm), MP_ROM_PTR(&mod_alarm_obj)},
     {MP_ROM_QSTR(MP_QSTR_look_at), MP_ROM_PTR(&mod_look_at_obj)},
     {MP_ROM_QSTR(MP_QSTR_zero), MP_ROM_PTR(&mod_zero_obj)},

@@ -34,10 +34,10 @@ NORETURN static void mp_machine_reset(void) {
     while (!uart_tx_done(0) && rdtsc() < end) {
     }
     irq_disable();
-    outb(0xcf9, 0x02);
-    outb(0xcf9, 0x06);
+    outb(PC_RESET_CONTROL, RESET_SYSTEM);
+    outb(PC_RESET_CONTROL, RESET_SYSTEM | RESET_CPU);
     pause_us(RESET_WAIT_US);
-    outb(0x64, 0xfe);
+    outb(PC_KEYBOARD_COMMAND, KEYBOARD_PULSE | (0xf & ~KEYBOARD_NOT_RESET));
     pause_us(RESET_WAIT_US);
     struct __attribute__((packed)) {
         uint16_t limit;

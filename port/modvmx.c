@@ -12,6 +12,7 @@
 #include "port/vcpu.h"
 #include "port/bochs27.h"
 #include "port/bound.h"
+#include "port/coalesce.h"
 #include "port/value.h"
 
 vmx_cpu_t vmx_cpu = {.guest = vmx_guest};
@@ -215,6 +216,7 @@ static const mp_rom_map_elem_t vmx_globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_invvpid), MP_ROM_PTR(&mod_invvpid_obj)},
     {MP_ROM_QSTR(MP_QSTR_enter), MP_ROM_PTR(&vcpu_enter_obj)},
     {MP_ROM_QSTR(MP_QSTR_earliest), MP_ROM_PTR(&vcpu_earliest_obj)},
+    {MP_ROM_QSTR(MP_QSTR_waits), MP_ROM_PTR(&coalesce_waits_obj)},
     {MP_ROM_QSTR(MP_QSTR_bind), MP_ROM_PTR(&bound_bind_obj)},
     {MP_ROM_QSTR(MP_QSTR_Value), MP_ROM_PTR(&value_type)},
     {MP_ROM_QSTR(MP_QSTR_numbers), MP_ROM_PTR(&value_numbers_obj)},

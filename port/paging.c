@@ -17,10 +17,6 @@
 #include "port/segments.h"
 #include "port/x86.h"
 
-#define PTE_PWT 0x008ull
-#define PTE_PCD 0x010ull
-#define PTE_NX  (1ull << 63)
-
 #define FINE_END 0x800000ull // below it, 4 KiB pages
 
 #define PIECE (64) // entries between two looks at the clock
@@ -68,15 +64,15 @@ static uint64_t fine_entry(uint64_t hpa) {
         return hpa | PTE_P;
     }
     if (hpa >= (uintptr_t)text_end && hpa < (uintptr_t)rodata_end) {
-        return hpa | PTE_P | PTE_NX;
+        return hpa | PTE_P | PTE_XD;
     }
     if (is_exec(hpa)) {
         return hpa | PTE_P | PTE_RW;
     }
-    if (hpa >= 0xa0000 && hpa < 0xc0000) { // VGA memory
-        return hpa | PTE_P | PTE_RW | PTE_NX | PTE_PCD | PTE_PWT;
+    if (hpa >= VGA_MEMORY && hpa < OPTION_ROMS) {
+        return hpa | PTE_P | PTE_RW | PTE_XD | PTE_PCD | PTE_PWT;
     }
-    return hpa | PTE_P | PTE_RW | PTE_NX;
+    return hpa | PTE_P | PTE_RW | PTE_XD;
 }
 
 static void map_low(void) {
@@ -88,7 +84,7 @@ static void map_low(void) {
         if (is_heap(hpa)) {
             uint64_t *table = heap_entry(hpa);
             for (unsigned i = 0; i < 512; i++) {
-                table[i] = (hpa + i * PAGE_4K) | PTE_P | PTE_RW | PTE_NX;
+                table[i] = (hpa + i * PAGE_4K) | PTE_P | PTE_RW | PTE_XD;
             }
             *entry = (uintptr_t)table | PTE_P | PTE_RW;
         } else if (hpa < FINE_END) {
@@ -96,9 +92,9 @@ static void map_low(void) {
         } else if (is_exec(hpa)) {
             *entry = hpa | PTE_P | PTE_RW | PTE_PS;
         } else if (is_ram(hpa, PAGE_2M)) {
-            *entry = hpa | PTE_P | PTE_RW | PTE_PS | PTE_NX;
+            *entry = hpa | PTE_P | PTE_RW | PTE_PS | PTE_XD;
         } else {
-            *entry = hpa | PTE_P | PTE_RW | PTE_PS | PTE_NX | PTE_PCD | PTE_PWT;
+            *entry = hpa | PTE_P | PTE_RW | PTE_PS | PTE_XD | PTE_PCD | PTE_PWT;
         }
     }
 }
@@ -111,7 +107,7 @@ static void map_high(void) {
         }
         for (unsigned i = 0; i < 512; i++) {
             uint64_t page = hpa + i * PAGE_2M;
-            table[i] = is_ram(page, PAGE_2M) ? page | PTE_P | PTE_RW | PTE_PS | PTE_NX : 0;
+            table[i] = is_ram(page, PAGE_2M) ? page | PTE_P | PTE_RW | PTE_PS | PTE_XD : 0;
         }
         paging_pdpt[hpa / PAGE_1G] = (uintptr_t)table | PTE_P | PTE_RW;
         table += 512;

@@ -5,7 +5,6 @@
 #include "port/random.h"
 #include "port/x86.h"
 
-#define CPUID_RDRAND (1u << 30)
 #define RDRAND_TRIES 10
 
 static uint64_t stir(uint64_t x) {
@@ -15,9 +14,18 @@ static uint64_t stir(uint64_t x) {
     return x ^ x >> 31;
 }
 
+// Asked once: CPUID is an exit where the monitor is a guest itself.
+static bool has_rdrand(void) {
+    static enum { UNKNOWN, NO, YES } has;
+    if (has == UNKNOWN) {
+        has = cpuid(1, 0).ecx & CPUID_1_ECX_RDRAND ? YES : NO;
+    }
+    return has == YES;
+}
+
 uint64_t pcanel_random(void) {
     static uint64_t seed;
-    if (cpuid(1, 0).ecx & CPUID_RDRAND) {
+    if (has_rdrand()) {
         for (int i = 0; i < RDRAND_TRIES; i++) {
             uint64_t value;
             bool ok;

@@ -1,4 +1,4 @@
-// Random numbers for os.urandom() and to seed the random module.
+// Random numbers for os.urandom() and cpu.random(), and to seed the random module.
 #ifndef PCANEL_PORT_RANDOM_H
 #define PCANEL_PORT_RANDOM_H
 

@@ -10,8 +10,8 @@
 static struct { uint64_t seconds, tsc; } boot;
 
 static uint8_t rtc_read(uint8_t index) {
-    outb(0x70, 0x80 | index);
-    return inb(0x71);
+    outb(PC_RTC, RTC_NMI_OFF | index);
+    return inb(PC_RTC + 1);
 }
 
 static unsigned decode(uint8_t value, bool binary) {
@@ -25,9 +25,9 @@ void rtc_init(void) {
     uint8_t control = rtc_read(RTC_B);
     bool binary = control & RTC_B_BINARY;
     uint8_t raw_hour = rtc_read(RTC_HOURS);
-    unsigned hour = decode(raw_hour & 0x7f, binary);
+    unsigned hour = decode(raw_hour & ~RTC_PM, binary);
     if (!(control & RTC_B_24H)) {
-        hour = hour % 12 + (raw_hour & 0x80 ? 12 : 0);
+        hour = hour % 12 + (raw_hour & RTC_PM ? 12 : 0);
     }
     boot.seconds = timeutils_seconds_since_epoch(2000 + decode(rtc_read(RTC_YEAR), binary),
         decode(rtc_read(RTC_MONTH), binary), decode(rtc_read(RTC_DAY), binary), hour,

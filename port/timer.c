@@ -8,10 +8,10 @@
 #include "port/trap.h"
 #include "port/x86.h"
 
-#define PIT_COUNT              47727 // 40 ms
-#define PIT_GIVE_UP            4000000000u // ticks: no 8254 is that slow
-#define LVT_TSC_DEADLINE_CPUID (1u << 24)
-#define US_MAX                 (1ull << 50) // 35 years
+#define PIT_COUNT   47727 // 40 ms
+#define PIT_GIVE_UP 4000000000u // ticks: no 8254 is that slow
+#define PIT_2_ONCE  (2 << 6 | 3 << 4 | 0 << 1) // channel 2, low then high, mode 0
+#define US_MAX      (1ull << 50) // 35 years
 
 uint64_t tsc_hz;
 
@@ -23,13 +23,13 @@ static struct {
 
 // Runs both counters over one interval of the 8254; false if it never ends.
 static bool measure(uint64_t *tsc_ticks, uint64_t *apic_ticks) {
-    outb(0x61, (inb(0x61) & ~3) | 1); // gate on, speaker off
-    outb(0x43, 0xb0); // channel 2, low then high, mode 0
-    outb(0x42, PIT_COUNT & 0xff);
-    outb(0x42, PIT_COUNT >> 8);
+    outb(PC_SYSTEM_CONTROL_B, (inb(PC_SYSTEM_CONTROL_B) & ~PIT_SPEAKER) | PIT_GATE_2);
+    outb(PC_PIT + PIT_CONTROL, PIT_2_ONCE);
+    outb(PC_PIT + 2, PIT_COUNT & 0xff);
+    outb(PC_PIT + 2, PIT_COUNT >> 8);
     uint32_t apic = apic_read(APIC_TIMER_CURRENT);
     uint64_t start = rdtsc(), now = start;
-    while (!(inb(0x61) & 0x20)) {
+    while (!(inb(PC_SYSTEM_CONTROL_B) & PIT_OUT_2)) {
         now = rdtsc();
         if (now - start > PIT_GIVE_UP) {
             return false;
@@ -128,7 +128,7 @@ void timer_init(void) {
     }
     apic_write(APIC_TIMER_INITIAL, 0);
     trap_set_handler(TRAP_TIMER, interrupt);
-    if (cpuid(1, 0).ecx & LVT_TSC_DEADLINE_CPUID) {
+    if (cpuid(1, 0).ecx & CPUID_1_ECX_TSC_DEADLINE) {
         timer.apic_hz = 0;
         apic_write(APIC_LVT_TIMER, APIC_LVT_TSC_DEADLINE | TRAP_TIMER);
         __asm volatile("mfence" : : : "memory");

@@ -34,10 +34,10 @@ typedef struct {
 } uart_t;
 
 static uart_t uarts[UART_COUNT] = {
-    {.port = 0x3f8, .irq = 4},
-    {.port = 0x2f8, .irq = 3},
-    {.port = 0x3e8, .irq = 4},
-    {.port = 0x2e8, .irq = 3},
+    {.port = PC_COM1, .irq = PC_COM1_IRQ},
+    {.port = PC_COM2, .irq = PC_COM2_IRQ},
+    {.port = PC_COM3, .irq = PC_COM1_IRQ},
+    {.port = PC_COM4, .irq = PC_COM2_IRQ},
 };
 
 volatile bool uart_guests_moved;

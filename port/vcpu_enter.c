@@ -12,7 +12,6 @@
 #include "port/coalesce.h"
 #include "port/trace.h"
 
-#define DEBUGCTL_BTF         (1ull << 1)
 #define REASON_ENTRY_FAILURE (1ull << 31)
 #define MIN_RUN_AS_LONG      (~0ull)
 

@@ -8,8 +8,7 @@
 #include "port/vmxops.h"
 #include "port/vcpu.h"
 
-#define SSE_AND_AVX  (6) // state components
-#define XSAVEC_THERE (1u << 1) // CPUID leaf 0DH, subleaf 1, EAX
+#define SSE_AND_AVX (XCR0_SSE | XCR0_AVX)
 
 static inline void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4]) {
     __asm volatile("cpuid"
@@ -25,7 +24,7 @@ uint64_t vmx_all_xcr0(void) {
     uint32_t r[4];
     cpuid(0xd, 0, r);
     uint64_t offered = (uint64_t)r[3] << 32 | r[0];
-    uint64_t usable = offered & 3;
+    uint64_t usable = offered & (XCR0_X87 | XCR0_SSE);
     for (uint32_t i = 2; i < 63; i++) {
         if (offered >> i & 1) {
             cpuid(0xd, i, r); // EAX: size, EBX: offset
@@ -45,7 +44,7 @@ bool vmx_compaction_works(void) {
         return false;
     }
     cpuid(0xd, 1, r);
-    if (!(r[0] & XSAVEC_THERE)) {
+    if (!(r[0] & CPUID_D_1_EAX_XSAVEC)) {
         return false;
     }
     static struct {

@@ -17,8 +17,8 @@
 
 #define SPLIT (1ull << 9) // of a directory's entry, ignored by the CPU: it leads to a table_t
 
-#define CAUSE       0x1full // of an error code: P, W/R, U/S, RSVD, I/D
-#define BY_NO_RIGHT 3ull // a write to a page that is present
+#define CAUSE       (PTE_P | PF_WRITE | PF_USER | PF_RSVD | PF_FETCH) // of an error code
+#define BY_NO_RIGHT (PTE_P | PF_WRITE) // a write to a page that is present
 
 typedef struct table {
     uint64_t entry[512];

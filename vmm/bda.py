@@ -4,6 +4,7 @@ Limits: only COM ports, the EBDA segment, memory sizes, equipment and the video 
 Source: the IBM PC/AT technical reference, "ROM BIOS data areas".
 """
 
+from vmm.devices.pc_ports import VGA_CRTC
 from vmm.memory.e820 import EBDA
 
 COM_PORTS = 0x400  # four words
@@ -35,7 +36,7 @@ def install(memory, com_ports):
     memory.write_u16(COLUMNS, 80)
     memory.write_u16(PAGE_SIZE, 0x1000)
     memory.write_u16(CURSOR_SHAPE, 0x0D0E)
-    memory.write_u16(CRTC_PORT, 0x3D4)
+    memory.write_u16(CRTC_PORT, VGA_CRTC)
     memory.write_u8(ROWS, 24)
     memory.write_u16(CHARACTER_HEIGHT, 16)
     if memory.size >= EBDA + 1024:

@@ -15,6 +15,7 @@ from micropython import const
 from vmm.acpi import loader
 from vmm.devices.debug_console import DebugConsole
 from vmm.devices.fw_cfg import PORTS, FwCfg
+from vmm.devices.pc_ports import COM1
 from vmm.devices.rom import Rom
 from vmm.memory import ept
 from vmm.memory.e820 import FOUR_GIB, ONE_MIB, RAM, ram
@@ -24,7 +25,6 @@ SIZES_MOST = const(8 << 20)  # bytes of a firmware
 _SHADOW_MOST = const(0x40000)
 _PIECE = const(0x8000)
 _DEBUG = const(0x402)
-_SERIAL_CONSOLE = const(0x3F8)
 
 # fw_cfg's numbers
 _NO_GRAPHICS = const(0x04)
@@ -116,7 +116,7 @@ class Firmware:
         items.put_file(_E820, b"".join([struct.pack("<QQI", at, size, RAM) for at, size in ram(self._vm.memory.size)]))
         screen = self._vm.config.get("screen") or "off"
         if screen == "off":
-            items.put_file("etc/sercon-port", struct.pack("<H", _SERIAL_CONSOLE))
+            items.put_file("etc/sercon-port", struct.pack("<H", COM1))
         elif screen != "graphics" and self._video is not None:  # else the display has it in its ROM
             items.put_file("vgaroms/vgabios.bin", self._video)
         items.put_file("etc/boot-fail-wait", struct.pack("<I", 0xFFFFFFFF))  # then it stays where it is

@@ -8,14 +8,16 @@ polled. Source: SDM Vol. 3B, "Machine-Check Architecture".
 
 from micropython import const
 
+from vmm.vtx.cpuid_bits import LEAF_1_EDX_MCA, LEAF_1_EDX_MCE
 from vmm.vtx.reg import Bits, Reg, register
-from vmm.vtx.x86 import MASK64
+from vmm.vtx.x86 import IA32_MC0_CTL, IA32_MCG_CAP, IA32_MCG_STATUS, MASK64
 
-_CPUID_MCE_MCA = const(1 << 7 | 1 << 14)  # leaf 1, EDX
-_IA32_MCG_CAP = const(0x179)
-IA32_MCG_STATUS = const(0x17A)
+_CPUID_MCE_MCA = const(LEAF_1_EDX_MCE | LEAF_1_EDX_MCA)
 _IA32_MCG_CTL = const(0x17B)
-_BANK = const(0x400)  # IA32_MC0_CTL; STATUS, ADDR and MISC follow, then the next bank's
+MC_BANK = const(4)  # MSRs of a bank: IA32_MCi_CTL,
+MC_STATUS = const(1)  # and those behind it
+MC_ADDR = const(2)
+MC_MISC = const(3)
 _CTL_P = const(1 << 8)
 _JOURNAL = "host"
 
@@ -65,12 +67,13 @@ class MachineChecks:
 
     def _switch_on(self):
         rdmsr, wrmsr = self._cpu.rdmsr, self._cpu.wrmsr
-        cap = rdmsr(_IA32_MCG_CAP)
+        cap = rdmsr(IA32_MCG_CAP)
         if cap & _CTL_P:
             wrmsr(_IA32_MCG_CTL, MASK64)
         for bank in range(cap & 0xFF):
-            wrmsr(_BANK + 4 * bank, MASK64)
-            wrmsr(_BANK + 4 * bank + 1, 0)
+            at = IA32_MC0_CTL + MC_BANK * bank
+            wrmsr(at, MASK64)
+            wrmsr(at + MC_STATUS, 0)
         wrmsr(IA32_MCG_STATUS, 0)
         self.banks = cap & 0xFF
 
@@ -79,13 +82,13 @@ class MachineChecks:
         rdmsr, wrmsr = self._cpu.rdmsr, self._cpu.wrmsr
         found = []
         for bank in range(self.banks):
-            at = _BANK + 4 * bank
-            status = McStatus(rdmsr(at + 1))
+            at = IA32_MC0_CTL + MC_BANK * bank
+            status = McStatus(rdmsr(at + MC_STATUS))
             if status.VAL:
-                address = rdmsr(at + 2) if status.ADDRV else 0
-                misc = rdmsr(at + 3) if status.MISCV else 0
+                address = rdmsr(at + MC_ADDR) if status.ADDRV else 0
+                misc = rdmsr(at + MC_MISC) if status.MISCV else 0
                 found.append((bank, status.raw, address, misc))
-                wrmsr(at + 1, 0)
+                wrmsr(at + MC_STATUS, 0)
         if self.banks:
             wrmsr(IA32_MCG_STATUS, 0)  # or the next one would shut the CPU down
         return found

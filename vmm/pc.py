@@ -18,6 +18,7 @@ from vmm.bus import Overlap
 from vmm.console import RING, Console
 from vmm.description import FIRMWARE
 from vmm.devices import hpet, lapic_registers
+from vmm.devices import pc_ports as at
 from vmm.devices.acpi_pm import AcpiPm
 from vmm.devices.gsi import Gsi
 from vmm.devices.i8042 import I8042
@@ -37,8 +38,8 @@ from vmm.handlers.apic_msrs import ApicMsrs
 from vmm.vtx.frame import PARKED
 from vmm.vtx.x86 import APIC_BASE, IOAPIC_BASE, PAGE
 
-COM_PORTS = (0x3F8, 0x2F8, 0x3E8, 0x2E8)
-_COM_LINES = (4, 3, 4, 3)
+COM_PORTS = (at.COM1, at.COM2, at.COM3, at.COM4)
+_COM_LINES = (at.COM1_IRQ, at.COM2_IRQ, at.COM1_IRQ, at.COM2_IRQ)
 _SCI = const(9)
 _OPTIONAL = ("firmware", "expansion")  # attributes of Pc: parts that a guest's file asks for, else None
 
@@ -88,19 +89,19 @@ class Pc:
         self.apic_msrs = ApicMsrs(vm.msrs, vm.cpuid.width, self._apic_base_changed)
 
     def _wire(self, ports, mmio):
-        ports.claim(0x20, 2, self.pic)
-        ports.claim(0xA0, 2, self.pic, 2)
-        ports.claim(0x4D0, 2, self.pic, 4)
-        ports.claim(0x40, 4, self.pit)
-        ports.claim(0x61, 1, self.pit, 4)
-        ports.claim(0x60, 1, self.keyboard)
-        ports.claim(0x64, 1, self.keyboard, 4)
-        ports.claim(0x70, 2, self.rtc)
-        ports.claim(0x92, 1, self.port92)
-        ports.claim(0x3C0, 16, self.vga)
-        ports.claim(0x3D4, 2, self.vga, 0x14)
-        ports.claim(0x3DA, 1, self.vga, 0x1A)
-        ports.claim(0xCF9, 1, self.cf9)
+        ports.claim(at.PIC_MASTER, 2, self.pic)
+        ports.claim(at.PIC_SLAVE, 2, self.pic, 2)
+        ports.claim(at.ELCR, 2, self.pic, 4)
+        ports.claim(at.PIT, 4, self.pit)
+        ports.claim(at.SYSTEM_CONTROL_B, 1, self.pit, 4)
+        ports.claim(at.KEYBOARD, 1, self.keyboard)
+        ports.claim(at.KEYBOARD_COMMAND, 1, self.keyboard, 4)
+        ports.claim(at.RTC, 2, self.rtc)
+        ports.claim(at.SYSTEM_CONTROL_A, 1, self.port92)
+        ports.claim(at.VGA, 16, self.vga)
+        ports.claim(at.VGA_CRTC, 2, self.vga, 0x14)
+        ports.claim(at.VGA_STATUS, 1, self.vga, 0x1A)
+        ports.claim(at.RESET_CONTROL, 1, self.cf9)
         ports.reserve_dword(CONFIG_ADDRESS)  # of PCI: chipsets do not pass it to the register at CF9h
         ports.claim(COM_PORTS[0], 8, self.com1)
         ports.claim(tables.PM_BASE, 16, self.pm, widest=4)

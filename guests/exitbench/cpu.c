@@ -22,6 +22,10 @@ OPERATION(syscall, {
     u64 number = SYSTEM_CALL;
     asm volatile("syscall" : "+a"(number) : : "rcx", "r11", "memory", "cc");
 })
+OPERATION(rdrand, {
+    u64 number;
+    asm volatile("rdrand %0" : "=r"(number) : : "memory", "cc");
+})
 OPERATION(nop, asm volatile("nop" : : : "memory"))
 OPERATION(wbinvd, asm volatile("wbinvd" : : : "memory"))
 OPERATION(int3, asm volatile("int3" : : : "memory"))
@@ -61,6 +65,10 @@ static const char *adjust_begin(void) {
 
 static const char *cpuid_d1_begin(void) {
     return has_leaf(0xd) ? NULL : "the CPU has no leaf 0DH";
+}
+
+static const char *rdrand_begin(void) {
+    return cpuid(1, 0).ecx & CPUID_1_ECX_RDRAND ? NULL : "the CPU has no RDRAND";
 }
 
 static const char *cr0_begin(void) {
@@ -109,6 +117,7 @@ static const struct row cpu_rows[] = {
     ROW(wrmsr_fs_base),
     ROW(vmcall, .begin = hypervisor_begin),
     ROW(syscall, .begin = syscall_begin),
+    ROW(rdrand, .begin = rdrand_begin),
     ROW(nop),
     ROW(wbinvd),
     ROW(int3),

@@ -8,6 +8,7 @@ from vmm.policies.events import (
     IO,
     MEMORY,
     RDMSR,
+    RDRAND,
     RETURN,
     STEP,
     SYSCALL,
@@ -80,6 +81,11 @@ def _attach_all(vm, function):
     vm.on(MEMORY, gpa=_RAM)(function)
 
 
+def _attach_rdrand(vm, function):
+    if vm.monitor.caps.found["proc2"].RDRAND_EXITING:  # CPUs without it have no RDRAND
+        vm.on(RDRAND)(function)
+
+
 def _attach_watching(vm):
     _attach_all(vm, watch)
     vm.on(IO, port=0x5F0, write=False)(watch)
@@ -87,6 +93,7 @@ def _attach_watching(vm):
     vm.on(WRMSR, msr=0xC0000100)(watch)
     vm.on(MEMORY, gpa=_IOAPIC)(watch)
     vm.on(SYSCALL)(watch)
+    _attach_rdrand(vm, watch)
 
 
 def _attach_hidden(vm):
@@ -114,6 +121,7 @@ def _attach_answering(vm):
     vm.on(VMCALL, number=_CALL)(number)
     vm.on(CR, cr3=0x123456000)(number)
     vm.on(SYSCALL, number=_OTHER)(number)
+    _attach_rdrand(vm, number)
     vm.on(MEMORY, gpa=_RAM)(number)
     vm.on(MEMORY, gpa=_IOAPIC)(number)
     vm.on(MEMORY, gpa=_MEMORY, access="r")(number)

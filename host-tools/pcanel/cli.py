@@ -5,27 +5,16 @@ limit, 2 for bad usage or bad input.
 """
 
 import argparse
+import importlib
 import signal
 import sys
 
-from pcanel.commands import (
-    bench,
-    capture,
-    client,
-    copy,
-    doctor,
-    drgn,
-    dump,
-    gdb,
-    image,
-    plot,
-    run,
-    screenshot,
-    top,
-    trace,
-    view,
-)
 from pcanel.errors import InputError, PcanelError
+
+_MODULES = (
+    "run", "client", "copy", "dump", "drgn", "gdb", "trace", "capture", "plot", "top", "screenshot", "view", "image",
+    "bench", "doctor",
+)  # of pcanel.commands, in the order of --help  # fmt: skip
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -41,11 +30,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(prog="pcanel", description="Runs and steers the Pcanel/Py monitor.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    modules = (
-        run, client, copy, dump, drgn, gdb, trace, capture, plot, top, screenshot, view, image, bench, doctor,
-    )  # fmt: skip
-    for module in modules:
-        module.add_to(commands)
+    for name in _MODULES:
+        importlib.import_module(f"pcanel.commands.{name}").add_to(commands)
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminated)

@@ -213,6 +213,9 @@ def test_rdrand_and_rdseed_where_the_cpu_can(guest, bench):
         counted, made = watched(guest, tries + flags, event, sees + "return Value(0x1122334455667788)")
         assert (counted, made.words(4)) == ([3, True], (0xFFFFFFFFFFFF7788, 0x1122334455667788, 0x55667788, 1))
         assert watched(guest, tries, event + ", cpl=3")[0] == [0, True]
+        high = f"mov r9, -1\n{word} r9d\nmov rax, r9\n{word} r9w\nmov rbx, r9\n"
+        counted, made = watched(guest, high, event, sees + "return Value(0x1122334455667788)")
+        assert (counted, made.words(2)) == ([2, True], (0x55667788, 0x55667788))
     assert skipped in ([], ["RDSEED"], ["RDRAND", "RDSEED"])
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from vmm.vtx import reasons, vmcs, x86
+from vmm.vtx import reasons, vmcs
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = (ROOT / "vmm/vtx/vmcs.py").read_text()
@@ -34,13 +34,6 @@ def test_no_encoding_and_no_name_stands_twice():
     rows = list(sections())
     assert len({name for _, name, _ in rows}) == len(rows) == len({encoding for _, _, encoding in rows})
     assert vmcs.fields() == {name: encoding for _, name, encoding in rows}
-
-
-def test_c_declares_no_field_and_no_bit_again():
-    """It has them by port/header.py."""
-    ours = set(vmcs.fields()) | {name for name in vars(x86) if name.startswith(("CR", "EFER_", "RFLAGS_", "IA32_"))}
-    for path in (ROOT / "port").glob("*.[chS]"):
-        assert not set(re.findall(r"#define (\w+)", path.read_text())) & ours, path
 
 
 def test_nobody_copies_words_of_the_frame():

@@ -11,6 +11,8 @@ import struct
 from micropython import const
 
 from vmm.devices.mc146818 import CENTURY
+from vmm.devices.pc_ports import COM1, RESET_CONTROL
+from vmm.devices.reset_cf9 import CPU, SYSTEM
 from vmm.vtx.x86 import APIC_BASE, IOAPIC_BASE
 
 RSDP = const(0xE0000)
@@ -22,8 +24,7 @@ PM1A_EVT_BLK = const(0x600)  # 4 bytes: PM1_STS, PM1_EN
 PM1A_CNT_BLK = const(0x604)  # 2 bytes
 PM_TMR_BLK = const(0x608)  # 4 bytes
 GPE0_BLK = const(0x60C)  # 4 bytes: two of status, two of enable
-RESET_PORT = const(0xCF9)
-RESET_VALUE = const(0x06)
+RESET_VALUE = const(SYSTEM | CPU)
 SCI_INT = const(9)
 
 HPET = const(0xFED00000)
@@ -95,7 +96,7 @@ def fadt(dsdt, facs, keyboard, screen):
     struct.pack_into("<HH", body, 96 - at, 101, 1001)  # latencies: no C2, no C3
     body[108 - at] = CENTURY
     struct.pack_into("<HBI", body, 109 - at, boot_arch, 0, flags)
-    body[116 - at : 128 - at] = _gas(RESET_PORT, 8, 1)
+    body[116 - at : 128 - at] = _gas(RESET_CONTROL, 8, 1)
     body[128 - at] = RESET_VALUE
     struct.pack_into("<BQQ", body, 131 - at, 1, 0, dsdt)
     body[148 - at : 160 - at] = _gas(PM1A_EVT_BLK, 32, 2)
@@ -158,7 +159,7 @@ def rsdp(rsdt, xsdt):
     return data
 
 
-def lay_out(base, aml, cpus=1, com_ports=(0x3F8,), keyboard=False, mouse=False, screen=False, hpet_id=0, pci=None):
+def lay_out(base, aml, cpus=1, com_ports=(COM1,), keyboard=False, mouse=False, screen=False, hpet_id=0, pci=None):
     """All tables but the RSDP as [(gpa, bytes), ...] from `base` (a multiple of 64) on; RSDT and XSDT are the last two.
 
     aml        the compiled dsdt.asl

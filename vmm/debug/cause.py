@@ -13,10 +13,8 @@ from vmm.fault import AC, BP, DE, GP, NM, NP, PF, SS, TS, UD
 from vmm.loaders.state import GPRS
 from vmm.memory.linear import canonical
 from vmm.memory.paging import FETCH, USER, WRITE
-from vmm.vtx.x86 import CR0_EM, CR0_MP, CR0_TS, CR4_LA57, MASK64
+from vmm.vtx.x86 import CR0_EM, CR0_MP, CR0_TS, CR4_LA57, CR4_OSFXSR, CR4_OSXSAVE, MASK64
 
-_OSFXSR = const(1 << 9)
-_OSXSAVE = const(1 << 18)
 _NULL = const(0x1000)
 _PRIVILEGED = (
     "hlt", "cli", "sti", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "invd", "wbinvd", "wrmsr", "rdmsr",
@@ -115,12 +113,12 @@ def _undefined(m, line):
         return ["the code there is all zeros: RIP has left the program"]
     cr0, cr4 = m.mode.cr0, m.mode.cr4
     vector = code[0] in (0xC4, 0xC5, 0x62) and m.vcpu.bits == 64
-    if vector and not cr4 & _OSXSAVE:
+    if vector and not cr4 & CR4_OSXSAVE:
         return ["an AVX instruction, and CR4.OSXSAVE = 0: the kernel has not enabled AVX"]
     if vector:
         return ["an AVX instruction, and XCR0 = %#x: the state that it needs is not enabled" % m.vcpu.xcr0]
     if _is_sse(code):
-        if not cr4 & _OSFXSR:
+        if not cr4 & CR4_OSFXSR:
             return ["an SSE instruction, and CR4.OSFXSR = 0: the kernel has not enabled SSE (-mno-sse, or set it)"]
         if cr0 & CR0_EM:
             return ["an SSE instruction, and CR0.EM = 1"]

@@ -28,8 +28,10 @@ _KBD_OFF = const(0x10)
 _AUX_OFF = const(0x20)
 _TRANSLATE = const(0x40)
 
+PULSE = const(0xF0)  # the command: pulse those of the output port's low bits that are clear in it
+
 # Output port
-_NOT_RESET = const(0x01)
+NOT_RESET = const(0x01)
 _A20 = const(0x02)
 
 _QUEUE = const(16)
@@ -74,7 +76,7 @@ class I8042:
         """As firmware leaves it: tested, translating, both interrupts off, A20 open."""
         self._head = self._count = 0
         self._mode = _SELF_TESTED | _TRANSLATE | _AUX_OFF
-        self._output = _NOT_RESET | _A20
+        self._output = NOT_RESET | _A20
         self._pending = 0  # the command that takes the next data byte
         self._argument = 0  # the keyboard command that takes the next keyboard byte
         self._scanning = True  # keys are sent
@@ -228,7 +230,7 @@ class I8042:
             self._put(0x80)  # input port: keyboard not locked
         elif command == 0xD0:
             self._put(self._output | (0x10 if self._count else 0))
-        elif command >= 0xF0 and not command & _NOT_RESET:
+        elif command >= PULSE and not command & NOT_RESET:
             self.reset_cpu()  # pulses the output bits that are 0
 
     def _data(self, command, value):
@@ -244,7 +246,7 @@ class I8042:
             self._output = value
             if changed & _A20:
                 self.a20(value >> 1 & 1)
-            if not value & _NOT_RESET:
+            if not value & NOT_RESET:
                 self.reset_cpu()
         elif command == 0xD2:
             self._put(value)

@@ -49,12 +49,15 @@ from vmm.devices.i8254_counters import (
 )
 from vmm.devices.oscillator import CALLBACKS_HZ, periods, ticks_at
 
-_CONTROL = const(3)
+CONTROL = const(3)
 _PORT_61 = const(4)
 
 _SAVED = ("state", "_port61")
 
 _REFRESH_PERIODS = const(18)  # 15 us, port 61h bit 4 toggles
+GATE_2 = const(0x01)  # of port 61h
+SPEAKER = const(0x02)
+OUT_2 = const(0x20)
 
 _STATUS_OUT = const(0x80)
 _STATUS_NULL = const(0x40)
@@ -124,7 +127,7 @@ class I8254(Counters):
     def read(self, offset: int, size: int) -> int:
         """A byte of a counter (latched status, latched count or the count as it is), or port 61h."""
         if offset >= 0:
-            if offset < _CONTROL:
+            if offset < CONTROL:
                 value = int(counter_read(self._counters[offset], int(self.now())))
                 if value >= 0:
                     return value
@@ -158,7 +161,7 @@ class I8254(Counters):
     @micropython.viper
     def write(self, offset: int, size: int, value: int):
         """A byte of a count, a control word, or port 61h."""
-        if offset == _CONTROL and value & 0x30 == 0:
+        if offset == CONTROL and value & 0x30 == 0:
             counter = (value >> 6) & 3
             if counter < 3:
                 if int(counter_latch(self._counters[counter], int(self.now()))):
@@ -166,9 +169,9 @@ class I8254(Counters):
         self._write(offset, value & 0xFF)
 
     def _write(self, offset, value):
-        if 0 <= offset < _CONTROL:
+        if 0 <= offset < CONTROL:
             self._write_count(offset, value)
-        elif offset == _CONTROL:
+        elif offset == CONTROL:
             counter = value >> 6
             if counter == 3:
                 self._read_back(value)
@@ -306,13 +309,13 @@ class I8254(Counters):
     def _read_61(self):
         """Bits 3..0 as written, bit 4 the refresh toggle, bit 5 OUT 2."""
         t = self._periods()
-        return self._port61 | (t // _REFRESH_PERIODS & 1) << 4 | self._out(2, t) << 5
+        return self._port61 | (t // _REFRESH_PERIODS & 1) << 4 | (OUT_2 if self._out(2, t) else 0)
 
     def _write_61(self, value):
         changed = self._port61 ^ value
         self._port61 = value & 0x0F
-        self._gate(2, value & 1)
-        if changed & 2 and self.speaker:
+        self._gate(2, value & GATE_2)
+        if changed & SPEAKER and self.speaker:
             self.speaker(value >> 1 & 1)
 
     def _drive(self, level):

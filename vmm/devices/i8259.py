@@ -40,9 +40,9 @@ from vmm.devices.i8259_lines import (
     SLAVE,
 )
 
-_ICW1_IC4 = const(0x01)
-_ICW1_SNGL = const(0x02)
-_ICW1 = const(0x10)
+ICW1_IC4 = const(0x01)
+ICW1_SNGL = const(0x02)
+ICW1 = const(0x10)
 _ICW4_AEOI = const(0x02)
 _ICW4_SFNM = const(0x10)
 
@@ -154,7 +154,7 @@ class I8259:
                 self._icw(c, value)
                 return
             s[c + IMR] = value  # OCW1
-        elif value & _ICW1:
+        elif value & ICW1:
             self._icw1(c, value)
             return
         elif value & _OCW3:
@@ -218,9 +218,9 @@ class I8259:
         s[c + LOWEST] = 7
         s[c + EXPECT] = 2
         flags = 0
-        if value & _ICW1_SNGL:
+        if value & ICW1_SNGL:
             flags |= F_SINGLE
-        if value & _ICW1_IC4:
+        if value & ICW1_IC4:
             flags |= F_IC4
         s[c + FLAGS] = flags
         if not c:

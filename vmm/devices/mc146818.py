@@ -11,6 +11,8 @@ from micropython import const
 
 from vmm.devices import saved
 
+NMI_OFF = const(0x80)  # of the index port
+
 CENTURY = const(0x32)
 
 SECONDS = const(0)
@@ -35,7 +37,7 @@ B_BINARY = const(0x04)
 B_24H = const(0x02)
 _C_IRQF = const(0x80)
 _D_VRT = const(0x80)
-_PM = const(0x80)
+PM = const(0x80)
 _ANY = const(0xC0)  # an alarm register with both bits matches always
 
 _UIP_HZ = const(4098)  # 244 us
@@ -86,9 +88,9 @@ class Mc146818:
         return saved.save(self, _SAVED)
 
     def load(self, state):
-        masked = self.index & 0x80
+        masked = self.index & NMI_OFF
         saved.load(self, _SAVED, state)
-        if self.nmi_mask and masked ^ self.index & 0x80:
+        if self.nmi_mask and masked ^ self.index & NMI_OFF:
             self.nmi_mask(self.index >> 7)
         self._drive()
 
@@ -142,7 +144,7 @@ class Mc146818:
         """Selects a register, or writes the selected one."""
         value &= 0xFF
         if offset == 0:
-            if self.nmi_mask and (value ^ self.index) & 0x80:
+            if self.nmi_mask and (value ^ self.index) & NMI_OFF:
                 self.nmi_mask(value >> 7)
             self.index = value
         elif offset == 1:
@@ -205,7 +207,7 @@ class Mc146818:
         """0..23 from an hours register; impossible values are bounded."""
         if self.ram[B] & B_24H:
             return self._number(value) % 24
-        return self._number(value & 0x7F) % 12 + (12 if value & _PM else 0)
+        return self._number(value & 0x7F) % 12 + (12 if value & PM else 0)
 
     def _fields(self, time):
         """Writes `time` into the registers."""
@@ -219,7 +221,7 @@ class Mc146818:
         if ram[B] & B_24H:
             ram[HOURS] = self._bcd(hour)
         else:
-            ram[HOURS] = self._bcd((hour + 11) % 12 + 1) | (_PM if hour >= 12 else 0)
+            ram[HOURS] = self._bcd((hour + 11) % 12 + 1) | (PM if hour >= 12 else 0)
         ram[_WEEKDAY] = (days + 4) % 7 + 1  # 1970 began on a Thursday, Sunday is 1
         # Civil date: years that begin in March, in eras of 400 years.
         days += 719468

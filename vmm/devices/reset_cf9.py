@@ -4,8 +4,8 @@ from micropython import const
 
 from vmm.devices import saved
 
-_SYSTEM = const(0x02)  # hard reset
-_CPU = const(0x04)  # going from 0 to 1: reset
+SYSTEM = const(0x02)  # hard reset
+CPU = const(0x04)  # going from 0 to 1: reset
 _FULL = const(0x08)  # with a power cycle
 
 
@@ -28,11 +28,11 @@ class ResetCf9:
 
     def read(self, offset, size):
         """As written; bit 2 reads 0."""
-        return self.value & ~_CPU
+        return self.value & ~CPU
 
     def write(self, offset, size, value):
         """Bits 1..3; bit 2 starts the reset."""
-        rises = value & ~self.value & _CPU
-        self.value = value & (_SYSTEM | _CPU | _FULL)
+        rises = value & ~self.value & CPU
+        self.value = value & (SYSTEM | CPU | _FULL)
         if rises:
             self.reset_machine()

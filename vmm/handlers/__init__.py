@@ -47,8 +47,8 @@ def install(vm, exits):
     add(r.INVPCID, kernel_only(invpcid.invpcid), f.WANT_INSTR_INFO | f.WANT_DR7)
     add(r.RDTSC, control.rdtsc)
     add(r.RDTSCP, control.rdtscp)
-    add(r.RDRAND, rdrand.rdrand, f.WANT_INSTR_INFO)
-    add(r.RDSEED, rdrand.rdrand, f.WANT_INSTR_INFO)
+    add(r.RDRAND, rdrand.rdrand, f.WANT_INSTR_INFO | f.WANT_CS_RIGHTS)
+    add(r.RDSEED, rdrand.rdrand, f.WANT_INSTR_INFO | f.WANT_CS_RIGHTS)
     add(r.GDTR_OR_IDTR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO | f.WANT_DR7)
     add(r.LDTR_OR_TR_ACCESS, descriptor.table_access, f.WANT_INSTR_INFO | f.WANT_DR7)
 

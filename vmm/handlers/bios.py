@@ -11,6 +11,7 @@ import struct
 from micropython import const
 
 from vmm import bda
+from vmm.devices.pc_ports import PIC_MASTER, PIC_SLAVE, PIT, RTC
 from vmm.devices.uart16550_registers import LSR, LSR_DR
 from vmm.handlers.bios_call import Call
 from vmm.handlers.bios_keyboard import Keyboard
@@ -46,8 +47,9 @@ class Bios:
         """8259s at 8 and 70h with the timer's line open, the 8254 at 18.2 Hz, vectors and routines in memory."""
         write = self._vm.port_bus.write
         for port, value in (
-            (0x20, 0x11), (0x21, 0x08), (0x21, 0x04), (0x21, 0x01), (0xA0, 0x11), (0xA1, 0x70), (0xA1, 0x02),
-            (0xA1, 0x01), (0x21, 0xF8), (0xA1, 0xFF), (0x43, 0x36), (0x40, 0), (0x40, 0),
+            (PIC_MASTER, 0x11), (PIC_MASTER + 1, 0x08), (PIC_MASTER + 1, 0x04), (PIC_MASTER + 1, 0x01),
+            (PIC_SLAVE, 0x11), (PIC_SLAVE + 1, 0x70), (PIC_SLAVE + 1, 0x02), (PIC_SLAVE + 1, 0x01),
+            (PIC_MASTER + 1, 0xF8), (PIC_SLAVE + 1, 0xFF), (PIT + 3, 0x36), (PIT, 0), (PIT, 0),
         ):  # fmt: skip
             write(port, 1, value)
         self._until = 0
@@ -220,5 +222,5 @@ class Bios:
         return True
 
     def _cmos(self, register):
-        self._vm.port_bus.write(0x70, 1, register)
-        return self._vm.port_bus.read(0x71, 1)
+        self._vm.port_bus.write(RTC, 1, register)
+        return self._vm.port_bus.read(RTC + 1, 1)

@@ -14,6 +14,8 @@ from vmm.vtx import vmcs as v
 from vmm.vtx.frame import APIC_PAGE, DATUM, DIRTY, DIRTY_TSC_OFFSET, RAX, RDX, TSC_OFFSET
 from vmm.vtx.x86 import (
     CR0_PG,
+    DEBUGCTL_BTF,
+    DEBUGCTL_LBR,
     EFER_LMA,
     EFER_LME,
     EFER_NXE,
@@ -26,6 +28,8 @@ from vmm.vtx.x86 import (
     IA32_GS_BASE,
     IA32_KERNEL_GS_BASE,
     IA32_LSTAR,
+    IA32_MCG_CAP,
+    IA32_MCG_STATUS,
     IA32_PAT,
     IA32_STAR,
     IA32_SYSENTER_CS,
@@ -57,7 +61,7 @@ _MTRR_TYPES = (0, 1, 4, 5, 6)  # UC, WC, WT, WP, WB
 _MISC_ENABLE = const(0x1A0)
 _FAST_STRINGS = const(1 << 0)
 _NO_BTS_NO_PEBS = const(1 << 11 | 1 << 12)
-_DEBUGCTL_ALLOWED = const(3)  # LBR, BTF
+_DEBUGCTL_ALLOWED = const(DEBUGCTL_LBR | DEBUGCTL_BTF)
 
 
 _EFER_ALLOWED = const(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
@@ -163,8 +167,8 @@ class CpuMsrs:
         for index in range(0x200, 0x200 + 2 * _MTRR_VARIABLE):
             store(index, 0, writer)
         store(_MTRR_DEF_TYPE, 0, self._valid_writer(_default_type))
-        store(0x179, writer=None)  # IA32_MCG_CAP: no banks
-        store(0x17A)  # IA32_MCG_STATUS
+        store(IA32_MCG_CAP, writer=None)  # no banks
+        store(IA32_MCG_STATUS)
         store(_MISC_ENABLE, _misc_enable(host_rdmsr))
         add(0x1D9, lambda vcpu, index: vcpu.read(v.GUEST_IA32_DEBUGCTL), self._write_debugctl)
         store(0xCE, writer=None)  # MSR_PLATFORM_INFO

@@ -25,10 +25,9 @@ from vmm.vtx.frame import (
 )
 from vmm.vtx.vmcs import GUEST_CR0, GUEST_DR7, GUEST_IA32_DEBUGCTL, GUEST_INTERRUPTIBILITY_STATE
 from vmm.vtx.vmcs_bits import BLOCKING_BY_STI_MOV_SS
-from vmm.vtx.x86 import CR0_PE, RFLAGS_RF
+from vmm.vtx.x86 import CR0_PE, DEBUGCTL_BTF, DEBUGCTL_LBR, RFLAGS_RF
 
 _GD = const(1 << 13)
-_LBR_BTF = const(3)
 DR6_BITS = const(0xE00F)  # B0-B3, BD, BS, BT
 DR6_FIXED = const(0xFFFF0FF0)
 
@@ -114,4 +113,4 @@ def debug_registers(vcpu, qualification):
     debug = vcpu.debug()
     debug[4] = debug[4] & ~0xF | qualification & DR6_BITS | DR6_FIXED
     vcpu.write(GUEST_DR7, vcpu.read(GUEST_DR7) & ~_GD)
-    vcpu.write(GUEST_IA32_DEBUGCTL, vcpu.read(GUEST_IA32_DEBUGCTL) & ~_LBR_BTF)
+    vcpu.write(GUEST_IA32_DEBUGCTL, vcpu.read(GUEST_IA32_DEBUGCTL) & ~(DEBUGCTL_LBR | DEBUGCTL_BTF))

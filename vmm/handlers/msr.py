@@ -12,9 +12,7 @@ from vmm import tally
 from vmm.handlers.cpu_msrs import CpuMsrs
 from vmm.vtx import events, reasons
 from vmm.vtx.frame import DATUM, RAX, RCX, RDX, STORED, STORED_MSRS
-from vmm.vtx.x86 import IA32_X2APIC_ICR
-
-_X2APIC_FIRST = const(0x800)  # of 64
+from vmm.vtx.x86 import IA32_X2APIC_ICR, X2APIC_MSRS
 
 _PLAIN = "any value"
 _WRITTEN_BITS = const(4)  # of the keys of WRMSR, which are few (Keys)
@@ -83,7 +81,7 @@ class Msrs:
 
     def read(self, vcpu, index):
         """Return a vCPU's value. KeyError for an MSR that it does not have."""
-        if index >> 6 == _X2APIC_FIRST >> 6:
+        if index >> 6 == X2APIC_MSRS >> 6:
             low, high, _ = self.x2apic
             value = low(vcpu, index)
             return False if value < 0 else high(vcpu, index) << 32 | value
@@ -91,7 +89,7 @@ class Msrs:
 
     def write(self, vcpu, index, value):
         """Write as the vCPU would; False where that is #GP. KeyError as for read."""
-        if index >> 6 == _X2APIC_FIRST >> 6:
+        if index >> 6 == X2APIC_MSRS >> 6:
             return self.x2apic[2](vcpu, index, value & 0xFFFFFFFF, value >> 32)
         return self.writers[index](vcpu, index, value) is not False
 
@@ -114,7 +112,7 @@ class Msrs:
         """RDMSR: EDX:EAX from the MSR in ECX, or #GP(0)."""
         f = ptr32(vcpu)
         index = int(f[RCX])
-        if index >> 6 == _X2APIC_FIRST >> 6:
+        if index >> 6 == X2APIC_MSRS >> 6:
             pair = self.x2apic
             low = int(pair[0](vcpu, index))
             if low < 0:
@@ -139,7 +137,7 @@ class Msrs:
         """WRMSR: the MSR in ECX from EDX:EAX, or #GP(0)."""
         f = ptr32(vcpu)
         index = int(f[RCX])
-        if index >> 6 == _X2APIC_FIRST >> 6:
+        if index >> 6 == X2APIC_MSRS >> 6:
             pair = self.x2apic
             done = bool(pair[2](vcpu, index, int(f[RAX]), int(f[RDX])))
         else:

@@ -1,22 +1,67 @@
-"""RDRAND and RDSEED, while a policy watches them: the monitor's own generator (os.urandom) in place of the CPU's.
+"""RDRAND and RDSEED, while a policy watches them: the monitor's own generator (port/random.c) in place of the CPU's.
 
 Source: SDM Vol. 2B, "RDRAND - Read Random Number", "RDSEED - Read Random SEED"; Vol. 3C, "Format of the VM-Exit
 Instruction-Information Field as Used for RDRAND, RDSEED, TPAUSE, and UMWAIT". Of its sizes, 16 bits are told by the
 instruction's prefixes instead: Bochs 3.0 reports them as 32.
 """
 
-import os
+import micropython
+from cpu import random
+from micropython import const
 
 from vmm import verdict
 from vmm.emulation.alu import STATUS
 from vmm.handlers.descriptor import InstructionInformation, operand_16
 from vmm.loaders.state import GPRS
-from vmm.vtx.x86 import RFLAGS_CF
+from vmm.vtx.frame import CS_RIGHTS, DIRTY, DIRTY_RFLAGS, INSTR_INFO, LENGTH, RFLAGS
+from vmm.vtx.vmcs_bits import RIGHTS_DB, RIGHTS_L
+from vmm.vtx.x86 import MASK32, RFLAGS_CF
+
+_OPERAND_64 = const(1 << 12)
+_NO_PREFIX = const(3)  # bytes of the instruction
+_RSP = const(4)
 
 
-def rdrand(vcpu):
+def slowly(vcpu):
+    """rdrand() of operands of any kind."""
+    return put(vcpu, random() | random() << 32)
+
+
+# In plain Python 14,900.
+@micropython.viper
+def rdrand(vcpu) -> int:
     """A random number in the instruction's register, with CF set; RDSEED, too."""
-    return put(vcpu, int.from_bytes(os.urandom(8), "little"))
+    done = int(_put(vcpu, int(random()) | int(random()) << 32))
+    return int(slowly(vcpu)) if done < 0 else done
+
+
+@micropython.viper
+def quick(vcpu, numbers: int, handler) -> int:
+    """Event.quick: the instruction reads the number."""
+    n = ptr32(numbers)
+    if n[0] != 1:
+        return -1
+    return int(_put(vcpu, int(n[2]) | int(n[3]) << 32))
+
+
+@micropython.viper
+def _put(vcpu, value: int) -> int:
+    """put(), or -1, with nothing done, where the operand has 16 bits or is RSP, or only prefixes tell its size."""
+    f = ptr32(vcpu)
+    info = int(f[INSTR_INFO])
+    register = info >> 3 & 15
+    if register == _RSP:
+        return -1
+    if info & _OPERAND_64 == 0:
+        # R8 to R15 need a prefix.
+        if int(f[LENGTH]) - (register >> 3) != _NO_PREFIX or int(f[CS_RIGHTS]) & (RIGHTS_L | RIGHTS_DB) == 0:
+            return -1
+        value &= MASK32
+    f[2 * register] = value
+    f[2 * register + 1] = value >> 32
+    f[RFLAGS] = int(f[RFLAGS]) & ~STATUS | RFLAGS_CF
+    f[DIRTY] |= DIRTY_RFLAGS
+    return 1
 
 
 def put(vcpu, value):

@@ -24,7 +24,7 @@ CHECK = const(1 << 20)  # rights checked, no accessed and dirty flags set
 P = const(1 << 0)
 RSVD = const(1 << 3)
 _PK = const(1 << 5)
-_CODE = const(0x16)  # WRITE | USER | FETCH
+_CODE = const(WRITE | USER | FETCH)
 
 # Results below zero that are not ~error_code
 NOT_CANONICAL = const(-0x10000)
@@ -33,6 +33,8 @@ UNBACKED = const(-0x10001)  # a paging structure outside guest RAM
 ADDRESS = const(0xFFFFFFFFFF000)  # of an entry of 64 bits, and of CR3
 RW = const(1 << 1)
 US = const(1 << 2)
+PWT = const(1 << 3)
+PCD = const(1 << 4)
 _A = const(1 << 5)
 D = const(1 << 6)
 PS = const(1 << 7)

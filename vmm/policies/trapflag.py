@@ -25,11 +25,10 @@ from vmm.vtx.vmcs import (
     GUEST_SS_BASE,
 )
 from vmm.vtx.vmcs_bits import BLOCKING_BY_MOV_SS, BLOCKING_BY_STI, BLOCKING_BY_STI_MOV_SS, PENDING_BS
-from vmm.vtx.x86 import CR0_PE, IA32_FMASK, RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
+from vmm.vtx.x86 import CR0_PE, DEBUGCTL_BTF, IA32_FMASK, RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
 
 _BOTH = const(RFLAGS_TF | RFLAGS_IF)
 _BREAKPOINTS = const(0xF)
-_BTF = const(1 << 1)
 
 _POPF = const(0x9D)
 _INT = const(0xCD)
@@ -133,9 +132,9 @@ class TrapFlag:
             vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI_MOV_SS)
         self.again(vcpu)
         debugctl = vcpu.read(GUEST_IA32_DEBUGCTL)
-        self._btf = bool(debugctl & _BTF)
+        self._btf = bool(debugctl & DEBUGCTL_BTF)
         if self._btf:
-            vcpu.write(GUEST_IA32_DEBUGCTL, debugctl & ~_BTF)
+            vcpu.write(GUEST_IA32_DEBUGCTL, debugctl & ~DEBUGCTL_BTF)
         self._fmask = vcpu.msr(IA32_FMASK) if self._opcode == _SYSCALL else None
         if self._fmask is not None:
             vcpu.msr(IA32_FMASK, self._fmask & ~RFLAGS_TF)
@@ -148,7 +147,7 @@ class TrapFlag:
             return
         self.vm.arming.own_exceptions(vcpu)
         if self._btf:
-            vcpu.write(GUEST_IA32_DEBUGCTL, vcpu.read(GUEST_IA32_DEBUGCTL) | _BTF)
+            vcpu.write(GUEST_IA32_DEBUGCTL, vcpu.read(GUEST_IA32_DEBUGCTL) | DEBUGCTL_BTF)
         if self._fmask is not None:
             vcpu.msr(IA32_FMASK, self._fmask)
         if self.ended(vcpu):

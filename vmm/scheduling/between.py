@@ -7,7 +7,7 @@ viper, and its arguments are bound or passed in one tuple (a load of an attribut
 import cpu
 import micropython
 import uctypes
-from vmx import bind
+from vmx import bind, waits
 
 from vmm.scheduling.accounting import charge
 from vmm.scheduling.preemption import arm_line
@@ -24,7 +24,6 @@ from vmm.scheduling.words import (
     NESTED,
     PAYER,
     POLL,
-    POLL_LOOKED,
     POLL_SINCE,
     POLL_TICKS,
     SERVED,
@@ -39,7 +38,7 @@ def bound(sched):
     between turns. It is charged to the guest, and those above do not wait for it."""
     address = uctypes.addressof
     words = address(sched._words)
-    poll_waits = bind(_poll_waits, words, sched._preempt_at, sched.arm, cpu.rdtsc)
+    poll_waits = bind(_poll_waits, words, sched._preempt_at, sched.arm, cpu.rdtsc, waits)
     return (
         bind(_begins, words, sched._preempt_at),
         bind(
@@ -111,19 +110,15 @@ def _ended(sched, words: ptr32, preempt: ptr32, payer: ptr32, attempt, poll_all,
 
 
 @micropython.viper
-def _poll_waits(words: ptr32, preempt: ptr32, arm, rdtsc, priority: int) -> int:
+def _poll_waits(words: ptr32, preempt: ptr32, arm, rdtsc, not_for_ever, priority: int) -> int:
     """Whether a poll has to wait, as a guest above this priority is due before it would be done: until that guest has
-    run, but no longer than two polls take."""
+    run, but not for ever (waits() of port/coalesce.c)."""
     arm(priority)
     due = int(preempt[0]) | int(preempt[1]) << 32
     preempt[0] = 0
     preempt[1] = 0
-    now = int(rdtsc()) | 1
-    if due and due - now < int(POLL_TICKS) - int(AHEAD):
-        if words[POLL_SINCE] == 0 or (now - int(words[POLL_LOOKED])) & 0xFFFFFFFF > int(POLL_TICKS):
-            words[POLL_SINCE] = now  # the guest that it has waited for may have run in the middle of a line
-        words[POLL_LOOKED] = now
-        if (now - int(words[POLL_SINCE])) & 0xFFFFFFFF < 2 * int(POLL_TICKS):
+    if due and due - int(rdtsc()) < int(POLL_TICKS) - int(AHEAD):
+        if not_for_ever(int(words) + 4 * POLL_SINCE, POLL_TICKS):
             return 1
     words[POLL_SINCE] = 0
     return 0

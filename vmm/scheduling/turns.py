@@ -301,10 +301,8 @@ def turns(sched, deadline: int, once: int):
         # -- run
         f = ptr32(frames[best])
         if deadline:
-            if woken == best and stop == deadline:
+            if woken == best and stop == deadline and stop < now + int(_GRACE):
                 stop = now + int(_GRACE)  # its handler, before what the deadline is for
-                if deadline > stop:
-                    stop = deadline
                 if soon and soon < stop:
                     stop = soon
         if ordered > 1:

@@ -25,8 +25,7 @@ CALLED = const(14)  # number of the halted guest whose timers are called back, p
 LINE = const(15)  # a line at the prompt runs; LINE_INTERRUPTED: guests run in its middle
 STILLS = const(16)  # how many `with still()` there are
 SERVED = const(17)  # frame of the guest for which a driver works between turns
-POLL_SINCE = const(18)  # low half of the host TSC: since when a poll waits for a guest that is due soon; 0: none does
-POLL_LOOKED = const(19)  # and when that was last found
+POLL_SINCE = const(18)  # two words of port/coalesce.c: since when a poll waits for a guest that is due; 0: none does
 WORDS = const(20)
 
 # Values of LINE.

@@ -130,6 +130,7 @@ WANT_INTR = const(3 << 3)  # information and error code
 WANT_VECTORING = const(3 << 5)  # information and error code
 WANT_INSTR_INFO = const(1 << 7)
 WANT_CODE = const(3 << 8)  # CR3 and the access rights of CS
+WANT_CS_RIGHTS = const(1 << 9)
 WANT_PAGING = const(15 << 10)  # base of CS, CR0, CR4 and the entry controls
 WANT_MODE = const(1 << 9 | 3 << 12)  # access rights of CS, CR4, the entry controls
 WANT_SS_RIGHTS = const(1 << 14)

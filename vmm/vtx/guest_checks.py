@@ -11,7 +11,18 @@ from micropython import const
 from vmm.fault import DB, MC
 from vmm.vtx import controls, events, vmcs
 from vmm.vtx.vmcs_bits import PENDING_BS, PENDING_RTM, RIGHTS_DB, RIGHTS_DPL_SHIFT, RIGHTS_L, RIGHTS_UNUSABLE
-from vmm.vtx.x86 import CR0_PE, CR0_PG, CR0_WP, CR4_CET, CR4_PAE, CR4_PCIDE, RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
+from vmm.vtx.x86 import (
+    CR0_PE,
+    CR0_PG,
+    CR0_WP,
+    CR4_CET,
+    CR4_PAE,
+    CR4_PCIDE,
+    DEBUGCTL_BTF,
+    RFLAGS_IF,
+    RFLAGS_TF,
+    RFLAGS_VM,
+)
 
 _ATTRIBUTES = {"GUEST_RIP": "rip", "GUEST_RSP": "rsp", "GUEST_RFLAGS": "rflags"}
 _DATA = ("ES", "DS", "FS", "GS")
@@ -20,7 +31,6 @@ _ALL = ("CS", "SS") + _DATA
 _CR0_CD_NW = const(3 << 29)
 _EFER_DEFINED = const(0xD01)
 _DEBUGCTL_DEFINED = const(0xFFC7)
-_DEBUGCTL_BTF = const(2)
 _RFLAGS_RESERVED = const(0xFFFFFFFFFFC08028)
 _G = const(1 << 15)
 _LOAD_CET = const(1 << 20)
@@ -352,7 +362,7 @@ def _pending_debug(c):
     pending = c[name]
     c.clear(name, 0xFFFFFFFFFFFEAFF0, "reserved bits")
     if c["GUEST_INTERRUPTIBILITY_STATE"] & (_STI | _MOV_SS) or c["GUEST_ACTIVITY_STATE"] == _HLT:
-        stepping = bool(c["GUEST_RFLAGS"] & RFLAGS_TF) and not c["GUEST_IA32_DEBUGCTL"] & _DEBUGCTL_BTF
+        stepping = bool(c["GUEST_RFLAGS"] & RFLAGS_TF) and not c["GUEST_IA32_DEBUGCTL"] & DEBUGCTL_BTF
         text = "BS must be %d: interrupts are blocked or HLT, and RFLAGS.TF and DEBUGCTL.BTF say so"
         c.need(bool(pending & PENDING_BS) == stepping, name, text % stepping)
     if pending & PENDING_RTM:

@@ -16,6 +16,7 @@ MXCSR_RESET = const(0x1F80)
 APIC_BASE = const(0xFEE00000)  # gpa of the local APIC after a reset
 APIC_BASE_EXTD = const(1 << 10)  # of IA32_APIC_BASE
 APIC_BASE_ENABLE = const(1 << 11)
+X2APIC_MSRS = const(0x800)  # the first of the local APIC's 64: one for 16 bytes of its page
 IOAPIC_BASE = const(0xFEC00000)  # gpa of the I/O APIC, as every PC has it
 
 CR0_PE = const(1 << 0)
@@ -36,6 +37,8 @@ CR4_DE = const(1 << 3)
 CR4_PSE = const(1 << 4)
 CR4_PAE = const(1 << 5)
 CR4_MCE = const(1 << 6)
+CR4_OSFXSR = const(1 << 9)
+CR4_OSXMMEXCPT = const(1 << 10)
 CR4_UMIP = const(1 << 11)
 CR4_LA57 = const(1 << 12)
 CR4_VMXE = const(1 << 13)
@@ -51,6 +54,9 @@ EFER_SCE = const(1 << 0)
 EFER_LME = const(1 << 8)
 EFER_LMA = const(1 << 10)
 EFER_NXE = const(1 << 11)
+
+DEBUGCTL_LBR = const(1 << 0)
+DEBUGCTL_BTF = const(1 << 1)
 
 RFLAGS_CF = const(1 << 0)
 RFLAGS_FIXED = const(1 << 1)  # always 1
@@ -70,7 +76,10 @@ IA32_BIOS_SIGN_ID = const(0x8B)
 IA32_SYSENTER_CS = const(0x174)
 IA32_SYSENTER_ESP = const(0x175)
 IA32_SYSENTER_EIP = const(0x176)
+IA32_MCG_CAP = const(0x179)
+IA32_MCG_STATUS = const(0x17A)
 IA32_PAT = const(0x277)
+IA32_MC0_CTL = const(0x400)
 IA32_TSC_DEADLINE = const(0x6E0)
 IA32_X2APIC_TPR = const(0x808)
 IA32_X2APIC_EOI = const(0x80B)

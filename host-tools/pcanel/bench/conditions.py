@@ -57,6 +57,7 @@ VARIANTS = {
     "cr3_write_other": Variant("cr3_write", VALUE),
     **_policies("in_nobody", WATCH, peer="in_nobody"),
     **_policies("vmcall", *POLICIES),
+    **_policies("rdrand", WATCH, VALUE),
     **_policies("int3", WATCH, HANDLED, peer="int3_user"),
     **_policies("ud2", HANDLED),
     **_policies("ram", *POLICIES, peer="mmio_policy"),

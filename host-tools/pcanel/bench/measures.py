@@ -135,6 +135,8 @@ EXITS = (
     *_policies("wrmsr_fs_base", "WRMSR of IA32_FS_BASE", conditions.WATCH),
     *_policies("in_nobody", "IN from an unclaimed port", conditions.WATCH),
     *_policies("vmcall", "VMCALL, unknown number", *conditions.POLICIES),
+    _exit("rdrand", "RDRAND, which exits under a policy only"),
+    *_policies("rdrand", "RDRAND", conditions.WATCH, conditions.VALUE),
     *_policies("int3", "INT3", conditions.WATCH, conditions.HANDLED),
     *_policies("ud2", "UD2", conditions.HANDLED),
     _exit("ram", "memory read of RAM, to compare with the next"),

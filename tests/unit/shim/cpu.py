@@ -1,6 +1,7 @@
 """The parts of the port's `cpu` module that pure modules use."""
 
 import ctypes
+from random import getrandbits
 
 tsc_hz = 1000
 
@@ -8,6 +9,10 @@ tsc_hz = 1000
 def rdtsc():
     """No time passes here."""
     return 0
+
+
+def random():
+    return getrandbits(32)
 
 
 def look_at(_tsc):

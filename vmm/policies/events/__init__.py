@@ -1,8 +1,9 @@
-"""The events that policies can answer, one class and one file each; this table names them all.
+"""The events that policies can answer, one class and one file each: those that are imported here.
 
 port/modules/main.py puts WORDS at the prompt. docs/policies.md, "How to add an event".
 """
 
+from vmm.policies.event import Event
 from vmm.policies.events.caches import INVD, WBINVD
 from vmm.policies.events.call import CALL, RETURN
 from vmm.policies.events.cpuid import CPUID
@@ -34,12 +35,7 @@ from vmm.policies.events.vmcall import VMCALL
 from vmm.policies.events.watch import READ, WRITE
 from vmm.policies.events.xsetbv import XSETBV
 
-_ALL = (
-    ARRIVAL, CALL, CPUID, CR, DESCRIPTOR_TABLE, EXCEPTION, EXECUTE, HLT, INJECTION, INTERRUPT, INVD, INVLPG, INVPCID,
-    IO, MEMORY, MODE, MOV_DR, PACKET, PAUSE, RDMSR, RDPMC, RDRAND, RDSEED, RDTSC, RDTSCP, READ, RESET, RETURN,
-    RING, STEP, SWITCH, SYSCALL, SYSCALL32, SYSRET, SYSRET32, TIME, TRIPLE_FAULT, VMCALL, WBINVD, WRITE, WRMSR, XSETBV,
-)  # fmt: skip
-EVENTS = {event.name: event for event in _ALL}
+EVENTS = {event.name: event for event in globals().values() if isinstance(event, Event)}
 WORDS = {name.upper(): event for name, event in EVENTS.items()}
 
 

@@ -11,6 +11,7 @@ class Rdrand(Instruction):
     name = "rdrand"
     text = 'an instruction RDRAND. Value(number) is what is read. SDM Vol. 2B, "RDRAND"; Vol. 3C, "RDRAND exiting"'
     reasons = (reasons.RDRAND,)
+    quick = staticmethod(rdrand.quick)
 
     def needs(self, chosen):
         return Needs(secondary=("RDRAND_EXITING",))
