@@ -1,10 +1,10 @@
 // Timer advance: a halted guest of priority above 0 is woken before its deadline.
 //
-// From the scheduler to the entry it takes some thousand ticks. The guest is woken that much
+// The way from the scheduler to the entry takes some thousand ticks. The guest is woken that much
 // before its timer is due (frame->lead, which vmx.earliest() subtracts), and the entry waits for
-// the deadline: no interrupt is early. The lead adapts: an entry that was late lengthens it by a
-// quarter of the lateness, at most 500 ticks; one that had to wait shortens it by a 128th of the
-// wait. It is at most a quarter of the time between two deadlines, so that guests of lower
+// the deadline: no interrupt is early. The lead adapts: a late entry lengthens it by a quarter of
+// the lateness, at most by 500 ticks; an early one shortens it by a 128th of its wait. It is at
+// most 10,000 ticks, and a quarter of the time between two deadlines, so that guests of lower
 // priority get the rest.
 #include "port/advance.h"
 #include "port/vmxops.h"
@@ -12,7 +12,7 @@
 #define LATE_MOST (2000) // host TSC ticks: lateness of one entry is cut to this
 #define LATE_PART (4)
 #define WAIT_PART (128)
-#define LEAD_MOST (10000)
+#define LEAD_MOST (10000) // host TSC ticks
 #define LEAD_PART (4) // of the time since the deadline before
 
 static uint64_t least(uint64_t a, uint64_t b) {

@@ -5,8 +5,8 @@
 
 #define PRIORITY_ALL (15) // task-priority class of the local APIC that lets no interrupt through
 
-// Interrupts wait for the guest, the first of them RVI. Where one will do so beyond this entry, since it is not
-// alone or the guest cannot take it now, the host's own wait, too.
+// RVI is the highest virtual interrupt that is pending. Host interrupts are held off where one stays pending after
+// this entry: the guest cannot take it now, or there are several.
 bool bochs27_hold(const vcpu_frame_t *f) {
     uint8_t rvi = f->virtual_apic != 0 ? vmx_get(GUEST_INTERRUPT_STATUS) : 0;
     if (rvi == 0) {

@@ -1,8 +1,8 @@
-// The heap's room: cpu.guard() with a limit, cpu.refused(), cpu.collect_at().
+// Limits of the heap: cpu.guard() with a limit, cpu.refused(), cpu.collect_at().
 //
-// A collection inside an allocation, because the heap is full, cannot be preempted (collect.c).
-// So an untrusted call gets no more than its share, and nothing of the last part of the heap; and
-// many allocations end the turn of the running guest, so that the scheduler collects in time.
+// A full heap is collected inside an allocation, which cannot be preempted (collect.c). So an
+// untrusted call gets at most its limit, and nothing of the last part of the heap. And after many
+// allocations the running guest's turn ends, so that the scheduler collects in time.
 #include "py/gc.h"
 #include "py/mpstate.h"
 #include "py/runtime.h"
@@ -12,7 +12,7 @@
 #include "port/trap.h"
 #include "port/vcpu.h"
 
-#define KEPT_PART     (32) // of the heap: a call with a limit leaves so much
+#define KEPT_PART     (32) // a call with a limit leaves this part of the heap free
 #define GRACE         (16) // blocks after the first refusal: for the exception and its traceback
 #define SOON          (4096) // blocks allocated since a collection after which another is worth it
 #define AT_LAST       (32768) // after which one runs even if nothing would preempt it
@@ -140,8 +140,8 @@ void budget_collected(bool yields) {
     set_limits();
 }
 
-// refused() -> 0, or why the last call of guard() or attempt() with a limit was refused memory: 1, it had used up its
-// limit; 2, hardly anything was left.
+// refused() -> why the last call of guard() or attempt() with a limit was refused memory: 0, it was not; 1, it had used
+// up its limit; 2, the heap was nearly full.
 static mp_obj_t mod_refused(void) {
     return MP_OBJ_NEW_SMALL_INT(budget.refused);
 }
@@ -163,16 +163,16 @@ static mp_obj_t mod_uncounted(mp_obj_t function) {
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_uncounted_obj, mod_uncounted);
 
 // heap_free() -> bytes of the heap that are free at least: those after the last collection, less what was allocated
-// since. It costs nothing; gc.mem_free() visits every block, and no guest runs meanwhile.
+// since. gc.mem_free() would visit every block, without a preemption point.
 static mp_obj_t mod_heap_free(void) {
     size_t taken = MP_STATE_MEM(gc_alloc_amount);
     return mp_obj_new_int_from_uint((free_blocks > taken ? free_blocks - taken : 0) * HEAP_BLOCK);
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_heap_free_obj, mod_heap_free);
 
-// collect_at() -> hpa of three words of 64 bits: the number of blocks allocated since the last collection after which
-// another is worth it where it can be preempted; the number after which it is due in any case; the frame of the guest
-// that pays for allocations now, 0 for none.
+// collect_at() -> hpa of three words of 64 bits: blocks allocated since the last collection from which on another is
+// worth it where it can be preempted; those from which on it is due in any case; hpa of the frame of the guest that is
+// charged for allocations now, 0 for none.
 static mp_obj_t mod_collect_at(void) {
     return mp_obj_new_int_from_uint((uintptr_t)&limits);
 }

@@ -7,8 +7,8 @@
 //  - while it marks, a reference may move from an object that is not scanned yet into one that
 //    is. So pages written meanwhile are scanned again, by the dirty bits of the heap's 4 KiB
 //    pages (port/paging.h);
-//  - while it sweeps (port/sweep.c), a new object is marked, and lies behind the place that the
-//    sweep has reached. The sweep unmarks it there;
+//  - while it sweeps (port/sweep.c), a new object is allocated behind the block that the sweep has
+//    reached, and is marked. The sweep unmarks it there;
 //  - nothing is freed, and nothing grows or shrinks in place.
 //
 // Only a requested collection, usually the scheduler's, can be preempted. One inside an
@@ -28,7 +28,7 @@
 #include "port/x86.h"
 
 #define BLOCK  HEAP_BLOCK
-#define PIECE  (16) // words between two looks at the clock
+#define PIECE  (16) // words between two readings of the clock
 #define ROUNDS (8) // over pages written meanwhile, before the last one, which cannot be preempted
 
 bool collect_yields;
@@ -37,7 +37,7 @@ collect_statistics_t collect_statistics;
 static struct {
     enum { NONE, MARKING, SWEEPING } phase;
     bool inside; // guests run in the middle of a collection
-    bool disturbed; // they did since the marked objects were scanned
+    bool disturbed; // they have run since the marked objects were scanned
     unsigned allocating;
     unsigned auto_collect; // its value before an allocation that must not collect
 } state;
@@ -63,7 +63,7 @@ static size_t blocks(size_t size) {
     return (size + BLOCK - 1) / BLOCK;
 }
 
-// What gc_alloc_amount is before.
+// Returns gc_alloc_amount, for end_allocating(). A call with a limit never starts a collection.
 static size_t begin_allocating(void) {
     state.allocating++;
     state.auto_collect = MP_STATE_MEM(gc_auto_collect_enabled);
@@ -111,7 +111,7 @@ void __wrap_gc_free(void *ptr) {
     }
 }
 
-// Whether an object of so many bytes has to move to have `size`: too few blocks behind it are free.
+// Whether an object of `had` bytes has to move to grow to `size`: too few blocks behind it are free.
 static bool has_to_move(const void *ptr, size_t had, size_t size) {
     if (ptr == NULL) {
         return true;
@@ -194,7 +194,7 @@ static void look_at_roots(void) {
     gc_collect_root(roots + first, end - first);
 }
 
-// As gc_collect_root(), at half the price for words that are no pointers.
+// As gc_collect_root(), at half the cost for words that are no pointers.
 static void look_at_words(void **words, size_t count) {
     uintptr_t start = (uintptr_t)MP_STATE_MEM(area).gc_pool_start;
     uintptr_t size = (uintptr_t)MP_STATE_MEM(area).gc_pool_end - start;
@@ -234,7 +234,7 @@ static void look_at_overflow(void) {
 }
 
 static void collect_yielding(void) {
-    paging_clean(); // guests that run meanwhile do so before the collection
+    paging_clean(); // guests may preempt it: marking has not begun
     state.phase = MARKING;
     state.disturbed = false;
     collect_yields = true;
@@ -259,11 +259,11 @@ static void collect_yielding(void) {
     }
 }
 
-// -- the interpreter's way here
+// -- called by MicroPython
 
 void gc_collect(void) {
     if (state.phase != NONE) {
-        return; // in the middle of one: the allocation fails
+        return; // in the middle of another collection: the allocation fails
     }
     collect_statistics.count++;
     if (state.allocating == 0 && preempt_at != 0) {
@@ -283,8 +283,8 @@ static mp_obj_t mod_allocated(void) {
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_allocated_obj, mod_allocated);
 
-// heap() -> (bytes of the heap, of these free at its end at least, allocated since the last collection). It costs
-// nothing; gc.mem_free() visits every block.
+// heap() -> (size, free, allocated), in bytes: of the heap, of its end that is free at least, since the last
+// collection. gc.mem_free() would visit every block.
 static mp_obj_t mod_heap(void) {
     const mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     size_t blocks = area->gc_alloc_table_byte_len * HEAP_BLOCKS_PER_BYTE;

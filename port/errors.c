@@ -1,7 +1,7 @@
 // Exceptions that end what a person typed at the prompt: Python decides how they are printed.
 //
-// A `raise` statement is distinguished from an exception of the interpreter: the one names a mistake in words, the other
-// is a fault of the code that it comes from. MicroPython's pyexec.c prints by errors_print() (Makefile).
+// An exception of a `raise` statement is distinguished from one of the interpreter: the first reports a mistake of the
+// caller, the second a fault of the code. MicroPython's pyexec.c prints by errors_print() (Makefile).
 #include "port/errors.h"
 #include "py/runtime.h"
 #include "shared/runtime/pyexec.h"
@@ -33,13 +33,14 @@ static mp_obj_t traceback(mp_obj_t error) {
     return list;
 }
 
-static bool told(mp_obj_t error) {
+// Whether the hook has printed the exception.
+static bool printed_by_hook(mp_obj_t error) {
     if (pyexec_mode_kind != PYEXEC_MODE_FRIENDLY_REPL ||
         MP_STATE_PORT(errors_hook) == mp_const_none ||
         !mp_obj_exception_match(error, MP_OBJ_FROM_PTR(&mp_type_Exception))) {
         return false;
     }
-    bool done = false; // a failing hook: as without
+    bool done = false; // also where the hook fails
     bool raised = error == MP_STATE_PORT(errors_raised);
     nlr_buf_t nlr;
     if (nlr_push(&nlr) == 0) {
@@ -51,13 +52,14 @@ static bool told(mp_obj_t error) {
 }
 
 void errors_print(const mp_print_t *print, mp_obj_t error) {
-    if (!told(error)) {
+    if (!printed_by_hook(error)) {
         mp_obj_print_exception(print, error);
     }
 }
 
-// errors(f): f(exception, traceback, raised) -> bool: whether it has printed what ended a line typed at the prompt.
-// traceback: list of (file, line, function), the outermost call first; raised: by a `raise` statement. None removes it.
+// errors(f): f(exception, traceback, raised) is called for an exception that ends a line typed at the prompt; it returns
+// whether it has printed it. traceback: list of (file, line, function), the outermost call first; raised: by a `raise`
+// statement. None removes f.
 static mp_obj_t mod_errors(mp_obj_t hook) {
     MP_STATE_PORT(errors_hook) = hook;
     return mp_const_none;

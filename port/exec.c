@@ -1,6 +1,6 @@
 // First fit over a list of blocks in address order, each with a small header.
 // Code lives until it is freed or until a soft reset empties the region: the
-// garbage collector does not look here. The default, 8 MiB, is tens of thousands
+// garbage collector does not scan it. The default, 8 MiB, holds tens of thousands
 // of functions.
 #include <stdint.h>
 #include "py/runtime.h"

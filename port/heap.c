@@ -1,4 +1,4 @@
-// The heap's blocks, which py/gc.c has for itself.
+// Access to the heap's blocks, which py/gc.c keeps private.
 #include "port/heap.h"
 #include "port/room.h"
 
@@ -7,7 +7,7 @@ void heap_init(void) {
     room_collected(false);
 }
 
-// The blocks behind the first that are its tails end at the first one that is none.
+// An object is its first block and the tails behind it: this finds the first block that is no tail.
 size_t heap_size_of(const void *ptr) {
     size_t first = heap_block(ptr);
     size_t word = (first + 1) / HEAP_BLOCKS_PER_WORD;

@@ -15,7 +15,7 @@ const char pcanel_help_text[] =
     "  sched.top()               who runs; with still(): holds all guests\n"
     "  monitor, caps             the monitor; what the CPU's VMX offers, and what of it is used\n"
     "\n"
-    "Policies: a function of the vCPU that is asked at an event of a guest.\n"
+    "A policy is a function of the vCPU, called at an event of a guest.\n"
     "  @vm.on(IO, port=0x3f8, write=True)\n"
     "  def seen(vcpu): print(chr(vcpu.rax & 0xff))\n"
     "  seen.hits, seen.detach(), vm.policies; help(vm.on); help(IO) has its filters and an "
@@ -31,5 +31,5 @@ const char pcanel_help_text[] =
     "line\n"
     "and its output, Ctrl-D on an empty line resets this prompt, Ctrl-E is paste mode (a terminal\n"
     "that marks pastes needs none), Ctrl-A raw REPL, Ctrl-B back.\n"
-    "help(object) tells of an object, more(object) shows it a page at a time, help('modules');\n"
+    "help(object) describes an object, more(object) shows it a page at a time, help('modules');\n"
     "traceback() shows how the last error came about.\n";

@@ -1,11 +1,10 @@
-// cpu.HostFault: an exception of this CPU, raised in the Python code that caused it.
+// cpu.HostFault(name, vector, error_code, rip, address): an exception of this CPU, raised in the Python code that caused
+// it. The arguments are attributes, too; address: CR2 of a #PF, else 0.
 #include "py/objexcept.h"
 #include "py/runtime.h"
 #include "port/hostfault.h"
 #include "port/trap.h"
 
-// cpu.HostFault(name, vector, error_code, rip, address): an exception of this CPU
-// in code that Python called. Args are in that order, also as attributes.
 static void host_fault_print(const mp_print_t *print, mp_obj_t self_in, mp_print_kind_t kind) {
     mp_obj_exception_t *self = MP_OBJ_TO_PTR(self_in);
     mp_print_kind_t form = kind & ~PRINT_EXC_SUBCLASS;

@@ -1,4 +1,4 @@
-// Waiting: the prompt's and a sleeper's, with the idle hook in which guests run.
+// Waiting, of the prompt and of sleeps, with the idle hook in which guests run.
 #include "py/runtime.h"
 #include "port/budget.h"
 #include "port/idle.h"
@@ -13,7 +13,7 @@
 
 typedef struct {
     uint64_t deadline; // host TSC; 0 = none
-    bool input; // console input ends it: not for a sleeper
+    bool input; // whether console input ends it: not a sleep
 } wait_t;
 
 static struct {
@@ -21,7 +21,7 @@ static struct {
     bool forced; // the hook was interrupted because it did not return
     uint64_t calls; // of the hook
     uint64_t stuck; // the call that Ctrl-C found running
-    uint64_t idle_until; // until when the hook had nothing to run when it returned; 0: it had
+    uint64_t idle_until; // TSC up to which the hook found no guest to run; 0: it found one
     wait_t wait; // the current one
 } state;
 
@@ -70,7 +70,7 @@ bool idle_wanted(void) {
            MP_STATE_VM(sched_state) == MP_SCHED_PENDING;
 }
 
-// The deadline is tested with interrupts off: if its interrupt came before, no other would end
+// The deadline is tested with interrupts off: if its interrupt had come before, no other would end
 // the HLT. attend: do not halt while host_attention is set.
 static void halt_until_interrupt(uint64_t deadline, bool attend) {
     irq_disable();
@@ -82,7 +82,7 @@ static void halt_until_interrupt(uint64_t deadline, bool attend) {
     }
 }
 
-// Exceptions that the hook did not cause: they are for the code that waits.
+// Whether an exception is raised in the code that waits: the hook did not cause it.
 static bool is_for_caller(mp_obj_t error) {
     mp_obj_t type = MP_OBJ_FROM_PTR(mp_obj_get_type(error));
     return mp_obj_is_subclass_fast(type, MP_OBJ_FROM_PTR(&mp_type_KeyboardInterrupt)) ||
@@ -96,7 +96,7 @@ static void call_hook(mp_obj_t hook, uint64_t deadline) {
     state.idle_until = 0;
     state.forced = false;
     state.in_hook = true;
-    trap_alarm = false; // the hook polls alarms at its start
+    trap_alarm = false; // the hook reads alarms at its start
     if (nlr_push(&nlr) == 0) {
         mp_call_function_1(hook, mp_obj_new_int_from_uint(deadline));
         nlr_pop();
@@ -123,8 +123,8 @@ void idle_awake(void) {
     state.idle_until = 0;
 }
 
-// A program's characters arrive a hundred microseconds apart, and the hook takes most of that to
-// find that nothing can run. So between two of them it is not called unless a guest's timer is
+// A program's characters arrive a hundred microseconds apart, and the hook takes most of that time
+// to find that nothing can run. So between two characters it is called only if a guest's timer is
 // due, a guest's console has moved, or Python has run since the last call.
 static bool stays_idle(void) {
     return state.idle_until != 0 && reading() && !uart_guests_moved && rdtsc() < state.idle_until;
@@ -137,7 +137,7 @@ static void halt_until_due(void) {
     timer_set(TIMER_CORE, 0);
 }
 
-// Something that pends ends the hook; there is nothing to do about it.
+// A scheduled callback ends the hook; this one does nothing else.
 static mp_obj_t nothing(mp_obj_t arg) {
     return arg;
 }
@@ -162,13 +162,13 @@ void idle_wait(uint64_t deadline, bool input) {
     } else if (hook == mp_const_none || hook == MP_OBJ_NULL) {
         halt_until_interrupt(deadline, false);
     } else if (budget_overdue()) {
-        call_hook(hook, deadline); // it collects, whether or not wanted() is true
+        call_hook(hook, deadline); // it collects, even if wanted() is true
     } else if (input && deadline == 0 && stays_idle()) {
         halt_until_due();
     } else if (!idle_wanted() && !due()) {
         call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
-    state.wait = outer; // while a line runs there is no wait
+    state.wait = outer; // none while a line runs
 }
 
 // idle_hook(f): f(deadline_tsc) runs while the prompt or a sleep waits; it returns
@@ -191,20 +191,20 @@ MP_DEFINE_CONST_FUN_OBJ_0(cpu_wanted_obj, mod_wanted);
 // True where more than the deadline ended it: a host interrupt, or idle_wanted().
 static mp_obj_t mod_idle(mp_obj_t deadline_in) {
     uint64_t deadline = mp_obj_get_int_truncated(deadline_in);
-    // What comes from here on is not undone below: it has set host_attention, and consoles and drivers look next.
+    // Set before the wait: an interrupt during it changes both, and consoles and drivers are serviced next.
     uart_guests_moved = false;
     state.idle_until = !state.in_hook ? 0 : deadline != 0 ? deadline : UINT64_MAX;
     timer_set(TIMER_CORE, deadline);
     halt_until_interrupt(deadline, true);
     timer_set(TIMER_CORE, 0);
-    // In one instruction: an interrupt between a test and a reset of it would be lost, and its device waited for ever.
+    // In one instruction: an interrupt between a test and a reset would be lost, and its device never be serviced.
     bool more = __atomic_exchange_n(&host_attention, 0, __ATOMIC_RELAXED) != 0;
     return mp_obj_new_bool(more || idle_wanted() || due());
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_idle_obj, mod_idle);
 
-// reading(): whether the raw REPL waits for a program's words; what is printed then would
-// be taken for its answer.
+// reading() -> whether the raw REPL waits for a program's input; anything printed then would be taken for
+// its answer.
 static mp_obj_t mod_reading(void) {
     return mp_obj_new_bool(reading());
 }

@@ -1,4 +1,4 @@
-// What MicroPython needs of libc and its own shared/libc does not have.
+// Functions of libc that MicroPython calls and its shared/libc lacks.
 #include <stdlib.h>
 #include "port/trap.h"
 

@@ -1,6 +1,6 @@
-// Interrupt lines of the host for drivers in Python (vmm/host): an interrupt ends the guest's turn, or
-// the CPU's idling, and the drivers look at their devices before the next turn. A level stays masked
-// from its interrupt on, until its driver has served the device and asks for the line again.
+// Interrupt lines of the host for drivers in Python (vmm/host). An interrupt ends the guest's turn, or
+// the idle CPU's HLT, and the drivers poll their devices before the next turn. A level-triggered line is
+// masked by its interrupt, until its driver has serviced the device and calls line() again.
 // Source: 82093AA data sheet.
 #include "py/runtime.h"
 #include "port/apic.h"
@@ -23,8 +23,8 @@ static void interrupt(trap_frame_t *frame) {
     idle_awake();
 }
 
-// line(n, kind): interrupt line n of the I/O APIC; kind: 0 masked, 1 edge, 2 level. Level again: the
-// device has been served. ValueError for a line that the UARTs or the timer have.
+// line(n, kind): configures interrupt line n of the I/O APIC; kind: 0 masked, 1 edge, 2 level. A masked
+// level-triggered line is unmasked. ValueError for the lines of the UARTs and the timer.
 static mp_obj_t mod_line(mp_obj_t line_in, mp_obj_t kind_in) {
     mp_int_t line = mp_obj_get_int(line_in);
     mp_int_t kind = mp_obj_get_int(kind_in);
@@ -43,11 +43,11 @@ static mp_obj_t mod_line(mp_obj_t line_in, mp_obj_t kind_in) {
 }
 MP_DEFINE_CONST_FUN_OBJ_2(cpu_line_obj, mod_line);
 
-// insl(port, hpa, count), outsl(port, hpa, count): dwords from and to a port.
+// insl(port, hpa, count), outsl(port, hpa, count): count dwords from a port to memory, and back.
 static mp_obj_t mod_insl(mp_obj_t port, mp_obj_t hpa, mp_obj_t count) {
     void *at = (void *)mp_obj_get_int_truncated(hpa);
     size_t left = mp_obj_get_int(count);
-    // Checked before: a page fault in the middle may lose what the port has returned. KVM's does.
+    // Before, since a page fault in the middle may lose what the port has returned: it does under KVM.
     written_tell((uintptr_t)at, left * 4);
     __asm volatile("rep insl" : "+D"(at), "+c"(left) : "d"(mp_obj_get_int(port)) : "memory");
     return mp_const_none;

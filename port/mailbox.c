@@ -1,5 +1,5 @@
 // The mailbox: the host finds it by its magic, writes a request and rings; vmm/debug/mailbox.py answers between the
-// guests' turns. The layout is vmm/debug/mailbox_layout.py's.
+// guests' turns. vmm/debug/mailbox_layout.py declares its layout.
 #include "py/runtime.h"
 #include "port/mailbox.h"
 #include "shared_constants.h"
@@ -11,7 +11,7 @@ static union {
     uint8_t bytes[SIZE];
 } mailbox __attribute__((aligned(4096)));
 
-// What the host looks for, at a multiple of 16 in the image: "Pcanel/Mailbox1", and where the mailbox is.
+// What the host searches the image for, at multiples of 16: "Pcanel/Mailbox1", and the mailbox's address.
 __attribute__((aligned(16))) static volatile struct {
     uint32_t magic[4];
     void *hpa;
@@ -43,7 +43,7 @@ void mailbox_serve(void) {
     }
 }
 
-// mailbox(): its bytes, shared with the host.
+// mailbox() -> its bytes, shared with the host.
 static mp_obj_t mod_mailbox(void) {
     return mp_obj_new_bytearray_by_ref(SIZE, place.hpa);
 }

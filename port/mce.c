@@ -1,5 +1,5 @@
-// #MC in root mode. A guest's is an exit, which Python handles (vmm/machine_check.py), as it does those recorded here.
-// Compiled without SSE: the registers may be a guest's.
+// #MC in root mode: recorded here for vmm/machine_check.py, which also handles the exits of those in guests.
+// Compiled without SSE: the registers may hold a guest's state.
 // Source: SDM Vol. 3B, "Machine-Check Architecture".
 #include "py/runtime.h"
 #include "port/mce.h"
@@ -73,15 +73,15 @@ bool mce_survived(const char **reason) {
     return goes_on;
 }
 
-// machine_check_banks(n): so many banks are looked into at a #MC.
+// machine_check_banks(n): a #MC reads the first n banks.
 static mp_obj_t mod_banks(mp_obj_t count) {
     mce.banks = mp_obj_get_int(count);
     return mp_const_none;
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_machine_check_banks_obj, mod_banks);
 
-// machine_checks() -> None, or those since the call before as [(bank, status, address, misc), ...], and None at the
-// end of the list where there were more than are kept.
+// machine_checks() -> the machine checks since the last call as [(bank, status, address, misc), ...], with None at the
+// end where some were lost; None where there was none.
 static mp_obj_t mod_machine_checks(void) {
     trap_alarm = false;
     if (mce.kept == 0) {

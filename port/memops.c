@@ -1,6 +1,6 @@
 // memcpy, memmove and memset by the string instructions, eight bytes a step: guests'
-// memory is cleared and copied with them. Short ones go by plain loops, which start
-// faster. MicroPython's own (shared/libc/string0.c) take four bytes a step.
+// memory is cleared and copied with them. Short blocks take plain loops, which start
+// faster. MicroPython's own functions (shared/libc/string0.c) take four bytes a step.
 // The direction flag is clear, by the ABI and by trap_entry.S.
 #include <stddef.h>
 #include <stdint.h>
@@ -31,7 +31,7 @@ void *memcpy(void *restrict to, const void *restrict from, size_t size) {
 
 void *memmove(void *to, const void *from, size_t size) {
     if (to == from) {
-        return to; // MicroPython does that: the tail of a slice that is assigned
+        return to; // MicroPython calls it so for the tail of an assigned slice
     }
     if ((uintptr_t)to - (uintptr_t)from >= size) {
         return memcpy(to, from, size); // disjoint, or to below from

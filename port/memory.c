@@ -1,7 +1,8 @@
-// Boot options (Multiboot command line): heap=16M, disk=8M, exec=8M.
+// Reserves one block of RAM for the port: machine code, page tables, RAM disk, heap.
 //
 // The block lies as low as possible above the image, at a 2 MiB boundary, clear
-// of all boot modules, so that what is left for guests stays in large pieces.
+// of all boot modules, so that the rest, for guests, stays in large pieces.
+// Boot options (Multiboot command line) set the sizes: heap=16M, disk=8M, exec=8M.
 #include <string.h>
 #include "port/memory.h"
 #include "port/multiboot.h"
@@ -55,7 +56,7 @@ static void carve(memory_block_t *block, uint64_t size, uint64_t *at) {
     *at += size;
 }
 
-// Files travel as modules named "file:"; leave room to write as much again.
+// Boot modules named "file:" are copied to the disk; leave room to write as much again.
 static uint64_t default_disk_size(void) {
     uint64_t size = 8 * MIB;
     for (unsigned i = 0; i < multiboot.modules_count; i++) {

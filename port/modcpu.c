@@ -1,8 +1,7 @@
-// The cpu module: instructions for Python; its other functions are those of idle.c, watch.c,
-// preempt.c, lines.c, written.c, names.c and hostfault.c.
+// The cpu module: instructions for Python. Its other functions are in the files of their subjects
+// (cpu_..._obj below).
 //
-// Values below 2**62 come and go as small ints and allocate nothing; larger ones
-// (some MSRs) are big ints.
+// Values below 2**62 are small ints and allocate nothing; larger ones (some MSRs) are big ints.
 #include <string.h>
 #include "py/runtime.h"
 #include "port/budget.h"
@@ -18,7 +17,7 @@
 #include "port/watch.h"
 #include "port/x86.h"
 
-#define ZERO_PIECE (32u << 10) // bytes that are cleared without a look at the clock
+#define ZERO_PIECE (32u << 10) // bytes that are cleared between two readings of the clock
 
 extern const mp_obj_type_t hostfault_type;
 MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_history_obj);
@@ -193,8 +192,8 @@ static mp_obj_t mod_alarm(mp_obj_t tsc) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mod_alarm_obj, mod_alarm);
 
-// look_at(tsc): the drivers look at their devices at this TSC, as at a host interrupt; or at an earlier one that was
-// asked for.
+// look_at(tsc): the drivers poll their devices at this TSC, as after a host interrupt, or earlier if an earlier TSC is
+// set.
 static mp_obj_t mod_look_at(mp_obj_t tsc_in) {
     uint64_t tsc = mp_obj_get_int_truncated(tsc_in);
     uint64_t before = timer_get(TIMER_DRIVER);
@@ -205,7 +204,7 @@ static mp_obj_t mod_look_at(mp_obj_t tsc_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(mod_look_at_obj, mod_look_at);
 
-// zero(hpa, size): in pieces, between which guests of a higher priority may run.
+// zero(hpa, size): clears memory in pieces, between which guests of higher priority may run.
 static mp_obj_t mod_zero(mp_obj_t hpa, mp_obj_t size) {
     byte *at = (byte *)mp_obj_get_int_truncated(hpa);
     size_t left = mp_obj_get_int(size);
@@ -218,14 +217,14 @@ static mp_obj_t mod_zero(mp_obj_t hpa, mp_obj_t size) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(mod_zero_obj, mod_zero);
 
-// look(): guests of a higher priority that are due run now.
+// look(): a preemption point: guests of higher priority that are due run now.
 static mp_obj_t mod_look(void) {
     preempt_look();
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_look_obj, mod_look);
 
-// due(): whether there is one.
+// due() -> whether look() would run one.
 static mp_obj_t mod_due(void) {
     return mp_obj_new_bool(preempt_due());
 }
@@ -238,9 +237,9 @@ static mp_obj_t mod_copy(mp_obj_t to_hpa, mp_obj_t from_hpa, mp_obj_t size) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_3(mod_copy_obj, mod_copy);
 
-// counters(): unclaimed interrupts, characters
-// lost on COM1, bytes of the executable region in use; garbage collections, how often guests
-// preempted one, and the longest time that a guest which was due waited for one (TSC ticks).
+// counters() -> dict: unclaimed interrupts, characters lost on COM1, bytes of the executable region
+// in use; garbage collections, how often guests preempted one, and the longest time that a due guest
+// waited for one (TSC ticks).
 static mp_obj_t mod_counters(void) {
     mp_obj_t dict = mp_obj_new_dict(6);
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_unclaimed_interrupts),
@@ -267,13 +266,13 @@ void mp_module_cpu_attr(mp_obj_t self, qstr attr, mp_obj_t *dest) {
     }
 }
 
-// nmis() -> how many NMIs the monitor has taken.
+// nmis() -> the number of NMIs that the monitor has taken.
 static mp_obj_t mod_nmis(void) {
     return MP_OBJ_NEW_SMALL_INT(trap_nmis());
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_nmis_obj, mod_nmis);
 
-// take_nmi(): the NMI that made a guest exit. Until an IRET the CPU takes no other.
+// take_nmi(): handles the NMI that made a guest exit. Its IRET ends the blocking of further NMIs.
 static mp_obj_t mod_take_nmi(void) {
     __asm volatile("int $2" ::: "memory");
     return mp_const_none;

@@ -8,7 +8,7 @@
 #include "port/uart.h"
 #include "port/x86.h"
 
-// Not sys.exit() under another name: that one only ends its script (softreset.c).
+// machine.soft_reset() is not sys.exit() here, which only ends its script (softreset.c).
 MP_DECLARE_CONST_FUN_OBJ_0(machine_soft_reset_obj);
 #define mp_sys_exit_obj machine_soft_reset_obj
 
@@ -48,7 +48,7 @@ NORETURN static void mp_machine_reset(void) {
     }
 }
 
-// A PC does not tell its cause of reset.
+// A PC does not report the cause of a reset.
 static mp_int_t mp_machine_reset_cause(void) {
     return 0;
 }

@@ -1,5 +1,5 @@
-// The multiboot module: memory map, boot modules and command line, and what of
-// memory the port itself holds. Addresses are host-physical, sizes bytes.
+// The multiboot module: memory map, boot modules and command line, and the memory
+// that the port itself occupies. Addresses are host-physical, sizes bytes.
 #include "py/runtime.h"
 #include "port/memory.h"
 #include "port/multiboot.h"
@@ -50,7 +50,7 @@ static mp_obj_t mod_image(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(mod_image_obj, mod_image);
 
-// Everything that the port took at boot: Python's heap, the executable region,
+// The block that the port reserved at boot: Python's heap, the executable region,
 // the RAM file system, page tables.
 static mp_obj_t mod_heap(void) {
     return pair(memory.all.hpa, memory.all.size);

@@ -22,8 +22,8 @@ static uint64_t scale(uint64_t ticks, uint64_t hz) {
 }
 
 int mp_hal_stdin_rx_chr(void) {
-    preempt_look(); // many characters may be there at once
-    // Lines that are typed ahead leave no idle time, in which garbage is collected else.
+    preempt_look(); // many characters may be waiting
+    // Lines that are typed ahead leave no idle time, in which garbage is collected otherwise.
     if (budget_overdue()) {
         idle_wait(0, true);
     }
@@ -44,7 +44,7 @@ int mp_hal_stdin_rx_chr(void) {
     }
 }
 
-// A line takes milliseconds: guests of higher priority preempt the printing.
+// Printing a line takes milliseconds: guests of higher priority preempt it.
 static void wait_for_room(void) {
     preempt_look();
     bool preempts = preempt_at != 0 && preempt_holds == 0;
@@ -61,8 +61,8 @@ static void wait_for_room(void) {
     }
 }
 
-// Ctrl-C has been typed, and the code that prints will have its KeyboardInterrupt at the next bytecode: what a
-// long repr still prints until then is dropped.
+// Whether a KeyboardInterrupt of Ctrl-C is pending. The next bytecode raises it; until then output, of a long repr for
+// instance, is dropped.
 static bool interrupted(void) {
     return mp_interrupt_char >= 0 && MP_STATE_MAIN_THREAD(mp_pending_exception) ==
                                          MP_OBJ_FROM_PTR(&MP_STATE_VM(mp_kbd_exception));
@@ -76,7 +76,7 @@ mp_uint_t mp_hal_stdout_tx_strn(const char *str, size_t len) {
             }
             wait_for_room();
         }
-        // A repr is printed by one call a character.
+        // Also for a single character: a repr is printed by one call each.
         if (i % LOOK_CHARS == 0) {
             preempt_look();
         }
@@ -146,11 +146,11 @@ void mp_hal_delay_us(mp_uint_t us) {
 // The caller has just polled its streams. Input that is there now belongs to other streams or
 // arrived since: the caller polls again a millisecond later.
 void mp_port_wait_ms(intptr_t timeout_ms) {
-    bool lies = uart_rx_any(0) != 0;
-    if (lies && timeout_ms != 0) {
+    bool unread = uart_rx_any(0) != 0;
+    if (unread && timeout_ms != 0) {
         timeout_ms = 1;
     }
-    idle_wait(timeout_ms < 0 ? 0 : rdtsc() + timer_us(1000 * MIN(timeout_ms, MS_MAX)), !lies);
+    idle_wait(timeout_ms < 0 ? 0 : rdtsc() + timer_us(1000 * MIN(timeout_ms, MS_MAX)), !unread);
 }
 
 // The time stamp of FAT directory entries.

@@ -3,7 +3,7 @@
 //    and read-only data cannot be written (CR0.WP);
 //  - Python's heap has 4 KiB pages, so that their dirty bits tell what was written;
 //  - only text and the executable region can be executed;
-//  - whatever is not RAM below 4 GiB is uncached (over and above the MTRRs);
+//  - everything below 4 GiB that is not RAM is uncached (in addition to the MTRRs);
 //  - RAM above 4 GiB, up to 512 GiB, is mapped by 2 MiB pages. Other addresses up
 //    there stay absent, so a wild physical address faults;
 //  - a page of a guest's RAM may be write-protected for a while (written.c).
@@ -19,7 +19,7 @@
 
 #define FINE_END 0x800000ull // below it, 4 KiB pages
 
-#define PIECE (64) // entries between two looks at the clock
+#define PIECE (64) // entries between two readings of the clock
 
 extern uint64_t paging_pml4[512], paging_pdpt[512], paging_low_pd[4 * 512];
 extern char image_start[], text_end[], rodata_end[], image_end[];
@@ -46,7 +46,7 @@ static bool is_heap(uint64_t hpa) {
     return hpa - memory.heap_tables.hpa < memory.heap_tables.size + memory.heap.size;
 }
 
-// Its tables are contiguous.
+// The heap's tables are contiguous, so that they are indexed as one.
 static uint64_t *heap_entry(uint64_t hpa) {
     return (uint64_t *)memory.heap_tables.hpa + (hpa - memory.heap_tables.hpa) / PAGE_4K;
 }
@@ -141,7 +141,7 @@ void paging_clean(void) {
     write_cr3(read_cr3());
 }
 
-// Few pages are: most entries are gone through eight at a time.
+// Few pages are dirty: most entries are tested eight at a time.
 uint64_t paging_take_dirty(uint64_t hpa, uint64_t end) {
     uint64_t *entry = heap_entry(hpa);
     uint64_t *last = heap_entry(end - 1) + 1;

@@ -9,7 +9,7 @@
 #include "port/x86.h"
 
 #define BACKTRACE_MAX    48
-#define PVPANIC          0x505 // QEMU's port that takes word of a panic; reads as the events it knows
+#define PVPANIC          0x505 // QEMU's pvpanic port: reads as the events that it supports
 #define PVPANIC_PANICKED 1
 
 extern const char image_start[], text_end[], boot_stack[], boot_stack_end[];

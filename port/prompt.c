@@ -1,5 +1,5 @@
-// The friendly prompt as a person at a terminal has it: Tab asks Python what fits, a bracketed paste
-// runs as one piece, and the lines that were typed outlive a soft reset.
+// The friendly prompt at a terminal: Tab completes by Python, a bracketed paste runs as one piece, and
+// the history outlives a soft reset.
 //
 // MicroPython's readline() and mp_repl_autocomplete() are wrapped (Makefile). The raw REPL does not come here.
 // A terminal is detected by the size that it reports (CSI 8 ; rows ; columns t, which `pcanel run` and `pcanel repl`
@@ -32,7 +32,7 @@ size_t __wrap_mp_repl_autocomplete(
 // What Ctrl-E's paste mode reads: the text, then Ctrl-D.
 static struct {
     size_t at, size;
-    bool waits; // for readline() to be called anew
+    bool waits; // for the next call of readline()
 } pasted;
 
 static struct {
@@ -76,7 +76,7 @@ void prompt_init(void) {
     }
 }
 
-// history([lines]): the lines that were typed at the prompt, the oldest first; with lines, these are added.
+// history([lines]) -> the lines that were typed at the prompt, the oldest first, after adding `lines`.
 static mp_obj_t mod_history(size_t n_args, const mp_obj_t *args) {
     if (n_args > 0) {
         mp_obj_iter_buf_t buffer;
@@ -98,8 +98,8 @@ MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_history_obj, 0, 1, mod_history);
 
 // -- the terminal
 
-// terminal() -> (rows, columns, person): its size as reported, else 24 and 80; whether a person is at it, as far
-// as is known, and no program by the raw REPL.
+// terminal() -> (rows, columns, person): its size as reported, else 24 and 80; whether a terminal has been detected
+// and the prompt is in use, not the raw REPL.
 static mp_obj_t mod_terminal(void) {
     mp_obj_t items[3] = {MP_OBJ_NEW_SMALL_INT(terminal.rows),
         MP_OBJ_NEW_SMALL_INT(terminal.columns),
@@ -119,7 +119,7 @@ static unsigned number(const char **at) {
     return n;
 }
 
-// CSI 8 ; rows ; columns t. None of either: it has left.
+// CSI 8 ; rows ; columns t. 0 rows or columns: the terminal has left.
 static void resize(const char *parameters) {
     number(&parameters);
     unsigned rows = number(&parameters), columns = number(&parameters);
@@ -136,7 +136,8 @@ static void mark_pastes(bool on) {
     }
 }
 
-// A character for readline. The line that Enter runs prints from the beginning of the next one.
+// Passes a character to readline. At Enter the marking of pastes ends before the newline is printed, so that the line's
+// output begins in the first column.
 static int process(int c) {
     if (c == '\r') {
         mark_pastes(false);
@@ -197,8 +198,8 @@ static bool read_paste(vstr_t *text) {
     }
 }
 
-// Several lines: what stands in the line already, and they, are read by MicroPython's paste mode, which takes
-// them as a file is taken: blank lines end nothing.
+// Several lines: MicroPython's paste mode reads them, after what the line holds already. It compiles them as a file,
+// in which a blank line ends nothing.
 static int run_paste(vstr_t *line, vstr_t *text, bool continued) {
     vstr_t all;
     vstr_init(&all, line->len + text->len + 2);
@@ -237,7 +238,7 @@ static int paste(vstr_t *line, bool continued) {
 
 // -- reading a line
 
-// After ESC: the terminal's own sequences; all others are readline's.
+// After ESC: handles the terminal's reports and pastes; passes all other sequences to readline.
 static int escape(vstr_t *line, bool continued) {
     char sequence[SEQUENCE_MAX + 1];
     size_t len = 0;
@@ -258,8 +259,8 @@ static int escape(vstr_t *line, bool continued) {
     return type(sequence, len);
 }
 
-// Enter in a line that has nothing but its indentation, which readline() has put there, ends the statement. MicroPython
-// alone would need two more. Behind a colon, and within brackets and strings, the statement goes on.
+// Enter in a line of nothing but the indentation that readline() inserted ends the statement; in MicroPython it takes
+// two more. After a colon, and within brackets and strings, the statement goes on.
 static void end_statement(vstr_t *line) {
     size_t whole = line->len, len = whole;
     while (len > 0 && line->buf[len - 1] == ' ') {
@@ -303,8 +304,8 @@ int __wrap_readline(vstr_t *line, const char *prompt) {
 
 // -- Tab
 
-// completer(f): f(line up to the cursor) -> what is to be inserted, as str; or True where it has printed
-// what fits; or None, for MicroPython's own completion. completer(None) leaves all to that.
+// completer(f): f(line up to the cursor) returns the str to insert, or True where it has printed the
+// matches, or None for MicroPython's own completion. completer(None) removes f.
 static mp_obj_t mod_completer(mp_obj_t completer) {
     MP_STATE_PORT(prompt_completer) = completer;
     return mp_const_none;

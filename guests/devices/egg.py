@@ -1,6 +1,7 @@
 """An egg timer on PCI, the example of docs/devices.md: BAR 0 has three registers of 32 bits.
 
-0 how often it has rung; 4 ring in so many microseconds; 8 whether it rings, any write ends that. It rings by INTA.
+0: how often it has rung. 4: a write of n arms it to ring in n microseconds. 8: 1 while it rings; any write stops it. It
+rings by INTA.
 """
 
 from vmm.pci.function import Function

@@ -1,4 +1,4 @@
-"""ACPI: the tables that a guest finds below 1 MiB, and its DSDT."""
+"""A guest's ACPI tables, which are below 1 MiB, and its DSDT."""
 
 from vmm.acpi.tables import install
 

@@ -1,7 +1,7 @@
-"""ACPI tables for firmware that places them itself: two files, and the commands by which it links them.
+"""ACPI tables for firmware that places them itself: two files, and the commands to link them.
 
-Pointers in the files are offsets into the file of tables until firmware has added the place where it put that; the
-checksums are made last. Source: QEMU, hw/acpi/bios-linker-loader.c; SeaBIOS, src/fw/romfile_loader.c.
+Pointers in the files are offsets into the file of tables, to which firmware adds its address; checksums are computed
+last. Source: QEMU, hw/acpi/bios-linker-loader.c; SeaBIOS, src/fw/romfile_loader.c.
 """
 
 import struct
@@ -40,7 +40,7 @@ def _sum(file, offset, start, length):
 
 
 def files(aml, **machine):
-    """{file's name: bytes}, as fw_cfg offers them. aml, machine: as for tables.lay_out()."""
+    """{name: bytes} of the files for fw_cfg. aml, machine: as for tables.lay_out()."""
     placed = tables.lay_out(0, aml, **machine)
     size = placed[-1][0] + len(placed[-1][1])
     image = bytearray(size)

@@ -1,6 +1,6 @@
-"""The MP table, for systems that look for processors and interrupt lines there and not in ACPI.
+"""The MP table, for systems that do not read processors and interrupt lines from ACPI.
 
-It says the same as the MADT. Source: MultiProcessor Specification 1.4, chapter 4, "MP Configuration Table".
+It describes the same as the MADT. Source: MultiProcessor Specification 1.4, chapter 4, "MP Configuration Table".
 """
 
 import struct
@@ -9,7 +9,7 @@ from micropython import const
 
 from vmm.acpi.tables import ACTIVE_HIGH_LEVEL, checksum
 
-POINTER = const(0xF0000)  # in the range that is scanned for it
+POINTER = const(0xF0000)  # in the range that systems scan for it
 _TABLE = const(0xF0010)
 _SPECIFICATION = const(4)  # 1.4
 
@@ -33,7 +33,7 @@ _ALL = const(0xFF)
 
 
 def entries(cpus, signature, features, local_apic, io_apic, sci):
-    """The base table's entries as bytes, and how many they are; sci: the level-triggered line of ACPI."""
+    """(bytes, count) of the base table's entries; sci: the level-triggered line of ACPI."""
     out = []
     for cpu in range(cpus):
         flags = _ENABLED | (0 if cpu else _BOOT)
@@ -51,9 +51,9 @@ def entries(cpus, signature, features, local_apic, io_apic, sci):
 
 
 def install(memory, cpus, signature, features, local_apic, io_apic, sci):
-    """Writes pointer and table into `memory`; returns the gpa behind them.
+    """Write pointer and table into `memory`. Returns the gpa behind them.
 
-    cpus processors with APIC IDs from 0, the first of which boots, and one I/O APIC with ID `cpus`.
+    cpus: processors, with APIC IDs from 0, the first of which boots; the I/O APIC has ID `cpus`.
     signature, features: EAX and EDX of CPUID leaf 1. local_apic, io_apic: gpas. sci: interrupt line.
     """
     body, count = entries(cpus, signature, features, local_apic, io_apic, sci)

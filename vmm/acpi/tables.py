@@ -1,8 +1,8 @@
 """A guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT; with PCI, MCFG and SSDTs.
 
-They lie at 0xE0000, in memory that the map reserves, so that a scan for the RSDP
-finds them too; firmware gets them from vmm/acpi/loader.py. The fixed hardware (not
-hardware-reduced, always in ACPI mode) is a block of 16 ports at PM_BASE. Limits: up to 16 processors, one I/O APIC.
+They lie at 0xE0000, in reserved memory, so that a scan for the RSDP finds them, too; firmware gets them from
+vmm/acpi/loader.py. The fixed hardware (not hardware-reduced, always in ACPI mode) is a block of 16 ports at PM_BASE.
+Limits: up to 16 processors, one I/O APIC.
 Source: ACPI Specification 6.4, "ACPI Software Programming Model", revisions of 5.1.
 """
 
@@ -53,13 +53,13 @@ _DEVS = b"\x08DEVS\x0c\x3c\x5a\xc3\xa5"
 _CPUS = b"\x08CPUS\x0c\x3d\x5a\xc3\xa5"
 
 
-_PIECE = const(32)  # bytes between two looks at the clock
+_PIECE = const(32)  # bytes between two preemption points
 
 
 def checksum(data, at, length):
     """Set the byte at `at` so that the first `length` bytes add up to 0."""
     data[at] = 0
-    # In pieces, so that a guest of higher priority can preempt the loading of another.
+    # In pieces, so that guests of higher priority can preempt it.
     view = memoryview(data)
     total = 0
     for start in range(0, length, _PIECE):
@@ -121,7 +121,7 @@ def madt(cpus, levels=()):
 
 
 def hpet(identity):
-    """The HPET table: where the timers of vmm/devices/hpet.py are; any period will do. identity: the chip's."""
+    """The HPET table: the address of vmm/devices/hpet.py, without a least period. identity: the chip's ID register."""
     return table(b"HPET", 1, struct.pack("<IBBBBQBHB", identity, _SYSTEM_MEMORY, 64, 0, 0, HPET, 0, 0, 0))
 
 
@@ -131,7 +131,8 @@ def mcfg(gpa):
 
 
 def dsdt(aml, present, cpus, devices=b""):
-    """The compiled DSDT `aml` with its placeholders filled in, and more devices at its end."""
+    """The compiled DSDT `aml` with its placeholders filled in, and AML of more devices at its end. ValueError for
+    another DSDT than dsdt.asl's."""
     data = bytearray(aml) + devices
     struct.pack_into("<I", data, 4, len(data))
     for pattern, value in ((_DEVS, present), (_CPUS, cpus)):
@@ -167,8 +168,8 @@ def lay_out(base, aml, cpus=1, com_ports=(COM1,), keyboard=False, mouse=False, s
     com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
     screen     whether the tables report a VGA
     hpet_id    low half of the HPET's capabilities, 0: there is none
-    pci        what a guest's file plugs in: ([SSDTs], the lines of PCI's interrupts, the gpa of its configuration
-               space, None: it has no PCI, AML of devices that the DSDT gets), None: there is nothing of it
+    pci        of the devices in a guest's file: ([SSDTs], interrupt lines of PCI, gpa of PCI's configuration space or
+               None without PCI, AML of devices for the DSDT); None: there are none
     ValueError for too many processors, or another DSDT than dsdt.asl's.
     """
     if not 1 <= cpus <= MAX_CPUS:
@@ -196,13 +197,13 @@ def lay_out(base, aml, cpus=1, com_ports=(COM1,), keyboard=False, mouse=False, s
 
 
 def _append(placed, one):
-    """At the next 16-byte boundary."""
+    """Append a table at the next 16-byte boundary."""
     gpa, last = placed[-1]
     placed.append(((gpa + len(last) + 15) & ~15, one))
 
 
 def install(memory, aml, **machine):
-    """Writes all tables into `memory`; returns the gpa of the RSDP. aml, machine: as for lay_out()."""
+    """Write all tables into `memory`. Returns the gpa of the RSDP. aml, machine: as for lay_out(). ValueError."""
     placed = lay_out(_FACS, aml, **machine)
     end = placed[-1][0] + len(placed[-1][1])
     if end > _TABLES_END:

@@ -23,14 +23,14 @@ PM_TMR = const(8)
 GPE0_STS = const(12)
 SIZE = const(16)
 
-SLP_TYP_S5 = const(5)  # as the DSDT's \_S5 has it
+SLP_TYP_S5 = const(5)  # the value of the DSDT's \_S5
 
 _TMR_STS = const(0x0001)
 _PWRBTN_STS = const(0x0100)
 _STS = const(0x0501)  # the bits that can be set here
 _EN = const(0x0521)  # TMR, GBL, PWRBTN, RTC
 _SCI_EN = const(0x0001)
-_CNT = const(0x1C02)  # BM_RLD and SLP_TYP: what CNT keeps
+_CNT = const(0x1C02)  # BM_RLD and SLP_TYP, the bits of PM1_CNT that are stored
 _SLP_EN = const(0x2000)
 
 _SAVED = ("_sts", "_en", "_cnt", "_toggles")

@@ -1,8 +1,8 @@
 """The display interface of Bochs's VGA, which emulators and their guests call VBE dispi: a mode with a linear
 framebuffer by eleven registers of 16 bits (Bochs, iodev/display/vga.h; QEMU, docs/specs/standard-vga).
 
-The video memory is the guest's RAM and not here. A mode of 4 bits a pixel is refused, as is one that does not fit:
-ENABLE stays as it was. While a mode is on, its size and depth are not changed.
+The video memory is the guest's RAM and not here. A mode of 4 bits a pixel is refused, and so is one that does not fit:
+ENABLE stays as it was. While a mode is on, its size and depth cannot be changed.
 """
 
 from array import array
@@ -43,10 +43,10 @@ _BPP_MOST = const(32)
 
 
 class BochsVbe:
-    """Offset 0 the index (1CEh), 1 the data of the register that it names (1CFh), 16 bits each.
+    """Offset 0 the index (1CEh), 1 the data of the register that it selects (1CFh), 16 bits each.
 
-    size: bytes of video memory; clear(size): zeroes its start; changed(): the mode, the bank, or the width of the DAC
-    may be another one. `state`: the registers, and the index behind them, at a fixed place: a viewer reads them.
+    size: bytes of video memory; clear(size) zeroes its start; changed() is called when the mode, the bank, or the width
+    of the DAC may have changed. `state`: the registers, and the index behind them, at a fixed address for viewers.
     """
 
     def __init__(self, size, clear, changed):
@@ -148,7 +148,7 @@ class BochsVbe:
         return s[YRES] * _line(s[XRES], s[BPP]) <= self.size
 
     def _widen(self, width):
-        """Lines of `width` pixels, where as many as are shown fit."""
+        """Set VIRT_WIDTH to `width` pixels, if YRES lines of that width fit."""
         s = self.state
         height = min(self.size // _line(width, s[BPP]), 0xFFFF)
         if height >= s[YRES]:
@@ -157,5 +157,5 @@ class BochsVbe:
 
 
 def _line(pixels, bits):
-    """Bytes of so many pixels."""
+    """Bytes of a line of `pixels` pixels, `bits` each."""
     return pixels * (bits + 7 >> 3)

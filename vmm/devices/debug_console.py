@@ -1,4 +1,4 @@
-"""The debug console of virtual machines, port 402h: what firmware says of itself, a character a write.
+"""The debug console of virtual machines, port 402h: firmware writes its log there, a character a write.
 
 A read gives E9h, by which firmware detects the port. The last lines are kept.
 """
@@ -11,7 +11,7 @@ _WIDTH = const(160)  # a longer line goes on in the next
 
 
 class DebugConsole:
-    """lines: the last ones, whole; text: with what has been written of the next."""
+    """lines: the last complete lines; text: these and the incomplete one."""
 
     def __init__(self):
         self.lines = []

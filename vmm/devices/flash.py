@@ -1,9 +1,9 @@
-"""A NOR flash chip of one byte's width with Intel's basic command set, in which firmware keeps its variables.
+"""A NOR flash chip, one byte wide, with Intel's basic command set. Firmware keeps its variables in it.
 
-In its array mode a CPU reads it as memory; any write is a command, and brings it into the mode where reads answer with
-the status register, or with the chip's identity. Commands take no time. A program cycle sets a byte to its value, also
-bits that were 0 (as QEMU's chip, which firmware of virtual machines is made for). Source: Intel 28F640J3 data sheet,
-"Command Definitions"; JEDEC JEP137, 0001h.
+In array mode the CPU reads it as memory. Any write is a command; after it, reads return the status register or the
+chip's identity. Commands take no time. A program cycle sets a byte to its value, also bits that were 0, as QEMU's chip
+does, for which firmware of virtual machines is made. Source: Intel 28F640J3 data sheet, "Command Definitions"; JEDEC
+JEP137, 0001h.
 """
 
 from array import array
@@ -32,13 +32,13 @@ _IDENTITY = (0x89, 0x17)  # Intel, 28F640
 _BAD_SEQUENCE = const(0xB0)  # ready; erase and program have failed
 
 _SAVED = ("_command", "_status", "_answers")
-_ARRAY = const(0)  # what reads answer with
+_ARRAY = const(0)  # what reads return
 _STATUS = const(1)
 _NAME = const(2)
 
 # Words of the chip
 _ANSWERS = const(0)
-_COMMAND = const(1)  # the first cycle of one of two
+_COMMAND = const(1)  # the first cycle of a command of two cycles, else 0
 _REGISTER = const(2)
 _WORDS = const(3)
 
@@ -56,10 +56,13 @@ def _word(n):
 
 
 class Flash:
-    """data: its contents, a buffer of whole blocks. direct(on): whether reads answer with the contents and need not
-    come here: no longer with the first command, and again at a read in array mode, not before: commands come in
-    hundreds. changed(offset, size): these bytes have been programmed or erased; ended(): the chip is in array mode
-    again; refused(what) counts. write(offset, size, value): a byte is a cycle of a command, wider ones are as many."""
+    """data: the contents, a buffer of whole blocks.
+
+    direct(on): whether the CPU may read the contents as memory: off at the first command, on at the next read in array
+    mode rather than at once, since commands come in hundreds. changed(offset, size): these bytes have been programmed
+    or erased. ended(): the chip is in array mode again. refused(what) counts. write(offset, size, value): each byte is
+    one cycle of a command.
+    """
 
     _answers = _word(_ANSWERS)
     _command = _word(_COMMAND)
@@ -103,7 +106,7 @@ class Flash:
         return int.from_bytes(bytes([value] * size), "little")
 
     def _write(self, offset, size, value):
-        """What _write() below leaves to it."""
+        """The slow path of _write() below."""
         for at in range(offset, offset + size):
             self._cycle(at, value & 0xFF)
             value >>= 8
@@ -136,7 +139,7 @@ class Flash:
             return
         self._answer(_STATUS)
 
-    # -- state as data: without the contents, which are not the chip's own
+    # -- state as data, without the contents, which the caller owns
 
     def save(self):
         """Plain data."""
@@ -149,10 +152,10 @@ class Flash:
         self._answer(now)
 
 
-# A byte is programmed by two cycles, thousands of which keep a variable: 6,000 more each in bytecode.
+# A byte is programmed by two cycles, a variable by thousands of them. In bytecode each would take 6,000 ticks more.
 @micropython.viper
 def _write(words: ptr32, data: ptr8, changed, slowly, offset: int, size: int, value: int):
-    """Cycles that program, of a chip whose reads answer with the status already."""
+    """The two cycles of programming a byte, where reads return the status already; slowly() has all other cases."""
     if size == 1 and words[_ANSWERS] == _STATUS:
         command = int(words[_COMMAND])
         if command == _PROGRAM or command == _PROGRAM_TOO:

@@ -1,7 +1,8 @@
-"""fw_cfg: how firmware reads what the machine is: numbers and files behind a selector, byte by byte or by DMA.
+"""fw_cfg: the description of the machine for its firmware: numbers and files behind a selector, read byte by byte or by
+DMA.
 
-Integers among the items are little-endian, the directory and DMA's structure are big-endian. What lies beyond an item's
-end reads 0, and so does an unknown item. Nothing can be written. Source: QEMU, docs/specs/fw_cfg.rst.
+Integers among the items are little-endian, the directory and DMA's structure are big-endian. Reads beyond an item's
+end, and of an unknown item, return 0. Nothing can be written. Source: QEMU, docs/specs/fw_cfg.rst.
 """
 
 import struct
@@ -48,7 +49,7 @@ class FwCfg:
         self.reset()
 
     def clear(self):
-        """No items but the signature and what the device can do."""
+        """Remove all items but the signature and the features."""
         self._items = {SIGNATURE: b"QEMU", FEATURES: struct.pack("<I", _WITH_DMA)}
         self._names = []
 
@@ -58,11 +59,11 @@ class FwCfg:
         self._dma = 0
 
     def put(self, key, data):
-        """An item by its number."""
+        """Add an item by its key, or replace it."""
         self._items[key] = data
 
     def put_file(self, name, data):
-        """An item by its name. ValueError for one that the directory has no room for."""
+        """Add a file. ValueError if the directory has no room for it, or the name is too long."""
         key = _FILE_FIRST + len(self._names)
         if len(name) >= _NAME or len(self._names) == _FILES_MOST:
             raise ValueError("fw_cfg has no room for the file %s" % name)
@@ -84,7 +85,7 @@ class FwCfg:
         self._offset = 0
 
     def read(self, offset, size):
-        """A byte of the item; the signature of DMA."""
+        """The item's next byte, or the signature of the DMA address."""
         if offset == _DATA:
             at = self._offset
             if at >= len(self._item):
@@ -97,7 +98,7 @@ class FwCfg:
         return 0
 
     def write(self, offset, size, value):
-        """The key of an item; half of the address of DMA's structure, the second of which starts it."""
+        """The key of an item, or half of the address of DMA's structure; the lower half starts the transfer."""
         if offset == _SELECTOR and size == 2:
             self._select(value)
         elif size == 4 and offset in (_DMA_HIGH, _DMA_LOW):
@@ -109,7 +110,7 @@ class FwCfg:
                 self._transfer(gpa)
 
     def _transfer(self, gpa):
-        """Carry out the structure at gpa; bit 0 of its control tells whether that failed, all others are cleared."""
+        """Carry out the structure at gpa. Afterwards bit 0 of its control is 1 where that failed, all others are 0."""
         try:
             control, length, target = struct.unpack(">IIQ", self._memory.read(gpa, 16))
         except ValueError:
@@ -127,7 +128,7 @@ class FwCfg:
         self._memory.write(gpa, struct.pack(">I", failed))
 
     def _copy(self, gpa, length):
-        """The next `length` bytes to gpa, zeros behind the item's end."""
+        """Copy the next `length` bytes to gpa, zeros beyond the item's end; returns the control word."""
         if not self._memory.has(gpa, length):
             self._refused("fw_cfg transfer outside RAM")
             return _ERROR
@@ -141,7 +142,7 @@ class FwCfg:
             at += piece
         return 0
 
-    # -- state as data; the items are made anew at each start
+    # -- state as data; the items are created at each start
 
     def save(self):
         """Plain data."""

@@ -1,6 +1,6 @@
-"""Routes interrupt lines: a PC's ISA line leads to an 8259 and to the I/O APIC, lines from 16 on to the
-I/O APIC only. IRQ0 is pin 2 there, as the MADT's source override says, and the 8259s' own
-output is pin 0 and LINT0.
+"""Routes interrupt lines. A PC's ISA line leads to an 8259 and to the I/O APIC, lines from 16 on to the
+I/O APIC only. IRQ0 is pin 2 there (the MADT has a source override), and the 8259s' output is pin 0
+and LINT0.
 """
 
 from array import array
@@ -21,8 +21,8 @@ _IOAPIC_LINES = const(50)  # word of IoApic.state
 
 
 class Gsi:
-    """Calls `line(n)(level)` of the I/O APIC and of `pic` for each change of a line. Sources on the same
-    line are ored. Set `pic` before a line is used: `gsi.pic = I8259(gsi.intr)`."""
+    """Calls `line(n)(level)` of the I/O APIC and of `pic` for each change of a line. The sources of a line
+    are ored. Set `pic` before a line is used: `gsi.pic = I8259(gsi.intr)`."""
 
     def __init__(self, ioapic, lapic):
         self.pic = None
@@ -33,7 +33,7 @@ class Gsi:
     def line(self, n):
         """A new source on line `n` (0..23, ISA numbers below 16): a callable that takes its level, 0 or 1.
 
-        It returns 0 if an edge found its predecessor unserved, else 1. Raises ValueError for a line
+        It returns 0 if the edge before has not been served yet, else 1. Raises ValueError for a line
         that does not exist; 2 is the cascade.
         """
         if not 0 <= n < _LINES or n == 2:
@@ -45,19 +45,19 @@ class Gsi:
     def edge(self, n):
         """For the source of ISA line `n` whose level is high: edge() makes it fall and rise.
 
-        edge() -> 0 or 1 as the line's callable; 2 where the line is masked everywhere: unmasked() says when that may
-        be over; -1 where the line is not that simple now: lower and raise it.
+        edge() -> 0 or 1 as the line's callable; 2 where the line is masked everywhere (see when_unmasked()); -1 where
+        the caller has to lower and raise the line instead.
         """
         entry = uctypes.addressof(self.ioapic.state) + 8 * (n if n else 2)
         return bind(_edge, uctypes.addressof(self._asserting) + 4 * n, entry, self.pic.edge(n))
 
     def when_unmasked(self, call):
-        """call() when the line for which edge() has returned 2 may have been unmasked."""
+        """Set a callback: call() when the line for which edge() has returned 2 may have been unmasked."""
         self.pic.unmasked = call
         self.ioapic.unmasked = lambda pin: call()
 
     def quick_intr(self):
-        """`intr` as a callable for an I8259."""
+        """A fast `intr` for an I8259."""
         return bind(_intr, uctypes.addressof(self.ioapic.state), uctypes.addressof(self.lapic.regs), self.intr)
 
     @micropython.viper

@@ -1,7 +1,7 @@
 """High-precision event timers: a 64-bit main counter of 10 MHz and three comparators, each one-shot or periodic, edge-
 or level-triggered (IA-PC HPET specification 1.0a).
 
-Nothing counts: the counter is computed from the clock, and so are the matches of a comparator whose interrupt is
+The counter is computed from the clock when it is read, and so are the matches of a comparator whose interrupt is
 disabled. The clock's timer exists from the first enabled comparator on. Lost edges of a periodic comparator are made up
 for one by one, each as soon as the interrupt controller has taken the one before. A comparator that is written with a
 value less than a second behind the counter matches at once: the guest may have been descheduled between reading the
@@ -103,7 +103,7 @@ class Hpet(Comparators):
         if self.timer:
             saved.wait(self.timer, state["timer"])
 
-    # In bytecode a read of the counter takes 4,000 ticks: Linux calibrates its TSC by it and takes that for an SMI.
+    # In bytecode a read of the counter takes 4,000 ticks; Linux, which calibrates its TSC by it, takes that for an SMI.
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
         """`size` bytes of the register at `offset`."""
@@ -150,7 +150,7 @@ class Hpet(Comparators):
                 return self._compared(n)
         return 0
 
-    # In bytecode a comparator takes 28,000 ticks.
+    # In bytecode a write of a comparator takes 28,000 ticks.
     @micropython.viper
     def write(self, offset: int, size: int, value):
         """Write the register at `offset`, or half of it; narrower writes are undefined and ignored."""

@@ -1,7 +1,7 @@
 """The comparators of the HPET: when each matches next, its interrupt line, and the timer that they share.
 
-hpet.py has the registers around them. A comparator whose interrupt is disabled has no timer: its matches are caught up
-with when a register is read.
+hpet.py has the registers around them. A comparator whose interrupt is disabled has no timer: its matches are computed
+when a register is read.
 """
 
 from array import array
@@ -32,14 +32,14 @@ NEVER = const(-1)
 JUST = const(FREQUENCY)  # periods: a comparator written at most this far behind the counter matches at once
 _MADE_UP = const(FREQUENCY)  # periods of lost matches that are made up for
 
-# Words of `_plain`, 64 bits each: what `_tick` needs where one periodic comparator is the only one enabled.
-_PERIOD = const(0)  # 0: Comparators._due serves it
+# Words of `_plain`, 64 bits each: for `_tick`, where one periodic comparator is the only one enabled.
+_PERIOD = const(0)  # 0: Comparators._due handles the timer
 _MATCH = const(1)  # address of its match
 _BASE = const(2)
 _HZ = const(3)
 PLAIN_BITS = const(60)
 _PLAIN_MAX = const(1 << PLAIN_BITS)
-NEVER_REACHED = const(1 << 62 - 1)
+NEVER_REACHED = const(1 << 61)  # later than any match
 
 # Words of `_rate`.
 _CLOCK_HZ = const(0)  # two, as `base`
@@ -96,7 +96,7 @@ class Comparators:
         if now is None:
             now = self.counter()
         if self.comparator[n] >= _PLAIN_MAX and now < _PLAIN_MAX:
-            self.match[n] = NEVER  # in 3,000 years
+            self.match[n] = NEVER  # 3,000 years ahead
             return
         ahead = self.comparator[n] - now
         if self.config[n] & ONLY_32_BITS:
@@ -179,7 +179,7 @@ class Comparators:
     def _arm(self, soonest=0):
         """Arm the clock's timer for the earliest enabled match; periodic ones not before `soonest`."""
         first = 0
-        plain = NEVER  # the only one
+        plain = NEVER  # the only comparator enabled; COUNT: there are several
         self._plain[_PERIOD] = 0
         if self.conf & ENABLE and any_match(self.match, self.config, INTERRUPTS, NEVER_REACHED):
             for n in range(COUNT):
@@ -225,7 +225,7 @@ class Comparators:
                 self._set(n, self.status >> n & 1 if self.config[n] & INTERRUPTS else 0)
 
     def _set(self, n, level):
-        """Set the line that comparator n drives; returns 0 if an edge found its predecessor unserved, else 1."""
+        """Set the line that comparator n drives; returns 0 if the edge before has not been served yet, else 1."""
         if self._levels >> n & 1 == level:
             return 1
         self._levels ^= 1 << n
@@ -244,7 +244,7 @@ class Comparators:
 
 @micropython.viper
 def count_of(rate: ptr32, now) -> int:
-    """The main counter. rate: `_rate`, without RATE_WIDE. now: the clock's."""
+    """The main counter. rate: `_rate`, with RATE_WIDE clear. now: the clock's `now`."""
     high = int(rate[RATE_BASE + 1])
     if high >> 31:
         high -= 1 << 32
@@ -259,7 +259,8 @@ def count_of(rate: ptr32, now) -> int:
 
 @micropython.viper
 def any_match(match: ptr32, config: ptr32, interrupts: int, until: int) -> int:
-    """Whether a comparator whose bit INTERRUPTS is this matches at `until` of the counter or before."""
+    """Whether a comparator matches before the counter has passed `until`; interrupts: INTERRUPTS for those with their
+    interrupt enabled, 0 for the others."""
     n = 0
     while n < COUNT:
         if int(match[2 * n + 1]) >> 31 == 0 and int(config[n]) & INTERRUPTS == interrupts:
@@ -272,7 +273,7 @@ def any_match(match: ptr32, config: ptr32, interrupts: int, until: int) -> int:
 # The fast path of `Comparators._due`, for an operating system's tick.
 @micropython.viper
 def _tick(plain: int, driven, arm, slow, now: int):
-    """The timer's callback; slow(now) is for all other cases. plain: address of the words."""
+    """The timer's callback; slow(now) has all other cases. plain: address of the words of `_plain`."""
     p = ptr32(plain)
     period = int(p[2 * _PERIOD]) | int(p[2 * _PERIOD + 1]) << 32
     if period == 0:

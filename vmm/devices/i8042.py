@@ -1,4 +1,4 @@
-"""Keyboard controller 8042 with a keyboard (vmm/keyboard.py types on it), and a mouse where the guest has one
+"""Keyboard controller 8042 with a keyboard (vmm/keyboard.py types on it), and optionally a mouse
 (vmm/devices/ps2_mouse.py). Source: IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
 Controller".
 
@@ -36,14 +36,14 @@ _A20 = const(0x02)
 
 _QUEUE = const(16)
 
-# The codes of set 2, which the keyboard sends and the controller translates, of set 1's codes 01h to 58h.
+# The codes of set 2 for set 1's codes 01h to 58h. The keyboard sends set 2, the controller translates to set 1.
 _SET_2 = (
     b"\x76\x16\x1e\x26\x25\x2e\x36\x3d\x3e\x46\x45\x4e\x55\x66\x0d\x15\x1d\x24\x2d\x2c\x35\x3c\x43\x44\x4d\x54"
     b"\x5b\x5a\x14\x1c\x1b\x23\x2b\x34\x33\x3b\x42\x4b\x4c\x52\x0e\x12\x5d\x1a\x22\x21\x2a\x32\x31\x3a\x41\x49"
     b"\x4a\x59\x7c\x11\x29\x58\x05\x06\x04\x0c\x03\x0b\x83\x0a\x01\x09\x77\x7e\x6c\x75\x7d\x7b\x6b\x73\x74\x79"
     b"\x69\x72\x7a\x70\x71\x84\x60\x61\x78\x07"
 )
-_BREAK = const(0xF0)  # in front of set 2's code of a key that is released
+_BREAK = const(0xF0)  # prefix of set 2's code of a key that is released
 _FROM_AUX = const(0x100)
 _FAILED = const(0x200)
 
@@ -58,8 +58,8 @@ def _ignore(_):
 class I8042:
     """Offset 0 the data port (60h), 4 status and command (64h).
 
-    `irq1(level)`, `irq12(level)`; `reset_cpu()` for the pulse on output bit 0; `a20(on)` for bit 1. mouse: whether one
-    is connected; it is `mouse` then, a Ps2Mouse.
+    `irq1(level)`, `irq12(level)`; `reset_cpu()` for the pulse on output bit 0; `a20(on)` for bit 1. mouse: whether a
+    mouse is connected; then `mouse` is a Ps2Mouse, else None.
     """
 
     def __init__(self, irq1, irq12, reset_cpu, a20=_ignore, mouse=False):
@@ -128,12 +128,12 @@ class I8042:
 
     @property
     def idle(self):
-        """Whether the guest has taken all bytes and has the keyboard enabled."""
+        """Whether the guest has read all bytes and has the keyboard enabled."""
         return not self._count and not self._mode & _KBD_OFF and self._scanning
 
     def key(self, code):
-        """A byte of a scan code of set 1 arrives from the keyboard, translated or as set 2 has it; lost if the queue is
-        full."""
+        """A byte of a scan code of set 1 arrives from the keyboard. Without translation it is queued as set 2's. It is
+        lost if the queue is full."""
         code &= 0xFF
         if self._mode & _TRANSLATE or not 0 < code & 0x7F <= len(_SET_2):
             self._put(code)
@@ -148,11 +148,11 @@ class I8042:
         self._drive()
 
     def _takes_mouse(self):
-        """Whether the guest has taken all bytes and has the mouse enabled."""
+        """Whether the guest has read all bytes and has the mouse enabled."""
         return not self._count and not self._mode & _AUX_OFF
 
     def _look(self):
-        """Update the status from the byte at the head of the queue: OBF, AUX and time-out."""
+        """The status, with OBF, AUX and time-out of the byte at the head of the queue."""
         status = self._status
         if self._count:
             entry = self._queue[self._head]

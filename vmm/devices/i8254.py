@@ -70,7 +70,7 @@ def _never():
 class I8254(Counters):
     """Offsets 0..2 the counters (40h..42h), 3 the control word (43h), 4 port 61h.
 
-    `irq(level)` is OUT of counter 0; it may return 0 for "the edge before is still waiting". `speaker(on)`, optional,
+    `irq(level)` is OUT of counter 0; it returns 0 if the edge before has not been served yet. `speaker(on)`, optional,
     is called when port 61h bit 1 changes. `edge()`, optional, lowers and raises the line in one call: 0 or 1 as `irq`,
     2 where the line is masked until `unmasked` is called, or -1 if `irq` has to be used.
     """
@@ -125,7 +125,7 @@ class I8254(Counters):
     # 1,490 for a running count, of which `now` 360.
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
-        """A byte of a counter (latched status, latched count or the count as it is), or port 61h."""
+        """A byte of a counter (latched status, latched count or current count), or port 61h."""
         if offset >= 0:
             if offset < CONTROL:
                 value = int(counter_read(self._counters[offset], int(self.now())))
@@ -325,11 +325,11 @@ class I8254(Counters):
 
     @micropython.viper
     def _still_pending(self) -> int:
-        """Whether the last edge still waits to be taken."""
+        """Whether the last edge has not been served yet."""
         return ptr32(self.state)[RETRIED]
 
     def unmasked(self):
-        """The line may have been unmasked."""
+        """The line may have been unmasked: resume with the next edge."""
         s = self.state
         if s[SUSPENDED]:
             s[SUSPENDED] = 0

@@ -50,7 +50,7 @@ MADE_UP = const(10 * 1193182)  # periods of lost edges that are made up for
 
 @micropython.viper
 def counter_read(counter: int, now: int) -> int:
-    """The next byte that a counter gives, or -1 for the slow path. counter: address of the counter's words in
+    """The next byte to be read from a counter, or -1 for the slow path. counter: address of the counter's words in
     `I8254.state`; now: the clock's time."""
     s = ptr32(counter)  # a ptr32 parameter would first be tried as a buffer
     way = s[WAY]
@@ -93,7 +93,7 @@ def counter_read(counter: int, now: int) -> int:
 
 @micropython.viper
 def counter_latch(counter: int, now: int) -> int:
-    """The counter latch command: latch the count that `counter_read` would give now; 0: take the slow path."""
+    """The counter latch command: latch the count that `counter_read` would return now. 0: for the slow path."""
     s = ptr32(counter)
     if s[LATCHED]:
         return 1
@@ -113,7 +113,7 @@ def counter_latch(counter: int, now: int) -> int:
 # The fast path of `I8254._due`, for a running count of modes 2 and 3: an operating system's tick.
 @micropython.viper
 def tick(counter: int, arm, edge, slow, now: int):
-    """The timer's callback; counter: address of counter 0's words. slow(now) is for all other cases."""
+    """The timer's callback; counter: address of counter 0's words. slow(now) has all other cases."""
     s = ptr32(counter)
     way = int(s[PLAIN])
     due = int(s[EDGE]) | int(s[EDGE + 1]) << 32
@@ -167,7 +167,7 @@ def pause(counter: int) -> int:
 
 
 class Counters:
-    """`state` holds the words above for all three."""
+    """The three counters. `state` holds the words above of each."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -181,7 +181,7 @@ class Counters:
         return bind(counter_read, self._counters[offset]) if size == 1 and offset < 3 else None
 
     def clear(self):
-        """All idle in mode 3 with OUT high, gate 2 low."""
+        """Make all counters idle in mode 3 with OUT high, gate 2 low."""
         s = self.state
         for i in range(_WORDS):
             s[i] = 0
@@ -196,7 +196,7 @@ class Counters:
         self.count_by(self.clock.hz)
 
     def count_by(self, hz):
-        """The clock's frequency, for the fast paths."""
+        """Set the clock's frequency for the fast paths."""
         for b in (0, 32, 64):
             self.state[b + HZ] = hz & 0xFFFFFFFF
             self.state[b + HZ + 1] = hz >> 32
@@ -205,7 +205,7 @@ class Counters:
         return periods(self.now(), self.clock.hz, FREQUENCY) + ZERO
 
     def _get(self, at):
-        """A number of two words."""
+        """The number in two words."""
         s = self.state
         return s[at] | s[at + 1] << 32
 

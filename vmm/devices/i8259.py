@@ -1,11 +1,11 @@
 """The PC's pair of 8259A interrupt controllers with the chip set's ELCR (Intel 8259A and 82371SB data sheets).
 
-Deviations, as chip sets and other monitors have them: ELCR decides between edge and level for each
-input, so LTIM is ignored; an edge stays latched until it is acknowledged even if the line falls
-before; the 8080 mode of ICW4 is ignored. Input 2 of the master is the slave's output.
+Deviations, which chip sets and other monitors share: ELCR selects edge or level for each input, so
+LTIM is ignored; an edge stays latched until it is acknowledged even if the line falls before; the
+8080 mode of ICW4 is ignored. Input 2 of the master is the slave's output.
 
-Lines, priorities and INTA cycles are i8259_lines.py, as functions: a method of a base class would cost each access some
-hundred instructions more.
+Lines, priorities and INTA cycles are in i8259_lines.py, as functions: a method of a base class would cost each access
+some hundred instructions more.
 """
 
 import micropython
@@ -101,7 +101,7 @@ class I8259:
 
     @property
     def state(self):
-        """Both chips' state, by the words of i8259_lines.py: to look at."""
+        """Both chips' state, at the offsets of i8259_lines.py, for inspection."""
         return self._state
 
     def vector(self, n):
@@ -172,24 +172,24 @@ class I8259:
             self._update()
 
     def set_irq(self, n, level):
-        """Sets line `n` (0..15). Returns 0 if a rising edge found its predecessor still unserved, else 1."""
+        """Set line `n` (0..15). Returns 0 for a rising edge if the edge before has not been served yet, else 1."""
         return self.line(n)(level)
 
     def line(self, n):
-        """line(level): set_irq() of input `n`, short."""
+        """line(level): set_irq() of input `n`, as a fast callable."""
         return bind(lines.set_irq, uctypes.addressof(self._state) + ((n & 8) << 1), 1 << (n & 7), self._update)
 
     def edge(self, n):
-        """For input `n` of the master, an edge, whose level is high: edge() -> what set_irq(n, 0) and set_irq(n, 1)
-        return; 2 where the input is masked; -1 where the caller has to use set_irq()."""
+        """For an edge-triggered input `n` of the master whose level is high: edge() makes it fall and rise. It returns
+        what set_irq() does; 2 where the input is masked; -1 where the caller has to use set_irq()."""
         return bind(lines.edge, uctypes.addressof(self._state), 1 << n, self._update)
 
     def ack(self):
-        """The INTA cycles: the vector of the pending interrupt, spurious level 7 if there is none any more."""
+        """The INTA cycles: the vector of the pending interrupt, or of level 7 (spurious) if there is none any more."""
         return self.quick_ack()
 
     def _poll(self, c):
-        """The read after a poll command acts as INTA: bit 7 says that there was a request, bits 2..0 which."""
+        """The read after a poll command acts as INTA: bit 7 is 1 if there was a request, bits 2..0 are its level."""
         s = self._state
         s[c + FLAGS] &= F_POLL ^ 0xFF
         state = uctypes.addressof(s)

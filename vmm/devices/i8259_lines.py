@@ -1,6 +1,6 @@
 """The interrupt lines of a pair of 8259As: requests, the priority resolver, the INTA cycles (Intel 8259A data sheet).
 
-Functions on the state that i8259.py keeps in one buffer; its registers and commands are there.
+Functions on the state that i8259.py keeps in one buffer. Registers and commands are in i8259.py.
 """
 
 import micropython
@@ -21,7 +21,7 @@ EXPECT = const(7)  # the ICW that comes next: 2, 3, 4; 0 when initialized
 LOWEST = const(8)  # the level that has the lowest priority
 INT = const(9)  # level of the output
 ICW3 = const(10)
-MASKED_EDGE = const(11)  # of the master: an edge came to a masked input, see edge()
+MASKED_EDGE = const(11)  # of the master: bit of a masked input for which edge() has returned 2
 SLAVE = const(16)
 LSB = const(32)  # 256 bytes: the lowest set bit of the index
 
@@ -56,7 +56,7 @@ def mask(s: ptr8, now: int) -> int:
     return s[IMR]
 
 
-# The priority resolver. Callers have checked, as a rule, that a request is pending.
+# The priority resolver.
 @micropython.viper
 def request(state: int, c: int) -> int:
     """The level of the highest request of chip `c` that is unmasked and above all in service, or NONE."""
@@ -77,7 +77,7 @@ def request(state: int, c: int) -> int:
     if rank > limit:
         return NONE
     if rank == limit:
-        # Special fully nested mode: the slave in service may ask again.
+        # Special fully nested mode: the slave in service may request again.
         if c or level != 2 or s[FLAGS] & F_SFNM == 0:
             return NONE
     return level
@@ -179,6 +179,6 @@ def acknowledge(state: int, update) -> int:
         if level != NONE:
             vector = s[SLAVE + BASE] | level
             take(state, SLAVE, level)
-        s[SLAVE + INT] = 0  # INTA ends the request; what is still pending makes another edge
+        s[SLAVE + INT] = 0  # INTA ends the request; one that is still pending is another edge
     update()
     return vector

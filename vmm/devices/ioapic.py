@@ -1,7 +1,7 @@
 """82093AA I/O APIC with the EOI register of version 20h (Intel 82093AA data sheet; ICH and later).
 
-A level here means "asserted": polarity is kept and read back, but which voltage asserts a line is
-up to the board. An edge on a masked pin is lost; a level is not.
+A level here means "asserted": polarity is stored and read back, but has no effect. An edge on a masked
+pin is lost; a level is not.
 """
 
 from array import array
@@ -32,7 +32,7 @@ MASKED = const(0x10000)
 _WRITABLE = const(0x1AFFF)  # all but delivery status and remote IRR
 _MODE = const(0x700)  # delivery mode
 _SMI = const(0x200)  # the first mode that is neither fixed nor lowest priority
-_ICR_BITS = const(0x8FFF)  # what a message shares with ICR: vector, modes, trigger
+_ICR_BITS = const(0x8FFF)  # the bits of a message that ICR has, too: vector, modes, trigger
 
 # Words behind the table.
 _SELECT = const(48)
@@ -42,10 +42,10 @@ _WORDS = const(51)
 
 
 class IoApic:
-    """`deliver(low, destination) -> 0 or 1` carries a message to the local APICs: `low` has vector,
-    delivery mode, destination mode and trigger as in ICR; 0 says that an earlier one is not accepted yet.
-    `identity`: its APIC ID, 4 bits, as firmware leaves it.
-    `unmasked(pin)`, optional, is called when a pin is unmasked."""
+    """`deliver(low, destination) -> 0 or 1` sends a message to the local APICs: `low` has vector,
+    delivery mode, destination mode and trigger as in ICR; 0: an earlier one is not accepted yet.
+    `identity`: its APIC ID after reset, 4 bits. `unmasked(pin)`, optional, is called when a pin is
+    unmasked."""
 
     def __init__(self, deliver, identity=0):
         self.deliver = deliver
@@ -67,7 +67,7 @@ class IoApic:
         return saved.save(self, ("state",))
 
     def load(self, state):
-        """Nothing is sent: what was under way is in the local APICs."""
+        """Nothing is sent: messages that had been sent are in the local APICs' state."""
         saved.load(self, ("state",), state)
 
     def __repr__(self):
@@ -78,7 +78,7 @@ class IoApic:
     # 560
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
-        """IOREGSEL or IOWIN; whatever the size, the low bytes of the register."""
+        """IOREGSEL or IOWIN: the whole register for any size."""
         s = ptr32(self.state)
         select = s[_SELECT]
         offset &= 0xFFF
@@ -110,7 +110,7 @@ class IoApic:
                 s[at] = value & 0xFF000000
             else:
                 low = value & _WRITABLE
-                if low & LEVEL:  # an entry that becomes edge-triggered forgets remote IRR
+                if low & LEVEL:  # remote IRR is cleared in an entry that becomes edge-triggered
                     low |= s[at] & REMOTE_IRR
                 s[at] = low
                 if low & MASKED == 0:
@@ -124,16 +124,16 @@ class IoApic:
         self._level(n)
 
     def line(self, n):
-        """Pin `n` as a callable that takes its level; it returns what set_irq() does."""
+        """Pin `n` as a callable of its level; it returns what set_irq() does."""
         return bind(_line, uctypes.addressof(self.state), n, self)
 
     def set_irq(self, n, level):
-        """Sets pin `n` (0..23). Returns 0 if an edge found its predecessor not accepted yet, else 1."""
+        """Set pin `n` (0..23). Returns 0 for an edge if the edge before is not accepted yet, else 1."""
         return _line(uctypes.addressof(self.state), n, self, level) if 0 <= n < PINS else 1
 
     @micropython.viper
     def _level(self, n: int):
-        """Sends a level-triggered interrupt that is asserted, unmasked and not under way."""
+        """Send the interrupt of a level-triggered pin that is asserted, unmasked, and whose remote IRR is clear."""
         s = ptr32(self.state)
         low = s[2 * n]
         if low & (LEVEL | MASKED | REMOTE_IRR) != LEVEL or (s[_LINES] >> n) & 1 == 0:
@@ -144,7 +144,7 @@ class IoApic:
 
     @micropython.viper
     def eoi(self, vector: int):
-        """A local APIC has ended level-triggered `vector`: pins that still ask send it again."""
+        """A local APIC has ended level-triggered `vector`: pins that are still asserted send it again."""
         s = ptr32(self.state)
         at = 0
         while at < 2 * PINS:

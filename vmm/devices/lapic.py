@@ -1,16 +1,15 @@
 """Local APIC of one processor (SDM Vol. 3A, "Advanced Programmable Interrupt Controller (APIC)").
 
-The registers live in a buffer, at the offsets of the memory-mapped page (lapic_registers.py). Without APIC
-virtualization every access comes through `read` and `write` (offsets) or `read_msr` and `write_msr`
-(x2APIC). With it the first 4096 bytes are the virtual-APIC page: the CPU reads and writes it, a trap-like
-APIC-write exit is reported to `written(offset)` after the fact, and where virtual-interrupt
-delivery is on, the CPU moves bits between VIRR and VISR itself, so that `accept` and `eoi` are not
-called; then `pending_vector` gives RVI, `service_vector` SVI, `level_vectors` the EOI-exit bitmap, and
-`eoi_exit` handles the exit.
+The registers are in a buffer, at the offsets of the memory-mapped page (lapic_registers.py). Without APIC
+virtualization every access comes by `read` and `write` (offsets) or `read_msr` and `write_msr` (x2APIC).
+With it the first 4096 bytes are the virtual-APIC page: the CPU reads and writes it, and trap-like
+APIC-write exits are reported to `written(offset)`. Where virtual-interrupt delivery is on, the CPU moves
+bits between VIRR and VISR itself, and `accept` and `eoi` are not called; then `pending_vector` is RVI,
+`service_vector` SVI, `level_vectors` the EOI-exit bitmap, and `eoi_exit` handles the exit.
 
-Version 14h with seven LVT entries minus CMCI, no EOI-broadcast suppression. The page's hot paths are lapic_page.py and
-lapic_vectors.py, the timer lapic_timer.py. The rest is one file: what a register does is a few lines, mostly of other
-registers.
+Version 14h with six LVT entries (no CMCI), no EOI-broadcast suppression. The page's hot paths are in lapic_page.py and
+lapic_vectors.py, the timer in lapic_timer.py. The rest is one file, since what a register does is a few lines that
+mostly use other registers.
 """
 
 from micropython import const
@@ -90,7 +89,7 @@ _WRITABLE = {
     TIMER_INITIAL: 0xFFFFFFFF,
     TIMER_DIVIDE: 0xB,
 }
-# What save() has of the words behind the registers.
+# The words behind the registers that save() includes.
 _WORDS = (
     ("id", APIC_ID), ("enabled", ENABLED), ("x2apic", X2APIC), ("deadline_low", DEADLINE),
     ("deadline_high", DEADLINE + 4), ("io_extint", IO_EXTINT), ("lint0", LINT0_LEVEL), ("lint1", LINT0_LEVEL + 4),
@@ -105,10 +104,10 @@ def _ignore(_=None, __=None):
 class Lapic(LapicPage):
     """`regs`: any writable buffer of lapic_registers.SIZE bytes. `apic_id`: 32 bits, 8 of them in xAPIC mode.
 
-    Outputs: `kick()`, something may have become deliverable, or INTR is up for the 8259s: look at
-    `highest()` and `extint()`. `nmi()`. `eoi_broadcast(vector)` at the end of a level-triggered
-    interrupt, for the I/O APIC. `send(low, destination)`: an IPI for other processors, or an INIT or
-    STARTUP for any; `low` as in ICR. `arbitrates`: so is one of lowest priority.
+    Outputs: `kick()`: an interrupt may have become deliverable: `highest()` and `extint()` tell which.
+    `nmi()`. `eoi_broadcast(vector)` at the end of a level-triggered interrupt, for the I/O APIC.
+    `send(low, destination)`: an IPI for other processors, or an INIT or STARTUP for any; `low` as in ICR.
+    `arbitrates`: whether an IPI of lowest priority is sent, too, rather than taken.
     """
 
     arbitrates = False
@@ -152,7 +151,7 @@ class Lapic(LapicPage):
         self.set(SVR, 0xFF)
 
     def save(self):
-        """Registers, and the words behind them that are not how the vCPU is wired."""
+        """Registers, and the words behind them except those that wire() sets."""
         words = {name: self.get(offset) for name, offset in _WORDS}
         page = bytes(memoryview(self.regs)[:END])
         return {"page": page, "words": words, "errors": self.errors, "timer": self.timer.save()}
@@ -176,7 +175,7 @@ class Lapic(LapicPage):
         self.kick()
 
     def _identify(self):
-        """ID, and in x2APIC mode LDR, by the mode."""
+        """Set ID, and LDR in x2APIC mode."""
         if self.x2apic:
             self.set(ID, self.apic_id)
             self.set(LDR, (self.apic_id >> 4) << 16 & 0xFFFF0000 | 1 << (self.apic_id & 15))
@@ -203,7 +202,7 @@ class Lapic(LapicPage):
         self.set(X2APIC, 1 if on else 0)
 
     def wire(self, frame, virtual_delivery):
-        """Quick handlers go by the words of the vCPU frame at this address, and by whether the CPU delivers."""
+        """Tell the quick handlers the address of the vCPU frame, and whether the CPU delivers virtual interrupts."""
         self.set(FRAME_AT, frame)
         self.set(VIRTUAL_DELIVERY, 1 if virtual_delivery else 0)
 
@@ -222,7 +221,7 @@ class Lapic(LapicPage):
     # Interrupts in and out
 
     def received(self, low, destination):
-        """receive() for any message."""
+        """The slow path of receive(), for any message."""
         if not self.matches(destination, low & LOGICAL):
             return 1
         return self.take(low)
@@ -232,7 +231,7 @@ class Lapic(LapicPage):
         return self._take(low, 1 if low & TRIGGER_LEVEL else 0)
 
     def matches(self, destination, logical):
-        """Whether `destination` (8 bits, 32 in x2APIC mode) names this processor."""
+        """Whether `destination` (8 bits, 32 in x2APIC mode) includes this processor."""
         if not self.enabled:
             return False
         broadcast = 0xFFFFFFFF if self.x2apic else 0xFF
@@ -249,7 +248,7 @@ class Lapic(LapicPage):
         return destination >> 4 in (ldr >> 4, 0xF) and destination & ldr & 0xF != 0
 
     def pin_rises(self, pin, rises):
-        """An asserted LINT pin that is not an unmasked ExtINT."""
+        """LINT pin `pin` is asserted and is not an unmasked ExtINT; rises: it was not asserted before."""
         lvt = self.get(LVT_LINT1 if pin else LVT_LINT0)
         if not self.enabled:  # LINT0 and LINT1 are the processor's INTR and NMI then
             lvt = NMI << 8 if pin else EXTINT << 8
@@ -261,18 +260,18 @@ class Lapic(LapicPage):
                 self._take(lvt, 1 if mode == FIXED and lvt & TRIGGER_LEVEL else 0)
 
     def extint_taken(self):
-        """The interrupt that `extint` announced was acknowledged."""
+        """The interrupt of `extint` has been acknowledged."""
         self.set(IO_EXTINT, 0)
 
     def error(self, bits):
-        """Notes ESR bits, and raises the error interrupt."""
+        """Collect ESR bits, and raise the error interrupt."""
         self.errors |= bits
         self._local(LVT_ERROR)
 
     # Registers
 
     def write_register(self, offset, size, value):
-        """write() for what is less usual."""
+        """The slow path of write()."""
         if offset & 15 or size != 4:
             return
         if offset == EOI:
@@ -283,10 +282,10 @@ class Lapic(LapicPage):
             self.set(offset, value & 0xFFFFFFFF)
             self._effect(offset)
         elif not (offset in (ID, VERSION, APR, PPR, RRD, TIMER_CURRENT) or ISR <= offset < ESR):
-            self.error(_ERROR_REGISTER)  # read-only registers just ignore it
+            self.error(_ERROR_REGISTER)  # writes of read-only registers are ignored
 
     def written(self, offset):
-        """APIC-write exit: the guest has written the page at `offset`, which now has its consequences."""
+        """APIC-write exit: the guest has written the page at `offset`; carry out the effects."""
         offset &= 0xFF0
         if offset == ID:
             self.set(ID, self.apic_id if self.x2apic else self.apic_id << 24 & 0xFFFFFFFF)
@@ -346,7 +345,7 @@ class Lapic(LapicPage):
         return True
 
     def _effect(self, offset):
-        """The register at `offset` holds what the guest wrote: reserved bits go, and it acts."""
+        """Clear reserved bits of the register at `offset`, which the guest has written, and carry out its effects."""
         if offset == ESR:
             self.set(ESR, self.errors)
             self.errors = 0
@@ -379,7 +378,7 @@ class Lapic(LapicPage):
                 self.lint(0, 1)
 
     def _take(self, low, trigger):
-        """Carries out a message for this processor."""
+        """Carry out a message for this processor. Returns what `deliver` does."""
         mode = low >> 8 & 7
         if mode == FIXED or mode == LOWEST:
             return self.deliver(low & 0xFF, trigger)
@@ -402,7 +401,7 @@ class Lapic(LapicPage):
         return self._take(lvt, 0)
 
     def _ipi(self, low):
-        """ICR was written: shorthand, destination mode and destination name the targets."""
+        """ICR was written: send the IPI to the targets by shorthand, destination mode and destination."""
         mode = low >> 8 & 7
         if (mode == FIXED or mode == LOWEST) and low & 0xFF < 16:
             self.error(_ERROR_SEND_VECTOR)

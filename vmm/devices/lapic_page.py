@@ -1,7 +1,7 @@
-"""The local APIC's page: its registers, and what happens to them on hot paths (SDM Vol. 3A, "Advanced
-Programmable Interrupt Controller (APIC)"). lapic.py has the rest.
+"""The local APIC's page: its registers, and their hot paths (SDM Vol. 3A, "Advanced Programmable Interrupt
+Controller (APIC)"). lapic.py has the rest.
 
-Nothing of IRR, ISR, TMR, TPR or PPR is kept outside the page, which may be a virtual-APIC page.
+No part of IRR, ISR, TMR, TPR or PPR is kept outside the page, which may be a virtual-APIC page.
 """
 
 import micropython
@@ -43,16 +43,16 @@ from vmm.devices.lapic_vectors import end, highest_bit, post, receive, repriorit
 from vmm.vtx.frame import PENDING
 
 
-def _nobody(frame, low, destination):
-    """The other processors of one that is alone."""
+def _no_ipi(frame, low, destination):
+    """LapicPage.ipi() where there is one processor."""
     return 0
 
 
 class LapicPage:
-    """`regs`: the page and the one behind. The class on top has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`,
+    """`regs`: the page and the one behind. The subclass has `kick`, `eoi_broadcast`, `timer`, `error`, `pin_rises`,
     `received`, `write_register`, `apic_id` and `x2apic`."""
 
-    ipi = staticmethod(_nobody)  # ipi(frame, low, destination): ApicBus.quick where there are other processors
+    ipi = staticmethod(_no_ipi)  # ipi(frame, low, destination): ApicBus.quick where there are several processors
 
     def __init__(self, regs):
         self.regs = regs
@@ -67,12 +67,12 @@ class LapicPage:
         r[offset >> 2] = value
 
     def clear(self):
-        """Zero registers; the LINT0 line itself is not ours to reset, nor how the vCPU is wired."""
+        """Zero the registers. The level of the LINT0 line stays, and so do the words of wire()."""
         self._clear_registers()
         for offset in (DEADLINE, DEADLINE + 4, ENABLED, IO_EXTINT, LINT0_LEVEL + 4, TPR_KNOWN):
             self.set(offset, 0)
         self.set(LEVELS_CHANGED, 1)
-        if self.get(TPR_LIMIT):  # an entry fails while it is above TPR
+        if self.get(TPR_LIMIT):  # an entry fails while the threshold is above TPR
             self.kick()
 
     @micropython.viper
@@ -83,10 +83,10 @@ class LapicPage:
             r[i] = 0
             i += 1
 
-    # 650 but for the current count.
+    # 650, except the current count.
     @micropython.viper
     def read(self, offset: int, size: int) -> int:
-        """32-bit registers at multiples of 16; 1 and 2 bytes of them, too. The 12 bytes behind each are 0."""
+        """32-bit registers at multiples of 16, or 1 or 2 bytes of them. The 12 bytes behind each are 0."""
         offset &= 0xFFF
         at = offset & 0xFF0
         value = 0
@@ -105,7 +105,7 @@ class LapicPage:
             return value
         return value & ((1 << (size << 3)) - 1)
 
-    # Without APIC virtualization, what an interrupt's handler writes, and a fixed interrupt to the processor itself.
+    # The writes of interrupt handlers without APIC virtualization, and fixed IPIs to the processor itself.
     @micropython.viper
     def write(self, offset: int, size: int, value: int):
         """32-bit registers at multiples of 16; other offsets and sizes are ignored."""
@@ -133,14 +133,14 @@ class LapicPage:
 
     def receive(self, low, destination):
         """A message from the I/O APIC or an IPI: `low` has vector, delivery mode, destination mode and
-        trigger as ICR and redirection entries do. Returns what `deliver` does; 1 if it is not for us."""
+        trigger as ICR and redirection entries do. Returns what `deliver` does; 1 if it has another destination."""
         return receive(uctypes.addressof(self.regs), self, low, destination)
 
-    # 590 when its predecessor waits; the sequence deliver, highest, accept, eoi: 3,310 with `kick`.
+    # 590 when the vector is in IRR already; the sequence deliver, highest, accept, eoi: 3,310 with `kick`.
     @micropython.viper
     def deliver(self, vector: int, trigger: int) -> int:
-        """A fixed interrupt arrives, level-triggered if `trigger`. Returns 0 if its predecessor has not
-        been accepted yet (the two are one now), else 1."""
+        """A fixed interrupt arrives, level-triggered if `trigger`. Returns 0 if the vector is in IRR already
+        (the two count as one), else 1."""
         r = ptr32(self.regs)
         if r[SVR >> 2] & SVR_ENABLED == 0:
             return 1
@@ -182,14 +182,14 @@ class LapicPage:
     # 540
     @micropython.viper
     def accept(self, vector: int):
-        """The processor takes `vector`, which `highest` gave: from IRR to ISR, and PPR is its class."""
+        """The processor takes `vector`, the result of `highest`: it moves from IRR to ISR, and PPR is its class."""
         r = ptr32(self.regs)
         vector &= 0xFF
         at = (vector >> 5) << 2
         bit = 1 << (vector & 31)
         r[(IRR >> 2) + at] = r[(IRR >> 2) + at] & (bit ^ 0xFFFFFFFF)
         r[(ISR >> 2) + at] = r[(ISR >> 2) + at] | bit
-        r[PPR >> 2] = vector & 0xF0  # above TPR's class, or it would not have been given
+        r[PPR >> 2] = vector & 0xF0  # above TPR's class, since `highest` returned it
 
     @micropython.viper
     def eoi(self):
@@ -204,7 +204,7 @@ class LapicPage:
         at = (vector >> 5) << 2
         bit = 1 << (vector & 31)
         r[(ISR >> 2) + at] = r[(ISR >> 2) + at] ^ bit
-        if int(reprioritize(regs)):  # it has waited for this one to end
+        if int(reprioritize(regs)):  # an interrupt has waited for this one to end
             self._pend()
         if r[(TMR >> 2) + at] & bit:
             self.eoi_broadcast(vector)
@@ -220,7 +220,7 @@ class LapicPage:
 
     @micropython.viper
     def set_tpr(self, value: int):
-        """TPR is written; what it holds up no longer may be delivered."""
+        """Write TPR. Interrupts that it no longer holds up may be delivered."""
         regs = self.regs
         r = ptr32(regs)
         r[TPR >> 2] = value
@@ -229,7 +229,7 @@ class LapicPage:
 
     @micropython.viper
     def settle(self):
-        """PPR follows a TPR that MOV to CR8 has written. Where the CPU delivers interrupts it keeps PPR itself."""
+        """Compute PPR after MOV to CR8 may have written TPR. A CPU that delivers virtual interrupts does so itself."""
         r = ptr32(self.regs)
         if r[VIRTUAL_DELIVERY >> 2] == 0:
             reprioritize(self.regs)
@@ -263,7 +263,7 @@ class LapicPage:
 
     @micropython.viper
     def extint(self) -> int:
-        """Whether the 8259s' interrupt reaches the processor now: then inject what their `ack` gives, and
+        """Whether the 8259s' interrupt reaches the processor now. If so, inject the vector of their `ack`, and
         call `extint_taken`."""
         r = ptr32(self.regs)
         if r[LINT0_LEVEL >> 2]:
@@ -276,7 +276,7 @@ class LapicPage:
     # Hooks for APIC virtualization
 
     def pending_vector(self):
-        """The highest vector in IRR whatever PPR says, or -1: RVI."""
+        """The highest vector in IRR regardless of PPR, or -1: RVI."""
         return highest_bit(self.regs, IRR)
 
     def service_vector(self):
@@ -289,7 +289,8 @@ class LapicPage:
 
     @micropython.viper
     def eoi_exit(self, vector: int):
-        """Virtualized EOI (EOI-induced exit): the CPU has ended `vector`, the I/O APIC must hear of it."""
+        """Virtualized EOI (EOI-induced exit): the CPU has ended `vector`; broadcast the EOI if it is
+        level-triggered."""
         r = ptr32(self.regs)
         if (r[(TMR >> 2) + ((vector >> 5) << 2)] >> (vector & 31)) & 1:
             self.eoi_broadcast(vector)

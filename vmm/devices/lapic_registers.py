@@ -1,6 +1,6 @@
-"""The local APIC's registers (SDM Vol. 3A, "Local APIC Register Address Map"), and the words behind them that are ours.
+"""The local APIC's registers (SDM Vol. 3A, "Local APIC Register Address Map"), and the model's own words behind them.
 
-Values are offsets in bytes into the APIC's two pages; viper takes `IRR // 4`.
+Values are offsets in bytes into the APIC's two pages; viper uses `IRR // 4`.
 """
 
 from micropython import const
@@ -37,20 +37,19 @@ END = const(0x400)
 SVR_ENABLED = const(0x100)
 LVT_MASKED = const(0x10000)
 
-# The model's own words, in the page behind: the first may be a virtual-APIC page, and what the CPU lets the guest
-# read of that is registers and nothing else.
+# The model's own words, in the second page: the first may be a virtual-APIC page, which the CPU lets the guest read.
 DEADLINE = const(0x1000)  # IA32_TSC_DEADLINE
 ENABLED = const(0x1008)  # IA32_APIC_BASE bit 11
 IO_EXTINT = const(0x100C)  # the I/O APIC has sent an ExtINT message
 LINT0_LEVEL = const(0x1010)  # level of the LINT0 pin, and behind it of LINT1
-LEVELS_CHANGED = const(0x1018)  # TMR has changed, for the EOI-exit bitmap
+LEVELS_CHANGED = const(0x1018)  # TMR has changed: the EOI-exit bitmap has to follow
 FRAME_AT = const(0x101C)  # address of the vCPU frame whose words quick handlers use, 0: none
 VIRTUAL_DELIVERY = const(0x1020)  # the CPU delivers what IRR holds (vmm/vtx/apicv.py)
 X2APIC = const(0x1024)  # IA32_APIC_BASE bit 10
 TPR_SHADOW = const(0x1028)  # MOV to CR8 writes TPR without an exit (vmm/vtx/tpr_shadow.py)
 TPR_KNOWN = const(0x102C)  # the TPR from which PPR was computed
-TPR_LIMIT = const(0x1030)  # what the VMCS's TPR threshold is: the class of an interrupt that TPR holds up, or 0
-APIC_ID = const(0x1034)  # as CPUID tells it: it never changes
+TPR_LIMIT = const(0x1030)  # the VMCS's TPR threshold: the class of an interrupt that TPR holds up, or 0
+APIC_ID = const(0x1034)  # as in CPUID; constant
 SIZE = const(0x2000)  # of both pages
 
 LINT0_EXTINT = const(0x700)  # delivery mode, not masked

@@ -1,7 +1,7 @@
 """The local APIC's timer: one-shot, periodic, TSC-deadline (SDM Vol. 3A, "APIC Timer").
 
-It counts TSC ticks, so the frequency to report for its input clock is that of the TSC. A periodic
-timer that is masked is computed when it is looked at, and none waits in the vCPU frame.
+It counts TSC ticks, so its input clock has the frequency of the TSC. A periodic timer that is masked is
+computed when it is read, and arms no timer of the vCPU frame.
 """
 
 import micropython
@@ -33,7 +33,8 @@ _SAVED = ("expiry", "shift", "retries", "deadline_mode")
 
 
 class LapicTimer:
-    """`regs`: the APIC's pages. `deliver(vector, 0)` raises the interrupt; 0 says that the one before waits."""
+    """`regs`: the APIC's pages. `deliver(vector, 0)` raises the interrupt; it returns 0 if the one before still
+    waits."""
 
     def __init__(self, regs, clock, deliver):
         self.regs = regs
@@ -48,11 +49,11 @@ class LapicTimer:
         self.timer.cancel()
         self.expiry = 0  # tick at which the running count ends; 0: stopped
         self.shift = 1  # log2 of the divisor
-        self.retries = 0  # since an interrupt began to wait to be accepted
+        self.retries = 0  # since an interrupt was not accepted
         self.deadline_mode = False
 
     def save(self):
-        """What is not in the pages."""
+        """The state that is not in the pages."""
         state = saved.save(self, _SAVED)
         state["timer"] = self.timer.deadline
         return state
@@ -80,9 +81,9 @@ class LapicTimer:
             self.timer.cancel()
 
     def follow_tsc(self):
-        """The guest's TSC has jumped, or IA32_TSC_DEADLINE is new: a deadline that is set keeps to the TSC.
+        """Arm the timer for IA32_TSC_DEADLINE, after it was written or the guest's TSC has jumped.
 
-        Both are unsigned 64-bit numbers. One that the TSC is past is due.
+        Both are unsigned 64-bit numbers. A deadline that the TSC has passed is due.
         """
         deadline = self.deadline_high() << 32 | self.deadline_low()
         if not deadline:
@@ -95,7 +96,7 @@ class LapicTimer:
         self._arm(max(now + ahead, 1) if ahead < _NEVER - now else _NEVER)
 
     def deadline_low(self):
-        """Low half of IA32_TSC_DEADLINE: what was written, 0 once it has passed."""
+        """Low half of IA32_TSC_DEADLINE; 0 once it has passed."""
         return self._get(DEADLINE)
 
     def deadline_high(self):
@@ -134,7 +135,7 @@ class LapicTimer:
 
     @micropython.viper
     def _still_pending(self) -> int:
-        """A period's end raises nothing that does not wait already."""
+        """Whether the interrupt of the last period has not been accepted yet."""
         if self.retries:
             return 1 if (int(self._get(LVT_TIMER)) >> 17) & 3 == TIMER_PERIODIC else 0
         return 0
@@ -144,7 +145,7 @@ class LapicTimer:
         return lvt & LVT_MASKED and lvt >> 17 & 3 == TIMER_PERIODIC
 
     def _wait(self):
-        """For the end of the running count, if that means anything."""
+        """Arm the timer for the end of the running count, unless it is periodic and masked."""
         if self._silent():
             self.timer.cancel()
         else:
@@ -191,19 +192,19 @@ class LapicTimer:
             self.deliver(lvt & 0xFF, 0)
 
     def _period(self, now):
-        """A period ends. Lost ones are made up for one by one, each when its predecessor was accepted."""
+        """A period ends. Lost ones are made up for one by one, each when the one before has been accepted."""
         period = self._get(TIMER_INITIAL) << self.shift
         if not self.expiry or not period:
             self.expiry = 0
             return
         lvt = self._get(LVT_TIMER)
         if lvt & LVT_MASKED:
-            return  # set_mode() makes up for it
+            return  # set_mode() finds the current period when it is unmasked
         hz = self.clock.hz
         soonest = hz // CALLBACKS_HZ
         legal = lvt & 0xFF > 15
         if self.deliver(lvt & 0xFF, 0) == 0 or not legal:
-            if not legal:  # an error each time, which waits already
+            if not legal:  # the error has been raised; lost periods need not raise it again
                 self.expiry += ((now - self.expiry) // period + 1) * period
             step = max(soonest, period // 4)
             self.timer.arm(now + max(step, min(step << self.retries, hz // RETRIES_HZ)))
@@ -218,10 +219,10 @@ class LapicTimer:
         self.timer.arm(max(soonest, self.expiry))
 
 
-# What `LapicTimer._due` and lapic_vectors.post() do for the deadlines of a running system; as a call, post() costs 200.
+# The fast path of `LapicTimer._due` for TSC deadlines, with lapic_vectors.post() inlined: its call costs 200.
 @micropython.viper
 def _due(page: int, slow, now: int):
-    """The timer's callback; slow(now) is for all that is not usual."""
+    """The timer's callback; slow(now) has all other cases."""
     r = ptr32(page)
     lvt = r[LVT_TIMER >> 2]
     vector = lvt & 0xFF

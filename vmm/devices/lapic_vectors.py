@@ -3,8 +3,8 @@
 Viper functions of the address of the page, for callers without a Lapic object: timers, IPIs, exits by EOI. LapicPage
 (lapic_page.py) handles the unusual cases.
 
-highest_bit() finds a vector. reprioritize() and end() here, wakes() and _pending() in vmm/vtx/events.py scan IRR
-themselves: they run at each interrupt, a call costs 70 ticks, and all but the last need the vector's class only.
+highest_bit() finds a vector. reprioritize() and end() here, and wakes() and _pending() in vmm/vtx/events.py, scan IRR
+themselves: they run at each interrupt, a call costs 70 ticks, and all but _pending() need only the vector's class.
 """
 
 import micropython
@@ -34,7 +34,7 @@ from vmm.devices.lapic_registers import (
 from vmm.vtx.frame import DIRTY, DIRTY_RVI, PENDING, RVI
 
 
-# A vector's register is 10h bytes behind the one before, hence word 4 * i behind the first.
+# The registers of 32 vectors each are 10h bytes, four words, apart.
 @micropython.viper
 def highest_bit(regs: ptr32, offset: int) -> int:
     """The highest vector set in IRR, ISR or TMR at `offset` of the page, or -1."""
@@ -63,9 +63,9 @@ def highest_bit(regs: ptr32, offset: int) -> int:
 
 @micropython.viper
 def reprioritize(regs: ptr32) -> int:
-    """PPR from TPR and ISR. Returns 1 if the highest vector in IRR is of a class above it, else 0.
+    """Compute PPR from TPR and ISR. Returns 1 if the highest vector in IRR is of a class above PPR's, else 0.
 
-    Where MOV to CR8 does not exit: 1 if it is of a class above those in service, for TPR's threshold is to be set.
+    Where MOV to CR8 does not exit: 1 if it is of a class above those in service, since the TPR threshold has to be set.
     """
     at = (ISR >> 2) + 28
     while regs[at] == 0 and at > ISR >> 2:
@@ -76,7 +76,7 @@ def reprioritize(regs: ptr32) -> int:
     if regs[TPR_SHADOW >> 2]:
         held = 0
     if regs[at]:
-        priority = (at - (ISR >> 2)) >> 1  # of its 32 vectors the lower half
+        priority = (at - (ISR >> 2)) >> 1  # the class of the lower 16 of its 32 vectors
         if regs[at] >> 16:
             priority += 1
         if priority > ppr >> 4:
@@ -95,12 +95,12 @@ def reprioritize(regs: ptr32) -> int:
     return 1 if priority > held else 0
 
 
-# On CPUs without APIC virtualization each interrupt ends here, hence reprioritize() without the call.
+# On CPUs without APIC virtualization each interrupt ends here: reprioritize() is inlined.
 @micropython.viper
 def end(page: int) -> int:
-    """EOI: ends the interrupt in service of the highest priority, of the APIC whose pages begin at address `page`.
+    """EOI: ends the interrupt in service of the highest priority. page: address of the APIC's pages.
 
-    1 where it is done, 0 where nothing is, for it is no usual case: a level-triggered one, or the CPU delivers.
+    Returns 1, or 0 with nothing changed for the slow path: it is level-triggered, or the CPU delivers interrupts.
     """
     r = ptr32(page)
     at = (ISR >> 2) + 28
@@ -144,17 +144,17 @@ def end(page: int) -> int:
     priority = (at - (IRR >> 2)) >> 1
     if r[at] >> 16:
         priority += 1
-    if priority > held:  # it has waited for this one to end
+    if priority > held:  # an interrupt has waited for this one to end
         ptr32(frame)[PENDING] = 1
     return 1
 
 
-# What a timer's deadline and an IPI come to, as a rule: Lapic.deliver() without its calls.
+# The fast path of Lapic.deliver(), for timers and IPIs.
 @micropython.viper
 def post(page: int, vector: int) -> int:
-    """A fixed, edge-triggered interrupt for the processor whose APIC's pages begin at address `page`.
+    """Request a fixed, edge-triggered interrupt. page: address of the pages of the processor's APIC.
 
-    1 where it is done, 0 where nothing is, for it is no usual case.
+    Returns 1, or 0 with nothing changed for the slow path.
     """
     r = ptr32(page)
     at = (vector >> 5) << 2
@@ -173,10 +173,10 @@ def post(page: int, vector: int) -> int:
     return 1
 
 
-# One function for both, with a third argument, would be 11 more of the 623 that an IPI to itself takes.
+# A third argument of post() instead would cost 11 of the 623 ticks that an IPI to the processor itself takes.
 @micropython.viper
 def post_level(page: int, vector: int) -> int:
-    """post() of a level-triggered interrupt, where the vector's last one was level-triggered too."""
+    """post() of a level-triggered interrupt, where the vector's last one was level-triggered, too."""
     r = ptr32(page)
     at = (vector >> 5) << 2
     bit = 1 << (vector & 31)
@@ -194,7 +194,7 @@ def post_level(page: int, vector: int) -> int:
     return 1
 
 
-# A device's interrupt. By received() it is 10,000.
+# An interrupt of a device; received() takes 10,000.
 @micropython.viper
 def receive(page: int, lapic, low: int, destination: int) -> int:
     """LapicPage.receive(). page: address of the APIC's pages."""

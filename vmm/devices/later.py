@@ -1,8 +1,10 @@
-"""Stands on a bus for a device that few guests use: the device is made, and its memory taken, at the first access."""
+"""A placeholder on a bus for a device that few guests use: the device is created, and its memory allocated, at the
+first access.
+"""
 
 
 class Later:
-    """make() replaces this object by the device and returns it."""
+    """make() replaces this object on the bus by the device and returns it."""
 
     def __init__(self, make):
         self._make = make

@@ -1,9 +1,9 @@
 """MC146818 real-time clock with 128 bytes of CMOS RAM (Motorola MC146818A data sheet).
 
-Time is the host's start time plus the clock, unless the guest sets it. The update itself takes no time: UIP announces
-it for the 244 us before each second. Flags are computed when they are read; a timer runs only for interrupts that are
-enabled. Several periodic interrupts that were missed count as one. Register 32h is the century, as the FADT
-says. Daylight saving is not done.
+Time is the host's start time plus the clock, unless the guest sets it. The update takes no time: UIP is set for the
+244 us before each second. Flags are computed when they are read; a timer runs only for interrupts that are enabled.
+Several periodic interrupts that were missed count as one. Register 32h is the century, as in the FADT. There is no
+daylight saving.
 """
 
 import micropython
@@ -50,7 +50,7 @@ _SAVED = ("ram", "index", "tick", "shown", "_seconds", "_seen")
 class Mc146818:
     """Offset 0 the index port (70h, bit 7 masks NMIs), offset 1 the data port (71h).
 
-    `epoch` is the time at the clock's now, in seconds since 1970. `irq(level)` is the interrupt line.
+    `epoch` is the current time, in seconds since 1970. `irq(level)` is the interrupt line.
     `nmi_mask(on)`, optional, is called when the NMI bit changes. `ram` holds the CMOS contents from 0Eh on.
     """
 
@@ -66,7 +66,7 @@ class Mc146818:
         self._seconds = epoch
         self.tick = clock.now()
         self._seen = self.tick  # the flags are up to date as of this tick
-        self.shown = _NEVER  # tick at which the second began whose time the registers have
+        self.shown = _NEVER  # tick at which the second in the registers began
         self.ram[A] = 0x26
         self.ram[B] = B_24H
         self.reset()
@@ -98,10 +98,10 @@ class Mc146818:
         """reader(now) -> the register that the index selects, or -1: ask read()."""
         return self._register if size == 1 and offset == 1 else None
 
-    # A kernel that waits for an update's end and then reads the time reads some hundred times: 17,000 each in bytecode.
+    # A kernel reads some hundred times while it waits for the end of an update. In bytecode a read takes 17,000 ticks.
     @micropython.viper
     def _register(self, now: int) -> int:
-        """For reader()."""
+        """reader() of the data port."""
         ram = ptr8(self.ram)
         index = int(self.index) & 0x7F
         value = int(ram[index])
@@ -252,7 +252,7 @@ class Mc146818:
         self._seen = self.clock.now()
 
     def _alarm(self, time):
-        """The first second after `time` that matches the alarm registers; None within a day: never."""
+        """The first second after `time` that matches the alarm registers; None if there is none within a day."""
         ram = self.ram
         second = time % _DAY_S
         midnight = time - second
@@ -277,7 +277,7 @@ class Mc146818:
         return None
 
     def _period(self):
-        """Length of the periodic rate as a count of 32768 Hz periods, 0 if there is none."""
+        """The period of the periodic interrupt in periods of 32768 Hz, 0 if it is off."""
         rate = self.ram[A] & 15
         if rate == 0 or self.ram[A] & 0x70 != 0x20:
             return 0
@@ -304,13 +304,13 @@ class Mc146818:
         self.ram[_C] |= flags
 
     def _crossed(self, tick, period):
-        """How many periods of the rate have ended by `tick`; 32768 Hz runs with the seconds."""
+        """The number of periods that have ended by `tick`; the 32768 Hz are in phase with the seconds."""
         tick -= self.tick
         hz = self.clock.hz
         return (tick // hz * 32768 + tick % hz * 32768 // hz) // period
 
     def _drive(self):
-        """Derive IRQF and the line from flags and enables; arm the timer for enabled events that are still to come."""
+        """Derive IRQF and the line from flags and enables; arm the timer for the next enabled event."""
         ram = self.ram
         wanted = ram[B] & (_B_PIE | _B_AIE | _B_UIE)
         level = 1 if ram[_C] & wanted else 0

@@ -1,5 +1,5 @@
 """The header of a PCI function's configuration space: constants for the functions of guests (vmm/pci/function.py) and
-for the machine's own (vmm/host/pci.py). Source: PCI Local Bus Specification 3.0, "Configuration Space".
+for the host's (vmm/host/pci.py). Source: PCI Local Bus Specification 3.0, "Configuration Space".
 """
 
 from micropython import const

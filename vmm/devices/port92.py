@@ -8,7 +8,7 @@ def _ignore(_):
 
 
 class Port92:
-    """`a20(on)` and `reset_cpu()` are called when the guest moves the bits."""
+    """`a20(on)` is called when bit 1 changes, `reset_cpu()` when bit 0 is set."""
 
     def __init__(self, reset_cpu, a20=_ignore):
         self.reset_cpu = reset_cpu
@@ -17,7 +17,7 @@ class Port92:
         self.reset()
 
     def reset(self):
-        """A20 passes, as firmware leaves it."""
+        """The A20 gate is open, as firmware leaves it."""
         self.value = 0x02
 
     def save(self):

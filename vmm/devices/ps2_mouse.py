@@ -1,8 +1,8 @@
 """A PS/2 mouse with five buttons and a wheel (IBM PS/2 Hardware Interface Technical Reference, "Mouse"; the wheel and
-the two more buttons after Microsoft's IntelliMouse, which drivers switch on by three sample rates in a row).
+the two more buttons as in Microsoft's IntelliMouse: drivers enable them by three sample rates in a row).
 
-Movements wait until the guest has taken what came before; what waits is bounded. Scaling and resolution are kept and
-reported, and change nothing.
+Movements wait in a bounded queue until the guest has read the packets before. Scaling and resolution are stored and
+reported, but have no effect.
 """
 
 from micropython import const
@@ -23,7 +23,7 @@ _WHEEL_MOST = const(7)
 _WAITING_MOST = const(64)
 _RATE_MOST = const(200)
 _PLAIN, _WHEEL, _FIVE_BUTTONS = const(0), const(3), const(4)  # identities
-_KNOCKS = (((200, 100, 80), _PLAIN, _WHEEL), ((200, 200, 80), _WHEEL, _FIVE_BUTTONS))
+_SEQUENCES = (((200, 100, 80), _PLAIN, _WHEEL), ((200, 200, 80), _WHEEL, _FIVE_BUTTONS))  # (rates, before, after)
 
 _SAVED = (
     "_identity", "_rate", "_rates", "_resolution", "_double", "_remote", "_wrap", "_reporting", "_argument",
@@ -32,7 +32,7 @@ _SAVED = (
 
 
 class Ps2Mouse:
-    """put(byte): to the controller; free(): whether that has nothing to be read and lets the mouse send."""
+    """put(byte) sends to the controller; free(): whether its queue is empty and the mouse interface enabled."""
 
     def __init__(self, put, free):
         self._put = put
@@ -40,7 +40,7 @@ class Ps2Mouse:
         self.reset()
 
     def reset(self):
-        """Power-on: it reports nothing."""
+        """Power-on state: reporting is off."""
         self._waiting = []  # [dx, dy, dz, buttons], the oldest first
         self._buttons = 0  # as last reported, or waiting to be
         self._wrap = False
@@ -65,11 +65,11 @@ class Ps2Mouse:
         saved.load(self, _SAVED, state)
         self._waiting = [list(entry) for entry in self._waiting]
 
-    # -- what a hand does
+    # -- movements and buttons
 
     def event(self, dx, dy, dz, buttons):
-        """Moved by dx to the right and dy down, the wheel by dz towards the user; buttons held: bit 0 left, 1 right,
-        2 middle, 3 and 4 the others. False where too much waits: it is lost then."""
+        """Report a movement by dx to the right and dy down, of the wheel by dz towards the user, and the buttons held:
+        bit 0 left, 1 right, 2 middle, 3 and 4 the others. False if the queue is full: the event is lost."""
         if not (self._reporting or self._remote):
             self._buttons = buttons
             return True
@@ -87,16 +87,16 @@ class Ps2Mouse:
 
     @property
     def buttons(self):
-        """Those held."""
+        """The buttons held, bits as in event()."""
         return self._buttons
 
     def go_on(self):
-        """Send what waits, where the controller takes it."""
+        """Send the next packet, if the controller takes it."""
         if self._waiting and self._reporting and not self._remote and not self._wrap and self._free():
             self._packet()
 
     def _packet(self):
-        """The next packet; of a movement that is too large for one, a part."""
+        """Send the next packet. A movement that is too large for one is split."""
         dx, dy, dz, buttons = self._waiting[0] if self._waiting else (0, 0, 0, self._buttons)
         some = _part(dx, _MOST), _part(dy, _MOST), _part(dz, _WHEEL_MOST)
         if self._waiting:
@@ -116,7 +116,7 @@ class Ps2Mouse:
         elif self._identity == _FIVE_BUTTONS:
             self._put(some[2] & 0x0F | (buttons & 0x18) << 1)
 
-    # -- what the guest says
+    # -- commands of the guest
 
     def command(self, value):
         """A byte from the controller."""
@@ -164,8 +164,8 @@ class Ps2Mouse:
     def _set_rate(self, value):
         self._rate = value
         self._rates = [self._rates[1], self._rates[2], value]
-        for knock, before, after in _KNOCKS:
-            if tuple(self._rates) == knock and self._identity == before:
+        for rates, before, after in _SEQUENCES:
+            if tuple(self._rates) == rates and self._identity == before:
                 self._identity = after
 
     def _status(self):

@@ -1,5 +1,6 @@
-"""A ROM chip on the memory bus, for accesses that the CPU does not make by itself: its page is mapped for reads, so
-what comes here is a write, or an instruction that the monitor carries out."""
+"""A ROM chip on the memory bus. Its pages are mapped for reads, so only writes come here, and reads by instructions
+that the monitor emulates.
+"""
 
 
 class Rom:

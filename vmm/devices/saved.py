@@ -1,8 +1,8 @@
 """State of devices as plain data: dicts of numbers, bytes, lists and other such dicts.
 
-save() reads a device's state, load(state) gives it to a device of the same kind, which then answers as the saved one
-would have. Times are ticks of the guest's clock. load() gives the device's outputs their levels; what it drives is
-loaded after it, so interrupt controllers last. ValueError for data of another kind.
+save() reads a device's state, load(state) gives it to a device of the same kind, which then behaves as the saved one
+would have. Times are ticks of the guest's clock. load() sets the levels of the device's outputs, so the interrupt
+controllers that these lead to are loaded after it. ValueError for data of another kind.
 """
 
 from array import array
@@ -14,7 +14,7 @@ def save(device, names):
 
 
 def load(device, names, state):
-    """Set the attributes that save() read. Buffers keep their place: quick handlers have their addresses."""
+    """Set the attributes that save() read. Buffers keep their addresses, which quick handlers have."""
     need(device, names, state)
     for name in names:
         old, value = getattr(device, name), state[name]
@@ -32,7 +32,7 @@ def need(device, names, state):
 
 
 def wait(timer, deadline):
-    """Arm a timer as it was; 0: not at all."""
+    """Arm a timer for a saved deadline; 0: cancel it."""
     if deadline:
         timer.arm(deadline)
     else:

@@ -1,7 +1,7 @@
-"""A CD drive with a disc in it, as SCSI commands see it; the controller that carries them is somewhere else.
+"""The SCSI commands of a CD drive with a disc in it. Its controller is vmm/devices/virtio/scsi.py.
 
-The disc is one data track of 2,048-byte blocks and stays in. Source: SCSI Primary Commands (SPC-3), Multi-Media
-Commands (MMC-3).
+The disc is one data track of 2,048-byte blocks and cannot be ejected. Source: SCSI Primary Commands (SPC-3),
+Multi-Media Commands (MMC-3).
 """
 
 import struct
@@ -45,7 +45,7 @@ _CAPABILITIES = const(0x2A)
 
 
 class ScsiCdrom:
-    """disk: as vmm/disks says, read only. identity: its serial number, bytes."""
+    """disk: a disk by the interface of vmm/disks, read only. identity: its serial number, bytes."""
 
     def __init__(self, disk, identity):
         self.disk = disk
@@ -69,7 +69,7 @@ class ScsiCdrom:
         return struct.pack(">BBBIBIBB4x", 0x70, 0, self._sense[0], 0, 10, 0, self._sense[1], 0)
 
     def command(self, cdb):
-        """(status, data): what the drive answers; or (None, (first sector, sectors)), what it is to read."""
+        """(status, data), the drive's answer; or (None, (first sector, sectors)) for a read from the disk."""
         handler = _HANDLERS.get(cdb[0])
         if handler is None:
             return self.fail(_NO_COMMAND)
@@ -78,7 +78,7 @@ class ScsiCdrom:
         return handler(self, cdb)
 
     def fail(self, sense=_MEDIUM_ERROR):
-        """The answer of a command that failed."""
+        """The answer of a command that failed. sense: (sense key, additional sense code)."""
         self._sense = sense
         return CHECK_CONDITION, b""
 
@@ -108,13 +108,13 @@ class ScsiCdrom:
         return GOOD, (struct.pack(">BBH", _CD_ROM, cdb[2], len(page)) + page)[:room]
 
     def _mode_sense(self, cdb):
-        """Only the page of capabilities has something in it."""
+        """Only the capabilities page is there."""
         long = cdb[0] == _MODE_SENSE_10
         room = cdb[7] << 8 | cdb[8] if long else cdb[4]
         page = cdb[2] & 0x3F
         if page not in (_CAPABILITIES, 0x3F) or cdb[2] >> 6 == 3:  # saved values: there are none
             return self.fail(_NO_FIELD)
-        # It plays and writes nothing; tray, lock and eject are what its disc does without.
+        # No audio, no writing, no tray, lock or eject: all capabilities are 0.
         body = struct.pack(">BB18x", _CAPABILITIES, 18) if cdb[2] >> 6 != 1 else bytes((_CAPABILITIES, 18)) + bytes(18)
         head = struct.pack(">HB5x", len(body) + 6, 0) if long else struct.pack(">B3x", len(body) + 3)
         return GOOD, (head + body)[:room]
@@ -162,7 +162,7 @@ class ScsiCdrom:
         return GOOD, (struct.pack(">IHH", len(features) + 4, 0, _PROFILE) + features)[: cdb[7] << 8 | cdb[8]]
 
     def _get_event(self, cdb):
-        """Nothing has happened to the medium, which is there."""
+        """Media events: none; the medium is present."""
         if not cdb[1] & 1:
             return self.fail(_NO_FIELD)
         room = cdb[7] << 8 | cdb[8]

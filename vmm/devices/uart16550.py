@@ -1,15 +1,14 @@
 """16550A UART with 16-byte FIFOs (National Semiconductor PC16550D data sheet).
 
-Characters move at once: there is no baud rate, so a character that `tx` accepts leaves the
-transmitter empty again. What `rx` brings counts as timed out below the trigger level and is announced
-right away; what `accept` brings is announced at the trigger level, or 100 us after the first
-character. While `tx` refuses, characters wait in the transmit FIFO,
-THRE and TEMT stay clear, and `poll()` (or a guest's look at LSR) tries again.
+There is no baud rate: a character that `tx` accepts leaves the transmitter empty at once. Characters
+of `rx` raise the receive interrupt at once; those of `accept` at the trigger level, or 100 us after
+the first one (time-out). While `tx` refuses, characters wait in the transmit FIFO, THRE and TEMT stay
+clear, and `poll()` (or the guest's read of LSR) tries again.
 
-As on a PC, OUT2 gates the interrupt onto the ISA bus, but only from when the guest sets it first: a
+As on a PC, OUT2 gates the interrupt onto the ISA bus, but only after the guest has set it once: a
 guest that never sets it was made for QEMU, whose UART has no gate.
 
-All of it is one class, since a method of a base class costs each access some hundred instructions more.
+One class, since a method of a base class costs each access some hundred instructions more.
 """
 
 import micropython
@@ -77,19 +76,19 @@ _TX_COUNT = const(17)
 _TRIGGER = const(18)  # receive trigger level, characters
 _DEPTH = const(19)  # 16 with FIFOs, else 1
 _MARKS = const(20)  # received characters with error bits that LSR has not shown yet
-_AGED = const(21)  # what is in the receive FIFO counts as timed out
-_OPEN = const(22)  # the interrupt passes to the bus
-_GATED = const(23)  # OUT2 has been set
+_AGED = const(21)  # the characters in the receive FIFO count as timed out
+_OPEN = const(22)  # the interrupt gate is open
+_GATED = const(23)  # OUT2 has been set once
 _RX = const(32)  # 16 characters
 _RX_FLAGS = const(48)  # 16 times LSR error bits
 _TX = const(64)  # 16 characters
 _STATE_SIZE = const(80)
 
-# What of the outside is called, in Uart16550._far: tx first.
+# Index of Uart16550._far, the callables of the far end; tx is 0.
 _IRQ = const(1)
 
 _FILLINGS = const(720)  # a second: 16 characters of 10 bits at 115,200 baud
-_SILENCES = const(10000)  # a second: how long the first character of an accepted few waits to be announced
+_SILENCES = const(10000)  # a second: the time-out of characters below the trigger level
 
 
 def _ignore(_=None, __=None):
@@ -100,9 +99,9 @@ class Uart16550:
     """A 16550A at eight byte offsets.
 
     `tx(byte) -> bool` takes a character or refuses it (no room). `irq(level)` is the interrupt
-    output. Optional: `modem(mcr)` hears of each change of DTR (bit 0), RTS (bit 1), OUT1, OUT2 and
-    break (bit 6, from LCR), as the pins show them; `drained()` is called when the guest has
-    emptied the receive FIFO, so that its feeder may go on.
+    output. Optional: `modem(mcr)` is called at each change of the pins DTR (bit 0), RTS (bit 1), OUT1,
+    OUT2 and of break (bit 6, from LCR); `drained()` when the guest has emptied the receive FIFO, so that
+    the sender can go on.
     """
 
     def __init__(self, tx, irq, modem=_ignore, drained=_ignore):
@@ -118,7 +117,7 @@ class Uart16550:
         self.reset()
 
     def reset(self):
-        """Master reset. The modem inputs keep the level that the outside gives them."""
+        """Master reset. The modem inputs keep the levels of the far end."""
         s = self._state
         inputs = s[_INPUTS]
         line = s[_LINE]
@@ -161,7 +160,7 @@ class Uart16550:
             return value
         if offset == IIR:
             value = IIR_NONE
-            if s[_LINE] or s[_OPEN] == 0:  # without a gate, no line means no cause
+            if s[_LINE] or s[_OPEN] == 0:  # with the gate open, no level means no cause
                 value = int(self._cause())
                 if value == IIR_THRE:
                     s[_THRE] = 0
@@ -213,7 +212,7 @@ class Uart16550:
                 return
             value &= 0x0F
             if value & IER_THRE and s[IER] & IER_THRE == 0 and s[LSR] & LSR_THRE:
-                s[_THRE] = 1  # enabling it with an empty THR asks at once
+                s[_THRE] = 1  # enabling it with an empty THR raises it at once
             s[IER] = value
             self._update()
         elif offset == FCR:
@@ -241,22 +240,22 @@ class Uart16550:
         self._far[0] = tx
 
     def reader(self, offset, size):
-        """reader(now) -> IIR, or -1: ask read()."""
+        """reader(now) -> IIR, or -1: call read()."""
         if size != 1 or offset != IIR:
             return None
         return bind(_iir, uctypes.addressof(self._state), self._far)
 
     def writer(self, offset, size):
-        """writer(value) -> 0: THR has it, or -1: ask write()."""
+        """writer(value) -> 0: THR is written, or -1: call write()."""
         if size != 1 or offset != THR:
             return None
         return bind(_thr, uctypes.addressof(self._state), self._far)
 
     def connect(self, tx, modem, drained, bulk, inputs, clock):
-        """Another far end: outputs as of the constructor, and the modem inputs that it gives.
+        """Connect another far end: outputs as in the constructor, and the levels of the modem inputs.
 
-        bulk(self) moves as much as it can from the transmit FIFO by the far end's `pull`; or None.
-        clock: the guest's time, in which what `accept` brought ages.
+        bulk(self) moves as much as possible from the transmit FIFO by the far end's `pull`; or None.
+        clock: the guest's clock, for the receive time-out.
         """
         self.tx, self.modem, self.drained, self.bulk = tx, modem, drained, bulk
         self._clock = clock
@@ -267,7 +266,7 @@ class Uart16550:
         self._pins()
 
     def save(self):
-        """The far end is not of it: the modem inputs stay what that end gives."""
+        """Without the far end: load() keeps the current levels of the modem inputs."""
         waits = [timer.deadline if timer else 0 for timer in (self._quiet, self._pacing)]
         return {"registers": bytes(self._state), "overruns": self.overruns, "timers": waits}
 
@@ -293,19 +292,19 @@ class Uart16550:
 
     @property
     def registers(self):
-        """Its state, LSR at its offset: to look at without a read's side effects."""
+        """The state, registers at their offsets, for inspection without a read's side effects."""
         return self._state
 
     @property
     def pins(self):
-        """The outputs as `modem` hears of them."""
+        """The outputs, as the argument of `modem`."""
         s = self._state
         return 0 if s[MCR] & MCR_LOOP else s[MCR] & 0x0F | s[LCR] & LCR_BREAK
 
     # 900 a character: a link between two guests carries them one by one.
     @micropython.viper
     def accept(self, byte: int) -> bool:
-        """A character from a sender that can wait: False where there is no room for it now."""
+        """Receive a character from a sender that can wait. False if there is no room for it now."""
         s = ptr8(self._state)
         count = s[_RX_COUNT]
         if s[MCR] & MCR_LOOP or count >= s[_DEPTH]:
@@ -322,14 +321,14 @@ class Uart16550:
         return True
 
     def _silent(self, now):
-        """No character has come for a while: what is there is announced below the trigger level too."""
+        """Receive time-out: raise the interrupt below the trigger level, too."""
         s = self._state
         if s[_RX_COUNT]:
             s[_AGED] = 1
             self._update()
 
     def pace(self, go_on):
-        """Call go_on() when a line of 115,200 baud would have filled the receive FIFO again."""
+        """Call go_on() after the time in which a line of 115,200 baud would fill the receive FIFO."""
         self.paced = go_on
         self._pacing.arm(self._clock.now() + self._clock.hz // _FILLINGS)
 
@@ -337,7 +336,7 @@ class Uart16550:
         self.paced()
 
     def rx(self, byte):
-        """A character arrives. With a full FIFO it is lost and counts as overrun."""
+        """Receive a character. With a full FIFO it is lost and counts as an overrun."""
         if not self._state[MCR] & MCR_LOOP:
             self._arrive(byte & 0xFF, 0)
 
@@ -348,9 +347,8 @@ class Uart16550:
 
     @micropython.viper
     def feed(self, readchar) -> int:
-        """Take what readchar() has (-1: nothing more) as far as there is room, as `rx` would; how many that was.
-
-        None in loopback, when the input is cut off.
+        """Receive from readchar() (-1: nothing more) as far as there is room, as by `rx`. Returns the number of
+        characters: 0 in loopback, in which the input is disconnected.
         """
         s = ptr8(self._state)
         had = s[_RX_COUNT]
@@ -375,14 +373,14 @@ class Uart16550:
         return count - had
 
     def modem_in(self, inputs):
-        """Sets the modem inputs from outside: MSR_CTS, MSR_DSR, MSR_RI, MSR_DCD ored."""
+        """Set the modem inputs: MSR_CTS, MSR_DSR, MSR_RI, MSR_DCD ored."""
         self._state[_INPUTS] = inputs & 0xF0
         if not self._state[MCR] & MCR_LOOP:
             self._inputs(inputs & 0xF0)
 
     @micropython.viper
     def poll(self):
-        """Offers waiting characters to `tx` again; call it when the receiver has room."""
+        """Offer waiting characters to `tx` again. To be called when the receiver has room."""
         s = ptr8(self._state)
         if s[_TX_COUNT] == 0 or s[MCR] & MCR_LOOP:
             return
@@ -399,7 +397,7 @@ class Uart16550:
     # 60 a character; one by one, by `tx` and `accept`, it is 1,800.
     @micropython.viper
     def pull(self, sender) -> int:
-        """Take what waits in another UART's transmit FIFO, as far as there is room; how many that was."""
+        """Receive from another UART's transmit FIFO as far as there is room. Returns the number of characters."""
         s = ptr8(self._state)
         t = ptr8(sender._state)
         had = s[_RX_COUNT]
@@ -428,7 +426,7 @@ class Uart16550:
 
     @micropython.viper
     def _first(self):
-        """The receive FIFO is no longer empty; what is in it ages from now on."""
+        """The first character is in the receive FIFO: start the time-out."""
         s = ptr8(self._state)
         s[_AGED] = 0
         s[LSR] |= LSR_DR
@@ -436,7 +434,7 @@ class Uart16550:
 
     @micropython.viper
     def pending(self) -> int:
-        """How many characters wait in the transmit FIFO for `tx` to have room."""
+        """The number of characters in the transmit FIFO, which wait until `tx` has room."""
         s = ptr8(self._state)
         return s[_TX_COUNT]
 
@@ -448,7 +446,7 @@ class Uart16550:
         self._update()
 
     def _loop(self, value):
-        """THR written while in loopback."""
+        """THR was written in loopback."""
         s = self._state
         s[_THRE] = 0
         self._arrive(value, 0)
@@ -457,7 +455,7 @@ class Uart16550:
         self._update()
 
     def _received(self):
-        """The guest took the last character, or one of several among which some are marked."""
+        """The guest has read the last character, or one while some in the FIFO have error bits."""
         s = self._state
         if s[_RX_COUNT]:
             self._expose()
@@ -468,7 +466,7 @@ class Uart16550:
             self.drained()
 
     def _expose(self):
-        """The flags of the character at the head show in LSR; bit 7 says that one in the FIFO has any."""
+        """Set LSR by the error bits of the character at the head; bit 7: others in the FIFO have some, too."""
         s = self._state
         flags = s[_RX_FLAGS + s[_RX_HEAD]]
         s[LSR] |= LSR_DR | flags
@@ -520,7 +518,7 @@ class Uart16550:
             self.drained()
 
     def _pins(self):
-        """MCR or break changed: tell the outside, or the own inputs in loopback."""
+        """MCR or break has changed: drive the pins, or the UART's own inputs in loopback."""
         s = self._state
         mcr = s[MCR]
         self.modem(self.pins)
@@ -559,11 +557,11 @@ class Uart16550:
 
 @micropython.viper
 def _update(state: int, far):
-    """Drives the interrupt output where its level changes."""
+    """Drive the interrupt output if its level changes."""
     s = ptr8(state)
     line = 0
     ier = s[IER]
-    if ier and s[_OPEN]:  # whether there is a _cause(), without the call
+    if ier and s[_OPEN]:  # _cause() inlined
         if ier & IER_THRE and s[_THRE]:
             line = 1
         elif ier & IER_RX and s[_RX_COUNT] and (s[_RX_COUNT] >= s[_TRIGGER] or s[_AGED]):
@@ -577,7 +575,7 @@ def _update(state: int, far):
         far[_IRQ](line)
 
 
-# IIR where the transmitter is the cause, or nothing is: what a driver sees that prints.
+# IIR where the transmitter is the cause, or there is none: the reads of a driver that prints.
 @micropython.viper
 def _iir(state: int, far, now: int) -> int:
     s = ptr8(state)
@@ -597,7 +595,7 @@ def _iir(state: int, far, now: int) -> int:
     return fifo | IIR_THRE
 
 
-# THR without FIFO and loopback, as nearly every character goes.
+# THR with an empty FIFO and without loopback: nearly every character.
 @micropython.viper
 def _thr(state: int, far, value: int) -> int:
     s = ptr8(state)

@@ -1,5 +1,5 @@
 """Registers of the 16550A and their bits (National Semiconductor PC16550D data sheet): for guests' UARTs (uart16550.py)
-and for the machine's own (port/uart.c).
+and for the host's (port/uart.c).
 """
 
 from micropython import const
@@ -52,7 +52,7 @@ LSR_THRE = const(0x20)
 LSR_TEMT = const(0x40)
 LSR_FIFO_ERROR = const(0x80)
 
-# MSR: bits 7..4 are the inputs DCD, RI, DSR, CTS; bits 3..0 say that they changed.
+# MSR: bits 7..4 are the inputs DCD, RI, DSR, CTS; bits 3..0 are set by their changes.
 MSR_CTS = const(0x10)
 MSR_DSR = const(0x20)
 MSR_RI = const(0x40)

@@ -1,11 +1,11 @@
 """VGA: CRT controller, sequencer, graphics and attribute controllers, palette (IBM PS/2 Hardware Interface
 Technical Reference, "Video Subsystem").
 
-The text is in the guest's RAM from B8000h on, so that writing it causes no exit; vmm/screen.py renders it by the
-registers, which start as a BIOS sets them for mode 3, 80 columns and 25 rows in colour. The retrace bits follow the
+The text is in the guest's RAM from B8000h on, so that writing it causes no exit. vmm/screen.py renders it by the
+registers, which start with a BIOS's values of mode 3, 80 columns and 25 rows in colour. The retrace bits follow the
 clock, 70 frames of 449 lines a second. The 64 KiB at A0000h are the guest's RAM, too: plane 2 with the font for guests
 that load one, the pixels of mode 13h. A display on PCI adds modes with a framebuffer (vmm/devices/bochs_vbe.py).
-Limits: no planes otherwise, so no graphics of 16 colours; no monochrome addresses.
+Limits: no other planes, so no graphics of 16 colours; no monochrome addresses.
 """
 
 from vmm.devices import saved
@@ -42,7 +42,7 @@ _GRAPHICS_MISC = _AT[_GRAPHICS][0] + 6
 _GRAPHICS_MODE = 0x01
 _PROTECT = 0x80  # in CRTC register 11h: 0 to 7 are not written
 _OVERFLOW = 7
-_LINE_COMPARE_8 = 0x10  # the one bit of the overflow register that is written all the same
+_LINE_COMPARE_8 = 0x10  # the one bit of the overflow register that _PROTECT does not protect
 
 # Behind them in `state`.
 _INDEX = {_SEQUENCER: 60, _GRAPHICS: 61, _CRTC: 62, _ATTRIBUTE: 63}
@@ -51,7 +51,7 @@ _FEATURE_AT = 65
 _DATA_NEXT = 66  # the attribute controller's one port takes index and data in turn
 _MASK_AT = 67
 _READING = 68
-_COLOUR = 69  # which byte of the palette is next: two bytes
+_COLOUR = 69  # index of the next byte of the palette, 16 bits
 _MORE = b"\0\0\0\x20\x67\0\0\xff\0\0\0"
 
 STATE = len(_MODE_3 + _MORE)  # bytes
@@ -63,8 +63,8 @@ _SHOWN = 400
 
 
 class Vga:
-    """Offsets from 3C0h: 0 to Fh, 14h and 15h, 1Ah. `state`: the indexed registers, at a fixed place: a viewer reads
-    them. vbe: vmm.devices.bochs_vbe.BochsVbe, where there is one."""
+    """Offsets from 3C0h: 0 to Fh, 14h and 15h, 1Ah. `state`: the indexed registers, at a fixed address for viewers.
+    vbe: a vmm.devices.bochs_vbe.BochsVbe, or None."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -94,7 +94,7 @@ class Vga:
 
     @property
     def graphics(self):
-        """(width, height, bits a pixel) of a mode with graphics; bits is 4 for one of planes. None: it shows text."""
+        """(width, height, bits a pixel) of a graphics mode, 4 bits for one with planes; None in a text mode."""
         if self.vbe is not None and self.vbe.on:
             return self.vbe.mode[:3]
         if not self.state[_GRAPHICS_MISC] & _GRAPHICS_MODE:
@@ -178,7 +178,7 @@ class Vga:
             self.palette[self._colour(1)] = value & self._colour_mask
 
     def _colour(self, step):
-        """Which byte of the palette is next; the one after that by `step`."""
+        """The index of the palette's next byte; advances it by `step`."""
         s = self.state
         at = s[_COLOUR] | s[_COLOUR + 1] << 8
         after = (at + step) % PALETTE

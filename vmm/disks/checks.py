@@ -1,23 +1,23 @@
 """Validity of the disks in a guest's description. The host checks guest files by the same code.
 
-An error is a ValueError of one line that begins with the entry and, where one key of it is wrong, the key.
+An error is a ValueError of one line that begins with the entry, and with the key if one of its keys is wrong.
 """
 
 MODES = ("rw", "ro", "scratch")
 TRANSPORTS = ("virtio-pci", "virtio-mmio")
-HOST = "host:"  # and the model or serial number: an image that is a disk of the host's machine
+HOST = "host:"  # prefix of a model or serial number: the image is a disk of the host
 _LEAST = 64 << 10
-LIMIT = 256 << 20  # bytes of memory that "scratch" takes, where its description says nothing
+LIMIT = 256 << 20  # default limit of "scratch", in bytes of memory
 _KEYS = ("image", "mode", "transport", "limit")
 
 
 def cds(entries):
-    """Look at [{"image": "guest/cd0"}]."""
+    """Check [{"image": "guest/cd0"}, ...]."""
     disks(entries, _KEYS[:1])
 
 
 def disks(entries, keys=_KEYS):
-    """Look at [{"image": "guest/disk0", "mode": "scratch", "transport": "virtio-pci"}]; image alone is required."""
+    """Check [{"image": "guest/disk0", "mode": "scratch", "transport": "virtio-pci"}, ...]; only image is required."""
     for number, disk in enumerate(entries):
         if not isinstance(disk, dict):
             raise ValueError("[%d]: must be a table with image, not %r" % (number, disk))

@@ -1,7 +1,6 @@
-"""A disk that is one of the host machine's (vmm/host): what a guest has written is there when its flush has ended.
+"""A guest's disk on a disk of the host (vmm/host): writes are durable when the guest's flush has ended.
 
-Scratch is one whose writes stay in memory: 64 KiB at the first write there, as far as its limit; they are forgotten at
-the guest's power-off.
+Scratch keeps writes in memory, in chunks of 64 KiB up to its limit, and drops them at the guest's power-off.
 """
 
 from array import array
@@ -21,11 +20,11 @@ _SECTORS = const(_CHUNK // SECTOR)
 _NOTHING = array("I")
 _PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
 _MARKS = const(4096)
-_MOST = const(16)  # chunks that are looked for in the marks
+_MOST = const(16)  # chunks of a fast read
 
 
 class HostDisk:
-    """drive: of vmm.host; drives: vmm.host.drives.Drives, which get it back."""
+    """drive: of vmm.host; drives: vmm.host.drives.Drives, to which close() returns it."""
 
     changed = 0
     kept = False
@@ -45,7 +44,7 @@ class HostDisk:
         self.words(sector, words, sectors, write, done)
 
     def words(self, sector, words, sectors, write, done):
-        """transfer() of buffers as a virtqueue's chain has them."""
+        """transfer() of the buffers of a virtqueue's chain."""
         self.drive.submit(Request(self, WRITE if write else READ, sector, words, sectors, done))
 
     def flush(self, done):
@@ -78,16 +77,16 @@ class Scratch(HostDisk):
         self._pages = pages
         self._limit = limit
         self._chunks = {}  # number -> hpa
-        self._marks = bytearray(_MARKS)  # 1 for the numbers in there, modulo their count
+        self._marks = bytearray(_MARKS)  # 1 at the numbers of chunks, modulo its length
         if self.quick:
             self.quick = bind(_unwritten, uctypes.addressof(self._marks), self.quick)
         self._loading = []  # hpa of a chunk that is being read before it is written to
-        self._writes = []  # one after the other, so that two of them do not make the same chunk
+        self._writes = []  # executed in order, so that no two create the same chunk
         self._busy = False
 
     @property
     def changed(self):
-        """Bytes of memory that it has taken."""
+        """Bytes of memory in use."""
         return (len(self._chunks) + len(self._loading)) * _CHUNK
 
     def transfer(self, sector, parts, write, done):
@@ -99,14 +98,14 @@ class Scratch(HostDisk):
             transfer.go_on(True)
 
     def words(self, sector, words, sectors, write, done):
-        """A read of what has not been written is one request to the drive, as most are while a guest boots."""
+        """A read without written chunks is one request to the drive: most reads of a booting guest are."""
         if write or self._has(sector, sectors):
             self.transfer(sector, parts_of(words), write, done)
         else:
             HostDisk.words(self, sector, words, sectors, write, done)
 
     def _has(self, sector, sectors):
-        """Whether a chunk of its own is among these."""
+        """Whether a written chunk is among these sectors."""
         chunks = self._chunks
         if chunks:
             for number in range(sector // _SECTORS, (sector + sectors - 1) // _SECTORS + 1):
@@ -115,7 +114,7 @@ class Scratch(HostDisk):
         return False
 
     def go_on(self):
-        """With writes, until one waits for the drive."""
+        """Execute writes until one waits for the drive."""
         if self._busy:
             return
         self._busy = True
@@ -169,7 +168,7 @@ class Scratch(HostDisk):
         return self._chunks.get(number)
 
     def fill(self, number, whole, done):
-        """Make a chunk of its own: read, unless the whole of it is written next. MemoryError."""
+        """Create a chunk, with the drive's contents unless the whole of it is written next. MemoryError."""
         if self.changed + _CHUNK > self._limit:
             raise MemoryError
         hpa = self._pages.take(_CHUNK)
@@ -190,13 +189,13 @@ class Scratch(HostDisk):
         self.read(first, [(hpa, min(_CHUNK, (self.sectors - first) * SECTOR))], loaded)
 
     def read(self, sector, parts, done):
-        """From the drive."""
+        """Read from the drive."""
         words, sectors = words_of(parts)
         self.drive.submit(Request(self, READ, sector, words, sectors, done))
 
 
 class _Transfer:
-    """A transfer, chunk after chunk. began; ended."""
+    """A transfer, chunk by chunk. began, ended: whether it has."""
 
     def __init__(self, disk, pieces, write, done):
         self._disk = disk
@@ -245,7 +244,7 @@ class _Transfer:
 
 @micropython.viper
 def _unwritten(marks: ptr8, quick, sector: int, buffers: int, count: int, write: int, skip: int) -> int:
-    """Scratch.quick: reads of what the drive alone has."""
+    """Scratch.quick: reads without written chunks."""
     if write:
         return -1
     b = ptr32(buffers)
@@ -266,7 +265,7 @@ def _unwritten(marks: ptr8, quick, sector: int, buffers: int, count: int, write:
 
 
 def _copy(at, parts, write):
-    """Between memory at `at` and [(hpa, bytes), ...]."""
+    """Copy between memory at `at` and [(hpa, bytes), ...]."""
     for hpa, size in parts:
         for i in range(0, size, _PIECE):
             some = min(_PIECE, size - i)

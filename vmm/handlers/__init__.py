@@ -1,8 +1,7 @@
-"""The handler of each exit.
+"""The table of exit handlers: handler(vcpu) -> verdict (vmm/verdict.py).
 
-`install` reads like a table of contents: exit reason, handler, and the words beyond
-reason, RIP, RSP, RFLAGS, qualification and length that the handler needs in the frame.
-A handler is `handler(vcpu) -> verdict` (vmm/verdict.py).
+`install` lists for each exit reason its handler and the frame.WANT_... words that the handler reads beyond reason, RIP,
+RSP, RFLAGS, qualification and length.
 """
 
 from vmm.handlers import control, descriptor, exception, interrupt, invpcid, rdrand, shutdown, task_switch, undefined
@@ -14,7 +13,7 @@ from vmm.vtx import reasons as r
 
 
 def install(vm, exits):
-    """Fill a VM's dispatch table. ValueError where a reason is named twice."""
+    """Fill a VM's dispatch table. ValueError if a reason is added twice."""
     add = exits.add
     first = vm.vcpus[0]  # all vCPUs have the same parts
     several = len(vm.vcpus) > 1
@@ -32,7 +31,7 @@ def install(vm, exits):
     add(r.HLT, exits.each(lambda vcpu: vcpu.tpr_shadow.halt()) if first.tpr_shadow else interrupt.halt)
     add(r.PAUSE, interrupt.spin if several else interrupt.pause)
 
-    # instructions with an answer
+    # instructions that the monitor emulates
     vm.cpuid.install(exits)
     vm.msrs.install(exits)
     vm.pc.apic_msrs.install(exits, vm.apic_bus.quick if several else None)

@@ -37,15 +37,18 @@ from vmm.vtx.x86 import (
     IA32_X2APIC_SELF_IPI,
 )
 
-# Bit n: register n is in the page as RDMSR gives it: ID, version, TPR, LDR, SVR, ISR and TMR; IRR, ESR, ICR, LVTs,
-# initial count, divide configuration.
+# Bit n: RDMSR of register n returns the word in the page. Low: ID, version, TPR, LDR, SVR, ISR and TMR; high: IRR, ESR,
+# ICR, LVTs, initial count, divide configuration.
 _PLAIN_LOW = const(0xFFFFA10C)
 _PLAIN_HIGH = const(0x41FD01FF)
 _BSP = const(1 << 8)
 
 
 class ApicMsrs:
-    """One guest's. width: bits of a gpa. changed(vcpu, base) is called when a vCPU has written IA32_APIC_BASE."""
+    """The local APIC's MSRs of one guest.
+
+    width: bits of a gpa. changed(vcpu, base): called after a vCPU has written IA32_APIC_BASE.
+    """
 
     def __init__(self, msrs, width, changed):
         self._msrs = msrs
@@ -56,14 +59,14 @@ class ApicMsrs:
         msrs.x2apic = _read_low, _read_high, _write_x2apic_pair
 
     def reset(self, vcpu):
-        """Which of the processors boots; after Msrs.reset."""
+        """Set IA32_APIC_BASE.BSP of vCPU 0. Call it after Msrs.reset."""
         if not vcpu.number:
             self._msrs.put(vcpu, IA32_APIC_BASE, APIC_BASE | _BSP | APIC_BASE_ENABLE)
 
     def install(self, exits, ipi):
-        """WRMSR of IA32_TSC_DEADLINE and of the x2APIC's EOI, ICR and SELF IPI have handlers of their own.
+        """Set the handlers of WRMSR to IA32_TSC_DEADLINE and to the x2APIC's EOI, ICR and SELF IPI.
 
-        ipi: None where there is one vCPU; else ApicBus.quick.
+        ipi: ApicBus.quick, or None if there is one vCPU.
         """
         slow = self._msrs.write_exit
         exits.key(reasons.WRMSR, IA32_TSC_DEADLINE, _write_deadline)
@@ -74,7 +77,7 @@ class ApicMsrs:
         exits.key(reasons.WRMSR, IA32_X2APIC_SELF_IPI, bind(_write_self_ipi, slow))
 
     def _set_base(self, vcpu, index, value):
-        """The states change as SDM Vol. 3A, "x2APIC State Transitions", allows."""
+        """Write IA32_APIC_BASE; False for a state change that SDM Vol. 3A, "x2APIC State Transitions", forbids."""
         lapic = vcpu.lapic
         enabled, x2apic = bool(value & APIC_BASE_ENABLE), bool(value & APIC_BASE_EXTD)
         if value & ~(self._base | _BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD):
@@ -107,10 +110,10 @@ def _write_x2apic_pair(vcpu, index, low, high):
     return vcpu.lapic.x2apic and vcpu.lapic.write_msr(index, low, high)
 
 
-# Msrs.x2apic's first. By Lapic.read_msr it is 2,600.
+# Msrs.x2apic[0]. Lapic.read_msr takes 2,600 ticks.
 @micropython.viper
 def _read_low(vcpu, index: int) -> int:
-    """Low half of an x2APIC register, or -1 for #GP(0): most of them the page has as they are read."""
+    """Return the low half of an x2APIC register, or -1 for #GP(0). Most are read from the page directly."""
     r = ptr32(ptr32(vcpu)[APIC_PAGE])
     number = index & 0x3F
     plain = int(_PLAIN_LOW)
@@ -123,7 +126,7 @@ def _read_low(vcpu, index: int) -> int:
     return int(vcpu.lapic.read_msr(index))
 
 
-# LapicTimer.set_deadline on the frame's words: Linux comes here at every change of its next timer.
+# LapicTimer.set_deadline on the frame's words: Linux writes the deadline at every change of its next timer.
 @micropython.viper
 def _write_deadline(vcpu) -> int:
     """Handler of WRMSR of IA32_TSC_DEADLINE."""
@@ -138,28 +141,28 @@ def _write_deadline(vcpu) -> int:
     deadline |= high << 32
     if deadline:
         offset = int(f[TSC_OFFSET + 1])
-        if high >> 30 or (offset + 0x40000000) & 0x80000000:  # a sum of them may be beyond 63 bits
+        if high >> 30 or (offset + 0x40000000) & 0x80000000:  # the sum may exceed 63 bits
             vcpu.lapic.timer.follow_tsc()
             return 1
         deadline -= int(f[TSC_OFFSET]) | offset << 32
         deadline += int(f[CLOCK_OFFSET]) | int(f[CLOCK_OFFSET + 1]) << 32
         if deadline < 1:
             deadline = 1
-    f[TIMERS] = deadline  # the local APIC's is a clock's first timer
+    f[TIMERS] = deadline  # the local APIC's timer is the clock's first
     f[TIMERS + 1] = deadline >> 32
     f[DIRTY] |= DIRTY_TIMERS
     return 1
 
 
-# By Lapic.write_msr it is 19,400.
+# Lapic.write_msr takes 19,400 ticks for it.
 @micropython.viper
 def _write_icr(slow, vcpu) -> int:
-    """Handler of WRMSR of the x2APIC's ICR: fixed interrupts and NMIs to the processor itself; the rest is slow's."""
+    """Handler of WRMSR of the x2APIC's ICR: fixed interrupts and NMIs to the vCPU itself; slow(vcpu) for others."""
     f = ptr32(vcpu)
     page = int(f[APIC_PAGE])
     r = ptr32(page)
     low = int(f[RAX])
-    # By shorthand, or by its ID; logical destinations, other delivery modes and reserved bits are not usual.
+    # To itself: by shorthand or by its ID. Logical destinations, other delivery modes and reserved bits take `slow`.
     usual = 0
     if low & ICR_UNUSUAL == 0:
         if low >> 18 == SELF or (low >> 18 == 0 and f[RDX] == r[ID // 4]):
@@ -181,7 +184,7 @@ def _write_icr(slow, vcpu) -> int:
 
 @micropython.viper
 def _write_icr_to(ipi, slow, vcpu) -> int:
-    """The same where there are other processors."""
+    """Handler of WRMSR of the x2APIC's ICR of one of several vCPUs."""
     f = ptr32(vcpu)
     r = ptr32(f[APIC_PAGE])
     low = int(f[RAX])
@@ -192,7 +195,7 @@ def _write_icr_to(ipi, slow, vcpu) -> int:
     return ADVANCE
 
 
-# By Lapic.write_msr these two are 4,800.
+# Lapic.write_msr takes 4,800 ticks for each of these two.
 @micropython.viper
 def _write_eoi(slow, vcpu) -> int:
     """Handler of WRMSR of the x2APIC's EOI; slow(vcpu) is for level-triggered interrupts and #GP(0)."""

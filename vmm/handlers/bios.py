@@ -1,9 +1,9 @@
 """BIOS services for a guest that was entered in real mode: INT 11h to 1Ah.
 
-The routines in the guest (vmm/loaders/bios.py) call by VMCALL; registers and flags of the program are in the vCPU and
-on its stack (bios_call.py). Screen and keys are bios_video.py and bios_keyboard.py. Limits: no disks, no APM, no PCI
-BIOS, no boot. Unsupported functions answer as those of an older BIOS do, and are counted. Source: IBM PC/AT Technical
-Reference, "ROM BIOS"; ACPI, "System Address Map Interfaces".
+The routines in the guest (vmm/loaders/bios.py) call by VMCALL; the program's registers and flags are in the vCPU and on
+its stack (bios_call.py). bios_video.py is INT 10h, bios_keyboard.py INT 16h. Limits: no disks, no APM, no PCI BIOS, no
+boot. An unsupported function returns the error of an older BIOS, and is counted. Source: IBM PC/AT Technical Reference,
+"ROM BIOS"; ACPI, "System Address Map Interfaces".
 """
 
 import struct
@@ -11,6 +11,7 @@ import struct
 from micropython import const
 
 from vmm import bda
+from vmm.devices.mc146818 import CENTURY, DAY, HOURS, MINUTES, MONTH, SECONDS, YEAR
 from vmm.devices.pc_ports import PIC_MASTER, PIC_SLAVE, PIT, RTC
 from vmm.devices.uart16550_registers import LSR, LSR_DR
 from vmm.handlers.bios_call import Call
@@ -26,7 +27,7 @@ _MOVED_MOST = const(0x8000)  # words of INT 15h, AH 87h
 
 
 class Bios:
-    """One guest's BIOS: chips as its power-on test leaves them, and an answer for each service."""
+    """The BIOS of one guest: the chips' state after the power-on self-test, and the services."""
 
     def __init__(self, vm):
         self._vm = vm
@@ -44,7 +45,8 @@ class Bios:
         vm.hypercalls.calls[bios.CALLS + 0x16] = self._keyboard.poll(self.answer)
 
     def start(self):
-        """8259s at 8 and 70h with the timer's line open, the 8254 at 18.2 Hz, vectors and routines in memory."""
+        """Program the 8259s (vectors 08h and 70h, IRQ 0 unmasked) and the 8254 (18.2 Hz); write vectors and
+        routines."""
         write = self._vm.port_bus.write
         for port, value in (
             (PIC_MASTER, 0x11), (PIC_MASTER + 1, 0x08), (PIC_MASTER + 1, 0x04), (PIC_MASTER + 1, 0x01),
@@ -57,7 +59,7 @@ class Bios:
         bios.install(self._memory)
 
     def answer(self, vcpu):
-        """The VMCALL of a routine. Returns EAX."""
+        """Handle the VMCALL of a routine. Returns the program's EAX."""
         vector = (vcpu.rax & 0xFFFFFFFF) - bios.CALLS
         try:
             call = Call(vcpu)
@@ -175,7 +177,7 @@ class Bios:
         return True
 
     def _move(self, call):
-        """Copy a block of extended memory, by the caller's descriptors."""
+        """INT 15h, AH 87h: copy a block of memory between the bases in the caller's descriptors."""
         vcpu = call.vcpu
         table = vcpu.peek(vcpu.segment("es")[1] + (vcpu.rsi & 0xFFFF), 0x20)
         source, target = [int.from_bytes(table[at + 2 : at + 5], "little") | table[at + 7] << 24 for at in (0x10, 0x18)]
@@ -211,9 +213,9 @@ class Bios:
         elif function == 1:
             self._memory.write_u32(bios.TICKS, (call.vcpu.rcx & 0xFFFF) << 16 | call.vcpu.rdx & 0xFFFF)
         elif function == 2:
-            call.put(cx=self._cmos(4) << 8 | self._cmos(2), dx=self._cmos(0) << 8)
+            call.put(cx=self._cmos(HOURS) << 8 | self._cmos(MINUTES), dx=self._cmos(SECONDS) << 8)
         elif function == 4:
-            call.put(cx=self._cmos(0x32) << 8 | self._cmos(9), dx=self._cmos(8) << 8 | self._cmos(7))
+            call.put(cx=self._cmos(CENTURY) << 8 | self._cmos(YEAR), dx=self._cmos(MONTH) << 8 | self._cmos(DAY))
         else:
             call.carry(True)
             if function == 0xB1:

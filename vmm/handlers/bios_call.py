@@ -1,4 +1,4 @@
-"""One call of a BIOS service: the program's registers and flags, from the vCPU and from its stack."""
+"""The program's registers and flags during a BIOS call, from the vCPU and from its stack."""
 
 import struct
 
@@ -8,7 +8,7 @@ from vmm.vtx.x86 import RFLAGS_CF, RFLAGS_ZF
 
 
 class Call:
-    """The registers of one call. eax, flags: returned to the program; the others are in the vCPU."""
+    """The registers of one call. eax, flags: returned to the program; the other registers are the vCPU's."""
 
     def __init__(self, vcpu):
         self.vcpu = vcpu
@@ -50,13 +50,13 @@ class Call:
         self.flags = self.flags & ~RFLAGS_ZF | (RFLAGS_ZF if on else 0)
 
     def put(self, **registers):
-        """16-bit registers of the vCPU, such as cx=1: the rest of each stays."""
+        """Set 16-bit registers of the vCPU, such as cx=1; the upper bits stay."""
         for name, value in registers.items():
             name = "r" + name
             setattr(self.vcpu, name, getattr(self.vcpu, name) & ~0xFFFF | value & 0xFFFF)
 
     def finish(self):
-        """Store the flags on the program's stack; returns the new EAX."""
+        """Store the flags on the program's stack. Returns the new EAX."""
         vcpu = self.vcpu
         if self.again:
             vcpu.rflags |= RFLAGS_CF  # for the routine

@@ -1,4 +1,4 @@
-"""INT 16h for a guest with BIOS services: its keys are the characters typed on the guest's console.
+"""INT 16h for a guest with BIOS services: characters from the guest's console as keys.
 
 AH is the scan code, AL the character. Limits: no function keys, no state of the shift keys.
 """
@@ -26,22 +26,22 @@ _SHIFTED = dict(zip(b'!@#$%^&*()_+{}:"~|<>?', b"1234567890-=[];'`\\,./"))
 
 
 class Keyboard:
-    """memory: the guest's. uart: its console's."""
+    """The keyboard of one guest. memory: the guest's. uart: its console's UART."""
 
     def __init__(self, memory, uart):
         self._uart = uart
         self._keys = []
-        self._waiting = bytearray(1)  # how many keys wait
+        self._waiting = bytearray(1)  # number of keys in the queue
         _, size, hpa = memory.segments[0]
         self._ram = array("Q", (hpa, size))
 
     def reset(self):
-        """No key waits."""
+        """Empty the queue of keys."""
         self._keys = []
         self._waiting[0] = 0
 
     def poll(self, slow):
-        """Return the hypercall for INT 16h: f(vcpu) -> EAX. slow(vcpu): for all but "no key waits"."""
+        """Return the hypercall for INT 16h: f(vcpu) -> EAX. slow(vcpu): for calls other than "no key waits"."""
         return bind(_poll, self._ram, self._waiting, uctypes.addressof(self._uart.registers) + LSR, slow)
 
     def call(self, call):
@@ -67,7 +67,7 @@ class Keyboard:
         return True
 
     def _read(self):
-        """Read a key from the console's UART, unless one waits already."""
+        """Read a key from the console's UART if the queue is empty."""
         uart = self._uart
         if self._keys or not uart.read(LSR, 1) & LSR_DR:
             return
@@ -89,10 +89,10 @@ class Keyboard:
         self._keys.append(code << 8 | character)
 
 
-# Programs that wait for a key poll all the time: 70,000 ticks a call by `answer`.
+# Programs that wait for a key poll without pause; Bios.answer takes 70,000 ticks a call.
 @micropython.viper
 def _poll(ram, waiting, lsr: int, slow, vcpu) -> int:
-    """INT 16h: "no key waits"; slow(vcpu) handles all other cases. ram: host address and bytes from gpa 0."""
+    """INT 16h: "no key waits"; slow(vcpu) for all other cases. ram: host address and size in bytes of RAM at gpa 0."""
     r = ptr32(ram)
     stack = ptr32(vcpu)[RSP] & 0xFFFF
     at = int(vcpu.read(GUEST_SS_BASE)) + stack

@@ -1,6 +1,6 @@
-"""INT 10h for a guest with BIOS services: text mode 3 on the VGA page, one page of it.
+"""INT 10h for a guest with BIOS services: text mode 3 in the VGA's text memory.
 
-Limits: no graphics and no other modes, no fonts, no VBE.
+Limits: one page; no other modes, no graphics, no fonts, no VBE.
 """
 
 import struct
@@ -17,7 +17,7 @@ _GREY = const(7)
 
 
 class Video:
-    """memory: the guest's. vga: its chip, whose cursor follows."""
+    """The screen of one guest. memory: the guest's. vga: its VGA, whose cursor registers are kept up to date."""
 
     def __init__(self, memory, vga):
         self._memory = memory
@@ -89,7 +89,7 @@ class Video:
             at += 2
 
     def scroll(self, count, top, left, bottom, right, attribute):
-        """A window up by `count` rows, down where it is negative; 0 clears it."""
+        """Scroll a window up by `count` rows, down if it is negative; 0 clears the window."""
         height, width = bottom - top + 1, right - left + 1
         if height < 1 or width < 1:
             return
@@ -110,7 +110,7 @@ class Video:
             self.put(character)
 
     def put(self, character, attribute=None):
-        """As a teletype: control characters move, the last row scrolls."""
+        """Write a character as a teletype does: control characters move the cursor, the last row scrolls."""
         row, column = self._cursor()
         if character == 7:
             return
@@ -133,7 +133,7 @@ class Video:
         self._move(row, column)
 
     def _string(self, call, bx, cx, dx):
-        """ES:BP, CX characters (with attributes where AL bit 1 says so) from DH, DL on."""
+        """Write CX characters at ES:BP from row DH, column DL on; with AL bit 1, each is followed by its attribute."""
         vcpu = call.vcpu
         before = self._cursor()
         self._move(min(dx >> 8, _ROWS - 1), min(dx & 0xFF, _COLUMNS - 1))

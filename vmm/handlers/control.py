@@ -80,9 +80,9 @@ _CR0_RELOADS = const(CR0_PG | CR0_CD | CR0_NW)
 _CR0_MORE = const(CR0_PE | CR0_NE | CR0_PG | CR0_CD | CR0_NW)  # bits with effects beyond CR0
 
 _KEEP_TRANSLATIONS = const(1 << 63)  # of the operand of MOV to CR3 where PCIDs are in use
-_NARROW = const(4)  # a CR3 beyond 36 bits may have reserved bits set
+_NARROW = const(4)  # above 36 bits a CR3 may have reserved bits set
 
-# Exit qualification, bits 5:0: number and type; bits 11:8: the register
+# Exit qualification, bits 5:0: control register and access type; bits 11:8: the general register.
 _MOV_TO_CR0 = const(0)
 _CR3 = const(3)
 _MOV_TO_CR3 = const(3)
@@ -117,7 +117,7 @@ class DrQualification(Reg):
 
 
 def access(vcpu):
-    """MOV to and from CR, CLTS, LMSW."""
+    """Handler of MOV to and from CR, CLTS and LMSW."""
     q = CrQualification(vcpu.qualification)
     if q.TYPE == 2:
         return write_cr0(vcpu, vcpu.cr0 & ~CR0_TS)
@@ -144,7 +144,7 @@ def access(vcpu):
 
 
 def accesses(vcpu):
-    """Return the handler of a vCPU's control-register accesses; the words that it reads: frame.WANT_CR0."""
+    """Return the handler of a vCPU's control-register accesses. It reads frame.WANT_CR0."""
     forget = bind(invvpid, INVVPID_SINGLE_CONTEXT, vcpu.vpid, 0)
     globals_stay = vcpu.vm.monitor.caps.ept_vpid.INVVPID_RETAINING_GLOBALS
     kind = INVVPID_RETAINING_GLOBALS if globals_stay else INVVPID_SINGLE_CONTEXT
@@ -152,10 +152,10 @@ def accesses(vcpu):
     return bind(_access, slow, vcpu.lapic, forget, vmwrite)
 
 
-# With a policy on MOV to CR3 each process switch exits.
+# Under a policy on MOV to CR3 each process switch of the guest exits.
 @micropython.viper
 def _cr3(slow, want, write, forget, vcpu) -> int:
-    """MOV to and from CR3 but for PAE paging of 32-bit systems; slow(vcpu) is for the rest."""
+    """Handler of MOV to and from CR3. slow(vcpu): for 32-bit PAE paging, and for other accesses."""
     f = ptr32(vcpu)
     q = int(f[QUALIFICATION])
     kind = q & (CR_TYPE | CR_NUMBER)
@@ -166,7 +166,7 @@ def _cr3(slow, want, write, forget, vcpu) -> int:
         want(vcpu, WANT_CODE)
         f[gpr] = f[CR3]
         f[gpr + 1] = f[CR3 + 1]
-        if gpr == RSP:  # which Linux uses on its way in
+        if gpr == RSP:  # Linux uses RSP in its entry code
             f[DIRTY] |= DIRTY_RSP
         return ADVANCE
     if kind != _MOV_TO_CR3:
@@ -193,11 +193,11 @@ def _cr3(slow, want, write, forget, vcpu) -> int:
     return ADVANCE
 
 
-# Each task switch exits here where the guest's CR0 differs from the CPU's (ET or NE is clear), and each change of the
-# interrupt level by MOV CR8 where the CPU does not virtualize that. In bytecode an exit costs 40,000.
+# Exits at each task switch of a guest whose CR0 differs from the CPU's (ET or NE is clear), and at each MOV CR8 without
+# a TPR shadow. In bytecode an exit takes 40,000 ticks.
 @micropython.viper
 def _access(slow, lapic, forget, write, vcpu) -> int:
-    """MOV to CR0 and CLTS that change neither PE, PG, NE, CD nor NW, and MOV CR8; slow(vcpu) is for the rest."""
+    """Handler of MOV to CR0 and CLTS that leave PE, PG, NE, CD and NW as they are, and of MOV CR8; else slow(vcpu)."""
     f = ptr32(vcpu)
     q = int(f[QUALIFICATION])
     kind = q & 0x3F
@@ -221,7 +221,7 @@ def _access(slow, lapic, forget, write, vcpu) -> int:
     old = (int(f[CR0]) & (mask ^ 0xFFFFFFFF)) | (shadow & mask)
     if kind == _CLTS:
         value = old & (CR0_TS ^ 0xFFFFFFFF)
-    elif kind != _MOV_TO_CR0 or f[gpr + 1]:  # a high half is #GP(0) in 64-bit mode, and ignored elsewhere
+    elif kind != _MOV_TO_CR0 or f[gpr + 1]:  # a high half is #GP(0) in 64-bit mode, else ignored
         return int(slow(vcpu))
     value = (value & CR0_DEFINED) | CR0_ET
     if (old ^ value) & _CR0_MORE:
@@ -230,12 +230,12 @@ def _access(slow, lapic, forget, write, vcpu) -> int:
     write(vcpu, CR0_READ_SHADOW, value)
     write(vcpu, GUEST_CR0, int(f[CR0]) ^ old)
     if old & CR0_WP:
-        forget()  # cached translations may include write permission
+        forget()  # cached translations may grant writes that CR0.WP now forbids
     return ADVANCE
 
 
 def write_cr0(vcpu, value):
-    """The guest's CR0 becomes `value`, or #GP(0)."""
+    """Set the guest's CR0, or deliver #GP(0). Returns the verdict."""
     if value >> 32 or (value & CR0_PG and not value & CR0_PE) or (value & CR0_NW and not value & CR0_CD):
         return events.general_protection(vcpu)
     value = value & CR0_DEFINED | CR0_ET
@@ -248,7 +248,10 @@ def write_cr0(vcpu, value):
 
 
 def _cr0_allowed(vcpu, old, value):
-    """SDM Vol. 2B, "MOV - Move to/from Control Registers"; with PAE paging this loads the PDPTEs."""
+    """Return whether the guest may load the value; with PAE paging load the PDPTEs.
+
+    Source: SDM Vol. 2B, "MOV - Move to/from Control Registers".
+    """
     cr4 = vcpu.cr4
     if value & CR0_PG:
         if vcpu.efer & EFER_LME:
@@ -258,7 +261,7 @@ def _cr0_allowed(vcpu, old, value):
 
 
 def write_cr4(vcpu, value):
-    """The guest's CR4 becomes `value`, or #GP(0) for a bit that its CPUID does not have."""
+    """Set the guest's CR4, or deliver #GP(0), as for a bit that its CPUID does not have. Returns the verdict."""
     if value & ~vcpu.vm.cr4_allowed:
         vcpu.vm.count_refused("CR4 bits that CPUID denies")
         return events.general_protection(vcpu)
@@ -268,8 +271,10 @@ def write_cr4(vcpu, value):
 
 
 def write_cr3(vcpu, value):
-    """The guest's CR3 becomes `value`, where a policy watches it; #GP(0) for reserved bits, with PAE paging for bad
-    PDPTEs."""
+    """Set the guest's CR3, or deliver #GP(0), as for reserved bits and for bad PDPTEs. Returns the verdict.
+
+    MOV to CR3 exits under a policy only.
+    """
     old = vcpu.cr3
     if vcpu.cr4 & CR4_PCIDE:
         value &= ~_KEEP_TRANSLATIONS
@@ -288,7 +293,7 @@ def pae_paging(vcpu):
 
 
 def load_pdptes(vcpu):
-    """Load the four PDPTEs of PAE paging from memory. False, with nothing loaded, where one has reserved bits set."""
+    """Load the four PDPTEs of PAE paging from memory. False, with nothing loaded, if one has reserved bits set."""
     base = vcpu.cr3 & 0xFFFFFFE0
     entries = [vcpu.vm.physical_load(base + 8 * i, 8) for i in range(4)]
     width = vcpu.vm.cpuid.leaf(0x80000008, 0)[0] & 0xFF
@@ -301,10 +306,10 @@ def load_pdptes(vcpu):
 
 
 def mov_dr(vcpu):
-    """MOV DR, where a policy watches debug registers; DR4 and DR5 are DR6 and DR7.
+    """Handler of MOV DR, which exits under a policy only. DR4 and DR5 are DR6 and DR7 while CR4.DE is clear.
 
-    The exit comes before the CPU's own checks. Source: SDM Vol. 2B, "MOV - Move to/from Debug Registers"; Vol. 3B,
-    "Debug Registers".
+    The exit precedes the CPU's own checks. Source: SDM Vol. 2B, "MOV - Move to/from Debug Registers"; Vol. 3B, "Debug
+    Registers".
     """
     q = DrQualification(vcpu.qualification)
     number = q.NUMBER
@@ -338,7 +343,7 @@ def mov_dr(vcpu):
 
 
 def xsetbv(vcpu):
-    """XCR0: state components that the guest's CPUID has, in the combinations that the CPU takes."""
+    """Handler of XSETBV: set XCR0 to components of the guest's CPUID in a valid combination, or #GP(0)."""
     if not vcpu.cr4 & CR4_OSXSAVE:
         return events.undefined(vcpu)
     value = (vcpu.rdx & 0xFFFFFFFF) << 32 | vcpu.rax & 0xFFFFFFFF
@@ -349,7 +354,8 @@ def xsetbv(vcpu):
 
 
 def xcr0_valid(value, allowed):
-    """SDM Vol. 1, "Enabling the XSAVE Feature Set and XSAVE-Enabled Features"."""
+    """Return whether XCR0 may have the value: SDM Vol. 1, "Enabling the XSAVE Feature Set and XSAVE-Enabled
+    Features"."""
     if value & ~allowed or not value & 1:
         return False
     if value & 4 and not value & 2:
@@ -362,11 +368,11 @@ def xcr0_valid(value, allowed):
 
 
 def write_back(vcpu):
-    """INVD and WBINVD do nothing. Guests share the host's caches: INVD must not drop what others wrote, and a WBINVD
-    that exits must not cost a guest of higher priority its time and its caches.
+    """Handler of INVD and WBINVD, which have no effect.
 
-    The guest sees no difference: its memory is write-back whatever it sets (vmm/memory/ept.py), and no device of the
-    machine is passed through, so nothing reads it around the caches.
+    Guests share the host's caches: INVD must not discard modified lines of others, and WBINVD must not delay a guest of
+    higher priority or flush its cache lines. The guest sees no difference: its memory is write-back whatever type it
+    sets (vmm/memory/ept.py), and no device is passed through that could read memory without snooping.
     """
     if vcpu.cpl:
         return events.general_protection(vcpu)
@@ -379,10 +385,10 @@ def invlpg(vcpu):
 
 
 def rdtsc(vcpu):
-    """RDTSC, where a policy watches it."""
+    """Handler of RDTSC, which exits under a policy only."""
     if vcpu.cpl and vcpu.cr4 & CR4_TSD:
         return events.general_protection(vcpu)
-    now = vcpu.vm.msrs.read(vcpu, IA32_TSC)  # the guest's: its clock and what it wrote itself
+    now = vcpu.vm.msrs.read(vcpu, IA32_TSC)  # includes the guest's own writes to the TSC
     vcpu.rax = now & 0xFFFFFFFF
     vcpu.rdx = now >> 32 & 0xFFFFFFFF
     return verdict.ADVANCE

@@ -1,6 +1,6 @@
-"""The MSRs of the processor itself: TSC, EFER, PAT, MTRRs, SYSENTER and SYSCALL, and the few others that kernels read.
+"""The MSRs of the processor itself: TSC, EFER, PAT, MTRRs, SYSENTER and SYSCALL, and a few others that kernels read.
 
-Those that the VMCS or the CPU keeps for a vCPU do not exit (vmm/vtx/msr_bitmap.py) unless a policy watches them.
+Accesses to those in the VMCS or in the CPU do not exit (vmm/vtx/msr_bitmap.py) unless a policy watches them.
 Source: SDM Vol. 4, "Model-Specific Registers (MSRs)"; Vol. 3A, "Memory Type Range Registers (MTRRs)".
 """
 
@@ -41,9 +41,9 @@ from vmm.vtx.x86 import (
     IA32_XSS,
 )
 
-# In the CPU while the vCPU is loaded; read and written there without an exit.
+# In the CPU while the vCPU is loaded; the guest accesses them there without an exit.
 LIVE = (IA32_STAR, IA32_LSTAR, IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GS_BASE)
-# In the VMCS.
+# In the VMCS's guest-state area.
 _IN_VMCS = {
     IA32_SYSENTER_CS: v.GUEST_IA32_SYSENTER_CS,
     IA32_SYSENTER_ESP: v.GUEST_IA32_SYSENTER_ESP,
@@ -78,19 +78,19 @@ _ADDRESSES = (
 )
 
 
-# Limits of values.
+# What WRMSR checks of a value: nothing, a canonical address, bits 63:32 clear.
 _ANY = const(0)
 _CANONICAL = const(1)
 _LOW = const(2)
 
 
 def _limit(index):
-    """What _valid_for_cpu() demands of an MSR other than the PAT."""
+    """The check of _valid_for_cpu() for an MSR other than the PAT."""
     return _CANONICAL if index in _ADDRESSES else _LOW if index in _HIGH_ZERO else _ANY
 
 
 def _valid_for_cpu(index, value):
-    """Whether WRMSR by the guest itself would take the value, for MSRs that do not exit as a rule."""
+    """Whether WRMSR without an exit would accept the value, for MSRs that exit under a policy only."""
     if index in _ADDRESSES:
         return value >> 47 in (0, 0x1FFFF)  # canonical
     if index in _HIGH_ZERO:
@@ -103,7 +103,7 @@ def _valid_for_cpu(index, value):
 
 
 def _fixed_range(index, value):
-    """IA32_MTRR_FIX...: eight types."""
+    """Whether IA32_MTRR_FIX... may have the value: eight memory types."""
     for shift in range(0, 64, 8):
         if value >> shift & 0xFF not in _MTRR_TYPES:
             return False
@@ -111,12 +111,12 @@ def _fixed_range(index, value):
 
 
 def _default_type(index, value):
-    """IA32_MTRR_DEF_TYPE: E, FE, type."""
+    """Whether IA32_MTRR_DEF_TYPE may have the value: E, FE, a memory type."""
     return not value & ~0xCFF and value & 0xFF in _MTRR_TYPES
 
 
 def _microcode(host_rdmsr):
-    """The host's IA32_BIOS_SIGN_ID; 0 where the CPU (an emulated one) has none and answers #GP."""
+    """The host's IA32_BIOS_SIGN_ID; 0 on an emulated CPU without it, where RDMSR is #GP."""
     try:
         return host_rdmsr(IA32_BIOS_SIGN_ID)
     except Exception:
@@ -124,8 +124,11 @@ def _microcode(host_rdmsr):
 
 
 def _misc_enable(host_rdmsr):
-    """IA32_MISC_ENABLE: fast strings as the host has them. Where they are on, kernels copy by REP MOVSB. Bochs has no
-    such MSR, which Linux takes for off, and each byte of REP MOVSB takes as long there as an instruction."""
+    """IA32_MISC_ENABLE: fast strings as on the host, no BTS, no PEBS.
+
+    Kernels copy by REP MOVSB if fast strings are on. Bochs has no such MSR, and executes each byte of REP MOVSB at the
+    cost of an instruction: there the bit is clear.
+    """
     try:
         return host_rdmsr(_MISC_ENABLE) & _FAST_STRINGS | _NO_BTS_NO_PEBS
     except Exception:
@@ -133,7 +136,7 @@ def _misc_enable(host_rdmsr):
 
 
 class CpuMsrs:
-    """One guest's. msrs: the vmm.handlers.msr.Msrs that answers for them; the rest as for that."""
+    """The processor's MSRs of one guest. msrs: the Msrs that they are added to; other arguments as for Msrs."""
 
     def __init__(self, msrs, host_rdmsr, live, width):
         self._msrs = msrs
@@ -142,7 +145,7 @@ class CpuMsrs:
         self._fill(host_rdmsr)
 
     def open(self, bitmap):
-        """As Msrs.open()."""
+        """Clear the bitmap's bits of MSRs in the CPU and in the VMCS, as Msrs.open()."""
         for index in self._live:
             bitmap.set(index, False, False)
             bitmap.set(index, True, index == IA32_XSS)
@@ -157,7 +160,7 @@ class CpuMsrs:
         store(IA32_TSC_ADJUST, writer=self._write_tsc_adjust)
         store(0x17, writer=None)  # IA32_PLATFORM_ID
         store(0x3A, 1, writer=None)  # IA32_FEATURE_CONTROL: locked, nothing on
-        store(0x8B, _microcode(host_rdmsr), writer=self._ignore)  # IA32_BIOS_SIGN_ID
+        store(IA32_BIOS_SIGN_ID, _microcode(host_rdmsr), writer=self._ignore)
         add(0x79, None, self._ignore)  # IA32_BIOS_UPDT_TRIG: the host's microcode stays
         store(0xFE, _MTRR_VARIABLE | 1 << 8 | 1 << 10, writer=None)  # IA32_MTRRCAP
         writer = self._valid_writer(_fixed_range)
@@ -185,11 +188,11 @@ class CpuMsrs:
                 halves[index] = bind(_write_msr, index, _limit(index))
 
     def install(self, exits):
-        """WRMSR of IA32_TSC_ADJUST has a handler of its own."""
+        """Set the handler of WRMSR to IA32_TSC_ADJUST."""
         exits.key(reasons.WRMSR, IA32_TSC_ADJUST, _write_tsc_adjust, self._msrs.word(IA32_TSC_ADJUST))
 
     def _valid_writer(self, valid):
-        """A writer that keeps what valid(index, value) is true for; the rest is #GP."""
+        """Return a writer that stores values for which valid(index, value) is true; others are #GP."""
 
         def write(vcpu, index, value):
             if not valid(index, value):
@@ -202,14 +205,14 @@ class CpuMsrs:
         pass
 
     def _variable_range(self, index, value):
-        """IA32_MTRR_PHYSBASEn, and PHYSMASKn at the odd numbers."""
+        """Whether IA32_MTRR_PHYSBASEn (even index) or IA32_MTRR_PHYSMASKn (odd index) may have the value."""
         beyond = value >> self._width
         if index & 1:
             return not beyond and not value & 0x7FF
         return not beyond and not value & 0xF00 and value & 0xFF in _MTRR_TYPES
 
     def _write_tsc(self, vcpu, index, value):
-        """The vCPU's TSC jumps, and TSC_ADJUST with it; the time of its devices does not."""
+        """Set the vCPU's TSC; IA32_TSC_ADJUST changes by the same amount. Its devices' time does not change."""
         clock = vcpu.clock
         delta = value - clock.now() - clock.skew
         clock.skew += delta
@@ -228,7 +231,7 @@ class CpuMsrs:
         return True
 
     def _write_xss(self, vcpu, index, value):
-        if value:  # no guest is offered a component of it
+        if value:  # guests have no supervisor state components
             return False
         vcpu.msr(index, value)
         return True
@@ -259,7 +262,7 @@ def _write_efer(vcpu, value):
     return True
 
 
-# WRMSR of an MSR that exits only because a policy watches it. In bytecode it costs 5,000 more.
+# WRMSR of an MSR that exits under a policy only. In bytecode it takes 5,000 ticks more.
 @micropython.viper
 def _write_field(vmwrite, field: int, limit: int, vcpu, low: int, high: int) -> int:
     top = high >> 15
@@ -291,7 +294,7 @@ def _write_live(vcpu, index, value):
 
 @micropython.viper
 def _write_tsc_adjust(vcpu) -> int:
-    """Handler of WRMSR of IA32_TSC_ADJUST: the vCPU's TSC moves by the difference. frame.DATUM: as for RDMSR."""
+    """Handler of WRMSR of IA32_TSC_ADJUST: the vCPU's TSC changes by the difference. frame.DATUM: as for RDMSR."""
     f = ptr32(vcpu)
     at = int(f[DATUM])
     low = int(f[RAX])

@@ -1,9 +1,8 @@
 """CPUID: which features of the CPU a guest sees.
 
-Default-deny: leaves and feature bits not named here read 0. What is named shows as far as
-the host has it. VMX, SMX, performance counters, thermal and power features, SGX, processor
-trace are hidden; the hypervisor bit and leaves 0x40000000-1 name the monitor. Source: SDM
-Vol. 2A, "CPUID - CPU Identification".
+Default-deny: leaves and feature bits not named here read 0; those named are shown if the host has them. VMX, SMX,
+performance counters, thermal and power features, SGX and processor trace are hidden. The hypervisor bit and leaves
+0x40000000-3 identify the monitor. Source: SDM Vol. 2A, "CPUID - CPU Identification".
 """
 
 from array import array
@@ -30,7 +29,7 @@ from vmm.vtx.x86 import (
 
 SIGNATURE = b"PcanelPy    "
 
-_MOST = const(16)  # subleaves of a leaf that are kept; the others are made anew each time
+_MOST = const(16)  # subleaves of leaf 4 that are stored; later ones are computed at each exit
 _LAST = const(0x1F)  # the highest basic leaf that is shown
 _SUBLEAVES = (4, 7, 0xB, 0xD, 0x1F)
 _NO_XCR0 = const(0xFFFFFFFF)
@@ -97,7 +96,7 @@ _EXTENDED_1_EDX = const(
 )  # fmt: skip
 _LINEAR_BITS = const(48)  # no LA57
 
-# CR4: bit -> (leaf, register, feature bit) that brings it; bits 0-10 are there on every CPU with VT-x.
+# CR4: bit -> (leaf, register, feature bit) that it depends on; every CPU with VT-x has bits 0-10.
 _CR4_BASE = const(0x7FF)
 _EBX, _ECX = 1, 2
 _CR4 = (
@@ -112,21 +111,21 @@ _CR4 = (
 
 
 def _words(text):
-    """Four characters a register."""
+    """Return a text as register values, of four characters each."""
     return tuple([int.from_bytes(text[i : i + 4], "little") for i in range(0, len(text), 4)])
 
 
 class Cpuid:
-    """One guest's answers. windows: its sides of shared memory.
+    """The CPUID of one guest. windows: its sides of shared memory.
 
-    host: cpu.cpuid. caps: vmm.vtx.caps.Caps. tsc_hz: measured, in Hz; told in leaf 15H where the
-    host has that leaf. compacts: whether XSAVEC and XSAVES can be trusted. like: another guest's, made from the same.
-    cpus: how many vCPUs there are: so many cores of one package, with one thread each.
+    host: cpu.cpuid. caps: vmm.vtx.caps.Caps. tsc_hz: TSC frequency as measured, in Hz; shown in leaf 15H if the host
+    has that leaf. compacts: whether XSAVEC and XSAVES work. like: the Cpuid of another guest with the same arguments,
+    whose answers are copied. cpus: number of vCPUs, shown as single-threaded cores of one package.
     """
 
     def __init__(self, host, caps, tsc_hz, xcr0, compacts, like=None, cpus=1):
         self.cpus = cpus
-        self._core_bits = 0  # of the APIC ID that number the cores
+        self._core_bits = 0  # width of the core number in the APIC ID
         while 1 << self._core_bits < cpus:
             self._core_bits += 1
         self._host = host
@@ -144,7 +143,7 @@ class Cpuid:
         self.windows = ()
         if like:
             self._at = like._at
-            self._answers = array("I", bytes(like._answers))  # from another array it goes word by word
+            self._answers = array("I", bytes(like._answers))  # array(array) would copy word by word
             if 0xD in self._at:
                 self._answers[self._at[0xD] + 1] = _NO_XCR0
         else:
@@ -153,7 +152,7 @@ class Cpuid:
         self.width = self.leaf(0x80000008, 0)[0] & 0xFF  # bits of a physical address
 
     def _all(self):
-        """The words of all leaves: four, and in front of those of several subleaves how many, and the XCR0 of sizes."""
+        """The words of all leaves: EAX-EDX; for leaves with subleaves a count and an XCR0, then EAX-EDX of each."""
         words = []
         leaves = list(range(self.max_leaf + 1)) + list(range(0x80000000, self.max_extended + 1))
         for leaf in leaves + [HYPERVISOR_LEAF, HYPERVISOR_LEAF + 1]:
@@ -168,23 +167,23 @@ class Cpuid:
         return words
 
     def _count(self, leaf):
-        """How many subleaves of a leaf are kept."""
+        """The number of subleaves of a leaf that are stored."""
         if leaf == 4:
             count = 0
             while count < _MOST - 1 and self._host(4, count)[0] & 0x1F:
                 count += 1
-            return count + 1  # one that says that there are no more
+            return count + 1  # a null entry ends the list
         return {7: 1, 0xB: 3, 0xD: 10, 0x1F: 3}[leaf]
 
     def _has(self, leaf):
         return leaf <= self._host(0)[0]
 
     def features(self, leaf, register):
-        """One register (0-3: EAX-EDX) of leaf 1 or 7, without the bits that follow CR4."""
+        """Return a register (0-3: EAX-EDX) of leaf 1 or 7, without the bits that reflect CR4."""
         return self.leaf(leaf, 0)[register]
 
     def cr4_allowed(self):
-        """Bits of CR4 that the guest may set."""
+        """Return the bits of CR4 that the guest may set."""
         allowed = _CR4_BASE
         for bit, leaf, register, feature in _CR4:
             if leaf <= self.max_leaf and self.features(leaf, register) & feature:
@@ -247,7 +246,7 @@ class Cpuid:
         return 0, b, c, d & _LEAF_7_EDX
 
     def _topology(self, subleaf):
-        """Leaves 0BH and 1FH without EDX, the x2APIC ID."""
+        """Leaves 0BH and 1FH; EDX, the x2APIC ID, is 0."""
         if subleaf == 0:
             return 0, 1, 1 << 8 | 0, 0  # SMT level: one logical processor
         if subleaf == 1:
@@ -255,7 +254,7 @@ class Cpuid:
         return 0, 0, subleaf & 0xFF, 0
 
     def _caches(self, a):
-        """EAX of leaf 4: a core has its caches to itself, but for the third level's, which the package shares."""
+        """EAX of leaf 4: the package shares the third-level cache; the others are private to a core."""
         if not a & 0x1F:
             return a & x.LEAF_4_EAX_CACHE
         cores = (1 << self._core_bits) - 1
@@ -279,7 +278,7 @@ class Cpuid:
         return 0, 0, 0, 0
 
     def xsave_size(self, xcr0, compacted=False):
-        """Bytes of an XSAVE area for these components."""
+        """Return the bytes of an XSAVE area for these components."""
         size = 576
         for i in range(2, 32):
             if xcr0 >> i & 1:
@@ -304,23 +303,23 @@ class Cpuid:
         if leaf == 0x80000007:
             return 0, 0, 0, x.EXTENDED_7_EDX_INVARIANT_TSC
         if leaf == 0x80000008:
-            linear = min(a >> 8 & 0xFF, _LINEAR_BITS)  # as wide as what leaf 7 shows
+            linear = min(a >> 8 & 0xFF, _LINEAR_BITS)  # 48: LA57 is hidden
             return a & 0xFF | linear << 8, 0, 0, 0
         return 0, 0, 0, 0
 
     def _hypervisor(self, leaf, subleaf):
-        """docs/hypercalls.md."""
+        """Leaves 40000000H to 40000003H: docs/hypercalls.md."""
         if leaf == HYPERVISOR_LEAF:
             return (HYPERVISOR_LEAF + 3,) + _words(SIGNATURE)
         if leaf == HYPERVISOR_LEAF + 1:
-            return 0, 1, 0, 0  # the interface's version; EAX and EDX are KVM's features, which some take unasked
+            return 0, 1, 0, 0  # interface version; 0 where some guests read KVM features
         if leaf in (HYPERVISOR_LEAF + 2, HYPERVISOR_LEAF + 3) and subleaf < len(self.windows):
             side = self.windows[subleaf]
             return side.describe() if leaf == HYPERVISOR_LEAF + 2 else _words(side.window.name.encode() + bytes(16))[:4]
         return 0, 0, 0, 0
 
     def install(self, exits):
-        """Each leaf has a handler of its own, which finds its words by frame.DATUM."""
+        """Set a handler for each leaf; frame.DATUM is the address of the leaf's words."""
         base = uctypes.addressof(self._answers)
         exit_ = self.exit
         handlers = {  # vmread, looked up at each exit, costs 100 or 200, as its place among names may be
@@ -352,7 +351,7 @@ class Cpuid:
         if not (
             leaf <= self.max_leaf or 0x80000000 <= leaf <= self.max_extended or leaf & 0xFFFF0000 == HYPERVISOR_LEAF
         ):
-            leaf = self.max_leaf  # as Intel CPUs answer: the highest basic leaf; cpuid_exits.other has counted it
+            leaf = self.max_leaf  # as on Intel CPUs; cpuid_exits.other has counted the leaf
         a, b, c, d = self.leaf(leaf, subleaf)
         if leaf == 1:
             b |= vcpu.lapic.apic_id << x.LEAF_1_EBX_APIC_ID
@@ -370,7 +369,7 @@ class Cpuid:
         return verdict.ADVANCE
 
     def _resize(self, xcr0, subleaf):
-        """The sizes that leaf 0DH shows follow XCR0; EBX of subleaf 0 or 1."""
+        """Store the sizes of leaf 0DH for an XCR0; returns EBX of subleaf 0 or 1."""
         at = self._at[0xD]
         words = self._answers
         if self.xcr0:

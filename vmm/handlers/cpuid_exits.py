@@ -1,7 +1,7 @@
-"""CPUID: the handlers of its exits, one for each kind of leaf. cpuid.py has what they answer.
+"""The exit handlers of CPUID, one for each kind of leaf. cpuid.py computes the words that they return.
 
-A leaf's words are found by frame.DATUM: four; in front of those of several subleaves, how many subleaves there are and
-a word for leaf 0DH.
+frame.DATUM is the address of a leaf's words: EAX-EDX; for a leaf with subleaves a count and an XCR0 (of leaf 0DH), then
+EAX-EDX of each subleaf.
 """
 
 import micropython
@@ -19,12 +19,12 @@ HYPERVISOR_LEAF = const(0x40000000)
 COUNTED = const(2)  # words in front of a leaf with subleaves: how many answers follow, XCR0
 
 
-# Linux looks for hypervisors at 256 leaves, each time that it asks for one.
+# Linux looks for a hypervisor at 256 leaves, each time that it detects one.
 @micropython.viper
 def other(unknown, count_of, limits: int, highest, vcpu) -> int:
-    """Handler of all other leaves: zero where other hypervisors begin, and beyond the last what `highest` answers
-    for the highest basic leaf. limits: address of that leaf, the last extended one, the answer's address. The rest is
-    Cpuid.exit's. unknown: the counts, and their get()."""
+    """Handler of leaves without a key: 0 for other hypervisors' leaves, the highest basic leaf (by `highest`) for
+    unknown ones, Cpuid.exit() for known ones. limits: address of three words: the highest basic leaf, the highest
+    extended leaf, the address of the highest basic leaf's words. unknown: {leaf: count}; count_of: its get()."""
     f = ptr32(vcpu)
     w = ptr32(limits)
     leaf = int(f[RAX])
@@ -51,8 +51,8 @@ def other(unknown, count_of, limits: int, highest, vcpu) -> int:
     return int(highest(vcpu))
 
 
-# Functions rather than one that calls others: a call costs a fifth of what the exit may. Each takes the frame alone
-# where it can: it has two registers for local variables, and a third lies in memory.
+# Separate functions, since a call would take a fifth of the exit's time. The frame is the only argument where possible:
+# a viper function has two registers for local variables, further ones are in memory.
 @micropython.viper
 def leaf(f: ptr32) -> int:
     """Handler of a leaf whose four words are at frame.DATUM."""
@@ -70,7 +70,7 @@ def leaf(f: ptr32) -> int:
 
 @micropython.viper
 def leaf_1(read, vcpu) -> int:
-    """The same for leaf 1, which has the APIC ID, and where OSXSAVE follows CR4 and APIC IA32_APIC_BASE.
+    """Handler of leaf 1, with the APIC ID; OSXSAVE reflects CR4, APIC reflects IA32_APIC_BASE.
 
     Source: SDM Vol. 3A, "Enabling or Disabling the Local APIC".
     """
@@ -92,7 +92,7 @@ def leaf_1(read, vcpu) -> int:
 
 @micropython.viper
 def subleaf(exit_, vcpu) -> int:
-    """Handler of a leaf with subleaves: at frame.DATUM how many there are, a word for leaf_d, and four words each."""
+    """Handler of a leaf with subleaves: at frame.DATUM a count, an XCR0 (of leaf 0DH), and four words each."""
     f = ptr32(vcpu)
     w = ptr32(f[DATUM])
     if f[RCX] >= w[0]:
@@ -111,7 +111,7 @@ def subleaf(exit_, vcpu) -> int:
 
 @micropython.viper
 def topology(exit_, vcpu) -> int:
-    """The same for leaves 0BH and 1FH, which have the APIC ID."""
+    """Handler of leaves 0BH and 1FH, whose EDX is the x2APIC ID."""
     f = ptr32(vcpu)
     done = int(subleaf(exit_, vcpu))
     f[RDX] = ptr32(f[APIC_PAGE])[APIC_ID // 4]
@@ -120,7 +120,7 @@ def topology(exit_, vcpu) -> int:
 
 @micropython.viper
 def leaf_7(exit_, read, vcpu) -> int:
-    """The same for leaf 7, where OSPKE follows CR4."""
+    """Handler of leaf 7, whose OSPKE reflects CR4."""
     f = ptr32(vcpu)
     w = ptr32(f[DATUM])
     if f[RCX] >= w[0]:
@@ -140,7 +140,7 @@ def leaf_7(exit_, read, vcpu) -> int:
 
 @micropython.viper
 def leaf_d(exit_, vcpu) -> int:
-    """The same for leaf 0DH, whose sizes are those of the XCR0 in the word behind the count."""
+    """Handler of leaf 0DH, whose sizes are those of the XCR0 in the word behind the count."""
     f = ptr32(vcpu)
     w = ptr32(f[DATUM])
     if f[RCX] >= w[0] or (f[RCX] < 2 and f[XCR0] != w[1]):

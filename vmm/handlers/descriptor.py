@@ -1,4 +1,4 @@
-"""SGDT, SIDT, LGDT, LIDT, SLDT, STR, LLDT, LTR, while a policy arms descriptor-table exiting.
+"""SGDT, SIDT, LGDT, LIDT, SLDT, STR, LLDT and LTR, which exit under a policy only (descriptor-table exiting).
 
 The CPU checks UMIP before it exits; CPL, operand and descriptor are checked here. Source: SDM Vol. 3C, "Format of the
 VM-Exit Instruction-Information Field as Used for LIDT, LGDT, SIDT, or SGDT" and "... for LLDT, LTR, SLDT, and STR";
@@ -38,7 +38,7 @@ _OPERAND_SIZE = const(0x66)
 
 @register
 class InstructionInformation(Reg):
-    """All layouts; fields of the others are undefined."""
+    """The VM-exit instruction information, all layouts in one. Fields of other layouts are undefined."""
 
     SCALING = Bits(1, 0)
     REG1 = Bits(6, 3)
@@ -55,7 +55,7 @@ class InstructionInformation(Reg):
 
 
 def table_access(vcpu):
-    """Execute the instruction, or deliver its fault."""
+    """Handler of both exit reasons: execute the instruction, or deliver its fault."""
     info = InstructionInformation(vcpu.instr_info)
     try:
         if info.IDENTITY >= _LOAD and vcpu.cpl:
@@ -73,7 +73,7 @@ def table_access(vcpu):
 
 
 def operand(vcpu, memory, info, size, write, alignment=0):
-    """Return the pieces of the memory operand."""
+    """Return the memory operand as Linear's pieces. Raises Fault, Unbacked."""
     offset = vcpu.qualification
     if not info.NO_BASE:
         offset += getattr(vcpu, GPRS[info.BASE])
@@ -126,7 +126,7 @@ def _selector(vcpu, info):
 
 
 def operand_16(vcpu):
-    """Whether an instruction writes 16 bits of a register: by its prefixes, since the exit does not report it."""
+    """Whether an instruction's register operand has 16 bits: by its prefixes, since the exit does not report it."""
     code = vcpu.peek(vcpu.rip + (0 if vcpu.bits == 64 else vcpu.cs[1]), vcpu.length)
     override = wide = False
     for byte in code:
@@ -140,7 +140,7 @@ def operand_16(vcpu):
 
 
 def _system(vcpu, memory, selector, types):
-    """The descriptor of a system segment in the GDT, checked as LLDT and LTR do."""
+    """Return a system segment's descriptor from the GDT, checked as LLDT and LTR check it."""
     wide = bool(vcpu.efer & EFER_LMA)
     error = selector & 0xFFFC
     found = None if selector & 4 else segments.find(vcpu, memory, selector, wide)

@@ -1,8 +1,8 @@
-"""Which functions an access to a page goes to: those of its device, of RAM, or of unclaimed memory.
+"""The functions that read and write each page of device memory, of RAM, and of unclaimed memory.
 
 vmm/emulation/sites.py executes the instruction and calls read(offset, size) or write(offset, size, value) of the page.
-A page may be one device's, part of a longer device, or shared by several. Through the bus, in bytecode, an access takes
-14,000 more than through any of the functions here.
+A page may belong to one device, be part of a longer device, or be shared by several. An access through the bus, in
+bytecode, takes 14,000 ticks more than through any of the functions here.
 """
 
 from array import array
@@ -14,14 +14,15 @@ from vmx import bind
 
 from vmm.vtx.x86 import MASK32, PAGE
 
-_MOST = const(16)  # most pages of a device with an entry each
+_MOST = const(16)  # pages of the largest device that has an entry for each page
 
 
 class Ways:
-    """Of one guest. below, beyond: {number of a page: (read, write)} of pages below the end of RAM, and of others, as a
-    look-up in vain takes the longer the more there are. others: (read, write) of RAM, and of pages in neither.
+    """The access functions of one guest's pages.
 
-    size: of the RAM from gpa 0 on.
+    below, beyond: {page number: (read, write)} of pages below the end of RAM, and of the others; two dictionaries,
+    since a failing look-up takes longer in a larger one. others: (read, write) of RAM, and of pages in neither. size:
+    bytes of the RAM at gpa 0.
     """
 
     def __init__(self, bus, sites, size):
@@ -31,11 +32,11 @@ class Ways:
         self.below = {}
         self.beyond = {}
         self.others = [(sites.peek, sites.poke), None]
-        self._told = None  # {page number: (read, write)} of RAM
-        self._tables = None  # of the functions below, which have the addresses only
+        self._told = None  # {page number: (read, write)} of pages of RAM under tell()
+        self._tables = None  # arrays whose addresses the functions below hold: the reference keeps them allocated
 
     def set(self):
-        """As the bus is now."""
+        """Rebuild all entries from the bus's regions."""
         self.beyond.clear()
         self.below.clear()
         for page in self._told or ():
@@ -63,8 +64,8 @@ class Ways:
             )
 
     def _place(self, base, end, device, parts):
-        """Enter a device's pages. parts {page number: [(first offset, end, what is added to an offset, device)]}: of
-        those that it does not fill."""
+        """Enter a device's pages. Those that it fills in part go to parts: {page number: [(first offset, end, addend
+        for an offset, device)]}."""
         for page in range(base >> 12, (end - 1 >> 12) + 1):
             at = page << 12
             if base <= at and end >= at + PAGE:
@@ -77,7 +78,7 @@ class Ways:
         (self.below if page < self._end else self.beyond)[page] = way
 
     def _shared(self, parts, absent):
-        """(read, write) of a page with several devices, or with one that does not fill it."""
+        """Return (read, write) of a page with several devices, or with one that does not fill it."""
         if len(parts) == 1:
             first, end, more, device = parts[0]
             return (
@@ -91,7 +92,7 @@ class Ways:
         )
 
     def _table(self, rows):
-        """The address of an array: how many rows, and their numbers. rows: [(numbers, and at the end a device)]."""
+        """Return the address of an array: the number of rows, then their numbers. rows: [(number, ..., device)]."""
         table = array("I", [len(rows)])
         for row in rows:
             table.extend(array("I", [number & MASK32 for number in row[:-1]]))
@@ -99,8 +100,10 @@ class Ways:
         return uctypes.addressof(table)
 
     def tell(self, page, make):
-        """Instructions that write to a page of RAM (its number) and exit call make(poke) in place of poke(offset, size,
-        value), which writes; None: no longer."""
+        """Replace the write function of a page of RAM: a write that exits calls make(poke)(offset, size, value).
+
+        page: page number. make: wraps poke(offset, size, value), which writes to RAM; None: restore poke.
+        """
         peek, poke = self.others[0]
         told = dict(self._told or {})
         if make is None:
@@ -118,7 +121,7 @@ class Ways:
 
 
 def _moved(device, more):
-    """(read, write) of a page in the middle of a device. more: what is added to an offset."""
+    """Return (read, write) of a page in the middle of a device. more: addend for an offset."""
     if more == 0:
         return device.read, device.write
     return bind(_moved_read, more, device.read), bind(_moved_write, more, device.write)
@@ -134,7 +137,7 @@ def _moved_write(more: int, write, offset: int, size: int, value):
     write(offset + more, size, value)
 
 
-# A device at offsets first to end - 1 of the page. more: what is added to an offset.
+# A page with one device at offsets first to end - 1. more: addend for an offset.
 @micropython.viper
 def _one_read(first: int, end: int, more: int, read, absent, offset: int, size: int) -> int:
     if offset < first or offset >= end:
@@ -150,8 +153,8 @@ def _one_write(first: int, end: int, more: int, write, absent, offset: int, size
         write(offset + more, size, value)
 
 
-# table: how many devices have parts of the page, and three words of each, as _place() has them. The first byte decides,
-# as on the bus.
+# A page shared by several devices. table: their number, then three words of each as in _place(). The access goes to the
+# device of its first byte, as on the bus.
 @micropython.viper
 def _part_read(table: int, reads, absent, offset: int, size: int) -> int:
     t = ptr32(table)
@@ -177,8 +180,8 @@ def _part_write(table: int, writes, absent, offset: int, size: int, value):
     absent(offset, size, value)
 
 
-# Unclaimed pages, and devices of many pages. page_at: address of the page's number; table: how many devices, first page
-# and pages of each.
+# Unclaimed pages, and devices of many pages. page_at: address of the page number. table: the number of devices, then
+# the first page and the number of pages of each.
 
 
 @micropython.viper

@@ -1,7 +1,7 @@
-"""Exceptions and NMIs that exit: those of the monitor, and those that a policy watches.
+"""Exceptions and NMIs that exit: #DB, #AC, #MC and NMI always, others under a policy.
 
-#DB and #AC always exit, since a guest could keep the CPU in an endless loop of delivering them; they are re-delivered.
-#MC and NMIs belong to the host. Source: SDM Vol. 3C, "Exceptions", "Exit qualification for debug exceptions".
+A guest could keep the CPU in an endless loop of delivering #DB or #AC; they are re-delivered. #MC and NMIs are the
+host's and are handled there. Source: SDM Vol. 3C, "Exceptions", "Exit qualification for debug exceptions".
 """
 
 import cpu
@@ -32,10 +32,10 @@ DR6_BITS = const(0xE00F)  # B0-B3, BD, BS, BT
 DR6_FIXED = const(0xFFFF0FF0)
 
 
-# With a policy on page faults each of them exits: in bytecode their delivery costs 8,000 more.
+# Under a policy on page faults each of them exits; in bytecode the delivery takes 8,000 ticks more.
 @micropython.viper
 def exit(vcpu) -> int:
-    """Deliver the exception to the guest; here the usual ones, outside of another event's delivery."""
+    """Handler of exceptions and NMIs: inject the usual exceptions; _exit() for #DB, #MC, #DF, NMIs, nested events."""
     f = ptr32(vcpu)
     info = int(f[INTR_INFO])
     vector = info & 0xFF
@@ -62,7 +62,7 @@ def exit(vcpu) -> int:
 
 
 def _exit(vcpu):
-    """The slow path of exit(): any exception."""
+    """The slow path of exit(): any exception or NMI."""
     info = vcpu.intr_info
     vector = info & 0xFF
     if info >> 8 & 7 == NMI:
@@ -75,7 +75,7 @@ def _exit(vcpu):
 
 
 def machine_check(vcpu):
-    """A machine check while the guest ran or was being entered: stop it."""
+    """Handler of a machine check while the guest ran or was being entered: stop the guest."""
     vcpu.vm.monitor.machine_checks.of_guest(vcpu)
     return verdict.STOP
 
@@ -101,15 +101,18 @@ def deliver(vcpu):
 
 
 def _unblock(vcpu):
-    """A step over STI exits while STI still blocks, and VM entry would demand BS pending. Delivery ends the blocking
-    anyway."""
+    """Clear blocking by STI and MOV SS, which the delivery of an exception ends.
+
+    A single step over STI exits while blocking by STI is set, and VM entry would then require a pending debug exception
+    with BS.
+    """
     state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
     if state & BLOCKING_BY_STI_MOV_SS:
         vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI_MOV_SS)
 
 
 def debug_registers(vcpu, qualification):
-    """Side effects of #DB: DR6; DR7.GD, DEBUGCTL.LBR and BTF are cleared."""
+    """Carry out the side effects of #DB: set DR6, clear DR7.GD, DEBUGCTL.LBR and BTF."""
     debug = vcpu.debug()
     debug[4] = debug[4] & ~0xF | qualification & DR6_BITS | DR6_FIXED
     vcpu.write(GUEST_DR7, vcpu.read(GUEST_DR7) & ~_GD)

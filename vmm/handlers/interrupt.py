@@ -1,4 +1,4 @@
-"""Interrupts of the host, HLT and PAUSE; what comes before an entry. The preemption timer is vmm/scheduling/clock.py's.
+"""Interrupts of the host, HLT and PAUSE. The preemption timer's handler is in vmm/scheduling/clock.py.
 
 Source: SDM Vol. 3C, "Other Causes of VM Exits".
 """
@@ -10,34 +10,35 @@ from vmm import verdict
 
 @micropython.viper
 def external(vcpu) -> int:
-    """A host interrupt, which the host took in the shim after the exit: it is serviced before an entry (coalesce.c)."""
+    """Handler of external interrupts: the shim has taken it after the exit; it is serviced before an entry
+    (coalesce.c)."""
     return verdict.RESUME
 
 
 def attention(vcpu):
-    """The host took an interrupt between two entries; an NMI or a machine check is reported."""
+    """Handler of ATTENTION: the host took an interrupt between two entries; report an NMI or a machine check."""
     vcpu.vm.monitor.machine_checks.look()
     return verdict.YIELD | verdict.HOST
 
 
 def written(vcpu):
-    """Handler of slot WRITTEN: the monitor has written to a page of the guest that it has a copy of."""
+    """Handler of slot WRITTEN: the monitor has written to a guest page of which a copy exists (hidden breakpoints)."""
     vcpu.vm.hidden.settle()
     return verdict.RESUME
 
 
 @micropython.viper
 def halt(vcpu) -> int:
-    """HLT: this vCPU waits for an event; the CPU is free for others."""
+    """Handler of HLT: the vCPU waits for an event; others are scheduled."""
     return verdict.WAIT | verdict.ADVANCE
 
 
 def pause(vcpu):
-    """PAUSE with PAUSE exiting, where a policy watches it: a spinning guest gives way."""
+    """Handler of PAUSE with one vCPU, under a policy only (PAUSE exiting): yield."""
     return verdict.YIELD | verdict.ADVANCE
 
 
 @micropython.viper
 def spin(vcpu) -> int:
-    """PAUSE, again and again: one of several vCPUs waits for another, and gives way to it."""
+    """Handler of PAUSE with several vCPUs (PAUSE-loop exiting): the vCPU waits for another one; yield to it."""
     return verdict.YIELD | verdict.ADVANCE | verdict.SPIN

@@ -1,4 +1,4 @@
-"""INVPCID, while a policy watches it: INVLPG exiting makes it exit, too.
+"""INVPCID, which exits under a policy only: INVLPG exiting applies to it.
 
 Source: SDM Vol. 2A, "INVPCID"; Vol. 3C, "Format of the VM-Exit Instruction-Information Field as Used for INVEPT,
 INVPCID, and INVVPID", which is that of LGDT but for REG2.
@@ -19,13 +19,13 @@ from vmm.vtx.x86 import CR4_PCIDE, MASK64
 _SIZE = const(16)
 _REG2_SHIFT = const(28)  # where LGDT has IDENTITY
 _PCID = const(0xFFF)
-_ADDRESS = const(0)  # types: one address of one PCID, one PCID, all with global ones, all without
+_ADDRESS = const(0)  # types: 0 address in a PCID, 1 PCID, 2 all, 3 all but global
 _CONTEXT = const(1)
 _MOST = const(3)
 
 
 def invpcid(vcpu):
-    """All translations are forgotten, whatever the type asks for; or the instruction's fault is delivered."""
+    """Handler of INVPCID: invalidate all translations of the vCPU, for every type; or deliver the fault."""
     if not vcpu.vm.cpuid.leaf(7, 0)[1] & LEAF_7_EBX_INVPCID:
         return undefined.exit(vcpu)
     info = InstructionInformation(vcpu.instr_info)

@@ -1,8 +1,8 @@
-"""IN, OUT, INS and OUTS.
+"""The exits of IN, OUT, INS and OUTS.
 
-All ports exit unless the I/O bitmap lets them through; the port bus answers. The ports of the PC's own devices have
-handlers of their own for the usual sizes. Source: SDM Vol. 3C, "Exit Qualification for I/O Instructions", "VM-Exit
-Instruction-Information Field as Used for INS and OUTS".
+Every port exits unless the I/O bitmap clears it; the port bus carries out the access. Ports of the devices present at
+start have their own handlers for the usual sizes. Source: SDM Vol. 3C, "Exit Qualification for I/O Instructions",
+"VM-Exit Instruction-Information Field as Used for INS and OUTS".
 """
 
 import micropython
@@ -23,7 +23,7 @@ from vmm.vtx.x86 import RFLAGS_DF, RFLAGS_TF
 _KEY = const(0xFFFF001F)  # of the qualification: port, string, direction, size
 _KEYS_BITS = const(9)
 
-_CHUNK = const(64)  # most elements of a REP string that one exit moves
+_CHUNK = const(64)  # elements of a REP string instruction that one exit moves at most
 
 
 @register
@@ -39,7 +39,7 @@ class IoQualification(Reg):
 
 
 class PortIo:
-    """The exit of I/O instructions, in front of one guest's port bus."""
+    """The exits of I/O instructions to one guest's port bus."""
 
     def __init__(self, bus):
         self.bus = bus
@@ -48,18 +48,18 @@ class PortIo:
         self._vm = None
 
     def attach(self, vm):
-        """The VM whose vCPUs' frames hold the outcome."""
+        """Set the VM. `outcome` lies in its vCPUs' frames."""
         self._vm = vm
         self.reset()
 
     def reset(self):
-        """No device has asked for anything."""
+        """Set the outcome of all vCPUs to ADVANCE."""
         for vcpu in self._vm.vcpus:
             _set_word(vcpu, verdict.ADVANCE)
 
     @property
     def outcome(self):
-        """The verdict of the vCPU's I/O instruction: ADVANCE, and what a device asked for: reset, power off."""
+        """The verdict of the current vCPU's I/O instruction: ADVANCE, and a device's request: reset, power off."""
         return _word(self._vm.current)
 
     @outcome.setter
@@ -67,7 +67,7 @@ class PortIo:
         _set_word(self._vm.current, value)
 
     def install(self, exits):
-        """Make keys for all ports claimed now, with the device's `reader` and `writer` where it has them."""
+        """Set the handlers; each port claimed now has keys, with the device's `reader` and `writer` if it has them."""
         exits.add(reasons.IO_INSTRUCTION, bind(PortIo.exit, self), frame.WANT_DR7)
         exits.keyed(reasons.IO_INSTRUCTION, 4 * QUALIFICATION, _KEY, _KEYS_BITS)
         ranges = {}  # id of a device: the device, its ports and their offsets
@@ -78,7 +78,7 @@ class PortIo:
             self._device_keys(exits, device, places)
 
     def _device_keys(self, exits, device, places):
-        """The keys of one device. places: [(port, offset)]."""
+        """Add the keys of one device. places: [(port, offset)]."""
         kind = type(device)
         read, write = bind(kind.read, device), bind(kind.write, device)
         quick_read = getattr(device, "reader", None)
@@ -107,7 +107,7 @@ class PortIo:
             if pairs:
                 exits.key_many(reasons.IO_INSTRUCTION, bind(handler, function), pairs)
 
-    # Fields by shift, not through IoQualification: with it an IN costs about 3,000 more.
+    # Fields by shift: through IoQualification an IN takes about 3,000 ticks more.
     @micropython.viper
     def exit(self, vcpu) -> int:
         """Handler of I/O instructions."""
@@ -135,7 +135,7 @@ class PortIo:
 
     @micropython.viper
     def _wide(self, vcpu, q: int):
-        """IN and OUT of words and dwords, which the bus may split. q: the qualification."""
+        """Handle IN and OUT of words and dwords, which the bus may split. q: the qualification."""
         f = ptr32(vcpu)
         port = q >> 16
         size = (q & 7) + 1
@@ -170,7 +170,7 @@ class PortIo:
             f[RAX + 1] = 0
 
     def string(self, vcpu):
-        """INS and OUTS; with REP at most _CHUNK elements an exit, and one where a trap may follow each."""
+        """Handle INS and OUTS: with REP at most _CHUNK elements per exit, one if a debug trap may follow each."""
         q = IoQualification(vcpu.qualification)
         size = q.SIZE + 1
         instr_info = vcpu.read(VM_EXIT_INSTRUCTION_INFORMATION)
@@ -208,7 +208,7 @@ class PortIo:
         return self.outcome
 
     def _element(self, q, memory, pieces, size):
-        """Move one element."""
+        """Move one element between port and memory."""
         if q.IN:
             memory.put(pieces, self.bus.read(q.PORT, size))
         else:
@@ -216,7 +216,7 @@ class PortIo:
 
 
 def put(vcpu, size, value):
-    """IN's result into AL, AX or EAX."""
+    """Write IN's result to AL, AX or EAX."""
     if size == 4:
         vcpu.rax = value
     else:
@@ -225,7 +225,7 @@ def put(vcpu, size, value):
 
 
 def merge(vcpu, name, value, width):
-    """Write a register with an address size of `width` bits: 16 merges, 32 zero-extends."""
+    """Write a register with an address size of `width` bits: 16 keeps the upper bits, 32 clears them."""
     mask = (1 << width) - 1
     value &= mask
     if width == 16:

@@ -1,8 +1,8 @@
 """EPT violations and APIC accesses: device memory, unclaimed memory, and pages that a policy watches.
 
-An access by an instruction that vmm/emulation/sites.py knows is executed at once: on the device's registers, on
-unclaimed memory, or, after a policy has seen it, on the page of RAM itself. Source: SDM Vol. 3C, "Exit Qualification
-for EPT Violations", "Exit Qualification for APIC-Access VM Exits".
+An access by an instruction in the cache of vmm/emulation/sites.py is executed without decoding: on the device's
+registers, on unclaimed memory, or, after a policy's handlers, on the page of RAM. Source: SDM Vol. 3C, "Exit
+Qualification for EPT Violations", "Exit Qualification for APIC-Access VM Exits".
 """
 
 import micropython
@@ -24,17 +24,17 @@ from vmm.vtx.frame import GPA, QUALIFICATION, VECTORING_INFO
 from vmm.vtx.vmcs_bits import EPT_FETCH, EPT_LINEAR_VALID, EPT_NMI_UNBLOCKING, EPT_READ, EPT_TRANSLATED, EPT_WRITE
 from vmm.vtx.x86 import APIC_BASE, PAGE, PAGE_MASK
 
-_KEYS = const(0xFFFFF000)  # of a gpa, which chooses among handlers: a page below 4 GiB
+_KEYS = const(0xFFFFF000)  # bits of a gpa that select the handler: a page below 4 GiB
 _LINEAR_WRITE = const(1)  # access type in the qualification of APIC accesses; 0: linear read
 _RIGHTS = const(7)  # R, W, X of the access
 _STEPPED = const(_RIGHTS | EPT_NMI_UNBLOCKING)
-# An EPT violation by an operand that is read, and by one that is written.
+# The qualification of an EPT violation by reading an operand, and by writing one.
 _READS = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_READ)
 _WRITES = const(EPT_LINEAR_VALID | EPT_TRANSLATED | EPT_WRITE)
 
 
 class Mmio:
-    """The memory side of one guest's exits."""
+    """The EPT violations and APIC accesses of one guest."""
 
     def __init__(self, vm, bus):
         self.vm = vm
@@ -43,20 +43,20 @@ class Mmio:
         self._sites = None
         self._exits = None
         self._handlers = {}  # id(device): (device, its handler), kept when the device moves
-        self._pages = []  # pages that have a handler of their own now
-        self.ways = None  # which functions a page's accesses go to
-        self._steps = {}  # gpa of a page of RAM: what steps an instruction that reads it
+        self._pages = []  # pages that have a key now
+        self.ways = None  # Ways: the read and write functions of each page
+        self._steps = {}  # gpa of a page of RAM: step(vcpu) of an instruction that reads it
         self._stepped = None
         self._fetched = None
-        # Fast paths for the cached instructions (vmm/emulation/sites.py):
+        # Fast paths for cached instructions (vmm/emulation/sites.py):
         self.length = None  # length(vcpu): bytes of the instruction that made an EPT violation, or 0
-        self._lengths = None  # Sites of instructions that any_length() knows
+        self._lengths = None  # Sites: the instruction cache of any_length()
         self.size = None  # size(vcpu): bytes of that instruction's operand, or 0
         self.quick_answer = None  # quick_answer(vcpu, numbers, handler): Event.quick of MEMORY
-        self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize: as of a device's page
+        self.apic_access = None  # handler of APIC accesses that the CPU did not virtualize
 
     def install(self, exits):
-        """Set the handlers; a page that is one device has a key of its own."""
+        """Set the handlers; a device of exactly one page has a key."""
         deferred = self.vm.demand_paging
         _, size, hpa = self.vm.memory.segments[0]
         self._sites = known = sites.Sites(hpa, size, not deferred, self._learn)
@@ -79,7 +79,7 @@ class Mmio:
         self._rewired()
 
     def _rewired(self):
-        """A device was added to the bus or removed."""
+        """Set the keys anew, after a device was added to the bus or removed."""
         for page in self._pages:
             self._exits.unkey(reasons.EPT_VIOLATION, page)
         self._pages = []
@@ -96,18 +96,18 @@ class Mmio:
                     self._exits.key(reasons.EPT_VIOLATION, base, known[1])
                     self._pages.append(base)
                 except ValueError:
-                    pass  # too many keys: the handler of all other pages finds its way
+                    pass  # too many keys: the default handler looks the page up
         self.ways.set()
 
     def _of_device(self, device):
-        """The handler of accesses to a page that is one device's."""
+        """Return the handler of accesses to a device of exactly one page."""
         return self._sites.one_page(device.read, device.write, self.violation)
 
     def step_reads(self, gpa, step, fetched=None):
-        """An instruction that reads the page of RAM at gpa is stepped by step(vcpu) -> verdict; None: no longer.
+        """Set the handler step(vcpu) -> verdict of instructions that read the page of RAM at gpa; None removes it.
 
-        Where the page has no key, because there are too many or it lies above 4 GiB, it is stepped the slow way.
-        fetched(vcpu) -> verdict: the handler of fetches from the page; ValueError where it can have no key.
+        A page without a key (there are too many, or it lies above 4 GiB) keeps the default handler, which is slower.
+        fetched(vcpu) -> verdict: the handler of fetches from the page; with it, ValueError if the page gets no key.
         """
         if self._stepped is None:
             self._stepped = bind(_step_read, self._steps, self._exits.default(reasons.EPT_VIOLATION))
@@ -128,11 +128,11 @@ class Mmio:
                 raise ValueError("fetches from the page at gpa %#x cannot be watched: %s" % (gpa, error))
 
     def step_there(self):
-        """Return the handler that steps an instruction at a page of step_reads(), whatever it accesses there."""
+        """Return the handler that steps any access to a page of step_reads() that has a key."""
         return bind(_step_there, self._steps)
 
     def _learn(self, vcpu):
-        """The number of the instruction at RIP (vmm/emulation/fastops.py), 0 where it has none."""
+        """Return the number of the instruction at RIP (vmm/emulation/fastops.py); 0 if it has none."""
         try:
             self.cpu.take(vcpu)
             instruction = self.cpu.instruction.decode(self.cpu.fetch(vcpu), self.cpu.bits)
@@ -143,7 +143,7 @@ class Mmio:
         return number
 
     def operand_size(self, vcpu):
-        """Bytes of the operand of the instruction that made an EPT violation; 0: not known."""
+        """Return the bytes of the operand of the instruction that caused the EPT violation; 0: not known."""
         size = self.size(vcpu)
         if size:
             return size
@@ -154,9 +154,9 @@ class Mmio:
             return 0
 
     def any_length(self):
-        """Return length(vcpu): bytes of the instruction at RIP, whatever it is; 0: not known. It reads frame.WANT_CODE.
+        """Return length(vcpu): bytes of the instruction at RIP, of any kind; 0: not known. It reads frame.WANT_CODE.
 
-        What it knows takes 9 KiB, from the first call on.
+        The first call allocates its instruction cache of 9 KiB.
         """
         if self._lengths is None:
             _, size, hpa = self.vm.memory.segments[0]
@@ -164,7 +164,7 @@ class Mmio:
         return self._lengths.lengths()
 
     def _learn_length(self, vcpu):
-        """The length of the instruction at RIP; 0 where it cannot be fetched."""
+        """Return the length of the instruction at RIP; 0 if it cannot be fetched."""
         try:
             self.cpu.take(vcpu)
             return length.length(self.cpu.fetch(vcpu), self.cpu.bits)
@@ -172,32 +172,32 @@ class Mmio:
             return 0
 
     def violation(self, vcpu):
-        """Handler of all other EPT violations, by instructions that are not cached among them."""
+        """Handler of EPT violations that no fast path handles, as by instructions that are not cached."""
         gpa = vcpu.gpa
         answers.again(vcpu)
         if self.vm.demand_paging and self.vm.ept.touch(gpa):
             return verdict.RESUME
         if self.vm.memory.has(gpa):
             return vcpu.stepper.step(gpa & PAGE_MASK, vcpu.qualification & _RIGHTS)
-        if vcpu.qualification & 4:
+        if vcpu.qualification & EPT_FETCH:
             self.vm.report(vcpu, "the guest runs code at gpa %#x, where there is no RAM" % gpa)
             return verdict.STOP
         if vcpu.vectoring_info & events.VALID:
             return self._in_delivery(vcpu, gpa)
-        if not vcpu.qualification & 0x100:
+        if not vcpu.qualification & EPT_TRANSLATED:
             self.vm.report(vcpu, "the guest's page tables are at gpa %#x, where there is no RAM" % gpa)
             return verdict.STOP
         return self.cpu.execute(vcpu)
 
     def _apic_otherwise(self, vcpu):
-        """An APIC access that is not an instruction's operand."""
+        """Handle an APIC access other than a read or write by an instruction's operand."""
         if vcpu.vectoring_info & events.VALID:
             events.requeue(vcpu)
             return self._in_delivery(vcpu, APIC_BASE | vcpu.qualification & (PAGE - 1))
         return self.cpu.execute(vcpu)
 
     def _in_delivery(self, vcpu, gpa):
-        """The CPU made the access while it delivered an event: there is no instruction to execute."""
+        """Stop the guest: the CPU made the access during event delivery, so there is no instruction to emulate."""
         self.vm.report(
             vcpu,
             "vector %d was being delivered when the CPU touched gpa %#x, where there is no RAM: "
@@ -208,7 +208,7 @@ class Mmio:
     # -- policies
 
     def answer(self, vcpu, value):
-        """Carry out a policy's Value for a memory access: the value read, or written instead."""
+        """Carry out a policy's Value for a memory access: the value that is read, or written instead."""
         return self.cpu.execute(vcpu, value)
 
     def _store(self, offset, size, value):
@@ -217,7 +217,7 @@ class Mmio:
 
 @micropython.viper
 def _step_read(steps, otherwise, vcpu) -> int:
-    """A violation at a page of step_reads()."""
+    """Handler of EPT violations at a page of step_reads()."""
     f = ptr32(vcpu)
     if int(f[QUALIFICATION]) & _STEPPED != EPT_READ or int(f[VECTORING_INFO]) & VALID:
         return int(otherwise(vcpu))
@@ -233,7 +233,7 @@ def _step_there(steps, vcpu) -> int:
 
 @micropython.viper
 def _fetch(fetched, otherwise, vcpu) -> int:
-    """A violation at a page of step_reads() with fetches."""
+    """Handler of EPT violations at a page of step_reads() with `fetched`."""
     f = ptr32(vcpu)
     if int(f[QUALIFICATION]) & _STEPPED != EPT_FETCH or int(f[VECTORING_INFO]) & VALID:
         return int(otherwise(vcpu))
@@ -242,7 +242,7 @@ def _fetch(fetched, otherwise, vcpu) -> int:
 
 @micropython.viper
 def _apic_access(short, otherwise, vcpu) -> int:
-    """APIC access: as an EPT violation of the same access."""
+    """Handler of APIC accesses: converted to an EPT violation by the same access."""
     f = ptr32(vcpu)
     qualification = int(f[QUALIFICATION])
     kind = qualification >> 12 & 15

@@ -1,6 +1,7 @@
 """RDMSR and WRMSR: default-deny. An MSR that is not claimed is #GP(0), and counted.
 
-The processor's own MSRs are cpu_msrs.py, the local APIC's apic_msrs.py, those against speculation spec_msrs.py.
+The processor's own MSRs are in cpu_msrs.py, the local APIC's in apic_msrs.py, those of speculation control in
+spec_msrs.py.
 Source: SDM Vol. 2, "RDMSR", "WRMSR"; Vol. 3A, "x2APIC Register Address Space".
 """
 
@@ -15,21 +16,22 @@ from vmm.vtx.frame import DATUM, RAX, RCX, RDX, STORED, STORED_MSRS
 from vmm.vtx.x86 import IA32_X2APIC_ICR, X2APIC_MSRS
 
 _PLAIN = "any value"
-_WRITTEN_BITS = const(4)  # of the keys of WRMSR, which are few (Keys)
+_WRITTEN_BITS = const(4)  # size of WRMSR's key table, which has few entries (Keys)
 
 
 class Msrs:
-    """One guest's MSRs. Each vCPU has values of its own.
+    """The MSRs of one guest. Each vCPU has its own values.
 
     readers {index: f(vcpu, index) -> value}, writers {index: f(vcpu, index, value) -> False for #GP}.
     x2apic: those of the local APIC in x2APIC mode, as (low(vcpu, index) or -1 for #GP, high(vcpu, index),
-    write(vcpu, index, low, high) -> True, or False for #GP): in halves, since their exits must not make big ints.
-    halves {index: f(vcpu, low, high) -> 1, or 0 for #GP}: what WRMSR calls instead of a writer, where there is one.
-    Devices add theirs. unclaimed {(index, write): count}.
+    write(vcpu, index, low, high) -> True, or False for #GP): in halves, since their exits must not allocate big ints.
+    halves {index: f(vcpu, low, high) -> 1, or 0 for #GP}: called by WRMSR in place of the writer.
+    unclaimed {(index, write): count}.
     """
 
     def __init__(self, host_rdmsr, live, width):
-        """live: MSRs that follow the vCPU in the CPU. width: bits of a gpa."""
+        """host_rdmsr(index): the host's value. live: MSRs that are in the CPU while a vCPU is loaded. width: bits of a
+        gpa."""
         self.readers = {}
         self.writers = {}
         self.x2apic = None
@@ -41,11 +43,11 @@ class Msrs:
         self._cpu = CpuMsrs(self, host_rdmsr, live, width)
 
     def open(self, bitmap):
-        """Let a vCPU access its own values in the CPU without exits. bitmap: vmm.vtx.msr_bitmap.Bitmap."""
+        """Let a vCPU access MSRs in the CPU and in the VMCS without exits. bitmap: vmm.vtx.msr_bitmap.Bitmap."""
         self._cpu.open(bitmap)
 
     def add(self, index, reader, writer):
-        """Claim an MSR; None for an access that is #GP."""
+        """Claim an MSR. reader, writer: None if the access is #GP."""
         if index in self.readers or index in self.writers:
             raise ValueError("MSR %#x is claimed already" % index)
         if reader:
@@ -54,8 +56,10 @@ class Msrs:
             self.writers[index] = writer
 
     def store(self, index, initial=0, writer=_PLAIN):
-        """Claim an MSR whose value lies in the frame, for a fast RDMSR. writer as for add(); it put()s the value to
-        read. By default any value is kept."""
+        """Claim an MSR whose value lies in the frame, for a fast RDMSR.
+
+        writer: as for add(); it stores the value by put(). The default stores any value.
+        """
         if len(self._at) == STORED_MSRS:
             raise ValueError("more than %d stored MSRs" % STORED_MSRS)
         self._at[index] = STORED + 2 * len(self._at)
@@ -63,11 +67,11 @@ class Msrs:
         self.add(index, self._getter, self._putter if writer is _PLAIN else writer)
 
     def word(self, index):
-        """Where a stored MSR lies in the frame."""
+        """Return the frame word of a stored MSR's low half."""
         return self._at[index]
 
     def get(self, vcpu, index):
-        """The value of a stored MSR."""
+        """Return the value of a stored MSR."""
         return _stored(vcpu, self._at[index])
 
     def put(self, vcpu, index, value):
@@ -75,12 +79,12 @@ class Msrs:
         _store(vcpu, self._at[index], value)
 
     def reset(self, vcpu):
-        """The values after power-up."""
+        """Set a vCPU's stored MSRs to their values after power-up."""
         for index, value in self._initial.items():
             self.put(vcpu, index, value)
 
     def read(self, vcpu, index):
-        """Return a vCPU's value. KeyError for an MSR that it does not have."""
+        """Return a vCPU's value; False for an x2APIC register where RDMSR is #GP. KeyError for an unclaimed MSR."""
         if index >> 6 == X2APIC_MSRS >> 6:
             low, high, _ = self.x2apic
             value = low(vcpu, index)
@@ -88,7 +92,7 @@ class Msrs:
         return self.readers[index](vcpu, index)
 
     def write(self, vcpu, index, value):
-        """Write as the vCPU would; False where that is #GP. KeyError as for read."""
+        """Write as the vCPU would; False where WRMSR is #GP. KeyError as for read."""
         if index >> 6 == X2APIC_MSRS >> 6:
             return self.x2apic[2](vcpu, index, value & 0xFFFFFFFF, value >> 32)
         return self.writers[index](vcpu, index, value) is not False
@@ -96,7 +100,7 @@ class Msrs:
     # -- handlers
 
     def install(self, exits):
-        """Set the handlers; reads of stored MSRs have keys of their own."""
+        """Set the handlers; reads of stored MSRs have keys."""
         exits.add(reasons.RDMSR, bind(Msrs.read_exit, self))
         exits.add(reasons.WRMSR, bind(Msrs.write_exit, self))
         exits.keyed(reasons.RDMSR, 4 * RCX, 0xFFFFFFFF)
@@ -109,7 +113,7 @@ class Msrs:
 
     @micropython.viper
     def read_exit(self, vcpu) -> int:
-        """RDMSR: EDX:EAX from the MSR in ECX, or #GP(0)."""
+        """Handler of RDMSR without a key: EDX:EAX from the MSR in ECX, or #GP(0)."""
         f = ptr32(vcpu)
         index = int(f[RCX])
         if index >> 6 == X2APIC_MSRS >> 6:
@@ -134,7 +138,7 @@ class Msrs:
 
     @micropython.viper
     def write_exit(self, vcpu) -> int:
-        """WRMSR: the MSR in ECX from EDX:EAX, or #GP(0)."""
+        """Handler of WRMSR without a key: the MSR in ECX from EDX:EAX, or #GP(0)."""
         f = ptr32(vcpu)
         index = int(f[RCX])
         if index >> 6 == X2APIC_MSRS >> 6:
@@ -151,7 +155,7 @@ class Msrs:
         return int(events.general_protection(vcpu))
 
     def _write_whole(self, vcpu, index):
-        """The writer that takes 64 bits, which may be a big int; False for #GP."""
+        """Call the writer with 64 bits, which may be a big int; False for #GP."""
         writer = self.writers.get(index)
         if writer is None:
             self._count(index, True)

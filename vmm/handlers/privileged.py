@@ -1,4 +1,4 @@
-"""Instructions for CPL 0, where the CPU may exit before it has checked the privilege level.
+"""Instructions for CPL 0 at which the CPU may exit before it has checked the privilege level.
 
 The SDM gives faults for lack of privilege priority over exits; for MOV DR and XSETBV, CPUs and their emulators differ.
 So the monitor checks CPL itself, except for HLT, RDMSR, WRMSR, IN and OUT, whose exits are too frequent:
@@ -15,11 +15,11 @@ from vmm.vtx.vmcs_bits import RIGHTS_DPL
 
 
 def kernel_only(handler):
-    """Return a handler that delivers #GP(0) where the CPL is not 0, and else calls `handler`."""
+    """Return a handler that delivers #GP(0) if the CPL is not 0, else calls `handler`."""
     return bind(_checked, handler)
 
 
-# In bytecode, with vcpu.cpl, it costs 2,200 more.
+# In bytecode, with vcpu.cpl, it takes 2,200 ticks more.
 @micropython.viper
 def _checked(handler, vcpu) -> int:
     if int(vcpu.read(GUEST_SS_ACCESS_RIGHTS)) & RIGHTS_DPL:  # of SS: the CPL

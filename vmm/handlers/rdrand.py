@@ -1,8 +1,8 @@
 """RDRAND and RDSEED, while a policy watches them: the monitor's own generator (port/random.c) in place of the CPU's.
 
 Source: SDM Vol. 2B, "RDRAND - Read Random Number", "RDSEED - Read Random SEED"; Vol. 3C, "Format of the VM-Exit
-Instruction-Information Field as Used for RDRAND, RDSEED, TPAUSE, and UMWAIT". Of its sizes, 16 bits are told by the
-instruction's prefixes instead: Bochs 3.0 reports them as 32.
+Instruction-Information Field as Used for RDRAND, RDSEED, TPAUSE, and UMWAIT". A 16-bit operand is recognized by the
+instruction's prefixes instead: Bochs 3.0 reports it as 32 bits.
 """
 
 import micropython
@@ -65,7 +65,7 @@ def _put(vcpu, value: int) -> int:
 
 
 def put(vcpu, value):
-    """The instruction reads `value`, cut to its operand's size: CF is set; returns the verdict."""
+    """Write `value`, cut to the operand's size, to the instruction's register and set CF. Returns the verdict."""
     info = InstructionInformation(vcpu.instr_info)
     bits = 64 if info.OPERAND_64 else 16 if operand_16(vcpu) else 32
     name = GPRS[info.REG1]

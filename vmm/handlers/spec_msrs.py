@@ -1,9 +1,9 @@
-"""MSRs against flaws of speculative execution, offered to guests as far as the CPU has them.
+"""The MSRs of speculation control, offered to guests if the CPU has them.
 
-IA32_PRED_CMD and IA32_FLUSH_CMD are commands and do not exit. IA32_SPEC_CTRL is swapped by the CPU through the VMCS's
-MSR areas, from the guest's first value that is not 0, and no access exits then. Before that nothing is swapped, or only
-the monitor's value is loaded at each exit. IA32_ARCH_CAPABILITIES shows those of the CPU's bits that apply to a guest.
-Source: SDM Vol. 4; Vol. 3C, "Saving MSRs", "Loading MSRs".
+IA32_PRED_CMD and IA32_FLUSH_CMD are commands and do not exit. IA32_SPEC_CTRL exits until a vCPU first writes a value
+other than 0; from then on the CPU switches it by the VMCS's MSR areas and no access exits. Before that, the areas hold
+it only if the monitor's own value has to be loaded at each exit. IA32_ARCH_CAPABILITIES shows those of the CPU's bits
+that apply to a guest. Source: SDM Vol. 4; Vol. 3C, "Saving MSRs", "Loading MSRs".
 """
 
 import struct
@@ -20,7 +20,10 @@ _FLUSH_L1D = const(1)
 
 
 class SpecMsrs:
-    """One guest's; each vCPU has a value of its own. wrmsr(index, value): the host's."""
+    """The MSRs of speculation control of one guest; each vCPU has its own IA32_SPEC_CTRL.
+
+    msrs: the Msrs that they are added to. wrmsr(index, value): writes the host's MSR.
+    """
 
     def __init__(self, msrs, mitigations, wrmsr):
         features = mitigations.features
@@ -43,7 +46,7 @@ class SpecMsrs:
             msrs.store(m.IA32_ARCH_CAPABILITIES, _shown(mitigations.capabilities), writer=None)
 
     def attach(self, vcpu):
-        """Fill a vCPU's MSR areas; its controls have been written."""
+        """Fill a vCPU's MSR areas. Call it after its VM-execution controls have been written."""
         frame = vcpu.frame_hpa
         guest = uctypes.bytearray_at(frame + GUEST_MSRS, 2 * _ENTRY)
         host = uctypes.bytearray_at(frame + HOST_MSRS, _ENTRY)
@@ -58,13 +61,13 @@ class SpecMsrs:
         self.reset(vcpu)
 
     def reset(self, vcpu):
-        """The vCPU has written nothing yet."""
+        """Set the vCPU's IA32_SPEC_CTRL to 0, with exits."""
         if self._allowed:
             _put(vcpu, 0)
         self._switch(vcpu, False)
 
     def _switch(self, vcpu, own):
-        """Let the vCPU have IA32_SPEC_CTRL for its own, without exits, or not; fill the areas' counts."""
+        """Set the areas' counts and the bitmap. own: the CPU switches IA32_SPEC_CTRL, and no access exits."""
         vcpu.has_spec_ctrl = own
         swapped = 1 if own or self._mitigations.always_switch else 0
         flush = 1 if self._mitigations.flush_l1d else 0
@@ -90,7 +93,7 @@ class SpecMsrs:
         return True
 
     def _command(self, vcpu, index, value):
-        """IA32_PRED_CMD, IA32_FLUSH_CMD, where a policy watches them: bit 0 does it."""
+        """Write IA32_PRED_CMD or IA32_FLUSH_CMD, which exit under a policy only: bit 0 is the command."""
         if value & ~1:
             return False
         if value:
@@ -99,7 +102,7 @@ class SpecMsrs:
 
 
 def _value(vcpu):
-    """The place of the guest's IA32_SPEC_CTRL in its area."""
+    """The vCPU's IA32_SPEC_CTRL in its VM-entry MSR-load area, as a bytearray."""
     return uctypes.bytearray_at(vcpu.frame_hpa + GUEST_MSRS + 8, 8)
 
 
@@ -108,7 +111,7 @@ def _put(vcpu, value):
 
 
 def _shown(capabilities):
-    """IA32_ARCH_CAPABILITIES for guests. They run no guests of their own and need not flush the L1 cache."""
+    """Return IA32_ARCH_CAPABILITIES for guests, with SKIP_L1DFL_VMENTRY: without VMX they need not flush the L1."""
     shown = m.ArchCapabilities(capabilities.raw & sum([bits.mask for _, bits in capabilities.fields]))
     shown.SKIP_L1DFL_VMENTRY = 1
     return shown.raw

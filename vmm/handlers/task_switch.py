@@ -1,12 +1,12 @@
-"""Hardware task switches, which VMX leaves to the monitor entirely.
+"""Hardware task switches, all of which exit: the monitor carries them out.
 
 To and from 16-bit and 32-bit TSSs; by CALL, JMP, IRET, and by a task gate in the IDT. Before the exit the CPU has
-checked gate and privileges; checks that it may have skipped are made here. Faults before the commit point belong to the
-old task, later ones to the new task, which then has its selectors but not their descriptors. Limits: no shadow stacks;
-RIP beyond the new CS limit is left to the CPU's fetch; setting the busy bit is not a locked access. Source: SDM Vol.
-3A, "Task Switching" (its numbered steps, and the table "Exception Conditions Checked During a Task Switch"); Vol. 3C,
-"Treatment of Task Switches". Where both leave a detail open (order of segment loads, #TS(0) for bad PDPTEs, upper
-halves of registers from a 16-bit TSS, CPL 3 until SS is loaded) this follows Bochs.
+checked gate and privileges; checks that it may have skipped are made here. Faults before the commit point are delivered
+in the old task. Later ones are delivered in the new task, whose selectors are then loaded but not their descriptors.
+Limits: no shadow stacks; RIP beyond the new CS limit is left to the CPU's fetch; the busy bit is not set by a locked
+access. Source: SDM Vol. 3A, "Task Switching" (its numbered steps, and the table "Exception Conditions Checked During a
+Task Switch"); Vol. 3C, "Treatment of Task Switches". Details that both leave open follow Bochs: order of segment loads,
+#TS(0) for bad PDPTEs, upper halves of registers from a 16-bit TSS, CPL 3 until SS is loaded.
 """
 
 import struct
@@ -63,13 +63,13 @@ class TaskSwitchQualification(Reg):
 
 
 def exit(vcpu):
-    """Switch tasks as the exit qualification and the IDT-vectoring information say."""
+    """Handler of task switches: by the exit qualification and the IDT-vectoring information."""
     q = TaskSwitchQualification(vcpu.qualification)
     switch = Switch(vcpu, q.SELECTOR, q.SOURCE)
     try:
         trap = switch.run()
     except Fault as fault:
-        events.requeue(vcpu)  # what was being delivered: a fault may become a double fault
+        events.requeue(vcpu)  # the event in delivery: with it the fault may become a double fault
         answer = events.deliver(vcpu, fault)
     except Unbacked as error:
         vcpu.vm.report(vcpu, "task switch to %#06x: %s" % (q.SELECTOR, error))
@@ -94,14 +94,14 @@ class Switch:
         event = vcpu.vectoring_info if source == _GATE else 0
         self._event = event
         self._kind = event >> 8 & 7
-        # INT1 has a length as INT n has, but counts as an external event in error codes.
+        # INT1 has an instruction length as INT n has, but sets EXT in error codes.
         self._by_instruction = source != _GATE or self._kind in _BY_INSTRUCTION
         self._ext = 0 if self._by_instruction and self._kind != events.PRIVILEGED_SOFTWARE_EXCEPTION else 1
         self._memory = vcpu.vm.linear.load(vcpu)
         self.committed = False
 
     def run(self):
-        """Make the switch; returns the T flag of the new TSS. Fault, Unbacked as vmm.memory.linear.Linear."""
+        """Carry out the switch; returns the T flag of the new TSS. Raises Fault, Unbacked of vmm.memory.linear."""
         new = self._target()
         self._old = self._vcpu.segment("tr")
         old_tss = Tss32 if self._old[3] & 8 else Tss16
@@ -126,7 +126,7 @@ class Switch:
         raise Fault(vector, selector & 0xFFFC | self._ext)
 
     def _target(self):
-        """The descriptor of the new TSS."""
+        """Return the descriptor of the new TSS."""
         selector = self._selector
         refused = TS if self._source == _IRET else GP
         found = None if selector & 4 else segments.find(self._vcpu, self._memory, selector)
@@ -144,11 +144,11 @@ class Switch:
         return found
 
     def _old_descriptor(self):
-        """The gva of the byte of the old TSS descriptor that holds its busy bit."""
+        """Return the gva of the byte of the old TSS descriptor that holds its busy bit."""
         return self._vcpu.read(GUEST_GDTR_BASE) + (self._old[0] & 0xFFF8) + 5
 
     def _probe(self, new, new_tss, old_tss):
-        """Check every access up to the commit point, so that none faults half-way."""
+        """Check every access up to the commit point, so that none faults after others have been made."""
         selector, base, limit, _ = self._old
         if limit < old_tss.END - 1:
             self._fault(TS, selector)
@@ -163,7 +163,7 @@ class Switch:
             memory.touch(new.gva + 5, 1, WRITE)
 
     def _save(self, tss):
-        """Save the old task's state in its TSS; busy bit and NT by the source of the switch."""
+        """Save the old task's state in its TSS; set busy bit and NT by the source of the switch."""
         vcpu, memory = self._vcpu, self._memory
         eip, flags = vcpu.rip, vcpu.rflags & 0xFFFFFFFF
         if self._by_instruction:
@@ -205,7 +205,7 @@ class Switch:
         self._memory = vcpu.vm.linear.load(vcpu)
 
     def _load_selectors(self, task, flags):
-        """Load the selectors without descriptors, for a fault while those are loaded."""
+        """Load the selectors without descriptors, since the load of a descriptor may fault."""
         vcpu = self._vcpu
         vcpu.set_segment("ldtr", task.ldtr, 0, 0, RIGHTS_UNUSABLE)
         for i in range(6):
@@ -214,11 +214,11 @@ class Switch:
                 vcpu.set_segment(name, selector, selector << 4, 0xFFFF, V8086)
             elif name == "cs":
                 self._no_code(selector, 3)
-            else:  # CPL, which is the DPL of SS, is 3: a handler gets a stack from the TSS
+            else:  # CPL, which is the DPL of SS, is 3: the fault's delivery loads a stack from the TSS
                 vcpu.set_segment(name, selector, 0, 0, RIGHTS_UNUSABLE | RIGHTS_DPL)
 
     def _no_code(self, selector, cpl):
-        """Set a valid CS: VM entry demands one even if it only delivers an exception."""
+        """Set a valid CS: VM entry requires one also if a later load faults."""
         self._vcpu.set_segment("cs", selector, 0, 0xFFFFFFFF, CODE32 | cpl << RIGHTS_DPL_SHIFT)
 
     def _load_segments(self, task):
@@ -286,7 +286,7 @@ class Switch:
         self._set("cs", selector, found)
 
     def _push(self, data):
-        """The event's error code onto the new task's stack."""
+        """Push the event's error code on the new task's stack."""
         vcpu = self._vcpu
         memory = self._memory.load(vcpu)  # with the new CPL
         mask = 0xFFFFFFFF if vcpu.segment("ss")[3] & RIGHTS_DB else 0xFFFF
@@ -299,7 +299,7 @@ class Switch:
         vcpu.rsp = vcpu.rsp & ~mask | esp
 
     def unblock(self):
-        """STI and MOV SS block no longer; NMIs do if this delivered one, and not after IRET."""
+        """Clear blocking by STI and MOV SS. Set blocking by NMI if this delivered an NMI, clear it after IRET."""
         vcpu = self._vcpu
         state = vcpu.read(GUEST_INTERRUPTIBILITY_STATE)
         keep = state & ~BLOCKING_BY_STI_MOV_SS

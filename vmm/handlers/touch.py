@@ -1,7 +1,7 @@
-"""Demand paging: RAM that is mapped page by page at the guest's first touch (`demand_paging` in its description).
+"""Demand paging: RAM that is mapped page by page at the guest's first access (`demand_paging` in its description).
 
-The pages' frames are allocated from the start; the EPT entry is complete except for its rights (vmm/memory/ept.py,
-defer()). The CPU does not cache such an entry, so nothing has to be invalidated. Source: SDM Vol. 3C, "EPT Violations";
+The frames are allocated at creation; the EPT entry is complete except for its rights (vmm/memory/ept.py, defer()). The
+CPU does not cache such an entry, so no invalidation is needed. Source: SDM Vol. 3C, "EPT Violations";
 "Invalidation of Cached EPT Information".
 """
 
@@ -14,7 +14,7 @@ from vmm.vtx.vmcs_bits import EPT_NMI_UNBLOCKING
 
 
 def ept_violation(root, slow):
-    """Return the handler of EPT violations. root: hpa of the EPT PML4; slow: for all other violations."""
+    """Return the handler of EPT violations. root: hpa of the EPT PML4. slow(vcpu): for other violations."""
     return bind(_touch, root, slow)
 
 

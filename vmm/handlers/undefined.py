@@ -7,12 +7,12 @@ from vmm.vtx import events
 
 
 def exit(vcpu):
-    """#UD, as on a CPU without the instruction."""
+    """Handler: deliver #UD, as a CPU without the instruction does."""
     vcpu.vm.count_refused("instruction of exit reason %d" % vcpu.reason)
     return events.undefined(vcpu)
 
 
 def privileged(vcpu):
-    """#GP(0): RDPMC without performance counters."""
+    """Handler of RDPMC: deliver #GP(0), since there are no performance counters."""
     vcpu.vm.count_refused("RDPMC")
     return events.general_protection(vcpu)

@@ -1,7 +1,7 @@
-"""VMCALL: hypercalls. RAX is the number, RBX, RCX, RDX, RSI the arguments, RAX the answer.
+"""VMCALL: hypercalls. RAX is the number, RBX, RCX, RDX and RSI are the arguments, RAX is the result.
 
-An unknown number answers ~0 and is counted (docs/hypercalls.md), and so does one that the guest's
-privilege level may not call: VMCALL exits at every level.
+VMCALL exits at every privilege level. An unknown number, and one that the guest's CPL may not call, returns ~0 and is
+counted (docs/hypercalls.md).
 """
 
 import micropython
@@ -14,13 +14,15 @@ from vmm.vtx.privilege import USER
 from vmm.vtx.privilege import cpl as cpl_of
 from vmm.vtx.x86 import MASK64
 
-_KNOWN = const(32)  # unknown numbers with a count and a key of their own
-UNKNOWN = const(MASK64)  # the answer where there is no such hypercall
+_KNOWN = const(32)  # unknown numbers that get a count and a key each
+UNKNOWN = const(MASK64)  # result of an unknown hypercall
 
 
 class Hypercalls:
-    """One guest's hypercalls. calls {number: f(vcpu) -> value of RAX}; levels {number: the highest CPL that may call
-    it}."""
+    """The hypercalls of one guest.
+
+    calls {number: f(vcpu) -> value of RAX}; levels {number: the highest CPL that may call it}.
+    """
 
     def __init__(self):
         self.calls = {}
@@ -30,13 +32,13 @@ class Hypercalls:
         self._exits = None
 
     def install(self, exits):
-        """Set the handlers; an unknown number gets one of its own at its first call."""
+        """Set the handlers; an unknown number gets a key at its first call."""
         self._exits = exits
         exits.add(reasons.VMCALL, self.exit)
         exits.keyed(reasons.VMCALL, 4 * RAX, 0xFFFFFFFF, 6)
 
     def add(self, number, call, cpl=0):
-        """Claim a number, for guest code of privilege levels up to `cpl`. ValueError where it is claimed already."""
+        """Claim a number, for guest code with a CPL of up to `cpl`. ValueError if it is claimed already."""
         if cpl not in (0, 1, 2, 3):
             raise ValueError("cpl=%r: a privilege level from 0 to 3" % (cpl,))
         if number in self.calls:
@@ -47,19 +49,19 @@ class Hypercalls:
         self.calls[number] = call
 
     def remove(self, number):
-        """Give a number back. KeyError where it is not taken."""
+        """Release a number. KeyError if it is not claimed."""
         del self.calls[number]
         del self.levels[number]
 
     @property
     def unclaimed(self):
-        """{number: count} of unknown hypercalls."""
+        """Return {number: count} of unknown hypercalls."""
         counts = self._words.counts()
         counts.update(self._others)
         return counts
 
     def exit(self, vcpu):
-        """Handler of VMCALL."""
+        """Handler of VMCALL: any number."""
         number = vcpu.rax & 0xFFFFFFFF
         call = self.calls.get(number)
         if call:
@@ -70,7 +72,7 @@ class Hypercalls:
             starts = vm.starts
             answer = call(vcpu)
             if vm.starts != starts:
-                return verdict.YIELD  # it has reset the guest: the answer is obsolete
+                return verdict.YIELD  # the call has reset the guest: discard the result
             vcpu.rax = answer
             return verdict.ADVANCE if vm.runs(vcpu) else verdict.ADVANCE | verdict.YIELD
         try:
@@ -84,7 +86,7 @@ class Hypercalls:
 
 
 def refused(vcpu):
-    """A hypercall that the guest's CPL may not make: answered as an unknown one, and counted as refused."""
+    """Handle a hypercall that the guest's CPL may not make: returns ~0 as an unknown one, counted as refused."""
     vcpu.vm.count_refused("hypercall at too high a CPL")
     vcpu.rax = UNKNOWN
     return verdict.ADVANCE
@@ -92,7 +94,7 @@ def refused(vcpu):
 
 @micropython.viper
 def _unknown(vcpu) -> int:
-    """Handler of an unknown number whose count is at frame.DATUM."""
+    """Handler of an unknown number. frame.DATUM: address of its count."""
     f = ptr32(vcpu)
     w = ptr32(f[DATUM])
     count = int(w[0]) + 1

@@ -1,4 +1,4 @@
-"""Drivers for the machine's own devices: the only Python that accesses host hardware besides console and timer.
+"""Drivers for the host's devices: the only Python that accesses host hardware, besides console and timer.
 
 The driver of a device with DMA reports by cpu.wrote(hpa, size) what the device has written, before it completes the
 request (port/written.c).
@@ -14,17 +14,20 @@ READ = const(0)
 WRITE = const(1)
 FLUSH = const(2)
 
-ANSWER_S = const(20)  # so long a disk has for a command; then it is reset, and the command has failed
+ANSWER_S = const(20)  # time limit of a disk's command: then it fails, and the disk is reset
 
-# How an interrupt line of the I/O APIC is used: cpu.line()
+# Kinds of interrupt lines for cpu.line()
 EDGE = const(1)
 LEVEL = const(2)
 
 
 class Request:
-    """A guest's request to a disk. words: an array, three a buffer: hpa low, hpa high, bytes; sectors: in all; owner:
-    cancel() and finish() go by it, its `vm` is the guest's; done(ok) is called once it is done, perhaps within
-    submit()."""
+    """A guest's request to a disk.
+
+    owner: the object for cancel() and finish(), with the guest as its `vm`. words: an array with three words for each
+    buffer: hpa low, hpa high, bytes. sectors: of all buffers. done(ok) is called when the request has ended, perhaps
+    within submit().
+    """
 
     def __init__(self, owner, kind, sector, words, sectors, done):
         self.owner = owner
@@ -32,7 +35,7 @@ class Request:
         self.kind = kind
         self.sector = sector
         self.words = words
-        self.left = sectors  # that no command has been sent for
+        self.left = sectors  # for which no command has been sent yet
         self.done = done
 
 

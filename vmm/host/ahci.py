@@ -1,7 +1,7 @@
-"""SATA disks of the machine behind an AHCI controller: PCs', and QEMU's on a Q35.
+"""SATA disks of the host behind an AHCI controller: those of PCs, and QEMU's on a Q35.
 
-Commands by DMA with 48-bit addresses, up to 8 at once, one after the other by the disk. Source: Serial ATA AHCI 1.3.1;
-ATA/ATAPI-6.
+DMA commands with 48-bit addresses; up to 8 are sent at once, and the disk executes them in order. Source: Serial ATA
+AHCI 1.3.1; ATA/ATAPI-6.
 """
 
 from array import array
@@ -23,7 +23,7 @@ _CAP = const(0x00)
 _GHC = const(0x04)
 _IS = const(0x08)
 _PI = const(0x0C)
-_AHCI = const(1 << 31)  # of GHC: AHCI is used
+_AHCI = const(1 << 31)  # of GHC: AHCI enable
 _INTERRUPTS = const(1 << 1)
 _RESET = const(1)
 
@@ -51,7 +51,7 @@ _DISK = const(0x00000101)  # a signature
 _THERE = const(3)  # of SSTS: a device, and it communicates
 _BUSY = const(0x88)  # of TFD: BSY, DRQ
 _ERRORS = const(1 << 30 | 1 << 29 | 1 << 28 | 1 << 27)  # of the port's IS: task file, bus, interface
-_ALL = const(_ERRORS | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3)  # and what ends a command
+_ALL = const(_ERRORS | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3)  # errors, and the FISs that end a command
 
 # Memory of a port
 _SLOTS = const(8)
@@ -69,7 +69,8 @@ _RESET_S = const(1)
 
 
 class Controller:
-    """function: of vmm.host.pci. disks: what is at its ports. ValueError where it does not work."""
+    """function: of vmm.host.pci. report(text): called for a disk that does not work. disks: those that do. ValueError
+    if the controller does not work."""
 
     def __init__(self, function, scheduler, take, report):
         function.enable(MEMORY_SPACE | BUS_MASTER)
@@ -100,7 +101,7 @@ class Controller:
         write32(base + _GHC, _AHCI | _INTERRUPTS)
 
     def look(self, floor):
-        """A host interrupt has come. floor: only for guests of this priority and above."""
+        """Poll the disks after a host interrupt. floor: only for guests of this priority and above."""
         caused = read32(self._base + _IS)
         for disk in self.disks:
             disk.look(floor)
@@ -110,8 +111,8 @@ class Controller:
 
 
 class Sata(Queued):
-    """One disk. port: address of its registers; far: whether memory above 4 GiB is reached. Without sectors: a CD, or
-    something else that is no disk."""
+    """One disk. port: address of its registers; far: whether DMA reaches memory above 4 GiB. sectors: 0 for a device
+    that is no disk, such as a CD drive."""
 
     def __init__(self, port, scheduler, take, far):
         self._port = port
@@ -168,7 +169,7 @@ class Sata(Queued):
         try:
             self._stop(_RESET_S)
         except ValueError:
-            pass  # a port that goes on is what COMRESET is for
+            pass  # COMRESET follows, which stops the port
         control = read32(port + _SCTL) & ~15
         write32(port + _SCTL, control | 1)
         end = cpu.rdtsc() + cpu.tsc_hz // 1000
@@ -206,7 +207,7 @@ class Sata(Queued):
         write32(self._port + _CI, 1 << slot)
 
     def _caused(self):
-        """Its own part; the controller has the line."""
+        """The controller, not the disk, has the interrupt."""
         return 0
 
     def _next(self):
@@ -224,7 +225,7 @@ class Sata(Queued):
         return -1
 
     def _failed(self):
-        """The command that the port has stopped at; the others are sent once more."""
+        """After an error: returns the command at which the port has stopped, and sends the others again."""
         port = self._port
         slot = read32(port + _CMD) >> 8 & 31
         again = self._under_way & read32(port + _CI) & ~(1 << slot)
@@ -238,7 +239,7 @@ class Sata(Queued):
 
 
 def _linked(port):
-    """Whether a device is at a port: it has 10 ms to say so."""
+    """Whether a device is at a port; it is detected within 10 ms."""
     end = cpu.rdtsc() + cpu.tsc_hz // 100
     while read32(port + _SSTS) & 15 != _THERE:
         if cpu.rdtsc() > end:

@@ -1,8 +1,8 @@
-"""ATA disks by PIO: the machine's own, on its four legacy channels.
+"""ATA disks of the host by PIO, on its four legacy channels.
 
-A channel serves one command at a time, for the guest of the highest priority first; all others run while the disk
-seeks. A block of sectors is moved when the disk has it (pio.py), which nothing interrupts: 16 sectors at most. Source:
-ATA/ATAPI-6, "Register delivered data transfer command protocol".
+A channel executes one command at a time, for the guest of the highest priority first; guests run while the disk seeks.
+A block of at most 16 sectors is moved when the disk is ready (pio.py), without a preemption point. Source: ATA/ATAPI-6,
+"Register delivered data transfer command protocol".
 """
 
 from array import array
@@ -68,14 +68,14 @@ _WRITE_MULTIPLE_EXT = const(0x39)
 _FLUSH_CACHE = const(0xE7)
 _FLUSH_CACHE_EXT = const(0xEA)
 
-_LBA = const(0xE0)  # of the device register, with two bits that are obsolete
+_LBA = const(0xE0)  # of the device register, with two obsolete bits
 _LBA28 = const(1 << 28)
-_BLOCK = const(16)  # sectors that one interrupt announces, at most
-_PROBES = const(2)  # a second: so long a disk is waited for that may not be there
+_BLOCK = const(16)  # sectors of one interrupt, at most
+_PROBES = const(2)  # in a second: the time limit of a disk that may not be there
 
 
 class Drive:
-    """One disk. number: 0 master, 1 slave; block: sectors that an interrupt announces."""
+    """One disk. number: 0 master, 1 slave; identity: the words of IDENTIFY; block: sectors of one interrupt."""
 
     def __init__(self, channel, number, identity):
         words = identity
@@ -97,31 +97,31 @@ class Drive:
         words[SIZE], words[SIZE + 1] = reach & 0xFFFFFFFF, reach >> 32
 
     def quick(self, owner):
-        """A function as `quick` in vmm/disks, for a Request's owner: `ended(ok)` of it is called."""
+        """`quick` of vmm/disks for a Request's owner, whose `ended(ok)` is called."""
         return self.channel.quick(self, owner)
 
     def submit(self, request):
-        """A request is carried out when the disk is free."""
+        """Queue a request, which is carried out when the disk is free."""
         self.channel.submit(self, request)
 
     def cancel(self, owner):
-        """Requests of this owner are forgotten: when this returns, none moves anything any more. Writes that have
-        begun are done."""
+        """Drop the requests of this owner: after this returns, none accesses memory. Writes that have begun are
+        completed."""
         self.channel.cancel(self, owner)
 
     def finish(self, owner):
-        """Requests of this owner are done when this returns."""
+        """Complete the requests of this owner."""
         self.channel.finish(self, owner)
 
     def close(self):
-        """Nothing moves but by the monitor's own instructions."""
+        """Nothing to stop: PIO is done by the monitor's own instructions."""
 
     def __repr__(self):
         return "%s, %s, %d MiB" % (self.model, self.serial, self.sectors >> 11)
 
 
 class Channel:
-    """io: the module cpu, or what stands for it in a test. scheduler: charges guests, says which may have the CPU."""
+    """One channel. io: the module cpu, or a test's substitute. scheduler: charges guests, and decides which may run."""
 
     def __init__(self, io, scheduler, ports, control, line):
         self._io = io
@@ -141,7 +141,7 @@ class Channel:
     # -- finding disks
 
     def probe(self):
-        """The disks that are there."""
+        """Find the channel's disks: a list of Drives."""
         io = self._io
         io.outb(self.control, NIEN)
         status = io.inb(self.ports + STATUS)
@@ -171,7 +171,7 @@ class Channel:
         self._pause()
         status = self._settled()
         if status & (ERR | DF) or not status & DRQ or io.inb(ports + MID) or io.inb(ports + HIGH):
-            return None  # none, or one with packets (a CD)
+            return None  # no disk, or a packet device (a CD)
         words = [io.inw(ports + DATA) for _ in range(256)]
         if not words[49] & 1 << 9 or not words[47] & 0xFF:
             return None  # it has no LBA, or no blocks
@@ -182,12 +182,12 @@ class Channel:
         return None if self._settled() & (ERR | DF) else drive
 
     def _pause(self):
-        """400 ns, until the status is valid."""
+        """Wait 400 ns, until the status is valid."""
         for _ in range(4):
             self._io.inb(self.control)
 
     def _settled(self):
-        """The status once BSY has gone; 0xFF where it does not go."""
+        """Wait until BSY is clear; returns the status, 0xFF after the time limit."""
         io = self._io
         end = io.rdtsc() + io.tsc_hz // _PROBES
         while io.rdtsc() < end:
@@ -217,13 +217,13 @@ class Channel:
             self._go_on(0, request.vm)
 
     def look(self, floor):
-        """A host interrupt has come. floor: only for guests of this priority and above."""
+        """Poll the disk after a host interrupt. floor: only for guests of this priority and above."""
         if self._state[TAKEN]:
             self._go_on(floor, None)
 
     def _go_on(self, floor, inside):
-        """Serve what can be served without waiting for the disk. inside: the guest whose exit this is part of, whose
-        requests alone are served; None: between turns."""
+        """Make progress with requests as far as possible without waiting for the disk. inside: the guest in whose exit
+        this runs, only for its requests; None: between turns."""
         state = self._state
         while not state[INSIDE]:
             state[INSIDE] = LOOPS
@@ -237,7 +237,7 @@ class Channel:
                 self._more = False
 
     def _serve(self, floor, inside):
-        """One step: False where the disk, or another guest's turn, is waited for."""
+        """One step. False: the disk, or another guest's turn, has to be waited for."""
         current = self.current or self._choose()
         if not current:
             return False
@@ -258,7 +258,7 @@ class Channel:
         return self._step() if inside else self._scheduler.serve(vm, self._step)
 
     def _choose(self):
-        """The request that is next, or None."""
+        """The next request, as (drive, request), or None."""
         best = None
         for one in self._waiting:
             if best is None or one[1].vm.priority > best[1].vm.priority:
@@ -266,14 +266,14 @@ class Channel:
         return best
 
     def _begin(self):
-        """The current request's first command."""
+        """Send the current request's first command."""
         drive, request = self.current
         self.parts = words = request.words
         begin(self._state, words, len(words) // 3, drive.block, 1 if request.kind == READ else 0)
         self._issue()
 
     def _issue(self):
-        """The current request's next command."""
+        """Send the current request's next command."""
         io = self._io
         drive, request = self.current
         sector, kind = request.sector, request.kind
@@ -294,7 +294,7 @@ class Channel:
         issue(io, self.ports, self.control, device, sector, count, command)
 
     def _step(self):
-        """Move what the disk is ready for: False where it is waited for."""
+        """Move the blocks for which the disk is ready. False: it has to be waited for."""
         io, state = self._io, self._state
         state[INSIDE] = MOVES
         while True:
@@ -310,7 +310,7 @@ class Channel:
                 self._issue()
 
     def _overdue(self):
-        """Whether the disk has not answered for too long."""
+        """Whether the command has exceeded its time limit: then it has failed, and the channel is reset."""
         io = self._io
         if io.rdtsc() < self.deadline:
             io.look_at(self.deadline)
@@ -326,12 +326,12 @@ class Channel:
         self._state[TAKEN] -= 1
         self._state[INSIDE] = LOOPS
         if self._waiting:
-            self._scheduler.poll_later()  # they do not wait for ever where the monitor fails at what follows
+            self._scheduler.poll_later()  # so that they are served even if done() fails
         if request.done:
             request.done(ok)
 
     def _reset(self):
-        """A disk that does not answer: the channel's reset."""
+        """Reset the channel."""
         io = self._io
         io.outb(self.control, _SRST | NIEN)
         self._delay(100000)
@@ -340,7 +340,7 @@ class Channel:
         self._settled()
 
     def _delay(self, part):
-        """A second divided by `part`."""
+        """Wait for a second divided by `part`."""
         end = self._io.rdtsc() + self._io.tsc_hz // part + 1
         while self._io.rdtsc() < end:
             pass
@@ -350,13 +350,12 @@ class Channel:
             self._go_on(0, None)
 
     def _has(self, drive, owner):
-        """Whether there are requests of this owner."""
+        """Whether there are requests of this owner to this drive."""
         requests = self._waiting + ([self.current] if self.current else [])
         return any([d is drive and r.owner is owner for d, r in requests])
 
     def cancel(self, drive, owner):
-        """No other request is begun meanwhile: one of the same guest might end, and its disk's turn to be cancelled
-        is to come."""
+        """Drive.cancel(). No other request is begun meanwhile, since the guest's other disks may be cancelled next."""
         state = self._state
         before = len(self._waiting)
         self._waiting = [(d, r) for d, r in self._waiting if d is not drive or r.owner is not owner]
@@ -379,7 +378,7 @@ class Channel:
 
 
 def text(words, start, end):
-    """A string of IDENTIFY: its bytes are swapped."""
+    """A string of IDENTIFY, whose bytes are swapped."""
     data = bytearray()
     for word in words[start:end]:
         data += bytes((word >> 8, word & 0xFF))

@@ -1,4 +1,4 @@
-"""Buffers of a network card's transmit ring: 2 KiB for each descriptor, one behind the other; their checksums."""
+"""The buffers of a network card's transmit ring, 2 KiB for each descriptor, contiguous: copies into them, checksums."""
 
 import cpu
 import micropython
@@ -8,13 +8,14 @@ from vmm.devices.virtio.queue import BUFFER as PART
 
 COUNT = const(256)  # descriptors of a ring
 BUFFER = const(2048)
-STRETCH = const(0x1000)  # bytes that are copied between two looks whether a guest of a higher priority is due
+STRETCH = const(0x1000)  # bytes that are copied between two preemption points
 
 
 @micropython.viper
 def fill(buffers: int, n: int, begin: int, parts: int, skip: int, size: int):
-    """Copy a frame into buffers, from byte `begin` of that of descriptor n on; they begin anew behind the last. parts:
-    what it consists of, behind `skip` bytes, three words each. In the middle guests of a higher priority may run."""
+    """Copy a frame into the buffers, from byte `begin` of descriptor n's on, wrapping around behind the last. parts:
+    address of its parts (vmm/network/words.py), whose first `skip` bytes are left out. Guests of higher priority may
+    preempt it."""
     copy = cpu.copy
     mark = size - STRETCH
     s = ptr32(parts)
@@ -48,7 +49,7 @@ def fill(buffers: int, n: int, begin: int, parts: int, skip: int, size: int):
 
 @micropython.viper
 def fill_sum(frame: int, start: int, offset: int, size: int):
-    """Put the checksum of a frame's bytes from `start` on to `start + offset`, where the pseudo header's sum is."""
+    """Write the checksum of a frame's bytes from `start` on to `start + offset`, where the pseudo header's sum is."""
     total = ~int(cpu.add_up(frame + start, size - start, 0)) & 0xFFFF
     at = ptr8(frame + start + offset)
     at[0] = total

@@ -1,4 +1,4 @@
-"""The machine's disks, found when a guest first needs one, and which guest writes to which."""
+"""The host's disks, which are searched when a guest first needs one, and the guests that use them."""
 
 import cpu
 from micropython import const
@@ -10,11 +10,12 @@ _AHCI = const(0x010601)  # a class of PCI
 
 
 class Drives:
-    """found: the disks of the machine. pages: vmm.memory.pages.Pages. report(text): of a disk that does not work."""
+    """found: the disks of the host. pages: vmm.memory.pages.Pages. report(text): called for a disk that does not
+    work."""
 
     def __init__(self, scheduler, pages, report=print):
         self.found = []
-        self._writers = []  # [(drive, name of the guest)]
+        self._users = []  # [(drive, name of the guest, whether it writes)]
         for place in ata.CHANNELS:
             channel = ata.Channel(cpu, scheduler, *place)
             drives = channel.probe()
@@ -28,7 +29,7 @@ class Drives:
                 report("%r: %s" % (function, error))
 
     def _find(self, function, scheduler, take, report):
-        """Disks of a PCI function."""
+        """Add the disks of a PCI function. ValueError."""
         if virtio.kind(function) == _BLOCK:
             from vmm.host.virtio_blk import VirtioBlk
 
@@ -43,7 +44,7 @@ class Drives:
             scheduler.drivers.append(controller.look)
 
     def take(self, identity, vm, write):
-        """The disk of this model or serial number. One guest alone may write to it, and then no other has it.
+        """The disk of this model or serial number, for a guest. Only one guest may use a disk that it writes to.
         ValueError."""
         for drive in self.found:
             if identity in (drive.model, drive.serial):
@@ -52,21 +53,21 @@ class Drives:
             raise ValueError("the machine has no disk %s; it has %s" % (
                 identity, ", ".join([d.model for d in self.found]) or "none",
             ))  # fmt: skip
-        for taken, name, writes in self._writers:
+        for taken, name, writes in self._users:
             if taken is drive and (write or writes):
                 raise ValueError("the guest %s has the disk %s already" % (name, identity))
-        self._writers.append((drive, vm.name, write))
+        self._users.append((drive, vm.name, write))
         return drive
 
     def give(self, drive, vm):
-        """The guest has it no more."""
-        for i, (taken, name, _) in enumerate(self._writers):
+        """The guest does not use the disk any more."""
+        for i, (taken, name, _) in enumerate(self._users):
             if taken is drive and name == vm.name:
-                del self._writers[i]
+                del self._users[i]
                 return
 
     def close(self):
-        """A soft reset: no disk goes on with what was under way. One by PIO moves nothing by itself."""
+        """Stop all disks before a soft reset."""
         for drive in self.found:
             drive.close()
 

@@ -1,8 +1,8 @@
-"""The machine's network card, an Intel 82540EM: Bochs has it, QEMU has it, PCs have had it.
+"""The host's network card, an Intel 82540EM, as in Bochs, QEMU and older PCs.
 
-Its rings, with a buffer of 2 KiB for each descriptor, are in the monitor's memory (vmm/host/e1000_rings.py). It
-receives all addresses, since each guest has its own. Checksums are filled in, and TCP's data is cut into frames, by the
-card. Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual".
+Its rings, with a buffer of 2 KiB for each descriptor, are in the monitor's memory (vmm/host/e1000_rings.py). The card
+receives all addresses, since each guest has its own. It does checksum and TCP segmentation offload. Source: Intel,
+"PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual".
 """
 
 from array import array
@@ -48,11 +48,12 @@ _SPEED = const(1 << 5)  # detected
 _RECEIVES = const(1 << 1 | 1 << 3 | 1 << 4 | 1 << 15 | 1 << 26)  # on, all addresses, broadcast, without the checksum
 _SENDS = const(1 << 1 | 1 << 3 | 0x10 << 4 | 0x40 << 12)
 _GAP = const(0x0060200A)
-_APART = const(80)  # interrupts, in 256 ns
+_APART = const(80)  # least interval of interrupts, in 256 ns
 
 
 class E1000:
     """function: of vmm.host.pci; take(size): host memory. mac: its own address. can: bits of vmm.network.words.
+    ValueError if it does not come out of reset.
 
     put(), take(), peek(), keep(), tell(), listen(), answered(), has(), has_frame(): vmm/host/e1000_rings.py.
     """

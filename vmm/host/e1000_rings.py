@@ -1,8 +1,8 @@
-"""The descriptor rings of an 82540EM, in viper: by bytecode a frame took 30,000 ticks, here some hundreds.
+"""The descriptor rings of an 82540EM, in viper: in bytecode a frame took 30,000 ticks, here it takes some hundreds.
 
-A frame to be sent is copied once, into the buffers of its descriptors, which lie one behind the other; one that has
-been received is copied once by its receiver. Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet Controllers
-Software Developer's Manual", "Receive and Transmit Description".
+A frame to be sent is copied once, into the contiguous buffers of its descriptors; a received one is copied once, by its
+receiver. Source: Intel, "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual", "Receive and
+Transmit Description".
 """
 
 import cpu
@@ -15,19 +15,19 @@ from vmm.network.words import CSUM, ETHERNET, IPV4, IPV6, TCP, TCPV4, TCPV6
 
 ENTRY = const(16)
 RING = const(COUNT * ENTRY)
-BUFFERS = const(2 * RING)  # from here on those of the receive ring
+BUFFERS = const(2 * RING)  # offset of the receive ring's buffers
 _TX_BUFFERS = const(BUFFERS + COUNT * BUFFER)
 BYTES = const(_TX_BUFFERS + COUNT * BUFFER)
 
 # Words of a card
 REGISTERS = const(0)  # hpa, low and high
 RINGS = const(2)  # hpa of the receive ring; the transmit ring and the buffers follow
-NEXT = const(4)  # receive descriptor that is looked at next
-TAKEN = const(5)  # the frame before it is being used
-FREE = const(6)  # transmit descriptor that is filled next
-SENT = const(7)  # oldest that may not have been sent yet
-TOLD = const(8)  # FREE when the card was last told
-LINE_MASKED = const(9)  # its interrupt has come, or may have, and its line is masked until listen()
+NEXT = const(4)  # next receive descriptor
+TAKEN = const(5)  # the frame before it is in use
+FREE = const(6)  # next transmit descriptor to fill
+SENT = const(7)  # oldest transmit descriptor that may not have been sent yet
+TOLD = const(8)  # FREE when the tail register was last written
+LINE_MASKED = const(9)  # the card has, or may have, interrupted: its line is masked until it is answered
 CARD_WORDS = const(10)
 
 # Registers
@@ -36,7 +36,7 @@ IMS = const(0x00D0)
 IMC = const(0x00D8)
 RX_TAIL = const(0x2818)
 _TX_TAIL = const(0x3818)
-RXT0 = const(1 << 7 | 1 << 6 | 1 << 4)  # causes: frames have come, few descriptors are left, none
+RXT0 = const(1 << 7 | 1 << 6 | 1 << 4)  # causes: frames received, few descriptors left, none left
 
 _DONE = const(1)  # of a descriptor's status
 _WHOLE = const(2)
@@ -51,7 +51,7 @@ _IP = const(1 << 25)
 _SEGMENTS = const(1 << 26)
 _FILL_IP = const(1 << 8)  # of data, in the fourth word: checksums
 _FILL = const(1 << 9)
-_FAR = const(256)  # a context's offsets are bytes
+_FAR = const(256)  # offsets in a context are below this
 
 
 @micropython.viper
@@ -68,7 +68,7 @@ def write(card: int, register: int, value: int):
 
 @micropython.viper
 def has_frame(card: int) -> int:
-    """Whether a frame has come."""
+    """Whether a frame has been received."""
     c = ptr32(card)
     entry = ptr32((int(c[RINGS]) | int(c[RINGS + 1]) << 32) + int(c[NEXT]) * ENTRY)
     return int(entry[3]) & _DONE
@@ -76,7 +76,7 @@ def has_frame(card: int) -> int:
 
 @micropython.viper
 def has(card: int) -> int:
-    """Whether it has something for the monitor: a frame, or an interrupt that has to be answered."""
+    """Whether the card needs service: a frame, or an interrupt that has to be answered."""
     c = ptr32(card)
     if int(read(card, ICR)):
         c[LINE_MASKED] = 1
@@ -85,7 +85,7 @@ def has(card: int) -> int:
 
 @micropython.viper
 def tell(card: int):
-    """Send what has been put. No interrupts from now on, until listen(): an answer that comes at once needs none."""
+    """Send the frames of put(). Disables interrupts until listen(): an answer that arrives at once needs none."""
     c = ptr32(card)
     write(card, IMC, RXT0)
     if c[TOLD] != c[FREE]:
@@ -97,19 +97,20 @@ def tell(card: int):
 
 @micropython.viper
 def listen(card: int):
-    """Interrupt for frames that have come since tell(), or come from now on."""
+    """Enable interrupts, also for frames that have arrived since tell()."""
     write(card, IMS, RXT0)
 
 
 @micropython.viper
 def answered(card: int):
-    """Its line is about to be unmasked."""
+    """The interrupt has been answered; the caller unmasks the line."""
     ptr32(card)[LINE_MASKED] = 0
 
 
 @micropython.viper
 def take(card: int, part: ptr32) -> int:
-    """The next frame: its bytes, or 0. part: three words for it; it may be used until the next call."""
+    """Take the next frame from the ring. Returns its bytes, or 0. part: three words for it; it stays valid until the
+    next call."""
     c = ptr32(card)
     rings = int(c[RINGS]) | int(c[RINGS + 1]) << 32
     n = int(c[NEXT])
@@ -139,7 +140,7 @@ def take(card: int, part: ptr32) -> int:
 
 @micropython.viper
 def peek(card: int, part: ptr32, ahead: int) -> int:
-    """The frame that is `ahead` frames behind the next one, which stays in the ring: as take()."""
+    """As take(), for the frame that is `ahead` frames behind the next one, without taking it from the ring."""
     c = ptr32(card)
     rings = int(c[RINGS]) | int(c[RINGS + 1]) << 32
     n = int(c[NEXT]) + ahead & COUNT - 1
@@ -158,7 +159,7 @@ def peek(card: int, part: ptr32, ahead: int) -> int:
 
 @micropython.viper
 def keep(card: int, count: int):
-    """The next `count` frames are being used like the one before them."""
+    """Take the next `count` frames, which stay valid like the one before them."""
     c = ptr32(card)
     rings = int(c[RINGS]) | int(c[RINGS + 1]) << 32
     n = int(c[NEXT])
@@ -173,8 +174,8 @@ def keep(card: int, count: int):
 
 @micropython.viper
 def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
-    """Copy a frame of `size` bytes into the transmit ring: CHAIN; NOTHING where the ring is full, or the frame is not
-    what its header says. Arguments: as of vmm.network.receive.receive()."""
+    """Copy a frame of `size` bytes into the transmit ring. CHAIN; NOTHING if the ring is full, or the frame does not
+    match its header. Arguments: as of vmm.network.receive.receive()."""
     c = ptr32(card)
     rings = int(c[RINGS]) | int(c[RINGS + 1]) << 32
     ring = rings + RING
@@ -190,7 +191,7 @@ def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
     segments = int(h[0]) >> 8 & 0xFF
     start = int(h[1]) >> 16
     offset = int(h[2]) & 0xFFFF
-    near = 0  # the card fills the checksum in, which takes a context's descriptor
+    near = 0  # whether the card computes the checksum, which takes a context descriptor
     if flags:
         if segments or start + offset < _FAR:
             near = 1
@@ -236,9 +237,9 @@ def put(card: int, parts: int, skip: int, size: int, header: int) -> int:
 
 @micropython.viper
 def _segment(context: ptr32, frame: int, size: int, segments: int, most: int) -> int:
-    """The context of TCP's data that the card is to cut into frames of `most` bytes of it, and what the card expects
-    of the headers: no lengths, and the pseudo header's sum without one. What its data descriptors have to say of
-    checksums; 0 where it is no such frame."""
+    """Write the context descriptor for TCP segmentation into frames of `most` bytes of data, and prepare the headers as
+    the card needs them: lengths 0, and the pseudo header's sum without the length. Returns the checksum bits of its
+    data descriptors; 0 if the frame is no TCP of this kind."""
     f = ptr8(frame)
     ip = ETHERNET
     while f[ip - 2] == 0x81 and f[ip - 1] == 0 and ip < ETHERNET + 8:

@@ -1,4 +1,4 @@
-"""Moves a block through a data port by a bounce buffer, where the request's buffers are not whole dwords."""
+"""Moves a block through a data port by a bounce buffer, for requests whose buffers are not whole dwords."""
 
 import cpu
 import uctypes
@@ -7,7 +7,7 @@ from vmm.host.pio import BLOCK, MOVED, PART, READS, SECTORS
 
 
 def scatter(io, port, state, parts):
-    """What run() of pio.py does, for such a block."""
+    """Move the next block, as run() of pio.py does. io, port: of the channel; state, parts: of the command."""
     count = min(state[SECTORS], state[BLOCK])
     state[SECTORS] -= count
     left = count << 9

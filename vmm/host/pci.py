@@ -1,9 +1,10 @@
-"""The machine's PCI functions, by configuration mechanism 1. Source: PCI Local Bus Specification 3.0."""
+"""The host's PCI functions, by configuration mechanism 1. Source: PCI Local Bus Specification 3.0."""
 
 import cpu
 from micropython import const
 
 from vmm.devices.pci_header import (
+    BARS,
     COMMAND,
     CONFIG_ADDRESS,
     CONFIG_DATA,
@@ -19,7 +20,7 @@ _BUSES = const(8)
 
 
 class Function:
-    """address: bus << 16 | device << 11 | function << 8."""
+    """One function. address: bus << 16 | device << 11 | function << 8."""
 
     def __init__(self, address):
         self.address = address
@@ -36,22 +37,23 @@ class Function:
         cpu.outl(CONFIG_DATA, value)
 
     def enable(self, bits):
+        """Set bits of the command register."""
         self.write(COMMAND, self.read(COMMAND) & 0xFFFF | bits)
 
     def memory(self, n):
-        """The hpa in BAR n."""
-        low = self.read(0x10 + 4 * n)
-        high = self.read(0x14 + 4 * n) if low & 6 == 4 else 0
+        """The hpa in memory BAR n."""
+        low = self.read(BARS + 4 * n)
+        high = self.read(BARS + 4 * (n + 1)) if low & 6 == 4 else 0
         return low & ~0xF | high << 32
 
     @property
     def kind(self):
-        """Base class, sub-class, interface."""
+        """Base class << 16 | subclass << 8 | programming interface."""
         return self.read(_CLASS) >> 8
 
     @property
     def line(self):
-        """Its interrupt, as firmware has set it."""
+        """Its interrupt line, as firmware has set it."""
         return self.read(INTERRUPT_LINE) & 0xFF
 
     def __repr__(self):
@@ -60,7 +62,7 @@ class Function:
 
 
 def functions():
-    """All functions of the first buses."""
+    """All functions of buses 0 to 7."""
     found = []
     for bus in range(_BUSES):
         for device in range(32):

@@ -1,6 +1,6 @@
-"""What a command of ATA does at its ports, in viper: by bytecode each access takes 600 ticks, here 100.
+"""The port accesses of ATA commands, in viper: in bytecode each takes 600 ticks, here 100.
 
-Before each block guests of a higher priority may run.
+Guests of higher priority may run before each block.
 """
 
 import cpu
@@ -31,13 +31,13 @@ NIEN = const(0x02)  # of the device control
 
 # Words of a command's state
 SECTORS = const(0)  # still to move
-BLOCK = const(1)  # sectors that the disk has, or takes, at once
+BLOCK = const(1)  # sectors of a block
 READS = const(2)
 EVEN = const(3)  # all parts are whole dwords
-PART = const(4)  # how far it has been moved: the part, and bytes of it
-MOVED = const(5)
-INSIDE = const(6)  # LOOPS or MOVES in the middle of a step, that of a guest of lower priority for instance
-TAKEN = const(7)  # requests that the channel has
+PART = const(4)  # current part of the request
+MOVED = const(5)  # bytes of the current part that have been moved
+INSIDE = const(6)  # LOOPS or MOVES in the middle of a step, which another guest may have preempted
+TAKEN = const(7)  # requests of the channel
 WORDS = const(8)
 
 # INSIDE
@@ -47,7 +47,7 @@ MOVES = const(2)  # the registers are in use
 # Words of a drive
 PORTS = const(0)
 CONTROL = const(1)
-SELECT = const(2)  # device register: LBA, and which of the two
+SELECT = const(2)  # device register: LBA, and master or slave
 MULTIPLE = const(3)  # sectors of a block
 READING = const(4)  # the commands for addresses of 28 bits
 WRITING = const(5)
@@ -56,22 +56,22 @@ SIZE = const(7)  # sectors that those commands reach, low and high
 DRIVE_WORDS = const(9)
 
 # run()
-WAITS = const(0)  # for the disk, which interrupts
+WAITS = const(0)  # the disk will interrupt
 MORE = const(1)  # only of ready()
 DONE = const(2)
-UNEVEN = const(3)  # a block is there that run() cannot move
+UNEVEN = const(3)  # the block has parts that run() cannot move
 FAILED = const(4)
 
 AT_ONCE = const(256)  # sectors of one command
 
 _FEW = const(8)  # buffers
-_LOOKS = const(16)  # at the status, until an interrupt is waited for
-_ROUNDS = const(4)  # of them, for a disk that is not busy and has nothing ready: then it is one that does not answer
+_LOOKS = const(16)  # reads of the status before an interrupt is waited for
+_ROUNDS = const(4)  # of them for a disk that is neither busy nor ready: then it does not answer
 
 
 @micropython.viper
 def begin(state: ptr32, words: ptr32, count: int, block: int, reads: int):
-    """A request's state. words: of its `count` buffers."""
+    """Initialize the state of a request. words: of its `count` buffers."""
     even = 1
     i = 0
     while i < count:
@@ -87,8 +87,8 @@ def begin(state: ptr32, words: ptr32, count: int, block: int, reads: int):
 
 @micropython.viper
 def issue(io, ports: int, control: int, device: int, sector: int, count: int, command: int):
-    """Send a command that interrupts as little as can be. count: -1 for one that has no sectors, and bits 16 up for
-    the command with 48-bit addresses."""
+    """Send a command, with interrupts of the disk disabled. count: sectors, 1 << 16 set for a command with 48-bit
+    addresses; -1 for a command without sectors."""
     outb = io.outb
     inb = io.inb
     outb(control, NIEN)
@@ -112,7 +112,7 @@ def issue(io, ports: int, control: int, device: int, sector: int, count: int, co
 
 @micropython.viper
 def ready(inb, outb, ports: int, control: int, left: int) -> int:
-    """MORE: the disk has a block; DONE; FAILED; WAITS. left: sectors that are still to be moved."""
+    """The state of the disk. MORE: ready for a block; DONE; FAILED; WAITS. left: sectors still to be moved."""
     looks = rounds = 0
     while True:
         status = int(inb(ports + STATUS))
@@ -135,7 +135,7 @@ def ready(inb, outb, ports: int, control: int, left: int) -> int:
 
 @micropython.viper
 def run(io, ports: int, control: int, state: ptr32, parts: ptr32) -> int:
-    """Go on with a command. parts: three words each: hpa low, hpa high, bytes."""
+    """Go on with a command until DONE, WAITS, UNEVEN or FAILED. parts: three words each: hpa low, hpa high, bytes."""
     inb = io.inb
     outb = io.outb
     left = int(state[SECTORS])
@@ -178,10 +178,10 @@ def run(io, ports: int, control: int, state: ptr32, parts: ptr32) -> int:
 def at_once(
     io, state: ptr32, drive: ptr32, channel, current, later, sector: int, parts: int, count: int, kind: int, skip: int
 ) -> int:
-    """Drive.quick(): a request of one command, where the channel has none; `current` of it where the disk is waited
-    for. later(): requests of others have come meanwhile."""
+    """Drive.quick(): carry out a request of one command, if the channel is free. current: (drive, request) for the
+    channel if the disk has to be waited for. later(): called if other requests have been submitted meanwhile."""
     if count > _FEW:
-        cpu.look()  # so many have been checked already
+        cpu.look()  # pop() has checked so many buffers without a preemption point
     if state[TAKEN] or int(state[INSIDE]) == MOVES:
         return -1
     b = ptr32(parts)

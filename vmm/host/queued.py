@@ -1,8 +1,8 @@
-"""What drivers of disks with DMA and several commands at once share: requests, cut into commands.
+"""The base of drivers for disks with DMA and several commands at once: splits requests into commands.
 
-Commands of guests of the highest priority are sent first. Buffers that a device cannot take, odd ones or too many for a
-sector, go by a bounce buffer. A command that has not ended in ANSWER_S has failed: the disk is reset, so that it moves
-nothing any more, and the commands that are not late are sent again.
+Commands of guests of the highest priority are sent first. Buffers that a device cannot take (unaligned ones, or too
+many for one sector) go by a bounce buffer. A command that has not ended after ANSWER_S has failed: the disk is reset,
+which stops its DMA, and the commands that are not late are sent again.
 """
 
 import cpu
@@ -16,15 +16,15 @@ _BETWEEN = const(32)  # sectors
 
 
 class Queued:
-    """A class on top has _send(slot, kind, sector, parts), _caused() (whether it has interrupted), _next() (slot << 1 |
-    ok of the next command that has ended, or -1), _stop(), _reset() (what it was sent is forgotten, and it takes
-    commands again; ValueError where it does not).
+    """A subclass has _send(slot, kind, sector, parts), _caused() (whether it has interrupted), _next() (slot << 1 | ok
+    of the next command that has ended, or -1), _stop(), _reset() (drops all commands and makes it ready again;
+    ValueError if it stays unready).
 
-    slots: how many commands; most: buffers of one; largest: bytes of a buffer; align: of its address and size; line:
-    its interrupt's, or None. scheduler: charges guests, says which may have the CPU. take(size): host memory.
+    slots: number of commands; most: buffers of a command; largest: bytes of a buffer; align: of its address and size;
+    line: its interrupt line, or None. scheduler: charges guests, and decides which may run. take(size): host memory.
     """
 
-    flushes = True  # it has something to flush
+    flushes = True  # whether the disk has a write cache
 
     def __init__(self, scheduler, take, slots, most, largest, align, line):
         self._scheduler = scheduler
@@ -37,20 +37,20 @@ class Queued:
         self._until = [0] * slots  # TSC
         self.patience = ANSWER_S * cpu.tsc_hz
         self.timeouts = 0
-        self._dead = False  # it could not be reset
+        self._dead = False  # a reset has failed
         self._between = [take(_BETWEEN * SECTOR) for _ in range(slots)]
-        self._copies = [None] * slots  # buffers that what has been read is to be copied to
+        self._copies = [None] * slots  # target buffers of a read into the bounce buffer
         self._waiting = []
-        self._ended = []  # slots << 1 | ok of commands that have ended, until _end() has them
+        self._ended = []  # slot << 1 | ok of commands that have ended, until _end()
         self._sending = False
 
     def quick(self, _owner):
-        """None is quick: data moves without the monitor."""
+        """There is no `quick` of vmm/disks: data moves by DMA."""
 
     def submit(self, request):
-        """A request is done when all its commands are."""
+        """Queue a request; it is done when all its commands are."""
         if request.kind == FLUSH and not self.flushes:
-            request.done(True)  # what it has written is there
+            request.done(True)  # writes are durable without a flush
             return
         request.parts = joined(request.words, self._largest)
         request.under_way = 0
@@ -65,8 +65,8 @@ class Queued:
         self._go_on()
 
     def _go_on(self):
-        """Send commands as far as there are slots. In the middle of it a guest of a higher priority may submit another
-        request, which is then sent here."""
+        """Send commands as far as there are free slots. A guest of higher priority may preempt it and submit another
+        request, which is then sent here, too."""
         while self._waiting and None in self._slots and not self._sending:
             self._sending = True
             try:
@@ -86,7 +86,7 @@ class Queued:
         self._begin(slot, request.kind, sector, parts)
 
     def _begin(self, slot, *command):
-        """Send it: (kind, sector, parts)."""
+        """Send a command: (kind, sector, parts)."""
         self._commands[slot] = command
         self._until[slot] = until = cpu.rdtsc() + self.patience
         self._send(slot, *command)
@@ -115,7 +115,8 @@ class Queued:
         return taken
 
     def look(self, floor):
-        """A host interrupt has come, or a command is late. floor: only for guests of this priority and up."""
+        """Poll the disk after a host interrupt, or when a command is late. floor: only for guests of this priority and
+        above."""
         caused = self._caused()
         try:
             self._gather(self._scheduler.serve)
@@ -124,13 +125,13 @@ class Queued:
                     self._ended.remove(one)
                     self._scheduler.serve(self._slots[one >> 1].vm, lambda one=one: self._end(one))
         finally:
-            if self._ended:  # for guests below, or behind one at which the monitor failed
+            if self._ended:  # of guests below `floor`, or behind one whose done() has failed
                 self._scheduler.poll_later()
             if caused and self._line is not None:
                 cpu.line(self._line, LEVEL)
 
     def _gather(self, serve):
-        """Put commands that have ended, or are late, into _ended. serve: the scheduler's between turns, else _now."""
+        """Collect commands that have ended, or are late, in _ended. serve: the scheduler's between turns, else _now."""
         one = self._next()
         while one >= 0:
             self._ended.append(one)
@@ -189,8 +190,8 @@ class Queued:
         self._go_on()
 
     def cancel(self, owner):
-        """Requests of this owner are forgotten: when this returns, none moves anything any more. Writes that have
-        begun are done. Requests of others end later: one of the same guest might be cancelled next."""
+        """Drop the requests of this owner: after this returns, none accesses memory. Writes that have begun are
+        completed. Requests of other owners end later, since the guest's other disks may be cancelled next."""
         self._waiting = [request for request in self._waiting if request.owner is not owner]
         mine = [request for request in self._slots if request and request.owner is owner]
         for request in mine:
@@ -206,7 +207,7 @@ class Queued:
             self._scheduler.poll_later()
 
     def finish(self, owner):
-        """Requests of this owner are done when this returns."""
+        """Complete the requests of this owner."""
         while any([request and request.owner is owner for request in self._slots + self._waiting]):
             self._gather(_now)
             for one in list(self._ended):
@@ -214,7 +215,7 @@ class Queued:
                 self._end(one)
 
     def close(self):
-        """A soft reset: it moves nothing any more."""
+        """Stop the disk before a soft reset."""
         self._stop()
 
     def __repr__(self):
@@ -231,7 +232,7 @@ def _bytes(parts):
 
 
 def joined(words, most):
-    """[(hpa, bytes), ...] of a request's words: buffers that lie one behind the other are one, up to `most` bytes."""
+    """[(hpa, bytes), ...] of a request's words: adjacent buffers are joined, and split at `most` bytes."""
     out = []
     for at in range(0, len(words), 3):
         hpa, size = words[at] | words[at + 1] << 32, words[at + 2]

@@ -1,7 +1,7 @@
-"""Virtio devices of the machine, by PCI: what the drivers of all of them share. QEMU has such devices.
+"""The base of drivers for the host's virtio devices on PCI, such as QEMU's.
 
-Modern ones (virtio 1.0 and later) with split rings, and their one interrupt line. Source: virtio 1.2, "Virtio Over PCI
-Bus", "Split Virtqueues".
+Modern devices (virtio 1.0 and later) with split rings, and their one interrupt line. Source: virtio 1.2, "Virtio Over
+PCI Bus", "Split Virtqueues".
 """
 
 from array import array
@@ -41,23 +41,23 @@ _STRUCTURES = const(4)
 DESC = const(0)  # hpa, low and high; likewise those that follow
 AVAIL = const(2)
 USED = const(4)
-BELL = const(6)  # where it is notified
+BELL = const(6)  # hpa of its notification register
 NUMBER = const(8)
 SIZE = const(9)
-ADDED = const(10)  # entries of the available ring that were filled, 16 bits
-SEEN = const(11)  # entries of the used ring that were looked at, 16 bits
+ADDED = const(10)  # index of the available ring, 16 bits
+SEEN = const(11)  # index of the used ring up to which it has been read, 16 bits
 RING_WORDS = const(12)
 
 
 def kind(function):
-    """The virtio device ID of a PCI function (1 network, 2 block), 0 for one that is none."""
+    """The virtio device ID of a PCI function (1 network, 2 block), or 0."""
     if function.vendor != VENDOR:
         return 0
     return _TRANSITIONAL.get(function.device, max(function.device - DEVICES, 0))
 
 
 class Virtio:
-    """One device, reset. function: of vmm.host.pci; take(size): host memory. ValueError where it is none of 1.0."""
+    """One device, after a reset. function: of vmm.host.pci; take(size): host memory. ValueError if it is not modern."""
 
     def __init__(self, function, take):
         self._take = take
@@ -72,7 +72,7 @@ class Virtio:
         self.reset()
 
     def reset(self):
-        """It forgets what it was given, and moves nothing more. ValueError where it does not."""
+        """Reset the device, which ends its DMA, and begin its initialization. ValueError if it stays in reset."""
         write8(self.common + STATUS, 0)
         end = cpu.rdtsc() + cpu.tsc_hz
         while read8(self.common + STATUS):
@@ -100,7 +100,7 @@ class Virtio:
         write8(self.common + STATUS, self._status)
 
     def negotiate(self, wanted):
-        """The features among `wanted` that the device has. ValueError where it does not take them."""
+        """Negotiate features. Returns those among `wanted` that the device has. ValueError if it refuses them."""
         common, offered = self.common, 0
         for page in (0, 1):
             write32(common + FEATURE_SELECT, page)
@@ -116,7 +116,7 @@ class Virtio:
         return taken
 
     def ring(self, number, most):
-        """Queue `number`, of `most` entries or, where the device has fewer, so many: an array of RING_WORDS."""
+        """Create queue `number`, of `most` entries or as many as the device has: an array of RING_WORDS. ValueError."""
         common = self.common
         write16(common + QUEUE_SELECT, number)
         size = min(read16(common + QUEUE_SIZE), most)
@@ -134,7 +134,7 @@ class Virtio:
         return words
 
     def enable(self, words):
-        """Give it the ring of ring(), empty; once more after reset() and negotiate()."""
+        """Enable a queue of ring(), empty. To be called again after reset() and negotiate()."""
         common = self.common
         cpu.zero(words[DESC] | words[DESC + 1] << 32, _bytes(words[SIZE]))
         words[ADDED] = words[SEEN] = 0
@@ -148,7 +148,7 @@ class Virtio:
         self._add(DRIVER_OK)
 
     def caused(self):
-        """Whether it has interrupted since the last call; its line falls."""
+        """Whether the device has interrupted since the last call. Lowers its interrupt line."""
         return read8(self.isr)
 
     def stop(self):
@@ -156,7 +156,7 @@ class Virtio:
 
 
 def _bytes(size):
-    """Memory of a ring of so many entries."""
+    """Bytes of memory for a ring of `size` entries."""
     return 16 * size + 8 * size + 4096 + 2 * size
 
 
@@ -192,7 +192,7 @@ def write32(at: int, value: int):
 
 @micropython.viper
 def describe(ring: ptr32, n: int, hpa: int, size: int, flags: int):
-    """Descriptor n; with DESC_NEXT, the one behind it follows, the first behind the last."""
+    """Write descriptor n. With DESC_NEXT the chain goes on at the one behind it, at 0 behind the last."""
     d = ptr32((int(ring[DESC]) | int(ring[DESC + 1]) << 32) + (n << 4))
     d[0] = hpa & 0xFFFFFFFF
     d[1] = hpa >> 32
@@ -202,7 +202,7 @@ def describe(ring: ptr32, n: int, hpa: int, size: int, flags: int):
 
 @micropython.viper
 def add(ring: ptr32, head: int):
-    """Make a chain available; the device need not look until notify()."""
+    """Make a chain available. The device may not notice it before notify()."""
     avail = ptr16(int(ring[AVAIL]) | int(ring[AVAIL + 1]) << 32)
     added = int(ring[ADDED])
     avail[2 + (added & int(ring[SIZE]) - 1)] = head
@@ -213,7 +213,7 @@ def add(ring: ptr32, head: int):
 
 @micropython.viper
 def notify(ring: ptr32):
-    """Tell the device, unless it has said that it looks by itself."""
+    """Notify the device, unless it has disabled notifications."""
     used = ptr16(int(ring[USED]) | int(ring[USED + 1]) << 32)
     if int(used[0]) & 1 == 0:
         ptr16(int(ring[BELL]) | int(ring[BELL + 1]) << 32)[0] = int(ring[NUMBER])
@@ -221,7 +221,7 @@ def notify(ring: ptr32):
 
 @micropython.viper
 def used(ring: ptr32, out: ptr32) -> int:
-    """The next chain that has come back: 1, and its head and length in out[0] and out[1]; 0 where none has."""
+    """The next used chain: 1, with its head and length in out[0] and out[1]; 0: there is none."""
     base = int(ring[USED]) | int(ring[USED + 1]) << 32
     seen = int(ring[SEEN])
     if int(ptr16(base)[1]) == seen:

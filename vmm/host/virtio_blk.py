@@ -1,4 +1,4 @@
-"""Virtio disks of the machine: QEMU's. Source: virtio 1.2, "Block Device"."""
+"""Virtio disks of the host, such as QEMU's. Source: virtio 1.2, "Block Device"."""
 
 from array import array
 
@@ -19,12 +19,12 @@ _KINDS = {READ: BLK_IN, WRITE: BLK_OUT, FLUSH: BLK_SYNC}
 _SLOTS = const(8)
 _WIDE = const(32)  # descriptors of a slot: header, buffers, status
 _SLOT_BYTES = const(64)  # header, and the status behind it
-_LARGEST = const(1 << 22)  # bytes of a buffer, where the device names no other
-_WAIT_S = const(10)  # for the answer to a command of the monitor's own
+_LARGEST = const(1 << 22)  # bytes of a buffer, for a device without a limit of its own
+_WAIT_S = const(10)  # time limit of the command in _identify()
 
 
 class VirtioBlk(Queued):
-    """One disk: that of a virtio PCI function. ValueError where it does not work."""
+    """The disk of a virtio PCI function. ValueError if it does not work."""
 
     model = "virtio disk"
 
@@ -48,7 +48,7 @@ class VirtioBlk(Queued):
         device.caused()
 
     def _identify(self, take):
-        """Its serial number, by a command that is waited for: the disk is not in use yet."""
+        """The serial number, by a command that is polled for, since the disk is not in use yet."""
         at = take(ID_BYTES)
         cpu.zero(at, ID_BYTES)
         self._put(0, GET_ID, 0, [(at, ID_BYTES)])

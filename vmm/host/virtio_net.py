@@ -1,10 +1,10 @@
-"""A virtio network card of the machine: QEMU's. Source: virtio 1.2, "Network Device".
+"""A virtio network card of the host, such as QEMU's. Source: virtio 1.2, "Network Device".
 
-It has the methods of the e1000 (vmm/host/e1000.py), and buffers of 2 KiB in the monitor's memory, one for each
-descriptor; the header of virtio stands before each frame, so that what a guest's driver has said of checksums and
-segments goes on as it is.
+It has the methods of the e1000 (vmm/host/e1000.py), and a buffer of 2 KiB in the monitor's memory for each descriptor.
+virtio's header stands before each frame, so that the offloads of a guest's driver are passed on unchanged.
 
-_take() and _peek() read an entry likewise, as do those of the e1000: a common function would be one call more a frame.
+_take() and _peek() contain the same reading of an entry, as those of the e1000: a common function would be one call
+more a frame.
 """
 
 from array import array
@@ -25,16 +25,16 @@ from vmm.network.words import CSUM, ETHERNET, HEADER_BYTES, NEEDS_CSUM, NEEDS_TS
 # Words of a card
 _RX = const(0)  # address of the receive ring's words, low and high; likewise those that follow
 _TX = const(2)
-_BUFFERS = const(4)  # hpa of those of the receive ring; those of the transmit ring follow
+_BUFFERS = const(4)  # hpa of the receive ring's buffers; those of the transmit ring follow
 _ISR = const(6)
-_TAKEN = const(8)  # frames that are being used: as many of the used ring's entries that were looked at last
-_FREE = const(9)  # transmit descriptor that is filled next
-_SENT = const(10)  # oldest that is not known to have been sent
-_TOLD = const(11)  # ADDED when the card was last told
-_LINE_MASKED = const(12)  # its interrupt has come and its line is masked
+_TAKEN = const(8)  # frames in use: the last so many entries read from the used ring
+_FREE = const(9)  # next transmit descriptor to fill
+_SENT = const(10)  # oldest transmit descriptor that may not have been sent yet
+_TOLD = const(11)  # ADDED when the card was last notified
+_LINE_MASKED = const(12)  # the card has interrupted: its line is masked until it is answered
 _OUT = const(13)  # two words for used()
-_SUMS = const(15)  # the device fills in checksums
-_LENGTHS = const(16)  # of the chains that begin at each transmit descriptor; bit 31: it has come back
+_SUMS = const(15)  # the device computes checksums
+_LENGTHS = const(16)  # of the chains that begin at each transmit descriptor; bit 31: it has been used
 _CARD_WORDS = const(_LENGTHS + COUNT)
 _BACK = const(1 << 31)
 _BYTES = const(2 * COUNT * BUFFER)
@@ -42,14 +42,15 @@ _SILENT = const(1)  # flags of the available ring: no interrupts
 
 
 class VirtioNet:
-    """function: of vmm.host.pci; take(size): host memory. ValueError."""
+    """function: of vmm.host.pci; take(size): host memory. mac, can, put() and so on: as E1000. ValueError if it does
+    not work."""
 
     def __init__(self, function, take):
         self._device = device = virtio.Virtio(function, take)
         features = device.negotiate(F_CSUM | F_MAC | F_HOST_TSO4 | F_HOST_TSO6)
         self.line = device.line
         self.mac = bytes([read8(device.device + i) for i in range(6)]) if features & F_MAC else b"\x02P\0\0\0\1"
-        self.can = NEEDS_CSUM  # QEMU's user-mode network does not: _put() does it then
+        self.can = NEEDS_CSUM  # without F_CSUM, as in QEMU's user-mode network, _put() computes checksums
         for feature, bit in ((F_HOST_TSO4, NEEDS_TSO4), (F_HOST_TSO6, NEEDS_TSO6)):
             if features & feature and features & F_CSUM:
                 self.can |= bit
@@ -188,7 +189,7 @@ def _keep(card: int, count: int):
 
 @micropython.viper
 def _reclaim(card: int) -> int:
-    """How many transmit descriptors are free."""
+    """Free the descriptors of frames that have been sent. Returns the number of free ones."""
     c = ptr32(card)
     tx = int(c[_TX]) | int(c[_TX + 1]) << 32
     while int(used(tx, card + 4 * _OUT)):
@@ -217,7 +218,7 @@ def _put(card: int, parts: int, skip: int, size: int, header: int) -> int:
     cpu.copy(buffers + first * BUFFER, header, HEADER_BYTES)
     fill(buffers, first, HEADER_BYTES, parts, skip, size)
     h = ptr32(buffers + first * BUFFER)
-    if int(h[0]) & CSUM and c[_SUMS] == 0:  # a frame in one buffer: without the feature nothing is cut
+    if int(h[0]) & CSUM and c[_SUMS] == 0:  # the frame is in one buffer: without F_CSUM there is no segmentation
         fill_sum(buffers + first * BUFFER + HEADER_BYTES, int(h[1]) >> 16, int(h[2]) & 0xFFFF, size)
         h[0] = 0
         h[1] = 0

@@ -1,7 +1,7 @@
-"""The guest-physical memory map of a PC: where RAM lies and what E820h says of it.
+"""The guest-physical memory map of a PC: the blocks of RAM, and the map that E820h returns.
 
 RAM starts at 0 and has one hole, 0xC0000000-0xFFFFFFFF, for memory-mapped
-devices; what does not fit below it continues at 4 GiB. The ranges follow the
+devices; the rest continues at 4 GiB. The ranges follow the
 Address Range Descriptor of ACPI, "System Address Map Interfaces".
 """
 
@@ -15,7 +15,7 @@ RESERVED = const(2)
 EBDA = const(0x9FC00)  # 1 KiB below 640 KiB
 VGA = const(0xA0000)
 OPTION_ROMS = const(0xC0000)
-BIOS = const(0xE0000)  # 128 KiB: ACPI and MP tables, as firmware places them
+BIOS = const(0xE0000)  # 128 KiB: ACPI and MP tables
 TABLES_END = const(0xF1000)
 ONE_MIB = const(0x100000)
 MMIO_HOLE = const(0xC0000000)
@@ -32,7 +32,7 @@ def ram(size):
 def e820(size):
     """The map [(gpa, bytes, type), ...] of a guest with `size` bytes of RAM, ascending.
 
-    A size that is no multiple of 4 KiB loses the rest. ValueError below 4 KiB.
+    The size is rounded down to a multiple of 4 KiB. ValueError below 4 KiB.
     """
     size &= ~(PAGE - 1)
     if size < PAGE:

@@ -1,9 +1,9 @@
 """Extended page tables: guest-physical to host-physical, with access rights.
 
-Maps with the largest pages that the CPU has and the alignment allows; splits a page where a part of it gets other
-rights. A leaf keeps the rights that it was mapped with in bits that the CPU ignores. A watcher narrows them
-(vmm/memory/rights.py); nothing ever widens them beyond the mapping's. Source: SDM Vol. 3C, "The Extended Page Table
-Mechanism (EPT)".
+Maps with the largest pages that the CPU supports and the alignment allows; splits a page when a part of it gets other
+rights. A leaf stores the rights of its mapping in bits that the CPU ignores. A watcher narrows the effective rights
+(vmm/memory/rights.py), which never exceed the mapping's. Source: SDM Vol. 3C, "The Extended Page Table Mechanism
+(EPT)".
 """
 
 import cpu
@@ -20,13 +20,13 @@ RWX = const(7)
 
 UC = const(0)
 WB = const(6)
-RAM = const(6 | 1 << 3)  # write-back, and "ignore PAT": whatever the guest's page tables say
+RAM = const(6 | 1 << 3)  # write-back, and "ignore PAT": the guest's page tables have no influence
 
 LARGE = const(1 << 7)
 _LEVELS = const(4)
 _ENTRIES = const(512)  # of a table
 _LOOK = const(128)  # of them that are written between two looks for guests above
-_DEFERRED = const(1 << 52)  # software bit: the page is mapped at its first touch
+_DEFERRED = const(1 << 52)  # software bit: the page is mapped at its first access
 DEFERRED_HIGH = const(1 << 20)
 _OWN = const(53)  # software bits 55:53: the rights of the mapping itself
 OWN_HIGH = const(21)
@@ -41,9 +41,9 @@ def _shift(level):
 class Ept:
     """One guest's tables.
 
-    pages: the allocator of host pages. levels: the leaf sizes that the CPU has, from SIZES. invalidate(): called after
-    a change that takes rights away or moves a page. made(gpa, size): called when leaves have been rewritten with their
-    mapping's own rights.
+    pages: the allocator of host pages. sizes: the leaf sizes that the CPU supports, of SIZES. invalidate(): called
+    after a change that takes rights away or moves a page. made(gpa, size): called when leaves have been written with
+    the full rights of their mapping.
     """
 
     def __init__(self, pages, sizes):
@@ -68,7 +68,7 @@ class Ept:
         self.root = self.eptp = 0
 
     def _descend(self, gpa, level):
-        """Return (table, index) of the entry for gpa at `level`, splitting and making tables."""
+        """Return (table, index) of the entry for gpa at `level`, splitting pages and creating tables."""
         table = self.root
         for at in range(_LEVELS - 1, level, -1):
             index = gpa >> _shift(at) & 0x1FF
@@ -83,7 +83,7 @@ class Ept:
         return table, gpa >> _shift(level) & 0x1FF
 
     def _split(self, entry, level):
-        """Return an entry for a table of 512 leaves that together map what `entry` mapped."""
+        """Return an entry for a new table of 512 leaves with the same mapping as `entry`."""
         table = self._table()
         step = SIZES[level - 1]
         large = LARGE if level - 1 else 0
@@ -92,10 +92,10 @@ class Ept:
         return table | RWX
 
     def map(self, gpa, hpa, size, rights=RWX, memory_type=RAM):
-        """Map [gpa, gpa + size) to [hpa, hpa + size): all multiples of 4 KiB (ValueError). rights: its own.
+        """Map [gpa, gpa + size) to [hpa, hpa + size): all multiples of 4 KiB, else ValueError. rights: of the mapping.
 
-        With RAM a guest that maps its memory uncacheable neither slows the bus down for others nor sees what is
-        not coherent with the monitor's own, cached accesses.
+        With memory_type RAM, a guest that maps its memory uncacheable does not slow the bus down for others, and stays
+        coherent with the monitor's cached accesses.
         """
         if (gpa | hpa | size) & (PAGE - 1):
             raise ValueError("map %#x -> %#x, %#x bytes: not whole pages" % (gpa, hpa, size))
@@ -110,14 +110,14 @@ class Ept:
                     break
             step = SIZES[level]
             table, index = self._descend(gpa, level)
-            count = min(_ENTRIES - index, (end - gpa) // step)  # beyond its table, a larger page may do
+            count = min(_ENTRIES - index, (end - gpa) // step)  # behind this table a larger page may fit
             _fill(table, index, index + count, hpa | rest | (LARGE if level else 0), step)
             gpa += count * step
             hpa += count * step
         self.made(start, size)
 
     def defer(self, gpa, hpa, size):
-        """Map [gpa, gpa + size) to [hpa, hpa + size), each page from its first touch on (vmm/handlers/touch.py).
+        """Map [gpa, gpa + size) to [hpa, hpa + size), each page at its first access (vmm/handlers/touch.py).
 
         The caller invalidates.
         """
@@ -156,7 +156,7 @@ class Ept:
         return runs
 
     def unmap(self, gpa, size):
-        """Let accesses to [gpa, gpa + size) exit as EPT violations; both are whole pages."""
+        """Unmap [gpa, gpa + size), whole pages: accesses exit as EPT violations."""
         end = gpa + size
         while gpa < end:
             level = 0
@@ -173,7 +173,7 @@ class Ept:
         self.invalidate()
 
     def _drop(self, table, level):
-        """Free a table that nothing leads to any more, and those behind it. level: of its entries."""
+        """Free a table that is not in use any more, and those below it. level: of its entries."""
         for index in range(_ENTRIES if level else 0):
             entry = _read(table, index)
             if entry and not entry & LARGE:
@@ -182,13 +182,13 @@ class Ept:
         self._pages.give(table)
 
     def own(self, gpa):
-        """The rights that the page at gpa was mapped with (R, W, X or-ed); 0 where no page is mapped."""
+        """The rights of the mapping at gpa (R, W, X or-ed); 0 if no page is mapped."""
         return self.walk(gpa)[0] >> _OWN & RWX
 
     def narrow(self, gpa, rights, hpa=None):
-        """Give the page at gpa its mapping's rights and-ed with `rights`; no effect where no page is mapped.
+        """Give the page at gpa its mapping's rights and-ed with `rights`; no effect if no page is mapped.
 
-        hpa: a page that it is mapped to from now on. The caller invalidates.
+        hpa: the page to which it is mapped from now on. The caller invalidates.
         """
         if self.walk(gpa)[1]:
             table, index = self._descend(gpa, 0)
@@ -198,13 +198,12 @@ class Ept:
             _write(table, index, entry & ~(RWX | _DEFERRED) | entry >> _OWN & rights & RWX)
 
     def place(self, gpa):
-        """The hpa of the entry of the page at gpa, which is mapped by an entry of its own as long as a watcher narrows
-        it."""
+        """The hpa of the entry of the page at gpa. It stays the same as long as a watcher narrows the page's rights."""
         table, index = self._descend(gpa, 0)
         return table + 8 * index
 
     def join(self, gpa):
-        """Replace the small pages around gpa by one large page where that maps the same.
+        """Replace the small pages around gpa by one large page with the same mapping, if there is one.
 
         The caller invalidates.
         """
@@ -225,10 +224,9 @@ class Ept:
             self._pages.give(table)
 
     def lay(self, gpa, hpa, rights):
-        """Map the page at gpa to a page of the monitor's for a while; returns what lift() takes.
+        """Map the page at gpa to a page of the monitor for a while. Returns the argument of lift().
 
-        Tables that this adds are freed by lift(), so that nothing grows. The caller invalidates where a page was
-        mapped.
+        lift() frees the tables that this adds. The caller invalidates if a page was mapped there.
         """
         table = self.root
         for at in range(_LEVELS - 1, 0, -1):
@@ -249,7 +247,7 @@ class Ept:
         return table, index, entry, []
 
     def lift(self, laid):
-        """Undo lay(), of several the last one first. The caller invalidates."""
+        """Undo lay(); several calls in reverse order. The caller invalidates."""
         table, index, entry, made = laid
         _write(table, index, entry)
         for hpa in made:
@@ -257,7 +255,7 @@ class Ept:
             self._pages.give(hpa)
 
     def walk(self, gpa):
-        """Return (entry, page size) of the leaf for gpa, or (entry, 0) where there is none."""
+        """Return (entry, page size) of the leaf for gpa, or (0, 0) if there is none."""
         table = self.root
         for at in range(_LEVELS - 1, -1, -1):
             entry = _read(table, gpa >> _shift(at) & 0x1FF)
@@ -269,14 +267,14 @@ class Ept:
         return 0, 0
 
     def translate(self, gpa):
-        """Return the hpa, or None."""
+        """Return the hpa of gpa, or None if it is not mapped."""
         entry, size = self.walk(gpa)
         if not size or not entry & RWX:
             return None
         return entry & ADDRESS & ~(size - 1) | gpa & (size - 1)
 
 
-# Entries are below 2**62, and no object then.
+# Entries are below 2**62: small ints.
 @micropython.viper
 def _read(table: int, index: int) -> int:
     t = ptr32(table)
@@ -292,7 +290,7 @@ def _write(table: int, index: int, entry: int):
 
 @micropython.viper
 def _fill(table: int, index: int, end: int, entry: int, step: int):
-    """Write entries of a table, each `step` bytes further."""
+    """Write entries index to end - 1 of a table, each mapping `step` bytes after the one before."""
     t = ptr32(table)
     look = cpu.look
     while index < end:
@@ -306,7 +304,7 @@ def _fill(table: int, index: int, end: int, entry: int, step: int):
 
 @micropython.viper
 def _continues(table: int, entry: int, step: int) -> int:
-    """Whether all entries of a table are what _fill() writes from `entry` on."""
+    """Whether all entries of a table are those that _fill() would write from `entry` on."""
     t = ptr32(table)
     index = 0
     look = cpu.look
@@ -322,7 +320,7 @@ def _continues(table: int, entry: int, step: int) -> int:
 
 @micropython.viper
 def _waiting(table: int, index: int) -> int:
-    """How many entries of a table, from `index` on, are deferred."""
+    """The number of consecutive deferred entries of a table from `index` on."""
     t = ptr32(table)
     first = index
     while index < _ENTRIES:

@@ -3,7 +3,7 @@
 import micropython
 from micropython import const
 
-_PIECE = const(1024)  # bytes between two looks at the clock: a guest of higher priority can preempt this
+_PIECE = const(1024)  # bytes between two preemption points
 
 
 def ones(hpa, size):

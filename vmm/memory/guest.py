@@ -1,8 +1,8 @@
 """A guest's RAM, by guest-physical address.
 
-RAM is contiguous in host memory; where the guest has more than fits below the hole for
-devices, the rest lies at 4 GiB (vmm/memory/e820.py has the map). Reads and writes outside RAM
-raise ValueError: devices are reached through the bus, never through here.
+RAM is contiguous in host memory; the part that does not fit below the hole for devices lies
+at 4 GiB (vmm/memory/e820.py has the map). Reads and writes outside RAM raise ValueError:
+devices are accessed by the bus only.
 """
 
 import struct
@@ -31,7 +31,7 @@ class GuestMemory:
 
     def __init__(self, segments):
         self._set(tuple(segments))
-        self.covered = -1  # number of a page that a device hides from the guest, -1: none
+        self.covered = -1  # number of the page of RAM that a device hides, -1: none
 
     def _set(self, segments):
         self.segments = segments
@@ -53,7 +53,7 @@ class GuestMemory:
         return _outside(gpa, size)
 
     def has(self, gpa, size=1):
-        """True where [gpa, gpa + size) is RAM that the guest reaches."""
+        """Whether [gpa, gpa + size) is RAM that the guest can access."""
         return gpa >> 12 != self.covered and locate(self.table, gpa, size) >= 0
 
     def view(self, gpa, size):
@@ -78,7 +78,7 @@ class GuestMemory:
             piece = source[at : at + _PIECE]
             self.view(gpa + at, len(piece))[:] = piece
 
-    # These four in viper: a walk of lists or page tables is made of them.
+    # These four in viper, since walks of lists and page tables consist of them.
 
     @micropython.viper
     def read_u8(self, gpa: int) -> uint:

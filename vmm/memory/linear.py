@@ -1,8 +1,8 @@
-"""Guest memory as the CPU itself accesses it, for code that acts in the CPU's place.
+"""Accesses to guest memory by linear address with all of the CPU's checks, for code that emulates the CPU.
 
-The emulator, string I/O, descriptor tables and task switches use it. An operand is checked as the CPU checks it
-(segment, canonical form, alignment, paging with all rights), every page of it before the first byte is read or written;
-a check that fails raises vmm.fault.Fault. Debugging reads use vmm/memory/look.py instead. Limits: shadow stacks are not
+The emulator, string I/O, descriptor tables and task switches use it. An operand is checked as by the CPU (segment,
+canonical form, alignment, paging with all rights), every page of it before the first byte is read or written; a check
+that fails raises vmm.fault.Fault. Debugging reads use vmm/memory/look.py instead. Limits: shadow stacks are not
 checked; an access to several pages is not one locked access. Source: SDM Vol. 3A, "Limit Checking", "Type Checking",
 "Null Segment Selector Checking", "Canonical Addressing", "Determination of Access Rights", "Interrupt 17 - Alignment
 Check Exception".
@@ -18,25 +18,25 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")  # in the order of their encodin
 
 
 class Unbacked(ValueError):
-    """A paging structure of the guest lies outside its memory; the text says for which address."""
+    """A paging structure of the guest lies outside its memory; the text has the address that was translated."""
 
 
 def canonical(gva, width=48):
-    """True where the bits from width - 1 on are all alike. gva: unsigned."""
+    """Whether the bits from width - 1 on are all equal. gva: unsigned."""
     upper = gva >> (width - 1)
     return upper == 0 or upper == (1 << (65 - width)) - 1
 
 
 class Linear:
-    """One VM's. load(vcpu) first: at each exit, and after a change of mode, CR0, CR3, CR4 or a segment.
+    """The accesses of one VM. load(vcpu) first: at each exit, and after a change of mode, CR0, CR3, CR4 or a segment.
 
-    `access` is that of vmm/memory/paging.py. `explicit` are its bits for an operand of the instruction at RIP (CPL 3,
-    EFLAGS.AC); without them an access is the CPU's own, as to descriptor tables and TSSs. Unbacked: the guest's
-    paging structures lie outside its memory.
+    `access` is that of vmm/memory/paging.py. `explicit`: its bits for an operand of the instruction at RIP (CPL 3,
+    EFLAGS.AC); without them an access is implicit, as those to descriptor tables and TSSs. Methods raise Fault, and
+    Unbacked if the guest's paging structures lie outside its memory.
     """
 
     def __init__(self, vm):
-        """vm: walker, load_walker(), physical_read(), _write(), _load() and _store()."""
+        """vm: has walker, load_walker(), physical_read(), physical_write(), physical_load() and physical_store()."""
         self._vm = vm
         self._vcpu = None
         self._walker = vm.walker
@@ -63,9 +63,9 @@ class Linear:
     # -- addresses
 
     def address(self, segment, offset, size, write):
-        """The linear address of `size` bytes at `offset`, which is within the address size, of a segment by its number.
+        """The linear address of `size` bytes at `offset`, already cut to the address size, of segment number `segment`.
 
-        What the segment refuses is #SS(0) for the stack segment and #GP(0) for others.
+        An access that the segment forbids is #SS(0) for the stack segment and #GP(0) for others.
         """
         if self.bits == 64:
             gva = offset
@@ -90,13 +90,13 @@ class Linear:
         return base + offset & 0xFFFFFFFF
 
     def _real(self):
-        """Real-address or virtual-8086 mode: code may be written."""
+        """Whether the mode is real-address or virtual-8086: code segments are writable."""
         return not self._vcpu.cr0 & CR0_PE or bool(self._vcpu.rflags & RFLAGS_VM)
 
     def operand(self, segment, offset, size, access, alignment=0):
-        """The pieces, page by page, of an operand of the instruction at RIP, once the access is checked.
+        """Check the access to an operand of the instruction at RIP. Returns its pieces, page by page.
 
-        alignment: bytes that #AC demands where they differ from `size`.
+        alignment: the one that #AC requires, if it differs from `size`.
         """
         gva = self.address(segment, offset, size, access & paging.WRITE)
         if self._aligned:
@@ -111,7 +111,7 @@ class Linear:
             raise Fault(fault.AC)
 
     def gpa(self, gva, access):
-        """The gpa of a linear address, or Fault."""
+        """The gpa of a linear address."""
         gpa = self._walker.translate(gva, access)
         if gpa >= 0:
             return gpa
@@ -122,9 +122,9 @@ class Linear:
         raise Fault(fault.PF, ~gpa, gva & MASK64)
 
     def pieces(self, gva, size, access, mask=MASK64):
-        """[(gpa, size), ...] of a range, page by page; accessed and dirty flags are set once all of it may be accessed.
+        """[(gpa, size), ...] of a range, page by page. Accessed and dirty flags are set after all pages are checked.
 
-        mask: where addresses wrap.
+        mask: of addresses, which wrap around.
         """
         piece = PAGE - (gva & (PAGE - 1))
         if size <= piece:
@@ -141,13 +141,13 @@ class Linear:
     # -- the operand's value
 
     def get(self, pieces):
-        """The value of `pieces`, as an unsigned number; a device is read once."""
+        """The value of `pieces` as an unsigned number. A device is read once."""
         if len(pieces) == 1:
             return self._vm.physical_load(pieces[0][0], pieces[0][1])
         return int.from_bytes(b"".join([self._vm.physical_read(gpa, size) for gpa, size in pieces]), "little")
 
     def put(self, pieces, value):
-        """Write a number that fits."""
+        """Write a number that fits the size of `pieces`."""
         if len(pieces) == 1:
             self._vm.physical_store(pieces[0][0], pieces[0][1], value)
             return
@@ -160,7 +160,7 @@ class Linear:
     # -- bytes
 
     def touch(self, gva, size, access):
-        """Raise the fault that an access would raise."""
+        """Check an access: raise the fault that it would raise."""
         self.pieces(gva, size, access)
 
     def read(self, gva, size, access=0):

@@ -1,8 +1,8 @@
-"""Guest memory for reading without effects: the prompt, symbols, a debugger, a dump.
+"""Accesses to guest memory without side effects: for the prompt, symbols, debugger and dumps.
 
-A read never faults the guest: it checks no rights, sets no accessed or dirty flag and reads no device. It takes an
-address space, which need not be the current one, and an address that cannot be read raises an error that says why. Code
-that acts in the CPU's place uses vmm/memory/linear.py.
+A read checks no rights, sets no accessed or dirty flag and reads no device. The address space need not be the current
+one. An address that cannot be read raises ValueError with the reason. Code that emulates the CPU uses
+vmm/memory/linear.py.
 """
 
 import struct
@@ -21,7 +21,7 @@ _PROGRAM_PCID = const(1 << 11)
 
 
 class Space:
-    """One address space of a guest. walker: loaded, and used by nothing else; memory: vmm.memory.guest.GuestMemory."""
+    """One address space of a guest. walker: loaded, and not shared; memory: vmm.memory.guest.GuestMemory."""
 
     def __init__(self, walker, memory):
         self._walker = walker
@@ -32,7 +32,7 @@ class Space:
         self.paged = walker.mode != 0  # addresses are translated by tables in the guest's memory
 
     def translate(self, gva):
-        """Return the gpa. ValueError says why there is none."""
+        """Return the gpa. ValueError with the reason if there is none."""
         gpa = walk(self._memory.table, self.root, self.shift, gva, 0)
         if gpa >= 0:
             return gpa
@@ -50,7 +50,7 @@ class Space:
         raise ValueError("gva %#x %s" % (gva & MASK64, why))
 
     def _pieces(self, gva, size):
-        """[(gpa, size), ...]: all of it, or ValueError."""
+        """[(gpa, size), ...] of the whole range. ValueError."""
         out = []
         if size < 0:
             raise ValueError("%d bytes: a number from 0 up" % size)
@@ -66,7 +66,7 @@ class Space:
 
     @micropython.viper
     def number(self, gva: int, size: int) -> uint:
-        """Return the little-endian unsigned number of `size` bytes, 1 to 8."""
+        """Return the little-endian unsigned number of `size` bytes, 1 to 8. ValueError."""
         hpa = -1
         if (gva & PAGE - 1) + size <= PAGE:
             memory = self._memory
@@ -87,7 +87,7 @@ class Space:
         return int.from_bytes(self.read(gva & MASK64, size), "little")
 
     def read(self, gva, size):
-        """Return bytes."""
+        """Return bytes. ValueError."""
         if 0 < size <= PAGE - (gva & (PAGE - 1)) and self._memory.covered < 0:
             hpa = walk(self._memory.table, self.root, self.shift, gva, 1)
             if hpa >= 0:
@@ -95,7 +95,7 @@ class Space:
         return b"".join([self._memory.read(gpa, piece) for gpa, piece in self._pieces(gva, size)])
 
     def write(self, gva, data):
-        """Write bytes, whatever the pages' rights are; all or nothing."""
+        """Write bytes, regardless of the pages' rights: all of them, or ValueError."""
         at = 0
         for gpa, piece in self._pieces(gva, len(data)):
             self._memory.write(gpa, data[at : at + piece])
@@ -106,9 +106,9 @@ class Space:
 def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
     """The gpa of a gva in 4-level or 5-level paging, or with `host` its hpa.
 
-    Below zero where it leads to no RAM: paging.Walker.translate(gva, PEEK), which computes the same, says why. Reserved
-    bits of an address lead there too; NXE must be set. table: of GuestMemory; root: a CR3; shift: of the Walker. In
-    viper, since reading lists and objects is hardly anything else.
+    Below zero if it is not in RAM, or an entry has reserved bits: paging.Walker.translate(gva, PEEK), which computes
+    the same, has the reason. NXE must be set. table: of GuestMemory; root: a CR3; shift: of the Walker. In viper, since
+    reading lists and objects of guests consists mostly of walks.
     """
     upper = gva >> (shift + 8) & (1 << 56 - shift) - 1
     if upper != 0 and upper + 1 != 1 << 56 - shift:
@@ -120,7 +120,7 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
     while True:
         hpa = -1
         left = end
-        while left:  # locate(), without the call, from the piece of RAM on that the table before was in
+        while left:  # locate(), inlined, beginning with the segment of the table before
             at = page - (int(table[i + FIRST_PAGE]) << 12)
             if at >= 0 and at + PAGE <= int(table[i + SIZE_LOW]) | int(table[i + SIZE_HIGH]) << 32:
                 hpa = (int(table[i + HPA_LOW]) | int(table[i + HPA_HIGH]) << 32) + at
@@ -148,7 +148,7 @@ def walk(table: ptr32, root: int, shift: int, gva: int, host: int) -> int:
 
 
 def misuse(gva, what):
-    """The ValueError for what is no address, or no bytes: a symbol's name most of all."""
+    """The ValueError for an argument that is no address or no bytes, such as the name of a symbol."""
     if isinstance(gva, int):
         return ValueError("%r are neither bytes nor a number of them" % (what,))
     more = ": vm.symbols[%r] is that of a symbol" % gva if isinstance(gva, str) else ""
@@ -157,11 +157,11 @@ def misuse(gva, what):
 
 @micropython.viper
 def translate(vcpu, gva):
-    """The gpa of a gva in a vCPU's address space. ValueError says why there is none."""
+    """The gpa of a gva in a vCPU's address space. ValueError with the reason if there is none."""
     root = tables(vcpu)
     levels = int(root) & 7
     if levels:
-        # Numbers are passed on as the objects that they are: to make one again takes 40 ticks, above 2**62 more.
+        # gva and gpa stay objects: converting one to a word and back takes 40 ticks, above 2**62 more.
         gpa = walk(vcpu.memory.table, root, 3 + 9 * levels, gva, 0)
         if int(gpa) >= 0:
             return gpa
@@ -169,11 +169,11 @@ def translate(vcpu, gva):
 
 
 def holding(vcpu, gva, where=None):
-    """The address space that is named, by a CR3 or a Space; else the current one, or that of the kernel's half where
-    the current one is its counterpart for programs and lacks the page.
+    """The address space `where`, a Space or a CR3. None: the current one; or, if that is the user table of Linux's
+    page-table isolation and lacks a page of the kernel's half, the kernel's.
 
-    Linux's page-table isolation has the program's table 4 KiB behind the kernel's, and another PCID: bits 12 and 11 of
-    CR3 (arch/x86/entry/calling.h); what they map for programs is the same.
+    With page-table isolation the user table is 4 KiB behind the kernel's and has another PCID: bits 12 and 11 of CR3
+    (arch/x86/entry/calling.h). Both map the same for user mode.
     """
     if isinstance(where, Space):
         return where
@@ -195,7 +195,7 @@ def holding(vcpu, gva, where=None):
 
 
 def _are_pair(memory, kernels, programs):
-    """Whether two top tables, by gpa, map the same for programs; the kernel's forbids execution of that."""
+    """Whether two top tables, by gpa, map the same for user mode, apart from XD, which the kernel's sets."""
     if not memory.has(kernels, 2 * PAGE):
         return False
     first = struct.unpack("<256Q", memory.read(kernels, PAGE // 2))
@@ -205,7 +205,7 @@ def _are_pair(memory, kernels, programs):
 
 
 def space(vcpu, cr3=None):
-    """The address space that the vCPU is in; with `cr3` that of another task in the same paging mode."""
+    """The vCPU's current address space; with `cr3` that of another task in the same paging mode."""
     vm = vcpu.vm
     walker = vm.new_walker()
     walker.follow(vcpu, cr3)

@@ -1,9 +1,8 @@
-"""Host-physical memory: what the firmware left, handed out in 4 KiB pages.
+"""The allocator of host-physical memory, in pages of 4 KiB.
 
 One allocator owns all memory that is neither image, heap nor boot module. Addresses are
-host-physical (and, as the monitor's map is the identity, host-virtual). Memory is zeroed
-when it is given back, so that nothing of one guest reaches the next; what was never
-handed out is zeroed at the first hand-out.
+host-physical (and host-virtual: the monitor's mapping is the identity). Memory is zeroed
+when it is given back, so that no data of one guest reaches the next, and when it is taken.
 """
 
 from micropython import const
@@ -18,7 +17,7 @@ class OutOfMemory(MemoryError):
 
 
 def _nothing(_):
-    """hold() where there are no guests."""
+    """hold() of an allocator without guests."""
 
 
 def _round_up(value, align):
@@ -32,8 +31,8 @@ class Pages:
     """
 
     def __init__(self, ranges, zero, hold=_nothing):
-        """ranges: [(start, size)] of free memory. zero(hpa, size) clears memory. hold(1), hold(-1): no guest runs
-        in between."""
+        """ranges: [(start, size)] of free memory. zero(hpa, size) clears memory. hold(1), hold(-1): disable preemption
+        by guests in between."""
         self._hold = hold
         self._zero = zero
         self.free = []
@@ -56,7 +55,7 @@ class Pages:
         return max([end - start for start, end in self.free] or [0])
 
     def reserve(self, start, size):
-        """Remove [start, start + size) from the free ranges, as far as it is free."""
+        """Remove the free parts of [start, start + size) from the free ranges."""
         end = _round_up(start + size, PAGE)
         start &= ~(PAGE - 1)
         kept = []
@@ -72,7 +71,7 @@ class Pages:
         self.total = self.available
 
     def take(self, size, align=PAGE):
-        """Return the hpa of `size` zeroed bytes (rounded up to pages). Raises OutOfMemory, ValueError for no bytes."""
+        """Return the hpa of `size` zeroed bytes, rounded up to pages. OutOfMemory; ValueError for a size below 1."""
         if size <= 0:
             raise ValueError("%d bytes of host memory cannot be taken" % size)
         size = _round_up(size, PAGE)
@@ -100,7 +99,7 @@ class Pages:
         )
 
     def give(self, hpa):
-        """Give back what take() returned; it is zeroed now."""
+        """Zero and free memory of take(). ValueError if it was not taken."""
         if hpa not in self._used:
             raise ValueError("%#x was not taken" % hpa)
         size = self._used.pop(hpa)

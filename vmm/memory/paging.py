@@ -1,19 +1,19 @@
-"""The guest's own paging: guest-virtual to guest-physical, as its CPU would translate.
+"""The guest's paging: translates guest-virtual to guest-physical addresses as the CPU does.
 
 No paging, 32-bit with PSE and PSE-36, PAE, 4-level and 5-level; access rights with WP,
 NXE, SMEP, SMAP and the protection keys of user pages; accessed and dirty flags. Limits: shadow
-stacks and the keys of supervisor pages are not checked; flags are set without a lock, the
-guest's other CPUs being stopped. Source: SDM Vol. 3A, "Paging"; "PDPTE Registers".
+stacks and the keys of supervisor pages are not checked; flags are set without a lock, since the
+guest's other CPUs do not run meanwhile. Source: SDM Vol. 3A, "Paging"; "PDPTE Registers".
 
 Entries are read in 32-bit halves, and a gva may be signed: the kernel half of the
-address space is then a small int too, and a translation allocates nothing.
+address space is then a small int, too, and a translation allocates nothing.
 """
 
 from micropython import const
 
 from vmm.vtx.x86 import CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PKE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE
 
-# Bits of `access`, which are those of the page-fault error code
+# Bits of `access`, at first those of the page-fault error code
 WRITE = const(1 << 1)
 USER = const(1 << 2)
 FETCH = const(1 << 4)
@@ -56,7 +56,7 @@ class Walker:
         self.load(0, 0, 0, 0)
 
     def follow(self, vcpu, cr3=None):
-        """Take over a vCPU's registers; with `cr3` those of another task, whose PDPTEs are in memory only."""
+        """Load a vCPU's registers; with `cr3` for another task, whose PDPTEs are in memory only."""
         cr0 = vcpu.cr0
         cr4 = vcpu.cr4
         efer = vcpu.efer
@@ -70,8 +70,8 @@ class Walker:
     def load(self, cr0, cr3, cr4, efer, pdptes=None, vcpu=None):
         """Load the control registers; `mode` becomes 0, 32, 36 (PAE), 48 or 57.
 
-        pdptes: the four that MOV to CR3 loaded; without them they are read from memory. vcpu: its `pkru` is read only
-        where CR4.PKE is set and a user page is accessed, since that is expensive.
+        pdptes: the four PDPTE registers; None: they are read from memory. vcpu: its `pkru` is read only if CR4.PKE is
+        set and a user page is accessed, since that is expensive.
         """
         if not cr0 & CR0_PG:
             self.mode = self.shift = 0

@@ -1,31 +1,30 @@
-"""Which pages are watched, and the rights that remain to these pages.
+"""The watched pages of a guest, and their rights in EPT.
 
-The rights of a page in EPT are its mapping's own, less those that each watcher takes away, rounded to what EPT can
-express: there are no pages that can be written and not read, and none that can only be executed where the CPU lacks
-them. Nothing else changes rights, so watchers come and go in any order, and a window that a guest may only read stays
-read-only. Source: SDM Vol. 3C, "EPT Misconfigurations".
+A page's rights are its mapping's, less those that each watcher takes away, reduced to what EPT can express: a page that
+is writable is readable, and execute-only pages need the CPU's support. Rights are changed nowhere else, so watchers can
+be added and removed in any order, and a read-only window stays read-only. Source: SDM Vol. 3C, "EPT Misconfigurations".
 
-A page can also be split: fetches go to another page of the host than reads and writes do (show()). It is execute-only
-then, except during a step, which has its other rights and the page itself. Where EPT has no such pages it cannot
-be accessed at all meanwhile.
+A page can also be split: fetches use another host page than reads and writes (show()). It is execute-only then, except
+during a step, which has the page's other rights and the page itself. Without execute-only pages in EPT it is not
+accessible at all meanwhile.
 """
 
 from vmm.memory.ept import RWX, R, W, X
 
 
 class Rights:
-    """One guest's. ept: its vmm.memory.ept.Ept. execute_only: EPT has pages with X alone."""
+    """The rights of one guest. ept: its vmm.memory.ept.Ept. execute_only: whether EPT supports pages with X only."""
 
     def __init__(self, ept, execute_only):
         self._ept = ept
         self._execute_only = execute_only
         self._taken = {}  # gpa: {watcher: rights that it takes away}
         self._lent = {}  # gpa: rights lent for one step
-        self._shown = {}  # gpa: (hpa that fetches see, hpa of its own, written())
+        self._shown = {}  # gpa: (hpa for fetches, hpa of its own, written())
         ept.made = self._made
 
     def take(self, gpa, watcher, rights):
-        """A watcher takes these rights (R, W, X or-ed) from the page at gpa, in place of those before; 0: none.
+        """A watcher takes these rights (R, W, X or-ed) away from the page at gpa, instead of those before; 0: none.
 
         The caller invalidates.
         """
@@ -58,9 +57,10 @@ class Rights:
         return gpa in self._taken
 
     def show(self, gpa, hpa, own, written=None):
-        """Fetches from the page at gpa see the page at `hpa`, its own is `own`; None: they see its own again.
+        """Make fetches from the page at gpa use the page at `hpa`; None: its own again, which is at `own`.
 
-        written(): called when a step has been lent the right to write to it. The caller takes R and W, and invalidates.
+        written(): called after a step that was lent W, since it may have written to the page. The caller takes R and W
+        away, and invalidates.
         """
         self._shown[gpa] = hpa, own, written
         self._apply(gpa)
@@ -68,10 +68,10 @@ class Rights:
             del self._shown[gpa]
 
     def lend(self, gpa, rights):
-        """Give a watched page these rights of its mapping, and those lent before, until restore()."""
+        """Lend a watched page these rights of its mapping, in addition to those lent before, until restore()."""
         have = self._lent.get(gpa, self.left(gpa))
         if not rights & ~have:
-            have = RWX  # the CPU refused a right that should be there: lend all, or the exit repeats for ever
+            have = RWX  # the CPU refused a right that the page has: lend all, or the exit would repeat forever
         have |= rights
         if have & W or have & X and not self._execute_only:
             have |= R
@@ -98,7 +98,7 @@ class Rights:
         self._ept.narrow(gpa, rights, hpa)
 
     def _made(self, gpa, size):
-        """Leaves have been rewritten: narrow the watched pages among them again."""
+        """Leaves have been written with full rights: narrow the watched pages among them again."""
         for page in self._taken:
             if gpa <= page < gpa + size:
                 self._apply(page)

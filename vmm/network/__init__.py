@@ -1,1 +1,1 @@
-"""Frames between guests and to the host's network: switches, their ports, offloads, what policies and captures see."""
+"""Frames between guests and to the host's network: switches, their ports, offloads, packets for policies, captures."""

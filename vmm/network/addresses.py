@@ -1,4 +1,4 @@
-"""The table of a switch: which address is behind which port, in viper."""
+"""The address table of a switch, in viper: which address is behind which port."""
 
 import micropython
 
@@ -13,7 +13,7 @@ from vmm.network.words import (
 
 @micropython.viper
 def find(switch: int, low: int, high: int) -> int:
-    """The place of an address in the switch's table, in words; -1: it is not known."""
+    """The word of an address's entry in the switch's table, or -1. low: its first four bytes, high: the other two."""
     t = ptr32(switch)
     slot = low >> 16 ^ low >> 24 ^ high
     slot = slot ^ slot >> 8
@@ -29,7 +29,7 @@ def find(switch: int, low: int, high: int) -> int:
 
 @micropython.viper
 def learn(switch: int, low: int, high: int, number: int) -> int:
-    """An address is behind this port; its place."""
+    """Store that an address is behind port `number`. Returns the word of its entry."""
     t = ptr32(switch)
     at = int(find(switch, low, high))
     if at < 0:

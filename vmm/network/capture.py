@@ -1,9 +1,9 @@
 """Frames for `pcanel capture`: a ring in the monitor's memory that the host reads while the guest runs.
 
-The ring begins with three words of 64 bits: bytes written so far, its size, and a number that no other capture has,
-0 once it has ended; it follows at HEAD. A record is its
-length with these words (u32), the frame's bytes (u32), host TSC (u64), the interface's number (u16), whether the guest
-sends it (u16), the bytes that are kept (u32), and these, filled up to a multiple of 8.
+Words of 64 bits before the ring, which begins at HEAD: bytes written so far, size of the ring, and the identity of this
+capture, 0 after its end. A record is its length with these words (u32), the size of the frame (u32), host TSC (u64),
+the interface's number (u16), whether the guest sends the frame (u16), the number of bytes kept (u32), and these, padded
+to a multiple of 8.
 """
 
 import struct
@@ -14,11 +14,11 @@ from micropython import const
 
 from vmm.network.words import HEAD, LEAST, MOST, RECORD
 
-_SNAP = const(0xFFFF)  # bytes of a frame, at most: a record has 16 bits for them
+_SNAP = const(0xFFFF)  # bytes kept of a frame, at most
 
 
 class Capture:
-    """Of one VM. size: bytes of the ring, a power of two."""
+    """A capture of one VM. size: bytes of the ring, a power of two. ValueError without interfaces, or for the size."""
 
     def __init__(self, vm, size):
         if vm.expansion is None or not vm.expansion.ports:
@@ -58,12 +58,12 @@ class Capture:
     def close(self):
         for port in self.vm.expansion.ports:
             port.unwatch(self)
-        self._head[:] = bytes(HEAD)  # the host, which may still read here, sees it
+        self._head[:] = bytes(HEAD)  # the end, for a host that still reads
         self.vm.give(self.hpa)
 
 
 def start(vm, size):
-    """For `pcanel capture`: (hpa, identity) of a new ring. One that there is ends: its reader sees that."""
+    """For `pcanel capture`: start a capture in place of the current one. Returns (hpa, identity) of its ring."""
     capture = Capture(vm, size)
     end(vm)
     vm.expansion.capture = capture
@@ -78,7 +78,7 @@ def stop(vm, identity):
 
 
 def end(vm):
-    """Whatever captures it."""
+    """End the current capture, if there is one."""
     capture, vm.expansion.capture = vm.expansion.capture, None
     if capture is not None:
         capture.close()

@@ -1,11 +1,11 @@
 """Validity of the network interfaces in a guest's description. The host checks guest files by the same code.
 
-`forward` is for the host's side alone: the engine's user-mode network carries it.
+`forward` is used by the host only: the engine's user-mode network implements it.
 
-An error is a ValueError of one line that begins with the entry and, where one key of it is wrong, the key.
+An error is a ValueError of one line that begins with the entry, and with the key if one of its keys is wrong.
 """
 
-HOST = "host"  # the switch that leads to the machine's own network
+HOST = "host"  # the switch with the uplink to the host's network
 _KEYS = ("switch", "mac", "forward")
 _MOST = 8
 _NETWORK = "10.0.2."  # of the engine's user-mode network
@@ -13,7 +13,7 @@ FIRST_ADDRESS = "10.0.2.15"  # that its DHCP gives
 
 
 def nets(name, entries):
-    """Look at [{"switch": "lan", "mac": "02:50:00:00:00:01"}]; switch alone is required. name: the guest's."""
+    """Check [{"switch": "lan", "mac": "02:50:00:00:00:01"}, ...]; only switch is required. name: the guest's."""
     if len(entries) > _MOST:
         raise ValueError("[%d]: a guest has %d network interfaces at most" % (_MOST, _MOST))
     seen = {}
@@ -42,8 +42,7 @@ def nets(name, entries):
 
 def forwards(net):
     """[("tcp" or "udp", port of the host, the guest's address, its port), ...] of an interface's `forward`: strings
-    such as "tcp:2222:22" or, for a guest that does not have the first address that DHCP gives, "tcp:2222:10.0.2.16:22".
-    ValueError."""
+    such as "tcp:2222:22" or, for a guest without the first address of DHCP, "tcp:2222:10.0.2.16:22". ValueError."""
     given = net.get("forward", [])
     if not isinstance(given, (list, tuple)):
         raise ValueError('must be a list of strings such as "tcp:2222:22", not %r' % (given,))
@@ -71,7 +70,7 @@ def _word(text):
 
 
 def address(name, number, net):
-    """The 6 bytes of an interface's address: its mac, or a locally administered one that follows from the guest's name.
+    """The 6 bytes of an interface's address: its mac, or a locally administered one derived from the guest's name.
     ValueError."""
     given = net.get("mac")
     if given is None:

@@ -1,10 +1,9 @@
-"""Merges TCP frames from the machine's network card into one long frame, for a guest that takes such.
+"""Merges TCP frames from the host's network card into one long frame, for a guest that accepts such frames.
 
-A guest's kernel takes thousands of ticks for a frame that comes to it, whatever its size. The frames lie in the card's
-ring already: none is waited for. They are of one connection, one behind the other, and differ in nothing that a
-receiver could not work out again: the result is the frame that a sender with segmentation offload would
-have sent. Checksums are verified before, since a guest checks none of a long frame. Source: virtio 1.2, "Processing
-of Incoming Packets"; RFC 791; RFC 9293, "TCP Header Format".
+A guest's kernel takes thousands of ticks for each received frame, whatever its size. Only frames that are in the card's
+ring already are merged. They are consecutive segments of one connection with the same header fields: the result is the
+frame that a sender with segmentation offload would have sent. Checksums are verified first, since a guest verifies none
+of a long frame. Source: virtio 1.2, "Processing of Incoming Packets"; RFC 791; RFC 9293, "TCP Header Format".
 """
 
 import cpu
@@ -14,27 +13,27 @@ from micropython import const
 from vmm.devices.virtio.queue import BUFFER
 from vmm.network.words import CSUM, ETHERNET, HEADER, PSH, SIZE, TCP, TCPV4
 
-_IPV4 = const(0x0008)  # as 16 bits of memory
+_IPV4 = const(0x0008)  # EtherType, as a little-endian word of the frame
 _NO_OPTIONS = const(0x45)
 _IP = const(20)  # bytes of such a header
-_IP_SUM = const(5)  # its half word
-_ADDRESSES = const(12)  # its byte; those of TCP follow
+_IP_SUM = const(5)  # half word of its checksum
+_ADDRESSES = const(12)  # byte of its addresses; TCP follows them
 _DONT_FRAGMENT = const(0x0040)
 _ACK = const(0x10)
 _TCP_SUM = const(16)
-_MOST_FRAMES = const(44)  # 64 KiB by an Ethernet's
+_MOST_FRAMES = const(44)  # 64 KiB in frames of Ethernet's size
 _MOST = const(ETHERNET + 0xFFFF)  # bytes
-_RIGHT = const(0xFFFF)  # the sum of what has a right checksum
+_RIGHT = const(0xFFFF)  # the sum of data with a right checksum
 
 
-# 1,300 a frame of 1,460 bytes, 250 of them for its checksums. To compare a frame in a function of its own would be a
-# call, 180, for each, and six more values to be handed over.
+# 1,300 ticks for a frame of 1,460 bytes, 250 of them for its checksums. Comparing a frame in a function of its own
+# would cost a call (180) for each, with six more arguments.
 @micropython.viper
 def merge(port: int, parts: int, peek, keep) -> int:
-    """Merge the frames behind the one that the card has given into it: how many. parts: the address of its three words,
-    behind which there is room for others; peek, keep: the card's. The port's SIZE and HEADER say what it is then.
+    """Merge the card's next frames into the one at `parts`. Returns the number of frames merged.
 
-    In the middle of it guests of a higher priority may run.
+    parts: address of the frame's three words, with room for others behind them; peek, keep: the card's. The port's SIZE
+    and HEADER are set for the merged frame. Guests of higher priority may preempt it.
     """
     if int(peek(parts + BUFFER * 4, 0)) == 0:
         return 0
@@ -141,7 +140,8 @@ def merge(port: int, parts: int, peek, keep) -> int:
 
 @micropython.viper
 def _whole(port: int, frame: int, total: int, data: int, most: int):
-    """Make the headers of the first frame those of all `total` bytes: `data` of headers, `most` in a frame."""
+    """Make the first frame's headers those of the merged frame: `total` bytes, `data` of them headers, at most `most`
+    bytes of data in a segment."""
     i = ptr32(frame + ETHERNET)
     n = total - ETHERNET
     i[0] = int(i[0]) & 0xFFFF | (n & 0xFF) << 24 | (n & 0xFF00) << 8
@@ -157,13 +157,13 @@ def _whole(port: int, frame: int, total: int, data: int, most: int):
 
 @micropython.viper
 def _pseudo(ip: int, size: int) -> int:
-    """The sum of the pseudo header of so many bytes of TCP behind an IP header."""
+    """The sum of TCP's pseudo header. ip: address of the IP header; size: bytes of TCP."""
     return int(cpu.add_up(ip + _ADDRESSES, 8, (TCP << 8) + ((size & 0xFF) << 8 | size >> 8)))
 
 
 @micropython.viper
 def _right(ip: int, size: int) -> int:
-    """Whether the checksums of an IP header and the `size` bytes of TCP behind it are right."""
+    """Whether the checksums of the IP header at `ip` and of the `size` bytes of TCP behind it are right."""
     if int(cpu.add_up(ip, _IP, 0)) != _RIGHT:
         return 0
     return 1 if int(cpu.add_up(ip + _IP, size, int(_pseudo(ip, size)))) == _RIGHT else 0

@@ -1,7 +1,7 @@
 """The fast path of frames: from a guest's transmit queue into receive buffers of others, copied once, in viper.
 
-What is not usual is left to Python (vmm/network/switch.py): ports that policies or captures watch, uplinks, receivers
-that cannot do what the frame needs, headers that are cut.
+Other cases are left to bytecode (vmm/network/switch.py): ports that policies or captures watch, receivers that cannot
+do what the frame needs, headers that are split between buffers.
 """
 
 import cpu
@@ -62,23 +62,23 @@ from vmm.network.words import (
     WATCHED,
 )
 
-MORE = const(2)  # an answer of send(): there is more, after others had the chance to run
+MORE = const(2)  # an answer of send(): there is more, for another call after other guests could run
 _SLOWLY = const(3)  # answers of _next()
 _REFUSED = const(4)
 
-# Before send() tells a receiver, and returns: bytes that it moves, and what a frame counts besides them.
+# The limit of one call of send(), in bytes, and the bytes that each frame counts besides its own.
 _AT_ONCE = const(0x4000)
 _FRAME = const(0x400)
 
 _TYPE = const(0xFF00)  # of a header's first word: of segmentation
-_LONG = const(NEEDS_TSO4 | NEEDS_CSUM)  # what a receiver can for which frames are merged
+_LONG = const(NEEDS_TSO4 | NEEDS_CSUM)  # abilities of a receiver for which frames are merged
 
 
 @micropython.viper
 def _next(pop, push, port: int) -> int:
-    """The next frame of the port's transmit queue: its header goes to the port's words, SKIP and SIZE are set.
+    """Take the next frame of the port's transmit queue: its header goes to the port's words, SKIP and SIZE are set.
 
-    CHAIN; NOTHING; WRONG; _SLOWLY: one that the fast path cannot take; _REFUSED: what is no frame, which is counted."""
+    Returns CHAIN; NOTHING; WRONG; _SLOWLY: one for the slow path; _REFUSED: no valid frame, which is counted."""
     p = ptr32(port)
     state = int(p[TX]) | int(p[TX + 1]) << 32
     chain = int(p[TX_CHAIN]) | int(p[TX_CHAIN + 1]) << 32
@@ -120,8 +120,8 @@ def _next(pop, push, port: int) -> int:
 
 @micropython.viper
 def check(port: int, header: int) -> int:
-    """Take the header at this address over into the port's words: CHAIN, or -1 where it makes no sense for the frame of
-    SIZE bytes. The features that it uses are looked at by the receiver's side alone."""
+    """Copy the header at this address into the port's words. Returns CHAIN, or -1 for a header that is invalid for the
+    frame of SIZE bytes. Whether the receiver supports its features is checked later."""
     p = ptr32(port)
     h = ptr32(header)
     size = int(p[SIZE])
@@ -150,7 +150,7 @@ def check(port: int, header: int) -> int:
 
 @micropython.viper
 def needs(port: int) -> int:
-    """What has to be done to the frame whose header is in the port's words."""
+    """The work left to be done to the frame whose header is in the port's words: bits of vmm.network.words."""
     word = int(ptr32(port)[HEADER])
     gso = word >> 8 & 0xFF
     if gso == TCPV4:
@@ -160,8 +160,8 @@ def needs(port: int) -> int:
     return word & NEEDS_CSUM
 
 
-# The functions that it calls are passed in one tuple: looked up as globals they took 500 ticks a frame. A separate
-# function for the search of the targets took 260 more, 1 % of a ping, whose frames take 7,000 each with their exit.
+# The functions that it calls are passed in one tuple: looking them up as globals took 500 ticks a frame. A function of
+# its own for the search of the targets cost 260 ticks, 1 % of a ping, whose frames take 7,000 each with their exit.
 @micropython.viper
 def _send(calls, port: int, switch: int, signals, soon, broken, hold, card) -> int:
     p = ptr32(port)
@@ -171,7 +171,7 @@ def _send(calls, port: int, switch: int, signals, soon, broken, hold, card) -> i
     header = port + 4 * HEADER
     own = int(p[NUMBER])
     moved = 0
-    last = -1  # the port that is to be told
+    last = -1  # the port to be signalled
     look, next_frame, put_in, tell_of, give_back = calls
     while True:
         if moved:
@@ -201,14 +201,14 @@ def _send(calls, port: int, switch: int, signals, soon, broken, hold, card) -> i
         skip = int(p[SKIP])
         a = ptr32(parts)
         a = ptr32((int(a[0]) | int(a[1]) << 32) + skip)
-        # -- from where: a group address is no source
+        # -- the source; a group address is not learned
         low = int(a[1]) >> 16 | (int(a[2]) & 0xFFFF) << 16
         high = int(a[2]) >> 16
         at = int(p[SOURCE])
         if int(t[at]) != low or int(t[at + 1]) != high | KNOWN or int(t[at + 2]) != own:
             if low & 1 == 0:
                 p[SOURCE] = int(learn(switch, low, high, own))
-        # -- whereto
+        # -- the destination
         low = int(a[0])
         high = int(a[1]) & 0xFFFF
         at = int(p[TARGET])
@@ -234,7 +234,7 @@ def _send(calls, port: int, switch: int, signals, soon, broken, hold, card) -> i
                             need = _LONG
                             look()
         n = first
-        while n < end:  # all of them can take it, or Python does it
+        while n < end:  # all targets can take the frame, or it is left to bytecode
             there = int(t[PORTS + 2 * n]) | int(t[PORTS + 2 * n + 1]) << 32
             if there and n != own:
                 r = ptr32(there)
@@ -269,13 +269,13 @@ def _send(calls, port: int, switch: int, signals, soon, broken, hold, card) -> i
         if state:
             a = ptr32(state)
             found = NOTHING
-            if a[queue.SIZE] == 0:  # it has been reset in the middle of a frame
+            if a[queue.SIZE] == 0:  # the queue has been reset in the middle of a frame
                 break
             give_back(state, int(ptr32(chain)[HEAD]), 0)
             if a[NEXT] == ptr16(int(a[AVAIL]) | int(a[AVAIL + 1]) << 32)[1]:  # next_frame() would take 360 for that
                 break
         elif need:
-            p[HEADER] = 0  # the card's next one may be alone
+            p[HEADER] = 0  # the card's next frame may not be merged
             p[HEADER + 1] = 0
             p[HEADER + 2] = 0x10000
     if last >= 0:
@@ -285,7 +285,7 @@ def _send(calls, port: int, switch: int, signals, soon, broken, hold, card) -> i
 
 @micropython.viper
 def add(port: int, word: int, size: int):
-    """One more frame is counted; DROPPED has no bytes."""
+    """Count a frame at `word` of a port (SENT, RECEIVED, DROPPED). DROPPED has no bytes."""
     p = ptr32(port)
     p[word] += 1
     if word != DROPPED:
@@ -307,19 +307,19 @@ def _tell(interrupts, switch: int, number: int, signals, soon):
             soon(frame)
 
 
-# tell(switch, number, signals, soon): frames have arrived at a guest's port: an interrupt where its driver waits for
-# one, and its turn soon.
+# tell(switch, number, signals, soon): frames have arrived at a guest's port: interrupt its driver if it asks for that,
+# and schedule it soon.
 tell = bind(_tell, interrupts)
 
 _CALLS = cpu.look, bind(_next, pop, push), receive, tell, push
 
 
 def sender(port, switch, signals, soon, broken, hold, card):
-    """Return send() of a port: it carries what a guest's transmit queue, or the card of an uplink, has. NOTHING; CHAIN,
-    one for Python; WRONG, a broken ring; MORE.
+    """Return send() of a port: it forwards the frames of a guest's transmit queue, or of an uplink's card. send() ->
+    NOTHING; CHAIN: a frame for bytecode; WRONG: a broken ring; MORE.
 
     signals: of the switch, signal(0) of each port's device; soon(frame): Scheduler.preempt_soon; broken(n): the receive
-    queue of port n is; hold: of receive(); card: [put, take, peek, keep] of the uplink's card (vmm/host), where there
-    is one. Between two frames guests of a higher priority run.
+    queue of port n is broken; hold: of receive(); card: [put, take, peek, keep] of the uplink's card (vmm/host), or [].
+    Guests of higher priority may preempt it between two frames.
     """
     return bind(_send, _CALLS, port, switch, signals, soon, broken, hold, card)

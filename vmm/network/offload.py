@@ -1,4 +1,4 @@
-"""What a receiver cannot do itself: TCP's data cut into frames, and checksums.
+"""Offloads for a receiver that cannot do them itself: TCP segmentation, and checksums.
 
 Source: virtio 1.2, "Packet Transmission"; RFC 1071; RFC 9293, "TCP Header Format"; RFC 791; RFC 8200.
 """
@@ -11,28 +11,28 @@ from micropython import const
 
 from vmm.network.words import CSUM, IPV4, IPV6, NEEDS_CSUM, NEEDS_TSO4, NEEDS_TSO6, PSH, TCPV4
 
-_PLAIN = bytes(10) + b"\x01\x00"  # a header without requests
+_PLAIN = bytes(10) + b"\x01\x00"  # a header without offloads
 _FIN = const(0x01)
 _CWR = const(0x80)
 
 
 def complete(frame, start, offset):
-    """Fill in the checksum from `start` on at `offset` behind it; the frame has that of its pseudo header there."""
+    """Write the checksum of the bytes from `start` on, at `offset` behind it, where the pseudo header's sum is now."""
     total = add_up(uctypes.addressof(frame) + start, len(frame) - start, 0)
-    # UDP: a sum of zero would say that there is none.
+    # For UDP a checksum of zero means that there is none.
     struct.pack_into("<H", frame, start + offset, ~total & 0xFFFF or 0xFFFF)
 
 
 def finish(frame, header, can):
-    """[(frame, header), ...] that the receiver can take, for a frame that needs more than the receiver supports.
+    """Do the offloads of a frame that its receiver does not support. Returns [(frame, header), ...] for the receiver.
 
-    A frame that is not what its header says is dropped.
+    A frame that does not match its header is dropped: []. can: bits of vmm.network.words.
     """
     flags, kind, size, start, offset = struct.unpack("<BB2xHHH", header[:10])
     cut = kind and not can & (NEEDS_TSO4 if kind == TCPV4 else NEEDS_TSO6)
     if not cut:
         if flags & CSUM and not can & NEEDS_CSUM:
-            frame = bytearray(frame)  # others get it as it was
+            frame = bytearray(frame)  # a copy: other receivers get the original
             complete(frame, start, offset)
             header = bytearray(_PLAIN)
         return [(frame, header)]

@@ -1,4 +1,4 @@
-"""A frame as policies on PACKET see it: vcpu.packet."""
+"""A frame for policies on PACKET: vcpu.packet."""
 
 import struct
 
@@ -27,22 +27,23 @@ class Packet:
         self.port = port
         self._came = frame
         self.data = bytearray(frame)
-        self.header = header  # 12 bytes of virtio's: what is left to be done to it
+        self.header = header  # virtio's 12 bytes: the offloads left to be done
         self.out = out
         self.net = int(port.name.rsplit("net", 1)[1])
         self.dropped = False
 
     @property
     def destination(self):
-        """'52:54:00:12:34:56'."""
+        """The destination address, such as '52:54:00:12:34:56'."""
         return text(self.data[0:6])
 
     @property
     def source(self):
+        """The source address."""
         return text(self.data[6:12])
 
     def _type(self):
-        """(the EtherType, where what it is of begins), VLAN tags left out."""
+        """(EtherType, offset of its payload), VLAN tags skipped."""
         data, at = self.data, 12
         while data[at : at + 2] == b"\x81\x00" and at < 20:
             at += 4
@@ -50,11 +51,11 @@ class Packet:
 
     @property
     def ethertype(self):
-        """0x800 for IPv4, and so on."""
+        """The EtherType, such as 0x800 for IPv4."""
         return self._type()[0]
 
     def _transport(self):
-        """(protocol, where its header begins); (None, 0): no IP, or a later fragment."""
+        """(protocol, offset of its header); (None, 0) for no IP, or a later fragment."""
         kind, at = self._type()
         data = self.data
         if kind == IPV4 and len(data) >= at + 20:
@@ -67,7 +68,7 @@ class Packet:
 
     @property
     def protocol(self):
-        """IP's: 1 ICMP, 6 TCP, 17 UDP; None where it is no IP."""
+        """The protocol number of IP: 1 ICMP, 6 TCP, 17 UDP; None if the frame is no IP."""
         return self._transport()[0]
 
     @property
@@ -79,7 +80,7 @@ class Packet:
         return struct.unpack_from(">HH", self.data, at)
 
     def fix(self):
-        """After a change: make IPv4's checksum right, and leave TCP's or UDP's to the receiver's side."""
+        """Correct the checksums after a change: IPv4's at once; TCP's or UDP's as an offload of the receiver."""
         data, (kind, ip) = self.data, self._type()
         protocol, at = self._transport()
         if protocol is None:
@@ -102,7 +103,7 @@ class Packet:
         struct.pack_into("<HH", self.header, 6, at, _CSUM_AT[protocol])
 
     def wrong(self):
-        """What is wrong with `data` as a policy has left it: a ValueError, and the frame is as it came; else None."""
+        """A ValueError if `data`, as a policy has left it, is no valid frame; the original is restored. Else None."""
         try:
             check(self.data)
             return None
@@ -125,7 +126,7 @@ class Packet:
 
 
 def check(data):
-    """ValueError unless what a policy has made can be a frame: bytes."""
+    """ValueError unless `data` can be a frame: bytes or bytearray of a valid size."""
     if not isinstance(data, (bytes, bytearray)) or not ETHERNET <= len(data) <= 65535:
         what = "%d bytes" % len(data) if isinstance(data, (bytes, bytearray)) else repr(data)
         raise ValueError("a frame is bytes, from %d to 65535, not %s" % (ETHERNET, what))

@@ -1,4 +1,4 @@
-"""A guest's port of a switch: its words (vmm/network/words.py), and what its frames go through."""
+"""A guest's port of a switch: its words (vmm/network/words.py), and the slow path of its frames."""
 
 from array import array
 
@@ -46,7 +46,7 @@ class Port:
     """
 
     def __init__(self, vm, device, name):
-        """device: vmm.devices.virtio.net.Net. name: as a table of the switch has it."""
+        """device: vmm.devices.virtio.net.Net. name: for tables and messages, ending with "net" and a number."""
         self.vm = vm
         self.device = device
         self.name = name
@@ -56,7 +56,7 @@ class Port:
         self.depth = self.scheduler.depth
         self.words = array("I", [0] * PORT_WORDS)
         self.at = uctypes.addressof(self.words)
-        self.watchers = []  # each with sees(port, frame, header, out) -> the frame, another, or None
+        self.watchers = []  # each has sees(port, frame, header, out) -> the frame, another, or None to drop it
         self._waits = False
         rx, tx = device.queues
         self._put(STATUS_AT, uctypes.addressof(device.words))
@@ -80,7 +80,7 @@ class Port:
 
     @property
     def up(self):
-        """Whether frames reach it: its guest is on."""
+        """Whether the port receives frames: its guest is on."""
         return bool(self.words[UP])
 
     @property
@@ -90,7 +90,7 @@ class Port:
 
     @property
     def received(self):
-        """(frames, bytes) that its guest has got."""
+        """(frames, bytes) that its guest has received; frames modulo 2**32."""
         return self._count(RECEIVED)
 
     @property
@@ -100,7 +100,7 @@ class Port:
 
     @property
     def refused(self):
-        """What its guest sent and is no frame: too short, too long, an offload that makes no sense."""
+        """Invalid frames that its guest has sent: too short, too long, an invalid offload."""
         return self.words[REFUSED]
 
     def plug(self, switch, number):
@@ -111,7 +111,7 @@ class Port:
         self.device.plug(self)
 
     def power(self, on):
-        """Its guest is started, or switched off."""
+        """Its guest has been started, or switched off."""
         self.words[UP] = 1 if on else 0
         if self.switch.uplink:
             self.switch.uplink.power(self, on)
@@ -123,7 +123,7 @@ class Port:
         self.words[CAN] = bits
 
     def watch(self, watcher):
-        """Frames of this port go through Python from now on."""
+        """From now on the watcher gets all frames of this port."""
         self.watchers = self.watchers + [watcher]
         self.words[WATCHED] = 1
 
@@ -136,15 +136,15 @@ class Port:
         self.scheduler.defer()
 
     def settle(self):
-        """Send what was put off."""
+        """Send the frames of a notification that put_off() has deferred."""
         if self._waits:
             self._waits = False
             self.scheduler.on_behalf(self.vm, self.device.kicks[_TX])
 
-    # -- the way through Python
+    # -- the slow path
 
     def take(self, chain):
-        """A frame that send() has left to Python, in a chain that has been looked at: its header and itself."""
+        """The bytes of a frame that send() has left to bytecode: header and frame. chain: after pop()."""
         parts, _ = buffers(chain)
         data = bytearray(self.words[SIZE] + HEADER_BYTES)
         at = 0
@@ -154,7 +154,7 @@ class Port:
         return data
 
     def send_slowly(self, data):
-        """What take() has returned."""
+        """Send the result of take()."""
         cpu.hold(1)
         try:
             if move.check(self.at, uctypes.addressof(data)) < 0:
@@ -170,7 +170,7 @@ class Port:
             cpu.hold(-1)
 
     def _seen(self, frame, header, out):
-        """The frame as watchers leave it, or None."""
+        """Pass a frame through the watchers. Returns the frame, or None if one has dropped it."""
         for watcher in self.watchers:
             frame = watcher.sees(self, frame, header, out)
             if frame is None:
@@ -179,7 +179,8 @@ class Port:
         return frame
 
     def deliver(self, frame, header, needs):
-        """A frame for its guest. needs: what is left to be done to it; vmm/network/offload.py does what it cannot."""
+        """Deliver a frame to its guest. needs: the offloads left; vmm/network/offload.py does those that the guest
+        cannot."""
         if not self.up:
             return
         frame = self._seen(frame, header, False)
@@ -213,5 +214,5 @@ def _unplugged():
 
 
 def text(mac):
-    """'52:54:00:12:34:56'."""
+    """The address `mac` as text, such as '52:54:00:12:34:56'."""
     return ":".join(["%02x" % byte for byte in mac])

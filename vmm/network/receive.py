@@ -1,7 +1,7 @@
-"""A frame into the receive buffers of a guest, copied once, in viper.
+"""Copies a frame into the receive buffers of a guest, in viper.
 
-The copy differs from that of vmm/host/buffers.py in where it stops: there for the wrap of a ring, here for each of the
-guest's buffers, and for a guest that has been switched off meanwhile. A common step of both would cost a call a piece.
+The copy of vmm/host/buffers.py stops at the wrap of a ring; this one stops at each of the guest's buffers, and for a
+guest that has been switched off meanwhile. A function shared by both would cost a call for each piece.
 """
 
 import cpu
@@ -44,8 +44,8 @@ from vmm.network.words import (
 from vmm.vtx.frame import SIBLING
 
 
-# Long, since header and copy share all of its values: a call, with few of them, is 90 ticks a frame (measured as
-# push_quietly() came in place of put() and show()), and each buffer would need two.
+# Long, since the header and the copy share all of its values: a call with few arguments costs 90 ticks a frame
+# (measured when push_quietly() replaced put() and show()), and each buffer would need two.
 @micropython.viper
 def _receive(pop, push, put, show, copy, port: int, parts: int, skip: int, size: int, header: int, hold) -> int:
     p = ptr32(port)
@@ -60,7 +60,7 @@ def _receive(pop, push, put, show, copy, port: int, parts: int, skip: int, size:
     at = (int(s[0]) | int(s[1]) << 32) + skip
     here = int(s[2]) - skip  # bytes left of this part
     left = size
-    first = 0  # where the header went
+    first = 0  # address of the header in the first buffer
     count = 0
     mark = size - STRETCH
     held = 0
@@ -139,7 +139,7 @@ def _receive(pop, push, put, show, copy, port: int, parts: int, skip: int, size:
             return CHAIN
         put(state, count - 1, int(c[HEAD]), written)
         if int(p[CAN]) & MERGES == 0:
-            found = NOTHING  # longer than its buffers are
+            found = NOTHING  # the frame is longer than the guest's buffers
             break
     _not_received(port, count, found)
     if held:
@@ -149,8 +149,8 @@ def _receive(pop, push, put, show, copy, port: int, parts: int, skip: int, size:
 
 @micropython.viper
 def _paused(port: int, hold, held: int) -> int:
-    """In the middle of a frame others run, but not the guest that gets it. Returns 1 where that has been switched off
-    meanwhile."""
+    """Let other guests run in the middle of a frame, but not its receiver. Returns 1 if the receiver has been switched
+    off meanwhile."""
     p = ptr32(port)
     if held == 0:
         _hold(port, hold, 1)
@@ -162,7 +162,7 @@ def _paused(port: int, hold, held: int) -> int:
 
 @micropython.viper
 def _not_received(port: int, count: int, found: int):
-    """The frame is dropped, or the ring is broken: its `count` chains are there again."""
+    """The frame is dropped, or the ring is broken: return its `count` chains to the available ring."""
     p = ptr32(port)
     state = int(p[RX]) | int(p[RX + 1]) << 32
     if count:
@@ -186,8 +186,8 @@ def _hold(port: int, hold, more: int):
             break
 
 
-# receive(port, parts, skip, size, header, hold): put a frame of `size` bytes into the receive buffers of a guest.
-# CHAIN; NOTHING, it is dropped; WRONG, the ring is broken. parts: address of what it consists of, behind `skip` bytes;
-# header: address of its 12 bytes; hold(frame, more): hold() of vmm.scheduling: in the middle of a long frame guests of
-# a higher priority run, but not the one that gets it.
+# receive(port, parts, skip, size, header, hold): copy a frame of `size` bytes into the receive buffers of a guest.
+# Returns CHAIN; NOTHING: it is dropped; WRONG: the ring is broken. parts: address of its parts (words.py), whose first
+# `skip` bytes are left out; header: address of virtio's 12 bytes; hold(frame, more): hold() of vmm.scheduling. Guests
+# of higher priority may preempt a long frame, but its receiver does not run meanwhile.
 receive = bind(_receive, pop, push_quietly, put, show, cpu.copy)

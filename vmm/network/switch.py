@@ -1,11 +1,11 @@
-"""Switches between guests: they learn which address is behind which port, by the frames that come from there.
+"""Switches between guests. A switch learns which address is behind which port from the frames that it forwards.
 
     [[net]]                  in a guest's file (docs/guests.md)
     switch = "lan"
 
-A frame goes to the port of its address, one for a group or for an address that is not known to all others. An address
-is known until its port's guest is switched off, another port sends from it, or the table has no room for it. A receiver
-without buffers loses the frame, as on any Ethernet. Source: IEEE 802.1D, "Principles of operation".
+A frame goes to the port of its destination address; one for a group, or for an unknown address, goes to all others. An
+address is known until its port's guest is switched off, another port sends from it, or its entry of the table is
+needed. A receiver without buffers loses the frame, as on any Ethernet. Source: IEEE 802.1D, "Principles of operation".
 """
 
 from array import array
@@ -35,22 +35,21 @@ from vmm.network.words import (
 class Switch:
     """For users: known, name, ports, uplink.
 
-    ports: by number, None where one is free. signals: of their devices.
+    ports: by number, None where one is free. signals: those of their devices, by number.
     """
 
     def __init__(self, name, soon, hold):
-        """soon(frame): ends the turn of the guest that runs soon, for the one with this frame; hold(frame, more): as
-        VM.hold(more)."""
+        """soon(frame): Scheduler.preempt_soon, for the vCPU with this frame; hold(frame, more): as VM.hold(more)."""
         self.name = name
         self.soon = soon
         self.hold = hold
-        self.uplink = None  # its way to the host's network
-        self.card = []  # of its uplink
+        self.uplink = None  # vmm.network.uplink.Uplink of the switch "host"
+        self.card = []  # of its uplink: [put, take, peek, keep]
         self.words = array("I", [0] * SWITCH_WORDS)
         self.at = uctypes.addressof(self.words)
         self.ports = []
         self.signals = []
-        self.ways = self.at, self.signals, soon, self.broken, hold, self.card  # of move.sender(), behind the port
+        self.ways = self.at, self.signals, soon, self.broken, hold, self.card  # arguments of move.sender()
 
     def join(self, port):
         """Plug a port in. ValueError where its address is taken or there are too many."""
@@ -104,7 +103,7 @@ class Switch:
         return out
 
     def forward(self, source, frame, header):
-        """A frame that goes through Python. source: its port, None for none; header: 12 bytes of virtio's."""
+        """Forward a frame on the slow path. source: its port, or None; header: virtio's 12 bytes."""
         if source is not None and not frame[6] & 1:
             low, high = int.from_bytes(frame[6:10], "little"), int.from_bytes(frame[10:12], "little")
             addresses.learn(self.at, low, high, self.ports.index(source))
@@ -142,7 +141,7 @@ class Switch:
 
 
 class Switches:
-    """All of a monitor, by name; one exists as long as it has a port."""
+    """All switches of a monitor, by name. A switch exists as long as it has a guest's port."""
 
     def __init__(self, scheduler, soon, hold, pages=None):
         scheduler.defer(self._settle)
@@ -150,7 +149,7 @@ class Switches:
         self._soon = soon
         self._hold = hold
         self._pages = pages
-        self._uplink = None  # vmm.network.uplink.Uplink, once a guest has asked for it
+        self._uplink = None  # vmm.network.uplink.Uplink, from its first use on
         self.by_name = {}
 
     def __getitem__(self, name):
@@ -164,7 +163,7 @@ class Switches:
         return "\n".join([repr(switch) for _, switch in sorted(self.by_name.items())]) or "no switches"
 
     def join(self, name, port):
-        """Plug a port into the switch of this name, which is made for the first. ValueError."""
+        """Plug a port into the switch of this name, which is created for its first port. ValueError."""
         switch = self.by_name.get(name)
         if switch is None:
             switch = Switch(name, self._soon, self._hold)
@@ -195,12 +194,12 @@ class Switches:
             del self.by_name[switch.name]
 
     def close(self):
-        """The card of the uplink receives nothing any more."""
+        """Stop the uplink's card."""
         if self._uplink:
             self._uplink.card.close()
 
     def lonely(self):
-        """Lines about switches with one port."""
+        """Warnings about switches with one port: a list of lines."""
         lines = []
         for name, switch in sorted(self.by_name.items()):
             names = [port.name for port in switch.ports if port is not None]
@@ -216,7 +215,7 @@ class Switches:
 
 
 def wanted(header):
-    """What is left to be done to a frame with this header: bits of vmm.network.words."""
+    """The offloads left to be done to a frame with this header: bits of vmm.network.words."""
     kind = header[1]
     if kind == TCPV4:
         return NEEDS_TSO4 | NEEDS_CSUM

@@ -1,9 +1,9 @@
-"""The uplink of a switch to the machine's own network: a port with the machine's network card behind it.
+"""The uplink of the switch "host" to the host's network: a port with the host's network card behind it.
 
-A switch that is called "host" has it. Frames go both ways in vmm/network/move.py, those of guests into the card's rings
-within the exit by which the driver notifies. The card is polled in the same exit, since an answer may be there at
-once, and when it interrupts. In case its interrupt line is not the one that firmware has named, a timer of each guest
-at the switch polls it, too: rarely, and often once it has found frames that no interrupt had announced.
+vmm/network/move.py forwards frames in both directions, those of guests to the card's rings within the exit by which the
+driver notifies. The card is polled in the same exit, since an answer may be there at once, and after its interrupts. If
+its interrupt line is not the one that firmware has named, a timer of each guest at the switch polls it: rarely, and
+often after it has found frames without an interrupt.
 """
 
 from array import array
@@ -38,12 +38,12 @@ from vmm.vtx.frame import PRIORITY
 
 _SOON = const(30)  # microseconds
 _LATE = const(4000)
-_RARELY = const(100000)  # where interrupts come
+_RARELY = const(100000)  # while interrupts arrive
 _SECOND = const(1000000)
-_PASSES = const(16)  # of move.send(), before others have the CPU
-# Words of what the timers go by.
-_SILENT = const(0)  # frames have come without interrupts
-_PERIOD = const(1)  # in microseconds: the ports' guests look so often
+_PASSES = const(16)  # of move.send(), before other guests run
+# Words of `_looks`, for the timers.
+_SILENT = const(0)  # frames have arrived without an interrupt
+_PERIOD = const(1)  # of the guests' polls, in microseconds
 
 _NETWORK = const(1)  # the device ID of virtio
 _PLAIN = bytes(10) + b"\x01\x00"
@@ -72,17 +72,17 @@ class Uplink:
         self._send = self.signal = None
         self._looks = array("I", [0, _RARELY])
         self._timers = {}  # of ports
-        self._payer = [None, 0]  # the guest for which the card is served between turns, and the hpa of its frame
+        self._payer = [None, 0]  # the guest that is charged for the card's service between turns, hpa of its frame
         self._listen()
 
     def _listen(self):
-        """Its interrupts have been answered: they may come again."""
+        """The card's interrupt has been answered: enable it, and unmask its line."""
         self.card.answered()
         if self.card.line is not None:
             try:
                 cpu.line(self.card.line, LEVEL)
             except ValueError:
-                self.card.line = None  # the timers do without
+                self.card.line = None  # only the timers poll it
         self.card.listen()
 
     def _count(self, word):
@@ -95,7 +95,7 @@ class Uplink:
 
     @property
     def received(self):
-        """(frames, bytes) that have come from there."""
+        """(frames, bytes) that have been received from the host's network."""
         return self._count(SENT)
 
     @property
@@ -117,18 +117,18 @@ class Uplink:
         ))  # fmt: skip
 
     def settle(self):
-        """It has no deferred work."""
+        """Port.settle(): an uplink defers nothing."""
 
     # -- frames from the card
 
     def _go_on(self, found):
-        """In the exit that has sent, there is more than one pass of send() takes, or a frame for Python. In one
-        interrupt the guest gets all of it: it answers less often, and merges more."""
+        """More answers than one pass of send() takes, or a frame for bytecode, in the exit that has sent. The guest
+        gets all of it with one interrupt: it acknowledges less often, and merges more."""
         self.words[LEFT] = found
         self._serve()
 
     def _serve(self):
-        """Give the switch what the card has received. Those of higher priority may run between two passes."""
+        """Forward the frames that the card has received. Guests of higher priority may run between two passes."""
         for _ in range(_PASSES):
             if self.words[LEFT] == CHAIN:
                 self._slowly()
@@ -139,7 +139,7 @@ class Uplink:
         self._scheduler.poll_later()
 
     def _slowly(self):
-        """A frame that send() has left to Python."""
+        """Forward the frame that send() has left to bytecode."""
         chain = self._chain
         hpa = chain[BUFFERS] | chain[BUFFERS + 1] << 32
         frame = bytearray(uctypes.bytearray_at(hpa, self.words[SIZE]))
@@ -150,10 +150,10 @@ class Uplink:
         finally:
             cpu.hold(-1)
 
-    # -- where no interrupts come
+    # -- polling, in case no interrupts arrive
 
     def serve(self, port):
-        """A port's guest polls from now on, while it is on."""
+        """A timer of the port's guest polls the card from now on, while the guest is on."""
         clock = port.vm.vcpus[0].clock
         timer = clock.timer(None)
         timer.callback = bind(
@@ -173,7 +173,7 @@ class Uplink:
         self._choose()
 
     def _choose(self):
-        """Which guest is charged: the one of the highest priority at this switch."""
+        """Charge the guest of the highest priority at this switch."""
         payer = None
         for port in self._timers:
             if port.up and (payer is None or port.vm.priority > payer.priority):
@@ -181,14 +181,14 @@ class Uplink:
         self._payer[:] = payer, payer.vcpus[0].frame_hpa if payer else 0
 
     def _unannounced(self):
-        """A timer has found a frame."""
+        """A timer has found a frame without an interrupt."""
         self.words[LEFT] = self._send()
         self._scheduler.poll_later()
 
-    # -- what the switch calls
+    # -- called by the switch
 
     def deliver(self, frame, header, needs):
-        """A frame that has come through Python, for the host's network."""
+        """Send a frame of the slow path to the host's network."""
         for one, rest in offload.finish(frame, header, self.card.can) if needs else ((frame, header),):
             at = uctypes.addressof(one)
             part = array("I", [at & 0xFFFFFFFF, at >> 32, len(one)])
@@ -197,7 +197,7 @@ class Uplink:
         self.signal(0)
 
     def broken_receiver(self):
-        """It has no receive queue that could break."""
+        """Net.broken_receiver(): an uplink has no receive queue."""
 
     def __repr__(self):
         return "%-16s sent %d (%d bytes), received %d (%d bytes), dropped %d" % (
@@ -207,8 +207,8 @@ class Uplink:
 
 @micropython.viper
 def _look(has, words: ptr32, looks: ptr32, payer, later, serve, work, floor: int):
-    """A host interrupt has come, and something with it? floor: only for guests of this priority and above. Those above
-    the guest that is charged are delayed until serve() has begun."""
+    """Poll the card after a host interrupt. floor: serve only guests of this priority and above; otherwise later.
+    Guests above the one that is charged are delayed until serve() has begun."""
     if words[LEFT] == NOTHING:
         if int(has()) == 0:
             return
@@ -224,7 +224,7 @@ def _look(has, words: ptr32, looks: ptr32, payer, later, serve, work, floor: int
 
 @micropython.viper
 def _due(words: ptr32, looks: ptr32, interrupted: ptr32, has_frame, unannounced, arm, hz: int, now: int):
-    """A timer is due. Guests above its own are delayed by this function."""
+    """Poll the card for a guest's timer. Guests above this one are delayed by this function."""
     if interrupted[0] == 0:
         if words[LEFT] == NOTHING and int(has_frame()):
             looks[_SILENT] = 1
@@ -239,7 +239,7 @@ def _due(words: ptr32, looks: ptr32, interrupted: ptr32, has_frame, unannounced,
 
 @micropython.viper
 def _kick(tell, send, listen, go_on, n: int):
-    """Frames have been put into the card's ring. Answers that come at once are received without an interrupt."""
+    """Start the transmission of the card's ring. Answers that arrive at once are received without an interrupt."""
     tell()
     found = int(send())
     if found == NOTHING:
@@ -249,7 +249,7 @@ def _kick(tell, send, listen, go_on, n: int):
 
 
 def find(scheduler, pages):
-    """The uplink of this machine. ValueError where it has no card that the monitor can drive."""
+    """The uplink of this host. ValueError if it has no network card for which there is a driver."""
     from vmm.devices.pci_header import BUS_MASTER, MEMORY_SPACE
     from vmm.host import e1000, pci, virtio
 

@@ -1,7 +1,7 @@
-"""The PCI side of a guest's board: bridges, slots, interrupt lines behind INTx, and addresses as firmware gives them.
+"""The PCI side of a guest's board: bridges, slots, routing of INTx, and the addresses that firmware would assign.
 
-INTA to INTD of a slot lead to PIRQA to PIRQD by turns, as on every board with a PIIX, and these to lines 10 and 11 of
-both interrupt controllers.
+INTA to INTD of the slots are connected to PIRQA to PIRQD in rotation, as on every board with a PIIX, and these to lines
+10 and 11 of both interrupt controllers.
 """
 
 from micropython import const
@@ -11,17 +11,18 @@ from vmm.pci import bridges
 from vmm.pci.host import Host
 from vmm.vtx.x86 import IOAPIC_BASE
 
-LINES = (10, 10, 11, 11)  # of PIRQA to PIRQD; vmm/acpi/pci.asl says the same
-MEMORY = const(0xE0000000)  # what the DSDT gives to BARs
+LINES = (10, 10, 11, 11)  # of PIRQA to PIRQD, as in vmm/acpi/pci.asl
+MEMORY = const(0xE0000000)  # the DSDT's range for BARs
 MEMORY_END = IOAPIC_BASE
-ECAM = const(0xFEF00000)  # configuration space of bus 0: where no firmware puts BARs
+ECAM = const(0xFEF00000)  # configuration space of bus 0; no firmware puts BARs there
 IO = const(0xC000)
 IO_END = const(0x10000)
 
 
 class Board:
-    """ports, memory: the guest's buses; line(n): a new source on interrupt line n; deliver(low, destination): a message
-    to the local APICs; pm_base: of ACPI's ports. refused(what) counts; say(text) prints a line for the user."""
+    """ports, memory: the guest's buses; line(n): a new source on interrupt line n; deliver(low, destination) sends a
+    message to the local APICs; pm_base: ACPI's first port. refused(what) counts; say(text) prints a line for the
+    user."""
 
     def __init__(self, ports, memory, line, deliver, pm_base, refused, say):
         self.host = Host(ports, memory, line, LINES, deliver, ECAM, refused, say)
@@ -30,16 +31,16 @@ class Board:
         self.host.add(bridges.PowerManagement(pm_base), 1, 3)
 
     def add(self, function, device=None):
-        """Plug a function in, at the next free place or at device number `device`. ValueError where that is taken."""
+        """Plug a function in, at device number `device` or the next free one. ValueError if it is taken."""
         self.host.add(function, self.host.free() if device is None else device)
 
     def reset(self):
         self.host.reset()
 
     def assign(self):
-        """Give BARs their addresses and enable them, as firmware does before it boots a kernel.
+        """Assign addresses to the BARs and enable them, as firmware does before it boots a kernel.
 
-        ValueError where there is no room."""
+        ValueError if there is no room."""
         memory, io = MEMORY, IO
         for _, function in sorted(self.host.functions.items()):
             enabled = 0

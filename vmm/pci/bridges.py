@@ -5,6 +5,7 @@ Source: Intel 82441FX, 82371SB and 82371AB data sheets.
 
 from micropython import const
 
+from vmm.devices.pci_header import HEADER_TYPE, INTERRUPT_PIN
 from vmm.pci.function import Function
 
 _INTEL = const(0x8086)
@@ -17,29 +18,29 @@ _APMC_EN = const(1 << 25)  # an SMI at a write to port B2h
 
 
 class HostBridge(Function):
-    """440FX. Its PAM registers are kept; memory from 0xC0000 to 0xFFFFF is RAM, whatever they say."""
+    """440FX. Its PAM registers are stored without an effect: memory from 0xC0000 to 0xFFFFF is RAM."""
 
     def __init__(self):
         Function.__init__(self, _INTEL, 0x1237, 0x060000, 2)
         for i in range(_PAM - 1, _PAM + 7):
             self._writable[i] = 0xFF
-        self.config[_PAM] = 0x10  # the firmware's code is in RAM: it need not copy itself
+        self.config[_PAM] = 0x10  # the firmware's code is in RAM already
 
 
 class IsaBridge(Function):
-    """PIIX3: PIRQA to PIRQD lead to interrupt lines. route(): they have changed."""
+    """PIIX3. lines: the interrupt lines of PIRQA to PIRQD. The routing registers are stored without an effect."""
 
     def __init__(self, lines):
         Function.__init__(self, _INTEL, 0x7000, 0x060100)
-        self.config[0x0E] = 0x80  # more functions follow
+        self.config[HEADER_TYPE] = 0x80  # more functions follow
         for i, line in enumerate(lines):
             self.config[_PIRQ + i] = line
             self._writable[_PIRQ + i] = 0x8F
 
 
 class PowerManagement(Function):
-    """PIIX4's function 3. base: of the PM block's ports, which stay where they are. There is no SMM: firmware finds SMI
-    enabled, takes it for set up, and leaves it alone."""
+    """PIIX4's function 3. base: first port of the PM block, which cannot be moved. There is no SMM: firmware finds SMI
+    enabled, and does not set it up again."""
 
     def __init__(self, base):
         Function.__init__(self, _INTEL, 0x7113, 0x068000, 3)
@@ -47,4 +48,4 @@ class PowerManagement(Function):
         self.config[_PMREGMISC] = 1
         self._writable[_PMREGMISC] = 1
         self.config[_DEVACTB : _DEVACTB + 4] = _APMC_EN.to_bytes(4, "little")
-        self.config[0x3D] = 1
+        self.config[INTERRUPT_PIN] = 1

@@ -1,11 +1,11 @@
-"""A VGA on PCI with a linear framebuffer: 1234:1111, which SeaBIOS's VGA BIOS, OVMF and Linux's bochs-drm drive.
+"""A VGA on PCI with a linear framebuffer: 1234:1111, with drivers in SeaBIOS's VGA BIOS, OVMF and Linux (bochs-drm).
 
-BAR 0 is its video memory, mapped into the guest, so that drawing costs no exit; BAR 2 has the registers of the VGA (at
-400h) and of the display interface (at 500h), which are at their ports, too; the ROM is a VGA BIOS. While a mode with a
-framebuffer is on, the bank that the guest chooses is at A0000h.
+BAR 0 is its video memory, mapped into the guest, so that drawing causes no exit. BAR 2 has the registers of the VGA (at
+400h) and of the display interface (at 500h), which are at their ports, too. The ROM is a VGA BIOS. While a mode with a
+framebuffer is on, A0000h shows the bank that the guest has selected.
 
-Limits: no modes of planes, no EDID, no byte order but little-endian. What `legacy VGA` decodes does not depend on the
-command register. Source: QEMU, docs/specs/standard-vga.
+Limits: no modes with planes, no EDID, little-endian only. The decoding of legacy VGA does not depend on the command
+register. Source: QEMU, docs/specs/standard-vga.
 """
 
 import cpu
@@ -34,7 +34,7 @@ _VBE_END = const(0x500 + 2 * REGISTERS)
 
 
 class Display(Function):
-    """vm: whose; vga: its VGA (vmm/devices/vga.py), with the same screen; rom: the VGA BIOS, a buffer, or None.
+    """vm: the guest; vga: its VGA (vmm/devices/vga.py), with the same screen; rom: the VGA BIOS, a buffer, or None.
 
     memory: the video memory's hpa; vbe: its BochsVbe.
     """
@@ -65,7 +65,7 @@ class Display(Function):
         cpu.copy(self._rom, uctypes.addressof(rom), len(rom))
         self.rom_bar(size, [(0, size, Rom(data, self._vm.count_refused))], self._rom_moved)
 
-    # -- what is mapped into the guest
+    # -- mappings of the guest
 
     def _moved(self, at):
         self._at = self._map(self._at, at, self.memory, VIDEO_MEMORY, ept.RWX)
@@ -84,7 +84,7 @@ class Display(Function):
         return at
 
     def _changed(self):
-        """The mode or the bank is another one."""
+        """The mode or the bank may have changed."""
         vbe = self.vbe
         self._vga.colour_bits(vbe.wide_dac)
         banked = vbe.state[BANK] * BANK_SIZE if vbe.on else None
@@ -107,7 +107,7 @@ class Display(Function):
         self.vbe.reset()
 
     def save(self):
-        """Plain data. The video memory is like the guest's RAM, and not in it."""
+        """Plain data, without the video memory, which is saved as RAM is."""
         state = Function.save(self)
         state["vbe"] = self.vbe.save()
         return state
@@ -118,7 +118,7 @@ class Display(Function):
 
 
 class Video:
-    """The video memory on the bus, for accesses that the CPU does not make by itself."""
+    """The video memory on the bus, for accesses that the monitor emulates."""
 
     def __init__(self, hpa):
         self._hpa = hpa

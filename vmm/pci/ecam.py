@@ -1,7 +1,7 @@
 """Configuration space in memory, 4 KiB a function: the enhanced configuration access mechanism.
 
-What lies behind a function's 256 bytes, or its 4 KiB, reads as all ones. Source: PCI Express Base Specification 3.0,
-"PCI Express Enhanced Configuration Access Mechanism (ECAM)"; PCI Firmware Specification 3.0, "MCFG Table".
+Reads beyond a function's 256 bytes (or 4 KiB) return all ones. Source: PCI Express Base Specification 3.0, "PCI Express
+Enhanced Configuration Access Mechanism (ECAM)"; PCI Firmware Specification 3.0, "MCFG Table".
 """
 
 from micropython import const
@@ -11,10 +11,10 @@ _FUNCTION = const(12)  # bits of an offset in the space of one function
 
 
 class Ecam:
-    """Of the device with this number on bus 0. functions: {address: vmm.pci.function.Function}. Of an access that is
-    not within four bytes at a multiple of four, the halves are made, as a root complex may.
+    """The space of the device with this number on bus 0. functions: {address: vmm.pci.function.Function}. An access
+    that is not within an aligned dword is split into halves, as a root complex may do.
 
-    Each device has a claim of its own: what no device has costs a guest what unclaimed memory does."""
+    Each device has a claim of its own, so that the rest is unclaimed memory, whose exits are fast."""
 
     def __init__(self, functions, device):
         self._functions = functions
@@ -38,7 +38,7 @@ class Ecam:
             function.write(at, size, value)
 
     def _target(self, offset):
-        """(function, offset in its configuration space); None where there is nothing."""
+        """(function, offset in its configuration space); (None, 0) for no register."""
         function = self._functions.get(self._first | offset >> _FUNCTION)
         at = offset & (1 << _FUNCTION) - 1
         return (None, 0) if function is None or at >= len(function.config) else (function, at)

@@ -1,4 +1,4 @@
-"""One PCI function: its configuration space, and where its BARs lie on the guest's buses.
+"""One PCI function: its configuration space, and the places of its BARs on the guest's buses.
 
 Source: PCI Local Bus Specification 3.0, "Configuration Space"; "Address Maps".
 """
@@ -32,8 +32,8 @@ _BARS_END = const(0x28)
 _ROM_END = const(0x34)
 
 _EXPRESS = const(0x10)
-# Capabilities: version 2, an endpoint of the root complex; device capabilities: role-based error reporting; device
-# control: its bits, and as they are after a reset.
+# Capabilities: version 2, an endpoint of the root complex. Device capabilities: role-based error reporting. Device
+# control: the value after a reset.
 _EXPRESS_BODY = struct.pack("<HIH50x", 0x0092, 0x8000, 0x2810)
 _EXPRESS_WRITABLE = struct.pack("<HIH", 0, 0, 0x78FF)
 
@@ -49,9 +49,9 @@ _CAPABILITIES_LIST = const(0x10)
 
 
 class Bar:
-    """kind: "io" or "memory"; size: a power of two; pieces: [(offset, bytes, device)], what answers within it.
+    """kind: "io" or "memory"; size: a power of two; pieces: [(offset, bytes, device)], the devices within it.
 
-    moved(at): called when it has come to an address, and with None before it leaves it; ValueError refuses a place.
+    moved(at) is called after the BAR has got an address, and with None before it loses it; ValueError refuses it.
     """
 
     def __init__(self, kind, size, pieces, moved=None):
@@ -59,14 +59,14 @@ class Bar:
         self.size = size
         self.pieces = pieces
         self.moved = moved
-        self.at = None  # where it is on the bus, None: nowhere
+        self.at = None  # address on the bus; None: the BAR is off
 
 
 class Function:
-    """A function of type 0. irq(level): its INTx, once the board has wired it."""
+    """A function with a header of type 0. irq(level): its INTx, set by the board; else None."""
 
     def __init__(self, vendor, device, klass, revision=0, subsystem=(0, 0), pin=0):
-        """klass: base class, sub-class, interface as 24 bits. pin: 1 to 4 for INTA to INTD, 0: none."""
+        """klass: base class, subclass, programming interface as 24 bits. pin: 1 to 4 for INTA to INTD, 0: none."""
         self.config = struct.pack("<HHHHIII", vendor, device, 0, 0, klass << 8 | revision, 0, 0)
         self.config = bytearray(self.config + bytes(_SIZE - len(self.config)))
         self._writable = bytearray(_SIZE)
@@ -80,16 +80,16 @@ class Function:
         self.board = None  # vmm.pci.host.Host
         self.address = None  # device << 3 | function
         self.msi = None
-        self.msix = None  # vmm.pci.msix.Msix, of a class on top
+        self.msix = None  # vmm.pci.msix.Msix, set by a subclass
         self._level = 0
-        self._extended = _EXTENDED  # the place of the next extended capability, and of the last one
+        self._extended = _EXTENDED  # offset of the next extended capability; below, of the last one
         self._last_extended = 0
         self._next = _FIRST_CAPABILITY
         self._last = CAPABILITIES
         self._at_reset = None
 
     def bar(self, n, kind, size, pieces, prefetchable=False, moved=None):
-        """Declare BAR n: 32-bit memory, or I/O. moved: as Bar has it."""
+        """Declare BAR n: 32-bit memory, or I/O. moved: of Bar. ValueError for the size."""
         self.bars[n] = Bar(kind, size, pieces, moved)
         least = 4 if kind == "io" else 16
         if size & (size - 1) or size < least:
@@ -98,14 +98,14 @@ class Function:
         self.config[BARS + 4 * n] = _IO if kind == "io" else _PREFETCHABLE if prefetchable else 0
 
     def rom_bar(self, size, pieces, moved=None):
-        """Declare the expansion ROM's base address register."""
+        """Declare the expansion ROM's base address register. ValueError for the size."""
         if size & (size - 1) or size < _ROM_LEAST:
             raise ValueError("a ROM of %d bytes" % size)
         self.rom = Bar("memory", size, pieces, moved)
         struct.pack_into("<I", self._writable, ROM, -size & 0xFFFFFFFF | _ROM_ENABLE)
 
     def capability(self, identity, body, writable=b""):
-        """Add a capability; body: what follows its two first bytes; writable: its mask. Returns its offset."""
+        """Add a capability. body: the bytes after its first two; writable: mask of body. Returns its offset."""
         at = self._next
         self.config[self._last] = at
         self._last = at + 1
@@ -117,19 +117,20 @@ class Function:
         return at
 
     def messages(self, count=1):
-        """Declare MSI: interrupt() sends a message if the guest enabled that; self.msi.send(n) any of `count`."""
+        """Declare MSI with `count` messages: if it is enabled, interrupt() sends message 0, self.msi.send(n) any."""
         self.msi = Msi(self, count)
 
     def express(self):
-        """A device of PCI Express: 4 KiB of configuration space, which a guest reaches in memory (vmm/pci/ecam.py)."""
+        """Make it a PCI Express device: 4 KiB of configuration space, which guests access in memory
+        (vmm/pci/ecam.py)."""
         more = bytes(_EXPRESS_SIZE - _SIZE)
         self.config += more
         self._writable += more
         self.capability(_EXPRESS, _EXPRESS_BODY, _EXPRESS_WRITABLE)
 
     def extended(self, identity, version, body, writable=b""):
-        """Add an extended capability to a device of PCI Express; body: what follows its four first bytes; writable: its
-        mask. Returns its offset. ValueError where there is no room."""
+        """Add an extended capability to a PCI Express device. body: the bytes after its first four; writable: mask of
+        body. Returns its offset. ValueError if there is no room."""
         at = self._extended
         end = at + 4 + len(body)
         if end > len(self.config):
@@ -145,7 +146,7 @@ class Function:
         return at
 
     def reset(self):
-        """As after power-on: BARs are nowhere, nothing is enabled."""
+        """The state after power-on: BARs are off, nothing is enabled."""
         if self._at_reset is None:
             self._at_reset = bytes(self.config)
         self._unmap()
@@ -154,10 +155,10 @@ class Function:
         self.was_reset()
 
     def was_reset(self):
-        """For a class on top."""
+        """Hook for subclasses: reset() has been called."""
 
     def wrote(self, offset, size):
-        """For a class on top: the guest has written to these bytes of its configuration space."""
+        """Hook for subclasses: the guest has written to these bytes of the configuration space."""
 
     @property
     def command(self):
@@ -186,11 +187,11 @@ class Function:
 
     @property
     def level(self):
-        """Of INTx, as the device drives it."""
+        """The level of INTx that the device drives."""
         return self._level
 
     def interrupt(self, level):
-        """INTx, as the device drives it; with MSI on, a message when it rises."""
+        """The device drives INTx. With MSI enabled, its rise sends a message."""
         if self.msi and level and not self._level:
             self.msi.send(0)
         self._level = level
@@ -209,7 +210,7 @@ class Function:
         return struct.unpack_from("<I", self.config, BARS + 4 * n)[0] & ~0xF
 
     def places(self):
-        """Yield (Bar, offset of its register) of all that there are, the ROM's last."""
+        """Yield (Bar, offset of its register) of all BARs, the ROM's last."""
         for n, bar in enumerate(self.bars):
             if bar is not None:
                 yield bar, BARS + 4 * n
@@ -217,7 +218,7 @@ class Function:
             yield self.rom, ROM
 
     def _place(self):
-        """Move BARs on the buses to where the guest has put them."""
+        """Move the BARs to the addresses that the guest has written."""
         command = self.command
         moved = []
         for bar, register in self.places():
@@ -226,7 +227,7 @@ class Function:
             if register == ROM and not base & _ROM_ENABLE:
                 on = 0
             base = base & -bar.size & 0xFFFFFFFF
-            # All ones are how a guest asks for the size; 0 is no place either.
+            # Writing all ones reads back the size; 0 is no address either.
             at = base if on and base and base + bar.size < 1 << 32 else None
             if at != bar.at:
                 moved.append((bar, at))
@@ -276,9 +277,9 @@ class Function:
     def load(self, saved):
         self.reset()
         self.config[:] = saved["config"]
-        self._level = saved["level"]  # no rise: what was sent is in the local APICs
+        self._level = saved["level"]  # no rise: messages that were sent are in the local APICs' state
         self._place()
         self._drive()
 
     def resume(self):
-        """For a class on top: all of the guest has been loaded, so that it may go on with what was under way."""
+        """Hook for subclasses: all of the guest has been loaded, requests under way can go on."""

@@ -3,7 +3,7 @@ Configuration Transactions"."""
 
 from micropython import const
 
-from vmm.devices.pci_header import CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE
+from vmm.devices.pci_header import CONFIG_ADDRESS, CONFIG_DATA, CONFIG_ENABLE, INTERRUPT_LINE, INTERRUPT_PIN
 from vmm.pci import ecam
 
 _WRITABLE = const(0x80FFFFFC)
@@ -14,8 +14,8 @@ class Host:
     """Bus 0 of a guest: functions by their address (device << 3 | function).
 
     ports, memory: its buses; line(n): a new source on interrupt line n; lines: of PIRQA to PIRQD; deliver(low,
-    destination): a message to the local APICs; ecam_at: gpa of configuration space; refused(what) counts; say(text)
-    tells the user.
+    destination) sends a message to the local APICs; ecam_at: gpa of configuration space; refused(what) counts;
+    say(text) prints a line for the user.
     """
 
     def __init__(self, ports, memory, line, lines, deliver, ecam_at, refused, say):
@@ -26,17 +26,17 @@ class Host:
         self.deliver = deliver
         self.refused = refused
         self._say = say
-        self._told = set()  # addresses of functions whose overlap has been told, once a start
+        self._told = set()  # addresses of functions whose overlap has been reported since the last reset
         self.functions = {}
         self.address = 0
         self.data = Data(self)
         ports.claim(CONFIG_ADDRESS, 1, self, widest=4)
-        ports.reserve_dword(CONFIG_ADDRESS)  # and the register at CF9h has nothing of it
+        ports.reserve_dword(CONFIG_ADDRESS)  # no part of a dword access goes to the register at CF9h
         ports.claim(CONFIG_DATA, 4, self.data, widest=4)
         self._ecam_at = ecam_at
 
     def add(self, function, device, number=0):
-        """Plug a function in. ValueError where there is one."""
+        """Plug a function in. ValueError if the address is taken."""
         address = device << 3 | number
         if address in self.functions or not 0 <= device < _DEVICES:
             raise ValueError("there is a PCI device at 00:%02x.%d already" % (device, number))
@@ -44,16 +44,16 @@ class Host:
         function.address = address
         if not [at for at in self.functions if at >> 3 == device]:
             self._memory.claim(self._ecam_at + device * ecam.SIZE, ecam.SIZE, ecam.Ecam(self.functions, device))
-        pin = function.config[0x3D]
+        pin = function.config[INTERRUPT_PIN]
         if pin:
             n = self._lines[(pin - 1 + device - 1) & 3]
             function.irq = self._line(n)
-            function.config[0x3C] = n
+            function.config[INTERRUPT_LINE] = n
         self.functions[address] = function
         function.reset()
 
     def free(self):
-        """The lowest device number from 2 on that nothing has."""
+        """The lowest free device number from 2 on. ValueError if there is none."""
         for device in range(2, _DEVICES):
             if device << 3 not in self.functions:
                 return device
@@ -65,7 +65,7 @@ class Host:
         for function in self.functions.values():
             function.reset()
 
-    # CONFIG_ADDRESS: only a dword is it.
+    # CONFIG_ADDRESS, for accesses of a dword only.
 
     def read(self, offset, size):
         return self.address if size == 4 else 0xFFFFFFFF
@@ -75,7 +75,7 @@ class Host:
             self.address = value & _WRITABLE
 
     def target(self, offset):
-        """(the function that CONFIG_ADDRESS names, or None; the offset in its configuration space)."""
+        """(function that CONFIG_ADDRESS selects, or None; offset in its configuration space)."""
         address = self.address
         if not address & CONFIG_ENABLE or address >> 16 & 0xFF:
             return None, 0
@@ -90,7 +90,7 @@ class Host:
             self._memory.claim(at, size, device)
 
     def overlaps(self, function, error):
-        """A BAR's address is taken: the BAR is nowhere. error: of the bus."""
+        """A BAR's address is taken, so the BAR is off. error: of the bus."""
         self.refused("BAR at an address that is taken")
         if function.address not in self._told:
             self._told.add(function.address)
@@ -100,29 +100,29 @@ class Host:
         (self._ports if kind == "io" else self._memory).release(device)
 
     def together(self, work):
-        """Call work(), in which BARs come and go."""
+        """Call work(), which moves several BARs, as one change of the memory bus."""
         self._memory.together(work)
 
     # -- state as data
 
     def save(self):
-        """Plain data, that of all functions."""
+        """Plain data, including that of all functions."""
         return {"address": self.address, "functions": {at: function.save() for at, function in self.functions.items()}}
 
     def check(self, saved):
-        """ValueError where other functions were plugged in."""
+        """ValueError unless the saved state has the same functions."""
         if sorted(saved["functions"]) != sorted(self.functions):
             raise ValueError("the saved state is of other PCI devices")
 
     def load(self, saved):
         self.check(saved)
-        self.reset()  # each BAR's new place may be another's old one
+        self.reset()  # a BAR's new address may be another's old one
         self.address = saved["address"]
         for at, state in saved["functions"].items():
             self.functions[at].load(state)
 
     def resume(self):
-        """All of the guest has been loaded."""
+        """Function.resume() of all functions."""
         for function in self.functions.values():
             function.resume()
 
@@ -134,7 +134,7 @@ class Host:
 
 
 def _name(function):
-    """Bus, device and function, as lspci writes them."""
+    """Bus, device and function in lspci's notation."""
     return "00:%02x.%d" % (function.address >> 3, function.address & 7)
 
 

@@ -1,6 +1,6 @@
-"""MSI: messages that a function sends to local APICs in place of INTx, all of them to one address.
+"""MSI: messages of a function to local APICs instead of INTx, all of them to one address.
 
-All registers are in the function's configuration space, and so saved with it. Source: PCI Local Bus Specification 3.0,
+All registers are in the function's configuration space, and are saved with it. Source: PCI Local Bus Specification 3.0,
 "MSI Capability Structure", with 64-bit addresses and per-vector masks.
 """
 
@@ -23,15 +23,15 @@ _END = const(24)
 
 # Of the message control
 _ENABLE = const(0x0001)
-_ASKED_SHIFT = const(1)  # logarithm of how many messages the function can send
-_GIVEN_SHIFT = const(4)  # of how many it may
+_ASKED_SHIFT = const(1)  # Multiple Message Capable: log2 of the messages that the function can send
+_GIVEN_SHIFT = const(4)  # Multiple Message Enable: log2 of the messages that the guest has allotted
 _LOGARITHM = const(7)
 _64_BITS = const(0x0080)
 _MASKS = const(0x0100)
 
 
 class Msi:
-    """Of one function. messages: how many it can send, a power of two up to 32."""
+    """The MSI capability of one function. messages: the number that it can send, a power of two up to 32."""
 
     def __init__(self, function, messages):
         asked = 0
@@ -52,16 +52,16 @@ class Msi:
 
     @property
     def enabled(self):
-        """Then INTx is not driven."""
+        """Whether MSI is enabled; then INTx is not driven."""
         return self._get("<H", _CONTROL) & _ENABLE != 0
 
     @property
     def given(self):
-        """Messages that the guest has allotted."""
+        """The number of messages that the guest has allotted."""
         return 1 << min(self._get("<H", _CONTROL) >> _GIVEN_SHIFT & _LOGARITHM, self._asked)
 
     def send(self, n):
-        """Send message n, or keep it while it is masked. Without as many allotted, the last of them stands for it."""
+        """Send message n, or set its pending bit while it is masked. Beyond the allotted ones, the last is sent."""
         if not self.enabled:
             return
         n = min(n, self.given - 1)
@@ -73,7 +73,7 @@ class Msi:
             self._function.board.deliver(*words)
 
     def wrote(self, offset, size):
-        """The guest has written to the function's configuration space: messages that were kept may be sent."""
+        """The guest has written to the function's configuration space: send pending messages that are unmasked."""
         if offset < self.at + _END and offset + size > self.at + _CONTROL and self.enabled:
             ready = self._get("<I", _PENDING) & ~self._get("<I", _MASK)
             self._keep(self._get("<I", _PENDING) & ~ready)

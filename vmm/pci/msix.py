@@ -21,7 +21,7 @@ _MASKED = const(1)
 _PAGE = const(0xFEE)  # of the address of a message
 _DATA_BITS = const(0xC7FF)  # vector, delivery mode, level, trigger
 _TO_LOGICAL = const(4)  # of the address
-PENDING_AT = const(0x800)  # of the pending bits, from the table on
+PENDING_AT = const(0x800)  # offset of the pending bits from the table
 
 # Words of an entry
 _ADDRESS = const(0)
@@ -30,19 +30,19 @@ _CONTROL = const(3)
 
 
 def message(address, data):
-    """(low, destination) of a message, as local APICs take it; None where nobody needs the write."""
+    """(low, destination) of a message for the local APICs; None if the address is no local APIC's."""
     if address >> 20 != _PAGE:
         return None
     return data & _DATA_BITS | (LOGICAL if address & _TO_LOGICAL else 0), address >> 12 & 0xFF
 
 
 class Msix:
-    """Up to 32 vectors of one function: the device of its table's page. deliver(low, destination): as IoApic's."""
+    """Up to 32 messages of one function, and the device of the table's page. deliver(low, destination): as IoApic's."""
 
     def __init__(self, function, bar, offset, vectors, deliver):
-        """bar, offset: where the table is."""
+        """bar, offset: the place of the table. vectors: the number of messages."""
         self.vectors = vectors
-        self._all = 4 * vectors  # the word of `table` that masks all of them; behind it, whether they are enabled
+        self._all = 4 * vectors  # the word of `table` that masks all messages; the next word: MSI-X is enabled
         self.table = array("I", [0] * (4 * vectors + 2))
         self.enabling = uctypes.addressof(self.table) + 4 * (self._all + 1)
         self._pending = array("I", [0])
@@ -65,7 +65,7 @@ class Msix:
         return self.table[self._all + 1] != 0
 
     def wrote(self, offset, size):
-        """The guest may have written to the message control; whether it has."""
+        """The guest has written to configuration space. Returns whether it has written the message control."""
         if offset >= self.at + 4 or offset + size <= self.at + 2:
             return False
         control = self._function.read(self.at + 2, 2)
@@ -75,7 +75,7 @@ class Msix:
         return True
 
     def raise_(self, n):
-        """Send message n, or keep it while it is masked."""
+        """Send message n, or set its pending bit while it is masked."""
         if not self.quick(n) and n < self.vectors:
             self._pending[0] |= 1 << n
 
@@ -116,7 +116,7 @@ class Msix:
 
 @micropython.viper
 def _raise(table: int, vectors: int, deliver, n: int) -> int:
-    """Send message n: 1, or 0 where it is masked. One whose address is no local APIC's is a write without effect."""
+    """Send message n: 1, or 0 if it is masked. A message whose address is no local APIC's has no effect."""
     t = ptr32(table)
     if n >= vectors or t[4 * vectors]:
         return 0
@@ -124,7 +124,7 @@ def _raise(table: int, vectors: int, deliver, n: int) -> int:
     if t[_CONTROL] & _MASKED:
         return 0
     low = int(t[_ADDRESS])
-    if low >> 20 == _PAGE and t[_ADDRESS + 1] == 0:  # as message() has it
+    if low >> 20 == _PAGE and t[_ADDRESS + 1] == 0:  # message(), inlined
         data = int(t[_DATA]) & _DATA_BITS
         if low & _TO_LOGICAL:
             data |= LOGICAL

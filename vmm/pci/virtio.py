@@ -1,7 +1,7 @@
-"""virtio by PCI, as a modern device: its structures in one BAR, messages by MSI-X or INTx.
+"""The virtio-pci transport, as a modern device: its structures in one BAR, interrupts by MSI-X or INTx.
 
-Each structure has a page of its own, so that the page of notifications has its own key in the table of exits. Source:
-virtio 1.2, "Virtio Over PCI Bus".
+Each structure has a page of its own, so that exits by notifications have a key of their own. Source: virtio 1.2,
+"Virtio Over PCI Bus".
 """
 
 import struct
@@ -46,7 +46,7 @@ _BAR_SIZE = const(8 * PAGE)
 
 _NOTIFY_PAGE = const(3)
 _MSIX_PAGE = const(4)
-_NOTIFY_STEP = const(4)  # bytes between the places of two queues
+_NOTIFY_STEP = const(4)  # bytes of a queue's notification register
 
 _NO_VECTOR = const(0xFFFF)
 _QUEUE_ISR = const(1)
@@ -57,7 +57,7 @@ _CLASSES = {1: 0x020000, 2: 0x018000, 3: 0x078000, 4: 0x00FF00, 8: 0x010000}
 
 
 class VirtioPci(Function):
-    """A virtio device as a PCI function. deliver: carries messages to local APICs (vmm/pci/msix.py)."""
+    """A virtio device as a PCI function. deliver: sends messages to local APICs (vmm/pci/msix.py)."""
 
     def __init__(self, device, deliver):
         kind = device.kind
@@ -123,7 +123,7 @@ class VirtioPci(Function):
                 window.write(at, length, Function.read(self, offset, length))
 
     def _window(self):
-        """(the page's device, the offset in it, bytes) that the configuration access capability names."""
+        """(device of the page, offset in it, bytes) that the configuration access capability selects."""
         bar, at, length = struct.unpack_from("<B3xII", self.config, self._access + 4)
         if bar != _BAR or length not in (1, 2, 4) or at % length:
             return None, 0, 0
@@ -132,7 +132,7 @@ class VirtioPci(Function):
                 return device, at - offset, length
         return None, 0, 0
 
-    # -- what the device tells the driver
+    # -- interrupts
 
     def _signal(self, n):
         if not self.msix.enabled:
@@ -177,7 +177,7 @@ class VirtioPci(Function):
 
 
 class Common:
-    """The common configuration structure. Registers are accessed by their own size; those of 8 bytes by halves, too."""
+    """The common configuration structure. Registers are accessed by their own size, those of 8 bytes also by halves."""
 
     def __init__(self, function):
         self._function = function
@@ -265,7 +265,7 @@ class Common:
                 queue.set_address(which, 8 * at, value)
 
     def _vector(self, value):
-        """A vector as the driver reads it back: none where there is no such message."""
+        """The vector that is stored for a written one: _NO_VECTOR if there is no such message."""
         return value if value < self._function.msix.vectors else _NO_VECTOR
 
 
@@ -294,7 +294,7 @@ class Config:
 
 
 class Notify:
-    """The place of each queue's notifications. write(offset, size, value): the offset selects the queue."""
+    """The notification registers, one for each queue. write(offset, size, value): the offset selects the queue."""
 
     def __init__(self, device):
         self.write = bind(_notify, device.kicks)
@@ -303,7 +303,7 @@ class Notify:
         return 0
 
 
-# SeaBIOS reads it behind each request, whose interrupt it has not asked for: 12,000 in bytecode.
+# SeaBIOS reads it after each request, although it uses no interrupt: 12,000 ticks in bytecode.
 @micropython.viper
 def _isr(pending: ptr32, function, offset: int, size: int) -> int:
     value = int(pending[0])
@@ -321,10 +321,11 @@ def _notify(kicks, offset: int, size: int, value: int):
         kicks[n]()
 
 
-# By VirtioPci._signal and Msix.raise_ it is 4,000.
+# VirtioPci._signal and Msix.raise_ take 4,000 ticks.
 @micropython.viper
 def _signal(vectors: int, enabling: int, send, slow, n: int):
-    """An interrupt for queue n. enabling: address of Msix's word that says whether messages are enabled."""
+    """Interrupt for queue n. enabling: address of Msix's word that is 1 while MSI-X is enabled; slow(n): other
+    cases."""
     vector = int(ptr32(vectors)[n])
     if ptr32(enabling)[0] == 0 or vector == _NO_VECTOR or int(send(vector)) == 0:
         slow(n)

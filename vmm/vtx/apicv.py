@@ -1,8 +1,8 @@
 """APIC virtualization: the CPU reads and writes the virtual-APIC page and delivers its interrupts.
 
-Used where the CPU has TPR shadow, APIC accesses, APIC-register virtualization and virtual-interrupt delivery. Reads,
-EOI, TPR and self-IPI then do not exit; writes to ICR and the timer's registers exit after the write. The page is the
-Lapic's register file, so the model and the CPU see the same bits. Source: SDM Vol. 3C, "APIC Virtualization and Virtual
+Used if the CPU has TPR shadow, APIC accesses, APIC-register virtualization and virtual-interrupt delivery. Reads, EOI,
+TPR and self-IPI then do not exit; writes to ICR and the timer's registers exit after the write. The page is the Lapic's
+register file, so that the model and the CPU use the same bits. Source: SDM Vol. 3C, "APIC Virtualization and Virtual
 Interrupts".
 """
 
@@ -28,8 +28,8 @@ _VIRTUALIZE_APIC_ACCESSES = const(1 << 0)
 _VIRTUALIZE_X2APIC_MODE = const(1 << 4)
 _VIRTUAL_INTERRUPT_DELIVERY = const(1 << 9)
 
-# x2APIC MSRs that the CPU virtualizes: all readable ones (it would also read nonexistent ones), except the
-# current count, which the model computes.
+# x2APIC MSRs that do not exit: all readable ones, except the current count, which the model computes. (The CPU would
+# virtualize reads of nonexistent ones, too.)
 _X2APIC_READS = (
     (0x802, 0x803, 0x808, 0x80A, 0x80D, 0x80F)
     + tuple(range(0x810, 0x829))
@@ -44,7 +44,7 @@ class Apicv:
     def __init__(self, lapic, bitmap, x2apic):
         """bitmap: the guest's MSR bitmap. x2apic: whether the CPU offers "virtualize x2APIC mode"."""
         self._vcpu = None
-        self.virtualizes = False  # accesses to the page at the APIC base
+        self.virtualizes = False  # whether the CPU virtualizes accesses to the page at the APIC base
         self._lapic = lapic
         self._bitmap = bitmap
         self._x2apic = x2apic
@@ -65,9 +65,9 @@ class Apicv:
         vcpu.write(TPR_THRESHOLD, 0)
 
     def mode(self, base=APIC_BASE):
-        """IA32_APIC_BASE changed: the page at the APIC base, the x2APIC MSRs, or neither.
+        """IA32_APIC_BASE has changed: virtualize the page at the APIC base, the x2APIC MSRs, or neither.
 
-        Where the guest has moved the page, the Lapic answers by exits: no operating system does that.
+        A page at another base, which no operating system uses, is emulated by exits.
         """
         lapic = self._lapic
         controls = self._vcpu.read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS)
@@ -99,10 +99,10 @@ class Apicv:
             self._vcpu.write(EOI_EXIT_BITMAP_0 + 2 * i, 0)
 
     def inject_all(self, on):
-        """Let the monitor inject each interrupt, without virtual-interrupt delivery, or no longer.
+        """Disable virtual-interrupt delivery, so that the monitor injects each interrupt; or enable it again.
 
         EOIs exit meanwhile; those by WRMSR, and self-IPIs, have to be armed. A lower TPR that the guest writes to the
-        page is seen at the next exit.
+        page takes effect at the next exit.
         """
         vcpu = self._vcpu
         lapic = self._lapic
@@ -121,10 +121,10 @@ class Apicv:
             self.sync()
         vcpu.events.kick()
 
-    # On the page's words: a timer interrupt costs some 600 here, against 20,000 by the Lapic's methods.
+    # On the page's words: a timer interrupt costs some 600 here, by the Lapic's methods 20,000.
     @micropython.viper
     def sync(self):
-        """Update RVI and the EOI-exit bitmap by the page's IRR and TMR."""
+        """Set RVI and the EOI-exit bitmap by the page's IRR and TMR."""
         page = ptr32(self._regs)
         vector = 0
         if self._lapic.enabled:
@@ -139,7 +139,7 @@ class Apicv:
             self.level_changed()
 
     def _loaded(self):
-        """The Lapic has another state."""
+        """Lapic.load() has set another state."""
         lapic = self._lapic
         self.mode(self._vcpu.lapic_at)
         self._write(GUEST_INTERRUPT_STATUS, max(lapic.service_vector(), 0) << 8 if lapic.get(VIRTUAL_DELIVERY) else 0)
@@ -151,9 +151,9 @@ class Apicv:
             self._write(EOI_EXIT_BITMAP_0 + pair, lapic.level_vectors(pair) | lapic.level_vectors(pair + 1) << 32)
 
     def _eoi(self):
-        """An EOI that the CPU did not virtualize, in place of Lapic.eoi: SVI becomes the highest vector in service.
+        """Lapic.eoi() for an EOI that the CPU did not virtualize: also sets SVI to the highest vector in service.
 
-        A stale SVI would hold up every interrupt of lower priority.
+        A stale SVI would block every interrupt of lower priority.
         """
         self._end()
         status = self._read(GUEST_INTERRUPT_STATUS)
@@ -162,14 +162,14 @@ class Apicv:
     def write_exits(self, ipi):
         """Return the handler of APIC writes: trap-like, RIP is past the instruction and the page holds the value.
 
-        ipi: None where there is one vCPU; else ApicBus.quick.
+        ipi: ApicBus.quick; None for a guest with one vCPU.
         """
         if ipi is None:
             return bind(_written, uctypes.addressof(self._regs), self._lapic)
         return bind(_written_to, uctypes.addressof(self._regs), ipi, self._lapic)
 
     def eoi_exits(self):
-        """Return the handler of virtualized EOIs: trap-like; the I/O APIC must hear of them."""
+        """Return the handler of virtualized EOIs: trap-like; it broadcasts them to the I/O APIC."""
         return bind(_ended, self._lapic)
 
 
@@ -181,7 +181,7 @@ def _ended(lapic, vcpu) -> int:
 
 @micropython.viper
 def _written(page: int, lapic, vcpu) -> int:
-    """Handler of APIC writes. A fixed interrupt to the processor itself, in xAPIC mode, is sent here."""
+    """Handler of APIC writes for a single vCPU. The fast path is a fixed IPI to the processor itself, in xAPIC mode."""
     r = ptr32(page)
     offset = int(ptr32(vcpu)[QUALIFICATION]) & 0xFFF
     if offset == ICR:
@@ -196,7 +196,7 @@ def _written(page: int, lapic, vcpu) -> int:
 
 @micropython.viper
 def _written_to(page: int, ipi, lapic, vcpu) -> int:
-    """The same where there are other processors, for which fixed interrupts may be."""
+    """Handler of APIC writes for one of several vCPUs. The fast path is a fixed IPI."""
     r = ptr32(page)
     f = ptr32(vcpu)
     offset = int(f[QUALIFICATION]) & 0xFFF

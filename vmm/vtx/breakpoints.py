@@ -1,10 +1,10 @@
-"""Breakpoints of the guest on accesses that the monitor makes for it.
+"""The guest's breakpoints (DR0-DR3) on accesses that the monitor emulates.
 
 The CPU compares its own accesses with DR0-DR3; the monitor's are compared here: operands in memory
-(vmm/memory/linear.py) and ports. A match is a pending debug exception from the instruction's completion on, so that #DB
-is raised where the CPU would raise it, also after MOV SS blocking. The shim's advance checks whether DR7 enables
-anything; where it does not, nothing here is called. Source: SDM Vol. 3B, "Debug Control Register (DR7)", "Data Memory
-and I/O Breakpoint Exception Conditions"; Vol. 3C, "Pending Debug Exceptions".
+(vmm/memory/linear.py) and ports. A match becomes a pending debug exception when the instruction is completed, so that
+#DB is raised where the CPU would raise it, also after MOV SS blocking. The advance in C checks whether DR7 enables a
+breakpoint; if not, nothing here is called. Source: SDM Vol. 3B, "Debug Control Register (DR7)", "Data Memory and I/O
+Breakpoint Exception Conditions"; Vol. 3C, "Pending Debug Exceptions".
 """
 
 from micropython import const
@@ -25,11 +25,11 @@ _READS_AND_WRITES = const(3)
 
 
 def matching(dr7, addresses, first, size, kinds):
-    """Pending debug exceptions for an access to `size` bytes from `first` on: B0-B3, and bit 12; 0: no enabled one
-    matches.
+    """Pending debug exceptions for an access to `size` bytes from `first` on: B0-B3, and bit 12; 0: no enabled
+    breakpoint matches.
 
-    addresses: DR0 to DR3. kinds: the R/Wn values that match this access. As on the CPU, once an enabled one matches,
-    disabled ones that match are reported as well.
+    addresses: DR0 to DR3. kinds: the R/Wn values that match this access. As on the CPU, if an enabled breakpoint
+    matches, disabled ones that match are reported as well.
     """
     hits = 0
     enabled = 0
@@ -46,7 +46,8 @@ def matching(dr7, addresses, first, size, kinds):
 
 
 class Breakpoints:
-    """One vCPU's. `armed`: DR7 enables one. `hits`: matches of the current instruction. Both since begin()."""
+    """The breakpoints of one vCPU. Since begin(): `armed`, whether DR7 enables one; `hits`, matches of the
+    instruction."""
 
     def __init__(self):
         self.armed = 0
@@ -60,7 +61,7 @@ class Breakpoints:
         self.armed = self.hits = 0
 
     def begin(self, vcpu):
-        """Before the accesses of an instruction that is executed for the guest."""
+        """Begin an instruction that the monitor emulates, before its accesses."""
         self.hits = 0
         self._dr7 = vcpu.read(GUEST_DR7)
         self.armed = self._dr7 & ENABLES
@@ -70,18 +71,18 @@ class Breakpoints:
             self._entry = vcpu.entry_tsc
 
     def memory(self, gva, size, write):
-        """An operand of the instruction, its access checked: linear address and bytes."""
+        """Compare an operand in memory, after the checks of its access: linear address and bytes."""
         if self.armed:
             kinds = (_WRITES, _READS_AND_WRITES) if write else (_READS_AND_WRITES,)
             self.hits |= matching(self._dr7, self._addresses, gva, size, kinds)
 
     def port(self, port, size):
-        """A port was read or written."""
+        """Compare an access to a port."""
         if self._ports and self.armed:
             self.hits |= matching(self._dr7, self._addresses, port, size, (_PORTS,))
 
     def completed(self, vcpu):
-        """Handler of slot COMPLETED: the shim has advanced, and DR7 enables a breakpoint."""
+        """Handler of slot COMPLETED: RIP has been advanced, and DR7 enables a breakpoint."""
         q = vcpu.qualification
         if vcpu.reason == reasons.IO_INSTRUCTION and not q & IO_STRING:
             self.begin(vcpu)

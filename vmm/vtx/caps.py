@@ -1,7 +1,7 @@
-"""What the CPU can do, and what of it the monitor uses: the only module that decides.
+"""The VMX capabilities of the CPU, and the choice of those that the monitor uses.
 
-`Caps(cpuid, rdmsr)` reads the capability MSRs; `missing` lists what the monitor cannot run without, one line each with
-the bit that denies it. `print(vmx_caps)` shows what was found and is used. Source: SDM Vol. 3C, appendix "VMX
+`Caps(cpuid, rdmsr)` reads the capability MSRs; `missing` lists the required features that the CPU lacks, one line each
+with the bit. `print(caps)` at the prompt shows which are offered and used. Source: SDM Vol. 3C, appendix "VMX
 Capability Reporting Facility".
 """
 
@@ -11,7 +11,7 @@ _CPUID_VMX = 1 << 5  # leaf 1, ECX
 _LOCKED = 1 << 0
 _VMX_OUTSIDE_SMX = 1 << 2
 
-# Controls that the monitor requires, and those that it uses where they are offered.
+# Controls that the monitor requires, and those that it uses if they are offered.
 _NEEDED = {
     "pin": ("EXTERNAL_INTERRUPT_EXITING", "NMI_EXITING", "VIRTUAL_NMIS", "ACTIVATE_VMX_PREEMPTION_TIMER"),
     "proc": (
@@ -36,7 +36,7 @@ _WANTED = {
     "entry": (),
 }  # fmt: skip
 
-# Control group: class, MSR, true MSR, the SDM's name behind IA32_VMX_ and IA32_VMX_TRUE_.
+# Control group: class, MSR, TRUE MSR, the SDM's name after IA32_VMX_ and IA32_VMX_TRUE_.
 _GROUPS = {
     "pin": (c.PinBased, c.IA32_VMX_PINBASED_CTLS, c.IA32_VMX_TRUE_PINBASED_CTLS, "PINBASED_CTLS"),
     "proc": (c.ProcBased, c.IA32_VMX_PROCBASED_CTLS, c.IA32_VMX_TRUE_PROCBASED_CTLS, "PROCBASED_CTLS"),
@@ -110,7 +110,7 @@ class Caps:
         self.used[group] = cls(used)
 
     def _depend(self):
-        """Drop controls that are useless alone: APIC virtualization is all or nothing, except for the TPR shadow."""
+        """Drop controls that are useless alone: APIC virtualization needs all of them, except for the TPR shadow."""
         proc, proc2 = self.used["proc"], self.used["proc2"]
         apicv = (
             proc.USE_TPR_SHADOW
@@ -129,12 +129,12 @@ class Caps:
 
     @property
     def ok(self):
-        """True when guests can run."""
+        """Whether guests can run."""
         return not self.missing
 
     @property
     def page_sizes(self):
-        """Leaf sizes of EPT, in bytes."""
+        """The leaf sizes of EPT, in bytes."""
         cap = self.ept_vpid
         return tuple([0x1000] + [0x200000] * cap.PAGE_2M + [0x40000000] * cap.PAGE_1G)
 

@@ -1,4 +1,4 @@
-"""Bits of a word that several parts need: each is set while any of them does."""
+"""A word with a reference count for each bit: a bit is set while any user needs it."""
 
 
 class Counted:
@@ -6,11 +6,11 @@ class Counted:
 
     def __init__(self, base=0):
         self._base = base
-        self._needed = {}  # bit: by how many
-        self.bits = base  # those that are set
+        self._needed = {}  # bit: number of users
+        self.bits = base  # the bits that are set
 
     def add(self, bits, count=1):
-        """`count` more, or less, need these bits; returns those that change in the word."""
+        """Add `count` users (negative: remove them) of these bits. Returns the bits that change in the word."""
         changed = 0
         while bits:
             bit = bits & -bits

@@ -1,7 +1,7 @@
 """Feature bits of CPUID, by the SDM's names (Vol. 2A, "CPUID - CPU Identification").
 
-Constants, not register classes (vmm/vtx/reg.py): they are put in as numbers before a module is frozen, where 120
-fields of a class would take 40 KB of the heap. The names are those of leaf, register and feature.
+Constants, not register classes (vmm/vtx/reg.py): the build replaces them by numbers, whereas 120 fields of a class
+would take 40 KB of the heap. A name consists of leaf, register and feature.
 """
 
 from micropython import const
@@ -55,8 +55,8 @@ LEAF_1_EBX_CLFLUSH_SIZE = const(0xFF00)
 LEAF_1_EBX_LOGICAL_PROCESSORS = const(16)  # shift
 LEAF_1_EBX_APIC_ID = const(24)  # shift
 
-LEAF_4_EAX_CACHE = const(0x3FFF)  # all but how many processors and cores share
-LEAF_4_EAX_SHARING = const(14)  # shift: APIC IDs of those that share the cache, less 1
+LEAF_4_EAX_CACHE = const(0x3FFF)  # all but the numbers of processors and cores
+LEAF_4_EAX_SHARING = const(14)  # shift: APIC IDs of processors that share the cache, less 1
 LEAF_4_EAX_CORES = const(26)  # shift: APIC IDs of cores in the package, less 1
 
 LEAF_6_EAX_ARAT = const(1 << 2)

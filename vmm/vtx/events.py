@@ -1,12 +1,12 @@
-"""Events into a guest: exceptions, NMIs and interrupts, in the order the SDM gives them.
+"""Injection of events into a guest: exceptions, NMIs and interrupts, with the SDM's priorities.
 
-Exceptions go straight into the entry fields (`inject`). NMIs and interrupts wait here
-until the guest can take them; `kick` sets the frame's pending word, and the shim then
-calls `pending` (slot PENDING) before it enters. Where virtual-interrupt delivery is in
-use, the CPU delivers local-APIC interrupts (vmm/vtx/apicv.py), and only 8259 interrupts
-and NMIs are delivered here. Source: SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting".
+Exceptions are written to the entry fields at once (`inject`). NMIs and interrupts wait here
+until the guest can take them; `kick` sets the frame's pending word, and the exit loop then
+calls slot PENDING before the entry. With virtual-interrupt delivery, the CPU delivers the
+local APIC's interrupts (vmm/vtx/apicv.py), and only 8259 interrupts and NMIs are injected
+here. Source: SDM Vol. 3C, "Event Injection", "Interrupt-Window Exiting".
 
-One file, since the three share the entry fields, and the order among them is the subject.
+One file, since the three kinds share the entry fields and have priorities among each other.
 """
 
 import micropython
@@ -59,8 +59,6 @@ from vmm.vtx.vmcs_bits import (
 )
 from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_RF, RFLAGS_TF
 
-# For the hot path: words of the frame (vmm/vtx/frame.py), its dirty bit, and fields (vmm/vtx/vmcs.py).
-
 VALID = const(1 << 31)
 ERROR_CODE = const(1 << 11)
 NMI_BLOCKED = const(1 << 12)  # "NMI unblocking due to IRET" in exit information
@@ -80,20 +78,19 @@ _DEBUG_TRAP = const(1 << 12 | 1 << 14)  # enabled breakpoint, BS
 
 
 def inject(vcpu, vector, error=0, first=0):
-    """Deliver exception `vector` at the next entry, instead of the exiting instruction: reflect(), and policies on
-    INJECTION are asked. Returns a verdict."""
+    """Inject exception `vector` at the next entry, instead of the exiting instruction: reflect(), then policies on
+    INJECTION are called. Returns a verdict."""
     answer = reflect(vcpu, vector, error, first)
     asked = vcpu.injections
     return asked(vcpu) if asked and answer == verdict.RESUME else answer
 
 
 def reflect(vcpu, vector, error=0, first=0):
-    """Deliver exception `vector`, which the guest itself has caused, at the next entry.
+    """Inject exception `vector`, which the guest itself has caused, at the next entry.
 
-    first: information on the event whose delivery caused it; without, the event that waits for
-    the entry. An exception during the delivery of another becomes a double fault, or shuts
-    the guest down, as on the CPU (SDM Vol. 3A, "Interrupt 8 - Double Fault Exception"); any
-    other event is lost, as there. Returns a verdict.
+    first: information on the event whose delivery caused it; 0: the event that is to be injected at the next entry. As
+    on the CPU, an exception during the delivery of another becomes a double fault, or shuts the guest down (SDM Vol.
+    3A, "Interrupt 8 - Double Fault Exception"); any other event is lost. Returns a verdict.
     """
     first = first or vcpu.injecting()
     if first & VALID and first >> 8 & 7 == HARDWARE_EXCEPTION:
@@ -112,30 +109,31 @@ def reflect(vcpu, vector, error=0, first=0):
     else:
         error = 0
     if not _NO_FAULT >> vector & 1:
-        vcpu.rflags |= RFLAGS_RF  # so that a breakpoint on the instruction does not come twice
+        vcpu.rflags |= RFLAGS_RF  # so that a breakpoint on the instruction is not raised twice
     vcpu.event(info, error)
     return verdict.RESUME
 
 
 def deliver(vcpu, fault):
-    """Deliver a vmm.fault.Fault at the next entry; returns a verdict."""
+    """Inject a vmm.fault.Fault at the next entry. Returns a verdict."""
     if fault.vector == PF:
         vcpu.cr2 = fault.gva
     return inject(vcpu, fault.vector, fault.error)
 
 
 def general_protection(vcpu):
-    """#GP(0)."""
+    """Inject #GP(0). Returns a verdict."""
     return inject(vcpu, GP, 0)
 
 
 def undefined(vcpu):
-    """#UD."""
+    """Inject #UD. Returns a verdict."""
     return inject(vcpu, UD)
 
 
 def again(vcpu):
-    """A REP instruction goes on at the next entry: as between two turns, a step is due and STI blocks no more."""
+    """Let a REP instruction go on at the next entry: as between two iterations on the CPU, a single step is due and
+    blocking by STI ends."""
     length, vcpu.length = vcpu.length, 0
     vcpu.advance()
     vcpu.length = length
@@ -143,9 +141,9 @@ def again(vcpu):
 
 
 def requeue(vcpu):
-    """If this exit came in the middle of an event's delivery, deliver it again.
+    """If this exit has occurred during the delivery of an event, inject the event again.
 
-    For handlers whose frame holds the vectoring words. Source: SDM Vol. 3C, "Information
+    For reasons that read the vectoring words (WANT_VECTORING). Source: SDM Vol. 3C, "Information
     for VM Exits That Occur During Event Delivery".
     """
     info = vcpu.vectoring_info
@@ -160,7 +158,7 @@ def requeue(vcpu):
 
 @micropython.viper
 def window(vcpu) -> int:
-    """Handler of exits that say "now it can be delivered": the next entry goes through slot PENDING."""
+    """Handler of interrupt-window and NMI-window exits: slot PENDING is called before the next entry."""
     f = ptr32(vcpu)
     f[PENDING] = 1
     return 0
@@ -168,7 +166,7 @@ def window(vcpu) -> int:
 
 @micropython.viper
 def raise_nmi(vcpu):
-    """An NMI: one waits while another is delivered or handled (SDM Vol. 3A, "Handling Multiple NMIs")."""
+    """Raise an NMI. At most one waits while another is delivered or handled (SDM Vol. 3A, "Handling Multiple NMIs")."""
     f = ptr32(vcpu)
     most = 2
     if int(vcpu.read(GUEST_INTERRUPTIBILITY_STATE)) & BLOCKING_BY_NMI:
@@ -185,18 +183,18 @@ def _nothing():
 
 
 class Events:
-    """What waits for one vCPU, and the windows that are open for it."""
+    """The pending events of one vCPU, and its interrupt and NMI windows."""
 
     def __init__(self, vcpu, controls):
         """controls: primary processor-based controls of this vCPU."""
         self._vcpu = vcpu
         self.primary = controls
-        self.extint = lambda: False  # an 8259 interrupt is there and LINT0 lets it through
+        self.extint = lambda: False  # whether an 8259 interrupt is pending and LINT0 unmasked
         self.acknowledge = lambda: 0  # its vector
         self.highest = lambda: -1  # vector of the local APIC, -1: none
         self.accept = lambda vector: None
-        self.sync = self._no_sync = _nothing  # with virtual-interrupt delivery: tells the CPU what is pending
-        self.limit = _nothing  # with TPR shadow: brings TPR's threshold up to date (vmm/vtx/tpr_shadow.py)
+        self.sync = self._no_sync = _nothing  # with virtual-interrupt delivery: sets RVI
+        self.limit = _nothing  # with TPR shadow: sets the TPR threshold (vmm/vtx/tpr_shadow.py)
 
     def reset(self):
         self.nmis = 0
@@ -204,17 +202,17 @@ class Events:
         self.primary = self.primary & ~(CONTROL_INTERRUPT_WINDOW | CONTROL_NMI_WINDOW)
 
     def delivers(self, sync):
-        """sync() tells the CPU, which delivers interrupts, what is pending; None: they are injected."""
+        """sync() sets RVI for a CPU that delivers interrupts; None: interrupts are injected."""
         self.sync = sync or self._no_sync
 
     @micropython.viper
     def kick(self):
-        """Something has changed: an event may be deliverable."""
+        """An event may have become deliverable: call slot PENDING before the next entry."""
         ptr32(self._vcpu)[PENDING] = 1
 
     @property
     def nmis(self):
-        """NMIs that wait: at most two, the one that comes next and the one that it blocks."""
+        """The number of pending NMIs: at most two, the next one and the one that it blocks."""
         return _waiting(self._vcpu)
 
     @nmis.setter
@@ -222,7 +220,7 @@ class Events:
         _set_waiting(self._vcpu, value)
 
     def nmi(self):
-        """As raise_nmi()."""
+        """raise_nmi() of this vCPU."""
         raise_nmi(self._vcpu)
 
     def set_primary(self, set_=0, clear=0):
@@ -231,7 +229,7 @@ class Events:
 
     @property
     def primary(self):
-        """Primary processor-based controls. They lie in the frame; the shim writes them at the next entry."""
+        """Primary processor-based controls. They are in the frame; the next entry writes them to the VMCS."""
         return _controls(self._vcpu)
 
     @primary.setter
@@ -240,7 +238,7 @@ class Events:
 
     @micropython.viper
     def _interrupt(self) -> int:
-        """Whether an interrupt waits that has to be injected."""
+        """Whether an interrupt is pending that has to be injected."""
         if int(self.extint()):
             return 1
         if self.sync is self._no_sync:
@@ -249,7 +247,7 @@ class Events:
         return 0
 
     def injector(self, page, acknowledge):
-        """Return the handler of slot PENDING: inject what can be taken now.
+        """Return the handler of slot PENDING, which injects the event that the guest can take now.
 
         page: address of the local APIC's page. acknowledge() -> vector of the 8259s' interrupt.
         """
@@ -257,14 +255,14 @@ class Events:
 
     @micropython.viper
     def pending(self, vcpu) -> int:
-        """The same, for any case, and for the windows."""
+        """The slow path of slot PENDING, for all cases."""
         f = ptr32(vcpu)
         f[PENDING] = 0
         self.sync()
         interrupt = int(self._interrupt())
         nmis = int(self.nmis)
         if interrupt | nmis:
-            # A debug trap that is due comes before them, and an injected event would displace it.
+            # A debug trap that is due has priority, and an injected event would displace it.
             free = int(vcpu.read(GUEST_PENDING_DEBUG_EXCEPTIONS)) & _DEBUG_TRAP == 0
             if f[DIRTY] & DIRTY_ENTRY:
                 if f[ENTRY_INFO] & VALID:
@@ -299,7 +297,7 @@ class Events:
 
     @micropython.viper
     def _take(self) -> int:
-        """Acknowledge the interrupt to inject; its vector."""
+        """Acknowledge the interrupt to inject. Returns its vector."""
         if int(self.extint()):
             return int(self.acknowledge()) & 0xFF
         vector = int(self.highest())
@@ -342,12 +340,12 @@ def _set_waiting(vcpu, value: int):
 
 @micropython.viper
 def wakes(frame: int) -> int:
-    """Whether a vCPU at HLT has something to wake up for. frame: hpa of its frame."""
+    """Whether an event wakes up a vCPU in HLT. frame: hpa of its frame."""
     f = ptr32(frame)
     r = ptr32(f[APIC_PAGE])
     flags = f[RFLAGS]
     if flags & RFLAGS_TF:
-        return 1  # HLT, too, is stepped
+        return 1  # HLT is single-stepped, too
     if f[DIRTY] & DIRTY_ENTRY:
         if f[ENTRY_INFO] & VALID:
             return 1
@@ -379,8 +377,8 @@ def wakes(frame: int) -> int:
     return 0
 
 
-# Every interrupt that the CPU does not deliver by itself is handled here, hence no call but the one
-# to the 8259s. NMIs take Events.pending.
+# The fast path of slot PENDING, for every interrupt that the CPU does not deliver itself: its only call
+# is to the 8259s. NMIs take Events.pending.
 @micropython.viper
 def _pending(page: int, acknowledge, events, vcpu) -> int:
     f = ptr32(vcpu)
@@ -422,7 +420,7 @@ def _pending(page: int, acknowledge, events, vcpu) -> int:
         if vector >> 4 <= int(r[PPR // 4] >> 4) & 15:
             if vector >> 4 <= int(r[TPR // 4] >> 4) & 15:
                 limit = vector >> 4
-            vector = 0  # what is in service, or TPR, holds it up
+            vector = 0  # a vector in service, or TPR, holds it up
         if r[TPR_SHADOW // 4]:
             if limit != int(r[TPR_LIMIT // 4]):
                 events.limit()
@@ -440,7 +438,7 @@ def _pending(page: int, acknowledge, events, vcpu) -> int:
         if free:
             if waits:
                 f[ENTRY_INFO] = VALID | (int(acknowledge()) & 0xFF)
-                waits = int(r[LINT0_LEVEL // 4] | r[IO_EXTINT // 4])  # more of them: the next exit looks closer
+                waits = int(r[LINT0_LEVEL // 4] | r[IO_EXTINT // 4])  # one more may be pending: open the window
             else:
                 f[ENTRY_INFO] = VALID | vector
                 bit = 1 << (vector & 31)
@@ -448,7 +446,7 @@ def _pending(page: int, acknowledge, events, vcpu) -> int:
                 r[at] = r[at] ^ bit
                 at += (ISR - IRR) // 4
                 r[at] = r[at] | bit
-                r[PPR // 4] = vector & 0xF0  # nothing that waits yet is above this class
+                r[PPR // 4] = vector & 0xF0  # no pending vector is above this class
                 vector = 0
             f[ENTRY_INFO + 1] = 0
             f[DIRTY] |= DIRTY_ENTRY

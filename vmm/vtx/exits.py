@@ -1,10 +1,10 @@
 """The exit loop and its dispatch table.
 
-`vmx.enter` runs the guest until it exits and calls the table's handler for the exit's reason, or for its key where the
-reason has keys (vmm/vtx/keys.py), again and again while handlers answer RESUME or ADVANCE; port/vcpu_enter.c counts and
-times the exits. Bit 0 of a verdict makes the next entry advance RIP. vmm/handlers/__init__.py fills the table.
+`vmx.enter` runs the guest until it exits and calls the table's handler for the exit's reason, or for its key if the
+reason has keys (vmm/vtx/keys.py), and repeats that while handlers answer RESUME or ADVANCE. port/vcpu_enter.c counts
+and times the exits. Bit 0 of a verdict makes the next entry advance RIP. vmm/handlers/__init__.py fills the table.
 
-One class, since each change of a layer recomputes slots from all of them (docs/exits.md).
+One class, since each change of a layer recomputes slots from all layers (docs/exits.md).
 """
 
 from array import array
@@ -18,12 +18,12 @@ from vmm.vtx.counted import Counted
 from vmm.vtx.frame import COUNT, KEYS, TICKS, VERDICT, WANTS
 from vmm.vtx.keys import Keys
 
-SLOTS = const(256)  # of the table; those beyond the reasons are for keys
+SLOTS = const(256)  # of the table; those behind the reasons are for keys
 
 
 @micropython.viper
 def run(vcpu, enter) -> int:
-    """Enter the guest until a handler gives a verdict beyond RESUME and ADVANCE; return it.
+    """Enter the guest until a handler returns a verdict other than RESUME and ADVANCE. Returns that.
 
     enter: vmx.enter. A handler's exception passes through; the guest then stands at the
     instruction that exited.
@@ -34,7 +34,7 @@ def run(vcpu, enter) -> int:
 
 
 class Unhandled:
-    """The handler of every reason that has none: dumps, and stops that guest."""
+    """The handler of reasons without one: dumps and stops the guest."""
 
     def __init__(self, report):
         self._report = report
@@ -47,14 +47,14 @@ class Unhandled:
 class Exits:
     """A guest's dispatch tables: table[slot](vcpu) -> verdict, one for each vCPU, and the words that each reason needs.
 
-    They are computed from four layers, of which each stands in front of the ones before:
+    They are computed from four layers, each of which covers the ones before:
     1. handlers of reasons, and of keys of a reason (add, key);
-    2. a handler that stands for a whole reason, keys and all (replace);
-    3. what asks policies first (front), before the reason or before keys of it;
+    2. a handler for a whole reason with all its keys (replace);
+    3. a front, which calls policies first, before the reason's handlers or before those of keys (front);
     4. the diversion of all slots of one vCPU for one instruction (divert).
-    A handler is the same for all vCPUs and finds what is a vCPU's by its argument; or it is a tuple that has one for
-    each of them, where an attribute look-up would cost too much (each).
-    Each change of a layer is made by a method here; no other code writes into the table. docs/exits.md has a picture.
+    A handler is the same for all vCPUs and gets the vCPU as its argument; or it is a tuple with one for each vCPU,
+    where an attribute look-up would cost too much (each).
+    Each layer is changed by methods of this class; no other code writes into the table. docs/exits.md has a picture.
     """
 
     _conceal = None
@@ -64,24 +64,24 @@ class Exits:
         """report(vcpu, text): dump the guest's state for the user."""
         self.unhandled = Unhandled(report).exit
         self.wants = [0] * reasons.SLOTS
-        self._more = {}  # reason: Counted bits of WANTS that are needed beyond the handler's
+        self._more = {}  # reason: Counted bits of WANTS in addition to the handler's
         self._vcpus = []
         self.tables = []  # the lists, by vCPU
         self._diversions = []  # by vCPU, layer 4: ({slot: handler}, table), or None
-        self._kept = []  # by vCPU: (handler, as shown, table, {slot: handler}) of the last diversion: most are alike
-        self._covered = {}  # slot: its handler of layer 1, where another one stands in front of it
+        self._kept = []  # by vCPU: (handler, as shown, table, {slot: handler}) of the last diversion, for reuse
+        self._covered = {}  # slot: its handler of layer 1, if another one covers it
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
-        self._free = []  # slots for keys that were given back
-        self._unused = SLOTS  # slots from ALL_SLOTS up to here were never taken
+        self._free = []  # slots for keys that were returned
+        self._unused = SLOTS  # slots from ALL_SLOTS up to this one have never been in use
         self._replaced = {}  # layer 2: {reason: handler}
         self._fronts = {}  # layer 3: {reason: front}
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
-        self._front_slots = {}  # reason: {handler of its front, before keys: [its slot, how many keys have it]}
-        self._current = [self.unhandled] * SLOTS  # layers 1 to 3, by slot; the table itself where there is one vCPU
+        self._front_slots = {}  # reason: {handler of its front, before keys: [its slot, number of keys with it]}
+        self._current = [self.unhandled] * SLOTS  # layers 1 to 3, by slot; for one vCPU it is the table itself
         self._after = None
         self._after_but = ()
-        self._whole = {}  # reason with a front: what handler() has given since the front came
+        self._whole = {}  # reason with a front: cached result of handler()
         self._heads = {}  # {reason without keys: (make, ...)}
 
     def new_table(self):
@@ -89,7 +89,7 @@ class Exits:
         return list(self._current) if self.tables else self._current
 
     def attach(self, vcpu, table):
-        """A vCPU, in the order of their numbers. vcpu.number, use(table)."""
+        """Add a vCPU with its table, in the order of their numbers. vcpu: has number, use(table)."""
         if self.tables and self.tables[0] is self._current:
             self._current = list(self._current)
         self.tables.append(table)
@@ -98,15 +98,15 @@ class Exits:
         self._vcpus.append(vcpu)
 
     def after(self, make, but):
-        """Let make(handler) stand in the tables for each handler of layers 1 to 3 but those of slots `but`; None: no
-        longer. For a guest of several vCPUs."""
+        """Put make(handler) into the tables instead of each handler of layers 1 to 3, except in slots `but`; None: end
+        that. For a guest with several vCPUs."""
         self._after = make
         self._after_but = but
         self._show_all()
 
     def conceal(self, make):
-        """Let make(handler) stand in the tables for each handler of layers 2 to 4, and for those of watched pages;
-        None: no longer."""
+        """Put make(handler) into the tables instead of each handler of layers 2 to 4, and of watched pages; None: end
+        that."""
         self._conceal = make
         if self.tables[0] is self._current:
             self._current = list(self._current)
@@ -115,18 +115,18 @@ class Exits:
         self._show_all()
 
     def concealed(self, handler):
-        """A handler of an exit that the monitor causes for a watcher, for a table of the caller's own."""
+        """The concealed version of a handler of a watcher's exits, for a table of the caller's own."""
         return handler if self._conceal is None else _before(self._conceal, handler)
 
     def _show_all(self):
-        """Layers 1 to 3, with what stands in their place, into the tables."""
+        """Write layers 1 to 3 into the tables."""
         known = {}
         for slot in range(SLOTS):
             for number, table in enumerate(self.tables):
                 table[slot] = self._shown(slot, number, known)
 
     def _shown(self, slot, number, known):
-        """What a vCPU's table has in a slot. known: {(id of a handler, of what makes another of it): that one}."""
+        """The handler in a slot of a vCPU's table. known: {(id of a handler, id of make): make(handler)}."""
         handler = _of(self._current[slot], number)
         if self._conceal is not None and self._watched(slot):
             handler = _made(self._conceal, handler, known)
@@ -135,7 +135,7 @@ class Exits:
         return handler
 
     def _watched(self, slot):
-        """Whether its exits are a watcher's, and not the guest's alone."""
+        """Whether a watcher causes exits by this slot."""
         if slot == reasons.ATTENTION:
             return False
         if slot in self._covered or slot in self._watching:
@@ -143,7 +143,7 @@ class Exits:
         return any([slot == taken for slots in self._front_slots.values() for taken, _ in slots.values()])
 
     def each(self, make):
-        """Return make(vcpu), or where there are several vCPUs a tuple of them: a handler for add() and key()."""
+        """Return make(vcpu), or for several vCPUs the tuple of them: a handler for add() and key()."""
         if len(self._vcpus) == 1:
             return make(self._vcpus[0])
         return tuple([make(vcpu) for vcpu in self._vcpus])
@@ -151,28 +151,28 @@ class Exits:
     # -- layer 1
 
     def add(self, reason, handler, wants=0):
-        """Set the handler of a reason; ValueError where there is one already."""
+        """Set the handler of a reason; ValueError if it has one already. wants: bits of frame.WANTS."""
         if self.default(reason) is not self.unhandled:
             raise ValueError("exit reason %d has a handler already" % reason)
         self.wants[reason] = wants
         self._put(reason, handler)
 
     def add_slot(self, slot, handler):
-        """Set the handler of a slot that no exit leads to: COMPLETED and WRITTEN, which no other layer changes, and
-        those that policies stand before."""
+        """Set the handler of a slot that is no exit: COMPLETED and WRITTEN, which no other layer covers, and those of
+        policies' events."""
         self._put(slot, handler)
 
     def keyed(self, reason, offset, mask, bits=7):
-        """Let a word of the frame, at `offset` bytes, choose among handlers of this reason (Keys)."""
+        """Give a reason keys: a word of the frame, at `offset` bytes, selects the handler (Keys)."""
         self._keys[reason] = Keys(offset, mask, bits, reason)
         self._slots[reason] = {}
         self._fronted[reason] = {}
 
     def key(self, reason, key, handler, datum=0, watches=False):
-        """Set the handler of one key of a reason; frame.DATUM holds `datum` when it is called. watches: its exits are a
-        watcher's.
+        """Set the handler of one key of a reason; frame.DATUM is `datum` when it is called. watches: a watcher causes
+        its exits.
 
-        ValueError where the key has one already, or there are too many keys or handlers.
+        ValueError if the key has a handler already, or there are too many keys or handlers.
         """
         found = self._fronted[reason].get(key) or self._keys[reason].find(key)
         if found and found[0] != reason:
@@ -189,20 +189,20 @@ class Exits:
             self._compute(reason)
 
     def key_many(self, reason, handler, pairs):
-        """key() for several keys of one handler, where nothing stands in front of them. pairs: [key, datum, ...]."""
+        """key() for several keys of one handler, not covered by a front. pairs: [key, datum, ...]."""
         if pairs:
             self.key(reason, pairs[0], handler, pairs[1])
             keys = self._keys[reason]
             keys.put_many(keys.find(pairs[0])[0], array("I", pairs[2:]))
 
     def unkey(self, reason, key):
-        """Remove the handler of a key; the reason's handler serves it again."""
+        """Remove the handler of a key: the reason's handler serves the key again."""
         self._put_key(reason, key, reason, 0)
         if reason in self._fronts:
             self._compute(reason)
 
     def default(self, slot):
-        """The handler of a reason, or of a slot for keys, in layer 1, whatever covers it now."""
+        """The handler of layer 1 of a reason or of a slot for keys, covered or not."""
         return self._covered.get(slot, self._current[slot])
 
     def _take_slot(self):
@@ -217,7 +217,7 @@ class Exits:
         return bool(self._free) or self._unused > reasons.ALL_SLOTS
 
     def _put_key(self, reason, key, slot, datum):
-        """Enter a key in the table of keys, or, while a front covers it, behind the front."""
+        """Put a key into the table of keys, or, while a front covers it, behind the front."""
         fronted = self._fronted[reason]
         if key in fronted:
             fronted[key] = slot, datum
@@ -227,7 +227,7 @@ class Exits:
     # -- layers 2 and 3
 
     def replace(self, reason, handler=None):
-        """Let `handler` serve all exits of a reason, whatever their keys, in place of layer 1; None ends that."""
+        """Let `handler` serve all exits of a reason, for any key, instead of layer 1; None: end that."""
         if handler is None:
             self._replaced.pop(reason, None)
         else:
@@ -235,12 +235,12 @@ class Exits:
         self._compute(reason)
 
     def front(self, reason, front=None, keys=None):
-        """Let `front` stand before the handlers of a reason; None ends that. Called again when it changes: keys are
-        those whose exits that concerns, None: any.
+        """Put `front` before the handlers of a reason; None: end that. To be called again when the front has changed
+        for exits of these `keys`; None: of any key.
 
-        A front has keys(), those that it names, and three methods that return a handler to stand before the handler
-        `below`, or `below` itself: named(key, below) for exits of a key that it names, others(below) for those of any
-        other, every(below) for exits of any key.
+        A front has keys(), the keys that it names, and three methods that return a handler in front of the handler
+        `below`, or `below` itself: named(key, below) for exits of a named key, others(below) for those of other keys,
+        every(below) for exits of any key.
         """
         alone = front is None or self._fronts.get(reason) is not front
         if front is None:
@@ -251,22 +251,22 @@ class Exits:
             self._compute(reason)
 
     def head(self, reason, make, on=True):
-        """Let make(handler) stand before all handlers of a reason without keys, and before its front; or no longer.
+        """Put make(handler) before the handlers and the front of a reason without keys; or (not on) end that.
 
-        For exits that the monitor causes for itself, which no policy sees. Several stand before each other.
+        For exits that the monitor causes for itself, which policies do not get. There may be several.
         """
         heads = [other for other in self._heads.get(reason, ()) if other is not make]
         self._heads[reason] = tuple(heads + [make] if on else heads)
         self._compute(reason)
 
     def _headed(self, reason, shown):
-        """A handler with what head() puts before it."""
+        """A handler with the heads of its reason before it."""
         for make in self._heads.get(reason, ()):
             shown = _before(make, shown)
         return shown
 
     def handler(self, reason, vcpu):
-        """What does any exit of a reason of this vCPU, whatever its key, by layers 1 to 3."""
+        """The handler of layers 1 to 3 for exits of a reason of this vCPU, for any key."""
         if reason not in self._fronts:
             return _of(self._current[reason], vcpu.number)
         if reason not in self._whole:
@@ -276,7 +276,7 @@ class Exits:
         return _of(self._whole[reason], vcpu.number)
 
     def _compute(self, reason):
-        """Bring layers 1 to 3 of a reason into the table."""
+        """Compute layers 1 to 3 of a reason, and write them into the tables."""
         self._withdraw(reason)
         self._whole.pop(reason, None)
         front = self._fronts.get(reason)
@@ -293,7 +293,7 @@ class Exits:
         self._use_keys(reason)
 
     def _cover(self, slot, handler, shown):
-        """Cover a slot of layer 1: `shown` stands in it, `handler` behind."""
+        """Put `shown` into a slot; `handler` is its covered handler of layer 1."""
         if shown is handler:
             self._covered.pop(slot, None)
         else:
@@ -301,7 +301,7 @@ class Exits:
         self._put(slot, shown)
 
     def _withdraw(self, reason):
-        """Give back the slots and the keys that the reason's front has."""
+        """Return the slots and the keys of the reason's front."""
         fronted = self._fronted.get(reason)
         if fronted:
             keys = self._keys[reason]
@@ -317,7 +317,7 @@ class Exits:
         self.gave_back(slot, reason)
 
     def _place(self, reason, front):
-        """Give the keys that a front names slots of their own; False, with none given, where there is no room."""
+        """Give the keys that a front names slots of their own. False, with none given, if there is no room."""
         self._front_slots[reason] = {}
         for key in front.keys():
             if not self._place_key(reason, front, key):
@@ -326,7 +326,7 @@ class Exits:
         return True
 
     def _place_key(self, reason, front, key):
-        """Give a key that a front names, and that has none, a slot of its own: whether there was one."""
+        """Give a key that a front names a slot. False if there is no room."""
         under = self._keys[reason].find(key) or (reason, 0)
         handler = _before(lambda below: front.named(key, below), self.default(under[0]))
         slots = self._front_slots[reason]
@@ -350,7 +350,7 @@ class Exits:
             self._keys[reason].put(key, slot, datum)
 
     def _replace_keys(self, reason, front, keys):
-        """Bring into the table what a front now puts before exits of these keys; False where there is no room."""
+        """Update the front's handlers of these keys in the tables. False if there is no room."""
         self._whole.pop(reason, None)
         fronted, slots, named = self._fronted[reason], self._front_slots[reason], front.keys()
         for key in keys:
@@ -364,11 +364,12 @@ class Exits:
                 self._enter(reason, key, *fronted.pop(key))
             if key in named and not self._place_key(reason, front, key):
                 return False
-        self._put(reason, self._current[reason])  # a diverted vCPU has what stands before all keys
+        self._put(reason, self._current[reason])  # for diverted vCPUs, whose table has handler()
         return True
 
     def _use_keys(self, reason):
-        """Let the shim find this reason's keys, or not: their handlers are left out where all exits go one way."""
+        """Enable the keys of a reason in the vCPUs' frames, or disable them: they are unused where one handler serves
+        all exits."""
         if reason >= reasons.SLOTS:
             return
         used = reason in self._keys and reason not in self._replaced
@@ -379,8 +380,8 @@ class Exits:
     # -- layer 4
 
     def divert(self, vcpu, handler, instead):
-        """Until restore(), all slots of a vCPU go to `handler`, but those of `instead`, {reason: handler, or None: as
-        before}."""
+        """Until restore(), `handler` serves all slots of a vCPU, except those of `instead`: {reason: handler, or None
+        for handler()}."""
         others = {reasons.COMPLETED: None, reasons.WRITTEN: None}
         others.update(instead)
         if self._conceal is not None and others.get(reasons.EPT_VIOLATION):
@@ -399,7 +400,7 @@ class Exits:
         vcpu.use(table)
 
     def restore(self, vcpu):
-        """No diversion of the vCPU any more."""
+        """End the diversion of a vCPU."""
         others = self._diversions[vcpu.number][0]
         self._diversions[vcpu.number] = None
         vcpu.use(self.tables[vcpu.number])
@@ -411,7 +412,7 @@ class Exits:
                 self._use_keys(reason)
 
     def _put(self, slot, handler):
-        """A slot by layers 1 to 3: into the tables."""
+        """Set a slot of layers 1 to 3, and write it into the tables."""
         self._current[slot] = handler
         if self.tables and self.tables[0] is not self._current:
             for number, table in enumerate(self.tables):
@@ -421,17 +422,17 @@ class Exits:
                 diversion[1][slot] = diversion[0][slot] or self.handler(slot, vcpu)
 
     def gave_back(self, slot, reason):
-        """A slot is no longer one of a reason's."""
+        """Hook: a slot is no longer in use for a reason."""
 
     def slots(self, reason):
-        """Yield (slot, keys that it serves) for a reason's slots: its own with None, which serves all other keys."""
+        """Yield (slot, keys that it serves) for a reason's slots. Its own has None: it serves all other keys."""
         yield reason, None
         fronts = [slot for slot, _ in self._front_slots.get(reason, {}).values()]
         for slot in sorted(set(list(self._slots.get(reason, {}).values()) + fronts)):
             yield slot, sorted(self._keys[reason].of_slot(slot))
 
     def statistics(self):
-        """Return {reason name: (exits, host ticks)} of the reasons that occurred, of all vCPUs together."""
+        """Return {reason name: (exits, host TSC ticks)} of the reasons that have occurred, summed over all vCPUs."""
         out = {}
         for reason, name in reasons.each():
             count = sum([_word(vcpu, COUNT + 2 * reason) for vcpu in self._vcpus])
@@ -440,7 +441,8 @@ class Exits:
         return out
 
     def want(self, reason, bits, count):
-        """`count` more, or less, need words at exits of a reason beyond those of its handler. bits: of frame.WANTS."""
+        """Add `count` users (negative: remove them) of words at exits of a reason, in addition to its handler's. bits:
+        of frame.WANTS."""
         self._more.setdefault(reason, Counted()).add(bits, count)
         self._want(reason)
 
@@ -450,7 +452,7 @@ class Exits:
             _set(vcpu, WANTS + reason, wants)
 
     def arm(self):
-        """Write the wanted words and the keys into the vCPUs' frames."""
+        """Write the WANTS bits and the keys into the vCPUs' frames."""
         for reason, wants in enumerate(self.wants):
             if wants:
                 self._want(reason)
@@ -459,12 +461,12 @@ class Exits:
 
 
 def _alone(below):
-    """The front of a reason without one: its handlers stand alone."""
+    """The front of a reason without one."""
     return below
 
 
 def _made(make, handler, known):
-    """make(handler), one for all slots."""
+    """make(handler), cached in `known`, so that slots with one handler share the result."""
     which = id(handler), id(make)
     if which not in known:
         known[which] = make(handler)
@@ -472,12 +474,12 @@ def _made(make, handler, known):
 
 
 def _of(handler, number):
-    """What a vCPU's table has for a handler."""
+    """The vCPU's handler, of one that may be a tuple."""
     return handler[number] if isinstance(handler, tuple) else handler
 
 
 def _before(front, below):
-    """front(below), for each vCPU where they have handlers of their own."""
+    """front(below), for each handler of a tuple."""
     if not isinstance(below, tuple):
         return front(below)
     shown = tuple([front(handler) for handler in below])

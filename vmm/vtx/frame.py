@@ -1,12 +1,12 @@
-"""The vCPU frame: where its words lie. port/vcpu.h has the structure in C; the build asserts that both agree.
+"""The vCPU frame: the indices of its words. port/vcpu.h has the structure in C; the build asserts that both agree.
 
-Values are indices of 32-bit words, the way viper reads them:
+Values are indices of 32-bit words, as viper uses them:
 
     f = ptr32(vcpu)
     leaf = f[RAX]          # low half
     f[RDX + 1] = 0         # high half
 
-Modules import these names; port/constants.py makes numbers of them.
+Modules import these names; port/constants.py replaces them by numbers.
 """
 
 from micropython import const
@@ -39,7 +39,7 @@ ENTRY_INFO = const(0x0E0 // 4)
 DIRTY = const(0x0F8 // 4)
 VERDICT = const(0x100 // 4)
 PENDING = const(0x108 // 4)
-WRITTEN = const(0x10C // 4)  # as PENDING, by that slot (port/written.c)
+WRITTEN = const(0x10C // 4)  # as PENDING, for slot WRITTEN (port/written.c)
 DEADLINE = const(0x110 // 4)
 EXIT_TSC = const(0x118 // 4)
 ENTRY_TSC = const(0x120 // 4)
@@ -85,14 +85,14 @@ LATEST = const(0xB30 // 4)
 DUE = const(0xB38 // 4)  # host TSC of the deadline that the next entry serves
 APIC_PAGE = const(0xB40 // 4)
 NEXT = const(0xB48 // 4)
-LEAD = const(0xB58 // 4)  # ticks by which it is woken before its deadlines (port/advance.c)
-STARTS = const(0xB50 // 4)  # how often the guest was started or reset
+LEAD = const(0xB58 // 4)  # ticks by which the guest is woken before its deadlines (port/advance.c)
+STARTS = const(0xB50 // 4)  # starts and resets of the guest
 COMPLETED = const(0xB70 // 4)  # an instruction was completed for the guest while DR7 enables a breakpoint
 DR7 = const(0xB78 // 4)
 TIMED = const(0xB60 // 4)  # entries for a timer's deadline
 LAST_DUE = const(0xB68 // 4)  # the deadline before
 CS_BASE = const(0xB90 // 4)
-CR0 = const(0xB98 // 4)  # as the CPU has it, and so
+CR0 = const(0xB98 // 4)  # GUEST_CR0, not as the guest sees it; likewise CR4
 CR4 = const(0xBA0 // 4)
 ENTRY_CONTROLS = const(0xBA8 // 4)
 ALLOCATED = const(0xB80 // 4)  # blocks of the heap that its exits have allocated since the last collection
@@ -101,9 +101,9 @@ SS_RIGHTS = const(0xBB0 // 4)
 CR0_SHADOW = const(0xBB8 // 4)
 SIBLING = const(0xBC0 // 4)  # hpa of the frame of the guest's next vCPU, in a ring; 0: it has no other
 ORDERED = const(0xBC8 // 4)  # the guest's interleave says which of its vCPUs runs (vmm/scheduling/interleave.py)
-LSTAR = const(0xBD0 // 4)  # the guest's own, while the CPU's leads to the monitor (vmm/policies/entries.py)
-TASK = const(0xBD8 // 4)  # hpa of where Linux keeps the task that runs, 0: not known (vmm/insight/linux/current.py)
-TASK_KNOWN = const(0xBE0 // 4)  # the task whose PID and name the next two are the hpas of
+LSTAR = const(0xBD0 // 4)  # the guest's IA32_LSTAR while the monitor has replaced it (vmm/policies/entries.py)
+TASK = const(0xBD8 // 4)  # hpa of Linux's pointer to the current task, 0: not known (vmm/insight/linux/current.py)
+TASK_KNOWN = const(0xBE0 // 4)  # the task of the next two, which are hpas of its PID and name
 TASK_PID = const(0xBE8 // 4)
 TASK_COMM = const(0xBF0 // 4)
 STEPPED = const(0xBF8 // 4)  # an instruction is being stepped (vmm/policies/stepper.py)
@@ -111,19 +111,19 @@ RECORDED = const(0xE00 // 4)  # exits are recorded or measured: these words are 
 TRACE_RING = const(0xE08 // 4)  # hpa of the records of exits (vmm/vtx/recording.py), 0: none
 TRACE_MASK = const(0xE10 // 4)  # records in the ring, minus 1
 TRACE_HEAD = const(0xE18 // 4)  # records written so far
-TRACE_OPEN = const(0xE20 // 4)  # hpa of the one whose duration is not known yet
+TRACE_OPEN = const(0xE20 // 4)  # hpa of the record whose duration is not known yet
 TRACE_HOST = const(0xE28 // 4)  # HOST_TICKS when that exit occurred
 MEASURED = const(0xE30 // 4)  # hpa of the slots' distributions, 0: none
 MEASURED_SLOT = const(0xE38 // 4)  # 1 + the slot whose exit is not over yet, else 0
-TRACE_BETWEEN = const(0xE40 // 4)  # of HOST_TICKS, those of no exit that is recorded or measured
+TRACE_BETWEEN = const(0xE40 // 4)  # the part of HOST_TICKS that belongs to no recorded or measured exit
 STOPPED = const(0xE48 // 4)  # host TSC since which the guest's clock stands still, 0: it runs (vmm/scheduling/stops.py)
-UNSEEN = const(0xE50 // 4)  # ticks that the guest would see of such an exit all the same (vmm/vtx/trial.py)
+UNSEEN = const(0xE50 // 4)  # ticks of a stop's exit and entry that the guest would see (vmm/vtx/trial.py)
 STORED = const(0xC00 // 4)  # two words each: MSRs that live in memory (vmm/handlers/msr.py)
 STORED_MSRS = const(64)
 
-# Bits of WANTS[reason]: words that the shim reads at an exit besides the reason,
-# RIP, RSP, RFLAGS, the qualification and the instruction length. The lower, the cheaper.
-WANT_DR7 = const(1 << 0)  # by handlers that access memory or ports in the CPU's place: breakpoints (breakpoints.py)
+# Bits of WANTS[reason]: words that are read at an exit in addition to the reason, RIP, RSP, RFLAGS, the qualification
+# and the instruction length. Lower bits are cheaper.
+WANT_DR7 = const(1 << 0)  # for handlers that emulate accesses to memory or ports (breakpoints.py)
 WANT_LINEAR = const(1 << 1)
 WANT_GPA = const(1 << 2)
 WANT_INTR = const(3 << 3)  # information and error code
@@ -136,7 +136,7 @@ WANT_MODE = const(1 << 9 | 3 << 12)  # access rights of CS, CR4, the entry contr
 WANT_SS_RIGHTS = const(1 << 14)
 WANT_CR0 = const(1 << 11 | 3 << 14)  # CR0, access rights of SS, read shadow of CR0
 
-# Bits of DIRTY: words that go to the VMCS at the next entry.
+# Bits of DIRTY: words to be written to the VMCS at the next entry.
 DIRTY_RIP = const(1 << 0)
 DIRTY_RSP = const(1 << 1)
 DIRTY_RFLAGS = const(1 << 2)

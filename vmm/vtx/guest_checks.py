@@ -1,9 +1,9 @@
-"""Why a VM entry failed with reason 33: each check on the guest-state area that it violates.
+"""The causes of a failed VM entry with reason 33: the checks on the guest-state area that are violated.
 
-The CPU only reports "invalid guest state"; this repeats the checks, in the SDM's order and under its headings. It is
-one file because the SDM's list is one, and is read beside it. Limits: reserved bits of model-specific MSRs
-(IA32_PERF_GLOBAL_CTRL, IA32_RTIT_CTL, IA32_LBR_CTL), SGX, CET tracking and the target of the VMCS link pointer are not
-checked. Source: SDM Vol. 3C, "Checks on the Guest State Area".
+The CPU only reports "invalid guest state"; this repeats the checks, in the SDM's order and under its headings. One
+file, since it is read beside the SDM's list. Limits: reserved bits of model-specific MSRs (IA32_PERF_GLOBAL_CTRL,
+IA32_RTIT_CTL, IA32_LBR_CTL), SGX, CET tracking and the target of the VMCS link pointer are not checked. Source: SDM
+Vol. 3C, "Checks on the Guest State Area".
 """
 
 from micropython import const
@@ -51,7 +51,7 @@ _QUALIFICATIONS = {
 
 
 def faults(vcpu):
-    """Return one line for each violated check: field, value, what it must be."""
+    """Return one line for each violated check: field, value, requirement."""
     c = Checks(vcpu)
     _control_registers(c)
     _msrs(c)
@@ -84,7 +84,7 @@ class Checks:
         self.lines = []
         self.caps = vcpu.vm.monitor.caps
         widths = vcpu.vm.cpuid.leaf(0x80000008, 0)[0]
-        self.physical = _NO_LINK << (widths & 0xFF) & _NO_LINK  # bits that no address has
+        self.physical = _NO_LINK << (widths & 0xFF) & _NO_LINK  # bits beyond the physical-address width
         self.linear_bits = widths >> 8 & 0xFF
         self.entry = controls.EntryControls(self["VM_ENTRY_CONTROLS"])
         self.long_mode = bool(self.entry.IA32E_MODE_GUEST)
@@ -110,12 +110,12 @@ class Checks:
         return self._values[name]
 
     def need(self, ok, name, text):
-        """Note `text` about field `name` unless `ok`."""
+        """Add a line about field `name` unless `ok`."""
         if not ok:
             self.lines.append("%s %#x: %s" % (name, self[name], text))
 
     def clear(self, name, mask, text):
-        """Bits that must be 0."""
+        """Check that the bits of `mask` are 0."""
         self.need(not self[name] & mask, name, "%s (%#x) must be 0" % (text, self[name] & mask))
 
     def canonical(self, name):
@@ -380,7 +380,7 @@ def _link_pointer(c):
 
 
 def _pdptes(c):
-    """With EPT they are VMCS fields; without, they come from memory and are not looked at."""
+    """With EPT they are VMCS fields; without, they are in memory and are not checked here."""
     pae = c["GUEST_CR0"] & CR0_PG and c["GUEST_CR4"] & CR4_PAE and not c.long_mode
     if not pae or not c.ept:
         return

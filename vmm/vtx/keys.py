@@ -1,8 +1,8 @@
-"""Keys: the second step of the dispatch, from one word of the frame to a handler of its own.
+"""Keys: the second step of the dispatch, from the value of one word of the frame to a slot of its own.
 
-A port, an MSR or a CPUID leaf that is accessed often has a slot of the dispatch table for itself. The shim looks it up
+A port, an MSR or a CPUID leaf that is accessed often has its own slot of the dispatch table. The exit loop looks it up
 here (port/vcpu_enter.c) by the reason's word at `offset`, masked by `mask`, and stores an integer for the handler, the
-datum, in the frame. Other values go to the reason's handler.
+datum, in the frame. All other values go to the reason's handler.
 """
 
 from array import array
@@ -14,15 +14,15 @@ from micropython import const
 FACTOR = const(0x9E3779B1)  # of the hash
 _HEADER = const(4)  # words: offset, mask, shift of an index, shift of an offset in bytes
 _ENTRY = const(4)  # words: key, slot, datum, 0
-_TAIL = const(16)  # entries behind the last index, so that a search never wraps; the last one stays empty
+_TAIL = const(16)  # entries behind the last index, so that a search does not wrap around; the last one stays empty
 
 
 class Keys:
-    """The keys of one exit reason. `hpa` is what the frame names."""
+    """The keys of one exit reason. hpa: of the table, for frame.KEYS."""
 
     def __init__(self, offset, mask, bits=7, default=0):
-        """offset: bytes into the frame. mask: 32 bits. bits: log2 of the entries, of which half are to be used.
-        default: the slot that serves what is not found; keys that name it make room for others."""
+        """offset: bytes into the frame. mask: 32 bits. bits: log2 of the entries, of which half can be used. default:
+        the reason's slot; keys with it are removed when the table is full."""
         self._bits = bits
         self._shift = 32 - bits
         self._most = 1 << bits - 1
@@ -48,14 +48,14 @@ class Keys:
         return larger
 
     def put(self, key, slot, datum=0):
-        """Let `slot` serve a key. ValueError with too many keys."""
+        """Let `slot` serve a key. ValueError if there are too many keys."""
         if not self._place(key, slot, datum):
             self._purge()
             if not self._place(key, slot, datum):
                 raise ValueError("no room for key %#x: there are at most %d keys" % (key, self._most))
 
     def _place(self, key, slot, datum):
-        """Insert an entry; returns whether there was room."""
+        """Insert or change an entry. Returns whether there was room."""
         words = self._words
         at = _search(words, key)
         if at > len(words) - 2 * _ENTRY:
@@ -70,8 +70,8 @@ class Keys:
         return True
 
     def put_many(self, slot, pairs):
-        """put() for several keys that nothing serves yet. pairs: array("I") of key, datum. ValueError where there is no
-        room, or one has a slot."""
+        """put() for several keys without a slot. pairs: array("I") of key, datum. ValueError if there is no room, or
+        one has a slot."""
         if self._count + len(pairs) // 2 > self._most:
             self._purge()
         room = self._most - self._count
@@ -81,7 +81,7 @@ class Keys:
         self._count += done
 
     def _purge(self):
-        """Drop the keys that the default slot serves."""
+        """Remove the keys of the default slot."""
         words = self._words
         kept = []
         for at in range(_HEADER, len(words), _ENTRY):
@@ -101,7 +101,7 @@ class Keys:
                 yield words[at]
 
     def find(self, key):
-        """Return (slot, datum) as the shim would find them, or None."""
+        """Return (slot, datum) of a key, or None."""
         words = self._words
         at = _search(words, key)
         return (words[at + 1], words[at + 2]) if words[at + 1] else None
@@ -110,7 +110,7 @@ class Keys:
 # In bytecode a guest's 300 keys take 4 million ticks.
 @micropython.viper
 def _search(words: ptr32, key: int) -> int:
-    """The index of a key's entry, or of the free one at which a search for it ends."""
+    """The index of a key's entry, or of the free one at which the search ends."""
     at = _HEADER + _ENTRY * (((key * FACTOR) & 0xFFFFFFFF) >> int(words[2]))
     while words[at + 1] and int(words[at]) != key:
         at += _ENTRY
@@ -119,7 +119,7 @@ def _search(words: ptr32, key: int) -> int:
 
 @micropython.viper
 def _place_many(words, last: int, default: int, slot: int, pairs, size: int, room: int) -> int:
-    """How many entries were free before; -1: one key has a slot, or there is no room."""
+    """Insert entries. Returns the number of those that were free; -1: one key has a slot, or there is no room."""
     w = ptr32(words)
     p = ptr32(pairs)
     used = 0

@@ -1,4 +1,4 @@
-"""A new virtual CPU: its frame and region, the controls and the host state in its VMCS.
+"""Creates a virtual CPU: its frame and VMCS region, the controls and the host state in its VMCS.
 
 Source: SDM Vol. 3C, "VM-Execution Control Fields", "Host-State Area", "Checks on VMX Controls and Host-State Area".
 """
@@ -16,17 +16,17 @@ from vmm.vtx.frame import MSR_SLOTS, MSRS, SIZE, XSAVE
 from vmm.vtx.vcpu import CR0_OWNED, Vcpu, cr4_mask
 from vmm.vtx.x86 import CR0_TS, IA32_EFER, IA32_PAT, MASK64, MXCSR, MXCSR_RESET, PAGE
 
-EXCEPTIONS = const(1 << DB | 1 << AC | 1 << MC)  # #DB and #AC: a guest could loop in them for ever
+EXCEPTIONS = const(1 << DB | 1 << AC | 1 << MC)  # #DB and #AC, since a guest could loop in their delivery forever
 _PAUSE_LOOP_EXITING = const(1 << 10)
 _SPIN_GAP = const(128)  # ticks between two PAUSEs of one loop
-_SPIN_WINDOW = const(512)  # ticks after which a loop exits: it waits for another vCPU, which cannot run meanwhile
+_SPIN_WINDOW = const(512)  # ticks after which a loop exits, since the vCPU that it waits for cannot run meanwhile
 
 
 def make(vm, number, caps, take, exits, live_msrs):
-    """Return a vmx.VCPU; nothing is in its VMCS yet.
+    """Return a vmx.VCPU with an empty VMCS.
 
-    number: among its VM's, from 0. take(size) -> hpa of memory that is the VM's. live_msrs: MSRs that the guest has
-    for itself and that are swapped between vCPUs.
+    number: of the vCPU in its VM, from 0. take(size) -> hpa of memory of the VM. live_msrs: the guest's MSRs that are
+    swapped when another vCPU is loaded. ValueError if there are too many.
     """
     region = take(PAGE)
     struct.pack_into("<I", uctypes.bytearray_at(region, 4), 0, caps.revision)
@@ -51,7 +51,7 @@ def make(vm, number, caps, take, exits, live_msrs):
 
 
 def prepare(vcpu, caps):
-    """Write controls and host state into its VMCS; start() writes the guest state. vpid, msr_bitmap: the vCPU's."""
+    """Write controls and host state into the VMCS; start() writes the guest state. vcpu: has vpid and msr_bitmap."""
     vcpu.clear()
     _controls(vcpu, caps)
     _host(vcpu, caps)

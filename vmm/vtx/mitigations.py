@@ -1,10 +1,10 @@
-"""Mitigations of flaws of speculative execution, decided once at the start and shown at the prompt.
+"""Mitigations of speculative-execution vulnerabilities, decided once at the start and shown at the prompt.
 
-Each measure is on where the CPU says that it is vulnerable, or does not say that it is not, and can be helped;
-`mitigations=off` on the monitor's command line turns all off. `print(mitigations)` says which are on and why. The
-decision is by CPUID and IA32_ARCH_CAPABILITIES alone: there is no list of CPU models. docs/security.md says what is
-promised. Source: SDM Vol. 2A, "CPUID - CPU Identification", leaf 07H; Vol. 4, IA32_ARCH_CAPABILITIES,
-IA32_SPEC_CTRL, IA32_PRED_CMD, IA32_FLUSH_CMD.
+Each mitigation is on unless the CPU reports that it does not need it, and if the CPU offers the means;
+`mitigations=off` on the monitor's command line turns all off. `print(mitigations)` shows which are on and why. The
+decision uses only CPUID and IA32_ARCH_CAPABILITIES: there is no list of CPU models. docs/security.md has the
+guarantees. Source: SDM Vol. 2A, "CPUID - CPU Identification", leaf 07H; Vol. 4, IA32_ARCH_CAPABILITIES, IA32_SPEC_CTRL,
+IA32_PRED_CMD, IA32_FLUSH_CMD.
 """
 
 from micropython import const
@@ -16,10 +16,10 @@ IA32_PRED_CMD = const(0x49)
 IA32_ARCH_CAPABILITIES = const(0x10A)
 IA32_FLUSH_CMD = const(0x10B)
 
-# Bits that vmx.mitigate() takes. The second and the third go with the first.
+# Bits for vmx.mitigate(). The second and the third include the first.
 MITIGATE_REGISTERS = const(1 << 0)  # an exit clears the general registers
-MITIGATE_FILL_RSB = const(1 << 1)  # and fills the return stack,
-MITIGATE_CALL = const(1 << 2)  # or puts one entry there and fences
+MITIGATE_FILL_RSB = const(1 << 1)  # an exit also fills the return stack buffer,
+MITIGATE_CALL = const(1 << 2)  # or adds one entry to it, with a fence
 MITIGATE_VERW = const(1 << 3)  # an entry clears the CPU's buffers
 MITIGATE_IBPB = const(1 << 4)  # barrier before another vCPU is entered
 
@@ -35,7 +35,7 @@ _OFF = "mitigations=off"
 
 @register
 class Features(Reg):
-    """CPUID leaf 7, subleaf 0, EDX: what there is to help oneself with."""
+    """CPUID leaf 7, subleaf 0, EDX: the means that the CPU offers."""
 
     MD_CLEAR = Bits(10)
     IBRS_IBPB = Bits(26)
@@ -71,7 +71,7 @@ class ArchCapabilities(Reg):
 
 
 def wanted(cmdline):
-    """Whether the monitor's command line leaves them on. ValueError for a word that is neither on nor off."""
+    """Whether the monitor's command line leaves mitigations on: mitigations=auto or off; else ValueError."""
     value = "auto"
     for word in cmdline.split():
         if word.startswith("mitigations="):
@@ -82,10 +82,10 @@ def wanted(cmdline):
 
 
 class Mitigations:
-    """bits: for vmx.mitigate(). spec_ctrl: what IA32_SPEC_CTRL holds in root mode. flush_l1d: whether entries write
-    IA32_FLUSH_CMD. always_switch: whether IA32_SPEC_CTRL has to be written at each exit, whatever the guest does.
+    """bits: for vmx.mitigate(). spec_ctrl: IA32_SPEC_CTRL in root mode. flush_l1d: whether entries write
+    IA32_FLUSH_CMD. always_switch: whether IA32_SPEC_CTRL has to be written at each exit, even if the guest did not.
 
-    features, capabilities: what the CPU says, also to guests (vmm/handlers/spec_msrs.py).
+    features, capabilities: those of the CPU, also for guests (vmm/handlers/spec_msrs.py).
     """
 
     def __init__(self, cpuid, rdmsr, on=True):
@@ -105,8 +105,8 @@ class Mitigations:
         self._l1d()
 
     def _decide(self, name, why, safe, lacks, how):
-        """One measure: whether it is on. why: it is needed; safe: what makes it needless, or None; lacks: what the
-        CPU would have to offer for it, or None; how: it is done."""
+        """Decide one mitigation and add its row. Returns whether it is on. why: the reason for it; safe: the reason why
+        it is not needed, or None; lacks: the means that the CPU lacks, or None; how: the implementation."""
         if safe:
             state, text = "not needed", safe
         elif lacks:
@@ -170,7 +170,7 @@ class Mitigations:
 
     @property
     def state(self):
-        """Return {measure: "on", "off", "not needed" or "VULNERABLE"}."""
+        """Return {mitigation: "on", "off", "not needed" or "VULNERABLE"}."""
         return {name: state for name, state, _ in self._rows}
 
     def __str__(self):

@@ -13,7 +13,7 @@ class Bitmap:
         ones(hpa, PAGE)
         self.hpa = hpa
         self._bytes = uctypes.bytearray_at(hpa, PAGE)
-        self._watched = {}  # (index, write): whether it exits without policies
+        self._watched = {}  # (index, write): the value of set(), while watch() forces an exit
 
     def _where(self, index, write):
         if index <= 0x1FFF:
@@ -29,14 +29,14 @@ class Bitmap:
         return where is None or bool(self._bytes[where[0]] & where[1])
 
     def set(self, index, write, exits):
-        """Let RDMSR (write False) or WRMSR of `index` exit, or not."""
+        """Set whether RDMSR (write False) or WRMSR of `index` exits."""
         if (index, write) in self._watched:
             self._watched[index, write] = exits
         else:
             self._put(index, write, exits)
 
     def watch(self, index, write, on):
-        """Let it exit whatever set() says, or no longer."""
+        """Force an exit regardless of set(), or (not on) end that."""
         if on:
             self._watched[index, write] = self.exits(index, write)
             self._put(index, write, True)

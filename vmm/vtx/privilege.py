@@ -1,4 +1,4 @@
-"""The guest's privilege level, for handlers that look at it at every exit."""
+"""The guest's privilege level, for handlers that read it at every exit."""
 
 import micropython
 from micropython import const
@@ -9,7 +9,7 @@ from vmm.vtx.vmcs_bits import RIGHTS_DPL_SHIFT
 USER = const(3)  # CPL of programs
 
 
-# As vcpu.cpl it costs some 2,000 more.
+# vcpu.cpl costs some 2,000 ticks more.
 @micropython.viper
 def cpl(vcpu) -> int:
     """Current privilege level: the DPL of SS."""

@@ -1,7 +1,7 @@
 """Basic exit reasons (SDM Vol. 3C, appendix "VMX Basic Exit Reasons").
 
-Also the slots of the dispatch table that are no exits: for instance, the guest was not entered
-because of a host interrupt (ATTENTION) or because an event waits (PENDING).
+Also the slots of the dispatch table that are no exits: for instance a host interrupt (ATTENTION) or a
+pending event (PENDING) instead of an entry.
 """
 
 from micropython import const
@@ -85,13 +85,13 @@ ATTENTION = const(78)
 PENDING = const(79)
 SLOTS = const(80)
 
-# Slots only, to which no exit leads: neither counted nor timed.
+# Slots that are no exits: neither counted nor timed.
 COMPLETED = const(80)
-SHUTDOWN = const(81)  # the guest has come to a triple fault, however
+SHUTDOWN = const(81)  # a triple fault of the guest, from any cause
 RESET_REQUEST = const(82)
 TIME = const(83)  # guest time, for policies
-INTERRUPT = const(84)  # one is injected, for policies
-ARRIVAL = const(85)  # a request of one has come to the local APIC, for policies
+INTERRUPT = const(84)  # an interrupt is injected, for policies
+ARRIVAL = const(85)  # an interrupt request has arrived at the local APIC, for policies
 PACKET = const(86)  # a frame of its network interfaces, for policies
 INJECTION = const(87)  # an exception is injected, for policies
 WRITTEN = const(88)  # the monitor has written to a page of the guest that it has a copy of (vmm/debug/hidden.py)

@@ -1,9 +1,8 @@
 """Records and measures of a VM's exits, as port/trace.h writes them into memory outside Python's heap.
 
-While neither is on, the guest is entered by a loop that has no instruction for them. A record costs an exit some 45
-ticks, a measure some 30 (docs/tracing.md). Each vCPU has a ring of its own: a record is RECORD_SIZE bytes, little
-endian, as RECORD_FORMAT says. A measure is a slot of the dispatch table's distribution of host TSC ticks.
-Times are host TSC.
+While neither is on, the exit loop has no instruction for them. A record costs an exit some 45 ticks, a measure some 30
+(docs/tracing.md). Each vCPU has a ring of its own: a record is RECORD_SIZE bytes, little-endian, in RECORD_FORMAT. A
+measure is the distribution of an exit's host TSC ticks by slot of the dispatch table. Times are host TSC.
 """
 
 from micropython import const
@@ -22,7 +21,7 @@ from vmm.vtx.frame import (
 
 RECORD_SIZE = const(64)
 # TSC at the exit, RIP, qualification, RAX, low halves of RCX and RDX, gpa, duration, interruption information, reason,
-# verdict, slot, instruction length, 0. The gpa and the interruption information hold for the reasons that have them.
+# verdict, slot, instruction length, 0. The gpa and the interruption information are valid for reasons that have them.
 RECORD_FORMAT = "<QQQQIIQIIHHBBH"
 UNKNOWN_DURATION = const(0xFFFFFFFF)  # the exit is not over
 UNKNOWN_VERDICT = const(0xFFFF)
@@ -31,21 +30,22 @@ SLOTS = const(256)
 SLOT_SIZE = const(1040)  # bytes: ticks in all, the longest, BUCKETS counts of 32 bits
 BUCKETS = const(256)
 BUCKET_BITS = const(34)  # longer exits are counted in the last bucket
-_COUNTS = const(16)  # bytes: where a slot's counts begin
+COUNTS = const(16)  # bytes of a distribution before its counts
 
 LEAST = const(64)  # records of a ring
 MOST = const(1 << 20)
 
 
 def bucket_start(index):
-    """The least number of ticks that a bucket counts. Eight buckets cover each power of two."""
+    """The least number of ticks of a bucket. Eight buckets cover each power of two."""
     if index < 8:
         return index
     return (8 + (index & 7)) << (index >> 3) - 1
 
 
 def quantile(counts, part):
-    """The number of ticks (a bucket's middle) below which `part` of the exits of a distribution lie; None of none."""
+    """The number of ticks (the middle of a bucket) below which the fraction `part` of a distribution lies; None if it
+    is empty."""
     total = sum(counts)
     if not total:
         return None
@@ -59,7 +59,7 @@ def quantile(counts, part):
 
 
 class Recording:
-    """Of one VM's vCPUs. take(size), give(hpa): memory of the VM's outside the heap."""
+    """Recording of one VM's vCPUs. take(size), give(hpa): memory of the VM outside the heap."""
 
     def __init__(self, vcpus, take, give):
         self._vcpus = vcpus
@@ -69,7 +69,7 @@ class Recording:
         self.measures = False
 
     def rings(self, size):
-        """Record exits: the last `size`, a power of two, of each vCPU; 0 ends that and forgets them. OutOfMemory."""
+        """Record the last `size` exits of each vCPU, a power of two; 0: stop and drop them. ValueError, OutOfMemory."""
         if size and not LEAST <= size <= MOST:
             raise ValueError("%r records: a ring has from %d to %d" % (size, LEAST, MOST))
         if size & (size - 1):
@@ -89,7 +89,7 @@ class Recording:
         self.measures = bool(on)
 
     def _put(self, word, size, clear):
-        """Other memory for each vCPU's `word` of the frame, all zero; none where `size` is 0."""
+        """Allocate new memory, all zero, for each vCPU's `word` of the frame; size 0: only free the old."""
         fresh = []
         try:
             for _ in self._vcpus if size else ():
@@ -105,7 +105,7 @@ class Recording:
             clear(vcpu)
             scheduled.put(word, fresh[number] if size else 0)
             on = scheduled.get(TRACE_RING) or scheduled.get(MEASURED)
-            if size:  # within an exit nothing has been charged since it began
+            if size:  # in the middle of an exit: none of it has been charged yet
                 scheduled.put(TRACE_HOST, vcpu.host_ticks)
                 scheduled.put(TRACE_BETWEEN, 0)
             scheduled.put(RECORDED, int(bool(on)))
@@ -113,18 +113,18 @@ class Recording:
                 self._give(old)
 
     def ring(self, vcpu):
-        """(hpa of a vCPU's records, how many fit, how many have been written)."""
+        """(hpa, size, number of records written) of a vCPU's ring; size in records."""
         get = vcpu.scheduled.get
         return get(TRACE_RING), self.size, get(TRACE_HEAD)
 
     def distribution(self, vcpu, slot):
-        """hpa of a slot's distribution; its counts lie COUNTS bytes further. 0 while exits are not measured."""
+        """hpa of a slot's distribution, whose counts are COUNTS bytes behind; 0 while exits are not measured."""
         base = vcpu.scheduled.get(MEASURED)
         return base + slot * SLOT_SIZE if base else 0
 
     def between(self, vcpu):
-        """Host TSC ticks that the monitor has used for a vCPU since rings() or measure(), the later, and that are of
-        no exit: turns' beginnings, services of host interrupts, wake-ups."""
+        """Host TSC ticks that the monitor has used for a vCPU outside of exits since the last rings() or measure():
+        beginnings of turns, service of host interrupts, wake-ups."""
         get = vcpu.scheduled.get
         ticks = get(TRACE_BETWEEN)
         if not (get(TRACE_OPEN) or get(MEASURED_SLOT)):

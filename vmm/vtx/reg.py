@@ -1,4 +1,4 @@
-"""Registers with fields, declared one line a field, printing themselves decoded.
+"""Register classes, declared with one line for each field; a repr shows the fields.
 
     @register
     class IoQualification(Reg):
@@ -6,7 +6,7 @@
         IN = Bits(3)
 
 `IoQualification(raw).PORT` reads a field, `.raw` is the whole value, and assigning to a
-field changes `.raw`. A class declares fields once and refuses overlaps.
+field changes `.raw`. Overlapping fields raise ValueError.
 """
 
 
@@ -47,7 +47,7 @@ def _accessor(bits):
 
 
 def register(cls):
-    """Turn the Bits of a class into properties; ValueError where two overlap."""
+    """Turn the Bits of a class into properties; ValueError if two overlap."""
     found = [(name, getattr(cls, name)) for name in dir(cls)]
     found = [(name, bits) for name, bits in found if isinstance(bits, Bits)]
     found.sort(key=lambda item: -item[1].hi)

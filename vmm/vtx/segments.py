@@ -1,4 +1,4 @@
-"""Segment descriptors, for handlers that finish what the CPU leaves to the monitor.
+"""Segment descriptors, for handlers that load them for the CPU.
 
 `memory` is a vmm.memory.linear.Linear, loaded. Source: SDM Vol. 3A, "Segment Descriptors", "System Descriptor Types".
 """
@@ -32,7 +32,7 @@ def fields(low, high):
 
 
 class Descriptor:
-    """A descriptor and where it lies: gva, base, limit in bytes, rights in VMCS format.
+    """A descriptor at a gva: base, limit in bytes, rights in VMCS format.
 
     upper: the second half of a 16-byte system descriptor in IA-32e mode, else None.
     """
@@ -48,12 +48,12 @@ class Descriptor:
 
     @property
     def type(self):
-        """Bits 3:0 of the rights; see `system`."""
+        """The type, bits 3:0 of the rights; its meaning depends on `system`."""
         return self.rights & 0xF
 
     @property
     def system(self):
-        """LDT, TSS or gate, no code and no data."""
+        """Whether it is an LDT, TSS or gate, not code or data."""
         return not self.rights & RIGHTS_S
 
     @property
@@ -65,14 +65,14 @@ class Descriptor:
         return bool(self.rights & RIGHTS_P)
 
     def mark(self, memory, bits):
-        """Set bits of the type (accessed, busy) here and in the table."""
+        """Set bits of the type (accessed, busy) in this object and in memory."""
         if self.rights & bits != bits:
             self.rights |= bits
             memory.write(self.gva + 5, bytes((self.rights & 0xFF,)))
 
 
 def find(vcpu, memory, selector, wide=False):
-    """Return the Descriptor of a selector, or None where it is null or beyond its table."""
+    """Return the Descriptor of a selector, or None if it is null or beyond the limit of its table."""
     if not selector & 0xFFFC:
         return None
     offset = selector & 0xFFF8

@@ -1,4 +1,4 @@
-"""The words by which a guest's clock stands still: of the frames of all its vCPUs (vmm/scheduling/stops.py)."""
+"""Stopping a guest's clock, by words of the frames of all its vCPUs (vmm/scheduling/stops.py)."""
 
 import micropython
 from micropython import const
@@ -10,14 +10,14 @@ _DIRTY = const(DIRTY_TSC_OFFSET | DIRTY_TIMERS)
 
 @micropython.viper
 def since(frame: int) -> int:
-    """Host TSC since which the clock stands still, 0: it runs. frame: hpa of a vCPU's."""
+    """Host TSC since which the clock stands still, 0: it runs. frame: hpa of a vCPU's frame."""
     f = ptr32(frame)
     return int(f[STOPPED]) | int(f[STOPPED + 1]) << 32
 
 
 @micropython.viper
 def stop(frame: int, at: int):
-    """The guest's clock stands still since this host TSC."""
+    """Let the guest's clock stand still since host TSC `at`."""
     each = frame
     while True:
         f = ptr32(each)
@@ -31,7 +31,8 @@ def stop(frame: int, at: int):
 
 @micropython.viper
 def move(frame: int, now: int, stays: int):
-    """It shows at this host TSC what it showed when the stop began. stays: it stands still; else it goes on."""
+    """Set the clock so that it shows at host TSC `now` the time at which the stop began. stays: it still stands; 0: it
+    goes on."""
     f = ptr32(frame)
     gone = now - (int(f[STOPPED]) | int(f[STOPPED + 1]) << 32)
     if stays == 0:
@@ -55,7 +56,7 @@ def move(frame: int, now: int, stays: int):
 
 @micropython.viper
 def now(frame: int, rdtsc) -> int:
-    """The guest's clock."""
+    """The time of the guest's clock. rdtsc: cpu.rdtsc."""
     f = ptr32(frame)
     at = int(f[STOPPED]) | int(f[STOPPED + 1]) << 32
     if at == 0:

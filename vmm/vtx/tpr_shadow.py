@@ -1,10 +1,10 @@
-"""TPR shadow without virtual-interrupt delivery: MOV to and from CR8 access the Lapic's TPR and do not exit.
+"""TPR shadow without virtual-interrupt delivery: MOV to and from CR8 access the Lapic's TPR without an exit.
 
-The VMCS's virtual-APIC page is the Lapic's register file, so that both see one TPR. The CPU writes it without an exit:
-PPR is computed anew where TPR differs from the one that PPR was computed from (lapic_registers.TPR_KNOWN). While TPR
-holds an interrupt up, the TPR threshold is the class of that interrupt, and a MOV to CR8 that lets it through exits.
-Accesses to the page itself and to x2APIC MSR 808H exit as without. Source: SDM Vol. 3C, "TPR Virtualization", "Checks
-on VMX Controls".
+The VMCS's virtual-APIC page is the Lapic's register file, so that there is one TPR. Since the CPU writes it without an
+exit, PPR is computed again when TPR differs from the value that PPR was computed from (lapic_registers.TPR_KNOWN).
+While TPR holds an interrupt up, the TPR threshold is the class of that interrupt, and a MOV to CR8 that admits it
+exits. Accesses to the page itself and to x2APIC MSR 808H exit. Source: SDM Vol. 3C, "TPR Virtualization", "Checks on
+VMX Controls".
 """
 
 import micropython
@@ -32,14 +32,14 @@ class TprShadow:
         self.reset()
 
     def reset(self):
-        """TPR is 0. An entry fails where the threshold is above TPR's class."""
+        """TPR is 0: clear the threshold, since an entry fails if it is above TPR's class."""
         self._lapic.set(TPR_LIMIT, 0)
         self._write(TPR_THRESHOLD, 0)
 
-    # Twice for each interrupt that TPR holds up.
+    # Called twice for each interrupt that TPR holds up.
     @micropython.viper
     def update(self):
-        """Set the threshold for what waits now."""
+        """Set the threshold by the interrupt that TPR holds up now."""
         r = ptr32(self._regs)
         limit = int(self._lapic.held_by_tpr())
         if int(r[TPR_LIMIT // 4]) != limit:
@@ -47,7 +47,7 @@ class TprShadow:
             self._write(TPR_THRESHOLD, limit)
 
     def halt(self):
-        """Return the handler of HLT: PPR says what wakes the vCPU (vmm/vtx/events.py)."""
+        """Return the handler of HLT, which brings PPR up to date: wakes() of vmm/vtx/events.py uses it."""
         return bind(_halt, uctypes.addressof(self._lapic.regs))
 
 

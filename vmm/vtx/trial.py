@@ -1,14 +1,14 @@
-"""How this CPU behaves in VMX non-root operation, tried by guests of a few bytes before any other runs.
+"""Trials of the CPU's behaviour in VMX non-root operation, by guests of a few bytes before any other runs.
 
-An emulator, or a monitor below this one, may offer a control and not act on it. `run` enters
-three guests in real mode, each with a host interrupt or a trap ahead, and looks at the exit:
+An emulator, or a monitor below this one, may offer a control without implementing it. `run` enters three guests in real
+mode, each with a host interrupt or a trap ahead, and checks the exit:
 
-- a host interrupt while RFLAGS.IF is clear is an exit by EXTERNAL_INTERRUPT;
-- so it is where an interrupt of the guest's waits in virtual-interrupt delivery too;
+- a host interrupt while RFLAGS.IF is clear exits by EXTERNAL_INTERRUPT;
+- it does so, too, while a virtual interrupt is pending in virtual-interrupt delivery;
 - the monitor trap flag exits after one instruction.
 
-No code tests which engine it runs on. Source: SDM Vol. 3C, "Pin-Based VM-Execution Controls",
-"Virtual-Interrupt Delivery", "Monitor Trap Flag".
+No code tests which engine it runs on. Source: SDM Vol. 3C, "Pin-Based VM-Execution Controls", "Virtual-Interrupt
+Delivery", "Monitor Trap Flag".
 """
 
 import cpu
@@ -29,7 +29,7 @@ from vmm.vtx.x86 import IA32_PAT, PAGE
 
 _VPID = const(0xFFFF)
 _SPIN = b"\xeb\xfe"  # jmp $
-_TOGGLE = b"\xfb\xfa" + _SPIN  # sti; cli: no interrupt comes between these two
+_TOGGLE = b"\xfb\xfa" + _SPIN  # sti; cli: no interrupt is delivered between these two
 # Ticks of VMCALL in EBX, and without it in EAX: rdtsc; mov esi, eax; vmcall; rdtsc; sub eax, esi; mov ebx, eax;
 # rdtsc; mov esi, eax; rdtsc; sub eax, esi; hlt
 _TIMED = b"\x0f\x31\x66\x89\xc6\x0f\x01\xc1\x0f\x31\x66\x29\xf0\x66\x89\xc3\x0f\x31\x66\x89\xc6\x0f\x31\x66\x29\xf0\xf4"
@@ -37,11 +37,11 @@ _TIMES = const(16)
 _VECTOR = const(0x40)
 _ALARM = const(30_000)  # host TSC ticks from before the entry to the host's interrupt
 _LIMIT = const(300_000)  # and to the end of the trial
-_ATTEMPTS = const(100)  # entries that the host's attention may put off
+_ATTEMPTS = const(100)  # of an entry, which pending host interrupts may defer
 
 # Bits for vmx.flaws (port/bochs27.h).
-FLAW_MASKED_HOST = const(1 << 0)  # no exit by a host interrupt: entered with IF clear, not set since
-FLAW_UNMASKED_VIRTUAL = const(1 << 1)  # such an interrupt delivers the guest's, IF or not
+FLAW_MASKED_HOST = const(1 << 0)  # while the guest's IF is clear, a host interrupt causes no exit
+FLAW_UNMASKED_VIRTUAL = const(1 << 1)  # a host interrupt delivers the pending virtual one instead, regardless of IF
 
 
 class Trial:
@@ -53,7 +53,7 @@ class Trial:
 
 
 class _Machine:
-    """What making.prepare() takes of a VM: its tables and bitmaps. Closing gives the memory back."""
+    """The part of a VM that making.prepare() uses: tables and bitmaps. close() frees the memory."""
 
     cr4_allowed = 0
     vpids = (_VPID,)
@@ -79,7 +79,7 @@ class _Machine:
 
 
 class _Exits:
-    """A table whose every handler ends the trial."""
+    """A dispatch table in which every handler ends the trial."""
 
     def new_table(self):
         self.table = [lambda _vcpu: verdict.STOP] * SLOTS
@@ -150,7 +150,7 @@ class _Guest:
         guest.write(v.GUEST_IA32_PAT, cpu.rdmsr(IA32_PAT))
 
     def _apic(self, guest):
-        """No IDT is there: an interrupt that is delivered shuts the guest down."""
+        """Set up the APIC fields. There is no IDT, so a delivered interrupt shuts the guest down."""
         if not hasattr(self, "_page"):
             self._page, self._access = self._machine.take(PAGE), self._machine.take(PAGE)
         guest.write(v.VIRTUAL_APIC_ADDRESS, self._page)
@@ -163,11 +163,11 @@ class _Guest:
         guest.write(v.GUEST_INTERRUPT_STATUS, 0)
 
     def ticks(self):
-        """Of _TIMED, what VMCALL took."""
+        """The ticks of VMCALL in _TIMED."""
         return (self._vcpu.rbx - self._vcpu.rax) & 0xFFFFFFFF
 
     def interrupt(self, guest):
-        """An interrupt waits in virtual-interrupt delivery."""
+        """Make an interrupt pending in virtual-interrupt delivery."""
         uctypes.bytearray_at(self._page + IRR + _VECTOR // 32 * 16, 4)[0] = 1 << _VECTOR % 8
         guest.write(v.GUEST_INTERRUPT_STATUS, _VECTOR)
 
@@ -178,8 +178,8 @@ def _trap(guest):
 
 
 def unseen(pages, caps):
-    """Ticks that a guest's TSC shows of an exit and the entry after it, though its clock stands still in between
-    (vmm/scheduling/stops.py): the CPU's part, and what the shim does before and after."""
+    """Ticks of an exit and the entry after it that a guest's TSC shows although its clock stands still in between
+    (vmm/scheduling/stops.py): those of the CPU, and of the exit loop before and after the stop."""
     guest = _Guest(pages, caps)
     shown = []
 

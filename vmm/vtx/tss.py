@@ -1,7 +1,7 @@
 """Images of the 16-bit and the 32-bit task-state segment.
 
-A switch saves only the dynamic part, [START, END): EIP, EFLAGS, the eight registers and the
-selectors. Registers and selectors stand in the order of their encoding. Source: SDM Vol. 3A,
+A task switch saves only the dynamic part, [START, END): EIP, EFLAGS, the eight registers and
+the selectors. Registers and selectors are in the order of their encoding. Source: SDM Vol. 3A,
 "Task-State Segment (TSS)", "16-Bit Task-State Segment (TSS)".
 """
 
@@ -9,7 +9,7 @@ import struct
 
 
 class Tss32:
-    """SDM "Task-State Segment (TSS)"."""
+    """A 32-bit TSS. Source: SDM Vol. 3A, "Task-State Segment (TSS)"."""
 
     SIZE = 104
     START, END = 0x20, 0x5E  # what a switch saves
@@ -32,7 +32,7 @@ class Tss32:
 
 
 class Tss16:
-    """Without CR3, FS, GS and the T flag. SDM "16-Bit Task-State Segment (TSS)"."""
+    """A 16-bit TSS, without CR3, FS, GS and the T flag. Source: SDM Vol. 3A, "16-Bit Task-State Segment (TSS)"."""
 
     SIZE = 44
     START, END = 0x0E, 0x2A

@@ -35,9 +35,9 @@ from vmm.vtx.x86 import (
 )
 
 _CR0_CD_NW = const(CR0_CD | CR0_NW)
-# Bits of CR0 that the guest sees in the read shadow. KVM as host of a nested monitor leaves a cleared ET
-# cleared, and after LMSW or CLTS it shows the real NE; so the monitor has ET, and what these two change too
-# as long as the guest's NE is not the real one.
+# Bits of CR0 that the guest reads from the read shadow. Under KVM (nested), a cleared ET stays cleared, and LMSW and
+# CLTS expose the real NE. So the monitor owns ET, and while the guest's NE differs from the real one also the bits
+# that these two instructions change.
 CR0_OWNED = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD)
 CR0_OWNED_WITHOUT_NE = const(CR0_ET | CR0_NE | CR0_NW | CR0_CD | CR0_MP | CR0_EM | CR0_TS)
 _CR4_FORCED = const(CR4_MCE | CR4_VMXE)  # without MCE a machine check would shut the CPU down
@@ -50,10 +50,9 @@ _PKRU_HIGH = const(2)
 
 
 class Vcpu:
-    """A virtual processor. Registers are attributes, which may be set while the guest stands still.
+    """A virtual processor. Registers are attributes, which can be set while the guest does not run.
 
-    `vm` is the machine, `number` counts its vCPUs from 0 and is the APIC ID; vmm/processors.py says what else hangs on
-    it.
+    `vm`: its machine; `number`: from 0, also the APIC ID; vmm/processors.py adds the others.
 
     For users: rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags, cr0, cr2,
     cr3, cr4, efer, dr7, xcr0, cs, ss, segment, set_segment, cpl, bits, pkru, pdptes, reason, qualification, gpa,
@@ -66,7 +65,7 @@ class Vcpu:
         vcpu.peek(vcpu.rsp, 16)
     """
 
-    injections = None  # asks policies about an exception that is injected (vmm/policies/injections.py)
+    injections = None  # calls policies when an exception is injected (vmm/policies/injections.py)
 
     # -- control registers as the guest sees them
 
@@ -91,7 +90,7 @@ class Vcpu:
         return CR0_OWNED if value & CR0_NE else CR0_OWNED_WITHOUT_NE
 
     def own_registers(self, cr0, cr4):
-        """Let a write that changes any bit of CR0, of CR4 exit, or only those of the bits that the monitor has."""
+        """cr0, cr4: whether writes that change any bit of the register exit; else only those of the monitor's bits."""
         value = self.cr0
         self.owns_cr0 = cr0
         self.write(v.CR0_READ_SHADOW, value)
@@ -130,7 +129,7 @@ class Vcpu:
         self._long_mode(bool(value & EFER_LMA))
 
     def _long_mode(self, on):
-        """EFER.LMA and the entry control "IA-32e mode guest" always agree."""
+        """Set EFER.LMA and the entry control "IA-32e mode guest", which must be equal."""
         efer = self.read(v.GUEST_IA32_EFER)
         self.write(v.GUEST_IA32_EFER, efer & ~EFER_LMA | (EFER_LMA if on else 0))
         controls = self.read(v.VM_ENTRY_CONTROLS)
@@ -188,18 +187,18 @@ class Vcpu:
             return 64
         return 32 if rights & 1 << 14 else 16
 
-    # -- what Linux does there
+    # -- Linux
 
     @property
     def task(self):
-        """The struct task_struct that runs. ValueError where the guest runs no Linux yet."""
+        """The struct task_struct of the current task. ValueError if the guest does not run Linux (yet)."""
         from vmm.insight.linux import current
 
         return current.of(self.vm).task(self)
 
     @property
     def syscall(self):
-        """The system call that the vCPU is in (vmm/insight/linux/calls.py). ValueError where it is in none."""
+        """The current system call (vmm/insight/linux/calls.py). ValueError if the vCPU is in none."""
         from vmm.insight.linux import calls
 
         return calls.of(self)
@@ -210,17 +209,17 @@ class Vcpu:
         expansion = self.vm.expansion
         return expansion.packets.packet if expansion is not None and expansion.packets is not None else None
 
-    # -- memory as the guest's program sees it
+    # -- memory by guest-virtual address
 
     def space(self, cr3=None):
         """Its address space (vmm/memory/look.py); with `cr3` that of another task in the same paging mode."""
         return look.space(self, cr3)
 
     def peek(self, gva, size, space=None):
-        """Return `size` bytes at a guest-virtual address. ValueError says why it cannot be read.
+        """Return `size` bytes at a guest-virtual address. ValueError with the reason if it cannot be read.
 
-        space: the address space, a CR3 or a Space (vcpu.space(cr3), vm.kernel.space); None: the current one, and for an
-        address of the kernel that page-table isolation has taken out of it, the kernel's.
+        space: the address space, a CR3 or a Space (vcpu.space(cr3), vm.kernel.space); None: the current one, or the
+        kernel's for a kernel address that page-table isolation has unmapped.
         """
         try:
             return look.holding(self, gva, space).read(gva, size)
@@ -228,13 +227,13 @@ class Vcpu:
             raise look.misuse(gva, size)
 
     def poke(self, gva, data, space=None):
-        """Write bytes at a guest-virtual address, whatever the page's rights are. space: as for peek()."""
+        """Write bytes at a guest-virtual address, regardless of the page's rights. space: as for peek(). ValueError."""
         try:
             look.holding(self, gva, space).write(gva, data)
         except TypeError:
             raise look.misuse(gva, data)
 
-    # (gva): return the gpa of a gva by the guest's page tables. ValueError says why it has none.
+    # (gva): return the gpa of a gva by the guest's page tables. ValueError with the reason if it is not mapped.
     translate = look.translate
 
     @property
@@ -246,7 +245,7 @@ class Vcpu:
 
     @property
     def result(self):
-        """In a policy on RETURN the function's value: RAX, as far as the code's width goes."""
+        """In a policy on RETURN the function's value: RAX, cut to the width of the code."""
         return self.rax & ((1 << self.bits) - 1)
 
     @property
@@ -269,25 +268,25 @@ class Vcpu:
         return operand.new(self)
 
     def pdptes(self):
-        """The four page-directory-pointer-table entries that PAE paging uses: those of the last MOV to CR3."""
+        """The four PDPTE registers of PAE paging, loaded by the last MOV to CR3."""
         return tuple([self.read(v.GUEST_PDPTE0 + 2 * i) for i in range(4)])
 
     @property
     def pkru(self):
-        """The protection-key rights of user pages. That takes the FPU's state out of the registers."""
+        """PKRU: the protection-key rights of user pages. Reading it saves the FPU state to memory."""
         area = self.fpu()
         if not area[XSTATE_BV + 1] & _PKRU_HIGH:
             return 0
         return struct.unpack_from("<I", area, cpu.cpuid(0xD, _PKRU)[1])[0]
 
     def flush(self):
-        """Forget the translations of its linear addresses, as MOV to CR3 does for all of them."""
+        """Invalidate the TLB entries of this vCPU (its VPID)."""
         vmx.invvpid(INVVPID_SINGLE_CONTEXT, self.vpid, 0)
 
     # -- start
 
     def start(self, state):
-        """Put the vCPU, from power-up, into a loader's State (vmm/loaders/state.py)."""
+        """Reset the vCPU and load a loader's State (vmm/loaders/state.py)."""
         self.clear()
         self.initialize(state)
         for field in (
@@ -301,7 +300,7 @@ class Vcpu:
             self.msr(index, 0)
 
     def initialize(self, state):
-        """Put all into a State that INIT changes, too: neither the FPU nor MSRs but IA32_EFER.
+        """Load a State, and reset the rest that INIT resets: not the FPU, and of MSRs only IA32_EFER.
 
         Source: SDM Vol. 3A, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT".
         """
@@ -337,7 +336,7 @@ class Vcpu:
         area = self.fpu()
         cpu.zero(uctypes.addressof(area), len(area))
         struct.pack_into("<H", area, 0, 0x0040)  # FCW after RESET
-        area[4] = 0xFF  # abridged FTW: FXRSTOR image says "in use", as FTW 5555h does
+        area[4] = 0xFF  # abridged FTW: all registers in use, as with FTW 5555h
         struct.pack_into("<I", area, MXCSR, MXCSR_RESET)
         struct.pack_into("<Q", area, XSTATE_BV, 1)  # x87
 

@@ -1,10 +1,10 @@
-"""The VMCS: every field that the SDM defines, by the SDM's names and headings.
+"""The VMCS: all fields that the SDM defines, by the SDM's names and headings.
 
 Source: SDM Vol. 3C, "VMCS Layout" (chapter "Virtual Machine Control Structures") and
 appendix "Field Encoding in VMCS". Bits 14:13 of an encoding give the width (0: 16 bits,
 1: 64, 2: 32, 3: natural), bits 11:10 the kind (0: control, 1: read-only data, 2: guest
-state, 3: host state), bit 0 the high half of a 64-bit field. Fields that the controls in
-use cannot have are listed all the same: `dump` prints what the CPU answers to.
+state, 3: host state), bit 0 the high half of a 64-bit field. Fields that the CPU lacks are
+listed, too: a dump prints those that can be read.
 """
 
 from micropython import const

@@ -14,7 +14,7 @@ BLOCKING_BY_STI_MOV_SS = const(3)
 BLOCKING_BY_NMI = const(1 << 3)
 
 # GUEST_PENDING_DEBUG_EXCEPTIONS
-PENDING_ENABLED = const(1 << 12)  # a breakpoint was met
+PENDING_ENABLED = const(1 << 12)  # an enabled breakpoint has matched
 PENDING_BS = const(1 << 14)
 PENDING_RTM = const(1 << 16)
 

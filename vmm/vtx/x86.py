@@ -17,7 +17,7 @@ APIC_BASE = const(0xFEE00000)  # gpa of the local APIC after a reset
 APIC_BASE_EXTD = const(1 << 10)  # of IA32_APIC_BASE
 APIC_BASE_ENABLE = const(1 << 11)
 X2APIC_MSRS = const(0x800)  # the first of the local APIC's 64: one for 16 bytes of its page
-IOAPIC_BASE = const(0xFEC00000)  # gpa of the I/O APIC, as every PC has it
+IOAPIC_BASE = const(0xFEC00000)  # gpa of the I/O APIC in every PC
 
 CR0_PE = const(1 << 0)
 CR0_MP = const(1 << 1)

@@ -1,4 +1,4 @@
-"""virtio 1.x: one device a file, which knows neither transport nor address; the ring is in queue.py.
+"""virtio 1.x: one device a file, independent of transport and address; the ring is in queue.py.
 
 The transports are mmio.py and vmm/pci/virtio.py.
 """

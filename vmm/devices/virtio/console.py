@@ -1,7 +1,7 @@
 """A console by virtio: hvc0 of a Linux guest. Source: virtio 1.2, "Console Device".
 
-One port, without its size or further ports. Towards the outside it is what a UART is to vmm/console.py: `tx` takes a
-character or has no room, feed() brings what was typed, poll() goes on with output that had no room.
+One port, without size or multiport features. vmm/console.py uses it like a UART: `tx` takes a character or refuses it
+(no room), feed() brings input, poll() continues output that had no room.
 """
 
 import struct
@@ -16,7 +16,7 @@ RX = const(0)  # queues: to the driver, and from it
 TX = const(1)
 _EMERGENCY = const(1 << 2)  # feature: a character by the configuration space, before there are queues
 _EMERGENCY_AT = const(8)
-_MOST = const(4096)  # characters of a buffer; what a driver puts beyond them into one is lost, and counted
+_MOST = const(4096)  # characters of a chain; the rest of a longer one is lost, and counted
 
 
 class Console(Device):
@@ -50,11 +50,11 @@ class Console(Device):
     # -- output
 
     def pending(self):
-        """How many characters wait for `tx` to have room."""
+        """The number of characters that wait until `tx` has room."""
         return len(self._waiting)
 
     def poll(self):
-        """Print what the driver has put there, as far as there is room."""
+        """Print the driver's output as far as there is room."""
         queue, chain = self.queues[TX], self._chain
         if self.status & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
             return
@@ -82,7 +82,7 @@ class Console(Device):
         return data
 
     def _print(self):
-        """Whether all that waited is printed."""
+        """Print the waiting characters. Returns whether all of them are printed."""
         data, at = self._waiting, 0
         while at < len(data) and self._tx(data[at]):
             at += 1
@@ -92,7 +92,8 @@ class Console(Device):
     # -- input
 
     def feed(self, readchar):
-        """Take what readchar() has (-1: nothing more) as far as the driver has buffers; how many that was."""
+        """Receive from readchar() (-1: nothing more) as far as the driver has buffers. Returns the number of
+        characters."""
         if self.status & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
             return 0
         queue, chain, count = self.queues[RX], self._chain, 0

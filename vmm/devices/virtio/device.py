@@ -1,4 +1,4 @@
-"""What all virtio devices share: status, features, queues; a transport gives them registers and interrupts.
+"""The base of all virtio devices: status, features, queues. A transport gives them registers and interrupts.
 
 Source: virtio 1.2, "Basic Facilities of a Virtio Device", "General Initialization And Device Operation".
 """
@@ -24,28 +24,27 @@ INDIRECT_DESC = const(1 << 28)
 EVENT_IDX = const(1 << 29)
 VERSION_1 = const(1 << 32)
 
-STATUS = const(0)  # word of `words`; others are the device's own
+STATUS = const(0)  # word of `words`; the rest is the device's own
 
 _COMMON = const(INDIRECT_DESC | EVENT_IDX | VERSION_1)
 
 
 def _unwired(_):
-    """A device that no transport has yet."""
+    """Output of a device without a transport."""
 
 
 class Device:
-    """One device. A class on top has `kind` (device ID), `own_features`, `sizes` (most entries of each queue), and
+    """One device. A subclass has `kind` (device ID), `own_features`, `sizes` (most entries of each queue), and
 
     notified(n)    the driver has added buffers to queue n; called once DRIVER_OK is set
     config()       bytes of its configuration space
-    configure(offset, data)   the driver writes there; most devices have nothing to write
-    stopped()      the driver has reset it: forget what is under way
-    disable(n)     the driver disables queue n, whose buffers are not touched any more when this returns
-    resume()       load() has been called, of this device and of all of its guest: go on with what was under way, then
-                   Device.resume()
+    configure(offset, data)   the driver has written there; optional
+    stopped()      the driver has reset it: drop requests under way
+    disable(n)     the driver disables queue n: its buffers are not accessed after this returns
+    resume()       all of the guest's devices have been loaded: go on with requests under way, then Device.resume()
 
-    kicks[n]() is notify(n), or a faster one that the device has put there. The transport sets signal(n), an interrupt
-    for queue n, and changed(), one for configuration or status. refused(what) counts what a driver did wrong.
+    kicks[n]() is notify(n), or the device's faster version of it. The transport sets signal(n), an interrupt for queue
+    n, and changed(), one for configuration or status. refused(what) counts errors of the driver.
     """
 
     own_features = 0
@@ -72,7 +71,7 @@ class Device:
         self.words[STATUS] = value
 
     def reset(self):
-        """As after power-on, or as a driver asks for by status 0."""
+        """The state after power-on, or after a driver has written status 0."""
         self.status = 0
         self.accepted = 0
         self.stopped()
@@ -83,7 +82,7 @@ class Device:
         pass
 
     def resume(self):
-        """Look at the queues: a notification may have been put off when the device was saved."""
+        """Notify all queues: a notification may have been deferred when the device was saved."""
         for kick in self.kicks:
             kick()
 
@@ -103,7 +102,7 @@ class Device:
         return self.accepted & VERSION_1 and not self.accepted & ~self.features
 
     def accept(self, page, bits):
-        """The driver chooses features: the low (page 0) or the high 32 bits. Not once it has said FEATURES_OK."""
+        """The driver chooses features: the low (page 0) or the high 32 bits. Ignored after FEATURES_OK."""
         if page < 2 and not self.status & FEATURES_OK:
             shift = 32 * page
             self.accepted = self.accepted & ~(MASK32 << shift) | (bits & MASK32) << shift
@@ -114,7 +113,7 @@ class Device:
             self.fail("queue %d is outside RAM or has a wrong size" % n)
 
     def disable(self, n):
-        """The driver disables queue n: when this returns, nothing is under way there."""
+        """The driver disables queue n: when this returns, no request of it is under way."""
         self.queues[n].reset()
 
     def notify(self, n):
@@ -123,19 +122,19 @@ class Device:
             self.notified(n)
 
     def done(self, n):
-        """Buffers of queue n have been given back: an interrupt, if the driver asks for one."""
+        """Buffers of queue n have been returned: signal an interrupt, if the driver asks for one."""
         if self.queues[n].interrupts():
             self.signal(n)
 
     def fail(self, why):
-        """The driver broke a rule: the device stops until it is reset, and says so."""
+        """The driver has broken a rule: the device stops until it is reset, with NEEDS_RESET."""
         self._refused("virtio: " + why)
         if self.status & DRIVER_OK:
             self.status |= NEEDS_RESET
             self.changed()
 
     def broken(self, n):
-        """Queue n has been found broken."""
+        """fail() for queue n, which has been found broken."""
         self.fail("queue %d: %s" % (n, self.queues[n].broken))
 
     # -- state as data

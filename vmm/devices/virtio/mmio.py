@@ -1,4 +1,4 @@
-"""virtio by registers in memory, version 2, with one interrupt line.
+"""The virtio-mmio transport, version 2: registers in memory and one interrupt line.
 
 A driver finds it by ACPI (LNRO0005) or by its kernel's command line. Source: virtio 1.2, "Virtio Over MMIO".
 """
@@ -38,7 +38,7 @@ _CONFIG_CHANGE = const(2)
 
 
 class Mmio:
-    """A page of registers in front of a device. irq(level): its line."""
+    """A page of registers for a device. irq(level): its interrupt line."""
 
     def __init__(self, device, irq):
         self.device = device
@@ -148,7 +148,7 @@ class Mmio:
                 queue.set_address(which, half * 8, value)
 
     def save(self):
-        """Plain data, the device's too."""
+        """Plain data, including the device's."""
         return {
             "pages": [self._feature_page, self._driver_page], "select": self._select, "pending": self._pending,
             "device": self.device.save(),

@@ -1,9 +1,9 @@
 """A network interface by virtio. Source: virtio 1.2, "Network Device".
 
-Two queues, receive and transmit; frames go to a port of a switch (vmm/network). Checksums and the cutting of TCP's
-data into frames are left to the receiver where it can do without (VIRTIO_NET_F_GUEST_*), so that between two guests
-that can, they are not done at all. A driver that cannot merge receive buffers gives some that hold a whole frame,
-headers and all. No control queue: a driver cannot set an address or a filter.
+Two queues, receive and transmit; frames go to a port of a switch (vmm/network). Checksums and TCP segmentation are left
+to a receiver that accepts frames without them (VIRTIO_NET_F_GUEST_*), so that they are not done at all between two such
+guests. A driver without mergeable receive buffers has to provide buffers for a whole frame with all headers. No control
+queue: a driver cannot set an address or a filter.
 """
 
 import struct
@@ -35,7 +35,7 @@ _BYTES = const(1500)  # MTU
 
 
 class Net(Device):
-    """mac: 6 bytes. port: vmm.network.port.Port, which plug() has given it."""
+    """mac: 6 bytes. port: the vmm.network.port.Port of plug(), or None."""
 
     kind = 1
     sizes = (256, 256)
@@ -61,7 +61,7 @@ class Net(Device):
         self.kicks[RX] = _nothing
 
     def plug(self, port):
-        """A port of a switch."""
+        """Connect the device to a port of a switch."""
         self.port = port
         self.kicks[TX] = bind(_kick, interrupts, port.send, self.words, self.queues[TX].state, port.depth, self)
 
@@ -70,7 +70,7 @@ class Net(Device):
         return self.mac + struct.pack("<HHH", _LINK_UP, 1, _BYTES)
 
     def can(self):
-        """What its driver does with frames that it receives: bits of vmm.network.words."""
+        """What the driver can do with received frames: bits of vmm.network.words."""
         accepted = self.accepted
         out = MERGES if accepted & _MRG_RXBUF else 0
         for feature, bit in ((_GUEST_CSUM, NEEDS_CSUM), (_GUEST_TSO4, NEEDS_TSO4), (_GUEST_TSO6, NEEDS_TSO6)):
@@ -97,33 +97,34 @@ class Net(Device):
             self.kicks[TX]()
 
     def put_off(self):
-        """A handler of another guest is preempted: what is to be sent waits until it is done."""
+        """A handler of another guest is preempted: frames are sent after it has ended."""
         self.port.put_off()
 
     def go_on(self, found):
-        """What is left of a notification after the fast path has come to `found`. Others may run between its parts."""
+        """The rest of a notification, after the fast path has returned `found`. Other guests may run between its
+        parts."""
         queue, chain = self.queues[TX], self.chains[TX]
         while found > NOTHING:
             if found == CHAIN:
                 data = self.port.take(chain)
-                queue.push(chain[HEAD], 0)  # before policies look at it, which may save the guest's devices
+                queue.push(chain[HEAD], 0)  # before policies get the frame, since they may save the guest's devices
                 self.port.send_slowly(data)
             found = self.port.send()
         if found == WRONG:
             self.broken(TX)
 
     def broken_receiver(self):
-        """The receive queue has been found broken."""
+        """fail() for the receive queue, which has been found broken."""
         self.broken(RX)
 
 
 def _nothing():
-    """New receive buffers: they are looked at when a frame is there."""
+    """Notification of new receive buffers: they are used when a frame arrives."""
 
 
 @micropython.viper
 def _kick(interrupts, send, words: ptr32, queue, depth: ptr32, net):
-    """Device.notify() of the transmit queue. depth: of the scheduler."""
+    """Device.notify() of the transmit queue. depth: the scheduler's word, not 0 while a handler is preempted."""
     if words[STATUS] & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
         return
     if depth[0]:

@@ -1,5 +1,5 @@
-"""What a virtio device looks like on PCI: constants for the devices of guests (vmm/pci/virtio.py) and for the drivers
-of the machine's own (vmm/host/virtio.py). Source: virtio 1.2, "Virtio Over PCI Bus".
+"""The registers of a virtio device on PCI: constants for the devices of guests (vmm/pci/virtio.py) and for the drivers
+of the host's (vmm/host/virtio.py). Source: virtio 1.2, "Virtio Over PCI Bus".
 """
 
 from micropython import const

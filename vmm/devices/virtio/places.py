@@ -1,4 +1,4 @@
-"""Where a guest's virtio devices by registers in memory are, and what ACPI says of them."""
+"""The addresses and interrupt lines of a guest's virtio-mmio devices, and their description for ACPI."""
 
 import struct
 
@@ -8,8 +8,8 @@ from vmm.acpi.mmio_aml import AML
 from vmm.devices.virtio.mmio import Mmio
 from vmm.vtx.x86 import PAGE
 
-FIRST = const(0xFED20000)  # a page each, behind the HPET's
-_LINE = const(16)  # and a line each
+FIRST = const(0xFED20000)  # gpa of the first; a page each, behind the HPET's
+_LINE = const(16)  # interrupt line of the first; a line each
 MOST = const(8)
 _HEADER = const(36)
 
@@ -24,11 +24,11 @@ class Places:
 
     @property
     def last(self):
-        """The gpa of the last one."""
+        """The gpa of the last device."""
         return FIRST + (len(self.transports) - 1) * PAGE
 
     def plug(self, device):
-        """A device at the next place; returns its transport. ValueError where there is none left."""
+        """Connect a device at the next address; returns its transport. ValueError if all are taken."""
         n = len(self.transports)
         if n == MOST:
             raise ValueError("all %d places of virtio-mmio are taken" % MOST)
@@ -42,7 +42,7 @@ class Places:
             transport.reset()
 
     def aml(self):
-        """The compiled mmio.asl's device for each place that is taken, for the DSDT: SeaBIOS looks nowhere else."""
+        """AML of each device, from the compiled mmio.asl, for the DSDT: SeaBIOS searches no other table."""
         body = b""
         for n in range(len(self.transports)):
             one = AML[_HEADER:].replace(b"VM00", b"VM0%d" % n)

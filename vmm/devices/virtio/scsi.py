@@ -1,8 +1,8 @@
 """A SCSI host with one target by virtio, for a CD drive. Source: virtio 1.2, "SCSI Host Device".
 
-Target 0, LUN 0 is the drive; every other answers that there is none. A request is a header with the command, and data
-that goes to the driver behind a response; requests that send data are refused. Limits: no hot plugging, so the queue
-of events stays unused, and task management always succeeds: no command is under way when it comes.
+Target 0, LUN 0 is the drive; no other exists. A request is a header with the command; the answer is a response with the
+data behind it. Commands that send data are refused. Limits: no hot plugging, so the event queue stays unused; task
+management always succeeds without an effect.
 """
 
 import struct
@@ -44,8 +44,8 @@ class Scsi(Device):
         self.target = target
         self._chain = new_chain()
         self._round = 0  # counts resets
-        self._heads = []  # of the requests that the disk has
-        self._again = ()  # those that a device which was saved had under way, until resume()
+        self._heads = []  # of the requests under way at the disk
+        self._again = ()  # after load(), until resume(): heads of the requests that were under way
 
     def config(self):
         """num_queues, seg_max, max_sectors, cmd_per_lun, event_info_size, sense_size, cdb_size, max_channel,
@@ -81,7 +81,7 @@ class Scsi(Device):
         self.done(n)
 
     def _control(self, chain):
-        """Task management; and asynchronous notification, of which no event is supported."""
+        """Task management, and asynchronous notification, for which no event is supported."""
         readable, writable = buffers(chain)
         (kind,) = struct.unpack("<I", (gather(readable, 4) + bytes(4))[:4])
         answer = bytes((_OK,)) if kind == _TASK_MANAGEMENT else struct.pack("<IB", 0, _OK)
@@ -119,7 +119,7 @@ class Scsi(Device):
             self.target.disk.transfer(first, parts, 0, done)
 
     def _read(self, turn, head, writable, room, size, ok):
-        """The disk has read, within transfer() or later."""
+        """The disk has ended a read, within transfer() or later."""
         if turn != self._round:
             return  # the driver has reset the device since
         self._heads.remove(head)
@@ -130,7 +130,8 @@ class Scsi(Device):
         self.done(_REQUESTS)
 
     def _end(self, head, writable, response, status, left, data, moved=0):
-        """Give the request back. left: bytes of its buffers that stay as they are; moved: that are there already."""
+        """Return the request. left: bytes of its buffers that stay as they are; moved: bytes that the disk has
+        written."""
         sense = self.target.sense if status == CHECK_CONDITION else b""
         answer = struct.pack("<IIHBB", len(sense), left, 0, status, response) + sense + bytes(_SENSE - len(sense))
         written = _scatter(writable, answer + data)
@@ -139,7 +140,7 @@ class Scsi(Device):
     # -- state as data
 
     def save(self):
-        """Plain data. Requests that the disk has are asked for again by resume()."""
+        """Plain data. resume() submits the requests under way again."""
         saved = Device.save(self)
         saved["under_way"] = list(self._heads)
         saved["target"] = self.target.save()
@@ -159,7 +160,7 @@ class Scsi(Device):
 
 
 def _scatter(parts, data):
-    """`data` into [(hpa, bytes), ...]; how much there was room for."""
+    """Copy `data` into [(hpa, bytes), ...]. Returns the number of bytes for which there was room."""
     at = 0
     for hpa, size in parts:
         piece = data[at : at + size]
