@@ -1,4 +1,5 @@
-"""Devices allocate nothing in steady state: meaningful on MicroPython, where the heap is locked meanwhile."""
+"""A millisecond of a board with all interrupts served. Only MicroPython has a heap to lock:
+tests/monitor/test_steady_state.py shows that devices allocate nothing there."""
 
 import micropython
 from clock import Clock
