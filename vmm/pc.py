@@ -132,6 +132,7 @@ class Pc:
 
     def connect(self, vcpu):
         """Interrupts reach a vCPU through its Events, or through the words of its frame."""
+        vcpu.lapic_at = APIC_BASE
         lapic, events = vcpu.lapic, vcpu.events
         events.extint = lapic.extint
         events.acknowledge = bind(_acknowledge, vcpu.apic_page, self.pic.quick_ack)

@@ -121,6 +121,17 @@ def test_create_start_pause_resume_reset_power_off_destroy(bench, guest, other):
     assert other.advance()
 
 
+def test_devices_are_loaded_before_the_first_start_too(guest):
+    one = guest("mov edx, 0x92; mov al, 2; out dx, al; mov edx, 0x70; mov al, 0x35; out dx, al; hlt")
+    one.halted()
+    one.exec("vm.pause()\nkept = vm.pc.save()")
+    other = guest("hlt", start=False)
+    other.exec("vm.pc.load(kept)")
+    assert other.eval("vm.pc.save()['rtc']['index']") == one.eval("vm.pc.save()['rtc']['index']") == 0x35
+    other.exec("vm.start()")
+    other.halted()
+
+
 USES = (
     "start()", "reset()", "exit_counts()", "vcpu.rip", "memory.read(0, 1)", "console.poll()", "nmi()", "attach()",
     "on(CPUID)(lambda vcpu: None)", "flush()", "destroy()",
