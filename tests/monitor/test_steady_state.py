@@ -12,6 +12,8 @@ SOURCE = f"""
 {deadline_timer(VECTOR)}
     mov rsi, 0xfec00000
     mov dword ptr [rsi], 1
+    mov rdi, 0xfed00000
+    mov dword ptr [rdi + 0x10], 1
 again:
     mov r15d, 100
 some:
@@ -29,6 +31,11 @@ some:
     out dx, al
     mov dx, 0x608
     in eax, dx
+    mov al, 0xc
+    out 0x70, al
+    in al, 0x71
+    in al, 0x64
+    mov eax, [rdi + 0xf0]
     mov eax, [rsi + 0x10]
     mov dword ptr [rsi], 1
     mov eax, 0x999

@@ -2,7 +2,6 @@
 
 from random import Random
 
-import micropython
 import pytest
 from clock import Clock, Line
 from hypothesis import given
@@ -302,25 +301,6 @@ def test_tiny_periods_cost_no_more_than_the_limit():
     b.put(CONF, 1)
     b.run(1000000)  # 0.1 s
     assert b.clock.fired <= 2001
-
-
-def test_steady_state_allocates_nothing():
-    b = Board()
-    b.put(timer(0), INT | PERIODIC | SET | BITS32 | route(20))
-    b.put(comparator(0), 1000)
-    b.put(comparator(0), 1000)
-    b.put(CONF, 1)
-    chip, clock = b.chip, b.clock
-    clock.timers[0].callback(clock.ticks)
-    b.run(5000)
-    micropython.heap_lock()
-    try:
-        for _ in range(50):
-            clock.advance(1000 * TICKS)
-            chip.read(COUNTER, 4)
-    finally:
-        micropython.heap_unlock()
-    assert b.rises(20) >= 54
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -63,14 +63,6 @@ for _name, _value in (("ptr", ptr8), ("ptr8", ptr8), ("ptr16", ptr16), ("ptr32",
         setattr(builtins, _name, _value)
 
 
-def heap_lock():
-    return None
-
-
-def heap_unlock():
-    return 0
-
-
 def alloc_emergency_exception_buf(size):
     return None
 
