@@ -31,7 +31,7 @@ SLOTS = const(256)
 SLOT_SIZE = const(1040)  # bytes: ticks in all, the longest, BUCKETS counts of 32 bits
 BUCKETS = const(256)
 BUCKET_BITS = const(34)  # longer exits are counted in the last bucket
-_COUNTS = const(16)  # bytes: where a slot's counts begin
+COUNTS = const(16)  # bytes: where a slot's counts begin
 
 LEAST = const(64)  # records of a ring
 MOST = const(1 << 20)

@@ -9,7 +9,6 @@ from vmm.insight.table import Table
 from vmm.vtx import reasons, recording
 
 _COLUMNS = "exit", "count", "ticks", "share", "median", "99 %", "maximum"
-_HEADER = 16  # bytes of a distribution before its counts
 _SHOWN = 3  # keys of a slot that are shown
 
 
@@ -57,7 +56,7 @@ class _Sum:
         self.counts = [0] * recording.BUCKETS
 
     def add(self, hpa):
-        ticks, longest = array("Q", bytes(uctypes.bytearray_at(hpa, _HEADER)))
+        ticks, longest = array("Q", bytes(uctypes.bytearray_at(hpa, recording.COUNTS)))
         if not ticks:
             return
         self.ticks += ticks
@@ -83,7 +82,7 @@ class _Sum:
 
 
 def _counts(hpa):
-    return array("I", bytes(uctypes.bytearray_at(hpa + _HEADER, 4 * recording.BUCKETS)))
+    return array("I", bytes(uctypes.bytearray_at(hpa + recording.COUNTS, 4 * recording.BUCKETS)))
 
 
 def measured(exits, most):
@@ -112,11 +111,11 @@ def measured(exits, most):
             parts.sort(key=lambda item: -item[0].ticks)
             rows += [part.row("  " + text, total) for part, text in parts]
     between = sum([exits.recording.between(vcpu) for vcpu in exits._vcpus])
-    rows = rows[:most] + [("between exits", "", between, "", "", "", "")] + _policies(exits._vcpus[0].vm, total)
+    rows = rows[:most] + [("between exits", "", between, "", "", "", "")] + _policies(exits._vcpus[0].vm)
     return Top(rows, _times(exits._vcpus))
 
 
-def _policies(vm, total):
+def _policies(vm):
     """Rows of the attached policies: what their functions took, since they were attached."""
     rows = []
     for policy in vm.policies:
@@ -156,6 +155,6 @@ def merge(recording_, vcpu, slot, reason):
     sums = _Sum()
     sums.add(source)
     sums.add(target)
-    uctypes.bytearray_at(target, _HEADER)[:] = bytes(array("Q", [sums.ticks, sums.longest]))
-    uctypes.bytearray_at(target + _HEADER, 4 * recording.BUCKETS)[:] = bytes(array("I", sums.counts))
+    uctypes.bytearray_at(target, recording.COUNTS)[:] = bytes(array("Q", [sums.ticks, sums.longest]))
+    uctypes.bytearray_at(target + recording.COUNTS, 4 * recording.BUCKETS)[:] = bytes(array("I", sums.counts))
     uctypes.bytearray_at(source, recording.SLOT_SIZE)[:] = bytes(recording.SLOT_SIZE)
