@@ -64,7 +64,8 @@ static bool due(void) {
     return state.wait.deadline != 0 && rdtsc() >= state.wait.deadline;
 }
 
-bool idle_wanted(void) {
+// Whether the current wait has reason to end.
+static bool wanted(void) {
     return (state.wait.input && uart_rx_any(0) != 0) ||
            MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL ||
            MP_STATE_VM(sched_state) == MP_SCHED_PENDING;
@@ -74,8 +75,7 @@ bool idle_wanted(void) {
 // the HLT. attend: do not halt while host_attention is set.
 static void halt_until_interrupt(uint64_t deadline, bool attend) {
     irq_disable();
-    if ((attend && host_attention) || idle_wanted() || due() ||
-        (deadline != 0 && rdtsc() >= deadline)) {
+    if ((attend && host_attention) || wanted() || due() || (deadline != 0 && rdtsc() >= deadline)) {
         irq_enable();
     } else {
         irq_enable_and_halt();
@@ -165,7 +165,7 @@ void idle_wait(uint64_t deadline, bool input) {
         call_hook(hook, deadline); // it collects, even if wanted() is true
     } else if (input && deadline == 0 && stays_idle()) {
         halt_until_due();
-    } else if (!idle_wanted() && !due()) {
+    } else if (!wanted() && !due()) {
         call_hook(hook, deadline); // with nothing to run it returns at once: do not spin on it
     }
     state.wait = outer; // none while a line runs
@@ -183,12 +183,12 @@ static mp_obj_t mod_idle_hook(mp_obj_t hook) {
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_idle_hook_obj, mod_idle_hook);
 
 static mp_obj_t mod_wanted(void) {
-    return mp_obj_new_bool(idle_wanted() || due() || trap_alarm || mailbox_rung());
+    return mp_obj_new_bool(wanted() || due() || trap_alarm || mailbox_rung());
 }
 MP_DEFINE_CONST_FUN_OBJ_0(cpu_wanted_obj, mod_wanted);
 
 // idle(deadline_tsc) -> bool: HLT until the next interrupt, or the deadline (0 = none).
-// True where more than the deadline ended it: a host interrupt, or idle_wanted().
+// True where more than the deadline ended it: a host interrupt, or wanted().
 static mp_obj_t mod_idle(mp_obj_t deadline_in) {
     uint64_t deadline = mp_obj_get_int_truncated(deadline_in);
     // Set before the wait: an interrupt during it changes both, and consoles and drivers are serviced next.
@@ -199,7 +199,7 @@ static mp_obj_t mod_idle(mp_obj_t deadline_in) {
     timer_set(TIMER_CORE, 0);
     // In one instruction: an interrupt between a test and a reset would be lost, and its device never be serviced.
     bool more = __atomic_exchange_n(&host_attention, 0, __ATOMIC_RELAXED) != 0;
-    return mp_obj_new_bool(more || idle_wanted() || due());
+    return mp_obj_new_bool(more || wanted() || due());
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_idle_obj, mod_idle);
 

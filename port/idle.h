@@ -26,9 +26,6 @@ void idle_ctrl_c(void);
 // The second after Ctrl-C is over. Called from the interrupt.
 void idle_stuck(void);
 
-// True if the current wait has reason to end.
-bool idle_wanted(void);
-
 // From an interrupt: the hook, if it runs, returns soon.
 void idle_end(void);
 

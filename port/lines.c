@@ -9,9 +9,7 @@
 #include "port/written.h"
 #include "port/x86.h"
 
-#define MASKED 0
-#define EDGE   1
-#define LEVEL  2
+enum { MASKED, EDGE, LEVEL };
 
 static uint8_t kinds[IOAPIC_PINS];
 

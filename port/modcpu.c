@@ -17,8 +17,6 @@
 #include "port/watch.h"
 #include "port/x86.h"
 
-#define ZERO_PIECE (32u << 10) // bytes that are cleared between two readings of the clock
-
 extern const mp_obj_type_t hostfault_type;
 MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_history_obj);
 MP_DECLARE_CONST_FUN_OBJ_0(cpu_terminal_obj);
@@ -208,8 +206,8 @@ static MP_DEFINE_CONST_FUN_OBJ_1(mod_look_at_obj, mod_look_at);
 static mp_obj_t mod_zero(mp_obj_t hpa, mp_obj_t size) {
     byte *at = (byte *)mp_obj_get_int_truncated(hpa);
     size_t left = mp_obj_get_int(size);
-    for (; left > ZERO_PIECE; left -= ZERO_PIECE, at += ZERO_PIECE) {
-        memset(at, 0, ZERO_PIECE);
+    for (; left > MEMORY_PIECE; left -= MEMORY_PIECE, at += MEMORY_PIECE) {
+        memset(at, 0, MEMORY_PIECE);
         preempt_look();
     }
     memset(at, 0, left);

@@ -78,7 +78,8 @@ const char *trap_name(unsigned vector) {
     return vector < MP_ARRAY_SIZE(names) ? names[vector] : "?";
 }
 
-bool trap_in_generated_code(uint64_t rip) {
+// Whether rip lies in machine code that MicroPython generated, frozen or not.
+static bool in_generated_code(uint64_t rip) {
     return (rip >= (uintptr_t)native_start && rip < (uintptr_t)native_end) ||
            exec_contains((void *)rip);
 }
@@ -159,7 +160,7 @@ static void interrupt(trap_frame_t *frame) {
         host_attention |= ATTENTION_NEEDED; // a guest that exits all the time would delay it
     }
     if (MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL) {
-        if (trap_in_generated_code(frame->rip)) {
+        if (in_generated_code(frame->rip)) {
             redirect(frame, raise_pending, frame->rsp);
         } else {
             timer_set(TIMER_RETRY, rdtsc() + timer_us(RETRY_US));

@@ -41,9 +41,6 @@ uint64_t trap_nmis(void);
 // Name of an exception vector in the SDM's notation ("#PF").
 const char *trap_name(unsigned vector);
 
-// True if rip lies in machine code that MicroPython generated, frozen or not.
-bool trap_in_generated_code(uint64_t rip);
-
 // The core's lazy-FPU hook: true if it dealt with this #NM.
 bool vmx_nm_trap(void);
 

@@ -228,5 +228,4 @@ bool vmx_compaction_works(void);
 void vmx_fpu_acquire(vcpu_frame_t *frame);
 void vmx_fpu_release(vcpu_frame_t *frame);
 bool vmx_fpu_set_xcr0(vcpu_frame_t *frame, uint64_t xcr0);
-bool vmx_nm_trap(void);
 #endif

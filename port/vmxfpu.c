@@ -5,6 +5,7 @@
 
 #include <string.h>
 #include "py/obj.h"
+#include "port/trap.h"
 #include "port/vmxops.h"
 #include "port/vcpu.h"
 

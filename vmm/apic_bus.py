@@ -39,7 +39,6 @@ from vmm.scheduling.states import WAITS
 from vmm.vtx.frame import APIC_PAGE, STATE
 
 _ALL_BUT_SELF = const(3)  # shorthands, bits 19:18 of ICR
-_ALL = const(2)
 _UNUSUAL = const(ICR_UNUSUAL & ~LOGICAL)
 
 

@@ -19,11 +19,11 @@ from vmm.devices.pc_ports import COM1
 from vmm.devices.rom import Rom
 from vmm.memory import ept
 from vmm.memory.e820 import FOUR_GIB, ONE_MIB, RAM, ram
+from vmm.memory.guest import PIECE
 from vmm.vtx.x86 import PAGE
 
 SIZES_MOST = const(8 << 20)  # bytes of a firmware
 _SHADOW_MOST = const(0x40000)
-_PIECE = const(0x8000)
 _DEBUG = const(0x402)
 
 # fw_cfg's numbers
@@ -66,8 +66,8 @@ class Firmware:
         hpa = vm.take(size)
         self._data = uctypes.bytearray_at(hpa, size)
         source = uctypes.addressof(blob)
-        for at in range(0, size, _PIECE):
-            cpu.copy(hpa + at, source + at, min(_PIECE, size - at))
+        for at in range(0, size, PIECE):
+            cpu.copy(hpa + at, source + at, min(PIECE, size - at))
         vm.ept.map(FOUR_GIB - size, hpa, size, ept.R | ept.X)
         vm.mmio_bus.claim(FOUR_GIB - size, size, Rom(self._data, vm.count_refused))
         self._shadows = vm.config["protocol"] == "bios"

@@ -16,8 +16,8 @@ from vmm.devices.flash import BLOCK, Flash
 from vmm.disks import SECTOR
 from vmm.host import FLUSH, WRITE, Request, words_of
 from vmm.memory import ept
+from vmm.memory.guest import PIECE
 
-_PIECE = const(0x8000)
 _UNDER_WAY = const(32)  # writes to the disk, at most; then changes gather
 
 
@@ -71,8 +71,8 @@ class Variables:
             self._fill()
 
     def _fill(self):
-        for at in range(0, self.size, _PIECE):
-            cpu.copy(self._hpa + at, self._blob + at, min(_PIECE, self.size - at))
+        for at in range(0, self.size, PIECE):
+            cpu.copy(self._hpa + at, self._blob + at, min(PIECE, self.size - at))
 
     def _write(self):
         """Changed sectors to the disk, with a copy, so that later changes do not overtake earlier ones."""
@@ -90,8 +90,8 @@ class Variables:
                 return  # the next change tries again
             changes[first:end] = bytes(end - first)
             for copy in (place, self._blob + at):  # the module, too: the guest may be made anew from it
-                for i in range(0, size, _PIECE):
-                    cpu.copy(copy + i, self._hpa + at + i, min(_PIECE, size - i))
+                for i in range(0, size, PIECE):
+                    cpu.copy(copy + i, self._hpa + at + i, min(PIECE, size - i))
             self._writes += 1
             words, sectors = words_of([(place, size)])
             self._drive.submit(Request(self, WRITE, first, words, sectors, self._written(place)))

@@ -9,8 +9,6 @@ from bench import DATA, Bench
 from pcanel.engines.bochs_programs import DEBIAN
 from pcanel.monitor import Monitor
 
-FLAW_MASKED_HOST, FLAW_UNMASKED_VIRTUAL = 1, 2  # vmm/vtx/trial.py
-
 
 @pytest.fixture(scope="module")
 def running():
@@ -39,7 +37,8 @@ def test_its_display_listens_on_the_loopback_address_only(running):
 
 
 def test_the_trial_finds_what_it_does(running):
-    assert running.eval("monitor.trial.flaws") == FLAW_MASKED_HOST | FLAW_UNMASKED_VIRTUAL
+    running.exec("from vmm.vtx import trial")
+    assert running.eval("monitor.trial.flaws == trial.FLAW_MASKED_HOST | trial.FLAW_UNMASKED_VIRTUAL")
     assert running.eval("(monitor.caps.found['proc'].MONITOR_TRAP_FLAG, monitor.trial.mtf)") == (0, False)
     assert running.eval("monitor.compacts") is False
 

@@ -6,10 +6,10 @@ from pcanel.vmm_import import importable
 
 with importable():
     from vmm.acpi import tables
+    from vmm.vtx.cpuid_bits import LEAF_1_EDX_APIC as APIC_BIT
+    from vmm.vtx.x86 import APIC_BASE as BASE
     from vmm.vtx.x86 import IOAPIC_BASE
 
-APIC_BIT = 1 << 9
-BASE = 0xFEE00000
 ENABLED = 0x900  # BSP, EN
 _READ = f"mov ecx, 0x1b\nrdmsr\nmov [{DATA:#x} + {{0}}], eax\nmov [{DATA:#x} + {{0}} + 4], edx\n"
 _WRITE = "mov ecx, 0x1b\nmov eax, {0:#x}\nmov edx, {1:#x}\nwrmsr\n"

@@ -7,13 +7,16 @@ import vtx
 from bench import CODE, DATA, STACK, Bench
 from pcanel.assemble import assemble
 from pcanel.monitor import Monitor
+from pcanel.vmm_import import importable
+
+with importable():
+    from vmm.devices.pc_ports import COM1, COM2, COM3, COM4
 
 HANDLER, IDT, IDTR = CODE + 0x1000, CODE + 0x2000, CODE + 0x3000
 VECTOR = 0x25  # IRQ 5
 READY = DATA + 0x1000
 BYTES = 200
 MASK = 0xA5
-COM1, COM2, COM3, COM4 = 0x3F8, 0x2F8, 0x3E8, 0x2E8
 
 # Shows board, which it may only read, and answers in back.
 RIGHT = f"""

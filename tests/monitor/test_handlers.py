@@ -8,9 +8,15 @@ import struct
 
 import pytest
 from bench import DATA
+from pcanel.vmm_import import importable
 
-ET, NE, TS, WP = 1 << 4, 1 << 5, 1 << 3, 1 << 16
-GP = 13
+with importable():
+    from vmm.fault import GP
+    from vmm.vtx.x86 import CR0_ET as ET
+    from vmm.vtx.x86 import CR0_NE as NE
+    from vmm.vtx.x86 import CR0_TS as TS
+    from vmm.vtx.x86 import CR0_WP as WP
+
 X2APIC = """
     mov ecx, 0x1b; rdmsr; or eax, 0xc00; wrmsr
     mov ecx, 0x80f; mov eax, 0x1ff; xor edx, edx; wrmsr

@@ -8,11 +8,13 @@ from bench import CODE, DATA, Bench, Guest
 from pcanel.monitor import Monitor
 from pcanel.paths import ELF
 from pcanel.symbols import Symbols
+from pcanel.vmm_import import importable
 
-HOST_RIP = 0x6C16
+with importable():
+    from vmm.vtx.vmcs import GUEST_CR4, HOST_RIP
+    from vmm.vtx.x86 import CR4_MCE as MCE
+
 WAYS_OUT = "vmx_exit", "vmx_exit_clear", "vmx_exit_call", "vmx_exit_fill"
-GUEST_CR4 = 0x6804
-MCE = 1 << 6
 FAULT = f"""
     pop rax
     inc qword ptr [{DATA + 0x100:#x}]

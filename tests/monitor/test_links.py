@@ -2,8 +2,11 @@
 
 import pytest
 from bench import DATA
+from pcanel.vmm_import import importable
 
-COM1, COM2 = 0x3F8, 0x2F8
+with importable():
+    from vmm.devices.pc_ports import COM1, COM2
+
 # Counts what comes at the port (dx, not echoed) in the first word, and keeps the last of it in the second.
 LISTEN = f"""
 again:

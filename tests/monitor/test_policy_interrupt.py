@@ -1,8 +1,10 @@
 """Event INTERRUPT: what is injected, in its order, with each answer; with and without APIC virtualization's help."""
 
 from bench import DATA, deadline_timer
+from pcanel.vmm_import import importable
 
-APIC = 0xFEE00000
+with importable():
+    from vmm.vtx.x86 import APIC_BASE as APIC
 
 
 def handler(slot: int) -> str:

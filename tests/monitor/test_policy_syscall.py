@@ -2,8 +2,11 @@
 
 import pytest
 from bench import CODE, DATA
+from pcanel.vmm_import import importable
 
-EFER = 0xC0000080
+with importable():
+    from vmm.vtx.x86 import IA32_EFER as EFER
+
 CODE_SELECTOR = 0x10
 ENTRY = CODE + 0x800
 SOURCE = f"""

@@ -5,9 +5,13 @@ Source of the vectors: SDM Vol. 2, the instructions; Vol. 3A, "Privileged Instru
 
 import pytest
 from bench import DATA
+from pcanel.vmm_import import importable
 from ring3 import RESUME, ring3, tried
 
-GP, UD, NONE = 13, 6, (1 << 64) - 1
+with importable():
+    from vmm.fault import GP, UD
+
+NONE = (1 << 64) - 1
 DONE = DATA + 0x1000
 OSXSAVE = "mov rax, cr4; or eax, 0x40000; mov cr4, rax\n"
 REGISTERS = f"mov rsi, {DATA + 0x2000:#x}; mov eax, 3; xor edx, edx; xor ecx, ecx\n"

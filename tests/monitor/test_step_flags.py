@@ -9,13 +9,17 @@ import struct
 import pytest
 from bench import CODE, DATA, IDTR, STACK
 from pcanel.assemble import assemble
+from pcanel.vmm_import import importable
+
+with importable():
+    from vmm.vtx.x86 import RFLAGS_IF as IF
+    from vmm.vtx.x86 import RFLAGS_TF as TF
 
 PAGE = CODE + 0x10000  # of the code under test
 SIZE = 0x80  # of a case there
 USER = PAGE + 0xF00
 OUT = CODE + 0x8000
 TABLE = 0x220000
-IF, TF = 1 << 9, 1 << 8
 
 _GDT = 0x230000
 _GDTR = 0x23F000

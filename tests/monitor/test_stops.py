@@ -6,6 +6,10 @@ import pytest
 from bench import CODE, DATA, deadline_timer, start_others
 from gdb_session import attached
 from pcanel.assemble import assemble
+from pcanel.vmm_import import importable
+
+with importable():
+    from vmm.acpi.tables import HPET, PM_TMR_BLK
 
 TURNS = 8
 SECOND = 100_000_000  # ticks
@@ -15,8 +19,6 @@ NOPS = 1_000_000  # ticks of SLOW, at the least half of them
 WATCHED = DATA + 0x2000
 AP = 0x8000
 SEEN = 0x3000
-PM_TMR = 0x608
-HPET = 0xFED00000
 
 # Ticks of the instructions at `there`, each turn.
 ONE = """
@@ -163,7 +165,7 @@ def test_time_by_the_event_of_time(guest, hidden):
 SAMPLE = f"""
     rdtsc
     mov [rbx], eax
-    mov dx, {PM_TMR}
+    mov dx, {PM_TMR_BLK}
     in eax, dx
     mov [rbx + 8], eax
     mov eax, [rdi + 0xf0]

@@ -14,10 +14,10 @@ from vmm.devices.pci_header import COMMAND, ROM
 from vmm.devices.vga import Vga
 from vmm.pci import display
 from vmm.pci.board import MEMORY, Board
+from vmm.pci.display import PORTS
 
 MIB = 1 << 20
 RAM = 8 * MIB
-PORTS = 0x1CE
 
 
 class Ept:

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.disks import SECTOR
+from vmm.disks.host import _CHUNK as CHUNK
 from vmm.disks.host import Scratch
 from vmm.host import READ, parts_of, words_of
 
-CHUNK = 0x10000
 SECTORS = 5 * CHUNK // SECTOR - 3  # its last chunk is not whole
 IMAGE = bytes(i * 7 + i // SECTOR & 0xFF for i in range(SECTORS * SECTOR))
 MOST = 3 * CHUNK // SECTOR

@@ -169,7 +169,7 @@ def _general(m, line):
     if name in ("hlt", "cli", "sti", "in", "out") and m.v8086:
         return ["%s in virtual-8086 mode with IOPL below 3" % name.upper()]
     other = "%s: an operand beyond its segment, a null selector, or a reserved bit" % name.upper()
-    return (_jump(m, line) if name == "ret" else _operand(m, line)) or [other]
+    return (_jump(m) if name == "ret" else _operand(m, line)) or [other]
 
 
 def _operand(m, line):
@@ -204,7 +204,7 @@ def _operand(m, line):
     return None
 
 
-def _jump(m, line):
+def _jump(m):
     """RET to an address that is not canonical."""
     try:
         to = m.number(m.vcpu.rsp, 8)

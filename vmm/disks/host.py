@@ -14,11 +14,11 @@ from vmx import bind
 from vmm.devices.virtio.queue import BUFFER
 from vmm.disks import SECTOR
 from vmm.host import FLUSH, READ, WRITE, Request, parts_of, words_of
+from vmm.memory.guest import PIECE
 
 _CHUNK = const(0x10000)
 _SECTORS = const(_CHUNK // SECTOR)
 _NOTHING = array("I")
-_PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
 _MARKS = const(4096)
 _MOST = const(16)  # chunks of a fast read
 
@@ -267,8 +267,8 @@ def _unwritten(marks: ptr8, quick, sector: int, buffers: int, count: int, write:
 def _copy(at, parts, write):
     """Copy between memory at `at` and [(hpa, bytes), ...]."""
     for hpa, size in parts:
-        for i in range(0, size, _PIECE):
-            some = min(_PIECE, size - i)
+        for i in range(0, size, PIECE):
+            some = min(PIECE, size - i)
             if write:
                 cpu.copy(at + i, hpa + i, some)
             else:

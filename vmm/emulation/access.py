@@ -8,14 +8,13 @@ from micropython import const
 
 from vmm import verdict
 from vmm.emulation import decode, emulate
-from vmm.emulation.decode import MAX_LENGTH
 from vmm.fault import Fault
 from vmm.loaders.state import GPRS
 from vmm.memory import paging
 from vmm.memory.linear import Unbacked
 from vmm.vtx import events
 from vmm.vtx.vmcs import GUEST_CS_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
-from vmm.vtx.x86 import PAGE, RFLAGS_TF
+from vmm.vtx.x86 import INSTRUCTION_BYTES, PAGE, RFLAGS_TF
 
 _TURNS = const(64)  # iterations of a REP instruction in one exit
 
@@ -89,14 +88,14 @@ class GuestCpu:
         if self.bits != 64:
             gva = gva + vcpu.read(GUEST_CS_BASE) & 0xFFFFFFFF
         access = paging.FETCH | self.memory.explicit
-        code = self.vm.physical_read(self.memory.gpa(gva, access), min(MAX_LENGTH, PAGE - (gva & (PAGE - 1))))
-        if len(code) < MAX_LENGTH:
+        code = self.vm.physical_read(self.memory.gpa(gva, access), min(INSTRUCTION_BYTES, PAGE - (gva & (PAGE - 1))))
+        if len(code) < INSTRUCTION_BYTES:
             try:
                 gpa = self.memory.gpa(gva + len(code), access)
             except Fault:
                 return code  # the instruction may end before that page
-            if self.vm.memory.has(gpa, MAX_LENGTH):
-                code += self.vm.memory.read(gpa, MAX_LENGTH - len(code))
+            if self.vm.memory.has(gpa, INSTRUCTION_BYTES):
+                code += self.vm.memory.read(gpa, INSTRUCTION_BYTES - len(code))
         return code
 
     # -- the interface of vmm/emulation/emulate.py

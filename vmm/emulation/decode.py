@@ -29,6 +29,7 @@ from vmm.emulation.opcodes import (
     WIDE,
     group_op,
 )
+from vmm.vtx.x86 import INSTRUCTION_BYTES
 
 ES = const(0)
 CS = const(1)
@@ -39,7 +40,6 @@ GS = const(5)
 NONE = const(-1)
 RIP = const(16)  # as a base register: the address of the next instruction
 
-MAX_LENGTH = const(15)
 REX_W = const(8)
 REX_R = const(4)
 REX_X = const(2)
@@ -87,7 +87,7 @@ class Instruction:
             self._decode(code, bits)
         except IndexError:
             raise DecodeError("cut off or too long: %s" % _hex(code)) from None
-        if self.length > MAX_LENGTH:
+        if self.length > INSTRUCTION_BYTES:
             raise DecodeError("longer than 15 bytes: %s" % _hex(code))
         return self
 
@@ -292,4 +292,4 @@ class Instruction:
 
 
 def _hex(code):
-    return " ".join(["%02x" % byte for byte in bytes(code[:MAX_LENGTH])])
+    return " ".join(["%02x" % byte for byte in bytes(code[:INSTRUCTION_BYTES])])

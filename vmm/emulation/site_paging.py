@@ -12,7 +12,7 @@ from micropython import const
 
 from vmm.emulation.decode import DS
 from vmm.emulation.fastmov import BASE_NONE
-from vmm.memory.paging import ADDRESS
+from vmm.memory.paging import ADDRESS, PS
 from vmm.vtx.frame import CR0, CR3, CR4, CS_BASE, ENTRY_CONTROLS, REASON, RIP, WANT_PAGING
 from vmm.vtx.vmcs import GUEST_PDPTE0
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_L
@@ -31,7 +31,6 @@ SITE_PLAIN = const(12)  # operand without index in 64-bit mode: bit 31, displace
 SITE_PAIRS = const(14)  # gpa, and the 32-bit word that must be there
 
 REFUSED = const(1 << 31)
-LARGE = const(0x80)
 PRESENT = const(1)
 
 # Modes of paging.
@@ -99,7 +98,7 @@ def walk(sites: int, site: int, table: int, linear: int, mode: int) -> int:
         table = (high & 0xFFFFF) << 32 | low & 0xFFFFF000
         if shift == 12:
             break
-        if low & LARGE and mode != PAGING_32:
+        if low & PS and mode != PAGING_32:
             if shift > 30:
                 return -1
             if mode == PAGING_32_PSE:

@@ -15,7 +15,7 @@ from vmm.handlers.descriptor import InstructionInformation, operand_16
 from vmm.loaders.state import GPRS
 from vmm.vtx.frame import CS_RIGHTS, DIRTY, DIRTY_RFLAGS, INSTR_INFO, LENGTH, RFLAGS
 from vmm.vtx.vmcs_bits import RIGHTS_DB, RIGHTS_L
-from vmm.vtx.x86 import MASK32, RFLAGS_CF
+from vmm.vtx.x86 import RFLAGS_CF
 
 _OPERAND_64 = const(1 << 12)
 _NO_PREFIX = const(3)  # bytes of the instruction
@@ -31,7 +31,7 @@ def slowly(vcpu):
 @micropython.viper
 def rdrand(vcpu) -> int:
     """A random number in the instruction's register, with CF set; RDSEED, too."""
-    done = int(_put(vcpu, int(random()) | int(random()) << 32))
+    done = int(_put(vcpu, random(), random()))
     return int(slowly(vcpu)) if done < 0 else done
 
 
@@ -41,12 +41,14 @@ def quick(vcpu, numbers: int, handler) -> int:
     n = ptr32(numbers)
     if n[0] != 1:
         return -1
-    return int(_put(vcpu, int(n[2]) | int(n[3]) << 32))
+    return int(_put(vcpu, n[2], n[3]))
 
 
 @micropython.viper
-def _put(vcpu, value: int) -> int:
-    """put(), or -1, with nothing done, where the operand has 16 bits or is RSP, or only prefixes tell its size."""
+def _put(vcpu, low: int, high: int) -> int:
+    """put(), or -1, with nothing done, where the operand has 16 bits or is RSP, or only prefixes tell its size.
+
+    In halves: a number from 2**62 on would be an object between the two functions."""
     f = ptr32(vcpu)
     info = int(f[INSTR_INFO])
     register = info >> 3 & 15
@@ -56,9 +58,9 @@ def _put(vcpu, value: int) -> int:
         # R8 to R15 need a prefix.
         if int(f[LENGTH]) - (register >> 3) != _NO_PREFIX or int(f[CS_RIGHTS]) & (RIGHTS_L | RIGHTS_DB) == 0:
             return -1
-        value &= MASK32
-    f[2 * register] = value
-    f[2 * register + 1] = value >> 32
+        high = 0
+    f[2 * register] = low
+    f[2 * register + 1] = high
     f[RFLAGS] = int(f[RFLAGS]) & ~STATUS | RFLAGS_CF
     f[DIRTY] |= DIRTY_RFLAGS
     return 1

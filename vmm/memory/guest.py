@@ -12,7 +12,7 @@ import micropython
 import uctypes
 from micropython import const
 
-_PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
+PIECE = const(0x8000)  # bytes copied at once: no guest can preempt a copy
 
 # Words of a segment in `table`, whose first word is the number of segments
 WORDS = const(5)
@@ -68,14 +68,14 @@ class GuestMemory:
     def write(self, gpa, data):
         """Write a bytes-like object."""
         size = len(data)
-        if size <= _PIECE:
+        if size <= PIECE:
             if size:
                 self.view(gpa, size)[:] = data
             return
         self.hpa(gpa, size)  # checks all of it before the first byte is written
         source = memoryview(data)
-        for at in range(0, size, _PIECE):  # views of equal size: storing into a larger view is slow
-            piece = source[at : at + _PIECE]
+        for at in range(0, size, PIECE):  # views of equal size: storing into a larger view is slow
+            piece = source[at : at + PIECE]
             self.view(gpa + at, len(piece))[:] = piece
 
     # These four in viper, since walks of lists and page tables consist of them.

@@ -16,7 +16,6 @@ from vmm.devices.lapic_registers import LOGICAL
 IDENTITY = const(0x11)
 _ENABLE = const(0x8000)  # of the message control
 _MASK_ALL = const(0x4000)
-_ENTRY = const(16)
 _MASKED = const(1)
 _PAGE = const(0xFEE)  # of the address of a message
 _DATA_BITS = const(0xC7FF)  # vector, delivery mode, level, trigger

@@ -10,15 +10,12 @@ One class, since each change of a layer recomputes slots from all layers (docs/e
 from array import array
 
 import micropython
-from micropython import const
 
 from vmm import verdict
 from vmm.vtx import reasons
 from vmm.vtx.counted import Counted
 from vmm.vtx.frame import COUNT, KEYS, TICKS, VERDICT, WANTS
 from vmm.vtx.keys import Keys
-
-SLOTS = const(256)  # of the table; those behind the reasons are for keys
 
 
 @micropython.viper
@@ -73,12 +70,13 @@ class Exits:
         self._keys = {}  # reason: its Keys
         self._slots = {}  # reason: {handler of keys: its slot}
         self._free = []  # slots for keys that were returned
-        self._unused = SLOTS  # slots from ALL_SLOTS up to this one have never been in use
+        self._unused = reasons.TABLE_SLOTS  # slots from ALL_SLOTS up to this one have never been in use
         self._replaced = {}  # layer 2: {reason: handler}
         self._fronts = {}  # layer 3: {reason: front}
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
         self._front_slots = {}  # reason: {handler of its front, before keys: [its slot, number of keys with it]}
-        self._current = [self.unhandled] * SLOTS  # layers 1 to 3, by slot; for one vCPU it is the table itself
+        # Layers 1 to 3, by slot; for one vCPU it is the table itself.
+        self._current = [self.unhandled] * reasons.TABLE_SLOTS
         self._after = None
         self._after_but = ()
         self._whole = {}  # reason with a front: cached result of handler()
@@ -121,7 +119,7 @@ class Exits:
     def _show_all(self):
         """Write layers 1 to 3 into the tables."""
         known = {}
-        for slot in range(SLOTS):
+        for slot in range(reasons.TABLE_SLOTS):
             for number, table in enumerate(self.tables):
                 table[slot] = self._shown(slot, number, known)
 
@@ -207,7 +205,7 @@ class Exits:
 
     def _take_slot(self):
         if not self._has_slot():
-            raise ValueError("more than %d handlers of keys" % (SLOTS - reasons.ALL_SLOTS))
+            raise ValueError("more than %d handlers of keys" % (reasons.TABLE_SLOTS - reasons.ALL_SLOTS))
         if self._free:
             return self._free.pop()
         self._unused -= 1
@@ -389,7 +387,7 @@ class Exits:
         kept, shown, table, before = self._kept[vcpu.number] or (None, None, None, ())
         if kept is not handler:
             shown = self.concealed(handler)
-            table, before = [shown] * SLOTS, ()
+            table, before = [shown] * reasons.TABLE_SLOTS, ()
         for slot in before:
             table[slot] = shown
         self._kept[vcpu.number] = handler, shown, table, others

@@ -96,6 +96,7 @@ PACKET = const(86)  # a frame of its network interfaces, for policies
 INJECTION = const(87)  # an exception is injected, for policies
 WRITTEN = const(88)  # the monitor has written to a page of the guest that it has a copy of (vmm/debug/hidden.py)
 ALL_SLOTS = const(89)
+TABLE_SLOTS = const(256)  # those beyond ALL_SLOTS are for keys
 
 
 def each():

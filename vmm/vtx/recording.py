@@ -18,6 +18,7 @@ from vmm.vtx.frame import (
     TRACE_OPEN,
     TRACE_RING,
 )
+from vmm.vtx.reasons import TABLE_SLOTS
 
 RECORD_SIZE = const(64)
 # TSC at the exit, RIP, qualification, RAX, low halves of RCX and RDX, gpa, duration, interruption information, reason,
@@ -26,7 +27,6 @@ RECORD_FORMAT = "<QQQQIIQIIHHBBH"
 UNKNOWN_DURATION = const(0xFFFFFFFF)  # the exit is not over
 UNKNOWN_VERDICT = const(0xFFFF)
 
-SLOTS = const(256)
 SLOT_SIZE = const(1040)  # bytes: ticks in all, the longest, BUCKETS counts of 32 bits
 BUCKETS = const(256)
 BUCKET_BITS = const(34)  # longer exits are counted in the last bucket
@@ -85,7 +85,7 @@ class Recording:
 
     def measure(self, on):
         """Measure exits from now on, or no longer. OutOfMemory."""
-        self._put(MEASURED, SLOTS * SLOT_SIZE if on else 0, lambda vcpu: vcpu.scheduled.put(MEASURED_SLOT, 0))
+        self._put(MEASURED, TABLE_SLOTS * SLOT_SIZE if on else 0, lambda vcpu: vcpu.scheduled.put(MEASURED_SLOT, 0))
         self.measures = bool(on)
 
     def _put(self, word, size, clear):

@@ -22,7 +22,6 @@ from vmm.loaders.state import State
 from vmm.memory import ept
 from vmm.vtx import making, msr_bitmap, reasons
 from vmm.vtx import vmcs as v
-from vmm.vtx.exits import SLOTS
 from vmm.vtx.standstill import stop
 from vmm.vtx.vmcs_bits import CONTROL_MONITOR_TRAP_FLAG
 from vmm.vtx.x86 import IA32_PAT, PAGE
@@ -82,7 +81,7 @@ class _Exits:
     """A dispatch table in which every handler ends the trial."""
 
     def new_table(self):
-        self.table = [lambda _vcpu: verdict.STOP] * SLOTS
+        self.table = [lambda _vcpu: verdict.STOP] * reasons.TABLE_SLOTS
         return self.table
 
     def attach(self, vcpu, table):

@@ -17,7 +17,6 @@ from vmm.vtx import vmcs as v
 from vmm.vtx.x86 import CR0_PE, IA32_KERNEL_GS_BASE, MASK64, RFLAGS_VM, XSTATE_BV
 
 _AVX = const(2)  # component of the XSAVE area, and its bit
-_LEGACY = const(3)  # XSTATE_BV: x87 and SSE
 _FCW = const(0x37F)
 
 GENERAL = const(24)  # the first rows: those of a `g` packet

@@ -111,11 +111,11 @@ def measured(exits, most):
             parts.sort(key=lambda item: -item[0].ticks)
             rows += [part.row("  " + text, total) for part, text in parts]
     between = sum([exits.recording.between(vcpu) for vcpu in exits._vcpus])
-    rows = rows[:most] + [("between exits", "", between, "", "", "", "")] + _policies(exits._vcpus[0].vm, total)
+    rows = rows[:most] + [("between exits", "", between, "", "", "", "")] + _policies(exits._vcpus[0].vm)
     return Top(rows, _times(exits._vcpus))
 
 
-def _policies(vm, total):
+def _policies(vm):
     """Rows of the attached policies: what their functions took, since they were attached."""
     rows = []
     for policy in vm.policies:

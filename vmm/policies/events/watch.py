@@ -39,7 +39,7 @@ class Watch(Memory):
                 raise ValueError("gpa %#x: there is no RAM; MEMORY watches devices" % gpa)
         return placed
 
-    def _pages(self, chosen):
+    def _pages(self):
         return [gpa >> 12 for gpa, _ in self.pieces]
 
     def tests(self, chosen):
@@ -50,11 +50,11 @@ class Watch(Memory):
         return [differs(QUALIFICATION, self.access), within(GPA, first - before, last - first + before)]
 
     def keys(self, chosen):
-        pages = self._pages(chosen)
+        pages = self._pages()
         return [page << 12 & 0xFFFFFFFF for page in pages] if len(pages) <= KEYS else None
 
     def needs(self, chosen):
-        return Needs(pages=self._pages(chosen), rights=self.access)
+        return Needs(pages=self._pages(), rights=self.access)
 
     def gate(self, vm):
         if not self.pieces:
