@@ -8,26 +8,25 @@ from micropython import const
 
 from vmm import verdict
 from vmm.emulation import decode, emulate
-from vmm.emulation.decode import MAX_LENGTH
 from vmm.fault import Fault
 from vmm.loaders.state import GPRS
 from vmm.memory import paging
 from vmm.memory.linear import Unbacked
 from vmm.vtx import events
 from vmm.vtx.vmcs import GUEST_CS_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
-from vmm.vtx.x86 import PAGE, RFLAGS_TF
+from vmm.vtx.x86 import INSTRUCTION_BYTES, PAGE, RFLAGS_TF
 
-_TURNS = const(64)  # iterations of a REP instruction in one exit
+_ITERATIONS = const(64)  # of a REP instruction in one exit
 
 
 class GuestCpu:
-    """One vCPU as the emulator sees it; take() it at each exit."""
+    """One vCPU as the emulator sees it; call take() at each exit."""
 
     def __init__(self, vm):
         self.vm = vm
         self.vcpu = None
         self.bits = 64
-        self.turns = _TURNS
+        self.iterations = _ITERATIONS
         self.memory = vm.linear
         self._answer = None
         self.emulator = emulate.Emulator(self)
@@ -47,7 +46,7 @@ class GuestCpu:
         try:
             return self._execute(vcpu, answer)
         except Fault as fault:
-            vcpu.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
+            vcpu.stepper.reset()  # the guest's handler is not stepped, and finds the guest's own flags
             return events.deliver(vcpu, fault)
         except (decode.DecodeError, Unbacked) as error:
             vcpu.stepper.reset()
@@ -64,7 +63,7 @@ class GuestCpu:
         except decode.DecodeError:
             return self._by_cpu(vcpu, code, answer)
         self._answer = answer
-        self.turns = 1 if vcpu.rflags & RFLAGS_TF or vcpu.breakpoints.armed else _TURNS
+        self.iterations = 1 if vcpu.rflags & RFLAGS_TF or vcpu.breakpoints.armed else _ITERATIONS
         if self.emulator.execute(instruction):
             self.finish(vcpu, instruction.length)
         else:
@@ -89,14 +88,14 @@ class GuestCpu:
         if self.bits != 64:
             gva = gva + vcpu.read(GUEST_CS_BASE) & 0xFFFFFFFF
         access = paging.FETCH | self.memory.explicit
-        code = self.vm.physical_read(self.memory.gpa(gva, access), min(MAX_LENGTH, PAGE - (gva & (PAGE - 1))))
-        if len(code) < MAX_LENGTH:
+        code = self.vm.physical_read(self.memory.gpa(gva, access), min(INSTRUCTION_BYTES, PAGE - (gva & (PAGE - 1))))
+        if len(code) < INSTRUCTION_BYTES:
             try:
                 gpa = self.memory.gpa(gva + len(code), access)
             except Fault:
                 return code  # the instruction may end before that page
-            if self.vm.memory.has(gpa, MAX_LENGTH):
-                code += self.vm.memory.read(gpa, MAX_LENGTH - len(code))
+            if self.vm.memory.has(gpa, INSTRUCTION_BYTES):
+                code += self.vm.memory.read(gpa, INSTRUCTION_BYTES - len(code))
         return code
 
     # -- the interface of vmm/emulation/emulate.py
@@ -129,7 +128,7 @@ class GuestCpu:
         return self.vcpu.read(GUEST_ES_SELECTOR + 2 * n)
 
     def operand(self, segment, offset, size, access):
-        """(pieces, size) of an operand; Fault where the guest's segment or tables refuse."""
+        """(pieces, size) of an operand; Fault where the guest's segmentation or paging denies the access."""
         return self.memory.operand(segment, offset, size, access), size
 
     def load(self, operand):

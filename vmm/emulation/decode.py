@@ -29,6 +29,7 @@ from vmm.emulation.opcodes import (
     WIDE,
     group_op,
 )
+from vmm.vtx.x86 import INSTRUCTION_BYTES
 
 ES = const(0)
 CS = const(1)
@@ -39,7 +40,6 @@ GS = const(5)
 NONE = const(-1)
 RIP = const(16)  # as a base register: the address of the next instruction
 
-MAX_LENGTH = const(15)
 REX_W = const(8)
 REX_R = const(4)
 REX_X = const(2)
@@ -87,7 +87,7 @@ class Instruction:
             self._decode(code, bits)
         except IndexError:
             raise DecodeError("cut off or too long: %s" % _hex(code)) from None
-        if self.length > MAX_LENGTH:
+        if self.length > INSTRUCTION_BYTES:
             raise DecodeError("longer than 15 bytes: %s" % _hex(code))
         return self
 
@@ -176,7 +176,7 @@ class Instruction:
                     segment = byte >> 3 & 3
             else:
                 break
-            rex = 0  # counts only just before the opcode
+            rex = 0  # REX has an effect only directly before the opcode
             at += 1
         self.rex = rex
         self.rep = rep
@@ -192,7 +192,7 @@ class Instruction:
         return at
 
     def _check_prefixes(self, code, op, opcode):
-        """Where a prefix selects another instruction of the same opcode, refuses."""
+        """Refuses an opcode that a prefix makes another instruction."""
         if opcode == 0x1C3 and (self.operand_prefix or self.rep):
             self._unknown(code)
         if op == MOVBE and self.rep:
@@ -240,7 +240,7 @@ class Instruction:
     def locate(self, code, at):
         """Read the memory operand that the ModR/M byte at `at` names; returns the offset behind it.
 
-        For prefixes() before, and where no decode() follows `base` and others are set here.
+        prefixes() has been called before. Sets base, index, scale, disp and segment.
         """
         self.base = self.index = NONE
         self.scale = 1
@@ -292,4 +292,4 @@ class Instruction:
 
 
 def _hex(code):
-    return " ".join(["%02x" % byte for byte in bytes(code[:MAX_LENGTH])])
+    return " ".join(["%02x" % byte for byte in bytes(code[:INSTRUCTION_BYTES])])

@@ -38,7 +38,7 @@ class Operand:
 
     @property
     def access(self):
-        """As vmm/memory/paging.py says it."""
+        """The kind as an access of vmm/memory/paging.py: WRITE, or 0 for a read."""
         return WRITE if self.kind in (UPDATE, STORE) else 0
 
 
