@@ -70,7 +70,7 @@ class Chain:
 
 
 class _Asked:
-    """Policies that are called one after the other; it does not change, since an exit may be in the middle of it.
+    """Policies that are called one after the other. Immutable: an exit may be in the middle of it.
 
     One handler object stands before each `below`: it needs one slot of the table. exact: as link.before has it.
     """
