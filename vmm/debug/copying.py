@@ -1,4 +1,4 @@
-"""Files between the monitor's file system and the host, past the prompt's line: `pcanel cp`.
+"""Files between the monitor's file system and the host, through memory and not the prompt's line: `pcanel cp`.
 
 The owner of the run reads and writes this machine's memory (vmm/debug/mailbox.py). Guests stand still meanwhile.
 """

@@ -1,4 +1,4 @@
-"""What a guest that has not ended is doing: paused, halted without a way to wake up, or in a loop.
+"""The state of a guest that has not ended: paused, halted without a way to wake up, or in a loop.
 
 look(vm) lets the guest run, samples its vCPUs SAMPLES times and says where they were, which exits they made, and which
 interrupts wait for what: a mask of the 8259s or the I/O APIC, an interrupt in service, TPR, IF. Lines have marks for
@@ -16,7 +16,8 @@ from vmm.debug.places import linear_rip
 from vmm.devices import i8254_counters
 from vmm.devices import i8259_lines as lines_of_pic
 from vmm.devices import lapic_registers as r
-from vmm.devices.ioapic import MASKED
+from vmm.devices.ioapic import LEVEL, MASKED, PINS
+from vmm.devices.ioapic import LINES as PIN_LINES
 from vmm.scheduling import states
 from vmm.vtx import reasons
 from vmm.vtx.x86 import RFLAGS_IF
@@ -28,7 +29,7 @@ _LINES = const(6)
 
 
 def look(vm):
-    """Lines."""
+    """Lines of text on the guest's state. A guest that runs goes on meanwhile, for SAMPLES samples."""
     state = vm.state
     if state == states.OFF:
         return ["%s is off: %s" % (vm.name, vm.why)]
@@ -80,7 +81,7 @@ def _sample(vm):
 
 
 def _about(vcpu):
-    """What the last exit was about."""
+    """The subject of the last exit in words; "" for other reasons."""
     reason = vcpu.reason
     if reason == reasons.IO_INSTRUCTION:
         q = vcpu.qualification
@@ -119,7 +120,7 @@ def _vcpu(vm, vcpu, seen):
 
 
 def _exits(counted):
-    """What the exits were about."""
+    """Lines on the exits: their reasons and subjects."""
     counts, what = counted
     ranked = sorted([(-count, name) for name, count in counts.items()])[:_LINES]
     if not ranked:
@@ -132,7 +133,7 @@ def _exits(counted):
 
 
 def waiting(vm, vcpu):
-    """Which interrupts wait, and for what; which could come."""
+    """Lines on the interrupts that wait, and for what, and on the timers that could raise one."""
     out = _at_pic(vm, vcpu) + _at_ioapic(vm) + _at_lapic(vcpu)
     out += _timers(vm, vcpu)
     return out
@@ -143,7 +144,7 @@ def _line(n):
 
 
 def _at_pic(vm, vcpu):
-    """Requests that the 8259s hold back."""
+    """Requests that the 8259s do not pass on."""
     s = vm.pc.pic.state
     out = []
     for c, first in ((0, 0), (lines_of_pic.SLAVE, 8)):
@@ -152,7 +153,7 @@ def _at_pic(vm, vcpu):
         for i in range(8):
             if requests >> i & 1 and not (c == 0 and i == 2):
                 if masked >> i & 1:
-                    if vm.pc.ioapic.state[2 * (first + i or 2)] & MASKED:  # else it goes that way
+                    if vm.pc.ioapic.state[2 * (first + i or 2)] & MASKED:  # else the I/O APIC delivers it
                         out.append("%s asks, and is masked at the 8259 (bit %d of its IMR)" % (_line(first + i), i))
                 elif s[c + lines_of_pic.ISR] and s[c + lines_of_pic.ISR] & -s[c + lines_of_pic.ISR] <= 1 << i:
                     out.append(
@@ -163,7 +164,7 @@ def _at_pic(vm, vcpu):
                     out.append("%s asks, and the 8259 is not initialized" % _line(first + i))
     if s[lines_of_pic.INT]:
         lint0 = vcpu.lapic.get(r.LVT_LINT0)
-        if vcpu.lapic.enabled and lint0 & MASKED:
+        if vcpu.lapic.enabled and lint0 & r.LVT_MASKED:
             out.append("the 8259s' INT is high, and LINT0 of the local APIC, which leads to the CPU, is masked")
         elif vcpu.rflags & RFLAGS_IF:
             out.append("the 8259s' INT is high: an interrupt is about to be delivered")
@@ -175,10 +176,10 @@ def _at_pic(vm, vcpu):
 def _at_ioapic(vm):
     s = vm.pc.ioapic.state
     out = []
-    for pin in range(24):
+    for pin in range(PINS):
         low = s[2 * pin]
-        if s[50] >> pin & 1 and pin:
-            if low & 0x8000 and low & 0x4000:
+        if s[PIN_LINES] >> pin & 1 and pin:
+            if low & LEVEL and low & r.REMOTE_IRR:
                 text = "pin %d of the I/O APIC is asserted, and waits for the EOI of vector %#x"
                 out.append(text % (pin, low & 0xFF))
             elif low & MASKED and low & 0xFF:

@@ -1,4 +1,4 @@
-"""What the CPU reads of a vCPU's state and tables while it delivers an event: read without effects, for explanations.
+"""The state and tables of a vCPU that the CPU reads while it delivers an event: read without effects, to explain it.
 
 Names of addresses are put in later: place() writes an address as a mark that named() replaces, since a text may be
 made at a moment at which no symbols are loaded. Source: SDM Vol. 3A, "Interrupt Descriptor Table (IDT)", "Segment
@@ -69,7 +69,7 @@ class Segment:
 
 
 class Machine:
-    """A vCPU as it stands. behind(gva): the name of an address, where it is known already."""
+    """The present state of a vCPU. behind(gva): the name of an address, where it is known already."""
 
     def __init__(self, vcpu, behind=None):
         self.vcpu = vcpu
@@ -104,7 +104,7 @@ class Machine:
         return out
 
     def look(self, gva, size):
-        """Bytes, whatever the pages' rights are: a program's, too. ValueError."""
+        """Bytes without regard to the pages' rights: a program's, too. ValueError."""
         return look.holding(self.vcpu, gva).read(gva, size)
 
     def number(self, gva, size):
@@ -130,7 +130,7 @@ class Machine:
         return Segment(low, high, upper)
 
     def table(self, selector):
-        """(name, base, limit) of the table that a selector is of; limit -1: there is none."""
+        """(name, base, limit) of the table that a selector refers to; limit -1: there is none."""
         if not selector & TI:
             return "GDT", self.gdt_base, self.gdt_limit
         _, base, limit, rights = self.vcpu.segment("ldtr")
@@ -139,7 +139,7 @@ class Machine:
     # -- words
 
     def place(self, gva):
-        """An address and its name, or a mark where named() puts it."""
+        """An address and its name, or a mark that named() replaces by them."""
         gva &= MASK64
         return "\x01%x\x02" % gva if self._behind is None else "%#x%s" % (gva, self._behind(gva))
 

@@ -5,6 +5,7 @@ Source: SDM Vol. 3A, "Control Registers", "Extended Feature Enable Register (EFE
 """
 
 from vmm.debug import pagewalk
+from vmm.devices.lapic_registers import TPR
 from vmm.vtx.reg import Bits, Reg, register
 
 
@@ -47,7 +48,7 @@ class ControlRegisters:
     def __init__(self, vcpu):
         self.cr0, self.cr4, self.efer = CR0(vcpu.cr0), CR4(vcpu.cr4), EFER(vcpu.efer)
         self.rflags, self.xcr0 = RFLAGS(vcpu.rflags), XCR0(vcpu.xcr0)
-        self.cr2, self.cr3, self.cr8 = vcpu.cr2, vcpu.cr3, vcpu.lapic.read(0x80, 4) >> 4 & 15
+        self.cr2, self.cr3, self.cr8 = vcpu.cr2, vcpu.cr3, vcpu.lapic.read(TPR, 4) >> 4 & 15
         if not self.cr0.PE:
             code = "real mode"
         elif self.rflags.VM:

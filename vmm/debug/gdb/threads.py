@@ -59,14 +59,14 @@ class Task:
 
 
 class Threads:
-    """Those of a Guest (guest.py). tasks: whether Linux tasks are threads."""
+    """The threads of each Guest (guest.py). tasks: whether Linux tasks are threads."""
 
     def __init__(self):
         self.tasks = False
         self._found = {}  # of the stop at hand: {Guest: {PID: the kernel's task}}
 
     def forget(self):
-        """Guests go on: their tasks are looked up anew."""
+        """Look up tasks anew at the next stop: the guests go on."""
         self._found = {}
 
     def _of(self, guest):
@@ -94,7 +94,7 @@ class Threads:
         return Task(guest.vm.kernel, task)
 
     def ids(self, guest):
-        """TIDs."""
+        """The TIDs of a guest, a list."""
         found = [vcpu.number + 1 for vcpu in guest.vm.vcpus]
         if self.tasks:
             running = self._running(guest)
@@ -112,7 +112,7 @@ class Threads:
         return tid <= len(guest.vm.vcpus)
 
     def words(self, guest, tid):
-        """What `info threads` says."""
+        """The text of `info threads` for a thread."""
         vm = guest.vm
         if tid >= TASKS:
             task = self.task(guest, tid).task
