@@ -7,12 +7,11 @@
     seqs         3 bytes each, big endian: the symbols' numbers in the order of names (Linux 6.2 on, and Debian's 6.1)
     offsets      i32: their addresses, in one of three forms (below)
 
-Nothing is copied and no index is made: names are found by binary search in `seqs`, addresses in `offsets`. Where things
-lie is read from VMCOREINFO (from Linux 6.0 on) or searched (kallsyms_search.py), their layout follows from what they
-contain: up to 6.3
-`offsets` is the first of the tables, from 6.4 on it comes behind the tokens. What the guest's tables say is checked
-before use; if they lie the names are wrong, or ValueError is raised. Source: Linux, scripts/kallsyms.c and
-kernel/kallsyms.c.
+Nothing is copied and no index is made: names are found by binary search in `seqs`, addresses in `offsets`. Where the
+tables lie is read from VMCOREINFO (from Linux 6.0 on) or searched (kallsyms_search.py); their layout follows from their
+contents: up to 6.3 `offsets` is the first of them, from 6.4 on it comes behind the tokens. The guest's tables are
+checked before use; if they are invalid the names are wrong, or ValueError is raised. Source: Linux, scripts/kallsyms.c
+and kernel/kallsyms.c.
 """
 
 import struct
@@ -66,7 +65,7 @@ def align_up(gva, to):
 
 
 class Kallsyms:
-    """Names of a kernel. len() is their number. Addresses are unsigned gvas; names are text."""
+    """The symbols of a kernel. len() is their number. Addresses are unsigned gvas; names are text."""
 
     def __init__(self, image):
         """image: vmm.insight.vmcoreinfo.Image. ValueError says what is wrong with its tables."""
@@ -166,7 +165,7 @@ class Kallsyms:
         return number
 
     def _name(self, number):
-        """bytearray."""
+        """The name of a symbol, a bytearray; its type is in _out[0] then."""
         at = 4 * (number >> 8)
         markers = self._markers
         at = markers[at] | markers[at + 1] << 8 | markers[at + 2] << 16 | markers[at + 3] << 24
@@ -189,7 +188,7 @@ class Kallsyms:
         return offset if offset >= 0 else (self._base - 1 - offset) & self._image.mask
 
     def _target(self, gva):
-        """What _last() compares: small integers in the order of addresses."""
+        """The number that _last() compares: a small integer in the order of addresses."""
         if self._form == SELF:
             return gva - self._offsets_at
         return gva - self._base
@@ -215,7 +214,7 @@ class Kallsyms:
             yield number, self._out[1:length]
 
     def _called(self, key):
-        """The number of each symbol of a name (bytes), by address. All names are looked at."""
+        """The number of each symbol of a name (bytes), by address. All names are compared."""
         for number, _ in self._found(next_called, key, len(key)):
             yield number
 
@@ -237,7 +236,7 @@ class Kallsyms:
                 break
 
     def _numbers(self, name):
-        """The numbers of all symbols of a name; by address, or in an order of the table's."""
+        """The numbers of all symbols of a name; by address, or in the order of `seqs`."""
         key = name.encode()
         found = []
         if self._seqs is None:
@@ -291,7 +290,7 @@ class Kallsyms:
         return _text(self._name(first)), address, end
 
     def similar(self, name):
-        """Names that `name` may have been meant for."""
+        """Names to choose the nearest from: some that begin as `name` does, or its neighbours by name."""
         key = name.encode()
         if self._seqs is None:
             texts = []
@@ -320,11 +319,11 @@ class Kallsyms:
             yield _text(text), self._address(number)
 
     def containing(self, part):
-        """(name, address) of each symbol with `part` in its name, by address. All names are looked at."""
+        """(name, address) of each symbol with `part` in its name, by address. All names are compared."""
         for number, text in self._containing(part.encode()):
             yield _text(text), self._address(number)
 
 
 def _text(name):
-    """Guest's bytes as text that cannot disturb a terminal."""
+    """The guest's bytes as text without control characters."""
     return "".join([chr(byte) if 32 < byte < 127 else "?" for byte in name])
