@@ -132,12 +132,14 @@ class GuestCpu:
         return self.memory.operand(segment, offset, size, access), size
 
     def load(self, operand):
+        """The value of an operand: from RAM, a device, or the policy's answer."""
         pieces, size = operand
         if self._answer is not None and self._watched(pieces):
             return self._answer & (1 << 8 * size) - 1
         return self.memory.get(pieces)
 
     def store(self, operand, value):
+        """Write a value, or the policy's answer, to an operand in RAM or a device."""
         pieces, size = operand
         if self._answer is not None and self._watched(pieces):
             value = self._answer & (1 << 8 * size) - 1

@@ -148,7 +148,7 @@ class Instruction:
         self.length = at
 
     def _unknown(self, code):
-        raise DecodeError("not an access that is emulated: %s" % _hex(code))
+        raise DecodeError("the access is not emulated: %s" % _hex(code))
 
     def prefixes(self, code, bits):
         """Reads prefixes; returns the opcode's offset, leaves the operand size in `size`."""

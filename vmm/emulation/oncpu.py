@@ -75,10 +75,10 @@ class OnCpu:
             return self._load_ss(vcpu, operands[0], answer)
         places = self._find(vcpu, operands, answer)
         if not places:
-            raise DecodeError("it accesses memory that it is not known for: %s" % bytes(code).hex())
+            raise DecodeError("it accesses other memory than its known operands: %s" % bytes(code).hex())
         pages = {place.gpa & PAGE_MASK for place in places}
         if len(pages) + len(self._laid) > _MOST:
-            raise DecodeError("it accesses more than %d pages that are no RAM" % _MOST)
+            raise DecodeError("it accesses more than %d pages outside RAM" % _MOST)
         try:
             while len(self._free) < len(pages):
                 self._free.append(self._vm.take_page())

@@ -219,12 +219,12 @@ class Operands:
         modrm = code[at]
         what = self._what(insn.bits, modrm) if modrm < 0xC0 else None
         if what is None:
-            raise DecodeError("not an access that is known: %s" % bytes(code).hex())
+            raise DecodeError("the access is not known: %s" % bytes(code).hex())
         sizes = what[: what.index(" ")]
         letter = sizes[self._pp] if len(sizes) == 4 else sizes
         kind = _KINDS.index(what[-1])
         if letter == "-":
-            raise DecodeError("not an access that is known: %s" % bytes(code).hex())
+            raise DecodeError("the access is not known: %s" % bytes(code).hex())
         if self.opcode == 0x17E and self._pp == 2:
             kind = READ  # MOVQ xmm, m64; the others store
         size, unit = self._bytes(letter, insn.bits)
