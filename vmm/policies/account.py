@@ -34,9 +34,11 @@ class Account:
         self.address = uctypes.addressof(self.words)
 
     def get(self, word):
+        """The 64-bit value at an index."""
         return self.words[word] | self.words[word + 1] << 32
 
     def put(self, word, value):
+        """Set the 64-bit value at an index."""
         self.words[word] = value & 0xFFFFFFFF
         self.words[word + 1] = value >> 32
 

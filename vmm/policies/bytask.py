@@ -62,6 +62,7 @@ class ByTask:
         return self._words[_VCPUS + 2 * vcpu.number]
 
     def own_exceptions(self, vcpu):
+        """The exceptions that a vCPU needs now: bits of the exception bitmap."""
         return self._words[_VCPUS + 2 * vcpu.number + 1]
 
     def always(self, controls):

@@ -58,11 +58,13 @@ class Entries:
             raise ValueError("guest %s maps the page at %#x: its SYSCALLs cannot be watched" % (self.vm.name, ADDRESS))
 
     def add(self, policy):
+        """Add a policy, which is asked after the others; the first one changes IA32_LSTAR."""
         self._change(self.policies + (policy,))
         if len(self.policies) == 1:
             self._watch()
 
     def remove(self, policy):
+        """Remove a policy, if it is there; the last one restores IA32_LSTAR."""
         if policy not in self.policies:
             return
         policies = tuple([other for other in self.policies if other is not policy])
