@@ -167,4 +167,4 @@ def _by_scan(m, trace, sp):
             trace.append(Frame(pc, at + size, "scan"))
             if len(trace) >= FRAMES:
                 break
-    trace.end = "%d bytes of stack were looked at" % _SCAN
+    trace.end = "%d bytes of stack were searched" % _SCAN

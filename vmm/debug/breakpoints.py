@@ -35,6 +35,7 @@ class Points:
         self._next = 1
 
     def add(self, point):
+        """Number and enable a Point, and return it. ValueError where there are too many."""
         if len(self._points) >= _MOST:
             raise ValueError("guest %s has %d breakpoints and watches: no more" % (self._vm.name, _MOST))
         point.number = self._next
@@ -44,6 +45,7 @@ class Points:
         return point
 
     def drop(self, point):
+        """Remove a Point from the list."""
         if point in self._points:
             self._points.remove(point)
 
@@ -104,12 +106,15 @@ class Point:
         self._starts = self.vm.starts
 
     def place(self):
+        """Its place as text: the symbol, or the address with its name."""
         return self.where if isinstance(self.where, str) else "%#x%s" % (self.gva, self.vm.name_of(self.gva))
 
     def conditions(self):
+        """Its filters as text."""
         return " ".join(show(self.filters) + (["once"] if self.once else []))
 
     def state(self):
+        """ "enabled", "disabled", or that the guest has started anew."""
         if self.enabled:
             return "enabled"
         return "gone: the guest started anew" if self._starts != self.vm.starts else "disabled"
@@ -134,6 +139,8 @@ class Point:
 
 
 class Breakpoint(Point):
+    """A breakpoint: the guest pauses before the instruction. where: symbol or gva; hits: how often."""
+
     kind = "breakpoint"
 
     def __init__(self, vm, where, gva, once, filters):
@@ -142,15 +149,18 @@ class Breakpoint(Point):
 
     @property
     def enabled(self):
+        """Whether it stops the guest now."""
         return self._handle is not None and self._handle.attached
 
     def enable(self):
+        """Enable it. ValueError where the place is not mapped."""
         if not self.enabled:
             self.find()
             at = self.pieces[0][0]
             self._handle = self.vm.hidden.insert_at(self.gva, at, self._paged, self._asked, self.filters)
 
     def disable(self):
+        """Disable it; enable() makes it stop the guest again."""
         if self.enabled:
             self._handle.remove()
         self._handle = None
@@ -174,10 +184,14 @@ class Watched(Memory):
         return self.quick, self.quick_skip
 
     def skip(self, vcpu):
+        """HANDLED: execute the access by a step with the page open, and call done() after it."""
         return vcpu.stepper.step(vcpu.gpa & PAGE_MASK, RWX, self._done)
 
 
 class Watch(Point):
+    """A watch: the guest pauses behind an access to `size` bytes. access: letters of rwx; old, new: the value before
+    and after the last hit, of the first 8 bytes."""
+
     kind = "watch"
 
     def __init__(self, vm, where, gva, size, access, once, filters):
@@ -193,9 +207,11 @@ class Watch(Point):
 
     @property
     def enabled(self):
+        """Whether it stops the guest now."""
         return any([policy.attached for policy in self._policies])
 
     def enable(self):
+        """Enable it. ValueError where a byte is not mapped."""
         if not self.enabled:
             self.find()
             event = Watched(self._done)
@@ -206,6 +222,7 @@ class Watch(Point):
                 self._policies.append(attach(self.vm, event, self._asked, filters, False))
 
     def disable(self):
+        """Disable it; enable() makes it stop the guest again."""
         for policy in self._policies:
             policy.detach()
         self._policies = []
@@ -236,6 +253,7 @@ class Watch(Point):
         return verdict.PAUSE
 
     def place(self):
+        """Its place as text, with size and access."""
         return "%s, %d bytes, %s" % (super().place(), self.size, self.access)
 
 

@@ -155,6 +155,7 @@ class Reads:
         vm.mmio.step_reads(gpa, quick.of(self), fetched)
 
     def close(self):
+        """Step no more: the page has no breakpoint any more."""
         self._quick.forget(self)
 
     def step(self, vcpu):
@@ -167,10 +168,11 @@ class Reads:
         return vcpu.stepper.violation(vcpu)
 
     def done(self, slot):
-        pass
+        """Nothing to note: no policy is asked again for such an instruction."""
 
 
 def page_of(gpa):
+    """The gpa of a gpa's page."""
     return gpa & PAGE_MASK
 
 

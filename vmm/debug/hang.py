@@ -37,7 +37,7 @@ def look(vm):
         return _standing(vm)
     seen = _sample(vm)
     if vm.state not in (states.RUNNING, states.HALTED):
-        return ["%s has come to a stand while it was looked at: %s" % (vm.name, vm.why)]
+        return ["%s has stopped while it was sampled: %s" % (vm.name, vm.why)]
     out = []
     for vcpu in vm.vcpus:
         out += _vcpu(vm, vcpu, seen[vcpu.number])
@@ -106,7 +106,8 @@ def _vcpu(vm, vcpu, seen):
             return [place + ", with interrupts off (IF = 0): nothing but an NMI ends that"] + waiting(vm, vcpu)
         return [place + ", and waits for an interrupt (IF = 1)"] + waiting(vm, vcpu)
     if halted:
-        return ["%s is at HLT in %d of %d looks, and runs in between: it does not hang" % (who, len(halted), len(seen))]
+        text = "%s is at HLT in %d of %d samples, and runs in between: it does not hang"
+        return [text % (who, len(halted), len(seen))]
     if rips[-1] - rips[0] <= _LOOP:
         off = all([not flags & RFLAGS_IF for _, _, flags in seen])
         out = ["%s runs in a loop from %s to %s%s" % (
@@ -115,7 +116,7 @@ def _vcpu(vm, vcpu, seen):
         code = instructions.disassemble(m, rips[0], _LINES, _nameless)
         out += ["  " + line.text(m.place) for line in code if line.gva <= rips[-1]]
         return out + waiting(vm, vcpu)
-    out = ["%s runs: RIP was at %d places in %d looks" % (who, len(rips), len(seen))]
+    out = ["%s runs: RIP was at %d places in %d samples" % (who, len(rips), len(seen))]
     return out + ["  %s" % m.place(rip) for rip in rips[:_LINES]]
 
 
@@ -128,7 +129,7 @@ def _exits(counted):
     out = ["exits meanwhile: " + ", ".join(["%s %d" % (name, -count) for count, name in ranked])]
     ranked = sorted([(-count, name) for name, count in what.items()])[:_LINES]
     if ranked:
-        out.append("the last one was %s" % ", ".join(["%s (%d of %d looks)" % (n, -c, SAMPLES) for c, n in ranked]))
+        out.append("the last one was %s" % ", ".join(["%s (%d of %d samples)" % (n, -c, SAMPLES) for c, n in ranked]))
     return out
 
 

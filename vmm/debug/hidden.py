@@ -64,7 +64,7 @@ _MOST = const(4096)  # places with breakpoints
 
 
 class Handle:
-    """One breakpoint of insert(). gpa, gva (None: by gpa only); hits."""
+    """One breakpoint of insert(). gpa; gva, or None where it was inserted by gpa."""
 
     def __init__(self, policy, gpa, gva):
         self._policy = policy
@@ -73,6 +73,7 @@ class Handle:
 
     @property
     def hits(self):
+        """How often it was hit."""
         return self._policy.hits
 
     @property
@@ -81,6 +82,7 @@ class Handle:
         return self._policy.attached
 
     def remove(self):
+        """Remove the breakpoint."""
         self._policy.detach()
 
     def __repr__(self):
@@ -102,9 +104,11 @@ class Place:
         self.past = Past(hidden.vm, gpa, hidden.below if hidden.fetched is None else None, hidden.quick)
 
     def add(self, policy):
+        """Add a policy; the first one puts the breakpoint."""
         self._change(self.policies + (policy,), self.watchers)
 
     def remove(self, policy):
+        """Remove a policy; the last one takes the breakpoint away."""
         self._change(tuple([other for other in self.policies if other is not policy]), self.watchers)
 
     def watch(self, watcher, on):

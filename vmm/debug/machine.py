@@ -88,6 +88,7 @@ class Machine:
     # -- memory
 
     def walk(self, gva, access=0, cpl=0):
+        """The PageWalk of a gva (vmm/debug/pagewalk.py)."""
         return pagewalk.walk(self.memory, self.mode, gva, access, cpl)
 
     def read(self, gva, size):
@@ -108,6 +109,7 @@ class Machine:
         return look.holding(self.vcpu, gva).read(gva, size)
 
     def number(self, gva, size):
+        """An unsigned number of `size` bytes, as read(); Unreadable."""
         return int.from_bytes(self.read(gva, size), "little")
 
     # -- tables
@@ -118,6 +120,7 @@ class Machine:
         return Gate(data, self.long, self.protected)
 
     def selector(self, name):
+        """The selector of a segment register, "cs" say."""
         return self.vcpu.segment(name)[0]
 
     def descriptor(self, gva, offset=0):

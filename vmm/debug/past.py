@@ -77,6 +77,7 @@ class Past:
             self.words[word + 1] = hpa >> 32
 
     def close(self):
+        """Step no more: the breakpoint is removed. Handlers that are still called let RIP be executed again."""
         self.words[_ALIVE] = 0
         if self._quick is not None:
             self._quick.forget(self)

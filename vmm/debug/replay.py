@@ -77,6 +77,7 @@ class Replay(Diverted):
         self._tries = []
 
     def begin(self):
+        """Save the vCPU's state, hold the other vCPUs, and let the instruction run again."""
         vcpu = self.vcpu
         self._saved = (
             [getattr(vcpu, name) for name in GPRS], vcpu.rip, vcpu.rflags, vcpu.cr2, vcpu.segment("cs"),

@@ -62,9 +62,11 @@ class Returns:
         return self._words[2]
 
     def add(self, policy):
+        """Add a policy; the first one watches the function's entry."""
         self._change(self.policies + (policy,))
 
     def remove(self, policy):
+        """Remove a policy; the last one ends the watch."""
         self._change(tuple([other for other in self.policies if other is not policy]))
 
     def _change(self, policies):
@@ -92,6 +94,7 @@ class Returns:
     # -- at the entry
 
     def before_entry(self, asks):
+        """Return the handler in front of `asks` at the function's entry, for its Place."""
         return bind(_enter, self._vm.memory.table, self._known, self._address, asks, self._enter_slowly)
 
     def _enter_slowly(self, vcpu, asks):

@@ -64,6 +64,7 @@ class Steps:
         return found
 
     def step(self, count, which, seconds):
+        """VM.step(); returns a Stop."""
         if not isinstance(count, int) or count < 1:
             raise ValueError("step(%r): a number from 1 up" % (count,))
         vcpu = self._ready(which)
@@ -174,6 +175,7 @@ class Steps:
             handle.remove()
 
     def next(self, which, seconds):
+        """VM.next(); returns a Stop."""
         vcpu = self._ready(which)
         gva = places.linear_rip(vcpu)
         m = Machine(vcpu)
@@ -188,6 +190,7 @@ class Steps:
         return Stop(*self.run_to(vcpu, gva + len(line.code), lambda v: _same(v.rsp, rsp), seconds))
 
     def finish(self, which, seconds):
+        """VM.finish(); returns a Stop. ValueError where the caller is not known."""
         from vmm.debug import backtrace
 
         vcpu = self._ready(which)
@@ -202,6 +205,7 @@ class Steps:
         return Stop(at, note or "returned %#x" % at.rax)
 
     def until(self, where, which, seconds):
+        """VM.until(); returns a Stop."""
         vcpu = self._ready(which)
         gva = places.code(self._vm, where)
         return Stop(*self.run_to(vcpu, gva, lambda v: which is None or v is vcpu, seconds))

@@ -54,6 +54,7 @@ class Guest:
 
     @property
     def gone(self):
+        """Whether the guest has been destroyed."""
         return isinstance(self.vm.vcpus[0], Gone)
 
     def attach(self):

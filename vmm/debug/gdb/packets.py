@@ -119,6 +119,7 @@ class Reader:
         return self._view[self._end :]
 
     def take(self, count):
+        """Take over `count` bytes that have been put into room()."""
         self._end += count
 
     def _drop(self, count):

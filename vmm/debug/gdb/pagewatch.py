@@ -41,6 +41,7 @@ class PageWatch:
             self._policies.append(decorator(vm, MEMORY, filters, False)(self._access))
 
     def close(self):
+        """Remove it."""
         for policy in self._policies:
             policy.detach()
 

@@ -69,6 +69,7 @@ class Points:
         self._all[key] = point
 
     def remove(self, kind, gva, size):
+        """Remove one, if it is there."""
         point = self._all.pop((kind, gva, size), None)
         if point is not None:
             self._close(point)

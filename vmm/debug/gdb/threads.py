@@ -30,11 +30,12 @@ def _one(text):
 
 
 def name(pid, tid):
+    """The thread-id of gdb's packets, bytes."""
     return ("p%x.%x" % (pid, tid)).encode()
 
 
 class Task:
-    """A task that does not run. read(row) -> bytes of a register; None: not known."""
+    """A task of Linux that is switched out, with the registers that the kernel has saved."""
 
     def __init__(self, kernel, task):
         self.task = task
@@ -51,9 +52,11 @@ class Task:
 
     @property
     def pc(self):
+        """The gva at which it goes on."""
         return self._values["rip"]
 
     def read(self, row):
+        """The bytes of a register; None: not known."""
         value = self._values.get(row.name)
         return None if value is None else value.to_bytes(row.bits >> 3, "little")
 
@@ -107,6 +110,7 @@ class Threads:
         return [kernel.current(vcpu).pid for vcpu in guest.vm.vcpus]
 
     def alive(self, guest, tid):
+        """Whether a TID is a vCPU, or a task that has not ended."""
         if tid >= TASKS:
             return tid - TASKS in self._of(guest)
         return tid <= len(guest.vm.vcpus)
