@@ -61,6 +61,7 @@ def _last(offsets: ptr32, count: int, form: int, target: int) -> int:
 
 
 def align_up(gva, to):
+    """The first multiple of `to`, a power of two, from gva on."""
     return (gva + to - 1) & ~(to - 1)
 
 
@@ -75,7 +76,7 @@ class Kallsyms:
         self._image = image
         self._count = count = struct.unpack_from("<I", image.view(image.symbol("kallsyms_num_syms"), 4))[0]
         if not 0 < count <= _MOST:
-            raise self._nonsense("%d symbols" % count)
+            raise self._invalid("%d symbols" % count)
         self._names_at = image.symbol("kallsyms_names")
         self._tokens_at = image.symbol("kallsyms_token_table")
         self._offsets_at = image.symbol("kallsyms_offsets")
@@ -92,8 +93,8 @@ class Kallsyms:
     def __len__(self):
         return self._count
 
-    def _nonsense(self, what):
-        return ValueError("the symbols of Linux %s make no sense: %s" % (self._image.release, what))
+    def _invalid(self, what):
+        return ValueError("the symbols of Linux %s are invalid: %s" % (self._image.release, what))
 
     # -- where things are
 
@@ -103,7 +104,7 @@ class Kallsyms:
         first = skip(names, 0, len(names), min(count, 256))
         end = skip(names, first, len(names), count - min(count, 256)) if first >= 0 else -1
         if end < 0:
-            raise self._nonsense("names end outside of memory")
+            raise self._invalid("names end outside of memory")
         number = (count + 255) >> 8
         for align in (4, 8):
             at = align_up(self._names_at + end, align)
@@ -113,7 +114,7 @@ class Kallsyms:
                 self._markers = markers
                 self._markers_end = at + 4 * number
                 return end
-        raise self._nonsense("no markers behind the names")
+        raise self._invalid("no markers behind the names")
 
     def _find_form(self):
         image = self._image
@@ -161,7 +162,7 @@ class Kallsyms:
     def _sequence(self, seqs, i):
         number = seqs[3 * i] << 16 | seqs[3 * i + 1] << 8 | seqs[3 * i + 2]
         if number >= self._count:
-            raise self._nonsense("number %d of %d" % (number, self._count))
+            raise self._invalid("number %d of %d" % (number, self._count))
         return number
 
     def _name(self, number):
@@ -173,7 +174,7 @@ class Kallsyms:
         tokens = self._tokens
         length = spell(names, at, len(names), number & 255, tokens, len(tokens), self._index, self._out)
         if length < 1:
-            raise self._nonsense("symbol %d has no name" % number)
+            raise self._invalid("symbol %d has no name" % number)
         return self._out[1:length]
 
     def _address(self, number):
@@ -203,7 +204,7 @@ class Kallsyms:
             self._seqs, self._count, names, len(names), self._markers, tokens, len(tokens), self._index, name, len(name)
         )
         if at < 0:
-            raise self._nonsense("the order of names leads outside of the names")
+            raise self._invalid("the order of names leads outside of the names")
         return at
 
     def _containing(self, needle):
@@ -280,7 +281,7 @@ class Kallsyms:
             return None
         address = self._address(number)
         if address > gva:
-            raise self._nonsense("addresses are not in order")
+            raise self._invalid("addresses are not in order")
         first = number
         while first and number - first < _ALIASES and self._address(first - 1) == address:
             first -= 1

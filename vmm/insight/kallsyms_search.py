@@ -125,6 +125,7 @@ class Mapped:
         raise ValueError("the kernel's tables say %#x, which is outside its memory" % gva)
 
     def near(self, gva):
+        """As vmcoreinfo.Image.near()."""
         return _is_near(gva, self.bits)
 
 

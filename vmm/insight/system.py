@@ -122,6 +122,7 @@ class System:
         return self.space.number(self.at(where), size)
 
     def pointer(self, where):
+        """An unsigned number of `word` bytes at a symbol or an address."""
         return self.number(where, self.word)
 
     def text(self, gva, most=_TEXT):

@@ -90,6 +90,7 @@ class Type:
 
     @property
     def target(self):
+        """The Type that a pointer points to, of an array's elements, or behind a typedef or qualifier."""
         if isinstance(self._target, int):
             self._target = self._types.by_id(self._target)
         return self._target

@@ -29,6 +29,7 @@ class Record:
 
     @property
     def time(self):
+        """Seconds since the guest was created, by the host TSC."""
         return (self.tsc - self._vm.clock.began) / self._vm.clock.hz
 
     @property

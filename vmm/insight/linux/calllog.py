@@ -64,6 +64,7 @@ class Captured:
         raise ValueError("gva %#x: %d bytes were not recorded" % (gva, size))
 
     def number(self, gva, size):
+        """An unsigned number of `size` bytes. ValueError as read()."""
         return int.from_bytes(self.read(gva, size), "little")
 
 
@@ -155,6 +156,7 @@ class CallLog:
 
     @property
     def dropped(self):
+        """How many records newer ones have overwritten."""
         return self._words[callring.DROPPED]
 
     def _read(self, position, size):

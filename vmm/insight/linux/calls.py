@@ -43,10 +43,10 @@ class Signature:
 
 
 class Call:
-    """A system call with its arguments. number; name, or None; values: of six registers; arguments: [(name, value)].
+    """A system call with its arguments. number; name, or None; values: of six registers.
 
-    space: of the program, to read what pointers lead to; None: they are shown as numbers. result: the word that the
-    program gets, or None while the call is not over; error: its name ("ENOENT"), or None.
+    space: of the program, to read the targets of pointers; None: pointers are shown as numbers. result: the word that
+    the program gets, or None while the call is not over.
     """
 
     def __init__(self, kernel, number, values, old=False, space=None, result=None):
@@ -63,6 +63,7 @@ class Call:
 
     @property
     def arguments(self):
+        """[(name, text), ...]; names are "" where the kernel does not have them."""
         if self._signature is None:
             return [("", hex(value)) for value in self.values]
         from vmm.insight.linux import values
@@ -81,6 +82,7 @@ class Call:
 
     @property
     def error(self):
+        """The name of the error that the call returns, such as "ENOENT"; None: it returns none, or is not over."""
         from vmm.insight.linux import values
 
         return values.error(self.result)
