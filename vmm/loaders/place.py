@@ -33,6 +33,7 @@ class Space:
         self._top = max([base + size for base, size, _ in e820])
 
     def error(self, text):
+        """A LoadError that names the image."""
         return LoadError("%s: %s" % (self._image, text))
 
     def _inside(self, base, end):

@@ -109,4 +109,5 @@ class State:
 
     @property
     def rsp(self):
+        """gprs["rsp"]."""
         return self.gprs["rsp"]

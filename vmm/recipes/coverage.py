@@ -55,6 +55,7 @@ class Coverage:
         return ranges
 
     def stop(self):
+        """Remove the breakpoints that are left; what was found stays."""
         handles, self._handles = self._handles, {}
         for handle in handles.values():
             handle.remove()

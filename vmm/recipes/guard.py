@@ -60,6 +60,7 @@ class Guard:
         return self._answer
 
     def stop(self):
+        """Guard no longer; what was noted stays."""
         for policy in self.policies:
             policy.detach()
 

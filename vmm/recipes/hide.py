@@ -46,6 +46,7 @@ class Hidden:
         self.policy = vm.on(CPUID)(hides)
 
     def stop(self):
+        """Show the hypervisor again."""
         self.policy.detach()
         if self._shows:
             self._vm.hide_stops = False

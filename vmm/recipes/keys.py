@@ -37,6 +37,7 @@ class Keys:
             self.typed[name] = (self.typed.get(name, b"") + data)[-MOST:]
 
     def stop(self):
+        """Record no longer; what was typed stays."""
         self.policy.detach()
 
     def __repr__(self):

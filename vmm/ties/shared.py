@@ -56,6 +56,7 @@ class Side:
         return int.from_bytes(self.window.view[offset : offset + size], "little")
 
     def write(self, offset, size, value):
+        """A write of the monitor for the guest, or one that EPT has stopped: counted where the side is read-only."""
         if not self.writable:
             self.refused += 1
             self.vm.count_refused("write to read-only window %s" % self.window.name)
