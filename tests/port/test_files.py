@@ -146,3 +146,9 @@ def test_pcanel_cp_copies_past_the_line(fresh, files, capsys):
     ):
         assert main(["cp", "--run", run, *words]) in (1, 2)
         assert capsys.readouterr().err.strip().endswith(line)
+    missing = str(files / "missing")  # a source that cannot be read leaves the target as it is
+    machine.exec("from vmm.debug import copying")
+    fetch = f"copying.fetch({missing!r}, '/copied')"
+    said = machine.exec(f"try:\n    {fetch}\nexcept ValueError as error:\n    print(error)")
+    assert "No such file or directory" in said
+    assert machine.eval("len(open('copied', 'rb').read())") == len(data)

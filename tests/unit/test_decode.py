@@ -209,12 +209,12 @@ def test_only_decode_errors(bits, code):
 @pytest.mark.parametrize(
     "code, words",
     [
-        ("0fa2", "not an access"),
+        ("0fa2", "is not emulated"),
         ("89c3", "no memory operand"),
         ("8b", "cut off"),
         ("8b05000000", "cut off"),
         ("66" * 15 + "8b07", "longer than 15"),
-        ("c5fc2807", "not an access"),
+        ("c5fc2807", "is not emulated"),
     ],
 )
 def test_refusals(code, words):

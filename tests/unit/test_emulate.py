@@ -26,7 +26,7 @@ class Model:
         self.bits = 64
         self.bases = [0] * 6
         self.stack_size = 8
-        self.turns = 64
+        self.iterations = 64
         self.log = []
 
     def reg(self, n):
@@ -261,7 +261,7 @@ def test_fault_leaves_registers():
 
 def test_a_step_ends_each_turn():
     model = Model([0] * 17, bytes(64), 0)
-    model.turns, model.words[1] = 1, 3
+    model.iterations, model.words[1] = 1, 3
     insn = Instruction().decode(assemble("rep stosb"), 64)
     assert [Emulator(model).execute(insn) for _ in range(3)] == [False, False, True]
     assert model.words[1] == 0

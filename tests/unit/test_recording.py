@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmm import verdict
 from vmm.insight.exits import records, words
 from vmm.vtx import reasons, recording
 
@@ -80,6 +81,16 @@ def test_words_of_verdicts():
     assert words.verdict(2 | 256) == "yield, host interrupt"
     assert words.verdict(1 | 4) == "advance, wait"
     assert words.verdict(recording.UNKNOWN_VERDICT) == ""
+
+
+@pytest.mark.parametrize(
+    "bit",
+    ["ADVANCE", "YIELD", "WAIT", "STOP", "PAUSE", "RESET", "POWER_OFF", "TRIPLE_FAULT", "HOST", "SPIN"],
+)
+def test_each_bit_of_a_verdict_has_its_word(bit):
+    """words.py repeats the bits of vmm/verdict.py, which does not import on the host."""
+    word = {"HOST": "host interrupt"}.get(bit, bit.lower().replace("_", " "))
+    assert words.verdict(getattr(verdict, bit)) == word
 
 
 def test_the_format_has_the_size():

@@ -236,7 +236,7 @@ class Everywhere:
     def __init__(self, machine):
         self.machine = machine
         self.missed = []
-        others = [(machine.sites.peek, machine.sites.poke), machine.sites.nobody(self.missed.append)]
+        others = [(machine.sites.peek, machine.sites.poke), machine.sites.unclaimed(self.missed.append)]
         device = {GPA >> 12: (machine.read, machine.write)}
         self.handler = machine.sites.general({}, device, others, machine.otherwise)
 

@@ -1,7 +1,7 @@
 """Arguments of a function that has just been entered, by the System V ABI.
 
-64-bit code: RDI, RSI, RDX, RCX, R8, R9, then the stack behind the return address. Other code: the stack. Numbers
-without a sign, of the code's width; they are read when they are asked for, and ValueError says what cannot be read.
+64-bit code: RDI, RSI, RDX, RCX, R8, R9, then the stack behind the return address. Other code: the stack. Arguments are
+unsigned numbers of the code's width. They are read on access; ValueError where that is not possible.
 """
 
 _REGISTERS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
@@ -47,7 +47,7 @@ def stack(vcpu, offset, size):
 
 
 def leave(vcpu):
-    """Return from a function that has just been entered: RIP and the stack pointer are the caller's."""
+    """Return from a function that has just been entered: set RIP and the stack pointer to the caller's."""
     size = vcpu.bits // 8
     vcpu.rip = stack(vcpu, 0, size)
     vcpu.rsp += size

@@ -2,7 +2,7 @@
 
 Three ways, and the first line says which: a Linux kernel's own tables (ORC, vmm/insight/linux/stack.py); frame
 pointers, where RBP leads to return addresses in code; else a scan of the stack for addresses behind a CALL, which may
-show a stale one. At most FRAMES frames; what the stack holds is the guest's.
+show a stale one. At most FRAMES frames. The stack is the guest's, so any of it may be wrong.
 """
 
 from micropython import const
@@ -10,7 +10,7 @@ from micropython import const
 from vmm.debug import instructions, places
 from vmm.debug.machine import Machine, namer
 from vmm.memory.paging import FETCH
-from vmm.vtx.x86 import MASK64
+from vmm.vtx.x86 import INSTRUCTION_BYTES, MASK64
 
 FRAMES = const(64)
 _SCAN = const(4096)  # bytes of stack
@@ -55,7 +55,7 @@ def backtrace(vm, vcpu):
         try:
             return _linux(vm, vcpu, title)
         except ValueError:
-            pass  # no Linux, or none that tells
+            pass  # no Linux, or its tables are not known
     m = Machine(vcpu)
     trace = Backtrace(vm, title, "frame pointers")
     trace.append(Frame(places.linear_rip(vcpu), vcpu.rsp, "RIP"))
@@ -67,7 +67,7 @@ def backtrace(vm, vcpu):
 
 
 def of_saved(vm, title, pc, sp, bp=None):
-    """The Backtrace of a task that a system has set aside; in the mode and the address space of the first vCPU.
+    """The Backtrace of a task that is switched out; in the mode and the address space of the first vCPU.
 
     pc: where the task goes on, sp: its stack pointer then; bp: its frame pointer, None where its code has none.
     """
@@ -75,7 +75,7 @@ def of_saved(vm, title, pc, sp, bp=None):
     trace = Backtrace(vm, title, "frame pointers")
     trace.append(Frame(pc, sp, "saved"))
     if bp is not None:
-        _up_the_frames(m, trace, sp, bp)
+        _follow_frames(m, trace, sp, bp)
     if len(trace) < 2:
         trace.by = "a scan of the stack"
         _by_scan(m, trace, sp)
@@ -127,18 +127,18 @@ def _by_frames(m, trace):
     line = None
     try:
         gva = places.linear_rip(vcpu)
-        line = instructions.decode(instructions.read(m, gva, 15), vcpu.bits, gva)
+        line = instructions.decode(instructions.read(m, gva, INSTRUCTION_BYTES), vcpu.bits, gva)
     except ValueError:
         pass
     if line is not None and (line.name == "ret" or line.code[-1] == 0x55 and len(line.code) == 1):
-        pc = _word(m, base + rsp, size)  # at the first or the last instruction: its own frame is not there
+        pc = _word(m, base + rsp, size)  # at its first or last instruction a function has no frame
         if pc is not None and _called(m, pc):
             trace.append(Frame(pc, rsp + size, "stack"))
-    _up_the_frames(m, trace, rsp, bp)
+    _follow_frames(m, trace, rsp, bp)
 
 
-def _up_the_frames(m, trace, least, bp):
-    """Along the chain of frame pointers; least: the lowest address at which a frame may be."""
+def _follow_frames(m, trace, least, bp):
+    """Follow the chain of frame pointers; least: the lowest address at which a frame may be."""
     size = m.vcpu.bits // 8
     base = 0 if size == 8 else m.vcpu.segment("ss")[1]
     while len(trace) < FRAMES:
@@ -167,4 +167,4 @@ def _by_scan(m, trace, sp):
             trace.append(Frame(pc, at + size, "scan"))
             if len(trace) >= FRAMES:
                 break
-    trace.end = "%d bytes of stack were looked at" % _SCAN
+    trace.end = "%d bytes of stack were searched" % _SCAN

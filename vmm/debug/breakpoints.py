@@ -3,10 +3,10 @@
     >>> vms['linux'].break_at("do_sys_openat2", once=True)
 
 Breakpoints are hidden (vmm/debug/hidden.py): the guest stands at the instruction, which has not been executed, and
-nothing in its memory shows it. A watch stands on guest-physical pages: it stops the guest behind the instruction that
-accessed the bytes, and what the CPU accesses by itself (page tables, descriptors) too. Either pauses the whole guest
-and says so in one line. Limits: a watch is translated when it is made, and is removed when the guest starts anew, as
-are breakpoints in mapped memory; an access that no CPU instruction makes, by the prompt, is not seen.
+nothing in its memory shows it. A watch is on guest-physical pages: it stops the guest behind the instruction that
+accessed the bytes; the CPU's own accesses (page tables, descriptors) count, too. Either pauses the whole guest and
+reports it in one line. Limits: a watch is translated when it is made, and is removed when the guest starts anew, as are
+breakpoints in mapped memory; accesses of the monitor and its devices are not seen.
 """
 
 from micropython import const
@@ -19,15 +19,15 @@ from vmm.memory.ept import RWX
 from vmm.policies.events.breakpoint import BREAKPOINT
 from vmm.policies.events.memory import Memory
 from vmm.policies.policy import attach, show
+from vmm.vtx.vmcs_bits import EPT_WRITE
 from vmm.vtx.x86 import MASK64, PAGE, PAGE_MASK
 
 _MOST = const(256)
 _WATCHED = const(0x100000)  # bytes of a watch at most
-_WRITE = const(2)
 
 
 class Points:
-    """One guest's, by number: points[3], iteration, a table when printed."""
+    """One guest's breakpoints and watches, by number: points[3], iteration, a table when printed."""
 
     def __init__(self, vm):
         self._vm = vm
@@ -35,6 +35,7 @@ class Points:
         self._next = 1
 
     def add(self, point):
+        """Number and enable a Point, and return it. ValueError where there are too many."""
         if len(self._points) >= _MOST:
             raise ValueError("guest %s has %d breakpoints and watches: no more" % (self._vm.name, _MOST))
         point.number = self._next
@@ -44,6 +45,7 @@ class Points:
         return point
 
     def drop(self, point):
+        """Remove a Point from the list."""
         if point in self._points:
             self._points.remove(point)
 
@@ -90,8 +92,10 @@ class Point:
         self._starts = vm.starts
 
     def find(self):
-        """Its bytes in the guest's memory, once in each of the guest's lives: in the next one its symbols may be
-        elsewhere. Of a program they are those of the process that ran when it was made, or of pid=."""
+        """Translate its bytes, once in each run of the guest: in the next one its symbols may be elsewhere.
+
+        An address of a program is that of the process that runs when it is made, or of pid=.
+        """
         if self.pieces and self._starts == self.vm.starts:
             return
         gva = places.resolve(self.vm, self.where)
@@ -102,12 +106,15 @@ class Point:
         self._starts = self.vm.starts
 
     def place(self):
+        """Its place as text: the symbol, or the address with its name."""
         return self.where if isinstance(self.where, str) else "%#x%s" % (self.gva, self.vm.name_of(self.gva))
 
     def conditions(self):
+        """Its filters as text."""
         return " ".join(show(self.filters) + (["once"] if self.once else []))
 
     def state(self):
+        """ "enabled", "disabled", or that the guest has started anew."""
         if self.enabled:
             return "enabled"
         return "gone: the guest started anew" if self._starts != self.vm.starts else "disabled"
@@ -118,7 +125,7 @@ class Point:
         self.vm.breakpoints.drop(self)
 
     def hit(self, vcpu, text):
-        """One hit: the guest is to pause, and this is said."""
+        """Count a hit, and let the exit at hand pause the guest; text: for the line that says so."""
         self.hits += 1
         if self.once:
             self.remove()
@@ -132,6 +139,8 @@ class Point:
 
 
 class Breakpoint(Point):
+    """A breakpoint: the guest pauses before the instruction. where: symbol or gva; hits: how often."""
+
     kind = "breakpoint"
 
     def __init__(self, vm, where, gva, once, filters):
@@ -140,15 +149,18 @@ class Breakpoint(Point):
 
     @property
     def enabled(self):
+        """Whether it stops the guest now."""
         return self._handle is not None and self._handle.attached
 
     def enable(self):
+        """Enable it. ValueError where the place is not mapped."""
         if not self.enabled:
             self.find()
             at = self.pieces[0][0]
             self._handle = self.vm.hidden.insert_at(self.gva, at, self._paged, self._asked, self.filters)
 
     def disable(self):
+        """Disable it; enable() makes it stop the guest again."""
         if self.enabled:
             self._handle.remove()
         self._handle = None
@@ -168,14 +180,18 @@ class Watched(Memory):
         self._done = done
 
     def quickly(self, vm):
-        """A quick answer would drop the access."""
+        """Without MEMORY's quick answers, which would drop the access."""
         return self.quick, self.quick_skip
 
     def skip(self, vcpu):
+        """HANDLED: execute the access by a step with the page open, and call done() after it."""
         return vcpu.stepper.step(vcpu.gpa & PAGE_MASK, RWX, self._done)
 
 
 class Watch(Point):
+    """A watch: the guest pauses behind an access to `size` bytes. access: letters of rwx; old, new: the value before
+    and after the last hit, of the first 8 bytes."""
+
     kind = "watch"
 
     def __init__(self, vm, where, gva, size, access, once, filters):
@@ -191,9 +207,11 @@ class Watch(Point):
 
     @property
     def enabled(self):
+        """Whether it stops the guest now."""
         return any([policy.attached for policy in self._policies])
 
     def enable(self):
+        """Enable it. ValueError where a byte is not mapped."""
         if not self.enabled:
             self.find()
             event = Watched(self._done)
@@ -204,6 +222,7 @@ class Watch(Point):
                 self._policies.append(attach(self.vm, event, self._asked, filters, False))
 
     def disable(self):
+        """Disable it; enable() makes it stop the guest again."""
         for policy in self._policies:
             policy.detach()
         self._policies = []
@@ -214,11 +233,11 @@ class Watch(Point):
     def _asked(self, vcpu):
         """The access is about to be made."""
         self._vcpu, self._rip, self._before = vcpu, places.linear_rip(vcpu), self._read()
-        self._wrote = bool(vcpu.qualification & _WRITE)
+        self._wrote = bool(vcpu.qualification & EPT_WRITE)
         return verdict.HANDLED
 
     def _done(self, completed):
-        """It has been made."""
+        """The access has been made, or has faulted."""
         vcpu, self._vcpu = self._vcpu, None
         if vcpu is None or not self.enabled:
             return verdict.RESUME
@@ -234,6 +253,7 @@ class Watch(Point):
         return verdict.PAUSE
 
     def place(self):
+        """Its place as text, with size and access."""
         return "%s, %d bytes, %s" % (super().place(), self.size, self.access)
 
 
@@ -242,12 +262,12 @@ def _number(data):
 
 
 def insert(vm, gva, call, vcpu):
-    """A hidden breakpoint at a gva of what a vCPU runs; its Handle."""
+    """Insert a hidden breakpoint at a gva of what a vCPU runs; returns its Handle."""
     return vm.hidden.insert_gva(where_.space_of(vm, gva, vcpu=vcpu), gva, call)
 
 
 def pieces(space, gva, size):
-    """[(gpa, bytes), ...] of a range, a page or a part of it each."""
+    """[(gpa, bytes), ...] of a range, each within one page."""
     out = []
     while size:
         length = min(size, PAGE - (gva & PAGE - 1))
@@ -258,11 +278,13 @@ def pieces(space, gva, size):
 
 
 def break_at(vm, where, once, filters):
+    """VM.break_at(). filters: those of every event; None: not given."""
     gva = places.code(vm, where)
     return vm.breakpoints.add(Breakpoint(vm, where, gva, once, _given(filters)))
 
 
 def watch(vm, where, size, access, once, filters):
+    """VM.watch(). filters: as for break_at()."""
     if not isinstance(size, int) or not 1 <= size <= _WATCHED:
         raise ValueError("size %r: 1 to %d bytes" % (size, _WATCHED))
     if not access or any([letter not in "rwx" for letter in access]):
@@ -272,7 +294,7 @@ def watch(vm, where, size, access, once, filters):
 
 
 def _given(filters):
-    """Those that were given a value. ValueError for one that makes no sense."""
+    """The filters that have a value. ValueError for an invalid one."""
     given = {name: filters[name] for name in filters if filters[name] is not None}
     BREAKPOINT.check(given)
     return given

@@ -13,7 +13,7 @@ from vmm.fault import AC, BP, DE, GP, NM, NP, PF, SS, TS, UD
 from vmm.loaders.state import GPRS
 from vmm.memory.linear import canonical
 from vmm.memory.paging import FETCH, USER, WRITE
-from vmm.vtx.x86 import CR0_EM, CR0_MP, CR0_TS, CR4_LA57, CR4_OSFXSR, CR4_OSXSAVE, MASK64
+from vmm.vtx.x86 import CR0_EM, CR0_MP, CR0_TS, CR4_LA57, CR4_OSFXSR, CR4_OSXSAVE, INSTRUCTION_BYTES, MASK64
 
 _NULL = const(0x1000)
 _PRIVILEGED = (
@@ -27,7 +27,7 @@ def instruction(m):
     vcpu = m.vcpu
     gva = vcpu.rip if m.long and vcpu.bits == 64 else vcpu.rip + vcpu.cs[1] & 0xFFFFFFFF
     try:
-        return gva, instructions.decode(instructions.read(m, gva, 15), vcpu.bits, gva)
+        return gva, instructions.decode(instructions.read(m, gva, INSTRUCTION_BYTES), vcpu.bits, gva)
     except ValueError:
         return gva, None
 
@@ -62,7 +62,7 @@ def page_fault(m, error, address):
     done = m.walk(address, kind, 3 if error & USER else 0)
     what = {FETCH: "an instruction fetch from", WRITE: "a write to", 0: "a read of"}[kind]
     gva = instruction(m)[0]
-    if not error & FETCH and address <= gva + 15 and gva <= address and not _readable(m, gva):
+    if not error & FETCH and gva <= address <= gva + INSTRUCTION_BYTES and not _readable(m, gva):
         what = "an instruction fetch from"
     lines = ["%s %s" % (what, m.place(address))]
     if done.why:
@@ -148,7 +148,7 @@ def _not_available(m):
 
 
 def _general(m, line):
-    """#GP(0) and #SS(0): what can be seen of the reason."""
+    """#GP(0) and #SS(0): the reason as far as the state shows it."""
     name = line.name
     vcpu = m.vcpu
     if m.cpl and name in _PRIVILEGED:
@@ -177,7 +177,7 @@ def _operand(m, line):
     vcpu = m.vcpu
     if vcpu.bits != 64:
         return None
-    code = line.code + bytes(15 - len(line.code))
+    code = line.code + bytes(INSTRUCTION_BYTES - len(line.code))
     found = Instruction()
     try:
         found.bits = 64

@@ -7,7 +7,8 @@ from vmm.debug.names import LINES
 from vmm.devices import i8254_counters as counters
 from vmm.devices import i8259_lines as pic_lines
 from vmm.devices import lapic_registers as r
-from vmm.devices.ioapic import MASKED, PINS
+from vmm.devices.ioapic import IDENTITY, LEVEL, MASKED, PINS
+from vmm.devices.ioapic import LINES as PIN_LINES
 from vmm.insight.table import Table
 
 _MODES = ("fixed", "lowest priority", "SMI", "reserved", "NMI", "INIT", "start-up", "ExtINT")
@@ -16,7 +17,6 @@ _LVT = (
     ("timer", r.LVT_TIMER), ("LINT0", r.LVT_LINT0), ("LINT1", r.LVT_LINT1), ("error", r.LVT_ERROR),
     ("performance", r.LVT_PERF), ("thermal", r.LVT_THERMAL),
 )  # fmt: skip
-_LINES_AT = 50  # word of IoApic.state
 
 
 def vectors(lapic, at):
@@ -54,7 +54,7 @@ def lapic(chip):
 
 
 def timer(chip):
-    """What the local APIC's timer is about to do."""
+    """The local APIC's timer: mode, vector, and when it is due."""
     lvt = chip.get(r.LVT_TIMER)
     when = chip.timer.timer.deadline
     text = "%s, vector %#x%s" % (_TIMER_MODES[lvt >> 17 & 3], lvt & 0xFF, ", masked" if lvt & r.LVT_MASKED else "")
@@ -70,15 +70,15 @@ def ioapic(chip):
     rows = []
     for pin in range(PINS):
         low, high = s[2 * pin], s[2 * pin + 1]
-        asserted = s[_LINES_AT] >> pin & 1
+        asserted = s[PIN_LINES] >> pin & 1
         if low & MASKED and not asserted and not low & 0xFF:
             continue
         rows.append((
-            pin, "%#x" % (low & 0xFF), _MODES[low >> 8 & 7], "level" if low & 0x8000 else "edge",
+            pin, "%#x" % (low & 0xFF), _MODES[low >> 8 & 7], "level" if low & LEVEL else "edge",
             "%s %#x" % ("logical" if low & 0x800 else "APIC", high >> 24), "masked" if low & MASKED else "",
-            ("asserted" if asserted else "") + (" remote IRR" if low & 0x4000 else ""),
+            ("asserted" if asserted else "") + (" remote IRR" if low & r.REMOTE_IRR else ""),
         ))  # fmt: skip
-    title = "I/O APIC, ID %d: %d of %d pins in use" % (s[49] >> 24, len(rows), PINS)
+    title = "I/O APIC, ID %d: %d of %d pins in use" % (s[IDENTITY] >> 24, len(rows), PINS)
     if not rows:
         return title
     return title + "\n" + repr(Table(("PIN", "VECTOR", "MODE", "TRIGGER", "TO", "MASK", "NOW"), rows))

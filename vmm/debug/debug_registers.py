@@ -9,10 +9,12 @@ Exceptions".
 from micropython import const
 
 from vmm import verdict
+from vmm.fault import DB
 from vmm.handlers import control as handlers
 from vmm.policies.events import EXCEPTION
 from vmm.policies.policy import decorator
 from vmm.vtx import reasons
+from vmm.vtx.controls import ProcBased
 from vmm.vtx.vmcs import GUEST_DR7, GUEST_PENDING_DEBUG_EXCEPTIONS
 from vmm.vtx.vmcs_bits import PENDING_BS, PENDING_ENABLED
 
@@ -22,13 +24,12 @@ READ_WRITE = const(3)
 
 _COUNT = const(4)
 _LENGTHS = {1: 0, 2: 1, 4: 3, 8: 2}  # LENn
-_CONTROL = const(1 << 23)  # primary controls: MOV-DR exiting
-_DB = const(1)
+_CONTROL = dict(ProcBased.fields)["MOV_DR_EXITING"].mask  # of the primary controls
 _ALL = const(0xF)
 
 
 class Match:
-    """What one of them matches. size: bytes; kind: R/Wn."""
+    """One breakpoint or watchpoint of the debugger. size: bytes; kind: R/Wn."""
 
     def __init__(self, gva, size, kind):
         self.gva = gva
@@ -37,7 +38,7 @@ class Match:
 
 
 class DebugRegisters:
-    """One VM's. hit(vcpu, match): called when one matches, with what take() returned: it may pause the guest."""
+    """The debugger's use of one VM's. hit(vcpu, match): called at a match, with the Match of take(); may pause."""
 
     def __init__(self, vm, hit):
         self.vm = vm
@@ -64,7 +65,7 @@ class DebugRegisters:
         return wanted
 
     def give(self, wanted):
-        """No longer."""
+        """Match it no longer. wanted: of take()."""
         if wanted in self._wanted:
             self._wanted.remove(wanted)
             self.apply()
@@ -78,7 +79,7 @@ class DebugRegisters:
             self._placed[vcpu.number] = {}
         vm.exits.replace(reasons.MOV_DR, self._mov_dr)
         vm.arming.primary(_CONTROL, 1)
-        self._policy = decorator(vm, EXCEPTION, {"vector": _DB}, False)(self._exception)
+        self._policy = decorator(vm, EXCEPTION, {"vector": DB}, False)(self._exception)
 
     def _end(self):
         vm = self.vm
@@ -105,12 +106,12 @@ class DebugRegisters:
         return dr7 if number == 7 else addresses[number] if number < _COUNT else vcpu.debug()[_COUNT]
 
     def apply(self):
-        """Put the guest's and the debugger's into each vCPU."""
+        """Load the guest's values and the debugger's into each vCPU's registers."""
         for vcpu in self.vm.vcpus:
             self._put(vcpu)
 
     def restarted(self):
-        """The guest's own are those of a reset."""
+        """Take over the guest's own values, which a reset has changed."""
         if self._wanted:
             for vcpu in self.vm.vcpus:
                 self._own[vcpu.number] = self._read(vcpu)
@@ -140,7 +141,7 @@ class DebugRegisters:
         self._write(vcpu, *self._own[vcpu.number])
 
     def _mov_dr(self, vcpu):
-        """Handler of MOV DR: of the guest's own."""
+        """Handler of MOV DR: it accesses the guest's own values."""
         self._restore(vcpu)
         answer = handlers.mov_dr(vcpu)
         self._own[vcpu.number] = self._read(vcpu)
@@ -148,7 +149,7 @@ class DebugRegisters:
         return answer
 
     def matches(self, vcpu, bits):
-        """(what of the debugger's matches in B0-B3, the bits of those)."""
+        """([the debugger's Match of each bit of B0-B3 that is set], these bits)."""
         found = []
         mine = 0
         for n, wanted in self._placed.get(vcpu.number, {}).items():
@@ -176,7 +177,7 @@ class DebugRegisters:
         return sum([1 << n for n in range(_COUNT) if dr7 >> 2 * n & 3])
 
     def stepped(self, vcpu, completed):
-        """After a single step: what of the debugger's has matched meanwhile; the guest gets no #DB of it."""
+        """After a single step: the Match objects that it has hit, a list. The guest gets no #DB for them."""
         if not self._wanted:
             return []
         found, mine = [], 0

@@ -1,4 +1,4 @@
-"""What a VM has of the debugger: vm.explain(), vm.break_at(), vm.watch(), vm.step(), vm.backtrace(), vm.walk(), ...
+"""The debugger's methods of a VM: vm.explain(), vm.break_at(), vm.watch(), vm.step(), vm.backtrace(), vm.walk(), ...
 
 `where` is a gva, or the name of a symbol, "name+0x10" too. `vcpu` is the number of a vCPU, or the vCPU itself; without,
 the one that paused the guest, or the first. Everything is imported at its first use.
@@ -12,17 +12,17 @@ GOES_ON = "resume() at the prompt goes on"
 
 
 class Debugged:
-    """The part of vmm.vm.VM that a debugger's user asks.
+    """The part of vmm.vm.VM for debugging.
 
     For users: args, backtrace, break_at, breakpoints, cr, disassemble, explain, finish, gdt, hide_stops, idt, next,
     record_faults, result, step, stopped, tss, until, walk, watch.
     """
 
-    # Of the class: where the dict of an object is full, each look-up of a method of it takes 1,000 ticks more.
+    # Attributes of the class: in an object whose dict is full, each look-up of a method takes 1,000 ticks more.
     stops = None  # vmm.scheduling.stops.Stops while hide_stops is set
     _points = None
     _steps = None
-    _pausing = None  # (what pauses it at this exit, in words; what its console adds to that, None: it says nothing)
+    _pausing = None  # (why the exit at hand pauses it, what its console adds to that); None there: no report
     _stopped = None  # the vCPU that paused or ended it
 
     @property
@@ -64,16 +64,18 @@ class Debugged:
     def break_at(self, where, when=None, once=False, pid=None, comm=None, cpl=None):
         """A breakpoint that the guest does not see: it pauses there, before the instruction. Returns the Breakpoint.
 
-        when: a function of the vCPU that says whether; once: it goes after one hit; pid, comm: of a process, or the
-        name of a task, of its Linux; cpl: 0 to 3.
+        when: when(vcpu) says whether it pauses; once: it is removed after one hit; pid, comm: of a process, or the name
+        of a task, of its Linux; cpl: 0 to 3.
         """
         from vmm.debug import breakpoints
 
         return breakpoints.break_at(self, where, once, dict(when=when, pid=pid, comm=comm, cpl=cpl))
 
     def watch(self, where, size=8, access="w", when=None, once=False, pid=None, comm=None, cpl=None):
-        """Pause behind an instruction that reads or writes these bytes, with what they were. access: letters of rwx;
-        the others as break_at()."""
+        """Pause behind an instruction that reads or writes these bytes, and print their value before and after.
+
+        access: letters of rwx; the others as break_at().
+        """
         from vmm.debug import breakpoints
 
         return breakpoints.watch(self, where, size, access, once, dict(when=when, pid=pid, comm=comm, cpl=cpl))
@@ -91,7 +93,7 @@ class Debugged:
         return self._stepping().finish(vcpu, seconds)
 
     def until(self, where, vcpu=None, seconds=10):
-        """Let the guest run until the vCPU comes to an address or a symbol."""
+        """Let the guest run until the vCPU arrives at an address or a symbol."""
         return self._stepping().until(where, vcpu, seconds)
 
     def _stepping(self):
@@ -115,13 +117,13 @@ class Debugged:
         return Args(places.vcpu(self, vcpu))
 
     def result(self, vcpu=None):
-        """The value of a function that has just returned: RAX, as far as the code's width goes."""
+        """The value of a function that has just returned: RAX in the code's width."""
         from vmm.debug import places
 
         return places.vcpu(self, vcpu).result
 
     def pausing(self, vcpu, what, text):
-        """The exit at hand pauses the guest: `what` did it, `text` says more; None: nothing is said."""
+        """Note why the exit at hand pauses the guest, and report it. what: the cause; text: details, None: no line."""
         place = "%#x%s" % (vcpu.rip, self.name_of(vcpu.rip))
         if len(self.vcpus) > 1:
             place += " on vCPU %d" % vcpu.number
@@ -133,11 +135,11 @@ class Debugged:
             self.log("%s: paused, resume() goes on" % why)
 
     def failing(self, why):
-        """The exit at hand pauses the guest for a failure that the prompt has the report of."""
+        """Note that the exit at hand pauses the guest for a failure, which has been reported at the prompt."""
         self._pausing = why, "the prompt has the report"
 
     def pause_quietly(self, why):
-        """The exit at hand pauses the guest, which goes on soon: no line for the user, none on its console."""
+        """Note that the exit at hand pauses the guest for a short time: no report, neither here nor on its console."""
         self._pausing = why, None
 
     @property
@@ -160,8 +162,10 @@ class Debugged:
         return faults.FaultRecord(self, most)
 
     def walk(self, where, access="r", cpl=None, vcpu=None, cr3=None):
-        """The page tables' entries on the way to a gva, and why an access faults. access: "r", "w" or "x"; cpl: 0 to 3,
-        the vCPU's own without; cr3: of another task."""
+        """The page tables' entries on the way to a gva, and why an access faults.
+
+        access: "r", "w" or "x"; cpl: 0 to 3, None: the vCPU's own; cr3: of another task.
+        """
         from vmm.debug import pagewalk, places
 
         found = places.vcpu(self, vcpu)

@@ -21,7 +21,7 @@ _TASK_GATE = const(5)
 
 
 class Event:
-    """What is delivered. software: by INT n, INT3 or INTO, whose privilege is checked."""
+    """An event to be delivered. software: by INT n, INT3 or INTO, whose privilege is checked."""
 
     def __init__(self, vector, exception=True, software=False):
         self.vector = vector
@@ -51,7 +51,7 @@ def failure(m, event):
 
 
 def gate_fault(m, vector, gate):
-    """What is wrong with a gate and the handler that it names, in words; None: nothing."""
+    """The fault of a gate, or of the handler that it names, in words; None: there is none."""
     try:
         _gate(m, Event(vector), gate)
         if gate.type != _TASK_GATE and m.protected:

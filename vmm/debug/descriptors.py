@@ -37,7 +37,7 @@ class Noted(Table):
 
 
 def type_name(rights, long):
-    """What kind of segment the access byte and flags (VMCS format) describe."""
+    """The kind of segment that access rights (VMCS format) describe, in words."""
     kind = rights & 0xF
     if not rights & 1 << 4:
         return (_LONG_SYSTEM if long else _SYSTEM).get(kind, "reserved type %d" % kind)

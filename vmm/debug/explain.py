@@ -3,8 +3,8 @@
     >>> vms['young'].explain()
 
 The chain of a triple fault is found by vmm/debug/replay.py at the moment of the fault, and its text is made then, since
-memory may be gone a moment later; vm.ends has how the last runs of a guest ended. A guest that has not ended is looked
-at by vmm/debug/hang.py.
+memory may be gone a moment later; vm.ends has how the last runs of a guest ended. vmm/debug/hang.py examines a guest
+that has not ended.
 """
 
 from micropython import const
@@ -46,7 +46,7 @@ class Death:
 
 
 class Deaths:
-    """One VM's look into its triple faults."""
+    """Finds the causes of one VM's triple faults."""
 
     def __init__(self, vm):
         self._vm = vm
@@ -56,7 +56,7 @@ class Deaths:
         self._when = 0
 
     def begin(self, vcpu):
-        """Whether the vCPU runs its triple fault again now; the exit loop then ends with that once more."""
+        """Begin a replay of the vCPU's triple fault; True: it runs, and the exit loop ends with the fault once more."""
         self.last = None
         self._when = self._vm.clock.now()
         self._exits = _last_exits(self._vm)
@@ -175,7 +175,7 @@ def _in_delivery(m, step, interrupt):
 
 
 def explain(vm):
-    """Text on what a guest is in: the end of its run, a reset loop, a pause, or a hang."""
+    """Text on a guest's state: the end of its run, a reset loop, a pause, or a hang."""
     from vmm.debug import hang
 
     behind = namer(vm)

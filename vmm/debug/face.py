@@ -1,13 +1,13 @@
-"""What the CPU executes of a page with breakpoints: a copy, while the guest reads and writes the page itself.
+"""The copy of a page that the CPU executes where there are breakpoints; the guest reads and writes the page itself.
 
-The page is mapped for execution only, and to a copy that has INT3 at some bytes. A read or a write of it is an EPT
+EPT maps the page for execution only, and to a copy that has INT3 at some bytes. A read or a write of it is an EPT
 violation, which is executed on the page itself (vmm/emulation/sites.py), or stepped with the page itself in place, a
 read by the fast step (vmm/debug/quickstep.py); a write then goes to the copy, too. What the monitor writes to the page,
-for a device or for its user, comes to the copy before the guest's next entry (port/written.c).
+for a device or for its user, is copied before the guest's next entry (port/written.c).
 
 Where EPT has no execute-only pages, a copy that is executed could be read. There the page has no rights at all: each
-fetch from it is a violation, too, by which breakpoints are found in place of INT3s (vmm/debug/hidden.py), and each of
-its other instructions is stepped. Source: SDM Vol. 3C, "EPT Misconfigurations" (execute-only translations).
+fetch from it is a violation, too, which finds the breakpoints instead of INT3s (vmm/debug/hidden.py), and each of its
+other instructions is stepped. Source: SDM Vol. 3C, "EPT Misconfigurations" (execute-only translations).
 """
 
 from array import array
@@ -61,7 +61,7 @@ class Face:
         vm.flush()
 
     def _protect(self):
-        """Writes to the page by the monitor are noticed."""
+        """Let the monitor's writes to the page be noted (port/written.c)."""
         frame, pages = self.vm.vcpus[0].frame_hpa, self.vm.monitor.pages
         if not cpu.protect(self._own, frame, 0):
             memory = pages.take(_TABLE)
@@ -83,7 +83,7 @@ class Face:
         vm.monitor.pages.give(self._hpa)
 
     def _step(self, quick, fetched):
-        """Instructions that access the page are stepped."""
+        """Let instructions that read the page, or are fetched from it, be stepped."""
         vm, gpa = self.vm, self.gpa
         if quick is not None:
             self._reads = Reads(vm, gpa, self._own, quick, fetched)
@@ -91,7 +91,7 @@ class Face:
             vm.mmio.step_reads(gpa, lambda vcpu: vcpu.stepper.step(gpa, R | X), fetched)
 
     def close(self):
-        """The page is as it was."""
+        """Map the page itself again."""
         vm = self.vm
         vm.mmio.ways.tell(self.gpa >> 12, None)
         if self._reads is not None:
@@ -113,33 +113,33 @@ class Face:
         self._changed_there(0, PAGE)
 
     def settle(self):
-        """The copy gets what the monitor has written to the page since the last call."""
+        """Renew the copy where the monitor has written to the page since the last call."""
         if cpu.written(self._own):
             self._changed_there(0, PAGE)
 
     def refresh(self, offset, size):
-        """Bytes of the page have been written: the copy gets them."""
+        """Copy bytes of the page that have been written."""
         cpu.copy(self._hpa + offset, self._own + offset, size)
         for at in self.places:
             if offset <= at < offset + size:
                 _put(self._hpa, at, INT3)
 
     def put(self, offset):
-        """INT3 at this byte."""
+        """Put INT3 at this byte of the copy."""
         self.places[offset] = True
         for byte in range(offset, min(offset + INSTRUCTION_BYTES, PAGE)):
-            self._near[byte >> 3] |= 1 << (byte & 7)  # they stay when it goes: writes there are slower, no more
+            self._near[byte >> 3] |= 1 << (byte & 7)  # remove() keeps them: writes there are only slower
         _put(self._hpa, offset, INT3)
 
     def remove(self, offset):
-        """The page's own byte again."""
+        """Put the page's own byte into the copy again."""
         del self.places[offset]
         self.refresh(offset, 1)
 
 
 class Reads:
-    """For vmm.debug.quickstep.QuickStep what vmm.debug.past.Past is for an instruction under a breakpoint: any one that
-    reads the page, or is fetched from it."""
+    """Any instruction that reads the page, or is fetched from it, as vmm.debug.quickstep.QuickStep steps it: it takes
+    the place of a vmm.debug.past.Past."""
 
     def __init__(self, vm, gpa, own, quick, fetched):
         self.vm = vm
@@ -155,22 +155,24 @@ class Reads:
         vm.mmio.step_reads(gpa, quick.of(self), fetched)
 
     def close(self):
+        """Step no more: the page has no breakpoint any more."""
         self._quick.forget(self)
 
     def step(self, vcpu):
-        """The slow way."""
+        """Step it the slow way; returns a verdict."""
         return vcpu.stepper.step(self._gpa, R)
 
     def violation(self, vcpu):
-        """The instruction accesses another page that is watched, too."""
+        """It has accessed another page that is watched, too; returns a verdict."""
         self.step(vcpu)
         return vcpu.stepper.violation(vcpu)
 
     def done(self, slot):
-        pass
+        """Nothing to note: no policy is asked again for such an instruction."""
 
 
 def page_of(gpa):
+    """The gpa of a gpa's page."""
     return gpa & PAGE_MASK
 
 

@@ -1,7 +1,7 @@
-"""A record of a guest's exceptions: vm.record_faults().
+"""A record of a guest's last exceptions: vm.record_faults().
 
-Each exception exits and is delivered by the monitor, which costs some 3,000 ticks; the guest sees no difference. It
-keeps the last of them. Interrupts are not exceptions and are not in it.
+Each exception exits and is delivered by the monitor, which costs some 3,000 ticks; the guest sees no difference.
+Interrupts are not recorded.
 """
 
 from vmm.debug.names import vector_name

@@ -1,4 +1,4 @@
-"""What a guest that has not ended is doing: paused, halted without a way to wake up, or in a loop.
+"""The state of a guest that has not ended: paused, halted without a way to wake up, or in a loop.
 
 look(vm) lets the guest run, samples its vCPUs SAMPLES times and says where they were, which exits they made, and which
 interrupts wait for what: a mask of the 8259s or the I/O APIC, an interrupt in service, TPR, IF. Lines have marks for
@@ -16,7 +16,8 @@ from vmm.debug.places import linear_rip
 from vmm.devices import i8254_counters
 from vmm.devices import i8259_lines as lines_of_pic
 from vmm.devices import lapic_registers as r
-from vmm.devices.ioapic import MASKED
+from vmm.devices.ioapic import LEVEL, MASKED, PINS
+from vmm.devices.ioapic import LINES as PIN_LINES
 from vmm.scheduling import states
 from vmm.vtx import reasons
 from vmm.vtx.x86 import RFLAGS_IF
@@ -28,7 +29,7 @@ _LINES = const(6)
 
 
 def look(vm):
-    """Lines."""
+    """Lines of text on the guest's state. A guest that runs goes on meanwhile, for SAMPLES samples."""
     state = vm.state
     if state == states.OFF:
         return ["%s is off: %s" % (vm.name, vm.why)]
@@ -36,7 +37,7 @@ def look(vm):
         return _standing(vm)
     seen = _sample(vm)
     if vm.state not in (states.RUNNING, states.HALTED):
-        return ["%s has come to a stand while it was looked at: %s" % (vm.name, vm.why)]
+        return ["%s has stopped while it was sampled: %s" % (vm.name, vm.why)]
     out = []
     for vcpu in vm.vcpus:
         out += _vcpu(vm, vcpu, seen[vcpu.number])
@@ -80,7 +81,7 @@ def _sample(vm):
 
 
 def _about(vcpu):
-    """What the last exit was about."""
+    """The subject of the last exit in words; "" for other reasons."""
     reason = vcpu.reason
     if reason == reasons.IO_INSTRUCTION:
         q = vcpu.qualification
@@ -105,7 +106,8 @@ def _vcpu(vm, vcpu, seen):
             return [place + ", with interrupts off (IF = 0): nothing but an NMI ends that"] + waiting(vm, vcpu)
         return [place + ", and waits for an interrupt (IF = 1)"] + waiting(vm, vcpu)
     if halted:
-        return ["%s is at HLT in %d of %d looks, and runs in between: it does not hang" % (who, len(halted), len(seen))]
+        text = "%s is at HLT in %d of %d samples, and runs in between: it does not hang"
+        return [text % (who, len(halted), len(seen))]
     if rips[-1] - rips[0] <= _LOOP:
         off = all([not flags & RFLAGS_IF for _, _, flags in seen])
         out = ["%s runs in a loop from %s to %s%s" % (
@@ -114,12 +116,12 @@ def _vcpu(vm, vcpu, seen):
         code = instructions.disassemble(m, rips[0], _LINES, _nameless)
         out += ["  " + line.text(m.place) for line in code if line.gva <= rips[-1]]
         return out + waiting(vm, vcpu)
-    out = ["%s runs: RIP was at %d places in %d looks" % (who, len(rips), len(seen))]
+    out = ["%s runs: RIP was at %d places in %d samples" % (who, len(rips), len(seen))]
     return out + ["  %s" % m.place(rip) for rip in rips[:_LINES]]
 
 
 def _exits(counted):
-    """What the exits were about."""
+    """Lines on the exits: their reasons and subjects."""
     counts, what = counted
     ranked = sorted([(-count, name) for name, count in counts.items()])[:_LINES]
     if not ranked:
@@ -127,12 +129,12 @@ def _exits(counted):
     out = ["exits meanwhile: " + ", ".join(["%s %d" % (name, -count) for count, name in ranked])]
     ranked = sorted([(-count, name) for name, count in what.items()])[:_LINES]
     if ranked:
-        out.append("the last one was %s" % ", ".join(["%s (%d of %d looks)" % (n, -c, SAMPLES) for c, n in ranked]))
+        out.append("the last one was %s" % ", ".join(["%s (%d of %d samples)" % (n, -c, SAMPLES) for c, n in ranked]))
     return out
 
 
 def waiting(vm, vcpu):
-    """Which interrupts wait, and for what; which could come."""
+    """Lines on the interrupts that wait, and for what, and on the timers that could raise one."""
     out = _at_pic(vm, vcpu) + _at_ioapic(vm) + _at_lapic(vcpu)
     out += _timers(vm, vcpu)
     return out
@@ -143,7 +145,7 @@ def _line(n):
 
 
 def _at_pic(vm, vcpu):
-    """Requests that the 8259s hold back."""
+    """Requests that the 8259s do not pass on."""
     s = vm.pc.pic.state
     out = []
     for c, first in ((0, 0), (lines_of_pic.SLAVE, 8)):
@@ -152,7 +154,7 @@ def _at_pic(vm, vcpu):
         for i in range(8):
             if requests >> i & 1 and not (c == 0 and i == 2):
                 if masked >> i & 1:
-                    if vm.pc.ioapic.state[2 * (first + i or 2)] & MASKED:  # else it goes that way
+                    if vm.pc.ioapic.state[2 * (first + i or 2)] & MASKED:  # else the I/O APIC delivers it
                         out.append("%s asks, and is masked at the 8259 (bit %d of its IMR)" % (_line(first + i), i))
                 elif s[c + lines_of_pic.ISR] and s[c + lines_of_pic.ISR] & -s[c + lines_of_pic.ISR] <= 1 << i:
                     out.append(
@@ -163,7 +165,7 @@ def _at_pic(vm, vcpu):
                     out.append("%s asks, and the 8259 is not initialized" % _line(first + i))
     if s[lines_of_pic.INT]:
         lint0 = vcpu.lapic.get(r.LVT_LINT0)
-        if vcpu.lapic.enabled and lint0 & MASKED:
+        if vcpu.lapic.enabled and lint0 & r.LVT_MASKED:
             out.append("the 8259s' INT is high, and LINT0 of the local APIC, which leads to the CPU, is masked")
         elif vcpu.rflags & RFLAGS_IF:
             out.append("the 8259s' INT is high: an interrupt is about to be delivered")
@@ -175,10 +177,10 @@ def _at_pic(vm, vcpu):
 def _at_ioapic(vm):
     s = vm.pc.ioapic.state
     out = []
-    for pin in range(24):
+    for pin in range(PINS):
         low = s[2 * pin]
-        if s[50] >> pin & 1 and pin:
-            if low & 0x8000 and low & 0x4000:
+        if s[PIN_LINES] >> pin & 1 and pin:
+            if low & LEVEL and low & r.REMOTE_IRR:
                 text = "pin %d of the I/O APIC is asserted, and waits for the EOI of vector %#x"
                 out.append(text % (pin, low & 0xFF))
             elif low & MASKED and low & 0xFF:

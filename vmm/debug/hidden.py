@@ -6,14 +6,13 @@
 INT3 stands in a copy of the page that the CPU executes (vmm/debug/face.py); reads and writes of the page access
 the page itself, also those of the monitor. The INT3's exit is found by the guest-physical address of RIP, so a
 breakpoint holds in every address space that maps the page, and an INT3 of the guest's own goes on to policies and to
-the guest. It stands before the policies on EXCEPTION. Where EPT has no execute-only pages there is no INT3: fetches
-from the page are exits, and a breakpoint is found by the same address; the page's other instructions are stepped.
+the guest. Breakpoints come before the policies on EXCEPTION. Where EPT has no execute-only pages there is no INT3:
+fetches from the page exit, and a breakpoint is found by the same address; the page's other instructions are stepped.
 
-call(vcpu) runs before the instruction executes, and returns a verdict as a policy does, within a policy's limits; it is
-one, but not in vm.policies: None lets the instruction execute, PAUSED leaves the guest at it, and it is not asked
-again when the guest goes on; RETRY executes at RIP, which it may have changed; HANDLED skips the instruction;
-Inject(vector, error). What a call raises pauses the guest. Several at one place are asked in their order until one
-answers.
+call(vcpu) is a policy, with a policy's limits, that is not in vm.policies. It runs before the instruction executes, and
+returns a verdict: None lets the instruction execute; PAUSED stops the guest at it, and call is not asked again when the
+guest goes on; RETRY executes at RIP, which it may have changed; HANDLED skips the instruction; Inject(vector, error).
+An exception that it raises pauses the guest. Several at one place are asked in their order until one answers.
 
 Where the guest starts anew, breakpoints that were found through its page tables are removed. Source: SDM Vol. 3C,
 "Exception Bitmap", "Information for VM Exits Due to Vectored Events".
@@ -36,7 +35,7 @@ from vmm.memory.paging import ADDRESS
 from vmm.policies import link
 from vmm.policies.events.breakpoint import BREAKPOINT
 from vmm.policies.policy import attach
-from vmm.vtx.events import SOFTWARE_EXCEPTION
+from vmm.vtx.events import SOFTWARE_EXCEPTION, TYPE_VECTOR
 from vmm.vtx.frame import (
     CR3,
     CR4,
@@ -56,7 +55,6 @@ from vmm.vtx.vmcs import GUEST_PDPTE0
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_L
 from vmm.vtx.x86 import CR4_LA57, INSTRUCTION_BYTES, PAGE, PAGE_MASK
 
-_INFO = const(0x7FF)  # type and vector
 _INT3 = const(SOFTWARE_EXCEPTION << 8 | 3)
 _WANTS = WANT_CODE | WANT_PAGING
 _FETCH_WANTS = _WANTS | WANT_SS_RIGHTS  # the policies' own are of EXCEPTION
@@ -66,7 +64,7 @@ _MOST = const(4096)  # places with breakpoints
 
 
 class Handle:
-    """One breakpoint of insert(). gpa, gva (None: by gpa only); hits."""
+    """One breakpoint of insert(). gpa; gva, or None where it was inserted by gpa."""
 
     def __init__(self, policy, gpa, gva):
         self._policy = policy
@@ -75,14 +73,16 @@ class Handle:
 
     @property
     def hits(self):
+        """How often it was hit."""
         return self._policy.hits
 
     @property
     def attached(self):
-        """False once it has been removed, by whatever."""
+        """False once it has been removed, for whatever reason."""
         return self._policy.attached
 
     def remove(self):
+        """Remove the breakpoint."""
         self._policy.detach()
 
     def __repr__(self):
@@ -91,9 +91,9 @@ class Handle:
 
 
 class Place:
-    """One gpa with breakpoints; for policies what vmm/policies/chain.py is for an exit reason's.
+    """One gpa with breakpoints: the Chain (vmm/policies/chain.py) of its policies.
 
-    watchers: of vmm/debug/returns.py; each puts before(vcpu handler) in front of the policies.
+    watchers: of vmm/debug/returns.py; each puts the handler before(asks) in front of the policies.
     """
 
     def __init__(self, hidden, gpa):
@@ -104,13 +104,15 @@ class Place:
         self.past = Past(hidden.vm, gpa, hidden.below if hidden.fetched is None else None, hidden.quick)
 
     def add(self, policy):
+        """Add a policy; the first one puts the breakpoint."""
         self._change(self.policies + (policy,), self.watchers)
 
     def remove(self, policy):
+        """Remove a policy; the last one takes the breakpoint away."""
         self._change(tuple([other for other in self.policies if other is not policy]), self.watchers)
 
     def watch(self, watcher, on):
-        """A watcher comes or goes; or it has changed, and is there already."""
+        """Add or remove a watcher; or renew its handler, where it is there already."""
         others = tuple([other for other in self.watchers if other is not watcher])
         self._change(self.policies, others + (watcher,) if on else others)
 
@@ -137,7 +139,7 @@ class Place:
 
 
 class Hidden:
-    """One guest's: vm.hidden."""
+    """The hidden breakpoints of one guest: vm.hidden."""
 
     def __init__(self, vm):
         self.vm = vm
@@ -184,7 +186,7 @@ class Hidden:
         return place
 
     def returns(self, gpa, paged):
-        """The Returns of the function at a gpa: what policies on RETURN are entered in."""
+        """The Returns of the function at a gpa: the Chain of policies on RETURN."""
         found = self._returns.get(gpa)
         if found is None:
             from vmm.debug.returns import Returns
@@ -208,7 +210,7 @@ class Hidden:
         return "<hidden breakpoints of %s: %d, on %d pages>" % (self.vm.name, len(self._places), len(self._faces))
 
     def close(self):
-        """The guest is destroyed."""
+        """Remove all breakpoints: the guest is destroyed."""
         self._drop(lambda policy: True)
 
     def _drop(self, test):
@@ -219,7 +221,7 @@ class Hidden:
                     policy.detach()
 
     def restarted(self):
-        """The guest starts anew: its page tables are gone, and what they led to."""
+        """Remove what was found through the page tables of a guest that starts anew: they are gone."""
         self._drop(lambda policy: policy.event.paged)
         for returns in self._returns.values():
             returns.forget()
@@ -228,11 +230,11 @@ class Hidden:
     # -- for places and returns
 
     def forget(self, gpa):
-        """The Returns of a function have no policy any more."""
+        """Drop the Returns of a function, which has no policy any more."""
         self._returns.pop(gpa, None)
 
     def enter(self, place):
-        """A place has its first policy."""
+        """Put the breakpoint of a place, which has its first policy."""
         vm = self.vm
         page = page_of(place.gpa)
         for vcpu in vm.vcpus:
@@ -256,7 +258,7 @@ class Hidden:
         return self._below(vcpu)
 
     def leave(self, place):
-        """A place has none any more."""
+        """Remove the breakpoint of a place, which has no policy any more."""
         vm = self.vm
         page = page_of(place.gpa)
         for vcpu in vm.vcpus:
@@ -273,7 +275,7 @@ class Hidden:
             self._watch(False)
 
     def _watch(self, on):
-        """The exits by which breakpoints are found."""
+        """Handle the exits by which breakpoints are found, or handle them no longer."""
         exits = self.vm.exits
         if self.fetched is not None:
             exits.want(EPT_VIOLATION, _FETCH_WANTS, 1 if on else -1)
@@ -282,14 +284,14 @@ class Hidden:
             exits.head(EXCEPTION_OR_NMI, self._head, on)
 
     def settle(self):
-        """What the monitor has written to pages with breakpoints, for a device say, is executed from now on."""
+        """Renew the copies of pages to which the monitor has written, for a device say."""
         for vcpu in self.vm.vcpus:
             _settled(vcpu)
         for face in self._faces.values():
             face.settle()
 
     def _changed(self, gpa, size):
-        """Instructions under breakpoints may have changed."""
+        """Decode the instructions under breakpoints anew that a write to [gpa, gpa + size) may have changed."""
         first = gpa - INSTRUCTION_BYTES + 1
         for page in range(page_of(max(first, 0)), gpa + size, PAGE):
             face = self._faces.get(page)
@@ -308,7 +310,7 @@ def _settled(vcpu):
 def find(table, memory, scratch: int, below, vcpu) -> int:
     """The handler of exceptions while there are hidden breakpoints."""
     f = ptr32(vcpu)
-    if int(f[INTR_INFO]) & _INFO == _INT3:
+    if int(f[INTR_INFO]) & TYPE_VECTOR == _INT3:
         return int(table.get(int(rip(memory, scratch, vcpu)), below)(vcpu))
     return int(below(vcpu))
 

@@ -21,13 +21,13 @@ _attached = {}  # {key: _HostPolicy}
 
 
 class _HostPolicy:
-    """One of them."""
+    """A policy whose function runs on the host."""
 
     def __init__(self, vm, key, event, filters):
         self.vm = vm
         self.key = key
         self._left = general.limit(filters)
-        self._over = False  # the last one has come
+        self._over = False  # the last event that limit= allows has occurred
         self.policy = vm.on(event, **filters)(self._asked)
         self.policy.account.put(LEFT, 0)  # counted here: the policy is needed for the answer to the last one
 
@@ -78,14 +78,14 @@ def attach(vm, key, event, filters):
 
 
 def detach(key):
-    """Take such a policy off."""
+    """Detach such a policy."""
     found = _attached.pop(key, None)
     if found is not None:
         found.policy.detach()
 
 
 def go(vm, key, answer=None):
-    """Let a guest go on that waits for the host's answer to an event; the policy may be gone by now."""
+    """Let a guest go on that waits for the host's answer to an event; its policy may have been detached meanwhile."""
     found = _attached.get(key)
     if found is None:
         _resume(vm)

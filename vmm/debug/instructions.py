@@ -78,7 +78,6 @@ def decode(code, bits, gva):
     """The Line of the first instruction in `code`, at gva. length.Unknown where it is none."""
     count = length.length(code, bits)
     at = 0
-    prefixes = b""
     while code[at] in length.PREFIXES:
         at += 1
     prefixes = bytes(code[:at])
@@ -158,7 +157,7 @@ def _name(code, at, bits):
 
 
 def read(m, gva, size):
-    """Bytes from gva on, as many of `size` as there are, whatever the pages' rights. m: vmm.debug.machine.Machine."""
+    """Bytes from gva on, as many of `size` as are mapped, without regard to the pages' rights. m: a Machine."""
     out = b""
     while size:
         piece = min(size, PAGE - (gva & PAGE - 1))

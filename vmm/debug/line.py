@@ -1,4 +1,4 @@
-"""Memory by the prompt's line, for host tools that have no other way to it (host-tools/pcanel/ram/line.py)."""
+"""Memory over the prompt's line, for host tools that cannot reach it otherwise (host-tools/pcanel/ram/line.py)."""
 
 import binascii
 import io

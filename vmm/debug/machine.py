@@ -1,4 +1,4 @@
-"""What the CPU reads of a vCPU's state and tables while it delivers an event: read without effects, for explanations.
+"""The state and tables of a vCPU that the CPU reads while it delivers an event: read without effects, to explain it.
 
 Names of addresses are put in later: place() writes an address as a mark that named() replaces, since a text may be
 made at a moment at which no symbols are loaded. Source: SDM Vol. 3A, "Interrupt Descriptor Table (IDT)", "Segment
@@ -69,7 +69,7 @@ class Segment:
 
 
 class Machine:
-    """A vCPU as it stands. behind(gva): the name of an address, where it is known already."""
+    """The present state of a vCPU. behind(gva): the name of an address, where it is known already."""
 
     def __init__(self, vcpu, behind=None):
         self.vcpu = vcpu
@@ -88,6 +88,7 @@ class Machine:
     # -- memory
 
     def walk(self, gva, access=0, cpl=0):
+        """The PageWalk of a gva (vmm/debug/pagewalk.py)."""
         return pagewalk.walk(self.memory, self.mode, gva, access, cpl)
 
     def read(self, gva, size):
@@ -104,10 +105,11 @@ class Machine:
         return out
 
     def look(self, gva, size):
-        """Bytes, whatever the pages' rights are: a program's, too. ValueError."""
+        """Bytes without regard to the pages' rights: a program's, too. ValueError."""
         return look.holding(self.vcpu, gva).read(gva, size)
 
     def number(self, gva, size):
+        """An unsigned number of `size` bytes, as read(); Unreadable."""
         return int.from_bytes(self.read(gva, size), "little")
 
     # -- tables
@@ -118,6 +120,7 @@ class Machine:
         return Gate(data, self.long, self.protected)
 
     def selector(self, name):
+        """The selector of a segment register, "cs" say."""
         return self.vcpu.segment(name)[0]
 
     def descriptor(self, gva, offset=0):
@@ -130,7 +133,7 @@ class Machine:
         return Segment(low, high, upper)
 
     def table(self, selector):
-        """(name, base, limit) of the table that a selector is of; limit -1: there is none."""
+        """(name, base, limit) of the table that a selector refers to; limit -1: there is none."""
         if not selector & TI:
             return "GDT", self.gdt_base, self.gdt_limit
         _, base, limit, rights = self.vcpu.segment("ldtr")
@@ -139,7 +142,7 @@ class Machine:
     # -- words
 
     def place(self, gva):
-        """An address and its name, or a mark where named() puts it."""
+        """An address and its name, or a mark that named() replaces by them."""
         gva &= MASK64
         return "\x01%x\x02" % gva if self._behind is None else "%#x%s" % (gva, self._behind(gva))
 

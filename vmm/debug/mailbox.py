@@ -1,4 +1,4 @@
-"""The monitor's side of the mailbox: host tools send requests and get messages here, past the prompt (port/mailbox.c).
+"""The monitor's side of the mailbox: host tools send requests and get messages without the prompt (port/mailbox.c).
 
 The host finds the mailbox in the machine's memory, which the engine makes accessible. A request runs between the
 guests' turns, while the prompt or a sleep waits, as a line at the prompt would; a line that runs is not interrupted.
@@ -71,7 +71,7 @@ def _answer(text):
 
 
 def printed(code):
-    """Execute statements and return what they print. Names that they make are gone afterwards."""
+    """Execute statements and return what they print. Names that they assign are not kept."""
     out = io.StringIO()
     names = dict(__import__("__main__").__dict__)
     names["print"] = lambda *values: out.write(" ".join([str(value) for value in values]) + "\n")
@@ -95,7 +95,7 @@ def tell(event):
 
 
 def ask(what):
-    """Have the owner of the run do something, and return what it says; guests stand still meanwhile.
+    """Have the owner of the run carry out a request, a dict, and return its answer; guests stand still meanwhile.
 
     ValueError where no host tools see the mailbox, or with the owner's reason; Ctrl-C ends it.
     """
@@ -121,7 +121,8 @@ def ask(what):
 def write(what, vm, file, facts):
     """Have the host write a file about a guest; a relative path is one of the directory of `pcanel run`.
 
-    what: "dump", "screenshot", the commands of pcanel; facts(vm): what that has to know."""
+    what: "dump" or "screenshot", as pcanel's commands; facts(vm): what the command has to know.
+    """
     if not _get(cpu.mailbox(), HOST):
         raise ValueError(
             "no host tools see this machine's memory: pcanel %s %s FILE --line DEVICE does" % (what, vm.name)

@@ -6,8 +6,8 @@ from micropython import const
 
 # Words of 32 bits
 RUNG = const(0)  # requests so far
-SEEN = const(1)  # those that port/mailbox.c has told of
-BELLS = const(2)  # bytes of COM1 that were no characters, but told of a request
+SEEN = const(1)  # requests that port/mailbox.c has passed on
+BELLS = const(2)  # bytes of COM1 that announced a request and are no characters
 HOST = const(3)
 REQUEST_SIZE = const(4)
 REPLY_SIZE = const(5)

@@ -32,9 +32,9 @@ def new(vcpu):
 
 
 class _Trial:
-    """vmm.emulation.access.GuestCpu for one instruction that is not executed. written: to the operand."""
+    """vmm.emulation.access.GuestCpu for one instruction that is not executed. written: the operand's new value."""
 
-    turns = 1
+    iterations = 1
 
     def __init__(self, guest, vcpu):
         self.written = None

@@ -3,7 +3,7 @@
     >>> vms['linux'].walk("linux_banner", access="w")
 
 The walk goes on where rights forbid the access: each level is shown, and the first reason in the order of the tables
-is given. vmm/memory/paging.py computes the same for the CPU's place; a test holds both together. Source: SDM Vol. 3A,
+is given. vmm/memory/paging.py translates for the emulator; a test compares the two. Source: SDM Vol. 3A,
 "Paging", "Determination of Access Rights", "Page-Fault Exceptions", "Protection Keys"; Vol. 3C, "EPT Violations".
 """
 
@@ -38,7 +38,7 @@ _WORDS = {0: "read", WRITE: "write", FETCH: "fetch"}
 
 
 class Mode:
-    """What a walk depends on: the control registers, and what CPUID says."""
+    """The state that a walk depends on: control registers, EFER, PKRU, RFLAGS.AC, and facts of CPUID."""
 
     def __init__(self, cr0, cr3, cr4, efer, rflags=0, pkru=0, pdptes=None, maxphyaddr=46, page_1g=True):
         self.cr0 = cr0
@@ -98,7 +98,7 @@ class PageWalk:
         self.behind = []
 
     def refuse(self, why, error=None):
-        """The first reason counts."""
+        """Keep a reason, if it is the first one."""
         if not self.why:
             self.why, self.error = why, error
 
@@ -271,7 +271,7 @@ def _text(entry, shift, leaf, mode, pointer):
 
 
 def behind(vm, gpa):
-    """Lines on a gpa: the page in EPT, its rights and who watches it, or the device."""
+    """Lines on a gpa: the page in EPT, its rights and what watches it, or the device."""
     found = vm.mmio_bus.find(gpa)
     if found is not None:
         return ["device memory: %s" % type(found[1]).__name__]

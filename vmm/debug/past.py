@@ -1,10 +1,10 @@
-"""Past a hidden breakpoint: the instruction that stands under it is executed, and the guest goes on.
+"""The instruction under a hidden breakpoint: it is executed, and the guest goes on past the breakpoint.
 
 NOP and ENDBR, with which most functions begin, are skipped. Any other instruction is stepped with the page itself in
-place of its copy (vmm/debug/quickstep.py). Where the step does not end it, by a fault or between two turns of REP,
-it is still to be done when the CPU comes to the breakpoint again with the same stack pointer and address space;
-no policy is asked again then. RFLAGS.RF is set for the step: the guest's own breakpoints on the instruction have been
-looked for when the INT3 was fetched. The guest's own INT3 is delivered to it. Source: SDM Vol. 3B, "Instruction-
+place of its copy (vmm/debug/quickstep.py). Where the step does not complete it, by a fault or between two iterations of
+REP, it is still to be executed when the CPU reaches the breakpoint again with the same stack pointer and address space;
+no policy is asked again then. RFLAGS.RF is set for the step: the CPU has checked the guest's own breakpoints on the
+instruction when it fetched the INT3. The guest's own INT3 is delivered to it. Source: SDM Vol. 3B, "Instruction-
 Breakpoint Exception Condition".
 """
 
@@ -26,7 +26,7 @@ from vmm.vtx.x86 import INT3, PAGE_MASK, RFLAGS_RF
 
 _MODE = const(RIGHTS_L | RIGHTS_DB)
 _KNOWN = const(1)
-_PREFIXES = b"\x66\x67\x2e\x3e\x26\x36\x64\x65\xf0\xf2\xf3"
+
 _LEA = const(0x8D)
 _MOV_IMMEDIATE = const(0xB8)
 _REGISTERS = b"\x01\x03\x09\x0b\x21\x23\x29\x2b\x31\x33\x39\x3b\x63\x81\x83\x84\x85\x88\x89\x8a\x8b"  # with mod 3
@@ -37,13 +37,13 @@ _STRINGS = b"\x6c\x6d\x6e\x6f\xa4\xa5\xa6\xa7\xaa\xab\xac\xad\xae\xaf"
 _ALIVE = const(0)
 _DECODED = const(1)  # mode that it was decoded in, and _KNOWN
 _SKIP = const(2)  # bytes of an instruction without effect; 0: another one
-_BEGUN = const(3)  # how many have been asked for the instruction, which is still to be done
+_BEGUN = const(3)  # slots in use: the policies have been asked, and the instruction is still to be executed
 _OWN = const(7)  # 1: it is an INT3 of the guest's own
 CAREFUL = const(8)  # 0: it cannot fault; STACK: it can on the stack only; 2: it can
 REPEATS = const(9)  # 1: it has REP
 ENTRY = const(10)  # two words: hpa of the page's entry in EPT
 PAGE_ITSELF = const(12)  # two words: hpa of the page
-_SLOTS = const(14)  # for those that are begun, of vCPUs and tasks: 1, RSP (two words), CR3
+_SLOTS = const(14)  # of instructions that vCPUs and tasks have begun: 1, RSP (two words), CR3
 _SLOT = const(4)
 _MOST = const(8)
 WORDS = const(_SLOTS + _SLOT * _MOST)
@@ -52,7 +52,7 @@ STACK = const(1)
 
 
 class Past:
-    """The instruction at one gpa. handler(vcpu) -> verdict executes it; closed, it lets RIP be executed again.
+    """The instruction at one gpa. handler(vcpu) -> verdict executes it; after close() it lets RIP be executed again.
 
     below: the handler of an INT3 that is the guest's own; None: it is stepped as any other instruction. quick:
     vmm.debug.quickstep.QuickStep; None: the CPU has no monitor trap flag, or the guest's memory may move.
@@ -71,22 +71,23 @@ class Past:
         self.handler = bind(past, self.address, self._first, step, below)
 
     def open(self, entry, page):
-        """The place has INT3. entry: hpa of the page's entry in EPT; page: of the page itself."""
+        """Set up the step of the page that has INT3 now. entry: hpa of its entry in EPT; page: of the page itself."""
         for word, hpa in ((ENTRY, entry), (PAGE_ITSELF, page)):
             self.words[word] = hpa & 0xFFFFFFFF
             self.words[word + 1] = hpa >> 32
 
     def close(self):
+        """Step no more: the breakpoint is removed. Handlers that are still called let RIP be executed again."""
         self.words[_ALIVE] = 0
         if self._quick is not None:
             self._quick.forget(self)
 
     def changed(self):
-        """The instruction has been written to."""
+        """Let the instruction be decoded anew: it has been written to."""
         self.words[_DECODED] = 0
 
     def done(self, slot):
-        """It has been executed. slot: what begin() returned."""
+        """Note that it has been executed. slot: of begin()."""
         if self.words[slot]:
             self.words[slot] = 0
             self.words[_BEGUN] -= 1
@@ -100,7 +101,7 @@ class Past:
         return vcpu.stepper.step(page, R | X, lambda completed: self._ended(vcpu, rip, slot, completed))
 
     def violation(self, vcpu):
-        """It has caused an EPT violation; returns a verdict."""
+        """Go on after an EPT violation that it has caused; returns a verdict."""
         self.step(vcpu)
         return vcpu.stepper.violation(vcpu)
 
@@ -110,14 +111,14 @@ class Past:
         return 0
 
     def _first(self, vcpu):
-        """It has not been decoded in this mode, or may have been written to since."""
+        """Decode it first: it is not decoded in this mode, or may have been written to since."""
         self.vm.hidden.settle()
         if self._decode(vcpu):
             return self.handler(vcpu)
         return self.step(vcpu)
 
     def _decode(self, vcpu):
-        """Whether its bytes can be read."""
+        """Decode it; whether its bytes can be read."""
         words = self.words
         cpu = self.vm.mmio.cpu
         try:
@@ -137,7 +138,7 @@ class Past:
 def _prefixes(code, bits):
     """(bytes of prefixes, REX or 0, whether F2 or F3 is among them)."""
     at = 0
-    while at < len(code) and code[at] in _PREFIXES:
+    while at < len(code) and code[at] in length.PREFIXES:
         at += 1
     repeat = b"\xf3" in code[:at] or b"\xf2" in code[:at]
     rex = code[at] if bits == 64 and at < len(code) and code[at] & 0xF0 == 0x40 else 0
@@ -167,7 +168,7 @@ def repeats(code, bits):
 
 
 def care(code, bits):
-    """What the instruction can do to its step: 0: it cannot fault; STACK: on the stack only; 2: it can.
+    """Whether the instruction can fault: 0: no; STACK: on the stack only; 2: yes.
 
     The first two for a few instructions of 64-bit code, with which functions begin.
     """
@@ -198,7 +199,7 @@ def _find(words: int, vcpu) -> int:
 
 @micropython.viper
 def begin(words: int, vcpu) -> int:
-    """The instruction at RIP is to be done, and has been asked for; returns its slot."""
+    """Note that policies have been asked for the instruction at RIP, which is to be executed; returns its slot."""
     w = ptr32(words)
     f = ptr32(vcpu)
     found = int(_find(words, vcpu)) if w[_BEGUN] else 0
@@ -218,7 +219,7 @@ def begin(words: int, vcpu) -> int:
 
 @micropython.viper
 def unless_begun(words: int, past, link, vcpu) -> int:
-    """Ask for the instruction at RIP, or go past where that has been done."""
+    """Ask policies for the instruction at RIP by `link`; where they have been asked already, execute it by `past`."""
     w = ptr32(words)
     if w[_BEGUN]:
         at = int(_find(words, vcpu))
@@ -231,7 +232,7 @@ def unless_begun(words: int, past, link, vcpu) -> int:
 
 @micropython.viper
 def past(words: int, first, step, below, vcpu) -> int:
-    """Past the breakpoint at RIP; returns a verdict."""
+    """Execute the instruction under the breakpoint at RIP; returns a verdict."""
     w = ptr32(words)
     f = ptr32(vcpu)
     if w[_ALIVE] == 0:

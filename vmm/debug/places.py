@@ -1,4 +1,4 @@
-"""What users name: an address by number or symbol, a vCPU by number."""
+"""Addresses and vCPUs as users name them: an address by number or symbol, a vCPU by number."""
 
 from vmm.vtx.x86 import MASK64
 
@@ -26,7 +26,7 @@ def resolve(vm, where):
 
 
 def code(vm, where):
-    """resolve(), of what is to be executed. ValueError for a symbol of data; an address is what the user says."""
+    """resolve(), for an address to be executed. ValueError for a symbol of data; a plain address is not checked."""
     gva = resolve(vm, where)
     name = where.partition("+")[0].strip() if isinstance(where, str) else ""
     if name and name[:2] != "0x" and vm.symbols.is_data(name):
@@ -48,5 +48,5 @@ def vcpu(vm, which):
 
 
 def linear_rip(vcpu_):
-    """RIP, with the base of CS where that counts."""
+    """The linear address of RIP: outside 64-bit code with the base of CS."""
     return vcpu_.rip if vcpu_.bits == 64 else vcpu_.rip + vcpu_.cs[1] & 0xFFFFFFFF

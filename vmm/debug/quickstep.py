@@ -1,9 +1,9 @@
 """One instruction under a hidden breakpoint, with the page itself in place of its copy: the fast step, in viper.
 
-The page's entry in EPT, the monitor trap flag and a dispatch table are set, and put back at the next exit, whatever it
-is; so no other vCPU ever finds the page open, and nothing has to be held. An exit by something else than the trap goes
-to its own handler; the instruction is then still to be done, when the CPU comes to the breakpoint again (past.py). An
-EPT violation of the instruction goes on with the slow step (vmm/policies/stepper.py), which keeps the page open.
+The page's entry in EPT, the monitor trap flag and a dispatch table are set, and restored at the next exit, whatever it
+is; so no other vCPU ever finds the page open, and nothing has to be held. An exit other than the trap goes to its own
+handler; the instruction is then still to be executed when the CPU reaches the breakpoint again (past.py). An EPT
+violation of the instruction goes on with the slow step (vmm/policies/stepper.py), which keeps the page open.
 
 An instruction that could fault is stepped with all exceptions exiting: the trap would follow the delivery. Virtual
 interrupts are held by blocking by STI, as in vmm/policies/monitortrap.py. Source: SDM Vol. 3C, "Monitor Trap Flag".
@@ -34,22 +34,22 @@ from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_RF, RFLAGS_TF
 _ARMED = const(0)
 _APICV = const(1)  # 1: the CPU delivers interrupts by itself
 _BLOCKS = const(2)  # 1: blocking by STI was set
-_CAUGHT = const(3)  # 1: all exceptions exit; before, it was
-_EXCEPTIONS = const(4)
+_CAUGHT = const(3)  # 1: all exceptions exit
+_EXCEPTIONS = const(4)  # the exception bitmap without the step
 _EPTP = const(6)  # two words each
 _ENTRY = const(8)  # hpa of the page's entry
 _CLOSED = const(10)  # the entry without the step
 _PLACE = const(12)  # address of the words of past.py
 _RIP = const(14)
-_FAULTS = const(16)  # mask and match of page faults' error codes, before; 0 where there is none
+_FAULTS = const(16)  # mask and match of page faults' error codes without the step
 _WORDS = const(18)
 
-_LOW = const(0xFFF ^ 7)  # of an entry: all below the address but the rights
-_HIGH = const(0xFFF00000)  # and above it
+_LOW = const(0xFFF ^ 7)  # bits of an entry's low half below the address, without the rights
+_HIGH = const(0xFFF00000)  # bits of its high half above the address
 
 
 class QuickStep:
-    """One guest's."""
+    """The fast step of one guest: one vCPU at a time."""
 
     def __init__(self, vm):
         self.vm = vm
@@ -78,7 +78,7 @@ class QuickStep:
         return bind(_begin, self._address, self._table, invept, vmread, vmwrite, place.address, place.step)
 
     def forget(self, place):
-        """The breakpoint goes."""
+        """Step this place no more: its breakpoint is removed."""
         self.abandon()
         self._places.pop(place.address, None)
 
@@ -97,18 +97,18 @@ class QuickStep:
         return self._places[self._words[_PLACE] | self._words[_PLACE + 1] << 32]
 
     def abandon(self):
-        """The same, whichever vCPU it is: the guest starts anew, or the breakpoint goes."""
+        """close() the step of whichever vCPU is in one: the guest starts anew, or a breakpoint is removed."""
         for vcpu in self.vm.vcpus:
             if self._words[_ARMED] and self._words[_ARMED] == vcpu.number + 1:
                 self.close(vcpu)
 
     def _slot(self, slot, vcpu):
-        """What comes before an entry."""
+        """Handler of the slots that are called before an entry: it ends the step."""
         self.close(vcpu)
         return self.vm.exits.handler(slot, vcpu)(vcpu)
 
     def _exit(self, vcpu):
-        """Any other exit."""
+        """Handler of any other exit: it ends the step."""
         words = self._words
         place = self._place()
         rip = words[_RIP] | words[_RIP + 1] << 32
@@ -137,7 +137,7 @@ def _begin(words: int, table, invept, vmread, vmwrite, place: int, slow, vcpu) -
             blocks = 1
     controls = int(f[CONTROLS])
     if controls & CONTROL_MONITOR_TRAP_FLAG or w[_ARMED]:
-        return int(slow(vcpu))  # others count instructions, too
+        return int(slow(vcpu))  # another step, or a policy on STEP, uses the monitor trap flag
     if blocks:
         vmwrite(vcpu, GUEST_INTERRUPTIBILITY_STATE, int(f[INTERRUPTIBILITY]) | BLOCKING_BY_STI)
     w[_BLOCKS] = blocks
@@ -180,7 +180,7 @@ def _begin(words: int, table, invept, vmread, vmwrite, place: int, slow, vcpu) -
 
 @micropython.viper
 def _ended(words: int, invept, vmwrite, tables, vcpu) -> int:
-    """The trap after the instruction."""
+    """Handler of the trap after the instruction: undo _begin()."""
     w = ptr32(words)
     f = ptr32(vcpu)
     e = ptr32(int(w[_ENTRY]) | int(w[_ENTRY + 1]) << 32)

@@ -1,10 +1,10 @@
-"""A triple fault once more, event by event: the exceptions that led to it, exact to error code and address.
+"""The replay of a triple fault: the exceptions that led to it, with their error codes and addresses.
 
 At a triple fault the CPU reports only the state before the instruction (SDM Vol. 3C, "Saving Non-Register State",
 "Other Causes of VM Exits"). So the instruction runs again with every exception exiting; each is delivered by the
 monitor, and the next one exits again, up to the last. Where the instruction does not fault, the interrupt that the last
 entry delivered is tried, then one that virtual-interrupt delivery has put in service. Afterwards registers are as
-before; memory has seen the same instruction twice. Limits: a delivery through a task gate ends it; an instruction that
+before; the instruction has accessed memory twice. Limits: a delivery through a task gate ends it; an instruction that
 accesses ports or devices is not repeated. The other vCPUs stand still meanwhile.
 """
 
@@ -38,7 +38,7 @@ from vmm.vtx.x86 import RFLAGS_IF
 
 _MOST = const(8)  # events of a chain
 _EXITS = const(64)  # exits of a replay at most
-# Exits of instructions that have effects outside, or that cannot fault any more.
+# Exits of instructions that have effects outside the CPU and RAM, or that cannot fault any more.
 _EFFECTS = (
     reasons.IO_INSTRUCTION, reasons.HLT, reasons.VMCALL, reasons.PAUSE, reasons.CPUID, reasons.TASK_SWITCH,
     reasons.TRIPLE_FAULT, reasons.APIC_ACCESS, reasons.APIC_WRITE,
@@ -61,8 +61,8 @@ class Step:
 
 
 class Replay(Diverted):
-    """Of one vCPU at a triple fault. begin(); then done(self) is called, `chain` has the Steps, `interrupt` the vector
-    of the interrupt that began it, or None; the vCPU's exit loop ends with the triple fault."""
+    """The replay of one vCPU's triple fault. After begin(), done(self) is called: `chain` has the Steps, `interrupt`
+    the vector of the interrupt that began it, or None. The vCPU's exit loop ends with the triple fault."""
 
     def __init__(self, vcpu, done):
         self.vcpu = vcpu
@@ -77,6 +77,7 @@ class Replay(Diverted):
         self._tries = []
 
     def begin(self):
+        """Save the vCPU's state, hold the other vCPUs, and let the instruction run again."""
         vcpu = self.vcpu
         self._saved = (
             [getattr(vcpu, name) for name in GPRS], vcpu.rip, vcpu.rflags, vcpu.cr2, vcpu.segment("cs"),
@@ -94,7 +95,7 @@ class Replay(Diverted):
         self._try()
 
     def _try(self):
-        """Run the instruction, or deliver the interrupt, that is next in turn."""
+        """Run the instruction, or deliver the next candidate among the interrupts."""
         self.interrupt = self._tries.pop(0)
         self.chain = []
         if self.interrupt is not None:
@@ -158,7 +159,7 @@ class Replay(Diverted):
         return self._continue(answer)
 
     def _next(self):
-        """It was not that."""
+        """Try the next candidate, or end without a chain."""
         if self._tries:
             self._try()
             return verdict.RESUME
@@ -179,7 +180,7 @@ class Replay(Diverted):
             vcpu.write(field, value)
 
     def _end(self):
-        """The state of the triple fault again."""
+        """Restore the state of the triple fault, and report; returns its verdict."""
         vcpu, vm = self.vcpu, self._vm
         self._restore()
         vm.arming.own_exceptions(vcpu)

@@ -1,10 +1,10 @@
 """Returns from a function of the guest: a hidden breakpoint at its entry, and one at each address that it returns to.
 
-A call that has been entered is kept with its return address and the stack pointer behind the return, by which it is
+A call that has been entered is kept with its return address and its stack pointer after the return, by which it is
 found again, whatever other calls there are: of the function by itself, by other tasks and vCPUs, or of tasks that
-sleep in it. In the lower half of the address space CR3 has to agree too, but for its low 13 bits. The stack pointer
-of a later call replaces one that never returned. Limits: 4096 calls at a time, the oldest of 8 neighbours goes first;
-1024 return addresses. lost: how many calls went without.
+sleep in it. In the lower half of the address space CR3 has to agree too, but for its low 13 bits. A later call with the
+same stack pointer replaces one that never returned. Limits: 4096 calls at a time, in sets of 8 of which the oldest is
+dropped; 1024 return addresses. lost: calls that were dropped or not kept.
 """
 
 from array import array
@@ -36,9 +36,9 @@ _WORD = const(8)
 
 
 class Returns:
-    """Of the function at one gpa; for policies on RETURN what vmm/policies/chain.py is for an exit reason's.
+    """The returns of the function at one gpa: the Chain (vmm/policies/chain.py) of policies on RETURN.
 
-    paged: that was found through page tables.
+    paged: the gpa was found through page tables.
     """
 
     def __init__(self, hidden, gpa, paged):
@@ -50,9 +50,9 @@ class Returns:
         self._places = {}  # gpa of a return address: its Place, or None where there is none
         self._known = {}  # return addresses
         self._entry = _Entry(self)
-        self._set(_FIRST_SETS)
+        self._allocate(_FIRST_SETS)
 
-    def _set(self, sets):
+    def _allocate(self, sets):
         self._words = array("I", [sets - 1, 0, 0, 0]) + array("I", bytes(4 * sets * _WAYS * _CALL))
         self._address = uctypes.addressof(self._words)
 
@@ -62,9 +62,11 @@ class Returns:
         return self._words[2]
 
     def add(self, policy):
+        """Add a policy; the first one watches the function's entry."""
         self._change(self.policies + (policy,))
 
     def remove(self, policy):
+        """Remove a policy; the last one ends the watch."""
         self._change(tuple([other for other in self.policies if other is not policy]))
 
     def _change(self, policies):
@@ -80,18 +82,19 @@ class Returns:
             place.watch(self, True)
 
     def forget(self):
-        """The calls so far do not return."""
+        """Forget the calls so far, and the return addresses: the guest starts anew, or no policy is left."""
         places, self._places = self._places, {}
         self._known.clear()
         for place in places.values():
             place.watch(self, False)
-        self._set(_FIRST_SETS)
+        self._allocate(_FIRST_SETS)
         if self.policies:
             self._hidden.at(self.gpa).watch(self._entry, True)
 
     # -- at the entry
 
     def before_entry(self, asks):
+        """Return the handler in front of `asks` at the function's entry, for its Place."""
         return bind(_enter, self._vm.memory.table, self._known, self._address, asks, self._enter_slowly)
 
     def _enter_slowly(self, vcpu, asks):
@@ -130,29 +133,28 @@ class Returns:
     def _grow(self):
         """More room: four times the sets."""
         old = self._words
-        self._set(4 * (old[0] + 1))
+        self._allocate(4 * (old[0] + 1))
         for at in range(_HEADER, len(old), _CALL):
             if old[at + _USED]:
                 _move(self._address, uctypes.addressof(old) + 4 * at)
-        for place in [self._hidden.at(self.gpa)]:
-            place.watch(self._entry, True)
+        self._hidden.at(self.gpa).watch(self._entry, True)
         for place in self._places.values():
             place.watch(self, True)
 
     # -- at a return address
 
     def before(self, asks):
-        """For Place: the handler in front of `asks` at a return address."""
+        """Return the handler in front of `asks` at a return address, for its Place."""
         settled = bind(_settled, self._words, self._address, asks)
         return bind(_return, self._address, link.before(self.policies, True, settled), asks)
 
     def settle(self, vcpu):
-        """The call that returns here is over."""
+        """Forget the call that returns to RIP: it is over."""
         _settle(self._address, vcpu)
 
 
 class _Entry:
-    """What a Place has for the entry of the function."""
+    """The watcher of the function's entry."""
 
     def __init__(self, returns):
         self._returns = returns
@@ -166,7 +168,7 @@ class _Entry:
 
 @micropython.viper
 def _set_of(words: int, rsp: int) -> int:
-    """The address of the calls among which one with this stack pointer is."""
+    """The address of the set of calls for this stack pointer."""
     low = rsp >> 3
     at = (low ^ low >> 5 ^ low >> 10) & int(ptr32(words)[0])
     return words + 4 * (_HEADER + at * _WAYS * _CALL)
@@ -174,7 +176,7 @@ def _set_of(words: int, rsp: int) -> int:
 
 @micropython.viper
 def _space(vcpu) -> int:
-    """What distinguishes address spaces."""
+    """A number for the address space: by CR3, 0 in the kernel's half, which all share."""
     f = ptr32(vcpu)
     if f[RSP + 1] & 0x80000000:
         return 0
@@ -248,7 +250,7 @@ def _replace(words: int, gva: int, width: int, vcpu):
 
 @micropython.viper
 def _move(words: int, call: int):
-    """Put a call from a smaller table."""
+    """Copy a call from a smaller table."""
     c = ptr32(call)
     at = int(_set_of(words, int(c[0]) | int(c[1]) << 32))
     end = at + 4 * _WAYS * _CALL
@@ -284,7 +286,7 @@ def _enter(table, known, words: int, asks, slow, vcpu) -> int:
 
 @micropython.viper
 def _return(words: int, link, asks, vcpu) -> int:
-    """A return address: go on to `link` where a call returns, to `asks` where RIP has come there in another way."""
+    """At a return address: go on to `link` where a kept call returns, else to `asks`."""
     if int(_find(words, vcpu)):
         return int(link(vcpu))
     return int(asks(vcpu))

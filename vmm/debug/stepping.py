@@ -1,11 +1,11 @@
 """Steps of a paused guest: vm.step(), vm.next(), vm.finish(), vm.until().
 
 Each lets the guest run, waits until the vCPU is there, and returns a Stop, which prints as the place. step() runs one
-vCPU and holds the others; no interrupt is delivered meanwhile, one that waits comes when the guest goes on. next() over
-a call, finish() and until() let all vCPUs run, interrupts too, and stop where a vCPU arrives with the same stack
-(next, finish; the task may have moved to another one), or any, or the one that was named (until). Ctrl-C, a breakpoint,
-or `seconds` end the wait: the guest then stands where it is. Other stops (breakpoints, policies) count as usual.
-Source: vmm/policies/stepper.py, vmm/debug/hidden.py.
+vCPU and holds the others; no interrupt is delivered meanwhile, a pending one is delivered when the guest goes on.
+next() over a call, finish() and until() let all vCPUs run and interrupts be delivered. They stop where a vCPU arrives
+with the same stack (next, finish; the task may have moved to another vCPU), or where any, or the named one, arrives
+(until). Ctrl-C, a breakpoint, or `seconds` end the wait: the guest then stands where it is. Other stops (breakpoints,
+policies) count as usual. Source: vmm/policies/stepper.py, vmm/debug/hidden.py.
 """
 
 import time
@@ -18,7 +18,7 @@ from vmm.debug import breakpoints, instructions, places
 from vmm.debug.machine import Machine, namer
 from vmm.memory.ept import R, X
 from vmm.scheduling import states
-from vmm.vtx.x86 import PAGE_MASK
+from vmm.vtx.x86 import INSTRUCTION_BYTES, PAGE_MASK
 
 _STACK = const(0x10000)  # bytes: stack pointers further apart belong to two stacks
 _DELIVERIES = const(4)
@@ -48,7 +48,7 @@ class Stop:
 
 
 class Steps:
-    """One guest's. seconds: how long a wait may take."""
+    """The steps of one guest; debugged.py describes them. which: a vCPU or its number; seconds: the longest wait."""
 
     def __init__(self, vm):
         self._vm = vm
@@ -64,6 +64,7 @@ class Steps:
         return found
 
     def step(self, count, which, seconds):
+        """VM.step(); returns a Stop."""
         if not isinstance(count, int) or count < 1:
             raise ValueError("step(%r): a number from 1 up" % (count,))
         vcpu = self._ready(which)
@@ -75,7 +76,7 @@ class Steps:
         return Stop(vcpu, note)
 
     def _one(self, vcpu, seconds):
-        """One instruction, and the delivery of an exception that it raised; a note where something else stopped it."""
+        """Step one instruction, and the delivery of its exception, if any; a note where something else stopped it."""
         vm = self._vm
         for _ in range(_DELIVERIES):
             before = vcpu.injecting()
@@ -85,7 +86,7 @@ class Steps:
         return ""
 
     def _arm(self, vcpu):
-        """True: the instruction has been executed by the monitor."""
+        """Let the next instruction be a step. True: the monitor has executed it already."""
         self._there = False
         gpa = self._hidden(vcpu)
         page = None if gpa is None else gpa & PAGE_MASK
@@ -113,7 +114,7 @@ class Steps:
         return verdict.PAUSE
 
     def _let(self, vcpu):
-        """This vCPU runs, the others stand."""
+        """Let this vCPU run; the others stand still."""
         vcpu.scheduled.go()
         if self._vm.stops is not None:
             self._vm.stops.go_on()
@@ -153,7 +154,7 @@ class Steps:
         self._vm.why = "by a step that was interrupted"
 
     def run_to(self, vcpu, gva, test, seconds):
-        """All run until a vCPU comes to gva and test(that vCPU) holds; (the vCPU, note)."""
+        """Let all vCPUs run until one arrives at gva and test(that vCPU) holds; returns (the vCPU, note)."""
         vm = self._vm
         self._there = False
         at = [vcpu]
@@ -174,11 +175,12 @@ class Steps:
             handle.remove()
 
     def next(self, which, seconds):
+        """VM.next(); returns a Stop."""
         vcpu = self._ready(which)
         gva = places.linear_rip(vcpu)
         m = Machine(vcpu)
         try:
-            line = instructions.decode(instructions.read(m, gva, 15), vcpu.bits, gva)
+            line = instructions.decode(instructions.read(m, gva, INSTRUCTION_BYTES), vcpu.bits, gva)
         except ValueError:
             line = None
         rep = line is not None and line.name[:3] == "rep"
@@ -188,6 +190,7 @@ class Steps:
         return Stop(*self.run_to(vcpu, gva + len(line.code), lambda v: _same(v.rsp, rsp), seconds))
 
     def finish(self, which, seconds):
+        """VM.finish(); returns a Stop. ValueError where the caller is not known."""
         from vmm.debug import backtrace
 
         vcpu = self._ready(which)
@@ -202,11 +205,12 @@ class Steps:
         return Stop(at, note or "returned %#x" % at.rax)
 
     def until(self, where, which, seconds):
+        """VM.until(); returns a Stop."""
         vcpu = self._ready(which)
         gva = places.code(self._vm, where)
         return Stop(*self.run_to(vcpu, gva, lambda v: which is None or v is vcpu, seconds))
 
 
 def _same(rsp, before):
-    """The frame that it was: a call within it has a lower stack pointer, another task one far away."""
+    """Whether a stack pointer is of the same frame: in a call it is lower, in another task far away."""
     return before <= rsp < before + _STACK

@@ -5,7 +5,7 @@ from vmm.scheduling.states import PAUSED
 
 
 class Where:
-    """gva, gpa; paged: that was found through page tables. space: the vmm.memory.look.Space."""
+    """gva, gpa; paged: the gpa was found through page tables. space: the vmm.memory.look.Space."""
 
     def __init__(self, gva, gpa, space):
         self.gva = gva
@@ -25,17 +25,20 @@ def address(vm, at, code=False):
 
 
 def find(vm, at, cr3=None, pid=None, code=False):
-    """Return the Where of an address or symbol. cr3: of the process whose address space it is in; pid: a process of
-    Linux, whose a program's address is; by default what the vCPU is in, and the kernel's for what is not mapped there.
-    ValueError says why it is not mapped. code: as address() has it."""
+    """Return the Where of an address or symbol.
+
+    cr3: of the process in whose address space it is; pid: of the process of Linux in whose it is, for a program's
+    address. By default the address space is that of the vCPU, or the kernel's for what is not mapped there. code: as
+    for address(). ValueError says why it is not mapped.
+    """
     gva = address(vm, at, code)
     space = space_of(vm, gva, cr3, pid)
     return Where(gva, space.translate(gva), space)
 
 
 def space_of(vm, gva, cr3=None, pid=None, vcpu=None):
-    """The address space, as find() chooses it, in which a gva is mapped now. vcpu: other than that which paused the
-    guest, or is being asked."""
+    """The address space, as find() chooses it, in which a gva is mapped now. vcpu: another one than that which paused
+    the guest, or that the policy at hand is called for."""
     if pid is not None and cr3 is None and not gva >> 63:
         return _of_process(vm, gva, pid)
     space = (vcpu or _asked(vm)).space(cr3)
@@ -58,7 +61,7 @@ def _asked(vm):
 
 
 def _of_process(vm, gva, pid):
-    from vmm.insight.linux import maps, tasks  # of a Linux only
+    from vmm.insight.linux import maps, tasks  # loaded on first use
 
     kernel = vm.kernel
     task = tasks.find(kernel, pid)

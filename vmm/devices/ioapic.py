@@ -36,8 +36,8 @@ _ICR_BITS = const(0x8FFF)  # the bits of a message that ICR has, too: vector, mo
 
 # Words behind the table.
 _SELECT = const(48)
-_IDENTITY = const(49)
-_LINES = const(50)
+IDENTITY = const(49)
+LINES = const(50)
 _WORDS = const(51)
 
 
@@ -61,7 +61,7 @@ class IoApic:
             s[2 * pin] = MASKED
             s[2 * pin + 1] = 0
         s[_SELECT] = 0
-        s[_IDENTITY] = self.identity << 24
+        s[IDENTITY] = self.identity << 24
 
     def save(self):
         return saved.save(self, ("state",))
@@ -88,7 +88,7 @@ class IoApic:
             if select == VER:
                 return _VERSION
             if select == _ID or select == _ARB:
-                return s[_IDENTITY]
+                return s[IDENTITY]
             return 0
         if offset == IOREGSEL:
             return select
@@ -105,7 +105,7 @@ class IoApic:
             at = s[_SELECT] - REDIRECTION
             if at < 0 or at >= 2 * PINS:
                 if at == _ID - REDIRECTION:
-                    s[_IDENTITY] = value & 0x0F000000
+                    s[IDENTITY] = value & 0x0F000000
             elif at & 1:
                 s[at] = value & 0xFF000000
             else:
@@ -136,7 +136,7 @@ class IoApic:
         """Send the interrupt of a level-triggered pin that is asserted, unmasked, and whose remote IRR is clear."""
         s = ptr32(self.state)
         low = s[2 * n]
-        if low & (LEVEL | MASKED | REMOTE_IRR) != LEVEL or (s[_LINES] >> n) & 1 == 0:
+        if low & (LEVEL | MASKED | REMOTE_IRR) != LEVEL or (s[LINES] >> n) & 1 == 0:
             return
         if low & _MODE < _SMI:  # only fixed and lowest-priority messages end with an EOI
             s[2 * n] = low | REMOTE_IRR
@@ -151,7 +151,7 @@ class IoApic:
             low = s[at]
             if low & REMOTE_IRR and low & 0xFF == vector:
                 s[at] = low & (REMOTE_IRR ^ 0xFFFFFFFF)
-                if (s[_LINES] >> (at >> 1)) & 1:
+                if (s[LINES] >> (at >> 1)) & 1:
                     self._level(at >> 1)
             at += 2
 
@@ -160,11 +160,11 @@ class IoApic:
 def _line(state: int, n: int, chip, level: int) -> int:
     s = ptr32(state)
     bit = 1 << n
-    lines = s[_LINES]
+    lines = s[LINES]
     if level == 0:
-        s[_LINES] = lines & (bit ^ 0xFFFFFFFF)
+        s[LINES] = lines & (bit ^ 0xFFFFFFFF)
         return 1
-    s[_LINES] = lines | bit
+    s[LINES] = lines | bit
     low = s[2 * n]
     if low & (MASKED | REMOTE_IRR):
         return 1

@@ -16,17 +16,17 @@ from vmm.vtx import events
 from vmm.vtx.vmcs import GUEST_CS_BASE, GUEST_ES_SELECTOR, GUEST_SS_ACCESS_RIGHTS
 from vmm.vtx.x86 import INSTRUCTION_BYTES, PAGE, RFLAGS_TF
 
-_TURNS = const(64)  # iterations of a REP instruction in one exit
+_ITERATIONS = const(64)  # of a REP instruction in one exit
 
 
 class GuestCpu:
-    """One vCPU as the emulator sees it; take() it at each exit."""
+    """One vCPU as the emulator sees it; call take() at each exit."""
 
     def __init__(self, vm):
         self.vm = vm
         self.vcpu = None
         self.bits = 64
-        self.turns = _TURNS
+        self.iterations = _ITERATIONS
         self.memory = vm.linear
         self._answer = None
         self.emulator = emulate.Emulator(self)
@@ -46,7 +46,7 @@ class GuestCpu:
         try:
             return self._execute(vcpu, answer)
         except Fault as fault:
-            vcpu.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
+            vcpu.stepper.reset()  # the guest's handler is not stepped, and finds the guest's own flags
             return events.deliver(vcpu, fault)
         except (decode.DecodeError, Unbacked) as error:
             vcpu.stepper.reset()
@@ -63,7 +63,7 @@ class GuestCpu:
         except decode.DecodeError:
             return self._by_cpu(vcpu, code, answer)
         self._answer = answer
-        self.turns = 1 if vcpu.rflags & RFLAGS_TF or vcpu.breakpoints.armed else _TURNS
+        self.iterations = 1 if vcpu.rflags & RFLAGS_TF or vcpu.breakpoints.armed else _ITERATIONS
         if self.emulator.execute(instruction):
             self.finish(vcpu, instruction.length)
         else:
@@ -128,16 +128,18 @@ class GuestCpu:
         return self.vcpu.read(GUEST_ES_SELECTOR + 2 * n)
 
     def operand(self, segment, offset, size, access):
-        """(pieces, size) of an operand; Fault where the guest's segment or tables refuse."""
+        """(pieces, size) of an operand; Fault where the guest's segmentation or paging denies the access."""
         return self.memory.operand(segment, offset, size, access), size
 
     def load(self, operand):
+        """The value of an operand: from RAM, a device, or the policy's answer."""
         pieces, size = operand
         if self._answer is not None and self._watched(pieces):
             return self._answer & (1 << 8 * size) - 1
         return self.memory.get(pieces)
 
     def store(self, operand, value):
+        """Write a value, or the policy's answer, to an operand in RAM or a device."""
         pieces, size = operand
         if self._answer is not None and self._watched(pieces):
             value = self._answer & (1 << 8 * size) - 1

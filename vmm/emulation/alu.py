@@ -1,7 +1,7 @@
 """Integer results and status flags of the instructions that the emulator executes.
 
-Where the SDM leaves a flag undefined it is what Intel's CPUs do: AF is cleared by
-logic operations. Source: SDM Vol. 1, "EFLAGS Register"; Vol. 2, each instruction.
+A flag that the SDM leaves undefined has the value that Intel's CPUs give it: logic
+operations clear AF. Source: SDM Vol. 1, "EFLAGS Register"; Vol. 2, each instruction.
 """
 
 from micropython import const

@@ -13,8 +13,7 @@ _TWO = b"\x05\x07\x34\x35"  # SYSCALL, SYSRET, SYSENTER, SYSEXIT
 
 
 def transfers(code, bits):
-    """Whether the instruction at the start of `code` may go on elsewhere than at the next one. IndexError: it does not
-    end."""
+    """Whether the instruction at the start of `code` may transfer control. IndexError where `code` ends within it."""
     at = 0
     while code[at] in PREFIXES:
         at += 1
@@ -29,11 +28,11 @@ def transfers(code, bits):
 
 
 def behind(vcpu):
-    """Where the instruction behind the one at RIP begins, if that one transfers control; else None."""
+    """RIP of the instruction that follows the one at RIP, if that one transfers control; else None."""
     cpu = vcpu.vm.mmio.cpu
     try:
         cpu.take(vcpu)
         code = cpu.fetch(vcpu)
         return vcpu.rip + length(code, cpu.bits) if transfers(code, cpu.bits) else None
     except (Fault, Unbacked, Unknown, IndexError):
-        return None  # it will not be executed as it is
+        return None  # fetching it faults, or it is no instruction

@@ -148,7 +148,7 @@ class Instruction:
         self.length = at
 
     def _unknown(self, code):
-        raise DecodeError("not an access that is emulated: %s" % _hex(code))
+        raise DecodeError("the access is not emulated: %s" % _hex(code))
 
     def prefixes(self, code, bits):
         """Reads prefixes; returns the opcode's offset, leaves the operand size in `size`."""
@@ -176,7 +176,7 @@ class Instruction:
                     segment = byte >> 3 & 3
             else:
                 break
-            rex = 0  # counts only just before the opcode
+            rex = 0  # REX has an effect only directly before the opcode
             at += 1
         self.rex = rex
         self.rep = rep
@@ -192,7 +192,7 @@ class Instruction:
         return at
 
     def _check_prefixes(self, code, op, opcode):
-        """Where a prefix selects another instruction of the same opcode, refuses."""
+        """Refuses an opcode that a prefix makes another instruction."""
         if opcode == 0x1C3 and (self.operand_prefix or self.rep):
             self._unknown(code)
         if op == MOVBE and self.rep:
@@ -240,7 +240,7 @@ class Instruction:
     def locate(self, code, at):
         """Read the memory operand that the ModR/M byte at `at` names; returns the offset behind it.
 
-        For prefixes() before, and where no decode() follows `base` and others are set here.
+        prefixes() has been called before. Sets base, index, scale, disp and segment.
         """
         self.base = self.index = NONE
         self.scale = 1

@@ -6,14 +6,14 @@ The vCPU is reached through an object `cpu`:
     rip, rflags                 read; rflags is written too
     selector(n)                 in the order of vmm/emulation/decode.py
     stack_size                  address size of the stack: 2, 4 or 8 bytes
-    turns                       of a repeated instruction before the guest may take interrupts
+    iterations                  of a REP instruction before the guest may take interrupts
     operand(segment, offset, size, access)  an operand, checked as the CPU does, with all its pages;
                                 access: READ, or WRITE also where it is read before
     load(operand), store(operand, value)    its value: RAM or device
 
 What operand() raises (a page fault, say) passes through, with registers and memory as they
-were before the instruction, or before the current turn of a repeated one: all operands of
-it are there before a device sees the first access. Limits: locked accesses are not atomic
+were before the instruction, or before the current iteration of a REP one: all its operands
+are translated before the first access to a device. Limits: locked accesses are not atomic
 against other CPUs. Source: SDM Vol. 2, each instruction.
 """
 
@@ -44,7 +44,7 @@ class Emulator:
     def execute(self, insn):
         """Executes `insn`. True when complete: RIP moves on by insn.length.
 
-        False when a repeated instruction has steps left: RIP stays.
+        False when a REP instruction has iterations left: RIP stays.
         """
         if insn.form == o.STRING:
             return self._string(insn)
@@ -252,7 +252,7 @@ class Emulator:
             return True
         width = insn.address_size
         compares = insn.op == o.CMPS or insn.op == o.SCAS
-        for _ in range(self._cpu.turns):
+        for _ in range(self._cpu.iterations):
             count = self.get(_RCX, width)
             if count == 0:
                 return True

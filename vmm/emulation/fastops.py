@@ -158,8 +158,8 @@ def _bit(number: int, source: int, old: int, write, offset: int, registers: ptr3
     registers[DIRTY] |= DIRTY_RFLAGS
 
 
-# Long, since sums and flags in functions of their own would be two calls, 200 each of the 2,084 that an OR to the I/O
-# APIC's window takes.
+# One long function: sums and flags in functions of their own would be two calls of 200 ticks each, of the 2,084 that an
+# OR to the I/O APIC's window takes.
 @micropython.viper
 def operate(number: int, immediate: int, read, write, offset: int, vcpu):
     """Execute the instruction of a number with OTHER on the frame's registers and flags.
@@ -198,7 +198,7 @@ def operate(number: int, immediate: int, read, write, offset: int, vcpu):
         load(vcpu, number, old)
         return
     changed = int(STATUS)
-    found = 0  # of the flags
+    found = 0  # status flags of the result
     a = old
     b = source
     if number & MEMORY_FIRST == 0:

@@ -1,11 +1,11 @@
 """Any instruction on device memory: the CPU executes it itself, on pages that stand in for the devices'.
 
-What vmm/emulation/operands.py says that the instruction reads is read from the devices, once, and put into pages of the
-monitor's; these lie at the guest-physical addresses of the devices' pages for one single step
-(vmm/policies/stepper.py). A fault of the instruction is delivered to the guest, and no device is written then;
-otherwise the devices get what the instruction has written. Interrupts and NMIs are held meanwhile. A MOV to SS and a
-POP of SS, after which no trap comes, are made here. Limit: a step that the prompt breaks off (a policy is detached in
-it) reads the devices again. Source: SDM Vol. 2, "MOV", "POP"; Vol. 3A, "Segment Descriptors".
+vmm/emulation/operands.py finds what the instruction reads. That is read from the devices, once, into pages of the
+monitor's, which EPT maps at the gpas of the devices' pages for a single step (vmm/policies/stepper.py). Where the
+instruction faults, the guest gets the fault and no device is written; otherwise the devices get what the instruction
+has written. Interrupts and NMIs are held meanwhile. MOV to SS and POP SS are emulated here, as no single-step trap
+follows them. Limit: a step that the prompt aborts (by detaching a policy) reads the devices again. Source: SDM Vol. 2,
+"MOV", "POP"; Vol. 3A, "Segment Descriptors".
 """
 
 import cpu
@@ -30,13 +30,13 @@ from vmm.vtx.vmcs_bits import (
     RIGHTS_UNUSABLE,
     RIGHTS_WRITABLE,
 )
-from vmm.vtx.x86 import CR0_PE, PAGE, PAGE_MASK, RFLAGS_VM
+from vmm.vtx.x86 import CR0_PE, PAGE, PAGE_MASK, RFLAGS_IF, RFLAGS_TF, RFLAGS_VM
 
 _MOST = const(8)  # pages of one instruction; PUSHA, ENTER and all others need fewer
 PUSHF = const(0x9C)
 MOV_SREG = const(0x8E)
 POP_SS = const(0x17)
-_TF_IF = const(3 << 8)
+_TF_IF = const(RFLAGS_TF | RFLAGS_IF)
 
 
 class _Place:
@@ -44,24 +44,24 @@ class _Place:
 
     def __init__(self, operand, at, gpa, size, answer):
         self.operand = operand
-        self.at = at  # of the operand's bytes
+        self.at = at  # offset in the operand
         self.gpa = gpa
         self.size = size
         self.answer = None if answer is None else (answer & (1 << 8 * size) - 1).to_bytes(size, "little")
-        self.before = None  # what the instruction reads there
-        self.hpa = 0  # where that is
+        self.before = None  # the bytes that the instruction reads there
+        self.hpa = 0  # of the place in the page that stands in
 
 
 class OnCpu:
-    """One VM's. guest: its vmm.emulation.access.GuestCpu."""
+    """Executes instructions of one VM. guest: its vmm.emulation.access.GuestCpu."""
 
     def __init__(self, guest):
         self._guest = guest
         self._vm = guest.vm
         self._operands = Operands(guest)
         self._free = []  # pages of the monitor's, hpa
-        self._laid = {}  # gpa of a page: hpa
-        self._undo = []  # what Ept.lift() takes, last first: a later lay() may use an earlier one's tables
+        self._laid = {}  # {gpa of a page: hpa of the one that stands in for it}
+        self._undo = []  # for Ept.lift(), the last first: a later lay() may use an earlier one's tables
         self._places = []
 
     def execute(self, vcpu, code, answer):
@@ -75,10 +75,10 @@ class OnCpu:
             return self._load_ss(vcpu, operands[0], answer)
         places = self._find(vcpu, operands, answer)
         if not places:
-            raise DecodeError("it accesses memory that it is not known for: %s" % bytes(code).hex())
+            raise DecodeError("it accesses other memory than its known operands: %s" % bytes(code).hex())
         pages = {place.gpa & PAGE_MASK for place in places}
         if len(pages) + len(self._laid) > _MOST:
-            raise DecodeError("it accesses more than %d pages that are no RAM" % _MOST)
+            raise DecodeError("it accesses more than %d pages outside RAM" % _MOST)
         try:
             while len(self._free) < len(pages):
                 self._free.append(self._vm.take_page())
@@ -101,7 +101,7 @@ class OnCpu:
         return vcpu.stepper.step(None, RWX, self._done)
 
     def _find(self, vcpu, operands, answer):
-        """The places that have no page standing in yet."""
+        """The operands' places outside RAM, or with an answer, whose pages have no page standing in for them yet."""
         places = []
         for operand in operands:
             pieces = self._guest.memory.operand(operand.segment, operand.offset, operand.size, operand.access)

@@ -38,7 +38,7 @@ class Operand:
 
     @property
     def access(self):
-        """As vmm/memory/paging.py says it."""
+        """The kind as an access of vmm/memory/paging.py: WRITE, or 0 for a read."""
         return WRITE if self.kind in (UPDATE, STORE) else 0
 
 
@@ -219,12 +219,12 @@ class Operands:
         modrm = code[at]
         what = self._what(insn.bits, modrm) if modrm < 0xC0 else None
         if what is None:
-            raise DecodeError("not an access that is known: %s" % bytes(code).hex())
+            raise DecodeError("the access is not known: %s" % bytes(code).hex())
         sizes = what[: what.index(" ")]
         letter = sizes[self._pp] if len(sizes) == 4 else sizes
         kind = _KINDS.index(what[-1])
         if letter == "-":
-            raise DecodeError("not an access that is known: %s" % bytes(code).hex())
+            raise DecodeError("the access is not known: %s" % bytes(code).hex())
         if self.opcode == 0x17E and self._pp == 2:
             kind = READ  # MOVQ xmm, m64; the others store
         size, unit = self._bytes(letter, insn.bits)

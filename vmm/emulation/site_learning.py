@@ -1,4 +1,4 @@
-"""How an instruction gets into the cache of sites.py: once for each place in a guest's code, and when that changes."""
+"""Fills the cache of sites.py: decodes the instruction at RIP, and records what the decoding depends on."""
 
 import micropython
 from micropython import const
@@ -28,12 +28,12 @@ from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_DB, RIGHTS_L
 from vmm.vtx.x86 import PAGE
 
 SITES = const(64)
-WORDS = const(36)  # of a site: 14, three levels of four, four times two of code
+WORDS = const(36)  # of a site: 14, three levels of paging with 4 each, 4 pairs of code; 2 spare
 
 
 @micropython.viper
 def _place(sites: int, site: int, vcpu) -> int:
-    """The gpa of the instruction at RIP, below 0 where there is none; into the site how it was translated."""
+    """The gpa of the instruction at RIP, negative where there is none; records in the site how it was translated."""
     f = ptr32(vcpu)
     c = ptr32(site)
     rights = int(f[CS_RIGHTS])
@@ -44,7 +44,7 @@ def _place(sites: int, site: int, vcpu) -> int:
     vcpu.want(WANT_PAGING)
     if rights & RIGHTS_L:
         if not f[ENTRY_CONTROLS] & ENTRY_IA32E_MODE_GUEST:
-            return -1  # a bit without effect
+            return -1  # CS.L has no effect outside IA-32e mode
     else:
         mode = int(paging_mode(vcpu))
         base = int(f[CS_BASE])

@@ -1,6 +1,6 @@
 """Accesses of sites.py's instructions to pages that are no device's: RAM, unclaimed memory, or a policy's value.
 
-Each function takes `sites`, the address of the words that all sites of a guest share. The page is the one in there.
+Each function takes `sites`, the address of the words that all sites of a guest share. The page is HEAD_PAGE's.
 """
 
 import micropython
@@ -10,27 +10,29 @@ from vmm.vtx.frame import GPA
 
 # Words at `sites`, before the sites themselves: host address of the RAM (two), its size, and
 HEADER = const(10)  # words in all
-HEAD_PAGE = const(3)  # number of the operand's page, where any page may be answered for
+HEAD_PAGE = const(3)  # number of the operand's page, in a handler for any page
 HEAD_OPEN = const(4)  # pages from gpa 0 on that the monitor may access for the guest
-HEAD_VALUE = const(5)  # of an immediate operand: what learn() tells besides the number
-HEAD_PLACE = const(6)
-HEAD_ANSWER = const(8)  # two words: what answer() was given
+HEAD_VALUE = const(5)  # learn()'s immediate operand
+HEAD_PLACE = const(6)  # learn()'s SITE_OPERAND
+HEAD_ANSWER = const(8)  # two words: the value that answer() was given
 
 
 @micropython.viper
 def ones(sites: int, miss, offset: int, size: int) -> int:
+    """A read of an unclaimed page: all ones, counted by miss(gpa of the page)."""
     miss(int(ptr32(sites)[HEAD_PAGE]) << 12)
     return -1 if size == 8 else 0xFFFFFFFF
 
 
 @micropython.viper
 def dropped(sites: int, miss, offset: int, size: int, value):
+    """A write to an unclaimed page: no effect, counted by miss(gpa of the page)."""
     miss(int(ptr32(sites)[HEAD_PAGE]) << 12)
 
 
 @micropython.viper
 def peek(sites: int, offset: int, size: int) -> uint:
-    """RAM of the page in the header."""
+    """A read of RAM."""
     h = ptr32(sites)
     at = (int(h[0]) | int(h[1]) << 32) + (int(h[HEAD_PAGE]) << 12) + offset
     if size == 4:
@@ -45,6 +47,7 @@ def peek(sites: int, offset: int, size: int) -> uint:
 
 @micropython.viper
 def poke(sites: int, offset: int, size: int, value):
+    """A write to RAM."""
     h = ptr32(sites)
     at = (int(h[0]) | int(h[1]) << 32) + (int(h[HEAD_PAGE]) << 12) + offset
     if size == 1:
@@ -61,7 +64,7 @@ def poke(sites: int, offset: int, size: int, value):
 
 @micropython.viper
 def answer(sites: int, access, vcpu, numbers: int, handler) -> int:
-    """Event.quick of MEMORY. access: sites.py's instruction, by answered() and replace()."""
+    """Event.quick of MEMORY. access: sites.py's _access() with answered() and replace() as the page's device."""
     n = ptr32(numbers)
     if n[0] != 1:
         return -1
@@ -74,6 +77,7 @@ def answer(sites: int, access, vcpu, numbers: int, handler) -> int:
 
 @micropython.viper
 def answered(sites: int, offset: int, size: int) -> uint:
+    """A read that gets the policy's value."""
     h = ptr32(sites)
     if size == 8:
         return uint(h[HEAD_ANSWER]) | uint(h[HEAD_ANSWER + 1]) << 32
@@ -82,6 +86,7 @@ def answered(sites: int, offset: int, size: int) -> uint:
 
 @micropython.viper
 def replace(sites: int, store, offset: int, size: int, value):
+    """A write of the policy's value instead of the guest's: to RAM, or by store(offset, size, value)."""
     h = ptr32(sites)
     answer = uint(h[HEAD_ANSWER])
     if size == 8:

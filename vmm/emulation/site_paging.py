@@ -1,10 +1,10 @@
-"""The place of a cached instruction (a site of vmm/emulation/sites.py): what identifies it, and whether that is
-unchanged.
+"""The key of a cached instruction (a site of vmm/emulation/sites.py): what its decoding depends on, and whether that
+is unchanged.
 
 A site holds RIP and CS, the mode of paging, the decoded instruction, and pairs of a gpa and the 32-bit word there: the
 paging-structure entries that map the code, and the code itself. walk() records the entries, keep_code() the code, and
-same() compares them. Unlike vmm/memory/paging.py, which translates for all others, this walker checks no rights and
-sets no flags.
+same() compares them. Unlike vmm/memory/paging.py, which translates for the rest of the monitor, this walker checks no
+rights and sets no flags.
 """
 
 import micropython
@@ -28,7 +28,7 @@ SITE_MODE = const(9)  # of paging: PAGING_...
 SITE_BASE = const(10)  # of CS
 SITE_OPERAND = const(11)  # as of fastmov.address()
 SITE_PLAIN = const(12)  # operand without index in 64-bit mode: bit 31, displacement << 8, word of the frame
-SITE_PAIRS = const(14)  # gpa, and the 32-bit word that must be there
+SITE_PAIRS = const(14)  # pairs of a gpa and the 32-bit word that must be there
 
 REFUSED = const(1 << 31)
 PRESENT = const(1)
@@ -53,9 +53,9 @@ def paging_mode(frame: ptr32) -> int:
 
 @micropython.viper
 def walk(sites: int, site: int, table: int, linear: int, mode: int) -> int:
-    """The gpa of `linear`, after the entries that lead to it are kept; -1 where it is not in the RAM from gpa 0.
+    """The gpa of `linear`, or -1 where it is not in the RAM from gpa 0. Records the entries that map it in the site.
 
-    table: gpa of the first table, or what a PDPTE names.
+    table: gpa of the first table; with PAE of the page directory.
     """
     c = ptr32(site)
     c[SITE_END] = 0
@@ -129,13 +129,13 @@ def plain(operand: int) -> int:
         return 0
     word = (operand & 31) << 1
     if word == BASE_NONE << 1:
-        word = REASON + 1  # high half of a small number: 0
+        word = REASON + 1  # no base: the upper half of the exit reason is always 0
     return 1 << 31 | operand >> 15 << 8 & 0xFFF00 | word
 
 
 @micropython.viper
 def keep_code(site: int, gpa: int, code: int, length: int):
-    """The words of the code behind the pairs that the site has."""
+    """Append the words of the code to the site's pairs."""
     c = ptr32(site)
     at = (int(c[SITE_END]) >> 2) + SITE_PAIRS
     end = gpa + length
@@ -150,7 +150,7 @@ def keep_code(site: int, gpa: int, code: int, length: int):
 
 @micropython.viper
 def same(sites: int, site: int, vcpu) -> int:
-    """Whether all that a site was decoded by is what it was, its RIP and CS excepted: 1, else 0."""
+    """1 where all that the site's decoding depends on is unchanged, else 0. RIP and CS are compared elsewhere."""
     h = ptr32(sites)
     c = ptr32(site)
     f = ptr32(vcpu)

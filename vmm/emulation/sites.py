@@ -1,4 +1,4 @@
-"""A cache of decoded instructions that access a page by an exit, by their place in the code.
+"""A cache of decoded instructions whose memory access exits, by their place in the code.
 
 A driver accesses a device's registers from few places. A site keeps a decoded instruction and all that its decoding
 depended on: mode, base of CS, the page-table entries that map the code, its bytes (site_paging.py). While these are
@@ -7,11 +7,11 @@ unchanged the instruction is executed without being decoded; else it is decoded 
 fastops.py knows is cached as one for the slow path, which all instructions of a guest with enabled breakpoints take.
 
 Limits: code within one page, in the RAM from gpa 0; an operand on two pages takes the slow path; a locked access to RAM
-is one step for a guest of one vCPU only (a device's registers are the monitor's in any case). Rights of the code's page
-are not checked, since the CPU has just fetched from it; nor those of the operand's, which it translated before it
+is atomic only in a guest of one vCPU (a device's registers are accessed by the monitor alone). The rights of the code's
+page are not checked, since the CPU has just fetched from it; nor those of the operand's, which it translated before it
 exited.
 
-_access() is one long function: a call costs 200 ticks, as much as a third of a whole access.
+_access() is one long function: a call costs 200 ticks, a third of a whole access.
 """
 
 import micropython
@@ -81,11 +81,11 @@ _OPERANDS = const(EPT_LINEAR_VALID | EPT_TRANSLATED)
 
 
 class Sites:
-    """Those of one guest.
+    """The sites of one guest.
 
-    ram, size: host address and bytes of its RAM from gpa 0. open_: whether that RAM may be accessed in the guest's
-    place, where it has exited. learn(vcpu): the number of the instruction at RIP, 0 for none,
-    after told(). words: address of what is kept.
+    ram, size: host address and bytes of its RAM from gpa 0. open_: whether the monitor may access that RAM for an
+    instruction of the guest that has exited. learn(vcpu): calls told() and returns the number of the instruction at
+    RIP, 0 for none. words: address of the words that the functions take as `sites`.
     """
 
     def __init__(self, ram, size, open_, learn):
@@ -103,13 +103,13 @@ class Sites:
         _set(self.words, word, value)
 
     def told(self, immediate, operand):
-        """What learn() found besides the number: fastops.encode()."""
+        """Keep what learn() found besides the number: the other two results of fastops.encode()."""
         self._put(HEAD_VALUE, immediate)
         self._put(HEAD_PLACE, operand)
 
     @property
     def page(self):
-        """Number of the page that an access is to, where any page is answered for."""
+        """Number of the page that is accessed, in a handler for any page."""
         return _get(self.words, HEAD_PAGE)
 
     @page.setter
@@ -137,7 +137,7 @@ class Sites:
         """
         return bind(_general, self.words, _access, below.get, beyond.get, others, slow, self._learn)
 
-    def nobody(self, miss):
+    def unclaimed(self, miss):
         """Return (read, write) for unclaimed pages. miss(gpa of the page): counts it."""
         return bind(ones, self.words, miss), bind(dropped, self.words, miss)
 
@@ -178,7 +178,10 @@ def _unknown(vcpu) -> int:
 
 @micropython.viper
 def _before(site: int, vcpu) -> int:
-    """The offset of the operand in its page; not 0 where that is not known."""
+    """The offset of the operand in its page, or 1 where it cannot be computed.
+
+    An exit with offset 0 is the operand's beginning, or its part on the second of two pages.
+    """
     c = ptr32(site)
     f = ptr32(vcpu)
     operand = int(c[SITE_OPERAND])
@@ -214,7 +217,7 @@ def _length(sites: int, same, remember, learn, shift: int, vcpu) -> int:
         known = 0
 
 
-# same() for 64-bit mode and fastmov.load() are repeated here: a call costs 200.
+# same() for 64-bit mode and fastmov.load() are repeated here: a call costs 200 ticks.
 @micropython.viper
 def _access(sites: int, read, write, slow, learn, vcpu) -> int:
     h = ptr32(sites)

@@ -50,7 +50,7 @@ class Ways:
                 whole = False
             else:
                 wide.append((base >> 12, end - base >> 12, device))
-        absent = self._sites.nobody(self._bus.miss)
+        absent = self._sites.unclaimed(self._bus.miss)
         for page in parts:
             self._enter(page, self._shared(parts[page], absent))
         self.others[1] = absent

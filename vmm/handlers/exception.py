@@ -11,7 +11,7 @@ from micropython import const
 from vmm import verdict
 from vmm.fault import DB, DF, MC, PF
 from vmm.vtx import events
-from vmm.vtx.events import ERROR_CODE, HARDWARE_EXCEPTION, NMI, SOFTWARE_EXCEPTION, VALID
+from vmm.vtx.events import ERROR_CODE, HARDWARE_EXCEPTION, NMI, SOFTWARE_EXCEPTION, TYPE_VECTOR, VALID
 from vmm.vtx.frame import (
     DIRTY,
     DIRTY_ENTRY,
@@ -54,7 +54,7 @@ def exit(vcpu) -> int:
             vcpu.cr2 = vcpu.qualification
         f[RFLAGS] |= RFLAGS_RF  # so that a breakpoint on the instruction is not taken twice
         f[DIRTY] |= DIRTY_RFLAGS
-    f[ENTRY_INFO] = info & (ERROR_CODE | 0x7FF) | VALID
+    f[ENTRY_INFO] = info & (ERROR_CODE | TYPE_VECTOR) | VALID
     f[ENTRY_INFO + 2] = f[INTR_ERROR] if info & ERROR_CODE else 0
     f[ENTRY_INFO + 4] = length
     f[DIRTY] |= DIRTY_ENTRY

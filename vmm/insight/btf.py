@@ -130,7 +130,7 @@ class Btf:
         return struct.unpack("<" + "I" * count, self._memory.read(self._gpa + self._types + at, 4 * count))
 
     def part(self, at, vlen, size, column, value, name=None):
-        """The number of the part, of `size` bytes, whose u32 in a column is `value`; with `name` that is called so.
+        """The number of the part, of `size` bytes, whose u32 in a column is `value`; or that has the name `name`.
 
         -1 where there is none.
         """
@@ -161,7 +161,7 @@ class Btf:
             number += step + 1
 
     def text(self, offset):
-        """The string at an offset; bytes that are no ASCII as they would be in a repr."""
+        """The string at an offset; bytes that are no ASCII are escaped as in a repr."""
         if not offset:
             return ""
         if offset < self._since:

@@ -1,7 +1,8 @@
-"""Where the types of a name are in a BTF section: an index by hash of the kinds that a name can be asked for.
+"""An index by name of the types in a BTF section: a hash table of the kinds that are looked up by name.
 
-A slot holds which mark (vmm/insight/btf.py: one for 32 types) a type lies behind, so that 16 bits do; the types there
-are compared. Made at the first question, in one walk over all types; then a name takes the time of some 50 of them.
+A slot holds the number of the mark before the type (vmm/insight/btf.py: one for 32 types), so that 16 bits suffice; the
+types behind the mark are compared. The table is made at the first look-up, in one walk over all types; a look-up then
+compares some 50 of them.
 """
 
 import cpu
@@ -25,7 +26,7 @@ def indexed(kind):
 
 
 class Names:
-    """The index of one section: its host-physical addresses are given with each question, as memory may go."""
+    """The index of one section. It keeps no host-physical address: the guest's memory may be freed."""
 
     def __init__(self, types, length, strings, string_length, shape, marks, count):
         bits = _LEAST_BITS
@@ -44,20 +45,20 @@ class Names:
     def marks(self, name):
         """Yield the numbers of the marks behind which a type of this name may be; each once."""
         at = _hash_of(name, len(name)) & self._mask
-        said = []
+        yielded = []
         for _ in range(_PROBES):
             mark = self._slots[2 * at] | self._slots[2 * at + 1] << 8
             if not mark:
                 return
-            if mark not in said:
-                said.append(mark)
+            if mark not in yielded:
+                yielded.append(mark)
                 yield mark - 1
             at = at + 1 & self._mask
 
 
 @micropython.viper
 def _hash_of(name: ptr8, size: int) -> int:
-    """As _index() computes it."""
+    """The hash of a name, as _index() computes it."""
     value = 0
     i = 0
     while i < size:
@@ -76,7 +77,7 @@ def _index(types: int, length: int, strings: int, string_length: int, shape: ptr
     free = mask - (mask >> 3)
     while at < length:
         if count & (STRIDE - 1) == 0:
-            look()  # guests above that are due run now
+            look()  # due guests of higher priority preempt here
         record = ptr32(types + at)
         info = int(record[1])
         kind = info >> 24 & 31

@@ -1,4 +1,4 @@
-"""Walks over the records of a BTF section in place, in viper: what they say is checked in the step that reads it."""
+"""Walks over the records of a BTF section in place, in viper: each value is checked in the step that reads it."""
 
 import cpu
 import micropython
@@ -12,7 +12,7 @@ _LOOK = const(128)  # parts of a type between two looks for guests above: an enu
 
 @micropython.viper
 def scan(types: int, length: int, shape: ptr8, marks: ptr32) -> int:
-    """Count the types, and mark the offset of each 32nd; ~offset of the first broken type."""
+    """Count the types, and mark the offset of each 32nd; returns the count, or -1 - offset of the first broken type."""
     at = 0
     count = 0
     look = cpu.look
@@ -20,7 +20,7 @@ def scan(types: int, length: int, shape: ptr8, marks: ptr32) -> int:
         if at + RECORD > length:
             return -1 - at
         if count & (STRIDE - 1) == 0:
-            look()  # guests above that are due run now
+            look()  # due guests of higher priority preempt here
             marks[count // STRIDE] = at
         info = int(ptr32(types + at)[1])
         kind = info >> 24 & 31
@@ -110,7 +110,7 @@ def named(part: int, count: int, step: int, strings: int, string_length: int, si
 
 @micropython.viper
 def with_value(part: int, count: int, step: int, column: int, value: int) -> int:
-    """The number of the part, of `step` bytes, whose word in this column is `value`; -1: none."""
+    """The number of the part, of `step` bytes, whose u32 in a column is `value`; -1: none."""
     number = 0
     value &= 0xFFFFFFFF
     look = cpu.look

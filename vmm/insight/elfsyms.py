@@ -1,8 +1,8 @@
 """The symbol table of an ELF file that a guest booted (.symtab), read where the boot module lies.
 
-Each look-up reads the whole table, some 40 ticks a symbol. Addresses
-are those of the file. Limits: symbols of functions, objects and of no type that have a name and a section, or are
-absolute. Source: System V ABI, "Sections" and "Symbol Table".
+Each look-up reads the whole table, some 40 ticks a symbol. Addresses are those of the file. Limits: symbols of
+functions, objects and of no type that have a name and a section, or are absolute. Source: System V ABI, "Sections" and
+"Symbol Table".
 """
 
 import struct
@@ -21,7 +21,7 @@ _STT_FUNC = const(2)  # types up to this one are names of addresses
 _SHF_EXECINSTR = const(4)
 _LONGEST = const(512)
 _SAME = const(4096)  # symbols of one name
-_LOOK = const(128)  # symbols between two looks for guests above
+_LOOK = const(128)  # symbols between two calls of cpu.look()
 
 
 @micropython.viper
@@ -31,7 +31,7 @@ def _named(symbols: ptr8, at: int, size: int, entry: int, info: int, strings: pt
     left = 0
     while at + entry <= size:
         if left == 0:
-            look()  # guests above that are due run now
+            look()  # due guests of higher priority preempt here
             left = _LOOK
         left -= 1
         if (symbols[at + info] & 15) <= _STT_FUNC and (symbols[at + info + 2] | symbols[at + info + 3]):
@@ -185,7 +185,7 @@ class ElfSymbols:
         return self._text(name), address, end
 
     def similar(self, name):
-        """All names."""
+        """Names to choose the nearest from: all."""
         return [text for text, _, _ in self._all()]
 
     def starting(self, prefix):

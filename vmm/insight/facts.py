@@ -1,4 +1,4 @@
-"""What host tools need to read a guest's memory: where it lies, registers, VMCOREINFO of a Linux.
+"""Facts for host tools that read a guest's memory: where it lies, registers, VMCOREINFO of a Linux.
 
 pcanel dump, drgn, screenshot and view ask for it at the prompt, vm.dump() and vm.screenshot() hand it to the host.
 Registers are those of struct user_regs_struct, which a core file's NT_PRSTATUS has (Linux,
@@ -15,6 +15,7 @@ from vmm.vtx.x86 import MASK64
 
 _FIRST = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi")
 _NO_CALL = MASK64  # orig_rax: in no system call
+_WHY = "for pcanel"
 
 
 def registers(vcpu):
@@ -38,7 +39,7 @@ def of(vm):
     """A dict of numbers, texts and lists of them.
 
     segments: (gpa, size, hpa); vcpus: state, registers, cr3 of each; frames: their hpas; vmcoreinfo: the text of
-    VMCOREINFO, "" where the guest has none, and why says the reason; page_offset: gva of gpa 0 in a Linux's direct map,
+    VMCOREINFO, "" where the guest has none; why: the reason, then; page_offset: gva of gpa 0 in a Linux's direct map,
     or 0.
     """
     text, why, offset = "", "", 0
@@ -82,20 +83,20 @@ def screen(vm):
 
 
 def hold(vm):
-    """Pause a guest for a reader, who releases it later; returns whether that changed anything."""
+    """Pause a guest for a host tool, which releases it later; returns whether it ran before."""
     if vm.state not in (states.RUNNING, states.HALTED):
         return False
     vm.pause()
-    vm.why = "for pcanel"
+    vm.why = _WHY
     return True
 
 
 def release(vm):
     """Let a guest go on that hold() has paused, unless it was started or stopped meanwhile."""
-    if vm.state == states.PAUSED and vm.why == "for pcanel":
+    if vm.state == states.PAUSED and vm.why == _WHY:
         vm.resume()
 
 
 def ask(vms, name, what):
-    """(what(vm),) of the guest of a name, for an expression of the host; the names that there are where it is none."""
+    """(what(vm),) for the guest of a name, for an expression of the host; without such a guest the guests' names."""
     return (what(vms[name]),) if name in vms else sorted(vms)

@@ -1,11 +1,11 @@
-"""What a VM has to look inside its guest: vm.type(), vm.object(), vm.container_of(), vm.linux, vm.system.
+"""A VM's methods to look inside its guest: vm.type(), vm.object(), vm.container_of(), vm.linux, vm.system.
 
 Nothing is imported or read before its first use; what was found is forgotten when the guest starts anew.
 """
 
 
 class Inside:
-    """The part of vmm.vm.VM that knows what runs in the guest. starts: counts the guest's starts."""
+    """The part of vmm.vm.VM for what runs in the guest. starts: counts the guest's starts."""
 
     @property
     def kernel(self):
@@ -34,8 +34,10 @@ class Inside:
         return self.kernel.container_of(gva, type, member)
 
     def dump(self, file):
-        """Have the host write a core file of this guest, which drgn, crash and readelf open. The file's path is the
-        host's, from the directory of `pcanel run`. The guest stands still meanwhile, as it does for each line."""
+        """Have the host write a core file of this guest, which drgn, crash and readelf open.
+
+        file: a path on the host, from the directory of `pcanel run`. The guest stands still meanwhile.
+        """
         from vmm.debug import mailbox
         from vmm.insight import facts
 

@@ -7,12 +7,11 @@
     seqs         3 bytes each, big endian: the symbols' numbers in the order of names (Linux 6.2 on, and Debian's 6.1)
     offsets      i32: their addresses, in one of three forms (below)
 
-Nothing is copied and no index is made: names are found by binary search in `seqs`, addresses in `offsets`. Where things
-lie is read from VMCOREINFO (from Linux 6.0 on) or searched (kallsyms_search.py), their layout follows from what they
-contain: up to 6.3
-`offsets` is the first of the tables, from 6.4 on it comes behind the tokens. What the guest's tables say is checked
-before use; if they lie the names are wrong, or ValueError is raised. Source: Linux, scripts/kallsyms.c and
-kernel/kallsyms.c.
+Nothing is copied and no index is made: names are found by binary search in `seqs`, addresses in `offsets`. Where the
+tables lie is read from VMCOREINFO (from Linux 6.0 on) or searched (kallsyms_search.py); their layout follows from their
+contents: up to 6.3 `offsets` is the first of them, from 6.4 on it comes behind the tokens. The guest's tables are
+checked before use; if they are invalid the names are wrong, or ValueError is raised. Source: Linux, scripts/kallsyms.c
+and kernel/kallsyms.c.
 """
 
 import struct
@@ -62,11 +61,12 @@ def _last(offsets: ptr32, count: int, form: int, target: int) -> int:
 
 
 def align_up(gva, to):
+    """The first multiple of `to`, a power of two, from gva on."""
     return (gva + to - 1) & ~(to - 1)
 
 
 class Kallsyms:
-    """Names of a kernel. len() is their number. Addresses are unsigned gvas; names are text."""
+    """The symbols of a kernel. len() is their number. Addresses are unsigned gvas; names are text."""
 
     def __init__(self, image):
         """image: vmm.insight.vmcoreinfo.Image. ValueError says what is wrong with its tables."""
@@ -76,7 +76,7 @@ class Kallsyms:
         self._image = image
         self._count = count = struct.unpack_from("<I", image.view(image.symbol("kallsyms_num_syms"), 4))[0]
         if not 0 < count <= _MOST:
-            raise self._nonsense("%d symbols" % count)
+            raise self._invalid("%d symbols" % count)
         self._names_at = image.symbol("kallsyms_names")
         self._tokens_at = image.symbol("kallsyms_token_table")
         self._offsets_at = image.symbol("kallsyms_offsets")
@@ -93,8 +93,8 @@ class Kallsyms:
     def __len__(self):
         return self._count
 
-    def _nonsense(self, what):
-        return ValueError("the symbols of Linux %s make no sense: %s" % (self._image.release, what))
+    def _invalid(self, what):
+        return ValueError("the symbols of Linux %s are invalid: %s" % (self._image.release, what))
 
     # -- where things are
 
@@ -104,7 +104,7 @@ class Kallsyms:
         first = skip(names, 0, len(names), min(count, 256))
         end = skip(names, first, len(names), count - min(count, 256)) if first >= 0 else -1
         if end < 0:
-            raise self._nonsense("names end outside of memory")
+            raise self._invalid("names end outside of memory")
         number = (count + 255) >> 8
         for align in (4, 8):
             at = align_up(self._names_at + end, align)
@@ -114,7 +114,7 @@ class Kallsyms:
                 self._markers = markers
                 self._markers_end = at + 4 * number
                 return end
-        raise self._nonsense("no markers behind the names")
+        raise self._invalid("no markers behind the names")
 
     def _find_form(self):
         image = self._image
@@ -162,11 +162,11 @@ class Kallsyms:
     def _sequence(self, seqs, i):
         number = seqs[3 * i] << 16 | seqs[3 * i + 1] << 8 | seqs[3 * i + 2]
         if number >= self._count:
-            raise self._nonsense("number %d of %d" % (number, self._count))
+            raise self._invalid("number %d of %d" % (number, self._count))
         return number
 
     def _name(self, number):
-        """bytearray."""
+        """The name of a symbol, a bytearray; its type is in _out[0] then."""
         at = 4 * (number >> 8)
         markers = self._markers
         at = markers[at] | markers[at + 1] << 8 | markers[at + 2] << 16 | markers[at + 3] << 24
@@ -174,7 +174,7 @@ class Kallsyms:
         tokens = self._tokens
         length = spell(names, at, len(names), number & 255, tokens, len(tokens), self._index, self._out)
         if length < 1:
-            raise self._nonsense("symbol %d has no name" % number)
+            raise self._invalid("symbol %d has no name" % number)
         return self._out[1:length]
 
     def _address(self, number):
@@ -189,7 +189,7 @@ class Kallsyms:
         return offset if offset >= 0 else (self._base - 1 - offset) & self._image.mask
 
     def _target(self, gva):
-        """What _last() compares: small integers in the order of addresses."""
+        """The number that _last() compares: a small integer in the order of addresses."""
         if self._form == SELF:
             return gva - self._offsets_at
         return gva - self._base
@@ -204,7 +204,7 @@ class Kallsyms:
             self._seqs, self._count, names, len(names), self._markers, tokens, len(tokens), self._index, name, len(name)
         )
         if at < 0:
-            raise self._nonsense("the order of names leads outside of the names")
+            raise self._invalid("the order of names leads outside of the names")
         return at
 
     def _containing(self, needle):
@@ -215,7 +215,7 @@ class Kallsyms:
             yield number, self._out[1:length]
 
     def _called(self, key):
-        """The number of each symbol of a name (bytes), by address. All names are looked at."""
+        """The number of each symbol of a name (bytes), by address. All names are compared."""
         for number, _ in self._found(next_called, key, len(key)):
             yield number
 
@@ -237,7 +237,7 @@ class Kallsyms:
                 break
 
     def _numbers(self, name):
-        """The numbers of all symbols of a name; by address, or in an order of the table's."""
+        """The numbers of all symbols of a name; by address, or in the order of `seqs`."""
         key = name.encode()
         found = []
         if self._seqs is None:
@@ -281,7 +281,7 @@ class Kallsyms:
             return None
         address = self._address(number)
         if address > gva:
-            raise self._nonsense("addresses are not in order")
+            raise self._invalid("addresses are not in order")
         first = number
         while first and number - first < _ALIASES and self._address(first - 1) == address:
             first -= 1
@@ -291,7 +291,7 @@ class Kallsyms:
         return _text(self._name(first)), address, end
 
     def similar(self, name):
-        """Names that `name` may have been meant for."""
+        """Names to choose the nearest from: some that begin as `name` does, or its neighbours by name."""
         key = name.encode()
         if self._seqs is None:
             texts = []
@@ -320,11 +320,11 @@ class Kallsyms:
             yield _text(text), self._address(number)
 
     def containing(self, part):
-        """(name, address) of each symbol with `part` in its name, by address. All names are looked at."""
+        """(name, address) of each symbol with `part` in its name, by address. All names are compared."""
         for number, text in self._containing(part.encode()):
             yield _text(text), self._address(number)
 
 
 def _text(name):
-    """Guest's bytes as text that cannot disturb a terminal."""
+    """The guest's bytes as text without control characters."""
     return "".join([chr(byte) if 32 < byte < 127 else "?" for byte in name])

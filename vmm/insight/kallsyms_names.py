@@ -1,8 +1,8 @@
 """The names of kallsyms, compressed as they lie in the guest's memory: loops over them in viper.
 
-names, tokens and index are the tables that kallsyms.py describes; size and room are the bytes of the first two. In each
-loop a symbol's length is read and its tokens are followed, as far as that loop has to: a call for it would cost as much
-as all the rest of a symbol, of which a kernel has a hundred thousand. Source: Linux, kernel/kallsyms.c.
+names, tokens and index are the tables that kallsyms.py describes; size and room are the bytes of the first two. Each
+loop reads a symbol's length and spells its tokens itself, as far as it has to: a call would double the cost of a
+symbol, and a kernel has a hundred thousand. Source: Linux, kernel/kallsyms.c.
 """
 
 import cpu
@@ -10,8 +10,8 @@ import micropython
 from micropython import const
 
 LONGEST = const(512)  # characters of a name, with its type
-_LOOK = const(256)  # symbols whose lengths are read between two looks for guests above
-_LOOK_SPELLED = const(8)  # and whose names are spelled
+_LOOK = const(256)  # symbols between two calls of cpu.look(), where due guests of higher priority preempt
+_LOOK_SPELLED = const(8)  # the same where names are spelled
 
 
 @micropython.viper
@@ -37,7 +37,7 @@ def skip(names: ptr8, at: int, size: int, count: int) -> int:
 
 @micropython.viper
 def spell(names: ptr8, at: int, size: int, count: int, tokens: ptr8, room: int, index: ptr16, out: ptr8) -> int:
-    """Skip `count` symbols from offset `at` and spell the next into out: its length, or -1 for nonsense."""
+    """Skip `count` symbols from offset `at` and spell the next into out: its length, or -1 for invalid tables."""
     while True:
         if at + 2 > size:
             return -1
@@ -75,7 +75,7 @@ def next_containing(
 ) -> int:
     """The next symbol whose name contains needle[1:1 + needle[0]], spelled into out; its length, or 0 for none.
 
-    place: [offset, symbols to look at]; both go on behind what was looked at.
+    place: [offset, symbols left]; both are updated.
     """
     at = int(place[0])
     left = int(place[1])
@@ -132,7 +132,7 @@ def next_called(
 ) -> int:
     """Whether one of the next symbols is called key[:wanted]. place: as of next_containing().
 
-    A name is spelled as far as it agrees: for kernels without an order of names this is the way to one.
+    A name is spelled only as far as it agrees. For kernels without `seqs`.
     """
     at = int(place[0])
     left = int(place[1])
@@ -190,9 +190,9 @@ def lower_bound(
     key: ptr8,
     wanted: int,
 ) -> int:
-    """The place in seqs of the first name that is not before key[:wanted]; -1 for nonsense.
+    """The place in seqs of the first name that is not before key[:wanted]; -1 for invalid tables.
 
-    In one function, spelling only as far as names agree: called for each of 18 names spell() would cost twice as much.
+    One function, which spells only as far as names agree: spell() for each of 18 names would double its cost.
     """
     low = 0
     high = count

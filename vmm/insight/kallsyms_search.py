@@ -1,4 +1,4 @@
-"""Searches kallsyms in a Linux whose VMCOREINFO does not have its place: before Linux 6.0, or early in its boot.
+"""Finds kallsyms in a Linux whose VMCOREINFO does not say where it lies: before Linux 6.0, or early in its boot.
 
 The tables are found by what they contain, from `token_index` on, whose form is rare in other data: 256 offsets that
 begin with 0 and ascend by the length of a token. token_table ends before it, markers before that (or before `seqs`,
@@ -133,6 +133,7 @@ class Mapped:
         raise ValueError("the kernel's tables say %#x, which is outside its memory" % gva)
 
     def near(self, gva):
+        """As vmcoreinfo.Image.near()."""
         return _is_near(gva, self.bits)
 
 
@@ -167,7 +168,7 @@ def find(image, entry):
                     if _fits(found, entry):
                         return found
                 except ValueError:
-                    pass  # it only looked like that
+                    pass  # other data that resembles the tables
         at += 4
 
 
@@ -183,7 +184,7 @@ def _next(data, at):
 
 
 def _token_table(data, index):
-    """The offset of token_table, which token_index at offset `index` is of; -1: of none."""
+    """The offset of the token_table that belongs to the token_index at offset `index`; -1: there is none."""
     end = index - 1
     while end > index - 9 and not data[end]:
         end -= 1  # the last NUL, and padding
@@ -205,7 +206,7 @@ def _token_table(data, index):
 
 
 def _places(data, start, table, index, bits):
-    """Yield {name: gva}, as the tables before and behind may be meant. start: gva of data."""
+    """Yield {name: gva} for each layout that fits the tables before and behind these. start: gva of data."""
     width = bits >> 3
     words = table >> 2
     behind = _behind_markers(data, words, max(0, words - _SEQS))
@@ -217,7 +218,7 @@ def _places(data, start, table, index, bits):
         first -= 4
     groups = behind - (first >> 2)
     for names, number, count in _names(data, first, last, groups):
-        said = {
+        found = {
             "kallsyms_names": start + names,
             "kallsyms_num_syms": start + number,
             "kallsyms_token_table": start + table,
@@ -226,19 +227,18 @@ def _places(data, start, table, index, bits):
         base = number - width  # before Linux 6.4
         offsets = base - align_up(4 * count, width)
         if offsets >= 0 and _in_window(data, base, bits):
-            yield _with(said, start + offsets, start + base)
+            yield _with(found, start + offsets, start + base)
         offsets = index + _INDEX
         base = align_up(offsets + 4 * count, width)
         if base + width <= len(data):
-            yield _with(said, start + offsets, start + base if _in_window(data, base, bits) else None)
+            yield _with(found, start + offsets, start + base if _in_window(data, base, bits) else None)
 
 
-def _with(said, offsets, base):
-    said = dict(said)
-    said["kallsyms_offsets"] = offsets
+def _with(places, offsets, base):
+    places = dict(places, kallsyms_offsets=offsets)
     if base is not None:
-        said["kallsyms_relative_base"] = base
-    return said
+        places["kallsyms_relative_base"] = base
+    return places
 
 
 def _in_window(data, at, bits):
@@ -272,8 +272,7 @@ def _fits(known, entry):
 
 
 def release(known, image):
-    """What the kernel says of its version, or None: without CONFIG_KALLSYMS_ALL it is not known where. known: its
-    Kallsyms."""
+    """The kernel's release, or None: without CONFIG_KALLSYMS_ALL its place is not known. known: its Kallsyms."""
     for gva in known.lookup("linux_banner")[:1]:
         text = bytes(image.view(gva, len(_BANNER) + _RELEASE))
         if text.startswith(_BANNER):

@@ -7,12 +7,11 @@ from vmm.memory import look
 from vmm.vtx.x86 import EFER_LMA
 
 _FOUND = const(128)  # symbols remembered
-_PTI = 0x1000  # with page-table isolation, what CR3 has more in user mode
+_PTI = 0x1000  # bit of CR3 that is set in user mode with page-table isolation
 
 
 class Kernel:
-    """Of one start of a VM. symbols: vmm.insight.symbols.Symbols; space: the kernel's address space; types, which are
-    read at their first use: vmm.insight.types.Types."""
+    """The kernel of one run of a VM. symbols: vmm.insight.symbols.Symbols; space: the kernel's address space."""
 
     def __init__(self, vm, symbols):
         self.starts = vm.starts
@@ -31,7 +30,7 @@ class Kernel:
 
     @property
     def types(self):
-        """ValueError: the kernel has no BTF."""
+        """vmm.insight.types.Types, read at the first use. ValueError: the kernel has no BTF."""
         if self._types is None:
             start, stop = self.find("__start_BTF"), self.find("__stop_BTF")
             if start is None or stop is None:
@@ -44,7 +43,7 @@ class Kernel:
         return self._types
 
     def _space(self):
-        """The kernel's own page tables: those of the task that runs may be the few of user mode."""
+        """The address space of the kernel's own page tables: those in CR3 may be user mode's, which lack most of it."""
         vcpu = self.vm.vcpus[0]
         directory = self.symbol("init_top_pgt")
         for cr3 in (vcpu.cr3, vcpu.cr3 & ~_PTI):
@@ -141,7 +140,7 @@ class Kernel:
         return bool(around) and around[1] == gva
 
     def is_thunk(self, gva):
-        """Whether a function at an address stands for an indirect jump or a return (retpolines and their like)."""
+        """Whether a function at an address replaces an indirect jump or a return (retpolines and their like)."""
         around = self.symbols.around(gva)
         return bool(around) and "thunk" in around[0]
 

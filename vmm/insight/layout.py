@@ -30,7 +30,7 @@ class Member:
         self.count = count
 
     def value(self, data):
-        """What `data`, the bytes of the struct, have of it."""
+        """Its value in `data`, the bytes of the struct: a number, a tuple, a text or bytes."""
         at = self.offset
         if self.count is None:
             return struct.unpack_from(self.format, data, at)[0]
@@ -43,7 +43,7 @@ class Member:
 
 
 class Record:
-    """What was read: the members by name; gva_ is where it lies."""
+    """A struct that has been read: its members by name; gva_: its address."""
 
     def __init__(self, gva, values):
         self.gva_ = gva
@@ -61,8 +61,8 @@ class Record:
 
 
 class Layout:
-    """text: see above. word: bytes of a pointer, 4 or 8. align: the most that a member is aligned to; by default the
-    word, as in the ABI of i386, or 8. ValueError names what cannot be understood. size: bytes; members: in order."""
+    """text: see above. word: bytes of a pointer, 4 or 8. align: the largest alignment of a member; by default the
+    word, as in the ABI of i386, or 8. ValueError names what is invalid. size: bytes; members: in order."""
 
     def __init__(self, text, word=8, align=None):
         self.word = word

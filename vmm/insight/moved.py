@@ -1,10 +1,11 @@
-"""The names of a file whose kernel runs elsewhere than the file says: KASLR."""
+"""The symbols of a file whose kernel has been relocated (KASLR)."""
 
 
 class Moved:
-    """symbols: what answers for the file. Addresses from `least` on are `by` bytes further.
+    """The symbols of a file, an ElfSymbols or SystemMap, with addresses from `least` on moved by `by` bytes.
 
-    Those below are no places in the kernel's image but offsets of per-CPU variables, and constants.
+    Those below are no places in the kernel's image but offsets of per-CPU variables, and constants. Methods are those
+    of `symbols`.
     """
 
     def __init__(self, symbols, least, by):
@@ -16,6 +17,7 @@ class Moved:
         return len(self._symbols)
 
     def _there(self, gva):
+        """Where an address of the file is in the guest."""
         return gva + self._by if gva >= self._least else gva
 
     def lookup(self, name):

@@ -3,10 +3,10 @@
     >>> task = vm.object("struct task_struct", 0xffff888003d48000)
     >>> task.comm, task.pid, task.mm.pgd
 
-A name of this module's own ends in "_", so that no member hides it: type_, gva_, value_, container_(). What a member is
-becomes of its type: numbers and bools are Python's, an array of char is a str up to its NUL (bytes where it is no
-text), an enum has a name, a pointer to a struct is followed by ".". Everything is read when it is asked for. ValueError
-says which address cannot be read; a list that does not end is cut off with ValueError.
+Attributes other than members end in "_", so that no member hides them: type_, gva_, value_, container_(). A member's
+value follows from its type: numbers and bools are Python's, an array of char is a str up to its NUL (bytes where it is
+no text), an enum has a name, a pointer to a struct is followed by ".". Members are read on access. ValueError says
+which address cannot be read; a list that does not end is cut off with ValueError.
 """
 
 from micropython import const
@@ -24,6 +24,7 @@ from vmm.insight.type import (
     TEXT,
     UNSIGNED,
 )  # fmt: skip
+from vmm.vtx.x86 import MASK64
 
 _LISTED = const(65536)  # entries of a list
 _STRING = const(4096)  # bytes
@@ -64,6 +65,7 @@ def _scalar(type, how, number, bits):
 
 
 def text(data):
+    """Bytes up to their NUL as a str, or as bytes where they are no UTF-8."""
     end = data.find(b"\0")
     if end >= 0:
         data = data[:end]
@@ -114,7 +116,7 @@ class Enumerated:
 
 
 def _member(type, name):
-    """type.member(name); AttributeError for what only Python itself asks for, and for types without members."""
+    """type.member(name); AttributeError for names that only Python itself looks up, and for types without members."""
     if name.startswith("__") and name.endswith("__") or not (type.how or type.prepare()) == COMPOUND:
         raise AttributeError("%s has no member %s" % (type.declare(), name))
     return type.member(name)
@@ -227,7 +229,7 @@ class Object:
         return repr(value)
 
     def _brief(self):
-        """In one line: all of it where it is small."""
+        """One line: its members where there are few, else "{...}"."""
         parts = []
         for member in self.type_.members():
             if len(parts) == 4:
@@ -347,7 +349,7 @@ def container_of(types, space, gva, type, member):
     """The struct of a type (its name, or a Type) whose member is at gva."""
     if isinstance(type, str):
         type = types.type(type)
-    return Object(type, space, gva - type.offset(member) & 0xFFFFFFFFFFFFFFFF)
+    return Object(type, space, gva - type.offset(member) & MASK64)
 
 
 def entries(types, space, head, type, member):
@@ -373,6 +375,6 @@ def _chain(types, space, head, gva, end, type, member):
         if count == power:
             seen, power = gva, 2 * power
         following = space.number(gva, 8)
-        yield Object(type, space, gva - offset & 0xFFFFFFFFFFFFFFFF)
+        yield Object(type, space, gva - offset & MASK64)
         gva = following
         count += 1

@@ -1,7 +1,7 @@
 """A kernel's per-CPU variables, and which of its processors a vCPU is.
 
-Each processor has a copy of the section of per-CPU variables; __per_cpu_offset[n] is what is added to a variable's
-symbol, which is an offset itself up to Linux 6.14. In the kernel it is the GS base, in user mode IA32_KERNEL_GS_BASE.
+Each processor has a copy of the section of per-CPU variables; __per_cpu_offset[n] is added to a variable's symbol,
+which is an offset itself up to Linux 6.14. In the kernel it is the GS base, in user mode IA32_KERNEL_GS_BASE.
 Source: Linux, arch/x86/include/asm/percpu.h.
 """
 
@@ -16,7 +16,7 @@ _MOST = const(8192)  # processors
 
 
 class PerCpu:
-    """Of one kernel (vmm.insight.kernel.Kernel)."""
+    """The per-CPU variables of one kernel (vmm.insight.kernel.Kernel)."""
 
     def __init__(self, kernel):
         self._kernel = kernel
@@ -26,7 +26,7 @@ class PerCpu:
         self._types = {}  # name: Type
 
     def base(self, number):
-        """What is added to a symbol for processor `number`."""
+        """The offset of processor `number`, to be added to a symbol."""
         if not 0 <= number < self.count:
             raise ValueError("the guest's kernel has no processor %d: they are 0 to %d" % (number, self.count - 1))
         return self._kernel.space.number(self._offsets + 8 * number, 8)
@@ -35,7 +35,7 @@ class PerCpu:
         """The kernel's number of a vCPU. ValueError: the kernel has not set it up yet."""
         bases = [vcpu.read(GUEST_GS_BASE), vcpu.msr(IA32_KERNEL_GS_BASE)]
         if vcpu.cpl:
-            bases.reverse()  # the other is the program's own; in the kernel too, for some instructions of its entry
+            bases.reverse()  # the other base is the program's; also during the kernel's entry, until SWAPGS
         offsets = [self.base(number) for number in range(self.count)]
         for base in bases:
             if base in offsets:
@@ -47,7 +47,7 @@ class PerCpu:
         return self._kernel.symbol(name) + self.base(number) & MASK64
 
     def type(self, name):
-        """Its Type, which BTF has of these variables only."""
+        """The Type of a per-CPU variable: BTF has the types of these variables only."""
         type = self._types.get(name)
         if type is None:
             types = self._kernel.types

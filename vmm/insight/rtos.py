@@ -32,6 +32,8 @@ TASK = Layout(
 
 
 class Rtos(System):
+    """vm.system of a guest that runs guests/rtos: tasks by their control blocks, TASK."""
+
     word = 4
     columns = ("PRI", "BASE", "STACK", "SWITCHES", "WAITS")
 

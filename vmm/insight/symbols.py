@@ -6,9 +6,9 @@
     'default_idle+0xb'
     >>> vms['linux'].symbols.search("do_sys_open*")
 
-A Linux guest's come from its own memory (vmm/insight/kallsyms.py), another's from the ELF file that it booted
-(vmm/insight/elfsyms.py), either's from the file that `symbols` in its description names. They are read at the first
-use, and again after the guest has started anew.
+The symbols of a Linux guest are read from its own memory (vmm/insight/kallsyms.py), those of another from the ELF file
+that it booted (vmm/insight/elfsyms.py); a file that `symbols` in the description names replaces either. They are read
+at the first use, and again after the guest has started anew.
 """
 
 from vmm.insight import elfsyms, kallsyms, vmcoreinfo
@@ -62,7 +62,7 @@ def nearest(name, names, count=_NEAR):
 
 
 def _parts(pattern):
-    """What a pattern begins with, and its longest piece, without * and ?."""
+    """(the text before the first * or ? of a pattern, its longest text without these)."""
     pieces = pattern.replace("?", "*").split("*")
     longest = ""
     for piece in pieces:
@@ -72,9 +72,9 @@ def _parts(pattern):
 
 
 class Symbols:
-    """Of one VM. symbols[name]: gva; KeyError names the nearest symbols, or says that several have the name.
+    """One VM's symbols. symbols[name]: gva; KeyError names the nearest symbols, or says that several have the name.
 
-    Each of them raises ValueError where the guest has no symbols now: it says why.
+    Every method raises ValueError where the guest has no symbols now, and says why.
     """
 
     def __init__(self, vm):
@@ -83,7 +83,7 @@ class Symbols:
         self._starts = -1
 
     def _load(self):
-        """What answers now: kallsyms.Kallsyms or elfsyms.ElfSymbols."""
+        """The source of the symbols now: a Kallsyms, ElfSymbols, SystemMap or Moved."""
         vm = self._vm
         vm.memory.size  # raises where the guest has been destroyed
         if not self.loaded:
@@ -94,7 +94,7 @@ class Symbols:
 
     @property
     def loaded(self):
-        """Whether they have been read in this life of the guest."""
+        """Whether they have been read in this run of the guest."""
         return self._source is not None and self._starts == self._vm.starts
 
     def forget(self):
@@ -134,7 +134,7 @@ class Symbols:
         return self._modules().is_data(name, gva)
 
     def _modules(self):
-        """Those of the modules of a Linux (vmm/insight/linux/module_symbols.py), or None."""
+        """The symbols of a Linux's modules (vmm/insight/linux/module_symbols.py), or None."""
         try:
             return self._vm.kernel.module_symbols
         except ValueError:
@@ -153,7 +153,7 @@ class Symbols:
 
     def __getattr__(self, name):
         """symbols.NAME, as symbols["NAME"], for names that are not those of these methods."""
-        if name.startswith("__"):  # Python itself asks
+        if name.startswith("__"):  # looked up by Python itself
             raise AttributeError(name)
         try:
             return self[name]
@@ -190,7 +190,7 @@ class Symbols:
         return self.text(found, gva) if found is not None else None
 
     def text(self, found, gva):
-        """An address as at() shows it, from what around() has found."""
+        """The text of an address as of at(); found: of around()."""
         name, start, _ = found
         if gva == start:
             return name
@@ -198,10 +198,10 @@ class Symbols:
         return "%s+%#x%s%s" % (name, gva - start, space, module)
 
     def behind(self, gva):
-        """What is printed behind an address: " do_idle+0x1c"; "" where symbols are not loaded. It never raises."""
+        """The text behind an address in messages: " do_idle+0x1c"; "" where symbols are not loaded. It never raises."""
         try:
             name = self.at(gva) if self.loaded else None
-        except (ValueError, MemoryError):  # the guest's tables have become nonsense; a report of a full heap needs none
+        except (ValueError, MemoryError):  # invalid tables; a full heap is reported without names
             name = None
         return " " + name if name else ""
 
@@ -231,8 +231,8 @@ class Symbols:
 
 
 def _source(vm):
-    """The file of the guest's description. Else Linux guests' own table; then the ELF file. Other guests: the other
-    way around."""
+    """The source of a VM's symbols: the file that its description names; else for a Linux its own table, or the ELF
+    file where that fails; for another guest the other way around."""
     if vm.config.get("symbols"):
         return _of_given(vm, vm.config["symbols"])
     linux = (vm.config.get("protocol") or "linux") == "linux"
@@ -246,7 +246,7 @@ def _source(vm):
 
 
 def _of_given(vm, name):
-    """A file for a Linux with KASLR is moved to where LSTAR says that the kernel is."""
+    """The symbols of a file of the description; of a Linux with KASLR moved to where LSTAR says that the kernel is."""
     if name not in vm.blobs:
         raise ValueError("guest %s has no symbols: there is no boot module %s" % (vm.name, name))
     blob = vm.blobs[name]
@@ -273,7 +273,7 @@ def _of_given(vm, name):
 
 
 def _of_linux(vm):
-    """By VMCOREINFO. Where that does not say it, or is not made yet, the tables are searched for."""
+    """A Linux's own table: by VMCOREINFO, or by a search where that does not have its place or does not exist yet."""
     entry = vmcoreinfo.entry_of(vm)
     image = None
     try:

@@ -1,8 +1,8 @@
 """Views of what a guest runs: vm.system, vm.tasks(). The base of a class for each system (docs/task-views.md).
 
-Linux has vm.linux. A view of another system is a class of a page, derived from System: rtos.py is one. It reads guest
-memory without effects, by symbols of the guest's ELF file and by layouts (layout.py). What it reads is the guest's, and
-may be nonsense: lists are bounded, and what is not mapped is a ValueError.
+Linux has vm.linux. A view of another system is a short class, derived from System: rtos.py is one. It reads guest
+memory without effects, by symbols of the guest's ELF file and by layouts (layout.py). The guest's data is not trusted:
+lists are bounded, and an address that is not mapped is a ValueError.
 """
 
 from micropython import const
@@ -27,7 +27,7 @@ class Task:
 
 
 class System:
-    """One guest's. A derived class has tasks(), saved() and, for what runs now, current().
+    """The view of one guest. A derived class has tasks(), saved() and, for what runs now, current().
 
     word: bytes of a pointer. columns: names of what Task.more has; formats: of each, "%s" where it is left out.
     """
@@ -53,7 +53,7 @@ class System:
         """(pc, sp) or (pc, sp, frame pointer) with which a task that does not run now goes on."""
         raise NotImplementedError("saved()")
 
-    # -- for people
+    # -- for users
 
     def ps(self):
         """The tasks, a table. The guest stands still while they are read, whatever its priority."""
@@ -61,7 +61,7 @@ class System:
 
     def _steadily(self, function, *args):
         try:
-            len(self.vm.symbols)  # the guest does not wait while they are loaded
+            len(self.vm.symbols)  # loaded before the guest is stopped
         except ValueError:
             pass  # a view may do without
         return self.vm.steadily(function, *args)
@@ -104,7 +104,7 @@ class System:
 
     @property
     def space(self):
-        """The address space that is read: the first vCPU's as it is now. A system with one for each process overrides
+        """The address space that is read: the first vCPU's present one. A view whose processes have their own overrides
         it."""
         return look.space(self.vm.vcpus[0])
 
@@ -122,6 +122,7 @@ class System:
         return self.space.number(self.at(where), size)
 
     def pointer(self, where):
+        """An unsigned number of `word` bytes at a symbol or an address."""
         return self.number(where, self.word)
 
     def text(self, gva, most=_TEXT):
@@ -148,7 +149,7 @@ class System:
 
     def list_(self, head, offset=0, ring=True):
         """Yield the gva of each node behind `head`, a symbol or an address: the pointer to the next node is at
-        `offset` in it. ring: the list ends where it comes back to its head, else at NULL. ValueError: it does not."""
+        `offset` in it. ring: the list ends at its head, else at NULL. ValueError where it does not end."""
         gva = first = self.at(head)
         for _ in range(_MOST):
             gva = self.pointer(gva + offset)
@@ -167,6 +168,6 @@ def of(vm, chosen):
         module, known = SYSTEMS[name]
         return getattr(__import__(module, None, None, [known]), known)(vm)
     raise ValueError(
-        'nobody has said what guest %s runs: system = "rtos" in its file, or vm.system = CLASS '
+        'it is not known what guest %s runs: system = "rtos" in its file, or vm.system = CLASS '
         "(docs/task-views.md); Linux has vm.linux" % vm.name
     )

@@ -13,12 +13,12 @@ from vmm.insight.kallsyms import DATA
 
 _LONGEST = const(600)  # bytes of a line
 _SAME = const(4096)  # symbols of one name
-_LOOK = const(512)  # bytes between two looks for guests above
+_LOOK = const(512)  # bytes between two calls of cpu.look(), where due guests of higher priority preempt
 
 
 @micropython.viper
 def _ending(text: ptr8, at: int, size: int, key: ptr8, wanted: int) -> int:
-    """From offset `at` on, where the next line begins that ends with key[:wanted] and a line feed; -1 for none."""
+    """The offset, from `at` on, of the next line that ends with key[:wanted] and a line feed; -1 for none."""
     last = key[wanted - 1]
     start = at
     look = cpu.look
@@ -97,7 +97,7 @@ class SystemMap:
         return False
 
     def _start(self, at):
-        """Where the line begins that an offset is in."""
+        """The offset at which the line of an offset begins."""
         least = max(0, at - _LONGEST)
         while at > least and self._text[at - 1] != 10:
             at -= 1
@@ -125,7 +125,7 @@ class SystemMap:
         return best[1], best[0], following[0] if following else None
 
     def similar(self, name):
-        """Names that begin as `name` does."""
+        """Names to choose the nearest from: those that begin as `name` does."""
         return [other for other, _ in self.starting(name[: max(3, len(name) // 2)])]
 
     def starting(self, prefix):

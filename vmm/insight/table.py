@@ -23,8 +23,8 @@ def _odd(data: ptr8, size: int) -> int:
 
 
 def plain(text):
-    """A guest's text without control characters, which would move the cursor of the terminal, or worse: "\\n" is a
-    backslash and an n, others are "\\x1b"."""
+    """A guest's text without control characters, which could control the user's terminal: "\\n" is a backslash and an
+    n, others are "\\x1b"."""
     data = text.encode()
     if not _odd(data, len(data)):
         return text
@@ -37,7 +37,7 @@ def plain(text):
 
 
 def shown(value):
-    """plain() of a guest's text, or of bytes that are none."""
+    """plain() of a guest's text, a str, or bytes where it is no text."""
     return plain("%s" % (value,))
 
 

@@ -10,7 +10,7 @@ from vmm.insight import objects
 from vmm.vtx.x86 import MASK64
 
 _MOST = const(65536)  # entries
-_NODES = const(1 << 17)  # of a tree that has few entries
+_NODES = const(1 << 17)  # nodes of a tree, which may have fewer entries
 _DEEPEST_RB = const(128)  # of 2^64 nodes
 _DEEPEST = const(24)
 _NODE = const(4096)  # an internal entry above it is a node
@@ -61,7 +61,7 @@ class XArray:
         self._count = node.member("slots").type.plain.length or 64
 
     def _slot(self, node, index):
-        """The entry of a node's slot; a sibling's is that of the slot which it names."""
+        """The entry of a node's slot; for a sibling entry that of the slot which it names."""
         entry = self._space.number(node + self._slots_at + 8 * index, 8)
         if entry & 3 == 2 and entry >> 2 < self._count:
             entry = self._space.number(node + self._slots_at + 8 * (entry >> 2), 8)
@@ -147,7 +147,7 @@ def maple(types, space, gva, type=None):
 def _maple(space, layouts, tree, entry, least, most, depth, left):
     """Yield (first, last, entry) below an entry that stands for a range.
 
-    The root has bit 1 set where it is a node; what a node has that is no leaf are nodes, without that mark.
+    The root has bit 1 set where it is a node; the slots of an inner node are nodes, without that mark.
     """
     if not depth and not (entry & 3 == 2 and entry > _NODE):
         if entry and not entry & 3 == 2:

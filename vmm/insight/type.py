@@ -67,8 +67,8 @@ class Member:
 
 
 class Type:
-    """A type. kind: of btf.py, 0 is void; name: without "struct"; size: bytes; target: of a pointer, array, typedef,
-    const, volatile or restrict; length: of an array."""
+    """A type. kind: of btf_kinds.py, 0 is void; name: without "struct"; size: bytes; target: of a pointer, array,
+    typedef, const, volatile or restrict; length: of an array."""
 
     def __init__(self, types, kind, name, size=0, target=None, length=0, at=-1):
         self._types = types
@@ -80,7 +80,7 @@ class Type:
         self._at = at
         self._parts = 0  # vlen
         self._flag = 0  # kind_flag
-        self.found = {}  # members by name, as far as they have been asked for
+        self.found = {}  # members by name, as far as they have been looked up
         self.how = UNKNOWN
         self.width = 0  # size, once `how` is known
         self.pointee = None  # of a pointer: target, once `how` is known
@@ -90,6 +90,7 @@ class Type:
 
     @property
     def target(self):
+        """The Type that a pointer points to, of an array's elements, or behind a typedef or qualifier."""
         if isinstance(self._target, int):
             self._target = self._types.by_id(self._target)
         return self._target
@@ -106,7 +107,7 @@ class Type:
 
     @property
     def size(self):
-        """Bytes; 0 of what has none."""
+        """Bytes; 0 for a type without a size."""
         total = 1
         plain = self.plain
         for _ in range(_DEEPEST):
@@ -149,7 +150,7 @@ class Type:
     # -- structs and unions
 
     def _part(self, index):
-        """Return Member number `index` as it stands."""
+        """Return Member number `index`, also one without a name."""
         name, target, offset = self._types.btf.words(self._at, 3 * index, 3)
         bits = 0
         if self._flag:
@@ -247,7 +248,7 @@ class Type:
     # -- as text
 
     def declare(self, name=""):
-        """As in C, with the name of what is declared."""
+        """The C declaration of something of this type; name: its name."""
         type = self
         for _ in range(_DEEPEST):
             if type.kind == PTR:

@@ -154,7 +154,7 @@ class Types:
         return found
 
     def _one(self, name, which, found):
-        """The one of several offsets that is meant."""
+        """The offset that `which` selects among several."""
         if which is None and len(found) > 1:
             sizes = ", ".join(["%d: %d bytes" % (i, self.btf.record(at)[4]) for i, at in enumerate(found)])
             raise ValueError("%d types are called %s (%s): say which=" % (len(found), name, sizes))

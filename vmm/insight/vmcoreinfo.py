@@ -28,7 +28,7 @@ _BELOW = const(1 << 24)  # of it before _stext: entry code, where that comes fir
 _NAMES = const(0x200)  # bytes of init_uts_ns in which its release is
 _MACHINES = b"x86_64", b"i686", b"i586"
 _TRIED = const(64)  # notes
-_PAGES = const(64)  # between two looks for guests above
+_PAGES = const(64)  # between two calls of cpu.look(), where due guests of higher priority preempt
 
 
 @micropython.viper
@@ -49,8 +49,8 @@ class Image:
     """A Linux kernel in guest memory. release: text, as `uname -r` says; bits: 32 or 64; mask: of its addresses."""
 
     def __init__(self, memory, text, changed=False):
-        """text: of the note, bytes. ValueError where it is not of a kernel in this memory. changed: what `uname` says
-        may have been changed."""
+        """text: of the note, bytes. ValueError where it is not of a kernel in this memory. changed: the release in
+        init_uts_ns may have been changed."""
         self._memory = memory
         self._text = b"\n" + text
         self.release = self.value("OSRELEASE")
@@ -66,7 +66,7 @@ class Image:
 
     @property
     def text(self):
-        """What the kernel says; a character that is no ASCII is a question mark."""
+        """The text of the note; a character that is no ASCII is a question mark."""
         return "".join([chr(byte) if byte == 10 or 32 <= byte < 127 else "?" for byte in self._text[1:]])
 
     def _value(self, key):
@@ -93,7 +93,7 @@ class Image:
         return self._value(b"SYMBOL(" + name.encode() + b")") is not None
 
     def view(self, gva, size, least=None):
-        """A memoryview of the image at a gva. least: this much will do, where memory ends. ValueError."""
+        """A memoryview of `size` bytes of the image at a gva; at least `least` where memory ends. ValueError."""
         gpa = (gva & self.mask) - self._shift
         for base, length, _ in self._memory.segments:
             if base <= gpa < base + length:
@@ -121,8 +121,8 @@ def _integer(text, base):
 def find(memory, entry):
     """Return the Image of the Linux that runs in a GuestMemory.
 
-    entry: entry_of(), which tells it from a kernel that was here before, or that a guest of this guest is.
-    ValueError where there is none; of several notes that are wrong the last one's reason.
+    entry: entry_of(), which distinguishes it from an earlier kernel, or one of a nested guest. ValueError where there
+    is none; of several notes that do not fit, it gives the last one's reason.
     """
     why = "there is no VMCOREINFO in guest memory: no Linux, or one that has only begun to boot"
     texts = []

@@ -1,4 +1,4 @@
-"""Loaders: a guest's boot modules into its memory, and its vCPU's first registers.
+"""Loaders: they copy a guest's boot modules into its memory and give its vCPU's initial registers.
 
 Every loader has load(memory, config, blobs, e820, rsdp) -> State and raises
 LoadError. `config` is the guest's JSON. A guest with firmware of its own has no loader: vmm/firmware.py.
@@ -11,7 +11,7 @@ __all__ = ("LoadError", "State", "load")
 
 
 def load(memory, config, blobs, e820, rsdp=0):
-    """Loads by config['protocol']. None for firmware: the vCPU is as after a reset."""
+    """Loads by config['protocol']; the State. None for firmware: the vCPU is as after a reset. Raises LoadError."""
     protocol = config.get("protocol", "linux")
     if protocol in FIRMWARE:
         return None

@@ -1,8 +1,8 @@
 """Interrupt vectors and service routines of a BIOS in a guest's memory, for programs that are entered in real mode.
 
-Each routine is a few bytes that ask the monitor by VMCALL (vmm/handlers/bios.py) and return; the timer's
-and the other interrupts' are whole. They lie where a PC has its BIOS, behind the MP table. Source: IBM PC/AT
-Technical Reference, "ROM BIOS".
+A service's routine asks the monitor by VMCALL (vmm/handlers/bios.py) and returns. The timer's also calls INT 1Ch and
+sends the EOI; the other interrupts' only send it. The routines lie where a PC has its BIOS, behind the MP table.
+Source: IBM PC/AT Technical Reference, "ROM BIOS".
 """
 
 import struct
@@ -13,7 +13,7 @@ SEGMENT = const(0xF000)
 CALLS = const(0x200)  # number of the VMCALL for interrupt 0; the others follow
 SERVICES = (0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1A)
 TIMER = const(0x08)
-TICKS = const(0x46C)  # in the BIOS data area: 18.2 a second
+TICKS = const(0x46C)  # gpa of the tick count in the BIOS data area, 18.2 a second
 
 _ROUTINES = const(0x2000)  # offset in the segment
 _SIZE = const(32)

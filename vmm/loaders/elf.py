@@ -19,7 +19,7 @@ _ET_EXEC = const(2)
 _ET_DYN = const(3)
 _MAX_SEGMENTS = const(64)
 
-# (header size, format from e_type, program header size)
+# From e_type to e_phnum.
 _EHDR64 = "<HHIQQQIHHH"
 _EHDR32 = "<HHIIIIIHHH"
 
@@ -41,7 +41,7 @@ class Elf:
     bits      32 or 64
     entry     e_entry as it stands
     segments  PT_LOAD headers whose memory size is not zero, file ranges checked
-    notes     (offset, bytes) of each PT_NOTE that the file has whole
+    notes     (offset, bytes) of each PT_NOTE that lies within the file
     """
 
     def __init__(self, name, blob):

@@ -11,9 +11,9 @@ from micropython import const
 from vmm.loaders.identity import TABLES, TABLES_SIZE, identity_map
 from vmm.loaders.place import Space
 from vmm.loaders.state import GDT, GDT_SIZE, GPRS, LoadError, State
-from vmm.vtx.x86 import PAGE
+from vmm.vtx.x86 import PAGE, RFLAGS_FIXED
 
-_SEGMENT = const(0x10000)  # what SP reaches
+_SEGMENT = const(0x10000)  # bytes that SP addresses
 _NUMBERED = {"d": 32, "w": 16, "b": 8}  # suffixes of r8 to r15
 _LEGACY = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
 _SELECTORS = ("cs", "ds", "es", "ss", "fs", "gs")
@@ -85,8 +85,8 @@ def set_registers(state, registers):
 def set_register(state, register, value):
     """Puts one register into `state`: a general one, ip, flags or, in real mode, a selector.
 
-    A byte (al, ah, spl, r8b) leaves the rest of its register alone; ax, eax, rax clear what is above them.
-    ValueError for a name that is none, and for a value that it cannot hold.
+    A byte (al, ah, spl, r8b) keeps the rest of its register; ax, eax, rax clear the bits above them.
+    ValueError for an unknown name, and for a value that the register cannot hold.
     """
     part = _part(register)
     bits = part[2] if part else 64 if register[:1] == "r" else 32 if register[:1] == "e" and register != "es" else 16
@@ -99,7 +99,7 @@ def set_register(state, register, value):
     elif name == "ip":
         state.rip = value
     elif name == "flags":
-        state.rflags = value | 2
+        state.rflags = value | RFLAGS_FIXED
     elif register in _SELECTORS and state.mode == "real":
         state.segment_real(register, value)
     else:

@@ -1,12 +1,12 @@
 """Linux x86 boot protocol: bzImage, and the vmlinux ELF that is inside it.
 
 A bzImage starts at its 64-bit entry where it has one, else at its 32-bit entry; a
-vmlinux starts at its ELF entry with the registers of the same protocol. One of a protocol
-before 2.10 (Linux 2.6.31), and what else has that header, is entered in real mode
-(setup16.py). Limits: no EFI hand-over, no setup_data; initrd and
-command line below 4 GiB.
-Source: Linux, Documentation/arch/x86/boot.rst and zero-page.rst; boot_params is the
-zero page, offsets below are in it and in the bzImage alike.
+vmlinux starts at its ELF entry with the registers of the same protocol. A bzImage of a
+protocol before 2.10 (Linux 2.6.31), a zImage, and any other program with that header that is
+loaded low are entered in real mode (setup16.py). Limits: no EFI hand-over, no setup_data;
+initrd and command line below 4 GiB.
+Source: Linux, Documentation/arch/x86/boot.rst and zero-page.rst. The offsets below hold in
+the zero page (boot_params) and in the bzImage alike.
 """
 
 import struct
@@ -165,7 +165,7 @@ def _load_vmlinux(space, name, blob, params):
     return "long" if image.bits == 64 else "protected", rip
 
 
-def _tell_screen(params):
+def _fill_screen_info(params):
     """screen_info: VGA's mode 3, its cursor at the start of the page."""
     params[_ORIG_VIDEO_MODE] = 3
     params[_ORIG_VIDEO_COLS] = 80
@@ -181,7 +181,7 @@ def _finish_params(space, config, blobs, e820, rsdp, cmdline, params):
         raise space.error("command line of %d bytes, the kernel takes %d" % (len(cmdline), limit))
     params[TYPE_OF_LOADER] = LOADER_UNDEFINED
     if (config.get("screen") or "off") != "off":
-        _tell_screen(params)
+        _fill_screen_info(params)
     struct.pack_into("<I", params, CMD_LINE_PTR, _CMDLINE)
     struct.pack_into("<Q", params, _SETUP_DATA, 0)
     struct.pack_into("<Q", params, _ACPI_RSDP_ADDR, rsdp)

@@ -53,7 +53,7 @@ def load(memory, config, blobs, e820, rsdp=0):
         raise space.error("Multiboot: no header in the first 8192 bytes, at offset 0x0")
     flags = struct.unpack_from("<I", blob, at + 4)[0]
     if flags & 0xFFFF & ~_KNOWN_REQUIREMENTS:
-        raise space.error("Multiboot: flags 0x%x ask for the unknown, at offset 0x%x" % (flags, at + 4))
+        raise space.error("Multiboot: flags 0x%x require unknown features, at offset 0x%x" % (flags, at + 4))
     if flags & _ADDRESS_FIELDS:
         entry, end = _load_by_fields(space, blob, at)
     else:

@@ -1,6 +1,6 @@
 """Where an image's parts may go: claims on the usable RAM of a guest's memory map.
 
-Limits: a claim lies in one RAM range; the number of claims is small, so a list does.
+Limits: a claim lies in one RAM range; claims are few, so a list is searched.
 """
 
 from micropython import const
@@ -8,7 +8,7 @@ from micropython import const
 from vmm.loaders.state import LoadError
 from vmm.memory.e820 import BIOS, EBDA, ONE_MIB, OPTION_ROMS, RAM, TABLES_END
 
-LOW_FLOOR = const(0x1000)  # what a boot protocol does not place lies no lower: null pointers, BIOS data
+LOW_FLOOR = const(0x1000)  # lowest gpa of what a boot protocol does not place: above null pointers and BIOS data
 _CHUNK = const(4096)
 _ZEROS = bytes(_CHUNK)
 
@@ -33,6 +33,7 @@ class Space:
         self._top = max([base + size for base, size, _ in e820])
 
     def error(self, text):
+        """A LoadError that names the image."""
         return LoadError("%s: %s" % (self._image, text))
 
     def _inside(self, base, end):
@@ -95,8 +96,8 @@ class Space:
     def put(self, base, data, size, what):
         """As copy, for a segment that may reach into the firmware's area below 1 MiB.
 
-        One that begins with its own ELF header often does. Where a PC has VGA memory and ROM, which
-        is where the tables are, nothing of it is loaded; no map gives the rest of that area to others.
+        A segment that begins with its own ELF header often does. Its parts over the EBDA, VGA memory and the
+        ACPI and MP tables are not loaded. The rest of that area is, although the map does not list it as RAM.
         """
         end = base + size
         if end <= EBDA or base >= ONE_MIB:

@@ -1,8 +1,8 @@
 """PVH: ELF kernels with the note XEN_ELFNOTE_PHYS32_ENTRY, entered in 32-bit protected mode with EBX at the start
 information (Linux with CONFIG_PVH, FreeBSD, NetBSD, Unikraft).
 
-ECX and the rest are 0, paging is off, segments are flat. Limits: one module, the initrd, which is `initrd` in the file;
-all below 4 GiB. Source: Xen, docs/misc/pvh.pandoc, xen/include/public/arch-x86/hvm/start_info.h.
+ECX and the rest are 0, paging is off, segments are flat. Limits: one module, `initrd` of the guest's file; all below
+4 GiB. Source: Xen, docs/misc/pvh.pandoc, xen/include/public/arch-x86/hvm/start_info.h.
 """
 
 import struct

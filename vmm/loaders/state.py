@@ -1,4 +1,4 @@
-"""The registers with which a loader starts the vCPU, in plain numbers.
+"""The registers with which a loader starts the vCPU, as plain integers.
 
 Access rights are in the VMCS format (SDM Vol. 3C, "Guest Register State"): type, S, DPL and P in bits 7:0, AVL 12, L
 13, D/B 14, G 15, unusable 16.
@@ -50,7 +50,7 @@ class State:
 
     selectors: of the flat code and data segments, which Linux expects at 10h and 18h, and
     kernels made for QEMU's Multiboot loader or GRUB at 8 and 10h. Control registers are
-    as the guest sees them; what VMX forces on top is the core's.
+    as the guest reads them, without the bits that VMX fixes.
     """
 
     def __init__(self, mode, rip, rsp=0, selectors=LINUX_SELECTORS):
@@ -109,4 +109,5 @@ class State:
 
     @property
     def rsp(self):
+        """gprs["rsp"]."""
         return self.gprs["rsp"]

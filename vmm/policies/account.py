@@ -1,4 +1,4 @@
-"""Costs and limits of a policy's calls: words that cpu.limited() counts in and obeys.
+"""Costs and limits of a policy's calls: words in which cpu.limited() counts, and whose limits it enforces.
 
 Also the flags that vmm/policies/link.py checks before it calls the function.
 """
@@ -16,11 +16,11 @@ CALL_HEAP = const(6)  # bytes
 FLAGS = const(8)
 PLAIN = const(10)  # 1: HANDLED only advances RIP (Event.plain)
 EVERY = const(12)  # the policy is called at each N-th exit; 0: at each
-SKIPPED = const(14)  # exits since it was asked
+SKIPPED = const(14)  # exits since the last call
 LEFT = const(16)  # calls that are left; 0: no limit
 _WORDS = const(18)
 
-# Bits of FLAGS: the policy is asked by vmm/policies/chain.py, the plain way.
+# Bits of FLAGS. While one is set, link.ask() leaves the call to Policy.ask().
 DETACHED = const(1 << 0)
 PASSES = const(1 << 1)  # it has paused the guest: not called again at that RIP
 LAST = const(1 << 2)  # after this call it is detached
@@ -34,9 +34,11 @@ class Account:
         self.address = uctypes.addressof(self.words)
 
     def get(self, word):
+        """The 64-bit value at an index."""
         return self.words[word] | self.words[word + 1] << 32
 
     def put(self, word, value):
+        """Set the 64-bit value at an index."""
         self.words[word] = value & 0xFFFFFFFF
         self.words[word + 1] = value >> 32
 

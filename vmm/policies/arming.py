@@ -1,6 +1,6 @@
 """The control and bitmap bits that attached policies need (vmm.policies.event.Needs), and what they were before.
 
-One class for each place that such bits lie in. CPUID and VMCALL always exit, and so does every port.
+CPUID and VMCALL always exit, and so does every port: they are not armed.
 """
 
 from micropython import const
@@ -25,7 +25,7 @@ _READ_BITS = const(1 << 2 | 1 << 1 | 1 << 0)
 
 
 class Arming:
-    """The arming of one VM: all its vCPUs alike. vcpus: a list; controls that they have now stay set in any case.
+    """The arming of one VM: all its vCPUs alike. vcpus: a list; the controls that are set now always stay set.
 
     base: exception bitmap without policies.
     """
@@ -35,7 +35,7 @@ class Arming:
         self._vcpus = vcpus
         self._exceptions = Counted(base)
         self._primary = Counted(vcpus[0].events.primary)
-        self.primary_bits = self._primary.bits  # the primary controls that are needed, by whatever vCPU
+        self.primary_bits = self._primary.bits  # the primary controls that any vCPU needs
         self._secondary = Counted(vcpus[0].read(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS))
         self._registers = Counted()
         self._msrs = {}  # (index, write): how many policies
@@ -84,12 +84,12 @@ class Arming:
             self._release(policy)
 
     def restarted(self):
-        """The guest starts anew."""
+        """Adapt to a guest that starts anew."""
         if self._by_task is not None:
             self._by_task.restarted()
 
     def _release(self, policy):
-        """Give the pages the rights back that a policy has removed."""
+        """Give the rights back to the pages from which a policy has taken them."""
         pages = policy.needs.pages
         self._end_steps()
         for page in pages:
@@ -104,20 +104,20 @@ class Arming:
             vcpu.stepper.reset()
 
     def all_exceptions(self, vcpu):
-        """Let each exception exit, for a step."""
+        """Let every exception exit, during a step."""
         vcpu.write(EXCEPTION_BITMAP, 0xFFFFFFFF)
         if self._fetches:
             _match(vcpu, 0, 0)
 
     def own_exceptions(self, vcpu):
-        """Let those exit that are needed. Source: SDM Vol. 3C, "Exception Bitmap"."""
+        """Let the exceptions exit that policies need. Source: SDM Vol. 3C, "Exception Bitmap"."""
         bits = self._exceptions.bits
         if self._by_task is not None:
             bits |= self._by_task.own_exceptions(vcpu)
         if self._fetches and not bits >> PF & 1:
             bits |= 1 << PF
-            told = vcpu.efer & EFER_NXE or vcpu.cr4 & CR4_SMEP
-            _match(vcpu, _FETCH_BITS if told else _READ_BITS, FETCH if told else 0)
+            reported = vcpu.efer & EFER_NXE or vcpu.cr4 & CR4_SMEP
+            _match(vcpu, _FETCH_BITS if reported else _READ_BITS, FETCH if reported else 0)
         vcpu.write(EXCEPTION_BITMAP, bits)
 
     @property
@@ -161,7 +161,7 @@ class Arming:
         return self._primary.bits | (self._by_task.own_controls(vcpu) if self._by_task is not None else 0)
 
     def primary(self, bits, count):
-        """`count` more, or less, of the monitor's parts need these primary processor-based controls."""
+        """Change by `count` how many parts of the monitor need these primary processor-based controls."""
         changed = self._primary.add(bits, count)
         if self._by_task is not None:
             self._by_task.always(self._primary.bits)
@@ -173,7 +173,7 @@ class Arming:
                 vcpu.events.set_primary(0, changed & ~self.own_primary(vcpu))
 
     def _changed_primary(self, changed):
-        """Set the primary controls that are needed now."""
+        """Update primary_bits; `changed`: the controls that are different now."""
         self.primary_bits = self._primary.bits | (self._by_task.controls if self._by_task is not None else 0)
         if changed & CONTROL_MONITOR_TRAP_FLAG:
             self._end_steps()
@@ -188,7 +188,10 @@ class Arming:
                 vcpu.write(SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, controls)
 
     def _change(self, policy, count, controls, exceptions):
-        """Everything except memory: needed by `count` more policies. controls, exceptions: those that ByTask has."""
+        """Change by `count` how many policies need what `policy` needs, except pages.
+
+        controls, exceptions: those that ByTask arms instead.
+        """
         needs = policy.needs
         on = count > 0
         if needs.ticks:
@@ -230,7 +233,8 @@ def _by_task(policy):
 
 
 def _match(vcpu, mask, match):
-    """Of which page faults the exception bitmap's bit says that they exit: of the others it says the opposite."""
+    """Set mask and match of the page-fault error code. Where error & mask == match, bit 14 of the exception bitmap
+    decides whether a page fault exits; elsewhere its complement does."""
     vcpu.write(PAGE_FAULT_ERROR_CODE_MASK, mask)
     vcpu.write(PAGE_FAULT_ERROR_CODE_MATCH, match)
 

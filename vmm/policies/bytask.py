@@ -4,11 +4,11 @@ These are controls of exits that every program causes again and again: single st
 INVLPG, page faults. At each switch of tasks, found by a hidden breakpoint as event SWITCH finds it, and where Linux
 changes the name of a task, a vCPU's controls become those of the policies whose task it runs now; so other tasks do not
 exit. Threads of a process and kernel threads are tasks as any other. The switch is seen at the first function that runs
-on behalf of the task that comes: some instructions before it are of that task, and are not stepped.
+on behalf of the next task: the few instructions of that task before it do not exit.
 
-Until Linux is known, it boots say, no task has a name, and nothing is armed; it is looked for from time to time. Where
-the kernel is known but its switch is not found, or a breakpoint there would have all the page stepped, the controls are
-armed for all tasks.
+Until Linux is known, while it boots say, no task has a name and nothing is armed; Linux is looked for every _POLL_MS.
+Where the kernel is known but its switch is not found, or where a breakpoint there would step the whole page, the
+controls are armed for all tasks.
 """
 
 from array import array
@@ -31,11 +31,11 @@ from vmm.vtx.frame import DIRTY, DIRTY_CONTROLS
 # Primary processor-based controls by their names (vmm/vtx/controls.py)
 CONTROLS = ("MONITOR_TRAP_FLAG", "RDTSC_EXITING", "CR3_LOAD_EXITING", "CR3_STORE_EXITING", "INVLPG_EXITING")
 EXCEPTIONS = 1 << PF
-_RENAMES = "__set_task_comm"  # Linux, fs/exec.c: whoever changes the name of a task comes here
-_LOOK_MS = const(20)
+_RENAMES = "__set_task_comm"  # Linux, fs/exec.c: called for each change of a task's name
+_POLL_MS = const(20)
 
-# Words: controls that are needed whichever task runs, how many ask, then of each vCPU the controls and the exceptions
-# that are needed now
+# Words: the controls that are needed whichever task runs, the number of handlers in _asks, then of each vCPU the
+# controls and the exceptions that are needed now.
 _ALWAYS = const(0)
 _COUNT = const(1)
 _VCPUS = const(2)
@@ -43,7 +43,7 @@ _FRAME_CONTROLS = const(frame.CONTROLS)
 
 
 class ByTask:
-    """One VM's. controls, exceptions: those that some policy needs."""
+    """The controls by task of one VM. controls, exceptions: those that any policy needs."""
 
     def __init__(self, arming, vm, always):
         """always: primary controls that are needed whichever task runs."""
@@ -62,14 +62,15 @@ class ByTask:
         return self._words[_VCPUS + 2 * vcpu.number]
 
     def own_exceptions(self, vcpu):
+        """The exceptions that a vCPU needs now: bits of the exception bitmap."""
         return self._words[_VCPUS + 2 * vcpu.number + 1]
 
     def always(self, controls):
-        """Which primary controls are needed whichever task runs."""
+        """Set the primary controls that are needed whichever task runs."""
         self._words[_ALWAYS] = controls
 
     def add(self, policy, controls, exceptions):
-        """A policy needs these while its task runs."""
+        """Arm these for a policy while its task runs."""
         self._users.append((policy, controls, exceptions))
         try:
             self._changed()
@@ -80,7 +81,7 @@ class ByTask:
             raise
 
     def remove(self, policy):
-        """Remove it; what only it needed is disarmed."""
+        """Remove a policy; what only it needed is disarmed."""
         self._users = [user for user in self._users if user[0] is not policy]
         self._changed()
         if not self._users or self._renames() != self._renamed:
@@ -101,7 +102,7 @@ class ByTask:
         self._settle_all()
 
     def _settle_all(self, vcpu=None):
-        """As a record: whichever vCPU it is, others may run the task that has another name now."""
+        """Settle all vCPUs. Also the record at a change of a task's name: another vCPU may run that task."""
         vm = self._vm
         if self._points and vm.hidden.quick is not None:
             vm.hidden.quick.abandon()
@@ -113,8 +114,11 @@ class ByTask:
         """Whether the names of tasks matter."""
         return any(["comm" in policy.filters for policy, _, _ in self._users])
 
-    def _watch(self, look=True):
-        """See the switches, the names where they matter, or the time until Linux is known; nothing without policies."""
+    def _watch(self, known=True):
+        """Watch switches, and names where they matter; until Linux is known, the time; without policies nothing.
+
+        known: whether Linux may be known; False after a start.
+        """
         points, self._points = self._points, []
         for point in points:
             point.detach()
@@ -123,10 +127,10 @@ class ByTask:
         self._renamed = self._renames()
         vm = self._vm
         try:
-            if look and self._known():
+            if known and self._known():
                 self._see_switches(vm.kernel)
             else:
-                self._point(TIME, self._look, {"ticks": cpu.tsc_hz // 1000 * _LOOK_MS})
+                self._point(TIME, self._poll, {"ticks": cpu.tsc_hz // 1000 * _POLL_MS})
         except BaseException:
             for point in self._points:
                 point.detach()
@@ -159,14 +163,14 @@ class ByTask:
     def _point(self, event, record, filters=None):
         self._points.append(attach(self._vm, event, Recorder("by task", record), filters or {}, False))
 
-    def _look(self, vcpu):
-        """Has Linux come up meanwhile?"""
+    def _poll(self, vcpu):
+        """Watch switches once Linux is known."""
         if self._known():
             self._watch()
             self._settle_all()
 
     def restarted(self):
-        """The guest starts anew: its tasks are gone, and so is the breakpoint at the switch."""
+        """Adapt to a guest that starts anew: its tasks are gone, and so is the breakpoint at the switch."""
         if self._users:
             self._everything(False)
             self._watch(False)
@@ -174,7 +178,7 @@ class ByTask:
 
 
 def _none(vcpu):
-    """A task of others: nothing is needed."""
+    """Another task: nothing is needed."""
     return 0
 
 
@@ -185,7 +189,7 @@ def _needs(controls: int, vcpu) -> int:
 
 @micropython.viper
 def _settle(words: int, asks, own_exceptions, vcpu):
-    """What a vCPU needs becomes that of the task that it runs."""
+    """Set a vCPU's controls and exceptions to what its current task needs."""
     w = ptr32(words)
     f = ptr32(vcpu)
     i = 0

@@ -24,6 +24,7 @@ class Chain:
         return self._all.policies
 
     def add(self, policy):
+        """Add a policy, which is asked after the others."""
         self._all = self._all.plus(policy)
         changed = {}  # id of a set before: (it, the set after), which its keys share
         if policy.keys is None:
@@ -33,6 +34,7 @@ class Chain:
         self._changed(policy)
 
     def remove(self, policy):
+        """Remove a policy, if it is there."""
         if policy not in self.policies:
             return
         self._all = self._all.less(policy)
@@ -70,7 +72,7 @@ class Chain:
 
 
 class _Asked:
-    """Policies that are called one after the other; it does not change, since an exit may be in the middle of it.
+    """Policies that are called one after the other. Immutable: an exit may be in the middle of it.
 
     One handler object stands before each `below`: it needs one slot of the table. exact: as link.before has it.
     """

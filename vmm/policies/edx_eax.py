@@ -13,7 +13,7 @@ def put(vcpu, value):
 
 
 def write(vcpu, value, handler):
-    """Let the handler of an instruction that writes EDX:EAX have `value` instead; it changes no register."""
+    """Run the handler of an instruction that writes EDX:EAX with `value` there; the guest's registers are restored."""
     rax, rdx = vcpu.rax, vcpu.rdx
     put(vcpu, value)
     try:

@@ -36,7 +36,7 @@ _USER_DATA = const(0xC0F3)
 
 
 class Entries:
-    """One guest's: vm.entries. For policies what vmm/policies/chain.py is for an exit reason's."""
+    """The SYSCALLs of one guest, vm.entries: the Chain (vmm/policies/chain.py) of policies on SYSCALL."""
 
     def __init__(self, vm):
         self.vm = vm
@@ -58,16 +58,18 @@ class Entries:
             raise ValueError("guest %s maps the page at %#x: its SYSCALLs cannot be watched" % (self.vm.name, ADDRESS))
 
     def add(self, policy):
+        """Add a policy, which is asked after the others; the first one changes IA32_LSTAR."""
         self._change(self.policies + (policy,))
         if len(self.policies) == 1:
             self._watch()
 
     def remove(self, policy):
+        """Remove a policy, if it is there; the last one restores IA32_LSTAR."""
         if policy not in self.policies:
             return
         policies = tuple([other for other in self.policies if other is not policy])
         if not policies:
-            self._leave_alone()
+            self._unwatch()
         self._change(policies)
 
     def _change(self, policies):
@@ -86,7 +88,7 @@ class Entries:
         msrs.readers[IA32_LSTAR] = self._read
         msrs.writers[IA32_LSTAR] = self._write
 
-    def _leave_alone(self):
+    def _unwatch(self):
         msrs = self.vm.msrs
         reader, writer, half = self._kept
         for vcpu in self.vm.vcpus:
@@ -96,7 +98,7 @@ class Entries:
         msrs.readers[IA32_LSTAR], msrs.writers[IA32_LSTAR], msrs.halves[IA32_LSTAR] = reader, writer, half
 
     def _read(self, vcpu, index):
-        """The guest's own: a start or INIT of the vCPU has set the CPU's, too."""
+        """The guest's own value: the frame's, or the CPU's where a start or INIT of the vCPU has set that."""
         value = vcpu.msr(IA32_LSTAR)
         return _own(vcpu) & MASK64 if value == ADDRESS else value
 
@@ -135,13 +137,13 @@ def entered(handler, below, vcpu) -> int:
 
 @micropython.viper
 def onward(vcpu) -> int:
-    """The default: the guest goes on at its entry point, which RIP is."""
+    """The default: the guest goes on at its entry point, where RIP is already."""
     return 0
 
 
 @micropython.viper
 def leave(write, vcpu, back: int) -> int:
-    """From the entry point to the program, as SYSRET does: `back` bytes before where SYSCALL's successor is."""
+    """Return from the entry point to the program as SYSRET does, to `back` bytes before the end of SYSCALL."""
     f = ptr32(vcpu)
     selector = int(vcpu.msr(IA32_STAR)) >> 48 & 0xFFFF
     write(vcpu, GUEST_CS_SELECTOR, selector + 16 | 3)
@@ -171,5 +173,5 @@ def answer(write, vcpu, numbers: int, handler) -> int:
 
 @micropython.viper
 def skip(write, vcpu) -> int:
-    """Event.quick_skip: the same with what the policy has put into RAX."""
+    """Event.quick_skip: the same, with RAX as the policy has left it."""
     return int(leave(write, vcpu, 0))

@@ -10,13 +10,14 @@ from vmm.policies.link import unable, unable_to_skip
 
 
 class Needs:
-    """What has to be armed while a policy is attached (arming.py); by default nothing.
+    """The exits that have to be armed while a policy is attached (arming.py); by default none.
 
     exceptions: bits of the exception bitmap. fetches: page faults of the kernel's fetches. msrs: ((index, write), ...)
     of the MSR bitmaps; all ports exit. primary, secondary: names of processor-based controls (vmm/vtx/controls.py).
     pages: page numbers of gpas, and rights, R, W and X of EPT or-ed, that are taken from these. registers: 0 and 4,
-    control registers of which the change of any bit exits. ticks: of the guest's clock, after which it happens again
-    and again. interrupts: 1: the monitor injects each. injections: 1: exceptions that it injects are asked about.
+    control registers of which the change of any bit exits. ticks: period of a timer, of the guest's clock.
+    interrupts: 1: the monitor injects every interrupt. injections: 1: policies are asked about exceptions that the
+    monitor injects.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Event:
     vmm.policies.filters.Filter objects, the most used one first. plain: HANDLED and SKIP only advance RIP.
     repeats: the instruction exits again after resume(), where a policy has paused the guest.
     paged: its place was found through the guest's page tables, and the policy goes when the guest starts anew.
-    levels: it looks at each exit's level itself, and at cpl=.
+    levels: it tests the privilege level itself, cpl= too.
     tells: whether a line for the user says which policy has paused the guest, and where.
     """
 
@@ -148,7 +149,7 @@ class Event:
         """RETRY: deliver the event again whose delivery the exit interrupted."""
 
     def stand(self, vcpu):
-        """PAUSED: as again(), unless the guest has to stand elsewhere."""
+        """PAUSED: prepare the guest to stand still; as again() unless RIP or the pending event has to stay."""
         self.again(vcpu)
 
     def inject(self, vcpu):

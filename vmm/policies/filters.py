@@ -5,7 +5,7 @@ A filter checks its value and names the values that it takes.
 
 
 def check_change(chosen):
-    """ValueError for filters to= and before= that are the same: a change is to something else."""
+    """ValueError for filters to= and before= that are the same: no change has them."""
     if "to" in chosen and chosen["to"] == chosen.get("before"):
         raise ValueError("to=%r and before=%r: that is no change, and never matches" % (chosen["to"], chosen["before"]))
 
@@ -60,7 +60,7 @@ class Function(Filter):
 
 
 class Text(Filter):
-    """Some characters, of at most `most` bytes in UTF-8."""
+    """A text of 1 to `most` bytes in UTF-8."""
 
     def __init__(self, name, most, text):
         super().__init__(name, text)
@@ -87,7 +87,7 @@ class Calls(Filter):
 
 
 class Letters(Filter):
-    """Some of a few letters, of which each is a bit."""
+    """A text of letters, each of which is a bit."""
 
     def __init__(self, name, bits, text):
         """bits: {letter: bit}"""

@@ -73,5 +73,5 @@ def condition(event, chosen):
 
 
 def limit(chosen):
-    """After how many calls the policy is detached; 0: never."""
+    """The number of calls after which the policy is detached; 0: never."""
     return 1 if "once" in chosen else chosen.get("limit", 0)

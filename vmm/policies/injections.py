@@ -5,13 +5,12 @@ What a policy injects in answer to that causes no further event.
 """
 
 from vmm.vtx import reasons
+from vmm.vtx.events import TYPE_VECTOR
 from vmm.vtx.frame import DATUM
-
-_EVENT = 0x7FF  # of the information on an event: its type and vector
 
 
 class Injections:
-    """Of one VM."""
+    """The caller of one VM's policies on INJECTION."""
 
     def __init__(self, vm):
         self._vm = vm
@@ -27,7 +26,7 @@ class Injections:
     def _ask(self, vcpu):
         if self._asks:
             return 0
-        vcpu.scheduled.put(DATUM, vcpu.injecting() & _EVENT)
+        vcpu.scheduled.put(DATUM, vcpu.injecting() & TYPE_VECTOR)
         self._asks = True
         try:
             return self._vm.exits.handler(reasons.INJECTION, vcpu)(vcpu)

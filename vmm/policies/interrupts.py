@@ -1,11 +1,11 @@
 """Interrupts and NMIs as the monitor injects them, one by one, for policies on INTERRUPT; and their arrival, ARRIVAL.
 
-They are chosen by the handler of slot PENDING (vmm/vtx/events.py). While a policy is attached, a handler stands in its
-place that calls it and then asks the policies about what it has put into the entry fields. Where the CPU delivers
-interrupts by itself (vmm/vtx/apicv.py) it does not meanwhile: each EOI exits.
+The handler of slot PENDING (vmm/vtx/events.py) chooses them. While a policy is attached, a handler here replaces it: it
+calls the other and then asks the policies about what that has put into the entry fields. Virtual-interrupt delivery
+(vmm/vtx/apicv.py) is off meanwhile: each EOI exits.
 
-Whatever sets a bit of the local APIC's IRR makes the next entry go through slot PENDING, so arrivals are the bits that
-are new there.
+Each source that sets a bit of the local APIC's IRR makes the next entry go through slot PENDING, so arrivals are the
+bits that are new there.
 """
 
 from micropython import const
@@ -13,6 +13,7 @@ from micropython import const
 from vmm.devices.lapic_registers import IRR, ISR
 from vmm.devices.lapic_vectors import reprioritize
 from vmm.vtx import reasons
+from vmm.vtx.events import TYPE_VECTOR
 from vmm.vtx.frame import DATUM
 
 _WORDS = const(8)  # of IRR, 16 bytes apart
@@ -25,7 +26,7 @@ class _Watch:
         self._vm = vm
         self._requests = [vcpu.lapic.get(IRR + 16 * i) for i in range(_WORDS)]
         self._below = below
-        self.local = False  # what is to be injected came from the local APIC
+        self.local = False  # the event to be injected came from the local APIC
         self.vector = 0
 
     def __call__(self, vcpu):
@@ -37,7 +38,7 @@ class _Watch:
         return self._deliver(vcpu)
 
     def _arrivals(self, vcpu):
-        """Ask about each request that is new since the last entry that came by here; the verdict."""
+        """Ask about each request that is new since the last entry through this slot; returns a verdict."""
         lapic, requests = vcpu.lapic, self._requests
         answer = 0
         for i in range(_WORDS):
@@ -70,12 +71,12 @@ class _Watch:
             return answer
         self.vector = info & 0xFF
         self.local = vcpu.lapic.service_vector() != serviced
-        vcpu.scheduled.put(DATUM, info & 0x7FF)
+        vcpu.scheduled.put(DATUM, info & TYPE_VECTOR)
         return answer | self._vm.exits.handler(reasons.INTERRUPT, vcpu)(vcpu)
 
 
 class Interrupts:
-    """Of one VM."""
+    """The caller of one VM's policies on INTERRUPT and ARRIVAL."""
 
     def __init__(self, vm):
         self._vm = vm
@@ -102,14 +103,14 @@ class Interrupts:
                 vcpu.apicv.inject_all(bool(self._users))
 
     def withdraw(self, vcpu):
-        """The request that a policy is asked about is dropped: its bit in IRR is clear."""
+        """Drop the request that a policy is asked about: clear its bit in IRR."""
         vector = self._watches[vcpu.number].vector
         at, bit = IRR + (vector >> 5 << 4), 1 << (vector & 31)
         vcpu.lapic.set(at, vcpu.lapic.get(at) & ~bit)
         reprioritize(vcpu.lapic.regs)
 
     def take_back(self, vcpu, keep):
-        """The interrupt that policies are asked about is not injected. keep: it stays pending in the local APIC."""
+        """Do not inject the interrupt that policies are asked about. keep: it stays pending in the local APIC."""
         vcpu.event(0)
         watch = self._watches[vcpu.number]
         if not watch.local:

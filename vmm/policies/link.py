@@ -1,8 +1,8 @@
 """Policies in the dispatch table: each is a link in front of a handler, `below`.
 
 The entries of the table are viper and allocate nothing: ask() calls one policy, each() several, filtered() first tests
-words of the frame. Answers other than None, HANDLED and Value, and errors, go to Policy.finish (policy.py). In plain
-Python a call costs 16,000 ticks and more, here about 2,500.
+words of the frame. Answers other than None, HANDLED and Value, and errors, go to Policy.finish (policy.py). A call
+takes about 2,500 ticks; in plain Python it would take 16,000 and more.
 """
 
 from array import array
@@ -19,7 +19,7 @@ from vmm.verdict import ADVANCE, HANDLED, YIELD
 from vmm.vtx.frame import QUALIFICATION, STARTS, STATE
 from vmm.vtx.vmcs_bits import CR_NUMBER, CR_TYPE
 
-_UNANSWERED = const(-1)  # of a link among several: ask the next one
+_UNANSWERED = const(-1)  # a link's result, among several: ask the next one
 _EQUAL = const(0)
 _DIFFERS = const(1)
 _WITHIN = const(2)
@@ -50,7 +50,7 @@ def moved(number, mask, value):
 
 
 def among(word, bits, count):
-    """A test: the low half of a word is below `count`, and so numbered is a bit that is set. bits: address of bytes."""
+    """A test: the low half of a word is the number of a set bit, below `count`. bits: address of the bitmap."""
     return _AMONG, word, bits, count
 
 
@@ -88,7 +88,7 @@ def before(policies, exact, below):
 
 
 def chained(policies, exact, below):
-    """Return the handler of before(), and of several policies their links, a tuple; else ()."""
+    """Return (the handler of before(), the links of several policies, a tuple; () for fewer)."""
     if not policies:
         return below, ()
     if len(policies) == 1:
@@ -180,7 +180,7 @@ def conditional(limited, yes, no, condition, account: int, policy, link, below, 
     """Go on to `link` where condition(vcpu) holds, else to `below`."""
     a = ptr32(account)
     f = ptr32(vcpu)
-    if a[FLAGS] & PASSES:  # it has been asked for this exit
+    if a[FLAGS] & PASSES:  # the condition has been asked at this exit
         return int(link(vcpu))
     starts = int(f[STARTS])
     answer = limited(condition, vcpu, account)
@@ -194,7 +194,7 @@ def conditional(limited, yes, no, condition, account: int, policy, link, below, 
 
 @micropython.viper
 def counted(account: int, link, below, vcpu) -> int:
-    """Go on to `link` with each so many-th exit, and mark the last one that the policy is asked for."""
+    """Go on to `link` with each EVERY-th exit, and set LAST at the last call that LEFT allows."""
     a = ptr32(account)
     if a[FLAGS]:
         return int(link(vcpu))
@@ -254,7 +254,7 @@ def unable_to_skip(vcpu) -> int:
     return _UNANSWERED
 
 
-# It names no global: each look-up would be 60.
+# It names no global: each look-up would take 60 ticks.
 @micropython.viper
 def ask(limited, numbers, handled, account: int, function, policy, below, handler, vcpu) -> int:
     """Call one policy. It may have paused its guest, or reset it: then the exit is obsolete."""

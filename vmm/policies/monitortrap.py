@@ -15,7 +15,7 @@ from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_TF
 
 
 class MonitorTrap:
-    """arm() before the entry, disarm() at the next exit that is not an interruption."""
+    """A step: arm() before the entry, disarm() at the next exit that is not an interruption."""
 
     traps_advance = False  # an instruction that the monitor completes causes no trap
 
@@ -47,7 +47,7 @@ class MonitorTrap:
         return False
 
     def disarm(self, vcpu):
-        """Nothing is left of the step."""
+        """Undo arm()."""
         vcpu.events.set_primary(0, CONTROL_MONITOR_TRAP_FLAG & ~self.vm.arming.own_primary(vcpu))
         if self._delivery:
             return
@@ -57,15 +57,17 @@ class MonitorTrap:
             vcpu.write(GUEST_INTERRUPTIBILITY_STATE, state & ~BLOCKING_BY_STI)
 
     def again(self, vcpu):
-        """The instruction exited before its end and runs again."""
+        """Prepare the instruction, which exited before its end, to run again: nothing to do here."""
 
     def ended(self, vcpu):
         """Whether this exit is the trap after the instruction."""
         return vcpu.reason == reasons.MONITOR_TRAP_FLAG
 
     def deliver_others(self, vcpu):
-        """Those that count or watch each instruction: the trap is theirs, too. The guest's own traps are in the
-        pending debug exceptions."""
+        """Pass the trap on to the other users of the monitor trap flag, if there are any; returns a verdict.
+
+        The guest's own traps are in the pending debug exceptions.
+        """
         if self.vm.arming.primary_bits & CONTROL_MONITOR_TRAP_FLAG:
             return self.vm.exits.handler(reasons.MONITOR_TRAP_FLAG, vcpu)(vcpu)
         return verdict.RESUME

@@ -4,18 +4,14 @@ vmm/network/port.py shows each to Packets.sees(), on its way out of the guest's 
 receive buffers.
 """
 
-from micropython import const
-
 from vmm.network.packet import Packet
 from vmm.policies.chain import Chain
-from vmm.scheduling.clock import cut
+from vmm.scheduling.clock import AT_ONCE, cut
 from vmm.vtx import reasons
-
-_AT_ONCE = const(1)  # a host TSC that has passed
 
 
 class Packets(Chain):
-    """Of one VM."""
+    """The chain of one VM's policies on PACKET."""
 
     def __init__(self, vm):
         super().__init__(vm, reasons.PACKET)
@@ -24,14 +20,14 @@ class Packets(Chain):
 
     def add(self, policy):
         super().add(policy)
-        self._look()
+        self._watch()
 
     def remove(self, policy):
         super().remove(policy)
-        self._look()
+        self._watch()
 
-    def _look(self):
-        """The ports are watched while there are policies."""
+    def _watch(self):
+        """Watch the ports while there are policies."""
         wanted = bool(self.policies)
         if wanted != self._watching:
             self._watching = wanted
@@ -50,7 +46,7 @@ class Packets(Chain):
             self.packet = outer
         if answer:
             vm.apply(answer, vcpu)
-            cut(vcpu.frame_hpa, _AT_ONCE)
+            cut(vcpu.frame_hpa, AT_ONCE)
         return None if packet.dropped else packet.data
 
 

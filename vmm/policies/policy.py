@@ -42,7 +42,7 @@ _FULL = "the heap is nearly full: "
 
 
 class Policy:
-    """One attached function. detach() takes it off; hits and ticks (host TSC) tell its cost.
+    """One attached function. detach() removes it; hits and ticks (host TSC) are its calls and their cost.
 
     For users: attached, detach, event, filters, function, hits, limit_kib, limit_ms, name, ticks, vm.
 
@@ -77,7 +77,7 @@ class Policy:
         self.attached = False
         self.listed = True  # in vm.policies
         self.passes = None
-        self.reply = None  # a function of nothing: what it answers after all at the exit that it passes
+        self.reply = None  # reply(): its late answer at the exit that it passes
         self._chains = ()
         self._wants = general.wants(event, filters) + event.wants(filters) + getattr(function, "wants", ())
         self._succeeded = True
@@ -116,7 +116,7 @@ class Policy:
             account.put(CALL_HEAP, value << 10)
 
     def _accounts(self):
-        """Those of the function, and of its condition where there is one."""
+        """The accounts of the function, and of its condition where there is one."""
         return [account for account in (self.account, self.condition_account) if account is not None]
 
     @property
@@ -136,7 +136,7 @@ class Policy:
         return getattr(self.function, "__name__", "?")
 
     def attach(self):
-        """Arm what it needs, and enter it in the dispatch table: both, or an exception and neither."""
+        """Arm what the policy needs and enter it in the dispatch table; both, or neither and an exception."""
         vm = self.vm
         vm.arming.arm(self)
         for reason, bits in self._wants:
@@ -149,17 +149,17 @@ class Policy:
                 vm.policies = vm.policies + [self]
             self.attached = True
         except BaseException:
-            self._take_off()
+            self._remove()
             raise
 
     def detach(self):
-        """Take the policy off; the bits that only it needed are restored."""
+        """Remove the policy; the bits that only it needed are restored."""
         if self.attached:
             self.attached = False
             self.account.flag(DETACHED, True)
-            self.vm.steadily(cpu.shield, self._take_off)
+            self.vm.steadily(cpu.shield, self._remove)
 
-    def _take_off(self):
+    def _remove(self):
         vm = self.vm
         vm.policies = [other for other in vm.policies if other is not self]  # a loop over the old list stays valid
         for chain in self._chains:
@@ -189,7 +189,7 @@ class Policy:
         if last and self._succeeded:
             self.detach()
         elif last:
-            self.account.put(LEFT, 1)  # the same exit is asked again for
+            self.account.put(LEFT, 1)  # it is asked again for the same exit
         return done
 
     def judge(self, vcpu, answer, link, below, starts):
@@ -223,7 +223,7 @@ class Policy:
             return self.broken(vcpu, error)
 
     def broken(self, vcpu, error):
-        """What was raised in a call: it pauses the guest; Ctrl-C goes to the prompt, too."""
+        """Pause the guest for an exception that a call has raised; Ctrl-C is raised at the prompt, too."""
         self._succeeded = False
         if isinstance(error, KeyboardInterrupt):
             self.vm.apply(self._failed(vcpu, None), vcpu)
@@ -249,7 +249,7 @@ class Policy:
         if isinstance(answer, verdict.Inject):
             first = event.vectoring(vcpu)
             event.inject(vcpu)
-            vcpu.stepper.reset()  # the handler is not stepped, and finds the guest's own flags
+            vcpu.stepper.reset()  # the guest's handler is not stepped, and finds the guest's own flags
             return injection.inject(vcpu, answer.vector, answer.error or 0, first)
         if isinstance(answer, verdict.Value):
             return event.value(vcpu, answer.value, handler)
@@ -281,9 +281,9 @@ class Policy:
 
 
 class Recorder:
-    """What is attached to an event of the monitor's own: record(vcpu) is called, and nothing is answered.
+    """The function that a part of the monitor attaches to an event: record(vcpu) is called, and answers nothing.
 
-    wants, narrow: of Policy; wants are words of the frame.
+    wants: words of the frame that it reads, as Event.wants() returns them. narrow: as in Policy.
     """
 
     def __init__(self, name, record, wants=(), narrow=None):
@@ -314,7 +314,7 @@ def show(filters):
 def decorator(vm, event, filters, listed=True):
     """Return the decorator that attaches a function to an event of `vm`. ValueError at once for bad filters.
 
-    listed: in vm.policies; a part of the monitor's is not.
+    listed: whether it is in vm.policies; those of the monitor's own parts are not.
     """
     event = events.find(event)
     event.check(filters)
@@ -324,7 +324,7 @@ def decorator(vm, event, filters, listed=True):
 
 
 def attach(vm, event, function, filters, listed=True):
-    """Attach a function to an event for vm.on(), or for a part of the monitor (listed: not); returns the Policy."""
+    """Attach a function to an event for vm.on(), or for a part of the monitor (listed=False); returns the Policy."""
     if isinstance(function, Policy):
         function = function.function
     if not callable(function):
@@ -338,7 +338,7 @@ def attach(vm, event, function, filters, listed=True):
 
 
 def restarted(vm):
-    """The guest starts anew: its page tables are gone, and the places that they led to."""
+    """Detach what was found through the page tables of a guest that starts anew: they are gone."""
     for policy in vm.policies:
         if policy.event.paged:
             policy.detach()

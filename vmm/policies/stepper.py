@@ -13,6 +13,7 @@ from vmm import verdict
 from vmm.memory.ept import RWX
 from vmm.vtx import reasons
 from vmm.vtx.frame import STEPPED
+from vmm.vtx.vmcs_bits import CONTROL_INTERRUPT_WINDOW, CONTROL_NMI_WINDOW
 
 # Exits after which the instruction, or the event's delivery, is still to be done.
 _PASSING_DELIVERY = (
@@ -21,7 +22,7 @@ _PASSING_DELIVERY = (
 _PASSING = _PASSING_DELIVERY + (reasons.PREEMPTION_TIMER_EXPIRED,)
 
 
-_WINDOWS = const(1 << 2 | 1 << 22)  # interrupt-window and NMI-window exiting
+_WINDOWS = const(CONTROL_INTERRUPT_WINDOW | CONTROL_NMI_WINDOW)
 
 
 class Diverted:
@@ -38,7 +39,10 @@ class Diverted:
             vcpu.vm.hold_others(vcpu, 1)
 
     def divert(self, vcpu, handler, delivery, violation=None):
-        """Until rejoin(). delivery: the preemption timer ends it, too. violation: handler of EPT violations, if any."""
+        """Send exits to `handler` until rejoin(), all but those after which the instruction is still to be done.
+
+        delivery: the preemption timer's go to `handler`, too. violation: another handler for EPT violations, if any.
+        """
         instead = dict.fromkeys(_PASSING_DELIVERY if delivery else _PASSING)
         instead[reasons.PENDING] = self._hold
         if violation is not None:
@@ -53,7 +57,7 @@ class Diverted:
         return verdict.RESUME
 
     def rejoin(self, vcpu):
-        """Exits, other vCPUs and events are as before."""
+        """Restore the handlers of exits, and let the other vCPUs and held events go on."""
         vcpu.vm.exits.restore(vcpu)
         if self._alone:
             self._alone = False
@@ -70,10 +74,10 @@ class Stepper(Diverted):
     """
 
     def __init__(self, vcpu, ways):
-        """ways: MonitorTrap, TrapFlag, or what is like them; the first that fits is taken, and the last always does."""
+        """ways: MonitorTrap, TrapFlag, or their like; the first that fits is used, and the last always fits."""
         self.vcpu = vcpu
         self.vm = vcpu.vm
-        self._tell = bind(_tell, vcpu)
+        self._mark = bind(_mark, vcpu)
         self._ways = ways
         self._way = ways[-1]
         self.armed = False
@@ -81,8 +85,8 @@ class Stepper(Diverted):
         self._done = None
 
     def step(self, gpa=None, rights=RWX, done=None):
-        """Let one instruction run; returns the verdict for the exit at hand. Other vCPUs, which would find the page
-        open, or what stands in for a device's, stand still meanwhile.
+        """Let one instruction run; returns the verdict for the exit at hand. Other vCPUs stand still meanwhile: they
+        would find the page open, or a page that stands in for a device's.
 
         done(completed) -> verdict: called once after it; completed: it ended without a fault or another exit.
         """
@@ -100,7 +104,7 @@ class Stepper(Diverted):
             vm.rights.lend(gpa, rights)
         if not self.armed:
             self.armed = True
-            self._tell(1)
+            self._mark(1)
             if gpa is not None or done is not None:
                 self.alone(self.vcpu)
             self.divert(self.vcpu, self._interrupts, self._way.arm(self.vcpu), self.violation)
@@ -125,7 +129,7 @@ class Stepper(Diverted):
         vm = self.vm
         if self.armed:
             self.armed = False
-            self._tell(0)
+            self._mark(0)
             self._way.disarm(self.vcpu)
             self.rejoin(self.vcpu)
         vm.rights.restore()
@@ -133,7 +137,7 @@ class Stepper(Diverted):
         return done(completed) if done is not None else verdict.RESUME
 
     def violation(self, vcpu):
-        """An EPT violation: where the monitor completes the instruction, no trap of the CPU's ends the step."""
+        """Handler of EPT violations: an instruction that the monitor completes ends the step without a trap."""
         answer = self.vm.exits.handler(reasons.EPT_VIOLATION, vcpu)(vcpu)
         if answer & verdict.ADVANCE and self.armed and not self._way.traps_advance:
             answer |= self.reset(True)
@@ -149,6 +153,6 @@ class Stepper(Diverted):
 
 
 @micropython.viper
-def _tell(vcpu, armed: int):
-    """Policies' quick answers ask for it (vmm/policies/events/memory.py)."""
+def _mark(vcpu, armed: int):
+    """Set STEPPED, which the quick answer of MEMORY tests (vmm/policies/events/memory.py)."""
     ptr32(vcpu)[STEPPED] = armed

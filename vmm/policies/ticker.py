@@ -1,19 +1,15 @@
 """Guest time every N ticks, for policies on TIME: a timer of each vCPU's clock.
 
-Policies with the same period are asked together, by slot reasons.TIME; answers beyond RESUME end the vCPU's turn. What
-a policy that takes long has missed it is not asked for. Times are ticks of the guest's clock, which is the host's TSC.
+Policies with the same period are asked together, by slot reasons.TIME; an answer other than RESUME ends the vCPU's
+turn. Periods that pass during a long call are skipped. Times are ticks of the guest's clock, which is the host's TSC.
 """
 
-from micropython import const
-
-from vmm.scheduling.clock import cut
+from vmm.scheduling.clock import AT_ONCE, cut
 from vmm.vtx import reasons
-
-_AT_ONCE = const(1)  # a host TSC that has passed
 
 
 class _Timer:
-    """One vCPU's."""
+    """The timer of one vCPU. periods: {ticks: number of policies}, shared by all."""
 
     def __init__(self, vm, vcpu, periods):
         self._vm = vm
@@ -24,7 +20,7 @@ class _Timer:
         self._timer = vcpu.clock.timer(self._expired)
 
     def arm(self):
-        """The periods have changed."""
+        """Arm the timer for the periods as they are now."""
         now = self._vcpu.clock.now()
         self._next = {period: self._next.get(period, now + period) for period in self._periods}
         self._timer.arm(min(self._next.values()) if self._next else 0)
@@ -38,7 +34,7 @@ class _Timer:
             self.due = ()
             if answer:
                 self._vm.apply(answer, vcpu)
-                cut(vcpu.frame_hpa, _AT_ONCE)
+                cut(vcpu.frame_hpa, AT_ONCE)
         after = vcpu.clock.now()
         for period in due:
             if period in self._next:
@@ -48,7 +44,7 @@ class _Timer:
 
 
 class Ticker:
-    """Of one VM."""
+    """The timers of one VM's policies on TIME."""
 
     def __init__(self, vm, vcpus):
         self._periods = {}  # ticks: how many policies

@@ -16,6 +16,7 @@ from vmm.emulation.oncpu import MOV_SREG, POP_SS, PUSHF
 from vmm.fault import DB, Fault
 from vmm.handlers import exception
 from vmm.memory.linear import Unbacked
+from vmm.scheduling.clock import AT_ONCE
 from vmm.vtx import events
 from vmm.vtx.vmcs import (
     GUEST_IA32_DEBUGCTL,
@@ -53,7 +54,7 @@ def find_opcode(code, bits):
 
 
 class TrapFlag:
-    """arm() before the entry, disarm() at the next exit that is not an interruption."""
+    """A step: arm() before the entry, disarm() at the next exit that is not an interruption."""
 
     traps_advance = True  # the shim's advance makes the single step due
 
@@ -69,7 +70,7 @@ class TrapFlag:
         self._delivery = False
 
     def fits(self, vcpu):
-        """Every CPU has it."""
+        """Always: every CPU has RFLAGS.TF."""
         return True
 
     def instead(self, vcpu):
@@ -91,7 +92,7 @@ class TrapFlag:
         return None
 
     def _mov_ss(self, vcpu, code, register):
-        """MOV SS from a general register; from memory the emulator does it."""
+        """Execute MOV SS from a general register; the emulator executes it from memory."""
         from vmm.emulation.oncpu import load_ss  # few guests need it: loaded on first use
 
         cpu = self.vm.mmio.cpu
@@ -110,7 +111,7 @@ class TrapFlag:
         """
         self._delivery = bool(vcpu.injecting())
         if self._delivery:
-            vcpu.clock.slice_end = 1
+            vcpu.clock.slice_end = AT_ONCE
             vcpu.min_run = 0
             return True
         code, bits = self._fetch(vcpu)
@@ -151,7 +152,7 @@ class TrapFlag:
         if self._fmask is not None:
             vcpu.msr(IA32_FMASK, self._fmask)
         if self.ended(vcpu):
-            self._put_right(vcpu)
+            self._correct(vcpu)
         else:
             self.again(vcpu)
             vcpu.rflags = vcpu.rflags & ~_BOTH | self._flags
@@ -190,7 +191,7 @@ class TrapFlag:
         except (Fault, Unbacked):
             return b"", cpu.bits
 
-    def _put_right(self, vcpu):
+    def _correct(self, vcpu):
         """Set TF and IF to their values after the instruction without a step, also in the copies that it stored."""
         opcode = self._opcode
         flags = self._flags

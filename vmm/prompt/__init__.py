@@ -1,7 +1,7 @@
-"""What a person at the prompt has: Tab, help(), more(), and how values and errors are shown.
+"""The prompt's tools: Tab, help(), more(), and how values and errors are shown.
 
-Each part is imported when it is first used; here is only what leads there. port/modules/main.py puts these at the
-prompt.
+Each part is imported when it is first used; this module has only the entry points. port/modules/main.py puts them into
+the prompt's namespace.
 """
 
 import builtins
@@ -12,7 +12,7 @@ _OURS = "vmm/"
 
 
 class Help:
-    """help(): what there is; help(object): what it is for, with its names. Typed alone it says so."""
+    """help(): what there is; help(object): what the object is for, with its names for users."""
 
     def __init__(self, namespace):
         """namespace: the prompt's names, a dict."""
@@ -28,8 +28,11 @@ class Help:
 
 
 def lister(namespace):
-    """Return dir(). MicroPython's own asks an object for each name that there is: properties are evaluated, one that
-    raises ends it, and a guest's symbols are searched for thousands of names. namespace: the prompt's names, a dict."""
+    """Return dir(). namespace: the prompt's names, a dict.
+
+    MicroPython's own dir() tries every known name on the object: it evaluates properties, stops at one that raises, and
+    searches a guest's symbols thousands of times.
+    """
 
     def listed(*args):
         from vmm.prompt import names
@@ -40,7 +43,7 @@ def lister(namespace):
 
 
 def completer(namespace):
-    """Return what cpu.completer() takes. namespace: the prompt's names, a dict."""
+    """Return the function for cpu.completer(). namespace: the prompt's names, a dict."""
 
     def complete(line):
         from vmm.prompt.complete import complete as really
@@ -51,7 +54,7 @@ def completer(namespace):
 
 
 def displayer():
-    """Return what stands as __repl_print__ in builtins: it shows the value of a line typed at the prompt."""
+    """Return the function for builtins.__repl_print__: it shows the value of a line typed at the prompt."""
     plain = builtins.__repl_print__
 
     def display(value):
@@ -71,17 +74,20 @@ def displayer():
 
 
 class Traceback:
-    """traceback(): how the last error at the prompt came about, with the monitor's own calls.
+    """traceback(): the calls that led to the last error at the prompt, the monitor's own among them.
 
-    A mistake in a line that is typed, which the monitor names in words, is printed in one line, or in a longer piece of
-    code with the user's own calls alone. Any other exception is printed as Python does.
+    An error that the monitor raises on purpose is printed in one line, or within a longer piece of typed code with the
+    user's own calls alone. Any other exception is printed as Python does.
     """
 
     def __init__(self):
         self._last = None
 
     def tell(self, error, calls, raised):
-        """What cpu.errors() takes: whether it has printed it."""
+        """The function for cpu.errors(): whether it has printed the error.
+
+        calls: [(file, line, function), ...], the outermost first; raised: by a raise statement, not by MicroPython.
+        """
         self._last = error
         if not raised or calls[0][0] != _TYPED or not calls[-1][0].startswith(_OURS):
             return False
@@ -103,7 +109,7 @@ class Traceback:
 
 
 def more(value):
-    """Print a value, or a text, a page at a time: Space goes a page on, Enter a line, q ends it."""
+    """Print a value, or a text, a page at a time: Space shows the next page, Enter the next line, q ends it."""
     from vmm.prompt.more import more as really
 
     really(value)

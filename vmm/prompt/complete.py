@@ -28,7 +28,7 @@ _PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
 def complete(line, namespace):
-    """What Tab inserts behind a line: a str; True where several fit, which are printed then; None: no opinion."""
+    """The text that Tab inserts behind a line; True: several fit and are printed; None: MicroPython completes."""
     if line.startswith(("import ", "from ")):
         start, fitting, end = _modules(line)
         if fitting is None:
@@ -52,7 +52,7 @@ def complete(line, namespace):
 
 
 def common(texts):
-    """What all texts, sorted, begin with."""
+    """The common beginning of texts, which are sorted."""
     first, last = texts[0], texts[-1]
     length = 0
     while length < min(len(first), len(last)) and first[length] == last[length]:

@@ -16,7 +16,7 @@ _USUAL = {"EXCEPTION": "vector", "CPUID": "leaf", "IO": "port", "CR": "number", 
 
 
 def tell(namespace, *args):
-    """Print what there is to say of nothing, or of one object."""
+    """Print the help text: the general one without arguments, else that of the first argument."""
     if not args:
         builtins.help()
         return
@@ -31,7 +31,7 @@ def tell(namespace, *args):
 
 
 def of(value):
-    """The help for an object; None where only MicroPython's own can say something."""
+    """The help text for an object, or None: only MicroPython's own help() knows it."""
     word = value if isinstance(value, str) else None
     if isinstance(value, (type, type(builtins))):
         word = getattr(value, "__name__", None)
@@ -58,7 +58,7 @@ def of(value):
 
 
 def of_member(value, namespace):
-    """The help for a function or method that does not know its name: by where it is found; None: nowhere."""
+    """The help text for a function or method without __name__, by the object that holds it; None: none does."""
     found = names.method(value)
     name = None if found else names.of_module(value)
     if name is not None:
@@ -105,12 +105,12 @@ def _class_help(cls, known):
 
 
 def _object_help(value, cls, known):
-    """What its class is for, and its names for users."""
+    """The help text for an object: its class's, with its names for users."""
     return "\n".join([_paragraphs(cls.__name__, known[2]), ""] + _rows(names.public(value)))
 
 
 def event_help(event):
-    """What an event is, its filters, and an example that can be pasted."""
+    """The help text for an event: what it is, its filters, and an example that can be pasted."""
     word = event.name.upper()
     by_name = {f.name: f for f in event.filters}
     chosen = [name for name in by_name if by_name[name].required]

@@ -1,7 +1,7 @@
 """Which names an object has for users, and what is said of them (vmm/prompt/texts.py, which the build makes).
 
-A class says in its docstring which names are for users; without, it is those that have a text. Other names are there
-as well, for a user who types their beginning.
+A class's docstring may list the names for users; else they are those that have a text. Other names are offered once
+their beginning is typed.
 """
 
 import sys
@@ -14,7 +14,7 @@ from vmm.prompt.texts import TEXTS
 from vmm.vtx.vcpu import Vcpu
 
 _MODULES = (cpu, multiboot, vmx)  # written in C
-_LOOKED_AT = 4000  # objects in which the owner of a method is looked for
+_SEARCHED = 4000  # objects in which the owner of a method is looked for
 _MEMBERS = 256  # of a list or dict among them
 
 
@@ -88,7 +88,7 @@ def every(value):
 
 
 def listed(value):
-    """What dir() returns: all names, of a guest's struct its members; nothing is evaluated."""
+    """The result of dir(): all names, of a guest's struct its members; nothing is evaluated."""
     own = special(value, "members_")
     return sorted(every(value) + (list(own()) if own is not None else []))
 
@@ -102,7 +102,7 @@ def special(value, kind):
 
 
 def members(value):
-    """{name: (signature, text)} of all that has a text in a value's class, also of what is not for users."""
+    """{name: (signature, text)} of all members of a value's class with a text, also of those not for users."""
     found = {}
     for cls in reversed(family(class_of(value))):
         known = entry(full_name(cls))
@@ -118,7 +118,7 @@ def functions_of(module):
 
 
 def of_module(function):
-    """The full name of a function of a module that is written in C, or None: it does not know its name."""
+    """The full name of a function of a module that is written in C, or None. Such a function has no __name__."""
     for module in _MODULES:
         for name in dir(module):
             if getattr(module, name) is function:
@@ -127,7 +127,7 @@ def of_module(function):
 
 
 def method(value):
-    """(object, name) of a bound method that knows neither: of one that is made for speed, or of C; None of others."""
+    """(object, name) of a bound method without such attributes, viper's or C's; None for others."""
     try:
         each = cpu.self_of(value)
     except TypeError:
@@ -145,12 +145,12 @@ def method(value):
 
 
 def holder(value, roots):
-    """(object, name) of which a function is an attribute, or None. It is looked for in what `roots` lead to."""
+    """(object, name) of which a function is an attribute, or None. Searched are `roots` and what they refer to."""
     todo = list(roots)
     seen = set()
     classes = {}  # id: whether something is known of it
     at = 0
-    while at < len(todo) and at < _LOOKED_AT:
+    while at < len(todo) and at < _SEARCHED:
         each = todo[at]
         at += 1
         if id(each) in seen:
@@ -176,7 +176,7 @@ def holder(value, roots):
 
 
 def _static(classes):
-    """The names of functions that need no object."""
+    """The names of static methods."""
     found = []
     for cls in classes:
         inside = getattr(cls, "__dict__", {})
@@ -185,7 +185,7 @@ def _static(classes):
 
 
 def _attributes(value):
-    """{name: what it is} of an object's own, of a vCPU its registers, too."""
+    """{name: value} of an object's own attributes, and of a vCPU's registers."""
     if type(value) is not vmx.VCPU:
         return getattr(value, "__dict__", {})
     found = {}
@@ -193,7 +193,7 @@ def _attributes(value):
         try:
             found[name] = getattr(value, name)
         except (ValueError, AttributeError, vmx.VmxError):
-            pass  # it cannot be read now
+            pass  # this register cannot be read now
     return found
 
 

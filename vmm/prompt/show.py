@@ -1,4 +1,4 @@
-"""How the prompt shows the value of a line: addresses as people read them, and nothing without a look.
+"""How the prompt shows the value of a line: addresses in hexadecimal, containers in rows, objects by their names.
 
 A number from 65536 up has its hexadecimal form beside it, and the symbol that it lies in, once a guest's symbols have
 been used. Numbers in lists and tuples, and a dict's keys, are hexadecimal, of its values only kernel addresses; and
@@ -12,7 +12,7 @@ import cpu
 from vmm.prompt import names
 
 _SMALL = 0x10000
-_ADDRESS = 1 << 47  # in a dict's values, which are counts and ticks as a rule
+_ADDRESS = 1 << 47  # lowest of a dict's values in hexadecimal: smaller ones are mostly counts and ticks
 _DEEP = 4  # levels of lists and dicts
 _ITEMS = 1000
 _WIDE = 100  # characters of one attribute's value
@@ -69,7 +69,7 @@ def brief(value, depth=0, small=_SMALL):
 
 
 def ordered(keys):
-    """Keys in their order where they have one."""
+    """Keys sorted, or as they come where they cannot be compared."""
     try:
         return sorted(keys)
     except TypeError:
@@ -116,7 +116,7 @@ def _rows(table, width, indent):
 
 
 def described(value):
-    """An object's names for users, one a line, with their values; of methods what they do."""
+    """An object's names for users, one a line: with an attribute's value, a method's first line of help."""
     cls = names.class_of(value)
     known = names.entry(names.full_name(cls))
     if known is None:

@@ -1,4 +1,4 @@
-"""What help() says of the words that are no classes of their own: a policy's answers, and the native modules."""
+"""help()'s texts for names without a docstring of their own: a policy's answers, and the native modules."""
 
 WORDS = {
     "default": "DEFAULT, as None: the next policy is asked, then the handler that would have run without policies.",

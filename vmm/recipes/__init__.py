@@ -1,1 +1,1 @@
-"""Ready-made policies: each file is a page, and uses only the words of the prompt."""
+"""Ready-made policies: each file is short and uses only what the prompt offers."""

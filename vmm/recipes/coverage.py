@@ -5,7 +5,8 @@
     c                                      # how many were, and the ranges that were not; c.missed; c.stop()
 
 Each instruction has a hidden breakpoint, which is removed at its first hit, so a loop costs one hit an instruction.
-Limit: MOST instructions; code that the kernel patches meanwhile (static keys) may have others.
+Limits: MOST instructions. Instructions are found once, at the beginning: those that the kernel patches in later
+(static keys) are not covered.
 """
 
 from micropython import const
@@ -18,7 +19,7 @@ MOST = const(1000)  # instructions
 
 
 class Coverage:
-    """addresses: of all instructions; executed: of those that were."""
+    """Coverage of [start, end). addresses: gvas of its instructions; executed: the set of those that were executed."""
 
     def __init__(self, vm, start, size, space):
         self.vm = vm
@@ -54,6 +55,7 @@ class Coverage:
         return ranges
 
     def stop(self):
+        """Remove the breakpoints that are left; what was found stays."""
         handles, self._handles = self._handles, {}
         for handle in handles.values():
             handle.remove()

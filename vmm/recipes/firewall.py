@@ -45,6 +45,7 @@ class Firewall:
         self.policies.append((text % number, policy))
 
     def stop(self):
+        """Allow the accesses again."""
         for _, policy in self.policies:
             policy.detach()
 

@@ -8,8 +8,8 @@
 
 Pages are guarded by their guest-physical address, whatever linear address is used. Linux patches its own text
 (static keys, ftrace, kprobes), by a mapping of its own, and crashes where that is dropped: then use allow=True
-or text=False. Its GDT has descriptors of each program (TLS) and the TSS, which are left out; a write beside what is
-guarded takes some 3,000 ticks.
+or text=False. Its GDT has descriptors of each program (TLS) and the TSS, which are left out. A write to a guarded page
+outside the guarded bytes takes some 3,000 ticks.
 """
 
 from micropython import const
@@ -24,7 +24,7 @@ MOST = const(200)  # rows
 _SHOWN = const(20)
 _COLUMNS = "part", "written", "symbol", "times", "rip", "by"
 _LOADS = ("init_module", "finit_module")
-_GDT = (0, 64), (120, 8)  # bytes of it: code, data, and the number of the CPU
+_GDT = (0, 64), (120, 8)  # (offset, bytes): code and data, and the descriptor that holds the CPU's number
 _ENTRY = const(8)
 
 
@@ -41,7 +41,7 @@ class Guard:
         self._answer = None if allow else HANDLED
 
     def watch(self, part, gva, size):
-        """Guard [gva, gva + size) of the kernel too, which is contiguous in guest-physical memory."""
+        """Guard [gva, gva + size) of the kernel as well. The range is contiguous in guest-physical memory."""
         gpa = self.vm.kernel.space.translate(gva)
         attach = self.vm.on(MEMORY, gpa=gpa, length=size, access="w")
 
@@ -60,6 +60,7 @@ class Guard:
         return self._answer
 
     def stop(self):
+        """Guard no longer; what was noted stays."""
         for policy in self.policies:
             policy.detach()
 
@@ -95,7 +96,7 @@ def kernel(vm, allow=False, text=True):
 
 
 def modules(vm):
-    """No module is loaded from now on: EPERM; returns the policy."""
+    """Refuse to load modules from now on: init_module and finit_module return EPERM; returns the policy."""
     answer = Value(-values.number_of("EPERM"))
 
     def refuses(vcpu):

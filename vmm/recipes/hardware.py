@@ -6,9 +6,9 @@
     r                             # the table; r.table("port") has one kind; r.stop()
     print(r.csv())                # the same for a file on the host
 
-What exits in any case is seen, nothing more is armed: every port, CPUID leaf and hypercall, memory that is no RAM, each
-MSR but those that the guest has in the CPU itself. With APIC virtualization only those accesses to the local APIC are
-seen that exit. An access costs some 3,000 ticks more.
+Recorded is what exits in any case; nothing more is armed: every port, CPUID leaf and hypercall, memory other than RAM,
+each MSR but those that the guest accesses without an exit. With APIC virtualization only those accesses to the local
+APIC are recorded that exit. An access costs some 3,000 ticks more.
 """
 
 from micropython import const
@@ -22,7 +22,7 @@ from vmm.vtx import reasons
 from vmm.vtx.vmcs_bits import EPT_WRITE, IO_IN, IO_PORT_SHIFT, IO_SIZE
 from vmm.vtx.x86 import MASK32
 
-MOST = const(4096)  # different accesses; more are counted together
+MOST = const(4096)  # different accesses; those beyond are counted together
 KINDS = ("port", "memory", "msr", "cpuid", "hypercall", "apic")
 _COLUMNS = "kind", "which", "access", "count", "device", "first at", "symbol"
 _APIC_WRITES = const(1 << 12)
@@ -55,7 +55,7 @@ _WAYS = {
 
 
 class _Touched(Event):
-    """All of these exits, whatever their keys; nothing is armed for it."""
+    """All exits of these reasons, whatever their keys; nothing is armed for it."""
 
     name = "hardware"
     text = "an access to the machine"
@@ -63,7 +63,10 @@ class _Touched(Event):
 
 
 class Record:
-    """Of one VM. found: {(kind, number, access): [count, RIP of the first]}; others: accesses beyond MOST of them."""
+    """The accesses of one VM.
+
+    found: {(kind, number, access): [count, RIP of the first]}; others: accesses beyond MOST different ones.
+    """
 
     def __init__(self, vm):
         self.vm = vm
@@ -91,7 +94,7 @@ class Record:
         return any([base <= gpa < base + length for base, length, _ in self.vm.memory.segments])
 
     def _device(self, kind, number):
-        """The name of what answers, "" where nothing does."""
+        """The class name of the device that answers, "" where none does."""
         found = None
         if kind == "port":
             for base, count, device, _ in self.vm.port_bus.ranges:

@@ -1,4 +1,4 @@
-"""What is typed at a guest's terminals: consoles, serial lines, pseudo-terminals.
+"""The characters typed at a guest's terminals: consoles, serial lines, pseudo-terminals.
 
     from vmm.recipes import keys
     k = keys.log(vms['linux'])             # tty="ttyS0": of one
@@ -26,7 +26,7 @@ class Keys:
         self._tty = tty
         self._vm = vm
         for name in ("struct tty_ldisc", "struct tty_struct"):
-            vm.type(name)  # looking for them takes long: not in a call
+            vm.type(name)  # the first look-up is slow: here, not while the guest waits in a call
         self.policy = vm.on(CALL, at=_FUNCTION)(self._received)
 
     def _received(self, vcpu):
@@ -37,6 +37,7 @@ class Keys:
             self.typed[name] = (self.typed.get(name, b"") + data)[-MOST:]
 
     def stop(self):
+        """Record no longer; what was typed stays."""
         self.policy.detach()
 
     def __repr__(self):
@@ -45,5 +46,5 @@ class Keys:
 
 
 def log(vm, tty=None):
-    """From now on; returns the Keys."""
+    """Record what is typed from now on; returns the Keys."""
     return Keys(vm, tty)

@@ -5,8 +5,8 @@
     ...
     p                                          # the table; p.stop()
 
-A sample is a policy's call, some 3,000 ticks; counts lie in a dict of at most MOST addresses. Names are looked up when
-the table is made, so that a kernel that has only begun to boot needs none.
+A sample is a policy's call, some 3,000 ticks; counts lie in a dict of at most MOST addresses. Symbols are looked up
+when the table is made, so the profile can begin before the kernel has any.
 """
 
 from micropython import const
@@ -54,7 +54,7 @@ class Profile:
         return sum(self.counts.values()) + self.idle + self.others
 
     def functions(self):
-        """{function: samples}. Addresses of programs are one, and so are those without a name."""
+        """{function: samples}. Addresses of programs are one entry, those without a symbol one entry for each page."""
         vm = self.vm
         found = {}
         named = True

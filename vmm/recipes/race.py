@@ -1,4 +1,4 @@
-"""Find an order of vCPUs that breaks a guest, and follow it again.
+"""Find a schedule of vCPUs that breaks a guest, and replay it.
 
     from vmm.recipes.race import find
     race = find(vms['race'])          # guests/race.toml: a lock with a hole
@@ -17,12 +17,12 @@ from micropython import const
 from vmm.scheduling.interleave import Random, Replay
 
 CALL = const(0x1000)
-_LOOK_MS = const(1)
-_STAY = const(15)  # few changes make a schedule that can be read
+_POLL_MS = const(1)
+_STAY = const(15)  # few switches make a schedule that can be read
 
 
 class _Round:
-    """An order for one round."""
+    """An order for one round. It begins when the other vCPUs are at HLT; until then they run first."""
 
     def __init__(self, order):
         self.order = order
@@ -40,7 +40,7 @@ class _Round:
 
 
 class Race:
-    """What find() has found. seed, schedule; rounds: how many were played."""
+    """The result of find(). seed, schedule: those of the round that breaks; rounds: how many were played."""
 
     def __init__(self, vm, rounds, seed, schedule, instructions):
         self.vm = vm
@@ -64,7 +64,7 @@ class Race:
 def find(vm, runs=1000, first=0, instructions=1):
     """Play up to `runs` rounds by the seeds from `first` on; return a Race, or None where none of them breaks.
 
-    instructions: so many of them between two switch points at most.
+    instructions: the most instructions between two switch points.
     """
     orders = (Random(seed, instructions, stay=_STAY) for seed in range(first, first + runs))
     broken, rounds, schedule = _play(vm, orders)
@@ -97,7 +97,7 @@ def _play(vm, orders):
         while result is None:
             if vm.state not in ("running", "halted"):
                 raise RuntimeError("guest %s is %s (%s) after %d rounds" % (vm.name, vm.state, vm.why, rounds))
-            time.sleep_ms(_LOOK_MS)
+            time.sleep_ms(_POLL_MS)
     finally:
         vm.interleave = None
         vm.hypercalls.remove(CALL)

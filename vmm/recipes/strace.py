@@ -8,7 +8,7 @@
     t.stop()
 
 A call is recorded at its beginning and its end, and made a line when it is read (vmm/insight/linux/calllog.py).
-The program does not see it, but by the 4,000 ticks that a call takes longer.
+The program can notice it only by the 4,000 ticks that a call takes longer.
 """
 
 from vmm.insight.linux.calllog import SIZE, CallLog
@@ -19,8 +19,8 @@ from vmm.policies.events.sysret import SYSCALL32, SYSRET, SYSRET32
 def trace(vm, size=SIZE, old=None, **filters):
     """Begin; returns the log. size: bytes that are kept. filters: of SYSCALL: number=, pid=, comm= and so on.
 
-    old: calls of 32-bit programs, too; by default where there is no number=, as the kernel's code has to be looked
-    through for their numbers, once in a boot. Numbers that are no names are of 64-bit programs alone.
+    old: calls of 32-bit programs, too; by default where there is no number=, as the kernel's code has to be searched
+    for their numbers, once in a boot. A number= that is not a name selects calls of 64-bit programs only.
     """
     if old is None:
         old = "number" not in filters

@@ -31,6 +31,7 @@ from vmm.vtx.x86 import MASK64
 _MOST = const(16)
 
 MIN_RUN_MOST = const(5000)  # ticks that a guest may run on for what its exit took: guests above wait for it
+AT_ONCE = const(1)  # for cut(): a host TSC that has passed
 
 # Words of the frame, see vmm/vtx/frame.py
 _FRAME = const(0xC00)

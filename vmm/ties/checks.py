@@ -22,7 +22,7 @@ _WINDOW = ("name", "size", "access", "gpa", "gsi", "cpl")
 
 
 def links(name, entries):
-    """Look at the links of guest `name`: [{"uart": "com2", "to": "rtos:com2"}, ...]."""
+    """Check the links of guest `name`: [{"uart": "com2", "to": "rtos:com2"}, ...]. ValueError for the first fault."""
     for number, link in enumerate(entries):
         fault = _link_fault(name, link)
         if fault:
@@ -51,9 +51,10 @@ def _link_fault(name, link):
 
 
 def windows(entries):
-    """Return the gpa of each window: [{"name": "board", "size": 65536}, ...]; access, gpa, gsi, cpl are optional.
+    """Check the windows [{"name": "board", "size": 65536}, ...] and return the gpa of each.
 
-    Sizes are bytes. A window without a gpa lies behind those before it, from 0xD0000000 up.
+    access, gpa, gsi and cpl are optional, sizes are bytes. A window without a gpa lies behind those before it, from
+    0xD0000000 up. ValueError for the first fault.
     """
     placed = []
     for number, window in enumerate(entries):

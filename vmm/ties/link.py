@@ -6,9 +6,9 @@
 
 Crossed are data, RTS to CTS, DTR to DSR and DCD. There is no baud rate: a character moves at once into the far end's
 receive FIFO. Where that is full it stays in the sender's transmit FIFO until the receiver has emptied its FIFO, and 1.4
-ms longer. So a far end that is paused or does not read makes its sender wait and loses nothing, and a driver that reads
-until its FIFO is empty comes to an end. A far end without power (destroyed, off, never made) is an unplugged cable: its
-lines are low, and what is sent is lost and counted in `lost`.
+ms longer. So nothing is lost while the far end is paused or does not read: the sender waits. The 1.4 ms let a driver
+leave its loop that reads until the FIFO is empty. A far end without power (destroyed, off, never created) is an
+unplugged cable: its lines are low, and what is sent is lost and counted in `lost`.
 
 A guest may run while a handler of another is preempted (vmm/scheduling/sched.py), perhaps a handler of the far UART.
 The far UART is not touched then: the character waits as if there were no room, and settle() moves it later. The methods
@@ -27,7 +27,7 @@ from vmm.vtx.frame import SLICE_END, STATE
 
 
 class End:
-    """One plug of a cable. name, number: the guest and the UART (0: COM1) that it belongs in."""
+    """One end of a cable. name, number: the guest and the UART (0: COM1) that it belongs in."""
 
     def __init__(self, name, number, scheduler):
         self.name = name
@@ -36,7 +36,7 @@ class End:
         self.far = None
         self.vm = self.uart = None  # None while there is no guest
         self.powered = False
-        # Sent, lost, the end of the turn in which the far guest was last given work.
+        # Sent, lost, SLICE_END of the sender's turn that last called preempt_soon() for the far guest.
         self._counts = array("I", (0, 0, 1))
         self._here = self._there = 0  # frames (hpa) of the guests at both ends
         self._nested = scheduler.depth
@@ -47,7 +47,7 @@ class End:
         return "%s (%d sent, %d lost%s)" % (self.place(), self.sent, self.lost, "" if self.powered else ", off")
 
     def place(self):
-        """As a description has it: 'rtos:com2'."""
+        """In the form of a guest's description: 'rtos:com2'."""
         return "%s:com%d" % (self.name, self.number + 1)
 
     @property
@@ -68,21 +68,21 @@ class End:
         return (MSR_CTS if pins & MCR_RTS else 0) | (MSR_DSR | MSR_DCD if pins & MCR_DTR else 0)
 
     def plug(self, vm):
-        """The guest has been created."""
+        """Connect to the UART of a guest that has been created."""
         self.vm = vm
         self._here = self.far._there = vm.vcpus[0].frame_hpa
         self.uart = vm.pc.com(self.number)
         self.uart.connect(self.tx, self.modem, self.drained, self.bulk, self.far.lines(), vm.clock)
 
     def unplug(self):
-        """The guest or the cable is removed."""
+        """Disconnect: the guest or the cable is removed."""
         self.power(False)
         if self.uart:
             self.uart.connect(_gone, _nothing, _nothing, None, 0, self.vm.clock)
             self.vm = self.uart = None
 
     def power(self, on):
-        """The guest is started, or switched off."""
+        """Follow the guest's power: it is started, or switched off."""
         on = on and self.uart is not None
         if on != self.powered:
             self.powered = on
@@ -92,7 +92,7 @@ class End:
                 self.uart.modem_in(self.far.lines())
 
     def lines_changed(self):
-        """The far end's lines may have changed."""
+        """Put the far end's lines, which may have changed, on this end's UART."""
         if self.powered and self._may():
             cpu.hold(1)
             try:
@@ -103,7 +103,7 @@ class End:
                 cpu.hold(-1)
 
     def send_waiting(self):
-        """The far end has room: send what waits here."""
+        """Send what waits in the transmit FIFO: the far end has room."""
         if self.powered and self._may():
             cpu.hold(1)
             try:
@@ -126,7 +126,7 @@ class End:
 
     # -- what the UART calls
 
-    # 900 without the far UART's part.
+    # 900 ticks without the far UART's part.
     @micropython.viper
     def tx(self, byte: int) -> bool:
         """The guest sends a character; False while the far end has no room."""
@@ -156,7 +156,7 @@ class End:
             self._counts[0] += self.far.uart.pull(uart)
 
     def modem(self, pins):
-        """DTR, RTS or break of this end changed, or loopback ended."""
+        """Pass on DTR, RTS and break of this end: one has changed, or loopback has ended."""
         if not self.powered or not self._may():
             return
         if pins & LCR_BREAK and not self._break and self.far.powered:
@@ -169,8 +169,10 @@ class End:
         self.far.lines_changed()
 
     def drained(self):
-        """The guest has emptied its FIFO. The far end's characters follow after a pause: a sender that never paused
-        would keep a driver that reads until the FIFO is empty in its interrupt handler for ever."""
+        """The guest has emptied its FIFO: let the far end send after a pause.
+
+        Without the pause a driver that reads until the FIFO is empty would never leave its interrupt handler.
+        """
         if self.far.powered and self.far.uart.pending():
             self.uart.pace(self.far.send_waiting)
 
@@ -204,7 +206,7 @@ class Links:
         return None
 
     def add(self, name, wanted):
-        """Lay the cables of a guest's description, all or none. ValueError for an end that is taken."""
+        """Add the cables of a guest's description, all or none. ValueError for an end that has a cable."""
         checks.links(name, wanted)
         new = []
         shared = []  # cables that another guest's file has too
@@ -261,7 +263,7 @@ def port(name):
 
 
 def _gone(byte):
-    """No guest at the far end, and none that waits for room."""
+    """tx() of an unplugged UART: the character is accepted and lost."""
     return True
 
 

@@ -52,10 +52,11 @@ class Side:
         )  # fmt: skip
 
     def read(self, offset, size):
-        """An access that the monitor makes for the CPU, such as a string instruction's between two devices."""
+        """Reached only by accesses that the monitor emulates, such as a string instruction's between two devices."""
         return int.from_bytes(self.window.view[offset : offset + size], "little")
 
     def write(self, offset, size, value):
+        """A write of the monitor for the guest, or one that EPT has stopped: counted where the side is read-only."""
         if not self.writable:
             self.refused += 1
             self.vm.count_refused("write to read-only window %s" % self.window.name)
@@ -77,7 +78,7 @@ class Side:
             self.settle()
 
     def settle(self):
-        """Set the line's level by the rings."""
+        """Set the line's level: high while a ring is not acknowledged."""
         level = int(self.rings > 0)
         if self.line and level != self._line:
             cpu.hold(1)
@@ -90,7 +91,7 @@ class Side:
                 cpu.hold(-1)
 
     def acknowledge(self):
-        """Return the rings since the last time; the line falls."""
+        """Return how often it has been rung since the last acknowledgement; the line falls."""
         rings, self.rings = self.rings, 0
         self.settle()
         return rings
@@ -102,7 +103,7 @@ class Side:
 
 
 class Window:
-    """The memory. sides: those that share it."""
+    """The memory of a window, `size` bytes at `hpa`. sides: the guests' sides that share it."""
 
     def __init__(self, name, size, hpa):
         self.name = name
@@ -136,7 +137,10 @@ class Windows:
         return "\n".join([repr(window) for window in self.by_name.values()]) or "no windows"
 
     def join(self, vm, wanted):
-        """Give a guest its sides, in the order of its description. ValueError for what cannot be, OutOfMemory."""
+        """Give a guest its sides, in the order of its description.
+
+        ValueError for an invalid window, and for another size than its other sides have; OutOfMemory.
+        """
         sides = vm.windows
         gpas = checks.windows(wanted)
         for i in range(len(wanted)):
@@ -176,7 +180,7 @@ class Windows:
 
 
 def _called(sides, vcpu):
-    """The side whose number is in RBX; None where there is none, or the guest's CPL may not call it."""
+    """The side whose number is in RBX; None where there is none, or the guest's CPL is too high for it."""
     number = vcpu.rbx
     if number >= len(sides):
         return None
@@ -188,15 +192,15 @@ def _called(sides, vcpu):
 
 
 def _ring(side):
-    """Hypercall: how many other sides were interrupted; all ones where there is no such window."""
+    """Hypercall RING: the number of other sides that were interrupted; UNKNOWN (all ones) without such a window."""
     if side is None:
         return UNKNOWN
-    told = 0
+    rung = 0
     for other in side.window.sides:
         if other is not side and other.line and other.vm.powered:
             other.ring()
-            told += 1
-    return told
+            rung += 1
+    return rung
 
 
 def _acknowledge(side):

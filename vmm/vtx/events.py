@@ -62,6 +62,7 @@ from vmm.vtx.x86 import RFLAGS_IF, RFLAGS_RF, RFLAGS_TF
 VALID = const(1 << 31)
 ERROR_CODE = const(1 << 11)
 NMI_BLOCKED = const(1 << 12)  # "NMI unblocking due to IRET" in exit information
+TYPE_VECTOR = const(0x7FF)  # interruption type and vector of an event's information
 
 # Interruption types
 EXTERNAL_INTERRUPT = const(0)

@@ -1,11 +1,7 @@
 """Packets of gdb that read and write registers and memory: g, G, p, P, m, M, x, X."""
 
-from micropython import const
-
 from vmm.debug.gdb import registers
-from vmm.debug.gdb.packets import SIZE, BadPacket, escape, from_hex, number, numbers, to_hex, unescape
-
-_MOST = const(SIZE // 2 - 16)  # bytes of memory in a hexadecimal packet
+from vmm.debug.gdb.packets import HEX_BYTES, BadPacket, escape, from_hex, number, numbers, to_hex, unescape
 
 
 class Access:
@@ -53,7 +49,7 @@ class Access:
 
     def _memory(self, address, size):
         _, vcpu, task = self.chosen()
-        return self.memory.read(vcpu, task.space if task else None, address, min(size, _MOST))
+        return self.memory.read(vcpu, task.space if task else None, address, min(size, HEX_BYTES))
 
     def _read_memory(self, rest):
         return to_hex(self._memory(*numbers(rest)))

@@ -1,4 +1,4 @@
-"""gdb's `monitor` commands: those that front ends know from QEMU, and what is this monitor's own."""
+"""gdb's `monitor` commands: those that front ends know from QEMU, and this monitor's own."""
 
 import builtins
 import io

@@ -36,7 +36,7 @@ _VECTORS = (("v4_float", "ieee_single", 4), ("v2_double", "ieee_double", 2), ("v
 
 
 def _feature(row):
-    """The feature that a register is of."""
+    """The name of the feature that a register belongs to."""
     name = row.name
     if row.group == "system":
         return "org.pcanel.system"

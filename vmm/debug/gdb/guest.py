@@ -1,4 +1,4 @@
-"""One guest under gdb: it stands still and goes on, whole or by vCPUs, and steps.
+"""One guest under gdb: stopping it, letting it go on, whole or by vCPU, and stepping it.
 
 Steps are those of vmm/policies/stepper.py: interrupts are held meanwhile. An instruction that exits is complete after
 its exit, so the end of the step is checked between the turns.
@@ -35,10 +35,10 @@ class Step:
 
 
 class Guest:
-    """vm; pid. stopped: gdb knows that it stands still. event: (vCPU, signal, words) that gdb does not know yet."""
+    """vm; pid. stopped: gdb knows that it stands still. event: (vCPU, signal, words) of a stop to be reported."""
 
     def __init__(self, vm, pid, notice):
-        """notice(): something has happened, look() is due."""
+        """notice(): called when look() is due."""
         self.vm = vm
         self.pid = pid
         self.stopped = True
@@ -49,21 +49,22 @@ class Guest:
         self._held = []  # frames of the vCPUs that do not go on
         self._steps = {}  # vCPU's number: Step
         self._unsure = False  # a step has ended by an exit
-        self._ours = False  # it stands still by us
+        self._ours = False  # it stands still because gdb has stopped it
         self._quiet = 0  # host TSC until which its console is not told of a stop
 
     @property
     def gone(self):
+        """Whether the guest has been destroyed."""
         return isinstance(self.vm.vcpus[0], Gone)
 
     def attach(self):
-        """It stands still from now on; one that is off is loaded, and stands at its first instruction.
+        """Stop it; one that is off is loaded, and stands at its first instruction.
 
         LoadError and others of VM.start().
         """
         vm = self.vm
         vm.debugger = self
-        self._ours = vm.state not in (states.PAUSED, states.STOPPED)  # one that stood still before stays so in the end
+        self._ours = vm.state not in (states.PAUSED, states.STOPPED)  # else detach() leaves it stopped
         if vm.state == states.OFF:
             try:
                 vm.start()
@@ -75,7 +76,7 @@ class Guest:
         vm.stands("stopped by gdb")
 
     def detach(self):
-        """No breakpoint stays; it goes on where gdb has stopped it."""
+        """Remove its breakpoints, and let it go on if gdb has stopped it."""
         if self.gone:
             return
         vm = self.vm
@@ -88,7 +89,7 @@ class Guest:
             vm.resume()
 
     def said(self, vcpu):
-        """gdb has got the stop: report it on the guest's console, too, but not each of many stops."""
+        """Report a stop that gdb has got on the guest's console, too, but not each of many stops."""
         now = cpu.rdtsc()
         if now > self._quiet:
             self.vm.stands("stopped by gdb at %#x%s" % (pc(vcpu), self.vm.name_of(pc(vcpu))))
@@ -97,12 +98,12 @@ class Guest:
     # -- standing still
 
     def _stand(self):
-        """Now, in the middle of an exit, too."""
+        """Stop it now, in the middle of an exit, too."""
         self._ours = True
         self.vm.stand_for(WHY)
 
     def stop(self, vcpu, signal, words=b""):
-        """A breakpoint, watchpoint or fault was hit: gdb gets the stop after this turn."""
+        """Stop it at a breakpoint, a watchpoint or a fault; gdb gets the stop after this turn."""
         if self.event is None and not self.stopped:
             self.event = vcpu, signal, words
         self._stand()
@@ -112,47 +113,47 @@ class Guest:
         self.stop(vcpu, TRAP, why)
 
     def interrupt(self):
-        """As stop(), because gdb has said so."""
+        """Stop it at gdb's request."""
         if not self.stopped:
             self._end_steps()
             self.stop(self.vm.vcpus[0], INTERRUPTED)
 
     def halt(self):
-        """Another guest has stopped, and gdb takes all for stopped."""
+        """Stop it because another guest has stopped: gdb takes all for stopped then."""
         self._end_steps()
         self.event = None
         self.stopped = True
         self._stand()
 
-    # -- what VM says of itself (vm.debugger)
+    # -- called by the VM (vm.debugger)
 
     def stood(self):
-        """It stands still, for whatever reason."""
+        """The guest stands still now, for whatever reason."""
         if not self.stopped:
             self._notice()
 
     def started(self):
-        """It has been loaded anew, and has not run yet."""
+        """The guest has been loaded anew, and has not run yet."""
         self.points.restarted()
         self._steps = {}
         if self.stopped or self.event:
             self._stand()
 
     def triple_fault(self, vcpu):
-        """Whether it stands still because of one."""
+        """Whether the guest is stopped for its triple fault."""
         if self.stopped or not self.catch:
             return False
         self.stop(vcpu, b"0b")
         return True
 
     def refuses(self):
-        """Whether resume() at the prompt would let it run behind gdb's back."""
+        """Whether resume() at the prompt is refused: gdb takes the guest for stopped."""
         return self.stopped
 
     # -- going on
 
     def go(self, actions):
-        """Let it go on. actions: {vCPU's number: CONTINUE, STEP or (first, end)}; the others do not."""
+        """Let it go on. actions: {vCPU's number: CONTINUE, STEP or (first, end)}; other vCPUs stand still."""
         vm = self.vm
         self.stopped = False
         self.event = None
@@ -181,7 +182,7 @@ class Guest:
             vm.go_on()
 
     def _arm(self, vcpu):
-        """Let the next instruction be a step. False: it is done."""
+        """Let the next instruction be a step. False: the monitor has executed it already."""
         vcpu.stepper.step(done=lambda completed: self._stepped(vcpu, completed))
         if vcpu.stepper.armed:
             return True
@@ -189,7 +190,7 @@ class Guest:
         return False
 
     def _stepped(self, vcpu, completed):
-        """After the instruction, or in an exit of it."""
+        """The step's `done`: called after the instruction, or in an exit of it."""
         step = self._steps.get(vcpu.number)
         if step is None or self.event is not None:
             return verdict.RESUME

@@ -1,4 +1,4 @@
-"""Packets of gdb that choose guests and threads: attach, run, kill, detach, what there is."""
+"""Packets of gdb that choose guests and threads: attach, run, kill, detach, lists."""
 
 from micropython import const
 
@@ -81,7 +81,7 @@ class Inferiors:
         return guest, tid
 
     def _why(self, _rest):
-        """`?`: without extended-remote, gdb takes what is there for its process."""
+        """`?`: gdb without extended-remote expects a process to be there, so the first guest is attached."""
         if not self.guests and not self._extended and len(self.monitor.vms):
             return self.attach(next(iter(self.monitor.vms.values())))
         for guest in self.guests.values():

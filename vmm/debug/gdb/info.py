@@ -12,7 +12,7 @@ _LINES = 1024  # of a table
 
 
 def info(vcpu, what):
-    """Lines of text. ValueError for what there is not."""
+    """Lines of text. ValueError for an unknown table."""
     if what not in _INFO:
         raise ValueError("info %s; there are %s, guests" % (what, ", ".join(sorted(_INFO))))
     return _INFO[what](vcpu)

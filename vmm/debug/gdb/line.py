@@ -1,7 +1,7 @@
-"""COM4: gdb's line. monitor.gdb
+"""gdb's line, COM4: monitor.gdb.
 
 The line is not read until its first character: the port calls the listener then, and the stub (stub.py) is
-imported. It is served between two turns of guests, and dropped when gdb has left.
+imported. The stub is served between two turns of guests, and dropped when gdb has left.
 """
 
 import machine
@@ -11,7 +11,7 @@ _COM4 = const(3)
 
 
 class GdbLine:
-    """stub: vmm.debug.gdb.stub.Stub while gdb is there, else None. bad: packets that were none."""
+    """stub: vmm.debug.gdb.stub.Stub while gdb is there, else None. bad: how many invalid packets have come."""
 
     def __init__(self, monitor):
         self._monitor = monitor
@@ -26,7 +26,7 @@ class GdbLine:
         self._uart.listen(self._heard)
 
     def _heard(self, _):
-        """Characters have come: they are read after this turn."""
+        """The UART's listener: let the characters be read after this turn."""
         scheduler = self._monitor.scheduler
         if not self._served:
             self._served = True

@@ -1,6 +1,6 @@
 """Packets of gdb's remote protocol: `$data#checksum`, with acknowledgements or without.
 
-What comes is hostile: a packet longer than SIZE, with a wrong checksum or with words that are no numbers is counted and
+Input is not trusted: a packet longer than SIZE, with a wrong checksum or with words that are no numbers is counted and
 dropped. Source: GDB manual, "Overview" of the remote protocol, "Binary Data".
 """
 
@@ -10,6 +10,7 @@ import micropython
 from micropython import const
 
 SIZE = const(7680)  # bytes of a packet's data; the rings of the host's UART have 8192
+HEX_BYTES = const(SIZE // 2 - 16)  # that a packet carries as hexadecimal digits
 BREAK = b"\x03"  # what next() returns for Ctrl-C, which is no packet
 ACK = b"+"
 NAK = b"-"
@@ -22,7 +23,7 @@ _TAIL = const(3)  # '#' and two digits
 
 
 class BadPacket(ValueError):
-    """What came is no packet; the text says why."""
+    """An invalid packet; the text says why."""
 
 
 @micropython.viper
@@ -102,7 +103,7 @@ def numbers(text, count=2, between=b","):
 
 
 class Reader:
-    """Cuts what comes into packets. acks: whether checksums are verified (QStartNoAckMode ends that)."""
+    """Splits the input into packets. acks: whether checksums are verified (QStartNoAckMode ends that)."""
 
     def __init__(self):
         self._buffer = bytearray(SIZE + 64)
@@ -118,19 +119,20 @@ class Reader:
         return self._view[self._end :]
 
     def take(self, count):
+        """Take over `count` bytes that have been put into room()."""
         self._end += count
 
     def _drop(self, count):
-        """The first bytes are done with."""
+        """Remove the first bytes."""
         left = self._end - count
         if left:
             self._buffer[:left] = bytes(self._view[count : self._end])
         self._end = left
 
     def next(self):
-        """The next of what has come: a packet's data, ACK, NAK, BREAK; or None.
+        """The next item of the input: a packet's data, ACK, NAK or BREAK; None where none is complete.
 
-        BadPacket: it is dropped; where there are acknowledgements, gdb is sent NAK.
+        BadPacket: it is dropped; with acknowledgements the caller sends NAK.
         """
         while self._end:
             first = bytes(self._view[:1])
@@ -138,7 +140,7 @@ class Reader:
                 self._drop(1)
                 if first in (ACK, NAK, BREAK):
                     return first
-                continue  # the rest of what was no packet
+                continue  # the rest of an invalid packet
             end = self._buffer.find(_END, 0, self._end)
             if end < 0 or end + _TAIL > self._end:
                 again = self._buffer.find(_START, 1, self._end)

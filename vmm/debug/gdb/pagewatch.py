@@ -17,7 +17,7 @@ _WIDEST = const(8)  # bytes of an access that begins before the watched ones and
 
 
 class PageWatch:
-    """One watchpoint. reads: an access stops, too, not only a change. hit(vcpu, gva): called at a hit."""
+    """One watchpoint. reads: it stops at every access, not only at changes. hit(vcpu, gva): called at a hit."""
 
     def __init__(self, vm, gva, size, reads, translate, hit):
         """translate(gva) -> gpa. ValueError where a byte is not mapped, or there are too many."""
@@ -41,6 +41,7 @@ class PageWatch:
             self._policies.append(decorator(vm, MEMORY, filters, False)(self._access))
 
     def close(self):
+        """Remove it."""
         for policy in self._policies:
             policy.detach()
 

@@ -2,8 +2,8 @@
 
 A software breakpoint is a hidden one (vmm/debug/hidden.py) where its page is mapped. Where it is not yet, and for a
 hardware breakpoint or a watchpoint, a debug register of the CPU's matches the address, mapped or not
-(debug_registers.py). Where none is free a breakpoint waits, and is looked at whenever the guest changes its page tables
-by MOV to CR0, CR3 or CR4; a watchpoint takes the rights of its pages (pagewatch.py).
+(debug_registers.py). Where none is free a breakpoint waits, and is tried again whenever the guest changes its page
+tables by MOV to CR0, CR3 or CR4; a watchpoint takes the rights of its pages (pagewatch.py).
 """
 
 from micropython import const
@@ -30,7 +30,7 @@ _MOST = const(256)
 
 
 class Point:
-    """One of them. parts: what has to be closed at its end."""
+    """One breakpoint or watchpoint. parts: functions that remove its parts."""
 
     def __init__(self, kind, gva):
         self.kind = kind
@@ -39,7 +39,7 @@ class Point:
 
 
 class Points:
-    """One VM's. stop(vcpu, why): it stands still from now on; why: bytes for gdb's stop reply."""
+    """Those of one VM. stop(vcpu, why): stops it; why: bytes for gdb's stop reply."""
 
     def __init__(self, vm, stop):
         self.vm = vm
@@ -51,11 +51,11 @@ class Points:
         self._by_register = {}  # Match: Point
 
     def at(self, gva):
-        """Whether there is a breakpoint."""
+        """Whether there is a breakpoint at a gva."""
         return any([point.gva == gva and point.kind <= HARDWARE for point in self._all.values()])
 
     def insert(self, vcpu, kind, gva, size):
-        """ValueError says why it cannot be."""
+        """Set one. ValueError where that is not possible."""
         key = kind, gva, size
         if key in self._all:
             return
@@ -69,12 +69,13 @@ class Points:
         self._all[key] = point
 
     def remove(self, kind, gva, size):
+        """Remove one, if it is there."""
         point = self._all.pop((kind, gva, size), None)
         if point is not None:
             self._close(point)
 
     def clear(self):
-        """None is left."""
+        """Remove them all."""
         for key in list(self._all):
             self.remove(*key)
 
@@ -117,7 +118,7 @@ class Points:
         return reached
 
     def _wait(self):
-        """Look at the waiting ones while there are any."""
+        """Watch the control registers while breakpoints wait."""
         if self._waiting and self._policy is None:
             self._policy = decorator(self.vm, CR, {"write": True}, False)(self._changes)
         elif not self._waiting and self._policy is not None:
@@ -144,7 +145,7 @@ class Points:
         self._wait()
 
     def restarted(self):
-        """The guest starts anew: what was mapped is not, and its registers are those of a reset."""
+        """Set breakpoints anew in a guest that starts anew: nothing is mapped, and its registers have been reset."""
         self.registers.restarted()
         for point in self._all.values():
             if point.kind == SOFTWARE or point in self._waiting:
@@ -171,7 +172,7 @@ class Points:
             self._stop(vcpu, _why(point))
 
     def stepped(self, vcpu, completed):
-        """What a single step has hit: bytes for the stop reply, or None."""
+        """The watchpoint that a single step has hit: bytes for the stop reply, or None."""
         for wanted in self.registers.stepped(vcpu, completed):
             point = self._by_register.get(wanted)
             if point is not None and point.kind > HARDWARE:

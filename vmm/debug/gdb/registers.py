@@ -14,7 +14,7 @@ from micropython import const
 from vmm.devices.lapic_registers import TPR
 from vmm.loaders.state import SEGMENTS
 from vmm.vtx import vmcs as v
-from vmm.vtx.x86 import CR0_PE, IA32_KERNEL_GS_BASE, MASK64, RFLAGS_VM, XSTATE_BV
+from vmm.vtx.x86 import CR0_PE, IA32_KERNEL_GS_BASE, MASK64, RFLAGS_FIXED, RFLAGS_VM, XSTATE_BV
 
 _AVX = const(2)  # component of the XSAVE area, and its bit
 _FCW = const(0x37F)
@@ -71,7 +71,7 @@ def _attribute(name):
 
 
 def code_base(vcpu):
-    """What is added to RIP for a linear address."""
+    """The base of CS, which is added to RIP for a linear address; 0 in 64-bit code."""
     return 0 if vcpu.bits == 64 else vcpu.cs[1]
 
 
@@ -89,7 +89,7 @@ pc = _rip  # of a vCPU, linear
 
 
 def _set_rflags(vcpu, value):
-    vcpu.rflags = vcpu.rflags & ~0xFFFFFFFF | value & 0x3F7FD5 | 2
+    vcpu.rflags = vcpu.rflags & ~0xFFFFFFFF | value & 0x3F7FD5 | RFLAGS_FIXED
 
 
 def _selector(name):

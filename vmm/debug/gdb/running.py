@@ -1,4 +1,4 @@
-"""Packets of gdb that let guests go on and stop them: Z, z, vCont, c, s, vCtrlC."""
+"""Packets of gdb that set breakpoints, let guests go on and stop them: Z, z, vCont, c, s, vCtrlC."""
 
 from vmm.debug.gdb.guest import CONTINUE, STEP
 from vmm.debug.gdb.packets import BadPacket, numbers

@@ -3,9 +3,8 @@
     (gdb) target extended-remote SOCKET
     (gdb) attach 1
 
-All-stop, multiprocess: an inferior is a guest (`info os processes` lists them), a thread a vCPU. What gdb sends is
-looked at between two turns of guests; a packet that makes no sense is counted and refused. docs/gdb-drgn.md is for
-users.
+All-stop, multiprocess: an inferior is a guest (`info os processes` lists them), a thread a vCPU. What gdb sends is read
+between two turns of guests; an invalid packet is counted and refused. docs/gdb-drgn.md is for users.
 Source: GDB manual, "Remote Serial Protocol".
 """
 
@@ -23,6 +22,7 @@ from vmm.debug.gdb.memory import Memory
 from vmm.debug.gdb.packets import (
     ACK,
     BREAK,
+    HEX_BYTES,
     NAK,
     SIZE,
     BadPacket,
@@ -35,7 +35,6 @@ from vmm.debug.gdb.running import Running
 from vmm.debug.gdb.threads import Threads, name
 from vmm.loaders.state import LoadError
 
-_MOST = const(SIZE // 2 - 16)  # bytes of memory in a hexadecimal packet
 _TOLD = const(3)  # bad packets that get a line each
 _EXPEDITED = ("rbp", "rsp", "rip")  # in a stop reply
 _WITH_WORDS = (b"v", b"Z", b"z", b"D")  # packets whose error may be a text
@@ -46,7 +45,7 @@ _SUPPORTED = (
 
 
 class Stub(Inferiors, Access, Running, Documents):
-    """One gdb's session. connected: gdb is there. guests: {pid: Guest} that it is attached to."""
+    """A session of gdb. connected: gdb is there. guests: {pid: Guest} that it is attached to."""
 
     def __init__(self, monitor, uart, line):
         """uart: COM4; line: vmm.debug.gdb.line.GdbLine, which counts bad packets."""
@@ -61,7 +60,7 @@ class Stub(Inferiors, Access, Running, Documents):
         self._line = line
         self._reader = Reader()
         self._out = b""
-        self._last = b""  # what NAK has sent again
+        self._last = b""  # the last packet, which is sent again at NAK
         self._documents = {}  # for qXfer
         self._extended = False
         self._rows = registers.make(monitor.xcr0)
@@ -73,7 +72,7 @@ class Stub(Inferiors, Access, Running, Documents):
     # -- between the turns
 
     def serve(self):
-        """Look at what has come, and whether a guest has stopped."""
+        """Handle the packets that have come, and report a guest that has stopped."""
         scheduler = self.monitor.scheduler
         began = scheduler.begins()
         vm = self.current[0].vm if self.current and not self.current[0].gone else None
@@ -81,7 +80,7 @@ class Stub(Inferiors, Access, Running, Documents):
         try:
             self._flush()
             self._receive()
-            self._look()
+            self._report()
         finally:
             scheduler.disarm()
             if vm in self.monitor.vms.values():
@@ -110,7 +109,7 @@ class Stub(Inferiors, Access, Running, Documents):
                 for guest in self.guests.values():
                     guest.interrupt()
             elif packet == NAK:
-                if self._reader.acks:  # gdb types it while an answer takes long, even where it has ended them
+                if self._reader.acks:  # gdb also sends NAK without acknowledgements, while an answer takes long
                     self._write(self._last)
             elif packet != ACK:
                 self.connected = True
@@ -157,7 +156,7 @@ class Stub(Inferiors, Access, Running, Documents):
         self._flush()
 
     def _flush(self):
-        """As much as there is room for; the port calls again when that has gone out."""
+        """Send as much as the UART has room for; the port calls again when that has been sent."""
         if self._out:
             sent = self._uart.write(self._out)
             if sent:
@@ -165,8 +164,8 @@ class Stub(Inferiors, Access, Running, Documents):
 
     # -- stops
 
-    def _look(self):
-        """Tell gdb that a guest has stopped; then all have."""
+    def _report(self):
+        """Report a guest that has stopped to gdb, and stop the others."""
         if not self.running:
             return
         for guest in list(self.guests.values()):
@@ -201,7 +200,7 @@ class Stub(Inferiors, Access, Running, Documents):
     # -- packets
 
     def _answer(self, packet):
-        """What is sent back, bytes; None: nothing, or later."""
+        """The answer to a packet, bytes; None: there is none, or it is sent later."""
         if packet == b"vCont?":
             return b"vCont;c;C;s;S;t;r"
         method = _LETTERS.get(packet[:1])
@@ -214,7 +213,7 @@ class Stub(Inferiors, Access, Running, Documents):
         return method(self, packet[len(word) + 1 :]) if method is not None else b""
 
     def _supported(self, _rest):
-        self.leave()  # a gdb before this one has not said goodbye
+        self.leave()  # an earlier gdb may have gone without detaching
         self.connected = True
         self._extended = False
         self.memory.phys = self.threads.tasks = False
@@ -232,8 +231,8 @@ class Stub(Inferiors, Access, Running, Documents):
         from vmm.debug.gdb import commands
 
         text = commands.run(self, from_hex(rest).decode())
-        for start in range(0, len(text), _MOST):
-            self.send(b"O" + to_hex(text[start : start + _MOST].encode()))
+        for start in range(0, len(text), HEX_BYTES):
+            self.send(b"O" + to_hex(text[start : start + HEX_BYTES].encode()))
         return b"OK"
 
 

@@ -30,11 +30,12 @@ def _one(text):
 
 
 def name(pid, tid):
+    """The thread-id of gdb's packets, bytes."""
     return ("p%x.%x" % (pid, tid)).encode()
 
 
 class Task:
-    """A task that does not run. read(row) -> bytes of a register; None: not known."""
+    """A task of Linux that is switched out, with the registers that the kernel has saved."""
 
     def __init__(self, kernel, task):
         self.task = task
@@ -51,22 +52,24 @@ class Task:
 
     @property
     def pc(self):
+        """The gva at which it goes on."""
         return self._values["rip"]
 
     def read(self, row):
+        """The bytes of a register; None: not known."""
         value = self._values.get(row.name)
         return None if value is None else value.to_bytes(row.bits >> 3, "little")
 
 
 class Threads:
-    """Those of a Guest (guest.py). tasks: whether Linux tasks are threads."""
+    """The threads of each Guest (guest.py). tasks: whether Linux tasks are threads."""
 
     def __init__(self):
         self.tasks = False
         self._found = {}  # of the stop at hand: {Guest: {PID: the kernel's task}}
 
     def forget(self):
-        """Guests go on: their tasks are looked up anew."""
+        """Look up tasks anew at the next stop: the guests go on."""
         self._found = {}
 
     def _of(self, guest):
@@ -94,7 +97,7 @@ class Threads:
         return Task(guest.vm.kernel, task)
 
     def ids(self, guest):
-        """TIDs."""
+        """The TIDs of a guest, a list."""
         found = [vcpu.number + 1 for vcpu in guest.vm.vcpus]
         if self.tasks:
             running = self._running(guest)
@@ -107,12 +110,13 @@ class Threads:
         return [kernel.current(vcpu).pid for vcpu in guest.vm.vcpus]
 
     def alive(self, guest, tid):
+        """Whether a TID is a vCPU, or a task that has not ended."""
         if tid >= TASKS:
             return tid - TASKS in self._of(guest)
         return tid <= len(guest.vm.vcpus)
 
     def words(self, guest, tid):
-        """What `info threads` says."""
+        """The text of `info threads` for a thread."""
         vm = guest.vm
         if tid >= TASKS:
             task = self.task(guest, tid).task

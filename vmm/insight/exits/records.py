@@ -12,8 +12,8 @@ _COLUMNS = "ms", "vcpu", "rip", "symbol", "reason", "detail", "verdict", "ticks"
 
 
 class Record:
-    """One exit. tsc: host TSC; time: its seconds since the guest was made; ticks: host TSC, None while it is not over;
-    reason: its name, number: its number."""
+    """One exit. tsc: host TSC; time: seconds since the guest was created; ticks: its duration in host TSC ticks, None
+    while it is not over; reason: its name, number: its number."""
 
     def __init__(self, vm, vcpu, fields, names):
         """vcpu: its number. fields: of recording.RECORD_FORMAT. names: of reasons."""
@@ -29,11 +29,12 @@ class Record:
 
     @property
     def time(self):
+        """Seconds since the guest was created, by the host TSC."""
         return (self.tsc - self._vm.clock.began) / self._vm.clock.hz
 
     @property
     def detail(self):
-        """What was wanted, in words."""
+        """The operation that exited, in words."""
         return words.detail(self)
 
     @property

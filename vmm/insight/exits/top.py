@@ -36,7 +36,7 @@ def _times(vcpus):
 
 
 def counted(exits, most):
-    """Counts and sums by reason, since the guest was made."""
+    """Counts and sums by reason, since the guest was created."""
     rows = []
     statistics = exits.statistics()
     total = sum([ticks for _, ticks in statistics.values()])
@@ -48,7 +48,7 @@ def counted(exits, most):
 
 
 class _Sum:
-    """A distribution: several slots', or several vCPUs'."""
+    """The sum of the distributions of several slots or vCPUs."""
 
     def __init__(self):
         self.ticks = 0
@@ -125,7 +125,7 @@ def _policies(vm):
 
 
 def _slot_name(exits, reason, keys):
-    """What a slot serves. keys: those that lead to it, or None for the slot of all others."""
+    """The device and the keys that a slot serves, as text. keys: of the slot; None: it serves all other keys."""
     if keys is None:
         return "others"
     vm = exits._vcpus[0].vm
@@ -137,7 +137,7 @@ def _slot_name(exits, reason, keys):
 
 
 def _device(vm, reason, key):
-    """The name of the device that a port or a page is of, or None."""
+    """The name of the device that a port or a page belongs to, or None."""
     if reason == reasons.IO_INSTRUCTION:
         for base, count, device, _ in vm.port_bus.ranges:
             if base <= key >> 16 < base + count:

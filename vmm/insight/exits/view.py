@@ -2,7 +2,7 @@
 
     vm.exits.top()          which exits cost how much
     vm.exits.trace(20)      the last exits
-    vm.exits.measure(False), vm.exits.record(0)   no longer
+    vm.exits.measure(False), vm.exits.record(0)   stop that
 
 Nothing of this is imported or takes memory before its first use. docs/tracing.md.
 """
@@ -13,13 +13,13 @@ _RING = 1024  # records, where nothing else is said
 
 
 class Exits(exits.Exits):
-    """vmm.vtx.exits.Exits for people."""
+    """vmm.vtx.exits.Exits with the tables that users ask for."""
 
     _recording = None
 
     @property
     def recording(self):
-        """What writes records and measures (vmm/vtx/recording.py)."""
+        """The Recording that writes records and measures (vmm/vtx/recording.py)."""
         if self._recording is None:
             from vmm.vtx.recording import Recording
 
@@ -28,12 +28,14 @@ class Exits(exits.Exits):
         return self._recording
 
     def measure(self, on=True):
-        """Measure how long exits take, from now on; or no longer. It costs each exit some 30 ticks."""
+        """Begin or stop measuring how long exits take. It costs each exit some 30 ticks."""
         self.recording.measure(on)
 
     def record(self, size=_RING):
-        """Keep the last `size` exits of each vCPU, rounded up to a power of two; 0: no longer. It costs an exit some 45
-        ticks."""
+        """Keep the last `size` exits of each vCPU, rounded up to a power of two; 0 stops that.
+
+        It costs each exit some 45 ticks.
+        """
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise ValueError("record(%r): how many exits are kept, or 0" % (size,))
         rounded = 64 if size else 0
@@ -44,7 +46,7 @@ class Exits(exits.Exits):
     def top(self, most=None):
         """A table of what exits cost, by reason, handler and policy: count, ticks, share, median, 99 %, maximum.
 
-        The first call begins to measure, and shows counts and sums since the guest was made. most: rows.
+        The first call begins to measure, and shows counts and sums since the guest was created. most: rows.
         """
         from vmm.insight.exits import top
 
@@ -70,7 +72,7 @@ class Exits(exits.Exits):
         return records.last(self, count, numbers)
 
     def gave_back(self, slot, reason):
-        """A policy's slot may serve another reason from now on: what it has measured is the reason's."""
+        """Add what a policy's slot has measured to its reason: the slot may serve another one from now on."""
         if self._recording is not None and self._recording.measures:
             from vmm.insight.exits import top
 

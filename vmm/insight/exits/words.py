@@ -1,21 +1,21 @@
-"""What an exit's reason and qualification say, in words; for records of exits (vmm/vtx/recording.py).
+"""An exit's reason and qualification in words, for records of exits (vmm/vtx/recording.py).
 
 It imports on CPython. Source: SDM Vol. 3C, "Basic VM-Exit Information"; the reasons' keys are vmm/vtx/keys.py's.
 """
 
 from micropython import const
 
+from vmm.debug.names import EXCEPTIONS
+from vmm.fault import PF
 from vmm.loaders.state import GPRS
 from vmm.vtx import reasons, x86
 from vmm.vtx import vmcs_bits as b
+from vmm.vtx.recording import UNKNOWN_VERDICT
 from vmm.vtx.x86 import MASK32
 
-EXCEPTIONS = {
-    0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF", 10: "#TS", 11: "#NP",
-    12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC", 19: "#XM", 20: "#VE", 21: "#CP",
-}  # fmt: skip
 _SWITCHES = ("CALL", "IRET", "JMP", "a task gate")
 _APIC_ACCESSES = ("read", "write", "fetch", "event delivery")
+# The bits of vmm/verdict.py, which does not import on the host.
 _VERDICTS = (
     (2, "yield"), (4, "wait"), (8, "stop"), (16, "pause"), (32, "reset"), (64, "power off"), (128, "triple fault"),
     (256, "host interrupt"), (512, "spin"),
@@ -81,7 +81,7 @@ def _violation(r):
 def _exception(r):
     vector = r.intr_info & 0xFF
     text = EXCEPTIONS.get(vector, "vector %d" % vector)
-    return "%s at %#x" % (text, r.qualification) if vector == 14 else text
+    return "%s at %#x" % (text, r.qualification) if vector == PF else text
 
 
 def _task_switch(r):
@@ -115,7 +115,7 @@ _DETAILS = {
 
 
 def detail(record):
-    """What a record says beyond its reason; "" where the reason says it all."""
+    """The details of a record beyond its reason; "" where there are none."""
     found = _DETAILS.get(record.number)
     return found(record) if found else ""
 
@@ -131,14 +131,14 @@ _KEYS = {
 
 
 def key(reason, value):
-    """What a key of a reason is (Exits.keyed)."""
+    """A key of a reason (Exits.keyed) in words."""
     found = _KEYS.get(reason)
     return found(value) if found else "%#x" % value
 
 
 def verdict(value):
-    """A handler's answer; "" where there is none yet."""
-    if value == 0xFFFF:
+    """A handler's answer in words; "" where there is none yet."""
+    if value == UNKNOWN_VERDICT:
         return ""
     names = [name for bit, name in _VERDICTS if value & bit]
     if value & 1:

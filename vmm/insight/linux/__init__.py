@@ -44,7 +44,8 @@ class Linux:
         return maps.maps(self._kernel, self.task(pid))
 
     def read(self, pid, gva, size):
-        """Bytes at an address of a process, whatever runs. ValueError: nothing is mapped there, or it is paged out."""
+        """Bytes at an address of a process, also while it does not run. ValueError: nothing is mapped there, or it is
+        paged out."""
         from vmm.insight.linux import maps
 
         return maps.read(self._kernel, self.task(pid), gva, size)

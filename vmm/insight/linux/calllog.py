@@ -1,12 +1,12 @@
 """A log of system calls: policies on SYSCALL, SYSRET, SYSCALL32 and SYSRET32 that only write records, in viper
-(vmm/insight/linux/callring.py), and lines that are made of them when they are read.
+(vmm/insight/linux/callring.py); the records become lines when they are read.
 
     log = CallLog(vm, (SYSCALL, SYSRET), {"comm": "ls"})
     log.lines, log.dropped, log.follow(), log.stop()
 
 A line joins a call's beginning with its result, by thread. A call costs some 1,000 ticks at each of the two, besides
-the exit; formatting it costs some 300,000, when it is read. Limit: of what the arguments point to, strings, argv
-and buffers of the calls that vmm/insight/linux/values.py names are kept, by their first bytes.
+the exit; formatting it costs some 300,000, when it is read. Limit: of what the arguments point to, only the first bytes
+of strings, of argv and of the buffers that vmm/insight/linux/values.py names are kept.
 """
 
 import struct
@@ -30,7 +30,7 @@ SIZE = const(0x100000)  # bytes
 _LEAST = const(0x4000)
 _LARGEST = const(0x10000000)
 _SHOWN = const(40)  # lines
-_LOOK_MS = const(20)
+_POLL_MS = const(20)
 _OPEN = const(4096)  # threads with a call that is not over
 _ENDS = ("exit", "exit_group")
 _HEAD = "<IIQII"  # what a scan reads of a record
@@ -64,15 +64,16 @@ class Captured:
         raise ValueError("gva %#x: %d bytes were not recorded" % (gva, size))
 
     def number(self, gva, size):
+        """An unsigned number of `size` bytes. ValueError as read()."""
         return int.from_bytes(self.read(gva, size), "little")
 
 
 class CallLog:
-    """Of one VM. dropped: how many of the oldest records have made room for newer ones.
+    """The log of one VM. dropped: how many records newer ones have overwritten.
 
-    events: SYSCALL, SYSRET or both; filters: theirs; size: bytes of the ring, a power of two at the end; named: lines
-    begin with the program's name; old: SYSCALL32, SYSRET32 or both, for the calls of 32-bit programs where the kernel
-    has any. number= in filters is of 64-bit programs where it is a number, of either where it is a name.
+    events: SYSCALL, SYSRET or both; filters: theirs; size: bytes of the ring, rounded up to a power of two; named:
+    lines begin with the program's name; old: SYSCALL32, SYSRET32 or both, for the calls of 32-bit programs where the
+    kernel has any. number= in filters is of 64-bit programs where it is a number, of either where it is a name.
     """
 
     def __init__(self, vm, events, filters, size=SIZE, named=False, old=()):
@@ -135,13 +136,13 @@ class CallLog:
         return dict(filters, number=numbers) if numbers else None
 
     def _plan(self, number):
-        """What the arguments of a call point to, at its first occurrence."""
+        """Set the plan of a call at its first occurrence: what its arguments point to."""
         plan = 0
         try:
             old = number >= callring.NUMBERS
             plan = plan_of(signature(self._kernel, number - callring.NUMBERS if old else number, old), old)
         except (ValueError, KeyError, AttributeError, MemoryError):
-            pass  # the kernel does not say: its arguments are numbers
+            pass  # no types in the kernel: its arguments are numbers
         self._words[callring.PLANS + number] = plan | callring.KNOWN
 
     def _put(self, word, value):
@@ -155,6 +156,7 @@ class CallLog:
 
     @property
     def dropped(self):
+        """How many records newer ones have overwritten."""
         return self._words[callring.DROPPED]
 
     def _read(self, position, size):
@@ -211,7 +213,7 @@ class CallLog:
             result = None
             if ended >= 0:
                 *_, its, result, _, data = self.record(ended)
-                if its[1] == number[1] and its != number:  # an execve() may change which programs they are of
+                if its[1] == number[1] and its != number:  # an execve() may change [1]
                     return self._head(record) + "%r = ?" % Call(self._kernel, number[0], arguments, number[1], space)
                 space.add(data)
             elif self._returns:
@@ -249,7 +251,7 @@ class CallLog:
                         print("... %d records are lost" % (self.dropped - dropped))
                         dropped = self.dropped
                     print(self.line(*pair))
-                time.sleep_ms(_LOOK_MS)
+                time.sleep_ms(_POLL_MS)
         except KeyboardInterrupt:
             pass
 
@@ -263,7 +265,7 @@ class CallLog:
                 used = min(self._get(callring.HEAD), self._words[callring.SIZE])
                 self._kept = uctypes.bytes_at(self._ring, used)
             except MemoryError:
-                return  # it stays where it is until the guest's end
+                return  # it stays in the guest's pages until the guest is destroyed
             self._ring = uctypes.addressof(self._kept)
             self.vm.give(self._taken)
             self._taken = 0
@@ -306,8 +308,8 @@ def plan_of(known, old):
 
 @micropython.viper
 def begun(words: int, link, below, vcpu) -> int:
-    """Behind a filter that has looked at the task (vmm/insight/linux/current.py): go on to `link` with a call whose
-    beginning has been recorded, else to `below`. execve may have changed the name by which its thread was found."""
+    """After a task filter has refused a result (vmm/insight/linux/current.py): go on to `link` where the beginning of
+    its call has been recorded, else to `below`. execve may have changed the name that comm= tests."""
     w = ptr32(words)
     f = ptr32(vcpu)
     if f[TASK] | f[TASK + 1]:

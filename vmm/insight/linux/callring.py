@@ -1,12 +1,11 @@
 """System calls as records in a ring outside Python's heap, written at the exit in viper; nothing is formatted there.
 
 A record has what the vCPU and the guest's memory hold at that moment: the call's number, arguments and result, the
-task, and bytes that arguments point to, of which a plan for each number says how they are to be found. It is read by
-vmm/insight/linux/calllog.py. New records overwrite the oldest. Positions in the ring count bytes since the
-log began, modulo 2**64.
+task, and bytes that arguments point to; a plan for each number says which. vmm/insight/linux/calllog.py reads records.
+New ones overwrite the oldest. Positions in the ring count bytes since the log began, modulo 2**64.
 
-What a guest points to is copied at most CAPTURED bytes an argument, and only from its programs' half. Above 400 lines:
-the layout of a record and all that write one stand together.
+At most CAPTURED bytes are copied for an argument, and only from the programs' half of the address space. Above 400
+lines: the layout of a record and all functions that write one are in one file.
 """
 
 import micropython
@@ -60,7 +59,7 @@ RING = const(0)  # two words: hpa
 SIZE = const(2)  # bytes, a power of two
 HEAD = const(3)  # two words: position behind the last record
 TAIL = const(5)  # two words: position of the first
-DROPPED = const(7)  # records that have made room
+DROPPED = const(7)  # records that were overwritten
 ROOT = const(8)  # two words: the kernel's page tables
 SHIFT = const(10)
 NUMBERS = const(1024)
@@ -76,7 +75,7 @@ R_TSC = const(2)  # host TSC
 R_PID = const(4)  # of the thread
 R_TGID = const(5)  # of the process
 R_COMM = const(6)  # 4
-R_NUMBER = const(10)  # and OLD behind it: 1: of 32-bit programs
+R_NUMBER = const(10)  # and a second word, 1: of 32-bit programs
 R_RESULT = const(12)  # two words
 R_ARGS = const(14)  # 6 times two words
 HEADER = const(104)  # bytes; pieces follow
@@ -97,7 +96,7 @@ GIVEN = const(3)  # as many bytes as the next argument says
 FILLED = const(4)  # as many bytes as the result says
 KNOWN = const(1 << 31)
 
-CAPTURED = const(33)  # bytes: what is shown, and one to know that there is more
+CAPTURED = const(33)  # bytes: those that are shown, and one that tells whether there are more
 LISTED = const(8)  # pointers of STRINGS
 _COMM = const(4)  # words
 _HALF = const(47)  # bits of a program's address
@@ -108,7 +107,7 @@ _CS = const(34)
 
 @micropython.viper
 def _begin(words: int, kind: int, locate, place, vcpu) -> int:
-    """The address of a new record, of which the time and the task are there."""
+    """Begin a record: make room, and fill in time and task; returns its address."""
     w = ptr32(words)
     f = ptr32(vcpu)
     ring = int(w[RING]) | int(w[RING + 1]) << 32
@@ -136,7 +135,7 @@ def _begin(words: int, kind: int, locate, place, vcpu) -> int:
     r[R_KIND] = kind
     r[R_TSC] = f[EXIT_TSC]
     r[R_TSC + 1] = f[EXIT_TSC + 1]
-    # Whether the task is the one that the frame knows, as current.of_task() asks: a call for it would be 180.
+    # Whether the task is the one that the frame knows, as in current.of_task(): a call would take 180 ticks.
     hpa = int(f[TASK]) | int(f[TASK + 1]) << 32
     known = 0
     if hpa:
@@ -170,7 +169,7 @@ def _begin(words: int, kind: int, locate, place, vcpu) -> int:
 
 @micropython.viper
 def _piece(memory, root: int, shift: int, gva: int, size: int, at: int) -> int:
-    """Copy what is there of `size` bytes at gva to a piece at `at`; the address behind it."""
+    """Copy `size` bytes at gva, as far as they are mapped, to a piece at `at`; returns the address behind it."""
     p = ptr32(at)
     p[0] = gva
     p[1] = gva >> 32
@@ -259,7 +258,7 @@ def _end(words: int, copies: int, memory, plan, at: int, vcpu):
 
 @micropython.viper
 def entry(words: int, copies: int, memory, locate, place, plan, vcpu):
-    """A call begins: the vCPU is at the kernel's entry point. copies: bits of STRING ... FILLED.
+    """Record the beginning of a call: the vCPU is at the kernel's entry point. copies: bits of STRING ... FILLED.
 
     plan(number) puts the plan of a call into the words; numbers of 32-bit programs begin with NUMBERS.
     """
@@ -297,7 +296,7 @@ def _saved(words: int, memory, vcpu) -> int:
 
 @micropython.viper
 def _arguments_32(at: int, saved: int):
-    """EBX, ECX, EDX, ESI, EDI, EBP."""
+    """Fill in the arguments of a 32-bit program's call: EBX, ECX, EDX, ESI, EDI, EBP."""
     r = ptr32(at)
     s = ptr32(saved)
     r[R_NUMBER + 1] = 1
@@ -315,8 +314,8 @@ def _arguments_32(at: int, saved: int):
 
 @micropython.viper
 def entry_32(words: int, copies: int, memory, locate, place, plan, sysenter: int, vcpu):
-    """A call of a 32-bit program begins: the vCPU is at the CALL of the kernel's function. sysenter: gva of the CALL
-    of those by SYSENTER, where EBP leads to the last argument."""
+    """Record the beginning of a 32-bit program's call: the vCPU is at the CALL of the kernel's function. sysenter: gva
+    of that CALL for SYSENTER, where EBP points to the last argument."""
     f = ptr32(vcpu)
     saved = int(_saved(words, memory, vcpu))
     if saved == 0:
@@ -324,7 +323,7 @@ def entry_32(words: int, copies: int, memory, locate, place, plan, sysenter: int
     at = int(_begin(words, ENTRY, locate, place, vcpu))
     r = ptr32(at)
     s = ptr32(saved)
-    r[R_NUMBER] = s[20] if s[31] else s[30]  # INT 80H as an exception: in AX
+    r[R_NUMBER] = s[20] if s[31] else s[30]  # from AX where INT 80H is entered like an exception
     r[R_RESULT] = 0
     r[R_RESULT + 1] = 0
     _arguments_32(at, saved)
@@ -343,7 +342,8 @@ def _word(words: ptr32, at: int) -> int:
 
 @micropython.viper
 def _undone(memory, at: int, saved: int, vcpu):
-    """A signal came on the way back: arguments and result as signals.undone() has them, through the record's room."""
+    """Fill in arguments and result of a call that a signal has interrupted on its way back, as signals.undone() does.
+    The signal's frame is copied to the room of the record's pieces."""
     f = ptr32(vcpu)
     r = ptr32(at)
     cx = int(_word(saved, CX))
@@ -377,7 +377,7 @@ def _undone(memory, at: int, saved: int, vcpu):
 
 @micropython.viper
 def result(words: int, copies: int, memory, locate, place, plan, old: int, vcpu):
-    """A call has its result. old: 1: it is one of 32-bit programs, as are those from 32-bit code."""
+    """Record the result of a call. old: 1: of a 32-bit program; calls from 32-bit code are, in any case."""
     saved = int(_saved(words, memory, vcpu))
     if saved == 0:
         return
@@ -388,7 +388,7 @@ def result(words: int, copies: int, memory, locate, place, plan, old: int, vcpu)
     r[R_RESULT] = s[20]
     r[R_RESULT + 1] = s[21]
     code = int(s[_CS]) & 0xFFFF
-    if code == CODE32 or (old and not (int(s[30]) == EXECVE and code == CODE64)):  # which execve made another
+    if code == CODE32 or (old and not (int(s[30]) == EXECVE and code == CODE64)):  # execve of a 64-bit program
         _arguments_32(at, saved)
         _end(words, copies, memory, plan, at, vcpu)
         return

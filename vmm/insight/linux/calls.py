@@ -1,4 +1,4 @@
-"""System calls of a guest's Linux: names and arguments, as the kernel itself has them for its tracing.
+"""System calls of a guest's Linux: names and arguments, from the kernel's own tables for tracing.
 
 syscalls_metadata, an array of pointers by number, has each call's name, and the names and types of its arguments
 (CONFIG_FTRACE_SYSCALLS). Without it the name is that of the function in sys_call_table, and the arguments have none.
@@ -27,7 +27,7 @@ _CS = const(17)
 _IN_REGISTERS = (14, 13, 12, 7, 9, 8)  # rdi, rsi, rdx, r10, r8, r9
 _IN_REGISTERS_32 = (5, 11, 12, 13, 14, 4)  # ebx, ecx, edx, esi, edi, ebp
 _PREFIX = "sys_"
-# The names that the C library has for calls that the kernel calls otherwise.
+# The C library's names of calls that have another name in the kernel.
 USUAL = {
     "newstat": "stat", "newlstat": "lstat", "newfstat": "fstat", "newuname": "uname", "sendfile64": "sendfile",
     "umount": "umount2",
@@ -43,10 +43,10 @@ class Signature:
 
 
 class Call:
-    """A system call with its arguments. number; name, or None; values: of six registers; arguments: [(name, value)].
+    """A system call with its arguments. number; name, or None; values: of six registers.
 
-    space: of the program, to read what pointers lead to; None: they are shown as numbers. result: the word that the
-    program gets, or None while the call is not over; error: its name ("ENOENT"), or None.
+    space: of the program, to read the targets of pointers; None: pointers are shown as numbers. result: the word that
+    the program gets, or None while the call is not over.
     """
 
     def __init__(self, kernel, number, values, old=False, space=None, result=None):
@@ -63,6 +63,7 @@ class Call:
 
     @property
     def arguments(self):
+        """[(name, text), ...]; names are "" where the kernel does not have them."""
         if self._signature is None:
             return [("", hex(value)) for value in self.values]
         from vmm.insight.linux import values
@@ -81,6 +82,7 @@ class Call:
 
     @property
     def error(self):
+        """The name of the error that the call returns, such as "ENOENT"; None: it returns none, or is not over."""
         from vmm.insight.linux import values
 
         return values.error(self.result)
@@ -130,7 +132,7 @@ def of(vcpu):
 
 
 def _of_way(kernel, vcpu, number, sysenter):
-    """The Call at one of compat.ways(). By SYSENTER EBP is the stack pointer, and leads to what it was."""
+    """The Call at one of compat.ways(). With SYSENTER, EBP is the stack pointer, and points to EBP's own value."""
     words = struct.unpack("<21Q", kernel.space.read(vcpu.rsp, REGISTERS))
     values = [words[at] & MASK32 for at in _IN_REGISTERS_32]
     space = vcpu.space()
@@ -138,7 +140,7 @@ def _of_way(kernel, vcpu, number, sysenter):
         try:
             values[-1] = space.number(values[-1], 4)
         except ValueError:
-            pass  # the call will be EFAULT
+            pass  # the call will fail with EFAULT
     return Call(kernel, number, tuple(values), True, space)
 
 
@@ -156,7 +158,7 @@ def _places(kernel):
 
 
 def registers(kernel, vcpu):
-    """gva of the struct pt_regs that the current task's way into the kernel has saved: the end of its stack."""
+    """gva of the struct pt_regs that the current task's entry to the kernel has saved, at the end of its stack."""
     number = kernel.processors.number_of(vcpu)
     if kernel.symbols.get("pcpu_hot") is not None:  # Linux 6.2 to 6.14
         top = kernel.per_cpu("pcpu_hot", number).top_of_stack
@@ -166,14 +168,13 @@ def registers(kernel, vcpu):
 
 
 def of_registers(kernel, gva, space, result=None, old=False):
-    """The Call of a struct pt_regs. old: it is known to be one of a 32-bit program. ValueError: it is of no system
-    call."""
+    """The Call of a struct pt_regs. old: it is known to be of a 32-bit program. ValueError: it is no system call's."""
     words = struct.unpack("<21Q", kernel.space.read(gva, REGISTERS))
     number = words[_ORIG_AX]
-    if number >> 63 and result is None:  # else it is a call of such a number, which there is not
+    if number >> 63 and result is None:  # with a result it is a call of an invalid number
         raise ValueError("the way into the kernel was no system call")
     code = words[_CS] & 0xFFFF
-    old = code == CODE32 or old and not (number == EXECVE and code == CODE64)  # of which an execve made another
+    old = code == CODE32 or old and not (number == EXECVE and code == CODE64)  # execve of a 64-bit program
     values = [words[at] & MASK32 for at in _IN_REGISTERS_32] if old else [words[at] for at in _IN_REGISTERS]
     if result is not None and not old:
         from vmm.insight.linux import signals
@@ -201,7 +202,7 @@ def string(space, gva, limit):
 
 
 def signed(type, value, old=False):
-    """An argument as the number that it is by its type in C. old: of a 32-bit program."""
+    """An argument as a number by its type in C: signed, or of 32 bits. old: of a 32-bit program."""
     if type in _SIGNED:
         bits = 64 if type in ("long", "ssize_t") and not old else 32
     elif type in _UNSIGNED:
@@ -239,12 +240,12 @@ def _number_64(kernel, name):
 
 
 def names(kernel, beginning, most):
-    """Names of system calls that begin so, some of them where there are more than `most`."""
+    """Names of system calls that begin so, at most `most` of them."""
     return [_short(found) for found, _ in kernel.symbols.search("__x64_sys_%s*" % beginning, most)]
 
 
 def numbers_32(kernel, names):
-    """The numbers that 32-bit programs' calls of these names have, of those that there are."""
+    """The sorted numbers of 32-bit programs' calls of these names; unknown names are left out."""
     from vmm.insight.linux import compat
 
     found = compat.numbers(kernel, [own for own in USUAL if USUAL[own] in names] + list(names)) if names else {}
@@ -277,7 +278,7 @@ def signature(kernel, number, old=False):
 
 
 def _signature_32(kernel, number):
-    """By the function; its arguments are those of the 64-bit call of that name, where it is the same."""
+    """The Signature by the call's function. Its arguments are the 64-bit call's where both have the same function."""
     from vmm.insight.linux import compat
 
     try:

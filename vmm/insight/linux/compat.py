@@ -1,10 +1,10 @@
 """System calls of 32-bit programs in a 64-bit Linux: their numbers, and where the kernel has them.
 
-The kernel's own numbers: ia32_sys_call_table, or from 6.9 on (6.1.86 and 6.6.27, too) the code of ia32_sys_call(), a
-tree of comparisons with the number whose leaves are jumps to the functions. All go through one CALL for each entry, INT
-80H and SYSENTER; before it and behind it RSP leads to the saved registers. Until that CALL the number is in orig_ax,
-or, where INT 80H is entered like an exception, in ax, with -1 in orig_ax. A kernel without CONFIG_IA32_EMULATION has
-none. Source: Linux, arch/x86/entry/entry_64_compat.S, arch/x86/entry/syscall_32.c.
+The numbers come from the kernel: from ia32_sys_call_table, or from 6.9 on (6.1.86 and 6.6.27, too) from the code of
+ia32_sys_call(), a tree of comparisons with the number whose leaves are jumps to the functions. All calls go through one
+CALL for each entry, INT 80H and SYSENTER; before it and behind it RSP points to the saved registers. Until that CALL
+the number is in orig_ax, or, where INT 80H is entered like an exception, in ax, with -1 in orig_ax. A kernel without
+CONFIG_IA32_EMULATION has none. Source: Linux, arch/x86/entry/entry_64_compat.S, arch/x86/entry/syscall_32.c.
 """
 
 from vmm.emulation import length
@@ -17,9 +17,9 @@ INT80 = ("asm_int80_emulation", "entry_INT80_compat")
 SYSENTER = ("entry_SYSENTER_compat_after_hwframe", "entry_SYSENTER_compat")
 _INT80_TARGETS = "do_int80_emulation", "int80_emulation", "do_int80_syscall_32"
 _SYSENTER_TARGETS = ("do_SYSENTER_32",)
-_TREE = 0x4000  # bytes of code that are looked through, at most
+_TREE = 0x4000  # bytes of code that are searched, at most
 _STEPS = 8192  # instructions
-_ALL = "functions of 32-bit programs"  # where vmm.insight.kernel.Kernel.calls has their names
+_ALL = "functions of 32-bit programs"  # key of their names in vmm.insight.kernel.Kernel.calls
 _ADDRESSES = "addresses of functions of 32-bit programs"
 _PREFIXES = (
     "__ia32_sys_", "__ia32_compat_sys_", "__ia32_sys_ia32_", "__ia32_compat_sys_ia32_", "__do_sys_", "__x64_sys_",
@@ -48,7 +48,7 @@ def ways(kernel):
 def functions(kernel):
     """{number: name of the kernel's function} of 32-bit programs' calls. ValueError where the kernel has none.
 
-    Naming them all takes 70 million ticks: numbers() is the way to a few.
+    Naming them all takes 70 million ticks; numbers() finds a few faster.
     """
     known = kernel.calls.get(_ALL)
     if known is None:
@@ -66,7 +66,7 @@ def functions(kernel):
 
 
 def function(kernel, number):
-    """The name of the kernel's function for one of them, or None: that is found much sooner than all."""
+    """The name of the kernel's function for one number, or None; much faster than functions()."""
     known = kernel.calls.get(_ADDRESSES)
     if known is None:
         known = _from_table(kernel, number, number) or _from_code(kernel, number, number) or {}
@@ -74,8 +74,8 @@ def function(kernel, number):
 
 
 def numbers(kernel, names):
-    """{name: the numbers of its calls, ascending} of those names that there are. ValueError where the kernel has no
-    calls of 32-bit programs."""
+    """{name: the numbers of its calls, ascending}; unknown names are left out. ValueError where the kernel has no calls
+    of 32-bit programs."""
     wanted = {}
     for own in names:
         for prefix in _PREFIXES:
@@ -91,7 +91,7 @@ def numbers(kernel, names):
 
 
 def _addresses(kernel):
-    """{number: gva of its function}, those that are not implemented among them."""
+    """{number: gva of its function}, also of calls that are not implemented."""
     known = kernel.calls.get(_ADDRESSES)
     if known is None:
         known = _from_table(kernel) or _from_code(kernel)
@@ -106,7 +106,7 @@ def _unknown():
 
 
 def _name(kernel, gva):
-    """The name of a function, or None where it is that of calls that are not there."""
+    """The name of a function, or None for that of calls that are not implemented."""
     name = kernel.symbols.at(gva)
     return None if name is None or "+" in name or "ni_syscall" in name else name
 
@@ -123,7 +123,7 @@ def _from_table(kernel, low=0, high=MOST - 1):
 
 
 def _from_code(kernel, low=0, high=MOST - 1):
-    """By the comparisons: ranges of the number are followed down the tree, each branch once."""
+    """_addresses() from the comparisons: ranges of the number are followed down the tree, each branch once."""
     start = kernel.find("ia32_sys_call")
     if start is None:
         return None
@@ -167,7 +167,7 @@ def _from_code(kernel, low=0, high=MOST - 1):
 
 
 def _size(code, at):
-    """The length of an instruction; of those that such a tree is made of, without the decoder."""
+    """The length of an instruction; for the instructions of such a tree without the decoder, which is slower."""
     op, register = code[at], code[at + 1] >= 0xC0
     if op in (0x83, 0x85) and register:
         return 3 if op == 0x83 else 2

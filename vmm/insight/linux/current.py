@@ -5,10 +5,9 @@ for each vCPU, by the kernel's GS base, and then stays in the frame, so that a f
 the VMCS. What the kernel says is checked to lie in its RAM before it is read.
 
 pid= is the PID of a process, which all its threads share (task_struct.tgid), in the first PID namespace; comm= is the
-name of the thread. As long as Linux is not known, it boots say, no task has either; it is looked for again from time to
-time. That waits for VMCOREINFO, which a kernel makes in the middle of its boot: until then the search for its tables
-would take some seconds of the guest's time, each time. A kernel without VMCOREINFO is searched when it has run for half
-a minute.
+name of the thread. As long as Linux is not known, while it boots say, no task has either; known() tries again from time
+to time. It waits for VMCOREINFO, which a kernel makes in the middle of its boot: until then each search for its tables
+would take some seconds of the guest's time. A kernel without VMCOREINFO is searched when it has run for half a minute.
 """
 
 from array import array
@@ -47,7 +46,7 @@ _KNOWN_WORDS = const(5)
 
 
 class Current:
-    """One guest's. hpa of a vCPU's current task: find()."""
+    """The current tasks of one guest's vCPUs. task(vcpu): the struct task_struct; filter(chosen): pid= and comm=."""
 
     def __init__(self, vm):
         self.vm = vm
@@ -61,12 +60,12 @@ class Current:
         self._next = 0  # host TSC before which the kernel is not looked for again
 
     def learn(self):
-        """What of the kernel is needed. ValueError says why it is not known."""
+        """Find what is needed of the kernel: page tables, symbols, offsets. ValueError says why it is not known."""
         vm = self.vm
         if self._starts == vm.starts:
             return
         kernel = vm.kernel
-        kernel.processors
+        kernel.processors  # found now: ValueError before the kernel has set it up
         space = kernel.space
         task = kernel.types.type("struct task_struct")
         words = self.words
@@ -104,7 +103,7 @@ class Current:
             return False
 
     def _wait_for_tables(self):
-        """ValueError unless what learn() asks for is found soon."""
+        """ValueError where learn() would have to search for long."""
         vm = self.vm
         clock = vm.vcpus[0].clock
         boots = clock.now() + clock.skew < _BOOT_SECONDS * clock.hz
@@ -152,12 +151,12 @@ class Current:
         if "comm" in chosen:
             words[_HAS_COMM] = 1
             name = chosen["comm"].encode()
-            size = len(name) + 1  # what follows the NUL is anything
+            size = len(name) + 1  # the bytes behind the NUL are undefined
             for i in range(4):
                 words[_NAME + i] = int.from_bytes((name + bytes(_COMM))[4 * i : 4 * i + 4], "little")
                 words[_MASK + i] = (1 << 8 * min(max(size - 4 * i, 0), 4)) - 1
         if vm.powered:
-            self.known()  # now, and not in the guest's time
+            self.known()  # now, not at the first exit
         return lambda link, below: bind(of_task, words, self.locate, self.place, link, below)
 
 
@@ -170,7 +169,7 @@ def of(vm):
 
 @micropython.viper
 def locate(words: ptr32, table, place, vcpu) -> int:
-    """Bring PID and name of the vCPU's current task within reach: TASK_PID and TASK_COMM of its frame; 0: not known."""
+    """Put the hpas of the current task's PID and name into the frame (TASK_PID, TASK_COMM): 1, or 0: not known."""
     f = ptr32(vcpu)
     hpa = int(f[TASK]) | int(f[TASK + 1]) << 32
     if hpa == 0:
@@ -195,10 +194,10 @@ def locate(words: ptr32, table, place, vcpu) -> int:
     return 1
 
 
-# It names no global: each look-up would be 60.
+# It names no global: each look-up would take 60 ticks.
 @micropython.viper
 def of_task(words: ptr32, locate, place, link, below, vcpu) -> int:
-    """Go on to `link` where the current task is of the process and has the name that a filter says, else to `below`."""
+    """Go on to `link` where the current task has the process and the name of the filter, else to `below`."""
     f = ptr32(vcpu)
     hpa = int(f[TASK]) | int(f[TASK + 1]) << 32
     known = 0

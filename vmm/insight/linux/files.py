@@ -11,7 +11,7 @@ _MODES = ("-", "r", "w", "rw")
 
 
 def opened(kernel, task):
-    """Yield (fd, struct file) of a task. ValueError where its table makes no sense."""
+    """Yield (fd, struct file) of a task. ValueError where its table is invalid."""
     if not task.files:
         return
     table = task.files.fdt

@@ -6,7 +6,7 @@ from vmm.insight import objects
 
 STATES = {1: "ESTAB", 2: "SYN-SENT", 3: "SYN-RECV", 4: "FIN-WAIT-1", 5: "FIN-WAIT-2", 6: "TIME-WAIT", 7: "UNCONN",
           8: "CLOSE-WAIT", 9: "LAST-ACK", 10: "LISTEN", 11: "CLOSING", 12: "SYN-RECV"}  # fmt: skip
-_TIME_WAIT = const(6)  # these two are no whole struct sock
+_TIME_WAIT = const(6)  # in this state and the next one the struct is smaller than struct sock
 _NEW = const(12)
 _INET6 = const(10)
 
@@ -43,7 +43,7 @@ def inode(kernel, sock):
 
 
 def row(kernel, protocol, gva):
-    """(PROTO, STATE, LOCAL, PEER, INODE) of the struct sock at an address, or of what stands for one."""
+    """(PROTO, STATE, LOCAL, PEER, INODE) of the struct sock at an address, or of a struct that begins as it does."""
     common = kernel.object("struct sock_common", gva)
     number = common.skc_dport
     port = (number & 0xFF) << 8 | number >> 8

@@ -69,7 +69,7 @@ def _row(kernel, mm, area, special):
 
 
 def _name(kernel, mm, area, special):
-    """What /proc/PID/maps has behind a mapping."""
+    """The name of a mapping, the last column of /proc/PID/maps."""
     if area.vm_file:
         type = area.type_
         apart = type.has("anon_name") and type.offset("anon_name") != type.offset("shared")  # a union up to Linux 6.1
@@ -102,7 +102,7 @@ def read(kernel, task, gva, size):
 
 
 def explained(kernel, task, error):
-    """What a read of a process's memory has failed with, and what the process has at that address."""
+    """The error of a failed read of a process's memory, with what the process has mapped at that address."""
     return _why(kernel, task, error.split()[1]) if "is not mapped" in error else error
 
 
@@ -119,7 +119,7 @@ def space(kernel, task):
 
 
 def _why(kernel, task, where):
-    """Why nothing can be read at an address, which space.read() has reported as text."""
+    """Why nothing can be read at an address. where: it, as the text of space.read()'s error."""
     gva = int(where, 16)
     special = kernel.find("special_mapping_vmops")
     for area in areas(kernel, task.mm[0]):

@@ -1,7 +1,7 @@
 """Symbols of a kernel's modules: each has an ELF symbol table in the kernel's memory (struct mod_kallsyms).
 
-Names have the module's behind them: "loop_init [loop]". What the guest says is bounded: 2^17 symbols of a module.
-Source: Linux, kernel/module/kallsyms.c.
+Names have the module's behind them: "loop_init [loop]". Limit: 2^17 symbols of a module. Source: Linux,
+kernel/module/kallsyms.c.
 """
 
 import struct
@@ -49,7 +49,7 @@ def _nearest(words: ptr32, count: int, gva: int, best: ptr32) -> int:
 
 
 class ModuleSymbols:
-    """Of one kernel: vmm.insight.kernel.Kernel."""
+    """The symbols of the modules of one kernel (vmm.insight.kernel.Kernel)."""
 
     def __init__(self, kernel):
         self._kernel = kernel
@@ -100,7 +100,7 @@ class ModuleSymbols:
         return "%s [%s]" % (self._text(strings + found), name), start, end
 
     def _all(self, fits, only=None, kind=None):
-        """Yield ("name [module]", address) of each symbol whose name fits; kind: of this type of ELF's."""
+        """Yield ("name [module]", address) of each symbol whose name fits(). only: a module's name; kind: STT_..."""
         for module, symbols, count, strings in self._tables(only):
             for _, data in self._pieces(symbols, count):
                 for at in range(0, len(data), _SYMBOL):

@@ -14,7 +14,7 @@ _MOST = const(64)  # sections kept
 
 
 class _Copy:
-    """What a Btf needs of a vmm.memory.guest.GuestMemory, over bytes."""
+    """Bytes in place of a vmm.memory.guest.GuestMemory, as far as a Btf needs it."""
 
     def __init__(self, data):
         self._data = data
@@ -27,7 +27,7 @@ class _Copy:
 
 
 class ModuleTypes:
-    """Of one kernel. Sections are read at the first look for a type that the kernel itself does not have."""
+    """The Types of one kernel's modules, read when a type is looked up that the kernel itself does not have."""
 
     def __init__(self, kernel):
         self._kernel = kernel

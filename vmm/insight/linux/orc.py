@@ -1,22 +1,24 @@
-"""ORC: how the kernel's own tables say to find the caller, for each address of its text.
+"""ORC, the kernel's own unwind tables: how to find the caller, for each address of its text.
 
     orc_unwind_ip  i32 each, relative to its own address, ascending: where an entry begins to hold
     orc_unwind     6 bytes each: i16 sp_offset, i16 bp_offset, u16 flags (registers, kind of frame)
 
 Numbers of registers and kinds differ by release; __start_orc_header, a hash of the layout, distinguishes them (6.3 on).
-They become one form here. Modules have tables of their own. Source: Linux, arch/x86/include/asm/orc_types.h, and
-arch/x86/kernel/unwind_orc.c.
+decode() brings them into one form. Modules have tables of their own. Source: Linux, arch/x86/include/asm/orc_types.h,
+and arch/x86/kernel/unwind_orc.c.
 """
 
 import struct
 
 from micropython import const
 
+from vmm.vtx.x86 import MASK64
+
 _SIZE = const(6)  # bytes of an entry
 _MOST = const(1 << 22)  # entries of a table
 
 # Kinds of frames
-UNDEFINED = const(0)  # no way on
+UNDEFINED = const(0)  # the caller cannot be found
 END = const(1)
 CALL = const(2)
 REGS = const(3)  # a struct pt_regs
@@ -39,7 +41,7 @@ def layout(header):
 
 
 def decode(flags, release, registers):
-    """(sp_reg, bp_reg, kind, exact) of an entry's flags, as Orc.find() has them; None for those that make no sense."""
+    """(sp_reg, bp_reg, kind, exact) of an entry's flags, as Orc.find() returns them; None for invalid flags."""
     sp = flags & 15
     bp = flags >> 4 & 15
     if sp >= len(registers) or bp >= len(registers):
@@ -75,7 +77,7 @@ class Orc:
     def _place(self, table, number):
         gva = table[0] + 4 * number
         offset = self._space.number(gva, 4)
-        return gva + (offset - (1 << 32) if offset >> 31 else offset) & 0xFFFFFFFFFFFFFFFF
+        return gva + (offset - (1 << 32) if offset >> 31 else offset) & MASK64
 
     def find(self, gva):
         """(sp_reg, sp_offset, bp_reg, bp_offset, kind, exact) for the instruction at an address, or None.

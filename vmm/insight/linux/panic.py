@@ -8,15 +8,15 @@ from micropython import const
 from vmm.insight.linux import log
 from vmm.insight.table import plain
 
-_NOBODY = const(0xFFFFFFFF)  # PANIC_CPU_INVALID
+_NO_CPU = const(0xFFFFFFFF)  # PANIC_CPU_INVALID
 _TOLD = ("Kernel panic - ", "BUG: ", "RIP: 0010:")  # the last line of each
 
 
 def lines(kernel):
-    """Lines of text; none where it has not. ValueError: the kernel's log cannot be read."""
+    """Lines of text; [] where it has not panicked. ValueError: the kernel's log cannot be read."""
     at = kernel.find("panic_cpu")
-    number = _NOBODY if at is None else kernel.space.number(at, 4)
-    if number == _NOBODY:
+    number = _NO_CPU if at is None else kernel.space.number(at, 4)
+    if number == _NO_CPU:
         return []
     found = {}
     for _, text in log.dmesg(kernel):

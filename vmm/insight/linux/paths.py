@@ -32,7 +32,7 @@ def of_dentry(kernel, dentry, vfsmount, root=None):
                 return "" if end else "/" + "/".join(reversed(names))
             dentry = mount.mnt_mountpoint
             mount = above[0]
-        elif dentry.d_parent == dentry:  # on no mount, or one that is gone
+        elif dentry.d_parent == dentry:  # on no mount, or one that has been unmounted
             return "" if end else "/" + "/".join(reversed(names))
         else:
             names.append(name(dentry))
@@ -41,7 +41,7 @@ def of_dentry(kernel, dentry, vfsmount, root=None):
 
 
 def of_file(kernel, file):
-    """What the link in /proc/PID/fd says of a struct file: a path, "pipe:[1234]", "anon_inode:[eventfd]"."""
+    """The target of the link in /proc/PID/fd to a struct file: a path, "pipe:[1234]", "anon_inode:[eventfd]"."""
     path = file.f_path
     dentry = path.dentry
     inode = file.f_inode

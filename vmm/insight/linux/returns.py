@@ -1,8 +1,8 @@
-"""Where Linux has a system call's result and has not gone back to the program yet.
+"""The places in Linux where a system call has its result and has not returned to the program yet.
 
-All calls by SYSCALL come through do_syscall_64, and behind its CALL in entry_SYSCALL_64 the result is in the saved
-registers, which RSP leads to, whatever the way back is: SYSRET, or IRET after a signal, ptrace or execve. A child of
-fork, vfork, clone or clone3 begins in ret_from_fork, and leaves that for swapgs_restore_regs_and_return_to_usermode.
+All calls by SYSCALL go through do_syscall_64. Behind its CALL in entry_SYSCALL_64 the result is in the saved registers,
+to which RSP points, whatever the way back is: SYSRET, or IRET after a signal, ptrace or execve. A child of fork, vfork,
+clone or clone3 begins in ret_from_fork, and leaves that for swapgs_restore_regs_and_return_to_usermode.
 Source: Linux, arch/x86/entry/entry_64.S.
 """
 
@@ -21,11 +21,11 @@ EXECVEAT_32 = const(358)
 CALL = const(0xE8)
 CALL_BYTES = const(5)
 _JMP = const(0xE9)
-_SIZE = const(0x180)  # bytes that are looked through; the symbols have labels within the functions
+_SIZE = const(0x180)  # bytes that are searched: a symbol's size ends at a label within the function
 
 
 def places(kernel):
-    """gvas: the first is behind do_syscall_64, the rest are of children. ValueError where the first is not found."""
+    """gvas of the places: the first behind do_syscall_64's CALL, then children's. ValueError without the first."""
     found = branches(kernel, ("entry_SYSCALL_64",), CALL, ("do_syscall_64",))
     if not found:
         raise ValueError("the guest's entry_SYSCALL_64 has no call of do_syscall_64: its returns are not found")

@@ -1,10 +1,10 @@
-"""A system call on whose way back a signal came: its arguments and its result are not in the saved registers any more.
+"""Arguments and result of a system call that a signal has interrupted on its way back: the saved registers lack them.
 
-RIP is then not what RCX, in which SYSCALL has put it, still says. Where the program is to do the call again, RIP is at
-the SYSCALL. Where a handler comes first, the registers are the handler's, and those of the call are in the frame that
-RSP leads to. Limits: of several handlers at once the frame of the last has the registers of another, so that the call
-is left as it looks; so are calls of 32-bit programs, whose RCX is their own.
-Source: Linux, arch/x86/kernel/signal.c and signal_64.c, arch/x86/include/uapi/asm/sigcontext.h.
+RIP then differs from RCX, in which SYSCALL has saved it. Where the program is to repeat the call, RIP is at the
+SYSCALL. Where a handler runs first, the registers are the handler's, and the call's are in the signal frame to which
+RSP points. Limits: with several handlers at once the frame of the last has another handler's registers, and the call is
+reported as the registers show it; so are calls of 32-bit programs, which use RCX themselves. Source: Linux,
+arch/x86/kernel/signal.c and signal_64.c, arch/x86/include/uapi/asm/sigcontext.h.
 """
 
 import struct
@@ -14,7 +14,7 @@ from micropython import const
 from vmm.vtx.x86 import MASK64
 
 RESTART = const(-512)  # ERESTARTSYS: 513 and 514 look the same afterwards
-RESTART_BLOCK = const(-516)  # the program is to do restart_syscall
+RESTART_BLOCK = const(-516)  # the program is to call restart_syscall
 RESTART_SYSCALL = const(219)
 SYSCALL = const(2)  # bytes of the instruction
 # Words of struct pt_regs
@@ -22,7 +22,7 @@ AX = const(10)
 CX = const(11)
 IP = const(16)
 SP = const(19)
-# Of struct rt_sigframe: where its struct sigcontext is, and words of that
+# Offset of the struct sigcontext in a struct rt_sigframe, and words of it.
 FRAME = const(48)
 FRAME_BYTES = const(144)
 FRAME_R8 = const(0)
@@ -37,9 +37,9 @@ FRAME_IP = const(16)
 
 
 def undone(words, space):
-    """(the six arguments or None where the registers have them, the result) of an interrupted call; None: it was not.
+    """(the six arguments, or None where the registers have them; the result) of an interrupted call; None for others.
 
-    words: 21 of the struct pt_regs of a 64-bit program's call that is over; space: the program's.
+    words: the 21 of the struct pt_regs of a 64-bit program's call that is over; space: the program's.
     """
     cx = words[CX]
     if not cx or words[IP] == cx:  # RCX is 0 behind execve

@@ -1,8 +1,7 @@
 """Sockets of a network namespace, as /proc/net and `ss` show them: TCP, UDP, UDP-Lite, raw, packet, Unix, netlink.
 
-Each protocol has a hash table; its buckets are read in one piece and those that are empty are skipped. What the guest
-says is bounded: 2^20 buckets, 65,536 sockets. Source: Linux, include/net/inet_hashtables.h, udp.h, af_unix.h,
-include/linux/rhashtable.h.
+Each protocol has a hash table; its buckets are read many at once, and empty ones are skipped. Limits: 2^20 buckets,
+65,536 sockets. Source: Linux, include/net/inet_hashtables.h, udp.h, af_unix.h, include/linux/rhashtable.h.
 """
 
 import struct
@@ -13,6 +12,7 @@ from micropython import const
 from vmm.insight import objects
 from vmm.insight.linux import inet
 from vmm.insight.table import Table
+from vmm.vtx.x86 import MASK64
 
 _COLUMNS = ("PROTO", "STATE", "LOCAL", "PEER", "INODE")
 _BUCKETS = const(1 << 20)
@@ -65,12 +65,13 @@ class _Reader:
                 at = _pointer(data, at + step, size, step)
 
     def chain(self, node, offset):
-        """Yield the addresses of what is linked from `node` on by a member at `offset`, to NULL or a marker (odd)."""
+        """Yield the addresses of the structs linked from `node` on by a member at `offset`, up to NULL or an odd
+        marker."""
         while node and not node & 1:
             self._left -= 1
             if self._left < 0:
                 raise ValueError("more than %d sockets: a chain loops" % _MOST)
-            yield node - offset & 0xFFFFFFFFFFFFFFFF
+            yield node - offset & MASK64
             node = self.space.number(node, 8)
 
     def socks(self, gva, count, step, head, node):
@@ -124,7 +125,7 @@ def _udp(reader, net):
 
 
 def _raw(reader, net):
-    """The number of the protocol is in the place of a port."""
+    """Rows of raw sockets: the protocol's number is in place of the port."""
     kernel = reader.kernel
     node = reader.common.offset("skc_node")
     rows = []
@@ -138,7 +139,7 @@ def _raw(reader, net):
 
 
 def _packet(reader, net):
-    """LOCAL is the Ethernet protocol and the number of the interface, of all "*"."""
+    """Rows of packet sockets: LOCAL is the Ethernet protocol and the interface's number, "*" for all."""
     kernel = reader.kernel
     if not net.type_.plain.target.has("packet") or not kernel.types.has("struct packet_sock"):
         return []  # AF_PACKET is a module
@@ -173,7 +174,7 @@ def _unix(reader, net):
 
 
 def _unix_name(kernel, sock):
-    """Its path; "@name" of the abstract name space; "*" without a name."""
+    """The name of a Unix socket: a path, "@name" in the abstract name space, "*" without a name."""
     if isinstance(sock, objects.Pointer):
         sock = kernel.object("struct unix_sock", int(sock))
     address = sock.addr

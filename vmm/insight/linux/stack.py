@@ -5,9 +5,9 @@
     0xffffffff8183d2c6 __schedule+0x2e6  saved
     ...
 
-A frame's caller is found by ORC (vmm/insight/linux/orc.py), or by its frame pointer where there is no such entry;
-each frame says which. What the stack holds is the guest's: at most 256 frames, an address that cannot be read ends it,
-and Stack.end says why it ended. Source: Linux, arch/x86/kernel/unwind_orc.c and arch/x86/entry/calling.h.
+A frame's caller is found by ORC (vmm/insight/linux/orc.py), or by its frame pointer where there is no ORC entry; each
+frame says which. The guest's stack is not trusted: at most 256 frames, an address that cannot be read ends it, and
+Stack.end says why it ended. Source: Linux, arch/x86/kernel/unwind_orc.c and arch/x86/entry/calling.h.
 """
 
 from collections import namedtuple
@@ -29,9 +29,8 @@ _SP = const(152)
 _FIRST = b"\x55", b"\x48\x89\xe5", b"\x0f\x1f\x44\0\0", b"\x66\x90", b"\x31\xc0", b"\xf3\x0f\x1e\xfa", b"\xc3"
 _SAVED = {"r13": 16, "bp": 32, "r10": 56, "rdx": 96, "rdi": 112}
 
-# pc: gva; sp: where its caller's frame ends; how: "registers", "saved", "orc", "frame pointer", "thunk" or "stack", by
-# which it was found; exact: pc is the instruction itself, of a vCPU or of an interrupted function, not the one behind a
-# CALL
+# pc: gva; sp: where its caller's frame ends; how it was found: "registers", "saved", "orc", "frame pointer", "thunk" or
+# "stack"; exact: pc is the instruction that runs next, of a vCPU or an interrupted function, not a return address.
 Frame = namedtuple("Frame", ("pc", "sp", "how", "exact"))
 
 
@@ -129,8 +128,8 @@ class Unwinder:
         return Frame(pc, cfa, "orc", exact)
 
     def _of_frame_pointer(self, frame):
-        """The Frame that called code of which ORC knows nothing, as the kernel takes it too: that of BPF programs most
-        of all."""
+        """The Frame that called code without an ORC entry, such as a BPF program's: by the frame pointer, as the kernel
+        finds it."""
         bp = self._bp
         if frame.exact and self._begins(frame.pc):
             return self._of_top(frame, "no caller on the stack")
@@ -151,7 +150,7 @@ class Unwinder:
         return Frame(pc, bp + 16, "frame pointer", False)
 
     def _begins(self, pc):
-        """Whether the code there is how a function begins or ends: RBP is still, or again, its caller's."""
+        """Whether the code is that of a function's beginning or end: RBP is still, or again, the caller's."""
         try:
             code = self._space.read(pc, 5)
         except ValueError:
@@ -159,8 +158,8 @@ class Unwinder:
         return any([code.startswith(some) for some in _FIRST])
 
     def _of_top(self, frame, why):
-        """The Frame that called what has only begun, or where there is no code: the return address is on top of the
-        stack, or behind RBP, which it has pushed. None where there is none; then self.end says why."""
+        """The Frame that called a function that has just begun, or an address without code: the return address is on
+        top of the stack, or behind the pushed RBP. None where there is none; then self.end says why."""
         if frame.exact:
             number = self._space.number
             pc = number(frame.sp, 8)
@@ -174,8 +173,8 @@ class Unwinder:
         return None
 
     def _of_thunk(self, frame):
-        """The Frame behind a thunk of the kernel's (retpoline, return thunk), of which ORC knows no caller: on top of
-        the stack is where it goes back to, or, in its last instruction, the function that it jumps to."""
+        """The Frame that called a thunk of the kernel (retpoline, return thunk), which has no ORC entry: on top of the
+        stack is the return address, or, at its last instruction, the function that it jumps to."""
         pc = self._space.number(frame.sp, 8)
         if not self._kernel.is_text(pc):
             self.end = "no code at %#x" % pc
@@ -199,7 +198,7 @@ class Unwinder:
         raise ValueError("register %s of the frame is not known" % (register or "none"))
 
     def _of_regs(self, gva, partial, how, exact):
-        """The frame that a struct pt_regs at gva interrupted; partial: what the CPU pushed only, from IP on."""
+        """The frame that a struct pt_regs at gva interrupted; partial: only the CPU's part of it, from IP on."""
         if partial:
             gva -= IP
         number = self._space.number
@@ -221,7 +220,7 @@ def of_vcpu(kernel, vcpu):
 
 
 def of_sleeping(kernel, task):
-    """The Unwinder of a task that has been switched away from."""
+    """The Unwinder of a task that is switched out."""
     sp = task.thread.sp
     saved = kernel.object("struct inactive_task_frame", sp)
     ip = saved.ret_addr
@@ -230,7 +229,7 @@ def of_sleeping(kernel, task):
 
 
 def collect(kernel, unwinder, title):
-    """A Stack."""
+    """The Stack of an Unwinder's frames."""
     stack = Stack(kernel.symbols, title)
     for frame in unwinder:
         stack.append(frame)
@@ -251,7 +250,7 @@ def _add_call(kernel, stack):
 
 
 def of_task(kernel, task):
-    """A Stack of a task: of what it runs on a vCPU now, or where it sleeps."""
+    """The Stack of a task: of the vCPU that runs it now, or where it sleeps."""
     title = "task " + tasks.title(task)
     if task.exit_state and not task.stack:
         stack = Stack(kernel.symbols, title)

@@ -39,7 +39,7 @@ def find(kernel, pid):
 
 
 def title(task):
-    """ "5 (name)", as messages call it."""
+    """ "5 (name)", for messages."""
     return "%d (%s)" % (task.pid, shown(task.comm))
 
 
@@ -63,7 +63,7 @@ def _letter(word, ended):
 
 
 def _full_name(kernel, task):
-    """Where struct kthread has a kernel thread's full name, or None: before Linux 5.17 there is `comm` only."""
+    """Offset of a kernel thread's full name in struct kthread, or None: before Linux 5.17 there is `comm` only."""
     if not task.has("worker_private"):
         return None
     kthread = kernel.types.type("struct kthread")

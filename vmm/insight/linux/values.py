@@ -1,12 +1,13 @@
-"""How the arguments and results of system calls look: flags, paths, buffers, errors.
+"""The arguments and results of system calls as text: flags, paths, buffers, errors.
 
-What a value is comes from the kernel's own types (vmm/insight/linux/calls.py); here is what these do not say, for the
+Types come from the kernel (vmm/insight/linux/calls.py); this module has the meanings that types do not give, for the
 most frequent calls. Values: the kernel's ABI on x86-64 (include/uapi, arch/x86/include/uapi).
 """
 
 from micropython import const
 
 from vmm.insight.linux.callring import LISTED
+from vmm.vtx.x86 import MASK64
 
 _SHOWN = const(32)  # bytes of a string or a buffer
 _ADDRESS = const(1 << 20)  # an unsigned long from here on is shown as an address
@@ -38,7 +39,7 @@ _OPEN = (
     "O_TMPFILE=0x410000/0x410000 O_DIRECTORY=0x10000 O_NOFOLLOW=0x20000 O_NOATIME=0x40000 O_CLOEXEC=0x80000 "
     "O_PATH=0x200000"
 )
-# Those that calls take beside the ways of open(): there O_RDONLY is no flag.
+# Flags of calls that do not take open()'s access modes: there 0 is not O_RDONLY.
 _PIPE = "O_NOTIFICATION_PIPE=0x80 O_NONBLOCK=0x800 O_DIRECT=0x4000 O_CLOEXEC=0x80000"
 _AT = "AT_SYMLINK_NOFOLLOW=0x100 AT_REMOVEDIR=0x200 AT_SYMLINK_FOLLOW=0x400 AT_NO_AUTOMOUNT=0x800 AT_EMPTY_PATH=0x1000"
 _PROT = "PROT_NONE=0/7 PROT_READ=1 PROT_WRITE=2 PROT_EXEC=4"
@@ -110,7 +111,7 @@ _ONE = {
     ("epoll_ctl", "op"): "EPOLL_CTL_ADD=1 EPOLL_CTL_DEL=2 EPOLL_CTL_MOD=3",
 }  # fmt: skip
 BY_RESULT = const(-1)
-# Buffers: where their size is: the number of an argument that the program gives, or BY_RESULT.
+# Where a buffer's size is: the index of an argument, or BY_RESULT.
 _BUFFERS = {
     ("read", "buf"): -1, ("pread64", "buf"): -1, ("write", "buf"): 2, ("pwrite64", "buf"): 2, ("sendto", "buff"): 2,
     ("recvfrom", "ubuf"): -1, ("readlink", "buf"): -1, ("readlinkat", "buf"): -1, ("getcwd", "buf"): -1,
@@ -152,7 +153,7 @@ def buffer_of(call, name):
 
 
 def pointed(call, type, value):
-    """What a pointer leads to: a string, strings, or its address."""
+    """A pointer as text: the string or strings that it points to, else the address."""
     if not value:
         return "NULL"
     space = call.space
@@ -211,7 +212,7 @@ def quoted(data, more=False):
 
 
 def _pairs(words):
-    """Yield (name, value, mask) of a text as above."""
+    """Yield (name, value, mask) of a text such as _OPEN."""
     for word in words.split():
         name, _, value = word.partition("=")
         value, _, mask = value.partition("/")
@@ -240,12 +241,13 @@ def _one(words, number):
 
 
 def signal(number):
+    """The name of a signal, or its number as text."""
     names = _SIGNALS.split()
     return names[number - 1] if 0 < number <= len(names) else str(number)
 
 
 def error(result):
-    """The name of the error that a result says, or None."""
+    """The name of the error that a result is, or None."""
     if result is None or not -4095 <= result < 0:
         return None
     names = _ERRORS.split(" ")
@@ -260,7 +262,7 @@ def result(name, number):
     if said is not None:
         return "-1 " + said if -number < 512 else "? " + said
     if name in _POINTERS:
-        return hex(number & 0xFFFFFFFFFFFFFFFF)
+        return hex(number & MASK64)
     return str(number)
 
 

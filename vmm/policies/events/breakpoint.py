@@ -1,4 +1,4 @@
-"""Hidden breakpoints (vmm/debug/hidden.py) as an event: of parts of the monitor, and the base of CALL and RETURN."""
+"""Hidden breakpoints (vmm/debug/hidden.py) as an event: for parts of the monitor, and the base of CALL and RETURN."""
 
 from vmm.emulation import length
 from vmm.fault import BP
@@ -7,7 +7,7 @@ from vmm.vtx import reasons
 
 
 class Breakpoint(Event):
-    """gpa: where it is. paged: that was found through the guest's page tables."""
+    """gpa: the breakpoint's place. paged: it was found through the guest's page tables."""
 
     name = "breakpoint"
     text = "a hidden breakpoint: RIP is the instruction's, which has not been executed. HANDLED skips it. No value"

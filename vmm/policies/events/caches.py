@@ -14,7 +14,7 @@ class Wbinvd(Event):
 
 
 class Invd(Event):
-    """It always exits, and its default is WBINVD's."""
+    """INVD always exits; its default is WBINVD's."""
 
     name = "invd"
     text = 'an instruction INVD. No value. SDM Vol. 2A, "INVD"'

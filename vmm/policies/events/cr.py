@@ -11,6 +11,7 @@ from vmm.policies.link import differs, equal, moved
 from vmm.vtx import reasons
 from vmm.vtx.frame import QUALIFICATION, WANT_MODE
 from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_RSP, CR_GPR_SHIFT, CR_MOV_FROM, CR_MOV_TO, CR_NUMBER, CR_TYPE
+from vmm.vtx.x86 import MASK64
 
 
 @micropython.viper
@@ -51,7 +52,7 @@ class Cr(Instruction):
     filters = (
         OneOf("number", (0, 3, 4, 8), "of the register"),
         OneOf("write", (True, False), "to it, or from it"),
-        Number("cr3", (1 << 64) - 1, "a MOV to CR3 of these page tables, whatever the PCID: a process switch"),
+        Number("cr3", MASK64, "a MOV to CR3 of these page tables, whatever the PCID: a process switch"),
     )
     quick = staticmethod(_quick)
 
@@ -68,7 +69,7 @@ class Cr(Instruction):
 
     def tests(self, chosen):
         if "cr3" in chosen:
-            # Without PCID, flags, and the bit that keeps translations.
+            # Without PCID, flags, and bit 63, which keeps translations.
             return [moved(3, ADDRESS, chosen["cr3"] & ADDRESS)]
         mask = value = 0
         if "number" in chosen:
@@ -78,7 +79,7 @@ class Cr(Instruction):
         if writes is False:
             mask, value = mask | CR_TYPE, value | CR_MOV_FROM
         elif writes and value:
-            mask |= CR_TYPE  # MOV: CLTS and LMSW are of CR0
+            mask |= CR_TYPE  # MOV only: CLTS and LMSW write CR0
         elif writes:
             tests.append(differs(QUALIFICATION, CR_TYPE, CR_MOV_FROM))
         if mask:
@@ -86,7 +87,7 @@ class Cr(Instruction):
         return tests
 
     def wants(self, chosen):
-        """What the default of MOV to CR3 reads, cheaper than by itself."""
+        """Words that the handler of MOV to CR3 reads: in the frame they cost less than its own VMREADs."""
         return ((reasons.CONTROL_REGISTER_ACCESS, WANT_MODE),)
 
     def needs(self, chosen):
@@ -107,7 +108,7 @@ class Cr(Instruction):
             raise ValueError("no value for CLTS and LMSW: write the register, and answer HANDLED")
         name = GPRS[(q & CR_GPR) >> CR_GPR_SHIFT]
         before = getattr(vcpu, name)
-        setattr(vcpu, name, value & 0xFFFFFFFFFFFFFFFF)
+        setattr(vcpu, name, value & MASK64)
         if q & CR_TYPE == CR_MOV_FROM:
             return verdict.ADVANCE
         try:

@@ -1,6 +1,7 @@
-"""What ends a run of the guest: a triple fault, and a reset that it asks for.
+"""The ends of a run of the guest: a triple fault, and a reset that the guest requests.
 
-They are no exits of their own: vmm/life.py calls the policies before it does what the guest's file says.
+They have slots of their own, but no exit reason: vmm/life.py calls the policies before it does what the guest's file
+says.
 """
 
 from vmm import verdict

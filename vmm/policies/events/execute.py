@@ -11,7 +11,7 @@ _MOST = const(1024)
 
 
 class Execute(Breakpoint):
-    """Each byte of a range has a breakpoint: the neighbours on the page cost nothing."""
+    """Each byte of a range has a breakpoint of its own: other code on the page runs at full speed."""
 
     name = "execute"
     text = (

@@ -33,7 +33,7 @@ class Injection(Event):
 
     def skip(self, vcpu):
         vcpu.event(0)
-        if vcpu.read(IDT_VECTORING_INFORMATION) & VALID:  # with it the event whose delivery led to it
+        if vcpu.read(IDT_VECTORING_INFORMATION) & VALID:  # the event whose delivery led to it is dropped with it
             return verdict.RESUME
         return length.skip(vcpu)
 
@@ -41,7 +41,7 @@ class Injection(Event):
         vcpu.event(0)
 
     def stand(self, vcpu):
-        """The exception stays where it is, and is injected after resume()."""
+        """The exception stays in the entry fields, and is injected after resume()."""
 
     def vectoring(self, vcpu):
         vcpu.event(0)

@@ -11,10 +11,10 @@ from vmm.policies.filters import Letters, Number
 from vmm.policies.link import differs, within
 from vmm.vtx import events, reasons
 from vmm.vtx.frame import GPA, LENGTH, QUALIFICATION, STEPPED, VECTORING_INFO
-from vmm.vtx.vmcs_bits import EPT_FETCH
+from vmm.vtx.vmcs_bits import EPT_FETCH, EPT_LINEAR_VALID, EPT_TRANSLATED
 from vmm.vtx.x86 import PAGE
 
-_OPERAND = const(0x180)  # linear address valid, and the access is to its translation
+_OPERAND = const(EPT_LINEAR_VALID | EPT_TRANSLATED)
 _PAGES = const(1 << 14)  # most pages of one policy: each takes a little of the heap
 KEYS = const(16)  # most pages with keys of their own; in larger ranges each access is tested
 _ACCESS = Letters("access", {"r": R, "w": W, "x": X}, "letters of r, w and x, all by default")

@@ -21,7 +21,7 @@ def _mode(cr0, efer):
 
 
 def written(vcpu):
-    """What a MOV to CR0 or LMSW writes to CR0; of any other access what it has."""
+    """The value of CR0 after a MOV to CR0 or LMSW; for any other access its present value."""
     q = vcpu.qualification
     if q & CR_NUMBER == 0 and q & CR_TYPE == CR_MOV_TO:
         return getattr(vcpu, GPRS[(q & CR_GPR) >> CR_GPR_SHIFT])
@@ -37,13 +37,13 @@ def change(vcpu):
 
 
 class Mode(Event):
-    """The write of CR0 that changes the mode. Limit: compatibility mode and rings change by loads of CS, of which no
-    VM exit tells; cpl= says at which one other events occur."""
+    """The write of CR0 that changes the mode. Limit: loads of CS, which change between 64-bit and compatibility mode
+    and between rings, do not exit."""
 
     name = "mode"
     text = (
-        "a write of CR0 that changes between real, protected and long mode, before it is made. HANDLED: it is not. "
-        'No value. SDM Vol. 3A, "Mode Switching"'
+        "a write of CR0 that changes between real, protected and long mode, before it is made. HANDLED: it is not "
+        'made. No value. SDM Vol. 3A, "Mode Switching"'
     )
     reasons = (reasons.CONTROL_REGISTER_ACCESS,)
     filters = (

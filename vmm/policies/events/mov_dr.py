@@ -18,7 +18,7 @@ class MovDr(Event):
     text = 'a MOV to or from a debug register. No value. SDM Vol. 3C, "Exit Qualification for MOV DR"'
     reasons = (reasons.MOV_DR,)
     filters = (
-        Number("number", 7, "of the register, as the instruction has it: 4 is 6 as a rule"),
+        Number("number", 7, "of the register, as the instruction encodes it: with CR4.DE clear, 4 is DR6"),
         OneOf("write", (True, False), "to it, or from it"),
     )
 

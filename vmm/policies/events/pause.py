@@ -5,7 +5,7 @@ from vmm.vtx import reasons
 
 
 class Pause(Event):
-    """Without an answer the vCPU gives way to others."""
+    """Without an answer the vCPU yields to others."""
 
     name = "pause"
     text = 'an instruction PAUSE. No value. SDM Vol. 2B, "PAUSE"; Vol. 3C, "PAUSE exiting"'

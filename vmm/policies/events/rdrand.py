@@ -6,7 +6,7 @@ from vmm.vtx import reasons
 
 
 class Rdrand(Instruction):
-    """Without an answer the number is the monitor's own generator's. A Value sets CF: a number was there."""
+    """Without an answer the number comes from the monitor's generator. A Value sets CF: the number is valid."""
 
     name = "rdrand"
     text = 'an instruction RDRAND. Value(number) is what is read. SDM Vol. 2B, "RDRAND"; Vol. 3C, "RDRAND exiting"'

@@ -39,7 +39,7 @@ class Step(Event):
     def accepts(self, chosen):
         if "branches" not in chosen:
             return None
-        behind = {}  # vCPU's number: behind the branch that it executes next; without, that is none
+        behind = {}  # {vCPU's number: RIP of the instruction behind the branch that it executes next}
 
         def accepts(vcpu):
             before = behind.pop(vcpu.number, None)
@@ -92,7 +92,7 @@ class Ring(Step):
 
 @micropython.viper
 def _changed(words: int, link, below, vcpu) -> int:
-    """Go on to `link` where the level is another one than at the vCPU's last step, as the filters say."""
+    """Go on to `link` where the level has changed since the vCPU's last step, between levels that the filters name."""
     w = ptr32(words)
     new = int(ptr32(vcpu)[SS_RIGHTS]) >> RIGHTS_DPL_SHIFT & 3
     at = int(vcpu.number) + _LAST

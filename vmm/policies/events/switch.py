@@ -10,13 +10,13 @@ from vmm.vtx.vmcs_bits import CR_GPR, CR_GPR_SHIFT
 from vmm.vtx.x86 import EFER_LMA, MASK64
 
 _TABLES_32 = 0xFFFFFFE0  # with PAE paging
-_FUNCTION = "finish_task_switch"  # Linux, kernel/sched/core.c: the first that runs on behalf of the task that comes
+_FUNCTION = "finish_task_switch"  # Linux, kernel/sched/core.c: the first function that the next task runs
 
 _FILTERS = (Number("cr3", MASK64, "only a MOV to CR3 of these page tables, whatever the PCID"),)
 
 
 class Switch(Call):
-    """Of no VM, or by tasks; of() makes one by page tables where that is asked for, or the guest runs no Linux."""
+    """Switches of Linux's tasks. With cr3=, and for a guest that is not booted as Linux, of() returns _ByTables."""
 
     name = "switch"
     text = (
@@ -40,7 +40,7 @@ class Switch(Call):
         return self.quick, self.quick_skip
 
     def skip(self, vcpu):
-        """There is nothing to be skipped: on."""
+        """Go on: the event is no instruction that could be skipped."""
         from vmm.debug import past
 
         there = vcpu.vm.hidden.at(self.gpa).past
@@ -85,7 +85,7 @@ class _ByTables(Cr):
 
 
 def _changes(vcpu):
-    """Whether a MOV to CR3 is one of other page tables."""
+    """Whether a MOV to CR3 changes the page tables."""
     mask = ADDRESS if vcpu.efer & EFER_LMA else _TABLES_32
     after = getattr(vcpu, GPRS[(vcpu.qualification & CR_GPR) >> CR_GPR_SHIFT])
     return bool((after ^ vcpu.cr3) & mask)

@@ -71,7 +71,7 @@ class Syscall(Instruction):
         vcpu.vm.entries.returns(vcpu, _LENGTH)
 
     def stand(self, vcpu):
-        """PAUSED stands at the entry point: the way back would meet the policy again."""
+        """RIP stays at the entry point: back at SYSCALL, resume() would cause the event again."""
 
     def inject(self, vcpu):
         self.again(vcpu)

@@ -45,8 +45,8 @@ _BITS = const(7)
 class Saved(Instruction):
     """The base of the three events. old: of 32-bit programs; unsaved: as _UNSAVED.
 
-    execve, others: the number of execve, and numbers that come back from it under execve_as, in code of CS execve_cs:
-    Linux renames it for a new program of the other kind (arch/x86/kernel/process_64.c).
+    execves: the numbers of execve and execveat. For a new program of the other kind, whose code has CS execve_cs, Linux
+    changes such a number to execve_as before the call returns (arch/x86/kernel/process_64.c).
     """
 
     reasons = (reasons.EXCEPTION_OR_NMI,)
@@ -59,7 +59,7 @@ class Saved(Instruction):
     execve_as = execve_cs = MOST  # none
 
     def __init__(self, vm=None, chosen=None):
-        """With filters: in a VM."""
+        """vm, chosen: the guest and the filters; without them the word that users write."""
         if vm is None:
             return
         kernel = vm.kernel
@@ -89,7 +89,7 @@ class Saved(Instruction):
         """The filters pid= and comm=, and number=, which is in the guest's memory."""
         inner = super().task(vm, chosen)
         if "number" not in chosen:
-            return inner  # also calls of numbers that there are not
+            return inner  # calls with an unknown number, too
         words = uctypes.addressof(self._words)
 
         def both(link, below):
@@ -110,7 +110,7 @@ class Saved(Instruction):
         return handler(vcpu)
 
     def skip(self, vcpu):
-        """There is nothing to be skipped: on."""
+        """Go on: the event is no instruction that could be skipped."""
         vm = vcpu.vm
         return vm.hidden.at(vm.kernel.space.translate(vcpu.rip)).past.handler(vcpu)
 
@@ -155,7 +155,7 @@ class Syscall32(Saved):
         return [gva for gva in compat.ways(kernel) if gva is not None]
 
     def value(self, vcpu, value, handler):
-        """Behind INT 80H's CALL; by SYSENTER the kernel finds the way back, and is told that there is no call."""
+        """With INT 80H skip the CALL. With SYSENTER the kernel's function returns at once: orig_ax names no call."""
         self.put(vcpu, AX, value)
         if vcpu.rip == self._int80:
             vcpu.rip += CALL_BYTES

@@ -1,4 +1,4 @@
-"""INVLPG and INVPCID: one control makes both exit, each event sees its own."""
+"""INVLPG and INVPCID: one control makes both exit; each event has its own exit reason."""
 
 from vmm.policies.event import Event, Needs
 from vmm.policies.filters import Number

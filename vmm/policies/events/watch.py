@@ -16,7 +16,7 @@ _MOST = const(1 << 20)  # bytes of one policy
 
 
 class Watch(Memory):
-    """pieces: [(gpa, bytes), ...] of this VM, once it is known. access: R or W."""
+    """Base of READ and WRITE. pieces: [(gpa, bytes), ...] of this VM, set by of(). access: R or W."""
 
     access = 0
     pieces = ()
@@ -105,7 +105,7 @@ def pieces_of(vm, chosen, code=False):
     size = chosen.get("size", 1)
     if "gpa" in chosen:
         return _split(chosen["gpa"], size, lambda gpa: gpa), False
-    from vmm.debug import where  # by those who use it
+    from vmm.debug import where  # loaded on first use
 
     found = where.find(vm, chosen["at"], chosen.get("cr3"), chosen.get("pid"), code)
     return _split(found.gva, size, found.space.translate), found.paged
