@@ -12,7 +12,7 @@ from micropython import const
 
 from vmm.emulation.decode import DS
 from vmm.emulation.fastmov import BASE_NONE
-from vmm.memory.paging import ADDRESS, PS
+from vmm.memory.paging import ADDRESS, PS, P
 from vmm.vtx.frame import CR0, CR3, CR4, CS_BASE, ENTRY_CONTROLS, REASON, RIP, WANT_PAGING
 from vmm.vtx.vmcs import GUEST_PDPTE0
 from vmm.vtx.vmcs_bits import ENTRY_IA32E_MODE_GUEST, RIGHTS_L
@@ -31,7 +31,6 @@ SITE_PLAIN = const(12)  # operand without index in 64-bit mode: bit 31, displace
 SITE_PAIRS = const(14)  # pairs of a gpa and the 32-bit word that must be there
 
 REFUSED = const(1 << 31)
-PRESENT = const(1)
 
 # Modes of paging.
 PAGING_NONE = const(0)
@@ -78,7 +77,7 @@ def walk(sites: int, site: int, table: int, linear: int, mode: int) -> int:
         w = ptr32(ram + table + offset)
         low = int(w[0])
         high = 0
-        if not low & PRESENT:
+        if not low & P:
             return -1
         if wide:
             high = int(w[1])
@@ -115,7 +114,7 @@ def directory(site: int, linear: int, vcpu) -> int:
     """The page directory of a linear address with PAE, by the PDPTE that the site keeps; 0 where it is not present."""
     c = ptr32(site)
     entry = int(vcpu.read(GUEST_PDPTE0 + (linear >> 30) * 2))
-    if not entry & PRESENT:
+    if not entry & P:
         return 0
     c[SITE_TOP + 1] = entry & 0xFFFFFFFF
     c[SITE_TOP + 2] = entry >> 32 & 0xFFFFFFFF

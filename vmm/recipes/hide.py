@@ -14,9 +14,9 @@ from micropython import const
 
 from vmm.policies.events.cpuid import CPUID
 from vmm.verdict import HANDLED
+from vmm.vtx.cpuid_bits import LEAF_1_ECX_HYPERVISOR
 
 NATIVE = const(100)  # ticks that CPUID takes without a hypervisor
-_PRESENT = const(1 << 31)  # of ECX of leaf 1
 _FIRST = const(0x40000000)
 _COUNT = const(0x100)
 
@@ -38,7 +38,7 @@ class Hidden:
                 vcpu.rax = highest
             answer(vcpu)
             if leaf == 1:
-                vcpu.rcx = vcpu.rcx & ~_PRESENT & 0xFFFFFFFF
+                vcpu.rcx = vcpu.rcx & ~LEAF_1_ECX_HYPERVISOR & 0xFFFFFFFF
             if vm.stops is not None:
                 vm.stops.spend(NATIVE)
             return HANDLED

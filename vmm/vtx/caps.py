@@ -6,8 +6,8 @@ Capability Reporting Facility".
 """
 
 from vmm.vtx import controls as c
+from vmm.vtx.cpuid_bits import LEAF_1_ECX_VMX
 
-_CPUID_VMX = 1 << 5  # leaf 1, ECX
 _LOCKED = 1 << 0
 _VMX_OUTSIDE_SMX = 1 << 2
 
@@ -57,7 +57,7 @@ class Caps:
         self.must_be_1 = {}
         self.basic = self.misc = self.ept_vpid = None
         self.revision = 0
-        if not cpuid(1)[2] & _CPUID_VMX:
+        if not cpuid(1)[2] & LEAF_1_ECX_VMX:
             self.missing.append("CPUID.1:ECX bit 5 (VMX): this CPU, or this emulator, has no VT-x")
             return
         lock = rdmsr(c.IA32_FEATURE_CONTROL)

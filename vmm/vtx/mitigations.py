@@ -9,6 +9,7 @@ IA32_PRED_CMD, IA32_FLUSH_CMD.
 
 from micropython import const
 
+from vmm.vtx.cpuid_bits import LEAF_7_2_EDX_BHI_CTRL, LEAF_7_EBX_RTM
 from vmm.vtx.reg import Bits, Reg, register
 
 IA32_SPEC_CTRL = const(0x48)
@@ -28,8 +29,6 @@ SPEC_CTRL_STIBP = const(1 << 1)
 SPEC_CTRL_SSBD = const(1 << 2)
 SPEC_CTRL_BHI_DIS_S = const(1 << 10)
 
-_RTM = const(1 << 11)  # leaf 7, EBX
-_BHI_CTRL = const(1 << 4)  # leaf 7, subleaf 2, EDX
 _OFF = "mitigations=off"
 
 
@@ -97,7 +96,7 @@ class Mitigations:
         self._ebx = cpuid(7, 0)[1] if leaf_7 else 0
         self.features = Features(cpuid(7, 0)[3] if leaf_7 else 0)
         self.capabilities = ArchCapabilities(rdmsr(IA32_ARCH_CAPABILITIES) if self.features.ARCH_CAPABILITIES else 0)
-        bhi_control = leaf_7 and cpuid(7, 0)[0] >= 2 and cpuid(7, 2)[3] & _BHI_CTRL
+        bhi_control = leaf_7 and cpuid(7, 0)[0] >= 2 and cpuid(7, 2)[3] & LEAF_7_2_EDX_BHI_CTRL
         self._registers()
         self._return_stack()
         self._branches(bhi_control)
@@ -153,7 +152,7 @@ class Mitigations:
         why = []
         if not arch.MDS_NO:
             why.append("not MDS_NO")
-        if self._ebx & _RTM and not arch.TAA_NO:
+        if self._ebx & LEAF_7_EBX_RTM and not arch.TAA_NO:
             why.append("not TAA_NO")
         if arch.RFDS_CLEAR and not arch.RFDS_NO:
             why.append("not RFDS_NO")
