@@ -135,7 +135,7 @@ typedef struct {
     uint64_t task_pid; // 0xbe8
     uint64_t task_comm; // 0xbf0
     uint64_t stepped; // 0xbf8  an instruction is being stepped (vmm/policies/stepper.py)
-    uint64_t stored[64]; // 0xc00  MSRs that live in memory (vmm/handlers/msr.py)
+    uint64_t stored[64]; // 0xc00  MSRs stored in the frame (vmm/handlers/msr.py)
     uint64_t recorded; // 0xe00  exits are recorded or measured: what follows is in use (trace.h)
     uint64_t trace_ring; // 0xe08  hpa of the records, 0: exits are not recorded
     uint64_t trace_mask; // 0xe10  records in the ring, minus 1
