@@ -91,8 +91,7 @@ size_t __wrap_qstr_compute_hash(const byte *data, size_t len) {
     if (len <= LONGEST) {
         return __real_qstr_compute_hash(data, len);
     }
-    size_t hash =
-        HASH_START; // the function of py/qstr.c, since frozen strings contain their hashes
+    size_t hash = HASH_START; // as py/qstr.c: frozen strings contain their hashes
     for (size_t i = 0; i < len; i++) {
         hash = hash * HASH_MULT ^ data[i];
         if (i % HASH_PIECE == 0) {

@@ -156,8 +156,7 @@ static void interrupt(trap_frame_t *frame) {
     }
     trap.depth--;
     if (frame->vector != TRAP_TIMER) {
-        host_attention |=
-            ATTENTION_NEEDED; // without it, a guest that exits constantly would delay the service
+        host_attention |= ATTENTION_NEEDED; // a guest that exits constantly would delay it
     }
     if (MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL) {
         if (trap_in_generated_code(frame->rip)) {

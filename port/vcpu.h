@@ -128,8 +128,7 @@ typedef struct {
     uint64_t
         sibling; // 0xbc0  hpa of the frame of the guest's next vCPU, in a ring; 0: it has no other
     uint64_t ordered; // 0xbc8  the guest's interleave says which of its vCPUs runs
-    uint64_t
-        lstar; // 0xbd0  the guest's IA32_LSTAR while the CPU's points to the monitor's breakpoint
+    uint64_t lstar; // 0xbd0  the guest's IA32_LSTAR while the CPU has the monitor's
     uint64_t task; // 0xbd8  these four are of vmm/insight/linux/current.py
     uint64_t task_known; // 0xbe0
     uint64_t task_pid; // 0xbe8
@@ -144,8 +143,7 @@ typedef struct {
     uint64_t trace_host; // 0xe28  host_ticks when that exit occurred
     uint64_t measured; // 0xe30  hpa of the slots' distributions, 0: exits are not measured
     uint64_t measured_slot; // 0xe38  1 + the slot whose exit is not over yet, else 0
-    uint64_t
-        trace_between; // 0xe40  the part of host_ticks that belongs to no recorded or measured exit
+    uint64_t trace_between; // 0xe40  host_ticks of no recorded or measured exit
     uint64_t stopped; // 0xe48  host TSC since which its clock stands still (stops.py), 0: it runs
     uint64_t unseen; // 0xe50  ticks of a stop's exit and entry that the guest would see
     uint64_t reserved3[0x25]; // 0xe58

@@ -101,8 +101,7 @@ static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
             clock_goes_on(f);
             return;
         }
-        vmx_put(TSC_OFFSET,
-            f->tsc_offset); // a stop goes on: host interrupts are serviced instead of an entry
+        vmx_put(TSC_OFFSET, f->tsc_offset); // a stop, if any, goes on: no entry follows
     }
     f->dirty = 0;
     if (dirty & FRAME_DIRTY_TIMERS) {
@@ -408,8 +407,7 @@ static inline __attribute__((always_inline)) mp_uint_t enter_once(
     if (MP_UNLIKELY(coalesce_due(f))) {
         __asm volatile("sti" ::: "memory");
         if (vmx_get(VM_ENTRY_INTERRUPTION_INFORMATION) & INFO_VALID) {
-            f->dirty |=
-                FRAME_DIRTY_ENTRY; // the event stays pending until the guest has been entered
+            f->dirty |= FRAME_DIRTY_ENTRY; // the event stays pending until an entry
         }
         handle_no_exit(self, VCPU_SLOT_ATTENTION);
         return f->verdict;

@@ -78,8 +78,7 @@ failed:
 }
 
 static inline uint64_t op_rdtsc(void) {
-    uint64_t
-        tsc; // in assembly, since the compiler does not know that RDTSC clears the upper halves
+    uint64_t tsc; // RDTSC clears the upper halves, which the compiler cannot know
     __asm volatile("rdtsc\n\tshl $32, %%rdx\n\tor %%rdx, %0" : "=a"(tsc)::"rdx", "cc");
     return tsc;
 }

@@ -15,8 +15,7 @@
 #include "port/written.h"
 #include "port/x86.h"
 
-#define SPLIT                                                                                      \
-    (1ull << 9) // of a directory's entry, ignored by the CPU: the entry points to a table_t
+#define SPLIT (1ull << 9) // ignored by the CPU: a directory's entry points to a table_t
 
 #define CAUSE       0x1full // of an error code: P, W/R, U/S, RSVD, I/D
 #define BY_NO_RIGHT 3ull // a write to a page that is present
