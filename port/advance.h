@@ -4,7 +4,7 @@
 
 #include "port/vcpu.h"
 
-// Before the entry for a deadline of a guest that was halted (frame->due): counts the lateness; an entry of a guest of
-// priority above 0 waits here for the deadline.
+// Before the entry that serves a deadline of a halted guest (frame->due): counts the lateness. A guest of priority
+// above 0 waits here for the deadline.
 void advance_meet(vcpu_frame_t *frame);
 #endif

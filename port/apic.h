@@ -13,7 +13,7 @@ void apic_init(void);
 uint32_t apic_read(unsigned offset);
 void apic_write(unsigned offset, uint32_t value);
 void apic_eoi(void);
-// Whether the interrupt of a vector below 32 has been delivered and not been ended.
+// Whether the interrupt of a vector below 32 is in service: delivered, without an EOI.
 bool apic_in_service(unsigned vector);
 
 // Routes a pin of the I/O APIC (active high) to this CPU. entry: vector, IOAPIC_LEVEL, IOAPIC_MASKED.

@@ -6,12 +6,12 @@
 #include "py/runtime.h"
 
 #define BOUND_MOST (8) // contexts, and arguments of a call
-#define BOUND_FEW  (4) // contexts that there is room for, used or not
+#define BOUND_FEW  (4) // contexts that every object has room for, used or not
 
 typedef struct {
     mp_obj_base_t base;
     mp_obj_t function;
-    mp_call_fun_t entry; // of its code, if the function is of the viper emitter
+    mp_call_fun_t entry; // of the function's code, if it is a viper function; else NULL
     size_t contexts;
     mp_obj_t context[];
 } bound_t;
@@ -19,7 +19,7 @@ typedef struct {
 extern const mp_obj_type_t bound_type;
 MP_DECLARE_CONST_FUN_OBJ_VAR_BETWEEN(bound_bind_obj);
 
-// A call. Most have few contexts: as many as there is always room for are copied without a look at how many there are.
+// Calls the function. Most objects have few contexts: the first four are copied whether or not they are used.
 static inline mp_obj_t bound_call_n(const bound_t *self, size_t n_args, const mp_obj_t *args) {
     mp_obj_t all[2 * BOUND_MOST];
     size_t n = self->contexts;

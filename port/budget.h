@@ -14,33 +14,34 @@
 
 typedef struct {
     size_t left; // blocks of the heap
-    unsigned refused; // 0: not yet, else why
+    unsigned refused; // 0, or why an allocation was refused
 } budget_t;
 
-// A new heap.
+// No limit yet; once per heap.
 void budget_init(void);
 
-// A call begins that may take so many bytes, 0: without a limit. Returns the outer call's budget.
+// Begins a call that may take so many bytes; 0: no limit. Returns the outer call's budget.
 budget_t budget_begin(size_t bytes);
 
-// It has ended. budget.refused stays valid until the next one begins.
+// Ends it. budget.refused stays valid until the next call begins.
 void budget_end(budget_t outer);
 
 // Suspends the budget for other code in the middle of the call: a preempting guest, or shield().
 budget_t budget_suspend(void);
 void budget_resume(budget_t suspended);
 
-// Charges so many blocks if the call may have them; returns whether. budget_none(): the allocation failed after all.
+// Charges so many blocks to the call; false if its limit does not allow them. budget_none(): the allocation failed
+// although it was allowed.
 bool budget_take(size_t blocks);
 void budget_none(void);
 
-// Whether a call with a limit runs: its allocations never start a collection.
+// Whether a call with a limit is running. Its allocations never start a collection.
 bool budget_limits(void);
 
-// Blocks have been allocated: gc_alloc_amount was `before`.
+// After an allocation: gc_alloc_amount was `before`.
 void budget_allocated(size_t before);
 
-// Whether so much has been allocated since the last collection that the next one does not wait for idle time.
+// Whether so much has been allocated since the last collection that the next is due before idle time comes.
 bool budget_overdue(void);
 
 // After a collection. yields: it could be preempted.

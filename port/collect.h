@@ -18,7 +18,7 @@ typedef struct {
 
 extern collect_statistics_t collect_statistics;
 
-// The scheduler runs in the middle of a collection. at: what the collector's loop counts.
+// Runs the scheduler in the middle of a collection. at: the block that the collector's loop has reached.
 void collect_yield(size_t at);
 
 static inline void collect_look(size_t at) {

@@ -57,9 +57,9 @@ void errors_print(const mp_print_t *print, mp_obj_t error) {
     }
 }
 
-// errors(f): f(exception, traceback, raised) is called for an exception that ends a line typed at the prompt; it returns
-// whether it has printed it. traceback: list of (file, line, function), the outermost call first; raised: by a `raise`
-// statement. None removes f.
+// errors(f): f(exception, traceback, raised) is called for an exception that ends a line typed at the prompt; it
+// returns whether it has printed it. traceback: list of (file, line, function), the outermost call first; raised: by a
+// `raise` statement. None removes f.
 static mp_obj_t mod_errors(mp_obj_t hook) {
     MP_STATE_PORT(errors_hook) = hook;
     return mp_const_none;

@@ -1,7 +1,7 @@
-// MicroPython's heap as its allocation table has it: two bits a block, 32 blocks a word.
+// The allocation table of MicroPython's heap: two bits a block, 32 blocks a word.
 //
-// py/gc.c goes through the table a block at a time, at a dozen instructions each. What the port does with the
-// whole of it goes a word at a time: most words are full, or empty.
+// py/gc.c scans the table a block at a time, at a dozen instructions each. The port scans it a word at a time: most
+// words are full, or empty.
 #ifndef PCANEL_PORT_HEAP_H
 #define PCANEL_PORT_HEAP_H
 
@@ -29,7 +29,7 @@ static inline size_t heap_words(void) {
     return MP_STATE_MEM(area).gc_alloc_table_byte_len / sizeof(uint64_t);
 }
 
-// Words of the table that hold blocks in use: as many, and only free ones behind.
+// The number of words up to the last block in use; all blocks behind them are free.
 static inline size_t heap_words_used(void) {
     size_t used = MP_STATE_MEM(area).gc_last_used_block / HEAP_BLOCKS_PER_WORD + 1;
     return used < heap_words() ? used : heap_words();
@@ -66,7 +66,7 @@ static inline size_t heap_block(const void *ptr) {
 // Bytes of the blocks of an object.
 size_t heap_size_of(const void *ptr);
 
-// How many bits of HEAP_EACH are set.
+// The number of blocks, whose lower bits are set.
 static inline unsigned heap_count(uint64_t blocks) {
     blocks = (blocks & 0x3333333333333333) + (blocks >> 2 & 0x3333333333333333);
     blocks = (blocks + (blocks >> 4)) & 0x0f0f0f0f0f0f0f0f;

@@ -1,5 +1,5 @@
-// cpu.HostFault(name, vector, error_code, rip, address): an exception of this CPU, raised in the Python code that caused
-// it. The arguments are attributes, too; address: CR2 of a #PF, else 0.
+// cpu.HostFault(name, vector, error_code, rip, address): an exception of this CPU, raised in the Python code that
+// caused it. The arguments are attributes, too; address: CR2 of a #PF, else 0.
 #include "py/objexcept.h"
 #include "py/runtime.h"
 #include "port/hostfault.h"

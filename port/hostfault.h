@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-// Raises cpu.HostFault; trap.c makes a faulting instruction "call" it.
+// Raises cpu.HostFault. trap.c makes the IRET of the exception land here.
 __attribute__((noreturn)) void hostfault_raise(
     uint64_t vector, uint64_t error_code, uint64_t rip, uint64_t address);
 

@@ -4,11 +4,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MAILBOX_BELL 0x00 // what the host types on COM1 after it has put a request
+#define MAILBOX_BELL 0x00 // the host sends it on COM1 after it has written a request
 
 // From the receive interrupt of COM1: whether this character was the bell, not input.
 bool mailbox_bell(uint8_t c);
 
-// Whether a request waits; serving it runs Python, and may take the time that it takes.
+// Whether a request waits. Serving it runs Python, and may take long.
 bool mailbox_rung(void);
 void mailbox_serve(void);

@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-// #MC: true where the interrupted code can go on. What the banks said is kept for cpu.machine_checks(). Where the
-// code cannot go on, reason is the text of the report.
+// #MC: true where the interrupted code can go on; what the banks reported is kept for cpu.machine_checks(). Otherwise
+// *reason is the text for panic().
 bool mce_survived(const char **reason);
 
 #endif

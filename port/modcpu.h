@@ -2,7 +2,7 @@
 #ifndef PCANEL_PORT_MODCPU_H
 #define PCANEL_PORT_MODCPU_H
 
-// Prepares what an interrupt handler may need to raise; once per heap.
+// The state of the module and of the files whose functions it has; once per heap.
 void cpu_module_init(void);
 
 #endif

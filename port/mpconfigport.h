@@ -4,15 +4,15 @@
 #include <alloca.h>
 
 #define MICROPY_CONFIG_ROM_LEVEL (MICROPY_CONFIG_ROM_LEVEL_EXTRA_FEATURES)
-// Half of its entries are ever used (MAP_CACHE_OFFSET): with the 128 of the default, names of devices displace each other.
+// Only half of the entries are ever used (MAP_CACHE_OFFSET): with the default of 128, names of devices evict each
+// other.
 #define MICROPY_OPT_MAP_LOOKUP_CACHE_SIZE (1024)
 #define MICROPY_LOADED_MODULES_DICT_SIZE  (293) // as large as it becomes: to grow takes 34,000 ticks
 
 // Memory, emitters, and how code is run.
 #define MICROPY_ENABLE_GC           (1)
 #define MICROPY_GC_STACK_ENTRY_TYPE uint32_t
-// One block holds nearly every object: a search for two free neighbours starts over at the
-// first free block each time, which in a dense heap costs 20,000 instructions and more.
+// Nearly every object fits one block: a search for several free neighbours is slow in a dense heap (room.c).
 #define MICROPY_BYTES_PER_GC_BLOCK (128)
 // Frames of Python functions lie on a stack of their own, not in the heap.
 #define MICROPY_ENABLE_PYSTACK                 (1)
@@ -42,12 +42,12 @@ void exec_free(void *ptr, size_t size);
 #define MP_PLAT_ALLOC_EXEC(min_size, ptr, size) exec_alloc(min_size, ptr, size)
 #define MP_PLAT_FREE_EXEC(ptr, size)            exec_free(ptr, size)
 
-// A guest of higher priority does not wait for the end of another's handler.
+// Preemption points of the interpreter: a guest of higher priority does not wait until another's handler has ended.
 #include "port/preempt.h"
 #define MICROPY_VM_HOOK_LOOP   preempt_look();
 #define MICROPY_VM_HOOK_RETURN preempt_look();
 #define MICROPY_VM_HOOK_INIT                                                                       \
-    preempt_look(); // a function begins: so does a closure, or a part of a comprehension
+    preempt_look(); // at the beginning of a function, a closure, or a part of a comprehension
 #include "port/collect.h"
 #define MICROPY_GC_HOOK_LOOP(i) collect_look(i)
 

@@ -1,4 +1,4 @@
-// What the boot loader said, copied out of its memory at the very start.
+// The boot loader's information, copied from its memory at the very start.
 #ifndef PCANEL_PORT_MULTIBOOT_H
 #define PCANEL_PORT_MULTIBOOT_H
 

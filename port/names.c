@@ -1,7 +1,7 @@
 // Name tables with free entries: the prompt's globals, and cpu.room().
 //
-// MicroPython's table grows only when it is full, and a failed search in a nearly full one visits most of it. Looking up
-// a builtin first fails among the globals, looking up a method among the attributes of its object. The prompt starts
+// MicroPython's table grows only when it is full, and a failed search in a nearly full one visits most of it. Looking
+// up a builtin first fails among the globals, looking up a method among the attributes of its object. The prompt starts
 // with 92 names: in a table of 97 entries, a builtin in a policy took 1,200 ticks more.
 #include "py/obj.h"
 #include "py/objtype.h"

@@ -1,8 +1,8 @@
-// Tables of names with room.
+// Name tables with free entries.
 #ifndef PCANEL_PORT_NAMES_H
 #define PCANEL_PORT_NAMES_H
 
-// Makes room among the prompt's globals; once per heap, when they are new.
+// Enlarges the table of the prompt's globals; once per heap.
 void names_init(void);
 
 #endif

@@ -15,10 +15,10 @@ void paging_init(void);
 // The entry of the 2 MiB page that hpa is in, or of the table in its place; NULL: nothing is mapped there.
 uint64_t *paging_directory(uint64_t hpa);
 
-// Forgets which pages of the heap have been written. Guests may run meanwhile; what they write then may be forgotten.
+// Clears the dirty bits of the heap's pages. Guests may preempt it; their writes may then be lost as well.
 void paging_clean(void);
 
-// The first of the heap's pages of 4 KiB from hpa on that has been written since, and forgets that; end: none before it.
+// Finds the heap's first dirty page of 4 KiB from hpa on and clears its dirty bit; `end`: there is none below `end`.
 uint64_t paging_take_dirty(uint64_t hpa, uint64_t end);
 
 #endif

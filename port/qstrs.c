@@ -1,9 +1,9 @@
 // An index of all names (qstrs) by their hashes.
 //
-// MicroPython searches a name in each of its pools: by bisection, comparing characters, in the two that the image brings,
-// one after the other in those that have been added. With 10,000 names in the image this takes 4,000 to 6,000 ticks, and
-// each new string of up to 255 characters is searched, in case it is a name. Here it takes some 150.
-// The search is also a place where the clock is checked (port/preempt.h).
+// MicroPython searches each of its pools for a name: the two of the image by bisection, comparing characters, the later
+// ones from end to end. With 10,000 names in the image this takes 4,000 to 6,000 ticks, and each new string of up to
+// 255 characters is looked up, since it may be a name. The index takes some 150 ticks. A look-up is also a preemption
+// point (port/preempt.h).
 //
 // The linker redirects the calls here (--wrap).
 #include <string.h>
@@ -14,13 +14,13 @@
 
 #define LONGEST    ((1u << 8 * MICROPY_QSTR_BYTES_IN_LEN) - 1) // bytes of a name
 #define SLOTS      (32768u)
-#define MOST       (SLOTS / 4 * 3) // names: those that come later are sought in the pools
+#define MOST       (SLOTS / 4 * 3) // names; later ones are found in the pools only
 #define HASH_START (5381)
 #define HASH_MULT  (33)
-#define HASH_PIECE (512) // bytes between two looks at the clock
+#define HASH_PIECE (512) // bytes between two readings of the clock
 
-static uint16_t slots[SLOTS]; // by hash, then the next free one: a qstr, or 0
-static size_t indexed; // qstrs below this are in
+static uint16_t slots[SLOTS]; // hash table with linear probing: a qstr, or 0
+static size_t indexed; // qstrs below this are in the table
 
 static void add(const qstr_pool_t *pool, size_t at) {
     size_t slot = pool->hashes[at] % SLOTS;
@@ -30,7 +30,7 @@ static void add(const qstr_pool_t *pool, size_t at) {
     slots[slot] = pool->total_prev_len + at;
 }
 
-// Names are only ever added, at the end.
+// Names are never removed; new ones are the last.
 static void add_new(void) {
     const qstr_pool_t *pool = MP_STATE_VM(last_pool);
     size_t all = pool->total_prev_len + pool->len;
@@ -84,14 +84,14 @@ qstr __wrap_qstr_from_str(const char *str) {
     return __wrap_qstr_from_strn(str, strlen(str));
 }
 
-// Strings that are longer than any name: their hash takes five instructions a character.
+// The hash of a string longer than any name, with preemption points: it takes five instructions a character.
 size_t __real_qstr_compute_hash(const byte *data, size_t len);
 size_t __wrap_qstr_compute_hash(const byte *data, size_t len);
 size_t __wrap_qstr_compute_hash(const byte *data, size_t len) {
     if (len <= LONGEST) {
         return __real_qstr_compute_hash(data, len);
     }
-    size_t hash = HASH_START; // as py/qstr.c has it: frozen strings carry theirs
+    size_t hash = HASH_START; // as py/qstr.c: frozen strings contain their hashes
     for (size_t i = 0; i < len; i++) {
         hash = hash * HASH_MULT ^ data[i];
         if (i % HASH_PIECE == 0) {

@@ -1,8 +1,8 @@
-// Where a name (a qstr) is found by its characters, without a search through all there are.
+// The index that finds a name (a qstr) by its characters.
 #ifndef PCANEL_PORT_QSTRS_H
 #define PCANEL_PORT_QSTRS_H
 
-// MicroPython has begun anew: it has the names of the image only.
+// Indexes the names of the image; once per heap.
 void qstrs_begin(void);
 
 #endif

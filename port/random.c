@@ -1,5 +1,5 @@
-// RDRAND where the CPU has it; otherwise the TSC, stirred (SplitMix64). The latter
-// is not fit for secrets, and such CPUs lack the VT-x features that guests need.
+// RDRAND where the CPU has it; otherwise the TSC, mixed by SplitMix64. The latter
+// is not fit for secrets, but such CPUs lack the VT-x features that guests need.
 // Source: SDM Vol. 1, "RDRAND"; Steele, Lea, Flood, "Fast Splittable Pseudorandom
 // Number Generators", 2014.
 #include "port/random.h"

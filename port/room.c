@@ -1,28 +1,29 @@
-// First fit in the heap, a word of the allocation table at a time.
+// First fit in the heap, one word of the allocation table at a time.
 //
-// gc_alloc() looks at each block from the first hole on, for every object of more than one block anew: 40,000 ticks
-// in a dense heap, in which nothing can be interrupted. Here the search takes some 200 ticks a thousand blocks, and
-// for each size up to 16 blocks, and for each power of two above, it is known below which word there is no such run: a
-// list that grows doubles. gc_alloc() then begins at the right place. It takes ten instructions a block of the object
-// it makes; long objects are made here.
+// For an object of several blocks, gc_alloc() tests every block from the first hole on: 40,000 ticks in a dense heap,
+// without a preemption point. The search here takes some 200 ticks a thousand blocks. For each class of sizes (1 to 16
+// blocks, then powers of two, since a growing list doubles) it remembers the word below which no free run of that size
+// exists. gc_alloc() is then made to begin at the run that was found. It takes ten instructions for
+// each block of the object that it makes; long objects are made here.
 #include "py/gc.h"
 #include "port/heap.h"
 #include "port/preempt.h"
 #include "port/room.h"
 
 #define EXACT   (16) // blocks: each size up to here is a class of its own
-#define CLASSES (EXACT + 7) // up to 256 KiB: what is larger begins where the largest of them does
+#define CLASSES (EXACT + 7) // the largest class is 256 KiB and more
 #define NONE    ((size_t)-1)
 #define LONG    (32) // blocks: an object of so many is made here
 
-// By class, words of the table: below, there is no free run of so many blocks. It never falls from one to the next.
+// By class: the word of the table below which no free run of the class's size exists. Never less than that of a smaller
+// class.
 static size_t least[CLASSES + 1];
 
 static size_t size_of(size_t index) {
     return index <= EXACT ? index : (size_t)EXACT << (index - EXACT);
 }
 
-// The largest class of at most so many blocks.
+// The largest class of at most `size` blocks.
 static size_t class_of(size_t size) {
     if (size <= EXACT) {
         return size;
@@ -31,7 +32,7 @@ static size_t class_of(size_t size) {
     return index < CLASSES ? index : CLASSES;
 }
 
-// Whether there are `size` free blocks in a row among these, 1 to 32; the first of the first such run.
+// Whether a word's free blocks have a run of `size`, 1 to 32; *first: the first block of the first such run.
 static bool fits(uint64_t free, size_t size, unsigned *first) {
     for (size_t have = 1; have < size && free != 0;) {
         size_t more = have < size - have ? have : size - have;
@@ -42,7 +43,8 @@ static bool fits(uint64_t free, size_t size, unsigned *first) {
     return free != 0;
 }
 
-// The first block of the first run of so many, from a byte of the table on; NONE. yields: guests may run in between.
+// The first block of the first free run of `size` blocks from byte `from` of the table on, or NONE. yields: guests may
+// preempt the search.
 static size_t find(size_t size, size_t from, bool yields) {
     size_t words = heap_words();
     size_t run = 0; // free blocks before this word
@@ -84,7 +86,7 @@ static void none_below(size_t size, size_t word) {
     }
 }
 
-// gc_alloc() keeps the first byte with a hole itself, but looks for it a block at a time.
+// gc_alloc() has an index of the first hole, but advances it one block at a time.
 static void find_hole(mp_state_mem_area_t *area) {
     size_t at = area->gc_last_free_atb_index;
     size_t known = least[1] * sizeof(uint64_t);
@@ -158,7 +160,7 @@ void *room_take(size_t blocks) {
     return memset(object, 0, blocks * HEAP_BLOCK);
 }
 
-// gc_realloc() may have freed something below.
+// Restores the index of the first hole, unless gc_realloc() has freed a block below it.
 void room_end(size_t begun) {
     mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     if (begun < area->gc_last_free_atb_index) {
@@ -166,7 +168,7 @@ void room_end(size_t begun) {
     }
 }
 
-// The run of free blocks with this one in it: its first block, and how many there are, as far as a class is that large.
+// The length of the free run around `block`, counted up to the largest class; *first: its first block.
 static size_t run_around(size_t block, size_t *first) {
     size_t word = block / HEAP_BLOCKS_PER_WORD;
     uint64_t below = ((uint64_t)1 << 2 * (block % HEAP_BLOCKS_PER_WORD)) - 1;
@@ -193,10 +195,10 @@ static size_t run_around(size_t block, size_t *first) {
     return run;
 }
 
-// A list that has moved leaves a hole that is too small for it: it need not look there again.
+// A list that has moved leaves a hole that is too small for it: only classes up to the hole's size search there again.
 void room_freed(size_t block) {
     if (heap_kind(block) != HEAP_FREE) {
-        return; // it has not moved
+        return; // still in use: the object has not moved
     }
     size_t first;
     size_t run = run_around(block, &first);
@@ -206,7 +208,7 @@ void room_freed(size_t block) {
     }
 }
 
-// What handlers free in between is left out until the next collection.
+// Blocks that handlers free while this learns may stay unused until the next collection.
 void room_collected(bool learn) {
     memset(least, 0, sizeof(least));
     for (size_t index = 1; learn && index <= CLASSES; index++) {

@@ -1,4 +1,4 @@
-// GDT, TSS and IDT of the host. See segments.h for the layout.
+// GDT, TSS and IDT of the host (segments.h has their layouts).
 #include "port/segments.h"
 
 typedef struct __attribute__((packed)) {

@@ -1,7 +1,7 @@
-// Requests for a soft reset, which destroys every guest. A program makes one by the raw REPL's
-// Ctrl-D (mpremote soft-reset), code by machine.soft_reset(). sys.exit() only ends a program's
-// script. At the prompt Ctrl-D and sys.exit() request one, and the hook decides, since Python
-// knows whether there are guests.
+// Requests for a soft reset, which destroys every guest. A program requests one by the raw REPL's
+// Ctrl-D (mpremote soft-reset), code by machine.soft_reset(). In a program's script sys.exit() only
+// ends the script. At the prompt, Ctrl-D and sys.exit() request one, and the hook decides, since
+// Python knows whether there are guests.
 #include "py/runtime.h"
 #include "port/idle.h"
 #include "port/softreset.h"
@@ -10,7 +10,7 @@
 #define EXEC_FLAG_PRINT_EOF (1u << 0) // of pyexec.c: the raw REPL's scripts
 
 static bool asked; // by machine.soft_reset()
-static bool exit_resets; // a program's sys.exit() asks for one too
+static bool exit_resets; // a program's sys.exit() requests one, too
 
 void softreset_init(void) {
     MP_STATE_PORT(softreset_hook) = mp_const_none;
@@ -79,8 +79,8 @@ static mp_obj_t mod_soft_reset_hook(mp_obj_t hook) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_soft_reset_hook_obj, mod_soft_reset_hook);
 
-// exit_resets(flag): whether sys.exit() in a program's script is a soft reset, as on MicroPython's boards, which its
-// own test runner waits for. Not after a soft reset, unless boot.py says so again.
+// exit_resets(flag): whether sys.exit() in a program's script is a soft reset, as on MicroPython's boards;
+// MicroPython's test runner relies on it. A soft reset clears the flag; boot.py can set it again.
 static mp_obj_t mod_exit_resets(mp_obj_t flag) {
     exit_resets = mp_obj_is_true(flag);
     return mp_const_none;

@@ -1,4 +1,4 @@
-// Whether the end of a script or an empty line's Ctrl-D is a soft reset, for the rest of the port.
+// Decides whether the end of a script, or Ctrl-D on an empty line, is a soft reset.
 #ifndef PCANEL_PORT_SOFTRESET_H
 #define PCANEL_PORT_SOFTRESET_H
 

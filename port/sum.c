@@ -1,11 +1,11 @@
-// Sums of 16-bit words, as the checksums of IP, TCP and UDP have them (RFC 1071).
+// Sums of 16-bit words for the checksums of IP, TCP and UDP (RFC 1071).
 #include <stdint.h>
 #include <string.h>
 #include "py/runtime.h"
 
 #define PIECE (64) // bytes of a step
 
-// 64 bits at a time: a carry out of the top is worth 1, and the halves are added at the end.
+// One's-complement sum of 64-bit words: the carry is added at the bottom, and the words are folded at the end.
 static uint64_t add(uint64_t a, uint64_t b) {
     a += b;
     return a + (a < b);
@@ -27,7 +27,8 @@ static uint64_t add_piece(uint64_t total, const uint8_t *at) {
     return total;
 }
 
-// add_up(hpa, size, total) -> the sum of 16-bit words, the first byte the lower, and of `total`, folded to 16 bits.
+// add_up(hpa, size, total) -> the one's-complement sum of `total` and of the little-endian 16-bit words of `size`
+// bytes, folded to 16 bits. An odd last byte is the low one of its word.
 static mp_obj_t mod_add_up(mp_obj_t hpa, mp_obj_t size_in, mp_obj_t total_in) {
     const uint8_t *at = (const uint8_t *)mp_obj_get_int_truncated(hpa);
     mp_int_t size = mp_obj_get_int(size_in);

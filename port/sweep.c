@@ -1,7 +1,7 @@
-// gc_collect_end() of a collection that guests may interrupt, a word of the allocation table at a time.
+// gc_collect_end() of a collection that guests may preempt, one word of the allocation table at a time.
 //
-// py/gc.c takes a dozen instructions a block to sweep, and looks through the whole table of finalisers without checking
-// the clock.
+// py/gc.c takes a dozen instructions a block to sweep, and scans the whole table of finalisers without a preemption
+// point.
 #include "py/gc.h"
 #include "py/runtime.h"
 #include "port/collect.h"
@@ -31,7 +31,7 @@ static void finalise(size_t block) {
 static void run_finalisers(void) {
     mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     for (size_t word = 0; word < heap_words_used(); word++) {
-        // As many bytes for as many blocks: 32.
+        // The 32 blocks of a word of the allocation table have 32 bits here.
         uint32_t flags;
         byte *at = area->gc_finaliser_table_start + word * sizeof(flags);
         collect_look(word * HEAP_BLOCKS_PER_WORD);
@@ -47,9 +47,9 @@ static void run_finalisers(void) {
     }
 }
 
-// One word: heads that are not marked are free, and with them their tails, at whose end stands the next head. goes_on:
-// the object that the word before ends with is not marked. Adding the first of an object's tails to all tails, with
-// both their bits set, carries through all of them.
+// Sweeps one word: unmarked heads become free with their tails, marked ones become heads. goes_on: whether the object
+// at the end of the word before was freed, so that its tails here are. The tails of an unmarked head are found by an
+// addition: with both bits of every tail set, adding 1 at the first carries through all of them.
 static void sweep_word(size_t word, bool *goes_on) {
     uint64_t kinds = heap_word(word);
     uint64_t heads = kinds & ~(kinds >> 1) & HEAP_EACH;
@@ -66,7 +66,7 @@ static void free_unmarked(void) {
     mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     bool goes_on = false;
     size_t last = 0;
-    // Handlers in between may take blocks behind the last.
+    // Handlers in between may allocate blocks behind the last: heap_words_used() grows.
     for (size_t word = 0; word < heap_words_used(); word++) {
         collect_look(word * HEAP_BLOCKS_PER_WORD);
         if (heap_word(word) == 0) {

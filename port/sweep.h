@@ -2,8 +2,8 @@
 #ifndef PCANEL_PORT_SWEEP_H
 #define PCANEL_PORT_SWEEP_H
 
-// Everything reachable is marked: finalisers run, and what is not marked is free. It is preempted by guests of a higher
-// priority where collect_yields says so.
+// After marking: runs finalisers and frees what is not marked. Guests of higher priority preempt it where
+// collect_yields is set.
 void sweep(void);
 
 #endif

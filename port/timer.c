@@ -1,7 +1,8 @@
-// The TSC is measured against channel 2 of the 8254. CPUID leaf 15h is used only
-// where the 8254 does not count, since some machines report another clock's rate
-// there. Deadlines use TSC-deadline mode if present, else the one-shot mode
-// of the local APIC timer, whose rate is measured the same way.
+// The TSC's rate, and deadlines on the local APIC timer. The rate is measured
+// against channel 2 of the 8254. CPUID leaf 15h is used only where the 8254 does
+// not count, since some machines report another clock's rate there. Deadlines use
+// TSC-deadline mode if present, else one-shot mode, whose rate is measured the
+// same way.
 // Source: SDM Vol. 3A, "APIC Timer"; 8254 data sheet.
 #include "port/apic.h"
 #include "port/timer.h"
@@ -9,7 +10,7 @@
 #include "port/x86.h"
 
 #define PIT_COUNT   47727 // 40 ms
-#define PIT_GIVE_UP 4000000000u // ticks: no 8254 is that slow
+#define PIT_GIVE_UP 4000000000u // TSC ticks, more than 40 ms of any CPU
 #define PIT_2_ONCE  (2 << 6 | 3 << 4 | 0 << 1) // channel 2, low then high, mode 0
 #define US_MAX      (1ull << 50) // 35 years
 
@@ -63,7 +64,7 @@ static void program(uint64_t tsc) {
     }
     uint64_t now = rdtsc();
     uint64_t ticks = tsc > now ? tsc - now : 0;
-    // A longer wait than the counter holds just wakes early and is armed again.
+    // A wait longer than the counter holds ends early; the interrupt arms it again.
     uint64_t limit = mul_div(UINT32_MAX, tsc_hz, timer.apic_hz);
     uint64_t count = ticks < limit ? mul_div(ticks, timer.apic_hz, tsc_hz) + 1 : UINT32_MAX;
     apic_write(APIC_TIMER_INITIAL, count);

@@ -8,7 +8,7 @@
 typedef enum {
     TIMER_WAIT, // the current wait of the prompt or of a sleep
     TIMER_WATCH, // cpu.watch()
-    TIMER_STUCK, // Ctrl-C at the prompt, and the idle hook does not return
+    TIMER_STUCK, // the idle hook does not return after Ctrl-C at the prompt
     TIMER_RETRY, // second try at a pending exception (trap.c)
     TIMER_CORE, // timer_arm()
     TIMER_DRIVER, // cpu.look_at()

@@ -1,5 +1,5 @@
-// Records and measures of exits, for a vCPU whose frame says `recorded`. vmm/vtx/recording.py says how they lie in memory, and
-// reads them. An exit's duration is known when the guest is entered again, or when the exit loop ends: so a record
+// Records and measures of exits, for a vCPU whose frame has `recorded` set. vmm/vtx/recording.py declares their layout
+// and reads them. An exit's duration is known when the guest is entered again, or when the exit loop ends: so a record
 // is written at the exit and closed at the next one.
 #ifndef PCANEL_TRACE_H
 #define PCANEL_TRACE_H
@@ -33,7 +33,7 @@ typedef struct {
 } trace_record_t;
 _Static_assert(sizeof(trace_record_t) == TRACE_RECORD_SIZE, "vmm/vtx/recording.py says so");
 
-// What the exits by one slot cost. Bucket b < 8: b ticks; else 8 of them cover each power of two.
+// The costs of the exits by one slot. Bucket b < 8: b ticks; above, eight buckets cover each power of two.
 typedef struct {
     uint64_t ticks;
     uint64_t longest;
@@ -52,7 +52,7 @@ static inline uint64_t trace_bucket(uint64_t ticks) {
     return (power - 2) * 8 + ((ticks >> (power - 3)) & 7);
 }
 
-// The cost of the exit by a slot.
+// Adds the cost of an exit by this slot.
 static inline __attribute__((always_inline)) void trace_measure(
     uint64_t measured, uint64_t slot, uint64_t cost) {
     trace_slot_t *sums = (trace_slot_t *)measured + slot;
@@ -63,8 +63,8 @@ static inline __attribute__((always_inline)) void trace_measure(
     sums->bucket[trace_bucket(cost)]++;
 }
 
-// The exit before this one is over: its cost is what host_ticks has grown by. What has been charged since the exit loop
-// ended, a turn's beginning or the services of host interrupts, is of no exit.
+// Ends the exit before this one: its cost is the growth of host_ticks. Ticks charged after the exit loop ended (the
+// beginning of a turn, the service of host interrupts) belong to no exit.
 static inline __attribute__((always_inline)) void trace_close(vcpu_frame_t *f) {
     uint64_t host = f->host_ticks;
     uint64_t cost = host - f->trace_host;
@@ -107,7 +107,7 @@ static inline __attribute__((always_inline)) void trace_exit(
     }
 }
 
-// The handler's answer. It may have ended the recording.
+// The handler's answer. The handler may have ended the recording.
 static inline __attribute__((always_inline)) void trace_verdict(vcpu_frame_t *f, uint64_t verdict) {
     trace_record_t *open = (trace_record_t *)f->trace_open;
     if (open != NULL) {

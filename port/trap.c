@@ -27,7 +27,7 @@
 #define RFLAGS_CLEAR 0x54500ull // TF, DF, NT, AC... off while raising
 #define RETRY_US     50
 
-#define FIRST_OF_APIC 16 // least vector of an interrupt
+#define FIRST_OF_APIC 16 // the lowest vector that the local APIC delivers
 
 extern const char native_start[], native_end[];
 
@@ -98,8 +98,8 @@ static void redirect(trap_frame_t *frame, void (*function)(void), uint64_t rsp) 
 volatile uint32_t host_attention;
 volatile bool trap_alarm;
 
-// Those that may come anywhere, each on a stack of its own. True: the interrupted code goes on.
-static bool survived(trap_frame_t *frame) {
+// NMI, #DF and #MC, which may occur anywhere, each on a stack of its own. Returns where the interrupted code can go on.
+static void alarm(trap_frame_t *frame) {
     const char *reason = trap_name(frame->vector);
     if (frame->vector == 2) {
         trap.nmis++;
@@ -108,7 +108,6 @@ static bool survived(trap_frame_t *frame) {
     }
     host_attention |= ATTENTION_NEEDED;
     trap_alarm = true;
-    return true;
 }
 
 static void exception(trap_frame_t *frame) {
@@ -124,7 +123,8 @@ static void exception(trap_frame_t *frame) {
         apic_eoi();
         return;
     }
-    if ((vector == 2 || vector == 8 || vector == 18) && survived(frame)) {
+    if (vector == 2 || vector == 8 || vector == 18) {
+        alarm(frame);
         return;
     }
     nlr_buf_t *top = MP_STATE_THREAD(nlr_top);
@@ -157,7 +157,7 @@ static void interrupt(trap_frame_t *frame) {
     }
     trap.depth--;
     if (frame->vector != TRAP_TIMER) {
-        host_attention |= ATTENTION_NEEDED; // a guest that exits all the time would delay it
+        host_attention |= ATTENTION_NEEDED; // a guest that exits constantly would delay it
     }
     if (MP_STATE_MAIN_THREAD(mp_pending_exception) != MP_OBJ_NULL) {
         if (in_generated_code(frame->rip)) {

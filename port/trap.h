@@ -20,12 +20,12 @@ typedef void (*trap_handler_t)(trap_frame_t *frame);
 #define TRAP_SPURIOUS 0xff
 
 // Set by host interrupts, except a timer interrupt that only the scheduler has armed; makes
-// vcpu_enter() return to Python instead of entering.
+// vcpu_enter() call VCPU_SLOT_ATTENTION instead of entering the guest.
 extern volatile uint32_t host_attention;
 #define ATTENTION_NEEDED  (1u)
-#define ATTENTION_PUT_OFF (2u) // and it has waited for an interrupt of a guest's (coalesce.c)
+#define ATTENTION_PUT_OFF (2u) // the service has waited for a guest's interrupt (coalesce.c)
 
-// An NMI or a machine check has come that Python has not read yet; it ends the idle hook.
+// An NMI or a machine check has occurred that Python has not read yet; it ends the idle hook.
 extern volatile bool trap_alarm;
 
 // Sets the handler of a vector from 32 up. It runs with interrupts off, on the
@@ -41,7 +41,7 @@ uint64_t trap_nmis(void);
 // Name of an exception vector in the SDM's notation ("#PF").
 const char *trap_name(unsigned vector);
 
-// The core's lazy-FPU hook: true if it dealt with this #NM.
+// The lazy FPU of vmxfpu.c: true if it handled this #NM.
 bool vmx_nm_trap(void);
 
 // Prints registers and a backtrace on COM1 and stops the machine.

@@ -1,8 +1,8 @@
-// 16550 driver. The receive interrupt comes at the first of 16 characters, so at 115200
-// baud there are 1.3 ms to answer it. (With a higher trigger, the gap that also raises it
-// makes Bochs 2.7 return a character that was never sent: a character that arrives just then
-// rearms its timer, which expires after that one has been read.) Ctrl-C is recognized here, on
-// COM1 only, so that it stops code that never reads input.
+// 16550 driver. The trigger level is 1 of 16 characters, so at 115200 baud there are 1.3 ms to
+// answer the interrupt. (With a higher level, the time-out interrupt makes Bochs 2.7 return a
+// character that was never sent: a character that arrives just then rearms its timer, which expires
+// after that character has been read.) Ctrl-C is recognized here, on COM1 only, so that it stops
+// code that never reads input.
 // Source: PC16550D data sheet.
 #include "py/runtime.h"
 #include "py/mphal.h"
@@ -70,8 +70,8 @@ static int ring_get(ring_t *ring) {
     return c;
 }
 
-// The listener empties the ring: it is called for the first character of those that wait, or for
-// a later one where there was no place for the call; and when all that waited has been sent.
+// Schedules the listener, which empties the ring: for the first of the waiting characters (anew), for a
+// later one where the schedule was full, and when everything that waited has been sent.
 static void tell_listener(bool anew) {
     mp_obj_t listener = MP_STATE_PORT(uart_listener);
     if (listener != MP_OBJ_NULL && (anew || !listener_told)) {

@@ -8,12 +8,12 @@ typedef struct {
     mp_obj_base_t base;
     mp_obj_t value;
     uint32_t
-        count; // of the numbers: 1, 64 bits wide; 2 to 4, 32 bits wide; 0: the value is no such thing
+        count; // of numbers in words[]: 1 of 64 bits, or 2 to 4 of 32 bits; 0: the value is neither
     uint32_t reserved;
     uint32_t words[WORDS];
 } value_t;
 
-// Numbers that are wider lose their high bits. Returns how many there are.
+// Stores the numbers in words[], without the bits that do not fit. Returns their count, as value_t has it.
 static uint32_t unpack(mp_obj_t value, uint32_t *words) {
     if (mp_obj_is_int(value)) {
         uint64_t number = mp_obj_get_int_truncated(value);
@@ -66,7 +66,8 @@ static void print(const mp_print_t *out, mp_obj_t self_in, mp_print_kind_t kind)
 MP_DEFINE_CONST_OBJ_TYPE(
     value_type, MP_QSTR_Value, MP_TYPE_FLAG_NONE, make_new, make_new, attr, attr, print, print);
 
-// numbers(object) -> address of a Value's numbers: their count, 0, and their words; -1 for None, 0 for any other object.
+// numbers(object) -> address of a Value's 32-bit words: the count, 0, and the numbers (value_t); -1 for None, 0 for any
+// other object.
 static mp_obj_t numbers(mp_obj_t object) {
     if (object == mp_const_none) {
         return MP_OBJ_NEW_SMALL_INT(-1);

@@ -3,8 +3,8 @@
 // Registers are attributes (vcpu.rax, vcpu.rip); viper code reads the frame through
 // the buffer protocol (ptr32(vcpu)). Attributes that are no registers come from the
 // object's own dict, then from a Python class given to the constructor, so that
-// methods and properties are written in Python. One file, since the look-up of names is one:
-// registers and methods share a hash table.
+// methods and properties are written in Python. One file, since registers and methods share one
+// hash table of names.
 
 #include <string.h>
 
@@ -17,7 +17,7 @@ _Static_assert(
     offsetof(vcpu_frame_t, guest_msrs) == 0xf80 && offsetof(vcpu_frame_t, xsave) == 0x1000,
     "vmm/vtx/frame.py says so");
 
-// Room for more than twice the members that there are: a look-up for a method, which is none of them, ends early.
+// Entries for members, more than twice as many as are in use: a failed look-up (for a method) ends early.
 #define MEMBERS (47)
 
 #define OFFSET(member) (offsetof(vcpu_frame_t, member))
@@ -90,7 +90,7 @@ static uint64_t *word_of(vcpu_t *self, const register_t *r) {
     return (uint64_t *)((uint8_t *)self->frame + r->offset);
 }
 
-// Makes RIP current: an advance that is still due is done now.
+// Makes RIP current by doing an advance that is still due.
 static void settle(vcpu_t *self) {
     if (self->frame->verdict & 1) {
         vcpu_need_loaded(self);
@@ -139,7 +139,7 @@ static bool store_special(vcpu_t *self, qstr name, mp_obj_t value) {
     return true;
 }
 
-// A property or function of the class itself, which most look-ups are for, or MP_OBJ_NULL.
+// A property or function of the class itself (the most frequent look-up), or MP_OBJ_NULL.
 static mp_obj_t own_member(mp_obj_t cls, qstr name) {
     const mp_obj_type_t *type = MP_OBJ_TO_PTR(cls);
     if (!mp_obj_is_type(cls, &mp_type_type) || !MP_OBJ_TYPE_HAS_SLOT(type, locals_dict)) {
@@ -267,7 +267,7 @@ MP_DEFINE_CONST_FUN_OBJ_3(
     vcpu_write_obj, vcpu_write); // also vmx.vmwrite, for viper: no look-up, no bound method
 
 // vcpu.event(info, error=0, length=0): the event that the next entry injects
-// (SDM Vol. 3C, "VM-Entry Controls for Event Injection"). info 0 takes it back.
+// (SDM Vol. 3C, "VM-Entry Controls for Event Injection"). info 0 cancels it.
 static mp_obj_t vcpu_event(size_t n_args, const mp_obj_t *args) {
     vcpu_frame_t *f = get(args[0])->frame;
     f->entry_info = mp_obj_get_int_truncated(args[1]);
@@ -278,7 +278,7 @@ static mp_obj_t vcpu_event(size_t n_args, const mp_obj_t *args) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(vcpu_event_obj, 2, 4, vcpu_event);
 
-// vcpu.injecting() -> the event info that waits for the next entry, or 0.
+// vcpu.injecting() -> the interruption information that the next entry injects, or 0.
 static mp_obj_t vcpu_injecting(mp_obj_t self_in) {
     vcpu_frame_t *f = get(self_in)->frame;
     return MP_OBJ_NEW_SMALL_INT(
@@ -318,8 +318,8 @@ static mp_obj_t vcpu_fpu(mp_obj_t self_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_fpu_obj, vcpu_fpu);
 
-// vcpu.debug() -> memoryview of DR0-DR3 and DR6 in the frame, the vCPU unloaded, so
-// that what is read is current and what is written takes effect.
+// vcpu.debug() -> memoryview of DR0-DR3 and DR6 in the frame. It puts the vCPU away, so that reads are
+// current and writes take effect.
 static mp_obj_t vcpu_debug(mp_obj_t self_in) {
     vcpu_t *self = get(self_in);
     if (vmx_cpu.loaded == self) {
@@ -347,8 +347,8 @@ static mp_obj_t vcpu_dr(mp_obj_t self_in, mp_obj_t n_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(vcpu_dr_obj, vcpu_dr);
 
-// vcpu.clear(): VMCLEAR; the next entry is a VMLAUNCH. Before the frame or the VMCS
-// is given back.
+// vcpu.clear(): VMCLEAR; the next entry is a VMLAUNCH. To be called before the memory of the frame or
+// the VMCS is freed.
 static mp_obj_t vcpu_clear(mp_obj_t self_in) {
     vcpu_t *self = get(self_in);
     vmx_need_root("VMCLEAR");
@@ -366,7 +366,7 @@ static mp_obj_t vcpu_clear(mp_obj_t self_in) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(vcpu_clear_obj, vcpu_clear);
 
-// vcpu.retire(): every later use of the object raises; its memory can be given back.
+// vcpu.retire(): every later use of the object raises; its memory can be freed.
 static mp_obj_t vcpu_retire(mp_obj_t self_in) {
     vcpu_clear(self_in);
     get(self_in)->frame = NULL;
@@ -446,7 +446,8 @@ static const mp_rom_map_elem_t vcpu_locals_table[] = {
 #define HASH      (1 << HASH_BITS)
 _Static_assert(4 * NAMES <= HASH, "names are found at once, as a rule");
 
-// Names that are made one after the other have numbers in a row, and would fill slots in a row.
+// A multiplicative hash: qstrs of names that were created one after the other are consecutive, and would fill
+// consecutive slots.
 static size_t slot_of_name(qstr name) {
     return (uint32_t)name * 2654435769u >> (32 - HASH_BITS);
 }
@@ -489,7 +490,7 @@ static void vcpu_attr_or_method(mp_obj_t self_in, qstr name, mp_obj_t *dest) {
     vcpu_attr(self, self_in, name, i < REGISTERS ? &registers[i] : NULL, dest);
 }
 
-// vmx.names(vcpu) -> its registers and methods of C, and what Python has put there.
+// vmx.names(vcpu) -> list of its names: registers, methods of C, attributes that Python has set.
 static mp_obj_t mod_names(mp_obj_t self_in) {
     vcpu_t *self = get(self_in);
     mp_obj_t list = mp_obj_new_list(0, NULL);
@@ -506,7 +507,7 @@ static mp_obj_t mod_names(mp_obj_t self_in) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(vmx_names_obj, mod_names);
 
-// VCPU(frame_hpa, vmcs_hpa, table, cls): the frame's pages are zeroed by the caller.
+// VCPU(frame_hpa, vmcs_hpa, table, cls): the caller has cleared the frame's pages.
 static mp_obj_t vcpu_make_new(
     const mp_obj_type_t *type, size_t n_args, size_t n_kw, const mp_obj_t *args) {
     mp_arg_check_num(n_args, n_kw, 4, 4, false);
@@ -529,7 +530,7 @@ static mp_int_t vcpu_get_buffer(mp_obj_t self_in, mp_buffer_info_t *info, mp_uin
     return 0;
 }
 
-// As its class says; a retired one has no frame to read.
+// By its class's __repr__; a retired one has no frame to read.
 static void vcpu_print(const mp_print_t *print, mp_obj_t self_in, mp_print_kind_t kind) {
     (void)kind;
     mp_obj_t text[2] = {MP_OBJ_NULL, MP_OBJ_NULL};

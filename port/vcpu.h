@@ -1,8 +1,8 @@
 // The vCPU frame and the native type in front of it.
 //
-// The frame is a page outside the GC heap. Its layout is what vmm/vtx/frame.py says, and
-// so are its bits and the slots of the dispatch table: shared_constants.h has them
-// (port/header.py makes it), and each member's place is asserted below.
+// The frame is a page outside the GC heap, with the XSAVE area behind it. vmm/vtx/frame.py
+// declares its layout, its bits and the slots of the dispatch table: port/header.py puts them
+// into shared_constants.h, and each member's offset is asserted below.
 #ifndef PCANEL_VCPU_H
 #define PCANEL_VCPU_H
 
@@ -13,12 +13,12 @@
 #define VCPU_TIMERS      (16)
 #define VCPU_XSAVE_PAGES (3)
 
-// Keys: a hash table, open addressing, its last entries beyond the highest index and the
-// very last one empty (slot 0). vmm/vtx/keys.py makes them.
+// Keys: a hash table with open addressing. Extra entries follow the highest index, so that no
+// search wraps around; the very last one is empty (slot 0). vmm/vtx/keys.py makes it.
 typedef struct {
     uint32_t key;
     uint32_t slot; // of the dispatch table
-    uint32_t datum; // what frame->datum becomes
+    uint32_t datum; // for frame->datum
     uint32_t reserved;
 } vcpu_key_t;
 typedef struct {
@@ -56,14 +56,14 @@ typedef struct {
     uint64_t verdict; // 0x100  bit 0: advance RIP before the next entry
     union {
         struct {
-            uint32_t pending; // 0x108  not 0: come back by VCPU_SLOT_PENDING instead of entering
-            uint32_t written; // 0x10c  the same by VCPU_SLOT_WRITTEN (written.c)
+            uint32_t pending; // 0x108  not 0: VCPU_SLOT_PENDING is called before the entry
+            uint32_t written; // 0x10c  not 0: VCPU_SLOT_WRITTEN is called instead (written.c)
         };
         uint64_t pending_or_written;
     };
     uint64_t
         deadline; // 0x110  host TSC at which the preemption timer fires, 0 = off; recomputed after FRAME_DIRTY_TIMERS
-    uint64_t exit_tsc; // 0x118  0 once what followed has been counted
+    uint64_t exit_tsc; // 0x118  0 once the exit has been charged
     uint64_t entry_tsc; // 0x120
     uint64_t guest_ticks; // 0x128  host TSC ticks spent in the guest
     uint64_t cr2; // 0x130  valid while another vCPU is loaded
@@ -75,12 +75,12 @@ typedef struct {
     uint64_t timer_shift; // 0x178  IA32_VMX_MISC[4:0], or 64: no preemption timer
     uint64_t host_ticks; // 0x180  host TSC ticks from exits to the next entries
     uint64_t
-        min_run; // 0x188  the preemption timer leaves the guest so many host TSC ticks, ~0: as many as this exit cost
+        min_run; // 0x188  least run before the preemption timer fires, in host TSC ticks; ~0: as long as this exit cost
     uint64_t datum; // 0x190  of the key by which the handler was found
     uint64_t tsc_offset; // 0x198  written to the VMCS while FRAME_DIRTY_TSC_OFFSET is dirty
     uint64_t clock_offset; // 0x1a0  guest's clock minus host TSC
     uint64_t slice_end; // 0x1a8  host TSC at which the guest's turn ends, 0: never
-    uint64_t timers; // 0x1b0  how many of timer[] there are
+    uint64_t timers; // 0x1b0  entries of timer[] in use
     uint64_t outcome; // 0x1b8  vmm/handlers/io.py
     uint64_t
         controls; // 0x1c0  primary processor-based ones, written while FRAME_DIRTY_CONTROLS is dirty
@@ -111,7 +111,7 @@ typedef struct {
     uint64_t apic_page; // 0xb40
     uint64_t next; // 0xb48
     uint64_t starts; // 0xb50
-    uint64_t lead; // 0xb58  host TSC ticks by which it is woken before its deadlines
+    uint64_t lead; // 0xb58  host TSC ticks by which the guest is woken before its deadlines
     uint64_t timed; // 0xb60  entries for a timer's deadline
     uint64_t last_due; // 0xb68  the deadline before
     uint64_t
@@ -128,13 +128,13 @@ typedef struct {
     uint64_t
         sibling; // 0xbc0  hpa of the frame of the guest's next vCPU, in a ring; 0: it has no other
     uint64_t ordered; // 0xbc8  the guest's interleave says which of its vCPUs runs
-    uint64_t lstar; // 0xbd0  the guest's own while the CPU's leads to the monitor
+    uint64_t lstar; // 0xbd0  the guest's IA32_LSTAR while the CPU has the monitor's
     uint64_t task; // 0xbd8  these four are of vmm/insight/linux/current.py
     uint64_t task_known; // 0xbe0
     uint64_t task_pid; // 0xbe8
     uint64_t task_comm; // 0xbf0
     uint64_t stepped; // 0xbf8  an instruction is being stepped (vmm/policies/stepper.py)
-    uint64_t stored[64]; // 0xc00  MSRs that live in memory (vmm/handlers/msr.py)
+    uint64_t stored[64]; // 0xc00  MSRs stored in the frame (vmm/handlers/msr.py)
     uint64_t recorded; // 0xe00  exits are recorded or measured: what follows is in use (trace.h)
     uint64_t trace_ring; // 0xe08  hpa of the records, 0: exits are not recorded
     uint64_t trace_mask; // 0xe10  records in the ring, minus 1
@@ -143,9 +143,9 @@ typedef struct {
     uint64_t trace_host; // 0xe28  host_ticks when that exit occurred
     uint64_t measured; // 0xe30  hpa of the slots' distributions, 0: exits are not measured
     uint64_t measured_slot; // 0xe38  1 + the slot whose exit is not over yet, else 0
-    uint64_t trace_between; // 0xe40  of host_ticks, those of no exit that is recorded or measured
+    uint64_t trace_between; // 0xe40  host_ticks of no recorded or measured exit
     uint64_t stopped; // 0xe48  host TSC since which its clock stands still (stops.py), 0: it runs
-    uint64_t unseen; // 0xe50  ticks of an exit and its entry that the guest sees all the same
+    uint64_t unseen; // 0xe50  ticks of a stop's exit and entry that the guest would see
     uint64_t reserved3[0x25]; // 0xe58
     // The VMCS's MSR areas (vmm/handlers/spec_msrs.py).
     vcpu_msr_t guest_msrs[4]; // 0xf80  loaded by entries, stored by exits
@@ -173,14 +173,14 @@ typedef struct {
 // What one logical CPU has loaded.
 typedef struct {
     vcpu_t *loaded; // its VMCS is current and its MSRs, CR2, DRs are in the CPU
-    uint64_t holdoff; // host TSC ticks that guests run before a host interrupt ends an entry again
+    uint64_t holdoff; // host TSC ticks that guests run before the next host interrupt is serviced
     vcpu_frame_t *fpu_owner; // whose state is in the FPU registers; NULL: the monitor's
     uint64_t xcr0; // all that the CPU offers; 0: no XSAVE
     uint32_t flaws; // of bochs27.h
     bool vmxon;
     uint32_t mitigations; // VCPU_MITIGATE_...
     int (*guest)(vcpu_frame_t *frame); // the way in: one of vmx.S
-    const vcpu_frame_t *ran; // the last one that was entered
+    const vcpu_frame_t *ran; // of the vCPU that was entered last
 } vmx_cpu_t;
 
 extern const mp_obj_type_t vcpu_type;
@@ -206,7 +206,7 @@ void vmx_exit_clear(void);
 void vmx_exit_call(void);
 void vmx_exit_fill(void);
 
-// vcpu_load.c: which vCPU the CPU holds. Putting it away saves its live registers in its frame.
+// vcpu_load.c: which vCPU is loaded. Putting it away saves its live registers in its frame.
 void vcpu_put_away(void);
 void vcpu_load(vcpu_t *self);
 static inline void vcpu_need_loaded(vcpu_t *self) {
@@ -222,7 +222,7 @@ void vcpu_want(vcpu_t *self, uint32_t wants);
 // Charges the cost of the last exit up to now, once.
 void vcpu_count_ticks(vcpu_frame_t *frame, uint64_t now);
 
-// vmxfpu.c: whose FPU state is in the registers.
+// vmxfpu.c: the owner of the FPU registers.
 uint64_t vmx_all_xcr0(void);
 bool vmx_compaction_works(void);
 void vmx_fpu_acquire(vcpu_frame_t *frame);

@@ -1,5 +1,5 @@
-// Into the guest and back: vmx.enter(). One file, since the compiler puts each step of an entry and an exit into
-// enter_once(): a call that is not inlined would cost every exit.
+// The exit loop: vmx.enter(). One file, since the compiler inlines each step of an entry and an exit into enter_once():
+// a call would cost every exit.
 
 #include "py/runtime.h"
 #include "port/vmxops.h"
@@ -17,7 +17,7 @@
 
 #define PRED_CMD_IBPB (1)
 
-// Host TSC at which the first timer is due, 1 where that was before the host's TSC began, 0 where none is armed.
+// Host TSC at which the first timer is due; 1 where the host's TSC would not be positive; 0 where none is armed.
 // except: bits of the timers to ignore.
 static uint64_t first_timer(const vcpu_frame_t *f, uint64_t except) {
     uint64_t first = 0;
@@ -50,8 +50,8 @@ static __attribute__((noinline)) void find_deadline(vcpu_frame_t *f) {
     set_deadline(f, first_timer(f, 0));
 }
 
-// The guest's clock, and with it the TSCs of its vCPUs, have stood still since f->stopped, and go on. What follows the
-// reading of the TSC shows, so the timers are looked at before.
+// Ends a stop of the guest's clock, and of its vCPUs' TSCs, which have stood still since f->stopped. The guest sees the
+// time after RDTSC here, so the timers are scanned before.
 static __attribute__((noinline)) void clock_goes_on(vcpu_frame_t *f) {
     uint64_t first = first_timer(f, 0);
     uint64_t gone = op_rdtsc() - f->stopped + f->unseen;
@@ -68,8 +68,8 @@ static __attribute__((noinline)) void clock_goes_on(vcpu_frame_t *f) {
     f->dirty = 0;
 }
 
-// Writes the dirty words to the VMCS. What ends a stop is last, so that little of the entry follows it. The calls are
-// the last as well: then no stack is set up for them.
+// Writes the dirty words to the VMCS. The end of a stop comes last, so that little of the entry follows it. The calls
+// are in tail position, so that no stack frame is set up for them.
 static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
     uint64_t dirty = f->dirty;
     if (dirty & FRAME_DIRTY_RIP) {
@@ -100,7 +100,7 @@ static __attribute__((noinline)) void write_back(vcpu_frame_t *f) {
             clock_goes_on(f);
             return;
         }
-        vmx_put(TSC_OFFSET, f->tsc_offset); // and a stop goes on, where no entry follows
+        vmx_put(TSC_OFFSET, f->tsc_offset); // a stop, if any, goes on: no entry follows
     }
     f->dirty = 0;
     if (dirty & FRAME_DIRTY_TIMERS) {
@@ -131,10 +131,10 @@ static __attribute__((noinline)) void complete(vcpu_frame_t *f) {
     }
 }
 
-// Past the instruction that exited. Like its completion on the CPU, this clears RF,
-// ends blocking by STI and MOV SS and makes a single step due. EIP wraps at 4 GiB. The
-// handler of VCPU_SLOT_COMPLETED finds the breakpoints that matched; an instruction whose handler does not read DR7
-// has none. KVM's shadow VMCS does not hold DR7: reading it costs a nested monitor an exit.
+// Advances RIP past the instruction that exited. Like its completion on the CPU, this clears RF, ends blocking by STI
+// and MOV SS and makes a single step due. EIP wraps at 4 GiB. The handler of VCPU_SLOT_COMPLETED finds the breakpoints
+// that matched: only for reasons that read DR7, since reading it costs a monitor under KVM an exit (KVM's shadow VMCS
+// does not hold DR7).
 static inline __attribute__((always_inline)) void advance(vcpu_frame_t *f) {
     f->verdict = 0;
     uint64_t rip = f->rip + f->length;
@@ -167,7 +167,7 @@ static inline __attribute__((always_inline)) void count_ticks(vcpu_frame_t *f, u
     }
 }
 
-// Resolves "as long as this exit cost", up to a limit; since: its exit_tsc, 0 where it has been charged.
+// Resolves a min_run of "as long as this exit cost", up to a limit. since: its exit_tsc, 0 where it has been charged.
 static void run_as_long(vcpu_frame_t *f, uint64_t since, uint64_t now) {
     if (f->min_run == MIN_RUN_AS_LONG && since != 0) {
         f->min_run = now - since < MIN_RUN_MOST ? now - since : MIN_RUN_MOST;
@@ -248,20 +248,21 @@ static inline __attribute__((always_inline)) mp_uint_t handle(
     return verdict;
 }
 
-// The same, for slots that no exit leads to.
+// The same, out of line, for slots that are called instead of an entry.
 static __attribute__((noinline)) void handle_no_exit(vcpu_t *self, uint64_t slot) {
     handle(self, self->frame, slot);
 }
 
-// Another guest is entered than the last one.
-static __attribute__((noinline)) void other_guest(const vcpu_frame_t *f) {
+// Another vCPU is entered than the last one.
+static __attribute__((noinline)) void switch_vcpu(const vcpu_frame_t *f) {
     vmx_cpu.ran = f;
     if (vmx_cpu.mitigations & VCPU_MITIGATE_IBPB) {
         op_wrmsr(IA32_PRED_CMD, PRED_CMD_IBPB);
     }
 }
 
-// Ticks of the preemption timer for a guest that may run for a while (min_run), or has to stop soon (holdoff).
+// Ticks of the preemption timer for a guest that may run for at least min_run, or at most until a host interrupt that
+// waits is due (holdoff).
 static __attribute__((noinline)) uint64_t limited_run(
     vcpu_frame_t *f, uint64_t left, uint64_t since, uint64_t now) {
     run_as_long(f, since, now);
@@ -269,8 +270,8 @@ static __attribute__((noinline)) uint64_t limited_run(
     return coalesce_limit(left < min_run ? min_run : left, f->timer_shift);
 }
 
-// It has run for so many ticks.
-static __attribute__((noinline)) void has_run(vcpu_frame_t *f, uint64_t ticks) {
+// Charges the ticks that the guest has run to both limits.
+static __attribute__((noinline)) void charge_limits(vcpu_frame_t *f, uint64_t ticks) {
     f->min_run = coalesce_less(f->min_run, ticks);
     vmx_cpu.holdoff = coalesce_less(vmx_cpu.holdoff, ticks);
 }
@@ -280,7 +281,7 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
     if (vmx_cpu.fpu_owner != f) {
         vmx_fpu_acquire(f);
         if (vmx_cpu.ran != f) {
-            other_guest(f);
+            switch_vcpu(f);
         }
     }
     bool held = flawed && (vmx_cpu.flaws & FLAW_UNMASKED_VIRTUAL) && bochs27_hold(f);
@@ -309,7 +310,7 @@ static inline __attribute__((always_inline)) int run_guest(vcpu_frame_t *f, cons
     }
     f->guest_ticks += exit_tsc - now;
     if (MP_UNLIKELY(limited)) {
-        has_run(f, exit_tsc - now);
+        charge_limits(f, exit_tsc - now);
     }
     f->entry_tsc = now;
     f->exit_tsc = exit_tsc;
@@ -321,7 +322,8 @@ static __attribute__((noinline)) int run_guest_flawed(vcpu_frame_t *f) {
     return run_guest(f, true);
 }
 
-// A reason with bits above the basic one, or beyond the table: the basic reason, also in the frame, or RuntimeError.
+// A reason with bits above the basic one, or beyond the table. Returns the basic reason, and puts it into the frame;
+// RuntimeError where the table has no slot for it.
 static __attribute__((noinline)) uint64_t unusual_reason(vcpu_frame_t *f, uint64_t reason) {
     if (!(reason & REASON_ENTRY_FAILURE)) {
         f->launched = 1;
@@ -356,8 +358,8 @@ static inline __attribute__((always_inline)) uint64_t read_exit(vcpu_frame_t *f)
     return reason;
 }
 
-// Calls the slots of pending work before an entry. Whether the guest can be entered now.
-static __attribute__((noinline)) bool clear_the_way(vcpu_t *self, vcpu_frame_t *f) {
+// Calls the slots of pending work before an entry. Returns whether the guest can be entered now.
+static __attribute__((noinline)) bool handle_pending(vcpu_t *self, vcpu_frame_t *f) {
     if (MP_UNLIKELY(f->completed)) {
         f->completed = 0;
         handle_no_exit(self, VCPU_SLOT_COMPLETED);
@@ -377,14 +379,15 @@ static __attribute__((noinline)) bool clear_the_way(vcpu_t *self, vcpu_frame_t *
 }
 
 // Runs the guest until it exits and calls the table's handler: by the basic exit reason, the reason's key, or, where
-// the guest was not entered, the slot that says why. Returns the verdict. recorded: the exit is (trace.h).
+// the guest was not entered, the slot of the cause. Returns the verdict. recorded: whether the exit is recorded
+// (trace.h).
 static inline __attribute__((always_inline)) mp_uint_t enter_once(
     vcpu_t *self, vcpu_frame_t *f, const bool recorded) {
     vcpu_need_loaded(self);
     if (f->verdict & 1) {
         advance(f);
     }
-    if (MP_UNLIKELY(f->pending_or_written) && !clear_the_way(self, f)) {
+    if (MP_UNLIKELY(f->pending_or_written) && !handle_pending(self, f)) {
         return f->verdict;
     }
     if (f->dirty) {
@@ -403,7 +406,7 @@ static inline __attribute__((always_inline)) mp_uint_t enter_once(
     if (MP_UNLIKELY(coalesce_due(f))) {
         __asm volatile("sti" ::: "memory");
         if (vmx_get(VM_ENTRY_INTERRUPTION_INFORMATION) & INFO_VALID) {
-            f->dirty |= FRAME_DIRTY_ENTRY; // an event waits until the guest has been entered
+            f->dirty |= FRAME_DIRTY_ENTRY; // the event stays pending until an entry
         }
         handle_no_exit(self, VCPU_SLOT_ATTENTION);
         return f->verdict;
@@ -437,9 +440,8 @@ static __attribute__((noinline)) mp_obj_t enter_recorded(vcpu_t *self) {
     return mp_const_none;
 }
 
-// enter(vcpu): the exit loop. The guest is entered again and again as long as handlers answer RESUME and ADVANCE;
-// the verdict that ends it is in the frame. A handler's exception passes through: the guest then stands at the
-// instruction that exited.
+// enter(vcpu): the exit loop. The guest is entered as long as handlers answer RESUME or ADVANCE; the verdict that ends
+// the loop is in the frame. A handler's exception passes through: the guest then stands at the instruction that exited.
 static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_obj_t *args) {
     if (MP_UNLIKELY(n_args != 1 || n_kw != 0 || !mp_obj_is_exact_type(args[0], &vcpu_type))) {
         mp_raise_TypeError(MP_ERROR_TEXT("enter takes a VCPU"));
@@ -456,6 +458,6 @@ static mp_obj_t vcpu_enter(mp_obj_t obj, size_t n_args, size_t n_kw, const mp_ob
     vcpu_count_ticks(f, op_rdtsc()); // later time is not charged to the guest
     return mp_const_none;
 }
-// A type of its own rather than a built-in function, whose call would check what is checked here.
+// A type of its own rather than a built-in function, whose call would check the arguments a second time.
 static MP_DEFINE_CONST_OBJ_TYPE(enter_type, MP_QSTR_enter, MP_TYPE_FLAG_NONE, call, vcpu_enter);
 const mp_obj_base_t vcpu_enter_obj = {&enter_type};

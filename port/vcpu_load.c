@@ -1,4 +1,5 @@
-// Which vCPU the CPU holds: the others' live registers are in their frames.
+// Loading a vCPU: its VMCS becomes current, and its CR2, debug registers and MSRs are moved to the CPU. Those of all
+// other vCPUs are in their frames.
 
 #include "py/runtime.h"
 #include "port/vmxops.h"
@@ -22,7 +23,7 @@ static void frame_to_live(const vcpu_frame_t *f) {
     op_set_dr1(f->dr[1]);
     op_set_dr2(f->dr[2]);
     op_set_dr3(f->dr[3]);
-    op_set_dr6((uint32_t)f->dr6); // the rest must be 0, and vcpu.debug() lets any value in
+    op_set_dr6((uint32_t)f->dr6); // the high half must be 0, and vcpu.debug() allows any value
     for (const vcpu_msr_t *m = f->msr; m < f->msr + VCPU_MSRS && m->index != 0; m++) {
         op_wrmsr(m->index, m->value);
     }

@@ -1,12 +1,12 @@
-// Into the guest and back: the only code that runs between VMLAUNCH or VMRESUME
-// and the exit. The VMCS names vmx_exit as HOST_RIP.
+// Entry to the guest and return: the code just before VMLAUNCH or VMRESUME, and just
+// after the exit. HOST_RIP of the VMCS is vmx_exit or one of its variants.
 //
 // int vmx_guest(vcpu_frame_t *frame)
 //   0 after an exit, 1 after VMfailInvalid, 2 after VMfailValid.
 // Called and left with interrupts off. HOST_RSP is written only when it moved.
 //
-// There are several of each, so that mitigations of speculative execution (VCPU_MITIGATE_...) cost
-// nothing where they are off. vmx.mitigate() chooses the way in, and HOST_RIP the way out; any goes with any.
+// There are variants of both, so that mitigations of speculative execution (VCPU_MITIGATE_...) cost
+// nothing where they are off. vmx.mitigate() chooses the entry, HOST_RIP the exit; any two fit together.
 
 #include "port/segments.h"
 
@@ -84,7 +84,8 @@ vmx_fail:                               // CF: VMfailInvalid, ZF: VMfailValid
     jmp     vmx_return
     .size   vmx_fail, . - vmx_fail
 
-// rsb: 0, 1 (a CALL that has no RET, so that the next RET has no other's entry to go by), 2 (all entries).
+// rsb, the return stack buffer: 0, left as it is; 1, one CALL without a RET, so that the next RET does not use a
+// guest's entry; 2, all entries are filled.
     .macro  LEAVE name, clear, rsb
     .globl  \name
     .type   \name, @function
@@ -122,7 +123,7 @@ vmx_fail:                               // CF: VMfailInvalid, ZF: VMfailValid
     lfence
     .endif
     xor     %eax, %eax
-    .if     \clear                      // what is popped below as well: a RET may be guessed before the POP is done
+    .if     \clear                      // also those popped below: speculation may pass the RET before the POPs
     xor     %ecx, %ecx
     xor     %edx, %edx
     xor     %ebx, %ebx
@@ -136,8 +137,6 @@ vmx_fail:                               // CF: VMfailInvalid, ZF: VMfailValid
     xor     %r13d, %r13d
     xor     %r14d, %r14d
     xor     %r15d, %r15d
-    .endif
-    .if     \clear
     jmp     vmx_return
     .endif
     .size   \name, . - \name
@@ -146,7 +145,7 @@ vmx_fail:                               // CF: VMfailInvalid, ZF: VMfailValid
     LEAVE   vmx_exit_clear, 1, 0
     LEAVE   vmx_exit_call, 1, 1
     LEAVE   vmx_exit_fill, 1, 2
-    LEAVE   vmx_exit, 0, 0              // goes on below
+    LEAVE   vmx_exit, 0, 0              // falls through
 
     .type   vmx_return, @function
 vmx_return:

@@ -37,8 +37,8 @@ uint64_t vmx_all_xcr0(void) {
     return usable;
 }
 
-// Whether XSAVEC puts components where the compacted format has them: Bochs 2.7 has SSE state count as one of
-// those that are compacted, and XRSTOR then finds AVX-512 state in the wrong place. XSAVES is the same code there.
+// Whether XSAVEC stores components where the compacted format has them. Bochs 2.7 counts SSE state among the compacted
+// components, and XRSTOR then finds AVX-512 state in the wrong place; its XSAVES has the same fault.
 bool vmx_compaction_works(void) {
     uint32_t r[4];
     if ((vmx_cpu.xcr0 & SSE_AND_AVX) != SSE_AND_AVX) {
@@ -78,7 +78,7 @@ static void save(vcpu_frame_t *frame) {
     }
 }
 
-// The registers become the monitor's.
+// The registers have no owner: they get the values of the monitor.
 static void disown(void) {
     const uint32_t mxcsr = MXCSR_RESET;
     vmx_cpu.fpu_owner = NULL;
@@ -103,7 +103,7 @@ void vmx_fpu_acquire(vcpu_frame_t *frame) {
     vmx_cpu.fpu_owner = frame;
 }
 
-// After this frame->xsave holds the vCPU's state and the registers are the monitor's.
+// Saves the vCPU's state to frame->xsave, if the registers hold it.
 void vmx_fpu_release(vcpu_frame_t *frame) {
     if (vmx_cpu.fpu_owner == frame) {
         __asm volatile("clts");
@@ -112,8 +112,8 @@ void vmx_fpu_release(vcpu_frame_t *frame) {
     }
 }
 
-// XCR0 of a vCPU: a value that the CPU refuses raises cpu.HostFault and changes nothing. False: a component that the CPU
-// lacks, or that has no place in the frame.
+// Sets a vCPU's XCR0. A value that the CPU refuses raises cpu.HostFault and changes nothing. False: a component that
+// the CPU lacks, or that has no place in the frame.
 bool vmx_fpu_set_xcr0(vcpu_frame_t *frame, uint64_t xcr0) {
     vmx_fpu_release(frame); // the next entry loads the new value
     if (vmx_cpu.xcr0 != 0) {
@@ -128,7 +128,7 @@ bool vmx_fpu_set_xcr0(vcpu_frame_t *frame, uint64_t xcr0) {
     return true;
 }
 
-// #NM in the monitor. True: the instruction can be run again.
+// #NM in the monitor. True: the FPU has been released, the instruction can be restarted.
 bool vmx_nm_trap(void) {
     if (!(op_get_cr0() & CR0_TS)) {
         return false;

@@ -1,4 +1,4 @@
-// The VMX instructions and the few privileged ones that the shim needs, as inline
+// The VMX instructions and the few privileged ones that the exit loop needs, as inline
 // functions. RFLAGS after a VMX instruction: CF is VMfailInvalid, ZF is VMfailValid.
 #ifndef PCANEL_VMXOPS_H
 #define PCANEL_VMXOPS_H
@@ -64,12 +64,12 @@ static inline uint64_t vmx_get(uint64_t field) {
     return value;
 }
 
-// The same to memory, an instruction less.
+// The same, to memory: one instruction fewer.
 static inline void vmx_save(uint64_t field, uint64_t *value) {
     __asm volatile("vmread %1, %0" : "=m"(*value) : "r"(field) : "cc");
 }
 
-// VMWRITE; VmxError where it fails. One instruction more than without the check.
+// VMWRITE; raises VmxError where it fails. The check is one instruction.
 static inline void vmx_put(uint64_t field, uint64_t value) {
     __asm goto("vmwrite %0, %1\n\tjbe %l2" ::"rm"(value), "r"(field) : "cc" : failed);
     return;
@@ -78,7 +78,7 @@ failed:
 }
 
 static inline uint64_t op_rdtsc(void) {
-    uint64_t tsc; // RDTSC clears the upper halves, which a compiler does not know
+    uint64_t tsc; // RDTSC clears the upper halves, which the compiler cannot know
     __asm volatile("rdtsc\n\tshl $32, %%rdx\n\tor %%rdx, %0" : "=a"(tsc)::"rdx", "cc");
     return tsc;
 }

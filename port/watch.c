@@ -12,8 +12,8 @@
 
 static unsigned shots; // Timeouts since watch()
 
-// cpu.Timeout: the deadline of cpu.watch() has passed. As KeyboardInterrupt, it is for the code that is to end: no
-// `except Exception` in between catches it.
+// cpu.Timeout: the deadline of cpu.watch() has passed. A BaseException, as KeyboardInterrupt is, so that
+// `except Exception` does not catch it.
 MP_DEFINE_EXCEPTION(Timeout, BaseException)
 
 void watch_init(void) {
@@ -22,13 +22,13 @@ void watch_init(void) {
     timer_set(TIMER_WATCH, 0);
 }
 
-// Code in guard() that swallows its Timeout gets another, soon; at last an abort that
-// no `except` catches.
+// Code in guard() that catches its Timeout gets another 50 ms later; after SHOTS of them
+// an abort, which no `except` catches.
 void watch_expired(void) {
     if (nlr_get_abort() != NULL) {
         timer_set(TIMER_WATCH, rdtsc() + tsc_hz / 20);
         if (shots++ >= SHOTS) {
-            mp_sched_vm_abort(); // and the Timeout, which native code polls
+            mp_sched_vm_abort(); // native code polls only for the Timeout, scheduled below
         }
     }
     mp_obj_exception_t *timeout = MP_OBJ_TO_PTR(MP_STATE_PORT(cpu_timeout));
@@ -36,8 +36,8 @@ void watch_expired(void) {
     mp_sched_exception(MP_OBJ_FROM_PTR(timeout));
 }
 
-// watch(deadline_tsc): raises Timeout in whatever Python code runs then; 0 disarms,
-// also a Timeout that is on its way.
+// watch(deadline_tsc): raises Timeout in the Python code that runs then; 0 disarms it,
+// and cancels a Timeout that is pending.
 static void watch(uint64_t deadline) {
     uint64_t flags = irq_save();
     timer_set(TIMER_WATCH, deadline);
@@ -70,8 +70,8 @@ static mp_obj_t mod_watch(mp_obj_t deadline) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_watch_obj, mod_watch);
 
-// f(argument), with so many bytes of the heap to take, 0: without a limit. Where watch() has raised its Timeout in
-// there and f has caught it several times, f is ended whatever it does. An exception goes to *raised.
+// Calls f(argument), which may take `heap` bytes of the heap; 0: no limit. An f that catches the Timeout of watch()
+// several times is aborted. Returns MP_OBJ_NULL, and the exception in *raised, where f ended by one.
 static mp_obj_t guarded(mp_obj_t function, mp_obj_t argument, size_t heap, mp_obj_t *raised) {
     nlr_buf_t nlr;
     nlr_buf_t *outer = nlr_get_abort();
@@ -93,7 +93,7 @@ static mp_obj_t guarded(mp_obj_t function, mp_obj_t argument, size_t heap, mp_ob
     *raised = MP_OBJ_FROM_PTR(nlr.ret_val);
     if (nlr.ret_val == NULL) {
         watch(0);
-        // The frames in between were abandoned: restore what they would have restored.
+        // The abort skipped the frames in between: restore what they would have restored.
         mp_globals_set(globals);
         mp_locals_set(locals);
         MP_STATE_THREAD(gc_lock_depth) = gc_locks;
@@ -104,8 +104,8 @@ static mp_obj_t guarded(mp_obj_t function, mp_obj_t argument, size_t heap, mp_ob
     return MP_OBJ_NULL;
 }
 
-// guard(f, argument, heap=0) -> f(argument), and Timeout where f had to be ended.
-// heap: bytes of the heap that f may take, then MemoryError is raised in there (budget.c); 0: no limit.
+// guard(f, argument, heap=0) -> f(argument); raises Timeout where f was aborted.
+// heap: bytes of the heap that f may take before its allocations raise MemoryError (budget.c); 0: no limit.
 static mp_obj_t mod_guard(size_t n_args, const mp_obj_t *args) {
     mp_obj_t raised;
     size_t heap = n_args > 2 ? mp_obj_get_int(args[2]) : 0;
@@ -127,9 +127,9 @@ static mp_obj_t mod_attempt(size_t n_args, const mp_obj_t *args) {
 }
 MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpu_attempt_obj, 2, 3, mod_attempt);
 
-// limited(f, argument, account): as attempt(), within limits and counted. account: address of the words that
-// vmm/policies/account.py declares: how often f was called, the host TSC ticks of all calls, the most that a call may
-// take of them, and of the heap.
+// limited(f, argument, account): as attempt(), with limits, counted and timed. account: address of the words that
+// vmm/policies/account.py declares: calls of f, host TSC ticks of all calls, the limits of one call in ticks and in
+// bytes of the heap.
 static mp_obj_t mod_limited(mp_obj_t function, mp_obj_t argument, mp_obj_t account_in) {
     uint32_t *words = (uint32_t *)mp_obj_get_int_truncated(account_in);
     uint64_t *calls = (uint64_t *)(words + ACCOUNT_COUNT);
@@ -145,8 +145,8 @@ static mp_obj_t mod_limited(mp_obj_t function, mp_obj_t argument, mp_obj_t accou
 }
 MP_DEFINE_CONST_FUN_OBJ_3(cpu_limited_obj, mod_limited);
 
-// shield(f) -> f(), whole: a Ctrl-C that is typed meanwhile is the prompt's, the watchdog's time stands still, and
-// what it takes of the heap counts to no limit.
+// shield(f) -> f(), not interrupted: Ctrl-C is an ordinary character meanwhile, the watchdog's time stands still, and
+// allocations count against no limit.
 static mp_obj_t mod_shield(mp_obj_t function) {
     mp_handle_pending(true);
     int interrupt_char = mp_interrupt_char;

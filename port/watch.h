@@ -1,4 +1,4 @@
-// cpu.watch(), for the rest of the port.
+// The watchdog of Python code (watch.c), for the rest of the port.
 #ifndef PCANEL_PORT_WATCH_H
 #define PCANEL_PORT_WATCH_H
 
@@ -10,10 +10,10 @@ extern const mp_obj_type_t mp_type_Timeout;
 // Prepares what the interrupt needs to raise Timeout; once per heap.
 void watch_init(void);
 
-// The time is up. Called from the interrupt.
+// The deadline has passed. Called from the interrupt.
 void watch_expired(void);
 
-// watch() of code that is interrupted by preempt(): its time stands still in between.
+// The watchdog of code that preempt() interrupts: its time stands still meanwhile.
 typedef struct {
     uint64_t deadline, since; // TSC
     unsigned shots;

@@ -1,13 +1,13 @@
-// Writes to pages of guests that the monitor has a copy of: cpu.protect(), cpu.unprotect(), cpu.written(), cpu.put(),
-// cpu.wrote().
+// Detects the monitor's writes to guests' pages that it has a copy of: cpu.protect(), cpu.unprotect(), cpu.written(),
+// cpu.put(), cpu.wrote().
 //
-// All writes for devices are instructions of the monitor. As long as a page is unchanged since it was
-// copied, the host's page tables do not allow writes. The first write is a page fault, which makes the page writable
-// and makes the guest's next entry go through VCPU_SLOT_WRITTEN. So no device handles copies, and without copies nothing
-// is checked. Devices of the machine with DMA cause no such fault: their drivers call wrote().
+// Devices of guests write by instructions of the monitor. As long as a page is unchanged since it was copied, the
+// host's page tables do not allow writes. The first write is a page fault, which makes the page writable and makes the
+// guest's next entry go through VCPU_SLOT_WRITTEN. So no device handles copies, and without copies nothing is checked.
+// DMA of the host's devices causes no page fault: their drivers call wrote().
 //
-// A large page that has a protected one in it is mapped by a table of its own meanwhile. Source: SDM Vol. 3A, "Page-
-// Fault Exceptions", "Recommended Invalidation".
+// A large page with a protected page in it is mapped by a table of 4 KiB pages meanwhile. Source: SDM Vol. 3A,
+// "Page-Fault Exceptions", "Recommended Invalidation".
 #include <string.h>
 #include "py/runtime.h"
 #include "port/paging.h"
@@ -15,7 +15,7 @@
 #include "port/written.h"
 #include "port/x86.h"
 
-#define SPLIT (1ull << 9) // of a directory's entry, ignored by the CPU: it leads to a table_t
+#define SPLIT (1ull << 9) // ignored by the CPU: a directory's entry points to a table_t
 
 #define CAUSE       (PTE_P | PF_WRITE | PF_USER | PF_RSVD | PF_FETCH) // of an error code
 #define BY_NO_RIGHT (PTE_P | PF_WRITE) // a write to a page that is present
@@ -23,9 +23,9 @@
 typedef struct table {
     uint64_t entry[512];
     vcpu_frame_t
-        *frame[512]; // of the guest that has the page, of a vCPU; NULL: it is not protected
-    uint64_t before; // the directory's entry
-    uint64_t *at; // and where it is
+        *frame[512]; // of a vCPU of the guest that has the page; NULL: the page is not protected
+    uint64_t before; // the directory's entry that this table replaces
+    uint64_t *at; // where the entry is
     uint64_t count; // protected pages
     struct table *next;
 } table_t;
@@ -80,7 +80,7 @@ static void split(table_t *table, uint64_t *at, uint64_t hpa) {
     invalidate(hpa);
 }
 
-// Every address of the table may have been cached by an entry of its own.
+// Restores the large page. The TLB may hold an entry for each page of the table: all are invalidated.
 static void join(table_t *table) {
     table_t **link = &tables;
     while (*link != table) {
@@ -97,7 +97,7 @@ void written_init(void) {
     }
 }
 
-// The guest's vCPUs are not entered before Python has looked.
+// Makes the page writable; the guest's vCPUs are not entered before Python has handled the write.
 static void note(table_t *table, uint64_t hpa) {
     allow(table, hpa);
     vcpu_frame_t *first = table->frame[index_of(hpa)], *frame = first;
@@ -139,9 +139,9 @@ static table_t *need(uint64_t hpa) {
     return table;
 }
 
-// protect(hpa, frame, memory) -> whether the page's writes are told from now on to the guest that has this vCPU frame,
-// and to its siblings'. False: it needs a table, for which memory is 0; else the hpa of 12 KiB, which are in use until
-// unprotect() returns them.
+// protect(hpa, frame, memory) -> bool: from now on a write to the page is reported to the guest with this vCPU frame.
+// memory: hpa of 12 KiB for a table, in use until unprotect() returns them, or 0. False: a table is needed, and memory
+// is 0. ValueError for a page that is not mapped, or is protected already.
 static mp_obj_t mod_protect(mp_obj_t hpa_in, mp_obj_t frame, mp_obj_t memory_in) {
     uint64_t hpa = mp_obj_get_int_truncated(hpa_in);
     uint64_t memory = mp_obj_get_int_truncated(memory_in);
@@ -164,7 +164,7 @@ static mp_obj_t mod_protect(mp_obj_t hpa_in, mp_obj_t frame, mp_obj_t memory_in)
 }
 MP_DEFINE_CONST_FUN_OBJ_3(cpu_protect_obj, mod_protect);
 
-// unprotect(hpa) -> hpa of memory that is not needed any more, or 0.
+// unprotect(hpa) -> hpa of a table of protect() that is not in use any more, or 0.
 static mp_obj_t mod_unprotect(mp_obj_t hpa_in) {
     uint64_t hpa = mp_obj_get_int_truncated(hpa_in);
     table_t *table = need(hpa);
@@ -190,8 +190,8 @@ static mp_obj_t mod_written(mp_obj_t hpa_in) {
 }
 MP_DEFINE_CONST_FUN_OBJ_1(cpu_written_obj, mod_written);
 
-// put(hpa, size, value): write 1, 2, 4 or 8 bytes within a protected page, whose copy the caller writes, too: nobody is
-// told.
+// put(hpa, size, value): writes 1, 2, 4 or 8 bytes within a protected page without a report: the caller changes the
+// copy, too.
 static mp_obj_t mod_put(mp_obj_t hpa_in, mp_obj_t size, mp_obj_t value_in) {
     uint64_t hpa = mp_obj_get_int_truncated(hpa_in);
     uint64_t value = mp_obj_get_int_truncated(value_in);
@@ -206,7 +206,7 @@ static mp_obj_t mod_put(mp_obj_t hpa_in, mp_obj_t size, mp_obj_t value_in) {
 }
 MP_DEFINE_CONST_FUN_OBJ_3(cpu_put_obj, mod_put);
 
-// wrote(hpa, size): a device of the machine has, by itself.
+// wrote(hpa, size): a device of the host has written these bytes by DMA.
 static mp_obj_t mod_wrote(mp_obj_t hpa, mp_obj_t size) {
     written_tell(mp_obj_get_int_truncated(hpa), mp_obj_get_int(size));
     return mp_const_none;

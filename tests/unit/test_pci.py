@@ -68,6 +68,8 @@ def test_slots():
     b.board.add(plain(), 5)
     with pytest.raises(ValueError, match="there is a PCI device at 00:05.0 already"):
         b.board.add(plain(), 5)
+    with pytest.raises(ValueError, match="numbers below 32"):
+        b.board.add(plain(), 32)
     for _ in range(29):
         b.board.add(plain())
     with pytest.raises(ValueError, match="all 32 places of the PCI bus are taken"):

@@ -7,7 +7,7 @@ from micropython import const
 
 _PRESENT = const(0xE9)
 _LINES = const(160)
-_WIDTH = const(160)  # a longer line goes on in the next
+_WIDTH = const(160)  # characters; longer lines are wrapped
 
 
 class DebugConsole:

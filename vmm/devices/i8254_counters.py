@@ -177,7 +177,7 @@ class Counters:
         self._counters = (first, first + 4 * 32, first + 4 * 64)
 
     def reader(self, offset, size):
-        """reader(now) -> the byte at offset 0, 1 or 2, or -1: ask read()."""
+        """reader(now) -> the byte at offset 0, 1 or 2, or -1: call read()."""
         return bind(counter_read, self._counters[offset]) if size == 1 and offset < 3 else None
 
     def clear(self):

@@ -114,7 +114,7 @@ class I8259:
         return chips.pic(self)
 
     def reader(self, offset, size):
-        """reader(now) -> the byte of an IMR, or -1 where a poll command waits: ask read()."""
+        """reader(now) -> the byte of an IMR, or -1 while a poll command is pending: call read()."""
         if size != 1 or offset not in (1, 3):
             return None
         return bind(lines.mask, uctypes.addressof(self._state) + (SLAVE if offset == 3 else 0))
@@ -224,7 +224,7 @@ class I8259:
             flags |= F_IC4
         s[c + FLAGS] = flags
         if not c:
-            s[SLAVE + INT] = 0  # the edge latch of input 2 is cleared, too; a request of the slave sets it anew
+            s[SLAVE + INT] = 0  # the edge latch of input 2 is cleared, too; a request of the slave sets it again
         self._update()
 
     def _icw(self, c, value):

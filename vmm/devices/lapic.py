@@ -170,7 +170,7 @@ class Lapic(LapicPage):
         self.errors = state["errors"]
         self.timer.load(state["timer"])
         self.set(LEVELS_CHANGED, 1)
-        self.set(TPR_KNOWN, 0x100)  # PPR is computed anew
+        self.set(TPR_KNOWN, 0x100)  # an impossible TPR, so that PPR is recomputed
         self.loaded()
         self.kick()
 
@@ -202,7 +202,7 @@ class Lapic(LapicPage):
         self.set(X2APIC, 1 if on else 0)
 
     def wire(self, frame, virtual_delivery):
-        """Tell the quick handlers the address of the vCPU frame, and whether the CPU delivers virtual interrupts."""
+        """Set for the fast paths the address of the vCPU frame, and whether the CPU delivers virtual interrupts."""
         self.set(FRAME_AT, frame)
         self.set(VIRTUAL_DELIVERY, 1 if virtual_delivery else 0)
 

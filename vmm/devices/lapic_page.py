@@ -211,7 +211,7 @@ class LapicPage:
 
     @micropython.viper
     def _pend(self):
-        """What kick() does, without its call where the frame is known."""
+        """Do as kick(), without a call if the frame's address is set."""
         r = ptr32(self.regs)
         if r[FRAME_AT >> 2]:
             ptr32(r[FRAME_AT >> 2])[PENDING] = 1

@@ -126,7 +126,7 @@ class LapicTimer:
             self.timer.cancel()
 
     def divide(self, value):
-        """The divide configuration was written: a running count goes on at the new rate."""
+        """The divide configuration was written: a running count continues at the new rate."""
         current = self.current()
         self.shift = ((value & 3 | value >> 1 & 4) + 1) & 7
         if current and self.expiry:
@@ -152,8 +152,8 @@ class LapicTimer:
             self.timer.arm(self.expiry)
 
     def set_mode(self, mode):
-        """The LVT entry was written. Between one-shot and periodic the count goes on; to and from TSC-deadline mode it
-        is disarmed. A periodic count that was masked is in the middle of some period."""
+        """The LVT entry was written. Between one-shot and periodic the count continues; to and from TSC-deadline mode
+        it is disarmed. A periodic count that was masked is in the middle of some period."""
         if (mode == TIMER_TSC_DEADLINE) == self.deadline_mode:
             if self.expiry and not self.timer.deadline and not self._silent():
                 late = self.clock.now() - self.expiry

@@ -84,7 +84,7 @@ class Mc146818:
         return chips.rtc(self)
 
     def save(self):
-        """Its time goes by the guest's clock from `tick` on."""
+        """Plain data; the time advances by the guest's clock from `tick` on."""
         return saved.save(self, _SAVED)
 
     def load(self, state):
@@ -95,7 +95,7 @@ class Mc146818:
         self._drive()
 
     def reader(self, offset, size):
-        """reader(now) -> the register that the index selects, or -1: ask read()."""
+        """reader(now) -> the register that the index selects, or -1: call read()."""
         return self._register if size == 1 and offset == 1 else None
 
     # A kernel reads some hundred times while it waits for the end of an update. In bytecode a read takes 17,000 ticks.

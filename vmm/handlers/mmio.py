@@ -79,7 +79,7 @@ class Mmio:
         self._rewired()
 
     def _rewired(self):
-        """Set the keys anew, after a device was added to the bus or removed."""
+        """Rebuild the keys, after a device was added to the bus or removed."""
         for page in self._pages:
             self._exits.unkey(reasons.EPT_VIOLATION, page)
         self._pages = []

@@ -192,7 +192,7 @@ def write32(at: int, value: int):
 
 @micropython.viper
 def describe(ring: ptr32, n: int, hpa: int, size: int, flags: int):
-    """Write descriptor n. With DESC_NEXT the chain goes on at the one behind it, at 0 behind the last."""
+    """Write descriptor n. With DESC_NEXT the chain continues at the next one, at 0 after the last."""
     d = ptr32((int(ring[DESC]) | int(ring[DESC + 1]) << 32) + (n << 4))
     d[0] = hpa & 0xFFFFFFFF
     d[1] = hpa >> 32

@@ -31,7 +31,7 @@ class Board:
         self.host.add(bridges.PowerManagement(pm_base), 1, 3)
 
     def add(self, function, device=None):
-        """Plug a function in, at device number `device` or the next free one. ValueError if it is taken."""
+        """Add a function at device number `device`, or at the lowest free one. ValueError as Host.add()."""
         self.host.add(function, self.host.free() if device is None else device)
 
     def reset(self):

@@ -8,6 +8,7 @@ from vmm.pci import ecam
 
 _WRITABLE = const(0x80FFFFFC)
 _DEVICES = const(32)
+_FUNCTIONS = const(8)  # of a device
 
 
 class Host:
@@ -36,9 +37,11 @@ class Host:
         self._ecam_at = ecam_at
 
     def add(self, function, device, number=0):
-        """Plug a function in. ValueError if the address is taken."""
+        """Add a function. ValueError if the address is taken, or not on the bus."""
+        if not 0 <= device < _DEVICES or not 0 <= number < _FUNCTIONS:
+            raise ValueError("PCI devices have numbers below %d, functions below %d" % (_DEVICES, _FUNCTIONS))
         address = device << 3 | number
-        if address in self.functions or not 0 <= device < _DEVICES:
+        if address in self.functions:
             raise ValueError("there is a PCI device at 00:%02x.%d already" % (device, number))
         function.board = self
         function.address = address

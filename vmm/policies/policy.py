@@ -3,8 +3,8 @@
 `vm.on(EVENT, **filter)` attaches one: it stands in the dispatch table in front of the handlers of the exits that it
 names (chain.py). Only the bits that the event needs are armed, and detaching restores table and bits. A policy that
 raises, takes longer than `limit_ms`, or takes more of the heap than `limit_kib` pauses its own guest; the instruction
-that exited has then not been executed. One that catches its cpu.Timeout and loops on is ended a fifth of a
-second later. Limit: a policy in a C function that never returns is not stopped.
+that exited has then not been executed. One that catches its cpu.Timeout and loops on is ended 150 ms later.
+Limit: a policy in a C function that never returns is not stopped.
 """
 
 import gc

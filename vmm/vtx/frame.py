@@ -118,7 +118,7 @@ MEASURED_SLOT = const(0xE38 // 4)  # 1 + the slot whose exit is not over yet, el
 TRACE_BETWEEN = const(0xE40 // 4)  # the part of HOST_TICKS that belongs to no recorded or measured exit
 STOPPED = const(0xE48 // 4)  # host TSC since which the guest's clock stands still, 0: it runs (vmm/scheduling/stops.py)
 UNSEEN = const(0xE50 // 4)  # ticks of a stop's exit and entry that the guest would see (vmm/vtx/trial.py)
-STORED = const(0xC00 // 4)  # two words each: MSRs that live in memory (vmm/handlers/msr.py)
+STORED = const(0xC00 // 4)  # two words each: MSRs stored in the frame (vmm/handlers/msr.py)
 STORED_MSRS = const(64)
 
 # Bits of WANTS[reason]: words that are read at an exit in addition to the reason, RIP, RSP, RFLAGS, the qualification

@@ -31,8 +31,8 @@ def stop(frame: int, at: int):
 
 @micropython.viper
 def move(frame: int, now: int, stays: int):
-    """Set the clock so that it shows at host TSC `now` the time at which the stop began. stays: it still stands; 0: it
-    goes on."""
+    """Set the clock so that it shows at host TSC `now` the time at which the stop began. stays: 1, the clock is still
+    stopped; 0, it runs again."""
     f = ptr32(frame)
     gone = now - (int(f[STOPPED]) | int(f[STOPPED + 1]) << 32)
     if stays == 0:
