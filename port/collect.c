@@ -89,12 +89,12 @@ void *__wrap_gc_alloc(size_t size, unsigned flags) {
         return NULL;
     }
     size_t before = begin_allocating();
-    void *ptr = flags == 0 ? room_take(blocks(size)) : NULL;
+    size_t begun = room_begin(blocks(size));
+    void *ptr = flags == 0 ? room_take(blocks(size), begun) : NULL;
     if (ptr == NULL) {
-        size_t begun = room_begin(blocks(size));
         ptr = __real_gc_alloc(size, flags);
-        room_end(begun);
     }
+    room_end(begun);
     end_allocating(before, ptr == NULL && size != 0);
     if (state.inside && state.phase == SWEEPING && ptr != NULL) {
         mark(ptr);

@@ -133,20 +133,14 @@ static void set_tails(size_t first, size_t end) {
     }
 }
 
-void *room_take(size_t blocks) {
+void *room_take(size_t blocks, size_t begun) {
     mp_state_mem_area_t *area = &MP_STATE_MEM(area);
     bool collects = MP_STATE_MEM(gc_auto_collect_enabled) &&
                     MP_STATE_MEM(gc_alloc_amount) >= MP_STATE_MEM(gc_alloc_threshold);
-    if (blocks < LONG || MP_STATE_THREAD(gc_lock_depth) > 0 || collects) {
+    if (begun == ROOM_KEEP || blocks < LONG || MP_STATE_THREAD(gc_lock_depth) > 0 || collects) {
         return NULL;
     }
-    size_t from = area->gc_last_free_atb_index;
-    size_t known = least[class_of(blocks)] * sizeof(uint64_t);
-    size_t block = find(blocks, from > known ? from : known, false);
-    if (block == NONE) {
-        return NULL;
-    }
-    none_below(blocks, block / HEAP_BLOCKS_PER_WORD);
+    size_t block = find(blocks, area->gc_last_free_atb_index, false); // room_begin() has led there
     size_t last = block + blocks - 1;
     if (area->gc_last_used_block < last) {
         area->gc_last_used_block = last;

@@ -10,8 +10,8 @@
 size_t room_begin(size_t blocks);
 void room_end(size_t begun);
 
-// A long object, cleared, as gc_alloc() makes it without flags; NULL: it is for gc_alloc().
-void *room_take(size_t blocks);
+// In place of gc_alloc() without flags, behind room_begin(): a long object, cleared; NULL: it is for gc_alloc().
+void *room_take(size_t blocks, size_t begun);
 
 // This block, and others around it, may have become free.
 void room_freed(size_t block);
