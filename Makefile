@@ -283,7 +283,7 @@ check: $(STAMPS)/venv
 	@git ls-files -z | xargs -0 codespell --ignore-words-list $(SPELLED)
 
 format: $(STAMPS)/venv
-	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff check --fix-only --quiet . # what it cannot mend, make check tells
 	@$(VENV)/bin/ruff format $(PYTHON_SOURCES)
 	@clang-format -i $(C_SOURCES)
 

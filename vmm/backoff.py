@@ -45,7 +45,7 @@ class Backoff:
         if self.held:
             self.held = False
             self._timer.cancel()
-            self._vm.exits.replace(reasons.PENDING)
+            self._vm.exits.replace(reasons.PENDING, "backoff")
 
     def wait_ms(self):
         """The guest has reset itself: milliseconds for which it is held."""
@@ -69,7 +69,7 @@ class Backoff:
         self._still()
         self._over = False
         self.held = True
-        vm.exits.replace(reasons.PENDING, self._pending)
+        vm.exits.replace(reasons.PENDING, "backoff", lambda vcpu, below: self._pending)
         if self._timer is None:
             self._timer = vm.clock.timer(self._due)
         self._timer.arm(vm.clock.now() + cpu.tsc_hz * ms // 1000)

@@ -33,8 +33,11 @@ def _strings(values):
 # the limits of a number. None counts as a key that is left out.
 _KEYS = {
     "name": (str, "a word", lambda v: v and " " not in v),
-    "memory": (int, "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
-               lambda v: MEMORY[0] <= v <= MEMORY[1] and not v % PAGE),
+    "memory": (
+        int,
+        "bytes, a multiple of 4096 from 1 MiB to 512 GiB",
+        lambda v: MEMORY[0] <= v <= MEMORY[1] and not v % PAGE,
+    ),
     "protocol": (str, "one of " + ", ".join(PROTOCOLS), lambda v: v in PROTOCOLS),
     "firmware": (str, "a boot module's name", None),
     "kernel": (str, "a boot module's name", None),
@@ -45,12 +48,18 @@ _KEYS = {
     "symbols": (str, "a boot module's name", None),
     "system": (str, "one of " + ", ".join(SYSTEMS), lambda v: v in SYSTEMS),
     "cmdline": (str, "a string", None),
-    "modules": (list, "a list of [module, string]",
-                lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
+    "modules": (
+        list,
+        "a list of [module, string]",
+        lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v]),
+    ),
     "address": (int, "a guest-physical address", lambda v: ADDRESSES[0] <= v <= ADDRESSES[1]),
     "mode": (str, MODES, None),
-    "registers": (dict, "a dict of names and numbers",
-                  lambda v: "" not in v and _strings(v) and all([isinstance(number, int) for number in v.values()])),
+    "registers": (
+        dict,
+        "a dict of names and numbers",
+        lambda v: "" not in v and _strings(v) and all([isinstance(number, int) for number in v.values()]),
+    ),
     "console": (str, CONSOLES, None),
     "screen": (str, SCREENS, None),
     "cpus": (int, CPUS, None),
@@ -62,8 +71,11 @@ _KEYS = {
     "pci": (bool, "True or False", None),
     "rng": (bool, "True or False", None),
     "hvc": (bool, "True or False", None),
-    "devices": (list, "a list of [boot module, class]",
-                lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v])),
+    "devices": (
+        list,
+        "a list of [boot module, class]",
+        lambda v: all([isinstance(pair, (list, tuple)) and len(pair) == 2 and _strings(pair) for pair in v]),
+    ),
     "disks": (list, "a list of {image} and, if wanted, mode, transport", None),
     "nets": (list, "a list of {switch} and, if wanted, mac", None),
     "cds": (list, "a list of {image}", None),
@@ -72,7 +84,7 @@ _KEYS = {
     "on_reset": (str, RESPONSES, None),
     "on_triple_fault": (str, RESPONSES, None),
     "on_power_off": (str, RESPONSES, None),
-}  # fmt: skip
+}
 _REQUIRED = ("name", "memory", "protocol")
 _BIOS_MEMORY = const(16 << 20)
 _UEFI_MEMORY = const(64 << 20)

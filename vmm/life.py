@@ -13,9 +13,24 @@ from vmm.vtx.vmcs_bits import CONTROL_WBINVD_EXITING
 
 # What a destroyed VM no longer has.
 _PARTS = (
-    "memory", "ept", "rights", "clock", "msrs", "spec_msrs", "ports", "mmio", "walker", "linear", "pc", "console",
-    "lapic", "exits", "events", "arming", "apic_bus",
-)  # fmt: skip
+    "memory",
+    "ept",
+    "rights",
+    "clock",
+    "msrs",
+    "spec_msrs",
+    "ports",
+    "mmio",
+    "walker",
+    "linear",
+    "pc",
+    "console",
+    "lapic",
+    "exits",
+    "events",
+    "arming",
+    "apic_bus",
+)
 _ENDS = verdict.TRIPLE_FAULT | verdict.RESET
 _AGAIN = ": again and again; it is held in reset for longer each time, until it stays up"
 

@@ -41,11 +41,17 @@ from vmm.vtx.x86 import APIC_BASE, IOAPIC_BASE, PAGE
 COM_PORTS = (at.COM1, at.COM2, at.COM3, at.COM4)
 _COM_LINES = (at.COM1_IRQ, at.COM2_IRQ, at.COM1_IRQ, at.COM2_IRQ)
 _SCI = const(9)
-_OPTIONAL = ("firmware", "expansion")  # attributes of Pc: parts that a guest's file asks for, else None
+# Attributes of Pc in the order of reset, save and load: chips that drive others, then those that add() has added, then
+# interrupt controllers.
+_CHIPS = ("hpet", "vga", "pit", "rtc", "pm", "keyboard", "port92", "cf9")
+_CONTROLLERS = ("pic", "ioapic")
 
 
 class Pc:
     """All devices of one guest. `console` is its COM1's other end."""
+
+    firmware = None  # vmm.firmware.Firmware, where the guest has one of its own
+    expansion = None  # what the guest's file plugs in
 
     def __init__(self, vm, host_uart):
         self.vm = vm
@@ -76,17 +82,31 @@ class Pc:
         self.console.uart = self.com1
         self.coms = [self.com1, None, None, None]
         self._wire(vm.port_bus, vm.mmio_bus)
-        self.firmware = None  # vmm.firmware.Firmware, where the guest has one of its own
-        if vm.config["protocol"] in FIRMWARE:
+        self._optional = ()  # names of what add() has added
+        self._present = ("KBD", "MOU", "HPET") if display else ("KBD", "HPET")  # in ACPI, beside the COM ports
+        self._add_optional(vm, vm.config, carry)
+        self.apic_msrs = ApicMsrs(vm.msrs, vm.cpuid.width, self._apic_base_changed)
+
+    def _add_optional(self, vm, config, carry):
+        """Make what the guest's file asks for, each in a branch that imports it. carry: takes APIC messages."""
+        if config["protocol"] in FIRMWARE:
             from vmm.firmware import Firmware
 
-            self.firmware = Firmware(vm)
-        self.expansion = None  # what the guest's file plugs in
-        if wanted(vm.config):
+            self.add("firmware", Firmware(vm))
+        if wanted(config):
             from vmm.expansion import Expansion
 
-            self.expansion = Expansion(vm, self.vga, self.gsi.line, carry)
-        self.apic_msrs = ApicMsrs(vm.msrs, vm.cpuid.width, self._apic_base_changed)
+            self.add("expansion", Expansion(vm, self.vga, self.gsi.line, carry))
+
+    def add(self, name, chip, acpi=None):
+        """Make a chip an attribute, which is reset, saved and loaded with the others.
+
+        acpi: the name of its Device in vmm/acpi/dsdt.asl, which is present then.
+        """
+        setattr(self, name, chip)
+        self._optional += (name,)
+        if acpi:
+            self._present += (acpi,)
 
     def _wire(self, ports, mmio):
         ports.claim(at.PIC_MASTER, 2, self.pic)
@@ -143,14 +163,11 @@ class Pc:
 
     def chips(self):
         """Yield (name, chip), those that drive others' inputs first."""
-        for name in ("hpet", "vga", "pit", "rtc", "pm", "keyboard", "port92", "cf9"):
+        for name in _CHIPS:
             yield name, getattr(self, name)
         for n, uart in enumerate(self.coms, 1):
             yield "com%d" % n, uart
-        for name in _OPTIONAL:
-            if getattr(self, name):
-                yield name, getattr(self, name)
-        for name in ("pic", "ioapic"):
+        for name in self._optional + _CONTROLLERS:
             yield name, getattr(self, name)
         for vcpu in self.vm.vcpus:
             yield "lapic%d" % vcpu.number, vcpu.lapic
@@ -184,25 +201,14 @@ class Pc:
 
     def reset(self):
         """The reset line: every chip."""
-        if self.hpet:
-            self.hpet.reset()  # before the chips whose lines it may drive
-        self.vga.reset()
+        for _, chip in self.chips():
+            if chip:
+                chip.reset()
         if self.mirror:
             self.mirror.reset()
-        for chip in (self.pic, self.pit, self.rtc, self.pm, self.keyboard, self.port92, self.cf9):
-            chip.reset()
         if self.typist:
             self.typist.reset()
-        for uart in self.coms:
-            if uart:
-                uart.reset()
-        for name in _OPTIONAL:
-            part = getattr(self, name)
-            if part:
-                part.reset()
-        self.ioapic.reset()
         for vcpu in self.vm.vcpus:
-            vcpu.lapic.reset()
             vcpu.lapic_at = APIC_BASE
         self._place_lapic()
         self._virtual_wire()
@@ -226,11 +232,12 @@ class Pc:
         memory = self.vm.memory
         com_ports = [COM_PORTS[n] if self.coms[n] else 0 for n in range(4)]
         acpi = {
-            "cpus": self._cpus, "com_ports": com_ports, "keyboard": True,
-            "mouse": self.keyboard.mouse is not None, "hpet_id": hpet.ID,
+            "cpus": self._cpus,
+            "present": tuple(["COM%d" % n for n, uart in enumerate(self.coms, 1) if uart]) + self._present,
             "screen": (self.vm.config.get("screen") or "off") != "off",
+            "hpet_id": hpet.ID,
             "pci": self.expansion.acpi() if self.expansion else None,
-        }  # fmt: skip
+        }
         if self.firmware:
             self.firmware.start(self.expansion.order(), AML, **acpi)
             return 0

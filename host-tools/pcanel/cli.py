@@ -12,9 +12,22 @@ import sys
 from pcanel.errors import InputError, PcanelError
 
 _MODULES = (
-    "run", "client", "copy", "dump", "drgn", "gdb", "trace", "capture", "plot", "top", "screenshot", "view", "image",
-    "bench", "doctor",
-)  # of pcanel.commands, in the order of --help  # fmt: skip
+    "run",
+    "client",
+    "copy",
+    "dump",
+    "drgn",
+    "gdb",
+    "trace",
+    "capture",
+    "plot",
+    "top",
+    "screenshot",
+    "view",
+    "image",
+    "bench",
+    "doctor",
+)  # of pcanel.commands, in the order of --help
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

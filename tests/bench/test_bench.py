@@ -12,9 +12,23 @@ ROUNDS = 100
 FEW = 20
 LOOPS = 2000
 BY_THE_CPU = {
-    "wbinvd", "int3", "cr4_write", "cr8_write", "ram", "page_first_touch", "xapic_read", "xapic_eoi", "xapic_icr",
-    "x2apic_read", "x2apic_eoi", "wrmsr_fs_base", "ud2", "cr3_write", "syscall", "nop",
-}  # fmt: skip
+    "wbinvd",
+    "int3",
+    "cr4_write",
+    "cr8_write",
+    "ram",
+    "page_first_touch",
+    "xapic_read",
+    "xapic_eoi",
+    "xapic_icr",
+    "x2apic_read",
+    "x2apic_eoi",
+    "wrmsr_fs_base",
+    "ud2",
+    "cr3_write",
+    "syscall",
+    "nop",
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +83,12 @@ def test_a_slowed_handler_shows(bench):
         f"    for i in range({LOOPS}):\n"
         "        pass\n"
         "    return quick(vcpu)\n"
-        "vm.exits.replace(reasons.CPUID, slow)"
+        "vm.exits.replace(reasons.CPUID, 'test', lambda vcpu, below: slow)"
     )
     try:
         slowed = rows(bench, "cpuid", "in_pic")
     finally:
-        bench.monitor.exec("vm.exits.replace(reasons.CPUID)")
+        bench.monitor.exec("vm.exits.replace(reasons.CPUID, 'test')")
     assert slowed["cpuid"].min > before["cpuid"].max + 5 * LOOPS
     assert slowed["in_pic"].median == before["in_pic"].median
     assert rows(bench, "cpuid")["cpuid"].median == before["cpuid"].median

@@ -43,7 +43,7 @@ def test_a_timer_of_a_halted_guest(bench, guest, counts, rule):
 
 def test_the_exit_of_a_guest(guest, counts):
     made = guest("cpuid\nhlt")
-    made.exec(f"{BAD}vm.exits.replace(10, bad)")
+    made.exec(f"{BAD}vm.exits.replace(10, 'test', lambda vcpu, below: bad)")
     assert "stopped: the monitor failed at exit reason 10, or the entry after it" in made.until("vm.state == 'stopped'")
 
 
@@ -64,7 +64,8 @@ def test_a_guest_that_preempts_the_service_of_a_console(bench, guest, counts):
     above.exec("seen = []\ndef bad(_):\n    seen.append(sched._serviced)\n    raise ValueError('broken')")
     above.exec("def slow():\n    for _ in range(100000):\n        if seen: return")
     above.exec(
-        "vm.exits.replace(10, bad)\nsched._ready[0], sched._polls[0] = (lambda: not seen), slow\n"
+        "vm.exits.replace(10, 'test', lambda vcpu, below: bad)\n"
+        "sched._ready[0], sched._polls[0] = (lambda: not seen), slow\n"
         "sched.poll_later()\nvm.resume()"
     )
     above.until("vm.state == 'stopped'")

@@ -133,9 +133,18 @@ def test_devices_are_loaded_before_the_first_start_too(guest):
 
 
 USES = (
-    "start()", "reset()", "exit_counts()", "vcpu.rip", "memory.read(0, 1)", "console.poll()", "nmi()", "attach()",
-    "on(CPUID)(lambda vcpu: None)", "flush()", "destroy()",
-)  # fmt: skip
+    "start()",
+    "reset()",
+    "exit_counts()",
+    "vcpu.rip",
+    "memory.read(0, 1)",
+    "console.poll()",
+    "nmi()",
+    "attach()",
+    "on(CPUID)(lambda vcpu: None)",
+    "flush()",
+    "destroy()",
+)
 
 
 def test_a_destroyed_guest_refuses_what_is_asked_of_it(bench, guest, other):

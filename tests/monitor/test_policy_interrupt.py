@@ -1,5 +1,6 @@
 """Event INTERRUPT: what is injected, in its order, with each answer; with and without APIC virtualization's help."""
 
+import pytest
 from bench import DATA, deadline_timer
 from pcanel.vmm_import import importable
 
@@ -69,6 +70,23 @@ def test_each_is_seen_in_its_order(guest):
     all_came(made)
     assert made.eval("seen") == [0x60, 0x50, 0x40] * 2
     assert made.eval("q.hits") == 2
+
+
+RESETS = "mov eax, 0x700; vmcall; cmp eax, 6; ja stays; ud2\nstays:\n" + TWICE
+STAYS_UP = "vm.resume()\nprint('is', wait(vm, lambda: vm.state == 'halted' and not vm.backoff.held, 3000), vm.starts)"
+
+
+@pytest.mark.parametrize("attached", ("before", "while it is held"))
+def test_a_guest_that_was_held_in_reset_is_seen(guest, attached):
+    """Both the hold and the policies replace a handler for the time; neither ends the other's."""
+    made = guest(RESETS, on_triple_fault="reset")
+    made.exec("vm.hypercalls.add(0x700, lambda vcpu: vcpu.vm.starts)")
+    if attached == "while it is held":
+        made.exec("vm.resume()\nwait(vm, lambda: vm.backoff.held and vm.starts > 4)")
+        made.exec("vm.pause()\nassert vm.backoff.held")
+    made.policy("INTERRUPT", "return HANDLED")  # a guest that is loaded again has no IDT
+    assert made.exec(STAYS_UP).split("is ")[-1].split() == ["True", "7"]
+    assert made.eval("p.hits") == 6
 
 
 def test_detaching_gives_delivery_back_to_the_cpu(guest):

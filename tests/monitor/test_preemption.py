@@ -45,9 +45,11 @@ sched.drivers.append(look)
 cpu.look_at(1)
 """
 WHOLE = [
-    ("victim.destroy()", "destroyed"), ("victim.reset()", "started"), ("victim.pc.save()", "saved"),
+    ("victim.destroy()", "destroyed"),
+    ("victim.reset()", "started"),
+    ("victim.pc.save()", "saved"),
     ("victim.pc.load(kept)", "loaded"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("act", "word"), WHOLE)
@@ -199,7 +201,7 @@ def halt(vcpu):
         pass
     thinking = False
     return 5
-vm.exits.replace(reasons.HLT, halt)
+vm.exits.replace(reasons.HLT, "test", lambda vcpu, below: halt)
 """
 
 

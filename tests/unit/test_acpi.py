@@ -63,7 +63,7 @@ def collect(memory):
 
 def test_tables_by_the_way_of_an_operating_system(aml):
     memory = Memory(1 << 20)
-    assert install(memory, aml, cpus=2, com_ports=(0x3F8, 0, 0x3E8), keyboard=True, hpet_id=hpet.ID) == 0xE0000
+    assert install(memory, aml, cpus=2, present=("COM1", "COM3", "KBD", "HPET"), hpet_id=hpet.ID) == 0xE0000
     found = collect(memory)
     assert set(found) == {b"RSDT", b"XSDT", b"FACP", b"APIC", b"HPET", b"DSDT", b"FACS"}
     fadt = found[b"FACP"]
@@ -87,8 +87,10 @@ def test_tables_by_the_way_of_an_operating_system(aml):
     dsdt = found[b"DSDT"]
     at = dsdt.index(b"_S5_")
     assert dsdt[at + 4 : at + 9] == bytes((0x12, 8, 4, 0x0A, acpi_pm.SLP_TYP_S5))
-    at = dsdt.index(b"DEVS")
-    assert struct.unpack_from("<I", dsdt, at + 5)[0] == 0b1010101
+    present = {"COM1": 15, "COM2": 0, "COM3": 15, "COM4": 0, "KBD_": 15, "MOU_": 0, "HPET": 15}
+    for name, status in present.items():
+        at = dsdt.index(name.encode() + b"\x08_STA\x0c")
+        assert struct.unpack_from("<I", dsdt, at + 10)[0] == status
 
 
 def test_the_hpet_table_names_what_the_chip_says(aml):
@@ -130,7 +132,7 @@ def firmware(files, memory, places):
 
 
 def test_firmware_that_places_them_finds_the_same_tables(aml):
-    machine = {"cpus": 2, "com_ports": (0x3F8, 0, 0x3E8), "keyboard": True, "hpet_id": hpet.ID}
+    machine = {"cpus": 2, "present": ["COM1", "COM3", "KBD", "HPET"], "hpet_id": hpet.ID}
     machine["pci"] = ([tables.table(b"SSDT", 2, bytes(40))], [10, 11], 0xFEF00000, b"")
     ours, theirs = Memory(1 << 20), Memory(1 << 20)
     install(ours, aml, **machine)
@@ -184,15 +186,17 @@ def test_iasl_reads_them_all(aml, tmp_path):
         for word in ("incorrect checksum", "invalid", "unknown", "error"):
             assert word not in (said + text).lower(), (name, said)
     text = (tmp_path / "dsdt.dsl").read_text()
-    assert "Name (DEVS, 0x00000001)" in text and "Name (CPUS, 0x00000001)" in text
+    assert "0xA5C35A3" not in text and "Name (CPUS, 0x00000001)" in text
 
 
 def test_refusals(aml):
     memory = Memory(1 << 20)
     with pytest.raises(ValueError, match="17 processors"):
         install(memory, aml, cpus=17)
-    with pytest.raises(ValueError, match="no DEVS"):
-        install(memory, aml.replace(b"DEVS", b"XXXX"))
+    with pytest.raises(ValueError, match="no CPUS"):
+        install(memory, aml.replace(b"CPUS", b"XXXX"))
+    with pytest.raises(ValueError, match="no optional BELL, PIC"):
+        install(memory, aml, present=("COM1", "BELL", "PIC"))
     with pytest.raises(ValueError, match="do not fit"):
         install(memory, aml + bytes(0x20000))
 
@@ -201,9 +205,9 @@ def test_status_of_devices_by_the_reference_interpreter(aml, tmp_path):
     if not shutil.which("acpiexec"):
         lacking("no acpiexec (package acpica-tools)")
     memory = Memory(1 << 20)
-    install(memory, aml, cpus=2, com_ports=(0x3F8, 0x2F8), keyboard=False)
+    install(memory, aml, cpus=2, present=("COM1", "COM2", "HPET"))
     (tmp_path / "dsdt.dat").write_bytes(collect(memory)[b"DSDT"])
-    want = {"COM2": 15, "COM3": 0, "CP02": 0}
+    want = {"COM2": 15, "COM3": 0, "KBD": 0, "MOU": 0, "HPET": 15, "CP01": 15, "CP02": 0}
     for name, status in want.items():
         done = subprocess.run(
             ["acpiexec", "-b", "evaluate \\_SB.%s._STA" % name, "dsdt.dat"],

@@ -118,13 +118,39 @@ def test_handlers_of_keys_that_come_and_go_behind_a_front(exits):
 
 def test_a_reason_that_is_replaced_has_no_keys(exits):
     exits.front(REASON, Front(1, 3))
-    exits.replace(REASON, "held")
+    exits.replace(REASON, "test", lambda vcpu, below: "held")
     assert exits.vcpu.table[REASON] == "every>held"
     assert not exits._fronted[REASON]
     exits.front(REASON)
     assert exits.vcpu.table[REASON] == "held"
-    exits.replace(REASON)
+    exits.replace(REASON, "test")
     assert [found(exits, key) for key in (1, 4)] == [("one", 11), ("slow", 0)]
+
+
+def above(name):
+    return lambda vcpu, below: f"{name}{vcpu.number}>{below}"
+
+
+def test_several_that_replace_a_reason_stand_above_each_other_and_go_in_any_order():
+    exits = Exits(lambda vcpu, text: None)
+    vcpus = [attach(exits, number) for number in range(2)]
+    exits.add(OTHER, "cpuid")
+    exits.replace(OTHER, "backoff", above("held"))
+    exits.replace(OTHER, "policies", above("watch"))
+    assert [vcpu.table[OTHER] for vcpu in vcpus] == ["watch0>held0>cpuid", "watch1>held1>cpuid"]
+    exits.replace(OTHER, "nobody")
+    with pytest.raises(ValueError, match="exit reason 10 is replaced by backoff already"):
+        exits.replace(OTHER, "backoff", above("again"))
+    exits.front(OTHER, Front(unnamed=True))
+    assert vcpus[1].table[OTHER] == exits.handler(OTHER, vcpus[1]) == "every>watch1>held1>cpuid"
+    exits.front(OTHER)
+    exits.replace(OTHER, "backoff")
+    assert [vcpu.table[OTHER] for vcpu in vcpus] == ["watch0>cpuid", "watch1>cpuid"]
+    exits.replace(OTHER, "backoff", above("held"))
+    exits.replace(OTHER, "backoff")
+    assert vcpus[0].table[OTHER] == "watch0>cpuid"
+    exits.replace(OTHER, "policies")
+    assert [vcpu.table[OTHER] for vcpu in vcpus] == ["cpuid", "cpuid"]
 
 
 def test_the_diversion_takes_every_slot_but_those_that_it_leaves(exits):
@@ -146,7 +172,7 @@ def test_the_diversion_takes_every_slot_but_those_that_it_leaves(exits):
 def test_changes_below_a_diversion_show_when_it_is_over(exits):
     exits.divert(exits.vcpu, "step", {reasons.PENDING: None})
     exits.front(REASON, Front(1))
-    exits.replace(reasons.PENDING, "held")
+    exits.replace(reasons.PENDING, "test", lambda vcpu, below: "held")
     assert exits.vcpu.table[reasons.PENDING] == "held"
     assert found(exits, 1) == ("step", 11)
     exits.restore(exits.vcpu)
@@ -202,7 +228,7 @@ def test_several_vcpus_share_handlers_and_have_some_of_their_own():
     assert [exits.handler(REASON, vcpu) for vcpu in vcpus] == ["every>slow0", "every>slow1"]
     exits.divert(second, "step", {OTHER: None})
     assert (first.table[REASON], second.table[REASON], second.table[OTHER]) == ("slow0", "step", "cpuid")
-    exits.replace(OTHER, "held")
+    exits.replace(OTHER, "test", lambda vcpu, below: "held")
     assert [vcpu.table[OTHER] for vcpu in vcpus] == ["held", "held"]
     exits.restore(second)
     exits.front(REASON)

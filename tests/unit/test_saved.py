@@ -35,17 +35,28 @@ from vmm.pci.virtio import VirtioPci
 HZ = 100000000
 # (name, offsets, sizes) of what the accesses go to
 ACCESSES = (
-    ("pit", range(5), (1,)), ("rtc", range(2), (1,)), ("pm", range(16), (1, 2, 4)), ("keyboard", (0, 4), (1,)),
-    ("port92", (0,), (1,)), ("cf9", (0,), (1,)), ("uart", range(8), (1,)), ("vga", range(27), (1,)),
+    ("pit", range(5), (1,)),
+    ("rtc", range(2), (1,)),
+    ("pm", range(16), (1, 2, 4)),
+    ("keyboard", (0, 4), (1,)),
+    ("port92", (0,), (1,)),
+    ("cf9", (0,), (1,)),
+    ("uart", range(8), (1,)),
+    ("vga", range(27), (1,)),
     ("vbe", (0, 1), (1, 2)),
-    ("pic", range(6), (1,)), ("ioapic", (0, 0x10, 0x40), (4,)), ("hpet", range(0, 0x160, 4), (4, 8)),
+    ("pic", range(6), (1,)),
+    ("ioapic", (0, 0x10, 0x40), (4,)),
+    ("hpet", range(0, 0x160, 4), (4, 8)),
     ("lapic", range(0x20, 0x400, 16), (4,)),
-    ("pci", (0xCF8,), (4,)), ("pci", (0xCFC, 0xCFE), (1, 2, 4)), ("pci", range(0xC000, 0xC008), (1, 2, 4)),
+    ("pci", (0xCF8,), (4,)),
+    ("pci", (0xCFC, 0xCFE), (1, 2, 4)),
+    ("pci", range(0xC000, 0xC008), (1, 2, 4)),
     ("pci", [ECAM + (n << 15) + at for n in range(4) for at in (4, 0x10, 0x20, 0x3C, 0x40, 0x50, 0x9C)], (1, 2, 4)),
     ("pci", [MEMORY + at for at in (0, 8, 0x14, 0x16, 0x20, 0x1000, 0x3000, 0x4000, 0x400C)], (1, 2, 4)),
     ("mmio", (0x14, 0x20, 0x24, 0x30, 0x38, 0x44, 0x50, 0x60, 0x64, 0x70, 0x80), (4,)),
-    ("fw_cfg", range(12), (1, 2, 4)), ("flash", (0, 1, 8, BLOCK, BLOCK + 5), (1, 2, 4)),
-)  # fmt: skip
+    ("fw_cfg", range(12), (1, 2, 4)),
+    ("flash", (0, 1, 8, BLOCK, BLOCK + 5), (1, 2, 4)),
+)
 
 
 class Registers:

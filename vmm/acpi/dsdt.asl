@@ -1,13 +1,12 @@
 /*
  * The DSDT: the devices of a guest's ISA bus, its processors, soft-off.
  *
- * DEVS and CPUS are placeholders that vmm/acpi/tables.py replaces for each guest; their
+ * CPUS and the _STA that are 0xA5C35A3C are placeholders that vmm/acpi/tables.py replaces for each guest; their
  * values only have to be unlikely, and too wide for a shorter encoding.
- * DEVS: bits 0-3 COM1-COM4, bit 4 PS/2 keyboard, bit 5 PS/2 mouse, bit 6 HPET.
+ * An optional device begins with such an _STA: tables.py finds it behind the device's name.
  */
 DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
 {
-    Name (DEVS, 0xA5C35A3C)
     Name (CPUS, 0xA5C35A3D)
 
     // SLP_TYP for PM1a_CNT and PM1b_CNT
@@ -18,15 +17,6 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
     Method (\_PIC, 1)
     {
         PICM = Arg0
-    }
-
-    Method (HAVE, 1)
-    {
-        If (DEVS & (1 << Arg0))
-        {
-            Return (0x0F)
-        }
-        Return (0)
     }
 
     Method (ISCP, 1)
@@ -42,9 +32,9 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
     {
         Device (COM1)
         {
+            Name (_STA, 0xA5C35A3C)
             Name (_HID, EisaId ("PNP0501"))
             Name (_UID, 1)
-            Method (_STA) { Return (HAVE (0)) }
             Name (_CRS, ResourceTemplate ()
             {
                 IO (Decode16, 0x3F8, 0x3F8, 1, 8)
@@ -54,9 +44,9 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
 
         Device (COM2)
         {
+            Name (_STA, 0xA5C35A3C)
             Name (_HID, EisaId ("PNP0501"))
             Name (_UID, 2)
-            Method (_STA) { Return (HAVE (1)) }
             Name (_CRS, ResourceTemplate ()
             {
                 IO (Decode16, 0x2F8, 0x2F8, 1, 8)
@@ -66,9 +56,9 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
 
         Device (COM3)
         {
+            Name (_STA, 0xA5C35A3C)
             Name (_HID, EisaId ("PNP0501"))
             Name (_UID, 3)
-            Method (_STA) { Return (HAVE (2)) }
             Name (_CRS, ResourceTemplate ()
             {
                 IO (Decode16, 0x3E8, 0x3E8, 1, 8)
@@ -78,9 +68,9 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
 
         Device (COM4)
         {
+            Name (_STA, 0xA5C35A3C)
             Name (_HID, EisaId ("PNP0501"))
             Name (_UID, 4)
-            Method (_STA) { Return (HAVE (3)) }
             Name (_CRS, ResourceTemplate ()
             {
                 IO (Decode16, 0x2E8, 0x2E8, 1, 8)
@@ -90,8 +80,8 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
 
         Device (KBD)
         {
+            Name (_STA, 0xA5C35A3C)
             Name (_HID, EisaId ("PNP0303"))
-            Method (_STA) { Return (HAVE (4)) }
             Name (_CRS, ResourceTemplate ()
             {
                 IO (Decode16, 0x60, 0x60, 1, 1)
@@ -102,8 +92,8 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
 
         Device (MOU)
         {
+            Name (_STA, 0xA5C35A3C)
             Name (_HID, EisaId ("PNP0F13"))
-            Method (_STA) { Return (HAVE (5)) }
             Name (_CRS, ResourceTemplate ()
             {
                 IRQNoFlags () { 12 }
@@ -153,8 +143,8 @@ DefinitionBlock ("", "DSDT", 2, "PCANEL", "PCANELPY", 1)
 
         Device (HPET)
         {
+            Name (_STA, 0xA5C35A3C)
             Name (_HID, EisaId ("PNP0103"))
-            Method (_STA) { Return (HAVE (6)) }
             Name (_CRS, ResourceTemplate ()
             {
                 Memory32Fixed (ReadOnly, 0xFED00000, 0x400)

@@ -11,7 +11,7 @@ import struct
 from micropython import const
 
 from vmm.devices.mc146818 import CENTURY
-from vmm.devices.pc_ports import COM1, RESET_CONTROL
+from vmm.devices.pc_ports import RESET_CONTROL
 from vmm.devices.reset_cf9 import CPU, SYSTEM
 from vmm.vtx.x86 import APIC_BASE, IOAPIC_BASE
 
@@ -49,9 +49,10 @@ _VGA_NOT_PRESENT = const(1 << 2)
 ACTIVE_HIGH_LEVEL = const(0x0D)
 
 # DSDT placeholders (dsdt.asl): NameOp, name, DWordPrefix, value
-_DEVS = b"\x08DEVS\x0c\x3c\x5a\xc3\xa5"
+_STA = b"\x08_STA\x0c\x3c\x5a\xc3\xa5"
 _CPUS = b"\x08CPUS\x0c\x3d\x5a\xc3\xa5"
-
+_VALUE = const(6)  # its offset there
+_PRESENT = const(0x0F)  # _STA: present, enabled, shown, working
 
 _PIECE = const(32)  # bytes between two preemption points
 
@@ -132,14 +133,26 @@ def mcfg(gpa):
 
 def dsdt(aml, present, cpus, devices=b""):
     """The compiled DSDT `aml` with its placeholders filled in, and AML of more devices at its end. ValueError for
-    another DSDT than dsdt.asl's."""
+    another DSDT than dsdt.asl's.
+
+    present: the names of the optional devices that the guest has; ValueError for one that is not in the DSDT.
+    """
     data = bytearray(aml) + devices
     struct.pack_into("<I", data, 4, len(data))
-    for pattern, value in ((_DEVS, present), (_CPUS, cpus)):
-        at = bytes(aml).find(pattern)
-        if at < 0:
-            raise ValueError("DSDT has no %s" % pattern[1:5].decode())
-        struct.pack_into("<I", data, at + 6, value)
+    at = aml.find(_CPUS)
+    if at < 0:
+        raise ValueError("DSDT has no CPUS")
+    struct.pack_into("<I", data, at + _VALUE, cpus)
+    absent = list(present)
+    at = aml.find(_STA)
+    while at >= 0:
+        name = aml[at - 4 : at].decode().rstrip("_")
+        struct.pack_into("<I", data, at + _VALUE, _PRESENT if name in present else 0)
+        if name in absent:
+            absent.remove(name)
+        at = aml.find(_STA, at + 1)
+    if absent:
+        raise ValueError("DSDT has no optional %s" % ", ".join(absent))
     checksum(data, 9, len(data))
     return data
 
@@ -160,24 +173,20 @@ def rsdp(rsdt, xsdt):
     return data
 
 
-def lay_out(base, aml, cpus=1, com_ports=(COM1,), keyboard=False, mouse=False, screen=False, hpet_id=0, pci=None):
+def lay_out(base, aml, cpus=1, present=("COM1",), screen=False, hpet_id=0, pci=None):
     """All tables but the RSDP as [(gpa, bytes), ...] from `base` (a multiple of 64) on; RSDT and XSDT are the last two.
 
     aml        the compiled dsdt.asl
     cpus       processors, APIC IDs 0 to cpus - 1
-    com_ports  base ports of COM1-COM4 that the guest has, 0 where one is absent
+    present    names of the DSDT's optional devices that the guest has
     screen     whether the tables report a VGA
-    hpet_id    low half of the HPET's capabilities, 0: there is none
+    hpet_id    low half of the HPET's capabilities, for its table, 0: there is none
     pci        of the devices in a guest's file: ([SSDTs], interrupt lines of PCI, gpa of PCI's configuration space or
                None without PCI, AML of devices for the DSDT); None: there are none
-    ValueError for too many processors, or another DSDT than dsdt.asl's.
+    ValueError for too many processors, a device that the DSDT does not have, or another DSDT than dsdt.asl's.
     """
     if not 1 <= cpus <= MAX_CPUS:
         raise ValueError("%d processors; the DSDT declares %d" % (cpus, MAX_CPUS))
-    present = (16 if keyboard else 0) | (32 if mouse else 0) | (64 if hpet_id else 0)
-    for index in range(len(com_ports)):
-        if com_ports[index]:
-            present |= 1 << index
     facs = _facs()
     placed = [(base, facs)]
     dsdt_gpa = base + len(facs)
@@ -187,7 +196,7 @@ def lay_out(base, aml, cpus=1, com_ports=(COM1,), keyboard=False, mouse=False, s
     more = tuple([bytes(ssdt) for ssdt in pci[0]])
     if pci[2] is not None:
         more += (mcfg(pci[2]),)
-    first = dsdt(aml, present, cpus, pci[3]), fadt(dsdt_gpa, base, keyboard, screen), madt(cpus, pci[1])
+    first = dsdt(aml, present, cpus, pci[3]), fadt(dsdt_gpa, base, "KBD" in present, screen), madt(cpus, pci[1])
     for one in first + timers + more:
         _append(placed, one)
     listed = [gpa for gpa, _ in placed[2:]]  # the FADT points to FACS and DSDT

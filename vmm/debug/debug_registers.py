@@ -77,7 +77,7 @@ class DebugRegisters:
         for vcpu in vm.vcpus:
             self._own[vcpu.number] = self._read(vcpu)
             self._placed[vcpu.number] = {}
-        vm.exits.replace(reasons.MOV_DR, self._mov_dr)
+        vm.exits.replace(reasons.MOV_DR, "debug registers", lambda vcpu, below: self._mov_dr)
         vm.arming.primary(_CONTROL, 1)
         self._policy = decorator(vm, EXCEPTION, {"vector": DB}, False)(self._exception)
 
@@ -86,7 +86,7 @@ class DebugRegisters:
         self._policy.detach()
         self._policy = None
         vm.arming.primary(_CONTROL, -1)
-        vm.exits.replace(reasons.MOV_DR)
+        vm.exits.replace(reasons.MOV_DR, "debug registers")
         for vcpu in vm.vcpus:
             self._restore(vcpu)
         self._own = {}

@@ -90,17 +90,16 @@ class Interrupts:
         if bool(before) == bool(self._users):
             return
         if self._users:
-            below = vm.exits.default(reasons.PENDING)
-            for vcpu in vm.vcpus:
-                handler = below[vcpu.number] if isinstance(below, tuple) else below
-                self._watches[vcpu.number] = _Watch(vm, vcpu, handler)
-            watches = tuple([self._watches[vcpu.number] for vcpu in vm.vcpus])
-            vm.exits.replace(reasons.PENDING, watches[0] if len(watches) == 1 else watches)
+            vm.exits.replace(reasons.PENDING, "policies on interrupts", self._watch)
         else:
-            vm.exits.replace(reasons.PENDING)
+            vm.exits.replace(reasons.PENDING, "policies on interrupts")
         for vcpu in vm.vcpus:
             if vcpu.apicv:
                 vcpu.apicv.inject_all(bool(self._users))
+
+    def _watch(self, vcpu, below):
+        watch = self._watches[vcpu.number] = _Watch(self._vm, vcpu, below)
+        return watch
 
     def withdraw(self, vcpu):
         """Drop the request that a policy is asked about: clear its bit in IRR."""

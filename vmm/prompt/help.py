@@ -8,10 +8,22 @@ from vmm.prompt.words import WORDS
 
 # A filter's value in an example.
 _SAMPLES = {
-    "port": "0x3f8", "leaf": "1", "msr": "0x10", "gpa": "0x100000", "vector": "14", "number": "3", "write": "True",
-    "instruction": "'lidt'", "counter": "0", "gva": "0xffffffff81000000", "symbol": "'do_sys_openat2'",
-    "at": "'do_sys_openat2'", "where": "'do_sys_openat2'", "function": "'do_sys_openat2'", "name": "'openat'",
-}  # fmt: skip
+    "port": "0x3f8",
+    "leaf": "1",
+    "msr": "0x10",
+    "gpa": "0x100000",
+    "vector": "14",
+    "number": "3",
+    "write": "True",
+    "instruction": "'lidt'",
+    "counter": "0",
+    "gva": "0xffffffff81000000",
+    "symbol": "'do_sys_openat2'",
+    "at": "'do_sys_openat2'",
+    "where": "'do_sys_openat2'",
+    "function": "'do_sys_openat2'",
+    "name": "'openat'",
+}
 _USUAL = {"EXCEPTION": "vector", "CPUID": "leaf", "IO": "port", "CR": "number", "DESCRIPTOR_TABLE": "instruction"}
 
 

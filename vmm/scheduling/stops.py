@@ -50,7 +50,7 @@ class Stops:
             vcpu.scheduled.put(UNSEEN, self._unseen)
             vcpu.clock.show(bind(now, vcpu.frame_hpa, cpu.rdtsc))
         self._conceal(conceal)
-        vm.exits.replace(ATTENTION, bind(_attends, cpu.rdtsc, move, vm.exits.default(ATTENTION)))
+        vm.exits.replace(ATTENTION, "hide_stops", lambda _, below: bind(_attends, cpu.rdtsc, move, below))
         if vm.state in (PAUSED, ENDED):
             self.begin()
 
@@ -58,7 +58,7 @@ class Stops:
         """Show stops again."""
         self.end()
         del self._vm.stops
-        self._vm.exits.replace(ATTENTION)
+        self._vm.exits.replace(ATTENTION, "hide_stops")
         self._conceal(None)
         for vcpu in self._vm.vcpus:
             vcpu.clock.show()

@@ -46,7 +46,7 @@ class Exits:
 
     They are computed from four layers, each of which covers the ones before:
     1. handlers of reasons, and of keys of a reason (add, key);
-    2. a handler for a whole reason with all its keys (replace);
+    2. handlers for a whole reason with all its keys, the latest before the others (replace);
     3. a front, which calls policies first, before the reason's handlers or before those of keys (front);
     4. the diversion of all slots of one vCPU for one instruction (divert).
     A handler is the same for all vCPUs and gets the vCPU as its argument; or it is a tuple with one for each vCPU,
@@ -71,7 +71,7 @@ class Exits:
         self._slots = {}  # reason: {handler of keys: its slot}
         self._free = []  # slots for keys that were returned
         self._unused = reasons.TABLE_SLOTS  # slots from ALL_SLOTS up to this one have never been in use
-        self._replaced = {}  # layer 2: {reason: handler}
+        self._replaced = {}  # layer 2: {reason: [(whose, make, handler), ...]}, the last one serves
         self._fronts = {}  # layer 3: {reason: front}
         self._fronted = {}  # reason: {key with a slot of its front: (slot, datum) of layer 1}
         self._front_slots = {}  # reason: {handler of its front, before keys: [its slot, number of keys with it]}
@@ -224,13 +224,35 @@ class Exits:
 
     # -- layers 2 and 3
 
-    def replace(self, reason, handler=None):
-        """Let `handler` serve all exits of a reason, for any key, instead of layer 1; None: end that."""
-        if handler is None:
-            self._replaced.pop(reason, None)
+    def replace(self, reason, whose, make=None):
+        """Let make(vcpu, below) serve all exits of a reason, for any key, instead of layer 1; None: end that.
+
+        There may be several, by names of their users, `whose`: the latest one serves, and may call `below`, the
+        handler of the one before it, or of layer 1. ValueError if `whose` has one already.
+        """
+        stack = self._replaced.get(reason, ())
+        names = [name for name, _, _ in stack]
+        if make is None and whose not in names:
+            return
+        if make is None:
+            at = names.index(whose)
+            kept, added = list(stack[:at]), stack[at + 1 :]
+        elif whose in names:
+            raise ValueError("exit reason %d is replaced by %s already" % (reason, whose))
         else:
-            self._replaced[reason] = handler
+            kept, added = list(stack), ((whose, make, None),)
+        for name, make, _ in added:
+            below = kept[-1][2] if kept else self.default(reason)
+            kept.append((name, make, self.each(lambda vcpu: make(vcpu, _of(below, vcpu.number)))))
+        if kept:
+            self._replaced[reason] = kept
+        else:
+            del self._replaced[reason]
         self._compute(reason)
+
+    def _replacement(self, reason):
+        """The handler of layer 2 of a reason; of layer 1 where none is replaced."""
+        return self._replaced[reason][-1][2] if reason in self._replaced else self.default(reason)
 
     def front(self, reason, front=None, keys=None):
         """Put `front` before the handlers of a reason; None: end that. To be called again when the front has changed
@@ -268,8 +290,7 @@ class Exits:
         if reason not in self._fronts:
             return _of(self._current[reason], vcpu.number)
         if reason not in self._whole:
-            below = self._replaced.get(reason, self.default(reason))
-            whole = _before(self._fronts[reason].every, below)
+            whole = _before(self._fronts[reason].every, self._replacement(reason))
             self._whole[reason] = self.concealed(self._headed(reason, whole))
         return _of(self._whole[reason], vcpu.number)
 
@@ -284,7 +305,7 @@ class Exits:
             before = front.every
             if reason in self._keys and reason not in self._replaced and self._place(reason, front):
                 before = front.others
-        shown = _before(before, self._replaced.get(reason, handler))
+        shown = _before(before, self._replacement(reason))
         self._cover(reason, handler, self._headed(reason, shown))
         for handler, slot in self._slots.get(reason, {}).items():
             self._cover(slot, handler, _before(before, handler))

@@ -70,7 +70,7 @@ def build(
 
     memory = _Memory(memory_mib << 20)
     bda.install(memory, (0x3F8,))
-    rsdp = tables.install(memory, _AML.read_bytes(), cpus=cpus, com_ports=(0x3F8,))
+    rsdp = tables.install(memory, _AML.read_bytes(), cpus=cpus)
     config = {"name": "kvm", "protocol": protocol, "kernel": "kernel", "cmdline": cmdline}
     blobs = {"kernel": kernel}
     if initrd is not None:

@@ -172,6 +172,15 @@ def _python(_stub, rest):
 
 
 _COMMANDS = {
-    "help": _help, "info": _info, "phys": _phys, "tasks": _tasks, "gva2gpa": _gva2gpa, "xp": _xp, "x": _x,
-    "python": _python, "py": _python, "system_reset": _system_reset, "triple_fault": _triple_fault,
-}  # fmt: skip
+    "help": _help,
+    "info": _info,
+    "phys": _phys,
+    "tasks": _tasks,
+    "gva2gpa": _gva2gpa,
+    "xp": _xp,
+    "x": _x,
+    "python": _python,
+    "py": _python,
+    "system_reset": _system_reset,
+    "triple_fault": _triple_fault,
+}

@@ -237,14 +237,38 @@ class Stub(Inferiors, Access, Running, Documents):
 
 
 _LETTERS = {
-    b"?": Stub._why, b"!": Stub._extend, b"g": Stub._read_all, b"G": Stub._write_all, b"p": Stub._read_register,
-    b"P": Stub._write_register, b"m": Stub._read_memory, b"x": Stub._read_binary, b"M": Stub._write_memory,
-    b"X": Stub._write_binary, b"Z": Stub._insert, b"z": Stub._remove, b"H": Stub._choose, b"T": Stub._alive,
-    b"D": Stub._detach, b"k": Stub._kill, b"c": Stub._continue, b"s": Stub._step,
-}  # fmt: skip
+    b"?": Stub._why,
+    b"!": Stub._extend,
+    b"g": Stub._read_all,
+    b"G": Stub._write_all,
+    b"p": Stub._read_register,
+    b"P": Stub._write_register,
+    b"m": Stub._read_memory,
+    b"x": Stub._read_binary,
+    b"M": Stub._write_memory,
+    b"X": Stub._write_binary,
+    b"Z": Stub._insert,
+    b"z": Stub._remove,
+    b"H": Stub._choose,
+    b"T": Stub._alive,
+    b"D": Stub._detach,
+    b"k": Stub._kill,
+    b"c": Stub._continue,
+    b"s": Stub._step,
+}
 _WORDS = {
-    b"qSupported": Stub._supported, b"QStartNoAckMode": Stub._no_acks, b"vAttach": Stub._attach, b"vRun": Stub._run,
-    b"vKill": Stub._kill, b"qAttached": Stub._attached, b"qC": Stub._current, b"qfThreadInfo": Stub._first_threads,
-    b"qsThreadInfo": Stub._next_threads, b"qThreadExtraInfo": Stub._extra, b"vCont": Stub._cont,
-    b"vCtrlC": Stub._interrupt, b"qXfer": Stub._transfer, b"qRcmd": Stub._monitor_command,
-}  # fmt: skip
+    b"qSupported": Stub._supported,
+    b"QStartNoAckMode": Stub._no_acks,
+    b"vAttach": Stub._attach,
+    b"vRun": Stub._run,
+    b"vKill": Stub._kill,
+    b"qAttached": Stub._attached,
+    b"qC": Stub._current,
+    b"qfThreadInfo": Stub._first_threads,
+    b"qsThreadInfo": Stub._next_threads,
+    b"qThreadExtraInfo": Stub._extra,
+    b"vCont": Stub._cont,
+    b"vCtrlC": Stub._interrupt,
+    b"qXfer": Stub._transfer,
+    b"qRcmd": Stub._monitor_command,
+}
