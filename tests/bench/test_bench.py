@@ -13,6 +13,7 @@ FEW = 20
 LOOPS = 2000
 BY_THE_CPU = {
     "wbinvd",
+    "rdrand",
     "int3",
     "cr4_write",
     "cr8_write",
